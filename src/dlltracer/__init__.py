@@ -1,0 +1,53 @@
+"""Trace what a native import really loads, and what failed to load.
+
+``with dlltracer.Trace(out=sys.stdout): import module_to_trace`` is the whole interface of a script;
+``dlltracer run`` is the same from the command line.
+
+Importing this package imports nothing else: it is used inside broken environments, and whatever it imported
+would be missing from the trace. The names below are loaded on first use (PEP 562).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .errors import BackendUnavailable, DlltracerError, TracePermissionError, TraceStartError, UnknownBackend
+    from .model.events import DebugEvent, LoadEvent, LoadFailedEvent, UnloadEvent
+    from .model.recording import Recording
+    from .trace import Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailable",
+    "DebugEvent",
+    "DlltracerError",
+    "LoadEvent",
+    "LoadFailedEvent",
+    "Recording",
+    "Trace",
+    "TracePermissionError",
+    "TraceStartError",
+    "UnknownBackend",
+    "UnloadEvent",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use; `AttributeError` for any other."""
+    if name == "Trace":
+        from . import trace as home
+    elif name in ("LoadEvent", "LoadFailedEvent", "UnloadEvent", "DebugEvent"):
+        from .model import events as home
+    elif name == "Recording":
+        from .model import recording as home
+    elif name in __all__:
+        from . import errors as home
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

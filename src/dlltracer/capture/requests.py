@@ -1,0 +1,145 @@
+"""Note every call of Python into the loader, from CPython's own audit events.
+
+CPython raises `import` with a file name just before it opens an extension module (Python/importdl.c) and
+`ctypes.dlopen` just before ctypes opens a library ("Audit events table" of the Python documentation). The names of
+the imports in progress are read at that moment from the frames of `importlib._bootstrap._find_and_load`, so no
+import is slowed down and nothing is patched.
+
+An audit hook cannot be removed, so there is one a process, which returns at once while nobody watches.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from _thread import allocate_lock, get_ident, get_native_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from ..model.request import Request
+
+    RawRequest = tuple[str, str, tuple[str, ...], int, float, int]
+
+_BOOTSTRAP = "<frozen importlib._bootstrap>"
+
+
+class Watch:
+    """One watcher of requests, from `start` to `stop`.
+
+    Arguments: `on_request` is called in the asking thread, before the loader is, with a `RawRequest` (kind, target,
+    imports, tid, wall seconds, perf_counter nanoseconds); it must be quick and must not raise. Without it the
+    requests are kept and returned by `stop`.
+    """
+
+    def __init__(self, on_request: Callable[[RawRequest], None] | None = None) -> None:
+        self._on_request = on_request
+        self._kept: list[tuple[RawRequest, object]] = []
+        self._idle: dict[int, int] = {}
+        self._open: dict[int, int] = {}
+
+    def start(self) -> bool:
+        """Begin; `False` if another audit hook vetoed ours, so that requests will not be seen."""
+        return _HOOK.add(self)
+
+    def stop(self) -> tuple[Request, ...]:
+        """End and return the requests kept, in order. Stopping twice returns them again."""
+        _HOOK.remove(self)
+        from ..model.request import Request, RequestKind
+
+        return tuple(
+            Request(
+                RequestKind(kind), target, imports, tid, wall, clock,
+                succeeded=None if library is None else "_handle" in vars(library),
+                idle_clock=self._idle.get(number),
+            )
+            for number, ((kind, target, imports, tid, wall, clock), library) in enumerate(self._kept)
+        )  # fmt: skip
+
+    def note_activity(self) -> None:
+        """The calling thread runs Python again: its last request has returned."""
+        number = self._open.pop(get_ident(), None)
+        if number is not None:
+            self._idle[number] = time.perf_counter_ns()
+
+    def note_request(self, kind: str, target: str, frame: FrameType | None) -> None:
+        raw = (kind, target, imports_in_progress(frame), get_native_id(), time.time(), time.perf_counter_ns())
+        if self._on_request is not None:
+            self._on_request(raw)
+            return
+        self._open[get_ident()] = len(self._kept)
+        self._kept.append((raw, _library_of(frame) if kind == "ctypes.dlopen" else None))
+
+
+def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
+    """The names being imported by the callers of `frame`, outermost first; consecutive repeats are one."""
+    names: list[str] = []
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "_find_and_load" and code.co_filename == _BOOTSTRAP:
+            name = frame.f_locals.get("name")
+            if isinstance(name, str) and (not names or names[-1] != name):
+                names.append(name)
+        frame = frame.f_back
+    return tuple(reversed(names))
+
+
+def _library_of(frame: FrameType | None) -> object | None:
+    """The `ctypes.CDLL` under construction in `frame`, if it is one.
+
+    It gets its `_handle` only when the load succeeds, which is how success is known afterwards without wrapping
+    anything. Kept until the watch stops; a CDLL frees nothing when it dies, so its lifetime does not matter.
+    """
+    if frame is None or frame.f_code.co_name != "__init__":
+        return None
+    library = frame.f_locals.get("self")
+    ctypes = sys.modules.get("ctypes")
+    return library if ctypes is not None and isinstance(library, ctypes.CDLL) else None
+
+
+class _Hook:
+    """The audit hook of this process and who watches through it."""
+
+    def __init__(self) -> None:
+        self._watches: tuple[Watch, ...] = ()
+        self._proved = False
+        self._lock = allocate_lock()
+
+    def add(self, watch: Watch) -> bool:
+        with self._lock:
+            self._watches += (watch,)
+            if not self._proved:
+                # A hook that vetoes ours makes addaudithook return in silence: only an event proves it is there.
+                sys.addaudithook(self._on_event)
+                sys.audit("dlltracer.probe")
+            return self._proved
+
+    def remove(self, watch: Watch) -> None:
+        with self._lock:
+            self._watches = tuple(other for other in self._watches if other is not watch)
+
+    def _on_event(self, event: str, args: tuple[object, ...]) -> None:
+        watches = self._watches
+        if not watches:
+            return
+        if event == "dlltracer.probe":
+            self._proved = True
+        for watch in watches:
+            watch.note_activity()
+        if event == "import" and len(args) > 1 and args[1] is not None:
+            target = args[1]
+        elif event == "ctypes.dlopen" and args[0] is not None:
+            target = args[0]
+        else:
+            return
+        text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
+        frame = sys._getframe(1)  # once, and before any request is open: it raises an audit event itself
+        for watch in watches:
+            watch.note_request(event, text, frame)
+
+
+_HOOK = _Hook()
+"""The one piece of state a process has of it, because the interpreter has one list of audit hooks and no way out
+of it (docs/adr/0002)."""

@@ -1,0 +1,60 @@
+"""The exceptions of dlltracer: few, typed, each keeps its data and says what to do next.
+
+"Not found" is never one of them: a missing library is an event, not an error of ours.
+"""
+
+from __future__ import annotations
+
+ERROR_ACCESS_DENIED = 5
+"""The Windows code (winerror.h) that `PermissionError.winerror` carries."""
+
+
+class DlltracerError(Exception):
+    """Base of every error that dlltracer raises on purpose."""
+
+
+class UnknownBackend(DlltracerError, ValueError):
+    """A backend name that does not exist.
+
+    Attributes: `name` (what was asked for), `known` (the names that exist).
+    """
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"unknown backend {name!r}: choose one of {', '.join(known)}")
+        self.name = name
+        self.known = known
+
+
+class BackendUnavailable(DlltracerError, OSError):
+    """A backend that exists and cannot work here.
+
+    Attributes: `backend`, `reason` (why not), `remedy` (what to do instead; may be empty).
+    """
+
+    def __init__(self, backend: str, reason: str, remedy: str = "") -> None:
+        text = f"backend {backend!r} is not available here: {reason}"
+        super().__init__(f"{text}. {remedy}" if remedy else text)
+        self.backend = backend
+        self.reason = reason
+        self.remedy = remedy
+
+
+class TraceStartError(DlltracerError, OSError):
+    """Windows refused to start the trace.
+
+    Attributes: `winerror` (the Windows code, on every platform), `call` (the function that returned it).
+    """
+
+    def __init__(self, call: str, code: int, remedy: str) -> None:
+        super().__init__(f"{call} failed with Windows error {code}: {remedy}")
+        self.call = call
+        self.winerror = code
+
+
+class TracePermissionError(DlltracerError, PermissionError):
+    """The trace needs a privilege that this process does not have; `winerror` is 5 as for any Windows refusal."""
+
+    def __init__(self, call: str, remedy: str) -> None:
+        super().__init__(f"{call} was refused (Windows error {ERROR_ACCESS_DENIED}, access denied): {remedy}")
+        self.call = call
+        self.winerror = ERROR_ACCESS_DENIED

@@ -1,0 +1,1 @@
+"""Frozen values that the stages exchange. No I/O, no platform."""

@@ -1,0 +1,197 @@
+"""What a loader did, as frozen values: one class a kind of event."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import uuid
+
+
+class Phase(enum.Enum):
+    """The rule of the loader that led to a place (ld.so(8) for the Linux ones)."""
+
+    DIRECT = "direct"
+    """The name has a folder in it: that file and no other."""
+    RPATH = "rpath"
+    RUNPATH = "runpath"
+    ENVIRONMENT = "environment"
+    """LD_LIBRARY_PATH."""
+    CACHE = "cache"
+    """/etc/ld.so.cache."""
+    SYSTEM = "system"
+    """The folders built into the loader."""
+    OTHER = "other"
+    """A rule whose name this version does not know; `Probe.origin` keeps the loader's words."""
+
+
+class ProbeOutcome(enum.Enum):
+    """What became of a place that was tried."""
+
+    LOADED = "loaded"
+    PASSED = "passed"
+    """Tried and not used; whether a file is there was not looked at."""
+    ABSENT = "absent"
+    """Tried, and no file was there when the trace ended."""
+    PRESENT = "present"
+    """Tried and not used although a file was there when the trace ended: wrong machine, damaged, unreadable."""
+
+
+class FailureKind(enum.Enum):
+    """How a load failed."""
+
+    NOT_FOUND = "not found"
+    """No place had the file: it never became an image."""
+    REFUSED = "refused"
+    """A file was there and the loader would not map it."""
+    DROPPED = "dropped"
+    """Mapped, then unmapped because the load it belonged to failed."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A place tried: the full `path`, the `phase` that led there, the `origin` of that rule.
+
+    `origin` is the image whose RPATH or RUNPATH named the folder, or the cache file; `None` if it has none.
+    """
+
+    path: str
+    phase: Phase
+    origin: str | None = None
+    outcome: ProbeOutcome = ProbeOutcome.PASSED
+
+
+@dataclass(frozen=True, repr=False)
+class ImageEvent:
+    """What the events about one image have in common. A field is `None` where the mechanism cannot know it.
+
+    Attributes:
+        path: the image's path as the loader or the kernel said it; the bare name of one that was not found.
+        display_path: the path for people, where it differs (a drive letter for a Windows device path).
+        base: address of the first byte in the process.
+        size: bytes from `base`, as mapped.
+        timestamp: seconds since the epoch. With the "rtld" mechanism: when Python asked, not when it was mapped.
+        pid, tid: process and thread.
+        need: the name asked for ("libssl.so.3"), as opposed to the path it became.
+        requested_by: path of the image that asked for it.
+        phase: the rule that found it.
+        probes: every place tried, in order.
+        imports: the Python imports in progress, outermost first ("ssl", "_ssl"); empty when none.
+        checksum, link_time: PE header's CheckSum and TimeDateStamp (seconds since the epoch).
+    """
+
+    path: str
+    display_path: str | None = None
+    base: int | None = None
+    size: int | None = None
+    timestamp: float | None = None
+    pid: int | None = None
+    tid: int | None = None
+    need: str | None = None
+    requested_by: str | None = None
+    phase: Phase | None = None
+    probes: tuple[Probe, ...] | None = None
+    imports: tuple[str, ...] | None = None
+    checksum: int | None = None
+    link_time: int | None = None
+
+    @property
+    def shown_path(self) -> str:
+        """The path as lines and reports show it."""
+        return self.display_path or self.path
+
+    def __repr__(self) -> str:
+        parts = [f"{self.path!r}"]
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value is None or value == ():
+                continue
+            if field.name in ("base", "size", "checksum"):
+                parts.append(f"{field.name}={value:#x}")
+            elif field.name == "probes":
+                parts.append(f"probes=<{len(value)}>")
+            elif isinstance(value, enum.Enum):
+                parts.append(f"{field.name}={value.name}")
+            else:
+                parts.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@dataclass(frozen=True, repr=False)
+class LoadEvent(ImageEvent):
+    """An image was mapped into the process."""
+
+    def __str__(self) -> str:
+        return f"LoadLibrary {self.shown_path}"
+
+
+@dataclass(frozen=True, repr=False)
+class LoadFailedEvent(ImageEvent):
+    """A load that did not succeed: the file was not found, or was mapped and dropped again.
+
+    `kind` says which, `reason` keeps the loader's own words where it has some.
+    """
+
+    kind: FailureKind | None = None
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        return f"Failed {self.shown_path}"
+
+
+@dataclass(frozen=True, repr=False)
+class UnloadEvent(ImageEvent):
+    """An image left the process and nothing says that a load failed (dlclose, FreeLibrary, process exit)."""
+
+    def __str__(self) -> str:
+        return f"UnloadLibrary {self.shown_path}"
+
+
+@dataclass(frozen=True)
+class DebugEvent:
+    """A raw event as the mechanism delivered it.
+
+    Attributes:
+        provider: who sent it (the ETW provider; a constant of ours for glibc's loader).
+        opcode: its kind, in the provider's numbering.
+        header: the bytes of the event header's descriptor (16 for ETW, none for glibc).
+        data: the payload.
+    """
+
+    provider: uuid.UUID
+    opcode: int
+    header: bytes
+    data: bytes
+
+    def __str__(self) -> str:
+        lines = [f"Event {{{self.provider}}} opcode {self.opcode}, {len(self.data)} bytes"]
+        lines += hex_dump(self.data)
+        lines += [f"  text: {text}" for text in texts_in(self.data)]
+        return "\n".join(lines)
+
+
+def hex_dump(data: bytes) -> list[str]:
+    """Lines of 16 bytes each: offset, hexadecimal, printable ASCII."""
+    lines = []
+    for start in range(0, len(data), 16):
+        row = data[start : start + 16]
+        shown = "".join(chr(b) if 0x20 <= b < 0x7F else "." for b in row)
+        lines.append(f"  {start:04x}  {row.hex(' '):<47}  {shown}")
+    return lines
+
+
+def texts_in(data: bytes) -> list[str]:
+    """The runs of at least four printable characters in `data`, read as UTF-16LE at either alignment and as ASCII."""
+    import re
+
+    found: list[tuple[int, str]] = []
+    for match in re.finditer(rb"(?:[\x20-\x7e]\x00){4,}", data):
+        found.append((match.start(), match.group().decode("utf-16-le")))
+    for match in re.finditer(rb"[\x20-\x7e]{4,}", data):
+        found.append((match.start(), match.group().decode("ascii")))
+    return [text for _, text in sorted(found)]
+
+
+Event = LoadEvent | LoadFailedEvent | UnloadEvent | DebugEvent

@@ -1,0 +1,60 @@
+"""A recording: everything one trace has to say, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Evidence that was lost on the way. All zero for a complete trace.
+
+    Attributes:
+        events: events the system could not record (ETW EventsLost).
+        buffers: whole buffers it recorded and did not deliver (ETW RealTimeBuffersLost and LogBuffersLost).
+        undecodable: events or lines that arrived and could not be decoded.
+    """
+
+    events: int = 0
+    buffers: int = 0
+    undecodable: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.buffers or self.undecodable)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one trace recorded.
+
+    Attributes:
+        backend: the mechanism that spoke.
+        events: in order; `DebugEvent` only, when raw events were asked for.
+        pid: the process traced.
+        losses: what is known to be missing.
+        notes: what the mechanism cannot see, why a better one was not used, what else a reader must know.
+    """
+
+    backend: str
+    events: tuple[Event, ...] = ()
+    pid: int | None = None
+    losses: Losses = Losses()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def loads(self) -> tuple[LoadEvent, ...]:
+        return tuple(event for event in self.events if isinstance(event, LoadEvent))
+
+    @property
+    def failures(self) -> tuple[LoadFailedEvent, ...]:
+        return tuple(event for event in self.events if isinstance(event, LoadFailedEvent))
+
+    @property
+    def unloads(self) -> tuple[UnloadEvent, ...]:
+        return tuple(event for event in self.events if isinstance(event, UnloadEvent))
+
+    @property
+    def raw(self) -> tuple[DebugEvent, ...]:
+        return tuple(event for event in self.events if isinstance(event, DebugEvent))
