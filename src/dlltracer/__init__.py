@@ -37,16 +37,22 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Load a public name on first use; `AttributeError` for any other."""
     if name == "Trace":
-        from . import trace as home
-    elif name in ("LoadEvent", "LoadFailedEvent", "UnloadEvent", "DebugEvent"):
-        from .model import events as home
-    elif name == "Recording":
-        from .model import recording as home
-    elif name in __all__:
-        from . import errors as home
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(home, name)
+        from .trace import Trace
+
+        return Trace
+    if name in ("LoadEvent", "LoadFailedEvent", "UnloadEvent", "DebugEvent"):
+        from .model import events
+
+        return getattr(events, name)
+    if name == "Recording":
+        from .model.recording import Recording
+
+        return Recording
+    if name in __all__:
+        from . import errors
+
+        return getattr(errors, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -99,6 +99,14 @@ def _library_of(frame: FrameType | None) -> object | None:
     return library if ctypes is not None and isinstance(library, ctypes.CDLL) else None
 
 
+def encode_request(raw: RawRequest) -> bytes:
+    """A request as a mark that can stand anywhere in a stream of text, even inside a line (see `linux.decode`).
+
+    Here and not beside its inverse, which needs modules that may not be imported before the traced code runs.
+    """
+    return b"\x1e" + ascii(raw).encode("ascii") + b"\x1f"
+
+
 class _Hook:
     """The audit hook of this process and who watches through it."""
 

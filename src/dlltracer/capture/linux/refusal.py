@@ -1,0 +1,83 @@
+"""Look at the places of a failed search: is a file there after all, and why would glibc not take it?
+
+glibc passes over a file made for another machine without a word and reports "No such file". It is looked at when the
+trace ends, which is later than the search: the outcome says what is there now.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+
+if sys.platform != "linux":
+    raise ImportError("only for Linux: capture.select keeps other systems away")
+
+from ...model.events import FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
+
+_MACHINES = {
+    3: "x86 (32 bit)", 8: "MIPS", 21: "PowerPC64", 22: "S390", 40: "ARM (32 bit)", 62: "x86-64", 183: "AArch64",
+    243: "RISC-V",
+}  # fmt: skip
+"""e_machine of the System V ABI."""
+
+
+def examine_failure(event: LoadFailedEvent) -> LoadFailedEvent:
+    """The event with the outcome of each of its probes, and if a file is there, the kind REFUSED with a reason."""
+    if event.kind is not FailureKind.NOT_FOUND or not event.probes:
+        return event
+    probes = tuple(_look(probe) for probe in event.probes)
+    present = [probe.path for probe in probes if probe.outcome is ProbeOutcome.PRESENT]
+    if not present:
+        return replace(event, probes=probes)
+    reason = "; ".join(f"{path}: {describe_refusal(path)}" for path in dict.fromkeys(present))
+    return replace(event, probes=probes, kind=FailureKind.REFUSED, reason=reason)
+
+
+def is_same_file(event: ImageEvent, image: str) -> bool:
+    """Whether a place tried for `event` is the file of `image`: glibc then takes the image that it has already."""
+    for probe in event.probes or ():
+        try:
+            if os.path.samefile(probe.path, image):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _look(probe: Probe) -> Probe:
+    outcome = ProbeOutcome.PRESENT if os.path.lexists(probe.path) else ProbeOutcome.ABSENT
+    return replace(probe, outcome=outcome)
+
+
+def describe_refusal(path: str) -> str:
+    """What is wrong with a file as an image for this process, as far as its first 20 bytes tell (elf(5))."""
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"a symbolic link to {os.readlink(path)}, which does not exist"
+    if os.path.isdir(path):
+        return "a folder, not a file"
+    try:
+        return _compare_heads(_read_head(path), _read_head("/proc/self/exe"))
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _compare_heads(head: bytes, own: bytes) -> str:
+    if head[:4] != b"\x7fELF":
+        return "not an ELF file" if head else "an empty file"
+    if len(head) < 20:
+        return f"an ELF file cut short ({len(head)} bytes)"
+    machine, wanted = (int.from_bytes(h[18:20], "little" if h[5] == 1 else "big") for h in (head, own))
+    if (head[4], head[5], machine) != (own[4], own[5], wanted):
+        made, needed = (_MACHINES.get(number, f"machine {number}") for number in (machine, wanted))
+        return f"made for {made}, this process is {needed}"
+    return "a file is there and the loader did not say why it would not take it"
+
+
+def _read_head(path: str) -> bytes:
+    # O_NONBLOCK: a probe may be a fifo, and reading must not wait for its writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 20)
+    finally:
+        os.close(fd)

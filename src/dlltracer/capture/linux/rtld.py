@@ -1,0 +1,106 @@
+"""Backend "rtld": glibc's own account of its loader, switched on in the running process.
+
+Needs no restart, no root, no ptrace and no compiler. Sees every image that any thread loads or fails to load through
+the loader, with every place tried. Does not see what a program maps without the loader.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("only for Linux: capture.select keeps other systems away")
+
+from ...errors import BackendUnavailable
+from ..backend import Availability
+from .switch import LoaderSwitch
+from .tap import Tap, the_tap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...model.recording import Recording
+
+NAME = "rtld"
+
+
+class RtldBackend:
+    """The mechanism. `fd`: an empty memfd for the text, so that another process can read it if this one dies."""
+
+    name = NAME
+
+    def __init__(self, fd: int | None = None) -> None:
+        self._fd = fd
+
+    def availability(self) -> Availability:
+        """Whether the loader's words are found; that they work is proved at the start of a trace only."""
+        try:
+            LoaderSwitch().check()
+        except BackendUnavailable as error:
+            return Availability(False, error.reason, error.remedy)
+        return Availability(True)
+
+    def start(self, *, raw: bool = False) -> RtldSession:
+        """Switch the account on. Raises `BackendUnavailable`."""
+        return RtldSession(the_tap(), raw, self._fd)
+
+
+class RtldSession:
+    """A running capture."""
+
+    def __init__(self, tap: Tap, raw: bool, fd: int | None) -> None:
+        self._tap = tap
+        self._raw = raw
+        self._pid, self._start = tap.open(fd)
+        self._attributed = tap.attributed
+
+    def stop(self) -> Recording:
+        """Switch the account off, unless another trace needs it, and decode this trace's stretch of it."""
+        text = self._tap.close(self._pid, self._start)
+        notes = () if self._attributed else ("another audit hook refused ours: loads have no Python import",)
+        if self._raw:
+            return raw_recording(text, os.getpid(), notes)
+        return recording_of(text, os.getpid(), notes)
+
+
+def recording_of(text: bytes, pid: int, notes: tuple[str, ...] = (), *, ended: bool = True) -> Recording:
+    """The recording in the loader's text of process `pid`; `ended` as in `decode_loader_text`."""
+    from ...model.events import LoadFailedEvent
+    from ...model.recording import Losses, Recording
+    from .decode import decode_loader_text
+    from .refusal import examine_failure, is_same_file
+
+    decoded = decode_loader_text(text, pid=pid, ended=ended)
+    events = tuple(
+        examine_failure(event) if isinstance(event, LoadFailedEvent) else event
+        for index, event in enumerate(decoded.events)
+        if index not in decoded.doubts or not is_same_file(event, decoded.doubts[index])
+    )
+    if decoded.foreign:
+        notes += (f"{decoded.foreign} lines were written by a child process forked in C code and are not shown",)
+    if not ended and decoded.initialising:
+        notes += (f"the process ended while or after the initialiser of {decoded.initialising} ran",)
+    return Recording(NAME, events, pid, Losses(undecodable=decoded.undecodable), notes)
+
+
+def raw_recording(text: bytes, pid: int, notes: tuple[str, ...] = ()) -> Recording:
+    """The lines of the loader's text as they are, one `DebugEvent` a line."""
+    import re
+    import uuid
+
+    from ...model.events import DebugEvent
+    from ...model.recording import Recording
+
+    provider = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
+    lines = re.sub(rb"\x1e[\x20-\x7e]*\x1f", b"", text).split(b"\n")
+    events = tuple(DebugEvent(provider, 0, b"", line) for line in lines if line.strip())
+    return Recording(NAME, events, pid, notes=notes)
+
+
+def read_recording(fd: int, pid: int, notes: tuple[str, ...] = ()) -> Recording:
+    """What a process that died left in the memfd given to its `RtldBackend`."""
+    parts, position = [], 0
+    while part := os.pread(fd, 1 << 20, position):
+        parts.append(part)
+        position += len(part)
+    return recording_of(b"".join(parts), pid, notes, ended=False)

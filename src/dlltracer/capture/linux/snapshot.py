@@ -1,0 +1,131 @@
+"""Backend "snapshot": the images before and after, by dl_iterate_phdr(3). For musl, hardened systems, static Pythons.
+
+It sees what is there at the end and was not at the start. What it cannot see is said in the recording's notes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("only for Linux: capture.select keeps other systems away")
+
+from ...errors import BackendUnavailable
+from ..backend import Availability
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...model.recording import Recording
+
+NAME = "snapshot"
+
+_PT_LOAD = 1
+CANNOT_SEE = "a snapshot before and after: failed loads, who asked, the places tried and the order of time are not seen"
+
+
+class Snapshot:
+    """The images of the process: `images` maps (base, path) to the size in bytes, in link map order; `adds` and
+    `subs` count all loads and unloads since the process began, -1 where the C library does not count."""
+
+    __slots__ = ("adds", "images", "subs")
+
+    def __init__(self, images: dict[tuple[int, str], int], adds: int, subs: int) -> None:
+        self.images = images
+        self.adds = adds
+        self.subs = subs
+
+
+def take_snapshot() -> Snapshot:
+    """The images loaded now. Raises `BackendUnavailable` where the C library has no dl_iterate_phdr."""
+    import ctypes
+
+    class ProgramHeader(ctypes.Structure):  # Elf64_Phdr, elf(5)
+        _fields_ = (
+            ("p_type", ctypes.c_uint32), ("p_flags", ctypes.c_uint32), ("p_offset", ctypes.c_uint64),
+            ("p_vaddr", ctypes.c_uint64), ("p_paddr", ctypes.c_uint64), ("p_filesz", ctypes.c_uint64),
+            ("p_memsz", ctypes.c_uint64), ("p_align", ctypes.c_uint64),
+        )  # fmt: skip
+
+    class Info(ctypes.Structure):  # struct dl_phdr_info, link.h
+        _fields_ = (
+            ("dlpi_addr", ctypes.c_uint64), ("dlpi_name", ctypes.c_char_p),
+            ("dlpi_phdr", ctypes.POINTER(ProgramHeader)), ("dlpi_phnum", ctypes.c_uint16),
+            ("dlpi_adds", ctypes.c_uint64), ("dlpi_subs", ctypes.c_uint64),
+        )  # fmt: skip
+
+    found = Snapshot({}, -1, -1)
+
+    def each(info: ctypes._Pointer[Info], size: int, data: int) -> int:
+        image = info.contents
+        if size >= ctypes.sizeof(Info):
+            found.adds, found.subs = image.dlpi_adds, image.dlpi_subs
+        loads = [p for p in image.dlpi_phdr[: image.dlpi_phnum] if p.p_type == _PT_LOAD]
+        if image.dlpi_name and loads:
+            low = min(p.p_vaddr for p in loads) & -os.sysconf("SC_PAGE_SIZE")
+            high = max(p.p_vaddr + p.p_memsz for p in loads)
+            found.images[image.dlpi_addr + low, os.fsdecode(image.dlpi_name)] = high - low
+        return 0
+
+    if ctypes.sizeof(ctypes.c_void_p) != 8:
+        raise BackendUnavailable(NAME, "only 64-bit processes are supported")
+    # PyDLL and PYFUNCTYPE keep the GIL: the callback runs under a lock of the loader, and a thread that waits for
+    # that lock inside an import holds the GIL.
+    callback = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.POINTER(Info), ctypes.c_size_t, ctypes.c_void_p)(each)
+    try:
+        iterate = ctypes.PyDLL(None).dl_iterate_phdr
+    except (AttributeError, OSError) as error:
+        raise BackendUnavailable(NAME, f"this C library has no dl_iterate_phdr ({error})") from error
+    iterate(callback, None)
+    return found
+
+
+class SnapshotBackend:
+    """The mechanism."""
+
+    name = NAME
+
+    def availability(self) -> Availability:
+        try:
+            take_snapshot()
+        except BackendUnavailable as error:
+            return Availability(False, error.reason, error.remedy)
+        return Availability(True)
+
+    def start(self, *, raw: bool = False) -> SnapshotSession:
+        """Take the first snapshot. Raises `BackendUnavailable`, also for `raw`: there are no raw events."""
+        if raw:
+            raise BackendUnavailable(NAME, "it has no raw events to show", "Leave debug off, or use backend='rtld'")
+        return SnapshotSession(take_snapshot())
+
+
+class SnapshotSession:
+    """A running capture: nothing but the first snapshot."""
+
+    def __init__(self, before: Snapshot) -> None:
+        self._before = before
+
+    def stop(self) -> Recording:
+        from ...model.events import LoadEvent, UnloadEvent
+        from ...model.recording import Recording
+
+        before, after, pid = self._before, take_snapshot(), os.getpid()
+        events: list[LoadEvent | UnloadEvent] = [
+            UnloadEvent(path, base=base, size=size, pid=pid)
+            for (base, path), size in before.images.items()
+            if (base, path) not in after.images
+        ]
+        gone = len(events)
+        events += [
+            LoadEvent(path, base=base, size=size, pid=pid)
+            for (base, path), size in after.images.items()
+            if (base, path) not in before.images
+        ]
+        notes = [CANNOT_SEE]
+        if before.adds >= 0:
+            passing = after.adds - before.adds - (len(events) - gone)
+            if passing > 0:
+                notes.append(f"{passing} more images were loaded and unloaded again: their names are not known")
+        else:
+            notes.append("this C library does not count loads: images loaded and unloaded again leave no trace")
+        return Recording(NAME, tuple(events), pid, notes=tuple(notes))

@@ -1,0 +1,163 @@
+"""The two words inside glibc's ld.so that make it tell what it does, found and proved in the running process.
+
+LD_DEBUG is read once at start, but all it sets is `_rtld_global_ro._dl_debug_mask`, which the loader consults at every
+event; the text goes to the descriptor in `_rtld_global_ro._dl_debug_fd`. Both can be written after start, once the page
+is made writable (it is read-only after relocation). Source: sysdeps/generic/ldsodefs.h and elf/rtld.c of glibc.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("only for Linux: capture.select keeps other systems away")
+
+from ...errors import BackendUnavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    pass
+
+DL_DEBUG_LIBS = 1
+DL_DEBUG_IMPCALLS = 2
+DL_DEBUG_FILES = 64
+WANTED = DL_DEBUG_LIBS | DL_DEBUG_IMPCALLS | DL_DEBUG_FILES
+
+_PROT_READ, _PROT_WRITE = 1, 2
+_SCANNED_WORDS = 64
+"""How many ints of the structure are searched; the descriptor was at the 16th (glibc 2.31) or 18th (2.36 to 2.43)."""
+
+_USE_SNAPSHOT = "Use backend='snapshot', which sees less"
+
+
+class LoaderSwitch:
+    """The debug mask and descriptor of this process's ld.so.
+
+    Finds them on construction and changes nothing; raises `BackendUnavailable` with the reason when they cannot be had.
+    """
+
+    def __init__(self) -> None:
+        import ctypes
+
+        self._ctypes = ctypes
+        # PyDLL keeps the GIL: between mprotect and the write nothing of Python may run.
+        self._libc = ctypes.PyDLL(None)
+        try:
+            start = ctypes.addressof(ctypes.c_char.in_dll(self._libc, "_rtld_global_ro"))
+        except ValueError:
+            raise BackendUnavailable(
+                "rtld", "no _rtld_global_ro symbol: this is not glibc (musl?), or a static Python", _USE_SNAPSHOT
+            ) from None
+        self._mask = ctypes.c_int.from_address(start)
+        self._fd = ctypes.c_int.from_address(start + 4 * find_debug_fd(self._words(start)))
+        page = os.sysconf("SC_PAGE_SIZE")
+        self._first_page = start & -page
+        last = ctypes.addressof(self._fd) + 3
+        self._length = (last & -page) + page - self._first_page
+        self._before = (self._mask.value, self._fd.value)
+
+    def _words(self, start: int) -> tuple[int, ...]:
+        return tuple((self._ctypes.c_int * _SCANNED_WORDS).from_address(start))
+
+    def check(self) -> None:
+        """Whether the page's protection can be read, without which it could not be restored."""
+        page_protection(self._first_page)
+
+    @property
+    def before(self) -> tuple[int, int]:
+        """Mask and descriptor as they were when this object was made."""
+        return self._before
+
+    def write(self, mask: int, fd: int) -> None:
+        """Set both words; the protection of their page afterwards is what it was.
+
+        Raises `BackendUnavailable` when the system does not allow the page to be written (a hardened one).
+        """
+        protection = page_protection(self._first_page)
+        if not protection & _PROT_WRITE:
+            self._protect(protection | _PROT_WRITE)
+        try:
+            # The descriptor first: a loader that sees the mask must not write to the old descriptor.
+            if mask & WANTED:
+                self._fd.value, self._mask.value = fd, mask
+            else:
+                self._mask.value, self._fd.value = mask, fd
+        finally:
+            if not protection & _PROT_WRITE:
+                self._protect(protection)
+
+    def restore(self) -> None:
+        """Put both words back."""
+        self.write(*self._before)
+
+    def _protect(self, protection: int) -> None:
+        mprotect = self._libc.mprotect
+        mprotect.argtypes = (self._ctypes.c_void_p, self._ctypes.c_size_t, self._ctypes.c_int)
+        if mprotect(self._first_page, self._length, protection) != 0:
+            raise BackendUnavailable("rtld", "the system does not let the loader's page be written", _USE_SNAPSHOT)
+
+    def barrier(self) -> None:
+        """Wait until no other thread is inside dlopen or dlclose, and leave a few lines in the account.
+
+        Opening what is loaded already takes the loader's lock. The GIL is released meanwhile, so that a thread which
+        holds the lock and runs Python in an initialiser can finish.
+        """
+        libc = self._ctypes.CDLL(None)
+        libc.dlopen.argtypes, libc.dlopen.restype = (self._ctypes.c_char_p, self._ctypes.c_int), self._ctypes.c_void_p
+        libc.dlclose.argtypes = (self._ctypes.c_void_p,)
+        handle = libc.dlopen(b"libc.so.6", _RTLD_LAZY | _RTLD_NOLOAD)
+        if handle:
+            libc.dlclose(handle)
+
+    def prove(self, fd: int) -> None:
+        """Show that text arrives at `fd` (an empty, readable file); the text is left there.
+
+        Raises `BackendUnavailable`, with everything restored, if it does not.
+        """
+        self.write(self._before[0] | WANTED, fd)
+        try:
+            self.barrier()
+            arrived = b"libc.so.6" in os.pread(fd, 4096, 0)
+        except BaseException:
+            self.restore()
+            raise
+        if not arrived:
+            self.restore()
+            raise BackendUnavailable("rtld", "the loader's debug words were found but say nothing", _USE_SNAPSHOT)
+
+
+_RTLD_LAZY, _RTLD_NOLOAD = 1, 4
+
+
+def find_debug_fd(words: tuple[int, ...]) -> int:
+    """The index of `_dl_debug_fd` among the leading ints of `_rtld_global_ro`.
+
+    Around it lie, in this order, `_dl_clktck` (AT_CLKTCK), `_dl_verbose` (0 or 1), itself (2, or what LD_DEBUG_OUTPUT
+    made it), `_dl_lazy` (0 or 1). Raises `BackendUnavailable` unless exactly one place fits.
+    """
+    ticks = os.sysconf("SC_CLK_TCK")
+    fits = [
+        at + 2
+        for at in range(1, len(words) - 3)
+        if words[at] == ticks and words[at + 1] in (0, 1) and 0 <= words[at + 2] < 1 << 16 and words[at + 3] in (0, 1)
+    ]
+    if len(fits) != 1:
+        raise BackendUnavailable(
+            "rtld", f"the loader's debug descriptor was not found ({len(fits)} places fit its pattern)", _USE_SNAPSHOT
+        )
+    return fits[0]
+
+
+def page_protection(address: int) -> int:
+    """The PROT_ bits of the mapping around `address`, from /proc/self/maps (proc(5))."""
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            for line in maps:
+                span, bits = line.split(None, 2)[:2]
+                low, high = span.split(b"-")
+                if int(low, 16) <= address < int(high, 16):
+                    return (bits[:1] == b"r") * _PROT_READ + (bits[1:2] == b"w") * _PROT_WRITE
+    except OSError as error:
+        raise BackendUnavailable("rtld", f"/proc/self/maps cannot be read ({error.strerror})", _USE_SNAPSHOT) from error
+    raise BackendUnavailable("rtld", "the loader's page is not in /proc/self/maps", _USE_SNAPSHOT)

@@ -1,0 +1,139 @@
+"""The tap: the loader's account of this process, switched on while anybody listens.
+
+The loader has one mask and one descriptor, so a process has one tap. Traces that nest or run side by side share it;
+each reads its own stretch of the text. The text goes to a memfd: writing to it never blocks, so the loader is never
+held up, and nothing of ours runs under the loader's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _thread import allocate_lock
+
+if sys.platform != "linux":
+    raise ImportError("only for Linux: capture.select keeps other systems away")
+
+from ...errors import BackendUnavailable
+from ..requests import Watch, encode_request
+from .switch import LoaderSwitch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..requests import RawRequest
+
+
+class Tap:
+    """The loader's account while at least one listener is there."""
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._listeners = 0
+        self._fd = -1
+        self._owned = True
+        self._switch: LoaderSwitch | None = None
+        self._watch: Watch | None = None
+        self._attributed = False
+        self._pid = 0
+        self._fork_noted = False
+
+    @property
+    def attributed(self) -> bool:
+        """Whether requests of Python are noted in the text."""
+        return self._attributed
+
+    def open(self, fd: int | None = None) -> tuple[int, int]:
+        """Start to listen: the process id and the position where the listener's stretch begins.
+
+        `fd`: an empty memfd that the first listener may hand in, to be read by others; it is not closed.
+        Raises `BackendUnavailable`.
+        """
+        with self._lock:
+            if self._listeners == 0:
+                self._turn_on(fd)
+            self._listeners += 1
+            return self._pid, os.lseek(self._fd, 0, os.SEEK_END)
+
+    def close(self, pid: int, start: int) -> bytes:
+        """Stop to listen: the text since `start`. In a child made by fork: since the fork."""
+        with self._lock:
+            assert self._switch is not None
+            try:
+                self._switch.barrier()
+                text = self._read(start if pid == self._pid else 0)
+            finally:
+                self._listeners -= 1
+                if self._listeners == 0:
+                    self._turn_off()
+            return text
+
+    def _turn_on(self, fd: int | None) -> None:
+        switch = LoaderSwitch()
+        if fd is None:
+            try:
+                self._fd, self._owned = os.memfd_create("dlltracer-loader-account"), True
+            except OSError as error:
+                raise BackendUnavailable("rtld", f"memfd_create failed ({error.strerror})") from error
+        else:
+            self._fd, self._owned = fd, False
+        try:
+            switch.prove(self._fd)
+        except BaseException:
+            self._drop_file()
+            raise
+        self._switch, self._pid = switch, os.getpid()
+        self._watch = Watch(self._mark)
+        self._attributed = self._watch.start()
+        if not self._fork_noted:
+            os.register_at_fork(after_in_child=self._after_fork_in_child)
+            self._fork_noted = True
+
+    def _turn_off(self) -> None:
+        assert self._switch is not None and self._watch is not None
+        self._watch.stop()
+        try:
+            self._switch.restore()
+            # A thread that had read the mask before must be through before the descriptor's number can be reused.
+            self._switch.barrier()
+        finally:
+            self._switch = self._watch = None
+            self._drop_file()
+
+    def _drop_file(self) -> None:
+        if self._owned:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _mark(self, raw: RawRequest) -> None:
+        os.write(self._fd, encode_request(raw))
+
+    def _read(self, start: int) -> bytes:
+        size = os.fstat(self._fd).st_size
+        parts = []
+        while start < size and (part := os.pread(self._fd, min(size - start, 1 << 20), start)):
+            parts.append(part)
+            start += len(part)
+        return b"".join(parts)
+
+    def _after_fork_in_child(self) -> None:
+        """Give a forked child a file of its own: parent and child share the descriptor's offset."""
+        self._lock = allocate_lock()
+        if self._switch is None:
+            return
+        self._pid = os.getpid()
+        try:
+            fresh = os.memfd_create("dlltracer-loader-account")
+            os.dup2(fresh, self._fd, inheritable=False)
+            os.close(fresh)
+            self._owned = True
+        except OSError as error:
+            self._switch.restore()
+            print(f"dlltracer: the forked child is not traced: {error}", file=sys.stderr)
+
+
+def the_tap() -> Tap:
+    """The tap of this process (docs/adr/0002)."""
+    return _TAP
+
+
+_TAP = Tap()

@@ -1,0 +1,73 @@
+"""Build glibc's account of its loader, line by line, in the words of glibc 2.36."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dlltracer.capture.requests import encode_request
+
+PYTHON = "/usr/bin/python3"
+
+
+@dataclass
+class LoaderText:
+    """Collects lines; every method adds what the loader would write for one thing that it does."""
+
+    pid: int = 77
+    parts: list[bytes] = field(default_factory=list)
+    base: int = 0x7F0000000000
+
+    @property
+    def bytes(self) -> bytes:
+        return b"".join(self.parts)
+
+    def line(self, text: str, pid: int | None = None) -> LoaderText:
+        self.parts.append(b"%9d:\t%s\n" % (pid or self.pid, text.encode("utf-8", "surrogateescape")))
+        return self
+
+    def request(self, target: str, *imports: str, kind: str = "import", tid: int = 5, wall: float = 1e9) -> LoaderText:
+        self.parts.append(encode_request((kind, target, imports, tid, wall, 1)))
+        return self
+
+    def open(self, name: str, by: str = PYTHON) -> LoaderText:
+        return self.line("").line(f"file={name} [0];  dynamically loaded by {by} [0]")
+
+    def need(self, name: str, by: str) -> LoaderText:
+        return self.line("").line(f"file={name} [0];  needed by {by} [0]")
+
+    def find(self, name: str) -> LoaderText:
+        return self.line(f"find library={name} [0]; searching")
+
+    def search(self, folders: str, origin: str) -> LoaderText:
+        return self.line(f" search path={folders}\t\t({origin})")
+
+    def cache(self, file: str = "/etc/ld.so.cache") -> LoaderText:
+        return self.line(f" search cache={file}")
+
+    def trying(self, *paths: str) -> LoaderText:
+        for path in paths:
+            self.line(f"  trying file={path}")
+        return self
+
+    def map(self, name: str) -> LoaderText:
+        self.base += 0x100000
+        self.line("").line(f"file={name} [0];  generating link map")
+        self.line(f"  dynamic: 0x{self.base + 64:016x}  base: 0x{self.base:016x}   size: 0x{0x4018:016x}")
+        return self.line(
+            f"    entry: 0x{self.base:016x}  phdr: 0x{self.base + 64:016x}  phnum:                  9"
+        ).line("")
+
+    def init(self, path: str) -> LoaderText:
+        return self.line("").line(f"calling init: {path}").line("")
+
+    def fini(self, path: str) -> LoaderText:
+        return self.line("").line(f"calling fini: {path} [0]").line("")
+
+    def opened(self, path: str, count: int = 1) -> LoaderText:
+        return self.line(f"opening file={path} [0]; direct_opencount={count}").line("")
+
+    def destroy(self, path: str) -> LoaderText:
+        return self.line("").line(f"file={path} [0];  destroying link map")
+
+    def error(self, path: str, text: str) -> LoaderText:
+        return self.line(f"{path}: error: {text} (fatal)")

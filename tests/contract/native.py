@@ -1,0 +1,120 @@
+"""Native files to load in the contract tests: built by gcc on Linux, by mingw beforehand for Windows.
+
+A file can be loaded only once in a process, so every test asks for a fresh copy under a name of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+import importlib.util
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+WINDOWS = sys.platform == "win32"
+SUFFIX = ".dll" if WINDOWS else ".so"
+
+TINY = "int tiny_answer(void) { return 42; }\n"
+BROKEN = "extern int gone(void); int broken_answer(void) { return gone(); }\n"
+MODULE = """
+#include <Python.h>
+static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "tinymod", 0, -1, 0};
+PyMODINIT_FUNC PyInit_tinymod(void) { return PyModule_Create(&def); }
+"""
+BROKEN_MODULE = """
+#include <Python.h>
+extern int gone(void);
+static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "brokenmod", 0, -1, 0};
+PyMODINIT_FUNC PyInit_brokenmod(void) { gone(); return PyModule_Create(&def); }
+"""
+
+PREBUILT = "DLLTRACER_TEST_NATIVE"
+"""Environment variable: the folder with the files that `build_for_windows` of the Windows lab made."""
+
+
+class Native:
+    """Fresh copies of native files, in a folder of the test's own."""
+
+    missing = f"libgone{SUFFIX}"
+
+    def __init__(self, originals: Path, folder: Path) -> None:
+        self._originals = originals
+        self._folder = folder
+        self._numbers = itertools.count()
+
+    def _copy(self, stem: str, suffix: str) -> Path:
+        # Unique in the process: Windows takes a loaded image of the same base name for the one asked for.
+        name = f"{stem}_{os.getpid()}_{self._folder.name[-24:]}_{next(self._numbers)}{suffix}"
+        return Path(shutil.copy(self._originals / f"{stem}{suffix}", self._folder / name))
+
+    def tiny(self) -> Path:
+        """A library that loads and needs nothing of its own."""
+        return self._copy("tiny", SUFFIX)
+
+    def broken(self) -> Path:
+        """A library that needs `missing`, which exists nowhere."""
+        return self._copy("broken", SUFFIX)
+
+    def module(self) -> Path:
+        """An extension module `tinymod` that imports."""
+        return self._copy("tinymod", module_suffix())
+
+    def broken_module(self) -> Path:
+        """An extension module `brokenmod` that needs `missing`."""
+        return self._copy("brokenmod", module_suffix())
+
+
+def module_suffix() -> str:
+    return ".pyd" if WINDOWS else ".so"
+
+
+def build_for_linux(folder: Path) -> Path:
+    """Build the originals with gcc; skips the test, saying why, where that cannot be."""
+    include = sysconfig.get_paths()["include"]
+    if shutil.which("gcc") is None or not (Path(include) / "Python.h").exists():
+        pytest.skip(f"needs gcc and Python.h (looked in {include})")
+
+    def build(output: str, source: str, *options: str) -> None:
+        (folder / "source.c").write_text(source)
+        command = ["gcc", "-shared", "-fPIC", f"-I{include}", "-o", output, "source.c", *options]
+        subprocess.run(command, cwd=folder, check=True)
+
+    build("tiny.so", TINY)
+    build("libgone.so", "int gone(void) { return 1; }\n")
+    build("broken.so", BROKEN, "-L.", "-lgone")
+    build("tinymod.so", MODULE)
+    build("brokenmod.so", BROKEN_MODULE, "-L.", "-lgone")
+    (folder / "libgone.so").unlink()
+    return folder
+
+
+def import_file(name: str, path: Path) -> ModuleType:
+    """Import the extension module `name` from exactly this file, as the import system would."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and isinstance(spec.loader, importlib.machinery.ExtensionFileLoader)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Load a library as ctypes does."""
+    return ctypes.CDLL(str(path))
+
+
+def unload(library: ctypes.CDLL) -> None:
+    """Unload a library, as nothing in Python does by itself."""
+    import _ctypes
+
+    if WINDOWS:
+        _ctypes.FreeLibrary(library._handle)
+    else:
+        _ctypes.dlclose(library._handle)

@@ -1,0 +1,226 @@
+"""What only Linux promises: the missing file by name, fork, memory restored, the snapshot."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import dlltracer
+from contract.native import Native, import_file, load, unload
+from dlltracer.model.events import FailureKind, Phase, ProbeOutcome
+
+if sys.platform != "linux":
+    pytest.skip("the loader of glibc is Linux's", allow_module_level=True)
+
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def loader_words() -> tuple[int, bytes, str]:
+    """The debug mask, the leading words of ld.so's read-only data, and the protection of their page."""
+    start = ctypes.addressof(ctypes.c_char.in_dll(ctypes.CDLL(None), "_rtld_global_ro"))
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        low, high = (int(part, 16) for part in line.split()[0].split("-"))
+        if low <= start < high:
+            return ctypes.c_int.from_address(start).value, ctypes.string_at(start, 256), line.split()[1]
+    raise AssertionError("no mapping")
+
+
+def test_the_missing_library_is_named_with_every_place_tried(native: Native) -> None:
+    path = native.broken_module()
+    with dlltracer.Trace(collect=True) as events, pytest.raises(ImportError) as caught:
+        import_file("brokenmod", path)
+    missing = [e for e in events if isinstance(e, dlltracer.LoadFailedEvent) and e.kind is FailureKind.NOT_FOUND]
+    (event,) = missing
+    assert event.path == event.need == native.missing and native.missing in str(caught.value)
+    assert event.requested_by == str(path)
+    assert str(event) == f"Failed {native.missing}"
+    assert event.probes and {p.outcome for p in event.probes} == {ProbeOutcome.ABSENT}
+    assert all(p.path.endswith(f"/{native.missing}") for p in event.probes)
+    assert {p.phase for p in event.probes} >= {Phase.SYSTEM}
+    order = [type(e).__name__ for e in events]
+    assert order == ["LoadEvent", "LoadFailedEvent", "LoadFailedEvent"]
+    assert events[2].path == str(path) and events[2].kind is FailureKind.DROPPED
+
+
+def test_a_file_for_another_machine_is_refused_not_missing(native: Native, tmp_path: Path) -> None:
+    path = native.tiny()
+    image = bytearray(path.read_bytes())
+    image[18:20] = (183).to_bytes(2, "little")
+    path.write_bytes(image)
+    with dlltracer.Trace(collect=True) as events, pytest.raises(OSError):
+        load(path)
+    (event,) = events
+    assert event.kind is FailureKind.REFUSED
+    assert "made for AArch64, this process is x86-64" in event.reason
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.so"
+    path.write_text("not a library\n")
+    with dlltracer.Trace(collect=True) as events, pytest.raises(OSError):
+        load(path)
+    (event,) = events
+    assert event.kind is FailureKind.REFUSED and event.reason == f"{path}: not an ELF file"
+
+
+def test_another_name_of_a_loaded_file_is_no_failure(native: Native, tmp_path: Path) -> None:
+    path, link = native.tiny(), tmp_path / "other-name.so"
+    link.symlink_to(path)
+    load(path)
+    with dlltracer.Trace(collect=True) as events:
+        load(link)
+        with pytest.raises(OSError):
+            load(tmp_path / "none.so")
+        load(path)
+    assert [str(e) for e in events] == [f"Failed {tmp_path / 'none.so'}"]
+
+
+def test_an_undefined_symbol_keeps_the_words_of_the_loader(tmp_path: Path, native: Native) -> None:
+    path = tmp_path / "undefined.so"
+    (tmp_path / "undefined.c").write_text("extern int nowhere(void); int f(void) { return nowhere(); }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", path, "undefined.c"], cwd=tmp_path, check=True)
+    with dlltracer.Trace(collect=True) as events, pytest.raises(OSError):
+        load(path)
+    assert [type(e) for e in events] == [dlltracer.LoadEvent, dlltracer.LoadFailedEvent]
+    assert events[1].kind is FailureKind.DROPPED and "undefined symbol: nowhere" in events[1].reason
+
+
+def test_base_and_size_are_those_of_the_process(native: Native) -> None:
+    path = native.tiny()
+    with dlltracer.Trace(collect=True) as events:
+        library = load(path)
+    (event,) = events
+    address = ctypes.cast(library.tiny_answer, ctypes.c_void_p).value
+    assert event.base <= address < event.base + event.size
+    mapped = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    assert int(mapped[0].split("-")[0], 16) == event.base
+    assert event.phase is Phase.DIRECT and event.requested_by.rpartition("/")[2].startswith("_ctypes.")
+
+
+def test_memory_is_restored(native: Native) -> None:
+    before = loader_words()
+    with dlltracer.Trace():
+        assert loader_words()[0] & 0x43 == 0x43
+        with pytest.raises(RuntimeError), dlltracer.Trace():
+            raise RuntimeError
+        assert loader_words()[0] & 0x43 == 0x43
+    assert loader_words() == before
+
+
+def test_descriptors_are_not_leaked(native: Native) -> None:
+    with dlltracer.Trace():
+        pass
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with dlltracer.Trace():
+            load(native.tiny())
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_nothing_reaches_stderr(native: Native, run_python: RunPython) -> None:
+    code = """
+        import ctypes, sys, dlltracer
+        with dlltracer.Trace():
+            ctypes.CDLL(sys.argv[1])
+        ctypes.CDLL(sys.argv[2])
+    """
+    result = run_python(code, native.tiny(), native.tiny())
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_fork_inside_the_block(native: Native, run_python: RunPython) -> None:
+    result = run_python(
+        """
+        import ctypes, os, sys, dlltracer
+        before, in_child, in_parent = sys.argv[1:]
+        with dlltracer.Trace(collect=True) as events:
+            ctypes.CDLL(before)
+            child = os.fork()
+            ctypes.CDLL(in_parent if child else in_child)
+            if child:
+                os.waitpid(child, 0)
+        who = "parent" if child else "child"
+        print(who, [e.path.rpartition("/")[2] for e in events], len({e.pid for e in events}), flush=True)
+        """,
+        *(paths := [native.tiny() for _ in range(3)]),
+    )
+    before, in_child, in_parent = (path.name for path in paths)
+    assert sorted(result.stdout.splitlines()) == [
+        f"child {[in_child]} 1",
+        f"parent {[before, in_parent]} 1",
+    ], result.stderr
+
+
+def test_a_fork_leaves_the_parent_with_whole_lines(native: Native, run_python: RunPython) -> None:
+    result = run_python(
+        """
+        import ctypes, os, sys, dlltracer
+        trace = dlltracer.Trace(collect=True)
+        with trace as events:
+            children = []
+            for path in sys.argv[1:]:
+                if not (child := os.fork()):
+                    ctypes.CDLL(path)
+                    os._exit(0)
+                children.append(child)
+                ctypes.CDLL(path)
+            for child in children:
+                os.waitpid(child, 0)
+        print(len(events), trace.recording.losses.undecodable, trace.recording.notes)
+        """,
+        *(native.tiny() for _ in range(5)),
+    )
+    assert result.stdout.strip() == "5 0 ()", result.stderr
+
+
+def test_snapshot_sees_what_is_there_and_says_what_it_cannot_see(native: Native) -> None:
+    kept, gone = native.tiny(), native.tiny()
+    trace = dlltracer.Trace(collect=True, backend="snapshot")
+    with trace as events:
+        library = load(kept)
+        unload(load(gone))
+    assert [e.path for e in events] == [str(kept)]
+    address = ctypes.cast(library.tiny_answer, ctypes.c_void_p).value
+    assert events[0].base <= address < events[0].base + events[0].size
+    assert trace.recording.backend == "snapshot"
+    assert "failed loads, who asked, the places tried" in trace.recording.notes[0]
+    assert trace.recording.notes[1].startswith("1 more images were loaded and unloaded again")
+
+
+def test_snapshot_agrees_with_rtld(native: Native) -> None:
+    with dlltracer.Trace(collect=True) as told, dlltracer.Trace(collect=True, backend="snapshot") as seen:
+        import_file("tinymod", native.module())
+        load(native.tiny())
+    assert [(e.path, e.base) for e in told] == [(e.path, e.base) for e in seen]
+    # rtld says the size in bytes as the loader does; both end in the same page
+    assert [(e.size + 4095) // 4096 for e in told] == [(e.size + 4095) // 4096 for e in seen]
+
+
+def test_snapshot_has_no_raw_events() -> None:
+    with (
+        pytest.raises(dlltracer.BackendUnavailable, match="no raw events"),
+        dlltracer.Trace(debug=True, backend="snapshot"),
+    ):
+        pass
+
+
+def test_ld_debug_of_the_user_goes_on_afterwards(native: Native) -> None:
+    code = (
+        "import ctypes, sys, dlltracer\n"
+        "with dlltracer.Trace(collect=True) as events: ctypes.CDLL(sys.argv[1])\n"
+        "ctypes.CDLL(sys.argv[2])\n"
+        "print(len(events))"
+    )
+    first, second = native.tiny(), native.tiny()
+    result = subprocess.run(
+        [sys.executable, "-c", code, first, second],
+        env={**os.environ, "LD_DEBUG": "libs"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert result.stdout.strip() == "1"
+    assert second.name in result.stderr
