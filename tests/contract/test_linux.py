@@ -220,7 +220,26 @@ def test_ld_debug_of_the_user_goes_on_afterwards(native: Native) -> None:
     first, second = native.tiny(), native.tiny()
     result = subprocess.run(
         [sys.executable, "-c", code, first, second],
-        env={**os.environ, "LD_DEBUG": "libs"}, capture_output=True, text=True, check=True,
+        env={**os.environ, "LD_DEBUG": "files"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert result.stdout.strip() == "1"
-    assert second.name in result.stderr
+    assert first.name in result.stderr and second.name in result.stderr
+    assert "\x1e" not in result.stderr
+
+
+def test_an_audit_hook_that_refuses_ours_costs_the_imports_only(native: Native, run_python: RunPython) -> None:
+    result = run_python(
+        """
+        import ctypes, sys, dlltracer
+        def hook(name, args):
+            if name == "sys.addaudithook":
+                raise RuntimeError("no more hooks")
+        sys.addaudithook(hook)
+        trace = dlltracer.Trace(collect=True)
+        with trace as events:
+            ctypes.CDLL(sys.argv[1])
+        print(len(events), events[0].imports, trace.recording.notes)
+        """,
+        native.tiny(),
+    )
+    assert result.stdout.startswith("1 None ('another audit hook refused ours"), result.stderr

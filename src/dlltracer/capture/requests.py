@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     RawRequest = tuple[str, str, tuple[str, ...], int, float, int]
 
+MARK_START, MARK_END = b"\x1e", b"\x1f"
+"""The frame of a request in a stream of text: ASCII's record and unit separators, which no path has."""
+
 _BOOTSTRAP = "<frozen importlib._bootstrap>"
 
 
@@ -104,7 +107,7 @@ def encode_request(raw: RawRequest) -> bytes:
 
     Here and not beside its inverse, which needs modules that may not be imported before the traced code runs.
     """
-    return b"\x1e" + ascii(raw).encode("ascii") + b"\x1f"
+    return MARK_START + ascii(raw).encode("ascii") + MARK_END
 
 
 class _Hook:
@@ -119,9 +122,13 @@ class _Hook:
         with self._lock:
             self._watches += (watch,)
             if not self._proved:
-                # A hook that vetoes ours makes addaudithook return in silence: only an event proves it is there.
-                sys.addaudithook(self._on_event)
-                sys.audit("dlltracer.probe")
+                # A hook that vetoes ours makes addaudithook return in silence: only an event proves it is there, and
+                # an older hook may raise at any event.
+                try:
+                    sys.addaudithook(self._on_event)
+                    sys._getframe()
+                except Exception:  # noqa: BLE001
+                    return False
             return self._proved
 
     def remove(self, watch: Watch) -> None:
@@ -132,8 +139,7 @@ class _Hook:
         watches = self._watches
         if not watches:
             return
-        if event == "dlltracer.probe":
-            self._proved = True
+        self._proved = True
         for watch in watches:
             watch.note_activity()
         if event == "import" and len(args) > 1 and args[1] is not None:

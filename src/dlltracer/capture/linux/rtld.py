@@ -15,7 +15,7 @@ if sys.platform != "linux":
 from ...errors import BackendUnavailable
 from ..backend import Availability
 from .switch import LoaderSwitch
-from .tap import Tap, the_tap
+from .tap import Tap, the_tap, without_marks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,8 +92,11 @@ def raw_recording(text: bytes, pid: int, notes: tuple[str, ...] = ()) -> Recordi
     from ...model.recording import Recording
 
     provider = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
-    lines = re.sub(rb"\x1e[\x20-\x7e]*\x1f", b"", text).split(b"\n")
-    events = tuple(DebugEvent(provider, 0, b"", line) for line in lines if line.strip())
+    lines = [line for line in without_marks(text).split(b"\n") if re.fullmatch(rb" *\d+:\t.+", line)]
+    # The last lines are those of the barrier that ended the trace (LoaderSwitch.barrier).
+    while lines and re.search(rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount", lines[-1]):
+        lines.pop()
+    events = tuple(DebugEvent(provider, 0, b"", line) for line in lines)
     return Recording(NAME, events, pid, notes=notes)
 
 

@@ -43,6 +43,7 @@ class LoaderSwitch:
         self._ctypes = ctypes
         # PyDLL keeps the GIL: between mprotect and the write nothing of Python may run.
         self._libc = ctypes.PyDLL(None)
+        self._libc_without_gil = ctypes.CDLL(None)
         try:
             start = ctypes.addressof(ctypes.c_char.in_dll(self._libc, "_rtld_global_ro"))
         except ValueError:
@@ -103,7 +104,7 @@ class LoaderSwitch:
         Opening what is loaded already takes the loader's lock. The GIL is released meanwhile, so that a thread which
         holds the lock and runs Python in an initialiser can finish.
         """
-        libc = self._ctypes.CDLL(None)
+        libc = self._libc_without_gil
         libc.dlopen.argtypes, libc.dlopen.restype = (self._ctypes.c_char_p, self._ctypes.c_int), self._ctypes.c_void_p
         libc.dlclose.argtypes = (self._ctypes.c_void_p,)
         handle = libc.dlopen(b"libc.so.6", _RTLD_LAZY | _RTLD_NOLOAD)

@@ -15,7 +15,7 @@ if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
 from ...errors import BackendUnavailable
-from ..requests import Watch, encode_request
+from ..requests import MARK_END, MARK_START, Watch, encode_request
 from .switch import LoaderSwitch
 
 TYPE_CHECKING = False
@@ -91,7 +91,11 @@ class Tap:
     def _turn_off(self) -> None:
         assert self._switch is not None and self._watch is not None
         self._watch.stop()
+        mask, fd = self._switch.before
         try:
+            if mask:
+                # The user had LD_DEBUG on: what went to our file is theirs too.
+                os.write(fd, without_marks(self._read(0)))
             self._switch.restore()
             # A thread that had read the mask before must be through before the descriptor's number can be reused.
             self._switch.barrier()
@@ -129,6 +133,11 @@ class Tap:
         except OSError as error:
             self._switch.restore()
             print(f"dlltracer: the forked child is not traced: {error}", file=sys.stderr)
+
+
+def without_marks(text: bytes) -> bytes:
+    """The loader's own words: the text without the marks of requests."""
+    return b"".join(part.rpartition(MARK_END)[2] for part in text.split(MARK_START))
 
 
 def the_tap() -> Tap:
