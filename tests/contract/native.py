@@ -26,18 +26,18 @@ TINY = "int tiny_answer(void) { return 42; }\n"
 BROKEN = "extern int gone(void); int broken_answer(void) { return gone(); }\n"
 MODULE = """
 #include <Python.h>
-static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "tinymod", 0, -1, 0};
+static struct PyModuleDef def = {.m_base = PyModuleDef_HEAD_INIT, .m_name = "tinymod", .m_size = -1};
 PyMODINIT_FUNC PyInit_tinymod(void) { return PyModule_Create(&def); }
 """
 BROKEN_MODULE = """
 #include <Python.h>
 extern int gone(void);
-static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "brokenmod", 0, -1, 0};
+static struct PyModuleDef def = {.m_base = PyModuleDef_HEAD_INIT, .m_name = "brokenmod", .m_size = -1};
 PyMODINIT_FUNC PyInit_brokenmod(void) { gone(); return PyModule_Create(&def); }
 """
 
 PREBUILT = "DLLTRACER_TEST_NATIVE"
-"""Environment variable: the folder with the files that `build_for_windows` of the Windows lab made."""
+"""Environment variable: the folder with the files that `build_for_windows` made (tests/windows)."""
 
 
 class Native:

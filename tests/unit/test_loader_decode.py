@@ -159,7 +159,10 @@ def test_names_that_are_not_utf8_survive() -> None:
     assert event.path == name
 
 
-def test_the_categories_of_others_are_not_undecodable() -> None:
+def test_lines_of_no_use_are_not_undecodable() -> None:
+    assert said(a_module().line("file=/m.so [0];  needed by /lib/x.so [0] (relocation dependency)")) == [
+        "LoadLibrary /m.so"
+    ]
     for line in ("symbol=f;  lookup in file=/x [0]", "binding file /a [0] to /b [0]: normal symbol `f' [V]"):
         assert parse_line(line).kind is LineKind.IGNORED
 

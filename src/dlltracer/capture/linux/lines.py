@@ -98,6 +98,8 @@ def _parse_file(text: str) -> Line:
     match = _FILE.fullmatch(text)
     if match is None:
         return Line(LineKind.UNKNOWN, text)
+    if match[3].endswith(" (relocation dependency)"):
+        return Line(LineKind.IGNORED)  # keeps the provider of a symbol from being unloaded; nobody looked for a file
     kind = _FILE_KINDS[match[2]]
     requester = _REQUESTER.fullmatch(match[3])
     if kind in (LineKind.OPEN, LineKind.NEED) and requester is None:
