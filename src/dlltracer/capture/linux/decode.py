@@ -108,6 +108,7 @@ class _Opening:
     mapped: list[str] = field(default_factory=list)
     committed: bool = False
     failed: bool = False
+    cause: str | None = None
 
     def is_about(self, path: str) -> bool:
         """Whether `path` is what this dlopen asked for."""
@@ -127,7 +128,6 @@ class _Reader:
         self._want: _Want | None = None
         self._loaded: dict[str, LoadEvent] = {}
         self._mapping: LoadEvent | None = None
-        self._error: tuple[str, str] | None = None
         self._initialising: str | None = None
         self._doubts: dict[int, str] = {}
 
@@ -174,7 +174,6 @@ class _Reader:
         if line.kind is not LineKind.DESTROY:
             while self._openings and self._openings[-1].failed:
                 self._openings.pop()
-            self._error = None
         if line.kind in (LineKind.FIND, LineKind.SEARCH, LineKind.TRY):
             self._search(line)
         elif line.kind in (LineKind.OPEN, LineKind.NEED, LineKind.MAP):
@@ -232,9 +231,9 @@ class _Reader:
     def _end(self, line: Line) -> None:
         if line.kind is LineKind.ERROR:
             self._settle(failed=False)
-            self._error = (line.name, line.by or "")
             if self._openings:
                 self._openings[-1].failed = True
+                self._openings[-1].cause = f"{line.name}: {line.by}"
         elif line.kind is LineKind.DESTROY:
             self._settle(failed=True)
             self._destroy(line.name)
@@ -277,6 +276,7 @@ class _Reader:
         opening = self._openings[-1] if self._openings else None
         if opening is not None:
             opening.failed = True
+            opening.cause = f"{want.name} could not be loaded"
         event = LoadFailedEvent(
             want.name, pid=self._pid, need=want.name, requested_by=want.by, probes=probes, kind=FailureKind.NOT_FOUND
         )
@@ -290,8 +290,7 @@ class _Reader:
             self._events.append(UnloadEvent(**known))
             return
         owner.failed = True
-        reason = self._error[1] if self._error is not None and self._error[0] == path else None
-        self._events.append(LoadFailedEvent(**known, kind=FailureKind.DROPPED, reason=reason))
+        self._events.append(LoadFailedEvent(**known, kind=FailureKind.DROPPED, reason=owner.cause))
 
     def _take_request(self, name: str) -> Request | None:
         """The oldest request for exactly this name; else that of the dlopen around this one."""
