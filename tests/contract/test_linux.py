@@ -243,3 +243,58 @@ def test_an_audit_hook_that_refuses_ours_costs_the_imports_only(native: Native, 
         native.tiny(),
     )
     assert result.stdout.startswith("1 None ('another audit hook refused ours"), result.stderr
+
+
+WITHOUT_MPROTECT = """
+import ctypes, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+# seccomp(2): load the number of the call; mprotect (10 on x86-64) gets EPERM, all else is allowed.
+program = b"".join(struct.pack("HBBI", *step) for step in (
+    (0x20, 0, 0, 0), (0x15, 0, 1, 10), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)))
+code = ctypes.create_string_buffer(program, len(program))
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+if libc.prctl(22, 2, ctypes.byref(Filter(4, ctypes.addressof(code)))) != 0:
+    sys.exit("no seccomp")
+"""
+
+
+def test_on_a_hardened_system_rtld_says_why_and_auto_takes_the_snapshot(run_python: RunPython) -> None:
+    result = run_python(
+        WITHOUT_MPROTECT
+        + """
+import dlltracer, os
+before = os.listdir("/proc/self/fd")
+try:
+    dlltracer.Trace().start()
+except OSError as error:
+    print(error)
+assert os.listdir("/proc/self/fd") == before
+trace = dlltracer.Trace(backend="auto")
+with trace:
+    pass
+print(trace.recording.backend, trace.recording.notes[0])
+"""
+    )
+    if "no seccomp" in result.stderr:
+        pytest.skip("this system allows no seccomp filter")
+    reason = "'rtld' is not available here: the system does not let the loader's page be written"
+    first, second = result.stdout.splitlines()
+    assert reason in first and "backend='snapshot'" in first, result.stderr
+    assert second.startswith("snapshot rtld was not used: ") and reason in second
+
+
+def test_a_python_without_ctypes_is_told_so(run_python: RunPython) -> None:
+    result = run_python(
+        """
+        import sys, dlltracer
+        sys.modules["_ctypes"] = None
+        for name in ("rtld", "snapshot", "auto"):
+            try:
+                dlltracer.Trace(backend=name).start()
+            except OSError as error:
+                print(error)
+        """
+    )
+    assert result.stdout.count("this Python cannot call C functions") == 3, result.stdout + result.stderr

@@ -38,7 +38,10 @@ class Snapshot:
 
 def take_snapshot() -> Snapshot:
     """The images loaded now. Raises `BackendUnavailable` where the C library has no dl_iterate_phdr."""
-    import ctypes
+    try:
+        import ctypes
+    except ImportError as error:
+        raise BackendUnavailable(NAME, f"this Python cannot call C functions ({error})") from error
 
     class ProgramHeader(ctypes.Structure):  # Elf64_Phdr, elf(5)
         _fields_ = (

@@ -38,12 +38,15 @@ class LoaderSwitch:
     """
 
     def __init__(self) -> None:
-        import ctypes
+        try:
+            import ctypes
 
+            # PyDLL keeps the GIL: between mprotect and the write nothing of Python may run.
+            self._libc = ctypes.PyDLL(None)
+            self._libc_without_gil = ctypes.CDLL(None)
+        except (ImportError, OSError) as error:
+            raise BackendUnavailable("rtld", f"this Python cannot call C functions ({error})") from error
         self._ctypes = ctypes
-        # PyDLL keeps the GIL: between mprotect and the write nothing of Python may run.
-        self._libc = ctypes.PyDLL(None)
-        self._libc_without_gil = ctypes.CDLL(None)
         try:
             start = ctypes.addressof(ctypes.c_char.in_dll(self._libc, "_rtld_global_ro"))
         except ValueError:
