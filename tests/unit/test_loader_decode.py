@@ -62,7 +62,7 @@ def test_a_missing_dependency_comes_before_what_it_brings_down() -> None:
     assert (missing.path, missing.kind, missing.requested_by) == ("libx.so.1", FailureKind.NOT_FOUND, "/m.so")
     assert missing.imports == ("pkg", "pkg.m")
     assert (dropped.path, dropped.kind, dropped.base) == ("/m.so", FailureKind.DROPPED, loaded.base)
-    assert dropped.reason == "libx.so.1 could not be loaded"
+    assert dropped.reason is None
 
 
 def test_a_name_the_loader_knew_already_is_no_failure() -> None:
@@ -74,7 +74,7 @@ def test_a_name_the_loader_knew_already_is_no_failure() -> None:
 def test_the_reason_of_a_relocation_error_is_kept() -> None:
     text = a_module().error("/m.so", "symbol lookup error: undefined symbol: f").destroy("/m.so")
     _, dropped = decode_loader_text(text.bytes).events
-    assert isinstance(dropped, LoadFailedEvent) and dropped.reason == "/m.so: symbol lookup error: undefined symbol: f"
+    assert isinstance(dropped, LoadFailedEvent) and dropped.reason == "symbol lookup error: undefined symbol: f"
 
 
 def test_dlclose_is_not_a_failure() -> None:

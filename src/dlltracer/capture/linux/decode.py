@@ -108,7 +108,7 @@ class _Opening:
     mapped: list[str] = field(default_factory=list)
     committed: bool = False
     failed: bool = False
-    cause: str | None = None
+    error: tuple[str, str] | None = None
 
     def is_about(self, path: str) -> bool:
         """Whether `path` is what this dlopen asked for."""
@@ -233,7 +233,7 @@ class _Reader:
             self._settle(failed=False)
             if self._openings:
                 self._openings[-1].failed = True
-                self._openings[-1].cause = f"{line.name}: {line.by}"
+                self._openings[-1].error = (line.name, line.by or "")
         elif line.kind is LineKind.DESTROY:
             self._settle(failed=True)
             self._destroy(line.name)
@@ -276,7 +276,6 @@ class _Reader:
         opening = self._openings[-1] if self._openings else None
         if opening is not None:
             opening.failed = True
-            opening.cause = f"{want.name} could not be loaded"
         event = LoadFailedEvent(
             want.name, pid=self._pid, need=want.name, requested_by=want.by, probes=probes, kind=FailureKind.NOT_FOUND
         )
@@ -290,7 +289,8 @@ class _Reader:
             self._events.append(UnloadEvent(**known))
             return
         owner.failed = True
-        self._events.append(LoadFailedEvent(**known, kind=FailureKind.DROPPED, reason=owner.cause))
+        reason = owner.error[1] if owner.error is not None and owner.error[0] == path else None
+        self._events.append(LoadFailedEvent(**known, kind=FailureKind.DROPPED, reason=reason))
 
     def _take_request(self, name: str) -> Request | None:
         """The oldest request for exactly this name; else that of the dlopen around this one."""
