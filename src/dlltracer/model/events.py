@@ -131,8 +131,8 @@ class LoadEvent(ImageEvent):
 class LoadFailedEvent(ImageEvent):
     """A load that did not succeed: the file was not found, or was mapped and dropped again.
 
-    `kind` says which, `reason` keeps the loader's own words where it has some about this very image. One that was dropped
-    without a reason was dropped because another one failed.
+    `kind` says which, `reason` keeps the loader's own words where it has some about this very image. One that was
+    dropped without a reason was dropped because another one failed.
     """
 
     kind: FailureKind | None = None
