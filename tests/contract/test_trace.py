@@ -243,7 +243,8 @@ def test_side_by_side(native: Native) -> None:
 
 
 def test_threads(native: Native) -> None:
-    paths = [native.tiny() for _ in range(8)]
+    # A Windows machine has eight system loggers, two of them reserved: each trace takes one.
+    paths = [native.tiny() for _ in range(4 if WINDOWS else 16)]
     results: dict[Path, list[object] | None] = {}
     together = threading.Barrier(len(paths))
 

@@ -67,13 +67,12 @@ class Watch:
         if number is not None:
             self._idle[number] = time.perf_counter_ns()
 
-    def note_request(self, kind: str, target: str, frame: FrameType | None) -> None:
-        raw = (kind, target, imports_in_progress(frame), get_native_id(), time.time(), time.perf_counter_ns())
+    def note_request(self, raw: RawRequest, library: object | None) -> None:
         if self._on_request is not None:
             self._on_request(raw)
             return
         self._open[get_ident()] = len(self._kept)
-        self._kept.append((raw, _library_of(frame) if kind == "ctypes.dlopen" else None))
+        self._kept.append((raw, library))
 
 
 def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
@@ -149,9 +148,12 @@ class _Hook:
         else:
             return
         text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
-        frame = sys._getframe(1)  # once, and before any request is open: it raises an audit event itself
+        # Reading frames raises audit events itself, so it is done before the request counts as open.
+        frame = sys._getframe(1)
+        imports, library = imports_in_progress(frame), _library_of(frame) if event == "ctypes.dlopen" else None
+        raw = (event, text, imports, get_native_id(), time.time(), time.perf_counter_ns())
         for watch in watches:
-            watch.note_request(event, text, frame)
+            watch.note_request(raw, library)
 
 
 _HOOK = _Hook()

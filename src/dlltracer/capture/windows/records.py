@@ -1,0 +1,114 @@
+"""Image events of the NT kernel as bytes, decoded into plain records. Pure: runs on any system.
+
+Source: the Image_Load class and its older versions in wmicore.mof of the Windows Driver Kit ("Image_Load class", MS
+Learn). P is the pointer size of the *event* (32-bit Python on 64-bit Windows gets 64-bit payloads); nothing is padded.
+
+    V0          ImageBase P, ModuleSize u32, FileName
+    V1          ImageBase P, ImageSize P, ProcessId u32, FileName
+    V2, V3      ImageBase P, ImageSize P, ProcessId u32, ImageChecksum u32, TimeDateStamp u32, 4 bytes, DefaultBase P,
+                4 x u32, FileName
+
+FileName is UTF-16LE up to a NUL.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+IMAGE_PROVIDER = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
+"""{2cb15d1d-5fc1-11d2-abe1-00a0c911f518} as it lies in memory (ImageLoadGuid, evntrace.h)."""
+
+HEADER_SIZE = 112
+"""sizeof(EVENT_RECORD) on x64; every field used here lies at the same place on x86."""
+
+_FLAG_32_BIT = 0x20
+_FLAG_64_BIT = 0x40
+
+
+class Opcode(IntEnum):
+    """EVENT_TRACE_TYPE_ values of the image provider."""
+
+    UNLOAD = 2
+    RUNDOWN_START = 3
+    RUNDOWN_END = 4
+    LOAD = 10
+
+
+@dataclass(frozen=True)
+class ImagePayload:
+    """What the payload of an image event says; `None` where its version has no such field."""
+
+    base: int
+    size: int
+    pid: int | None
+    path: str
+    checksum: int | None = None
+    link_time: int | None = None
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """An event as it came: `header` is the EVENT_RECORD (at least its first 88 bytes), `data` the payload."""
+
+    header: bytes
+    data: bytes
+
+    @property
+    def provider(self) -> bytes:
+        return self.header[24:40]
+
+    @property
+    def descriptor(self) -> bytes:
+        return self.header[40:56]
+
+    @property
+    def version(self) -> int:
+        return self.header[42]
+
+    @property
+    def opcode(self) -> int:
+        return self.header[45]
+
+    @property
+    def tid(self) -> int:
+        return int.from_bytes(self.header[8:12], "little")
+
+    @property
+    def ticks(self) -> int:
+        return int.from_bytes(self.header[16:24], "little", signed=True)
+
+    @property
+    def pointer_size(self) -> int:
+        """4 or 8, as the event's header says (EVENT_HEADER_FLAG_32_BIT_HEADER, evntcons.h)."""
+        return 4 if int.from_bytes(self.header[4:6], "little") & _FLAG_32_BIT else 8
+
+
+def decode_image_payload(data: bytes, version: int, pointer_size: int) -> ImagePayload | None:
+    """Decode the payload of an image event; `None` when it is cut short or is no such payload."""
+    pointer = "Q" if pointer_size == 8 else "I"
+    try:
+        if version == 0:
+            base, size = struct.unpack_from(f"<{pointer}I", data)
+            path = _text(data, pointer_size + 4)
+            return None if path is None else ImagePayload(base, size, None, path)
+        base, size, pid = struct.unpack_from(f"<{pointer}{pointer}I", data)
+        if version == 1:
+            path = _text(data, 2 * pointer_size + 4)
+            return None if path is None else ImagePayload(base, size, pid, path)
+        checksum, link_time = struct.unpack_from("<II", data, 2 * pointer_size + 4)
+    except struct.error:
+        return None
+    path = _text(data, 3 * pointer_size + 32)
+    return None if path is None else ImagePayload(base, size, pid, path, checksum, link_time)
+
+
+def _text(data: bytes, start: int) -> str | None:
+    """The UTF-16 text from `start` to its NUL; `None` if there is no NUL, or nothing before it."""
+    end = start
+    while end + 1 < len(data) and data[end : end + 2] != b"\0\0":
+        end += 2
+    if end == start or end + 1 >= len(data):
+        return None
+    return data[start:end].decode("utf-16-le", "surrogatepass")

@@ -1,0 +1,231 @@
+"""One ETW session from start to stop: the controller's side, and the thread that consumes its events.
+
+Order of ending: stop the session, which flushes every buffer to the consumer; wait for ProcessTrace, which returns by
+itself when all is delivered; close the consumer. The other way round loses the last events (CloseTrace, MS Learn).
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+from _thread import allocate_lock, start_new_thread
+
+from ...errors import TracePermissionError, TraceStartError
+from . import bindings
+from . import structs as s
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SYSTEM_TRACE_CONTROL_GUID = bytes.fromhex("ad4a819e0432d2119a82006008a86939")
+"""{9e814aad-3204-11d2-9a82-006008a86939}: the NT Kernel Logger (evntrace.h)."""
+
+_JOIN_SECONDS = 60
+_READY_TRIES, _READY_SECONDS = 10, 0.2
+_ELEVATE = "run it as Administrator (from an elevated prompt): Windows gives image events to nobody else"
+_REMEDIES = {
+    bindings.ERROR_NO_SYSTEM_RESOURCES: "all sessions of the system are taken: 'logman query -ets' lists them, "
+    "'logman stop NAME -ets' stops one that was left behind",
+    bindings.ERROR_ALREADY_EXISTS: "a session of that name runs already, and would not stop",
+    bindings.ERROR_INVALID_PARAMETER: "this Windows does not know such a session",
+}
+
+
+class Stopped:
+    """How a session ended: what it lost, and `notes` on what went wrong."""
+
+    __slots__ = ("buffers_lost", "events_lost", "notes")
+
+    def __init__(self, events_lost: int, buffers_lost: int, notes: tuple[str, ...]) -> None:
+        self.events_lost = events_lost
+        self.buffers_lost = buffers_lost
+        self.notes = notes
+
+
+def make_properties(name_guid: bytes | None, mode: int, flags: int) -> s.PROPERTIES_WITH_NAMES:
+    """Fresh properties: StartTrace and ControlTrace overwrite what they are given.
+
+    `name_guid`: the session's GUID as 16 bytes in memory order, `None` for one to be queried or stopped.
+    """
+    room = s.PROPERTIES_WITH_NAMES()
+    properties = room.Properties
+    properties.Wnode.BufferSize = ctypes.sizeof(room)
+    properties.Wnode.Flags = s.WNODE_FLAG_TRACED_GUID
+    properties.Wnode.ClientContext = s.CLIENT_CONTEXT_QPC
+    if name_guid is not None:
+        ctypes.memmove(ctypes.addressof(properties.Wnode.Guid), name_guid, 16)
+    properties.LoggerNameOffset = s.PROPERTIES_WITH_NAMES.LoggerName.offset
+    properties.LogFileNameOffset = s.PROPERTIES_WITH_NAMES.LogFileName.offset
+    properties.LogFileMode = mode
+    properties.EnableFlags = flags
+    if flags:
+        # A stop logs every image of every process again, some 4 MB at once: small buffers lose part of it.
+        properties.BufferSize = 64
+        properties.MinimumBuffers = max(64, 4 * (os.cpu_count() or 1))
+        properties.MaximumBuffers = properties.MinimumBuffers + 64
+        properties.FlushTimer = 1
+    return room
+
+
+def raise_start_error(call: str, code: int) -> None:
+    """Raise what a refused start means: `TracePermissionError` or `TraceStartError`."""
+    if code == bindings.ERROR_ACCESS_DENIED:
+        raise TracePermissionError(call, _ELEVATE)
+    raise TraceStartError(call, code, _REMEDIES.get(code, "see the 'System Error Codes' of MS Learn"))
+
+
+class RunningSession:
+    """A session and its consumer. Arguments: `name` and `guid` of the session, its `mode` bits beyond real time, the
+    event `flags`, and `on_record`, called with the address of each EVENT_RECORD in the consumer's thread.
+
+    `notes` says what went wrong at the start without ending it. Raises `TracePermissionError` or `TraceStartError`;
+    then neither session nor thread is left.
+    """
+
+    def __init__(
+        self, etw: bindings.Etw, name: str, guid: bytes, mode: int, flags: int, on_record: Callable[[int], None]
+    ) -> None:
+        self._etw = etw
+        self._name = name
+        self._lock = allocate_lock()
+        self.notes: tuple[str, ...] = ()
+        self._stopped: Stopped | None = None
+        self._code = 0
+        self._consumer: ctypes.c_uint64 | None = None
+        self._handle = ctypes.c_uint64()
+        self._start(guid, mode | s.EVENT_TRACE_REAL_TIME_MODE, flags)
+        try:
+            # Kept until ProcessTrace has returned: Windows holds pointers to all three.
+            self._ready = allocate_lock()
+            self._ready.acquire()
+            self._callback = etw.callback_type(self._told(on_record))
+            self._name_buffer = ctypes.create_unicode_buffer(name)
+            self._logfile = s.EVENT_TRACE_LOGFILEW()
+            self._consumer = self._open()
+            self._done = allocate_lock()
+            self._done.acquire()
+            start_new_thread(self._consume, ())
+            self.notes = self._await_consumer()
+        except BaseException:
+            self._control_stop()
+            if self._consumer is not None:
+                etw.CloseTrace(self._consumer)
+            raise
+        atexit.register(self.stop)
+
+    @property
+    def counter_frequency(self) -> int:
+        """Ticks of the events' clock in a second; 0 if Windows did not say."""
+        return int(self._logfile.LogfileHeader.PerfFreq)
+
+    def _start(self, guid: bytes, mode: int, flags: int) -> None:
+        for attempt in (1, 2):
+            properties = make_properties(guid, mode, flags)
+            code = self._etw.StartTraceW(ctypes.byref(self._handle), self._name, ctypes.byref(properties.Properties))
+            if code == bindings.ERROR_ALREADY_EXISTS and attempt == 1:
+                stop_by_name(self._etw, self._name)
+            elif code != bindings.ERROR_SUCCESS:
+                raise_start_error("StartTrace", code)
+            else:
+                return
+
+    def _open(self) -> ctypes.c_uint64:
+        logfile = self._logfile
+        logfile.LoggerName = ctypes.addressof(self._name_buffer)
+        logfile.ProcessTraceMode = (
+            s.PROCESS_TRACE_MODE_REAL_TIME | s.PROCESS_TRACE_MODE_EVENT_RECORD | s.PROCESS_TRACE_MODE_RAW_TIMESTAMP
+        )
+        logfile.EventRecordCallback = ctypes.cast(self._callback, ctypes.c_void_p).value
+        handle = self._etw.OpenTraceW(ctypes.byref(logfile))
+        # On 32-bit Windows before 8 the invalid handle is 32 bits wide (OpenTraceW, MS Learn).
+        if handle in (s.INVALID_PROCESSTRACE_HANDLE, 0xFFFFFFFF):
+            raise_start_error("OpenTrace", bindings.last_error())
+        return ctypes.c_uint64(handle)
+
+    def _told(self, on_record: Callable[[int], None]) -> Callable[[int], None]:
+        """`on_record`, with word to the starting thread when the first event arrives."""
+        waiting = [True]
+
+        def on_event(record: int) -> None:
+            if waiting:
+                waiting.clear()
+                self._ready.release()
+            on_record(record)
+
+        return on_event
+
+    def _await_consumer(self) -> tuple[str, ...]:
+        """Wait until events arrive: a session that is stopped before ProcessTrace has begun delivers nothing (4201).
+
+        Every start tells the images of all processes, so there is something to deliver once the buffers are flushed.
+        """
+        for _ in range(_READY_TRIES):
+            room = make_properties(None, 0, 0)
+            self._etw.ControlTraceW(self._handle, None, ctypes.byref(room.Properties), s.EVENT_TRACE_CONTROL_FLUSH)
+            if self._ready.acquire(timeout=_READY_SECONDS):
+                return ()
+        return ("no event arrived while the session started: the first ones of the block may be missing",)
+
+    def _consume(self) -> None:
+        assert self._consumer is not None
+        try:
+            self._code = self._etw.ProcessTrace(ctypes.byref(self._consumer), 1, None, None)
+        finally:
+            self._done.release()
+
+    def stop(self) -> Stopped:
+        """Stop the session, wait until everything is delivered, and close. Again: the same answer."""
+        with self._lock:
+            if self._stopped is None:
+                self._stopped = self._stop()
+                atexit.unregister(self.stop)
+            return self._stopped
+
+    def _stop(self) -> Stopped:
+        notes = []
+        code, properties = self._control_stop()
+        if code == bindings.ERROR_WMI_INSTANCE_NOT_FOUND:
+            notes.append(f"another program stopped the session {self._name}: events after that are missing")
+        elif code not in (bindings.ERROR_SUCCESS, bindings.ERROR_MORE_DATA):
+            notes.append(f"the session {self._name} could not be stopped (Windows error {code})")
+            # Without the stop ProcessTrace would wait for ever.
+            self._etw.CloseTrace(self._consumer)
+        if not self._done.acquire(timeout=_JOIN_SECONDS):
+            notes.append(f"the last events were not delivered within {_JOIN_SECONDS} seconds")
+        elif self._code != bindings.ERROR_SUCCESS:
+            notes.append(f"ProcessTrace ended with Windows error {self._code}: events are missing")
+        self._etw.CloseTrace(self._consumer)
+        return Stopped(
+            int(properties.EventsLost), int(properties.RealTimeBuffersLost + properties.LogBuffersLost), tuple(notes)
+        )
+
+    def _control_stop(self) -> tuple[int, s.EVENT_TRACE_PROPERTIES]:
+        room = make_properties(None, 0, 0)
+        code = self._etw.ControlTraceW(self._handle, None, ctypes.byref(room.Properties), s.EVENT_TRACE_CONTROL_STOP)
+        return int(code), room.Properties
+
+
+def stop_by_name(etw: bindings.Etw, name: str) -> bool:
+    """Stop a session of any process; whether there was one. Raises what the refusal means."""
+    room = make_properties(None, 0, 0)
+    code = etw.ControlTraceW(0, name, ctypes.byref(room.Properties), s.EVENT_TRACE_CONTROL_STOP)
+    if code in (bindings.ERROR_SUCCESS, bindings.ERROR_MORE_DATA):
+        return True
+    if code != bindings.ERROR_WMI_INSTANCE_NOT_FOUND:
+        raise_start_error("ControlTrace", code)
+    return False
+
+
+def session_names(etw: bindings.Etw) -> tuple[str, ...]:
+    """The names of the sessions that run on this machine; none when Windows will not say (QueryAllTracesW)."""
+    most = 64
+    rooms = [make_properties(None, 0, 0) for _ in range(most)]
+    pointers = (ctypes.POINTER(s.EVENT_TRACE_PROPERTIES) * most)(*(ctypes.pointer(room.Properties) for room in rooms))
+    count = ctypes.c_uint32()
+    code = etw.QueryAllTracesW(pointers, most, ctypes.byref(count))
+    if code not in (bindings.ERROR_SUCCESS, bindings.ERROR_MORE_DATA):
+        return ()
+    names = (bytes(room.LoggerName).decode("utf-16-le", "replace") for room in rooms[: count.value])
+    return tuple(name.split("\0", 1)[0] for name in names)

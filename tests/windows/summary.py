@@ -1,0 +1,51 @@
+"""How many tests ran inside Windows Python under Wine, for the summary of the run on Linux."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class WineRun:
+    """One run of pytest under Wine, from its report."""
+
+    python: str
+    passed: int
+    skipped: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+@dataclass
+class WineRuns:
+    """The runs of this session."""
+
+    runs: list[WineRun] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        return [
+            f"under Wine, CPython {run.python} for Windows: {run.passed} passed, "
+            f"{len(run.skipped)} skipped, {len(run.failed)} failed"
+            for run in self.runs
+        ]
+
+
+_KEY = pytest.StashKey[WineRuns]()
+
+
+def runs_of(config: pytest.Config) -> WineRuns:
+    """The runs of this session, kept in pytest's own stash."""
+    return config.stash.setdefault(_KEY, WineRuns())
+
+
+def read_report(report: Path, python: str) -> WineRun:
+    """Read what the plugin `wine_report` left."""
+    outcomes: list[tuple[str, str, str]] = json.loads(report.read_text(encoding="utf-8"))
+
+    def named(wanted: str) -> tuple[str, ...]:
+        return tuple(f"{name}\n{detail}" for name, outcome, detail in outcomes if outcome == wanted)
+
+    return WineRun(python, len(named("passed")), named("skipped"), named("failed"))

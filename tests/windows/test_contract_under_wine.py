@@ -1,0 +1,109 @@
+"""The whole contract suite inside real CPython for Windows, under Wine, against the ETW simulator."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from contract import native
+from windows.conftest import ROOT
+from windows.fixtures import python_without_libcrypto
+from windows.lab import Lab, windows_path
+from windows.summary import WineRuns, read_report
+
+pytestmark = pytest.mark.slow
+
+SUITES = ("test_trace.py",)
+
+SSL_EXAMPLE = """
+import dlltracer, sys
+with dlltracer.Trace(out=sys.stdout):
+    import ssl
+"""
+
+
+def build_for_windows(lab: Lab, version: str, folder: Path) -> Path:
+    """The originals of `contract.native.Native`, built by mingw."""
+    lab.build_dll("tiny", native.TINY, folder)
+    gone = lab.build_dll("libgone", "int gone(void) { return 1; }\n", folder)
+    lab.build_dll("broken", native.BROKEN, folder, [gone])
+    lab.build_pyd(version, "tinymod", native.MODULE, folder)
+    lab.build_pyd(version, "brokenmod", native.BROKEN_MODULE, folder, [gone])
+    gone.unlink()
+    return folder
+
+
+def test_the_contract(lab: Lab, version: str, simulated: dict[str, str], tmp_path: Path, wine_runs: WineRuns) -> None:
+    originals = build_for_windows(lab, version, tmp_path / "native")
+    report = tmp_path / "report.json"
+    command = [
+        "-m",
+        "pytest",
+        *(ROOT / "tests" / "contract" / name for name in SUITES),
+        "-q",
+        "-c",
+        ROOT / "pyproject.toml",
+    ]
+    # The plugin of hypothesis asks Windows for its version through WMI, which ends Python 3.13 in Wine 8.
+    plugins = ["-p", "wine_report", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    env = {native.PREBUILT: windows_path(originals), "DLLTRACER_TEST_REPORT": windows_path(report)}
+    arguments = [*command, *plugins, "--rootdir", ROOT]
+    result = lab.run(version, arguments, env={**simulated, **env}, timeout=400, cwd=ROOT)
+    assert report.exists(), result.stdout + result.stderr
+    run = read_report(report, version)
+    wine_runs.runs.append(run)
+    assert not run.failed, "\n".join(run.failed) + result.stdout[-2000:] + result.stderr[-2000:]
+    assert run.passed >= 30, run
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def names_of(text: str) -> list[tuple[str, str]]:
+    """(first word, base name in lower case) of every line of `text`."""
+    return [(line.split()[0], re.split(r"[\\/]", line)[-1].lower()) for line in text.splitlines() if line]
+
+
+def test_the_ssl_example(lab: Lab, version: str, simulated: dict[str, str]) -> None:
+    result = lab.run(version, ["-c", SSL_EXAMPLE], env=simulated)
+    assert result.returncode == 0, result.stderr
+    said = names_of(result.stdout)
+    assert {word for word, _ in said} == {"LoadLibrary"}
+    assert {"_ssl.pyd", "libcrypto-3.dll", "libssl-3.dll"} <= {name for _, name in said}
+    assert all(re.fullmatch(r"LoadLibrary [A-Z]:\\.*", line) for line in result.stdout.splitlines()), result.stdout
+
+
+def test_the_ssl_example_without_libcrypto(lab: Lab, version: str, simulated: dict[str, str], tmp_path: Path) -> None:
+    python = python_without_libcrypto(lab, version, tmp_path / "python")
+    result = lab.run(version, ["-c", SSL_EXAMPLE], env=simulated, python=python)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("ImportError: DLL load failed while importing _ssl")
+    said = names_of(result.stdout)
+    assert said[0] == ("LoadLibrary", "_ssl.pyd")
+    assert ("Failed", "_ssl.pyd") in said and ("Failed", "libssl-3.dll") in said
+    assert all("libcrypto" not in name for _, name in said)
+    failed = {name for word, name in said if word == "Failed"}
+    assert failed <= {name for word, name in said if word == "LoadLibrary"}
+
+
+def test_sqlite3(lab: Lab, version: str, simulated: dict[str, str]) -> None:
+    result = lab.run(version, ["-c", SSL_EXAMPLE.replace("ssl", "sqlite3")], env=simulated)
+    assert {("LoadLibrary", "_sqlite3.pyd"), ("LoadLibrary", "sqlite3.dll")} <= set(names_of(result.stdout)), result
+
+
+def test_without_the_simulator_there_is_no_permission(lab: Lab, version: str, paths: dict[str, str]) -> None:
+    code = """
+import dlltracer, threading
+trace = dlltracer.Trace(collect=True)
+try:
+    trace.start()
+except PermissionError as error:
+    print(error.winerror, type(error).__name__, error)
+trace.close()
+print(threading.active_count())
+"""
+    result = lab.run(version, ["-c", code], env=paths)
+    first, second = result.stdout.splitlines()
+    assert first.startswith("5 TracePermissionError "), result.stderr
+    assert "Administrator" in first
+    assert second == "1"
