@@ -8,7 +8,7 @@ Learn). P is the pointer size of the *event* (32-bit Python on 64-bit Windows ge
     V2, V3      ImageBase P, ImageSize P, ProcessId u32, ImageChecksum u32, TimeDateStamp u32, 4 bytes, DefaultBase P,
                 4 x u32, FileName
 
-FileName is UTF-16LE up to a NUL.
+In V3 the first two of the 4 bytes are SignatureLevel and SignatureType. FileName is UTF-16LE up to a NUL.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ class ImagePayload:
     path: str
     checksum: int | None = None
     link_time: int | None = None
+    signature_level: int | None = None
+    signature_type: int | None = None
+    default_base: int | None = None
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,18 @@ def decode_image_payload(data: bytes, version: int, pointer_size: int) -> ImageP
         if version == 1:
             path = _text(data, 2 * pointer_size + 4)
             return None if path is None else ImagePayload(base, size, pid, path)
-        checksum, link_time = struct.unpack_from("<II", data, 2 * pointer_size + 4)
+        tail = struct.unpack_from(f"<IIBBH{pointer}", data, 2 * pointer_size + 4)
     except struct.error:
         return None
     path = _text(data, 3 * pointer_size + 32)
-    return None if path is None else ImagePayload(base, size, pid, path, checksum, link_time)
+    checksum, link_time, level, kind, _, default_base = tail
+    signature = (level, kind) if version >= 3 else (None, None)
+    return None if path is None else ImagePayload(base, size, pid, path, checksum, link_time, *signature, default_base)
+
+
+def decode_kernel_base(data: bytes, pointer_size: int) -> int | None:
+    """The address of the kernel (opcode 33) or of the hypercall page (34): one pointer; `None` when it is cut short."""
+    return int.from_bytes(data[:pointer_size], "little") if len(data) >= pointer_size else None
 
 
 def _text(data: bytes, start: int) -> str | None:
