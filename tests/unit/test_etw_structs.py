@@ -26,7 +26,9 @@ OFFSETS = {
         "LoggerName": 8, "ProcessTraceMode": 28, "CurrentEvent": 32, "LogfileHeader": 120, "EventRecordCallback": 424,
         "Context": 440,
     },
-    "EVENT_HEADER": {"Flags": 4, "ThreadId": 8, "ProcessId": 12, "TimeStamp": 16, "ProviderId": 24, "EventDescriptor": 40},
+    "EVENT_HEADER": {
+        "Flags": 4, "ThreadId": 8, "ProcessId": 12, "TimeStamp": 16, "ProviderId": 24, "EventDescriptor": 40,
+    },
     "EVENT_DESCRIPTOR": {"Version": 2, "Opcode": 5, "Keyword": 8},
     "EVENT_RECORD": {"BufferContext": 80, "UserDataLength": 86, "ExtendedData": 88, "UserData": 96, "UserContext": 104},
 }  # fmt: skip

@@ -63,6 +63,18 @@ def test_a_missing_dependency_comes_before_what_it_brings_down() -> None:
     assert missing.imports == ("pkg", "pkg.m")
     assert (dropped.path, dropped.kind, dropped.base) == ("/m.so", FailureKind.DROPPED, loaded.base)
     assert dropped.reason is None
+    assert [(p.path, p.outcome) for p in missing.probes or ()] == [
+        ("/etc/ld.so.cache", ProbeOutcome.NO_ENTRY),
+        ("/lib/libx.so.1", ProbeOutcome.PASSED),
+    ]
+
+
+def test_the_cache_that_has_the_name_is_the_place_it_names() -> None:
+    text = LoaderText().open("libx.so").find("libx.so").cache().trying("/lib/libx.so").map("libx.so")
+    (event,) = decode_loader_text(text.opened("/lib/libx.so").bytes).events
+    assert [(p.path, p.phase, p.origin) for p in event.probes or ()] == [
+        ("/lib/libx.so", Phase.CACHE, "/etc/ld.so.cache")
+    ]
 
 
 def test_a_name_the_loader_knew_already_is_no_failure() -> None:

@@ -8,13 +8,25 @@ import pytest
 
 from windows.lab import Lab
 
-PRELUDE = """
+PRELUDE = '''
 import ctypes, os, shutil, subprocess, sys, tempfile, time, _thread
 import dlltracer
 from dlltracer.capture.windows import bindings, session
 from dlltracer.capture.windows.etw import EtwBackend
 
 sim = ctypes.CDLL(os.environ["DLLTRACER_TEST_ETW"])
+STOP_ALL = """
+from dlltracer.capture.windows import bindings, session
+etw = bindings.Etw()
+for name in session.session_names(etw):
+    session.stop_by_name(etw, name)
+"""
+TAKE_KERNEL_LOGGER_AND_DIE = """
+import os
+from dlltracer.capture.windows.etw import EtwBackend
+EtwBackend(kernel_logger=True).start()
+os._exit(9)
+"""
 START, OPEN, PROCESS, CONTROL, CLOSE, QUERY_ALL = 1, 2, 3, 4, 5, 8
 folder = tempfile.mkdtemp()
 originals = iter(range(1000))
@@ -31,7 +43,7 @@ def traced(trace, path):
 
 def nothing_left():
     return (sim.sim_session_count(), sim.sim_thread_count(), _thread._count()) == (0, 0, 0)
-"""
+'''
 
 
 def run(lab: Lab, version: str, env: dict[str, str], code: str, **more: str) -> str:
@@ -92,7 +104,7 @@ def test_what_was_lost_is_told(lab: Lab, version: str, simulated: dict[str, str]
         sim.sim_set_lost(0, 0); sim.sim_set_log_lost(0)
         trace = dlltracer.Trace(collect=True)
         with trace:
-            subprocess.run([sys.executable, "-c", "from dlltracer.capture.windows import bindings, session; etw = bindings.Etw(); [session.stop_by_name(etw, n) for n in session.session_names(etw)]"], check=True)
+            subprocess.run([sys.executable, "-c", STOP_ALL], check=True)
             ctypes.CDLL(dll())
         print(*trace.recording.notes, sep="\\n")
         image = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
@@ -160,8 +172,7 @@ def test_the_nt_kernel_logger(lab: Lab, version: str, simulated: dict[str, str])
             except OSError as error:
                 print(error)
         sim.sim_set_private_sessions(1)
-        code = "import ctypes, os; from dlltracer.capture.windows.etw import EtwBackend; EtwBackend(True).start(); os._exit(9)"
-        subprocess.run([sys.executable, "-c", code])
+        subprocess.run([sys.executable, "-c", TAKE_KERNEL_LOGGER_AND_DIE])
         trace = dlltracer.Trace(collect=True, backend=EtwBackend(kernel_logger=True))
         print(len(traced(trace, dll())), trace.recording.notes)
         print(nothing_left())
@@ -187,11 +198,13 @@ def test_both_versions_of_the_payload(lab: Lab, version: str, simulated: dict[st
             library = ctypes.CDLL(path)
             import _ctypes
             _ctypes.FreeLibrary(library._handle)
-        print([type(e).__name__ for e in events], {{e.pid for e in events}} == {{os.getpid()}}, len({{e.base for e in events}}))
+        print([type(e).__name__ for e in events], {{e.pid for e in events}} == {{os.getpid()}})
+        print(len({{e.base for e in events}}))
         print(abs(events[0].timestamp - time.time()) < 30, trace.recording.losses)
         """,
     )  # fmt: skip
     assert out.splitlines() == [
-        "['LoadEvent', 'UnloadEvent'] True 1",
+        "['LoadEvent', 'UnloadEvent'] True",
+        "1",
         "True Losses(events=0, buffers=0, undecodable=0)",
     ]

@@ -35,6 +35,8 @@ class ProbeOutcome(enum.Enum):
     """Tried and not used; whether a file is there was not looked at."""
     ABSENT = "absent"
     """Tried, and no file was there when the trace ended."""
+    NO_ENTRY = "no entry"
+    """`Probe.path` is an index of libraries (/etc/ld.so.cache) that was asked and did not have the name."""
     PRESENT = "present"
     """Tried and not used although a file was there when the trace ended: wrong machine, damaged, unreadable."""
 

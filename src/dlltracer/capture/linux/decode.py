@@ -1,30 +1,27 @@
 """glibc's account of its loader, decoded into events. Pure: bytes in, values out, on any system.
 
-The text comes from the running process (`rtld`) or from LD_DEBUG_OUTPUT of a child; both are the same text. A load is
-a *transaction* of dlopen: opened, searched, mapped, then either initialised and opened, or torn down. glibc never says
-"not found"; that is read from what follows a search that led to no image (`_Reader._settle`).
+A load is a *transaction* of dlopen: opened, searched, mapped, then either initialised and opened, or torn down. glibc
+never says "not found"; that is read from what follows a search that led to no image (`_Reader._settle`).
 """
 
 from __future__ import annotations
 
-import ast
 import re
 from dataclasses import dataclass, field, fields, replace
 
 from ...model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome, UnloadEvent
-from ...model.request import Request, RequestKind
+from ...model.request import Request
 from .lines import Line, LineKind, parse_line
+from .marks import split_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any, TypeVar
 
     ImageEventT = TypeVar("ImageEventT", LoadEvent, LoadFailedEvent)
 
 ImageChange = LoadEvent | LoadFailedEvent | UnloadEvent
 
-_MARK = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
 _PREFIX = re.compile(rb" *(\d+):\t")
 
 
@@ -45,15 +42,6 @@ class DecodedText:
     initialising: str | None
 
 
-def decode_request(mark: bytes) -> Request | None:
-    """The inverse of `requests.encode_request`, given a mark without its frame bytes; `None` when it is damaged."""
-    try:
-        kind, target, imports, tid, wall, clock = ast.literal_eval(mark.decode("ascii"))
-        return Request(RequestKind(kind), str(target), tuple(map(str, imports)), int(tid), float(wall), int(clock))
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
-
-
 def decode_loader_text(text: bytes, *, pid: int | None = None, ended: bool = True) -> DecodedText:
     """Decode the loader's text.
 
@@ -64,28 +52,9 @@ def decode_loader_text(text: bytes, *, pid: int | None = None, ended: bool = Tru
     Never raises for any input: what it cannot read is counted.
     """
     reader = _Reader(pid)
-    for item in _items(text):
+    for item in split_text(text):
         reader.read(item)
     return reader.finish(ended)
-
-
-def _items(text: bytes) -> Iterator[Request | bytes | None]:
-    """Lines and requests in order; `None` for a damaged mark. A mark inside a line comes before that line."""
-    marks: list[tuple[int, bytes]] = []
-    removed = 0
-    for match in _MARK.finditer(text):
-        marks.append((match.start() - removed, match[1]))
-        removed += match.end() - match.start()
-    clean = _MARK.sub(b"", text)
-    position = 0
-    waiting = iter([*marks, (len(clean) + 1, b"")])
-    where, mark = next(waiting)
-    for line in clean.split(b"\n"):
-        position += len(line) + 1
-        while where < position:
-            yield decode_request(mark)
-            where, mark = next(waiting)
-        yield line
 
 
 @dataclass
@@ -160,10 +129,8 @@ class _Reader:
         return DecodedText(tuple(self._events), self._doubts, self._undecodable, self._foreign, self._initialising)
 
     def _handle(self, line: Line) -> None:
-        if line.kind is LineKind.IGNORED:
-            return
-        if line.kind is LineKind.UNKNOWN:
-            self._undecodable += 1
+        if line.kind in (LineKind.IGNORED, LineKind.UNKNOWN):
+            self._undecodable += line.kind is LineKind.UNKNOWN
             return
         if line.kind is LineKind.PLACE:
             if self._mapping is not None:
@@ -190,8 +157,13 @@ class _Reader:
             self._undecodable += 1
         elif line.kind is LineKind.SEARCH:
             self._want.phase, self._want.origin = line.phase, line.by
+            if line.phase is Phase.CACHE and line.by:
+                self._want.probes.append(Probe(line.by, Phase.CACHE, None, ProbeOutcome.NO_ENTRY))
         else:
-            self._want.probes.append(Probe(line.name, self._want.phase or Phase.OTHER, self._want.origin))
+            probes = self._want.probes
+            if self._want.phase is Phase.CACHE and probes and probes[-1].outcome is ProbeOutcome.NO_ENTRY:
+                probes.pop()  # it had one: the place that is tried now
+            probes.append(Probe(line.name, self._want.phase or Phase.OTHER, self._want.origin))
 
     def _start(self, line: Line) -> None:
         if line.kind is LineKind.OPEN:

@@ -46,6 +46,8 @@ def is_same_file(event: ImageEvent, image: str) -> bool:
 
 
 def _look(probe: Probe) -> Probe:
+    if probe.outcome is ProbeOutcome.NO_ENTRY:
+        return probe
     outcome = ProbeOutcome.PRESENT if os.path.lexists(probe.path) else ProbeOutcome.ABSENT
     return replace(probe, outcome=outcome)
 

@@ -1,0 +1,43 @@
+"""The loader's text, with the requests of Python that were written into it: taken apart again. Pure."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from ...model.request import Request, RequestKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MARK = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
+"""What `requests.encode_request` writes."""
+
+
+def decode_request(mark: bytes) -> Request | None:
+    """The inverse of `requests.encode_request`, given a mark without its frame bytes; `None` when it is damaged."""
+    try:
+        kind, target, imports, tid, wall, clock = ast.literal_eval(mark.decode("ascii"))
+        return Request(RequestKind(kind), str(target), tuple(map(str, imports)), int(tid), float(wall), int(clock))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def split_text(text: bytes) -> Iterator[Request | bytes | None]:
+    """Lines and requests in order; `None` for a damaged mark. A mark inside a line comes before that line."""
+    marks: list[tuple[int, bytes]] = []
+    removed = 0
+    for match in _MARK.finditer(text):
+        marks.append((match.start() - removed, match[1]))
+        removed += match.end() - match.start()
+    clean = _MARK.sub(b"", text)
+    position = 0
+    waiting = iter([*marks, (len(clean) + 1, b"")])
+    where, mark = next(waiting)
+    for line in clean.split(b"\n"):
+        position += len(line) + 1
+        while where < position:
+            yield decode_request(mark)
+            where, mark = next(waiting)
+        yield line
