@@ -104,9 +104,12 @@ def decode_image_payload(data: bytes, version: int, pointer_size: int) -> ImageP
     except struct.error:
         return None
     path = _text(data, 3 * pointer_size + 32)
+    if path is None:
+        return None
     checksum, link_time, level, kind, _, default_base = tail
-    signature = (level, kind) if version >= 3 else (None, None)
-    return None if path is None else ImagePayload(base, size, pid, path, checksum, link_time, *signature, default_base)
+    if version == 2:
+        level = kind = None
+    return ImagePayload(base, size, pid, path, checksum, link_time, level, kind, default_base)
 
 
 def decode_kernel_base(data: bytes, pointer_size: int) -> int | None:
