@@ -76,23 +76,28 @@ def module_suffix() -> str:
     return ".pyd" if WINDOWS else ".so"
 
 
-def build_for_linux(folder: Path) -> Path:
-    """Build the originals with gcc; skips the test, saying why, where that cannot be."""
+def build_here(folder: Path) -> Path:
+    """Build the originals with gcc (mingw's on Windows); skips the test, saying why, where that cannot be."""
     include = sysconfig.get_paths()["include"]
     if shutil.which("gcc") is None or not (Path(include) / "Python.h").exists():
         pytest.skip(f"needs gcc and Python.h (looked in {include})")
+    python = []
+    if WINDOWS:
+        version = f"{sys.version_info.major}{sys.version_info.minor}"
+        python = [str(Path(sys.base_prefix) / "libs" / f"python{version}.lib")]
 
     def build(output: str, source: str, *options: str) -> None:
         (folder / "source.c").write_text(source)
         command = ["gcc", "-shared", "-fPIC", f"-I{include}", "-o", output, "source.c", *options]
         subprocess.run(command, cwd=folder, check=True)
 
-    build("tiny.so", TINY)
-    build("libgone.so", "int gone(void) { return 1; }\n")
-    build("broken.so", BROKEN, "-L.", "-lgone")
-    build("tinymod.so", MODULE)
-    build("brokenmod.so", BROKEN_MODULE, "-L.", "-lgone")
-    (folder / "libgone.so").unlink()
+    gone = f"libgone{SUFFIX}"
+    build(f"tiny{SUFFIX}", TINY)
+    build(gone, "int gone(void) { return 1; }\n")
+    build(f"broken{SUFFIX}", BROKEN, gone)
+    build(f"tinymod{module_suffix()}", MODULE, *python)
+    build(f"brokenmod{module_suffix()}", BROKEN_MODULE, gone, *python)
+    (folder / gone).unlink()
     return folder
 
 
