@@ -1,0 +1,76 @@
+"""The places tried in vain, made short: one entry a rule, the processor variants of a folder folded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+from ..model.events import Phase, Probe, ProbeOutcome
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SHOWN = 4
+"""Places named for each rule; of the rest, the number is enough."""
+
+_VARIANTS = frozenset(
+    ("glibc-hwcaps", "tls", "haswell", "xeon_phi", "avx512_1", "x86_64", "aarch64", "atomics", "power9")
+)
+"""Folder names that glibc puts below each folder of its search, for variants of the processor (ld.so(8))."""
+
+_RULES = {
+    Phase.DIRECT: "by its full path",
+    Phase.RPATH: "RPATH",
+    Phase.RUNPATH: "RUNPATH",
+    Phase.ENVIRONMENT: "LD_LIBRARY_PATH",
+    Phase.CACHE: "cache",
+    Phase.SYSTEM: "system folders",
+    Phase.OTHER: "another rule",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The places that one rule led to: those worth a line, and how many more there were."""
+
+    title: str
+    shown: tuple[Probe, ...]
+    more: int
+
+
+def rule_title(phase: Phase, origin: str | None) -> str:
+    """The rule in words: "RUNPATH of /x/a.so", "cache (/etc/ld.so.cache)"."""
+    if origin is None:
+        return _RULES[phase]
+    if phase in (Phase.RPATH, Phase.RUNPATH):
+        return f"{_RULES[phase]} of {origin}"
+    return origin if phase is Phase.OTHER else f"{_RULES[phase]} ({origin})"
+
+
+def fold_places(probes: Sequence[Probe]) -> tuple[Rule, ...]:
+    """Group by rule, in order. A place where a file lies is always shown; an index without an entry has no places."""
+    rules = []
+    for (phase, origin, outcome), members in groupby(probes, key=_rule_of):
+        group = list(members)
+        if outcome is ProbeOutcome.NO_ENTRY:
+            rules += [Rule(f"{rule_title(phase, probe.path)}: no entry", (), 0) for probe in group]
+            continue
+        plain = [probe for probe in group if not _is_variant(probe.path)][:SHOWN] or group[:1]
+        shown = tuple(p for p in group if p in plain or p.outcome is ProbeOutcome.PRESENT)
+        rules.append(Rule(rule_title(phase, origin), shown, len(group) - len(shown)))
+    return tuple(rules)
+
+
+def _rule_of(probe: Probe) -> tuple[Phase, str | None, ProbeOutcome | None]:
+    """What makes probes one group: an index that had no entry is a line of its own, not a place."""
+    return probe.phase, probe.origin, probe.outcome if probe.outcome is ProbeOutcome.NO_ENTRY else None
+
+
+def _is_variant(path: str) -> bool:
+    """Whether the file's folder, or one above it, is a processor variant of a searched folder.
+
+    A folder that merely has such a name (/opt/x86_64/lib) does not count: the names stand last, next to each other.
+    """
+    folders = path.split("/")[:-1]
+    return bool(folders) and (folders[-1] in _VARIANTS or (len(folders) > 1 and folders[-2] == "glibc-hwcaps"))
