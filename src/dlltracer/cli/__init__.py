@@ -1,0 +1,1 @@
+"""The command line. Kept empty: `runner.py` lies in this folder and must bring nothing into the traced process."""

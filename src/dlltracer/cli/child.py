@@ -1,0 +1,199 @@
+"""Run the program in a process of its own, and bring home what its trace recorded.
+
+A process of its own, because ours has imported click and rich: their imports would hide the program's. And because the
+evidence must outlive the program: a crash in an import is what people come for.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+
+from ..errors import DlltracerError
+from ..model.codec import DamagedRecording, from_plain
+from ..model.recording import Recording
+from .ending import describe_ending
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from .program import Program
+
+RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner.py")
+
+
+class CannotRun(DlltracerError):
+    """The process for the program could not be made, or ended before it could begin."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Attributes:
+        status: as of `subprocess.Popen`: negative for a signal.
+        recording: what the trace recorded; `None` if the program never began (there is no such script or module).
+        refusal: why the trace could not start, in which case the program was not run.
+    """
+
+    status: int
+    recording: Recording | None = None
+    refusal: str | None = None
+
+
+def run_child(program: Program, backend: str) -> Ending:
+    """Run the program to its end, with our standard streams. Raises `CannotRun`."""
+    account = make_account(backend)
+    # A program that gives up its rights may leave the folder in a state that we cannot clean.
+    with tempfile.TemporaryDirectory(prefix="dlltracer-", ignore_cleanup_errors=True) as folder:
+        try:
+            result = os.path.join(folder, "result")
+            channel = [result, "-" if account is None else str(account), backend]
+            status, pid = _run(
+                [*interpreter(), RUNNER, *channel, program.kind.value, program.name, *program.arguments], account
+            )
+            return _ending(status, read_result(result), backend, account, pid)
+        finally:
+            if account is not None:
+                os.close(account)
+
+
+def make_account(backend: str) -> int | None:
+    """A memfd for the loader's text, which we can read when the program is dead; `None` where there is none."""
+    if sys.platform == "linux" and backend in ("auto", "rtld"):
+        import fcntl
+
+        try:
+            low = os.memfd_create("dlltracer-account")
+        except OSError:
+            return None  # the mechanism then makes, or misses, its own
+        try:
+            # Out of the way: the first file that a program opens is often descriptor 3, and some count on it.
+            return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 200)
+        except OSError:
+            return os.dup(low)
+        finally:
+            os.close(low)
+    return None
+
+
+def interpreter() -> list[str]:
+    """This interpreter, with the options that it was given."""
+    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    given = {option.partition("=")[0] for option in options}
+    # subprocess passes on the -X options that it knows; the program may look for any other in sys._xoptions.
+    for name, value in sys._xoptions.items():
+        if name not in given:
+            options += ["-X", name if value is True else f"{name}={value}"]
+    if getattr(sys.__stdout__, "write_through", False):
+        options.append("-u")
+    return [sys.executable, *options]
+
+
+def _run(command: list[str], account: int | None) -> tuple[int, int]:
+    """Run it; its status and process id."""
+    with _Relay() as relay:
+        try:
+            if account is not None:
+                os.set_inheritable(account, True)
+            # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
+            child = subprocess.Popen(command, close_fds=False)
+        except OSError as error:
+            raise CannotRun(f"{sys.executable} could not be started: {error.strerror or error}") from error
+        finally:
+            if account is not None:
+                os.set_inheritable(account, False)
+        relay.connect(child)
+        return child.wait(), child.pid
+
+
+class _Relay:
+    """Our signals while the program runs.
+
+    What the terminal sends to the whole group (SIGINT, SIGQUIT) is the program's to answer, and reaches it without us.
+    What somebody sends to us alone (SIGTERM ...) is passed on. A signal that we were started to ignore stays ignored.
+    """
+
+    _LEAVE = ("SIGINT", "SIGQUIT", "SIGBREAK")
+    _PASS_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> _Relay:
+        # Handlers, not SIG_IGN: the program would inherit that.
+        for name in self._LEAVE:
+            self._take(name, lambda number, frame: None)
+        if sys.platform != "win32":
+            for name in self._PASS_ON:
+                self._take(name, self._pass_on)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def connect(self, child: subprocess.Popen[bytes]) -> None:
+        """The program has started: it gets what came before."""
+        self._child = child
+        for number in self._early:
+            child.send_signal(number)
+
+    def _take(self, name: str, handler: object) -> None:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            self._before[number] = signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self._child is None:
+            self._early.append(number)
+        else:
+            self._child.send_signal(number)
+
+
+def read_result(path: str) -> dict[str, object] | None:
+    """What the runner left: a dictionary with an "outcome". `None` if it left nothing, or something damaged."""
+    try:
+        with open(path, "rb") as file:
+            said = marshal.load(file)  # noqa: S302 - written by the same user, in a folder of our own
+    except (OSError, EOFError, ValueError, TypeError):
+        return None
+    return said if isinstance(said, dict) and isinstance(said.get("outcome"), str) else None
+
+
+def _ending(status: int, said: dict[str, object] | None, backend: str, account: int | None, pid: int) -> Ending:
+    outcome = said["outcome"] if said is not None else "nothing"
+    message = str(said.get("message")) if said is not None else ""
+    if outcome == "refused":
+        return Ending(status, refusal=message)
+    if outcome == "not begun":
+        return Ending(status)
+    if outcome == "recorded":
+        assert said is not None
+        try:
+            return Ending(status, from_plain(said.get("recording")))
+        except DamagedRecording as error:
+            message = str(error)
+    how = (
+        f"the trace could not be ended in the program: {message}"
+        if message
+        else f"the program {describe_ending(status)} before the trace could end"
+    )
+    return Ending(status, salvage(how, backend, account, pid))
+
+
+def salvage(how: str, backend: str, account: int | None, pid: int) -> Recording:
+    """What can be known of a trace that was not ended. `how` says why it was not."""
+    if sys.platform == "linux" and account is not None and os.fstat(account).st_size:
+        from ..capture.linux.rtld import read_recording
+
+        return read_recording(account, pid, (f"{how}; the loader's account was read by dlltracer's own process",))
+    return Recording(backend, pid=pid, notes=(f"{how}; what it recorded is lost",))

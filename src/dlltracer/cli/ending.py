@@ -1,0 +1,51 @@
+"""How a run ends: as the program ended, or with an error of ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+EXIT_USAGE = 2
+"""Status when dlltracer itself could not do what was asked. A program's own status passes through unchanged."""
+
+
+def say_error(message: str) -> int:
+    """Write one line on stderr; the status to leave with."""
+    click.echo(f"dlltracer: error: {message}", err=True)
+    return EXIT_USAGE
+
+
+def end_like(status: int) -> NoReturn:
+    """Leave with a status of `subprocess.Popen`: a negative one is a signal, which then kills us as well."""
+    if status >= 0:
+        # Windows: a status is 32 bits without a sign, sys.exit takes a C int.
+        sys.exit(status - (1 << 32) if status >> 31 else status)
+    if sys.platform != "win32":
+        import resource
+
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        # The program has left a core dump if one was wanted; one of ours would take its place.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        if -status not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(-status, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [-status])
+        os.kill(os.getpid(), -status)
+    sys.exit(128 - status)  # as a shell says it; reached for a signal that does not kill
+
+
+def describe_ending(status: int) -> str:
+    """How a program ended that did not end its trace: "was killed by SIGSEGV"."""
+    if status < 0:
+        try:
+            return f"was killed by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"was killed by signal {-status}"
+    if status >> 31:
+        return f"was ended by Windows with status {status:#010x}"
+    return f"left without its exit handlers (os._exit, or another program took its place; status {status})"

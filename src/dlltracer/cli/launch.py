@@ -1,0 +1,183 @@
+"""Be `python PROGRAM`: what the interpreter does between its start and the first line of a program, in Python.
+
+Runs in the process of the program (runner.py). It imitates Modules/main.c and Python/pythonrun.c of CPython; "as C
+does" means these. What it imports, the interpreter has imported anyway or imports for that kind of program.
+"""
+
+from __future__ import annotations
+
+import io
+import marshal
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, ModuleType, TracebackType
+    from typing import Any
+
+# Python 3.10 has no such flag: there, -I alone does it.
+_SAFE_PATH = getattr(sys.flags, "safe_path", sys.flags.isolated)
+
+
+class CannotOpen(Exception):
+    """The script cannot be opened. Its text is the line that python writes."""
+
+
+def prepare(kind: str, name: str, arguments: list[str]) -> Callable[[], None]:
+    """Make `sys` and `__main__` what the program expects; what is returned runs it. Raises `CannotOpen`."""
+    option = {"code": ["-c"], "module": ["-m"], "script": []}[kind]
+    sys.argv = [*(option or [name]), *arguments]
+    given = len(sys.orig_argv) - len(arguments) - 5
+    sys.orig_argv = [*sys.orig_argv[: given - 1], *option, name, *arguments]
+    fresh = _new_main()
+    if kind == "script" and name != "-":
+        return _prepare_script(name, fresh)
+    if kind == "module":
+        folder = _current_folder()
+        if folder is not None:
+            _put_on_path(folder)
+        return lambda: _run_module(name, True)
+    # Windows takes "-" for the name of a file, whose folder is the current one.
+    _put_on_path((_current_folder() or "") if kind == "script" and os.name == "nt" else "")
+    return (lambda: _run_code(name, fresh)) if kind == "code" else (lambda: _run_stdin(fresh))
+
+
+def _new_main() -> ModuleType:
+    """A `__main__` as C makes it, in place of the one that is runner.py."""
+    module = type(sys)("__main__")
+    if sys.version_info < (3, 14):
+        module.__annotations__ = {}
+    module.__dict__["__builtins__"] = sys.modules["builtins"]
+    module.__loader__ = sys.modules["_frozen_importlib"].BuiltinImporter
+    sys.modules["__main__"] = module
+    return module
+
+
+def _put_on_path(folder: str) -> None:
+    if not _SAFE_PATH:
+        sys.path.insert(0, folder)
+
+
+def _current_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # it was removed
+
+
+def _run_module(name: str, is_option: bool) -> None:
+    import runpy
+
+    runpy._run_module_as_main(name, is_option)  # type: ignore[attr-defined]
+
+
+def _run_code(source: str, module: ModuleType) -> None:
+    source += "\n"
+    code = compile(source, "<string>", "exec", dont_inherit=True)
+    if sys.version_info >= (3, 13):
+        import linecache
+
+        # As C does, so that tracebacks show the lines: by file name in Python 3.13.0, by code object in later ones.
+        key = code if hasattr(linecache, "_interactive_cache") else "<string>"
+        linecache._register_code(key, source, "<string>")  # type: ignore[attr-defined]
+    exec(code, module.__dict__)  # noqa: S102 - this is the program
+
+
+def _run_stdin(module: ModuleType) -> None:
+    with open(0, "rb", closefd=False) as file:
+        source = file.read()
+    _run_file(lambda: compile(source, "<stdin>", "exec", dont_inherit=True), "<stdin>", module)
+
+
+def _prepare_script(name: str, module: ModuleType) -> Callable[[], None]:
+    path = os.path.abspath(name) if os.name == "nt" else os.path.join(os.getcwd(), name) if name else os.getcwd()
+    if _has_importer(path):
+        sys.path.insert(0, path)  # as C does, also with a safe path
+        return lambda: _run_module("__main__", False)
+    try:
+        with io.open_code(path) as file:
+            data = file.read()
+    except OSError as error:
+        raise CannotOpen(
+            f"{sys.executable}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}"
+        ) from error
+    _put_on_path(os.path.dirname(path if os.name == "nt" else os.path.realpath(path)))
+    loaders = sys.modules["_frozen_importlib_external"]
+    magic: bytes = loaders.MAGIC_NUMBER
+    if path.endswith(".pyc") or data[:2] == magic[:2]:
+        module.__loader__ = loaders.SourcelessFileLoader("__main__", path)
+        return lambda: _run_file(lambda: _load_pyc(data, magic), path, module)
+    module.__loader__ = loaders.SourceFileLoader("__main__", path)
+    return lambda: _run_file(lambda: compile(data, path, "exec", dont_inherit=True), path, module)
+
+
+def _has_importer(path: str) -> bool:
+    """Whether modules can be imported from `path` (a folder, a zip archive), as PyImport_GetImporter finds out."""
+    for hook in sys.path_hooks:
+        try:
+            sys.path_importer_cache[path] = hook(path)
+            return True
+        except ImportError:
+            continue
+    sys.path_importer_cache[path] = None
+    return False
+
+
+def _load_pyc(data: bytes, magic: bytes) -> CodeType:
+    if data[:4] != magic:
+        raise RuntimeError("Bad magic number in .pyc file")
+    code = marshal.loads(data[16:])  # noqa: S302 - this is the program
+    if not isinstance(code, type(prepare.__code__)):
+        raise RuntimeError("Bad code object in .pyc file")
+    return code
+
+
+def _run_file(load: Callable[[], CodeType], path: str, module: ModuleType) -> None:
+    names = module.__dict__
+    names["__file__"] = path
+    if sys.version_info < (3, 15):
+        names["__cached__"] = None
+    exec(load(), names)  # noqa: S102 - this is the program
+    # As C does, when the script ended without an exception: exit handlers do not see them.
+    names.pop("__file__", None)
+    names.pop("__cached__", None)
+
+
+def found_no_module(error: BaseException, runner: str) -> bool:
+    """Whether this is runpy's own exit with "No module named ...": nothing of the program ran below it.
+
+    `runner` is the file of runner.py, as its code objects say it; frames of it are not the program's.
+    """
+    where = _outside_of_us(error.__traceback__, runner)
+    return (
+        isinstance(error, SystemExit)
+        and where is not None
+        and where.tb_next is None
+        and where.tb_frame.f_code.co_name == "_run_module_as_main"
+        and where.tb_frame.f_globals.get("__name__") == "runpy"
+    )
+
+
+def _outside_of_us(where: TracebackType | None, runner: str) -> TracebackType | None:
+    """The traceback without our frames at its start, this file's and runner.py's."""
+    ours = (prepare.__code__.co_filename, runner)
+    while where is not None and where.tb_frame.f_code.co_filename in ours:
+        where = where.tb_next
+    return where
+
+
+def hide_from_excepthook(runner: str) -> None:
+    """Let the interpreter report the exception on its way out without frames of ours, by the program's own hook."""
+    hook: Any = getattr(sys, "excepthook", None)
+    if hook is None:
+        return
+
+    def report(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+        sys.excepthook = hook
+        # The built-in hook prints the exception's own traceback, whatever it is handed.
+        sys.last_traceback = error.__traceback__ = _outside_of_us(where, runner)
+        hook(kind, error, error.__traceback__)
+
+    sys.excepthook = report

@@ -1,0 +1,218 @@
+"""Where a report goes: stderr, stdout, a file; with or without colour."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import stat
+import sys
+import tempfile
+
+import click
+
+from ..report.render_json import render_jsonl
+from ..report.render_lines import render_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import TextIOWrapper
+
+    from ..model.recording import Recording
+
+
+class Format(enum.Enum):
+    """What `--format` takes."""
+
+    TEXT = "text"
+    JSONL = "jsonl"
+    LINES = "lines"
+
+
+class StreamTarget:
+    """One of our standard streams; `None` for one that is closed, where nothing is written."""
+
+    def __init__(self, stream: TextIOWrapper | None) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        """Write it. A reader that went away is no error: it has seen what it wanted."""
+        if self.stream is None:
+            return
+        with forgiving_pipe(self.stream):
+            # Bytes of a path that are not text go out as they are, if the rest fits the stream; else as escapes.
+            fits = encodes(text, self.stream.encoding, "surrogateescape")
+            self.stream.reconfigure(errors="surrogateescape" if fits else "backslashreplace")
+            self.stream.write(text)
+            self.stream.flush()
+
+    def discard(self) -> None:
+        """Nothing was prepared."""
+
+
+class DirectTarget:
+    """A fifo, a terminal, a device, or a file in a folder where no other file can be made: opened now, written late."""
+
+    def __init__(self, path: str) -> None:
+        self._fd: int | None = os.open(path, os.O_WRONLY)
+
+    def write(self, text: str) -> None:
+        assert self._fd is not None
+        fd, self._fd = self._fd, None
+        with open(fd, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                os.ftruncate(fd, 0)
+            file.write(text)
+
+    def discard(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+class FileTarget:
+    """A file that appears, or changes, all at once: written beside its place, then renamed."""
+
+    def __init__(self, path: str, existing: os.stat_result | None) -> None:
+        self._path = path
+        folder, name = os.path.split(path)
+        self._fd, self._part = tempfile.mkstemp(prefix=f".{name[:64]}.", suffix=".part", dir=folder)
+        self._open = True
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                if existing is None:
+                    os.fchmod(self._fd, 0o666 & ~_umask())
+                else:
+                    os.fchmod(self._fd, stat.S_IMODE(existing.st_mode))
+                    os.fchown(self._fd, existing.st_uid, existing.st_gid)
+
+    def write(self, text: str) -> None:
+        self._open = False
+        try:
+            with open(self._fd, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+                file.write(text)
+            os.replace(self._part, self._path)
+        except BaseException:
+            os.unlink(self._part)
+            raise
+
+    def discard(self) -> None:
+        if self._open:
+            self._open = False
+            os.close(self._fd)
+            os.unlink(self._part)
+
+
+Target = StreamTarget | DirectTarget | FileTarget
+
+
+def open_target(output: str | None) -> Target:
+    """Make sure that the report can be written, without touching what is there. `None` is stderr, "-" stdout.
+
+    Raises `click.ClickException` when it cannot.
+    """
+    if output is None or output == "-":
+        return StreamTarget(_stream(2 if output is None else 1))
+    try:
+        return _open_path(output)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {output}: {error.strerror or error}") from error
+
+
+def _open_path(output: str) -> Target:
+    try:
+        existing = os.stat(output)
+    except FileNotFoundError:
+        return FileTarget(os.path.realpath(output), None)
+    for fd in (1, 2):
+        # /dev/stdout may be a regular file, which the program writes to as well: it must be neither replaced nor
+        # opened a second time, with a position of its own.
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(fd), existing):
+                return StreamTarget(_stream(fd))
+    if not stat.S_ISREG(existing.st_mode):
+        return DirectTarget(output)
+    if not os.access(output, os.W_OK):
+        raise PermissionError(13, "Permission denied")
+    try:
+        return FileTarget(os.path.realpath(output), existing)
+    except PermissionError:
+        return DirectTarget(output)
+
+
+def _stream(fd: int) -> TextIOWrapper | None:
+    stream: TextIOWrapper | None = sys.stdout if fd == 1 else sys.stderr  # type: ignore[assignment]
+    return stream
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def write_report(target: Target, recording: Recording, form: Format, *, failed_only: bool) -> None:
+    """Render the recording and write it to the target. Raises `OSError`."""
+    if form is Format.JSONL:
+        target.write(render_jsonl(recording, failed_only=failed_only))
+        return
+    if form is Format.LINES:
+        target.write(render_lines(recording, failed_only=failed_only))
+        return
+    from ..report.render_text import render_text
+
+    stream = target.stream if isinstance(target, StreamTarget) else None
+    plain = stream is not None and not encodes("\u251c\u2514\u2502\u2500…", stream.encoding)
+    text = render_text(recording, failed_only=failed_only, ascii_only=plain)
+    colour = colour_of(stream.isatty(), dict(os.environ)) if stream is not None else Colour.NONE
+    if stream is None or colour is Colour.NONE:
+        target.write(text.plain)
+        return
+    from rich.console import Console
+
+    with forgiving_pipe(stream):
+        stream.reconfigure(errors="backslashreplace")
+        console = Console(
+            file=stream, force_terminal=True, color_system="standard" if colour is Colour.FORCED else "auto",
+            highlight=False, markup=False, emoji=False, soft_wrap=True,
+        )  # fmt: skip
+        console.print(text, end="", no_wrap=True, overflow="ignore", crop=False)
+        stream.flush()
+
+
+class Colour(enum.Enum):
+    """Whether to write styles."""
+
+    NONE = enum.auto()
+    TERMINAL = enum.auto()
+    FORCED = enum.auto()
+
+
+def colour_of(is_terminal: bool, environment: dict[str, str]) -> Colour:
+    """NO_COLOR (no-color.org) wins over FORCE_COLOR, which wins over what the stream is. Empty means not set."""
+    if environment.get("NO_COLOR"):
+        return Colour.NONE
+    if environment.get("FORCE_COLOR"):
+        return Colour.FORCED
+    return Colour.TERMINAL if is_terminal and environment.get("TERM") != "dumb" else Colour.NONE
+
+
+def encodes(text: str, encoding: str | None, errors: str = "strict") -> bool:
+    """Whether the encoding has all the characters."""
+    try:
+        text.encode(encoding or "ascii", errors)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def forgiving_pipe(stream: TextIOWrapper) -> Iterator[None]:
+    """Pass over a broken pipe, and keep the interpreter from meeting it again when it flushes the stream at exit."""
+    try:
+        yield
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

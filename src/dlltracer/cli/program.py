@@ -1,0 +1,67 @@
+"""Where our options end and the program begins, as `python` itself would say it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+
+class ProgramKind(enum.Enum):
+    """How the program is named; the values are what `runner.py` is told."""
+
+    CODE = "code"
+    MODULE = "module"
+    SCRIPT = "script"
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run: its `kind`, the `name` (code, module, or path), its own `arguments`."""
+
+    kind: ProgramKind
+    name: str
+    arguments: tuple[str, ...] = ()
+
+
+class NoValue(Exception):
+    """`-c` or `-m` stands last: what belongs to it is missing. `option` is which."""
+
+    def __init__(self, option: str) -> None:
+        super().__init__(option)
+        self.option = option
+
+
+def split_command_line(arguments: Sequence[str], takes_value: Collection[str]) -> tuple[list[str], Program | None]:
+    """Our options, and the program with everything after it; `None` if there is no program.
+
+    `takes_value` names our options whose value is the next argument. Nothing is checked here. Raises `NoValue`.
+    """
+    at = 0
+    while at < len(arguments):
+        argument = arguments[at]
+        if argument == "--":
+            return list(arguments[:at]), _script(arguments[at + 1 :])
+        if argument[:2] in ("-c", "-m"):
+            return list(arguments[:at]), _code_or_module(arguments[at:])
+        if not argument.startswith("-") or argument == "-":
+            return list(arguments[:at]), _script(arguments[at:])
+        at += 2 if argument in takes_value else 1
+    return list(arguments), None
+
+
+def _script(words: Sequence[str]) -> Program | None:
+    return Program(ProgramKind.SCRIPT, words[0], tuple(words[1:])) if words else None
+
+
+def _code_or_module(words: Sequence[str]) -> Program:
+    option, attached = words[0][:2], words[0][2:]
+    kind = ProgramKind.CODE if option == "-c" else ProgramKind.MODULE
+    if attached:
+        return Program(kind, attached, tuple(words[1:]))
+    if len(words) < 2:
+        raise NoValue(option)
+    return Program(kind, words[1], tuple(words[2:]))

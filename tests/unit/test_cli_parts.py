@@ -1,0 +1,231 @@
+"""The parts of the command line that need no program: where options end, where a report goes, how a run ends."""
+
+from __future__ import annotations
+
+import io
+import marshal
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from dlltracer.cli import child
+from dlltracer.cli.child import Ending, read_result, salvage
+from dlltracer.cli.ending import describe_ending
+from dlltracer.cli.main import cli
+from dlltracer.cli.output import Colour, Format, StreamTarget, colour_of, open_target, write_report
+from dlltracer.cli.program import NoValue, Program, ProgramKind, split_command_line
+from dlltracer.model.codec import to_plain
+from dlltracer.model.events import LoadEvent
+from dlltracer.model.recording import Recording
+
+posix_only = pytest.mark.skipif(os.name == "nt", reason="permissions and links of POSIX")
+RECORDING = Recording("rtld", (LoadEvent("/gr\u00fc\u00df/\udcff.so", imports=("m",)),))
+VALUES = {"-o", "--output", "--format", "--backend"}
+
+
+@pytest.mark.parametrize(
+    ("words", "own", "program"),
+    [
+        ("-c CODE --format x", "", ("code", "CODE", "--format", "x")),
+        ("-cCODE -o x", "", ("code", "CODE", "-o", "x")),
+        ("-m mod -c x", "", ("module", "mod", "-c", "x")),
+        ("-mmod", "", ("module", "mod")),
+        ("s.py -o x -- y", "", ("script", "s.py", "-o", "x", "--", "y")),
+        ("- x", "", ("script", "-", "x")),
+        ("-- -c x", "", ("script", "-c", "x")),
+        ("-o f s.py", "-o f", ("script", "s.py")),
+        ("-o -c s.py", "-o -c", ("script", "s.py")),
+        ("-of --format=text --failed-only -m m", "-of --format=text --failed-only", ("module", "m")),
+        ("--format lines --backend rtld - -", "--format lines --backend rtld", ("script", "-", "-")),
+        ("--check s.py", "--check", ("script", "s.py")),
+        ("--failed-only", "--failed-only", None),
+        ("-o f --", "-o f", None),
+        ("-o", "-o", None),
+    ],
+)
+def test_where_our_options_end(words: str, own: str, program: tuple[str, ...] | None) -> None:
+    wanted = None if program is None else Program(ProgramKind(program[0]), program[1], program[2:])
+    assert split_command_line(words.split(), VALUES) == (own.split(), wanted)
+
+
+def test_an_option_without_its_value() -> None:
+    with pytest.raises(NoValue, match="-m"):
+        split_command_line(["-o", "f", "-m"], VALUES)
+
+
+def test_an_empty_script_name_is_a_script() -> None:
+    assert split_command_line([""], VALUES) == ([], Program(ProgramKind.SCRIPT, ""))
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "wanted"),
+    [
+        (True, {}, Colour.TERMINAL),
+        (False, {}, Colour.NONE),
+        (True, {"TERM": "dumb"}, Colour.NONE),
+        (True, {"NO_COLOR": "1"}, Colour.NONE),
+        (True, {"NO_COLOR": ""}, Colour.TERMINAL),
+        (False, {"FORCE_COLOR": "1"}, Colour.FORCED),
+        (False, {"FORCE_COLOR": ""}, Colour.NONE),
+        (True, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, Colour.NONE),
+    ],
+)
+def test_colour(terminal: bool, environment: dict[str, str], wanted: Colour) -> None:
+    assert colour_of(terminal, environment) is wanted
+
+
+def written(encoding: str, form: Format, errors: str = "strict") -> bytes:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding, errors, newline="\n")
+    write_report(StreamTarget(stream), RECORDING, form, failed_only=False)
+    return raw.getvalue()
+
+
+def test_a_stream_that_lacks_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    assert "\u2514\u2500 \\udcff.so  /gr\u00fc\u00df/\\udcff.so" in written("utf-8", Format.TEXT).decode()
+    assert rb"`- \udcff.so  /gr\xfc\xdf/\udcff.so" in written("ascii", Format.TEXT)
+    assert b"`- \\udcff.so  /gr\xfc\xdf/" in written("cp1252", Format.TEXT)
+    assert written("utf-8", Format.LINES) == b"LoadLibrary /gr\xc3\xbc\xc3\x9f/\xff.so\n"
+    assert written("ascii", Format.LINES) == b"LoadLibrary /gr\\xfc\\xdf/\\udcff.so\n"
+
+
+def test_forced_colour_on_a_stream_that_lacks_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    said = written("ascii", Format.TEXT)
+    assert b"\x1b[1mimport m\x1b[0m\n" in said and rb"/gr\xfc\xdf/\udcff.so" in said
+    assert said.count(b"\n") == 3
+
+
+def test_a_closed_stream() -> None:
+    write_report(StreamTarget(None), RECORDING, Format.TEXT, failed_only=False)
+
+
+def test_a_file_appears_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    path = tmp_path / "out"
+    target = open_target(str(path))
+    assert not path.exists()
+    write_report(target, RECORDING, Format.TEXT, failed_only=False)
+    target.discard()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert "\x1b" not in path.read_text("utf-8") and "\u2514" in path.read_text("utf-8")
+
+
+def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    for name in ("new", "old"):
+        target = open_target(str(tmp_path / name))
+        target.discard()
+        target.discard()
+    assert [p.name for p in tmp_path.iterdir()] == ["old"] and (tmp_path / "old").read_text() == "old"
+
+
+@posix_only
+def test_a_new_file_has_the_usual_mode(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        target = open_target(str(tmp_path / "new"))
+        target.write("x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    for name in (tmp_path, tmp_path / "no" / "file"):
+        with pytest.raises(click.ClickException, match="cannot write"):
+            open_target(str(name))
+
+
+@posix_only
+def test_a_device(tmp_path: Path) -> None:
+    target = open_target("/dev/full")
+    with pytest.raises(OSError, match="No space"):
+        target.write("x")
+    target.discard()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(-11, "was killed by SIGSEGV"), (-63, "was killed by "), (3, "status 3"), (0xC0000005, "status 0xc0000005")],
+)
+@posix_only
+def test_words_for_an_ending(status: int, words: str) -> None:
+    assert words in describe_ending(status)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"{", marshal.dumps([1]), marshal.dumps({"outcome": 1})])
+def test_a_damaged_result_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "result").write_bytes(content)
+    assert read_result(str(tmp_path / "result")) is None
+    assert read_result(str(tmp_path / "missing")) is None
+
+
+def test_a_result(tmp_path: Path) -> None:
+    said = {"outcome": "recorded", "recording": to_plain(RECORDING)}
+    (tmp_path / "result").write_bytes(marshal.dumps(said))
+    assert read_result(str(tmp_path / "result")) == said
+    assert child._ending(3, said, "auto", None, 7) == Ending(3, RECORDING)
+
+
+def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
+    ending = child._ending(0, {"outcome": "recorded", "recording": {"version": 1}}, "etw", None, 7)
+    assert ending.recording is not None and ending.recording.pid == 7
+    assert "this is not a whole recording" in ending.recording.notes[0]
+
+
+def test_what_is_lost_is_said_to_be_lost() -> None:
+    recording = salvage("the program fell over", "etw", None, 7)
+    assert recording == Recording("etw", (), 7, notes=("the program fell over; what it recorded is lost",))
+
+
+def test_options_of_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "_args_from_interpreter_flags", lambda: ["-B", "-X", "dev"])
+    monkeypatch.setattr(sys, "_xoptions", {"dev": True, "mine": "1", "other": True})
+    monkeypatch.setattr(sys, "__stdout__", None)
+    assert child.interpreter() == [sys.executable, "-B", "-X", "dev", "-X", "mine=1", "-X", "other"]
+
+
+def test_a_program_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(child.CannotRun, match="/no/such/python could not be started: No such file"):
+        child.run_child(Program(ProgramKind.CODE, "pass"), "auto")
+
+
+def run_cli(monkeypatch: pytest.MonkeyPatch, ending: Ending, *words: str) -> Any:
+    monkeypatch.setattr("dlltracer.cli.run.run_child", lambda program, backend: ending)
+    return CliRunner().invoke(cli, ["run", *words, "-c", "pass"])
+
+
+def test_status_when_the_report_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.name == "nt":
+        pytest.skip("there is no /dev/full")
+    for status, wanted in ((0, 2), (5, 5)):
+        result = run_cli(monkeypatch, Ending(status, RECORDING), "-o", "/dev/full")
+        assert result.exit_code == wanted
+        assert "the report could not be written: No space left" in result.output
+
+
+def test_status_of_the_program_is_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for status, wanted in ((0, 0), (7, 7), (0xC0000005, 0xC0000005 - (1 << 32))):
+        result = run_cli(monkeypatch, Ending(status, RECORDING), "-o", str(tmp_path / "f"), "--format", "lines")
+        assert (result.exit_code, result.output) == (wanted, "")
+    assert (tmp_path / "f").read_bytes() == b"LoadLibrary /gr\xc3\xbc\xc3\x9f/\xff.so\n"
+
+
+def test_help_and_version() -> None:
+    said = CliRunner().invoke(cli, ["--help"])
+    assert said.exit_code == 0 and "run " in said.output
+    assert CliRunner().invoke(cli, ["--version"]).output.startswith("dlltracer ")
+    for option in ("-c CODE", "-m MODULE", "SCRIPT", "--output", "--format", "--backend", "--failed-only"):
+        assert option in CliRunner().invoke(cli, ["run", "--help"]).output
