@@ -18,17 +18,17 @@ from dlltracer.model.events import (
     FailureKind,
     LoadEvent,
     LoadFailedEvent,
-    Phase,
-    Probe,
-    ProbeOutcome,
     UnloadEvent,
 )
+from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.recording import Losses, Recording
 
 # With lone surrogates: an undecodable byte of a file name is one.
 TEXTS = st.text(st.characters(codec=None), max_size=20)
 NUMBERS = st.integers(0, 2**64 - 1)
-PROBES = st.builds(Probe, TEXTS, st.sampled_from(Phase), st.none() | TEXTS, st.sampled_from(ProbeOutcome))
+PROBES = st.builds(
+    Probe, TEXTS, st.sampled_from(Phase), st.none() | TEXTS, st.sampled_from(ProbeOutcome), st.none() | TEXTS
+)
 FIELDS = {
     "path": TEXTS,
     "display_path": st.none() | TEXTS,

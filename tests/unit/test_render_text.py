@@ -9,13 +9,11 @@ from dlltracer.model.events import (
     FailureKind,
     LoadEvent,
     LoadFailedEvent,
-    Phase,
-    Probe,
-    ProbeOutcome,
     UnloadEvent,
 )
+from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.recording import Losses, Recording
-from dlltracer.report.places import SHOWN, fold_places
+from dlltracer.report.places import SHOWN, fold_places, rule_title
 from dlltracer.report.render_text import escape, file_name, render_text
 
 MOD = "/x/mod.so"
@@ -140,7 +138,10 @@ def test_a_drop_with_a_reason_is_the_failure() -> None:
 
 def test_refused_shows_the_file_that_lies_there() -> None:
     probes = tuple(Probe(f"/p{n}/tls/d.so", Phase.SYSTEM, None, ProbeOutcome.ABSENT) for n in range(6))
-    probes += (Probe("/q/tls/d.so", Phase.SYSTEM, None, ProbeOutcome.PRESENT),)
+    probes += (
+        Probe("/q/tls/d.so", Phase.SYSTEM, None, ProbeOutcome.PRESENT),
+        Probe("/r/tls/d.so", Phase.SYSTEM, None, ProbeOutcome.PRESENT, "for another machine"),
+    )
     event = LoadFailedEvent(
         "d.so", need="d.so", probes=probes, kind=FailureKind.REFUSED, reason="an empty file", imports=()
     )
@@ -149,6 +150,7 @@ def test_refused_shows_the_file_that_lies_there() -> None:
         "   `- system folders",
         "      |- /p0/tls/d.so",
         "      |- /q/tls/d.so  a file is there",
+        "      |- /r/tls/d.so  a file is there: for another machine",
         "      `- ... 5 more places",
     ]
 
@@ -251,3 +253,7 @@ def test_an_index_without_an_entry_is_not_a_place() -> None:
         "      `- /lib/d.so",
         "0 images loaded, 1 failed; traced by rtld",
     ]
+
+
+def test_every_rule_has_words() -> None:
+    assert {rule_title(phase, None) for phase in Phase}.isdisjoint(("", None))

@@ -10,7 +10,8 @@ from dataclasses import fields
 from enum import Enum
 
 from ..errors import DlltracerError
-from .events import DebugEvent, Event, FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome, UnloadEvent
+from .events import DebugEvent, Event, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from .probe import Phase, Probe, ProbeOutcome
 from .recording import Losses, Recording
 
 TYPE_CHECKING = False
@@ -210,13 +211,14 @@ def _as_probes(value: object, where: str) -> tuple[Probe, ...]:
     for index, item in enumerate(_as_list(value, where)):
         place = f"{where}[{index}]"
         items = _as_dict(item, place)
-        origin = items.get("origin")
+        origin, reason = items.get("origin"), items.get("reason")
         probes.append(
             Probe(
                 path=_as_str(_get(items, "path", place), f"{place}.path"),
                 phase=_as_phase(_get(items, "phase", place), f"{place}.phase"),
                 origin=None if origin is None else _as_str(origin, f"{place}.origin"),
                 outcome=_as_outcome(_get(items, "outcome", place), f"{place}.outcome"),
+                reason=None if reason is None else _as_str(reason, f"{place}.reason"),
             )
         )
     return tuple(probes)

@@ -5,40 +5,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, fields
 
+from .probe import Phase, Probe
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import uuid
-
-
-class Phase(enum.Enum):
-    """The rule of the loader that led to a place (ld.so(8) for the Linux ones)."""
-
-    DIRECT = "direct"
-    """The name has a folder in it: that file and no other."""
-    RPATH = "rpath"
-    RUNPATH = "runpath"
-    ENVIRONMENT = "environment"
-    """LD_LIBRARY_PATH."""
-    CACHE = "cache"
-    """/etc/ld.so.cache."""
-    SYSTEM = "system"
-    """The folders built into the loader."""
-    OTHER = "other"
-    """A rule whose name this version does not know; `Probe.origin` keeps the loader's words."""
-
-
-class ProbeOutcome(enum.Enum):
-    """What became of a place that was tried."""
-
-    LOADED = "loaded"
-    PASSED = "passed"
-    """Tried and not used; whether a file is there was not looked at."""
-    ABSENT = "absent"
-    """Tried, and no file was there when the trace ended."""
-    NO_ENTRY = "no entry"
-    """`Probe.path` is an index of libraries (/etc/ld.so.cache) that was asked and did not have the name."""
-    PRESENT = "present"
-    """Tried and not used although a file was there when the trace ended: wrong machine, damaged, unreadable."""
 
 
 class FailureKind(enum.Enum):
@@ -50,19 +21,6 @@ class FailureKind(enum.Enum):
     """A file was there and the loader would not map it."""
     DROPPED = "dropped"
     """Mapped, then unmapped because the load it belonged to failed."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A place tried: the full `path`, the `phase` that led there, the `origin` of that rule.
-
-    `origin` is the image whose RPATH or RUNPATH named the folder, or the cache file; `None` if it has none.
-    """
-
-    path: str
-    phase: Phase
-    origin: str | None = None
-    outcome: ProbeOutcome = ProbeOutcome.PASSED
 
 
 @dataclass(frozen=True, repr=False)

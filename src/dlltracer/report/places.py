@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
-from ..model.events import Phase, Probe, ProbeOutcome
+from ..model.probe import Phase, Probe, ProbeOutcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,17 @@ _RULES = {
     Phase.ENVIRONMENT: "LD_LIBRARY_PATH",
     Phase.CACHE: "cache",
     Phase.SYSTEM: "system folders",
+    Phase.LOADED: "already loaded",
+    Phase.API_SET: "API set",
+    Phase.REDIRECTION: ".local redirection",
+    Phase.MANIFEST: "manifest",
+    Phase.KNOWN_DLL: "known DLLs",
+    Phase.IMAGE_FOLDER: "the image's own folder",
+    Phase.APPLICATION: "the program's folder",
+    Phase.ADDED: "os.add_dll_directory",
+    Phase.WINDOWS: "Windows folder",
+    Phase.CURRENT: "current folder",
+    Phase.PATH: "PATH",
     Phase.OTHER: "another rule",
 }
 
@@ -43,7 +54,7 @@ def rule_title(phase: Phase, origin: str | None) -> str:
     """The rule in words: "RUNPATH of /x/a.so", "cache (/etc/ld.so.cache)"."""
     if origin is None:
         return _RULES[phase]
-    if phase in (Phase.RPATH, Phase.RUNPATH):
+    if phase in (Phase.RPATH, Phase.RUNPATH, Phase.MANIFEST):
         return f"{_RULES[phase]} of {origin}"
     return origin if phase is Phase.OTHER else f"{_RULES[phase]} ({origin})"
 

@@ -7,7 +7,8 @@ import posixpath
 import re
 from dataclasses import dataclass
 
-from ..model.events import FailureKind, LoadFailedEvent, Phase, Probe, ProbeOutcome
+from ..model.events import FailureKind, LoadFailedEvent
+from ..model.probe import Phase, Probe, ProbeOutcome
 from ..model.recording import Losses, Recording
 from .places import Rule, fold_places, rule_title
 from .tally import count, is_consequence
@@ -182,7 +183,7 @@ def _vain(probes: tuple[Probe, ...]) -> tuple[Probe, ...]:
 
 def _rule_node(rule: Rule, guides: Guides) -> _Node:
     places = [
-        _Node(((probe.path, PLAIN), ("  a file is there", FAILED)))
+        _Node(((probe.path, PLAIN), (f"  a file is there{f': {probe.reason}' if probe.reason else ''}", FAILED)))
         if probe.outcome is ProbeOutcome.PRESENT
         else _Node(((probe.path, DIM),))
         for probe in rule.shown

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, fields, replace
 
-from ...model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome, UnloadEvent
+from ...model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ...model.probe import Phase, Probe, ProbeOutcome
 from ...model.request import Request
 from .lines import Line, LineKind, parse_line
 from .marks import split_text

@@ -13,7 +13,8 @@ from dataclasses import replace
 if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
-from ...model.events import FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
+from ...model.events import FailureKind, ImageEvent, LoadFailedEvent
+from ...model.probe import Probe, ProbeOutcome
 
 _MACHINES = {
     3: "x86 (32 bit)", 8: "MIPS", 21: "PowerPC64", 22: "S390", 40: "ARM (32 bit)", 62: "x86-64", 183: "AArch64",
