@@ -1,0 +1,198 @@
+"""Linux roots with another C library, to run Python in: old and new glibc from Debian, and musl.
+
+``find_root(name)`` builds one on first use in a cache folder outside of the checkout and returns either a ``Root`` or
+the reason why this machine cannot have it, which tests pass to ``pytest.skip``. Programs run by chroot in a mount
+namespace of their own: nothing stays mounted, and nothing is left in the root.
+
+A suite whose own Python is too old for dlltracer, and musl, get a portable CPython of the running version: the
+executable and extension modules that freeze-core ships in its wheels (for glibc 2.17 and up, and for musl), with the
+pure modules of the running Python's standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MIRROR = "http://deb.debian.org/debian"
+KEYS = Path("/usr/share/keyrings")
+
+PORTABLE = "freeze-core==0.8.1"
+PORTABLE_PYTHON = "/opt/freeze_core/python"
+PORTABLE_START = """\
+def run(name):
+    import runpy, sys
+    del sys.argv[0]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""What its executable imports and calls at start; it takes a script and nothing else."""
+
+UNUSED = ("site-packages", "dist-packages", "lib-dynload", "test", "idlelib", "lib2to3", "ensurepip", "__pycache__")
+
+IN_ROOT = """
+root=$1; shared=$2; portable=$3; shift 3
+mount -t proc proc "$root/proc"
+mount --bind "$shared" "$root/mnt"
+test -z "$portable" || mount --bind "$portable" "$root/opt"
+cd "$root"
+exec chroot . "$@"
+"""
+
+
+class RootError(RuntimeError):
+    """A root could not be built, or does not run here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a root: a Debian suite with these packages; the platform of the portable Python to run in it."""
+
+    suite: str
+    packages: tuple[str, ...] = ()
+    portable: str | None = None
+
+
+TRIXIE = ("python3", "musl")
+
+RECIPES = {
+    # glibc 2.31; its own Python is 3.9
+    "bullseye": Recipe("bullseye", portable="manylinux2014_x86_64"),
+    "trixie": Recipe("trixie", TRIXIE),
+    "sid": Recipe("sid", ("python3",)),
+    # the older musl of bookworm lacks functions that the portable Python needs
+    "musl": Recipe("trixie", TRIXIE, portable="musllinux_1_2_x86_64"),
+}
+
+
+@dataclass(frozen=True)
+class Root:
+    """A root: its folder (`None` for this system as it is), its Python as named inside, what becomes /opt there."""
+
+    folder: Path | None
+    python: str
+    portable: Path | None = None
+
+    def run(self, shared: Path, script: str, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a Python script of the folder `shared`, which is /mnt inside the root."""
+        command = [self.python, str(shared / script), *arguments]
+        if self.folder is not None:
+            command[1] = f"/mnt/{script}"
+            enter = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", IN_ROOT, "sh"]
+            command = [*enter, str(self.folder), str(shared), str(self.portable or ""), *command]
+        return subprocess.run(
+            command,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+
+def _tool(command: Sequence[str | Path], *, timeout: float = 600) -> None:
+    try:
+        done = subprocess.run(
+            command, timeout=timeout, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RootError(f"{command[0]}: {error}") from error
+    if done.returncode:
+        words = f"{done.stdout}\n{done.stderr}".strip()
+        raise RootError(f"{command[0]} ended with status {done.returncode}: {words[-1000:]}")
+
+
+def _debootstrap(recipe: Recipe, folder: Path) -> None:
+    command: list[str | Path] = ["debootstrap", "--variant=minbase"]
+    if recipe.packages:
+        command.append(f"--include={','.join(recipe.packages)}")
+    # An older keyring than the suite's keys: the packages are run here only, in a folder of the test's own.
+    if recipe.suite != "sid" and not (KEYS / f"debian-archive-{recipe.suite}-automatic.gpg").exists():
+        command.append("--no-check-gpg")
+    _tool([*command, recipe.suite, folder, MIRROR])
+    shutil.rmtree(folder / "var/cache/apt", ignore_errors=True)
+
+
+def _portable_python(platform: str, folder: Path) -> None:
+    """A CPython of the running version, as `freeze_core/python` in `folder`."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--only-binary=:all:"]
+    _tool([*pip, "--platform", platform, "--python-version", version, "--target", str(folder), PORTABLE])
+    home = folder / "freeze_core"
+    shutil.copytree(
+        sysconfig.get_paths()["stdlib"], home / "lib", symlinks=True, dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns(*UNUSED, "config-*", "*.so"),
+    )  # fmt: skip
+    (executable,) = (home / "bases").glob("console-cpython-*")
+    shutil.copy(executable, home / "python")
+    (home / "python").chmod(0o755)
+    (home / "lib/__init__python.py").write_text(PORTABLE_START)
+    # The extension modules look for their libraries in that other folder, the executable for its own in lib.
+    for library in (folder / "freeze_core.libs").iterdir():
+        (home / "lib" / library.name).symlink_to(f"../../freeze_core.libs/{library.name}")
+
+
+def _once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """The folder, built first if need be: under another name, and renamed when it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_name(f"{folder.name}.lock")):
+        if not folder.exists():
+            unfinished = folder.with_name(f"{folder.name}.part")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            build(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Two test runs build one after the other: the second finds everything done."""
+    import fcntl
+
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _obstacle() -> str | None:
+    """Why this machine cannot have roots, as far as can be known before trying."""
+    if not sys.platform.startswith("linux") or os.uname().machine != "x86_64":
+        return "roots are built on x86-64 Linux only"
+    if os.geteuid() != 0:
+        return "needs root: a chroot in a mount namespace"
+    needed = ("unshare", "chroot", "debootstrap")
+    missing = [program for program in needed if shutil.which(program) is None]
+    if missing:
+        return f"no {', '.join(missing)} on this machine"
+    allowed = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
+    return allowed.stderr.strip() or None
+
+
+@functools.cache
+def find_root(name: str) -> Root | str:
+    """The root of that name, built on first use; or the reason why there is none."""
+    if reason := _obstacle():
+        return reason
+    recipe = RECIPES[name]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlltracer-roots"
+    try:
+        folder = _once(cache / recipe.suite, functools.partial(_debootstrap, recipe))
+        if recipe.portable is None:
+            return Root(folder, "/usr/bin/python3")
+        python = cache / f"python{sys.version_info[0]}.{sys.version_info[1]}-{recipe.portable}"
+        return Root(folder, PORTABLE_PYTHON, _once(python, functools.partial(_portable_python, recipe.portable)))
+    except (RootError, OSError, shutil.Error) as error:
+        return f"the {name} root could not be built: {error}"
+
+
+def this_system() -> Root:
+    """The machine as it is, with the Python that runs the tests."""
+    return Root(None, sys.executable)
