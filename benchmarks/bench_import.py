@@ -1,0 +1,173 @@
+"""What tracing costs: the time of importing large native packages, traced and untraced, in pairs.
+
+Each sample is a new process. A pair is one traced and one untraced run, back to back, in alternating order, so that
+slow drifts of the machine fall out of the ratio. Printed are the median of the pairs' ratios with its quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+MODULES = ("numpy", "pandas", "scipy.stats", "sklearn", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Seconds of one process: elapsed, and of processor (user and system, its children included)."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of tracing against untraced, over all pairs. Each triple is (lower quartile, median, upper quartile)."""
+
+    name: str
+    pairs: int
+    wall_s: tuple[float, float, float]
+    wall_ratio: tuple[float, float, float]
+    cpu_ratio: tuple[float, float, float]
+    interval: tuple[float, float]
+    """95 % bootstrap interval of the median wall ratio."""
+
+
+Command = Callable[[Path], tuple[list[str], dict[str, str]]]
+"""Given a fresh folder: the command, and what it needs in the environment."""
+
+
+def measure(command: Command) -> Sample:
+    with tempfile.TemporaryDirectory() as folder:
+        arguments, extra = command(Path(folder))
+        # A child of our own between, so that its RUSAGE_CHILDREN is this sample's alone.
+        code = (
+            "import os, resource, subprocess, sys, time\n"
+            "start = time.perf_counter()\n"
+            "status = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,"
+            " stderr=subprocess.DEVNULL).returncode\n"
+            "wall = time.perf_counter() - start\n"
+            "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+            "print(status, wall, used.ru_utime + used.ru_stime)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **extra}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    status, wall, cpu = done.stdout.split()
+    if status != "0":
+        raise SystemExit(f"status {status}: {' '.join(arguments)}")
+    return Sample(float(wall), float(cpu))
+
+
+def commands(python: str, modules: Sequence[str], source: Path) -> dict[str, Command]:
+    """The ways of tracing that exist on this machine; "untraced" first."""
+    imports = f"import {', '.join(modules)}"
+    traced = f"import dlltracer\nwith dlltracer.Trace(collect=True) as events: {imports}\nassert len(events) > 50"
+    path = {"PYTHONPATH": str(source)}
+    ways: dict[str, Command] = {
+        "untraced": lambda folder: ([python, "-c", imports], {}),
+        "dlltracer.Trace": lambda folder: ([python, "-c", traced], path),
+    }
+    tool = Path(python).with_name("dlltracer")
+    if tool.exists():
+        ways["dlltracer run"] = lambda folder: (
+            [str(tool), "run", "--output", str(folder / "report"), "-c", imports], {}
+        )  # fmt: skip
+    ways["LD_DEBUG=libs,files"] = lambda folder: (
+        [python, "-c", imports], {"LD_DEBUG": "libs,files", "LD_DEBUG_OUTPUT": str(folder / "text")}
+    )  # fmt: skip
+    if shutil.which("strace"):
+        strace = ["strace", "-f", "-e", "trace=openat"]
+        ways["strace -f openat"] = lambda folder: ([*strace, "-o", str(folder / "text"), python, "-c", imports], {})
+        ways["strace --seccomp-bpf"] = lambda folder: (
+            [*strace, "--seccomp-bpf", "-o", str(folder / "text"), python, "-c", imports], {}
+        )  # fmt: skip
+    return ways
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) < 2:
+        return (values[0],) * 3
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def interval_of_median(values: Sequence[float], rounds: int = 4000) -> tuple[float, float]:
+    """95 % bootstrap interval, with a fixed seed: the same samples give the same interval."""
+    draw = random.Random(20)
+    medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(rounds))
+    return medians[int(rounds * 0.025)], medians[int(rounds * 0.975) - 1]
+
+
+def compare(name: str, way: Command, plain: Command, pairs: int) -> Row:
+    measured: list[tuple[Sample, Sample]] = []
+    for number in range(pairs):
+        if number % 2:
+            base = measure(plain)
+            sample = measure(way)
+        else:
+            sample = measure(way)
+            base = measure(plain)
+        measured.append((sample, base))
+    wall = [sample.wall / base.wall for sample, base in measured]
+    return Row(
+        name,
+        pairs,
+        quartiles([sample.wall for sample, _ in measured]),
+        quartiles(wall),
+        quartiles([sample.cpu / base.cpu for sample, base in measured]),
+        interval_of_median(wall),
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    lines = [f"{'':<22} {'wall s':>7}  {'wall ratio (quartiles) [95 %]':>41}  {'cpu ratio (quartiles)':>23}"]
+    for row in rows:
+        low, ratio, high = row.wall_ratio
+        cpu_low, cpu, cpu_high = row.cpu_ratio
+        interval = f"[{row.interval[0]:.3f}-{row.interval[1]:.3f}]"
+        lines.append(
+            f"{row.name:<22} {row.wall_s[1]:7.2f}  {f'{ratio:.3f} ({low:.3f}-{high:.3f}) {interval}':>41}"
+            f"  {f'{cpu:.3f} ({cpu_low:.3f}-{cpu_high:.3f})':>23}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=20, help="pairs for each way of tracing (default 20)")
+    parser.add_argument("--only", action="append", help="one way of tracing; may be repeated (default: all)")
+    parser.add_argument("--modules", default=",".join(MODULES), help="what to import, with commas between")
+    parser.add_argument("--python", default=sys.executable, help="the Python that has the modules (default: this one)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers there too")
+    options = parser.parse_args()
+    source = Path(__file__).resolve().parents[1] / "src"
+    ways = commands(options.python, options.modules.split(","), source)
+    plain = ways.pop("untraced")
+    chosen = options.only or list(ways)
+    if unknown := set(chosen) - set(ways):
+        parser.error(f"no such way here: {', '.join(sorted(unknown))}; there are {', '.join(ways)}")
+    for way in (plain, *(ways[name] for name in chosen)):
+        measure(way)  # files into the page cache
+    # "untraced" against itself: what this machine's noise alone makes of the ratio
+    rows = [compare("untraced (noise)", plain, plain, options.pairs)]
+    rows += [compare(name, ways[name], plain, options.pairs) for name in chosen]
+    print(f"import {options.modules}; {options.pairs} pairs each; Python {sys.version.split()[0]}\n")
+    print(table(rows))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
