@@ -49,6 +49,9 @@ class LoaderText:
             self.line(f"  trying file={path}")
         return self
 
+    def miss(self, path: str, why: str) -> LoaderText:
+        return self.trying(path).line(f"    ({why})")
+
     def map(self, name: str) -> LoaderText:
         self.base += 0x100000
         self.line("").line(f"file={name} [0];  generating link map")

@@ -78,6 +78,20 @@ def test_the_cache_that_has_the_name_is_the_place_it_names() -> None:
     ]
 
 
+def test_a_newer_loader_says_why_not() -> None:
+    text = LoaderText().open("libx.so").find("libx.so").search("/a:/b:/c", "LD_LIBRARY_PATH")
+    text.miss("/a/libx.so", "no such file").miss("/b/libx.so", "incompatible ELF class").trying("/c/libx.so")
+    decoded = decode_loader_text(text.map("libx.so").opened("/c/libx.so").bytes)
+    (event,) = decoded.events
+    assert [(p.outcome, p.reason) for p in event.probes or ()] == [
+        (ProbeOutcome.ABSENT, None),
+        (ProbeOutcome.PRESENT, "incompatible ELF class"),
+        (ProbeOutcome.LOADED, None),
+    ]
+    assert decoded.undecodable == 0
+    assert decode_loader_text(LoaderText().line("    (no such file)").bytes).undecodable == 1
+
+
 def test_a_name_the_loader_knew_already_is_no_failure() -> None:
     text = a_module().need("libalias.so", "/m.so").find("libalias.so").trying("/a/libalias.so")
     text.need("libc.so.6", "/m.so").init("/m.so").opened("/m.so")

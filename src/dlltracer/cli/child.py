@@ -69,8 +69,10 @@ def make_account(backend: str) -> int | None:
     if sys.platform == "linux" and backend in ("auto", "rtld"):
         import fcntl
 
+        from ..capture.linux.memfile import create_memory_file
+
         try:
-            low = os.memfd_create("dlltracer-account")
+            low = create_memory_file("dlltracer-account")
         except OSError:
             return None  # the mechanism then makes, or misses, its own
         try:

@@ -142,7 +142,7 @@ class _Reader:
         if line.kind is not LineKind.DESTROY:
             while self._openings and self._openings[-1].failed:
                 self._openings.pop()
-        if line.kind in (LineKind.FIND, LineKind.SEARCH, LineKind.TRY):
+        if line.kind in (LineKind.FIND, LineKind.SEARCH, LineKind.TRY, LineKind.MISS):
             self._search(line)
         elif line.kind in (LineKind.OPEN, LineKind.NEED, LineKind.MAP):
             self._start(line)
@@ -154,8 +154,12 @@ class _Reader:
             if self._want is None or self._want.name != line.name:
                 self._settle(failed=False)
                 self._want = _Want(line.name, None)
-        elif self._want is None:
+        elif self._want is None or (line.kind is LineKind.MISS and not self._want.probes):
             self._undecodable += 1
+        elif line.kind is LineKind.MISS:
+            absent = line.by == "no such file"
+            outcome, reason = (ProbeOutcome.ABSENT, None) if absent else (ProbeOutcome.PRESENT, line.by)
+            self._want.probes[-1] = replace(self._want.probes[-1], outcome=outcome, reason=reason)
         elif line.kind is LineKind.SEARCH:
             self._want.phase, self._want.origin = line.phase, line.by
             if line.phase is Phase.CACHE and line.by:

@@ -21,6 +21,7 @@ class LineKind(enum.Enum):
     FIND = "find library"
     SEARCH = "search path or cache"
     TRY = "trying file"
+    MISS = "why not the file just tried"
     MAP = "generating link map"
     PLACE = "base and size"
     INIT = "calling init"
@@ -52,6 +53,7 @@ _OPENING = re.compile(r"opening file=(.*) \[\d+\]; direct_opencount=\d+")
 _CLOSING = re.compile(r"closing file=(.*?)(?: \[\d+\])?; direct_opencount=\d+")
 _FIND = re.compile(r"find library=(.*) \[\d+\]; searching")
 _SEARCH = re.compile(r" search path=(.*)\t\t\((.*)\)")
+_MISS = re.compile(r"    \((.+)\)")
 _PLACE = re.compile(r"  dynamic: 0x[0-9a-f]+  base: 0x([0-9a-f]+)   size: 0x([0-9a-f]+)")
 _FINI = re.compile(r"calling fini: (.*?)(?: \[\d+\])?")
 _ERROR = re.compile(r"(.*?): error: (.*) \((fatal|continued)\)")
@@ -87,6 +89,8 @@ def parse_line(text: str) -> Line:
 
 
 def _parse_rest(text: str) -> Line:
+    if match := _MISS.fullmatch(text):  # glibc 2.43: "no such file", "incompatible ELF class"
+        return Line(LineKind.MISS, by=match[1])
     if match := _ERROR.fullmatch(text):
         if match[3] == "continued":
             return Line(LineKind.IGNORED)

@@ -28,10 +28,10 @@ def examine_failure(event: LoadFailedEvent) -> LoadFailedEvent:
     if event.kind is not FailureKind.NOT_FOUND or not event.probes:
         return event
     probes = tuple(_look(probe) for probe in event.probes)
-    present = [probe.path for probe in probes if probe.outcome is ProbeOutcome.PRESENT]
+    present = {probe.path: probe.reason for probe in probes if probe.outcome is ProbeOutcome.PRESENT}
     if not present:
         return replace(event, probes=probes)
-    reason = "; ".join(f"{path}: {describe_refusal(path)}" for path in dict.fromkeys(present))
+    reason = "; ".join(f"{path}: {why}" for path, why in present.items())
     return replace(event, probes=probes, kind=FailureKind.REFUSED, reason=reason)
 
 
@@ -49,12 +49,17 @@ def is_same_file(event: ImageEvent, image: str) -> bool:
 def _look(probe: Probe) -> Probe:
     if probe.outcome is ProbeOutcome.NO_ENTRY:
         return probe
-    outcome = ProbeOutcome.PRESENT if os.path.lexists(probe.path) else ProbeOutcome.ABSENT
-    return replace(probe, outcome=outcome)
+    if not os.path.lexists(probe.path):
+        return probe if probe.reason else replace(probe, outcome=ProbeOutcome.ABSENT)
+    reason = describe_refusal(probe.path) or probe.reason or "the loader did not say why it would not take it"
+    return replace(probe, outcome=ProbeOutcome.PRESENT, reason=reason)
 
 
-def describe_refusal(path: str) -> str:
-    """What is wrong with a file as an image for this process, as far as its first 20 bytes tell (elf(5))."""
+def describe_refusal(path: str) -> str | None:
+    """What is wrong with a file as an image for this process, as far as its first 20 bytes tell (elf(5)).
+
+    `None` if they tell nothing.
+    """
     if os.path.islink(path) and not os.path.exists(path):
         return f"a symbolic link to {os.readlink(path)}, which does not exist"
     if os.path.isdir(path):
@@ -65,7 +70,7 @@ def describe_refusal(path: str) -> str:
         return f"cannot be read ({error.strerror})"
 
 
-def _compare_heads(head: bytes, own: bytes) -> str:
+def _compare_heads(head: bytes, own: bytes) -> str | None:
     if head[:4] != b"\x7fELF":
         return "not an ELF file" if head else "an empty file"
     if len(head) < 20:
@@ -74,7 +79,7 @@ def _compare_heads(head: bytes, own: bytes) -> str:
     if (head[4], head[5], machine) != (own[4], own[5], wanted):
         made, needed = (_MACHINES.get(number, f"machine {number}") for number in (machine, wanted))
         return f"made for {made}, this process is {needed}"
-    return "a file is there and the loader did not say why it would not take it"
+    return None
 
 
 def _read_head(path: str) -> bytes:

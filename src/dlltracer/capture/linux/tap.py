@@ -16,11 +16,15 @@ if sys.platform != "linux":
 
 from ...errors import BackendUnavailable
 from ..requests import MARK_END, MARK_START, Watch, encode_request
+from .memfile import create_memory_file
 from .switch import LoaderSwitch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..requests import RawRequest
+
+
+_NAME = "dlltracer-loader-account"
 
 
 class Tap:
@@ -71,7 +75,7 @@ class Tap:
         switch = LoaderSwitch()
         if fd is None:
             try:
-                self._fd, self._owned = os.memfd_create("dlltracer-loader-account"), True
+                self._fd, self._owned = create_memory_file(_NAME), True
             except OSError as error:
                 raise BackendUnavailable("rtld", f"memfd_create failed ({error.strerror})") from error
         else:
@@ -126,7 +130,7 @@ class Tap:
             return
         self._pid = os.getpid()
         try:
-            fresh = os.memfd_create("dlltracer-loader-account")
+            fresh = create_memory_file(_NAME)
             os.dup2(fresh, self._fd, inheritable=False)
             os.close(fresh)
             self._owned = True
