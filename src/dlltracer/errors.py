@@ -58,3 +58,15 @@ class TracePermissionError(DlltracerError, PermissionError):
         super().__init__(f"{call} was refused (Windows error {ERROR_ACCESS_DENIED}, access denied): {remedy}")
         self.call = call
         self.winerror = ERROR_ACCESS_DENIED
+
+
+class BinaryFormatError(DlltracerError, ValueError):
+    """Bytes that are not the image they claim to be, or not one at all.
+
+    Attributes: `offset` (in bytes, where the first thing wrong was found), `problem`.
+    """
+
+    def __init__(self, offset: int, problem: str) -> None:
+        super().__init__(f"{problem} (at offset {offset:#x})")
+        self.offset = offset
+        self.problem = problem

@@ -1,0 +1,1 @@
+"""Readers: bytes of an image to plain values."""

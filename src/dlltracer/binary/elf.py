@@ -1,0 +1,123 @@
+"""Read ELF files: what they need, what they provide, where they say to look.
+
+Sources: elf(5) and the generic ABI, chapters 4 and 5. What the loader does not read (section headers above all) is not
+read here: a file that lost nothing else is whole.
+"""
+
+from __future__ import annotations
+
+from ..errors import BinaryFormatError
+from ..model.elf import ElfImage, ElfSegment, ElfSymbols
+from .cursor import Cursor
+from .elf_dynamic import PATH_LIMIT, Dynamic, parse_dynamic
+from .elf_layout import DT_FLAGS, DT_FLAGS_1, DT_RPATH, DT_RUNPATH, DT_SONAME, PT_INTERP, PT_LOAD, Layout, layout_of
+from .elf_symbols import parse_symbols
+from .elf_versions import Versions, parse_versions
+from .mapping import MappedFile
+from .notimage import HEAD_SIZE, describe_not_image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .cursor import Data
+
+_IDENT_SIZE = 16
+_SEARCH_PATH_LIMIT = 0x100000
+
+
+def read_elf(path: str, *, symbols: bool = False) -> ElfImage:
+    """Read the ELF file at `path`, and no more of it than is asked for.
+
+    Args:
+        path: the file.
+        symbols: read the dynamic symbols too.
+
+    Raises:
+        BinaryFormatError: it is not an ELF file, or a damaged one.
+        OSError: it cannot be opened.
+    """
+    with MappedFile(path) as data:
+        return parse_elf(data, symbols=symbols)
+
+
+def parse_elf(data: Data, *, symbols: bool = False) -> ElfImage:
+    """Read an ELF file from all its bytes; arguments and errors are those of `read_elf`."""
+    cursor = Cursor(data)
+    ident = bytes(data[:_IDENT_SIZE])
+    layout = _check_ident(ident, cursor)
+    kind, machine, _, _, segments_at, _, flags, _, entry_size, count, *_ = cursor.unpack(
+        layout.header, _IDENT_SIZE, "the header"
+    )
+    segments = _parse_segments(cursor, layout, segments_at, entry_size, count)
+    dynamic = parse_dynamic(cursor, layout, segments)
+    versions = Versions((), None, {}) if dynamic is None else parse_versions(dynamic)
+    return ElfImage(
+        bits=layout.bits,
+        little_endian=layout.little_endian,
+        machine=machine,
+        kind=kind,
+        abi=ident[7],
+        flags=flags,
+        interpreter=_parse_interpreter(cursor, segments),
+        soname=_text_of(dynamic, DT_SONAME, "the name of the library"),
+        needed=() if dynamic is None else tuple(dynamic.text(at, "the name of a need") for at in dynamic.needed),
+        rpath=_text_of(dynamic, DT_RPATH, "the RPATH", _SEARCH_PATH_LIMIT),
+        runpath=_text_of(dynamic, DT_RUNPATH, "the RUNPATH", _SEARCH_PATH_LIMIT),
+        dynamic_flags=0 if dynamic is None else dynamic.values.get(DT_FLAGS, 0),
+        dynamic_flags_1=0 if dynamic is None else dynamic.values.get(DT_FLAGS_1, 0),
+        segments=segments,
+        version_needs=versions.needs,
+        version_defs=versions.defined or (),
+        symbols=_parse_symbols(dynamic, machine, versions) if symbols else None,
+        is_dynamic=dynamic is not None,
+        is_versioned=versions.defined is not None,
+    )
+
+
+def _check_ident(ident: bytes, cursor: Cursor) -> Layout:
+    if not ident.startswith(b"\x7fELF"):
+        what = describe_not_image(bytes(cursor.data[:HEAD_SIZE]))
+        if what is None and cursor.size < _IDENT_SIZE:
+            what = f"a file of {cursor.size} bytes, too short for any image"
+        raise BinaryFormatError(0, f"not an ELF file: it is {what}" if what else "not an ELF file")
+    if len(ident) < _IDENT_SIZE:
+        raise cursor.cut_short(0, _IDENT_SIZE, "the header")
+    for offset, name, known in ((4, "word size", (1, 2)), (5, "byte order", (1, 2)), (6, "format version", (1,))):
+        if ident[offset] not in known:
+            raise BinaryFormatError(offset, f"damaged: an ELF file of the unknown {name} {ident[offset]}")
+    return layout_of(ident[4], ident[5])
+
+
+def _parse_segments(
+    cursor: Cursor, layout: Layout, start: int, entry_size: int, count: int
+) -> tuple[ElfSegment, ...]:  # fmt: skip
+    size = layout.segment.size
+    if count and entry_size != size:
+        raise BinaryFormatError(_IDENT_SIZE, f"damaged: program headers of {entry_size} bytes, where {size} are due")
+    table = cursor.take(start, size * count, "the table of program headers") if count else b""
+    segments = []
+    for fields in layout.segment.iter_unpack(table):
+        if layout.bits == 64:
+            kind, flags, offset, address, _, file_size, memory_size, align = fields
+        else:
+            kind, offset, address, _, file_size, memory_size, flags, align = fields
+        if kind == PT_LOAD and file_size and offset + file_size > cursor.size:
+            raise cursor.cut_short(offset, file_size, "a segment that is to be loaded")
+        segments.append(ElfSegment(kind, flags, offset, address, file_size, memory_size, align))
+    return tuple(segments)
+
+
+def _parse_interpreter(cursor: Cursor, segments: tuple[ElfSegment, ...]) -> str | None:
+    segment = next((s for s in segments if s.type == PT_INTERP), None)
+    if segment is None:
+        return None
+    end = segment.offset + segment.file_size
+    name = cursor.text(segment.offset, "the name of the loader", limit=PATH_LIMIT, end=end)
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _text_of(dynamic: Dynamic | None, tag: int, what: str, limit: int = PATH_LIMIT) -> str | None:
+    return None if dynamic is None else dynamic.text_of(tag, what, limit)
+
+
+def _parse_symbols(dynamic: Dynamic | None, machine: int, versions: Versions) -> ElfSymbols:
+    return ElfSymbols((), {}) if dynamic is None else parse_symbols(dynamic, machine, versions)

@@ -1,0 +1,128 @@
+"""What an ELF file says about itself and about what it needs.
+
+Sources of the names and numbers: elf(5), the generic ABI (gabi) chapters 4 and 5, and for versions the "Linux Standard
+Base Core Specification", symbol versioning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PF_X, PF_W, PF_R = 1, 2, 4
+DF_STATIC_TLS = 0x10
+DF_1_NODEFLIB = 0x800
+DF_1_PIE = 0x08000000
+
+
+@dataclass(frozen=True)
+class ElfSegment:
+    """A program header: type (PT_...), flags (PF_...), file offset, address, sizes in file and memory, alignment."""
+
+    type: int
+    flags: int
+    offset: int
+    address: int
+    file_size: int
+    memory_size: int
+    align: int
+
+
+@dataclass(frozen=True)
+class VersionNeed:
+    """A symbol version needed: of which `library` (a soname), its `version` name, `weak` when it may be missing."""
+
+    library: str
+    version: str
+    weak: bool = False
+
+
+@dataclass(frozen=True, init=False)
+class ElfNeed:
+    """An undefined symbol that a relocation uses.
+
+    Attributes:
+        name: as in the file, not demangled.
+        version: the version asked for; `None` if any will do.
+        library: soname that the version is of; `None` without a version.
+        weak: nothing fails when it is missing.
+    """
+
+    name: str
+    version: str | None = None
+    library: str | None = None
+    weak: bool = False
+
+    def __init__(
+        self, name: str, version: str | None = None, library: str | None = None, weak: bool = False
+    ) -> None:  # fmt: skip
+        # Half the time of the one that dataclass writes; large libraries have ten thousand needs.
+        fields = self.__dict__
+        fields["name"] = name
+        fields["version"] = version
+        fields["library"] = library
+        fields["weak"] = weak
+
+
+@dataclass(frozen=True)
+class ElfSymbols:
+    """The dynamic symbols.
+
+    Attributes:
+        needs: the undefined ones that a relocation uses.
+        provides: the defined, visible ones: name to the versions under which it is defined; `None` stands for no
+            version. The version "V" that an unversioned reference gets is listed like any other.
+        versioned_only: names among them that only a reference with a version finds.
+    """
+
+    needs: tuple[ElfNeed, ...]
+    provides: Mapping[str, tuple[str | None, ...]]
+    versioned_only: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class ElfImage:
+    """An ELF file.
+
+    Attributes:
+        bits: 32 or 64.
+        little_endian: the byte order.
+        machine: e_machine (62: x86-64, 183: AArch64, 3: i386).
+        kind: e_type (3: shared object or position-independent program, 2: program).
+        abi: EI_OSABI.
+        flags: e_flags.
+        interpreter: PT_INTERP, the program's loader.
+        soname: DT_SONAME.
+        needed: DT_NEEDED, in order.
+        rpath, runpath: DT_RPATH and DT_RUNPATH, as they stand.
+        dynamic_flags, dynamic_flags_1: DT_FLAGS and DT_FLAGS_1.
+        segments: the program headers.
+        version_needs: the symbol versions needed.
+        version_defs: names of the symbol versions defined, the file's own base version left out.
+        symbols: the dynamic symbols; `None` when they were not asked for.
+        is_dynamic: whether there is a dynamic section at all.
+        is_versioned: whether there is a table of version definitions (DT_VERDEF), be it empty of names.
+    """
+
+    bits: int
+    little_endian: bool
+    machine: int
+    kind: int
+    abi: int
+    flags: int
+    interpreter: str | None
+    soname: str | None
+    needed: tuple[str, ...]
+    rpath: str | None
+    runpath: str | None
+    dynamic_flags: int
+    dynamic_flags_1: int
+    segments: tuple[ElfSegment, ...]
+    version_needs: tuple[VersionNeed, ...]
+    version_defs: tuple[str, ...]
+    symbols: ElfSymbols | None = None
+    is_dynamic: bool = True
+    is_versioned: bool = False

@@ -1,0 +1,129 @@
+"""Which symbols and versions glibc would not find in a set of images that are to be loaded together.
+
+Sources: elf/dl-version.c (match_symbol) and elf/dl-lookup.c (check_match, do_lookup_x) of glibc. The answer depends on
+what the scope holds, not on its order: any definition that fits will do.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from bisect import bisect_left
+
+from ..model.symbols import MissingSymbol, MissingVersion
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..model.elf import ElfImage, ElfNeed
+
+_MOST_COMPARED = 20
+"""For so many missing symbols similar names are looked for: more have a common cause."""
+_LONGEST_COMPARED = 300
+_NEIGHBOURS = 12
+_SIMILAR = 0.7
+
+
+def find_missing_versions(images: Mapping[str, ElfImage], order: Sequence[str]) -> tuple[MissingVersion, ...]:
+    """The versions for which glibc refuses the load: "version `V' not found (required by ...)".
+
+    Asked are only images that define versions: of one that defines none glibc takes any symbol, with a warning. Weak
+    needs may go unmet.
+
+    Args:
+        images: path to image, as far as they are known.
+        order: their paths in the order in which they load.
+    """
+    providers = _providers(images, order)
+    missing = []
+    for path in order:
+        for need in images[path].version_needs:
+            provider = providers.get(need.library)
+            if provider is None or need.weak or not images[provider].is_versioned:
+                continue
+            has = images[provider].version_defs
+            # The base version, which `version_defs` leaves out, has the library's own name.
+            if need.version not in has and need.version != images[provider].soname:
+                missing.append(MissingVersion(need.version, need.library, provider, path, has))
+    return tuple(missing)
+
+
+def find_missing_symbols(
+    images: Mapping[str, ElfImage], order: Sequence[str], *, complete: bool = True
+) -> tuple[MissingSymbol, ...]:
+    """The symbols for which the load fails: "undefined symbol: NAME, version V".
+
+    Weak references are left out, and those that fail already because `find_missing_versions` has their version.
+
+    Args:
+        images: path to image, read with symbols; one read without is taken for incomplete.
+        order: their paths in the order in which they load, which is the order of the global scope.
+        complete: all that will be in the scope is in `images`, the program itself and the C library included. If not,
+            only a symbol with a version is judged, and only when the library it is of is there and defines versions.
+    """
+    known = {path: image for path in order if (image := images[path]).symbols is not None}
+    complete = complete and len(known) == len(set(order))
+    providers = _providers(images, order)
+    refused = {(m.library, m.version) for m in find_missing_versions(images, order)}
+    missing: list[MissingSymbol] = []
+    names: list[str] | None = None
+    for path, image in known.items():
+        for need in image.symbols.needs if image.symbols else ():
+            if need.weak or (need.library, need.version) in refused:
+                continue
+            provider = known.get(providers.get(need.library or "", ""))
+            if not complete and (provider is None or not provider.is_versioned):
+                continue
+            if (provider and _fits(need, provider)) or any(_fits(need, other) for other in known.values()):
+                continue
+            if names is None:
+                names = _names(known)
+            nearest = _nearest(need, known, names) if len(missing) < _MOST_COMPARED else ()
+            missing.append(MissingSymbol(need.name, need.version, path, need.library, nearest=nearest))
+    return tuple(missing)
+
+
+def _providers(images: Mapping[str, ElfImage], order: Sequence[str]) -> dict[str, str]:
+    """The path of the image that has a name: its own (DT_SONAME), its file's or its path (_dl_name_match_p)."""
+    providers: dict[str, str] = {}
+    for path in order:
+        for name in (images[path].soname, posixpath.basename(path), path):
+            if name is not None:
+                providers.setdefault(name, path)
+    return providers
+
+
+def _fits(need: ElfNeed, image: ElfImage) -> bool:
+    """Whether a lookup takes a definition in `image`: check_match."""
+    if image.symbols is None:
+        return False
+    versions = image.symbols.provides.get(need.name)
+    if versions is None:
+        return False
+    if need.version is None:
+        return need.name not in image.symbols.versioned_only
+    return need.version in versions or None in versions
+
+
+def _names(known: Mapping[str, ElfImage]) -> list[str]:
+    return sorted({name for image in known.values() if image.symbols for name in image.symbols.provides})
+
+
+def _nearest(need: ElfNeed, known: Mapping[str, ElfImage], names: list[str]) -> tuple[str, ...]:
+    """The same name with other versions, else names that begin alike: with a suffix, or other arguments in C++."""
+    from difflib import get_close_matches
+
+    versions = {
+        f"{need.name}@{version}"
+        for image in known.values()
+        if image.symbols
+        for version in image.symbols.provides.get(need.name, ())
+        if version
+    }
+    if versions:
+        return tuple(sorted(versions)[:3])
+    if len(need.name) > _LONGEST_COMPARED:
+        return ()
+    at = bisect_left(names, need.name)
+    around = [name for name in names[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS] if len(name) <= _LONGEST_COMPARED]
+    return tuple(get_close_matches(need.name, around, 3, _SIMILAR))

@@ -1,0 +1,115 @@
+"""Missing symbols and versions, for scopes of small images made by hand."""
+
+from __future__ import annotations
+
+from builders.elf_file import WEAK, ElfFile, Symbol, need
+from dlltracer.binary.elf import parse_elf
+from dlltracer.model.elf import ElfImage
+from dlltracer.model.symbols import MissingSymbol, MissingVersion
+from dlltracer.resolve.elf_symbols import find_missing_symbols, find_missing_versions
+
+APP, LIB = "/app/mod.so", "/lib/libx.so.1"
+
+
+def image(*symbols: Symbol, soname: str | None = None, defs: tuple[str, ...] = (), **more: object) -> ElfImage:
+    file = ElfFile(soname=soname, symbols=symbols, version_defs=defs, **more)  # type: ignore[arg-type]
+    return parse_elf(file.build(), symbols=True)
+
+
+def library(*symbols: Symbol, defs: tuple[str, ...] = ("X_1", "X_2", "X_3")) -> ElfImage:
+    return image(*symbols, soname="libx.so.1", defs=defs)
+
+
+def missing(*images: ElfImage, complete: bool = True) -> tuple[MissingSymbol, ...]:
+    scope = dict(zip((APP, LIB, "/lib/liby.so"), images, strict=False))
+    return find_missing_symbols(scope, tuple(scope), complete=complete)
+
+
+def missing_versions(*images: ElfImage) -> tuple[MissingVersion, ...]:
+    scope = dict(zip((APP, LIB), images, strict=False))
+    return find_missing_versions(scope, tuple(scope))
+
+
+def test_what_is_there_is_not_missing() -> None:
+    app = image(need("f", "X_1", "libx.so.1"), need("g"), need("h", binding=WEAK))
+    assert missing(app, library(Symbol("f", "X_1"), Symbol("g"))) == ()
+    assert missing_versions(app, library(Symbol("f", "X_1"))) == ()
+
+
+def test_a_missing_symbol_names_who_needs_it_and_whose_it_is() -> None:
+    app = image(need("f", "X_1", "libx.so.1"))
+    assert missing(app, library(Symbol("e", "X_1"))) == (MissingSymbol("f", "X_1", APP, "libx.so.1"),)
+
+
+def test_a_version_found_in_another_library_will_do() -> None:
+    app = image(need("f", "X_1", "libx.so.1"))
+    other = image(Symbol("f", "X_1"), soname="liby.so", defs=("X_1",))
+    assert missing(app, library(), other) == ()
+
+
+def test_a_definition_without_a_version_serves_every_reference() -> None:
+    app = image(need("f", "X_1", "libx.so.1"))
+    assert missing(app, library(Symbol("f"))) == ()
+    assert missing(app, image(Symbol("f"), soname="libx.so.1")) == ()
+
+
+def test_another_version_does_not_serve_and_is_named() -> None:
+    app = image(need("f", "X_3", "libx.so.1"))
+    found = missing(app, library(Symbol("f", "X_1"), Symbol("f", "X_2", hidden=True)))
+    assert [(m.name, m.version, m.nearest) for m in found] == [("f", "X_3", ("f@X_1", "f@X_2"))]
+
+
+def test_a_reference_without_a_version_takes_the_first_version_or_the_only_default() -> None:
+    app = image(need("f"))
+    hidden = [Symbol("f", version, hidden=True) for version in ("X_1", "X_2", "X_3")]
+    assert missing(app, library(hidden[0])) == ()  # number 2, the first: taken even when hidden
+    assert len(missing(app, library(hidden[1]))) == 1
+    assert missing(app, library(hidden[1], Symbol("f", "X_3"))) == ()
+    assert len(missing(app, library(Symbol("f", "X_2"), Symbol("f", "X_3")))) == 1  # two defaults
+
+
+def test_weak_references_are_never_missing() -> None:
+    assert missing(image(need("f", binding=WEAK))) == ()
+
+
+def test_references_that_nothing_uses_are_never_missing() -> None:
+    assert missing(image(need("f", relocated=False))) == ()
+
+
+def test_nothing_is_said_of_what_an_unknown_image_may_provide() -> None:
+    app = image(need("f"), need("g", "X_1", "libx.so.1"), need("h", "Y_1", "liby.so"))
+    assert missing(app, image(Symbol("e"), soname="libx.so.1"), complete=False) == ()
+    assert [m.name for m in missing(app, library(), complete=False)] == ["g"]
+    without_symbols = parse_elf(ElfFile(soname="libx.so.1").build())
+    assert missing(image(need("f")), without_symbols) == ()
+
+
+def test_a_missing_version_says_what_there_is() -> None:
+    app = image(need("f", "X_9", "libx.so.1"))
+    expected = MissingVersion("X_9", "libx.so.1", LIB, APP, ("X_1", "X_2", "X_3"))
+    assert missing_versions(app, library()) == (expected,)
+    assert missing(app, library()) == ()  # said once
+
+
+def test_no_version_is_missing_of_a_library_that_has_none_nor_a_weak_one() -> None:
+    app = image(need("f", "X_9", "libx.so.1"))
+    assert missing_versions(app, image(Symbol("f"), soname="libx.so.1")) == ()
+    assert missing_versions(image(version_needs=(("libx.so.1", "X_9", True),)), library()) == ()
+
+
+def test_a_library_is_also_known_by_the_name_of_its_file() -> None:
+    app = image(need("f", "X_9", "libx.so.1"))
+    assert len(missing_versions(app, image(defs=("X_1",)))) == 1
+
+
+def test_similar_names_are_offered() -> None:
+    app = image(need("PyUnicodeUCS2_Decode"), need("_ZN3foo3barESs"))
+    names = ["PyUnicodeUCS4_Decode", "PyTuple_New", "_ZN3foo3barENSt7__cxx1112basic_stringE", "_ZN3foo3barESt"]
+    found = {m.name: m.nearest for m in missing(app, library(*(Symbol(name) for name in names)))}
+    assert found["PyUnicodeUCS2_Decode"] == ("PyUnicodeUCS4_Decode",)
+    assert found["_ZN3foo3barESs"][0] == "_ZN3foo3barESt"
+
+
+def test_many_missing_symbols_are_all_reported() -> None:
+    app = image(*(need(f"f{number}") for number in range(2000)))
+    assert len(missing(app, library(*(Symbol(f"g{number}") for number in range(2000))))) == 2000
