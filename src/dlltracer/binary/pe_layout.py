@@ -1,0 +1,213 @@
+"""The headers of a PE file, and where in the file the bytes of its addresses lie.
+
+Source: MS Learn "PE Format". Where that leaves open what Windows does, the rules are those by which it maps a file:
+raw data begins at a multiple of 512 bytes whatever FileAlignment says, no more of it is mapped than the section's
+virtual size in pages, the rest of the section is zeros, and a file that ends before the raw data does is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from ..errors import BinaryFormatError
+from .cursor import Cursor
+from .notimage import HEAD_SIZE, describe_not_image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from mmap import mmap
+
+    Buffer = bytes | mmap
+
+PAGE = 0x1000
+SECTOR = 0x200
+MAX_NAME = 0x10000
+"""Bytes of a name. Mangled C++ names reach some ten thousand."""
+
+_CHUNK, _USUAL_NAME = 1024, 256
+"""Names that are read at once, and their usual length: where it is more, something else lies between them."""
+
+_HALF, _WORD = struct.Struct("<H"), struct.Struct("<I")
+_FILE_HEADER = struct.Struct("<HHI8xHH")
+_OPTIONAL_64 = struct.Struct("<2xBB20xQI20xIIIHH36xI")
+_OPTIONAL_32 = struct.Struct("<2xBB24xII20xIIIHH20xI")
+_SECTION = struct.Struct("<8sIIII16x")
+
+
+@dataclass(frozen=True)
+class Headers:
+    """What the file header and the optional header say; directories as pairs of address and size."""
+
+    machine: int
+    sections: int
+    link_time: int
+    characteristics: int
+    bits: int
+    linker_version: tuple[int, int]
+    image_base: int
+    section_alignment: int
+    image_size: int
+    headers_size: int
+    checksum: int
+    subsystem: int
+    dll_characteristics: int
+    directories: tuple[tuple[int, int], ...]
+    section_table: int
+
+    def directory(self, index: int) -> tuple[int, int]:
+        """Address and size of a data directory; zeros if the file has none of that number."""
+        return self.directories[index] if index < len(self.directories) else (0, 0)
+
+
+def parse_headers(data: Buffer) -> Headers:
+    """Parse the headers at the beginning of a PE file. Raises `BinaryFormatError`."""
+    cursor = Cursor(data)
+    if data[:2] != b"MZ":
+        what = describe_not_image(bytes(data[:HEAD_SIZE]))
+        raise BinaryFormatError(0, f"not a PE file: this is {what}" if what else "not a PE file: no MZ at the start")
+    (at,) = cursor.unpack(_WORD, 0x3C, "DOS header")
+    if cursor.take(at, 4, "PE header") != b"PE\0\0":
+        raise BinaryFormatError(at, "not a PE file: an MZ program without a PE header (DOS or 16-bit Windows)")
+    file_header = cursor.unpack(_FILE_HEADER, at + 4, "file header")
+    machine, sections, link_time, optional_size, characteristics = file_header
+    at += 24
+    (magic,) = cursor.unpack(_HALF, at, "optional header")
+    if magic not in (0x10B, 0x20B):
+        raise BinaryFormatError(at, f"the optional header is of an unknown kind, {magic:#x}")
+    bits, layout = (64, _OPTIONAL_64) if magic == 0x20B else (32, _OPTIONAL_32)
+    fields = cursor.unpack(layout, at, "optional header")
+    major, minor, base, alignment, image_size, headers_size, checksum, subsystem, dll_characteristics, count = fields
+    # The loader goes by the 16 entries that its own structure has and by this count, not by the header's size.
+    count = min(count, 16)
+    words = cursor.unpack(struct.Struct(f"<{2 * count}I"), at + layout.size, "table of data directories")
+    return Headers(
+        machine=machine,
+        sections=sections,
+        link_time=link_time,
+        characteristics=characteristics,
+        bits=bits,
+        linker_version=(major, minor),
+        image_base=base,
+        section_alignment=alignment,
+        image_size=image_size,
+        headers_size=headers_size,
+        checksum=checksum,
+        subsystem=subsystem,
+        dll_characteristics=dll_characteristics,
+        directories=tuple(zip(words[::2], words[1::2], strict=True)),
+        section_table=at + optional_size,
+    )
+
+
+class Layout:
+    """Reads a PE file by address (RVA), as it would lie in memory.
+
+    Reads raise `BinaryFormatError` for an address that is not mapped. A section's tail without raw data is zeros.
+    """
+
+    def __init__(self, data: Buffer) -> None:
+        self.data = data
+        self.headers = parse_headers(data)
+        # Start and end in memory; offset in the file of the start, and where the bytes of the file end.
+        self._regions = sorted(_regions(data, self.headers))
+        self._starts = [region[0] for region in self._regions]
+        # Names may overlap in a hostile file: all together they may take as much as the whole file does.
+        self._names_left = len(data) + MAX_NAME
+
+    def region(self, rva: int, what: str) -> tuple[int, int, int, int]:
+        """The part of the image with that address: start, end, offset in the file of the start, end in the file."""
+        index = bisect_right(self._starts, rva) - 1
+        if index >= 0:
+            region = self._regions[index]
+            if rva < region[1]:
+                return region
+        raise BinaryFormatError(self.headers.section_table, f"{what} at address {rva:#x} lies in no section")
+
+    def offset(self, rva: int, what: str) -> int:
+        """Where in the file the address lies; the end of what the file has of its section, if among the zeros."""
+        start, _, offset, limit = self.region(rva, what)
+        return min(offset + rva - start, limit)
+
+    def read(self, rva: int, size: int, what: str) -> bytes:
+        """`size` bytes from an address on."""
+        start, end, offset, limit = self.region(rva, what)
+        if rva + size > end:
+            raise BinaryFormatError(min(offset + rva - start, limit), f"{what} reaches beyond the end of its section")
+        offset += rva - start
+        return self.data[offset : min(offset + size, limit)].ljust(size, b"\0")
+
+    def unpack(self, layout: struct.Struct, rva: int, what: str) -> tuple[int, ...]:
+        """The fields of a structure."""
+        return layout.unpack(self.read(rva, layout.size, what))
+
+    def name(self, rva: int, what: str) -> str:
+        """The text from an address to the next NUL. What is not UTF-8 comes as surrogates (PEP 383)."""
+        start, end, offset, limit = self.region(rva, what)
+        at = offset + rva - start
+        stop = self.data.find(b"\0", at, min(limit, at + MAX_NAME))
+        if stop < 0:  # what the file has of the section ends: zeros may follow in memory
+            stop = max(limit, at)
+            if stop - at >= MAX_NAME or rva + stop - at >= end:
+                raise BinaryFormatError(min(at, len(self.data)), f"{what} has no end")
+        self._charge(stop - at, at)
+        return self.data[at:stop].decode("utf-8", "surrogateescape")
+
+    def names(self, addresses: Sequence[int], what: str) -> list[str]:
+        """The texts at many addresses. Linkers lay them close together, so that they can be decoded in one."""
+        found: list[str] = []
+        for first in range(0, len(addresses), _CHUNK):
+            chunk = addresses[first : first + _CHUNK]
+            found += self._close_names(chunk, what) or [self.name(rva, what) for rva in chunk]
+        return found
+
+    def _close_names(self, addresses: Sequence[int], what: str) -> list[str]:
+        """The texts, if they lie close together; else nothing."""
+        low, high = min(addresses), max(addresses)
+        if high - low > _USUAL_NAME * len(addresses):
+            return []
+        start, _, offset, limit = self.region(low, what)
+        shift = offset - start
+        stop = self.data.find(b"\0", high + shift, min(high + shift + MAX_NAME, limit))
+        if stop < 0:
+            return []
+        block = self.data[low + shift : stop + 1]
+        text = block.decode("latin-1")
+        end = text.index
+        names = [text[at : end("\0", at)] for at in [rva - low for rva in addresses]]
+        self._charge(sum(map(len, names)), low + shift)
+        if not block.isascii():
+            names = [n if n.isascii() else n.encode("latin-1").decode("utf-8", "surrogateescape") for n in names]
+        return names
+
+    def _charge(self, size: int, offset: int) -> None:
+        """Count `size` bytes of names, read at `offset`."""
+        self._names_left -= size
+        if self._names_left < 0:
+            raise BinaryFormatError(offset, "the names overlap: together they are longer than the file")
+
+
+def _regions(data: Buffer, headers: Headers) -> list[tuple[int, int, int, int]]:
+    size = len(data)
+    table = Cursor(data).take(headers.section_table, headers.sections * _SECTION.size, "section table")
+    regions = [(0, _round_up(headers.headers_size, PAGE), 0, min(headers.headers_size, size))]
+    for name, virtual_size, start, raw_size, pointer in _SECTION.iter_unpack(table):
+        # Raw data without a place in the file is none at all.
+        raw = raw_size if pointer else 0
+        if raw and pointer + raw > size:
+            shown = name.rstrip(b"\0").decode("ascii", "backslashreplace")
+            end = f"its section {shown} ends at {pointer + raw:#x}, the file at {size:#x}"
+            raise BinaryFormatError(size, f"the file is cut short: {end}")
+        extent = _round_up(virtual_size or raw_size, PAGE)
+        inset = pointer % SECTOR
+        mapped = min(_round_up(inset + raw, SECTOR) if raw else 0, extent)
+        regions.append((start, start + extent, pointer - inset, min(pointer - inset + mapped, size)))
+    if headers.section_alignment < PAGE:  # then the file is mapped as it is, and addresses are offsets
+        return [(0, max(size, headers.image_size), 0, size)]
+    return regions
+
+
+def _round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit

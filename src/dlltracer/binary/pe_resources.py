@@ -1,0 +1,160 @@
+"""The version and the manifest in the resources of a PE file.
+
+Source: MS Learn "PE Format" (The .rsrc Section), "VS_VERSIONINFO", "StringFileInfo", "Manifest Files Reference".
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ..errors import BinaryFormatError
+from ..model.pe import PeResources
+from .pe_manifest import parse_assemblies
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..model.pe import AssemblyReference, Version
+    from .pe_layout import Layout
+
+RESOURCE_TABLE = 2
+RT_VERSION, RT_MANIFEST = 16, 24
+MAX_ENTRIES = 0x1000
+MAX_VERSION, MAX_MANIFEST = 0x10000, 0x100000
+"""Bytes: the first has a 16-bit length of its own."""
+MAX_STRINGS = 1000
+
+_DIRECTORY = struct.Struct("<12xHH")
+_ENTRY = struct.Struct("<II")
+_DATA = struct.Struct("<II8x")
+_NODE = struct.Struct("<HHH")
+_FIXED = struct.Struct("<I4xIIIIII")
+_IS_DIRECTORY = 0x80000000
+_VS_FF_DEBUG = 1
+_SIGNATURE = 0xFEEF04BD
+
+
+def parse_resources(layout: Layout) -> PeResources:
+    """Parse what the resources say. What cannot be read is left out: the loader does not stop at it."""
+    # Windows shows the version under 1 only (VS_VERSION_INFO); one under another number is told all the same.
+    version = _version(_resource(layout, RT_VERSION, None, MAX_VERSION) or b"")
+    assemblies: tuple[AssemblyReference, ...] = ()
+    # The loader takes the manifest of a DLL under 2 only (ISOLATIONAWARE_MANIFEST_RESOURCE_ID), of a program under 1.
+    manifest = _resource(layout, RT_MANIFEST, 2 if layout.headers.characteristics & 0x2000 else 1, MAX_MANIFEST)
+    if manifest is not None:
+        assemblies = parse_assemblies(manifest)
+    if version is None:
+        return PeResources(assemblies=assemblies)
+    file_version, product_version, strings, is_debug = version
+    return PeResources(file_version, product_version, strings, assemblies, is_debug)
+
+
+def _resource(layout: Layout, kind: int, number: int | None, most: int) -> bytes | None:
+    """At most `most` bytes of a resource, in the first language that there is; `None` for any number."""
+    root, _ = layout.headers.directory(RESOURCE_TABLE)
+    if not root:
+        return None
+    try:
+        # Three levels: kind, name or number, language.
+        target = _entry(layout, root, 0, kind)
+        target = _entry(layout, root, target, number)
+        target = _entry(layout, root, target, None)
+        if target is None or target & _IS_DIRECTORY:
+            return None
+        address, size = layout.unpack(_DATA, root + target, "resource")
+        return layout.read(address, min(size, most), "resource")
+    except BinaryFormatError:
+        return None
+
+
+def _entry(layout: Layout, root: int, target: int | None, number: int | None) -> int | None:
+    """What the entry with this number (`None`: the first entry) of the directory `target` leads to."""
+    if target is None or (target and not target & _IS_DIRECTORY):
+        return None
+    rva = root + (target & ~_IS_DIRECTORY)
+    named, numbered = layout.unpack(_DIRECTORY, rva, "resource directory")
+    count = min(named + numbered, MAX_ENTRIES)
+    table = layout.read(rva + _DIRECTORY.size, count * _ENTRY.size, "resource directory")
+    for identifier, leads_to in _ENTRY.iter_unpack(table):
+        if number is None or identifier == number:
+            return int(leads_to)
+    return None
+
+
+def _version(
+    data: bytes,
+) -> tuple[Version | None, Version | None, tuple[tuple[str, str], ...], bool] | None:
+    """File version, product version, strings and VS_FF_DEBUG of a VS_VERSIONINFO."""
+    root = _node(data, 0, len(data))
+    if root is None or root[0] != "VS_VERSION_INFO":
+        return None
+    _, value, size, children, end = root
+    file_version = product_version = None
+    is_debug = False
+    if size >= _FIXED.size and value + _FIXED.size <= end:
+        signature, *parts, mask, flags = _FIXED.unpack_from(data, value)
+        if signature == _SIGNATURE:
+            file_version, product_version = _four(parts[0], parts[1]), _four(parts[2], parts[3])
+            is_debug = bool(mask & flags & _VS_FF_DEBUG)
+    return file_version, product_version, _strings(data, children, end), is_debug
+
+
+def _four(high: int, low: int) -> Version:
+    return high >> 16, high & 0xFFFF, low >> 16, low & 0xFFFF
+
+
+def _strings(data: bytes, start: int, end: int) -> tuple[tuple[str, str], ...]:
+    """The table of the first translation that VarFileInfo names; the first table if that one is not there."""
+    wanted = ""
+    tables: dict[str, tuple[int, int]] = {}
+    for key, _, _, inner, stop in _nodes(data, start, end):
+        for name, value, size, children, last in _nodes(data, inner, stop):
+            if key == "StringFileInfo":
+                tables.setdefault(name.lower(), (children, last))
+            elif name == "Translation" and size >= 4 and value + 4 <= last and not wanted:
+                language, page = struct.unpack_from("<HH", data, value)
+                wanted = f"{language:04x}{page:04x}"
+    if not tables:
+        return ()
+    first, stop = tables.get(wanted) or next(iter(tables.values()))
+    return tuple((name, _text(data, value, last)) for name, value, _, _, last in _nodes(data, first, stop))
+
+
+def _nodes(data: bytes, start: int, end: int) -> Iterator[tuple[str, int, int, int, int]]:
+    """The nodes between two offsets."""
+    for _ in range(MAX_STRINGS):
+        node = _node(data, start, end)
+        if node is None:
+            return
+        yield node
+        start = _align(node[4])
+
+
+def _node(data: bytes, start: int, end: int) -> tuple[str, int, int, int, int] | None:
+    """A node: its key, offset of its value, size of the value, offset of its children, its end; `None` if none is left.
+
+    Children begin behind the value. For text the size is in characters according to the documentation, and in bytes
+    according to some compilers: nobody should ask a text for it, nor for its children, which it does not have.
+    """
+    if start + _NODE.size > end:
+        return None
+    length, size, is_text = _NODE.unpack_from(data, start)
+    end = min(end, start + length)
+    key = _text(data, start + _NODE.size, end)
+    value = _align(start + _NODE.size + 2 * len(key) + 2)
+    if length <= _NODE.size or value > _align(end):
+        return None
+    return key, value, size, value if is_text else _align(value + size), end
+
+
+def _text(data: bytes, start: int, end: int) -> str:
+    """The UTF-16 text from an offset to its NUL, or to the end. Half characters become U+FFFD."""
+    stop = start
+    while stop + 1 < end and data[stop : stop + 2] != b"\0\0":
+        stop += 2
+    return data[start:stop].decode("utf-16-le", "replace")
+
+
+def _align(offset: int) -> int:
+    return (offset + 3) & ~3

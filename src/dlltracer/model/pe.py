@@ -1,0 +1,141 @@
+"""What a PE file (a Windows image) says about itself and about what it needs.
+
+Source of the names and numbers: MS Learn "PE Format"; for resources "VS_VERSIONINFO" and "Application manifests".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Version = tuple[int, int, int, int]
+"""A file or product version: major, minor, build, revision."""
+
+MACHINE_I386 = 0x14C
+MACHINE_AMD64 = 0x8664
+MACHINE_ARM64 = 0xAA64
+
+
+@dataclass(frozen=True)
+class PeSymbol:
+    """A symbol imported: by `name`, or by `ordinal`; the other is `None`."""
+
+    name: str | None
+    ordinal: int | None = None
+
+
+@dataclass(frozen=True)
+class PeImport:
+    """A DLL imported, as the file spells it.
+
+    Attributes:
+        symbols: what is imported from it; `None` when symbols were not asked for.
+        delayed: looked for at the first call only.
+        unused: nothing is imported from it, so the loader does not even look for it.
+    """
+
+    library: str
+    symbols: tuple[PeSymbol, ...] | None = None
+    delayed: bool = False
+    unused: bool = False
+
+
+@dataclass(frozen=True)
+class PeExport:
+    """A symbol exported: its `ordinal`, its `name` or `None`, and "LIBRARY.symbol" or "LIBRARY.#ordinal" if it is a
+    `forwarder`."""
+
+    ordinal: int
+    name: str | None = None
+    forwarder: str | None = None
+
+
+@dataclass(frozen=True)
+class MissingForwarder:
+    """A symbol that is forwarded to where it is not.
+
+    Attributes:
+        symbol: as it was asked for, of the exporter.
+        needed_by: path of the image that asks.
+        exporter: path of the image whose export is the forwarder.
+        target: the forwarder ("icu.ucnv_open").
+        provider: path of the image that the target's library is bound to, and that lacks the symbol or forwards it in a
+            circle; `None` when there is no such library.
+    """
+
+    symbol: PeSymbol
+    needed_by: str
+    exporter: str
+    target: str
+    provider: str | None = None
+
+
+@dataclass(frozen=True)
+class AssemblyReference:
+    """A side-by-side assembly that a manifest asks for."""
+
+    name: str
+    version: str | None = None
+    processor: str | None = None
+    public_key_token: str | None = None
+
+
+@dataclass(frozen=True)
+class PeResources:
+    """What the resources say; fields are `None` where they do not.
+
+    Attributes:
+        file_version, product_version: of VS_FIXEDFILEINFO.
+        strings: StringFileInfo (CompanyName, OriginalFilename, ...), pairs.
+        assemblies: dependencies in the manifest of the image.
+        is_debug: VS_FF_DEBUG.
+    """
+
+    file_version: Version | None = None
+    product_version: Version | None = None
+    strings: tuple[tuple[str, str], ...] = ()
+    assemblies: tuple[AssemblyReference, ...] = ()
+    is_debug: bool = False
+
+
+@dataclass(frozen=True)
+class PeImage:
+    """A PE file.
+
+    Attributes:
+        machine: the number in the file header (MACHINE_...).
+        bits: 32 or 64, by the optional header's magic.
+        characteristics, dll_characteristics, subsystem: as in the headers.
+        linker_version: major and minor of the linker, 14.x for Visual C++ since 2015.
+        link_time: TimeDateStamp; a hash in reproducible builds.
+        image_size: bytes, when mapped.
+        checksum: as in the header.
+        imports: in the order of the tables, delayed ones last.
+        dependent_load_flags: of the load configuration: the search flags that replace the caller's; 0 for none.
+        is_hybrid: ARM64EC or ARM64X: also loads into x86-64 processes.
+        is_managed: a .NET assembly.
+        export_name: the name that the export table gives the file.
+        exports: `None` when symbols were not asked for.
+        resources: `None` when they were not asked for.
+    """
+
+    machine: int
+    bits: int
+    characteristics: int
+    dll_characteristics: int
+    subsystem: int
+    linker_version: tuple[int, int]
+    link_time: int
+    image_size: int
+    checksum: int
+    imports: tuple[PeImport, ...]
+    dependent_load_flags: int = 0
+    is_hybrid: bool = False
+    is_managed: bool = False
+    export_name: str | None = None
+    exports: tuple[PeExport, ...] | None = None
+    resources: PeResources | None = None
+
+    @property
+    def is_dll(self) -> bool:
+        """IMAGE_FILE_DLL."""
+        return bool(self.characteristics & 0x2000)
