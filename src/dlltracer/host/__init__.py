@@ -1,0 +1,1 @@
+"""This machine as values: its files, and what its loaders know."""

@@ -1,0 +1,116 @@
+"""The files of this machine, or of a root folder in it that stands for another one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from ..binary.elf import read_elf
+from ..binary.pe import read_pe
+from ..model.filekind import FileKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.elf import ElfImage
+    from ..model.pe import PeImage
+
+_MOST_LINKS = 40
+"""What Linux follows in one path (path_resolution(7))."""
+
+
+class HostFilesystem:
+    """Files as the loaders of this machine see them (`resolve.filesystem.Filesystem`).
+
+    Arguments: `root`, a folder that paths are taken to be in, links of that system included; `None` for no such thing.
+    An image is read once: what changes afterwards is not seen.
+    """
+
+    def __init__(self, root: str | None = None) -> None:
+        self._root = None if root is None else os.path.realpath(root)
+        self._images: dict[str, ElfImage | PeImage] = {}
+        self._inside: dict[str, str] = {}
+
+    def kind(self, path: str) -> FileKind:
+        try:
+            here = self.host_path(path)
+            mode = os.stat(here).st_mode
+        except PermissionError:
+            return FileKind.DENIED
+        except OSError as error:
+            return FileKind.CIRCLE if error.errno == errno.ELOOP else FileKind.ABSENT
+        except ValueError:  # a path with a NUL, which no file has
+            return FileKind.ABSENT
+        if stat.S_ISDIR(mode):
+            return FileKind.FOLDER
+        if not stat.S_ISREG(mode):
+            return FileKind.OTHER
+        return FileKind.FILE if os.access(here, os.R_OK) else FileKind.DENIED
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.host_path(path))
+        except (OSError, ValueError):
+            return None
+        return status.st_dev, status.st_ino
+
+    def real_path(self, path: str) -> str:
+        if self._root is None:
+            return os.path.realpath(path)
+        try:
+            return self._follow(path)
+        except OSError:
+            return path
+
+    def read_head(self, path: str, size: int) -> bytes:
+        with open(self.host_path(path), "rb", buffering=0) as stream:
+            return stream.read(size) or b""
+
+    def read_bytes(self, path: str) -> bytes:
+        """All of the file there. Raises `OSError`."""
+        with open(self.host_path(path), "rb") as stream:
+            return stream.read()
+
+    def read_image(self, path: str) -> ElfImage | PeImage:
+        here = self.host_path(path)
+        image = self._images.get(here)
+        if image is None:
+            windows = self.read_head(path, 2) == b"MZ"
+            image = self._images[here] = read_pe(here) if windows else read_elf(here)
+        return image
+
+    def host_path(self, path: str) -> str:
+        """The path by which this machine has the file. Raises `OSError` when links go in circles."""
+        if self._root is None:
+            return path
+        return self._root + self._follow(path)
+
+    def _follow(self, path: str) -> str:
+        """The absolute path inside the root without links. An absolute link starts from the root, none leads out."""
+        known = self._inside.get(path)
+        if known is not None:
+            return known
+        assert self._root is not None
+        done: list[str] = []
+        parts = path.split("/")[::-1]
+        links = 0
+        while parts:
+            part = parts.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                del done[-1:]
+                continue
+            here = "/".join((self._root, *done, part))
+            if not os.path.islink(here):
+                done.append(part)
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = os.readlink(here)
+            if target.startswith("/"):
+                done.clear()
+            parts += target.split("/")[::-1]
+        self._inside[path] = found = "/" + "/".join(done)
+        return found

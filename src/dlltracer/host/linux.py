@@ -1,0 +1,229 @@
+"""What the loader of this Linux machine knows, as values.
+
+glibc is asked itself: its own account of a search that finds nothing names every folder that it would look in.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from dataclasses import replace
+
+from ..binary.ldcache import parse_ld_cache
+from ..errors import BinaryFormatError
+from ..model.elf import ElfImage
+from ..model.linux_context import GlibcContext, LinuxContext, LoadedImage, MuslContext
+from .filesystem import HostFilesystem
+from .loader_facts import LoaderFacts, ask_loader, guess_facts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+CACHE = "/etc/ld.so.cache"
+OWN_PROGRAM = "/proc/self/exe"
+MUSL_FOLDERS = ("/lib", "/usr/local/lib", "/usr/lib")
+"""Where musl looks when there is no /etc/ld-musl-ARCH.path (ldso/dynlink.c)."""
+
+_PROGRAMS = ("/usr/bin/python3", "/usr/local/bin/python3", "/opt/python/bin/python3", "/bin/sh")
+_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ [0-9a-f]+ \S+ \d+ +(/.*)")
+
+
+def read_linux_context(
+    root: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    program: str | None = None,
+    loaded: Iterable[str] | None = None,
+    files: HostFilesystem | None = None,
+) -> GlibcContext | MuslContext:
+    """Read what the loader of a process depends on.
+
+    Arguments:
+        root: a folder that holds another system; nothing in it is run. `None` for this machine.
+        environment: of the process; `None` for that of this one, or an empty one with `root`.
+        program: its main program; `None` for the running Python, or with `root` the first usual place that has one.
+        loaded: paths of the images it has already (`read_loaded_paths`), other files are left out; `None` for none.
+        files: the files, when they are at hand already; they must be those of `root`.
+    Returns a `MuslContext` when the program's loader is musl's. What could not be read is in `notes`.
+    """
+    files = files or HostFilesystem(root)
+    if environment is None:
+        environment = os.environ if root is None else {}
+    if program is None:
+        program = sys.executable or OWN_PROGRAM if root is None else _find_program(files)
+    image, notes = _read_program(program, files)
+    common = LinuxContext(
+        program=None if program is None else files.real_path(program),
+        preload=tuple(part for part in re.split(r"[:\s]+", environment.get("LD_PRELOAD", "")) if part),
+        current_folder=_current_folder() if root is None else "/",
+        notes=notes,
+    )
+    loader = None
+    if image is not None:
+        common = replace(common, bits=image.bits, little_endian=image.little_endian, machine=image.machine)
+        loader = image.interpreter
+    loader = loader or _find_loader(files)
+    common = replace(common, loaded=_read_loaded(loaded or (), common.program, image, files))
+    library_path = environment.get("LD_LIBRARY_PATH", "")
+    if loader is not None and "ld-musl-" in loader:
+        return _musl_context(common, loader, library_path, files)
+    facts = None
+    if root is None and loader is not None and _is_own_loader(loader, files):
+        facts = ask_loader(loader, OWN_PROGRAM, environment.get("GLIBC_TUNABLES"))
+    if facts is None:
+        facts = guess_facts(_bytes_or_empty(loader, files), common.machine, common.bits)
+    return _glibc_context(common, loader, library_path, files, facts)
+
+
+def read_loaded_paths() -> tuple[str, ...]:
+    """The files mapped into this process, images and others (/proc/self/maps, proc(5)); empty where there is none."""
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as stream:
+            return parse_maps(stream.read())
+    except OSError:
+        return ()
+
+
+def parse_maps(text: str) -> tuple[str, ...]:
+    """The files in the text of /proc/PID/maps, each once; none that was deleted.
+
+    Images are not all: one that is only data has no code to tell it by.
+    """
+    paths = dict.fromkeys(match[1] for match in map(_MAPPING.fullmatch, text.split("\n")) if match)
+    return tuple(path for path in paths if not path.endswith(" (deleted)"))
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return "/"
+
+
+def _read_program(program: str | None, files: HostFilesystem) -> tuple[ElfImage | None, tuple[str, ...]]:
+    if program is None:
+        return None, ("no program was found that tells the machine: x86-64 is assumed",)
+    try:
+        image = files.read_image(program)
+    except (OSError, BinaryFormatError) as error:
+        return None, (f"{program} could not be read, x86-64 is assumed: {error}",)
+    if not isinstance(image, ElfImage):
+        return None, (f"{program} is not an ELF file: x86-64 is assumed",)
+    if image.interpreter is None:
+        return image, (f"{program} names no loader: that of this system is assumed",)
+    return image, ()
+
+
+def _is_own_loader(loader: str, files: HostFilesystem) -> bool:
+    """Whether it is the loader of this very process. No other is run: a file to be examined may name anything."""
+    try:
+        image = files.read_image(OWN_PROGRAM)
+    except (OSError, BinaryFormatError):
+        return False
+    own = image.interpreter if isinstance(image, ElfImage) else None
+    return own is not None and files.identity(own) == files.identity(loader) is not None
+
+
+def _find_program(files: HostFilesystem) -> str | None:
+    return next((path for path in _PROGRAMS if files.identity(path)), None)
+
+
+def _find_loader(files: HostFilesystem) -> str | None:
+    """The loader where the usual programs lie, when the program names none."""
+    for path in _PROGRAMS:
+        try:
+            image = files.read_image(path)
+        except (OSError, BinaryFormatError):
+            continue
+        if isinstance(image, ElfImage) and image.interpreter:
+            return image.interpreter
+    return None
+
+
+def _read_loaded(
+    paths: Iterable[str], program: str | None, image: ElfImage | None, files: HostFilesystem
+) -> tuple[LoadedImage, ...]:
+    """The images at these paths but for the program. What another one needs is a name by which an image was found."""
+    images: dict[str, ElfImage] = {}
+    for path in paths:
+        if path == program:
+            continue
+        try:
+            found = files.read_image(path)
+        except (OSError, BinaryFormatError):
+            continue
+        if isinstance(found, ElfImage):
+            images[path] = found
+    needed = {need for asker in (image, *images.values()) if asker is not None for need in asker.needed}
+    loaded = []
+    for path, found in images.items():
+        names = {found.soname or "", path.rpartition("/")[2]} & needed
+        loaded.append(LoadedImage(path, found.soname, tuple(sorted(names))))
+    return tuple(loaded)
+
+
+def _glibc_context(
+    common: LinuxContext, loader: str | None, library_path: str, files: HostFilesystem, facts: LoaderFacts
+) -> GlibcContext:
+    notes = [*common.notes, *facts.notes]
+    try:
+        cache = parse_ld_cache(files.read_bytes(CACHE))
+    except FileNotFoundError:
+        cache = ()
+    except (OSError, BinaryFormatError) as error:
+        cache = ()
+        notes.append(f"{CACHE} could not be read: {error}")
+    return GlibcContext(
+        bits=common.bits,
+        little_endian=common.little_endian,
+        machine=common.machine,
+        program=common.program,
+        library_path=tuple(re.split("[:;]", library_path)) if library_path else (),
+        system_folders=facts.system_folders,
+        loaded=common.loaded,
+        preload=common.preload,
+        current_folder=common.current_folder,
+        notes=tuple(notes),
+        cache=cache,
+        cache_path=CACHE,
+        subfolders=facts.subfolders,
+        lib=facts.lib,
+        platform=facts.platform,
+        loader=loader,
+    )
+
+
+def _musl_context(common: LinuxContext, loader: str, library_path: str, files: HostFilesystem) -> MuslContext:
+    name = loader.rpartition("/")[2].removesuffix(".so.1")
+    folders: tuple[str, ...] = MUSL_FOLDERS
+    try:
+        folders = _musl_folders(files.read_bytes(f"/etc/{name}.path").decode("utf-8", "surrogateescape"))
+    except FileNotFoundError:
+        pass
+    except OSError:
+        folders = ()  # musl then looks nowhere
+    return MuslContext(
+        bits=common.bits,
+        little_endian=common.little_endian,
+        machine=common.machine,
+        program=common.program,
+        library_path=_musl_folders(library_path),
+        system_folders=folders,
+        loaded=common.loaded,
+        preload=common.preload,
+        current_folder=common.current_folder,
+        notes=common.notes,
+        loader=loader,
+    )
+
+
+def _musl_folders(text: str) -> tuple[str, ...]:
+    return tuple(folder for folder in re.split(r"[:\n]", text) if folder)
+
+
+def _bytes_or_empty(path: str | None, files: HostFilesystem) -> bytes:
+    try:
+        return b"" if path is None else files.read_bytes(path)
+    except OSError:
+        return b""

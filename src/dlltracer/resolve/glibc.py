@@ -1,0 +1,223 @@
+"""What glibc's loader would do with a file, worked out from files.
+
+Source: _dl_map_object, open_path and cache_rpath in elf/dl-load.c, _dl_map_object_deps in elf/dl-deps.c and
+_dl_load_cache_lookup in elf/dl-cache.c of glibc 2.31 to 2.43; ld.so(8).
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import replace
+
+from ..model.elf import DF_1_NODEFLIB, ElfImage
+from ..model.linux_context import CacheEntry, GlibcContext, LoadedImage
+from ..model.probe import Phase, Probe, ProbeOutcome
+from .elf_header import Fate, Verdict, judge_for_glibc, judge_image
+from .filesystem import FileKind
+from .tokens import expand_folders, expand_tokens
+from .walk import Requester, Walk, read_requester
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ..model.tree import LoadTree
+    from .filesystem import Filesystem
+
+_CACHE_IDS = {
+    (64, 62): 0x0303, (32, 62): 0x0803, (32, 3): 0x0003, (64, 183): 0x0A03, (64, 21): 0x0503, (32, 20): 0x0003,
+    (64, 22): 0x0403, (32, 22): 0x0003, (64, 43): 0x0103, (64, 243): 0x1003, (64, 258): 0x1203,
+}  # fmt: skip
+"""Bits and machine to the flags of cache entries that glibc takes (sysdeps/generic/ldconfig.h, dl-cache.h).
+
+Machines with several ways to pass floating-point numbers (ARM, MIPS) are not here: any of their entries will do.
+"""
+
+
+def resolve_glibc(path: str, context: GlibcContext, files: Filesystem, *, program: bool = False) -> LoadTree:
+    """Work out what dlopen(path, RTLD_NOW) would do in a process, without loading anything.
+
+    Arguments:
+        path: the file, or a name without a folder to be searched for.
+        context: the process. What it has loaded stays as it is: it is not looked at again.
+        files: the files that the process sees.
+        program: `path` is a program that would be started; `context.program`, `caller` and `loaded` do not count.
+    Returns the tree. The real loader stops at the first need it cannot satisfy; the walk goes on and names them all.
+    `bindings` has `path` itself only when it was searched for or cannot be loaded.
+    """
+    rules = GlibcRules(context, files, path if program else None)
+    notes = (*context.notes, *rules.notes)
+    if context.preload:
+        notes = (*notes, f"LD_PRELOAD is not taken into account: {', '.join(context.preload)}")
+    return Walk(rules.context, files, rules).follow(path, rules.caller, None, notes)
+
+
+class GlibcRules:
+    """The rules of glibc in one process (`walk.Rules`).
+
+    Attributes: `notes`, what could not be read; `caller`, the image that calls dlopen; `context` as it counts.
+    """
+
+    def __init__(self, context: GlibcContext, files: Filesystem, program: str | None) -> None:
+        self.notes: list[str] = []
+        self.after_circle = Fate.LEAVE  # an error that is neither ENOENT nor EACCES ends open_path
+        self._files = files
+        self._starts_program = program is not None
+        self._main: Requester | None = None
+        self.caller: Requester | None = None
+        if program is None:
+            self._main = self._read(context.program)
+            self.caller = self._read(context.caller) or self._main
+        else:
+            context = _at_start(context, program, files)
+        if context.loader is not None:
+            ld_so = LoadedImage(context.loader, posixpath.basename(context.loader))
+            context = replace(context, loaded=(*context.loaded, ld_so))
+        self.context = context
+        self._names: dict[str, str] = {}
+        for loaded in context.loaded:
+            for name in (loaded.path, loaded.soname, *loaded.names):
+                if name:
+                    self._names.setdefault(name, loaded.path)
+        self._cache = _choose_entries(context)
+        self._folders: dict[tuple[str, Phase], tuple[str, ...]] = {}
+        self._existing: dict[str, bool] = {}
+
+    def _read(self, path: str | None) -> Requester | None:
+        if path is None:
+            return None
+        found = read_requester(path, self._files)
+        if isinstance(found, str):
+            self.notes.append(found)
+            return None
+        return found
+
+    def expand(self, need: str, requester: Requester | None) -> str | None:
+        return expand_tokens(need, self._values(requester.path if requester else self.context.program))
+
+    def find_known(self, name: str) -> str | None:
+        return self._names.get(name)
+
+    def remember(self, name: str, path: str, image: ElfImage | None) -> None:
+        self._names.setdefault(name, path)
+        if image is not None:
+            self._names.setdefault(path, path)
+            if image.soname:
+                self._names.setdefault(image.soname, path)
+
+    def judge_head(self, head: bytes) -> Verdict:
+        return judge_for_glibc(head, self.context)
+
+    def judge_image(self, image: object, *, is_top: bool) -> Verdict:
+        return judge_image(image, program=is_top and self._starts_program)
+
+    def list_places(self, name: str, requester: Requester | None) -> Iterator[Probe]:
+        if "/" in name:
+            yield Probe(name, Phase.DIRECT)
+            return
+        if requester is None or requester.image.runpath is None:
+            for asker in self._rpath_chain(requester):
+                yield from self._in_folders(self._own_folders(asker, Phase.RPATH), name, Phase.RPATH, asker.path)
+        values = self._values(self.context.program)
+        yield from self._in_folders(expand_folders(self.context.library_path, values), name, Phase.ENVIRONMENT)
+        if requester is not None:
+            folders = self._own_folders(requester, Phase.RUNPATH)
+            yield from self._in_folders(folders, name, Phase.RUNPATH, requester.path)
+        asker_or_main = requester or self._main
+        no_defaults = asker_or_main is not None and bool(asker_or_main.image.dynamic_flags_1 & DF_1_NODEFLIB)
+        yield self._in_cache(name, no_defaults)
+        if not no_defaults:
+            yield from self._in_folders(self._system_folders(), name, Phase.SYSTEM)
+
+    def _rpath_chain(self, requester: Requester | None) -> Iterator[Requester]:
+        """Whose RPATH counts: the one that asks, the one that asked for it, and so on; then the main program."""
+        asker = requester
+        did_main = False
+        while asker is not None:
+            did_main = did_main or (self._main is not None and asker.path == self._main.path)
+            yield asker
+            asker = asker.by
+        if not did_main and self._main is not None:
+            yield self._main
+
+    def _own_folders(self, asker: Requester, phase: Phase) -> tuple[str, ...]:
+        """The folders of an image's RPATH or RUNPATH. An RPATH beside a RUNPATH is ignored, an empty one as well."""
+        key = (asker.path, phase)
+        if key not in self._folders:
+            image = asker.image
+            text = image.runpath if phase is Phase.RUNPATH else image.rpath if image.runpath is None else None
+            elements = text.split(":") if text else ()
+            self._folders[key] = expand_folders(elements, self._values(asker.path))
+        return self._folders[key]
+
+    def _values(self, path: str | None) -> dict[str, str | None]:
+        return {"ORIGIN": self._origin_of(path), "LIB": self.context.lib, "PLATFORM": self.context.platform}
+
+    def _origin_of(self, path: str | None) -> str | None:
+        """The folder of an image as it was opened; of the program, without links (/proc/self/exe)."""
+        if path is None:
+            return None
+        whole = posixpath.join(self.context.current_folder, path)
+        if path == self.context.program:
+            whole = self._files.real_path(whole)
+        return posixpath.dirname(whole)
+
+    def _in_folders(
+        self, folders: Iterable[str], name: str, phase: Phase, origin: str | None = None
+    ) -> Iterator[Probe]:
+        for folder in folders:
+            for subfolder in self.context.subfolders:
+                # glibc tries a subfolder that is not there once in its life, and then remembers.
+                if self._exists(f"{folder}{subfolder}"):
+                    yield Probe(f"{folder}{subfolder}/{name}", phase, origin)
+            yield Probe(f"{folder}{name}", phase, origin)
+
+    def _exists(self, folder: str) -> bool:
+        if folder not in self._existing:
+            whole = posixpath.join(self.context.current_folder, folder)
+            self._existing[folder] = self._files.kind(whole) is FileKind.FOLDER
+        return self._existing[folder]
+
+    def _in_cache(self, name: str, no_defaults: bool) -> Probe:
+        path = self._cache.get(name)
+        if path is None:
+            return Probe(self.context.cache_path, Phase.CACHE, None, ProbeOutcome.NO_ENTRY)
+        if no_defaults and path.startswith(self._system_folders()):
+            reason = "the image that asks was linked not to use the default folders (DF_1_NODEFLIB)"
+            return Probe(path, Phase.CACHE, self.context.cache_path, ProbeOutcome.PRESENT, reason)
+        return Probe(path, Phase.CACHE, self.context.cache_path)
+
+    def _system_folders(self) -> tuple[str, ...]:
+        return tuple(f"{folder.rstrip('/')}/" for folder in self.context.system_folders)
+
+
+def _at_start(context: GlibcContext, program: str, files: Filesystem) -> GlibcContext:
+    """The context of a process that begins: it has its loader, and nothing else."""
+    found = read_requester(program, files)
+    named = None if isinstance(found, str) else found.image.interpreter
+    return replace(context, program=program, caller=None, loaded=(), loader=named or context.loader)
+
+
+def _choose_entries(context: GlibcContext) -> dict[str, str]:
+    """The file that the cache gives for each name: of the first glibc-hwcaps folder that has it; else the plain one."""
+    wanted = _CACHE_IDS.get((context.bits, context.machine))
+    ranks = {name: rank for rank, name in enumerate(context.subfolders)}
+    plain_rank = len(ranks)
+    chosen: dict[str, tuple[int, str]] = {}
+    for entry in context.cache:
+        rank = _rank_entry(entry, wanted, ranks, plain_rank)
+        if rank is None:
+            continue
+        best = chosen.get(entry.soname)
+        if best is None or rank < best[0]:
+            chosen[entry.soname] = (rank, entry.path)
+    return {name: path for name, (_, path) in chosen.items()}
+
+
+def _rank_entry(entry: CacheEntry, wanted: int | None, ranks: dict[str, int], plain_rank: int) -> int | None:
+    if entry.flags != wanted and (wanted is not None or entry.flags & 0xFF != 3):  # 3: an ELF library for libc6
+        return None
+    if entry.subfolder is not None:
+        return ranks.get(f"glibc-hwcaps/{entry.subfolder}")
+    # Another hwcap names features of the processor by bits that only that machine's glibc can tell.
+    return None if entry.hwcap else plain_rank

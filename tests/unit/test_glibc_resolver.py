@@ -1,0 +1,280 @@
+"""The rules of glibc one by one, on files in memory; that they are glibc's own is for tests/oracle to say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders.memory_filesystem import MemoryFilesystem, elf_head, elf_image
+from dlltracer.model.elf import DF_1_NODEFLIB, DF_1_PIE, ElfImage
+from dlltracer.model.filekind import FileKind
+from dlltracer.model.linux_context import HWCAP_EXTENSION, CacheEntry, GlibcContext, LoadedImage
+from dlltracer.model.pe import PeImage
+from dlltracer.model.probe import Phase, ProbeOutcome
+from dlltracer.model.tree import Binding, BindingState, LoadTree
+from dlltracer.resolve.glibc import resolve_glibc
+from dlltracer.resolve.tokens import expand_folders, expand_tokens
+
+CONTEXT = GlibcContext(
+    system_folders=("/lib", "/usr/lib"), lib="lib/x86_64-linux-gnu", platform="haswell", loader="/lib64/ld.so"
+)
+LEAF = elf_image()
+Entries = dict[str, ElfImage | PeImage | bytes | FileKind | str]
+
+
+def resolve(entries: Entries, top: str = "/top.so", context: GlibcContext = CONTEXT, **changes: object) -> LoadTree:
+    return resolve_glibc(top, replace(context, **changes), MemoryFilesystem(entries))  # type: ignore[arg-type]
+
+
+def only(tree: LoadTree) -> Binding:
+    (binding,) = tree.bindings
+    return binding
+
+
+def test_the_order_of_the_rules() -> None:
+    """Every place exists in turn, the last first: each one found has all before it among the places tried."""
+    places = [
+        ("/env/x.so", Phase.ENVIRONMENT), ("/run/x.so", Phase.RUNPATH), ("/cached/x.so", Phase.CACHE),
+        ("/lib/x.so", Phase.SYSTEM), ("/usr/lib/x.so", Phase.SYSTEM),
+    ]  # fmt: skip
+    top = elf_image("x.so", rpath="/r", runpath="/run")
+    cache = (CacheEntry("x.so", "/cached/x.so", 0x303),)
+    for count in range(len(places)):
+        entries: Entries = {"/top.so": top, **{path: LEAF for path, _ in places[count:]}}
+        binding = only(resolve(entries, cache=cache, library_path=("/env",)))
+        assert (binding.state, binding.path, binding.phase) == (BindingState.BOUND, *places[count])
+        assert [(probe.path, probe.phase) for probe in binding.probes] == places[: count + 1]
+        outcomes = [probe.outcome for probe in binding.probes]
+        assert outcomes == [ProbeOutcome.ABSENT] * count + [ProbeOutcome.LOADED]
+    assert resolve({"/top.so": top, "/r/x.so": LEAF}).missing
+
+
+def test_rpath_of_the_chain_and_the_program_before_the_environment() -> None:
+    entries: Entries = {
+        "/top.so": elf_image("a.so", rpath="/a"), "/a/a.so": elf_image("x.so", rpath="$ORIGIN/own"),
+        "/bin/python": elf_image(rpath="$ORIGIN/../main"),
+    }  # fmt: skip
+    tree = resolve(entries, program="/bin/python", library_path=("/env",))
+    (binding,) = tree.missing
+    assert [(probe.path, probe.phase, probe.origin) for probe in binding.probes][:4] == [
+        ("/a/own/x.so", Phase.RPATH, "/a/a.so"),
+        ("/a/x.so", Phase.RPATH, "/top.so"),
+        ("/bin/../main/x.so", Phase.RPATH, "/bin/python"),
+        ("/env/x.so", Phase.ENVIRONMENT, None),
+    ]
+
+
+def test_a_requester_with_runpath_has_no_rpath_at_all() -> None:
+    entries: Entries = {"/top.so": elf_image("a.so", rpath="/a"), "/a/a.so": elf_image("x.so", rpath="/b", runpath="")}
+    (binding,) = resolve(entries).missing
+    assert {probe.phase for probe in binding.probes} == {Phase.CACHE, Phase.SYSTEM}
+
+
+def test_the_origin_of_a_program_is_that_of_the_file_behind_its_links() -> None:
+    entries: Entries = {"/bin/p": "/opt/real/p", "/opt/real/p": elf_image("x.so", runpath="$ORIGIN", kind=2)}
+    tree = resolve_glibc("/bin/p", CONTEXT, MemoryFilesystem(entries), program=True)
+    assert tree.missing[0].probes[0].path == "/opt/real/x.so"
+    tree = resolve({"/a/top.so": "/opt/top.so", "/opt/top.so": elf_image("x.so", runpath="$ORIGIN")}, "/a/top.so")
+    assert tree.missing[0].probes[0].path == "/a/x.so"
+
+
+def test_a_program_has_its_loader_and_may_be_an_executable() -> None:
+    program = elf_image("ld.so.2", "x.so", kind=2, interpreter="/lib/ld.so.2")
+    files = MemoryFilesystem({"/p": program, "/lib/ld.so.2": LEAF, "/lib/x.so": LEAF})
+    tree = resolve_glibc("/p", replace(CONTEXT, loaded=(LoadedImage("/lib/x.so", "x.so"),)), files, program=True)
+    assert [(b.path, b.phase) for b in tree.bindings] == [("/lib/ld.so.2", Phase.LOADED), ("/lib/x.so", Phase.SYSTEM)]
+    assert list(tree.images) == ["/p", "/lib/x.so"]
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (elf_image(kind=2), "cannot dynamically load executable"),
+        (elf_image(flags_1=DF_1_PIE), "cannot dynamically load position-independent executable"),
+        (elf_image(is_dynamic=False), "object file has no dynamic section"),
+        (replace(LEAF, segments=()), "object file has no loadable segments"),
+        (b"INPUT(libx.so.1) " * 8, "invalid ELF header: this is a script of the GNU linker, which only linkers read"),
+        (b"", "file too short: this is an empty file"),
+        (elf_head(LEAF), "bytes that are no image (at offset 0x0)"),
+    ],
+)
+def test_a_wrong_file_ends_the_search(image: ElfImage | bytes, reason: str) -> None:
+    entries: Entries = {"/top.so": elf_image("x.so", "y.so", runpath="/a:/b"), "/a/x.so": image, "/b/x.so": LEAF}
+    first, second = resolve(entries).missing
+    assert (first.state, first.path, first.reason) == (BindingState.REFUSED, "/a/x.so", reason)
+    assert first.phase is Phase.RUNPATH and first.probes[-1].outcome is ProbeOutcome.PRESENT
+    assert second.need == "y.so"  # the walk goes on
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (elf_image(machine=183), "made for AArch64, this process is x86-64"),
+        (elf_image(machine=3, bits=32), "made for x86 (32 bit), this process is x86-64"),
+        (elf_image(bits=32), "an ELF file of 32 bits, this process has 64"),
+        (elf_image(machine=3), "made for x86 (32 bit), this process is x86-64"),
+        (FileKind.DENIED, "permission denied"),
+    ],
+)
+def test_a_file_for_others_is_passed_over(image: ElfImage | FileKind, reason: str) -> None:
+    entries: Entries = {"/top.so": elf_image("x.so", runpath="/a:/b"), "/a/x.so": image, "/b/x.so": LEAF}
+    binding = only(resolve(entries))
+    assert binding.path == "/b/x.so"
+    assert (binding.probes[0].outcome, binding.probes[0].reason) == (ProbeOutcome.PRESENT, reason)
+
+
+def test_a_circle_of_links_ends_its_rule_only() -> None:
+    entries: Entries = {"/top.so": elf_image("x.so", runpath="/a:/b"), "/a/x.so": "x.so", "/b/x.so": LEAF}
+    assert [probe.path for probe in only(resolve(entries)).probes] == [
+        "/a/x.so", "/etc/ld.so.cache", "/lib/x.so", "/usr/lib/x.so",
+    ]  # fmt: skip
+
+
+def test_hwcaps_only_where_the_subfolder_is_there() -> None:
+    subfolders = ("glibc-hwcaps/x86-64-v3", "glibc-hwcaps/x86-64-v2")
+    entries: Entries = {
+        "/top.so": elf_image("x.so", "y.so", runpath="/a:/b"), "/a/y.so": LEAF,
+        "/b/glibc-hwcaps/x86-64-v2/x.so": LEAF, "/b/x.so": LEAF, "/b/glibc-hwcaps/x86-64-v3/z.so": LEAF,
+    }  # fmt: skip
+    first, second = resolve(entries, subfolders=subfolders).bindings
+    assert [probe.path for probe in first.probes] == [
+        "/a/x.so", "/b/glibc-hwcaps/x86-64-v3/x.so", "/b/glibc-hwcaps/x86-64-v2/x.so",
+    ]  # fmt: skip
+    assert second.path == "/a/y.so"
+
+
+def test_the_cache_by_kind_and_processor() -> None:
+    def entry(path: str, flags: int = 0x303, hwcap: int = 0, subfolder: str | None = None) -> CacheEntry:
+        return CacheEntry("x.so", path, flags, hwcap, subfolder)
+
+    cache = (
+        entry("/32/x.so", 0x3), entry("/legacy/x.so", hwcap=1 << 60), entry("/plain/x.so"), entry("/second/x.so"),
+        *(entry(f"/{level}/x.so", hwcap=HWCAP_EXTENSION, subfolder=level) for level in ("v2", "v4", "v3")),
+    )  # fmt: skip
+    entries: Entries = {"/top.so": elf_image("x.so"), **{item.path: LEAF for item in cache}}
+    assert only(resolve(entries, cache=cache)).path == "/plain/x.so"
+    subfolders = ("glibc-hwcaps/v3", "glibc-hwcaps/v2")
+    assert only(resolve(entries, cache=cache, subfolders=subfolders)).path == "/v3/x.so"
+    process = {"bits": 32, "machine": 3}
+    entries = {"/top.so": elf_image("x.so", bits=32, machine=3), "/32/x.so": elf_image(bits=32, machine=3)}
+    assert only(resolve(entries, cache=cache, **process)).path == "/32/x.so"
+
+
+def test_no_default_folders() -> None:
+    top = elf_image("x.so", "y.so", flags_1=DF_1_NODEFLIB)
+    cache = (CacheEntry("x.so", "/lib/x.so", 0x303), CacheEntry("y.so", "/library/y.so", 0x303))
+    tree = resolve({"/top.so": top, "/lib/x.so": LEAF, "/library/y.so": LEAF}, cache=cache)
+    missing, bound = tree.bindings
+    (probe,) = missing.probes
+    assert (probe.path, probe.outcome) == ("/lib/x.so", ProbeOutcome.PRESENT)
+    assert probe.reason is not None and "DF_1_NODEFLIB" in probe.reason
+    assert bound.path == "/library/y.so"
+
+
+def test_names_that_are_there_already() -> None:
+    """By path, by soname, by the name once asked for, by another link to the same file."""
+    loaded = (LoadedImage("/old/x.so.1", "x.so.1", ("x.so",)),)
+    entries: Entries = {
+        "/top.so": elf_image("x.so", "x.so.1", "/old/x.so.1", "link.so", "y.so", "ysoname", "/lib/y.so", "ld.so"),
+        "/old/x.so.1": LEAF, "/lib/link.so": "/old/x.so.1", "/lib/y.so": elf_image("x.so", soname="ysoname"),
+    }  # fmt: skip
+    tree = resolve(entries, loaded=loaded)
+    assert not tree.missing and list(tree.images) == ["/top.so", "/lib/y.so"]
+    found = [(b.need, b.path, b.phase) for b in tree.bindings]
+    assert found == [
+        ("x.so", "/old/x.so.1", Phase.LOADED), ("x.so.1", "/old/x.so.1", Phase.LOADED),
+        ("/old/x.so.1", "/old/x.so.1", Phase.LOADED), ("link.so", "/old/x.so.1", Phase.SYSTEM),
+        ("y.so", "/lib/y.so", Phase.SYSTEM), ("ysoname", "/lib/y.so", Phase.LOADED),
+        ("/lib/y.so", "/lib/y.so", Phase.LOADED), ("ld.so", "/lib64/ld.so", Phase.LOADED),
+        ("x.so", "/old/x.so.1", Phase.LOADED),
+    ]  # fmt: skip
+
+
+def test_a_circle_of_needs_ends() -> None:
+    entries: Entries = {"/lib/a.so": elf_image("b.so"), "/lib/b.so": elf_image("a.so")}
+    tree = resolve(entries, "/lib/a.so")
+    assert list(tree.images) == ["/lib/a.so", "/lib/b.so"] and not tree.missing
+
+
+def test_the_top_is_a_binding_when_it_fails_or_was_searched_for() -> None:
+    binding = only(resolve({}, "/top.so", program="/bin/p"))
+    assert (binding.need, binding.needed_by, binding.state) == ("/top.so", "/bin/p", BindingState.MISSING)
+    tree = resolve({"/lib/x.so": LEAF}, "x.so")
+    assert (tree.top, only(tree).phase) == ("/lib/x.so", Phase.SYSTEM)
+    tree = resolve({"/lib/x.so": LEAF}, "x.so", loaded=(LoadedImage("/lib/x.so", "x.so"),))
+    assert not tree.images and "nothing is loaded" in tree.notes[-1]
+
+
+def test_a_bare_name_is_searched_for_by_the_caller() -> None:
+    entries: Entries = {"/py/_ctypes.so": elf_image(runpath="$ORIGIN/own"), "/py/own/x.so": LEAF}
+    assert resolve(entries, "x.so", caller="/py/_ctypes.so").top == "/py/own/x.so"
+    assert resolve(entries, "x.so").missing
+
+
+def test_relative_paths_start_from_the_current_folder() -> None:
+    entries: Entries = {"/here/top.so": elf_image("x.so", "y.so", runpath="$ORIGIN/a:"), "/here/a/x.so": LEAF}
+    entries["/here/y.so"] = LEAF
+    tree = resolve(entries, "./top.so", current_folder="/here", library_path=("b", ""))
+    assert list(tree.images) == ["./top.so", "/here/./a/x.so", "y.so"]
+    assert [probe.path for probe in tree.bindings[1].probes] == ["b/y.so", "y.so"]
+
+
+def test_what_is_not_taken_into_account_is_said() -> None:
+    tree = resolve({"/top.so": LEAF}, preload=("libasan.so",), program="/gone", notes=("a note",))
+    assert tree.notes[0] == "a note" and "/gone could not be read" in tree.notes[1]
+    assert tree.notes[2] == "LD_PRELOAD is not taken into account: libasan.so"
+
+
+VALUES = {"ORIGIN": "/o", "LIB": "lib64", "PLATFORM": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("/a", "/a"), ("$ORIGIN", "/o"), ("${ORIGIN}/x", "/o/x"), ("$ORIGIN/$LIB", "/o/lib64"),
+        ("$ORIGINS", "$ORIGINS"),
+        ("$ORIGIN_", "$ORIGIN_"), ("${ORIGIN", "${ORIGIN"), ("$HOME/${X}$", "$HOME/${X}$"), ("$PLATFORM", None),
+        ("/a/${PLATFORM}/b", None), ("$ORIGIN$LIB", "/olib64"), ("$ORIGIN\u00e9", "/o\u00e9"),
+    ],
+)  # fmt: skip
+def test_tokens(text: str, expanded: str | None) -> None:
+    assert expand_tokens(text, VALUES) == expanded
+
+
+def test_folders_of_a_list() -> None:
+    elements = ["/a//", "/a", "", "/", "//", "$PLATFORM", "$LIB/", "", "b"]
+    assert expand_folders(elements, VALUES) == ("/a/", "", "/", "lib64/", "b/")
+    assert expand_folders(["$LIB"], {"LIB": ""}) == ()
+
+
+NAMES = st.sampled_from(["a.so", "b.so", "c.so", "/lib/a.so", "$ORIGIN/b.so", "", "$PLATFORM"])
+PATHS = st.one_of(st.none(), st.sampled_from(["", ":", "$ORIGIN", "/lib:/a", "/a/:$LIB:.", "${ORIGIN}/..:/a"]))
+IMAGES = st.builds(
+    lambda needed, rpath, runpath, soname, machine: elf_image(
+        *needed, rpath=rpath, runpath=runpath, soname=soname, machine=machine
+    ),
+    st.lists(NAMES, max_size=4), PATHS, PATHS, st.sampled_from([None, "a.so", "c.so"]), st.sampled_from([62, 62, 183]),
+)  # fmt: skip
+FILES = st.dictionaries(
+    st.sampled_from(["/top.so", "/lib/a.so", "/lib/b.so", "/a/a.so", "/a/c.so", "/usr/lib/c.so"]),
+    st.one_of(IMAGES, st.sampled_from([b"", b"text", "/lib/a.so", "loop", FileKind.DENIED, FileKind.OTHER])),
+)
+
+
+@given(FILES)
+def test_any_tree_ends_and_holds_together(entries: Entries) -> None:
+    tree = resolve(entries, library_path=("/a", ""))
+    for binding in tree.bindings:
+        last = binding.probes[-1].outcome if binding.probes else None
+        if binding.state is BindingState.BOUND:
+            assert binding.path in tree.images or binding.phase is Phase.LOADED
+            assert last in (None, ProbeOutcome.LOADED)
+        elif binding.state is BindingState.MISSING:
+            assert binding.path is None and ProbeOutcome.LOADED not in [probe.outcome for probe in binding.probes]
+        else:
+            assert binding.reason
+    asked = [need for image in tree.images.values() if isinstance(image, ElfImage) for need in image.needed]
+    assert len(tree.bindings) in (len(asked), len(asked) + 1)
