@@ -1,0 +1,174 @@
+"""This process on this Windows, as far as its loader is concerned.
+
+Sources: MS Learn, the page of each function; "Dynamic-link library search order" for the registry values.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("only for Windows: a context of another system is built by its own values")
+
+import ctypes
+import os
+import struct
+import winreg
+from collections.abc import Iterator
+from ctypes import c_int32, c_size_t, c_uint32, c_void_p, c_wchar_p
+
+from ..binary.apiset_map import HEADER_SIZE, decode_api_set_map, decode_api_set_size
+from ..binary.pe import read_pe
+from ..errors import BinaryFormatError
+from ..model.pe import PeImage
+from ..model.windows_context import EXTENSION_MODULE_SEARCH, ApiSetHost, LoadFlags, WindowsContext
+
+_SYSTEM32_ONLY = 0x800  # LOAD_LIBRARY_SEARCH_SYSTEM32
+_SESSION_MANAGER = r"SYSTEM\CurrentControlSet\Control\Session Manager"
+_EXECUTION_OPTIONS = r"SOFTWARE\Microsoft\Windows NT\CurrentVersion\Image File Execution Options"
+_FIRST_WITH_DEPENDENT_FLAGS = (10, 0, 14393)  # Windows 10 1607
+_PATH_ROOM = 32768
+_SHARED_ASSEMBLIES = ("microsoft.vc", "microsoft.windows.common-controls", "microsoft.windows.gdiplus")
+"""What the manifests of programs ask for: the other ten thousand folders in WinSxS are Windows' own components."""
+
+
+def read_windows_context(
+    *, added_folders: tuple[str, ...] = (), flags: LoadFlags = EXTENSION_MODULE_SEARCH
+) -> WindowsContext:
+    """The context of a load in this process, now.
+
+    Args:
+        added_folders: of os.add_dll_directory, in order. Windows tells nobody which there are: whoever wants them
+            right has to have seen the calls.
+        flags: how the image is going to be loaded.
+    """
+    program = _ask_module(None)
+    image = read_pe(program, resources=True)
+    windows_folder = _ask_folder("GetWindowsDirectoryW")
+    redirection = f"{program}.local"
+    overrides = _registry_value(_EXECUTION_OPTIONS, "DevOverrideEnable") == 1 and os.path.exists(redirection)
+    return WindowsContext(
+        image.machine,
+        application_folder=os.path.dirname(program),
+        system_folder=_ask_folder("GetSystemDirectoryW"),
+        windows_folder=windows_folder,
+        current_folder=os.getcwd(),
+        path=tuple(part.strip('"') for part in os.environ.get("PATH", "").split(";") if part),
+        added_folders=added_folders,
+        dll_directory=_ask_dll_directory(),
+        flags=flags,
+        safe_search=_registry_value(_SESSION_MANAGER, "SafeDllSearchMode") != 0,
+        known_dlls=frozenset(_list_known_dlls()),
+        api_sets=read_api_sets(),
+        loaded=tuple(list_loaded_images()),
+        redirection=redirection if overrides else None,
+        assemblies=image.resources.assemblies if image.resources else (),
+        assembly_folders=tuple(_list_assembly_folders(windows_folder, image)),
+        honours_dependent_flags=sys.getwindowsversion()[:3] >= _FIRST_WITH_DEPENDENT_FLAGS,
+    )
+
+
+def list_loaded_images() -> Iterator[str]:
+    """Paths of the images in this process, in the order of the loader's list, the program first.
+
+    Those that are unloaded while the list is made are left out.
+    """
+    kernel32 = _open_kernel32()
+    enumerate_modules = kernel32.K32EnumProcessModules
+    enumerate_modules.argtypes = (c_void_p, c_void_p, c_uint32, ctypes.POINTER(c_uint32))
+    kernel32.GetCurrentProcess.restype = c_void_p
+    room = 1024
+    while True:
+        handles, needed = (c_void_p * room)(), c_uint32()
+        if not enumerate_modules(kernel32.GetCurrentProcess(), handles, ctypes.sizeof(handles), ctypes.byref(needed)):
+            return
+        count = needed.value // ctypes.sizeof(c_void_p)
+        if count <= room:
+            break
+        room = count + 64
+    for handle in handles[:count]:
+        path = _ask_module(handle)
+        if path:
+            yield path
+
+
+def read_api_sets() -> dict[str, ApiSetHost] | None:
+    """The API set map of this process; `None` where it has none that we know (before Windows 10).
+
+    It lies in the process' own memory, at PEB.ApiSetMap: the offsets are those of Windows' public symbols (ntdll.pdb).
+    """
+    ntdll = ctypes.WinDLL("ntdll.dll", winmode=_SYSTEM32_ONLY)
+    query = ntdll.NtQueryInformationProcess
+    query.argtypes = (c_void_p, c_uint32, c_void_p, c_uint32, ctypes.POINTER(c_uint32))
+    query.restype = c_int32
+    is_wide = struct.calcsize("P") == 8
+    basic = (c_size_t * 6)()  # PROCESS_BASIC_INFORMATION: the second word is PebBaseAddress
+    if query(c_void_p(-1), 0, basic, ctypes.sizeof(basic), None) < 0:
+        return None
+    address = c_size_t.from_address(basic[1] + (0x68 if is_wide else 0x38)).value
+    if not address:
+        return None
+    try:
+        size = decode_api_set_size(ctypes.string_at(address, HEADER_SIZE))
+        return decode_api_set_map(ctypes.string_at(address, size))
+    except BinaryFormatError:
+        return None
+
+
+def _open_kernel32() -> ctypes.CDLL:
+    return ctypes.WinDLL("kernel32.dll", use_last_error=True, winmode=_SYSTEM32_ONLY)
+
+
+def _ask_module(handle: int | None) -> str:
+    """Path of a module, `None` for the program; "" if there is none."""
+    function = _open_kernel32().GetModuleFileNameW
+    function.argtypes = (c_void_p, c_wchar_p, c_uint32)
+    room = ctypes.create_unicode_buffer(_PATH_ROOM)
+    return room.value if function(handle, room, _PATH_ROOM) else ""
+
+
+def _ask_folder(name: str) -> str:
+    """GetSystemDirectoryW or GetWindowsDirectoryW."""
+    function = getattr(_open_kernel32(), name)
+    function.argtypes = (c_wchar_p, c_uint32)
+    room = ctypes.create_unicode_buffer(_PATH_ROOM)
+    return room.value if function(room, _PATH_ROOM) else ""
+
+
+def _ask_dll_directory() -> str | None:
+    function = _open_kernel32().GetDllDirectoryW
+    function.argtypes = (c_uint32, c_wchar_p)
+    room = ctypes.create_unicode_buffer(_PATH_ROOM)
+    return room.value if function(_PATH_ROOM, room) else None
+
+
+def _list_known_dlls() -> Iterator[str]:
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, rf"{_SESSION_MANAGER}\KnownDLLs") as key:
+            for index in range(winreg.QueryInfoKey(key)[1]):
+                _, value, _ = winreg.EnumValue(key, index)
+                if isinstance(value, str) and value.lower().endswith(".dll"):
+                    yield value.lower()
+    except OSError:
+        return
+
+
+def _registry_value(key: str, name: str) -> object:
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, key) as opened:
+            value: object = winreg.QueryValueEx(opened, name)[0]
+            return value
+    except OSError:
+        return None
+
+
+def _list_assembly_folders(windows_folder: str, image: PeImage) -> Iterator[str]:
+    try:
+        names = os.listdir(os.path.join(windows_folder, "WinSxS"))
+    except OSError:
+        return
+    asked = {reference.name.lower() for reference in (image.resources.assemblies if image.resources else ())}
+    for name in names:
+        rest = name.lower().partition("_")[2]
+        if rest.startswith((*_SHARED_ASSEMBLIES, *asked)):
+            yield name

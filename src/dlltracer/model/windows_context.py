@@ -1,0 +1,143 @@
+"""Everything outside of the files that decides where the Windows loader looks: the process, the machine, the call.
+
+Sources: MS Learn "Dynamic-link library search order", "LoadLibraryExW", "/DEPENDENTLOADFLAG", "Windows API sets".
+"""
+
+from __future__ import annotations
+
+import enum
+import ntpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .pe import MACHINE_I386, AssemblyReference
+
+
+class LoadFlags(enum.IntFlag):
+    """Flags of LoadLibraryExW (libloaderapi.h) that choose where to look."""
+
+    ALTERED_SEARCH_PATH = 0x8
+    DLL_LOAD_DIR = 0x100
+    APPLICATION_DIR = 0x200
+    USER_DIRS = 0x400
+    SYSTEM32 = 0x800
+    DEFAULT_DIRS = 0x1000
+    """The three before: application, user and System32."""
+    SAFE_CURRENT_DIRS = 0x2000
+    """Chooses no folder: the standard order, without the current folder unless that is on Windows' safe list."""
+
+
+STANDARD_SEARCH = LoadFlags(0)
+"""LoadLibrary and the imports of a program: the standard order, with PATH. Also `ctypes.CDLL(..., winmode=0)`."""
+EXTENSION_MODULE_SEARCH = LoadFlags.DEFAULT_DIRS | LoadFlags.DLL_LOAD_DIR
+"""`import` of an extension module since CPython 3.8 (Python/dynload_win.c), and ctypes with a path in the name."""
+CTYPES_NAME_SEARCH = LoadFlags.DEFAULT_DIRS
+"""`ctypes.CDLL("name.dll")`: ctypes adds DLL_LOAD_DIR only for a name with a folder in it."""
+
+
+@dataclass(frozen=True)
+class ApiSetHost:
+    """The file that implements a contract.
+
+    Attributes:
+        host: base name, lower case; "" for a contract that this Windows knows and does not implement.
+        exceptions: (base name of an importer, lower case; host for that importer) pairs.
+    """
+
+    host: str
+    exceptions: tuple[tuple[str, str], ...] = ()
+
+    def host_for(self, importer: str) -> str:
+        """The host for an importer of that base name (any case)."""
+        return dict(self.exceptions).get(importer.lower(), self.host)
+
+
+@dataclass(frozen=True)
+class WindowsContext:
+    """A process in which something is to be loaded, and the call that loads it. All paths are Windows paths.
+
+    Attributes:
+        machine: machine of the process (`pe.MACHINE_...`).
+        application_folder: folder of the program (python.exe; in a venv that of the base Python's).
+        system_folder: what GetSystemDirectoryW says. For a 32-bit process on 64-bit Windows give the folder that its
+            files are really in (SysWOW64).
+        windows_folder: what GetWindowsDirectoryW says.
+        current_folder: `None` if unknown or not to be considered.
+        path: the folders of PATH, in order.
+        added_folders: of os.add_dll_directory (AddDllDirectory). Windows does not say in which order it searches
+            them; they are tried as given.
+        dll_directory: of SetDllDirectoryW; searched with the added folders, and in the standard order instead of the
+            current folder.
+        flags: how the image is loaded; `EXTENSION_MODULE_SEARCH` is what `import` does.
+        safe_search: SafeDllSearchMode, on by default: the current folder comes after the system's.
+        known_dlls: base names, lower case, that come from System32 whatever lies elsewhere; `None` for Windows'
+            usual ones. The registry's list is not complete: what those import is known, too.
+        api_sets: contract without ".dll" and last number, lower case, to its host: the whole table of that Windows;
+            `None` if it is not known.
+        loaded: paths of the images already in the process, in their order.
+        provided: base names, lower case, that the application folder is known to have, when it cannot be read.
+        has_system_files: the system folder can be read. `False` for a Windows wheel looked at on Linux: names
+            that are Windows' own are then taken for present.
+        redirection: path of the PROGRAM.local file or folder if there is one and it is honoured: it is not if the
+            program has a manifest, as python.exe does, unless the DevOverrideEnable value is set.
+        assemblies: side-by-side assemblies that the program's manifest asks for.
+        assembly_folders: names of the folders in WinSxS, as far as known.
+        skips_wrong_machine: a file for another machine is passed over and the search goes on. Wine 8 is seen to do
+            so, and published reconstructions of the loader of Windows 10 do; Microsoft documents neither.
+        honours_dependent_flags: DependentLoadFlags count: since Windows 10 1607; in Wine 8 they do not.
+    """
+
+    machine: int
+    application_folder: str
+    system_folder: str = "C:\\Windows\\System32"
+    windows_folder: str = "C:\\Windows"
+    current_folder: str | None = None
+    path: tuple[str, ...] = ()
+    added_folders: tuple[str, ...] = ()
+    dll_directory: str | None = None
+    flags: LoadFlags = EXTENSION_MODULE_SEARCH
+    safe_search: bool = True
+    known_dlls: frozenset[str] | None = None
+    api_sets: Mapping[str, ApiSetHost] | None = field(default=None, hash=False)
+    loaded: tuple[str, ...] = ()
+    provided: frozenset[str] = frozenset()
+    has_system_files: bool = True
+    redirection: str | None = None
+    assemblies: tuple[AssemblyReference, ...] = ()
+    assembly_folders: tuple[str, ...] = ()
+    skips_wrong_machine: bool = True
+    honours_dependent_flags: bool = True
+
+    def first_loaded(self) -> dict[str, str]:
+        """Base name, lower case, to the path of the first image loaded under it."""
+        found: dict[str, str] = {}
+        for path in self.loaded:
+            found.setdefault(ntpath.basename(path).lower(), path)
+        return found
+
+
+def context_for_wheel(
+    machine: int, version: tuple[int, int], *, free_threaded: bool = False, added_folders: tuple[str, ...] = ()
+) -> WindowsContext:
+    """A fresh CPython on a Windows that cannot be looked at: to check a Windows wheel anywhere.
+
+    Taken for present: Windows' own names, and what python.org's installer puts beside python.exe: python3X.dll,
+    python3.dll, vcruntime140.dll and vcruntime140_1.dll, but not msvcp140.dll.
+
+    Args:
+        machine: of the Python that the wheel is for.
+        version: of that Python, (3, 13).
+        free_threaded: it is the build without the GIL (cp313t).
+        added_folders: that the package adds by os.add_dll_directory.
+    """
+    t = "t" if free_threaded else ""
+    provided = {f"python{version[0]}{version[1]}{t}.dll", f"python{version[0]}{t}.dll", "vcruntime140.dll"}
+    if machine != MACHINE_I386:  # what is in vcruntime140_1.dll is for 64-bit exception handling
+        provided.add("vcruntime140_1.dll")
+    return WindowsContext(
+        machine,
+        application_folder="C:\\Python",
+        added_folders=added_folders,
+        provided=frozenset(provided),
+        has_system_files=False,
+    )

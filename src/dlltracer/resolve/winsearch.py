@@ -1,0 +1,240 @@
+"""One name, asked for by one image: where the Windows loader finds it.
+
+The order of the rules is that of MS Learn "Dynamic-link library search order" ("Factors that affect searching"): API
+sets, redirection, manifests, images already loaded, known DLLs, then the folders. Only the last two and the manifest
+look at files; a redirection or a manifest is looked at before the loaded images, so that it can bring a second copy.
+"""
+
+from __future__ import annotations
+
+import ntpath
+from dataclasses import dataclass, replace
+
+from ..model.filekind import FileKind
+from ..model.pe import PeImage
+from ..model.probe import Phase, Probe
+from ..model.tree import BindingState
+from .apiset import ContractState, is_contract, is_optional_contract, look_up_contract
+from .knowledge import explain_not_system, system_names, usual_known_dlls
+from .sxs import assembly_folders
+from .winfile import Fate, Tried, try_file
+from .winplaces import Place, Search, search_places
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.windows_context import WindowsContext
+    from .filesystem import Filesystem
+
+
+@dataclass(frozen=True)
+class Asker:
+    """The image that asks: its path and, as far as known, what is in it. A program's own call has "" and `None`."""
+
+    path: str
+    image: PeImage | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What became of a name; the words are those of `Binding`. `image` is set if this newly maps a file."""
+
+    state: BindingState
+    path: str | None = None
+    phase: Phase | None = None
+    probes: tuple[Probe, ...] = ()
+    reason: str | None = None
+    image: PeImage | None = None
+
+
+class Finder:
+    """Finds names in one process, and remembers what has been mapped.
+
+    Args:
+        context: the process.
+        files: its files.
+    """
+
+    def __init__(self, context: WindowsContext, files: Filesystem) -> None:
+        self._context = context
+        self._files = files
+        self._names = context.first_loaded()
+        self._paths = {ntpath.normcase(path): path for path in reversed(context.loaded)}
+        self._identities: dict[tuple[int, int], str] | None = None
+        known = context.known_dlls
+        self._known = usual_known_dlls() if known is None else known
+        self.notes: list[str] = []
+        """What could not be decided."""
+
+    def find(self, need: str, asker: Asker, search: Search) -> Found:
+        """What the loader makes of `need` (a name, a path, with or without ".dll"), and map it if that is new."""
+        name = complete_name(need)
+        if ntpath.splitdrive(name)[0] or name.startswith("\\"):
+            return self._take_path(ntpath.normpath(name))
+        if "\\" in name:
+            return self._search(name, search)
+        if not is_contract(name):
+            return self._find_file(name, asker, search)
+        contract = look_up_contract(name, ntpath.basename(asker.path), self._context)
+        if contract.host is not None:
+            return self._take_host(contract.host)
+        found = self._find_file(name, asker, search)
+        if found.state is not BindingState.MISSING:
+            return found
+        return self._judge_contract(found, name, contract.state)
+
+    def _find_file(self, name: str, asker: Asker, search: Search) -> Found:
+        first = self._redirected(name) or self._by_manifest(name, asker)
+        if first is not None:
+            return first
+        loaded = self._names.get(name.lower())
+        if loaded is not None:
+            return Found(BindingState.BOUND, loaded, Phase.LOADED)
+        if name.lower() in self._known:
+            found = self._at_system(name, Phase.KNOWN_DLL)
+            if found.state is not BindingState.MISSING:
+                return found
+        return self._search(name, search)
+
+    def _take_path(self, path: str) -> Found:
+        redirected = self._redirected(ntpath.basename(path))
+        if redirected is not None:
+            return redirected
+        loaded = self._paths.get(ntpath.normcase(path))
+        if loaded is not None:
+            return Found(BindingState.BOUND, loaded, Phase.LOADED)
+        return self._try_one(path, Phase.DIRECT)
+
+    def _take_host(self, host: str) -> Found:
+        loaded = self._names.get(host)
+        if loaded is not None:
+            return Found(BindingState.BOUND, loaded, Phase.API_SET)
+        return self._at_system(host, Phase.API_SET)
+
+    def _at_system(self, name: str, phase: Phase) -> Found:
+        if not self._context.has_system_files:
+            return Found(BindingState.SYSTEM, phase=phase)
+        return self._try_one(ntpath.join(self._context.system_folder, name), phase)
+
+    def _judge_contract(self, found: Found, name: str, state: ContractState) -> Found:
+        """A contract that is no file either: missing only where the whole map is known, and never if optional."""
+        if is_optional_contract(name):
+            reason = "an optional contract, which programs expect to be absent"
+        elif state is ContractState.ABSENT:
+            return replace(found, reason="a contract that this Windows does not have")
+        elif state is ContractState.KNOWN:
+            return replace(found, state=BindingState.SYSTEM, phase=Phase.API_SET)
+        else:
+            reason = "a contract that is not in the bundled table: whether a Windows has it is not known"
+        return replace(found, state=BindingState.SYSTEM, phase=Phase.API_SET, reason=reason)
+
+    def _redirected(self, name: str) -> Found | None:
+        """PROGRAM.local: a folder holds the files, a file means the application folder. Not for known DLLs."""
+        redirection = self._context.redirection
+        if redirection is None or name.lower() in self._known:
+            return None
+        kind = self._files.kind(redirection)
+        folder = redirection if kind is FileKind.FOLDER else self._context.application_folder
+        return None if kind is FileKind.ABSENT else self._take_if_there(folder, name, Phase.REDIRECTION, redirection)
+
+    def _by_manifest(self, name: str, asker: Asker) -> Found | None:
+        resources = asker.image.resources if asker.image else None
+        own = resources.assemblies if resources else ()
+        for references, beside, origin in (
+            (own, ntpath.dirname(asker.path), asker.path),
+            (self._context.assemblies, self._context.application_folder, self._context.application_folder),
+        ):
+            for reference in references:
+                for folder in assembly_folders(reference, beside, self._context):
+                    found = self._take_if_there(folder, name, Phase.MANIFEST, origin)
+                    if found is not None:
+                        return found
+        return None
+
+    def _take_if_there(self, folder: str, name: str, phase: Phase, origin: str) -> Found | None:
+        path = ntpath.join(folder, name)
+        if self._files.kind(path) is FileKind.ABSENT:
+            return None
+        return self._conclude([try_file(path, phase, self._files, self._context, origin)], name)
+
+    def _search(self, name: str, search: Search) -> Found:
+        tried: list[Tried] = []
+        for place in search_places(search, self._context):
+            given = self._given(name, place)
+            if given is not None:
+                return replace(given, probes=tuple(t.probe for t in tried))
+            if place.phase in (Phase.SYSTEM, Phase.WINDOWS) and not self._context.has_system_files:
+                continue
+            tried.append(try_file(ntpath.join(place.folder, name), place.phase, self._files, self._context))
+            if tried[-1].fate is not Fate.PASS:
+                self._note_others(name, place)
+                break
+        return self._conclude(tried, name)
+
+    def _note_others(self, name: str, taken: Place) -> None:
+        """Windows does not say in which order it searches the added folders: say so where that decides."""
+        folders = self._context.added_folders
+        if taken.phase is not Phase.ADDED or taken.folder not in folders:
+            return
+        rest = folders[folders.index(taken.folder) + 1 :]
+        paths = [ntpath.join(folder, name) for folder in rest]
+        others = [path for path in paths if self._files.kind(path) is FileKind.FILE]
+        if others:
+            first = ntpath.join(taken.folder, name)
+            self.notes.append(f"{first} is taken; as well it may be {', '.join(others)}: the order is not specified")
+
+    def _given(self, name: str, place: Place) -> Found | None:
+        """What is taken for present in a folder that cannot be read."""
+        if place.phase is Phase.APPLICATION and name.lower() in self._context.provided:
+            reason = "comes with Python"
+            return Found(BindingState.SYSTEM, phase=place.phase, reason=reason)
+        if place.phase is Phase.SYSTEM and not self._context.has_system_files and name.lower() in system_names():
+            return Found(BindingState.SYSTEM, phase=place.phase)
+        return None
+
+    def _try_one(self, path: str, phase: Phase) -> Found:
+        return self._conclude([try_file(path, phase, self._files, self._context)], ntpath.basename(path))
+
+    def _conclude(self, tried: list[Tried], name: str) -> Found:
+        probes = tuple(t.probe for t in tried)
+        last = tried[-1] if tried else None
+        if last is not None and last.fate is Fate.TAKE and last.image is not None:
+            return self._map(last.probe, last.image, probes)
+        present = [t.probe for t in tried if t.probe.reason is not None]
+        if present:
+            refused = present[0]
+            return Found(BindingState.REFUSED, refused.path, refused.phase, probes, refused.reason)
+        return Found(BindingState.MISSING, probes=probes, reason=explain_not_system(name.lower()))
+
+    def _map(self, probe: Probe, image: PeImage, probes: tuple[Probe, ...]) -> Found:
+        known = self._known_path(probe.path)
+        path = known or probe.path
+        # The first of a name stays: a second file of that name is mapped, and nobody finds it by name.
+        self._names.setdefault(ntpath.basename(path).lower(), path)
+        self._paths.setdefault(ntpath.normcase(path), path)
+        return Found(BindingState.BOUND, path, probe.phase, probes, image=None if known else image)
+
+    def _known_path(self, path: str) -> str | None:
+        """The path under which that file is in the process already, and remember it if it is not."""
+        loaded = self._paths.get(ntpath.normcase(path))
+        if loaded is not None:
+            return loaded
+        if self._identities is None:
+            pairs = ((self._files.identity(each), each) for each in reversed(self._context.loaded))
+            self._identities = {identity: each for identity, each in pairs if identity is not None}
+        identity = self._files.identity(path)
+        if identity is None:
+            return None
+        known = self._identities.setdefault(identity, path)
+        return None if known == path else known
+
+
+def complete_name(need: str) -> str:
+    """The name that is looked for: "\\" for "/", no spaces at its end, ".dll" if there is no dot in its last part.
+
+    A dot at the end says that there is no extension, and is not part of the name (LoadLibraryExW).
+    """
+    name = need.rstrip(" ").replace("/", "\\")
+    last = ntpath.basename(name)
+    if last.endswith("."):
+        return name[:-1]
+    return name if "." in last else f"{name}.dll"
