@@ -1,0 +1,291 @@
+"""Names and types in mangled C++ symbols ("Itanium C++ ABI", section 5.1): no expressions, decltype, vectors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .cursor import Cursor
+from .tables import BUILTIN, BUILTIN_D, DECLARATORS, INTEGER_SUFFIX, OPERATORS, QUALIFIERS
+from .text import (
+    Pack,
+    Text,
+    Unreadable,
+    Value,
+    instantiate,
+    join_list,
+    make_array,
+    make_function,
+    point,
+    point_to_member,
+    qualify,
+    refer,
+    single,
+)  # fmt: skip
+
+
+class Grammar(Cursor):
+    """A method for each rule of names and types; each raises `Unreadable` where the text does not follow it."""
+
+    def encoding(self, *, outermost: bool = False) -> Text:
+        """A whole mangled entity: see `Symbols`."""
+        raise NotImplementedError
+
+    def parameters(self) -> str:
+        if self.take("v"):
+            return ""
+        values: list[Value] = []
+        while self.peek() not in ("", "E"):
+            if self.peek(2) in ("RE", "OE"):
+                break
+            if self.peek() == "v":
+                raise Unreadable
+            values.append(self.type())
+        if not values or any(isinstance(value, Pack) and not value.items for value in values[:-1]):
+            raise Unreadable
+        return join_list(values)
+
+    # Names
+
+    def name(self, *, own: bool = False) -> tuple[Value, str]:
+        """A name, and the qualifiers of the member function that it is; `own` if it is what an encoding is about."""
+        with self.deeper():
+            start = self.at
+            if self.take("N"):
+                return self.nested_name(own)
+            if self.take("Z"):
+                return self.local_name(own)
+            if self.peek() == "S" and self.peek(2) != "St":
+                name = self.substitution()
+                if self.peek() != "I":
+                    raise Unreadable
+                return self.apply_arguments(name, own), ""
+            name = self.inside(Text("std")) if self.take("St") else self.unqualified(None)
+            if self.first(own) and str(name).startswith("std::"):
+                self.scope_name = "std"
+            if self.peek() == "I":
+                self.remember(name, start)
+                name = self.apply_arguments(name, own)
+            return name, ""
+
+    def first(self, own: bool) -> bool:
+        """Whether this is the name that the whole symbol is about."""
+        first, self._named = own and not self._named, self._named or own
+        return first
+
+    def nested_name(self, own: bool) -> tuple[Value, str]:
+        start = self.at
+        qualifiers = "".join(f" {QUALIFIERS[q]}" for q in reversed(self.digits("rVK")))
+        qualifiers += " &" if self.take("R") else " &&" if self.take("O") else ""
+        prefix: Value | None = None
+        bare = True
+        first = self.first(own)
+        while not self.take("E"):
+            if self.peek(2) == "St" and prefix is None:
+                self.at += 2
+                prefix = Text("std")
+            elif self.peek() == "S" and prefix is None:
+                prefix = self.substitution()
+            elif prefix is None or not self.take("M"):
+                prefix = self.component(prefix, own)
+                bare = False
+                if self.peek() != "E":
+                    self.remember(prefix, start)
+            if first and self.peek() != "E" and isinstance(prefix, Text):
+                self.scope_name = str(prefix)
+        if prefix is None or bare:
+            raise Unreadable
+        return prefix, qualifiers
+
+    def component(self, prefix: Value | None, own: bool) -> Value:
+        if prefix is None:
+            return self.template_parameter() if self.peek() == "T" else self.unqualified(None)
+        return self.apply_arguments(prefix, own) if self.peek() == "I" else self.inside(prefix)
+
+    def inside(self, prefix: Value) -> Value:
+        """The next name, as a member of `prefix`."""
+        inner = self.unqualified(prefix)
+
+        def qualified(outer: Text, member: Text) -> Text:
+            return replace(member, left=f"{outer}::{member.left}")
+
+        return self.make(qualified, prefix, inner)
+
+    def unqualified(self, prefix: Value | None) -> Text:
+        self.take("L")
+        start = self.peek()
+        if start.isdigit():
+            word = self.source_name()
+            name = Text(word, last=word)
+        elif start == "U":
+            name = self.unnamed()
+        elif start in ("C", "D") and isinstance(prefix, Text) and prefix.last:
+            name = self.structor(prefix.last)
+        elif self.take("li"):
+            name = Text(f'operator"" {self.source_name()}')
+        elif self.take("cv"):
+            saved, self.arguments = self.arguments, None
+            name = replace(single(self.make(lambda t: Text(f"operator {t}"), self.type())), special=True)
+            self.arguments = saved
+        elif self.peek(2) in OPERATORS:
+            name = Text("operator" + OPERATORS[self.peek(2)])
+            self.at += 2
+        else:
+            raise Unreadable
+        while self.take("B"):
+            name = replace(name, left=f"{name.left}[abi:{self.source_name()}]")
+        return name
+
+    def structor(self, last: str) -> Text:
+        kind = self.peek(2)
+        self.at += 2
+        if kind in ("C1", "C2", "C3", "C4", "C5"):
+            return Text(last, last=last, special=True)
+        if kind in ("D0", "D1", "D2", "D4", "D5"):
+            return Text(f"~{last}", last=last, special=True)
+        raise Unreadable
+
+    def unnamed(self) -> Text:
+        if self.take("Ut"):
+            self.distrust_substitutions()
+            return Text(f"{{unnamed type#{self.sequence() + 1}}}")
+        self.expect("Ul")
+        saved, self.in_lambda = self.in_lambda, True
+        parameters = self.parameters()
+        self.in_lambda = saved
+        self.expect("E")
+        return Text(f"{{lambda({parameters})#{self.sequence() + 1}}}")
+
+    def local_name(self, own: bool) -> tuple[Value, str]:
+        outer = self.encoding()
+        self.expect("E")
+        if self.take("s"):
+            self.discriminator()
+            return Text(f"{outer}::string literal"), ""
+        if self.peek() == "d":
+            raise Unreadable
+        inner, qualifiers = self.name(own=own)
+        self.discriminator()
+        return self.make(lambda name: replace(name, left=f"{outer}::{name.left}"), inner), qualifiers
+
+    # Templates and substitutions
+
+    def apply_arguments(self, name: Value, own: bool) -> Value:
+        saved = self.arguments
+        self.arguments = None if own else saved
+        self.expect("I")
+        found: list[Value] = []
+        listed: list[Value] = []
+        while not self.take("E"):
+            value = self.argument()
+            if isinstance(value, Text) or not value.spread:
+                found.append(value)
+                listed.append(value)
+                continue
+            found.append(replace(value, spread=False))
+            listed += value.items
+            if not value.items and found[1:]:
+                # c++filt prints a comma and takes it back, and then sees no ">" before its own.
+                if self.peek() != "E":
+                    raise Unreadable
+                listed.append(Text(""))
+        self.arguments = found if own else saved
+        return self.make(instantiate, name, *listed)
+
+    def argument(self) -> Value:
+        if self.take("J"):
+            return self.argument_pack()
+        if self.take("X"):
+            value = self.template_parameter()
+            self.expect("E")
+            return value
+        return self.literal() if self.take("L") else self.type()
+
+    def argument_pack(self) -> Pack:
+        items: list[Text] = []
+        with self.deeper():
+            while not self.take("E"):
+                value = self.argument()
+                items += value.items if isinstance(value, Pack) and value.spread else (single(value),)
+        return Pack(tuple(items), spread=True)
+
+    def literal(self) -> Text:
+        if self.peek() == "_":
+            raise Unreadable
+        kind = self.peek()
+        of = str(single(self.type()))
+        sign = "-" if self.take("n") else ""
+        value = sign + self.digits()
+        self.expect("E")
+        if value in ("", "-"):
+            raise Unreadable
+        if kind == "b" and value in ("0", "1"):
+            return Text("true" if value == "1" else "false")
+        return Text(value + INTEGER_SUFFIX[kind]) if kind in INTEGER_SUFFIX else Text(f"({of}){value}")
+
+    # Types
+
+    def type(self) -> Value:
+        with self.deeper():
+            start, kind = self.at, self.peek()
+            for table, length in ((BUILTIN, 1), (BUILTIN_D, 2)):
+                if self.peek(length) in table:
+                    self.at += length
+                    return Text(table[self.symbol[start : self.at]])
+            if kind == "S" and self.peek(2) != "St":
+                value = self.substitution()
+            else:
+                value = self.remember(self.template_parameter() if kind == "T" else self.compound(kind), start)
+            if kind in "ST" and self.peek() == "I":
+                value = self.remember(self.apply_arguments(value, False), start)
+            return value
+
+    def compound(self, start: str) -> Value:
+        if start in QUALIFIERS:
+            return self.qualified(self.digits("rVK"))
+        if start == "F" or self.peek(3) == "DoF":
+            return self.function("")
+        if self.take("Dp"):
+            return self.expansion()
+        if start in DECLARATORS:
+            return self.declarator(start)
+        name, qualifiers = self.name()
+        if qualifiers:
+            raise Unreadable
+        return name
+
+    def declarator(self, start: str) -> Value:
+        self.at += 1
+        if start == "u":
+            return Text(self.source_name())
+        if start == "A":
+            size = self.digits()
+            self.expect("_")
+            return self.make(make_array(size), self.type())
+        if start == "M":
+            owner = self.type()
+            return self.make(point_to_member, owner, self.type())
+        return self.make(point if start == "P" else refer("&" if start == "R" else "&&"), self.type())
+
+    def expansion(self) -> Pack:
+        value = self.type()
+        if not isinstance(value, Pack) or value.spread:
+            raise Unreadable
+        return replace(value, spread=True)
+
+    def qualified(self, letters: str) -> Value:
+        if self.peek() == "F" or self.peek(3) == "DoF":
+            return self.function("".join(f" {QUALIFIERS[q]}" for q in reversed(letters)))
+        value = self.type()
+        for letter in reversed(letters):
+            value = self.make(qualify(QUALIFIERS[letter]), value)
+        return value
+
+    def function(self, qualifiers: str) -> Value:
+        safe = " noexcept" if self.take("Do") else ""
+        self.expect("F")
+        self.take("Y")
+        result = single(self.type())
+        parameters = self.parameters()
+        reference = " &" if self.take("R") else " &&" if self.take("O") else ""
+        self.expect("E")
+        return self.make(lambda r: make_function(r, parameters, f"{qualifiers}{reference}{safe}"), result)

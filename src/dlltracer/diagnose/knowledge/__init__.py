@@ -1,0 +1,1 @@
+"""Facts about the world outside, as data files, and what reads them."""

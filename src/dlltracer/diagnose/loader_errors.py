@@ -1,0 +1,167 @@
+"""What dlerror() and ImportError say on Linux, as values: glibc's words and musl's.
+
+Sources: glibc's elf/dl-load.c, dl-lookup.c, dl-version.c, dl-reloc.c, dl-tls.c, dl-map-segments.h (2.31 to 2.43);
+musl's ldso/dynlink.c (1.2). A message is OBJECT: WORDS[: WORDS OF THE ERRNO] in glibc, whatever its language.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, replace
+
+from .knowledge.reader import read_table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LONGEST_TEXT = 8192
+
+
+class DlProblem(enum.Enum):
+    """What a loader of Linux complains of."""
+
+    MISSING = "missing"
+    """A library was not found. glibc says the same if the only copy is for another machine."""
+    MISSING_SYMBOL = "missing symbol"
+    MISSING_VERSION = "missing version"
+    """The library was found and lacks a symbol version (GLIBC_2.34, GLIBCXX_3.4.30)."""
+    WRONG_CLASS = "wrong class"
+    """32 and 64 bits, or two byte orders, are mixed."""
+    WRONG_ABI = "wrong abi"
+    NOT_AN_IMAGE = "not an image"
+    NOT_A_LIBRARY = "not a library"
+    TRUNCATED = "truncated"
+    DAMAGED = "damaged"
+    ALIGNMENT = "alignment"
+    """Its segments do not fit the page size: spoilt by a tool, or made for smaller pages."""
+    STATIC_TLS = "static tls"
+    EXECUTABLE_STACK = "executable stack"
+    NOT_MAPPED = "not mapped"
+    """The kernel refused memory for it: a memory limit, a file system without execution, a security policy."""
+    NO_PERMISSION = "no permission"
+    UNREADABLE = "unreadable"
+    CPU_TOO_OLD = "cpu too old"
+    OUT_OF_MEMORY = "out of memory"
+    TOO_MANY_FILES = "too many files"
+    PATH_TOO_LONG = "path too long"
+    UNDECIDED = "undecided"
+    """Words that this version does not know: another language, another loader."""
+
+
+@dataclass(frozen=True)
+class DlError:
+    """A loader's message, taken apart; what it does not say is `None`.
+
+    Attributes:
+        problem: what it complains of.
+        library: the file or name it is about. For MISSING_SYMBOL, who needs it; for MISSING_VERSION, who lacks it.
+        symbol: the symbol's name, as it is mangled.
+        version: the symbol version.
+        required_by: who needs the library or the version.
+        provider: the file that should have had the symbol, where the message names it.
+        system_error: the words of the errno.
+        loader: "glibc" or "musl".
+    """
+
+    problem: DlProblem
+    library: str | None = None
+    symbol: str | None = None
+    version: str | None = None
+    required_by: str | None = None
+    provider: str | None = None
+    system_error: str | None = None
+    loader: str | None = None
+
+
+_VERSION = re.compile(
+    r": (?:weak )?version [`'\u2018]([^`'\u2019\n]{1,200})['\u2019] not found \(required by ([^\n)]*)\)"
+)
+_LINK_TIME = re.compile(
+    r": symbol ([^\s,]{1,4000}),? version (\S{1,200}) not defined in file (\S{1,500}) with link time reference"
+)
+_SYMBOL = re.compile(r"undefined symbol: ([^\s,]{1,8000})(?:, version (\S{1,200}))?")
+_MUSL_LOAD = re.compile(r"Error loading shared library (.{1,2000}?): (.{1,200}?)(?: \(needed by (.{1,2000})\)|$)")
+_MUSL_RELOCATE = re.compile(
+    r"Error relocating (.{1,2000}?): (\S{1,8000}): (symbol not found|initial-exec TLS resolves)"
+)
+_MUSL_SYMBOL = re.compile(r"Symbol not found: (\S{1,8000})")
+_QUOTED = re.compile(r"^\w{1,40}\(['\"]")
+_LEADING_NAME = re.compile(r"(?:^|: )([^\s:]{1,500}\.so(?:\.[\w.]{1,40})?): \S")
+
+
+def classify_dlerror(text: str, translations: Mapping[str, str] | None = None) -> DlError:
+    """What a message of dlerror(), of an ImportError or OSError, or of ld.so on standard error says.
+
+    Arguments:
+        text: the message; a traceback around it does no harm. The first line with known words counts.
+        translations: message in another language to the English one (`host.messages.read_loader_translations`).
+    """
+    text = text[:LONGEST_TEXT]
+    for translated, english in (translations or {}).items():
+        text = text.replace(translated, english)
+    lines = [line.strip() for line in text.splitlines()]
+    table = read_table("loader_words")
+    problems = {row["words"]: DlProblem(row["problem"]) for row in table["glibc"]}
+    errors = {row["words"]: DlProblem(row["problem"]) for row in table["errno"]}
+    for line in lines:
+        found = _musl(line) or _versions(line) or _words(line, problems)
+        if found:
+            return _by_errno(found, errors)
+    names = [match[1] for line in lines if (match := _LEADING_NAME.search(line))]
+    return DlError(DlProblem.UNDECIDED, library=names[0] if names else None)
+
+
+def loader_messages() -> tuple[str, ...]:
+    """The words of glibc that are known here, for which its translations can be asked."""
+    table = read_table("loader_words")
+    return tuple(row["words"] for row in [*table["glibc"], *table["errno"]])
+
+
+def _versions(line: str) -> DlError | None:
+    if found := _VERSION.search(line):
+        provider = _object(line[: found.start()])
+        return DlError(DlProblem.MISSING_VERSION, provider, version=found[1], required_by=found[2], loader="glibc")
+    if found := _LINK_TIME.search(line):
+        library = _object(line[: found.start()])
+        return DlError(DlProblem.MISSING_SYMBOL, library, found[1], found[2], provider=found[3], loader="glibc")
+    if found := _SYMBOL.search(line):
+        library = _object(line[: found.start()].removesuffix(": "))
+        return DlError(DlProblem.MISSING_SYMBOL, library, found[1], found[2], loader="glibc")
+    return None
+
+
+def _words(line: str, problems: Mapping[str, DlProblem]) -> DlError | None:
+    for words, problem in problems.items():
+        before, found, after = line.partition(f": {words}")
+        if found:
+            error = after[2:] if after.startswith(": ") else None
+            return DlError(problem, _object(before), system_error=error or None, loader="glibc")
+    return None
+
+
+def _musl(line: str) -> DlError | None:
+    if found := _MUSL_LOAD.search(line):
+        return DlError(DlProblem.MISSING, found[1], required_by=found[3], system_error=found[2], loader="musl")
+    if found := _MUSL_RELOCATE.search(line):
+        problem = DlProblem.MISSING_SYMBOL if found[3] == "symbol not found" else DlProblem.STATIC_TLS
+        return DlError(problem, found[1], found[2], loader="musl")
+    if found := _MUSL_SYMBOL.search(line):
+        return DlError(DlProblem.MISSING_SYMBOL, symbol=found[1], loader="musl")
+    return None
+
+
+def _by_errno(error: DlError, problems: Mapping[str, DlProblem]) -> DlError:
+    """The words of the errno as the system has them; where the loader could not open a file, they are the problem."""
+    said = error.system_error or ""
+    words = next((known for known in problems if said.startswith(known)), None)
+    problem = error.problem
+    if problem is DlProblem.MISSING:
+        problem = problems[words] if words else DlProblem.UNDECIDED
+    return replace(error, problem=problem, system_error=words or error.system_error)
+
+
+def _object(before: str) -> str | None:
+    """The file that a message begins with; "python3: symbol lookup error: FILE" and the like name others before it."""
+    return _QUOTED.sub("", before.rpartition(": ")[2].strip()) or None

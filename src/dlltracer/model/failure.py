@@ -1,0 +1,95 @@
+"""How a program ended with an exception, and what its interpreter knew then: facts, gathered in that process."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class System(enum.Enum):
+    """The family of loaders that a process lives with."""
+
+    LINUX = "linux"
+    WINDOWS = "windows"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A line of a traceback: `source` is its text where it is known."""
+
+    file: str
+    line: int
+    function: str
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class PythonError:
+    """An exception.
+
+    Attributes:
+        type: name of its class; `bases`, the names of the classes below it, the class itself among them.
+        message: its text.
+        name, path: as an ImportError has them: the module, and the file of an extension module.
+        code: winerror on Windows, else errno; `None` for an ImportError, which has none.
+        frames: its traceback, outermost first.
+    """
+
+    type: str
+    message: str
+    bases: tuple[str, ...] = ()
+    name: str | None = None
+    path: str | None = None
+    code: int | None = None
+    frames: tuple[Frame, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProcessFacts:
+    """What an interpreter knew when its program failed.
+
+    Attributes:
+        system: its family of loaders.
+        version: of Python: major, minor, micro.
+        suffixes: the endings of extension modules that it imports, best first.
+        bits: 32 or 64.
+        is_debug, is_free_threaded: the kind of build.
+        executable, prefix, base_prefix, user_base: as `sys` and `site` have them.
+        path: sys.path.
+        loaded: files of the images in the process, in no order.
+        environment: the variables that a loader looks at: LD_LIBRARY_PATH, LD_PRELOAD, PATH, CONDA_PREFIX.
+        current_folder: the current folder.
+        added_folders: of os.add_dll_directory, in order of the calls; those taken back are among them.
+        address_space, address_space_limit: bytes of it in use, and allowed (RLIMIT_AS); `None` for no limit, or unknown.
+    """
+
+    system: System
+    version: tuple[int, int, int]
+    suffixes: tuple[str, ...]
+    bits: int
+    executable: str
+    prefix: str
+    base_prefix: str
+    path: tuple[str, ...] = ()
+    loaded: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    current_folder: str = ""
+    added_folders: tuple[str, ...] = ()
+    user_base: str | None = None
+    is_debug: bool = False
+    is_free_threaded: bool = False
+    address_space: int | None = None
+    address_space_limit: int | None = None
+
+    def variable(self, name: str) -> str:
+        """A variable of the environment; empty when it is not set."""
+        return dict(self.environment).get(name, "")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The exceptions that ended a program, outermost first (each raised while the next was handled); the process."""
+
+    errors: tuple[PythonError, ...]
+    process: ProcessFacts

@@ -1,0 +1,136 @@
+"""Where a library comes from: what to install to have it, and which installed package owns a file."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class ProviderKind(enum.Enum):
+    """How a library is to be had."""
+
+    PIP = "pip"
+    CONDA = "conda"
+    APT = "apt"
+    """Debian, Ubuntu and their kin."""
+    DNF = "dnf"
+    """Fedora, RHEL and their kin."""
+    APK = "apk"
+    """Alpine."""
+    INSTALLER = "installer"
+    """The maker's own, from `Provider.url`."""
+    WINDOWS_FEATURE = "windows feature"
+    WINDOWS_UPDATE = "windows update"
+    NEWER_WINDOWS = "newer windows"
+    """Part of Windows, and of no package: only another version or edition of it has the file."""
+    DRIVER = "driver"
+    REBUILD = "rebuild"
+    """Nothing can be installed: the file that asks for it has to be another one."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A safe source of a library.
+
+    Attributes:
+        kind: what kind of source.
+        name: the package, the product, or what it takes.
+        command: what to type; `None` if it is not done by a command.
+        url: where its maker offers it.
+        note: when it is this one, and what to take care of; may be empty.
+    """
+
+    kind: ProviderKind
+    name: str
+    command: str | None = None
+    url: str | None = None
+    note: str = ""
+
+
+class PackageManager(enum.Enum):
+    """Who keeps the list of what is installed."""
+
+    DPKG = "dpkg"
+    RPM = "rpm"
+    APK = "apk"
+    CONDA = "conda"
+    PIP = "pip"
+    """The metadata that every installer of Python packages writes (RECORD)."""
+    APT_FILE = "apt-file"
+    """What could be installed, not what is."""
+
+
+@dataclass(frozen=True)
+class PackageOwner:
+    """A package that has a file.
+
+    Attributes:
+        manager: who says so.
+        package: its name.
+        version: empty if it was not said.
+        path: the file, as the manager knows it.
+    """
+
+    manager: PackageManager
+    package: str
+    version: str
+    path: str
+
+
+@dataclass(frozen=True)
+class OwnerAnswer:
+    """What the managers of a machine said.
+
+    Attributes:
+        owners: the packages found.
+        asked: the managers that answered, also with "none".
+        unavailable: those that could not be asked, with the reason.
+    """
+
+    owners: tuple[PackageOwner, ...] = ()
+    asked: tuple[PackageManager, ...] = ()
+    unavailable: tuple[tuple[PackageManager, str], ...] = ()
+
+
+class FileState(enum.Enum):
+    """What became of a file since its package was installed."""
+
+    ABSENT = "absent"
+    CHANGED = "changed"
+    """Another size, or another hash."""
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class ChangedFile:
+    """A file that is not as its package installed it.
+
+    Attributes:
+        path: where it is or should be.
+        state: what became of it.
+        expected_size, size: in bytes; `None` if not recorded, or not there.
+    """
+
+    path: str
+    state: FileState
+    expected_size: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class RecordCheck:
+    """The files of a distribution, held against its RECORD.
+
+    Attributes:
+        distribution: its name.
+        version: empty if it is not known.
+        checked: how many files were looked at.
+        changed: those that are not as they were.
+        problem: why there was nothing to check; `None` if there was.
+    """
+
+    distribution: str
+    version: str = ""
+    checked: int = 0
+    changed: tuple[ChangedFile, ...] = ()
+    problem: str | None = None

@@ -1,0 +1,191 @@
+"""Where a library comes from: the table is whole, and the sources found are right and in the right order."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlltracer.diagnose.knowledge.reader import read_table
+from dlltracer.diagnose.providers import NO_DLL_SITES, find_providers, package_kind
+from dlltracer.model.failure import System
+from dlltracer.model.provider import ProviderKind
+
+ROWS = read_table("providers")["providers"]
+KINDS = {kind.value for kind in ProviderKind}
+MAKERS = {
+    "aka.ms", "learn.microsoft.com", "support.microsoft.com", "www.microsoft.com", "developer.nvidia.com",
+    "www.nvidia.com", "www.python.org", "www.postgresql.org", "dev.mysql.com", "mariadb.com", "www.oracle.com",
+    "www.ibm.com", "ffmpeg.org", "www.msys2.org",
+}  # fmt: skip
+
+
+def names(library: str, system: System, distribution: str | None = None) -> list[str]:
+    return [f"{p.kind.value} {p.name}" for p in find_providers(library, system, distribution)]
+
+
+@pytest.mark.parametrize(
+    ("library", "first"),
+    [
+        ("MSVCP140.dll", "installer Microsoft Visual C++ Redistributable (x64)"),
+        (r"C:\Windows\System32\vcruntime140_1.DLL", "installer Microsoft Visual C++ Redistributable (x64)"),
+        ("mfc140u.dll", "installer Microsoft Visual C++ Redistributable (x64)"),
+        ("msvcr100.dll", "installer Visual C++ 2010 Redistributable Package"),
+        ("VCRUNTIME140D.dll", "rebuild a Release build"),
+        ("ucrtbased.dll", "rebuild a Release build"),
+        ("msvcr120d.dll", "rebuild a Release build"),
+        ("python311_d.dll", "rebuild a Release build"),
+        ("libomp140.x86_64.dll", "pip torch"),
+        ("MFPlat.DLL", "windows feature Media Feature Pack"),
+        ("api-ms-win-crt-runtime-l1-1-0.dll", "windows update Universal C Runtime (KB2999226)"),
+        ("api-ms-win-core-path-l1-1-0.dll", "newer windows Windows 8 or later"),
+        ("api-ms-win-core-synch-l1-2-0.dll", "newer windows a newer Windows"),
+        ("icuuc.dll", "newer windows Windows 10, version 1703, or later"),
+        ("cublasLt64_12.dll", "pip nvidia-cublas-cu12"),
+        ("cudnn_ops_infer64_8.dll", "pip nvidia-cudnn-cu12"),
+        ("nvJitLink_120_0.dll", "pip nvidia-nvjitlink-cu12"),
+        ("cudart64_101.dll", "installer CUDA Toolkit of that version"),
+        ("nvcuda.dll", "driver NVIDIA display driver"),
+        ("mkl_intel_thread.2.dll", "pip mkl"),
+        ("tbb12.dll", "pip tbb"),
+        ("libiomp5md.dll", "pip intel-openmp"),
+        ("ICLIT09B.dll", "installer IBM Informix Client SDK"),
+        ("oci.dll", "installer Oracle Instant Client"),
+        ("pywintypes311.dll", "pip pywin32"),
+        ("libstdc++-6.dll", "rebuild a build that has it"),
+        ("avcodec-60.dll", "installer a shared build of FFmpeg, of the version in the name"),
+    ],
+)
+def test_windows(library: str, first: str) -> None:
+    assert names(library, System.WINDOWS)[0] == first
+
+
+@pytest.mark.parametrize(
+    ("library", "distribution", "first"),
+    [
+        ("libGL.so.1", "debian", "apt libgl1"),
+        ("libGL.so.1", "linuxmint ubuntu debian", "apt libgl1"),
+        ("libGL.so.1", "fedora", "dnf libglvnd-glx"),
+        ("libGL.so.1", "alpine", "apk mesa-gl"),
+        ("libgthread-2.0.so.0", "ubuntu", "apt libglib2.0-0"),
+        ("libxcb-cursor.so.0", "debian", "apt libxcb-cursor0"),
+        ("libpython3.12.so.1.0", "ubuntu", "apt libpython3.12"),
+        ("libicuuc.so.72", "debian", "apt libicu72"),
+        ("libavcodec.so.58", "debian", "apt libavcodec58"),
+        ("libffi.so.6", None, "rebuild a build for this system"),
+        ("libssl.so.1.0.0", None, "rebuild a build for this system"),
+        ("libcrypto.so.3", "alpine", "apk libcrypto3"),
+        ("libcuda.so.1", "ubuntu", "driver NVIDIA display driver"),
+        ("libcudart.so.11.0", None, "pip nvidia-cuda-runtime-cu11"),
+        ("libcublas.so.12", None, "pip nvidia-cublas-cu12"),
+        ("libcublas.so.13", None, "pip nvidia-cublas"),
+        ("libcudnn_ops_infer.so.8", None, "pip nvidia-cudnn-cu12"),
+        ("libnvJitLink.so.12", None, "pip nvidia-nvjitlink-cu12"),
+        ("/usr/lib/libodbc.so.2", "debian", "apt unixodbc"),
+        ("libclntsh.so.21.1", None, "installer Oracle Instant Client"),
+        ("libc.musl-x86_64.so.1", "debian", "rebuild a build for glibc"),
+        ("ld-linux-x86-64.so.2", "alpine", "rebuild a build for this C library"),
+    ],
+)
+def test_linux(library: str, distribution: str | None, first: str) -> None:
+    assert names(library, System.LINUX, distribution)[0] == first
+
+
+def test_only_the_packages_of_the_distribution() -> None:
+    kinds = {ProviderKind.APT, ProviderKind.DNF, ProviderKind.APK}
+    known = {p.kind for p in find_providers("libGL.so.1", System.LINUX, "rocky rhel")} & kinds
+    unknown = {p.kind for p in find_providers("libGL.so.1", System.LINUX)} & kinds
+    other = {p.kind for p in find_providers("libGL.so.1", System.LINUX, "arch")} & kinds
+    assert (known, unknown, other) == ({ProviderKind.DNF}, kinds, set())
+    assert package_kind("arch") is package_kind(None) is package_kind("") is None
+
+
+def test_an_alternative_for_servers_and_the_old_name() -> None:
+    first, second, *_ = find_providers("libGL.so.1", System.LINUX, "debian")
+    assert "libgl1-mesa-glx" in first.note
+    assert (second.name, first.command) == ("opencv-python-headless", "apt-get install libgl1")
+
+
+@pytest.mark.parametrize(
+    ("library", "system"),
+    [
+        ("libgomp-a34b3233.so.1.0.0", System.LINUX),
+        ("msvcp140-a4c2229bdc2a2a630acdc095b4d86008.dll", System.WINDOWS),
+        ("libGL.so.1", System.WINDOWS), ("libGL.so.1", System.OTHER), ("msvcp140.dll", System.LINUX),
+        ("MSVCP140.dll", System.LINUX),
+        ("libgl.so.1", System.LINUX), ("kernel32.dll", System.WINDOWS), ("", System.LINUX), ("/", System.LINUX),
+        ("libicuuc.so.72; rm -rf x", System.LINUX), ("libavcodec.so.", System.LINUX),
+    ],
+)  # fmt: skip
+def test_names_of_nobody(library: str, system: System) -> None:
+    assert find_providers(library, system) == ()
+
+
+def test_the_table_is_whole() -> None:
+    """Each row is found by its names, and what it says can be typed."""
+    keys = {"system", "names", "note", "other", *KINDS} | {f"{kind}_note" for kind in ("apt", "dnf", "apk", "pip")}
+    seen: set[tuple[str, str]] = set()
+    for row in ROWS:
+        assert set(row) <= keys, row
+        for name in row["names"]:
+            assert (row["system"], name.lower()) not in seen, name
+            seen.add((row["system"], name.lower()))
+            example = name.replace("#", "12").replace("*", "x").replace("?", "a")
+            providers = find_providers(example, System(row["system"]))
+            assert providers, name
+            assert not any("{" in f"{p.name}{p.command}{p.note}" for p in providers)
+            assert all(p.command for p in providers if p.kind.value in ("pip", "conda", "apt", "dnf", "apk"))
+    assert len(seen) > 400
+
+
+def test_every_source_is_its_makers() -> None:
+    for row in ROWS:
+        for entry in row.get("other", ()):
+            assert entry["kind"] in KINDS
+            if "url" in entry:
+                host = re.fullmatch(r"https://([^/]+)/.*|https://([^/]+)", entry["url"])
+                assert host and (host[1] or host[2]) in MAKERS, entry["url"]
+            assert entry["kind"] != "installer" or "url" in entry, entry
+
+
+def test_only_digits_get_into_a_command() -> None:
+    """A file name is a stranger's text: what "{1}" stands for is typed into a shell."""
+    for row in ROWS:
+        if "{1}" in str(row):
+            assert all(name.count("#") == 1 and "*" not in name and "?" not in name for name in row["names"]), row
+
+
+def test_the_packages_of_this_debian() -> None:
+    """For every package of the table that is installed here: it has the file."""
+    if shutil.which("dpkg-query") is None:
+        pytest.skip("no dpkg on this machine")
+    release = Path("/etc/os-release").read_text()
+    if "ID=debian" not in release:
+        pytest.skip("the names are checked on Debian")
+    done = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package}\t${Status}\n"], capture_output=True, text=True, check=True
+    )
+    installed = {line.split("\t")[0] for line in done.stdout.splitlines() if line.endswith("install ok installed")}
+    checked = 0
+    for row in ROWS:
+        for package in set(row.get("apt", ())) & installed:
+            files = subprocess.run(["dpkg", "-L", package], capture_output=True, text=True, check=True).stdout
+            present = {line.rpartition("/")[2] for line in files.splitlines()}
+            assert present & set(row["names"]), (package, row["names"])
+            checked += 1
+    if not checked:
+        pytest.skip("none of them is installed")
+
+
+def test_the_advice() -> None:
+    assert "no source" in NO_DLL_SITES
+
+
+@given(st.text(max_size=60), st.sampled_from(System), st.none() | st.text(max_size=20))
+def test_any_name_is_taken(library: str, system: System, distribution: str | None) -> None:
+    assert isinstance(find_providers(library, system, distribution), tuple)
