@@ -13,8 +13,9 @@ from dlltracer.model.events import (
 )
 from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.recording import Losses, Recording
+from dlltracer.report.drawing import escape, file_name
 from dlltracer.report.places import SHOWN, fold_places, rule_title
-from dlltracer.report.render_text import escape, file_name, render_text
+from dlltracer.report.render_text import render_text
 
 MOD = "/x/mod.so"
 

@@ -13,6 +13,10 @@ EXIT_USAGE = 2
 """Status when dlltracer itself could not do what was asked. A program's own status passes through unchanged."""
 
 
+EXIT_MISSING = 1
+"""Status when something was found to be missing."""
+
+
 def say_error(message: str) -> int:
     """Write one line on stderr; the status to leave with."""
     click.echo(f"dlltracer: error: {message}", err=True)

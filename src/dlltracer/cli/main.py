@@ -8,6 +8,7 @@ import click
 
 from .. import __version__
 from ..errors import DlltracerError
+from .deps import deps
 from .ending import EXIT_USAGE, say_error
 from .run import run
 
@@ -22,6 +23,7 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(deps)
 
 
 def main() -> None:

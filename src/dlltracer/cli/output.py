@@ -16,8 +16,10 @@ from ..report.render_lines import render_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from io import TextIOWrapper
+
+    from rich.text import Text
 
     from ..model.recording import Recording
 
@@ -162,9 +164,16 @@ def write_report(target: Target, recording: Recording, form: Format, *, failed_o
         return
     from ..report.render_text import render_text
 
+    write_styled(target, lambda plain: render_text(recording, failed_only=failed_only, ascii_only=plain))
+
+
+def write_styled(target: Target, render: Callable[[bool], Text]) -> None:
+    """Write a styled text with the colours that the target takes. Raises `OSError`.
+
+    `render` is told whether the target lacks the characters that draw a tree.
+    """
     stream = target.stream if isinstance(target, StreamTarget) else None
-    plain = stream is not None and not encodes("\u251c\u2514\u2502\u2500…", stream.encoding)
-    text = render_text(recording, failed_only=failed_only, ascii_only=plain)
+    text = render(stream is not None and not encodes("\u251c\u2514\u2502\u2500…", stream.encoding))
     colour = colour_of(stream.isatty(), dict(os.environ)) if stream is not None else Colour.NONE
     if stream is None or colour is Colour.NONE:
         target.write(text.plain)

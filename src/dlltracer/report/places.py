@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ..model.probe import Phase, Probe, ProbeOutcome
+from .drawing import DIM, FAILED, PLAIN, Guides, Node, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +72,25 @@ def fold_places(probes: Sequence[Probe]) -> tuple[Rule, ...]:
         shown = tuple(p for p in group if p in plain or p.outcome is ProbeOutcome.PRESENT)
         rules.append(Rule(rule_title(phase, origin), shown, len(group) - len(shown)))
     return tuple(rules)
+
+
+def place_nodes(probes: Sequence[Probe], guides: Guides) -> tuple[Node, ...]:
+    """The places tried in vain, for a tree: a node a rule, the places below it, the rest as a number."""
+    vain = [probe for probe in probes if probe.outcome is not ProbeOutcome.LOADED]
+    return tuple(_rule_node(rule, guides) for rule in fold_places(vain))
+
+
+def _rule_node(rule: Rule, guides: Guides) -> Node:
+    places = []
+    for probe in rule.shown:
+        if probe.outcome is ProbeOutcome.PRESENT:
+            why = f": {probe.reason}" if probe.reason else ""
+            places.append(Node(((probe.path, PLAIN), (f"  a file is there{why}", FAILED))))
+        else:
+            places.append(Node(((probe.path, DIM),)))
+    if rule.more:
+        places.append(Node(((f"{guides.more} {number(rule.more, 'more place')}", DIM),)))
+    return Node(((rule.title, PLAIN),), tuple(places))
 
 
 def _rule_of(probe: Probe) -> tuple[Phase, str | None, ProbeOutcome | None]:

@@ -1,0 +1,1 @@
+"""Joins the stages: reads what is needed from this machine, resolves, diagnoses."""

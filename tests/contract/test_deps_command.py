@@ -1,0 +1,114 @@
+"""`dlltracer deps FILE`: real files in, what would load out; and one clear line for whatever is no image."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builders.pe_file import build_pe
+from contract.native import Native
+
+
+def deps(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dlltracer", "deps", *map(str, arguments)],
+        env={**os.environ, **more}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the files of the fixtures are ELF on Linux only")
+
+
+@linux_only
+def test_a_library_whose_dependency_is_gone(native: Native) -> None:
+    broken = native.broken()
+    ran = deps(broken)
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert f"{native.missing}  NOT FOUND, needed by {broken}" in ran.stdout
+    assert ran.stdout.splitlines()[-1].endswith(f"1 missing: {native.missing}")
+    assert "/usr/lib" in ran.stdout, "the places are named"
+
+
+@linux_only
+def test_a_library_that_has_all(native: Native) -> None:
+    ran = deps(native.tiny(), "--flat")
+    assert ran.returncode == 0 and ran.stdout.splitlines()[-1].endswith("nothing missing")
+
+
+@linux_only
+def test_json_and_why(native: Native) -> None:
+    broken = native.broken()
+    said = json.loads(deps(broken, "--json").stdout)
+    assert said["missing"] == [native.missing] and said["top"] == str(broken)
+    (binding,) = [b for b in said["bindings"] if b["need"] == native.missing]
+    assert binding["state"] == "missing" and len(binding["probes"]) > 2
+    assert deps(broken, "--why", native.missing).stdout.startswith(f"{broken.name} > {native.missing}  NOT FOUND")
+
+
+@linux_only
+def test_a_folder_to_look_in_first(native: Native, tmp_path: Path) -> None:
+    broken, there = native.broken(), tmp_path / native.missing
+    there.write_bytes(native.tiny().read_bytes())
+    ran = deps(broken, "--path", tmp_path)
+    assert ran.returncode == 0 and f"{there}  found by LD_LIBRARY_PATH" in ran.stdout
+
+
+@linux_only
+def test_a_root(native: Native, tmp_path: Path) -> None:
+    broken = native.broken()
+    root = tmp_path / "root"
+    inside = root / "opt" / broken.name
+    inside.parent.mkdir(parents=True)
+    inside.write_bytes(broken.read_bytes())
+    (root / "usr/lib64").mkdir(parents=True)
+    (root / "usr/lib64" / native.missing).write_bytes(native.tiny().read_bytes())
+    ran = deps(inside, "--root", root)
+    assert f"{native.missing}  /usr/lib64/{native.missing}" in ran.stdout
+    refused = deps(broken, "--root", root)
+    assert refused.returncode == 2 and "is not inside of" in refused.stderr
+
+
+def test_a_windows_wheel_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "mod.pyd").write_bytes(
+        build_pe(imports={"a.dll": ["f"], "KERNEL32.dll": ["Sleep"]}, exports=["PyInit_mod"])
+    )
+    (tmp_path / "a.dll").write_bytes(build_pe(imports={"gone.dll": ["g"]}, exports=["f"]))
+    ran = deps(tmp_path / "mod.pyd")
+    assert ran.returncode == 1
+    assert "gone.dll  NOT FOUND" in ran.stdout and "KERNEL32.dll  NOT FOUND" not in ran.stdout
+    assert f"needed by {tmp_path / 'a.dll'}" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"\x7fELF", "cut short"),
+        (b"MZ", ""),
+    ],
+)
+def test_no_image(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "x.so"
+    path.write_bytes(content)
+    ran = deps(path)
+    (line,) = ran.stderr.splitlines()
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert line.startswith(f"dlltracer: error: {path} is not an image: ") and words in line
+
+
+def test_bad_questions(tmp_path: Path) -> None:
+    for arguments, words in (
+        ((tmp_path / "none.so",), "cannot read"),
+        ((tmp_path,), "cannot read"),
+        ((sys.executable, "--flat", "--json"), "choose one of"),
+        ((sys.executable, "-o", tmp_path / "no" / "file"), "cannot write"),
+    ):
+        ran = deps(*arguments)
+        assert ran.returncode == 2 and ran.stdout == ""
+        assert words in ran.stderr.splitlines()[-1], ran.stderr
