@@ -42,6 +42,7 @@ class Watch:
         self._kept: list[tuple[RawRequest, object]] = []
         self._idle: dict[int, int] = {}
         self._open: dict[int, int] = {}
+        self.needs_activity = on_request is None
 
     def start(self) -> bool:
         """Begin; `False` if another audit hook vetoed ours, so that requests will not be seen."""
@@ -106,7 +107,9 @@ def encode_request(raw: RawRequest) -> bytes:
 
     Here and not beside its inverse, which needs modules that may not be imported before the traced code runs.
     """
-    return MARK_START + ascii(raw).encode("ascii") + MARK_END
+    kind, target, imports, tid, wall, clock = raw
+    fields = (kind, str(tid), repr(wall), str(clock), target, *imports)
+    return f"\x1e{'.'.join(field.encode('utf-8', 'surrogatepass').hex() for field in fields)}\x1f".encode("ascii")
 
 
 class _Hook:
@@ -114,12 +117,13 @@ class _Hook:
 
     def __init__(self) -> None:
         self._watches: tuple[Watch, ...] = ()
+        self._waiting: tuple[Watch, ...] = ()
         self._proved = False
         self._lock = allocate_lock()
 
     def add(self, watch: Watch) -> bool:
         with self._lock:
-            self._watches += (watch,)
+            self._set((*self._watches, watch))
             if not self._proved:
                 # A hook that vetoes ours makes addaudithook return in silence: only an event proves it is there, and
                 # an older hook may raise at any event.
@@ -132,20 +136,23 @@ class _Hook:
 
     def remove(self, watch: Watch) -> None:
         with self._lock:
-            self._watches = tuple(other for other in self._watches if other is not watch)
+            self._set(tuple(other for other in self._watches if other is not watch))
+
+    def _set(self, watches: tuple[Watch, ...]) -> None:
+        self._watches = watches
+        self._waiting = tuple(watch for watch in watches if watch.needs_activity)
 
     def _on_event(self, event: str, args: tuple[object, ...]) -> None:
-        watches = self._watches
-        if not watches:
-            return
-        self._proved = True
-        for watch in watches:
+        # Called tens of thousands of times by a large import (builtins.id above all): what is not ours leaves early.
+        for watch in self._waiting:
             watch.note_activity()
-        if event == "import" and len(args) > 1 and args[1] is not None:
-            target = args[1]
-        elif event == "ctypes.dlopen" and args[0] is not None:
-            target = args[0]
-        else:
+        if event != "import" and event != "ctypes.dlopen":
+            if not self._proved:
+                self._proved = True
+            return
+        watches = self._watches
+        target = args[1] if event == "import" and len(args) > 1 else args[0] if event == "ctypes.dlopen" else None
+        if not watches or target is None:
             return
         text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
         # Reading frames raises audit events itself, so it is done before the request counts as open.

@@ -79,7 +79,7 @@ class ImageEvent:
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-@dataclass(frozen=True, repr=False)
+# Without fields of their own, these two need no decorator: each costs half a millisecond at the end of a trace.
 class LoadEvent(ImageEvent):
     """An image was mapped into the process."""
 
@@ -102,7 +102,6 @@ class LoadFailedEvent(ImageEvent):
         return f"Failed {self.shown_path}"
 
 
-@dataclass(frozen=True, repr=False)
 class UnloadEvent(ImageEvent):
     """An image left the process and nothing says that a load failed (dlclose, FreeLibrary, process exit)."""
 

@@ -108,8 +108,8 @@ class _Reader:
         if item is None:
             self._undecodable += 1
             return
-        if not item:
-            return
+        if not item or item.endswith(b":\t"):
+            return  # nearly half of all lines are empty
         prefix = _PREFIX.match(item)
         if prefix is None:
             self._undecodable += 1

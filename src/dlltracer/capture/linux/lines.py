@@ -77,10 +77,13 @@ _OF_NO_USE = (
 )  # fmt: skip
 
 
+_IGNORED = Line(LineKind.IGNORED)
+
+
 def parse_line(text: str) -> Line:
     """Parse what follows `PID:<tab>` on a line. Never raises: what it does not know is `UNKNOWN`."""
-    if not text:
-        return Line(LineKind.IGNORED)
+    if text.startswith("    entry: "):
+        return _IGNORED
     if text.startswith("  trying file="):
         return Line(LineKind.TRY, text[14:])
     if text.startswith("file="):
@@ -95,7 +98,9 @@ def _parse_rest(text: str) -> Line:
         if match[3] == "continued":
             return Line(LineKind.IGNORED)
         return Line(LineKind.ERROR, match[1], by=match[2])
-    return Line(LineKind.IGNORED if text.startswith(_OF_NO_USE) else LineKind.UNKNOWN, text)
+    if not text or text.startswith(_OF_NO_USE):
+        return Line(LineKind.IGNORED, text)
+    return Line(LineKind.UNKNOWN, text)
 
 
 def _parse_file(text: str) -> Line:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 
 from ...model.request import Request, RequestKind
@@ -18,9 +17,10 @@ _MARK = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
 def decode_request(mark: bytes) -> Request | None:
     """The inverse of `requests.encode_request`, given a mark without its frame bytes; `None` when it is damaged."""
     try:
-        kind, target, imports, tid, wall, clock = ast.literal_eval(mark.decode("ascii"))
-        return Request(RequestKind(kind), str(target), tuple(map(str, imports)), int(tid), float(wall), int(clock))
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        fields = (bytes.fromhex(part).decode("utf-8", "surrogatepass") for part in mark.decode("ascii").split("."))
+        kind, tid, wall, clock, target, *imports = fields
+        return Request(RequestKind(kind), target, tuple(imports), int(tid), float(wall), int(clock))
+    except ValueError:
         return None
 
 
