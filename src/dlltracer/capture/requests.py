@@ -146,7 +146,7 @@ class _Hook:
         # Called tens of thousands of times by a large import (builtins.id above all): what is not ours leaves early.
         for watch in self._waiting:
             watch.note_activity()
-        if event != "import" and event != "ctypes.dlopen":
+        if event not in {"import", "ctypes.dlopen"}:
             if not self._proved:
                 self._proved = True
             return
