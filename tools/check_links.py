@@ -11,7 +11,7 @@ from pathlib import Path
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
-NAMED = re.compile(r"\bdocs/[\w./-]*\w")
+NAMED = re.compile(r"(?<![/\w])docs/[\w./-]*\w")
 
 
 def files_here(root: Path) -> list[Path]:

@@ -31,6 +31,8 @@ __all__ = [
     "UnknownBackend",
     "UnloadEvent",
     "__version__",
+    "explain",
+    "install",
 ]
 
 
@@ -48,6 +50,14 @@ def __getattr__(name: str) -> object:
         from .model.recording import Recording
 
         return Recording
+    if name == "explain":
+        from .api.explain import explain
+
+        return explain
+    if name == "install":
+        from .integrations.excepthook import install
+
+        return install
     if name in __all__:
         from . import errors
 

@@ -175,11 +175,11 @@ def test_a_result(tmp_path: Path) -> None:
     said = {"outcome": "recorded", "recording": to_plain(RECORDING)}
     (tmp_path / "result").write_bytes(marshal.dumps(said))
     assert read_result(str(tmp_path / "result")) == said
-    assert child._ending(3, said, "auto", None, 7) == Ending(3, RECORDING)
+    assert child._ending(child._Run(3, 7), said, "auto", None) == Ending(3, RECORDING)
 
 
 def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
-    ending = child._ending(0, {"outcome": "recorded", "recording": {"version": 1}}, "etw", None, 7)
+    ending = child._ending(child._Run(0, 7), {"outcome": "recorded", "recording": {"version": 1}}, "etw", None)
     assert ending.recording is not None and ending.recording.pid == 7
     assert "this is not a whole recording" in ending.recording.notes[0]
 

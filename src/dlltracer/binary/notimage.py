@@ -1,6 +1,6 @@
 """What a file is that is no image of the expected kind: the ones that people really meet.
 
-Sources: the Git LFS specification ("docs/spec.md" of git-lfs); "Linker Scripts" of the GNU ld manual; MS Learn
+Sources: the specification of Git LFS pointers; "Linker Scripts" of the GNU ld manual; MS Learn
 "PE Format"; <mach-o/loader.h> and <mach-o/fat.h>; ar(5); elf(5).
 """
 

@@ -12,18 +12,26 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import DlltracerError
+from ..host.failure import read_failure
 from ..model.codec import DamagedRecording, from_plain
 from ..model.recording import Recording
 from .ending import describe_ending
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
+    from ..model.crash import Crash
+    from ..model.failure import Failure
+    from ..model.request import Request
     from .program import Program
+
+UNTRACED = "none"
+"""In the place of a backend's name: run the program, and tell how it ended only."""
 
 RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner.py")
 
@@ -40,25 +48,66 @@ class Ending:
         status: as of `subprocess.Popen`: negative for a signal.
         recording: what the trace recorded; `None` if the program never began (there is no such script or module).
         refusal: why the trace could not start, in which case the program was not run.
+        failure: the exceptions that ended the program.
+        begun: whether the program began at all.
+        crash: where it crashed; `None` if it did not, or nobody watched.
+        crash_note: what is doubtful about `crash`, or why there is none.
+        initialising: the image whose initialiser was running when it crashed, as far as the loader told.
+        requests: what Python asked of the loader, where that was written down apart from the recording.
+        added_folders: of os.add_dll_directory, written down as they came.
     """
 
     status: int
     recording: Recording | None = None
     refusal: str | None = None
+    failure: Failure | None = None
+    begun: bool = True
+    crash: Crash | None = None
+    crash_note: str | None = None
+    initialising: str | None = None
+    requests: tuple[Request, ...] = ()
+    added_folders: tuple[str, ...] = ()
 
 
-def run_child(program: Program, backend: str) -> Ending:
-    """Run the program to its end, with our standard streams. Raises `CannotRun`."""
+@dataclass(frozen=True)
+class _Run:
+    """A child that has ended: its status and process id, its crash with a note on it."""
+
+    status: int
+    pid: int
+    crash: Crash | None = None
+    crash_note: str | None = None
+
+
+def run_child(
+    program: Program, backend: str, *, python: str | None = None, said: int | None = None, watch_crash: bool = False
+) -> Ending:
+    """Run the program to its end. Raises `CannotRun`.
+
+    Arguments:
+        program: what to run.
+        backend: the mechanism; `UNTRACED` for none.
+        python: the interpreter; `None` for this one, with the options it was given.
+        said: a descriptor that gets what the program writes; `None`: our standard streams are its own.
+        watch_crash: find out where it crashes, if it does. The program can tell: it has a tracer, and Python's
+            faulthandler writes where it was.
+    """
     account = make_account(backend)
     # A program that gives up its rights may leave the folder in a state that we cannot clean.
     with tempfile.TemporaryDirectory(prefix="dlltracer-", ignore_cleanup_errors=True) as folder:
         try:
             result = os.path.join(folder, "result")
             channel = [result, "-" if account is None else str(account), backend]
-            status, pid = _run(
-                [*interpreter(), RUNNER, *channel, program.kind.value, program.name, *program.arguments], account
-            )
-            return _ending(status, read_result(result), backend, account, pid)
+            command = [python] if python is not None else interpreter()
+            if watch_crash:
+                command += ["-X", "faulthandler"]
+            command += [RUNNER, *channel, program.kind.value, program.name, *program.arguments]
+            ran = _run(command, account, said, watch_crash)
+            ending = _ending(ran, read_result(result), backend, account)
+            if ran.status >= 0 or not watch_crash:
+                return ending
+            initialising = _read_initialising(account, ran.pid)
+            return replace(ending, crash=ran.crash, crash_note=ran.crash_note, initialising=initialising)
         finally:
             if account is not None:
                 os.close(account)
@@ -98,21 +147,49 @@ def interpreter() -> list[str]:
     return [sys.executable, *options]
 
 
-def _run(command: list[str], account: int | None) -> tuple[int, int]:
-    """Run it; its status and process id."""
+def _run(command: list[str], account: int | None, said: int | None, watch_crash: bool) -> _Run:
+    """Run it to its end."""
+    wait = _watcher() if watch_crash else None
     with _Relay() as relay:
         try:
             if account is not None:
                 os.set_inheritable(account, True)
             # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-            child = subprocess.Popen(command, close_fds=False)
+            child = subprocess.Popen(command, close_fds=False, stdout=said, stderr=said)
         except OSError as error:
-            raise CannotRun(f"{sys.executable} could not be started: {error.strerror or error}") from error
+            raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
         finally:
             if account is not None:
                 os.set_inheritable(account, False)
         relay.connect(child)
-        return child.wait(), child.pid
+        return _Run(child.wait(), child.pid) if wait is None else wait(child)
+
+
+def _watcher() -> Callable[[subprocess.Popen[bytes]], _Run] | None:
+    """What waits for a child and sees its crash. Made before the child is: its first moments count."""
+    if sys.platform != "linux":
+        return None
+    import contextlib
+
+    from ..capture.linux import crashwatch
+
+    with contextlib.suppress(ImportError):  # crashwatch then says it
+        from ..capture.linux import ptrace  # noqa: F401 - else the watching begins with this import
+
+    def wait(child: subprocess.Popen[bytes]) -> _Run:
+        watched = crashwatch.watch(child)
+        return _Run(watched.status, child.pid, watched.crash, watched.note)
+
+    return wait
+
+
+def _read_initialising(account: int | None, pid: int) -> str | None:
+    """The image whose initialiser ran when the program died, in the loader's account."""
+    if sys.platform == "linux" and account is not None:
+        from ..capture.linux.rtld import read_initialising
+
+        return read_initialising(account, pid)
+    return None
 
 
 class _Relay:
@@ -171,17 +248,21 @@ def read_result(path: str) -> dict[str, object] | None:
     return said if isinstance(said, dict) and isinstance(said.get("outcome"), str) else None
 
 
-def _ending(status: int, said: dict[str, object] | None, backend: str, account: int | None, pid: int) -> Ending:
+def _ending(ran: _Run, said: dict[str, object] | None, backend: str, account: int | None) -> Ending:
+    status = ran.status
     outcome = said["outcome"] if said is not None else "nothing"
     message = str(said.get("message")) if said is not None else ""
     if outcome == "refused":
         return Ending(status, refusal=message)
     if outcome == "not begun":
-        return Ending(status)
+        return Ending(status, begun=False)
+    failure = read_failure(said)
+    if outcome == "not traced":
+        return Ending(status, failure=failure)
     if outcome == "recorded":
         assert said is not None
         try:
-            return Ending(status, from_plain(said.get("recording")))
+            return Ending(status, from_plain(said.get("recording")), failure=failure)
         except DamagedRecording as error:
             message = str(error)
     how = (
@@ -189,13 +270,23 @@ def _ending(status: int, said: dict[str, object] | None, backend: str, account: 
         if message
         else f"the program {describe_ending(status)} before the trace could end"
     )
-    return Ending(status, salvage(how, backend, account, pid))
+    recording = salvage(how, backend, account, ran.pid, in_search=not _died_outside_of_loader(ran))
+    return Ending(status, recording, failure=failure)
 
 
-def salvage(how: str, backend: str, account: int | None, pid: int) -> Recording:
-    """What can be known of a trace that was not ended. `how` says why it was not."""
+def _died_outside_of_loader(ran: _Run) -> bool:
+    """Whether it is known that no search of the loader was cut off: whatever it looked for last, it had given up on."""
+    return ran.crash is not None and ran.crash.image is not None and "/ld-" not in ran.crash.image
+
+
+def salvage(how: str, backend: str, account: int | None, pid: int, *, in_search: bool = True) -> Recording:
+    """What can be known of a trace that was not ended.
+
+    `how` says why it was not; `in_search`, that the loader may have been at a search when the process died.
+    """
     if sys.platform == "linux" and account is not None and os.fstat(account).st_size:
         from ..capture.linux.rtld import read_recording
 
-        return read_recording(account, pid, (f"{how}; the loader's account was read by dlltracer's own process",))
+        notes = (f"{how}; the loader's account was read by dlltracer's own process",)
+        return read_recording(account, pid, notes, ended=not in_search)
     return Recording(backend, pid=pid, notes=(f"{how}; what it recorded is lost",))

@@ -10,7 +10,9 @@ from .. import __version__
 from ..errors import DlltracerError
 from .deps import deps
 from .ending import EXIT_USAGE, say_error
+from .hook import hook
 from .run import run
+from .why import why
 
 
 @click.group(
@@ -24,6 +26,8 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(deps)
+cli.add_command(why)
+cli.add_command(hook)
 
 
 def main() -> None:

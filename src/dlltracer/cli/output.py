@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
+    from ..model.finding import Diagnosis
     from ..model.recording import Recording
 
 
@@ -154,17 +155,27 @@ def _umask() -> int:
     return mask
 
 
-def write_report(target: Target, recording: Recording, form: Format, *, failed_only: bool) -> None:
-    """Render the recording and write it to the target. Raises `OSError`."""
+def write_report(
+    target: Target, recording: Recording, form: Format, *, failed_only: bool, verdict: Diagnosis | None = None
+) -> None:
+    """Render the recording, and behind it the verdict, and write it to the target. Raises `OSError`."""
     if form is Format.JSONL:
-        target.write(render_jsonl(recording, failed_only=failed_only))
+        target.write(render_jsonl(recording, failed_only=failed_only, verdict=verdict))
         return
     if form is Format.LINES:
         target.write(render_lines(recording, failed_only=failed_only))
         return
     from ..report.render_text import render_text
 
-    write_styled(target, lambda plain: render_text(recording, failed_only=failed_only, ascii_only=plain))
+    def render(plain: bool) -> Text:
+        text = render_text(recording, failed_only=failed_only, ascii_only=plain)
+        if verdict is not None:
+            from ..report.render_verdict import render_verdict
+
+            text.append("\n").append_text(render_verdict(verdict, ascii_only=plain))
+        return text
+
+    write_styled(target, render)
 
 
 def write_styled(target: Target, render: Callable[[bool], Text]) -> None:

@@ -8,7 +8,11 @@ from ..capture.select import BACKEND_NAMES, check_backend_name
 from .child import Ending, run_child
 from .ending import end_like, say_error
 from .output import Format, Target, open_target, write_report
-from .program import NoValue, Program, split_command_line
+from .program import NoValue, Program, ProgramKind, split_command_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.finding import Diagnosis
 
 _USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | -) [ARGS]..."
 
@@ -59,6 +63,8 @@ def run(program: Program | None, output: str | None, form: str, backend: str, fa
 
     The program's own output, input and exit status are what they are without dlltracer. Options of the interpreter
     are given to it: python -X dev -m dlltracer run ...
+
+    When the program ends with a failed import, the verdict follows: what failed, for whom, why, and what to do.
     """
     if program is None:
         raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, or - for stdin")
@@ -68,19 +74,39 @@ def run(program: Program | None, output: str | None, form: str, backend: str, fa
         ending = run_child(program, backend)
         if ending.refusal is not None:
             raise click.ClickException(ending.refusal)
-        status = _report(ending, target, Format(form), failed_only)
+        status = _report(ending, target, Format(form), failed_only, _describe(program))
     finally:
         target.discard()
     end_like(status)
 
 
-def _report(ending: Ending, target: Target, form: Format, failed_only: bool) -> int:
+def _describe(program: Program) -> str:
+    names = {ProgramKind.CODE: "the code", ProgramKind.MODULE: f"-m {program.name}"}
+    return names.get(program.kind, program.name)
+
+
+def _report(ending: Ending, target: Target, form: Format, failed_only: bool, what: str) -> int:
     """Write the report, if the program began; the status to end with."""
     if ending.recording is None:
         return ending.status
     try:
-        write_report(target, ending.recording, form, failed_only=failed_only)
+        write_report(target, ending.recording, form, failed_only=failed_only, verdict=_explain(what, ending))
     except OSError as error:
         ours = say_error(f"the report could not be written: {error.strerror or error}")
         return ending.status or ours
     return ending.status
+
+
+def _explain(what: str, ending: Ending) -> Diagnosis | None:
+    """The verdict, if the program ended with an exception that a loader caused."""
+    if ending.failure is None or ending.recording is None:
+        return None
+    from ..api.explain import explain_ending, is_of_a_loader
+
+    if not is_of_a_loader(ending.failure, ending.recording):
+        return None
+    try:
+        return explain_ending(what, ending.status, ending.recording, ending.failure)
+    except Exception as error:  # noqa: BLE001 - the recording is there, and must not be lost with the verdict
+        say_error(f"no verdict: {type(error).__name__}: {error}")
+        return None

@@ -10,6 +10,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from dlltracer.capture.requests import Watch
     from dlltracer.trace import Trace
 
 
@@ -32,21 +33,17 @@ def main() -> None:
         _leave_word(result, {"outcome": "not begun"})
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    try:
-        trace = _start_trace(backend, None if fd == "-" else int(fd))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it and nothing runs
-        from dlltracer.errors import DlltracerError
-
-        message = str(error) if isinstance(error, DlltracerError) else f"{type(error).__name__}: {error}"
-        _leave_word(result, {"outcome": "refused", "message": message})
-        sys.exit(2)
-
+    trace = _start_trace_or_leave(result, backend, fd)
+    watch = _watch_requests(f"{result}.requests") if backend == "debugger" else None
     interrupted = False
+    failure: dict[str, object] = {}
+    added_folders = _watch_added_folders(None if watch is None else f"{result}.folders")
 
     def finish() -> None:
         # A child made by fork runs the handlers too; the trace of the program is not its to report.
         if os.getpid() == owner:
-            _leave_word(result, _end_trace(trace, start_path))
+            ends = {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
+            _leave_word(result, {**failure, **ends, **_end_trace(trace, start_path)})
             if interrupted:
                 _note_interrupt()
 
@@ -61,6 +58,7 @@ def main() -> None:
             atexit.unregister(finish)
             _leave_word(result, {"outcome": "not begun"})
         interrupted = type(error) is KeyboardInterrupt
+        failure.update(_describe_failure(error, added_folders))
         launch.hide_from_excepthook(main.__code__.co_filename)
         raise
 
@@ -68,10 +66,84 @@ def main() -> None:
 def _import_core() -> None:
     """Import dlltracer, from where this file lies and nowhere else, and leave the path as it was."""
     root = __file__.replace("\\", "/").rsplit("/", 3)[0]
-    sys.path.insert(0, root)
+    sys.path.insert(0, __file__[: len(root)])
     import dlltracer  # noqa: F401 - its submodules are found through it from now on
 
     del sys.path[0]
+
+
+def _watch_added_folders(path: str | None) -> list[str]:
+    """A list that fills with the folders given to os.add_dll_directory: Windows lets nobody read them back.
+
+    They are written to the file at `path` as well, a line each: a crash takes nothing with it.
+    """
+    folders: list[str] = []
+    if sys.platform == "win32":
+        file = None if path is None else _open_to_append(path)
+
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            if event == "os.add_dll_directory" and isinstance(arguments[0], str):
+                folders.append(arguments[0])
+                if file is not None:
+                    _write(file, arguments[0].encode("utf-8", "surrogatepass") + b"\n")
+
+        sys.addaudithook(hook)
+    return folders
+
+
+def _watch_requests(path: str) -> Watch:
+    """Write every request of the loader to a file, for the debugger that our parent is; keep it, with its end, too."""
+    if sys.platform == "win32":
+        import _signal  # type: ignore[import-not-found]
+
+        # Python's faulthandler, which our parent turned on, makes a status 3 of these; the debugger wants to see them.
+        for number in (_signal.SIGILL, _signal.SIGFPE):
+            _signal.signal(number, _signal.SIG_DFL)
+    from dlltracer.capture.requests import Watch, encode_request
+
+    file = _open_to_append(path)
+    Watch(lambda raw: _write(file, encode_request(raw))).start()
+    watch = Watch()
+    watch.start()
+    return watch
+
+
+def _open_to_append(path: str) -> int:
+    import os
+
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0))
+
+
+def _write(file: int, data: bytes) -> None:
+    import os
+
+    try:
+        os.write(file, data)
+    except OSError:  # the program closed it: whoever closes all descriptors has that right
+        return
+
+
+def _describe_failure(error: BaseException, added_folders: list[str]) -> dict[str, object]:
+    """What is known about the exception that ends the program, and about the process."""
+    try:
+        from dlltracer.host import facts
+
+        return {"errors": facts.describe_errors(error), "process": facts.describe_process(added_folders)}
+    except Exception:  # noqa: BLE001 - the program's own exception goes on its way, whatever happens here
+        return {}
+
+
+def _start_trace_or_leave(result: str, backend: str, fd: str) -> Trace | None:
+    if backend in ("none", "debugger"):
+        return None
+    try:
+        return _start_trace(backend, None if fd == "-" else int(fd))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it and nothing runs
+        from dlltracer.errors import DlltracerError
+
+        message = str(error) if isinstance(error, DlltracerError) else f"{type(error).__name__}: {error}"
+        _leave_word(result, {"outcome": "refused", "message": message})
+        sys.exit(2)
 
 
 def _start_trace(backend: str, fd: int | None) -> Trace:
@@ -95,8 +167,10 @@ def _start_trace(backend: str, fd: int | None) -> Trace:
     return trace
 
 
-def _end_trace(trace: Trace, start_path: list[str]) -> dict[str, object]:
+def _end_trace(trace: Trace | None, start_path: list[str]) -> dict[str, object]:
     """End the trace; what to tell the parent about it."""
+    if trace is None:
+        return {"outcome": "not traced"}
     # What ends a trace is imported now. A token.py of the program's own must not be taken for the library's.
     path, sys.path = sys.path, start_path
     try:

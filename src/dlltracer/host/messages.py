@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gettext
 import sys
 
@@ -25,6 +24,8 @@ def read_system_texts(codes: Iterable[int]) -> dict[int, str]:
     """
     if sys.platform != "win32":
         return {}
+    import ctypes  # not above: on Linux a Python whose ctypes cannot load may be what is asked about
+
     kernel32 = ctypes.WinDLL("kernel32.dll", winmode=LOAD_LIBRARY_SEARCH_SYSTEM32)
     call = kernel32.FormatMessageW
     call.argtypes = (

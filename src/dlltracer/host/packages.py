@@ -238,7 +238,10 @@ def _ask_records(path: str, folders: Sequence[str]) -> _Found:
 
 
 def _canonical(path: str) -> str:
-    return os.path.normcase(os.path.realpath(path))
+    try:
+        return os.path.normcase(os.path.realpath(path))
+    except OSError:  # Windows, and 260 characters or more
+        return os.path.normcase(path)
 
 
 def _rows(record: str) -> list[list[str]]:

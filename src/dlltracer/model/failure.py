@@ -61,7 +61,8 @@ class ProcessFacts:
         environment: the variables that a loader looks at: LD_LIBRARY_PATH, LD_PRELOAD, PATH, CONDA_PREFIX.
         current_folder: the current folder.
         added_folders: of os.add_dll_directory, in order of the calls; those taken back are among them.
-        address_space, address_space_limit: bytes of it in use, and allowed (RLIMIT_AS); `None` for no limit, or unknown.
+        address_space, address_space_limit: bytes of it in use, and allowed (RLIMIT_AS); `None` if not limited, or not
+            known.
     """
 
     system: System

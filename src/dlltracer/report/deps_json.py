@@ -12,7 +12,7 @@ VERSION = 1
 
 
 def render_deps_json(tree: LoadTree) -> str:
-    """The whole tree, ASCII only, as docs/reference/deps-json.md describes it."""
+    """The whole tree, ASCII only, as docs/reference/json.md describes it."""
     images = [{"path": path, **_facts(image)} for path, image in tree.images.items()]
     plain = {
         "type": "deps",

@@ -187,7 +187,7 @@ def _label(binding: Binding) -> Line:
 def _failed_label(binding: Binding) -> Line:
     style = WARNING if binding.delayed else FAILED
     what = "NOT FOUND" if binding.state is BindingState.MISSING else "REFUSED"
-    why = f": {binding.path}: {binding.reason}" if binding.reason and binding.path else ""
+    why = f": {': '.join(filter(None, (binding.path, binding.reason)))}" if binding.reason else ""
     late = ", at the first call" if binding.delayed else ""
     return ((binding.need, style), (f"  {what}{late}{why}, needed by {binding.needed_by}", style))
 

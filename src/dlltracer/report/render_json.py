@@ -8,10 +8,15 @@ from ..model.codec import VERSION, event_to_plain, losses_to_plain
 from ..model.events import LoadFailedEvent
 from ..model.recording import Recording
 from .tally import count
+from .verdict_json import verdict_to_plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.finding import Diagnosis
 
 
-def render_jsonl(recording: Recording, *, failed_only: bool = False) -> str:
-    """A line that describes the recording, one line an event, a summary at the end; ASCII only.
+def render_jsonl(recording: Recording, *, failed_only: bool = False, verdict: Diagnosis | None = None) -> str:
+    """A line that describes the recording, one line an event, the verdict if there is one, a summary; ASCII only.
 
     The summary counts the whole recording, also with `failed_only`. A file without it was cut off.
     """
@@ -33,4 +38,5 @@ def render_jsonl(recording: Recording, *, failed_only: bool = False) -> str:
         "losses": losses_to_plain(recording.losses),
     }
     events = (e for e in recording.events if not failed_only or isinstance(e, LoadFailedEvent))
-    return "".join(f"{json.dumps(item)}\n" for item in (head, *map(event_to_plain, events), summary))
+    verdicts = () if verdict is None else (verdict_to_plain(verdict),)
+    return "".join(f"{json.dumps(item)}\n" for item in (head, *map(event_to_plain, events), *verdicts, summary))

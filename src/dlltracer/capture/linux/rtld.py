@@ -100,10 +100,21 @@ def raw_recording(text: bytes, pid: int, notes: tuple[str, ...] = ()) -> Recordi
     return Recording(NAME, events, pid, notes=notes)
 
 
-def read_recording(fd: int, pid: int, notes: tuple[str, ...] = ()) -> Recording:
-    """What a process that died left in the memfd given to its `RtldBackend`."""
+def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: bool = False) -> Recording:
+    """What a process that died left in the memfd given to its `RtldBackend`; `ended` as in `decode_loader_text`."""
+    return recording_of(_read_all(fd), pid, notes, ended=ended)
+
+
+def read_initialising(fd: int, pid: int) -> str | None:
+    """The image whose initialiser was running when that process died; `None` if none was."""
+    from .decode import decode_loader_text
+
+    return decode_loader_text(_read_all(fd), pid=pid, ended=False).initialising
+
+
+def _read_all(fd: int) -> bytes:
     parts, position = [], 0
     while part := os.pread(fd, 1 << 20, position):
         parts.append(part)
         position += len(part)
-    return recording_of(b"".join(parts), pid, notes, ended=False)
+    return b"".join(parts)

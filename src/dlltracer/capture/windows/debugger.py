@@ -147,7 +147,11 @@ def _as_final(request: Request, cwd: str | None) -> Request:
     """A request with the path that Windows has for the open file: without links, short names, substituted drives."""
     if request.kind is not RequestKind.EXTENSION:
         return request
-    return replace(request, target=os.path.realpath(os.path.join(cwd or "", request.target)))
+    path = os.path.join(cwd or "", request.target)
+    try:
+        return replace(request, target=os.path.realpath(path))
+    except OSError:  # a path of 260 characters or more: Windows does not open what it cannot load either
+        return request
 
 
 class _Debugger:
@@ -176,7 +180,8 @@ class _Debugger:
             finally:
                 answer = s.DBG_CONTINUE if handled else s.DBG_EXCEPTION_NOT_HANDLED
                 self._api.resume(event.dwProcessId, event.dwThreadId, answer)
-            if event.dwDebugEventCode == s.EXIT_PROCESS_DEBUG_EVENT:
+            # A late event of a process that this thread debugged before is answered, and is not the end of this one.
+            if event.dwDebugEventCode == s.EXIT_PROCESS_DEBUG_EVENT and event.dwProcessId == self._child.pid:
                 return
 
     def _note(self, event: s.DEBUG_EVENT) -> bool:

@@ -1,0 +1,230 @@
+"""Everything about a failed import, together for the rules: the trace, the exception, the files, the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..diagnose.case import Case, Copy, Rival
+from ..diagnose.loader_errors import DlError, DlProblem, classify_dlerror, loader_messages
+from ..diagnose.relevance import failures_behind, top_of
+from ..host.copies import find_copies
+from ..host.distribution import read_distribution
+from ..host.messages import read_loader_translations
+from ..model.events import FailureKind, LoadFailedEvent
+from ..model.failure import Failure, Frame, ProcessFacts, PythonError, System
+from ..model.symbols import MissingSymbol, MissingVersion
+from .process import ProcessView
+from .rivals import find_rivals, suppliers_of
+from .surroundings import check_packages, find_strangers, name_owners, read_limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.crash import Crash
+    from ..model.recording import Recording
+    from ..model.request import Request
+
+Symbols = tuple[MissingSymbol, ...]
+Versions = tuple[MissingVersion, ...]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What was tried and what came of it.
+
+    Attributes:
+        what: in words ("import x").
+        process: the interpreter; of the failure, if there is one.
+        failure: the exceptions that ended the program.
+        crash: how the process died.
+        recording: what the trace saw; `None` without a trace.
+        notes: what a reader must know.
+        initialising: the image whose initialiser was running when it died.
+        frames: the Python lines that were running when it died, outermost first.
+        said: the end of what it wrote.
+        status: as of `subprocess.Popen`.
+        requests: what Python asked of the loader, where that is known apart from the recording (Windows).
+    """
+
+    what: str
+    process: ProcessFacts
+    failure: Failure | None = None
+    crash: Crash | None = None
+    recording: Recording | None = None
+    notes: tuple[str, ...] = ()
+    initialising: str | None = None
+    frames: tuple[Frame, ...] = ()
+    said: str = ""
+    status: int | None = None
+    requests: tuple[Request, ...] = ()
+
+
+def build_case(attempt: Attempt) -> Case:
+    """Read all that the rules need. What cannot be read is in the notes of the case."""
+    errors = attempt.failure.errors if attempt.failure is not None else ()
+    if attempt.process.system is System.WINDOWS:
+        from .windows_case import build_windows_case
+
+        return build_windows_case(attempt, native_error(errors))
+    error, complaint = loader_error(errors)
+    failures = failures_behind(attempt.recording, error, complaint)
+    subject = find_subject(error, complaint, failures, attempt)
+    view = ProcessView(attempt.process, attempt.recording)
+    tree, problem = view.resolve(subject) if subject is not None else (None, None)
+    images = view.read_images(tree)
+    symbols, versions, _ = view.find_missing(tree, images)
+    if complaint is not None:
+        symbols, versions = _with_complaint(symbols, versions, complaint)
+    case = Case(
+        attempt.what,
+        attempt.process.system,
+        attempt.process,
+        error,
+        errors,
+        attempt.crash,
+        attempt.recording,
+        subject,
+        tree,
+        images,
+        symbols,
+        versions,
+        damaged={subject: problem} if subject is not None and problem is not None else {},
+        notes=attempt.notes,
+        complaint=complaint,
+        failures=failures,
+        initialising=attempt.initialising,
+        frames=attempt.frames,
+        said=attempt.said,
+        status=attempt.status,
+        distribution=read_distribution(),
+    )
+    return _with_surroundings(case, attempt.process, view)
+
+
+def _with_surroundings(case: Case, process: ProcessFacts, view: ProcessView) -> Case:
+    """The case, with what the machine has around it."""
+    rivals = find_rivals(case, view)
+    copies = _find_copies(case, process, view)
+    damaged = {**case.damaged, **view.damage_of(_suspects(case))}
+    owners = name_owners(tuple(dict.fromkeys((*damaged, *_paths_in_question(case, rivals)))), process)
+    case = replace(case, rivals=rivals, copies=copies, owners=owners, damaged=damaged)
+    case = replace(
+        case,
+        limits=read_limits(case.subject, process),
+        strangers=find_strangers(case.error, process),
+        checks=check_packages(case),
+    )
+    return replace(case, notes=(*case.notes, *view.notes))
+
+
+def native_error(errors: tuple[PythonError, ...]) -> PythonError | None:
+    """The exception nearest to a loader: the innermost that an import or a load raised."""
+    for error in reversed(errors):
+        if "ImportError" in error.bases and "ModuleNotFoundError" not in error.bases:
+            return error
+    for error in reversed(errors):
+        if {"ImportError", "OSError"} & set(error.bases):
+            return error
+    return None
+
+
+def loader_error(errors: tuple[PythonError, ...]) -> tuple[PythonError | None, DlError | None]:
+    """The exception with a message of a loader of Linux, and the message; else the one nearest to a loader.
+
+    Of several that pass on the same message the innermost, which knows most. Of several messages the outermost: what
+    came before it was handled.
+    """
+    translations = read_loader_translations(loader_messages()) if errors else {}
+    classified = [(error, classify_dlerror(error.message, translations)) for error in errors]
+    known = [(error, said) for error, said in classified if said.problem is not DlProblem.UNDECIDED]
+    if known:
+        same = [(error, said) for error, said in known if _is_same(said, known[0][1])]
+        return same[-1]
+    if errors and "ModuleNotFoundError" in errors[0].bases:
+        return errors[0], None
+    for bases in ({"ImportError"}, {"OSError"}):
+        for error in reversed(errors):
+            if bases & set(error.bases):
+                return error, None
+    return (errors[0] if errors else None), None
+
+
+def _is_same(said: DlError, other: DlError) -> bool:
+    """Whether two messages are of one failure, in other words around it."""
+    names = [(one.library or "").rpartition("/")[2] for one in (said, other)]
+    return (said.problem, said.symbol, said.version, names[0]) == (other.problem, other.symbol, other.version, names[1])
+
+
+def find_subject(
+    error: PythonError | None,
+    complaint: DlError | None,
+    failures: tuple[LoadFailedEvent, ...],
+    attempt: Attempt,
+) -> str | None:
+    """The image whose load failed: what the exception names, else what the trace saw fail, else the loader's words."""
+    if error is not None and error.path is not None and error.path.endswith(attempt.process.suffixes):
+        return error.path
+    top = top_of(failures)
+    if top is not None and (complaint is not None or error is None):
+        return top
+    if complaint is not None:
+        return complaint.required_by or complaint.library
+    return attempt.initialising
+
+
+def _with_complaint(symbols: Symbols, versions: Versions, complaint: DlError) -> tuple[Symbols, Versions]:
+    """What the loader said is missing comes first, and is there even if the files do not show it."""
+    if complaint.problem is DlProblem.MISSING_SYMBOL and complaint.symbol:
+        known = [item for item in symbols if item.name == complaint.symbol]
+        others = [item for item in symbols if item.name != complaint.symbol]
+        said = MissingSymbol(complaint.symbol, complaint.version, complaint.library or "", complaint.provider)
+        return (*(known or [said]), *others), versions
+    if complaint.problem is DlProblem.MISSING_VERSION and complaint.version:
+        same = [
+            item for item in versions if item.version == complaint.version and item.needed_by == complaint.required_by
+        ]
+        rest = [item for item in versions if item not in same]
+        provider = complaint.library or ""
+        said_version = MissingVersion(
+            complaint.version, provider.rpartition("/")[2], provider, complaint.required_by or ""
+        )  # fmt: skip
+        return symbols, (*(same or [said_version]), *rest)
+    return symbols, versions
+
+
+def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mapping[str, tuple[Copy, ...]]:
+    """Files of the names that were not found, and of the libraries that lack something."""
+    missing = {binding.need for binding in case.tree.missing} if case.tree is not None else set()
+    missing |= {event.need or event.path for event in case.failed_events if event.kind is not FailureKind.DROPPED}
+    suppliers = suppliers_of(case)
+    names = sorted({name.rpartition("/")[2] for name in missing} | set(suppliers))
+    used = {view.real_path(path) for path in suppliers.values()}
+    copies: dict[str, tuple[Copy, ...]] = {}
+    for name, found in find_copies(names, process).items():
+        fit = [copy for copy in found if view.real_path(copy.path) not in used]
+        copies[name] = tuple(
+            Copy(copy.path, copy.where, view.misfit(copy.path), view.has_lack(copy.path, case) if suppliers else None)
+            for copy in fit
+        )
+    return copies
+
+
+def _suspects(case: Case) -> tuple[str, ...]:
+    """Files that the crash or the failed load came upon, which may be damaged."""
+    refused = [binding.path for binding in case.tree.bindings if binding.reason] if case.tree is not None else []
+    crash = case.crash.image if case.crash is not None else None
+    last = [event.path for event in case.recording.loads[-1:]] if case.recording is not None and crash else []
+    return tuple(dict.fromkeys(path for path in (*refused, crash, case.initialising, *last) if path))
+
+
+def _paths_in_question(case: Case, rivals: tuple[Rival, ...]) -> tuple[str, ...]:
+    """The files whose packages a reader wants to know, the nearest to the trouble first."""
+    paths = [case.subject]
+    paths += [binding.needed_by for binding in case.tree.missing[:2]] if case.tree is not None else []
+    paths += [symbol.needed_by for symbol in case.symbols[:1]]
+    for version in case.versions[:1]:
+        paths += [version.provider, version.needed_by]
+    for rival in rivals[:1]:
+        paths += [rival.used, rival.other]
+    paths += [case.crash.image if case.crash is not None else None, case.initialising]
+    return tuple(dict.fromkeys(path for path in paths if path and "/" in path.replace("\\", "/")))

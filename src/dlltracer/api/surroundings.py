@@ -1,0 +1,140 @@
+"""What a machine has around a failed load: who installed the files, what the system allows, what else lies there."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..diagnose.case import Case, MachineLimits, PackageCheck, Stranger, module_not_found
+from ..host.linux_limits import read_c_library, read_mount, read_page_size
+from ..host.place import this_system
+from ..model.failure import ProcessFacts, PythonError, System
+from ..model.limits import MemoryLimit
+from ..model.provider import PackageManager, PackageOwner
+
+_MOST_ASKED = 6
+_OF_PACKAGES = ("/usr/", "/lib", "/bin/", "/sbin/", "/opt/", "/etc/", "/srv/", "/var/")
+"""Where packages of a distribution put files (Filesystem Hierarchy Standard)."""
+_NATIVE = (".so", ".pyd", ".dll", ".dylib")
+_LARGEST_HASHED = 100 * 1024 * 1024
+
+
+def name_owners(paths: tuple[str, ...], process: ProcessFacts) -> dict[str, tuple[PackageOwner, ...]]:
+    """The packages of files; files that no package has are left out."""
+    if process.system is not this_system():
+        return {}
+    try:
+        from ..host.packages import find_owners
+    except ImportError:  # a Python that cannot load its own modules (binascii, hashlib) may be what is asked about
+        return {}
+    folders = site_folders(process)
+    # A package manager is a program that has to be started: not for a file where none puts any.
+    places = (*_OF_PACKAGES, *(f"{folder}/" for folder in (*folders, process.prefix, process.base_prefix)))
+    likely = [path for path in paths if process.system is not System.LINUX or path.startswith(places)]
+    found = {path: find_owners(path, folders).owners for path in likely[:_MOST_ASKED]}
+    return {path: owners for path, owners in found.items() if owners}
+
+
+def site_folders(process: ProcessFacts) -> tuple[str, ...]:
+    """Folders of sys.path with the metadata of installed packages; the current folder for an empty entry."""
+    folders = []
+    for entry in dict.fromkeys(entry or process.current_folder for entry in process.path):
+        try:
+            if any(child.name.endswith((".dist-info", ".egg-info")) for child in Path(entry).iterdir()):
+                folders.append(entry)
+        except OSError:
+            continue
+    return tuple(folders)
+
+
+def read_limits(subject: str | None, process: ProcessFacts) -> MachineLimits | None:
+    """What the machine allows; `None` for a process of Windows or of another machine."""
+    if process.system is not System.LINUX or process.system is not this_system():
+        return None
+    memory = MemoryLimit("RLIMIT_AS", process.address_space_limit, process.address_space)
+    mount = read_mount(subject) if subject is not None and subject.startswith("/") else None
+    return MachineLimits(mount, memory, read_page_size(), read_c_library())
+
+
+def find_strangers(error: PythonError | None, process: ProcessFacts) -> tuple[Stranger, ...]:
+    """Extension modules of that name where it was looked for, which this Python does not take."""
+    module = module_not_found(error)
+    if module is None or process.system is not this_system():
+        return ()
+    *packages, last = module.split(".")
+    strangers = []
+    for entry in dict.fromkeys(entry or process.current_folder for entry in process.path):
+        folder = Path(entry, *packages)
+        try:
+            names = sorted(child.name for child in folder.iterdir() if child.name.startswith(f"{last}."))
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith((".so", ".pyd")) and name.removeprefix(last) not in process.suffixes:
+                tag = name[len(last) + 1 :].rpartition(".")[0]
+                strangers.append(Stranger(str(folder / name), tag))
+    return tuple(strangers)
+
+
+def check_packages(case: Case) -> tuple[PackageCheck, ...]:
+    """The Python packages of the files in question, with the files that are not as they were installed."""
+    process = case.process
+    if process is None or process.system is not this_system():
+        return ()
+    try:
+        from ..host.packages import check_record
+    except ImportError:
+        return ()
+    folders = site_folders(process)
+    owners = dict(case.owners)
+    module = module_not_found(case.error)
+    if module is not None:
+        owners.update(_owners_of_module(module, process, folders))
+    names = {
+        owner.package: owner.version
+        for found in owners.values()
+        for owner in found
+        if owner.manager is PackageManager.PIP
+    }
+    checks = []
+    for name, version in names.items():
+        changed = {file.path: file for file in check_record(name, folders, hashes=False, suffixes=_NATIVE).changed}
+        for path in _worth_a_hash(owners):
+            checked = check_record(name, folders, suffixes=(posixpath.basename(path),))
+            changed.update({file.path: file for file in checked.changed})
+        if changed:
+            checks.append(PackageCheck(f"{name} {version}".strip(), name, tuple(changed.values())))
+    return tuple(checks)
+
+
+def _worth_a_hash(owners: Mapping[str, tuple[PackageOwner, ...]]) -> list[str]:
+    """Files in question that are not too large to be read whole."""
+    small = []
+    for path, found in owners.items():
+        try:
+            is_small = Path(path).stat().st_size < _LARGEST_HASHED
+        except OSError:
+            continue
+        if is_small and any(owner.manager is PackageManager.PIP for owner in found):
+            small.append(path)
+    return small
+
+
+def _owners_of_module(
+    module: str, process: ProcessFacts, folders: tuple[str, ...]
+) -> dict[str, tuple[PackageOwner, ...]]:
+    """The packages that should have the file of a module that was not found."""
+    from ..host.packages import find_owners
+
+    *packages, last = module.split(".")
+    found: dict[str, tuple[PackageOwner, ...]] = {}
+    for entry in dict.fromkeys(entry or process.current_folder for entry in process.path) if packages else ():
+        folder = Path(entry, *packages)
+        if folder.is_dir():
+            for suffix in process.suffixes:
+                path = str(folder / f"{last}{suffix}")
+                owners = find_owners(path, folders).owners
+                if owners:
+                    found[path] = owners
+    return found

@@ -1,0 +1,51 @@
+"""`dlltracer hook`: let DLLTRACER=1 add the verdict to every program of an environment."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+
+import click
+
+FILE = "dlltracer-hook.pth"
+LINE = "import os; os.environ.get('DLLTRACER') == '1' and __import__('dlltracer').install()\n"
+"""Read by site at every start of the environment's Python: without the variable it asks for it, and no more."""
+
+
+@click.group("hook", short_help="Let DLLTRACER=1 explain failed imports in any program.")
+def hook() -> None:
+    """Let DLLTRACER=1 in the environment add the verdict to any program that ends with a failed import.
+
+    Works by a .pth file in the site-packages of this Python, which nothing else puts there.
+    """
+
+
+@hook.command("enable")
+def enable() -> None:
+    """Put the file into this environment."""
+    path = _path()
+    with open(path, "w", encoding="ascii", newline="\n") as file:
+        file.write(LINE)
+    click.echo(f"{path} is in place: DLLTRACER=1 python ... explains a failed import")
+
+
+@hook.command("disable")
+def disable() -> None:
+    """Take it away again."""
+    try:
+        os.unlink(_path())
+    except FileNotFoundError:
+        click.echo(f"{_path()} was not there")
+    else:
+        click.echo(f"{_path()} is gone")
+
+
+@hook.command("status")
+def status() -> None:
+    """Say whether it is there."""
+    there = os.path.exists(_path())
+    click.echo(f"{_path()} {'is in place' if there else 'is not there'}")
+
+
+def _path() -> str:
+    return os.path.join(sysconfig.get_path("purelib"), FILE)

@@ -1,0 +1,342 @@
+"""Everything that the rules may look at: one failed import, as plain values."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..model.elf import ElfImage
+from ..model.events import FailureKind, LoadEvent, LoadFailedEvent
+from ..model.failure import Frame, ProcessFacts, PythonError, System
+from ..model.pe import MissingForwarder, PeImage
+from ..model.recording import Recording
+from ..model.symbols import MissingSymbol, MissingVersion
+from ..model.tree import Binding, BindingState, LoadTree
+from .loader_errors import DlProblem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..model.crash import Crash
+    from ..model.limits import CLibrary, MemoryLimit, Mount
+    from ..model.probe import Phase, Probe
+    from ..model.provider import ChangedFile, PackageOwner
+    from .loader_errors import DlError
+
+Image = ElfImage | PeImage
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file of a wanted name, somewhere on this machine where the loader did not look, or did not take it.
+
+    Attributes:
+        path: the file.
+        where: the kind of place, in words ("a folder of PATH", "the conda environment").
+        unfit: why the loader could not take it even there (another machine, damaged); `None` if it could.
+        has_what_lacks: whether it has the symbol or version that the copy in use lacks; `None` if that was not asked.
+    """
+
+    path: str
+    where: str
+    unfit: str | None = None
+    has_what_lacks: bool | None = None
+
+
+class Change(enum.Enum):
+    """What would have been otherwise, to see whether the import would then work."""
+
+    NOTHING_LOADED = "nothing loaded before"
+    NO_LIBRARY_PATH = "without LD_LIBRARY_PATH"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another copy of a library that would have been used otherwise, and has what the one in use lacks.
+
+    Attributes:
+        change: what would have to be otherwise.
+        need: the name that both have.
+        used, phase: the copy in use, and the rule that chose it.
+        other: the copy that would have been.
+    """
+
+    change: Change
+    need: str
+    used: str
+    phase: Phase | None
+    other: str
+
+
+@dataclass(frozen=True)
+class MachineLimits:
+    """What the machine allows.
+
+    Attributes:
+        mount: where the file lies that could not be loaded.
+        address_space: of the process, when it failed.
+        page_size: in bytes.
+        c_library: of the process.
+    """
+
+    mount: Mount | None = None
+    address_space: MemoryLimit | None = None
+    page_size: int = 4096
+    c_library: CLibrary | None = None
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A file of the module that was not found, which this Python does not take for it: made for another one.
+
+    Attributes:
+        path: the file.
+        tag: what its name says it is for ("cpython-310-x86_64-linux-gnu", "cp310-win_amd64").
+    """
+
+    path: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class PackageCheck:
+    """A Python package of which files are not as they were installed.
+
+    Attributes: `package` in words ("numpy 2.1.0"); `name`, its name; `changed`, the files.
+    """
+
+    package: str
+    name: str
+    changed: tuple[ChangedFile, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A failed import (or program) and all that is known about it.
+
+    Attributes:
+        what: what was tried, in words ("import x").
+        system: the family of loaders.
+        process: the interpreter, as it was when the program failed.
+        error: the exception nearest to the loader: the innermost ImportError or OSError; `None` for a crash.
+        errors: all of them, outermost first.
+        crash: how the process died, if it did.
+        recording: what the trace saw; `None` without a trace.
+        subject: path of the image whose load failed: an extension module, or what ctypes was told to load.
+        tree: what loading `subject` does by its files, in the process as it was; `None` if it could not be worked out.
+        images: path to image, with symbols and resources: those of `tree`, and those the process had.
+        symbols, versions, forwarders: what no image of the tree provides.
+        copies: wanted name to the copies of it elsewhere.
+        owners: path to the packages it belongs to.
+        limits: of the machine and the process.
+        damaged: path to what is wrong with a file that is no image, or not a whole one.
+        notes: what could not be looked at.
+        complaint: the loader's message in `error` (Linux), taken apart; `None` if the error is not a loader's.
+        failures: what of the trace belongs to the import that failed; `None` if that was not worked out.
+        initialising: the image whose initialiser was running when the process died.
+        frames: the Python lines that were running when the process died, outermost first.
+        said: the end of what the program wrote.
+        status: how it ended, as of `subprocess.Popen`.
+        rivals: copies that have the symbol or version that is missing, and would have been used otherwise.
+        distribution: ID and ID_LIKE of os-release(5).
+        checks: packages of the files in question, and what became of their files since they were installed.
+        strangers: files of a module that was not found, for other Pythons.
+        code: the error code of Windows' loader; `None` if none is behind `error`, or it is not known.
+        code_is_guess: it was concluded from words that are not this system's own.
+        imports: the Python imports in progress at the request that failed, outermost first; () if not known.
+        windows_own: of the names that were not found, in lower case, those that are files of Windows itself.
+    """
+
+    what: str
+    system: System
+    process: ProcessFacts | None = None
+    error: PythonError | None = None
+    errors: tuple[PythonError, ...] = ()
+    crash: Crash | None = None
+    recording: Recording | None = None
+    subject: str | None = None
+    tree: LoadTree | None = None
+    images: Mapping[str, Image] = field(default_factory=dict)
+    symbols: tuple[MissingSymbol, ...] = ()
+    versions: tuple[MissingVersion, ...] = ()
+    forwarders: tuple[MissingForwarder, ...] = ()
+    copies: Mapping[str, tuple[Copy, ...]] = field(default_factory=dict)
+    owners: Mapping[str, tuple[PackageOwner, ...]] = field(default_factory=dict)
+    limits: MachineLimits | None = None
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    complaint: DlError | None = None
+    failures: tuple[LoadFailedEvent, ...] | None = None
+    initialising: str | None = None
+    frames: tuple[Frame, ...] = ()
+    said: str = ""
+    status: int | None = None
+    rivals: tuple[Rival, ...] = ()
+    distribution: str | None = None
+    checks: tuple[PackageCheck, ...] = ()
+    strangers: tuple[Stranger, ...] = ()
+    code: int | None = None
+    code_is_guess: bool = False
+    imports: tuple[str, ...] = ()
+    windows_own: frozenset[str] = frozenset()
+
+    @property
+    def is_windows(self) -> bool:
+        return self.system is System.WINDOWS
+
+    def seen_failures(self, kind: FailureKind) -> Iterator[LoadFailedEvent]:
+        """The failures of that kind that the trace saw in the import that failed, in order."""
+        return (event for event in self.failed_events if event.kind is kind)
+
+    @property
+    def failed_events(self) -> tuple[LoadFailedEvent, ...]:
+        """All failures that the trace saw in the import that failed."""
+        if self.failures is not None:
+            return self.failures
+        return self.recording.failures if self.recording is not None else ()
+
+    @property
+    def missing_module(self) -> str | None:
+        """The whole name of the module that the import system did not find; `None` if it found all."""
+        return module_not_found(self.error)
+
+    def load_of(self, path: str) -> LoadEvent | None:
+        """The event by which an image came into the process; `None` if it was there before the trace."""
+        loads = self.recording.loads if self.recording is not None else ()
+        return next((event for event in reversed(loads) if event.path == path), None)
+
+    @property
+    def is_of_another_process(self) -> bool:
+        """Whether the loader's message seems to come from another process: in this one nothing failed that way."""
+        if self.complaint is None or self.recording is None or self.recording.backend != _SEES_FAILURES:
+            return False
+        return self.complaint.problem in _LEAVE_TRACES and not self.failed_events
+
+    @property
+    def last_top(self) -> LoadEvent | None:
+        """What was asked for last of all, and came in; `None` if that is not known."""
+        loads = self.recording.loads if self.recording is not None else ()
+        if not loads:
+            return None
+        same = (loads[-1].timestamp, loads[-1].imports)
+        return next(event for event in loads if (event.timestamp, event.imports) == same)
+
+    def failed_bindings(self, state: BindingState) -> Iterator[Binding]:
+        """The needs in that state by the files, one a name, delayed ones left out."""
+        seen: set[str] = set()
+        for binding in self.tree.bindings if self.tree is not None else ():
+            if binding.state is state and not binding.delayed and binding.need not in seen:
+                seen.add(binding.need)
+                yield binding
+
+    def chain_to(self, path: str | None, *last: str) -> tuple[str, ...]:
+        """Who needs an image: the Python line, the imports in progress, then images down to `path`, then `last`."""
+        steps = [self._python_step(), *self._import_steps()]
+        if self.tree is not None and path is not None:
+            steps += _shortest_way(self.tree, path)
+        elif path is not None:
+            steps.append(path)
+        return tuple(dict.fromkeys(step for step in (*steps, *last) if step))
+
+    @property
+    def python_line(self) -> Frame | None:
+        """The line of the program's own Python that asked for what failed."""
+        frames = self.error.frames if self.error is not None else self.frames
+        return next((frame for frame in reversed(frames) if not _MACHINERY.search(frame.file)), None)
+
+    def _python_step(self) -> str:
+        frame = self.python_line
+        if frame is None:
+            return self.what
+        return f"{frame.file}:{frame.line}: {frame.source}" if frame.source else f"{frame.file}:{frame.line}"
+
+    def _import_steps(self) -> tuple[str, ...]:
+        if self.imports:
+            return tuple(f"import {name}" for name in self.imports)
+        for event in reversed(self._events_of_interest()):
+            if event.imports:
+                return tuple(f"import {name}" for name in event.imports)
+        name = self.error.name if self.error is not None else None
+        return (f"import {name}",) if name else ()
+
+    def _events_of_interest(self) -> tuple[LoadEvent | LoadFailedEvent, ...]:
+        if self.failed_events or self.recording is None:
+            return self.failed_events
+        return self.recording.loads[-1:] if self.error is None else ()
+
+    @property
+    def first_import(self) -> str | None:
+        """The top package or module whose import failed, as far as that is known."""
+        for event in reversed(self._events_of_interest()):
+            if event.imports:
+                return event.imports[0].partition(".")[0]
+        name = self.error.name if self.error is not None else None
+        return name.partition(".")[0] if name else None
+
+    def owner_of(self, path: str) -> str:
+        """The package that a file belongs to, in brackets, for a sentence; empty if that is not known."""
+        owners = self.owners.get(path)
+        return f" (of {describe_owner(owners[0])})" if owners else ""
+
+    def probes_of(self, need: str) -> tuple[Probe, ...]:
+        """Every place tried for a name: as the trace saw it, else by the files."""
+        for event in self.failed_events:
+            if (event.need or event.path) == need and event.probes:
+                return event.probes
+        for binding in self.tree.bindings if self.tree is not None else ():
+            if binding.need == need and binding.probes:
+                return binding.probes
+        return ()
+
+
+_SEES_FAILURES = "rtld"
+"""The mechanism on Linux that sees loads that fail, and not only those that do not."""
+_LEAVE_TRACES = (DlProblem.MISSING, DlProblem.MISSING_SYMBOL, DlProblem.MISSING_VERSION)
+"""What it cannot miss: something was searched in vain, or mapped and dropped."""
+_MACHINERY = re.compile(r"^<|[/\\](?:ctypes|importlib)[/\\]\w+\.py$")
+"""Files of Python itself that only pass on what others ask for."""
+_CANNOT_IMPORT = re.compile(r"cannot import name '(\w+)' from (?:partially initialized module )?'([\w.]+)'")
+
+
+def module_not_found(error: PythonError | None) -> str | None:
+    """The whole name of the module that the import system did not find; `None` for any other exception.
+
+    What cannot be imported from a package may be a module of it that is not there.
+    """
+    if error is None:
+        return None
+    if "ModuleNotFoundError" in error.bases:
+        return error.name
+    found = _CANNOT_IMPORT.match(error.message)
+    return f"{found[2]}.{found[1]}" if found else None
+
+
+def describe_owner(owner: PackageOwner) -> str:
+    """A package in words: "numpy 2.1.0, pip"."""
+    return f"{owner.package}{f' {owner.version}' if owner.version else ''}, {owner.manager.value}"
+
+
+def _shortest_way(tree: LoadTree, path: str) -> list[str]:
+    """The images from the top of the tree to `path`, both included; `path` alone if nothing leads there."""
+    before: dict[str, str] = {}
+    queue = deque([tree.top])
+    needs: dict[str, list[str]] = {}
+    for binding in tree.bindings:
+        if binding.path is not None and binding.state is BindingState.BOUND:
+            needs.setdefault(binding.needed_by, []).append(binding.path)
+    while queue:
+        current = queue.popleft()
+        if current == path:
+            break
+        for need in needs.get(current, ()):
+            if need not in before and need != tree.top:
+                before[need] = current
+                queue.append(need)
+    way = [path]
+    while way[-1] in before:
+        way.append(before[way[-1]])
+    return way[::-1]

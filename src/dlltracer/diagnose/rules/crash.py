@@ -1,0 +1,157 @@
+"""The process died in an import: where, and in whose code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ..case import Case
+from ..remedies import reinstall
+from .wrong_file import TRUNCATED_CODE
+
+CODE = "crash-in-import"
+INITIALISER_CODE = "crash-in-initialiser"
+LATER_CODE = "crash"
+ABORT_CODE = "abort"
+INSTRUCTION_CODE = "illegal-instruction"
+
+_SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGFPE, _SIGSEGV, _SIGSYS = 4, 5, 6, 7, 8, 11, 31
+_CRASHES = frozenset((_SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGFPE, _SIGSEGV, _SIGSYS))
+"""Signals by which code of the process itself ends it; signal(7)."""
+_SHARED = re.compile(
+    r"/(?:ld-linux[^/]*|ld-musl[^/]*|libc|libc-\d[^/]*|libm|libpthread|libpython[^/]*|libstdc\+\+|libgcc_s|python[\d.]*)(?:\.so[^/]*)?$"
+)
+"""Images in which the mistakes of others come out."""
+_CUT = re.compile(r"end of the file|cut|beyond|truncated|outside of the file|too short|past", re.IGNORECASE)
+_NOISE = re.compile(r"Fatal Python error|Current thread|Thread 0x|  File |Extension modules:|<no Python frame>")
+
+
+def find(case: Case) -> Iterator[Finding]:
+    """Where it died."""
+    if case.is_windows or case.error is not None or case.status is None or case.status >= 0:
+        return
+    number = -case.status
+    if number not in _CRASHES:
+        return  # sent from outside: nothing in the process did it
+    truncated = list(_truncated(case, number))
+    yield from truncated
+    if not truncated:
+        yield _crash(case, number)
+
+
+def _truncated(case: Case, number: int) -> Iterator[Finding]:
+    """A file shorter than its own headers say: what is not there cannot be read, and the kernel sends SIGBUS."""
+    for path, problem in case.damaged.items():
+        if number == _SIGBUS or _CUT.search(problem):
+            yield Finding(
+                TRUNCATED_CODE,
+                f"{path} is cut short",
+                Confidence.CERTAIN if number == _SIGBUS else Confidence.LIKELY,
+                path,
+                case.chain_to(None, path),
+                (),
+                f"{path}{case.owner_of(path)} is shorter than its own headers say ({problem}). The loader does not "
+                "check that: it maps what is not there, and the process dies when it touches it.",
+                (Evidence(Source.SYSTEM, _how(case)), Evidence(Source.FILES, problem)),
+                (Remedy("fetch the file again: a copy or download was interrupted, or the disk was full"),
+                 *reinstall(case.owners.get(path, ()))),
+            )  # fmt: skip
+            return
+
+
+def _crash(case: Case, number: int) -> Finding:
+    last = case.last_top
+    image = case.crash.image if case.crash is not None else None
+    own = image if image is not None and not _SHARED.search(image) else None
+    importing = _is_importing(case)
+    loaded = last.path if last is not None and importing is not False else None
+    subject = case.initialising or own or loaded or image or "the program"
+    words = [line for line in case.said.splitlines() if line.strip() and not _NOISE.match(line)]
+    said = f" The last it said: {words[-1].strip()[:200]}" if words else ""
+    code = _code(case, number, importing)
+    sure = code in (INITIALISER_CODE, *((CODE, INSTRUCTION_CODE) if own is not None else ()))
+    return Finding(
+        code,
+        f"the process died {'in' if subject in (image, case.initialising) else 'while it loaded'} {subject} "
+        f"({_signal(case, number)}), {_doing(case, importing)}",
+        Confidence.CERTAIN if sure else Confidence.LIKELY,
+        subject,
+        case.chain_to(None, subject, *([image] if image and image != subject else [])),
+        (),
+        _explain(case, number, subject, image) + said,
+        (Evidence(Source.SYSTEM, _how(case)),
+         *((Evidence(Source.LOADER, f"the initialiser of {case.initialising} had begun, and did not end"),)
+           if case.initialising else ())),
+        tuple(_remedies(case, number, subject)),
+    )  # fmt: skip
+
+
+def _is_importing(case: Case) -> bool | None:
+    """Whether the import system was at work, by the innermost Python line; `None` where that is not known."""
+    return case.frames[-1].file.startswith("<frozen importlib") if case.frames else None
+
+
+def _code(case: Case, number: int, importing: bool | None) -> str:
+    if case.initialising:
+        return INITIALISER_CODE
+    if number == _SIGILL:
+        return INSTRUCTION_CODE
+    if number == _SIGABRT:
+        return ABORT_CODE
+    return LATER_CODE if importing is False else CODE
+
+
+def _doing(case: Case, importing: bool | None) -> str:
+    if case.initialising:
+        return "while its initialiser ran"
+    line = case.python_line
+    if line is not None:
+        return f"while Python was at {line.file}, line {line.line}"
+    return "in an import" if importing else "while it ran"
+
+
+def _signal(case: Case, number: int) -> str:
+    return case.crash.name if case.crash is not None else f"signal {number}"
+
+
+def _how(case: Case) -> str:
+    crash = case.crash
+    if crash is None:
+        return f"the process was killed by signal {-(case.status or 0)}"
+    place = (
+        f"in {crash.image} at offset {crash.offset:#x}"
+        if crash.image and crash.offset is not None
+        else f"at {crash.address:#x}"
+    )
+    fault = f", address {crash.fault_address:#x}" if crash.fault_address is not None else ""
+    return f"{crash.name} {place}{fault}"
+
+
+def _explain(case: Case, number: int, subject: str, image: str | None) -> str:
+    owner = case.owner_of(subject)
+    if number == _SIGILL:
+        return f"{subject}{owner} has an instruction that this processor does not know: it was built for a newer one."
+    if number == _SIGABRT:
+        return f"The process ended itself (abort) in code that {subject}{owner} had called: it could not go on."
+    text = f"Everything was found and bound; code of {subject}{owner} ran, and failed."
+    if image is not None and image != subject:
+        text += f" It died in {image}, which it had called."
+    return text
+
+
+def _remedies(case: Case, number: int, subject: str) -> Iterator[Remedy]:
+    if number == _SIGILL:
+        yield Remedy("take a build for the processor at hand, or an older version of the package")
+    else:
+        yield Remedy(
+            "see where exactly, with the symbols", f"gdb -batch -ex run -ex bt --args python -c '{_statement(case)}'"
+        )
+    if _SHARED.search(subject):
+        return  # its makers are the last to ask: what they were given was wrong
+    for owner in case.owners.get(subject, ())[:1]:
+        yield Remedy(f"tell the makers of {owner.package}, with this report")
+
+
+def _statement(case: Case) -> str:
+    return case.what if case.what.startswith("import ") else "..."

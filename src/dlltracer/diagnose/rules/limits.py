@@ -1,0 +1,185 @@
+"""The file is right, and the system or the loader has no room for it, or does not allow it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ...model.elf import DF_STATIC_TLS, PF_X, ElfImage
+from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ..case import Case
+from ..loader_errors import DlError, DlProblem
+from .wrong_file import is_forbidden_mapping
+
+CODE = "map-refused"
+NOEXEC_CODE = "noexec-mount"
+MEMORY_CODE = "memory-limit"
+TLS_CODE = "static-tls"
+STACK_CODE = "executable-stack"
+FILES_CODE = "too-many-files"
+CPU_CODE = "cpu-too-old"
+
+_PT_LOAD, _PT_TLS, _PT_GNU_STACK = 1, 7, 0x6474E551
+_MEGA = 1 << 20
+_SET_ASIDE = 2048
+"""More static TLS than glibc sets aside for dlopen by default: 1664 bytes or less (csu/libc-tls.c, elf/dl-tls.c)."""
+_OF_C = re.compile(r"/(?:libc|libm|libpthread|ld-linux)[-.][^/]*$")
+
+
+def find(case: Case) -> Iterator[Finding]:
+    """What is exhausted or forbidden."""
+    complaint = case.complaint
+    if case.is_windows or complaint is None:
+        return
+    path = complaint.library or case.subject or ""
+    if complaint.problem is DlProblem.STATIC_TLS:
+        yield _static_tls(path, case)
+    elif complaint.problem is DlProblem.EXECUTABLE_STACK:
+        yield _executable_stack(path, case)
+    elif complaint.problem in (DlProblem.NOT_MAPPED, DlProblem.OUT_OF_MEMORY) or is_forbidden_mapping(complaint):
+        yield from _not_mapped(path, complaint, case)
+    elif complaint.problem is DlProblem.TOO_MANY_FILES:
+        yield _simple(
+            FILES_CODE, path, "the process has too many open files", case,
+            "The system has no more file descriptors for this process: it leaks them, or its limit is low.",
+            Remedy("raise the limit, and see what keeps files open", "ulimit -n 4096"),
+        )  # fmt: skip
+    elif complaint.problem is DlProblem.CPU_TOO_OLD:
+        yield _simple(
+            CPU_CODE, path, f"{path} is for a newer processor", case,
+            f"{path}{case.owner_of(path)} says that it needs a processor of a higher level (x86-64-v2, -v3, ...).",
+            Remedy("take a build for the processor at hand"),
+        )  # fmt: skip
+
+
+def _simple(code: str, path: str, title: str, case: Case, text: str, remedy: Remedy) -> Finding:
+    words = case.error.message if case.error is not None else ""
+    return Finding(
+        code, title, Confidence.CERTAIN, path, case.chain_to(case.subject, path), (), text,
+        (Evidence(Source.LOADER, words),), (remedy,),
+    )  # fmt: skip
+
+
+def _not_mapped(path: str, complaint: DlError, case: Case) -> Iterator[Finding]:
+    """One text for two causes, told apart by what the system allows."""
+    limits = case.limits
+    mount = limits.mount if limits is not None else None
+    chain = case.chain_to(case.subject, path)
+    said = Evidence(Source.LOADER, case.error.message.partition(": ")[2] if case.error is not None else "")
+    if mount is not None and mount.noexec:
+        yield Finding(
+            NOEXEC_CODE, f"{path} lies on a file system from which nothing may be run", Confidence.CERTAIN, path, chain,
+            (),
+            f"{mount.point} ({mount.kind}) is mounted noexec: the kernel refuses to map code from it, so the loader "
+            f"cannot map {path}{case.owner_of(path)}.",
+            (said, Evidence(Source.SYSTEM, f"{mount.point} is mounted {','.join(mount.options)}")),
+            (Remedy("install it elsewhere (another TMPDIR or PYTHONUSERBASE, another folder for the environment)"),
+             Remedy("or let that file system run code (as root)", f"mount -o remount,exec {mount.point}")),
+        )  # fmt: skip
+    elif complaint.problem is not DlProblem.NO_PERMISSION:
+        yield _memory(path, case, chain, said)
+
+
+def _memory(path: str, case: Case, chain: tuple[str, ...], said: Evidence) -> Finding:
+    memory = case.limits.address_space if case.limits is not None else None
+    need = _memory_size(case, path)
+    if memory is None or memory.limit is None:
+        return Finding(
+            CODE, f"the system did not let the loader map {path}", Confidence.POSSIBLE, path, chain, (),
+            "No limit of the address space and no noexec mount was found: memory of a container or machine that is "
+            "used up, or a security policy, would do the same.",
+            (said,), (Remedy("see what the kernel logged", "dmesg | tail"),),
+        )  # fmt: skip
+    free = memory.free
+    tight = free is not None and need is not None and free < need
+    return Finding(
+        MEMORY_CODE,
+        f"the memory limit of the process leaves no room for {path}",
+        Confidence.CERTAIN if tight else Confidence.LIKELY,
+        path,
+        chain,
+        (),
+        f"Its address space may have {memory.limit // _MEGA} MB (RLIMIT_AS, ulimit -v)"
+        + (f", of which {free // _MEGA} MB were left" if free is not None else "")
+        + (f"; {path}{case.owner_of(path)} and what it needs take {need / _MEGA:.1f} MB" if need is not None else "")
+        + ". The loader then says that it failed to map a segment.",
+        (said, Evidence(Source.SYSTEM, f"RLIMIT_AS is {memory.limit} bytes")),
+        (Remedy("raise the limit", "ulimit -v unlimited"),),
+    )
+
+
+def _memory_size(case: Case, path: str) -> int | None:
+    """Bytes of address space that the images of the load take."""
+    images = case.tree.images.values() if case.tree is not None else (case.images.get(path),)
+    total = 0
+    for image in images:
+        for segment in image.segments if isinstance(image, ElfImage) else ():
+            total += segment.memory_size if segment.type == _PT_LOAD else 0
+    return total or None
+
+
+def _tls_size(image: object) -> int:
+    return sum(s.memory_size for s in image.segments if s.type == _PT_TLS) if isinstance(image, ElfImage) else 0
+
+
+def _static_tls(path: str, case: Case) -> Finding:
+    size = _tls_size(case.images.get(path))
+    others = [
+        other
+        for other, image in case.images.items()
+        if isinstance(image, ElfImage) and image.dynamic_flags & DF_STATIC_TLS and other != path and _tls_size(image)
+    ]
+    users = [other for other in others if not _OF_C.search(other)]
+    alone = size > _SET_ASIDE
+    takes = f" It wants {size} bytes of it." if size else ""
+    if alone:
+        takes += " That is more than the loader sets aside: the order of imports does not help."
+    elif users:
+        takes += f" Others that use it: {', '.join(users[:3])}. What comes first gets it."
+    top = case.first_import
+    first = Remedy(f"import {top} before everything else" if top else "load it before everything else")
+    return Finding(
+        TLS_CODE,
+        f"there is no static TLS left for {path}",
+        Confidence.CERTAIN,
+        path,
+        case.chain_to(path),
+        (),
+        f"{path}{case.owner_of(path)} keeps variables of its threads in the static block, of which the loader has "
+        f"little to give once the program runs.{takes}",
+        (Evidence(Source.LOADER, "cannot allocate memory in static TLS block"),
+         *((Evidence(Source.FILES, f"its TLS segment has {size} bytes"),) if size else ())),
+        (*(() if alone else (first,)),
+         Remedy("have it loaded with the program", f"LD_PRELOAD={path} python ..."),
+         Remedy("or have the loader set more aside (glibc 2.33 and later)",
+                f"GLIBC_TUNABLES=glibc.rtld.optional_static_tls={max(2048, 2 * size)} python ...")),
+    )  # fmt: skip
+
+
+def wants_executable_stack(image: object) -> bool:
+    """Whether an image asks for a stack that code may run on (PT_GNU_STACK with PF_X)."""
+    if not isinstance(image, ElfImage):
+        return False
+    return any(s.type == _PT_GNU_STACK and s.flags & PF_X for s in image.segments)
+
+
+def _executable_stack(path: str, case: Case) -> Finding:
+    marked = wants_executable_stack(case.images.get(path))
+    evidence = [Evidence(Source.LOADER, "cannot enable executable stack as shared object requires")]
+    if marked:
+        evidence.append(Evidence(Source.FILES, "its PT_GNU_STACK asks for an executable stack (RWE)"))
+    return Finding(
+        STACK_CODE,
+        f"{path} asks for an executable stack, and the loader does not give it one",
+        Confidence.CERTAIN,
+        path,
+        case.chain_to(path),
+        (),
+        f"{path}{case.owner_of(path)} is marked as one that runs code on the stack: most often by mistake, by an "
+        "assembler file without a note. Since glibc 2.41 dlopen makes no stack executable any more.",
+        tuple(evidence),
+        (Remedy("take a version without the mark"),
+         Remedy("or clear the mark", f"patchelf --clear-execstack {path}"),
+         Remedy("or let the program start with such a stack (glibc 2.41 and later)",
+                "GLIBC_TUNABLES=glibc.rtld.execstack=2 python ...")),
+    )  # fmt: skip

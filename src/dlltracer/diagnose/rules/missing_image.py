@@ -1,0 +1,266 @@
+"""A library that no place had: the leaf, never those that fail because of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ...model.events import FailureKind, LoadFailedEvent
+from ...model.failure import System
+from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.probe import Phase, ProbeOutcome
+from ...model.provider import PackageManager
+from ...model.tree import Binding, BindingState
+from ..case import Case, Copy
+from ..loader_errors import DlProblem
+from ..phrases import describe_copies, folder_of
+from ..providers import find_providers
+from ..remedies import reinstall
+from .integrity import lost_file
+from .python_abi import python_of_library
+
+CODE = "missing-image"
+NO_FILE_CODE = "no-such-file"
+RUNTIME_CODE = "missing-at-runtime"
+C_LIBRARY_CODE = "other-c-library"
+
+_MOST_PROVIDERS = 2
+_SHORTEST_NAME = 3
+"""A longer name in what the program says is no accident."""
+_PYTHONS_OWN = re.compile(r"(?:^|/)(?:libpython|python|pypy|_ctypes\.|_cffi_backend)[^/]*$")
+"""Images that call dlopen because Python code asks for it."""
+_HASHED = re.compile(r"-[0-9a-f]{8}\.so")
+"""What auditwheel and delocate put into the names of libraries that a wheel brings itself."""
+
+
+def find(case: Case) -> Iterator[Finding]:
+    """Every library that is missing: the one that the loader gave up on, and by the files those that come after it."""
+    if case.is_windows:
+        return
+    seen = {event.need or event.path: event for event in case.seen_failures(FailureKind.NOT_FOUND)}
+    bindings = {
+        binding.need: binding for binding in case.failed_bindings(BindingState.MISSING) if not _is_present(binding)
+    }
+    complaint = case.complaint
+    said = complaint.library if complaint is not None and complaint.problem is DlProblem.MISSING else None
+    refused = {event.need or event.path for event in case.seen_failures(FailureKind.REFUSED)}
+    # The one that the loader named comes first.
+    first = [said] if said is not None and said not in refused else []
+    for need in dict.fromkeys((*first, *seen, *bindings)):
+        event, binding = seen.get(need), bindings.get(need)
+        if python_of_library(need, case) or lost_file(case, need):
+            continue
+        if binding is None and event is not None and _is_asked_for(event, case):
+            yield _runtime(need, event, case) if _is_asked_by_code(event) else _no_file(need, case)
+        elif binding is None and event is None and need == case.subject and not case.is_of_another_process:
+            yield _no_file(need, case)
+        else:
+            yield _missing(need, event, binding, said == need, case)
+
+
+def _is_present(binding: Binding) -> bool:
+    return any(probe.outcome is ProbeOutcome.PRESENT for probe in binding.probes)
+
+
+def _is_asked_for(event: LoadFailedEvent, case: Case) -> bool:
+    """Whether a program asked for it by name, rather than an image by its list of needs."""
+    by = event.requested_by
+    image = case.images.get(by or "")
+    listed = getattr(image, "needed", ()) if image is not None else ()
+    dropped = {failure.path for failure in case.failed_events if failure.kind is FailureKind.DROPPED}
+    return by not in dropped and event.need not in listed
+
+
+def _is_asked_by_code(event: LoadFailedEvent) -> bool:
+    """Whether native code asked for it, and not Python."""
+    return event.requested_by is not None and _PYTHONS_OWN.search(event.requested_by) is None
+
+
+def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, said: bool, case: Case) -> Finding:
+    complaint = case.complaint
+    needed_by = binding.needed_by if binding is not None else event.requested_by if event is not None else None
+    if needed_by is None and said and complaint is not None:
+        needed_by = complaint.required_by
+    evidence = []
+    if event is not None:
+        places = len(event.probes or ())
+        evidence.append(Evidence(Source.LOADER, f"it looked for {need} in {places} places and gave up"))
+    elif said:
+        evidence.append(Evidence(Source.PYTHON, f"the loader's words are that it did not find {need}"))
+    if binding is not None:
+        evidence.append(Evidence(Source.FILES, f"no place that the rules lead to has a {need} that fits"))
+    foreign = _other_c_library(need, case)
+    return Finding(
+        C_LIBRARY_CODE if foreign else CODE,
+        f"{needed_by or 'the file'} was built for {foreign}" if foreign else f"{need} was not found",
+        _confidence(case, said or (event is not None and case.complaint is None and case.crash is None)),
+        (needed_by or need) if foreign else need,
+        case.chain_to(needed_by, need),
+        case.probes_of(need),
+        _explain_c_library(need, needed_by, foreign, case) if foreign else _explain(need, needed_by, binding, case),
+        tuple(evidence),
+        (Remedy(f"install a build for {_own_c_library(case)}, or use a Python with that C library"),) if foreign
+        else tuple(_remedies(need, needed_by, case)),
+    )  # fmt: skip
+
+
+def _confidence(case: Case, said: bool) -> Confidence:
+    # By the files alone: with a loader that stopped at another name, this one is next in line.
+    if said and case.complaint is not None:
+        return Confidence.CERTAIN
+    complaint = case.complaint
+    if complaint is not None and complaint.problem is not DlProblem.MISSING:
+        return Confidence.POSSIBLE
+    return Confidence.LIKELY if complaint is not None else Confidence.POSSIBLE
+
+
+def _explain(need: str, needed_by: str | None, binding: Binding | None, case: Case) -> str:
+    owner = case.owner_of(needed_by) if needed_by else ""
+    if case.is_of_another_process:
+        return f"A loader says that it did not find {need}. That of this process looked for no such file."
+    text = f"{needed_by or 'The import'}{owner} cannot be loaded without {need}, and no place searched has it."
+    copies = case.copies.get(need, ())
+    fit = tuple(copy for copy in copies if copy.unfit is None)
+    if fit:
+        text += f" There is {describe_copies(fit)}, where the loader does not look."
+        text += _why_not_inherited(fit, needed_by, case)
+    elif copies:
+        text += f" {copies[0].path} has that name, but {copies[0].unfit}."
+    if binding is None and case.tree is None:
+        text += " Whether more is missing could not be worked out."
+    return text
+
+
+def _why_not_inherited(copies: tuple[Copy, ...], needed_by: str | None, case: Case) -> str:
+    """RUNPATH counts for the image that has it only; people expect it to count for what that image loads (ld.so(8))."""
+    for binding in case.tree.bindings if case.tree is not None else ():
+        for probe in binding.probes:
+            folders = {folder_of(copy.path) for copy in copies}
+            if probe.phase is Phase.RUNPATH and probe.origin != needed_by and folder_of(probe.path) in folders:
+                return f" The RUNPATH of {probe.origin} names that folder, but counts for its own needs only, not for those of {needed_by}."  # noqa: E501
+    return ""
+
+
+def _remedies(need: str, needed_by: str | None, case: Case) -> Iterator[Remedy]:
+    fit = [copy for copy in case.copies.get(need, ()) if copy.unfit is None]
+    if fit:
+        folder = folder_of(fit[0].path)
+        if folder in ("/usr/local/lib", "/usr/local/lib64"):
+            yield Remedy("let the system take note of its new libraries (as root)", "ldconfig")
+        yield Remedy(
+            "let the loader look there, to see whether that copy will do", f"LD_LIBRARY_PATH={folder} python ..."
+        )
+    for provider in find_providers(need, System.LINUX, case.distribution)[:_MOST_PROVIDERS]:
+        note = f" ({provider.note})" if provider.note else ""
+        yield Remedy(
+            f"install {provider.name}{note}{f', from {provider.url}' if provider.url else ''}", provider.command
+        )
+    if _HASHED.search(need) or not fit:
+        why = f"{need} is a file of its own" if _HASHED.search(need) else "in case a file of it was lost"
+        owners = case.owners.get(needed_by or "", ())
+        known = [*reinstall([owner for owner in owners if owner.manager is PackageManager.PIP], why)]
+        yield from known
+        if not known and _is_expected_beside(need, needed_by, case):
+            yield Remedy(
+                f"install the package of {needed_by} again: it expects {need} in a folder of its own, so that file is "
+                "part of the package, and was lost or never copied along"
+            )
+
+
+def _is_expected_beside(need: str, needed_by: str | None, case: Case) -> bool:
+    """Whether its RPATH or RUNPATH leads to folders of its own package: so do packages that bring their libraries."""
+    folder = folder_of(needed_by or "")
+    package = folder_of(folder)  # for x/core/mod.so and x.libs beside x
+    near = (f"{folder}/", f"{package}/") if package.count("/") > 1 else (f"{folder}/",)
+    return any(
+        probe.phase in (Phase.RPATH, Phase.RUNPATH) and probe.path.startswith(near) for probe in case.probes_of(need)
+    )
+
+
+def _no_file(need: str, case: Case) -> Finding:
+    """What was asked for itself is not there."""
+    bare = "/" not in need
+    copies = tuple(copy for copy in case.copies.get(need.rpartition("/")[2], ()) if copy.unfit is None)
+    text = "A program asked for it by that name." if bare else "A program asked for that very file."
+    if copies:
+        text += f" There is {describe_copies(copies)}, which was not looked at."
+    elif bare and re.search(r"\.so$", need):
+        text += " A name that ends in .so without a number is often there for compilers only (the -dev packages)."
+    remedies = (
+        [
+            Remedy(
+                "name the whole path, or let the loader look there",
+                f"LD_LIBRARY_PATH={folder_of(copies[0].path)} python ...",
+            )
+        ]
+        if copies and bare
+        else []
+    )
+    for provider in find_providers(need, System.LINUX, case.distribution)[:_MOST_PROVIDERS] if bare else ():
+        remedies.append(
+            Remedy(f"install {provider.name}{f' ({provider.note})' if provider.note else ''}", provider.command)
+        )
+    title = (
+        f"there is no {need}" if not bare else f"{need} was asked for by its bare name, and no place searched has it"
+    )
+    evidence = Evidence(Source.LOADER if case.failed_events else Source.PYTHON, f"there is no {need}")
+    confidence = Confidence.CERTAIN if case.complaint is not None else Confidence.POSSIBLE
+    return Finding(
+        NO_FILE_CODE, title, confidence, need, case.chain_to(None, need), case.probes_of(need), text, (evidence,),
+        tuple(remedies),
+    )  # fmt: skip
+
+
+def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
+    """Native code asked for a library while it ran, and did not get it."""
+    caller = event.requested_by or ""
+    stem = need.rpartition("/")[2].partition(".so")[0].removeprefix("lib")
+    words = " ".join((*(error.message for error in case.errors), case.said))
+    mentioned = (
+        len(stem) > _SHORTEST_NAME
+        and re.search(rf"(?<![A-Za-z]){re.escape(stem)}", words.replace("lib", " ")) is not None
+    )
+    text = f"{caller}{case.owner_of(caller)} asked for {need} by dlopen while it ran, and did not get it."
+    copies = tuple(copy for copy in case.copies.get(need.rpartition("/")[2], ()) if copy.unfit is None)
+    if copies:
+        text += f" There is {describe_copies(copies)}, where the loader does not look."
+        if any("PATH" in copy.where and "LD_" not in copy.where for copy in copies):
+            text += " On Linux PATH is for programs; for libraries it is LD_LIBRARY_PATH."
+    evidence = [Evidence(Source.LOADER, f"it looked for {need} in {len(event.probes or ())} places and gave up")]
+    if mentioned:
+        evidence.append(Evidence(Source.PYTHON, f"what the program said names {stem}"))
+    confidence = Confidence.LIKELY if mentioned else Confidence.POSSIBLE
+    said = case.complaint is not None and case.complaint.library == need
+    return Finding(
+        RUNTIME_CODE,
+        f"{need}, which {caller.rpartition('/')[2]} asks for while it runs, was not found",
+        Confidence.CERTAIN if said else confidence,
+        need,
+        case.chain_to(caller, need),
+        case.probes_of(need),
+        text,
+        tuple(evidence),
+        tuple(_remedies(need, caller, case)),
+    )
+
+
+def _other_c_library(need: str, case: Case) -> str | None:
+    """The C library that a file was built for, if it is not that of the process and this need shows it."""
+    own = _own_c_library(case)
+    if own != "musl" and (need.startswith(("libc.musl-", "ld-musl-")) or need == "libc.so"):
+        return "musl (Alpine Linux)"
+    if own == "musl" and (need.startswith("ld-linux") or need == "libc.so.6"):
+        return "glibc"
+    return None
+
+
+def _own_c_library(case: Case) -> str:
+    library = case.limits.c_library if case.limits is not None else None
+    return (library.name if library is not None else None) or "glibc"
+
+
+def _explain_c_library(need: str, needed_by: str | None, foreign: str, case: Case) -> str:
+    return (
+        f"{needed_by or 'It'}{case.owner_of(needed_by or '')} needs {need}, which only systems with {foreign} have. "
+        f"This Python runs on {_own_c_library(case)}: a file for one of them does not load in the other."
+    )

@@ -1,0 +1,252 @@
+"""A symbol or a symbol version that nothing in the process provides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ...model.elf import ElfImage
+from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.symbols import MissingSymbol, MissingVersion
+from ...model.tree import Binding
+from ..case import Case, Copy
+from ..loader_errors import DlProblem
+from ..mangled import StringAbi, demangle, guess_owner, read_symbol
+from ..phrases import describe_choice, describe_copies, describe_rule, folder_of
+from .first_wins import is_about_a_rival
+from .python_abi import is_python_api
+
+CODE = "missing-symbol"
+VERSION_CODE = "missing-version"
+GLIBC_CODE = "glibc-too-old"
+STRING_ABI_CODE = "other-string-abi"
+MUSL_CODE = "glibc-symbol-on-musl"
+
+_MOST_COMPARED = 4000
+_STRINGS = re.compile(
+    r"std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> ?>"
+    r"|std::basic_string<char, std::char_traits<char>, std::allocator<char> ?>"
+)
+_OF_C = re.compile(r"(libc|libm|libdl|libpthread|librt|ld-linux[^.]*|libgcc_s)\.so")
+_NUMBERS = re.compile(r"\d+")
+
+
+def find(case: Case) -> Iterator[Finding]:
+    """What is missing first of all; that it comes from the wrong copy is said by other rules."""
+    complaint = case.complaint
+    if case.is_windows or complaint is None or is_about_a_rival(case):
+        return
+    if complaint.problem is DlProblem.MISSING_VERSION and case.versions:
+        yield _version(case.versions[0], case)
+    elif complaint.problem is DlProblem.MISSING_SYMBOL and case.symbols and not is_python_api(case.symbols[0]):
+        yield _symbol(case.symbols[0], case)
+
+
+def _version(missing: MissingVersion, case: Case) -> Finding:
+    newest = _newest_like(missing)
+    has = f", and has none newer than {newest}" if newest else ""
+    is_glibc = missing.version.startswith("GLIBC_2.")
+    binding = _binding_of(case, missing.needed_by, missing.library)
+    copies = tuple(copy for copy in case.copies.get(missing.library, ()) if copy.has_what_lacks and copy.unfit is None)
+    asker, owner = missing.needed_by, case.owner_of(missing.needed_by)
+    text = f"{asker}{owner} needs {missing.version} of {missing.library}. "
+    text += (
+        describe_choice(binding) if binding is not None and not is_glibc else f"{missing.library} is {missing.provider}"
+    )
+    text += f"{case.owner_of(missing.provider)}: it does not define that version{has}."
+    if is_glibc:
+        library = case.limits.c_library if case.limits is not None else None
+        system = f" (this is glibc {library.version})" if library is not None and library.version else ""
+        text += f" The file was built on a system with a newer glibc{system}."
+    elif copies:
+        text += f" {describe_copies(copies)} does."
+    return Finding(
+        GLIBC_CODE if is_glibc else VERSION_CODE,
+        f"{asker.rpartition('/')[2]} needs {missing.version}, and glibc here is older" if is_glibc
+        else f"{missing.provider} has no {missing.version}, which {asker.rpartition('/')[2]} needs",
+        Confidence.CERTAIN,
+        missing.version,
+        case.chain_to(asker, f"{missing.library} (in use: {missing.provider})"),
+        (),
+        text,
+        (Evidence(Source.LOADER, f"{missing.version} not found in {missing.provider}"),),
+        tuple(_glibc_remedies(case, missing) if is_glibc else _version_remedies(missing, binding, copies, case)),
+    )  # fmt: skip
+
+
+def _newest_like(missing: MissingVersion) -> str | None:
+    """The newest version that the provider has, of those that differ in their numbers only."""
+    stem = _NUMBERS.sub("#", missing.version).replace(".#", "")
+    like = [version for version in missing.provider_has if _NUMBERS.sub("#", version).replace(".#", "") == stem]
+    return max(like, key=lambda version: [int(number) for number in _NUMBERS.findall(version)], default=None)
+
+
+def _glibc_remedies(case: Case, missing: MissingVersion) -> Iterator[Remedy]:
+    for owner in case.owners.get(missing.needed_by, ())[:1]:
+        yield Remedy(
+            f"install a version of {owner.package} whose wheels are for this system (manylinux tag not above its glibc)"
+        )
+    yield Remedy("build it on this system, or run it on a newer one; glibc itself cannot be replaced by itself")
+
+
+def _version_remedies(
+    missing: MissingVersion, binding: Binding | None, copies: tuple[Copy, ...], case: Case
+) -> Iterator[Remedy]:
+    if copies:
+        yield Remedy(
+            f"let the loader take the copy that has it: {copies[0].path}",
+            f"LD_LIBRARY_PATH={folder_of(copies[0].path)} python ...",
+        )
+    if missing.library == "libstdc++.so.6" and case.process is not None and case.process.variable("CONDA_PREFIX"):
+        yield Remedy("with conda: bring its runtime up to date", "conda install -c conda-forge libstdcxx-ng")
+    if not copies:
+        rule = describe_rule(binding.phase) if binding is not None else ""
+        yield Remedy(
+            f"install a newer {missing.library}, or take the old one out of the way"
+            f"{f' (it is found {rule})' if rule else ''}"
+        )
+
+
+def _symbol(missing: MissingSymbol, case: Case) -> Finding:
+    declaration = demangle(missing.name)
+    shown = f"{missing.name} ({declaration})" if declaration else missing.name
+    if case.complaint is not None and case.complaint.loader == "musl" and _is_for_glibc(case, missing):
+        return _glibc_on_musl(missing, case)
+    twin = _twin_of_other_abi(missing.name, case)
+    if twin is not None:
+        return _string_abi(missing, shown, twin, case)
+    text = (
+        f"{missing.needed_by}{case.owner_of(missing.needed_by)} needs {shown}, and no image in its reach provides it."
+    )
+    copies = {
+        need: copy for need, found in case.copies.items() for copy in found if copy.has_what_lacks and not copy.unfit
+    }
+    owner = guess_owner(missing.name)
+    for need, copy in copies.items():
+        binding = _binding_of(case, missing.needed_by, need)
+        text += f" {describe_choice(binding)}, which lacks it." if binding is not None else ""
+        text += f" {copy.path} ({copy.where}) has it."
+        break
+    else:
+        binding = _binding_of(case, missing.needed_by, missing.library) if missing.library else None
+        if binding is not None:
+            text += (
+                f" It should be in {missing.library}: {describe_choice(binding)}{case.owner_of(binding.path or '')}."
+            )
+        else:
+            text += f" By its name it belongs to {owner.name}." if owner is not None else ""
+            text += _asked_libraries(case, missing)
+    if missing.nearest:
+        text += f" Alike, and there: {', '.join(demangle(name) or name for name in missing.nearest[:2])}."
+    more = sum(1 for symbol in case.symbols if symbol.needed_by == missing.needed_by) - 1
+    if more > 0:
+        text += f" {more} more of its symbols are missing."
+    return Finding(
+        CODE,
+        f"{missing.needed_by.rpartition('/')[2] or 'an image'} needs a symbol that nothing provides: {missing.name}",
+        Confidence.CERTAIN,
+        missing.name,
+        case.chain_to(missing.needed_by, missing.name),
+        (),
+        text,
+        (Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),),
+        tuple(_symbol_remedies(missing, copies, case)),
+    )
+
+
+def _asked_libraries(case: Case, missing: MissingSymbol) -> str:
+    """The copies of the libraries that it names, those of the C library left out: one of them should have it."""
+    own = [
+        describe_choice(binding)
+        for binding in (case.tree.bindings if case.tree is not None else ())
+        if binding.needed_by == missing.needed_by and binding.path and not _OF_C.match(binding.need)
+    ]
+    return f" Of what it asks for, {'; '.join(own[:3])}{' ...' if len(own) > 3 else ''}." if own else ""
+
+
+def _symbol_remedies(missing: MissingSymbol, copies: dict[str, Copy], case: Case) -> Iterator[Remedy]:
+    for copy in copies.values():
+        yield Remedy("let the loader take the copy that has it", f"LD_LIBRARY_PATH={folder_of(copy.path)} python ...")
+        break
+    owner = guess_owner(missing.name)
+    asker = next((owner.package for owner in case.owners.get(missing.needed_by, ())), None)
+    if owner is not None and owner.package and asker:
+        yield Remedy(f"bring {asker} and {owner.package} to versions that were built for one another")
+    elif asker:
+        yield Remedy(f"install another version of {asker}, or of what it was built with")
+    elif not copies:
+        yield Remedy("link it with the library that has the symbol, or take versions that were built for one another")
+
+
+def _string_abi(missing: MissingSymbol, shown: str, twin: tuple[str, str], case: Case) -> Finding:
+    path, name = twin
+    asked = read_symbol(missing.name).string_abi
+    asked_words, has_words = ("old", "new") if asked is StringAbi.OLD else ("new", "old")
+    flag = "0" if asked is StringAbi.OLD else "1"
+    owners = [owner.package for where in (missing.needed_by, path) for owner in case.owners.get(where, ())[:1]]
+    return Finding(
+        STRING_ABI_CODE,
+        f"{missing.needed_by.rpartition('/')[2]} was built with the {asked_words} std::string of GCC, "
+        f"{path.rpartition('/')[2]} with the {has_words} one",
+        Confidence.CERTAIN,
+        missing.name,
+        case.chain_to(missing.needed_by, missing.name),
+        (),
+        f"{missing.needed_by}{case.owner_of(missing.needed_by)} needs {shown} with the {asked_words} std::string "
+        f"(_GLIBCXX_USE_CXX11_ABI={flag}). {path}{case.owner_of(path)} has the same function with the other: {name}.",
+        (Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),
+         Evidence(Source.FILES, f"{path} provides {name}")),
+        (Remedy(f"take builds of {' and '.join(owners) or 'both'} that were made for one another"),
+         Remedy(f"or build it with -D_GLIBCXX_USE_CXX11_ABI={1 - int(flag)}")),
+    )  # fmt: skip
+
+
+def _twin_of_other_abi(symbol: str, case: Case) -> tuple[str, str] | None:
+    """The image that has the same function for the other std::string, and its name there."""
+    wanted = read_symbol(symbol)
+    other = {StringAbi.OLD: StringAbi.NEW, StringAbi.NEW: StringAbi.OLD}.get(wanted.string_abi or StringAbi.BOTH)
+    if other is None or wanted.declaration is None:
+        return None
+    plain = _without_abi(wanted.declaration)
+    start = symbol[: max(6, len(symbol) // 4)][:12]
+    left = _MOST_COMPARED
+    for path in case.tree.images if case.tree is not None else ():
+        image = case.images.get(path)
+        symbols = image.symbols if isinstance(image, ElfImage) else None
+        for name in symbols.provides if symbols is not None else ():
+            if name[: len(start)] == start and left > 0:
+                left -= 1
+                found = read_symbol(name)
+                if found.string_abi is other and found.declaration and _without_abi(found.declaration) == plain:
+                    return path, name
+    return None
+
+
+def _without_abi(declaration: str) -> str:
+    return _STRINGS.sub("std::string", declaration).replace("[abi:cxx11]", "").replace("std::__cxx11::", "std::")
+
+
+def _is_for_glibc(case: Case, missing: MissingSymbol) -> bool:
+    image = case.images.get(missing.needed_by)
+    return isinstance(image, ElfImage) and any(need.version.startswith("GLIBC_") for need in image.version_needs)
+
+
+def _glibc_on_musl(missing: MissingSymbol, case: Case) -> Finding:
+    return Finding(
+        MUSL_CODE,
+        f"{missing.needed_by} was built for glibc, and this Python runs on musl",
+        Confidence.CERTAIN,
+        missing.needed_by,
+        case.chain_to(missing.needed_by, missing.name),
+        (),
+        f"It needs {missing.name}, which only glibc has, and symbol versions of glibc.",
+        (Evidence(Source.LOADER, f"{missing.name}: symbol not found"),
+         Evidence(Source.FILES, "it needs symbol versions of glibc")),
+        (Remedy("install a build for musl (a musllinux wheel), or use a Python that runs on glibc"),),
+    )  # fmt: skip
+
+
+def _binding_of(case: Case, needed_by_path: str, need: str | None) -> Binding | None:
+    """How a need of an image was met; that of another image, if that one does not name it."""
+    bindings = [b for b in (case.tree.bindings if case.tree is not None else ()) if b.need == need and b.path]
+    return next((b for b in bindings if b.needed_by == needed_by_path), bindings[0] if bindings else None)

@@ -1,0 +1,96 @@
+"""Windows: a file that is there and is not an image for this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.tree import Binding, BindingState
+from ..case import Case
+from ..codes import LoadError
+from ..windows_load import code_evidence, firmness, load_error, name_of, reinstall
+
+CODE_MACHINE = "wrong-machine"
+CODE = "not-an-image"
+CODE_TRUNCATED = "truncated-image"
+CODE_DAMAGED = "damaged-image"
+CODE_UNREADABLE = "unreadable-image"
+
+_CUT = ("cut short", "beyond the end", "ends before")
+_OTHER = ("not a PE file", "a Linux library", "not a file", "empty")
+
+_FITTING = (LoadError.BAD_IMAGE, LoadError.NOT_FOUND, LoadError.UNKNOWN, LoadError.ACCESS_DENIED)
+
+
+def find(case: Case) -> Iterator[Finding]:
+    """The file that was asked for, or one that it needs."""
+    error = load_error(case)
+    if error not in _FITTING:
+        return
+    for path, problem in case.damaged.items() if error is not LoadError.NOT_FOUND else ():
+        yield _damaged(case, path, problem, firmness(case), case.chain_to(None, path))
+    for binding in case.failed_bindings(BindingState.REFUSED):
+        # A need that is refused is a need that was not found, to some loaders.
+        confidence = Confidence.LIKELY if error is LoadError.NOT_FOUND else firmness(case)
+        yield _refused(case, binding, confidence)
+
+
+def _refused(case: Case, binding: Binding, confidence: Confidence) -> Finding:
+    path, reason = binding.path or binding.need, binding.reason or "it is not an image for this process"
+    chain = case.chain_to(binding.needed_by or None, path)
+    if "access denied" in reason:
+        return Finding(
+            CODE_UNREADABLE,
+            f"{path} may not be read",
+            confidence,
+            path,
+            chain,
+            binding.probes,
+            f"{_whose(case, path)} is there, and this user may not read it.",
+            (*code_evidence(case), Evidence(Source.FILES, reason)),
+            (Remedy("look at its permissions", f'icacls "{path}"'),),
+        )
+    if not reason.startswith("made for"):
+        return _damaged(case, path, reason, confidence, chain, binding)
+    return Finding(
+        CODE_MACHINE,
+        f"{name_of(path)} is for another kind of processor: {reason}",
+        confidence,
+        path,
+        chain,
+        binding.probes,
+        f"{_whose(case, path)} is {reason}. 32-bit and 64-bit, and different processors, cannot be mixed in one "
+        "process, and no other copy for this one was found where the loader looks.",
+        (*code_evidence(case), Evidence(Source.FILES, f"{path}: {reason}")),
+        (
+            Remedy("install the package with the pip of this very Python, or use a Python of the kind the file is for"),
+            *reinstall(case, path),
+        ),
+    )
+
+
+def _damaged(
+    case: Case, path: str, problem: str, confidence: Confidence, chain: tuple[str, ...], binding: Binding | None = None
+) -> Finding:
+    return Finding(
+        _kind(problem),
+        f"{name_of(path)} is no DLL, or not a whole one: {problem.rpartition('): ')[2]}",
+        confidence,
+        path,
+        chain,
+        binding.probes if binding is not None else (),
+        f"{_whose(case, path)} is there, and Windows cannot load it: {problem}.",
+        (*code_evidence(case), Evidence(Source.FILES, f"{path}: {problem}")),
+        (*reinstall(case, path), Remedy("replace the file with a whole one, from where it came")),
+    )
+
+
+def _kind(problem: str) -> str:
+    """Which code fits what is wrong with a file, in the words of the readers of images."""
+    if any(words in problem for words in _OTHER):
+        return CODE
+    return CODE_TRUNCATED if any(words in problem for words in _CUT) else CODE_DAMAGED
+
+
+def _whose(case: Case, path: str) -> str:
+    return f"{path}{case.owner_of(path)}"

@@ -1,0 +1,178 @@
+"""Windows: a DLL that no place had. What it is, and where else it lies, make the difference."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ...model.failure import System
+from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.provider import FileState, ProviderKind
+from ...model.tree import Binding, BindingState
+from ..case import Case, PackageCheck
+from ..codes import LoadError
+from ..providers import find_providers
+from ..windows_load import base_name, code_evidence, firmness, load_error, name_of, provider_remedies, was_loaded
+from . import win_elsewhere
+
+CODE = "missing-image"
+CODE_FILE = "no-such-file"
+CODE_DEBUG = "debug-build"
+CODE_RUNTIME = "missing-vc-runtime"
+CODE_FEATURE = "missing-windows-feature"
+CODE_WINDOWS = "windows-too-old"
+CODE_REMOVED = "package-file-missing"
+
+_DEBUG = re.compile(
+    r"(?:vcruntime140(?:_\d|_threads)?|ucrtbase|concrt140|vccorlib140|vcomp140|msvc[pr]\d{2,3})d(?:_\w+)?\.dll"
+    r"|msvcp140_\dd\.dll|mfcm?\d{2,3}u?d\.dll"
+)
+_RUNTIME = re.compile(r"(?:vcruntime|msvcp|msvcr|concrt|vccorlib|vcomp|vcamp)\d{2,3}(?:_\w+)?\.dll|mfc\d{2,3}\w*\.dll")
+_PYTHON = re.compile(r"python\d+t?(?:_d)?\.dll")
+
+
+def find(case: Case) -> Iterator[Finding]:
+    """Every DLL that is missing, the leaf and never those that fail because of it."""
+    if case.is_windows:
+        yield from _lost_modules(case)
+    if load_error(case) not in (LoadError.NOT_FOUND, LoadError.UNKNOWN):
+        return
+    forwarded = {(item.exporter, item.target.rpartition(".")[0].lower()) for item in case.forwarders}
+    for binding in case.failed_bindings(BindingState.MISSING):
+        if was_loaded(case, binding.need):
+            continue
+        if not binding.needed_by:
+            yield _file_itself(case, binding)
+        elif _PYTHON.fullmatch(base_name(binding.need)):
+            continue  # another rule
+        elif (binding.needed_by, base_name(binding.need).removesuffix(".dll")) not in forwarded:
+            yield _library(case, binding)
+
+
+def _lost_modules(case: Case) -> Iterator[Finding]:
+    """The file of the module that Python did not find, if a package did install it."""
+    module = case.missing_module
+    if module is None or case.process is None:
+        return
+    names = {f"{module.rpartition('.')[2]}{suffix}".lower() for suffix in case.process.suffixes}
+    for check in case.checks:
+        for changed in check.changed:
+            if changed.state is FileState.ABSENT and base_name(changed.path) in names:
+                finding = Finding(
+                    CODE_REMOVED, "", Confidence.CERTAIN, changed.path, case.chain_to(None, changed.path),
+                    explanation=f"Python found no module {module}.",
+                )  # fmt: skip
+                yield _as_removed(finding, check, changed.path)
+
+
+def _file_itself(case: Case, binding: Binding) -> Finding:
+    finding = Finding(
+        CODE_FILE,
+        f"there is no {binding.need}",
+        firmness(case),
+        binding.need,
+        case.chain_to(None, binding.need),
+        binding.probes,
+        f"The file asked for is not there{', nor where it was searched for' if len(binding.probes) > 1 else ''}.",
+        _evidence(case, binding),
+        (Remedy("give the path of the file, or put its folder on the search with os.add_dll_directory"),),
+    )
+    return win_elsewhere.with_copy(case, binding, finding)
+
+
+def _library(case: Case, binding: Binding) -> Finding:
+    need = binding.need
+    finding = Finding(
+        CODE,
+        f"{need} was not found",
+        firmness(case),
+        need,
+        case.chain_to(binding.needed_by, need),
+        binding.probes,
+        f"{binding.needed_by}{case.owner_of(binding.needed_by)} cannot be loaded without {need}, and no place searched "
+        "has it.",
+        _evidence(case, binding),
+        tuple(provider_remedies(need)),
+    )
+    removed = _removed(case, need)
+    if removed is not None:
+        return _as_removed(finding, *removed)
+    kind = _of_kind(case, finding, binding)
+    return kind if kind is not None else win_elsewhere.with_copy(case, binding, finding)
+
+
+def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
+    """The finding for a DLL of which the name alone tells what it is; `None` for any other."""
+    name = base_name(finding.subject)
+    if _DEBUG.fullmatch(name):
+        return replace(
+            finding,
+            code=CODE_DEBUG,
+            title=f"{name_of(binding.needed_by)} is a debug build: it needs {finding.subject}",
+            explanation=f"{finding.explanation} {finding.subject} is a debug runtime: Visual Studio alone installs it, "
+            "and it may not be passed on.",
+        )
+    if name.startswith(("api-ms-win-", "ext-ms-")):
+        return replace(
+            finding,
+            code=CODE_WINDOWS,
+            title=f"this Windows has no {finding.subject}, which {name_of(binding.needed_by)} needs",
+            explanation=f"{finding.explanation} It is a contract of Windows itself: only a newer Windows has it, and "
+            "no file can be installed for it.",
+            remedies=(Remedy("use a newer Windows, or a version of the package (or of Python) for this one"),),
+        )
+    providers = find_providers(name, System.WINDOWS)
+    if any(provider.kind is ProviderKind.WINDOWS_FEATURE for provider in providers):
+        return replace(
+            finding,
+            code=CODE_FEATURE,
+            title=f"{finding.subject} is missing: a part of Windows that this edition comes without",
+            explanation=f"{finding.explanation} {binding.reason or 'Some editions of Windows come without it'}.",
+        )
+    if _RUNTIME.fullmatch(name) and not case.copies.get(name):
+        return replace(
+            finding,
+            code=CODE_RUNTIME,
+            title=f"the Visual C++ runtime is missing: {finding.subject}",
+            explanation=f"{finding.explanation} It is part of the Visual C++ runtime, which is not part of Windows.",
+        )
+    if name in case.windows_own:
+        return replace(
+            finding,
+            explanation=f"{finding.explanation} It is a file of Windows itself: this Windows is older than the file "
+            "that needs it, it is damaged, or it is none (Wine).",
+            remedies=(Remedy("use a newer or repaired Windows; a single DLL of another one does not help"),),
+        )
+    return None
+
+
+def _evidence(case: Case, binding: Binding) -> tuple[Evidence, ...]:
+    says = f"none of the {len(binding.probes)} places that the rules lead to has a {binding.need}"
+    return (*code_evidence(case), Evidence(Source.FILES, says))
+
+
+def _removed(case: Case, need: str) -> tuple[PackageCheck, str] | None:
+    """The package that did install a file of that name, and its path; `None` if none did."""
+    for check in case.checks:
+        for changed in check.changed:
+            if changed.state is FileState.ABSENT and base_name(changed.path) == base_name(need):
+                return check, changed.path
+    return None
+
+
+def _as_removed(finding: Finding, check: PackageCheck, path: str) -> Finding:
+    command = f"python -m pip install --force-reinstall --no-deps {check.name}"
+    return replace(
+        finding,
+        code=CODE_REMOVED,
+        title=f"{name_of(path)} was installed by {check.package} and is gone",
+        subject=path,
+        explanation=f"{finding.explanation} {check.package} installed it as {path}, and it is not there any more: an "
+        "antivirus program may have taken it away, or somebody deleted it.",
+        evidence=(*finding.evidence, Evidence(Source.PACKAGES, f"the RECORD of {check.package} lists {path}")),
+        remedies=(
+            Remedy("look into the quarantine of the antivirus program"),
+            Remedy(f"install {check.name} again", command),
+        ),
+    )

@@ -1,0 +1,232 @@
+"""A file is there, and the loader will not have it: for another machine, no image at all, cut short, spoilt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ...model.events import FailureKind
+from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.probe import Probe, ProbeOutcome
+from ...model.tree import BindingState
+from ..case import Case
+from ..loader_errors import DlError, DlProblem
+from ..remedies import reinstall
+
+CODE = "not-an-image"
+MACHINE_CODE = "wrong-machine"
+TRUNCATED_CODE = "truncated-image"
+LIBRARY_CODE = "not-a-library"
+UNREADABLE_CODE = "unreadable-image"
+ALIGNMENT_CODE = "misaligned-image"
+DAMAGED_CODE = "damaged-image"
+LINK_CODE = "broken-link"
+
+_OF_MACHINE = re.compile(r"made for |ELF file of \d+ bits|wrong ELF class")
+_CUT = re.compile(r"cut short")
+_OTHER_KIND = re.compile(r"empty file|this is |is an? (?!ELF)")
+_KINDS = {
+    DlProblem.WRONG_CLASS: MACHINE_CODE,
+    DlProblem.WRONG_ABI: CODE,
+    DlProblem.NOT_AN_IMAGE: CODE,
+    DlProblem.NOT_A_LIBRARY: LIBRARY_CODE,
+    DlProblem.TRUNCATED: TRUNCATED_CODE,
+    DlProblem.DAMAGED: DAMAGED_CODE,
+    DlProblem.NO_PERMISSION: UNREADABLE_CODE,
+    DlProblem.UNREADABLE: UNREADABLE_CODE,
+}
+
+
+def find(case: Case) -> Iterator[Finding]:
+    """The file that was refused, and what it is instead."""
+    if case.is_windows:
+        return
+    complaint = case.complaint
+    if complaint is None or complaint.problem is DlProblem.MISSING:
+        yield from _passed_over(case)
+    elif complaint.problem is DlProblem.ALIGNMENT and complaint.library:
+        yield _misaligned(complaint.library, case)
+    elif complaint.problem in _KINDS and complaint.library and not is_forbidden_mapping(complaint):
+        yield _refused(complaint.library, complaint.problem, case)
+
+
+def is_forbidden_mapping(complaint: DlError) -> bool:
+    """Whether musl passes on that the kernel forbids to map code: the file itself could be opened."""
+    return complaint.loader == "musl" and (complaint.system_error or "").startswith("Operation not permitted")
+
+
+def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
+    """The loader said what it did not like."""
+    reason = _reason(path, case)
+    code = _KINDS[problem]
+    if reason and _OF_MACHINE.search(reason):
+        code = MACHINE_CODE
+    elif reason and _CUT.search(reason):
+        code = TRUNCATED_CODE
+    elif reason and (_OTHER_KIND.search(reason)):
+        code = CODE
+    words = case.error.message if case.error is not None else ""
+    title, remedy = _words_for(code, path, _short(reason))
+    needed_by = _asker(path, case)
+    return Finding(
+        code,
+        title,
+        Confidence.CERTAIN,
+        path,
+        case.chain_to(needed_by, path),
+        tuple(probe for probe in _probes(path, case) if probe.outcome is ProbeOutcome.PRESENT),
+        f"The loader opened {path}{case.owner_of(path)} and refused it{f': {reason}' if reason else ''}.",
+        (Evidence(Source.LOADER, words.rpartition(": ")[2] or problem.value),),
+        (remedy, *reinstall(case.owners.get(path, ()))),
+    )
+
+
+def _passed_over(case: Case) -> Iterator[Finding]:
+    """A file of the name is there; glibc passes over one for another machine, and says "No such file"."""
+    said = (
+        case.complaint.library if case.complaint is not None and case.complaint.problem is DlProblem.MISSING else None
+    )
+    seen: set[str] = set()
+    for need, needed_by, probes in _searches(case):
+        present = [probe for probe in probes if probe.outcome is ProbeOutcome.PRESENT]
+        if need in seen or not present:
+            continue
+        seen.add(need)
+        probe = present[0]
+        reason = probe.reason or "the loader did not say why"
+        is_link = "symbolic link" in reason
+        code = MACHINE_CODE if _OF_MACHINE.search(reason) else LINK_CODE if is_link else CODE
+        if "permission" in reason.lower():
+            code = UNREADABLE_CODE
+        title, remedy = _words_for(code, probe.path, _short(reason))
+        yield Finding(
+            code,
+            title,
+            _confidence(need == said, probe, case),
+            probe.path,
+            case.chain_to(needed_by, need),
+            tuple(probes),
+            f"{needed_by or 'The program'}{case.owner_of(needed_by or '')} needs {need}. {probe.path} has that name: "
+            f"{reason}. The loader passes over such a file without a word and says that there is none.",
+            (Evidence(Source.LOADER, f"it tried {probe.path} and went on"), Evidence(Source.FILES, reason)),
+            (remedy,),
+        )
+
+
+def _confidence(said: bool, probe: Probe, case: Case) -> Confidence:
+    if case.complaint is None or probe.reason is None or "did not say" in probe.reason:
+        return Confidence.POSSIBLE
+    return Confidence.CERTAIN if said else Confidence.LIKELY
+
+
+def _searches(case: Case) -> Iterator[tuple[str, str | None, tuple[Probe, ...]]]:
+    for event in case.seen_failures(FailureKind.REFUSED):
+        yield event.need or event.path, event.requested_by, event.probes or ()
+    for binding in case.failed_bindings(BindingState.MISSING):
+        yield binding.need, binding.needed_by, binding.probes
+
+
+def _reason(path: str, case: Case) -> str | None:
+    """Why a file was refused, as the files show it."""
+    if path in case.damaged:
+        return case.damaged[path]
+    reasons = [b.reason for b in (case.tree.bindings if case.tree is not None else ()) if b.path == path and b.reason]
+    probes = [probe for event in case.failed_events for probe in event.probes or () if probe.path == path]
+    reasons += [probe.reason for probe in probes if probe.reason and "did not say" not in probe.reason]
+    return reasons[0] if reasons else None
+
+
+def _short(reason: str | None) -> str:
+    """The last part of a reason: what the file is, without the loader's words before it."""
+    text = (reason or "").rpartition("this is ")[2]
+    return text or "no image that this loader takes"
+
+
+def _probes(path: str, case: Case) -> tuple[Probe, ...]:
+    for binding in case.tree.bindings if case.tree is not None else ():
+        if binding.path == path:
+            return binding.probes
+    return ()
+
+
+def _asker(path: str, case: Case) -> str | None:
+    for binding in case.tree.bindings if case.tree is not None else ():
+        if binding.path == path and path not in (binding.needed_by, case.subject):
+            return binding.needed_by
+    return None
+
+
+def _words_for(code: str, path: str, kind: str) -> tuple[str, Remedy]:
+    """The title and the first remedy for a kind of wrong file."""
+    words = next((words for sign, words in _NAMED.items() if sign in kind), None) if code == CODE else _WORDS.get(code)
+    if words is not None:
+        title, remedy = words
+        return title.format(path=path), replace(remedy, command=remedy.command and remedy.command.format(path=path))
+    what = kind if kind.startswith(("a", "n")) else f"not an image: {kind}"
+    return f"{path} is {what}", Remedy("fetch the file again, and look at what is fetched")
+
+
+_WORDS = {
+    MACHINE_CODE: (
+        "{path} is for another kind of machine",
+        Remedy("install the build for this machine, and take the other out of the way"),
+    ),
+    TRUNCATED_CODE: (
+        "{path} is cut short",
+        Remedy("fetch the file again: a copy or download was interrupted, or the disk was full"),
+    ),
+    LIBRARY_CODE: (
+        "{path} is a program, not a library",
+        Remedy("load the library that belongs to it; programs can only be started"),
+    ),
+    UNREADABLE_CODE: ("{path} may not be read", Remedy("let the user who runs Python read it", "chmod a+r {path}")),
+    LINK_CODE: (
+        "{path} is a symbolic link that leads nowhere",
+        Remedy("install the package of the library again"),
+    ),
+    DAMAGED_CODE: ("{path} is damaged", Remedy("fetch the file again")),
+}
+_NAMED = {
+    "LFS": ("{path} is a Git LFS pointer, not the file itself", Remedy("fetch the file itself", "git lfs pull")),
+    "linker": (
+        "{path} is a text for linkers, not a library",
+        Remedy("load the library that it names, by its soname (libc.so.6 for libc.so)"),
+    ),
+}
+"""For what is no image: a word in the description of what it is instead, to title and remedy."""
+
+
+def _misaligned(path: str, case: Case) -> Finding:
+    page = case.limits.page_size if case.limits is not None else 4096
+    image = case.images.get(path)
+    segments = [segment for segment in getattr(image, "segments", ()) if segment.type == 1]
+    aligns = sorted({segment.align for segment in segments})
+    small = [align for align in aligns if align < page]
+    odd = [s for s in segments if (s.address - s.offset) % max(s.align, 1)]
+    if odd:
+        why = (
+            f"a segment lies at offset {odd[0].offset:#x} and wants address {odd[0].address:#x}, which differ in their "
+            "place within a page. strip after patchelf, or patchelf itself, leaves such files."
+        )
+    elif small:
+        why = f"its segments are made for pages of {small[0]} bytes, and this system has pages of {page}."
+    else:
+        why = "its segments do not fit the pages of this system."
+    remedy = (
+        Remedy(f"take a build that is linked for pages of {page} bytes (-Wl,-z,max-page-size={page})")
+        if small and not odd
+        else Remedy("build it again, and strip before patchelf, not after it; or take another version of patchelf")
+    )
+    return Finding(
+        ALIGNMENT_CODE,
+        f"{path} is spoilt: its segments do not fit the pages" if odd or not small else f"{path} is for smaller pages",
+        Confidence.CERTAIN,
+        path,
+        case.chain_to(_asker(path, case), path),
+        (),
+        f"The loader refused {path}{case.owner_of(path)}: {why}",
+        (Evidence(Source.LOADER, "ELF load command not page-aligned"),
+         Evidence(Source.FILES, f"alignments {', '.join(hex(align) for align in aligns) or 'not readable'}")),
+        (remedy, *reinstall(case.owners.get(path, ()))),
+    )  # fmt: skip

@@ -1,0 +1,121 @@
+"""Files of a wanted name anywhere that a person may have put them: places that a loader does not search."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..model.failure import ProcessFacts, System
+
+_MOST_FOLDERS = 4000
+_SYSTEM_FOLDERS = (
+    "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64", "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu", "/lib", "/lib64", "/opt",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FoundCopy:
+    """A file of a wanted name: its `path`, and `where` that is, in words."""
+
+    path: str
+    where: str
+
+
+def find_copies(names: Iterable[str], process: ProcessFacts) -> dict[str, tuple[FoundCopy, ...]]:
+    """Each name, as given, to the files of that name: in packages, environments, PATH and the usual system folders.
+
+    Each folder is listed once, and no more than some thousand of them: a person's disk is not walked.
+    """
+    windows = process.system is System.WINDOWS
+    wanted: dict[str, str] = {(name.lower() if windows else name): name for name in names}
+    found: dict[str, dict[str, FoundCopy]] = {}
+    for number, (folder, where) in enumerate(_folders(process)):
+        if number >= _MOST_FOLDERS:
+            break
+        for entry in _list(folder):
+            name = wanted.get(entry.lower() if windows else entry)
+            if name is not None:
+                path = os.path.join(folder, entry)
+                found.setdefault(name, {}).setdefault(_real(path), FoundCopy(path, where))
+    return {name: tuple(copies.values()) for name, copies in found.items()}
+
+
+def _folders(process: ProcessFacts) -> Iterator[tuple[str, str]]:
+    """Folders with words for what they are; the likelier ones first."""
+    seen: set[str] = set()
+    for folder, where in _named_folders(process):
+        real = _real(folder)
+        if folder and real not in seen and os.path.isdir(real):
+            seen.add(real)
+            yield folder, where
+
+
+def _real(path: str) -> str:
+    """The path without links; as it is where Windows cannot tell (260 characters or more)."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return path
+
+
+def _named_folders(process: ProcessFacts) -> Iterator[tuple[str, str]]:
+    yield from _prefix_folders(process)
+    for entry in process.variable("LD_LIBRARY_PATH").split(":"):
+        yield entry, "a folder of LD_LIBRARY_PATH"
+    for entry in process.variable("PATH").split(os.pathsep):
+        yield entry, "a folder of PATH"
+    if process.system is System.LINUX:
+        yield from _system_folders()
+    for entry in dict.fromkeys(entry or process.current_folder for entry in process.path):
+        if os.path.isdir(entry):
+            for folder in _below(entry, 3):
+                yield folder, "a package on sys.path"
+
+
+def _prefix_folders(process: ProcessFacts) -> Iterator[tuple[str, str]]:
+    prefixes = {
+        "the environment": process.prefix,
+        "the Python installation": process.base_prefix,
+        "the conda environment": process.variable("CONDA_PREFIX"),
+        "the user's site": process.user_base or "",
+    }
+    for where, prefix in prefixes.items():
+        for inner in ("", "lib", "lib64", "bin", "DLLs", os.path.join("Library", "bin")) if prefix else ():
+            yield os.path.join(prefix, inner), where
+
+
+def _system_folders() -> Iterator[tuple[str, str]]:
+    for folder in _SYSTEM_FOLDERS:
+        yield folder, "a folder of the system"
+    for folder in _below("/opt", 2):
+        yield folder, "a folder below /opt"
+    for folder in _below("/usr/local", 3):
+        if os.path.basename(folder) in ("lib", "lib64"):
+            yield folder, "a folder below /usr/local"
+
+
+def _below(top: str, depth: int) -> Iterator[str]:
+    """The folder and those below it, to that depth, nearer ones first; links are not followed."""
+    level = [top]
+    for _ in range(depth + 1):
+        following: list[str] = []
+        for folder in level:
+            yield folder
+            try:
+                with os.scandir(folder) as entries:
+                    following += sorted(
+                        entry.path for entry in entries
+                        if entry.name != "__pycache__" and entry.is_dir(follow_symlinks=False)
+                    )  # fmt: skip
+            except OSError:
+                continue
+        level = following
+
+
+def _list(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []

@@ -1,0 +1,122 @@
+"""What an interpreter knows about the exception that ends its program, and about itself. Runs in the program's process.
+
+Imports nothing that is not there already. The dictionaries are read by `host.failure`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "CONDA_PREFIX", "VIRTUAL_ENV")
+_MOST_ERRORS = 16
+_MOST_FRAMES = 40
+
+
+def describe_errors(error: BaseException) -> list[dict[str, Any]]:
+    """The exception and those below it (`__cause__`, `__context__`), outermost first."""
+    found: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen and len(found) < _MOST_ERRORS:
+        seen.add(id(current))
+        found.append(_describe(current))
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    code = getattr(error, "winerror", None) or getattr(error, "errno", None)
+    frames = []
+    where = error.__traceback__
+    while where is not None:
+        code_object = where.tb_frame.f_code
+        frames.append([code_object.co_filename, where.tb_lineno or 0, code_object.co_name])
+        where = where.tb_next
+    return {
+        "type": type(error).__name__,
+        "bases": [base.__name__ for base in type(error).__mro__],
+        "message": _text(error),
+        "name": _text_or_none(getattr(error, "name", None)),
+        "path": _text_or_none(getattr(error, "path", None)),
+        "code": code if isinstance(code, int) else None,
+        "frames": frames[-_MOST_FRAMES:],
+    }
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a class of the program's own may do anything
+        return ""
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def describe_process(added_folders: list[str]) -> dict[str, Any]:
+    """What this interpreter knows about itself and its process."""
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    site = sys.modules.get("site")
+    return {
+        "system": {"linux": "linux", "win32": "windows"}.get(sys.platform, "other"),
+        "version": list(sys.version_info[:3]),
+        "suffixes": list(EXTENSION_SUFFIXES),
+        "bits": 64 if sys.maxsize > 1 << 32 else 32,
+        "is_debug": hasattr(sys, "gettotalrefcount"),
+        "is_free_threaded": not getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "executable": sys.executable or "",
+        "prefix": sys.prefix,
+        "base_prefix": sys.base_prefix,
+        "user_base": _text_or_none(getattr(site, "USER_BASE", None)),
+        "path": [entry for entry in sys.path if isinstance(entry, str)],
+        "loaded": _list_loaded(),
+        "environment": [[name, os.environ[name]] for name in _VARIABLES if name in os.environ],
+        "current_folder": _current_folder(),
+        "added_folders": list(added_folders),
+        **_address_space(),
+    }
+
+
+def _address_space() -> dict[str, int]:
+    """Bytes in use (proc_pid_statm(5)), and allowed (proc_pid_limits(5)), as far as they can be read."""
+    found: dict[str, int] = {}
+    if sys.platform == "linux":
+        try:
+            with open("/proc/self/statm", encoding="ascii") as statm:
+                found["address_space"] = int(statm.read().split(" ")[0]) * os.sysconf("SC_PAGE_SIZE")
+            with open("/proc/self/limits", encoding="ascii") as limits:
+                allowed = [line.split()[3] for line in limits if line.startswith("Max address space ")]
+        except (OSError, ValueError, IndexError):
+            return found
+        if allowed and allowed[0].isdecimal():
+            found["address_space_limit"] = int(allowed[0])
+    return found
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _list_loaded() -> list[str]:
+    """The files of the images in this process."""
+    if sys.platform == "win32":
+        from .windows import list_loaded_images
+
+        return list(list_loaded_images())
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            lines = [line.rstrip("\n").split(None, 5) for line in maps]
+    except OSError:
+        return []
+    files = (parts[5] for parts in lines if len(parts) == 6 and "x" in parts[1])
+    return list(dict.fromkeys(name for name in files if name.startswith("/")))

@@ -1,0 +1,62 @@
+"""The code that Windows gives for a file: loaded once more, in a Python of its own, by the same call as `import`.
+
+An ImportError has words in the language of the user and no code. Where those are not known, this is the way to it.
+It is another process, with nothing loaded before: a load that fails only after others may succeed in it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOADED = 0
+"""The code of a load that succeeded."""
+
+_TIMEOUT = 30.0
+_SEM_FAILCRITICALERRORS = 1  # no message box about a damaged or missing file
+_SCRIPT = """\
+import ctypes, os, sys
+kernel32 = ctypes.WinDLL("kernel32.dll", use_last_error=True, winmode=0x800)
+kernel32.SetErrorMode({mode})
+for folder in sys.argv[3:]:
+    try:
+        os.add_dll_directory(folder)
+    except OSError:
+        pass
+load = kernel32.LoadLibraryExW
+load.argtypes, load.restype = (ctypes.c_wchar_p, ctypes.c_void_p, ctypes.c_uint32), ctypes.c_void_p
+code = 0 if load(sys.argv[1], None, int(sys.argv[2])) else ctypes.get_last_error()
+sys.stdout.write(f"code {{code}}.")
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def reload_code(python: str, path: str, flags: int, added_folders: Sequence[str] = ()) -> int | None:
+    """What GetLastError says of LoadLibraryExW(path, 0, flags) in a fresh process; `LOADED` if it succeeds.
+
+    Arguments: `python`, the interpreter to do it in; `added_folders`, for os.add_dll_directory.
+    Returns `None` where that cannot be found out: the process died or hung, or this is not Windows.
+    """
+    if sys.platform != "win32":
+        return None
+    script = _SCRIPT.format(mode=_SEM_FAILCRITICALERRORS)
+    try:
+        done = subprocess.run(
+            [python, "-I", "-S", "-c", script, path, str(flags), *added_folders],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_TIMEOUT, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return parse_answer(done.stdout)
+
+
+def parse_answer(said: bytes) -> int | None:
+    """The code in what the other process wrote; the DLL may have written before it."""
+    _, mark, rest = said.rpartition(b"code ")
+    number = rest.partition(b".")[0]
+    return int(number) if mark and number.isdigit() else None

@@ -1,0 +1,1 @@
+"""Dlltracer inside of other programs."""

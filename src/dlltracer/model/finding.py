@@ -1,0 +1,114 @@
+"""A verdict: named causes with their evidence, how sure they are, and what to do."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from .probe import Probe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .crash import Crash
+    from .failure import PythonError
+
+
+class Confidence(enum.Enum):
+    """How much the evidence decides."""
+
+    CERTAIN = "certain"
+    """The evidence leaves no other cause."""
+    LIKELY = "likely"
+    """It fits, and nothing contradicts; the evidence would look the same for rarer causes."""
+    POSSIBLE = "possible"
+    """It fits, as other causes would. Never a verdict by itself."""
+
+
+class Source(enum.Enum):
+    """Who gave a piece of evidence."""
+
+    LOADER = "the loader"
+    """What the loader was seen to do."""
+    PYTHON = "Python"
+    """What the exception says."""
+    FILES = "the files"
+    """What was read from the files, later."""
+    SYSTEM = "the system"
+    """What the system says: limits, mounts, the way the process ended."""
+    PACKAGES = "the packages"
+    """What package managers have on record."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A fact that a finding rests on, as a sentence, and who said it."""
+
+    source: Source
+    says: str
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Something to do: what it does, as a sentence; the `command` where one does it."""
+
+    what: str
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A cause.
+
+    Attributes:
+        code: stable name of the kind of cause; docs/reference/findings.md has an entry for each.
+        title: what is wrong, in one sentence without a full stop.
+        confidence: how sure.
+        subject: the file or name that is the cause.
+        chain: who needs it, from the Python import down to the subject; each one step.
+        probes: every place where it was looked for.
+        explanation: why that made the import fail; a few sentences.
+        evidence: what it rests on.
+        remedies: what to do, best first.
+    """
+
+    code: str
+    title: str
+    confidence: Confidence
+    subject: str
+    chain: tuple[str, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    explanation: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+
+
+class Outcome(enum.Enum):
+    """What came of it all. The values are exit codes."""
+
+    IMPORTED = 0
+    EXPLAINED = 1
+    NOT_TRACED = 3
+    UNDECIDED = 4
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The answer to "why".
+
+    Attributes:
+        what: what was tried ("import x").
+        outcome: whether it worked, and whether the cause is known.
+        error: the exception that says it, if there was one.
+        crash: how the process died, if it did.
+        findings: the causes, surest first.
+        undecided: for `Outcome.UNDECIDED`: what would decide.
+        notes: what could not be looked at.
+    """
+
+    what: str
+    outcome: Outcome
+    error: PythonError | None = None
+    crash: Crash | None = None
+    findings: tuple[Finding, ...] = ()
+    undecided: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,136 @@
+"""The verdict as text: what failed, who needs it, where it was looked for, why, what to do.
+
+25 lines for the usual case.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+from ..model.finding import Confidence, Diagnosis, Finding, Outcome
+from ..model.probe import Probe, ProbeOutcome
+from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, number, to_plain_text, to_text
+from .places import fold_places
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.text import Text
+
+_LABEL = 12
+_WIDTH = 110
+_PLACES = 6
+_STEPS = 7
+_OTHERS = 3
+
+
+def render_verdict(diagnosis: Diagnosis, *, ascii_only: bool = False) -> Text:
+    """The whole verdict, as styled text."""
+    more = "..." if ascii_only else "…"
+    return to_text(_lines(diagnosis, more))
+
+
+def render_plain_verdict(diagnosis: Diagnosis) -> str:
+    """The same as plain ASCII-drawn text, made by the standard library alone."""
+    return to_plain_text(_lines(diagnosis, "..."))
+
+
+def _lines(diagnosis: Diagnosis, more: str) -> Iterator[Line]:
+    if diagnosis.outcome is Outcome.IMPORTED:
+        yield ((f"{diagnosis.what} works: nothing to explain", BOLD),)
+    elif diagnosis.findings and diagnosis.outcome is Outcome.EXPLAINED:
+        first, *others = diagnosis.findings
+        yield ((f"{diagnosis.what} failed: ", BOLD), (first.title, FAILED))
+        yield from _said(diagnosis)
+        yield from _finding(first, more)
+        yield from _others(others, more)
+    else:
+        yield ((f"{diagnosis.what} failed, and the evidence does not decide why", BOLD),)
+        yield from _said(diagnosis)
+        for text in diagnosis.undecided:
+            yield from _block("would tell", text)
+        yield from _others(diagnosis.findings, more)
+    for note in diagnosis.notes:
+        yield (("note: ", WARNING), (note, PLAIN))
+
+
+def _said(diagnosis: Diagnosis) -> Iterator[Line]:
+    if diagnosis.error is not None:
+        yield from _block("Python says", f"{diagnosis.error.type}: {diagnosis.error.message}", DIM)
+    crash = diagnosis.crash
+    if crash is not None:
+        where = "at an unknown place" if crash.image is None else f"in {crash.image}"
+        offset = "" if crash.offset is None else f" at offset {crash.offset:#x}"
+        yield from _block("it died", f"of {crash.name} {where}{offset}")
+
+
+def _finding(finding: Finding, more: str) -> Iterator[Line]:
+    yield from _steps(finding.chain, more)
+    yield from _places(finding.probes, more)
+    if finding.explanation:
+        yield from _block("why", finding.explanation)
+    for remedy in finding.remedies:
+        text = f"{remedy.what}:" if remedy.command else remedy.what
+        yield from _block("fix", text)
+        if remedy.command:
+            yield ((" " * (_LABEL + 2), PLAIN), (remedy.command, BOLD))
+    says = "; ".join(dict.fromkeys(f"{evidence.source.value}: {evidence.says}" for evidence in finding.evidence))
+    yield from _block(finding.confidence.value, f"{says} [{finding.code}]", DIM)
+
+
+def _others(findings: Sequence[Finding], more: str) -> Iterator[Line]:
+    for finding in findings[:_OTHERS]:
+        label = "also" if finding.confidence is not Confidence.POSSIBLE else "perhaps"
+        yield from _block(label, f"{finding.title} [{finding.code}]")
+        for remedy in finding.remedies[:1]:
+            yield from _block("", f"{remedy.what}{f': {remedy.command}' if remedy.command else ''}", DIM)
+    if len(findings) > _OTHERS:
+        yield from _block("", f"{more} {len(findings) - _OTHERS} more (--json has all)", DIM)
+
+
+def _steps(chain: Sequence[str], more: str) -> Iterator[Line]:
+    shown = list(chain)
+    if len(shown) > _STEPS:
+        shown = [*shown[:2], f"{more} {len(shown) - _STEPS + 1} more", *shown[3 - _STEPS :]]
+    for place, step in enumerate(shown):
+        last = place == len(shown) - 1
+        label = "needed by" if place == 0 else ""
+        arrow = "" if place == 0 else "> "
+        yield ((f"{label:>{_LABEL}}", DIM), (f"  {arrow}", DIM), (step, FAILED if last and place else PLAIN))
+
+
+def _places(probes: Sequence[Probe], more: str) -> Iterator[Line]:
+    """A line a place, with the rule that leads there; variants of the processor and long lists are counted."""
+    label, hidden, room = "looked for", 0, _PLACES
+    for rule in fold_places([probe for probe in probes if probe.outcome is not ProbeOutcome.LOADED]):
+        if not rule.shown:
+            yield ((f"{label:>{_LABEL}}  ", DIM), (rule.title, PLAIN))
+            label = ""
+        hidden += rule.more
+        for probe in rule.shown:
+            if room <= 0 and probe.outcome is not ProbeOutcome.PRESENT:
+                hidden += 1
+                continue
+            room -= 1
+            yield ((f"{label:>{_LABEL}}  ", DIM), (f"{rule.title}: {probe.path}", PLAIN), (f"  {_outcome(probe)}", DIM))
+            label = ""
+    if hidden:
+        yield ((" " * (_LABEL + 2), PLAIN), (f"{more} {number(hidden, 'more place')}", DIM))
+
+
+def _outcome(probe: Probe) -> str:
+    words = {
+        ProbeOutcome.ABSENT: "not there",
+        ProbeOutcome.NO_ENTRY: "no entry",
+        ProbeOutcome.PASSED: "passed over",
+        ProbeOutcome.PRESENT: "there, and not taken",
+    }
+    return f"{words[probe.outcome]}{f': {probe.reason}' if probe.reason else ''}"
+
+
+def _block(label: str, text: str, style: str = PLAIN) -> Iterator[Line]:
+    """A label and text, wrapped: words are for reading, paths are not broken."""
+    rows = textwrap.wrap(text, _WIDTH - _LABEL - 2, break_long_words=False, break_on_hyphens=False) or [""]
+    for place, row in enumerate(rows):
+        yield ((f"{label if place == 0 else '':>{_LABEL}}  ", DIM), (row, style))

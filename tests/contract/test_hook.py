@@ -1,0 +1,98 @@
+"""`dlltracer.install()` and `dlltracer hook`: the verdict behind the traceback of any program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import rich
+
+import dlltracer
+from contract.native import Native
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fixtures' messages are those of Linux")
+
+SOURCE = str(Path(dlltracer.__file__).parents[1])
+
+
+def run(python: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if name != "DLLTRACER"}
+    return subprocess.run(
+        [python, *arguments], env={**clean, **more}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+
+
+def failing(native: Native) -> str:
+    module = native.broken_module()
+    return f"import sys; sys.path.insert(0, {str(module.parent)!r}); import {module.name.partition('.')[0]}"
+
+
+def test_the_verdict_follows_the_traceback(native: Native) -> None:
+    plain = run(sys.executable, "-c", failing(native))
+    ran = run(sys.executable, "-c", f"import dlltracer; dlltracer.install(); dlltracer.install(); {failing(native)}")
+    assert ran.returncode == plain.returncode == 1 and ran.stdout == ""
+    assert ran.stderr.count("Traceback") == 1
+    behind = ran.stderr[ran.stderr.index(f"ImportError: {native.missing}") :]
+    assert behind.count(f"failed: {native.missing} was not found") == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["1/0", "import no_such_module", "open('/none')", "raise ImportError('mine')", "exit(3)"]
+)
+def test_other_endings_are_as_without(code: str) -> None:
+    ran = run(sys.executable, "-c", f"import dlltracer; dlltracer.install(); {code}")
+    plain = run(sys.executable, "-c", f"import sys; sys; {code}")
+    assert (ran.returncode, ran.stderr.splitlines()[-1:]) == (plain.returncode, plain.stderr.splitlines()[-1:])
+
+
+def test_the_users_own_hook_is_called(native: Native) -> None:
+    ran = run(
+        sys.executable,
+        "-c",
+        f"""
+import sys, dlltracer
+sys.excepthook = lambda kind, error, where: print("mine", kind.__name__)
+dlltracer.install()
+{failing(native)}
+""",
+    )
+    assert ran.stdout == "mine ImportError\n" and "was not found" in ran.stderr
+
+
+def test_explain_gives_a_value(native: Native) -> None:
+    ran = run(
+        sys.executable,
+        "-c",
+        f"""
+import dlltracer
+try:
+    {failing(native)}
+except ImportError as error:
+    verdict = dlltracer.explain(error)
+print(verdict.outcome.name, verdict.findings[0].code, verdict.findings[0].subject)
+""",
+    )
+    assert ran.stdout == f"EXPLAINED missing-image {native.missing}\n", ran.stderr
+
+
+def test_the_variable_in_an_environment_that_opted_in(native: Native, tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", tmp_path / "v"], check=True
+    )
+    python = str(tmp_path / "v" / "bin" / "python")
+    folders = [SOURCE, *(str(Path(str(module.__file__)).parents[1]) for module in (click, rich))]
+    paths = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(folders))}
+    assert "is not there" in run(python, "-m", "dlltracer", "hook", "status", **paths).stdout
+    assert "is in place" in run(python, "-m", "dlltracer", "hook", "enable", **paths).stdout
+    core = {"PYTHONPATH": SOURCE}  # in a program, the standard library is enough
+    asked = run(python, "-c", failing(native), DLLTRACER="1", **core)
+    assert f"failed: {native.missing} was not found" in asked.stderr
+    assert "was not found" not in run(python, "-c", failing(native), **paths).stderr
+    assert "is gone" in run(python, "-m", "dlltracer", "hook", "disable", **paths).stdout
+    assert "was not there" in run(python, "-m", "dlltracer", "hook", "disable", **paths).stdout
+    assert "was not found" not in run(python, "-c", failing(native), DLLTRACER="1", **paths).stderr

@@ -1,0 +1,96 @@
+"""`dlltracer why`: its answers' form, its exit codes, and one clear line for a wrong question."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contract.native import Native
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="on Windows the scenarios ask it")
+
+
+def why(*arguments: object, folder: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dlltracer", "why", *map(str, arguments)],
+        env={**os.environ, **more}, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+
+
+def test_an_import_that_works() -> None:
+    ran = why("ssl")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "import ssl works: nothing to explain\n", "")
+
+
+def test_a_missing_library(native: Native) -> None:
+    ran = why(native.broken_module())
+    lines = ran.stdout.splitlines()
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert lines[0].endswith(f"failed: {native.missing} was not found")
+    assert len(lines) <= 25, "it fits on a screen"
+    assert any(line.strip().startswith("certain  ") for line in lines)
+    assert "missing-image" in ran.stdout and "/usr/lib" in ran.stdout
+
+
+def test_json(native: Native) -> None:
+    said = json.loads(why(native.broken(), "--json").stdout)
+    assert (said["type"], said["version"], said["outcome"]) == ("verdict", 1, "explained")
+    first = said["findings"][0]
+    assert (first["code"], first["subject"], first["confidence"]) == ("missing-image", native.missing, "certain")
+    assert first["chain"][-2:] == [str(native.broken()), native.missing] or first["chain"][-1] == native.missing
+    assert any(probe["outcome"] == "no entry" for probe in first["probes"])
+
+
+def test_what_the_program_writes_is_not_mixed_in(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text("import sys\nprint('out')\nprint('err', file=sys.stderr)\n")
+    ran = why("loud", folder=tmp_path, PYTHONPATH=os.pathsep.join(filter(None, [".", os.environ.get("PYTHONPATH")])))
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "import loud works: nothing to explain\n", "")
+
+
+def test_a_verdict_in_a_file(native: Native, tmp_path: Path) -> None:
+    ran = why(native.broken(), "-o", tmp_path / "verdict.txt")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "")
+    assert native.missing in (tmp_path / "verdict.txt").read_text("utf-8")
+
+
+def test_an_error_that_no_loader_made_is_not_explained_as_one() -> None:
+    ran = why("-c", "raise ValueError('mine')")
+    assert ran.returncode == 4 and "evidence does not decide" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "status"),
+    [
+        ((), "say what to import", 2),
+        (("ssl", "-c", "pass"), "say what to import", 2),
+        (("ssl", "--backend", "nope"), "unknown backend 'nope'", 2),
+        (("ssl", "--backend", "etw"), "not available here", 3),
+        (("ssl", "-o", "/no/such/folder/file"), "cannot write", 2),
+        (("ssl", "--python", "/no/such/python"), "/no/such/python could not be started", 2),
+        (("ssl", "--frobnicate"), "No such option", 2),
+    ],
+)
+def test_wrong_questions(arguments: tuple[str, ...], words: str, status: int) -> None:
+    ran = why(*arguments)
+    assert (ran.returncode, ran.stdout) == (status, "")
+    assert words in ran.stderr.splitlines()[-1] and "Traceback" not in ran.stderr
+
+
+def test_run_ends_with_the_verdict(native: Native) -> None:
+    module = native.broken_module()
+    code = f"import sys; sys.path.insert(0, {str(module.parent)!r}); import {module.name.partition('.')[0]}"
+    command = [sys.executable, "-m", "dlltracer", "run", "--failed-only"]
+    ran = subprocess.run([*command, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    tree, verdict = ran.stderr.index("traced by rtld"), ran.stderr.index("the code failed: ")
+    assert ran.returncode == 1 and ran.stdout == "" and ran.stderr.index("Traceback") < tree < verdict
+    lines = subprocess.run(
+        [*command, "--format", "jsonl", "-c", code], capture_output=True, text=True, timeout=120, check=False
+    ).stderr.splitlines()
+    types = [json.loads(line)["type"] for line in lines if line.startswith("{")]
+    assert types[-2:] == ["verdict", "summary"]

@@ -1,0 +1,17 @@
+"""All scenarios of Linux."""
+
+from __future__ import annotations
+
+from scenarios.linux import crashes, healthy, limits, missing, pythons, symbols, wrong_files
+from scenarios.linux.workshop import Workshop
+from scenarios.scenario import Scenario
+
+SCENARIOS: tuple[Scenario[Workshop], ...] = (
+    *missing.SCENARIOS,
+    *symbols.SCENARIOS,
+    *wrong_files.SCENARIOS,
+    *limits.SCENARIOS,
+    *crashes.SCENARIOS,
+    *pythons.SCENARIOS,
+    *healthy.SCENARIOS,
+)

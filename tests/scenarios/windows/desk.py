@@ -1,0 +1,88 @@
+"""One Windows Python that answers many questions: under Wine, starting it and importing dlltracer takes longest."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from windows.lab import Lab, windows_path
+
+ROOT = Path(__file__).parents[3]
+
+_LONGEST = 90
+_DRIVER = """
+import io, json, os, sys, traceback
+import click
+from dlltracer.cli.main import cli
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    before = dict(os.environ)
+    os.environ.update(asked["environment"])
+    os.environ["PATH"] = asked["path"] + os.environ["PATH"]
+    os.chdir(asked["folder"])
+    status, trouble = None, ""
+    try:
+        status = cli.main(["why", "--json", "-o", asked["answer"], *asked["arguments"]], standalone_mode=False)
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except BaseException:
+        trouble = traceback.format_exc()
+    os.environ.clear()
+    os.environ.update(before)
+    print(json.dumps({"status": status, "trouble": trouble}), flush=True)
+"""
+
+
+class Desk:
+    """Runs `dlltracer why --json` in the process of one Windows Python, each question with its own child.
+
+    Arguments: `folder` is for answers.
+    """
+
+    def __init__(self, lab: Lab, version: str, folder: Path) -> None:
+        self._answer = folder / "answer.json"
+        driver = folder / "driver.py"
+        driver.write_text(_DRIVER, encoding="ascii")
+        self._site = f"{windows_path(ROOT / 'src')};{windows_path(lab.site)}"
+        self._process = subprocess.Popen(
+            ["wine", str(lab.python_dir(version) / "python.exe"), windows_path(driver)],
+            env=lab.environment(version, {"PYTHONPATH": self._site, "WINEDLLOVERRIDES": "msvcp140=n,b"}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def ask(
+        self, arguments: tuple[str, ...], site: Path, environment: Mapping[str, str], path: tuple[Path, ...] = ()
+    ) -> str:
+        """The JSON that comes. `site` is the current folder, and on sys.path; `path` goes before PATH."""
+        self._answer.unlink(missing_ok=True)
+        question: dict[str, Any] = {
+            "arguments": arguments,
+            "folder": windows_path(site),
+            "answer": windows_path(self._answer),
+            "path": "".join(f"{windows_path(folder)};" for folder in path),
+            "environment": {"PYTHONPATH": f"{windows_path(site)};{self._site}", **environment},
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], _LONGEST)
+        if not ready:
+            self._process.kill()
+            raise AssertionError(f"no answer within {_LONGEST} seconds: {arguments}")
+        line = self._process.stdout.readline()
+        if not self._answer.exists():
+            raise AssertionError(f"no verdict: {line}")
+        return self._answer.read_text(encoding="utf-8")
+
+    def close(self) -> None:
+        self._process.communicate(timeout=30)  # the end of its stdin ends it

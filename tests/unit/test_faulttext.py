@@ -1,0 +1,62 @@
+"""What a dying interpreter writes, read back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlltracer.host.faulttext import read_fault_frames, read_traceback
+
+DIED = """\
+some words of the program
+Fatal Python error: Segmentation fault
+
+Thread 0x00007f0000000001 (most recent call first):
+  File "/lib/threading.py", line 10 in wait
+
+Current thread 0x00007f0000000000 (most recent call first):
+  File "<frozen importlib._bootstrap>", line 241 in _call_with_frames_removed
+  File "/app/main.py", line 3 in <module>
+  File "/tool/cli/runner.py", line 40 in main
+
+Extension modules: a, b (total: 2)
+"""
+
+
+def test_the_lines_of_the_thread_that_died() -> None:
+    frames = read_fault_frames(DIED, hidden="/tool")
+    assert [(frame.file, frame.line) for frame in frames] == [
+        ("/app/main.py", 3),
+        ("<frozen importlib._bootstrap>", 241),
+    ]
+
+
+def test_no_thread_no_lines() -> None:
+    assert read_fault_frames("Segmentation fault") == ()
+
+
+def test_what_this_python_writes() -> None:
+    code = "import faulthandler, os, signal\nfaulthandler.enable()\nos.kill(os.getpid(), signal.SIGSEGV)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if sys.platform != "win32":
+        assert [frame.line for frame in read_fault_frames(done.stderr)] == [3]
+
+
+def test_the_last_traceback() -> None:
+    code = "import json\ntry:\n    open('/nowhere/x')\nexcept OSError:\n    raise ImportError('libx.so: gone')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    error = read_traceback(done.stderr)
+    assert error is not None
+    assert (error.type, error.message) == ("ImportError", "libx.so: gone")
+    assert "ImportError" in error.bases and error.frames[-1].line == 5
+    assert read_traceback("no traceback at all") is None
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_taken(text: str) -> None:
+    for said in (text, f"Current thread 0x1 (most recent call first):\n{text}"):
+        read_fault_frames(said)
+    read_traceback(f"Traceback (most recent call last):\n{text}")

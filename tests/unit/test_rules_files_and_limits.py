@@ -1,0 +1,144 @@
+"""Rules about files that the loader will not have, and limits, on cases made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from builders.failed_case import EXT, absent, case, first, image, segment, tree, verdict
+from dlltracer.diagnose.case import MachineLimits
+from dlltracer.diagnose.rules import limits, wrong_file
+from dlltracer.model.elf import DF_STATIC_TLS
+from dlltracer.model.events import FailureKind, LoadFailedEvent
+from dlltracer.model.failure import System
+from dlltracer.model.finding import Confidence, Outcome
+from dlltracer.model.limits import MemoryLimit, Mount
+from dlltracer.model.probe import Phase, Probe, ProbeOutcome
+
+MAPPED = f"{EXT}: failed to map segment from shared object"
+ENOENT = "libx.so.1: cannot open shared object file: No such file or directory"
+FOREIGN = "made for AArch64, this process is x86-64"
+
+
+def present(reason: str) -> Probe:
+    return Probe("/lib/libx.so.1", Phase.SYSTEM, outcome=ProbeOutcome.PRESENT, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("words", "damage", "code", "title"),
+    [
+        ("invalid ELF header", "this is a Git LFS pointer, not the file itself", "not-an-image", "Git LFS pointer"),
+        ("invalid ELF header", "this is an HTML or XML page", "not-an-image", "HTML"),
+        (
+            "invalid ELF header",
+            "this is a script of the GNU linker, which only linkers read",
+            "not-an-image",
+            "linkers",
+        ),
+        ("file too short", "this is an empty file", "not-an-image", "empty"),
+        ("file too short", "cut short or damaged: ...", "truncated-image", "cut short"),
+        ("file too short", None, "truncated-image", "cut short"),
+        ("cannot read file data", "cut short or damaged: ...", "truncated-image", "cut short"),
+        ("cannot read file data", None, "unreadable-image", "may not be read"),
+        ("cannot open shared object file: Permission denied", None, "unreadable-image", "may not be read"),
+        ("wrong ELF class: ELFCLASS32", None, "wrong-machine", "another kind of machine"),
+        ("invalid ELF header", None, "not-an-image", "no image"),
+        ("cannot dynamically load position-independent executable", None, "not-a-library", "a program"),
+        ("object file has no dynamic section", None, "damaged-image", "damaged"),
+    ],
+)
+def test_each_kind_of_wrong_file(words: str, damage: str | None, code: str, title: str) -> None:
+    made = case(f"{EXT}: {words}", damaged={EXT: damage} if damage else {})
+    found = first(made)
+    assert (found.code, found.subject, found.confidence) == (code, EXT, Confidence.CERTAIN)
+    assert title in found.title
+    assert len(verdict(made).findings) == 1
+    assert not list(wrong_file.find(replace(made, system=System.WINDOWS)))
+
+
+def test_a_file_for_another_machine_is_passed_over_in_silence() -> None:
+    event = LoadFailedEvent("libx.so.1", need="libx.so.1", kind=FailureKind.REFUSED, probes=(present(FOREIGN),))
+    made = case(ENOENT, failures=(event,), tree=tree(absent("libx.so.1", EXT, present(FOREIGN))))
+    assert [(f.code, f.subject) for f in verdict(made).findings] == [("wrong-machine", "/lib/libx.so.1")]
+    assert first(made).confidence is Confidence.CERTAIN
+
+
+def test_by_the_files_alone_as_well() -> None:
+    assert first(case(ENOENT, tree=tree(absent("libx.so.1", EXT, present(FOREIGN))))).code == "wrong-machine"
+
+
+def test_a_file_of_which_nobody_knows_what_is_wrong_decides_nothing() -> None:
+    event = LoadFailedEvent("libx.so.1", need="libx.so.1", kind=FailureKind.REFUSED,
+                            probes=(present("the loader did not say why it would not take it"),))  # fmt: skip
+    assert verdict(case(ENOENT, failures=(event,))).outcome is Outcome.UNDECIDED
+
+
+def test_segments_that_do_not_fit() -> None:
+    message = f"{EXT}: ELF load command address/offset not page-aligned"
+    spoilt = image(segments=(segment(offset=0x2DF0, address=0x3DE0),))
+    found = first(case(message, images={EXT: spoilt}))
+    assert found.code == "misaligned-image" and "patchelf" in found.explanation
+    small = image(segments=(segment(align=4096),))
+    made = case(message, images={EXT: small}, limits=MachineLimits(page_size=65536))
+    assert "pages of 4096 bytes" in first(made).explanation
+
+
+def machine(options: tuple[str, ...] = ("rw",), limit: int | None = None, used: int | None = None) -> MachineLimits:
+    return MachineLimits(Mount(1, "/", "/tmp", options, "tmpfs", "tmpfs"), MemoryLimit("RLIMIT_AS", limit, used))
+
+
+def test_one_text_two_causes() -> None:
+    big = {EXT: image(segments=(segment(size=1 << 30),))}
+    noexec = first(case(MAPPED, images=big, limits=machine(("rw", "noexec"))))
+    assert (noexec.code, noexec.confidence) == ("noexec-mount", Confidence.CERTAIN)
+    tight = first(case(MAPPED, images=big, limits=machine(limit=400 << 20, used=300 << 20)))
+    assert (tight.code, tight.confidence) == ("memory-limit", Confidence.CERTAIN)
+    loose = first(case(MAPPED, images=big, limits=machine(limit=4 << 30, used=1 << 20)))
+    assert (loose.code, loose.confidence) == ("memory-limit", Confidence.LIKELY)
+    assert verdict(case(MAPPED, images=big, limits=machine())).outcome is Outcome.UNDECIDED
+
+
+def test_what_musl_says_of_a_noexec_mount() -> None:
+    message = f"Error loading shared library {EXT}: Operation not permitted"
+    assert first(case(message, limits=machine(("noexec",)))).code == "noexec-mount"
+
+
+def test_no_permission_on_a_noexec_mount_is_a_matter_of_permission() -> None:
+    message = f"{EXT}: cannot open shared object file: Permission denied"
+    assert first(case(message, limits=machine(("noexec",)))).code == "unreadable-image"
+
+
+def test_static_tls() -> None:
+    images = {
+        EXT: image(segments=(segment(7, size=65536),)),
+        "/lib/libgomp.so.1": image(segments=(segment(7, size=128),), dynamic_flags=DF_STATIC_TLS),
+    }
+    found = first(case(f"{EXT}: cannot allocate memory in static TLS block", images=images))
+    assert found.code == "static-tls" and "65536 bytes" in found.explanation
+    assert found.remedies[0].command == f"LD_PRELOAD={EXT} python ..."
+    small = {**images, EXT: image(segments=(segment(7, size=64),))}
+    found = first(case(f"{EXT}: cannot allocate memory in static TLS block", images=small))
+    assert "libgomp" in found.explanation
+    assert found.remedies[0].what == "import ext before everything else"
+
+
+def test_executable_stack() -> None:
+    message = f"{EXT}: cannot enable executable stack as shared object requires: Invalid argument"
+    marked = image(segments=(segment(0x6474E551, flags=7),))
+    found = first(case(message, images={EXT: marked}))
+    assert found.code == "executable-stack" and any("RWE" in one.says for one in found.evidence)
+    assert limits.wants_executable_stack(marked)
+    assert not limits.wants_executable_stack(image(segments=(segment(0x6474E551, flags=6),)))
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (f"{EXT}: cannot open shared object file: Too many open files", "too-many-files"),
+        (f"{EXT}: CPU ISA level is lower than required", "cpu-too-old"),
+    ],
+)
+def test_other_limits(message: str, code: str) -> None:
+    assert first(case(message)).code == code
+    assert not list(limits.find(replace(case(message), system=System.WINDOWS)))

@@ -1,0 +1,205 @@
+"""Rules about files that are not there, on cases made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from builders.failed_case import EXT, absent, bound, case, dropped, first, not_found, process, tree, verdict
+from dlltracer.diagnose.case import Copy, PackageCheck
+from dlltracer.diagnose.rules import integrity, missing_image
+from dlltracer.model.crash import Crash
+from dlltracer.model.failure import PythonError, System
+from dlltracer.model.finding import Confidence, Outcome
+from dlltracer.model.limits import CLibrary
+from dlltracer.model.probe import Phase, Probe, ProbeOutcome
+from dlltracer.model.provider import ChangedFile, FileState, PackageManager, PackageOwner
+
+GONE = "libgone.so.1: cannot open shared object file: No such file or directory"
+
+
+def test_the_leaf_is_named_with_its_chain() -> None:
+    made = case(
+        GONE,
+        tree=tree(bound("libmid.so", "/site/libmid.so"), absent("libgone.so.1", "/site/libmid.so")),
+        failures=(not_found("libgone.so.1", "/site/libmid.so"), dropped("/site/libmid.so", EXT), dropped()),
+    )
+    found = first(made)
+    assert (found.code, found.subject, found.confidence) == ("missing-image", "libgone.so.1", Confidence.CERTAIN)
+    assert found.chain == ("/app/main.py:3: import ext", "import ext", EXT, "/site/libmid.so", "libgone.so.1")
+    assert [f.subject for f in verdict(made).findings] == ["libgone.so.1"]
+
+
+def test_what_would_be_missing_next_is_less_sure() -> None:
+    made = case(
+        GONE, tree=tree(absent("libgone.so.1"), absent("libnext.so")), failures=(not_found("libgone.so.1"), dropped())
+    )
+    assert [(f.subject, f.confidence) for f in verdict(made).findings] == [
+        ("libgone.so.1", Confidence.CERTAIN),
+        ("libnext.so", Confidence.LIKELY),
+    ]
+
+
+def test_the_exception_alone_will_do_without_a_trace() -> None:
+    assert first(case(GONE, failures=())).confidence is Confidence.CERTAIN
+    assert first(case(GONE, failures=(), tree=tree(absent("libgone.so.1")))).chain[-2:] == (EXT, "libgone.so.1")
+
+
+def test_a_failure_that_the_exception_says_nothing_of_is_no_verdict() -> None:
+    made = case("the licence has expired", failures=(not_found("libgone.so.1", None),), subject=None)
+    assert verdict(made).outcome is Outcome.UNDECIDED
+    assert {f.confidence for f in verdict(made).findings} == {Confidence.POSSIBLE}
+
+
+@pytest.mark.parametrize(
+    ("place", "phase", "again"),
+    [
+        ("/site/pkg/libgone.so.1", Phase.RUNPATH, True),
+        ("/site/pkg.libs/libgone.so.1", Phase.RPATH, False),
+        ("/venv/site/pkg.libs/libgone.so.1", Phase.RPATH, True),
+        ("/opt/cuda/libgone.so.1", Phase.RUNPATH, False),
+        ("/venv/site/pkg/libgone.so.1", Phase.ENVIRONMENT, False),
+    ],
+)
+def test_a_file_expected_in_the_packages_own_folders_is_part_of_it(place: str, phase: Phase, again: bool) -> None:
+    by = "/venv/site/pkg/ext.so" if place.startswith("/venv") else "/site/pkg/ext.so"
+    probe = Probe(place, phase, by, ProbeOutcome.ABSENT)
+    made = case(
+        GONE, subject=by, tree=tree(absent("libgone.so.1", by, probe), top=by),
+        failures=(not_found("libgone.so.1", by, probes=(probe,)), dropped(by)),
+    )  # fmt: skip
+    assert any("is part of the package" in remedy.what for remedy in first(made).remedies) is again
+
+
+def test_a_healthy_tree_gives_nothing() -> None:
+    assert not list(missing_image.find(case(None, tree=tree(bound("libmid.so", "/site/libmid.so")))))
+
+
+@pytest.mark.parametrize("rule", [missing_image.find, integrity.find])
+def test_cases_of_windows_are_left_to_others(rule: object) -> None:
+    made = replace(
+        case(GONE, tree=tree(absent("libgone.so.1")), failures=(not_found("libgone.so.1"),)), system=System.WINDOWS
+    )
+    assert callable(rule) and not list(rule(made))
+
+
+def test_what_was_asked_for_itself() -> None:
+    for name in ("libnope.so.3", "/opt/x/libnope.so"):
+        made = case(f"{name}: cannot open shared object file: No such file or directory", subject=name,
+                    failures=(not_found(name, "/usr/lib/python3.11/lib-dynload/_ctypes.cpython-311.so"),))  # fmt: skip
+        assert (first(made).code, first(made).subject) == ("no-such-file", name)
+
+
+def test_a_copy_elsewhere_comes_with_a_command() -> None:
+    copies = {"libgone.so.1": (Copy("/opt/x/lib/libgone.so.1", "a folder below /opt"),)}
+    found = first(case(GONE, tree=tree(absent("libgone.so.1")), failures=(not_found("libgone.so.1"),), copies=copies))
+    assert "/opt/x/lib/libgone.so.1 (a folder below /opt)" in found.explanation
+    assert found.remedies[0].command == "LD_LIBRARY_PATH=/opt/x/lib python ..."
+
+
+def test_a_copy_that_would_not_do_is_no_remedy() -> None:
+    copies = {
+        "libgone.so.1": (Copy("/opt/x/libgone.so.1", "a folder below /opt", "it is for another kind of processor"),)
+    }
+    found = first(case(GONE, tree=tree(absent("libgone.so.1")), copies=copies))
+    assert "another kind of processor" in found.explanation
+    assert not any("/opt" in (remedy.command or "") for remedy in found.remedies)
+
+
+def test_a_copy_in_usr_local_wants_ldconfig() -> None:
+    copies = {"libgone.so.1": (Copy("/usr/local/lib/libgone.so.1", "a folder of the system"),)}
+    assert first(case(GONE, tree=tree(absent("libgone.so.1")), copies=copies)).remedies[0].command == "ldconfig"
+
+
+def test_the_package_of_this_distribution() -> None:
+    message = "libGL.so.1: cannot open shared object file: No such file or directory"
+    made = case(message, tree=tree(absent("libGL.so.1")), failures=(not_found("libGL.so.1"),))
+    assert "apt-get install libgl1" in [r.command for r in first(replace(made, distribution="ubuntu debian")).remedies]
+    assert "apt-get install libgl1" not in [r.command for r in first(replace(made, distribution="fedora")).remedies]
+
+
+def test_a_library_of_the_wheel_itself_wants_the_wheel_again() -> None:
+    name = "libgfortran-040039e1.so.5.0.0"
+    made = case(
+        f"{name}: cannot open shared object file: No such file or directory",
+        tree=tree(absent(name)),
+        owners={EXT: (PackageOwner(PackageManager.PIP, "scipy", "1.11", EXT),)},
+    )
+    assert first(made).remedies[0].command == "python -m pip install --force-reinstall --no-deps scipy==1.11"
+
+
+def test_runpath_counts_for_its_own_image_only() -> None:
+    ours = Probe("/site/lib/libmid.so", Phase.RUNPATH, EXT, ProbeOutcome.LOADED)
+    middle = replace(bound("libmid.so", "/site/lib/libmid.so"), probes=(ours,))
+    copies = {"libgone.so.1": (Copy("/site/lib/libgone.so.1", "a package"),)}
+    found = first(case(GONE, tree=tree(middle, absent("libgone.so.1", "/site/lib/libmid.so")), copies=copies))
+    assert f"The RUNPATH of {EXT} names that folder" in found.explanation
+
+
+def _at_runtime(message: str | None, said: str = "", **changes: object) -> object:
+    event = not_found("libcudnn_ops.so.9", "/site/engine.so")
+    return case(message, failures=(event,), subject="libcudnn_ops.so.9", said=said, **changes)
+
+
+def test_asked_for_by_native_code_while_it_ran() -> None:
+    message = "libcudnn_ops.so.9: cannot open shared object file: No such file or directory"
+    found = first(_at_runtime(message))  # type: ignore[arg-type]
+    assert (found.code, found.confidence) == ("missing-at-runtime", Confidence.CERTAIN)
+    assert "/site/engine.so" in found.chain
+    assert first(_at_runtime("the backend cudnn_ops is not there")).confidence is Confidence.LIKELY  # type: ignore[arg-type]
+    assert verdict(_at_runtime("something else")).outcome is Outcome.UNDECIDED  # type: ignore[arg-type]
+
+
+def test_an_abort_that_names_the_library() -> None:
+    crash = Crash(6, "SIGABRT", 1, "/lib/libc.so.6", 2, 3, None)
+    made = _at_runtime(None, "Could not load library libcudnn_ops.so.9", crash=crash, status=-6)
+    assert first(made).code == "missing-at-runtime"  # type: ignore[arg-type]
+
+
+def test_built_for_musl() -> None:
+    name = "libc.musl-x86_64.so.1"
+    made = case(f"{name}: cannot open shared object file: No such file or directory", tree=tree(absent(name)))
+    assert (first(made).code, first(made).subject) == ("other-c-library", EXT)
+
+
+def test_built_for_glibc_on_musl() -> None:
+    from dlltracer.diagnose.case import MachineLimits
+
+    message = "Error loading shared library ld-linux-x86-64.so.2: No such file or directory (needed by /site/ext.so)"
+    made = case(
+        message, tree=tree(absent("ld-linux-x86-64.so.2")), limits=MachineLimits(c_library=CLibrary("musl", "1.2"))
+    )
+    assert (first(made).code, first(made).confidence) == ("other-c-library", Confidence.CERTAIN)
+
+
+def _package(path: str, state: FileState) -> PackageCheck:
+    return PackageCheck("pkg 1.0", "pkg", (ChangedFile(path, state, 100, 90),))
+
+
+def test_a_file_that_the_package_has_lost() -> None:
+    made = case(
+        GONE, tree=tree(absent("libgone.so.1")), checks=(_package("/site/pkg.libs/libgone.so.1", FileState.ABSENT),)
+    )
+    assert [f.code for f in verdict(made).findings] == ["package-file-missing"]
+    other = case(GONE, tree=tree(absent("libgone.so.1")), checks=(_package("/site/pkg/libother.so", FileState.ABSENT),))
+    assert [f.code for f in verdict(other).findings] == ["missing-image"]
+
+
+def test_a_module_that_the_package_has_lost() -> None:
+    error = PythonError(
+        "ModuleNotFoundError", "No module named 'pkg._core'", ("ModuleNotFoundError", "ImportError"), "pkg._core"
+    )
+    lost = _package("/site/pkg/_core.cpython-311-x86_64-linux-gnu.so", FileState.ABSENT)
+    made = case(None, error=error, errors=(error,), subject=None, checks=(lost,), process=process())
+    assert [f.code for f in verdict(made).findings] == ["package-file-missing"]
+    elsewhere = _package("/site/other/_core.so", FileState.ABSENT)
+    assert first(replace(made, checks=(elsewhere,))).code == "no-such-module"
+
+
+def test_a_changed_file_is_a_cause_only_if_it_is_damaged() -> None:
+    message = f"{EXT}: undefined symbol: f"
+    made = case(message, checks=(_package(EXT, FileState.CHANGED),), tree=tree())
+    assert [f.confidence for f in verdict(made).findings if f.code == "package-file-changed"] == [Confidence.POSSIBLE]
+    damaged = replace(made, damaged={EXT: "cut short"})
+    assert [f.confidence for f in verdict(damaged).findings if f.code == "package-file-changed"] == [Confidence.LIKELY]

@@ -1,0 +1,125 @@
+"""Rules about symbols, versions and copies in the way, on cases made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from builders.failed_case import EXT, bound, case, first, image, process, tree, verdict, version_need
+from dlltracer.diagnose.case import Change, Copy, Rival
+from dlltracer.diagnose.rules import first_wins, symbols
+from dlltracer.model.elf import ElfSymbols
+from dlltracer.model.events import LoadEvent
+from dlltracer.model.failure import System
+from dlltracer.model.finding import Confidence
+from dlltracer.model.probe import Phase
+from dlltracer.model.recording import Recording
+from dlltracer.model.symbols import MissingSymbol, MissingVersion
+
+SYMBOL = f"{EXT}: undefined symbol: extra"
+VERSION = f"/lib/libx.so.1: version `X_2' not found (required by {EXT})"
+LACK = MissingSymbol("extra", None, EXT, None)
+VERSION_LACK = MissingVersion("X_2", "libx.so.1", "/lib/libx.so.1", EXT, ("X_1", "X_1.5", "Y_9"))
+RIVAL = Rival(Change.NOTHING_LOADED, "libx.so.1", "/old/libx.so.1", Phase.LOADED, "/new/libx.so.1")
+LOADED = Recording(
+    "rtld", (LoadEvent("/old/libx.so.1", need="libx.so.1", requested_by="/a/_core.so", imports=("alpha",)),)
+)
+
+
+def test_a_symbol_that_nobody_has() -> None:
+    found = first(case(SYMBOL, symbols=(LACK,), tree=tree(bound("libx.so.1", "/lib/libx.so.1"))))
+    assert (found.code, found.subject, found.confidence) == ("missing-symbol", "extra", Confidence.CERTAIN)
+    assert "libx.so.1 is /lib/libx.so.1, found by RUNPATH" in found.explanation
+
+
+def test_symbols_that_the_loader_did_not_complain_of_are_no_finding() -> None:
+    missing = "libg.so: cannot open shared object file: No such file or directory"
+    for made in (case(None, symbols=(LACK,), tree=tree()), case(missing, symbols=(LACK,))):
+        assert not list(symbols.find(made))
+
+
+def test_another_copy_that_has_it() -> None:
+    copies = {"libx.so.1": (Copy("/bad/libx.so.1", "x", None, False), Copy("/new/libx.so.1", "PATH", None, True))}
+    found = first(case(SYMBOL, symbols=(LACK,), tree=tree(bound("libx.so.1", "/old/libx.so.1")), copies=copies))
+    assert "/new/libx.so.1 (PATH) has it" in found.explanation and "/bad" not in found.explanation
+    assert found.remedies[0].command == "LD_LIBRARY_PATH=/new python ..."
+
+
+def test_a_version_with_what_the_copy_has() -> None:
+    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(bound("libx.so.1", "/lib/libx.so.1"))))
+    assert (found.code, found.subject) == ("missing-version", "X_2")
+    assert "none newer than X_1.5" in found.explanation
+
+
+def test_a_newer_glibc() -> None:
+    message = f"/lib/libc.so.6: version `GLIBC_2.99' not found (required by {EXT})"
+    lack = MissingVersion(
+        "GLIBC_2.99", "libc.so.6", "/lib/libc.so.6", EXT, ("GLIBC_2.9", "GLIBC_2.36", "GLIBC_PRIVATE")
+    )
+    found = first(case(message, versions=(lack,), tree=tree()))
+    assert (found.code, found.confidence) == ("glibc-too-old", Confidence.CERTAIN)
+    assert "none newer than GLIBC_2.36" in found.explanation
+
+
+def test_the_first_wins() -> None:
+    made = case(SYMBOL, symbols=(LACK,), tree=tree(bound("libx.so.1", "/old/libx.so.1", phase=Phase.LOADED)),
+                rivals=(RIVAL,), recording=LOADED)  # fmt: skip
+    assert [f.code for f in verdict(made).findings] == ["first-wins"]
+    found = first(made)
+    assert found.subject == "/old/libx.so.1"
+    assert "import alpha loaded it for /a/_core.so" in found.explanation
+    assert found.remedies[0].what.startswith("import ext before alpha")
+
+
+def test_the_first_wins_though_nobody_knows_who_loaded_it() -> None:
+    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(), rivals=(RIVAL,)))
+    assert found.code == "first-wins" and "before the trace began" in found.explanation
+
+
+def test_the_library_path_wins() -> None:
+    rival = replace(RIVAL, change=Change.NO_LIBRARY_PATH, phase=Phase.ENVIRONMENT)
+    facts = process(environment=(("LD_LIBRARY_PATH", "/old"),))
+    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(), rivals=(rival,), process=facts))
+    assert (found.code, found.subject) == ("library-path-wins", "/old/libx.so.1")
+
+
+def test_a_rival_without_a_complaint_is_no_finding() -> None:
+    assert not list(first_wins.find(case(None, rivals=(RIVAL,), symbols=(LACK,))))
+    assert not list(first_wins.find(replace(case(SYMBOL, rivals=(RIVAL,), symbols=(LACK,)), system=System.WINDOWS)))
+
+
+OLD_NAME = "_ZN3c105ErrorC2ERKSs"
+NEW_NAME = "_ZN3c105ErrorC2ERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
+
+
+def _with_provider(asked: str, provided: str) -> object:
+    library = image(symbols=ElfSymbols((), {provided: (None,)}))
+    loaded = tree(bound("libc10.so", "/t/libc10.so"))
+    lack = MissingSymbol(asked, None, EXT, None)
+    return case(f"{EXT}: undefined symbol: {asked}", symbols=(lack,), tree=loaded, images={"/t/libc10.so": library})
+
+
+def test_the_other_string_of_gcc() -> None:
+    for asked, provided in ((OLD_NAME, NEW_NAME), (NEW_NAME, OLD_NAME)):
+        found = first(_with_provider(asked, provided))  # type: ignore[arg-type]
+        assert (found.code, found.confidence) == ("other-string-abi", Confidence.CERTAIN)
+        assert "/t/libc10.so" in found.explanation
+
+
+def test_another_function_with_the_other_string_is_no_twin() -> None:
+    found = first(_with_provider(OLD_NAME, NEW_NAME.replace("5Error", "5Other")))  # type: ignore[arg-type]
+    assert found.code == "missing-symbol" and "PyTorch" in found.explanation
+
+
+def test_a_function_of_python() -> None:
+    lack = MissingSymbol("PyThreadState_GetFromTheFuture", None, EXT, None)
+    made = case(f"{EXT}: undefined symbol: {lack.name}", symbols=(lack,), tree=tree())
+    assert [f.code for f in verdict(made).findings] == ["python-api-missing"]
+
+
+def test_a_symbol_of_glibc_on_musl() -> None:
+    message = f"Error relocating {EXT}: gnu_get_libc_version: symbol not found"
+    lack = MissingSymbol("gnu_get_libc_version", None, EXT, None)
+    built = image(version_needs=(version_need("libc.so.6", "GLIBC_2.2.5"),))
+    made = case(message, symbols=(lack,), tree=tree(), images={EXT: built})
+    assert first(made).code == "glibc-symbol-on-musl"
+    assert first(replace(made, images={EXT: image()})).code == "missing-symbol"
