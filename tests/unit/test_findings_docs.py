@@ -10,7 +10,7 @@ from pathlib import Path
 from dlltracer.diagnose import rules
 
 PAGE = Path(__file__).parents[2] / "docs/reference/findings.md"
-NAME = re.compile(r"(?:\w+_)?CODE(?:_\w+)?")
+NAME = re.compile(r"(?:\w+_)?CODE")
 
 
 def codes() -> set[str]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from builders.failed_case import EXT, absent, bound, case, first, image, import_error, process, tree, verdict
-from dlltracer.diagnose.case import Case, Stranger
+from dlltracer.diagnose.around import Stranger
+from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.rules import crash
 from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfSymbols

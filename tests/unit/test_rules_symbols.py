@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from builders.failed_case import EXT, bound, case, first, image, process, tree, verdict, version_need
-from dlltracer.diagnose.case import Change, Copy, Rival
+from dlltracer.diagnose.around import Change, Copy, Rival
 from dlltracer.diagnose.rules import first_wins, symbols
 from dlltracer.model.elf import ElfSymbols
 from dlltracer.model.events import LoadEvent

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..diagnose.case import Case, Copy, Rival
+from ..diagnose.around import Copy, Rival
+from ..diagnose.case import Case
 from ..diagnose.loader_errors import DlError, DlProblem, classify_dlerror, loader_messages
 from ..diagnose.relevance import failures_behind, top_of
 from ..host.copies import find_copies

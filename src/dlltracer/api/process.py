@@ -9,7 +9,8 @@ from dataclasses import replace
 from ..binary.elf import read_elf
 from ..binary.notimage import HEAD_SIZE, describe_not_image
 from ..binary.pe import read_pe
-from ..diagnose.case import Case, Change
+from ..diagnose.around import Change
+from ..diagnose.case import Case
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..diagnose.case import Case, Change, Rival
+from ..diagnose.around import Change, Rival
+from ..diagnose.case import Case
 from ..model.tree import BindingState, LoadTree
 
 TYPE_CHECKING = False

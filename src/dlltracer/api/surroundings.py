@@ -6,7 +6,8 @@ import posixpath
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..diagnose.case import Case, MachineLimits, PackageCheck, Stranger, module_not_found
+from ..diagnose.around import MachineLimits, PackageCheck, Stranger
+from ..diagnose.case import Case, module_not_found
 from ..host.linux_limits import read_c_library, read_mount, read_page_size
 from ..host.place import this_system
 from ..model.failure import ProcessFacts, PythonError, System

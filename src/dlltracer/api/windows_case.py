@@ -6,7 +6,8 @@ import ntpath
 from dataclasses import replace
 from pathlib import Path
 
-from ..diagnose.case import Case, Copy
+from ..diagnose.around import Copy
+from ..diagnose.case import Case
 from ..host.copies import FoundCopy, find_copies
 from ..host.reload import reload_code
 from ..model.tree import BindingState

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from ..model.pe import MissingForwarder, PeImage
 from ..model.recording import Recording
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import Binding, BindingState, LoadTree
+from .around import Copy, MachineLimits, PackageCheck, Rival, Stranger
 from .loader_errors import DlProblem
 
 TYPE_CHECKING = False
@@ -22,96 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..model.crash import Crash
-    from ..model.limits import CLibrary, MemoryLimit, Mount
-    from ..model.probe import Phase, Probe
-    from ..model.provider import ChangedFile, PackageOwner
+    from ..model.probe import Probe
+    from ..model.provider import PackageOwner
     from .loader_errors import DlError
 
 Image = ElfImage | PeImage
-
-
-@dataclass(frozen=True)
-class Copy:
-    """A file of a wanted name, somewhere on this machine where the loader did not look, or did not take it.
-
-    Attributes:
-        path: the file.
-        where: the kind of place, in words ("a folder of PATH", "the conda environment").
-        unfit: why the loader could not take it even there (another machine, damaged); `None` if it could.
-        has_what_lacks: whether it has the symbol or version that the copy in use lacks; `None` if that was not asked.
-    """
-
-    path: str
-    where: str
-    unfit: str | None = None
-    has_what_lacks: bool | None = None
-
-
-class Change(enum.Enum):
-    """What would have been otherwise, to see whether the import would then work."""
-
-    NOTHING_LOADED = "nothing loaded before"
-    NO_LIBRARY_PATH = "without LD_LIBRARY_PATH"
-
-
-@dataclass(frozen=True)
-class Rival:
-    """Another copy of a library that would have been used otherwise, and has what the one in use lacks.
-
-    Attributes:
-        change: what would have to be otherwise.
-        need: the name that both have.
-        used, phase: the copy in use, and the rule that chose it.
-        other: the copy that would have been.
-    """
-
-    change: Change
-    need: str
-    used: str
-    phase: Phase | None
-    other: str
-
-
-@dataclass(frozen=True)
-class MachineLimits:
-    """What the machine allows.
-
-    Attributes:
-        mount: where the file lies that could not be loaded.
-        address_space: of the process, when it failed.
-        page_size: in bytes.
-        c_library: of the process.
-    """
-
-    mount: Mount | None = None
-    address_space: MemoryLimit | None = None
-    page_size: int = 4096
-    c_library: CLibrary | None = None
-
-
-@dataclass(frozen=True)
-class Stranger:
-    """A file of the module that was not found, which this Python does not take for it: made for another one.
-
-    Attributes:
-        path: the file.
-        tag: what its name says it is for ("cpython-310-x86_64-linux-gnu", "cp310-win_amd64").
-    """
-
-    path: str
-    tag: str
-
-
-@dataclass(frozen=True)
-class PackageCheck:
-    """A Python package of which files are not as they were installed.
-
-    Attributes: `package` in words ("numpy 2.1.0"); `name`, its name; `changed`, the files.
-    """
-
-    package: str
-    name: str
-    changed: tuple[ChangedFile, ...]
 
 
 @dataclass(frozen=True)

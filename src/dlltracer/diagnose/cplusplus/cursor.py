@@ -67,7 +67,7 @@ class Cursor:
         return self.symbol[start : self.at]
 
     def sequence(self, base: int = 10) -> int:
-        """"_" is 0, "0_" is 1, and so on."""
+        """ "_" is 0, "0_" is 1, and so on."""
         word = self.digits("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:base])
         self.expect("_")
         return int(word, base) + 1 if word else 0

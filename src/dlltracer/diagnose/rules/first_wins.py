@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.symbols import MissingSymbol, MissingVersion
-from ..case import Case, Change, Rival
+from ..around import Change, Rival
+from ..case import Case
 from ..loader_errors import DlProblem
 
 CODE = "first-wins"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.provider import ChangedFile, FileState
-from ..case import Case, PackageCheck
+from ..around import PackageCheck
+from ..case import Case
 
 CODE = "package-file-missing"
 CHANGED_CODE = "package-file-changed"

@@ -11,7 +11,8 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.probe import Phase, ProbeOutcome
 from ...model.provider import PackageManager
 from ...model.tree import Binding, BindingState
-from ..case import Case, Copy
+from ..around import Copy
+from ..case import Case
 from ..loader_errors import DlProblem
 from ..phrases import describe_copies, folder_of
 from ..providers import find_providers

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.symbols import MissingSymbol
-from ..case import Case, Stranger
+from ..around import Stranger
+from ..case import Case
 from ..loader_errors import DlProblem
 from .integrity import has_lost_module
 

@@ -9,7 +9,8 @@ from ...model.elf import ElfImage
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.symbols import MissingSymbol, MissingVersion
 from ...model.tree import Binding
-from ..case import Case, Copy
+from ..around import Copy
+from ..case import Case
 from ..loader_errors import DlProblem
 from ..mangled import StringAbi, demangle, guess_owner, read_symbol
 from ..phrases import describe_choice, describe_copies, describe_rule, folder_of

@@ -12,15 +12,15 @@ from ..codes import CodeMeaning, LoadError, classify_code
 from ..windows_load import code_evidence, described, firmness, name_of
 from . import vc_runtime
 
-CODE_DENIED = "access-denied"
-CODE_BLOCKED = "blocked-by-policy"
-CODE_MEMORY = "out-of-memory"
-CODE_PACKED = "invalid-access"
-CODE_ASSEMBLY = "side-by-side"
-CODE_PATH = "path-too-long"
-CODE_FOLDERS = "too-many-folders"
-CODE_WINDOWS = "windows-too-old"
-CODE_INITIALISER = "initialiser-failed"
+DENIED_CODE = "access-denied"
+BLOCKED_CODE = "blocked-by-policy"
+MEMORY_CODE = "out-of-memory"
+PACKED_CODE = "invalid-access"
+ASSEMBLY_CODE = "side-by-side"
+PATH_CODE = "path-too-long"
+FOLDERS_CODE = "too-many-folders"
+WINDOWS_CODE = "windows-too-old"
+INITIALISER_CODE = "initialiser-failed"
 
 _MAX_PATH = 260
 """MAX_PATH of minwindef.h: LoadLibraryEx is not among the functions that LongPathsEnabled extends."""
@@ -40,7 +40,7 @@ class _Kind:
 
 _KINDS = {
     LoadError.ACCESS_DENIED: _Kind(
-        CODE_DENIED,
+        DENIED_CODE,
         "{file} may not be loaded: {meaning}",
         (
             Remedy("look at its permissions", 'icacls "{file}"'),
@@ -48,7 +48,7 @@ _KINDS = {
         ),
     ),
     LoadError.BLOCKED: _Kind(
-        CODE_BLOCKED,
+        BLOCKED_CODE,
         "Windows blocks {file}: {meaning}",
         (
             Remedy(
@@ -60,7 +60,7 @@ _KINDS = {
         ),
     ),
     LoadError.OUT_OF_MEMORY: _Kind(
-        CODE_MEMORY,
+        MEMORY_CODE,
         "there is not enough memory to load {file}: {meaning}",
         (
             Remedy("start fewer processes at a time: each one loads its own copy"),
@@ -68,12 +68,12 @@ _KINDS = {
         ),
     ),
     LoadError.INVALID_ACCESS: _Kind(
-        CODE_PACKED,
+        PACKED_CODE,
         "{file} touched memory that it may not while it was loaded",
         (Remedy("install the package again; if an executable packer (UPX) made the file smaller, build without it"),),
     ),
     LoadError.SIDE_BY_SIDE: _Kind(
-        CODE_ASSEMBLY,
+        ASSEMBLY_CODE,
         "{file} needs a side-by-side assembly that is not installed",
         (
             Remedy(
@@ -84,12 +84,12 @@ _KINDS = {
         ),
     ),
     LoadError.WINDOWS_TOO_OLD: _Kind(
-        CODE_WINDOWS,
+        WINDOWS_CODE,
         "{file} needs a newer version of Windows",
         (Remedy("use a newer Windows, or a version of the package for this one"),),
     ),
     LoadError.INITIALISATION_FAILED: _Kind(
-        CODE_INITIALISER,
+        INITIALISER_CODE,
         "the initialiser of {file} failed: it was found and loaded, and its own code said no",
         (
             Remedy(
@@ -166,7 +166,7 @@ def _too_long(case: Case) -> Iterator[Finding]:
     taken = sum(len(folder) + 1 for folder in folders)
     if len(longest) >= _MAX_PATH:
         yield Finding(
-            CODE_PATH,
+            PATH_CODE,
             f"the path of {name_of(longest)} is too long: it has {len(longest)} characters",
             firmness(case),
             longest,
@@ -178,7 +178,7 @@ def _too_long(case: Case) -> Iterator[Finding]:
         )
     elif taken >= _MANY_FOLDERS or case.subject is None:
         yield Finding(
-            CODE_FOLDERS,
+            FOLDERS_CODE,
             f"too many folders were added to the search for DLLs: {len(folders)}, with {taken} characters",
             firmness(case) if taken >= _MANY_FOLDERS else Confidence.LIKELY,
             "os.add_dll_directory",

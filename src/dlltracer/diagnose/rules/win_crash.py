@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from ...model.crash import Crash
 
 CODE = "crash-in-import"
-CODE_LATER = "crash"
-CODE_ABORT = "abort"
-CODE_INSTRUCTION = "illegal-instruction"
-CODE_DELAYED = "missing-delayed-image"
+LATER_CODE = "crash"
+ABORT_CODE = "abort"
+INSTRUCTION_CODE = "illegal-instruction"
+DELAYED_CODE = "missing-delayed-image"
 
 _ILLEGAL_INSTRUCTION, _FAIL_FAST = 0xC000001D, 0xC0000409
 _DELAYED = (0xC06D007E, 0xC06D007F)
@@ -64,9 +64,9 @@ def _died(case: Case, crash: Crash) -> Finding | None:
         title = f"the processor does not have an instruction that {name_of(culprit)} uses"
     meaning = classify_code(crash.code).name
     last = f" {name_of(case.subject)} was the last that Python asked the loader for." if case.subject else ""
-    codes = {_ILLEGAL_INSTRUCTION: CODE_INSTRUCTION, _FAIL_FAST: CODE_ABORT}
+    codes = {_ILLEGAL_INSTRUCTION: INSTRUCTION_CODE, _FAIL_FAST: ABORT_CODE}
     return Finding(
-        codes.get(crash.code, CODE if is_importing else CODE_LATER),
+        codes.get(crash.code, CODE if is_importing else LATER_CODE),
         title,
         Confidence.LIKELY,
         culprit,
@@ -86,7 +86,7 @@ def _is_importing(case: Case) -> bool:
 def _aborted(case: Case) -> Finding:
     subject = (case.subject if _is_importing(case) else None) or "the program"
     return Finding(
-        CODE_ABORT,
+        ABORT_CODE,
         f"native code ended the process on purpose (abort) when {name_of(subject)} was in use",
         Confidence.LIKELY,
         subject,
@@ -120,7 +120,7 @@ def _delayed(case: Case) -> Iterator[Finding]:
     ]
     for binding in missing:
         yield Finding(
-            CODE_DELAYED,
+            DELAYED_CODE,
             f"{binding.need}, which {name_of(binding.needed_by)} loads at its first use, was not found",
             Confidence.LIKELY,
             binding.need,

@@ -8,13 +8,14 @@ from dataclasses import replace
 from ...model.finding import Evidence, Finding, Remedy, Source
 from ...model.pe import PeImage
 from ...model.tree import Binding
-from ..case import Case, Copy
+from ..around import Copy
+from ..case import Case
 from ..windows_load import base_name, is_in, name_of
 
-CODE_PATH = "path-not-searched"
-CODE_CONDA = "conda-not-activated"
-CODE_FLAGS = "search-restricted"
-CODE_FOLDER = "folder-not-searched"
+PATH_CODE = "path-not-searched"
+CONDA_CODE = "conda-not-activated"
+FLAGS_CODE = "search-restricted"
+FOLDER_CODE = "folder-not-searched"
 
 _FIRST_WITHOUT_PATH = (3, 8)
 
@@ -50,7 +51,7 @@ def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | Non
         if copy.unfit is None and is_beside and ntpath.normcase(copy.path) not in tried:
             return replace(
                 finding,
-                code=CODE_FLAGS,
+                code=FLAGS_CODE,
                 title=f"{name_of(binding.needed_by)} forbids the search of the folder that has {binding.need}",
                 explanation=f"{binding.needed_by}{case.owner_of(binding.needed_by)} was linked with "
                 f"/DEPENDENTLOADFLAG:{flags:#x}, which replaces the search of whoever loads it: {copy.path} is not "
@@ -84,7 +85,7 @@ def _in_conda(case: Case, copy: Copy, finding: Finding) -> Finding | None:
     other = f"; the active one is {active}" if active else ""
     return replace(
         finding,
-        code=CODE_CONDA,
+        code=CONDA_CODE,
         title=f"the conda environment {process.prefix} is not activated, so {finding.subject} in it is not found",
         explanation=f"{finding.explanation} {copy.path} has it. Activation is what makes its folder searched: this "
         f"Python was started without{other}.",
@@ -102,7 +103,7 @@ def _on_path(case: Case, copy: Copy, finding: Finding) -> Finding | None:
         return None
     return replace(
         finding,
-        code=CODE_PATH,
+        code=PATH_CODE,
         title=f"{finding.subject} is in a folder of PATH, which is not searched for the needs of extension modules",
         explanation=f"{finding.explanation} {copy.path} is on PATH, and Python does not search it since 3.8: "
         "the program has to add the folder itself.",
@@ -113,7 +114,7 @@ def _on_path(case: Case, copy: Copy, finding: Finding) -> Finding | None:
 def _elsewhere(copy: Copy, finding: Finding) -> Finding:
     return replace(
         finding,
-        code=CODE_FOLDER,
+        code=FOLDER_CODE,
         title=f"{finding.subject} lies in a folder that is not searched",
         explanation=f"{finding.explanation} {copy.path} ({copy.where}) has it, and the loader does not look there.",
         remedies=_add(ntpath.dirname(copy.path)),

@@ -10,11 +10,11 @@ from ..case import Case
 from ..codes import LoadError
 from ..windows_load import code_evidence, firmness, load_error, name_of, reinstall
 
-CODE_MACHINE = "wrong-machine"
+MACHINE_CODE = "wrong-machine"
 CODE = "not-an-image"
-CODE_TRUNCATED = "truncated-image"
-CODE_DAMAGED = "damaged-image"
-CODE_UNREADABLE = "unreadable-image"
+TRUNCATED_CODE = "truncated-image"
+DAMAGED_CODE = "damaged-image"
+UNREADABLE_CODE = "unreadable-image"
 
 _CUT = ("cut short", "beyond the end", "ends before")
 _OTHER = ("not a PE file", "a Linux library", "not a file", "empty")
@@ -40,7 +40,7 @@ def _refused(case: Case, binding: Binding, confidence: Confidence) -> Finding:
     chain = case.chain_to(binding.needed_by or None, path)
     if "access denied" in reason:
         return Finding(
-            CODE_UNREADABLE,
+            UNREADABLE_CODE,
             f"{path} may not be read",
             confidence,
             path,
@@ -53,7 +53,7 @@ def _refused(case: Case, binding: Binding, confidence: Confidence) -> Finding:
     if not reason.startswith("made for"):
         return _damaged(case, path, reason, confidence, chain, binding)
     return Finding(
-        CODE_MACHINE,
+        MACHINE_CODE,
         f"{name_of(path)} is for another kind of processor: {reason}",
         confidence,
         path,
@@ -89,7 +89,7 @@ def _kind(problem: str) -> str:
     """Which code fits what is wrong with a file, in the words of the readers of images."""
     if any(words in problem for words in _OTHER):
         return CODE
-    return CODE_TRUNCATED if any(words in problem for words in _CUT) else CODE_DAMAGED
+    return TRUNCATED_CODE if any(words in problem for words in _CUT) else DAMAGED_CODE
 
 
 def _whose(case: Case, path: str) -> str:

@@ -10,19 +10,20 @@ from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.provider import FileState, ProviderKind
 from ...model.tree import Binding, BindingState
-from ..case import Case, PackageCheck
+from ..around import PackageCheck
+from ..case import Case
 from ..codes import LoadError
 from ..providers import find_providers
 from ..windows_load import base_name, code_evidence, firmness, load_error, name_of, provider_remedies, was_loaded
 from . import win_elsewhere
 
 CODE = "missing-image"
-CODE_FILE = "no-such-file"
-CODE_DEBUG = "debug-build"
-CODE_RUNTIME = "missing-vc-runtime"
-CODE_FEATURE = "missing-windows-feature"
-CODE_WINDOWS = "windows-too-old"
-CODE_REMOVED = "package-file-missing"
+FILE_CODE = "no-such-file"
+DEBUG_CODE = "debug-build"
+RUNTIME_CODE = "missing-vc-runtime"
+FEATURE_CODE = "missing-windows-feature"
+WINDOWS_CODE = "windows-too-old"
+REMOVED_CODE = "package-file-missing"
 
 _DEBUG = re.compile(
     r"(?:vcruntime140(?:_\d|_threads)?|ucrtbase|concrt140|vccorlib140|vcomp140|msvc[pr]\d{2,3})d(?:_\w+)?\.dll"
@@ -60,7 +61,7 @@ def _lost_modules(case: Case) -> Iterator[Finding]:
         for changed in check.changed:
             if changed.state is FileState.ABSENT and base_name(changed.path) in names:
                 finding = Finding(
-                    CODE_REMOVED, "", Confidence.CERTAIN, changed.path, case.chain_to(None, changed.path),
+                    REMOVED_CODE, "", Confidence.CERTAIN, changed.path, case.chain_to(None, changed.path),
                     explanation=f"Python found no module {module}.",
                 )  # fmt: skip
                 yield _as_removed(finding, check, changed.path)
@@ -68,7 +69,7 @@ def _lost_modules(case: Case) -> Iterator[Finding]:
 
 def _file_itself(case: Case, binding: Binding) -> Finding:
     finding = Finding(
-        CODE_FILE,
+        FILE_CODE,
         f"there is no {binding.need}",
         firmness(case),
         binding.need,
@@ -108,7 +109,7 @@ def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
     if _DEBUG.fullmatch(name):
         return replace(
             finding,
-            code=CODE_DEBUG,
+            code=DEBUG_CODE,
             title=f"{name_of(binding.needed_by)} is a debug build: it needs {finding.subject}",
             explanation=f"{finding.explanation} {finding.subject} is a debug runtime: Visual Studio alone installs it, "
             "and it may not be passed on.",
@@ -116,7 +117,7 @@ def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
     if name.startswith(("api-ms-win-", "ext-ms-")):
         return replace(
             finding,
-            code=CODE_WINDOWS,
+            code=WINDOWS_CODE,
             title=f"this Windows has no {finding.subject}, which {name_of(binding.needed_by)} needs",
             explanation=f"{finding.explanation} It is a contract of Windows itself: only a newer Windows has it, and "
             "no file can be installed for it.",
@@ -126,14 +127,14 @@ def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
     if any(provider.kind is ProviderKind.WINDOWS_FEATURE for provider in providers):
         return replace(
             finding,
-            code=CODE_FEATURE,
+            code=FEATURE_CODE,
             title=f"{finding.subject} is missing: a part of Windows that this edition comes without",
             explanation=f"{finding.explanation} {binding.reason or 'Some editions of Windows come without it'}.",
         )
     if _RUNTIME.fullmatch(name) and not case.copies.get(name):
         return replace(
             finding,
-            code=CODE_RUNTIME,
+            code=RUNTIME_CODE,
             title=f"the Visual C++ runtime is missing: {finding.subject}",
             explanation=f"{finding.explanation} It is part of the Visual C++ runtime, which is not part of Windows.",
         )
@@ -165,7 +166,7 @@ def _as_removed(finding: Finding, check: PackageCheck, path: str) -> Finding:
     command = f"python -m pip install --force-reinstall --no-deps {check.name}"
     return replace(
         finding,
-        code=CODE_REMOVED,
+        code=REMOVED_CODE,
         title=f"{name_of(path)} was installed by {check.package} and is gone",
         subject=path,
         explanation=f"{finding.explanation} {check.package} installed it as {path}, and it is not there any more: an "

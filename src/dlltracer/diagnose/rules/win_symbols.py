@@ -11,7 +11,8 @@ from ...model.pe import MissingForwarder
 from ...model.probe import Phase
 from ...model.symbols import MissingSymbol
 from ...model.tree import Binding
-from ..case import Case, Copy
+from ..around import Copy
+from ..case import Case
 from ..codes import LoadError
 from ..windows_load import (
     WINE_STUB,
@@ -29,10 +30,10 @@ from ..windows_load import (
 )  # fmt: skip
 
 CODE = "missing-symbol"
-CODE_LOADED = "first-wins"
-CODE_COPY = "wrong-copy"
-CODE_FORWARDER = "missing-forwarder"
-CODE_WINDOWS = "windows-too-old"
+LOADED_CODE = "first-wins"
+COPY_CODE = "wrong-copy"
+FORWARDER_CODE = "missing-forwarder"
+WINDOWS_CODE = "windows-too-old"
 
 _MOST_NAMED = 5
 
@@ -88,7 +89,7 @@ def _explain(case: Case, binding: Binding, path: str, symbols: list[MissingSymbo
     if is_of_windows(path) and base_name(path) in case.windows_own:
         return replace(
             finding,
-            code=CODE_WINDOWS,
+            code=WINDOWS_CODE,
             title=f"{name_of(path)} of this Windows has no {first}{more}, which {name_of(binding.needed_by)} needs",
             explanation=f"{finding.explanation} It is a part of Windows: a newer Windows has it.",
             remedies=(Remedy("use a newer Windows, or a version of the package for this one"),),
@@ -104,7 +105,7 @@ def _first_wins(case: Case, finding: Finding, binding: Binding, better: list[Cop
     remedies = [Remedy(f"import {_module(case)} before whatever loads {path}")] if better else []
     return replace(
         finding,
-        code=CODE_LOADED,
+        code=LOADED_CODE,
         title=f"another {name_of(path)} was loaded first{f' by {who}' if who else ''}, and lacks "
         f"{finding.chain[-1]} that {name_of(binding.needed_by)} needs",
         explanation=f"{finding.explanation} It was loaded{by}.{other}",
@@ -115,7 +116,7 @@ def _first_wins(case: Case, finding: Finding, binding: Binding, better: list[Cop
 def _wrong_copy(finding: Finding, binding: Binding, better: Copy) -> Finding:
     return replace(
         finding,
-        code=CODE_COPY,
+        code=COPY_CODE,
         title=f"the wrong {name_of(binding.path or binding.need)} was found: it lacks {finding.chain[-1]}",
         explanation=f"{finding.explanation} {better.path} ({better.where}) has what is missing.",
         remedies=(
@@ -131,7 +132,7 @@ def _forwarder(case: Case, forwarder: MissingForwarder) -> Finding:
     wanted = forwarder.symbol.name or f"ordinal {forwarder.symbol.ordinal}"
     lost = f"there is no {name}" if forwarder.provider is None else f"{forwarder.provider} has no {symbol}"
     return Finding(
-        CODE_FORWARDER,
+        FORWARDER_CODE,
         f"{wanted} of {name_of(forwarder.exporter)} is forwarded to {forwarder.target}, and {lost}",
         _confidence(case),
         name if forwarder.provider is None else forwarder.provider,
