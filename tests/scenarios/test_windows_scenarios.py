@@ -113,10 +113,11 @@ def test_a_wheel_that_fails_by_itself(lab: Lab, desk: Desk, wheels: Path) -> Non
     assert first["chain"][-2].endswith("_rust.pyd")
 
 
-def test_a_wheel_that_kills_python(lab: Lab, desk: Desk, wheels: Path) -> None:
-    if lab.run(VERSION, ["-c", "import numpy"], {"PYTHONPATH": windows_path(wheels)}).returncode == 0:
-        pytest.skip("numpy works in this Wine")
+def test_a_wheel_that_kills_python(desk: Desk, wheels: Path) -> None:
+    # Not tried without us: Wine would start its own debugger, which may wait for ever.
     verdict = json.loads(desk.ask(("numpy",), wheels, {}))
+    if verdict["outcome"] == "imported":
+        pytest.skip("numpy works in this Wine")
     first = verdict["findings"][0]
     assert (first["code"], verdict["crash"]["code"]) == ("crash-in-import", 0x80000100)
     assert "_multiarray_umath" in first["subject"]

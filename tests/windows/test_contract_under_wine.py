@@ -10,7 +10,7 @@ import pytest
 from contract import native
 from windows.conftest import ROOT
 from windows.fixtures import python_without_libcrypto
-from windows.lab import Lab, windows_path
+from windows.lab import PYTHONS, Lab, windows_path
 from windows.summary import WineRuns, read_report
 
 pytestmark = pytest.mark.slow
@@ -45,6 +45,8 @@ def build_for_windows(lab: Lab, version: str, folder: Path) -> Path:
 def test_the_contract(
     suite: str, lab: Lab, version: str, simulated: dict[str, str], tmp_path: Path, wine_runs: WineRuns
 ) -> None:
+    if suite == "test_run_command.py" and version != max(PYTHONS):
+        pytest.skip("the command runs under Wine with one Python: it takes a minute")
     originals = build_for_windows(lab, version, tmp_path / "native")
     report = tmp_path / "report.json"
     tests = ROOT / "tests" / "contract" / suite

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import click
 
 from .. import __version__
 from ..errors import DlltracerError
-from .deps import deps
 from .ending import EXIT_USAGE, say_error
-from .hook import hook
-from .run import run
-from .why import why
+
+_COMMANDS = ("run", "why", "deps", "hook")
+"""Each a module of its name beside this one, with the command under that name."""
+
+
+class _Commands(click.Group):
+    """The commands, each imported when it is asked for: one does not wait for what another needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
 
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Documentation of a command: dlltracer COMMAND --help",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="dlltracer", message="%(prog)s %(version)s")
 def cli() -> None:
     """Trace what native imports really load, and what failed to load."""
-
-
-cli.add_command(run)
-cli.add_command(deps)
-cli.add_command(why)
-cli.add_command(hook)
 
 
 def main() -> None:
