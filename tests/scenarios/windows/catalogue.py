@@ -165,6 +165,7 @@ def aborting(shop: Workshop) -> Question:
 def nearest_export(shop: Workshop) -> Question:
     dummy = shop.dll("dummy/sc_icu.dll", FUNCTION.format(name="ucnv_open"))
     shop.pyd("ext", ["ucnv_open"], [dummy])
+    dummy.unlink()  # a copy that has the symbol would be another verdict
     shop.library("sc_icu.dll", exports=["ucnv_open_73", "ucnv_close_73", "u_init_73"], export_name="sc_icu.dll")
     return shop.question("ext")
 
