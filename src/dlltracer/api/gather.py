@@ -73,7 +73,7 @@ def build_case(attempt: Attempt) -> Case:
     view = ProcessView(attempt.process, attempt.recording)
     tree, problem = view.resolve(subject) if subject is not None else (None, None)
     images = view.read_images(tree)
-    symbols, versions, _ = view.find_missing(tree, images)
+    symbols, versions = view.find_missing(tree, images)
     if complaint is not None:
         symbols, versions = _with_complaint(symbols, versions, complaint)
     case = Case(

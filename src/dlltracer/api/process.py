@@ -1,4 +1,4 @@
-"""A process as its interpreter described it, seen through the files of this machine."""
+"""A process of Linux as its interpreter described it, seen through the files (Windows: `windows_process`)."""
 
 from __future__ import annotations
 
@@ -8,36 +8,28 @@ from dataclasses import replace
 
 from ..binary.elf import read_elf
 from ..binary.notimage import HEAD_SIZE, describe_not_image
-from ..binary.pe import read_pe
 from ..diagnose.around import Change
 from ..diagnose.case import Case
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
 from ..host.place import this_system
-from ..host.winfiles import WindowsFiles
 from ..model.elf import ElfImage
 from ..model.failure import ProcessFacts, System
 from ..model.filekind import FileKind
-from ..model.pe import MissingForwarder, PeImage
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import BindingState, LoadTree
-from ..model.windows_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH
 from ..resolve.elf_symbols import find_missing_symbols, find_missing_versions
 from ..resolve.linux import resolve_linux
-from ..resolve.pe_symbols import find_missing_imports
-from ..resolve.windows import resolve_windows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model.linux_context import GlibcContext, MuslContext
     from ..model.recording import Recording
-    from ..model.windows_context import WindowsContext
 
 ELF_MAGIC = b"\x7fELF"
 
-Image = ElfImage | PeImage
-Lack = tuple[tuple[MissingSymbol, ...], tuple[MissingVersion, ...], tuple[MissingForwarder, ...]]
+Lack = tuple[tuple[MissingSymbol, ...], tuple[MissingVersion, ...]]
 
 
 class ProcessView:
@@ -46,11 +38,8 @@ class ProcessView:
     def __init__(self, process: ProcessFacts, recording: Recording | None = None) -> None:
         self._process = _as_traced(process, recording)
         self._linux = HostFilesystem()
-        self._windows = WindowsFiles(symbols=True, resources=True)
         self._in_linux: GlibcContext | MuslContext | None = None
-        self._in_windows: WindowsContext | None = None
         self._notes: list[str] = []
-        self._is_windows = process.system is System.WINDOWS
         self._is_here = process.system is this_system()
         if not self._is_here:
             self._notes.append(f"this machine is not {process.system.value}: its files were not looked at")
@@ -61,8 +50,7 @@ class ProcessView:
 
     def resolve(self, subject: str) -> tuple[LoadTree | None, str | None]:
         """What loading `subject` into the process would do, or what is wrong with the file itself."""
-        files = self._windows if self._is_windows else self._linux
-        if not self._is_here or files.kind(subject) is not FileKind.FILE:
+        if not self._is_here or self._linux.kind(subject) is not FileKind.FILE:
             return None, None
         if subject in self._process.loaded:
             self._process = replace(
@@ -71,8 +59,6 @@ class ProcessView:
         problem = self.damage(subject)
         if problem is not None:
             return None, problem
-        if self._is_windows:
-            return resolve_windows(subject, self._windows_context(), self._windows), None
         return resolve_linux(subject, self._linux_context(), self._linux), None
 
     def resolve_otherwise(self, subject: str, change: Change) -> LoadTree | None:
@@ -88,11 +74,8 @@ class ProcessView:
 
     def has_lack(self, path: str, case: Case) -> bool:
         """Whether an image has the version, or else the symbol, that is missing first of all."""
-        try:
-            image = self._read(path)
-        except (BinaryFormatError, OSError):
-            return False
-        if not isinstance(image, ElfImage):
+        image = self.read_image(path)
+        if image is None:
             return False
         if case.versions:
             return case.versions[0].version in image.version_defs
@@ -114,59 +97,44 @@ class ProcessView:
         found = {path: self.damage(path) for path in paths if self._is_here}
         return {path: problem for path, problem in found.items() if problem is not None}
 
-    def _resolve_windows(self, subject: str) -> tuple[LoadTree | None, str | None]:
-        """The same there, where `subject` may be a bare name, and a file that is absent has a tree that says so."""
-        if self._windows.kind(subject) is FileKind.FILE and (problem := self.damage(subject)) is not None:
-            return None, problem
-        flags = EXTENSION_MODULE_SEARCH if "\\" in subject or "/" in subject else CTYPES_NAME_SEARCH
-        return resolve_windows(subject, replace(self._windows_context(), flags=flags), self._windows), None
-
-    def read_image(self, path: str) -> Image | None:
-        """The image there; `None` if there is none, or for another system."""
+    def read_image(self, path: str) -> ElfImage | None:
+        """The image there, with symbols; `None` if there is none, or for another system."""
         try:
-            return self._read(path)
+            return read_elf(path, symbols=True)
         except (BinaryFormatError, OSError):
             return None
 
     def damage(self, path: str) -> str | None:
         """What is wrong with a file as an image; `None` if it is one, for whatever machine."""
         try:
-            head = b"" if self._is_windows else self._linux.read_head(path, HEAD_SIZE)
-            if not self._is_windows and not head.startswith(ELF_MAGIC):
+            head = self._linux.read_head(path, HEAD_SIZE)
+            if not head.startswith(ELF_MAGIC):
                 return f"this is {describe_not_image(head) or 'no ELF file'}"
-            self._read(path)
+            read_elf(path, symbols=True)
         except BinaryFormatError as error:
             return error.problem
         except OSError as error:
             return f"it cannot be read ({error.strerror or error})"
         return None
 
-    def read_images(self, tree: LoadTree | None) -> dict[str, Image]:
+    def read_images(self, tree: LoadTree | None) -> dict[str, ElfImage]:
         """The images of the tree and those the process had, with symbols; those that cannot be read are left out."""
         paths = dict.fromkeys((*(tree.images if tree is not None else ()), *self._process.loaded))
-        images: dict[str, Image] = {}
-        for path in paths if self._is_here else ():
-            try:
-                images[path] = self._read(path)
-            except (BinaryFormatError, OSError):
-                continue
-        return images
+        found = {path: self.read_image(path) for path in paths if self._is_here}
+        return {path: image for path, image in found.items() if image is not None}
 
-    def find_missing(self, tree: LoadTree | None, images: Mapping[str, Image]) -> Lack:
-        """Symbols, versions and forwarders that nothing in the reach of the tree's images provides."""
+    def find_missing(self, tree: LoadTree | None, images: Mapping[str, ElfImage]) -> Lack:
+        """Symbols and versions that nothing in the reach of the tree's images provides."""
         if tree is None:
-            return (), (), ()
-        if self._is_windows:
-            lacking = find_missing_imports(tree.bindings, images)
-            symbols = tuple(item for item in lacking if isinstance(item, MissingSymbol))
-            return symbols, (), tuple(item for item in lacking if isinstance(item, MissingForwarder))
-        elf = {path: image for path, image in images.items() if isinstance(image, ElfImage)}
-        for path in self._global_scope():
-            image = self.read_image(path)
-            if isinstance(image, ElfImage):
-                elf.setdefault(path, image)
+            return (), ()
+        scope = self._global_scope()
+        elf = dict(images)
+        for path in scope:
+            image = elf.get(path) or self.read_image(path)
+            if image is not None:
+                elf[path] = image
         # The program and what came with it are in the scope of every load; what was loaded later by others is not.
-        order = list(dict.fromkeys(path for path in (*self._global_scope(), *_reach(tree, elf)) if path in elf))
+        order = list(dict.fromkeys(path for path in (*scope, *_reach(tree, elf)) if path in elf))
         of_tree = set(tree.images)
         complete = not any(binding.state is not BindingState.BOUND for binding in tree.bindings)
         symbols = find_missing_symbols(elf, order, complete=complete)
@@ -174,7 +142,6 @@ class ProcessView:
         return (
             tuple(symbol for symbol in symbols if symbol.needed_by in of_tree),
             tuple(version for version in versions if version.needed_by in of_tree),
-            (),
         )
 
     def misfit(self, path: str) -> str | None:
@@ -182,11 +149,8 @@ class ProcessView:
         problem = self.damage(path)
         if problem is not None:
             return problem
-        image = self._read(path)
-        if isinstance(image, PeImage) is not self._is_windows:
-            return "it is for another operating system"
-        context = self._windows_context() if self._is_windows else self._linux_context()
-        if image.machine != context.machine and not (isinstance(image, PeImage) and image.is_hybrid):
+        image, context = read_elf(path), self._linux_context()
+        if image.machine != context.machine:
             return "it is for another kind of processor"
         if image.bits != self._process.bits:
             return f"it is for {image.bits}-bit programs"
@@ -198,13 +162,6 @@ class ProcessView:
             return ()
         return tuple(resolve_linux(context.program, replace(context, loaded=()), self._linux, program=True).images)
 
-    def _read(self, path: str) -> Image:
-        if self._is_windows:
-            return read_pe(path, symbols=True, resources=True)
-        if HostFilesystem().read_head(path, 2) == b"MZ":
-            return read_pe(path)
-        return read_elf(path, symbols=True)
-
     def _linux_context(self) -> GlibcContext | MuslContext:
         if self._in_linux is None:
             process = self._process
@@ -214,19 +171,6 @@ class ProcessView:
             )  # fmt: skip
             self._notes += self._in_linux.notes
         return self._in_linux
-
-    def _windows_context(self) -> WindowsContext:
-        if self._in_windows is None:
-            from ..host.windows import read_windows_context
-
-            process = self._process
-            self._in_windows = replace(
-                read_windows_context(added_folders=process.added_folders),
-                current_folder=process.current_folder,
-                path=tuple(part.strip('"') for part in process.variable("PATH").split(";") if part),
-                loaded=process.loaded,
-            )
-        return self._in_windows
 
 
 def _as_traced(process: ProcessFacts, recording: Recording | None) -> ProcessFacts:

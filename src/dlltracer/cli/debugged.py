@@ -6,24 +6,21 @@ The program's own requests of the loader come home in a file, written as they ha
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from dataclasses import replace
 
-from ..capture.linux.marks import decode_request
+from ..capture.linux.marks import split_text
 from ..capture.windows.debugger import run_debugged
 from ..host.failure import read_failure
 from ..model.recording import Recording
+from ..model.request import Request
 from .child import RUNNER, Ending, interpreter, read_result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..model.request import Request
     from .program import Program
 
 NAME = "debugger"
-
-_MARK = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
 
 
 def run_debugged_child(program: Program, *, python: str | None = None, said: int | None = None) -> Ending:
@@ -69,7 +66,7 @@ def _read_requests(result: str) -> list[Request]:
             data = file.read()
     except OSError:
         return []
-    requests = [request for mark in _MARK.findall(data) if (request := decode_request(mark)) is not None]
+    requests = [item for item in split_text(data) if isinstance(item, Request)]
     word = read_result(result)
     ends = word.get("ends") if word is not None else None
     if not isinstance(ends, list) or len(ends) != len(requests):

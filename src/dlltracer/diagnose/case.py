@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -152,7 +151,7 @@ class Case:
         """Who needs an image: the Python line, the imports in progress, then images down to `path`, then `last`."""
         steps = [self._python_step(), *self._import_steps()]
         if self.tree is not None and path is not None:
-            steps += _shortest_way(self.tree, path)
+            steps += self.tree.shortest_chains().get(path, (path,))
         elif path is not None:
             steps.append(path)
         return tuple(dict.fromkeys(step for step in (*steps, *last) if step))
@@ -233,25 +232,3 @@ def module_not_found(error: PythonError | None) -> str | None:
 def describe_owner(owner: PackageOwner) -> str:
     """A package in words: "numpy 2.1.0, pip"."""
     return f"{owner.package}{f' {owner.version}' if owner.version else ''}, {owner.manager.value}"
-
-
-def _shortest_way(tree: LoadTree, path: str) -> list[str]:
-    """The images from the top of the tree to `path`, both included; `path` alone if nothing leads there."""
-    before: dict[str, str] = {}
-    queue = deque([tree.top])
-    needs: dict[str, list[str]] = {}
-    for binding in tree.bindings:
-        if binding.path is not None and binding.state is BindingState.BOUND:
-            needs.setdefault(binding.needed_by, []).append(binding.path)
-    while queue:
-        current = queue.popleft()
-        if current == path:
-            break
-        for need in needs.get(current, ()):
-            if need not in before and need != tree.top:
-                before[need] = current
-                queue.append(need)
-    way = [path]
-    while way[-1] in before:
-        way.append(before[way[-1]])
-    return way[::-1]

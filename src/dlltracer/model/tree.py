@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import deque
 from dataclasses import dataclass
 
 from .probe import Phase, Probe
@@ -74,3 +75,19 @@ class LoadTree:
         """The needs that fail the load: not bound, and not delayed."""
         failed = (BindingState.MISSING, BindingState.REFUSED)
         return tuple(b for b in self.bindings if b.state in failed and not b.delayed)
+
+    def shortest_chains(self) -> dict[str, tuple[str, ...]]:
+        """For each image that the top leads to, the shortest chain from the top to it, both included."""
+        chains: dict[str, tuple[str, ...]] = {self.top: (self.top,)}
+        needs: dict[str, list[str]] = {}
+        for binding in self.bindings:
+            if binding.path is not None and binding.state is BindingState.BOUND:
+                needs.setdefault(binding.needed_by, []).append(binding.path)
+        queue = deque([self.top])
+        while queue:
+            path = queue.popleft()
+            for need in needs.get(path, ()):
+                if need not in chains:
+                    chains[need] = (*chains[path], need)
+                    queue.append(need)
+        return chains

@@ -63,7 +63,7 @@ def render_why(tree: LoadTree, name: str) -> Text:
     wanted = [binding for binding in tree.bindings if is_named(tree, binding, name)]
     if not wanted:
         return to_text([((f"nothing that {tree.top} loads needs {name}", BOLD),)])
-    chains = _shortest_chains(tree)
+    chains = tree.shortest_chains()
     lines: list[Line] = []
     for binding in wanted:
         steps = " > ".join(file_name(path) for path in chains.get(binding.needed_by, (binding.needed_by,)))
@@ -202,20 +202,3 @@ def _rule(binding: Binding) -> str:
     if origin == binding.needed_by:
         origin = file_name(origin)
     return f"found by {rule_title(binding.phase, origin)}"
-
-
-def _shortest_chains(tree: LoadTree) -> dict[str, tuple[str, ...]]:
-    """For each image the shortest chain from the top to it, both included."""
-    chains: dict[str, tuple[str, ...]] = {tree.top: (tree.top,)}
-    needs: dict[str, list[str]] = {}
-    for binding in tree.bindings:
-        if binding.path is not None and binding.state is BindingState.BOUND:
-            needs.setdefault(binding.needed_by, []).append(binding.path)
-    queue = deque([tree.top])
-    while queue:
-        path = queue.popleft()
-        for need in needs.get(path, ()):
-            if need not in chains:
-                chains[need] = (*chains[path], need)
-                queue.append(need)
-    return chains
