@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .process import TracedProcess
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -35,6 +39,7 @@ class Recording:
         pid: the process traced.
         losses: what is known to be missing.
         notes: what the mechanism cannot see, why a better one was not used, what else a reader must know.
+        processes: those that were followed, in the order of their starts, `pid` first; empty for a trace of one process.
     """
 
     backend: str
@@ -42,6 +47,7 @@ class Recording:
     pid: int | None = None
     losses: Losses = Losses()
     notes: tuple[str, ...] = ()
+    processes: tuple[TracedProcess, ...] = ()
 
     @property
     def loads(self) -> tuple[LoadEvent, ...]:

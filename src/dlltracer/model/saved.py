@@ -1,0 +1,98 @@
+"""A saved trace: what one run left for a reader elsewhere, on another machine and another system, as one value.
+
+Reports are made of it, and a file holds it: docs/reference/recording-format.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .recording import Recording
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .crash import Crash
+    from .failure import Failure, ProcessFacts
+    from .finding import Diagnosis
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """The machine of a trace.
+
+    Attributes:
+        system: "linux", "windows" or another, as `model.failure.System` has them.
+        description: the system for people ("Debian GNU/Linux 12 (bookworm), kernel 6.1", "Windows 10 build 19045").
+        machine: the processor ("x86_64", "AMD64").
+        c_library: "glibc 2.36", "musl 1.2.3"; `None` where it does not apply or is not known.
+        name: of the machine; `None` when it was left out.
+    """
+
+    system: str
+    description: str = ""
+    machine: str = ""
+    c_library: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """A file that a trace saw, as it was then. A field is `None` where it was not looked at or does not apply.
+
+    Attributes:
+        path: as the events have it.
+        size: bytes.
+        modified: seconds since the epoch.
+        file_version: of the version resource of a PE file ("14.28.29334.0").
+        soname: of an ELF file.
+        machine: name of the processor it is for.
+        needs: the names it imports (DT_NEEDED, import table), in order.
+        package: what it belongs to ("numpy 2.1.0", "libssl3 3.0.11-1"), if a package manager knows.
+        digest: "sha256:" and the hexadecimal digest, or "build-id:" and the identification of an ELF file.
+    """
+
+    path: str
+    size: int | None = None
+    modified: float | None = None
+    file_version: str | None = None
+    soname: str | None = None
+    machine: str | None = None
+    needs: tuple[str, ...] | None = None
+    package: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class SavedTrace:
+    """All that is known of one run.
+
+    Attributes:
+        recording: what the trace saw; its `processes` name all that were followed.
+        what: what was run, in words ("import ssl", "-m pytest").
+        written_by: version of dlltracer.
+        started: seconds since the epoch.
+        host: the machine.
+        process: the interpreter of the first process, as it was when it ended; `None` if that is not known.
+        failure: the exceptions that ended it.
+        crash: how it died, if it did.
+        status: how it ended, as of `subprocess.Popen`; `None` if it had not ended when the file was left.
+        diagnosis: the verdict given on the spot.
+        case: all that the verdict rests on, in plain values, for rules of another version (`api.saved_case`).
+        images: the files of the trace.
+        problems: what was wrong with the file this was read from: torn, damaged lines, of a later version.
+    """
+
+    recording: Recording
+    what: str = ""
+    written_by: str = ""
+    started: float | None = None
+    host: HostFacts | None = None
+    process: ProcessFacts | None = None
+    failure: Failure | None = None
+    crash: Crash | None = None
+    status: int | None = None
+    diagnosis: Diagnosis | None = None
+    case: Mapping[str, object] | None = None
+    images: tuple[ImageFacts, ...] = ()
+    problems: tuple[str, ...] = ()
