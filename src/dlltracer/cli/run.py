@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from ..capture.select import BACKEND_NAMES, check_backend_name
@@ -14,6 +16,8 @@ from .program import NoValue, Program, ProgramKind, split_command_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from click.shell_completion import CompletionItem
 
     from ..model.finding import Diagnosis
@@ -27,6 +31,28 @@ PROGRAM_FORMS = (
     ("-", "run what stdin holds"),
 )
 """How a program is named, for the help and the manual page."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What was given on the command line, by the names of the parameters below."""
+
+    output: str | None
+    form: str
+    github: bool
+    backend: str
+    failed_only: bool
+    annotations: bool | None
+
+    def chosen_format(self) -> Format:
+        """The format of the report. Raises `click.UsageError` when options contradict each other."""
+        form = Format(self.form)
+        if self.github and form not in (Format.TEXT, Format.GITHUB):
+            raise click.UsageError(f"choose one of --github and --format {self.form}")
+        form = Format.GITHUB if self.github else form
+        if self.failed_only and form.needs_saved:
+            raise click.UsageError(f"--failed-only is for text, jsonl and lines: {form.value} shows the whole trace")
+        return form
 
 
 class _RunCommand(click.Command):
@@ -77,10 +103,7 @@ class _RunCommand(click.Command):
 @click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
 @annotations_option
 @click.pass_obj
-def run(
-    program: Program | None, output: str | None, form: str, github: bool, backend: str, failed_only: bool,
-    annotations: bool | None,
-) -> None:  # fmt: skip
+def run(program: Program | None, /, **given: Any) -> None:
     """Run a Python program and show which native images it loaded, for which import, and what failed to load.
 
     The program's own output, input and exit status are what they are without dlltracer. Options of the interpreter
@@ -90,30 +113,21 @@ def run(
     """
     if program is None:
         raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, or - for stdin")
-    chosen = _choose_format(form, github, failed_only)
-    check_backend_name(backend)
-    target = open_target(output)
+    options = _Options(**given)
+    form = options.chosen_format()
+    check_backend_name(options.backend)
+    target = open_target(options.output)
     try:
-        ending = run_child(program, backend)
+        ending = run_child(program, options.backend)
         if ending.refusal is not None:
             raise click.ClickException(ending.refusal)
         verdict = _explain(_describe(program), ending)
-        status = _report(ending, target, chosen, failed_only, _describe(program), verdict)
+        status = _report(ending, target, form, options.failed_only, _describe(program), verdict)
     finally:
         target.discard()
     if verdict is not None:
-        _annotate(verdict, annotations, inside_line=output is not None)
+        _annotate(verdict, options.annotations, inside_line=options.output is not None)
     end_like(status)
-
-
-def _choose_format(form: str, github: bool, failed_only: bool) -> Format:
-    chosen = Format(form)
-    if github and chosen not in (Format.TEXT, Format.GITHUB):
-        raise click.UsageError(f"choose one of --github and --format {form}")
-    chosen = Format.GITHUB if github else chosen
-    if failed_only and chosen.needs_saved:
-        raise click.UsageError(f"--failed-only is for text, jsonl and lines: {chosen.value} shows the whole trace")
-    return chosen
 
 
 def _annotate(verdict: Diagnosis, annotations: bool | None, *, inside_line: bool) -> None:
