@@ -23,17 +23,21 @@ from dlltracer.binary.pe import read_pe
 from dlltracer.cli.info import gather_info
 from dlltracer.cli.main import cli
 from dlltracer.model.crash import Crash
+from dlltracer.model.difference import Comparison, Difference, DifferenceKind
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent
 from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
+from dlltracer.model.order import OrderOutcome, OrderSearch, Trial
 from dlltracer.model.pe import PeImage
 from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Losses, Recording
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.deps_json import render_deps_json
+from dlltracer.report.render_diff import render_diff_json
 from dlltracer.report.render_json import render_jsonl
+from dlltracer.report.render_order import render_order_json
 from dlltracer.report.schema import SCHEMA_NAMES, bundle_schema, read_schema
 from dlltracer.report.verdict_json import render_verdict_json
 
@@ -85,6 +89,25 @@ def test_what_the_renderers_write_is_described(tmp_path: Path) -> None:
     assert problems("info", gather_info()) == []
 
 
+def diff() -> Any:
+    first = Difference(DifferenceKind.MISSING, "liba.so", "loaded from /x/liba.so", "not found", "needed by /x/m.so")
+    second = Difference(DifferenceKind.ONLY_ONE, "libb.so", None, "loaded from /x/libb.so")
+    return json.loads(render_diff_json(Comparison("A", "B", (first, second), 3, ("a note",))))
+
+
+def order() -> Any:
+    fails, works = Trial(("a", "b"), 1, "was killed by SIGSEGV"), Trial(("b", "a"))
+    search = OrderSearch(OrderOutcome.BREAKS, fails, works, (fails, works))
+    return json.loads(render_order_json(search, DIAGNOSIS))
+
+
+def test_differences_and_orders_are_described() -> None:
+    assert problems("diff", diff()) == []
+    assert problems("order", order()) == []
+    assert problems("order", json.loads(render_order_json(OrderSearch(OrderOutcome.NO_ORDER_BREAKS), None))) == []
+    assert problems("order", json.loads(render_order_json(OrderSearch(OrderOutcome.BREAKS), None))), "which one?"
+
+
 def mutations(value: Any, place: tuple[object, ...] = ()) -> Iterator[tuple[str, tuple[object, ...]]]:
     """Every place of the value, to be taken away or made something else."""
     if place:
@@ -113,7 +136,7 @@ def mutate(value: Any, what: str, place: tuple[object, ...]) -> Any:
 OPTIONAL = re.compile(
     r"display_path|base|size|timestamp|pid|tid|need|requested_by|phase|probes|imports|checksum|link_time|kind|reason"
     r"|origin|source|name|path|code|image|offset|thread|fault_address|command|error|crash|soname|runpath|rpath"
-    r"|interpreter|export_name|c_library|remedy"
+    r"|interpreter|export_name|c_library|remedy|first|second|failed_at|works|verdict"
 )
 """Keys that are left out when their value is not known: not an error when they are missing, in some object at least."""
 
@@ -136,6 +159,8 @@ def test_wrong_types_and_missing_keys_are_refused(tmp_path: Path) -> None:
     refused("verdict", verdict(UNDECIDED))
     refused("deps", deps(tmp_path))
     refused("info", gather_info())
+    refused("diff", diff())
+    refused("order", order())
     head, load, *_, raw, _, summary = lines()
     for line in (head, load, raw, summary):
         refused("jsonl", line)
@@ -166,6 +191,8 @@ ENUMS: tuple[tuple[str, tuple[str, ...], type[Enum] | list[str]], ...] = (
     ("verdict", ("$defs", "finding", "properties", "confidence"), Confidence),
     ("verdict", ("$defs", "finding", "properties", "evidence", "items", "properties", "source"), Source),
     ("deps", ("$defs", "binding", "properties", "state"), BindingState),
+    ("diff", ("$defs", "difference", "properties", "kind"), DifferenceKind),
+    ("order", ("properties", "outcome"), OrderOutcome),
 )
 
 
@@ -211,6 +238,8 @@ LEFT_OUT = {"symbols", "exports", "imports", "segments", "resources", "version_n
         ("verdict", ("finding", "properties", "evidence", "items"), Evidence, set()),
         ("verdict", ("finding", "properties", "remedies", "items"), Remedy, set()),
         ("deps", ("binding",), Binding, set()),
+        ("diff", ("difference",), Difference, set()),
+        ("order", ("trial",), Trial, set()),
         ("deps", ("elf",), ElfImage, {"path"}),
         ("deps", ("pe",), PeImage, {"path"}),
     ],

@@ -9,6 +9,8 @@ from ..report.schema import SCHEMA_NAMES
 _ABOUT = {
     "verdict": "dlltracer why --json",
     "deps": "dlltracer deps --json",
+    "diff": "dlltracer diff --json",
+    "order": "dlltracer order --json",
     "jsonl": "a line of dlltracer run --format jsonl",
     "info": "dlltracer info --json",
     "common": "what these share: events, probes, errors, crashes",

@@ -9,10 +9,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SCHEMA_NAMES = ("verdict", "deps", "jsonl", "info", "common")
+SCHEMA_NAMES = ("verdict", "deps", "diff", "order", "jsonl", "info", "common")
 """Those of whole formats first. "common" has what they share under `$defs`, for the schemas of others too."""
 
-_SHARED = {"verdict": ("common",), "deps": ("common",), "jsonl": ("common", "verdict")}
+_SHARED = {
+    "verdict": ("common",),
+    "deps": ("common",),
+    "order": ("common", "verdict"),
+    "jsonl": ("common", "verdict"),
+}
 
 
 def read_schema(name: str) -> dict[str, Any]:
