@@ -14,6 +14,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
     from .errors import BackendUnavailable, DlltracerError, TracePermissionError, TraceStartError, UnknownBackend
     from .model.events import DebugEvent, LoadEvent, LoadFailedEvent, UnloadEvent
     from .model.recording import Recording
@@ -70,3 +72,17 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """What `%load_ext dlltracer` calls: the magic `%dlltrace`, and verdicts behind tracebacks of failed imports."""
+    from .integrations.ipython import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """What `%unload_ext dlltracer` calls."""
+    from .integrations.ipython import unload
+
+    unload(shell)

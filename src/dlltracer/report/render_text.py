@@ -51,10 +51,19 @@ def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: 
 
 def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Iterator[Line]:
     """The lines of the report."""
-    for group in build_tree(recording, failed_only=failed_only):
-        node = _group_node(group, guides)
+    for node in tree_nodes(recording, failed_only=failed_only, guides=guides):
         yield node.label
         yield from draw(node.below, guides)
+    yield from closing_lines(recording, failed_only=failed_only)
+
+
+def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides) -> tuple[Node, ...]:
+    """The tree of the report: a node an import, or a chain of them, with the images and the imports below it."""
+    return tuple(_group_node(group, guides) for group in build_tree(recording, failed_only=failed_only))
+
+
+def closing_lines(recording: Recording, *, failed_only: bool) -> Iterator[Line]:
+    """What follows the tree: counts, the mechanism, what was lost, notes."""
     tally = count(recording)
     if failed_only and not recording.failures:
         yield (("no load failed", PLAIN),)
