@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlltracer.errors import ConfigurationError
@@ -114,6 +114,7 @@ def test_sections(tmp_path: Path) -> None:
         assert f"dlltracer.toml: {said}" in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.binary() | st.text().map(lambda text: f"tool.dlltracer = {text}".encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_settings_or_an_error(data: bytes) -> None:
     for name in ("dlltracer.toml", "pyproject.toml"):

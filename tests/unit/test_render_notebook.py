@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
@@ -52,6 +52,7 @@ def recording(*names: str, failed: str | None = None, below: str = "") -> Record
     return Recording("rtld", tuple(events), notes=("<note>",))
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), min_size=1), st.text(st.characters()))
 def test_any_name_is_text(name: str, other: str) -> None:
     made = recording(f"/x/{name}.so", failed=name, below=other)

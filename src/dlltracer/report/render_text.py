@@ -119,16 +119,16 @@ def _failure_label(event: LoadFailedEvent) -> Line:
         what, name = "FAILED", _name_and_path(image, FAILED)
     label = (*name, (f"  {what}", FAILED))
     if event.reason:
-        label += ((f": {event.reason}", DROPPED),)
+        label += ((f": {event.reason}", PLAIN),)
     if event.requested_by:
-        label += ((f", needed by {event.requested_by}", DROPPED),)
+        label += ((f", needed by {event.requested_by}", PLAIN),)
     return label
 
 
 def _name_and_path(image: Image, style: str) -> Line:
     path = image.event.shown_path
     name = file_name(image.event.need or path)
-    return ((name, style or BOLD),) if name == path else ((name, style or BOLD), (f"  {path}", style))
+    return ((name, style or BOLD),) if name == path else ((name, style or BOLD), (f"  {path}", PLAIN))
 
 
 def _found_by(image: Image) -> Line:
