@@ -162,8 +162,9 @@ def _compile(shell: InteractiveShell, source: str, *, first_line: int) -> list[C
 def _with_cells(diagnosis: Diagnosis, shell: InteractiveShell) -> Diagnosis:
     """The verdict with lines of cells named as IPython's tracebacks name them, not by files that are none."""
     names = {}
+    name_of = getattr(shell.compile, "format_code_name", lambda file: None)  # not in the first releases of IPython 8
     for frame in diagnosis.error.frames if diagnosis.error is not None else ():
-        known = shell.compile.format_code_name(frame.file)
+        known = name_of(frame.file)
         if known is not None:
             names[f"{frame.file}:{frame.line}"] = f"{' '.join(known)}, line {frame.line}"
 
