@@ -5,12 +5,17 @@
 
 Importing this package imports nothing else: it is used inside broken environments, and whatever it imported
 would be missing from the trace. The names below are loaded on first use (PEP 562).
+
+pytest rewrites the assertions of packages that bring a plugin, and warns when it comes too late for that, as it does in
+a traced program. There are none for it here: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
     from .errors import BackendUnavailable, DlltracerError, TracePermissionError, TraceStartError, UnknownBackend
     from .model.events import DebugEvent, LoadEvent, LoadFailedEvent, UnloadEvent
     from .model.recording import Recording
@@ -67,3 +72,17 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """What `%load_ext dlltracer` calls: the magic `%dlltrace`, and verdicts behind tracebacks of failed imports."""
+    from .integrations.ipython import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """What `%unload_ext dlltracer` calls."""
+    from .integrations.ipython import unload
+
+    unload(shell)

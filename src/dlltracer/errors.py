@@ -60,6 +60,19 @@ class TracePermissionError(DlltracerError, PermissionError):
         self.winerror = ERROR_ACCESS_DENIED
 
 
+class ConfigurationError(DlltracerError, ValueError):
+    """A file with settings that cannot be used.
+
+    Attributes: `path` (the file), `key` (the setting, as in "run.backend"; empty for the file as a whole), `problem`.
+    """
+
+    def __init__(self, path: str, key: str, problem: str) -> None:
+        super().__init__(f"{path}: {key}: {problem}" if key else f"{path}: {problem}")
+        self.path = path
+        self.key = key
+        self.problem = problem
+
+
 class BinaryFormatError(DlltracerError, ValueError):
     """Bytes that are not the image they claim to be, or not one at all.
 

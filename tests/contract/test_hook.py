@@ -64,6 +64,49 @@ dlltracer.install()
     assert ran.stdout == "mine ImportError\n" and "was not found" in ran.stderr
 
 
+def test_threads_and_each_failure_once(native: Native, tmp_path: Path) -> None:
+    first, second = failing(native), failing(native)
+    (tmp_path / "program.py").write_text(
+        f"""
+import dlltracer, sys, threading
+threading.excepthook = lambda arguments: print("mine", arguments.exc_type.__name__)
+dlltracer.install()
+dlltracer.install()
+
+def one():
+    {first}
+
+def two():
+    {second}
+
+for function in (one, one, two, lambda: 1 / 0, sys.exit):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+one()
+"""
+    )
+    ran = run(sys.executable, str(tmp_path / "program.py"))
+    assert ran.stdout == "mine ImportError\n" * 3 + "mine ZeroDivisionError\n" + "mine SystemExit\n"
+    assert ran.stderr.count("needed by") == 2 and ran.stderr.count("was not found: explained above\n") == 2
+    assert ran.stderr.count("Traceback") == 1
+
+
+def test_a_threading_of_the_programs_own(native: Native, tmp_path: Path) -> None:
+    (tmp_path / "threading.py").write_text("raise SyntaxError('mine')")
+    (tmp_path / "program.py").write_text(f"import dlltracer; dlltracer.install(); {failing(native)}")
+    ran = run(sys.executable, str(tmp_path / "program.py"))
+    assert ran.stderr.count("Traceback") == 1
+    assert ran.stderr.splitlines()[-1] == "dlltracer: no verdict: SyntaxError: mine", "what it needs needs threading"
+
+
+def test_under_a_trace_the_verdict_is_the_traces(native: Native) -> None:
+    code = f"import dlltracer; dlltracer.install(); {failing(native)}"
+    ran = run(sys.executable, "-m", "dlltracer", "run", "-c", code)
+    assert ran.returncode == 1 and ran.stderr.count("Traceback") == 1
+    assert ran.stderr.count("was not found") == 1 and "the code failed: " in ran.stderr
+
+
 def test_explain_gives_a_value(native: Native) -> None:
     ran = run(
         sys.executable,
@@ -93,6 +136,8 @@ def test_the_variable_in_an_environment_that_opted_in(native: Native, tmp_path: 
     asked = run(python, "-c", failing(native), DLLTRACER="1", **core)
     assert f"failed: {native.missing} was not found" in asked.stderr
     assert "was not found" not in run(python, "-c", failing(native), **paths).stderr
+    uninstalled = run(python, "-c", failing(native), DLLTRACER="1", PYTHONPATH="")
+    assert "dlltracer-hook.pth" not in uninstalled.stderr and "Traceback" in uninstalled.stderr
     assert "is gone" in run(python, "-m", "dlltracer", "hook", "disable", **paths).stdout
     assert "was not there" in run(python, "-m", "dlltracer", "hook", "disable", **paths).stdout
     assert "was not found" not in run(python, "-c", failing(native), DLLTRACER="1", **paths).stderr

@@ -31,10 +31,24 @@ def explain(error: BaseException, recording: Recording | None = None) -> Diagnos
     return _explain(_failure_of(error), error, recording)
 
 
-def explain_if_of_a_loader(error: BaseException) -> Diagnosis | None:
+def explain_if_of_a_loader(error: BaseException, recording: Recording | None = None) -> Diagnosis | None:
     """The same for any exception that ended a program; `None` if no loader had a part in it."""
     failure = _failure_of(error)
-    return _explain(failure, error, None) if is_of_a_loader(failure, None) else None
+    return _explain(failure, error, recording) if is_of_a_loader(failure, recording) else None
+
+
+def import_error_in(error: BaseException | None) -> BaseException | None:
+    """The first ImportError or OSError among the exception and those that it was raised from; `None` if there is none.
+
+    Goes the way that a traceback shows: the cause, else the context unless `from None` hides it.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, (ImportError, OSError)):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
 
 
 def _failure_of(error: BaseException) -> Failure:

@@ -8,8 +8,14 @@ import sysconfig
 import click
 
 FILE = "dlltracer-hook.pth"
-LINE = "import os; os.environ.get('DLLTRACER') == '1' and __import__('dlltracer').install()\n"
-"""Read by site at every start of the environment's Python: without the variable it asks for it, and no more."""
+LINE = (
+    "import os; os.environ.get('DLLTRACER') == '1' and __import__('importlib.util').util.find_spec('dlltracer') "
+    "and __import__('dlltracer').install()\n"
+)
+"""Read by site at every start of the environment's Python: without the variable it asks for it, and no more.
+
+It may outlive dlltracer, which pip uninstalls without it.
+"""
 
 
 @click.group("hook", short_help="Let DLLTRACER=1 explain failed imports in any program.")

@@ -35,8 +35,20 @@ class _Commands(click.Group):
     epilog="Documentation of a command: dlltracer COMMAND --help",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="dlltracer", message="%(prog)s %(version)s")
-def cli() -> None:
-    """Trace what native imports really load, and what failed to load."""
+@click.option("--config", metavar="FILE", help="Take the settings from FILE, not from the project's own file.")
+@click.option("--no-config", is_flag=True, help="Take no settings from a file.")
+@click.pass_context
+def cli(ctx: click.Context, config: str | None, no_config: bool) -> None:
+    """Trace what native imports really load, and what failed to load.
+
+    Settings of a project stand in its pyproject.toml, as [tool.dlltracer], or in dlltracer.toml.
+    """
+    if no_config and config is not None:
+        raise click.UsageError("choose one of --config and --no-config")
+    if not no_config:
+        from .config import load_config
+
+        load_config(ctx, config)
 
 
 def main() -> None:

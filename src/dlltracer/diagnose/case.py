@@ -211,8 +211,8 @@ _SEES_FAILURES = "rtld"
 """The mechanism on Linux that sees loads that fail, and not only those that do not."""
 _LEAVE_TRACES = (DlProblem.MISSING, DlProblem.MISSING_SYMBOL, DlProblem.MISSING_VERSION)
 """What it cannot miss: something was searched in vain, or mapped and dropped."""
-_MACHINERY = re.compile(r"^<|[/\\](?:ctypes|importlib)[/\\]\w+\.py$")
-"""Files of Python itself that only pass on what others ask for."""
+_MACHINERY = re.compile(r"^<(?!ipython-input-)|[/\\](?:ctypes|importlib)[/\\]\w+\.py$")
+"""Files of Python itself that only pass on what others ask for; the cells of IPython have such names too."""
 _CANNOT_IMPORT = re.compile(r"cannot import name '(\w+)' from (?:partially initialized module )?'([\w.]+)'")
 
 

@@ -1,4 +1,4 @@
-"""The verdict behind the traceback of any program that ends with a failed import."""
+"""The verdict behind the traceback of any program, or thread, that ends with a failed import."""
 
 from __future__ import annotations
 
@@ -6,43 +6,84 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
     from types import TracebackType
 
 
 def install() -> None:
-    """Print a verdict on stderr when this program ends with an import or a load that failed.
+    """Print a verdict on stderr when this program, or a thread of it, ends with an import or a load that failed.
 
-    The traceback comes first, by the hook that was there (`sys.excepthook`). Nothing is traced and nothing is imported
-    until then, so the program runs as without; the verdict rests on the exception and on the files. Calling it twice
-    does what calling it once does.
+    The traceback comes first, by the hooks that were there (`sys.excepthook`, `threading.excepthook`). Nothing is
+    traced and nothing but `threading` is imported until then, so the program runs as without; the verdict rests on the
+    exception and on the files. Calling it twice does what calling it once does.
     """
-    if isinstance(sys.excepthook, _Hook):
+    hook: object = sys.excepthook
+    if not isinstance(hook, _Hook):
+        hook = sys.excepthook = _Hook(_Verdicts())
+    try:
+        import threading
+    except Exception:  # noqa: BLE001 - a threading.py of the program's own, or one that is broken: its own affair
         return
-    sys.excepthook = _Hook()
+    before = getattr(threading, "excepthook", None)
+    if before is not None and not isinstance(before, _ThreadHook):
+        threading.excepthook = _ThreadHook(hook.verdicts, before)
 
 
 class _Hook:
-    """The hook, in front of the one that was there."""
+    """The hook of the program, in front of the one that was there: `before`, which `dlltracer run` goes back to."""
 
-    def __init__(self) -> None:
-        self._before = sys.excepthook
+    def __init__(self, verdicts: _Verdicts) -> None:
+        self.before = sys.excepthook
+        self.verdicts = verdicts
 
     def __call__(self, kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-        self._before(kind, error, where)
-        if isinstance(error, (ImportError, OSError)) or isinstance(error.__cause__ or error.__context__, ImportError):
-            try:
-                self._explain(error)
-            except Exception as problem:  # noqa: BLE001 - the traceback is out; a hook that raises would hide it
-                print(f"dlltracer: no verdict: {type(problem).__name__}: {problem}", file=sys.stderr)
+        self.before(kind, error, where)
+        self.verdicts.give(error)
 
-    def _explain(self, error: BaseException) -> None:
+
+class _ThreadHook:
+    """The same for threads."""
+
+    def __init__(self, verdicts: _Verdicts, before: Callable[[threading.ExceptHookArgs], object]) -> None:
+        self._before = before
+        self._verdicts = verdicts
+
+    def __call__(self, arguments: threading.ExceptHookArgs) -> None:
+        self._before(arguments)
+        if arguments.exc_value is not None:
+            self._verdicts.give(arguments.exc_value)
+
+
+class _Verdicts:
+    """What both print, and what they have printed: a pool of threads may fail for one reason."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def give(self, error: BaseException) -> None:
+        """Print the verdict, if a loader had a part in it. Raises nothing: the traceback is out, and must stay last."""
+        below = error.__cause__ or error.__context__
+        if not isinstance(error, (ImportError, OSError)) and not isinstance(below, (ImportError, OSError)):
+            return
+        try:
+            text = self._text(error)
+            if text is not None and sys.stderr is not None:
+                encoding = sys.stderr.encoding or "ascii"
+                print(text.encode(encoding, "backslashreplace").decode(encoding), end="", file=sys.stderr)
+        except Exception as problem:  # noqa: BLE001 - see above
+            print(f"dlltracer: no verdict: {type(problem).__name__}: {problem}", file=sys.stderr)
+
+    def _text(self, error: BaseException) -> str | None:
         from ..api.explain import explain_if_of_a_loader
 
         diagnosis = explain_if_of_a_loader(error)
-        if diagnosis is None or sys.stderr is None:
-            return
+        if diagnosis is None:
+            return None
         from ..report.render_verdict import render_plain_verdict
 
         text = render_plain_verdict(diagnosis)
-        encoding = sys.stderr.encoding or "ascii"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", file=sys.stderr)
+        if text in self._given:
+            return f"{text.partition(chr(10))[0]}: explained above\n"
+        self._given.add(text)
+        return text

@@ -17,7 +17,8 @@ Line = tuple[tuple[str, str], ...]
 """Pieces of text, each with a style of rich."""
 
 PLAIN, DIM, BOLD = "", "dim", "bold"
-FAILED, DROPPED, WARNING = "bold red", "red", "bold yellow"
+FAILED, DROPPED, WARNING = "bold red", "red", "bold magenta"
+"""Of a terminal's own colours: yellow cannot be read on white, and red on black only where it is a word or two."""
 
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\")
 

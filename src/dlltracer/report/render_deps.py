@@ -189,7 +189,7 @@ def _failed_label(binding: Binding) -> Line:
     what = "NOT FOUND" if binding.state is BindingState.MISSING else "REFUSED"
     why = f": {': '.join(filter(None, (binding.path, binding.reason)))}" if binding.reason else ""
     late = ", at the first call" if binding.delayed else ""
-    return ((binding.need, style), (f"  {what}{late}{why}, needed by {binding.needed_by}", style))
+    return ((binding.need, style), (f"  {what}{late}", style), (f"{why}, needed by {binding.needed_by}", PLAIN))
 
 
 def _rule(binding: Binding) -> str:

@@ -51,10 +51,19 @@ def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: 
 
 def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Iterator[Line]:
     """The lines of the report."""
-    for group in build_tree(recording, failed_only=failed_only):
-        node = _group_node(group, guides)
+    for node in tree_nodes(recording, failed_only=failed_only, guides=guides):
         yield node.label
         yield from draw(node.below, guides)
+    yield from closing_lines(recording, failed_only=failed_only)
+
+
+def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides) -> tuple[Node, ...]:
+    """The tree of the report: a node an import, or a chain of them, with the images and the imports below it."""
+    return tuple(_group_node(group, guides) for group in build_tree(recording, failed_only=failed_only))
+
+
+def closing_lines(recording: Recording, *, failed_only: bool) -> Iterator[Line]:
+    """What follows the tree: counts, the mechanism, what was lost, notes."""
     tally = count(recording)
     if failed_only and not recording.failures:
         yield (("no load failed", PLAIN),)
@@ -110,16 +119,16 @@ def _failure_label(event: LoadFailedEvent) -> Line:
         what, name = "FAILED", _name_and_path(image, FAILED)
     label = (*name, (f"  {what}", FAILED))
     if event.reason:
-        label += ((f": {event.reason}", DROPPED),)
+        label += ((f": {event.reason}", PLAIN),)
     if event.requested_by:
-        label += ((f", needed by {event.requested_by}", DROPPED),)
+        label += ((f", needed by {event.requested_by}", PLAIN),)
     return label
 
 
 def _name_and_path(image: Image, style: str) -> Line:
     path = image.event.shown_path
     name = file_name(image.event.need or path)
-    return ((name, style or BOLD),) if name == path else ((name, style or BOLD), (f"  {path}", style))
+    return ((name, style or BOLD),) if name == path else ((name, style or BOLD), (f"  {path}", PLAIN))
 
 
 def _found_by(image: Image) -> Line:

@@ -58,7 +58,7 @@ def verdict_lines(diagnosis: Diagnosis, more: str = "…") -> Iterator[Line]:
 
 def _said(diagnosis: Diagnosis) -> Iterator[Line]:
     if diagnosis.error is not None:
-        yield from _block("Python says", f"{diagnosis.error.type}: {diagnosis.error.message}", DIM)
+        yield from _block("Python says", f"{diagnosis.error.type}: {diagnosis.error.message}")
     crash = diagnosis.crash
     if crash is not None:
         where = "at an unknown place" if crash.image is None else f"in {crash.image}"
@@ -77,7 +77,7 @@ def _finding(finding: Finding, more: str) -> Iterator[Line]:
         if remedy.command:
             yield ((" " * (_LABEL + 2), PLAIN), (remedy.command, BOLD))
     says = "; ".join(dict.fromkeys(f"{evidence.source.value}: {evidence.says}" for evidence in finding.evidence))
-    yield from _block(finding.confidence.value, f"{says} [{finding.code}]", DIM)
+    yield from _block(finding.confidence.value, f"{says} [{finding.code}]")
 
 
 def _others(findings: Sequence[Finding], more: str) -> Iterator[Line]:
@@ -85,7 +85,7 @@ def _others(findings: Sequence[Finding], more: str) -> Iterator[Line]:
         label = "also" if finding.confidence is not Confidence.POSSIBLE else "perhaps"
         yield from _block(label, f"{finding.title} [{finding.code}]")
         for remedy in finding.remedies[:1]:
-            yield from _block("", f"{remedy.what}{f': {remedy.command}' if remedy.command else ''}", DIM)
+            yield from _block("", f"{remedy.what}{f': {remedy.command}' if remedy.command else ''}")
     if len(findings) > _OTHERS:
         yield from _block("", f"{more} {len(findings) - _OTHERS} more (--json has all)", DIM)
 

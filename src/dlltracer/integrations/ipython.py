@@ -1,0 +1,197 @@
+"""IPython and Jupyter: the magic `%dlltrace`, and the verdict behind the traceback of a cell.
+
+Imported by `%load_ext dlltracer` alone, so IPython is there.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import replace
+
+from IPython.core.error import UsageError
+from IPython.core.magic import no_var_expand
+from IPython.display import display
+
+from ..errors import DlltracerError, UnknownBackend
+from ..trace import Trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+
+    from ..model.finding import Diagnosis
+    from ..model.recording import Recording
+
+_NAME = "dlltrace"
+
+
+def load(shell: InteractiveShell) -> None:
+    """Add the magic, and look at every cell that ends with an exception."""
+    extension = _Extension(shell)
+
+    def dlltrace(line: str, cell: str | None = None) -> None:
+        """Run code and show which native images it loaded, for which import, and what failed to load.
+
+        %dlltrace [--backend NAME] [--failed-only] STATEMENT, or %%dlltrace [OPTIONS] above a cell.
+        """
+        __tracebackhide__ = True
+        extension.trace_code(line, cell)
+
+    shell.register_magic_function(no_var_expand(dlltrace), magic_kind="line_cell", magic_name=_NAME)
+    shell.events.register("post_run_cell", extension.after_cell)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take both away again."""
+    for callback in list(shell.events.callbacks["post_run_cell"]):
+        if isinstance(getattr(callback, "__self__", None), _Extension):
+            shell.events.unregister("post_run_cell", callback)
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop(_NAME, None)
+
+
+class _Extension:
+    """What one shell has of dlltracer: the exception that was traced last, and the one that was explained last."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._traced: tuple[BaseException, Recording] | None = None
+        self._explained: BaseException | None = None
+
+    def trace_code(self, line: str, cell: str | None) -> None:
+        """Run the code, traced, and show the tree. An exception of the code goes on its way."""
+        __tracebackhide__ = True
+        options = _Options(line)
+        if cell is not None and options.rest:
+            raise UsageError(f"the code stands in the lines below %%{_NAME}, not behind it: {options.rest}")
+        source = options.rest if cell is None else cell
+        parts = _compile(self._shell, source, first_line=1 if cell is None else 2)
+        trace = _start(options.backend)
+        try:
+            for part in parts:
+                exec(part, self._shell.user_global_ns, self._shell.user_ns)  # noqa: S102 - this is the cell
+        except BaseException as error:
+            self._finish(trace, options.failed_only, error)
+            raise
+        self._finish(trace, options.failed_only, None)
+
+    def _finish(self, trace: Trace | None, failed_only: bool, error: BaseException | None) -> None:
+        """End the trace and show it; raises nothing: the cell's own exception must not be lost."""
+        if trace is None:
+            return
+        try:
+            trace.close()
+            recording = trace.recording
+            if recording is None:
+                return
+            self._traced = (error, recording) if error is not None else None
+            from ..report.render_notebook import render_tree_html
+            from ..report.render_text import render_text
+
+            _show(render_text(recording, failed_only=failed_only).plain, render_tree_html(recording, failed_only))
+        except Exception as problem:  # noqa: BLE001 - see above
+            _tell(f"the trace could not be shown: {type(problem).__name__}: {problem}")
+
+    def after_cell(self, result: ExecutionResult | None) -> None:
+        """Show the verdict on the exception that ended a cell, once, if a loader had a part in it."""
+        error = result.error_in_exec if result is not None else None
+        traced, self._traced = self._traced, None
+        if error is None or error is self._explained:
+            return
+        try:
+            from ..api.explain import explain_if_of_a_loader, import_error_in
+
+            cause = import_error_in(error)
+            recording = traced[1] if traced is not None and traced[0] is error else None
+            diagnosis = explain_if_of_a_loader(cause, recording) if cause is not None else None
+            if diagnosis is None:
+                return
+            self._explained = error
+            diagnosis = _with_cells(diagnosis, self._shell)
+            from ..report.render_notebook import render_verdict_html
+            from ..report.render_verdict import render_verdict
+
+            _show(render_verdict(diagnosis).plain, render_verdict_html(diagnosis))
+        except Exception as problem:  # noqa: BLE001 - the traceback is out; nothing more is owed
+            _tell(f"no verdict: {type(problem).__name__}: {problem}")
+
+
+class _Options:
+    """The options that a line of the magic begins with, and the `rest` of it. Raises `UsageError`."""
+
+    def __init__(self, line: str) -> None:
+        self.backend = "auto"
+        self.failed_only = False
+        rest = line.strip()
+        while rest.startswith("--"):
+            word, _, rest = rest.partition(" ")
+            name, equals, value = word.partition("=")
+            if name == "--failed-only" and not equals:
+                self.failed_only = True
+            elif name == "--backend":
+                if not equals:
+                    value, _, rest = rest.strip().partition(" ")
+                if not value:
+                    raise UsageError("--backend wants the name of a mechanism")
+                self.backend = value
+            else:
+                raise UsageError(f"there is no option {name}: %{_NAME} takes --backend NAME and --failed-only")
+            rest = rest.strip()
+        self.rest = rest
+
+
+def _compile(shell: InteractiveShell, source: str, *, first_line: int) -> list[CodeType]:
+    """The code as IPython itself would compile it: its magics work, the last value is shown, tracebacks have lines.
+
+    `first_line` is the line of the cell that the source begins with. Raises `SyntaxError`.
+    """
+    text = "\n" * (first_line - 1) + shell.transform_cell(source)
+    running = getattr(shell.displayhook, "exec_result", None)
+    number = getattr(running, "execution_count", None) or shell.execution_count
+    name = shell.compile.cache(text, number, raw_code=text)
+    module = shell.transform_ast(shell.compile.ast_parse(text, name))
+    body = list(module.body)
+    last = [body.pop()] if body and isinstance(body[-1], ast.Expr) else []
+    parts = [shell.compile(ast.Module(body, []), name, "exec")] if body else []
+    return parts + [shell.compile(ast.Interactive(last), name, "single") for _ in last]
+
+
+def _with_cells(diagnosis: Diagnosis, shell: InteractiveShell) -> Diagnosis:
+    """The verdict with lines of cells named as IPython's tracebacks name them, not by files that are none."""
+    names = {}
+    name_of = getattr(shell.compile, "format_code_name", lambda file: None)  # not in the first releases of IPython 8
+    for frame in diagnosis.error.frames if diagnosis.error is not None else ():
+        known = name_of(frame.file)
+        if known is not None:
+            names[f"{frame.file}:{frame.line}"] = f"{' '.join(known)}, line {frame.line}"
+
+    def rename(step: str) -> str:
+        known = (old for old in names if f"{step}:".startswith(f"{old}:"))
+        return next((f"{names[old]}{step[len(old) :]}" for old in known), step)
+
+    findings = tuple(replace(one, chain=tuple(map(rename, one.chain))) for one in diagnosis.findings)
+    return replace(diagnosis, findings=findings)
+
+
+def _start(backend: str) -> Trace | None:
+    """A running trace. Where there can be none, say what would help, and go on without."""
+    try:
+        trace = Trace(backend=backend)
+        trace.start()
+    except UnknownBackend as error:
+        raise UsageError(str(error)) from None
+    except (DlltracerError, OSError) as error:
+        _tell(f"not traced: {error}")
+        return None
+    return trace
+
+
+def _tell(text: str) -> None:
+    print(f"dlltracer: {text}", file=sys.stderr)
+
+
+def _show(plain: str, html: str) -> None:
+    display({"text/plain": plain.rstrip("\n"), "text/html": html}, raw=True)

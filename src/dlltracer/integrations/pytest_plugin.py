@@ -1,0 +1,84 @@
+"""The plugin of pytest: `--dlltracer`, and the fixture `dlltrace`.
+
+pytest imports this at every start in an environment that has dlltracer: nothing else is imported until the option is
+given or the fixture used. Hooks are wrapped in the old way, which every pytest knows.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from .live_trace import LiveTrace
+
+BACKEND_INI = "dlltracer_backend"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option, and the name of the mechanism among pytest's settings."""
+    group = parser.getgroup("dlltracer", "native imports that fail")
+    group.addoption("--dlltracer", action="store_true", help="Trace the tests, and say why a native import failed.")
+    parser.addini(BACKEND_INI, "The mechanism of --dlltracer and of the fixture dlltrace (default: auto).", default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With the option, listen. Raises `pytest.UsageError` for a mechanism that does not exist."""
+    if config.getoption("dlltracer"):
+        from .pytest_verdicts import Verdicts
+
+        config.pluginmanager.register(Verdicts(backend_of(config)), "dlltracer-verdicts")
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    """With the option, explain a conftest.py that cannot be imported, which ends pytest before it begins."""
+    if not early_config.known_args_namespace.dlltracer:
+        yield
+        return
+    from .pytest_verdicts import explain_conftest
+
+    yield from explain_conftest(lambda: backend_of(early_config))
+
+
+@pytest.fixture
+def dlltrace(request: pytest.FixtureRequest) -> Iterator[LiveTrace]:
+    """The images that the test loads, and fails to load: a sequence of events that grows as the test goes on.
+
+    `with dlltrace:` begins anew and ends with the block. Also has `recording`, `loads` and `failures`.
+    """
+    from .live_trace import LiveTrace
+
+    trace = LiveTrace(backend_of(request.config))
+    trace.start()
+    try:
+        yield trace
+    finally:
+        trace.stop()
+
+
+def backend_of(config: pytest.Config) -> str:
+    """The mechanism that pytest's settings, or else those of dlltracer, name. Raises `pytest.UsageError`."""
+    from ..capture.select import check_backend_name
+    from ..errors import DlltracerError
+
+    try:
+        name: str = config.getini(BACKEND_INI) or _configured_backend(str(config.rootpath)) or "auto"
+        check_backend_name(name)
+    except DlltracerError as error:
+        raise pytest.UsageError(f"dlltracer: {error}") from error
+    return name
+
+
+def _configured_backend(folder: str) -> str | None:
+    """`backend` in `[tool.dlltracer.pytest]`, else in `[tool.dlltracer]`. Raises `ConfigurationError`."""
+    from ..host.configfile import PYTEST, find_config
+
+    config = find_config(folder)
+    if config is None:
+        return None
+    own = config.section(PYTEST)
+    own.refuse_unknown(("backend",))
+    return own.text("backend") or config.text("backend")

@@ -1,0 +1,181 @@
+"""What `pytest --dlltracer` does: trace each module's import and each test, and explain what a loader refused."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from ..trace import Trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import Any, Protocol
+
+    from ..model.finding import Diagnosis
+    from ..model.recording import Recording
+
+    class Outcome(Protocol):
+        """What pluggy hands to a wrapper of the old kind."""
+
+        excinfo: tuple[Any, BaseException, Any] | None
+
+        def get_result(self) -> Any: ...
+
+
+TITLE = "dlltracer"
+
+
+class Verdicts:
+    """The hooks of a session, and which failures it has explained already."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._refusal = ""
+        self._of_test: Trace | None = None
+        self._explained: dict[tuple[object, ...], str] = {}
+
+    def pytest_report_header(self) -> str:
+        """One line: by what the tests are traced, or why they are not."""
+        trace = self._begin()
+        recording = _end(trace)
+        if recording is None:
+            return f"dlltracer: verdicts without a trace: {self._refusal}"
+        return f"dlltracer: traced by {recording.backend}"
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_make_collect_report(self) -> Generator[None, Outcome]:
+        """Trace the import of a test module, or whatever else collecting takes."""
+        trace = self._begin()
+        outcome = yield
+        recording = _end(trace)
+        if outcome.excinfo is None:
+            report = outcome.get_result()
+            call = getattr(report, "call", None)
+            if report.failed and call is not None and call.excinfo is not None:
+                self._explain(report, call.excinfo.value, recording)
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self) -> Generator[None, Outcome]:
+        """Trace a test with its setup and teardown."""
+        self._of_test = self._begin()
+        yield
+        _end(self._of_test)
+        self._of_test = None
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, Outcome]:
+        """Explain the phase of a test that failed."""
+        outcome = yield
+        if outcome.excinfo is None and call.excinfo is not None and outcome.get_result().failed:
+            recording = _end(self._of_test)
+            self._explain(outcome.get_result(), call.excinfo.value, recording)
+            self._of_test = self._begin()
+
+    def _begin(self) -> Trace | None:
+        """A running trace; `None` where there can be none, which the files have to make up for."""
+        try:
+            trace = Trace(backend=self._backend)
+            trace.start()
+        except Exception as error:  # noqa: BLE001 - the tests go on, whatever keeps a trace from starting
+            self._refusal = str(error) or type(error).__name__
+            return None
+        return trace
+
+    def _explain(self, report: Any, error: BaseException, recording: Recording | None) -> None:
+        text = _say(error, recording, lambda diagnosis: self._told_before(diagnosis, report.nodeid or "collection"))
+        if text is not None:
+            add_section(report, text)
+
+    def _told_before(self, diagnosis: Diagnosis, where: str) -> str | None:
+        """Where the same failure was explained before, if it was: one broken file may fail a hundred tests."""
+        error = diagnosis.error
+        key: tuple[object, ...] = (error.type, error.message, error.path) if error is not None else ()
+        for finding in diagnosis.findings[:1]:
+            key += (finding.code, finding.subject, *finding.chain[-2:])
+        first = self._explained.setdefault(key, where)
+        return None if first == where else first
+
+
+def explain_conftest(backend: Callable[[], str]) -> Generator[None, Outcome]:
+    """Trace what a wrapper of pytest_load_initial_conftests wraps; a verdict goes to stderr, as pytest's own words do.
+
+    Where `backend` raises there is no trace: pytest_configure will say why, if it comes to that.
+    """
+    trace = None
+    try:
+        trace = Trace(backend=backend())
+        trace.start()
+    except Exception:  # noqa: BLE001 - see above
+        trace = None
+    outcome = yield
+    recording = _end(trace)
+    if outcome.excinfo is not None:
+        text = _say(outcome.excinfo[1], recording, lambda _: None)
+        if text is not None and sys.stderr is not None:
+            encoding = sys.stderr.encoding or "ascii"
+            print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
+
+
+def _end(trace: Trace | None) -> Recording | None:
+    if trace is None:
+        return None
+    try:
+        trace.close()
+    except Exception:  # noqa: BLE001 - the tests go on; a verdict then says that there was no trace
+        return None
+    return trace.recording
+
+
+def _say(
+    error: BaseException, recording: Recording | None, told_before: Callable[[Diagnosis], str | None]
+) -> str | None:
+    """The verdict on an exception, or where it was given before; `None` if no loader had a part in it."""
+    try:
+        # Imported for a failure only: most sessions have none.
+        from ..api.explain import explain_if_of_a_loader, import_error_in
+        from ..report.render_verdict import render_plain_verdict
+
+        cause = import_error_in(error)
+        diagnosis = None if cause is None else explain_if_of_a_loader(cause, recording)
+        if diagnosis is None:
+            return None
+        before = told_before(diagnosis)
+        if before is not None:
+            return f"explained before: the same failure as in {before}"
+        return render_plain_verdict(diagnosis).rstrip("\n")
+    except Exception as problem:  # noqa: BLE001 - a test's own failure must not be hidden by one of ours
+        return f"no verdict: {type(problem).__name__}: {problem}"
+
+
+def add_section(report: Any, text: str) -> None:
+    """Put a section into the text of a report: there terminals, junitxml and xdist find it, and --tb=no leaves it out.
+
+    `TestReport.sections` is for captured output: junitxml passes over others, and --show-capture=no hides them.
+    """
+    longrepr = report.longrepr
+    if hasattr(longrepr, "addsection"):
+        longrepr.addsection(TITLE, text, "-")
+    else:
+        report.longrepr = _WithSection(longrepr, text)
+
+
+class _WithSection:
+    """What pytest shows of a failure, where that cannot hold sections (a module that cannot be imported)."""
+
+    def __init__(self, shown: object, text: str) -> None:
+        self._shown = shown
+        self._text = text
+
+    def __str__(self) -> str:
+        return f"{self._shown}\n{f' {TITLE} ':-^80}\n{self._text}"
+
+    def toterminal(self, writer: Any) -> None:
+        """As `_pytest._code.code.TerminalRepr` has it."""
+        if hasattr(self._shown, "toterminal"):
+            self._shown.toterminal(writer)
+        else:
+            writer.line(str(self._shown))
+        writer.sep("-", TITLE)
+        writer.line(self._text)

@@ -1,0 +1,164 @@
+"""Settings of a project on the command line: they are defaults, a wrong one is said, and no program sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from dlltracer.cli import config as settings
+from dlltracer.cli.main import cli
+from dlltracer.errors import ConfigurationError
+from dlltracer.host.configfile import VARIABLE
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project; the current folder is one in it."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    return tmp_path
+
+
+def write(project: Path, text: str) -> None:
+    (project / "dlltracer.toml").write_text(text)
+
+
+def dlltracer(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dlltracer", *arguments], env={**os.environ, **more}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def values(command: str, *arguments: str, group: tuple[str, ...] = ()) -> dict[str, object]:
+    """What the options of a command are with these arguments; the command itself is not run."""
+    seen: dict[str, object] = {}
+    one = cli.get_command(click.Context(cli), command)
+    assert one is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one, "callback", lambda *_, **given: seen.update(given))
+        for option in one.params:
+            patch.setattr(option, "secondary_opts", option.secondary_opts)
+        CliRunner().invoke(cli, [*group, command, *arguments], catch_exceptions=False)
+    return seen
+
+
+def test_defaults_and_the_command_line_wins(project: Path) -> None:
+    absolute = str(project / "b")
+    write(
+        project,
+        "backend = 'snapshot'\n[run]\nformat = 'lines'\nfailed_only = true\n"
+        f"[deps]\npath = ['a', '{absolute}']\n",
+    )
+    got = values("run", "x.py")
+    assert (got["form"], got["backend"], got["failed_only"], got["output"]) == ("lines", "snapshot", True, None)
+    got = values("run", "--format", "text", "--backend=rtld", "--no-failed-only", "x.py")
+    assert (got["form"], got["backend"], got["failed_only"]) == ("text", "rtld", False)
+    assert values("why", "x")["backend"] == "snapshot"
+    assert values("deps", "x")["search"] == (str(project / "a"), absolute)
+    assert values("deps", "--path", "c", "x")["search"] == ("c",)
+
+
+def test_paths_are_relative_to_the_file(project: Path) -> None:
+    write(project, '[run]\noutput = "report.txt"\n[why]\noutput = "-"\npython = "../bin/python"\n')
+    assert values("run", "x.py")["output"] == str(project / "report.txt")
+    assert values("why", "x")["output"] == "-"
+    assert values("why", "x")["python"] == str(project.parent / "bin" / "python")
+    write(project, '[why]\npython = "python3"\n')
+    assert values("why", "x")["python"] == "python3"
+
+
+def test_the_choice_of_the_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(project, 'backend = "snapshot"')
+    other = project / "other.toml"
+    other.write_text('backend = "rtld"')
+    assert values("why", "x", group=("--config", str(other)))["backend"] == "rtld"
+    monkeypatch.setenv(VARIABLE, str(other))
+    assert values("why", "x")["backend"] == "rtld"
+    assert values("why", "x", group=("--no-config",))["backend"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("bakend = 1", "bakend: there is no such setting; did you mean 'backend'?"),
+        ("[rum]\nx = 1", "rum: there is no such setting; did you mean 'run'?"),
+        ("run = 1", "run: this is a table, not a value"),
+        ("[run]\nformt = 'text'", "run.formt: there is no such setting; did you mean 'format'?"),
+        ("[run]\nroot = 'x'", "run.root: there is no such setting; known here: output, format, "),
+        ("[run]\nhelp = true", "run.help: there is no such setting"),
+        ("[run]\nformat = 'x'", "run.format: 'x' is not one of 'text', "),
+        ("[run]\nformat = 1", "run.format: this is text, not a number"),
+        ("[run]\nfailed-only = 'yes'", "run.failed-only: this is true or false, not text"),
+        ("[run]\nfailed-only = 1", "run.failed-only: this is true or false, not a number"),
+        ("[run]\nbackend = 2020-02-02", "run.backend: this is text, not a date or time"),
+        ("backend = [1]", "backend: this is text, not an array"),
+    ],
+)
+def test_a_wrong_setting(project: Path, text: str, said: str) -> None:
+    write(project, text)
+    result = CliRunner().invoke(cli, ["run", "-c", "1/0"])
+    assert isinstance(result.exception, ConfigurationError)
+    assert str(result.exception).startswith(f"{project / 'dlltracer.toml'}: {said}")
+
+
+def test_a_setting_of_another_command_is_none_of_this_one(project: Path) -> None:
+    write(project, 'root = "/"\n[deps]\nflat = "yes"\n[pytest]\nbackend = "rtld"')
+    assert values("why", "x")["backend"] == "auto"
+    with pytest.raises(ConfigurationError, match=r"deps\.flat: this is true or false, not text"):
+        values("deps", "x")
+
+
+def test_the_commands_of_a_group(project: Path) -> None:
+    write(project, "[hook]\nstatus = {}\n")
+    assert CliRunner().invoke(cli, ["hook", "status"]).exit_code == 0
+    write(project, "[hook.status]\nx = 1\n")
+    assert "hook.status.x: there is no" in str(CliRunner().invoke(cli, ["hook", "status"]).exception)
+
+
+def test_numbers_have_a_type() -> None:
+    """No command takes a number yet; the next one may."""
+    command = click.Command("x", params=[click.Option(["--depth"], type=int), click.Option(["--share"], type=float)])
+    for text, good in ((1, True), (True, False), ("1", False), (1.5, False)):
+        section = settings.Section("f", "x", {"depth": text})
+        if good:
+            assert settings._defaults(command, section, settings.Section("f", "", {})) == {"depth": text}
+        else:
+            with pytest.raises(ConfigurationError, match=r"f: x\.depth: this is a number, not "):
+                settings._defaults(command, section, settings.Section("f", "", {}))
+    assert settings._defaults(command, settings.Section("f", "x", {"share": 1}), settings.Section("f", "", {}))
+
+
+def test_errors_are_one_line_with_status_2(project: Path) -> None:
+    write(project, "[run]\nformat = 1")
+    ran = dlltracer("run", "-c", "print('ran')")
+    assert (ran.returncode, ran.stdout) == (2, "") and ran.stderr.count("\n") == 1
+    assert ran.stderr.startswith(f"dlltracer: error: {project / 'dlltracer.toml'}: run.format: ")
+    ran = dlltracer("why", "bz2", DLLTRACER_CONFIG="/no/such/file")
+    assert (ran.returncode, ran.stderr) == (
+        2, "dlltracer: error: /no/such/file: it cannot be read: No such file or directory\n"
+    ) or os.name == "nt"  # fmt: skip
+    assert dlltracer("--no-config", "--config", "x", "hook", "status").returncode == 2
+    assert dlltracer("--version").returncode == dlltracer("--help").returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="runs a traced program")
+def test_the_program_sees_nothing_of_it(project: Path) -> None:
+    code = (
+        "import json, os, sys; print(json.dumps([sys.argv, sys.orig_argv, dict(os.environ), os.getcwd(), "
+        "sys.flags, sorted(sys.modules), sys._xoptions]))"
+    )
+    plain = dlltracer("--no-config", "run", "--backend", "snapshot", "-o", "report.txt", "-c", code, "--backend")
+    write(project, 'backend = "snapshot"\n[run]\noutput = "in/report.txt"\n')
+    ran = dlltracer("run", "-c", code, "--backend")
+    assert json.loads(ran.stdout) == json.loads(plain.stdout) and ran.stderr == plain.stderr == ""
+    assert "traced by snapshot" in (project / "in" / "report.txt").read_text("utf-8")
