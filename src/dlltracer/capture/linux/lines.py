@@ -24,6 +24,7 @@ class LineKind(enum.Enum):
     MISS = "why not the file just tried"
     MAP = "generating link map"
     PLACE = "base and size"
+    START = "transferring control"
     INIT = "calling init"
     FINI = "calling fini"
     OPENED = "opening file"
@@ -68,7 +69,7 @@ _FILE_KINDS = {
 _PHASES = {"RPATH": Phase.RPATH, "RUNPATH": Phase.RUNPATH, "LD_LIBRARY_PATH": Phase.ENVIRONMENT}
 
 _OF_NO_USE = (
-    "    entry: ", "activating NODELETE", "marking ", "initialize program: ", "transferring control: ",
+    "    entry: ", "activating NODELETE", "marking ", "initialize program: ",
     "calling preinit: ", "unload ", "add ",
     # The other categories of LD_DEBUG, when the user had asked for them too.
     "symbol=", "binding file ", "relocation processing: ", "checking for version ", "object=", " scope ", " no scope",
@@ -88,6 +89,8 @@ def parse_line(text: str) -> Line:
         return Line(LineKind.TRY, text[14:])
     if text.startswith("file="):
         return _parse_file(text)
+    if text.startswith("transferring control: "):
+        return Line(LineKind.START, text[22:])
     return _parse_search(text) or _parse_state(text) or _parse_rest(text)
 
 
