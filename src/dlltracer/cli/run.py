@@ -1,4 +1,4 @@
-"""`dlltracer run`: run a Python program and show what it loaded."""
+"""`dlltracer run`: run a program and show what it loaded."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from .program import NoValue, Program, ProgramKind, split_command_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model.finding import Diagnosis
+    from .child import Sink
 
-_USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | -) [ARGS]..."
+_USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
 
 
 class _RunCommand(click.Command):
@@ -42,12 +43,13 @@ class _RunCommand(click.Command):
                     ("-m MODULE", "run a module"),
                     ("SCRIPT", "run a file, a folder or a zip archive with __main__.py, a .pyc file"),
                     ("-", "run what stdin holds"),
+                    ("-- COMMAND", "run any program, not only Python"),
                 ]
             )
         super().format_options(ctx, formatter)
 
 
-@click.command("run", cls=_RunCommand, short_help="Run a Python program and show what it loads.")
+@click.command("run", cls=_RunCommand, short_help="Run a program and show what it loads.")
 @click.option("-o", "--output", metavar="FILE", help="Write the report to FILE ('-': stdout) instead of stderr.")
 @click.option(
     "--format", "form", type=click.Choice([form.value for form in Format]), default=Format.TEXT.value,
@@ -57,9 +59,13 @@ class _RunCommand(click.Command):
     "--backend", metavar="NAME", default="auto", show_default=True, help=f"The mechanism: {', '.join(BACKEND_NAMES)}."
 )
 @click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
+@click.option("--follow", is_flag=True, help="Show the loads of all processes that the program starts, too.")
+@click.option("--startup", is_flag=True, help="Show what is loaded before the program begins, too.")
 @click.pass_obj
-def run(program: Program | None, output: str | None, form: str, backend: str, failed_only: bool) -> None:
-    """Run a Python program and show which native images it loaded, for which import, and what failed to load.
+def run(
+    program: Program | None, output: str | None, form: str, backend: str, failed_only: bool, follow: bool, startup: bool
+) -> None:
+    """Run a program and show which native images it loaded, for which import, and what failed to load.
 
     The program's own output, input and exit status are what they are without dlltracer. Options of the interpreter
     are given to it: python -X dev -m dlltracer run ...
@@ -67,17 +73,28 @@ def run(program: Program | None, output: str | None, form: str, backend: str, fa
     When the program ends with a failed import, the verdict follows: what failed, for whom, why, and what to do.
     """
     if program is None:
-        raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, or - for stdin")
+        raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, - for stdin, or -- COMMAND")
     check_backend_name(backend)
     target = open_target(output)
     try:
-        ending = run_child(program, backend)
+        ending = _run(program, backend, follow=follow, startup=startup)
         if ending.refusal is not None:
             raise click.ClickException(ending.refusal)
         status = _report(ending, target, Format(form), failed_only, _describe(program))
     finally:
         target.discard()
     end_like(status)
+
+
+def _run(
+    program: Program, backend: str, *, follow: bool = False, startup: bool = False, sink: Sink | None = None
+) -> Ending:
+    """Run it, in the plain way if nothing asks for another one."""
+    if not follow and not startup and sink is None and program.kind is not ProgramKind.COMMAND:
+        return run_child(program, backend)
+    from .followed import run_followed
+
+    return run_followed(program, backend, follow=follow, startup=startup, sink=sink)
 
 
 def _describe(program: Program) -> str:
