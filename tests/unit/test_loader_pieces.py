@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +46,7 @@ def test_any_cut_gives_the_same(cuts: list[int]) -> None:
     assert len(whole.events) == 7 and whole.doubts == {5: LIBC} and whole.undecodable == 1
     decoder = LoaderTextDecoder(None)
     places = [0, *sorted(cuts), len(text)]
-    changes = [c for low, high in zip(places, places[1:], strict=False) for c in decoder.feed(text[low:high])]
+    changes = [c for low, high in itertools.pairwise(places) for c in decoder.feed(text[low:high])]
     changes += decoder.finish()
     assert tuple(event for event, _ in changes) == whole.events
     assert {n: doubt for n, (_, doubt) in enumerate(changes) if doubt} == whole.doubts
@@ -159,7 +161,15 @@ def test_the_account_of_a_forked_child_begins_in_its_midst() -> None:
 @given(data=st.data())
 def test_no_input_makes_it_raise(others: bool, data: st.DataObject) -> None:
     text = a_long_text().started("sh", LIBC).left().request("/x.so", "x").bytes
-    lines = [*text.splitlines(keepends=True), OWN_BEGIN, FORKED, b"\x1e", b"\x1f", b"       78:\t\n", b"99999999999999:\tx\n"]
+    lines = [
+        *text.splitlines(keepends=True),
+        OWN_BEGIN,
+        FORKED,
+        b"\x1e",
+        b"\x1f",
+        b"       78:\t\n",
+        b"99999999999999:\tx\n",
+    ]
     decoder = LoaderTextDecoder(None, others=others, fresh=data.draw(st.booleans()), on_start=Programs())
     for piece in data.draw(st.lists(st.sampled_from(lines) | st.binary(max_size=9), max_size=20)):
         decoder.feed(piece)

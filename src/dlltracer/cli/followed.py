@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -66,6 +67,12 @@ def _run_on_windows(program: Program, *, follow: bool, startup: bool) -> Ending:
     command = list(program.words) if program.kind is ProgramKind.COMMAND else [*interpreter(), *program.words]
     ending: Ending = run(command, follow=follow, startup=startup)
     return ending
+
+
+def _where(command: str) -> str | None:
+    """The file that a command names."""
+    path = shutil.which(command)
+    return None if path is None else os.path.abspath(path)
 
 
 class _Guard:
@@ -162,7 +169,7 @@ class _Run:
             except OSError as error:
                 raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
             relay.connect(child)
-            return follower.watch(child, tuple(shown))
+            return follower.watch(child, tuple(shown), _where(command[0]))
 
     def _ending(self, status: int, said: dict[str, object] | None, follower: Follower) -> Ending:
         outcome = said["outcome"] if said is not None else "nothing"

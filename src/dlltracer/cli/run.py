@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from ..capture.select import BACKEND_NAMES, check_backend_name
@@ -13,6 +15,7 @@ from .program import NoValue, Program, ProgramKind, split_command_line
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model.finding import Diagnosis
+    from ..model.recording import Recording
     from .child import Sink
 
 _USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
@@ -120,10 +123,18 @@ def _explain(what: str, ending: Ending) -> Diagnosis | None:
         return None
     from ..api.explain import explain_ending, is_of_a_loader
 
-    if not is_of_a_loader(ending.failure, ending.recording):
+    if not is_of_a_loader(ending.failure, _of_first(ending.recording)):
         return None
     try:
-        return explain_ending(what, ending.status, ending.recording, ending.failure)
+        return explain_ending(what, ending.status, _of_first(ending.recording), ending.failure)
     except Exception as error:  # noqa: BLE001 - the recording is there, and must not be lost with the verdict
         say_error(f"no verdict: {type(error).__name__}: {error}")
         return None
+
+
+def _of_first(recording: Recording) -> Recording:
+    """What the first process recorded: the exception is its."""
+    if len(recording.processes) < 2:
+        return recording
+    events = (event for event in recording.events if getattr(event, "pid", None) in (None, recording.pid))
+    return replace(recording, events=tuple(events))

@@ -101,6 +101,8 @@ def _group_node(group: Group, guides: Guides, *, python: bool = True) -> Node:
         title = "(which import asked is not known)" if python else "(while it ran)"
     elif not group.names and any(is_program(image.event) for image in group.images):
         title = "(at its start, or outside any import)" if python else "(at its start)"
+    elif not group.names and not python and all(image.event.tid is None for image in group.images):
+        title = "(at its start)"  # what a request of Python's was for has the thread that asked
     elif not group.names:
         title = "(outside any import)"
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import struct
 import sys
 import tempfile
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 _NAME = "account"
 
+_ACL_FOR_ALL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 6, 0xFFFFFFFF) for tag in (1, 4, 0x20))
+"""A default ACL (acl(5)) by which new files can be read and written by owner, group and others: the version, and of
+each its tag, rights and no id (linux/posix_acl_xattr.h)."""
+
 
 class AccountFolder:
     """A new folder. `prefix`: for the accounts in it. Raises `OSError`."""
@@ -30,7 +36,10 @@ class AccountFolder:
             # A program of root's may start others as somebody else. ld.so, if it cannot open the file, writes to their
             # standard output. The name of the inner folder is a secret of those who got it in their environment.
             os.chmod(self._folder, 0o711)  # noqa: S103 - see above
-            os.chmod(inner, 0o1733)  # noqa: S103
+            os.chmod(inner, 0o733)  # noqa: S103
+            # A process may go on as somebody else: what it opened, it must be able to open again, whatever its umask.
+            with contextlib.suppress(OSError):
+                os.setxattr(inner, "system.posix_acl_default", _ACL_FOR_ALL)
         self.prefix = os.path.join(inner, _NAME)
 
     def give_back(self, environment: Mapping[str, str]) -> None:

@@ -99,13 +99,13 @@ class Follower:
         self._own = 0
         self._left: tuple[int, ...] = ()
 
-    def watch(self, child: subprocess.Popen[bytes], command: tuple[str, ...]) -> int:
+    def watch(self, child: subprocess.Popen[bytes], command: tuple[str, ...], file: str | None = None) -> int:
         """Wait for the end of a child that was just started, reading meanwhile; its status as of `Popen.wait`.
 
-        `command`: what it was told to run, in the words of the user.
+        Arguments: `command`, what it was told to run, in the words of the user; `file`, where that program is.
         """
         self._first = child.pid
-        self._processes.begin(child.pid, command, given=int(self._fresh))
+        self._processes.begin(child.pid, command, given=int(self._fresh), file=file)
         while child.poll() is None:
             self._tick()
         self._finish(self._processes.get(child.pid), child.returncode)
@@ -189,7 +189,7 @@ class Follower:
     def _known(self, pid: int, account: _Account) -> Known:
         """The process that wrote into this account."""
         last = None if pid in self._processes else account.last_written()
-        known = self._processes.add(pid, last=last)
+        known = self._processes.add(pid, last=last, like=account.pid)
         known.account = True
         return known
 

@@ -73,9 +73,10 @@ _OF_NO_USE = (
     "calling preinit: ", "unload ", "add ",
     # The other categories of LD_DEBUG, when the user had asked for them too.
     "symbol=", "binding file ", "relocation processing: ", "checking for version ", "object=", " scope ", " no scope",
-    "Scopes", "Initial object scopes", "conflict processing", "runtime linker statistics", "number of ", "\t",
-    "WARNING: ", "TLS ", "final number of ", "time needed ", "total startup time", "  total startup time",
+    "Scopes", "Initial object scopes", "conflict processing", "runtime linker statistics", "\t", "WARNING: ", "TLS ",
 )  # fmt: skip
+_STATISTICS = ("number of ", "final number of ", "time needed ", "total startup time")
+"""Of the category "statistics": their lines are indented."""
 
 
 _IGNORED = Line(LineKind.IGNORED)
@@ -101,7 +102,7 @@ def _parse_rest(text: str) -> Line:
         if match[3] == "continued":
             return Line(LineKind.IGNORED)
         return Line(LineKind.ERROR, match[1], by=match[2])
-    if not text or text.startswith(_OF_NO_USE):
+    if not text or text.startswith(_OF_NO_USE) or text.lstrip(" ").startswith(_STATISTICS):
         return Line(LineKind.IGNORED, text)
     return Line(LineKind.UNKNOWN, text)
 

@@ -55,6 +55,7 @@ class Processes:
         self._oldest = 0
         self._first: tuple[str, ...] | None = None
         self._shown: tuple[str, ...] | None = None
+        self._file: str | None = None
         self._namespace = read_link("/proc/self/ns/mnt")
 
     def __iter__(self) -> Iterator[Known]:
@@ -71,17 +72,24 @@ class Processes:
         stat = read_stat(pid)
         return stat is not None and not stat.is_zombie and stat.ticks >= self._oldest
 
-    def begin(self, pid: int, command: tuple[str, ...], *, given: int) -> None:
-        """The first process, right after its start; `given` as of `Known`."""
+    def begin(self, pid: int, command: tuple[str, ...], *, given: int, file: str | None = None) -> None:
+        """The first process, right after its start.
+
+        Arguments: `command`, as it is to be shown; `given` as of `Known`; `file`, what was started.
+        """
         stat = read_stat(pid)
         self._oldest = stat.ticks if stat is not None else 0
         started = started_at(stat) if stat is not None else time.time()
-        self._first, self._shown = read_command(pid), command
+        self._first, self._shown, self._file = read_command(pid), command, file
         first = TracedProcess(pid, os.getpid(), command, started=started)
-        self._add(Known(first, open_process(pid), given))
+        self._add(Known(first, open_process(pid), given, file))
 
-    def add(self, pid: int, *, last: float | None = None) -> Known:
-        """A process that was heard of; `last`: when it was last heard of, in seconds since the epoch."""
+    def add(self, pid: int, *, last: float | None = None, like: int | None = None) -> Known:
+        """A process that was heard of.
+
+        Arguments: `last`, when it was last heard of, in seconds since the epoch; `like`, a process whose fork it is:
+        it runs the same.
+        """
         if pid in self._known:
             return self._known[pid]
         descriptor, stat = open_process(pid), read_stat(pid)
@@ -90,14 +98,19 @@ class Processes:
             return self._add(Known(found, descriptor))
         # Gone or a zombie; or a number of another PID namespace: who has it here is older than the run, and not meant.
         is_other = stat is not None and stat.ticks < self._oldest
-        found = TracedProcess(pid)
+        found = TracedProcess(pid, ended=time.time() if last is None else last)
         if not is_other:
-            found = replace(found, ended=last, status=exit_status(descriptor, pid))
+            found = replace(found, status=exit_status(descriptor, pid))
             if stat is not None:
                 found = replace(found, parent=stat.parent, started=started_at(stat))
         if descriptor is not None:
             os.close(descriptor)
-        return self._add(Known(found, alive=False))
+        known = Known(found, alive=False)
+        if like in self._known and like is not None and not is_other:
+            same = self._known[like]
+            known.program, known.folder, known.same_files = same.program, same.folder, same.same_files
+            known.process = replace(found, command=same.process.command)
+        return self._add(known)
 
     def _command(self, pid: int) -> tuple[str, ...] | None:
         """Its command line; of a process that the first one forked, what is shown for that one."""
@@ -143,6 +156,8 @@ class Processes:
         program = known.program if is_current else None
         if known.given:
             known.given, command = known.given - 1, known.process.command
+            if not is_current and command and command[0] == name:
+                program = self._file
         elif not is_current:
             command = None
         known.process = replace(known.process, command=command, program=program or name)

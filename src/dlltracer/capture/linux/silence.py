@@ -101,9 +101,9 @@ class Silence:
             silent.why = None  # made by fork, and has loaded nothing since
             return
         silent.why = None if known.program is None else why_silent(known.program)
-        if silent.why is None:
-            environment = read_text(f"/proc/{pid}/environ").split("\0")
-            if environment != [""] and f"{OUTPUT}={self._prefix}" not in environment:
+        if silent.why is None and f"{OUTPUT}={self._prefix}" not in read_text(f"/proc/{pid}/environ").split("\0"):
+            found = read_stat(pid)
+            if found is not None and not found.is_zombie and os.access(f"/proc/{pid}/environ", os.R_OK):
                 silent.why = f"{MASK} and {OUTPUT} were taken out of its environment, or changed"
 
     def _check_descriptor(self, known: Known) -> None:
