@@ -48,8 +48,8 @@ def run_followed(
     """
     is_command = program.kind is ProgramKind.COMMAND
     guard = _Guard(sink)
-    if sys.platform == "win32" and (follow or startup or is_command):
-        return guard.replay(_run_on_windows(program, follow=follow, startup=startup))
+    if sys.platform == "win32":
+        return guard.replay(_run_on_windows(program, backend, follow=follow, startup=startup))
     if sys.platform == "linux" and (backend == "auto" or (backend == "rtld" and not is_command)):
         return _Run(program, backend, follow, startup, guard).run()
     if follow or startup or is_command:
@@ -58,14 +58,15 @@ def run_followed(
     return guard.replay(run_child(program, backend))
 
 
-def _run_on_windows(program: Program, *, follow: bool, startup: bool) -> Ending:
+def _run_on_windows(program: Program, backend: str, *, follow: bool, startup: bool) -> Ending:
     from . import debugged
 
-    run = getattr(debugged, "run_debugged_command", None)
+    is_command = program.kind is ProgramKind.COMMAND
+    run = getattr(debugged, "run_debugged_command" if is_command else "run_on_windows", None)
     if run is None:
         raise CannotFollow("commands, --follow and --startup are for Linux only so far")
-    command = list(program.words) if program.kind is ProgramKind.COMMAND else [*interpreter(), *program.words]
-    ending: Ending = run(command, follow=follow, startup=startup)
+    first = (list(program.words),) if is_command else (program, backend)
+    ending: Ending = run(*first, follow=follow, startup=startup)
     return ending
 
 
@@ -169,7 +170,10 @@ class _Run:
             except OSError as error:
                 raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
             relay.connect(child)
-            return follower.watch(child, tuple(shown), _where(command[0]))
+            try:
+                return follower.watch(child, tuple(shown), _where(command[0]))
+            finally:
+                child.wait()
 
     def _ending(self, status: int, said: dict[str, object] | None, follower: Follower) -> Ending:
         outcome = said["outcome"] if said is not None else "nothing"

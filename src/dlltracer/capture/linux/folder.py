@@ -48,10 +48,10 @@ class AccountFolder:
             return
         output = environment.get(OUTPUT)
         inner = os.path.dirname(self.prefix)
-        for name in sorted(os.listdir(inner)):
-            with open(os.path.join(inner, name), "rb") as file:
-                text = without_marks(file.read())
+        for name in sorted(os.listdir(inner) if os.path.isdir(inner) else ()):
             try:
+                with open(os.path.join(inner, name), "rb") as file:
+                    text = without_marks(file.read())
                 if output:
                     with open(output + name.removeprefix(_NAME), "ab") as theirs:
                         theirs.write(text)

@@ -165,13 +165,21 @@ class Follower:
 
     def _discover(self) -> None:
         names = self._new_files.drain()
-        if names is None:
-            names = os.listdir(os.path.dirname(self._prefix))
+        for pid in self._pids(self._names() if names is None else names):
+            if pid not in self._accounts:
+                self._open(pid)
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(os.path.dirname(self._prefix))
+        except OSError:
+            return []  # somebody has taken the folder away, with what was in it
+
+    def _pids(self, names: list[str]) -> list[int]:
+        """The processes whose accounts have these names."""
         head = os.path.basename(self._prefix) + "."
-        for name in names:
-            number = name.removeprefix(head)
-            if name.startswith(head) and number.isdecimal() and int(number) not in self._accounts:
-                self._open(int(number))
+        numbers = [name.removeprefix(head) for name in names if name.startswith(head)]
+        return [int(number) for number in numbers if number.isdecimal()]
 
     def _open(self, pid: int) -> None:
         if not self._is_wanted(pid):
@@ -225,9 +233,7 @@ class Follower:
 
     def _others(self) -> list[int]:
         """Who still runs of those whose loaders write here, whether they are shown or not."""
-        head = os.path.basename(self._prefix) + "."
-        found = (name.removeprefix(head) for name in os.listdir(os.path.dirname(self._prefix)))
-        unseen = {int(number) for number in found if number.isdecimal() and int(number) not in self._processes}
+        unseen = [pid for pid in self._pids(self._names()) if pid not in self._processes]
         running = {pid for pid in unseen if self._processes.is_running(pid)}
         return sorted(running | {one.process.pid for one in self._processes if one.alive})
 
