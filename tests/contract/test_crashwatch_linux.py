@@ -324,7 +324,9 @@ def test_the_exit_status_and_other_signals_pass_through(crasher: Path) -> None:
 
 
 def test_stopped_and_continued(crasher: Path) -> None:
+    # A group of its own, whose parent is of another: in an orphaned group, as of a service, SIGTSTP stops nothing.
     code = """
+    os.setpgid(0, 0)
     for number in range(20):
         os.write(1, b"%d\\n" % number)
         os.kill(os.getpid(), signal.SIGTSTP if number % 2 else signal.SIGSTOP)

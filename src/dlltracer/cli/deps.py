@@ -2,57 +2,121 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from ..errors import BinaryFormatError
+from .annotate import annotations_option, say_annotations
+from .complete import complete_file, complete_folder
 from .ending import EXIT_MISSING
-from .output import open_target, write_styled
+from .output import Format, Target, open_target, write_styled
+from .progress import progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..model.tree import LoadTree
+
+_TEXT, _JSON = "text", "json"
+_FORMATS = (_TEXT, _JSON, Format.DOT.value, Format.MERMAID.value)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What was given on the command line, by the names of the parameters below."""
+
+    file: str
+    output: str | None
+    form: str
+    as_json: bool
+    flat: bool
+    missing: bool
+    why: str | None
+    root: str | None
+    search: tuple[str, ...]
+    annotations: bool | None
+
+    def chosen_format(self) -> str | None:
+        """The format for programs; `None` for text. Raises `click.UsageError` when options contradict each other."""
+        if self.as_json and self.form not in (_TEXT, _JSON):
+            raise click.UsageError(f"choose one of --json and --format {self.form}")
+        form = _JSON if self.as_json else self.form
+        if sum((form != _TEXT, self.flat, self.why is not None)) > 1:
+            raise click.UsageError("choose one of --format, --json, --flat and --why")
+        return None if form == _TEXT else form
 
 
 @click.command("deps", short_help="Show what a file needs, and what of it is missing.")
-@click.argument("file")
-@click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of stdout.")
+@click.argument("file", shell_complete=complete_file)
+@click.option(
+    "-o", "--output", metavar="FILE", shell_complete=complete_file, help="Write to FILE instead of stdout."
+)
+@click.option(
+    "--format", "form", type=click.Choice(_FORMATS), default=_TEXT, show_default=True,
+    help="text: a tree to read. json: the same as --json. dot, mermaid: a graph.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every place tried.")
 @click.option("--flat", is_flag=True, help="A list in the order of loading, instead of a tree.")
 @click.option("--missing", is_flag=True, help="Show what is missing only, and what leads to it.")
 @click.option("--why", metavar="NAME", help="Show who pulls in the library NAME.")
-@click.option("--root", metavar="DIR", help="Look in DIR as in another system: a mounted disk, an unpacked image.")
-@click.option("--path", "search", metavar="DIR", multiple=True, help="Look in DIR first; may be repeated.")
-def deps(
-    file: str, output: str | None, as_json: bool, flat: bool, missing: bool, why: str | None, root: str | None,
-    search: tuple[str, ...],
-) -> None:  # fmt: skip
+@click.option(
+    "--root", metavar="DIR", shell_complete=complete_folder,
+    help="Look in DIR as in another system: a mounted disk, an unpacked image.",
+)  # fmt: skip
+@click.option(
+    "--path", "search", metavar="DIR", multiple=True, shell_complete=complete_folder,
+    help="Look in DIR first; may be repeated.",
+)  # fmt: skip
+@annotations_option
+def deps(**given: Any) -> None:
     """Show what loading FILE would bring: which rule finds each library, and what is missing.
 
     FILE is a shared object, an extension module or a program: ELF or PE, for any machine, on any system. Nothing of it
     is run. The exit status is 1 when something is missing.
     """
-    if sum((as_json, flat, why is not None)) > 1:
-        raise click.UsageError("choose one of --json, --flat and --why")
-    tree = _load(file, root, search)
-    target = open_target(output or "-")
+    options = _Options(**given)
+    form = options.chosen_format()
+    with progress(f"reading {options.file}"):
+        tree = _load(options.file, options.root, options.search)
+    target = open_target(options.output or "-")
     try:
-        if as_json:
-            from ..report.deps_json import render_deps_json
-
-            target.write(render_deps_json(tree))
+        if form is not None:
+            target.write(_render(tree, form))
         else:
-            from ..report.render_deps import render_deps, render_flat, render_why
-
-            if why is not None:
-                write_styled(target, lambda plain: render_why(tree, why))
-            elif flat:
-                write_styled(target, lambda plain: render_flat(tree))
-            else:
-                write_styled(target, lambda plain: render_deps(tree, missing_only=missing, ascii_only=plain))
+            _write_text(tree, target, options)
     finally:
         target.discard()
+    if options.missing or options.annotations:
+        from ..report.annotations import annotate_missing
+
+        say_annotations(options.annotations, lambda folder: annotate_missing(tree, workspace=folder))
     if tree.missing:
         raise click.exceptions.Exit(EXIT_MISSING)
+
+
+def _render(tree: LoadTree, form: str) -> str:
+    if form == _JSON:
+        from ..report.deps_json import render_deps_json
+
+        return render_deps_json(tree)
+    from ..report.graph import graph_of_tree
+    from .saved import render_graph
+
+    return render_graph(graph_of_tree(tree), Format(form))
+
+
+def _write_text(tree: LoadTree, target: Target, options: _Options) -> None:
+    from ..report.render_deps import render_deps, render_flat, render_why
+
+    name = options.why
+    if name is not None:
+        write_styled(target, lambda plain: render_why(tree, name))
+    elif options.flat:
+        write_styled(target, lambda plain: render_flat(tree))
+    else:
+        write_styled(target, lambda plain: render_deps(tree, missing_only=options.missing, ascii_only=plain))
 
 
 def _load(file: str, root: str | None, search: tuple[str, ...]) -> LoadTree:

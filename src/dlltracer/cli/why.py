@@ -11,10 +11,13 @@ import click
 from ..capture.select import BACKEND_NAMES, check_backend_name
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
+from .annotate import annotations_option, say_annotations
 from .child import UNTRACED, Ending, run_child
+from .complete import complete_backend, complete_file
 from .ending import EXIT_USAGE, say_error
-from .output import open_target, write_styled
+from .output import Format, open_target, write_styled
 from .program import Program, ProgramKind
+from .progress import progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,17 +33,26 @@ _LOAD_FILE = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 
 
 @click.command("why", short_help="Say why an import fails.")
-@click.argument("module", required=False)
+@click.argument("module", required=False, shell_complete=complete_file)
 @click.option("-c", "code", metavar="CODE", help="Run this code instead of importing a module.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with all evidence.")
-@click.option("-o", "--output", metavar="FILE", help="Write the verdict to FILE instead of stdout.")
-@click.option("--python", metavar="PATH", help="The interpreter to try it with (Python 3.10 or later).")
+@click.option("--github", is_flag=True, help="Markdown for an issue, at most 60 lines, with versions and the loads.")
 @click.option(
-    "--backend", metavar="NAME", default="auto", show_default=True, help=f"The mechanism: {', '.join(BACKEND_NAMES)}."
+    "-o", "--output", metavar="FILE", shell_complete=complete_file, help="Write the verdict to FILE instead of stdout."
 )
+@click.option(
+    "--python", metavar="PATH", shell_complete=complete_file,
+    help="The interpreter to try it with (Python 3.10 or later).",
+)  # fmt: skip
+@click.option(
+    "--backend", metavar="NAME", default="auto", show_default=True, shell_complete=complete_backend,
+    help=f"The mechanism: {', '.join(BACKEND_NAMES)}.",
+)  # fmt: skip
+@annotations_option
 def why(
-    module: str | None, code: str | None, as_json: bool, output: str | None, python: str | None, backend: str
-) -> None:
+    module: str | None, code: str | None, as_json: bool, github: bool, output: str | None, python: str | None,
+    backend: str, annotations: bool | None,
+) -> None:  # fmt: skip
     """Import MODULE in a process of its own, and say why it fails: which file, needed by whom, looked for where.
 
     MODULE may be the name of a module, a script (*.py), or the file of an extension module or a shared library.
@@ -50,21 +62,42 @@ def why(
     """
     if (module is None) is (code is None):
         raise click.UsageError("say what to import: a MODULE, a file, or -c CODE")
+    if as_json and github:
+        raise click.UsageError("choose one of --json and --github")
     check_backend_name(backend)
     what, program = _choose(module, code)
     target = open_target(output or "-")
     try:
-        with tempfile.TemporaryFile() as said:
-            ending = _try(program, backend, python, said.fileno())
-            if ending.refusal is not None:
-                say_error(ending.refusal)
-                raise click.exceptions.Exit(Outcome.NOT_TRACED.value)
-            text = _read_tail(said.fileno())
-        diagnosis = _explain(what, ending, text)
-        _write(diagnosis, target, as_json)
+        with progress(f"trying {what}"):
+            ending, diagnosis = _answer(what, program, backend, python)
+        if github:
+            from .saved import render_saved, saved_trace_of
+
+            saved = saved_trace_of(what, ending, diagnosis, foreign=python is not None)
+            _write(diagnosis, target, render_saved(saved, Format.GITHUB))
+        else:
+            _write(diagnosis, target, _render_json(diagnosis) if as_json else None)
     finally:
         target.discard()
+    from ..report.annotations import annotate_verdict
+
+    say_annotations(annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
     raise click.exceptions.Exit(diagnosis.outcome.value)
+
+
+def explain_code(what: str, code: str, python: str | None) -> Diagnosis:
+    """Run code in a process of its own, traced as well as it can be here, and say why it fails."""
+    return _answer(what, Program(ProgramKind.CODE, code), "auto", python)[1]
+
+
+def _answer(what: str, program: Program, backend: str, python: str | None) -> tuple[Ending, Diagnosis]:
+    with tempfile.TemporaryFile() as said:
+        ending = _try(program, backend, python, said.fileno())
+        if ending.refusal is not None:
+            say_error(ending.refusal)
+            raise click.exceptions.Exit(Outcome.NOT_TRACED.value)
+        text = _read_tail(said.fileno())
+    return ending, _explain(what, ending, text)
 
 
 def _choose(module: str | None, code: str | None) -> tuple[str, Program]:
@@ -131,12 +164,17 @@ def _explain(what: str, ending: Ending, said: str) -> Diagnosis:
     return explain_ending(what, ending.status, ending.recording, ending.failure, said, death, ending.requests)
 
 
-def _write(diagnosis: Diagnosis, target: Target, as_json: bool) -> None:
-    try:
-        if as_json:
-            from ..report.verdict_json import render_verdict_json
+def _render_json(diagnosis: Diagnosis) -> str:
+    from ..report.verdict_json import render_verdict_json
 
-            target.write(render_verdict_json(diagnosis))
+    return render_verdict_json(diagnosis)
+
+
+def _write(diagnosis: Diagnosis, target: Target, text: str | None) -> None:
+    """Write the text; without one, the verdict for people."""
+    try:
+        if text is not None:
+            target.write(text)
         else:
             from ..report.render_verdict import render_verdict
 

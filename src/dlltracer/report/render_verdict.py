@@ -28,15 +28,16 @@ _OTHERS = 3
 def render_verdict(diagnosis: Diagnosis, *, ascii_only: bool = False) -> Text:
     """The whole verdict, as styled text."""
     more = "..." if ascii_only else "…"
-    return to_text(_lines(diagnosis, more))
+    return to_text(verdict_lines(diagnosis, more))
 
 
 def render_plain_verdict(diagnosis: Diagnosis) -> str:
     """The same as plain ASCII-drawn text, made by the standard library alone."""
-    return to_plain_text(_lines(diagnosis, "..."))
+    return to_plain_text(verdict_lines(diagnosis, "..."))
 
 
-def _lines(diagnosis: Diagnosis, more: str) -> Iterator[Line]:
+def verdict_lines(diagnosis: Diagnosis, more: str = "…") -> Iterator[Line]:
+    """The lines of it; `more` stands where something was left out."""
     if diagnosis.outcome is Outcome.IMPORTED:
         yield ((f"{diagnosis.what} works: nothing to explain", BOLD),)
     elif diagnosis.findings and diagnosis.outcome is Outcome.EXPLAINED:

@@ -1,0 +1,230 @@
+"""What needs what, as a graph: nodes and edges for programs that draw."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from ..model.events import LoadFailedEvent
+from ..model.probe import Phase, ProbeOutcome
+from ..model.tree import BindingState
+from .drawing import file_name, number
+from .places import rule_title
+from .tally import count, is_consequence, outcomes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..model.recording import Recording
+    from ..model.saved import SavedTrace
+    from ..model.tree import Binding, LoadTree
+    from .tally import Outcome
+
+
+class NodeKind(enum.Enum):
+    """What a node stands for."""
+
+    TOP = "top"
+    """The file that the question is about."""
+    IMAGE = "image"
+    IMPORT = "import"
+    """A Python module whose import asked for what is below it."""
+    SYSTEM = "system"
+    """A library that the operating system provides."""
+    FAILED = "failed"
+    """Missing, refused, or failed by itself."""
+    DROPPED = "dropped"
+    """An image that left because another one failed."""
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """A node.
+
+    Attributes:
+        kind: what it stands for.
+        name: for people.
+        detail: what stands below the name: the folder, what went wrong.
+        path: the whole path of an image; empty for what is none.
+        process: the process it belongs to; `None` where there is but one.
+    """
+
+    kind: NodeKind
+    name: str
+    detail: str = ""
+    path: str = ""
+    process: int | None = None
+
+
+@dataclass(frozen=True)
+class GraphEdge:
+    """From what needs to what is needed, both as places in `Graph.nodes`; the rule in words; `weak` needs may miss."""
+
+    start: int
+    end: int
+    label: str = ""
+    weak: bool = False
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph with a title, and notes on what it does not show.
+
+    Attributes: `processes`, the title of each process by its id, where there are several.
+    """
+
+    title: str
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[GraphEdge, ...]
+    notes: tuple[str, ...] = ()
+    processes: tuple[tuple[int, str], ...] = ()
+
+
+class _Builder:
+    """Collects nodes, one for each key, and edges, one for each pair."""
+
+    def __init__(self) -> None:
+        self._places: dict[object, int] = {}
+        self.nodes: list[GraphNode] = []
+        self._edges: dict[tuple[int, int], GraphEdge] = {}
+
+    def node(self, key: object, node: GraphNode) -> int:
+        """The place of the node with that key; `node` is what it becomes if it is new."""
+        if key not in self._places:
+            self._places[key] = len(self.nodes)
+            self.nodes.append(node)
+        return self._places[key]
+
+    def find(self, key: object) -> int | None:
+        return self._places.get(key)
+
+    def put(self, place: int, node: GraphNode) -> None:
+        self.nodes[place] = node
+
+    def edge(self, edge: GraphEdge) -> None:
+        """Add it, unless the two are joined already; a need that must not miss wins over one that may."""
+        known = self._edges.get((edge.start, edge.end))
+        if known is None or (known.weak and not edge.weak):
+            self._edges[edge.start, edge.end] = edge
+
+    @property
+    def edges(self) -> tuple[GraphEdge, ...]:
+        return tuple(self._edges.values())
+
+
+def graph_of_tree(tree: LoadTree) -> Graph:
+    """Every image of the tree, every name that is missing or of the system, and who needs it."""
+    builder = _Builder()
+    for path in tree.images:
+        kind = NodeKind.TOP if path == tree.top else NodeKind.IMAGE
+        builder.node(("image", path), _image(path, kind))
+    for binding in tree.bindings:
+        start = builder.node(("image", binding.needed_by), _image(binding.needed_by))
+        builder.edge(GraphEdge(start, _need_node(builder, binding), _binding_label(binding), binding.delayed))
+    return Graph(f"what {tree.top} needs", tuple(builder.nodes), builder.edges, tree.notes)
+
+
+def _image(path: str, kind: NodeKind = NodeKind.IMAGE) -> GraphNode:
+    name = file_name(path)
+    return GraphNode(kind, name, path.removesuffix(name), path)
+
+
+def _need_node(builder: _Builder, binding: Binding) -> int:
+    if binding.state is BindingState.BOUND and binding.path is not None:
+        return builder.node(("image", binding.path), _image(binding.path))
+    if binding.state in (BindingState.MISSING, BindingState.REFUSED):
+        what = "not found" if binding.state is BindingState.MISSING else "refused"
+        words = ": ".join(filter(None, (what, binding.path, binding.reason)))
+        return builder.node(("failed", binding.need, what), GraphNode(NodeKind.FAILED, binding.need, words))
+    return builder.node(("system", binding.need), GraphNode(NodeKind.SYSTEM, binding.need, "of the system"))
+
+
+def _binding_label(binding: Binding) -> str:
+    late = "at the first call" if binding.delayed else ""
+    rule = _rule(binding.phase, None) if binding.state is BindingState.BOUND else ""
+    return ", ".join(filter(None, (rule, late)))
+
+
+def _rule(phase: Phase | None, origin: str | None) -> str:
+    """The rule in words; of an origin that is a whole path only the file's name, for edges are short."""
+    if phase in (None, Phase.DIRECT, Phase.LOADED):
+        return ""
+    assert phase is not None
+    return rule_title(phase, None if phase is not Phase.OTHER else origin)
+
+
+def graph_of_trace(saved: SavedTrace) -> Graph:
+    """The Python imports of a trace, the images loaded for each, what those needed, and what failed."""
+    recording = saved.recording
+    pids = list(dict.fromkeys(getattr(event, "pid", None) for event in recording.events))
+    several = len(pids) > 1
+    builder = _Builder()
+    for pid in pids:
+        own = tuple(event for event in recording.events if getattr(event, "pid", None) == pid)
+        _add_process(builder, replace(recording, events=own), _process_id(recording, pid) if several else None)
+    processes = tuple(_process_titles(recording, pids)) if several else ()
+    return Graph(
+        saved.what or f"a trace by {recording.backend}", tuple(builder.nodes), builder.edges,
+        (*_trace_notes(recording), *recording.notes, *saved.problems), processes,
+    )  # fmt: skip
+
+
+def _process_id(recording: Recording, pid: int | None) -> int:
+    """A number for the process: an event that does not tell belongs to the one traced."""
+    return pid if pid is not None else recording.pid or 0
+
+
+def _process_titles(recording: Recording, pids: list[int | None]) -> Iterator[tuple[int, str]]:
+    known = {process.pid: process for process in recording.processes}
+    for pid in dict.fromkeys(_process_id(recording, pid) for pid in pids):
+        process = known.get(pid)
+        name = " ".join(process.command) if process is not None and process.command else ""
+        yield pid, f"process {pid}: {name}" if name else f"process {pid}"
+
+
+def _trace_notes(recording: Recording) -> Iterator[str]:
+    tally = count(recording)
+    if tally.raw:
+        yield f"{number(tally.raw, 'raw event')} not shown"
+    if recording.losses:
+        yield "evidence was lost: the graph is not complete"
+
+
+def _add_process(builder: _Builder, recording: Recording, process: int | None) -> None:
+    for event in outcomes(recording):
+        place = _event_node(builder, event, process)
+        asked_by = builder.find((process, "image", event.requested_by)) if event.requested_by else None
+        start = asked_by if asked_by not in (None, place) else _import_node(builder, event.imports, process)
+        if start is not None:
+            origin = next((p.origin for p in event.probes or () if p.outcome is ProbeOutcome.LOADED), None)
+            builder.edge(GraphEdge(start, place, _rule(event.phase, origin)))
+
+
+def _event_node(builder: _Builder, event: Outcome, process: int | None) -> int:
+    path = event.shown_path
+    node = replace(_image(path), process=process)
+    if isinstance(event, LoadFailedEvent):
+        if is_consequence(event):
+            node = replace(node, kind=NodeKind.DROPPED, detail=f"{node.detail}\ndropped because of the failure")
+        else:
+            what = event.kind.value if event.kind is not None else "failed"
+            detail = ": ".join(filter(None, (what, event.reason)))
+            node = replace(node, kind=NodeKind.FAILED, name=file_name(event.need or path), detail=detail)
+    known = builder.find((process, "image", event.path))
+    if known is None:
+        return builder.node((process, "image", event.path), node)
+    if builder.nodes[known].kind is not NodeKind.FAILED:
+        builder.put(known, node)  # the last word on an image that came several times; a failure stays
+    return known
+
+
+def _import_node(builder: _Builder, imports: tuple[str, ...] | None, process: int | None) -> int | None:
+    """The node of the innermost import, with those around it and the edges between them; `None` outside of imports."""
+    place: int | None = None
+    for name in imports or ():
+        inner = builder.node((process, "import", name), GraphNode(NodeKind.IMPORT, name, process=process))
+        if place is not None and place != inner:
+            builder.edge(GraphEdge(place, inner))
+        place = inner
+    return place

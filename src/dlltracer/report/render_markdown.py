@@ -1,0 +1,128 @@
+"""A trace as Markdown for the report of a bug: what failed, why, on what, and the tree, folded; at most `MOST` lines.
+
+Source of what GitHub makes of text: the GitHub Flavored Markdown Spec (github.github.com/gfm). Whatever comes from
+files stands in code, the one place where GitHub finds no mark-up, no HTML and no links, and mentions nobody.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..model.finding import Outcome
+from .drawing import UNICODE, escape, number
+from .render_text import lay_out
+from .render_verdict import verdict_lines
+from .tally import count
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ..model.failure import ProcessFacts
+    from ..model.saved import SavedTrace
+    from .drawing import Line
+
+MOST = 60
+"""Lines in all."""
+
+_WIDEST = 400
+"""Characters of a line: a path of Windows may have 32767."""
+_VERDICT = 34
+"""Lines of the verdict; the usual one has 25."""
+
+
+def render_markdown(saved: SavedTrace) -> str:
+    """The trace for an issue. What does not fit is counted where it was cut."""
+    head = [*_title(saved), "", *_facts(saved), "", *_verdict(saved)]
+    return "".join(f"{line}\n" for line in (*head, *_tree(saved, MOST - len(head))))
+
+
+def _title(saved: SavedTrace) -> Iterator[str]:
+    diagnosis = saved.diagnosis
+    what = code((diagnosis.what if diagnosis is not None else "") or saved.what or "a program")
+    if diagnosis is None:
+        yield f"### dlltracer: what {what} loads"
+    elif diagnosis.outcome is Outcome.IMPORTED:
+        yield f"### dlltracer: {what} works"
+    else:
+        yield f"### dlltracer: {what} failed"
+
+
+def _facts(saved: SavedTrace) -> Iterator[str]:
+    yield "| | |"
+    yield "| --- | --- |"
+    written = f"{code(saved.written_by, table=True)}, " if saved.written_by else ""
+    yield f"| dlltracer | {written}traced by {code(saved.recording.backend, table=True)} |"
+    if saved.process is not None:
+        yield f"| Python | {code(_python(saved.process), table=True)} |"
+    host = saved.host
+    if host is not None:
+        system = ", ".join(filter(None, (host.description or host.system, host.machine)))
+        yield f"| System | {code(system, table=True)} |"
+        if host.c_library:
+            yield f"| C library | {code(host.c_library, table=True)} |"
+
+
+def _python(process: ProcessFacts) -> str:
+    version = ".".join(map(str, process.version))
+    kinds = [f"{process.bits} bits"]
+    kinds += ["debug build"] if process.is_debug else []
+    kinds += ["free-threaded"] if process.is_free_threaded else []
+    return f"{version}, {', '.join(kinds)}, {process.executable}"
+
+
+def _verdict(saved: SavedTrace) -> Iterator[str]:
+    if saved.diagnosis is None or saved.diagnosis.outcome is Outcome.IMPORTED:
+        return
+    lines = [_plain(line) for line in verdict_lines(saved.diagnosis)]
+    yield from _block(_cut(lines, _VERDICT - 2))
+    yield ""
+
+
+def _tree(saved: SavedTrace, room: int) -> Iterator[str]:
+    """The tree, folded: all of it, or where something failed that and what leads to it."""
+    recording = saved.recording
+    failed_only = bool(recording.failures)
+    lines = [_plain(line) for line in lay_out(recording, failed_only=failed_only, guides=UNICODE)]
+    tally = count(recording)
+    title = f"{number(tally.loaded, 'image')} loaded, {tally.failed} failed"
+    if failed_only:
+        title += "; below is what failed, and what leads to it"
+    yield f"<details><summary>{title}</summary>"
+    yield ""
+    yield from _block(_cut(lines, room - 6))
+    yield ""
+    yield "</details>"
+
+
+def _plain(line: Line) -> str:
+    text = escape("".join(piece for piece, _ in line))
+    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}… {len(text) - _WIDEST} more characters"
+
+
+def _cut(lines: list[str], most: int) -> list[str]:
+    if len(lines) <= most:
+        return lines
+    return [*lines[: most - 1], f"… {number(len(lines) - most + 1, 'more line')}"]
+
+
+def _block(lines: Iterable[str]) -> Iterator[str]:
+    """The lines as code, between fences that are longer than any row of backticks in them."""
+    lines = list(lines)
+    fence = "`" * max(3, 1 + _longest_ticks("\n".join(lines)))
+    yield f"{fence}text"
+    yield from lines
+    yield fence
+
+
+def code(text: str, *, table: bool = False) -> str:
+    """The text as code within a line; in a `table` a bar would end the cell, also in code."""
+    text = _plain(((text, ""),)).strip() or " "
+    ticks = "`" * (1 + _longest_ticks(text))
+    # One space within is taken away again on both sides; without, a backtick of the text would be part of the fence.
+    inner = f" {text} " if text[0] == "`" or text[-1] == "`" else text
+    return f"{ticks}{inner.replace('|', chr(92) + '|') if table else inner}{ticks}"
+
+
+def _longest_ticks(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)

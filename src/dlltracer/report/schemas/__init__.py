@@ -1,0 +1,1 @@
+"""The JSON Schemas of what dlltracer writes, as data files. `report.schema` reads them."""
