@@ -288,6 +288,15 @@ def test_a_shell_script_is_a_command(desk: Desk) -> None:
         assert report.processes[0]["status"] == 7
 
 
+def test_a_subshell_runs_what_its_shell_runs(desk: Desk) -> None:
+    words = ["bash", "-c", "(:); (exit 3); :"]
+    if shutil.which("bash") is None:
+        pytest.skip("needs bash, whose subshells leave by exit()")
+    report = desk.run("--follow", "--", *words)
+    assert len(report.processes) == 3
+    assert all((one["command"], one["program"]) == (words, report.processes[0]["program"]) for one in report.processes)
+
+
 def test_a_python_is_a_command_like_any_other(desk: Desk, native: Native) -> None:
     tiny = native.tiny()
     desk.write(

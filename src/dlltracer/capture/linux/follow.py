@@ -203,7 +203,11 @@ class Follower:
 
     def _read(self, account: _Account) -> None:
         while data := account.read():
-            self._emit(account.decoder.feed(data, time.time()), account)
+            changes = account.decoder.feed(data, time.time())
+            for pid in account.decoder.pids:
+                if pid not in self._processes:
+                    self._known(pid, account)
+            self._emit(changes, account)
 
     def _emit(self, changes: list[Change], account: _Account) -> None:
         for event, doubt in changes:
@@ -243,7 +247,7 @@ class Follower:
         for account in tuple(self._accounts.values()):
             self._read(account)
             for pid in account.decoder.pids:
-                if self._processes.add(pid).alive:
+                if self._processes.get(pid).alive:
                     self._emit(account.decoder.finish(False, pid), account)
         self._silence.expect(self._processes.get(self._first))
         self._processes.close()

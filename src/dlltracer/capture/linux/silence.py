@@ -62,7 +62,9 @@ class Silence:
         # In the order of their numbers, a parent mostly comes before its children.
         for pid in sorted(running - self._seen):
             found = read_stat(pid)
-            if found is not None and pid not in self._processes and found.parent in self._processes:
+            if found is None or found.is_zombie:
+                continue  # if it has loaded anything, its account is the better witness
+            if pid not in self._processes and found.parent in self._processes:
                 parent = self._processes.get(found.parent)
                 self._silent[pid] = Silent(self._processes.add(pid), (parent.program, parent.process.command))
         self._seen = running
