@@ -84,6 +84,12 @@ def commands(python: str, modules: Sequence[str], source: Path) -> dict[str, Com
         ways["dlltracer run"] = lambda folder: (
             [str(tool), "run", "--output", str(folder / "report"), "-c", imports], {}
         )  # fmt: skip
+        ways["dlltracer run --follow"] = lambda folder: (
+            [str(tool), "run", "--follow", "--output", str(folder / "report"), "-c", imports], {}
+        )  # fmt: skip
+        ways["dlltracer run -- COMMAND"] = lambda folder: (
+            [str(tool), "run", "--output", str(folder / "report"), "--", python, "-c", imports], {}
+        )  # fmt: skip
     ways["LD_DEBUG=libs,files"] = lambda folder: (
         [python, "-c", imports], {"LD_DEBUG": "libs,files", "LD_DEBUG_OUTPUT": str(folder / "text")}
     )  # fmt: skip
@@ -132,13 +138,13 @@ def compare(name: str, way: Command, plain: Command, pairs: int) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = [f"{'':<22} {'wall s':>7}  {'wall ratio (quartiles) [95 %]':>41}  {'cpu ratio (quartiles)':>23}"]
+    lines = [f"{'':<24} {'wall s':>7}  {'wall ratio (quartiles) [95 %]':>41}  {'cpu ratio (quartiles)':>23}"]
     for row in rows:
         low, ratio, high = row.wall_ratio
         cpu_low, cpu, cpu_high = row.cpu_ratio
         interval = f"[{row.interval[0]:.3f}-{row.interval[1]:.3f}]"
         lines.append(
-            f"{row.name:<22} {row.wall_s[1]:7.2f}  {f'{ratio:.3f} ({low:.3f}-{high:.3f}) {interval}':>41}"
+            f"{row.name:<24} {row.wall_s[1]:7.2f}  {f'{ratio:.3f} ({low:.3f}-{high:.3f}) {interval}':>41}"
             f"  {f'{cpu:.3f} ({cpu_low:.3f}-{cpu_high:.3f})':>23}"
         )
     return "\n".join(lines)

@@ -1,8 +1,8 @@
-"""`dlltracer run`: run a Python program and show what it loaded."""
+"""`dlltracer run`: run a program and show what it loaded."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from ..model.finding import Diagnosis
+    from ..model.recording import Recording
+    from .child import Sink
 
-_USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | -) [ARGS]..."
+_USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
 
 PROGRAM_FORMS = (
     ("-c CODE", "run this code"),
     ("-m MODULE", "run a module"),
     ("SCRIPT", "run a file, a folder or a zip archive with __main__.py, a .pyc file"),
     ("-", "run what stdin holds"),
+    ("-- COMMAND", "run any program, not only Python"),
 )
 """How a program is named, for the help and the manual page."""
 
@@ -43,6 +46,8 @@ class _Options:
     backend: str
     failed_only: bool
     annotations: bool | None
+    follow: bool
+    startup: bool
 
     def chosen_format(self) -> Format:
         """The format of the report. Raises `click.UsageError` when options contradict each other."""
@@ -85,7 +90,7 @@ class _RunCommand(click.Command):
         super().format_options(ctx, formatter)
 
 
-@click.command("run", cls=_RunCommand, short_help="Run a Python program and show what it loads.")
+@click.command("run", cls=_RunCommand, short_help="Run a program and show what it loads.")
 @click.option(
     "-o", "--output", metavar="FILE", shell_complete=complete_file,
     help="Write the report to FILE ('-': stdout) instead of stderr.",
@@ -101,10 +106,12 @@ class _RunCommand(click.Command):
     help=f"The mechanism: {', '.join(BACKEND_NAMES)}.",
 )  # fmt: skip
 @click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
+@click.option("--follow", is_flag=True, help="Show the loads of all processes that the program starts, too.")
+@click.option("--startup", is_flag=True, help="Show what is loaded before the program begins, too.")
 @annotations_option
 @click.pass_obj
 def run(program: Program | None, /, **given: Any) -> None:
-    """Run a Python program and show which native images it loaded, for which import, and what failed to load.
+    """Run a program and show which native images it loaded, for which import, and what failed to load.
 
     The program's own output, input and exit status are what they are without dlltracer. Options of the interpreter
     are given to it: python -X dev -m dlltracer run ...
@@ -112,13 +119,13 @@ def run(program: Program | None, /, **given: Any) -> None:
     When the program ends with a failed import, the verdict follows: what failed, for whom, why, and what to do.
     """
     if program is None:
-        raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, or - for stdin")
+        raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, - for stdin, or -- COMMAND")
     options = _Options(**given)
     form = options.chosen_format()
     check_backend_name(options.backend)
     target = open_target(options.output)
     try:
-        ending = run_child(program, options.backend)
+        ending = _run(program, options.backend, follow=options.follow, startup=options.startup)
         if ending.refusal is not None:
             raise click.ClickException(ending.refusal)
         verdict = _explain(_describe(program), ending)
@@ -128,6 +135,17 @@ def run(program: Program | None, /, **given: Any) -> None:
     if verdict is not None:
         _annotate(verdict, options.annotations, inside_line=options.output is not None)
     end_like(status)
+
+
+def _run(
+    program: Program, backend: str, *, follow: bool = False, startup: bool = False, sink: Sink | None = None
+) -> Ending:
+    """Run it, in the plain way if nothing asks for another one."""
+    if not follow and not startup and sink is None and program.kind is not ProgramKind.COMMAND:
+        return run_child(program, backend)
+    from .followed import run_followed
+
+    return run_followed(program, backend, follow=follow, startup=startup, sink=sink)
 
 
 def _annotate(verdict: Diagnosis, annotations: bool | None, *, inside_line: bool) -> None:
@@ -166,10 +184,19 @@ def _explain(what: str, ending: Ending) -> Diagnosis | None:
         return None
     from ..api.explain import explain_ending, is_of_a_loader
 
-    if not is_of_a_loader(ending.failure, ending.recording):
+    recording = _of_first(ending.recording)
+    if not is_of_a_loader(ending.failure, recording):
         return None
     try:
-        return explain_ending(what, ending.status, ending.recording, ending.failure)
+        return explain_ending(what, ending.status, recording, ending.failure)
     except Exception as error:  # noqa: BLE001 - the recording is there, and must not be lost with the verdict
         say_error(f"no verdict: {type(error).__name__}: {error}")
         return None
+
+
+def _of_first(recording: Recording) -> Recording:
+    """What the first process recorded: the exception is its."""
+    if len(recording.processes) < 2:
+        return recording
+    events = (event for event in recording.events if getattr(event, "pid", None) in (None, recording.pid))
+    return replace(recording, events=tuple(events))

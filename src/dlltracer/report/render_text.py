@@ -23,7 +23,8 @@ from .drawing import (
     to_text,
 )
 from .places import place_nodes, rule_title
-from .tally import count, is_consequence
+from .processes import describe_processes, is_killed, like_it_line, process_line, shares
+from .tally import count, is_consequence, is_program
 from .tree import Group, Image, build_tree
 
 TYPE_CHECKING = False
@@ -51,15 +52,19 @@ def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: 
 
 def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Iterator[Line]:
     """The lines of the report."""
-    for node in tree_nodes(recording, failed_only=failed_only, guides=guides):
-        yield node.label
-        yield from draw(node.below, guides)
+    if len(recording.processes) < 2:
+        yield from _tree(recording, failed_only, guides, python=recording.backend != "ld_debug")
+    else:
+        yield from _processes(recording, failed_only, guides)
     yield from closing_lines(recording, failed_only=failed_only)
 
 
-def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides) -> tuple[Node, ...]:
-    """The tree of the report: a node an import, or a chain of them, with the images and the imports below it."""
-    return tuple(_group_node(group, guides) for group in build_tree(recording, failed_only=failed_only))
+def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides, python: bool = True) -> tuple[Node, ...]:
+    """The tree of one process: a node an import, or a chain of them, with the images and the imports below it.
+
+    `python`: the mechanism asks Python for the imports, so that it matters who asked.
+    """
+    return tuple(_group_node(group, guides, python=python) for group in build_tree(recording, failed_only=failed_only))
 
 
 def closing_lines(recording: Recording, *, failed_only: bool) -> Iterator[Line]:
@@ -75,6 +80,7 @@ def closing_lines(recording: Recording, *, failed_only: bool) -> Iterator[Line]:
         summary += f", {tally.dropped} dropped because of that"
     if tally.raw:
         summary += f"; {number(tally.raw, 'raw event')}"
+    summary += describe_processes(recording)
     yield ((summary, FAILED if recording.failures else BOLD), (f"; traced by {recording.backend}", PLAIN))
     if recording.losses:
         yield ((f"evidence was lost: {_losses(recording.losses)}", WARNING),)
@@ -82,9 +88,32 @@ def closing_lines(recording: Recording, *, failed_only: bool) -> Iterator[Line]:
         yield (("note: ", WARNING), (note, PLAIN))
 
 
-def _group_node(group: Group, guides: Guides) -> Node:
+def _tree(recording: Recording, failed_only: bool, guides: Guides, *, python: bool) -> Iterator[Line]:
+    for node in tree_nodes(recording, failed_only=failed_only, guides=guides, python=python):
+        yield node.label
+        yield from draw(node.below, guides)
+
+
+def _processes(recording: Recording, failed_only: bool, guides: Guides) -> Iterator[Line]:
+    """A part for each process; of failures only, those in which a load failed, and those that were killed."""
+    for share in shares(recording):
+        if failed_only and not share.recording.failures and not is_killed(share.process):
+            continue
+        yield process_line(share.process, guides)
+        is_first = share.process.pid == recording.pid
+        yield from _tree(share.recording, failed_only, guides, python=is_first and recording.backend != "ld_debug")
+        if share.like_it:
+            yield like_it_line(share, guides)
+        yield ()
+
+
+def _group_node(group: Group, guides: Guides, *, python: bool = True) -> Node:
     if group.names is None:
-        title = "(which import asked is not known)"
+        title = "(which import asked is not known)" if python else "(while it ran)"
+    elif not group.names and any(is_program(image.event) for image in group.images):
+        title = "(at its start, or outside any import)" if python else "(at its start)"
+    elif not group.names and not python and all(image.event.tid is None for image in group.images):
+        title = "(at its start)"  # what a request of Python's was for has the thread that asked
     elif not group.names:
         title = "(outside any import)"
     else:
