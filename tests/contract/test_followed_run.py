@@ -420,6 +420,14 @@ def test_a_failed_import_has_its_verdict(desk: Desk, native: Native) -> None:
     assert f"{native.missing}" in text and "NOT FOUND" in text and "missing" in text.split("traced by rtld")[1]
 
 
+@pytest.mark.parametrize("ends", ["pass", "raise"])
+def test_a_failure_that_nothing_follows(desk: Desk, ends: str) -> None:
+    """The loader writes nothing more when it gives up: what dlltracer does next must not be taken for it."""
+    code = f"import ctypes\ntry: ctypes.CDLL('libnope.so')\nexcept OSError: {ends}"
+    report = desk.run("--follow", "-c", code)
+    assert [(event["type"], event["path"]) for event in report.events] == [("failed", "libnope.so")], report.stderr
+
+
 def test_what_cannot_be_followed(desk: Desk) -> None:
     for words, said in (
         (["--follow", "--backend", "snapshot", "-c", "print(1)"], "--follow cannot be traced by 'snapshot'"),

@@ -80,6 +80,10 @@ class LoaderState:
 
     def set_own(self, own: bool) -> None:
         """Whether what follows is dlltracer's own doing, and is to be left out."""
+        # Python wrote the mark, so it was running: a search that has not led to an image by then has failed. Decided
+        # now, it is the program's failure; by the next line it would be taken for ours.
+        self._flush_mapping()
+        self._settle(failed=True)
         self._is_own = own
 
     def set_running(self) -> None:
