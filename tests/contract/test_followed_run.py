@@ -445,7 +445,9 @@ def test_what_cannot_be_followed(desk: Desk) -> None:
 
 
 def test_who_goes_on_when_the_first_has_ended(desk: Desk, pipe: tuple[int, int]) -> None:
-    desk.write("s.sh", "exec 5<&0\n/bin/cat <&5 >/dev/null 2>&1 &\necho $!\n")
+    # The shell must not end before its child has become the other program: until then nothing tells of the child.
+    wait = "until grep -q libc.so /proc/$!/maps; do :; done"
+    desk.write("s.sh", f"exec 5<&0\n/bin/cat <&5 >/dev/null 2>&1 &\n{wait}\necho $!\n")
     report = desk.run("--follow", "--", "sh", "s.sh", stdin=pipe[0])
     left = int(report.stdout)
     assert report.status == 0 and f"still running when the first process had ended: {left}" in report.notes
