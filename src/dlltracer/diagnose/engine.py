@@ -122,8 +122,10 @@ def _is_no_loaders_failure(case: Case) -> bool:
 
 
 def _about_an_end(case: Case) -> Iterator[str]:
-    status = case.status or 0
-    if status == -9:
+    status = case.status
+    if status is None:
+        yield "how the program ended: that is not known"
+    elif status == -9:
         yield "the log of the kernel (dmesg): the process was killed from outside, as for want of memory"
     elif status < 0:
         yield f"a core file or a debugger: the process was killed by signal {-status}, and where is not known"
