@@ -66,8 +66,9 @@ def why(
         raise click.UsageError("say what to import: a MODULE, a file, or -c CODE")
     check_backend_name(backend)
     if module is not None and is_saved(module):
-        diagnosis = _explain_file(module, redact)
-        _answer(diagnosis, output or "-", as_json)
+        if python is not None or (output or "").lower().endswith(ENDING):
+            raise click.UsageError("a recording is explained as it is: leave out --python and -o FILE.dlltrace")
+        _answer(_explain_file(module, redact), output or "-", as_json)
     what, program = _choose(module, code)
     if output is not None and output.lower().endswith(ENDING):
         recorder = TraceRecorder(output, RunFacts(what, command_of(program, python)), backend, redact=redact)

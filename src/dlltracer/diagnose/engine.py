@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from .case import Case
+from .remedies import for_interpreter
 from .rules import (
     crash,
     first_wins,
@@ -57,7 +58,8 @@ def diagnose(case: Case, rules: Iterable[Rule] = RULES) -> Diagnosis:
     found: dict[tuple[str, str], Finding] = {}
     for rule in rules:
         for finding in rule(case):
-            found.setdefault((finding.code, finding.subject), _tempered(finding, case))
+            known = for_interpreter(_tempered(finding, case), case.process)
+            found.setdefault((finding.code, finding.subject), known)
     findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE
     return Diagnosis(
