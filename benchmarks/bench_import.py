@@ -84,6 +84,12 @@ def commands(python: str, modules: Sequence[str], source: Path) -> dict[str, Com
         ways["dlltracer run"] = lambda folder: (
             [str(tool), "run", "--output", str(folder / "report"), "-c", imports], {}
         )  # fmt: skip
+        ways["dlltracer run --follow"] = lambda folder: (
+            [str(tool), "run", "--follow", "--output", str(folder / "report"), "-c", imports], {}
+        )  # fmt: skip
+        ways["dlltracer run -- COMMAND"] = lambda folder: (
+            [str(tool), "run", "--output", str(folder / "report"), "--", python, "-c", imports], {}
+        )  # fmt: skip
     ways["LD_DEBUG=libs,files"] = lambda folder: (
         [python, "-c", imports], {"LD_DEBUG": "libs,files", "LD_DEBUG_OUTPUT": str(folder / "text")}
     )  # fmt: skip

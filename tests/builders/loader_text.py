@@ -72,5 +72,21 @@ class LoaderText:
     def destroy(self, path: str) -> LoaderText:
         return self.line("").line(f"file={path} [0];  destroying link map")
 
+    def transfer(self, program: str) -> LoaderText:
+        return self.line(f"initialize program: {program}").line(f"transferring control: {program}")
+
+    def started(self, program: str, *libraries: str) -> LoaderText:
+        """The start of a program that needs these, each a path."""
+        for path in libraries:
+            name = path.rpartition("/")[2]
+            self.need(name, program).find(name).cache().trying(path).map(name)
+        for path in libraries:
+            self.init(path)
+        return self.transfer(program)
+
+    def left(self) -> LoaderText:
+        """Finalisers, at the end of a program."""
+        return self.line("calling fini:  [0]")
+
     def error(self, path: str, text: str) -> LoaderText:
         return self.line(f"{path}: error: {text} (fatal)")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -186,3 +188,38 @@ def test_a_program_that_never_began_leaves_no_file(tmp_path: Path) -> None:
     assert ran.returncode != 0 and not path.exists()
     ran = ask("run", "-o", path, tmp_path / "no_such_script.py")
     assert ran.returncode != 0 and not path.exists()
+
+
+@posix_only
+@linux_only
+def test_what_was_seen_outlives_a_kill(tmp_path: Path) -> None:
+    """Both are killed, as when a machine is switched off: what was loaded until then is there."""
+    path = tmp_path / "x.dlltrace"
+    code = "import decimal, os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
+    command = [sys.executable, "-m", "dlltracer", "run", "-o", str(path), "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        program = int(child.stdout.readline())
+        deadline = time.monotonic() + 60
+        while b"_decimal" not in path.read_bytes() and time.monotonic() < deadline:
+            os.sched_yield()
+        os.kill(child.pid, signal.SIGKILL)
+        os.kill(program, signal.SIGKILL)
+    trace = read_trace_file(str(path))
+    assert any("_decimal" in event.path for event in trace.recording.loads)
+    assert (trace.what, trace.status, trace.recording.processes[0].pid) == ("the code", None, program)
+    assert trace.problems == ("it was cut off: the end line is missing, and whatever came before it",)
+    ran = ask("show", path)
+    assert ran.returncode == 0 and "_decimal" in ran.stdout and "it was cut off" in ran.stdout
+
+
+@posix_only
+@linux_only
+def test_processes_are_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "x.dlltrace"
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import decimal'], check=True)"
+    assert ask("run", "--follow", "-o", path, "-c", code).returncode == 0
+    trace = read_trace_file(str(path))
+    first, second = trace.recording.processes
+    assert trace.problems == () and (first.pid, second.parent, second.status) == (trace.recording.pid, first.pid, 0)
+    assert {event.pid for event in trace.recording.loads} == {first.pid, second.pid}

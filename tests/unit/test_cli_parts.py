@@ -8,6 +8,8 @@ import os
 import stat
 import subprocess
 import sys
+import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,15 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dlltracer.cli import child
+from dlltracer.cli import child, followed
 from dlltracer.cli.child import Ending, read_result, salvage
 from dlltracer.cli.ending import describe_ending
 from dlltracer.cli.main import cli
 from dlltracer.cli.output import Colour, Format, StreamTarget, colour_of, open_target, write_report
-from dlltracer.cli.program import NoValue, Program, ProgramKind, split_command_line
+from dlltracer.cli.program import NoValue, Program, ProgramKind, is_command, split_command_line
 from dlltracer.model.codec import to_plain
 from dlltracer.model.events import LoadEvent
+from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Recording
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="permissions and links of POSIX")
@@ -40,6 +43,9 @@ VALUES = {"-o", "--output", "--format", "--backend"}
         ("s.py -o x -- y", "", ("script", "s.py", "-o", "x", "--", "y")),
         ("- x", "", ("script", "-", "x")),
         ("-- -c x", "", ("script", "-c", "x")),
+        ("-- ls -c x -- y", "", ("command", "ls", "-c", "x", "--", "y")),
+        ("-o f --follow -- ls", "-o f --follow", ("command", "ls")),
+        ("ls x", "", ("script", "ls", "x")),
         ("-o f s.py", "-o f", ("script", "s.py")),
         ("-o -c s.py", "-o -c", ("script", "s.py")),
         ("-of --format=text --failed-only -m m", "-of --format=text --failed-only", ("module", "m")),
@@ -52,7 +58,49 @@ VALUES = {"-o", "--output", "--format", "--backend"}
 )
 def test_where_our_options_end(words: str, own: str, program: tuple[str, ...] | None) -> None:
     wanted = None if program is None else Program(ProgramKind(program[0]), program[1], program[2:])
-    assert split_command_line(words.split(), VALUES) == (own.split(), wanted)
+    assert split_command_line(words.split(), VALUES, lambda word: word == "ls") == (own.split(), wanted)
+
+
+@posix_only
+def test_what_behind_two_dashes_is_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tool", "tool.py", "Tool.PYZ", "plain"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o644 if name == "plain" else 0o755)
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "folder"))
+    words = ["./tool", str(tmp_path / "tool"), "tool", "./tool.py", "./Tool.PYZ", "./plain", "./folder", "", "-", "-c"]
+    assert [word for word in words if is_command(word)] == words[:2], "not on PATH"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [word for word in words if is_command(word)] == words[:3]
+
+
+def test_the_words_of_a_program() -> None:
+    for kind, words in (("code", ("-c", "x", "a")), ("module", ("-m", "x", "a")), ("command", ("x", "a"))):
+        assert Program(ProgramKind(kind), "x", ("a",)).words == words
+
+
+@pytest.mark.parametrize("kind", [ProgramKind.COMMAND, ProgramKind.MODULE])
+def test_on_windows_the_debugger_follows(monkeypatch: pytest.MonkeyPatch, kind: ProgramKind) -> None:
+    recording = replace(RECORDING, pid=7, processes=(TracedProcess(7),))
+    said: list[object] = []
+
+    def run(*first: object, **options: bool) -> Ending:
+        said.extend((*first, options))
+        return Ending(3, recording)
+
+    program = Program(kind, "x", ("a",))
+    module = types.ModuleType("dlltracer.cli.debugged")
+    monkeypatch.setitem(sys.modules, "dlltracer.cli.debugged", module)
+    monkeypatch.setattr("dlltracer.cli.debugged", module, raising=False)
+    monkeypatch.setattr(followed.sys, "platform", "win32")
+    with pytest.raises(followed.CannotFollow, match="for Linux only so far"):
+        followed.run_followed(program, "auto", follow=True)
+    module.run_debugged_command = module.run_on_windows = run  # type: ignore[attr-defined]
+    sink = types.SimpleNamespace(process=said.append, event=said.append)
+    assert followed.run_followed(program, "auto", follow=True, sink=sink) == Ending(3, recording)
+    first = [["x", "a"]] if kind is ProgramKind.COMMAND else [program, "auto"]
+    assert said == [*first, {"follow": True, "startup": False}, *recording.processes, *recording.events]
 
 
 def test_an_option_without_its_value() -> None:
@@ -227,5 +275,7 @@ def test_help_and_version() -> None:
     said = CliRunner().invoke(cli, ["--help"])
     assert said.exit_code == 0 and "run " in said.output
     assert CliRunner().invoke(cli, ["--version"]).output.startswith("dlltracer ")
-    for option in ("-c CODE", "-m MODULE", "SCRIPT", "--output", "--format", "--backend", "--failed-only"):
-        assert option in CliRunner().invoke(cli, ["run", "--help"]).output
+    explained = CliRunner().invoke(cli, ["run", "--help"]).output
+    for option in ("-c CODE", "-m MODULE", "SCRIPT", "-- COMMAND", "--output", "--format", "--backend", "--failed-only"):
+        assert option in explained
+    assert "--follow" in explained and "--startup" in explained

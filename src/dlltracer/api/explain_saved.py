@@ -28,6 +28,7 @@ def explain_saved(trace: SavedTrace) -> Diagnosis:
     The rules of this dlltracer judge the case of the recording. Without one, the verdict given on the spot counts;
     without that, what the events and the exception say, less sure.
     """
+    trace = replace(trace, recording=trace.recording.of_first)
     notes: tuple[str, ...] = ()
     if trace.case is not None:
         try:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MARK_START, MARK_END = b"\x1e", b"\x1f"
 """The frame of a request in a stream of text: ASCII's record and unit separators, which no path has."""
 
+OWN_BEGIN, OWN_END, FORKED = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f"
+"""Marks other than of requests (`linux.marks.Mark`)."""
+
 _BOOTSTRAP = "<frozen importlib._bootstrap>"
 
 
@@ -50,7 +53,7 @@ class Watch:
 
     def stop(self) -> tuple[Request, ...]:
         """End and return the requests kept, in order. Stopping twice returns them again."""
-        _HOOK.remove(self)
+        self.end()
         from ..model.request import Request, RequestKind
 
         return tuple(
@@ -61,6 +64,10 @@ class Watch:
             )
             for number, ((kind, target, imports, tid, wall, clock), library) in enumerate(self._kept)
         )  # fmt: skip
+
+    def end(self) -> None:
+        """End, and import nothing for it."""
+        _HOOK.remove(self)
 
     def note_activity(self) -> None:
         """The calling thread runs Python again: its last request has returned."""

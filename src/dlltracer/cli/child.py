@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import marshal
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,16 +18,32 @@ from ..host.failure import read_failure, read_process
 from ..model.codec import DamagedRecording, from_plain
 from ..model.recording import Recording
 from .ending import describe_ending
+from .relay import Relay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from typing import Protocol
 
     from ..model.crash import Crash
+    from ..model.events import Event
     from ..model.failure import Failure, ProcessFacts
+    from ..model.process import TracedProcess
     from ..model.request import Request
     from .program import Program
+
+    class Sink(Protocol):
+        """Gets what a run records, as it comes; the waiting loop of the parent calls it.
+
+        One that raises is not called again: the run goes on, and a note of the recording says so.
+        """
+
+        def process(self, process: TracedProcess) -> None:
+            """A process, before its first event; again, when more is known of it: the last word counts."""
+
+        def event(self, event: Event) -> None:
+            """An event, in its final form."""
+
 
 UNTRACED = "none"
 """In the place of a backend's name: run the program, and tell how it ended only."""
@@ -152,7 +167,7 @@ def interpreter() -> list[str]:
 def _run(command: list[str], account: int | None, said: int | None, watch_crash: bool) -> _Run:
     """Run it to its end."""
     wait = _watcher() if watch_crash else None
-    with _Relay() as relay:
+    with Relay() as relay:
         try:
             if account is not None:
                 os.set_inheritable(account, True)
@@ -192,52 +207,6 @@ def _read_initialising(account: int | None, pid: int) -> str | None:
 
         return read_initialising(account, pid)
     return None
-
-
-class _Relay:
-    """Our signals while the program runs.
-
-    What the terminal sends to the whole group (SIGINT, SIGQUIT) is the program's to answer, and reaches it without us.
-    What somebody sends to us alone (SIGTERM ...) is passed on. A signal that we were started to ignore stays ignored.
-    """
-
-    _LEAVE = ("SIGINT", "SIGQUIT", "SIGBREAK")
-    _PASS_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-
-    def __init__(self) -> None:
-        self._child: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> _Relay:
-        # Handlers, not SIG_IGN: the program would inherit that.
-        for name in self._LEAVE:
-            self._take(name, lambda number, frame: None)
-        if sys.platform != "win32":
-            for name in self._PASS_ON:
-                self._take(name, self._pass_on)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def connect(self, child: subprocess.Popen[bytes]) -> None:
-        """The program has started: it gets what came before."""
-        self._child = child
-        for number in self._early:
-            child.send_signal(number)
-
-    def _take(self, name: str, handler: object) -> None:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            self._before[number] = signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if self._child is None:
-            self._early.append(number)
-        else:
-            self._child.send_signal(number)
 
 
 def read_result(path: str) -> dict[str, object] | None:

@@ -1,21 +1,24 @@
-"""Where our options end and the program begins, as `python` itself would say it."""
+"""Where our options end and the program begins, as `python` itself would say it; or, after `--`, a command."""
 
 from __future__ import annotations
 
 import enum
+import shutil
 from dataclasses import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 
 class ProgramKind(enum.Enum):
-    """How the program is named; the values are what `runner.py` is told."""
+    """How the program is named; the values are what `runner.py` is told, but for a command, which it does not run."""
 
     CODE = "code"
     MODULE = "module"
     SCRIPT = "script"
+    COMMAND = "command"
+    """Any program: `name` is a file, or is looked for on PATH."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,20 @@ class Program:
     name: str
     arguments: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The program as one writes it behind `python`; a command, as one writes it."""
+        option = {ProgramKind.CODE: ("-c",), ProgramKind.MODULE: ("-m",)}.get(self.kind, ())
+        return (*option, self.name, *self.arguments)
+
+
+_SOURCES = (".py", ".pyw", ".pyc", ".pyz", ".pyzw")
+
+
+def is_command(word: str) -> bool:
+    """Whether the word behind `--` names a command: what the system would run, unless its name says Python."""
+    return not word.lower().endswith(_SOURCES) and shutil.which(word) is not None
+
 
 class NoValue(Exception):
     """`-c` or `-m` stands last: what belongs to it is missing. `option` is which."""
@@ -35,26 +52,31 @@ class NoValue(Exception):
         self.option = option
 
 
-def split_command_line(arguments: Sequence[str], takes_value: Collection[str]) -> tuple[list[str], Program | None]:
+def split_command_line(
+    arguments: Sequence[str], takes_value: Collection[str], runs: Callable[[str], bool] = is_command
+) -> tuple[list[str], Program | None]:
     """Our options, and the program with everything after it; `None` if there is no program.
 
-    `takes_value` names our options whose value is the next argument. Nothing is checked here. Raises `NoValue`.
+    `takes_value` names our options whose value is the next argument; `runs` tells whether the word behind `--` is a
+    command. Nothing is checked here. Raises `NoValue`.
     """
     at = 0
     while at < len(arguments):
         argument = arguments[at]
         if argument == "--":
-            return list(arguments[:at]), _script(arguments[at + 1 :])
+            words = arguments[at + 1 :]
+            kind = ProgramKind.COMMAND if words and runs(words[0]) else ProgramKind.SCRIPT
+            return list(arguments[:at]), _file(kind, words)
         if argument[:2] in ("-c", "-m"):
             return list(arguments[:at]), _code_or_module(arguments[at:])
         if not argument.startswith("-") or argument == "-":
-            return list(arguments[:at]), _script(arguments[at:])
+            return list(arguments[:at]), _file(ProgramKind.SCRIPT, arguments[at:])
         at += 2 if argument in takes_value else 1
     return list(arguments), None
 
 
-def _script(words: Sequence[str]) -> Program | None:
-    return Program(ProgramKind.SCRIPT, words[0], tuple(words[1:])) if words else None
+def _file(kind: ProgramKind, words: Sequence[str]) -> Program | None:
+    return Program(kind, words[0], tuple(words[1:])) if words else None
 
 
 def _code_or_module(words: Sequence[str]) -> Program:

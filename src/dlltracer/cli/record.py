@@ -109,8 +109,9 @@ def facts_of_ending(run: RunFacts, ending: Ending) -> RunFacts:
 
 def command_of(program: Program, python: str | None = None) -> tuple[str, ...]:
     """The command line of a program, as it would be without us."""
-    option = {ProgramKind.CODE: ("-c",), ProgramKind.MODULE: ("-m",)}.get(program.kind, ())
-    return (python or sys.executable or "python", *option, program.name, *program.arguments)
+    if program.kind is ProgramKind.COMMAND:
+        return program.words
+    return (python or sys.executable or "python", *program.words)
 
 
 def own_redactor() -> Redactor:

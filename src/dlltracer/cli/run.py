@@ -1,6 +1,8 @@
-"""`dlltracer run`: run a Python program and show what it loaded."""
+"""`dlltracer run`: run a program and show what it loaded."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import click
 
@@ -17,8 +19,9 @@ from .record import TraceRecorder, command_of, facts_of_ending, own_redactor
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..api.explain import Explained
+    from .child import Sink
 
-_USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | -) [ARGS]..."
+_USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
 
 
 class _RunCommand(click.Command):
@@ -46,12 +49,13 @@ class _RunCommand(click.Command):
                     ("-m MODULE", "run a module"),
                     ("SCRIPT", "run a file, a folder or a zip archive with __main__.py, a .pyc file"),
                     ("-", "run what stdin holds"),
+                    ("-- COMMAND", "run any program, not only Python"),
                 ]
             )
         super().format_options(ctx, formatter)
 
 
-@click.command("run", cls=_RunCommand, short_help="Run a Python program and show what it loads.")
+@click.command("run", cls=_RunCommand, short_help="Run a program and show what it loads.")
 @click.option("-o", "--output", metavar="FILE", help="Write the report to FILE ('-': stdout) instead of stderr.")
 @click.option(
     "--format", "form", type=click.Choice(list(FORMS)),
@@ -61,12 +65,15 @@ class _RunCommand(click.Command):
     "--backend", metavar="NAME", default="auto", show_default=True, help=f"The mechanism: {', '.join(BACKEND_NAMES)}."
 )
 @click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
+@click.option("--follow", is_flag=True, help="Show the loads of all processes that the program starts, too.")
+@click.option("--startup", is_flag=True, help="Show what is loaded before the program begins, too.")
 @click.option("--redact", is_flag=True, help="Leave out names of users and of this machine, and secrets.")
 @click.pass_obj
 def run(
-    program: Program | None, output: str | None, form: str | None, backend: str, failed_only: bool, redact: bool
-) -> None:
-    """Run a Python program and show which native images it loaded, for which import, and what failed to load.
+    program: Program | None, output: str | None, form: str | None, backend: str, failed_only: bool, follow: bool,
+    startup: bool, redact: bool,
+) -> None:  # fmt: skip
+    """Run a program and show which native images it loaded, for which import, and what failed to load.
 
     The program's own output, input and exit status are what they are without dlltracer. Options of the interpreter
     are given to it: python -X dev -m dlltracer run ...
@@ -74,15 +81,16 @@ def run(
     When the program ends with a failed import, the verdict follows: what failed, for whom, why, and what to do.
     """
     if program is None:
-        raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, or - for stdin")
+        raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, - for stdin, or -- COMMAND")
     check_backend_name(backend)
     chosen = form_for(form, output)
+    asked = _Asked(program, backend, follow, startup)
     if chosen.name == RECORDING:
-        status = _record(program, backend, output, redact)
+        status = _record(asked, output, redact)
     else:
         target = open_target(output)
         try:
-            ending = run_child(program, backend)
+            ending = _run(asked)
             if ending.refusal is not None:
                 raise click.ClickException(ending.refusal)
             status = _report(ending, target, chosen, failed_only, redact, program)
@@ -91,13 +99,24 @@ def run(
     end_like(status)
 
 
-def _record(program: Program, backend: str, output: str | None, redact: bool) -> int:
+@dataclass(frozen=True)
+class _Asked:
+    """What to run, and how. Attributes are the options of the command."""
+
+    program: Program
+    backend: str
+    follow: bool
+    startup: bool
+
+
+def _record(asked: _Asked, output: str | None, redact: bool) -> int:
     """Run the program and write its recording as it goes; the status to end with."""
     if output is None or output == "-":
         raise click.UsageError("a recording is written while the program runs: name a file for it, -o FILE.dlltrace")
-    recorder = TraceRecorder(output, _facts_of(program), backend, redact=redact)
+    program = asked.program
+    recorder = TraceRecorder(output, _facts_of(program), asked.backend, redact=redact)
     try:
-        ending = run_child(program, backend)
+        ending = _run(asked, recorder)
         if ending.recording is None:
             recorder.discard()
         else:
@@ -111,6 +130,16 @@ def _record(program: Program, backend: str, output: str | None, redact: bool) ->
 
 def _facts_of(program: Program) -> RunFacts:
     return RunFacts(_describe(program), command_of(program))
+
+
+def _run(asked: _Asked, sink: Sink | None = None) -> Ending:
+    """Run it, in the plain way if nothing asks for another one."""
+    program = asked.program
+    if not asked.follow and not asked.startup and sink is None and program.kind is not ProgramKind.COMMAND:
+        return run_child(program, asked.backend)
+    from .followed import run_followed
+
+    return run_followed(program, asked.backend, follow=asked.follow, startup=asked.startup, sink=sink)
 
 
 def _describe(program: Program) -> str:
@@ -147,10 +176,10 @@ def _explain(what: str, ending: Ending) -> Explained | None:
         return None
     from ..api.explain import explain_with_case, is_of_a_loader
 
-    if not is_of_a_loader(ending.failure, ending.recording):
+    if not is_of_a_loader(ending.failure, ending.recording.of_first):
         return None
     try:
-        return explain_with_case(what, ending.status, ending.recording, ending.failure)
+        return explain_with_case(what, ending.status, ending.recording.of_first, ending.failure)
     except Exception as error:  # noqa: BLE001 - the recording is there, and must not be lost with the verdict
         say_error(f"no verdict: {type(error).__name__}: {error}")
         return None

@@ -1,7 +1,9 @@
 """Runs in the process of the program: starts a trace, becomes `python PROGRAM`, ends the trace when all is done.
 
-Run as a script, by path: `runner.py RESULT FD BACKEND KIND NAME [ARGS]` (cli/child.py). It imports nothing that the
-program could tell from a plain interpreter, but the core of dlltracer.
+Run as a script, by path: `runner.py RESULT ACCOUNT BACKEND KIND NAME [ARGS]` (cli/child.py, cli/followed.py). ACCOUNT
+is "-", a descriptor, or "FLAGS:PREFIX" of an account that the parent reads itself, with the flags "s" (it has begun
+with this process) and "f" (children give theirs, too). It imports nothing that the program could tell from a plain
+interpreter, but the core of dlltracer.
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from dlltracer.capture.linux.rtld import RtldSession
     from dlltracer.capture.requests import Watch
     from dlltracer.trace import Trace
 
@@ -19,9 +24,11 @@ def main() -> None:
     # Python 3.10 has no safe_path: there, only -I keeps the folder of the script off the path.
     if not getattr(sys.flags, "safe_path", sys.flags.isolated):
         del sys.path[0]
-    result, fd, backend, kind, name, *arguments = sys.argv[1:]
+    result, account, backend, kind, name, *arguments = sys.argv[1:]
     _import_core()
     import os
+
+    _begin_own_loads(account)
 
     from dlltracer.cli import launch
 
@@ -33,20 +40,18 @@ def main() -> None:
         _leave_word(result, {"outcome": "not begun"})
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    trace = _start_trace_or_leave(result, backend, fd)
+    session = _join_or_leave(result, backend, account)
+    trace = None if session is not None else _start_trace_or_leave(result, backend, account)
     watch = _watch_requests(f"{result}.requests") if backend == "debugger" else None
-    interrupted = False
-    failure: dict[str, object] = {}
+    interrupted, failure = False, dict[str, object]()
     added_folders = _watch_added_folders(None if watch is None else f"{result}.folders")
 
     def finish() -> None:
         # A child made by fork runs the handlers too; the trace of the program is not its to report.
         if os.getpid() == owner:
             ends = {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
-            ended = _end_trace(trace, start_path)
-            # After the trace: what it takes to tell is not the program's. A debugger would see it all the same.
-            about = failure or ({} if trace is None else _describe_process(added_folders))
-            _leave_word(result, {**about, **ends, **ended})
+            ended = _end_trace(trace, start_path) if session is None else _leave_account(session)
+            _leave_word(result, {**(failure or _describe_process(added_folders, backend)), **ends, **ended})
             if interrupted:
                 _note_interrupt()
 
@@ -136,8 +141,13 @@ def _describe_failure(error: BaseException, added_folders: list[str]) -> dict[st
         return {}
 
 
-def _describe_process(added_folders: list[str]) -> dict[str, object]:
-    """The same for a program that did not fail: about the process alone."""
+def _describe_process(added_folders: list[str], backend: str) -> dict[str, object]:
+    """The same for a program that did not fail: about the process alone.
+
+    After the trace, since what it takes to tell is not the program's. A debugger would see it all the same.
+    """
+    if backend in ("none", "debugger"):
+        return {}
     try:
         from dlltracer.host import facts
 
@@ -146,17 +156,56 @@ def _describe_process(added_folders: list[str]) -> dict[str, object]:
         return {}
 
 
-def _start_trace_or_leave(result: str, backend: str, fd: str) -> Trace | None:
+def _begin_own_loads(account: str) -> None:
+    """Note in an account that has begun already that what follows is not the program's doing."""
+    flags, _, prefix = account.partition(":")
+    if "s" in flags:
+        from dlltracer.capture.linux.account import begin_own_loads
+
+        begin_own_loads(prefix)
+
+
+def _join_or_leave(result: str, backend: str, account: str) -> RtldSession | None:
+    """Let the loader of this process write to an account that the parent reads; `None` if there is none, or it does not
+    work and another mechanism will do."""
+    flags, is_followed, prefix = account.partition(":")
+    if not is_followed:
+        return None
+    try:
+        from dlltracer.capture.linux.account import join
+
+        return join(prefix, children="f" in flags)
+    except Exception as error:  # noqa: BLE001 - as below
+        if not flags and backend == "auto":
+            return None
+        _refuse(result, error)
+
+
+def _leave_account(session: RtldSession) -> dict[str, object]:
+    """End our part in the account; what to tell the parent, which reads it."""
+    try:
+        session.leave()
+        return {"outcome": "followed", "attributed": session.attributed}
+    except Exception as error:  # noqa: BLE001 - the program's status must not suffer
+        return {"outcome": "followed", "message": f"{type(error).__name__}: {error}"}
+
+
+def _refuse(result: str, error: Exception) -> NoReturn:
+    """Leave the program unrun, and the reason for the parent."""
+    from dlltracer.errors import DlltracerError
+
+    message = str(error) if isinstance(error, DlltracerError) else f"{type(error).__name__}: {error}"
+    _leave_word(result, {"outcome": "refused", "message": message})
+    sys.exit(2)
+
+
+def _start_trace_or_leave(result: str, backend: str, account: str) -> Trace | None:
     if backend in ("none", "debugger"):
         return None
     try:
-        return _start_trace(backend, None if fd == "-" else int(fd))
+        return _start_trace(backend, int(account) if account.isdecimal() else None)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it and nothing runs
-        from dlltracer.errors import DlltracerError
-
-        message = str(error) if isinstance(error, DlltracerError) else f"{type(error).__name__}: {error}"
-        _leave_word(result, {"outcome": "refused", "message": message})
-        sys.exit(2)
+        _refuse(result, error)
 
 
 def _start_trace(backend: str, fd: int | None) -> Trace:

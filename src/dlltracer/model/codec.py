@@ -10,8 +10,10 @@ from dataclasses import fields
 from enum import Enum
 
 from ..errors import DlltracerError
+from .crash import Crash
 from .events import DebugEvent, Event, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from .probe import Phase, Probe, ProbeOutcome
+from .process import TracedProcess
 from .recording import Losses, Recording
 
 TYPE_CHECKING = False
@@ -50,7 +52,7 @@ class NewerRecording(DlltracerError, ValueError):
 
 
 def to_plain(recording: Recording) -> dict[str, Any]:
-    """The recording as plain values; `from_plain` gives it back."""
+    """The recording as plain values; `from_plain` gives it back. Of one process: `processes` are not in it."""
     return {
         "version": VERSION,
         "backend": recording.backend,
@@ -63,6 +65,11 @@ def to_plain(recording: Recording) -> dict[str, Any]:
 
 def losses_to_plain(losses: Losses) -> dict[str, int]:
     return {"events": losses.events, "buffers": losses.buffers, "undecodable": losses.undecodable}
+
+
+def process_to_plain(process: TracedProcess) -> dict[str, Any]:
+    """One process; a field that is `None` is left out."""
+    return {"type": "process", **_fields_to_plain(process)}
 
 
 def event_to_plain(event: Event) -> dict[str, Any]:
@@ -138,7 +145,9 @@ def _debug_event(items: dict[str, object], where: str) -> DebugEvent:
     return DebugEvent(provider, _as_int(_get(items, "opcode", where), f"{where}.opcode"), header, data)
 
 
-def _fields_to_plain(value: LoadEvent | LoadFailedEvent | UnloadEvent | Probe) -> dict[str, Any]:
+def _fields_to_plain(
+    value: LoadEvent | LoadFailedEvent | UnloadEvent | Probe | TracedProcess | Crash,
+) -> dict[str, Any]:
     found = ((field.name, getattr(value, field.name)) for field in fields(value))
     return {name: _value_to_plain(item) for name, item in found if item is not None}
 
@@ -148,6 +157,8 @@ def _value_to_plain(value: object) -> object:
         return value.value
     if isinstance(value, tuple):
         return [_fields_to_plain(item) if isinstance(item, Probe) else item for item in value]
+    if isinstance(value, Crash):
+        return _fields_to_plain(value)
     return value
 
 

@@ -32,7 +32,8 @@ class ImageEvent:
         display_path: the path for people, where it differs (a drive letter for a Windows device path).
         base: address of the first byte in the process.
         size: bytes from `base`, as mapped.
-        timestamp: seconds since the epoch. With the "rtld" mechanism: when Python asked, not when it was mapped.
+        timestamp: seconds since the epoch. With the "rtld" mechanism: when Python asked, not when it was mapped; with
+            "ld_debug": when the loader's line was read, some hundredths of a second later.
         pid, tid: process and thread.
         need: the name asked for ("libssl.so.3"), as opposed to the path it became.
         requested_by: path of the image that asked for it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 
@@ -48,6 +48,14 @@ class Recording:
     losses: Losses = Losses()
     notes: tuple[str, ...] = ()
     processes: tuple[TracedProcess, ...] = ()
+
+    @property
+    def of_first(self) -> Recording:
+        """What the first process recorded: an exception that ended the run is its."""
+        if len(self.processes) < 2:
+            return self
+        own = (event for event in self.events if getattr(event, "pid", None) in (None, self.pid))
+        return replace(self, events=tuple(own))
 
     @property
     def loads(self) -> tuple[LoadEvent, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ..model.codec import VERSION, event_to_plain, losses_to_plain
+from ..model.codec import VERSION, event_to_plain, losses_to_plain, process_to_plain
 from ..model.events import LoadFailedEvent
 from ..model.recording import Recording
 from .tally import count
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def render_jsonl(recording: Recording, *, failed_only: bool = False, verdict: Diagnosis | None = None) -> str:
-    """A line that describes the recording, one line an event, the verdict if there is one, a summary; ASCII only.
+    """A line that describes the recording, one line a process that was followed, one line an event, the verdict if
+    there is one, a summary; ASCII only.
 
     The summary counts the whole recording, also with `failed_only`. A file without it was cut off.
     """
@@ -39,4 +40,6 @@ def render_jsonl(recording: Recording, *, failed_only: bool = False, verdict: Di
     }
     events = (e for e in recording.events if not failed_only or isinstance(e, LoadFailedEvent))
     verdicts = () if verdict is None else (verdict_to_plain(verdict),)
-    return "".join(f"{json.dumps(item)}\n" for item in (head, *map(event_to_plain, events), *verdicts, summary))
+    processes = map(process_to_plain, recording.processes)
+    items = (head, *processes, *map(event_to_plain, events), *verdicts, summary)
+    return "".join(f"{json.dumps(item)}\n" for item in items)

@@ -23,7 +23,8 @@ from .drawing import (
     to_text,
 )
 from .places import place_nodes, rule_title
-from .tally import count, is_consequence
+from .processes import describe_processes, is_killed, like_it_line, process_line, shares
+from .tally import count, is_consequence, is_program
 from .tree import Group, Image, build_tree
 
 TYPE_CHECKING = False
@@ -51,10 +52,10 @@ def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: 
 
 def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Iterator[Line]:
     """The lines of the report."""
-    for group in build_tree(recording, failed_only=failed_only):
-        node = _group_node(group, guides)
-        yield node.label
-        yield from draw(node.below, guides)
+    if len(recording.processes) < 2:
+        yield from _tree(recording, failed_only, guides, python=recording.backend != "ld_debug")
+    else:
+        yield from _processes(recording, failed_only, guides)
     tally = count(recording)
     if failed_only and not recording.failures:
         yield (("no load failed", PLAIN),)
@@ -66,6 +67,7 @@ def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Itera
         summary += f", {tally.dropped} dropped because of that"
     if tally.raw:
         summary += f"; {number(tally.raw, 'raw event')}"
+    summary += describe_processes(recording)
     yield ((summary, FAILED if recording.failures else BOLD), (f"; traced by {recording.backend}", PLAIN))
     if recording.losses:
         yield ((f"evidence was lost: {_losses(recording.losses)}", WARNING),)
@@ -73,9 +75,34 @@ def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Itera
         yield (("note: ", WARNING), (note, PLAIN))
 
 
-def _group_node(group: Group, guides: Guides) -> Node:
+def _tree(recording: Recording, failed_only: bool, guides: Guides, *, python: bool) -> Iterator[Line]:
+    """The tree of one process; `python`: the mechanism asks Python for the imports, so that it matters who asked."""
+    for group in build_tree(recording, failed_only=failed_only):
+        node = _group_node(group, guides, python=python)
+        yield node.label
+        yield from draw(node.below, guides)
+
+
+def _processes(recording: Recording, failed_only: bool, guides: Guides) -> Iterator[Line]:
+    """A part for each process; of failures only, those in which a load failed, and those that were killed."""
+    for share in shares(recording):
+        if failed_only and not share.recording.failures and not is_killed(share.process):
+            continue
+        yield process_line(share.process, guides)
+        is_first = share.process.pid == recording.pid
+        yield from _tree(share.recording, failed_only, guides, python=is_first and recording.backend != "ld_debug")
+        if share.like_it:
+            yield like_it_line(share, guides)
+        yield ()
+
+
+def _group_node(group: Group, guides: Guides, *, python: bool = True) -> Node:
     if group.names is None:
-        title = "(which import asked is not known)"
+        title = "(which import asked is not known)" if python else "(while it ran)"
+    elif not group.names and any(is_program(image.event) for image in group.images):
+        title = "(at its start, or outside any import)" if python else "(at its start)"
+    elif not group.names and not python and all(image.event.tid is None for image in group.images):
+        title = "(at its start)"  # what a request of Python's was for has the thread that asked
     elif not group.names:
         title = "(outside any import)"
     else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.events import DebugEvent, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.probe import Phase
 from ..model.recording import Recording
 
 Outcome = LoadEvent | LoadFailedEvent
@@ -33,19 +34,23 @@ class Tally:
 
 
 def outcomes(recording: Recording) -> tuple[Outcome, ...]:
-    """One event an image, in order of the loads: a load that was dropped later is its failure, at the load's place."""
+    """One event an image in a process, in order of the loads: a load that was dropped later is its failure, at the
+    load's place."""
     found: list[Outcome] = []
-    open_loads: dict[str, list[int]] = {}
+    open_loads: dict[tuple[int | None, str], list[int]] = {}
     for event in recording.events:
+        if isinstance(event, DebugEvent):
+            continue
+        image = event.pid, event.path
         if isinstance(event, LoadEvent):
-            open_loads.setdefault(event.path, []).append(len(found))
+            open_loads.setdefault(image, []).append(len(found))
             found.append(event)
         elif isinstance(event, UnloadEvent):
-            if open_loads.get(event.path):
-                open_loads[event.path].pop()
+            if open_loads.get(image):
+                open_loads[image].pop()
         elif isinstance(event, LoadFailedEvent):
-            if event.kind not in _NEVER_MAPPED and open_loads.get(event.path):
-                at = open_loads[event.path].pop()
+            if event.kind not in _NEVER_MAPPED and open_loads.get(image):
+                at = open_loads[image].pop()
                 found[at] = _with_what_was_known(event, found[at])
             else:
                 found.append(event)
@@ -55,6 +60,11 @@ def outcomes(recording: Recording) -> tuple[Outcome, ...]:
 def is_consequence(event: LoadFailedEvent) -> bool:
     """Whether the load failed only because another one did: it has no reason of its own (an undefined symbol)."""
     return event.kind is FailureKind.DROPPED and event.reason is None
+
+
+def is_program(event: Outcome) -> bool:
+    """Whether the image is the program itself: nobody asked the loader for it."""
+    return event.phase is Phase.DIRECT and event.need is None and event.requested_by is None
 
 
 def count(recording: Recording) -> Tally:

@@ -1,29 +1,20 @@
-"""glibc's account of its loader, decoded into events. Pure: bytes in, values out, on any system.
-
-A load is a *transaction* of dlopen: opened, searched, mapped, then either initialised and opened, or torn down. glibc
-never says "not found"; that is read from what follows a search that led to no image (`_Reader._settle`).
-"""
+"""glibc's account of its loader, decoded into events. Pure: bytes in, values out, on any system."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 
-from ...model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from ...model.probe import Phase, Probe, ProbeOutcome
 from ...model.request import Request
-from .lines import Line, LineKind, parse_line
-from .marks import split_text
+from .lines import parse_line
+from .loaderstate import Change, ImageChange, LoaderState
+from .marks import Mark, split_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypeVar
+    from .loaderstate import OnStart
 
-    ImageEventT = TypeVar("ImageEventT", LoadEvent, LoadFailedEvent)
-
-ImageChange = LoadEvent | LoadFailedEvent | UnloadEvent
-
-_PREFIX = re.compile(rb" *(\d+):\t")
+_PREFIX = re.compile(rb" *(\d{1,18}):\t")
 
 
 @dataclass(frozen=True)
@@ -32,8 +23,7 @@ class DecodedText:
 
     Attributes: `events` in order; `undecodable` lines; `foreign` lines, written by other processes (a child made by
     fork in C code); `initialising`, the image whose initialiser was running when the text ended, if any; `doubts`:
-    index of a failure in `events` -> the image opened next. The text does not tell whether that dlopen failed and
-    another one followed, or whether it found the same file under another name: whoever can look at files decides.
+    index of a failure in `events` -> the image opened next, as in `loaderstate.Change`.
     """
 
     events: tuple[ImageChange, ...]
@@ -52,233 +42,121 @@ def decode_loader_text(text: bytes, *, pid: int | None = None, ended: bool = Tru
         ended: the text is whole. `False` for a process that died: a search without a result is then no failure.
     Never raises for any input: what it cannot read is counted.
     """
-    reader = _Reader(pid)
-    for item in split_text(text):
-        reader.read(item)
-    return reader.finish(ended)
+    decoder = LoaderTextDecoder(pid)
+    changes = decoder.feed(text) + decoder.finish(ended)
+    return DecodedText(
+        tuple(event for event, _ in changes),
+        {number: doubt for number, (_, doubt) in enumerate(changes) if doubt is not None},
+        decoder.undecodable,
+        decoder.foreign,
+        decoder.initialising(),
+    )
 
 
-@dataclass
-class _Want:
-    """A name the loader is looking for."""
+class LoaderTextDecoder:
+    """The account of one file, decoded piece by piece as it grows: any cut of the text gives the same events.
 
-    name: str
-    by: str | None
-    probes: list[Probe] = field(default_factory=list)
-    phase: Phase | None = None
-    origin: str | None = None
+    Arguments:
+        pid: the process that the account belongs to; `None` for the process of the first line.
+        others: decode what other processes write into it, which that one has forked; else they are counted.
+        fresh: the account begins with the start of the process.
+        on_start: as of `LoaderState`.
+    """
 
-
-@dataclass
-class _Opening:
-    """A dlopen in progress: its top name, the images it mapped, and whether they can no longer be dropped."""
-
-    name: str
-    request: Request | None
-    mapped: list[str] = field(default_factory=list)
-    committed: bool = False
-    failed: bool = False
-    error: tuple[str, str] | None = None
-
-    def is_about(self, path: str) -> bool:
-        """Whether `path` is what this dlopen asked for."""
-        return path == self.name or (bool(self.mapped) and self.mapped[0] == path)
-
-
-class _Reader:
-    """The state of the loader, as far as its account tells."""
-
-    def __init__(self, pid: int | None) -> None:
+    def __init__(
+        self, pid: int | None, *, others: bool = False, fresh: bool = False, on_start: OnStart | None = None
+    ) -> None:
         self._pid = pid
-        self._events: list[ImageChange] = []
-        self._undecodable = 0
-        self._foreign = 0
-        self._requests: list[Request] = []
-        self._openings: list[_Opening] = []
-        self._want: _Want | None = None
-        self._loaded: dict[str, LoadEvent] = {}
-        self._mapping: LoadEvent | None = None
-        self._initialising: str | None = None
-        self._doubts: dict[int, str] = {}
+        self._others = others
+        self._first = LoaderState(pid, fresh=fresh, on_start=on_start)
+        self._states = {} if pid is None else {pid: self._first}
+        self._rest = b""
+        self._changes: list[Change] = []
+        self._broken = 0
+        self.foreign = 0
 
-    def read(self, item: Request | bytes | None) -> None:
-        if isinstance(item, Request):
-            self._requests.append(item)
+    @property
+    def undecodable(self) -> int:
+        """Lines and marks that could not be read."""
+        return self._broken + sum(state.undecodable for state in {self._first, *self._states.values()})
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that have written, and the one that the account belongs to."""
+        return tuple(self._states)
+
+    def initialising(self, pid: int | None = None) -> str | None:
+        """The image whose initialiser ran when the process last wrote; `None` for the account's own process."""
+        state = self._first if pid is None else self._states.get(pid)
+        return None if state is None else state.initialising
+
+    def feed(self, data: bytes, wall: float | None = None) -> list[Change]:
+        """What the next bytes bring to light; `wall`, in seconds since the epoch: when they were read.
+
+        A line, and a mark in it, are looked at when they are whole.
+        """
+        text = self._rest + data
+        end = text.rfind(b"\n") + 1
+        self._rest = text[end:]
+        if end:
+            self._read(text[: end - 1], wall)
+        return self._take()
+
+    def finish(self, ended: bool | None = True, pid: int | None = None) -> list[Change]:
+        """What is to be concluded because nothing follows: no byte at all, or none of process `pid`.
+
+        `ended` as of `LoaderState.finish`.
+        """
+        if pid is None and self._rest:
+            self._read(self._rest, None)
+            self._rest = b""
+        for state in self._states.values():
+            if pid in (None, state.pid):
+                state.finish(ended)
+                self._changes += state.take()
+        return self._take()
+
+    def _take(self) -> list[Change]:
+        taken, self._changes = self._changes, []
+        return taken
+
+    def _read(self, text: bytes, wall: float | None) -> None:
+        for item in split_text(text):
+            if isinstance(item, bytes):
+                self._read_line(item, wall)
+            elif isinstance(item, Request):
+                self._first.ask(item)
+            elif item is Mark.FORKED:
+                self._first.set_running()
+            elif isinstance(item, Mark):
+                self._first.set_own(item is Mark.OWN_BEGIN)
+            else:
+                self._broken += 1
+
+    def _read_line(self, item: bytes, wall: float | None) -> None:
+        if not item or (not self._others and item.endswith(b":\t")):
             return
-        if item is None:
-            self._undecodable += 1
-            return
-        if not item or item.endswith(b":\t"):
-            return  # nearly half of all lines are empty
         prefix = _PREFIX.match(item)
         if prefix is None:
-            self._undecodable += 1
+            self._broken += not item.endswith(b":\t")
             return
-        pid = int(prefix[1])
-        if self._pid is None:
-            self._pid = pid
-        if pid != self._pid:
-            self._foreign += 1
+        state = self._state_of(int(prefix[1]))
+        if prefix.end() == len(item):  # nearly half of all lines are empty
+            if state is not None:
+                state.note_blank()
+            return
+        if state is None:
+            self.foreign += 1
             return
         # The file system's encoding for every Python this runs on (PEP 383): undecodable bytes survive.
-        self._handle(parse_line(item[prefix.end() :].decode("utf-8", "surrogateescape")))
+        state.handle(parse_line(item[prefix.end() :].decode("utf-8", "surrogateescape")), wall)
+        self._changes += state.take()
 
-    def finish(self, ended: bool) -> DecodedText:
-        self._flush_mapping()
-        if ended:
-            self._settle(failed=True)
-        return DecodedText(tuple(self._events), self._doubts, self._undecodable, self._foreign, self._initialising)
-
-    def _handle(self, line: Line) -> None:
-        if line.kind in (LineKind.IGNORED, LineKind.UNKNOWN):
-            self._undecodable += line.kind is LineKind.UNKNOWN
-            return
-        if line.kind is LineKind.PLACE:
-            if self._mapping is not None:
-                self._mapping = replace(self._mapping, base=line.base, size=line.size)
-            self._flush_mapping()
-            return
-        self._flush_mapping()
-        if line.kind is not LineKind.DESTROY:
-            while self._openings and self._openings[-1].failed:
-                self._openings.pop()
-        if line.kind in (LineKind.FIND, LineKind.SEARCH, LineKind.TRY, LineKind.MISS):
-            self._search(line)
-        elif line.kind in (LineKind.OPEN, LineKind.NEED, LineKind.MAP):
-            self._start(line)
-        else:
-            self._end(line)
-
-    def _search(self, line: Line) -> None:
-        if line.kind is LineKind.FIND:
-            if self._want is None or self._want.name != line.name:
-                self._settle(failed=False)
-                self._want = _Want(line.name, None)
-        elif self._want is None or (line.kind is LineKind.MISS and not self._want.probes):
-            self._undecodable += 1
-        elif line.kind is LineKind.MISS:
-            absent = line.by == "no such file"
-            outcome, reason = (ProbeOutcome.ABSENT, None) if absent else (ProbeOutcome.PRESENT, line.by)
-            self._want.probes[-1] = replace(self._want.probes[-1], outcome=outcome, reason=reason)
-        elif line.kind is LineKind.SEARCH:
-            self._want.phase, self._want.origin = line.phase, line.by
-            if line.phase is Phase.CACHE and line.by:
-                self._want.probes.append(Probe(line.by, Phase.CACHE, None, ProbeOutcome.NO_ENTRY))
-        else:
-            probes = self._want.probes
-            if self._want.phase is Phase.CACHE and probes and probes[-1].outcome is ProbeOutcome.NO_ENTRY:
-                probes.pop()  # it had one: the place that is tried now
-            probes.append(Probe(line.name, self._want.phase or Phase.OTHER, self._want.origin))
-
-    def _start(self, line: Line) -> None:
-        if line.kind is LineKind.OPEN:
-            # A new dlopen while a search is open: that search's own dlopen has ended, or it would have said so.
-            self._settle(failed=True)
-            while self._openings and self._openings[-1].failed:
-                self._openings.pop()
-            self._openings.append(_Opening(line.name, self._take_request(line.name)))
-            self._want = _Want(line.name, line.by)
-        elif line.kind is LineKind.NEED:
-            self._settle(failed=False)
-            self._want = _Want(line.name, line.by)
-        else:
-            self._map(line.name)
-
-    def _map(self, name: str) -> None:
-        want = self._want if self._want is not None and self._want.name == name else _Want(name, None)
-        self._want = None
-        if want.probes:
-            found = want.probes[-1]
-            probes = (*want.probes[:-1], replace(found, outcome=ProbeOutcome.LOADED))
-        else:
-            probes = (Probe(name, Phase.DIRECT, outcome=ProbeOutcome.LOADED),)
-            found = probes[0]
-        request = self._openings[-1].request if self._openings else None
-        event = LoadEvent(found.path, pid=self._pid, need=name, requested_by=want.by, phase=found.phase, probes=probes)
-        self._mapping = _attributed(event, request)
-
-    def _flush_mapping(self) -> None:
-        if self._mapping is not None:
-            event, self._mapping = self._mapping, None
-            self._events.append(event)
-            self._loaded[event.path] = event
-            if self._openings:
-                self._openings[-1].mapped.append(event.path)
-
-    def _end(self, line: Line) -> None:
-        if line.kind is LineKind.ERROR:
-            self._settle(failed=False)
-            if self._openings:
-                self._openings[-1].failed = True
-                self._openings[-1].error = (line.name, line.by or "")
-        elif line.kind is LineKind.DESTROY:
-            self._settle(failed=True)
-            self._destroy(line.name)
-        elif line.kind is LineKind.INIT:
-            owner = next((o for o in reversed(self._openings) if line.name in o.mapped), None)
-            self._settle(failed=owner is not None and owner is not self._openings[-1])
-            if owner is not None:
-                owner.committed = True
-            self._initialising = line.name
-        elif line.kind is LineKind.OPENED:
-            self._opened(line.name)
-        else:  # FINI and CLOSE belong to dlclose, so any dlopen that was searching has ended
-            self._settle(failed=True)
-
-    def _opened(self, path: str) -> None:
-        self._initialising = None
-        top = self._openings[-1] if self._openings else None
-        if self._want is not None and (top is None or not top.is_about(path)):
-            if not any(outer.is_about(path) for outer in self._openings[:-1]):
-                self._doubts[len(self._events)] = path
-            self._settle(failed=True)
-            while self._openings and self._openings[-1].failed:
-                self._openings.pop()
-            top = self._openings[-1] if self._openings else None
-        self._want = None
-        # glibc also says "opening" for an image that it had already, without having begun a transaction.
-        if top is not None and top.is_about(path):
-            self._openings.pop()
-
-    def _settle(self, *, failed: bool) -> None:
-        """Decide the search in progress, if there is one.
-
-        It led to no image, which has two meanings: the loader went on, so the name was an image it had already (found
-        by inode or soname); or it gave up, so the name was not found. What came next tells which.
-        """
-        want, self._want = self._want, None
-        if want is None or not failed:
-            return
-        probes = tuple(want.probes) or (Probe(want.name, Phase.DIRECT),)
-        opening = self._openings[-1] if self._openings else None
-        if opening is not None:
-            opening.failed = True
-        event = LoadFailedEvent(
-            want.name, pid=self._pid, need=want.name, requested_by=want.by, probes=probes, kind=FailureKind.NOT_FOUND
-        )
-        self._events.append(_attributed(event, opening.request if opening else None))
-
-    def _destroy(self, path: str) -> None:
-        loaded = self._loaded.pop(path, None) or LoadEvent(path, pid=self._pid)
-        owner = next((o for o in reversed(self._openings) if path in o.mapped and not o.committed), None)
-        known: dict[str, Any] = {item.name: getattr(loaded, item.name) for item in fields(loaded)}
-        if owner is None:
-            self._events.append(UnloadEvent(**known))
-            return
-        owner.failed = True
-        reason = owner.error[1] if owner.error is not None and owner.error[0] == path else None
-        self._events.append(LoadFailedEvent(**known, kind=FailureKind.DROPPED, reason=reason))
-
-    def _take_request(self, name: str) -> Request | None:
-        """The oldest request for exactly this name; else that of the dlopen around this one."""
-        for number, request in enumerate(self._requests):
-            if name in (request.target, f"./{request.target}"):
-                return self._requests.pop(number)
-        return self._openings[-1].request if self._openings else None
-
-
-def _attributed(event: ImageEventT, request: Request | None) -> ImageEventT:
-    """The event with what its request knows."""
-    if request is None:
-        return event
-    return replace(event, imports=request.imports, tid=request.tid, timestamp=request.wall)
+    def _state_of(self, pid: int) -> LoaderState | None:
+        if not self._states:
+            self._pid = self._first.pid = pid
+            self._states[pid] = self._first
+        state = self._states.get(pid)
+        if state is None and self._others:
+            state = self._states[pid] = self._first.forked(pid)
+        return state

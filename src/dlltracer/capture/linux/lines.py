@@ -24,6 +24,7 @@ class LineKind(enum.Enum):
     MISS = "why not the file just tried"
     MAP = "generating link map"
     PLACE = "base and size"
+    START = "transferring control"
     INIT = "calling init"
     FINI = "calling fini"
     OPENED = "opening file"
@@ -68,13 +69,14 @@ _FILE_KINDS = {
 _PHASES = {"RPATH": Phase.RPATH, "RUNPATH": Phase.RUNPATH, "LD_LIBRARY_PATH": Phase.ENVIRONMENT}
 
 _OF_NO_USE = (
-    "    entry: ", "activating NODELETE", "marking ", "initialize program: ", "transferring control: ",
+    "    entry: ", "activating NODELETE", "marking ", "initialize program: ",
     "calling preinit: ", "unload ", "add ",
     # The other categories of LD_DEBUG, when the user had asked for them too.
     "symbol=", "binding file ", "relocation processing: ", "checking for version ", "object=", " scope ", " no scope",
-    "Scopes", "Initial object scopes", "conflict processing", "runtime linker statistics", "number of ", "\t",
-    "WARNING: ", "TLS ", "final number of ", "time needed ", "total startup time", "  total startup time",
+    "Scopes", "Initial object scopes", "conflict processing", "runtime linker statistics", "\t", "WARNING: ", "TLS ",
 )  # fmt: skip
+_STATISTICS = ("number of ", "final number of ", "time needed ", "total startup time")
+"""Of the category "statistics": their lines are indented."""
 
 
 _IGNORED = Line(LineKind.IGNORED)
@@ -88,6 +90,8 @@ def parse_line(text: str) -> Line:
         return Line(LineKind.TRY, text[14:])
     if text.startswith("file="):
         return _parse_file(text)
+    if text.startswith("transferring control: "):
+        return Line(LineKind.START, text[22:])
     return _parse_search(text) or _parse_state(text) or _parse_rest(text)
 
 
@@ -98,7 +102,7 @@ def _parse_rest(text: str) -> Line:
         if match[3] == "continued":
             return Line(LineKind.IGNORED)
         return Line(LineKind.ERROR, match[1], by=match[2])
-    if not text or text.startswith(_OF_NO_USE):
+    if not text or text.startswith(_OF_NO_USE) or text.lstrip(" ").startswith(_STATISTICS):
         return Line(LineKind.IGNORED, text)
     return Line(LineKind.UNKNOWN, text)
 

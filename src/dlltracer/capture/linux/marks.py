@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 
 from ...model.request import Request, RequestKind
@@ -9,6 +10,17 @@ from ...model.request import Request, RequestKind
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Mark(enum.Enum):
+    """What is noted in an account besides requests; the values are what stands in the frame (`requests`)."""
+
+    OWN_BEGIN = b"own"
+    """What follows is dlltracer's own doing."""
+    OWN_END = b"not own"
+    FORKED = b"forked"
+    """The account is that of a process made by fork: it does not begin with the start of a program."""
+
 
 _MARK = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
 """What `requests.encode_request` writes."""
@@ -24,8 +36,16 @@ def decode_request(mark: bytes) -> Request | None:
         return None
 
 
-def split_text(text: bytes) -> Iterator[Request | bytes | None]:
-    """Lines and requests in order; `None` for a damaged mark. A mark inside a line comes before that line."""
+def decode_mark(mark: bytes) -> Request | Mark | None:
+    """What a mark says, given without its frame bytes; `None` when it is damaged."""
+    for known in Mark:
+        if mark == known.value:
+            return known
+    return decode_request(mark)
+
+
+def split_text(text: bytes) -> Iterator[Request | Mark | bytes | None]:
+    """Lines and marks in order; `None` for a damaged mark. A mark inside a line comes before that line."""
     marks: list[tuple[int, bytes]] = []
     removed = 0
     for match in _MARK.finditer(text):
@@ -38,6 +58,6 @@ def split_text(text: bytes) -> Iterator[Request | bytes | None]:
     for line in clean.split(b"\n"):
         position += len(line) + 1
         while where < position:
-            yield decode_request(mark)
+            yield decode_mark(mark)
             where, mark = next(waiting)
         yield line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 
 def read_text(path: str) -> str:
@@ -56,3 +57,48 @@ def locate(address: int, maps: str, *, runs: bool = False) -> tuple[str, int] | 
                 return None
             return fields[5].removesuffix(" (deleted)").replace("\\012", "\n"), address - base
     return None
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Of /proc/PID/stat: `parent`, `ticks` (start, in clock ticks since the boot), `is_zombie`, `exit_code` (as of
+    waitpid(2), told of a zombie only)."""
+
+    parent: int
+    ticks: int
+    is_zombie: bool
+    exit_code: int
+
+
+def read_stat(pid: int) -> Stat | None:
+    """`None` when there is no such process."""
+    # The name stands in brackets, and may hold anything.
+    fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    try:
+        return Stat(int(fields[1]), int(fields[19]), fields[0] in "ZX", int(fields[49]))
+    except (IndexError, ValueError):
+        return None
+
+
+def read_command(pid: int) -> tuple[str, ...] | None:
+    """The command line; `None` for a zombie, and where there is none."""
+    text = read_text(f"/proc/{pid}/cmdline")
+    return tuple(text.removesuffix("\0").split("\0")) if text else None
+
+
+def read_link(path: str) -> str | None:
+    """What a link of the kernel says; `None` where it may not be read."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def mapped_span(path: str, maps: str) -> tuple[int, int] | None:
+    """First address and length in bytes of a file in the text of /proc/PID/maps."""
+    lines = [line.split(None, 5) for line in maps.split("\n")]
+    spans = [fields[0].split("-") for fields in lines if len(fields) == 6 and fields[5] == path]
+    if not spans:
+        return None
+    low, high = int(spans[0][0], 16), int(spans[-1][1], 16)
+    return low, high - low

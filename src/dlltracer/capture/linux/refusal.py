@@ -23,11 +23,18 @@ _MACHINES = {
 """e_machine of the System V ABI."""
 
 
-def examine_failure(event: LoadFailedEvent) -> LoadFailedEvent:
-    """The event with the outcome of each of its probes, and if a file is there, the kind REFUSED with a reason."""
+_OWN_PROGRAM = "/proc/self/exe"
+
+
+def examine_failure(event: LoadFailedEvent, *, program: str = _OWN_PROGRAM, folder: str = "") -> LoadFailedEvent:
+    """The event with the outcome of each of its probes, and if a file is there, the kind REFUSED with a reason.
+
+    Arguments: `program`, the file that the process runs; `folder`, what its relative paths start from. Both are for
+    another process than this one.
+    """
     if event.kind is not FailureKind.NOT_FOUND or not event.probes:
         return event
-    probes = tuple(_look(probe) for probe in event.probes)
+    probes = tuple(_look(probe, program, folder) for probe in event.probes)
     present = {probe.path: probe.reason for probe in probes if probe.outcome is ProbeOutcome.PRESENT}
     if not present:
         return replace(event, probes=probes)
@@ -35,28 +42,32 @@ def examine_failure(event: LoadFailedEvent) -> LoadFailedEvent:
     return replace(event, probes=probes, kind=FailureKind.REFUSED, reason=reason)
 
 
-def is_same_file(event: ImageEvent, image: str) -> bool:
-    """Whether a place tried for `event` is the file of `image`: glibc then takes the image that it has already."""
+def is_same_file(event: ImageEvent, image: str, *, folder: str = "") -> bool:
+    """Whether a place tried for `event` is the file of `image`: glibc then takes the image that it has already.
+
+    `folder` as of `examine_failure`.
+    """
     for probe in event.probes or ():
         try:
-            if os.path.samefile(probe.path, image):
+            if os.path.samefile(os.path.join(folder, probe.path), os.path.join(folder, image)):
                 return True
         except OSError:
             continue
     return False
 
 
-def _look(probe: Probe) -> Probe:
+def _look(probe: Probe, program: str, folder: str) -> Probe:
     if probe.outcome is ProbeOutcome.NO_ENTRY:
         return probe
-    if not os.path.lexists(probe.path):
+    path = os.path.join(folder, probe.path)
+    if not os.path.lexists(path):
         return probe if probe.reason else replace(probe, outcome=ProbeOutcome.ABSENT)
-    reason = describe_refusal(probe.path) or probe.reason or "the loader did not say why it would not take it"
+    reason = describe_refusal(path, program) or probe.reason or "the loader did not say why it would not take it"
     return replace(probe, outcome=ProbeOutcome.PRESENT, reason=reason)
 
 
-def describe_refusal(path: str) -> str | None:
-    """What is wrong with a file as an image for this process, as far as its first 20 bytes tell (elf(5)).
+def describe_refusal(path: str, program: str = _OWN_PROGRAM) -> str | None:
+    """What is wrong with a file as an image for a process of `program`, as far as its first 20 bytes tell (elf(5)).
 
     `None` if they tell nothing.
     """
@@ -65,9 +76,13 @@ def describe_refusal(path: str) -> str | None:
     if os.path.isdir(path):
         return "a folder, not a file"
     try:
-        return _compare_heads(_read_head(path), _read_head("/proc/self/exe"))
+        head = _read_head(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+    try:
+        return _compare_heads(head, _read_head(program))
+    except (OSError, IndexError):
+        return None  # the program itself is gone, or is none
 
 
 def _compare_heads(head: bytes, own: bytes) -> str | None:

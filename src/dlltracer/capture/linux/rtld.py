@@ -23,14 +23,22 @@ if TYPE_CHECKING:
 
 NAME = "rtld"
 
+UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
+"""A note."""
+
 
 class RtldBackend:
-    """The mechanism. `fd`: an empty memfd for the text, so that another process can read it if this one dies."""
+    """The mechanism.
+
+    Arguments, if another process is to read the account, also when this one is dead: `fd`, the file for the text;
+    `prefix`, for the files of forked children, as of `Tap.open`.
+    """
 
     name = NAME
 
-    def __init__(self, fd: int | None = None) -> None:
+    def __init__(self, fd: int | None = None, prefix: str | None = None) -> None:
         self._fd = fd
+        self._prefix = prefix
 
     def availability(self) -> Availability:
         """Whether the loader's words are found; that they work is proved at the start of a trace only."""
@@ -42,22 +50,36 @@ class RtldBackend:
 
     def start(self, *, raw: bool = False) -> RtldSession:
         """Switch the account on. Raises `BackendUnavailable`."""
-        return RtldSession(the_tap(), raw, self._fd)
+        return RtldSession(the_tap(), raw, self._fd, self._prefix)
 
 
 class RtldSession:
     """A running capture."""
 
-    def __init__(self, tap: Tap, raw: bool, fd: int | None) -> None:
+    def __init__(self, tap: Tap, raw: bool, fd: int | None, prefix: str | None) -> None:
         self._tap = tap
         self._raw = raw
-        self._pid, self._start = tap.open(fd)
+        self._pid, self._start = tap.open(fd, prefix)
         self._attributed = tap.attributed
+
+    @property
+    def attributed(self) -> bool:
+        """Whether the requests of Python are noted."""
+        return self._attributed
+
+    @property
+    def former_fd(self) -> int:
+        """The descriptor that the loader wrote to before."""
+        return self._tap.former_fd
+
+    def leave(self) -> None:
+        """End it without reading it: who follows the account does that. The account itself goes on."""
+        self._tap.leave()
 
     def stop(self) -> Recording:
         """Switch the account off, unless another trace needs it, and decode this trace's stretch of it."""
         text = self._tap.close(self._pid, self._start)
-        notes = () if self._attributed else ("another audit hook refused ours: loads have no Python import",)
+        notes = () if self._attributed else (UNATTRIBUTED,)
         if self._raw:
             return raw_recording(text, os.getpid(), notes)
         return recording_of(text, os.getpid(), notes)

@@ -115,14 +115,15 @@ class LoaderSwitch:
             libc.dlclose(handle)
 
     def prove(self, fd: int) -> None:
-        """Show that text arrives at `fd` (an empty, readable file); the text is left there.
+        """Show that text arrives at the end of `fd` (a readable file); the text is left there.
 
         Raises `BackendUnavailable`, with everything restored, if it does not.
         """
+        end = os.fstat(fd).st_size
         self.write(self._before[0] | WANTED, fd)
         try:
             self.barrier()
-            arrived = b"libc.so.6" in os.pread(fd, 4096, 0)
+            arrived = b"libc.so.6" in os.pread(fd, 4096, end)
         except BaseException:
             self.restore()
             raise

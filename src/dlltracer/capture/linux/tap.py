@@ -15,7 +15,8 @@ if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
 from ...errors import BackendUnavailable
-from ..requests import MARK_END, MARK_START, Watch, encode_request
+from ..requests import FORKED, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
+from .account import open_account
 from .memfile import create_memory_file
 from .switch import LoaderSwitch
 
@@ -39,6 +40,7 @@ class Tap:
         self._watch: Watch | None = None
         self._attributed = False
         self._pid = 0
+        self._prefix: str | None = None
         self._fork_noted = False
 
     @property
@@ -46,14 +48,16 @@ class Tap:
         """Whether requests of Python are noted in the text."""
         return self._attributed
 
-    def open(self, fd: int | None = None) -> tuple[int, int]:
+    def open(self, fd: int | None = None, prefix: str | None = None) -> tuple[int, int]:
         """Start to listen: the process id and the position where the listener's stretch begins.
 
-        `fd`: an empty memfd that the first listener may hand in, to be read by others; it is not closed.
+        Arguments, of the first listener, for an account that others read: `fd`, a file to write it to, which is not
+        closed; `prefix`, where a forked child makes its own, named `PREFIX.PID` as ld.so would.
         Raises `BackendUnavailable`.
         """
         with self._lock:
             if self._listeners == 0:
+                self._prefix = prefix
                 self._turn_on(fd)
             self._listeners += 1
             return self._pid, os.lseek(self._fd, 0, os.SEEK_END)
@@ -70,6 +74,18 @@ class Tap:
                 if self._listeners == 0:
                     self._turn_off()
             return text
+
+    @property
+    def former_fd(self) -> int:
+        """The descriptor that the loader wrote to before."""
+        return -1 if self._switch is None else self._switch.before[1]
+
+    def leave(self) -> None:
+        """Note no more requests. The account goes on until the process ends; what stands in it is our own doing."""
+        with self._lock:
+            if self._watch is not None:
+                self._watch.end()
+                os.write(self._fd, OWN_BEGIN)
 
     def _turn_on(self, fd: int | None) -> None:
         switch = LoaderSwitch()
@@ -130,12 +146,17 @@ class Tap:
             return
         self._pid = os.getpid()
         try:
-            fresh = create_memory_file(_NAME)
+            fresh = create_memory_file(_NAME) if self._prefix is None else open_account(self._prefix)
+            if self._prefix is not None:
+                os.write(fresh, FORKED)
             os.dup2(fresh, self._fd, inheritable=False)
             os.close(fresh)
             self._owned = True
         except OSError as error:
-            self._switch.restore()
+            if self._prefix is None:
+                self._switch.restore()
+            else:
+                self._switch.write(0, 2)  # the descriptor before, of ld.so's own, was closed
             print(f"dlltracer: the forked child is not traced: {error}", file=sys.stderr)
 
 

@@ -1,0 +1,65 @@
+"""The folder for the accounts of a followed run: made, given back to who had asked for accounts too, taken away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import struct
+import sys
+import tempfile
+
+if sys.platform != "linux":
+    raise ImportError("only for Linux: capture.select keeps other systems away")
+
+from .account import MASK, OUTPUT
+from .tap import without_marks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NAME = "account"
+
+_ACL_FOR_ALL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 6, 0xFFFFFFFF) for tag in (1, 4, 0x20))
+"""A default ACL (acl(5)) by which new files can be read and written by owner, group and others: the version, and of
+each its tag, rights and no id (linux/posix_acl_xattr.h)."""
+
+
+class AccountFolder:
+    """A new folder. `prefix`: for the accounts in it. Raises `OSError`."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="dlltracer-accounts-")
+        inner = tempfile.mkdtemp(dir=self._folder)
+        if os.geteuid() == 0:
+            # A program of root's may start others as somebody else. ld.so, if it cannot open the file, writes to their
+            # standard output. The name of the inner folder is a secret of those who got it in their environment.
+            os.chmod(self._folder, 0o711)  # noqa: S103 - see above
+            os.chmod(inner, 0o733)  # noqa: S103
+            # A process may go on as somebody else: what it opened, it must be able to open again, whatever its umask.
+            with contextlib.suppress(OSError):
+                os.setxattr(inner, "system.posix_acl_default", _ACL_FOR_ALL)
+        self.prefix = os.path.join(inner, _NAME)
+
+    def give_back(self, environment: Mapping[str, str]) -> None:
+        """Write the accounts where the user's own LD_DEBUG would have put them; does nothing without it."""
+        if not environment.get(MASK):
+            return
+        output = environment.get(OUTPUT)
+        inner = os.path.dirname(self.prefix)
+        for name in sorted(os.listdir(inner) if os.path.isdir(inner) else ()):
+            try:
+                with open(os.path.join(inner, name), "rb") as file:
+                    text = without_marks(file.read())
+                if output:
+                    with open(output + name.removeprefix(_NAME), "ab") as theirs:
+                        theirs.write(text)
+                else:
+                    os.write(2, text)
+            except OSError:  # ld.so would not say more
+                continue
+
+    def remove(self) -> None:
+        """Take it away."""
+        shutil.rmtree(self._folder, ignore_errors=True)

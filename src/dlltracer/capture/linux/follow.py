@@ -1,0 +1,284 @@
+"""Read the accounts of a process, and of all that it starts, while they grow (LD_DEBUG; `account`).
+
+All happens in the loop of who waits for the process: nothing is injected, traced or slowed, and what a process has
+said is there when it is dead.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+if sys.platform != "linux":
+    raise ImportError("only for Linux: capture.select keeps other systems away")
+
+from ...model.events import LoadFailedEvent
+from ...model.recording import Losses, Recording
+from .account import account_path
+from .decode import LoaderTextDecoder
+from .inotify import NewFiles
+from .proc import read_stat
+from .processes import Known, Processes
+from .refusal import examine_failure, is_same_file
+from .silence import Silence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from ...model.events import Event
+    from ...model.process import TracedProcess
+    from .loaderstate import Change, ImageChange
+
+TICK = 0.02
+"""Seconds between two looks at the accounts: so late an event may be."""
+
+SWEEP = 1.0
+"""Seconds between two looks at the accounts of the dead: a child may still write to one that it inherited."""
+
+GRACE = 0.5
+"""Seconds that processes may go on which the first one leaves behind. Helpers of multiprocessing end in that time."""
+
+_CHUNK = 1 << 20
+
+
+class _Account:
+    """One file, and how far it was read."""
+
+    def __init__(self, path: str, pid: int, decoder: LoaderTextDecoder) -> None:
+        self.path = path
+        self.pid = pid
+        self.decoder = decoder
+        self._position = 0
+
+    def read(self) -> bytes:
+        """What was written since the last call, or a part of it."""
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                data = os.pread(file.fileno(), _CHUNK, self._position)
+        except OSError:
+            return b""
+        self._position += len(data)
+        return data
+
+    def last_written(self) -> float | None:
+        try:
+            return os.stat(self.path).st_mtime
+        except OSError:
+            return None
+
+
+class Follower:
+    """Reads accounts and hands out what is in them.
+
+    Arguments:
+        prefix: of the accounts; they have a folder to themselves.
+        on_event: gets each event, at most about `TICK` after its line was written.
+        on_process: gets each process before its first event, and again when more is known of it.
+        everyone: also of the processes that the first one starts.
+        fresh: the account of the first one begins with its start.
+    """
+
+    def __init__(
+        self, prefix: str, on_event: Callable[[ImageChange], None], on_process: Callable[[TracedProcess], None], *,
+        everyone: bool, fresh: bool,
+    ) -> None:  # fmt: skip
+        self._prefix = prefix
+        self._on_event = on_event
+        self._everyone = everyone
+        self._fresh = fresh
+        self._first = 0
+        self._processes = Processes(on_process)
+        self._silence = Silence(self._processes, prefix)
+        self._accounts: dict[int, _Account] = {}
+        self._new_files = NewFiles(os.path.dirname(prefix))
+        self._swept = 0.0
+        self._own = 0
+        self._left: tuple[int, ...] = ()
+
+    def watch(self, child: subprocess.Popen[bytes], command: tuple[str, ...], file: str | None = None) -> int:
+        """Wait for the end of a child that was just started, reading meanwhile; its status as of `Popen.wait`.
+
+        Arguments: `command`, what it was told to run, in the words of the user; `file`, where that program is.
+        """
+        self._first = child.pid
+        self._processes.begin(child.pid, command, given=int(self._fresh), file=file)
+        while child.poll() is None:
+            self._tick()
+        self._finish(self._processes.get(child.pid), child.returncode)
+        deadline = time.monotonic() + GRACE
+        while self._others() and time.monotonic() < deadline:
+            self._tick()
+        self._conclude()
+        return child.returncode
+
+    def recording(self, backend: str, events: tuple[Event, ...], notes: tuple[str, ...] = ()) -> Recording:
+        """All of it as one value; `events` as they were handed out."""
+        accounts = self._accounts.values()
+        undecodable = sum(account.decoder.undecodable for account in accounts)
+        foreign = sum(account.decoder.foreign for account in accounts)
+        if foreign:
+            notes += (f"{foreign} lines were written by child processes made by fork and are not shown",)
+        if self._own:
+            notes += (f"{self._own} events of modules that dlltracer itself imported are left out",)
+        notes += (*self._deaths(), *self._silence.notes(), *self._left_behind())
+        processes = tuple(known.process for known in self._processes if self._is_wanted(known.process.pid))
+        return Recording(backend, events, self._first, Losses(undecodable=undecodable), notes, processes)
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """Process ids of those that still ran when the reading ended: what they start writes to the same folder."""
+        return self._left
+
+    def _is_wanted(self, pid: int) -> bool:
+        return self._everyone or pid == self._first
+
+    def _wait(self) -> set[int]:
+        """Sleep until there is something to do, or for a tick; the descriptors that have something to tell."""
+        poller = select.poll()
+        if self._new_files.descriptor is not None:
+            poller.register(self._new_files.descriptor, select.POLLIN)
+        for known in self._processes:
+            if known.descriptor is not None:
+                poller.register(known.descriptor, select.POLLIN)
+        return {descriptor for descriptor, _ in poller.poll(TICK * 1000)}
+
+    def _tick(self) -> None:
+        ready = self._wait()
+        now = time.monotonic()
+        sweep = now - self._swept >= SWEEP
+        if sweep:
+            self._swept = now
+        self._discover()
+        for account in tuple(self._accounts.values()):
+            known = self._processes.get(account.pid)
+            if sweep or known.alive:
+                self._read(account)
+        if self._everyone:
+            self._silence.look(now)
+        for known in self._processes:
+            if known.alive and known.process.pid != self._first and _has_ended(known, ready):
+                self._finish(known, None)
+
+    def _discover(self) -> None:
+        names = self._new_files.drain()
+        for pid in self._pids(self._names() if names is None else names):
+            if pid not in self._accounts:
+                self._open(pid)
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(os.path.dirname(self._prefix))
+        except OSError:
+            return []  # somebody has taken the folder away, with what was in it
+
+    def _pids(self, names: list[str]) -> list[int]:
+        """The processes whose accounts have these names."""
+        head = os.path.basename(self._prefix) + "."
+        numbers = [name.removeprefix(head) for name in names if name.startswith(head)]
+        return [int(number) for number in numbers if number.isdecimal()]
+
+    def _open(self, pid: int) -> None:
+        if not self._is_wanted(pid):
+            return
+        is_first = pid == self._first
+        decoder = LoaderTextDecoder(
+            pid, others=self._everyone, fresh=self._fresh or not is_first, on_start=self._processes.start
+        )
+        account = self._accounts[pid] = _Account(account_path(self._prefix, pid), pid, decoder)
+        known = self._known(pid, account)
+        self._read(account)
+        if not known.alive:
+            self._emit(decoder.finish(_went_on(known), pid), account)
+
+    def _known(self, pid: int, account: _Account) -> Known:
+        """The process that wrote into this account."""
+        last = None if pid in self._processes else account.last_written()
+        known = self._processes.add(pid, last=last, like=account.pid)
+        known.account = True
+        return known
+
+    def _read(self, account: _Account) -> None:
+        while data := account.read():
+            self._emit(account.decoder.feed(data, time.time()), account)
+
+    def _emit(self, changes: list[Change], account: _Account) -> None:
+        for event, doubt in changes:
+            pid = account.pid if event.pid is None else event.pid
+            known = self._known(pid, account)
+            if any(name.startswith("dlltracer.") for name in event.imports or ()):
+                self._own += 1  # a trace inside the program ends, or its exception is described
+                continue
+            if isinstance(event, LoadFailedEvent) and known.same_files:
+                self._processes.look(known)
+                if doubt is not None and is_same_file(event, doubt, folder=known.folder):
+                    continue
+                program = known.program or "/proc/self/exe"
+                event = examine_failure(event, program=program, folder=known.folder)  # noqa: PLW2901
+            self._on_event(event)
+
+    def _finish(self, known: Known, status: int | None) -> None:
+        """A process has ended: all that it wrote is there."""
+        self._discover()
+        pid = known.process.pid
+        accounts = [one for one in self._accounts.values() if one.pid == pid or pid in one.decoder.pids]
+        for account in accounts:
+            self._read(account)
+        self._processes.end(known, status)
+        for account in accounts:
+            self._emit(account.decoder.finish(_went_on(known), pid), account)
+
+    def _others(self) -> list[int]:
+        """Who still runs of those whose loaders write here, whether they are shown or not."""
+        unseen = [pid for pid in self._pids(self._names()) if pid not in self._processes]
+        running = {pid for pid in unseen if self._processes.is_running(pid)}
+        return sorted(running | {one.process.pid for one in self._processes if one.alive})
+
+    def _conclude(self) -> None:
+        self._left = tuple(self._others())
+        self._discover()
+        for account in tuple(self._accounts.values()):
+            self._read(account)
+            for pid in account.decoder.pids:
+                if self._processes.add(pid).alive:
+                    self._emit(account.decoder.finish(False, pid), account)
+        self._silence.expect(self._processes.get(self._first))
+        self._processes.close()
+        self._new_files.close()
+
+    def _deaths(self) -> list[str]:
+        """Notes on processes that were killed inside, or behind, an initialiser."""
+        found = []
+        for account in self._accounts.values():
+            for pid in account.decoder.pids:
+                status = self._processes.get(pid).process.status if pid in self._processes else None
+                image = account.decoder.initialising(pid)
+                if image and status is not None and status < 0:
+                    found.append(f"process {pid} ended while or after the initialiser of {image} ran")
+        return found
+
+    def _left_behind(self) -> list[str]:
+        if not self._left:
+            return []
+        shown = ", ".join(map(str, self._left[:8])) + (", ..." if len(self._left) > 8 else "")
+        folder = os.path.dirname(self._prefix)
+        return [
+            f"still running when the first process had ended: {shown}. What they load from then on is not shown; their "
+            f"loaders go on writing to {folder}, which is left for them"
+        ]
+
+
+def _has_ended(known: Known, ready: set[int]) -> bool:
+    if known.descriptor is not None:
+        return known.descriptor in ready
+    stat = read_stat(known.process.pid)
+    return stat is None or stat.is_zombie
+
+
+def _went_on(known: Known) -> bool | None:
+    """Whether a process that has ended went on behind the last line that it wrote, as of `LoaderState.finish`."""
+    status = known.process.status
+    return None if status is None else status >= 0

@@ -1,0 +1,289 @@
+"""The state of glibc's loader in one process, as far as its account tells: lines in, events out. Pure.
+
+A load is a *transaction* of dlopen: opened, searched, mapped, then either initialised and opened, or torn down. glibc
+never says "not found"; that is read from what follows a search that led to no image (`LoaderState._settle`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from ...model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ...model.probe import Phase, Probe, ProbeOutcome
+from ...model.request import Request
+from .lines import Line, LineKind
+from .pending import Opening, Want
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    ImageEventT = TypeVar("ImageEventT", LoadEvent, LoadFailedEvent)
+
+    OnStart = Callable[[int, str], LoadEvent | None]
+    """Told of a program that starts: process id, and the name that the loader has for it (its argv[0]). Answers with
+    the load of the program itself, if anything is known of that."""
+
+ImageChange = LoadEvent | LoadFailedEvent | UnloadEvent
+
+Change = tuple[ImageChange, str | None]
+"""An event, and what makes it doubtful, if something does: the image opened next. The text does not tell whether that
+dlopen failed and another one followed, or whether it found the same file under another name: whoever can look at files
+decides."""
+
+
+class LoaderState:
+    """What one process's loader has said so far.
+
+    Arguments:
+        pid: the process; `None` where that is not known.
+        fresh: the account begins with the start of the process, not in its midst.
+        on_start: told when a program starts; without it, an account in which one does is not followed.
+    """
+
+    def __init__(self, pid: int | None, *, fresh: bool = False, on_start: OnStart | None = None) -> None:
+        self.pid = pid
+        self._on_start = on_start
+        self._out: list[Change] = []
+        self._wall: float | None = None
+        self._is_own = False
+        self._running = not fresh
+        self._program = ""
+        self._aliases: dict[str, str] = {}
+        self._searched = False
+        self.undecodable = 0
+        self.initialising: str | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._requests: list[Request] = []
+        self._openings: list[Opening] = []
+        self._want: Want | None = None
+        self._loaded: dict[str, LoadEvent] = {}
+        self._mapping: LoadEvent | None = None
+
+    def forked(self, pid: int) -> LoaderState:
+        """The state of a process made by fork: it has the same images."""
+        child = LoaderState(pid, on_start=self._on_start)
+        child._loaded, child._aliases, child._program = dict(self._loaded), dict(self._aliases), self._program
+        return child
+
+    def take(self) -> list[Change]:
+        """What was concluded since the last call."""
+        taken, self._out = self._out, []
+        return taken
+
+    def ask(self, request: Request) -> None:
+        """Python is about to call the loader."""
+        self._requests.append(request)
+
+    def set_own(self, own: bool) -> None:
+        """Whether what follows is dlltracer's own doing, and is to be left out."""
+        self._is_own = own
+
+    def set_running(self) -> None:
+        """The program runs already: the account does not begin with its start."""
+        self._running = True
+
+    def note_blank(self) -> None:
+        """An empty line: the loader writes one when a search is over, whatever came of it (dl-load.c)."""
+        self._searched = self._want is not None
+
+    def finish(self, ended: bool | None) -> None:
+        """No line follows. `ended`: the process went on behind the last line; `None` if that is not known."""
+        self._flush_mapping()
+        if self._searched if ended is None else ended:
+            self._settle(failed=True)
+        self._want = None
+
+    def handle(self, line: Line, wall: float | None = None) -> None:
+        """Take in a line; `wall`: when it was read, the time of events that no request of Python has a time for."""
+        self._wall, self._searched = wall, False
+        if line.kind in (LineKind.IGNORED, LineKind.UNKNOWN):
+            self.undecodable += line.kind is LineKind.UNKNOWN
+            return
+        if line.kind is LineKind.PLACE:
+            if self._mapping is not None:
+                self._mapping = replace(self._mapping, base=line.base, size=line.size)
+            self._flush_mapping()
+            return
+        self._flush_mapping()
+        if self._on_start is not None:
+            self._follow(line)
+        if line.kind is LineKind.START:
+            self._running, self.initialising = True, None
+            return
+        if line.kind is not LineKind.DESTROY:
+            while self._openings and self._openings[-1].failed:
+                self._openings.pop()
+        if line.kind in (LineKind.FIND, LineKind.SEARCH, LineKind.TRY, LineKind.MISS):
+            self._search(line)
+        elif line.kind in (LineKind.OPEN, LineKind.NEED, LineKind.MAP):
+            self._start(line)
+        else:
+            self._end(line)
+
+    def _follow(self, line: Line) -> None:
+        """Notice the start of a program, the first one or, by execve, another one in its place."""
+        # What dlopen needs is needed by what it has mapped. The first needs of all are a program's.
+        replaced = self._running and (
+            line.kind is LineKind.START
+            or (line.kind is LineKind.NEED and not (self._openings and line.by in self._loaded))
+        )
+        if replaced:
+            self._settle(failed=True)
+            self._reset()
+            self._aliases, self._program, self._running = {}, "", False
+        name = line.by if line.kind in (LineKind.NEED, LineKind.OPEN) else line.name
+        if self._running or self._program or not name or self._on_start is None or self.pid is None:
+            return
+        self._program = name
+        program = self._on_start(self.pid, name)
+        if program is not None:
+            self._aliases[name] = program.path
+            self._emit(replace(program, timestamp=self._wall, imports=()))
+
+    def _emit(self, event: ImageChange, doubt: str | None = None) -> None:
+        if not self._is_own:
+            self._out.append((event, doubt))
+
+    def _search(self, line: Line) -> None:
+        if line.kind is LineKind.FIND:
+            if self._want is None or self._want.name != line.name:
+                self._settle(failed=False)
+                self._want = Want(line.name, None)
+        elif self._want is None or (line.kind is LineKind.MISS and not self._want.probes):
+            self.undecodable += 1
+        elif line.kind is LineKind.MISS:
+            absent = line.by == "no such file"
+            outcome, reason = (ProbeOutcome.ABSENT, None) if absent else (ProbeOutcome.PRESENT, line.by)
+            self._want.probes[-1] = replace(self._want.probes[-1], outcome=outcome, reason=reason)
+        elif line.kind is LineKind.SEARCH:
+            self._want.phase, self._want.origin = line.phase, line.by
+            if line.phase is Phase.CACHE and line.by:
+                self._want.probes.append(Probe(line.by, Phase.CACHE, None, ProbeOutcome.NO_ENTRY))
+        else:
+            probes = self._want.probes
+            if self._want.phase is Phase.CACHE and probes and probes[-1].outcome is ProbeOutcome.NO_ENTRY:
+                probes.pop()  # it had one: the place that is tried now
+            probes.append(Probe(line.name, self._want.phase or Phase.OTHER, self._want.origin))
+
+    def _start(self, line: Line) -> None:
+        if line.kind is LineKind.OPEN:
+            # A new dlopen while a search is open: that search's own dlopen has ended, or it would have said so.
+            self._settle(failed=True)
+            while self._openings and self._openings[-1].failed:
+                self._openings.pop()
+            self._openings.append(Opening(line.name, self._take_request(line.name)))
+            self._want = Want(line.name, line.by)
+        elif line.kind is LineKind.NEED:
+            self._settle(failed=False)
+            self._want = Want(line.name, line.by)
+        else:
+            self._map(line.name)
+
+    def _map(self, name: str) -> None:
+        want = self._want if self._want is not None and self._want.name == name else Want(name, None)
+        self._want = None
+        if want.probes:
+            found = want.probes[-1]
+            probes = (*want.probes[:-1], replace(found, outcome=ProbeOutcome.LOADED))
+        else:
+            probes = (Probe(name, Phase.DIRECT, outcome=ProbeOutcome.LOADED),)
+            found = probes[0]
+        request = self._openings[-1].request if self._openings else None
+        event = LoadEvent(
+            found.path, pid=self.pid, need=name, requested_by=self._asker(want), phase=found.phase, probes=probes
+        )
+        self._mapping = self._attributed(event, request)
+
+    def _flush_mapping(self) -> None:
+        if self._mapping is not None:
+            event, self._mapping = self._mapping, None
+            self._emit(event)
+            self._loaded[event.path] = event
+            if self._openings:
+                self._openings[-1].mapped.append(event.path)
+
+    def _end(self, line: Line) -> None:
+        if line.kind is LineKind.ERROR:
+            self._settle(failed=False)
+            if self._openings:
+                self._openings[-1].failed = True
+                self._openings[-1].error = (line.name, line.by or "")
+        elif line.kind is LineKind.DESTROY:
+            self._settle(failed=True)
+            self._destroy(line.name)
+        elif line.kind is LineKind.INIT:
+            owner = next((o for o in reversed(self._openings) if line.name in o.mapped), None)
+            self._settle(failed=owner is not None and owner is not self._openings[-1])
+            if owner is not None:
+                owner.committed = True
+            self.initialising = line.name
+        elif line.kind is LineKind.OPENED:
+            self._opened(line.name)
+        else:  # FINI and CLOSE belong to dlclose, so any dlopen that was searching has ended
+            self._settle(failed=True)
+
+    def _opened(self, path: str) -> None:
+        self.initialising = None
+        top = self._openings[-1] if self._openings else None
+        if self._want is not None and (top is None or not top.is_about(path)):
+            is_outer = any(outer.is_about(path) for outer in self._openings[:-1])
+            self._settle(failed=True, doubt=None if is_outer else path)
+            while self._openings and self._openings[-1].failed:
+                self._openings.pop()
+            top = self._openings[-1] if self._openings else None
+        self._want = None
+        # glibc also says "opening" for an image that it had already, without having begun a transaction.
+        if top is not None and top.is_about(path):
+            self._openings.pop()
+
+    def _settle(self, *, failed: bool, doubt: str | None = None) -> None:
+        """Decide the search in progress, if there is one.
+
+        It led to no image, which has two meanings: the loader went on, so the name was an image it had already (found
+        by inode or soname); or it gave up, so the name was not found. What came next tells which.
+        """
+        want, self._want = self._want, None
+        if want is None or not failed:
+            return
+        probes = tuple(want.probes) or (Probe(want.name, Phase.DIRECT),)
+        opening = self._openings[-1] if self._openings else None
+        if opening is not None:
+            opening.failed = True
+        event = LoadFailedEvent(
+            want.name, pid=self.pid, need=want.name, requested_by=self._asker(want), probes=probes,
+            kind=FailureKind.NOT_FOUND,
+        )  # fmt: skip
+        self._emit(self._attributed(event, opening.request if opening else None), doubt)
+
+    def _destroy(self, path: str) -> None:
+        loaded = self._loaded.pop(path, None) or LoadEvent(path, pid=self.pid)
+        owner = next((o for o in reversed(self._openings) if path in o.mapped and not o.committed), None)
+        known: dict[str, Any] = {item.name: getattr(loaded, item.name) for item in fields(loaded)}
+        known |= {"pid": self.pid, "timestamp": self._wall or loaded.timestamp}
+        if owner is None:
+            self._emit(UnloadEvent(**known))
+            return
+        owner.failed = True
+        reason = owner.error[1] if owner.error is not None and owner.error[0] == path else None
+        self._emit(LoadFailedEvent(**known, kind=FailureKind.DROPPED, reason=reason))
+
+    def _take_request(self, name: str) -> Request | None:
+        """The oldest request for exactly this name; else that of the dlopen around this one."""
+        for number, request in enumerate(self._requests):
+            if name in (request.target, f"./{request.target}"):
+                return self._requests.pop(number)
+        return self._openings[-1].request if self._openings else None
+
+    def _asker(self, want: Want) -> str | None:
+        """Who wants it: of the program, the loader knows the name that it was called by."""
+        return want.by if want.by is None else self._aliases.get(want.by, want.by)
+
+    def _attributed(self, event: ImageEventT, request: Request | None) -> ImageEventT:
+        """The event with what its request knows; no import of Python is in progress before the program begins."""
+        if request is not None:
+            return replace(event, imports=request.imports, tid=request.tid, timestamp=request.wall)
+        return replace(event, imports=None if self._running else (), timestamp=self._wall)

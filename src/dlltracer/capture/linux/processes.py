@@ -1,0 +1,194 @@
+"""The processes of a followed run: what /proc tells of them while they live, and how they ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+
+if sys.platform != "linux":
+    raise ImportError("only for Linux: capture.select keeps other systems away")
+
+from ...model.events import LoadEvent
+from ...model.probe import Phase
+from ...model.process import TracedProcess
+from .pidfd import exit_status, open_process
+from .proc import Stat, mapped_span, read_command, read_link, read_stat, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@dataclass
+class Known:
+    """A process.
+
+    Attributes:
+        process: for the reader of the recording.
+        descriptor: as of `open_process`, while it lives.
+        given: how many programs of it `process` describes already, by the word of who started it.
+        program: the file that it runs, by which its images are judged.
+        folder: its current folder.
+        same_files: it sees the files that we see: neither its root nor its mounts are of its own.
+        account: its account was seen.
+        alive: it has not ended, as far as is known.
+    """
+
+    process: TracedProcess
+    descriptor: int | None = None
+    given: int = 0
+    program: str | None = None
+    folder: str = ""
+    same_files: bool = True
+    account: bool = False
+    alive: bool = True
+
+
+class Processes:
+    """Keeps the facts. `on_process` gets each process when it appears, and again when more is known."""
+
+    def __init__(self, on_process: Callable[[TracedProcess], None]) -> None:
+        self._on_process = on_process
+        self._known: dict[int, Known] = {}
+        self._oldest = 0
+        self._first: tuple[str, ...] | None = None
+        self._shown: tuple[str, ...] | None = None
+        self._file: str | None = None
+        self._namespace = read_link("/proc/self/ns/mnt")
+
+    def __iter__(self) -> Iterator[Known]:
+        return iter(tuple(self._known.values()))
+
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._known
+
+    def get(self, pid: int) -> Known:
+        return self._known[pid]
+
+    def is_running(self, pid: int) -> bool:
+        """Whether a process of this number lives, and can be one of the run."""
+        stat = read_stat(pid)
+        return stat is not None and not stat.is_zombie and stat.ticks >= self._oldest
+
+    def begin(self, pid: int, command: tuple[str, ...], *, given: int, file: str | None = None) -> None:
+        """The first process, right after its start.
+
+        Arguments: `command`, as it is to be shown; `given` as of `Known`; `file`, what was started.
+        """
+        stat = read_stat(pid)
+        self._oldest = stat.ticks if stat is not None else 0
+        started = started_at(stat) if stat is not None else time.time()
+        self._first, self._shown, self._file = read_command(pid), command, file
+        first = TracedProcess(pid, os.getpid(), command, started=started)
+        self._add(Known(first, open_process(pid), given, file))
+
+    def add(self, pid: int, *, last: float | None = None, like: int | None = None) -> Known:
+        """A process that was heard of.
+
+        Arguments: `last`, when it was last heard of, in seconds since the epoch; `like`, a process whose fork it is:
+        it runs the same.
+        """
+        if pid in self._known:
+            return self._known[pid]
+        descriptor, stat = open_process(pid), read_stat(pid)
+        if stat is not None and not stat.is_zombie and stat.ticks >= self._oldest:
+            found = TracedProcess(pid, stat.parent, self._command(pid), started=started_at(stat))
+            return self._add(Known(found, descriptor))
+        # Gone or a zombie; or a number of another PID namespace: who has it here is older than the run, and not meant.
+        is_other = stat is not None and stat.ticks < self._oldest
+        found = TracedProcess(pid, ended=time.time() if last is None else last)
+        if not is_other:
+            found = replace(found, status=exit_status(descriptor, pid))
+            if stat is not None:
+                found = replace(found, parent=stat.parent, started=started_at(stat))
+        if descriptor is not None:
+            os.close(descriptor)
+        known = Known(found, alive=False)
+        if like in self._known and like is not None and not is_other:
+            same = self._known[like]
+            known.program, known.folder, known.same_files = same.program, same.folder, same.same_files
+            known.process = replace(found, command=same.process.command)
+        return self._add(known)
+
+    def _command(self, pid: int) -> tuple[str, ...] | None:
+        """Its command line; of a process that the first one forked, what is shown for that one."""
+        command = read_command(pid)
+        return self._shown if command is not None and command == self._first else command
+
+    def _add(self, known: Known) -> Known:
+        self._known[known.process.pid] = known
+        self.look(known)
+        known.process = replace(known.process, program=known.program)
+        self._on_process(known.process)
+        return known
+
+    def look(self, known: Known) -> None:
+        """Read again what changes in the life of a process, if it lives."""
+        if not known.alive:
+            return
+        place = f"/proc/{known.process.pid}"
+        program, folder = read_link(f"{place}/exe"), read_link(f"{place}/cwd")
+        known.program, known.folder = program or known.program, folder or known.folder
+        root, namespace = read_link(f"{place}/root"), read_link(f"{place}/ns/mnt")
+        if root is not None:
+            known.same_files = root == "/" and namespace == self._namespace
+
+    def refresh(self, known: Known) -> None:
+        """Read again what runs in a process of which nothing is heard."""
+        self.look(known)
+        command = self._command(known.process.pid)
+        if command is not None and (known.program, command) != (known.process.program, known.process.command):
+            known.process = replace(known.process, command=command, program=known.program)
+            self._on_process(known.process)
+
+    def start(self, pid: int, name: str) -> LoadEvent | None:
+        """The loader starts a program in a process, the first one or another in its place: the load of it.
+
+        `name` is what the loader calls it, its argv[0]. `None` if its file is not known.
+        """
+        known = self.add(pid)
+        command = read_command(pid) if known.alive else None
+        # What runs by now may be another program yet, which has taken the place of this one.
+        is_current = command is not None and command[0] == name
+        self.look(known)
+        program = known.program if is_current else None
+        if known.given:
+            known.given, command = known.given - 1, known.process.command
+            if not is_current and command and command[0] == name:
+                program = self._file
+        elif not is_current:
+            command = None
+        known.process = replace(known.process, command=command, program=program or name)
+        self._on_process(known.process)
+        path = program or name
+        if "/" not in path:
+            return None
+        span = mapped_span(path, read_text(f"/proc/{pid}/maps")) if program is not None else None
+        base, size = span or (None, None)
+        return LoadEvent(path, base=base, size=size, pid=pid, phase=Phase.DIRECT)
+
+    def end(self, known: Known, status: int | None) -> None:
+        """A process has ended, in the way given or, if that is not known, in one that is asked for."""
+        pid = known.process.pid
+        if status is None:
+            status = exit_status(known.descriptor, pid)
+        if known.descriptor is not None:
+            os.close(known.descriptor)
+        known.descriptor, known.alive = None, False
+        known.process = replace(known.process, ended=time.time(), status=status)
+        self._on_process(known.process)
+
+    def close(self) -> None:
+        """Let go of the processes that still run."""
+        for known in self:
+            if known.descriptor is not None:
+                os.close(known.descriptor)
+                known.descriptor = None
+
+
+def started_at(stat: Stat) -> float:
+    """When a process started, in seconds since the epoch, to a hundredth of a second."""
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - uptime + stat.ticks / os.sysconf("SC_CLK_TCK")

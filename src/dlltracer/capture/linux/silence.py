@@ -1,0 +1,146 @@
+"""Processes of a followed run that give no account, or stop to, and why. Looked for now and then: one that lives
+shorter than that is not noticed."""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+import sys
+import time
+from dataclasses import dataclass
+
+if sys.platform != "linux":
+    raise ImportError("only for Linux: capture.select keeps other systems away")
+
+from ...binary.elf import read_elf
+from ...errors import BinaryFormatError
+from .account import MASK, OUTPUT, account_path
+from .proc import read_link, read_stat, read_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .processes import Known, Processes
+
+INTERVAL = 0.1
+"""Seconds between two looks, at least."""
+
+_SHARE = 20
+"""A look may take the twentieth part of the time; on a machine with many processes they become rarer."""
+
+_SHOWN = 6
+
+
+@dataclass
+class Silent:
+    """A descendant without an account: the program and the command of its parent, and why it is silent, if it is."""
+
+    known: Known
+    parent: tuple[str | None, tuple[str, ...] | None]
+    why: str | None = None
+
+
+class Silence:
+    """Finds them in /proc. Arguments: the processes known, which it adds to; the `prefix` of the accounts."""
+
+    def __init__(self, processes: Processes, prefix: str) -> None:
+        self._processes = processes
+        self._prefix = prefix
+        self._seen: set[int] = set()
+        self._silent: dict[int, Silent] = {}
+        self._closed: dict[int, bool] = {}
+        self._next = 0.0
+
+    def look(self, now: float) -> None:
+        """Look, if it is time to; `now` of time.monotonic()."""
+        if now >= self._next:
+            self.look_now()
+            self._next = now + max(INTERVAL, _SHARE * (time.monotonic() - now))
+
+    def look_now(self) -> None:
+        """Find new descendants, look again at the silent ones, and at who has closed its account."""
+        running = {int(name) for name in os.listdir("/proc") if name.isdecimal()}
+        # In the order of their numbers, a parent mostly comes before its children.
+        for pid in sorted(running - self._seen):
+            found = read_stat(pid)
+            if found is not None and pid not in self._processes and found.parent in self._processes:
+                parent = self._processes.get(found.parent)
+                self._silent[pid] = Silent(self._processes.add(pid), (parent.program, parent.process.command))
+        self._seen = running
+        for silent in self._silent.values():
+            if silent.known.alive and not silent.known.account:
+                self._judge(silent)
+        for known in self._processes:
+            if known.alive and known.account and self._closed.get(known.process.pid) is not True:
+                self._check_descriptor(known)
+
+    def expect(self, known: Known) -> None:
+        """A process that must have given an account, if it could."""
+        if not known.account and known.program is not None:
+            self._silent[known.process.pid] = Silent(known, (None, None), why_silent(known.program))
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the recording must know."""
+        by_reason: dict[str, list[Known]] = {}
+        for silent in self._silent.values():
+            if silent.why is not None and not silent.known.account:
+                by_reason.setdefault(silent.why, []).append(silent.known)
+        found = [f"no account from {_spelled(members)}: {why}" for why, members in by_reason.items()]
+        closed = [self._processes.get(pid) for pid, is_closed in self._closed.items() if is_closed]
+        if closed:
+            found.append(
+                f"the descriptor of the loader's account was closed by {_spelled(closed)}: what was loaded after that "
+                "is not shown, and the loader's lines may stand in a file opened in its place"
+            )
+        return tuple(found)
+
+    def _judge(self, silent: Silent) -> None:
+        known = silent.known
+        pid = known.process.pid
+        self._processes.refresh(known)
+        if (known.program, known.process.command) == silent.parent:
+            silent.why = None  # made by fork, and has loaded nothing since
+            return
+        silent.why = None if known.program is None else why_silent(known.program)
+        if silent.why is None and f"{OUTPUT}={self._prefix}" not in read_text(f"/proc/{pid}/environ").split("\0"):
+            found = read_stat(pid)
+            if found is not None and not found.is_zombie and os.access(f"/proc/{pid}/environ", os.R_OK):
+                silent.why = f"{MASK} and {OUTPUT} were taken out of its environment, or changed"
+
+    def _check_descriptor(self, known: Known) -> None:
+        """Note an account that is closed at two looks in a row: between execve and ld.so it is too."""
+        pid = known.process.pid
+        path = account_path(self._prefix, pid)
+        if not os.path.exists(path):
+            return  # it writes to the one of its parent
+        try:
+            links = [read_link(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            return
+        if path in links or not read_text(f"/proc/{pid}/cmdline"):
+            self._closed.pop(pid, None)
+        else:
+            self._closed[pid] = pid in self._closed
+
+
+def why_silent(program: str) -> str | None:
+    """Why the loader of a program gives no account; `None` if it should give one."""
+    try:
+        mode = os.stat(program).st_mode
+        image = read_elf(program)
+    except (OSError, BinaryFormatError):
+        return None
+    if image.interpreter is None:
+        return "a static program, without a loader"
+    if mode & modes.S_ISUID or (mode & modes.S_ISGID and mode & modes.S_IXGRP):
+        return "it runs with the rights of another user (setuid, setgid), where the loader does not listen to LD_DEBUG"
+    name = os.path.basename(image.interpreter)
+    if name.startswith("ld-musl"):
+        return "its loader is musl's, which gives no account"
+    if not name.startswith(("ld-linux", "ld64.so", "ld.so")):
+        return f"its loader is {image.interpreter}, not glibc's"
+    return None
+
+
+def _spelled(members: list[Known]) -> str:
+    names = [f"process {one.process.pid} ({one.process.program or 'its program is not known'})" for one in members]
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

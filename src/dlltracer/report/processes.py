@@ -1,0 +1,105 @@
+"""The processes of a recording: which events are whose, and a line on each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..model.process import TracedProcess
+from ..model.recording import Recording
+from .drawing import BOLD, DIM, FAILED, PLAIN, Guides, Line, file_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.events import Event
+
+_COMMAND_LENGTH = 100
+"""Characters of a command line that are shown."""
+
+_LIKE_IT = 8
+"""Process ids that are shown of those which did the same as another one."""
+
+_SIGNALS = {
+    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 5: "SIGTRAP", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE",
+    9: "SIGKILL", 10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM",
+    24: "SIGXCPU", 25: "SIGXFSZ", 31: "SIGSYS",
+}  # fmt: skip
+"""signal(7): numbers of x86 and ARM. The recording may be of another system than this one."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process did: a recording with its events alone. `like_it`: others that ran and loaded the same."""
+
+    process: TracedProcess
+    recording: Recording
+    like_it: tuple[TracedProcess, ...] = ()
+
+
+def shares(recording: Recording) -> tuple[Share, ...]:
+    """The recording taken apart by process, in the order of their starts. Events of no process known go to the first.
+
+    Processes that ran the same program, loaded the same, and ended the same are one share; not where a load failed.
+    """
+    known = {process.pid: process for process in recording.processes}
+    events: dict[int, list[Event]] = {pid: [] for pid in known}
+    first = next(iter(known))
+    for event in recording.events:
+        pid = getattr(event, "pid", None)
+        events[pid if pid in known else first].append(event)
+    found: dict[object, Share] = {}
+    for pid, process in known.items():
+        share = Share(process, replace(recording, events=tuple(events[pid])))
+        key = pid if share.recording.failures or pid == first else _likeness(share)
+        other = found.get(key)
+        found[key] = share if other is None else replace(other, like_it=(*other.like_it, process))
+    return tuple(found.values())
+
+
+def _likeness(share: Share) -> object:
+    process = share.process
+    images = tuple((type(event), str(event), getattr(event, "imports", None)) for event in share.recording.events)
+    return process.program, process.status, process.ended is None, images
+
+
+def process_line(process: TracedProcess, guides: Guides) -> Line:
+    """Who it is, what it was told to do, how it ended."""
+    command = " ".join(process.command) if process.command else process.program or "(its command is not known)"
+    if len(command) > _COMMAND_LENGTH:
+        command = command[:_COMMAND_LENGTH] + guides.more
+    line: Line = ((f"process {process.pid}", BOLD), (f"  {command}", BOLD))
+    if process.command and process.program and file_name(process.program) != file_name(process.command[0]):
+        line += ((f"  ({process.program})", DIM),)
+    how, style = _ending(process)
+    return (*line, (f"  {how}", style))
+
+
+def like_it_line(share: Share, guides: Guides) -> Line:
+    """The others that did the same."""
+    pids = ", ".join(str(one.pid) for one in share.like_it[:_LIKE_IT])
+    more = f", {guides.more}" if len(share.like_it) > _LIKE_IT else ""
+    what = "process that loaded" if len(share.like_it) == 1 else "processes that loaded"
+    return ((f"and {len(share.like_it)} more {what} the same: {pids}{more}", DIM),)
+
+
+def describe_processes(recording: Recording) -> str:
+    """How many there were, and how many of them a signal killed: " in 3 processes, 1 of them killed"."""
+    if len(recording.processes) < 2:
+        return ""
+    killed = sum(is_killed(process) for process in recording.processes)
+    return f" in {len(recording.processes)} processes" + (f", {killed} of them killed" if killed else "")
+
+
+def is_killed(process: TracedProcess) -> bool:
+    """Whether it did not end by itself."""
+    return process.status is not None and (process.status < 0 or bool(process.status >> 31))
+
+
+def _ending(process: TracedProcess) -> tuple[str, str]:
+    status = process.status
+    if status is None:
+        return ("still running" if process.ended is None else "ended", DIM)
+    if status < 0:
+        return f"killed by {_SIGNALS.get(-status, f'signal {-status}')}", FAILED
+    if status >> 31:
+        return f"ended by Windows with status {status:#010x}", FAILED
+    return f"status {status}", DIM if status == 0 else PLAIN

@@ -1,0 +1,278 @@
+"""The parts that follow processes: /proc, descriptors of processes, new files, the environment, silent programs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builders.elf_file import ElfFile
+
+if sys.platform != "linux":
+    pytest.skip("for Linux", allow_module_level=True)
+
+from dlltracer.capture.linux import folder, inotify, pidfd
+from dlltracer.capture.linux.account import MASK, OUTPUT, account_path, variables, variables_for_one
+from dlltracer.capture.linux.folder import AccountFolder
+from dlltracer.capture.linux.proc import mapped_span, read_command, read_stat, read_text
+from dlltracer.capture.linux.processes import Processes
+from dlltracer.capture.linux.silence import Silence, why_silent
+from dlltracer.model.process import TracedProcess
+
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="LD_DEBUG is glibc's")
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[str]]:
+    """A process that prints a line, and ends when its input does."""
+    words = ["-c", "import sys; print(flush=True); sys.stdin.read()", "two words"]
+    with subprocess.Popen(
+        [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stdout.readline()
+        yield process
+
+
+class Followed:
+    """Processes with what was said of them, and a first one."""
+
+    def __init__(self, first: int, prefix: str = "/nowhere/account") -> None:
+        self.said: list[TracedProcess] = []
+        self.processes = Processes(self.said.append)
+        self.processes.begin(first, ("first",), given=0)
+        self.silence = Silence(self.processes, prefix)
+
+
+def test_a_process_that_lives(child: subprocess.Popen[str]) -> None:
+    found = read_stat(child.pid)
+    assert found is not None and found.parent == os.getpid() and not found.is_zombie
+    command = read_command(child.pid)
+    assert command is not None and command[0] == sys.executable and command[-1] == "two words"
+    program = os.path.realpath(sys.executable)
+    span = mapped_span(program, read_text(f"/proc/{child.pid}/maps"))
+    assert span is not None and span[0] % 4096 == span[1] % 4096 == 0 < span[1]
+    known = Followed(child.pid).processes.get(child.pid)
+    assert (known.program, known.folder, known.same_files) == (program, os.getcwd(), True)
+    assert known.process.command == ("first",) and known.process.parent == os.getpid()
+
+
+def test_a_name_with_brackets(tmp_path: Path) -> None:
+    script = tmp_path / "a) R 1 (b"
+    script.write_text("#!/bin/sh\nread x\n")
+    script.chmod(0o755)
+    with subprocess.Popen([script], stdin=subprocess.PIPE) as process:
+        found = read_stat(process.pid)
+        assert found is not None and found.parent == os.getpid() and found.ticks > 1
+        process.communicate()
+    assert read_stat(process.pid) is None and read_command(process.pid) is None
+
+
+@pytest.mark.parametrize(("end", "status"), [("exit 7", 7), ("kill -9 $$", -9)])
+def test_how_a_process_ended(end: str, status: int) -> None:
+    process = subprocess.Popen(["/bin/sh", "-c", f"read x; {end}"], stdin=subprocess.PIPE)
+    descriptor = pidfd.open_process(process.pid)
+    assert process.stdin is not None
+    process.stdin.close()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert pidfd.exit_status(None, process.pid) == status, "a zombie"
+    assert pidfd.exit_status(descriptor, process.pid) == status
+    process.wait()
+    assert pidfd.exit_status(None, process.pid) is None
+    if descriptor is not None and tuple(map(int, platform.release().split(".")[:2])) >= (6, 15):
+        assert pidfd.exit_status(descriptor, process.pid) == status
+    if descriptor is not None:
+        os.close(descriptor)
+    assert pidfd.open_process(process.pid) is None
+
+
+def test_an_older_number_is_of_another_namespace(child: subprocess.Popen[str]) -> None:
+    followed = Followed(child.pid)
+    other = followed.processes.add(os.getpid(), last=5.0)
+    assert (other.alive, other.process) == (False, TracedProcess(os.getpid(), ended=5.0))
+
+
+def test_who_is_gone_is_like_the_one_that_forked_it(child: subprocess.Popen[str]) -> None:
+    followed = Followed(child.pid)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    known = followed.processes.add(gone.pid, last=5.0, like=child.pid)
+    assert known.process == TracedProcess(
+        gone.pid, command=("first",), program=os.path.realpath(sys.executable), ended=5.0
+    )
+
+
+def test_a_start_of_what_is_not_there_any_more(child: subprocess.Popen[str]) -> None:
+    followed = Followed(child.pid)
+    event = followed.processes.start(child.pid, "/bin/other")
+    assert event is not None and (event.path, event.base) == ("/bin/other", None)
+    assert (followed.said[-1].command, followed.said[-1].program) == (None, "/bin/other")
+    assert followed.processes.start(child.pid, "other") is None
+    event = followed.processes.start(child.pid, sys.executable)
+    assert event is not None and event.path == os.path.realpath(sys.executable) and event.base
+    assert followed.said[-1].command == read_command(child.pid)
+
+
+@pytest.mark.parametrize("overflow", [False, True])
+def test_new_files(tmp_path: Path, overflow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = inotify.NewFiles(str(tmp_path))
+    assert files.descriptor is not None and files.drain() == []
+    (tmp_path / "one").touch()
+    (tmp_path / "two \udcff").touch()
+    (tmp_path / "one").write_text("more")
+    if overflow:
+        lost = inotify._HEAD.pack(-1, 0x4000, 0, 0)
+        monkeypatch.setattr(os, "read", lambda descriptor, size: lost)
+        assert files.drain() is None
+    else:
+        assert files.drain() == ["one", "two \udcff"]
+        assert files.drain() == []
+    files.close()
+    assert files.drain() is None
+
+
+def test_new_files_where_nobody_tells(tmp_path: Path) -> None:
+    assert inotify.NewFiles(str(tmp_path / "none")).drain() is None
+
+
+def test_the_environment() -> None:
+    assert variables("/p", {}) == {MASK: "libs,files", OUTPUT: "/p"}
+    assert variables("/p", {MASK: "statistics"})[MASK] == "statistics,libs,files"
+    both = variables_for_one("/p", {MASK: "all", OUTPUT: "mine", "HOME": "/"})
+    saved = {"DLLTRACER_SAVED_LD_DEBUG": "all", "DLLTRACER_SAVED_LD_DEBUG_OUTPUT": "mine"}
+    assert both == {MASK: "all,libs,files", OUTPUT: "/p", **saved}
+
+
+def test_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(folder.tempfile, "tempdir", str(tmp_path))
+    accounts = AccountFolder()
+    Path(account_path(accounts.prefix, 7)).write_bytes(b"  7:\tline\n\x1eown\x1f")
+    (outer,) = tmp_path.iterdir()
+    assert stat.S_IMODE(outer.stat().st_mode) & 0o066 == 0, "its name inside is known to who was told"
+    accounts.give_back({})
+    accounts.give_back({OUTPUT: str(tmp_path / "mine")})
+    assert capfd.readouterr().err == "" and list(tmp_path.iterdir()) == [outer]
+    accounts.give_back({MASK: "libs"})
+    assert capfd.readouterr().err == "  7:\tline\n"
+    accounts.give_back({MASK: "libs", OUTPUT: str(tmp_path / "mine")})
+    accounts.give_back({MASK: "libs", OUTPUT: str(tmp_path / "no" / "mine")})
+    assert (tmp_path / "mine.7").read_text() == "  7:\tline\n"
+    accounts.remove()
+    assert not outer.exists()
+
+
+@GLIBC
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_process_that_goes_on_as_somebody_else_writes_on() -> None:
+    accounts = AccountFolder()
+    try:
+        environment = {**os.environ, **variables(accounts.prefix, {})}
+        code = "import os; os.umask(63); os.setgid(65534); os.setuid(65534); os.execv('/bin/ls', ['ls', '/dev/null'])"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        if done.stdout != "/dev/null\n":
+            pytest.skip("the file system of the temporary folder has no access control lists")
+        (name,) = os.listdir(os.path.dirname(accounts.prefix))
+        text = Path(os.path.dirname(accounts.prefix), name).read_text()
+        assert text.count("transferring control:") == 2
+    finally:
+        accounts.remove()
+
+
+def program(tmp_path: Path, interpreter: str | None, mode: int = 0o755) -> str:
+    path = tmp_path / "program"
+    path.write_bytes(ElfFile(kind=2, interpreter=interpreter).build())
+    path.chmod(mode)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "mode", "why"),
+    [
+        (None, 0o755, "a static program"),
+        ("/lib/ld-musl-x86_64.so.1", 0o755, "musl"),
+        ("/system/bin/linker64", 0o755, "/system/bin/linker64, not glibc's"),
+        ("/lib64/ld-linux-x86-64.so.2", 0o4755, "setuid"),
+        ("/lib64/ld-linux-x86-64.so.2", 0o2755, "setgid"),
+        ("/lib64/ld-linux-x86-64.so.2", 0o755, None),
+        ("/lib64/ld64.so.2", 0o755, None),
+    ],
+)
+def test_why_a_program_is_silent(tmp_path: Path, interpreter: str | None, mode: int, why: str | None) -> None:
+    said = why_silent(program(tmp_path, interpreter, mode))
+    assert said is None if why is None else said is not None and why in said
+
+
+def test_what_is_no_program_is_not_judged(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("#!/bin/sh\n")
+    assert why_silent(str(tmp_path / "script")) is why_silent(str(tmp_path / "none")) is None
+
+
+def test_a_child_whose_environment_was_cleaned_is_noted() -> None:
+    with subprocess.Popen(
+        ["/bin/sh", "-c", "env -i cat; :"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as shell:  # fmt: skip
+        assert shell.stdin is not None and shell.stdout is not None
+        shell.stdin.write(b"x\n")
+        shell.stdin.flush()
+        assert shell.stdout.readline() == b"x\n", "cat runs"
+        followed = Followed(shell.pid)
+        followed.silence.look(0.0)
+        (note,) = followed.silence.notes()
+        assert "/cat" in note and "taken out of its environment" in note
+        (child,) = (process for process in followed.said if process.pid != shell.pid)
+        assert child.parent == shell.pid and child.command == ("cat",)
+        # Its account comes after all: nothing to note.
+        followed.processes.get(child.pid).account = True
+        assert followed.silence.notes() == ()
+        followed.processes.close()
+        shell.communicate()
+
+
+def test_a_child_made_by_fork_that_does_nothing_is_not_noted() -> None:
+    code = "import os, sys\nif os.fork():\n    os.wait()\nelse:\n    print(flush=True)\n    sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None and parent.stdout.readline()
+        followed = Followed(parent.pid)
+        followed.silence.look_now()
+        assert len({process.pid for process in followed.said}) == 2
+        assert {process.command for process in followed.said} == {("first",)}, "as the user called it"
+        assert followed.silence.notes() == ()
+        followed.processes.close()
+        parent.communicate()
+
+
+@GLIBC
+def test_a_closed_account_is_noted_at_the_second_look() -> None:
+    accounts = AccountFolder()
+    try:
+        code = "import os; print(flush=True); input(); os.closerange(3, 99); print(flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env={**os.environ, **variables(accounts.prefix, {})},
+        ) as process:  # fmt: skip
+            assert process.stdout is not None and process.stdin is not None and process.stdout.readline()
+            followed = Followed(process.pid, accounts.prefix)
+            followed.processes.get(process.pid).account = True
+            for _ in range(2):
+                followed.silence.look_now()
+            assert followed.silence.notes() == ()
+            process.stdin.write(b"x\n")
+            process.stdin.flush()
+            process.stdout.readline()
+            followed.silence.look_now()
+            assert followed.silence.notes() == ()
+            followed.silence.look_now()
+            (note,) = followed.silence.notes()
+            assert "was closed by process" in note and str(process.pid) in note
+            followed.processes.close()
+            process.send_signal(signal.SIGKILL)
+    finally:
+        accounts.remove()

@@ -1,0 +1,176 @@
+"""The decoder of glibc's account, given the text piece by piece, of processes that fork and become other programs."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders.loader_text import LoaderText
+from dlltracer.capture.linux.decode import LoaderTextDecoder, decode_loader_text
+from dlltracer.capture.requests import FORKED, OWN_BEGIN, OWN_END
+from dlltracer.model.events import LoadEvent, LoadFailedEvent, UnloadEvent
+
+LIBC = "/lib/libc.so.6"
+
+
+def a_long_text() -> LoaderText:
+    text = LoaderText().request("/m.so", "pkg", "pkg.m").open("/m.so").map("/m.so").need("libx.so", "/m.so")
+    text.find("libx.so").search("/a", "RUNPATH from file /m.so").trying("/a/libx.so").map("libx.so").init("/a/libx.so")
+    text.init("/m.so").opened("/m.so").request("/n.so", "n").open("/n.so").map("/n.so").need("libgone.so", "/n.so")
+    text.find("libgone.so").cache().search("/lib", "system search path").trying("/lib/libgone.so").destroy("/n.so")
+    return text.open("/link.so").opened(LIBC, 2).fini("/m.so").destroy("/m.so").line("what is this")
+
+
+class Programs:
+    """Answers to the start of a program, and keeps what started."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[int, str]] = []
+
+    def __call__(self, pid: int, name: str) -> LoadEvent | None:
+        self.started.append((pid, name))
+        return LoadEvent(f"/usr/bin/{name}", pid=pid) if "/" not in name else None
+
+
+def words(decoder: LoaderTextDecoder, text: bytes) -> list[str]:
+    return [f"{event.pid} {event}" for event, _ in decoder.feed(text) + decoder.finish()]
+
+
+@given(st.lists(st.integers(0, len(a_long_text().bytes)), max_size=12))
+def test_any_cut_gives_the_same(cuts: list[int]) -> None:
+    text = a_long_text().bytes
+    whole = decode_loader_text(text)
+    assert len(whole.events) == 7 and whole.doubts == {5: LIBC} and whole.undecodable == 1
+    decoder = LoaderTextDecoder(None)
+    places = [0, *sorted(cuts), len(text)]
+    changes = [c for low, high in itertools.pairwise(places) for c in decoder.feed(text[low:high])]
+    changes += decoder.finish()
+    assert tuple(event for event, _ in changes) == whole.events
+    assert {n: doubt for n, (_, doubt) in enumerate(changes) if doubt} == whole.doubts
+    assert (decoder.undecodable, decoder.initialising()) == (whole.undecodable, whole.initialising)
+
+
+def test_an_event_comes_as_soon_as_the_text_decides_it() -> None:
+    decoder = LoaderTextDecoder(77)
+    assert decoder.feed(LoaderText().request("/m.so", "m").open("/m.so").bytes) == []
+    ((loaded, _),) = decoder.feed(LoaderText().map("/m.so").bytes, 5.0)
+    assert (str(loaded), loaded.imports, loaded.timestamp) == ("LoadLibrary /m.so", ("m",), 1e9)
+    assert decoder.feed(b"       77:\tfile=/m.so [0];  destr") == []
+    ((dropped, _),) = decoder.feed(b"oying link map\n", 6.0)
+    assert isinstance(dropped, LoadFailedEvent) and dropped.timestamp == 6.0
+    assert decoder.finish() == []
+
+
+def test_events_that_no_request_has_a_time_for_have_that_of_the_reading() -> None:
+    decoder = LoaderTextDecoder(77)
+    (loaded, _), (unloaded, _) = decoder.feed(LoaderText().open("/m.so").map("/m.so").opened("/m.so").bytes, 5.0) + (
+        decoder.feed(LoaderText().fini("/m.so").destroy("/m.so").bytes, 7.0)
+    )
+    assert (loaded.timestamp, loaded.imports) == (5.0, None)
+    assert isinstance(unloaded, UnloadEvent) and unloaded.timestamp == 7.0
+
+
+def test_a_program_that_starts() -> None:
+    programs = Programs()
+    decoder = LoaderTextDecoder(77, fresh=True, on_start=programs)
+    text = LoaderText().started("prog", LIBC).open("/m.so", by="prog").map("/m.so").opened("/m.so").left()
+    events = [event for event, _ in decoder.feed(text.bytes, 5.0)]
+    assert [str(event) for event in events] == [
+        "LoadLibrary /usr/bin/prog", f"LoadLibrary {LIBC}", "LoadLibrary /m.so",
+    ]  # fmt: skip
+    assert [event.imports for event in events] == [(), (), None]
+    assert [event.requested_by for event in events] == [None, "/usr/bin/prog", "/usr/bin/prog"]
+    assert programs.started == [(77, "prog")] and events[0].timestamp == 5.0
+
+
+def test_a_program_that_needs_nothing_is_named_when_it_gets_control() -> None:
+    programs = Programs()
+    decoder = LoaderTextDecoder(77, fresh=True, on_start=programs)
+    assert words(decoder, LoaderText().init("/lib64/ld.so").transfer("./x").bytes) == []
+    assert programs.started in ([(77, "./x")], [(77, "/lib64/ld.so")])
+
+
+def test_a_library_missing_at_the_start() -> None:
+    text = LoaderText().need("libgone.so", "./x").find("libgone.so").trying("/lib/libgone.so")
+    for blank, ended, said in ((False, None, 0), (True, None, 1), (False, True, 1), (True, False, 0)):
+        decoder = LoaderTextDecoder(77, others=True, fresh=True, on_start=Programs())
+        decoder.feed(text.bytes + (b"       77:\t\n" if blank else b""))
+        changes = decoder.finish(ended)
+        assert [str(event) for event, _ in changes] == ["Failed libgone.so"] * said
+
+
+def test_another_program_takes_the_place() -> None:
+    programs = Programs()
+    decoder = LoaderTextDecoder(77, fresh=True, on_start=programs)
+    text = LoaderText().started("sh", LIBC).started("sh", LIBC).started("other", LIBC, "/lib/libm.so")
+    assert words(decoder, text.bytes) == [
+        "77 LoadLibrary /usr/bin/sh", f"77 LoadLibrary {LIBC}",
+        "77 LoadLibrary /usr/bin/sh", f"77 LoadLibrary {LIBC}",
+        "77 LoadLibrary /usr/bin/other", f"77 LoadLibrary {LIBC}", "77 LoadLibrary /lib/libm.so",
+    ]  # fmt: skip
+    assert programs.started == [(77, "sh"), (77, "sh"), (77, "other")]
+
+
+def test_another_program_takes_the_place_inside_an_initialiser() -> None:
+    programs = Programs()
+    decoder = LoaderTextDecoder(77, fresh=True, on_start=programs)
+    text = LoaderText().started("a", LIBC).open("/m.so", by="a").map("/m.so").init("/m.so").started("b", LIBC)
+    assert words(decoder, text.bytes)[-2:] == ["77 LoadLibrary /usr/bin/b", f"77 LoadLibrary {LIBC}"]
+
+
+def test_needs_of_what_dlopen_mapped_are_no_program() -> None:
+    programs = Programs()
+    decoder = LoaderTextDecoder(77, on_start=programs)
+    text = LoaderText().open("/m.so").map("/m.so").need("libx.so", "/m.so").find("libx.so").trying("/a/libx.so")
+    text.map("libx.so").need("liby.so", "/a/libx.so").find("liby.so").trying("/a/liby.so").map("liby.so")
+    assert len(words(decoder, text.opened("/m.so").bytes)) == 3 and programs.started == []
+
+
+def test_a_forked_child_writes_into_the_account_of_its_parent() -> None:
+    text = LoaderText().open("/m.so").map("/m.so").opened("/m.so")
+    child = LoaderText(pid=78).fini("/m.so").destroy("/m.so").open("/c.so").map("/c.so").opened("/c.so")
+    mixed = text.bytes + child.bytes + LoaderText().open("/p.so").map("/p.so").opened("/p.so").bytes
+    decoder = LoaderTextDecoder(77, others=True)
+    changes = decoder.feed(mixed)
+    assert [f"{e.pid} {e}" for e, _ in changes] == [
+        "77 LoadLibrary /m.so", "78 UnloadLibrary /m.so", "78 LoadLibrary /c.so", "77 LoadLibrary /p.so",
+    ]  # fmt: skip
+    assert changes[1][0].base == changes[0][0].base and decoder.pids == (77, 78)
+    assert LoaderTextDecoder(77).feed(mixed)[-1] == changes[-1]
+
+
+def test_what_is_our_own_is_left_out() -> None:
+    ours = LoaderText().open("/_ctypes.so").map("/_ctypes.so").opened("/_ctypes.so")
+    text = OWN_BEGIN + ours.bytes + OWN_END + LoaderText().open("/m.so").map("/m.so").opened("/m.so").bytes
+    assert words(LoaderTextDecoder(77), text) == ["77 LoadLibrary /m.so"]
+
+
+def test_the_account_of_a_forked_child_begins_in_its_midst() -> None:
+    programs = Programs()
+    decoder = LoaderTextDecoder(77, fresh=True, on_start=programs)
+    assert words(decoder, FORKED + LoaderText().open("/m.so").map("/m.so").opened("/m.so").bytes) == [
+        "77 LoadLibrary /m.so"
+    ]
+    assert programs.started == []
+
+
+@pytest.mark.parametrize("others", [True, False])
+@given(data=st.data())
+def test_no_input_makes_it_raise(others: bool, data: st.DataObject) -> None:
+    text = a_long_text().started("sh", LIBC).left().request("/x.so", "x").bytes
+    lines = [
+        *text.splitlines(keepends=True),
+        OWN_BEGIN,
+        FORKED,
+        b"\x1e",
+        b"\x1f",
+        b"       78:\t\n",
+        b"99999999999999:\tx\n",
+    ]
+    decoder = LoaderTextDecoder(None, others=others, fresh=data.draw(st.booleans()), on_start=Programs())
+    for piece in data.draw(st.lists(st.sampled_from(lines) | st.binary(max_size=9), max_size=20)):
+        decoder.feed(piece)
+    decoder.finish(None)
