@@ -138,13 +138,13 @@ def compare(name: str, way: Command, plain: Command, pairs: int) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = [f"{'':<22} {'wall s':>7}  {'wall ratio (quartiles) [95 %]':>41}  {'cpu ratio (quartiles)':>23}"]
+    lines = [f"{'':<24} {'wall s':>7}  {'wall ratio (quartiles) [95 %]':>41}  {'cpu ratio (quartiles)':>23}"]
     for row in rows:
         low, ratio, high = row.wall_ratio
         cpu_low, cpu, cpu_high = row.cpu_ratio
         interval = f"[{row.interval[0]:.3f}-{row.interval[1]:.3f}]"
         lines.append(
-            f"{row.name:<22} {row.wall_s[1]:7.2f}  {f'{ratio:.3f} ({low:.3f}-{high:.3f}) {interval}':>41}"
+            f"{row.name:<24} {row.wall_s[1]:7.2f}  {f'{ratio:.3f} ({low:.3f}-{high:.3f}) {interval}':>41}"
             f"  {f'{cpu:.3f} ({cpu_low:.3f}-{cpu_high:.3f})':>23}"
         )
     return "\n".join(lines)
