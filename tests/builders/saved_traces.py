@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from dlltracer.model.crash import Crash
@@ -12,6 +13,9 @@ from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Losses, Recording
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
+
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For tests that make whole traces: that takes its time on a machine that does other things as well."""
 
 # With lone surrogates: an undecodable byte of a file name is one. With ends of lines: a name may have one.
 TEXTS = st.text(st.characters(codec=None), max_size=12) | st.sampled_from(["\n", '"type"', "\u2028", "{}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.failed_case import case, not_found, process
-from builders.saved_traces import SAVED_TRACES
+from builders.saved_traces import CALM, SAVED_TRACES
 from dlltracer.api.explain_saved import explain_saved
 from dlltracer.api.saved_case import case_to_plain
 from dlltracer.diagnose.engine import diagnose
@@ -98,6 +99,7 @@ def test_machines() -> None:
 
 
 @given(st.text(max_size=200))
+@CALM
 def test_any_text_is_taken_and_is_done_after_once(text: str) -> None:
     private = PrivateText(["alice"], ["box"])
     once = private.replace(text)
@@ -170,9 +172,21 @@ def test_the_payload_of_raw_events_goes() -> None:
 
 
 @given(SAVED_TRACES)
-@settings(max_examples=40)
+@settings(CALM, max_examples=40)
 def test_any_trace_stays_one(trace: SavedTrace) -> None:
     done = redact(trace)
     assert read_lines(line.encode() for line in trace_to_lines(done)) == done
     assert len(done.recording.events) == len(trace.recording.events)
     assert [type(event) for event in done.recording.events] == [type(event) for event in trace.recording.events]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["token" * 20_000, "/home/" * 20_000, "--" * 50_000, "x_key" * 20_000, "a://" * 25_000, "C:\\Users\\" * 10_000,
+     "password =" + " " * 100_000, "Users/" + "a b " * 25_000, "token='" + "x" * 100_000, "a" * 100_000 + "://u:p@"],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_long_texts_take_no_long_time(text: str) -> None:
+    start = time.process_time()
+    PrivateText(["alice"], ["box"]).replace(text)
+    assert time.process_time() - start < 5

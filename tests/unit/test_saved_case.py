@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.failed_case import EXT, absent, bound, case, dropped, image, not_found, process, segment, tree
-from builders.saved_traces import PLAIN
+from builders.saved_traces import CALM, PLAIN
 from builders.windows_case import PYTHON, SITE, TOP, Windows, pe_image
 from dlltracer.api.explain_saved import explain_saved
 from dlltracer.api.saved_case import VERSION, case_from_plain, case_to_plain
@@ -102,6 +102,7 @@ def test_versions() -> None:
 
 
 @given(st.sampled_from(sorted(through_json(FULL))), PLAIN)
+@CALM
 def test_junk_in_a_case_costs_the_case_only(name: str, junk: object) -> None:
     damaged = through_json(FULL) | {name: junk}
     said = explain_saved(SavedTrace(FAILED, "import ext", case=damaged, status=1))

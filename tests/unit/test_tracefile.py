@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.saved_traces import PLAIN, PROCESSES, SAVED_TRACES
+from builders.saved_traces import CALM, PLAIN, PROCESSES, SAVED_TRACES
 from dlltracer.model import tracereader
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import Failure, ProcessFacts, PythonError, System
@@ -54,6 +54,7 @@ def types_of(lines: list[bytes]) -> list[str]:
 
 
 @given(SAVED_TRACES)
+@CALM
 def test_round_trip(trace: SavedTrace) -> None:
     lines = lines_of(trace)
     assert all(line.count(b"\n") == 1 and line.endswith(b"\n") and line.isascii() for line in lines)
@@ -78,6 +79,7 @@ def test_what_is_written() -> None:
 
 
 @given(SAVED_TRACES, st.data())
+@CALM
 def test_any_prefix_reads(trace: SavedTrace, data: st.DataObject) -> None:
     whole = b"".join(lines_of(trace))
     header = whole.index(b"\n")
@@ -104,12 +106,14 @@ def test_every_prefix_of_one_file() -> None:
 
 
 @given(st.binary(max_size=60) | st.lists(PLAIN.map(lambda one: json.dumps(one).encode())).map(b"\n".join))
+@CALM
 def test_anything_else_is_one_error(data: bytes) -> None:
     with pytest.raises(NotARecording):
         read_lines(data.splitlines(keepends=True))
 
 
 @given(st.lists(st.binary(max_size=30), max_size=5), st.integers(0, 9))
+@CALM
 def test_damage_between_lines_costs_nothing_else(junk: list[bytes], at: int) -> None:
     rows = [row.replace(b"\n", b"") + b"\n" for row in junk]
     lines = lines_of()
@@ -129,6 +133,7 @@ KEYS = st.sampled_from(
 
 
 @given(st.lists(st.tuples(TYPES, st.dictionaries(KEYS, PLAIN, max_size=4)), max_size=6))
+@CALM
 def test_junk_in_lines_of_ours_raises_nothing_else(rows: list[tuple[str, dict[str, Any]]]) -> None:
     lines = [json.dumps({"type": kind, **items}).encode() + b"\n" for kind, items in rows]
     with contextlib.suppress(NotARecording):
@@ -226,6 +231,7 @@ def test_a_file_of_something_else_is_not_read_to_its_end() -> None:
 
 
 @given(st.lists(PROCESSES, max_size=4))
+@CALM
 def test_of_several_lines_about_a_process_the_last_counts(processes: list[TracedProcess]) -> None:
     begun = [replace(process, ended=None, status=None) for process in processes]
     header = lines_of()[0]

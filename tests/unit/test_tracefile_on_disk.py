@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from builders.saved_traces import SAVED_TRACES
+from builders.saved_traces import CALM, SAVED_TRACES
 from dlltracer.host import tracefile
 from dlltracer.host.tracefile import TraceFileWriter, looks_like_recording, read_trace_file
 from dlltracer.model.events import LoadEvent
@@ -30,7 +30,7 @@ def event(number: int) -> str:
 
 
 @given(SAVED_TRACES)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(CALM, suppress_health_check=list(HealthCheck), max_examples=25)
 def test_round_trip(tmp_path: Path, trace: SavedTrace) -> None:
     path = str(tmp_path / "x.dlltrace")
     writer = TraceFileWriter(path, pytest.fail)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders.saved_traces import CALM
 from dlltracer.model.codec import DamagedRecording
 from dlltracer.model.typed import TypedCodec
 
@@ -73,6 +74,7 @@ SMALL = Whole("t", None, Leaf("l"))
 
 
 @given(WHOLES)
+@CALM
 def test_round_trip(value: Whole) -> None:
     plain = CODEC.to_plain(value)
     assert CODEC.from_plain(Whole, plain, "whole") == value

@@ -30,7 +30,10 @@ def name_packages(paths: Iterable[str], site_folders: Sequence[str], prefixes: S
         site_folders: folders with the metadata of Python packages, besides those around the files.
         prefixes: folders that may be conda environments.
     """
-    wanted = {_canonical(path): path for path in dict.fromkeys(paths)}
+    reals = {path: _canonical(path) for path in dict.fromkeys(paths)}
+    wanted: dict[str, str] = {}
+    for path, real in reals.items():
+        wanted.setdefault(real, path)  # one path for each file is asked about
     found = _ask_records(wanted, dict.fromkeys((*site_folders, *filter(None, map(_site_folder, wanted.values())))))
     found.update(_ask_conda({real: path for real, path in wanted.items() if path not in found}, prefixes))
     rest = [path for path in wanted.values() if path not in found]
@@ -40,7 +43,7 @@ def name_packages(paths: Iterable[str], site_folders: Sequence[str], prefixes: S
             owners = find_owners(path).owners
             if owners:
                 found[path] = _words(owners[0].package, owners[0].version)
-    return found
+    return {path: found[wanted[real]] for path, real in reals.items() if wanted[real] in found}
 
 
 def _words(name: str, version: str) -> str:
