@@ -70,6 +70,17 @@ def test_run_saves_why_it_failed(native: Native, tmp_path: Path) -> None:
 
 
 @linux_only
+@pytest.mark.parametrize(
+    ("code", "said"), [("import no_such_thing", "no-such-module"), ("import os; os.kill(os.getpid(), 11)", "crash")]
+)
+def test_run_saves_what_may_be_asked_later(code: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.dlltrace"
+    assert ask("run", "-o", path, "-c", code).returncode
+    assert read_trace_file(str(path)).case is not None
+    assert said in ask("why", path, "--json").stdout
+
+
+@linux_only
 def test_why_on_a_recording_says_what_it_said(recorded: Path, native: Native) -> None:
     first = json.loads(ask("why", native.broken_module(), "--json").stdout)["findings"][0]
     ran = ask("why", recorded, "--json")

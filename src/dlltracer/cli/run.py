@@ -120,7 +120,7 @@ def _record(asked: _Asked, output: str | None, redact: bool) -> int:
         if ending.recording is None:
             recorder.discard()
         else:
-            recorder.finish(ending, _explain(_describe(program), ending))
+            recorder.finish(ending, _explain(_describe(program), ending, is_saved=True))
     finally:
         recorder.close()
     if ending.refusal is not None:
@@ -170,13 +170,24 @@ def _saved(ending: Ending, form: Form, redact: bool, program: Program) -> SavedT
     return own_redactor().redact_trace(trace) if redact else trace
 
 
-def _explain(what: str, ending: Ending) -> Explained | None:
-    """The verdict, if the program ended with an exception that a loader caused."""
-    if ending.failure is None or ending.recording is None:
+def _may_be_asked_about(ending: Ending) -> bool:
+    """Whether it died, or a module could not be imported for whatever reason."""
+    if ending.failure is None:
+        return ending.status < 0 or ending.crash is not None
+    return any("ImportError" in error.bases for error in ending.failure.errors)
+
+
+def _explain(what: str, ending: Ending, *, is_saved: bool = False) -> Explained | None:
+    """The verdict, if the program ended with an exception that a loader caused.
+
+    `is_saved`: also if it ended so that somebody may ask why later, when this machine cannot be asked any more.
+    """
+    if ending.recording is None:
         return None
     from ..api.explain import explain_with_case, is_of_a_loader
 
-    if not is_of_a_loader(ending.failure, ending.recording.of_first):
+    is_of_loader = ending.failure is not None and is_of_a_loader(ending.failure, ending.recording.of_first)
+    if not is_of_loader and not (is_saved and _may_be_asked_about(ending)):
         return None
     try:
         return explain_with_case(what, ending.status, ending.recording.of_first, ending.failure)

@@ -5,7 +5,6 @@ What can be read is read, and `SavedTrace.problems` says what could not. The wor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +17,7 @@ from .failure import Failure, ProcessFacts
 from .process import TracedProcess
 from .recording import Losses, Recording
 from .saved import HostFacts, ImageFacts, SavedTrace
+from .traceline import Fields, as_object, parse_line, shallow, short
 
 MOST_EVENTS = 1_000_000
 MOST_OTHERS = 100_000
@@ -28,7 +28,6 @@ LONGEST_LINE = 32 << 20
 _ENOUGH = 100
 """After so many lines of which none was understood, a file is none of ours."""
 _NUMBERS = 3
-_DEEPEST = 60
 
 
 class NotARecording(DlltracerError, ValueError):
@@ -86,7 +85,7 @@ class TraceReader:
             return
         torn = not data.endswith(b"\n")
         try:
-            self._take(_parse(data))
+            self._take(parse_line(data))
         except DamagedRecording as error:
             if torn:
                 self._torn = True
@@ -130,11 +129,11 @@ class TraceReader:
         elif kind == f.FAILURE:
             self._take_failure(line)
         elif kind == f.CASE:
-            self._trace = replace(self._trace, case=_shallow(_object(line.get("case"), "case")))
+            self._trace = replace(self._trace, case=shallow(as_object(line.get("case"), "case")))
         elif kind in (f.END, f.SUMMARY):
             self._take_end(line)
         else:
-            self._note("are of a type that this dlltracer does not know", f"the type {_short(kind)}")
+            self._note("are of a type that this dlltracer does not know", f"the type {short(kind)}")
             return
         self._understood += 1
 
@@ -151,14 +150,14 @@ class TraceReader:
             return
         version = line.get("version")
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise DamagedRecording("recording.version", f"there is no version {_short(version)}")
+            raise DamagedRecording("recording.version", f"there is no version {short(version)}")
         self._has_header = True
         if version > f.VERSION:
             self._problems.append(
                 f"it has format version {version}, and this dlltracer reads up to {f.VERSION}: "
                 "what it knows was read; use a newer dlltracer"
             )
-        header = _Fields(line, f.HEADER)
+        header = Fields(line, f.HEADER)
         host = line.get("host")
         self._trace = replace(
             self._trace,
@@ -213,7 +212,7 @@ class TraceReader:
 
     def _take_end(self, line: dict[str, Any]) -> None:
         """The end line; or the summary of `run --format jsonl`, which has the losses only."""
-        end = _Fields(line, str(line["type"]))
+        end = Fields(line, str(line["type"]))
         recording = self._trace.recording
         losses = line.get("losses")
         self._trace = replace(
@@ -259,63 +258,5 @@ class TraceReader:
         return "it is empty" if not self._torn else "it is not made of lines of JSON"
 
 
-class _Fields:
-    """Optional keys of a line, checked."""
-
-    def __init__(self, line: dict[str, Any], where: str) -> None:
-        self._line = line
-        self._where = where
-
-    def text(self, name: str, usual: str = "") -> str:
-        value = self._get(name, str | None)
-        return usual if value is None else str(value)
-
-    def number(self, name: str) -> int | None:
-        value = self._get(name, int | None)
-        return None if value is None else int(value)
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        return tuple(self._get(name, tuple[str, ...] | None) or ())
-
-    def _get(self, name: str, kind: object) -> Any:
-        return f.trace_codec().from_plain(kind, self._line.get(name), f"{self._where}.{name}")
-
-
-def _parse(data: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(data.decode("utf-8-sig"), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise DamagedRecording("line", f"it is not JSON ({_short(str(error))})") from None
-    return _object(found, "line")
-
-
-def _object(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DamagedRecording(where, f"an object is wanted, not {type(value).__name__}")
-    return value
-
-
-def _shallow(case: dict[str, Any]) -> dict[str, Any]:
-    """The case, if nothing in it is nested so deeply that walking through it would fail."""
-    stack: list[tuple[object, int]] = [(case, 0)]
-    while stack:
-        value, depth = stack.pop()
-        if depth > _DEEPEST:
-            raise DamagedRecording("case", "it is nested too deeply")
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        stack += [(item, depth + 1) for item in inner if isinstance(item, dict | list)]
-    return case
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
-
-
 def _join(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    text = ascii(text)[1:-1] if not text.isprintable() else text
-    return text if len(text) <= 60 else f"{text[:57]}..."
