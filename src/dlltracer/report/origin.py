@@ -42,5 +42,8 @@ def _sentences(trace: SavedTrace) -> Iterator[str]:
         parts.append(f"by dlltracer {trace.written_by}")
     if parts:
         yield f"recorded: {', '.join(parts)}"
-    if trace.status:
-        yield f"it ended with status {trace.status}" if trace.status > 0 else f"it was killed by signal {-trace.status}"
+    status = trace.status or 0
+    if status < 0:
+        yield f"it was killed by signal {-status}"
+    elif status:
+        yield f"it ended with status {f'{status:#010x}' if status >> 31 else status}"

@@ -91,10 +91,6 @@ class PrivateText:
         """How many users, machines and secrets were met."""
         return len(set(self._users.values())), len(set(self._hosts.values())), len(self._secrets)
 
-    def learn(self, text: str) -> None:
-        """Take note of the names in a text, so that they are found in those that come before it as well."""
-        self.replace(text)
-
     def replace(self, text: str) -> str:
         """The text without what is private."""
         known = self._done.get(text)

@@ -6,9 +6,8 @@ everywhere: paths stay different where they were, so that rules and readers come
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from enum import Enum
 from typing import Any, TypeVar
 
 from ..model.events import DebugEvent
@@ -33,8 +32,6 @@ class Redactor:
 
     def learn(self, value: object) -> None:
         """Take note of all names in a value."""
-        for text in _texts_in(value):
-            self._text.learn(text)
         self._change(value, "")
 
     def redact_trace(self, trace: SavedTrace) -> SavedTrace:
@@ -102,18 +99,3 @@ def redact(trace: SavedTrace) -> SavedTrace:
 
 def _is_secret_option(word: str) -> bool:
     return "=" not in word and SECRET_NAME.search(word) is not None
-
-
-def _texts_in(value: Any) -> Iterator[str]:
-    """Every text in a value, keys of plain objects left out."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, tuple | list | frozenset):
-            stack += item
-        elif isinstance(item, Mapping):
-            stack += item.values()
-        elif is_dataclass(item) and not isinstance(item, type | Enum):
-            stack += [getattr(item, field.name) for field in fields(item)]
