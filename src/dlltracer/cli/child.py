@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass, replace
 
 from ..errors import DlltracerError
-from ..host.failure import read_failure
+from ..host.failure import read_failure, read_process
 from ..model.codec import DamagedRecording, from_plain
 from ..model.recording import Recording
 from .ending import describe_ending
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..model.crash import Crash
     from ..model.events import Event
-    from ..model.failure import Failure
+    from ..model.failure import Failure, ProcessFacts
     from ..model.process import TracedProcess
     from ..model.request import Request
     from .program import Program
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
         def event(self, event: Event) -> None:
             """An event, in its final form."""
+
 
 UNTRACED = "none"
 """In the place of a backend's name: run the program, and tell how it ended only."""
@@ -69,6 +70,7 @@ class Ending:
         initialising: the image whose initialiser was running when it crashed, as far as the loader told.
         requests: what Python asked of the loader, where that was written down apart from the recording.
         added_folders: of os.add_dll_directory, written down as they came.
+        process: what its interpreter knew when it ended; `None` if it could not tell.
     """
 
     status: int
@@ -81,6 +83,7 @@ class Ending:
     initialising: str | None = None
     requests: tuple[Request, ...] = ()
     added_folders: tuple[str, ...] = ()
+    process: ProcessFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,8 @@ def _ending(ran: _Run, said: dict[str, object] | None, backend: str, account: in
     if outcome == "recorded":
         assert said is not None
         try:
-            return Ending(status, from_plain(said.get("recording")), failure=failure)
+            recorded = from_plain(said.get("recording"))
+            return Ending(status, recorded, failure=failure, process=read_process(said))
         except DamagedRecording as error:
             message = str(error)
     how = (

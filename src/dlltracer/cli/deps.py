@@ -10,7 +10,8 @@ from ..errors import BinaryFormatError
 from .annotate import annotations_option, say_annotations
 from .complete import complete_file, complete_folder
 from .ending import EXIT_MISSING
-from .output import Format, Target, open_target, write_styled
+from .formats import GRAPHS, html_option, render_graph
+from .output import Target, open_target, write_styled
 from .progress import progress
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..model.tree import LoadTree
 
 _TEXT, _JSON = "text", "json"
-_FORMATS = (_TEXT, _JSON, Format.DOT.value, Format.MERMAID.value)
+_FORMATS = (_TEXT, _JSON, *GRAPHS)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class _Options:
     output: str | None
     form: str
     as_json: bool
+    html: str | None
     flat: bool
     missing: bool
     why: str | None
@@ -58,6 +60,7 @@ class _Options:
     help="text: a tree to read. json: the same as --json. dot, mermaid: a graph.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every place tried.")
+@html_option
 @click.option("--flat", is_flag=True, help="A list in the order of loading, instead of a tree.")
 @click.option("--missing", is_flag=True, help="Show what is missing only, and what leads to it.")
 @click.option("--why", metavar="NAME", help="Show who pulls in the library NAME.")
@@ -80,14 +83,21 @@ def deps(**given: Any) -> None:
     form = options.chosen_format()
     with progress(f"reading {options.file}"):
         tree = _load(options.file, options.root, options.search)
-    target = open_target(options.output or "-")
+    target, page = open_target(options.output or "-"), None
     try:
+        page = open_target(options.html) if options.html is not None else None
         if form is not None:
             target.write(_render(tree, form))
         else:
             _write_text(tree, target, options)
+        if page is not None:
+            from ..report.html import render_html_tree
+
+            page.write(render_html_tree(tree))
     finally:
         target.discard()
+        if page is not None:
+            page.discard()
     if options.missing or options.annotations:
         from ..report.annotations import annotate_missing
 
@@ -102,9 +112,8 @@ def _render(tree: LoadTree, form: str) -> str:
 
         return render_deps_json(tree)
     from ..report.graph import graph_of_tree
-    from .saved import render_graph
 
-    return render_graph(graph_of_tree(tree), Format(form))
+    return render_graph(graph_of_tree(tree), form)
 
 
 def _write_text(tree: LoadTree, target: Target, options: _Options) -> None:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 from ..errors import DlltracerError
-from ..host.failure import read_failure
+from ..host.failure import read_failure, read_process
 from ..model.codec import DamagedRecording, from_plain
 from .child import RUNNER, CannotRun, Ending, interpreter, read_result, run_child
 from .ending import describe_ending
@@ -185,7 +185,8 @@ class _Run:
         if said is not None and outcome == "recorded":
             # By another mechanism than the account's, which did not work.
             try:
-                return self._guard.replay(Ending(status, from_plain(said.get("recording")), failure=failure))
+                recorded = from_plain(said.get("recording"))
+                return self._guard.replay(Ending(status, recorded, failure=failure, process=read_process(said)))
             except DamagedRecording as error:
                 return Ending(status, self._recording(follower, (str(error),)), failure=failure)
         notes: tuple[str, ...] = ()
@@ -195,7 +196,7 @@ class _Run:
             from ..capture.linux.rtld import UNATTRIBUTED
 
             notes += (UNATTRIBUTED,)
-        return Ending(status, self._recording(follower, notes), failure=failure)
+        return Ending(status, self._recording(follower, notes), failure=failure, process=read_process(said))
 
     def _recording(self, follower: Follower, notes: tuple[str, ...]) -> Recording:
         name = LD_DEBUG if self._is_command else "rtld"

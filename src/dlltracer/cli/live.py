@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..model.events import Event
     from ..model.process import TracedProcess
     from ..report.drawing import Line
+    from .child import Sink
 
 LOADS = 5
 FAILURES = 3
@@ -90,10 +91,14 @@ class LiveView:
     The first call starts the drawing, in a thread of this process: the program has been started by then, and runs in
     one of its own.
 
-    Arguments: `stream`, where to draw (stderr); `clock`, seconds that only go forward.
+    Arguments: `stream`, where to draw (stderr); `clock`, seconds that only go forward; `behind`, another sink, which
+    gets everything first.
     """
 
-    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, behind: Sink | None = None
+    ) -> None:
+        self._behind = behind
         where = stream if stream is not None else sys.stderr
         self._state = LiveState()
         self._lock = threading.Lock()
@@ -104,12 +109,16 @@ class LiveView:
 
     def process(self, process: TracedProcess) -> None:
         """A process began, or more is known of it."""
+        if self._behind is not None:
+            self._behind.process(process)
         with self._lock:
             self._state.process(process)
         self._begin()
 
     def event(self, event: Event) -> None:
         """A loader did something."""
+        if self._behind is not None:
+            self._behind.event(event)
         with self._lock:
             self._state.event(event)
         self._begin()

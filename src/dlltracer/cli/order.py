@@ -100,7 +100,7 @@ def _how(ending: Ending) -> str:
 
 
 def _explain(modules: tuple[str, ...], python: str | None) -> Diagnosis:
-    from .why import explain_code
+    from .attempt import explain_code
 
     *before, victim = modules
     what = f"import {victim}" + (f" after {', '.join(before)}" if before else "")

@@ -26,20 +26,11 @@ if TYPE_CHECKING:
 
 
 class Format(enum.Enum):
-    """What `--format` takes."""
+    """The reports on a recording (cli/formats.py has all formats)."""
 
     TEXT = "text"
     JSONL = "jsonl"
     LINES = "lines"
-    DOT = "dot"
-    MERMAID = "mermaid"
-    PERFETTO = "perfetto"
-    GITHUB = "github"
-
-    @property
-    def needs_saved(self) -> bool:
-        """Whether it is made of a whole `SavedTrace` (cli/saved.py), not of a recording alone."""
-        return self in (Format.DOT, Format.MERMAID, Format.PERFETTO, Format.GITHUB)
 
 
 class StreamTarget:

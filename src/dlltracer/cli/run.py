@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import click
 
+from ..api.saving import RunFacts, end_trace
 from ..capture.select import BACKEND_NAMES, check_backend_name
+from ..model.saved import SavedTrace
 from .annotate import annotations_option, say_annotations
 from .child import Ending, run_child
 from .complete import complete_backend, complete_file
 from .ending import end_like, say_error
-from .output import Format, Target, open_target, write_report
+from .formats import FORMS, GITHUB, HTML, RECORDING, Form, form_for, formats_help, html_option
+from .output import Target, open_target
 from .program import NoValue, Program, ProgramKind, split_command_line
+from .record import TraceRecorder, command_of, facts_of_ending, own_redactor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +24,8 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+    from ..api.explain import Explained
     from ..model.finding import Diagnosis
-    from ..model.recording import Recording
     from .child import Sink
 
 _USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
@@ -41,22 +45,26 @@ class _Options:
     """What was given on the command line, by the names of the parameters below."""
 
     output: str | None
-    form: str
+    form: str | None
     github: bool
+    html: str | None
     backend: str
     failed_only: bool
-    annotations: bool | None
     follow: bool
     startup: bool
+    live: bool
+    redact: bool
+    annotations: bool | None
 
-    def chosen_format(self) -> Format:
+    def chosen_form(self) -> Form:
         """The format of the report. Raises `click.UsageError` when options contradict each other."""
-        form = Format(self.form)
-        if self.github and form not in (Format.TEXT, Format.GITHUB):
+        if self.github and self.form not in (None, GITHUB):
             raise click.UsageError(f"choose one of --github and --format {self.form}")
-        form = Format.GITHUB if self.github else form
-        if self.failed_only and form.needs_saved:
-            raise click.UsageError(f"--failed-only is for text, jsonl and lines: {form.value} shows the whole trace")
+        form = form_for(GITHUB if self.github else self.form, self.output).selecting(self.failed_only)
+        if form.name == RECORDING and self.output in (None, "-"):
+            raise click.UsageError(
+                "a recording is written while the program runs: name a file for it, -o FILE.dlltrace"
+            )  # fmt: skip
         return form
 
 
@@ -93,14 +101,14 @@ class _RunCommand(click.Command):
 @click.command("run", cls=_RunCommand, short_help="Run a program and show what it loads.")
 @click.option(
     "-o", "--output", metavar="FILE", shell_complete=complete_file,
-    help="Write the report to FILE ('-': stdout) instead of stderr.",
+    help="Write the report to FILE ('-': stdout) instead of stderr. FILE.dlltrace: a recording, for another machine.",
 )  # fmt: skip
 @click.option(
-    "--format", "form", type=click.Choice([form.value for form in Format]), default=Format.TEXT.value,
-    show_default=True, help="text: a tree to read. jsonl: JSON, one line an event. lines: LoadLibrary or Failed, path. "
-    "dot, mermaid: a graph. perfetto: a timeline. github: Markdown for an issue.",
+    "--format", "form", type=click.Choice(list(FORMS)),
+    help=f"{formats_help()}  [default: by the name of FILE, else text]",
 )  # fmt: skip
 @click.option("--github", is_flag=True, help="Markdown for an issue, at most 60 lines: the same as --format github.")
+@html_option
 @click.option(
     "--backend", metavar="NAME", default="auto", show_default=True, shell_complete=complete_backend,
     help=f"The mechanism: {', '.join(BACKEND_NAMES)}.",
@@ -108,6 +116,8 @@ class _RunCommand(click.Command):
 @click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
 @click.option("--follow", is_flag=True, help="Show the loads of all processes that the program starts, too.")
 @click.option("--startup", is_flag=True, help="Show what is loaded before the program begins, too.")
+@click.option("--live", is_flag=True, help="Show the loads on the terminal while the program runs.")
+@click.option("--redact", is_flag=True, help="Leave out names of users and of this machine, and secrets.")
 @annotations_option
 @click.pass_obj
 def run(program: Program | None, /, **given: Any) -> None:
@@ -121,31 +131,100 @@ def run(program: Program | None, /, **given: Any) -> None:
     if program is None:
         raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, - for stdin, or -- COMMAND")
     options = _Options(**given)
-    form = options.chosen_format()
+    form = options.chosen_form()
     check_backend_name(options.backend)
-    target = open_target(options.output)
+    reports = _Reports(form, options, RunFacts(_describe(program), command_of(program)))
     try:
-        ending = _run(program, options.backend, follow=options.follow, startup=options.startup)
+        ending = _run_shown(program, options, reports.recorder)
         if ending.refusal is not None:
             raise click.ClickException(ending.refusal)
-        verdict = _explain(_describe(program), ending)
-        status = _report(ending, target, form, options.failed_only, _describe(program), verdict)
+        status, verdict = reports.write(ending)
     finally:
-        target.discard()
+        reports.discard()
     if verdict is not None:
         _annotate(verdict, options.annotations, inside_line=options.output is not None)
     end_like(status)
 
 
-def _run(
-    program: Program, backend: str, *, follow: bool = False, startup: bool = False, sink: Sink | None = None
-) -> Ending:
+class _Reports:
+    """What is to be written when the program has ended: a report or a recording, and perhaps a page.
+
+    The constructor makes sure that all of it can be written, and raises `click.ClickException` when it cannot.
+    """
+
+    def __init__(self, form: Form, options: _Options, run: RunFacts) -> None:
+        self._run = run
+        self._redact = options.redact
+        self._failed_only = options.failed_only
+        self.recorder: TraceRecorder | None = None
+        self._outputs: list[tuple[Form, Target]] = []
+        try:
+            if form.name != RECORDING:
+                self._outputs.append((form, open_target(options.output)))
+            if options.html is not None:
+                self._outputs.append((FORMS[HTML], open_target(options.html)))
+            if form.name == RECORDING:
+                assert options.output is not None
+                self.recorder = TraceRecorder(options.output, run, options.backend, redact=options.redact)
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, ending: Ending) -> tuple[int, Diagnosis | None]:
+        """Write them, if the program began; the status to end with, and the verdict."""
+        if ending.recording is None:
+            if self.recorder is not None:
+                self.recorder.discard()
+            return ending.status, None
+        explained = _explain(self._run.what, ending, is_saved=self.recorder is not None)
+        trace = self._trace(ending, explained)
+        try:
+            for form, target in self._outputs:
+                form.write(target, trace, self._failed_only and form.can_select)
+        except OSError as error:
+            ours = say_error(f"the report could not be written: {error.strerror or error}")
+            return ending.status or ours, trace.diagnosis
+        return ending.status, trace.diagnosis
+
+    def discard(self) -> None:
+        """Take back what was prepared and not written; what was recorded stays."""
+        for _, target in self._outputs:
+            target.discard()
+        if self.recorder is not None:
+            self.recorder.close()
+
+    def _trace(self, ending: Ending, explained: Explained | None) -> SavedTrace:
+        """The trace to show: no more is gathered than the formats ask for."""
+        if self.recorder is not None:
+            return self.recorder.finish(ending, explained)
+        assert ending.recording is not None
+        if all(form.is_short for form, _ in self._outputs):
+            trace = SavedTrace(ending.recording, diagnosis=explained.diagnosis if explained is not None else None)
+        else:
+            trace = end_trace(facts_of_ending(self._run, ending), ending.recording, explained)
+        return own_redactor().redact_trace(trace) if self._redact else trace
+
+
+def _run_shown(program: Program, options: _Options, recorder: TraceRecorder | None) -> Ending:
+    """Run it, with what it loads on the terminal meanwhile if that is wanted."""
+    if not options.live:
+        return _run(program, options, recorder)
+    from .live import LiveView
+
+    view = LiveView(behind=recorder)
+    try:
+        return _run(program, options, view)
+    finally:
+        view.finish()
+
+
+def _run(program: Program, options: _Options, sink: Sink | None) -> Ending:
     """Run it, in the plain way if nothing asks for another one."""
-    if not follow and not startup and sink is None and program.kind is not ProgramKind.COMMAND:
-        return run_child(program, backend)
+    if not options.follow and not options.startup and sink is None and program.kind is not ProgramKind.COMMAND:
+        return run_child(program, options.backend)
     from .followed import run_followed
 
-    return run_followed(program, backend, follow=follow, startup=startup, sink=sink)
+    return run_followed(program, options.backend, follow=options.follow, startup=options.startup, sink=sink)
 
 
 def _annotate(verdict: Diagnosis, annotations: bool | None, *, inside_line: bool) -> None:
@@ -159,44 +238,27 @@ def _describe(program: Program) -> str:
     return names.get(program.kind, program.name)
 
 
-def _report(
-    ending: Ending, target: Target, form: Format, failed_only: bool, what: str, verdict: Diagnosis | None
-) -> int:
-    """Write the report, if the program began; the status to end with."""
+def _may_be_asked_about(ending: Ending) -> bool:
+    """Whether it died, or a module could not be imported for whatever reason."""
+    if ending.failure is None:
+        return ending.status < 0 or ending.crash is not None
+    return any("ImportError" in error.bases for error in ending.failure.errors)
+
+
+def _explain(what: str, ending: Ending, *, is_saved: bool = False) -> Explained | None:
+    """The verdict, if the program ended with an exception that a loader caused.
+
+    `is_saved`: also if it ended so that somebody may ask why later, when this machine cannot be asked any more.
+    """
     if ending.recording is None:
-        return ending.status
-    try:
-        if form.needs_saved:
-            from .saved import render_saved, saved_trace_of
-
-            target.write(render_saved(saved_trace_of(what, ending, verdict), form))
-        else:
-            write_report(target, ending.recording, form, failed_only=failed_only, verdict=verdict)
-    except OSError as error:
-        ours = say_error(f"the report could not be written: {error.strerror or error}")
-        return ending.status or ours
-    return ending.status
-
-
-def _explain(what: str, ending: Ending) -> Diagnosis | None:
-    """The verdict, if the program ended with an exception that a loader caused."""
-    if ending.failure is None or ending.recording is None:
         return None
-    from ..api.explain import explain_ending, is_of_a_loader
+    from ..api.explain import explain_with_case, is_of_a_loader
 
-    recording = _of_first(ending.recording)
-    if not is_of_a_loader(ending.failure, recording):
+    is_of_loader = ending.failure is not None and is_of_a_loader(ending.failure, ending.recording.of_first)
+    if not is_of_loader and not (is_saved and _may_be_asked_about(ending)):
         return None
     try:
-        return explain_ending(what, ending.status, recording, ending.failure)
+        return explain_with_case(what, ending.status, ending.recording.of_first, ending.failure)
     except Exception as error:  # noqa: BLE001 - the recording is there, and must not be lost with the verdict
         say_error(f"no verdict: {type(error).__name__}: {error}")
         return None
-
-
-def _of_first(recording: Recording) -> Recording:
-    """What the first process recorded: the exception is its."""
-    if len(recording.processes) < 2:
-        return recording
-    events = (event for event in recording.events if getattr(event, "pid", None) in (None, recording.pid))
-    return replace(recording, events=tuple(events))

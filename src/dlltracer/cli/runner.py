@@ -51,7 +51,7 @@ def main() -> None:
         if os.getpid() == owner:
             ends = {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
             ended = _end_trace(trace, start_path) if session is None else _leave_account(session)
-            _leave_word(result, {**failure, **ends, **ended})
+            _leave_word(result, {**(failure or _describe_process(added_folders, backend)), **ends, **ended})
             if interrupted:
                 _note_interrupt()
 
@@ -138,6 +138,21 @@ def _describe_failure(error: BaseException, added_folders: list[str]) -> dict[st
 
         return {"errors": facts.describe_errors(error), "process": facts.describe_process(added_folders)}
     except Exception:  # noqa: BLE001 - the program's own exception goes on its way, whatever happens here
+        return {}
+
+
+def _describe_process(added_folders: list[str], backend: str) -> dict[str, object]:
+    """The same for a program that did not fail: about the process alone.
+
+    After the trace, since what it takes to tell is not the program's. A debugger would see it all the same.
+    """
+    if backend in ("none", "debugger"):
+        return {}
+    try:
+        from dlltracer.host import facts
+
+        return {"process": facts.describe_process(added_folders)}
+    except Exception:  # noqa: BLE001 - the program's own status must not suffer
         return {}
 
 

@@ -1,35 +1,61 @@
-"""`dlltracer why`: try an import in a child, and say why it fails."""
+"""`dlltracer why`: try an import in a child, or read a recording, and say why it fails."""
 
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
+from dataclasses import dataclass, replace
 
 import click
 
+from ..api.saving import RunFacts, end_trace
 from ..capture.select import BACKEND_NAMES, check_backend_name
-from ..errors import TraceStartError
-from ..model.finding import Diagnosis, Outcome
+from ..host.tracefile import looks_like_recording
+from ..model.recording import Recording
+from ..model.saved import SavedTrace
+from ..model.tracefile import ENDING
 from .annotate import annotations_option, say_annotations
-from .child import UNTRACED, Ending, run_child
+from .attempt import choose_program, try_and_explain
 from .complete import complete_backend, complete_file
 from .ending import EXIT_USAGE, say_error
-from .output import Format, open_target, write_styled
-from .program import Program, ProgramKind
+from .formats import GITHUB, html_option, write_form
+from .output import Target, open_target, write_styled
 from .progress import progress
+from .record import TraceRecorder, command_of, facts_of_ending, own_redactor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .output import Target
+    from typing import Any
 
-_IMPORT_FILE = """\
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location(sys.argv[1], sys.argv[2])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-"""
-_LOAD_FILE = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+    from ..model.finding import Diagnosis
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What was given on the command line, by the names of the parameters below."""
+
+    module: str | None
+    code: str | None
+    as_json: bool
+    github: bool
+    output: str | None
+    html: str | None
+    python: str | None
+    backend: str
+    redact: bool
+    annotations: bool | None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the output is a recording."""
+        return self.output is not None and self.output.lower().endswith(ENDING)
+
+    def check(self) -> None:
+        """Raise `click.UsageError` when options contradict each other."""
+        if (self.module is None) is (self.code is None):
+            raise click.UsageError("say what to import: a MODULE, a file, or -c CODE")
+        if self.as_json and self.github:
+            raise click.UsageError("choose one of --json and --github")
+        check_backend_name(self.backend)
 
 
 @click.command("why", short_help="Say why an import fails.")
@@ -38,8 +64,10 @@ _LOAD_FILE = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 @click.option("--json", "as_json", is_flag=True, help="JSON, with all evidence.")
 @click.option("--github", is_flag=True, help="Markdown for an issue, at most 60 lines, with versions and the loads.")
 @click.option(
-    "-o", "--output", metavar="FILE", shell_complete=complete_file, help="Write the verdict to FILE instead of stdout."
-)
+    "-o", "--output", metavar="FILE", shell_complete=complete_file,
+    help="Write the verdict to FILE instead of stdout; FILE.dlltrace: save the recording there as well.",
+)  # fmt: skip
+@html_option
 @click.option(
     "--python", metavar="PATH", shell_complete=complete_file,
     help="The interpreter to try it with (Python 3.10 or later).",
@@ -48,137 +76,113 @@ _LOAD_FILE = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
     "--backend", metavar="NAME", default="auto", show_default=True, shell_complete=complete_backend,
     help=f"The mechanism: {', '.join(BACKEND_NAMES)}.",
 )  # fmt: skip
+@click.option("--redact", is_flag=True, help="Leave out names of users and of this machine, and secrets.")
 @annotations_option
-def why(
-    module: str | None, code: str | None, as_json: bool, github: bool, output: str | None, python: str | None,
-    backend: str, annotations: bool | None,
-) -> None:  # fmt: skip
+def why(**given: Any) -> None:
     """Import MODULE in a process of its own, and say why it fails: which file, needed by whom, looked for where.
 
-    MODULE may be the name of a module, a script (*.py), or the file of an extension module or a shared library.
+    MODULE may be the name of a module, a script (*.py), or the file of an extension module or a shared library. It may
+    also be a recording, of this machine or another one: then nothing is tried, and what it holds is explained.
 
     Exit status: 0 it works, 1 a cause was found, 4 it fails and the evidence does not decide, 3 it could not be traced,
     2 the question was wrong.
     """
-    if (module is None) is (code is None):
-        raise click.UsageError("say what to import: a MODULE, a file, or -c CODE")
-    if as_json and github:
-        raise click.UsageError("choose one of --json and --github")
-    check_backend_name(backend)
-    what, program = _choose(module, code)
-    target = open_target(output or "-")
+    options = _Options(**given)
+    options.check()
+    prepared: list[Target] = []
     try:
-        with progress(f"trying {what}"):
-            ending, diagnosis = _answer(what, program, backend, python)
-        if github:
-            from .saved import render_saved, saved_trace_of
-
-            saved = saved_trace_of(what, ending, diagnosis, foreign=python is not None)
-            _write(diagnosis, target, render_saved(saved, Format.GITHUB))
-        else:
-            _write(diagnosis, target, _render_json(diagnosis) if as_json else None)
+        target = open_target("-" if options.is_recorded else options.output or "-")
+        prepared.append(target)
+        page = open_target(options.html) if options.html is not None else None
+        if page is not None:
+            prepared.append(page)
+        trace = _answer(options)
+        _write(options, trace, target, page)
     finally:
-        target.discard()
+        for one in prepared:
+            one.discard()
+    diagnosis = _verdict_of(trace)
     from ..report.annotations import annotate_verdict
 
-    say_annotations(annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
+    say_annotations(options.annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
     raise click.exceptions.Exit(diagnosis.outcome.value)
 
 
-def explain_code(what: str, code: str, python: str | None) -> Diagnosis:
-    """Run code in a process of its own, traced as well as it can be here, and say why it fails."""
-    return _answer(what, Program(ProgramKind.CODE, code), "auto", python)[1]
-
-
-def _answer(what: str, program: Program, backend: str, python: str | None) -> tuple[Ending, Diagnosis]:
-    with tempfile.TemporaryFile() as said:
-        ending = _try(program, backend, python, said.fileno())
-        if ending.refusal is not None:
-            say_error(ending.refusal)
-            raise click.exceptions.Exit(Outcome.NOT_TRACED.value)
-        text = _read_tail(said.fileno())
-    return ending, _explain(what, ending, text)
-
-
-def _choose(module: str | None, code: str | None) -> tuple[str, Program]:
-    """The question in words, and the program that asks it."""
-    if module is None:
-        return "the code", Program(ProgramKind.CODE, code or "")
-    if not os.path.exists(module) or not (os.sep in module or os.path.splitext(module)[1]):
-        return f"import {module}", Program(ProgramKind.CODE, f"import {module}")
-    if module.endswith((".py", ".pyc")) or os.path.isdir(module):
-        return module, Program(ProgramKind.SCRIPT, module)
-    path = os.path.abspath(module)
-    name = os.path.basename(path).partition(".")[0]
-    if _is_extension_module(path, name):
-        return f"importing {module}", Program(ProgramKind.CODE, _IMPORT_FILE, (name, path))
-    return f"loading {module}", Program(ProgramKind.CODE, _LOAD_FILE, (path,))
-
-
-def _is_extension_module(path: str, name: str) -> bool:
-    """Whether the file exports PyInit_NAME; a file that cannot be read is tried as one, so that Python says why."""
-    from ..api.trees import provided_names
-    from ..errors import BinaryFormatError
-
+def _answer(options: _Options) -> SavedTrace:
+    """All that is known, the verdict in it."""
+    module = options.module
+    if module is not None and is_saved(module):
+        if options.python is not None or options.is_recorded:
+            raise click.UsageError("a recording is explained as it is: leave out --python and -o FILE.dlltrace")
+        return _explain_file(module, options.redact)
+    what, program = choose_program(module, options.code)
+    run = RunFacts(what, command_of(program, options.python))
+    recorder = None
+    if options.is_recorded:
+        assert options.output is not None
+        recorder = TraceRecorder(options.output, run, options.backend, redact=options.redact)
     try:
-        return f"PyInit_{name}" in provided_names(path)
-    except (BinaryFormatError, OSError):
-        return path.endswith((".so", ".pyd"))
+        with progress(f"trying {what}"):
+            ending, explained = try_and_explain(what, program, options.python, options.backend)
+        if recorder is not None:
+            return recorder.finish(ending, explained)
+        if options.html is None and not options.github:
+            trace = SavedTrace(Recording(options.backend), diagnosis=explained.diagnosis)  # the verdict is all
+        else:
+            trace = end_trace(facts_of_ending(run, ending), ending.recording, explained)
+        return own_redactor().redact_trace(trace) if options.redact else trace
+    except click.exceptions.Exit:  # it was not traced, or did not begin
+        if recorder is not None:
+            recorder.discard()
+        raise
+    finally:
+        if recorder is not None:
+            recorder.close()
 
 
-def _try(program: Program, backend: str, python: str | None, said: int) -> Ending:
-    if sys.platform == "win32" and backend == "auto":
-        return _try_debugged(program, python, said)
-    ending = run_child(program, backend, python=python, said=said, watch_crash=True)
-    if ending.refusal is None or backend != "auto":
-        return ending
-    # No mechanism works here. What the exception and the files say is worth having all the same; it is noted.
-    return run_child(program, UNTRACED, python=python, said=said, watch_crash=True)
+def _verdict_of(trace: SavedTrace) -> Diagnosis:
+    assert trace.diagnosis is not None
+    return trace.diagnosis
 
 
-def _try_debugged(program: Program, python: str | None, said: int) -> Ending:
-    """On Windows: as its debugger, which needs no privilege and sees crashes; without any trace if that cannot be."""
-    from .debugged import run_debugged_child
+def is_saved(name: str) -> bool:
+    """Whether that is a recording to be explained, not a module to be tried."""
+    return os.path.isfile(name) and (name.lower().endswith((ENDING, ".etl")) or looks_like_recording(name))
 
+
+def _explain_file(file: str, redact: bool) -> SavedTrace:
+    """A recording with the verdict on it, which says where it is from."""
+    from ..api.explain_saved import explain_saved
+    from ..report.origin import describe_origin
+    from .show import open_recording
+
+    trace: SavedTrace = open_recording(file)
+    if redact:
+        from ..report.redact import redact as without_names
+
+        trace = without_names(trace)
+    diagnosis = explain_saved(trace)
+    notes = trace.recording.notes[-1:] if redact else ()
+    notes = (*describe_origin(trace), *trace.problems, *diagnosis.notes, *notes)
+    return replace(trace, diagnosis=replace(diagnosis, notes=notes))
+
+
+def _write(options: _Options, trace: SavedTrace, target: Target, page: Target | None) -> None:
+    """Write what was asked for: the verdict, and the page beside it."""
+    diagnosis = _verdict_of(trace)
     try:
-        return run_debugged_child(program, python=python, said=said)
-    except TraceStartError:
-        return run_child(program, UNTRACED, python=python, said=said, watch_crash=True)
+        if options.as_json:
+            from ..report.verdict_json import render_verdict_json
 
-
-def _read_tail(said: int) -> str:
-    size = os.fstat(said).st_size
-    start = max(0, size - 8192)
-    os.lseek(said, start, os.SEEK_SET)
-    lines = os.read(said, 8192).decode("utf-8", "replace").splitlines()
-    return "\n".join(lines)
-
-
-def _explain(what: str, ending: Ending, said: str) -> Diagnosis:
-    from ..api.explain import Death, explain_ending
-
-    if not ending.begun:
-        raise click.exceptions.Exit(say_error(said.splitlines()[-1] if said else f"{what} could not begin"))
-    hidden = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    death = Death(ending.crash, ending.crash_note, ending.initialising, hidden, ending.added_folders)
-    return explain_ending(what, ending.status, ending.recording, ending.failure, said, death, ending.requests)
-
-
-def _render_json(diagnosis: Diagnosis) -> str:
-    from ..report.verdict_json import render_verdict_json
-
-    return render_verdict_json(diagnosis)
-
-
-def _write(diagnosis: Diagnosis, target: Target, text: str | None) -> None:
-    """Write the text; without one, the verdict for people."""
-    try:
-        if text is not None:
-            target.write(text)
+            target.write(render_verdict_json(diagnosis))
+        elif options.github:
+            write_form(GITHUB, target, trace)
         else:
             from ..report.render_verdict import render_verdict
 
             write_styled(target, lambda plain: render_verdict(diagnosis, ascii_only=plain))
+        if page is not None:
+            write_form("html", page, trace)
     except OSError as error:
         say_error(f"the verdict could not be written: {error.strerror or error}")
         raise click.exceptions.Exit(EXIT_USAGE) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 
 from ..model.saved import HostFacts
 from .linux_limits import read_c_library
@@ -31,3 +32,8 @@ def _describe_system(system: System) -> str:
         name = None
     kernel = f"{'kernel' if system.value == 'linux' else platform.system()} {platform.release()}"
     return f"{name}, {kernel}" if name else kernel
+
+
+def describe_named_host() -> HostFacts:
+    """The same with its name: for a recording, which its owner keeps, and may redact."""
+    return replace(describe_host(), name=platform.node() or None)

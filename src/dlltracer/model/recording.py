@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 
@@ -39,7 +39,7 @@ class Recording:
         pid: the process traced.
         losses: what is known to be missing.
         notes: what the mechanism cannot see, why a better one was not used, what else a reader must know.
-        processes: those that were followed, in the order of their starts, `pid` first; empty for one process.
+        processes: those that were followed, in the order of their starts, `pid` first; empty for a trace of one.
     """
 
     backend: str
@@ -48,6 +48,14 @@ class Recording:
     losses: Losses = Losses()
     notes: tuple[str, ...] = ()
     processes: tuple[TracedProcess, ...] = ()
+
+    @property
+    def of_first(self) -> Recording:
+        """What the first process recorded: an exception that ended the run is its."""
+        if len(self.processes) < 2:
+            return self
+        own = (event for event in self.events if getattr(event, "pid", None) in (None, self.pid))
+        return replace(self, events=tuple(own))
 
     @property
     def loads(self) -> tuple[LoadEvent, ...]:

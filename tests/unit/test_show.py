@@ -1,0 +1,83 @@
+"""Formats by name and by the ending of a file, and files that are not ours, in one process."""
+
+from __future__ import annotations
+
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dlltracer.cli import formats
+from dlltracer.cli.formats import FORMS, Form, form_for, rendered
+from dlltracer.cli.main import cli
+from dlltracer.model.events import LoadEvent
+from dlltracer.model.recording import Recording
+from dlltracer.model.saved import SavedTrace
+from dlltracer.model.tracefile import trace_to_lines
+
+TRACE = SavedTrace(Recording("rtld", (LoadEvent("/home/alice/a\x1b.so"),)), "import x", status=0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    path = tmp_path / "x.dlltrace"
+    path.write_text("".join(trace_to_lines(TRACE)))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "name"),
+    [
+        (None, None, "text"), (None, "x.txt", "text"), (None, "x.DLLTRACE", "recording"), (None, "x.jsonl", "jsonl"),
+        ("text", "x.dlltrace", "text"), ("lines", None, "lines"), (None, "dlltrace", "text"),
+    ],
+)  # fmt: skip
+def test_which_format(given: str | None, output: str | None, name: str) -> None:
+    assert form_for(given, output).name == name
+
+
+def test_show_in_every_format(path: str, tmp_path: Path) -> None:
+    for name in FORMS:
+        done = CliRunner().invoke(cli, ["show", path, "--format", name])
+        assert done.exit_code == 0 and "a" in done.output, name
+        assert "\x1b" not in done.output or name == "lines", "which shows paths as they are"
+    done = CliRunner().invoke(cli, ["show", path, "--redact"])
+    assert "/home/user1/" in done.output and "alice" not in done.output
+
+
+def test_a_page(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "page.html"
+    without = {name: form for name, form in FORMS.items() if name != "html"}
+    monkeypatch.setattr(formats, "FORMS", without)
+    monkeypatch.setattr("dlltracer.cli.show.FORMS", without)
+    said = CliRunner().invoke(cli, ["show", path, "--html", str(target)], standalone_mode=True)
+    assert said.exit_code == 2 and "no HTML" in said.output
+    fake = types.ModuleType("dlltracer.report.fake_page")
+    fake.render = lambda trace: f"<html>{trace.what}</html>"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    page = Form("html", "a page", rendered("fake_page", "render"), (".html",))
+    monkeypatch.setattr("dlltracer.cli.show.FORMS", {**without, "html": page})
+    assert CliRunner().invoke(cli, ["show", path, "--html", str(target)]).exit_code == 0
+    assert target.read_text() == "<html>import x</html>"
+
+
+def test_a_trace_file_of_windows(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None, int | None]] = []
+
+    def read_etl(file: str, process: str | None, pid: int | None) -> SavedTrace:
+        asked.append((file, process, pid))
+        return replace(TRACE, what="an etl")
+
+    etl = types.ModuleType("dlltracer.capture.etl")
+    etl.is_etl = lambda head: head.startswith(b"ETL")  # type: ignore[attr-defined]
+    etl.read_etl = read_etl  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, etl.__name__, etl)
+    file = tmp_path / "x.etl"
+    file.write_bytes(b"ETL...")
+    done = CliRunner().invoke(cli, ["show", str(file), "--process", "python.exe", "--pid", "7"])
+    assert done.exit_code == 0 and "recorded: an etl" in done.output
+    assert asked == [(str(file), "python.exe", 7)]
+    assert CliRunner().invoke(cli, ["show", path]).exit_code == 0, "a recording is none"
