@@ -241,6 +241,8 @@ const graph = $("view") && (function graph() {
     }, { passive: false });
   }
 
+  // A small picture needs no large window.
+  view.parentElement.style.setProperty("--wanted", `${Math.round(fullHeight + 160)}px`);
   makeTree();
   dragging();
   view.addEventListener("keydown", onKey);
@@ -271,9 +273,11 @@ const graph = $("view") && (function graph() {
     const link = event.target.closest('a[href^="#n"], [data-node]');
     if (!link) return;
     event.preventDefault();
+    // Asked first: a link in the details is gone with them.
+    const isInside = link.closest("#details") !== null;
     choose(Number(link.dataset.node ?? link.hash.slice(2)));
-    if (!link.closest("#details")) $("graph").scrollIntoView();
-    (link.closest("#details") ? $("h-details") : view).focus({ preventScroll: true });
+    if (!isInside) $("graph").scrollIntoView();
+    (isInside ? $("h-details") : view).focus({ preventScroll: true });
     announce(label(chosen));
   });
 
