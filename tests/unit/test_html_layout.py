@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.report_traces import many_images
@@ -32,6 +32,7 @@ def holds(outer: Box, inner: Box) -> bool:
     )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(forests())
 def test_no_node_covers_another_and_panels_hold_nodes_whole(graph: Graph) -> None:
     picture = lay_out(graph)
@@ -43,6 +44,7 @@ def test_no_node_covers_another_and_panels_hold_nodes_whole(graph: Graph) -> Non
             assert holds(panel, box) or not overlap(panel, box)
 
 
+@settings(deadline=None)
 @given(forests())
 def test_a_node_stands_to_the_right_of_its_parent_and_not_above(graph: Graph) -> None:
     picture = lay_out(graph)
@@ -52,6 +54,7 @@ def test_a_node_stands_to_the_right_of_its_parent_and_not_above(graph: Graph) ->
             assert box.x >= parent.x + parent.width and box.y >= parent.y
 
 
+@settings(deadline=None)
 @given(forests())
 def test_every_node_with_a_parent_is_reached_by_a_line(graph: Graph) -> None:
     picture = lay_out(graph)

@@ -158,6 +158,7 @@ def test_any_name_stays_text(name: str) -> None:
     check_harmless(render_html_tree(tree_named(name)))
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         names | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.just("k"), inner)

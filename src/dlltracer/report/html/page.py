@@ -11,7 +11,7 @@ from importlib import resources
 
 from ..drawing import escape
 from .details import page_data
-from .graph import NodeKind
+from .graph import EdgeKind, NodeKind
 from .layout import NODE_HEIGHT, NODE_WIDTH, lay_out
 from .outline import outline_of
 from .table import table_of
@@ -63,6 +63,8 @@ def render_page(template: str, graph: Graph, values: Mapping[str, object]) -> st
         lines=_path(picture),
         outline=_lines_as_they_are(outline_of(graph)),
         states=table.states,
+        has_asked=any(edge.kind is EdgeKind.ASKED for edge in graph.edges),
+        has_listed=any(edge.kind is not EdgeKind.ASKED for edge in graph.edges),
         timeline=timeline_of(graph),
         table=table,
         numbers=graph.numbers_by_name(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...model.probe import ProbeOutcome
 from ..drawing import file_name
-from .words import size_in_words, span_in_words
+from .words import size_in_words, span_in_words, without_abi_tag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _cells(image: ImageView, start: float | None) -> Sequence[Cell]:
     elapsed = None if image.time is None or start is None else image.time - start
     return (
         Cell(_short_rule(image), whole=image.rule or ""),
-        Cell(file_name(image.asked_by or ""), whole=image.asked_by or ""),
+        Cell(without_abi_tag(file_name(image.asked_by or "")), whole=image.asked_by or ""),
         Cell(_ends(image.imports or ()), whole=" > ".join(image.imports or ())),
         Cell((facts and facts.package) or ""),
         Cell((facts and facts.file_version) or ""),
@@ -94,7 +94,7 @@ def _short_rule(image: ImageView) -> str:
     origin = next((probe.origin for probe in image.probes if probe.outcome is ProbeOutcome.LOADED), None)
     if image.rule is None or origin is None or not image.rule.endswith(f" of {origin}"):
         return image.rule or ""
-    return f"{image.rule.removesuffix(origin)}{file_name(origin)}"
+    return f"{image.rule.removesuffix(origin)}{without_abi_tag(file_name(origin))}"
 
 
 def _ends(imports: tuple[str, ...]) -> str:

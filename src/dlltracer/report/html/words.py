@@ -57,10 +57,15 @@ def status_in_words(status: int | None) -> str:
     return f"status {status:#010x}" if status >> 31 else f"status {status}"
 
 
+def without_abi_tag(name: str) -> str:
+    """The name of an extension module, its ABI tag cut short: "_ssl….so"."""
+    return _ABI_TAG.sub("…", name, count=1)
+
+
 def label_of(name: str, room: int) -> str:
     """A file name that fits into so many characters: without its ABI tag, else without its middle."""
     if len(name) > room:
-        name = _ABI_TAG.sub("…", name, count=1)
+        name = without_abi_tag(name)
     if len(name) > room:
         tail = room // 3
         name = f"{name[: room - tail - 1]}…{name[-tail:]}"
