@@ -13,10 +13,18 @@ if TYPE_CHECKING:
     from ..model.tree import LoadTree
 
 
+def _keep_page(context: click.Context, option: click.Parameter, path: str | None) -> None:
+    """Put the file of --html into the context: one argument less for the command."""
+    context.obj = path
+
+
 @click.command("deps", short_help="Show what a file needs, and what of it is missing.")
 @click.argument("file")
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of stdout.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every place tried.")
+@click.option(
+    "--html", metavar="FILE", help="Write an HTML page to FILE as well.", expose_value=False, callback=_keep_page
+)  # fmt: skip
 @click.option("--flat", is_flag=True, help="A list in the order of loading, instead of a tree.")
 @click.option("--missing", is_flag=True, help="Show what is missing only, and what leads to it.")
 @click.option("--why", metavar="NAME", help="Show who pulls in the library NAME.")
@@ -34,8 +42,10 @@ def deps(
     if sum((as_json, flat, why is not None)) > 1:
         raise click.UsageError("choose one of --json, --flat and --why")
     tree = _load(file, root, search)
-    target = open_target(output or "-")
+    html: str | None = click.get_current_context().obj
+    target, page = open_target(output or "-"), None
     try:
+        page = open_target(html) if html is not None else None
         if as_json:
             from ..report.deps_json import render_deps_json
 
@@ -49,8 +59,14 @@ def deps(
                 write_styled(target, lambda plain: render_flat(tree))
             else:
                 write_styled(target, lambda plain: render_deps(tree, missing_only=missing, ascii_only=plain))
+        if page is not None:
+            from ..report.html import render_html_tree
+
+            page.write(render_html_tree(tree))
     finally:
         target.discard()
+        if page is not None:
+            page.discard()
     if tree.missing:
         raise click.exceptions.Exit(EXIT_MISSING)
 

@@ -8,6 +8,7 @@ from ..capture.select import BACKEND_NAMES, check_backend_name
 from .child import Ending, run_child
 from .ending import end_like, say_error
 from .output import Format, Target, open_target, write_report
+from .page import Page
 from .program import NoValue, Program, ProgramKind, split_command_line
 
 TYPE_CHECKING = False
@@ -57,8 +58,11 @@ class _RunCommand(click.Command):
     "--backend", metavar="NAME", default="auto", show_default=True, help=f"The mechanism: {', '.join(BACKEND_NAMES)}."
 )
 @click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
+@click.option("--html", metavar="FILE", help="Write an HTML page to FILE as well.")
 @click.pass_obj
-def run(program: Program | None, output: str | None, form: str, backend: str, failed_only: bool) -> None:
+def run(
+    program: Program | None, output: str | None, form: str, backend: str, failed_only: bool, html: str | None
+) -> None:
     """Run a Python program and show which native images it loaded, for which import, and what failed to load.
 
     The program's own output, input and exit status are what they are without dlltracer. Options of the interpreter
@@ -69,14 +73,16 @@ def run(program: Program | None, output: str | None, form: str, backend: str, fa
     if program is None:
         raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, or - for stdin")
     check_backend_name(backend)
-    target = open_target(output)
+    target, page = open_target(output), Page(None)
     try:
+        page = Page(html)
         ending = run_child(program, backend)
         if ending.refusal is not None:
             raise click.ClickException(ending.refusal)
-        status = _report(ending, target, Format(form), failed_only, _describe(program))
+        status = _report(ending, target, page, Format(form), failed_only, _describe(program))
     finally:
         target.discard()
+        page.discard()
     end_like(status)
 
 
@@ -85,12 +91,14 @@ def _describe(program: Program) -> str:
     return names.get(program.kind, program.name)
 
 
-def _report(ending: Ending, target: Target, form: Format, failed_only: bool, what: str) -> int:
+def _report(ending: Ending, target: Target, page: Page, form: Format, failed_only: bool, what: str) -> int:
     """Write the report, if the program began; the status to end with."""
     if ending.recording is None:
         return ending.status
     try:
-        write_report(target, ending.recording, form, failed_only=failed_only, verdict=_explain(what, ending))
+        verdict = _explain(what, ending)
+        write_report(target, ending.recording, form, failed_only=failed_only, verdict=verdict)
+        page.write(what, ending, verdict)
     except OSError as error:
         ours = say_error(f"the report could not be written: {error.strerror or error}")
         return ending.status or ours

@@ -14,6 +14,7 @@ from ..model.finding import Diagnosis, Outcome
 from .child import UNTRACED, Ending, run_child
 from .ending import EXIT_USAGE, say_error
 from .output import open_target, write_styled
+from .page import Page
 from .program import Program, ProgramKind
 
 TYPE_CHECKING = False
@@ -34,13 +35,15 @@ _LOAD_FILE = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 @click.option("-c", "code", metavar="CODE", help="Run this code instead of importing a module.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with all evidence.")
 @click.option("-o", "--output", metavar="FILE", help="Write the verdict to FILE instead of stdout.")
+@click.option("--html", metavar="FILE", help="Write an HTML page to FILE as well.")
 @click.option("--python", metavar="PATH", help="The interpreter to try it with (Python 3.10 or later).")
 @click.option(
     "--backend", metavar="NAME", default="auto", show_default=True, help=f"The mechanism: {', '.join(BACKEND_NAMES)}."
 )
 def why(
-    module: str | None, code: str | None, as_json: bool, output: str | None, python: str | None, backend: str
-) -> None:
+    module: str | None, code: str | None, as_json: bool, output: str | None, html: str | None, python: str | None,
+    backend: str,
+) -> None:  # fmt: skip
     """Import MODULE in a process of its own, and say why it fails: which file, needed by whom, looked for where.
 
     MODULE may be the name of a module, a script (*.py), or the file of an extension module or a shared library.
@@ -52,8 +55,9 @@ def why(
         raise click.UsageError("say what to import: a MODULE, a file, or -c CODE")
     check_backend_name(backend)
     what, program = _choose(module, code)
-    target = open_target(output or "-")
+    target, page = open_target(output or "-"), Page(None)
     try:
+        page = Page(html)
         with tempfile.TemporaryFile() as said:
             ending = _try(program, backend, python, said.fileno())
             if ending.refusal is not None:
@@ -62,8 +66,10 @@ def why(
             text = _read_tail(said.fileno())
         diagnosis = _explain(what, ending, text)
         _write(diagnosis, target, as_json)
+        _write_page(page, what, ending, diagnosis)
     finally:
         target.discard()
+        page.discard()
     raise click.exceptions.Exit(diagnosis.outcome.value)
 
 
@@ -129,6 +135,14 @@ def _explain(what: str, ending: Ending, said: str) -> Diagnosis:
     hidden = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     death = Death(ending.crash, ending.crash_note, ending.initialising, hidden, ending.added_folders)
     return explain_ending(what, ending.status, ending.recording, ending.failure, said, death, ending.requests)
+
+
+def _write_page(page: Page, what: str, ending: Ending, diagnosis: Diagnosis) -> None:
+    try:
+        page.write(what, ending, diagnosis)
+    except OSError as error:
+        say_error(f"the page could not be written: {error.strerror or error}")
+        raise click.exceptions.Exit(EXIT_USAGE) from error
 
 
 def _write(diagnosis: Diagnosis, target: Target, as_json: bool) -> None:
