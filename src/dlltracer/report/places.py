@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import compress, groupby
 
 from ..model.probe import Phase, Probe, ProbeOutcome
 from .drawing import DIM, FAILED, PLAIN, Guides, Node, number
@@ -44,11 +44,16 @@ _RULES = {
 
 @dataclass(frozen=True)
 class Rule:
-    """The places that one rule led to: those worth a line, and how many more there were."""
+    """The places that one rule led to: those worth a line, and the rest."""
 
     title: str
     shown: tuple[Probe, ...]
-    more: int
+    hidden: tuple[Probe, ...] = ()
+
+    @property
+    def more(self) -> int:
+        """How many places are not worth a line."""
+        return len(self.hidden)
 
 
 def rule_title(phase: Phase, origin: str | None) -> str:
@@ -66,11 +71,13 @@ def fold_places(probes: Sequence[Probe]) -> tuple[Rule, ...]:
     for (phase, origin, outcome), members in groupby(probes, key=_rule_of):
         group = list(members)
         if outcome is ProbeOutcome.NO_ENTRY:
-            rules += [Rule(f"{rule_title(phase, probe.path)}: no entry", (), 0) for probe in group]
+            rules += [Rule(f"{rule_title(phase, probe.path)}: no entry", ()) for probe in group]
             continue
         plain = [probe for probe in group if not _is_variant(probe.path)][:SHOWN] or group[:1]
-        shown = tuple(p for p in group if p in plain or p.outcome is ProbeOutcome.PRESENT)
-        rules.append(Rule(rule_title(phase, origin), shown, len(group) - len(shown)))
+        wanted = [p in plain or p.outcome is ProbeOutcome.PRESENT for p in group]
+        shown = tuple(compress(group, wanted))
+        hidden = tuple(p for p, is_shown in zip(group, wanted, strict=True) if not is_shown)
+        rules.append(Rule(rule_title(phase, origin), shown, hidden))
     return tuple(rules)
 
 

@@ -1,0 +1,146 @@
+"""The top of the page: what happened, in one sentence, and what speaks for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+from ...model.finding import Confidence, Diagnosis, Finding, Outcome
+from ...model.probe import Probe, ProbeOutcome
+from ..drawing import number
+from ..places import fold_places
+from .graph import NodeKind, State
+from .words import OUTCOMES, size_in_words, span_in_words, status_in_words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...model.saved import SavedTrace
+    from ...model.tree import Binding, LoadTree
+    from .graph import Graph
+
+CONFIDENCE = {
+    Confidence.CERTAIN: "the evidence leaves no other cause",
+    Confidence.LIKELY: "it fits, and nothing contradicts; rarer causes would look the same",
+    Confidence.POSSIBLE: "it fits, as other causes would",
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """`tone` is good, bad or unsure; `over` stands above the title, `under` below it."""
+
+    tone: str
+    over: str
+    title: str
+    under: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a rule led: rows of path, words for the outcome, whether a file is there; those folded away as well."""
+
+    title: str
+    shown: tuple[tuple[str, str, bool], ...]
+    hidden: tuple[tuple[str, str, bool], ...]
+
+
+def headline_of_trace(saved: SavedTrace, graph: Graph) -> Headline:
+    """The verdict as a headline; where there is none, how the program ended."""
+    diagnosis, counts = saved.diagnosis, counts_of(graph)
+    if diagnosis is not None and diagnosis.outcome is not Outcome.IMPORTED:
+        if diagnosis.outcome is Outcome.EXPLAINED and diagnosis.findings:
+            return Headline("bad", f"{diagnosis.what} failed", diagnosis.findings[0].title, counts)
+        return Headline("unsure", f"{diagnosis.what} failed", "The evidence does not decide why", counts)
+    what = saved.what or (diagnosis.what if diagnosis is not None else "the program")
+    tone, title = _ending(saved, sum(image.state.is_bad for _, image in graph.images))
+    return Headline(tone, what, title, counts)
+
+
+def _ending(saved: SavedTrace, bad: int) -> tuple[str, str]:
+    """Tone and title for a program that no verdict says anything against; `bad` loads failed."""
+    if saved.crash is not None:
+        where = "at an unknown place" if saved.crash.image is None else f"in {saved.crash.image}"
+        return "bad", f"It died of {saved.crash.name} {where}"
+    if saved.failure is not None and saved.failure.errors and saved.status != 0:
+        return "bad", f"It ended with {saved.failure.errors[0].type}"
+    if saved.status:
+        return "unsure", f"It ended with {status_in_words(saved.status)}"
+    if saved.diagnosis is None and saved.status is None:
+        return "unsure", "How it ended is not known"
+    return (
+        "good",
+        f"It works, although {number(bad, 'load')} failed on the way" if bad else "It works: nothing to explain",
+    )
+
+
+def headline_of_tree(tree: LoadTree, graph: Graph) -> Headline:
+    """Whether something is missing."""
+    lost = list(dict.fromkeys(binding.need for binding in tree.missing))
+    if not lost:
+        return Headline("good", tree.top, "Nothing is missing", counts_of(graph))
+    title = f"{lost[0]} is missing" if len(lost) == 1 else f"{len(lost)} libraries are missing"
+    return Headline("bad", tree.top, title, counts_of(graph))
+
+
+def counts_of(graph: Graph) -> str:
+    """How many images of which kind: "13 images: 12 loaded, 1 not found for 3 imports"."""
+    states = [image.state for _, image in graph.images]
+    parts = [f"{states.count(state)} {state.value}" for state in State if state in states]
+    text = f"{number(len(states), 'image')}: {', '.join(parts)}"
+    if len(parts) < 2:
+        text = f"{number(len(states), 'image')} {states[0].value}" if states else "no image was loaded"
+    imports = len({image.imports[0] for _, image in graph.images if image.imports})
+    processes = sum(node.kind is NodeKind.PROCESS for node in graph.nodes)
+    text += f" for {number(imports, 'import')}" if imports else ""
+    return f"{text} in {processes} processes" if processes else text
+
+
+def summary_of_trace(saved: SavedTrace, graph: Graph) -> list[tuple[str, str]]:
+    """For a run without trouble: labels and values that say what it was, and how much it loaded."""
+    images = [image for _, image in graph.images]
+    mapped = sum(image.size or 0 for image in images if image.state is State.LOADED)
+    times = [image.time for image in images if image.time is not None]
+    packages = {image.facts.package for image in images if image.facts is not None and image.facts.package}
+    process = saved.process or (saved.failure.process if saved.failure is not None else None)
+    pairs = (
+        ("Images loaded", str(sum(image.state is State.LOADED for image in images))),
+        ("Memory they take", size_in_words(mapped) if mapped else ""),
+        ("First load to last", span_in_words(max(times) - min(times)) if len(times) > 1 else ""),
+        ("From packages", str(len(packages)) if packages else ""),
+        ("Python", ".".join(map(str, process.version)) if process is not None else ""),
+        ("System", (saved.host.description or saved.host.system) if saved.host is not None else ""),
+        ("Traced by", saved.recording.backend),
+    )
+    return [(label, value) for label, value in pairs if value]
+
+
+def places_of(probes: Sequence[Probe]) -> tuple[Places, ...]:
+    """The places tried in vain, by rule; what is not worth a line is kept apart."""
+    vain = [probe for probe in probes if probe.outcome is not ProbeOutcome.LOADED]
+    return tuple(
+        Places(rule.title, tuple(map(_place, rule.shown)), tuple(map(_place, rule.hidden)))
+        for rule in fold_places(vain)
+    )
+
+
+def missing_of_tree(tree: LoadTree) -> list[tuple[Binding, list[str]]]:
+    """What fails the load of a tree, each name once, with the paths of all that need it."""
+    by_need = groupby(sorted(tree.missing, key=lambda binding: binding.need), key=lambda binding: binding.need)
+    found = [list(members) for _, members in by_need]
+    return [(members[0], [binding.needed_by for binding in members]) for members in found]
+
+
+def main_and_other(diagnosis: Diagnosis | None) -> tuple[Finding | None, tuple[Finding, ...]]:
+    """The cause, if it is known, and the other findings."""
+    if diagnosis is None:
+        return None, ()
+    if diagnosis.outcome is Outcome.EXPLAINED and diagnosis.findings:
+        return diagnosis.findings[0], diagnosis.findings[1:]
+    return None, diagnosis.findings
+
+
+def _place(probe: Probe) -> tuple[str, str, bool]:
+    why = f": {probe.reason}" if probe.reason else ""
+    return probe.path, f"{OUTCOMES[probe.outcome]}{why}", probe.outcome is ProbeOutcome.PRESENT

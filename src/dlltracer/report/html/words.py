@@ -1,0 +1,77 @@
+"""Numbers, times and places as words."""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+from ...model.probe import Probe, ProbeOutcome
+from ..places import rule_title
+
+OUTCOMES = {
+    ProbeOutcome.LOADED: "taken",
+    ProbeOutcome.ABSENT: "not there",
+    ProbeOutcome.NO_ENTRY: "no entry",
+    ProbeOutcome.PASSED: "passed over",
+    ProbeOutcome.PRESENT: "there, and not taken",
+}
+
+_ABI_TAG = re.compile(r"\.(?:cpython-[^.]+|cp\d[^.]*|abi3)(?=\.(?:so|pyd)$)")
+"""What an extension module's file name says of the Python it is for (PEP 3149)."""
+
+
+def size_in_words(size: int | None) -> str:
+    """Bytes as people read them: "4.4 MiB"."""
+    if size is None:
+        return ""
+    if abs(size) < 1024:
+        return f"{size} B"
+    # In whole numbers: a file may say any size, also one that no float has.
+    power = min((abs(size).bit_length() - 1) // 10, 4)
+    tenths = size * 10 // 1024**power
+    return f"{tenths // 10}.{tenths % 10} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
+
+
+def time_in_words(seconds: float | None) -> str:
+    """A time since the epoch, in UTC; empty for none, and for one that no calendar has."""
+    if seconds is None:
+        return ""
+    try:
+        moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s since 1970"
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def span_in_words(seconds: float) -> str:
+    """A time since the first load: "0.153 s"."""
+    return f"{seconds:.3f} s"
+
+
+def status_in_words(status: int | None) -> str:
+    """How a process ended, by its status as of `subprocess.Popen`."""
+    if status is None:
+        return "not known"
+    if status < 0:
+        return f"killed by signal {-status}"
+    return f"status {status:#010x}" if status >> 31 else f"status {status}"
+
+
+def without_abi_tag(name: str) -> str:
+    """The name of an extension module, its ABI tag cut short: "_ssl….so"."""
+    return _ABI_TAG.sub("…", name, count=1)
+
+
+def label_of(name: str, room: int) -> str:
+    """A file name that fits into so many characters: without its ABI tag, else without its middle."""
+    if len(name) > room:
+        name = without_abi_tag(name)
+    if len(name) > room:
+        tail = room // 3
+        name = f"{name[: room - tail - 1]}…{name[-tail:]}"
+    return name
+
+
+def place_row(probe: Probe) -> tuple[str, str, str, str]:
+    """A place tried: the rule, the path, what became of it, why."""
+    return rule_title(probe.phase, probe.origin), probe.path, OUTCOMES[probe.outcome], probe.reason or ""
