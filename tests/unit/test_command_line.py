@@ -20,7 +20,7 @@ WORDS = st.text(st.sampled_from('ab \t"\\\u00e9'), max_size=12)
         (r'x "a b c" d e', ("x", "a b c", "d", "e")),
         (r'x "ab\"c" "\\" d', ("x", 'ab"c', "\\", "d")),
         (r'x a\\\b d"e f"g h', ("x", r"a\\\b", "de fg", "h")),
-        (r'x a\\\"b c d', ("x", r"a\"b", "c", "d")),
+        (r"x a\\\"b c d", ("x", r"a\"b", "c", "d")),
         (r'x a\\\\"b c" d e', ("x", r"a\\b c", "d", "e")),
         (r'x a"b"" c d', ("x", 'ab" c d')),
         # Of the program a backslash is a backslash.

@@ -16,8 +16,8 @@ import dlltracer
 from dlltracer.capture.windows.debug_bindings import is_debugged
 
 def names(events, folder=r"{native}", kind="Event"):
-    shown = [(type(e).__name__, e.shown_path.lower()) for e in events]
-    return [path.rsplit("\\\\", 1)[1] for name, path in shown if path.startswith(folder.lower() + "\\\\") and kind in name]
+    shown = [e.shown_path.lower() for e in events if kind in type(e).__name__]
+    return [path.rsplit("\\\\", 1)[1] for path in shown if path.startswith(folder.lower() + "\\\\")]
 
 def load(name):
     return ctypes.WinDLL(rf"{native}\\{{name}}.dll")
@@ -136,7 +136,8 @@ with trace() as events:
         import refusemod
     except ImportError as error:
         print(error.name)
-print(sorted(names(events, folder)), {event.imports for event in events if isinstance(event, dlltracer.LoadFailedEvent)})
+failed = [event for event in events if isinstance(event, dlltracer.LoadFailedEvent)]
+print(sorted(names(events, folder)), {event.imports for event in failed})
 print(names(events, kind="Failed"), names(events, folder, kind="Failed"))
 """.replace("{native}", windows_path(desk.native)),
         tmp_path,

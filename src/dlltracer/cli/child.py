@@ -150,7 +150,7 @@ def interpreter() -> list[str]:
 def _run(command: list[str], account: int | None, said: int | None, watch_crash: bool) -> _Run:
     """Run it to its end."""
     wait = _watcher() if watch_crash else None
-    with _Relay() as relay:
+    with Relay() as relay:
         try:
             if account is not None:
                 os.set_inheritable(account, True)
@@ -192,7 +192,7 @@ def _read_initialising(account: int | None, pid: int) -> str | None:
     return None
 
 
-class _Relay:
+class Relay:
     """Our signals while the program runs.
 
     What the terminal sends to the whole group (SIGINT, SIGQUIT) is the program's to answer, and reaches it without us.
@@ -207,7 +207,7 @@ class _Relay:
         self._early: list[int] = []
         self._before: dict[int, object] = {}
 
-    def __enter__(self) -> _Relay:
+    def __enter__(self) -> Relay:
         # Handlers, not SIG_IGN: the program would inherit that.
         for name in self._LEAVE:
             self._take(name, lambda number, frame: None)

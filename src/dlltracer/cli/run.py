@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from ..capture.select import BACKEND_NAMES, check_backend_name
@@ -71,13 +73,21 @@ def run(program: Program | None, output: str | None, form: str, backend: str, fa
     check_backend_name(backend)
     target = open_target(output)
     try:
-        ending = run_child(program, backend)
+        ending = _run(program, backend)
         if ending.refusal is not None:
             raise click.ClickException(ending.refusal)
         status = _report(ending, target, Format(form), failed_only, _describe(program))
     finally:
         target.discard()
     end_like(status)
+
+
+def _run(program: Program, backend: str) -> Ending:
+    if sys.platform == "win32":
+        from .debugged import run_on_windows
+
+        return run_on_windows(program, backend)
+    return run_child(program, backend)
 
 
 def _describe(program: Program) -> str:
@@ -98,15 +108,18 @@ def _report(ending: Ending, target: Target, form: Format, failed_only: bool, wha
 
 
 def _explain(what: str, ending: Ending) -> Diagnosis | None:
-    """The verdict, if the program ended with an exception that a loader caused."""
-    if ending.failure is None or ending.recording is None:
+    """The verdict, if the program crashed, or ended with an exception that a loader caused."""
+    if ending.recording is None or (ending.failure is None and ending.crash is None):
         return None
-    from ..api.explain import explain_ending, is_of_a_loader
+    from ..api.explain import Death, explain_ending, is_of_a_loader
 
-    if not is_of_a_loader(ending.failure, ending.recording):
+    if ending.failure is not None and not is_of_a_loader(ending.failure, ending.recording):
         return None
+    death = Death(ending.crash, added_folders=ending.added_folders)
     try:
-        return explain_ending(what, ending.status, ending.recording, ending.failure)
+        return explain_ending(
+            what, ending.status, ending.recording, ending.failure, death=death, requests=ending.requests
+        )
     except Exception as error:  # noqa: BLE001 - the recording is there, and must not be lost with the verdict
         say_error(f"no verdict: {type(error).__name__}: {error}")
         return None

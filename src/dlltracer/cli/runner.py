@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from dlltracer.capture.requests import Watch
     from dlltracer.trace import Trace
 
+_DEBUGGED = "debugged"  # cli/debugged.py
+
 
 def main() -> None:
     """Trace and run the program that the arguments name."""
@@ -34,7 +36,7 @@ def main() -> None:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
     trace = _start_trace_or_leave(result, backend, fd)
-    watch = _watch_requests(f"{result}.requests") if backend == "debugger" else None
+    watch = _watch_requests(f"{result}.requests") if backend == _DEBUGGED else None
     interrupted = False
     failure: dict[str, object] = {}
     added_folders = _watch_added_folders(None if watch is None else f"{result}.folders")
@@ -51,6 +53,8 @@ def main() -> None:
 
     # Registered first, so called last: after the program's handlers, which come after its threads.
     atexit.register(finish)
+    if backend == _DEBUGGED:
+        _note_begin(f"{result}.begun")
     try:
         run()
     except BaseException as error:
@@ -108,6 +112,16 @@ def _watch_requests(path: str) -> Watch:
     return watch
 
 
+def _note_begin(path: str) -> None:
+    """Leave the moment at which the program begins: what was loaded before is not its own."""
+    import os
+    import time
+
+    file = _open_to_append(path)
+    _write(file, str(time.perf_counter_ns()).encode("ascii"))
+    os.close(file)
+
+
 def _open_to_append(path: str) -> int:
     import os
 
@@ -134,7 +148,7 @@ def _describe_failure(error: BaseException, added_folders: list[str]) -> dict[st
 
 
 def _start_trace_or_leave(result: str, backend: str, fd: str) -> Trace | None:
-    if backend in ("none", "debugger"):
+    if backend in ("none", _DEBUGGED):
         return None
     try:
         return _start_trace(backend, None if fd == "-" else int(fd))

@@ -177,13 +177,21 @@ class Account:
         """The exception that ended the process, whose status is `status`; `None` if it ended by itself."""
         return self._unhandled or self._faults.get(status)
 
-    def events(self, requests: Sequence[Request], pid: int, wall: float, clock: int) -> tuple[ImageChange, ...]:
+    def events(
+        self, requests: Sequence[Request], pid: int, wall: float, clock: int, since: int | None = None
+    ) -> tuple[ImageChange, ...]:
         """Loads and unloads in order; which unload is a failure, the requests tell.
 
-        Arguments: `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment.
+        Arguments: `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment; `since`, by
+        the same clock: what came before is left out.
         """
         machine = Machine(pid, self._devices, None, 1_000_000_000, wall, clock)
-        return tuple(_as_seen_here(event) for event in decode_records(self._records, requests, machine).events)
+        first = None if since is None else machine.epoch(since)
+        return tuple(
+            _as_seen_here(event)
+            for event in decode_records(self._records, requests, machine).events
+            if first is None or (event.timestamp or 0.0) >= first
+        )
 
     def _crash(self, tid: int, record: EXCEPTION_RECORD) -> Crash:
         code, address = record.ExceptionCode, record.ExceptionAddress

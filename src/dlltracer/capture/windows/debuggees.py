@@ -98,14 +98,16 @@ class Debuggees:
         """Where the first process crashed, whose status is `status`; `None` if it did not."""
         return self._all[0].account.crash(status) if self._all else None
 
-    def events(self, requests: Sequence[Request], wall: float, clock: int) -> tuple[Event, ...]:
+    def events(
+        self, requests: Sequence[Request], wall: float, clock: int, since: int | None = None
+    ) -> tuple[Event, ...]:
         """Loads and unloads of all, in the order of time.
 
         Arguments: `requests`, of the first process; `wall` (seconds since the epoch) and `clock`
-        (`time.perf_counter_ns()`) of one moment.
+        (`time.perf_counter_ns()`) of one moment; `since`, the moment before which the first process is left out.
         """
         told = [
-            one.account.events(requests if number == 0 else (), one.pid, wall, clock)
+            one.account.events(requests if number == 0 else (), one.pid, wall, clock, None if number else since)
             for number, one in enumerate(self._all)
         ]
         return tuple(heapq.merge(*told, key=lambda event: event.timestamp or 0.0))

@@ -66,6 +66,7 @@ def run_debugged(
     cwd: str | None = None,
     output: int | None = None,
     requests: Callable[[], Sequence[Request]] | None = None,
+    begun: Callable[[], int | None] | None = None,
     follow: bool = False,
 ) -> DebuggedRun:
     """Run a program to its end, with our standard streams and inheritable handles, and tell what it loaded.
@@ -79,6 +80,7 @@ def run_debugged(
         output: a descriptor that gets what it writes to its standard streams; they are ours if `None`.
         requests: asked once when the program has ended: what it requested of the loader (`Watch.stop()` in it). They
             give the loads their imports and tell failed loads from unloads; without, every unload is an `UnloadEvent`.
+        begun: asked once, too: when it began, as `time.perf_counter_ns()`. What it loaded before is left out.
         follow: debug what it starts, too, and what they start, until the program ends. Otherwise they are not seen.
 
     Raises:
@@ -106,8 +108,9 @@ def run_debugged(
         api.detach(pid)
     status = child.wait()
     asked = [as_final(request, cwd) for request in requests()] if requests is not None else []
+    since = begun() if begun is not None else None
     return DebuggedRun(
-        status, debuggees.events(asked, wall, clock), debuggees.crash(status), debuggees.notes(), child.pid,
+        status, debuggees.events(asked, wall, clock, since), debuggees.crash(status), debuggees.notes(), child.pid,
         debuggees.processes(wall, clock),
     )  # fmt: skip
 
