@@ -32,9 +32,10 @@ FAULTS = """
 static int seen;
 static LONG CALLBACK skip(EXCEPTION_POINTERS *what)
 {
-    if (what->ExceptionRecord->ExceptionCode != EXCEPTION_BREAKPOINT) return EXCEPTION_CONTINUE_SEARCH;
+    DWORD code = what->ExceptionRecord->ExceptionCode;
+    if (code != EXCEPTION_BREAKPOINT && code != 0xE0001234) return EXCEPTION_CONTINUE_SEARCH;
     seen++;
-    what->ContextRecord->Rip++;
+    if (code == EXCEPTION_BREAKPOINT) what->ContextRecord->Rip++;
     return EXCEPTION_CONTINUE_EXECUTION;
 }
 __declspec(dllexport) int faults(void)
@@ -42,6 +43,7 @@ __declspec(dllexport) int faults(void)
     void *handler = AddVectoredExceptionHandler(1, skip);
     seen = 0;
     for (int i = 0; i < 3; i++) __asm__ volatile ("int3");
+    RaiseException(0xE0001234, 0, 0, NULL);
     RemoveVectoredExceptionHandler(handler);
     return seen;
 }
@@ -275,6 +277,29 @@ print(is_debugged(), threading.active_count())
     ]
 
 
+def test_the_helper_cannot_write(newest: Desk) -> None:
+    """Its disk is full, say: nobody waits, nobody dies, and a note tells that words are missing."""
+    lines = newest.lines(
+        """
+from dlltracer.capture.windows import attach
+start = attach._start
+def start_with_a_file_to_read(python, handles):
+    with open(sys.executable, "rb") as file:
+        import msvcrt
+        return start(python, [msvcrt.get_osfhandle(file.fileno()), *handles[1:]])
+attach._start = start_with_a_file_to_read
+with (running := trace()) as events:
+    load("a")
+print(events, [note.partition(" ended ")[2] for note in running.recording.notes], is_debugged())
+from dlltracer.capture.windows.debug_writer import Writer
+writer = Writer(0xDEAD0, 0)
+writer.note(1, "lost")
+print(writer.lost)
+"""
+    )
+    assert lines == ["[] ['without its last word (status 0)'] False", "1"]
+
+
 def test_exceptions_and_strings_pass(desk: Desk) -> None:
     """What the program handles, it handles as without us; what it says to a debugger is noted."""
     lines = desk.lines(
@@ -300,7 +325,7 @@ print(len(outer.recording.notes), *outer.recording.notes[:2], "closed a handle" 
 """.replace('"one\\n"', '"one"')
     )
     assert lines == [
-        "True (3, 'exception: access violation reading 0x0000000000000000', 0, 6)",
+        "True (4, 'exception: access violation reading 0x0000000000000000', 0, 6)",
         "('the program said: two',)",
         "3 the program said: one the program said: two True",
     ]
