@@ -97,7 +97,7 @@ class Row:
     start_s: float
     end_s: float
     ms_an_image: float | None
-    """Median of what a pair differs by, in milliseconds, by the images that the block loads."""
+    """Of "loads": median of what a pair differs by, in milliseconds, by the images that the block loads."""
 
 
 Run = Callable[[Sequence[str]], str]
@@ -156,7 +156,7 @@ def compare(run: Run, way: str, what: str, pairs: int) -> Row:
         what, way, pairs, quartiles([sample.block for sample, _ in measured]), quartiles(ratios),
         interval_of_median(ratios), statistics.median(sample.start for sample, _ in measured),
         statistics.median(sample.end for sample, _ in measured),
-        None if way == "untraced" else 1000 * extra / images,
+        1000 * extra / images if what == "loads" and way != "untraced" else None,
     )  # fmt: skip
 
 

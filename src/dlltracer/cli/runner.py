@@ -53,8 +53,7 @@ def main() -> None:
 
     # Registered first, so called last: after the program's handlers, which come after its threads.
     atexit.register(finish)
-    if backend == _DEBUGGED:
-        _note_begin(f"{result}.begun")
+    _note_begin(f"{result}.begun", backend)
     try:
         run()
     except BaseException as error:
@@ -112,14 +111,15 @@ def _watch_requests(path: str) -> Watch:
     return watch
 
 
-def _note_begin(path: str) -> None:
-    """Leave the moment at which the program begins: what was loaded before is not its own."""
-    import os
-    import time
+def _note_begin(path: str, backend: str) -> None:
+    """Leave for our debugger the moment at which the program begins: what was loaded before is not its own."""
+    if backend == _DEBUGGED:
+        import os
+        import time
 
-    file = _open_to_append(path)
-    _write(file, str(time.perf_counter_ns()).encode("ascii"))
-    os.close(file)
+        file = _open_to_append(path)
+        _write(file, str(time.perf_counter_ns()).encode("ascii"))
+        os.close(file)
 
 
 def _open_to_append(path: str) -> int:
