@@ -29,8 +29,8 @@ class Trace:
         audit: raise `sys.audit` events `dlltracer.load` and `dlltracer.failed`, each with `(path,)`.
         debug: raw events (`DebugEvent`) instead of the regular ones; audit event `dlltracer.debug` with
             `(provider, opcode, header, data)`.
-        backend: a mechanism by name ("etw", "rtld", "snapshot", "auto"), or a backend object. Default: "etw" on
-            Windows, "rtld" on Linux.
+        backend: a mechanism by name ("etw", "debugger", "rtld", "snapshot", "auto"), or a backend object. Default:
+            "etw" on Windows, "rtld" on Linux.
         unloads: benign unloads too, as `UnloadEvent`, as lines `UnloadLibrary <path>`, and as audit events
             `dlltracer.unload`. A failed load is `LoadFailedEvent` and `Failed` with or without it.
 
@@ -154,13 +154,7 @@ class Trace:
 
 def without_own_loads(recording: Recording) -> Recording:
     """Leave out, and note, what imports inside dlltracer loaded: an inner trace decodes while an outer one listens."""
-    from .model.events import DebugEvent
-
-    events = tuple(
-        event
-        for event in recording.events
-        if isinstance(event, DebugEvent) or not any(name.startswith("dlltracer.") for name in event.imports or ())
-    )
+    events = tuple(event for event in recording.events if not is_own_load(event))
     left_out = len(recording.events) - len(events)
     if not left_out:
         return recording
@@ -168,6 +162,13 @@ def without_own_loads(recording: Recording) -> Recording:
 
     note = f"{left_out} events of modules that dlltracer itself imported to end another trace are left out"
     return replace(recording, events=events, notes=(*recording.notes, note))
+
+
+def is_own_load(event: Event) -> bool:
+    """Whether an import inside dlltracer loaded, or dropped, the image."""
+    from .model.events import DebugEvent
+
+    return not isinstance(event, DebugEvent) and any(name.startswith("dlltracer.") for name in event.imports or ())
 
 
 def audit_arguments(event: Event) -> tuple[Any, ...]:

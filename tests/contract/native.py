@@ -22,6 +22,9 @@ import pytest
 WINDOWS = sys.platform == "win32"
 SUFFIX = ".dll" if WINDOWS else ".so"
 
+BACKEND = os.environ.get("DLLTRACER_TEST_BACKEND") or ("etw" if WINDOWS else "rtld")
+"""The mechanism that `Trace` takes by default here; tests/windows changes it by the environment."""
+
 TINY = "int tiny_answer(void) { return 42; }\n"
 BROKEN = "extern int gone(void); int broken_answer(void) { return gone(); }\n"
 MODULE = """

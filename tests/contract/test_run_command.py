@@ -380,6 +380,7 @@ def test_a_trace_that_cannot_start_runs_nothing(desk: Desk) -> None:
     for words, said in (
         (["--backend", "magic", "-c", "print(1)"], "unknown backend 'magic'"),
         (["--backend", other, "-c", "print(1)"], "not available here"),
+        (["--backend", "debugger" if LINUX else "snapshot", "-c", "print(1)"], "not available here"),
         (["-o", "no/such/folder/f", "-c", "print(1)"], "cannot write no/such/folder/f"),
         (["-o", ".", "-c", "print(1)"], "cannot write ."),
     ):

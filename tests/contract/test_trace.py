@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import dlltracer
-from contract.native import WINDOWS, Native, import_file, load, unload
+from contract.native import BACKEND, WINDOWS, Native, import_file, load, unload
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -397,13 +397,13 @@ def test_loading_what_is_loaded_is_no_event(native: Native) -> None:
 
 
 def test_unknown_backend() -> None:
-    with pytest.raises(dlltracer.UnknownBackend, match="choose one of auto, etw, rtld, snapshot") as caught:
+    with pytest.raises(dlltracer.UnknownBackend, match="choose one of auto, etw, debugger, rtld, snapshot") as caught:
         dlltracer.Trace(backend="magic")
     assert isinstance(caught.value, ValueError) and caught.value.name == "magic"
 
 
-def test_a_backend_of_another_system_says_so() -> None:
-    other = "rtld" if WINDOWS else "etw"
+@pytest.mark.parametrize("other", ["rtld", "snapshot"] if WINDOWS else ["etw", "debugger"])
+def test_a_backend_of_another_system_says_so(other: str) -> None:
     trace = dlltracer.Trace(backend=other)
     with pytest.raises(OSError, match="not available here"):
         trace.start()
@@ -416,7 +416,7 @@ def test_the_recording_names_the_mechanism(native: Native) -> None:
     with trace:
         load(native.tiny())
     assert trace.recording is not None
-    assert trace.recording.backend == ("etw" if WINDOWS else "rtld")
+    assert trace.recording.backend == BACKEND
     assert len(trace.recording.loads) >= 1 and not trace.recording.losses
 
 
@@ -426,7 +426,9 @@ def test_auto_works_and_names_what_it_took(native: Native) -> None:
     with trace as events:
         load(path)
     assert loads(events, path) == 1
-    assert trace.recording is not None and trace.recording.backend in ("etw", "rtld")
+    assert trace.recording is not None and trace.recording.backend == BACKEND
+    refused = [note for note in trace.recording.notes if note.startswith("etw was not used: ")]
+    assert len(refused) == (BACKEND == "debugger")
 
 
 def test_the_example_of_the_contract(run_python: RunPython) -> None:

@@ -71,6 +71,7 @@ def test_an_error_that_no_loader_made_is_not_explained_as_one() -> None:
         (("ssl", "-c", "pass"), "say what to import", 2),
         (("ssl", "--backend", "nope"), "unknown backend 'nope'", 2),
         (("ssl", "--backend", "etw"), "not available here", 3),
+        (("ssl", "--backend", "debugger"), "not available here", 3),
         (("ssl", "-o", "/no/such/folder/file"), "cannot write", 2),
         (("ssl", "--python", "/no/such/python"), "/no/such/python could not be started", 2),
         (("ssl", "--frobnicate"), "No such option", 2),

@@ -14,7 +14,7 @@ SIZES = {
     "EXCEPTION_RECORD": 152, "EXCEPTION_DEBUG_INFO": 160, "CREATE_THREAD_DEBUG_INFO": 24,
     "CREATE_PROCESS_DEBUG_INFO": 72, "EXIT_THREAD_DEBUG_INFO": 4, "EXIT_PROCESS_DEBUG_INFO": 4,
     "LOAD_DLL_DEBUG_INFO": 40, "UNLOAD_DLL_DEBUG_INFO": 8, "OUTPUT_DEBUG_STRING_INFO": 16, "RIP_INFO": 8,
-    "DEBUG_EVENT_UNION": 160, "DEBUG_EVENT": 176,
+    "DEBUG_EVENT_UNION": 160, "DEBUG_EVENT": 176, "UNICODE_STRING": 16, "PROCESS_BASIC_INFORMATION": 48,
 }  # fmt: skip
 OFFSETS = {
     "EXCEPTION_RECORD": {
@@ -31,6 +31,11 @@ OFFSETS = {
         "fUnicode": 32,
     },
     "OUTPUT_DEBUG_STRING_INFO": {"lpDebugStringData": 0, "fUnicode": 8, "nDebugStringLength": 10},
+    "UNICODE_STRING": {"Length": 0, "MaximumLength": 2, "Buffer": 8},
+    "PROCESS_BASIC_INFORMATION": {
+        "ExitStatus": 0, "PebBaseAddress": 8, "AffinityMask": 16, "BasePriority": 24, "UniqueProcessId": 32,
+        "InheritedFromUniqueProcessId": 40,
+    },
     "DEBUG_EVENT": {"dwDebugEventCode": 0, "dwProcessId": 4, "dwThreadId": 8, "u": 16},
 }  # fmt: skip
 

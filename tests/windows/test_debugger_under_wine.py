@@ -464,7 +464,7 @@ def test_no_file_is_left_open(newest: Desk) -> None:
     lines = newest.drive(
         """
 import ctypes, sys
-from dlltracer.capture.windows import debugger
+from dlltracer.capture.windows import debuggees, debugger
 kernel32 = ctypes.WinDLL("kernel32")
 kernel32.GetFileType.argtypes = (ctypes.c_void_p,)
 FILE_TYPE_DISK = 1
@@ -480,7 +480,7 @@ told = [attempt(code) for code in ("import ssl", "import os; os.kill(os.getpid()
 told.append(attempt("", "nosuch.exe"))
 def fail(*arguments):
     raise ValueError
-debugger.decode_image_header = fail
+debuggees.decode_image_header = fail
 told.append(attempt("pass"))
 with open(sys.executable, "rb"):
     print(told, files() - before)

@@ -94,6 +94,7 @@ class WindowsProcess:
             process = self._process
             self._context = replace(
                 read_windows_context(added_folders=process.added_folders),
+                dll_directory=process.dll_directory,
                 application_folder=ntpath.dirname(process.loaded[0]) if process.loaded else process.base_prefix,
                 current_folder=process.current_folder or None,
                 path=tuple(part.strip('"') for part in process.variable("PATH").split(";") if part),

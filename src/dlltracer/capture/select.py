@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .backend import Backend, Session
 
-BACKEND_NAMES = ("auto", "etw", "rtld", "snapshot")
+BACKEND_NAMES = ("auto", "etw", "debugger", "rtld", "snapshot")
 """What `Trace(backend=...)` and `--backend` take."""
 
 
@@ -26,10 +26,15 @@ def make_backend(name: str) -> Backend:
             from .linux.snapshot import SnapshotBackend
 
             return SnapshotBackend()
-    if sys.platform == "win32" and name == "etw":
-        from .windows.etw import EtwBackend
+    if sys.platform == "win32":
+        if name == "etw":
+            from .windows.etw import EtwBackend
 
-        return EtwBackend()
+            return EtwBackend()
+        if name == "debugger":
+            from .windows.debug_backend import DebuggerBackend
+
+            return DebuggerBackend()
     raise BackendUnavailable(name, f"it is a mechanism of another system than {sys.platform!r}", _use_auto())
 
 
@@ -51,7 +56,7 @@ def default_backend_name() -> str:
 
 def candidates() -> tuple[str, ...]:
     """The mechanisms of this platform, best first."""
-    return {"win32": ("etw",), "linux": ("rtld", "snapshot")}.get(sys.platform, ())
+    return {"win32": ("etw", "debugger"), "linux": ("rtld", "snapshot")}.get(sys.platform, ())
 
 
 def start_best(*, raw: bool) -> tuple[Session, tuple[str, ...]]:

@@ -73,8 +73,8 @@ def _is_extension_module(path: str, name: str) -> bool:
 
 
 def _try(program: Program, backend: str, python: str | None, said: int) -> Ending:
-    if sys.platform == "win32" and backend == "auto":
-        return _try_debugged(program, python, said)
+    if sys.platform == "win32" and backend in ("auto", "debugger"):
+        return _try_debugged(program, backend, python, said)
     ending = run_child(program, backend, python=python, said=said, watch_crash=True)
     if ending.refusal is None or backend != "auto":
         return ending
@@ -82,13 +82,15 @@ def _try(program: Program, backend: str, python: str | None, said: int) -> Endin
     return run_child(program, UNTRACED, python=python, said=said, watch_crash=True)
 
 
-def _try_debugged(program: Program, python: str | None, said: int) -> Ending:
+def _try_debugged(program: Program, backend: str, python: str | None, said: int) -> Ending:
     """On Windows: as its debugger, which needs no privilege and sees crashes; without any trace if that cannot be."""
     from .debugged import run_debugged_child
 
     try:
         return run_debugged_child(program, python=python, said=said)
-    except TraceStartError:
+    except TraceStartError as error:
+        if backend != "auto":
+            return Ending(0, refusal=str(error))
         return run_child(program, UNTRACED, python=python, said=said, watch_crash=True)
 
 

@@ -1,4 +1,4 @@
-"""Run the program on Windows as its debugger, for `why`: needs no privilege, and sees how a crash came.
+"""Run the program on Windows as its debugger: needs no privilege, and sees how a crash came.
 
 The program's own requests of the loader come home in a file, written as they happen: a crash takes nothing with it.
 """
@@ -6,49 +6,141 @@ The program's own requests of the loader come home in a file, written as they ha
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from dataclasses import replace
 
 from ..capture.linux.marks import split_text
+from ..capture.windows.debug_decode import exception_name
 from ..capture.windows.debugger import run_debugged
-from ..host.failure import read_failure
+from ..errors import BackendUnavailable
+from ..host.failure import read_failure, this_process
 from ..model.recording import Recording
 from ..model.request import Request
-from .child import RUNNER, Ending, interpreter, read_result
+from ..trace import is_own_load
+from .child import RUNNER, Ending, interpreter, read_result, run_child
+from .relay import Relay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..capture.windows.debugger import DebuggedRun
     from .program import Program
 
 NAME = "debugger"
 
+DEBUGGED = "debugged"
+"""In the place of a backend's name: the program is traced from outside, and writes down what it requests."""
 
-def run_debugged_child(program: Program, *, python: str | None = None, said: int | None = None) -> Ending:
-    """Run the program to its end under our debugger. Arguments and result as of `child.run_child`.
+
+def run_on_windows(program: Program, backend: str, *, follow: bool = False, startup: bool = False) -> Ending:
+    """Run a Python program to its end for `dlltracer run`, by the best mechanism of Windows, or the one asked for.
+
+    That is ETW where the user may use it, and the debugger otherwise, and for what ETW cannot do.
+
+    Args:
+        program: what to run.
+        backend: the mechanism, or "auto".
+        follow: trace what the program starts, too.
+        startup: tell what it loads before its first line, too.
+
+    Raises:
+        BackendUnavailable: that mechanism cannot follow a program, or see its start.
+        TraceStartError: it cannot be debugged.
+        CannotRun: the process could not be made.
+    """
+    if backend not in ("auto", NAME):
+        if follow or startup:
+            raise BackendUnavailable(backend, "it sees one process, from its first line on", f"Use --backend {NAME}")
+        return run_child(program, backend)
+    refusals: tuple[str, ...] = ()
+    if backend == "auto" and (follow or startup):
+        refusals = ("etw was not used: it sees one process, from its first line on",)
+    elif backend == "auto":
+        ending = run_child(program, "etw")
+        if ending.refusal is None:
+            return ending
+        refusals = (f"etw was not used: {ending.refusal}",)
+    with Relay():
+        ending = _run_program(program, [], follow=follow, startup=startup)
+    if ending.recording is None:
+        return ending
+    return replace(ending, recording=replace(ending.recording, notes=refusals + ending.recording.notes))
+
+
+def run_debugged_command(command: list[str], *, follow: bool = False) -> Ending:
+    """Run any program to its end under our debugger, and tell what it loads, from its first instruction on.
+
+    Args:
+        command: the program and its arguments; it is looked for as a shell does (PATH, PATHEXT).
+        follow: debug what it starts, too.
+
+    Raises `TraceStartError` when it cannot be started, `BackendUnavailable` where there are no debuggers of this kind.
+    """
+    with Relay():
+        run = run_debugged([shutil.which(command[0]) or command[0], *command[1:]], follow=follow)
+    return Ending(run.status, _recording(run, follow), crash=run.crash)
+
+
+def run_debugged_child(
+    program: Program, *, python: str | None = None, said: int | None = None, follow: bool = False
+) -> Ending:
+    """Run a Python program to its end under our debugger, for `why`: all of it is told, and where it was in its code
+    when it crashed. Arguments and result as of `child.run_child`; `follow`: debug what it starts, too.
 
     Raises `TraceStartError` when it cannot be debugged, `BackendUnavailable` where there are no debuggers of this kind.
     """
+    return _run_program(program, ["-X", "faulthandler"], python=python, said=said, follow=follow, startup=True)
+
+
+def _run_program(
+    program: Program, options: list[str], *, python: str | None = None, said: int | None = None, follow: bool,
+    startup: bool,
+) -> Ending:  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="dlltracer-", ignore_cleanup_errors=True) as folder:
         result = os.path.join(folder, "result")
-        command = [
-            *([python] if python is not None else interpreter()), "-X", "faulthandler", RUNNER, result, "-", NAME,
-            program.kind.value, program.name, *program.arguments,
-        ]  # fmt: skip
+        start = [*([python] if python is not None else interpreter()), *options]
+        command = [*start, RUNNER, result, "-", DEBUGGED, program.kind.value, program.name, *program.arguments]
         asked: list[Request] = []
 
         def requests() -> list[Request]:
             asked.extend(_read_requests(result))
             return asked
 
-        run = run_debugged(command, output=said, requests=requests)
+        run = run_debugged(
+            command, output=said, requests=requests, follow=follow,
+            begun=(lambda: None) if startup else (lambda: _read_begun(result)),
+        )  # fmt: skip
         word = read_result(result)
         if word is not None and word["outcome"] == "not begun":
             return Ending(run.status, begun=False)
-        recording = Recording(NAME, run.events, run.pid, notes=run.notes)
+        # Of our runner nobody wants to know.
+        first = replace(run.processes[0], command=(*start, *program.words)) if run.processes else None
+        run = replace(run, processes=(first, *run.processes[1:]) if first is not None else ())
         return Ending(
-            run.status, recording, failure=read_failure(word), crash=run.crash, requests=tuple(asked),
-            added_folders=_read_folders(result),
+            run.status, _recording(run, follow), failure=read_failure(word), crash=run.crash, requests=tuple(asked),
+            added_folders=_read_folders(result), process=this_process() if python is None else None,
         )  # fmt: skip
+
+
+def _recording(run: DebuggedRun, follow: bool) -> Recording:
+    notes = run.notes
+    if run.crash is not None:
+        where = "in code of no known image" if run.crash.image is None else f"in {run.crash.image}"
+        offset = "" if run.crash.offset is None else f" at offset {run.crash.offset:#x}"
+        notes += (f"the program crashed: {run.crash.name} ({run.crash.code:#010x}) {where}{offset}",)
+    elif run.status >> 31:
+        notes += (f"the program ended with status {run.status:#010x} ({exception_name(run.status)})",)
+    events = tuple(event for event in run.events if not is_own_load(event))
+    return Recording(NAME, events, run.pid, notes=notes, processes=run.processes if follow else ())
+
+
+def _read_begun(result: str) -> int | None:
+    """When the program's own first line ran, as `time.perf_counter_ns()`; `None` if it never came to that."""
+    try:
+        with open(f"{result}.begun", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
 
 
 def _read_folders(result: str) -> tuple[str, ...]:

@@ -59,15 +59,13 @@ def run_followed(
 
 
 def _run_on_windows(program: Program, backend: str, *, follow: bool, startup: bool) -> Ending:
-    from . import debugged
+    from .debugged import NAME, run_debugged_command, run_on_windows
 
-    is_command = program.kind is ProgramKind.COMMAND
-    run = getattr(debugged, "run_debugged_command" if is_command else "run_on_windows", None)
-    if run is None:
-        raise CannotFollow("commands, --follow and --startup are for Linux only so far")
-    first = (list(program.words),) if is_command else (program, backend)
-    ending: Ending = run(*first, follow=follow, startup=startup)
-    return ending
+    if program.kind is not ProgramKind.COMMAND:
+        return run_on_windows(program, backend, follow=follow, startup=startup)
+    if backend not in ("auto", NAME):
+        raise CannotFollow(f"a command cannot be traced by {backend!r}: leave out --backend")
+    return run_debugged_command(list(program.words), follow=follow)
 
 
 def _where(command: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import click
@@ -220,7 +221,8 @@ def _run_shown(program: Program, options: _Options, recorder: TraceRecorder | No
 
 def _run(program: Program, options: _Options, sink: Sink | None) -> Ending:
     """Run it, in the plain way if nothing asks for another one."""
-    if not options.follow and not options.startup and sink is None and program.kind is not ProgramKind.COMMAND:
+    is_plain = not options.follow and not options.startup and sink is None and program.kind is not ProgramKind.COMMAND
+    if is_plain and sys.platform != "win32":
         return run_child(program, options.backend)
     from .followed import run_followed
 
@@ -246,19 +248,24 @@ def _may_be_asked_about(ending: Ending) -> bool:
 
 
 def _explain(what: str, ending: Ending, *, is_saved: bool = False) -> Explained | None:
-    """The verdict, if the program ended with an exception that a loader caused.
+    """The verdict, if the program crashed, or ended with an exception that a loader caused.
 
     `is_saved`: also if it ended so that somebody may ask why later, when this machine cannot be asked any more.
     """
     if ending.recording is None:
         return None
-    from ..api.explain import explain_with_case, is_of_a_loader
+    from ..api.explain import Death, explain_with_case, is_of_a_loader
 
-    is_of_loader = ending.failure is not None and is_of_a_loader(ending.failure, ending.recording.of_first)
-    if not is_of_loader and not (is_saved and _may_be_asked_about(ending)):
+    recording = ending.recording.of_first
+    is_of_loader = ending.failure is not None and is_of_a_loader(ending.failure, recording)
+    has_crashed = ending.failure is None and ending.crash is not None
+    if not is_of_loader and not has_crashed and not (is_saved and _may_be_asked_about(ending)):
         return None
+    death = Death(ending.crash, added_folders=ending.added_folders)
     try:
-        return explain_with_case(what, ending.status, ending.recording.of_first, ending.failure)
+        return explain_with_case(
+            what, ending.status, recording, ending.failure, death=death, requests=ending.requests
+        )  # fmt: skip
     except Exception as error:  # noqa: BLE001 - the recording is there, and must not be lost with the verdict
         say_error(f"no verdict: {type(error).__name__}: {error}")
         return None

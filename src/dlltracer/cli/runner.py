@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dlltracer.capture.requests import Watch
     from dlltracer.trace import Trace
 
+_DEBUGGED = "debugged"  # cli/debugged.py
+
 
 def main() -> None:
     """Trace and run the program that the arguments name."""
@@ -32,8 +34,7 @@ def main() -> None:
 
     from dlltracer.cli import launch
 
-    owner = os.getpid()
-    start_path = list(sys.path)
+    owner, start_path = os.getpid(), list(sys.path)
     try:
         run = launch.prepare(kind, name, arguments)
     except launch.CannotOpen as error:
@@ -42,7 +43,7 @@ def main() -> None:
         sys.exit(2)
     session = _join_or_leave(result, backend, account)
     trace = None if session is not None else _start_trace_or_leave(result, backend, account)
-    watch = _watch_requests(f"{result}.requests") if backend == "debugger" else None
+    watch = _watch_requests(f"{result}.requests") if backend == _DEBUGGED else None
     interrupted, failure = False, dict[str, object]()
     added_folders = _watch_added_folders(None if watch is None else f"{result}.folders")
 
@@ -59,6 +60,7 @@ def main() -> None:
 
     # Registered first, so called last: after the program's handlers, which come after its threads.
     atexit.register(finish)
+    _note_begin(f"{result}.begun", backend)
     try:
         run()
     except BaseException as error:
@@ -116,6 +118,17 @@ def _watch_requests(path: str) -> Watch:
     return watch
 
 
+def _note_begin(path: str, backend: str) -> None:
+    """Leave for our debugger the moment at which the program begins: what was loaded before is not its own."""
+    if backend == _DEBUGGED:
+        import os
+        import time
+
+        file = _open_to_append(path)
+        _write(file, str(time.perf_counter_ns()).encode("ascii"))
+        os.close(file)
+
+
 def _open_to_append(path: str) -> int:
     import os
 
@@ -146,7 +159,7 @@ def _describe_process(added_folders: list[str], backend: str) -> dict[str, objec
 
     After the trace, since what it takes to tell is not the program's. A debugger would see it all the same.
     """
-    if backend in ("none", "debugger"):
+    if backend in ("none", _DEBUGGED):
         return {}
     try:
         from dlltracer.host import facts
@@ -200,7 +213,7 @@ def _refuse(result: str, error: Exception) -> NoReturn:
 
 
 def _start_trace_or_leave(result: str, backend: str, account: str) -> Trace | None:
-    if backend in ("none", "debugger"):
+    if backend in ("none", _DEBUGGED):
         return None
     try:
         return _start_trace(backend, int(account) if account.isdecimal() else None)

@@ -80,6 +80,7 @@ def describe_process(added_folders: list[str]) -> dict[str, Any]:
         "environment": [[name, os.environ[name]] for name in _VARIABLES if name in os.environ],
         "current_folder": _current_folder(),
         "added_folders": list(added_folders),
+        "dll_directory": _dll_directory(),
         **_address_space(),
     }
 
@@ -105,6 +106,15 @@ def _current_folder() -> str:
         return os.getcwd()
     except OSError:
         return ""
+
+
+def _dll_directory() -> str | None:
+    """Of SetDllDirectoryW: it is this process' own, so nobody else can tell."""
+    if sys.platform == "win32":
+        from .windows import read_dll_directory
+
+        return read_dll_directory()
+    return None
 
 
 def _list_loaded() -> list[str]:

@@ -55,7 +55,7 @@ def read_windows_context(
         current_folder=os.getcwd(),
         path=tuple(part.strip('"') for part in os.environ.get("PATH", "").split(";") if part),
         added_folders=added_folders,
-        dll_directory=_ask_dll_directory(),
+        dll_directory=read_dll_directory(),
         flags=flags,
         safe_search=_registry_value(_SESSION_MANAGER, "SafeDllSearchMode") != 0,
         known_dlls=frozenset(_list_known_dlls()),
@@ -135,7 +135,8 @@ def _ask_folder(name: str) -> str:
     return room.value if function(room, _PATH_ROOM) else ""
 
 
-def _ask_dll_directory() -> str | None:
+def read_dll_directory() -> str | None:
+    """The folder that this process has given to SetDllDirectoryW; `None` if there is none (GetDllDirectoryW)."""
     function = _open_kernel32().GetDllDirectoryW
     function.argtypes = (c_uint32, c_wchar_p)
     room = ctypes.create_unicode_buffer(_PATH_ROOM)

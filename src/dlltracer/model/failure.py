@@ -61,6 +61,7 @@ class ProcessFacts:
         environment: the variables that a loader looks at: LD_LIBRARY_PATH, LD_PRELOAD, PATH, CONDA_PREFIX.
         current_folder: the current folder.
         added_folders: of os.add_dll_directory, in order of the calls; those taken back are among them.
+        dll_directory: of SetDllDirectoryW; `None` if it was not called, or not on Windows.
         address_space, address_space_limit: bytes of it in use, and allowed (RLIMIT_AS); `None` if not limited, or not
             known.
     """
@@ -77,6 +78,7 @@ class ProcessFacts:
     environment: tuple[tuple[str, str], ...] = ()
     current_folder: str = ""
     added_folders: tuple[str, ...] = ()
+    dll_directory: str | None = None
     user_base: str | None = None
     is_debug: bool = False
     is_free_threaded: bool = False

@@ -46,6 +46,16 @@ def path_only(shop: Workshop) -> Question:
     return shop.question("ext", path=[tools])
 
 
+def dll_directory(shop: Workshop) -> Question:
+    # The process alone knows the folder: taken from ours, the verdict would name the library that is there.
+    folder = shop.place("given")
+    (folder / "given.dll").write_bytes(build_pe({"given_gone.dll": ["f"]}, ["f"]))
+    shop.module("ext", {"given.dll": ["f"]})
+    call = f"ctypes.windll.kernel32.SetDllDirectoryW({windows_path(folder)!r})"
+    shop.write("sets.py", f"import ctypes\n{call}\nimport ext\n")
+    return shop.question("sets")
+
+
 def conda(shop: Workshop) -> Question:
     python = shop.python()
     (python / "conda-meta").mkdir()
@@ -382,6 +392,8 @@ SCENARIOS: tuple[Scenario[W], ...] = (
     Scenario(
         "path-only", "the need is on PATH", path_only, "path-not-searched", "onpath.dll", ("os.add_dll_directory",)
     ),
+    Scenario("dll-directory", "SetDllDirectory has a need", dll_directory, "missing-image", "given_gone.dll",
+             ("given.dll",)),
     Scenario("conda", "conda, not activated", conda, "conda-not-activated", "fromconda.dll", ("conda activate",)),
     Scenario("user-base", "mkl in USERBASE", user_base, "folder-not-searched", "mkl_like.dll", ("Library",)),
     Scenario("other-package", "another package has it", other_package, "folder-not-searched", "elsewhere.dll"),

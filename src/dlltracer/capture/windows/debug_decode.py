@@ -14,6 +14,7 @@ import struct
 from dataclasses import dataclass, replace
 
 from ...model.crash import Crash
+from .debug_lines import LOAD, NOTE, SAID, UNLOAD, decode_lines
 from .decode import Machine, decode_records
 from .devicepath import display_path
 from .records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord
@@ -123,6 +124,19 @@ class Account:
         self._unhandled: Crash | None = None
         self._faults: dict[int, Crash] = {}
 
+    @property
+    def records(self) -> tuple[RawRecord, ...]:
+        """The loads and unloads, as the kernel's image provider would have written them."""
+        return tuple(self._records)
+
+    def know(self, base: int, path: str, header: ImageHeader) -> None:
+        """An image was mapped before this account begins: no event of its own, but its unload is one."""
+        self._images[base] = (path, header)
+
+    def forget(self, base: int) -> None:
+        """It was unmapped before, too."""
+        self._images.pop(base, None)
+
     def note_load(self, when: Happening, base: int, path: str, header: ImageHeader) -> None:
         """An image was mapped. `path` is the kernel's (`\\??\\C:\\...` is one)."""
         self._images[base] = (path, header)
@@ -144,6 +158,10 @@ class Account:
         elif not is_first_chance:
             self._unhandled = self._crash(tid, record)
 
+    def note_said(self, data: bytes, is_unicode: bool) -> None:
+        """OutputDebugString."""
+        self.note(f"the program said: {decode_debug_string(data, is_unicode)}")
+
     def note(self, text: str) -> None:
         """Something else worth telling; of very many only the first are kept."""
         if len(self._notes) < _MOST_NOTES:
@@ -159,13 +177,21 @@ class Account:
         """The exception that ended the process, whose status is `status`; `None` if it ended by itself."""
         return self._unhandled or self._faults.get(status)
 
-    def events(self, requests: Sequence[Request], pid: int, wall: float, clock: int) -> tuple[ImageChange, ...]:
+    def events(
+        self, requests: Sequence[Request], pid: int, wall: float, clock: int, since: int | None = None
+    ) -> tuple[ImageChange, ...]:
         """Loads and unloads in order; which unload is a failure, the requests tell.
 
-        Arguments: `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment.
+        Arguments: `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment; `since`, by
+        the same clock: what came before is left out.
         """
         machine = Machine(pid, self._devices, None, 1_000_000_000, wall, clock)
-        return tuple(_as_seen_here(event) for event in decode_records(self._records, requests, machine).events)
+        first = None if since is None else machine.epoch(since)
+        return tuple(
+            _as_seen_here(event)
+            for event in decode_records(self._records, requests, machine).events
+            if first is None or (event.timestamp or 0.0) >= first
+        )
 
     def _crash(self, tid: int, record: EXCEPTION_RECORD) -> Crash:
         code, address = record.ExceptionCode, record.ExceptionAddress
@@ -182,6 +208,31 @@ class Account:
             thread=tid,
             fault_address=record.ExceptionInformation[1] if has_address else None,
         )
+
+
+def replay(text: bytes, start: int, pid: int, account: Account) -> int:
+    """Tell an account what the helper of process `pid` wrote (`debug_lines`): from `start` on it happened in the block,
+    what stands before tells what was loaded then. Returns how many lines of the block are damaged."""
+    for line in decode_lines(text[:start]):
+        if line is not None and line[0] == LOAD:
+            _, _, _, base, path, head = line
+            account.know(base, path, decode_image_header(head))
+        elif line is not None and line[0] == UNLOAD:
+            account.forget(line[3])
+    damaged = 0
+    for line in decode_lines(text[start:]):
+        if line is None:
+            damaged += 1
+        elif line[0] == LOAD:
+            _, tid, clock, base, path, head = line
+            account.note_load(Happening(pid, tid, clock), base, path, decode_image_header(head))
+        elif line[0] == UNLOAD:
+            account.note_unload(Happening(pid, line[1], line[2]), line[3])
+        elif line[0] == SAID:
+            account.note_said(line[2], bool(line[1]))
+        elif line[0] == NOTE:
+            account.note(line[1])
+    return damaged
 
 
 def _image_record(opcode: int, when: Happening, base: int, path: str, header: ImageHeader) -> RawRecord:

@@ -1,16 +1,18 @@
 """The structures and numbers of the Windows debugging functions, as ctypes sees them.
 
 Source: minwinbase.h, winbase.h, winnt.h and ntstatus.h of the Windows SDK; "DEBUG_EVENT structure" and its parts on
-MS Learn. The spelling of the SDK is kept here and in `debug_bindings` only. Fields have fixed widths, and addresses of
-the other process are numbers (`c_size_t`), so the layouts can be checked on any 64-bit system.
+MS Learn; what leads to the command line of a process is of winternl.h. The spelling of the SDK is kept here and in
+`debug_bindings` only. Fields have fixed widths, and addresses of the other process are numbers (`c_size_t`), so the
+layouts can be checked on any 64-bit system.
 """
 
 # ruff: noqa: N801
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_size_t, c_uint16, c_uint32, c_void_p
+from ctypes import c_int32, c_size_t, c_uint16, c_uint32, c_void_p
 
+DEBUG_PROCESS = 0x00000001
 DEBUG_ONLY_THIS_PROCESS = 0x00000002
 
 EXCEPTION_DEBUG_EVENT = 1
@@ -117,3 +119,24 @@ class DEBUG_EVENT(ctypes.Structure):
         ("dwThreadId", c_uint32),
         ("u", DEBUG_EVENT_UNION),
     )
+
+
+class UNICODE_STRING(ctypes.Structure):
+    _fields_ = (("Length", c_uint16), ("MaximumLength", c_uint16), ("Buffer", c_size_t))
+
+
+class PROCESS_BASIC_INFORMATION(ctypes.Structure):
+    _fields_ = (
+        ("ExitStatus", c_int32),
+        ("PebBaseAddress", c_size_t),
+        ("AffinityMask", c_size_t),
+        ("BasePriority", c_int32),
+        ("UniqueProcessId", c_size_t),
+        ("InheritedFromUniqueProcessId", c_size_t),
+    )
+
+
+PARAMETERS_IN_PEB = 4 * ctypes.sizeof(c_void_p)
+"""offsetof(PEB, ProcessParameters)"""
+COMMAND_LINE_IN_PARAMETERS = 16 + 12 * ctypes.sizeof(c_void_p)
+"""offsetof(RTL_USER_PROCESS_PARAMETERS, CommandLine)"""

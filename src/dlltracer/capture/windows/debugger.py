@@ -1,11 +1,10 @@
 """Runs a program as its debugger: every load and unload, every exception, and how it ended. Needs no privilege.
 
-The thread that starts a process with DEBUG_ONLY_THIS_PROCESS is its debugger, and only that thread is told its events
-("WaitForDebugEvent", MS Learn). The process stands still until each is answered, so an event is told before anything
-that came of it.
+The thread that starts a process with DEBUG_ONLY_THIS_PROCESS, or with DEBUG_PROCESS, which holds for all that it
+starts, is the debugger, and only that thread is told the events ("WaitForDebugEvent", MS Learn).
 
-The program shall run as it would alone. Every exception goes back unhandled, and two things that Windows does to
-processes with a debugger are undone: their slow heap, and the exception for closing a handle twice.
+The program shall run as it would alone. Every exception goes back unhandled (see `debug_loop`), and the slow heap that
+Windows gives to processes with a debugger is undone.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...errors import BackendUnavailable, TraceStartError
-from ...model.request import RequestKind
-from . import debug_structs as s
 from .bindings import query_dos_devices
 from .debug_bindings import ERROR_ELEVATION_REQUIRED, ERROR_NOT_SUPPORTED, Debugging
-from .debug_decode import Account, Happening, decode_debug_string, decode_image_header
+from .debug_loop import DebugLoop
+from .debug_structs import DEBUG_ONLY_THIS_PROCESS, DEBUG_PROCESS
+from .debuggees import Debuggees
+from .finalpath import as_final
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,15 +29,13 @@ if TYPE_CHECKING:
 
     from ...model.crash import Crash
     from ...model.events import Event
+    from ...model.process import TracedProcess
     from ...model.request import Request
 
 NAME = "debugger"
 
 _POLL_MS = 100  # how long Ctrl-C may go unnoticed here
-_HEADER_BYTES = 4096  # the headers of an image lie in its first page, or it is a strange one
-_LONGEST_STRING = 1000
-_INITIAL_BREAKPOINTS = (0x80000003, 0x4000001F)  # STATUS_BREAKPOINT, STATUS_WX86_BREAKPOINT
-_CLOSE_EXCEPTIONS = (0xC0000008, 0xC0000235)  # STATUS_INVALID_HANDLE, STATUS_HANDLE_NOT_CLOSABLE
+_LAST_SECONDS = 2.0  # for the ends of processes that end together with the program
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,7 @@ class DebuggedRun:
         crash: the exception that ended it; `None` if it ended by itself or was terminated.
         notes: what it said with OutputDebugString, and what else a reader must know.
         pid: of the program.
+        processes: the program, and when they were followed those that it started, in the order of their starts.
     """
 
     status: int
@@ -57,6 +56,7 @@ class DebuggedRun:
     crash: Crash | None
     notes: tuple[str, ...]
     pid: int
+    processes: tuple[TracedProcess, ...] = ()
 
 
 def run_debugged(
@@ -66,11 +66,12 @@ def run_debugged(
     cwd: str | None = None,
     output: int | None = None,
     requests: Callable[[], Sequence[Request]] | None = None,
+    begun: Callable[[], int | None] | None = None,
+    follow: bool = False,
 ) -> DebuggedRun:
     """Run a program to its end, with our standard streams and inheritable handles, and tell what it loaded.
 
-    Processes that it starts are not seen. When we are interrupted (Ctrl-C), or our process is ended, it runs on without
-    a debugger.
+    When we are interrupted (Ctrl-C), or our process is ended, it runs on without a debugger.
 
     Args:
         command: the program and its arguments.
@@ -79,6 +80,8 @@ def run_debugged(
         output: a descriptor that gets what it writes to its standard streams; they are ours if `None`.
         requests: asked once when the program has ended: what it requested of the loader (`Watch.stop()` in it). They
             give the loads their imports and tell failed loads from unloads; without, every unload is an `UnloadEvent`.
+        begun: asked once, too: when it began, as `time.perf_counter_ns()`. What it loaded before is left out.
+        follow: debug what it starts, too, and what they start, until the program ends. Otherwise they are not seen.
 
     Raises:
         TraceStartError: the program could not be started, or not as a debuggee.
@@ -87,23 +90,45 @@ def run_debugged(
     if sys.platform != "win32":
         raise BackendUnavailable(NAME, "processes are debugged by it on Windows only")
     api = Debugging()
-    account = Account(query_dos_devices())
+    debuggees = Debuggees(api, query_dos_devices())
+    loop = DebugLoop(api, debuggees)
     wall, clock = time.time(), time.perf_counter_ns()
-    child = _start(command, env, cwd, output)
+    child = _start(command, env, cwd, output, DEBUG_PROCESS if follow else DEBUG_ONLY_THIS_PROCESS)
     try:
         api.keep_alive_without_us()
-        _Debugger(api, account, child).follow()
+        _follow(loop, debuggees, child)
     except BaseException:
-        api.detach(child.pid)
+        for pid in {child.pid, *loop.running}:
+            api.detach(pid)
         raise
+    for pid in loop.running:
+        if pid == child.pid:
+            continue  # it got rid of its debugger
+        debuggees.note(pid, "it was there when the program ended, and went on unseen")
+        api.detach(pid)
     status = child.wait()
-    asked = [_as_final(request, cwd) for request in requests()] if requests is not None else []
-    events = account.events(asked, child.pid, wall, clock)
-    return DebuggedRun(status, events, account.crash(status), account.notes(), child.pid)
+    asked = [as_final(request, cwd) for request in requests()] if requests is not None else []
+    since = begun() if begun is not None else None
+    return DebuggedRun(
+        status, debuggees.events(asked, wall, clock, since), debuggees.crash(status), debuggees.notes(), child.pid,
+        debuggees.processes(wall, clock),
+    )  # fmt: skip
+
+
+def _follow(loop: DebugLoop, debuggees: Debuggees, child: subprocess.Popen[bytes]) -> None:
+    """Return when the program has ended."""
+    while not debuggees.has_ended(child.pid):
+        if not loop.step(_POLL_MS) and child.poll() is not None:
+            # It, or somebody else, can do so: NtRemoveProcessDebug.
+            debuggees.note(child.pid, "the debugger was removed from the program: what came after that is not known")
+            break
+    until = time.monotonic() + _LAST_SECONDS
+    while loop.running and child.pid not in loop.running and time.monotonic() < until and loop.step(0):
+        pass
 
 
 def _start(
-    command: list[str], env: Mapping[str, str] | None, cwd: str | None, output: int | None
+    command: list[str], env: Mapping[str, str] | None, cwd: str | None, output: int | None, flags: int
 ) -> subprocess.Popen[bytes]:
     # "Behavior of Spawned Processes", Debugging Tools for Windows: without it, the heap is slow and checks itself.
     given = {"_NO_DEBUG_HEAP": "1", **(os.environ if env is None else env)}
@@ -113,9 +138,8 @@ def _start(
     try:
         # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
         return subprocess.Popen(
-            command, env=given, cwd=cwd, stdout=output, stderr=output, close_fds=False,
-            creationflags=s.DEBUG_ONLY_THIS_PROCESS,
-        )  # fmt: skip
+            command, env=given, cwd=cwd, stdout=output, stderr=output, close_fds=False, creationflags=flags
+        )
     except OSError as error:
         code = getattr(error, "winerror", None) or 0
         remedy = {
@@ -141,97 +165,3 @@ def _behind_redirector(program: str) -> str | None:
             if key.strip().lower() == "home" and os.path.isfile(base):
                 return base
     return None
-
-
-def _as_final(request: Request, cwd: str | None) -> Request:
-    """A request with the path that Windows has for the open file: without links, short names, substituted drives."""
-    if request.kind is not RequestKind.EXTENSION:
-        return request
-    path = os.path.join(cwd or "", request.target)
-    try:
-        return replace(request, target=os.path.realpath(path))
-    except OSError:  # a path of 260 characters or more: Windows does not open what it cannot load either
-        return request
-
-
-class _Debugger:
-    """Answers the debug events of one process until it ends."""
-
-    def __init__(self, api: Debugging, account: Account, child: subprocess.Popen[bytes]) -> None:
-        self._api = api
-        self._account = account
-        self._child = child
-        self._process = 0
-        self._breakpoints = list(_INITIAL_BREAKPOINTS)
-
-    def follow(self) -> None:
-        """Return when the process has ended. Every event is answered and its file closed, whatever happens."""
-        event = s.DEBUG_EVENT()
-        while True:
-            if not self._api.wait(event, _POLL_MS):
-                if self._child.poll() is None:
-                    continue
-                # It, or somebody else, can do so: NtRemoveProcessDebug.
-                self._account.note("the debugger was removed from the program: what came after that is not known")
-                return
-            handled = event.dwDebugEventCode != s.EXCEPTION_DEBUG_EVENT
-            try:
-                handled = self._note(event)
-            finally:
-                answer = s.DBG_CONTINUE if handled else s.DBG_EXCEPTION_NOT_HANDLED
-                self._api.resume(event.dwProcessId, event.dwThreadId, answer)
-            # A late event of a process that this thread debugged before is answered, and is not the end of this one.
-            if event.dwDebugEventCode == s.EXIT_PROCESS_DEBUG_EVENT and event.dwProcessId == self._child.pid:
-                return
-
-    def _note(self, event: s.DEBUG_EVENT) -> bool:
-        """Write the event down; `False` for an exception that is for the program to handle."""
-        code, info = event.dwDebugEventCode, event.u
-        when = Happening(event.dwProcessId, event.dwThreadId, time.perf_counter_ns())
-        if code == s.LOAD_DLL_DEBUG_EVENT:
-            self._note_load(when, info.LoadDll.hFile, info.LoadDll.lpBaseOfDll)
-        elif code == s.UNLOAD_DLL_DEBUG_EVENT:
-            self._account.note_unload(when, info.UnloadDll.lpBaseOfDll)
-        elif code == s.EXCEPTION_DEBUG_EVENT:
-            return self._note_exception(when, info.Exception)
-        elif code == s.CREATE_PROCESS_DEBUG_EVENT:
-            self._process = info.CreateProcessInfo.hProcess
-            self._note_load(when, info.CreateProcessInfo.hFile, info.CreateProcessInfo.lpBaseOfImage)
-        elif code == s.OUTPUT_DEBUG_STRING_EVENT:
-            self._note_string(info.DebugString)
-        elif code == s.RIP_EVENT:
-            self._account.note(f"Windows reports a system debugging error {info.RipInfo.dwError}")
-        return True
-
-    def _note_load(self, when: Happening, file: int | None, base: int) -> None:
-        path = None
-        if file:
-            try:
-                path = self._api.file_path(file)
-            finally:
-                self._api.close(file)
-        if path is not None and path.startswith("\\\\?\\"):
-            path = "\\??\\" + path[4:]
-        path = path or self._api.mapped_path(self._process, base) or f"(image at {base:#x})"
-        header = decode_image_header(self._api.read_memory(self._process, base, _HEADER_BYTES))
-        self._account.note_load(when, base, path, header)
-
-    def _note_exception(self, when: Happening, info: s.EXCEPTION_DEBUG_INFO) -> bool:
-        """Write it down, unless it is one that only a debugger causes: then `True`."""
-        code, is_first_chance = info.ExceptionRecord.ExceptionCode, bool(info.dwFirstChance)
-        if is_first_chance and code in self._breakpoints:
-            # Once each: the loader stops for the debugger before the program begins; for 32-bit programs twice.
-            self._breakpoints.remove(code)
-            return True
-        if is_first_chance and code in _CLOSE_EXCEPTIONS:
-            # "CloseHandle function", MS Learn: raised for programs with a debugger only; others get an error code.
-            self._account.note(f"thread {when.tid} closed a handle that was not open, or not to be closed")
-            return True
-        self._account.note_exception(when.tid, info.ExceptionRecord, is_first_chance)
-        return False
-
-    def _note_string(self, info: s.OUTPUT_DEBUG_STRING_INFO) -> None:
-        width = 2 if info.fUnicode else 1
-        size = min(info.nDebugStringLength, _LONGEST_STRING) * width
-        data = self._api.read_memory(self._process, info.lpDebugStringData, size)
-        self._account.note(f"the program said: {decode_debug_string(data, bool(info.fUnicode))}")

@@ -24,7 +24,7 @@ SYSTEM_TRACE_CONTROL_GUID = bytes.fromhex("ad4a819e0432d2119a82006008a86939")
 
 _JOIN_SECONDS = 60
 _READY_TRIES, _READY_SECONDS = 10, 0.2
-_ELEVATE = "run it as Administrator (from an elevated prompt): Windows gives image events to nobody else"
+_ELEVATE = "run it as Administrator (from an elevated prompt), or use backend='debugger', which needs no privilege"
 _REMEDIES = {
     bindings.ERROR_NO_SYSTEM_RESOURCES: "all sessions of the system are taken: 'logman query -ets' lists them, "
     "'logman stop NAME -ets' stops one that was left behind",
