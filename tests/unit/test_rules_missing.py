@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from builders.failed_case import EXT, absent, bound, case, dropped, first, not_found, process, tree, verdict
+from builders.failed_case import EXT, PYTHON, absent, bound, case, dropped, first, not_found, process, tree, verdict
 from dlltracer.diagnose.around import Copy, PackageCheck
 from dlltracer.diagnose.rules import integrity, missing_image
 from dlltracer.model.crash import Crash
@@ -126,7 +126,7 @@ def test_a_library_of_the_wheel_itself_wants_the_wheel_again() -> None:
         tree=tree(absent(name)),
         owners={EXT: (PackageOwner(PackageManager.PIP, "scipy", "1.11", EXT),)},
     )
-    assert first(made).remedies[0].command == "python -m pip install --force-reinstall --no-deps scipy==1.11"
+    assert first(made).remedies[0].command == f"{PYTHON} -m pip install --force-reinstall --no-deps scipy==1.11"
 
 
 def test_runpath_counts_for_its_own_image_only() -> None:

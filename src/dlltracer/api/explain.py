@@ -14,6 +14,7 @@ from .gather import Attempt, build_case, loader_error, native_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..diagnose.case import Case
     from ..model.crash import Crash
     from ..model.recording import Recording
     from ..model.request import Request
@@ -81,10 +82,26 @@ class Death:
     added_folders: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Explained:
+    """A verdict, and all that it rests on: `case` is `None` where nothing failed."""
+
+    diagnosis: Diagnosis
+    case: Case | None = None
+
+
 def explain_ending(
     what: str, status: int, recording: Recording | None, failure: Failure | None, said: str = "",
     death: Death | None = None, requests: tuple[Request, ...] = (),
 ) -> Diagnosis:  # fmt: skip
+    """`explain_with_case`, for whoever needs the verdict alone."""
+    return explain_with_case(what, status, recording, failure, said, death, requests).diagnosis
+
+
+def explain_with_case(
+    what: str, status: int, recording: Recording | None, failure: Failure | None, said: str = "",
+    death: Death | None = None, requests: tuple[Request, ...] = (),
+) -> Explained:  # fmt: skip
     """Say why a program ended as it did.
 
     Arguments:
@@ -97,7 +114,7 @@ def explain_ending(
         requests: what Python asked of the loader, where that is known apart from the recording.
     """
     if status == 0:
-        return Diagnosis(what, Outcome.IMPORTED)
+        return Explained(Diagnosis(what, Outcome.IMPORTED))
     death = death or Death()
     process = failure.process if failure is not None else _process_of(recording, death.added_folders)
     notes = (*(() if recording is not None else (NOT_TRACED,)), *((death.note,) if death.note else ()))
@@ -109,7 +126,8 @@ def explain_ending(
     attempt = replace(
         attempt, initialising=death.initialising, frames=frames, said=said, status=status, requests=requests
     )
-    return diagnose(build_case(attempt))
+    case = build_case(attempt)
+    return Explained(diagnose(case), case)
 
 
 def _process_of(recording: Recording | None, added_folders: tuple[str, ...]) -> ProcessFacts:

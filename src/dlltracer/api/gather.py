@@ -75,7 +75,7 @@ def build_case(attempt: Attempt) -> Case:
     images = view.read_images(tree)
     symbols, versions = view.find_missing(tree, images)
     if complaint is not None:
-        symbols, versions = _with_complaint(symbols, versions, complaint)
+        symbols, versions = with_complaint(symbols, versions, complaint)
     case = Case(
         attempt.what,
         attempt.process.system,
@@ -173,7 +173,7 @@ def find_subject(
     return attempt.initialising
 
 
-def _with_complaint(symbols: Symbols, versions: Versions, complaint: DlError) -> tuple[Symbols, Versions]:
+def with_complaint(symbols: Symbols, versions: Versions, complaint: DlError) -> tuple[Symbols, Versions]:
     """What the loader said is missing comes first, and is there even if the files do not show it."""
     if complaint.problem is DlProblem.MISSING_SYMBOL and complaint.symbol:
         known = [item for item in symbols if item.name == complaint.symbol]

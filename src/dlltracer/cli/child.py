@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass, replace
 
 from ..errors import DlltracerError
-from ..host.failure import read_failure
+from ..host.failure import read_failure, read_process
 from ..model.codec import DamagedRecording, from_plain
 from ..model.recording import Recording
 from .ending import describe_ending
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from ..model.crash import Crash
-    from ..model.failure import Failure
+    from ..model.failure import Failure, ProcessFacts
     from ..model.request import Request
     from .program import Program
 
@@ -55,6 +55,7 @@ class Ending:
         initialising: the image whose initialiser was running when it crashed, as far as the loader told.
         requests: what Python asked of the loader, where that was written down apart from the recording.
         added_folders: of os.add_dll_directory, written down as they came.
+        process: what its interpreter knew when it ended; `None` if it could not tell.
     """
 
     status: int
@@ -67,6 +68,7 @@ class Ending:
     initialising: str | None = None
     requests: tuple[Request, ...] = ()
     added_folders: tuple[str, ...] = ()
+    process: ProcessFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,8 @@ def _ending(ran: _Run, said: dict[str, object] | None, backend: str, account: in
     if outcome == "recorded":
         assert said is not None
         try:
-            return Ending(status, from_plain(said.get("recording")), failure=failure)
+            recorded = from_plain(said.get("recording"))
+            return Ending(status, recorded, failure=failure, process=read_process(said))
         except DamagedRecording as error:
             message = str(error)
     how = (

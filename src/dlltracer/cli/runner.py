@@ -43,7 +43,10 @@ def main() -> None:
         # A child made by fork runs the handlers too; the trace of the program is not its to report.
         if os.getpid() == owner:
             ends = {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
-            _leave_word(result, {**failure, **ends, **_end_trace(trace, start_path)})
+            ended = _end_trace(trace, start_path)
+            # After the trace: what it takes to tell is not the program's. A debugger would see it all the same.
+            about = failure or ({} if trace is None else _describe_process(added_folders))
+            _leave_word(result, {**about, **ends, **ended})
             if interrupted:
                 _note_interrupt()
 
@@ -130,6 +133,16 @@ def _describe_failure(error: BaseException, added_folders: list[str]) -> dict[st
 
         return {"errors": facts.describe_errors(error), "process": facts.describe_process(added_folders)}
     except Exception:  # noqa: BLE001 - the program's own exception goes on its way, whatever happens here
+        return {}
+
+
+def _describe_process(added_folders: list[str]) -> dict[str, object]:
+    """The same for a program that did not fail: about the process alone."""
+    try:
+        from dlltracer.host import facts
+
+        return {"process": facts.describe_process(added_folders)}
+    except Exception:  # noqa: BLE001 - the program's own status must not suffer
         return {}
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from .case import Case
+from .remedies import for_interpreter
 from .rules import (
     crash,
     first_wins,
@@ -57,7 +58,8 @@ def diagnose(case: Case, rules: Iterable[Rule] = RULES) -> Diagnosis:
     found: dict[tuple[str, str], Finding] = {}
     for rule in rules:
         for finding in rule(case):
-            found.setdefault((finding.code, finding.subject), _tempered(finding, case))
+            known = for_interpreter(_tempered(finding, case), case.process)
+            found.setdefault((finding.code, finding.subject), known)
     findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE
     return Diagnosis(
@@ -122,8 +124,10 @@ def _is_no_loaders_failure(case: Case) -> bool:
 
 
 def _about_an_end(case: Case) -> Iterator[str]:
-    status = case.status or 0
-    if status == -9:
+    status = case.status
+    if status is None:
+        yield "how the program ended: that is not known"
+    elif status == -9:
         yield "the log of the kernel (dmesg): the process was killed from outside, as for want of memory"
     elif status < 0:
         yield f"a core file or a debugger: the process was killed by signal {-status}, and where is not known"

@@ -63,8 +63,12 @@ def _is_about(event: LoadFailedEvent, names: set[str]) -> bool:
 def _nothing_follows(events: list[LoadEvent | LoadFailedEvent], failures: list[LoadFailedEvent]) -> bool:
     """Whether the trace ends with failures: no image came in for good after them."""
     dropped = {event.path for event in failures}
-    last = next((event for event in reversed(events) if event.path not in dropped or event in failures), None)
-    return isinstance(last, LoadFailedEvent)
+    for event in reversed(events):
+        if isinstance(event, LoadFailedEvent):
+            return True
+        if event.path not in dropped:
+            return False
+    return False
 
 
 def _block(events: list[LoadEvent | LoadFailedEvent], anchor: LoadFailedEvent) -> tuple[LoadFailedEvent, ...]:

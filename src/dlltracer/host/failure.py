@@ -27,6 +27,15 @@ def read_failure(said: dict[str, object] | None) -> Failure | None:
         return None
 
 
+def read_process(said: dict[str, object] | None) -> ProcessFacts | None:
+    """What that process said about itself, whether it failed or not; `None` if nothing, or something damaged."""
+    process = said.get("process") if said is not None else None
+    try:
+        return _process(process) if isinstance(process, dict) else None
+    except (TypeError, ValueError, KeyError, IndexError):
+        return None
+
+
 def _error(item: dict[str, Any]) -> PythonError:
     return PythonError(
         type=item["type"], message=item["message"], bases=tuple(item["bases"]), name=item["name"], path=item["path"],

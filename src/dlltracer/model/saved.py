@@ -64,6 +64,27 @@ class ImageFacts:
 
 
 @dataclass(frozen=True)
+class SearchPlaces:
+    """Where the loader of a process looks, besides what images say themselves. Empty where it does not apply.
+
+    Attributes:
+        folders: (rule, folder) pairs in the order of the search, the rule as `model.probe.Phase` has it.
+        cache: what ld.so.cache has of the names that the trace is about: (name, path) pairs.
+        cache_size: how many entries it has in all; `None` if there is none, or it was not read.
+        known_dlls: the names that Windows takes from its system folder always.
+        preload: the elements of LD_PRELOAD.
+        notes: what could not be found out.
+    """
+
+    folders: tuple[tuple[str, str], ...] = ()
+    cache: tuple[tuple[str, str], ...] = ()
+    cache_size: int | None = None
+    known_dlls: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class SavedTrace:
     """All that is known of one run.
 
@@ -81,6 +102,8 @@ class SavedTrace:
         case: all that the verdict rests on, in plain values, for rules of another version (`api.saved_case`).
         images: the files of the trace.
         problems: what was wrong with the file this was read from: torn, damaged lines, of a later version.
+        command: the command line, a word each; () if it is not known.
+        places: where the loader of the first process looks.
     """
 
     recording: Recording
@@ -96,3 +119,5 @@ class SavedTrace:
     case: Mapping[str, object] | None = None
     images: tuple[ImageFacts, ...] = ()
     problems: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    places: SearchPlaces | None = None

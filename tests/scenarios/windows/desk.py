@@ -26,12 +26,19 @@ for line in sys.stdin:
     os.environ["PATH"] = asked["path"] + os.environ["PATH"]
     os.chdir(asked["folder"])
     status, trouble = None, ""
+    # With a recording the answer goes to stdout, which is ours here.
+    stdout, sys.stdout = sys.stdout, io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\\n")
+    target = asked["recording"] or asked["answer"]
     try:
-        status = cli.main(["why", "--json", "-o", asked["answer"], *asked["arguments"]], standalone_mode=False)
+        status = cli.main(["why", "--json", "-o", target, *asked["arguments"]], standalone_mode=False)
     except click.exceptions.Exit as error:
         status = error.exit_code
     except BaseException:
         trouble = traceback.format_exc()
+    sys.stdout, answer = stdout, sys.stdout.buffer.getvalue()
+    if answer:
+        with open(asked["answer"], "wb") as file:
+            file.write(answer)
     os.environ.clear()
     os.environ.update(before)
     print(json.dumps({"status": status, "trouble": trouble}), flush=True)
@@ -60,14 +67,19 @@ class Desk:
         )
 
     def ask(
-        self, arguments: tuple[str, ...], site: Path, environment: Mapping[str, str], path: tuple[Path, ...] = ()
-    ) -> str:
-        """The JSON that comes. `site` is the current folder, and on sys.path; `path` goes before PATH."""
+        self, arguments: tuple[str, ...], site: Path, environment: Mapping[str, str], path: tuple[Path, ...] = (),
+        recording: Path | None = None,
+    ) -> str:  # fmt: skip
+        """The JSON that comes. `site` is the current folder, and on sys.path; `path` goes before PATH.
+
+        `recording`: a file for the recording, if one is wanted.
+        """
         self._answer.unlink(missing_ok=True)
         question: dict[str, Any] = {
             "arguments": arguments,
             "folder": windows_path(site),
             "answer": windows_path(self._answer),
+            "recording": "" if recording is None else windows_path(recording),
             "path": "".join(f"{windows_path(folder)};" for folder in path),
             "environment": {"PYTHONPATH": f"{windows_path(site)};{self._site}", **environment},
         }

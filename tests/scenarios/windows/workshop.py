@@ -113,9 +113,9 @@ class Workshop:
             arguments = ("--python", windows_path(self._python / "python.exe"), *arguments)
         return Question(arguments, environment, self.site)
 
-    def ask(self, question: Question) -> str:
-        """The answer of `dlltracer why --json`."""
-        return self._desk.ask(question.arguments, self.site, question.environment, self._path)
+    def ask(self, question: Question, recording: Path | None = None) -> str:
+        """The answer of `dlltracer why --json`; `recording` is a file for the recording, if one is wanted."""
+        return self._desk.ask(question.arguments, self.site, question.environment, self._path, recording)
 
     def _resource(self, target: Path, version: tuple[int, int, int, int]) -> Path:
         script = target.with_suffix(".rc")

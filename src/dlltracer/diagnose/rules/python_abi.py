@@ -232,13 +232,11 @@ def _no_module(case: Case) -> Iterator[Finding]:
         f"{why} No loader had a part in this.",
         (Evidence(Source.PYTHON, error.message),),
         () if shadowed or "." in error.name
-        else (Remedy(f"install the package that brings {top} for this Python", f"{executable} -m pip install ..."),),
+        else (Remedy(f"install the package that brings {top} for this Python", "python -m pip install ..."),),
     )  # fmt: skip
 
 
 def _right_build(case: Case) -> Remedy:
-    executable = case.process.executable if case.process is not None else "python"
     return Remedy(
-        f"install a build for {_this_python(case)}, with its own pip",
-        f"{executable} -m pip install --force-reinstall ...",
+        f"install a build for {_this_python(case)}, with its own pip", "python -m pip install --force-reinstall ..."
     )

@@ -1,0 +1,117 @@
+"""Why the program of a recording failed: by the case that was saved with it, on any machine; else by what is left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..diagnose.case import Case
+from ..diagnose.engine import diagnose
+from ..diagnose.loader_errors import DlProblem
+from ..diagnose.messages import find_code
+from ..diagnose.relevance import failures_behind
+from ..errors import DlltracerError
+from ..model.failure import ProcessFacts, PythonError, System
+from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
+from ..model.saved import SavedTrace
+from .explain import is_of_a_loader
+from .gather import Attempt, find_subject, loader_error, native_error, with_complaint
+from .saved_case import case_from_plain
+
+_NO_CASE = (
+    "the recording does not have the case: no file was looked at, this rests on the events and the exception alone"
+)
+
+
+def explain_saved(trace: SavedTrace) -> Diagnosis:
+    """The verdict on a recording. Nothing of this machine is looked at.
+
+    The rules of this dlltracer judge the case of the recording. Without one, the verdict given on the spot counts;
+    without that, what the events and the exception say, less sure.
+    """
+    notes: tuple[str, ...] = ()
+    if trace.case is not None:
+        try:
+            return diagnose(case_from_plain(trace.case, trace.recording))
+        except (DlltracerError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # Not only what cannot be read: a file from elsewhere may have numbers and names that no loader has.
+            notes = (f"the case in the recording could not be read: {error}",)
+    if trace.diagnosis is not None:
+        given = "this is the verdict that was given where it was recorded"
+        return replace(trace.diagnosis, notes=(*trace.diagnosis.notes, *notes, given))
+    if trace.status == 0 and trace.failure is None:
+        return Diagnosis(trace.what or "the program", Outcome.IMPORTED, notes=notes)
+    return _without_case(trace, notes)
+
+
+def _without_case(trace: SavedTrace, notes: tuple[str, ...]) -> Diagnosis:
+    case = _poor_case(trace, (*notes, _NO_CASE))
+    if trace.failure is not None and not is_of_a_loader(trace.failure, trace.recording):
+        case = replace(case, failures=())
+    found = diagnose(case)
+    findings = tuple(_less_sure(finding, case) for finding in found.findings)
+    if any(finding.confidence is not Confidence.POSSIBLE for finding in findings):
+        return replace(found, findings=findings)
+    undecided = (*found.undecided, _what_would_decide(trace))
+    return replace(found, outcome=Outcome.UNDECIDED, findings=findings, undecided=undecided)
+
+
+def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
+    """What the events, the exception and the interpreter's facts say."""
+    errors = trace.failure.errors if trace.failure is not None else ()
+    process = trace.failure.process if trace.failure is not None else trace.process
+    system = _system_of(trace, process)
+    case = Case(
+        trace.what or "the program",
+        system,
+        process,
+        errors=errors,
+        crash=trace.crash,
+        recording=trace.recording,
+        notes=notes,
+        status=trace.status,
+    )
+    if system is System.WINDOWS:
+        return _with_windows_error(case, native_error(errors))
+    error, complaint = loader_error(errors)
+    failures = failures_behind(trace.recording, error, complaint)
+    facts = process or ProcessFacts(system, (0, 0, 0), (".so",), 64, "", "", "")
+    attempt = Attempt(case.what, facts, trace.failure, trace.crash, trace.recording)
+    subject = find_subject(error, complaint, failures, attempt)
+    symbols, versions = with_complaint((), (), complaint) if complaint is not None else ((), ())
+    return replace(
+        case, error=error, complaint=complaint, failures=failures, subject=subject, symbols=symbols, versions=versions
+    )
+
+
+def _with_windows_error(case: Case, error: PythonError | None) -> Case:
+    if error is None:
+        return case
+    found = find_code(error.message, {}) if "ImportError" in error.bases else None
+    code = found.code if found is not None else error.code
+    return replace(case, error=error, subject=error.path, code=code, code_is_guess=found is not None)
+
+
+def _system_of(trace: SavedTrace, process: ProcessFacts | None) -> System:
+    if process is not None:
+        return process.system
+    named = trace.host.system if trace.host is not None else ""
+    if named in {system.value for system in System}:
+        return System(named)
+    paths = [getattr(event, "path", "") for event in trace.recording.events[:100]]
+    return System.WINDOWS if any("\\" in path for path in paths) else System.LINUX
+
+
+def _less_sure(finding: Finding, case: Case) -> Finding:
+    """Without the files nothing is certain, and what the loader's own words do not name is possible at most."""
+    is_named = case.complaint is not None and case.complaint.problem is not DlProblem.UNREADABLE
+    most = Confidence.LIKELY if is_named else Confidence.POSSIBLE
+    if finding.confidence in (most, Confidence.POSSIBLE):
+        return finding
+    doubt = Evidence(Source.FILES, "they are not in the recording, and were not looked at")
+    return replace(finding, confidence=most, evidence=(*finding.evidence, doubt))
+
+
+def _what_would_decide(trace: SavedTrace) -> str:
+    failed = [event.need or event.shown_path for event in trace.recording.failures]
+    names = f"; the last loads that failed in this one: {', '.join(dict.fromkeys(failed[-5:]))}" if failed else ""
+    return f"a whole recording, by dlltracer why -o FILE.dlltrace on the machine where it fails{names}"

@@ -1,0 +1,92 @@
+"""The ways to write a saved trace: the table of formats, and which one the name of a file asks for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from ..model.saved import SavedTrace
+from ..model.tracefile import ENDING, trace_to_lines
+from .output import Format, Target, write_report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.recording import Recording
+
+RECORDING = "recording"
+HTML = "html"
+
+Write = Callable[[Target, SavedTrace, bool], None]
+"""Writes a trace to a target; the last argument asks for failures only. Raises `OSError`."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A format: its name, what it is, who writes it, and the endings of file names that ask for it.
+
+    `is_short`: it shows the recording and the verdict alone, so that of a run no more need be gathered.
+    """
+
+    name: str
+    help: str
+    write: Write
+    endings: tuple[str, ...] = ()
+    is_short: bool = False
+
+
+def _report(form: Format) -> Write:
+    """One of the reports on a recording: what else is known of the trace goes into its notes."""
+
+    def write(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+        write_report(target, _with_origin(trace), form, failed_only=failed_only, verdict=trace.diagnosis)
+
+    return write
+
+
+def _with_origin(trace: SavedTrace) -> Recording:
+    """The recording, with where it is from and what is wrong with its file among its notes."""
+    from ..report.origin import describe_origin
+
+    return replace(trace.recording, notes=(*describe_origin(trace), *trace.recording.notes, *trace.problems))
+
+
+def _write_lines(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+    """The recording itself; failures alone would be another recording."""
+    target.write("".join(trace_to_lines(trace)))
+
+
+def rendered(module: str, function: str) -> Write:
+    """A renderer `function(trace) -> str` in a module of `dlltracer.report`, imported when it is asked for."""
+
+    def write(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+        render = getattr(importlib.import_module(f"..report.{module}", __package__), function)
+        target.write(render(trace))
+
+    return write
+
+
+FORMS: Mapping[str, Form] = {
+    form.name: form
+    for form in (
+        Form("text", "a tree to read", _report(Format.TEXT), is_short=True),
+        Form("jsonl", "JSON, one line an event", _report(Format.JSONL), (".jsonl",), is_short=True),
+        Form("lines", "LoadLibrary or Failed, path", _report(Format.LINES), is_short=True),
+        Form(RECORDING, "all that is known, for `dlltracer show` and `dlltracer why`", _write_lines, (ENDING,)),
+        # Others: Form("html", "a page", rendered("render_html", "render_html"), (".html", ".htm"))
+    )
+}
+"""Every format, by its name."""
+
+
+def form_for(given: str | None, output: str | None, usual: str = "text") -> Form:
+    """The format asked for by name, else by the ending of the file's name, else the usual one."""
+    if given is not None:
+        return FORMS[given]
+    name = (output or "").lower()
+    return next((form for form in FORMS.values() if name.endswith(form.endings) and form.endings), FORMS[usual])
+
+
+def formats_help() -> str:
+    """All of them, for the help of an option."""
+    return " ".join(f"{form.name}: {form.help}." for form in FORMS.values())

@@ -1,0 +1,122 @@
+"""Write a recording file while a program runs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from dataclasses import replace
+from typing import TypeVar
+
+import click
+
+from ..api.saving import RunFacts, begin_trace, end_trace
+from ..host.tracefile import TraceFileWriter
+from ..model.tracefile import closing_lines, event_line, header_line, process_line
+from .ending import say_error
+from .program import Program, ProgramKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..api.explain import Explained
+    from ..model.events import Event
+    from ..model.process import TracedProcess
+    from ..model.saved import SavedTrace
+    from ..report.redact import Redactor
+    from .child import Ending
+
+
+ValueT = TypeVar("ValueT")
+
+
+class TraceRecorder:
+    """Gets what a run records, as it comes, and writes it to a file.
+
+    Arguments:
+        path: the file.
+        run: what is known beforehand.
+        backend: the mechanism asked for.
+        redact: leave out what is private.
+    Raises `click.ClickException` when the file cannot be written.
+    """
+
+    def __init__(self, path: str, run: RunFacts, backend: str, *, redact: bool = False) -> None:
+        self._run = replace(run, started=time.time())
+        self._backend = backend
+        self._redactor = own_redactor() if redact else None
+        self._streamed = 0
+        self._processes: list[TracedProcess] = []
+        self._has_begun = False
+        try:
+            self._file = TraceFileWriter(path, self._say)
+        except OSError as error:
+            raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error
+
+    def process(self, process: TracedProcess) -> None:
+        """A process began, or more is known of it."""
+        self._begin()
+        clean = self._clean(process)
+        self._processes.append(clean)
+        self._file.write(process_line(clean))
+
+    def event(self, event: Event) -> None:
+        """An event; each comes once, in order."""
+        self._begin()
+        self._streamed += 1
+        self._file.write(event_line(self._clean(event)))
+
+    def finish(self, ending: Ending, explained: Explained | None) -> SavedTrace:
+        """Write what is known at the end only. Returns all of it, redacted if it is to be."""
+        trace = end_trace(facts_of_ending(self._run, ending), ending.recording, explained)
+        if self._redactor is not None:
+            trace = self._redactor.redact_trace(trace)
+        self._begin()
+        for process in trace.recording.processes:
+            if process not in self._processes:
+                self._file.write(process_line(process))
+        for event in trace.recording.events[self._streamed :]:
+            self._file.write(event_line(event))
+        for line in closing_lines(trace):
+            self._file.write(line)
+        self._file.close()
+        return trace
+
+    def discard(self) -> None:
+        """The program did not begin: there is nothing to record."""
+        self._file.discard()
+
+    def close(self) -> None:
+        """Whatever happened: what was written stays."""
+        self._file.close()
+
+    def _begin(self) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._file.write(header_line(self._clean(begin_trace(self._run, self._backend))))
+
+    def _clean(self, value: ValueT) -> ValueT:
+        return value if self._redactor is None else self._redactor.redact(value)
+
+    def _say(self, trouble: str) -> None:
+        say_error(f"{self._file.path} cannot be written any more: {trouble}; the program runs on, what is there stays")
+
+
+def facts_of_ending(run: RunFacts, ending: Ending) -> RunFacts:
+    """What is known of a run beforehand, with how it ended."""
+    return replace(run, status=ending.status, failure=ending.failure, crash=ending.crash, process=ending.process)
+
+
+def command_of(program: Program, python: str | None = None) -> tuple[str, ...]:
+    """The command line of a program, as it would be without us."""
+    option = {ProgramKind.CODE: ("-c",), ProgramKind.MODULE: ("-m",)}.get(program.kind, ())
+    return (python or sys.executable or "python", *option, program.name, *program.arguments)
+
+
+def own_redactor() -> Redactor:
+    """One that knows who runs it, and where: lines are written before all names in them were met."""
+    from ..report.redact import Redactor
+
+    names = (os.environ.get("USER"), os.environ.get("USERNAME"), os.path.basename(os.path.expanduser("~")))
+    host = platform.node()
+    return Redactor(tuple(dict.fromkeys(filter(None, names))), (host,) if host else ())

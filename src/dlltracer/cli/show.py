@@ -1,0 +1,98 @@
+"""`dlltracer show`: a recording made anywhere, in any format."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import click
+
+from ..host.tracefile import read_trace_file
+from ..model.tracereader import NotARecording
+from .ending import EXIT_USAGE, say_error
+from .formats import FORMS, HTML, Form, form_for, formats_help
+from .output import open_target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.saved import SavedTrace
+
+_HEAD = 4096
+
+
+@click.command("show", short_help="Show a recording, made here or on another machine.")
+@click.argument("file")
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option(
+    "--format", "form", type=click.Choice(list(FORMS)),
+    help=f"{formats_help()}  [default: by the name of the output, else text]",
+)  # fmt: skip
+@click.option("--html", metavar="FILE", help="Write an HTML page to FILE.")
+@click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
+@click.option("--redact", is_flag=True, help="Leave out names of users and of the machine, and secrets.")
+@click.option("--process", metavar="NAME", help="Of a file that has many processes (.etl): those of that program.")
+@click.option("--pid", metavar="N", type=int, help="Of a file that has many processes (.etl): that one.")
+def show(
+    file: str, output: str | None, form: str | None, html: str | None, failed_only: bool, redact: bool,
+    process: str | None, pid: int | None,
+) -> None:  # fmt: skip
+    """Show what a recording has: what was loaded and what failed, and the verdict if there is one.
+
+    FILE was made by dlltracer run or dlltracer why (-o FILE.dlltrace), on this machine or another one, whatever its
+    system. A damaged or torn one is shown as far as it can be read.
+
+    Exit status: 0 it was shown, 2 it is no recording, or the question was wrong.
+    """
+    if html is not None and (output is not None or form not in (None, HTML)):
+        raise click.UsageError("--html FILE is an output of its own: leave out -o and --format")
+    if html is not None and HTML not in FORMS:
+        raise click.UsageError("this dlltracer makes no HTML pages")
+    chosen = FORMS[HTML] if html is not None else form_for(form, output)
+    trace = open_recording(file, process, pid)
+    if redact:
+        from ..report.redact import redact as without_names
+
+        trace = without_names(trace)
+    _write(trace, chosen, html or output or "-", failed_only)
+
+
+def open_recording(file: str, process: str | None = None, pid: int | None = None) -> SavedTrace:
+    """The trace in a file, of whatever kind it is.
+
+    Arguments: `process`, `pid`: of a file that has many processes, the name of the program or the number of the one.
+    Raises `click.ClickException` with one line on what is wrong.
+    """
+    try:
+        with open(file, "rb") as stream:
+            head = stream.read(_HEAD)
+        read_etl = _reader_of_etl(head)
+        if read_etl is not None:
+            return read_etl(file, process=process, pid=pid)
+        if process is not None or pid is not None:
+            raise click.UsageError("--process and --pid are for .etl files: a recording of dlltracer is of one run")
+        return read_trace_file(file)
+    except OSError as error:
+        raise click.ClickException(f"cannot read {file}: {error.strerror or error}") from error
+    except NotARecording as error:
+        raise click.ClickException(f"{file}: {error}") from error
+
+
+def _reader_of_etl(head: bytes) -> Callable[..., SavedTrace] | None:
+    """What reads a file that begins so, if it is one of Windows' own trace files."""
+    try:
+        etl = importlib.import_module("..capture.etl", __package__)
+    except ModuleNotFoundError:
+        return None
+    read: Callable[..., SavedTrace] = etl.read_etl
+    return read if etl.is_etl(head) else None
+
+
+def _write(trace: SavedTrace, form: Form, output: str, failed_only: bool) -> None:
+    target = open_target(output)
+    try:
+        form.write(target, trace, failed_only)
+    except OSError as error:
+        say_error(f"the report could not be written: {error.strerror or error}")
+        raise click.exceptions.Exit(EXIT_USAGE) from error
+    finally:
+        target.discard()

@@ -1,0 +1,178 @@
+"""What is private goes, the same thing becomes the same word everywhere, and nothing else changes."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders.failed_case import case, not_found, process
+from builders.saved_traces import SAVED_TRACES
+from dlltracer.api.explain_saved import explain_saved
+from dlltracer.api.saved_case import case_to_plain
+from dlltracer.diagnose.engine import diagnose
+from dlltracer.model.events import DebugEvent, LoadEvent
+from dlltracer.model.failure import Failure, Frame, PythonError
+from dlltracer.model.process import TracedProcess
+from dlltracer.model.recording import Recording
+from dlltracer.model.saved import HostFacts, SavedTrace
+from dlltracer.model.tracefile import trace_to_lines
+from dlltracer.model.tracereader import read_lines
+from dlltracer.report.private_text import PrivateText
+from dlltracer.report.redact import redact
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("/home/alice/lib/x.so", "/home/user1/lib/x.so"),
+        ("/home/alice", "/home/user1"),
+        ("/var/home/alice/x /export/home/alice/x", "/var/home/user1/x /export/home/user1/x"),
+        ("/Users/alice/x", "/Users/user1/x"),
+        ("C:\\Users\\Alice\\AppData\\x.dll", "C:\\Users\\user1\\AppData\\x.dll"),
+        ("c:\\users\\ALICE\\x and C:/Users/Alice/y", "c:\\users\\user1\\x and C:/Users/user1/y"),
+        ("'C:\\\\Users\\\\alice\\\\x'", "'C:\\\\Users\\\\user1\\\\x'"),
+        ("C:\\Users\\Alice Smith\\x;C:\\Users\\alice smith", "C:\\Users\\user1\\x;C:\\Users\\user1"),
+        ("C:\\Documents and Settings\\alice\\x", "C:\\Documents and Settings\\user1\\x"),
+        ("\\\\?\\C:\\Users\\alice\\x", "\\\\?\\C:\\Users\\user1\\x"),
+        ("\\??\\Z:\\home\\alice\\x", "\\??\\Z:\\home\\user1\\x"),
+        ("\\Device\\HarddiskVolume3\\Users\\alice\\x", "\\Device\\HarddiskVolume3\\Users\\user1\\x"),
+        ("\\\\srv\\C$\\Users\\alice\\x", "\\\\srv\\C$\\Users\\user1\\x"),
+        ("/mnt/c/Users/alice/x", "/mnt/c/Users/user1/x"),
+        ("file:///home/alice/x", "file:///home/user1/x"),
+        ("file:///C:/Users/alice/x", "file:///C:/Users/user1/x"),
+        ("git+ssh://git@host.example/home/alice/x", "git+ssh://git@host.example/home/user1/x"),
+        ("--find-links=/home/alice/wheels", "--find-links=/home/user1/wheels"),
+        ("/home/alice/x /mnt/alice/y /tmp/pytest-of-alice/z", "/home/user1/x /mnt/user1/y /tmp/pytest-of-user1/z"),
+        ("/home/alice/x malice alice2", "/home/user1/x malice alice2"),
+        ("/home/alice/x /home/bob/y /home/alice/z", "/home/user1/x /home/user2/y /home/user1/z"),
+        ("/home/build/x /usr/lib/build/y", "/home/user1/x /usr/lib/build/y"),
+        ("C:\\Users\\Alice Smith\\x C:\\Users\\ALICES~1\\y", "C:\\Users\\user1\\x C:\\Users\\user1\\y"),
+        ("%2Fhome%2Falice%2Fx", "%2Fhome%2Fuser1%2Fx"),
+        ("C:\\Users\\Public\\x", "C:\\Users\\Public\\x"),
+        ("/opt/app/home/config/x", "/opt/app/home/config/x"),
+        ("/usr/share/users/x", "/usr/share/users/x"),
+        ("https://example.org/about", "https://example.org/about"),
+        ("https://example.org/home/alice/x", "https://example.org/home/user1/x"),
+    ],
+)
+def test_homes(text: str, wanted: str) -> None:
+    assert PrivateText().replace(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("API_TOKEN=hunter2", "API_TOKEN=secret1"),
+        ("password = 'hunter 2'", "password = 'secret1'"),
+        ("{'api_key': 'abc', \"x\": 1}", "{'api_key': 'secret1', \"x\": 1}"),
+        ("tool --token hunter2 --verbose", "tool --token secret1 --verbose"),
+        ("tool --token=hunter2", "tool --token=secret1"),
+        ("tool --token --verbose", "tool --token --verbose"),
+        ("MY_SECRET=a;AWS_ACCESS_KEY_ID=b", "MY_SECRET=secret1;AWS_ACCESS_KEY_ID=secret2"),
+        ("https://bob:hunter2@example.org/simple", "https://user1:secret1@example.org/simple"),
+        ("https://example.org/?token=hunter2&x=1", "https://example.org/?token=secret1&x=1"),
+        ("Authorization: Bearer abcdefgh.ijk", "Authorization: Bearer secret1"),
+        ("ghp_0123456789abcdefghij0123", "secret1"),
+        (
+            "pip install --index-url https://__token__:pypi-AgEIcHl@x/",
+            "pip install --index-url https://user1:secret1@x/",
+        ),
+        ("PASSWORD=longer-than-that and longer-than-that", "PASSWORD=secret1 and secret1"),
+        ("PWD=/srv/app", "PWD=/srv/app"),
+        ("libkey.so.1: undefined symbol: EVP_PKEY_new", "libkey.so.1: undefined symbol: EVP_PKEY_new"),
+        ("monkey=1 keyboard=2", "monkey=1 keyboard=2"),
+        ("publicKeyToken=6595b64144ccf1df", "publicKeyToken=6595b64144ccf1df"),
+    ],
+)
+def test_secrets(text: str, wanted: str) -> None:
+    assert PrivateText().replace(text) == wanted
+
+
+def test_machines() -> None:
+    text = PrivateText(hosts=["build7.corp.example"])
+    assert text.replace("//BUILD7/share build7.corp.example build70") == "//host1/share host1 build70"
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_taken_and_is_done_after_once(text: str) -> None:
+    private = PrivateText(["alice"], ["box"])
+    once = private.replace(text)
+    assert private.replace(once) == once
+
+
+def test_many_names_are_bounded() -> None:
+    private = PrivateText()
+    texts = [private.replace(f"/home/person{number}x/lib") for number in range(700)]
+    assert len(set(texts)) == 501
+
+
+FRAME = Frame("/home/alice/app.py", 3, "<module>", "import ext  # token = 'hunter22'")
+ERROR = PythonError(
+    "ImportError", "libgone.so: cannot open shared object file: No such file or directory",
+    ("ImportError", "Exception"), "ext", "/home/alice/site/ext.so", None, (FRAME,),
+)  # fmt: skip
+FACTS = process(environment=(("PATH", "/home/alice/bin:/usr/bin"), ("MY_TOKEN", "hunter22")), prefix="/home/alice/env")
+
+
+def trace() -> SavedTrace:
+    made = case("libgone.so: cannot open shared object file: No such file or directory")
+    made = replace(
+        made, process=FACTS, error=ERROR, errors=(ERROR,), subject="/home/alice/site/ext.so",
+        failures=(not_found("libgone.so", "/home/alice/site/ext.so"),),
+    )  # fmt: skip
+    recording = Recording(
+        "rtld",
+        (LoadEvent("/home/alice/site/ext.so"), *(made.failures or ())),
+        processes=(TracedProcess(7, command=("tool", "--password", "hunter22", "x"), program="/home/alice/tool"),),
+    )
+    made = replace(made, recording=recording)
+    return SavedTrace(
+        recording, "import ext", host=HostFacts("linux", "on vm", name="vm"), process=FACTS,
+        failure=Failure((ERROR,), FACTS), status=1, diagnosis=diagnose(made), case=case_to_plain(made),
+        command=("python", "/home/alice/app.py", "--api-key=abc", "--secret", "s3cr3t"),
+    )  # fmt: skip
+
+
+def test_a_whole_trace() -> None:
+    before, after = trace(), redact(trace())
+    text = "".join(trace_to_lines(after))
+    for word in ("alice", "hunter22", "s3cr3t", 'abc"'):
+        assert word in "".join(trace_to_lines(before))
+        assert word not in text
+    assert after.host is not None and after.host.name == "host1"
+    assert [word.rstrip("0123456789") for word in after.command] == [
+        "python", "/home/user1/app.py", "--api-key=secret", "--secret", "secret",
+    ]  # fmt: skip
+    assert after.process is not None
+    assert after.process.environment[0] == ("PATH", "/home/user1/bin:/usr/bin")
+    assert after.process.environment[1][1].startswith("secret")
+    assert after.recording.processes[0].command is not None
+    assert after.recording.processes[0].command[2] == after.process.environment[1][1]
+    assert after.recording.notes[-1].startswith("redacted: the names of 1 user and 1 machine, 3 secrets")
+
+
+def test_rules_come_to_the_same_verdict() -> None:
+    before, after = trace(), redact(trace())
+    said = explain_saved(after)
+    assert [(one.code, one.confidence) for one in said.findings] == [
+        (one.code, one.confidence) for one in explain_saved(before).findings
+    ]
+    assert said.findings and "/home/user1/site/ext.so" in said.findings[0].chain
+
+
+def test_the_payload_of_raw_events_goes() -> None:
+    raw = SavedTrace(Recording("etw", (DebugEvent(uuid.UUID(int=1), 10, b"h", b"a\0l\0i\0c\0e\0"),)))
+    assert redact(raw).recording.raw[0].data == b""
+
+
+@given(SAVED_TRACES)
+@settings(max_examples=40)
+def test_any_trace_stays_one(trace: SavedTrace) -> None:
+    done = redact(trace)
+    assert read_lines(line.encode() for line in trace_to_lines(done)) == done
+    assert len(done.recording.events) == len(trace.recording.events)
+    assert [type(event) for event in done.recording.events] == [type(event) for event in trace.recording.events]

@@ -1,0 +1,167 @@
+"""A case that was saved gives the verdict that it gave; a recording without one says less, and says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders.failed_case import EXT, absent, bound, case, dropped, image, not_found, process, segment, tree
+from builders.saved_traces import PLAIN
+from builders.windows_case import PYTHON, SITE, TOP, Windows, pe_image
+from dlltracer.api.explain_saved import explain_saved
+from dlltracer.api.saved_case import VERSION, case_from_plain, case_to_plain
+from dlltracer.diagnose.around import Change, Copy, MachineLimits, PackageCheck, Rival, Stranger
+from dlltracer.diagnose.case import Case
+from dlltracer.diagnose.engine import diagnose
+from dlltracer.model.codec import DamagedRecording, NewerRecording
+from dlltracer.model.crash import Crash
+from dlltracer.model.elf import ElfNeed, ElfSymbols
+from dlltracer.model.failure import Failure, Frame, PythonError
+from dlltracer.model.finding import Confidence, Outcome
+from dlltracer.model.limits import CLibrary, MemoryLimit, Mount
+from dlltracer.model.probe import Phase
+from dlltracer.model.provider import ChangedFile, FileState, PackageManager, PackageOwner
+from dlltracer.model.recording import Recording
+from dlltracer.model.saved import HostFacts, SavedTrace
+from dlltracer.model.symbols import MissingSymbol, MissingVersion
+
+GONE = "libgone.so: cannot open shared object file: No such file or directory"
+FAILED = Recording("rtld", (not_found("libgone.so"), dropped()))
+FULL = replace(
+    case(GONE, recording=FAILED, failures=FAILED.failures),
+    tree=tree(bound("libb.so", "/lib/libb.so"), absent("libgone.so")),
+    images={EXT: image(segments=(segment(),)), "/lib/libb.so": image(soname="libb.so")},
+    symbols=(MissingSymbol("_Z1fv", "V1", EXT, None, True, ("g",)),),
+    versions=(MissingVersion("GLIBC_2.99", "libc.so.6", "/lib/libc.so.6", EXT, ("GLIBC_2.0",)),),
+    copies={"libgone.so": (Copy("/opt/libgone.so", "a folder below /opt", None, True),)},
+    owners={EXT: (PackageOwner(PackageManager.PIP, "numpy", "2.1", EXT),)},
+    limits=MachineLimits(Mount(1, "/", "/", ("ro",), "ext4", "x"), MemoryLimit("RLIMIT_AS"), 4096, CLibrary("musl")),
+    damaged={"/x": "cut"},
+    crash=Crash(11, "SIGSEGV", 1, EXT, 2, 3, None),
+    frames=(Frame("a.py", 1, "f"),),
+    rivals=(Rival(Change.NO_LIBRARY_PATH, "libb.so", "/a", Phase.ENVIRONMENT, "/b"),),
+    checks=(PackageCheck("numpy 2.1", "numpy", (ChangedFile("/y", FileState.ABSENT, 5),)),),
+    strangers=(Stranger("/z", "cp310"),),
+    windows_own=frozenset(("kernel32.dll",)),
+    code=126,
+)
+WINDOWS = Windows({TOP: pe_image({"leaf.dll": ["f"]}), f"{SITE}\\leaf.dll": pe_image({"gone.dll": ["g"]})})
+RUNTIME = Windows(
+    {TOP: pe_image({"msvcp140.dll": ["_Mtx_lock"]}, version=(1, 2, 3, 4)),
+     f"{PYTHON}\\msvcp140.dll": pe_image(exports=["_Mtx_lock"], version=(14, 28, 0, 0))}
+)  # fmt: skip
+
+
+def through_json(made: Case) -> Any:
+    return json.loads(json.dumps(case_to_plain(made), allow_nan=False))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        FULL,
+        case(GONE, recording=FAILED, failures=FAILED.failures),
+        case(GONE, tree=tree(absent("libgone.so"))),
+        WINDOWS.case(126, recording=Recording("debugger")),
+        RUNTIME.case(1114),
+        RUNTIME.case(crash=Crash(0xC0000005, "access violation", 0, f"{PYTHON}\\msvcp140.dll", 5, 1, 0)),
+        Case("import x", process().system),
+    ],
+)
+def test_the_same_verdict(made: Case) -> None:
+    again = case_from_plain(through_json(made), made.recording or Recording("none"))
+    assert diagnose(again) == diagnose(made)
+    slim = replace(made, images=again.images, tree=again.tree)
+    assert again == slim, "nothing but symbols of images is left out"
+
+
+def test_of_symbols_only_those_stay_that_a_verdict_may_name() -> None:
+    provides: dict[str, tuple[str | None, ...]] = {"PyInit_ext": (None,), "_Z1fvother": ("V",), "unrelated": (None,)}
+    symbols = ElfSymbols((ElfNeed("need"),), provides, frozenset(("_Z1fvother", "unrelated")))
+    made = replace(FULL, images={EXT: image(symbols=symbols)})
+    again = case_from_plain(through_json(made), FAILED)
+    kept = again.images[EXT].symbols  # type: ignore[union-attr]
+    assert kept == ElfSymbols((), {"PyInit_ext": (None,), "_Z1fvother": ("V",)}, frozenset(("_Z1fvother",)))
+
+
+def test_versions() -> None:
+    plain = through_json(FULL)
+    with pytest.raises(NewerRecording):
+        case_from_plain(plain | {"version": VERSION + 1}, FAILED)
+    for wrong in (None, "1", True, 0):
+        with pytest.raises(DamagedRecording):
+            case_from_plain(plain | {"version": wrong}, FAILED)
+    for wrong_case in (None, [], "x"):
+        with pytest.raises(DamagedRecording):
+            case_from_plain(wrong_case, FAILED)
+
+
+@given(st.sampled_from(sorted(through_json(FULL))), PLAIN)
+def test_junk_in_a_case_costs_the_case_only(name: str, junk: object) -> None:
+    damaged = through_json(FULL) | {name: junk}
+    said = explain_saved(SavedTrace(FAILED, "import ext", case=damaged, status=1))
+    assert said.outcome in (Outcome.EXPLAINED, Outcome.UNDECIDED)
+
+
+def trace(made: Case, **changes: Any) -> SavedTrace:
+    facts: dict[str, Any] = {
+        "host": HostFacts(made.system.value), "process": made.process, "status": 1,
+        "failure": Failure(made.errors, made.process) if made.errors and made.process is not None else None,
+        "case": case_to_plain(made), "diagnosis": diagnose(made),
+    }  # fmt: skip
+    return SavedTrace(made.recording or Recording("none"), made.what, **{**facts, **changes})
+
+
+MISSING = replace(
+    case(GONE, recording=FAILED, failures=FAILED.failures), tree=tree(absent("libgone.so")), images={EXT: image()}
+)  # fmt: skip
+
+
+def test_a_saved_case_is_judged_again() -> None:
+    assert explain_saved(trace(MISSING)) == diagnose(MISSING)
+    assert explain_saved(trace(MISSING, diagnosis=None)) == diagnose(MISSING), "the rules are run"
+
+
+def test_without_a_case_the_verdict_given_on_the_spot_counts() -> None:
+    said = explain_saved(trace(MISSING, case=None))
+    assert said.findings == diagnose(MISSING).findings and "given where it was recorded" in said.notes[-1]
+    said = explain_saved(trace(MISSING, case={"version": 9}))
+    assert any("could not be read" in note for note in said.notes)
+
+
+def test_without_both_the_loaders_words_are_left_and_nothing_is_certain() -> None:
+    said = explain_saved(trace(MISSING, case=None, diagnosis=None))
+    first = said.findings[0]
+    assert (said.outcome, first.subject, first.confidence) == (Outcome.EXPLAINED, "libgone.so", Confidence.LIKELY)
+    assert "no file was looked at" in said.notes[0]
+
+
+def test_without_the_exception_the_name_is_left() -> None:
+    said = explain_saved(SavedTrace(FAILED, "import ext"))
+    assert (said.outcome, said.findings[0].subject) == (Outcome.UNDECIDED, "libgone.so")
+    assert any("libgone.so" in text and "why -o" in text for text in said.undecided)
+
+
+def test_a_crash_or_a_lost_module_is_possible_at_most_without_the_files() -> None:
+    died = SavedTrace(Recording("rtld"), "x", status=-11, crash=Crash(11, "SIGSEGV", 0, "/a.so", 1, 1, 0))
+    error = PythonError("ModuleNotFoundError", "No module named 'x'", ("ModuleNotFoundError", "ImportError"), "x")
+    lost = SavedTrace(Recording("rtld"), "import x", status=1, failure=Failure((error,), process()))
+    for one in (died, lost):
+        said = explain_saved(one)
+        assert said.outcome is Outcome.UNDECIDED and said.findings[0].confidence is Confidence.POSSIBLE
+
+
+def test_windows_without_a_case() -> None:
+    made = WINDOWS.case(126, "DLL load failed while importing ext: The specified module could not be found.")
+    assert explain_saved(trace(made)).findings[0].subject == "gone.dll"
+    said = explain_saved(trace(made, case=None, diagnosis=None))
+    assert said.outcome is Outcome.UNDECIDED and said.undecided
+
+
+def test_a_program_that_worked() -> None:
+    assert explain_saved(SavedTrace(Recording("rtld"), "import ssl", status=0)).outcome is Outcome.IMPORTED
