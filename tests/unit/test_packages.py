@@ -44,7 +44,7 @@ def by_pip(path: Path, *folders: Path) -> list[PackageOwner]:
 
 def test_the_distribution_of_a_file(site: Path) -> None:
     path = site / "pkg" / "mod.so"
-    assert by_pip(path) == [PackageOwner(PackageManager.PIP, "some-pkg", "1.2", str(path))]
+    assert by_pip(path) == [PackageOwner(PackageManager.PIP, "some-pkg", "1.2", str(path), str(site))]
     assert by_pip(site / "pkg" / "other.so") == []
     assert by_pip(site / "mod.so") == []
 
@@ -53,6 +53,15 @@ def test_a_file_outside_of_site_packages(site: Path) -> None:
     path = Path(os.path.realpath(site / "../../Library/bin/mkl_rt.2.dll"))
     assert [owner.package for owner in by_pip(path, site)] == ["some-pkg"]
     assert PackageManager.PIP in [manager for manager, _ in find_owners(str(path)).unavailable]
+
+
+def test_the_folder_is_named_as_on_the_search_path(site: Path, tmp_path: Path) -> None:
+    """What a loader says of a file may be its real path, and the prefix that Python knows a link."""
+    link = tmp_path / "link"
+    link.symlink_to(site)
+    owner = by_pip(site / "pkg" / "mod.so", link)[0]
+    assert (owner.package, owner.folder) == ("some-pkg", str(link))
+    assert check_record("some-pkg", [str(link)]).folder == str(link)
 
 
 def test_a_file_that_was_taken_away_still_has_an_owner(site: Path) -> None:

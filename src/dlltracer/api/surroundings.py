@@ -100,12 +100,13 @@ def check_packages(case: Case) -> tuple[PackageCheck, ...]:
     }
     checks = []
     for name, version in names.items():
-        changed = {file.path: file for file in check_record(name, folders, hashes=False, suffixes=_NATIVE).changed}
+        sizes = check_record(name, folders, hashes=False, suffixes=_NATIVE)
+        changed = {file.path: file for file in sizes.changed}
         for path in _worth_a_hash(owners):
             checked = check_record(name, folders, suffixes=(posixpath.basename(path),))
             changed.update({file.path: file for file in checked.changed})
         if changed:
-            checks.append(PackageCheck(f"{name} {version}".strip(), name, tuple(changed.values())))
+            checks.append(PackageCheck(f"{name} {version}".strip(), name, tuple(changed.values()), sizes.folder))
     return tuple(checks)
 
 

@@ -88,9 +88,11 @@ class Stranger:
 class PackageCheck:
     """A Python package of which files are not as they were installed.
 
-    Attributes: `package` in words ("numpy 2.1.0"); `name`, its name; `changed`, the files.
+    Attributes: `package` in words ("numpy 2.1.0"); `name`, its name; `changed`, the files; `folder` it is installed in,
+    empty if that is not known.
     """
 
     package: str
     name: str
     changed: tuple[ChangedFile, ...]
+    folder: str = ""

@@ -3,7 +3,8 @@
 The table (`knowledge/providers.json`) has a row for each group of names. In a name `*` stands for anything, `#` for one
 or more digits and `?` for one character; "{1}" in a package name is what the first of them stood for. The first row
 that has the name counts. A name with the hash of a repaired wheel (libgomp-a34b3233.so.1) is in none: its package
-brings the file itself.
+brings the file itself. "checked" in a row names the kinds of package of which the list of files, or the recipe that
+makes them, was seen to have a file of the row; how, and how to add a row: docs/reference/providers.md.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from ..model.probe import Phase
 from ..model.provider import PackageManager, ProviderKind
 from .codes import LoadError, classify_code
 from .providers import NO_DLL_SITES, find_providers
+from .remedies import reinstall_by_pip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -143,9 +144,7 @@ def reinstall(case: Case, path: str | None) -> Iterator[Remedy]:
     """Install the package of a file again, if pip knows whose it is."""
     for owner in case.owners.get(path or "", ()):
         if owner.manager is PackageManager.PIP:
-            spec = f"{owner.package}=={owner.version}" if owner.version else owner.package
-            command = f'python -m pip install --force-reinstall --no-deps "{spec}"'
-            yield Remedy(f"install {owner.package} again", command)
+            yield reinstall_by_pip(owner.package, owner.version, owner.folder, case.process)
             return
 
 

@@ -45,7 +45,8 @@ def find_owners(path: str, site_folders: Sequence[str] = ()) -> OwnerAnswer:
         path: whole path of a file; it need not exist any more.
         site_folders: folders with the metadata of Python packages (site-packages), besides the one around the file.
     """
-    folders = [folder for folder in (_site_folder(path), *site_folders) if folder]
+    # The folders as sys.path spells them come first: the one around the file may go by another name (a link).
+    folders = [folder for folder in (*site_folders, _site_folder(path)) if folder]
     asks: tuple[tuple[PackageManager, Callable[[], _Found]], ...] = (
         (PackageManager.PIP, lambda: _ask_records(path, folders)),
         (PackageManager.CONDA, lambda: _ask_conda(path)),
@@ -90,7 +91,8 @@ def check_record(
         return RecordCheck(distribution, found.version, problem="it has no RECORD")
     rows = [row for row in _rows(text) if row[1] and _is_wanted(row[0], suffixes)]
     states = [_check_file(str(found.locate_file(row[0])), row, hashes) for row in rows]
-    return RecordCheck(distribution, found.version, len(rows), tuple(state for state in states if state))
+    changed = tuple(state for state in states if state)
+    return RecordCheck(distribution, found.version, len(rows), changed, folder=_folder_of(found))
 
 
 def _collect(asks: Iterable[tuple[PackageManager, Callable[[], _Found]]]) -> OwnerAnswer:
@@ -233,8 +235,14 @@ def _ask_records(path: str, folders: Sequence[str]) -> _Found:
             for row in _rows(text)
         ):
             label = distribution.metadata["Name"] or ""
-            owners.append(PackageOwner(PackageManager.PIP, label, distribution.version or "", path))
+            version = distribution.version or ""
+            owners.append(PackageOwner(PackageManager.PIP, label, version, path, _folder_of(distribution)))
     return owners
+
+
+def _folder_of(distribution: metadata.Distribution) -> str:
+    """Where it is installed: paths of its RECORD begin there."""
+    return os.path.abspath(str(distribution.locate_file("")))
 
 
 def _canonical(path: str) -> str:

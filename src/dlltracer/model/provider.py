@@ -69,12 +69,14 @@ class PackageOwner:
         package: its name.
         version: empty if it was not said.
         path: the file, as the manager knows it.
+        folder: where pip put the package and what it says of it; empty for other managers.
     """
 
     manager: PackageManager
     package: str
     version: str
     path: str
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class RecordCheck:
         checked: how many files were looked at.
         changed: those that are not as they were.
         problem: why there was nothing to check; `None` if there was.
+        folder: where it is installed.
     """
 
     distribution: str
@@ -134,3 +137,4 @@ class RecordCheck:
     checked: int = 0
     changed: tuple[ChangedFile, ...] = ()
     problem: str | None = None
+    folder: str = ""

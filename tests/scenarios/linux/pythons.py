@@ -101,6 +101,22 @@ def lost_module(shop: Workshop) -> Question:
     return shop.ask("pkg")
 
 
+def target_library(shop: Workshop) -> Question:
+    """As pip install --target leaves it: metadata and files in a folder that is no site-packages."""
+    target = Workshop(shop.folder / "my libs")
+    _package(target)
+    target.remove("pkg/libleaf.so.1")
+    return shop.ask("pkg", environment={"PYTHONPATH": str(target.folder)})
+
+
+def target_cut(shop: Workshop) -> Question:
+    """The same, of a file that is damaged."""
+    target = Workshop(shop.folder / "my libs")
+    _package(target)
+    target.cut("pkg/libleaf.so.1", (target.folder / "pkg/libleaf.so.1").stat().st_size // 4)
+    return shop.ask("pkg", environment={"PYTHONPATH": str(target.folder)})
+
+
 def pointer(shop: Workshop) -> Question:
     _package(shop)
     shop.write("pkg/libleaf.so.1", "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 9\n")
@@ -133,6 +149,10 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
              ("pkg-dist 1.2.3", "pkg-dist==1.2.3")),
     Scenario("lost-module", "RECORD has a module that is gone", lost_module, "package-file-missing", "pkg/_core",
              ("pkg-dist==1.2.3",)),
+    Scenario("target-lost", "the same, installed by pip --target", target_library, "package-file-missing",
+             "libleaf.so.1", ("my libs' --upgrade pkg-dist==1.2.3", "--force-reinstall --no-deps --target '")),
+    Scenario("target-cut", "a part of a library, installed by pip --target", target_cut, "truncated-image",
+             "libleaf.so.1", ("my libs' --upgrade pkg-dist==1.2.3",)),
     Scenario("record-pointer", "RECORD has a library, the disk a Git LFS pointer", pointer, "not-an-image",
              "libleaf.so.1", ("Git LFS", "pkg-dist")),
     Scenario("record-cut", "RECORD has a whole library, the disk a part of it", cut, "truncated-image", "libleaf.so.1",

@@ -55,7 +55,7 @@ def _truncated(case: Case, number: int) -> Iterator[Finding]:
                 "check that: it maps what is not there, and the process dies when it touches it.",
                 (Evidence(Source.SYSTEM, _how(case)), Evidence(Source.FILES, problem)),
                 (Remedy("fetch the file again: a copy or download was interrupted, or the disk was full"),
-                 *reinstall(case.owners.get(path, ()))),
+                 *reinstall(case.owners.get(path, ()), case.process)),
             )  # fmt: skip
             return
 

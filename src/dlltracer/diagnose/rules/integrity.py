@@ -9,6 +9,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.provider import ChangedFile, FileState
 from ..around import PackageCheck
 from ..case import Case
+from ..remedies import reinstall_by_pip
 
 CODE = "package-file-missing"
 CHANGED_CODE = "package-file-changed"
@@ -84,7 +85,7 @@ def _lost(file: ChangedFile, check: PackageCheck, case: Case) -> Finding:
         "installed: a virus scanner, a tool that makes images or packages smaller, an interrupted installation.",
         (Evidence(Source.PACKAGES, f"{file.path} is in the RECORD of {check.package}"),
          Evidence(Source.FILES, "no file is there")),
-        (_reinstall(check),),
+        (_reinstall(check, case),),
     )  # fmt: skip
 
 
@@ -104,11 +105,9 @@ def _changed(file: ChangedFile, check: PackageCheck, case: Case) -> Finding:
         (),
         f"The RECORD of {check.package} has another file there: {sizes}. Tools that patch or strip files do that.",
         (Evidence(Source.PACKAGES, sizes),),
-        (_reinstall(check),),
+        (_reinstall(check, case),),
     )
 
 
-def _reinstall(check: PackageCheck) -> Remedy:
-    name, _, version = check.package.partition(" ")
-    wanted = f"{name}=={version}" if version else name
-    return Remedy(f"install {check.package} again", f"python -m pip install --force-reinstall --no-deps {wanted}")
+def _reinstall(check: PackageCheck, case: Case) -> Remedy:
+    return reinstall_by_pip(check.name, check.package.partition(" ")[2], check.folder, case.process)

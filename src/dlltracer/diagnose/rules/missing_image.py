@@ -158,8 +158,8 @@ def _remedies(need: str, needed_by: str | None, case: Case) -> Iterator[Remedy]:
         )
     if _HASHED.search(need) or not fit:
         why = f"{need} is a file of its own" if _HASHED.search(need) else "in case a file of it was lost"
-        owners = case.owners.get(needed_by or "", ())
-        known = [*reinstall([owner for owner in owners if owner.manager is PackageManager.PIP], why)]
+        owners = [owner for owner in case.owners.get(needed_by or "", ()) if owner.manager is PackageManager.PIP]
+        known = [*reinstall(owners, case.process, why)]
         yield from known
         if not known and _is_expected_beside(need, needed_by, case):
             yield Remedy(

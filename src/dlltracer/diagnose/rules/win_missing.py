@@ -14,8 +14,13 @@ from ..around import PackageCheck
 from ..case import Case
 from ..codes import LoadError
 from ..providers import find_providers
+from ..remedies import reinstall_by_pip
 from ..windows_load import base_name, code_evidence, firmness, load_error, name_of, provider_remedies, was_loaded
 from . import win_elsewhere
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...model.failure import ProcessFacts
 
 CODE = "missing-image"
 FILE_CODE = "no-such-file"
@@ -64,7 +69,7 @@ def _lost_modules(case: Case) -> Iterator[Finding]:
                     REMOVED_CODE, "", Confidence.CERTAIN, changed.path, case.chain_to(None, changed.path),
                     explanation=f"Python found no module {module}.",
                 )  # fmt: skip
-                yield _as_removed(finding, check, changed.path)
+                yield _as_removed(finding, check, changed.path, case.process)
 
 
 def _file_itself(case: Case, binding: Binding) -> Finding:
@@ -98,7 +103,7 @@ def _library(case: Case, binding: Binding) -> Finding:
     )
     removed = _removed(case, need)
     if removed is not None:
-        return _as_removed(finding, *removed)
+        return _as_removed(finding, *removed, case.process)
     kind = _of_kind(case, finding, binding)
     return kind if kind is not None else win_elsewhere.with_copy(case, binding, finding)
 
@@ -162,8 +167,7 @@ def _removed(case: Case, need: str) -> tuple[PackageCheck, str] | None:
     return None
 
 
-def _as_removed(finding: Finding, check: PackageCheck, path: str) -> Finding:
-    command = f"python -m pip install --force-reinstall --no-deps {check.name}"
+def _as_removed(finding: Finding, check: PackageCheck, path: str, process: ProcessFacts | None) -> Finding:
     return replace(
         finding,
         code=REMOVED_CODE,
@@ -174,6 +178,6 @@ def _as_removed(finding: Finding, check: PackageCheck, path: str) -> Finding:
         evidence=(*finding.evidence, Evidence(Source.PACKAGES, f"the RECORD of {check.package} lists {path}")),
         remedies=(
             Remedy("look into the quarantine of the antivirus program"),
-            Remedy(f"install {check.name} again", command),
+            reinstall_by_pip(check.name, "", check.folder, process),
         ),
     )
