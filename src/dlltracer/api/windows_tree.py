@@ -6,6 +6,7 @@ import ntpath
 import re
 from dataclasses import replace
 
+from ..host.delvewheel import read_added_folders
 from ..host.place import Place, locate, this_system
 from ..host.winfiles import WindowsFiles
 from ..model.failure import System
@@ -28,6 +29,13 @@ _DRIVE = "Z:"
 
 def windows_tree(place: Place, image: PeImage, root: str | None, search: Sequence[str]) -> LoadTree:
     """`trees.load_tree` for a PE file that has been read."""
+    own = read_added_folders(place.path)
+    notes = tuple(f"the package adds {folder} when it is imported (delvewheel)" for folder in own)
+    tree = _tree(place, image, root, (*search, *own))
+    return replace(tree, notes=(*tree.notes, *notes))
+
+
+def _tree(place: Place, image: PeImage, root: str | None, search: Sequence[str]) -> LoadTree:
     if this_system() is System.WINDOWS and root is None:
         from ..host.windows import read_windows_context
 

@@ -11,7 +11,7 @@ from .. import __version__
 from ..errors import DlltracerError
 from .ending import EXIT_USAGE, say_error
 
-_COMMANDS = ("run", "why", "deps", "hook")
+_COMMANDS = ("run", "why", "deps", "diff", "order", "hook")
 """Each a module of its name beside this one, with the command under that name."""
 
 

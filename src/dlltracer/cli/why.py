@@ -67,6 +67,14 @@ def why(
     raise click.exceptions.Exit(diagnosis.outcome.value)
 
 
+def explain_code(what: str, code: str, python: str | None) -> Diagnosis:
+    """Run code in a process of its own, traced as well as it can be here, and say why it fails."""
+    with tempfile.TemporaryFile() as said:
+        ending = _try(Program(ProgramKind.CODE, code), "auto", python, said.fileno())
+        text = _read_tail(said.fileno())
+    return _explain(what, ending, text)
+
+
 def _choose(module: str | None, code: str | None) -> tuple[str, Program]:
     """The question in words, and the program that asks it."""
     if module is None:

@@ -39,7 +39,7 @@ class Recording:
         pid: the process traced.
         losses: what is known to be missing.
         notes: what the mechanism cannot see, why a better one was not used, what else a reader must know.
-        processes: those that were followed, in the order of their starts, `pid` first; empty for a trace of one process.
+        processes: those that were followed, in the order of their starts, `pid` first; empty for one process.
     """
 
     backend: str

@@ -1,0 +1,107 @@
+"""`dlltracer order`: which import order breaks, by trying orders in child processes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import click
+
+from ..model.order import OrderOutcome, Trial
+from .child import UNTRACED, Ending, run_child
+from .ending import EXIT_MISSING, describe_ending
+from .output import open_target, write_styled
+from .program import Program, ProgramKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from ..model.finding import Diagnosis
+
+EXIT_UNDECIDED = 4
+"""Status when a module fails alone, so that nothing can be said of orders."""
+
+_BEGIN = "import os, sys; begun = os.open(sys.argv.pop(), os.O_WRONLY | os.O_APPEND)"
+_IMPORT = "os.write(begun, b'.'); import {}"
+"""The file has a point for each import that began: a crash takes nothing with it."""
+
+
+@click.command("order", short_help="Find the import order that breaks.")
+@click.argument("modules", nargs=-1, metavar="MODULE MODULE...")
+@click.option("--python", metavar="PATH", help="The interpreter to try it with (Python 3.10 or later).")
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, with every trial, and the verdict.")
+def order(modules: tuple[str, ...], python: str | None, output: str | None, as_json: bool) -> None:
+    """Find out whether the order of these imports matters, and which fewest of them do not go together.
+
+    Each module is tried alone, then all in the order given and in reverse, each time in a process of its own. Of an
+    order that fails, modules are left out until no fewer fail; then `why` explains what is left.
+
+    Exit status: 0 no order breaks, 1 one does, 4 a module fails alone, 2 the question was wrong.
+    """
+    from ..diagnose.order import find_breaking_order
+
+    _check(modules)
+    target = open_target(output or "-")
+    try:
+        search = find_breaking_order(modules, lambda tried: _attempt(tried, python))
+        verdict = None if search.breaking is None else _explain(search.breaking.modules, python)
+        if as_json:
+            from ..report.render_order import render_order_json
+
+            target.write(render_order_json(search, verdict))
+        else:
+            from ..report.render_order import render_order
+            from ..report.render_verdict import render_verdict
+
+            def render(plain: bool) -> Text:
+                text = render_order(search)
+                if verdict is not None:
+                    text.append("\n").append_text(render_verdict(verdict, ascii_only=plain))
+                return text
+
+            write_styled(target, render)
+    finally:
+        target.discard()
+    statuses = {OrderOutcome.NO_ORDER_BREAKS: 0, OrderOutcome.BREAKS: EXIT_MISSING}
+    raise click.exceptions.Exit(statuses.get(search.outcome, EXIT_UNDECIDED))
+
+
+def _check(modules: tuple[str, ...]) -> None:
+    if len(modules) < 2:
+        raise click.UsageError("name at least two modules")
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise click.UsageError(f"{module} is not the name of a module")
+        if modules.count(module) > 1:
+            raise click.UsageError(f"{module} is named twice")
+
+
+def _attempt(modules: tuple[str, ...], python: str | None) -> Trial:
+    with tempfile.TemporaryDirectory(prefix="dlltracer-", ignore_cleanup_errors=True) as folder:
+        begun = os.path.join(folder, "begun")
+        with open(begun, "wb"), tempfile.TemporaryFile() as said:
+            code = "\n".join([_BEGIN, *map(_IMPORT.format, modules)])
+            ending = run_child(
+                Program(ProgramKind.CODE, code, (begun,)), UNTRACED, python=python, said=said.fileno()
+            )  # fmt: skip
+        count = os.path.getsize(begun)
+    if ending.status == 0:
+        return Trial(modules)
+    return Trial(modules, max(count - 1, 0), _how(ending))
+
+
+def _how(ending: Ending) -> str:
+    if ending.failure is not None and ending.failure.errors:
+        error = ending.failure.errors[0]
+        return f"{error.type}: {error.message}"
+    return describe_ending(ending.status) if ending.status < 0 or ending.status >> 31 else f"status {ending.status}"
+
+
+def _explain(modules: tuple[str, ...], python: str | None) -> Diagnosis:
+    from .why import explain_code
+
+    *before, victim = modules
+    what = f"import {victim}" + (f" after {', '.join(before)}" if before else "")
+    return explain_code(what, "\n".join(f"import {module}" for module in modules), python)

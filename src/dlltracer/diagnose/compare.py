@@ -1,0 +1,226 @@
+"""What differs between a trace of a machine where it works and one of a machine where it does not. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass
+
+from ..model.difference import Comparison, Difference, DifferenceKind
+from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from .compare_surroundings import compare_outcome, compare_surroundings
+from .correspond import Roots, base_name, name_key, roots_of, stem_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..model.recording import Recording
+    from ..model.saved import ImageFacts, SavedTrace
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An image that stayed loaded, or a name that did not: its event, and its place in the order of loads."""
+
+    event: LoadEvent | LoadFailedEvent
+    position: int
+
+    @property
+    def path(self) -> str:
+        return self.event.shown_path
+
+    @property
+    def is_loaded(self) -> bool:
+        return isinstance(self.event, LoadEvent)
+
+
+def compare_traces(first: SavedTrace, second: SavedTrace, names: tuple[str, str] = ("first", "second")) -> Comparison:
+    """Compare the first processes of two traces.
+
+    Arguments: `names`, what the traces are called. Images correspond by base name, without what names a Python version;
+    then, among those left, by library, without its version. Places correspond when they are the same below the prefix,
+    the home folder or the current folder of each.
+    """
+    here, there = _images_of(first.recording), _images_of(second.recording)
+    pairs, only_here, only_there = _match(here, there)
+    facts = tuple({image.path: image for image in trace.images} for trace in (first, second))
+    places = (roots_of(first), roots_of(second))
+    found: list[Difference] = [*compare_outcome(first, second)]
+    same = 0
+    for one, other in pairs:
+        difference = _compare_pair(one, other, facts, places)
+        if difference is None:
+            same += one.is_loaded
+        else:
+            found.append(difference)
+    for image in only_here:
+        found.append(_only(image, None, facts[0]))
+    for image in only_there:
+        found.append(_only(None, image, facts[1]))
+    found += _compare_order([pair for pair in pairs if pair[0].is_loaded and pair[1].is_loaded])
+    found += compare_surroundings(first, second)
+    ranks = {kind: rank for rank, kind in enumerate(DifferenceKind)}
+    found.sort(key=lambda difference: ranks[difference.kind])
+    return Comparison(*names, tuple(found), same, _notes(first, second, names))
+
+
+def _notes(first: SavedTrace, second: SavedTrace, names: tuple[str, str]) -> tuple[str, ...]:
+    notes = []
+    for trace, name in zip((first, second), names, strict=True):
+        others = len(trace.recording.processes) - 1
+        if others > 0:
+            notes.append(f"{name}: only its first process is compared, not the {others} others")
+        if trace.recording.losses:
+            notes.append(f"{name}: evidence was lost, so that what seems to be missing may have been loaded")
+        notes += [f"{name}: {problem}" for problem in trace.problems]
+        if not trace.images:
+            notes.append(f"{name}: it says nothing of the files: other versions in the same place are not seen")
+    if first.recording.backend != second.recording.backend:
+        notes.append(
+            f"the mechanisms are not the same ({first.recording.backend}, {second.recording.backend}): "
+            "one may see what the other cannot"
+        )
+    return tuple(notes)
+
+
+def _images_of(recording: Recording) -> list[_Seen]:
+    """What became of each image and name in the first process, in the order of their first events."""
+    last: dict[str, _Seen] = {}
+    for position, event in enumerate(recording.events):
+        if recording.pid is not None and getattr(event, "pid", None) not in (None, recording.pid):
+            continue
+        if isinstance(event, UnloadEvent):
+            continue  # that it left later does not matter: it was found
+        if isinstance(event, LoadEvent | LoadFailedEvent):
+            before = last.get(event.path)
+            last[event.path] = _Seen(event, position if before is None else before.position)
+    return list(last.values())
+
+
+def _match(here: list[_Seen], there: list[_Seen]) -> tuple[list[tuple[_Seen, _Seen]], list[_Seen], list[_Seen]]:
+    """Pairs, in the order of the first trace, and what is left on both sides."""
+    pairs: list[tuple[_Seen, _Seen]] = []
+    keys: tuple[Callable[[str], str], ...] = (str, name_key, stem_key)
+    for key in keys:
+        waiting: dict[str, deque[_Seen]] = {}
+        for image in there:
+            waiting.setdefault(key(image.path), deque()).append(image)
+        left = []
+        for image in here:
+            candidates = waiting.get(key(image.path))
+            if candidates:
+                pairs.append((image, candidates.popleft()))
+            else:
+                left.append(image)
+        here = left
+        there = sorted((image for images in waiting.values() for image in images), key=lambda image: image.position)
+    pairs.sort(key=lambda pair: pair[0].position)
+    return pairs, here, there
+
+
+def _compare_pair(
+    one: _Seen, other: _Seen, facts: tuple[Mapping[str, ImageFacts], ...], places: tuple[Roots, Roots]
+) -> Difference | None:
+    name = base_name(one.path)
+    if one.is_loaded != other.is_loaded:
+        return Difference(DifferenceKind.MISSING, name, _fate(one), _fate(other), _why(one, other))
+    if not one.is_loaded:
+        return None  # it failed in both: the same trouble, or none
+    about = facts[0].get(one.event.path), facts[1].get(other.event.path)
+    versions = [_identity(fact) for fact in about]
+    if places[0].relative(one.path) != places[1].relative(other.path):
+        rules = [f"found by {image.event.phase.value}" for image in (one, other) if image.event.phase is not None]
+        detail = "" if len(rules) < 2 or rules[0] == rules[1] else f"{rules[0]} in the first, {rules[1]} in the second"
+        shown = [path if version is None else f"{path} ({version})" for path, version in zip(
+            (one.path, other.path), versions, strict=True)]  # fmt: skip
+        return Difference(DifferenceKind.OTHER_COPY, name, shown[0], shown[1], detail)
+    if None not in versions and versions[0] != versions[1]:
+        return Difference(DifferenceKind.OTHER_VERSION, name, versions[0], versions[1])
+    return None
+
+
+def _identity(fact: ImageFacts | None) -> str | None:
+    """What tells one build of a file from another: the version where there is one, and the content or the size."""
+    if fact is None:
+        return None
+    content = fact.digest or (f"{fact.size} bytes" if fact.size is not None else None)
+    parts = [part for part in (fact.file_version, fact.package, content) if part]
+    return ", ".join(parts) or None
+
+
+def _fate(image: _Seen) -> str:
+    if isinstance(image.event, LoadEvent):
+        return f"loaded from {image.path}"
+    words = {
+        FailureKind.NOT_FOUND: "not found",
+        FailureKind.REFUSED: "refused",
+        FailureKind.DROPPED: "dropped because another one failed",
+    }
+    fate = words[image.event.kind] if image.event.kind is not None else "failed"
+    return f"{fate}: {image.event.reason}" if image.event.reason else fate
+
+
+def _why(one: _Seen, other: _Seen) -> str:
+    failed = other if one.is_loaded else one
+    sentences = []
+    if failed.event.requested_by:
+        sentences.append(f"needed by {failed.event.requested_by}")
+    places = len(failed.event.probes or ())
+    if places:
+        sentences.append(f"looked for in {places} {'place' if places == 1 else 'places'}")
+    return ", ".join(sentences)
+
+
+def _only(here: _Seen | None, there: _Seen | None, facts: Mapping[str, ImageFacts]) -> Difference:
+    image = here or there
+    assert image is not None
+    fate = _fate(image)
+    fact = facts.get(image.event.path)
+    if fact is not None and fact.package:
+        fate += f" (of {fact.package})"
+    # A name that only one trace looked for in vain is as telling as one that is missing from it.
+    is_missing = isinstance(image.event, LoadFailedEvent) and image.event.kind is not FailureKind.DROPPED
+    kind = DifferenceKind.MISSING if is_missing else DifferenceKind.ONLY_ONE
+    detail = f"needed by {image.event.requested_by}" if image.event.requested_by else ""
+    return Difference(kind, base_name(image.path), fate if here else None, fate if there else None, detail)
+
+
+def _compare_order(pairs: list[tuple[_Seen, _Seen]]) -> list[Difference]:
+    """The fewest images whose moving would make the orders the same."""
+    keep = _longest_rising([other.position for _, other in pairs])
+    before = {index: pairs[index - 1][0] for index in range(1, len(pairs))}
+    order = sorted(range(len(pairs)), key=lambda index: pairs[index][1].position)
+    previous = {index: pairs[order[rank - 1]][1] for rank, index in enumerate(order) if rank}
+    return [
+        Difference(
+            DifferenceKind.OTHER_ORDER, base_name(one.path), _behind(before.get(index)), _behind(previous.get(index)),
+        )
+        for index, (one, _) in enumerate(pairs)
+        if index not in keep
+    ]
+
+
+def _behind(image: _Seen | None) -> str:
+    return f"loaded after {base_name(image.path)}" if image is not None else "loaded first"
+
+
+def _longest_rising(numbers: list[int]) -> set[int]:
+    """Indices of a longest rising subsequence (patience sorting, in n log n)."""
+    tops: list[int] = []
+    values: list[int] = []
+    behind: list[int] = []
+    for index, number in enumerate(numbers):
+        place = bisect_left(values, number)
+        behind.append(tops[place - 1] if place else -1)
+        if place == len(tops):
+            tops.append(index)
+            values.append(number)
+        else:
+            tops[place], values[place] = index, number
+    kept: set[int] = set()
+    index = tops[-1] if tops else -1
+    while index >= 0:
+        kept.add(index)
+        index = behind[index]
+    return kept

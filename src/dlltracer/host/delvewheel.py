@@ -1,0 +1,40 @@
+"""Folders that the packages around a Windows image add when they are imported, as wheels repaired by delvewheel do.
+
+Source: `_patch_init` in delvewheel's _wheel_repair.py: a block between two comments, in the `__init__.py` of each package
+of the wheel, that calls os.add_dll_directory for a folder `NAME.libs`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+_PATCH = re.compile(r"# start delvewheel patch\n(.*?)# end delvewheel patch", re.DOTALL)
+_FOLDER = re.compile(r"os\.path\.join\(os\.path\.dirname\(__file__\)((?:, ?os\.pardir)*), ?'([^'/\\]+)'\)")
+_DEPTH = 16
+_MOST_BYTES = 1 << 20
+
+
+def read_added_folders(image: str) -> tuple[str, ...]:
+    """The folders that importing the packages of `image` (a path of this system) adds; () if they add none."""
+    found: dict[str, None] = {}
+    folder = os.path.dirname(os.path.abspath(image))
+    for _ in range(_DEPTH):
+        code = _read(os.path.join(folder, "__init__.py"))
+        if code is None:
+            break
+        for patch in _PATCH.findall(code):
+            for up, name in _FOLDER.findall(patch):
+                added = os.path.normpath(os.path.join(folder, *([os.pardir] * up.count("pardir")), name))
+                if os.path.isdir(added):
+                    found[added] = None
+        folder = os.path.dirname(folder)
+    return tuple(found)
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_MOST_BYTES)
+    except OSError:
+        return None

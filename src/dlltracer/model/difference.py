@@ -1,0 +1,61 @@
+"""What differs between two traces, the most telling first."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class DifferenceKind(enum.Enum):
+    """What kind of difference; in the order in which they explain why one works and the other does not."""
+
+    OUTCOME = "outcome"
+    """One program ended well and the other did not."""
+    MISSING = "missing"
+    """Loaded in one trace; in the other asked for, and not found or not taken."""
+    OTHER_COPY = "other copy"
+    """Loaded in both, from places that do not correspond."""
+    OTHER_VERSION = "other version"
+    """Loaded in both from places that correspond, and the files are not the same."""
+    OTHER_ORDER = "other order"
+    """Loaded in both, before others in one and behind them in the other."""
+    ONLY_ONE = "only one"
+    """Loaded in one trace, and never asked for in the other."""
+    SURROUNDINGS = "surroundings"
+    """The machine, the interpreter, the environment."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference.
+
+    Attributes:
+        kind: what kind.
+        name: what differs: the base name of an image, the name of a variable.
+        first, second: how it is in the first trace and in the second; `None` where there is nothing.
+        detail: more about it, as a sentence or sentences; may be empty.
+    """
+
+    kind: DifferenceKind
+    name: str
+    first: str | None
+    second: str | None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two traces compared.
+
+    Attributes:
+        first, second: what the traces are called.
+        differences: the most telling first.
+        same: number of images that are the same in both.
+        notes: what could not be compared.
+    """
+
+    first: str
+    second: str
+    differences: tuple[Difference, ...]
+    same: int
+    notes: tuple[str, ...] = ()

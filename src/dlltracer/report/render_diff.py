@@ -1,0 +1,75 @@
+"""A comparison of two traces, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+from ..model.difference import Comparison, Difference, DifferenceKind
+from ..model.plain import to_plain
+from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, number, to_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.text import Text
+
+VERSION = 1
+"""Counted up when a reader of the former version would misread the new one."""
+
+_HEADINGS = {
+    DifferenceKind.OUTCOME: "How they ended",
+    DifferenceKind.MISSING: "Missing from one of them",
+    DifferenceKind.OTHER_COPY: "Another copy",
+    DifferenceKind.OTHER_VERSION: "Another version",
+    DifferenceKind.OTHER_ORDER: "Another order",
+    DifferenceKind.ONLY_ONE: "Loaded by one of them only",
+    DifferenceKind.SURROUNDINGS: "Surroundings",
+}
+_MOST = {DifferenceKind.ONLY_ONE: 20, DifferenceKind.OTHER_ORDER: 10}
+"""Of what is mostly harmless, so many are shown; JSON has all."""
+
+
+def render_diff_json(comparison: Comparison) -> str:
+    """All of it, ASCII only."""
+    plain = to_plain(comparison)
+    assert isinstance(plain, dict)
+    return json.dumps({"type": "diff", "version": VERSION, **plain}, indent=1) + "\n"
+
+
+def render_diff(comparison: Comparison, *, ascii_only: bool = False) -> Text:
+    """All of it as styled text, the most telling differences first."""
+    return to_text(_lines(comparison, "..." if ascii_only else "…"))
+
+
+def _lines(comparison: Comparison, more: str) -> Iterator[Line]:
+    yield (("A  ", BOLD), (comparison.first, PLAIN))
+    yield (("B  ", BOLD), (comparison.second, PLAIN))
+    for kind, heading in _HEADINGS.items():
+        found = [difference for difference in comparison.differences if difference.kind is kind]
+        if not found:
+            continue
+        yield ()
+        yield ((f"{heading}: {len(found)}" if kind is not DifferenceKind.OUTCOME else heading, BOLD),)
+        most = _MOST.get(kind, len(found))
+        for difference in found[:most]:
+            yield from _difference(difference)
+        if len(found) > most:
+            yield ((f"  {more} {len(found) - most} more (--json has all)", DIM),)
+    yield ()
+    differ = len(comparison.differences)
+    if not differ:
+        yield ((f"no difference: {number(comparison.same, 'image')} the same", BOLD),)
+    else:
+        yield ((f"{number(differ, 'difference')}; {number(comparison.same, 'image')} the same", BOLD),)
+    for note in comparison.notes:
+        yield (("note: ", WARNING), (note, PLAIN))
+
+
+def _difference(difference: Difference) -> Iterator[Line]:
+    style = FAILED if difference.kind in (DifferenceKind.OUTCOME, DifferenceKind.MISSING) else PLAIN
+    yield (("  ", PLAIN), (difference.name, style))
+    for letter, how in (("A", difference.first), ("B", difference.second)):
+        yield ((f"    {letter}  ", DIM), (how, PLAIN) if how is not None else ("-", DIM))
+    if difference.detail:
+        yield (("       ", PLAIN), (difference.detail, DIM))
