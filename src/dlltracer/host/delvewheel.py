@@ -1,7 +1,7 @@
 """Folders that the packages around a Windows image add when they are imported, as wheels repaired by delvewheel do.
 
-Source: `_patch_init` in delvewheel's _wheel_repair.py: a block between two comments, in the `__init__.py` of each package
-of the wheel, that calls os.add_dll_directory for a folder `NAME.libs`.
+Source: `_patch_init` in _wheel_repair.py of delvewheel. It is a block between two comments, in the `__init__.py` of
+each package of the wheel, that calls os.add_dll_directory for a folder `NAME.libs`.
 """
 
 from __future__ import annotations
