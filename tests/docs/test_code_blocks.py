@@ -23,7 +23,7 @@ PAGES = [
 ]  # fmt: skip
 WITH_CODE = [page for page in PAGES if any(block.language not in OUTPUT_ONLY for block in parse_blocks(page))]
 FOR_WINDOWS = ("psycopg2-binary==2.9.11",)
-LANGUAGES = {"console", "bat", "python", "json", "toml", "yaml", *OUTPUT_ONLY}
+LANGUAGES = {"console", "sh", "bat", "python", "json", "toml", "yaml", *OUTPUT_ONLY}
 
 pytestmark = [
     pytest.mark.slow,
@@ -102,6 +102,11 @@ def _check_console(block: Block, room: Callable[[str], Room], name: str = "bash"
             pytest.fail(f"{block}: {step.command}\nthe page shows:\n{step.output}\n\nit is:\n{output}")
 
 
+def _check_sh(block: Block, room: Callable[[str], Room]) -> None:
+    status, output = room("bash").run(block.code)
+    assert status == block.status, f"{block}: status {status}\n{output}"
+
+
 def _check_bat(block: Block, room: Callable[[str], Room]) -> None:
     _check_console(block, room, "windows")
 
@@ -133,6 +138,7 @@ def _check_yaml(block: Block, room: object) -> None:
 
 _CHECKS: dict[str, Callable[[Block, Callable[[str], Room]], None]] = {
     "console": _check_console,
+    "sh": _check_sh,
     "bat": _check_bat,
     "python": _check_python,
     "json": _check_json,
