@@ -78,6 +78,7 @@ def as_pages_say(output: str, names: Mapping[str, str]) -> str:
 
 def reader_environment(home: Path, python_folder: Path) -> dict[str, str]:
     """The environment of a reader's shell: little of ours, and the Python that has dlltracer first on PATH."""
-    kept = {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "SSL_", "REQUESTS_", "XDG_CACHE"))}
+    ours = ("PIP_", "SSL_", "REQUESTS_", "XDG_CACHE")
+    kept = {key: value for key, value in os.environ.items() if key.startswith(ours)}
     path = f"{python_folder}:{os.environ.get('PATH', '/usr/bin:/bin')}"
     return {**kept, "HOME": str(home), "PATH": path, "LANG": "C.UTF-8", "TERM": "dumb", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -94,13 +94,16 @@ def test_on_windows_the_debugger_follows(monkeypatch: pytest.MonkeyPatch, kind: 
     monkeypatch.setitem(sys.modules, "dlltracer.cli.debugged", module)
     monkeypatch.setattr("dlltracer.cli.debugged", module, raising=False)
     monkeypatch.setattr(followed.sys, "platform", "win32")
-    with pytest.raises(followed.CannotFollow, match="for Linux only so far"):
-        followed.run_followed(program, "auto", follow=True)
+    module.NAME = "debugger"  # type: ignore[attr-defined]
     module.run_debugged_command = module.run_on_windows = run  # type: ignore[attr-defined]
     sink = types.SimpleNamespace(process=said.append, event=said.append)
     assert followed.run_followed(program, "auto", follow=True, sink=sink) == Ending(3, recording)
     first = [["x", "a"]] if kind is ProgramKind.COMMAND else [program, "auto"]
-    assert said == [*first, {"follow": True, "startup": False}, *recording.processes, *recording.events]
+    options = {"follow": True} if kind is ProgramKind.COMMAND else {"follow": True, "startup": False}
+    assert said == [*first, options, *recording.processes, *recording.events]
+    if kind is ProgramKind.COMMAND:
+        with pytest.raises(followed.CannotFollow, match="a command cannot be traced by 'etw'"):
+            followed.run_followed(program, "etw")
 
 
 def test_an_option_without_its_value() -> None:

@@ -87,6 +87,7 @@ class Death:
         initialising: the image whose initialiser was running.
         hidden: the folder whose Python files are the tracer's own.
         added_folders: of os.add_dll_directory, until then.
+        interpreter: what the interpreter says of itself in another process; `None`: it is the one of this process.
     """
 
     crash: Crash | None = None
@@ -94,6 +95,7 @@ class Death:
     initialising: str | None = None
     hidden: str = ""
     added_folders: tuple[str, ...] = ()
+    interpreter: ProcessFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def explain_with_case(
     if status == 0:
         return Explained(Diagnosis(what, Outcome.IMPORTED))
     death = death or Death()
-    process = failure.process if failure is not None else _process_of(recording, death.added_folders)
+    process = failure.process if failure is not None else _process_of(recording, death)
     notes = (*(() if recording is not None else (NOT_TRACED,)), *((death.note,) if death.note else ()))
     frames = () if failure is not None else read_fault_frames(said, hidden=death.hidden)
     if failure is None and status > 0:
@@ -144,11 +146,11 @@ def explain_with_case(
     return Explained(diagnose(case), case)
 
 
-def _process_of(recording: Recording | None, added_folders: tuple[str, ...]) -> ProcessFacts:
-    """The facts of a process that died before it could tell: those of this one, with the images that it had loaded."""
-    own = this_process()
+def _process_of(recording: Recording | None, death: Death) -> ProcessFacts:
+    """The facts of a process that died before it could tell: those of its interpreter, with the images that it had."""
+    own = death.interpreter or this_process()
     path = tuple(dict.fromkeys((own.current_folder, *own.path)))
-    own = replace(own, path=path, added_folders=added_folders)
+    own = replace(own, path=path, added_folders=death.added_folders)
     if recording is None or own.system is not System.LINUX:
         return own
     gone = {event.path for event in recording.unloads} | {event.path for event in recording.failures}

@@ -17,6 +17,7 @@ from .program import Program, ProgramKind
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..api.explain import Explained
+    from ..model.failure import ProcessFacts
 
 _IMPORT_FILE = """\
 import importlib.util, sys
@@ -43,7 +44,14 @@ def try_and_explain(what: str, program: Program, python: str | None, backend: st
             say_error(ending.refusal)
             raise click.exceptions.Exit(Outcome.NOT_TRACED.value)
         text = _read_tail(said.fileno())
-    return ending, _explain(what, ending, text)
+        left_no_word = ending.status != 0 and ending.failure is None
+        foreign = _ask_interpreter(python, said.fileno()) if left_no_word and python is not None else None
+    return ending, _explain(what, ending, text, foreign)
+
+
+def _ask_interpreter(python: str, said: int) -> ProcessFacts | None:
+    """What another interpreter says of itself, when the program left no word: it crashed, or left at once."""
+    return run_child(Program(ProgramKind.CODE, "pass"), UNTRACED, python=python, said=said).process
 
 
 def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
@@ -102,11 +110,11 @@ def _read_tail(said: int) -> str:
     return "\n".join(lines)
 
 
-def _explain(what: str, ending: Ending, said: str) -> Explained:
+def _explain(what: str, ending: Ending, said: str, foreign: ProcessFacts | None) -> Explained:
     from ..api.explain import Death, explain_with_case
 
     if not ending.begun:
         raise click.exceptions.Exit(say_error(said.splitlines()[-1] if said else f"{what} could not begin"))
     hidden = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    death = Death(ending.crash, ending.crash_note, ending.initialising, hidden, ending.added_folders)
+    death = Death(ending.crash, ending.crash_note, ending.initialising, hidden, ending.added_folders, foreign)
     return explain_with_case(what, ending.status, ending.recording, ending.failure, said, death, ending.requests)

@@ -229,7 +229,7 @@ def _ending(ran: _Run, said: dict[str, object] | None, backend: str, account: in
         return Ending(status, begun=False)
     failure = read_failure(said)
     if outcome == "not traced":
-        return Ending(status, failure=failure)
+        return Ending(status, failure=failure, process=read_process(said))
     if outcome == "recorded":
         assert said is not None
         try:

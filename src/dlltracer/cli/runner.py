@@ -159,7 +159,7 @@ def _describe_process(added_folders: list[str], backend: str) -> dict[str, objec
 
     After the trace, since what it takes to tell is not the program's. A debugger would see it all the same.
     """
-    if backend in ("none", _DEBUGGED):
+    if backend == _DEBUGGED:
         return {}
     try:
         from dlltracer.host import facts
