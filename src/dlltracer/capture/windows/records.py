@@ -117,11 +117,30 @@ def decode_kernel_base(data: bytes, pointer_size: int) -> int | None:
     return int.from_bytes(data[:pointer_size], "little") if len(data) >= pointer_size else None
 
 
+def decode_manifest_image(data: bytes, pointer_size: int) -> ImagePayload | None:
+    """The payload of events 5 (load) and 6 (unload) of Microsoft-Windows-Kernel-Process; `None` when it is cut short.
+
+    Source: its manifest. ImageBase P, ImageSize P, ProcessID u32, ImageCheckSum u32, TimeDateStamp u32, DefaultBase P,
+    ImageName, without padding.
+    """
+    pointer = "Q" if pointer_size == 8 else "I"
+    layout = f"<{pointer}{pointer}III{pointer}"
+    if len(data) < struct.calcsize(layout):
+        return None
+    base, size, pid, checksum, link_time, default_base = struct.unpack_from(layout, data)
+    path = _text(data, struct.calcsize(layout))
+    return None if path is None else ImagePayload(base, size, pid, path, checksum, link_time, default_base=default_base)
+
+
+def text_at(data: bytes, start: int) -> tuple[str, int] | None:
+    """UTF-16 text from `start` to its NUL, and where the NUL ends; `None` if there is no NUL."""
+    end = data.find(b"\0\0", start)
+    while end >= 0 and (end - start) % 2:
+        end = data.find(b"\0\0", end + 1)
+    return None if end < 0 else (data[start:end].decode("utf-16-le", "surrogatepass"), end + 2)
+
+
 def _text(data: bytes, start: int) -> str | None:
     """The UTF-16 text from `start` to its NUL; `None` if there is no NUL, or nothing before it."""
-    end = start
-    while end + 1 < len(data) and data[end : end + 2] != b"\0\0":
-        end += 2
-    if end == start or end + 1 >= len(data):
-        return None
-    return data[start:end].decode("utf-16-le", "surrogatepass")
+    found = text_at(data, start)
+    return found[0] or None if found else None
