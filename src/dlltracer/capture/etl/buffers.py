@@ -50,7 +50,7 @@ class Damage:
 
 
 def read_buffers(file: BinaryIO, size: int, damage: Damage) -> Iterator[tuple[int, bytes | bytearray]]:
-    """The content of each buffer, and the offset of the buffer in the file.
+    """The offset in the file of each buffer, and its content, filled up with zeros to a multiple of 8 bytes.
 
     Arguments: `file`, open at its start, of `size` bytes. After a damaged header the next buffer is looked for where
     it lies in a file whose buffers all have the size of the first; what is passed over is told to `damage`.
@@ -76,9 +76,11 @@ def read_buffers(file: BinaryIO, size: int, damage: Damage) -> Iterator[tuple[in
         if flags & _COMPRESSED:
             # Compressed buffers have all sizes, so the place of the next one is known from this one only.
             step = 0
-            yield at, _inflate(content, saved - HEADER_SIZE, at, damage)
+            inflated = _inflate(content, saved - HEADER_SIZE, at, damage)
+            yield at, inflated + bytes(-len(inflated) % 8)
         elif saved > HEADER_SIZE:
-            yield at, content[: saved - HEADER_SIZE]
+            content = content[: saved - HEADER_SIZE]
+            yield at, content + bytes(-len(content) % 8)
         at += stored
 
 

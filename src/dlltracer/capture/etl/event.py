@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from .walk import CLASSIC, MANIFEST, PERFINFO, SYSTEM, WIDE
+from .walk import CLASSIC, HOOKED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,34 +83,33 @@ KERNEL_PROCESS_IDS = frozenset({1, 2, 5, 6, 15})
 """Event ids of `Provider.KERNEL_PROCESS` that mean anything here: threads and priorities are most of what it writes."""
 
 
-def payload_start(kind: int) -> int:
-    """Bytes from the start of an event to its payload, without extended items."""
-    if kind in SYSTEM:
-        return 32
-    if kind in PERFINFO:
-        return 16
-    return 48 if kind in CLASSIC else 80 if kind in MANIFEST else 24
+LAYOUTS = {
+    0xC001: (32, 4), 0xC002: (32, 8), 0xC003: (24, 4), 0xC004: (24, 8), 0xC010: (16, 4), 0xC011: (16, 8),
+    0xC00A: (48, 4), 0xC014: (48, 8), 0xC012: (80, 4), 0xC013: (80, 8),
+}  # fmt: skip
+"""By the kind of header: its bytes, and the size of a pointer."""
 
 
 def read_event(content: bytes | bytearray, words: Words, at: int, word: int) -> EtlEvent | None:
-    """The event whose first word is `words[at]`; `None` when it is cut off."""
+    """The event that `walk.find_events` found at `words[at]`; `None` when it is shorter than its header."""
     kind, start = word >> 16 & 0xFFFF, at * 8
-    pointer_size = 8 if kind in WIDE else 4
-    guided = kind in CLASSIC or kind in MANIFEST
-    end = start + (word & 0xFFFF if guided else word >> 32 & 0xFFFF)
-    data_at = start + payload_start(kind)
-    if end > len(content) or data_at > end:
-        return None
-    if not guided:
-        hook = word >> 48
-        provider = _IMAGE if hook in IMAGE_HOOKS else _PROCESS if hook else _LOGFILE
-        if kind in PERFINFO:
+    header, pointer_size = LAYOUTS[kind]
+    if kind in HOOKED:
+        size, hook = word >> 32 & 0xFFFF, word >> 48
+        if size < header:
+            return None
+        if header == 16:
             pid = tid = NO_ID
             ticks = words[at + 1]
         else:
-            pid, tid, ticks = words[at + 1] >> 32, words[at + 1] & NO_ID, words[at + 2]
-        data = bytes(content[data_at:end])
+            ids = words[at + 1]
+            pid, tid, ticks = ids >> 32, ids & NO_ID, words[at + 2]
+        provider = _IMAGE if hook in IMAGE_HOOKS else _PROCESS if hook else _LOGFILE
+        data = bytes(content[start + header : start + size])
         return EtlEvent(provider, hook & 0xFF, word & 0xFF, pointer_size, pid, tid, ticks, data)
+    data_at, end = start + header, start + (word & 0xFFFF)
+    if data_at > end:
+        return None
     pid, tid, ticks = words[at + 1] >> 32, words[at + 1] & NO_ID, words[at + 2]
     provider = PROVIDERS[words[at + 3]]
     if kind in CLASSIC:

@@ -14,18 +14,18 @@ from .event import (
     IMAGE_HOOKS,
     KERNEL_PROCESS,
     KERNEL_PROCESS_IDS,
+    LAYOUTS,
     LOADER_OPCODES,
     PROVIDERS,
     THERE_AT_END,
     THERE_AT_START,
     EtlEvent,
     Provider,
-    payload_start,
     read_event,
 )  # fmt: skip
 from .logfile import HEAD_SIZE, LogfileHeader, decode_logfile_header, is_etl
 from .processevents import ManifestId
-from .walk import HOOKED, MANIFEST, WIDE, as_words, find_events
+from .walk import HOOKED, MANIFEST, as_words, find_events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 _EXE = ".exe\0".encode("utf-16-le")
+_LETTER_E = b"eE"
 _VOLUME, _SYSTEM_PATHS = 35, 33
 _SYSTEM_ROOT = "\\systemroot"
 _MANIFEST_OPCODES = {int(ManifestId.IMAGE_LOAD): int(Opcode.LOAD), int(ManifestId.IMAGE_UNLOAD): int(Opcode.UNLOAD)}
@@ -126,7 +127,7 @@ def iterate_etl(path: str | Path, damage: Damage | None = None) -> Iterator[EtlE
                 event = read_event(content, words, index, word)
                 if event is not None:
                     yield event
-                elif not found.damaged:
+                else:
                     damage.add(_cut(at))
 
 
@@ -144,6 +145,16 @@ def _broken(at: int) -> str:
 
 def _cut(at: int) -> str:
     return f"an event in the buffer at offset {at:#x} is shorter than its header"
+
+
+def _is_foreign(content: bytes | bytearray, start: int, word: int, pid: int) -> bool:
+    """Whether an image event of the kernel belongs to another process than this one.
+
+    The payload of version 0, which only Windows 2000 wrote, does not say it.
+    """
+    header, pointer_size = LAYOUTS[word >> 16 & 0xFFFF]
+    pid_at = start + header + 2 * pointer_size
+    return word & 0xFF > 0 and int.from_bytes(content[pid_at : pid_at + 4], "little") != pid
 
 
 class _Pass:
@@ -175,13 +186,20 @@ class _Pass:
         scan.strange += found.strange
         if found.damaged:
             scan.damage.add(_broken(at))
+        opcodes, keep_all, pid = scan.opcodes, self._startup, self._pid
         for index, word in found.events:
             kind = word >> 16 & 0xFFFF
             if kind in HOOKED:
                 hook = word >> 48
                 if hook in IMAGE_HOOKS:
-                    scan.opcodes[hook & 0xFF] += 1
-                    if hook == THERE_AT_END or self._is_foreign(content, index, word):
+                    opcodes[hook & 0xFF] += 1
+                    if hook == THERE_AT_END:
+                        continue
+                    if hook == THERE_AT_START and not keep_all:
+                        # Of these the programs are kept: a name that ends with an E.
+                        if content[index * 8 + (word >> 32 & 0xFFFF) - 4] not in _LETTER_E:
+                            continue
+                    elif pid is not None and _is_foreign(content, index * 8, word, pid):
                         continue
             elif (
                 words[index + 3] == KERNEL_PROCESS
@@ -192,24 +210,11 @@ class _Pass:
                 continue
             event = read_event(content, words, index, word)
             if event is None:
-                if not found.damaged:
-                    scan.damage.add(_cut(at))
+                scan.damage.add(_cut(at))
                 continue
-            if event.provider == Provider.IMAGE and kind not in HOOKED:
-                scan.opcodes[event.kind] += 1
+            if kind not in HOOKED and event.provider == Provider.IMAGE:
+                opcodes[event.kind] += 1
             self._takers[event.provider](event)
-
-    def _is_foreign(self, content: bytes | bytearray, index: int, word: int) -> bool:
-        """Whether an image event of the kernel is not to be kept."""
-        if word >> 48 == THERE_AT_START and not self._startup:
-            end = index * 8 + (word >> 32 & 0xFFFF)
-            return content[end - len(_EXE) : end].lower() != _EXE
-        if self._pid is None or word & 0xFF == 0:
-            # The payload of version 0 has no process: only Windows 2000 wrote it.
-            return False
-        kind = word >> 16 & 0xFFFF
-        pid_at = index * 8 + payload_start(kind) + (16 if kind in WIDE else 8)
-        return int.from_bytes(content[pid_at : pid_at + 4], "little") != self._pid
 
     def _take_header(self, event: EtlEvent) -> None:
         if self.scan.header is None:

@@ -26,16 +26,10 @@ if TYPE_CHECKING:
     Words = array[int]
     """Of the type code "Q", which is an unsigned 64-bit number everywhere."""
 
-SYSTEM = frozenset({0xC001, 0xC002})
-COMPACT = frozenset({0xC003, 0xC004})
-PERFINFO = frozenset({0xC010, 0xC011})
 CLASSIC = frozenset({0xC00A, 0xC014})
 MANIFEST = frozenset({0xC012, 0xC013})
-WIDE = frozenset({0xC002, 0xC004, 0xC011, 0xC014, 0xC013})
-"""Kinds of header that 64-bit Windows writes."""
-
-HOOKED = SYSTEM | COMPACT | PERFINFO
-"""Kinds whose first word ends with the hook: group * 256 + type."""
+HOOKED = frozenset({0xC001, 0xC002, 0xC003, 0xC004, 0xC010, 0xC011})
+"""SYSTEM, COMPACT, PERFINFO: kinds whose first word ends with the hook: group * 256 + type."""
 _GUIDED = CLASSIC | MANIFEST
 _END = frozenset({0, 0xFFFF_FFFF})
 _SMALLEST = 8
@@ -57,16 +51,16 @@ class Found:
 
 
 def as_words(content: bytes | bytearray) -> Words:
-    """The content of a buffer as 64-bit numbers, those of a last incomplete one filled with zeros."""
+    """The content of a buffer, a multiple of 8 bytes, as 64-bit numbers."""
     words = array("Q")
-    words.frombytes(content + bytes(-len(content) % 8))
+    words.frombytes(content)
     if sys.byteorder == "big":
         words.byteswap()
     return words
 
 
 def find_events(words: Words, hooks: Set[int], providers: Set[int]) -> Found:
-    """Walk over the events of one buffer.
+    """Walk over the events of one buffer. Those that are found lie in it whole.
 
     Arguments: `hooks`, group * 256 + type of the kernel's events that are wanted; `providers`, the first eight bytes of
     the GUIDs of others.
@@ -74,7 +68,8 @@ def find_events(words: Words, hooks: Set[int], providers: Set[int]) -> Found:
     found = Found()
     add = found.events.append
     hooked, guided = HOOKED, _GUIDED
-    at, end = 0, len(words)
+    at = size = 0
+    end = len(words)
     while at < end:
         word = words[at]
         kind = word >> 16 & 0xFFFF
@@ -97,5 +92,8 @@ def find_events(words: Words, hooks: Set[int], providers: Set[int]) -> Found:
             found.damaged = True
             return found
         at += size + 7 >> 3
-    found.damaged = at > end
+    if at > end:
+        found.damaged = True
+        if found.events and found.events[-1][0] >= at - (size + 7 >> 3):
+            found.events.pop()
     return found
