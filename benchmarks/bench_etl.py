@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from dlltracer.capture.etl import read_etl
@@ -24,10 +25,8 @@ HOOKS = {(0x03, 10): 10, (0x14, 2): 2, (0x14, 3): 3, (0x14, 4): 4}
 
 
 def one_process(path: Path) -> EtlCounts:
-    try:
+    with suppress(NoSuchProcess):
         read_etl(path, process="no such program")
-    except NoSuchProcess:
-        pass
     return EtlCounts()
 
 
