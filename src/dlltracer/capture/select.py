@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .backend import Backend, Session
 
-BACKEND_NAMES = ("auto", "etw", "rtld", "snapshot")
+BACKEND_NAMES = ("auto", "etw", "etw+loader", "rtld", "snapshot")
 """What `Trace(backend=...)` and `--backend` take."""
 
 
@@ -26,10 +26,10 @@ def make_backend(name: str) -> Backend:
             from .linux.snapshot import SnapshotBackend
 
             return SnapshotBackend()
-    if sys.platform == "win32" and name == "etw":
+    if sys.platform == "win32" and name in ("etw", "etw+loader"):
         from .windows.etw import EtwBackend
 
-        return EtwBackend()
+        return EtwBackend(loader_events=name == "etw+loader")
     raise BackendUnavailable(name, f"it is a mechanism of another system than {sys.platform!r}", _use_auto())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from ..windows.loader_events import IMAGE_OPCODES
 from .walk import CLASSIC, HOOKED
 
 TYPE_CHECKING = False
@@ -72,9 +73,7 @@ KERNEL_PROCESS = _word("22fb2cd6-0e7b-422b-a0c7-2fad1fd0e716")
 LOADED, UNLOADED, THERE_AT_START, THERE_AT_END = 0x030A, 0x1402, 0x1403, 0x1404
 """Hooks, group * 256 + type, under which the kernel logs images: a load is in the group of processes."""
 
-LOADER_OPCODES = frozenset({164, 171, 176, 177, 192, 193, 211, 212, 213, 215})
-"""Of ntdll's loader, which writes under the GUID of images."""
-IMAGE_HOOKS = frozenset({LOADED, UNLOADED, THERE_AT_START, THERE_AT_END}) | {0x1400 + code for code in LOADER_OPCODES}
+IMAGE_HOOKS = frozenset({LOADED, UNLOADED, THERE_AT_START, THERE_AT_END}) | {0x1400 + code for code in IMAGE_OPCODES}
 HOOKS = frozenset({0x0000, 0x0301, 0x0302, 0x0303, 0x0304, 0x0327}) | IMAGE_HOOKS
 """What `walk.find_events` is asked for: the description of the file, processes, images."""
 

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from ...model.events import LoadEvent, UnloadEvent
 from ..windows.devicepath import display_path
+from ..windows.loader_events import USER_LOADER_IDS, decode_image_loader, decode_user_loader
+from ..windows.loader_merge import HeardAt
 from ..windows.records import ImagePayload, Opcode, decode_image_payload, decode_manifest_image
 from .event import EtlEvent, Provider
 from .processes import ticks_of
@@ -89,6 +91,25 @@ class Images:
                 builder.add(event, image)
         self.twice += builder.twice
         return (*builder.there, *builder.events)
+
+    def heard(self, chosen: Collection[Life] | None) -> tuple[HeardAt, ...]:
+        """What the loaders of these processes said of their own work; of all for `None`."""
+        numbers = None if chosen is None else {id(life) for life in chosen}
+        found: list[HeardAt] = []
+        for event in sorted(self._scan.loader, key=ticks_of):
+            if numbers is not None and id(self._lives.at(event.pid, event.ticks)) not in numbers:
+                continue
+            if event.provider is Provider.USER_LOADER:
+                if event.kind not in USER_LOADER_IDS:
+                    continue
+                said = decode_user_loader(event.kind, event.data)
+            else:
+                said = decode_image_loader(event.kind, event.data, event.pointer_size)
+            if said is None:
+                self.undecodable += 1
+            else:
+                found.append(HeardAt(said, event.pid, event.tid, self.epoch(event.ticks)))
+        return tuple(found)
 
     def epoch(self, ticks: int) -> float | None:
         """The time of an event; `None` in a file that does not say what its clock shows."""

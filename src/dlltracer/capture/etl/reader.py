@@ -9,6 +9,7 @@ from ...errors import NoSuchProcess
 from ...model.process import TracedProcess
 from ...model.recording import Losses, Recording
 from ...model.saved import HostFacts, SavedTrace
+from ..windows.loader_merge import merge_heard
 from .commandline import split_words
 from .images import Images
 from .logfile import LogfileHeader, filetime_to_epoch
@@ -39,7 +40,8 @@ def read_etl(
     name = None if process is None else ntpath.basename(process)
     chosen = [life for life in lives if pid in (None, life.pid) and (name is None or life.is_called(name))]
     first: Life | None = None
-    events = images.events(None if name is None and pid is None else chosen)
+    told_of = None if name is None and pid is None else chosen
+    merged = merge_heard(images.events(told_of), images.heard(told_of))
     if name is not None or pid is not None:
         if not chosen:
             raise NoSuchProcess(_in_words(name, pid), _names(lives))
@@ -48,10 +50,10 @@ def read_etl(
     header = scan.header
     recording = Recording(
         BACKEND,
-        events,
+        merged.events,
         first.pid if first else None,
         Losses(header.events_lost if header else 0, header.buffers_lost if header else 0, undecodable),
-        _notes(scan, images, startup),
+        (*_notes(scan, images, startup), *merged.notes),
         tuple(_traced(life, images) for life in chosen),
     )
     return SavedTrace(

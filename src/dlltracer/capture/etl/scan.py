@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import NotATraceFile
+from ..windows.loader_events import IMAGE_OPCODES
 from ..windows.records import Opcode, text_at
 from .buffers import Damage, read_buffers
 from .event import (
@@ -15,10 +16,11 @@ from .event import (
     KERNEL_PROCESS,
     KERNEL_PROCESS_IDS,
     LAYOUTS,
-    LOADER_OPCODES,
+    LOADED,
     PROVIDERS,
     THERE_AT_END,
     THERE_AT_START,
+    UNLOADED,
     EtlEvent,
     Provider,
     read_event,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _EXE = ".exe\0".encode("utf-16-le")
 _LETTER_E = b"eE"
+_WITH_PID = frozenset({LOADED, UNLOADED, THERE_AT_START})
 _VOLUME, _SYSTEM_PATHS = 35, 33
 _SYSTEM_ROOT = "\\systemroot"
 _MANIFEST_OPCODES = {int(ManifestId.IMAGE_LOAD): int(Opcode.LOAD), int(ManifestId.IMAGE_UNLOAD): int(Opcode.UNLOAD)}
@@ -199,7 +202,7 @@ class _Pass:
                         # Of these the programs are kept: a name that ends with an E.
                         if content[index * 8 + (word >> 32 & 0xFFFF) - 4] not in _LETTER_E:
                             continue
-                    elif pid is not None and _is_foreign(content, index * 8, word, pid):
+                    elif pid is not None and hook in _WITH_PID and _is_foreign(content, index * 8, word, pid):
                         continue
             elif (
                 words[index + 3] == KERNEL_PROCESS
@@ -222,7 +225,7 @@ class _Pass:
 
     def _take_image(self, event: EtlEvent) -> None:
         kind = event.kind
-        if kind in LOADER_OPCODES:
+        if kind in IMAGE_OPCODES:
             self.scan.loader.append(event)
         elif kind in _KEPT or (kind == _RUNDOWN_START and self._startup):
             self.scan.images.append(event)
