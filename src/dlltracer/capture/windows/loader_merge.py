@@ -97,8 +97,10 @@ def spoken_by(records: Iterable[RawRecord], requests: Sequence[Request], machine
 
 def merge_heard(events: Iterable[Event], heard: Iterable[HeardAt]) -> Merged:
     """Join both by time. Events without a time stay where they are, before those that have one."""
-    merger = _Merger()
     said = sorted(heard, key=lambda one: one.time or 0.0)
+    if not said:
+        return Merged(tuple(events), ())
+    merger = _Merger()
     at = 0
     for event in events:
         time = getattr(event, "timestamp", None)
