@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+_NAMES_SHOWN = 12
+
 ERROR_ACCESS_DENIED = 5
 """The Windows code (winerror.h) that `PermissionError.winerror` carries."""
 
@@ -83,3 +85,31 @@ class BinaryFormatError(DlltracerError, ValueError):
         super().__init__(f"{problem} (at offset {offset:#x})")
         self.offset = offset
         self.problem = problem
+
+
+class NotATraceFile(DlltracerError, ValueError):
+    """A file that is not the recorded trace it was taken for, or one of which nothing can be read.
+
+    Attributes: `path`, `problem`.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path!r} is no trace file: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class NoSuchProcess(DlltracerError, LookupError):
+    """A recorded trace has nothing of the process that was asked for.
+
+    Attributes: `wanted` (in words), `names` (of the programs that it has something of, each once).
+    """
+
+    def __init__(self, wanted: str, names: tuple[str, ...]) -> None:
+        shown = ", ".join(repr(name) for name in names[:_NAMES_SHOWN])
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        super().__init__(
+            f"the trace has no {wanted}; it has {shown}{more}" if names else f"the trace has no {wanted}, nor any other"
+        )
+        self.wanted = wanted
+        self.names = names

@@ -208,3 +208,118 @@ def test_both_versions_of_the_payload(lab: Lab, version: str, simulated: dict[st
         "1",
         "True Losses(events=0, buffers=0, undecodable=0)",
     ]
+
+
+SAY = """
+from dlltracer.capture.windows.loader_events import USER_LOADER
+from builders import loader_said as b
+IMAGES = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
+def say(provider, kind, data, pid=None):
+    number, opcode = (kind, 0) if provider == USER_LOADER else (0, kind)
+    return sim.sim_say(provider, number, 3, opcode, pid or os.getpid(), _thread.get_native_id(), data, len(data))
+"""
+
+
+def test_the_loader_itself_names_what_is_missing(lab: Lab, version: str, simulated: dict[str, str]) -> None:
+    out = run(
+        lab, version, simulated,
+        SAY + textwrap.dedent("""
+        path = dll()
+        trace = dlltracer.Trace(collect=True, backend="etw+loader")
+        with trace as events:
+            print(sim.sim_session_count())
+            ctypes.CDLL(path)
+            say(IMAGES, b.SEARCH_PATH, b.coded("search", folder + ";C:\\\\windows"))
+            print(say(IMAGES, b.SNAPS, b.snap("lost.dll", path)))
+            say(USER_LOADER, 3, b.failure("lost.dll"))
+            say(USER_LOADER, 3, b.failure("another.dll"), pid=4)
+            say(IMAGES, b.SNAPS, b"\1" * 3)
+        print([type(e).__name__ for e in events if e.path == "lost.dll" or e.shown_path.lower() == path.lower()])
+        lost = [e for e in events if e.path == "lost.dll"][0]
+        print(lost.kind.value, lost.pid == os.getpid(), lost.requested_by in [e.path for e in events])
+        print([probe.path.lower().endswith("lost.dll") for probe in lost.probes], len(trace.recording.failures))
+        print(trace.recording.backend, trace.recording.losses, trace.recording.notes)
+        print(nothing_left())
+        """),
+    )  # fmt: skip
+    assert out.splitlines() == [
+        "2",
+        "1",
+        "['LoadEvent', 'LoadFailedEvent']",
+        "not found True True",
+        "[True, True] 1",
+        "etw+loader Losses(events=0, buffers=0, undecodable=1) ('session: private system logger',)",
+        "True",
+    ]
+
+
+def test_a_listener_that_fails_costs_nothing_else(lab: Lab, version: str, simulated: dict[str, str]) -> None:
+    out = run(
+        lab, version, simulated,
+        SAY + textwrap.dedent("""
+        from dlltracer.capture.windows.etw import EtwBackend
+        real = session.RunningSession._start
+        def one_refusal(code):
+            def start(self, guid, mode, flags):
+                if not flags:
+                    sim.sim_fail_next(START, code)
+                return real(self, guid, mode, flags)
+            return start
+        for code in (5, 1450):
+            session.RunningSession._start = one_refusal(code)
+            trace = dlltracer.Trace(collect=True, backend="etw+loader")
+            print(len(traced(trace, dll())), trace.recording.notes[-1][:60], nothing_left())
+        session.RunningSession._start = real
+        sim.sim_fail_next(6, 87)
+        trace = dlltracer.Trace(collect=True, backend=EtwBackend(loader_events=True))
+        print(len(traced(trace, dll())), *trace.recording.notes[1:], nothing_left(), sep="\\n")
+        trace = dlltracer.Trace(collect=True, backend="etw+loader")
+        with trace:
+            sim.sim_set_lost(3, 1)
+        print(trace.recording.losses)
+        def no_thread(*arguments):
+            if sim.sim_session_count() == 2:
+                raise RuntimeError("can't start new thread")
+            return kept(*arguments)
+        session.start_new_thread, kept = no_thread, session.start_new_thread
+        trace = dlltracer.Trace(collect=True, backend="etw+loader")
+        print(len(traced(trace, dll())), trace.recording.notes[-1], nothing_left())
+        class Stop(BaseException): pass
+        def interrupted(*arguments):
+            if sim.sim_session_count() == 2:
+                raise Stop
+            return kept(*arguments)
+        session.start_new_thread = interrupted
+        try:
+            dlltracer.Trace(backend="etw+loader").start()
+        except Stop:
+            print("interrupted", nothing_left())
+        """),
+    )  # fmt: skip
+    refused = "the loader itself was not listened to: StartTrace "
+    lines = out.splitlines()
+    assert [line.startswith(f"1 {refused}") and line.endswith("True") for line in lines[:2]] == [True, True], out
+    assert lines[2:] == [
+        "1",
+        "listening to the loader: Windows refused a provider (EnableTraceEx2, error 87)",
+        lines[4],
+        "True",
+        "Losses(events=6, buffers=2, undecodable=0)",
+        "1 the loader itself was not listened to: can't start new thread True",
+        "interrupted True",
+    ]
+    assert lines[4].startswith("the loader itself said nothing: ")
+
+
+def test_what_the_loader_says_as_it_came(lab: Lab, version: str, simulated: dict[str, str]) -> None:
+    out = run(
+        lab, version, simulated,
+        SAY + textwrap.dedent("""
+        trace = dlltracer.Trace(collect=True, debug=True, backend="etw+loader")
+        with trace as events:
+            say(USER_LOADER, 3, b.failure("lost.dll"))
+            say(IMAGES, 200, b"whatever it is")
+        print([(str(e.provider)[:8], e.opcode, e.header[0]) for e in events if e.opcode in (0, 200)], nothing_left())
+        """),
+    )  # fmt: skip
+    assert out.splitlines() == ["[('b059b83f', 0, 3), ('2cb15d1d', 200, 0)] True"]

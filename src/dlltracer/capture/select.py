@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .backend import Backend, Session
 
-BACKEND_NAMES = ("auto", "etw", "debugger", "rtld", "snapshot")
+BACKEND_NAMES = ("auto", "etw", "etw+loader", "debugger", "rtld", "snapshot")
 """What `Trace(backend=...)` and `--backend` take."""
 
 
@@ -27,10 +27,10 @@ def make_backend(name: str) -> Backend:
 
             return SnapshotBackend()
     if sys.platform == "win32":
-        if name == "etw":
+        if name in ("etw", "etw+loader"):
             from .windows.etw import EtwBackend
 
-            return EtwBackend()
+            return EtwBackend(loader_events=name == "etw+loader")
         if name == "debugger":
             from .windows.debug_backend import DebuggerBackend
 

@@ -38,6 +38,10 @@
  *                   ULONG header_tid, const void *payload, int length)
  *                                          appends one event, unjudged, to every running session of this process;
  *                                          returns how many that were
+ *   int  sim_say(const GUID *provider, int id, int version, int opcode, ULONG pid, ULONG tid, const void *payload,
+ *                int length)
+ *                                          a provider in user mode writes one event: to the running sessions of this
+ *                                          process that have enabled it; returns how many those were
  *   int  sim_session_count(void)           sessions in the registry, those of other processes included
  *   int  sim_thread_count(void)            calls of ProcessTrace that run now in this process
  *   int  sim_hooks_active(void)            1: ntdll is hooked; 0: only the loader's notifications are seen
@@ -72,6 +76,7 @@
 #define SYSTEM_LOGGERS_FREE 6 /* 8, of which two are reserved for the NT Kernel Logger and the Circular one */
 #define MAX_SESSIONS 64
 #define MAX_NAME 1024
+#define MAX_PROVIDERS 8
 #define NO_ID 0xFFFFFFFFu /* the pid and tid of events whose kernel header has none */
 
 enum { OP_LOAD = 10, OP_UNLOAD = 2, OP_DC_START = 3, OP_DC_END = 4 };
@@ -125,6 +130,8 @@ typedef struct session {
     event_list ready;   /* flushed to the consumer */
     ULONGLONG next_flush;
     struct trace *consumer;
+    GUID providers[MAX_PROVIDERS]; /* those that EnableTraceEx2 turned on */
+    int provider_count;
 } session;
 
 typedef struct sim_config {

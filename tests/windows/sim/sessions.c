@@ -345,7 +345,22 @@ static ULONG add_flags(ULONGLONG handle, ULONG flags)
     return ERROR_SUCCESS;
 }
 
-/* Only the System Process Provider with its loader keyword does something here; the others are taken and ignored. */
+/* Remembers who is enabled for a session of this process, for sim_say. */
+static void remember_provider(ULONGLONG handle, const GUID *provider, int enabled)
+{
+    session *which;
+    EnterCriticalSection(&g_lock);
+    which = local_session(handle);
+    for (int i = 0; which && i < which->provider_count; i++)
+        if (!memcmp(&which->providers[i], provider, sizeof(GUID)))
+            which->providers[i] = which->providers[--which->provider_count];
+    if (which && enabled && which->provider_count < MAX_PROVIDERS)
+        which->providers[which->provider_count++] = *provider;
+    LeaveCriticalSection(&g_lock);
+}
+
+/* The System Process Provider with its loader keyword turns the kernel's image events on; the others write what a test
+ * makes them say. */
 ULONG WMIAPI EnableTraceEx2(TRACEHANDLE handle, LPCGUID provider, ULONG code, UCHAR level, ULONGLONG any,
                             ULONGLONG all, ULONG timeout, PENABLE_TRACE_PARAMETERS parameters)
 {
@@ -356,6 +371,7 @@ ULONG WMIAPI EnableTraceEx2(TRACEHANDLE handle, LPCGUID provider, ULONG code, UC
         return result;
     if (!provider)
         return ERROR_INVALID_PARAMETER;
+    remember_provider(handle, provider, code == 1);
     loader = code == 1 && (any & 0x1000) && !memcmp(provider, &system_process_guid, sizeof(GUID));
     return add_flags(handle, loader ? FLAG_IMAGE_LOAD : 0);
 }

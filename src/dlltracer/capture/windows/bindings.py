@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from ctypes import POINTER, c_int32, c_uint16, c_uint32, c_uint64, c_void_p, c_wchar_p
+from ctypes import POINTER, c_int32, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p, c_wchar_p
 
 from .structs import EVENT_TRACE_LOGFILEW, EVENT_TRACE_PROPERTIES
 
@@ -27,6 +27,7 @@ ERROR_INVALID_PARAMETER = 87
 ERROR_ALREADY_EXISTS = 183
 ERROR_MORE_DATA = 234
 ERROR_NO_SYSTEM_RESOURCES = 1450
+ERROR_TIMEOUT = 1460
 ERROR_WMI_INSTANCE_NOT_FOUND = 4201
 ERROR_CTX_CLOSE_PENDING = 7007
 
@@ -51,8 +52,13 @@ class Etw:
         self.CloseTrace.argtypes = (c_uint64,)
         self.QueryAllTracesW = library.QueryAllTracesW
         self.QueryAllTracesW.argtypes = (POINTER(properties), c_uint32, POINTER(c_uint32))
+        self.EnableTraceEx2 = library.EnableTraceEx2
+        self.EnableTraceEx2.argtypes = (
+            c_uint64, c_void_p, c_uint32, c_uint8, c_uint64, c_uint64, c_uint32, c_void_p,
+        )  # fmt: skip
         for function in (
-            self.StartTraceW, self.ControlTraceW, self.ProcessTrace, self.CloseTrace, self.QueryAllTracesW
+            self.StartTraceW, self.ControlTraceW, self.ProcessTrace, self.CloseTrace, self.QueryAllTracesW,
+            self.EnableTraceEx2,
         ):  # fmt: skip
             function.restype = c_uint32
         self.OpenTraceW = library.OpenTraceW

@@ -162,6 +162,12 @@ def _attribute(changes: list[_Change], requests: Sequence[Request]) -> list[_Cha
     ]
 
 
+def imports_during(tid: int, clock: int, requests: Sequence[Request]) -> tuple[str, ...] | None:
+    """The imports in progress when a thread made the request during which something happened; `None` for none."""
+    found = _during(clock, [request for request in requests if request.tid == tid])
+    return None if found is None else found.imports
+
+
 def _during(clock: int, requests: Sequence[Request]) -> Request | None:
     """The latest of one thread's requests before `clock`, if the thread had not run Python in between."""
     for request in reversed(requests):

@@ -3,6 +3,9 @@
 Takes a system-logger session of its own (Windows 8 and later), so that nobody else's trace is stopped. Only where the
 system has no such sessions, or when asked, it takes the NT Kernel Logger, of which a machine has one: whoever holds it
 is stopped, and a note says so.
+
+When asked, a second, ordinary session listens to the loader itself (`loader_events`), which can name a file that is
+missing. What happens to it never costs the first one anything.
 """
 
 from __future__ import annotations
@@ -18,28 +21,42 @@ from ..backend import Availability
 from ..requests import Watch
 from . import bindings
 from . import structs as s
-from .session import SYSTEM_TRACE_CONTROL_GUID, RunningSession, session_names, stop_by_name
+from .session import SYSTEM_TRACE_CONTROL_GUID, Listened, RunningSession, Stopped, session_names, stop_by_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ...model.recording import Recording
+    from ...model.request import Request
 
 NAME = "etw"
+NAME_WITH_LOADER = "etw+loader"
 SESSION_PREFIX = "dlltracer-"
 
 _IMAGE_PROVIDER = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")  # records.IMAGE_PROVIDER, which brings dataclasses
 _KEPT = (10, 2)  # records.Opcode.LOAD and UNLOAD
+_USER_LOADER = bytes.fromhex("3fb859b046d9134b87ca4292839dc2f2")  # loader_events.USER_LOADER
+# 0x80 is ETW_UMGL_LDR_SNAPS_FLAG (LoaderSnapAssistantTool, microsoft/devhome); what the bits below it turn on is not
+# written anywhere. Level 5 is TRACE_LEVEL_VERBOSE (evntrace.h). Of the other provider every keyword is taken.
+_LOADER_PROVIDERS = (Listened(_IMAGE_PROVIDER, 5, 0xFF), Listened(_USER_LOADER, 5, 0xFFFF_FFFF_FFFF_FFFF))
+_SILENT = (
+    "the loader itself said nothing: Windows lets it speak in a program that has TracingFlags in the registry "
+    "(docs/reference/backends.md, etw+loader)"
+)
 
 
 class EtwBackend:
-    """The mechanism. `kernel_logger`: take the NT Kernel Logger even where private sessions exist."""
+    """The mechanism. `kernel_logger`: take the NT Kernel Logger even where private sessions exist. `loader_events`:
+    listen to the loader itself too, with a session more."""
 
-    name = NAME
-
-    def __init__(self, kernel_logger: bool = False) -> None:
+    def __init__(self, kernel_logger: bool = False, loader_events: bool = False) -> None:
         self._kernel_logger = kernel_logger
+        self._loader_events = loader_events
+
+    @property
+    def name(self) -> str:
+        return NAME_WITH_LOADER if self._loader_events else NAME
 
     def availability(self) -> Availability:
         """Whether Windows would allow it: only a start can tell, so this says no more than the system."""
@@ -51,14 +68,17 @@ class EtwBackend:
         """Start a session. Raises `TracePermissionError`, `TraceStartError` or `BackendUnavailable`."""
         if sys.platform != "win32":
             raise BackendUnavailable(NAME, "ETW exists on Windows only")
-        return EtwSession(raw, self._kernel_logger)
+        return EtwSession(raw, self._kernel_logger, self._loader_events)
 
 
 class EtwSession:
     """A running capture of this process."""
 
-    def __init__(self, raw: bool, kernel_logger: bool) -> None:
+    def __init__(self, raw: bool, kernel_logger: bool, loader_events: bool = False) -> None:
         self._raw = raw
+        self._name = NAME_WITH_LOADER if loader_events else NAME
+        self._heard: list[tuple[bytes, bytes]] = []
+        self._listener: RunningSession | None = None
         self._pid = os.getpid()
         self._kept: list[tuple[bytes, bytes]] = []
         self._failures: list[int] = []
@@ -78,6 +98,21 @@ class EtwSession:
             raise
         if not attributed:
             self._notes.append("another audit hook refused ours: loads have no Python import")
+        if loader_events:
+            self._listen(etw)
+
+    def _listen(self, etw: bindings.Etw) -> None:
+        """Start the session that listens to the loader; one that does not start is noted."""
+        on_record = make_listener(self._pid, self._heard, self._failures)
+        # The name of the first session has the number id(self), and no other object has the next one.
+        name = own_session_name(id(self) + 1)
+        try:
+            self._listener = RunningSession(etw, name, os.urandom(16), 0, 0, on_record, _LOADER_PROVIDERS)
+        except (OSError, RuntimeError) as error:
+            self._notes.append(f"the loader itself was not listened to: {error}")
+        except BaseException:
+            self.stop()
+            raise
 
     def _reap(self, etw: bindings.Etw) -> None:
         """Stop the sessions that killed processes of ours left behind: a machine has few."""
@@ -116,30 +151,47 @@ class EtwSession:
         return session
 
     def stop(self) -> Recording:
-        """Stop the session; everything of the block is in the recording."""
+        """Stop the sessions; everything of the block is in the recording."""
+        heard = Stopped(0, 0, ())
         try:
             ended = self._session.stop()
         finally:
-            requests = self._watch.stop()
-            if self._holds_kernel_logger:
-                _KERNEL_LOGGER.release()
-                self._holds_kernel_logger = False
+            try:
+                if self._listener is not None:
+                    heard = self._listener.stop()
+            finally:
+                requests = self._watch.stop()
+                if self._holds_kernel_logger:
+                    _KERNEL_LOGGER.release()
+                    self._holds_kernel_logger = False
+        return self._recording(ended, heard, requests)
+
+    def _recording(self, ended: Stopped, heard: Stopped, requests: Sequence[Request]) -> Recording:
         from ...model.recording import Losses, Recording
         from .decode import Machine, debug_events, decode_records
+        from .loader_merge import merge_heard, spoken_by
         from .records import RawRecord
 
+        notes = [*self._notes, *self._session.notes, *ended.notes]
+        if self._listener is not None:
+            notes += [f"listening to the loader: {note}" for note in (*self._listener.notes, *heard.notes)]
+            notes += [] if self._heard else [_SILENT]
         records = [RawRecord(header, data) for header, data in self._kept]
-        notes = (*self._notes, *self._session.notes, *ended.notes)
+        spoken = [RawRecord(header, data) for header, data in self._heard]
+        events_lost, buffers_lost = ended.events_lost + heard.events_lost, ended.buffers_lost + heard.buffers_lost
         if self._raw:
-            losses = Losses(ended.events_lost, ended.buffers_lost, len(self._failures))
-            return Recording(NAME, debug_events(records), self._pid, losses, notes)
+            raw = debug_events(sorted(records + spoken, key=lambda one: one.ticks) if spoken else records)
+            losses = Losses(events_lost, buffers_lost, len(self._failures))
+            return Recording(self._name, raw, self._pid, losses, tuple(notes))
         frequency = self._session.counter_frequency or bindings.counter_frequency()
         machine = Machine(
             self._pid, bindings.query_dos_devices(), os.environ.get("SYSTEMROOT"), frequency, self._wall, self._clock
         )
         decoded = decode_records(records, requests, machine)
-        losses = Losses(ended.events_lost, ended.buffers_lost, len(self._failures) + decoded.undecodable)
-        return Recording(NAME, decoded.events, self._pid, losses, notes)
+        said = spoken_by(spoken, requests, machine)
+        merged = merge_heard(decoded.events, said.heard)
+        losses = Losses(events_lost, buffers_lost, len(self._failures) + decoded.undecodable + said.undecodable)
+        return Recording(self._name, merged.events, self._pid, losses, (*notes, *merged.notes))
 
 
 def own_session_name(number: int) -> str:
@@ -190,6 +242,25 @@ def make_callback(pid: int, raw: bool, kept: list[tuple[bytes, bytes]], failures
                 kept.append((string_at(record, record_size), string_at(data, length) if length else b""))
         except Exception:  # noqa: BLE001 - Windows called us: there is nobody to raise to
             failures.append(opcode)
+
+    return on_record
+
+
+def make_listener(pid: int, heard: list[tuple[bytes, bytes]], failures: list[int]) -> Callable[[int], None]:
+    """The consumer of what loaders say: copies what that of this process said into `heard`. It never raises."""
+    string_at, dword = ctypes.string_at, ctypes.c_uint32.from_address
+    word, pointer = ctypes.c_uint16.from_address, ctypes.c_void_p.from_address
+    data_at = s.EVENT_RECORD.UserData.offset
+    record_size = ctypes.sizeof(s.EVENT_RECORD)
+
+    def on_record(record: int) -> None:
+        try:
+            if dword(record + 12).value != pid or string_at(record + 24, 16) not in (_IMAGE_PROVIDER, _USER_LOADER):
+                return
+            data, length = pointer(record + data_at).value or 0, word(record + 86).value
+            heard.append((string_at(record, record_size), string_at(data, length) if length else b""))
+        except Exception:  # noqa: BLE001 - Windows called us: there is nobody to raise to
+            failures.append(0)
 
     return on_record
 

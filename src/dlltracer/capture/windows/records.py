@@ -16,12 +16,20 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 IMAGE_PROVIDER = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
 """{2cb15d1d-5fc1-11d2-abe1-00a0c911f518} as it lies in memory (ImageLoadGuid, evntrace.h)."""
 
 HEADER_SIZE = 112
 """sizeof(EVENT_RECORD) on x64; every field used here lies at the same place on x86."""
+
+_OLDEST = {8: struct.Struct("<QI"), 4: struct.Struct("<II")}
+_LAYOUTS = {
+    8: (struct.Struct("<QQI"), struct.Struct("<IIBB2xQ16x")),
+    4: (struct.Struct("<III"), struct.Struct("<IIBB2xI16x")),
+}
+"""By the size of a pointer: what every version but the oldest begins with, and what follows in versions 2 and 3."""
 
 _FLAG_32_BIT = 0x20
 _FLAG_64_BIT = 0x40
@@ -36,8 +44,7 @@ class Opcode(IntEnum):
     LOAD = 10
 
 
-@dataclass(frozen=True)
-class ImagePayload:
+class ImagePayload(NamedTuple):
     """What the payload of an image event says; `None` where its version has no such field."""
 
     base: int
@@ -90,23 +97,22 @@ class RawRecord:
 
 def decode_image_payload(data: bytes, version: int, pointer_size: int) -> ImagePayload | None:
     """Decode the payload of an image event; `None` when it is cut short or is no such payload."""
-    pointer = "Q" if pointer_size == 8 else "I"
+    head, tail = _LAYOUTS[pointer_size]
     try:
         if version == 0:
-            base, size = struct.unpack_from(f"<{pointer}I", data)
+            base, size = _OLDEST[pointer_size].unpack_from(data)
             path = _text(data, pointer_size + 4)
             return None if path is None else ImagePayload(base, size, None, path)
-        base, size, pid = struct.unpack_from(f"<{pointer}{pointer}I", data)
+        base, size, pid = head.unpack_from(data)
         if version == 1:
-            path = _text(data, 2 * pointer_size + 4)
+            path = _text(data, head.size)
             return None if path is None else ImagePayload(base, size, pid, path)
-        tail = struct.unpack_from(f"<IIBBH{pointer}", data, 2 * pointer_size + 4)
+        checksum, link_time, level, kind, default_base = tail.unpack_from(data, head.size)
     except struct.error:
         return None
-    path = _text(data, 3 * pointer_size + 32)
+    path = _text(data, head.size + tail.size)
     if path is None:
         return None
-    checksum, link_time, level, kind, _, default_base = tail
     if version == 2:
         level = kind = None
     return ImagePayload(base, size, pid, path, checksum, link_time, level, kind, default_base)
@@ -117,11 +123,30 @@ def decode_kernel_base(data: bytes, pointer_size: int) -> int | None:
     return int.from_bytes(data[:pointer_size], "little") if len(data) >= pointer_size else None
 
 
+def decode_manifest_image(data: bytes, pointer_size: int) -> ImagePayload | None:
+    """The payload of events 5 (load) and 6 (unload) of Microsoft-Windows-Kernel-Process; `None` when it is cut short.
+
+    Source: its manifest. ImageBase P, ImageSize P, ProcessID u32, ImageCheckSum u32, TimeDateStamp u32, DefaultBase P,
+    ImageName, without padding.
+    """
+    pointer = "Q" if pointer_size == 8 else "I"
+    layout = f"<{pointer}{pointer}III{pointer}"
+    if len(data) < struct.calcsize(layout):
+        return None
+    base, size, pid, checksum, link_time, default_base = struct.unpack_from(layout, data)
+    path = _text(data, struct.calcsize(layout))
+    return None if path is None else ImagePayload(base, size, pid, path, checksum, link_time, default_base=default_base)
+
+
+def text_at(data: bytes, start: int) -> tuple[str, int] | None:
+    """UTF-16 text from `start` to its NUL, and where the NUL ends; `None` if there is no NUL."""
+    end = data.find(b"\0\0", start)
+    while end >= 0 and (end - start) % 2:
+        end = data.find(b"\0\0", end + 1)
+    return None if end < 0 else (data[start:end].decode("utf-16-le", "surrogatepass"), end + 2)
+
+
 def _text(data: bytes, start: int) -> str | None:
     """The UTF-16 text from `start` to its NUL; `None` if there is no NUL, or nothing before it."""
-    end = start
-    while end + 1 < len(data) and data[end : end + 2] != b"\0\0":
-        end += 2
-    if end == start or end + 1 >= len(data):
-        return None
-    return data[start:end].decode("utf-16-le", "surrogatepass")
+    found = text_at(data, start)
+    return found[0] or None if found else None

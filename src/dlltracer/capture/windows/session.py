@@ -23,6 +23,7 @@ SYSTEM_TRACE_CONTROL_GUID = bytes.fromhex("ad4a819e0432d2119a82006008a86939")
 """{9e814aad-3204-11d2-9a82-006008a86939}: the NT Kernel Logger (evntrace.h)."""
 
 _JOIN_SECONDS = 60
+_ENABLE_MILLISECONDS = 1000
 _READY_TRIES, _READY_SECONDS = 10, 0.2
 _ELEVATE = "run it as Administrator (from an elevated prompt), or use backend='debugger', which needs no privilege"
 _REMEDIES = {
@@ -76,17 +77,31 @@ def raise_start_error(call: str, code: int) -> None:
     raise TraceStartError(call, code, _REMEDIES.get(code, "see the 'System Error Codes' of MS Learn"))
 
 
+class Listened:
+    """A provider that a session listens to: its GUID as 16 bytes in memory order, the most talkative level, the bits of
+    its keywords."""
+
+    __slots__ = ("guid", "keywords", "level")
+
+    def __init__(self, guid: bytes, level: int, keywords: int) -> None:
+        self.guid = guid
+        self.level = level
+        self.keywords = keywords
+
+
 class RunningSession:
     """A session and its consumer. Arguments: `name` and `guid` of the session, its `mode` bits beyond real time, the
-    event `flags`, and `on_record`, called with the address of each EVENT_RECORD in the consumer's thread.
+    event `flags` of the kernel, and `on_record`, called with the address of each EVENT_RECORD in the consumer's thread.
+    `providers`: an ordinary session has no flags, and listens to these; one that is refused is noted, all are raised.
 
     `notes` says what went wrong at the start without ending it. Raises `TracePermissionError` or `TraceStartError`;
     then neither session nor thread is left.
     """
 
     def __init__(
-        self, etw: bindings.Etw, name: str, guid: bytes, mode: int, flags: int, on_record: Callable[[int], None]
-    ) -> None:
+        self, etw: bindings.Etw, name: str, guid: bytes, mode: int, flags: int, on_record: Callable[[int], None],
+        providers: tuple[Listened, ...] = (),
+    ) -> None:  # fmt: skip
         self._etw = etw
         self._name = name
         self._lock = allocate_lock()
@@ -104,10 +119,12 @@ class RunningSession:
             self._name_buffer = ctypes.create_unicode_buffer(name)
             self._logfile = s.EVENT_TRACE_LOGFILEW()
             self._consumer = self._open()
+            self.notes = self._listen(providers)
             self._done = allocate_lock()
             self._done.acquire()
             start_new_thread(self._consume, ())
-            self.notes = self._await_consumer()
+            # Only the kernel has something to tell at once.
+            self.notes += self._await_consumer() if flags else ()
         except BaseException:
             self._control_stop()
             if self._consumer is not None:
@@ -143,6 +160,21 @@ class RunningSession:
         if handle in (s.INVALID_PROCESSTRACE_HANDLE, 0xFFFFFFFF):
             raise_start_error("OpenTrace", bindings.last_error())
         return ctypes.c_uint64(handle)
+
+    def _listen(self, providers: tuple[Listened, ...]) -> tuple[str, ...]:
+        """Enable providers (EnableTraceEx2, MS Learn). The end of the session takes that back."""
+        refused: list[int] = []
+        for provider in providers:
+            code = self._etw.EnableTraceEx2(
+                self._handle, provider.guid, s.EVENT_CONTROL_CODE_ENABLE_PROVIDER, provider.level, provider.keywords,
+                0, _ENABLE_MILLISECONDS, None,
+            )  # fmt: skip
+            # Too slow is enabled all the same: the time is for waiting until it is.
+            if code not in (bindings.ERROR_SUCCESS, bindings.ERROR_TIMEOUT):
+                refused.append(code)
+        if refused and len(refused) == len(providers):
+            raise_start_error("EnableTraceEx2", refused[0])
+        return tuple(f"Windows refused a provider (EnableTraceEx2, error {code})" for code in refused)
 
     def _told(self, on_record: Callable[[int], None]) -> Callable[[int], None]:
         """`on_record`, with word to the starting thread when the first event arrives."""

@@ -1,0 +1,8 @@
+"""Recorded ETW: reads .etl files, on any system."""
+
+from __future__ import annotations
+
+from .logfile import is_etl
+from .reader import read_etl
+
+__all__ = ["is_etl", "read_etl"]

@@ -1,0 +1,138 @@
+"""One event of a file: whose it is, and its payload. Pure."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from ..windows.loader_events import IMAGE_OPCODES
+from .walk import CLASSIC, HOOKED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .walk import Words
+
+NO_ID = 0xFFFF_FFFF
+"""Process and thread of an event whose header has none."""
+
+
+class Provider(IntEnum):
+    """Who wrote an event, as far as this reader listens."""
+
+    LOGFILE = 0
+    """The description of the file: group 0, type 0."""
+    IMAGE = 1
+    """{2cb15d1d-5fc1-11d2-abe1-00a0c911f518}: `kind` is a `records.Opcode`, or one of ntdll's loader."""
+    PROCESS = 2
+    """{3d6fa8d0-fe05-11d0-9dda-00c04fd7ba7c}: `kind` is the type, `processevents.ProcessType`."""
+    KERNEL_PROCESS = 3
+    """Microsoft-Windows-Kernel-Process: `kind` is the id."""
+    CONFIG = 4
+    """{9b79ee91-b5fd-41c0-a243-4248e266e9d0}, SysConfigEx, which merging adds: `kind` is the type."""
+    USER_LOADER = 5
+    """Microsoft-Windows-User-Loader: `kind` is the id."""
+
+
+class EtlEvent(NamedTuple):
+    """An event as it lies in the file.
+
+    Attributes: `kind`, the type of a classic event, the id of another; `pointer_size`, 4 or 8, as the header says;
+    `pid` and `tid` of the header, `NO_ID` where it has none; `ticks` of the session's clock; `data`, the payload.
+    """
+
+    provider: Provider
+    kind: int
+    version: int
+    pointer_size: int
+    pid: int
+    tid: int
+    ticks: int
+    data: bytes
+
+
+_LOGFILE, _IMAGE, _PROCESS = Provider.LOGFILE, Provider.IMAGE, Provider.PROCESS
+
+
+def _word(text: str) -> int:
+    """The first eight bytes of a GUID, as the number that `walk.find_events` compares."""
+    import uuid
+
+    return int.from_bytes(uuid.UUID(text).bytes_le[:8], "little")
+
+
+PROVIDERS = {
+    _word("2cb15d1d-5fc1-11d2-abe1-00a0c911f518"): Provider.IMAGE,
+    _word("3d6fa8d0-fe05-11d0-9dda-00c04fd7ba7c"): Provider.PROCESS,
+    _word("22fb2cd6-0e7b-422b-a0c7-2fad1fd0e716"): Provider.KERNEL_PROCESS,
+    _word("9b79ee91-b5fd-41c0-a243-4248e266e9d0"): Provider.CONFIG,
+    _word("b059b83f-d946-4b13-87ca-4292839dc2f2"): Provider.USER_LOADER,
+}
+
+KERNEL_PROCESS = _word("22fb2cd6-0e7b-422b-a0c7-2fad1fd0e716")
+
+LOADED, UNLOADED, THERE_AT_START, THERE_AT_END = 0x030A, 0x1402, 0x1403, 0x1404
+"""Hooks, group * 256 + type, under which the kernel logs images: a load is in the group of processes."""
+
+IMAGE_HOOKS = frozenset({LOADED, UNLOADED, THERE_AT_START, THERE_AT_END}) | {0x1400 + code for code in IMAGE_OPCODES}
+HOOKS = frozenset({0x0000, 0x0301, 0x0302, 0x0303, 0x0304, 0x0327}) | IMAGE_HOOKS
+"""What `walk.find_events` is asked for: the description of the file, processes, images."""
+
+
+KERNEL_PROCESS_IDS = frozenset({1, 2, 5, 6, 15})
+"""Event ids of `Provider.KERNEL_PROCESS` that mean anything here: threads and priorities are most of what it writes."""
+
+
+LAYOUTS = {
+    0xC001: (32, 4), 0xC002: (32, 8), 0xC003: (24, 4), 0xC004: (24, 8), 0xC010: (16, 4), 0xC011: (16, 8),
+    0xC00A: (48, 4), 0xC014: (48, 8), 0xC012: (80, 4), 0xC013: (80, 8),
+}  # fmt: skip
+"""By the kind of header: its bytes, and the size of a pointer."""
+
+
+def read_event(content: bytes | bytearray, words: Words, at: int, word: int) -> EtlEvent | None:
+    """The event that `walk.find_events` found at `words[at]`; `None` when it is shorter than its header."""
+    kind, start = word >> 16 & 0xFFFF, at * 8
+    header, pointer_size = LAYOUTS[kind]
+    if kind in HOOKED:
+        size, hook = word >> 32 & 0xFFFF, word >> 48
+        if size < header:
+            return None
+        if header == 16:
+            pid = tid = NO_ID
+            ticks = words[at + 1]
+        else:
+            ids = words[at + 1]
+            pid, tid, ticks = ids >> 32, ids & NO_ID, words[at + 2]
+        provider = _IMAGE if hook in IMAGE_HOOKS else _PROCESS if hook else _LOGFILE
+        data = bytes(content[start + header : start + size])
+        return EtlEvent(provider, hook & 0xFF, word & 0xFF, pointer_size, pid, tid, ticks, data)
+    data_at, end = start + header, start + (word & 0xFFFF)
+    if data_at > end:
+        return None
+    pid, tid, ticks = words[at + 1] >> 32, words[at + 1] & NO_ID, words[at + 2]
+    provider = PROVIDERS[words[at + 3]]
+    if kind in CLASSIC:
+        return EtlEvent(
+            provider, word >> 32 & 0xFF, word >> 48, pointer_size, pid, tid, ticks, bytes(content[data_at:end])
+        )
+    flags, descriptor = word >> 32 & 0xFFFF, words[at + 5]
+    if flags & 0x60:
+        pointer_size = 4 if flags & 0x20 else 8
+    if flags & 1:
+        data_at = _after_items(content, data_at, end)
+    # A classic event that was written with the newer header has its type as the opcode.
+    number = descriptor >> 40 & 0xFF if provider is _IMAGE else descriptor & 0xFFFF
+    return EtlEvent(
+        provider, number, descriptor >> 16 & 0xFF, pointer_size, pid, tid, ticks, bytes(content[data_at:end])
+    )
+
+
+def _after_items(content: bytes | bytearray, at: int, end: int) -> int:
+    """Where the payload begins behind the extended items: u16 size, u16 type, u16 whether another follows, u16 length
+    of the data; padded to 8 bytes."""
+    while at + 8 <= end:
+        size, more = int.from_bytes(content[at : at + 2], "little"), content[at + 4] & 1
+        at += max(size, 8) + 7 & ~7
+        if not more:
+            break
+    return min(at, end)
