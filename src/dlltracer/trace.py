@@ -29,8 +29,8 @@ class Trace:
         audit: raise `sys.audit` events `dlltracer.load` and `dlltracer.failed`, each with `(path,)`.
         debug: raw events (`DebugEvent`) instead of the regular ones; audit event `dlltracer.debug` with
             `(provider, opcode, header, data)`.
-        backend: a mechanism by name ("etw", "etw+loader", "debugger", "rtld", "snapshot", "auto"), or an object. Default:
-            "etw" on Windows, "rtld" on Linux.
+        backend: a mechanism by name ("etw", "etw+loader", "debugger", "rtld", "snapshot", "auto"), or a backend
+            object. Default: "etw" on Windows, "rtld" on Linux.
         unloads: benign unloads too, as `UnloadEvent`, as lines `UnloadLibrary <path>`, and as audit events
             `dlltracer.unload`. A failed load is `LoadFailedEvent` and `Failed` with or without it.
 
