@@ -34,9 +34,10 @@ def types(session: nox.Session, platform: str) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Links lead somewhere, and the next changelog can be made."""
-    session.install("towncrier", "-c", TOOLS)
+    """Links lead somewhere, the site can be built, and the next changelog can be made."""
+    session.install("towncrier", "mkdocs-material", "-c", TOOLS)
     session.run("python", "tools/check_links.py")
+    session.run("mkdocs", "build", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})  # strict: a warning is an error
     session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
 
 
