@@ -37,7 +37,7 @@ def docs(session: nox.Session) -> None:
     """Links lead somewhere, the site can be built, and the next changelog can be made."""
     session.install("towncrier", "mkdocs-material", "-c", TOOLS)
     session.run("python", "tools/check_links.py")
-    session.run("mkdocs", "build", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})  # strict: a warning is an error
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
     session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
 
 
