@@ -196,7 +196,7 @@ def under(
 PATHS = st.text(st.characters(exclude_characters="\0", exclude_categories=()), min_size=1, max_size=30)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True)
 @given(
     st.lists(
         st.tuples(st.sampled_from(HEADERS), PATHS, st.integers(1, 4), st.integers(0, 3), st.sampled_from([4, 8])),
@@ -355,7 +355,9 @@ def test_payloads_that_are_cut_short_are_counted(write: Write) -> None:
     assert trace.recording.losses.undecodable == 9
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, derandomize=True
+)
 @given(st.data(), st.booleans())
 def test_damage_never_ends_in_an_error(tmp_path: Path, data: st.DataObject, compressed: bool) -> None:
     whole = bytearray(b.etl_file(ONE_RUN, per_buffer=4, compressed=compressed, size=2048))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.etl_file import compress
@@ -27,6 +27,7 @@ def test_the_examples_of_the_specification(plain: bytes, compressed: str) -> Non
     assert decompress(bytes.fromhex(compressed), len(plain)) == plain
 
 
+@settings(deadline=None, derandomize=True)
 @given(REPETITIVE | st.binary(max_size=600), st.booleans())
 def test_what_was_compressed_comes_back(plain: bytes, literal: bool) -> None:
     assert decompress(compress(plain, literal=literal), len(plain)) == plain
@@ -38,6 +39,7 @@ def test_a_match_of_every_kind_of_length(length: int) -> None:
     assert decompress(compress(plain), len(plain)) == plain
 
 
+@settings(deadline=None, derandomize=True)
 @given(REPETITIVE, st.data())
 def test_damage_is_told_and_never_more_than_that(plain: bytes, data: st.DataObject) -> None:
     compressed = bytearray(compress(plain))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import etl_file as etl
@@ -81,6 +81,7 @@ def test_events_of_the_user_loader(number: int, data: bytes, said: object) -> No
     assert decode_user_loader(number, data) == said
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=120), st.sampled_from([4, 8]))
 def test_any_bytes_are_decoded_or_not(data: bytes, pointer_size: int) -> None:
     for opcode in IMAGE_OPCODES:

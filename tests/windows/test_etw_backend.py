@@ -42,7 +42,8 @@ def traced(trace, path):
     return [e for e in events if e.shown_path.lower() == path.lower()]
 
 def nothing_left():
-    return (sim.sim_session_count(), sim.sim_thread_count(), _thread._count()) == (0, 0, 0)
+    counts = sim.sim_session_count(), sim.sim_thread_count(), sim.sim_provider_count(), _thread._count()
+    return counts == (0, 0, 0, 0)
 '''
 
 

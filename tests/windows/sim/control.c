@@ -105,28 +105,6 @@ SIM_EXPORT int sim_inject(const GUID *provider, int version, int opcode, int hea
     return count;
 }
 
-SIM_EXPORT int sim_say(const GUID *provider, int id, int version, int opcode, ULONG pid, ULONG tid, const void *payload,
-                       int length)
-{
-    int count = 0;
-    EnterCriticalSection(&g_lock);
-    for (int i = 0; i < MAX_SESSIONS; i++) {
-        session *to = &g_sessions[i];
-        if (to->state != SESSION_RUNNING)
-            continue;
-        for (int p = 0; p < to->provider_count; p++) {
-            if (memcmp(&to->providers[p], provider, sizeof(GUID)))
-                continue;
-            event_append(to, provider, version, opcode, EVENT_HEADER_FLAG_64_BIT_HEADER, pid, tid, payload, length);
-            to->pending.tail->record.EventHeader.EventDescriptor.Id = (USHORT)id;
-            count++;
-            break;
-        }
-    }
-    LeaveCriticalSection(&g_lock);
-    return count;
-}
-
 SIM_EXPORT int sim_session_count(void)
 {
     return registry_count();

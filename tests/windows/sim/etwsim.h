@@ -2,8 +2,8 @@
  * A simulator of Event Tracing for Windows, for tests under Wine, where ETW is a stub.
  *
  * It exports the controller and consumer functions with the ABI of advapi32.dll (StartTraceW ControlTraceW
- * OpenTraceW ProcessTrace CloseTrace QueryAllTracesW EnableTraceEx2 TraceSetInformation) and feeds the sessions
- * with the image loads and unloads that really happen in this process, as EVENT_RECORDs of the exact layout,
+ * OpenTraceW ProcessTrace CloseTrace QueryAllTracesW EnableTraceEx2 TraceSetInformation), those of a provider
+ * (EventRegister EventWrite EventUnregister), and feeds the sessions with the image loads and unloads that really happen in this process, as EVENT_RECORDs of the exact layout,
  * among the events of other processes and of other providers. What a real kernel does and this cannot: lose
  * events by itself, order events of several CPUs, deliver one session to several consumers, see real other
  * processes.
@@ -13,6 +13,7 @@
  *   sessions.c  the controller's side: start, query, stop, flush
  *   registry.c  the sessions of all processes, on disk
  *   consumer.c  OpenTraceW, ProcessTrace, CloseTrace
+ *   provider.c  EventRegister, EventWrite, EventUnregister
  *   control.c   the exports for tests
  *
  * ENVIRONMENT, read when the DLL is loaded:
@@ -42,6 +43,7 @@
  *                int length)
  *                                          a provider in user mode writes one event: to the running sessions of this
  *                                          process that have enabled it; returns how many those were
+ *   int  sim_provider_count(void)          providers that are registered
  *   int  sim_session_count(void)           sessions in the registry, those of other processes included
  *   int  sim_thread_count(void)            calls of ProcessTrace that run now in this process
  *   int  sim_hooks_active(void)            1: ntdll is hooked; 0: only the loader's notifications are seen
@@ -56,6 +58,7 @@
 #define WIN32_LEAN_AND_MEAN
 #define _WIN32_WINNT 0x0602
 #define WMIAPI __declspec(dllexport) __stdcall
+#define EVNTAPI WMIAPI
 #include <windows.h>
 #include <winternl.h>
 #include <evntrace.h>

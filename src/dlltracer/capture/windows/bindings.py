@@ -10,7 +10,7 @@ import ctypes
 import sys
 from ctypes import POINTER, c_int32, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p, c_wchar_p
 
-from .structs import EVENT_TRACE_LOGFILEW, EVENT_TRACE_PROPERTIES
+from .structs import EVENT_DESCRIPTOR, EVENT_TRACE_LOGFILEW, EVENT_TRACE_PROPERTIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ STILL_ACTIVE = 259
 
 
 class Etw:
-    """The ETW functions of `ETW_LIBRARY`. Windows only."""
+    """The ETW functions of `ETW_LIBRARY`: those of a controller, a consumer and a provider. Windows only."""
 
     def __init__(self) -> None:
         library = _open(ETW_LIBRARY)
@@ -56,9 +56,15 @@ class Etw:
         self.EnableTraceEx2.argtypes = (
             c_uint64, c_void_p, c_uint32, c_uint8, c_uint64, c_uint64, c_uint32, c_void_p,
         )  # fmt: skip
+        self.EventRegister = library.EventRegister
+        self.EventRegister.argtypes = (c_void_p, c_void_p, c_void_p, POINTER(c_uint64))
+        self.EventWrite = library.EventWrite
+        self.EventWrite.argtypes = (c_uint64, POINTER(EVENT_DESCRIPTOR), c_uint32, c_void_p)
+        self.EventUnregister = library.EventUnregister
+        self.EventUnregister.argtypes = (c_uint64,)
         for function in (
             self.StartTraceW, self.ControlTraceW, self.ProcessTrace, self.CloseTrace, self.QueryAllTracesW,
-            self.EnableTraceEx2,
+            self.EnableTraceEx2, self.EventRegister, self.EventWrite, self.EventUnregister,
         ):  # fmt: skip
             function.restype = c_uint32
         self.OpenTraceW = library.OpenTraceW

@@ -25,6 +25,7 @@ SYSTEM_TRACE_CONTROL_GUID = bytes.fromhex("ad4a819e0432d2119a82006008a86939")
 _JOIN_SECONDS = 60
 _ENABLE_MILLISECONDS = 1000
 _READY_TRIES, _READY_SECONDS = 10, 0.2
+_NOT_READY = "no event arrived while the session started: the first ones of the block may be missing"
 _ELEVATE = "run it as Administrator (from an elevated prompt), or use backend='debugger', which needs no privilege"
 _REMEDIES = {
     bindings.ERROR_NO_SYSTEM_RESOURCES: "all sessions of the system are taken: 'logman query -ets' lists them, "
@@ -123,8 +124,7 @@ class RunningSession:
             self._done = allocate_lock()
             self._done.acquire()
             start_new_thread(self._consume, ())
-            # Only the kernel has something to tell at once.
-            self.notes += self._await_consumer() if flags else ()
+            self.notes += self._await_consumer() if flags else self._await_listener()
         except BaseException:
             self._control_stop()
             if self._consumer is not None:
@@ -194,11 +194,33 @@ class RunningSession:
         Every start tells the images of all processes, so there is something to deliver once the buffers are flushed.
         """
         for _ in range(_READY_TRIES):
-            room = make_properties(None, 0, 0)
-            self._etw.ControlTraceW(self._handle, None, ctypes.byref(room.Properties), s.EVENT_TRACE_CONTROL_FLUSH)
-            if self._ready.acquire(timeout=_READY_SECONDS):
+            if self._arrives():
                 return ()
-        return ("no event arrived while the session started: the first ones of the block may be missing",)
+        return (_NOT_READY,)
+
+    def _await_listener(self) -> tuple[str, ...]:
+        """The same for a session in which nobody may have anything to say: say something, as a provider of our own."""
+        guid, registered = os.urandom(16), ctypes.c_uint64()
+        etw, marker = self._etw, s.EVENT_DESCRIPTOR(Id=1, Level=1)
+        if etw.EventRegister(guid, None, None, ctypes.byref(registered)) != bindings.ERROR_SUCCESS:
+            return (_NOT_READY,)
+        try:
+            self._listen((Listened(guid, 1, 0),))
+            for _ in range(_READY_TRIES):
+                etw.EventWrite(registered, ctypes.byref(marker), 0, None)
+                if self._arrives():
+                    return ()
+        except OSError:
+            pass  # then nobody knows when it is ready
+        finally:
+            etw.EventUnregister(registered)
+        return (_NOT_READY,)
+
+    def _arrives(self) -> bool:
+        """Flush the buffers; whether an event has come through by now, or does so soon."""
+        room = make_properties(None, 0, 0)
+        self._etw.ControlTraceW(self._handle, None, ctypes.byref(room.Properties), s.EVENT_TRACE_CONTROL_FLUSH)
+        return self._ready.acquire(timeout=_READY_SECONDS)
 
     def _consume(self) -> None:
         assert self._consumer is not None
