@@ -50,9 +50,11 @@ def main() -> None:
     def finish() -> None:
         # A child made by fork runs the handlers too; the trace of the program is not its to report.
         if os.getpid() == owner:
-            ends = {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
             ended = _end_trace(trace, start_path) if session is None else _leave_account(session)
-            _leave_word(result, {**(failure or _describe_process(added_folders, backend)), **ends, **ended})
+            described = failure or _describe_process(added_folders)
+            # Watched to the last: a debugger sees what that imported, too, and has to know for whom.
+            ends = {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
+            _leave_word(result, {**described, **ends, **ended})
             if interrupted:
                 _note_interrupt()
 
@@ -154,13 +156,11 @@ def _describe_failure(error: BaseException, added_folders: list[str]) -> dict[st
         return {}
 
 
-def _describe_process(added_folders: list[str], backend: str) -> dict[str, object]:
+def _describe_process(added_folders: list[str]) -> dict[str, object]:
     """The same for a program that did not fail: about the process alone.
 
-    After the trace, since what it takes to tell is not the program's. A debugger would see it all the same.
+    After the trace, since what it takes to tell is not the program's.
     """
-    if backend == _DEBUGGED:
-        return {}
     try:
         from dlltracer.host import facts
 
