@@ -11,10 +11,10 @@ import tempfile
 from dataclasses import replace
 
 from ..capture.linux.marks import split_text
-from ..capture.windows.debug_decode import exception_name
 from ..capture.windows.debugger import run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import read_failure, read_process, this_process
+from ..model.ntstatus import exception_name
 from ..model.recording import Recording
 from ..model.request import Request
 from ..trace import is_own_load
@@ -131,7 +131,7 @@ def _recording(run: DebuggedRun, follow: bool) -> Recording:
     if run.crash is not None:
         where = "in code of no known image" if run.crash.image is None else f"in {run.crash.image}"
         offset = "" if run.crash.offset is None else f" at offset {run.crash.offset:#x}"
-        notes += (f"the program crashed: {run.crash.name} ({run.crash.code:#010x}) {where}{offset}",)
+        notes += (f"the program crashed: {run.crash.name_and_code} {where}{offset}",)
     elif run.status >> 31:
         notes += (f"the program ended with status {run.status:#010x} ({exception_name(run.status)})",)
     events = tuple(event for event in run.events if not is_own_load(event))
