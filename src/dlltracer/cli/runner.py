@@ -51,10 +51,8 @@ def main() -> None:
         # A child made by fork runs the handlers too; the trace of the program is not its to report.
         if os.getpid() == owner:
             ended = _end_trace(trace, start_path) if session is None else _leave_account(session)
-            described = failure or _describe_process(added_folders)
-            # Watched to the last: a debugger sees what that imported, too, and has to know for whom.
-            ends = {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
-            _leave_word(result, {**described, **ends, **ended})
+            # Watched to the last: a debugger sees what describing it imports, and has to know for whom.
+            _leave_word(result, {**(failure or _describe_process(added_folders)), **_end_watch(watch), **ended})
             if interrupted:
                 _note_interrupt()
 
@@ -118,6 +116,11 @@ def _watch_requests(path: str) -> Watch:
     watch = Watch()
     watch.start()
     return watch
+
+
+def _end_watch(watch: Watch | None) -> dict[str, object]:
+    """End the watching; what is known about the ends of the requests."""
+    return {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
 
 
 def _note_begin(path: str, backend: str) -> None:
