@@ -6,6 +6,7 @@ import click
 
 from .ending import EXIT_MISSING
 from .output import open_target, write_styled
+from .show import open_recording
 
 
 @click.command("diff", short_help="Say what differs between two recordings.")
@@ -22,10 +23,9 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
     The exit status is 1 when something differs besides the surroundings.
     """
     from ..diagnose.compare import compare_traces
-    from ..host.tracefile import read_trace_file
     from ..model.difference import DifferenceKind
 
-    traces = read_trace_file(first), read_trace_file(second)
+    traces = open_recording(first), open_recording(second)
     comparison = compare_traces(*traces, names=(first, second))
     target = open_target(output or "-")
     try:
