@@ -122,6 +122,8 @@ import ssl
         assert process["started"] < process["ended"] <= first["ended"]
         names = loaded(run, process["pid"])
         assert names[0] == "python.exe" and ("_bz2.pyd" in names) == (len(process["command"]) == 5)
+        imports = {event["path"].rsplit("\\", 1)[1].lower(): event["imports"] for event in run["events"]}
+        assert imports["python.exe"] == [] and imports.get("crashmod.pyd") is None, "what its start brought is known"
     crash = by_words[()]["crash"]
     assert (crash["name"], crash["image"].rsplit("\\", 1)[1]) == ("access violation", "crashmod.pyd")
     assert run["crash"] is None and first["crash"] is None
@@ -168,6 +170,8 @@ def test_any_program(desk: Desk) -> None:
     assert (run["status"], said, run["processes"], run["backend"]) == (7, ["42", "42"], [], "debugger")
     assert dotted["status"] == 7 and loaded(dotted)[0] == "program.x.exe"
     assert loaded(run)[0] == "program.exe" and "good.dll" in loaded(run)
+    at_start = [event for event in run["events"] if event["imports"] == []]
+    assert loaded({"events": at_start}) == loaded(run)[: len(at_start)] and "good.dll" in loaded({"events": at_start})
     assert (other["status"], other["crash"], other["processes"][0]["status"]) == (0xC0000135, None, 0xC0000135)
     assert other["notes"] == ["the program ended with status 0xc0000135 (DLL not found)"]
 
