@@ -194,6 +194,8 @@ class _Run:
             from ..capture.linux.rtld import UNATTRIBUTED
 
             notes += (UNATTRIBUTED,)
+        if said is not None and said.get("trouble") is not None:
+            notes += (str(said["trouble"]),)
         return Ending(status, self._recording(follower, notes), failure=failure, process=read_process(said))
 
     def _recording(self, follower: Follower, notes: tuple[str, ...]) -> Recording:
