@@ -75,6 +75,26 @@ def test_another_copy_is_told_with_its_rules_and_versions() -> None:
     assert found.detail == "found by cache in the first, found by environment in the second"
 
 
+def test_the_same_path_is_the_same_place_whatever_is_known_of_the_interpreters() -> None:
+    one = trace("/venv/lib/python3.11/site-packages/x/_core.so")
+    torn = replace(one, process=None, images=(), status=None)
+    found = compare_traces(one, torn, ("one", "torn"))
+    assert [(one.kind, one.second) for one in found.differences] == [(DifferenceKind.OUTCOME, "not known")]
+    assert found.same == 1 and "torn: it says nothing of the interpreter and its surroundings" in found.notes
+
+
+def test_a_copy_that_another_rule_found_comes_before_one_that_lies_elsewhere() -> None:
+    def found_by(folder: str, phase: Phase) -> SavedTrace:
+        paths = "/x/liba.so.1", f"{folder}/libb.so.1", f"{folder}/libc.so.1"
+        phases = Phase.CACHE, Phase.CACHE, phase
+        made = trace(*paths)
+        events = tuple(LoadEvent(path, pid=7, phase=one) for path, one in zip(paths, phases, strict=True))
+        return replace(made, recording=replace(made.recording, events=events))
+
+    found = compare_traces(found_by("/usr/lib", Phase.CACHE), found_by("/opt/lib", Phase.ENVIRONMENT)).differences
+    assert [one.name for one in found] == ["libc.so.1", "libb.so.1"]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

@@ -39,8 +39,8 @@ def compare_traces(first: SavedTrace, second: SavedTrace, names: tuple[str, str]
     """Compare the first processes of two traces.
 
     Arguments: `names`, what the traces are called. Images correspond by base name, without what names a Python version;
-    then, among those left, by library, without its version. Places correspond when they are the same below the prefix,
-    the home folder or the current folder of each.
+    then, among those left, by library, without its version. Places correspond when they are the same, or the same below the
+    prefix, the home folder or the current folder of each.
     """
     here, there = _images_of(first.recording), _images_of(second.recording)
     pairs, only_here, only_there = _match(here, there)
@@ -61,7 +61,8 @@ def compare_traces(first: SavedTrace, second: SavedTrace, names: tuple[str, str]
     found += _compare_order([pair for pair in pairs if pair[0].is_loaded and pair[1].is_loaded])
     found += compare_surroundings(first, second)
     ranks = {kind: rank for rank, kind in enumerate(DifferenceKind)}
-    found.sort(key=lambda difference: ranks[difference.kind])
+    # Of copies, first those that another rule found: a folder that wins over the usual ones.
+    found.sort(key=lambda one: (ranks[one.kind], one.kind is DifferenceKind.OTHER_COPY and not one.detail))
     return Comparison(*names, tuple(found), same, _notes(first, second, names))
 
 
@@ -74,6 +75,8 @@ def _notes(first: SavedTrace, second: SavedTrace, names: tuple[str, str]) -> tup
         if trace.recording.losses:
             notes.append(f"{name}: evidence was lost, so that what seems to be missing may have been loaded")
         notes += [f"{name}: {problem}" for problem in trace.problems]
+        if trace.process is None and any(one.process is not None for one in (first, second)):
+            notes.append(f"{name}: it says nothing of the interpreter and its surroundings")
         if not trace.images:
             notes.append(f"{name}: it says nothing of the files: other versions in the same place are not seen")
     if first.recording.backend != second.recording.backend:
@@ -81,7 +84,7 @@ def _notes(first: SavedTrace, second: SavedTrace, names: tuple[str, str]) -> tup
             f"the mechanisms are not the same ({first.recording.backend}, {second.recording.backend}): "
             "one may see what the other cannot"
         )
-    return tuple(notes)
+    return tuple(dict.fromkeys(notes))
 
 
 def _images_of(recording: Recording) -> list[_Seen]:
@@ -129,7 +132,7 @@ def _compare_pair(
         return None  # it failed in both: the same trouble, or none
     about = facts[0].get(one.event.path), facts[1].get(other.event.path)
     versions = [_identity(fact) for fact in about]
-    if places[0].relative(one.path) != places[1].relative(other.path):
+    if one.path != other.path and places[0].relative(one.path) != places[1].relative(other.path):
         rules = [f"found by {image.event.phase.value}" for image in (one, other) if image.event.phase is not None]
         detail = "" if len(rules) < 2 or rules[0] == rules[1] else f"{rules[0]} in the first, {rules[1]} in the second"
         shown = [path if version is None else f"{path} ({version})" for path, version in zip(
