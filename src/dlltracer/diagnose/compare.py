@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..model.difference import Comparison, Difference, DifferenceKind
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.recording import UNKNOWN
 from .compare_surroundings import compare_outcome, compare_surroundings
 from .correspond import Roots, base_name, name_key, roots_of, stem_key
 
@@ -39,8 +40,8 @@ def compare_traces(first: SavedTrace, second: SavedTrace, names: tuple[str, str]
     """Compare the first processes of two traces.
 
     Arguments: `names`, what the traces are called. Images correspond by base name, without what names a Python version;
-    then, among those left, by library, without its version. Places correspond when they are the same, or the same below the
-    prefix, the home folder or the current folder of each.
+    then, among those left, by library, without its version. Places correspond when they are the same, or the same below
+    the prefix, the home folder or the current folder of each.
     """
     here, there = _images_of(first.recording), _images_of(second.recording)
     pairs, only_here, only_there = _match(here, there)
@@ -79,7 +80,8 @@ def _notes(first: SavedTrace, second: SavedTrace, names: tuple[str, str]) -> tup
             notes.append(f"{name}: it says nothing of the interpreter and its surroundings")
         if not trace.images:
             notes.append(f"{name}: it says nothing of the files: other versions in the same place are not seen")
-    if first.recording.backend != second.recording.backend:
+    backends = {first.recording.backend, second.recording.backend}
+    if len(backends) == 2 and UNKNOWN not in backends:
         notes.append(
             f"the mechanisms are not the same ({first.recording.backend}, {second.recording.backend}): "
             "one may see what the other cannot"
