@@ -95,6 +95,23 @@ def test_a_copy_that_another_rule_found_comes_before_one_that_lies_elsewhere() -
     assert [one.name for one in found] == ["libc.so.1", "libb.so.1"]
 
 
+def test_what_was_dropped_is_no_cause_and_comes_behind_the_copy_that_won() -> None:
+    def dropped(path: str, reason: str | None = None) -> LoadFailedEvent:
+        return LoadFailedEvent(path, pid=7, kind=FailureKind.DROPPED, reason=reason)
+
+    one = trace("/venv/mod.so", "/venv/libs/libdep.so.1", "/venv/libs/libok.so.1", "/lib/libextra.so")
+    other = trace(status=1)
+    events = [dropped("/venv/mod.so", "no symbol f"), dropped("/old/libdep.so.1"), dropped("/venv/libs/libok.so.1")]
+    other = replace(other, recording=replace(other.recording, events=tuple(events)))
+    found = compare_traces(one, other).differences
+    assert [(one.kind, one.name) for one in found[1:]] == [
+        (DifferenceKind.OTHER_COPY, "libdep.so.1"), (DifferenceKind.ONLY_ONE, "mod.so"),
+        (DifferenceKind.ONLY_ONE, "libok.so.1"), (DifferenceKind.ONLY_ONE, "libextra.so"),
+    ]  # fmt: skip
+    assert (found[1].second, found[1].detail) == ("/old/libdep.so.1", "dropped in the second because a load failed")
+    assert [one.second for one in found[2:]] == ["failed: no symbol f", "dropped because another one failed", None]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
