@@ -6,12 +6,13 @@ import sys
 import types
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from builders import etl_file as etl
 from builders.image_event import payload
-from dlltracer.cli.formats import FORMS, Form, form_for, rendered
+from dlltracer.cli.formats import FORMS, Form, choose_form, refuse_same_file, rendered
 from dlltracer.cli.main import cli
 from dlltracer.errors import NoSuchProcess
 from dlltracer.model.events import LoadEvent
@@ -33,11 +34,28 @@ def path(tmp_path: Path) -> str:
     ("given", "output", "name"),
     [
         (None, None, "text"), (None, "x.txt", "text"), (None, "x.DLLTRACE", "recording"), (None, "x.jsonl", "jsonl"),
-        ("text", "x.dlltrace", "text"), ("lines", None, "lines"), (None, "dlltrace", "text"),
+        ("text", "x.html", "text"), ("lines", None, "lines"), (None, "dlltrace", "text"),
     ],
 )  # fmt: skip
 def test_which_format(given: str | None, output: str | None, name: str) -> None:
-    assert form_for(given, output).name == name
+    assert choose_form(given, False, output, False).name == name
+
+
+def test_nothing_else_gets_the_name_of_a_recording() -> None:
+    for given, github in (("text", False), (None, True)):
+        with pytest.raises(click.UsageError, match=r"x\.dlltrace is the name of a recording"):
+            choose_form(given, github, "x.dlltrace", False)
+    with pytest.raises(click.UsageError, match="is the name of a recording"):
+        refuse_same_file(None, "x.dlltrace")
+
+
+def test_the_report_and_the_page_are_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for output, page in (("-", "-"), ("a.html", "./a.html"), ("a.html", str(tmp_path / "a.html"))):
+        with pytest.raises(click.UsageError, match="the report and the page would both be"):
+            refuse_same_file(output, page)
+    for output, page in ((None, "-"), ("-", "a"), ("a", "-"), ("a", "b"), ("/dev/null", "/dev/null")):
+        refuse_same_file(output, page)
 
 
 def test_show_in_every_format(path: str, tmp_path: Path) -> None:
@@ -55,7 +73,7 @@ def test_a_page(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     fake.render = lambda trace: f"<html>{trace.what}</html>"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     page = Form("html", "a page", rendered("fake_page", "render"), (".html",))
-    monkeypatch.setattr("dlltracer.cli.show.FORMS", {**FORMS, "html": page})
+    monkeypatch.setattr("dlltracer.cli.formats.FORMS", {**FORMS, "html": page})
     assert CliRunner().invoke(cli, ["show", path, "--html", str(target)]).exit_code == 0
     assert target.read_text() == "<html>import x</html>"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from dataclasses import replace
 
 from ..capture.linux.marks import split_text
@@ -15,6 +14,7 @@ from ..capture.windows.debug_decode import exception_name
 from ..capture.windows.debugger import run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import read_failure, this_process
+from ..host.scratch import ScratchFolder
 from ..model.recording import Recording
 from ..model.request import Request
 from ..trace import is_own_load
@@ -96,8 +96,8 @@ def _run_program(
     program: Program, options: list[str], *, python: str | None = None, said: int | None = None, follow: bool,
     startup: bool,
 ) -> Ending:  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="dlltracer-", ignore_cleanup_errors=True) as folder:
-        result = os.path.join(folder, "result")
+    with ScratchFolder() as folder:
+        result = os.path.join(folder.path, "result")
         start = [*([python] if python is not None else interpreter()), *options]
         command = [*start, RUNNER, result, "-", DEBUGGED, program.kind.value, program.name, *program.arguments]
         asked: list[Request] = []

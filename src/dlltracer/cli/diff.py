@@ -22,10 +22,10 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
     The exit status is 1 when something differs besides the surroundings.
     """
     from ..diagnose.compare import compare_traces
-    from ..host.tracefile import read_trace_file
     from ..model.difference import DifferenceKind
+    from .show import open_recording
 
-    traces = read_trace_file(first), read_trace_file(second)
+    traces = open_recording(first), open_recording(second)
     comparison = compare_traces(*traces, names=(first, second))
     target = open_target(output or "-")
     try:

@@ -9,8 +9,9 @@ import click
 from ..host.tracefile import read_trace_file
 from ..model.tracereader import NotARecording
 from .complete import complete_file
+from .config import prefer_command_line
 from .ending import EXIT_USAGE, say_error
-from .formats import FORMS, GITHUB, HTML, Form, form_for, formats_help
+from .formats import FORMS, GITHUB, HTML, Form, choose_form, formats_help, refuse_as_recording
 from .output import open_target
 
 TYPE_CHECKING = False
@@ -43,8 +44,10 @@ class _Options:
             raise click.UsageError("--html FILE is an output of its own: leave out -o and --format")
         if self.github and (self.html is not None or self.form not in (None, GITHUB)):
             raise click.UsageError("--github is a format of its own: leave out --html and --format")
-        form = FORMS[HTML] if self.html is not None else form_for(GITHUB if self.github else self.form, self.output)
-        return form.selecting(self.failed_only)
+        if self.html is not None:
+            refuse_as_recording(self.html, HTML)
+            return choose_form(HTML, False, None, self.failed_only)
+        return choose_form(self.form, self.github, self.output, self.failed_only)
 
 
 @click.command("show", short_help="Show a recording, made here or on another machine.")
@@ -69,7 +72,7 @@ def show(**given: Any) -> None:
 
     Exit status: 0 it was shown, 2 it is no recording, or the question was wrong.
     """
-    options = _Options(**given)
+    options = _Options(**prefer_command_line(given, ("form", "github", "html"), ("output", "html")))
     chosen = options.chosen_form()
     trace = open_recording(options.file, options.process, options.pid, startup=options.startup)
     if options.redact:
