@@ -1,8 +1,9 @@
 """Frozen dataclasses as plain values and back, by the type hints of their fields.
 
 A dataclass is an object with a key for each field; left out are `None`, and what is empty and the usual value. An enum
-is its value, a tuple, a frozenset or another sequence a list (a sequence is read as a tuple), a mapping a list of pairs:
-so keys of objects are always names of fields, and never data. Where a hint allows several dataclasses, the key "is" names the one that it is.
+is its value. Tuples, frozensets and other sequences are lists (a sequence is read as a tuple), a mapping is a list of
+pairs: so keys of objects are always names of fields, and never data. Where a hint allows several dataclasses, the key
+"is" names the one that it is.
 
 Reading trusts nothing: any plain value gives an object of that type, or `DamagedRecording`. Keys that it does not know
 are passed over.
@@ -83,12 +84,10 @@ class TypedCodec:
         origin, arguments = get_origin(hint), get_args(hint)
         if origin in (Union, types.UnionType):
             return self._union(arguments)
-        if origin is tuple and arguments[-1:] == (...,):
+        if origin is Sequence or (origin is tuple and arguments[-1:] == (...,)):
             return _list(self._coder(arguments[0]), tuple)
         if origin is tuple:
             return _row(tuple(self._coder(argument) for argument in arguments))
-        if origin is Sequence:
-            return _list(self._coder(arguments[0]), tuple)
         if origin is frozenset:
             return _list(self._coder(arguments[0]), frozenset)
         if isinstance(origin, type) and issubclass(origin, Mapping):
