@@ -162,3 +162,23 @@ def test_the_program_sees_nothing_of_it(project: Path) -> None:
     ran = dlltracer("run", "-c", code, "--backend")
     assert json.loads(ran.stdout) == json.loads(plain.stdout) and ran.stderr == plain.stderr == ""
     assert "traced by snapshot" in (project / "in" / "report.txt").read_text("utf-8")
+
+
+def test_a_setting_gives_way_to_what_it_contradicts(project: Path) -> None:
+    write(
+        project,
+        "[run]\ngithub = true\nfailed-only = true\n[why]\njson = true\noutput = 'w.dlltrace'\npython = '/no/python'\n"
+        "[show]\nfailed-only = true\noutput = 'shown.txt'\n[deps]\nflat = true\n",
+    )
+    assert dlltracer("run", "-o", "x.dlltrace", "-c", "import bz2").returncode == 0
+    assert (project / "in" / "x.dlltrace").read_text().startswith('{"type": "recording"')
+    assert "1 image" in dlltracer("run", "--format", "text", "-c", "import math").stderr
+    shown = dlltracer("show", "x.dlltrace", "--html", "x.html")
+    assert (shown.returncode, shown.stderr) == (0, "") and (project / "in" / "x.html").exists()
+    assert not (project / "shown.txt").exists()
+    assert dlltracer("show", "x.dlltrace", "--github").returncode == 0
+    assert (project / "shown.txt").read_text().startswith("### dlltracer")
+    why = dlltracer("why", "--github", "x.dlltrace")
+    assert (why.returncode, why.stderr) == (0, "") and why.stdout.startswith("### dlltracer")
+    deps = dlltracer("deps", "--json", sys.executable)
+    assert json.loads(deps.stdout)["type"] == "deps"

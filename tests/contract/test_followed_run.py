@@ -504,3 +504,45 @@ def test_another_mechanism_tells_at_the_end(native: Native) -> None:
     ending = run_followed(Program(ProgramKind.CODE, source), "snapshot", sink=sink)
     assert ending.recording is not None and ending.recording.backend == "snapshot"
     assert [path for path, _ in sink.said] == [event.path for event in ending.recording.loads] != []
+
+
+CLOSES = """
+    import ctypes, os, sys
+    os.closerange(3, 300)
+    file = os.open("mine", os.O_RDWR | os.O_CREAT)
+    for number in (*range(4, 16), 200, 201):
+        os.dup2(file, number)
+    ctypes.CDLL(sys.argv[1])
+    print(os.fstat(file).st_size)
+"""
+
+
+def test_a_program_that_closes_the_account_is_followed_on(desk: Desk, native: Native) -> None:
+    path = native.tiny()
+    report = desk.run("--follow", desk.write("daemon.py", CLOSES), str(path))
+    assert (report.status, report.stdout, report.stderr) == (0, "0\n", "")
+    assert [event["type"] for event in report.of(path)] == ["load"] and report.notes == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--startup"]])
+def test_a_program_that_closes_the_account_is_not_disturbed(desk: Desk, native: Native, options: list[str]) -> None:
+    report = desk.run(*options, desk.write("daemon.py", CLOSES), str(native.tiny()))
+    assert (report.status, report.stdout, report.stderr) == (0, "0\n", "")
+    assert "the program closed the descriptor of the account" in report.notes
+
+
+@pytest.mark.parametrize("options", [[], ["--follow"], ["--follow", "--"]])
+def test_an_account_that_cannot_grow_is_told(desk: Desk, native: Native, options: list[str]) -> None:
+    def limit() -> None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    loads = "import ctypes, sys\nfor path in sys.argv[1:]: ctypes.CDLL(path)\nprint('all')"
+    words = [sys.executable, "-c", loads] if options[-1:] == ["--"] else ["-c", loads]
+    done = subprocess.run(
+        [sys.executable, "-m", "dlltracer", "run", *options, *words, *(str(native.tiny()) for _ in range(30))],
+        cwd=desk.folder, capture_output=True, text=True, timeout=120, check=False, preexec_fn=limit,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "all\n")
+    assert "what it lacks is not shown" in done.stderr and " 0 failed" in done.stderr

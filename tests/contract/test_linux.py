@@ -301,3 +301,49 @@ def test_a_python_without_ctypes_is_told_so(run_python: RunPython) -> None:
         """
     )
     assert result.stdout.count("this Python cannot call C functions") == 3, result.stdout + result.stderr
+
+
+def test_an_account_that_cannot_grow_costs_the_program_nothing(native: Native, run_python: RunPython) -> None:
+    result = run_python(
+        """
+        import ctypes, resource, sys, dlltracer
+        trace = dlltracer.Trace(collect=True)
+        with trace:
+            ctypes.CDLL(sys.argv[1])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+            ctypes.CDLL(sys.argv[2])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        print(*map(str, trace.recording.events), *trace.recording.notes, sep="\\n")
+        """,
+        *(paths := [native.tiny(), native.tiny()]),
+    )
+    assert result.stdout.splitlines() == [
+        f"LoadLibrary {paths[0]}", "the account could not be written (File too large): what it lacks is not shown",
+    ], result.stderr  # fmt: skip
+
+
+def test_a_program_that_closes_the_account_goes_on_and_keeps_its_files(
+    native: Native, run_python: RunPython, tmp_path: Path
+) -> None:
+    result = run_python(
+        """
+        import ctypes, os, sys, dlltracer
+        first, second, mine = sys.argv[1:]
+        trace = dlltracer.Trace(collect=True)
+        with trace:
+            os.closerange(3, 300)
+            file = os.open(mine, os.O_RDWR | os.O_CREAT)
+            for number in range(4, 16):
+                os.dup2(file, number)
+            ctypes.CDLL(first)
+        print([os.fstat(number).st_size for number in (3, 15)], *trace.recording.notes)
+        with dlltracer.Trace(collect=True) as events:
+            ctypes.CDLL(second)
+        print(*events)
+        """,
+        *(paths := [native.tiny(), native.tiny()]), tmp_path / "mine",
+    )  # fmt: skip
+    assert result.stdout.splitlines() == [
+        "[0, 0] the program closed the descriptor of the account: what it loaded then is not shown",
+        f"LoadLibrary {paths[1]}",
+    ], result.stderr

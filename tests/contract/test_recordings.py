@@ -182,12 +182,18 @@ def test_a_reader_that_leaves_costs_nothing(tmp_path: Path) -> None:
         (("diff", "{text}", "{none}"), "{text}: this is not a recording of dlltracer: line 1: line: it is not JSON"),
         (("why", "{text}"), "{text}: this is not a recording of dlltracer: line 1: line: it is not JSON"),
         (("show", "{text}"), "{text}: this is not a recording of dlltracer: line 1: line: it is not JSON"),
-        (("show", "{text}", "--pid", "3"), "--process and --pid are for .etl files"),
+        (("show", "{text}", "--pid", "3"), "--process, --pid and --startup are for .etl files"),
         (("show", "{text}", "--format", "nope"), "'nope' is not one of"),
         (("show", "{text}", "--html", "x", "-o", "y"), "--html FILE is an output of its own"),
         (("run", "--format", "recording", "-c", "pass"), "name a file for it, -o FILE.dlltrace"),
         (("run", "-o", "/no/such/folder/x.dlltrace", "-c", "pass"), "cannot write /no/such/folder/x.dlltrace"),
         (("why", "{text}", "-o", "y.dlltrace"), "a recording is explained as it is"),
+        (("why", "{none}"), "cannot read {none}: No such file or directory"),
+        (("diff", "{text}", "{none}"), "{text}: this is not a recording of dlltracer"),
+        (("run", "-o", "{none}", "--github", "-c", "pass"), "a recording, and this would be github: name another file"),
+        (("run", "--html", "{none}", "-c", "pass"), "{none} is the name of a recording, and this would be html"),
+        (("show", "{text}", "--html", "{text}"), "{text} is the name of a recording, and this would be html"),
+        (("why", "--html", "-", "math"), "the report and the page would both be stdout"),
     ],
 )
 def test_one_line_on_what_is_wrong(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
@@ -227,6 +233,9 @@ def test_what_was_seen_outlives_a_kill(tmp_path: Path) -> None:
     assert trace.problems == ("it was cut off: the end line is missing, and whatever came before it",)
     ran = ask("show", path)
     assert ran.returncode == 0 and "_decimal" in ran.stdout and "it was cut off" in ran.stdout
+    assert "how it was traced is not known" in ran.stdout
+    ran = ask("why", path)
+    assert ran.returncode == 4 and ran.stdout.startswith("how the code ended is not known, nor whether it failed\n")
 
 
 @posix_only

@@ -75,6 +75,43 @@ def test_another_copy_is_told_with_its_rules_and_versions() -> None:
     assert found.detail == "found by cache in the first, found by environment in the second"
 
 
+def test_the_same_path_is_the_same_place_whatever_is_known_of_the_interpreters() -> None:
+    one = trace("/venv/lib/python3.11/site-packages/x/_core.so")
+    torn = replace(one, process=None, images=(), status=None)
+    found = compare_traces(one, torn, ("one", "torn"))
+    assert [(one.kind, one.second) for one in found.differences] == [(DifferenceKind.OUTCOME, "not known")]
+    assert found.same == 1 and "torn: it says nothing of the interpreter and its surroundings" in found.notes
+
+
+def test_a_copy_that_another_rule_found_comes_before_one_that_lies_elsewhere() -> None:
+    def found_by(folder: str, phase: Phase) -> SavedTrace:
+        paths = "/x/liba.so.1", f"{folder}/libb.so.1", f"{folder}/libc.so.1"
+        phases = Phase.CACHE, Phase.CACHE, phase
+        made = trace(*paths)
+        events = tuple(LoadEvent(path, pid=7, phase=one) for path, one in zip(paths, phases, strict=True))
+        return replace(made, recording=replace(made.recording, events=events))
+
+    found = compare_traces(found_by("/usr/lib", Phase.CACHE), found_by("/opt/lib", Phase.ENVIRONMENT)).differences
+    assert [one.name for one in found] == ["libc.so.1", "libb.so.1"]
+
+
+def test_what_was_dropped_is_no_cause_and_comes_behind_the_copy_that_won() -> None:
+    def dropped(path: str, reason: str | None = None) -> LoadFailedEvent:
+        return LoadFailedEvent(path, pid=7, kind=FailureKind.DROPPED, reason=reason)
+
+    one = trace("/venv/mod.so", "/venv/libs/libdep.so.1", "/venv/libs/libok.so.1", "/lib/libextra.so")
+    other = trace(status=1)
+    events = [dropped("/venv/mod.so", "no symbol f"), dropped("/old/libdep.so.1"), dropped("/venv/libs/libok.so.1")]
+    other = replace(other, recording=replace(other.recording, events=tuple(events)))
+    found = compare_traces(one, other).differences
+    assert [(one.kind, one.name) for one in found[1:]] == [
+        (DifferenceKind.OTHER_COPY, "libdep.so.1"), (DifferenceKind.ONLY_ONE, "mod.so"),
+        (DifferenceKind.ONLY_ONE, "libok.so.1"), (DifferenceKind.ONLY_ONE, "libextra.so"),
+    ]  # fmt: skip
+    assert (found[1].second, found[1].detail) == ("/old/libdep.so.1", "dropped in the second because a load failed")
+    assert [one.second for one in found[2:]] == ["failed: no symbol f", "dropped because another one failed", None]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

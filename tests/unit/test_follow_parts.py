@@ -18,12 +18,13 @@ from builders.elf_file import ElfFile
 if sys.platform != "linux":
     pytest.skip("for Linux", allow_module_level=True)
 
-from dlltracer.capture.linux import folder, inotify, pidfd
+from dlltracer.capture.linux import inotify, pidfd
 from dlltracer.capture.linux.account import MASK, OUTPUT, account_path, variables, variables_for_one
 from dlltracer.capture.linux.folder import AccountFolder
 from dlltracer.capture.linux.proc import mapped_span, read_command, read_stat, read_text
 from dlltracer.capture.linux.processes import Processes
 from dlltracer.capture.linux.silence import Silence, why_silent
+from dlltracer.host.scratch import ScratchFolder
 from dlltracer.model.process import TracedProcess
 
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="LD_DEBUG is glibc's")
@@ -149,11 +150,11 @@ def test_the_environment() -> None:
     assert both == {MASK: "all,libs,files", OUTPUT: "/p", **saved}
 
 
-def test_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(folder.tempfile, "tempdir", str(tmp_path))
-    accounts = AccountFolder()
+def test_the_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir(0o700)
+    accounts = AccountFolder(str(outer))
     Path(account_path(accounts.prefix, 7)).write_bytes(b"  7:\tline\n\x1eown\x1f")
-    (outer,) = tmp_path.iterdir()
     assert stat.S_IMODE(outer.stat().st_mode) & 0o066 == 0, "its name inside is known to who was told"
     accounts.give_back({})
     accounts.give_back({OUTPUT: str(tmp_path / "mine")})
@@ -163,15 +164,13 @@ def test_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyte
     accounts.give_back({MASK: "libs", OUTPUT: str(tmp_path / "mine")})
     accounts.give_back({MASK: "libs", OUTPUT: str(tmp_path / "no" / "mine")})
     assert (tmp_path / "mine.7").read_text() == "  7:\tline\n"
-    accounts.remove()
-    assert not outer.exists()
 
 
 @GLIBC
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_process_that_goes_on_as_somebody_else_writes_on() -> None:
-    accounts = AccountFolder()
-    try:
+    with ScratchFolder() as folder:
+        accounts = AccountFolder(folder.path)
         environment = {**os.environ, **variables(accounts.prefix, {})}
         code = "import os; os.umask(63); os.setgid(65534); os.setuid(65534); os.execv('/bin/ls', ['ls', '/dev/null'])"
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -180,8 +179,6 @@ def test_a_process_that_goes_on_as_somebody_else_writes_on() -> None:
         (name,) = os.listdir(os.path.dirname(accounts.prefix))
         text = Path(os.path.dirname(accounts.prefix), name).read_text()
         assert text.count("transferring control:") == 2
-    finally:
-        accounts.remove()
 
 
 def program(tmp_path: Path, interpreter: str | None, mode: int = 0o755) -> str:
@@ -251,8 +248,8 @@ def test_a_child_made_by_fork_that_does_nothing_is_not_noted() -> None:
 
 @GLIBC
 def test_a_closed_account_is_noted_at_the_second_look() -> None:
-    accounts = AccountFolder()
-    try:
+    with ScratchFolder() as folder:
+        accounts = AccountFolder(folder.path)
         code = "import os; print(flush=True); input(); os.closerange(3, 99); print(flush=True); input()"
         with subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -274,5 +271,3 @@ def test_a_closed_account_is_noted_at_the_second_look() -> None:
             assert "was closed by process" in note and str(process.pid) in note
             followed.processes.close()
             process.send_signal(signal.SIGKILL)
-    finally:
-        accounts.remove()

@@ -58,6 +58,13 @@ def test_long_after_the_imports() -> None:
     assert EXT not in found.title
 
 
+def test_where_nobody_watched_it_may_have_been_later() -> None:
+    unwatched = died(11, crash=None, frames=())
+    assert first(unwatched).title == f"the process died while or after it loaded {EXT} (signal 11)"
+    nothing = first(replace(unwatched, recording=Recording("rtld")))
+    assert nothing.title == "the process died (signal 11), while it ran"
+
+
 def test_in_an_initialiser() -> None:
     found = first(died(11, "/usr/lib/libc.so.6", initialising="/lib/liby.so"))
     assert (found.code, found.subject, found.confidence) == ("crash-in-initialiser", "/lib/liby.so", Confidence.CERTAIN)

@@ -21,10 +21,12 @@ from dlltracer.diagnose.engine import diagnose
 from dlltracer.model.codec import DamagedRecording, NewerRecording
 from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfNeed, ElfSymbols
+from dlltracer.model.events import FailureKind, LoadFailedEvent
 from dlltracer.model.failure import Failure, Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.limits import CLibrary, MemoryLimit, Mount
 from dlltracer.model.probe import Phase
+from dlltracer.model.process import TracedProcess
 from dlltracer.model.provider import ChangedFile, FileState, PackageManager, PackageOwner
 from dlltracer.model.recording import Recording
 from dlltracer.model.saved import HostFacts, SavedTrace
@@ -162,6 +164,29 @@ def test_windows_without_a_case() -> None:
     assert explain_saved(trace(made)).findings[0].subject == "gone.dll"
     said = explain_saved(trace(made, case=None, diagnosis=None))
     assert said.outcome is Outcome.UNDECIDED and said.undecided
+
+
+def test_an_unknown_end_is_no_failure() -> None:
+    said = explain_saved(SavedTrace(Recording("rtld"), "import x"))
+    assert (said.outcome, said.may_have_worked) == (Outcome.UNDECIDED, True)
+    assert said.undecided_title == "how import x ended is not known, nor whether it failed"
+    assert not explain_saved(SavedTrace(Recording("rtld"), "import x", status=-9)).may_have_worked
+
+
+def test_what_other_processes_could_not_load_is_noted() -> None:
+    def of(pid: int) -> tuple[LoadFailedEvent, ...]:
+        return (
+            LoadFailedEvent("libgone.so", need="libgone.so", pid=pid, kind=FailureKind.NOT_FOUND),
+            LoadFailedEvent("/x/ext.so", pid=pid, kind=FailureKind.DROPPED),
+        )
+
+    processes = tuple(TracedProcess(pid, status=status) for pid, status in ((1, 0), (2, 1), (3, 0), (4, None)))
+    recording = Recording("rtld", tuple(event for pid in (1, 2, 3, 4) for event in of(pid)), 1, processes=processes)
+    said = explain_saved(SavedTrace(recording, "x.py", status=0))
+    assert said.outcome is Outcome.IMPORTED and said.notes == (
+        "process 2, which ended with status 1, could not load libgone.so; this is about the first process",
+        "process 4 could not load libgone.so; this is about the first process",
+    )
 
 
 def test_a_program_that_worked() -> None:

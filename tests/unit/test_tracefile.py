@@ -188,6 +188,15 @@ def test_a_missing_header_and_a_missing_end() -> None:
     ]  # fmt: skip
 
 
+def test_of_a_torn_file_the_first_process_is_the_program() -> None:
+    lines = lines_of(replace(TRACE, recording=replace(TRACE.recording, pid=None), status=None))
+    first = process_line(TracedProcess(9, status=3)).encode("ascii"), process_line(TracedProcess(12)).encode("ascii")
+    torn = read_lines([lines[0], *first, *lines[1:-1]])
+    assert (torn.recording.pid, torn.status) == (9, 3)
+    whole = read_lines([lines[0], *first, *lines[1:]])
+    assert (whole.recording.pid, whole.status) == (None, None)
+
+
 def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
     lines = lines_of()
     lines[0] = lines[0].replace(b'"version": 2', b'"version": 3, "more": {}')

@@ -243,7 +243,7 @@ def _keep_warm(lab: Lab) -> None:
 
     While there is one, Wine's server and services stay up: a start costs 0.1 seconds instead of 2.5. It has the
     desktop, too: Wine starts that (explorer.exe) from the first program that needs it, whose standard streams it then
-    holds, so that who reads them to their end waits for as long as any other program has the desktop.
+    holds, so that whoever reads them to their end waits for as long as any other program has the desktop.
     """
     program = "import ctypes; ctypes.windll.user32.GetDesktopWindow(); print('ready', flush=True); input()"
     keeper = subprocess.Popen(

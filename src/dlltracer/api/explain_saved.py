@@ -10,12 +10,17 @@ from ..diagnose.loader_errors import DlProblem
 from ..diagnose.messages import find_code
 from ..diagnose.relevance import failures_behind
 from ..errors import DlltracerError
+from ..model.events import FailureKind
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
+from ..model.recording import Recording
 from ..model.saved import SavedTrace
 from .explain import is_of_a_loader
 from .gather import Attempt, find_subject, loader_error, native_error, with_complaint
 from .saved_case import case_from_plain
+
+_NAMES = 3
+"""Names and processes that notes have."""
 
 _NO_CASE = (
     "the recording does not have the case: no file was looked at, this rests on the events and the exception alone"
@@ -28,20 +33,38 @@ def explain_saved(trace: SavedTrace) -> Diagnosis:
     The rules of this dlltracer judge the case of the recording. Without one, the verdict given on the spot counts;
     without that, what the events and the exception say, less sure.
     """
+    notes = _about_others(trace.recording)
     trace = replace(trace, recording=trace.recording.of_first)
-    notes: tuple[str, ...] = ()
     if trace.case is not None:
         try:
-            return diagnose(case_from_plain(trace.case, trace.recording))
+            found = diagnose(case_from_plain(trace.case, trace.recording))
+            return replace(found, notes=(*found.notes, *notes))
         except (DlltracerError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # Not only what cannot be read: a file from elsewhere may have numbers and names that no loader has.
-            notes = (f"the case in the recording could not be read: {error}",)
+            notes += (f"the case in the recording could not be read: {error}",)
     if trace.diagnosis is not None:
         given = "this is the verdict that was given where it was recorded"
         return replace(trace.diagnosis, notes=(*trace.diagnosis.notes, *notes, given))
     if trace.status == 0 and trace.failure is None:
         return Diagnosis(trace.what or "the program", Outcome.IMPORTED, notes=notes)
     return _without_case(trace, notes)
+
+
+def _about_others(recording: Recording) -> tuple[str, ...]:
+    """Notes on other processes that were followed and did not end well after loads had failed."""
+    found = []
+    for process in recording.processes:
+        failed = [
+            event.need or event.shown_path
+            for event in recording.failures
+            if event.pid == process.pid and event.kind is not FailureKind.DROPPED
+        ]
+        if process.pid != recording.pid and process.status != 0 and failed:
+            ended = "" if process.status is None else f", which ended with status {process.status},"
+            names = ", ".join(dict.fromkeys(failed[-_NAMES:]))
+            found.append(f"process {process.pid}{ended} could not load {names}; this is about the first process")
+    more = (f"{len(found) - _NAMES} more processes could not load something",) if len(found) > _NAMES else ()
+    return (*found[:_NAMES], *more)
 
 
 def _without_case(trace: SavedTrace, notes: tuple[str, ...]) -> Diagnosis:

@@ -10,11 +10,11 @@ import marshal
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, replace
 
 from ..errors import DlltracerError
 from ..host.failure import read_failure, read_process
+from ..host.scratch import ScratchFolder
 from ..model.codec import DamagedRecording, from_plain
 from ..model.recording import Recording
 from .ending import describe_ending
@@ -110,10 +110,9 @@ def run_child(
             faulthandler writes where it was.
     """
     account = make_account(backend)
-    # A program that gives up its rights may leave the folder in a state that we cannot clean.
-    with tempfile.TemporaryDirectory(prefix="dlltracer-", ignore_cleanup_errors=True) as folder:
+    with ScratchFolder() as folder:
         try:
-            result = os.path.join(folder, "result")
+            result = os.path.join(folder.path, "result")
             channel = [result, "-" if account is None else str(account), backend]
             command = [python] if python is not None else interpreter()
             if watch_crash:

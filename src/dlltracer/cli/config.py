@@ -45,6 +45,25 @@ def load_config(ctx: click.Context, named: str | None) -> None:
     ctx.default_map = {name: _defaults(command, section.section(name), general)}
 
 
+def is_setting(name: str) -> bool:
+    """Whether the option of that name, as the command's function has it, is as a file says, not the command line."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and ctx.get_parameter_source(name) is click.core.ParameterSource.DEFAULT_MAP
+
+
+def prefer_command_line(given: dict[str, Any], *groups: tuple[str, ...]) -> dict[str, Any]:
+    """The options as given, without settings that contradict the command line.
+
+    Arguments: `groups` of names of options of which one at most can be chosen.
+    """
+    kept = dict(given)
+    for group in groups:
+        chosen = [name for name in group if kept[name] not in (None, False)]
+        if any(not is_setting(name) for name in chosen):
+            kept.update({name: False if kept[name] is True else None for name in chosen if is_setting(name)})
+    return kept
+
+
 def _find() -> Section | None:
     try:
         return find_config(os.getcwd())

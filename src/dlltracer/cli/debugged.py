@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from dataclasses import replace
 
 from ..capture.linux.marks import split_text
 from ..capture.windows.debugger import run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import read_failure, read_process, this_process
+from ..host.scratch import ScratchFolder
 from ..model.ntstatus import exception_name
 from ..model.recording import Recording
 from ..model.request import Request
@@ -96,8 +96,8 @@ def _run_program(
     program: Program, options: list[str], *, python: str | None = None, said: int | None = None, follow: bool,
     startup: bool,
 ) -> Ending:  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="dlltracer-", ignore_cleanup_errors=True) as folder:
-        result = os.path.join(folder, "result")
+    with ScratchFolder() as folder:
+        result = os.path.join(folder.path, "result")
         start = [*([python] if python is not None else interpreter()), *options]
         command = [*start, RUNNER, result, "-", DEBUGGED, program.kind.value, program.name, *program.arguments]
         asked: list[Request] = []

@@ -9,8 +9,9 @@ import click
 from ..errors import BinaryFormatError
 from .annotate import annotations_option, say_annotations
 from .complete import complete_file, complete_folder
+from .config import prefer_command_line
 from .ending import EXIT_MISSING
-from .formats import GRAPHS, html_option, render_graph
+from .formats import GRAPHS, HTML, form_of_name, html_option, refuse_same_file, render_graph
 from .output import Target, open_target, write_styled
 from .progress import progress
 
@@ -30,7 +31,7 @@ class _Options:
 
     file: str
     output: str | None
-    form: str
+    form: str | None
     as_json: bool
     html: str | None
     flat: bool
@@ -42,12 +43,22 @@ class _Options:
 
     def chosen_format(self) -> str | None:
         """The format for programs; `None` for text. Raises `click.UsageError` when options contradict each other."""
-        if self.as_json and self.form not in (_TEXT, _JSON):
+        if self.as_json and self.form not in (None, _TEXT, _JSON):
             raise click.UsageError(f"choose one of --json and --format {self.form}")
-        form = _JSON if self.as_json else self.form
+        form = _JSON if self.as_json else self.form or self._form_of_name() or _TEXT
         if sum((form != _TEXT, self.flat, self.why is not None)) > 1:
             raise click.UsageError("choose one of --format, --json, --flat and --why")
         return None if form == _TEXT else form
+
+
+    def _form_of_name(self) -> str | None:
+        """What the name of the output asks for, if no option says how to write it."""
+        if self.flat or self.why is not None or self.missing:
+            return None
+        named = form_of_name(self.output)
+        if named is not None and named.name in (HTML, *GRAPHS):
+            return named.name
+        return _JSON if (self.output or "").lower().endswith(".json") else None
 
 
 @click.command("deps", short_help="Show what a file needs, and what of it is missing.")
@@ -56,8 +67,9 @@ class _Options:
     "-o", "--output", metavar="FILE", shell_complete=complete_file, help="Write to FILE instead of stdout."
 )
 @click.option(
-    "--format", "form", type=click.Choice(_FORMATS), default=_TEXT, show_default=True,
-    help="text: a tree to read. json: the same as --json. dot, mermaid: a graph.",
+    "--format", "form", type=click.Choice(_FORMATS),
+    help="text: a tree to read. json: the same as --json. dot, mermaid: a graph.  [default: by the name of FILE, else "
+    "text]",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every place tried.")
 @html_option
@@ -79,8 +91,9 @@ def deps(**given: Any) -> None:
     FILE is a shared object, an extension module or a program: ELF or PE, for any machine, on any system. Nothing of it
     is run. The exit status is 1 when something is missing.
     """
-    options = _Options(**given)
+    options = _Options(**prefer_command_line(given, ("form", "as_json", "flat", "why")))
     form = options.chosen_format()
+    refuse_same_file(options.output or "-", options.html)
     with progress(f"reading {options.file}"):
         tree = _load(options.file, options.root, options.search)
     target, page = open_target(options.output or "-"), None
@@ -107,6 +120,10 @@ def deps(**given: Any) -> None:
 
 
 def _render(tree: LoadTree, form: str) -> str:
+    if form == HTML:
+        from ..report.html import render_html_tree
+
+        return render_html_tree(tree)
     if form == _JSON:
         from ..report.deps_json import render_deps_json
 

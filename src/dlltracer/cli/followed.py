@@ -6,10 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 
 from ..errors import DlltracerError
 from ..host.failure import read_failure, read_process
+from ..host.scratch import ScratchFolder
 from ..model.codec import DamagedRecording, from_plain
 from .child import RUNNER, CannotRun, Ending, interpreter, read_result, run_child
 from .ending import describe_ending
@@ -128,22 +128,18 @@ class _Run:
         from ..capture.linux.folder import AccountFolder
         from ..capture.linux.follow import Follower
 
-        accounts = AccountFolder()
-        left: tuple[int, ...] = ()
-        try:
+        with ScratchFolder() as folder:
+            accounts = AccountFolder(folder.path)
             follower = Follower(
                 accounts.prefix, self._guard.event, self._guard.process,
                 everyone=self._follow, fresh=self._startup or self._is_command,
             )  # fmt: skip
-            with tempfile.TemporaryDirectory(prefix="dlltracer-", ignore_cleanup_errors=True) as folder:
-                result = os.path.join(folder, "result")
-                status = self._wait(follower, accounts.prefix, result)
-                left = follower.left
-                accounts.give_back(os.environ)
-                return self._ending(status, read_result(result), follower)
-        finally:
-            if not left:
-                accounts.remove()
+            result = os.path.join(folder.path, "result")
+            status = self._wait(follower, accounts.prefix, result)
+            if follower.left:
+                folder.keep()
+            accounts.give_back(os.environ)
+            return self._ending(status, read_result(result), follower)
 
     def _wait(self, follower: Follower, prefix: str, result: str) -> int:
         if sys.platform != "linux":
@@ -194,6 +190,8 @@ class _Run:
             from ..capture.linux.rtld import UNATTRIBUTED
 
             notes += (UNATTRIBUTED,)
+        if said is not None and said.get("trouble") is not None:
+            notes += (str(said["trouble"]),)
         return Ending(status, self._recording(follower, notes), failure=failure, process=read_process(said))
 
     def _recording(self, follower: Follower, notes: tuple[str, ...]) -> Recording:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ import click
 from ..model.saved import SavedTrace
 from ..model.tracefile import ENDING, trace_to_lines
 from .complete import complete_file
+from .config import is_setting
 from .output import Format, Target, lacks_drawing, write_report
 
 TYPE_CHECKING = False
@@ -126,12 +128,43 @@ FORMS: Mapping[str, Form] = {
 """Every format, by its name."""
 
 
-def form_for(given: str | None, output: str | None, usual: str = "text") -> Form:
-    """The format asked for by name, else by the ending of the file's name, else the usual one."""
-    if given is not None:
-        return FORMS[given]
-    name = (output or "").lower()
-    return next((form for form in FORMS.values() if name.endswith(form.endings) and form.endings), FORMS[usual])
+def form_of_name(file: str | None) -> Form | None:
+    """The format that the ending of a file's name asks for."""
+    name = (file or "").lower()
+    return next((form for form in FORMS.values() if form.endings and name.endswith(form.endings)), None)
+
+
+def choose_form(given: str | None, github: bool, output: str | None, failed_only: bool) -> Form:
+    """The format asked for by name, else by the ending of the file's name, else text.
+
+    A name of a file on the command line wins over settings. Raises `click.UsageError` for what contradicts itself.
+    """
+    if github and given not in (None, GITHUB):
+        raise click.UsageError(f"choose one of --github and --format {given}")
+    asked = GITHUB if github else given
+    named = form_of_name(output)
+    if named is not None and is_setting("github" if github else "form") and not is_setting("output"):
+        asked = None
+    form = FORMS[asked] if asked is not None else named or FORMS["text"]
+    if named is not None and named.name == RECORDING:
+        refuse_as_recording(output, form.name)
+    return form.selecting(failed_only and (form.can_select or not is_setting("failed_only")))
+
+
+def refuse_as_recording(file: str | None, form: str) -> None:
+    """Raise `click.UsageError` where something else would get the name of a recording."""
+    if form != RECORDING and file is not None and file.lower().endswith(ENDING):
+        raise click.UsageError(f"{file} is the name of a recording, and this would be {form}: name another file")
+
+
+def refuse_same_file(output: str | None, page: str | None) -> None:
+    """Raise `click.UsageError` when the report and the page would overwrite each other. "-" is stdout."""
+    refuse_as_recording(page, HTML)
+    if page is None or output is None:
+        return
+    is_same = output == page if "-" in (output, page) else os.path.realpath(output) == os.path.realpath(page)
+    if is_same and (output == "-" or os.path.isfile(output) or not os.path.exists(output)):
+        raise click.UsageError(f"the report and the page would both be {'stdout' if output == '-' else output}")
 
 
 def formats_help() -> str:

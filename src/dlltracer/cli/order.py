@@ -7,6 +7,7 @@ import tempfile
 
 import click
 
+from ..host.scratch import ScratchFolder
 from ..model.order import OrderOutcome, Trial
 from .child import UNTRACED, Ending, run_child
 from .ending import EXIT_MISSING, describe_ending
@@ -79,8 +80,8 @@ def _check(modules: tuple[str, ...]) -> None:
 
 
 def _attempt(modules: tuple[str, ...], python: str | None) -> Trial:
-    with tempfile.TemporaryDirectory(prefix="dlltracer-", ignore_cleanup_errors=True) as folder:
-        begun = os.path.join(folder, "begun")
+    with ScratchFolder() as folder:
+        begun = os.path.join(folder.path, "begun")
         with open(begun, "wb"), tempfile.TemporaryFile() as said:
             code = "\n".join([_BEGIN, *map(_IMPORT.format, modules)])
             ending = run_child(

@@ -13,6 +13,7 @@ import click
 
 from ..api.saving import RunFacts, begin_trace, end_trace
 from ..host.tracefile import TraceFileWriter
+from ..model.recording import UNKNOWN
 from ..model.tracefile import closing_lines, event_line, header_line, process_line
 from .ending import say_error
 from .program import Program, ProgramKind
@@ -93,7 +94,8 @@ class TraceRecorder:
     def _begin(self) -> None:
         if not self._has_begun:
             self._has_begun = True
-            self._file.write(header_line(self._clean(begin_trace(self._run, self._backend))))
+            backend = UNKNOWN if self._backend == "auto" else self._backend  # which one it is tells the end line
+            self._file.write(header_line(self._clean(begin_trace(self._run, backend))))
 
     def _clean(self, value: ValueT) -> ValueT:
         return value if self._redactor is None else self._redactor.redact(value)

@@ -13,8 +13,9 @@ from ..model.saved import SavedTrace
 from .annotate import annotations_option, say_annotations
 from .child import Ending, run_child
 from .complete import complete_backend, complete_file
+from .config import prefer_command_line
 from .ending import end_like, say_error
-from .formats import FORMS, GITHUB, HTML, RECORDING, Form, form_for, formats_help, html_option
+from .formats import FORMS, HTML, RECORDING, Form, choose_form, formats_help, html_option, refuse_same_file
 from .output import Target, open_target
 from .program import NoValue, Program, ProgramKind, split_command_line
 from .record import TraceRecorder, command_of, facts_of_ending, own_redactor
@@ -59,13 +60,12 @@ class _Options:
 
     def chosen_form(self) -> Form:
         """The format of the report. Raises `click.UsageError` when options contradict each other."""
-        if self.github and self.form not in (None, GITHUB):
-            raise click.UsageError(f"choose one of --github and --format {self.form}")
-        form = form_for(GITHUB if self.github else self.form, self.output).selecting(self.failed_only)
+        form = choose_form(self.form, self.github, self.output, self.failed_only)
         if form.name == RECORDING and self.output in (None, "-"):
             raise click.UsageError(
                 "a recording is written while the program runs: name a file for it, -o FILE.dlltrace"
             )  # fmt: skip
+        refuse_same_file(self.output, self.html)
         return form
 
 
@@ -131,7 +131,7 @@ def run(program: Program | None, /, **given: Any) -> None:
     """
     if program is None:
         raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, - for stdin, or -- COMMAND")
-    options = _Options(**given)
+    options = _Options(**prefer_command_line(given, ("form", "github")))
     form = options.chosen_form()
     check_backend_name(options.backend)
     reports = _Reports(form, options, RunFacts(_describe(program), command_of(program)))

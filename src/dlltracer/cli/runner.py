@@ -201,7 +201,8 @@ def _leave_account(session: RtldSession) -> dict[str, object]:
     """End our part in the account; what to tell the parent, which reads it."""
     try:
         session.leave()
-        return {"outcome": "followed", "attributed": session.attributed}
+        said: dict[str, object] = {"outcome": "followed", "attributed": session.attributed}
+        return said if session.trouble is None else {**said, "trouble": session.trouble}
     except Exception as error:  # noqa: BLE001 - the program's status must not suffer
         return {"outcome": "followed", "message": f"{type(error).__name__}: {error}"}
 

@@ -16,8 +16,9 @@ from ..model.tracefile import ENDING
 from .annotate import annotations_option, say_annotations
 from .attempt import choose_program, try_and_explain
 from .complete import complete_backend, complete_file
+from .config import is_setting, prefer_command_line
 from .ending import EXIT_USAGE, say_error
-from .formats import GITHUB, html_option, write_form
+from .formats import GITHUB, HTML, form_of_name, html_option, refuse_same_file, write_form
 from .output import Target, open_target, write_styled
 from .progress import progress
 from .record import TraceRecorder, command_of, facts_of_ending, own_redactor
@@ -49,12 +50,23 @@ class _Options:
         """Whether the output is a recording."""
         return self.output is not None and self.output.lower().endswith(ENDING)
 
+    @property
+    def form(self) -> str:
+        """The format of the verdict: asked for, or by the name of the file."""
+        if self.as_json or self.github:
+            return "json" if self.as_json else GITHUB
+        named = form_of_name(self.output)
+        if named is not None and named.name in (GITHUB, HTML):
+            return named.name
+        return "json" if (self.output or "").lower().endswith(".json") else "text"
+
     def check(self) -> None:
         """Raise `click.UsageError` when options contradict each other."""
         if (self.module is None) is (self.code is None):
             raise click.UsageError("say what to import: a MODULE, a file, or -c CODE")
         if self.as_json and self.github:
             raise click.UsageError("choose one of --json and --github")
+        refuse_same_file("-" if self.is_recorded else self.output or "-", self.html)
         check_backend_name(self.backend)
 
 
@@ -65,7 +77,8 @@ class _Options:
 @click.option("--github", is_flag=True, help="Markdown for an issue, at most 60 lines, with versions and the loads.")
 @click.option(
     "-o", "--output", metavar="FILE", shell_complete=complete_file,
-    help="Write the verdict to FILE instead of stdout; FILE.dlltrace: save the recording there as well.",
+    help="Write the verdict to FILE instead of stdout (.html, .md, .json: in that format); FILE.dlltrace: save the "
+    "recording there as well.",
 )  # fmt: skip
 @html_option
 @click.option(
@@ -87,7 +100,7 @@ def why(**given: Any) -> None:
     Exit status: 0 it works, 1 a cause was found, 4 it fails and the evidence does not decide, 3 it could not be traced,
     2 the question was wrong.
     """
-    options = _Options(**given)
+    options = _Options(**_without_settings(given))
     options.check()
     prepared: list[Target] = []
     try:
@@ -108,6 +121,15 @@ def why(**given: Any) -> None:
     raise click.exceptions.Exit(diagnosis.outcome.value)
 
 
+def _without_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The options as given, without settings that contradict the command line."""
+    kept = prefer_command_line(given, ("as_json", "github"))
+    if kept["module"] is not None and is_saved(kept["module"]):  # which settings for a trial are not about
+        names = ["python"] + ["output"] * str(kept["output"]).lower().endswith(ENDING)
+        kept.update({name: None for name in names if is_setting(name)})
+    return kept
+
+
 def _answer(options: _Options) -> SavedTrace:
     """All that is known, the verdict in it."""
     module = options.module
@@ -126,7 +148,7 @@ def _answer(options: _Options) -> SavedTrace:
             ending, explained = try_and_explain(what, program, options.python, options.backend)
         if recorder is not None:
             return recorder.finish(ending, explained)
-        if options.html is None and not options.github:
+        if options.html is None and options.form not in (GITHUB, HTML):
             trace = SavedTrace(Recording(options.backend), diagnosis=explained.diagnosis)  # the verdict is all
         else:
             trace = end_trace(facts_of_ending(run, ending), ending.recording, explained)
@@ -147,7 +169,9 @@ def _verdict_of(trace: SavedTrace) -> Diagnosis:
 
 def is_saved(name: str) -> bool:
     """Whether that is a recording to be explained, not a module to be tried."""
-    return os.path.isfile(name) and (name.lower().endswith((ENDING, ".etl")) or looks_like_recording(name))
+    if name.lower().endswith(ENDING):
+        return True  # also if there is no such file: it is no module
+    return os.path.isfile(name) and (name.lower().endswith(".etl") or looks_like_recording(name))
 
 
 def _explain_file(file: str, redact: bool) -> SavedTrace:
@@ -174,18 +198,18 @@ def _write(options: _Options, trace: SavedTrace, target: Target, page: Target | 
     """Write what was asked for: the verdict, and the page beside it."""
     diagnosis = _verdict_of(trace)
     try:
-        if options.as_json:
+        if options.form == "json":
             from ..report.verdict_json import render_verdict_json
 
             target.write(render_verdict_json(diagnosis))
-        elif options.github:
-            write_form(GITHUB, target, trace)
+        elif options.form in (GITHUB, HTML):
+            write_form(options.form, target, trace)
         else:
             from ..report.render_verdict import render_verdict
 
             write_styled(target, lambda plain: render_verdict(diagnosis, ascii_only=plain))
         if page is not None:
-            write_form("html", page, trace)
+            write_form(HTML, page, trace)
     except OSError as error:
         say_error(f"the verdict could not be written: {error.strerror or error}")
         raise click.exceptions.Exit(EXIT_USAGE) from error

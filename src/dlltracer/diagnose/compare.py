@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..model.difference import Comparison, Difference, DifferenceKind
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.recording import UNKNOWN
 from .compare_surroundings import compare_outcome, compare_surroundings
 from .correspond import Roots, base_name, name_key, roots_of, stem_key
 
@@ -34,13 +35,18 @@ class _Seen:
     def is_loaded(self) -> bool:
         return isinstance(self.event, LoadEvent)
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it was found and taken, if only to be dropped when another load failed."""
+        return self.is_loaded or (isinstance(self.event, LoadFailedEvent) and self.event.kind is FailureKind.DROPPED)
+
 
 def compare_traces(first: SavedTrace, second: SavedTrace, names: tuple[str, str] = ("first", "second")) -> Comparison:
     """Compare the first processes of two traces.
 
     Arguments: `names`, what the traces are called. Images correspond by base name, without what names a Python version;
-    then, among those left, by library, without its version. Places correspond when they are the same below the prefix,
-    the home folder or the current folder of each.
+    then, among those left, by library, without its version. Places correspond when they are the same, or the same below
+    the prefix, the home folder or the current folder of each.
     """
     here, there = _images_of(first.recording), _images_of(second.recording)
     pairs, only_here, only_there = _match(here, there)
@@ -61,7 +67,10 @@ def compare_traces(first: SavedTrace, second: SavedTrace, names: tuple[str, str]
     found += _compare_order([pair for pair in pairs if pair[0].is_loaded and pair[1].is_loaded])
     found += compare_surroundings(first, second)
     ranks = {kind: rank for rank, kind in enumerate(DifferenceKind)}
-    found.sort(key=lambda difference: ranks[difference.kind])
+    # Of copies, first those that another rule found: a folder that wins over the usual ones. Of what only one loaded,
+    # first what the other had, and dropped.
+    behind = {DifferenceKind.OTHER_COPY: lambda one: not one.detail, DifferenceKind.ONLY_ONE: _is_one_sided}
+    found.sort(key=lambda one: (ranks[one.kind], behind.get(one.kind, bool)(one)))
     return Comparison(*names, tuple(found), same, _notes(first, second, names))
 
 
@@ -74,14 +83,17 @@ def _notes(first: SavedTrace, second: SavedTrace, names: tuple[str, str]) -> tup
         if trace.recording.losses:
             notes.append(f"{name}: evidence was lost, so that what seems to be missing may have been loaded")
         notes += [f"{name}: {problem}" for problem in trace.problems]
+        if trace.process is None and any(one.process is not None for one in (first, second)):
+            notes.append(f"{name}: it says nothing of the interpreter and its surroundings")
         if not trace.images:
             notes.append(f"{name}: it says nothing of the files: other versions in the same place are not seen")
-    if first.recording.backend != second.recording.backend:
+    backends = {first.recording.backend, second.recording.backend}
+    if len(backends) == 2 and UNKNOWN not in backends:
         notes.append(
             f"the mechanisms are not the same ({first.recording.backend}, {second.recording.backend}): "
             "one may see what the other cannot"
         )
-    return tuple(notes)
+    return tuple(dict.fromkeys(notes))
 
 
 def _images_of(recording: Recording) -> list[_Seen]:
@@ -123,15 +135,20 @@ def _compare_pair(
     one: _Seen, other: _Seen, facts: tuple[Mapping[str, ImageFacts], ...], places: tuple[Roots, Roots]
 ) -> Difference | None:
     name = base_name(one.path)
-    if one.is_loaded != other.is_loaded:
-        return Difference(DifferenceKind.MISSING, name, _fate(one), _fate(other), _why(one, other))
-    if not one.is_loaded:
+    is_same_place = one.path == other.path or places[0].relative(one.path) == places[1].relative(other.path)
+    if one.is_loaded != other.is_loaded and (is_same_place or not (one.is_mapped and other.is_mapped)):
+        kind = DifferenceKind.ONLY_ONE if one.is_mapped and other.is_mapped else DifferenceKind.MISSING
+        return Difference(kind, name, _fate(one), _fate(other), _why(one, other))
+    if not one.is_loaded and not other.is_loaded:
         return None  # it failed in both: the same trouble, or none
     about = facts[0].get(one.event.path), facts[1].get(other.event.path)
     versions = [_identity(fact) for fact in about]
-    if places[0].relative(one.path) != places[1].relative(other.path):
+    if not is_same_place:
         rules = [f"found by {image.event.phase.value}" for image in (one, other) if image.event.phase is not None]
         detail = "" if len(rules) < 2 or rules[0] == rules[1] else f"{rules[0]} in the first, {rules[1]} in the second"
+        if one.is_loaded != other.is_loaded:
+            where = "second" if one.is_loaded else "first"
+            detail = "; ".join(filter(None, (detail, f"dropped in the {where} because a load failed")))
         shown = [path if version is None else f"{path} ({version})" for path, version in zip(
             (one.path, other.path), versions, strict=True)]  # fmt: skip
         return Difference(DifferenceKind.OTHER_COPY, name, shown[0], shown[1], detail)
@@ -155,10 +172,14 @@ def _fate(image: _Seen) -> str:
     words = {
         FailureKind.NOT_FOUND: "not found",
         FailureKind.REFUSED: "refused",
-        FailureKind.DROPPED: "dropped because another one failed",
+        FailureKind.DROPPED: "dropped because another one failed" if image.event.reason is None else "failed",
     }
     fate = words[image.event.kind] if image.event.kind is not None else "failed"
     return f"{fate}: {image.event.reason}" if image.event.reason else fate
+
+
+def _is_one_sided(difference: Difference) -> bool:
+    return difference.first is None or difference.second is None
 
 
 def _why(one: _Seen, other: _Seen) -> str:

@@ -33,8 +33,10 @@ def _outcome(trace: SavedTrace) -> str:
 
 
 def compare_surroundings(first: SavedTrace, second: SavedTrace) -> Iterator[Difference]:
-    """The machine, Python, the variables and folders by which loaders search."""
-    one, other = dict(_facts(first)), dict(_facts(second))
+    """The machine, Python, the variables and folders by which loaders search; what only one trace knows is no
+    difference."""
+    known = first.host is not None and second.host is not None, first.process is not None and second.process is not None
+    one, other = dict(_facts(first, *known)), dict(_facts(second, *known))
     for name in dict.fromkeys((*one, *other)):
         if one.get(name) != other.get(name):
             yield Difference(DifferenceKind.SURROUNDINGS, name, one.get(name), other.get(name))
@@ -51,14 +53,14 @@ def compare_surroundings(first: SavedTrace, second: SavedTrace) -> Iterator[Diff
             yield Difference(DifferenceKind.SURROUNDINGS, name, *shown, "the same in another order")
 
 
-def _facts(trace: SavedTrace) -> Iterator[tuple[str, str]]:
-    if trace.host is not None:
+def _facts(trace: SavedTrace, of_host: bool, of_process: bool) -> Iterator[tuple[str, str]]:
+    if of_host and trace.host is not None:
         yield "system", trace.host.description or trace.host.system
         yield "processor", trace.host.machine
         if trace.host.c_library:
             yield "C library", trace.host.c_library
     process = trace.process
-    if process is not None:
+    if of_process and process is not None:
         kind = " free-threaded" * process.is_free_threaded + " debug build" * process.is_debug
         yield "Python", f"{'.'.join(map(str, process.version))}, {process.bits}-bit{kind}"
         yield "interpreter", process.executable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
+from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from .case import Case
 from .remedies import for_interpreter
 from .rules import (
@@ -126,7 +126,7 @@ def _is_no_loaders_failure(case: Case) -> bool:
 def _about_an_end(case: Case) -> Iterator[str]:
     status = case.status
     if status is None:
-        yield "how the program ended: that is not known"
+        yield UNKNOWN_END
     elif status == -9:
         yield "the log of the kernel (dmesg): the process was killed from outside, as for want of memory"
     elif status < 0:

@@ -91,6 +91,10 @@ class Outcome(enum.Enum):
     UNDECIDED = 4
 
 
+UNKNOWN_END = "how the program ended: that is not known"
+"""Among what would decide, of a recording that was cut off."""
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """The answer to "why".
@@ -112,3 +116,15 @@ class Diagnosis:
     findings: tuple[Finding, ...] = ()
     undecided: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def may_have_worked(self) -> bool:
+        """Whether nothing says that it failed: how it ended is not known."""
+        return self.error is None and self.crash is None and UNKNOWN_END in self.undecided
+
+    @property
+    def undecided_title(self) -> str:
+        """The headline where no cause was found."""
+        if self.may_have_worked:
+            return f"how {self.what} ended is not known, nor whether it failed"
+        return f"{self.what} failed, and the evidence does not decide why"

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from .process import TracedProcess
 
 
+UNKNOWN = "unknown"
+"""In the place of a mechanism's name, in what is left of a recording that was cut off."""
+
+
 @dataclass(frozen=True)
 class Losses:
     """Evidence that was lost on the way. All zero for a complete trace.

@@ -15,7 +15,7 @@ from .codec import DamagedRecording, event_from_plain
 from .events import Event
 from .failure import Failure, ProcessFacts
 from .process import TracedProcess
-from .recording import Losses, Recording
+from .recording import UNKNOWN, Losses, Recording
 from .saved import HostFacts, ImageFacts, SavedTrace
 from .traceline import Fields, as_object, parse_line, shallow, short
 
@@ -64,7 +64,7 @@ class TraceReader:
     """Takes one line after the other."""
 
     def __init__(self) -> None:
-        self._trace = SavedTrace(Recording("unknown"))
+        self._trace = SavedTrace(Recording(UNKNOWN))
         self._events: list[Event] = []
         self._processes: list[TracedProcess] = []
         self._by_pid: dict[int, int] = {}
@@ -113,8 +113,15 @@ class TraceReader:
         recording = replace(
             self._trace.recording, events=tuple(self._events), processes=tuple(self._processes)
         )  # fmt: skip
+        status = self._trace.status
+        if not self._has_end and recording.processes:  # the end line would tell; the first process is the program's
+            first = recording.processes[0]
+            recording = replace(recording, pid=first.pid if recording.pid is None else recording.pid)
+            status = first.status if status is None else status
         problems = tuple(dict.fromkeys((*self._trace.problems, *self._describe_problems())))
-        return replace(self._trace, recording=recording, images=tuple(self._images), problems=problems)
+        return replace(
+            self._trace, recording=recording, status=status, images=tuple(self._images), problems=problems
+        )  # fmt: skip
 
     def _take(self, line: dict[str, Any]) -> None:
         kind = line.get("type")
@@ -162,7 +169,7 @@ class TraceReader:
         self._trace = replace(
             self._trace,
             recording=replace(
-                self._trace.recording, backend=header.text("backend", "unknown"), pid=header.number("pid"),
+                self._trace.recording, backend=header.text("backend", UNKNOWN), pid=header.number("pid"),
                 notes=header.texts("notes"),
             ),
             what=header.text("what"),

@@ -31,7 +31,7 @@ def annotate_verdict(diagnosis: Diagnosis, *, workspace: str = "") -> str:
         return ""
     place = _place(diagnosis.error, workspace)
     if diagnosis.outcome is not Outcome.EXPLAINED:
-        title = f"{diagnosis.what} failed, and the evidence does not decide why"
+        title = diagnosis.undecided_title
         said = "" if diagnosis.error is None else f"{diagnosis.error.type}: {diagnosis.error.message}"
         return _error(title, " ".join(filter(None, (said, *diagnosis.undecided))), place)
     sure = [finding for finding in diagnosis.findings if finding.confidence is not Confidence.POSSIBLE]

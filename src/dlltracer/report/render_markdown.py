@@ -48,6 +48,8 @@ def _title(saved: SavedTrace) -> Iterator[str]:
         yield f"### dlltracer: what {what} loads"
     elif diagnosis.outcome is Outcome.IMPORTED:
         yield f"### dlltracer: {what} works"
+    elif diagnosis.may_have_worked:
+        yield f"### dlltracer: how {what} ended is not known"
     else:
         yield f"### dlltracer: {what} failed"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..model.events import FailureKind, LoadFailedEvent
 from ..model.probe import Phase, ProbeOutcome
-from ..model.recording import Losses, Recording
+from ..model.recording import UNKNOWN, Losses, Recording
 from .drawing import (
     ASCII,
     BOLD,
@@ -81,7 +81,8 @@ def closing_lines(recording: Recording, *, failed_only: bool) -> Iterator[Line]:
     if tally.raw:
         summary += f"; {number(tally.raw, 'raw event')}"
     summary += describe_processes(recording)
-    yield ((summary, FAILED if recording.failures else BOLD), (f"; traced by {recording.backend}", PLAIN))
+    by = "how it was traced is not known" if recording.backend == UNKNOWN else f"traced by {recording.backend}"
+    yield ((summary, FAILED if recording.failures else BOLD), (f"; {by}", PLAIN))
     if recording.losses:
         yield ((f"evidence was lost: {_losses(recording.losses)}", WARNING),)
     for note in recording.notes:

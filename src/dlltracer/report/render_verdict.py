@@ -47,7 +47,7 @@ def verdict_lines(diagnosis: Diagnosis, more: str = "…") -> Iterator[Line]:
         yield from _finding(first, more)
         yield from _others(others, more)
     else:
-        yield ((f"{diagnosis.what} failed, and the evidence does not decide why", BOLD),)
+        yield ((diagnosis.undecided_title, BOLD),)
         yield from _said(diagnosis)
         for text in diagnosis.undecided:
             yield from _block("would tell", text)

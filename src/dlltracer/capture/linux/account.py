@@ -69,7 +69,7 @@ def join(prefix: str, *, children: bool) -> RtldSession:
     """
     from .rtld import RtldBackend
 
-    descriptor = _out_of_the_way(open_account(prefix))
+    descriptor = out_of_the_way(open_account(prefix))
     try:
         session = RtldBackend(descriptor, prefix if children else None).start()
     except BaseException:
@@ -81,7 +81,8 @@ def join(prefix: str, *, children: bool) -> RtldSession:
     return session
 
 
-def _out_of_the_way(low: int) -> int:
+def out_of_the_way(low: int) -> int:
+    """The same file under a number where it disturbs nobody; `low` is closed, unless there is no other."""
     for number in _OUT_OF_THE_WAY:
         try:
             os.fstat(number)

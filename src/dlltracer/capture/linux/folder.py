@@ -1,10 +1,9 @@
-"""The folder for the accounts of a followed run: made, given back to who had asked for accounts too, taken away."""
+"""The folder for the accounts of a followed run: made, and given back to who had asked for accounts too."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import struct
 import sys
 import tempfile
@@ -27,15 +26,14 @@ each its tag, rights and no id (linux/posix_acl_xattr.h)."""
 
 
 class AccountFolder:
-    """A new folder. `prefix`: for the accounts in it. Raises `OSError`."""
+    """A new folder in an empty one that is ours. `prefix`: for the accounts in it. Raises `OSError`."""
 
-    def __init__(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="dlltracer-accounts-")
-        inner = tempfile.mkdtemp(dir=self._folder)
+    def __init__(self, folder: str) -> None:
+        inner = tempfile.mkdtemp(prefix="accounts-", dir=folder)
         if os.geteuid() == 0:
             # A program of root's may start others as somebody else. ld.so, if it cannot open the file, writes to their
             # standard output. The name of the inner folder is a secret of those who got it in their environment.
-            os.chmod(self._folder, 0o711)  # noqa: S103 - see above
+            os.chmod(folder, 0o711)  # noqa: S103 - see above
             os.chmod(inner, 0o733)  # noqa: S103
             # A process may go on as somebody else: what it opened, it must be able to open again, whatever its umask.
             with contextlib.suppress(OSError):
@@ -59,7 +57,3 @@ class AccountFolder:
                     os.write(2, text)
             except OSError:  # ld.so would not say more
                 continue
-
-    def remove(self) -> None:
-        """Take it away."""
-        shutil.rmtree(self._folder, ignore_errors=True)

@@ -7,6 +7,7 @@ said is there when it is dead.
 from __future__ import annotations
 
 import os
+import resource
 import select
 import sys
 import time
@@ -64,6 +65,16 @@ class _Account:
         self._position += len(data)
         return data
 
+    def is_full(self) -> bool:
+        """Whether its disk is full, or it has reached the size that files may have (as far as that is ours, too)."""
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                size, disk = os.fstat(file.fileno()).st_size, os.fstatvfs(file.fileno())
+        except OSError:
+            return False
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        return (disk.f_blocks > 0 and disk.f_bavail == 0) or size >= limit != resource.RLIM_INFINITY
+
     def last_written(self) -> float | None:
         try:
             return os.stat(self.path).st_mtime
@@ -97,6 +108,7 @@ class Follower:
         self._new_files = NewFiles(os.path.dirname(prefix))
         self._swept = 0.0
         self._own = 0
+        self._full = False
         self._left: tuple[int, ...] = ()
 
     def watch(self, child: subprocess.Popen[bytes], command: tuple[str, ...], file: str | None = None) -> int:
@@ -124,6 +136,8 @@ class Follower:
             notes += (f"{foreign} lines were written by child processes made by fork and are not shown",)
         if self._own:
             notes += (f"{self._own} events of modules that dlltracer itself imported are left out",)
+        if self._full:
+            notes += ("an account could not grow (a full disk, a limit on files): what it lacks is not shown",)
         notes += (*self._deaths(), *self._silence.notes(), *self._left_behind())
         processes = tuple(known.process for known in self._processes if self._is_wanted(known.process.pid))
         return Recording(backend, events, self._first, Losses(undecodable=undecodable), notes, processes)
@@ -192,7 +206,7 @@ class Follower:
         known = self._known(pid, account)
         self._read(account)
         if not known.alive:
-            self._emit(decoder.finish(_went_on(known), pid), account)
+            self._emit(decoder.finish(self._went_on(known, account), pid), account)
 
     def _known(self, pid: int, account: _Account) -> Known:
         """The process that wrote into this account."""
@@ -233,7 +247,15 @@ class Follower:
             self._read(account)
         self._processes.end(known, status)
         for account in accounts:
-            self._emit(account.decoder.finish(_went_on(known), pid), account)
+            self._emit(account.decoder.finish(self._went_on(known, account), pid), account)
+
+    def _went_on(self, known: Known, account: _Account) -> bool | None:
+        """Whether a process that has ended went on behind the last line that is there, as of `LoaderState.finish`."""
+        if account.is_full():
+            self._full = True
+            return False
+        status = known.process.status
+        return None if status is None else status >= 0
 
     def _others(self) -> list[int]:
         """Who still runs of those whose loaders write here, whether they are shown or not."""
@@ -280,9 +302,3 @@ def _has_ended(known: Known, ready: set[int]) -> bool:
         return known.descriptor in ready
     stat = read_stat(known.process.pid)
     return stat is None or stat.is_zombie
-
-
-def _went_on(known: Known) -> bool | None:
-    """Whether a process that has ended went on behind the last line that it wrote, as of `LoaderState.finish`."""
-    status = known.process.status
-    return None if status is None else status >= 0

@@ -68,6 +68,11 @@ class RtldSession:
         return self._attributed
 
     @property
+    def trouble(self) -> str | None:
+        """Why the account may lack something, if it may."""
+        return self._tap.trouble
+
+    @property
     def former_fd(self) -> int:
         """The descriptor that the loader wrote to before."""
         return self._tap.former_fd
@@ -79,20 +84,25 @@ class RtldSession:
     def stop(self) -> Recording:
         """Switch the account off, unless another trace needs it, and decode this trace's stretch of it."""
         text = self._tap.close(self._pid, self._start)
-        notes = () if self._attributed else (UNATTRIBUTED,)
+        notes = tuple(note for note in (None if self._attributed else UNATTRIBUTED, self._tap.trouble) if note)
         if self._raw:
             return raw_recording(text, os.getpid(), notes)
-        return recording_of(text, os.getpid(), notes)
+        return recording_of(text, os.getpid(), notes, is_whole=self._tap.trouble is None)
 
 
-def recording_of(text: bytes, pid: int, notes: tuple[str, ...] = (), *, ended: bool = True) -> Recording:
-    """The recording in the loader's text of process `pid`; `ended` as in `decode_loader_text`."""
+def recording_of(
+    text: bytes, pid: int, notes: tuple[str, ...] = (), *, ended: bool = True, is_whole: bool = True
+) -> Recording:
+    """The recording in the loader's text of process `pid`.
+
+    Arguments: `ended` as in `decode_loader_text`; `is_whole`: nothing is missing at the end of the text.
+    """
     from ...model.events import LoadFailedEvent
     from ...model.recording import Losses, Recording
     from .decode import decode_loader_text
     from .refusal import examine_failure, is_same_file
 
-    decoded = decode_loader_text(text, pid=pid, ended=ended)
+    decoded = decode_loader_text(text, pid=pid, ended=ended and is_whole)
     events = tuple(
         examine_failure(event) if isinstance(event, LoadFailedEvent) else event
         for index, event in enumerate(decoded.events)

@@ -7,6 +7,7 @@ held up, and nothing of ours runs under the loader's lock.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from _thread import allocate_lock
@@ -16,9 +17,9 @@ if sys.platform != "linux":
 
 from ...errors import BackendUnavailable
 from ..requests import FORKED, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
-from .account import open_account
+from .account import open_account, out_of_the_way
 from .memfile import create_memory_file
-from .switch import LoaderSwitch
+from .switch import WANTED, LoaderSwitch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class Tap:
         self._lock = allocate_lock()
         self._listeners = 0
         self._fd = -1
+        self._file = (0, 0)
         self._owned = True
+        self._trouble: str | None = None
         self._switch: LoaderSwitch | None = None
         self._watch: Watch | None = None
         self._attributed = False
@@ -47,6 +50,11 @@ class Tap:
     def attributed(self) -> bool:
         """Whether requests of Python are noted in the text."""
         return self._attributed
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the text may lack something, if it may."""
+        return self._trouble
 
     def open(self, fd: int | None = None, prefix: str | None = None) -> tuple[int, int]:
         """Start to listen: the process id and the position where the listener's stretch begins.
@@ -63,11 +71,16 @@ class Tap:
             return self._pid, os.lseek(self._fd, 0, os.SEEK_END)
 
     def close(self, pid: int, start: int) -> bytes:
-        """Stop to listen: the text since `start`. In a child made by fork: since the fork."""
+        """Stop to listen: the text since `start`. In a child made by fork: since the fork.
+
+        Raises `OSError` when the program has closed a file that others read: they know more than is left here.
+        """
         with self._lock:
             assert self._switch is not None
             try:
                 self._switch.barrier()
+                if not self._owned and not self._is_there():
+                    raise OSError(errno.EBADF, "the program closed the descriptor of the account")
                 text = self._read(start if pid == self._pid else 0)
             finally:
                 self._listeners -= 1
@@ -85,7 +98,7 @@ class Tap:
         with self._lock:
             if self._watch is not None:
                 self._watch.end()
-                os.write(self._fd, OWN_BEGIN)
+                self._write(OWN_BEGIN)
 
     def _turn_on(self, fd: int | None) -> None:
         switch = LoaderSwitch()
@@ -96,6 +109,7 @@ class Tap:
                 raise BackendUnavailable("rtld", f"memfd_create failed ({error.strerror})") from error
         else:
             self._fd, self._owned = fd, False
+        self._file, self._trouble = _identity(self._fd), None
         try:
             switch.prove(self._fd)
         except BaseException:
@@ -113,7 +127,7 @@ class Tap:
         self._watch.stop()
         mask, fd = self._switch.before
         try:
-            if mask:
+            if mask and self._is_there():
                 # The user had LD_DEBUG on: what went to our file is theirs too.
                 os.write(fd, without_marks(self._read(0)))
             self._switch.restore()
@@ -124,14 +138,49 @@ class Tap:
             self._drop_file()
 
     def _drop_file(self) -> None:
-        if self._owned:
+        if self._owned and self._is_there():
             os.close(self._fd)
         self._fd = -1
 
+    def _is_there(self) -> bool:
+        """Whether the descriptor is the account's: a program may close what it did not open, and use the number."""
+        try:
+            return _identity(self._fd) == self._file
+        except OSError:
+            return False
+
     def _mark(self, raw: RawRequest) -> None:
-        os.write(self._fd, encode_request(raw))
+        self._write(encode_request(raw))
+
+    def _write(self, mark: bytes) -> None:
+        """Write it. Never raises: the program that asks for a load must get it, whatever becomes of its account."""
+        try:
+            if self._is_there() or self._open_again():
+                os.write(self._fd, mark)
+        except OSError as error:  # a full disk, a limit on the size of files
+            self._trouble = f"the account could not be written ({error.strerror}): what it lacks is not shown"
+
+    def _open_again(self) -> bool:
+        """The program has closed the account: open it again, or let the loader write nowhere."""
+        if self._switch is None:
+            return False
+        mask, fd = self._switch.before
+        try:
+            if self._prefix is not None:
+                self._fd = out_of_the_way(open_account(self._prefix))
+                self._file = _identity(self._fd)
+                self._switch.write(mask | WANTED, self._fd)
+                return True
+            if self._trouble is None:
+                self._trouble = "the program closed the descriptor of the account: what it loaded then is not shown"
+                self._switch.write(mask if fd <= 2 else 0, fd if fd <= 2 else 2)
+        except BackendUnavailable as error:
+            self._trouble = str(error)
+        return False
 
     def _read(self, start: int) -> bytes:
+        if not self._is_there():
+            return b""
         size = os.fstat(self._fd).st_size
         parts = []
         while start < size and (part := os.pread(self._fd, min(size - start, 1 << 20), start)):
@@ -142,11 +191,12 @@ class Tap:
     def _after_fork_in_child(self) -> None:
         """Give a forked child a file of its own: parent and child share the descriptor's offset."""
         self._lock = allocate_lock()
-        if self._switch is None:
+        if self._switch is None or (not self._is_there() and not self._open_again()):
             return
         self._pid = os.getpid()
         try:
             fresh = create_memory_file(_NAME) if self._prefix is None else open_account(self._prefix)
+            self._file = _identity(fresh)
             if self._prefix is not None:
                 os.write(fresh, FORKED)
             os.dup2(fresh, self._fd, inheritable=False)
@@ -158,6 +208,12 @@ class Tap:
             else:
                 self._switch.write(0, 2)  # the descriptor before, of ld.so's own, was closed
             print(f"dlltracer: the forked child is not traced: {error}", file=sys.stderr)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    """What tells an open file from others. Raises `OSError`."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def without_marks(text: bytes) -> bytes:

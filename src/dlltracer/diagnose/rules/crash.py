@@ -19,6 +19,7 @@ INSTRUCTION_CODE = "illegal-instruction"
 _SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGFPE, _SIGSEGV, _SIGSYS = 4, 5, 6, 7, 8, 11, 31
 _CRASHES = frozenset((_SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGFPE, _SIGSEGV, _SIGSYS))
 """Signals by which code of the process itself ends it; signal(7)."""
+_UNKNOWN = "the program"
 _SHARED = re.compile(
     r"/(?:ld-linux[^/]*|ld-musl[^/]*|libc|libc-\d[^/]*|libm|libpthread|libpython[^/]*|libstdc\+\+|libgcc_s|python[\d.]*)(?:\.so[^/]*)?$"
 )
@@ -66,15 +67,14 @@ def _crash(case: Case, number: int) -> Finding:
     own = image if image is not None and not _SHARED.search(image) else None
     importing = _is_importing(case)
     loaded = last.path if last is not None and importing is not False else None
-    subject = case.initialising or own or loaded or image or "the program"
+    subject = case.initialising or own or loaded or image or _UNKNOWN
     words = [line for line in case.said.splitlines() if line.strip() and not _NOISE.match(line)]
     said = f" The last it said: {words[-1].strip()[:200]}" if words else ""
     code = _code(case, number, importing)
     sure = code in (INITIALISER_CODE, *((CODE, INSTRUCTION_CODE) if own is not None else ()))
     return Finding(
         code,
-        f"the process died {'in' if subject in (image, case.initialising) else 'while it loaded'} {subject} "
-        f"({_signal(case, number)}), {_doing(case, importing)}",
+        _title(case, number, subject, importing),
         Confidence.CERTAIN if sure else Confidence.LIKELY,
         subject,
         case.chain_to(None, subject, *([image] if image and image != subject else [])),
@@ -85,6 +85,17 @@ def _crash(case: Case, number: int) -> Finding:
            if case.initialising else ())),
         tuple(_remedies(case, number, subject)),
     )  # fmt: skip
+
+
+def _title(case: Case, number: int, subject: str, importing: bool | None) -> str:
+    signal = _signal(case, number)
+    if subject == case.initialising or (case.crash is not None and subject == case.crash.image):
+        return f"the process died in {subject} ({signal}), {_doing(case, importing)}"
+    if subject == _UNKNOWN:
+        return f"the process died ({signal}), {_doing(case, importing)}"
+    if importing is None and case.python_line is None:  # neither where, nor what Python did
+        return f"the process died while or after it loaded {subject} ({signal})"
+    return f"the process died while it loaded {subject} ({signal}), {_doing(case, importing)}"
 
 
 def _is_importing(case: Case) -> bool | None:

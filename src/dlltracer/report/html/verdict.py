@@ -52,6 +52,8 @@ def headline_of_trace(saved: SavedTrace, graph: Graph) -> Headline:
     if diagnosis is not None and diagnosis.outcome is not Outcome.IMPORTED:
         if diagnosis.outcome is Outcome.EXPLAINED and diagnosis.findings:
             return Headline("bad", f"{diagnosis.what} failed", diagnosis.findings[0].title, counts)
+        if diagnosis.may_have_worked:
+            return Headline("unsure", diagnosis.what, "How it ended is not known", counts)
         return Headline("unsure", f"{diagnosis.what} failed", "The evidence does not decide why", counts)
     what = saved.what or (diagnosis.what if diagnosis is not None else "the program")
     tone, title = _ending(saved, sum(image.state.is_bad for _, image in graph.images))
