@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import ShellComplete, get_completion_class
 
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_DLLTRACER_COMPLETE"
@@ -24,4 +24,5 @@ def completion(shell: str) -> None:
 
     made = get_completion_class(shell)
     assert made is not None
-    click.echo(made(cli, {}, "dlltracer", VARIABLE).source())
+    # Not its own way: for bash that asks the bash of this machine for its version, and may complain.
+    click.echo(ShellComplete.source(made(cli, {}, "dlltracer", VARIABLE)))
