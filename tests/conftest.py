@@ -1,6 +1,29 @@
 from __future__ import annotations
 
 import os
+from typing import Any
+
+import pytest
+
+from windows.summary import runs_of
 
 # The commands write annotations where this says so; tests that want them set it.
 os.environ.pop("GITHUB_ACTIONS", None)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist tells what it ran under Wine."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["wine"] = runs_of(session.config).lines
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """And here that is heard."""
+    runs_of(node.config).lines.extend(getattr(node, "workeroutput", {}).get("wine", ()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in runs_of(config).lines:
+        terminalreporter.write_line(line)

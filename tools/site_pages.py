@@ -47,7 +47,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 def turn_links(text: str, source: str, page: str) -> str:
     """The text of `source` (a path in the project) with its links as they must be in `page` (a path in the site).
 
-    A link to a file that is no page (a source file, a folder) becomes its name in code.
+    A link to a file that the site does not have (a source file, a folder) becomes its words.
     """
 
     def turned(match: re.Match[str]) -> str:
@@ -56,7 +56,7 @@ def turn_links(text: str, source: str, page: str) -> str:
             return match[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         goal = PAGES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else "")
-        if not goal.endswith(".md"):
+        if not goal:
             return words
         return f"[{words}]({posixpath.relpath(goal, posixpath.dirname(page) or '.')}{anchor})"
 

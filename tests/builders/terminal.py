@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import subprocess
@@ -14,6 +15,18 @@ COLUMNS, ROWS = 100, 30
 
 def run_on_terminal(code: str, *arguments: str, **more: str) -> tuple[str, str]:
     """Run the code with stderr on a terminal; what it wrote there, raw, and its stdout. Raises unless it ends well."""
+    child, terminal = start_on_terminal([sys.executable, "-c", textwrap.dedent(code), *arguments], **more)
+    assert child.stdin is not None
+    child.stdin.close()
+    said = "".join(parts(terminal))
+    child.stdin = None
+    stdout, _ = child.communicate(timeout=60)
+    assert child.returncode == 0, said
+    return said, stdout.decode()
+
+
+def start_on_terminal(command: list[str], **more: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start it with stderr on a terminal, and pipes for the other two; the descriptor of our side of the terminal."""
     import fcntl
     import pty
     import struct
@@ -24,26 +37,22 @@ def run_on_terminal(code: str, *arguments: str, **more: str) -> tuple[str, str]:
     unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "GITHUB_ACTIONS")
     environment = {**{k: v for k, v in os.environ.items() if k not in unwanted}, "TERM": "xterm", **more}
     child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=theirs, env=environment,
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs, env=environment
     )  # fmt: skip
     os.close(theirs)
-    said = "".join(part.decode() for part in _parts(ours))
-    os.close(ours)
-    stdout, _ = child.communicate(timeout=60)
-    assert child.returncode == 0, said
-    return said, stdout.decode()
+    return child, ours
 
 
-def _parts(fd: int) -> Iterator[bytes]:
-    while True:
-        try:
-            part = os.read(fd, 4096)
-        except OSError:  # the other side is closed: so Linux says it
-            return
-        if not part:
-            return
-        yield part
+def parts(terminal: int) -> Iterator[str]:
+    """What is written on the terminal, as it comes, to its end; then our side is closed."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        while part := os.read(terminal, 4096):
+            yield decoder.decode(part)
+    except OSError:  # the other side is closed: so Linux says it
+        return
+    finally:
+        os.close(terminal)
 
 
 def screen(said: str) -> list[str]:

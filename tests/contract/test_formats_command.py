@@ -60,6 +60,18 @@ def test_lines_of_a_run(native: Native, tmp_path: Path) -> None:
         assert problems("jsonl", line) == []
 
 
+@linux_only
+def test_lines_of_a_recording(native: Native, tmp_path: Path) -> None:
+    out = tmp_path / "out.dlltrace"
+    dlltracer("run", "--follow", "-o", out, "-c", f"import os; os.system('true'); {broken_program(native)}")
+    lines = [json.loads(line) for line in out.read_text("ascii").splitlines()]
+    kinds = {line["type"] for line in lines}
+    assert {"recording", "process", "load", "failed", "interpreter", "failure", "places", "image", "end"} <= kinds
+    assert {"verdict", "case"} <= kinds
+    for line in lines:
+        assert problems("recording", line) == []
+
+
 @pytest.mark.parametrize("as_json", [True, False])
 def test_info(as_json: bool) -> None:
     ran = dlltracer("info", *(["--json"] if as_json else []), NO_COLOR="1", DLLTRACER="0", LD_DEBUG="")

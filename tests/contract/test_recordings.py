@@ -177,7 +177,7 @@ def test_a_reader_that_leaves_costs_nothing(tmp_path: Path) -> None:
         (("show", "{none}"), "cannot read {none}: No such file or directory"),
         (("why", "{text}"), "{text}: this is not a recording of dlltracer: line 1: line: it is not JSON"),
         (("show", "{text}"), "{text}: this is not a recording of dlltracer: line 1: line: it is not JSON"),
-        (("show", "{text}", "--pid", "3"), "--process and --pid are for .etl files"),
+        (("show", "{text}", "--pid", "3"), "--process, --pid and --startup are for .etl files"),
         (("show", "{text}", "--format", "nope"), "'nope' is not one of"),
         (("show", "{text}", "--html", "x", "-o", "y"), "--html FILE is an output of its own"),
         (("run", "--format", "recording", "-c", "pass"), "name a file for it, -o FILE.dlltrace"),

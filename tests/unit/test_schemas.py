@@ -26,13 +26,15 @@ from dlltracer.model.crash import Crash
 from dlltracer.model.difference import Comparison, Difference, DifferenceKind
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent
-from dlltracer.model.failure import Frame, PythonError
+from dlltracer.model.failure import Failure, Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.order import OrderOutcome, OrderSearch, Trial
 from dlltracer.model.pe import PeImage
 from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Losses, Recording
+from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
+from dlltracer.model.tracefile import trace_to_lines
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.deps_json import render_deps_json
 from dlltracer.report.render_diff import render_diff_json
@@ -106,6 +108,52 @@ def test_differences_and_orders_are_described() -> None:
     assert problems("order", order()) == []
     assert problems("order", json.loads(render_order_json(OrderSearch(OrderOutcome.NO_ORDER_BREAKS), None))) == []
     assert problems("order", json.loads(render_order_json(OrderSearch(OrderOutcome.BREAKS), None))), "which one?"
+
+
+def recorded() -> list[Any]:
+    return [json.loads(line) for line in trace_to_lines(whole_trace())]
+
+
+def whole_trace() -> SavedTrace:
+    """One that has a line of every type."""
+    made = saved_trace()
+    assert made.process is not None
+    error = PythonError("ImportError", "no", ("ImportError",), frames=(Frame("/a.py", 1, "f", "import m"),))
+    elsewhere = replace(made.process, prefix="/elsewhere", environment=(("PATH", "/bin"),), added_folders=("C:\\x",))
+    places = SearchPlaces((("rpath", "/x"),), (("liba.so", "/x/liba.so"),), 3, ("kernel32.dll",), ("/p.so",), ("n",))
+    image = ImageFacts("/x/m.so", 5, 1.5, "1.2", "m.so", "x86-64", ("liba.so",), "p 1", "sha256:00")
+    processes = (TracedProcess(7, 1, ("x",), "/x", 1.0, 2.0, -11, CRASH),)
+    return replace(
+        made, recording=replace(made.recording, events=(*EVENTS, RAW), processes=processes), command=("x",),
+        started=1.5, crash=CRASH, status=-11, diagnosis=DIAGNOSIS, case={"version": 1}, images=(image,), places=places,
+        failure=Failure((error,), elsewhere), problems=("torn",),
+    )  # fmt: skip
+
+
+def test_lines_of_a_recording_are_described() -> None:
+    written = recorded()
+    others = {"recording", "process", "interpreter", "failure", "crash", "places", "image", "verdict", "case", "end"}
+    assert {line["type"] for line in written} == {"load", "failed", "unload", "debug"} | others
+    for line in (*written, *map(json.loads, trace_to_lines(hostile_trace()))):
+        assert problems("recording", line) == [], line
+    for line in written:
+        assert problems("recording", {**line, "type": "nothing"}), line["type"]
+        for key, value in line.items():
+            wrong = {"wrong": True} if not isinstance(value, dict) else ["wrong"]
+            assert problems("recording", {**line, key: wrong}), (line["type"], key)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("host", HostFacts), ("interpreter", ProcessFacts), ("failure", Failure), ("crash", Crash),
+        ("places", SearchPlaces), ("image", ImageFacts), ("verdict", Diagnosis), ("finding", Finding),
+    ],
+)  # fmt: skip
+def test_lines_of_a_recording_have_the_fields_of_the_values(name: str, kind: Any) -> None:
+    more = {"version"} if name == "verdict" else set()
+    known = {field.name for field in fields(kind)} | ({"type"} if name not in ("host", "finding") else set()) | more
+    assert set(read_schema("recording")["$defs"][name]["properties"]) == known
 
 
 def mutations(value: Any, place: tuple[object, ...] = ()) -> Iterator[tuple[str, tuple[object, ...]]]:
@@ -183,16 +231,20 @@ def find(schema: Any, *path: str) -> Any:
     return schema
 
 
+OUTCOMES = [one.name.lower().replace("_", " ") for one in Outcome]
 ENUMS: tuple[tuple[str, tuple[str, ...], type[Enum] | list[str]], ...] = (
     ("common", ("$defs", "phase"), Phase),
     ("common", ("$defs", "probe", "properties", "outcome"), ProbeOutcome),
     ("common", ("$defs", "failed", "properties", "kind"), FailureKind),
-    ("verdict", ("properties", "outcome"), [one.name.lower().replace("_", " ") for one in Outcome]),
+    ("verdict", ("properties", "outcome"), OUTCOMES),
     ("verdict", ("$defs", "finding", "properties", "confidence"), Confidence),
     ("verdict", ("$defs", "finding", "properties", "evidence", "items", "properties", "source"), Source),
     ("deps", ("$defs", "binding", "properties", "state"), BindingState),
     ("diff", ("$defs", "difference", "properties", "kind"), DifferenceKind),
     ("order", ("properties", "outcome"), OrderOutcome),
+    ("recording", ("$defs", "interpreter", "properties", "system"), System),
+    ("recording", ("$defs", "verdict", "properties", "outcome"), OUTCOMES),
+    ("recording", ("$defs", "finding", "properties", "confidence"), Confidence),
 )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import types
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from builders import etl_file as etl
+from builders.image_event import payload
 from dlltracer.cli.formats import FORMS, Form, choose_form, refuse_same_file, rendered
 from dlltracer.cli.main import cli
+from dlltracer.errors import NoSuchProcess
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.recording import Recording
 from dlltracer.model.saved import SavedTrace
@@ -76,20 +78,28 @@ def test_a_page(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert target.read_text() == "<html>import x</html>"
 
 
-def test_a_trace_file_of_windows(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str | None, int | None]] = []
+def test_a_trace_file_of_windows(path: str, tmp_path: Path) -> None:
+    def image(hook: int, name: str, pid: int) -> bytes:
+        return etl.system(hook, payload(rf"\Device\HarddiskVolume3\Py\{name}", pid=pid), pid=pid)
 
-    def read_etl(file: str, process: str | None, pid: int | None) -> SavedTrace:
-        asked.append((file, process, pid))
-        return replace(TRACE, what="an etl")
-
-    etl = types.ModuleType("dlltracer.capture.etl")
-    etl.is_etl = lambda head: head.startswith(b"ETL")  # type: ignore[attr-defined]
-    etl.read_etl = read_etl  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, etl.__name__, etl)
     file = tmp_path / "x.etl"
-    file.write_bytes(b"ETL...")
-    done = CliRunner().invoke(cli, ["show", str(file), "--process", "python.exe", "--pid", "7"])
-    assert done.exit_code == 0 and "recorded: an etl" in done.output
-    assert asked == [(str(file), "python.exe", 7)]
-    assert CliRunner().invoke(cli, ["show", path]).exit_code == 0, "a recording is none"
+    there = etl.perfinfo(etl.THERE_AT_START, payload(r"\Device\HarddiskVolume3\Py\old.dll", pid=7))
+    starts = [
+        etl.system(etl.PROCESS_START, etl.process_payload(pid, f"{name}.exe", name), version=4, pid=1)
+        for pid, name in ((7, "python"), (8, "perl"))
+    ]
+    events = [*starts, there, image(etl.LOAD, "_ssl.pyd", 7), image(etl.LOAD, "perl.dll", 8)]
+    file.write_bytes(etl.etl_file([etl.volume(r"\Device\HarddiskVolume3", "C:"), *events]))
+
+    def shown(*options: str) -> list[str]:
+        said = CliRunner().invoke(cli, ["show", str(file), "--format", "lines", *options])
+        assert said.exit_code == 0, said.output
+        return said.output.splitlines()
+
+    ssl, perl, old = (rf"LoadLibrary C:\Py\{name}" for name in ("_ssl.pyd", "perl.dll", "old.dll"))
+    assert shown() == [ssl, perl]
+    assert shown("--process", "python.exe") == shown("--pid", "7") == [ssl]
+    assert shown("--process", "python.exe", "--startup") == [old, ssl]
+    said = CliRunner().invoke(cli, ["show", str(file), "--process", "ruby.exe"])
+    assert isinstance(said.exception, NoSuchProcess)
+    assert CliRunner().invoke(cli, ["show", path, "--startup"]).exit_code == 2, "a recording of ours is of one run"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from builders.terminal import run_on_terminal, screen
+from builders.terminal import parts, run_on_terminal, screen, start_on_terminal
 from dlltracer.cli.live import FAILURES, LOADS, LiveState, LiveView
 from dlltracer.cli.progress import is_lively, progress
 from dlltracer.model.events import DebugEvent, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
@@ -128,6 +130,26 @@ def test_the_view_shows_what_came_and_leaves_nothing_behind() -> None:
     assert "200 loads, 1 failed" in said and "lib199.so" in said and "libgone\\x1b[2J.so  not found" in said
     assert "\x1b[2J" not in said
     assert [line for line in screen(said) if line] == ["before", "after"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there the events come while the program runs")
+@pytest.mark.parametrize("output", ["report.txt", "run.dlltrace"])
+def test_a_program_is_watched_while_it_runs(tmp_path: Path, output: str) -> None:
+    """It loads, then waits for a byte: that is sent when the load is on the screen."""
+    code = "import ctypes, sys; ctypes.CDLL('libresolv.so.2'); sys.stdin.buffer.read(1)"
+    command = [sys.executable, "-m", "dlltracer", "run", "--live", "-o", str(tmp_path / output), "-c", code]
+    child, terminal = start_on_terminal(command)
+    assert child.stdin is not None
+    said = ""
+    for part in parts(terminal):
+        said += part
+        if "libresolv.so.2" in said and not child.stdin.closed:
+            child.stdin.write(b"x")
+            child.stdin.close()
+    child.stdin = None
+    assert child.communicate(timeout=60)[0] == b"" and child.returncode == 0
+    assert [line for line in screen(said) if line] == []
+    assert "libresolv.so.2" in (tmp_path / output).read_text()
 
 
 def plain(state: LiveState, seconds: float = 65.5) -> list[str]:

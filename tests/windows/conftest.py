@@ -46,8 +46,3 @@ def simulated(paths: dict[str, str], simulator: Path, tmp_path: Path) -> dict[st
 @pytest.fixture
 def wine_runs(pytestconfig: pytest.Config) -> WineRuns:
     return runs_of(pytestconfig)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in runs_of(config).lines():
-        terminalreporter.write_line(line)

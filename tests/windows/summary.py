@@ -21,16 +21,14 @@ class WineRun:
 
 @dataclass
 class WineRuns:
-    """The runs of this session."""
+    """The runs of this session, a line each."""
 
-    runs: list[WineRun] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
-    def lines(self) -> list[str]:
-        return [
-            f"under Wine, CPython {run.python} for Windows: {run.passed} passed, "
-            f"{len(run.skipped)} skipped, {len(run.failed)} failed"
-            for run in self.runs
-        ]
+    def add(self, run: WineRun) -> None:
+        """Note a run."""
+        counts = f"{run.passed} passed, {len(run.skipped)} skipped, {len(run.failed)} failed"
+        self.lines.append(f"under Wine, CPython {run.python} for Windows: {counts}")
 
 
 _KEY = pytest.StashKey[WineRuns]()

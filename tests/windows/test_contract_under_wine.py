@@ -100,7 +100,7 @@ def run_suite(
     result = lab.run(version, arguments, env={**environment, **env}, timeout=400, cwd=ROOT)
     assert report.exists(), result.stdout + result.stderr
     run = read_report(report, version)
-    wine_runs.runs.append(run)
+    wine_runs.add(run)
     assert not run.failed, "\n".join(run.failed) + result.stdout[-2000:] + result.stderr[-2000:]
     assert run.passed >= least, run
     assert result.returncode == 0, result.stdout + result.stderr

@@ -12,6 +12,7 @@ _ABOUT = {
     "diff": "dlltracer diff --json",
     "order": "dlltracer order --json",
     "jsonl": "a line of dlltracer run --format jsonl",
+    "recording": "a line of a recording, FILE.dlltrace",
     "info": "dlltracer info --json",
     "common": "what these share: events, probes, errors, crashes",
 }
@@ -26,7 +27,7 @@ def schema(name: str | None) -> None:
     """
     if name is None:
         for known in SCHEMA_NAMES:
-            click.echo(f"{known:8} {_ABOUT[known]}")
+            click.echo(f"{known:9} {_ABOUT[known]}")
         return
     from ..report.schema import render_schema
 

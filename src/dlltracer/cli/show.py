@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import click
@@ -36,6 +34,7 @@ class _Options:
     github: bool
     failed_only: bool
     redact: bool
+    startup: bool
     process: str | None
     pid: int | None
 
@@ -62,6 +61,7 @@ class _Options:
 @click.option("--github", is_flag=True, help="Markdown for an issue, at most 60 lines: the same as --format github.")
 @click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
 @click.option("--redact", is_flag=True, help="Leave out names of users and of the machine, and secrets.")
+@click.option("--startup", is_flag=True, help="Of an .etl file: show the images that were there when it began, too.")
 @click.option("--process", metavar="NAME", help="Of a file that has many processes (.etl): those of that program.")
 @click.option("--pid", metavar="N", type=int, help="Of a file that has many processes (.etl): that one.")
 def show(**given: Any) -> None:
@@ -74,7 +74,7 @@ def show(**given: Any) -> None:
     """
     options = _Options(**prefer_command_line(given, ("form", "github", "html"), ("output", "html")))
     chosen = options.chosen_form()
-    trace = open_recording(options.file, options.process, options.pid)
+    trace = open_recording(options.file, options.process, options.pid, startup=options.startup)
     if options.redact:
         from ..report.redact import redact as without_names
 
@@ -82,35 +82,29 @@ def show(**given: Any) -> None:
     _write(trace, chosen, options.html or options.output or "-", options.failed_only)
 
 
-def open_recording(file: str, process: str | None = None, pid: int | None = None) -> SavedTrace:
+def open_recording(
+    file: str, process: str | None = None, pid: int | None = None, *, startup: bool = False
+) -> SavedTrace:
     """The trace in a file, of whatever kind it is.
 
-    Arguments: `process`, `pid`: of a file that has many processes, the name of the program or the number of the one.
+    Arguments, for a file that has many processes (.etl): `process`, `pid`, the name of the program, the number of the
+    one; `startup`, also the images that were there when it began.
     Raises `click.ClickException` with one line on what is wrong.
     """
     try:
         with open(file, "rb") as stream:
             head = stream.read(_HEAD)
-        read_etl = _reader_of_etl(head)
-        if read_etl is not None:
-            return read_etl(file, process=process, pid=pid)
-        if process is not None or pid is not None:
-            raise click.UsageError("--process and --pid are for .etl files: a recording of dlltracer is of one run")
+        from ..capture.etl import is_etl, read_etl
+
+        if is_etl(head):
+            return read_etl(file, process=process, pid=pid, startup=startup)
+        if process is not None or pid is not None or startup:
+            raise click.UsageError("--process, --pid and --startup are for .etl files: this is a recording of one run")
         return read_trace_file(file)
     except OSError as error:
         raise click.ClickException(f"cannot read {file}: {error.strerror or error}") from error
     except NotARecording as error:
         raise click.ClickException(f"{file}: {error}") from error
-
-
-def _reader_of_etl(head: bytes) -> Callable[..., SavedTrace] | None:
-    """What reads a file that begins so, if it is one of Windows' own trace files."""
-    try:
-        etl = importlib.import_module("..capture.etl", __package__)
-    except ModuleNotFoundError:
-        return None
-    read: Callable[..., SavedTrace] = etl.read_etl
-    return read if etl.is_etl(head) else None
 
 
 def _write(trace: SavedTrace, form: Form, output: str, failed_only: bool) -> None:

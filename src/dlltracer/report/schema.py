@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SCHEMA_NAMES = ("verdict", "deps", "diff", "order", "jsonl", "info", "common")
+SCHEMA_NAMES = ("verdict", "deps", "diff", "order", "jsonl", "recording", "info", "common")
 """Those of whole formats first. "common" has what they share under `$defs`, for the schemas of others too."""
 
 _SHARED = {
@@ -17,6 +17,7 @@ _SHARED = {
     "deps": ("common",),
     "order": ("common", "verdict"),
     "jsonl": ("common", "verdict"),
+    "recording": ("common",),
 }
 
 

@@ -46,6 +46,7 @@ def about_trace(saved: SavedTrace) -> About:
 def _facts(saved: SavedTrace) -> Iterator[tuple[str, str]]:
     host, process = saved.host, saved.process or (saved.failure.process if saved.failure is not None else None)
     yield "What ran", saved.what
+    yield "Command line", " ".join(saved.command)
     yield "Started", time_in_words(saved.started)
     yield "Ended with", "" if saved.status is None else status_in_words(saved.status)
     yield "Traced by", saved.recording.backend
@@ -69,6 +70,11 @@ def _folded(saved: SavedTrace) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield "Environment of the loader", tuple(f"{name}={value}" for name, value in process.environment)
         yield "Folders of os.add_dll_directory", process.added_folders
         yield "sys.path", process.path
+    places = saved.places
+    if places is not None:
+        yield "Where the loader looks", tuple(f"{rule}: {folder}" for rule, folder in places.folders)
+        yield "Of ld.so.cache", tuple(f"{name}: {path}" for name, path in places.cache)
+        yield "LD_PRELOAD", places.preload
 
 
 def _process(process: TracedProcess) -> tuple[str, ...]:
