@@ -175,6 +175,11 @@ def test_a_reader_that_leaves_costs_nothing(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("show", "{none}"), "cannot read {none}: No such file or directory"),
+        (("why", "{none}"), "there is no file {none}"),
+        (("why", "./no_such.dll"), "there is no file ./no_such.dll"),
+        (("why", "no_such.pyd"), "there is no file no_such.pyd"),
+        (("diff", "{none}", "{none}"), "cannot read {none}: No such file or directory"),
+        (("diff", "{text}", "{none}"), "{text}: this is not a recording of dlltracer: line 1: line: it is not JSON"),
         (("why", "{text}"), "{text}: this is not a recording of dlltracer: line 1: line: it is not JSON"),
         (("show", "{text}"), "{text}: this is not a recording of dlltracer: line 1: line: it is not JSON"),
         (("show", "{text}", "--pid", "3"), "--process, --pid and --startup are for .etl files"),

@@ -21,7 +21,7 @@ from dlltracer.cli import child, followed
 from dlltracer.cli.child import Ending, read_result, salvage
 from dlltracer.cli.ending import describe_ending
 from dlltracer.cli.main import cli
-from dlltracer.cli.output import Colour, Format, StreamTarget, colour_of, open_target, write_report
+from dlltracer.cli.output import Colour, DirectTarget, Format, StreamTarget, colour_of, open_target, write_report
 from dlltracer.cli.program import NoValue, Program, ProgramKind, is_command, split_command_line
 from dlltracer.model.codec import to_plain
 from dlltracer.model.events import LoadEvent
@@ -196,6 +196,20 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     for name in (tmp_path, tmp_path / "no" / "file"):
         with pytest.raises(click.ClickException, match="cannot write"):
             open_target(str(name))
+
+
+def test_what_has_no_number_is_none_of_our_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NUL of Windows is a device without one, as each of its pipes is."""
+    plain = os.stat(tmp_path)
+    nothing = os.stat_result((stat.S_IFCHR | 0o666, 0, 0, *plain[3:]))
+    path = tmp_path / "NUL"
+    path.write_text("")
+    monkeypatch.setattr(os, "stat", lambda path: nothing)
+    monkeypatch.setattr(os, "fstat", lambda fd: nothing)
+    target = open_target(str(path))
+    monkeypatch.undo()
+    assert isinstance(target, DirectTarget)
+    target.discard()
 
 
 @posix_only

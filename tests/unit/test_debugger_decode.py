@@ -14,11 +14,12 @@ from dlltracer.capture.windows.debug_decode import (
     ImageHeader,
     decode_debug_string,
     decode_image_header,
-    exception_name,
 )
 from dlltracer.capture.windows.debug_structs import EXCEPTION_RECORD
 from dlltracer.model.crash import Crash
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from dlltracer.model.ntstatus import exception_name, status_name
+from dlltracer.model.probe import Phase
 from dlltracer.model.request import Request, RequestKind
 
 PID, TID = 4711, 7
@@ -103,6 +104,27 @@ def test_with_requests_the_rule_for_unloads_is_applied(account: Account) -> None
     assert {event.kind for event in events if isinstance(event, LoadFailedEvent)} == {FailureKind.DROPPED}
 
 
+def test_what_the_loader_brought_before_the_first_instruction(account: Account) -> None:
+    """No import asked for it; of what came later that is not known. The program is the first."""
+    for microseconds, name in ((1, "app.exe"), (2, "a.dll"), (4, "wow.dll"), (6, "later.dll")):
+        account.note_load(at(microseconds), microseconds << 16, f"\\??\\C:\\{name}", HEADER)
+    account.note_ready(3000)
+    account.note_ready(5000)  # the second word of a 32-bit program
+    account.note_end(7000)
+    events = account.events((), PID, 0.0, 0)
+    assert [(event.imports, event.phase) for event in events if isinstance(event, LoadEvent)] == [
+        ((), Phase.DIRECT), ((), None), ((), None), (None, None)
+    ]  # fmt: skip
+    assert [event.path for event in account.events((), PID, 0.0, 0, since=5500)] == ["C:\\later.dll"]
+
+
+def test_a_program_that_never_began(account: Account) -> None:
+    account.note_load(at(1), 0x1000_0000, r"\??\C:\app.exe", HEADER)
+    account.note_end(2000)
+    (event,) = account.events((), PID, 0.0, 0)
+    assert event.imports == ()
+
+
 def test_an_image_at_the_place_of_one_that_left(account: Account) -> None:
     account.note_load(at(1), 0x1000_0000, "\\??\\" + PYD, HEADER)
     account.note_unload(at(2), 0x1000_0000)
@@ -173,7 +195,10 @@ def test_notes_are_bounded(account: Account) -> None:
 
 
 def test_an_exception_without_a_name() -> None:
-    assert exception_name(0x80000100) == "exception 0x80000100"
+    assert (exception_name(0x80000100), status_name(0x80000100)) == ("exception 0x80000100", None)
+    crash = Crash(0x80000100, exception_name(0x80000100), 1, None, None, 1, None)
+    assert crash.name_and_code == "exception 0x80000100"
+    assert Crash(VIOLATION, "access violation", 1, None, None, 1, None).name_and_code == "access violation (0xc0000005)"
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,55 @@ def test_many_names_keep_their_order() -> None:
     }
 
 
+class TestTablesOfExports:
+    """As linkers lay them out, and as they might."""
+
+    def names_at(self, data: bytes) -> int:
+        layout = Layout(data)
+        (names,) = struct.unpack_from("<I", data, layout.offset(layout.headers.directories[0][0], "") + 32)
+        return layout.offset(names, "")
+
+    def test_as_many_as_there_can_be(self) -> None:
+        given = [Export(f"f{number:05}", ordinal=number) for number in range(1, 0x10001)]
+        exports = full(build_pe(exports=given)).exports
+        assert exports == tuple(PeExport(one.ordinal or 0, one.name) for one in given)
+
+    def test_names_in_another_order_than_their_text(self) -> None:
+        names = ["alpha", "beta", "gamma", "delta_is_longer"]
+        data = build_pe(exports=names)
+        at = self.names_at(data)
+        addresses = struct.unpack_from("<4I", data, at)
+        image = full(patched(data, at, "<4I", *addresses[::-1]))
+        assert [export.name for export in image.exports or ()] == sorted(names, reverse=True)
+
+    def test_names_that_share_their_text(self) -> None:
+        data = build_pe(exports=["alpha", "beta", "gamma"])
+        at = self.names_at(data)
+        first, second, _ = struct.unpack_from("<3I", data, at)
+        image = full(patched(data, at, "<3I", first, second, first + 2))
+        assert [export.name for export in image.exports or ()] == ["alpha", "beta", "pha"]
+
+    def test_a_forwarder_among_thousands(self) -> None:
+        names: list[str | Export] = [f"f{number}" for number in range(5000)]
+        exports = full(build_pe(exports=[*names, Export("z", forwarder="other.z")])).exports
+        assert exports is not None
+        assert [export for export in exports if export.forwarder] == [PeExport(5001, "z", "other.z")]
+
+    def test_an_address_of_zero_is_no_export(self) -> None:
+        data = build_pe(exports=["a", "b", "c"])
+        layout = Layout(data)
+        (functions,) = struct.unpack_from("<I", data, layout.offset(layout.headers.directories[0][0], "") + 28)
+        image = full(patched(data, layout.offset(functions, "") + 4, "<I", 0))
+        assert image.exports == (PeExport(1, "a"), PeExport(3, "c"))
+
+    def test_an_index_beyond_the_addresses_is_no_export(self) -> None:
+        data = build_pe(exports=["a", "b", "c"])
+        layout = Layout(data)
+        (indexes,) = struct.unpack_from("<I", data, layout.offset(layout.headers.directories[0][0], "") + 36)
+        image = full(patched(data, layout.offset(indexes, "") + 2, "<H", 9))
+        assert image.exports == (PeExport(1, "a"), PeExport(3, "c"), PeExport(2))
+
+
 class TestVersionAndManifest:
     def test_strings_are_those_of_the_first_translation(self) -> None:
         tables = {"040704b0": {"Comments": "deutsch"}, "040904b0": {"Comments": "english"}}
@@ -240,6 +289,16 @@ class TestPlacesInTheFile:
     def test_small_alignment_means_that_addresses_are_offsets(self) -> None:
         data = patched(rich(), OPTIONAL + 32, "<II", 0x20, 0x20)
         assert Layout(data).offset(0x123, "") == 0x123
+
+    def test_of_regions_that_overlap_the_later_one_counts(self) -> None:
+        """Windows refuses such a file; the answer must not depend on what was read before."""
+        data = rich()
+        at = Layout(data).headers.section_table + 8
+        layout = Layout(patched(data, at, "<I", 0x100000))
+        (start,) = struct.unpack_from("<I", data, at + 44)
+        before = layout.read(start, 8, "")
+        layout.read(start - 1, 1, "")
+        assert layout.read(start, 8, "") == before == Layout(data).read(start, 8, "")
 
     def test_an_address_in_no_section(self) -> None:
         assert "lies in no section" in problem(patched(rich(), OPTIONAL + 112 + 8, "<I", 0x7FFFFFFF))

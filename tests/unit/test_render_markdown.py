@@ -58,6 +58,12 @@ def test_other_outcomes() -> None:
     assert "the evidence does not decide why" in render_markdown(unknown)
 
 
+def test_a_stream_without_the_characters_of_the_tree() -> None:
+    loads = [LoadEvent(f"/lib/{number}.so", imports=("m",)) for number in range(99)]
+    text = render_markdown(replace(trace_of(*loads), diagnosis=saved_trace().diagnosis), ascii_only=True)
+    assert text.isascii() and "|- 1.so" in text and "\n... " in text
+
+
 def test_a_great_deal_is_cut_and_counted() -> None:
     loads = [LoadEvent(f"/lib/{number}.so") for number in range(500)]
     lines = render_markdown(trace_of(*loads)).splitlines()

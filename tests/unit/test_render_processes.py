@@ -12,6 +12,7 @@ from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Unlo
 from dlltracer.model.probe import Phase
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Recording
+from dlltracer.report.processes import notes_on_children
 from dlltracer.report.render_json import render_jsonl
 from dlltracer.report.render_lines import render_lines
 from dlltracer.report.render_text import render_text
@@ -88,8 +89,35 @@ def test_a_failure_is_never_folded() -> None:
     assert [line[:9] for line in lines if "process " in line][:2] == ["process 2", "process 3"]
 
 
+def test_where_a_process_crashed() -> None:
+    crash = Crash(0xC0000005, "access violation", 0x1384, "C:\\x\\bad.pyd", 0x1384, 7, 16)
+    child = replace(CHILD, status=0xC0000005, crash=crash)
+    lines = text(Recording("debugger", (), 1, processes=(FIRST, child)))
+    assert "process 2  python -c x  crashed: access violation in bad.pyd at offset 0x1384" in lines
+    nowhere = replace(child, crash=replace(crash, image=None, offset=None))
+    assert any(
+        line.endswith("  crashed: access violation") for line in text(Recording("x", (), 1, processes=(FIRST, nowhere)))
+    )
+
+
+def test_notes_on_children_that_did_not_end_by_themselves() -> None:
+    well = replace(CHILD, pid=3, status=1)
+    (note,) = notes_on_children(Recording("x", (), 1, processes=(replace(FIRST, status=-9), CHILD, well)))
+    assert note == "process 2, which it started, killed by SIGSEGV: python -c x"
+
+
+def test_of_a_command_no_import_is_missed() -> None:
+    """A debugger runs Python and anything else: where no import is known, none is spoken of."""
+    loads = (LoadEvent("C:\\a.exe", pid=1, phase=Phase.DIRECT, imports=()), LoadEvent("C:\\b.dll", pid=1))
+    titles = [line for line in text(Recording("debugger", loads, 1)) if line.startswith("(")]
+    assert titles == ["(at its start)", "(while it ran)"]
+    lines = text(Recording("debugger", (*loads, LoadEvent("C:\\c.pyd", imports=("c",))), 1))
+    assert "(which import asked is not known)" in lines
+
+
 @pytest.mark.parametrize(
-    ("status", "words"), [(-64, "killed by signal 64"), (0xC0000005, "ended by Windows with status 0xc0000005")]
+    ("status", "words"),
+    [(-64, "killed by signal 64"), (0xC0000005, "ended by Windows with status 0xc0000005 (access violation)")],
 )
 def test_other_endings(status: int, words: str) -> None:
     recording = Recording("x", pid=1, processes=(replace(FIRST, status=status), CHILD))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from builders.windows_case import PROCESS, TOP, Windows, pe_image
+from dlltracer.api.explain import is_of_a_loader
 from dlltracer.api.windows_failure import loaded_before, read_windows_failure
 from dlltracer.diagnose.codes import LoadError, classify_code, known_win32_codes
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.messages import bundled_texts
 from dlltracer.host.reload import parse_answer
 from dlltracer.model.events import LoadEvent, UnloadEvent
-from dlltracer.model.failure import Frame, PythonError
+from dlltracer.model.failure import Failure, Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.pe import AssemblyReference, PeResources
 from dlltracer.model.recording import Recording
@@ -163,6 +164,21 @@ def test_a_folder_too_many() -> None:
 @pytest.mark.parametrize("code", [2, 5, 8])
 def test_an_error_of_open_is_no_failed_load(code: int) -> None:
     assert read_windows_failure(of_load("no such file", "C:\\app\\settings.py", "read", code), PROCESS).code is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (of_load("Could not find module 'C:\\x.dll' (or one of its dependencies).", CTYPES, "__init__"), True),
+        (of_load("[WinError 193] ...", CTYPES, "__init__", 193), True),
+        (of_load("cannot load library 'foo.dll': error 0x7e", "api.py", "dlopen"), True),
+        (of_load("no such file", "C:\\app\\settings.py", "read", 2), False),
+        (PythonError("OSError", "no traceback", ("OSError",)), False),
+    ],
+)
+def test_which_errors_of_the_system_have_a_loader_behind_them(error: PythonError, expected: bool) -> None:
+    """What ends a program is explained by itself (`install`, `run`) only then: any program may miss a file."""
+    assert is_of_a_loader(Failure((error,), PROCESS), None) is expected
 
 
 def test_an_import_error_of_a_package_has_no_code() -> None:

@@ -295,9 +295,26 @@ from dlltracer.capture.windows.debug_writer import Writer
 writer = Writer(0xDEAD0, 0)
 writer.note(1, "lost")
 print(writer.lost)
+from dlltracer.capture.windows import debug_lines, debug_writer
+class NearlyFull:
+    room, written = [99, 3, 0, 0, 99, 2, 1, 99], b""
+    def WriteFile(self, file, line):
+        part = line[:self.room.pop(0)]
+        self.written += part
+        return len(part), 0
+debug_writer._winapi = disk = NearlyFull()
+writer = Writer(0, 0)
+for number in range(8):
+    writer.note(1, str(number))
+print([line and line[1] for line in debug_lines.decode_lines(disk.written)], writer.lost)
 """
     )
-    assert lines == ["[] ['without its last word (status 0)'] False", "1"]
+    assert lines == [
+        "[] ['without its last word (status 0)'] False",
+        "1",
+        # Of the half lines each is found, and what comes when there is room again is whole.
+        "['0', None, '4', None, '7'] 3",
+    ]
 
 
 def test_exceptions_and_strings_pass(desk: Desk) -> None:

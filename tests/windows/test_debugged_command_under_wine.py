@@ -26,7 +26,9 @@ for words, options in json.loads(sys.argv[2]):
         ending = run_debugged_command(words, **options)
     events = [{"type": type(event).__name__, **dataclasses.asdict(event)} for event in ending.recording.events]
     recording = {**dataclasses.asdict(ending.recording), "events": events}
-    runs.append({"status": ending.status, "crash": ending.crash and dataclasses.asdict(ending.crash), **recording})
+    crash, process = (value and dataclasses.asdict(value) for value in (ending.crash, ending.process))
+    known = {"crash": crash, "process": process}
+    runs.append({"status": ending.status, **known, **recording})
 with open(sys.argv[1], "w") as file:
     json.dump(runs, file, default=str)
 """
@@ -120,6 +122,8 @@ import ssl
         assert process["started"] < process["ended"] <= first["ended"]
         names = loaded(run, process["pid"])
         assert names[0] == "python.exe" and ("_bz2.pyd" in names) == (len(process["command"]) == 5)
+        imports = {event["path"].rsplit("\\", 1)[1].lower(): event["imports"] for event in run["events"]}
+        assert imports["python.exe"] == [] and imports.get("crashmod.pyd") is None, "what its start brought is known"
     crash = by_words[()]["crash"]
     assert (crash["name"], crash["image"].rsplit("\\", 1)[1]) == ("access violation", "crashmod.pyd")
     assert run["crash"] is None and first["crash"] is None
@@ -166,6 +170,8 @@ def test_any_program(desk: Desk) -> None:
     assert (run["status"], said, run["processes"], run["backend"]) == (7, ["42", "42"], [], "debugger")
     assert dotted["status"] == 7 and loaded(dotted)[0] == "program.x.exe"
     assert loaded(run)[0] == "program.exe" and "good.dll" in loaded(run)
+    at_start = [event for event in run["events"] if event["imports"] == []]
+    assert loaded({"events": at_start}) == loaded(run)[: len(at_start)] and "good.dll" in loaded({"events": at_start})
     assert (other["status"], other["crash"], other["processes"][0]["status"]) == (0xC0000135, None, 0xC0000135)
     assert other["notes"] == ["the program ended with status 0xc0000135 (DLL not found)"]
 
@@ -176,6 +182,18 @@ def test_with_and_without_the_start_of_the_interpreter(desk: Desk) -> None:
     assert loaded(plain) == ["python3.dll", "_bz2.pyd"]
     assert loaded(all_of_it)[0] == "python.exe" and loaded(all_of_it)[-2:] == loaded(plain)
     assert "kernel32.dll" in loaded(all_of_it)
+
+
+def test_what_the_interpreter_knew(desk: Desk) -> None:
+    """The program's own is told when it ended by itself, also where it failed, and what that takes is not its own."""
+    code = "import os, sys; sys.path.append('marker'); os.add_dll_directory('C:\\\\windows'); "
+    runs, _ = desk.run(*((["-c", f"{code}{end}"], {}) for end in ("pass", "sys.exit(4)", "1 / 0", "os._exit(5)")))
+    assert [run["status"] for run in runs] == [0, 4, 1, 5]
+    assert [run["process"]["path"][-1] == "marker" for run in runs] == [True, True, True, False]
+    for run in runs:
+        assert run["process"]["version"][:2] == [int(part) for part in desk.version.split(".")]
+        assert run["process"]["added_folders"] == ["C:\\windows"]
+        assert loaded(run) == []
 
 
 def test_a_crash_in_an_import_is_reported(desk: Desk) -> None:

@@ -74,6 +74,10 @@ def is_of_a_loader(failure: Failure, recording: Recording | None) -> bool:
         return False
     if recording is not None and recording.failures:
         return True
+    if "ImportError" not in error.bases:
+        from .windows_failure import is_load_error
+
+        return is_load_error(error)
     return error.path is not None and error.path.endswith(failure.process.suffixes)
 
 

@@ -61,6 +61,12 @@ def read_windows_failure(
     return _of_load(error, requests)
 
 
+def is_load_error(error: PythonError) -> bool:
+    """Whether an OSError came of a load: any program raises others."""
+    found = _of_load(error, ())
+    return found.subject is not None or found.code is not None
+
+
 def loaded_before(recording: Recording | None, subject: str | None) -> tuple[str, ...]:
     """The images that a process had when `subject` came, or at the end, as its debugger saw them come and go."""
     found: dict[str, str] = {}

@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     from struct import Struct
     from typing import Any
 
-    Data = bytes | mmap | memoryview
-
-_STEP = 256
+    Data = bytes | bytearray | mmap
 
 
 class Cursor:
@@ -23,8 +21,8 @@ class Cursor:
 
     __slots__ = ("data", "size")
 
-    def __init__(self, data: Data) -> None:
-        self.data = data
+    def __init__(self, data: Data | memoryview) -> None:
+        self.data: Data = bytes(data) if isinstance(data, memoryview) else data  # it has no `find`
         self.size = len(data)
 
     def unpack(self, layout: Struct, offset: int, what: str) -> tuple[Any, ...]:
@@ -44,15 +42,10 @@ class Cursor:
         end = self.size if end is None else min(end, self.size)
         if offset < 0 or offset >= end:
             raise self.cut_short(offset, 1, what, end)
-        stop = min(offset + limit, end)
-        near = bytes(self.data[offset : min(offset + _STEP, stop)])
-        length = near.find(b"\0")
-        if length < 0:
-            near = bytes(self.data[offset:stop])
-            length = near.find(b"\0")
-        if length < 0:
+        stop = self.data.find(b"\0", offset, min(offset + limit, end))
+        if stop < 0:
             raise BinaryFormatError(offset, f"{what} has no end")
-        return near[:length]
+        return bytes(self.data[offset:stop])
 
     def cut_short(self, offset: int, size: int, what: str, end: int | None = None) -> BinaryFormatError:
         """The error for `size` bytes at `offset` that are not all there."""

@@ -95,8 +95,9 @@ def _parse_segments(
         raise BinaryFormatError(_IDENT_SIZE, f"damaged: program headers of {entry_size} bytes, where {size} are due")
     table = cursor.take(start, size * count, "the table of program headers") if count else b""
     segments = []
+    wide = layout.bits == 64
     for fields in layout.segment.iter_unpack(table):
-        if layout.bits == 64:
+        if wide:
             kind, flags, offset, address, _, file_size, memory_size, align = fields
         else:
             kind, offset, address, _, file_size, memory_size, flags, align = fields

@@ -75,8 +75,11 @@ class Dynamic:
     def text(self, position: int, what: str, limit: int = PATH_LIMIT) -> str:
         """The string at `position` of the string table."""
         start, end = self.strings
-        name = self.cursor.text(start + position, what, limit=limit, end=end)
-        return name.decode("utf-8", "surrogateescape")
+        at = start + position
+        stop = self.cursor.data.find(b"\0", at, min(at + limit, end))
+        if stop < 0:
+            self.cursor.text(at, what, limit=limit, end=end)  # says why not
+        return self.cursor.data[at:stop].decode("utf-8", "surrogateescape")
 
     def text_of(self, tag: int, what: str, limit: int = PATH_LIMIT) -> str | None:
         """The string that `tag` points to; `None` if there is no such tag."""

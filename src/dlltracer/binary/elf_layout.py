@@ -6,6 +6,8 @@ Sources: elf(5); the generic ABI, chapters 4 and 5; for versions "Linux Standard
 
 from __future__ import annotations
 
+import sys
+from array import array
 from dataclasses import dataclass
 from struct import Struct
 
@@ -26,7 +28,7 @@ class Layout:
 
     Attributes:
         header: Elf_Ehdr after e_ident. segment: Elf_Phdr. dynamic: Elf_Dyn.
-        symbol: Elf_Sym without st_size.
+        symbol_size: bytes of an Elf_Sym.
         need, need_version: Elf_Verneed, Elf_Vernaux. definition, definition_name: Elf_Verdef, Elf_Verdaux.
         word: one Elf_Word, which has 4 bytes in both sizes.
     """
@@ -36,7 +38,7 @@ class Layout:
     header: Struct
     segment: Struct
     dynamic: Struct
-    symbol: Struct
+    symbol_size: int
     need: Struct
     need_version: Struct
     definition: Struct
@@ -52,7 +54,7 @@ def _layout(bits: int, order: str) -> Layout:
         header=Struct(f"{order}HHI{address * 3}IHHHHHH"),
         segment=Struct(f"{order}IIQQQQQQ" if bits == 64 else f"{order}IIIIIIII"),
         dynamic=Struct(f"{order}{address}{address}"),
-        symbol=Struct(f"{order}IBBHQ8x" if bits == 64 else f"{order}II4xBBH"),
+        symbol_size=24 if bits == 64 else 16,
         need=Struct(f"{order}HHIII"),
         need_version=Struct(f"{order}IHHII"),
         definition=Struct(f"{order}HHHHIII"),
@@ -67,3 +69,11 @@ _LAYOUTS = (_layout(32, "<"), _layout(32, ">"), _layout(64, "<"), _layout(64, ">
 def layout_of(elf_class: int, data_encoding: int) -> Layout:
     """The layout for EI_CLASS and EI_DATA, each 1 or 2."""
     return _LAYOUTS[2 * (elf_class - 1) + data_encoding - 1]
+
+
+def integers(code: str, block: bytes, little_endian: bool) -> array[int]:
+    """The numbers in a block of bytes; `code` is a type of `array` with as many bytes."""
+    numbers: array[int] = array(code, block)
+    if little_endian != (sys.byteorder == "little"):
+        numbers.byteswap()
+    return numbers

@@ -2,19 +2,18 @@
 
 What the loader looks up are the symbols of relocations, and what it finds are the entries of the hash table; so the
 size of the symbol table, which the dynamic section does not give, need not be known. Sources: the generic ABI, chapter
-5; elf/dl-lookup.c of glibc; for DT_GNU_HASH bfd/elflink.c of binutils.
+5; elf/dl-lookup.c of glibc.
 """
 
 from __future__ import annotations
 
-import sys
 from array import array
+from itertools import compress
 
 from ..errors import BinaryFormatError
-from ..model.elf import ElfNeed, ElfSymbols
+from ..model.elf import ElfNeeds, ElfSymbols
+from .elf_hash import hashed_range
 from .elf_layout import (
-    DT_GNU_HASH,
-    DT_HASH,
     DT_JMPREL,
     DT_PLTREL,
     DT_PLTRELSZ,
@@ -26,14 +25,13 @@ from .elf_layout import (
     DT_RELSZ,
     DT_SYMTAB,
     DT_VERSYM,
-    EM_ALPHA,
     EM_MIPS,
-    EM_S390,
+    integers,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from .elf_dynamic import Dynamic
     from .elf_versions import Versions
@@ -48,6 +46,8 @@ _HIDDEN_FROM_OTHERS = (1, 2)
 """STV_INTERNAL, STV_HIDDEN."""
 _LOWEST_GLOBAL = _GLOBAL << 4
 _ENTRIES_AT_ONCE = 8192
+_NAMES_AT_ONCE, _CHARACTERS_AT_ONCE = 1024, 1 << 26
+"""How many names are cut, and how many characters they may have, before it is asked whether they overlap."""
 _HIDDEN = 0x8000
 """Of the number of a version."""
 _NO_VERSION = (None, None)
@@ -63,17 +63,36 @@ def parse_symbols(dynamic: Dynamic, machine: int, versions: Versions) -> ElfSymb
     return _SymbolTable(dynamic, versions, *place).parse(machine)
 
 
+class _Part:
+    """Some of the rows of a table: those from `start` on and before `end`; of these, if given, the ones `taken`."""
+
+    def __init__(self, start: int, end: int, taken: Sequence[object] | None = None) -> None:
+        self.start = start
+        self.end = end
+        self.taken = taken
+
+    def of(self, column: Sequence[int]) -> list[int]:
+        """Their values in a column."""
+        values = column[self.start : self.end]
+        return list(values if self.taken is None else compress(values, self.taken))
+
+
 class _SymbolTable:
-    """The symbol table, as far as hash table and relocations say that it goes."""
+    """The symbol table, as far as hash table and relocations say that it goes.
+
+    It is read by columns: what is the same for thousands of symbols is judged once.
+    """
 
     def __init__(self, dynamic: Dynamic, versions: Versions, start: int, end: int) -> None:
         self.dynamic = dynamic
         self.versions = versions
         self.start = start
-        self.room = (end - start) // dynamic.layout.symbol.size
+        self.room = (end - start) // dynamic.layout.symbol_size
+        self.positions = self.values = array("I")
+        self.kinds: list[int] = []
 
     def parse(self, machine: int) -> ElfSymbols:
-        first, count = _hashed_range(self.dynamic, machine, self.room)
+        first, count = hashed_range(self.dynamic, machine, self.room)
         # References on MIPS sit in the global offset table, without relocations: take them all.
         used = set(range(count)) if machine == EM_MIPS else _relocated(self.dynamic)
         used.discard(0)
@@ -81,48 +100,70 @@ class _SymbolTable:
         if size > self.room:
             problem = f"cut short or damaged: the symbol table has no room for {size} entries"
             raise BinaryFormatError(self.start, problem)
+        self._read(size)
+        kinds = {kind: self._kind(kind) for kind in set(self.kinds)}
+        needs = self._needed(first, used, kinds)
+        found = self._found(first, count, kinds)
+        numbers = self._version_numbers(size)
+        names = self._names(needs.of(self.positions) + found.of(self.positions))
+        asked = needs.of(numbers)
         by_number = self.versions.by_number
-        provided = _Provided(by_number)
-        ordinary, names = provided.ordinary, provided.names
-        needs: list[ElfNeed] = []
-        text, find, allowance = self._names()
-        rows = zip(range(size), self._version_numbers(size), self._fields(size), strict=True)
-        for index, number, (at, info, other, section, value) in rows:
-            if section:
-                if not (first <= index < count and info in _FOUND and (value or _may_be_zero(info, section))):
-                    continue
-            elif index not in used or info < _LOWEST_GLOBAL:
-                continue
-            if other and other & 3 in _HIDDEN_FROM_OTHERS:
-                continue
-            end = find("\0", at)
-            allowance -= end - at
-            if end < 0 or allowance < 0:
-                raise BinaryFormatError(self.dynamic.strings[0] + at, "damaged: the name of a symbol has no end")
-            name = text[at:end]
-            if not name.isascii():
-                name = name.encode("latin-1").decode("utf-8", "surrogateescape")
-            if not section:
-                version, library = by_number.get(number & 0x7FFF, _NO_VERSION)
-                needs.append(ElfNeed(name, version, library, info >> 4 == _WEAK))
-                continue
-            # Nearly all are so; a call for each of them would take longer than all the rest.
-            versions = ordinary.get(number)
-            if versions is None or names.setdefault(name, versions) is not versions:
-                provided.add_unusual(name, number)
-        return ElfSymbols(tuple(needs), names, provided.close())
+        bound = {number: by_number.get(number & 0x7FFF, _NO_VERSION) for number in set(asked)}
+        version = {number: name for number, (name, _) in bound.items()}
+        library = {number: name for number, (_, name) in bound.items()}
+        weak = {kind: info >> 4 == _WEAK for kind, (info, _) in kinds.items()}
+        provides, versioned_only = _provide(names[len(asked) :], found.of(numbers), by_number)
+        return ElfSymbols(
+            ElfNeeds(
+                tuple(names[: len(asked)]),
+                tuple(map(version.__getitem__, asked)),
+                tuple(map(library.__getitem__, asked)),
+                tuple(map(weak.__getitem__, needs.of(self.kinds))),
+            ),
+            provides,
+            versioned_only,
+        )
 
-    def _fields(self, size: int) -> Iterator[tuple[int, int, int, int, int]]:
-        """Of `size` symbols: position of the name, st_info, st_other, st_shndx, st_value."""
+    def _needed(self, first: int, used: Container[int], kinds: Mapping[int, tuple[int, int]]) -> _Part:
+        """Of the symbols that are used, the undefined ones; `first` is the first that a lookup can find."""
+        wanted = {kind for kind, (info, section) in kinds.items() if not section and info >= _LOWEST_GLOBAL}
+        # In a table that is sorted for DT_GNU_HASH they come first.
+        end = first if wanted.isdisjoint(self.kinds[first:]) else len(self.kinds)
+        return _Part(0, end, [kind in wanted and index in used for index, kind in enumerate(self.kinds[:end])])
+
+    def _found(self, first: int, count: int, kinds: Mapping[int, tuple[int, int]]) -> _Part:
+        """Of the symbols from `first` on and before `count`, those that a lookup takes."""
+        wanted = {kind for kind, (info, section) in kinds.items() if section and info in _FOUND}
+        near, values = self.kinds[first:count], self.values[first:count]
+        taken: Sequence[object] | None = None
+        if not wanted.issuperset(near):
+            taken = [kind in wanted for kind in near]
+        if bytes(values.itemsize) in values.tobytes() and 0 in values:
+            free = {kind for kind in wanted if _may_be_zero(*kinds[kind])}
+            taken = [kind in free or (value and kind in wanted) for kind, value in zip(near, values, strict=True)]
+        return _Part(first, count, taken)
+
+    def _read(self, size: int) -> None:
+        """Read the columns of `size` symbols: st_name; st_info, st_other and st_shndx as one number; st_value."""
         layout = self.dynamic.layout
-        table = self.dynamic.cursor.take(self.start, size * layout.symbol.size, "the symbol table")
-        fields = layout.symbol.iter_unpack(table)
+        table = self.dynamic.cursor.take(self.start, size * layout.symbol_size, "the symbol table")
+        words = integers("I", table, layout.little_endian)
         if layout.bits == 64:
-            return fields
-        return ((name, info, other, section, value) for name, value, info, other, section in fields)
+            self.positions, self.kinds = words[::6], words[1::6].tolist()
+            self.values = integers("Q", table, layout.little_endian)[1::3]
+        else:
+            self.positions, self.values, self.kinds = words[::4], words[1::4], words[3::4].tolist()
 
-    def _names(self) -> tuple[str, Callable[[str, int], int], int]:
-        """The string table, its `find`, and how many characters of names may be read from it.
+    def _kind(self, kind: int) -> tuple[int, int]:
+        """st_info and st_shndx; both 0 for a symbol that others do not see."""
+        if self.dynamic.layout.little_endian:
+            info, other, section = kind & 0xFF, kind >> 8, kind >> 16
+        else:
+            info, other, section = kind >> 24, kind >> 16, kind & 0xFFFF
+        return (0, 0) if other & 3 in _HIDDEN_FROM_OTHERS else (info, section)
+
+    def _names(self, positions: Sequence[int]) -> list[str]:
+        """The strings at many positions of the string table.
 
         Names may overlap without end in a damaged file; in a sound one few do.
         """
@@ -130,14 +171,31 @@ class _SymbolTable:
         block = self.dynamic.cursor.take(start, end - start, "the string table")
         # Positions count bytes, so a character has to stay one byte.
         text = block.decode("latin-1")
-        return text, text.find, 16 * len(text) + 0x100000
+        stop = text.index
+        allowance = 16 * len(text) + 0x100000
+        step = max(1, min(_NAMES_AT_ONCE, _CHARACTERS_AT_ONCE // (len(text) + 1)))
+        names: list[str] = []
+        for number in range(0, len(positions), step):
+            near = positions[number : number + step]
+            try:
+                found = [text[at : stop("\0", at)] for at in near]
+            except ValueError:
+                allowance = -1
+            else:
+                allowance -= len("".join(found))
+            if allowance < 0:
+                raise BinaryFormatError(start + near[0], "damaged: the name of a symbol has no end")
+            names += found
+        if block.isascii():
+            return names
+        return [n if n.isascii() else n.encode("latin-1").decode("utf-8", "surrogateescape") for n in names]
 
     def _version_numbers(self, size: int) -> array[int]:
         place = self.dynamic.locate_table(DT_VERSYM, 2 * size, "the table of symbol versions")
         if place is None:
             return array("H", bytes(2 * size))
         block = self.dynamic.cursor.take(place, 2 * size, "the table of symbol versions")
-        return _integers("H", block, self.dynamic.layout.little_endian)
+        return integers("H", block, self.dynamic.layout.little_endian)
 
 
 def _may_be_zero(info: int, section: int) -> bool:
@@ -145,83 +203,54 @@ def _may_be_zero(info: int, section: int) -> bool:
     return section == _SHN_ABS or info & 15 == _TLS
 
 
-class _Provided:
-    """Collects the definitions, by name.
+def _provide(
+    names: Sequence[str], numbers: Sequence[int], by_number: Mapping[int, tuple[str, str | None]]
+) -> tuple[dict[str, tuple[str | None, ...]], frozenset[str]]:
+    """Name to versions of the definitions; and the names that only a reference with a version finds."""
+    # The versions of a name, by the number of the only one, if it is not hidden.
+    ordinary: dict[int, tuple[str | None, ...]] = {0: (None,), 1: (None,)}
+    ordinary.update((number, (version,)) for number, (version, _) in by_number.items())
+    provides: dict[str, tuple[str | None, ...]]
+    used = set(numbers)
+    if ordinary.keys() >= used:
+        if len(used) == 1:
+            provides = dict.fromkeys(names, ordinary[numbers[0]])
+        else:
+            provides = dict(zip(names, map(ordinary.__getitem__, numbers), strict=True))
+        if len(provides) == len(names):  # nearly always
+            return provides, frozenset()
+    provides = {}
+    unusual: dict[str, set[int]] = {}
+    for name, number in zip(names, numbers, strict=True):
+        versions = ordinary.get(number)
+        # One that is hidden, of an unknown version, or not the first of its name.
+        if versions is None or provides.setdefault(name, versions) is not versions:
+            unusual.setdefault(name, set()).add(number)
+    return provides, _add_unusual(provides, unusual, ordinary)
 
-    Attributes:
-        names: name to versions, complete after `close`.
-        ordinary: the versions of a name, by the number of the only one, if it is not hidden.
-    """
 
-    def __init__(self, by_number: Mapping[int, tuple[str, str | None]]) -> None:
-        self.names: dict[str, tuple[str | None, ...]] = {}
-        self.ordinary: dict[int, tuple[str | None]] = {0: (None,), 1: (None,)}
-        self.ordinary.update((number, (version,)) for number, (version, _) in by_number.items())
-        self._unusual: dict[str, set[int]] = {}
-
-    def add_unusual(self, name: str, number: int) -> None:
-        """A definition that is hidden, of an unknown version, or not the first of its name."""
-        self._unusual.setdefault(name, set()).add(number)
-
-    def close(self) -> frozenset[str]:
-        """Complete the names; the ones that only a reference with a version finds: check_match in dl-lookup.c."""
-        number_of: dict[tuple[str | None, ...], int] = {
-            versions: number for number, versions in sorted(self.ordinary.items(), reverse=True)
-        }
-        versioned_only = []
-        for name, numbers in self._unusual.items():
-            if name in self.names:
-                numbers.add(number_of[self.names[name]])
-            order = sorted(numbers, key=_plain_number)
-            found = (self.ordinary.get(_plain_number(number), (None,))[0] for number in order)
-            self.names[name] = tuple(dict.fromkeys(found))
-            defaults = sum(number < _HIDDEN for number in numbers)
-            if _plain_number(order[0]) >= _FIRST_NAMED_VERSION and defaults != 1:
-                versioned_only.append(name)
-        return frozenset(versioned_only)
+def _add_unusual(
+    provides: dict[str, tuple[str | None, ...]],
+    unusual: Mapping[str, set[int]],
+    ordinary: Mapping[int, tuple[str | None, ...]],
+) -> frozenset[str]:
+    """Complete the names; those that only a reference with a version finds: check_match in dl-lookup.c."""
+    number_of = {versions: number for number, versions in sorted(ordinary.items(), reverse=True)}
+    versioned_only = []
+    for name, numbers in unusual.items():
+        if name in provides:
+            numbers.add(number_of[provides[name]])
+        order = sorted(numbers, key=_plain_number)
+        found = (ordinary.get(_plain_number(number), (None,))[0] for number in order)
+        provides[name] = tuple(dict.fromkeys(found))
+        defaults = sum(number < _HIDDEN for number in numbers)
+        if _plain_number(order[0]) >= _FIRST_NAMED_VERSION and defaults != 1:
+            versioned_only.append(name)
+    return frozenset(versioned_only)
 
 
 def _plain_number(number: int) -> int:
     return number & ~_HIDDEN
-
-
-def _hashed_range(dynamic: Dynamic, machine: int, room: int) -> tuple[int, int]:
-    """The indexes of the symbols that a lookup can find: first, and one past the last."""
-    what = "the hash table"
-    place = dynamic.locate(DT_GNU_HASH, what)
-    if place is not None:
-        return _gnu_hashed_range(dynamic, *place, room)
-    place = dynamic.locate(DT_HASH, what)
-    if place is None:
-        return 0, 0
-    # The two that have 8 bytes for a number here: binutils, include/elf/external.h and bfd/elf64-s390.c.
-    wide = dynamic.layout.bits == 64 and machine in (EM_S390, EM_ALPHA)
-    block = dynamic.cursor.take(place[0], 16 if wide else 8, what)
-    return 1, int.from_bytes(block[len(block) // 2 :], "little" if dynamic.layout.little_endian else "big")
-
-
-def _gnu_hashed_range(dynamic: Dynamic, start: int, end: int, room: int) -> tuple[int, int]:
-    what = "the hash table"
-    cursor, word = dynamic.cursor, dynamic.layout.word
-    buckets, first, bloom = (cursor.unpack(word, start + at, what)[0] for at in (0, 4, 8))
-    at = start + 16 + bloom * dynamic.layout.bits // 8
-    if at + 4 * buckets > end:
-        raise cursor.cut_short(at, 4 * buckets, what, end)
-    last = max(_integers("I", cursor.take(at, 4 * buckets, what), dynamic.layout.little_endian), default=0)
-    if last < first or not last:
-        return 0, 0
-    # The chain of the highest bucket ends the table; its end has the lowest bit set.
-    chains = at + 4 * buckets - 4 * first
-    while last < room:
-        offset = chains + 4 * last
-        size = min(1024, end - offset) & ~3
-        if size <= 0:
-            break
-        for hashed in _integers("I", cursor.take(offset, size, what), dynamic.layout.little_endian):
-            last += 1
-            if hashed & 1:
-                return first, last
-    raise BinaryFormatError(start, "cut short or damaged: the hash table has no end")
 
 
 def _relocated(dynamic: Dynamic) -> set[int]:
@@ -257,14 +286,7 @@ def _blocks(dynamic: Dynamic, start: int, end: int, entry: int) -> Iterator[byte
 def _symbol_numbers(block: bytes, entry: int, dynamic: Dynamic) -> set[int]:
     """The symbol of every relocation, from the field r_info: its upper 32 bits, or its upper 24 in 32-bit files."""
     little = dynamic.layout.little_endian
-    words = _integers("I", block, little)
+    words = integers("I", block, little)
     if dynamic.layout.bits == 32:
         return {info >> 8 for info in set(words[1 :: entry // 4])}
     return set(words[3 if little else 2 :: entry // 4])
-
-
-def _integers(code: str, block: bytes, little_endian: bool) -> array[int]:
-    numbers: array[int] = array(code, block)
-    if little_endian != (sys.byteorder == "little"):
-        numbers.byteswap()
-    return numbers

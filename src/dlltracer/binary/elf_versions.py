@@ -52,19 +52,22 @@ def _parse_needs(dynamic: Dynamic, by_number: dict[int, tuple[str, str | None]])
     if place is None:
         return ()
     offset = place[0]
-    unpack, layout = dynamic.cursor.unpack, dynamic.layout
+    cursor, layout = dynamic.cursor, dynamic.layout
+    unpack, last = layout.need_version.unpack_from, cursor.size - layout.need_version.size
     needs: list[VersionNeed] = []
     for _ in range(_MAX_VERSIONS):
-        revision, _, file, aux, step = unpack(layout.need, offset, what)
+        revision, _, file, aux, step = cursor.unpack(layout.need, offset, what)
         if revision != 1:
             raise BinaryFormatError(offset, f"{what} has revision {revision}, not 1")
         library = dynamic.text(file, "the name of a library in " + what)
         at = offset + aux
         aux_step = 1
         while aux_step:
-            _, flags, number, name, aux_step = unpack(layout.need_version, at, what)
+            if at > last:
+                raise cursor.cut_short(at, layout.need_version.size, what)
+            _, flags, number, name, aux_step = unpack(cursor.data, at)
             version = dynamic.text(name, "the name of a version", _NAME_LIMIT)
-            needs.append(VersionNeed(library, version, bool(flags & _FLAG_WEAK)))
+            needs.append(VersionNeed(library, version, flags & _FLAG_WEAK != 0))
             by_number[number & 0x7FFF] = (version, library)
             if len(needs) > _MAX_VERSIONS:
                 raise BinaryFormatError(at, f"{what} has no end")

@@ -6,18 +6,27 @@ Source: MS Learn "PE Format", section "The .edata Section (Image Only)".
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
+from functools import lru_cache
+from itertools import accumulate, compress, repeat
+from typing import NamedTuple
 
 from ..errors import BinaryFormatError
-from ..model.pe import PeExport
+from ..model.pe import PeExports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .pe_layout import Layout
 
 EXPORT_TABLE = 0
 MAX_EXPORTS = 0x10000
 """The tables are indexed with 16 bits. Names may be more than functions, hardly more than there are indexes."""
 
+_ZERO = bytes(4)
+_WORD = struct.Struct("<I")
 _DIRECTORY = struct.Struct("<12xIIIIIII")
 
 
@@ -36,7 +45,7 @@ def parse_export_name(layout: Layout) -> str | None:
         return None
 
 
-def parse_exports(layout: Layout) -> tuple[PeExport, ...]:
+def parse_exports(layout: Layout) -> PeExports:
     """Parse the exports: those with a name in the order of the table, then those with an ordinal only.
 
     Raises:
@@ -44,32 +53,104 @@ def parse_exports(layout: Layout) -> tuple[PeExport, ...]:
     """
     rva, size = layout.headers.directory(EXPORT_TABLE)
     if not rva:
-        return ()
+        return PeExports((), ())
     _, base, count, named, functions_at, names_at, indexes_at = layout.unpack(_DIRECTORY, rva, "export table")
     if count > MAX_EXPORTS or named > MAX_EXPORTS:
         offset = layout.offset(rva, "export table")
         raise BinaryFormatError(offset, f"more than {MAX_EXPORTS} exports ({count} addresses, {named} names)")
-    functions = _table(layout, "I", functions_at, count)
-    indexes = _table(layout, "H", indexes_at, named)
-    names = layout.names(_table(layout, "I", names_at, named), "name of an export")
-    end = rva + size
+    functions = _table(layout, functions_at, 4 * count)
+    indexes = _table(layout, indexes_at, 2 * named)
+    names = _names(layout, _table(layout, names_at, 4 * named))
+    # As linkers lay them out that are not told otherwise; then there are no exports with an ordinal only.
+    if count == named and indexes == _count_up("H", count) and not _may_forward(functions, rva, size):
+        return PeExports(tuple(range(base, base + count)), tuple(names))
+    return _with_care(layout, _Tables(base, _unpacked("I", functions), _unpacked("H", indexes), names), rva, rva + size)
+
+
+class _Tables(NamedTuple):
+    base: int
+    functions: tuple[int, ...]
+    indexes: tuple[int, ...]
+    names: list[str]
+
+
+def _with_care(layout: Layout, tables: _Tables, rva: int, end: int) -> PeExports:
+    """The exports of tables that may say anything."""
+    base, functions, indexes, names = tables
+    count = len(functions)
     # An address inside the export table itself is not code: it is the text that says where the symbol is.
     inside = [index for index, address in enumerate(functions) if rva <= address < end]
     texts = layout.names([functions[index] for index in inside], "forwarder")
-    forwarder = dict(zip(inside, texts, strict=True)).get
     # An index beyond the addresses, or an address of zero: GetProcAddress does not find such a name.
-    found = [
-        PeExport(base + index, name, forwarder(index))
-        for index, name in zip(indexes, names, strict=True)
-        if index < count and functions[index]
-    ]
-    unnamed = set(range(count)).difference(indexes)
-    found += [PeExport(base + index, None, forwarder(index)) for index in sorted(unnamed) if functions[index]]
-    return tuple(found)
+    kept = [index < count and functions[index] != 0 for index in indexes]
+    unnamed = [index for index in sorted(set(range(count)).difference(indexes)) if functions[index]]
+    found = (*compress(indexes, kept), *unnamed)
+    return PeExports(
+        tuple([base + index for index in found]),
+        (*compress(names, kept), *repeat(None, len(unnamed))),
+        tuple(map(dict(zip(inside, texts, strict=True)).get, found)) if inside else (),
+    )
 
 
-def _table(layout: Layout, letter: str, rva: int, count: int) -> tuple[int, ...]:
+def _may_forward(functions: bytes, rva: int, size: int) -> bool:
+    """Whether one of the addresses may lie inside of the export table, or be zero; "no" is certain."""
+    if _ZERO in functions:
+        return True
+    # Their upper halves alone are fewer, and small.
+    pages = set(_numbers("H", functions)[1::2])
+    return not pages.isdisjoint(range(rva >> 16, (rva + size >> 16) + 1))
+
+
+def _names(layout: Layout, table: bytes) -> list[str]:
+    """The names that a table of addresses leads to."""
+    what = "name of an export"
+    count = len(table) // 4
     if not count:
-        return ()
-    table = struct.Struct(f"<{count}{letter}")
-    return layout.unpack(table, rva, "export table")
+        return []
+    (low,), (high,) = _WORD.unpack_from(table), _WORD.unpack_from(table, 4 * count - 4)
+    names = layout.text(low, high, count, what).split("\0", count)
+    # Nearly always the names lie one behind the other, in the order of the table: then there is no need to look for
+    # the end of each. Their lengths add up to the table, as long numbers do, which is soon checked.
+    if not names.pop() and len(names) == count:
+        starts = _packed("I", accumulate(map(len, names[:-1]), initial=low))
+        if _as_one(starts) + _as_one(_count_up("I", count)) == _as_one(table):
+            return layout.take(names, layout.offset(low, what))
+    return layout.names(_unpacked("I", table), what)
+
+
+def _table(layout: Layout, rva: int, size: int) -> bytes:
+    return layout.read(rva, size, "export table") if size else b""
+
+
+def _unpacked(letter: str, table: bytes) -> tuple[int, ...]:
+    return tuple(_numbers(letter, table))
+
+
+def _numbers(letter: str, table: bytes) -> array[int]:
+    numbers = array(letter, table)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _packed(letter: str, values: Iterable[int]) -> bytes:
+    numbers = array(letter, values)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _count_up(letter: str, count: int) -> bytes:
+    """A table of 0, 1, 2 and so on."""
+    size = 4 if letter == "I" else 2
+    return _rounded_up(letter, min(1 << count.bit_length(), MAX_EXPORTS))[: size * count]
+
+
+@lru_cache(32)
+def _rounded_up(letter: str, count: int) -> bytes:
+    return struct.pack(f"<{count}{letter}", *range(count))
+
+
+def _as_one(table: bytes) -> int:
+    """A table of addresses as one number, of which each address is a digit."""
+    return int.from_bytes(table, "little")

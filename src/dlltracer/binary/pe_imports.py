@@ -7,12 +7,15 @@ latter delayimp.h of Visual C++ 6.
 from __future__ import annotations
 
 import struct
+from itertools import chain
 
 from ..errors import BinaryFormatError
-from ..model.pe import PeImport, PeSymbol
+from ..model.pe import PeImport, PeSymbols
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from .pe_layout import Layout
 
     # Addresses of the address table, the name and the name table; delayed or not; what thunks are relative to.
@@ -22,6 +25,10 @@ IMPORT_TABLE, DELAY_IMPORT_TABLE = 1, 13
 MAX_LIBRARIES = 0x2000
 MAX_SYMBOLS = 0x80000
 """Of all libraries together. Large programs import some ten thousand."""
+
+_AT_ONCE, _MOST_AT_ONCE = 32, 0x8000
+"""Entries of a table that are read in one: of one library, of all."""
+_NAME_TABLE = "import name table"
 
 _DESCRIPTOR = struct.Struct("<I8xII")
 _DELAY_DESCRIPTOR = struct.Struct("<II4xII12x")
@@ -37,85 +44,130 @@ def parse_imports(layout: Layout, symbols: bool) -> tuple[PeImport, ...]:
     Raises:
         BinaryFormatError: an address leads nowhere, or there is no end to something.
     """
-    found: list[PeImport] = []
-    left = MAX_SYMBOLS
-    for address, name, thunks, delayed, base in (*_plain(layout), *_delayed(layout)):
-        library = layout.name(name, "name of an imported library")
-        listed = None
-        if symbols:
-            listed = _symbols(layout, thunks, left, base)
-            left -= len(listed)
-        # Without a first address to fill in, the loader passes over the library (for delayed imports nobody looks).
-        unused = not delayed and not _first_thunk(layout, address)
-        found.append(PeImport(library, listed, delayed, unused))
-    return tuple(found)
+    descriptors = _plain(layout) + _delayed(layout)
+    lists = _symbols(layout, descriptors) if symbols else [None] * len(descriptors)
+    width = layout.headers.bits // 8
+    nothing = bytes(width)
+    return tuple(
+        PeImport(
+            layout.name(name, "name of an imported library"),
+            listed,
+            delayed,
+            # Without a first address to fill in, the loader passes over the library (for delayed imports nobody looks).
+            not delayed and layout.read(address, width, "import address table") == nothing,
+        )
+        for (address, name, _, delayed, _), listed in zip(descriptors, lists, strict=True)
+    )
 
 
 def _plain(layout: Layout) -> list[_Descriptor]:
-    rva, _ = layout.headers.directory(IMPORT_TABLE)  # the loader does not look at the size of the table
     found: list[_Descriptor] = []
-    while rva:
-        names, name, addresses = layout.unpack(_DESCRIPTOR, rva, "import table")
+    # The loader does not look at the size of the table.
+    for names, name, addresses in _entries(layout, IMPORT_TABLE, _DESCRIPTOR, "import table"):
         if not name or not addresses:
             break
         found.append((addresses, name, names or addresses, False, 0))
-        _limit(layout, rva, found)
-        rva += 20
     return found
 
 
 def _delayed(layout: Layout) -> list[_Descriptor]:
-    rva, _ = layout.headers.directory(DELAY_IMPORT_TABLE)
     found: list[_Descriptor] = []
-    while rva:
-        attributes, name, addresses, names = layout.unpack(_DELAY_DESCRIPTOR, rva, "delay-load table")
-        if not name:
+    for attributes, *fields in _entries(layout, DELAY_IMPORT_TABLE, _DELAY_DESCRIPTOR, "delay-load table"):
+        if not fields[0]:
             break
         # Attribute bit 0 (dlattrRva): addresses are relative to the image. Without it, all of them are absolute.
         base = 0 if attributes & 1 else layout.headers.image_base
-        addresses, name, names = ((field - base) & 0xFFFFFFFF for field in (addresses, name, names))
+        name, addresses, names = ((field - base) & 0xFFFFFFFF for field in fields)
         found.append((addresses, name, names, True, base))
-        _limit(layout, rva, found)
-        rva += 32
     return found
 
 
-def _limit(layout: Layout, rva: int, found: list[_Descriptor]) -> None:
-    if len(found) > MAX_LIBRARIES:
-        raise BinaryFormatError(layout.offset(rva, "import table"), f"more than {MAX_LIBRARIES} imported libraries")
+def _entries(layout: Layout, directory: int, entry: struct.Struct, what: str) -> Iterator[tuple[int, ...]]:
+    """The entries of a table that an empty one ends, which it is for the caller to see."""
+    rva, _ = layout.headers.directory(directory)
+    read = 0
+    while rva:
+        if read > MAX_LIBRARIES:
+            raise BinaryFormatError(layout.offset(rva, what), f"more than {MAX_LIBRARIES} imported libraries")
+        count = max(1, min(layout.room(rva, what) // entry.size, _AT_ONCE))
+        yield from entry.iter_unpack(layout.read(rva, count * entry.size, what))
+        read += count
+        rva += count * entry.size
 
 
-def _first_thunk(layout: Layout, rva: int) -> int:
-    return int.from_bytes(layout.read(rva, layout.headers.bits // 8, "import address table"), "little")
-
-
-def _symbols(layout: Layout, rva: int, most: int, base: int) -> tuple[PeSymbol, ...]:
-    thunks = _thunks(layout, rva, most)
+def _symbols(layout: Layout, descriptors: Sequence[_Descriptor]) -> list[PeSymbols]:
+    """What is imported from each library."""
+    tables = list(_thunks(layout, [names for _, _, names, _, _ in descriptors]))
     flag = 1 << (layout.headers.bits - 1)
-    # Two bytes of hint precede a name.
-    names = layout.names([thunk + 2 - base for thunk in thunks if thunk < flag], "name of an imported symbol")
-    if len(names) == len(thunks):
-        return tuple(map(PeSymbol, names))
-    rest = iter(names)
-    return tuple(PeSymbol(next(rest)) if thunk < flag else PeSymbol(None, thunk & 0xFFFF) for thunk in thunks)
+    for number, (_, _, _, _, base) in enumerate(descriptors):
+        if base:
+            tables[number] = tuple(thunk if thunk & flag else thunk - base for thunk in tables[number])
+    what = "name of an imported symbol"
+    thunks = list(chain.from_iterable(tables))
+    found = []
+    # Two bytes of hint precede a name. The names of all libraries lie together.
+    if not thunks or max(thunks) < flag:
+        names = layout.names(thunks, what, 2)
+        at = 0
+        for table in tables:
+            found.append(PeSymbols(tuple(names[at : at + len(table)])))
+            at += len(table)
+        return found
+    rest = iter(layout.names([thunk for thunk in thunks if thunk < flag], what, 2))
+    for table in tables:
+        ordinals = tuple(None if thunk < flag else thunk & 0xFFFF for thunk in table)
+        found.append(PeSymbols(tuple(next(rest) if number is None else None for number in ordinals), ordinals))
+    return found
 
 
-def _thunks(layout: Layout, rva: int, most: int) -> list[int]:
-    """The entries of a name table, up to the zero that ends it."""
-    what = "import name table"
+def _thunks(layout: Layout, addresses: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """The entries of each of the name tables, up to the zero that ends it."""
+    first, near = _close_thunks(layout, addresses)
     width = layout.headers.bits // 8
-    letter = "Q" if width == 8 else "I"
+    left = MAX_SYMBOLS
+    for rva in addresses:
+        at, inside = divmod(rva - first, width)
+        try:
+            found = near[at : near.index(0, at)] if at >= 0 and not inside else None
+        except ValueError:  # it lies elsewhere, or goes on behind what was read
+            found = None
+        if found is None:
+            found = _far_thunks(layout, rva, left)
+        left -= len(found)
+        if left < 0:
+            raise BinaryFormatError(layout.offset(rva, _NAME_TABLE), f"more than {MAX_SYMBOLS} imported symbols")
+        yield found
+
+
+def _close_thunks(layout: Layout, addresses: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """The first address of all, and what is there: linkers lay the tables one behind the other."""
+    if not addresses:
+        return 0, ()
+    low, width = min(addresses), layout.headers.bits // 8
+    wanted = (max(addresses) - low) // width + _AT_ONCE
+    count = min(wanted, layout.room(low, _NAME_TABLE) // width)
+    if wanted > _MOST_AT_ONCE:
+        return low, ()
+    return low, _read_thunks(layout, low, count)
+
+
+def _read_thunks(layout: Layout, rva: int, count: int) -> tuple[int, ...]:
+    width = layout.headers.bits // 8
+    return struct.unpack(f"<{count}{'Q' if width == 8 else 'I'}", layout.read(rva, count * width, _NAME_TABLE))
+
+
+def _far_thunks(layout: Layout, rva: int, most: int) -> tuple[int, ...]:
+    width = layout.headers.bits // 8
     found: list[int] = []
     count = 16
     while True:
-        end = layout.region(rva, what)[1]
-        count = min(2 * count, (end - rva) // width)
+        count = min(2 * count, layout.room(rva, _NAME_TABLE) // width)
         if not count:
-            raise BinaryFormatError(layout.offset(rva, what), f"an {what} has no end")
-        values = struct.unpack(f"<{count}{letter}", layout.read(rva, count * width, what))
+            raise BinaryFormatError(layout.offset(rva, _NAME_TABLE), f"an {_NAME_TABLE} has no end")
+        values = _read_thunks(layout, rva, count)
         if 0 in values:
-            return found + list(values[: values.index(0)])
+            return (*found, *values[: values.index(0)])
         found += values
         if len(found) > most:
-            raise BinaryFormatError(layout.offset(rva, what), f"more than {MAX_SYMBOLS} imported symbols")
+            raise BinaryFormatError(layout.offset(rva, _NAME_TABLE), f"more than {MAX_SYMBOLS} imported symbols")
         rva += count * width

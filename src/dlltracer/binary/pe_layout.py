@@ -28,13 +28,14 @@ MAX_NAME = 0x10000
 """Bytes of a name. Mangled C++ names reach some ten thousand."""
 
 _CHUNK, _USUAL_NAME = 1024, 256
-"""Names that are read at once, and their usual length: where it is more, something else lies between them."""
+"""Names that are cut at once, and their usual length: where it is more, something else lies between them."""
 
 _HALF, _WORD = struct.Struct("<H"), struct.Struct("<I")
 _FILE_HEADER = struct.Struct("<HHI8xHH")
 _OPTIONAL_64 = struct.Struct("<2xBB20xQI20xIIIHH36xI")
 _OPTIONAL_32 = struct.Struct("<2xBB24xII20xIIIHH20xI")
 _SECTION = struct.Struct("<8sIIII16x")
+_DIRECTORIES = [struct.Struct(f"<{2 * count}I") for count in range(17)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def parse_headers(data: Buffer) -> Headers:
     major, minor, base, alignment, image_size, headers_size, checksum, subsystem, dll_characteristics, count = fields
     # The loader goes by the 16 entries that its own structure has and by this count, not by the header's size.
     count = min(count, 16)
-    words = cursor.unpack(struct.Struct(f"<{2 * count}I"), at + layout.size, "table of data directories")
+    words = cursor.unpack(_DIRECTORIES[count], at + layout.size, "table of data directories")
     return Headers(
         machine=machine,
         sections=sections,
@@ -111,33 +112,43 @@ class Layout:
     def __init__(self, data: Buffer) -> None:
         self.data = data
         self.headers = parse_headers(data)
-        # Start and end in memory; offset in the file of the start, and where the bytes of the file end.
-        self._regions = sorted(_regions(data, self.headers))
+        self._regions = _without_overlap(sorted(_regions(data, self.headers)))
         self._starts = [region[0] for region in self._regions]
+        # Where the last read was, as the next one is mostly there, too.
+        self._start, self._end, self._shift, self._limit = self._regions[0]
         # Names may overlap in a hostile file: all together they may take as much as the whole file does.
         self._names_left = len(data) + MAX_NAME
 
-    def region(self, rva: int, what: str) -> tuple[int, int, int, int]:
-        """The part of the image with that address: start, end, offset in the file of the start, end in the file."""
+    def _enter(self, rva: int, what: str) -> None:
+        """Go to the region that has the address."""
         index = bisect_right(self._starts, rva) - 1
-        if index >= 0:
-            region = self._regions[index]
-            if rva < region[1]:
-                return region
-        raise BinaryFormatError(self.headers.section_table, f"{what} at address {rva:#x} lies in no section")
+        if index < 0 or rva >= self._regions[index][1]:
+            raise BinaryFormatError(self.headers.section_table, f"{what} at address {rva:#x} lies in no section")
+        self._start, self._end, self._shift, self._limit = self._regions[index]
+
+    def room(self, rva: int, what: str) -> int:
+        """How many bytes there are from an address to the end of its section."""
+        if not self._start <= rva < self._end:
+            self._enter(rva, what)
+        return self._end - rva
 
     def offset(self, rva: int, what: str) -> int:
         """Where in the file the address lies; the end of what the file has of its section, if among the zeros."""
-        start, _, offset, limit = self.region(rva, what)
-        return min(offset + rva - start, limit)
+        if not self._start <= rva < self._end:
+            self._enter(rva, what)
+        return min(rva + self._shift, self._limit)
 
     def read(self, rva: int, size: int, what: str) -> bytes:
         """`size` bytes from an address on."""
-        start, end, offset, limit = self.region(rva, what)
-        if rva + size > end:
-            raise BinaryFormatError(min(offset + rva - start, limit), f"{what} reaches beyond the end of its section")
-        offset += rva - start
-        return self.data[offset : min(offset + size, limit)].ljust(size, b"\0")
+        if not self._start <= rva < self._end:
+            self._enter(rva, what)
+        offset = rva + self._shift
+        stop = offset + size
+        if stop <= self._limit:
+            return self.data[offset:stop]
+        if rva + size > self._end:
+            raise BinaryFormatError(min(offset, self._limit), f"{what} reaches beyond the end of its section")
+        return self.data[offset : self._limit].ljust(size, b"\0")
 
     def unpack(self, layout: struct.Struct, rva: int, what: str) -> tuple[int, ...]:
         """The fields of a structure."""
@@ -145,42 +156,53 @@ class Layout:
 
     def name(self, rva: int, what: str) -> str:
         """The text from an address to the next NUL. What is not UTF-8 comes as surrogates (PEP 383)."""
-        start, end, offset, limit = self.region(rva, what)
-        at = offset + rva - start
+        if not self._start <= rva < self._end:
+            self._enter(rva, what)
+        at, limit = rva + self._shift, self._limit
         stop = self.data.find(b"\0", at, min(limit, at + MAX_NAME))
         if stop < 0:  # what the file has of the section ends: zeros may follow in memory
             stop = max(limit, at)
-            if stop - at >= MAX_NAME or rva + stop - at >= end:
+            if stop - at >= MAX_NAME or rva + stop - at >= self._end:
                 raise BinaryFormatError(min(at, len(self.data)), f"{what} has no end")
         self._charge(stop - at, at)
         return self.data[at:stop].decode("utf-8", "surrogateescape")
 
-    def names(self, addresses: Sequence[int], what: str) -> list[str]:
-        """The texts at many addresses. Linkers lay them close together, so that they can be decoded in one."""
+    def text(self, low: int, high: int, count: int, what: str) -> str:
+        """What is there from an address to the end of the last of `count` names, a character for each byte.
+
+        Arguments: `high`, where that name begins. Returns nothing if the names do not lie close together.
+        """
+        if not 0 <= high - low < min(self.room(low, what), _USUAL_NAME * count):
+            return ""
+        first, last = low + self._shift, high + self._shift
+        stop = self.data.find(b"\0", last, min(last + MAX_NAME, self._limit))
+        return "" if stop < 0 else self.data[first : stop + 1].decode("latin-1")
+
+    def names(self, addresses: Sequence[int], what: str, skip: int = 0) -> list[str]:
+        """The names at many addresses. Linkers lay them close together, so that they can be decoded in one.
+
+        Arguments: `skip`, how many bytes there are at each address before its name.
+        """
+        if not addresses:
+            return []
+        low = min(addresses) + skip
+        text = self.text(low, max(addresses) + skip, len(addresses), what)
+        if not text:
+            return [self.name(rva + skip, what) for rva in addresses]
         found: list[str] = []
+        end, shift = text.index, low - skip
         for first in range(0, len(addresses), _CHUNK):
-            chunk = addresses[first : first + _CHUNK]
-            found += self._close_names(chunk, what) or [self.name(rva, what) for rva in chunk]
+            starts = [rva - shift for rva in addresses[first : first + _CHUNK]]
+            found += self.take([text[at : end("\0", at)] for at in starts], low)
         return found
 
-    def _close_names(self, addresses: Sequence[int], what: str) -> list[str]:
-        """The texts, if they lie close together; else nothing."""
-        low, high = min(addresses), max(addresses)
-        if high - low > _USUAL_NAME * len(addresses):
-            return []
-        start, _, offset, limit = self.region(low, what)
-        shift = offset - start
-        stop = self.data.find(b"\0", high + shift, min(high + shift + MAX_NAME, limit))
-        if stop < 0:
-            return []
-        block = self.data[low + shift : stop + 1]
-        text = block.decode("latin-1")
-        end = text.index
-        names = [text[at : end("\0", at)] for at in [rva - low for rva in addresses]]
-        self._charge(sum(map(len, names)), low + shift)
-        if not block.isascii():
-            names = [n if n.isascii() else n.encode("latin-1").decode("utf-8", "surrogateescape") for n in names]
-        return names
+    def take(self, names: list[str], offset: int) -> list[str]:
+        """Decode names that were cut from a `text`, which began at `offset`, and count them."""
+        joined = "".join(names)
+        self._charge(len(joined), offset)
+        if joined.isascii():
+            return names
+        return [n if n.isascii() else n.encode("latin-1").decode("utf-8", "surrogateescape") for n in names]
 
     def _charge(self, size: int, offset: int) -> None:
         """Count `size` bytes of names, read at `offset`."""
@@ -189,10 +211,20 @@ class Layout:
             raise BinaryFormatError(offset, "the names overlap: together they are longer than the file")
 
 
+def _without_overlap(regions: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """Sorted regions, each cut off where the next one begins: Windows refuses a file in which they overlap."""
+    for number, (start, end, shift, limit) in enumerate(regions[:-1]):
+        following = regions[number + 1][0]
+        if following < end:
+            regions[number] = start, following, shift, min(limit, following + shift)
+    return regions
+
+
 def _regions(data: Buffer, headers: Headers) -> list[tuple[int, int, int, int]]:
+    """The parts of the image: start and end in memory, what leads from an address to its offset, end in the file."""
     size = len(data)
     table = Cursor(data).take(headers.section_table, headers.sections * _SECTION.size, "section table")
-    regions = [(0, _round_up(headers.headers_size, PAGE), 0, min(headers.headers_size, size))]
+    regions = [(0, headers.headers_size + PAGE - 1 & -PAGE, 0, min(headers.headers_size, size))]
     for name, virtual_size, start, raw_size, pointer in _SECTION.iter_unpack(table):
         # Raw data without a place in the file is none at all.
         raw = raw_size if pointer else 0
@@ -200,14 +232,11 @@ def _regions(data: Buffer, headers: Headers) -> list[tuple[int, int, int, int]]:
             shown = name.rstrip(b"\0").decode("ascii", "backslashreplace")
             end = f"its section {shown} ends at {pointer + raw:#x}, the file at {size:#x}"
             raise BinaryFormatError(size, f"the file is cut short: {end}")
-        extent = _round_up(virtual_size or raw_size, PAGE)
+        extent = (virtual_size or raw_size) + PAGE - 1 & -PAGE
         inset = pointer % SECTOR
-        mapped = min(_round_up(inset + raw, SECTOR) if raw else 0, extent)
-        regions.append((start, start + extent, pointer - inset, min(pointer - inset + mapped, size)))
+        mapped = min(inset + raw + SECTOR - 1 & -SECTOR, extent) if raw else 0
+        at = pointer - inset
+        regions.append((start, start + extent, at - start, min(at + mapped, size)))
     if headers.section_alignment < PAGE:  # then the file is mapped as it is, and addresses are offsets
         return [(0, max(size, headers.image_size), 0, size)]
     return regions
-
-
-def _round_up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit

@@ -37,11 +37,13 @@ _SIGNATURE = 0xFEEF04BD
 
 def parse_resources(layout: Layout) -> PeResources:
     """Parse what the resources say. What cannot be read is left out: the loader does not stop at it."""
+    kinds = _kinds(layout)
     # Windows shows the version under 1 only (VS_VERSION_INFO); one under another number is told all the same.
-    version = _version(_resource(layout, RT_VERSION, None, MAX_VERSION) or b"")
+    version = _version(_resource(layout, kinds.get(RT_VERSION), None, MAX_VERSION) or b"")
     assemblies: tuple[AssemblyReference, ...] = ()
     # The loader takes the manifest of a DLL under 2 only (ISOLATIONAWARE_MANIFEST_RESOURCE_ID), of a program under 1.
-    manifest = _resource(layout, RT_MANIFEST, 2 if layout.headers.characteristics & 0x2000 else 1, MAX_MANIFEST)
+    number = 2 if layout.headers.characteristics & 0x2000 else 1
+    manifest = _resource(layout, kinds.get(RT_MANIFEST), number, MAX_MANIFEST)
     if manifest is not None:
         assemblies = parse_assemblies(manifest)
     if version is None:
@@ -50,16 +52,30 @@ def parse_resources(layout: Layout) -> PeResources:
     return PeResources(file_version, product_version, strings, assemblies, is_debug)
 
 
-def _resource(layout: Layout, kind: int, number: int | None, most: int) -> bytes | None:
-    """At most `most` bytes of a resource, in the first language that there is; `None` for any number."""
+def _kinds(layout: Layout) -> dict[int, int]:
+    """What the entries of the root directory lead to, by kind."""
     root, _ = layout.headers.directory(RESOURCE_TABLE)
     if not root:
-        return None
+        return {}
     try:
-        # Three levels: kind, name or number, language.
-        target = _entry(layout, root, 0, kind)
-        target = _entry(layout, root, target, number)
-        target = _entry(layout, root, target, None)
+        return dict(_entries(layout, root)[::-1])  # the first of a kind counts
+    except BinaryFormatError:
+        return {}
+
+
+def _resource(layout: Layout, target: int | None, number: int | None, most: int) -> bytes | None:
+    """At most `most` bytes of a resource, in the first language that there is.
+
+    Arguments: `target`, what the entry of its kind leads to; `number`, its own, `None` for any.
+    """
+    root, _ = layout.headers.directory(RESOURCE_TABLE)
+    try:
+        # Below the kinds there are names or numbers, below these languages.
+        for wanted in (number, None):
+            if target is None or not target & _IS_DIRECTORY:
+                return None
+            entries = _entries(layout, root + (target & ~_IS_DIRECTORY))
+            target = next((leads_to for found, leads_to in entries if wanted is None or found == wanted), None)
         if target is None or target & _IS_DIRECTORY:
             return None
         address, size = layout.unpack(_DATA, root + target, "resource")
@@ -68,18 +84,11 @@ def _resource(layout: Layout, kind: int, number: int | None, most: int) -> bytes
         return None
 
 
-def _entry(layout: Layout, root: int, target: int | None, number: int | None) -> int | None:
-    """What the entry with this number (`None`: the first entry) of the directory `target` leads to."""
-    if target is None or (target and not target & _IS_DIRECTORY):
-        return None
-    rva = root + (target & ~_IS_DIRECTORY)
+def _entries(layout: Layout, rva: int) -> list[tuple[int, int]]:
+    """Name or number, and what it leads to, of the entries of a directory."""
     named, numbered = layout.unpack(_DIRECTORY, rva, "resource directory")
     count = min(named + numbered, MAX_ENTRIES)
-    table = layout.read(rva + _DIRECTORY.size, count * _ENTRY.size, "resource directory")
-    for identifier, leads_to in _ENTRY.iter_unpack(table):
-        if number is None or identifier == number:
-            return int(leads_to)
-    return None
+    return list(_ENTRY.iter_unpack(layout.read(rva + 16, count * 8, "resource directory")))
 
 
 def _version(
@@ -150,10 +159,10 @@ def _node(data: bytes, start: int, end: int) -> tuple[str, int, int, int, int] |
 
 def _text(data: bytes, start: int, end: int) -> str:
     """The UTF-16 text from an offset to its NUL, or to the end. Half characters become U+FFFD."""
-    stop = start
-    while stop + 1 < end and data[stop : stop + 2] != b"\0\0":
-        stop += 2
-    return data[start:stop].decode("utf-16-le", "replace")
+    stop = data.find(b"\0\0", start, end)
+    while stop >= 0 and (stop - start) % 2:  # the halves of two characters
+        stop = data.find(b"\0\0", stop + 1, end)
+    return data[start : end - (end - start) % 2 if stop < 0 else stop].decode("utf-16-le", "replace")
 
 
 def _align(offset: int) -> int:

@@ -10,6 +10,7 @@ import click
 
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
+from ..model.tracefile import ENDING
 from .child import UNTRACED, Ending, run_child
 from .ending import say_error
 from .program import Program, ProgramKind
@@ -25,6 +26,9 @@ spec = importlib.util.spec_from_file_location(sys.argv[1], sys.argv[2])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 """
+_OF_FILES = (".py", ".pyc", ".pyd", ".dll", ".so", ENDING, ".etl")
+"""Endings of what is meant as a file, also where there is none."""
+
 _LOAD_FILE = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 
 
@@ -55,12 +59,17 @@ def _ask_interpreter(python: str, said: int) -> ProcessFacts | None:
 
 
 def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
-    """The question in words, and the program that asks it."""
+    """The question in words, and the program that asks it. Raises `click.UsageError` when it is of a file that is not
+    there."""
     if module is None:
         return "the code", Program(ProgramKind.CODE, code or "")
-    if not os.path.exists(module) or not (os.sep in module or os.path.splitext(module)[1]):
+    has_folder = os.sep in module or bool(os.altsep and os.altsep in module)
+    is_there = os.path.exists(module)
+    if not is_there and (has_folder or module.lower().endswith(_OF_FILES)):
+        raise click.UsageError(f"there is no file {module}")
+    if not is_there or not (has_folder or os.path.splitext(module)[1]):
         return f"import {module}", Program(ProgramKind.CODE, f"import {module}")
-    if module.endswith((".py", ".pyc")) or os.path.isdir(module):
+    if module.lower().endswith((".py", ".pyc")) or os.path.isdir(module):
         return module, Program(ProgramKind.SCRIPT, module)
     path = os.path.abspath(module)
     name = os.path.basename(path).partition(".")[0]
@@ -77,7 +86,7 @@ def _is_extension_module(path: str, name: str) -> bool:
     try:
         return f"PyInit_{name}" in provided_names(path)
     except (BinaryFormatError, OSError):
-        return path.endswith((".so", ".pyd"))
+        return path.lower().endswith((".so", ".pyd"))
 
 
 def _try(program: Program, backend: str, python: str | None, said: int) -> Ending:

@@ -10,11 +10,11 @@ import shutil
 from dataclasses import replace
 
 from ..capture.linux.marks import split_text
-from ..capture.windows.debug_decode import exception_name
 from ..capture.windows.debugger import run_debugged
 from ..errors import BackendUnavailable
-from ..host.failure import read_failure, this_process
+from ..host.failure import read_failure, read_process, this_process
 from ..host.scratch import ScratchFolder
+from ..model.ntstatus import exception_name
 from ..model.recording import Recording
 from ..model.request import Request
 from ..trace import is_own_load
@@ -113,12 +113,16 @@ def _run_program(
         word = read_result(result)
         if word is not None and word["outcome"] == "not begun":
             return Ending(run.status, begun=False)
+        folders = _read_folders(result)
+        told = read_process(word)
+        if told is None and python is None:  # it crashed, or left at once: its interpreter is the same as ours
+            told = replace(this_process(), added_folders=folders)
         # Of our runner nobody wants to know.
         first = replace(run.processes[0], command=(*start, *program.words)) if run.processes else None
         run = replace(run, processes=(first, *run.processes[1:]) if first is not None else ())
         return Ending(
             run.status, _recording(run, follow), failure=read_failure(word), crash=run.crash, requests=tuple(asked),
-            added_folders=_read_folders(result), process=this_process() if python is None else None,
+            added_folders=folders, process=told,
         )  # fmt: skip
 
 
@@ -127,7 +131,7 @@ def _recording(run: DebuggedRun, follow: bool) -> Recording:
     if run.crash is not None:
         where = "in code of no known image" if run.crash.image is None else f"in {run.crash.image}"
         offset = "" if run.crash.offset is None else f" at offset {run.crash.offset:#x}"
-        notes += (f"the program crashed: {run.crash.name} ({run.crash.code:#010x}) {where}{offset}",)
+        notes += (f"the program crashed: {run.crash.name_and_code} {where}{offset}",)
     elif run.status >> 31:
         notes += (f"the program ended with status {run.status:#010x} ({exception_name(run.status)})",)
     events = tuple(event for event in run.events if not is_own_load(event))

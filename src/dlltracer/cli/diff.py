@@ -6,6 +6,7 @@ import click
 
 from .ending import EXIT_MISSING
 from .output import open_target, write_styled
+from .show import open_recording
 
 
 @click.command("diff", short_help="Say what differs between two recordings.")
@@ -23,7 +24,6 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
     """
     from ..diagnose.compare import compare_traces
     from ..model.difference import DifferenceKind
-    from .show import open_recording
 
     traces = open_recording(first), open_recording(second)
     comparison = compare_traces(*traces, names=(first, second))

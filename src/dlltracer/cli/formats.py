@@ -13,7 +13,7 @@ from ..model.saved import SavedTrace
 from ..model.tracefile import ENDING, trace_to_lines
 from .complete import complete_file
 from .config import is_setting
-from .output import Format, Target, write_report
+from .output import Format, Target, lacks_drawing, write_report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,6 +81,12 @@ def rendered(module: str, function: str) -> Write:
     return write
 
 
+def _write_markdown(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+    from ..report.render_markdown import render_markdown
+
+    target.write(render_markdown(trace, ascii_only=lacks_drawing(target)))
+
+
 def _graph(form: str) -> Write:
     """The graph of a trace, in one of `GRAPHS`."""
 
@@ -113,7 +119,7 @@ FORMS: Mapping[str, Form] = {
         Form("lines", "LoadLibrary or Failed, path", _report(Format.LINES), is_short=True, can_select=True),
         Form(RECORDING, "all that is known, for `dlltracer show` and `dlltracer why`", _write_lines, (ENDING,)),
         Form(HTML, "a page to look at in a browser", rendered("html", "render_html"), (".html", ".htm")),
-        Form(GITHUB, "Markdown for an issue", rendered("render_markdown", "render_markdown"), (".md",)),
+        Form(GITHUB, "Markdown for an issue", _write_markdown, (".md",)),
         Form("dot", "a graph for Graphviz", _graph("dot"), (".dot", ".gv")),
         Form("mermaid", "a graph for Markdown", _graph("mermaid"), (".mmd",)),
         Form("perfetto", "a timeline", rendered("render_perfetto", "render_perfetto"), (".perfetto-trace.json",)),

@@ -99,11 +99,8 @@ def _environment_of(prefix: str, base_prefix: str) -> str:
 
 
 def _describe_backends() -> list[dict[str, Any]]:
-    """Each mechanism: whether it can work here, else why not; last those that `why` takes for crashes."""
+    """Each mechanism: whether it can work here, else why not; last the one that `why` takes for crashes on Linux."""
     found = [_describe_backend(name) for name in BACKEND_NAMES if name != "auto"]
-    windows = sys.platform == "win32"
-    reason = {} if windows else {"reason": "it debugs with the functions of Windows"}
-    found.append({"name": "debugger", "available": windows, **reason})
     if sys.platform == "linux":
         from ..capture.linux.ptrace_rights import availability
 

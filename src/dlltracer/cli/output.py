@@ -132,7 +132,8 @@ def _open_path(output: str) -> Target:
         # /dev/stdout may be a regular file, which the program writes to as well: it must be neither replaced nor
         # opened a second time, with a position of its own.
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(fd), existing):
+            # What is no file has no number on Windows: NUL would be every pipe.
+            if existing.st_ino and os.path.samestat(os.fstat(fd), existing):
                 return StreamTarget(_stream(fd))
     if not stat.S_ISREG(existing.st_mode):
         return DirectTarget(output)
@@ -184,7 +185,7 @@ def write_styled(target: Target, render: Callable[[bool], Text]) -> None:
     `render` is told whether the target lacks the characters that draw a tree.
     """
     stream = target.stream if isinstance(target, StreamTarget) else None
-    text = render(stream is not None and not encodes("\u251c\u2514\u2502\u2500…", stream.encoding))
+    text = render(lacks_drawing(target))
     colour = colour_of(stream.isatty(), dict(os.environ)) if stream is not None else Colour.NONE
     if stream is None or colour is Colour.NONE:
         target.write(text.plain)
@@ -199,6 +200,12 @@ def write_styled(target: Target, render: Callable[[bool], Text]) -> None:
         )  # fmt: skip
         console.print(text, end="", no_wrap=True, overflow="ignore", crop=False)
         stream.flush()
+
+
+def lacks_drawing(target: Target) -> bool:
+    """Whether the target lacks the characters that draw a tree: a stream of Windows' old code pages does."""
+    stream = target.stream if isinstance(target, StreamTarget) else None
+    return stream is not None and not encodes("\u251c\u2514\u2502\u2500…", stream.encoding)
 
 
 class Colour(enum.Enum):

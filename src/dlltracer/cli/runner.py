@@ -50,9 +50,9 @@ def main() -> None:
     def finish() -> None:
         # A child made by fork runs the handlers too; the trace of the program is not its to report.
         if os.getpid() == owner:
-            ends = {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
             ended = _end_trace(trace, start_path) if session is None else _leave_account(session)
-            _leave_word(result, {**(failure or _describe_process(added_folders, backend)), **ends, **ended})
+            # Watched to the last: a debugger sees what describing it imports, and has to know for whom.
+            _leave_word(result, {**(failure or _describe_process(added_folders)), **_end_watch(watch), **ended})
             if interrupted:
                 _note_interrupt()
 
@@ -118,6 +118,11 @@ def _watch_requests(path: str) -> Watch:
     return watch
 
 
+def _end_watch(watch: Watch | None) -> dict[str, object]:
+    """End the watching; what is known about the ends of the requests."""
+    return {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
+
+
 def _note_begin(path: str, backend: str) -> None:
     """Leave for our debugger the moment at which the program begins: what was loaded before is not its own."""
     if backend == _DEBUGGED:
@@ -154,13 +159,11 @@ def _describe_failure(error: BaseException, added_folders: list[str]) -> dict[st
         return {}
 
 
-def _describe_process(added_folders: list[str], backend: str) -> dict[str, object]:
+def _describe_process(added_folders: list[str]) -> dict[str, object]:
     """The same for a program that did not fail: about the process alone.
 
-    After the trace, since what it takes to tell is not the program's. A debugger would see it all the same.
+    After the trace, since what it takes to tell is not the program's.
     """
-    if backend == _DEBUGGED:
-        return {}
     try:
         from dlltracer.host import facts
 

@@ -178,6 +178,7 @@ def _explain_file(file: str, redact: bool) -> SavedTrace:
     """A recording with the verdict on it, which says where it is from."""
     from ..api.explain_saved import explain_saved
     from ..report.origin import describe_origin
+    from ..report.processes import notes_on_children
     from .show import open_recording
 
     trace: SavedTrace = open_recording(file)
@@ -187,7 +188,9 @@ def _explain_file(file: str, redact: bool) -> SavedTrace:
         trace = without_names(trace)
     diagnosis = explain_saved(trace)
     notes = trace.recording.notes[-1:] if redact else ()
-    notes = (*describe_origin(trace), *trace.problems, *diagnosis.notes, *notes)
+    notes = (
+        *describe_origin(trace), *notes_on_children(trace.recording), *trace.problems, *diagnosis.notes, *notes
+    )  # fmt: skip
     return replace(trace, diagnosis=replace(diagnosis, notes=notes))
 
 

@@ -26,3 +26,9 @@ class Crash:
     offset: int | None
     thread: int | None
     fault_address: int | None
+
+    @property
+    def name_and_code(self) -> str:
+        """ "access violation (0xc0000005)"; the code once, where it is all the name there is."""
+        code = f"{self.code:#010x}"
+        return self.name if code in self.name else f"{self.name} ({code})"

@@ -5,7 +5,10 @@ Source of the names and numbers: MS Learn "PE Format"; for resources "VS_VERSION
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .rows import Rows
 
 Version = tuple[int, int, int, int]
 """A file or product version: major, minor, build, revision."""
@@ -23,6 +26,28 @@ class PeSymbol:
     ordinal: int | None = None
 
 
+class PeSymbols(Rows[PeSymbol]):
+    """Symbols imported, in the order of the table."""
+
+    __slots__ = ()
+
+    _row = PeSymbol
+
+    def __init__(self, names: tuple[str | None, ...], ordinals: tuple[int | None, ...] = ()) -> None:
+        """Take names and ordinals, as `PeSymbol` has them; without ordinals, all are imported by name."""
+        super().__init__(names, ordinals or (None,) * len(names))
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """The name of each; `None` for one imported by its ordinal."""
+        return self._columns[0]
+
+    @property
+    def ordinals(self) -> tuple[int | None, ...]:
+        """The ordinal of each; `None` for one imported by its name."""
+        return self._columns[1]
+
+
 @dataclass(frozen=True)
 class PeImport:
     """A DLL imported, as the file spells it.
@@ -34,7 +59,7 @@ class PeImport:
     """
 
     library: str
-    symbols: tuple[PeSymbol, ...] | None = None
+    symbols: Sequence[PeSymbol] | None = None
     delayed: bool = False
     unused: bool = False
 
@@ -47,6 +72,42 @@ class PeExport:
     ordinal: int
     name: str | None = None
     forwarder: str | None = None
+
+
+class PeExports(Rows[PeExport]):
+    """Symbols exported: those with a name in the order of the table, then those with an ordinal only."""
+
+    __slots__ = ()
+
+    _row = PeExport
+
+    def __init__(
+        self, ordinals: tuple[int, ...], names: tuple[str | None, ...], forwarders: tuple[str | None, ...] = ()
+    ) -> None:
+        """Take ordinals, names and forwarders, as `PeExport` has them; without forwarders, none is one."""
+        super().__init__(ordinals, names, forwarders or (None,) * len(names))
+
+    @property
+    def ordinals(self) -> tuple[int, ...]:
+        """The ordinal of each."""
+        return self._columns[0]
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        """The name of each; `None` for one that has an ordinal only."""
+        return self._columns[1]
+
+    @property
+    def forwarders(self) -> tuple[str | None, ...]:
+        """Of each the text that says where the symbol is; `None` for one that is in the file itself."""
+        return self._columns[2]
+
+
+def list_forwarders(exports: Sequence[PeExport]) -> list[PeExport]:
+    """Those of the exports that are forwarders; soon done for `PeExports`, of which few are."""
+    if isinstance(exports, PeExports) and exports.forwarders.count(None) == len(exports):
+        return []
+    return [export for export in exports if export.forwarder is not None]
 
 
 @dataclass(frozen=True)
@@ -132,7 +193,7 @@ class PeImage:
     is_hybrid: bool = False
     is_managed: bool = False
     export_name: str | None = None
-    exports: tuple[PeExport, ...] | None = None
+    exports: Sequence[PeExport] | None = None
     resources: PeResources | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 
@@ -16,6 +16,6 @@ def to_plain(value: object) -> object:
         return {name: to_plain(item) for name, item in pairs if item is not None}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list | frozenset):
+    if isinstance(value, Sequence | frozenset) and not isinstance(value, str | bytes):
         return [to_plain(item) for item in value]
     return value

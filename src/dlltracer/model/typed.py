@@ -1,8 +1,9 @@
 """Frozen dataclasses as plain values and back, by the type hints of their fields.
 
 A dataclass is an object with a key for each field; left out are `None`, and what is empty and the usual value. An enum
-is its value, a tuple or a frozenset a list, a mapping a list of pairs: so keys of objects are always names of fields,
-and never data. Where a hint allows several dataclasses, the key "is" names the one that it is.
+is its value. Tuples, frozensets and other sequences are lists (a sequence is read as a tuple), a mapping is a list of
+pairs: so keys of objects are always names of fields, and never data. Where a hint allows several dataclasses, the key
+"is" names the one that it is.
 
 Reading trusts nothing: any plain value gives an object of that type, or `DamagedRecording`. Keys that it does not know
 are passed over.
@@ -11,7 +12,7 @@ are passed over.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -83,7 +84,7 @@ class TypedCodec:
         origin, arguments = get_origin(hint), get_args(hint)
         if origin in (Union, types.UnionType):
             return self._union(arguments)
-        if origin is tuple and arguments[-1:] == (...,):
+        if origin is Sequence or (origin is tuple and arguments[-1:] == (...,)):
             return _list(self._coder(arguments[0]), tuple)
         if origin is tuple:
             return _row(tuple(self._coder(argument) for argument in arguments))

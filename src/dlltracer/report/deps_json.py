@@ -29,6 +29,5 @@ def render_deps_json(tree: LoadTree) -> str:
 def _facts(image: object) -> dict[str, object]:
     """What the image's header says, without its tables of symbols."""
     left_out = ("symbols", "exports", "imports", "segments", "resources", "version_needs", "version_defs")
-    plain = to_plain(image)
-    assert isinstance(plain, dict)
-    return {name: value for name, value in plain.items() if name not in left_out}
+    facts = {name: value for name, value in vars(image).items() if name not in left_out and value is not None}
+    return {name: to_plain(value) for name, value in facts.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..model.ntstatus import status_name
 from ..model.process import TracedProcess
 from ..model.recording import Recording
 from .drawing import BOLD, DIM, FAILED, PLAIN, Guides, Line, file_name
@@ -63,10 +64,7 @@ def _likeness(share: Share) -> object:
 
 def process_line(process: TracedProcess, guides: Guides) -> Line:
     """Who it is, what it was told to do, how it ended."""
-    command = " ".join(process.command) if process.command else process.program or "(its command is not known)"
-    if len(command) > _COMMAND_LENGTH:
-        command = command[:_COMMAND_LENGTH] + guides.more
-    line: Line = ((f"process {process.pid}", BOLD), (f"  {command}", BOLD))
+    line: Line = ((f"process {process.pid}", BOLD), (f"  {_command(process, guides.more)}", BOLD))
     if process.command and process.program and file_name(process.program) != file_name(process.command[0]):
         line += ((f"  ({process.program})", DIM),)
     how, style = _ending(process)
@@ -94,12 +92,31 @@ def is_killed(process: TracedProcess) -> bool:
     return process.status is not None and (process.status < 0 or bool(process.status >> 31))
 
 
+def notes_on_children(recording: Recording) -> tuple[str, ...]:
+    """A note on each process but the first that did not end by itself."""
+    return tuple(
+        f"process {process.pid}, which it started, {_ending(process)[0]}: {_command(process, '...')}"
+        for process in recording.processes[1:]
+        if is_killed(process)
+    )
+
+
+def _command(process: TracedProcess, more: str) -> str:
+    command = " ".join(process.command) if process.command else process.program or "(its command is not known)"
+    return command if len(command) <= _COMMAND_LENGTH else command[:_COMMAND_LENGTH] + more
+
+
 def _ending(process: TracedProcess) -> tuple[str, str]:
-    status = process.status
+    status, crash = process.status, process.crash
+    if crash is not None:
+        where = "" if crash.image is None else f" in {file_name(crash.image)}"
+        offset = "" if crash.offset is None else f" at offset {crash.offset:#x}"
+        return f"crashed: {crash.name}{where}{offset}", FAILED
     if status is None:
         return ("still running" if process.ended is None else "ended", DIM)
     if status < 0:
         return f"killed by {_SIGNALS.get(-status, f'signal {-status}')}", FAILED
     if status >> 31:
-        return f"ended by Windows with status {status:#010x}", FAILED
+        name = status_name(status)
+        return f"ended by Windows with status {status:#010x}{f' ({name})' if name else ''}", FAILED
     return f"status {status}", DIM if status == 0 else PLAIN

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from ..model.finding import Outcome
-from .drawing import UNICODE, escape, number
+from .drawing import ASCII, UNICODE, escape, number
 from .render_text import lay_out
 from .render_verdict import verdict_lines
 from .tally import count
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..model.failure import ProcessFacts
     from ..model.saved import SavedTrace
-    from .drawing import Line
+    from .drawing import Guides, Line
 
 MOST = 60
 """Lines in all."""
@@ -31,10 +31,14 @@ _VERDICT = 34
 """Lines of the verdict; the usual one has 25."""
 
 
-def render_markdown(saved: SavedTrace) -> str:
-    """The trace for an issue. What does not fit is counted where it was cut."""
-    head = [*_title(saved), "", *_facts(saved), "", *_verdict(saved)]
-    return "".join(f"{line}\n" for line in (*head, *_tree(saved, MOST - len(head))))
+def render_markdown(saved: SavedTrace, *, ascii_only: bool = False) -> str:
+    """The trace for an issue. What does not fit is counted where it was cut.
+
+    `ascii_only`: what is drawn is drawn with ASCII characters; names stay as they are.
+    """
+    guides = ASCII if ascii_only else UNICODE
+    head = [*_title(saved), "", *_facts(saved), "", *_verdict(saved, guides)]
+    return "".join(f"{line}\n" for line in (*head, *_tree(saved, MOST - len(head), guides)))
 
 
 def _title(saved: SavedTrace) -> Iterator[str]:
@@ -73,39 +77,39 @@ def _python(process: ProcessFacts) -> str:
     return f"{version}, {', '.join(kinds)}, {process.executable}"
 
 
-def _verdict(saved: SavedTrace) -> Iterator[str]:
+def _verdict(saved: SavedTrace, guides: Guides) -> Iterator[str]:
     if saved.diagnosis is None or saved.diagnosis.outcome is Outcome.IMPORTED:
         return
-    lines = [_plain(line) for line in verdict_lines(saved.diagnosis)]
-    yield from _block(_cut(lines, _VERDICT - 2))
+    lines = [_plain(line, guides) for line in verdict_lines(saved.diagnosis, guides.more)]
+    yield from _block(_cut(lines, _VERDICT - 2, guides))
     yield ""
 
 
-def _tree(saved: SavedTrace, room: int) -> Iterator[str]:
+def _tree(saved: SavedTrace, room: int, guides: Guides) -> Iterator[str]:
     """The tree, folded: all of it, or where something failed that and what leads to it."""
     recording = saved.recording
     failed_only = bool(recording.failures)
-    lines = [_plain(line) for line in lay_out(recording, failed_only=failed_only, guides=UNICODE)]
+    lines = [_plain(line, guides) for line in lay_out(recording, failed_only=failed_only, guides=guides)]
     tally = count(recording)
     title = f"{number(tally.loaded, 'image')} loaded, {tally.failed} failed"
     if failed_only:
         title += "; below is what failed, and what leads to it"
     yield f"<details><summary>{title}</summary>"
     yield ""
-    yield from _block(_cut(lines, room - 6))
+    yield from _block(_cut(lines, room - 6, guides))
     yield ""
     yield "</details>"
 
 
-def _plain(line: Line) -> str:
+def _plain(line: Line, guides: Guides = UNICODE) -> str:
     text = escape("".join(piece for piece, _ in line))
-    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}… {len(text) - _WIDEST} more characters"
+    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}{guides.more} {len(text) - _WIDEST} more characters"
 
 
-def _cut(lines: list[str], most: int) -> list[str]:
+def _cut(lines: list[str], most: int, guides: Guides) -> list[str]:
     if len(lines) <= most:
         return lines
-    return [*lines[: most - 1], f"… {number(len(lines) - most + 1, 'more line')}"]
+    return [*lines[: most - 1], f"{guides.more} {number(len(lines) - most + 1, 'more line')}"]
 
 
 def _block(lines: Iterable[str]) -> Iterator[str]:

@@ -53,7 +53,7 @@ def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: 
 def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Iterator[Line]:
     """The lines of the report."""
     if len(recording.processes) < 2:
-        yield from _tree(recording, failed_only, guides, python=recording.backend != "ld_debug")
+        yield from _tree(recording, failed_only, guides, python=_asks_python(recording))
     else:
         yield from _processes(recording, failed_only, guides)
     yield from closing_lines(recording, failed_only=failed_only)
@@ -95,6 +95,13 @@ def _tree(recording: Recording, failed_only: bool, guides: Guides, *, python: bo
         yield from draw(node.below, guides)
 
 
+def _asks_python(recording: Recording) -> bool:
+    """Whether it matters which import asked. A debugger runs any program: whether one knew an import tells."""
+    if recording.backend == "debugger":
+        return any(getattr(event, "imports", None) for event in recording.events)
+    return recording.backend != "ld_debug"
+
+
 def _processes(recording: Recording, failed_only: bool, guides: Guides) -> Iterator[Line]:
     """A part for each process; of failures only, those in which a load failed, and those that were killed."""
     for share in shares(recording):
@@ -102,7 +109,7 @@ def _processes(recording: Recording, failed_only: bool, guides: Guides) -> Itera
             continue
         yield process_line(share.process, guides)
         is_first = share.process.pid == recording.pid
-        yield from _tree(share.recording, failed_only, guides, python=is_first and recording.backend != "ld_debug")
+        yield from _tree(share.recording, failed_only, guides, python=is_first and _asks_python(share.recording))
         if share.like_it:
             yield like_it_line(share, guides)
         yield ()

@@ -16,7 +16,7 @@ import ntpath
 from collections import deque
 from dataclasses import dataclass
 
-from ..model.pe import PeImage, PeImport, PeSymbol
+from ..model.pe import PeImage, PeImport, PeSymbol, list_forwarders
 from ..model.probe import Phase
 from ..model.tree import Binding, BindingState, LoadTree
 from ..model.windows_context import STANDARD_SEARCH, LoadFlags
@@ -26,6 +26,7 @@ from .winsearch import Asker, Finder, Found, complete_name
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model.elf import ElfImage
+    from ..model.pe import PeExport
     from ..model.windows_context import WindowsContext
     from .filesystem import Filesystem
 
@@ -66,6 +67,7 @@ class _Walk:
         self._mapped: dict[str, PeImage] = {}
         self._later: deque[tuple[str, PeImport]] = deque()
         self._forwarded: set[tuple[str, str, PeSymbol]] = set()
+        self._forwarders: dict[str, list[PeExport]] = {}
 
     def follow(self, top: str) -> LoadTree:
         name = complete_name(top)
@@ -132,11 +134,15 @@ class _Walk:
         image = self._mapped.get(path)
         if image is None or not image.exports or not need.symbols:
             return []
+        if path not in self._forwarders:
+            self._forwarders[path] = list_forwarders(image.exports)
+        forwarders = self._forwarders[path]
+        if not forwarders:
+            return []
         wanted = set(need.symbols)
         result = []
-        for export in image.exports:
-            if export.forwarder is None:
-                continue
+        for export in forwarders:
+            assert export.forwarder is not None
             if PeSymbol(export.name) not in wanted and PeSymbol(None, export.ordinal) not in wanted:
                 continue
             library, symbol = parse_forwarder(export.forwarder)

@@ -72,6 +72,11 @@ class Etw:
         self.OpenTraceW.restype = c_uint64
 
 
+def is_administrator() -> bool:
+    """Whether this process has the rights of an Administrator, not only its user ("IsUserAnAdmin", MS Learn)."""
+    return bool(_open("shell32.dll").IsUserAnAdmin())
+
+
 def _open(name: str) -> ctypes.CDLL:
     if sys.platform == "win32":
         return ctypes.WinDLL(name, use_last_error=True, winmode=LOAD_LIBRARY_SEARCH_SYSTEM32)

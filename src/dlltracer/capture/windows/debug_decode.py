@@ -14,6 +14,9 @@ import struct
 from dataclasses import dataclass, replace
 
 from ...model.crash import Crash
+from ...model.events import LoadEvent
+from ...model.ntstatus import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, exception_name
+from ...model.probe import Phase
 from .debug_lines import LOAD, NOTE, SAID, UNLOAD, decode_lines
 from .decode import Machine, decode_records
 from .devicepath import display_path
@@ -26,39 +29,6 @@ if TYPE_CHECKING:
     from ...model.request import Request
     from .debug_structs import EXCEPTION_RECORD
     from .decode import ImageChange
-
-_ACCESS_VIOLATION, _IN_PAGE_ERROR = 0xC0000005, 0xC0000006
-_FAULTS = {
-    _ACCESS_VIOLATION: "access violation",
-    _IN_PAGE_ERROR: "in-page error",
-    0xC000001D: "illegal instruction",
-    0xC000008C: "array bounds exceeded",
-    0xC0000094: "integer division by zero",
-    0xC0000095: "integer overflow",
-    0xC0000096: "privileged instruction",
-    0xC00000FD: "stack overflow",
-    0x80000002: "datatype misalignment",
-}
-_NAMES = {
-    **_FAULTS,
-    0x80000001: "guard page violation",
-    0x80000003: "breakpoint",
-    0x80000004: "single step",
-    0xC0000025: "noncontinuable exception",
-    0xC000007B: "invalid image format",
-    0xC000008E: "floating-point division by zero",
-    0xC0000135: "DLL not found",
-    0xC0000138: "ordinal not found",
-    0xC0000139: "entry point not found",
-    0xC0000142: "DLL initialization failed",
-    0xC0000374: "heap corruption",
-    0xC0000409: "fail fast",
-    0xC0000420: "assertion failure",
-    0xC06D007E: "delay-loaded DLL not found",
-    0xC06D007F: "delay-loaded function not found",
-    0xE06D7363: "C++ exception",
-}
-"""Source: ntstatus.h; the last three are of the Visual C++ runtime (delayimp.h, ehdata.h)."""
 
 _MOST_NOTES = 100
 _EVENT_HEADER = struct.Struct("<HHHHIIq16sHBBBBHQ")  # EVENT_HEADER up to its EventDescriptor
@@ -82,11 +52,6 @@ class Happening:
     pid: int
     tid: int
     clock: int
-
-
-def exception_name(code: int) -> str:
-    """The name of an exception for people."""
-    return _NAMES.get(code, f"exception {code:#010x}")
 
 
 def decode_image_header(data: bytes) -> ImageHeader:
@@ -123,6 +88,7 @@ class Account:
         self._notes_left_out = 0
         self._unhandled: Crash | None = None
         self._faults: dict[int, Crash] = {}
+        self._ready: int | None = None
 
     @property
     def records(self) -> tuple[RawRecord, ...]:
@@ -136,6 +102,16 @@ class Account:
     def forget(self, base: int) -> None:
         """It was unmapped before, too."""
         self._images.pop(base, None)
+
+    def note_ready(self, clock: int) -> None:
+        """The loader has brought what the program needs itself; its first instruction is next. Of several such
+        words the last counts: a 32-bit program begins in two steps."""
+        self._ready = clock
+
+    def note_end(self, clock: int) -> None:
+        """The process has ended; if it was never ready, that was at its start."""
+        if self._ready is None:
+            self._ready = clock
 
     def note_load(self, when: Happening, base: int, path: str, header: ImageHeader) -> None:
         """An image was mapped. `path` is the kernel's (`\\??\\C:\\...` is one)."""
@@ -153,7 +129,7 @@ class Account:
     def note_exception(self, tid: int, record: EXCEPTION_RECORD, is_first_chance: bool) -> None:
         """An exception was raised (first chance), or was handled by nobody (second)."""
         code = record.ExceptionCode
-        if is_first_chance and code in _FAULTS:
+        if is_first_chance and code in FAULTS:
             self._faults[code] = self._crash(tid, record)
         elif not is_first_chance:
             self._unhandled = self._crash(tid, record)
@@ -187,9 +163,13 @@ class Account:
         """
         machine = Machine(pid, self._devices, None, 1_000_000_000, wall, clock)
         first = None if since is None else machine.epoch(since)
+        ready = None if self._ready is None else machine.epoch(self._ready)
+        events = decode_records(self._records, requests, machine).events
         return tuple(
-            _as_seen_here(event)
-            for event in decode_records(self._records, requests, machine).events
+            _at_start(_as_seen_here(event), is_program=number == 0)
+            if ready is not None and (event.timestamp or 0.0) < ready
+            else _as_seen_here(event)
+            for number, event in enumerate(events)
             if first is None or (event.timestamp or 0.0) >= first
         )
 
@@ -198,7 +178,7 @@ class Account:
         at = next((b for b, (_, header) in self._images.items() if b <= address < b + header.size), None)
         path = None if at is None else self._images[at][0]
         # EXCEPTION_RECORD, MS Learn: the second parameter of these two is the address that was inaccessible.
-        has_address = code in (_ACCESS_VIOLATION, _IN_PAGE_ERROR) and record.NumberParameters >= 2
+        has_address = code in (ACCESS_VIOLATION, IN_PAGE_ERROR) and record.NumberParameters >= 2
         return Crash(
             code=code,
             name=exception_name(code),
@@ -244,6 +224,13 @@ def _image_record(opcode: int, when: Happening, base: int, path: str, header: Im
     fields = (base, header.size, when.pid, header.checksum, header.link_time, 0, 0, 0, base, 0, 0, 0, 0)
     name = path.encode("utf-16-le", "surrogatepass") + b"\0\0"
     return RawRecord(head.ljust(HEADER_SIZE, b"\0"), _PAYLOAD.pack(*fields) + name)
+
+
+def _at_start(event: ImageChange, *, is_program: bool) -> ImageChange:
+    """Of what came before the first instruction it is known that no import asked for it. The first is the program."""
+    if is_program and isinstance(event, LoadEvent):
+        event = replace(event, phase=Phase.DIRECT)
+    return replace(event, imports=())
 
 
 def _as_seen_here(event: ImageChange) -> ImageChange:

@@ -66,23 +66,28 @@ class Writer:
 
     Arguments: the `file` to write to, and `ready`, the event to set as soon as everything is seen.
 
-    Attributes: `lost`, how many lines could not be written; `has_ended`, that the process is no more.
+    Attributes: `lost`, how many lines could not be written at all (half a line is found by who reads it); `has_ended`,
+    that the process is no more.
     """
 
     def __init__(self, file: int, ready: int) -> None:
         self._file = file
         self._ready: int | None = ready
+        self._is_torn = False
         self.lost = 0
         self.has_ended = False
 
     def write(self, kind: str, *values: int | str | bytes) -> None:
         """A line. Where there is no room for it, it is lost: the process must not wait."""
-        line = encode_line(kind, *values)
+        before = b"\n" if self._is_torn else b""  # half a line must not take this one with it
+        line = before + encode_line(kind, *values)
         try:
             written, _ = _winapi.WriteFile(self._file, line)
         except OSError:
             written = 0
-        self.lost += written < len(line)
+        self.lost += written <= len(before)
+        if written:
+            self._is_torn = len(before) < written < len(line)
 
     def be_ready(self) -> None:
         """Tell the process, once, that whatever it loads from now on is seen."""

@@ -60,6 +60,8 @@ class Debuggees:
 
     def note_ready(self, pid: int, clock: int) -> None:
         one = self._running.get(pid)
+        if one is not None:
+            one.account.note_ready(clock)
         if one is not None and not one.command:
             _, one.command = self._api.read_origin(one.handle)
 
@@ -88,6 +90,7 @@ class Debuggees:
     def note_end(self, pid: int, clock: int, status: int) -> None:
         one = self._running.pop(pid, None)
         if one is not None:
+            one.account.note_end(clock)
             one.ended, one.status = clock, status
 
     def has_ended(self, pid: int) -> bool:

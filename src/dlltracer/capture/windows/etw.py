@@ -59,9 +59,11 @@ class EtwBackend:
         return NAME_WITH_LOADER if self._loader_events else NAME
 
     def availability(self) -> Availability:
-        """Whether Windows would allow it: only a start can tell, so this says no more than the system."""
+        """Whether the user may; that Windows really allows it, only a start can tell."""
         if sys.platform != "win32":
             return Availability(False, "ETW exists on Windows only")
+        if not bindings.is_administrator():
+            return Availability(False, "it needs Administrator", "Run it from an elevated prompt")
         return Availability(True)
 
     def start(self, *, raw: bool = False) -> EtwSession:

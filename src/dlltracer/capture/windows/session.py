@@ -26,7 +26,7 @@ _JOIN_SECONDS = 60
 _ENABLE_MILLISECONDS = 1000
 _READY_TRIES, _READY_SECONDS = 10, 0.2
 _NOT_READY = "no event arrived while the session started: the first ones of the block may be missing"
-_ELEVATE = "run it as Administrator (from an elevated prompt), or use backend='debugger', which needs no privilege"
+_ELEVATE = "run it as Administrator (from an elevated prompt); the debugger needs no privilege (backend='debugger')"
 _REMEDIES = {
     bindings.ERROR_NO_SYSTEM_RESOURCES: "all sessions of the system are taken: 'logman query -ets' lists them, "
     "'logman stop NAME -ets' stops one that was left behind",

@@ -150,7 +150,7 @@ def _crash_evidence(case: Case) -> tuple[Evidence, ...]:
     where = (
         f"{crash.image} at offset {crash.offset:#x}" if crash.image and crash.offset is not None else "no known image"
     )
-    return (Evidence(Source.SYSTEM, f"the process died of {crash.name} ({crash.code:#010x}) in {where}"),)
+    return (Evidence(Source.SYSTEM, f"the process died of {crash.name_and_code} in {where}"),)
 
 
 def _remedies(case: Case, runtime: _Runtime, user: str) -> Iterator[Remedy]:

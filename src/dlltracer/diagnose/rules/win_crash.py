@@ -73,7 +73,7 @@ def _died(case: Case, crash: Crash) -> Finding | None:
         case.chain_to(case.subject if is_importing else None, culprit),
         (),
         f"It died of {crash.name}{f' ({meaning})' if meaning else ''} in {where}.{last} {_why(case)}",
-        (Evidence(Source.SYSTEM, f"it died of {crash.name} ({crash.code:#010x}) in {where}"),),
+        (Evidence(Source.SYSTEM, f"it died of {crash.name_and_code} in {where}"),),
         tuple(_remedies(is_instruction)),
     )
 
