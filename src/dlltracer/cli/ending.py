@@ -52,5 +52,5 @@ def describe_ending(status: int) -> str:
             return f"was killed by signal {-status}"
     if status >> 31:
         return f"was ended by Windows with status {status:#010x}"
-    why = "os._exit, another program in its place, no right or no room to write its result"
+    why = "os._exit, another program took its place, no right or no room to write its result"
     return f"left without a word ({why}; status {status})"

@@ -44,6 +44,7 @@ GRACE = 0.5
 """Seconds that processes may go on which the first one leaves behind. Helpers of multiprocessing end in that time."""
 
 _CHUNK = 1 << 20
+_FULL = "an account could not grow (a full disk, a limit on files): what it lacks is not shown"
 
 
 class _Account:
@@ -136,8 +137,7 @@ class Follower:
             notes += (f"{foreign} lines were written by child processes made by fork and are not shown",)
         if self._own:
             notes += (f"{self._own} events of modules that dlltracer itself imported are left out",)
-        if self._full:
-            notes += ("an account could not grow (a full disk, a limit on files): what it lacks is not shown",)
+        notes += (_FULL,) * self._full
         notes += (*self._deaths(), *self._silence.notes(), *self._left_behind())
         processes = tuple(known.process for known in self._processes if self._is_wanted(known.process.pid))
         return Recording(backend, events, self._first, Losses(undecodable=undecodable), notes, processes)
@@ -198,10 +198,8 @@ class Follower:
     def _open(self, pid: int) -> None:
         if not self._is_wanted(pid):
             return
-        is_first = pid == self._first
-        decoder = LoaderTextDecoder(
-            pid, others=self._everyone, fresh=self._fresh or not is_first, on_start=self._processes.start
-        )
+        is_fresh = self._fresh or pid != self._first
+        decoder = LoaderTextDecoder(pid, others=self._everyone, fresh=is_fresh, on_start=self._processes.start)
         account = self._accounts[pid] = _Account(account_path(self._prefix, pid), pid, decoder)
         known = self._known(pid, account)
         self._read(account)
@@ -251,11 +249,9 @@ class Follower:
 
     def _went_on(self, known: Known, account: _Account) -> bool | None:
         """Whether a process that has ended went on behind the last line that is there, as of `LoaderState.finish`."""
-        if account.is_full():
-            self._full = True
-            return False
+        self._full = self._full or account.is_full()
         status = known.process.status
-        return None if status is None else status >= 0
+        return False if account.is_full() else None if status is None else status >= 0
 
     def _others(self) -> list[int]:
         """Who still runs of those whose loaders write here, whether they are shown or not."""
