@@ -188,8 +188,6 @@ def test_a_reader_that_leaves_costs_nothing(tmp_path: Path) -> None:
         (("run", "--format", "recording", "-c", "pass"), "name a file for it, -o FILE.dlltrace"),
         (("run", "-o", "/no/such/folder/x.dlltrace", "-c", "pass"), "cannot write /no/such/folder/x.dlltrace"),
         (("why", "{text}", "-o", "y.dlltrace"), "a recording is explained as it is"),
-        (("why", "{none}"), "cannot read {none}: No such file or directory"),
-        (("diff", "{text}", "{none}"), "{text}: this is not a recording of dlltracer"),
         (("run", "-o", "{none}", "--github", "-c", "pass"), "a recording, and this would be github: name another file"),
         (("run", "--html", "{none}", "-c", "pass"), "{none} is the name of a recording, and this would be html"),
         (("show", "{text}", "--html", "{text}"), "{text} is the name of a recording, and this would be html"),

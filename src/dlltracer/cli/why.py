@@ -169,9 +169,7 @@ def _verdict_of(trace: SavedTrace) -> Diagnosis:
 
 def is_saved(name: str) -> bool:
     """Whether that is a recording to be explained, not a module to be tried."""
-    if name.lower().endswith(ENDING):
-        return True  # also if there is no such file: it is no module
-    return os.path.isfile(name) and (name.lower().endswith(".etl") or looks_like_recording(name))
+    return os.path.isfile(name) and (name.lower().endswith((ENDING, ".etl")) or looks_like_recording(name))
 
 
 def _explain_file(file: str, redact: bool) -> SavedTrace:
