@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from dlltracer.model.finding import Confidence, Diagnosis, Outcome
 from dlltracer.report.redact import redact
 from dlltracer.report.verdict_json import verdict_to_plain
 from scenarios.scenario import Scenario
-from windows.lab import Lab, find_lab
+from windows.lab import Lab
 
 from .windows.catalogue import SCENARIOS
 from .windows.desk import Desk
-from .windows.workshop import VERSION, Workshop
+from .windows.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 
@@ -29,21 +28,6 @@ CHOSEN = (
     "first-wins", "forwarder",
 )  # fmt: skip
 """Causes of which each looks at other parts of a case."""
-
-
-@pytest.fixture(scope="module")
-def lab() -> Lab:
-    found = find_lab()
-    if isinstance(found, str):
-        pytest.skip(f"no Windows lab: {found}")
-    return found
-
-
-@pytest.fixture(scope="module")
-def desk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    desk = Desk(lab, VERSION, tmp_path_factory.mktemp("desk"))
-    yield desk
-    desk.close()
 
 
 def heads(diagnosis: Diagnosis) -> list[tuple[str, Confidence]]:

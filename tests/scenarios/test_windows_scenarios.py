@@ -7,34 +7,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from scenarios.scenario import Scenario, judge
-from windows.lab import Lab, find_lab, windows_path
+from windows.lab import Lab, windows_path
 
 from .windows.catalogue import SCENARIOS
 from .windows.desk import ROOT, Desk
 from .windows.workshop import DLL_MAIN, VERSION, Workshop
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def lab() -> Lab:
-    found = find_lab()
-    if isinstance(found, str):
-        pytest.skip(f"no Windows lab: {found}")
-    return found
-
-
-@pytest.fixture(scope="module")
-def desk(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    desk = Desk(lab, VERSION, tmp_path_factory.mktemp("desk"))
-    yield desk
-    desk.close()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.id)

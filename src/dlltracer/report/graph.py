@@ -80,6 +80,13 @@ class Graph:
     notes: tuple[str, ...] = ()
     processes: tuple[tuple[int, str], ...] = ()
 
+    def members(self) -> dict[int | None, list[int]]:
+        """The places of the nodes of each process that has a title; under `None` those of no such process."""
+        found: dict[int | None, list[int]] = {None: [], **{process: [] for process, _ in self.processes}}
+        for place, node in enumerate(self.nodes):
+            found.get(node.process, found[None]).append(place)
+        return found
+
 
 class _Builder:
     """Collects nodes, one for each key, and edges, one for each pair."""

@@ -31,17 +31,15 @@ def _lines(graph: Graph) -> Iterator[str]:
     yield '  edge [fontname="sans-serif" fontsize=8 color="#555555"]'
     for note in graph.notes:
         yield f"  // note: {escape(note)}"
-    titles = dict(graph.processes)
-    for process, title in titles.items():
+    members = graph.members()
+    for process, title in graph.processes:
         yield f"  subgraph cluster_{process} {{"
         yield f"    label={_quote(title)} labelloc=t"
-        for place, node in enumerate(graph.nodes):
-            if node.process == process:
-                yield f"    {_node(place, node)}"
+        for place in members[process]:
+            yield f"    {_node(place, graph.nodes[place])}"
         yield "  }"
-    for place, node in enumerate(graph.nodes):
-        if node.process not in titles:
-            yield f"  {_node(place, node)}"
+    for place in members[None]:
+        yield f"  {_node(place, graph.nodes[place])}"
     for edge in graph.edges:
         yield f"  {_edge(edge)}"
     yield "}"

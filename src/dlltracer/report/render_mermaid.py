@@ -31,16 +31,14 @@ def _lines(graph: Graph) -> Iterator[str]:
     yield f"  %% {_comment(graph.title)}"
     for note in graph.notes:
         yield f"  %% note: {_comment(note)}"
-    titles = dict(graph.processes)
-    for process, title in titles.items():
+    members = graph.members()
+    for process, title in graph.processes:
         yield f"  subgraph p{process}[{_quote(title)}]"
-        for place, node in enumerate(graph.nodes):
-            if node.process == process:
-                yield f"    {_node(place, node)}"
+        for place in members[process]:
+            yield f"    {_node(place, graph.nodes[place])}"
         yield "  end"
-    for place, node in enumerate(graph.nodes):
-        if node.process not in titles:
-            yield f"  {_node(place, node)}"
+    for place in members[None]:
+        yield f"  {_node(place, graph.nodes[place])}"
     for edge in graph.edges:
         yield f"  {_edge(edge)}"
     for kind, style in _CLASSES.items():
