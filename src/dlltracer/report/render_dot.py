@@ -31,14 +31,14 @@ def _lines(graph: Graph) -> Iterator[str]:
     yield '  edge [fontname="sans-serif" fontsize=8 color="#555555"]'
     for note in graph.notes:
         yield f"  // note: {escape(note)}"
-    members = graph.members()
+    grouped = graph.members()
     for process, title in graph.processes:
         yield f"  subgraph cluster_{process} {{"
         yield f"    label={_quote(title)} labelloc=t"
-        for place in members[process]:
+        for place in grouped[process]:
             yield f"    {_node(place, graph.nodes[place])}"
         yield "  }"
-    for place in members[None]:
+    for place in grouped[None]:
         yield f"  {_node(place, graph.nodes[place])}"
     for edge in graph.edges:
         yield f"  {_edge(edge)}"

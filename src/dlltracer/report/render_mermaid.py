@@ -31,13 +31,13 @@ def _lines(graph: Graph) -> Iterator[str]:
     yield f"  %% {_comment(graph.title)}"
     for note in graph.notes:
         yield f"  %% note: {_comment(note)}"
-    members = graph.members()
+    grouped = graph.members()
     for process, title in graph.processes:
         yield f"  subgraph p{process}[{_quote(title)}]"
-        for place in members[process]:
+        for place in grouped[process]:
             yield f"    {_node(place, graph.nodes[place])}"
         yield "  end"
-    for place in members[None]:
+    for place in grouped[None]:
         yield f"  {_node(place, graph.nodes[place])}"
     for edge in graph.edges:
         yield f"  {_edge(edge)}"
