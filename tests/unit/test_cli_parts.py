@@ -98,6 +98,8 @@ def test_on_windows_the_debugger_follows(monkeypatch: pytest.MonkeyPatch, kind: 
     module.run_debugged_command = module.run_on_windows = run  # type: ignore[attr-defined]
     sink = types.SimpleNamespace(process=said.append, event=said.append)
     assert followed.run_followed(program, "auto", follow=True, sink=sink) == Ending(3, recording)
+    options_given = next(item for item in said if isinstance(item, dict))
+    assert isinstance(options_given.pop("sink"), followed._Guard), "what raises there must not disturb the debugger"
     first = [["x", "a"]] if kind is ProgramKind.COMMAND else [program, "auto"]
     options = {"follow": True} if kind is ProgramKind.COMMAND else {"follow": True, "startup": False}
     assert said == [*first, options, *recording.processes, *recording.events]

@@ -13,6 +13,7 @@ from dlltracer.capture.windows.debug_decode import (
     Happening,
     ImageHeader,
     decode_debug_string,
+    decode_early,
     decode_image_header,
 )
 from dlltracer.capture.windows.debug_structs import EXCEPTION_RECORD
@@ -84,6 +85,17 @@ def test_paths_are_those_of_windows_programs(account: Account, told: str, path: 
     (event,) = account.events((), PID, 0.0, 0)
     crash = account.crash(VIOLATION)
     assert (event.path, event.shown_path, crash and crash.image) == (path, shown, shown)
+
+
+def test_what_is_told_early_is_what_is_told_finally_without_requests() -> None:
+    devices = {r"\Device\HarddiskVolume3": "C:"}
+    told: list[object] = []
+    account = Account(devices, lambda record: told.extend(decode_early(record, PID, devices, 1000.0, 0)))
+    failed_import(account)
+    assert len(told) == 4
+    account.note_load(at(14), 0x1000_0000, r"\Device\HarddiskVolume3\a.dll", ImageHeader())
+    account.note_unload(at(15), 0x7000_0000)
+    assert told == list(account.events((), PID, 1000.0, 0))
 
 
 def test_without_requests_an_unload_is_neutral(account: Account) -> None:

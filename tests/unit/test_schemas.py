@@ -34,7 +34,7 @@ from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Losses, Recording
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
-from dlltracer.model.tracefile import trace_to_lines
+from dlltracer.model.tracefile import early_line, trace_to_lines
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.deps_json import render_deps_json
 from dlltracer.report.render_diff import render_diff_json
@@ -111,7 +111,8 @@ def test_differences_and_orders_are_described() -> None:
 
 
 def recorded() -> list[Any]:
-    return [json.loads(line) for line in trace_to_lines(whole_trace())]
+    whole = whole_trace()
+    return [json.loads(line) for line in (*map(early_line, whole.recording.events), *trace_to_lines(whole))]
 
 
 def whole_trace() -> SavedTrace:
@@ -132,7 +133,9 @@ def whole_trace() -> SavedTrace:
 
 def test_lines_of_a_recording_are_described() -> None:
     written = recorded()
-    others = {"recording", "process", "interpreter", "failure", "crash", "places", "image", "verdict", "case", "end"}
+    others = {
+        "recording", "process", "early", "interpreter", "failure", "crash", "places", "image", "verdict", "case", "end",
+    }  # fmt: skip
     assert {line["type"] for line in written} == {"load", "failed", "unload", "debug"} | others
     for line in (*written, *map(json.loads, trace_to_lines(hostile_trace()))):
         assert problems("recording", line) == [], line

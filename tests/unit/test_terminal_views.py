@@ -132,6 +132,32 @@ def test_the_view_shows_what_came_and_leaves_nothing_behind() -> None:
     assert [line for line in screen(said) if line] == ["before", "after"]
 
 
+EARLY = """
+    import sys
+    from dlltracer.cli.live import LiveView
+    from dlltracer.model.events import LoadEvent
+
+    class Behind:
+        said = []
+        def early(self, event): self.said.append(("early", event))
+        def event(self, event): self.said.append(("event", event))
+
+    view, events = LiveView(behind=Behind()), [LoadEvent("/a.so"), LoadEvent("/b.so")]
+    for event in events: view.early(event)
+    for event in events: view.event(event)
+    view._live.refresh()
+    view.finish()
+    print(Behind.said == [(how, event) for how in ("early", "event") for event in events], file=sys.stderr)
+    """
+
+
+@posix_only
+def test_what_was_shown_early_is_not_shown_again() -> None:
+    said, _ = run_on_terminal(EARLY)
+    assert "2 loads, 0 failed" in said and "4 loads" not in said
+    assert [line for line in screen(said) if line] == ["True"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="there the events come while the program runs")
 @pytest.mark.parametrize("output", ["report.txt", "run.dlltrace"])
 def test_a_program_is_watched_while_it_runs(tmp_path: Path, output: str) -> None:

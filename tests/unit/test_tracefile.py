@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from builders.saved_traces import CALM, PLAIN, PROCESSES, SAVED_TRACES
 from dlltracer.model import tracereader
-from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
+from dlltracer.model.events import Event, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.failure import Failure, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Diagnosis, Outcome
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Losses, Recording
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
-from dlltracer.model.tracefile import process_line, trace_to_lines
+from dlltracer.model.tracefile import early_line, process_line, trace_to_lines
 from dlltracer.model.tracereader import NotARecording, is_recording, read_lines
 from dlltracer.report.render_json import render_jsonl
 
@@ -186,6 +186,63 @@ def test_a_missing_header_and_a_missing_end() -> None:
     assert [problem.partition(":")[0] for problem in read.problems] == [
         "its first line is missing, which says what was run, and where", "it was cut off",
     ]  # fmt: skip
+
+
+EARLY = (LoadEvent("/a.so", base=1, pid=9), LoadEvent("/b.so", base=2, pid=9), UnloadEvent("/b.so", base=2, pid=9))
+AS_FIRST_SEEN = "its events are as they were first seen: which unload was a failure, and for which import, is unknown"
+
+
+def early_lines(events: tuple[Event, ...] = EARLY) -> list[bytes]:
+    return [early_line(event).encode("ascii") for event in events]
+
+
+def test_what_was_seen_early_counts_until_it_is_told_finally() -> None:
+    head, *others = lines_of(replace(TRACE, recording=replace(TRACE.recording, pid=None)))
+    cut = read_lines([head, *early_lines()])
+    assert (cut.recording.events, cut.recording.pid) == (EARLY, 9)
+    assert [problem for problem in cut.problems if "it was cut off" not in problem] == [AS_FIRST_SEEN]
+    torn = read_lines([head, *early_lines()[:-1], early_lines()[-1][:-9]])
+    assert torn.recording.events == EARLY[:-1] and AS_FIRST_SEEN in torn.problems
+    for final in ([*early_lines(), *others], [*others[:1], *early_lines(), *others[1:]], [*others, *early_lines()]):
+        assert read_lines([head, *final]) == read_lines([head, *others])
+    first = read_lines([head, *early_lines(), others[0]])
+    assert first.recording.events == TRACE.recording.events[:1] and AS_FIRST_SEEN not in first.problems
+    ended = read_lines([head, *early_lines(), others[-1]])
+    assert ended.recording.events == () and ended.problems == ("3 of 3 events are missing",)
+    followed = read_lines([head, process_line(TracedProcess(4)).encode(), *early_lines()])
+    assert followed.recording.pid == 4, "the first process is the program's"
+
+
+@given(SAVED_TRACES, st.data())
+@CALM
+def test_any_prefix_with_early_lines_reads(trace: SavedTrace, data: st.DataObject) -> None:
+    """Their events, until the first final one or the end is there; then they are as if they had never been."""
+    head, *others = lines_of(trace)
+    early = trace.recording.events
+    rows = [head, *early_lines(early), *others]
+    assert read_lines(rows) == trace
+    whole = b"".join(rows)
+    cut = data.draw(st.integers(len(head), len(whole) - 2))
+    read = read_lines(whole[:cut].splitlines(keepends=True))
+    assert read.recording.events == early[: len(read.recording.events)]
+    is_early = AS_FIRST_SEEN in read.problems
+    assert not is_early or any("it was cut off" in problem for problem in read.problems)
+    if cut <= len(head) + sum(map(len, early_lines(early))):
+        assert is_early == bool(read.recording.events)
+
+
+@pytest.mark.parametrize("event", [b"7", b"{}", b'{"type": "load"}', b'{"type": "early"}', b"null"])
+def test_a_damaged_early_line_is_named(event: bytes) -> None:
+    read = read_lines([lines_of()[0], b'{"type": "early", "event": %b}\n' % event, *early_lines()])
+    assert read.recording.events == EARLY
+    assert [problem for problem in read.problems if problem.startswith("1 line (2) could not be read: early.event")]
+
+
+def test_too_many_early_events_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracereader, "MOST_EVENTS", 2)
+    read = read_lines([lines_of()[0], *early_lines()])
+    assert read.recording.events == EARLY[:2]
+    assert "1 line (4) was passed over: this dlltracer keeps 2 events" in read.problems
 
 
 def test_of_a_torn_file_the_first_process_is_the_program() -> None:

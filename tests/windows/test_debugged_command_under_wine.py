@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from dlltracer.host.tracefile import read_trace_file
+from dlltracer.model.events import LoadEvent
 from windows.fixtures import dependency_source
 from windows.lab import PYTHONS, Lab, windows_path
 from windows.test_debugger_under_wine import CRASHING_MODULE
@@ -207,3 +212,30 @@ def test_a_crash_in_an_import_is_reported(desk: Desk) -> None:
     assert [line for line in report if line.startswith(note)], done.stderr
     assert report[-1].endswith("[crash-in-import]")
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_recording_has_when_dlltracer_is_killed(desk: Desk, tmp_path: Path) -> None:
+    """What the program had loaded until then; the program lives on."""
+    path = tmp_path / "x.dlltrace"
+    code = "import bz2; print('ready', flush=True); print(input() * 2)"
+    words = ["-m", "dlltracer", "run", "-o", windows_path(path), "-c", code]
+    command = ["wine", str(desk.lab.python_dir(desk.version) / "python.exe"), *words]
+    with subprocess.Popen(
+        command, env=desk.lab.environment(desk.version, desk.env), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().split() == [b"ready"]
+            process.kill()
+            process.wait(30)
+            said, _ = process.communicate(b"on\n", timeout=30)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert said.split() == [b"onon"]
+    trace = read_trace_file(str(path))
+    names = [event.path.rsplit("\\", 1)[1].lower() for event in trace.recording.events if type(event) is LoadEvent]
+    assert "_bz2.pyd" in names and "python.exe" not in names, "what came before its first line is not its own"
+    assert trace.recording.pid is not None and trace.status is None
+    assert [problem for problem in trace.problems if "as they were first seen" in problem]

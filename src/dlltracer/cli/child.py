@@ -41,6 +41,10 @@ if TYPE_CHECKING:
         def process(self, process: TracedProcess) -> None:
             """A process, before its first event; again, when more is known of it: the last word counts."""
 
+        def early(self, event: Event) -> None:
+            """An event as it was seen first, where its final form is known only when the program has ended. All events
+            come as `event` then, these among them."""
+
         def event(self, event: Event) -> None:
             """An event, in its final form."""
 

@@ -14,7 +14,9 @@ from ..capture.windows.debugger import run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import read_failure, read_process, this_process
 from ..host.scratch import ScratchFolder
+from ..model.events import DebugEvent
 from ..model.ntstatus import exception_name
+from ..model.process import TracedProcess
 from ..model.recording import Recording
 from ..model.request import Request
 from ..trace import is_own_load
@@ -24,6 +26,8 @@ from .relay import Relay
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..capture.windows.debugger import DebuggedRun
+    from ..model.events import Event
+    from .child import Sink
     from .program import Program
 
 NAME = "debugger"
@@ -32,7 +36,9 @@ DEBUGGED = "debugged"
 """In the place of a backend's name: the program is traced from outside, and writes down what it requests."""
 
 
-def run_on_windows(program: Program, backend: str, *, follow: bool = False, startup: bool = False) -> Ending:
+def run_on_windows(
+    program: Program, backend: str, *, follow: bool = False, startup: bool = False, sink: Sink | None = None
+) -> Ending:
     """Run a Python program to its end for `dlltracer run`, by the best mechanism of Windows, or the one asked for.
 
     That is ETW where the user may use it, and the debugger otherwise, and for what ETW cannot do.
@@ -42,6 +48,8 @@ def run_on_windows(program: Program, backend: str, *, follow: bool = False, star
         backend: the mechanism, or "auto".
         follow: trace what the program starts, too.
         startup: tell what it loads before its first line, too.
+        sink: gets, while it runs, what the debugger sees (`early`), and the processes if they are followed; nothing
+            from ETW. It must not raise.
 
     Raises:
         BackendUnavailable: that mechanism cannot follow a program, or see its start.
@@ -61,23 +69,25 @@ def run_on_windows(program: Program, backend: str, *, follow: bool = False, star
             return ending
         refusals = (f"etw was not used: {ending.refusal}",)
     with Relay():
-        ending = _run_program(program, [], follow=follow, startup=startup)
+        ending = _run_program(program, [], follow=follow, startup=startup, sink=sink)
     if ending.recording is None:
         return ending
     return replace(ending, recording=replace(ending.recording, notes=refusals + ending.recording.notes))
 
 
-def run_debugged_command(command: list[str], *, follow: bool = False) -> Ending:
+def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink | None = None) -> Ending:
     """Run any program to its end under our debugger, and tell what it loads, from its first instruction on.
 
     Args:
         command: the program and its arguments; it is looked for as a shell does (PATH, PATHEXT).
         follow: debug what it starts, too.
+        sink: as of `run_on_windows`.
 
     Raises `TraceStartError` when it cannot be started, `BackendUnavailable` where there are no debuggers of this kind.
     """
     with Relay():
-        run = run_debugged([shutil.which(command[0]) or command[0], *command[1:]], follow=follow)
+        words = [shutil.which(command[0]) or command[0], *command[1:]]
+        run = run_debugged(words, follow=follow, tell=None if sink is None else _Early(sink, follow))
     return Ending(run.status, _recording(run, follow), crash=run.crash)
 
 
@@ -94,12 +104,14 @@ def run_debugged_child(
 
 def _run_program(
     program: Program, options: list[str], *, python: str | None = None, said: int | None = None, follow: bool,
-    startup: bool,
+    startup: bool, sink: Sink | None = None,
 ) -> Ending:  # fmt: skip
     with ScratchFolder() as folder:
         result = os.path.join(folder.path, "result")
         start = [*([python] if python is not None else interpreter()), *options]
         command = [*start, RUNNER, result, "-", DEBUGGED, program.kind.value, program.name, *program.arguments]
+        shown = (*start, *program.words)
+        early = None if sink is None else _Early(sink, follow, shown, None if startup else f"{result}.begun")
         asked: list[Request] = []
 
         def requests() -> list[Request]:
@@ -108,7 +120,7 @@ def _run_program(
 
         run = run_debugged(
             command, output=said, requests=requests, follow=follow,
-            begun=(lambda: None) if startup else (lambda: _read_begun(result)),
+            begun=(lambda: None) if startup else (lambda: _read_begun(result)), tell=early,
         )  # fmt: skip
         word = read_result(result)
         if word is not None and word["outcome"] == "not begun":
@@ -118,12 +130,54 @@ def _run_program(
         if told is None and python is None:  # it crashed, or left at once: its interpreter is the same as ours
             told = replace(this_process(), added_folders=folders)
         # Of our runner nobody wants to know.
-        first = replace(run.processes[0], command=(*start, *program.words)) if run.processes else None
+        first = replace(run.processes[0], command=shown) if run.processes else None
         run = replace(run, processes=(first, *run.processes[1:]) if first is not None else ())
         return Ending(
             run.status, _recording(run, follow), failure=read_failure(word), crash=run.crash, requests=tuple(asked),
             added_folders=folders, process=told,
         )  # fmt: skip
+
+
+class _Early:
+    """Hands on to a sink what a debugger tells while the program runs.
+
+    Arguments:
+        sink: gets it.
+        follow: hand on the processes, too.
+        command: the first process's in words; as it was told if `None`. Of our runner nobody wants to know.
+        begun: a file that is there once the program's own first line is next: what the first process loaded before is
+            left out. `None`: nothing is.
+    """
+
+    def __init__(
+        self, sink: Sink, follow: bool, command: tuple[str, ...] | None = None, begun: str | None = None
+    ) -> None:
+        self._sink = sink
+        self._follow = follow
+        self._command = command
+        self._begun = begun
+        self._first: int | None = None
+        self._waiting: list[TracedProcess] = []
+
+    def __call__(self, told: Event | TracedProcess) -> None:
+        if isinstance(told, TracedProcess):
+            self._first = told.pid if self._first is None else self._first
+            if self._follow:
+                is_ours = told.pid == self._first and self._command is not None
+                self._waiting.append(replace(told, command=self._command) if is_ours else told)
+        if isinstance(told, DebugEvent) or (told.pid == self._first and not self._has_begun()):
+            return
+        for process in self._waiting:
+            self._sink.process(process)
+        self._waiting.clear()
+        if not isinstance(told, TracedProcess):
+            self._sink.early(told)
+
+    def _has_begun(self) -> bool:
+        # The program stands still while its debugger is told: what is there now was there when it loaded.
+        if self._begun is not None and os.path.exists(self._begun):
+            self._begun = None
+        return self._begun is None
 
 
 def _recording(run: DebuggedRun, follow: bool) -> Recording:

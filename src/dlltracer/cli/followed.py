@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 from ..errors import DlltracerError
 from ..host.failure import read_failure, read_process
@@ -44,12 +45,13 @@ def run_followed(
         follow: also what the processes load that it starts, and those that they start.
         startup: also what the program's own process loads before the program begins. Of a command, that is always
             shown.
-        sink: gets everything as it comes; where the mechanism cannot do that, at the end.
+        sink: gets everything as it comes; where the mechanism cannot do that, at the end, and before that as far as it
+            is known.
     """
     is_command = program.kind is ProgramKind.COMMAND
     guard = _Guard(sink)
     if sys.platform == "win32":
-        return guard.replay(_run_on_windows(program, backend, follow=follow, startup=startup))
+        return guard.replay(_run_on_windows(program, backend, guard, follow=follow, startup=startup))
     if sys.platform == "linux" and (backend == "auto" or (backend == "rtld" and not is_command)):
         return _Run(program, backend, follow, startup, guard).run()
     if follow or startup or is_command:
@@ -58,14 +60,14 @@ def run_followed(
     return guard.replay(run_child(program, backend))
 
 
-def _run_on_windows(program: Program, backend: str, *, follow: bool, startup: bool) -> Ending:
+def _run_on_windows(program: Program, backend: str, sink: Sink, *, follow: bool, startup: bool) -> Ending:
     from .debugged import NAME, run_debugged_command, run_on_windows
 
     if program.kind is not ProgramKind.COMMAND:
-        return run_on_windows(program, backend, follow=follow, startup=startup)
+        return run_on_windows(program, backend, follow=follow, startup=startup, sink=sink)
     if backend not in ("auto", NAME):
         raise CannotFollow(f"a command cannot be traced by {backend!r}: leave out --backend")
-    return run_debugged_command(list(program.words), follow=follow)
+    return run_debugged_command(list(program.words), follow=follow, sink=sink)
 
 
 def _where(command: str) -> str | None:
@@ -81,6 +83,13 @@ class _Guard:
         self._sink = sink
         self.events: list[Event] = []
         self.notes: tuple[str, ...] = ()
+
+    def early(self, event: Event) -> None:
+        if self._sink is not None:
+            try:
+                self._sink.early(event)
+            except Exception as error:  # noqa: BLE001 - the run and its recording go on
+                self._give_up(error)
 
     def event(self, event: Event) -> None:
         self.events.append(event)
@@ -104,6 +113,9 @@ class _Guard:
                 self.process(process)
             for event in ending.recording.events:
                 self.event(event)
+            if self.notes:
+                notes = ending.recording.notes + self.notes
+                return replace(ending, recording=replace(ending.recording, notes=notes))
         return ending
 
     def _give_up(self, error: Exception) -> None:

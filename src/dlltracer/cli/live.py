@@ -106,6 +106,7 @@ class LiveView:
         self._start = clock()
         self._stream = where if is_lively(where, dict(os.environ)) else None
         self._live: Live | None = None
+        self._was_early = False
 
     def process(self, process: TracedProcess) -> None:
         """A process began, or more is known of it."""
@@ -115,13 +116,19 @@ class LiveView:
             self._state.process(process)
         self._begin()
 
+    def early(self, event: Event) -> None:
+        """A loader did something, and it will be told again when all has ended: it is shown now."""
+        if self._behind is not None:
+            self._behind.early(event)
+        self._was_early = True
+        self._show(event)
+
     def event(self, event: Event) -> None:
-        """A loader did something."""
+        """A loader did something; what was told early was shown then."""
         if self._behind is not None:
             self._behind.event(event)
-        with self._lock:
-            self._state.event(event)
-        self._begin()
+        if not self._was_early:
+            self._show(event)
 
     def finish(self) -> None:
         """Take the lines away again; the report follows. May be called twice, and before anything came."""
@@ -129,6 +136,11 @@ class LiveView:
         live, self._live = self._live, None
         if live is not None:
             live.stop()
+
+    def _show(self, event: Event) -> None:
+        with self._lock:
+            self._state.event(event)
+        self._begin()
 
     def _begin(self) -> None:
         if self._live is None and self._stream is not None:

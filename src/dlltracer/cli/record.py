@@ -14,7 +14,7 @@ import click
 from ..api.saving import RunFacts, begin_trace, end_trace
 from ..host.tracefile import TraceFileWriter
 from ..model.recording import UNKNOWN
-from ..model.tracefile import closing_lines, event_line, header_line, process_line
+from ..model.tracefile import closing_lines, early_line, event_line, header_line, process_line
 from .ending import say_error
 from .program import Program, ProgramKind
 
@@ -60,6 +60,11 @@ class TraceRecorder:
         clean = self._clean(process)
         self._processes.append(clean)
         self._file.write(process_line(clean))
+
+    def early(self, event: Event) -> None:
+        """An event that comes again, in its final form, when the program has ended."""
+        self._begin()
+        self._file.write(early_line(self._clean(event)))
 
     def event(self, event: Event) -> None:
         """An event; each comes once, in order."""

@@ -29,6 +29,7 @@ ENDING = ".dlltrace"
 """How names of such files end."""
 
 HEADER, PROCESS, INTERPRETER, FAILURE = "recording", "process", "interpreter", "failure"
+EARLY = "early"
 CRASH, PLACES, IMAGE, CASE, VERDICT, END, SUMMARY = "crash", "places", "image", "case", "verdict", "end", "summary"
 EVENTS = ("load", "failed", "unload", "debug")
 TYPED: Mapping[str, type] = {
@@ -67,6 +68,14 @@ def process_line(process: TracedProcess) -> str:
 def event_line(event: Event) -> str:
     """One event."""
     return f"{json.dumps(event_to_plain(event), allow_nan=False)}\n"
+
+
+def early_line(event: Event) -> str:
+    """An event as it was seen first, before it is known what became of it: where a mechanism judges that at the end.
+
+    When the program has ended, all events follow as final lines (`event_line`), and a reader passes over these.
+    """
+    return _line(EARLY, event=event_to_plain(event))
 
 
 def value_line(kind: str, value: object) -> str:

@@ -66,6 +66,8 @@ class TraceReader:
     def __init__(self) -> None:
         self._trace = SavedTrace(Recording(UNKNOWN))
         self._events: list[Event] = []
+        self._early: list[Event] = []
+        self._has_final = False
         self._processes: list[TracedProcess] = []
         self._by_pid: dict[int, int] = {}
         self._images: list[ImageFacts] = []
@@ -111,13 +113,15 @@ class TraceReader:
         if not self._understood:
             raise NotARecording(self._first_trouble())
         recording = replace(
-            self._trace.recording, events=tuple(self._events), processes=tuple(self._processes)
+            self._trace.recording, events=tuple(self._events or self._early), processes=tuple(self._processes)
         )  # fmt: skip
         status = self._trace.status
         if not self._has_end and recording.processes:  # the end line would tell; the first process is the program's
             first = recording.processes[0]
             recording = replace(recording, pid=first.pid if recording.pid is None else recording.pid)
             status = first.status if status is None else status
+        if self._early and recording.pid is None:  # no process was told of: nobody was followed
+            recording = replace(recording, pid=getattr(self._early[0], "pid", None))
         problems = tuple(dict.fromkeys((*self._trace.problems, *self._describe_problems())))
         return replace(
             self._trace, recording=recording, status=status, images=tuple(self._images), problems=problems
@@ -129,6 +133,8 @@ class TraceReader:
             raise DamagedRecording("line", "it does not say its type")
         if kind in f.EVENTS:
             self._take_event(line, kind)
+        elif kind == f.EARLY:
+            self._take_early(line)
         elif kind == f.HEADER:
             self._take_header(line)
         elif kind in f.TYPED:
@@ -145,9 +151,22 @@ class TraceReader:
         self._understood += 1
 
     def _take_event(self, line: dict[str, Any], kind: str) -> None:
-        event = event_from_plain(line, kind)
-        if len(self._events) < MOST_EVENTS:
-            self._events.append(event)
+        self._keep_event(self._events, event_from_plain(line, kind))
+        self._forget_early()
+
+    def _take_early(self, line: dict[str, Any]) -> None:
+        """An event as it was first seen: it counts as long as no final one is there."""
+        event = event_from_plain(line.get("event"), f"{f.EARLY}.event")
+        if not self._has_final:
+            self._keep_event(self._early, event)
+
+    def _forget_early(self) -> None:
+        self._has_final = True
+        self._early.clear()
+
+    def _keep_event(self, events: list[Event], event: Event) -> None:
+        if len(events) < MOST_EVENTS:
+            events.append(event)
         else:
             self._note("were passed over", f"this dlltracer keeps {MOST_EVENTS} events")
 
@@ -235,6 +254,7 @@ class TraceReader:
         )
         self._announced = end.number("events")
         self._has_end = True
+        self._forget_early()
 
     def _note(self, what: str, example: str) -> None:
         trouble = self._troubles.setdefault(what, _Trouble(example=example))
@@ -255,6 +275,8 @@ class TraceReader:
             yield f"its last line ({self._number}) is torn: what it said is lost"
         if not self._has_end and not self.is_done:
             yield "it was cut off: the end line is missing, and whatever came before it"
+        if self._early:
+            yield "its events are as they were first seen: which unload was a failure, and for which import, is unknown"
         missing = (self._announced or 0) - len(self._events)
         if missing > 0:
             yield f"{missing} of {self._announced} events are missing"

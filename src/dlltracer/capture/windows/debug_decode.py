@@ -24,7 +24,7 @@ from .records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ...model.request import Request
     from .debug_structs import EXCEPTION_RECORD
@@ -77,11 +77,12 @@ def decode_debug_string(data: bytes, is_unicode: bool) -> str:
 class Account:
     """The account of one process, written down as it happens.
 
-    Arguments: `devices` as in `devicepath.display_path`.
+    Arguments: `devices` as in `devicepath.display_path`; `tell` gets each record at once.
     """
 
-    def __init__(self, devices: Mapping[str, str]) -> None:
+    def __init__(self, devices: Mapping[str, str], tell: Callable[[RawRecord], None] | None = None) -> None:
         self._devices = devices
+        self._tell = tell
         self._records: list[RawRecord] = []
         self._images: dict[int, tuple[str, ImageHeader]] = {}
         self._notes: list[str] = []
@@ -116,13 +117,13 @@ class Account:
     def note_load(self, when: Happening, base: int, path: str, header: ImageHeader) -> None:
         """An image was mapped. `path` is the kernel's (`\\??\\C:\\...` is one)."""
         self._images[base] = (path, header)
-        self._records.append(_image_record(Opcode.LOAD, when, base, path, header))
+        self._add(_image_record(Opcode.LOAD, when, base, path, header))
 
     def note_unload(self, when: Happening, base: int) -> None:
         """An image was unmapped."""
         path, header = self._images.pop(base, ("", ImageHeader()))
         if path:
-            self._records.append(_image_record(Opcode.UNLOAD, when, base, path, header))
+            self._add(_image_record(Opcode.UNLOAD, when, base, path, header))
         else:
             self.note(f"something at {base:#x} was unloaded whose load was not seen")
 
@@ -173,6 +174,11 @@ class Account:
             if first is None or (event.timestamp or 0.0) >= first
         )
 
+    def _add(self, record: RawRecord) -> None:
+        self._records.append(record)
+        if self._tell is not None:
+            self._tell(record)
+
     def _crash(self, tid: int, record: EXCEPTION_RECORD) -> Crash:
         code, address = record.ExceptionCode, record.ExceptionAddress
         at = next((b for b, (_, header) in self._images.items() if b <= address < b + header.size), None)
@@ -188,6 +194,15 @@ class Account:
             thread=tid,
             fault_address=record.ExceptionInformation[1] if has_address else None,
         )
+
+
+def decode_early(
+    record: RawRecord, pid: int, devices: Mapping[str, str], wall: float, clock: int
+) -> tuple[ImageChange, ...]:
+    """The event in a record of an account, as far as it is known before the program has ended: an unload is an unload,
+    and nothing is known of imports. `wall` and `clock` as of `Account.events`, and so is the time of the event."""
+    machine = Machine(pid, devices, None, 1_000_000_000, wall, clock)
+    return tuple(_as_seen_here(event) for event in decode_records([record], (), machine).events)
 
 
 def replay(text: bytes, start: int, pid: int, account: Account) -> int:

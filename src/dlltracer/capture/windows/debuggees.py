@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 from dataclasses import dataclass
 
 from ...model.process import TracedProcess
 from .command_line import split_command_line
-from .debug_decode import Account, Happening, decode_image_header
+from .debug_decode import Account, Happening, decode_early, decode_image_header
 from .devicepath import display_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ...model.crash import Crash
     from ...model.events import Event
     from ...model.request import Request
     from .debug_bindings import Debugging
     from .debug_structs import EXCEPTION_RECORD
+    from .records import RawRecord
 
 
 @dataclass
@@ -41,19 +43,29 @@ class _Debuggee:
 
 
 class Debuggees:
-    """Gets what a `DebugLoop` tells. Arguments: `devices` as in `devicepath.display_path`.
+    """Gets what a `DebugLoop` tells.
+
+    Arguments: `devices` as in `devicepath.display_path`; `wall` (seconds since the epoch) and `clock`
+    (`time.perf_counter_ns()`) of one moment; `tell`, as in `debugger.run_debugged`.
 
     What is told of a process whose start was not is passed over: this thread debugged it before.
     """
 
-    def __init__(self, api: Debugging, devices: Mapping[str, str]) -> None:
+    def __init__(
+        self, api: Debugging, devices: Mapping[str, str], wall: float, clock: int,
+        tell: Callable[[Event | TracedProcess], None] | None = None,
+    ) -> None:  # fmt: skip
         self._api = api
         self._devices = devices
+        self._wall = wall
+        self._clock = clock
+        self._tell = tell
         self._all: list[_Debuggee] = []
         self._running: dict[int, _Debuggee] = {}
 
     def note_start(self, pid: int, clock: int, process: int) -> None:
-        one = _Debuggee(pid, process, Account(self._devices), clock)
+        account = Account(self._devices, functools.partial(self._tell_change, pid))
+        one = _Debuggee(pid, process, account, clock)
         one.parent, one.command = self._api.read_origin(process)
         self._all.append(one)
         self._running[pid] = one
@@ -68,7 +80,9 @@ class Debuggees:
     def note_load(self, pid: int, tid: int, clock: int, base: int, path: str, head: bytes) -> None:
         one = self._running.get(pid)
         if one is not None:
-            one.program = one.program or path  # the first image is the program
+            if one.program is None:
+                one.program = path  # the first image is the program
+                self._tell_process(one)
             one.account.note_load(Happening(pid, tid, clock), base, path, decode_image_header(head))
 
     def note_unload(self, pid: int, tid: int, clock: int, base: int) -> None:
@@ -92,6 +106,7 @@ class Debuggees:
         if one is not None:
             one.account.note_end(clock)
             one.ended, one.status = clock, status
+            self._tell_process(one)
 
     def has_ended(self, pid: int) -> bool:
         """Whether a process was here and is no more."""
@@ -101,33 +116,22 @@ class Debuggees:
         """Where the first process crashed, whose status is `status`; `None` if it did not."""
         return self._all[0].account.crash(status) if self._all else None
 
-    def events(
-        self, requests: Sequence[Request], wall: float, clock: int, since: int | None = None
-    ) -> tuple[Event, ...]:
+    def events(self, requests: Sequence[Request], since: int | None = None) -> tuple[Event, ...]:
         """Loads and unloads of all, in the order of time.
 
-        Arguments: `requests`, of the first process; `wall` (seconds since the epoch) and `clock`
-        (`time.perf_counter_ns()`) of one moment; `since`, the moment before which the first process is left out.
+        Arguments: `requests`, of the first process; `since`, the moment before which the first process is left out
+        (`time.perf_counter_ns()`).
         """
+        wall, clock = self._wall, self._clock
         told = [
             one.account.events(requests if number == 0 else (), one.pid, wall, clock, None if number else since)
             for number, one in enumerate(self._all)
         ]
         return tuple(heapq.merge(*told, key=lambda event: event.timestamp or 0.0))
 
-    def processes(self, wall: float, clock: int) -> tuple[TracedProcess, ...]:
-        """What is known of each, in the order of their starts; `wall` and `clock` of one moment."""
-
-        def epoch(at: int | None) -> float | None:
-            return None if at is None else wall + (at - clock) / 1e9
-
-        return tuple(
-            TracedProcess(
-                one.pid, one.parent, split_command_line(one.command) or None, self._shown(one.program),
-                epoch(one.started), epoch(one.ended), one.status, one.crash,
-            )
-            for one in self._all
-        )  # fmt: skip
+    def processes(self) -> tuple[TracedProcess, ...]:
+        """What is known of each, in the order of their starts."""
+        return tuple(self._describe(one) for one in self._all)
 
     def notes(self) -> tuple[str, ...]:
         """The notes of all; those of another than the first say whose they are."""
@@ -136,6 +140,24 @@ class Debuggees:
             for one in self._all
             for note in one.account.notes()
         )
+
+    def _describe(self, one: _Debuggee) -> TracedProcess:
+        return TracedProcess(
+            one.pid, one.parent, split_command_line(one.command) or None, self._shown(one.program),
+            self._epoch(one.started), self._epoch(one.ended), one.status, one.crash,
+        )  # fmt: skip
+
+    def _epoch(self, at: int | None) -> float | None:
+        return None if at is None else self._wall + (at - self._clock) / 1e9
+
+    def _tell_process(self, one: _Debuggee) -> None:
+        if self._tell is not None:
+            self._tell(self._describe(one))
+
+    def _tell_change(self, pid: int, record: RawRecord) -> None:
+        if self._tell is not None:
+            for event in decode_early(record, pid, self._devices, self._wall, self._clock):
+                self._tell(event)
 
     def _shown(self, path: str | None) -> str | None:
         return None if path is None else display_path(path, self._devices, None) or path

@@ -68,6 +68,7 @@ def run_debugged(
     requests: Callable[[], Sequence[Request]] | None = None,
     begun: Callable[[], int | None] | None = None,
     follow: bool = False,
+    tell: Callable[[Event | TracedProcess], None] | None = None,
 ) -> DebuggedRun:
     """Run a program to its end, with our standard streams and inheritable handles, and tell what it loaded.
 
@@ -82,6 +83,9 @@ def run_debugged(
             give the loads their imports and tell failed loads from unloads; without, every unload is an `UnloadEvent`.
         begun: asked once, too: when it began, as `time.perf_counter_ns()`. What it loaded before is left out.
         follow: debug what it starts, too, and what they start, until the program ends. Otherwise they are not seen.
+        tell: gets at once what is seen: a process before its first event and when it has ended, and each load and
+            unload, of which nothing else is known yet (`begun` and `requests` tell that). The program waits meanwhile.
+            It must not raise.
 
     Raises:
         TraceStartError: the program could not be started, or not as a debuggee.
@@ -90,9 +94,8 @@ def run_debugged(
     if sys.platform != "win32":
         raise BackendUnavailable(NAME, "processes are debugged by it on Windows only")
     api = Debugging()
-    debuggees = Debuggees(api, query_dos_devices())
+    debuggees = Debuggees(api, query_dos_devices(), time.time(), time.perf_counter_ns(), tell)
     loop = DebugLoop(api, debuggees)
-    wall, clock = time.time(), time.perf_counter_ns()
     child = _start(command, env, cwd, output, DEBUG_PROCESS if follow else DEBUG_ONLY_THIS_PROCESS)
     try:
         api.keep_alive_without_us()
@@ -110,8 +113,8 @@ def run_debugged(
     asked = [as_final(request, cwd) for request in requests()] if requests is not None else []
     since = begun() if begun is not None else None
     return DebuggedRun(
-        status, debuggees.events(asked, wall, clock, since), debuggees.crash(status), debuggees.notes(), child.pid,
-        debuggees.processes(wall, clock),
+        status, debuggees.events(asked, since), debuggees.crash(status), debuggees.notes(), child.pid,
+        debuggees.processes(),
     )  # fmt: skip
 
 

@@ -1,0 +1,96 @@
+"""Events as they are seen first: from the debugger of Windows to the file, while the program runs."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+from dlltracer.api.saving import RunFacts
+from dlltracer.cli import followed
+from dlltracer.cli.child import Ending
+from dlltracer.cli.debugged import _Early
+from dlltracer.cli.record import TraceRecorder
+from dlltracer.host.tracefile import read_trace_file
+from dlltracer.model.events import Event, LoadEvent, UnloadEvent
+from dlltracer.model.process import TracedProcess
+from dlltracer.model.recording import Recording
+
+LOAD, LATER = LoadEvent("C:\\a.dll", pid=7), UnloadEvent("C:\\a.dll", pid=7)
+CHILDS = LoadEvent("C:\\b.dll", pid=8)
+FIRST, CHILD = TracedProcess(7, command=("python", "runner.py")), TracedProcess(8, parent=7)
+RUN = RunFacts("the code", ("python", "-c", "x"))
+
+
+class Kept:
+    """A sink that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.said: list[Event | TracedProcess] = []
+        self.process = self.early = self.event = self.said.append
+
+
+def test_what_the_file_has_while_the_program_runs(tmp_path: Path) -> None:
+    path = tmp_path / "run.dlltrace"
+    recorder = TraceRecorder(str(path), RUN, "auto")
+    recorder.early(LOAD)
+    read = read_trace_file(str(path))
+    assert (read.what, read.recording.events, read.recording.pid) == ("the code", (LOAD,), 7)
+    assert any("as they were first seen" in problem for problem in read.problems)
+    recorder.event(LATER)
+    trace = recorder.finish(Ending(0, Recording("debugger", (LATER,), 7)), None)
+    assert read_trace_file(str(path)) == trace and trace.recording.events == (LATER,)
+
+
+def test_what_is_private_is_left_out_early(tmp_path: Path) -> None:
+    path = tmp_path / "run.dlltrace"
+    recorder = TraceRecorder(str(path), RUN, "auto", redact=True)
+    recorder.early(LoadEvent("C:\\Users\\someone\\a.dll", pid=7))
+    recorder.close()
+    assert "someone" not in path.read_text() and "a.dll" in path.read_text()
+
+
+def test_before_the_first_line_of_the_program(tmp_path: Path) -> None:
+    """What its interpreter loads is not its own; of what it starts all is told. It is told by its own words."""
+    kept, begun = Kept(), tmp_path / "begun"
+    early = _Early(kept, True, ("python", "-c", "x"), str(begun))
+    for told in (FIRST, LOAD):
+        early(told)
+    assert kept.said == []
+    shown = TracedProcess(7, command=("python", "-c", "x"))
+    for told in (CHILD, CHILDS, LOAD):
+        early(told)
+    assert kept.said == [shown, CHILD, CHILDS]
+    begun.write_text("")
+    early(LATER)
+    begun.unlink()  # it is looked at no more
+    early(LOAD)
+    assert kept.said[3:] == [LATER, LOAD]
+
+
+def test_all_of_it_and_no_processes() -> None:
+    kept = Kept()
+    early = _Early(kept, False)
+    for told in (FIRST, LOAD, LATER):
+        early(told)
+    assert kept.said == [LOAD, LATER]
+
+
+def failing(error: BaseException) -> Callable[[object], None]:
+    def fail(_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_sink_that_raises_is_given_up_and_said() -> None:
+    kept = Kept()
+    guard = followed._Guard(types.SimpleNamespace(early=failing(OSError("full")), event=kept.event))
+    guard.early(LOAD)
+    guard.early(LOAD)
+    ending = guard.replay(Ending(0, Recording("debugger", (LATER,), 7, notes=("n",))))
+    assert kept.said == [] and guard.events == [LATER]
+    assert ending.recording is not None
+    assert ending.recording.notes == (
+        "n", "events were not handed on from then on, as they came: OSError: full",
+    )  # fmt: skip
