@@ -7,7 +7,7 @@ read here: a file that lost nothing else is whole.
 from __future__ import annotations
 
 from ..errors import BinaryFormatError
-from ..model.elf import ElfImage, ElfSegment, ElfSymbols
+from ..model.elf import ElfImage, ElfSegments, ElfSymbols
 from .cursor import Cursor
 from .elf_dynamic import PATH_LIMIT, Dynamic, parse_dynamic
 from .elf_layout import DT_FLAGS, DT_FLAGS_1, DT_RPATH, DT_RUNPATH, DT_SONAME, PT_INTERP, PT_LOAD, Layout, layout_of
@@ -19,6 +19,7 @@ from .notimage import HEAD_SIZE, describe_not_image
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .cursor import Data
+    from .elf_layout import Segment
 
 _IDENT_SIZE = 16
 _SEARCH_PATH_LIMIT = 0x100000
@@ -59,12 +60,12 @@ def parse_elf(data: Data, *, symbols: bool = False) -> ElfImage:
         flags=flags,
         interpreter=_parse_interpreter(cursor, segments),
         soname=_text_of(dynamic, DT_SONAME, "the name of the library"),
-        needed=() if dynamic is None else tuple(dynamic.text(at, "the name of a need") for at in dynamic.needed),
+        needed=() if dynamic is None else dynamic.texts(dynamic.needed, "the name of a need"),
         rpath=_text_of(dynamic, DT_RPATH, "the RPATH", _SEARCH_PATH_LIMIT),
         runpath=_text_of(dynamic, DT_RUNPATH, "the RUNPATH", _SEARCH_PATH_LIMIT),
         dynamic_flags=0 if dynamic is None else dynamic.values.get(DT_FLAGS, 0),
         dynamic_flags_1=0 if dynamic is None else dynamic.values.get(DT_FLAGS_1, 0),
-        segments=segments,
+        segments=ElfSegments(*zip(*segments, strict=True)) if segments else (),
         version_needs=versions.needs,
         version_defs=versions.defined or (),
         symbols=_parse_symbols(dynamic, machine, versions) if symbols else None,
@@ -87,33 +88,27 @@ def _check_ident(ident: bytes, cursor: Cursor) -> Layout:
     return layout_of(ident[4], ident[5])
 
 
-def _parse_segments(
-    cursor: Cursor, layout: Layout, start: int, entry_size: int, count: int
-) -> tuple[ElfSegment, ...]:  # fmt: skip
+def _parse_segments(cursor: Cursor, layout: Layout, start: int, entry_size: int, count: int) -> list[Segment]:
     size = layout.segment.size
     if count and entry_size != size:
         raise BinaryFormatError(_IDENT_SIZE, f"damaged: program headers of {entry_size} bytes, where {size} are due")
     table = cursor.take(start, size * count, "the table of program headers") if count else b""
-    segments = []
-    wide = layout.bits == 64
-    for fields in layout.segment.iter_unpack(table):
-        if wide:
-            kind, flags, offset, address, _, file_size, memory_size, align = fields
-        else:
-            kind, offset, address, _, file_size, memory_size, flags, align = fields
+    segments: list[Segment] = list(layout.segment.iter_unpack(table))
+    if layout.bits == 32:
+        # There the flags come last but one.
+        segments = [(kind, flags, *sizes, align) for kind, *sizes, flags, align in segments]  # type: ignore[misc]
+    for kind, _, offset, _, file_size, _, _ in segments:
         if kind == PT_LOAD and file_size and offset + file_size > cursor.size:
             raise cursor.cut_short(offset, file_size, "a segment that is to be loaded")
-        segments.append(ElfSegment(kind, flags, offset, address, file_size, memory_size, align))
-    return tuple(segments)
+    return segments
 
 
-def _parse_interpreter(cursor: Cursor, segments: tuple[ElfSegment, ...]) -> str | None:
-    segment = next((s for s in segments if s.type == PT_INTERP), None)
-    if segment is None:
-        return None
-    end = segment.offset + segment.file_size
-    name = cursor.text(segment.offset, "the name of the loader", limit=PATH_LIMIT, end=end)
-    return name.decode("utf-8", "surrogateescape")
+def _parse_interpreter(cursor: Cursor, segments: list[Segment]) -> str | None:
+    for kind, _, offset, _, file_size, _, _ in segments:
+        if kind == PT_INTERP:
+            name = cursor.text(offset, "the name of the loader", limit=PATH_LIMIT, end=offset + file_size)
+            return name.decode("utf-8", "surrogateescape")
+    return None
 
 
 def _text_of(dynamic: Dynamic | None, tag: int, what: str, limit: int = PATH_LIMIT) -> str | None:

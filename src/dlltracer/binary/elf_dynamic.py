@@ -12,11 +12,10 @@ from .elf_layout import DT_NEEDED, DT_STRSZ, DT_STRTAB, PT_DYNAMIC, PT_LOAD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from ..model.elf import ElfSegment
     from .cursor import Cursor
-    from .elf_layout import Layout
+    from .elf_layout import Layout, Segment
 
 _MAX_ENTRIES = 0x4000
 _BLOCK = 512
@@ -29,14 +28,18 @@ PATH_LIMIT = 4096
 class Places:
     """Where in the file the loaded addresses lie."""
 
-    def __init__(self, segments: tuple[ElfSegment, ...]) -> None:
-        self._loads = [s for s in segments if s.type == PT_LOAD and s.file_size]
+    def __init__(self, segments: list[Segment]) -> None:
+        self._loads = [
+            (address, address + file_size, offset)
+            for kind, _, offset, address, file_size, _, _ in segments
+            if kind == PT_LOAD and file_size
+        ]
 
     def find(self, address: int, what: str) -> tuple[int, int]:
         """The file offset of `address`, and the offset at which the file's part of its segment ends."""
-        for load in self._loads:
-            if load.address <= address < load.address + load.file_size:
-                return load.offset + address - load.address, load.offset + load.file_size
+        for start, end, offset in self._loads:
+            if start <= address < end:
+                return offset + address - start, offset + end - start
         raise BinaryFormatError(0, f"{what} is at address {address:#x}, which no part of the file is loaded to")
 
 
@@ -76,10 +79,15 @@ class Dynamic:
         """The string at `position` of the string table."""
         start, end = self.strings
         at = start + position
-        stop = self.cursor.data.find(b"\0", at, min(at + limit, end))
-        if stop < 0:
+        data = self.cursor.data
+        stop = data.find(b"\0", at, at + limit)
+        if not at <= stop < end:
             self.cursor.text(at, what, limit=limit, end=end)  # says why not
-        return self.cursor.data[at:stop].decode("utf-8", "surrogateescape")
+        return data[at:stop].decode("utf-8", "surrogateescape")
+
+    def texts(self, positions: Iterable[int], what: str) -> tuple[str, ...]:
+        """The strings at many positions of the string table."""
+        return tuple([self.text(position, what) for position in positions])
 
     def text_of(self, tag: int, what: str, limit: int = PATH_LIMIT) -> str | None:
         """The string that `tag` points to; `None` if there is no such tag."""
@@ -87,14 +95,14 @@ class Dynamic:
         return None if position is None else self.text(position, what, limit)
 
 
-def parse_dynamic(cursor: Cursor, layout: Layout, segments: tuple[ElfSegment, ...]) -> Dynamic | None:
+def parse_dynamic(cursor: Cursor, layout: Layout, segments: list[Segment]) -> Dynamic | None:
     """The dynamic section; `None` for a file without one. Raises `BinaryFormatError`."""
     # One without content is passed over: files with debug information alone have it (elf/dl-load.c of glibc).
-    place = next((s.address for s in reversed(segments) if s.type == PT_DYNAMIC and s.file_size), None)
-    if place is None:
+    found = [address for kind, _, _, address, file_size, _, _ in segments if kind == PT_DYNAMIC and file_size]
+    if not found:
         return None
     places = Places(segments)
-    values, needed = _parse_entries(cursor, layout, *places.find(place, "the dynamic section"))
+    values, needed = _parse_entries(cursor, layout, *places.find(found[-1], "the dynamic section"))
     strings = (0, 0)
     if DT_STRTAB in values:
         start, end = places.find(values[DT_STRTAB], "the string table")

@@ -11,6 +11,9 @@ from array import array
 from dataclasses import dataclass
 from struct import Struct
 
+Segment = tuple[int, int, int, int, int, int, int]
+"""A program header: the fields of `model.elf.ElfSegment`."""
+
 EM_MIPS, EM_S390, EM_ALPHA = 8, 22, 0x9026
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
@@ -27,7 +30,7 @@ class Layout:
     """The structures of one size of word and byte order.
 
     Attributes:
-        header: Elf_Ehdr after e_ident. segment: Elf_Phdr. dynamic: Elf_Dyn.
+        header: Elf_Ehdr after e_ident. segment: Elf_Phdr without p_paddr. dynamic: Elf_Dyn.
         symbol_size: bytes of an Elf_Sym.
         need, need_version: Elf_Verneed, Elf_Vernaux. definition, definition_name: Elf_Verdef, Elf_Verdaux.
         word: one Elf_Word, which has 4 bytes in both sizes.
@@ -52,7 +55,7 @@ def _layout(bits: int, order: str) -> Layout:
         bits=bits,
         little_endian=order == "<",
         header=Struct(f"{order}HHI{address * 3}IHHHHHH"),
-        segment=Struct(f"{order}IIQQQQQQ" if bits == 64 else f"{order}IIIIIIII"),
+        segment=Struct(f"{order}IIQQ8xQQQ" if bits == 64 else f"{order}III4xIIII"),
         dynamic=Struct(f"{order}{address}{address}"),
         symbol_size=24 if bits == 64 else 16,
         need=Struct(f"{order}HHIII"),

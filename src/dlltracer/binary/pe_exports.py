@@ -9,7 +9,7 @@ import struct
 import sys
 from array import array
 from functools import lru_cache
-from itertools import accumulate, compress, repeat
+from itertools import compress, repeat
 from typing import NamedTuple
 
 from ..errors import BinaryFormatError
@@ -25,7 +25,7 @@ EXPORT_TABLE = 0
 MAX_EXPORTS = 0x10000
 """The tables are indexed with 16 bits. Names may be more than functions, hardly more than there are indexes."""
 
-_ZERO = bytes(4)
+_ZERO, _ONE = bytes(4), bytes((1, 0, 0, 0))
 _WORD = struct.Struct("<I")
 _DIRECTORY = struct.Struct("<12xIIIIIII")
 
@@ -62,7 +62,7 @@ def parse_exports(layout: Layout) -> PeExports:
     indexes = _table(layout, indexes_at, 2 * named)
     names = _names(layout, _table(layout, names_at, 4 * named))
     # As linkers lay them out that are not told otherwise; then there are no exports with an ordinal only.
-    if count == named and indexes == _count_up("H", count) and not _may_forward(functions, rva, size):
+    if count == named and indexes == _count_up(count) and not _may_forward(functions, rva, size):
         return PeExports(tuple(range(base, base + count)), tuple(names))
     return _with_care(layout, _Tables(base, _unpacked("I", functions), _unpacked("H", indexes), names), rva, rva + size)
 
@@ -94,11 +94,10 @@ def _with_care(layout: Layout, tables: _Tables, rva: int, end: int) -> PeExports
 
 def _may_forward(functions: bytes, rva: int, size: int) -> bool:
     """Whether one of the addresses may lie inside of the export table, or be zero; "no" is certain."""
-    if _ZERO in functions:
+    if _ZERO in functions or functions[3::4].strip(b"\0"):  # the latter: beyond the first 16 MB of an image
         return True
-    # Their upper halves alone are fewer, and small.
-    pages = set(_numbers("H", functions)[1::2])
-    return not pages.isdisjoint(range(rva >> 16, (rva + size >> 16) + 1))
+    # Which of its pieces of 64 kB the addresses lie in is soon seen: in few.
+    return not set(functions[2::4]).isdisjoint(range(rva >> 16, (rva + size >> 16) + 1))
 
 
 def _names(layout: Layout, table: bytes) -> list[str]:
@@ -108,13 +107,15 @@ def _names(layout: Layout, table: bytes) -> list[str]:
     if not count:
         return []
     (low,), (high,) = _WORD.unpack_from(table), _WORD.unpack_from(table, 4 * count - 4)
-    names = layout.text(low, high, count, what).split("\0", count)
+    text = layout.text(low, high, count, what)
+    names = text.split("\0", count)
     # Nearly always the names lie one behind the other, in the order of the table: then there is no need to look for
-    # the end of each. Their lengths add up to the table, as long numbers do, which is soon checked.
+    # the end of each. Each address is the one before it, a length and a NUL: added up as long numbers, of which the
+    # addresses are the digits. (No digit overflows: as long as they agree, they are addresses within the text.)
     if not names.pop() and len(names) == count:
-        starts = _packed("I", accumulate(map(len, names[:-1]), initial=low))
-        if _as_one(starts) + _as_one(_count_up("I", count)) == _as_one(table):
-            return layout.take(names, layout.offset(low, what))
+        lengths = _as_one(_packed("I", map(len, names[:-1]))) + _as_one(_ONE * (count - 1))
+        if _as_one(table[:-4]) + lengths == _as_one(table[4:]):
+            return layout.take(names, text, low)
     return layout.names(_unpacked("I", table), what)
 
 
@@ -123,14 +124,10 @@ def _table(layout: Layout, rva: int, size: int) -> bytes:
 
 
 def _unpacked(letter: str, table: bytes) -> tuple[int, ...]:
-    return tuple(_numbers(letter, table))
-
-
-def _numbers(letter: str, table: bytes) -> array[int]:
     numbers = array(letter, table)
     if sys.byteorder == "big":
         numbers.byteswap()
-    return numbers
+    return tuple(numbers)
 
 
 def _packed(letter: str, values: Iterable[int]) -> bytes:
@@ -140,15 +137,14 @@ def _packed(letter: str, values: Iterable[int]) -> bytes:
     return numbers.tobytes()
 
 
-def _count_up(letter: str, count: int) -> bytes:
+def _count_up(count: int) -> bytes:
     """A table of 0, 1, 2 and so on."""
-    size = 4 if letter == "I" else 2
-    return _rounded_up(letter, min(1 << count.bit_length(), MAX_EXPORTS))[: size * count]
+    return _rounded_up(min(1 << count.bit_length(), MAX_EXPORTS))[: 2 * count]
 
 
 @lru_cache(32)
-def _rounded_up(letter: str, count: int) -> bytes:
-    return struct.pack(f"<{count}{letter}", *range(count))
+def _rounded_up(count: int) -> bytes:
+    return struct.pack(f"<{count}H", *range(count))
 
 
 def _as_one(table: bytes) -> int:

@@ -7,7 +7,7 @@ latter delayimp.h of Visual C++ 6.
 from __future__ import annotations
 
 import struct
-from itertools import chain
+from itertools import accumulate, chain, islice
 
 from ..errors import BinaryFormatError
 from ..model.pe import PeImport, PeSymbols
@@ -26,8 +26,9 @@ MAX_LIBRARIES = 0x2000
 MAX_SYMBOLS = 0x80000
 """Of all libraries together. Large programs import some ten thousand."""
 
-_AT_ONCE, _MOST_AT_ONCE = 32, 0x8000
-"""Entries of a table that are read in one: of one library, of all."""
+_DESCRIPTORS_AT_ONCE = 32
+_LAST_AT_ONCE, _MOST_AT_ONCE = 128, 0x8000
+"""Entries of name tables that are read in one: of the last of them, of all."""
 _NAME_TABLE = "import name table"
 
 _DESCRIPTOR = struct.Struct("<I8xII")
@@ -45,19 +46,16 @@ def parse_imports(layout: Layout, symbols: bool) -> tuple[PeImport, ...]:
         BinaryFormatError: an address leads nowhere, or there is no end to something.
     """
     descriptors = _plain(layout) + _delayed(layout)
-    lists = _symbols(layout, descriptors) if symbols else [None] * len(descriptors)
+    lists: Sequence[PeSymbols | None] = _symbols(layout, descriptors) if symbols else [None] * len(descriptors)
     width = layout.headers.bits // 8
     nothing = bytes(width)
-    return tuple(
-        PeImport(
-            layout.name(name, "name of an imported library"),
-            listed,
-            delayed,
-            # Without a first address to fill in, the loader passes over the library (for delayed imports nobody looks).
-            not delayed and layout.read(address, width, "import address table") == nothing,
-        )
-        for (address, name, _, delayed, _), listed in zip(descriptors, lists, strict=True)
-    )
+    found = []
+    for (address, name, _, delayed, _), listed in zip(descriptors, lists, strict=True):
+        library = layout.name(name, "name of an imported library")
+        # Without a first address to fill in, the loader passes over the library (for delayed imports nobody looks).
+        unused = not delayed and layout.read(address, width, "import address table") == nothing
+        found.append(PeImport(library, listed, delayed, unused))
+    return tuple(found)
 
 
 def _plain(layout: Layout) -> list[_Descriptor]:
@@ -89,7 +87,7 @@ def _entries(layout: Layout, directory: int, entry: struct.Struct, what: str) ->
     while rva:
         if read > MAX_LIBRARIES:
             raise BinaryFormatError(layout.offset(rva, what), f"more than {MAX_LIBRARIES} imported libraries")
-        count = max(1, min(layout.room(rva, what) // entry.size, _AT_ONCE))
+        count = max(1, min(layout.room(rva, what) // entry.size, _DESCRIPTORS_AT_ONCE))
         yield from entry.iter_unpack(layout.read(rva, count * entry.size, what))
         read += count
         rva += count * entry.size
@@ -97,38 +95,40 @@ def _entries(layout: Layout, directory: int, entry: struct.Struct, what: str) ->
 
 def _symbols(layout: Layout, descriptors: Sequence[_Descriptor]) -> list[PeSymbols]:
     """What is imported from each library."""
-    tables = list(_thunks(layout, [names for _, _, names, _, _ in descriptors]))
+    tables = _thunks(layout, [names for _, _, names, _, _ in descriptors])
     flag = 1 << (layout.headers.bits - 1)
     for number, (_, _, _, _, base) in enumerate(descriptors):
         if base:
             tables[number] = tuple(thunk if thunk & flag else thunk - base for thunk in tables[number])
-    what = "name of an imported symbol"
     thunks = list(chain.from_iterable(tables))
-    found = []
+    what = "name of an imported symbol"
     # Two bytes of hint precede a name. The names of all libraries lie together.
     if not thunks or max(thunks) < flag:
-        names = layout.names(thunks, what, 2)
-        at = 0
-        for table in tables:
-            found.append(PeSymbols(tuple(names[at : at + len(table)])))
-            at += len(table)
-        return found
+        names = tuple(layout.names(thunks, what, 2))
+        ends = accumulate(map(len, tables))
+        return [PeSymbols(names[end - len(table) : end]) for table, end in zip(tables, ends, strict=True)]
     rest = iter(layout.names([thunk for thunk in thunks if thunk < flag], what, 2))
-    for table in tables:
-        ordinals = tuple(None if thunk < flag else thunk & 0xFFFF for thunk in table)
-        found.append(PeSymbols(tuple(next(rest) if number is None else None for number in ordinals), ordinals))
-    return found
+    return [_named_or_numbered(table, rest, flag) for table in tables]
 
 
-def _thunks(layout: Layout, addresses: Sequence[int]) -> Iterator[tuple[int, ...]]:
+def _named_or_numbered(table: tuple[int, ...], names: Iterator[str], flag: int) -> PeSymbols:
+    """The symbols of a table, of which the highest bit says that there is an ordinal instead of the next name."""
+    if not table or max(table) < flag:
+        return PeSymbols(tuple(islice(names, len(table))))
+    ordinals = tuple([None if thunk < flag else thunk & 0xFFFF for thunk in table])
+    return PeSymbols(tuple([next(names) if number is None else None for number in ordinals]), ordinals)
+
+
+def _thunks(layout: Layout, addresses: Sequence[int]) -> list[tuple[int, ...]]:
     """The entries of each of the name tables, up to the zero that ends it."""
     first, near = _close_thunks(layout, addresses)
     width = layout.headers.bits // 8
     left = MAX_SYMBOLS
+    tables = []
     for rva in addresses:
-        at, inside = divmod(rva - first, width)
         try:
-            found = near[at : near.index(0, at)] if at >= 0 and not inside else None
+            at = (rva - first) // width
+            found = near[at : near.index(0, at)] if (rva - first) % width == 0 else None
         except ValueError:  # it lies elsewhere, or goes on behind what was read
             found = None
         if found is None:
@@ -136,7 +136,8 @@ def _thunks(layout: Layout, addresses: Sequence[int]) -> Iterator[tuple[int, ...
         left -= len(found)
         if left < 0:
             raise BinaryFormatError(layout.offset(rva, _NAME_TABLE), f"more than {MAX_SYMBOLS} imported symbols")
-        yield found
+        tables.append(found)
+    return tables
 
 
 def _close_thunks(layout: Layout, addresses: Sequence[int]) -> tuple[int, tuple[int, ...]]:
@@ -144,7 +145,7 @@ def _close_thunks(layout: Layout, addresses: Sequence[int]) -> tuple[int, tuple[
     if not addresses:
         return 0, ()
     low, width = min(addresses), layout.headers.bits // 8
-    wanted = (max(addresses) - low) // width + _AT_ONCE
+    wanted = (max(addresses) - low) // width + _LAST_AT_ONCE
     count = min(wanted, layout.room(low, _NAME_TABLE) // width)
     if wanted > _MOST_AT_ONCE:
         return low, ()

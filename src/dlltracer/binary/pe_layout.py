@@ -38,7 +38,7 @@ _SECTION = struct.Struct("<8sIIII16x")
 _DIRECTORIES = [struct.Struct(f"<{2 * count}I") for count in range(17)]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Headers:
     """What the file header and the optional header say; directories as pairs of address and size."""
 
@@ -158,14 +158,20 @@ class Layout:
         """The text from an address to the next NUL. What is not UTF-8 comes as surrogates (PEP 383)."""
         if not self._start <= rva < self._end:
             self._enter(rva, what)
-        at, limit = rva + self._shift, self._limit
-        stop = self.data.find(b"\0", at, min(limit, at + MAX_NAME))
-        if stop < 0:  # what the file has of the section ends: zeros may follow in memory
-            stop = max(limit, at)
-            if stop - at >= MAX_NAME or rva + stop - at >= self._end:
-                raise BinaryFormatError(min(at, len(self.data)), f"{what} has no end")
+        at = rva + self._shift
+        stop = self.data.find(b"\0", at, at + MAX_NAME)
+        if not at <= stop < self._limit:
+            stop = self._end_in_memory(rva, what)
         self._charge(stop - at, at)
         return self.data[at:stop].decode("utf-8", "surrogateescape")
+
+    def _end_in_memory(self, rva: int, what: str) -> int:
+        """Where what the file has of a section ends, if a name does not end before it: zeros may follow in memory."""
+        at = rva + self._shift
+        stop = max(self._limit, at)
+        if stop - at >= MAX_NAME or rva + stop - at >= self._end:
+            raise BinaryFormatError(min(at, len(self.data)), f"{what} has no end")
+        return stop
 
     def text(self, low: int, high: int, count: int, what: str) -> str:
         """What is there from an address to the end of the last of `count` names, a character for each byte.
@@ -189,17 +195,17 @@ class Layout:
         text = self.text(low, max(addresses) + skip, len(addresses), what)
         if not text:
             return [self.name(rva + skip, what) for rva in addresses]
-        found: list[str] = []
         end, shift = text.index, low - skip
+        found: list[str] = []
         for first in range(0, len(addresses), _CHUNK):
             starts = [rva - shift for rva in addresses[first : first + _CHUNK]]
-            found += self.take([text[at : end("\0", at)] for at in starts], low)
+            names = [text[at : end("\0", at)] for at in starts]
+            found += self.take(names, "".join(names), low)
         return found
 
-    def take(self, names: list[str], offset: int) -> list[str]:
-        """Decode names that were cut from a `text`, which began at `offset`, and count them."""
-        joined = "".join(names)
-        self._charge(len(joined), offset)
+    def take(self, names: list[str], joined: str, rva: int) -> list[str]:
+        """Decode names that were cut from a `text` that begins at an address, and count them: `joined` has all."""
+        self._charge(len(joined), min(rva + self._shift, self._limit))
         if joined.isascii():
             return names
         return [n if n.isascii() else n.encode("latin-1").decode("utf-8", "surrogateescape") for n in names]
@@ -226,17 +232,17 @@ def _regions(data: Buffer, headers: Headers) -> list[tuple[int, int, int, int]]:
     table = Cursor(data).take(headers.section_table, headers.sections * _SECTION.size, "section table")
     regions = [(0, headers.headers_size + PAGE - 1 & -PAGE, 0, min(headers.headers_size, size))]
     for name, virtual_size, start, raw_size, pointer in _SECTION.iter_unpack(table):
-        # Raw data without a place in the file is none at all.
-        raw = raw_size if pointer else 0
-        if raw and pointer + raw > size:
-            shown = name.rstrip(b"\0").decode("ascii", "backslashreplace")
-            end = f"its section {shown} ends at {pointer + raw:#x}, the file at {size:#x}"
-            raise BinaryFormatError(size, f"the file is cut short: {end}")
         extent = (virtual_size or raw_size) + PAGE - 1 & -PAGE
-        inset = pointer % SECTOR
-        mapped = min(inset + raw + SECTOR - 1 & -SECTOR, extent) if raw else 0
-        at = pointer - inset
-        regions.append((start, start + extent, at - start, min(at + mapped, size)))
+        at = pointer & -SECTOR
+        limit = min(at, size)
+        if raw_size and pointer:  # raw data without a place in the file is none at all
+            end = pointer + raw_size
+            if end > size:
+                shown = name.rstrip(b"\0").decode("ascii", "backslashreplace")
+                end_of = f"its section {shown} ends at {end:#x}, the file at {size:#x}"
+                raise BinaryFormatError(size, f"the file is cut short: {end_of}")
+            limit = min(end + SECTOR - 1 & -SECTOR, at + extent, size)
+        regions.append((start, start + extent, at - start, limit))
     if headers.section_alignment < PAGE:  # then the file is mapped as it is, and addresses are offsets
         return [(0, max(size, headers.image_size), 0, size)]
     return regions

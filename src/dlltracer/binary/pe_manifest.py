@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_ASSEMBLIES = 1000
 
+_DEPENDENT = "dependentAssembly"
 _BOMS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"\xef\xbb\xbf", "utf-8"))
 _NAME = re.compile(r"(/?)(?:[\w.-]+:)?([\w.-]+)")
 # The first letter of a name is where no other letter of it stands before: without that, a long name costs its square.
@@ -27,13 +28,16 @@ def parse_assemblies(manifest: bytes) -> tuple[AssemblyReference, ...]:
     Only the tags are looked at, in one pass: a document that is not well-formed is taken as far as it goes, and no
     entity is ever expanded.
     """
+    text = _decode(manifest)
+    if _DEPENDENT not in text:  # nearly always
+        return ()
     found: list[AssemblyReference] = []
     is_inside = False
-    for tag in _tags(_decode(manifest)):
+    for tag in _tags(text):
         match = _NAME.match(tag)
         if match is None:
             continue
-        if match[2] == "dependentAssembly":
+        if match[2] == _DEPENDENT:
             is_inside = not match[1]
         elif match[2] == "assemblyIdentity" and is_inside and len(found) < MAX_ASSEMBLIES:
             is_inside = False  # one identity for each

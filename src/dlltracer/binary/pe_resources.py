@@ -28,7 +28,8 @@ MAX_STRINGS = 1000
 _DIRECTORY = struct.Struct("<12xHH")
 _ENTRY = struct.Struct("<II")
 _DATA = struct.Struct("<II8x")
-_NODE = struct.Struct("<HHH")
+_NODE_SIZE = 6
+"""Bytes of the length of a node, the size of its value and its kind."""
 _FIXED = struct.Struct("<I4xIIIIII")
 _IS_DIRECTORY = 0x80000000
 _VS_FF_DEBUG = 1
@@ -95,7 +96,8 @@ def _version(
     data: bytes,
 ) -> tuple[Version | None, Version | None, tuple[tuple[str, str], ...], bool] | None:
     """File version, product version, strings and VS_FF_DEBUG of a VS_VERSIONINFO."""
-    root = _node(data, 0, len(data))
+    units = _units(data)
+    root = _node(units, 0, len(data))
     if root is None or root[0] != "VS_VERSION_INFO":
         return None
     _, value, size, children, end = root
@@ -106,64 +108,69 @@ def _version(
         if signature == _SIGNATURE:
             file_version, product_version = _four(parts[0], parts[1]), _four(parts[2], parts[3])
             is_debug = bool(mask & flags & _VS_FF_DEBUG)
-    return file_version, product_version, _strings(data, children, end), is_debug
+    return file_version, product_version, _strings(units, children, end), is_debug
 
 
 def _four(high: int, low: int) -> Version:
     return high >> 16, high & 0xFFFF, low >> 16, low & 0xFFFF
 
 
-def _strings(data: bytes, start: int, end: int) -> tuple[tuple[str, str], ...]:
+def _units(data: bytes) -> str:
+    """A character for each 16 bits, so that texts and numbers can be taken from it by their offsets."""
+    count = len(data) // 2
+    units = data[: 2 * count].decode("utf-16-le", "surrogatepass")
+    if len(units) < count:  # pairs of surrogates have become one character
+        units = "".join(map(chr, struct.unpack_from(f"<{count}H", data)))
+    return units
+
+
+def _strings(units: str, start: int, end: int) -> tuple[tuple[str, str], ...]:
     """The table of the first translation that VarFileInfo names; the first table if that one is not there."""
     wanted = ""
     tables: dict[str, tuple[int, int]] = {}
-    for key, _, _, inner, stop in _nodes(data, start, end):
-        for name, value, size, children, last in _nodes(data, inner, stop):
+    for key, _, _, inner, stop in _nodes(units, start, end):
+        for name, value, size, children, last in _nodes(units, inner, stop):
             if key == "StringFileInfo":
                 tables.setdefault(name.lower(), (children, last))
             elif name == "Translation" and size >= 4 and value + 4 <= last and not wanted:
-                language, page = struct.unpack_from("<HH", data, value)
-                wanted = f"{language:04x}{page:04x}"
+                wanted = f"{ord(units[value >> 1]):04x}{ord(units[(value >> 1) + 1]):04x}"
     if not tables:
         return ()
     first, stop = tables.get(wanted) or next(iter(tables.values()))
-    return tuple((name, _text(data, value, last)) for name, value, _, _, last in _nodes(data, first, stop))
+    entries = _nodes(units, first, stop)
+    return tuple([(name, _text(units, value >> 1, last >> 1)) for name, value, _, _, last in entries])
 
 
-def _nodes(data: bytes, start: int, end: int) -> Iterator[tuple[str, int, int, int, int]]:
+def _nodes(units: str, start: int, end: int) -> Iterator[tuple[str, int, int, int, int]]:
     """The nodes between two offsets."""
     for _ in range(MAX_STRINGS):
-        node = _node(data, start, end)
+        node = _node(units, start, end)
         if node is None:
             return
         yield node
-        start = _align(node[4])
+        start = node[4] + 3 & -4
 
 
-def _node(data: bytes, start: int, end: int) -> tuple[str, int, int, int, int] | None:
+def _node(units: str, start: int, end: int) -> tuple[str, int, int, int, int] | None:
     """A node: its key, offset of its value, size of the value, offset of its children, its end; `None` if none is left.
 
     Children begin behind the value. For text the size is in characters according to the documentation, and in bytes
     according to some compilers: nobody should ask a text for it, nor for its children, which it does not have.
     """
-    if start + _NODE.size > end:
+    if start + _NODE_SIZE > end:
         return None
-    length, size, is_text = _NODE.unpack_from(data, start)
+    at = start >> 1
+    length, size, is_text = map(ord, units[at : at + 3])
     end = min(end, start + length)
-    key = _text(data, start + _NODE.size, end)
-    value = _align(start + _NODE.size + 2 * len(key) + 2)
-    if length <= _NODE.size or value > _align(end):
+    key = _text(units, at + 3, end >> 1)
+    value = start + _NODE_SIZE + 2 * len(key) + 5 & -4
+    if length <= _NODE_SIZE or value > end + 3 & -4:
         return None
-    return key, value, size, value if is_text else _align(value + size), end
+    return key, value, size, value if is_text else value + size + 3 & -4, end
 
 
-def _text(data: bytes, start: int, end: int) -> str:
-    """The UTF-16 text from an offset to its NUL, or to the end. Half characters become U+FFFD."""
-    stop = data.find(b"\0\0", start, end)
-    while stop >= 0 and (stop - start) % 2:  # the halves of two characters
-        stop = data.find(b"\0\0", stop + 1, end)
-    return data[start : end - (end - start) % 2 if stop < 0 else stop].decode("utf-16-le", "replace")
-
-
-def _align(offset: int) -> int:
-    return (offset + 3) & ~3
+def _text(units: str, start: int, end: int) -> str:
+    """The text from a unit to its NUL, or to the end. Half characters become U+FFFD."""
+    stop = units.find("\0", start, end)
+    text = units[start : end if stop < 0 else stop]
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
