@@ -41,6 +41,18 @@ def test_a_library_that_has_all(native: Native) -> None:
 
 
 @linux_only
+def test_a_list_without_colours_waits_for_little(native: Native) -> None:
+    """Most of the time of the command is importing: what it does not need stays out."""
+    code = (
+        "import sys; from dlltracer.cli.main import cli; "
+        f"cli.main(['deps', '--flat', {str(native.tiny())!r}], standalone_mode=False); "
+        "print(sorted({'rich', 'tempfile', 'dlltracer.binary.pe', 'dlltracer.model.failure'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+@linux_only
 def test_json_and_why(native: Native) -> None:
     broken = native.broken()
     said = json.loads(deps(broken, "--json").stdout)

@@ -39,6 +39,7 @@ class ProcessView:
         self._process = _as_traced(process, recording)
         self._linux = HostFilesystem()
         self._in_linux: GlibcContext | MuslContext | None = None
+        self._scope: tuple[str, ...] | None = None
         self._notes: list[str] = []
         self._is_here = process.system is this_system()
         if not self._is_here:
@@ -157,10 +158,14 @@ class ProcessView:
         return None
 
     def _global_scope(self) -> tuple[str, ...]:
-        context = self._linux_context()
-        if context.program is None:
-            return ()
-        return tuple(resolve_linux(context.program, replace(context, loaded=()), self._linux, program=True).images)
+        """The program and all that came with it."""
+        if self._scope is None:
+            context = self._linux_context()
+            own = replace(context, loaded=())
+            program = context.program
+            tree = None if program is None else resolve_linux(program, own, self._linux, program=True)
+            self._scope = () if tree is None else tuple(tree.images)
+        return self._scope
 
     def _linux_context(self) -> GlibcContext | MuslContext:
         if self._in_linux is None:

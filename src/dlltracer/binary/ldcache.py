@@ -6,6 +6,7 @@ Source: sysdeps/generic/dl-cache.h and elf/cache.c of glibc (struct cache_file, 
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from ..errors import BinaryFormatError
 from ..model.linux_context import HWCAP_EXTENSION, CacheEntry
@@ -22,10 +23,11 @@ _LONGEST = 4096
 """PATH_MAX: a longer text is no path."""
 
 
+@lru_cache(1)
 def parse_ld_cache(data: bytes) -> tuple[CacheEntry, ...]:
     """Parse ld.so.cache: the format of glibc 2.2 ("new"), that of libc5 ("old"), or a file with both.
 
-    Arguments: `data`, the whole file.
+    Arguments: `data`, the whole file. The same again is not parsed again: who asks for many files asks often.
     Returns the entries in its order; of a file with both formats those of the new one, as glibc does.
     Raises `BinaryFormatError` when it is none of them, or damaged.
     """
@@ -120,7 +122,7 @@ class _Texts:
         if text is None:
             start = self._base + offset
             end = self._data.find(b"\0", start, start + _LONGEST)
-            if start >= len(self._data) or end < 0:
+            if end < 0:
                 raise BinaryFormatError(start, "a name in ld.so.cache has no end")
             self._left -= end - start
             if self._left < 0:

@@ -7,12 +7,8 @@ import enum
 import os
 import stat
 import sys
-import tempfile
 
 import click
-
-from ..report.render_json import render_jsonl
-from ..report.render_lines import render_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..model.finding import Diagnosis
     from ..model.recording import Recording
+    from ..report.drawing import Styled
 
 
 class Format(enum.Enum):
@@ -78,6 +75,8 @@ class FileTarget:
     """A file that appears, or changes, all at once: written beside its place, then renamed."""
 
     def __init__(self, path: str, existing: os.stat_result | None) -> None:
+        import tempfile
+
         self._path = path
         folder, name = os.path.split(path)
         self._fd, self._part = tempfile.mkstemp(prefix=f".{name[:64]}.", suffix=".part", dir=folder)
@@ -161,9 +160,13 @@ def write_report(
 ) -> None:
     """Render the recording, and behind it the verdict, and write it to the target. Raises `OSError`."""
     if form is Format.JSONL:
+        from ..report.render_json import render_jsonl
+
         target.write(render_jsonl(recording, failed_only=failed_only, verdict=verdict))
         return
     if form is Format.LINES:
+        from ..report.render_lines import render_lines
+
         target.write(render_lines(recording, failed_only=failed_only))
         return
     from ..report.render_text import render_text
@@ -179,7 +182,7 @@ def write_report(
     write_styled(target, render)
 
 
-def write_styled(target: Target, render: Callable[[bool], Text]) -> None:
+def write_styled(target: Target, render: Callable[[bool], Text | Styled]) -> None:
     """Write a styled text with the colours that the target takes. Raises `OSError`.
 
     `render` is told whether the target lacks the characters that draw a tree.

@@ -7,7 +7,6 @@ import os
 import stat
 
 from ..binary.elf import read_elf
-from ..binary.pe import read_pe
 from ..model.filekind import FileKind
 
 TYPE_CHECKING = False
@@ -75,8 +74,13 @@ class HostFilesystem:
         here = self.host_path(path)
         image = self._images.get(here)
         if image is None:
-            windows = self.read_head(path, 2) == b"MZ"
-            image = self._images[here] = read_pe(here) if windows else read_elf(here)
+            if self.read_head(path, 2) == b"MZ":
+                from ..binary.pe import read_pe
+
+                image = read_pe(here)
+            else:
+                image = read_elf(here)
+            self._images[here] = image
         return image
 
     def host_path(self, path: str) -> str:

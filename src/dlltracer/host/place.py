@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from ..model.failure import System
+from ..model.system import System
 
 
 @dataclass(frozen=True)

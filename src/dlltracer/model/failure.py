@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
-
-class System(enum.Enum):
-    """The family of loaders that a process lives with."""
-
-    LINUX = "linux"
-    WINDOWS = "windows"
-    OTHER = "other"
+from .system import System as System  # noqa: PLC0414 - it is asked for here, too
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,25 @@ def draw(nodes: tuple[Node, ...], guides: Guides) -> Iterator[Line]:
         stack += [(below, indent, number == len(node.below)) for number, below in enumerate(node.below, 1)][::-1]
 
 
+class Styled:
+    """Lines with styles, as text that takes rich only where there are colours to be written: it takes long to import.
+
+    Attributes: `lines`.
+    """
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self.lines = tuple(lines)
+
+    @property
+    def plain(self) -> str:
+        """The text without styles."""
+        return to_plain_text(self.lines)
+
+    def __rich__(self) -> Text:
+        """What a console of rich prints instead."""
+        return to_text(self.lines)
+
+
 def to_text(lines: Iterable[Line]) -> Text:
     """The lines as styled text; `.plain` is it without styles. Every line is whole: nothing is wrapped or cut.
 

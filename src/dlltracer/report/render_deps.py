@@ -17,10 +17,10 @@ from .drawing import (
     Guides,
     Line,
     Node,
+    Styled,
     draw,
     file_name,
     number,
-    to_text,
 )
 from .places import place_nodes, rule_title
 
@@ -28,22 +28,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.text import Text
-
 _FAILED_STATES = (BindingState.MISSING, BindingState.REFUSED)
 _FOLDED_SHOWN = 3
 
 
-def render_deps(tree: LoadTree, *, missing_only: bool = False, ascii_only: bool = False) -> Text:
+def render_deps(tree: LoadTree, *, missing_only: bool = False, ascii_only: bool = False) -> Styled:
     """The tree: below each image what it needs, the rule that found it, what is missing with the places tried.
 
     Arguments: `missing_only` keeps what is missing and what leads to it; `ascii_only` draws with ASCII characters.
     """
     guides = ASCII if ascii_only else UNICODE
-    return to_text((*_lay_out(tree, missing_only, guides), *_summary(tree)))
+    return Styled((*_lay_out(tree, missing_only, guides), *_summary(tree)))
 
 
-def render_flat(tree: LoadTree) -> Text:
+def render_flat(tree: LoadTree) -> Styled:
     """One line an image, in the order in which the loader maps them: its path, the rule; then what is missing."""
     found = {binding.path: binding for binding in reversed(tree.bindings) if binding.state is BindingState.BOUND}
     lines: list[Line] = []
@@ -52,23 +50,23 @@ def render_flat(tree: LoadTree) -> Text:
         lines.append(((path, PLAIN), (f"  {rule}" if rule else "", DIM)))
     for binding in _failed(tree):
         lines.append(_failed_label(binding))
-    return to_text((*lines, *_summary(tree)))
+    return Styled((*lines, *_summary(tree)))
 
 
-def render_why(tree: LoadTree, name: str) -> Text:
+def render_why(tree: LoadTree, name: str) -> Styled:
     """Who pulls a library in: for each image that needs it, the shortest chain from the top.
 
     `name` is a name asked for, the name of a file, or a path. Upper and lower case count for ELF files only.
     """
     wanted = [binding for binding in tree.bindings if is_named(tree, binding, name)]
     if not wanted:
-        return to_text([((f"nothing that {tree.top} loads needs {name}", BOLD),)])
+        return Styled([((f"nothing that {tree.top} loads needs {name}", BOLD),)])
     chains = tree.shortest_chains()
     lines: list[Line] = []
     for binding in wanted:
         steps = " > ".join(file_name(path) for path in chains.get(binding.needed_by, (binding.needed_by,)))
         lines.append(((f"{steps} > ", PLAIN), *_label(binding)))
-    return to_text(lines)
+    return Styled(lines)
 
 
 def is_named(tree: LoadTree, binding: Binding, name: str) -> bool:

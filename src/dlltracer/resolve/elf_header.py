@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..binary.notimage import describe_not_image
 from ..model.elf import DF_1_PIE, ElfImage
+from ..model.machine import EM_RISCV, describe_kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
     from ..model.linux_context import LinuxContext
 
 PT_LOAD, ET_DYN = 1, 3
-
-_MACHINES = {
-    2: "SPARC", 3: "x86 (32 bit)", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "ARM (32 bit)",
-    43: "SPARC64", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 258: "LoongArch",
-}  # fmt: skip
-"""e_machine of the System V ABI."""
 
 
 class Fate(enum.Enum):
@@ -44,14 +39,6 @@ class Verdict:
 
 
 TAKEN = Verdict(Fate.TAKE)
-
-
-def describe_kind(bits: int, little_endian: bool, machine: int) -> str:
-    """Words for what a file or process is made for."""
-    name = _MACHINES.get(machine, f"machine {machine}")
-    if machine in (62, 243) and bits == 32:
-        name += " (32 bit)"  # x32; RISC-V has both
-    return name if little_endian else f"{name}, big endian"
 
 
 def judge_for_glibc(head: bytes, context: LinuxContext) -> Verdict:
@@ -157,6 +144,6 @@ def _describe_foreign(head: bytes, context: LinuxContext) -> str | None:
     wanted = (context.bits, context.little_endian, context.machine)
     if made == wanted:
         return None
-    if made[1:] == wanted[1:] and made[2] != 243:
+    if made[1:] == wanted[1:] and made[2] != EM_RISCV:
         return f"an ELF file of {made[0]} bits, this process has {wanted[0]}"
     return f"made for {describe_kind(*made)}, this process is {describe_kind(*wanted)}"

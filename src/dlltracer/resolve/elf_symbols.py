@@ -7,21 +7,15 @@ what the scope holds, not on its order: any definition that fits will do.
 from __future__ import annotations
 
 import posixpath
-from bisect import bisect_left
 
 from ..model.symbols import MissingSymbol, MissingVersion
+from .nearest import MAX_NEAREST, Nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..model.elf import ElfImage, ElfNeed
-
-_MOST_COMPARED = 20
-"""For so many missing symbols similar names are looked for: more have a common cause."""
-_LONGEST_COMPARED = 300
-_NEIGHBOURS = 12
-_SIMILAR = 0.7
 
 
 def find_missing_versions(images: Mapping[str, ElfImage], order: Sequence[str]) -> tuple[MissingVersion, ...]:
@@ -66,7 +60,7 @@ def find_missing_symbols(
     providers = _providers(images, order)
     refused = {(m.library, m.version) for m in find_missing_versions(images, order)}
     missing: list[MissingSymbol] = []
-    names: list[str] | None = None
+    names: Nearest | None = None
     for path, image in known.items():
         for need in image.symbols.needs if image.symbols else ():
             if need.weak or (need.library, need.version) in refused:
@@ -77,8 +71,8 @@ def find_missing_symbols(
             if (provider and _fits(need, provider)) or any(_fits(need, other) for other in known.values()):
                 continue
             if names is None:
-                names = _names(known)
-            nearest = _nearest(need, known, names) if len(missing) < _MOST_COMPARED else ()
+                names = Nearest({name for image in known.values() if image.symbols for name in image.symbols.provides})
+            nearest = _nearest(need, known, names) if len(missing) < MAX_NEAREST else ()
             missing.append(MissingSymbol(need.name, need.version, path, need.library, nearest=nearest))
     return tuple(missing)
 
@@ -105,14 +99,8 @@ def _fits(need: ElfNeed, image: ElfImage) -> bool:
     return need.version in versions or None in versions
 
 
-def _names(known: Mapping[str, ElfImage]) -> list[str]:
-    return sorted({name for image in known.values() if image.symbols for name in image.symbols.provides})
-
-
-def _nearest(need: ElfNeed, known: Mapping[str, ElfImage], names: list[str]) -> tuple[str, ...]:
-    """The same name with other versions, else names that begin alike: with a suffix, or other arguments in C++."""
-    from difflib import get_close_matches
-
+def _nearest(need: ElfNeed, known: Mapping[str, ElfImage], names: Nearest) -> tuple[str, ...]:
+    """The same name with other versions, else names that look alike."""
     versions = {
         f"{need.name}@{version}"
         for image in known.values()
@@ -120,10 +108,4 @@ def _nearest(need: ElfNeed, known: Mapping[str, ElfImage], names: list[str]) -> 
         for version in image.symbols.provides.get(need.name, ())
         if version
     }
-    if versions:
-        return tuple(sorted(versions)[:3])
-    if len(need.name) > _LONGEST_COMPARED:
-        return ()
-    at = bisect_left(names, need.name)
-    around = [name for name in names[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS] if len(name) <= _LONGEST_COMPARED]
-    return tuple(get_close_matches(need.name, around, 3, _SIMILAR))
+    return tuple(sorted(versions)[:3]) if versions else names.to(need.name)

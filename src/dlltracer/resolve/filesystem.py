@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..model.elf import ElfImage
 from ..model.filekind import FileKind
-from ..model.pe import PeImage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.elf import ElfImage
+    from ..model.pe import PeImage
 
 __all__ = ["FileKind", "Filesystem"]
 

@@ -6,12 +6,12 @@ export fails the load (error 127) although every file is there. Pure.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from functools import cached_property
 
 from ..model.pe import MissingForwarder, PeSymbol
 from ..model.symbols import MissingSymbol
 from ..model.tree import BindingState
+from .nearest import MAX_NEAREST, Nearest
 from .windows import parse_forwarder
 
 TYPE_CHECKING = False
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
 
 MAX_FORWARDS = 16
 """Forwarders that one symbol is followed through; Windows' own need three."""
-
-MAX_NEAREST = 200
-"""Missing symbols that get a guess of what was meant; who lacks more has another library altogether."""
-
-_NEIGHBOURS = 16
-_ALIKE = 0.6
 
 
 def find_missing_imports(
@@ -62,16 +56,9 @@ class _Exports:
         return self._by_ordinal.get(symbol.ordinal) if symbol.ordinal is not None else None
 
     @cached_property
-    def _sorted(self) -> tuple[list[str], list[str]]:
-        """The names in order, and spelled backwards in order."""
-        return sorted(self._by_name), sorted(name[::-1] for name in self._by_name)
-
-    def nearest(self, wanted: str) -> tuple[str, ...]:
-        """Up to three names that begin or end alike, the most alike first."""
-        forwards, backwards = self._sorted
-        near = set(_around(forwards, wanted)) | {name[::-1] for name in _around(backwards, wanted[::-1])}
-        alike = sorted((-_likeness(wanted, name), name) for name in near)
-        return tuple(name for value, name in alike[:3] if -value >= _ALIKE)
+    def nearest(self) -> Nearest:
+        """The names, to be asked for those that look like another."""
+        return Nearest(self._by_name)
 
 
 class _Check:
@@ -121,7 +108,7 @@ class _Check:
             nearest: tuple[str, ...] = ()
             if symbol.name is not None and self._guesses:
                 self._guesses -= 1
-                nearest = exports.nearest(symbol.name)
+                nearest = exports.nearest.to(symbol.name)
             return MissingSymbol(symbol.name or "", None, needed_by, library, nearest=nearest, ordinal=symbol.ordinal)
         return self._follow(symbol, needed_by, path, export)
 
@@ -147,28 +134,3 @@ class _Check:
                 return MissingForwarder(symbol, needed_by, exporter, target, binding.path)
             at, forwarder = binding.path, found.forwarder
         return MissingForwarder(symbol, needed_by, path, target, at)
-
-
-def _around(names: list[str], wanted: str) -> list[str]:
-    at = bisect_left(names, wanted)
-    return names[max(at - _NEIGHBOURS, 0) : at + _NEIGHBOURS]
-
-
-def _likeness(one: str, other: str) -> float:
-    """How much of the longer name its common beginning and end with the shorter are: 0 to 1."""
-    shorter, longer = sorted((one, other), key=len)
-    front = _common(shorter, longer)
-    back = min(_common(shorter[::-1], longer[::-1]), len(shorter) - front)
-    return (front + back) / max(len(longer), 1)
-
-
-def _common(one: str, other: str) -> int:
-    """The length of the common beginning; halving, as mangled names have thousands of letters."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one.startswith(other[:middle]):
-            low = middle
-        else:
-            high = middle - 1
-    return low

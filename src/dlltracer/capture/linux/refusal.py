@@ -14,13 +14,8 @@ if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
 from ...model.events import FailureKind, ImageEvent, LoadFailedEvent
+from ...model.machine import describe_kind
 from ...model.probe import Probe, ProbeOutcome
-
-_MACHINES = {
-    3: "x86 (32 bit)", 8: "MIPS", 21: "PowerPC64", 22: "S390", 40: "ARM (32 bit)", 62: "x86-64", 183: "AArch64",
-    243: "RISC-V",
-}  # fmt: skip
-"""e_machine of the System V ABI."""
 
 
 _OWN_PROGRAM = "/proc/self/exe"
@@ -90,11 +85,14 @@ def _compare_heads(head: bytes, own: bytes) -> str | None:
         return "not an ELF file" if head else "an empty file"
     if len(head) < 20:
         return f"an ELF file cut short ({len(head)} bytes)"
-    machine, wanted = (int.from_bytes(h[18:20], "little" if h[5] == 1 else "big") for h in (head, own))
-    if (head[4], head[5], machine) != (own[4], own[5], wanted):
-        made, needed = (_MACHINES.get(number, f"machine {number}") for number in (machine, wanted))
-        return f"made for {made}, this process is {needed}"
-    return None
+    made, wanted = _kind_of(head), _kind_of(own)
+    return None if made == wanted else f"made for {describe_kind(*made)}, this process is {describe_kind(*wanted)}"
+
+
+def _kind_of(head: bytes) -> tuple[int, bool, int]:
+    """Bits, byte order and machine, as `describe_kind` takes them."""
+    little = head[5] == 1
+    return 32 if head[4] == 1 else 64, little, int.from_bytes(head[18:20], "little" if little else "big")
 
 
 def _read_head(path: str) -> bytes:
