@@ -10,10 +10,10 @@ from ..errors import BinaryFormatError
 from ..host.digests import sha256_of, stamp_of
 from ..model.elf import ElfImage
 from ..model.events import LoadEvent, LoadFailedEvent
+from ..model.machine import describe_kind
 from ..model.pe import PeImage
 from ..model.probe import ProbeOutcome
 from ..model.saved import ImageFacts
-from ..resolve.elf_header import describe_kind
 from ..resolve.winfile import describe_machine
 from .surroundings import site_folders
 

@@ -17,7 +17,6 @@ from ...model.events import FailureKind, ImageEvent, LoadFailedEvent
 from ...model.machine import describe_kind
 from ...model.probe import Probe, ProbeOutcome
 
-
 _OWN_PROGRAM = "/proc/self/exe"
 
 
