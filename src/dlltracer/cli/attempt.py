@@ -10,7 +10,7 @@ import click
 
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
-from ..model.tracefile import ENDING
+from ..model.saved import ENDING
 from .child import UNTRACED, Ending, run_child
 from .ending import say_error
 from .program import Program, ProgramKind

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 
 import click
 
-from ..model.saved import SavedTrace
-from ..model.tracefile import ENDING, trace_to_lines
+from ..model.saved import ENDING, SavedTrace
 from .complete import complete_file
 from .config import is_setting
 from .output import Format, Target, lacks_drawing, write_report
@@ -68,6 +67,8 @@ def _with_origin(trace: SavedTrace) -> Recording:
 
 def _write_lines(target: Target, trace: SavedTrace, failed_only: bool) -> None:
     """The recording itself; failures alone would be another recording."""
+    from ..model.tracefile import trace_to_lines
+
     target.write("".join(trace_to_lines(trace)))
 
 

@@ -11,8 +11,7 @@ from ..api.saving import RunFacts, end_trace
 from ..capture.select import BACKEND_NAMES, check_backend_name
 from ..host.tracefile import looks_like_recording
 from ..model.recording import Recording
-from ..model.saved import SavedTrace
-from ..model.tracefile import ENDING
+from ..model.saved import ENDING, SavedTrace
 from .annotate import annotations_option, say_annotations
 from .attempt import choose_program, try_and_explain
 from .complete import complete_backend, complete_file

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from .recording import Recording
 
+ENDING = ".dlltrace"
+"""How names of files end that hold one."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .crash import Crash

@@ -25,8 +25,6 @@ VERSION = 2
 """Of the file; counted up when a reader of the former version would misread the new one. 1 is what
 `dlltracer run --format jsonl` writes: it can be read as well."""
 VERDICT_VERSION = 1
-ENDING = ".dlltrace"
-"""How names of such files end."""
 
 HEADER, PROCESS, INTERPRETER, FAILURE = "recording", "process", "interpreter", "failure"
 EARLY = "early"
