@@ -7,6 +7,7 @@ from scenarios.scenario import IMPORTED, UNDECIDED, Question, Scenario
 from windows.fixtures import module_source
 from windows.lab import windows_path
 
+from .refusals import SCENARIOS as REFUSALS
 from .workshop import DLL_MAIN, FUNCTION, VERSION, Workshop, set_linker_version
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -452,4 +453,5 @@ SCENARIOS: tuple[Scenario[W], ...] = (
     Scenario("no-module", "a module is absent", absent_module, "no-such-module"),
     Scenario("own-error", "a package's own ImportError", own_import_error, UNDECIDED),
     Scenario("init-raises", "a module's own ImportError", init_raises, UNDECIDED),
+    *REFUSALS,
 )  # fmt: skip
