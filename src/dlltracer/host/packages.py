@@ -46,7 +46,7 @@ def find_owners(path: str, site_folders: Sequence[str] = ()) -> OwnerAnswer:
         site_folders: folders with the metadata of Python packages (site-packages), besides the one around the file.
     """
     # The folders as sys.path spells them come first: the one around the file may go by another name (a link).
-    folders = [folder for folder in (*site_folders, _site_folder(path)) if folder]
+    folders = [folder for folder in (*site_folders, site_folder(path)) if folder]
     asks: tuple[tuple[PackageManager, Callable[[], _Found]], ...] = (
         (PackageManager.PIP, lambda: _ask_records(path, folders)),
         (PackageManager.CONDA, lambda: _ask_conda(path)),
@@ -62,7 +62,7 @@ def find_library_owners(name: str) -> OwnerAnswer:
     if name.startswith("-"):
         return OwnerAnswer()
     asks: tuple[tuple[PackageManager, Callable[[], _Found]], ...] = (
-        (PackageManager.DPKG, lambda: _ask_dpkg([f"*/{_literal(name)}"])),
+        (PackageManager.DPKG, lambda: _ask_dpkg([f"*/{dpkg_literal(name)}"])),
         (PackageManager.RPM, lambda: _ask_rpm(["-q", "--whatprovides", f"{name}()(64bit)"], name)),
         (PackageManager.APT_FILE, lambda: _ask_apt_file(name)),
     )
@@ -109,7 +109,7 @@ def _collect(asks: Iterable[tuple[PackageManager, Callable[[], _Found]]]) -> Own
     return OwnerAnswer(tuple(owners), tuple(asked), tuple(unavailable))
 
 
-def _run(*command: str) -> tuple[int, str] | str:
+def run_manager(*command: str) -> tuple[int, str] | str:
     """Exit code and output of a manager; or why it could not be run."""
     program = shutil.which(command[0])
     if program is None:
@@ -129,7 +129,7 @@ def _run(*command: str) -> tuple[int, str] | str:
 
 def _ask_dpkg(patterns: Sequence[str]) -> _Found:
     # Exit code 1: no package has one of them.
-    done = _run("dpkg-query", "-S", "--", *patterns)
+    done = run_manager("dpkg-query", "-S", "--", *patterns)
     if isinstance(done, str) or done[0] not in (0, 1):
         return done if isinstance(done, str) else f"dpkg-query failed with exit code {done[0]}"
     owners: list[PackageOwner] = []
@@ -142,23 +142,23 @@ def _ask_dpkg(patterns: Sequence[str]) -> _Found:
 
 
 def _dpkg_version(package: str) -> str:
-    done = _run("dpkg-query", "-W", "-f", "${Version}", "--", package)
+    done = run_manager("dpkg-query", "-W", "-f", "${Version}", "--", package)
     return done[1] if isinstance(done, tuple) and done[0] == 0 else ""
 
 
 def _spellings(path: str) -> list[str]:
     """The path with and without /usr: where both are one folder, a package may have listed it either way."""
     other = path.removeprefix("/usr") if path.startswith("/usr/") else f"/usr{path}"
-    return [_literal(path), _literal(other)] if path.startswith("/") else [_literal(path)]
+    return [dpkg_literal(path), dpkg_literal(other)] if path.startswith("/") else [dpkg_literal(path)]
 
 
-def _literal(text: str) -> str:
+def dpkg_literal(text: str) -> str:
     """For dpkg-query(1), which takes patterns of a shell."""
     return re.sub(r"([\\*?\[\]])", r"\\\1", text)
 
 
 def _ask_rpm(arguments: Sequence[str], path: str) -> _Found:
-    done = _run("rpm", "--qf", "%{NAME}\t%{VERSION}-%{RELEASE}\n", *arguments)
+    done = run_manager("rpm", "--qf", "%{NAME}\t%{VERSION}-%{RELEASE}\n", *arguments)
     if isinstance(done, str):
         return done
     rows = (line.split("\t") for line in done[1].splitlines())
@@ -166,7 +166,7 @@ def _ask_rpm(arguments: Sequence[str], path: str) -> _Found:
 
 
 def _ask_apk(path: str) -> _Found:
-    done = _run("apk", "info", "--who-owns", path)
+    done = run_manager("apk", "info", "--who-owns", path)
     if isinstance(done, str):
         return done
     found = re.findall(r"is owned by (\S+)-(\d[^-\s]*-r\d+)$", done[1], re.MULTILINE)
@@ -174,7 +174,7 @@ def _ask_apk(path: str) -> _Found:
 
 
 def _ask_apt_file(name: str) -> _Found:
-    done = _run("apt-file", "search", "--fixed-string", f"/{name}")
+    done = run_manager("apt-file", "search", "--fixed-string", f"/{name}")
     if isinstance(done, str) or done[0] not in (0, 1):
         return done if isinstance(done, str) else f"apt-file failed with exit code {done[0]} (apt-file update?)"
     rows = (line.partition(": ") for line in done[1].splitlines())
@@ -191,29 +191,34 @@ def _ask_conda(path: str) -> _Found:
     folder = os.path.join(prefix, "conda-meta")
     owners = []
     for name in sorted(os.listdir(folder)):
-        package = _conda_package(os.path.join(folder, name), wanted) if name.endswith(".json") else None
-        if package:
-            owners.append(PackageOwner(PackageManager.CONDA, *package, path))
+        if name.endswith(".json"):
+            package = read_conda_package(os.path.join(folder, name), os.path.basename(wanted))
+            if package is not None and wanted in package[2]:
+                owners.append(PackageOwner(PackageManager.CONDA, package[0], package[1], path))
     return owners
 
 
-def _conda_package(metadata_path: str, wanted: str) -> tuple[str, str] | None:
-    """Name and version, if the package has the file. Source: "conda-meta" of the conda documentation."""
+def read_conda_package(metadata_path: str, mentioning: str = "") -> tuple[str, str, set[str]] | None:
+    """Name, version and files, relative to the environment, in normal case; `None` if they cannot be read.
+
+    Arguments: `mentioning`, a file's name: a package that does not mention it is `None`, too.
+    Source: "conda-meta" of the conda documentation.
+    """
     try:
         if os.path.getsize(metadata_path) > LARGEST_METADATA:
             return None
         with open(metadata_path, encoding="utf-8") as stream:
             content = stream.read()
-        if os.path.basename(wanted) not in os.path.normcase(content):
+        if mentioning not in os.path.normcase(content):
             return None
         package = json.loads(content)
         files = {os.path.normcase(str(name)) for name in package.get("files", ())}
-        return (str(package["name"]), str(package.get("version", ""))) if wanted in files else None
+        return str(package["name"]), str(package.get("version", "")), files
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _site_folder(path: str) -> str | None:
+def site_folder(path: str) -> str | None:
     """The folder around a file that has metadata of Python packages."""
     folder = os.path.dirname(path)
     while folder != os.path.dirname(folder):
@@ -226,12 +231,12 @@ def _site_folder(path: str) -> str | None:
 def _ask_records(path: str, folders: Sequence[str]) -> _Found:
     if not folders:
         return "no folder of Python packages is around the file"
-    wanted, name = _canonical(path), os.path.normcase(os.path.basename(path))
+    wanted, name = canonical(path), os.path.normcase(os.path.basename(path))
     owners = []
     for distribution in metadata.distributions(path=list(dict.fromkeys(folders))):
         text = distribution.read_text("RECORD") or ""
         if name in os.path.normcase(text) and any(
-            os.path.normcase(row[0]).endswith(name) and _canonical(str(distribution.locate_file(row[0]))) == wanted
+            os.path.normcase(row[0]).endswith(name) and canonical(str(distribution.locate_file(row[0]))) == wanted
             for row in _rows(text)
         ):
             label = distribution.metadata["Name"] or ""
@@ -245,10 +250,11 @@ def _folder_of(distribution: metadata.Distribution) -> str:
     return os.path.abspath(str(distribution.locate_file("")))
 
 
-def _canonical(path: str) -> str:
+def canonical(path: str) -> str:
+    """The file's own path, for comparing."""
     try:
         return os.path.normcase(os.path.realpath(path))
-    except OSError:  # Windows, and 260 characters or more
+    except (OSError, ValueError):  # Windows, and 260 characters or more; a NUL
         return os.path.normcase(path)
 
 
