@@ -5,10 +5,20 @@ from typing import Any
 
 import pytest
 
+from windows.lab import Lab, find_lab
 from windows.summary import runs_of
 
 # The commands write annotations where this says so; tests that want them set it.
 os.environ.pop("GITHUB_ACTIONS", None)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """The Windows lab; what needs it is skipped on a machine that cannot have one."""
+    found = find_lab()
+    if isinstance(found, str):
+        pytest.skip(f"no Windows lab: {found}")
+    return found
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -14,7 +14,7 @@ import pytest
 from docs.blocks import OUTPUT_ONLY, Block, parse_blocks, parse_steps
 from docs.blocks import is_shown_output as is_shown
 from docs.rooms import BashRoom, WindowsRoom, reader_environment
-from windows.lab import find_lab, windows_path
+from windows.lab import Lab, windows_path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -42,10 +42,7 @@ def bash(tmp_path: Path, readers_python: Path, readers_pip: dict[str, str]) -> B
 
 
 @pytest.fixture
-def windows(tmp_path: Path, readers_wheel: Path) -> WindowsRoom:
-    lab = find_lab()
-    if isinstance(lab, str):
-        pytest.skip(f"no Windows lab: {lab}")
+def windows(lab: Lab, tmp_path: Path, readers_wheel: Path) -> WindowsRoom:
     folder = tmp_path / "work"
     folder.mkdir()
     installed = tmp_path / "installed"

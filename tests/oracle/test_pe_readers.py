@@ -17,7 +17,7 @@ import pytest
 
 from builders.pe_file import AMD64, ARM64, I386, Export, build_manifest, build_pe, build_version
 from dlltracer.binary.pe import read_pe
-from windows.lab import COMPILER, Lab, find_lab
+from windows.lab import COMPILER, Lab
 
 OBJDUMP = "x86_64-w64-mingw32-objdump"
 WINE = Path("/usr/lib/x86_64-linux-gnu/wine")
@@ -133,12 +133,10 @@ def images_in(folder: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def python_files() -> list[Path]:
+def python_files(request: pytest.FixtureRequest) -> list[Path]:
     """CPython for Windows and its DLLs: the linker of Visual C++."""
     if not PYTHON.exists():
-        lab = find_lab()
-        if isinstance(lab, str):
-            pytest.skip(lab)
+        request.getfixturevalue("lab")
     return images_in(PYTHON)
 
 
@@ -271,13 +269,6 @@ load.restype = ctypes.c_void_p
 for name in sys.argv[1:]:
     print("loaded" if load(name) else ctypes.get_last_error())
 """
-
-    @pytest.fixture
-    def lab(self) -> Lab:
-        lab = find_lab()
-        if isinstance(lab, str):
-            pytest.skip(lab)
-        return lab
 
     def test_loads(self, lab: Lab, tmp_path: Path) -> None:
         unused = build_pe({"absent.dll": [], "kernel32.dll": ["Sleep"]})

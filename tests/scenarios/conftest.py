@@ -6,15 +6,7 @@ import pytest
 
 from scenarios.windows.desk import Desk
 from scenarios.windows.workshop import VERSION
-from windows.lab import Lab, find_lab
-
-
-@pytest.fixture(scope="module")
-def lab() -> Lab:
-    found = find_lab()
-    if isinstance(found, str):
-        pytest.skip(f"no Windows lab: {found}")
-    return found
+from windows.lab import Lab
 
 
 @pytest.fixture(scope="module")

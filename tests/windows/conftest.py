@@ -4,18 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from windows.lab import PYTHONS, Lab, find_lab, windows_path
+from windows.lab import PYTHONS, Lab, windows_path
 from windows.summary import WineRuns, runs_of
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def lab() -> Lab:
-    found = find_lab()
-    if isinstance(found, str):
-        pytest.skip(f"no Windows lab: {found}")
-    return found
 
 
 @pytest.fixture(scope="session")
