@@ -110,14 +110,6 @@ class Explained:
     case: Case | None = None
 
 
-def explain_ending(
-    what: str, status: int, recording: Recording | None, failure: Failure | None, said: str = "",
-    death: Death | None = None, requests: tuple[Request, ...] = (),
-) -> Diagnosis:  # fmt: skip
-    """`explain_with_case`, for whoever needs the verdict alone."""
-    return explain_with_case(what, status, recording, failure, said, death, requests).diagnosis
-
-
 def explain_with_case(
     what: str, status: int, recording: Recording | None, failure: Failure | None, said: str = "",
     death: Death | None = None, requests: tuple[Request, ...] = (),

@@ -50,7 +50,6 @@ class _Options:
             raise click.UsageError("choose one of --format, --json, --flat and --why")
         return None if form == _TEXT else form
 
-
     def _form_of_name(self) -> str | None:
         """What the name of the output asks for, if no option says how to write it."""
         if self.flat or self.why is not None or self.missing:
@@ -104,9 +103,7 @@ def deps(**given: Any) -> None:
         else:
             _write_text(tree, target, options)
         if page is not None:
-            from ..report.html import render_html_tree
-
-            page.write(render_html_tree(tree))
+            page.write(_render(tree, HTML))
     finally:
         target.discard()
         if page is not None:

@@ -19,6 +19,8 @@ from .relay import Relay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..capture.linux.follow import Follower
     from ..model.events import Event
     from ..model.process import TracedProcess
@@ -85,26 +87,14 @@ class _Guard:
         self.notes: tuple[str, ...] = ()
 
     def early(self, event: Event) -> None:
-        if self._sink is not None:
-            try:
-                self._sink.early(event)
-            except Exception as error:  # noqa: BLE001 - the run and its recording go on
-                self._give_up(error)
+        self._hand_on(lambda sink: sink.early(event))
 
     def event(self, event: Event) -> None:
         self.events.append(event)
-        if self._sink is not None:
-            try:
-                self._sink.event(event)
-            except Exception as error:  # noqa: BLE001 - the run and its recording go on
-                self._give_up(error)
+        self._hand_on(lambda sink: sink.event(event))
 
     def process(self, process: TracedProcess) -> None:
-        if self._sink is not None:
-            try:
-                self._sink.process(process)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._give_up(error)
+        self._hand_on(lambda sink: sink.process(process))
 
     def replay(self, ending: Ending) -> Ending:
         """Hand on what was recorded at once."""
@@ -118,9 +108,14 @@ class _Guard:
                 return replace(ending, recording=replace(ending.recording, notes=notes))
         return ending
 
-    def _give_up(self, error: Exception) -> None:
-        self._sink = None
-        self.notes = (f"events were not handed on from then on, as they came: {type(error).__name__}: {error}",)
+    def _hand_on(self, call: Callable[[Sink], None]) -> None:
+        if self._sink is None:
+            return
+        try:
+            call(self._sink)
+        except Exception as error:  # noqa: BLE001 - the run and its recording go on
+            self._sink = None
+            self.notes = (f"events were not handed on from then on, as they came: {type(error).__name__}: {error}",)
 
 
 class _Run:

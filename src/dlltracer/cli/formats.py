@@ -135,6 +135,12 @@ def form_of_name(file: str | None) -> Form | None:
     return next((form for form in FORMS.values() if form.endings and name.endswith(form.endings)), None)
 
 
+def is_name_of_recording(file: str | None) -> bool:
+    """Whether a file of that name would be a recording."""
+    named = form_of_name(file)
+    return named is not None and named.name == RECORDING
+
+
 def choose_form(given: str | None, github: bool, output: str | None, failed_only: bool) -> Form:
     """The format asked for by name, else by the ending of the file's name, else text.
 
@@ -147,14 +153,13 @@ def choose_form(given: str | None, github: bool, output: str | None, failed_only
     if named is not None and is_setting("github" if github else "form") and not is_setting("output"):
         asked = None
     form = FORMS[asked] if asked is not None else named or FORMS["text"]
-    if named is not None and named.name == RECORDING:
-        refuse_as_recording(output, form.name)
+    refuse_as_recording(output, form.name)
     return form.selecting(failed_only and (form.can_select or not is_setting("failed_only")))
 
 
 def refuse_as_recording(file: str | None, form: str) -> None:
     """Raise `click.UsageError` where something else would get the name of a recording."""
-    if form != RECORDING and file is not None and file.lower().endswith(ENDING):
+    if form != RECORDING and is_name_of_recording(file):
         raise click.UsageError(f"{file} is the name of a recording, and this would be {form}: name another file")
 
 

@@ -17,7 +17,7 @@ from .attempt import choose_program, try_and_explain
 from .complete import complete_backend, complete_file
 from .config import is_setting, prefer_command_line
 from .ending import EXIT_USAGE, say_error
-from .formats import GITHUB, HTML, form_of_name, html_option, refuse_same_file, write_form
+from .formats import GITHUB, HTML, form_of_name, html_option, is_name_of_recording, refuse_same_file, write_form
 from .output import Target, open_target, write_styled
 from .progress import progress
 from .record import TraceRecorder, command_of, facts_of_ending, own_redactor
@@ -47,7 +47,7 @@ class _Options:
     @property
     def is_recorded(self) -> bool:
         """Whether the output is a recording."""
-        return self.output is not None and self.output.lower().endswith(ENDING)
+        return is_name_of_recording(self.output)
 
     @property
     def form(self) -> str:
@@ -124,7 +124,7 @@ def _without_settings(given: dict[str, Any]) -> dict[str, Any]:
     """The options as given, without settings that contradict the command line."""
     kept = prefer_command_line(given, ("as_json", "github"))
     if kept["module"] is not None and is_saved(kept["module"]):  # which settings for a trial are not about
-        names = ["python"] + ["output"] * str(kept["output"]).lower().endswith(ENDING)
+        names = ["python"] + ["output"] * is_name_of_recording(kept["output"])
         kept.update({name: None for name in names if is_setting(name)})
     return kept
 

@@ -14,8 +14,9 @@ from .tally import count, is_consequence, outcomes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from ..model.events import Event
     from ..model.recording import Recording
     from ..model.saved import SavedTrace
     from ..model.tree import Binding, LoadTree
@@ -164,13 +165,15 @@ def _rule(phase: Phase | None, origin: str | None) -> str:
 def graph_of_trace(saved: SavedTrace) -> Graph:
     """The Python imports of a trace, the images loaded for each, what those needed, and what failed."""
     recording = saved.recording
-    pids = list(dict.fromkeys(getattr(event, "pid", None) for event in recording.events))
-    several = len(pids) > 1
+    by_pid: dict[int | None, list[Event]] = {}
+    for event in recording.events:
+        by_pid.setdefault(getattr(event, "pid", None), []).append(event)
+    several = len(by_pid) > 1
     builder = _Builder()
-    for pid in pids:
-        own = tuple(event for event in recording.events if getattr(event, "pid", None) == pid)
-        _add_process(builder, replace(recording, events=own), _process_id(recording, pid) if several else None)
-    processes = tuple(_process_titles(recording, pids)) if several else ()
+    for pid, own in by_pid.items():
+        process = _process_id(recording, pid) if several else None
+        _add_process(builder, replace(recording, events=tuple(own)), process)
+    processes = tuple(_process_titles(recording, by_pid)) if several else ()
     return Graph(
         saved.what or f"a trace by {recording.backend}", tuple(builder.nodes), builder.edges,
         (*_trace_notes(recording), *recording.notes, *saved.problems), processes,
@@ -182,7 +185,7 @@ def _process_id(recording: Recording, pid: int | None) -> int:
     return pid if pid is not None else recording.pid or 0
 
 
-def _process_titles(recording: Recording, pids: list[int | None]) -> Iterator[tuple[int, str]]:
+def _process_titles(recording: Recording, pids: Iterable[int | None]) -> Iterator[tuple[int, str]]:
     known = {process.pid: process for process in recording.processes}
     for pid in dict.fromkeys(_process_id(recording, pid) for pid in pids):
         process = known.get(pid)
