@@ -60,15 +60,15 @@ def _word(text: str) -> int:
     return int.from_bytes(uuid.UUID(text).bytes_le[:8], "little")
 
 
+KERNEL_PROCESS = _word("22fb2cd6-0e7b-422b-a0c7-2fad1fd0e716")
+
 PROVIDERS = {
     _word("2cb15d1d-5fc1-11d2-abe1-00a0c911f518"): Provider.IMAGE,
     _word("3d6fa8d0-fe05-11d0-9dda-00c04fd7ba7c"): Provider.PROCESS,
-    _word("22fb2cd6-0e7b-422b-a0c7-2fad1fd0e716"): Provider.KERNEL_PROCESS,
+    KERNEL_PROCESS: Provider.KERNEL_PROCESS,
     _word("9b79ee91-b5fd-41c0-a243-4248e266e9d0"): Provider.CONFIG,
     _word("b059b83f-d946-4b13-87ca-4292839dc2f2"): Provider.USER_LOADER,
 }
-
-KERNEL_PROCESS = _word("22fb2cd6-0e7b-422b-a0c7-2fad1fd0e716")
 
 LOADED, UNLOADED, THERE_AT_START, THERE_AT_END = 0x030A, 0x1402, 0x1403, 0x1404
 """Hooks, group * 256 + type, under which the kernel logs images: a load is in the group of processes."""
@@ -77,10 +77,8 @@ IMAGE_HOOKS = frozenset({LOADED, UNLOADED, THERE_AT_START, THERE_AT_END}) | {0x1
 HOOKS = frozenset({0x0000, 0x0301, 0x0302, 0x0303, 0x0304, 0x0327}) | IMAGE_HOOKS
 """What `walk.find_events` is asked for: the description of the file, processes, images."""
 
-
 KERNEL_PROCESS_IDS = frozenset({1, 2, 5, 6, 15})
 """Event ids of `Provider.KERNEL_PROCESS` that mean anything here: threads and priorities are most of what it writes."""
-
 
 LAYOUTS = {
     0xC001: (32, 4), 0xC002: (32, 8), 0xC003: (24, 4), 0xC004: (24, 8), 0xC010: (16, 4), 0xC011: (16, 8),
