@@ -50,7 +50,7 @@ def case(message: str | None = None, **changes: Any) -> Case:
         said = classify_dlerror(message)
         facts["error"] = import_error(message)
         facts["errors"] = (facts["error"],)
-        facts["complaint"] = said if said.problem.name != "UNDECIDED" else None
+        facts["dl_error"] = said if said.problem.name != "UNDECIDED" else None
     return Case("import ext", System.LINUX, **{**facts, **changes})
 
 
@@ -75,17 +75,17 @@ def version_need(library: str, version: str) -> VersionNeed:
     return VersionNeed(library, version)
 
 
-def bound(need: str, path: str, needed_by: str = EXT, phase: Phase = Phase.RUNPATH) -> Binding:
+def bound(need: str, path: str, requested_by: str = EXT, phase: Phase = Phase.RUNPATH) -> Binding:
     """A need that an image met."""
     return Binding(
-        need, needed_by, BindingState.BOUND, path, phase, (Probe(path, phase, needed_by, ProbeOutcome.LOADED),)
+        need, requested_by, BindingState.BOUND, path, phase, (Probe(path, phase, requested_by, ProbeOutcome.LOADED),)
     )
 
 
-def absent(need: str, needed_by: str = EXT, *probes: Probe) -> Binding:
+def absent(need: str, requested_by: str = EXT, *probes: Probe) -> Binding:
     """A need that nothing met."""
     places = probes or (Probe(f"/lib/{need}", Phase.SYSTEM, outcome=ProbeOutcome.ABSENT),)
-    return Binding(need, needed_by, BindingState.MISSING, probes=places)
+    return Binding(need, requested_by, BindingState.MISSING, probes=places)
 
 
 def tree(*bindings: Binding, top: str = EXT) -> LoadTree:

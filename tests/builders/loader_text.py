@@ -1,4 +1,4 @@
-"""Build glibc's account of its loader, line by line, in the words of glibc 2.36."""
+"""Build glibc's log of its loader, line by line, in the words of glibc 2.36."""
 
 from __future__ import annotations
 

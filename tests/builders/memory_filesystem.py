@@ -70,7 +70,7 @@ class MemoryFilesystem:
         real = self.real_path(path)
         entry = self._entries.get(real)
         if isinstance(entry, str):
-            return FileKind.CIRCLE
+            return FileKind.SYMLINK_LOOP
         if isinstance(entry, FileKind):
             return entry
         if entry is None:

@@ -96,10 +96,11 @@ def many_images(count: int = 1000, *, processes: int = 1) -> SavedTrace:
             needs = (f"lib{name}-{part // 5 * 5 + 3}.so.1", "libc.so.6", "libshared0.so")
             events.append(load(path, imports=imports, at=at, pid=pid))
         else:
-            asker = f"{folder}/_ext{part // 5 * 5:02}.cpython-311-x86_64-linux-gnu.so"
+            requester = f"{folder}/_ext{part // 5 * 5:02}.cpython-311-x86_64-linux-gnu.so"
             path = f"{SITE}/{name}.libs/lib{name}-{part}.so.1"
             needs = (f"lib{name}-{part + 1}.so.1", "libm.so.6")
-            events.append(load(path, by=asker, phase=Phase.RUNPATH, origin=asker, imports=imports, at=at, pid=pid))
+            whose = {"by": requester, "origin": requester}
+            events.append(load(path, **whose, phase=Phase.RUNPATH, imports=imports, at=at, pid=pid))
         facts.append(ImageFacts(path, 50_000 + number * 137, STARTED, needs=needs, package=f"{name} 1.{package}"))
     traced = tuple(
         TracedProcess(pid, pids[0] if pid != pids[0] else None, ("python", "-m", f"app{number}"), status=0)

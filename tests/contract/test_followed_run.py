@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 
 from contract.native import Native
-from dlltracer.cli.followed import run_followed
 from dlltracer.cli.program import Program, ProgramKind
+from dlltracer.cli.run_traced import run_followed
 from dlltracer.model.events import LoadEvent
 
 if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-    pytest.skip("accounts of processes are of glibc's loader", allow_module_level=True)
+    pytest.skip("logs of processes are of glibc's loader", allow_module_level=True)
 
 KEEPS_STATUS = tuple(map(int, platform.release().split(".")[:2])) >= (6, 15)
 """Linux then tells how a process ended that is not a child of who asks."""
@@ -453,7 +453,7 @@ def test_who_goes_on_when_the_first_has_ended(desk: Desk, pipe: tuple[int, int])
     assert report.status == 0 and f"still running when the first process had ended: {left}" in report.notes
     assert "ended" not in report.process(left)
     folder = Path(re.search(r"go on writing to (\S+),", report.notes)[1])  # type: ignore[index]
-    assert (folder / f"account.{left}").exists()
+    assert (folder / f"log.{left}").exists()
     shutil.rmtree(folder.parent)
 
 
@@ -517,7 +517,7 @@ CLOSES = """
 """
 
 
-def test_a_program_that_closes_the_account_is_followed_on(desk: Desk, native: Native) -> None:
+def test_a_program_that_closes_the_log_is_followed_on(desk: Desk, native: Native) -> None:
     path = native.tiny()
     report = desk.run("--follow", desk.write("daemon.py", CLOSES), str(path))
     assert (report.status, report.stdout, report.stderr) == (0, "0\n", "")
@@ -525,14 +525,14 @@ def test_a_program_that_closes_the_account_is_followed_on(desk: Desk, native: Na
 
 
 @pytest.mark.parametrize("options", [[], ["--startup"]])
-def test_a_program_that_closes_the_account_is_not_disturbed(desk: Desk, native: Native, options: list[str]) -> None:
+def test_a_program_that_closes_the_log_is_not_disturbed(desk: Desk, native: Native, options: list[str]) -> None:
     report = desk.run(*options, desk.write("daemon.py", CLOSES), str(native.tiny()))
     assert (report.status, report.stdout, report.stderr) == (0, "0\n", "")
-    assert "the program closed the descriptor of the account" in report.notes
+    assert "the program closed the descriptor of the log" in report.notes
 
 
 @pytest.mark.parametrize("options", [[], ["--follow"], ["--follow", "--"]])
-def test_an_account_that_cannot_grow_is_told(desk: Desk, native: Native, options: list[str]) -> None:
+def test_an_log_that_cannot_grow_is_told(desk: Desk, native: Native, options: list[str]) -> None:
     def limit() -> None:
         import resource
 

@@ -303,7 +303,7 @@ def test_a_python_without_ctypes_is_told_so(run_python: RunPython) -> None:
     assert result.stdout.count("this Python cannot call C functions") == 3, result.stdout + result.stderr
 
 
-def test_an_account_that_cannot_grow_costs_the_program_nothing(native: Native, run_python: RunPython) -> None:
+def test_an_log_that_cannot_grow_costs_the_program_nothing(native: Native, run_python: RunPython) -> None:
     result = run_python(
         """
         import ctypes, resource, sys, dlltracer
@@ -318,11 +318,11 @@ def test_an_account_that_cannot_grow_costs_the_program_nothing(native: Native, r
         *(paths := [native.tiny(), native.tiny()]),
     )
     assert result.stdout.splitlines() == [
-        f"LoadLibrary {paths[0]}", "the account could not be written (File too large): what it lacks is not shown",
+        f"LoadLibrary {paths[0]}", "the log could not be written (File too large): what it lacks is not shown",
     ], result.stderr  # fmt: skip
 
 
-def test_a_program_that_closes_the_account_goes_on_and_keeps_its_files(
+def test_a_program_that_closes_the_log_goes_on_and_keeps_its_files(
     native: Native, run_python: RunPython, tmp_path: Path
 ) -> None:
     result = run_python(
@@ -344,6 +344,6 @@ def test_a_program_that_closes_the_account_goes_on_and_keeps_its_files(
         *(paths := [native.tiny(), native.tiny()]), tmp_path / "mine",
     )  # fmt: skip
     assert result.stdout.splitlines() == [
-        "[0, 0] the program closed the descriptor of the account: what it loaded then is not shown",
+        "[0, 0] the program closed the descriptor of the log: what it loaded then is not shown",
         f"LoadLibrary {paths[1]}",
     ], result.stderr

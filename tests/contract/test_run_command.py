@@ -19,7 +19,7 @@ import pytest
 from contract.native import Native
 
 LINUX = sys.platform == "linux"
-linux_only = pytest.mark.skipif(not LINUX, reason="the loader's account outlives its process on Linux only")
+linux_only = pytest.mark.skipif(not LINUX, reason="the loader's log outlives its process on Linux only")
 posix_only = pytest.mark.skipif(os.name == "nt", reason="signals and fork are of POSIX")
 
 STATE = """
@@ -311,7 +311,7 @@ def test_the_evidence_survives(desk: Desk, native: Native, end: str) -> None:
     desk.write("s.py", f"import ctypes, os, sys\ntry: ctypes.CDLL(sys.argv[1])\nexcept OSError: pass\n{end}")
     ran = desk.traced("s.py", str(broken), form="jsonl")
     assert (ran.status, ran.stderr) == (-11 if "kill" in end else 7, "")
-    assert "the loader's account was read by" in desk.notes()
+    assert "the loader's log was read by" in desk.notes()
     assert ("SIGSEGV" if "kill" in end else "status 7") in desk.notes()
     assert any(json.loads(line).get("path") == native.missing for line in desk.lines())
 

@@ -32,18 +32,18 @@ def place(text: str) -> str:
 
 def run_really(scenario: dict[str, Any], environment: dict[str, str]) -> tuple[dict[str, Any], bytes]:
     """What the child says, and what its loader says from the load in question on (nothing, with musl)."""
-    account = os.path.join(HERE, "account")
+    log = os.path.join(HERE, "log")
     program = [scenario.get("program") or os.path.realpath("/proc/self/exe"), os.path.join(HERE, "resolve_child.py")]
     top = place(scenario["top"])
     done = subprocess.run(
         [*program, top, *map(place, scenario.get("first", ()))],
-        env={**environment, "LD_DEBUG": "libs,files", "LD_DEBUG_OUTPUT": account, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**environment, "LD_DEBUG": "libs,files", "LD_DEBUG_OUTPUT": log, "PYTHONDONTWRITEBYTECODE": "1"},
         cwd=place(scenario.get("folder", "@")), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     text = b""
     for name in os.listdir(HERE):
-        if name.startswith("account."):
+        if name.startswith("log."):
             with open(os.path.join(HERE, name), "rb") as stream:
                 text = stream.read()
             os.unlink(os.path.join(HERE, name))
@@ -58,7 +58,7 @@ def shown(probes: tuple[Probe, ...] | None, folder: str) -> list[tuple[str, str]
     return [(probe.path, probe.phase.name) for path, probe in found if os.path.isdir(os.path.dirname(path))]
 
 
-def read_account(text: bytes, folder: str) -> list[Any]:
+def read_log(text: bytes, folder: str) -> list[Any]:
     decoded = decode_loader_text(text)
     kept: list[Any] = []
     for number, event in enumerate(decoded.events):
@@ -110,11 +110,11 @@ def compare(scenario: dict[str, Any]) -> dict[str, Any]:
         "notes": tree.notes,
         "error": said["error"],
         "failures": failures,
-        "account": read_account(text, folder),
+        "log": read_log(text, folder),
         "tree": read_tree(tree, folder),
         "new": sorted(set(said["after"]) - set(said["before"])),
         "images": sorted(os.path.realpath(os.path.join(folder, path)) for path in tree.images),
-        "bindings": [(b.need, b.needed_by, b.state.name, b.path, b.phase and b.phase.name) for b in tree.bindings],
+        "bindings": [(b.need, b.requested_by, b.state.name, b.path, b.phase and b.phase.name) for b in tree.bindings],
         "probes": [[(p.path, p.outcome.name, p.reason) for p in b.probes] for b in tree.bindings],
     }
 

@@ -177,7 +177,7 @@ def test_ldd_misses_what_we_miss_in_libraries_of_this_machine() -> None:
         order = tuple(dict.fromkeys(answer[0]))
         images = {image: read_elf(image, symbols=True) for image in order}
         found = find_missing_symbols(images, order)
-        assert {(one.name, one.version, os.path.realpath(one.needed_by)) for one in found} == answer[1], path
+        assert {(one.name, one.version, os.path.realpath(one.requested_by)) for one in found} == answer[1], path
         assert find_missing_versions(images, order) == ()
         compared += 1
     if not compared:
@@ -257,7 +257,7 @@ def check(scope: Scope, symbol: str | None, version: str | None) -> None:
     assert [one.name for one in symbols] == ([symbol] if symbol else [])
     assert [one.version for one in versions] == ([version] if version else [])
     if version:
-        assert f"version `{version}' not found (required by {versions[0].needed_by})" in said
+        assert f"version `{version}' not found (required by {versions[0].requested_by})" in said
     elif symbol:
         asked = f", version {symbols[0].version}" if symbols[0].version else ""
         assert said.endswith(f"undefined symbol: {symbol}{asked}")

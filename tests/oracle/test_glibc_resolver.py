@@ -58,9 +58,9 @@ def test_every_scenario_ends_as_the_loader_ends_it(name: str, tiny: TinyLibrarie
     for scenario, seen in run_scenarios(name, tiny).items():
         failed = seen["error"] is not None
         if failed:
-            # A file that is mapped and then refused is in the loader's account, and not among our images.
-            seen["account"][-1][1] = None
-        agree = seen["account"] == seen["tree"] and failed == bool(seen["failures"])
+            # A file that is mapped and then refused is in the loader's log, and not among our images.
+            seen["log"][-1][1] = None
+        agree = seen["log"] == seen["tree"] and failed == bool(seen["failures"])
         agree = agree and all("in the process already" in note for note in seen["notes"])
         if not failed:
             agree = agree and seen["new"] == seen["images"]
@@ -190,10 +190,10 @@ def test_a_program_that_starts(tiny: TinyLibraries, tmp_path: Path) -> None:
         text=True, check=True,
     )  # fmt: skip
     environment = {"LD_LIBRARY_PATH": f"{tiny.folder}/env"}
-    debug = {"LD_DEBUG": "libs,files", "LD_DEBUG_OUTPUT": str(tmp_path / "account")}
+    debug = {"LD_DEBUG": "libs,files", "LD_DEBUG_OUTPUT": str(tmp_path / "log")}
     subprocess.run([program], env={**environment, **debug}, check=True)
-    (account,) = tmp_path.glob("account.*")
-    events = [event for event in decode_loader_text(account.read_bytes()).events if isinstance(event, LoadEvent)]
+    (log,) = tmp_path.glob("log.*")
+    events = [event for event in decode_loader_text(log.read_bytes()).events if isinstance(event, LoadEvent)]
     context = read_linux_context(environment=environment)
     assert isinstance(context, GlibcContext)
     tree = resolve_glibc(str(program), context, HostFilesystem(), program=True)

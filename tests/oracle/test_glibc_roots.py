@@ -101,7 +101,7 @@ def check_failures(failures: list[dict[str, Any]]) -> None:
     assert dropped["path"].endswith("/libdep1.so") and dropped["kind"] == "DROPPED"
 
 
-def test_musl_has_no_account_and_that_is_said(shared: Path) -> None:
+def test_musl_has_no_log_and_that_is_said(shared: Path) -> None:
     seen = run_inside(root_of("musl"), shared, "rtld")
     assert "no _rtld_global_ro symbol: this is not glibc" in seen["reason"]
     assert "snapshot" in seen["remedy"]

@@ -62,9 +62,9 @@ def names_of(error: str) -> tuple[str, str | None]:
 
 
 def first_failure(seen: dict[str, Any]) -> tuple[str, str | None]:
-    need, needed_by, _, _, _ = next(binding for binding in seen["bindings"] if binding[2] in ("MISSING", "REFUSED"))
+    need, requested_by, _, _, _ = next(binding for binding in seen["bindings"] if binding[2] in ("MISSING", "REFUSED"))
     top = seen["failures"][0][0]
-    return need, None if len(seen["bindings"]) == 1 and not seen["images"] and top == need else needed_by
+    return need, None if len(seen["bindings"]) == 1 and not seen["images"] and top == need else requested_by
 
 
 def test_a_file_of_another_machine_is_refused_where_musl_only_sees_it_later(results: dict[str, Any]) -> None:

@@ -17,12 +17,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dlltracer.cli import child, followed
-from dlltracer.cli.child import Ending, read_result, salvage
+from dlltracer.cli import run_traced, spawn
 from dlltracer.cli.ending import describe_ending
 from dlltracer.cli.main import cli
 from dlltracer.cli.output import Colour, DirectTarget, Format, StreamTarget, colour_of, open_target, write_report
 from dlltracer.cli.program import NoValue, Program, ProgramKind, is_command, split_command_line
+from dlltracer.cli.spawn import Ending, read_result, salvage
 from dlltracer.model.codec import to_plain
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.process import TracedProcess
@@ -90,22 +90,22 @@ def test_on_windows_the_debugger_follows(monkeypatch: pytest.MonkeyPatch, kind: 
         return Ending(3, recording)
 
     program = Program(kind, "x", ("a",))
-    module = types.ModuleType("dlltracer.cli.debugged")
-    monkeypatch.setitem(sys.modules, "dlltracer.cli.debugged", module)
-    monkeypatch.setattr("dlltracer.cli.debugged", module, raising=False)
-    monkeypatch.setattr(followed.sys, "platform", "win32")
+    module = types.ModuleType("dlltracer.cli.run_debugged")
+    monkeypatch.setitem(sys.modules, "dlltracer.cli.run_debugged", module)
+    monkeypatch.setattr("dlltracer.cli.run_debugged", module, raising=False)
+    monkeypatch.setattr(run_traced.sys, "platform", "win32")
     module.NAME = "debugger"  # type: ignore[attr-defined]
     module.run_debugged_command = module.run_on_windows = run  # type: ignore[attr-defined]
     sink = types.SimpleNamespace(process=said.append, event=said.append)
-    assert followed.run_followed(program, "auto", follow=True, sink=sink) == Ending(3, recording)
+    assert run_traced.run_followed(program, "auto", follow=True, sink=sink) == Ending(3, recording)
     options_given = next(item for item in said if isinstance(item, dict))
-    assert isinstance(options_given.pop("sink"), followed._Guard), "what raises there must not disturb the debugger"
+    assert isinstance(options_given.pop("sink"), run_traced._Guard), "what raises there must not disturb the debugger"
     first = [["x", "a"]] if kind is ProgramKind.COMMAND else [program, "auto"]
     options = {"follow": True} if kind is ProgramKind.COMMAND else {"follow": True, "startup": False}
     assert said == [*first, options, *recording.processes, *recording.events]
     if kind is ProgramKind.COMMAND:
-        with pytest.raises(followed.CannotFollow, match="a command cannot be traced by 'etw'"):
-            followed.run_followed(program, "etw")
+        with pytest.raises(run_traced.CannotFollow, match="a command cannot be traced by 'etw'"):
+            run_traced.run_followed(program, "etw")
 
 
 def test_an_option_without_its_value() -> None:
@@ -242,11 +242,11 @@ def test_a_result(tmp_path: Path) -> None:
     said = {"outcome": "recorded", "recording": to_plain(RECORDING)}
     (tmp_path / "result").write_bytes(marshal.dumps(said))
     assert read_result(str(tmp_path / "result")) == said
-    assert child._ending(child._Run(3, 7), said, "auto", None) == Ending(3, RECORDING)
+    assert spawn._ending(spawn._Run(3, 7), said, "auto", None) == Ending(3, RECORDING)
 
 
 def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
-    ending = child._ending(child._Run(0, 7), {"outcome": "recorded", "recording": {"version": 1}}, "etw", None)
+    ending = spawn._ending(spawn._Run(0, 7), {"outcome": "recorded", "recording": {"version": 1}}, "etw", None)
     assert ending.recording is not None and ending.recording.pid == 7
     assert "this is not a whole recording" in ending.recording.notes[0]
 
@@ -260,13 +260,13 @@ def test_options_of_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "_args_from_interpreter_flags", lambda: ["-B", "-X", "dev"])
     monkeypatch.setattr(sys, "_xoptions", {"dev": True, "mine": "1", "other": True})
     monkeypatch.setattr(sys, "__stdout__", None)
-    assert child.interpreter() == [sys.executable, "-B", "-X", "dev", "-X", "mine=1", "-X", "other"]
+    assert spawn.interpreter() == [sys.executable, "-B", "-X", "dev", "-X", "mine=1", "-X", "other"]
 
 
 def test_a_program_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    with pytest.raises(child.CannotRun, match="/no/such/python could not be started: No such file"):
-        child.run_child(Program(ProgramKind.CODE, "pass"), "auto")
+    with pytest.raises(spawn.CannotRun, match="/no/such/python could not be started: No such file"):
+        spawn.run_child(Program(ProgramKind.CODE, "pass"), "auto")
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, ending: Ending, *words: str) -> Any:

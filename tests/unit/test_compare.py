@@ -31,7 +31,7 @@ def trace(*paths: str, prefix: str = "/venv", **more: object) -> SavedTrace:
 
 def kinds(first: SavedTrace, second: SavedTrace) -> list[tuple[DifferenceKind, str]]:
     found = compare_traces(first, second).differences
-    return [(one.kind, one.name) for one in found if one.kind is not DifferenceKind.SURROUNDINGS]
+    return [(one.kind, one.name) for one in found if one.kind is not DifferenceKind.ENVIRONMENT]
 
 
 def test_the_same_trace_has_no_differences() -> None:
@@ -80,7 +80,7 @@ def test_the_same_path_is_the_same_place_whatever_is_known_of_the_interpreters()
     torn = replace(one, process=None, images=(), status=None)
     found = compare_traces(one, torn, ("one", "torn"))
     assert [(one.kind, one.second) for one in found.differences] == [(DifferenceKind.OUTCOME, "not known")]
-    assert found.same == 1 and "torn: it says nothing of the interpreter and its surroundings" in found.notes
+    assert found.same == 1 and "torn: it says nothing of the interpreter and its environment" in found.notes
 
 
 def test_a_copy_that_another_rule_found_comes_before_one_that_lies_elsewhere() -> None:

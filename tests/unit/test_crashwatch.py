@@ -107,7 +107,7 @@ def test_locate_finds_every_byte_of_every_file(files: list[list[Segment]], start
 
 
 def test_locate_in_this_process() -> None:
-    """The loader's own account of a function: dladdr(3)."""
+    """The loader's own log of a function: dladdr(3)."""
 
     class Info(ctypes.Structure):
         _fields_ = (("file", ctypes.c_char_p), ("base", ctypes.c_void_p), ("rest", ctypes.c_void_p * 2))

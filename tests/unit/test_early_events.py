@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dlltracer.api.saving import RunFacts
-from dlltracer.cli import followed
-from dlltracer.cli.child import Ending
-from dlltracer.cli.debugged import _Early
+from dlltracer.cli import run_traced
 from dlltracer.cli.record import TraceRecorder
+from dlltracer.cli.run_debugged import _Early
+from dlltracer.cli.spawn import Ending
 from dlltracer.host.tracefile import read_trace_file
 from dlltracer.model.events import Event, LoadEvent, UnloadEvent
 from dlltracer.model.process import TracedProcess
@@ -18,7 +18,7 @@ from dlltracer.model.recording import Recording
 
 LOAD, LATER = LoadEvent("C:\\a.dll", pid=7), UnloadEvent("C:\\a.dll", pid=7)
 CHILDS = LoadEvent("C:\\b.dll", pid=8)
-FIRST, CHILD = TracedProcess(7, command=("python", "runner.py")), TracedProcess(8, parent=7)
+FIRST, CHILD = TracedProcess(7, command=("python", "child_main.py")), TracedProcess(8, parent=7)
 RUN = RunFacts("the code", ("python", "-c", "x"))
 
 
@@ -85,7 +85,7 @@ def failing(error: BaseException) -> Callable[[object], None]:
 
 def test_a_sink_that_raises_is_given_up_and_said() -> None:
     kept = Kept()
-    guard = followed._Guard(types.SimpleNamespace(early=failing(OSError("full")), event=kept.event))
+    guard = run_traced._Guard(types.SimpleNamespace(early=failing(OSError("full")), event=kept.event))
     guard.early(LOAD)
     guard.early(LOAD)
     ending = guard.replay(Ending(0, Recording("debugger", (LATER,), 7, notes=("n",))))

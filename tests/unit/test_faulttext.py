@@ -20,7 +20,7 @@ Thread 0x00007f0000000001 (most recent call first):
 Current thread 0x00007f0000000000 (most recent call first):
   File "<frozen importlib._bootstrap>", line 241 in _call_with_frames_removed
   File "/app/main.py", line 3 in <module>
-  File "/tool/cli/runner.py", line 40 in main
+  File "/tool/cli/child_main.py", line 40 in main
 
 Extension modules: a, b (total: 2)
 """

@@ -19,11 +19,11 @@ if sys.platform != "linux":
     pytest.skip("for Linux", allow_module_level=True)
 
 from dlltracer.capture.linux import inotify, pidfd
-from dlltracer.capture.linux.account import MASK, OUTPUT, account_path, variables, variables_for_one
-from dlltracer.capture.linux.folder import AccountFolder
+from dlltracer.capture.linux.folder import LogFolder
+from dlltracer.capture.linux.log_file import MASK, OUTPUT, log_path, variables, variables_for_one
 from dlltracer.capture.linux.proc import mapped_span, read_command, read_stat, read_text
 from dlltracer.capture.linux.processes import Processes
-from dlltracer.capture.linux.silence import Silence, why_silent
+from dlltracer.capture.linux.untraced import UntracedProcesses, why_silent
 from dlltracer.host.scratch import ScratchFolder
 from dlltracer.model.process import TracedProcess
 
@@ -44,11 +44,11 @@ def child() -> Iterator[subprocess.Popen[str]]:
 class Followed:
     """Processes with what was said of them, and a first one."""
 
-    def __init__(self, first: int, prefix: str = "/nowhere/account") -> None:
+    def __init__(self, first: int, prefix: str = "/nowhere/log") -> None:
         self.said: list[TracedProcess] = []
         self.processes = Processes(self.said.append)
         self.processes.begin(first, ("first",), given=0)
-        self.silence = Silence(self.processes, prefix)
+        self.silence = UntracedProcesses(self.processes, prefix)
 
 
 def test_a_process_that_lives(child: subprocess.Popen[str]) -> None:
@@ -153,16 +153,16 @@ def test_the_environment() -> None:
 def test_the_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     outer = tmp_path / "outer"
     outer.mkdir(0o700)
-    accounts = AccountFolder(str(outer))
-    Path(account_path(accounts.prefix, 7)).write_bytes(b"  7:\tline\n\x1eown\x1f")
+    logs = LogFolder(str(outer))
+    Path(log_path(logs.prefix, 7)).write_bytes(b"  7:\tline\n\x1eown\x1f")
     assert stat.S_IMODE(outer.stat().st_mode) & 0o066 == 0, "its name inside is known to who was told"
-    accounts.give_back({})
-    accounts.give_back({OUTPUT: str(tmp_path / "mine")})
+    logs.give_back({})
+    logs.give_back({OUTPUT: str(tmp_path / "mine")})
     assert capfd.readouterr().err == "" and list(tmp_path.iterdir()) == [outer]
-    accounts.give_back({MASK: "libs"})
+    logs.give_back({MASK: "libs"})
     assert capfd.readouterr().err == "  7:\tline\n"
-    accounts.give_back({MASK: "libs", OUTPUT: str(tmp_path / "mine")})
-    accounts.give_back({MASK: "libs", OUTPUT: str(tmp_path / "no" / "mine")})
+    logs.give_back({MASK: "libs", OUTPUT: str(tmp_path / "mine")})
+    logs.give_back({MASK: "libs", OUTPUT: str(tmp_path / "no" / "mine")})
     assert (tmp_path / "mine.7").read_text() == "  7:\tline\n"
 
 
@@ -170,14 +170,14 @@ def test_the_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_process_that_goes_on_as_somebody_else_writes_on() -> None:
     with ScratchFolder() as folder:
-        accounts = AccountFolder(folder.path)
-        environment = {**os.environ, **variables(accounts.prefix, {})}
+        logs = LogFolder(folder.path)
+        environment = {**os.environ, **variables(logs.prefix, {})}
         code = "import os; os.umask(63); os.setgid(65534); os.setuid(65534); os.execv('/bin/ls', ['ls', '/dev/null'])"
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         if done.stdout != "/dev/null\n":
             pytest.skip("the file system of the temporary folder has no access control lists")
-        (name,) = os.listdir(os.path.dirname(accounts.prefix))
-        text = Path(os.path.dirname(accounts.prefix), name).read_text()
+        (name,) = os.listdir(os.path.dirname(logs.prefix))
+        text = Path(os.path.dirname(logs.prefix), name).read_text()
         assert text.count("transferring control:") == 2
 
 
@@ -224,8 +224,8 @@ def test_a_child_whose_environment_was_cleaned_is_noted() -> None:
         assert "/cat" in note and "taken out of its environment" in note
         (child,) = (process for process in followed.said if process.pid != shell.pid)
         assert child.parent == shell.pid and child.command == ("cat",)
-        # Its account comes after all: nothing to note.
-        followed.processes.get(child.pid).account = True
+        # Its log comes after all: nothing to note.
+        followed.processes.get(child.pid).log = True
         assert followed.silence.notes() == ()
         followed.processes.close()
         shell.communicate()
@@ -247,17 +247,17 @@ def test_a_child_made_by_fork_that_does_nothing_is_not_noted() -> None:
 
 
 @GLIBC
-def test_a_closed_account_is_noted_at_the_second_look() -> None:
+def test_a_closed_log_is_noted_at_the_second_look() -> None:
     with ScratchFolder() as folder:
-        accounts = AccountFolder(folder.path)
+        logs = LogFolder(folder.path)
         code = "import os; print(flush=True); input(); os.closerange(3, 99); print(flush=True); input()"
         with subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, **variables(accounts.prefix, {})},
+            env={**os.environ, **variables(logs.prefix, {})},
         ) as process:  # fmt: skip
             assert process.stdout is not None and process.stdin is not None and process.stdout.readline()
-            followed = Followed(process.pid, accounts.prefix)
-            followed.processes.get(process.pid).account = True
+            followed = Followed(process.pid, logs.prefix)
+            followed.processes.get(process.pid).log = True
             for _ in range(2):
                 followed.silence.look_now()
             assert followed.silence.notes() == ()

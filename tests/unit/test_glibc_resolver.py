@@ -201,7 +201,7 @@ def test_a_circle_of_needs_ends() -> None:
 
 def test_the_top_is_a_binding_when_it_fails_or_was_searched_for() -> None:
     binding = only(resolve({}, "/top.so", program="/bin/p"))
-    assert (binding.need, binding.needed_by, binding.state) == ("/top.so", "/bin/p", BindingState.MISSING)
+    assert (binding.need, binding.requested_by, binding.state) == ("/top.so", "/bin/p", BindingState.MISSING)
     tree = resolve({"/lib/x.so": LEAF}, "x.so")
     assert (tree.top, only(tree).phase) == ("/lib/x.so", Phase.SYSTEM)
     tree = resolve({"/lib/x.so": LEAF}, "x.so", loaded=(LoadedImage("/lib/x.so", "x.so"),))
@@ -222,7 +222,7 @@ def test_relative_paths_start_from_the_current_folder() -> None:
     assert [probe.path for probe in tree.bindings[1].probes] == ["b/y.so", "y.so"]
 
 
-def test_what_is_not_taken_into_account_is_said() -> None:
+def test_what_is_not_taken_into_log_is_said() -> None:
     tree = resolve({"/top.so": LEAF}, preload=("libasan.so",), program="/gone", notes=("a note",))
     assert tree.notes[0] == "a note" and "/gone could not be read" in tree.notes[1]
     assert tree.notes[2] == "LD_PRELOAD is not taken into account: libasan.so"

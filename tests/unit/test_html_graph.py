@@ -73,7 +73,7 @@ def test_outside_any_import_and_not_known() -> None:
 def test_an_asker_that_came_before_the_trace_is_no_node() -> None:
     graph = graph_of(load("/x/a.so", by="/lib/libpython3.so"))
     assert shape(graph) == {"import pkg": None, "a.so": "import pkg"}
-    assert graph.images[0][1].asked_by == "/lib/libpython3.so"
+    assert graph.images[0][1].requested_by == "/lib/libpython3.so"
 
 
 def test_what_a_file_lists_is_an_edge_of_its_own_kind() -> None:

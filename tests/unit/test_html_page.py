@@ -247,7 +247,7 @@ def test_every_image_has_a_row_and_the_columns_hold_something() -> None:
     saved = many_images(120, processes=2)
     html = render_html(saved)
     assert len(re.findall(r"<tr data-state=", html)) == 120
-    assert re.findall(r'class="c-(\w+)"', html) == ["rule", "asker", "import", "package", "size", "time", "process"]
+    assert re.findall(r'class="c-(\w+)"', html) == ["rule", "requester", "import", "package", "size", "time", "process"]
 
 
 def test_numbers_that_no_calendar_or_float_has() -> None:

@@ -1,4 +1,4 @@
-"""The decoder of glibc's account, on built text."""
+"""The decoder of glibc's log, on built text."""
 
 from __future__ import annotations
 

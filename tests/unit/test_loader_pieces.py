@@ -1,4 +1,4 @@
-"""The decoder of glibc's account, given the text piece by piece, of processes that fork and become other programs."""
+"""The decoder of glibc's log, given the text piece by piece, of processes that fork and become other programs."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_needs_of_what_dlopen_mapped_are_no_program() -> None:
     assert len(words(decoder, text.opened("/m.so").bytes)) == 3 and programs.started == []
 
 
-def test_a_forked_child_writes_into_the_account_of_its_parent() -> None:
+def test_a_forked_child_writes_into_the_log_of_its_parent() -> None:
     text = LoaderText().open("/m.so").map("/m.so").opened("/m.so")
     child = LoaderText(pid=78).fini("/m.so").destroy("/m.so").open("/c.so").map("/c.so").opened("/c.so")
     mixed = text.bytes + child.bytes + LoaderText().open("/p.so").map("/p.so").opened("/p.so").bytes
@@ -148,7 +148,7 @@ def test_what_is_our_own_is_left_out() -> None:
     assert words(LoaderTextDecoder(77), text) == ["77 LoadLibrary /m.so"]
 
 
-def test_the_account_of_a_forked_child_begins_in_its_midst() -> None:
+def test_the_log_of_a_forked_child_begins_in_its_midst() -> None:
     programs = Programs()
     decoder = LoaderTextDecoder(77, fresh=True, on_start=programs)
     assert words(decoder, FORKED + LoaderText().open("/m.so").map("/m.so").opened("/m.so").bytes) == [

@@ -25,12 +25,12 @@ def exporter(*exports: str | Export) -> PeImage:
     return parse_pe(build_pe(exports=list(exports)), symbols=True)
 
 
-def bound(need: str, needed_by: str = TOP, *, delayed: bool = False) -> Binding:
-    return Binding(need, needed_by, BindingState.BOUND, path_of(need), delayed=delayed)
+def bound(need: str, requested_by: str = TOP, *, delayed: bool = False) -> Binding:
+    return Binding(need, requested_by, BindingState.BOUND, path_of(need), delayed=delayed)
 
 
-def absent(need: str, needed_by: str, state: BindingState = BindingState.MISSING) -> Binding:
-    return Binding(need, needed_by, state)
+def absent(need: str, requested_by: str, state: BindingState = BindingState.MISSING) -> Binding:
+    return Binding(need, requested_by, state)
 
 
 def path_of(library: str) -> str:
@@ -135,7 +135,7 @@ class TestForwarders:
         exports = [Export("f", forwarder="icu.f"), Export(ordinal=5)]
         (found,) = self.follow(further, icuuc=exports, icu=[Export("f", forwarder="icuuc.f")])
         assert isinstance(found, MissingForwarder)
-        assert (found.symbol, found.needed_by, found.exporter) == (PeSymbol("f"), TOP, path_of("icuuc.dll"))
+        assert (found.symbol, found.requested_by, found.exporter) == (PeSymbol("f"), TOP, path_of("icuuc.dll"))
 
 
 def test_thousands_of_missing_symbols_take_no_time() -> None:

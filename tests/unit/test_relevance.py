@@ -15,8 +15,8 @@ MESSAGE = "libgone.so: cannot open shared object file: No such file or directory
 
 def behind(*events: LoadEvent | LoadFailedEvent, message: str | None = MESSAGE) -> tuple[LoadFailedEvent, ...]:
     said = classify_dlerror(message) if message else None
-    complaint = said if said is not None and said.problem.value != "undecided" else None
-    return failures_behind(Recording("rtld", events), import_error(message) if message else None, complaint)
+    dl_error = said if said is not None and said.problem.value != "undecided" else None
+    return failures_behind(Recording("rtld", events), import_error(message) if message else None, dl_error)
 
 
 def test_what_was_tried_in_vain_before_does_not_belong() -> None:

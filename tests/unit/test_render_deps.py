@@ -67,7 +67,7 @@ def test_what_is_missing_has_its_places_once() -> None:
         "4 images, 1 missing: libz.so",
         "note: a note",
     ]
-    assert [b.needed_by for b in tree.missing] == [TOP, "/lib/libb.so"]
+    assert [b.requested_by for b in tree.missing] == [TOP, "/lib/libb.so"]
 
 
 def test_delayed_and_refused_and_system() -> None:

@@ -12,11 +12,11 @@ from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Unlo
 from dlltracer.model.probe import Phase
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Recording
+from dlltracer.report.counts import count
 from dlltracer.report.processes import notes_on_children
 from dlltracer.report.render_json import render_jsonl
 from dlltracer.report.render_lines import render_lines
 from dlltracer.report.render_text import render_text
-from dlltracer.report.tally import count
 
 FIRST = TracedProcess(1, 0, ("python", "-m", "pytest"), "/usr/bin/python3.11", 1.0, 9.0, 0)
 CHILD = TracedProcess(2, 1, ("python", "-c", "x"), "/usr/bin/python", 2.0, 3.0, -11)
@@ -136,8 +136,8 @@ def test_the_same_path_in_two_processes_is_two_images() -> None:
         LoadEvent("/m.so", pid=1), LoadEvent("/m.so", pid=2), UnloadEvent("/m.so", pid=1),
         LoadFailedEvent("/m.so", pid=2, kind=FailureKind.DROPPED),
     )  # fmt: skip
-    tally = count(Recording("rtld", events))
-    assert (tally.loaded, tally.dropped, tally.unloaded) == (1, 1, 1)
+    counts = count(Recording("rtld", events))
+    assert (counts.loaded, counts.dropped, counts.unloaded) == (1, 1, 1)
 
 
 def test_json_lines_and_lines() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from builders.failed_case import EXT, absent, bound, case, first, image, import_error, process, tree, verdict
-from dlltracer.diagnose.around import Stranger
 from dlltracer.diagnose.case import Case
+from dlltracer.diagnose.environment import ForeignModule
 from dlltracer.diagnose.rules import crash
 from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfSymbols
@@ -120,7 +120,7 @@ def test_an_exception_in_words_of_its_own_is_no_missing_module() -> None:
     ],
 )
 def test_the_module_is_there_for_others(tag: str, code: str, words: str) -> None:
-    found = first(not_found("pkg._core", strangers=(Stranger(f"/site/pkg/_core.{tag}.so", tag),)))
+    found = first(not_found("pkg._core", foreign_modules=(ForeignModule(f"/site/pkg/_core.{tag}.so", tag),)))
     assert found.code == code and words in found.title
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from builders.failed_case import EXT, absent, case, first, image, segment, tree, verdict
-from dlltracer.diagnose.around import MachineLimits
+from dlltracer.diagnose.environment import MachineLimits
 from dlltracer.diagnose.rules import limits, wrong_file
 from dlltracer.model.elf import DF_STATIC_TLS
 from dlltracer.model.events import FailureKind, LoadFailedEvent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from builders.failed_case import EXT, bound, case, first, image, process, tree, verdict, version_need
-from dlltracer.diagnose.around import Change, Copy, Rival
+from dlltracer.diagnose.environment import Change, Copy, ShadowedCopy
 from dlltracer.diagnose.rules import first_wins, symbols
 from dlltracer.model.elf import ElfSymbols
 from dlltracer.model.events import LoadEvent
@@ -19,7 +19,7 @@ SYMBOL = f"{EXT}: undefined symbol: extra"
 VERSION = f"/lib/libx.so.1: version `X_2' not found (required by {EXT})"
 LACK = MissingSymbol("extra", None, EXT, None)
 VERSION_LACK = MissingVersion("X_2", "libx.so.1", "/lib/libx.so.1", EXT, ("X_1", "X_1.5", "Y_9"))
-RIVAL = Rival(Change.NOTHING_LOADED, "libx.so.1", "/old/libx.so.1", Phase.LOADED, "/new/libx.so.1")
+RIVAL = ShadowedCopy(Change.NOTHING_LOADED, "libx.so.1", "/old/libx.so.1", Phase.LOADED, "/new/libx.so.1")
 LOADED = Recording(
     "rtld", (LoadEvent("/old/libx.so.1", need="libx.so.1", requested_by="/a/_core.so", imports=("alpha",)),)
 )
@@ -62,7 +62,7 @@ def test_a_newer_glibc() -> None:
 
 def test_the_first_wins() -> None:
     made = case(SYMBOL, symbols=(LACK,), tree=tree(bound("libx.so.1", "/old/libx.so.1", phase=Phase.LOADED)),
-                rivals=(RIVAL,), recording=LOADED)  # fmt: skip
+                shadowed=(RIVAL,), recording=LOADED)  # fmt: skip
     assert [f.code for f in verdict(made).findings] == ["first-wins"]
     found = first(made)
     assert found.subject == "/old/libx.so.1"
@@ -71,20 +71,20 @@ def test_the_first_wins() -> None:
 
 
 def test_the_first_wins_though_nobody_knows_who_loaded_it() -> None:
-    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(), rivals=(RIVAL,)))
+    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(), shadowed=(RIVAL,)))
     assert found.code == "first-wins" and "before the trace began" in found.explanation
 
 
 def test_the_library_path_wins() -> None:
     rival = replace(RIVAL, change=Change.NO_LIBRARY_PATH, phase=Phase.ENVIRONMENT)
     facts = process(environment=(("LD_LIBRARY_PATH", "/old"),))
-    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(), rivals=(rival,), process=facts))
+    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(), shadowed=(rival,), process=facts))
     assert (found.code, found.subject) == ("library-path-wins", "/old/libx.so.1")
 
 
 def test_a_rival_without_a_complaint_is_no_finding() -> None:
-    assert not list(first_wins.find(case(None, rivals=(RIVAL,), symbols=(LACK,))))
-    assert not list(first_wins.find(replace(case(SYMBOL, rivals=(RIVAL,), symbols=(LACK,)), system=System.WINDOWS)))
+    assert not list(first_wins.find(case(None, shadowed=(RIVAL,), symbols=(LACK,))))
+    assert not list(first_wins.find(replace(case(SYMBOL, shadowed=(RIVAL,), symbols=(LACK,)), system=System.WINDOWS)))
 
 
 OLD_NAME = "_ZN3c105ErrorC2ERKSs"

@@ -15,9 +15,9 @@ from builders.saved_traces import CALM, PLAIN
 from builders.windows_case import PYTHON, SITE, TOP, Windows, pe_image
 from dlltracer.api.explain_saved import explain_saved
 from dlltracer.api.saved_case import VERSION, case_from_plain, case_to_plain
-from dlltracer.diagnose.around import Change, Copy, MachineLimits, PackageCheck, Rival, Stranger
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.engine import diagnose
+from dlltracer.diagnose.environment import Change, Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
 from dlltracer.model.codec import DamagedRecording, NewerRecording
 from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfNeed, ElfSymbols
@@ -46,9 +46,9 @@ FULL = replace(
     damaged={"/x": "cut"},
     crash=Crash(11, "SIGSEGV", 1, EXT, 2, 3, None),
     frames=(Frame("a.py", 1, "f"),),
-    rivals=(Rival(Change.NO_LIBRARY_PATH, "libb.so", "/a", Phase.ENVIRONMENT, "/b"),),
+    shadowed=(ShadowedCopy(Change.NO_LIBRARY_PATH, "libb.so", "/a", Phase.ENVIRONMENT, "/b"),),
     checks=(PackageCheck("numpy 2.1", "numpy", (ChangedFile("/y", FileState.ABSENT, 5),)),),
-    strangers=(Stranger("/z", "cp310"),),
+    foreign_modules=(ForeignModule("/z", "cp310"),),
     windows_own=frozenset(("kernel32.dll",)),
     code=126,
 )

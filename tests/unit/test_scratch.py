@@ -91,17 +91,17 @@ def test_a_new_one_is_left_alone(owner: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("how", ["command", "environment", "open"])
 def test_one_that_a_process_uses_stays(owner: subprocess.Popen[str], how: str) -> None:
     folder = folder_of(owner)
-    (folder / "account").touch()
+    (folder / "log").touch()
     kill(owner)
     make_old(folder)
     code = "import sys; file = open(sys.stdin.readline()[:-1]); print(flush=True); sys.stdin.read()"
-    words = [sys.executable, "-c", code, *([f"{folder}/account"] if how == "command" else [])]
-    environment = {**os.environ, "LD_DEBUG_OUTPUT": f"{folder}/account"} if how == "environment" else None
+    words = [sys.executable, "-c", code, *([f"{folder}/log"] if how == "command" else [])]
+    environment = {**os.environ, "LD_DEBUG_OUTPUT": f"{folder}/log"} if how == "environment" else None
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as user:  # fmt: skip
         assert user.stdin is not None and user.stdout is not None
-        user.stdin.write(f"{folder}/account\n" if how == "open" else "/dev/null\n")
+        user.stdin.write(f"{folder}/log\n" if how == "open" else "/dev/null\n")
         user.stdin.flush()
         user.stdout.readline()
         with ScratchFolder():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from builders.windows_case import PYTHON, SITE, TOP, Windows, pe_image
-from dlltracer.diagnose.around import Copy
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.engine import diagnose
+from dlltracer.diagnose.environment import Copy
 from dlltracer.model.crash import Crash
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.finding import Confidence, Finding, Outcome

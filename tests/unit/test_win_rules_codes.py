@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builders.windows_case import PROCESS, TOP, Windows, pe_image
-from dlltracer.api.explain import is_of_a_loader
+from dlltracer.api.explain import is_loader_failure
 from dlltracer.api.windows_failure import loaded_before, read_windows_failure
 from dlltracer.diagnose.codes import LoadError, classify_code, known_win32_codes
 from dlltracer.diagnose.engine import diagnose
@@ -178,7 +178,7 @@ def test_an_error_of_open_is_no_failed_load(code: int) -> None:
 )
 def test_which_errors_of_the_system_have_a_loader_behind_them(error: PythonError, expected: bool) -> None:
     """What ends a program is explained by itself (`install`, `run`) only then: any program may miss a file."""
-    assert is_of_a_loader(Failure((error,), PROCESS), None) is expected
+    assert is_loader_failure(Failure((error,), PROCESS), None) is expected
 
 
 def test_an_import_error_of_a_package_has_no_code() -> None:

@@ -98,7 +98,7 @@ def needs(tree: LoadTree) -> dict[str, Binding]:
 
 def test_all_missing_at_once_in_the_loaders_order() -> None:
     tree = resolve({TOP: image("x.dll", "a.dll", "y.dll"), f"{PKG}\\a.dll": image("z.dll")})
-    assert [(b.need, b.needed_by) for b in tree.missing] == [
+    assert [(b.need, b.requested_by) for b in tree.missing] == [
         ("x.dll", TOP),
         ("z.dll", f"{PKG}\\a.dll"),
         ("y.dll", TOP),
@@ -313,7 +313,7 @@ def test_forwarders_bring_their_libraries() -> None:
         f"{PKG}\\icu.dll": image(exports=(PeExport(8, "g", "lost.h"), PeExport(9, None, None))),
     }
     tree = resolve(files)
-    assert [(b.need, ntpath.basename(b.needed_by)) for b in tree.bindings] == [
+    assert [(b.need, ntpath.basename(b.requested_by)) for b in tree.bindings] == [
         ("icuuc.dll", "m.pyd"),
         ("icu.dll", "icuuc.dll"),
         ("lost.dll", "icu.dll"),
@@ -452,7 +452,7 @@ def test_where_the_order_of_added_folders_decides_it_is_said() -> None:
 
 def test_the_top_itself() -> None:
     absent = resolve({})
-    assert [(b.need, b.needed_by, b.phase, b.state.value) for b in absent.missing] == [(TOP, "", None, "missing")]
+    assert [(b.need, b.requested_by, b.phase, b.state.value) for b in absent.missing] == [(TOP, "", None, "missing")]
     narrow = resolve({TOP: image(machine=MACHINE_I386)})
     assert [(b.state.value, b.phase) for b in narrow.missing] == [("refused", Phase.DIRECT)]
     loaded = resolve({TOP: image("x.dll")}, loaded=(TOP,))
@@ -468,7 +468,7 @@ def test_the_top_itself() -> None:
 def test_any_graph_ends_and_every_need_is_told_once(graph: list[list[int]]) -> None:
     files = {f"{PKG}\\{n}.dll": image(*dict.fromkeys(f"{to}.dll" for to in needed)) for n, needed in enumerate(graph)}
     tree = resolve(files, f"{PKG}\\0.dll")
-    asked = [(b.needed_by, b.need) for b in tree.bindings]
+    asked = [(b.requested_by, b.need) for b in tree.bindings]
     assert len(asked) == len(set(asked)) == sum(len(found.imports) for found in tree.images.values())
     for binding in tree.bindings:
         there = int(binding.need.partition(".")[0]) < len(graph)

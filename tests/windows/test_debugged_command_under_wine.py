@@ -20,7 +20,7 @@ from windows.test_debugger_under_wine import CRASHING_MODULE
 
 DRIVER = """
 import dataclasses, json, sys
-from dlltracer.cli.debugged import run_debugged_command, run_on_windows
+from dlltracer.cli.run_debugged import run_debugged_command, run_on_windows
 from dlltracer.cli.program import Program, ProgramKind
 
 runs = []

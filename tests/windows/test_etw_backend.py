@@ -213,7 +213,7 @@ def test_both_versions_of_the_payload(lab: Lab, version: str, simulated: dict[st
 
 SAY = """
 from dlltracer.capture.windows.loader_events import USER_LOADER
-from builders import loader_said as b
+from builders import loader_messages as b
 IMAGES = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
 def say(provider, kind, data, pid=None):
     number, opcode = (kind, 0) if provider == USER_LOADER else (0, kind)

@@ -158,10 +158,10 @@ def lower(paths: Iterable[str]) -> list[str]:
 
 def failing(tree: LoadTree) -> set[tuple[str, str]]:
     """(Name, who needs it), lower case, of all that fails: what is not there, and what needs that, up to the top."""
-    failed = {(b.need, b.needed_by) for b in tree.missing}
+    failed = {(b.need, b.requested_by) for b in tree.missing}
     while True:
-        broken = {needed_by for _, needed_by in failed}
-        more = failed | {(b.need, b.needed_by) for b in tree.bindings if b.path in broken and not b.delayed}
+        broken = {requested_by for _, requested_by in failed}
+        more = failed | {(b.need, b.requested_by) for b in tree.bindings if b.path in broken and not b.delayed}
         if more == failed:
             return {(complete_name(need).lower(), who.lower()) for need, who in failed if who}
         failed = more
@@ -241,7 +241,7 @@ def test_wine_lets_a_forwarder_to_nowhere_pass(session: Session) -> None:
     done = only(session, FORWARDER_ABSENT.name)
     assert done.error is None
     tree = session.resolve(done)
-    assert [(b.need, b.needed_by.lower()) for b in tree.missing] == [
+    assert [(b.need, b.requested_by.lower()) for b in tree.missing] == [
         ("lost_leaf.dll", placed(session, "pkg/lost_mid.dll"))
     ]
 

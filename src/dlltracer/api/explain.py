@@ -35,7 +35,7 @@ def explain(error: BaseException, recording: Recording | None = None) -> Diagnos
 def explain_if_of_a_loader(error: BaseException, recording: Recording | None = None) -> Diagnosis | None:
     """The same for any exception that ended a program; `None` if no loader had a part in it."""
     failure = _failure_of(error)
-    return _explain(failure, error, recording) if is_of_a_loader(failure, recording) else None
+    return _explain(failure, error, recording) if is_loader_failure(failure, recording) else None
 
 
 def import_error_in(error: BaseException | None) -> BaseException | None:
@@ -65,7 +65,7 @@ def _explain(failure: Failure, error: BaseException, recording: Recording | None
     return diagnose(build_case(Attempt(what, failure.process, failure, None, recording, notes)))
 
 
-def is_of_a_loader(failure: Failure, recording: Recording | None) -> bool:
+def is_loader_failure(failure: Failure, recording: Recording | None) -> bool:
     """Whether a loader has a part in the exceptions: an image of theirs failed, or a load did."""
     if failure.process.system is System.LINUX:
         return loader_error(failure.errors)[1] is not None

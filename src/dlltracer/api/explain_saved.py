@@ -15,8 +15,8 @@ from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from ..model.recording import Recording
 from ..model.saved import SavedTrace
-from .explain import is_of_a_loader
-from .gather import Attempt, find_subject, loader_error, native_error, with_complaint
+from .explain import is_loader_failure
+from .gather import Attempt, find_subject, loader_error, native_error, with_dl_error
 from .saved_case import case_from_plain
 
 _NAMES = 3
@@ -34,7 +34,7 @@ def explain_saved(trace: SavedTrace) -> Diagnosis:
     without that, what the events and the exception say, less sure.
     """
     notes = _about_others(trace.recording)
-    trace = replace(trace, recording=trace.recording.of_first)
+    trace = replace(trace, recording=trace.recording.first_process)
     if trace.case is not None:
         try:
             found = diagnose(case_from_plain(trace.case, trace.recording))
@@ -69,7 +69,7 @@ def _about_others(recording: Recording) -> tuple[str, ...]:
 
 def _without_case(trace: SavedTrace, notes: tuple[str, ...]) -> Diagnosis:
     case = _poor_case(trace, (*notes, _NO_CASE))
-    if trace.failure is not None and not is_of_a_loader(trace.failure, trace.recording):
+    if trace.failure is not None and not is_loader_failure(trace.failure, trace.recording):
         case = replace(case, failures=())
     found = diagnose(case)
     findings = tuple(_less_sure(finding, case) for finding in found.findings)
@@ -96,14 +96,14 @@ def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
     )
     if system is System.WINDOWS:
         return _with_windows_error(case, native_error(errors))
-    error, complaint = loader_error(errors)
-    failures = failures_behind(trace.recording, error, complaint)
+    error, dl_error = loader_error(errors)
+    failures = failures_behind(trace.recording, error, dl_error)
     facts = process or ProcessFacts(system, (0, 0, 0), (".so",), 64, "", "", "")
     attempt = Attempt(case.what, facts, trace.failure, trace.crash, trace.recording)
-    subject = find_subject(error, complaint, failures, attempt)
-    symbols, versions = with_complaint((), (), complaint) if complaint is not None else ((), ())
+    subject = find_subject(error, dl_error, failures, attempt)
+    symbols, versions = with_dl_error((), (), dl_error) if dl_error is not None else ((), ())
     return replace(
-        case, error=error, complaint=complaint, failures=failures, subject=subject, symbols=symbols, versions=versions
+        case, error=error, dl_error=dl_error, failures=failures, subject=subject, symbols=symbols, versions=versions
     )
 
 
@@ -127,7 +127,7 @@ def _system_of(trace: SavedTrace, process: ProcessFacts | None) -> System:
 
 def _less_sure(finding: Finding, case: Case) -> Finding:
     """Without the files nothing is certain, and what the loader's own words do not name is possible at most."""
-    is_named = case.complaint is not None and case.complaint.problem is not DlProblem.UNREADABLE
+    is_named = case.dl_error is not None and case.dl_error.problem is not DlProblem.UNREADABLE
     most = Confidence.LIKELY if is_named else Confidence.POSSIBLE
     if finding.confidence in (most, Confidence.POSSIBLE):
         return finding

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..diagnose.around import Copy, Rival
 from ..diagnose.case import Case
+from ..diagnose.environment import Copy, ShadowedCopy
 from ..diagnose.loader_errors import DlError, DlProblem, classify_dlerror, loader_messages
 from ..diagnose.relevance import failures_behind, top_of
 from ..host.copies import find_copies
@@ -15,9 +15,9 @@ from ..host.messages import read_loader_translations
 from ..model.events import FailureKind, LoadFailedEvent
 from ..model.failure import Failure, Frame, ProcessFacts, PythonError, System
 from ..model.symbols import MissingSymbol, MissingVersion
+from .environment import check_packages, find_foreign_modules, name_owners, read_limits
 from .process import ProcessView
-from .rivals import find_rivals, suppliers_of
-from .surroundings import check_packages, find_strangers, name_owners, read_limits
+from .shadowed import find_shadowed, suppliers_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,15 +67,15 @@ def build_case(attempt: Attempt) -> Case:
         from .windows_case import build_windows_case
 
         return build_windows_case(attempt, native_error(errors))
-    error, complaint = loader_error(errors)
-    failures = failures_behind(attempt.recording, error, complaint)
-    subject = find_subject(error, complaint, failures, attempt)
+    error, dl_error = loader_error(errors)
+    failures = failures_behind(attempt.recording, error, dl_error)
+    subject = find_subject(error, dl_error, failures, attempt)
     view = ProcessView(attempt.process, attempt.recording)
     tree, problem = view.resolve(subject) if subject is not None else (None, None)
     images = view.read_images(tree)
     symbols, versions = view.find_missing(tree, images)
-    if complaint is not None:
-        symbols, versions = with_complaint(symbols, versions, complaint)
+    if dl_error is not None:
+        symbols, versions = with_dl_error(symbols, versions, dl_error)
     case = Case(
         attempt.what,
         attempt.process.system,
@@ -91,7 +91,7 @@ def build_case(attempt: Attempt) -> Case:
         versions,
         damaged={subject: problem} if subject is not None and problem is not None else {},
         notes=attempt.notes,
-        complaint=complaint,
+        dl_error=dl_error,
         failures=failures,
         initialising=attempt.initialising,
         frames=attempt.frames,
@@ -99,20 +99,20 @@ def build_case(attempt: Attempt) -> Case:
         status=attempt.status,
         distribution=read_distribution(),
     )
-    return _with_surroundings(case, attempt.process, view)
+    return _with_environment(case, attempt.process, view)
 
 
-def _with_surroundings(case: Case, process: ProcessFacts, view: ProcessView) -> Case:
+def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> Case:
     """The case, with what the machine has around it."""
-    rivals = find_rivals(case, view)
+    shadowed = find_shadowed(case, view)
     copies = _find_copies(case, process, view)
     damaged = {**case.damaged, **view.damage_of(_suspects(case))}
-    owners = name_owners(tuple(dict.fromkeys((*damaged, *_paths_in_question(case, rivals)))), process)
-    case = replace(case, rivals=rivals, copies=copies, owners=owners, damaged=damaged)
+    owners = name_owners(tuple(dict.fromkeys((*damaged, *_paths_in_question(case, shadowed)))), process)
+    case = replace(case, shadowed=shadowed, copies=copies, owners=owners, damaged=damaged)
     case = replace(
         case,
         limits=read_limits(case.subject, process),
-        strangers=find_strangers(case.error, process),
+        foreign_modules=find_foreign_modules(case.error, process),
         checks=check_packages(case),
     )
     return replace(case, notes=(*case.notes, *view.notes))
@@ -158,7 +158,7 @@ def _is_same(said: DlError, other: DlError) -> bool:
 
 def find_subject(
     error: PythonError | None,
-    complaint: DlError | None,
+    dl_error: DlError | None,
     failures: tuple[LoadFailedEvent, ...],
     attempt: Attempt,
 ) -> str | None:
@@ -166,28 +166,28 @@ def find_subject(
     if error is not None and error.path is not None and error.path.endswith(attempt.process.suffixes):
         return error.path
     top = top_of(failures)
-    if top is not None and (complaint is not None or error is None):
+    if top is not None and (dl_error is not None or error is None):
         return top
-    if complaint is not None:
-        return complaint.required_by or complaint.library
+    if dl_error is not None:
+        return dl_error.required_by or dl_error.library
     return attempt.initialising
 
 
-def with_complaint(symbols: Symbols, versions: Versions, complaint: DlError) -> tuple[Symbols, Versions]:
+def with_dl_error(symbols: Symbols, versions: Versions, dl_error: DlError) -> tuple[Symbols, Versions]:
     """What the loader said is missing comes first, and is there even if the files do not show it."""
-    if complaint.problem is DlProblem.MISSING_SYMBOL and complaint.symbol:
-        known = [item for item in symbols if item.name == complaint.symbol]
-        others = [item for item in symbols if item.name != complaint.symbol]
-        said = MissingSymbol(complaint.symbol, complaint.version, complaint.library or "", complaint.provider)
+    if dl_error.problem is DlProblem.MISSING_SYMBOL and dl_error.symbol:
+        known = [item for item in symbols if item.name == dl_error.symbol]
+        others = [item for item in symbols if item.name != dl_error.symbol]
+        said = MissingSymbol(dl_error.symbol, dl_error.version, dl_error.library or "", dl_error.provider)
         return (*(known or [said]), *others), versions
-    if complaint.problem is DlProblem.MISSING_VERSION and complaint.version:
+    if dl_error.problem is DlProblem.MISSING_VERSION and dl_error.version:
         same = [
-            item for item in versions if item.version == complaint.version and item.needed_by == complaint.required_by
+            item for item in versions if item.version == dl_error.version and item.requested_by == dl_error.required_by
         ]
         rest = [item for item in versions if item not in same]
-        provider = complaint.library or ""
+        provider = dl_error.library or ""
         said_version = MissingVersion(
-            complaint.version, provider.rpartition("/")[2], provider, complaint.required_by or ""
+            dl_error.version, provider.rpartition("/")[2], provider, dl_error.required_by or ""
         )  # fmt: skip
         return symbols, (*(same or [said_version]), *rest)
     return symbols, versions
@@ -204,7 +204,10 @@ def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mappin
     for name, found in find_copies(names, process).items():
         fit = [copy for copy in found if view.real_path(copy.path) not in used]
         copies[name] = tuple(
-            Copy(copy.path, copy.where, view.misfit(copy.path), view.has_lack(copy.path, case) if suppliers else None)
+            Copy(
+                copy.path, copy.where, view.incompatibility(copy.path),
+                view.provides_missing(copy.path, case) if suppliers else None,
+            )
             for copy in fit
         )
     return copies
@@ -218,14 +221,14 @@ def _suspects(case: Case) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in (*refused, crash, case.initialising, *last) if path))
 
 
-def _paths_in_question(case: Case, rivals: tuple[Rival, ...]) -> tuple[str, ...]:
+def _paths_in_question(case: Case, shadowed: tuple[ShadowedCopy, ...]) -> tuple[str, ...]:
     """The files whose packages a reader wants to know, the nearest to the trouble first."""
     paths = [case.subject]
-    paths += [binding.needed_by for binding in case.tree.missing[:2]] if case.tree is not None else []
-    paths += [symbol.needed_by for symbol in case.symbols[:1]]
+    paths += [binding.requested_by for binding in case.tree.missing[:2]] if case.tree is not None else []
+    paths += [symbol.requested_by for symbol in case.symbols[:1]]
     for version in case.versions[:1]:
-        paths += [version.provider, version.needed_by]
-    for rival in rivals[:1]:
+        paths += [version.provider, version.requested_by]
+    for rival in shadowed[:1]:
         paths += [rival.used, rival.other]
     paths += [case.crash.image if case.crash is not None else None, case.initialising]
     return tuple(dict.fromkeys(path for path in paths if path and "/" in path.replace("\\", "/")))

@@ -15,7 +15,7 @@ from ..model.pe import PeImage
 from ..model.probe import ProbeOutcome
 from ..model.saved import ImageFacts
 from ..resolve.winfile import describe_machine
-from .surroundings import site_folders
+from .environment import site_folders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

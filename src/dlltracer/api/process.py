@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from ..binary.elf import read_elf
 from ..binary.notimage import HEAD_SIZE, describe_not_image
-from ..diagnose.around import Change
 from ..diagnose.case import Case
+from ..diagnose.environment import Change
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
@@ -73,7 +73,7 @@ class ProcessView:
         first = tuple(image for image in context.loaded if self.real_path(image.path) in scope)
         return resolve_linux(subject, replace(context, loaded=first), self._linux)
 
-    def has_lack(self, path: str, case: Case) -> bool:
+    def provides_missing(self, path: str, case: Case) -> bool:
         """Whether an image has the version, or else the symbol, that is missing first of all."""
         image = self.read_image(path)
         if image is None:
@@ -141,11 +141,11 @@ class ProcessView:
         symbols = find_missing_symbols(elf, order, complete=complete)
         versions = find_missing_versions(elf, order)
         return (
-            tuple(symbol for symbol in symbols if symbol.needed_by in of_tree),
-            tuple(version for version in versions if version.needed_by in of_tree),
+            tuple(symbol for symbol in symbols if symbol.requested_by in of_tree),
+            tuple(version for version in versions if version.requested_by in of_tree),
         )
 
-    def misfit(self, path: str) -> str | None:
+    def incompatibility(self, path: str) -> str | None:
         """Why an image could not be loaded into the process at all; `None` if nothing speaks against it."""
         problem = self.damage(path)
         if problem is not None:
@@ -197,8 +197,8 @@ def _reach(tree: LoadTree, images: Mapping[str, ElfImage]) -> list[str]:
     reach = dict.fromkeys((*tree.images, *(binding.path for binding in tree.bindings if binding.path is not None)))
     queue = [path for path in reach if path not in tree.images]
     while queue:
-        asker = images.get(queue.pop())
-        for need in () if asker is None else asker.needed:
+        requester = images.get(queue.pop())
+        for need in () if requester is None else requester.needed:
             found = names.get(need)
             if found is not None and found not in reach:
                 reach[found] = None

@@ -6,14 +6,14 @@ import ntpath
 from dataclasses import replace
 from pathlib import Path
 
-from ..diagnose.around import Copy
 from ..diagnose.case import Case
+from ..diagnose.environment import Copy
 from ..host.copies import FoundCopy, find_copies
 from ..host.reload import reload_code
 from ..model.tree import BindingState
 from ..model.windows_context import EXTENSION_MODULE_SEARCH
 from ..resolve.knowledge import system_names
-from .surroundings import check_packages, find_strangers, name_owners
+from .environment import check_packages, find_foreign_modules, name_owners
 from .windows_failure import loaded_before, read_windows_failure
 from .windows_process import WindowsProcess
 
@@ -64,7 +64,7 @@ def build_windows_case(attempt: Attempt, error: PythonError | None) -> Case:
         frames=attempt.frames,
         said=attempt.said,
         status=attempt.status,
-        strangers=find_strangers(error, process),
+        foreign_modules=find_foreign_modules(error, process),
         code=failed.code,
         code_is_guess=failed.is_guess,
         imports=failed.imports,
@@ -92,7 +92,10 @@ def _find_copies(
     for name, files in found.items():
         others = [file for file in files[:_MOST_COPIES] if ntpath.normcase(file.path) not in used]
         copies[name] = tuple(
-            Copy(file.path, _where(file, process), view.misfit(file.path), _has_all(view, file.path, lacking.get(name)))
+            Copy(
+                file.path, _where(file, process), view.incompatibility(file.path),
+                _has_all(view, file.path, lacking.get(name)),
+            )
             for file in others
         )
     return copies

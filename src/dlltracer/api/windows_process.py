@@ -79,7 +79,7 @@ class WindowsProcess:
         symbols = tuple(item for item in lacking if isinstance(item, MissingSymbol))
         return symbols, tuple(item for item in lacking if isinstance(item, MissingForwarder))
 
-    def misfit(self, path: str) -> str | None:
+    def incompatibility(self, path: str) -> str | None:
         """Why an image could not be loaded into the process at all; `None` if nothing speaks against it."""
         problem = self.damage(path)
         if problem is not None:

@@ -76,7 +76,7 @@ def _with_local_paths(tree: LoadTree, context: WindowsContext) -> LoadTree:
 def _local_binding(binding: Binding) -> Binding:
     return replace(
         binding,
-        needed_by=_local(binding.needed_by),
+        requested_by=_local(binding.requested_by),
         path=None if binding.path is None else _local(binding.path),
         probes=tuple(_local_probe(probe) for probe in binding.probes),
     )

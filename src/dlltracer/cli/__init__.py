@@ -1,1 +1,1 @@
-"""The command line. Kept empty: `runner.py` lies in this folder and must bring nothing into the traced process."""
+"""The command line. Kept empty: `child_main.py` lies in this folder and must bring nothing into the traced process."""

@@ -20,7 +20,7 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
     First come the differences that matter: how it ended, what is missing, what came from another place, another
     version, another order. Then what only one of them loaded, and what is otherwise around them.
 
-    The exit status is 1 when something differs besides the surroundings.
+    The exit status is 1 when something differs besides the environment.
     """
     from ..diagnose.compare import compare_traces
     from ..model.difference import DifferenceKind
@@ -39,5 +39,5 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
             write_styled(target, lambda plain: render_diff(comparison, ascii_only=plain))
     finally:
         target.discard()
-    if any(difference.kind is not DifferenceKind.SURROUNDINGS for difference in comparison.differences):
+    if any(difference.kind is not DifferenceKind.ENVIRONMENT for difference in comparison.differences):
         raise click.exceptions.Exit(EXIT_MISSING)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import click
 
-from ..model.saved import ENDING, SavedTrace
+from ..model.saved import RECORDING_SUFFIX, SavedTrace
 from .complete import complete_file
 from .config import is_setting
 from .output import Format, Target, lacks_drawing, write_report
@@ -118,7 +118,9 @@ FORMS: Mapping[str, Form] = {
             "jsonl", "JSON, one line an event", _report(Format.JSONL), (".jsonl",), is_short=True, can_select=True
         ),
         Form("lines", "LoadLibrary or Failed, path", _report(Format.LINES), is_short=True, can_select=True),
-        Form(RECORDING, "all that is known, for `dlltracer show` and `dlltracer why`", _write_lines, (ENDING,)),
+        Form(
+            RECORDING, "all that is known, for `dlltracer show` and `dlltracer why`", _write_lines, (RECORDING_SUFFIX,)
+        ),
         Form(HTML, "a page to look at in a browser", rendered("html", "render_html"), (".html", ".htm")),
         Form(GITHUB, "Markdown for an issue", _write_markdown, (".md",)),
         Form("dot", "a graph for Graphviz", _graph("dot"), (".dot", ".gv")),

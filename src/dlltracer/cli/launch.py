@@ -1,6 +1,6 @@
 """Be `python PROGRAM`: what the interpreter does between its start and the first line of a program, in Python.
 
-Runs in the process of the program (runner.py). It imitates Modules/main.c and Python/pythonrun.c of CPython; "as C
+Runs in the process of the program (child_main.py). It imitates Modules/main.c and Python/pythonrun.c of CPython; "as C
 does" means these. What it imports, the interpreter has imported anyway or imports for that kind of program.
 """
 
@@ -45,7 +45,7 @@ def prepare(kind: str, name: str, arguments: list[str]) -> Callable[[], None]:
 
 
 def _new_main() -> ModuleType:
-    """A `__main__` as C makes it, in place of the one that is runner.py."""
+    """A `__main__` as C makes it, in place of the one that is child_main.py."""
     module = type(sys)("__main__")
     if sys.version_info < (3, 14):
         module.__annotations__ = {}
@@ -148,7 +148,7 @@ def _run_file(load: Callable[[], CodeType], path: str, module: ModuleType) -> No
 def found_no_module(error: BaseException, runner: str) -> bool:
     """Whether this is runpy's own exit with "No module named ...": nothing of the program ran below it.
 
-    `runner` is the file of runner.py, as its code objects say it; frames of it are not the program's.
+    `runner` is the file of child_main.py, as its code objects say it; frames of it are not the program's.
     """
     where = _outside_of_us(error.__traceback__, runner)
     return (
@@ -161,7 +161,7 @@ def found_no_module(error: BaseException, runner: str) -> bool:
 
 
 def _outside_of_us(where: TracebackType | None, runner: str) -> TracebackType | None:
-    """The traceback without our frames at its start, this file's and runner.py's."""
+    """The traceback without our frames at its start, this file's and child_main.py's."""
     ours = (prepare.__code__.co_filename, runner)
     while where is not None and where.tb_frame.f_code.co_filename in ours:
         where = where.tb_next

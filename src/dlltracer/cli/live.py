@@ -1,6 +1,6 @@
 """What a running program loads, as it loads it: a few lines at the foot of the terminal, gone when it ends.
 
-Gets its events as a sink (cli/child.py); draws on stderr, where it is a terminal that can take lines back.
+Gets its events as a sink (cli/spawn.py); draws on stderr, where it is a terminal that can take lines back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..model.events import Event
     from ..model.process import TracedProcess
     from ..report.drawing import Line
-    from .child import Sink
+    from .spawn import Sink
 
 LOADS = 5
 FAILURES = 3

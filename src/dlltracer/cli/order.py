@@ -9,10 +9,10 @@ import click
 
 from ..host.scratch import ScratchFolder
 from ..model.order import OrderOutcome, Trial
-from .child import UNTRACED, Ending, run_child
 from .ending import EXIT_MISSING, describe_ending
 from .output import open_target, write_styled
 from .program import Program, ProgramKind
+from .spawn import UNTRACED, Ending, run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _how(ending: Ending) -> str:
 
 
 def _explain(modules: tuple[str, ...], python: str | None) -> Diagnosis:
-    from .attempt import explain_code
+    from .try_import import explain_code
 
     *before, victim = modules
     what = f"import {victim}" + (f" after {', '.join(before)}" if before else "")

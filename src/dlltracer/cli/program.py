@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ProgramKind(enum.Enum):
-    """How the program is named; the values are what `runner.py` is told, but for a command, which it does not run."""
+    """How the program is named. `child_main.py` is given these values, except for a command, which it does not run."""
 
     CODE = "code"
     MODULE = "module"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..model.process import TracedProcess
     from ..model.saved import SavedTrace
     from ..report.redact import Redactor
-    from .child import Ending
+    from .spawn import Ending
 
 
 ValueT = TypeVar("ValueT")

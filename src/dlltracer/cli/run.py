@@ -11,7 +11,6 @@ from ..api.saving import RunFacts, end_trace
 from ..capture.select import BACKEND_NAMES, check_backend_name
 from ..model.saved import SavedTrace
 from .annotate import annotations_option, say_annotations
-from .child import Ending, run_child
 from .complete import complete_backend, complete_file
 from .config import prefer_command_line
 from .ending import end_like, say_error
@@ -19,6 +18,7 @@ from .formats import FORMS, HTML, RECORDING, Form, choose_form, formats_help, ht
 from .output import Target, open_target
 from .program import NoValue, Program, ProgramKind, split_command_line
 from .record import TraceRecorder, command_of, facts_of_ending, own_redactor
+from .spawn import Ending, run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..api.explain import Explained
     from ..model.finding import Diagnosis
-    from .child import Sink
+    from .spawn import Sink
 
 _USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
 
@@ -224,7 +224,7 @@ def _run(program: Program, options: _Options, sink: Sink | None) -> Ending:
     is_plain = not options.follow and not options.startup and sink is None and program.kind is not ProgramKind.COMMAND
     if is_plain and sys.platform != "win32":
         return run_child(program, options.backend)
-    from .followed import run_followed
+    from .run_traced import run_followed
 
     return run_followed(program, options.backend, follow=options.follow, startup=options.startup, sink=sink)
 
@@ -254,10 +254,10 @@ def _explain(what: str, ending: Ending, *, is_saved: bool = False) -> Explained 
     """
     if ending.recording is None:
         return None
-    from ..api.explain import Death, explain_with_case, is_of_a_loader
+    from ..api.explain import Death, explain_with_case, is_loader_failure
 
-    recording = ending.recording.of_first
-    is_of_loader = ending.failure is not None and is_of_a_loader(ending.failure, recording)
+    recording = ending.recording.first_process
+    is_of_loader = ending.failure is not None and is_loader_failure(ending.failure, recording)
     has_crashed = ending.failure is None and ending.crash is not None
     if not is_of_loader and not has_crashed and not (is_saved and _may_be_asked_about(ending)):
         return None

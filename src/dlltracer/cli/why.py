@@ -11,9 +11,8 @@ from ..api.saving import RunFacts, end_trace
 from ..capture.select import BACKEND_NAMES, check_backend_name
 from ..host.tracefile import looks_like_recording
 from ..model.recording import Recording
-from ..model.saved import ENDING, SavedTrace
+from ..model.saved import RECORDING_SUFFIX, SavedTrace
 from .annotate import annotations_option, say_annotations
-from .attempt import choose_program, try_and_explain
 from .complete import complete_backend, complete_file
 from .config import is_setting, prefer_command_line
 from .ending import EXIT_USAGE, say_error
@@ -21,6 +20,7 @@ from .formats import GITHUB, HTML, form_of_name, html_option, is_name_of_recordi
 from .output import Target, open_target, write_styled
 from .progress import progress
 from .record import TraceRecorder, command_of, facts_of_ending, own_redactor
+from .try_import import choose_program, try_and_explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _verdict_of(trace: SavedTrace) -> Diagnosis:
 
 def is_saved(name: str) -> bool:
     """Whether that is a recording to be explained, not a module to be tried."""
-    return os.path.isfile(name) and (name.lower().endswith((ENDING, ".etl")) or looks_like_recording(name))
+    return os.path.isfile(name) and (name.lower().endswith((RECORDING_SUFFIX, ".etl")) or looks_like_recording(name))
 
 
 def _explain_file(file: str, redact: bool) -> SavedTrace:

@@ -13,7 +13,7 @@ from ..model.pe import MissingForwarder, PeImage
 from ..model.recording import Recording
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import Binding, BindingState, LoadTree
-from .around import Copy, MachineLimits, PackageCheck, Rival, Stranger
+from .environment import Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
 from .loader_errors import DlProblem
 
 TYPE_CHECKING = False
@@ -49,16 +49,16 @@ class Case:
         limits: of the machine and the process.
         damaged: path to what is wrong with a file that is no image, or not a whole one.
         notes: what could not be looked at.
-        complaint: the loader's message in `error` (Linux), taken apart; `None` if the error is not a loader's.
+        dl_error: the loader's message in `error` (Linux), taken apart; `None` if the error is not a loader's.
         failures: what of the trace belongs to the import that failed; `None` if that was not worked out.
         initialising: the image whose initialiser was running when the process died.
         frames: the Python lines that were running when the process died, outermost first.
         said: the end of what the program wrote.
         status: how it ended, as of `subprocess.Popen`.
-        rivals: copies that have the symbol or version that is missing, and would have been used otherwise.
+        shadowed: copies that have the symbol or version that is missing, and would have been used otherwise.
         distribution: ID and ID_LIKE of os-release(5).
         checks: packages of the files in question, and what became of their files since they were installed.
-        strangers: files of a module that was not found, for other Pythons.
+        foreign_modules: files of a module that was not found, for other Pythons.
         code: the error code of Windows' loader; `None` if none is behind `error`, or it is not known.
         code_is_guess: it was concluded from words that are not this system's own.
         imports: the Python imports in progress at the request that failed, outermost first; () if not known.
@@ -83,16 +83,16 @@ class Case:
     limits: MachineLimits | None = None
     damaged: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    complaint: DlError | None = None
+    dl_error: DlError | None = None
     failures: tuple[LoadFailedEvent, ...] | None = None
     initialising: str | None = None
     frames: tuple[Frame, ...] = ()
     said: str = ""
     status: int | None = None
-    rivals: tuple[Rival, ...] = ()
+    shadowed: tuple[ShadowedCopy, ...] = ()
     distribution: str | None = None
     checks: tuple[PackageCheck, ...] = ()
-    strangers: tuple[Stranger, ...] = ()
+    foreign_modules: tuple[ForeignModule, ...] = ()
     code: int | None = None
     code_is_guess: bool = False
     imports: tuple[str, ...] = ()
@@ -126,9 +126,9 @@ class Case:
     @property
     def is_of_another_process(self) -> bool:
         """Whether the loader's message seems to come from another process: in this one nothing failed that way."""
-        if self.complaint is None or self.recording is None or self.recording.backend != _SEES_FAILURES:
+        if self.dl_error is None or self.recording is None or self.recording.backend != _SEES_FAILURES:
             return False
-        return self.complaint.problem in _LEAVE_TRACES and not self.failed_events
+        return self.dl_error.problem in _LEAVE_TRACES and not self.failed_events
 
     @property
     def last_top(self) -> LoadEvent | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..model.difference import Comparison, Difference, DifferenceKind
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.recording import UNKNOWN
-from .compare_surroundings import compare_outcome, compare_surroundings
+from .compare_environment import compare_environment, compare_outcome
 from .correspond import Roots, base_name, name_key, roots_of, stem_key
 
 TYPE_CHECKING = False
@@ -65,7 +65,7 @@ def compare_traces(first: SavedTrace, second: SavedTrace, names: tuple[str, str]
     for image in only_there:
         found.append(_only(None, image, facts[1]))
     found += _compare_order([pair for pair in pairs if pair[0].is_loaded and pair[1].is_loaded])
-    found += compare_surroundings(first, second)
+    found += compare_environment(first, second)
     ranks = {kind: rank for rank, kind in enumerate(DifferenceKind)}
     # Of copies, first those that another rule found: a folder that wins over the usual ones. Of what only one loaded,
     # first what the other had, and dropped.
@@ -84,7 +84,7 @@ def _notes(first: SavedTrace, second: SavedTrace, names: tuple[str, str]) -> tup
             notes.append(f"{name}: evidence was lost, so that what seems to be missing may have been loaded")
         notes += [f"{name}: {problem}" for problem in trace.problems]
         if trace.process is None and any(one.process is not None for one in (first, second)):
-            notes.append(f"{name}: it says nothing of the interpreter and its surroundings")
+            notes.append(f"{name}: it says nothing of the interpreter and its environment")
         if not trace.images:
             notes.append(f"{name}: it says nothing of the files: other versions in the same place are not seen")
     backends = {first.recording.backend, second.recording.backend}

@@ -85,7 +85,7 @@ def _tempered(finding: Finding, case: Case) -> Finding:
 def _doubt(case: Case) -> str | None:
     """What speaks against the exception being the loader's own word on what ended the program."""
     last = case.errors[0] if case.errors else None
-    if last is None or case.error is None or case.complaint is None:
+    if last is None or case.error is None or case.dl_error is None:
         return None
     if case.is_of_another_process:
         return "it has a loader's words, and no load failed in this process: perhaps in one that it started"
@@ -112,13 +112,13 @@ def _what_would_decide(case: Case) -> Iterator[str]:
     if case.is_windows and case.tree is not None and not case.tree.missing:
         yield "the code of the Windows error, and Windows' own log (Event Viewer, CodeIntegrity and Application)"
     if not case.is_windows and case.tree is not None:
-        yield "the loader's full account: LD_DEBUG=all, in the environment of the program"
+        yield "the loader's full log: LD_DEBUG=all, in the environment of the program"
 
 
 def _is_no_loaders_failure(case: Case) -> bool:
     """Whether the exception is of Python alone: nothing of a loader is in it, and the trace ends with no failure."""
     error = case.error
-    if error is None or case.complaint is not None or case.code is not None or case.failed_events:
+    if error is None or case.dl_error is not None or case.code is not None or case.failed_events:
         return False
     return not (error.path or "").endswith(case.process.suffixes if case.process is not None else ())
 

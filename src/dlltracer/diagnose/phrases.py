@@ -7,7 +7,7 @@ from ..model.probe import Phase
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model.tree import Binding
-    from .around import Copy
+    from .environment import Copy
 
 _RULES = {
     Phase.DIRECT: "by its full path",

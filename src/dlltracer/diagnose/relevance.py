@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def failures_behind(
-    recording: Recording | None, error: PythonError | None, complaint: DlError | None
+    recording: Recording | None, error: PythonError | None, dl_error: DlError | None
 ) -> tuple[LoadFailedEvent, ...]:
     """The failures of the load that the exception is about, in order.
 
     Arguments:
         error: the exception; `None` for a process that died.
-        complaint: the loader's message in it, if it is one.
+        dl_error: the loader's message in it, if it is one.
     Without a loader's message: the failures that nothing came after, which may or may not be the cause.
     """
     events = [
@@ -33,9 +33,9 @@ def failures_behind(
     failures = [event for event in events if isinstance(event, LoadFailedEvent)]
     if not failures:
         return ()
-    if error is None or complaint is None or complaint.problem is DlProblem.UNDECIDED:
+    if error is None or dl_error is None or dl_error.problem is DlProblem.UNDECIDED:
         return _block(events, failures[-1]) if _nothing_follows(events, failures) else ()
-    names = {name for name in (complaint.library, complaint.required_by, error.path) if name}
+    names = {name for name in (dl_error.library, dl_error.required_by, error.path) if name}
     anchor = next((event for event in reversed(failures) if _is_about(event, names)), None)
     if anchor is None:
         return ()

@@ -148,10 +148,10 @@ def reinstall(case: Case, path: str | None) -> Iterator[Remedy]:
             return
 
 
-def binding_of(case: Case, needed_by: str, library: str) -> Binding | None:
+def binding_of(case: Case, requested_by: str, library: str) -> Binding | None:
     """What became of that need of that image."""
     wanted = library.lower()
     for binding in case.tree.bindings if case.tree is not None else ():
-        if binding.needed_by == needed_by and binding.need.lower() == wanted and not binding.delayed:
+        if binding.requested_by == requested_by and binding.need.lower() == wanted and not binding.delayed:
             return binding
     return None

@@ -37,7 +37,7 @@ class HostFilesystem:
         except PermissionError:
             return FileKind.DENIED
         except OSError as error:
-            return FileKind.CIRCLE if error.errno == errno.ELOOP else FileKind.ABSENT
+            return FileKind.SYMLINK_LOOP if error.errno == errno.ELOOP else FileKind.ABSENT
         except ValueError:  # a path with a NUL, which no file has
             return FileKind.ABSENT
         if stat.S_ISDIR(mode):

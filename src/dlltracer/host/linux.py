@@ -1,6 +1,6 @@
 """What the loader of this Linux machine knows, as values.
 
-glibc is asked itself: its own account of a search that finds nothing names every folder that it would look in.
+glibc is asked itself: its own log of a search that finds nothing names every folder that it would look in.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _read_loaded(
             continue
         if isinstance(found, ElfImage):
             images[path] = found
-    needed = {need for asker in (image, *images.values()) if asker is not None for need in asker.needed}
+    needed = {need for requester in (image, *images.values()) if requester is not None for need in requester.needed}
     loaded = []
     for path, found in images.items():
         names = {found.soname or "", path.rpartition("/")[2]} & needed

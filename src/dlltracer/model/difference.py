@@ -21,7 +21,7 @@ class DifferenceKind(enum.Enum):
     """Loaded in both, before others in one and behind them in the other."""
     ONLY_ONE = "only one"
     """Loaded in one trace; in the other never asked for, or dropped because another load failed."""
-    SURROUNDINGS = "surroundings"
+    ENVIRONMENT = "environment"
     """The machine, the interpreter, the environment."""
 
 

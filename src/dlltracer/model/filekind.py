@@ -14,7 +14,7 @@ class FileKind(enum.Enum):
     """Nothing, or a link that leads nowhere."""
     DENIED = "denied"
     """It may not be looked at or read."""
-    CIRCLE = "circle"
+    SYMLINK_LOOP = "circle"
     """A link that leads back to itself."""
     OTHER = "other"
     """A device, a fifo, a socket."""

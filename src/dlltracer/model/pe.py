@@ -126,7 +126,7 @@ class MissingForwarder:
 
     Attributes:
         symbol: as it was asked for, of the exporter.
-        needed_by: path of the image that asks.
+        requested_by: path of the image that asks.
         exporter: path of the image whose export is the forwarder.
         target: the forwarder ("icu.ucnv_open").
         provider: path of the image that the target's library is bound to, and that lacks the symbol or forwards it in a
@@ -134,7 +134,7 @@ class MissingForwarder:
     """
 
     symbol: PeSymbol
-    needed_by: str
+    requested_by: str
     exporter: str
     target: str
     provider: str | None = None

@@ -54,7 +54,7 @@ class Recording:
     processes: tuple[TracedProcess, ...] = ()
 
     @property
-    def of_first(self) -> Recording:
+    def first_process(self) -> Recording:
         """What the first process recorded: an exception that ended the run is its."""
         if len(self.processes) < 2:
             return self

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .recording import Recording
 
-ENDING = ".dlltrace"
+RECORDING_SUFFIX = ".dlltrace"
 """How names of files end that hold one."""
 
 TYPE_CHECKING = False

@@ -12,8 +12,8 @@ class MissingSymbol:
     Attributes:
         name: the symbol; empty when it is asked for by `ordinal` alone.
         version: the version asked for (ELF); `None` if any will do.
-        needed_by: path of the image that needs it.
-        library: the library expected to have it, as `needed_by` spells it; `None` where the format does not say.
+        requested_by: path of the image that needs it.
+        library: the library expected to have it, as `requested_by` spells it; `None` where the format does not say.
         weak: nothing fails without it.
         nearest: up to three names that are provided and look alike, with "@VERSION" where it is the version that
             differs; a guess.
@@ -22,7 +22,7 @@ class MissingSymbol:
 
     name: str
     version: str | None
-    needed_by: str
+    requested_by: str
     library: str | None
     weak: bool = False
     nearest: tuple[str, ...] = ()
@@ -35,14 +35,14 @@ class MissingVersion:
 
     Attributes:
         version: the version asked for ("GLIBC_2.38").
-        library: whose it should be, as `needed_by` spells it.
+        library: whose it should be, as `requested_by` spells it.
         provider: path of the image found under that name.
-        needed_by: path of the image that needs it.
+        requested_by: path of the image that needs it.
         provider_has: the versions that `provider` does define, in its order.
     """
 
     version: str
     library: str
     provider: str
-    needed_by: str
+    requested_by: str
     provider_has: tuple[str, ...] = ()

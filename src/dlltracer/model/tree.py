@@ -35,7 +35,7 @@ class Binding:
 
     Attributes:
         need: the name asked for.
-        needed_by: path of the image that asks.
+        requested_by: path of the image that asks.
         state: what became of it.
         path: the image that has it; for REFUSED the file refused; else `None`.
         phase: the rule that decided.
@@ -45,7 +45,7 @@ class Binding:
     """
 
     need: str
-    needed_by: str
+    requested_by: str
     state: BindingState
     path: str | None = None
     phase: Phase | None = None
@@ -82,7 +82,7 @@ class LoadTree:
         needs: dict[str, list[str]] = {}
         for binding in self.bindings:
             if binding.path is not None and binding.state is BindingState.BOUND:
-                needs.setdefault(binding.needed_by, []).append(binding.path)
+                needs.setdefault(binding.requested_by, []).append(binding.path)
         queue = deque([self.top])
         while queue:
             path = queue.popleft()

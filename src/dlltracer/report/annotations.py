@@ -46,7 +46,7 @@ def annotate_missing(tree: LoadTree, *, workspace: str = "") -> str:
     names = list(dict.fromkeys(binding.need for binding in tree.missing))
     shown = names if len(names) <= MOST else names[: MOST - 1]
     lines = [
-        _error(f"{name} {first[name].state.value}", f"{name} is needed by {first[name].needed_by}", place)
+        _error(f"{name} {first[name].state.value}", f"{name} is needed by {first[name].requested_by}", place)
         for name in shown
     ]
     if len(shown) < len(names):

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from ..model.events import LoadFailedEvent
 from ..model.probe import Phase, ProbeOutcome
 from ..model.tree import BindingState
+from .counts import count, final_events, is_consequence
 from .drawing import file_name, number
 from .places import rule_title
-from .tally import count, is_consequence, outcomes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..model.recording import Recording
     from ..model.saved import SavedTrace
     from ..model.tree import Binding, LoadTree
-    from .tally import Outcome
+    from .counts import FinalEvent
 
 
 class NodeKind(enum.Enum):
@@ -128,7 +128,7 @@ def graph_of_tree(tree: LoadTree) -> Graph:
         kind = NodeKind.TOP if path == tree.top else NodeKind.IMAGE
         builder.node(("image", path), _image(path, kind))
     for binding in tree.bindings:
-        start = builder.node(("image", binding.needed_by), _image(binding.needed_by))
+        start = builder.node(("image", binding.requested_by), _image(binding.requested_by))
         builder.edge(GraphEdge(start, _need_node(builder, binding), _binding_label(binding), binding.delayed))
     return Graph(f"what {tree.top} needs", tuple(builder.nodes), builder.edges, tree.notes)
 
@@ -194,24 +194,24 @@ def _process_titles(recording: Recording, pids: Iterable[int | None]) -> Iterato
 
 
 def _trace_notes(recording: Recording) -> Iterator[str]:
-    tally = count(recording)
-    if tally.raw:
-        yield f"{number(tally.raw, 'raw event')} not shown"
+    counts = count(recording)
+    if counts.raw:
+        yield f"{number(counts.raw, 'raw event')} not shown"
     if recording.losses:
         yield "evidence was lost: the graph is not complete"
 
 
 def _add_process(builder: _Builder, recording: Recording, process: int | None) -> None:
-    for event in outcomes(recording):
+    for event in final_events(recording):
         place = _event_node(builder, event, process)
-        asked_by = builder.find((process, "image", event.requested_by)) if event.requested_by else None
-        start = asked_by if asked_by not in (None, place) else _import_node(builder, event.imports, process)
+        requested_by = builder.find((process, "image", event.requested_by)) if event.requested_by else None
+        start = requested_by if requested_by not in (None, place) else _import_node(builder, event.imports, process)
         if start is not None:
             origin = next((p.origin for p in event.probes or () if p.outcome is ProbeOutcome.LOADED), None)
             builder.edge(GraphEdge(start, place, _rule(event.phase, origin)))
 
 
-def _event_node(builder: _Builder, event: Outcome, process: int | None) -> int:
+def _event_node(builder: _Builder, event: FinalEvent, process: int | None) -> int:
     path = event.shown_path
     node = replace(_image(path), process=process)
     if isinstance(event, LoadFailedEvent):

@@ -64,7 +64,7 @@ def render_why(tree: LoadTree, name: str) -> Styled:
     chains = tree.shortest_chains()
     lines: list[Line] = []
     for binding in wanted:
-        steps = " > ".join(file_name(path) for path in chains.get(binding.needed_by, (binding.needed_by,)))
+        steps = " > ".join(file_name(path) for path in chains.get(binding.requested_by, (binding.requested_by,)))
         lines.append(((f"{steps} > ", PLAIN), *_label(binding)))
     return Styled(lines)
 
@@ -114,17 +114,17 @@ def _lay_out(tree: LoadTree, missing_only: bool, guides: Guides) -> Iterator[Lin
 
 def _leading_to_missing(tree: LoadTree) -> set[str]:
     """The images that need something missing, and those that need them."""
-    needed_by: dict[str, set[str]] = {}
+    requested_by: dict[str, set[str]] = {}
     for binding in tree.bindings:
         if binding.path is not None and binding.state is BindingState.BOUND:
-            needed_by.setdefault(binding.path, set()).add(binding.needed_by)
+            requested_by.setdefault(binding.path, set()).add(binding.requested_by)
     kept: set[str] = set()
-    queue = deque(binding.needed_by for binding in tree.bindings if binding.state in _FAILED_STATES)
+    queue = deque(binding.requested_by for binding in tree.bindings if binding.state in _FAILED_STATES)
     while queue:
         path = queue.popleft()
         if path not in kept:
             kept.add(path)
-            queue.extend(needed_by.get(path, ()))
+            queue.extend(requested_by.get(path, ()))
     return kept
 
 
@@ -138,7 +138,7 @@ class _Layout:
         self._brought_by: dict[str, Binding] = {}
         self._placed: dict[str, Binding] = {}
         for binding in tree.bindings:
-            self._needs.setdefault(binding.needed_by, []).append(binding)
+            self._needs.setdefault(binding.requested_by, []).append(binding)
             if binding.path is not None and binding.path != tree.top:
                 self._brought_by.setdefault(binding.path, binding)
             if binding.state in _FAILED_STATES:
@@ -187,7 +187,7 @@ def _failed_label(binding: Binding) -> Line:
     what = "NOT FOUND" if binding.state is BindingState.MISSING else "REFUSED"
     why = f": {': '.join(filter(None, (binding.path, binding.reason)))}" if binding.reason else ""
     late = ", at the first call" if binding.delayed else ""
-    return ((binding.need, style), (f"  {what}{late}", style), (f"{why}, needed by {binding.needed_by}", PLAIN))
+    return ((binding.need, style), (f"  {what}{late}", style), (f"{why}, needed by {binding.requested_by}", PLAIN))
 
 
 def _rule(binding: Binding) -> str:
@@ -197,6 +197,6 @@ def _rule(binding: Binding) -> str:
     if binding.phase is Phase.LOADED:
         return "already loaded"
     origin = next((p.origin for p in binding.probes if p.outcome is ProbeOutcome.LOADED), None)
-    if origin == binding.needed_by:
+    if origin == binding.requested_by:
         origin = file_name(origin)
     return f"found by {rule_title(binding.phase, origin)}"

@@ -7,7 +7,7 @@ import json
 from ..model.codec import VERSION, event_to_plain, losses_to_plain, process_to_plain
 from ..model.events import LoadFailedEvent
 from ..model.recording import Recording
-from .tally import count
+from .counts import count
 from .verdict_json import verdict_to_plain
 
 TYPE_CHECKING = False
@@ -28,14 +28,14 @@ def render_jsonl(recording: Recording, *, failed_only: bool = False, verdict: Di
         "pid": recording.pid,
         "notes": list(recording.notes),
     }
-    tally = count(recording)
+    counts = count(recording)
     summary = {
         "type": "summary",
-        "loaded": tally.loaded,
-        "failed": tally.failed,
-        "dropped": tally.dropped,
-        "unloaded": tally.unloaded,
-        "raw": tally.raw,
+        "loaded": counts.loaded,
+        "failed": counts.failed,
+        "dropped": counts.dropped,
+        "unloaded": counts.unloaded,
+        "raw": counts.raw,
         "losses": losses_to_plain(recording.losses),
     }
     events = (e for e in recording.events if not failed_only or isinstance(e, LoadFailedEvent))

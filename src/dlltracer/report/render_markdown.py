@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 
 from ..model.finding import Outcome
+from .counts import count
 from .drawing import ASCII, UNICODE, escape, number
 from .render_text import lay_out
 from .render_verdict import verdict_lines
-from .tally import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def _tree(saved: SavedTrace, room: int, guides: Guides) -> Iterator[str]:
     recording = saved.recording
     failed_only = bool(recording.failures)
     lines = [_plain(line, guides) for line in lay_out(recording, failed_only=failed_only, guides=guides)]
-    tally = count(recording)
-    title = f"{number(tally.loaded, 'image')} loaded, {tally.failed} failed"
+    counts = count(recording)
+    title = f"{number(counts.loaded, 'image')} loaded, {counts.failed} failed"
     if failed_only:
         title += "; below is what failed, and what leads to it"
     yield f"<details><summary>{title}</summary>"

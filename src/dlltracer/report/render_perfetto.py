@@ -13,8 +13,8 @@ import json
 
 from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.process import TracedProcess
+from .counts import is_consequence
 from .drawing import escape, file_name
-from .tally import is_consequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..model.events import FailureKind, LoadFailedEvent
 from ..model.probe import Phase, ProbeOutcome
 from ..model.recording import UNKNOWN, Losses, Recording
+from .counts import count, is_consequence, is_program
 from .drawing import (
     ASCII,
     BOLD,
@@ -24,7 +25,6 @@ from .drawing import (
 )
 from .places import place_nodes, rule_title
 from .processes import describe_processes, is_killed, like_it_line, process_line, shares
-from .tally import count, is_consequence, is_program
 from .tree import Group, Image, build_tree
 
 TYPE_CHECKING = False
@@ -69,17 +69,17 @@ def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides, pytho
 
 def closing_lines(recording: Recording, *, failed_only: bool) -> Iterator[Line]:
     """What follows the tree: counts, the mechanism, what was lost, notes."""
-    tally = count(recording)
+    counts = count(recording)
     if failed_only and not recording.failures:
         yield (("no load failed", PLAIN),)
     elif not recording.events:
         # With a note or a loss, what was not recorded may have happened all the same.
         yield ((NO_LOADS if recording.notes or recording.losses else NOTHING, PLAIN),)
-    summary = f"{number(tally.loaded, 'image')} loaded, {tally.failed} failed"
-    if tally.dropped:
-        summary += f", {tally.dropped} dropped because of that"
-    if tally.raw:
-        summary += f"; {number(tally.raw, 'raw event')}"
+    summary = f"{number(counts.loaded, 'image')} loaded, {counts.failed} failed"
+    if counts.dropped:
+        summary += f", {counts.dropped} dropped because of that"
+    if counts.raw:
+        summary += f"; {number(counts.raw, 'raw event')}"
     summary += describe_processes(recording)
     by = "how it was traced is not known" if recording.backend == UNKNOWN else f"traced by {recording.backend}"
     yield ((summary, FAILED if recording.failures else BOLD), (f"; {by}", PLAIN))
@@ -139,7 +139,7 @@ def _image_node(image: Image, guides: Guides, *, outside: bool = False, top: boo
             places = place_nodes(event.probes, guides)
     else:
         label = (*_name_and_path(image, PLAIN), *_found_by(image))
-        # Below its asker, or an extension module below its import, an image needs no word on who asked.
+        # Below its requester, or an extension module below its import, an image needs no word on who asked.
         if top and event.requested_by and (outside or event.phase is not Phase.DIRECT):
             label += ((f"  asked for by {event.requested_by}", DIM),)
     return Node(label, places + tuple(_image_node(need, guides) for need in image.needs))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..model.events import LoadFailedEvent
 from ..model.recording import Recording
-from .tally import Outcome, outcomes
+from .counts import FinalEvent, final_events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Chain = tuple[str, ...] | None
 class Image:
     """An image, or a need that became none, and below it what it needed."""
 
-    event: Outcome
+    event: FinalEvent
     needs: tuple[Image, ...] = ()
 
     @property
@@ -43,8 +43,8 @@ class Group:
 
 def build_tree(recording: Recording, *, failed_only: bool = False) -> tuple[Group, ...]:
     """The groups at the top, in order of first appearance; `failed_only` keeps failures and what leads to them."""
-    by_chain: dict[Chain, list[Outcome]] = {}
-    for event in outcomes(recording):
+    by_chain: dict[Chain, list[FinalEvent]] = {}
+    for event in final_events(recording):
         by_chain.setdefault(event.imports, []).append(event)
     images = {chain: _nest(events) for chain, events in by_chain.items()}
     if failed_only:
@@ -72,7 +72,7 @@ def _group(
     return tuple(groups)
 
 
-def _nest(events: list[Outcome]) -> tuple[Image, ...]:
+def _nest(events: list[FinalEvent]) -> tuple[Image, ...]:
     """Put each image below the one that asked for it, if that one is among those before it."""
     below: defaultdict[int, list[int]] = defaultdict(list)
     latest: dict[str, int] = {}

@@ -31,33 +31,33 @@ class Fate(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class HeaderCheck:
     """What becomes of a file, and why it is not taken."""
 
     fate: Fate
     reason: str | None = None
 
 
-TAKEN = Verdict(Fate.TAKE)
+TAKEN = HeaderCheck(Fate.TAKE)
 
 
-def judge_for_glibc(head: bytes, context: LinuxContext) -> Verdict:
+def judge_for_glibc(head: bytes, context: LinuxContext) -> HeaderCheck:
     """What open_verify (elf/dl-load.c) decides from the first `HEAD_SIZE` bytes, in its order and words.
 
     It passes over only files of another class or machine; whatever else is wrong with a file stops the search.
     """
     if len(head) < _header_size(context):
-        return Verdict(Fate.STOP, _with_kind("file too short", head))
+        return HeaderCheck(Fate.STOP, _with_kind("file too short", head))
     if head[:4] != b"\x7fELF":
-        return Verdict(Fate.STOP, _with_kind("invalid ELF header", head))
+        return HeaderCheck(Fate.STOP, _with_kind("invalid ELF header", head))
     foreign = _describe_foreign(head, context)
     if head[4] != (2 if context.bits == 64 else 1):
-        return Verdict(Fate.PASS, foreign)
+        return HeaderCheck(Fate.PASS, foreign)
     problem = _ident_problem(head, context)
     if problem is None and foreign is not None:
-        return Verdict(Fate.PASS, foreign)
+        return HeaderCheck(Fate.PASS, foreign)
     problem = problem or _type_problem(head, context)
-    return TAKEN if problem is None else Verdict(Fate.STOP, problem)
+    return TAKEN if problem is None else HeaderCheck(Fate.STOP, problem)
 
 
 def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
@@ -90,23 +90,23 @@ def _order(context: LinuxContext) -> Literal["little", "big"]:
     return "little" if context.little_endian else "big"
 
 
-def judge_for_musl(head: bytes, context: LinuxContext) -> Verdict:
+def judge_for_musl(head: bytes, context: LinuxContext) -> HeaderCheck:
     """What map_library (ldso/dynlink.c) decides, which looks at the size and e_type only.
 
     A file of another machine is mapped all the same, and fails when it is relocated, or reads as damaged: the reason
     given is the machine. musl stops at the first file that can be opened.
     """
     if len(head) < _header_size(context) or head[:4] != b"\x7fELF":
-        return Verdict(Fate.STOP, _with_kind("Exec format error", head))
+        return HeaderCheck(Fate.STOP, _with_kind("Exec format error", head))
     foreign = _describe_foreign(head, context)
     if foreign is not None:
-        return Verdict(Fate.STOP, foreign)
+        return HeaderCheck(Fate.STOP, foreign)
     if int.from_bytes(head[16:18], _order(context)) not in (2, 3):
-        return Verdict(Fate.STOP, "Exec format error: neither a shared object nor a program")
+        return HeaderCheck(Fate.STOP, "Exec format error: neither a shared object nor a program")
     return TAKEN
 
 
-def judge_image(image: object, *, program: bool) -> Verdict:
+def judge_image(image: object, *, program: bool) -> HeaderCheck:
     """What remains to be wrong with a file whose header was taken (_dl_map_object_from_fd in elf/dl-load.c).
 
     Arguments: `program`, whether it is started rather than loaded.
@@ -124,7 +124,7 @@ def judge_image(image: object, *, program: bool) -> Verdict:
         problem = "object file has no dynamic section"
     elif image.dynamic_flags_1 & DF_1_PIE:
         problem = "cannot dynamically load position-independent executable"
-    return TAKEN if problem is None else Verdict(Fate.STOP, problem)
+    return TAKEN if problem is None else HeaderCheck(Fate.STOP, problem)
 
 
 def _header_size(context: LinuxContext) -> int:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..model.elf import DF_1_NODEFLIB, ElfImage
 from ..model.linux_context import CacheEntry, GlibcContext, LoadedImage
 from ..model.probe import Phase, Probe, ProbeOutcome
-from .elf_header import Fate, Verdict, judge_for_glibc, judge_image
+from .elf_header import Fate, HeaderCheck, judge_for_glibc, judge_image
 from .filesystem import FileKind
 from .tokens import expand_folders, expand_tokens
 from .walk import Requester, Walk, read_requester
@@ -60,7 +60,7 @@ class GlibcRules:
 
     def __init__(self, context: GlibcContext, files: Filesystem, program: str | None) -> None:
         self.notes: list[str] = []
-        self.after_circle = Fate.LEAVE  # an error that is neither ENOENT nor EACCES ends open_path
+        self.on_symlink_loop = Fate.LEAVE  # an error that is neither ENOENT nor EACCES ends open_path
         self._files = files
         self._starts_program = program is not None
         self._main: Requester | None = None
@@ -105,10 +105,10 @@ class GlibcRules:
             if image.soname:
                 self._names.setdefault(image.soname, path)
 
-    def judge_head(self, head: bytes) -> Verdict:
+    def judge_head(self, head: bytes) -> HeaderCheck:
         return judge_for_glibc(head, self.context)
 
-    def judge_image(self, image: object, *, is_top: bool) -> Verdict:
+    def judge_image(self, image: object, *, is_top: bool) -> HeaderCheck:
         return judge_image(image, program=is_top and self._starts_program)
 
     def list_places(self, name: str, requester: Requester | None) -> Iterator[Probe]:
@@ -116,38 +116,38 @@ class GlibcRules:
             yield Probe(name, Phase.DIRECT)
             return
         if requester is None or requester.image.runpath is None:
-            for asker in self._rpath_chain(requester):
-                yield from self._in_folders(self._own_folders(asker, Phase.RPATH), name, Phase.RPATH, asker.path)
+            for ancestor in self._rpath_chain(requester):
+                yield from self._in_folders(self._own_folders(ancestor, Phase.RPATH), name, Phase.RPATH, ancestor.path)
         values = self._values(self.context.program)
         yield from self._in_folders(expand_folders(self.context.library_path, values), name, Phase.ENVIRONMENT)
         if requester is not None:
             folders = self._own_folders(requester, Phase.RUNPATH)
             yield from self._in_folders(folders, name, Phase.RUNPATH, requester.path)
-        asker_or_main = requester or self._main
-        no_defaults = asker_or_main is not None and bool(asker_or_main.image.dynamic_flags_1 & DF_1_NODEFLIB)
+        requester_or_main = requester or self._main
+        no_defaults = requester_or_main is not None and bool(requester_or_main.image.dynamic_flags_1 & DF_1_NODEFLIB)
         yield self._in_cache(name, no_defaults)
         if not no_defaults:
             yield from self._in_folders(self._system_folders(), name, Phase.SYSTEM)
 
     def _rpath_chain(self, requester: Requester | None) -> Iterator[Requester]:
         """Whose RPATH counts: the one that asks, the one that asked for it, and so on; then the main program."""
-        asker = requester
+        ancestor = requester
         did_main = False
-        while asker is not None:
-            did_main = did_main or (self._main is not None and asker.path == self._main.path)
-            yield asker
-            asker = asker.by
+        while ancestor is not None:
+            did_main = did_main or (self._main is not None and ancestor.path == self._main.path)
+            yield ancestor
+            ancestor = ancestor.by
         if not did_main and self._main is not None:
             yield self._main
 
-    def _own_folders(self, asker: Requester, phase: Phase) -> tuple[str, ...]:
+    def _own_folders(self, ancestor: Requester, phase: Phase) -> tuple[str, ...]:
         """The folders of an image's RPATH or RUNPATH. An RPATH beside a RUNPATH is ignored, an empty one as well."""
-        key = (asker.path, phase)
+        key = (ancestor.path, phase)
         if key not in self._folders:
-            image = asker.image
+            image = ancestor.image
             text = image.runpath if phase is Phase.RUNPATH else image.rpath if image.runpath is None else None
             elements = text.split(":") if text else ()
-            self._folders[key] = expand_folders(elements, self._values(asker.path))
+            self._folders[key] = expand_folders(elements, self._values(ancestor.path))
         return self._folders[key]
 
     def _values(self, path: str | None) -> dict[str, str | None]:

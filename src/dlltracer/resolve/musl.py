@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..model.elf import ElfImage
 from ..model.linux_context import MuslContext
 from ..model.probe import Phase, Probe
-from .elf_header import TAKEN, Fate, Verdict, judge_for_musl
+from .elf_header import TAKEN, Fate, HeaderCheck, judge_for_musl
 from .walk import Requester, Walk, read_requester
 
 TYPE_CHECKING = False
@@ -52,7 +52,7 @@ class MuslRules:
 
     def __init__(self, context: MuslContext, files: Filesystem, program: str | None) -> None:
         self.notes: list[str] = []
-        self.after_circle = Fate.STOP  # path_open: an error of no known kind ends every search
+        self.on_symlink_loop = Fate.STOP  # path_open: an error of no known kind ends every search
         self.main: Requester | None = None
         self._files = files
         if program is not None:
@@ -82,13 +82,13 @@ class MuslRules:
         if "/" not in name:
             self._names.setdefault(posixpath.basename(path), path)
 
-    def judge_head(self, head: bytes) -> Verdict:
+    def judge_head(self, head: bytes) -> HeaderCheck:
         return judge_for_musl(head, self.context)
 
-    def judge_image(self, image: object, *, is_top: bool) -> Verdict:
+    def judge_image(self, image: object, *, is_top: bool) -> HeaderCheck:
         if isinstance(image, ElfImage) and image.is_dynamic:
             return TAKEN
-        return Verdict(Fate.STOP, "Exec format error: no dynamic section")
+        return HeaderCheck(Fate.STOP, "Exec format error: no dynamic section")
 
     def list_places(self, name: str, requester: Requester | None) -> Iterator[Probe]:
         if "/" in name:
@@ -97,16 +97,16 @@ class MuslRules:
         if len(name.encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
             return
         yield from _in_folders(self.context.library_path, name, Phase.ENVIRONMENT)
-        asker = requester
-        while asker is not None:
+        ancestor = requester
+        while ancestor is not None:
             # Either kind of path is inherited by what an image needs; of both, RUNPATH counts.
-            phase = Phase.RPATH if asker.image.runpath is None else Phase.RUNPATH
-            yield from _in_folders(self._own_folders(asker), name, phase, asker.path)
-            asker = asker.by
+            phase = Phase.RPATH if ancestor.image.runpath is None else Phase.RUNPATH
+            yield from _in_folders(self._own_folders(ancestor), name, phase, ancestor.path)
+            ancestor = ancestor.by
         yield from _in_folders(self.context.system_folders, name, Phase.SYSTEM)
 
-    def _own_folders(self, asker: Requester) -> list[str]:
-        text = asker.image.rpath if asker.image.runpath is None else asker.image.runpath
+    def _own_folders(self, ancestor: Requester) -> list[str]:
+        text = ancestor.image.rpath if ancestor.image.runpath is None else ancestor.image.runpath
         if not text:
             return []
         if "$" not in text:
@@ -114,7 +114,7 @@ class MuslRules:
         rest = text.replace("${ORIGIN}", "").replace("$ORIGIN", "")
         if "$" in rest:
             return []  # musl knows one token, and ignores a path with any other
-        return split_folders(re.sub(r"\$(?:ORIGIN|\{ORIGIN\})", lambda _: self._origin_of(asker.path), text))
+        return split_folders(re.sub(r"\$(?:ORIGIN|\{ORIGIN\})", lambda _: self._origin_of(ancestor.path), text))
 
     def _origin_of(self, path: str) -> str:
         if path == self.context.program:

@@ -32,7 +32,7 @@ def find_missing_imports(
     """Compare what images import with what the images they are bound to export. Delayed imports are left out.
 
     Args:
-        bindings: as of `LoadTree`; among them those for the libraries that forwarders name (`needed_by`: the image
+        bindings: as of `LoadTree`; among them those for the libraries that forwarders name (`requested_by`: the image
             that has the forwarder).
         images: path to image, read with symbols. What an image that is not here exports is unknown, so nothing is
             said about symbols expected of it; nor about forwarders for which there is no binding.
@@ -67,19 +67,19 @@ class _Check:
         self._bindings: dict[tuple[str, str], Binding] = {}
         for binding in bindings:
             # A delayed load may be bound in another way: what the load itself does goes first.
-            key = binding.needed_by, binding.need.lower()
+            key = binding.requested_by, binding.need.lower()
             if key not in self._bindings or (self._bindings[key].delayed and not binding.delayed):
                 self._bindings[key] = binding
         self._exports: dict[str, _Exports | None] = {}
         self._guesses = MAX_NEAREST
 
     def find(self) -> Iterator[MissingSymbol | MissingForwarder]:
-        for (needed_by, need), binding in self._bindings.items():
+        for (requested_by, need), binding in self._bindings.items():
             exports = self._exports_of(binding.path) if binding.state is BindingState.BOUND else None
             if exports is None or binding.path is None or binding.delayed:
                 continue
-            for library, symbol in self._imports(needed_by, need):
-                missing = self._check(symbol, needed_by, library, binding.path, exports)
+            for library, symbol in self._imports(requested_by, need):
+                missing = self._check(symbol, requested_by, library, binding.path, exports)
                 if missing is not None:
                     yield missing
 
@@ -101,7 +101,7 @@ class _Check:
         return self._exports[path]
 
     def _check(
-        self, symbol: PeSymbol, needed_by: str, library: str, path: str, exports: _Exports
+        self, symbol: PeSymbol, requested_by: str, library: str, path: str, exports: _Exports
     ) -> MissingSymbol | MissingForwarder | None:
         export = exports.get(symbol)
         if export is None:
@@ -109,10 +109,11 @@ class _Check:
             if symbol.name is not None and self._guesses:
                 self._guesses -= 1
                 nearest = exports.nearest.to(symbol.name)
-            return MissingSymbol(symbol.name or "", None, needed_by, library, nearest=nearest, ordinal=symbol.ordinal)
-        return self._follow(symbol, needed_by, path, export)
+            name = symbol.name or ""
+            return MissingSymbol(name, None, requested_by, library, nearest=nearest, ordinal=symbol.ordinal)
+        return self._follow(symbol, requested_by, path, export)
 
-    def _follow(self, symbol: PeSymbol, needed_by: str, path: str, export: PeExport) -> MissingForwarder | None:
+    def _follow(self, symbol: PeSymbol, requested_by: str, path: str, export: PeExport) -> MissingForwarder | None:
         """Follow an export through its forwarders; `None` when it ends at code, or where nothing is known."""
         at, forwarder = path, export.forwarder
         target = ""
@@ -125,12 +126,12 @@ class _Check:
             if binding is None or binding.state is BindingState.SYSTEM:
                 return None
             if binding.state is not BindingState.BOUND or binding.path is None:
-                return MissingForwarder(symbol, needed_by, exporter, target)
+                return MissingForwarder(symbol, requested_by, exporter, target)
             exports = self._exports_of(binding.path)
             if exports is None:
                 return None
             found = exports.get(wanted)
             if found is None:
-                return MissingForwarder(symbol, needed_by, exporter, target, binding.path)
+                return MissingForwarder(symbol, requested_by, exporter, target, binding.path)
             at, forwarder = binding.path, found.forwarder
-        return MissingForwarder(symbol, needed_by, path, target, at)
+        return MissingForwarder(symbol, requested_by, path, target, at)

@@ -15,7 +15,7 @@ from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
 from ..model.probe import Phase, Probe, ProbeOutcome
 from ..model.tree import Binding, BindingState, LoadTree
-from .elf_header import Fate, Verdict
+from .elf_header import Fate, HeaderCheck
 from .filesystem import FileKind
 
 TYPE_CHECKING = False
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 _NO_FILES = {
-    FileKind.DENIED: Verdict(Fate.PASS, "permission denied"),
-    FileKind.FOLDER: Verdict(Fate.STOP, "a folder, not a file"),
-    FileKind.OTHER: Verdict(Fate.STOP, "not a regular file"),
+    FileKind.DENIED: HeaderCheck(Fate.PASS, "permission denied"),
+    FileKind.FOLDER: HeaderCheck(Fate.STOP, "a folder, not a file"),
+    FileKind.OTHER: HeaderCheck(Fate.STOP, "not a regular file"),
 }
 
 
@@ -45,11 +45,11 @@ class Requester:
 class Rules(Protocol):
     """What a C library has of its own.
 
-    Attributes: `after_circle`, what it does at a link that leads back to itself.
+    Attributes: `on_symlink_loop`, what it does at a link that leads back to itself.
     """
 
     @property
-    def after_circle(self) -> Fate: ...
+    def on_symlink_loop(self) -> Fate: ...
 
     def expand(self, need: str, requester: Requester | None) -> str | None:
         """The need with its tokens replaced; `None` when that cannot be."""
@@ -63,11 +63,11 @@ class Rules(Protocol):
         """The places to try, in order. Asked for one by one, and no further once a file is taken."""
         ...
 
-    def judge_head(self, head: bytes) -> Verdict:
+    def judge_head(self, head: bytes) -> HeaderCheck:
         """Whether it would take a file that begins like this."""
         ...
 
-    def judge_image(self, image: object, *, is_top: bool) -> Verdict:
+    def judge_image(self, image: object, *, is_top: bool) -> HeaderCheck:
         """Whether it would map an image whose head it took; `is_top` for the file that all began with."""
         ...
 
@@ -129,9 +129,9 @@ class Walk:
                     queue.append(Requester(found.path, image, requester))
         return LoadTree(binding.path or top, self._images, tuple(self._bindings), notes)
 
-    def _bind(self, need: str, requester: Requester | None, needed_by: str) -> tuple[Binding, ElfImage | None]:
+    def _bind(self, need: str, requester: Requester | None, requested_by: str) -> tuple[Binding, ElfImage | None]:
         """What becomes of a need, and the image that it newly brings."""
-        binding = Binding(need, needed_by, BindingState.MISSING)
+        binding = Binding(need, requested_by, BindingState.MISSING)
         name = self._rules.expand(need, requester)
         if not name:
             reason = "empty dynamic string token substitution" if need else "an empty name"
@@ -177,7 +177,7 @@ class Walk:
             self._paths[identity] = probe.path
         return _Tried(_taken(probe), Fate.TAKE, image)
 
-    def _examine(self, path: str, kind: FileKind) -> tuple[Verdict, ElfImage | None]:
+    def _examine(self, path: str, kind: FileKind) -> tuple[HeaderCheck, ElfImage | None]:
         image = None
         try:
             if kind is FileKind.FILE:
@@ -185,16 +185,16 @@ class Walk:
                 if verdict.fate is Fate.TAKE:
                     image = self._files.read_image(path)
                     verdict = self._rules.judge_image(image, is_top=not self._images)
-            elif kind is FileKind.CIRCLE:
-                verdict = Verdict(self._rules.after_circle, "a link that leads back to itself")
+            elif kind is FileKind.SYMLINK_LOOP:
+                verdict = HeaderCheck(self._rules.on_symlink_loop, "a link that leads back to itself")
             else:
                 verdict = _NO_FILES[kind]
         except PermissionError:
             verdict = _NO_FILES[FileKind.DENIED]
         except OSError as error:
-            verdict = Verdict(Fate.STOP, f"cannot read file data: {error.strerror}")
+            verdict = HeaderCheck(Fate.STOP, f"cannot read file data: {error.strerror}")
         except BinaryFormatError as error:
-            verdict = Verdict(Fate.STOP, str(error))
+            verdict = HeaderCheck(Fate.STOP, str(error))
         return verdict, image if isinstance(image, ElfImage) else None
 
 

@@ -21,7 +21,7 @@ from ..model.probe import Phase
 from ..model.tree import Binding, BindingState, LoadTree
 from ..model.windows_context import STANDARD_SEARCH, LoadFlags
 from .winplaces import Search
-from .winsearch import Asker, Finder, Found, complete_name
+from .winsearch import Finder, Found, Requester, complete_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def resolve_windows(path: str, context: WindowsContext, files: Filesystem) -> Lo
 class _Frame:
     """An image whose needs are being met, and how they are searched for."""
 
-    asker: Asker
+    requester: Requester
     needs: deque[tuple[str, PeImport]]
     search: Search
 
@@ -75,7 +75,7 @@ class _Walk:
             name = ntpath.normpath(ntpath.join(self._context.current_folder or "", name))
         folder = ntpath.dirname(name) if ntpath.isabs(name) else None
         search = Search(self._context.flags, folder)
-        found = self._finder.find(name, Asker(""), search)
+        found = self._finder.find(name, Requester(""), search)
         notes = self._finder.notes
         if found.phase is not Phase.DIRECT or found.state is not BindingState.BOUND:
             self._bindings.append(_bind(top, "", found))
@@ -94,10 +94,12 @@ class _Walk:
             if not frame.needs:
                 stack.pop()
                 continue
-            needed_by, need = frame.needs.popleft()
-            asker = frame.asker if needed_by == frame.asker.path else Asker(needed_by, self._mapped.get(needed_by))
-            found = self._finder.find(need.library, asker, frame.search)
-            self._bindings.append(_bind(need.library, needed_by, found, delayed))
+            requested_by, need = frame.needs.popleft()
+            requester = frame.requester
+            if requested_by != requester.path:
+                requester = Requester(requested_by, self._mapped.get(requested_by))
+            found = self._finder.find(need.library, requester, frame.search)
+            self._bindings.append(_bind(need.library, requested_by, found, delayed))
             if found.path is None or found.state is not BindingState.BOUND:
                 continue
             if found.image is not None:
@@ -110,7 +112,7 @@ class _Walk:
             self._images[path] = image
         self._later.extend((path, need) for need in image.imports if need.delayed)
         needs = deque((path, need) for need in image.imports if not (need.delayed or need.unused))
-        return _Frame(Asker(path, image), needs, self._own_search(path, image) or search)
+        return _Frame(Requester(path, image), needs, self._own_search(path, image) or search)
 
     def _own_search(self, path: str, image: PeImage) -> Search | None:
         """The search of an image with DependentLoadFlags, for its own needs only."""
@@ -124,7 +126,7 @@ class _Walk:
             path, need = self._later.popleft()
             image = self._mapped[path]
             search = self._own_search(path, image) or Search(STANDARD_SEARCH, None)
-            found = self._finder.find(need.library, Asker(path, image), search)
+            found = self._finder.find(need.library, Requester(path, image), search)
             self._bindings.append(_bind(need.library, path, found, delayed=True))
             if found.image is not None and found.path is not None:
                 self._descend(found.path, found.image, Search(STANDARD_SEARCH, None), delayed=True)
@@ -164,7 +166,7 @@ def parse_forwarder(forwarder: str) -> tuple[str, PeSymbol]:
     return complete_name(library) if library else "", PeSymbol(symbol)
 
 
-def _bind(need: str, needed_by: str, found: Found, delayed: bool = False) -> Binding:
+def _bind(need: str, requested_by: str, found: Found, delayed: bool = False) -> Binding:
     return Binding(
-        need, needed_by, found.state, found.path, found.phase, found.probes, delayed=delayed, reason=found.reason
+        need, requested_by, found.state, found.path, found.phase, found.probes, delayed=delayed, reason=found.reason
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asker:
+class Requester:
     """The image that asks: its path and, as far as known, what is in it. A program's own call has "" and `None`."""
 
     path: str
@@ -65,7 +65,7 @@ class Finder:
         self.notes: list[str] = []
         """What could not be decided."""
 
-    def find(self, need: str, asker: Asker, search: Search) -> Found:
+    def find(self, need: str, requester: Requester, search: Search) -> Found:
         """What the loader makes of `need` (a name, a path, with or without ".dll"), and map it if that is new."""
         name = complete_name(need)
         if ntpath.splitdrive(name)[0] or name.startswith("\\"):
@@ -73,17 +73,17 @@ class Finder:
         if "\\" in name:
             return self._search(name, search)
         if not is_contract(name):
-            return self._find_file(name, asker, search)
-        contract = look_up_contract(name, ntpath.basename(asker.path), self._context)
+            return self._find_file(name, requester, search)
+        contract = look_up_contract(name, ntpath.basename(requester.path), self._context)
         if contract.host is not None:
             return self._take_host(contract.host)
-        found = self._find_file(name, asker, search)
+        found = self._find_file(name, requester, search)
         if found.state is not BindingState.MISSING:
             return found
         return self._judge_contract(found, name, contract.state)
 
-    def _find_file(self, name: str, asker: Asker, search: Search) -> Found:
-        first = self._redirected(name) or self._by_manifest(name, asker)
+    def _find_file(self, name: str, requester: Requester, search: Search) -> Found:
+        first = self._redirected(name) or self._by_manifest(name, requester)
         if first is not None:
             return first
         loaded = self._names.get(name.lower())
@@ -136,11 +136,11 @@ class Finder:
         folder = redirection if kind is FileKind.FOLDER else self._context.application_folder
         return None if kind is FileKind.ABSENT else self._take_if_there(folder, name, Phase.REDIRECTION, redirection)
 
-    def _by_manifest(self, name: str, asker: Asker) -> Found | None:
-        resources = asker.image.resources if asker.image else None
+    def _by_manifest(self, name: str, requester: Requester) -> Found | None:
+        resources = requester.image.resources if requester.image else None
         own = resources.assemblies if resources else ()
         for references, beside, origin in (
-            (own, ntpath.dirname(asker.path), asker.path),
+            (own, ntpath.dirname(requester.path), requester.path),
             (self._context.assemblies, self._context.application_folder, self._context.application_folder),
         ):
             for reference in references:

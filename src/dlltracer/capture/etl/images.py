@@ -7,7 +7,7 @@ from typing import TypeVar
 from ...model.events import LoadEvent, UnloadEvent
 from ..windows.devicepath import display_path
 from ..windows.loader_events import USER_LOADER_IDS, decode_image_loader, decode_user_loader
-from ..windows.loader_merge import HeardAt
+from ..windows.loader_merge import TimedMessage
 from ..windows.records import ImagePayload, Opcode, decode_image_payload, decode_manifest_image
 from .event import EtlEvent, Provider
 from .processes import ticks_of
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from ...model.events import Event
-    from .processes import Life, Lives
+    from .processes import ProcessLifetime, ProcessLifetimes
     from .scan import Scan
 
 _Change = TypeVar("_Change", LoadEvent, UnloadEvent)
@@ -49,7 +49,7 @@ class Images:
     `undecodable` counts image events that could not be decoded, `twice` those that two providers told.
     """
 
-    def __init__(self, scan: Scan, lives: Lives) -> None:
+    def __init__(self, scan: Scan, lives: ProcessLifetimes) -> None:
         self.undecodable = 0
         self.twice = 0
         self._scan = scan
@@ -68,7 +68,7 @@ class Images:
             self._shown[path] = display_path(path, self._scan.devices, self._scan.system_root)
         return self._shown[path]
 
-    def events(self, chosen: Collection[Life] | None) -> tuple[Event, ...]:
+    def events(self, chosen: Collection[ProcessLifetime] | None) -> tuple[Event, ...]:
         """The events in order of time; first the images that were there at the start, if those were read.
 
         `chosen`: the processes to tell of; `None` for all.
@@ -92,10 +92,10 @@ class Images:
         self.twice += builder.twice
         return (*builder.there, *builder.events)
 
-    def heard(self, chosen: Collection[Life] | None) -> tuple[HeardAt, ...]:
+    def heard(self, chosen: Collection[ProcessLifetime] | None) -> tuple[TimedMessage, ...]:
         """What the loaders of these processes said of their own work; of all for `None`."""
         numbers = None if chosen is None else {id(life) for life in chosen}
-        found: list[HeardAt] = []
+        found: list[TimedMessage] = []
         for event in sorted(self._scan.loader, key=ticks_of):
             if numbers is not None and id(self._lives.at(event.pid, event.ticks)) not in numbers:
                 continue
@@ -108,7 +108,7 @@ class Images:
             if said is None:
                 self.undecodable += 1
             else:
-                found.append(HeardAt(said, event.pid, event.tid, self.epoch(event.ticks)))
+                found.append(TimedMessage(said, event.pid, event.tid, self.epoch(event.ticks)))
         return tuple(found)
 
     def epoch(self, ticks: int) -> float | None:

@@ -22,7 +22,7 @@ _SHORT_NAME = (14, 15)
 
 
 @dataclass
-class Life:
+class ProcessLifetime:
     """One process, from its start to its end, as far as the trace has it.
 
     Attributes: `begun` and `ended`, ticks; `None` where it was there before, or still after. `created`, a FILETIME.
@@ -60,25 +60,25 @@ class Life:
                 setattr(self, field, getattr(facts, field))
 
 
-class Lives:
+class ProcessLifetimes:
     """All processes of a trace. `undecodable`: how many of the events could not be decoded."""
 
     def __init__(self, events: Iterable[EtlEvent]) -> None:
         self.undecodable = 0
         # For each id its processes in the order of their starts, and these; 0 for one that was there before.
-        self._by_pid: dict[int, tuple[list[Life], list[int]]] = {}
+        self._by_pid: dict[int, tuple[list[ProcessLifetime], list[int]]] = {}
         for event in sorted(events, key=ticks_of):
             self._take(event)
 
-    def __iter__(self) -> Iterator[Life]:
+    def __iter__(self) -> Iterator[ProcessLifetime]:
         """In the order of their starts; those that were there before come first."""
         every = [life for lives, _ in self._by_pid.values() for life in lives]
         return iter(sorted(every, key=lambda life: -1 if life.begun is None else life.begun))
 
-    def at(self, pid: int, ticks: int) -> Life:
+    def at(self, pid: int, ticks: int) -> ProcessLifetime:
         """The process that had this id then; the first of the id for a time before all. Made when there is none."""
         if pid not in self._by_pid:
-            self._by_pid[pid] = ([Life(pid)], [0])
+            self._by_pid[pid] = ([ProcessLifetime(pid)], [0])
         lives, begun = self._by_pid[pid]
         return lives[max(bisect_right(begun, ticks) - 1, 0)]
 
@@ -103,7 +103,7 @@ class Lives:
         lives, begun = self._by_pid.setdefault(facts.pid, ([], []))
         last = lives[-1] if lives else None
         if last is None or last.ended is not None or last.teller is event.provider or last.begun is None:
-            last = Life(facts.pid, begun=event.ticks, teller=event.provider)
+            last = ProcessLifetime(facts.pid, begun=event.ticks, teller=event.provider)
             lives.append(last)
             begun.append(event.ticks)
         last.complete(facts)

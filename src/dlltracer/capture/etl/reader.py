@@ -9,11 +9,11 @@ from ...errors import NoSuchProcess
 from ...model.process import TracedProcess
 from ...model.recording import Losses, Recording
 from ...model.saved import HostFacts, SavedTrace
-from ..windows.loader_merge import merge_heard
+from ..windows.loader_merge import merge_messages
 from .commandline import split_words
 from .images import Images
 from .logfile import LogfileHeader, filetime_to_epoch
-from .processes import Life, Lives
+from .processes import ProcessLifetime, ProcessLifetimes
 from .scan import Scan, scan_etl
 
 BACKEND = "etl"
@@ -35,13 +35,13 @@ def read_etl(
     Raises `NotATraceFile`; `NoSuchProcess` when the file has nothing of what was asked for; `OSError`.
     """
     scan = scan_etl(path, pid=pid, startup=startup)
-    lives = Lives(scan.processes)
+    lives = ProcessLifetimes(scan.processes)
     images = Images(scan, lives)
     name = None if process is None else ntpath.basename(process)
     chosen = [life for life in lives if pid in (None, life.pid) and (name is None or life.is_called(name))]
-    first: Life | None = None
+    first: ProcessLifetime | None = None
     told_of = None if name is None and pid is None else chosen
-    merged = merge_heard(images.events(told_of), images.heard(told_of))
+    merged = merge_messages(images.events(told_of), images.heard(told_of))
     if name is not None or pid is not None:
         if not chosen:
             raise NoSuchProcess(_in_words(name, pid), _names(lives))
@@ -72,11 +72,11 @@ def _in_words(name: str | None, pid: int | None) -> str:
     return f"process {pid}" if name is None else f"process {pid} of {name!r}"
 
 
-def _names(lives: Lives) -> tuple[str, ...]:
+def _names(lives: ProcessLifetimes) -> tuple[str, ...]:
     return tuple(dict.fromkeys(life.shown_name for life in lives if life.shown_name))
 
 
-def _traced(life: Life, images: Images) -> TracedProcess:
+def _traced(life: ProcessLifetime, images: Images) -> TracedProcess:
     program = life.program
     started = images.epoch(life.begun) if life.begun is not None else None
     if started is None and life.created is not None:

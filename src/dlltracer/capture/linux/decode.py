@@ -1,4 +1,4 @@
-"""glibc's account of its loader, decoded into events. Pure: bytes in, values out, on any system."""
+"""glibc's log of its loader, decoded into events. Pure: bytes in, values out, on any system."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def decode_loader_text(text: bytes, *, pid: int | None = None, ended: bool = Tru
 
 
 class LoaderTextDecoder:
-    """The account of one file, decoded piece by piece as it grows: any cut of the text gives the same events.
+    """The log of one file, decoded piece by piece as it grows: any cut of the text gives the same events.
 
     Arguments:
-        pid: the process that the account belongs to; `None` for the process of the first line.
+        pid: the process that the log belongs to; `None` for the process of the first line.
         others: decode what other processes write into it, which that one has forked; else they are counted.
-        fresh: the account begins with the start of the process.
+        fresh: the log begins with the start of the process.
         on_start: as of `LoaderState`.
     """
 
@@ -82,11 +82,11 @@ class LoaderTextDecoder:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The processes that have written, and the one that the account belongs to."""
+        """The processes that have written, and the one that the log belongs to."""
         return tuple(self._states)
 
     def initialising(self, pid: int | None = None) -> str | None:
-        """The image whose initialiser ran when the process last wrote; `None` for the account's own process."""
+        """The image whose initialiser ran when the process last wrote; `None` for the log's own process."""
         state = self._first if pid is None else self._states.get(pid)
         return None if state is None else state.initialising
 

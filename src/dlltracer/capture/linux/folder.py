@@ -1,4 +1,4 @@
-"""The folder for the accounts of a followed run: made, and given back to who had asked for accounts too."""
+"""The folder for the logs of a followed run: made, and given back to who had asked for logs too."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import tempfile
 if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
-from .account import MASK, OUTPUT
-from .tap import without_marks
+from .loader_log import without_marks
+from .log_file import MASK, OUTPUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_NAME = "account"
+_NAME = "log"
 
 _ACL_FOR_ALL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 6, 0xFFFFFFFF) for tag in (1, 4, 0x20))
 """A default ACL (acl(5)) by which new files can be read and written by owner, group and others: the version, and of
 each its tag, rights and no id (linux/posix_acl_xattr.h)."""
 
 
-class AccountFolder:
-    """A new folder in an empty one that is ours. `prefix`: for the accounts in it. Raises `OSError`."""
+class LogFolder:
+    """A new folder in an empty one that is ours. `prefix`: for the logs in it. Raises `OSError`."""
 
     def __init__(self, folder: str) -> None:
-        inner = tempfile.mkdtemp(prefix="accounts-", dir=folder)
+        inner = tempfile.mkdtemp(prefix="logs-", dir=folder)
         if os.geteuid() == 0:
             # A program of root's may start others as somebody else. ld.so, if it cannot open the file, writes to their
             # standard output. The name of the inner folder is a secret of those who got it in their environment.
@@ -41,7 +41,7 @@ class AccountFolder:
         self.prefix = os.path.join(inner, _NAME)
 
     def give_back(self, environment: Mapping[str, str]) -> None:
-        """Write the accounts where the user's own LD_DEBUG would have put them; does nothing without it."""
+        """Write the logs where the user's own LD_DEBUG would have put them; does nothing without it."""
         if not environment.get(MASK):
             return
         output = environment.get(OUTPUT)

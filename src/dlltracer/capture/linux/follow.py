@@ -1,4 +1,4 @@
-"""Read the accounts of a process, and of all that it starts, while they grow (LD_DEBUG; `account`).
+"""Read the logs of a process, and of all that it starts, while they grow (LD_DEBUG; `log`).
 
 All happens in the loop of who waits for the process: nothing is injected, traced or slowed, and what a process has
 said is there when it is dead.
@@ -17,13 +17,13 @@ if sys.platform != "linux":
 
 from ...model.events import LoadFailedEvent
 from ...model.recording import Losses, Recording
-from .account import account_path
 from .decode import LoaderTextDecoder
 from .inotify import NewFiles
+from .log_file import log_path
 from .proc import read_stat
 from .processes import Known, Processes
 from .refusal import examine_failure, is_same_file
-from .silence import Silence
+from .untraced import UntracedProcesses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from .loaderstate import Change, ImageChange
 
 TICK = 0.02
-"""Seconds between two looks at the accounts: so late an event may be."""
+"""Seconds between two looks at the logs: so late an event may be."""
 
 SWEEP = 1.0
-"""Seconds between two looks at the accounts of the dead: a child may still write to one that it inherited."""
+"""Seconds between two looks at the logs of the dead: a child may still write to one that it inherited."""
 
 GRACE = 0.5
 """Seconds that processes may go on which the first one leaves behind. Helpers of multiprocessing end in that time."""
 
 _CHUNK = 1 << 20
-_FULL = "an account could not grow (a full disk, a limit on files): what it lacks is not shown"
+_FULL = "a log could not grow (a full disk, a limit on files): what it lacks is not shown"
 
 
-class _Account:
+class _Log:
     """One file, and how far it was read."""
 
     def __init__(self, path: str, pid: int, decoder: LoaderTextDecoder) -> None:
@@ -84,14 +84,14 @@ class _Account:
 
 
 class Follower:
-    """Reads accounts and hands out what is in them.
+    """Reads logs and hands out what is in them.
 
     Arguments:
-        prefix: of the accounts; they have a folder to themselves.
+        prefix: of the logs; they have a folder to themselves.
         on_event: gets each event, at most about `TICK` after its line was written.
         on_process: gets each process before its first event, and again when more is known of it.
         everyone: also of the processes that the first one starts.
-        fresh: the account of the first one begins with its start.
+        fresh: the log of the first one begins with its start.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class Follower:
         self._fresh = fresh
         self._first = 0
         self._processes = Processes(on_process)
-        self._silence = Silence(self._processes, prefix)
-        self._accounts: dict[int, _Account] = {}
+        self._untraced = UntracedProcesses(self._processes, prefix)
+        self._logs: dict[int, _Log] = {}
         self._new_files = NewFiles(os.path.dirname(prefix))
         self._swept = 0.0
         self._own = 0
@@ -130,15 +130,15 @@ class Follower:
 
     def recording(self, backend: str, events: tuple[Event, ...], notes: tuple[str, ...] = ()) -> Recording:
         """All of it as one value; `events` as they were handed out."""
-        accounts = self._accounts.values()
-        undecodable = sum(account.decoder.undecodable for account in accounts)
-        foreign = sum(account.decoder.foreign for account in accounts)
+        logs = self._logs.values()
+        undecodable = sum(log.decoder.undecodable for log in logs)
+        foreign = sum(log.decoder.foreign for log in logs)
         if foreign:
             notes += (f"{foreign} lines were written by child processes made by fork and are not shown",)
         if self._own:
             notes += (f"{self._own} events of modules that dlltracer itself imported are left out",)
         notes += (_FULL,) * self._full
-        notes += (*self._deaths(), *self._silence.notes(), *self._left_behind())
+        notes += (*self._deaths(), *self._untraced.notes(), *self._left_behind())
         processes = tuple(known.process for known in self._processes if self._is_wanted(known.process.pid))
         return Recording(backend, events, self._first, Losses(undecodable=undecodable), notes, processes)
 
@@ -167,12 +167,12 @@ class Follower:
         if sweep:
             self._swept = now
         self._discover()
-        for account in tuple(self._accounts.values()):
-            known = self._processes.get(account.pid)
+        for log in tuple(self._logs.values()):
+            known = self._processes.get(log.pid)
             if sweep or known.alive:
-                self._read(account)
+                self._read(log)
         if self._everyone:
-            self._silence.look(now)
+            self._untraced.look(now)
         for known in self._processes:
             if known.alive and known.process.pid != self._first and _has_ended(known, ready):
                 self._finish(known, None)
@@ -180,7 +180,7 @@ class Follower:
     def _discover(self) -> None:
         names = self._new_files.drain()
         for pid in self._pids(self._names() if names is None else names):
-            if pid not in self._accounts:
+            if pid not in self._logs:
                 self._open(pid)
 
     def _names(self) -> list[str]:
@@ -190,7 +190,7 @@ class Follower:
             return []  # somebody has taken the folder away, with what was in it
 
     def _pids(self, names: list[str]) -> list[int]:
-        """The processes whose accounts have these names."""
+        """The processes whose logs have these names."""
         head = os.path.basename(self._prefix) + "."
         numbers = [name.removeprefix(head) for name in names if name.startswith(head)]
         return [int(number) for number in numbers if number.isdecimal()]
@@ -200,31 +200,31 @@ class Follower:
             return
         is_fresh = self._fresh or pid != self._first
         decoder = LoaderTextDecoder(pid, others=self._everyone, fresh=is_fresh, on_start=self._processes.start)
-        account = self._accounts[pid] = _Account(account_path(self._prefix, pid), pid, decoder)
-        known = self._known(pid, account)
-        self._read(account)
+        log = self._logs[pid] = _Log(log_path(self._prefix, pid), pid, decoder)
+        known = self._known(pid, log)
+        self._read(log)
         if not known.alive:
-            self._emit(decoder.finish(self._went_on(known, account), pid), account)
+            self._emit(decoder.finish(self._went_on(known, log), pid), log)
 
-    def _known(self, pid: int, account: _Account) -> Known:
-        """The process that wrote into this account."""
-        last = None if pid in self._processes else account.last_written()
-        known = self._processes.add(pid, last=last, like=account.pid)
-        known.account = True
+    def _known(self, pid: int, log: _Log) -> Known:
+        """The process that wrote into this log."""
+        last = None if pid in self._processes else log.last_written()
+        known = self._processes.add(pid, last=last, like=log.pid)
+        known.log = True
         return known
 
-    def _read(self, account: _Account) -> None:
-        while data := account.read():
-            changes = account.decoder.feed(data, time.time())
-            for pid in account.decoder.pids:
+    def _read(self, log: _Log) -> None:
+        while data := log.read():
+            changes = log.decoder.feed(data, time.time())
+            for pid in log.decoder.pids:
                 if pid not in self._processes:
-                    self._known(pid, account)
-            self._emit(changes, account)
+                    self._known(pid, log)
+            self._emit(changes, log)
 
-    def _emit(self, changes: list[Change], account: _Account) -> None:
+    def _emit(self, changes: list[Change], log: _Log) -> None:
         for event, doubt in changes:
-            pid = account.pid if event.pid is None else event.pid
-            known = self._known(pid, account)
+            pid = log.pid if event.pid is None else event.pid
+            known = self._known(pid, log)
             if any(name.startswith("dlltracer.") for name in event.imports or ()):
                 self._own += 1  # a trace inside the program ends, or its exception is described
                 continue
@@ -240,18 +240,18 @@ class Follower:
         """A process has ended: all that it wrote is there."""
         self._discover()
         pid = known.process.pid
-        accounts = [one for one in self._accounts.values() if one.pid == pid or pid in one.decoder.pids]
-        for account in accounts:
-            self._read(account)
+        logs = [one for one in self._logs.values() if one.pid == pid or pid in one.decoder.pids]
+        for log in logs:
+            self._read(log)
         self._processes.end(known, status)
-        for account in accounts:
-            self._emit(account.decoder.finish(self._went_on(known, account), pid), account)
+        for log in logs:
+            self._emit(log.decoder.finish(self._went_on(known, log), pid), log)
 
-    def _went_on(self, known: Known, account: _Account) -> bool | None:
+    def _went_on(self, known: Known, log: _Log) -> bool | None:
         """Whether a process that has ended went on behind the last line that is there, as of `LoaderState.finish`."""
-        self._full = self._full or account.is_full()
+        self._full = self._full or log.is_full()
         status = known.process.status
-        return False if account.is_full() else None if status is None else status >= 0
+        return False if log.is_full() else None if status is None else status >= 0
 
     def _others(self) -> list[int]:
         """Who still runs of those whose loaders write here, whether they are shown or not."""
@@ -262,22 +262,22 @@ class Follower:
     def _conclude(self) -> None:
         self._left = tuple(self._others())
         self._discover()
-        for account in tuple(self._accounts.values()):
-            self._read(account)
-            for pid in account.decoder.pids:
+        for log in tuple(self._logs.values()):
+            self._read(log)
+            for pid in log.decoder.pids:
                 if self._processes.get(pid).alive:
-                    self._emit(account.decoder.finish(False, pid), account)
-        self._silence.expect(self._processes.get(self._first))
+                    self._emit(log.decoder.finish(False, pid), log)
+        self._untraced.expect(self._processes.get(self._first))
         self._processes.close()
         self._new_files.close()
 
     def _deaths(self) -> list[str]:
         """Notes on processes that were killed inside, or behind, an initialiser."""
         found = []
-        for account in self._accounts.values():
-            for pid in account.decoder.pids:
+        for log in self._logs.values():
+            for pid in log.decoder.pids:
                 status = self._processes.get(pid).process.status if pid in self._processes else None
-                image = account.decoder.initialising(pid)
+                image = log.decoder.initialising(pid)
                 if image and status is not None and status < 0:
                     found.append(f"process {pid} ended while or after the initialiser of {image} ran")
         return found

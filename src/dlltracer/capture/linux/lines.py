@@ -1,4 +1,4 @@
-"""One line of glibc's own account of its loader (LD_DEBUG=libs,files), as a value.
+"""One line of glibc's own log of its loader (LD_DEBUG=libs,files), as a value.
 
 Source of the wording: elf/dl-load.c, dl-open.c, dl-close.c, dl-init.c, dl-fini.c and dl-catch.c of glibc 2.31 to 2.43;
 ld.so(8) names the categories.

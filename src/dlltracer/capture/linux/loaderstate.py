@@ -1,4 +1,4 @@
-"""The state of glibc's loader in one process, as far as its account tells: lines in, events out. Pure.
+"""The state of glibc's loader in one process, as far as its log tells: lines in, events out. Pure.
 
 A load is a *transaction* of dlopen: opened, searched, mapped, then either initialised and opened, or torn down. glibc
 never says "not found"; that is read from what follows a search that led to no image (`LoaderState._settle`).
@@ -12,7 +12,7 @@ from ...model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from ...model.probe import Phase, Probe, ProbeOutcome
 from ...model.request import Request
 from .lines import Line, LineKind
-from .pending import Opening, Want
+from .pending import DlopenCall, Search
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class LoaderState:
 
     Arguments:
         pid: the process; `None` where that is not known.
-        fresh: the account begins with the start of the process, not in its midst.
-        on_start: told when a program starts; without it, an account in which one does is not followed.
+        fresh: the log begins with the start of the process, not in its midst.
+        on_start: told when a program starts; without it, a log in which one does is not followed.
     """
 
     def __init__(self, pid: int | None, *, fresh: bool = False, on_start: OnStart | None = None) -> None:
@@ -58,8 +58,8 @@ class LoaderState:
 
     def _reset(self) -> None:
         self._requests: list[Request] = []
-        self._openings: list[Opening] = []
-        self._want: Want | None = None
+        self._dlopen_calls: list[DlopenCall] = []
+        self._current_search: Search | None = None
         self._loaded: dict[str, LoadEvent] = {}
         self._mapping: LoadEvent | None = None
 
@@ -87,19 +87,19 @@ class LoaderState:
         self._is_own = own
 
     def set_running(self) -> None:
-        """The program runs already: the account does not begin with its start."""
+        """The program runs already: the log does not begin with its start."""
         self._running = True
 
     def note_blank(self) -> None:
         """An empty line: the loader writes one when a search is over, whatever came of it (dl-load.c)."""
-        self._searched = self._want is not None
+        self._searched = self._current_search is not None
 
     def finish(self, ended: bool | None) -> None:
         """No line follows. `ended`: the process went on behind the last line; `None` if that is not known."""
         self._flush_mapping()
         if self._searched if ended is None else ended:
             self._settle(failed=True)
-        self._want = None
+        self._current_search = None
 
     def handle(self, line: Line, wall: float | None = None) -> None:
         """Take in a line; `wall`: when it was read, the time of events that no request of Python has a time for."""
@@ -119,8 +119,8 @@ class LoaderState:
             self._running, self.initialising = True, None
             return
         if line.kind is not LineKind.DESTROY:
-            while self._openings and self._openings[-1].failed:
-                self._openings.pop()
+            while self._dlopen_calls and self._dlopen_calls[-1].failed:
+                self._dlopen_calls.pop()
         if line.kind in (LineKind.FIND, LineKind.SEARCH, LineKind.TRY, LineKind.MISS):
             self._search(line)
         elif line.kind in (LineKind.OPEN, LineKind.NEED, LineKind.MAP):
@@ -133,7 +133,7 @@ class LoaderState:
         # What dlopen needs is needed by what it has mapped. The first needs of all are a program's.
         replaced = self._running and (
             line.kind is LineKind.START
-            or (line.kind is LineKind.NEED and not (self._openings and line.by in self._loaded))
+            or (line.kind is LineKind.NEED and not (self._dlopen_calls and line.by in self._loaded))
         )
         if replaced:
             self._settle(failed=True)
@@ -154,51 +154,52 @@ class LoaderState:
 
     def _search(self, line: Line) -> None:
         if line.kind is LineKind.FIND:
-            if self._want is None or self._want.name != line.name:
+            if self._current_search is None or self._current_search.name != line.name:
                 self._settle(failed=False)
-                self._want = Want(line.name, None)
-        elif self._want is None or (line.kind is LineKind.MISS and not self._want.probes):
+                self._current_search = Search(line.name, None)
+        elif self._current_search is None or (line.kind is LineKind.MISS and not self._current_search.probes):
             self.undecodable += 1
         elif line.kind is LineKind.MISS:
             absent = line.by == "no such file"
             outcome, reason = (ProbeOutcome.ABSENT, None) if absent else (ProbeOutcome.PRESENT, line.by)
-            self._want.probes[-1] = replace(self._want.probes[-1], outcome=outcome, reason=reason)
+            self._current_search.probes[-1] = replace(self._current_search.probes[-1], outcome=outcome, reason=reason)
         elif line.kind is LineKind.SEARCH:
-            self._want.phase, self._want.origin = line.phase, line.by
+            self._current_search.phase, self._current_search.origin = line.phase, line.by
             if line.phase is Phase.CACHE and line.by:
-                self._want.probes.append(Probe(line.by, Phase.CACHE, None, ProbeOutcome.NO_ENTRY))
+                self._current_search.probes.append(Probe(line.by, Phase.CACHE, None, ProbeOutcome.NO_ENTRY))
         else:
-            probes = self._want.probes
-            if self._want.phase is Phase.CACHE and probes and probes[-1].outcome is ProbeOutcome.NO_ENTRY:
+            probes = self._current_search.probes
+            if self._current_search.phase is Phase.CACHE and probes and probes[-1].outcome is ProbeOutcome.NO_ENTRY:
                 probes.pop()  # it had one: the place that is tried now
-            probes.append(Probe(line.name, self._want.phase or Phase.OTHER, self._want.origin))
+            probes.append(Probe(line.name, self._current_search.phase or Phase.OTHER, self._current_search.origin))
 
     def _start(self, line: Line) -> None:
         if line.kind is LineKind.OPEN:
             # A new dlopen while a search is open: that search's own dlopen has ended, or it would have said so.
             self._settle(failed=True)
-            while self._openings and self._openings[-1].failed:
-                self._openings.pop()
-            self._openings.append(Opening(line.name, self._take_request(line.name)))
-            self._want = Want(line.name, line.by)
+            while self._dlopen_calls and self._dlopen_calls[-1].failed:
+                self._dlopen_calls.pop()
+            self._dlopen_calls.append(DlopenCall(line.name, self._take_request(line.name)))
+            self._current_search = Search(line.name, line.by)
         elif line.kind is LineKind.NEED:
             self._settle(failed=False)
-            self._want = Want(line.name, line.by)
+            self._current_search = Search(line.name, line.by)
         else:
             self._map(line.name)
 
     def _map(self, name: str) -> None:
-        want = self._want if self._want is not None and self._want.name == name else Want(name, None)
-        self._want = None
-        if want.probes:
-            found = want.probes[-1]
-            probes = (*want.probes[:-1], replace(found, outcome=ProbeOutcome.LOADED))
+        current = self._current_search
+        search = current if current is not None and current.name == name else Search(name, None)
+        self._current_search = None
+        if search.probes:
+            found = search.probes[-1]
+            probes = (*search.probes[:-1], replace(found, outcome=ProbeOutcome.LOADED))
         else:
             probes = (Probe(name, Phase.DIRECT, outcome=ProbeOutcome.LOADED),)
             found = probes[0]
-        request = self._openings[-1].request if self._openings else None
+        request = self._dlopen_calls[-1].request if self._dlopen_calls else None
         event = LoadEvent(
-            found.path, pid=self.pid, need=name, requested_by=self._asker(want), phase=found.phase, probes=probes
+            found.path, pid=self.pid, need=name, requested_by=self._requester(search), phase=found.phase, probes=probes
         )
         self._mapping = self._attributed(event, request)
 
@@ -207,21 +208,21 @@ class LoaderState:
             event, self._mapping = self._mapping, None
             self._emit(event)
             self._loaded[event.path] = event
-            if self._openings:
-                self._openings[-1].mapped.append(event.path)
+            if self._dlopen_calls:
+                self._dlopen_calls[-1].mapped.append(event.path)
 
     def _end(self, line: Line) -> None:
         if line.kind is LineKind.ERROR:
             self._settle(failed=False)
-            if self._openings:
-                self._openings[-1].failed = True
-                self._openings[-1].error = (line.name, line.by or "")
+            if self._dlopen_calls:
+                self._dlopen_calls[-1].failed = True
+                self._dlopen_calls[-1].error = (line.name, line.by or "")
         elif line.kind is LineKind.DESTROY:
             self._settle(failed=True)
             self._destroy(line.name)
         elif line.kind is LineKind.INIT:
-            owner = next((o for o in reversed(self._openings) if line.name in o.mapped), None)
-            self._settle(failed=owner is not None and owner is not self._openings[-1])
+            owner = next((o for o in reversed(self._dlopen_calls) if line.name in o.mapped), None)
+            self._settle(failed=owner is not None and owner is not self._dlopen_calls[-1])
             if owner is not None:
                 owner.committed = True
             self.initialising = line.name
@@ -232,17 +233,17 @@ class LoaderState:
 
     def _opened(self, path: str) -> None:
         self.initialising = None
-        top = self._openings[-1] if self._openings else None
-        if self._want is not None and (top is None or not top.is_about(path)):
-            is_outer = any(outer.is_about(path) for outer in self._openings[:-1])
+        top = self._dlopen_calls[-1] if self._dlopen_calls else None
+        if self._current_search is not None and (top is None or not top.is_about(path)):
+            is_outer = any(outer.is_about(path) for outer in self._dlopen_calls[:-1])
             self._settle(failed=True, doubt=None if is_outer else path)
-            while self._openings and self._openings[-1].failed:
-                self._openings.pop()
-            top = self._openings[-1] if self._openings else None
-        self._want = None
+            while self._dlopen_calls and self._dlopen_calls[-1].failed:
+                self._dlopen_calls.pop()
+            top = self._dlopen_calls[-1] if self._dlopen_calls else None
+        self._current_search = None
         # glibc also says "opening" for an image that it had already, without having begun a transaction.
         if top is not None and top.is_about(path):
-            self._openings.pop()
+            self._dlopen_calls.pop()
 
     def _settle(self, *, failed: bool, doubt: str | None = None) -> None:
         """Decide the search in progress, if there is one.
@@ -250,22 +251,22 @@ class LoaderState:
         It led to no image, which has two meanings: the loader went on, so the name was an image it had already (found
         by inode or soname); or it gave up, so the name was not found. What came next tells which.
         """
-        want, self._want = self._want, None
-        if want is None or not failed:
+        search, self._current_search = self._current_search, None
+        if search is None or not failed:
             return
-        probes = tuple(want.probes) or (Probe(want.name, Phase.DIRECT),)
-        opening = self._openings[-1] if self._openings else None
+        probes = tuple(search.probes) or (Probe(search.name, Phase.DIRECT),)
+        opening = self._dlopen_calls[-1] if self._dlopen_calls else None
         if opening is not None:
             opening.failed = True
         event = LoadFailedEvent(
-            want.name, pid=self.pid, need=want.name, requested_by=self._asker(want), probes=probes,
+            search.name, pid=self.pid, need=search.name, requested_by=self._requester(search), probes=probes,
             kind=FailureKind.NOT_FOUND,
         )  # fmt: skip
         self._emit(self._attributed(event, opening.request if opening else None), doubt)
 
     def _destroy(self, path: str) -> None:
         loaded = self._loaded.pop(path, None) or LoadEvent(path, pid=self.pid)
-        owner = next((o for o in reversed(self._openings) if path in o.mapped and not o.committed), None)
+        owner = next((o for o in reversed(self._dlopen_calls) if path in o.mapped and not o.committed), None)
         known: dict[str, Any] = {item.name: getattr(loaded, item.name) for item in fields(loaded)}
         known |= {"pid": self.pid, "timestamp": self._wall or loaded.timestamp}
         if owner is None:
@@ -280,11 +281,11 @@ class LoaderState:
         for number, request in enumerate(self._requests):
             if name in (request.target, f"./{request.target}"):
                 return self._requests.pop(number)
-        return self._openings[-1].request if self._openings else None
+        return self._dlopen_calls[-1].request if self._dlopen_calls else None
 
-    def _asker(self, want: Want) -> str | None:
+    def _requester(self, search: Search) -> str | None:
         """Who wants it: of the program, the loader knows the name that it was called by."""
-        return want.by if want.by is None else self._aliases.get(want.by, want.by)
+        return search.by if search.by is None else self._aliases.get(search.by, search.by)
 
     def _attributed(self, event: ImageEventT, request: Request | None) -> ImageEventT:
         """The event with what its request knows; no import of Python is in progress before the program begins."""

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Mark(enum.Enum):
-    """What is noted in an account besides requests; the values are what stands in the frame (`requests`)."""
+    """What is noted in a log besides requests; the values are what stands in the frame (`requests`)."""
 
     OWN_BEGIN = b"own"
     """What follows is dlltracer's own doing."""
     OWN_END = b"not own"
     FORKED = b"forked"
-    """The account is that of a process made by fork: it does not begin with the start of a program."""
+    """The log is that of a process made by fork: it does not begin with the start of a program."""
 
 
 _MARK = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")

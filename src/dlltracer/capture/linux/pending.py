@@ -9,7 +9,7 @@ from ...model.request import Request
 
 
 @dataclass
-class Want:
+class Search:
     """A name the loader is looking for."""
 
     name: str
@@ -20,7 +20,7 @@ class Want:
 
 
 @dataclass
-class Opening:
+class DlopenCall:
     """A dlopen in progress: its top name, the images it mapped, and whether they can no longer be dropped."""
 
     name: str

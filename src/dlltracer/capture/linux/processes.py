@@ -32,7 +32,7 @@ class Known:
         program: the file that it runs, by which its images are judged.
         folder: its current folder.
         same_files: it sees the files that we see: neither its root nor its mounts are of its own.
-        account: its account was seen.
+        log: its log was seen.
         alive: it has not ended, as far as is known.
     """
 
@@ -42,7 +42,7 @@ class Known:
     program: str | None = None
     folder: str = ""
     same_files: bool = True
-    account: bool = False
+    log: bool = False
     alive: bool = True
 
 

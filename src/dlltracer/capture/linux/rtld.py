@@ -1,4 +1,4 @@
-"""Backend "rtld": glibc's own account of its loader, switched on in the running process.
+"""Backend "rtld": glibc's own log of its loader, switched on in the running process.
 
 Needs no restart, no root, no ptrace and no compiler. Sees every image that any thread loads or fails to load through
 the loader, with every place tried. Does not see what a program maps without the loader.
@@ -14,8 +14,8 @@ if sys.platform != "linux":
 
 from ...errors import BackendUnavailable
 from ..backend import Availability
-from .switch import LoaderSwitch
-from .tap import Tap, the_tap, without_marks
+from .debug_mask import DebugMaskPatch
+from .loader_log import LoaderLog, the_loader_log, without_marks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
 class RtldBackend:
     """The mechanism.
 
-    Arguments, if another process is to read the account, also when this one is dead: `fd`, the file for the text;
-    `prefix`, for the files of forked children, as of `Tap.open`.
+    Arguments, if another process is to read the log, also when this one is dead: `fd`, the file for the text;
+    `prefix`, for the files of forked children, as of `LoaderLog.open`.
     """
 
     name = NAME
@@ -43,20 +43,20 @@ class RtldBackend:
     def availability(self) -> Availability:
         """Whether the loader's words are found; that they work is proved at the start of a trace only."""
         try:
-            LoaderSwitch().check()
+            DebugMaskPatch().check()
         except BackendUnavailable as error:
             return Availability(False, error.reason, error.remedy)
         return Availability(True)
 
     def start(self, *, raw: bool = False) -> RtldSession:
-        """Switch the account on. Raises `BackendUnavailable`."""
-        return RtldSession(the_tap(), raw, self._fd, self._prefix)
+        """Switch the log on. Raises `BackendUnavailable`."""
+        return RtldSession(the_loader_log(), raw, self._fd, self._prefix)
 
 
 class RtldSession:
     """A running capture."""
 
-    def __init__(self, tap: Tap, raw: bool, fd: int | None, prefix: str | None) -> None:
+    def __init__(self, tap: LoaderLog, raw: bool, fd: int | None, prefix: str | None) -> None:
         self._tap = tap
         self._raw = raw
         self._pid, self._start = tap.open(fd, prefix)
@@ -69,7 +69,7 @@ class RtldSession:
 
     @property
     def trouble(self) -> str | None:
-        """Why the account may lack something, if it may."""
+        """Why the log may lack something, if it may."""
         return self._tap.trouble
 
     @property
@@ -78,11 +78,11 @@ class RtldSession:
         return self._tap.former_fd
 
     def leave(self) -> None:
-        """End it without reading it: who follows the account does that. The account itself goes on."""
+        """End it without reading it: who follows the log does that. The log itself goes on."""
         self._tap.leave()
 
     def stop(self) -> Recording:
-        """Switch the account off, unless another trace needs it, and decode this trace's stretch of it."""
+        """Switch the log off, unless another trace needs it, and decode this trace's stretch of it."""
         text = self._tap.close(self._pid, self._start)
         notes = tuple(note for note in (None if self._attributed else UNATTRIBUTED, self._tap.trouble) if note)
         if self._raw:
@@ -125,7 +125,7 @@ def raw_recording(text: bytes, pid: int, notes: tuple[str, ...] = ()) -> Recordi
 
     provider = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
     lines = [line for line in without_marks(text).split(b"\n") if re.fullmatch(rb" *\d+:\t.+", line)]
-    # The last lines are those of the barrier that ended the trace (LoaderSwitch.barrier).
+    # The last lines are those of the barrier that ended the trace (DebugMaskPatch.barrier).
     while lines and re.search(rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount", lines[-1]):
         lines.pop()
     events = tuple(DebugEvent(provider, 0, b"", line) for line in lines)

@@ -21,7 +21,7 @@ from ..backend import Availability
 from ..requests import Watch
 from . import bindings
 from . import structs as s
-from .session import SYSTEM_TRACE_CONTROL_GUID, Listened, RunningSession, Stopped, session_names, stop_by_name
+from .session import SYSTEM_TRACE_CONTROL_GUID, ProviderConfig, RunningSession, Stopped, session_names, stop_by_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _KEPT = (10, 2)  # records.Opcode.LOAD and UNLOAD
 _USER_LOADER = bytes.fromhex("3fb859b046d9134b87ca4292839dc2f2")  # loader_events.USER_LOADER
 # 0x80 is ETW_UMGL_LDR_SNAPS_FLAG (LoaderSnapAssistantTool, microsoft/devhome); what the bits below it turn on is not
 # written anywhere. Level 5 is TRACE_LEVEL_VERBOSE (evntrace.h). Of the other provider every keyword is taken.
-_LOADER_PROVIDERS = (Listened(_IMAGE_PROVIDER, 5, 0xFF), Listened(_USER_LOADER, 5, 0xFFFF_FFFF_FFFF_FFFF))
+_LOADER_PROVIDERS = (ProviderConfig(_IMAGE_PROVIDER, 5, 0xFF), ProviderConfig(_USER_LOADER, 5, 0xFFFF_FFFF_FFFF_FFFF))
 _SILENT = (
     "the loader itself said nothing: Windows lets it speak in a program that has TracingFlags in the registry "
     "(docs/reference/backends.md, etw+loader)"
@@ -171,7 +171,7 @@ class EtwSession:
     def _recording(self, ended: Stopped, heard: Stopped, requests: Sequence[Request]) -> Recording:
         from ...model.recording import Losses, Recording
         from .decode import Machine, debug_events, decode_records
-        from .loader_merge import merge_heard, spoken_by
+        from .loader_merge import decode_messages, merge_messages
         from .records import RawRecord
 
         notes = [*self._notes, *self._session.notes, *ended.notes]
@@ -190,8 +190,8 @@ class EtwSession:
             self._pid, bindings.query_dos_devices(), os.environ.get("SYSTEMROOT"), frequency, self._wall, self._clock
         )
         decoded = decode_records(records, requests, machine)
-        said = spoken_by(spoken, requests, machine)
-        merged = merge_heard(decoded.events, said.heard)
+        said = decode_messages(spoken, requests, machine)
+        merged = merge_messages(decoded.events, said.heard)
         losses = Losses(events_lost, buffers_lost, len(self._failures) + decoded.undecodable + said.undecodable)
         return Recording(self._name, merged.events, self._pid, losses, (*notes, *merged.notes))
 

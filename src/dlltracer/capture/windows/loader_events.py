@@ -110,12 +110,12 @@ class Remark:
     text: str
 
 
-Heard = Unloadable | NewImage | SearchPath | Found | Folders | Remark
+LoaderMessage = Unloadable | NewImage | SearchPath | Found | Folders | Remark
 
-_SEARCHES: dict[int, Callable[..., Heard]] = {192: SearchPath, 193: SearchPath, 212: Found, 213: Folders}
+_SEARCHES: dict[int, Callable[..., LoaderMessage]] = {192: SearchPath, 193: SearchPath, 212: Found, 213: Folders}
 
 
-def decode_image_loader(opcode: int, data: bytes, pointer_size: int) -> Heard | None:
+def decode_image_loader(opcode: int, data: bytes, pointer_size: int) -> LoaderMessage | None:
     """The payload of an event of `IMAGE_OPCODES`; `None` when it is cut short."""
     if opcode in (176, 177):
         layout = struct.Struct("<QQI" if pointer_size == 8 else "<III")
@@ -134,7 +134,7 @@ def decode_image_loader(opcode: int, data: bytes, pointer_size: int) -> Heard | 
     return Remark(f"status {status:#010x} {texts[0]}".rstrip())
 
 
-def decode_user_loader(number: int, data: bytes) -> Heard | None:
+def decode_user_loader(number: int, data: bytes) -> LoaderMessage | None:
     """The payload of an event of `USER_LOADER_IDS`; `None` when it is cut short."""
     if number in (6, 7, 9):
         texts = _texts(data, 0, 1)
@@ -151,7 +151,7 @@ def decode_user_loader(number: int, data: bytes) -> Heard | None:
     return Remark(f"{texts[0]} could not be loaded (reason {status:#x})")
 
 
-def _snap(data: bytes) -> Heard | None:
+def _snap(data: bytes) -> LoaderMessage | None:
     """A line of the loader's snaps: parts with NULs between them. Most lines are of no use here."""
     if len(data) < 12:
         return None

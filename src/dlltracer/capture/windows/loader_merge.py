@@ -1,7 +1,7 @@
 """What the loader said of its work, joined with the images that the kernel told of. Pure: runs on any system.
 
-Said of a name that could not be loaded becomes a `LoadFailedEvent`, once, however many events said it. Who asked for an
-image becomes its `requested_by`; where the loader looked become `probes`.
+A message about a name that could not be loaded becomes a `LoadFailedEvent`, once, however many events said it. Who
+asked for an image becomes its `requested_by`; where the loader looked become `probes`.
 
 That the image which needed it was unloaded later is no proof that its own load had failed: it may have asked for the
 missing one long after it was loaded (delay load), and have gone with the process.
@@ -22,7 +22,7 @@ from .loader_events import (
     USER_LOADER_IDS,
     Folders,
     Found,
-    Heard,
+    LoaderMessage,
     NewImage,
     SearchPath,
     Unloadable,
@@ -47,10 +47,10 @@ _MOST_REMARKS = 5
 
 
 @dataclass(frozen=True)
-class HeardAt:
+class TimedMessage:
     """Something that the loader said. `time`, seconds since the epoch; `imports`, as of `LoadEvent`."""
 
-    heard: Heard
+    heard: LoaderMessage
     pid: int
     tid: int
     time: float | None
@@ -66,16 +66,16 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class Said:
+class DecodedMessages:
     """What records of the loader say, and how many of them could not be decoded."""
 
-    heard: tuple[HeardAt, ...]
+    heard: tuple[TimedMessage, ...]
     undecodable: int
 
 
-def spoken_by(records: Iterable[RawRecord], requests: Sequence[Request], machine: Machine) -> Said:
+def decode_messages(records: Iterable[RawRecord], requests: Sequence[Request], machine: Machine) -> DecodedMessages:
     """Decode the records of the loader of one process; those of other kinds are passed over."""
-    heard: list[HeardAt] = []
+    heard: list[TimedMessage] = []
     undecodable = 0
     for record in records:
         if record.provider == USER_LOADER:
@@ -91,11 +91,11 @@ def spoken_by(records: Iterable[RawRecord], requests: Sequence[Request], machine
             continue
         clock = machine.nanoseconds(record.ticks)
         imports = imports_during(record.tid, clock, requests)
-        heard.append(HeardAt(said, machine.pid, record.tid, machine.epoch(clock), imports))
-    return Said(tuple(heard), undecodable)
+        heard.append(TimedMessage(said, machine.pid, record.tid, machine.epoch(clock), imports))
+    return DecodedMessages(tuple(heard), undecodable)
 
 
-def merge_heard(events: Iterable[Event], heard: Iterable[HeardAt]) -> Merged:
+def merge_messages(events: Iterable[Event], heard: Iterable[TimedMessage]) -> Merged:
     """Join both by time. Events without a time stay where they are, before those that have one."""
     said = sorted(heard, key=lambda one: one.time or 0.0)
     if not said:
@@ -140,7 +140,7 @@ class _Merger:
             self._mapped.pop((event.pid, event.base), None)
         self.out.append(event)
 
-    def hear(self, one: HeardAt) -> None:
+    def hear(self, one: TimedMessage) -> None:
         """The next thing that the loader said."""
         said, thread = one.heard, (one.pid, one.tid)
         if isinstance(said, Unloadable):
@@ -173,7 +173,7 @@ class _Merger:
         if isinstance(loaded, LoadEvent) and loaded.requested_by is None:
             self.out[index] = replace(loaded, requested_by=self._path_at(pid, edge.parent_base))
 
-    def _fail(self, one: HeardAt, said: Unloadable) -> None:
+    def _fail(self, one: TimedMessage, said: Unloadable) -> None:
         """A name that could not be loaded: a second kind of event about the same attempt completes the first."""
         key = one.pid, said.name.lower()
         parent = None if said.parent is None else self._path_of(one.pid, said.parent)
@@ -199,7 +199,7 @@ class _Merger:
             )  # fmt: skip
         self._searches.pop((one.pid, one.tid), None)
 
-    def _probes(self, one: HeardAt, name: str) -> tuple[Probe, ...]:
+    def _probes(self, one: TimedMessage, name: str) -> tuple[Probe, ...]:
         """The places of the searches that this thread was in, for this name."""
         found: dict[str, Probe] = {}
         for search in self._searches.get((one.pid, one.tid), ()):

@@ -78,7 +78,7 @@ def raise_start_error(call: str, code: int) -> None:
     raise TraceStartError(call, code, _REMEDIES.get(code, "see the 'System Error Codes' of MS Learn"))
 
 
-class Listened:
+class ProviderConfig:
     """A provider that a session listens to: its GUID as 16 bytes in memory order, the most talkative level, the bits of
     its keywords."""
 
@@ -101,7 +101,7 @@ class RunningSession:
 
     def __init__(
         self, etw: bindings.Etw, name: str, guid: bytes, mode: int, flags: int, on_record: Callable[[int], None],
-        providers: tuple[Listened, ...] = (),
+        providers: tuple[ProviderConfig, ...] = (),
     ) -> None:  # fmt: skip
         self._etw = etw
         self._name = name
@@ -161,7 +161,7 @@ class RunningSession:
             raise_start_error("OpenTrace", bindings.last_error())
         return ctypes.c_uint64(handle)
 
-    def _listen(self, providers: tuple[Listened, ...]) -> tuple[str, ...]:
+    def _listen(self, providers: tuple[ProviderConfig, ...]) -> tuple[str, ...]:
         """Enable providers (EnableTraceEx2, MS Learn). The end of the session takes that back."""
         refused: list[int] = []
         for provider in providers:
@@ -205,7 +205,7 @@ class RunningSession:
         if etw.EventRegister(guid, None, None, ctypes.byref(registered)) != bindings.ERROR_SUCCESS:
             return (_NOT_READY,)
         try:
-            self._listen((Listened(guid, 1, 0),))
+            self._listen((ProviderConfig(guid, 1, 0),))
             for _ in range(_READY_TRIES):
                 etw.EventWrite(registered, ctypes.byref(marker), 0, None)
                 if self._arrives():

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.symbols import MissingSymbol, MissingVersion
-from ..around import Change, Rival
 from ..case import Case
+from ..environment import Change, ShadowedCopy
 from ..loader_errors import DlProblem
 
 CODE = "first-wins"
@@ -20,33 +20,33 @@ PATH_CODE = "library-path-wins"
 def find(case: Case) -> Iterator[Finding]:
     """The copy that is in the way."""
     if is_about_a_rival(case):
-        rival = case.rivals[0]
+        rival = case.shadowed[0]
         yield _loaded_first(rival, case) if rival.change is Change.NOTHING_LOADED else _library_path(rival, case)
 
 
 def is_about_a_rival(case: Case) -> bool:
     """Whether what is missing is missing because of the copy that was taken."""
-    complaint = case.complaint
+    dl_error = case.dl_error
     wanted = (DlProblem.MISSING_SYMBOL, DlProblem.MISSING_VERSION)
-    return bool(case.rivals) and not case.is_windows and complaint is not None and complaint.problem in wanted
+    return bool(case.shadowed) and not case.is_windows and dl_error is not None and dl_error.problem in wanted
 
 
-def describe_lack(case: Case) -> str:
+def describe_missing(case: Case) -> str:
     """What is missing first of all, in words: "the version X_2", "the symbol foo"."""
     if case.versions:
         return f"version {case.versions[0].version}"
     return f"symbol {case.symbols[0].name}" if case.symbols else "what is needed"
 
 
-def needed_by(case: Case) -> str:
+def requested_by(case: Case) -> str:
     """Who needs what is missing first of all."""
     lacks: tuple[MissingVersion | MissingSymbol, ...] = (*case.versions[:1], *case.symbols[:1])
-    return lacks[0].needed_by if lacks else case.subject or ""
+    return lacks[0].requested_by if lacks else case.subject or ""
 
 
-def _loaded_first(rival: Rival, case: Case) -> Finding:
+def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
     event = case.load_of(rival.used)
-    asker = needed_by(case)
+    requester = requested_by(case)
     if event is None:
         who = "it was there before the trace began (the program itself, or what it loads at its start)"
     else:
@@ -64,35 +64,37 @@ def _loaded_first(rival: Rival, case: Case) -> Finding:
     )
     return Finding(
         CODE,
-        f"another {rival.need} was loaded first, and lacks {describe_lack(case)}",
+        f"another {rival.need} was loaded first, and lacks {describe_missing(case)}",
         Confidence.CERTAIN,
         rival.used,
-        case.chain_to(asker, f"{rival.need} (in use: {rival.used})"),
+        case.chain_to(requester, f"{rival.need} (in use: {rival.used})"),
         (),
-        f"{asker}{case.owner_of(asker)} needs {describe_lack(case)} of {rival.need}. A process has one image of a "
+        f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. A process has one "
+        "image of a "
         f"name: {rival.used}{case.owner_of(rival.used)} was in it already; {who}. "
         f"{rival.other}{case.owner_of(rival.other)} has what is needed, and would have been taken in a "
         "fresh process, which is why ldd shows nothing wrong.",
-        (Evidence(Source.LOADER, f"{rival.used} lacks {describe_lack(case)}"),
+        (Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
          Evidence(Source.FILES, f"{rival.other} has it")),
         tuple(remedies),
     )  # fmt: skip
 
 
-def _library_path(rival: Rival, case: Case) -> Finding:
-    asker = needed_by(case)
+def _library_path(rival: ShadowedCopy, case: Case) -> Finding:
+    requester = requested_by(case)
     value = case.process.variable("LD_LIBRARY_PATH") if case.process is not None else ""
     return Finding(
         PATH_CODE,
-        f"LD_LIBRARY_PATH leads to a {rival.need} that lacks {describe_lack(case)}",
+        f"LD_LIBRARY_PATH leads to a {rival.need} that lacks {describe_missing(case)}",
         Confidence.CERTAIN,
         rival.used,
-        case.chain_to(asker, f"{rival.need} (in use: {rival.used})"),
+        case.chain_to(requester, f"{rival.need} (in use: {rival.used})"),
         (),
-        f"{asker}{case.owner_of(asker)} needs {describe_lack(case)} of {rival.need}. LD_LIBRARY_PATH is {value}, so "
+        f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. LD_LIBRARY_PATH "
+        f"is {value}, so "
         f"{rival.used}{case.owner_of(rival.used)} was taken. Without it the loader takes {rival.other}"
         f"{case.owner_of(rival.other)}, which has it.",
-        (Evidence(Source.LOADER, f"{rival.used} lacks {describe_lack(case)}"),
+        (Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
          Evidence(Source.FILES, f"{rival.other} has it")),
         (Remedy("start the program without it, or without that folder in it", "env -u LD_LIBRARY_PATH python ..."),),
     )  # fmt: skip

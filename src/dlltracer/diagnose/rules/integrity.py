@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.provider import ChangedFile, FileState
-from ..around import PackageCheck
 from ..case import Case
+from ..environment import PackageCheck
 from ..remedies import reinstall_by_pip
 
 CODE = "package-file-missing"
@@ -65,7 +65,7 @@ def _is_the_module(file: ChangedFile, case: Case) -> bool:
 
 def _files_in_question(case: Case) -> set[str]:
     paths = {case.subject, case.initialising, *case.damaged}
-    paths |= {symbol.needed_by for symbol in case.symbols[:1]}
+    paths |= {symbol.requested_by for symbol in case.symbols[:1]}
     paths |= {case.crash.image if case.crash is not None else None}
     return {path for path in paths if path}
 
@@ -73,13 +73,13 @@ def _files_in_question(case: Case) -> set[str]:
 def _lost(file: ChangedFile, check: PackageCheck, case: Case) -> Finding:
     name = posixpath.basename(file.path)
     missing = case.tree.missing if case.tree is not None else ()
-    needed_by = next((b.needed_by for b in missing if posixpath.basename(b.need) == name), None)
+    requested_by = next((b.requested_by for b in missing if posixpath.basename(b.need) == name), None)
     return Finding(
         CODE,
         f"{name} was installed by {check.package} and is gone",
-        Confidence.CERTAIN if case.complaint is not None or _is_the_module(file, case) else Confidence.LIKELY,
+        Confidence.CERTAIN if case.dl_error is not None or _is_the_module(file, case) else Confidence.LIKELY,
         file.path,
-        case.chain_to(needed_by, file.path),
+        case.chain_to(requested_by, file.path),
         case.probes_of(name),
         f"The RECORD of {check.package} lists {file.path}, and no file is there. Something took it away after it was "
         "installed: a virus scanner, a tool that makes images or packages smaller, an interrupted installation.",

@@ -28,23 +28,23 @@ _OF_C = re.compile(r"/(?:libc|libm|libpthread|ld-linux)[-.][^/]*$")
 
 def find(case: Case) -> Iterator[Finding]:
     """What is exhausted or forbidden."""
-    complaint = case.complaint
-    if case.is_windows or complaint is None:
+    dl_error = case.dl_error
+    if case.is_windows or dl_error is None:
         return
-    path = complaint.library or case.subject or ""
-    if complaint.problem is DlProblem.STATIC_TLS:
+    path = dl_error.library or case.subject or ""
+    if dl_error.problem is DlProblem.STATIC_TLS:
         yield _static_tls(path, case)
-    elif complaint.problem is DlProblem.EXECUTABLE_STACK:
+    elif dl_error.problem is DlProblem.EXECUTABLE_STACK:
         yield _executable_stack(path, case)
-    elif complaint.problem in (DlProblem.NOT_MAPPED, DlProblem.OUT_OF_MEMORY) or is_forbidden_mapping(complaint):
-        yield from _not_mapped(path, complaint, case)
-    elif complaint.problem is DlProblem.TOO_MANY_FILES:
+    elif dl_error.problem in (DlProblem.NOT_MAPPED, DlProblem.OUT_OF_MEMORY) or is_forbidden_mapping(dl_error):
+        yield from _not_mapped(path, dl_error, case)
+    elif dl_error.problem is DlProblem.TOO_MANY_FILES:
         yield _simple(
             FILES_CODE, path, "the process has too many open files", case,
             "The system has no more file descriptors for this process: it leaks them, or its limit is low.",
             Remedy("raise the limit, and see what keeps files open", "ulimit -n 4096"),
         )  # fmt: skip
-    elif complaint.problem is DlProblem.CPU_TOO_OLD:
+    elif dl_error.problem is DlProblem.CPU_TOO_OLD:
         yield _simple(
             CPU_CODE, path, f"{path} is for a newer processor", case,
             f"{path}{case.owner_of(path)} says that it needs a processor of a higher level (x86-64-v2, -v3, ...).",
@@ -60,7 +60,7 @@ def _simple(code: str, path: str, title: str, case: Case, text: str, remedy: Rem
     )  # fmt: skip
 
 
-def _not_mapped(path: str, complaint: DlError, case: Case) -> Iterator[Finding]:
+def _not_mapped(path: str, dl_error: DlError, case: Case) -> Iterator[Finding]:
     """One text for two causes, told apart by what the system allows."""
     limits = case.limits
     mount = limits.mount if limits is not None else None
@@ -76,7 +76,7 @@ def _not_mapped(path: str, complaint: DlError, case: Case) -> Iterator[Finding]:
             (Remedy("install it elsewhere (another TMPDIR or PYTHONUSERBASE, another folder for the environment)"),
              Remedy("or let that file system run code (as root)", f"mount -o remount,exec {mount.point}")),
         )  # fmt: skip
-    elif complaint.problem is not DlProblem.NO_PERMISSION:
+    elif dl_error.problem is not DlProblem.NO_PERMISSION:
         yield _memory(path, case, chain, said)
 
 

@@ -11,8 +11,8 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.probe import Phase, ProbeOutcome
 from ...model.provider import PackageManager
 from ...model.tree import Binding, BindingState
-from ..around import Copy
 from ..case import Case
+from ..environment import Copy
 from ..loader_errors import DlProblem
 from ..phrases import describe_copies, folder_of
 from ..providers import find_providers
@@ -42,8 +42,8 @@ def find(case: Case) -> Iterator[Finding]:
     bindings = {
         binding.need: binding for binding in case.failed_bindings(BindingState.MISSING) if not _is_present(binding)
     }
-    complaint = case.complaint
-    said = complaint.library if complaint is not None and complaint.problem is DlProblem.MISSING else None
+    dl_error = case.dl_error
+    said = dl_error.library if dl_error is not None and dl_error.problem is DlProblem.MISSING else None
     refused = {event.need or event.path for event in case.seen_failures(FailureKind.REFUSED)}
     # The one that the loader named comes first.
     first = [said] if said is not None and said not in refused else []
@@ -52,7 +52,7 @@ def find(case: Case) -> Iterator[Finding]:
         if python_of_library(need, case) or lost_file(case, need):
             continue
         if binding is None and event is not None and _is_asked_for(event, case):
-            yield _runtime(need, event, case) if _is_asked_by_code(event) else _no_file(need, case)
+            yield _runtime(need, event, case) if _is_requested_by_code(event) else _no_file(need, case)
         elif binding is None and event is None and need == case.subject and not case.is_of_another_process:
             yield _no_file(need, case)
         else:
@@ -72,16 +72,16 @@ def _is_asked_for(event: LoadFailedEvent, case: Case) -> bool:
     return by not in dropped and event.need not in listed
 
 
-def _is_asked_by_code(event: LoadFailedEvent) -> bool:
+def _is_requested_by_code(event: LoadFailedEvent) -> bool:
     """Whether native code asked for it, and not Python."""
     return event.requested_by is not None and _PYTHONS_OWN.search(event.requested_by) is None
 
 
 def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, said: bool, case: Case) -> Finding:
-    complaint = case.complaint
-    needed_by = binding.needed_by if binding is not None else event.requested_by if event is not None else None
-    if needed_by is None and said and complaint is not None:
-        needed_by = complaint.required_by
+    dl_error = case.dl_error
+    requested_by = binding.requested_by if binding is not None else event.requested_by if event is not None else None
+    if requested_by is None and said and dl_error is not None:
+        requested_by = dl_error.required_by
     evidence = []
     if event is not None:
         places = len(event.probes or ())
@@ -93,38 +93,40 @@ def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, 
     foreign = _other_c_library(need, case)
     return Finding(
         C_LIBRARY_CODE if foreign else CODE,
-        f"{needed_by or 'the file'} was built for {foreign}" if foreign else f"{need} was not found",
-        _confidence(case, said or (event is not None and case.complaint is None and case.crash is None)),
-        (needed_by or need) if foreign else need,
-        case.chain_to(needed_by, need),
+        f"{requested_by or 'the file'} was built for {foreign}" if foreign else f"{need} was not found",
+        _confidence(case, said or (event is not None and case.dl_error is None and case.crash is None)),
+        (requested_by or need) if foreign else need,
+        case.chain_to(requested_by, need),
         case.probes_of(need),
-        _explain_c_library(need, needed_by, foreign, case) if foreign else _explain(need, needed_by, binding, case),
+        _explain_c_library(need, requested_by, foreign, case)
+        if foreign
+        else _explain(need, requested_by, binding, case),
         tuple(evidence),
         (Remedy(f"install a build for {_own_c_library(case)}, or use a Python with that C library"),) if foreign
-        else tuple(_remedies(need, needed_by, case)),
+        else tuple(_remedies(need, requested_by, case)),
     )  # fmt: skip
 
 
 def _confidence(case: Case, said: bool) -> Confidence:
     # By the files alone: with a loader that stopped at another name, this one is next in line.
-    if said and case.complaint is not None:
+    if said and case.dl_error is not None:
         return Confidence.CERTAIN
-    complaint = case.complaint
-    if complaint is not None and complaint.problem is not DlProblem.MISSING:
+    dl_error = case.dl_error
+    if dl_error is not None and dl_error.problem is not DlProblem.MISSING:
         return Confidence.POSSIBLE
-    return Confidence.LIKELY if complaint is not None else Confidence.POSSIBLE
+    return Confidence.LIKELY if dl_error is not None else Confidence.POSSIBLE
 
 
-def _explain(need: str, needed_by: str | None, binding: Binding | None, case: Case) -> str:
-    owner = case.owner_of(needed_by) if needed_by else ""
+def _explain(need: str, requested_by: str | None, binding: Binding | None, case: Case) -> str:
+    owner = case.owner_of(requested_by) if requested_by else ""
     if case.is_of_another_process:
         return f"A loader says that it did not find {need}. That of this process looked for no such file."
-    text = f"{needed_by or 'The import'}{owner} cannot be loaded without {need}, and no place searched has it."
+    text = f"{requested_by or 'The import'}{owner} cannot be loaded without {need}, and no place searched has it."
     copies = case.copies.get(need, ())
     fit = tuple(copy for copy in copies if copy.unfit is None)
     if fit:
         text += f" There is {describe_copies(fit)}, where the loader does not look."
-        text += _why_not_inherited(fit, needed_by, case)
+        text += _why_not_inherited(fit, requested_by, case)
     elif copies:
         text += f" {copies[0].path} has that name, but {copies[0].unfit}."
     if binding is None and case.tree is None:
@@ -132,17 +134,17 @@ def _explain(need: str, needed_by: str | None, binding: Binding | None, case: Ca
     return text
 
 
-def _why_not_inherited(copies: tuple[Copy, ...], needed_by: str | None, case: Case) -> str:
+def _why_not_inherited(copies: tuple[Copy, ...], requested_by: str | None, case: Case) -> str:
     """RUNPATH counts for the image that has it only; people expect it to count for what that image loads (ld.so(8))."""
     for binding in case.tree.bindings if case.tree is not None else ():
         for probe in binding.probes:
             folders = {folder_of(copy.path) for copy in copies}
-            if probe.phase is Phase.RUNPATH and probe.origin != needed_by and folder_of(probe.path) in folders:
-                return f" The RUNPATH of {probe.origin} names that folder, but counts for its own needs only, not for those of {needed_by}."  # noqa: E501
+            if probe.phase is Phase.RUNPATH and probe.origin != requested_by and folder_of(probe.path) in folders:
+                return f" The RUNPATH of {probe.origin} names that folder, but counts for its own needs only, not for those of {requested_by}."  # noqa: E501
     return ""
 
 
-def _remedies(need: str, needed_by: str | None, case: Case) -> Iterator[Remedy]:
+def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remedy]:
     fit = [copy for copy in case.copies.get(need, ()) if copy.unfit is None]
     if fit:
         folder = folder_of(fit[0].path)
@@ -158,19 +160,20 @@ def _remedies(need: str, needed_by: str | None, case: Case) -> Iterator[Remedy]:
         )
     if _HASHED.search(need) or not fit:
         why = f"{need} is a file of its own" if _HASHED.search(need) else "in case a file of it was lost"
-        owners = [owner for owner in case.owners.get(needed_by or "", ()) if owner.manager is PackageManager.PIP]
+        owners = [owner for owner in case.owners.get(requested_by or "", ()) if owner.manager is PackageManager.PIP]
         known = [*reinstall(owners, case.process, why)]
         yield from known
-        if not known and _is_expected_beside(need, needed_by, case):
+        if not known and _is_expected_beside(need, requested_by, case):
             yield Remedy(
-                f"install the package of {needed_by} again: it expects {need} in a folder of its own, so that file is "
+                f"install the package of {requested_by} again: it expects {need} in a folder of its own, so that "
+                "file is "
                 "part of the package, and was lost or never copied along"
             )
 
 
-def _is_expected_beside(need: str, needed_by: str | None, case: Case) -> bool:
+def _is_expected_beside(need: str, requested_by: str | None, case: Case) -> bool:
     """Whether its RPATH or RUNPATH leads to folders of its own package: so do packages that bring their libraries."""
-    folder = folder_of(needed_by or "")
+    folder = folder_of(requested_by or "")
     package = folder_of(folder)  # for x/core/mod.so and x.libs beside x
     near = (f"{folder}/", f"{package}/") if package.count("/") > 1 else (f"{folder}/",)
     return any(
@@ -205,7 +208,7 @@ def _no_file(need: str, case: Case) -> Finding:
         f"there is no {need}" if not bare else f"{need} was asked for by its bare name, and no place searched has it"
     )
     evidence = Evidence(Source.LOADER if case.failed_events else Source.PYTHON, f"there is no {need}")
-    confidence = Confidence.CERTAIN if case.complaint is not None else Confidence.POSSIBLE
+    confidence = Confidence.CERTAIN if case.dl_error is not None else Confidence.POSSIBLE
     return Finding(
         NO_FILE_CODE, title, confidence, need, case.chain_to(None, need), case.probes_of(need), text, (evidence,),
         tuple(remedies),
@@ -231,7 +234,7 @@ def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
     if mentioned:
         evidence.append(Evidence(Source.PYTHON, f"what the program said names {stem}"))
     confidence = Confidence.LIKELY if mentioned else Confidence.POSSIBLE
-    said = case.complaint is not None and case.complaint.library == need
+    said = case.dl_error is not None and case.dl_error.library == need
     return Finding(
         RUNTIME_CODE,
         f"{need}, which {caller.rpartition('/')[2]} asks for while it runs, was not found",
@@ -260,8 +263,9 @@ def _own_c_library(case: Case) -> str:
     return (library.name if library is not None else None) or "glibc"
 
 
-def _explain_c_library(need: str, needed_by: str | None, foreign: str, case: Case) -> str:
+def _explain_c_library(need: str, requested_by: str | None, foreign: str, case: Case) -> str:
     return (
-        f"{needed_by or 'It'}{case.owner_of(needed_by or '')} needs {need}, which only systems with {foreign} have. "
+        f"{requested_by or 'It'}{case.owner_of(requested_by or '')} needs {need}, which only systems with "
+        f"{foreign} have. "
         f"This Python runs on {_own_c_library(case)}: a file for one of them does not load in the other."
     )

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.symbols import MissingSymbol
-from ..around import Stranger
 from ..case import Case
+from ..environment import ForeignModule
 from ..loader_errors import DlProblem
 from .integrity import has_lost_module
 
@@ -76,20 +76,20 @@ def _libpython(case: Case) -> Iterator[Finding]:
         )
         yield Finding(
             LIBPYTHON_CODE,
-            f"{binding.needed_by} was built for Python {other}, and this is {_this_python(case)}",
+            f"{binding.requested_by} was built for Python {other}, and this is {_this_python(case)}",
             confidence,
-            binding.needed_by,
-            case.chain_to(binding.needed_by, binding.need),
+            binding.requested_by,
+            case.chain_to(binding.requested_by, binding.need),
             binding.probes if is_missing else (),
-            f"{binding.needed_by}{case.owner_of(binding.needed_by)} needs {binding.need}, {what}.",
+            f"{binding.requested_by}{case.owner_of(binding.requested_by)} needs {binding.need}, {what}.",
             (Evidence(Source.FILES, f"it names {binding.need} among its needs"),),
             (_right_build(case),),
         )
 
 
 def _is_said(case: Case, need: str) -> bool:
-    complaint = case.complaint
-    return complaint is not None and complaint.problem is DlProblem.MISSING and complaint.library == need
+    dl_error = case.dl_error
+    return dl_error is not None and dl_error.problem is DlProblem.MISSING and dl_error.library == need
 
 
 def _api(case: Case) -> Iterator[Finding]:
@@ -98,8 +98,8 @@ def _api(case: Case) -> Iterator[Finding]:
     if not lacking:
         return
     symbol = lacking[0]
-    complaint = case.complaint
-    said = complaint is not None and complaint.problem is DlProblem.MISSING_SYMBOL and complaint.symbol == symbol.name
+    dl_error = case.dl_error
+    said = dl_error is not None and dl_error.problem is DlProblem.MISSING_SYMBOL and dl_error.symbol == symbol.name
     debug = symbol.name in (
         "_Py_RefTotal",
         "_Py_NegativeRefcount",
@@ -110,12 +110,12 @@ def _api(case: Case) -> Iterator[Finding]:
     more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
     yield Finding(
         API_CODE,
-        f"{symbol.needed_by} needs {symbol.name}, which this Python does not have",
+        f"{symbol.requested_by} needs {symbol.name}, which this Python does not have",
         Confidence.CERTAIN if said else Confidence.POSSIBLE,
         symbol.name,
-        case.chain_to(symbol.needed_by, symbol.name),
+        case.chain_to(symbol.requested_by, symbol.name),
         (),
-        f"{symbol.needed_by}{case.owner_of(symbol.needed_by)} asks for {symbol.name}{more} of the interpreter. "
+        f"{symbol.requested_by}{case.owner_of(symbol.requested_by)} asks for {symbol.name}{more} of the interpreter. "
         f"{_this_python(case)} has none: the file was built for {kind}.",
         (Evidence(Source.LOADER, f"undefined symbol: {symbol.name}"),) if said else (),
         (_right_build(case),),
@@ -149,12 +149,12 @@ def _no_function(case: Case) -> Iterator[Finding]:
 def _strangers(case: Case) -> Iterator[Finding]:
     """Files of the module that this Python passes over, because their names say they are for others."""
     module = case.missing_module
-    if module is None or not case.strangers or has_lost_module(case):
+    if module is None or not case.foreign_modules or has_lost_module(case):
         return
-    first = case.strangers[0]
+    first = case.foreign_modules[0]
     other_python = _is_other_python(first, case)
     where = "" if other_python else _platform(case)
-    files = ", ".join(stranger.path for stranger in case.strangers[:3])
+    files = ", ".join(stranger.path for stranger in case.foreign_modules[:3])
     yield Finding(
         OTHER_PYTHON_CODE if other_python else OTHER_PLATFORM_CODE,
         f"{module} is there for {_describe(first)}, and this is {_this_python(case)}{where}",
@@ -170,7 +170,7 @@ def _strangers(case: Case) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _is_other_python(stranger: Stranger, case: Case) -> bool:
+def _is_other_python(stranger: ForeignModule, case: Case) -> bool:
     found = _TAG.match(stranger.tag)
     if found is None or case.process is None:
         return False
@@ -182,7 +182,7 @@ def _is_other_python(stranger: Stranger, case: Case) -> bool:
     )
 
 
-def _describe(stranger: Stranger) -> str:
+def _describe(stranger: ForeignModule) -> str:
     found = _TAG.match(stranger.tag)
     if found is None:
         return (
@@ -209,7 +209,7 @@ def _no_module(case: Case) -> Iterator[Finding]:
     error = case.error
     if error is None or "ModuleNotFoundError" not in error.bases or not error.name:
         return
-    if case.strangers or has_lost_module(case):
+    if case.foreign_modules or has_lost_module(case):
         return
     # A program may raise the same exception in words of its own.
     if not error.message.startswith(f"No module named {error.name!r}"):

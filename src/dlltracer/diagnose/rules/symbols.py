@@ -9,8 +9,8 @@ from ...model.elf import ElfImage
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.symbols import MissingSymbol, MissingVersion
 from ...model.tree import Binding
-from ..around import Copy
 from ..case import Case
+from ..environment import Copy
 from ..loader_errors import DlProblem
 from ..mangled import StringAbi, demangle, guess_owner, read_symbol
 from ..phrases import describe_choice, describe_copies, describe_rule, folder_of
@@ -34,12 +34,12 @@ _NUMBERS = re.compile(r"\d+")
 
 def find(case: Case) -> Iterator[Finding]:
     """What is missing first of all; that it comes from the wrong copy is said by other rules."""
-    complaint = case.complaint
-    if case.is_windows or complaint is None or is_about_a_rival(case):
+    dl_error = case.dl_error
+    if case.is_windows or dl_error is None or is_about_a_rival(case):
         return
-    if complaint.problem is DlProblem.MISSING_VERSION and case.versions:
+    if dl_error.problem is DlProblem.MISSING_VERSION and case.versions:
         yield _version(case.versions[0], case)
-    elif complaint.problem is DlProblem.MISSING_SYMBOL and case.symbols and not is_python_api(case.symbols[0]):
+    elif dl_error.problem is DlProblem.MISSING_SYMBOL and case.symbols and not is_python_api(case.symbols[0]):
         yield _symbol(case.symbols[0], case)
 
 
@@ -47,10 +47,10 @@ def _version(missing: MissingVersion, case: Case) -> Finding:
     newest = _newest_like(missing)
     has = f", and has none newer than {newest}" if newest else ""
     is_glibc = missing.version.startswith("GLIBC_2.")
-    binding = _binding_of(case, missing.needed_by, missing.library)
+    binding = _binding_of(case, missing.requested_by, missing.library)
     copies = tuple(copy for copy in case.copies.get(missing.library, ()) if copy.has_what_lacks and copy.unfit is None)
-    asker, owner = missing.needed_by, case.owner_of(missing.needed_by)
-    text = f"{asker}{owner} needs {missing.version} of {missing.library}. "
+    requester, owner = missing.requested_by, case.owner_of(missing.requested_by)
+    text = f"{requester}{owner} needs {missing.version} of {missing.library}. "
     text += (
         describe_choice(binding) if binding is not None and not is_glibc else f"{missing.library} is {missing.provider}"
     )
@@ -63,11 +63,11 @@ def _version(missing: MissingVersion, case: Case) -> Finding:
         text += f" {describe_copies(copies)} does."
     return Finding(
         GLIBC_CODE if is_glibc else VERSION_CODE,
-        f"{asker.rpartition('/')[2]} needs {missing.version}, and glibc here is older" if is_glibc
-        else f"{missing.provider} has no {missing.version}, which {asker.rpartition('/')[2]} needs",
+        f"{requester.rpartition('/')[2]} needs {missing.version}, and glibc here is older" if is_glibc
+        else f"{missing.provider} has no {missing.version}, which {requester.rpartition('/')[2]} needs",
         Confidence.CERTAIN,
         missing.version,
-        case.chain_to(asker, f"{missing.library} (in use: {missing.provider})"),
+        case.chain_to(requester, f"{missing.library} (in use: {missing.provider})"),
         (),
         text,
         (Evidence(Source.LOADER, f"{missing.version} not found in {missing.provider}"),),
@@ -83,7 +83,7 @@ def _newest_like(missing: MissingVersion) -> str | None:
 
 
 def _glibc_remedies(case: Case, missing: MissingVersion) -> Iterator[Remedy]:
-    for owner in case.owners.get(missing.needed_by, ())[:1]:
+    for owner in case.owners.get(missing.requested_by, ())[:1]:
         yield Remedy(
             f"install a version of {owner.package} whose wheels are for this system (manylinux tag not above its glibc)"
         )
@@ -111,25 +111,26 @@ def _version_remedies(
 def _symbol(missing: MissingSymbol, case: Case) -> Finding:
     declaration = demangle(missing.name)
     shown = f"{missing.name} ({declaration})" if declaration else missing.name
-    if case.complaint is not None and case.complaint.loader == "musl" and _is_for_glibc(case, missing):
+    if case.dl_error is not None and case.dl_error.loader == "musl" and _is_for_glibc(case, missing):
         return _glibc_on_musl(missing, case)
     twin = _twin_of_other_abi(missing.name, case)
     if twin is not None:
         return _string_abi(missing, shown, twin, case)
     text = (
-        f"{missing.needed_by}{case.owner_of(missing.needed_by)} needs {shown}, and no image in its reach provides it."
+        f"{missing.requested_by}{case.owner_of(missing.requested_by)} needs {shown}, and no image in its reach "
+        "provides it."
     )
     copies = {
         need: copy for need, found in case.copies.items() for copy in found if copy.has_what_lacks and not copy.unfit
     }
     owner = guess_owner(missing.name)
     for need, copy in copies.items():
-        binding = _binding_of(case, missing.needed_by, need)
+        binding = _binding_of(case, missing.requested_by, need)
         text += f" {describe_choice(binding)}, which lacks it." if binding is not None else ""
         text += f" {copy.path} ({copy.where}) has it."
         break
     else:
-        binding = _binding_of(case, missing.needed_by, missing.library) if missing.library else None
+        binding = _binding_of(case, missing.requested_by, missing.library) if missing.library else None
         if binding is not None:
             text += (
                 f" It should be in {missing.library}: {describe_choice(binding)}{case.owner_of(binding.path or '')}."
@@ -139,15 +140,15 @@ def _symbol(missing: MissingSymbol, case: Case) -> Finding:
             text += _asked_libraries(case, missing)
     if missing.nearest:
         text += f" Alike, and there: {', '.join(demangle(name) or name for name in missing.nearest[:2])}."
-    more = sum(1 for symbol in case.symbols if symbol.needed_by == missing.needed_by) - 1
+    more = sum(1 for symbol in case.symbols if symbol.requested_by == missing.requested_by) - 1
     if more > 0:
         text += f" {more} more of its symbols are missing."
     return Finding(
         CODE,
-        f"{missing.needed_by.rpartition('/')[2] or 'an image'} needs a symbol that nothing provides: {missing.name}",
+        f"{missing.requested_by.rpartition('/')[2] or 'an image'} needs a symbol that nothing provides: {missing.name}",
         Confidence.CERTAIN,
         missing.name,
-        case.chain_to(missing.needed_by, missing.name),
+        case.chain_to(missing.requested_by, missing.name),
         (),
         text,
         (Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),),
@@ -160,7 +161,7 @@ def _asked_libraries(case: Case, missing: MissingSymbol) -> str:
     own = [
         describe_choice(binding)
         for binding in (case.tree.bindings if case.tree is not None else ())
-        if binding.needed_by == missing.needed_by and binding.path and not _OF_C.match(binding.need)
+        if binding.requested_by == missing.requested_by and binding.path and not _OF_C.match(binding.need)
     ]
     return f" Of what it asks for, {'; '.join(own[:3])}{' ...' if len(own) > 3 else ''}." if own else ""
 
@@ -170,11 +171,11 @@ def _symbol_remedies(missing: MissingSymbol, copies: dict[str, Copy], case: Case
         yield Remedy("let the loader take the copy that has it", f"LD_LIBRARY_PATH={folder_of(copy.path)} python ...")
         break
     owner = guess_owner(missing.name)
-    asker = next((owner.package for owner in case.owners.get(missing.needed_by, ())), None)
-    if owner is not None and owner.package and asker:
-        yield Remedy(f"bring {asker} and {owner.package} to versions that were built for one another")
-    elif asker:
-        yield Remedy(f"install another version of {asker}, or of what it was built with")
+    requester = next((owner.package for owner in case.owners.get(missing.requested_by, ())), None)
+    if owner is not None and owner.package and requester:
+        yield Remedy(f"bring {requester} and {owner.package} to versions that were built for one another")
+    elif requester:
+        yield Remedy(f"install another version of {requester}, or of what it was built with")
     elif not copies:
         yield Remedy("link it with the library that has the symbol, or take versions that were built for one another")
 
@@ -184,16 +185,16 @@ def _string_abi(missing: MissingSymbol, shown: str, twin: tuple[str, str], case:
     asked = read_symbol(missing.name).string_abi
     asked_words, has_words = ("old", "new") if asked is StringAbi.OLD else ("new", "old")
     flag = "0" if asked is StringAbi.OLD else "1"
-    owners = [owner.package for where in (missing.needed_by, path) for owner in case.owners.get(where, ())[:1]]
+    owners = [owner.package for where in (missing.requested_by, path) for owner in case.owners.get(where, ())[:1]]
     return Finding(
         STRING_ABI_CODE,
-        f"{missing.needed_by.rpartition('/')[2]} was built with the {asked_words} std::string of GCC, "
+        f"{missing.requested_by.rpartition('/')[2]} was built with the {asked_words} std::string of GCC, "
         f"{path.rpartition('/')[2]} with the {has_words} one",
         Confidence.CERTAIN,
         missing.name,
-        case.chain_to(missing.needed_by, missing.name),
+        case.chain_to(missing.requested_by, missing.name),
         (),
-        f"{missing.needed_by}{case.owner_of(missing.needed_by)} needs {shown} with the {asked_words} std::string "
+        f"{missing.requested_by}{case.owner_of(missing.requested_by)} needs {shown} with the {asked_words} std::string "
         f"(_GLIBCXX_USE_CXX11_ABI={flag}). {path}{case.owner_of(path)} has the same function with the other: {name}.",
         (Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),
          Evidence(Source.FILES, f"{path} provides {name}")),
@@ -228,17 +229,17 @@ def _without_abi(declaration: str) -> str:
 
 
 def _is_for_glibc(case: Case, missing: MissingSymbol) -> bool:
-    image = case.images.get(missing.needed_by)
+    image = case.images.get(missing.requested_by)
     return isinstance(image, ElfImage) and any(need.version.startswith("GLIBC_") for need in image.version_needs)
 
 
 def _glibc_on_musl(missing: MissingSymbol, case: Case) -> Finding:
     return Finding(
         MUSL_CODE,
-        f"{missing.needed_by} was built for glibc, and this Python runs on musl",
+        f"{missing.requested_by} was built for glibc, and this Python runs on musl",
         Confidence.CERTAIN,
-        missing.needed_by,
-        case.chain_to(missing.needed_by, missing.name),
+        missing.requested_by,
+        case.chain_to(missing.requested_by, missing.name),
         (),
         f"It needs {missing.name}, which only glibc has, and symbol versions of glibc.",
         (Evidence(Source.LOADER, f"{missing.name}: symbol not found"),
@@ -247,7 +248,7 @@ def _glibc_on_musl(missing: MissingSymbol, case: Case) -> Finding:
     )  # fmt: skip
 
 
-def _binding_of(case: Case, needed_by_path: str, need: str | None) -> Binding | None:
+def _binding_of(case: Case, requested_by_path: str, need: str | None) -> Binding | None:
     """How a need of an image was met; that of another image, if that one does not name it."""
     bindings = [b for b in (case.tree.bindings if case.tree is not None else ()) if b.need == need and b.path]
-    return next((b for b in bindings if b.needed_by == needed_by_path), bindings[0] if bindings else None)
+    return next((b for b in bindings if b.requested_by == requested_by_path), bindings[0] if bindings else None)

@@ -78,18 +78,18 @@ def _runtimes(case: Case) -> list[_Runtime]:
         path = binding.path
         if path is None or binding.state is not BindingState.BOUND or binding.delayed:
             continue
-        image, user = case.images.get(path), case.images.get(binding.needed_by)
+        image, user = case.images.get(path), case.images.get(binding.requested_by)
         if not _RUNTIME.fullmatch(base_name(path)) or not isinstance(image, PeImage) or not isinstance(user, PeImage):
             continue
         version = image.resources.file_version if image.resources is not None else None
-        if version is None or version[0] != _VISUAL_CPP or _RUNTIME.fullmatch(base_name(binding.needed_by)):
+        if version is None or version[0] != _VISUAL_CPP or _RUNTIME.fullmatch(base_name(binding.requested_by)):
             continue
         runtime = found.setdefault(ntpath.normcase(path), _Runtime(path, version, binding.phase))
-        runtime.users.append(binding.needed_by)
+        runtime.users.append(binding.requested_by)
         if user.linker_version[0] == _VISUAL_CPP:
             runtime.newest = max(runtime.newest, user.linker_version)
         if version[:2] < _CONSTANT_MUTEX and _locks_without_initialising(user, binding.need):
-            runtime.locking.append(binding.needed_by)
+            runtime.locking.append(binding.requested_by)
     return list(found.values())
 
 

@@ -121,12 +121,13 @@ def _delayed(case: Case) -> Iterator[Finding]:
     for binding in missing:
         yield Finding(
             DELAYED_CODE,
-            f"{binding.need}, which {name_of(binding.needed_by)} loads at its first use, was not found",
+            f"{binding.need}, which {name_of(binding.requested_by)} loads at its first use, was not found",
             Confidence.LIKELY,
             binding.need,
-            case.chain_to(binding.needed_by, binding.need),
+            case.chain_to(binding.requested_by, binding.need),
             binding.probes,
-            f"{described(case, binding.needed_by)} can be loaded without {binding.need}, and ends the process when it "
+            f"{described(case, binding.requested_by)} can be loaded without {binding.need}, and ends the process "
+            "when it "
             "first calls a function of it.",
             (
                 Evidence(Source.SYSTEM, "the process died of the exception of Visual C++'s delay-load helper"),

@@ -8,8 +8,8 @@ from dataclasses import replace
 from ...model.finding import Evidence, Finding, Remedy, Source
 from ...model.pe import PeImage
 from ...model.tree import Binding
-from ..around import Copy
 from ..case import Case
+from ..environment import Copy
 from ..windows_load import base_name, is_in, name_of
 
 PATH_CODE = "path-not-searched"
@@ -43,7 +43,7 @@ def with_copy(case: Case, binding: Binding, finding: Finding) -> Finding:
 
 def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | None:
     """The image says itself where its needs are looked for (/DEPENDENTLOADFLAG), and that leaves out its own folder."""
-    image = case.images.get(binding.needed_by)
+    image = case.images.get(binding.requested_by)
     flags = image.dependent_load_flags if isinstance(image, PeImage) else 0
     tried = {ntpath.normcase(probe.path) for probe in binding.probes}
     for copy in case.copies.get(base_name(binding.need), ()) if flags else ():
@@ -52,8 +52,8 @@ def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | Non
             return replace(
                 finding,
                 code=FLAGS_CODE,
-                title=f"{name_of(binding.needed_by)} forbids the search of the folder that has {binding.need}",
-                explanation=f"{binding.needed_by}{case.owner_of(binding.needed_by)} was linked with "
+                title=f"{name_of(binding.requested_by)} forbids the search of the folder that has {binding.need}",
+                explanation=f"{binding.requested_by}{case.owner_of(binding.requested_by)} was linked with "
                 f"/DEPENDENTLOADFLAG:{flags:#x}, which replaces the search of whoever loads it: {copy.path} is not "
                 "looked at.",
                 evidence=(
@@ -62,7 +62,7 @@ def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | Non
                 ),
                 remedies=(
                     Remedy(f"load {binding.need} before the import", f'ctypes.CDLL(r"{copy.path}")'),
-                    Remedy(f"or have {name_of(binding.needed_by)} linked without that option"),
+                    Remedy(f"or have {name_of(binding.requested_by)} linked without that option"),
                 ),
             )
     return None
@@ -70,7 +70,7 @@ def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | Non
 
 def _folders_of_load(case: Case, binding: Binding) -> set[str]:
     """The folders, in lower case, that would have been searched without the flags."""
-    files = (case.subject or "", binding.needed_by)
+    files = (case.subject or "", binding.requested_by)
     added = case.process.added_folders if case.process is not None else ()
     return {folder.lower() for folder in (*map(ntpath.dirname, files), *added) if folder}
 

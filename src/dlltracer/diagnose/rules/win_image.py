@@ -37,7 +37,7 @@ def find(case: Case) -> Iterator[Finding]:
 
 def _refused(case: Case, binding: Binding, confidence: Confidence) -> Finding:
     path, reason = binding.path or binding.need, binding.reason or "it is not an image for this process"
-    chain = case.chain_to(binding.needed_by or None, path)
+    chain = case.chain_to(binding.requested_by or None, path)
     if "access denied" in reason:
         return Finding(
             UNREADABLE_CODE,

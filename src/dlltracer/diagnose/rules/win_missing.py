@@ -10,9 +10,9 @@ from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.provider import FileState, ProviderKind
 from ...model.tree import Binding, BindingState
-from ..around import PackageCheck
 from ..case import Case
 from ..codes import LoadError
+from ..environment import PackageCheck
 from ..providers import find_providers
 from ..remedies import reinstall_by_pip
 from ..windows_load import base_name, code_evidence, firmness, load_error, name_of, provider_remedies, was_loaded
@@ -48,11 +48,11 @@ def find(case: Case) -> Iterator[Finding]:
     for binding in case.failed_bindings(BindingState.MISSING):
         if was_loaded(case, binding.need):
             continue
-        if not binding.needed_by:
+        if not binding.requested_by:
             yield _file_itself(case, binding)
         elif _PYTHON.fullmatch(base_name(binding.need)):
             continue  # another rule
-        elif (binding.needed_by, base_name(binding.need).removesuffix(".dll")) not in forwarded:
+        elif (binding.requested_by, base_name(binding.need).removesuffix(".dll")) not in forwarded:
             yield _library(case, binding)
 
 
@@ -94,9 +94,10 @@ def _library(case: Case, binding: Binding) -> Finding:
         f"{need} was not found",
         firmness(case),
         need,
-        case.chain_to(binding.needed_by, need),
+        case.chain_to(binding.requested_by, need),
         binding.probes,
-        f"{binding.needed_by}{case.owner_of(binding.needed_by)} cannot be loaded without {need}, and no place searched "
+        f"{binding.requested_by}{case.owner_of(binding.requested_by)} cannot be loaded without {need}, and no "
+        "place searched "
         "has it.",
         _evidence(case, binding),
         tuple(provider_remedies(need)),
@@ -115,7 +116,7 @@ def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
         return replace(
             finding,
             code=DEBUG_CODE,
-            title=f"{name_of(binding.needed_by)} is a debug build: it needs {finding.subject}",
+            title=f"{name_of(binding.requested_by)} is a debug build: it needs {finding.subject}",
             explanation=f"{finding.explanation} {finding.subject} is a debug runtime: Visual Studio alone installs it, "
             "and it may not be passed on.",
         )
@@ -123,7 +124,7 @@ def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
         return replace(
             finding,
             code=WINDOWS_CODE,
-            title=f"this Windows has no {finding.subject}, which {name_of(binding.needed_by)} needs",
+            title=f"this Windows has no {finding.subject}, which {name_of(binding.requested_by)} needs",
             explanation=f"{finding.explanation} It is a contract of Windows itself: only a newer Windows has it, and "
             "no file can be installed for it.",
             remedies=(Remedy("use a newer Windows, or a version of the package (or of Python) for this one"),),

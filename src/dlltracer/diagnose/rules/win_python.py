@@ -30,26 +30,28 @@ def find(case: Case) -> Iterator[Finding]:
         return
     for binding in case.failed_bindings(BindingState.MISSING):
         name = base_name(binding.need)
-        if binding.needed_by and _PYTHON.fullmatch(name):
-            says = Evidence(Source.FILES, f"{binding.needed_by} imports {binding.need}, and no place searched has it")
-            yield _finding(case, binding.need, binding.needed_by, (*code_evidence(case), says), firmness(case))
+        if binding.requested_by and _PYTHON.fullmatch(name):
+            sentence = f"{binding.requested_by} imports {binding.need}, and no place searched has it"
+            says = Evidence(Source.FILES, sentence)
+            yield _finding(case, binding.need, binding.requested_by, (*code_evidence(case), says), firmness(case))
 
 
 def _finding(
-    case: Case, dll: str, needed_by: str | None, evidence: tuple[Evidence, ...], confidence: Confidence
+    case: Case, dll: str, requested_by: str | None, evidence: tuple[Evidence, ...], confidence: Confidence
 ) -> Finding:
     assert case.process is not None
     own = ".".join(map(str, case.process.version[:2]))
     theirs = describe_python(dll)
-    file = name_of(needed_by or case.subject or "the module")
+    file = name_of(requested_by or case.subject or "the module")
     return Finding(
         CODE,
         f"{file} was built for {theirs}, and this is {_kind(case)}Python {own}",
         confidence,
-        needed_by or dll,
-        case.chain_to(needed_by, dll),
+        requested_by or dll,
+        case.chain_to(requested_by, dll),
         case.probes_of(dll),
-        f"{needed_by or 'The module'}{case.owner_of(needed_by) if needed_by else ''} asks for {dll}, which belongs to "
+        f"{requested_by or 'The module'}{case.owner_of(requested_by) if requested_by else ''} asks for {dll}, "
+        "which belongs to "
         f"{theirs}. A module without the limited API works with the one version that it was built for.",
         evidence,
         (Remedy(f"install a build of it for Python {own}, with the pip of this Python: {case.process.executable}"),),

@@ -11,9 +11,9 @@ from ...model.pe import MissingForwarder
 from ...model.probe import Phase
 from ...model.symbols import MissingSymbol
 from ...model.tree import Binding
-from ..around import Copy
 from ..case import Case
 from ..codes import LoadError
+from ..environment import Copy
 from ..windows_load import (
     WINE_STUB,
     base_name,
@@ -44,9 +44,9 @@ def find(case: Case) -> Iterator[Finding]:
         return
     groups: dict[tuple[str, str], list[MissingSymbol]] = {}
     for symbol in case.symbols:
-        groups.setdefault((symbol.needed_by, symbol.library or ""), []).append(symbol)
-    for (needed_by, library), symbols in groups.items():
-        binding = binding_of(case, needed_by, library)
+        groups.setdefault((symbol.requested_by, symbol.library or ""), []).append(symbol)
+    for (requested_by, library), symbols in groups.items():
+        binding = binding_of(case, requested_by, library)
         if binding is not None and binding.path is not None:
             yield _explain(case, binding, binding.path, symbols)
     for forwarder in case.forwarders:
@@ -68,17 +68,18 @@ def _explain(case: Case, binding: Binding, path: str, symbols: list[MissingSymbo
         says.append(Evidence(Source.FILES, f"it exports {', '.join(nearest)}, which look alike"))
     finding = Finding(
         CODE,
-        f"{name_of(path)} has no {first}{more}, which {name_of(binding.needed_by)} needs",
+        f"{name_of(path)} has no {first}{more}, which {name_of(binding.requested_by)} needs",
         _confidence(case),
         path,
-        case.chain_to(binding.needed_by, path, first),
+        case.chain_to(binding.requested_by, path, first),
         binding.probes,
-        f"{binding.needed_by}{case.owner_of(binding.needed_by)} needs {first}{more} of {binding.need} and was bound to "
+        f"{binding.requested_by}{case.owner_of(binding.requested_by)} needs {first}{more} of {binding.need} and "
+        "was bound to "
         f"{described(case, path)}: {why_taken(binding.phase)}.",
         (*code_evidence(case), *_stub_evidence(case), *says),
         (
-            Remedy(f"bring {name_of(binding.needed_by)} and {name_of(path)} to versions that belong together"),
-            *reinstall(case, binding.needed_by),
+            Remedy(f"bring {name_of(binding.requested_by)} and {name_of(path)} to versions that belong together"),
+            *reinstall(case, binding.requested_by),
         ),
     )
     better = [copy for copy in case.copies.get(base_name(binding.need), ()) if copy.has_what_lacks and not copy.unfit]
@@ -90,7 +91,7 @@ def _explain(case: Case, binding: Binding, path: str, symbols: list[MissingSymbo
         return replace(
             finding,
             code=WINDOWS_CODE,
-            title=f"{name_of(path)} of this Windows has no {first}{more}, which {name_of(binding.needed_by)} needs",
+            title=f"{name_of(path)} of this Windows has no {first}{more}, which {name_of(binding.requested_by)} needs",
             explanation=f"{finding.explanation} It is a part of Windows: a newer Windows has it.",
             remedies=(Remedy("use a newer Windows, or a version of the package for this one"),),
         )
@@ -107,7 +108,7 @@ def _first_wins(case: Case, finding: Finding, binding: Binding, better: list[Cop
         finding,
         code=LOADED_CODE,
         title=f"another {name_of(path)} was loaded first{f' by {who}' if who else ''}, and lacks "
-        f"{finding.chain[-1]} that {name_of(binding.needed_by)} needs",
+        f"{finding.chain[-1]} that {name_of(binding.requested_by)} needs",
         explanation=f"{finding.explanation} It was loaded{by}.{other}",
         remedies=(*remedies, Remedy("make both packages use one version of it"), *finding.remedies[1:]),
     )
@@ -136,9 +137,10 @@ def _forwarder(case: Case, forwarder: MissingForwarder) -> Finding:
         f"{wanted} of {name_of(forwarder.exporter)} is forwarded to {forwarder.target}, and {lost}",
         _confidence(case),
         name if forwarder.provider is None else forwarder.provider,
-        case.chain_to(forwarder.needed_by, forwarder.exporter, forwarder.target),
+        case.chain_to(forwarder.requested_by, forwarder.exporter, forwarder.target),
         case.probes_of(name),
-        f"{forwarder.needed_by}{case.owner_of(forwarder.needed_by)} needs {wanted} of {forwarder.exporter}, which only "
+        f"{forwarder.requested_by}{case.owner_of(forwarder.requested_by)} needs {wanted} of {forwarder.exporter}, "
+        "which only "
         f"passes it on to {forwarder.target}; {lost}.",
         (*code_evidence(case), *_stub_evidence(case), Evidence(Source.FILES, f"the export is a forwarder; {lost}")),
         (

@@ -42,18 +42,18 @@ def find(case: Case) -> Iterator[Finding]:
     """The file that was refused, and what it is instead."""
     if case.is_windows:
         return
-    complaint = case.complaint
-    if complaint is None or complaint.problem is DlProblem.MISSING:
+    dl_error = case.dl_error
+    if dl_error is None or dl_error.problem is DlProblem.MISSING:
         yield from _passed_over(case)
-    elif complaint.problem is DlProblem.ALIGNMENT and complaint.library:
-        yield _misaligned(complaint.library, case)
-    elif complaint.problem in _KINDS and complaint.library and not is_forbidden_mapping(complaint):
-        yield _refused(complaint.library, complaint.problem, case)
+    elif dl_error.problem is DlProblem.ALIGNMENT and dl_error.library:
+        yield _misaligned(dl_error.library, case)
+    elif dl_error.problem in _KINDS and dl_error.library and not is_forbidden_mapping(dl_error):
+        yield _refused(dl_error.library, dl_error.problem, case)
 
 
-def is_forbidden_mapping(complaint: DlError) -> bool:
+def is_forbidden_mapping(dl_error: DlError) -> bool:
     """Whether musl passes on that the kernel forbids to map code: the file itself could be opened."""
-    return complaint.loader == "musl" and (complaint.system_error or "").startswith("Operation not permitted")
+    return dl_error.loader == "musl" and (dl_error.system_error or "").startswith("Operation not permitted")
 
 
 def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
@@ -68,13 +68,13 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
         code = CODE
     words = case.error.message if case.error is not None else ""
     title, remedy = _words_for(code, path, _short(reason))
-    needed_by = _asker(path, case)
+    requested_by = _requester(path, case)
     return Finding(
         code,
         title,
         Confidence.CERTAIN,
         path,
-        case.chain_to(needed_by, path),
+        case.chain_to(requested_by, path),
         tuple(probe for probe in _probes(path, case) if probe.outcome is ProbeOutcome.PRESENT),
         f"The loader opened {path}{case.owner_of(path)} and refused it{f': {reason}' if reason else ''}.",
         (Evidence(Source.LOADER, words.rpartition(": ")[2] or problem.value),),
@@ -85,10 +85,10 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
 def _passed_over(case: Case) -> Iterator[Finding]:
     """A file of the name is there; glibc passes over one for another machine, and says "No such file"."""
     said = (
-        case.complaint.library if case.complaint is not None and case.complaint.problem is DlProblem.MISSING else None
+        case.dl_error.library if case.dl_error is not None and case.dl_error.problem is DlProblem.MISSING else None
     )
     seen: set[str] = set()
-    for need, needed_by, probes in _searches(case):
+    for need, requested_by, probes in _searches(case):
         present = [probe for probe in probes if probe.outcome is ProbeOutcome.PRESENT]
         if need in seen or not present:
             continue
@@ -105,9 +105,10 @@ def _passed_over(case: Case) -> Iterator[Finding]:
             title,
             _confidence(need == said, probe, case),
             probe.path,
-            case.chain_to(needed_by, need),
+            case.chain_to(requested_by, need),
             tuple(probes),
-            f"{needed_by or 'The program'}{case.owner_of(needed_by or '')} needs {need}. {probe.path} has that name: "
+            f"{requested_by or 'The program'}{case.owner_of(requested_by or '')} needs {need}. {probe.path} has "
+            "that name: "
             f"{reason}. The loader passes over such a file without a word and says that there is none.",
             (Evidence(Source.LOADER, f"it tried {probe.path} and went on"), Evidence(Source.FILES, reason)),
             (remedy,),
@@ -115,7 +116,7 @@ def _passed_over(case: Case) -> Iterator[Finding]:
 
 
 def _confidence(said: bool, probe: Probe, case: Case) -> Confidence:
-    if case.complaint is None or probe.reason is None or "did not say" in probe.reason:
+    if case.dl_error is None or probe.reason is None or "did not say" in probe.reason:
         return Confidence.POSSIBLE
     return Confidence.CERTAIN if said else Confidence.LIKELY
 
@@ -124,7 +125,7 @@ def _searches(case: Case) -> Iterator[tuple[str, str | None, tuple[Probe, ...]]]
     for event in case.seen_failures(FailureKind.REFUSED):
         yield event.need or event.path, event.requested_by, event.probes or ()
     for binding in case.failed_bindings(BindingState.MISSING):
-        yield binding.need, binding.needed_by, binding.probes
+        yield binding.need, binding.requested_by, binding.probes
 
 
 def _reason(path: str, case: Case) -> str | None:
@@ -150,10 +151,10 @@ def _probes(path: str, case: Case) -> tuple[Probe, ...]:
     return ()
 
 
-def _asker(path: str, case: Case) -> str | None:
+def _requester(path: str, case: Case) -> str | None:
     for binding in case.tree.bindings if case.tree is not None else ():
-        if binding.path == path and path not in (binding.needed_by, case.subject):
-            return binding.needed_by
+        if binding.path == path and path not in (binding.requested_by, case.subject):
+            return binding.requested_by
     return None
 
 
@@ -223,7 +224,7 @@ def _misaligned(path: str, case: Case) -> Finding:
         f"{path} is spoilt: its segments do not fit the pages" if odd or not small else f"{path} is for smaller pages",
         Confidence.CERTAIN,
         path,
-        case.chain_to(_asker(path, case), path),
+        case.chain_to(_requester(path, case), path),
         (),
         f"The loader refused {path}{case.owner_of(path)}: {why}",
         (Evidence(Source.LOADER, "ELF load command not page-aligned"),

@@ -58,7 +58,7 @@ def _facts(image: ImageView, start: float | None) -> Iterator[tuple[str, str]]:
     pairs = (
         ("Worked out from", image.concluded),
         ("Found by", image.rule),
-        ("Asked for by", image.asked_by),
+        ("Asked for by", image.requested_by),
         ("Python imports", None if not image.imports else " > ".join(image.imports)),
         ("Package", facts and facts.package),
         ("Version", facts and facts.file_version),

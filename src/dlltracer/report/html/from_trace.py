@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from ...model.events import FailureKind, ImageEvent, LoadEvent, LoadFailedEvent
 from ...model.finding import Confidence
 from ...model.probe import ProbeOutcome
+from ..counts import final_events, is_consequence
 from ..drawing import file_name
-from ..tally import is_consequence, outcomes
 from .graph import Edge, EdgeKind, Graph, ImageView, Node, NodeKind, State, first_of_interest, found_by
 from .names import Names, is_windows
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ...model.finding import Finding
     from ...model.recording import Recording
     from ...model.saved import ImageFacts, SavedTrace
-    from ..tally import Outcome
+    from ..counts import FinalEvent
 
 OUTSIDE, UNKNOWN = "(outside any import)", "(which import asked is not known)"
 
@@ -52,7 +52,7 @@ def graph_of_trace(saved: SavedTrace) -> Graph:
     return builder.graph(subjects)
 
 
-def image_of_event(event: Outcome, facts: ImageFacts | None = None, *, unloaded: bool = False) -> ImageView:
+def image_of_event(event: FinalEvent, facts: ImageFacts | None = None, *, unloaded: bool = False) -> ImageView:
     """What a report shows of an event."""
     state, reason = State.UNLOADED if unloaded else State.LOADED, None
     if isinstance(event, LoadFailedEvent):
@@ -60,7 +60,7 @@ def image_of_event(event: Outcome, facts: ImageFacts | None = None, *, unloaded:
     probes = event.probes or ()
     return ImageView(
         name=file_name(event.need or event.shown_path), path=event.shown_path, state=state, reason=reason,
-        rule=found_by(event.phase, probes), asked_by=event.requested_by, imports=event.imports, pid=event.pid,
+        rule=found_by(event.phase, probes), requested_by=event.requested_by, imports=event.imports, pid=event.pid,
         base=event.base, size=event.size, time=event.timestamp, probes=probes, facts=facts,
     )  # fmt: skip
 
@@ -96,9 +96,9 @@ class _Builder:
     def add_process(self, pid: int | None, recording: Recording, *, alone: bool) -> None:
         """The images of one process, below a node for it unless there is no other."""
         top = None if alone else self._add_process_node(pid)
-        events = outcomes(recording)
-        askers = _Askers(self._names, self._facts)
-        asked = [askers.next(event) for event in events]
+        events = final_events(recording)
+        requesters = _Requesters(self._names, self._facts)
+        asked = [requesters.next(event) for event in events]
         counts = Counter(_group(event.imports) for event, by in zip(events, asked, strict=True) if by is None)
         left = Counter(event.path for event in recording.unloads)
         imports: dict[_Group, int] = {}
@@ -129,7 +129,7 @@ class _Builder:
         pid = None if parent is None else self._pid_of(parent)
         image = ImageView(
             file_name(finding.subject), finding.subject, state, finding.title, pid=pid, probes=finding.probes,
-            asked_by=chain[-2] if parent is not None else None, concluded=f"the verdict ({finding.code})",
+            requested_by=chain[-2] if parent is not None else None, concluded=f"the verdict ({finding.code})",
         )  # fmt: skip
         number = self._add(Node(NodeKind.IMAGE, image.name, parent, image=image))
         if parent is not None:
@@ -192,14 +192,14 @@ class _Builder:
 
 
 @dataclass(frozen=True)
-class _Asker:
+class _Requester:
     """Who asked for an image: the place of its event, and how that is known."""
 
     place: int
     kind: EdgeKind
 
 
-class _Askers:
+class _Requesters:
     """Finds who asked for the image of each event, among the events before it."""
 
     def __init__(self, names: Names, facts: Mapping[str, ImageFacts]) -> None:
@@ -209,21 +209,21 @@ class _Askers:
         self._latest: dict[str, int] = {}
         self._lists: dict[tuple[tuple[str, ...] | None, str], int] = {}
 
-    def next(self, event: Outcome) -> _Asker | None:
-        """The asker of the next event; `None` if no image before it is."""
+    def next(self, event: FinalEvent) -> _Requester | None:
+        """The requester of the next event; `None` if no image before it is."""
         place, facts = self._count, self._facts.get(event.path)
         found = self._latest.get(event.requested_by) if event.requested_by is not None else None
-        asker = None if found is None else _Asker(found, EdgeKind.ASKED)
+        requester = None if found is None else _Requester(found, EdgeKind.ASKED)
         if event.requested_by is None:
             names = (event.path, event.need, None if facts is None else facts.soname)
             listed = [self._lists.get((event.imports, self._names.fold(name))) for name in names if name]
             first = min((one for one in listed if one is not None), default=None)
-            asker = None if first is None else _Asker(first, EdgeKind.LISTED)
+            requester = None if first is None else _Requester(first, EdgeKind.LISTED)
         self._count += 1
         self._latest[event.path] = place
         for need in (facts.needs if facts is not None else None) or ():
             self._lists.setdefault((event.imports, self._names.fold(need)), place)
-        return asker
+        return requester
 
 
 def _group(imports: tuple[str, ...] | None) -> _Group | None:

@@ -37,7 +37,7 @@ def graph_of_tree(tree: LoadTree) -> Graph:
         ImageView(file_name(tree.top), tree.top, State.FOUND, facts=facts), None
     )
     for binding in tree.bindings:
-        start = numbers.get((BindingState.BOUND, binding.needed_by))
+        start = numbers.get((BindingState.BOUND, binding.requested_by))
         key = (binding.state, binding.need)
         if binding.state is BindingState.BOUND and binding.path is not None:
             key = (binding.state, binding.path)
@@ -56,7 +56,7 @@ def _image(tree: LoadTree, binding: Binding) -> ImageView:
     rule = None if binding.phase is Phase.LOADED else found_by(binding.phase, binding.probes)
     return ImageView(
         name=file_name(binding.need), path=binding.path or binding.need, state=state, reason=binding.reason,
-        rule=rule if state in (State.FOUND, State.REFUSED) else None, asked_by=binding.needed_by,
+        rule=rule if state in (State.FOUND, State.REFUSED) else None, requested_by=binding.requested_by,
         probes=binding.probes, facts=None if image is None or binding.path is None else _facts(binding.path, image),
     )  # fmt: skip
 

@@ -60,7 +60,7 @@ class ImageView:
         path: for people.
         state, reason: what became of it, and the loader's words on it.
         rule: what found it, in words.
-        asked_by: path of the image that asked.
+        requested_by: path of the image that asked.
         imports: the Python imports in progress.
         pid: the process.
         base, size, time: address, bytes as mapped, seconds since the epoch.
@@ -74,7 +74,7 @@ class ImageView:
     state: State
     reason: str | None = None
     rule: str | None = None
-    asked_by: str | None = None
+    requested_by: str | None = None
     imports: tuple[str, ...] | None = None
     pid: int | None = None
     base: int | None = None

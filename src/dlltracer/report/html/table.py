@@ -47,7 +47,7 @@ class Table:
 
 _COLUMNS = (
     ("Found by", "rule"),
-    ("Asked for by", "asker"),
+    ("Asked for by", "requester"),
     ("Python import", "import"),
     ("Package", "package"),
     ("Version", "version"),
@@ -79,7 +79,7 @@ def _cells(image: ImageView, start: float | None) -> Sequence[Cell]:
     elapsed = None if image.time is None or start is None else image.time - start
     return (
         Cell(_short_rule(image), whole=image.rule or ""),
-        Cell(without_abi_tag(file_name(image.asked_by or "")), whole=image.asked_by or ""),
+        Cell(without_abi_tag(file_name(image.requested_by or "")), whole=image.requested_by or ""),
         Cell(_ends(image.imports or ()), whole=" > ".join(image.imports or ())),
         Cell((facts and facts.package) or ""),
         Cell((facts and facts.file_version) or ""),

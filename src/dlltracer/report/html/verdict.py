@@ -131,7 +131,7 @@ def missing_of_tree(tree: LoadTree) -> list[tuple[Binding, list[str]]]:
     """What fails the load of a tree, each name once, with the paths of all that need it."""
     by_need = groupby(sorted(tree.missing, key=lambda binding: binding.need), key=lambda binding: binding.need)
     found = [list(members) for _, members in by_need]
-    return [(members[0], [binding.needed_by for binding in members]) for members in found]
+    return [(members[0], [binding.requested_by for binding in members]) for members in found]
 
 
 def main_and_other(diagnosis: Diagnosis | None) -> tuple[Finding | None, tuple[Finding, ...]]:

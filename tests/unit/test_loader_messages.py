@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import etl_file as etl
-from builders import loader_said as b
+from builders import loader_messages as b
 from builders.image_event import PID, payload, record
 from dlltracer.capture.etl import read_etl
 from dlltracer.capture.windows.decode import Machine
@@ -27,7 +27,7 @@ from dlltracer.capture.windows.loader_events import (
     decode_image_loader,
     decode_user_loader,
 )
-from dlltracer.capture.windows.loader_merge import HeardAt, merge_heard, spoken_by
+from dlltracer.capture.windows.loader_merge import TimedMessage, decode_messages, merge_messages
 from dlltracer.capture.windows.records import RawRecord
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.probe import Phase, ProbeOutcome
@@ -38,8 +38,8 @@ DLL = LoadEvent(r"\Device\HarddiskVolume3\Py\libssl.dll", r"C:\Py\libssl.dll", 0
 NAME = "libcrypto-3.dll"
 
 
-def at(time: float, heard: object, tid: int = 1) -> HeardAt:
-    return HeardAt(heard, PID, tid, time)  # type: ignore[arg-type]
+def at(time: float, heard: object, tid: int = 1) -> TimedMessage:
+    return TimedMessage(heard, PID, tid, time)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_what_is_cut_short_is_not_decoded(opcode: int) -> None:
 def test_a_status_that_is_no_missing_file_is_a_refusal() -> None:
     said = decode_image_loader(215, b.snap(NAME, status=0xC000007B), 8)
     assert isinstance(said, Unloadable) and said.kind is FailureKind.REFUSED
-    (failure,) = merge_heard([], [at(1, said)]).events
+    (failure,) = merge_messages([], [at(1, said)]).events
     assert isinstance(failure, LoadFailedEvent) and failure.reason == "the loader of Windows: status 0xc000007b"
 
 
@@ -106,7 +106,7 @@ def test_the_missing_name_comes_where_it_was_said_and_once() -> None:
     first = Unloadable(NAME, r"C:\PY\_SSL.pyd", b.DLL_NOT_FOUND, "snaps")
     second = replace(first, parent=None, source="user loader 3")
     gone = UnloadEvent(PYD.path, PYD.display_path, PYD.base, 1, 20.0, PID, 1)
-    merged = merge_heard([PYD, DLL, gone], [at(12.0, second), at(12.1, first)])
+    merged = merge_messages([PYD, DLL, gone], [at(12.0, second), at(12.1, first)])
     assert [str(event).split("\\")[-1] for event in merged.events] == [
         "_ssl.pyd", "libssl.dll", f"Failed {NAME}", "_ssl.pyd",
     ]  # fmt: skip
@@ -120,7 +120,7 @@ def test_the_missing_name_comes_where_it_was_said_and_once() -> None:
 
 def test_a_second_attempt_is_a_second_failure() -> None:
     said = Unloadable(NAME, None, b.DLL_NOT_FOUND, "snaps")
-    assert len(merge_heard([], [at(1, said), at(2, said)]).events) == 2
+    assert len(merge_messages([], [at(1, said), at(2, said)]).events) == 2
 
 
 def test_the_places_of_a_search_are_probes() -> None:
@@ -130,7 +130,7 @@ def test_the_places_of_a_search_are_probes() -> None:
         at(1.2, SearchPath("other thread", r"D:\x"), tid=2),
         at(1.3, Unloadable(NAME, None, b.DLL_NOT_FOUND, "snaps")),
     ]
-    (failure,) = merge_heard([], said).events
+    (failure,) = merge_messages([], said).events
     assert isinstance(failure, LoadFailedEvent) and failure.probes is not None
     assert [(probe.path, probe.phase, probe.origin) for probe in failure.probes] == [
         (rf"C:\Py\{NAME}", Phase.OTHER, "DLL search path"),
@@ -143,23 +143,23 @@ def test_the_places_of_a_search_are_probes() -> None:
 
 def test_who_asked_and_where_it_was_found() -> None:
     said = [at(10.5, Found(r"C:\Py\libssl.dll")), at(11.5, NewImage(0x20, 0x10, 0, r"C:\Py\libssl.dll"))]
-    loaded = merge_heard([PYD, DLL], said).events[1]
+    loaded = merge_messages([PYD, DLL], said).events[1]
     assert isinstance(loaded, LoadEvent) and loaded.requested_by == PYD.path
     assert loaded.probes is not None and loaded.probes[0].outcome is ProbeOutcome.LOADED
-    early = merge_heard([PYD, DLL], [at(10.5, NewImage(0x20, 0x10, 0, "x"))]).events[1]
+    early = merge_messages([PYD, DLL], [at(10.5, NewImage(0x20, 0x10, 0, "x"))]).events[1]
     assert isinstance(early, LoadEvent) and early.requested_by == PYD.path
 
 
 def test_paths_without_drives_are_known_all_the_same() -> None:
     said = Unloadable(NAME, r"C:\Py\_ssl.pyd", b.DLL_NOT_FOUND, "snaps")
-    failure = merge_heard([replace(PYD, display_path=None)], [at(12, said)]).events[1]
+    failure = merge_messages([replace(PYD, display_path=None)], [at(12, said)]).events[1]
     assert isinstance(failure, LoadFailedEvent) and failure.requested_by == PYD.path
 
 
 def test_other_words_are_notes() -> None:
-    merged = merge_heard([], [at(1, Remark(f"word {n % 7}")) for n in range(14)])
+    merged = merge_messages([], [at(1, Remark(f"word {n % 7}")) for n in range(14)])
     assert merged.notes == (*(f"the loader said: word {n}" for n in range(5)), "and 2 things more")
-    assert merge_heard([], [at(1, Remark(""))]).notes == ()
+    assert merge_messages([], [at(1, Remark(""))]).notes == ()
 
 
 def test_records_of_the_loader_have_the_import_they_belong_to() -> None:
@@ -170,7 +170,7 @@ def test_records_of_the_loader_have_the_import_they_belong_to() -> None:
     user = record(0, b.failure(NAME), provider=USER_LOADER, ticks=100)
     user = RawRecord(user.header[:40] + b"\3\0" + user.header[42:], user.data)
     image = record(10, payload(PYD.path))
-    said = spoken_by([snaps, short, user, image], [request], machine)
+    said = decode_messages([snaps, short, user, image], [request], machine)
     assert said.undecodable == 1
     assert [one.imports for one in said.heard] == [("ssl", "_ssl")] * 2
     assert said.heard[0].time == pytest.approx(1000.00001)

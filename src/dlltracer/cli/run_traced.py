@@ -12,10 +12,10 @@ from ..errors import DlltracerError
 from ..host.failure import read_failure, read_process
 from ..host.scratch import ScratchFolder
 from ..model.codec import DamagedRecording, from_plain
-from .child import RUNNER, CannotRun, Ending, interpreter, read_result, run_child
 from .ending import describe_ending
 from .program import ProgramKind
 from .relay import Relay
+from .spawn import CHILD_MAIN, CannotRun, Ending, interpreter, read_result, run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ..model.events import Event
     from ..model.process import TracedProcess
     from ..model.recording import Recording
-    from .child import Sink
     from .program import Program
+    from .spawn import Sink
 
 LD_DEBUG = "ld_debug"
 """Name of the mechanism, in recordings: LD_DEBUG in the environment."""
@@ -63,7 +63,7 @@ def run_followed(
 
 
 def _run_on_windows(program: Program, backend: str, sink: Sink, *, follow: bool, startup: bool) -> Ending:
-    from .debugged import NAME, run_debugged_command, run_on_windows
+    from .run_debugged import NAME, run_debugged_command, run_on_windows
 
     if program.kind is not ProgramKind.COMMAND:
         return run_on_windows(program, backend, follow=follow, startup=startup, sink=sink)
@@ -132,35 +132,35 @@ class _Run:
     def run(self) -> Ending:
         if sys.platform != "linux":
             raise CannotFollow("for Linux")
-        from ..capture.linux.folder import AccountFolder
+        from ..capture.linux.folder import LogFolder
         from ..capture.linux.follow import Follower
 
         with ScratchFolder() as folder:
-            accounts = AccountFolder(folder.path)
+            logs = LogFolder(folder.path)
             follower = Follower(
-                accounts.prefix, self._guard.event, self._guard.process,
+                logs.prefix, self._guard.event, self._guard.process,
                 everyone=self._follow, fresh=self._startup or self._is_command,
             )  # fmt: skip
             result = os.path.join(folder.path, "result")
-            status = self._wait(follower, accounts.prefix, result)
+            status = self._wait(follower, logs.prefix, result)
             if follower.left:
                 folder.keep()
-            accounts.give_back(os.environ)
+            logs.give_back(os.environ)
             return self._ending(status, read_result(result), follower)
 
     def _wait(self, follower: Follower, prefix: str, result: str) -> int:
         if sys.platform != "linux":
             raise CannotFollow("for Linux")
-        from ..capture.linux.account import variables, variables_for_one
+        from ..capture.linux.log_file import variables, variables_for_one
 
         program, environment = self._program, dict(os.environ)
         if self._is_command:
             command = shown = list(program.words)
             environment.update(variables(prefix, environment))
         else:
-            account = f"{'f' if self._follow else ''}{'s' if self._startup else ''}:{prefix}"
-            channel = [result, account, self._backend, program.kind.value, program.name, *program.arguments]
-            command = [*interpreter(), RUNNER, *channel]
+            log = f"{'f' if self._follow else ''}{'s' if self._startup else ''}:{prefix}"
+            channel = [result, log, self._backend, program.kind.value, program.name, *program.arguments]
+            command = [*interpreter(), CHILD_MAIN, *channel]
             shown = [*interpreter(), *program.words]
             if self._startup:
                 environment.update(variables_for_one(prefix, environment))
@@ -184,7 +184,7 @@ class _Run:
             return Ending(status, begun=False)
         failure = read_failure(said)
         if said is not None and outcome == "recorded":
-            # By another mechanism than the account's, which did not work.
+            # By another mechanism than the log's, which did not work.
             try:
                 recorded = from_plain(said.get("recording"))
                 return self._guard.replay(Ending(status, recorded, failure=failure, process=read_process(said)))

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 UNTRACED = "none"
 """In the place of a backend's name: run the program, and tell how it ended only."""
 
-RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner.py")
+CHILD_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_main.py")
 
 
 class CannotRun(DlltracerError):
@@ -113,27 +113,27 @@ def run_child(
         watch_crash: find out where it crashes, if it does. The program can tell: it has a tracer, and Python's
             faulthandler writes where it was.
     """
-    account = make_account(backend)
+    log = make_log(backend)
     with ScratchFolder() as folder:
         try:
             result = os.path.join(folder.path, "result")
-            channel = [result, "-" if account is None else str(account), backend]
+            channel = [result, "-" if log is None else str(log), backend]
             command = [python] if python is not None else interpreter()
             if watch_crash:
                 command += ["-X", "faulthandler"]
-            command += [RUNNER, *channel, program.kind.value, program.name, *program.arguments]
-            ran = _run(command, account, said, watch_crash)
-            ending = _ending(ran, read_result(result), backend, account)
+            command += [CHILD_MAIN, *channel, program.kind.value, program.name, *program.arguments]
+            ran = _run(command, log, said, watch_crash)
+            ending = _ending(ran, read_result(result), backend, log)
             if ran.status >= 0 or not watch_crash:
                 return ending
-            initialising = _read_initialising(account, ran.pid)
+            initialising = _read_initialising(log, ran.pid)
             return replace(ending, crash=ran.crash, crash_note=ran.crash_note, initialising=initialising)
         finally:
-            if account is not None:
-                os.close(account)
+            if log is not None:
+                os.close(log)
 
 
-def make_account(backend: str) -> int | None:
+def make_log(backend: str) -> int | None:
     """A memfd for the loader's text, which we can read when the program is dead; `None` where there is none."""
     if sys.platform == "linux" and backend in ("auto", "rtld"):
         import fcntl
@@ -167,20 +167,20 @@ def interpreter() -> list[str]:
     return [sys.executable, *options]
 
 
-def _run(command: list[str], account: int | None, said: int | None, watch_crash: bool) -> _Run:
+def _run(command: list[str], log: int | None, said: int | None, watch_crash: bool) -> _Run:
     """Run it to its end."""
     wait = _watcher() if watch_crash else None
     with Relay() as relay:
         try:
-            if account is not None:
-                os.set_inheritable(account, True)
+            if log is not None:
+                os.set_inheritable(log, True)
             # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
             child = subprocess.Popen(command, close_fds=False, stdout=said, stderr=said)
         except OSError as error:
             raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
         finally:
-            if account is not None:
-                os.set_inheritable(account, False)
+            if log is not None:
+                os.set_inheritable(log, False)
         relay.connect(child)
         return _Run(child.wait(), child.pid) if wait is None else wait(child)
 
@@ -203,12 +203,12 @@ def _watcher() -> Callable[[subprocess.Popen[bytes]], _Run] | None:
     return wait
 
 
-def _read_initialising(account: int | None, pid: int) -> str | None:
-    """The image whose initialiser ran when the program died, in the loader's account."""
-    if sys.platform == "linux" and account is not None:
+def _read_initialising(log: int | None, pid: int) -> str | None:
+    """The image whose initialiser ran when the program died, in the loader's log."""
+    if sys.platform == "linux" and log is not None:
         from ..capture.linux.rtld import read_initialising
 
-        return read_initialising(account, pid)
+        return read_initialising(log, pid)
     return None
 
 
@@ -222,7 +222,7 @@ def read_result(path: str) -> dict[str, object] | None:
     return said if isinstance(said, dict) and isinstance(said.get("outcome"), str) else None
 
 
-def _ending(ran: _Run, said: dict[str, object] | None, backend: str, account: int | None) -> Ending:
+def _ending(ran: _Run, said: dict[str, object] | None, backend: str, log: int | None) -> Ending:
     status = ran.status
     outcome = said["outcome"] if said is not None else "nothing"
     message = str(said.get("message")) if said is not None else ""
@@ -245,7 +245,7 @@ def _ending(ran: _Run, said: dict[str, object] | None, backend: str, account: in
         if message
         else f"the program {describe_ending(status)} before the trace could end"
     )
-    recording = salvage(how, backend, account, ran.pid, in_search=not _died_outside_of_loader(ran))
+    recording = salvage(how, backend, log, ran.pid, in_search=not _died_outside_of_loader(ran))
     return Ending(status, recording, failure=failure)
 
 
@@ -254,14 +254,14 @@ def _died_outside_of_loader(ran: _Run) -> bool:
     return ran.crash is not None and ran.crash.image is not None and "/ld-" not in ran.crash.image
 
 
-def salvage(how: str, backend: str, account: int | None, pid: int, *, in_search: bool = True) -> Recording:
+def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: bool = True) -> Recording:
     """What can be known of a trace that was not ended.
 
     `how` says why it was not; `in_search`, that the loader may have been at a search when the process died.
     """
-    if sys.platform == "linux" and account is not None and os.fstat(account).st_size:
+    if sys.platform == "linux" and log is not None and os.fstat(log).st_size:
         from ..capture.linux.rtld import read_recording
 
-        notes = (f"{how}; the loader's account was read by dlltracer's own process",)
-        return read_recording(account, pid, notes, ended=not in_search)
+        notes = (f"{how}; the loader's log was read by dlltracer's own process",)
+        return read_recording(log, pid, notes, ended=not in_search)
     return Recording(backend, pid=pid, notes=(f"{how}; what it recorded is lost",))

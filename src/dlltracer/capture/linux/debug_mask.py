@@ -31,7 +31,7 @@ _SCANNED_WORDS = 64
 _USE_SNAPSHOT = "Use backend='snapshot', which sees less"
 
 
-class LoaderSwitch:
+class DebugMaskPatch:
     """The debug mask and descriptor of this process's ld.so.
 
     Finds them on construction and changes nothing; raises `BackendUnavailable` with the reason when they cannot be had.
@@ -102,9 +102,9 @@ class LoaderSwitch:
             raise BackendUnavailable("rtld", "the system does not let the loader's page be written", _USE_SNAPSHOT)
 
     def barrier(self) -> None:
-        """Wait until no other thread is inside dlopen or dlclose, and leave a few lines in the account.
+        """Wait until no other thread is inside dlopen or dlclose, and leave a few lines in the log.
 
-        Opening what is loaded already takes the loader's lock. The GIL is released meanwhile, so that a thread which
+        DlopenCall what is loaded already takes the loader's lock. The GIL is released meanwhile, so that a thread which
         holds the lock and runs Python in an initialiser can finish.
         """
         libc = self._libc_without_gil

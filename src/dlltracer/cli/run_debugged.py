@@ -20,15 +20,15 @@ from ..model.process import TracedProcess
 from ..model.recording import Recording
 from ..model.request import Request
 from ..trace import is_own_load
-from .child import RUNNER, Ending, interpreter, read_result, run_child
 from .relay import Relay
+from .spawn import CHILD_MAIN, Ending, interpreter, read_result, run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..capture.windows.debugger import DebuggedRun
     from ..model.events import Event
-    from .child import Sink
     from .program import Program
+    from .spawn import Sink
 
 NAME = "debugger"
 
@@ -109,7 +109,7 @@ def _run_program(
     with ScratchFolder() as folder:
         result = os.path.join(folder.path, "result")
         start = [*([python] if python is not None else interpreter()), *options]
-        command = [*start, RUNNER, result, "-", DEBUGGED, program.kind.value, program.name, *program.arguments]
+        command = [*start, CHILD_MAIN, result, "-", DEBUGGED, program.kind.value, program.name, *program.arguments]
         shown = (*start, *program.words)
         early = None if sink is None else _Early(sink, follow, shown, None if startup else f"{result}.begun")
         asked: list[Request] = []

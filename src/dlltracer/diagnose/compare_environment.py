@@ -32,25 +32,25 @@ def _outcome(trace: SavedTrace) -> str:
     return "ended well" if trace.status == 0 else f"ended with status {trace.status}"
 
 
-def compare_surroundings(first: SavedTrace, second: SavedTrace) -> Iterator[Difference]:
+def compare_environment(first: SavedTrace, second: SavedTrace) -> Iterator[Difference]:
     """The machine, Python, the variables and folders by which loaders search; what only one trace knows is no
     difference."""
     known = first.host is not None and second.host is not None, first.process is not None and second.process is not None
     one, other = dict(_facts(first, *known)), dict(_facts(second, *known))
     for name in dict.fromkeys((*one, *other)):
         if one.get(name) != other.get(name):
-            yield Difference(DifferenceKind.SURROUNDINGS, name, one.get(name), other.get(name))
+            yield Difference(DifferenceKind.ENVIRONMENT, name, one.get(name), other.get(name))
     for name, places, places_there in _lists(first, second):
         gone = [place for place in places if place not in places_there]
         new = [place for place in places_there if place not in places]
         if gone or new:
             yield Difference(
-                DifferenceKind.SURROUNDINGS, name, "; ".join(gone) or "nothing else", "; ".join(new) or "nothing else",
+                DifferenceKind.ENVIRONMENT, name, "; ".join(gone) or "nothing else", "; ".join(new) or "nothing else",
                 "folders that only one of them has",
             )  # fmt: skip
         elif places != places_there:
             shown = "; ".join(places), "; ".join(places_there)
-            yield Difference(DifferenceKind.SURROUNDINGS, name, *shown, "the same in another order")
+            yield Difference(DifferenceKind.ENVIRONMENT, name, *shown, "the same in another order")
 
 
 def _facts(trace: SavedTrace, of_host: bool, of_process: bool) -> Iterator[tuple[str, str]]:

@@ -10,10 +10,10 @@ import click
 
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
-from ..model.saved import ENDING
-from .child import UNTRACED, Ending, run_child
+from ..model.saved import RECORDING_SUFFIX
 from .ending import say_error
 from .program import Program, ProgramKind
+from .spawn import UNTRACED, Ending, run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ spec = importlib.util.spec_from_file_location(sys.argv[1], sys.argv[2])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 """
-_OF_FILES = (".py", ".pyc", ".pyd", ".dll", ".so", ENDING, ".etl")
+_OF_FILES = (".py", ".pyc", ".pyd", ".dll", ".so", RECORDING_SUFFIX, ".etl")
 """Endings of what is meant as a file, also where there is none."""
 
 _LOAD_FILE = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
@@ -101,7 +101,7 @@ def _try(program: Program, backend: str, python: str | None, said: int) -> Endin
 
 def _try_debugged(program: Program, backend: str, python: str | None, said: int) -> Ending:
     """On Windows: as its debugger, which needs no privilege and sees crashes; without any trace if that cannot be."""
-    from .debugged import run_debugged_child
+    from .run_debugged import run_debugged_child
 
     try:
         return run_debugged_child(program, python=python, said=said)

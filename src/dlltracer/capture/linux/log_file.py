@@ -1,4 +1,4 @@
-"""The account of a process that another process follows: which file it is, and how the process joins it.
+"""The log of a process that another process follows: which file it is, and how the process joins it.
 
 ld.so opens `$LD_DEBUG_OUTPUT.PID`, to append to it, as it starts with LD_DEBUG set (elf/rtld.c of glibc): one file an
 image started by execve, inherited by what that forks. A program that we run ourselves opens the same file. Both sides
@@ -27,11 +27,11 @@ _SAVED = "DLLTRACER_SAVED_"
 """Before the name of a variable: what the user had there, for the moment between two programs."""
 
 _OUT_OF_THE_WAY = range(200, 232)
-"""Descriptors for the account: the first file that a program opens is often descriptor 3, and some count on it."""
+"""Descriptors for the log: the first file that a program opens is often descriptor 3, and some count on it."""
 
 
 def variables(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """What makes programs write accounts, to be put into their environment; the user's own LD_DEBUG is kept in it."""
+    """What makes programs write logs, to be put into their environment; the user's own LD_DEBUG is kept in it."""
     theirs = environment.get(MASK)
     return {MASK: f"{theirs},{CATEGORIES}" if theirs else CATEGORIES, OUTPUT: prefix}
 
@@ -42,20 +42,20 @@ def variables_for_one(prefix: str, environment: Mapping[str, str]) -> dict[str, 
     return {**variables(prefix, environment), **saved}
 
 
-def account_path(prefix: str, pid: int) -> str:
-    """The file for the account of a process."""
+def log_path(prefix: str, pid: int) -> str:
+    """The file for the log of a process."""
     return f"{prefix}.{pid}"
 
 
-def open_account(prefix: str) -> int:
+def open_log(prefix: str) -> int:
     """Open this process's own file as ld.so would. Raises `OSError`."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    return os.open(account_path(prefix, os.getpid()), flags, 0o666)
+    return os.open(log_path(prefix, os.getpid()), flags, 0o666)
 
 
 def begin_own_loads(prefix: str) -> None:
-    """Note in the account that what follows is dlltracer's own doing, until `join` is done."""
-    descriptor = open_account(prefix)
+    """Note in the log that what follows is dlltracer's own doing, until `join` is done."""
+    descriptor = open_log(prefix)
     try:
         os.write(descriptor, OWN_BEGIN)
     finally:
@@ -63,13 +63,13 @@ def begin_own_loads(prefix: str) -> None:
 
 
 def join(prefix: str, *, children: bool) -> RtldSession:
-    """Let the loader of this process write to its account, with Python's requests noted in it.
+    """Let the loader of this process write to its log, with Python's requests noted in it.
 
     `children`: whether the programs that it starts are to do the same. Raises `BackendUnavailable`, `OSError`.
     """
     from .rtld import RtldBackend
 
-    descriptor = out_of_the_way(open_account(prefix))
+    descriptor = out_of_the_way(open_log(prefix))
     try:
         session = RtldBackend(descriptor, prefix if children else None).start()
     except BaseException:
@@ -99,7 +99,7 @@ def out_of_the_way(low: int) -> int:
 
 
 def _close_loaders_own(former: int, descriptor: int) -> None:
-    """Close what ld.so had opened for the same account: in its place, a program finds what it opens itself."""
+    """Close what ld.so had opened for the same log: in its place, a program finds what it opens itself."""
     try:
         if former > 2 and os.path.samestat(os.fstat(former), os.fstat(descriptor)):
             os.close(former)

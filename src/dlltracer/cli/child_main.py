@@ -1,7 +1,7 @@
 """Runs in the process of the program: starts a trace, becomes `python PROGRAM`, ends the trace when all is done.
 
-Run as a script, by path: `runner.py RESULT ACCOUNT BACKEND KIND NAME [ARGS]` (cli/child.py, cli/followed.py). ACCOUNT
-is "-", a descriptor, or "FLAGS:PREFIX" of an account that the parent reads itself, with the flags "s" (it has begun
+Run as a script, by path: `child_main.py RESULT LOG BACKEND KIND NAME [ARGS]` (cli/spawn.py, cli/run_traced.py). LOG
+is "-", a descriptor, or "FLAGS:PREFIX" of a log that the parent reads itself, with the flags "s" (it has begun
 with this process) and "f" (children give theirs, too). It imports nothing that the program could tell from a plain
 interpreter, but the core of dlltracer.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dlltracer.capture.requests import Watch
     from dlltracer.trace import Trace
 
-_DEBUGGED = "debugged"  # cli/debugged.py
+_DEBUGGED = "debugged"  # cli/run_debugged.py
 
 
 def main() -> None:
@@ -26,11 +26,11 @@ def main() -> None:
     # Python 3.10 has no safe_path: there, only -I keeps the folder of the script off the path.
     if not getattr(sys.flags, "safe_path", sys.flags.isolated):
         del sys.path[0]
-    result, account, backend, kind, name, *arguments = sys.argv[1:]
+    result, log, backend, kind, name, *arguments = sys.argv[1:]
     _import_core()
     import os
 
-    _begin_own_loads(account)
+    _begin_own_loads(log)
 
     from dlltracer.cli import launch
 
@@ -38,11 +38,11 @@ def main() -> None:
     try:
         run = launch.prepare(kind, name, arguments)
     except launch.CannotOpen as error:
-        _leave_word(result, {"outcome": "not begun"})
+        _write_result(result, {"outcome": "not begun"})
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    session = _join_or_leave(result, backend, account)
-    trace = None if session is not None else _start_trace_or_leave(result, backend, account)
+    session = _join_or_refuse(result, backend, log)
+    trace = None if session is not None else _start_trace_or_leave(result, backend, log)
     watch = _watch_requests(f"{result}.requests") if backend == _DEBUGGED else None
     interrupted, failure = False, dict[str, object]()
     added_folders = _watch_added_folders(None if watch is None else f"{result}.folders")
@@ -50,9 +50,9 @@ def main() -> None:
     def finish() -> None:
         # A child made by fork runs the handlers too; the trace of the program is not its to report.
         if os.getpid() == owner:
-            ended = _end_trace(trace, start_path) if session is None else _leave_account(session)
+            ended = _end_trace(trace, start_path) if session is None else _leave_log(session)
             # Watched to the last: a debugger sees what describing it imports, and has to know for whom.
-            _leave_word(result, {**(failure or _describe_process(added_folders)), **_end_watch(watch), **ended})
+            _write_result(result, {**(failure or _describe_process(added_folders)), **_end_watch(watch), **ended})
             if interrupted:
                 _note_interrupt()
 
@@ -66,7 +66,7 @@ def main() -> None:
     except BaseException as error:
         if launch.found_no_module(error, main.__code__.co_filename):
             atexit.unregister(finish)
-            _leave_word(result, {"outcome": "not begun"})
+            _write_result(result, {"outcome": "not begun"})
         interrupted = type(error) is KeyboardInterrupt
         failure.update(_describe_failure(error, added_folders))
         launch.hide_from_excepthook(main.__code__.co_filename)
@@ -172,23 +172,23 @@ def _describe_process(added_folders: list[str]) -> dict[str, object]:
         return {}
 
 
-def _begin_own_loads(account: str) -> None:
-    """Note in an account that has begun already that what follows is not the program's doing."""
-    flags, _, prefix = account.partition(":")
+def _begin_own_loads(log: str) -> None:
+    """Note in a log that has begun already that what follows is not the program's doing."""
+    flags, _, prefix = log.partition(":")
     if "s" in flags:
-        from dlltracer.capture.linux.account import begin_own_loads
+        from dlltracer.capture.linux.log_file import begin_own_loads
 
         begin_own_loads(prefix)
 
 
-def _join_or_leave(result: str, backend: str, account: str) -> RtldSession | None:
-    """Let the loader of this process write to an account that the parent reads; `None` if there is none, or it does not
+def _join_or_refuse(result: str, backend: str, log: str) -> RtldSession | None:
+    """Let the loader of this process write to a log that the parent reads; `None` if there is none, or it does not
     work and another mechanism will do."""
-    flags, is_followed, prefix = account.partition(":")
+    flags, is_followed, prefix = log.partition(":")
     if not is_followed:
         return None
     try:
-        from dlltracer.capture.linux.account import join
+        from dlltracer.capture.linux.log_file import join
 
         return join(prefix, children="f" in flags)
     except Exception as error:  # noqa: BLE001 - as below
@@ -197,8 +197,8 @@ def _join_or_leave(result: str, backend: str, account: str) -> RtldSession | Non
         _refuse(result, error)
 
 
-def _leave_account(session: RtldSession) -> dict[str, object]:
-    """End our part in the account; what to tell the parent, which reads it."""
+def _leave_log(session: RtldSession) -> dict[str, object]:
+    """End our part in the log; what to tell the parent, which reads it."""
     try:
         session.leave()
         said: dict[str, object] = {"outcome": "followed", "attributed": session.attributed}
@@ -212,15 +212,15 @@ def _refuse(result: str, error: Exception) -> NoReturn:
     from dlltracer.errors import DlltracerError
 
     message = str(error) if isinstance(error, DlltracerError) else f"{type(error).__name__}: {error}"
-    _leave_word(result, {"outcome": "refused", "message": message})
+    _write_result(result, {"outcome": "refused", "message": message})
     sys.exit(2)
 
 
-def _start_trace_or_leave(result: str, backend: str, account: str) -> Trace | None:
+def _start_trace_or_leave(result: str, backend: str, log: str) -> Trace | None:
     if backend in ("none", _DEBUGGED):
         return None
     try:
-        return _start_trace(backend, int(account) if account.isdecimal() else None)
+        return _start_trace(backend, int(log) if log.isdecimal() else None)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it and nothing runs
         _refuse(result, error)
 
@@ -276,7 +276,7 @@ def _note_interrupt() -> None:
         return
 
 
-def _leave_word(result: str, said: dict[str, object]) -> None:
+def _write_result(result: str, said: dict[str, object]) -> None:
     """Write the result whole or not at all; if it cannot be written, the parent makes do without."""
     import marshal
     import os

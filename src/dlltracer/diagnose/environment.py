@@ -37,7 +37,7 @@ class Change(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Rival:
+class ShadowedCopy:
     """Another copy of a library that would have been used otherwise, and has what the one in use lacks.
 
     Attributes:
@@ -72,7 +72,7 @@ class MachineLimits:
 
 
 @dataclass(frozen=True)
-class Stranger:
+class ForeignModule:
     """A file of the module that was not found, which this Python does not take for it: made for another one.
 
     Attributes:

@@ -10,7 +10,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the loader of glibc is Linux's", allow_module_level=True)
 
-from dlltracer.capture.linux import memfile, switch
+from dlltracer.capture.linux import debug_mask, memfile
 from dlltracer.errors import BackendUnavailable
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -21,25 +21,25 @@ def words(*tail: int) -> tuple[int, ...]:
 
 
 def test_the_pattern() -> None:
-    assert switch.find_debug_fd(words(TICKS, 0, 2, 1)) == 6
-    assert switch.find_debug_fd(words(5, TICKS, 1, 9, 0)) == 7
+    assert debug_mask.find_debug_fd(words(TICKS, 0, 2, 1)) == 6
+    assert debug_mask.find_debug_fd(words(5, TICKS, 1, 9, 0)) == 7
 
 
 @pytest.mark.parametrize("tail", [(TICKS, 2, 2, 1), (TICKS, 0, -1, 1), (TICKS, 0, 2, 5), ()])
 def test_no_place_fits(tail: tuple[int, ...]) -> None:
     with pytest.raises(BackendUnavailable, match="0 places fit"):
-        switch.find_debug_fd(words(*tail))
+        debug_mask.find_debug_fd(words(*tail))
 
 
 def test_two_places_fit_is_no_answer() -> None:
     with pytest.raises(BackendUnavailable, match="2 places fit"):
-        switch.find_debug_fd(words(TICKS, 0, 2, 1, TICKS, 0, 2, 1))
+        debug_mask.find_debug_fd(words(TICKS, 0, 2, 1, TICKS, 0, 2, 1))
 
 
 def test_page_protection_of_a_known_mapping() -> None:
-    assert switch.page_protection(id(object())) & 3 == 3
+    assert debug_mask.page_protection(id(object())) & 3 == 3
     with pytest.raises(BackendUnavailable, match="not in /proc/self/maps"):
-        switch.page_protection(1)
+        debug_mask.page_protection(1)
 
 
 def test_a_system_without_glibc_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,24 +52,24 @@ def test_a_system_without_glibc_is_told_so(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(ctypes, "c_char", Without)
     with pytest.raises(BackendUnavailable, match=r"not glibc .*backend='snapshot'"):
-        switch.LoaderSwitch()
+        debug_mask.DebugMaskPatch()
 
 
 def test_words_that_say_nothing_are_refused_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = switch.LoaderSwitch()
+    found = debug_mask.DebugMaskPatch()
     before = found.before
-    monkeypatch.setattr(switch.LoaderSwitch, "barrier", lambda self: None)
+    monkeypatch.setattr(debug_mask.DebugMaskPatch, "barrier", lambda self: None)
     fd = os.memfd_create("test")
     try:
         with pytest.raises(BackendUnavailable, match="say nothing"):
             found.prove(fd)
     finally:
         os.close(fd)
-    assert switch.LoaderSwitch().before == before
+    assert debug_mask.DebugMaskPatch().before == before
 
 
 def test_a_page_that_cannot_be_written_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = switch.LoaderSwitch()
+    found = debug_mask.DebugMaskPatch()
 
     class Libc:
         @staticmethod

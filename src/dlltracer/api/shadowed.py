@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..diagnose.around import Change, Rival
 from ..diagnose.case import Case
+from ..diagnose.environment import Change, ShadowedCopy
 from ..model.tree import BindingState, LoadTree
 
 TYPE_CHECKING = False
@@ -25,17 +25,17 @@ def suppliers_of(case: Case) -> dict[str, str]:
     bound = {
         binding.need: binding.path
         for binding in case.tree.bindings
-        if binding.needed_by == symbol.needed_by and binding.state is BindingState.BOUND and binding.path
+        if binding.requested_by == symbol.requested_by and binding.state is BindingState.BOUND and binding.path
     }
     return {need: path for need, path in bound.items() if symbol.library in (None, need)}
 
 
-def find_rivals(case: Case, view: ProcessView) -> tuple[Rival, ...]:
+def find_shadowed(case: Case, view: ProcessView) -> tuple[ShadowedCopy, ...]:
     """What the load would have used if nothing had been loaded before, or without LD_LIBRARY_PATH."""
     if case.tree is None or case.subject is None or case.is_windows or not (case.symbols or case.versions):
         return ()
     used = {binding.need: binding for binding in case.tree.bindings if binding.state is BindingState.BOUND}
-    rivals = []
+    shadowed = []
     for change in Change:
         tree = view.resolve_otherwise(case.subject, change)
         for need, other in _bound(tree).items():
@@ -44,9 +44,9 @@ def find_rivals(case: Case, view: ProcessView) -> tuple[Rival, ...]:
                 continue
             if case.versions and need != case.versions[0].library:
                 continue
-            if view.has_lack(other, case) and not view.has_lack(binding.path, case):
-                rivals.append(Rival(change, need, binding.path, binding.phase, other))
-    return tuple(rivals)
+            if view.provides_missing(other, case) and not view.provides_missing(binding.path, case):
+                shadowed.append(ShadowedCopy(change, need, binding.path, binding.phase, other))
+    return tuple(shadowed)
 
 
 def _bound(tree: LoadTree | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ from ..model.events import DebugEvent, FailureKind, LoadEvent, LoadFailedEvent, 
 from ..model.probe import Phase
 from ..model.recording import Recording
 
-Outcome = LoadEvent | LoadFailedEvent
+FinalEvent = LoadEvent | LoadFailedEvent
 """The last word on one image."""
 
 _NEVER_MAPPED = (FailureKind.NOT_FOUND, FailureKind.REFUSED)
@@ -33,10 +33,10 @@ class Tally:
     raw: int
 
 
-def outcomes(recording: Recording) -> tuple[Outcome, ...]:
+def final_events(recording: Recording) -> tuple[FinalEvent, ...]:
     """One event an image in a process, in order of the loads: a load that was dropped later is its failure, at the
     load's place."""
-    found: list[Outcome] = []
+    found: list[FinalEvent] = []
     open_loads: dict[tuple[int | None, str], list[int]] = {}
     for event in recording.events:
         if isinstance(event, DebugEvent):
@@ -62,14 +62,14 @@ def is_consequence(event: LoadFailedEvent) -> bool:
     return event.kind is FailureKind.DROPPED and event.reason is None
 
 
-def is_program(event: Outcome) -> bool:
+def is_program(event: FinalEvent) -> bool:
     """Whether the image is the program itself: nobody asked the loader for it."""
     return event.phase is Phase.DIRECT and event.need is None and event.requested_by is None
 
 
 def count(recording: Recording) -> Tally:
     """Count the events. A failure whose kind is not known counts as failed."""
-    last = outcomes(recording)
+    last = final_events(recording)
     failed = [event for event in last if isinstance(event, LoadFailedEvent)]
     dropped = sum(map(is_consequence, failed))
     return Tally(
@@ -81,7 +81,7 @@ def count(recording: Recording) -> Tally:
     )
 
 
-def _with_what_was_known(failure: LoadFailedEvent, load: Outcome) -> LoadFailedEvent:
+def _with_what_was_known(failure: LoadFailedEvent, load: FinalEvent) -> LoadFailedEvent:
     """The failure, with the fields that only its load knew."""
     unknown = [field.name for field in fields(load) if getattr(failure, field.name) is None]
     return replace(failure, **{name: getattr(load, name) for name in unknown})

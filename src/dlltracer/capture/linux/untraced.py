@@ -14,7 +14,7 @@ if sys.platform != "linux":
 
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
-from .account import MASK, OUTPUT, account_path
+from .log_file import MASK, OUTPUT, log_path
 from .proc import read_link, read_stat, read_text
 
 TYPE_CHECKING = False
@@ -32,15 +32,15 @@ _SHOWN = 6
 
 @dataclass
 class Silent:
-    """A descendant without an account: the program and the command of its parent, and why it is silent, if it is."""
+    """A descendant without a log: the program and the command of its parent, and why it is silent, if it is."""
 
     known: Known
     parent: tuple[str | None, tuple[str, ...] | None]
     why: str | None = None
 
 
-class Silence:
-    """Finds them in /proc. Arguments: the processes known, which it adds to; the `prefix` of the accounts."""
+class UntracedProcesses:
+    """Finds them in /proc. Arguments: the processes known, which it adds to; the `prefix` of the logs."""
 
     def __init__(self, processes: Processes, prefix: str) -> None:
         self._processes = processes
@@ -57,40 +57,40 @@ class Silence:
             self._next = now + max(INTERVAL, _SHARE * (time.monotonic() - now))
 
     def look_now(self) -> None:
-        """Find new descendants, look again at the silent ones, and at who has closed its account."""
+        """Find new descendants, look again at the silent ones, and at who has closed its log."""
         running = {int(name) for name in os.listdir("/proc") if name.isdecimal()}
         # In the order of their numbers, a parent mostly comes before its children.
         for pid in sorted(running - self._seen):
             found = read_stat(pid)
             if found is None or found.is_zombie:
-                continue  # if it has loaded anything, its account is the better witness
+                continue  # if it has loaded anything, its log is the better witness
             if pid not in self._processes and found.parent in self._processes:
                 parent = self._processes.get(found.parent)
                 self._silent[pid] = Silent(self._processes.add(pid), (parent.program, parent.process.command))
         self._seen = running
         for silent in self._silent.values():
-            if silent.known.alive and not silent.known.account:
+            if silent.known.alive and not silent.known.log:
                 self._judge(silent)
         for known in self._processes:
-            if known.alive and known.account and self._closed.get(known.process.pid) is not True:
+            if known.alive and known.log and self._closed.get(known.process.pid) is not True:
                 self._check_descriptor(known)
 
     def expect(self, known: Known) -> None:
-        """A process that must have given an account, if it could."""
-        if not known.account and known.program is not None:
+        """A process that must have given a log, if it could."""
+        if not known.log and known.program is not None:
             self._silent[known.process.pid] = Silent(known, (None, None), why_silent(known.program))
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the recording must know."""
         by_reason: dict[str, list[Known]] = {}
         for silent in self._silent.values():
-            if silent.why is not None and not silent.known.account:
+            if silent.why is not None and not silent.known.log:
                 by_reason.setdefault(silent.why, []).append(silent.known)
         found = [f"no account from {_spelled(members)}: {why}" for why, members in by_reason.items()]
         closed = [self._processes.get(pid) for pid, is_closed in self._closed.items() if is_closed]
         if closed:
             found.append(
-                f"the descriptor of the loader's account was closed by {_spelled(closed)}: what was loaded after that "
+                f"the descriptor of the loader's log was closed by {_spelled(closed)}: what was loaded after that "
                 "is not shown, and the loader's lines may stand in a file opened in its place"
             )
         return tuple(found)
@@ -109,9 +109,9 @@ class Silence:
                 silent.why = f"{MASK} and {OUTPUT} were taken out of its environment, or changed"
 
     def _check_descriptor(self, known: Known) -> None:
-        """Note an account that is closed at two looks in a row: between execve and ld.so it is too."""
+        """Note a log that is closed at two looks in a row: between execve and ld.so it is too."""
         pid = known.process.pid
-        path = account_path(self._prefix, pid)
+        path = log_path(self._prefix, pid)
         if not os.path.exists(path):
             return  # it writes to the one of its parent
         try:

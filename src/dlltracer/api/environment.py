@@ -6,8 +6,8 @@ import posixpath
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..diagnose.around import MachineLimits, PackageCheck, Stranger
 from ..diagnose.case import Case, module_not_found
+from ..diagnose.environment import ForeignModule, MachineLimits, PackageCheck
 from ..host.linux_limits import read_c_library, read_mount, read_page_size
 from ..host.place import this_system
 from ..model.failure import ProcessFacts, PythonError, System
@@ -58,13 +58,13 @@ def read_limits(subject: str | None, process: ProcessFacts) -> MachineLimits | N
     return MachineLimits(mount, memory, read_page_size(), read_c_library())
 
 
-def find_strangers(error: PythonError | None, process: ProcessFacts) -> tuple[Stranger, ...]:
+def find_foreign_modules(error: PythonError | None, process: ProcessFacts) -> tuple[ForeignModule, ...]:
     """Extension modules of that name where it was looked for, which this Python does not take."""
     module = module_not_found(error)
     if module is None or process.system is not this_system():
         return ()
     *packages, last = module.split(".")
-    strangers = []
+    foreign_modules = []
     for entry in dict.fromkeys(entry or process.current_folder for entry in process.path):
         folder = Path(entry, *packages)
         try:
@@ -74,8 +74,8 @@ def find_strangers(error: PythonError | None, process: ProcessFacts) -> tuple[St
         for name in names:
             if name.endswith((".so", ".pyd")) and name.removeprefix(last) not in process.suffixes:
                 tag = name[len(last) + 1 :].rpartition(".")[0]
-                strangers.append(Stranger(str(folder / name), tag))
-    return tuple(strangers)
+                foreign_modules.append(ForeignModule(str(folder / name), tag))
+    return tuple(foreign_modules)
 
 
 def check_packages(case: Case) -> tuple[PackageCheck, ...]:

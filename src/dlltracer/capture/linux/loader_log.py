@@ -1,4 +1,4 @@
-"""The tap: the loader's account of this process, switched on while anybody listens.
+"""The tap: the loader's log of this process, switched on while anybody listens.
 
 The loader has one mask and one descriptor, so a process has one tap. Traces that nest or run side by side share it;
 each reads its own stretch of the text. The text goes to a memfd: writing to it never blocks, so the loader is never
@@ -17,9 +17,9 @@ if sys.platform != "linux":
 
 from ...errors import BackendUnavailable
 from ..requests import FORKED, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
-from .account import open_account, out_of_the_way
+from .debug_mask import WANTED, DebugMaskPatch
+from .log_file import open_log, out_of_the_way
 from .memfile import create_memory_file
-from .switch import WANTED, LoaderSwitch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _NAME = "dlltracer-loader-account"
 
 
-class Tap:
-    """The loader's account while at least one listener is there."""
+class LoaderLog:
+    """The loader's log while at least one listener is there."""
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
@@ -39,7 +39,7 @@ class Tap:
         self._file = (0, 0)
         self._owned = True
         self._trouble: str | None = None
-        self._switch: LoaderSwitch | None = None
+        self._switch: DebugMaskPatch | None = None
         self._watch: Watch | None = None
         self._attributed = False
         self._pid = 0
@@ -59,7 +59,7 @@ class Tap:
     def open(self, fd: int | None = None, prefix: str | None = None) -> tuple[int, int]:
         """Start to listen: the process id and the position where the listener's stretch begins.
 
-        Arguments, of the first listener, for an account that others read: `fd`, a file to write it to, which is not
+        Arguments, of the first listener, for a log that others read: `fd`, a file to write it to, which is not
         closed; `prefix`, where a forked child makes its own, named `PREFIX.PID` as ld.so would.
         Raises `BackendUnavailable`.
         """
@@ -80,7 +80,7 @@ class Tap:
             try:
                 self._switch.barrier()
                 if not self._owned and not self._is_there():
-                    raise OSError(errno.EBADF, "the program closed the descriptor of the account")
+                    raise OSError(errno.EBADF, "the program closed the descriptor of the log")
                 text = self._read(start if pid == self._pid else 0)
             finally:
                 self._listeners -= 1
@@ -94,14 +94,14 @@ class Tap:
         return -1 if self._switch is None else self._switch.before[1]
 
     def leave(self) -> None:
-        """Note no more requests. The account goes on until the process ends; what stands in it is our own doing."""
+        """Note no more requests. The log goes on until the process ends; what stands in it is our own doing."""
         with self._lock:
             if self._watch is not None:
                 self._watch.end()
                 self._write(OWN_BEGIN)
 
     def _turn_on(self, fd: int | None) -> None:
-        switch = LoaderSwitch()
+        switch = DebugMaskPatch()
         if fd is None:
             try:
                 self._fd, self._owned = create_memory_file(_NAME), True
@@ -143,7 +143,7 @@ class Tap:
         self._fd = -1
 
     def _is_there(self) -> bool:
-        """Whether the descriptor is the account's: a program may close what it did not open, and use the number."""
+        """Whether the descriptor is the log's: a program may close what it did not open, and use the number."""
         try:
             return _identity(self._fd) == self._file
         except OSError:
@@ -153,26 +153,26 @@ class Tap:
         self._write(encode_request(raw))
 
     def _write(self, mark: bytes) -> None:
-        """Write it. Never raises: the program that asks for a load must get it, whatever becomes of its account."""
+        """Write it. Never raises: the program that asks for a load must get it, whatever becomes of its log."""
         try:
             if self._is_there() or self._open_again():
                 os.write(self._fd, mark)
         except OSError as error:  # a full disk, a limit on the size of files
-            self._trouble = f"the account could not be written ({error.strerror}): what it lacks is not shown"
+            self._trouble = f"the log could not be written ({error.strerror}): what it lacks is not shown"
 
     def _open_again(self) -> bool:
-        """The program has closed the account: open it again, or let the loader write nowhere."""
+        """The program has closed the log: open it again, or let the loader write nowhere."""
         if self._switch is None:
             return False
         mask, fd = self._switch.before
         try:
             if self._prefix is not None:
-                self._fd = out_of_the_way(open_account(self._prefix))
+                self._fd = out_of_the_way(open_log(self._prefix))
                 self._file = _identity(self._fd)
                 self._switch.write(mask | WANTED, self._fd)
                 return True
             if self._trouble is None:
-                self._trouble = "the program closed the descriptor of the account: what it loaded then is not shown"
+                self._trouble = "the program closed the descriptor of the log: what it loaded then is not shown"
                 self._switch.write(mask if fd <= 2 else 0, fd if fd <= 2 else 2)
         except BackendUnavailable as error:
             self._trouble = str(error)
@@ -195,7 +195,7 @@ class Tap:
             return
         self._pid = os.getpid()
         try:
-            fresh = create_memory_file(_NAME) if self._prefix is None else open_account(self._prefix)
+            fresh = create_memory_file(_NAME) if self._prefix is None else open_log(self._prefix)
             self._file = _identity(fresh)
             if self._prefix is not None:
                 os.write(fresh, FORKED)
@@ -221,9 +221,9 @@ def without_marks(text: bytes) -> bytes:
     return b"".join(part.rpartition(MARK_END)[2] for part in text.split(MARK_START))
 
 
-def the_tap() -> Tap:
+def the_loader_log() -> LoaderLog:
     """The tap of this process (docs/adr/0002)."""
-    return _TAP
+    return _LOADER_LOG
 
 
-_TAP = Tap()
+_LOADER_LOG = LoaderLog()
