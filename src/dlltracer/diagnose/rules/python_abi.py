@@ -39,11 +39,11 @@ def find(case: Case) -> Iterator[Finding]:
 def python_of_library(name: str, case: Case) -> str | None:
     """The Python that a libpython is of, if that is another one than the process has: "3.10"."""
     found = _LIBPYTHON.match(name)
-    if found is None or case.process is None:
+    if found is None or case.run.process is None:
         return None
-    same = (int(found[1]), int(found[2])) == case.process.version[:2] and (
+    same = (int(found[1]), int(found[2])) == case.run.process.version[:2] and (
         "t" in found[3]
-    ) is case.process.is_free_threaded
+    ) is case.run.process.is_free_threaded
     return None if same else f"{found[1]}.{found[2]}{found[3]}"
 
 
@@ -53,8 +53,8 @@ def is_python_api(symbol: MissingSymbol) -> bool:
 
 
 def _this_python(case: Case) -> str:
-    version = case.process.version if case.process is not None else ()
-    free = " without the GIL" if case.process is not None and case.process.is_free_threaded else ""
+    version = case.run.process.version if case.run.process is not None else ()
+    free = " without the GIL" if case.run.process is not None and case.run.process.is_free_threaded else ""
     return f"Python {'.'.join(str(part) for part in version[:2])}{free}"
 
 
@@ -155,6 +155,7 @@ def _strangers(case: Case) -> Iterator[Finding]:
     other_python = _is_other_python(first, case)
     where = "" if other_python else _platform(case)
     files = ", ".join(stranger.path for stranger in case.foreign_modules[:3])
+    suffixes = ", ".join(case.run.process.suffixes) if case.run.process is not None else "its own suffixes"
     yield Finding(
         OTHER_PYTHON_CODE if other_python else OTHER_PLATFORM_CODE,
         f"{module} is there for {_describe(first)}, and this is {_this_python(case)}{where}",
@@ -163,7 +164,7 @@ def _strangers(case: Case) -> Iterator[Finding]:
         case.chain_to(None, first.path),
         (),
         f"Python did not find {module}, because it takes only files that end in "
-        f"{', '.join(case.process.suffixes) if case.process is not None else 'its own suffixes'}. There is {files}.",
+        f"{suffixes}. There is {files}.",
         (Evidence(Source.PYTHON, f"no module of that name for {_this_python(case)}"),
          Evidence(Source.FILES, f"{first.path} is there")),
         (_right_build(case),),
@@ -172,13 +173,13 @@ def _strangers(case: Case) -> Iterator[Finding]:
 
 def _is_other_python(stranger: ForeignModule, case: Case) -> bool:
     found = _TAG.match(stranger.tag)
-    if found is None or case.process is None:
+    if found is None or case.run.process is None:
         return False
-    same = (int(found[1]), int(found[2])) == case.process.version[:2]
+    same = (int(found[1]), int(found[2])) == case.run.process.version[:2]
     return (
         not same
-        or ("t" in found[3]) is not case.process.is_free_threaded
-        or ("d" in found[3]) is not case.process.is_debug
+        or ("t" in found[3]) is not case.run.process.is_free_threaded
+        or ("d" in found[3]) is not case.run.process.is_debug
     )
 
 
@@ -198,7 +199,7 @@ def _describe(stranger: ForeignModule) -> str:
 
 
 def _platform(case: Case) -> str:
-    for suffix in case.process.suffixes if case.process is not None else ():
+    for suffix in case.run.process.suffixes if case.run.process is not None else ():
         if found := _TAG.match(suffix.lstrip(".").rpartition(".")[0]):
             return f" on {found[4]}" if found[4] else ""
     return ""
@@ -215,7 +216,7 @@ def _no_module(case: Case) -> Iterator[Finding]:
     if not error.message.startswith(f"No module named {error.name!r}"):
         return
     top = error.name.partition(".")[0]
-    executable = case.process.executable if case.process is not None else "this Python"
+    executable = case.run.process.executable if case.run.process is not None else "this Python"
     shadowed = "is not a package" in error.message
     why = (
         f"{top} is a single file where a package was expected: another {top}.py comes first on sys.path."

@@ -78,7 +78,7 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
         tuple(probe for probe in _probes(path, case) if probe.outcome is ProbeOutcome.PRESENT),
         f"The loader opened {path}{case.owner_of(path)} and refused it{f': {reason}' if reason else ''}.",
         (Evidence(Source.LOADER, words.rpartition(": ")[2] or problem.value),),
-        (remedy, *reinstall(case.owners.get(path, ()), case.process)),
+        (remedy, *reinstall(case.owners.get(path, ()), case.run.process)),
     )
 
 
@@ -229,5 +229,5 @@ def _misaligned(path: str, case: Case) -> Finding:
         f"The loader refused {path}{case.owner_of(path)}: {why}",
         (Evidence(Source.LOADER, "ELF load command not page-aligned"),
          Evidence(Source.FILES, f"alignments {', '.join(hex(align) for align in aligns) or 'not readable'}")),
-        (remedy, *reinstall(case.owners.get(path, ()), case.process)),
+        (remedy, *reinstall(case.owners.get(path, ()), case.run.process)),
     )  # fmt: skip
