@@ -51,7 +51,7 @@ def case(message: str | None = None, **changes: Any) -> Case:
         facts["error"] = import_error(message)
         facts["errors"] = (facts["error"],)
         facts["dl_error"] = said if said.problem.name != "UNDECIDED" else None
-    return Case("import ext", System.LINUX, **{**facts, **changes})
+    return Case(what="import ext", system=System.LINUX, **{**facts, **changes})
 
 
 def image(**changes: Any) -> ElfImage:

@@ -104,11 +104,11 @@ class Windows:
         lacking = find_missing_imports(tree.bindings, images)
         error = PythonError("ImportError", message, ("ImportError", "Exception"), "ext", TOP)
         case = Case(
-            "import ext",
-            System.WINDOWS,
-            replace(self.facts, loaded=self.loaded, added_folders=self.added_folders),
-            None if "crash" in more else error,
-            () if "crash" in more else (error,),
+            what="import ext",
+            system=System.WINDOWS,
+            process=replace(self.facts, loaded=self.loaded, added_folders=self.added_folders),
+            error=None if "crash" in more else error,
+            errors=() if "crash" in more else (error,),
             subject=TOP,
             tree=tree,
             images=images,

@@ -72,7 +72,7 @@ def through_json(made: Case) -> Any:
         WINDOWS.case(126, recording=Recording("debugger")),
         RUNTIME.case(1114),
         RUNTIME.case(crash=Crash(0xC0000005, "access violation", 0, f"{PYTHON}\\msvcp140.dll", 5, 1, 0)),
-        Case("import x", process().system),
+        Case(what="import x", system=process().system),
     ],
 )
 def test_the_same_verdict(made: Case) -> None:

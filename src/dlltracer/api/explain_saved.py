@@ -85,9 +85,9 @@ def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
     process = trace.failure.process if trace.failure is not None else trace.process
     system = _system_of(trace, process)
     case = Case(
-        trace.what or "the program",
-        system,
-        process,
+        what=trace.what or "the program",
+        system=system,
+        process=process,
         errors=errors,
         crash=trace.crash,
         recording=trace.recording,

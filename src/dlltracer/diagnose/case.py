@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Image = ElfImage | PeImage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """A failed import (or program) and all that is known about it.
 
