@@ -24,6 +24,7 @@ _BLOCK_BITS = 14
 _BLOCK = 1 << _BLOCK_BITS
 _MOST_BLOCKS = 64
 """Blocks kept at once: 1 MB, whatever the size of the file."""
+_RANDOM: int | None = getattr(os, "POSIX_FADV_RANDOM", None)
 _FLAGS = (
     os.O_RDONLY
     # A FIFO without a writer must not make us wait, nor a terminal become ours: open(2).
@@ -152,9 +153,9 @@ class OpenedFile:
         size = os.fstat(self._fd).st_size
         if size <= _SMALL:
             return _read_at(self._fd, 0, _SMALL)  # files of /proc have no size and can be read
-        if hasattr(os, "posix_fadvise"):
+        if _RANDOM is not None and hasattr(os, "posix_fadvise"):
             # Without it the kernel reads far ahead of the few pages that are wanted: posix_fadvise(2).
-            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
+            os.posix_fadvise(self._fd, 0, 0, _RANDOM)
         return FileBytes(self._fd, size)
 
     def __exit__(
