@@ -15,6 +15,7 @@ from .rules import (
     limits,
     missing_image,
     python_abi,
+    python_module,
     symbols,
     vc_runtime,
     win_codes,
@@ -28,35 +29,42 @@ from .rules import (
 
 Rule = Callable[[Case], Iterator[Finding]]
 
-RULES: tuple[Rule, ...] = (
-    integrity.find,
-    python_abi.find,
-    first_wins.find,
-    symbols.find,
-    wrong_file.find,
-    limits.find,
-    missing_image.find,
-    crash.find,
-    vc_runtime.find,
-    win_python.find,
-    win_symbols.find,
-    win_missing.find,
-    win_image.find,
-    win_codes.find,
-    win_crash.find,
+LINUX_RULES: tuple[Rule, ...] = (
+    integrity.check,
+    python_abi.check,
+    python_module.check,
+    first_wins.check,
+    symbols.check,
+    wrong_file.check,
+    limits.check,
+    missing_image.check,
+    crash.check,
 )
-"""Every rule, the more specific ones first."""
+"""The rules about glibc, musl and any other system than Windows, the more specific ones first."""
+
+WINDOWS_RULES: tuple[Rule, ...] = (
+    python_module.check,
+    vc_runtime.check,
+    win_python.check,
+    win_symbols.check,
+    win_missing.check,
+    win_image.check,
+    win_codes.check,
+    win_crash.check,
+)
+"""The rules about Windows, the more specific ones first."""
 
 _SURE = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
 
 
-def diagnose(case: Case, rules: Iterable[Rule] = RULES) -> Diagnosis:
-    """The verdict on a case that failed.
+def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
+    """Return the verdict on a case that failed, by the rules of its system unless others are given.
 
     `Outcome.UNDECIDED`, with what would decide, when no cause is at least likely.
     """
     found: dict[tuple[str, str], Finding] = {}
-    for rule in rules:
+    own = WINDOWS_RULES if case.is_windows else LINUX_RULES
+    for rule in own if rules is None else rules:
         for finding in rule(case):
             known = for_interpreter(_tempered(finding, case), case.run.process)
             found.setdefault((finding.code, finding.subject), known)

@@ -46,8 +46,6 @@ def load_error(case: Case) -> LoadError | None:
 
     `LoadError.UNKNOWN`: a load failed, and the code behind the words is not known.
     """
-    if not case.is_windows:
-        return None
     if case.code is not None:
         return classify_code(case.code).error
     if case.run.crash is not None and case.run.crash.code == WINE_STUB:

@@ -28,9 +28,9 @@ _CUT = re.compile(r"end of the file|cut|beyond|truncated|outside of the file|too
 _NOISE = re.compile(r"Fatal Python error|Current thread|Thread 0x|  File |Extension modules:|<no Python frame>")
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """Where it died."""
-    if case.is_windows or case.error is not None or case.run.status is None or case.run.status >= 0:
+    if case.error is not None or case.run.status is None or case.run.status >= 0:
         return
     number = -case.run.status
     if number not in _CRASHES:
@@ -46,16 +46,16 @@ def _truncated(case: Case, number: int) -> Iterator[Finding]:
     for path, problem in case.damaged.items():
         if number == _SIGBUS or _CUT.search(problem):
             yield Finding(
-                TRUNCATED_CODE,
-                f"{path} is cut short",
-                Confidence.CERTAIN if number == _SIGBUS else Confidence.LIKELY,
-                path,
-                case.chain_to(None, path),
-                (),
-                f"{path}{case.owner_of(path)} is shorter than its own headers say ({problem}). The loader does not "
-                "check that: it maps what is not there, and the process dies when it touches it.",
-                (Evidence(Source.SYSTEM, _how(case)), Evidence(Source.FILES, problem)),
-                (Remedy("fetch the file again: a copy or download was interrupted, or the disk was full"),
+                code=TRUNCATED_CODE,
+                title=f"{path} is cut short",
+                confidence=Confidence.CERTAIN if number == _SIGBUS else Confidence.LIKELY, subject=path,
+                chain=case.chain_to(None, path),
+                explanation=(
+                    f"{path}{case.owner_of(path)} is shorter than its own headers say ({problem}). The loader does not "
+                    "check that: it maps what is not there, and the process dies when it touches it."
+                ),
+                evidence=(Evidence(Source.SYSTEM, _how(case)), Evidence(Source.FILES, problem)),
+                remedies=(Remedy("fetch the file again: a copy or download was interrupted, or the disk was full"),
                  *reinstall(case.owners.get(path, ()), case.run.process)),
             )  # fmt: skip
             return
@@ -73,17 +73,16 @@ def _crash(case: Case, number: int) -> Finding:
     code = _code(case, number, importing)
     sure = code in (INITIALISER_CODE, *((CODE, INSTRUCTION_CODE) if own is not None else ()))
     return Finding(
-        code,
-        _title(case, number, subject, importing),
-        Confidence.CERTAIN if sure else Confidence.LIKELY,
-        subject,
-        case.chain_to(None, subject, *([image] if image and image != subject else [])),
-        (),
-        _explain(case, number, subject, image) + said,
-        (Evidence(Source.SYSTEM, _how(case)),
+        code=code,
+        title=_title(case, number, subject, importing),
+        confidence=Confidence.CERTAIN if sure else Confidence.LIKELY,
+        subject=subject,
+        chain=case.chain_to(None, subject, *([image] if image and image != subject else [])),
+        explanation=_explain(case, number, subject, image) + said,
+        evidence=(Evidence(Source.SYSTEM, _how(case)),
          *((Evidence(Source.LOADER, f"the initialiser of {case.run.initialising} had begun, and did not end"),)
            if case.run.initialising else ())),
-        tuple(_remedies(case, number, subject)),
+        remedies=tuple(_remedies(case, number, subject)),
     )  # fmt: skip
 
 

@@ -15,10 +15,8 @@ CODE = "package-file-missing"
 CHANGED_CODE = "package-file-changed"
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """Files in question that a package lists and that are lost, or changed."""
-    if case.is_windows:
-        return
     for check in case.checks:
         for file in check.changed:
             if file.state is FileState.ABSENT and _is_wanted(file, case):
@@ -75,17 +73,17 @@ def _lost(file: ChangedFile, check: PackageCheck, case: Case) -> Finding:
     missing = case.tree.missing if case.tree is not None else ()
     requested_by = next((b.requested_by for b in missing if posixpath.basename(b.need) == name), None)
     return Finding(
-        CODE,
-        f"{name} was installed by {check.package} and is gone",
-        Confidence.CERTAIN if case.dl_error is not None or _is_the_module(file, case) else Confidence.LIKELY,
-        file.path,
-        case.chain_to(requested_by, file.path),
-        case.probes_of(name),
-        f"The RECORD of {check.package} lists {file.path}, and no file is there. Something took it away after it was "
-        "installed: a virus scanner, a tool that makes images or packages smaller, an interrupted installation.",
-        (Evidence(Source.PACKAGES, f"{file.path} is in the RECORD of {check.package}"),
+        code=CODE,
+        title=f"{name} was installed by {check.package} and is gone",
+        confidence=Confidence.CERTAIN if case.dl_error is not None or _is_the_module(file, case) else Confidence.LIKELY,
+        subject=file.path, chain=case.chain_to(requested_by, file.path), probes=case.probes_of(name),
+        explanation=(
+            f"The RECORD of {check.package} lists {file.path}, and no file is there. Something took it away after it "
+            "was installed: a virus scanner, a tool that makes images or packages smaller, an interrupted installation."
+        ),
+        evidence=(Evidence(Source.PACKAGES, f"{file.path} is in the RECORD of {check.package}"),
          Evidence(Source.FILES, "no file is there")),
-        (_reinstall(check, case),),
+        remedies=(_reinstall(check, case),),
     )  # fmt: skip
 
 
@@ -97,15 +95,15 @@ def _changed(file: ChangedFile, check: PackageCheck, case: Case) -> Finding:
     )
     damaged = file.path in case.damaged
     return Finding(
-        CHANGED_CODE,
-        f"{file.path} is not as {check.package} installed it",
-        Confidence.LIKELY if damaged else Confidence.POSSIBLE,
-        file.path,
-        case.chain_to(file.path),
-        (),
-        f"The RECORD of {check.package} has another file there: {sizes}. Tools that patch or strip files do that.",
-        (Evidence(Source.PACKAGES, sizes),),
-        (_reinstall(check, case),),
+        code=CHANGED_CODE,
+        title=f"{file.path} is not as {check.package} installed it",
+        confidence=Confidence.LIKELY if damaged else Confidence.POSSIBLE, subject=file.path,
+        chain=case.chain_to(file.path),
+        explanation=(
+            f"The RECORD of {check.package} has another file there: {sizes}. Tools that patch or strip files do that."
+        ),
+        evidence=(Evidence(Source.PACKAGES, sizes),),
+        remedies=(_reinstall(check, case),),
     )
 
 

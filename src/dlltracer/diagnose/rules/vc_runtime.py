@@ -57,9 +57,9 @@ class _Runtime:
     locking: list[str] = field(default_factory=list)
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """Copies that are too old for what is bound to them, if the failure is one that this causes."""
-    if not case.is_windows or not _can_be_the_cause(case):
+    if not _can_be_the_cause(case):
         return
     for runtime in _runtimes(case):
         if runtime.locking or runtime.version[:2] < runtime.newest:
@@ -114,16 +114,15 @@ def _finding(case: Case, runtime: _Runtime) -> Finding:
     )
     loaded = f" {who} brought it into the process." if who else ""
     return Finding(
-        CODE,
-        f"{name} {version} is too old for {name_of(user)}",
-        _confidence(case, runtime),
-        runtime.path,
-        case.chain_to(user, runtime.path),
-        (),
-        f"{described(case, user)} was bound to {described(case, runtime.path)}: {why_taken(runtime.phase)}.{loaded} "
-        "The Visual C++ runtime serves code of its own age and older; a newer one serves both.",
-        (*code_evidence(case), *_crash_evidence(case), Evidence(Source.FILES, facts)),
-        tuple(_remedies(case, runtime, user)),
+        code=CODE,
+        title=f"{name} {version} is too old for {name_of(user)}",
+        confidence=_confidence(case, runtime), subject=runtime.path, chain=case.chain_to(user, runtime.path),
+        explanation=(
+            f"{described(case, user)} was bound to {described(case, runtime.path)}: {why_taken(runtime.phase)}."
+            f"{loaded} The Visual C++ runtime serves code of its own age and older; a newer one serves both."
+        ),
+        evidence=(*code_evidence(case), *_crash_evidence(case), Evidence(Source.FILES, facts)),
+        remedies=tuple(_remedies(case, runtime, user)),
     )
 
 

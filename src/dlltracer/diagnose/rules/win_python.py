@@ -18,9 +18,9 @@ _CONFLICT = re.compile(r"Module use of (python\d+t?(?:_d)?\.dll) conflicts with 
 _PYTHON = re.compile(r"python(\d)(\d*)(t?)(_d)?\.dll")
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """The module asks for the DLL of a Python that is not this one."""
-    if not case.is_windows or case.run.process is None:
+    if case.run.process is None:
         return
     conflict = _CONFLICT.search(case.error.message) if case.error is not None else None
     if conflict is not None:
@@ -45,17 +45,19 @@ def _finding(
     theirs = describe_python(dll)
     file = name_of(requested_by or case.subject or "the module")
     return Finding(
-        CODE,
-        f"{file} was built for {theirs}, and this is {_kind(case)}Python {own}",
-        confidence,
-        requested_by or dll,
-        case.chain_to(requested_by, dll),
-        case.probes_of(dll),
-        f"{requested_by or 'The module'}{case.owner_of(requested_by) if requested_by else ''} asks for {dll}, "
-        "which belongs to "
-        f"{theirs}. A module without the limited API works with the one version that it was built for.",
-        evidence,
-        (Remedy(f"install a build of it for Python {own}, with the pip of this Python: {process.executable}"),),
+        code=CODE,
+        title=f"{file} was built for {theirs}, and this is {_kind(case)}Python {own}",
+        confidence=confidence, subject=requested_by or dll, chain=case.chain_to(requested_by, dll),
+        probes=case.probes_of(dll),
+        explanation=(
+            f"{requested_by or 'The module'}{case.owner_of(requested_by) if requested_by else ''} asks for {dll}, "
+            "which belongs to "
+            f"{theirs}. A module without the limited API works with the one version that it was built for."
+        ),
+        evidence=evidence,
+        remedies=(
+            Remedy(f"install a build of it for Python {own}, with the pip of this Python: {process.executable}"),
+        ),
     )
 
 
