@@ -22,6 +22,7 @@ def render_deps_json(tree: LoadTree) -> str:
         "bindings": [to_plain(binding) for binding in tree.bindings],
         "missing": list(dict.fromkeys(binding.need for binding in tree.missing)),
         "notes": list(tree.notes),
+        "unresolved": tree.unresolved,
     }
     return json.dumps(plain, indent=1) + "\n"
 
