@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..diagnose.engine import diagnose
+from ..diagnose.named_failure import find_named_failure
 from ..host.facts import describe_errors, describe_process
 from ..host.failure import read_failure, this_process
 from ..host.faulttext import read_fault_frames, read_traceback
@@ -68,7 +69,7 @@ def _explain(failure: Failure, error: BaseException, recording: Recording | None
 def is_loader_failure(failure: Failure, recording: Recording | None) -> bool:
     """Whether a loader has a part in the exceptions: an image of theirs failed, or a load did."""
     if failure.process.system is System.LINUX:
-        return loader_error(failure.errors)[1] is not None
+        return loader_error(failure.errors)[1] is not None or find_named_failure(failure.errors, recording) is not None
     error = native_error(failure.errors)
     if error is None or "ModuleNotFoundError" in error.bases:
         return False

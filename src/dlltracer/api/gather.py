@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from ..diagnose.case import Case
 from ..diagnose.environment import Copy, ShadowedCopy
-from ..diagnose.loader_errors import DlError, DlProblem, classify_dlerror, loader_messages
+from ..diagnose.loader_errors import DlError, DlProblem, classify_exception, loader_messages
+from ..diagnose.named_failure import NamedFailure, NameMatch, describe_failure, find_named_failure
 from ..diagnose.relevance import failures_behind, top_of
 from ..host.copies import find_copies
 from ..host.distribution import read_distribution
@@ -68,6 +69,7 @@ def build_case(attempt: Attempt) -> Case:
 
         return build_windows_case(attempt, native_error(errors))
     error, dl_error = loader_error(errors)
+    error, dl_error, named = complete_with_trace(error, dl_error, errors, attempt.recording)
     failures = failures_behind(attempt.recording, error, dl_error)
     subject = find_subject(error, dl_error, failures, attempt)
     view = ProcessView(attempt.process, attempt.recording)
@@ -92,6 +94,7 @@ def build_case(attempt: Attempt) -> Case:
         damaged={subject: problem} if subject is not None and problem is not None else {},
         notes=attempt.notes,
         dl_error=dl_error,
+        named=named,
         failures=failures,
         initialising=attempt.initialising,
         frames=attempt.frames,
@@ -136,7 +139,7 @@ def loader_error(errors: tuple[PythonError, ...]) -> tuple[PythonError | None, D
     came before it was handled.
     """
     translations = read_loader_translations(loader_messages()) if errors else {}
-    classified = [(error, classify_dlerror(error.message, translations)) for error in errors]
+    classified = [(error, classify_exception(error, translations)) for error in errors]
     known = [(error, said) for error, said in classified if said.problem is not DlProblem.UNDECIDED]
     if known:
         same = [(error, said) for error, said in known if _is_same(said, known[0][1])]
@@ -148,6 +151,41 @@ def loader_error(errors: tuple[PythonError, ...]) -> tuple[PythonError | None, D
             if bases & set(error.bases):
                 return error, None
     return (errors[0] if errors else None), None
+
+
+def complete_with_trace(
+    error: PythonError | None, dl_error: DlError | None, errors: tuple[PythonError, ...], recording: Recording | None
+) -> tuple[PythonError | None, DlError | None, NamedFailure | None]:
+    """The same two as `loader_error` gives, from the trace where the exception has only the name of what failed.
+
+    The third is how an exception names a load that failed; `None` where the loader's own words say it, or nothing does.
+    """
+    if recording is None:
+        return error, dl_error, None
+    if dl_error is not None:
+        return error, _checked(dl_error, errors, recording), None
+    named = find_named_failure(errors, recording)
+    return (error, None, None) if named is None else (named.error, describe_failure(named, recording), named)
+
+
+def _checked(dl_error: DlError, errors: tuple[PythonError, ...], recording: Recording) -> DlError:
+    """A loader's message, with what the trace knows better: whose symbol is missing, and the name of the file."""
+    if dl_error.problem is DlProblem.MISSING_SYMBOL and _is_lookup(dl_error, recording):
+        return replace(dl_error, problem=DlProblem.NOT_IN_LIBRARY)
+    seen = {(event.need or event.path).rpartition("/")[2] for event in recording.failures}
+    if dl_error.problem is not DlProblem.MISSING or (dl_error.library or "").rpartition("/")[2] in seen:
+        return dl_error
+    named = find_named_failure(errors, recording)
+    if named is None or named.event.need is None or named.match is NameMatch.STEM:
+        return dl_error
+    return replace(dl_error, library=named.event.need, required_by=named.event.requested_by)
+
+
+def _is_lookup(dl_error: DlError, recording: Recording) -> bool:
+    """Whether the words are those of a dlsym of native code: a whole trace saw that image come in, and no load fail."""
+    if recording.backend != "rtld" or recording.losses or recording.failures:
+        return False
+    return any(event.path == dl_error.library for event in recording.loads)
 
 
 def _is_same(said: DlError, other: DlError) -> bool:
