@@ -10,7 +10,7 @@ import shutil
 from dataclasses import replace
 
 from ..capture.linux.marks import split_text
-from ..capture.windows.debugger import run_debugged
+from ..capture.windows.debugger.run import run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import read_failure, read_process, this_process
 from ..host.scratch import ScratchFolder
@@ -25,7 +25,7 @@ from .spawn import CHILD_MAIN, Ending, interpreter, read_result, run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..capture.windows.debugger import DebuggedRun
+    from ..capture.windows.debugger.run import DebuggedRun
     from ..model.events import Event
     from .program import Program
     from .spawn import Sink
@@ -87,7 +87,7 @@ def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink
     """
     with Relay():
         words = [shutil.which(command[0]) or command[0], *command[1:]]
-        run = run_debugged(words, follow=follow, tell=None if sink is None else _Early(sink, follow))
+        run = run_debugged(words, follow=follow, on_event=None if sink is None else _Early(sink, follow))
     return Ending(run.status, _recording(run, follow), crash=run.crash)
 
 
@@ -120,7 +120,7 @@ def _run_program(
 
         run = run_debugged(
             command, output=said, requests=requests, follow=follow,
-            begun=(lambda: None) if startup else (lambda: _read_begun(result)), tell=early,
+            begun=(lambda: None) if startup else (lambda: _read_begun(result)), on_event=early,
         )  # fmt: skip
         word = read_result(result)
         if word is not None and word["outcome"] == "not begun":
