@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from ..binary.reading import read_regular
+from ..errors import BinaryFormatError
 
 SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin")
 """Where the programs of a Linux system are: folders that only root writes to. The last one is that of NixOS."""
@@ -34,14 +36,13 @@ class ProgramAnswer:
 def read_regular_file(path: str, most: int) -> bytes:
     """Return the content of a regular file of at most `most` bytes.
 
-    A FIFO would hold its reader up for ever and a device may never end. So the file is opened without waiting, and
-    looked at through its descriptor before it is read. Raises `OSError`, also for a file that is not regular or larger.
+    A FIFO would hold its reader up for ever and a device may never end. Raises `OSError`, also for what is no regular
+    file and for one that is larger.
     """
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(0, "it is not a regular file", path)
-        data = file.read(most + 1)
+    try:
+        data = read_regular(path, most + 1)
+    except BinaryFormatError as error:
+        raise OSError(0, error.problem, path) from error
     if len(data) > most:
         raise OSError(0, f"it has more than {most >> 20} MiB", path)
     return data
