@@ -77,8 +77,13 @@ class Styled:
 
 
 def file_name(path: str) -> str:
-    """The last part of a path of either system."""
-    return (ntpath if _WINDOWS_PATH.match(path) else posixpath).basename(path) or path
+    """Return the last part of a path of either system."""
+    return (ntpath if is_windows_path(path) else posixpath).basename(path) or path
+
+
+def is_windows_path(path: str) -> bool:
+    """Whether a path has the look of Windows: it begins with a drive or a backslash."""
+    return _WINDOWS_PATH.match(path) is not None
 
 
 def number(count: int, noun: str) -> str:
