@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from ..model.elf import ElfImage
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent
-from ..model.failure import Frame, ProcessFacts, PythonError, System
+from ..model.failure import Frame, PythonError, System
 from ..model.pe import MissingForwarder, PeImage
-from ..model.recording import Recording
+from ..model.run import RunResult
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import Binding, BindingState, LoadTree
 from .environment import Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
@@ -21,7 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..model.crash import Crash
     from ..model.probe import Probe
     from ..model.provider import PackageOwner
     from .loader_errors import DlError
@@ -36,11 +35,8 @@ class Case:
     Attributes:
         what: what was tried, in words ("import x").
         system: the family of loaders.
-        process: the interpreter, as it was when the program failed.
+        run: how the run ended and what its process told: exceptions, crash, recording, output.
         error: the exception nearest to the loader: the innermost ImportError or OSError; `None` for a crash.
-        errors: all of them, outermost first.
-        crash: how the process died, if it did.
-        recording: what the trace saw; `None` without a trace.
         subject: path of the image whose load failed: an extension module, or what ctypes was told to load.
         tree: what loading `subject` does by its files, in the process as it was; `None` if it could not be worked out.
         images: path to image, with symbols and resources: those of `tree`, and those the process had.
@@ -54,10 +50,6 @@ class Case:
         named: the failed load that an exception names in words that are not the loader's; `dl_error` is then made from
             the trace.
         failures: what of the trace belongs to the import that failed; `None` if that was not worked out.
-        initialising: the image whose initialiser was running when the process died.
-        frames: the Python lines that were running when the process died, outermost first.
-        said: the end of what the program wrote.
-        status: how it ended, as of `subprocess.Popen`.
         shadowed: copies that have the symbol or version that is missing, and would have been used otherwise.
         distribution: ID and ID_LIKE of os-release(5).
         checks: packages of the files in question, and what became of their files since they were installed.
@@ -70,11 +62,8 @@ class Case:
 
     what: str
     system: System
-    process: ProcessFacts | None = None
+    run: RunResult
     error: PythonError | None = None
-    errors: tuple[PythonError, ...] = ()
-    crash: Crash | None = None
-    recording: Recording | None = None
     subject: str | None = None
     tree: LoadTree | None = None
     images: Mapping[str, Image] = field(default_factory=dict)
@@ -89,10 +78,6 @@ class Case:
     dl_error: DlError | None = None
     named: NamedFailure | None = None
     failures: tuple[LoadFailedEvent, ...] | None = None
-    initialising: str | None = None
-    frames: tuple[Frame, ...] = ()
-    said: str = ""
-    status: int | None = None
     shadowed: tuple[ShadowedCopy, ...] = ()
     distribution: str | None = None
     checks: tuple[PackageCheck, ...] = ()
@@ -115,7 +100,7 @@ class Case:
         """All failures that the trace saw in the import that failed."""
         if self.failures is not None:
             return self.failures
-        return self.recording.failures if self.recording is not None else ()
+        return self.run.recording.failures if self.run.recording is not None else ()
 
     @property
     def missing_module(self) -> str | None:
@@ -124,13 +109,13 @@ class Case:
 
     def load_of(self, path: str) -> LoadEvent | None:
         """The event by which an image came into the process; `None` if it was there before the trace."""
-        loads = self.recording.loads if self.recording is not None else ()
+        loads = self.run.recording.loads if self.run.recording is not None else ()
         return next((event for event in reversed(loads) if event.path == path), None)
 
     @property
     def is_of_another_process(self) -> bool:
         """Whether the loader's message seems to come from another process: in this one nothing failed that way."""
-        if self.dl_error is None or self.recording is None or self.recording.backend != _SEES_FAILURES:
+        if self.dl_error is None or self.run.recording is None or self.run.recording.backend != _SEES_FAILURES:
             return False
         return self.dl_error.problem in _LEAVE_TRACES and not self.failed_events
 
@@ -140,21 +125,21 @@ class Case:
 
         A trace of another mechanism does not see loads that fail, and another process may have had the trouble.
         """
-        recording = self.recording
+        recording = self.run.recording
         if self.error is None or self.dl_error is not None or self.code is not None or recording is None:
             return False
         if recording.backend not in _SEE_FAILURES or recording.losses or recording.failures:
             return False
-        suffixes = self.process.suffixes if self.process is not None else ()
-        if any((error.path or "").endswith(suffixes or ("?",)) for error in self.errors):
+        suffixes = self.run.process.suffixes if self.run.process is not None else ()
+        if any((error.path or "").endswith(suffixes or ("?",)) for error in self.run.errors):
             return False
-        bases = {base for error in self.errors for base in error.bases}
-        return not bases & _OF_OTHER_PROCESSES and not names_a_library(self.errors)
+        bases = {base for error in self.run.errors for base in error.bases}
+        return not bases & _OF_OTHER_PROCESSES and not names_a_library(self.run.errors)
 
     @property
     def last_top(self) -> LoadEvent | None:
         """What was asked for last of all, and came in; `None` if that is not known."""
-        loads = self.recording.loads if self.recording is not None else ()
+        loads = self.run.recording.loads if self.run.recording is not None else ()
         if not loads:
             return None
         same = (loads[-1].timestamp, loads[-1].imports)
@@ -180,7 +165,7 @@ class Case:
     @property
     def python_line(self) -> Frame | None:
         """The line of the program's own Python that asked for what failed."""
-        frames = self.error.frames if self.error is not None else self.frames
+        frames = self.error.frames if self.error is not None else self.run.frames
         return next((frame for frame in reversed(frames) if not _MACHINERY.search(frame.file)), None)
 
     def _python_step(self) -> str:
@@ -204,9 +189,9 @@ class Case:
         return self.error.name if self.error is not None and "ImportError" in self.error.bases else None
 
     def _events_of_interest(self) -> tuple[LoadEvent | LoadFailedEvent, ...]:
-        if self.failed_events or self.recording is None:
+        if self.failed_events or self.run.recording is None:
             return self.failed_events
-        return self.recording.loads[-1:] if self.error is None else ()
+        return self.run.recording.loads[-1:] if self.error is None else ()
 
     @property
     def first_import(self) -> str | None:

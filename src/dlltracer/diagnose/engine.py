@@ -70,7 +70,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
     own = WINDOWS_RULES if case.is_windows else LINUX_RULES
     for rule in own if rules is None else rules:
         for finding in rule(case):
-            known = for_interpreter(_tempered(_with_name(finding, case), case), case.process)
+            known = for_interpreter(_tempered(_with_name(finding, case), case), case.run.process)
             found.setdefault((finding.code, finding.subject), known)
     findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE
@@ -78,7 +78,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
         case.what,
         Outcome.EXPLAINED if decided else Outcome.UNDECIDED,
         case.error,
-        case.crash,
+        case.run.crash,
         findings,
         () if decided else tuple(_what_would_decide(case)),
         case.notes,
@@ -104,7 +104,7 @@ def _tempered(finding: Finding, case: Case) -> Finding:
 
 def _doubt(case: Case) -> str | None:
     """What speaks against the exception being the loader's own word on what ended the program."""
-    last = case.errors[0] if case.errors else None
+    last = case.run.errors[0] if case.run.errors else None
     if last is None or case.error is None or case.dl_error is None:
         return None
     if case.named is not None and case.named.match is NameMatch.STEM:
@@ -124,13 +124,13 @@ def _what_would_decide(case: Case) -> Iterator[str]:
         yield f"the exception itself: no loader had a part in it, {case.error.type} came from Python code"
         return
     yield from _loads_that_failed(case)
-    if case.recording is None:
+    if case.run.recording is None:
         yield "a trace of the import: what the loader does is not known, only what the files say"
-    if case.error is None and case.crash is None:
+    if case.error is None and case.run.crash is None:
         yield from _about_an_end(case)
     elif case.tree is None and case.subject is not None:
         yield f"the file {case.subject}: it could not be read as an image"
-    elif case.subject is None and case.crash is None and case.error is not None and not case.failed_events:
+    elif case.subject is None and case.run.crash is None and case.error is not None and not case.failed_events:
         yield f"what {case.error.type} is about: its message names no file that failed to load"
     if case.is_windows and case.tree is not None and not case.tree.missing:
         yield "the code of the Windows error, and Windows' own log (Event Viewer, CodeIntegrity and Application)"
@@ -140,7 +140,7 @@ def _what_would_decide(case: Case) -> Iterator[str]:
 
 def _loads_that_failed(case: Case) -> Iterator[str]:
     """The loads of the whole trace that failed, which the failure may come from or not."""
-    events = case.recording.failures if case.recording is not None else ()
+    events = case.run.recording.failures if case.run.recording is not None else ()
     names = dict.fromkeys(event.need or event.path for event in events)
     if names:
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
@@ -151,7 +151,7 @@ def _loads_that_failed(case: Case) -> Iterator[str]:
 
 
 def _about_an_end(case: Case) -> Iterator[str]:
-    status = case.status
+    status = case.run.status
     if status is None:
         yield UNKNOWN_END
     elif status == -9:

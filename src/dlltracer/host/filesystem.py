@@ -1,12 +1,14 @@
-"""The files of this machine, or of a root folder in it that stands for another one."""
+"""Files as a loader sees them: of this machine, or of a root folder in it that stands for another one."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from dataclasses import dataclass
 
 from ..binary.elf import read_elf
+from ..binary.reading import read_regular
 from ..model.filekind import FileKind
 
 TYPE_CHECKING = False
@@ -16,6 +18,35 @@ if TYPE_CHECKING:
 
 _MOST_LINKS = 40
 """What Linux follows in one path (path_resolution(7))."""
+
+
+_LARGEST = 1 << 25
+"""Bytes of a file that is read whole: the largest ld.so.cache seen has some hundred kB, the largest loader 2 MB."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file: its `path` here, absolute, and its path `inside` the root, in posix form, links of the root followed.
+
+    `inside` is `None` for a file that is not in the root.
+    """
+
+    path: str
+    inside: str | None
+
+
+def locate(file: str, root: str | None) -> Place:
+    """The place of `file`; `root` is `None` for this machine as a whole."""
+    path = os.path.abspath(file)
+    top = os.path.realpath(root if root is not None else os.path.splitdrive(path)[0] + os.sep)
+    real = os.path.realpath(path)
+    try:
+        inside = os.path.relpath(real, top)
+    except ValueError:  # another drive
+        return Place(path, None)
+    if inside.split(os.sep)[0] == os.pardir:
+        return Place(path, None)
+    return Place(path, "/" + inside.replace(os.sep, "/"))
 
 
 class HostFilesystem:
@@ -62,13 +93,15 @@ class HostFilesystem:
             return path
 
     def read_head(self, path: str, size: int) -> bytes:
-        with open(self.host_path(path), "rb", buffering=0) as stream:
-            return stream.read(size) or b""
+        return read_regular(self.host_path(path), size)
 
     def read_bytes(self, path: str) -> bytes:
-        """All of the file there. Raises `OSError`."""
-        with open(self.host_path(path), "rb") as stream:
-            return stream.read()
+        """Return all of the file there. Raises `OSError`, also for a file too large for one of a loader's settings,
+        and `BinaryFormatError` for anything but a regular file."""
+        data = read_regular(self.host_path(path), _LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+        return data
 
     def read_image(self, path: str) -> ElfImage | PeImage:
         here = self.host_path(path)

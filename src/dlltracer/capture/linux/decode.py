@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from ...model.request import Request
 from .lines import parse_line
-from .loaderstate import Change, ImageChange, LoaderState
+from .loaderstate import Change, LoaderState
 from .marks import Mark, split_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...model.events import ImageChange
     from .loaderstate import OnStart
 
 _PREFIX = re.compile(rb" *(\d{1,18}):\t")

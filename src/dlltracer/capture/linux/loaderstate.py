@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from ...model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ...model.events import FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
 from ...model.probe import Phase, Probe, ProbeOutcome
 from ...model.request import Request
 from .lines import Line, LineKind
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     OnStart = Callable[[int, str], LoadEvent | None]
     """Told of a program that starts: process id, and the name that the loader has for it (its argv[0]). Answers with
     the load of the program itself, if anything is known of that."""
-
-ImageChange = LoadEvent | LoadFailedEvent | UnloadEvent
 
 Change = tuple[ImageChange, str | None]
 """An event, and what makes it doubtful, if something does: the image opened next. The text does not tell whether that

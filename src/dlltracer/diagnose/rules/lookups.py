@@ -30,7 +30,7 @@ _PROGRAM = re.compile(r"(?:^|/)(?:python|pypy)[\d.]*[a-z]*$|(?:^|/)libpython[^/]
 
 def check(case: Case) -> Iterator[Finding]:
     """Yield the library that the program looked for in vain, or the symbol that it wants of a library without it."""
-    searched = [event for event in final_failures(case.recording) if event.kind is FailureKind.NAME_NOT_FOUND]
+    searched = [event for event in final_failures(case.run.recording) if event.kind is FailureKind.NAME_NOT_FOUND]
     wanted = _searched_for(searched, case)
     if wanted is not None:
         yield _library(wanted, searched, case)
@@ -38,7 +38,7 @@ def check(case: Case) -> Iterator[Finding]:
         if wanted is None:
             yield _symbol(case)
     elif wanted is None and case.dl_error is None and case.named is None:
-        denied = library_that_is_denied(case.errors)
+        denied = library_that_is_denied(case.run.errors)
         if denied is not None and case.missing_module is None:
             yield _denied(denied, case)
 
@@ -91,7 +91,7 @@ def _is_program_asked(case: Case) -> bool:
 
 
 def _is_program(library: str | None, case: Case) -> bool:
-    executable = case.process.executable if case.process is not None else ""
+    executable = case.run.process.executable if case.run.process is not None else ""
     return library is None or library == executable or _PROGRAM.search(library) is not None
 
 
