@@ -154,15 +154,15 @@ def test_a_failure_of_python_alone_is_said_to_be_one() -> None:
     names = PythonError("ValueError", "libx.so.1 is odd", ("ValueError", "Exception"))
     optional = LoadFailedEvent("libopt.so", need="libopt.so", kind=FailureKind.NOT_FOUND)
     for other in (
-        replace(made, recording=None),  # nobody looked
-        replace(made, recording=Recording("snapshot")),  # a mechanism that sees no failures
-        replace(made, recording=Recording("rtld", losses=Losses(undecodable=1))),
-        replace(made, recording=Recording("rtld", (optional, LoadEvent("/lib/liba.so")))),
-        replace(made, error=child, errors=(child,)),
-        replace(made, error=names, errors=(names,)),
+        with_run(made, recording=None),  # nobody looked
+        with_run(made, recording=Recording("snapshot")),  # a mechanism that sees no failures
+        with_run(made, recording=Recording("rtld", losses=Losses(undecodable=1))),
+        with_run(made, recording=Recording("rtld", (optional, LoadEvent("/lib/liba.so")))),
+        with_run(replace(made, error=child), errors=(child,)),
+        with_run(replace(made, error=names), errors=(names,)),
     ):
         assert "no loader had a part in it" not in "".join(verdict(other).undecided)
-    handled = replace(made, recording=Recording("rtld", (optional, LoadEvent("/lib/liba.so"))))
+    handled = with_run(made, recording=Recording("rtld", (optional, LoadEvent("/lib/liba.so"))))
     assert any("could do without" in line and "libopt.so" in line for line in verdict(handled).undecided)
 
 
