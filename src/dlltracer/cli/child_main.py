@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from dlltracer.capture.linux.rtld import RtldSession
+    from dlltracer.capture.linux.rtld import JoinedLog
     from dlltracer.capture.requests import Watch
     from dlltracer.trace import Trace
 
@@ -176,19 +176,19 @@ def _begin_own_loads(log: str) -> None:
     """Note in a log that has begun already that what follows is not the program's doing."""
     flags, _, prefix = log.partition(":")
     if "s" in flags:
-        from dlltracer.capture.linux.log_file import begin_own_loads
+        from dlltracer.capture.linux.rtld import begin_own_loads
 
         begin_own_loads(prefix)
 
 
-def _join_or_refuse(result: str, backend: str, log: str) -> RtldSession | None:
+def _join_or_refuse(result: str, backend: str, log: str) -> JoinedLog | None:
     """Let the loader of this process write to a log that the parent reads; `None` if there is none, or it does not
     work and another mechanism will do."""
     flags, is_followed, prefix = log.partition(":")
     if not is_followed:
         return None
     try:
-        from dlltracer.capture.linux.log_file import join
+        from dlltracer.capture.linux.rtld import join
 
         return join(prefix, children="f" in flags)
     except Exception as error:  # noqa: BLE001 - as below
@@ -197,7 +197,7 @@ def _join_or_refuse(result: str, backend: str, log: str) -> RtldSession | None:
         _refuse(result, error)
 
 
-def _leave_log(session: RtldSession) -> dict[str, object]:
+def _leave_log(session: JoinedLog) -> dict[str, object]:
     """End our part in the log; what to tell the parent, which reads it."""
     try:
         session.leave()

@@ -9,7 +9,8 @@ import os
 import shutil
 from dataclasses import replace
 
-from ..capture.linux.marks import split_text
+from ..capture.linux.decode import split_text
+from ..capture.requests import is_own_load
 from ..capture.windows.debugger import run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import read_failure, read_process, this_process
@@ -19,7 +20,6 @@ from ..model.ntstatus import exception_name
 from ..model.process import TracedProcess
 from ..model.recording import Recording
 from ..model.request import Request
-from ..trace import is_own_load
 from .relay import Relay
 from .spawn import CHILD_MAIN, Ending, interpreter, read_result, run_child
 
