@@ -119,8 +119,10 @@ class Trace:
         return False
 
     def _deliver(self, recording: Recording) -> None:
-        from .model.events import UnloadEvent
+        from .model.events import DebugEvent, UnloadEvent
+        from .model.printable import escape, is_terminal
 
+        on_terminal = is_terminal(self._out)
         failed_writes = _Failures()
         failed_hooks = _Failures()
         for event in recording.events:
@@ -130,7 +132,9 @@ class Trace:
                 self._collected.append(event)
             if self._out is not None:
                 with failed_writes:
-                    print(event, file=self._out)
+                    # A terminal would obey escape sequences in names of files. Programs get the names as they are.
+                    print_escaped = on_terminal and not isinstance(event, DebugEvent)
+                    print(escape(str(event)) if print_escaped else event, file=self._out)
                     # print(file=...) takes objects that have `write` alone; print(flush=True) does not.
                     flush = getattr(self._out, "flush", None)
                     if flush is not None:
@@ -183,9 +187,12 @@ def report_error(what: str, error: BaseException) -> None:
         return
     import traceback
 
+    from .model.printable import escape_for
+
     try:
         lines = traceback.format_exception(type(error), error, error.__traceback__)
-        print(f"dlltracer: {what}:\n{''.join(lines)}", end="", file=sys.stderr, flush=True)
+        text = escape_for(sys.stderr, f"dlltracer: {what}:\n{''.join(lines)}")
+        print(text, end="", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
 

@@ -95,5 +95,6 @@ def test_failures_are_kept_first(failures: list[bool], most: int) -> None:
     assert list(found) == sorted(found, key=events.index)
     assert sum(isinstance(event, LoadFailedEvent) for event in found) == min(most, sum(failures))
     others = [event for event in events if not isinstance(event, LoadFailedEvent)]
-    assert [event for event in found if not isinstance(event, LoadFailedEvent)] == others[: max(0, most - sum(failures))]
+    room = max(0, most - sum(failures))
+    assert [event for event in found if not isinstance(event, LoadFailedEvent)] == others[:room]
     assert bool(kept.notes()) == bool(kept.dropped)

@@ -29,13 +29,15 @@ from dlltracer.model.probe import Phase
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.provider import ChangedFile, FileState, PackageManager, PackageOwner
 from dlltracer.model.recording import Recording
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, SavedTrace
 from dlltracer.model.symbols import MissingSymbol, MissingVersion
 
 GONE = "libgone.so: cannot open shared object file: No such file or directory"
 FAILED = Recording("rtld", (not_found("libgone.so"), dropped()))
-FULL = replace(
-    case(GONE, recording=FAILED, failures=FAILED.failures),
+FULL = case(
+    GONE, recording=FAILED, failures=FAILED.failures, crash=Crash(11, "SIGSEGV", 1, EXT, 2, 3, None),
+    frames=(Frame("a.py", 1, "f"),), status=-11,
     tree=tree(bound("libb.so", "/lib/libb.so"), absent("libgone.so")),
     images={EXT: image(segments=(segment(),)), "/lib/libb.so": image(soname="libb.so")},
     symbols=(MissingSymbol("_Z1fv", "V1", EXT, None, True, ("g",)),),
@@ -44,8 +46,6 @@ FULL = replace(
     owners={EXT: (PackageOwner(PackageManager.PIP, "numpy", "2.1", EXT),)},
     limits=MachineLimits(Mount(1, "/", "/", ("ro",), "ext4", "x"), MemoryLimit("RLIMIT_AS"), 4096, CLibrary("musl")),
     damaged={"/x": "cut"},
-    crash=Crash(11, "SIGSEGV", 1, EXT, 2, 3, None),
-    frames=(Frame("a.py", 1, "f"),),
     shadowed=(ShadowedCopy(Change.NO_LIBRARY_PATH, "libb.so", "/a", Phase.ENVIRONMENT, "/b"),),
     checks=(PackageCheck("numpy 2.1", "numpy", (ChangedFile("/y", FileState.ABSENT, 5),)),),
     foreign_modules=(ForeignModule("/z", "cp310"),),
@@ -72,11 +72,11 @@ def through_json(made: Case) -> Any:
         WINDOWS.case(126, recording=Recording("debugger")),
         RUNTIME.case(1114),
         RUNTIME.case(crash=Crash(0xC0000005, "access violation", 0, f"{PYTHON}\\msvcp140.dll", 5, 1, 0)),
-        Case(what="import x", system=process().system),
+        Case(what="import x", system=process().system, run=RunResult()),
     ],
 )
 def test_the_same_verdict(made: Case) -> None:
-    again = case_from_plain(through_json(made), made.recording or Recording("none"))
+    again = case_from_plain(through_json(made), made.run.recording or Recording("none"))
     assert diagnose(again) == diagnose(made)
     slim = replace(made, images=again.images, tree=again.tree)
     assert again == slim, "nothing but symbols of images is left out"
@@ -112,12 +112,14 @@ def test_junk_in_a_case_costs_the_case_only(name: str, junk: object) -> None:
 
 
 def trace(made: Case, **changes: Any) -> SavedTrace:
+    run = made.run
+    failure = Failure(run.errors, run.process) if run.errors and run.process is not None else None
     facts: dict[str, Any] = {
-        "host": HostFacts(made.system.value), "process": made.process, "status": 1,
-        "failure": Failure(made.errors, made.process) if made.errors and made.process is not None else None,
+        "host": HostFacts(made.system.value), "process": made.run.process, "status": 1,
+        "failure": failure,
         "case": case_to_plain(made), "diagnosis": diagnose(made),
     }  # fmt: skip
-    return SavedTrace(made.recording or Recording("none"), made.what, **{**facts, **changes})
+    return SavedTrace(made.run.recording or Recording("none"), made.what, **{**facts, **changes})
 
 
 MISSING = replace(

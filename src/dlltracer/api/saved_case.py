@@ -44,7 +44,7 @@ def case_to_plain(case: Case) -> dict[str, object]:
     """The case, without its recording: whoever saves the one saves the other."""
     plain = _codec().to_plain(_without_bulk(case))
     assert isinstance(plain, dict)
-    return {"version": VERSION, "traced": case.recording is not None, **plain}
+    return {"version": VERSION, "traced": case.run.recording is not None, **plain}
 
 
 def case_from_plain(plain: object, recording: Recording) -> Case:
@@ -58,7 +58,7 @@ def case_from_plain(plain: object, recording: Recording) -> Case:
         raise NewerRecording(version, VERSION)
     found = _codec().from_plain(Case, dict(plain), "case")
     assert isinstance(found, Case)
-    return replace(found, recording=recording if plain.get("traced") is True else None)
+    return replace(found, run=replace(found.run, recording=recording if plain.get("traced") is True else None))
 
 
 @functools.cache
@@ -79,7 +79,7 @@ def _without_bulk(case: Case) -> Case:
     if tree is not None:
         tree = replace(tree, images={path: _slim(image, starts) for path, image in tree.images.items()})
     images = {path: _slim(image, starts) for path, image in case.images.items()}
-    return replace(case, recording=None, tree=tree, images=images)
+    return replace(case, run=replace(case.run, recording=None, requests=()), tree=tree, images=images)
 
 
 def _start_of(symbol: str) -> str:

@@ -1,4 +1,4 @@
-"""What `host.facts` gathered in another process, read back: never trusted to be whole."""
+"""Read back what `host.facts` gathered in another process, which may be damaged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import linecache
 import os
 from dataclasses import fields
 
-from ..model.failure import Failure, Frame, ProcessFacts, PythonError, System
+from ..model.failure import Frame, ProcessFacts, PythonError, System
 from .facts import describe_process
 
 TYPE_CHECKING = False
@@ -14,22 +14,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def read_failure(said: dict[str, object] | None) -> Failure | None:
-    """The failure in what that process said; `None` if there is none, or it is damaged."""
-    if said is None:
-        return None
-    errors, process = said.get("errors"), said.get("process")
-    if not isinstance(errors, list) or not isinstance(process, dict):
-        return None
+def read_errors(errors: object) -> tuple[PythonError, ...]:
+    """The exceptions in what `host.facts.describe_errors` made; () if it is nothing of the kind."""
     try:
-        return Failure(tuple(_error(item) for item in errors), _process(process))
+        return tuple(_error(item) for item in errors) if isinstance(errors, list) else ()
     except (TypeError, ValueError, KeyError, IndexError):
-        return None
+        return ()
 
 
-def read_process(said: dict[str, object] | None) -> ProcessFacts | None:
-    """What that process said about itself, whether it failed or not; `None` if nothing, or something damaged."""
-    process = said.get("process") if said is not None else None
+def read_process(process: object) -> ProcessFacts | None:
+    """The process in what `host.facts.describe_process` made; `None` if it is nothing of the kind."""
     try:
         return _process(process) if isinstance(process, dict) else None
     except (TypeError, ValueError, KeyError, IndexError):

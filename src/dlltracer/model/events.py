@@ -157,4 +157,7 @@ def texts_in(data: bytes) -> list[str]:
     return [text for _, text in sorted(found)]
 
 
-Event = LoadEvent | LoadFailedEvent | UnloadEvent | DebugEvent
+ImageChange = LoadEvent | LoadFailedEvent | UnloadEvent
+"""What decoders make of a loader's log: an image came, left, or did not come."""
+
+Event = ImageChange | DebugEvent

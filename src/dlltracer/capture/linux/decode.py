@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from ...model.request import Request, RequestKind
 from .lines import parse_line
-from .loaderstate import Change, ImageChange, LoaderState
+from .loaderstate import Change, LoaderState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...model.events import ImageChange
     from .loaderstate import OnStart
 
 

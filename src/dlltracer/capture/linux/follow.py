@@ -15,7 +15,7 @@ import time
 if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
-from ...model.events import LoadFailedEvent
+from ...model.events import ImageChange, LoadFailedEvent
 from ...model.recording import Losses, Recording
 from ..requests import is_own_load
 from .decode import LoaderTextDecoder
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ...model.events import Event
     from ...model.process import TracedProcess
-    from .loaderstate import Change, ImageChange
+    from .loaderstate import Change
 
 TICK = 0.02
 """Seconds between two looks at the logs: so late an event may be."""

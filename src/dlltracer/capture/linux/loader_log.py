@@ -288,7 +288,8 @@ class LoaderLog:
                 self._patch.restore()
             else:
                 self._patch.write(0, 2)  # the descriptor before, of ld.so's own, was closed
-            print(f"dlltracer: the forked child is not traced: {error}", file=sys.stderr)
+            # The program prints on the same terminal: a name in the error must not be an escape sequence for it.
+            print(f"dlltracer: the forked child is not traced: {ascii(str(error))[1:-1]}", file=sys.stderr)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

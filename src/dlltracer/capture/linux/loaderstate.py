@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ...model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ...model.events import FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
 from ...model.probe import Phase, Probe, ProbeOutcome
 from ...model.request import Request, RequestKind
 from .lines import Line, LineKind
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     OnStart = Callable[[int, str], LoadEvent | None]
     """Called when a program starts: process id, and the name that the loader has for it (its argv[0]). Returns the
     load of the program itself, or `None` if nothing is known of that."""
-
-ImageChange = LoadEvent | LoadFailedEvent | UnloadEvent
 
 Change = tuple[ImageChange, str | None]
 """An event, and for a doubtful failure the image opened next, else `None`. The text does not show whether that dlopen

@@ -92,7 +92,12 @@ class JoinedLog:
 
     def __init__(self, log: LoaderLog) -> None:
         self._log = log
-        self.attributed = log.attributed
+        self._attributed = log.attributed
+
+    @property
+    def attributed(self) -> bool:
+        """Whether the requests of Python are noted."""
+        return self._attributed
 
     @property
     def trouble(self) -> str | None:

@@ -30,9 +30,9 @@ _NOISE = re.compile(r"Fatal Python error|Current thread|Thread 0x|  File |Extens
 
 def check(case: Case) -> Iterator[Finding]:
     """Where it died."""
-    if case.error is not None or case.status is None or case.status >= 0:
+    if case.error is not None or case.run.status is None or case.run.status >= 0:
         return
-    number = -case.status
+    number = -case.run.status
     if number not in _CRASHES:
         return  # sent from outside: nothing in the process did it
     truncated = list(_truncated(case, number))
@@ -56,19 +56,19 @@ def _truncated(case: Case, number: int) -> Iterator[Finding]:
                 ),
                 evidence=(Evidence(Source.SYSTEM, _how(case)), Evidence(Source.FILES, problem)),
                 remedies=(Remedy("fetch the file again: a copy or download was interrupted, or the disk was full"),
-                 *reinstall(case.owners.get(path, ()), case.process)),
+                 *reinstall(case.owners.get(path, ()), case.run.process)),
             )  # fmt: skip
             return
 
 
 def _crash(case: Case, number: int) -> Finding:
     last = case.last_top
-    image = case.crash.image if case.crash is not None else None
+    image = case.run.crash.image if case.run.crash is not None else None
     own = image if image is not None and not _SHARED.search(image) else None
     importing = _is_importing(case)
     loaded = last.path if last is not None and importing is not False else None
-    subject = case.initialising or own or loaded or image or _UNKNOWN
-    words = [line for line in case.said.splitlines() if line.strip() and not _NOISE.match(line)]
+    subject = case.run.initialising or own or loaded or image or _UNKNOWN
+    words = [line for line in case.run.output.text.splitlines() if line.strip() and not _NOISE.match(line)]
     said = f" The last it said: {words[-1].strip()[:200]}" if words else ""
     code = _code(case, number, importing)
     sure = code in (INITIALISER_CODE, *((CODE, INSTRUCTION_CODE) if own is not None else ()))
@@ -80,15 +80,15 @@ def _crash(case: Case, number: int) -> Finding:
         chain=case.chain_to(None, subject, *([image] if image and image != subject else [])),
         explanation=_explain(case, number, subject, image) + said,
         evidence=(Evidence(Source.SYSTEM, _how(case)),
-         *((Evidence(Source.LOADER, f"the initialiser of {case.initialising} had begun, and did not end"),)
-           if case.initialising else ())),
+         *((Evidence(Source.LOADER, f"the initialiser of {case.run.initialising} had begun, and did not end"),)
+           if case.run.initialising else ())),
         remedies=tuple(_remedies(case, number, subject)),
     )  # fmt: skip
 
 
 def _title(case: Case, number: int, subject: str, importing: bool | None) -> str:
     signal = _signal(case, number)
-    if subject == case.initialising or (case.crash is not None and subject == case.crash.image):
+    if subject == case.run.initialising or (case.run.crash is not None and subject == case.run.crash.image):
         return f"the process died in {subject} ({signal}), {_doing(case, importing)}"
     if subject == _UNKNOWN:
         return f"the process died ({signal}), {_doing(case, importing)}"
@@ -99,11 +99,11 @@ def _title(case: Case, number: int, subject: str, importing: bool | None) -> str
 
 def _is_importing(case: Case) -> bool | None:
     """Whether the import system was at work, by the innermost Python line; `None` where that is not known."""
-    return case.frames[-1].file.startswith("<frozen importlib") if case.frames else None
+    return case.run.frames[-1].file.startswith("<frozen importlib") if case.run.frames else None
 
 
 def _code(case: Case, number: int, importing: bool | None) -> str:
-    if case.initialising:
+    if case.run.initialising:
         return INITIALISER_CODE
     if number == _SIGILL:
         return INSTRUCTION_CODE
@@ -113,7 +113,7 @@ def _code(case: Case, number: int, importing: bool | None) -> str:
 
 
 def _doing(case: Case, importing: bool | None) -> str:
-    if case.initialising:
+    if case.run.initialising:
         return "while its initialiser ran"
     line = case.python_line
     if line is not None:
@@ -122,13 +122,13 @@ def _doing(case: Case, importing: bool | None) -> str:
 
 
 def _signal(case: Case, number: int) -> str:
-    return case.crash.name if case.crash is not None else f"signal {number}"
+    return case.run.crash.name if case.run.crash is not None else f"signal {number}"
 
 
 def _how(case: Case) -> str:
-    crash = case.crash
+    crash = case.run.crash
     if crash is None:
-        return f"the process was killed by signal {-(case.status or 0)}"
+        return f"the process was killed by signal {-(case.run.status or 0)}"
     place = (
         f"in {crash.image} at offset {crash.offset:#x}"
         if crash.image and crash.offset is not None

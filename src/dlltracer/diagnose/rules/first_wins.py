@@ -82,7 +82,7 @@ def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
 
 def _library_path(rival: ShadowedCopy, case: Case) -> Finding:
     requester = requested_by(case)
-    value = case.process.variable("LD_LIBRARY_PATH") if case.process is not None else ""
+    value = case.run.process.variable("LD_LIBRARY_PATH") if case.run.process is not None else ""
     return Finding(
         code=PATH_CODE,
         title=f"LD_LIBRARY_PATH leads to a {rival.need} that lacks {describe_missing(case)}",

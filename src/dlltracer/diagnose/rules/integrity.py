@@ -52,7 +52,7 @@ def _is_wanted(file: ChangedFile, case: Case) -> bool:
 def _is_the_module(file: ChangedFile, case: Case) -> bool:
     """Whether it is the file of the module that the import system did not find."""
     module = case.missing_module
-    suffixes = case.process.suffixes if case.process is not None else ()
+    suffixes = case.run.process.suffixes if case.run.process is not None else ()
     if module is None:
         return False
     names = {f"{module.rpartition('.')[2]}{suffix}" for suffix in suffixes}
@@ -62,9 +62,9 @@ def _is_the_module(file: ChangedFile, case: Case) -> bool:
 
 
 def _files_in_question(case: Case) -> set[str]:
-    paths = {case.subject, case.initialising, *case.damaged}
+    paths = {case.subject, case.run.initialising, *case.damaged}
     paths |= {symbol.requested_by for symbol in case.symbols[:1]}
-    paths |= {case.crash.image if case.crash is not None else None}
+    paths |= {case.run.crash.image if case.run.crash is not None else None}
     return {path for path in paths if path}
 
 
@@ -108,4 +108,4 @@ def _changed(file: ChangedFile, check: PackageCheck, case: Case) -> Finding:
 
 
 def _reinstall(check: PackageCheck, case: Case) -> Remedy:
-    return reinstall_by_pip(check.name, check.package.partition(" ")[2], check.folder, case.process)
+    return reinstall_by_pip(check.name, check.package.partition(" ")[2], check.folder, case.run.process)

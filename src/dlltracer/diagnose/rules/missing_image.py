@@ -92,7 +92,7 @@ def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, 
     return Finding(
         code=C_LIBRARY_CODE if foreign else CODE,
         title=f"{requested_by or 'the file'} was built for {foreign}" if foreign else f"{need} was not found",
-        confidence=_confidence(case, said or (event is not None and case.dl_error is None and case.crash is None)),
+        confidence=_confidence(case, said or (event is not None and case.dl_error is None and case.run.crash is None)),
         subject=(requested_by or need) if foreign else need, chain=case.chain_to(requested_by, need),
         probes=case.probes_of(need),
         explanation=_explain_c_library(need, requested_by, foreign, case)
@@ -161,7 +161,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
     if _HASHED.search(need) or not fit:
         why = f"{need} is a file of its own" if _HASHED.search(need) else "in case a file of it was lost"
         owners = [owner for owner in case.owners.get(requested_by or "", ()) if owner.manager is PackageManager.PIP]
-        known = [*reinstall(owners, case.process, why)]
+        known = [*reinstall(owners, case.run.process, why)]
         yield from known
         if not known and _is_expected_beside(need, requested_by, case):
             yield Remedy(
@@ -223,7 +223,7 @@ def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
     """Native code asked for a library while it ran, and did not get it."""
     caller = event.requested_by or ""
     stem = need.rpartition("/")[2].partition(".so")[0].removeprefix("lib")
-    words = " ".join((*(error.message for error in case.errors), case.said))
+    words = " ".join((*(error.message for error in case.run.errors), case.run.output.text))
     mentioned = (
         len(stem) > _SHORTEST_NAME
         and re.search(rf"(?<![A-Za-z]){re.escape(stem)}", words.replace("lib", " ")) is not None

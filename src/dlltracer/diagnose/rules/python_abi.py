@@ -26,11 +26,11 @@ def check(case: Case) -> Iterator[Finding]:
 def python_of_library(name: str, case: Case) -> str | None:
     """The Python that a libpython is of, if that is another one than the process has: "3.10"."""
     found = _LIBPYTHON.match(name)
-    if found is None or case.process is None:
+    if found is None or case.run.process is None:
         return None
-    same = (int(found[1]), int(found[2])) == case.process.version[:2] and (
+    same = (int(found[1]), int(found[2])) == case.run.process.version[:2] and (
         "t" in found[3]
-    ) is case.process.is_free_threaded
+    ) is case.run.process.is_free_threaded
     return None if same else f"{found[1]}.{found[2]}{found[3]}"
 
 
@@ -41,8 +41,8 @@ def is_python_api(symbol: MissingSymbol) -> bool:
 
 def this_python(case: Case) -> str:
     """Return the version of the Python that failed, in words: "Python 3.11"."""
-    version = case.process.version if case.process is not None else ()
-    free = " without the GIL" if case.process is not None and case.process.is_free_threaded else ""
+    version = case.run.process.version if case.run.process is not None else ()
+    free = " without the GIL" if case.run.process is not None and case.run.process.is_free_threaded else ""
     return f"Python {'.'.join(str(part) for part in version[:2])}{free}"
 
 

@@ -60,6 +60,7 @@ def _foreign(case: Case) -> Iterator[Finding]:
     other_python = _is_other_python(first, case)
     where = "" if other_python else _platform(case)
     files = ", ".join(foreign.path for foreign in case.foreign_modules[:3])
+    suffixes = ", ".join(case.run.process.suffixes) if case.run.process is not None else "its own suffixes"
     yield Finding(
         code=OTHER_PYTHON_CODE if other_python else OTHER_PLATFORM_CODE,
         title=f"{module} is there for {_describe(first)}, and this is {this_python(case)}{where}",
@@ -67,7 +68,7 @@ def _foreign(case: Case) -> Iterator[Finding]:
         subject=first.path,
         chain=case.chain_to(None, first.path),
         explanation=f"Python did not find {module}, because it takes only files that end in "
-        f"{', '.join(case.process.suffixes) if case.process is not None else 'its own suffixes'}. There is {files}.",
+        f"{suffixes}. There is {files}.",
         evidence=(Evidence(Source.PYTHON, f"no module of that name for {this_python(case)}"),
          Evidence(Source.FILES, f"{first.path} is there")),
         remedies=(right_build(case),),
@@ -76,13 +77,13 @@ def _foreign(case: Case) -> Iterator[Finding]:
 
 def _is_other_python(foreign: ForeignModule, case: Case) -> bool:
     found = _TAG.match(foreign.tag)
-    if found is None or case.process is None:
+    if found is None or case.run.process is None:
         return False
-    same = (int(found[1]), int(found[2])) == case.process.version[:2]
+    same = (int(found[1]), int(found[2])) == case.run.process.version[:2]
     return (
         not same
-        or ("t" in found[3]) is not case.process.is_free_threaded
-        or ("d" in found[3]) is not case.process.is_debug
+        or ("t" in found[3]) is not case.run.process.is_free_threaded
+        or ("d" in found[3]) is not case.run.process.is_debug
     )
 
 
@@ -102,7 +103,7 @@ def _describe(foreign: ForeignModule) -> str:
 
 
 def _platform(case: Case) -> str:
-    for suffix in case.process.suffixes if case.process is not None else ():
+    for suffix in case.run.process.suffixes if case.run.process is not None else ():
         if found := _TAG.match(suffix.lstrip(".").rpartition(".")[0]):
             return f" on {found[4]}" if found[4] else ""
     return ""
@@ -119,7 +120,7 @@ def _no_module(case: Case) -> Iterator[Finding]:
     if not error.message.startswith(f"No module named {error.name!r}"):
         return
     top = error.name.partition(".")[0]
-    executable = case.process.executable if case.process is not None else "this Python"
+    executable = case.run.process.executable if case.run.process is not None else "this Python"
     shadowed = "is not a package" in error.message
     why = (
         f"{top} is a single file where a package was expected: another {top}.py comes first on sys.path."

@@ -98,7 +98,8 @@ def _version_remedies(
             f"let the loader take the copy that has it: {copies[0].path}",
             f"LD_LIBRARY_PATH={folder_of(copies[0].path)} python ...",
         )
-    if missing.library == "libstdc++.so.6" and case.process is not None and case.process.variable("CONDA_PREFIX"):
+    process = case.run.process
+    if missing.library == "libstdc++.so.6" and process is not None and process.variable("CONDA_PREFIX"):
         yield Remedy("with conda: bring its runtime up to date", "conda install -c conda-forge libstdcxx-ng")
     if not copies:
         rule = describe_rule(binding.phase) if binding is not None else ""

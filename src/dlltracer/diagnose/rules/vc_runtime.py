@@ -67,8 +67,8 @@ def check(case: Case) -> Iterator[Finding]:
 
 
 def _can_be_the_cause(case: Case) -> bool:
-    if case.crash is not None:
-        return case.crash.code in _CRASHES
+    if case.run.crash is not None:
+        return case.run.crash.code in _CRASHES
     return load_error(case) in _FAILURES
 
 
@@ -136,14 +136,15 @@ def _newest_user(case: Case, runtime: _Runtime) -> str:
 
 def _confidence(case: Case, runtime: _Runtime) -> Confidence:
     """Likely if an initialiser failed, or it died in the runtime itself. An old runtime and some crash: possible."""
-    if case.crash is None:
+    if case.run.crash is None:
         return Confidence.LIKELY
-    is_inside = case.crash.image is not None and ntpath.normcase(case.crash.image) == ntpath.normcase(runtime.path)
+    image = case.run.crash.image
+    is_inside = image is not None and ntpath.normcase(image) == ntpath.normcase(runtime.path)
     return Confidence.LIKELY if is_inside else Confidence.POSSIBLE
 
 
 def _crash_evidence(case: Case) -> tuple[Evidence, ...]:
-    crash = case.crash
+    crash = case.run.crash
     if crash is None:
         return ()
     where = (
@@ -154,11 +155,11 @@ def _crash_evidence(case: Case) -> tuple[Evidence, ...]:
 
 def _remedies(case: Case, runtime: _Runtime, user: str) -> Iterator[Remedy]:
     """A newer copy where this one lies: another one elsewhere is not looked at."""
-    folder = ntpath.dirname(runtime.path)
+    folder, process = ntpath.dirname(runtime.path), case.run.process
     installers = [remedy for remedy in provider_remedies("msvcp140.dll") if remedy.command or "http" in remedy.what]
     if is_of_windows(runtime.path):
         yield from [remedy for remedy in installers if remedy.command is None]
-    elif case.process is not None and is_in(runtime.path, case.process.prefix) and not case.owners.get(runtime.path):
+    elif process is not None and is_in(runtime.path, process.prefix) and not case.owners.get(runtime.path):
         yield from [remedy for remedy in installers if remedy.command is not None]
         yield Remedy(f"without conda: a newer copy, of the redistributable, into {folder}; or a newer Python")
     else:

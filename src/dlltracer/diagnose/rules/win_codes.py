@@ -116,7 +116,7 @@ def check(case: Case) -> Iterator[Finding]:
 def _finding(case: Case, meaning: CodeMeaning, kind: _Kind) -> Finding:
     # The initialiser of a DLL that touches memory that it may not ends the load with that code, too.
     is_initialiser = meaning.error in (LoadError.INITIALISATION_FAILED, LoadError.INVALID_ACCESS)
-    file = (case.initialising if is_initialiser else None) or case.subject or "the file"
+    file = (case.run.initialising if is_initialiser else None) or case.subject or "the file"
     causes = f" It can be: {'; '.join(meaning.causes)}." if meaning.causes else ""
     named = f" It names {', '.join(_assemblies(case))}." if meaning.error is LoadError.SIDE_BY_SIDE else ""
     return Finding(
@@ -137,16 +137,18 @@ def _finding(case: Case, meaning: CodeMeaning, kind: _Kind) -> Finding:
 
 def _confidence(case: Case, is_initialiser: bool) -> Confidence:
     """A code is Windows' own word; whose initialiser it was, and why it failed, is not in it."""
-    if is_initialiser and (case.initialising is None or any(vc_runtime.check(case))):
+    if is_initialiser and (case.run.initialising is None or any(vc_runtime.check(case))):
         return Confidence.LIKELY
     return firmness(case)
 
 
 def _initialiser_evidence(case: Case, is_initialiser: bool) -> tuple[Evidence, ...]:
-    if not is_initialiser or case.initialising is None:
+    if not is_initialiser or case.run.initialising is None:
         return ()
     return (
-        Evidence(Source.SYSTEM, f"{case.initialising} fails so when it is loaded alone, and what it needs does not"),
+        Evidence(
+            Source.SYSTEM, f"{case.run.initialising} fails so when it is loaded alone, and what it needs does not"
+        ),
     )
 
 
@@ -162,7 +164,7 @@ def _too_long(case: Case) -> Iterator[Finding]:
     """206 has two causes; the lengths tell which."""
     paths = [case.subject or "", *(case.tree.images if case.tree is not None else ())]
     longest = max(paths, key=len)
-    folders = case.process.added_folders if case.process is not None else ()
+    folders = case.run.process.added_folders if case.run.process is not None else ()
     taken = sum(len(folder) + 1 for folder in folders)
     if len(longest) >= _MAX_PATH:
         yield Finding(

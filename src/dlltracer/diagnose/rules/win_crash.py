@@ -30,17 +30,17 @@ _ABORTED = "Fatal Python error: Aborted"
 
 def check(case: Case) -> Iterator[Finding]:
     """Where it died, and what was being imported."""
-    if case.crash is None:
-        if case.error is None and case.status == 3 and _ABORTED in case.said:
+    if case.run.crash is None:
+        if case.error is None and case.run.status == 3 and _ABORTED in case.run.output.text:
             yield _aborted(case)
         return
-    if case.crash.code in _DELAYED:
+    if case.run.crash.code in _DELAYED:
         yield from _delayed(case)
-    if case.crash.code == WINE_STUB and (case.symbols or case.forwarders):
+    if case.run.crash.code == WINE_STUB and (case.symbols or case.forwarders):
         return  # the cause is known, and this is how it shows
     if any(finding.confidence is not Confidence.POSSIBLE for finding in vc_runtime.check(case)):
         return
-    finding = _died(case, case.crash)
+    finding = _died(case, case.run.crash)
     if finding is not None:
         yield finding
 
@@ -77,7 +77,7 @@ def _died(case: Case, crash: Crash) -> Finding | None:
 
 def _is_importing(case: Case) -> bool:
     """Whether the import system was at work, by the innermost Python line; also if that is not known."""
-    return case.frames[-1].file.startswith("<frozen importlib") if case.frames else True
+    return case.run.frames[-1].file.startswith("<frozen importlib") if case.run.frames else True
 
 
 def _aborted(case: Case) -> Finding:
@@ -96,7 +96,7 @@ def _aborted(case: Case) -> Finding:
 
 
 def _why(case: Case) -> str:
-    if case.crash is not None and case.crash.code == WINE_STUB:
+    if case.run.crash is not None and case.run.crash.code == WINE_STUB:
         return "This is Wine: it ends a program that calls a function which it, or another DLL, does not have."
     return "A crash has its cause in native code: a fault of its own, or DLLs that do not fit together."
 

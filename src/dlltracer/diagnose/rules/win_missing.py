@@ -58,9 +58,9 @@ def check(case: Case) -> Iterator[Finding]:
 def _lost_modules(case: Case) -> Iterator[Finding]:
     """The file of the module that Python did not find, if a package did install it."""
     module = case.missing_module
-    if module is None or case.process is None:
+    if module is None or case.run.process is None:
         return
-    names = {f"{module.rpartition('.')[2]}{suffix}".lower() for suffix in case.process.suffixes}
+    names = {f"{module.rpartition('.')[2]}{suffix}".lower() for suffix in case.run.process.suffixes}
     for check in case.checks:
         for changed in check.changed:
             if changed.state is FileState.ABSENT and base_name(changed.path) in names:
@@ -70,7 +70,7 @@ def _lost_modules(case: Case) -> Iterator[Finding]:
                     confidence=Confidence.CERTAIN, subject=changed.path, chain=case.chain_to(None, changed.path),
                     explanation=f"Python found no module {module}.",
                 )  # fmt: skip
-                yield _as_removed(finding, check, changed.path, case.process)
+                yield _as_removed(finding, check, changed.path, case.run.process)
 
 
 def _file_itself(case: Case, binding: Binding) -> Finding:
@@ -105,7 +105,7 @@ def _library(case: Case, binding: Binding) -> Finding:
     )
     removed = _removed(case, need)
     if removed is not None:
-        return _as_removed(finding, *removed, case.process)
+        return _as_removed(finding, *removed, case.run.process)
     kind = _of_kind(case, finding, binding)
     return kind if kind is not None else win_elsewhere.with_copy(case, binding, finding)
 

@@ -20,7 +20,7 @@ _PYTHON = re.compile(r"python(\d)(\d*)(t?)(_d)?\.dll")
 
 def check(case: Case) -> Iterator[Finding]:
     """The module asks for the DLL of a Python that is not this one."""
-    if case.process is None:
+    if case.run.process is None:
         return
     conflict = _CONFLICT.search(case.error.message) if case.error is not None else None
     if conflict is not None:
@@ -39,8 +39,9 @@ def check(case: Case) -> Iterator[Finding]:
 def _finding(
     case: Case, dll: str, requested_by: str | None, evidence: tuple[Evidence, ...], confidence: Confidence
 ) -> Finding:
-    assert case.process is not None
-    own = ".".join(map(str, case.process.version[:2]))
+    process = case.run.process
+    assert process is not None
+    own = ".".join(map(str, process.version[:2]))
     theirs = describe_python(dll)
     file = name_of(requested_by or case.subject or "the module")
     return Finding(
@@ -55,7 +56,7 @@ def _finding(
         ),
         evidence=evidence,
         remedies=(
-            Remedy(f"install a build of it for Python {own}, with the pip of this Python: {case.process.executable}"),
+            Remedy(f"install a build of it for Python {own}, with the pip of this Python: {process.executable}"),
         ),
     )
 
@@ -70,6 +71,6 @@ def describe_python(dll: str) -> str:
 
 
 def _kind(case: Case) -> str:
-    assert case.process is not None
-    debug = "a debug build of " if case.process.is_debug else ""
-    return f"{debug}{'free-threaded ' if case.process.is_free_threaded else ''}"
+    assert case.run.process is not None
+    debug = "a debug build of " if case.run.process.is_debug else ""
+    return f"{debug}{'free-threaded ' if case.run.process.is_free_threaded else ''}"

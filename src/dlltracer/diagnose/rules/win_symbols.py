@@ -156,12 +156,12 @@ def _forwarder(case: Case, forwarder: MissingForwarder) -> Finding:
 
 def _confidence(case: Case) -> Confidence:
     # Which of the missing symbols Wine was asked for, it tells nobody.
-    is_stub = case.crash is not None and case.crash.code == WINE_STUB
+    is_stub = case.run.crash is not None and case.run.crash.code == WINE_STUB
     return Confidence.LIKELY if is_stub else firmness(case)
 
 
 def _stub_evidence(case: Case) -> tuple[Evidence, ...]:
-    if case.crash is None or case.crash.code != WINE_STUB:
+    if case.run.crash is None or case.run.crash.code != WINE_STUB:
         return ()
     return (Evidence(Source.SYSTEM, "Wine ended the process when a function was called that a DLL does not have"),)
 

@@ -76,7 +76,7 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
         probes=tuple(probe for probe in _probes(path, case) if probe.outcome is ProbeOutcome.PRESENT),
         explanation=f"The loader opened {path}{case.owner_of(path)} and refused it{f': {reason}' if reason else ''}.",
         evidence=(Evidence(Source.LOADER, words.rpartition(": ")[2] or problem.value),),
-        remedies=(remedy, *reinstall(case.owners.get(path, ()), case.process)),
+        remedies=(remedy, *reinstall(case.owners.get(path, ()), case.run.process)),
     )
 
 
@@ -228,5 +228,5 @@ def _misaligned(path: str, case: Case) -> Finding:
         explanation=f"The loader refused {path}{case.owner_of(path)}: {why}",
         evidence=(Evidence(Source.LOADER, "ELF load command not page-aligned"),
          Evidence(Source.FILES, f"alignments {', '.join(hex(align) for align in aligns) or 'not readable'}")),
-        remedies=(remedy, *reinstall(case.owners.get(path, ()), case.process)),
+        remedies=(remedy, *reinstall(case.owners.get(path, ()), case.run.process)),
     )  # fmt: skip
