@@ -145,8 +145,8 @@ def _image_node(image: Image, guides: Guides, *, outside: bool = False, top: boo
 
 def _failure_label(event: LoadFailedEvent) -> Line:
     image = Image(event)
-    if event.kind in (FailureKind.NOT_FOUND, FailureKind.REFUSED):
-        what = "NOT FOUND" if event.kind is FailureKind.NOT_FOUND else "REFUSED"
+    if event.kind in (FailureKind.NOT_FOUND, FailureKind.REFUSED, FailureKind.NAME_NOT_FOUND):
+        what = "REFUSED" if event.kind is FailureKind.REFUSED else "NOT FOUND"
         name: Line = ((event.need or event.shown_path, FAILED),)
     elif is_consequence(event):
         return (*_name_and_path(image, DROPPED), ("  dropped because of the failure", DROPPED))
