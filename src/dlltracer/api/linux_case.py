@@ -16,6 +16,7 @@ from ..model.tree import BindingState, LoadTree
 from .environment import check_packages, find_foreign_modules, name_owners, read_limits
 from .linux_failure import read_linux_failure, with_dl_error
 from .process import ProcessView
+from .search_leads import find_leads
 
 
 def build_linux_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
@@ -50,6 +51,7 @@ def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> C
         limits=read_limits(case.subject, process),
         foreign_modules=find_foreign_modules(case.error, process),
         checks=check_packages(case),
+        leads=find_leads(case, process),
     )
     return replace(case, notes=(*case.notes, *view.notes))
 

@@ -60,4 +60,6 @@ def _process(item: dict[str, Any]) -> ProcessFacts:
     }
     values["system"] = System(values["system"])
     values["environment"] = tuple((name, value) for name, value in item["environment"])
+    if item.get("start_environment") is not None:
+        values["start_environment"] = tuple((name, value) for name, value in item["start_environment"])
     return ProcessFacts(**values)
