@@ -67,7 +67,7 @@ INTERPRETERS = st.builds(
 )  # fmt: skip
 FINDINGS = st.builds(
     Finding, TEXTS, TEXTS, st.sampled_from(Confidence), TEXTS, NAMES, rows(PROBES), TEXTS,
-    rows(st.builds(Evidence, st.sampled_from(Source), TEXTS)), rows(st.builds(Remedy, TEXTS, maybe(TEXTS))),
+    rows(st.builds(Evidence, st.sampled_from(Source), TEXTS)), rows(st.builds(Remedy, TEXTS, NAMES, TEXTS)),
 )  # fmt: skip
 DIAGNOSES = st.builds(
     Diagnosis, TEXTS, st.sampled_from(Outcome), maybe(ERRORS), maybe(CRASHES), rows(FINDINGS), NAMES, NAMES

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from .probe import Probe
+from .system import System
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,10 +50,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Remedy:
-    """Something to do: what it does, as a sentence; the `command` where one does it."""
+    """Something to do.
+
+    Attributes:
+        what: what it does, as a sentence.
+        command: the words of the command that does it, program first; () if none does. They are not quoted: joining
+            them for a shell is for those that show them (`report.commands`).
+        code: the line of Python that does it; empty if none does.
+    """
 
     what: str
-    command: str | None = None
+    command: tuple[str, ...] = ()
+    code: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +116,7 @@ class Diagnosis:
         findings: the causes, surest first.
         undecided: for `Outcome.UNDECIDED`: what would decide.
         notes: what could not be looked at.
+        system: the system of the program: commands of the findings are for its shells.
     """
 
     what: str
@@ -116,6 +126,7 @@ class Diagnosis:
     findings: tuple[Finding, ...] = ()
     undecided: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    system: System = System.OTHER
 
     @property
     def may_have_worked(self) -> bool:
