@@ -256,9 +256,9 @@ def _end_trace(trace: Trace | None, start_path: list[str]) -> dict[str, object]:
         trace.close()
         if trace.recording is None:
             return {"outcome": "unfinished", "message": "the program ended the trace itself"}
-        from dlltracer.model.codec import to_plain
+        from dlltracer.model.encode import encode
 
-        return {"outcome": "recorded", "recording": to_plain(trace.recording)}
+        return {"outcome": "recorded", "recording": encode(trace.recording)}
     except BaseException as error:  # noqa: BLE001 - the program's status must not suffer; the parent says it
         return {"outcome": "unfinished", "message": f"{type(error).__name__}: {error}"}
     finally:

@@ -11,7 +11,8 @@ from dataclasses import replace
 from ..errors import DlltracerError
 from ..host.failure import read_failure, read_process
 from ..host.scratch import ScratchFolder
-from ..model.codec import DamagedRecording, from_plain
+from ..model.decode import DamagedRecording, decode
+from ..model.recording import Recording
 from .ending import describe_ending
 from .program import ProgramKind
 from .relay import Relay
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ..capture.linux.follow import Follower
     from ..model.events import Event
     from ..model.process import TracedProcess
-    from ..model.recording import Recording
     from .program import Program
     from .spawn import Sink
 
@@ -186,7 +186,7 @@ class _Run:
         if said is not None and outcome == "recorded":
             # By another mechanism than the log's, which did not work.
             try:
-                recorded = from_plain(said.get("recording"))
+                recorded = decode(Recording, said.get("recording"), "recording")
                 return self._guard.replay(Ending(status, recorded, failure=failure, process=read_process(said)))
             except DamagedRecording as error:
                 return Ending(status, self._recording(follower, (str(error),)), failure=failure)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from ..errors import DlltracerError
 from ..host.failure import read_failure, read_process
 from ..host.scratch import ScratchFolder
-from ..model.codec import DamagedRecording, from_plain
+from ..model.decode import DamagedRecording, decode
 from ..model.recording import Recording
 from .ending import describe_ending
 from .relay import Relay
@@ -236,7 +236,7 @@ def _ending(ran: _Run, said: dict[str, object] | None, backend: str, log: int | 
     if outcome == "recorded":
         assert said is not None
         try:
-            recorded = from_plain(said.get("recording"))
+            recorded = decode(Recording, said.get("recording"), "recording")
             return Ending(status, recorded, failure=failure, process=read_process(said))
         except DamagedRecording as error:
             message = str(error)

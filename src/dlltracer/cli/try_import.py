@@ -46,7 +46,7 @@ def try_and_explain(what: str, program: Program, python: str | None, backend: st
         ending = _try(program, backend, python, said.fileno())
         if ending.refusal is not None:
             say_error(ending.refusal)
-            raise click.exceptions.Exit(Outcome.NOT_TRACED.value)
+            raise click.exceptions.Exit(Outcome.NOT_TRACED.exit_status)
         text = _read_tail(said.fileno())
         left_no_word = ending.status != 0 and ending.failure is None
         foreign = _ask_interpreter(python, said.fileno()) if left_no_word and python is not None else None

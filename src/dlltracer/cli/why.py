@@ -117,7 +117,7 @@ def why(**given: Any) -> None:
     from ..report.annotations import annotate_verdict
 
     say_annotations(options.annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
-    raise click.exceptions.Exit(diagnosis.outcome.value)
+    raise click.exceptions.Exit(diagnosis.outcome.exit_status)
 
 
 def _without_settings(given: dict[str, Any]) -> dict[str, Any]:
