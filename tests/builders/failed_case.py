@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 from dlltracer.diagnose.case import Case
@@ -12,6 +13,7 @@ from dlltracer.model.events import FailureKind, LoadFailedEvent
 from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Diagnosis, Finding
 from dlltracer.model.probe import Phase, Probe, ProbeOutcome
+from dlltracer.model.run import ProgramOutput, RunResult
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 
 EXT = "/site/ext.so"
@@ -51,7 +53,23 @@ def case(message: str | None = None, **changes: Any) -> Case:
         facts["error"] = import_error(message)
         facts["errors"] = (facts["error"],)
         facts["dl_error"] = said if said.problem.name != "UNDECIDED" else None
-    return Case("import ext", System.LINUX, **{**facts, **changes})
+    return Case(what="import ext", system=System.LINUX, **fields_of_case({**facts, **changes}))
+
+
+_OF_RUN = frozenset(field.name for field in fields(RunResult))
+
+
+def fields_of_case(changes: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a case: those of the run are gathered in one."""
+    if "said" in changes:
+        changes["output"] = ProgramOutput(stderr=changes.pop("said"))
+    of_run = {name: changes.pop(name) for name in list(changes) if name in _OF_RUN}
+    return {"run": RunResult(**of_run), **changes}
+
+
+def with_run(made: Case, **changes: Any) -> Case:
+    """The case, with some fields of its run replaced."""
+    return replace(made, run=replace(made.run, **changes))
 
 
 def image(**changes: Any) -> ElfImage:

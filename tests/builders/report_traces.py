@@ -61,13 +61,17 @@ def small_failure() -> SavedTrace:
     )
     gone = missing(GONE, library, imports=("pkg", "pkg.core"), at=0.1)
     finding = Finding(
-        "missing-image", f"{GONE} was not found", Confidence.CERTAIN, GONE,
+        code="missing-image", title=f"{GONE} was not found", confidence=Confidence.CERTAIN, subject=GONE,
         chain=("import pkg", "import pkg.core", extension, library, GONE), probes=gone.probes or (),
         explanation=f"{library} cannot be loaded without {GONE}, and no place searched has it.",
         evidence=(Evidence(Source.LOADER, f"it looked for {GONE} in {len(gone.probes or ())} places and gave up"),),
         remedies=(Remedy("install the package that has it", "apt-get install libgone1"), Remedy("or build it")),
     )  # fmt: skip
-    other = Finding("library-path-wins", "LD_LIBRARY_PATH wins", Confidence.POSSIBLE, "LD_LIBRARY_PATH")
+    other = Finding(
+        code="library-path-wins",
+        title="LD_LIBRARY_PATH wins",
+        confidence=Confidence.POSSIBLE, subject="LD_LIBRARY_PATH",
+    )
     error = PythonError("ImportError", f"{GONE}: cannot open shared object file: No such file or directory")
     recording = Recording("rtld", (*loads, gone, *map(dropped, loads[1:])), PID, Losses(undecodable=1), ("a note",))
     images = (
@@ -126,7 +130,7 @@ def windows_failure() -> SavedTrace:
     )  # fmt: skip
     failed = tuple(LoadFailedEvent(**vars(event), kind=FailureKind.DROPPED) for event in events)
     finding = Finding(
-        "missing-vc-runtime", f"{gone} was not found", Confidence.LIKELY, gone,
+        code="missing-vc-runtime", title=f"{gone} was not found", confidence=Confidence.LIKELY, subject=gone,
         chain=("import pkg", extension, library, gone),
         probes=(Probe(f"C:\\app\\pkg\\{gone}", Phase.IMAGE_FOLDER, None, ProbeOutcome.ABSENT),),
     )  # fmt: skip

@@ -59,9 +59,12 @@ ERROR = PythonError(
     frames=(Frame("/ws/run.py", 3, "<module>", "import m"), Frame("<string>", 1, "f"), Frame("/usr/lib/m.py", 9, "g")),
 )  # fmt: skip
 FINDING = Finding(
-    "missing-image", "libgone.so was not found", Confidence.CERTAIN, "libgone.so", ("import m", APP, "libgone.so"),
-    GONE, "mod.so cannot be loaded without it.", (Evidence(Source.LOADER, "it gave up"),),
-    (Remedy("install it", "apt install gone"), Remedy("or not")),
+    code="missing-image",
+    title="libgone.so was not found",
+    confidence=Confidence.CERTAIN, subject="libgone.so", chain=("import m", APP, "libgone.so"), probes=GONE,
+    explanation="mod.so cannot be loaded without it.",
+    evidence=(Evidence(Source.LOADER, "it gave up"),),
+    remedies=(Remedy("install it", "apt install gone"), Remedy("or not")),
 )  # fmt: skip
 DIAGNOSIS = Diagnosis("import m", Outcome.EXPLAINED, ERROR, findings=(FINDING,), notes=("a note",))
 CRASH = Crash(11, "SIGSEGV", 0x1234, APP, 0x234, 7, None)

@@ -6,6 +6,7 @@ import ntpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from builders.failed_case import fields_of_case
 from dlltracer.diagnose.case import Case
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.failure import ProcessFacts, PythonError, System
@@ -103,17 +104,11 @@ class Windows:
         images = {**self.images, **tree.images}  # Windows does not mind case; whoever looks a path up does
         lacking = find_missing_imports(tree.bindings, images)
         error = PythonError("ImportError", message, ("ImportError", "Exception"), "ext", TOP)
-        case = Case(
-            "import ext",
-            System.WINDOWS,
-            replace(self.facts, loaded=self.loaded, added_folders=self.added_folders),
-            None if "crash" in more else error,
-            () if "crash" in more else (error,),
-            subject=TOP,
-            tree=tree,
-            images=images,
-            symbols=tuple(one for one in lacking if isinstance(one, MissingSymbol)),
-            forwarders=tuple(one for one in lacking if isinstance(one, MissingForwarder)),
-            code=code,
-        )
-        return replace(case, **more)  # type: ignore[arg-type]
+        facts: dict[str, object] = {
+            "process": replace(self.facts, loaded=self.loaded, added_folders=self.added_folders),
+            "error": None if "crash" in more else error, "errors": () if "crash" in more else (error,),
+            "subject": TOP, "tree": tree, "images": images, "code": code,
+            "symbols": tuple(one for one in lacking if isinstance(one, MissingSymbol)),
+            "forwarders": tuple(one for one in lacking if isinstance(one, MissingForwarder)),
+        }  # fmt: skip
+        return Case(what="import ext", system=System.WINDOWS, **fields_of_case({**facts, **more}))

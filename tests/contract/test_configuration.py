@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(project: Path, text: str) -> None:
-    (project / "dlltracer.toml").write_text(text)
+    """Settings, their names without the tool.dlltracer before them."""
+    tables = re.sub(r"^\[", "[tool.dlltracer.", text, flags=re.MULTILINE)
+    (project / "pyproject.toml").write_text(f"[tool.dlltracer]\n{tables}\n")
 
 
 def dlltracer(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -69,18 +72,77 @@ def test_defaults_and_the_command_line_wins(project: Path) -> None:
 
 
 def test_paths_are_relative_to_the_file(project: Path) -> None:
-    write(project, '[run]\noutput = "report.txt"\n[why]\noutput = "-"\npython = "../bin/python"\n')
+    write(project, '[run]\noutput = "report.txt"\n[why]\noutput = "-"\n')
     assert values("run", "x.py")["output"] == str(project / "report.txt")
     assert values("why", "x")["output"] == "-"
-    assert values("why", "x")["python"] == str(project.parent / "bin" / "python")
-    write(project, '[why]\npython = "python3"\n')
-    assert values("why", "x")["python"] == "python3"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ['output = "../x"', 'output = "/etc/x"', 'output = "~/x"', 'html = "in/../../x.html"', 'html = "link/x"',
+     'output = "file.txt"', 'output = "dangling"', 'output = ".."'],
+)  # fmt: skip
+@pytest.mark.skipif(os.name == "nt", reason="makes links")
+def test_a_file_outside_of_the_project_is_not_written(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, setting: str
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "file").write_text("as it was")
+    (project / "link").symlink_to(outside)
+    (project / "file.txt").symlink_to(outside / "file")
+    (project / "dangling").symlink_to(outside / "none")
+    write(project, f"[run]\n{setting}")
+    with pytest.raises(ConfigurationError, match="is not below the folder of the settings"):
+        values("run", "x.py")
+    ran = dlltracer("run", "-c", "print('ran')")
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert (outside / "file").read_text() == "as it was" and os.listdir(outside) == ["file"]
+
+
+def test_every_option_for_a_file_or_a_program_is_one_of_the_kinds_that_are_checked() -> None:
+    """The checks go by the metavar: an option with another one would slip through."""
+    names: dict[str, set[str]] = {}
+    for command in cli.list_commands(click.Context(cli)):
+        one = cli.get_command(click.Context(cli), command)
+        assert one is not None
+        for option in settings._options(one).values() if not isinstance(one, click.Group) else ():
+            names.setdefault(option.metavar or "", set()).add(str(option.name))
+    assert {"output", "html"} <= names["FILE"] and names["DIR"] == {"root", "search"} and names["PATH"] == {"python"}
+    kinds = {"output", "html", "python", "root", "search"}
+    assert not kinds & set().union(*(found for metavar, found in names.items() if metavar not in settings.PATHS))
+
+
+@pytest.mark.parametrize("program", ["python3", "./python", "/usr/bin/python3"])
+def test_a_program_to_run_is_not_taken_from_a_file(project: Path, program: str) -> None:
+    write(project, f'[why]\npython = "{program}"\n')
+    why = dlltracer("why", "bz2")
+    assert (why.returncode, why.stdout) == (2, "") and why.stderr.count("\n") == 1
+    assert "pyproject.toml: why.python: a program to run is not taken from a file" in why.stderr
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="gives files to another user: needs root")
+def test_settings_that_another_user_left_above_do_nothing(project: Path) -> None:
+    secret = project / "in" / "secret"
+    secret.write_text("as it was")
+    secret.chmod(0o600)
+    write(project, '[run]\noutput = "in/secret"\n[why]\npython = "/bin/false"\n')
+    (project / ".git").mkdir()
+    for path in (project / ".git", project / "pyproject.toml"):
+        os.chown(path, 65534, 65534)
+    ran = dlltracer("run", "--backend", "snapshot", "-c", "print('ran')")
+    assert (ran.returncode, ran.stdout) == (0, "ran\n") and secret.read_text() == "as it was"
+    (line,) = [line for line in ran.stderr.splitlines() if "pyproject.toml" in line]
+    assert line.startswith(f"dlltracer: {project / 'pyproject.toml'}: not used, because ") and "65534" in line
+    assert dlltracer("why", "bz2").returncode == 0
+    assert "pyproject" not in dlltracer("--no-config", "run", "-c", "pass").stderr
+    (project / "pyproject.toml").write_text("[project]\n")
+    assert "pyproject" not in dlltracer("run", "-c", "pass").stderr
 
 
 def test_the_choice_of_the_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(project, 'backend = "snapshot"')
     other = project / "other.toml"
-    other.write_text('backend = "rtld"')
+    other.write_text('tool.dlltracer.backend = "rtld"')
     assert values("why", "x", group=("--config", str(other)))["backend"] == "rtld"
     monkeypatch.setenv(VARIABLE, str(other))
     assert values("why", "x")["backend"] == "rtld"
@@ -108,7 +170,7 @@ def test_a_wrong_setting(project: Path, text: str, said: str) -> None:
     write(project, text)
     result = CliRunner().invoke(cli, ["run", "-c", "1/0"])
     assert isinstance(result.exception, ConfigurationError)
-    assert str(result.exception).startswith(f"{project / 'dlltracer.toml'}: {said}")
+    assert str(result.exception).startswith(f"{project / 'pyproject.toml'}: {said}")
 
 
 def test_a_setting_of_another_command_is_none_of_this_one(project: Path) -> None:
@@ -142,7 +204,7 @@ def test_errors_are_one_line_with_status_2(project: Path) -> None:
     write(project, "[run]\nformat = 1")
     ran = dlltracer("run", "-c", "print('ran')")
     assert (ran.returncode, ran.stdout) == (2, "") and ran.stderr.count("\n") == 1
-    assert ran.stderr.startswith(f"dlltracer: error: {project / 'dlltracer.toml'}: run.format: ")
+    assert ran.stderr.startswith(f"dlltracer: error: {project / 'pyproject.toml'}: run.format: ")
     ran = dlltracer("why", "bz2", DLLTRACER_CONFIG="/no/such/file")
     assert (ran.returncode, ran.stderr) == (
         2, "dlltracer: error: /no/such/file: it cannot be read: No such file or directory\n"
@@ -167,7 +229,7 @@ def test_the_program_sees_nothing_of_it(project: Path) -> None:
 def test_a_setting_gives_way_to_what_it_contradicts(project: Path) -> None:
     write(
         project,
-        "[run]\ngithub = true\nfailed-only = true\n[why]\njson = true\noutput = 'w.dlltrace'\npython = '/no/python'\n"
+        "[run]\ngithub = true\nfailed-only = true\n[why]\njson = true\noutput = 'w.dlltrace'\n"
         "[show]\nfailed-only = true\noutput = 'shown.txt'\n[deps]\nflat = true\n",
     )
     assert dlltracer("run", "-o", "x.dlltrace", "-c", "import bz2").returncode == 0

@@ -22,11 +22,13 @@ from dlltracer.cli.ending import describe_ending
 from dlltracer.cli.main import cli
 from dlltracer.cli.output import Colour, DirectTarget, Format, StreamTarget, colour_of, open_target, write_report
 from dlltracer.cli.program import NoValue, Program, ProgramKind, is_command, split_command_line
-from dlltracer.cli.spawn import Ending, read_result, salvage
-from dlltracer.model.codec import to_plain
+from dlltracer.cli.runner import LogSharing, RunnerOutcome, RunnerReport
+from dlltracer.cli.spawn import salvage
+from dlltracer.model.encode import encode
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Recording
+from dlltracer.model.run import RunResult
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="permissions and links of POSIX")
 RECORDING = Recording("rtld", (LoadEvent("/gr\u00fc\u00df/\udcff.so", imports=("m",)),))
@@ -85,9 +87,9 @@ def test_on_windows_the_debugger_follows(monkeypatch: pytest.MonkeyPatch, kind: 
     recording = replace(RECORDING, pid=7, processes=(TracedProcess(7),))
     said: list[object] = []
 
-    def run(*first: object, **options: bool) -> Ending:
+    def run(*first: object, **options: bool) -> RunResult:
         said.extend((*first, options))
-        return Ending(3, recording)
+        return RunResult(status=3, recording=recording)
 
     program = Program(kind, "x", ("a",))
     module = types.ModuleType("dlltracer.cli.run_debugged")
@@ -97,7 +99,7 @@ def test_on_windows_the_debugger_follows(monkeypatch: pytest.MonkeyPatch, kind: 
     module.NAME = "debugger"  # type: ignore[attr-defined]
     module.run_debugged_command = module.run_on_windows = run  # type: ignore[attr-defined]
     sink = types.SimpleNamespace(process=said.append, event=said.append)
-    assert run_traced.run_followed(program, "auto", follow=True, sink=sink) == Ending(3, recording)
+    assert run_traced.run_followed(program, "auto", follow=True, sink=sink) == RunResult(status=3, recording=recording)
     options_given = next(item for item in said if isinstance(item, dict))
     assert isinstance(options_given.pop("sink"), run_traced._Guard), "what raises there must not disturb the debugger"
     first = [["x", "a"]] if kind is ProgramKind.COMMAND else [program, "auto"]
@@ -231,24 +233,53 @@ def test_words_for_an_ending(status: int, words: str) -> None:
     assert words in describe_ending(status)
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"{", marshal.dumps([1]), marshal.dumps({"outcome": 1})])
-def test_a_damaged_result_is_none(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"{", marshal.dumps(1), marshal.dumps([1]), marshal.dumps({"outcome": 1}), marshal.dumps([1] * 8)],
+)
+def test_a_damaged_report_is_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "result").write_bytes(content)
-    assert read_result(str(tmp_path / "result")) is None
-    assert read_result(str(tmp_path / "missing")) is None
+    assert RunnerReport.read(str(tmp_path / "result")) is None
+    assert RunnerReport.read(str(tmp_path / "missing")) is None
 
 
-def test_a_result(tmp_path: Path) -> None:
-    said = {"outcome": "recorded", "recording": to_plain(RECORDING)}
-    (tmp_path / "result").write_bytes(marshal.dumps(said))
-    assert read_result(str(tmp_path / "result")) == said
-    assert spawn._ending(spawn._Run(3, 7), said, "auto", None) == Ending(3, RECORDING)
+def test_a_report_cut_short_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    RunnerReport(RunnerOutcome.RECORDED, recording=encode(RECORDING)).write(str(path))
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        assert RunnerReport.read(str(path)) is None
+
+
+def test_a_report(tmp_path: Path) -> None:
+    path = str(tmp_path / "result")
+    RunnerReport(
+        RunnerOutcome.RECORDED, recording=encode(RECORDING), ends=((True, 5), (None, None)), trouble="t"
+    ).write(path)
+    report = RunnerReport.read(path)
+    assert report is not None and (report.ends, report.trouble) == (((True, 5), (None, None)), "t")
+    run = spawn._with_report(RunResult(status=3), 7, report, "auto", None)
+    assert run == RunResult(status=3, recording=RECORDING)
 
 
 def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
-    ending = spawn._ending(spawn._Run(0, 7), {"outcome": "recorded", "recording": {"version": 1}}, "etw", None)
-    assert ending.recording is not None and ending.recording.pid == 7
-    assert "this is not a whole recording" in ending.recording.notes[0]
+    report = RunnerReport(RunnerOutcome.RECORDED, recording={"version": 1})
+    run = spawn._with_report(RunResult(status=0), 7, report, "etw", None)
+    assert run.recording is not None and run.recording.pid == 7
+    assert "this is not a whole recording" in run.recording.notes[0]
+
+
+@pytest.mark.parametrize(
+    "sharing",
+    [
+        LogSharing(), LogSharing(200), LogSharing(prefix="/tmp/a:b/log"), LogSharing(prefix="/x", from_start=True),
+        LogSharing(prefix="/x", with_children=True), LogSharing(prefix="/x", from_start=True, with_children=True),
+    ],
+)  # fmt: skip
+def test_how_a_log_is_shared_is_one_word(sharing: LogSharing) -> None:
+    again = LogSharing.decode(sharing.encode())
+    assert [getattr(again, name) for name in again.__slots__] == [getattr(sharing, name) for name in again.__slots__]
 
 
 def test_what_is_lost_is_said_to_be_lost() -> None:
@@ -269,7 +300,7 @@ def test_a_program_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> No
         spawn.run_child(Program(ProgramKind.CODE, "pass"), "auto")
 
 
-def run_cli(monkeypatch: pytest.MonkeyPatch, ending: Ending, *words: str) -> Any:
+def run_cli(monkeypatch: pytest.MonkeyPatch, ending: RunResult, *words: str) -> Any:
     monkeypatch.setattr("dlltracer.cli.run.run_child", lambda program, backend: ending)
     return CliRunner().invoke(cli, ["run", *words, "-c", "pass"])
 
@@ -278,14 +309,15 @@ def test_status_when_the_report_cannot_be_written(monkeypatch: pytest.MonkeyPatc
     if os.name == "nt":
         pytest.skip("there is no /dev/full")
     for status, wanted in ((0, 2), (5, 5)):
-        result = run_cli(monkeypatch, Ending(status, RECORDING), "-o", "/dev/full")
+        result = run_cli(monkeypatch, RunResult(status=status, recording=RECORDING), "-o", "/dev/full")
         assert result.exit_code == wanted
         assert "the report could not be written: No space left" in result.output
 
 
 def test_status_of_the_program_is_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for status, wanted in ((0, 0), (7, 7), (0xC0000005, 0xC0000005 - (1 << 32))):
-        result = run_cli(monkeypatch, Ending(status, RECORDING), "-o", str(tmp_path / "f"), "--format", "lines")
+        run = RunResult(status=status, recording=RECORDING)
+        result = run_cli(monkeypatch, run, "-o", str(tmp_path / "f"), "--format", "lines")
         assert (result.exit_code, result.output) == (wanted, "")
     assert (tmp_path / "f").read_bytes() == b"LoadLibrary /gr\xc3\xbc\xc3\x9f/\xff.so\n"
 

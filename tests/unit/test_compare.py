@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.diagnose.compare import _longest_rising, compare_traces
-from dlltracer.diagnose.correspond import name_key, stem_key
+from dlltracer.diagnose.compare import _longest_rising, compare_traces, name_key, stem_key
 from dlltracer.model.difference import Difference, DifferenceKind
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import ProcessFacts, System

@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from dlltracer.errors import ConfigurationError
 from dlltracer.host import configfile
-from dlltracer.host.configfile import VARIABLE, find_config, read_config
+from dlltracer.host.configfile import VARIABLE, UntrustedSettings, find_config, read_config
 
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="gives files to another user: needs root")
 TABLE = '[tool.dlltracer]\nbackend = "here"\n'
 
 
 @pytest.fixture(autouse=True)
 def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    for name in (VARIABLE, "SUDO_UID"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def make(root: Path, *files: str) -> None:
@@ -37,19 +40,16 @@ def make(root: Path, *files: str) -> None:
     ("files", "found"),
     [
         ((), None),
-        (("a/b/dlltracer.toml",), "a/b/dlltracer.toml"),
-        ((f"a/b/pyproject.toml={TABLE}", "a/b/dlltracer.toml"), "a/b/dlltracer.toml"),
         ((f"a/b/pyproject.toml={TABLE}",), "a/b/pyproject.toml"),
-        ((".git/", f"a/pyproject.toml={TABLE}", "dlltracer.toml"), "a/pyproject.toml"),
-        ((".git/", "a/b/pyproject.toml=[tool.x]", "dlltracer.toml"), "dlltracer.toml"),
-        ((".git", "dlltracer.toml"), "dlltracer.toml"),
-        (("a/.hg/", "dlltracer.toml"), None),
+        ((f"a/b/dlltracer.toml={TABLE}",), None),
+        ((".git/", f"a/pyproject.toml={TABLE}", f"pyproject.toml={TABLE}"), "a/pyproject.toml"),
+        ((".git/", "a/b/pyproject.toml=[tool.x]", f"pyproject.toml={TABLE}"), "pyproject.toml"),
+        ((".git", f"pyproject.toml={TABLE}"), "pyproject.toml"),
+        (("a/.hg/", f"pyproject.toml={TABLE}"), None),
         ((f"a/pyproject.toml={TABLE}",), "a/pyproject.toml"),
-        (("a/pyproject.toml=[project]", "dlltracer.toml"), None),
-        (("a/dlltracer.toml",), None),
-        ((".git/", f"pyproject.toml={TABLE}"), "pyproject.toml"),
+        (("a/pyproject.toml=[project]", f"pyproject.toml={TABLE}"), None),
         ((".git/", "pyproject.toml=[tool.other]\nx = 'dlltracer'"), None),
-        (("a/b/dlltracer.toml/", f"a/pyproject.toml={TABLE}"), "a/pyproject.toml"),
+        (("a/b/pyproject.toml/", ".git/", f"a/pyproject.toml={TABLE}"), "a/pyproject.toml"),
     ],
 )
 def test_which_file(tmp_path: Path, files: tuple[str, ...], found: str | None) -> None:
@@ -60,13 +60,88 @@ def test_which_file(tmp_path: Path, files: tuple[str, ...], found: str | None) -
 
 
 def test_the_variable_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(tmp_path, "dlltracer.toml=backend = 'no'", "other.toml=backend = 'yes'")
+    make(tmp_path, f"pyproject.toml={TABLE}", "other.toml=tool.dlltracer.backend = 'yes'")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "other.toml"))
     section = find_config(str(tmp_path))
     assert section is not None and section.text("backend") == "yes"
     monkeypatch.setenv(VARIABLE, "")
     section = find_config(str(tmp_path))
-    assert section is not None and section.text("backend") == "no"
+    assert section is not None and section.text("backend") == "here"
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (("shared/pyproject.toml",), "shared/pyproject.toml"),
+        (("shared",), "shared"),
+        (("shared/.git",), "shared/.git"),
+        (("shared/.git", "shared/pyproject.toml", "shared"), "shared/pyproject.toml"),
+    ],
+)
+def test_what_another_user_left_in_a_folder_above_is_refused(
+    tmp_path: Path, others: tuple[str, ...], said: str
+) -> None:
+    make(tmp_path, "shared/.git/", f"shared/pyproject.toml={TABLE}", "shared/work/")
+    for path in others:
+        os.chown(tmp_path / path, NOBODY, NOBODY)
+    with pytest.raises(UntrustedSettings) as caught:
+        find_config(str(tmp_path / "shared" / "work"))
+    problem = f"not used, because {tmp_path / said} belongs to user "
+    assert str(caught.value).startswith(f"{tmp_path / 'shared/pyproject.toml'}: {problem}")
+    assert "65534" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@as_root
+def test_the_repository_of_another_user_does_not_matter_in_the_folder_itself(tmp_path: Path) -> None:
+    make(tmp_path, ".git/", f"pyproject.toml={TABLE}")
+    os.chown(tmp_path / ".git", NOBODY, NOBODY)
+    assert find_config(str(tmp_path)) is not None
+
+
+@as_root
+def test_a_link_of_another_user_to_a_file_of_ours_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, f"ours.toml={TABLE}")
+    (tmp_path / "pyproject.toml").symlink_to("ours.toml")
+    assert find_config(str(tmp_path)) is not None
+    os.lchown(tmp_path / "pyproject.toml", NOBODY, NOBODY)
+    with pytest.raises(UntrustedSettings, match=r"belongs to user .*65534"):
+        find_config(str(tmp_path))
+
+
+@as_root
+def test_the_user_who_called_sudo_is_trusted_as_by_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, f"pyproject.toml={TABLE}")
+    for path in (tmp_path, tmp_path / "pyproject.toml"):
+        os.chown(path, NOBODY, NOBODY)
+    monkeypatch.setenv("SUDO_UID", str(NOBODY))
+    assert find_config(str(tmp_path)) is not None
+    for other in ("1", "", "x", "-65534", "9" * 30):
+        monkeypatch.setenv("SUDO_UID", other)
+        with pytest.raises(UntrustedSettings):
+            find_config(str(tmp_path))
+
+
+@as_root
+def test_a_file_of_another_user_that_is_not_about_us_is_not_spoken_of(tmp_path: Path) -> None:
+    make(tmp_path, "pyproject.toml=[project]")
+    os.chown(tmp_path / "pyproject.toml", NOBODY, NOBODY)
+    assert find_config(str(tmp_path)) is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="FIFOs")
+def test_a_fifo_does_not_hold_us_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pyproject.toml")
+    assert find_config(str(tmp_path)) is None
+    with pytest.raises(ConfigurationError, match="it is not a regular file"):
+        read_config(str(tmp_path / "pyproject.toml"))
+
+
+def test_an_enormous_file_is_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "pyproject.toml", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigurationError, match="it has more than 4 MiB"):
+        read_config(str(tmp_path / "pyproject.toml"))
 
 
 def test_a_file_that_is_not_about_us_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +153,8 @@ def test_a_file_that_is_not_about_us_is_not_parsed(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("dlltracer.toml", "[run", "it is not TOML: "),
-        ("dlltracer.toml", "[tool.dlltracer]", "tool: here the tables have no [tool.dlltracer] before them"),
+        ("other.toml", "[run", "it is not TOML: "),
+        ("other.toml", "[run]", "it has no table [tool.dlltracer]"),
         ("pyproject.toml", "", "it has no table [tool.dlltracer]"),
         ("pyproject.toml", "tool.dlltracer = 1", "tool.dlltracer: this is a table, not a value"),
         ("pyproject.toml", "tool = 'dlltracer'", "it has no table [tool.dlltracer]"),
@@ -99,8 +174,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_sections(tmp_path: Path) -> None:
-    make(tmp_path, "dlltracer.toml=backend = 1\n[run]\nformat = 'x'\n")
-    section = read_config(str(tmp_path / "dlltracer.toml"))
+    make(tmp_path, "s.toml=[tool.dlltracer]\nbackend = 1\n[tool.dlltracer.run]\nformat = 'x'\n")
+    section = read_config(str(tmp_path / "s.toml"))
     assert section.section("run").text("format") == "x" and section.section("why").values == {}
     assert section.section("run").key("format") == "run.format"
     for wrong, said in (
@@ -111,16 +186,15 @@ def test_sections(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError) as caught:
             wrong()
-        assert f"dlltracer.toml: {said}" in str(caught.value)
+        assert f"s.toml: {said}" in str(caught.value)
 
 
 @settings(deadline=None)
 @given(st.binary() | st.text().map(lambda text: f"tool.dlltracer = {text}".encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_settings_or_an_error(data: bytes) -> None:
-    for name in ("dlltracer.toml", "pyproject.toml"):
-        try:
-            table = configfile._table_of(f"/x/{name}", data)
-        except ConfigurationError as error:
-            assert error.path == f"/x/{name}" and "\n" not in str(error)
-        else:
-            assert table is None or isinstance(table, dict)
+    try:
+        table = configfile._table_of("/x/pyproject.toml", data)
+    except ConfigurationError as error:
+        assert error.path == "/x/pyproject.toml" and "\n" not in str(error)
+    else:
+        assert table is None or isinstance(table, dict)

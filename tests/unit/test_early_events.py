@@ -6,20 +6,19 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
-from dlltracer.api.saving import RunFacts
 from dlltracer.cli import run_traced
 from dlltracer.cli.record import TraceRecorder
 from dlltracer.cli.run_debugged import _Early
-from dlltracer.cli.spawn import Ending
 from dlltracer.host.tracefile import read_trace_file
 from dlltracer.model.events import Event, LoadEvent, UnloadEvent
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Recording
+from dlltracer.model.run import RunResult
 
 LOAD, LATER = LoadEvent("C:\\a.dll", pid=7), UnloadEvent("C:\\a.dll", pid=7)
 CHILDS = LoadEvent("C:\\b.dll", pid=8)
 FIRST, CHILD = TracedProcess(7, command=("python", "child_main.py")), TracedProcess(8, parent=7)
-RUN = RunFacts("the code", ("python", "-c", "x"))
+WHAT, COMMAND = "the code", ("python", "-c", "x")
 
 
 class Kept:
@@ -32,19 +31,19 @@ class Kept:
 
 def test_what_the_file_has_while_the_program_runs(tmp_path: Path) -> None:
     path = tmp_path / "run.dlltrace"
-    recorder = TraceRecorder(str(path), RUN, "auto")
+    recorder = TraceRecorder(str(path), WHAT, COMMAND, "auto")
     recorder.early(LOAD)
     read = read_trace_file(str(path))
     assert (read.what, read.recording.events, read.recording.pid) == ("the code", (LOAD,), 7)
     assert any("as they were first seen" in problem for problem in read.problems)
     recorder.event(LATER)
-    trace = recorder.finish(Ending(0, Recording("debugger", (LATER,), 7)), None)
+    trace = recorder.finish(RunResult(status=0, recording=Recording("debugger", (LATER,), 7)), None)
     assert read_trace_file(str(path)) == trace and trace.recording.events == (LATER,)
 
 
 def test_what_is_private_is_left_out_early(tmp_path: Path) -> None:
     path = tmp_path / "run.dlltrace"
-    recorder = TraceRecorder(str(path), RUN, "auto", redact=True)
+    recorder = TraceRecorder(str(path), WHAT, COMMAND, "auto", redact=True)
     recorder.early(LoadEvent("C:\\Users\\someone\\a.dll", pid=7))
     recorder.close()
     assert "someone" not in path.read_text() and "a.dll" in path.read_text()
@@ -88,7 +87,7 @@ def test_a_sink_that_raises_is_given_up_and_said() -> None:
     guard = run_traced._Guard(types.SimpleNamespace(early=failing(OSError("full")), event=kept.event))
     guard.early(LOAD)
     guard.early(LOAD)
-    ending = guard.replay(Ending(0, Recording("debugger", (LATER,), 7, notes=("n",))))
+    ending = guard.replay(RunResult(status=0, recording=Recording("debugger", (LATER,), 7, notes=("n",))))
     assert kept.said == [] and guard.events == [LATER]
     assert ending.recording is not None
     assert ending.recording.notes == (

@@ -86,8 +86,12 @@ def trace_named(name: str) -> SavedTrace:
         replace(missing(name, path, imports=(name,)), reason=name, probes=probes),
     )
     finding = Finding(
-        name, name, Confidence.LIKELY, name, (name, path, name), probes, name, (Evidence(Source.FILES, name),),
-        (Remedy(name, name),),
+        code=name,
+        title=name,
+        confidence=Confidence.LIKELY, subject=name, chain=(name, path, name), probes=probes,
+        explanation=name,
+        evidence=(Evidence(Source.FILES, name),),
+        remedies=(Remedy(name, name),),
     )  # fmt: skip
     error = PythonError(name, name, frames=(Frame(name, 1, name, name),))
     crash = Crash(11, name, 1, name, 2, None, None)

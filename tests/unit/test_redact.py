@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.failed_case import case, not_found, process
+from builders.failed_case import case, not_found, process, with_run
 from builders.saved_traces import CALM, SAVED_TRACES
 from dlltracer.api.explain_saved import explain_saved
-from dlltracer.api.saved_case import case_to_plain
+from dlltracer.api.saved_case import encode_case
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.model.events import DebugEvent, LoadEvent
 from dlltracer.model.failure import Failure, Frame, PythonError
@@ -123,7 +123,7 @@ FACTS = process(environment=(("PATH", "/home/alice/bin:/usr/bin"), ("MY_TOKEN", 
 def trace() -> SavedTrace:
     made = case("libgone.so: cannot open shared object file: No such file or directory")
     made = replace(
-        made, process=FACTS, error=ERROR, errors=(ERROR,), subject="/home/alice/site/ext.so",
+        with_run(made, process=FACTS, errors=(ERROR,)), error=ERROR, subject="/home/alice/site/ext.so",
         failures=(not_found("libgone.so", "/home/alice/site/ext.so"),),
     )  # fmt: skip
     recording = Recording(
@@ -131,10 +131,10 @@ def trace() -> SavedTrace:
         (LoadEvent("/home/alice/site/ext.so"), *(made.failures or ())),
         processes=(TracedProcess(7, command=("tool", "--password", "hunter22", "x"), program="/home/alice/tool"),),
     )
-    made = replace(made, recording=recording)
+    made = with_run(made, recording=recording)
     return SavedTrace(
         recording, "import ext", host=HostFacts("linux", "on vm", name="vm"), process=FACTS,
-        failure=Failure((ERROR,), FACTS), status=1, diagnosis=diagnose(made), case=case_to_plain(made),
+        failure=Failure((ERROR,), FACTS), status=1, diagnosis=diagnose(made), case=encode_case(made),
         command=("python", "/home/alice/app.py", "--api-key=abc", "--secret", "s3cr3t"),
     )  # fmt: skip
 

@@ -44,7 +44,12 @@ def test_only_pip_of_any_python_is_replaced() -> None:
         "LD_LIBRARY_PATH=/x python ...": "LD_LIBRARY_PATH=/x python ...",
         "apt-get install python": "apt-get install python",
     }  # fmt: skip
-    finding = Finding("c", "t", Confidence.LIKELY, "s", remedies=tuple(Remedy("w", one) for one in commands))
+    finding = Finding(
+        code="c",
+        title="t",
+        confidence=Confidence.LIKELY, subject="s",
+        remedies=tuple(Remedy("w", one) for one in commands),
+    )
     changed = for_interpreter(finding, facts(System.LINUX, "/a b/python"))
     assert [remedy.command for remedy in changed.remedies] == list(commands.values())
     assert for_interpreter(finding, None) == finding

@@ -74,6 +74,10 @@ def test_a_large_tree_is_folded_but_for_its_failures() -> None:
 
 
 def test_a_verdict_has_the_lines_of_its_text() -> None:
-    finding = Finding("missing-image", "<b> was not found", Confidence.CERTAIN, "<b>", ("x.py:1", "import b", "<b>"))
+    finding = Finding(
+        code="missing-image",
+        title="<b> was not found",
+        confidence=Confidence.CERTAIN, subject="<b>", chain=("x.py:1", "import b", "<b>"),
+    )
     verdict = Diagnosis("import b", Outcome.EXPLAINED, findings=(finding,), notes=("a & b",))
     assert Reader(render_verdict_html(verdict)).text.strip("\n") == render_verdict(verdict).plain.strip("\n")

@@ -8,7 +8,7 @@ import pytest
 
 from builders.failed_case import EXT, PYTHON, absent, bound, case, dropped, first, not_found, process, tree, verdict
 from dlltracer.diagnose.environment import Copy, PackageCheck
-from dlltracer.diagnose.rules import integrity, missing_image
+from dlltracer.diagnose.rules import missing_image
 from dlltracer.model.crash import Crash
 from dlltracer.model.failure import PythonError, System
 from dlltracer.model.finding import Confidence, Outcome
@@ -73,15 +73,13 @@ def test_a_file_expected_in_the_packages_own_folders_is_part_of_it(place: str, p
 
 
 def test_a_healthy_tree_gives_nothing() -> None:
-    assert not list(missing_image.find(case(None, tree=tree(bound("libmid.so", "/site/libmid.so")))))
+    assert not list(missing_image.check(case(None, tree=tree(bound("libmid.so", "/site/libmid.so")))))
 
 
-@pytest.mark.parametrize("rule", [missing_image.find, integrity.find])
-def test_cases_of_windows_are_left_to_others(rule: object) -> None:
-    made = replace(
-        case(GONE, tree=tree(absent("libgone.so.1")), failures=(not_found("libgone.so.1"),)), system=System.WINDOWS
-    )
-    assert callable(rule) and not list(rule(made))
+def test_the_rules_of_linux_do_not_run_on_cases_of_windows() -> None:
+    made = case(GONE, tree=tree(absent("libgone.so.1")), failures=(not_found("libgone.so.1"),))
+    assert [finding.code for finding in verdict(made).findings] == ["missing-image"]
+    assert not verdict(replace(made, system=System.WINDOWS)).findings
 
 
 def test_what_was_asked_for_itself() -> None:

@@ -14,12 +14,12 @@ from builders.failed_case import EXT, absent, bound, case, dropped, image, not_f
 from builders.saved_traces import CALM, PLAIN
 from builders.windows_case import PYTHON, SITE, TOP, Windows, pe_image
 from dlltracer.api.explain_saved import explain_saved
-from dlltracer.api.saved_case import VERSION, case_from_plain, case_to_plain
+from dlltracer.api.saved_case import VERSION, decode_case, encode_case
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.environment import Change, Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
-from dlltracer.model.codec import DamagedRecording, NewerRecording
 from dlltracer.model.crash import Crash
+from dlltracer.model.decode import DamagedRecording, NewerRecording
 from dlltracer.model.elf import ElfNeed, ElfSymbols
 from dlltracer.model.events import FailureKind, LoadFailedEvent
 from dlltracer.model.failure import Failure, Frame, PythonError
@@ -29,13 +29,15 @@ from dlltracer.model.probe import Phase
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.provider import ChangedFile, FileState, PackageManager, PackageOwner
 from dlltracer.model.recording import Recording
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, SavedTrace
 from dlltracer.model.symbols import MissingSymbol, MissingVersion
 
 GONE = "libgone.so: cannot open shared object file: No such file or directory"
 FAILED = Recording("rtld", (not_found("libgone.so"), dropped()))
-FULL = replace(
-    case(GONE, recording=FAILED, failures=FAILED.failures),
+FULL = case(
+    GONE, recording=FAILED, failures=FAILED.failures, crash=Crash(11, "SIGSEGV", 1, EXT, 2, 3, None),
+    frames=(Frame("a.py", 1, "f"),), status=-11,
     tree=tree(bound("libb.so", "/lib/libb.so"), absent("libgone.so")),
     images={EXT: image(segments=(segment(),)), "/lib/libb.so": image(soname="libb.so")},
     symbols=(MissingSymbol("_Z1fv", "V1", EXT, None, True, ("g",)),),
@@ -44,8 +46,6 @@ FULL = replace(
     owners={EXT: (PackageOwner(PackageManager.PIP, "numpy", "2.1", EXT),)},
     limits=MachineLimits(Mount(1, "/", "/", ("ro",), "ext4", "x"), MemoryLimit("RLIMIT_AS"), 4096, CLibrary("musl")),
     damaged={"/x": "cut"},
-    crash=Crash(11, "SIGSEGV", 1, EXT, 2, 3, None),
-    frames=(Frame("a.py", 1, "f"),),
     shadowed=(ShadowedCopy(Change.NO_LIBRARY_PATH, "libb.so", "/a", Phase.ENVIRONMENT, "/b"),),
     checks=(PackageCheck("numpy 2.1", "numpy", (ChangedFile("/y", FileState.ABSENT, 5),)),),
     foreign_modules=(ForeignModule("/z", "cp310"),),
@@ -60,7 +60,7 @@ RUNTIME = Windows(
 
 
 def through_json(made: Case) -> Any:
-    return json.loads(json.dumps(case_to_plain(made), allow_nan=False))
+    return json.loads(json.dumps(encode_case(made), allow_nan=False))
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def through_json(made: Case) -> Any:
         WINDOWS.case(126, recording=Recording("debugger")),
         RUNTIME.case(1114),
         RUNTIME.case(crash=Crash(0xC0000005, "access violation", 0, f"{PYTHON}\\msvcp140.dll", 5, 1, 0)),
-        Case("import x", process().system),
+        Case(what="import x", system=process().system, run=RunResult()),
     ],
 )
 def test_the_same_verdict(made: Case) -> None:
-    again = case_from_plain(through_json(made), made.recording or Recording("none"))
+    again = decode_case(through_json(made), made.run.recording or Recording("none"))
     assert diagnose(again) == diagnose(made)
     slim = replace(made, images=again.images, tree=again.tree)
     assert again == slim, "nothing but symbols of images is left out"
@@ -86,7 +86,7 @@ def test_of_symbols_only_those_stay_that_a_verdict_may_name() -> None:
     provides: dict[str, tuple[str | None, ...]] = {"PyInit_ext": (None,), "_Z1fvother": ("V",), "unrelated": (None,)}
     symbols = ElfSymbols((ElfNeed("need"),), provides, frozenset(("_Z1fvother", "unrelated")))
     made = replace(FULL, images={EXT: image(symbols=symbols)})
-    again = case_from_plain(through_json(made), FAILED)
+    again = decode_case(through_json(made), FAILED)
     kept = again.images[EXT].symbols  # type: ignore[union-attr]
     assert kept == ElfSymbols((), {"PyInit_ext": (None,), "_Z1fvother": ("V",)}, frozenset(("_Z1fvother",)))
 
@@ -94,13 +94,13 @@ def test_of_symbols_only_those_stay_that_a_verdict_may_name() -> None:
 def test_versions() -> None:
     plain = through_json(FULL)
     with pytest.raises(NewerRecording):
-        case_from_plain(plain | {"version": VERSION + 1}, FAILED)
+        decode_case(plain | {"version": VERSION + 1}, FAILED)
     for wrong in (None, "1", True, 0):
         with pytest.raises(DamagedRecording):
-            case_from_plain(plain | {"version": wrong}, FAILED)
+            decode_case(plain | {"version": wrong}, FAILED)
     for wrong_case in (None, [], "x"):
         with pytest.raises(DamagedRecording):
-            case_from_plain(wrong_case, FAILED)
+            decode_case(wrong_case, FAILED)
 
 
 @given(st.sampled_from(sorted(through_json(FULL))), PLAIN)
@@ -112,12 +112,14 @@ def test_junk_in_a_case_costs_the_case_only(name: str, junk: object) -> None:
 
 
 def trace(made: Case, **changes: Any) -> SavedTrace:
+    run = made.run
+    failure = Failure(run.errors, run.process) if run.errors and run.process is not None else None
     facts: dict[str, Any] = {
-        "host": HostFacts(made.system.value), "process": made.process, "status": 1,
-        "failure": Failure(made.errors, made.process) if made.errors and made.process is not None else None,
-        "case": case_to_plain(made), "diagnosis": diagnose(made),
+        "host": HostFacts(made.system.value), "process": made.run.process, "status": 1,
+        "failure": failure,
+        "case": encode_case(made), "diagnosis": diagnose(made),
     }  # fmt: skip
-    return SavedTrace(made.recording or Recording("none"), made.what, **{**facts, **changes})
+    return SavedTrace(made.run.recording or Recording("none"), made.what, **{**facts, **changes})
 
 
 MISSING = replace(

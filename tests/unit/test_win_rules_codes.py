@@ -12,11 +12,12 @@ from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.messages import bundled_texts
 from dlltracer.host.reload import parse_answer
 from dlltracer.model.events import LoadEvent, UnloadEvent
-from dlltracer.model.failure import Failure, Frame, PythonError
+from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.pe import AssemblyReference, PeResources
 from dlltracer.model.recording import Recording
 from dlltracer.model.request import Request, RequestKind
+from dlltracer.model.run import RunResult
 
 HEALTHY = Windows({TOP: pe_image()})
 BROKEN = Windows({TOP: pe_image({"gone.dll": ["f"]})})
@@ -178,7 +179,7 @@ def test_an_error_of_open_is_no_failed_load(code: int) -> None:
 )
 def test_which_errors_of_the_system_have_a_loader_behind_them(error: PythonError, expected: bool) -> None:
     """What ends a program is explained by itself (`install`, `run`) only then: any program may miss a file."""
-    assert is_loader_failure(Failure((error,), PROCESS), None) is expected
+    assert is_loader_failure(RunResult(errors=(error,), process=PROCESS)) is expected
 
 
 def test_an_import_error_of_a_package_has_no_code() -> None:

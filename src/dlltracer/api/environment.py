@@ -80,7 +80,7 @@ def find_foreign_modules(error: PythonError | None, process: ProcessFacts) -> tu
 
 def check_packages(case: Case) -> tuple[PackageCheck, ...]:
     """The Python packages of the files in question, with the files that are not as they were installed."""
-    process = case.process
+    process = case.run.process
     if process is None or process.system is not this_system():
         return ()
     try:

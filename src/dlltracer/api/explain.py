@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..diagnose.case import Case
 from ..diagnose.engine import diagnose
-from ..host.facts import describe_errors, describe_process
-from ..host.failure import read_failure, this_process
+from ..host.facts import describe_errors
+from ..host.failure import read_errors, this_process
 from ..host.faulttext import read_fault_frames, read_traceback
-from ..model.failure import Failure, ProcessFacts, System
+from ..model.failure import ProcessFacts, System
 from ..model.finding import Diagnosis, Outcome
-from .gather import Attempt, build_case, loader_error, native_error
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..diagnose.case import Case
-    from ..model.crash import Crash
-    from ..model.recording import Recording
-    from ..model.request import Request
+from ..model.recording import Recording
+from ..model.run import RunResult
+from .gather import build_case, loader_error, native_error
 
 NOT_TRACED = "there was no trace: this rests on the exception and on the files"
 
@@ -29,13 +25,13 @@ def explain(error: BaseException, recording: Recording | None = None) -> Diagnos
         error: the exception, ImportError or what a load by ctypes raised; its traceback is used.
         recording: of a `Trace` that was running; `None` for none: then the files decide, and the verdict is less sure.
     """
-    return _explain(_failure_of(error), error, recording)
+    return _explain(_run_of(error, recording), error)
 
 
 def explain_if_of_a_loader(error: BaseException, recording: Recording | None = None) -> Diagnosis | None:
     """The same for any exception that ended a program; `None` if no loader had a part in it."""
-    failure = _failure_of(error)
-    return _explain(failure, error, recording) if is_loader_failure(failure, recording) else None
+    run = _run_of(error, recording)
+    return _explain(run, error) if is_loader_failure(run) else None
 
 
 def import_error_in(error: BaseException | None) -> BaseException | None:
@@ -52,54 +48,32 @@ def import_error_in(error: BaseException | None) -> BaseException | None:
     return None
 
 
-def _failure_of(error: BaseException) -> Failure:
-    failure = read_failure({"errors": describe_errors(error), "process": describe_process([])})
-    assert failure is not None
-    return failure
+def _run_of(error: BaseException, recording: Recording | None) -> RunResult:
+    return RunResult(errors=read_errors(describe_errors(error)), process=this_process(), recording=recording)
 
 
-def _explain(failure: Failure, error: BaseException, recording: Recording | None) -> Diagnosis:
+def _explain(run: RunResult, error: BaseException) -> Diagnosis:
     name = getattr(error, "name", None)
     what = f"import {name}" if isinstance(name, str) and isinstance(error, ImportError) else "the load"
-    notes = () if recording is not None else (NOT_TRACED,)
-    return diagnose(build_case(Attempt(what, failure.process, failure, None, recording, notes)))
+    return diagnose(build_case(what, run, _notes_on(run)))
 
 
-def is_loader_failure(failure: Failure, recording: Recording | None) -> bool:
-    """Whether a loader has a part in the exceptions: an image of theirs failed, or a load did."""
-    if failure.process.system is System.LINUX:
-        return loader_error(failure.errors)[1] is not None
-    error = native_error(failure.errors)
+def is_loader_failure(run: RunResult) -> bool:
+    """Whether a loader has a part in the exceptions that ended the run: an image of theirs failed, or a load did."""
+    if run.process is None or not run.errors:
+        return False
+    if run.process.system is System.LINUX:
+        return loader_error(run.errors)[1] is not None
+    error = native_error(run.errors)
     if error is None or "ModuleNotFoundError" in error.bases:
         return False
-    if recording is not None and recording.failures:
+    if run.recording is not None and run.recording.failures:
         return True
     if "ImportError" not in error.bases:
         from .windows_failure import is_load_error
 
         return is_load_error(error)
-    return error.path is not None and error.path.endswith(failure.process.suffixes)
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a process died, as far as it is known.
-
-    Attributes:
-        crash: where.
-        note: what is doubtful about that, or why there is nothing.
-        initialising: the image whose initialiser was running.
-        hidden: the folder whose Python files are the tracer's own.
-        added_folders: of os.add_dll_directory, until then.
-        interpreter: what the interpreter says of itself in another process; `None`: it is the one of this process.
-    """
-
-    crash: Crash | None = None
-    note: str | None = None
-    initialising: str | None = None
-    hidden: str = ""
-    added_folders: tuple[str, ...] = ()
-    interpreter: ProcessFacts | None = None
+    return error.path is not None and error.path.endswith(run.process.suffixes)
 
 
 @dataclass(frozen=True)
@@ -110,43 +84,39 @@ class Explained:
     case: Case | None = None
 
 
-def explain_with_case(
-    what: str, status: int, recording: Recording | None, failure: Failure | None, said: str = "",
-    death: Death | None = None, requests: tuple[Request, ...] = (),
-) -> Explained:  # fmt: skip
+def explain_with_case(what: str, run: RunResult, *, hidden: str = "") -> Explained:
     """Say why a program ended as it did.
 
     Arguments:
         what: what was tried, in words.
-        status: as of `subprocess.Popen`: negative for a signal.
-        recording: what a trace saw of it.
-        failure: the exceptions that ended it.
-        said: the end of what it wrote.
-        death: how it died, if it did.
-        requests: what Python asked of the loader, where that is known apart from the recording.
+        run: what came of it.
+        hidden: the folder whose Python files are the tracer's own.
     """
-    if status == 0:
+    if run.status == 0:
         return Explained(Diagnosis(what, Outcome.IMPORTED))
-    death = death or Death()
-    process = failure.process if failure is not None else _process_of(recording, death)
-    notes = (*(() if recording is not None else (NOT_TRACED,)), *((death.note,) if death.note else ()))
-    frames = () if failure is not None else read_fault_frames(said, hidden=death.hidden)
-    if failure is None and status > 0:
-        error = read_traceback(said, hidden=death.hidden)
-        failure = Failure((error,), process) if error is not None else None
-    attempt = Attempt(what, process, failure, death.crash, recording, notes)
-    attempt = replace(
-        attempt, initialising=death.initialising, frames=frames, said=said, status=status, requests=requests
-    )
-    case = build_case(attempt)
+    run = _completed(run, hidden)
+    case = build_case(what, run, _notes_on(run))
     return Explained(diagnose(case), case)
 
 
-def _process_of(recording: Recording | None, death: Death) -> ProcessFacts:
+def _notes_on(run: RunResult) -> tuple[str, ...]:
+    return (*(() if run.recording is not None else (NOT_TRACED,)), *((run.crash_note,) if run.crash_note else ()))
+
+
+def _completed(run: RunResult, hidden: str) -> RunResult:
+    """The run, with what can be concluded where its process could not tell itself."""
+    if run.errors:
+        return run if run.process is not None else replace(run, process=_process_of(run))
+    frames = read_fault_frames(run.output.text, hidden=hidden)
+    error = read_traceback(run.output.text, hidden=hidden) if (run.status or 0) > 0 else None
+    return replace(run, process=_process_of(run), frames=frames, errors=() if error is None else (error,))
+
+
+def _process_of(run: RunResult) -> ProcessFacts:
     """The facts of a process that died before it could tell: those of its interpreter, with the images that it had."""
-    own = death.interpreter or this_process()
-    path = tuple(dict.fromkeys((own.current_folder, *own.path)))
-    own = replace(own, path=path, added_folders=death.added_folders)
+    own = run.process or replace(this_process(), added_folders=run.added_folders)
+    own = replace(own, path=tuple(dict.fromkeys((own.current_folder, *own.path))))
+    recording = run.recording
     if recording is None or own.system is not System.LINUX:
         return own
     gone = {event.path for event in recording.unloads} | {event.path for event in recording.failures}

@@ -14,10 +14,11 @@ from ..model.events import FailureKind
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from ..model.recording import Recording
+from ..model.run import RunResult
 from ..model.saved import SavedTrace
 from .explain import is_loader_failure
-from .gather import Attempt, find_subject, loader_error, native_error, with_dl_error
-from .saved_case import case_from_plain
+from .gather import find_subject, loader_error, native_error, with_dl_error
+from .saved_case import decode_case
 
 _NAMES = 3
 """Names and processes that notes have."""
@@ -37,7 +38,7 @@ def explain_saved(trace: SavedTrace) -> Diagnosis:
     trace = replace(trace, recording=trace.recording.first_process)
     if trace.case is not None:
         try:
-            found = diagnose(case_from_plain(trace.case, trace.recording))
+            found = diagnose(decode_case(trace.case, trace.recording))
             return replace(found, notes=(*found.notes, *notes))
         except (DlltracerError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # Not only what cannot be read: a file from elsewhere may have numbers and names that no loader has.
@@ -69,7 +70,7 @@ def _about_others(recording: Recording) -> tuple[str, ...]:
 
 def _without_case(trace: SavedTrace, notes: tuple[str, ...]) -> Diagnosis:
     case = _poor_case(trace, (*notes, _NO_CASE))
-    if trace.failure is not None and not is_loader_failure(trace.failure, trace.recording):
+    if case.run.errors and not is_loader_failure(case.run):
         case = replace(case, failures=())
     found = diagnose(case)
     findings = tuple(_less_sure(finding, case) for finding in found.findings)
@@ -81,30 +82,27 @@ def _without_case(trace: SavedTrace, notes: tuple[str, ...]) -> Diagnosis:
 
 def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
     """What the events, the exception and the interpreter's facts say."""
-    errors = trace.failure.errors if trace.failure is not None else ()
-    process = trace.failure.process if trace.failure is not None else trace.process
-    system = _system_of(trace, process)
-    case = Case(
-        trace.what or "the program",
-        system,
-        process,
-        errors=errors,
-        crash=trace.crash,
-        recording=trace.recording,
-        notes=notes,
-        status=trace.status,
-    )
+    run = _run_of(trace)
+    system = _system_of(trace, run.process)
+    case = Case(what=trace.what or "the program", system=system, run=run, notes=notes)
     if system is System.WINDOWS:
-        return _with_windows_error(case, native_error(errors))
-    error, dl_error = loader_error(errors)
+        return _with_windows_error(case, native_error(run.errors))
+    error, dl_error = loader_error(run.errors)
     failures = failures_behind(trace.recording, error, dl_error)
-    facts = process or ProcessFacts(system, (0, 0, 0), (".so",), 64, "", "", "")
-    attempt = Attempt(case.what, facts, trace.failure, trace.crash, trace.recording)
-    subject = find_subject(error, dl_error, failures, attempt)
+    subject = find_subject(error, dl_error, failures, run)
     symbols, versions = with_dl_error((), (), dl_error) if dl_error is not None else ((), ())
     return replace(
         case, error=error, dl_error=dl_error, failures=failures, subject=subject, symbols=symbols, versions=versions
     )
+
+
+def _run_of(trace: SavedTrace) -> RunResult:
+    failure = trace.failure
+    return RunResult(
+        status=trace.status, recording=trace.recording, crash=trace.crash,
+        errors=failure.errors if failure is not None else (),
+        process=failure.process if failure is not None else trace.process,
+    )  # fmt: skip
 
 
 def _with_windows_error(case: Case, error: PythonError | None) -> Case:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..diagnose.case import Case
 from ..diagnose.environment import Copy, ShadowedCopy
@@ -13,93 +13,46 @@ from ..host.copies import find_copies
 from ..host.distribution import read_distribution
 from ..host.messages import read_loader_translations
 from ..model.events import FailureKind, LoadFailedEvent
-from ..model.failure import Failure, Frame, ProcessFacts, PythonError, System
+from ..model.failure import ProcessFacts, PythonError, System
+from ..model.run import RunResult
 from ..model.symbols import MissingSymbol, MissingVersion
 from .environment import check_packages, find_foreign_modules, name_owners, read_limits
 from .process import ProcessView
 from .shadowed import find_shadowed, suppliers_of
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.crash import Crash
-    from ..model.recording import Recording
-    from ..model.request import Request
-
 Symbols = tuple[MissingSymbol, ...]
 Versions = tuple[MissingVersion, ...]
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """What was tried and what came of it.
+def build_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
+    """Read all that the rules need. What cannot be read is in the notes of the case.
 
-    Attributes:
-        what: in words ("import x").
-        process: the interpreter; of the failure, if there is one.
-        failure: the exceptions that ended the program.
-        crash: how the process died.
-        recording: what the trace saw; `None` without a trace.
-        notes: what a reader must know.
-        initialising: the image whose initialiser was running when it died.
-        frames: the Python lines that were running when it died, outermost first.
-        said: the end of what it wrote.
-        status: as of `subprocess.Popen`.
-        requests: what Python asked of the loader, where that is known apart from the recording (Windows).
+    Arguments:
+        what: what was tried, in words ("import x").
+        run: what came of it; its `process` must be known.
+        notes: what a reader must know besides.
     """
-
-    what: str
-    process: ProcessFacts
-    failure: Failure | None = None
-    crash: Crash | None = None
-    recording: Recording | None = None
-    notes: tuple[str, ...] = ()
-    initialising: str | None = None
-    frames: tuple[Frame, ...] = ()
-    said: str = ""
-    status: int | None = None
-    requests: tuple[Request, ...] = ()
-
-
-def build_case(attempt: Attempt) -> Case:
-    """Read all that the rules need. What cannot be read is in the notes of the case."""
-    errors = attempt.failure.errors if attempt.failure is not None else ()
-    if attempt.process.system is System.WINDOWS:
+    assert run.process is not None
+    if run.process.system is System.WINDOWS:
         from .windows_case import build_windows_case
 
-        return build_windows_case(attempt, native_error(errors))
-    error, dl_error = loader_error(errors)
-    failures = failures_behind(attempt.recording, error, dl_error)
-    subject = find_subject(error, dl_error, failures, attempt)
-    view = ProcessView(attempt.process, attempt.recording)
+        return build_windows_case(what, run, native_error(run.errors), notes)
+    error, dl_error = loader_error(run.errors)
+    failures = failures_behind(run.recording, error, dl_error)
+    subject = find_subject(error, dl_error, failures, run)
+    view = ProcessView(run.process, run.recording)
     tree, problem = view.resolve(subject) if subject is not None else (None, None)
     images = view.read_images(tree)
     symbols, versions = view.find_missing(tree, images)
     if dl_error is not None:
         symbols, versions = with_dl_error(symbols, versions, dl_error)
     case = Case(
-        attempt.what,
-        attempt.process.system,
-        attempt.process,
-        error,
-        errors,
-        attempt.crash,
-        attempt.recording,
-        subject,
-        tree,
-        images,
-        symbols,
-        versions,
+        what=what, system=run.process.system, run=run, error=error, subject=subject, tree=tree, images=images,
+        symbols=symbols, versions=versions, notes=notes, dl_error=dl_error, failures=failures,
         damaged={subject: problem} if subject is not None and problem is not None else {},
-        notes=attempt.notes,
-        dl_error=dl_error,
-        failures=failures,
-        initialising=attempt.initialising,
-        frames=attempt.frames,
-        said=attempt.said,
-        status=attempt.status,
         distribution=read_distribution(),
-    )
-    return _with_environment(case, attempt.process, view)
+    )  # fmt: skip
+    return _with_environment(case, run.process, view)
 
 
 def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> Case:
@@ -160,17 +113,18 @@ def find_subject(
     error: PythonError | None,
     dl_error: DlError | None,
     failures: tuple[LoadFailedEvent, ...],
-    attempt: Attempt,
+    run: RunResult,
 ) -> str | None:
     """The image whose load failed: what the exception names, else what the trace saw fail, else the loader's words."""
-    if error is not None and error.path is not None and error.path.endswith(attempt.process.suffixes):
+    suffixes = run.process.suffixes if run.process is not None else (".so",)
+    if error is not None and error.path is not None and error.path.endswith(suffixes):
         return error.path
     top = top_of(failures)
     if top is not None and (dl_error is not None or error is None):
         return top
     if dl_error is not None:
         return dl_error.required_by or dl_error.library
-    return attempt.initialising
+    return run.initialising
 
 
 def with_dl_error(symbols: Symbols, versions: Versions, dl_error: DlError) -> tuple[Symbols, Versions]:
@@ -216,9 +170,9 @@ def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mappin
 def _suspects(case: Case) -> tuple[str, ...]:
     """Files that the crash or the failed load came upon, which may be damaged."""
     refused = [binding.path for binding in case.tree.bindings if binding.reason] if case.tree is not None else []
-    crash = case.crash.image if case.crash is not None else None
-    last = [event.path for event in case.recording.loads[-1:]] if case.recording is not None and crash else []
-    return tuple(dict.fromkeys(path for path in (*refused, crash, case.initialising, *last) if path))
+    crash = case.run.crash.image if case.run.crash is not None else None
+    last = [event.path for event in case.run.recording.loads[-1:]] if case.run.recording is not None and crash else []
+    return tuple(dict.fromkeys(path for path in (*refused, crash, case.run.initialising, *last) if path))
 
 
 def _paths_in_question(case: Case, shadowed: tuple[ShadowedCopy, ...]) -> tuple[str, ...]:
@@ -230,5 +184,5 @@ def _paths_in_question(case: Case, shadowed: tuple[ShadowedCopy, ...]) -> tuple[
         paths += [version.provider, version.requested_by]
     for rival in shadowed[:1]:
         paths += [rival.used, rival.other]
-    paths += [case.crash.image if case.crash is not None else None, case.initialising]
+    paths += [case.run.crash.image if case.run.crash is not None else None, case.run.initialising]
     return tuple(dict.fromkeys(path for path in paths if path and "/" in path.replace("\\", "/")))

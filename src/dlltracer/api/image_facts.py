@@ -6,6 +6,7 @@ from ..binary.elf import read_elf
 from ..binary.elf_notes import read_build_id
 from ..binary.notimage import HEAD_SIZE
 from ..binary.pe import read_pe
+from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
 from ..host.digests import sha256_of, stamp_of
 from ..model.elf import ElfImage
@@ -77,8 +78,7 @@ def _packages_of(paths: list[str], process: ProcessFacts | None) -> dict[str, st
 
 def _read(path: str) -> ElfImage | PeImage | None:
     try:
-        with open(path, "rb") as stream:
-            head = stream.read(HEAD_SIZE)
+        head = read_regular(path, HEAD_SIZE)
         if head.startswith(_PE):
             return read_pe(path, resources=True)
         return read_elf(path) if head.startswith(_ELF) else None

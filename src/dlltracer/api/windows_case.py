@@ -23,53 +23,37 @@ if TYPE_CHECKING:
 
     from ..model.failure import ProcessFacts, PythonError
     from ..model.pe import PeImage
+    from ..model.run import RunResult
     from ..model.symbols import MissingSymbol
     from ..model.tree import LoadTree
-    from .gather import Attempt
 
 _MOST_COPIES = 40
 _MOST_RELOADS = 12
 _INIT_FAILED = (1114, 998)
 
 
-def build_windows_case(attempt: Attempt, error: PythonError | None) -> Case:
+def build_windows_case(what: str, run: RunResult, error: PythonError | None, notes: tuple[str, ...]) -> Case:
     """Read all that the rules need, on Windows. `error` is the exception nearest to the loader."""
-    process = attempt.process
-    failed = read_windows_failure(error, process, attempt.requests)
-    if attempt.failure is None:  # it died before it could tell
-        process = replace(process, loaded=loaded_before(attempt.recording, failed.subject))
+    assert run.process is not None
+    process = run.process
+    failed = read_windows_failure(error, process, run.requests)
+    if not run.errors:  # it died before it could tell
+        process = replace(process, loaded=loaded_before(run.recording, failed.subject))
     view = WindowsProcess(process)
     tree, problem = view.resolve(failed.subject) if failed.subject is not None else (None, None)
     images = view.read_images(tree)
     symbols, forwarders = view.find_missing(tree, images)
+    if failed.code in _INIT_FAILED:
+        run = replace(run, initialising=_failing_initialiser(tree, process))
     case = Case(
-        attempt.what,
-        process.system,
-        process,
-        error,
-        attempt.failure.errors if attempt.failure is not None else (),
-        attempt.crash,
-        attempt.recording,
-        failed.subject,
-        tree,
-        images,
-        symbols,
-        (),
-        forwarders,
-        _find_copies(tree, symbols, process, view),
-        name_owners(_files_of_interest(failed.subject, tree, images), process),
+        what=what, system=process.system, run=replace(run, process=process), error=error, subject=failed.subject,
+        tree=tree, images=images, symbols=symbols, forwarders=forwarders,
+        copies=_find_copies(tree, symbols, process, view),
+        owners=name_owners(_files_of_interest(failed.subject, tree, images), process),
         damaged={failed.subject: problem} if failed.subject is not None and problem is not None else {},
-        notes=(*attempt.notes, *view.notes),
-        initialising=_failing_initialiser(tree, process) if failed.code in _INIT_FAILED else None,
-        frames=attempt.frames,
-        said=attempt.said,
-        status=attempt.status,
-        foreign_modules=find_foreign_modules(error, process),
-        code=failed.code,
-        code_is_guess=failed.is_guess,
-        imports=failed.imports,
-        windows_own=_names_of_windows(tree),
-    )
+        notes=(*notes, *view.notes), foreign_modules=find_foreign_modules(error, process), code=failed.code,
+        code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree),
+    )  # fmt: skip
     return replace(case, checks=check_packages(case))
 
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage, ElfSegments, ElfSymbols
-from .cursor import Cursor
 from .elf_dynamic import PATH_LIMIT, Dynamic, parse_dynamic
 from .elf_layout import DT_FLAGS, DT_FLAGS_1, DT_RPATH, DT_RUNPATH, DT_SONAME, PT_INTERP, PT_LOAD, Layout, layout_of
 from .elf_symbols import parse_symbols
 from .elf_versions import Versions, parse_versions
-from .mapping import MappedFile
 from .notimage import HEAD_SIZE, describe_not_image
+from .reading import Cursor, Data, OpenedFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .cursor import Data
     from .elf_layout import Segment
 
 _IDENT_SIZE = 16
@@ -36,7 +34,7 @@ def read_elf(path: str, *, symbols: bool = False) -> ElfImage:
         BinaryFormatError: it is not an ELF file, or a damaged one.
         OSError: it cannot be opened.
     """
-    with MappedFile(path) as data:
+    with OpenedFile(path) as data:
         return parse_elf(data, symbols=symbols)
 
 

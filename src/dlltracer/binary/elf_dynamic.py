@@ -14,12 +14,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .cursor import Cursor
     from .elf_layout import Layout, Segment
+    from .reading import Cursor
 
 _MAX_ENTRIES = 0x4000
 _BLOCK = 512
 """Bytes of the dynamic section read at once; a multiple of both sizes of an entry."""
+_SHORT = 0x8000
+"""Bytes up to which a string table is read at once."""
 
 PATH_LIMIT = 4096
 """PATH_MAX of <linux/limits.h>: nothing with a longer name can be opened."""
@@ -51,6 +53,7 @@ class Dynamic:
         values: of each tag its last value, which is the one that counts (elf/get-dynamic-info.h of glibc).
         needed: the values of DT_NEEDED, in order.
         strings: offset of the string table and of its end; both 0 if there is none.
+        short_strings: the bytes of the string table, if there are few.
     """
 
     cursor: Cursor
@@ -59,6 +62,7 @@ class Dynamic:
     values: Mapping[int, int]
     needed: tuple[int, ...]
     strings: tuple[int, int]
+    short_strings: bytes | None
 
     def locate(self, tag: int, what: str) -> tuple[int, int] | None:
         """File offset and end of its segment for the address under `tag`; `None` if there is no such tag."""
@@ -77,13 +81,12 @@ class Dynamic:
 
     def text(self, position: int, what: str, limit: int = PATH_LIMIT) -> str:
         """The string at `position` of the string table."""
+        if self.short_strings is not None:
+            stop = self.short_strings.find(b"\0", position, position + limit)
+            if stop >= 0:
+                return self.short_strings[position:stop].decode("utf-8", "surrogateescape")
         start, end = self.strings
-        at = start + position
-        data = self.cursor.data
-        stop = data.find(b"\0", at, at + limit)
-        if not at <= stop < end:
-            self.cursor.text(at, what, limit=limit, end=end)  # says why not
-        return data[at:stop].decode("utf-8", "surrogateescape")
+        return self.cursor.text(start + position, what, limit=limit, end=end).decode("utf-8", "surrogateescape")
 
     def texts(self, positions: Iterable[int], what: str) -> tuple[str, ...]:
         """The strings at many positions of the string table."""
@@ -103,14 +106,16 @@ def parse_dynamic(cursor: Cursor, layout: Layout, segments: list[Segment]) -> Dy
         return None
     places = Places(segments)
     values, needed = _parse_entries(cursor, layout, *places.find(found[-1], "the dynamic section"))
-    strings = (0, 0)
+    strings, block = (0, 0), None
     if DT_STRTAB in values:
         start, end = places.find(values[DT_STRTAB], "the string table")
         size = values.get(DT_STRSZ, end - start)
         if start + size > end:
             raise cursor.cut_short(start, size, "the string table", end)
         strings = (start, start + size)
-    return Dynamic(cursor, layout, places, values, tuple(needed), strings)
+        if size <= _SHORT:
+            block = cursor.take(start, size, "the string table")
+    return Dynamic(cursor, layout, places, values, tuple(needed), strings, block)
 
 
 def _parse_entries(cursor: Cursor, layout: Layout, start: int, end: int) -> tuple[dict[int, int], list[int]]:

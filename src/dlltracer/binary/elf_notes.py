@@ -9,12 +9,7 @@ import struct
 
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
-from .cursor import Cursor
-from .mapping import MappedFile
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .cursor import Data
+from .reading import Cursor, Data, OpenedFile
 
 _PT_NOTE = 4
 _NT_GNU_BUILD_ID = 3
@@ -27,7 +22,7 @@ def read_build_id(path: str, image: ElfImage) -> str | None:
 
     Raises `BinaryFormatError`, `OSError`.
     """
-    with MappedFile(path) as data:
+    with OpenedFile(path) as data:
         return parse_build_id(data, image)
 
 

@@ -53,7 +53,6 @@ def _parse_needs(dynamic: Dynamic, by_number: dict[int, tuple[str, str | None]])
         return ()
     offset = place[0]
     cursor, layout = dynamic.cursor, dynamic.layout
-    unpack, last = layout.need_version.unpack_from, cursor.size - layout.need_version.size
     needs: list[VersionNeed] = []
     for _ in range(_MAX_VERSIONS):
         revision, _, file, aux, step = cursor.unpack(layout.need, offset, what)
@@ -63,9 +62,7 @@ def _parse_needs(dynamic: Dynamic, by_number: dict[int, tuple[str, str | None]])
         at = offset + aux
         aux_step = 1
         while aux_step:
-            if at > last:
-                raise cursor.cut_short(at, layout.need_version.size, what)
-            _, flags, number, name, aux_step = unpack(cursor.data, at)
+            _, flags, number, name, aux_step = cursor.unpack(layout.need_version, at, what)
             version = dynamic.text(name, "the name of a version", _NAME_LIMIT)
             needs.append(VersionNeed(library, version, flags & _FLAG_WEAK != 0))
             by_number[number & 0x7FFF] = (version, library)

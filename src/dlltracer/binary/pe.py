@@ -9,14 +9,10 @@ import struct
 
 from ..errors import BinaryFormatError
 from ..model.pe import PeImage
-from .mapping import MappedFile
 from .pe_exports import parse_export_name, parse_exports
 from .pe_imports import parse_imports
 from .pe_layout import Layout
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .pe_layout import Buffer
+from .reading import FileBytes, OpenedFile
 
 _LOAD_CONFIG, _CLR_HEADER = 10, 14
 _HALF, _WORD, _LONG = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
@@ -32,13 +28,13 @@ def read_pe(path: str, *, symbols: bool = False, resources: bool = False) -> PeI
 
     Raises:
         BinaryFormatError: it is no PE file, is cut short or is damaged.
-        OSError: it cannot be opened or mapped.
+        OSError: it cannot be opened or read.
     """
-    with MappedFile(path) as data:
+    with OpenedFile(path) as data:
         return parse_pe(data, symbols=symbols, resources=resources)
 
 
-def parse_pe(data: Buffer, *, symbols: bool = False, resources: bool = False) -> PeImage:
+def parse_pe(data: bytes | FileBytes, *, symbols: bool = False, resources: bool = False) -> PeImage:
     """Parse the bytes of a whole PE file; see `read_pe`.
 
     What the loader goes by (headers, sections, imports, exports when asked for) is an error if it is damaged. Anything

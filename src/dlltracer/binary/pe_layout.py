@@ -12,15 +12,12 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from ..errors import BinaryFormatError
-from .cursor import Cursor
 from .notimage import HEAD_SIZE, describe_not_image
+from .reading import Cursor, FileBytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from mmap import mmap
-
-    Buffer = bytes | mmap
 
 PAGE = 0x1000
 SECTOR = 0x200
@@ -63,7 +60,7 @@ class Headers:
         return self.directories[index] if index < len(self.directories) else (0, 0)
 
 
-def parse_headers(data: Buffer) -> Headers:
+def parse_headers(data: bytes | FileBytes) -> Headers:
     """Parse the headers at the beginning of a PE file. Raises `BinaryFormatError`."""
     cursor = Cursor(data)
     if data[:2] != b"MZ":
@@ -109,7 +106,7 @@ class Layout:
     Reads raise `BinaryFormatError` for an address that is not mapped. A section's tail without raw data is zeros.
     """
 
-    def __init__(self, data: Buffer) -> None:
+    def __init__(self, data: bytes | FileBytes) -> None:
         self.data = data
         self.headers = parse_headers(data)
         self._regions = _without_overlap(sorted(_regions(data, self.headers)))
@@ -226,7 +223,7 @@ def _without_overlap(regions: list[tuple[int, int, int, int]]) -> list[tuple[int
     return regions
 
 
-def _regions(data: Buffer, headers: Headers) -> list[tuple[int, int, int, int]]:
+def _regions(data: bytes | FileBytes, headers: Headers) -> list[tuple[int, int, int, int]]:
     """The parts of the image: start and end in memory, what leads from an address to its offset, end in the file."""
     size = len(data)
     table = Cursor(data).take(headers.section_table, headers.sections * _SECTION.size, "section table")

@@ -1,9 +1,7 @@
 """Runs in the process of the program: starts a trace, becomes `python PROGRAM`, ends the trace when all is done.
 
-Run as a script, by path: `child_main.py RESULT LOG BACKEND KIND NAME [ARGS]` (cli/spawn.py, cli/run_traced.py). LOG
-is "-", a descriptor, or "FLAGS:PREFIX" of a log that the parent reads itself, with the flags "s" (it has begun
-with this process) and "f" (children give theirs, too). It imports nothing that the program could tell from a plain
-interpreter, but the core of dlltracer.
+Run as a script, by path: `child_main.py RESULT LOG BACKEND KIND NAME [ARGS]` (cli/runner.py). Imports nothing that the
+program could tell from a plain interpreter, but the core of dlltracer.
 """
 
 from __future__ import annotations
@@ -16,9 +14,8 @@ if TYPE_CHECKING:
 
     from dlltracer.capture.linux.rtld import RtldSession
     from dlltracer.capture.requests import Watch
+    from dlltracer.cli.runner import LogSharing, RunnerReport
     from dlltracer.trace import Trace
-
-_DEBUGGED = "debugged"  # cli/run_debugged.py
 
 
 def main() -> None:
@@ -26,51 +23,81 @@ def main() -> None:
     # Python 3.10 has no safe_path: there, only -I keeps the folder of the script off the path.
     if not getattr(sys.flags, "safe_path", sys.flags.isolated):
         del sys.path[0]
-    result, log, backend, kind, name, *arguments = sys.argv[1:]
+    result, log_word, backend, kind, name, *arguments = sys.argv[1:]
     _import_core()
-    import os
 
+    from dlltracer.cli.runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
+
+    log = LogSharing.decode(log_word)
     _begin_own_loads(log)
 
     from dlltracer.cli import launch
 
-    owner, start_path = os.getpid(), list(sys.path)
     try:
         run = launch.prepare(kind, name, arguments)
     except launch.CannotOpen as error:
-        _write_result(result, {"outcome": "not begun"})
+        RunnerReport(RunnerOutcome.NOT_BEGUN).write(result)
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    session = _join_or_refuse(result, backend, log)
-    trace = None if session is not None else _start_trace_or_leave(result, backend, log)
-    watch = _watch_requests(f"{result}.requests") if backend == _DEBUGGED else None
-    interrupted, failure = False, dict[str, object]()
-    added_folders = _watch_added_folders(None if watch is None else f"{result}.folders")
-
-    def finish() -> None:
-        # A child made by fork runs the handlers too; the trace of the program is not its to report.
-        if os.getpid() == owner:
-            ended = _end_trace(trace, start_path) if session is None else _leave_log(session)
-            # Watched to the last: a debugger sees what describing it imports, and has to know for whom.
-            _write_result(result, {**(failure or _describe_process(added_folders)), **_end_watch(watch), **ended})
-            if interrupted:
-                _note_interrupt()
+    tracing = _Tracing(result, backend, log)
 
     import atexit
 
     # Registered first, so called last: after the program's handlers, which come after its threads.
-    atexit.register(finish)
-    _note_begin(f"{result}.begun", backend)
+    atexit.register(tracing.finish)
+    if backend == DEBUGGED:
+        _note_begin(f"{result}.begun")
     try:
         run()
     except BaseException as error:
         if launch.found_no_module(error, main.__code__.co_filename):
-            atexit.unregister(finish)
-            _write_result(result, {"outcome": "not begun"})
-        interrupted = type(error) is KeyboardInterrupt
-        failure.update(_describe_failure(error, added_folders))
+            atexit.unregister(tracing.finish)
+            RunnerReport(RunnerOutcome.NOT_BEGUN).write(result)
+        tracing.fail(error)
         launch.hide_from_excepthook(main.__code__.co_filename)
         raise
+
+
+class _Tracing:
+    """The trace of the program, and the report on it. Leaves the process where the trace cannot start."""
+
+    def __init__(self, result: str, backend: str, log: LogSharing) -> None:
+        import os
+
+        from dlltracer.cli.runner import DEBUGGED
+
+        self._result = result
+        self._owner = os.getpid()
+        self._start_path = list(sys.path)
+        self._session = _join_or_refuse(result, backend, log)
+        self._trace = None if self._session is not None else _start_trace_or_leave(result, backend, log)
+        self._watch = _watch_requests(f"{result}.requests") if backend == DEBUGGED else None
+        self._added_folders = _watch_added_folders(None if self._watch is None else f"{result}.folders")
+        self._facts: dict[str, object] = {}
+        self._was_interrupted = False
+
+    def fail(self, error: BaseException) -> None:
+        """Note the exception that ends the program, and the process as it is now."""
+        self._was_interrupted = type(error) is KeyboardInterrupt
+        self._facts = _describe_failure(error, self._added_folders)
+
+    def finish(self) -> None:
+        """End the trace and write the report."""
+        import os
+
+        # A child made by fork runs the handlers too; the trace of the program is not its to report.
+        if os.getpid() != self._owner:
+            return
+        session = self._session
+        report = _end_trace(self._trace, self._start_path) if session is None else _leave_log(session)
+        facts = self._facts or _describe_process(self._added_folders)
+        report.errors, report.process = facts.get("errors"), facts.get("process")
+        if self._watch is not None:
+            # Watched to the last: a debugger sees what describing it imports, and has to know for whom.
+            report.ends = tuple((one.succeeded, one.idle_clock) for one in self._watch.stop())
+        report.write(self._result)
+        if self._was_interrupted:
+            _note_interrupt()
 
 
 def _import_core() -> None:
@@ -118,20 +145,14 @@ def _watch_requests(path: str) -> Watch:
     return watch
 
 
-def _end_watch(watch: Watch | None) -> dict[str, object]:
-    """End the watching; what is known about the ends of the requests."""
-    return {"ends": [(one.succeeded, one.idle_clock) for one in watch.stop()]} if watch is not None else {}
-
-
-def _note_begin(path: str, backend: str) -> None:
+def _note_begin(path: str) -> None:
     """Leave for our debugger the moment at which the program begins: what was loaded before is not its own."""
-    if backend == _DEBUGGED:
-        import os
-        import time
+    import os
+    import time
 
-        file = _open_to_append(path)
-        _write(file, str(time.perf_counter_ns()).encode("ascii"))
-        os.close(file)
+    file = _open_to_append(path)
+    _write(file, str(time.perf_counter_ns()).encode("ascii"))
+    os.close(file)
 
 
 def _open_to_append(path: str) -> int:
@@ -172,55 +193,57 @@ def _describe_process(added_folders: list[str]) -> dict[str, object]:
         return {}
 
 
-def _begin_own_loads(log: str) -> None:
+def _begin_own_loads(log: LogSharing) -> None:
     """Note in a log that has begun already that what follows is not the program's doing."""
-    flags, _, prefix = log.partition(":")
-    if "s" in flags:
+    if log.from_start and log.prefix is not None:
         from dlltracer.capture.linux.log_file import begin_own_loads
 
-        begin_own_loads(prefix)
+        begin_own_loads(log.prefix)
 
 
-def _join_or_refuse(result: str, backend: str, log: str) -> RtldSession | None:
+def _join_or_refuse(result: str, backend: str, log: LogSharing) -> RtldSession | None:
     """Let the loader of this process write to a log that the parent reads; `None` if there is none, or it does not
     work and another mechanism will do."""
-    flags, is_followed, prefix = log.partition(":")
-    if not is_followed:
+    if log.prefix is None:
         return None
     try:
         from dlltracer.capture.linux.log_file import join
 
-        return join(prefix, children="f" in flags)
+        return join(log.prefix, children=log.with_children)
     except Exception as error:  # noqa: BLE001 - as below
-        if not flags and backend == "auto":
+        if backend == "auto" and not log.from_start and not log.with_children:
             return None
         _refuse(result, error)
 
 
-def _leave_log(session: RtldSession) -> dict[str, object]:
+def _leave_log(session: RtldSession) -> RunnerReport:
     """End our part in the log; what to tell the parent, which reads it."""
+    from dlltracer.cli.runner import RunnerOutcome, RunnerReport
+
     try:
         session.leave()
-        said: dict[str, object] = {"outcome": "followed", "attributed": session.attributed}
-        return said if session.trouble is None else {**said, "trouble": session.trouble}
     except Exception as error:  # noqa: BLE001 - the program's status must not suffer
-        return {"outcome": "followed", "message": f"{type(error).__name__}: {error}"}
+        return RunnerReport(RunnerOutcome.FOLLOWED, trouble=f"{type(error).__name__}: {error}")
+    return RunnerReport(RunnerOutcome.FOLLOWED, is_attributed=session.attributed, trouble=session.trouble)
 
 
 def _refuse(result: str, error: Exception) -> NoReturn:
     """Leave the program unrun, and the reason for the parent."""
+    from dlltracer.cli.runner import RunnerOutcome, RunnerReport
     from dlltracer.errors import DlltracerError
 
     message = str(error) if isinstance(error, DlltracerError) else f"{type(error).__name__}: {error}"
-    _write_result(result, {"outcome": "refused", "message": message})
+    RunnerReport(RunnerOutcome.REFUSED, message).write(result)
     sys.exit(2)
 
 
-def _start_trace_or_leave(result: str, backend: str, log: str) -> Trace | None:
-    if backend in ("none", _DEBUGGED):
+def _start_trace_or_leave(result: str, backend: str, log: LogSharing) -> Trace | None:
+    from dlltracer.cli.runner import DEBUGGED, UNTRACED
+
+    if backend in (UNTRACED, DEBUGGED):
         return None
     try:
-        return _start_trace(backend, int(log) if log.isdecimal() else None)
+        return _start_trace(backend, log.descriptor)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it and nothing runs
         _refuse(result, error)
 
@@ -246,21 +269,23 @@ def _start_trace(backend: str, fd: int | None) -> Trace:
     return trace
 
 
-def _end_trace(trace: Trace | None, start_path: list[str]) -> dict[str, object]:
+def _end_trace(trace: Trace | None, start_path: list[str]) -> RunnerReport:
     """End the trace; what to tell the parent about it."""
+    from dlltracer.cli.runner import RunnerOutcome, RunnerReport
+
     if trace is None:
-        return {"outcome": "not traced"}
+        return RunnerReport(RunnerOutcome.UNTRACED)
     # What ends a trace is imported now. A token.py of the program's own must not be taken for the library's.
     path, sys.path = sys.path, start_path
     try:
         trace.close()
         if trace.recording is None:
-            return {"outcome": "unfinished", "message": "the program ended the trace itself"}
+            return RunnerReport(RunnerOutcome.UNFINISHED, "the program ended the trace itself")
         from dlltracer.model.encode import encode
 
-        return {"outcome": "recorded", "recording": encode(trace.recording)}
+        return RunnerReport(RunnerOutcome.RECORDED, recording=encode(trace.recording))
     except BaseException as error:  # noqa: BLE001 - the program's status must not suffer; the parent says it
-        return {"outcome": "unfinished", "message": f"{type(error).__name__}: {error}"}
+        return RunnerReport(RunnerOutcome.UNFINISHED, f"{type(error).__name__}: {error}")
     finally:
         sys.path = path
 
@@ -273,19 +298,6 @@ def _note_interrupt() -> None:
     try:
         exec("raise KeyboardInterrupt")  # noqa: S102 - see above
     except KeyboardInterrupt:
-        return
-
-
-def _write_result(result: str, said: dict[str, object]) -> None:
-    """Write the result whole or not at all; if it cannot be written, the parent makes do without."""
-    import marshal
-    import os
-
-    try:
-        with open(f"{result}.part", "wb") as file:
-            file.write(marshal.dumps(said))
-        os.replace(f"{result}.part", result)
-    except Exception:  # noqa: BLE001 - the program has ended: there is nobody to tell
         return
 
 

@@ -7,21 +7,21 @@ has such an option. They end up in click's `default_map`, checked.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
 from ..errors import ConfigurationError
-from ..host.configfile import PYTEST, Section, describe, find_config, read_config, unknown
+from ..host.configfile import PYTEST, Section, UntrustedSettings, describe, find_config, read_config, unknown
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-_PATHS = ("FILE", "DIR")
-"""Metavars of options whose value is a path: in a file, it is relative to the folder of the file."""
+_WRITTEN, _FOLDER = "FILE", "DIR"
+"""Metavars of options whose value is a path: in a settings file, relative to its folder. A FILE is one to write."""
 
 _PROGRAM = "PATH"
-"""The same for a program, which may be a bare name as well."""
+"""The metavar of options that name a program to run: never taken from a settings file."""
+
+PATHS = (_WRITTEN, _FOLDER, _PROGRAM)
+"""All metavars of options that name something in the file system."""
 
 
 def load_config(ctx: click.Context, named: str | None) -> None:
@@ -68,6 +68,9 @@ def _find() -> Section | None:
     try:
         return find_config(os.getcwd())
     except FileNotFoundError:  # the current folder was removed
+        return None
+    except UntrustedSettings as error:  # to stop here would let strangers in a shared folder stop us
+        click.echo(f"dlltracer: {error} (--config FILE takes it, --no-config does not look)", err=True)
         return None
 
 
@@ -147,8 +150,15 @@ def _converted(option: click.Option, section: Section, key: str, value: object) 
         value = _of_type(wanted, "a number", section, key, value)
     else:
         value = _of_type(str, "text", section, key, value)
-        if option.metavar in _PATHS or (option.metavar == _PROGRAM and os.path.dirname(str(value))):
+        # A project that was cloned must neither run programs nor write elsewhere because somebody stands in its folder.
+        if option.metavar == _PROGRAM:
+            problem = "a program to run is not taken from a file: name it on the command line"
+            raise ConfigurationError(section.path, section.key(key), problem)
+        if option.metavar in (_WRITTEN, _FOLDER):
             value = _from_folder(section.path, str(value))
+        if option.metavar == _WRITTEN and not _is_inside(section.path, str(value)):
+            problem = f"{value} is not below the folder of the settings, and only there they may have a file written"
+            raise ConfigurationError(section.path, section.key(key), problem)
     try:
         option.type.convert(value, option, None)
     except click.BadParameter as error:
@@ -167,6 +177,15 @@ def _from_folder(file: str, value: str) -> str:
     if value in ("", "-"):
         return value
     return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(file)), os.path.expanduser(value)))
+
+
+def _is_inside(file: str, value: str) -> bool:
+    """Return whether a path, links followed, is below the folder of the file; "-" writes no file."""
+    if value in ("", "-"):
+        return True
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(file)))
+    real = os.path.realpath(value)
+    return os.path.splitdrive(real)[0] == os.path.splitdrive(folder)[0] and os.path.commonpath((folder, real)) == folder
 
 
 def _make_undoable(option: click.Option) -> None:

@@ -122,7 +122,7 @@ def _render(tree: LoadTree, form: str) -> str:
 
         return render_html_tree(tree)
     if form == _JSON:
-        from ..report.deps_json import render_deps_json
+        from ..report.render_json import render_deps_json
 
         return render_deps_json(tree)
     from ..report.graph import graph_of_tree

@@ -41,7 +41,7 @@ class _Commands(click.Group):
 def cli(ctx: click.Context, config: str | None, no_config: bool) -> None:
     """Trace what native imports really load, and what failed to load.
 
-    Settings of a project stand in its pyproject.toml, as [tool.dlltracer], or in dlltracer.toml.
+    Settings of a project stand in its pyproject.toml, as [tool.dlltracer].
     """
     if no_config and config is not None:
         raise click.UsageError("choose one of --config and --no-config")

@@ -9,10 +9,12 @@ import click
 
 from ..host.scratch import ScratchFolder
 from ..model.order import OrderOutcome, Trial
+from ..model.run import RunResult
 from .ending import EXIT_MISSING, describe_ending
 from .output import open_target, write_styled
 from .program import Program, ProgramKind
-from .spawn import UNTRACED, Ending, run_child
+from .runner import UNTRACED
+from .spawn import run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
         search = find_breaking_order(modules, lambda tried: _attempt(tried, python))
         verdict = None if search.breaking is None else _explain(search.breaking.modules, python)
         if as_json:
-            from ..report.render_order import render_order_json
+            from ..report.render_json import render_order_json
 
             target.write(render_order_json(search, verdict))
         else:
@@ -82,22 +84,20 @@ def _check(modules: tuple[str, ...]) -> None:
 def _attempt(modules: tuple[str, ...], python: str | None) -> Trial:
     with ScratchFolder() as folder:
         begun = os.path.join(folder.path, "begun")
-        with open(begun, "wb"), tempfile.TemporaryFile() as said:
-            code = "\n".join([_BEGIN, *map(_IMPORT.format, modules)])
-            ending = run_child(
-                Program(ProgramKind.CODE, code, (begun,)), UNTRACED, python=python, said=said.fileno()
-            )  # fmt: skip
+        with open(begun, "wb"), tempfile.TemporaryFile() as output:
+            program = Program(ProgramKind.CODE, "\n".join([_BEGIN, *map(_IMPORT.format, modules)]), (begun,))
+            run = run_child(program, UNTRACED, python=python, output=output.fileno())
         count = os.path.getsize(begun)
-    if ending.status == 0:
+    if run.status == 0:
         return Trial(modules)
-    return Trial(modules, max(count - 1, 0), _how(ending))
+    return Trial(modules, max(count - 1, 0), _how(run))
 
 
-def _how(ending: Ending) -> str:
-    if ending.failure is not None and ending.failure.errors:
-        error = ending.failure.errors[0]
-        return f"{error.type}: {error.message}"
-    return describe_ending(ending.status) if ending.status < 0 or ending.status >> 31 else f"status {ending.status}"
+def _how(run: RunResult) -> str:
+    if run.errors:
+        return f"{run.errors[0].type}: {run.errors[0].message}"
+    status = run.status or 0
+    return describe_ending(status) if status < 0 or status >> 31 else f"status {status}"
 
 
 def _explain(modules: tuple[str, ...], python: str | None) -> Diagnosis:

@@ -6,26 +6,25 @@ import os
 import platform
 import sys
 import time
-from dataclasses import replace
 from typing import TypeVar
 
 import click
 
-from ..api.saving import RunFacts, begin_trace, end_trace
+from ..api.explain import Explained
+from ..api.saving import begin_trace, end_trace
 from ..host.tracefile import TraceFileWriter
+from ..model.events import Event
+from ..model.process import TracedProcess
 from ..model.recording import UNKNOWN
+from ..model.run import RunResult
+from ..model.saved import SavedTrace
 from ..model.tracefile import closing_lines, early_line, event_line, header_line, process_line
 from .ending import say_error
 from .program import Program, ProgramKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..api.explain import Explained
-    from ..model.events import Event
-    from ..model.process import TracedProcess
-    from ..model.saved import SavedTrace
     from ..report.redact import Redactor
-    from .spawn import Ending
 
 
 ValueT = TypeVar("ValueT")
@@ -36,15 +35,18 @@ class TraceRecorder:
 
     Arguments:
         path: the file.
-        run: what is known beforehand.
+        what: what is run, in words.
+        command: its command line.
         backend: the mechanism asked for.
         redact: leave out what is private.
     Raises `click.ClickException` when the file cannot be written.
     """
 
-    def __init__(self, path: str, run: RunFacts, backend: str, *, redact: bool = False) -> None:
-        self._run = replace(run, started=time.time())
-        self._backend = backend
+    def __init__(
+        self, path: str, what: str, command: tuple[str, ...], backend: str, *, redact: bool = False
+    ) -> None:
+        # Which mechanism "auto" has chosen tells the end line.
+        self._begun = begin_trace(what, command, UNKNOWN if backend == "auto" else backend, time.time())
         self._redactor = own_redactor() if redact else None
         self._streamed = 0
         self._processes: list[TracedProcess] = []
@@ -72,9 +74,9 @@ class TraceRecorder:
         self._streamed += 1
         self._file.write(event_line(self._clean(event)))
 
-    def finish(self, ending: Ending, explained: Explained | None) -> SavedTrace:
+    def finish(self, run: RunResult, explained: Explained | None) -> SavedTrace:
         """Write what is known at the end only. Returns all of it, redacted if it is to be."""
-        trace = end_trace(facts_of_ending(self._run, ending), ending.recording, explained)
+        trace = end_trace(self._begun, run, explained)
         if self._redactor is not None:
             trace = self._redactor.redact_trace(trace)
         self._begin()
@@ -99,19 +101,13 @@ class TraceRecorder:
     def _begin(self) -> None:
         if not self._has_begun:
             self._has_begun = True
-            backend = UNKNOWN if self._backend == "auto" else self._backend  # which one it is tells the end line
-            self._file.write(header_line(self._clean(begin_trace(self._run, backend))))
+            self._file.write(header_line(self._clean(self._begun)))
 
     def _clean(self, value: ValueT) -> ValueT:
         return value if self._redactor is None else self._redactor.redact(value)
 
     def _say(self, trouble: str) -> None:
         say_error(f"{self._file.path} cannot be written any more: {trouble}; the program runs on, what is there stays")
-
-
-def facts_of_ending(run: RunFacts, ending: Ending) -> RunFacts:
-    """What is known of a run beforehand, with how it ended."""
-    return replace(run, status=ending.status, failure=ending.failure, crash=ending.crash, process=ending.process)
 
 
 def command_of(program: Program, python: str | None = None) -> tuple[str, ...]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
-from ..api.saving import RunFacts, end_trace
+from ..api.explain import Explained
+from ..api.saving import begin_trace, end_trace
 from ..capture.select import BACKEND_NAMES, check_backend_name
+from ..model.finding import Diagnosis
+from ..model.run import RunResult
 from ..model.saved import SavedTrace
 from .annotate import annotations_option, say_annotations
 from .complete import complete_backend, complete_file
@@ -17,8 +20,8 @@ from .ending import end_like, say_error
 from .formats import FORMS, HTML, RECORDING, Form, choose_form, formats_help, html_option, refuse_same_file
 from .output import Target, open_target
 from .program import NoValue, Program, ProgramKind, split_command_line
-from .record import TraceRecorder, command_of, facts_of_ending, own_redactor
-from .spawn import Ending, run_child
+from .record import TraceRecorder, command_of, own_redactor
+from .spawn import Sink, run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-    from ..api.explain import Explained
-    from ..model.finding import Diagnosis
-    from .spawn import Sink
 
 _USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
 
@@ -134,12 +134,12 @@ def run(program: Program | None, /, **given: Any) -> None:
     options = _Options(**prefer_command_line(given, ("form", "github")))
     form = options.chosen_form()
     check_backend_name(options.backend)
-    reports = _Reports(form, options, RunFacts(_describe(program), command_of(program)))
+    reports = _Reports(form, options, _describe(program), command_of(program))
     try:
-        ending = _run_shown(program, options, reports.recorder)
-        if ending.refusal is not None:
-            raise click.ClickException(ending.refusal)
-        status, verdict = reports.write(ending)
+        run = _run_shown(program, options, reports.recorder)
+        if run.refusal is not None:
+            raise click.ClickException(run.refusal)
+        status, verdict = reports.write(run)
     finally:
         reports.discard()
     if verdict is not None:
@@ -153,8 +153,10 @@ class _Reports:
     The constructor makes sure that all of it can be written, and raises `click.ClickException` when it cannot.
     """
 
-    def __init__(self, form: Form, options: _Options, run: RunFacts) -> None:
-        self._run = run
+    def __init__(self, form: Form, options: _Options, what: str, command: tuple[str, ...]) -> None:
+        self._what = what
+        self._command = command
+        self._backend = options.backend
         self._redact = options.redact
         self._failed_only = options.failed_only
         self.recorder: TraceRecorder | None = None
@@ -166,26 +168,29 @@ class _Reports:
                 self._outputs.append((FORMS[HTML], open_target(options.html)))
             if form.name == RECORDING:
                 assert options.output is not None
-                self.recorder = TraceRecorder(options.output, run, options.backend, redact=options.redact)
+                self.recorder = TraceRecorder(
+                    options.output, what, command, options.backend, redact=options.redact
+                )  # fmt: skip
         except BaseException:
             self.discard()
             raise
 
-    def write(self, ending: Ending) -> tuple[int, Diagnosis | None]:
+    def write(self, run: RunResult) -> tuple[int, Diagnosis | None]:
         """Write them, if the program began; the status to end with, and the verdict."""
-        if ending.recording is None:
+        status = run.status or 0
+        if run.recording is None:
             if self.recorder is not None:
                 self.recorder.discard()
-            return ending.status, None
-        explained = _explain(self._run.what, ending, is_saved=self.recorder is not None)
-        trace = self._trace(ending, explained)
+            return status, None
+        explained = _explain(self._what, run, is_saved=self.recorder is not None)
+        trace = self._trace(run, explained)
         try:
             for form, target in self._outputs:
                 form.write(target, trace, self._failed_only and form.can_select)
         except OSError as error:
             ours = say_error(f"the report could not be written: {error.strerror or error}")
-            return ending.status or ours, trace.diagnosis
-        return ending.status, trace.diagnosis
+            return status or ours, trace.diagnosis
+        return status, trace.diagnosis
 
     def discard(self) -> None:
         """Take back what was prepared and not written; what was recorded stays."""
@@ -194,19 +199,19 @@ class _Reports:
         if self.recorder is not None:
             self.recorder.close()
 
-    def _trace(self, ending: Ending, explained: Explained | None) -> SavedTrace:
+    def _trace(self, run: RunResult, explained: Explained | None) -> SavedTrace:
         """The trace to show: no more is gathered than the formats ask for."""
         if self.recorder is not None:
-            return self.recorder.finish(ending, explained)
-        assert ending.recording is not None
+            return self.recorder.finish(run, explained)
+        assert run.recording is not None
         if all(form.is_short for form, _ in self._outputs):
-            trace = SavedTrace(ending.recording, diagnosis=explained.diagnosis if explained is not None else None)
+            trace = SavedTrace(run.recording, diagnosis=explained.diagnosis if explained is not None else None)
         else:
-            trace = end_trace(facts_of_ending(self._run, ending), ending.recording, explained)
+            trace = end_trace(begin_trace(self._what, self._command, self._backend), run, explained)
         return own_redactor().redact_trace(trace) if self._redact else trace
 
 
-def _run_shown(program: Program, options: _Options, recorder: TraceRecorder | None) -> Ending:
+def _run_shown(program: Program, options: _Options, recorder: TraceRecorder | None) -> RunResult:
     """Run it, with what it loads on the terminal meanwhile if that is wanted."""
     if not options.live:
         return _run(program, options, recorder)
@@ -219,7 +224,7 @@ def _run_shown(program: Program, options: _Options, recorder: TraceRecorder | No
         view.finish()
 
 
-def _run(program: Program, options: _Options, sink: Sink | None) -> Ending:
+def _run(program: Program, options: _Options, sink: Sink | None) -> RunResult:
     """Run it, in the plain way if nothing asks for another one."""
     is_plain = not options.follow and not options.startup and sink is None and program.kind is not ProgramKind.COMMAND
     if is_plain and sys.platform != "win32":
@@ -240,32 +245,28 @@ def _describe(program: Program) -> str:
     return names.get(program.kind, program.name)
 
 
-def _may_be_asked_about(ending: Ending) -> bool:
+def _may_be_asked_about(run: RunResult) -> bool:
     """Whether it died, or a module could not be imported for whatever reason."""
-    if ending.failure is None:
-        return ending.status < 0 or ending.crash is not None
-    return any("ImportError" in error.bases for error in ending.failure.errors)
+    if not run.errors:
+        return (run.status or 0) < 0 or run.crash is not None
+    return any("ImportError" in error.bases for error in run.errors)
 
 
-def _explain(what: str, ending: Ending, *, is_saved: bool = False) -> Explained | None:
+def _explain(what: str, run: RunResult, *, is_saved: bool = False) -> Explained | None:
     """The verdict, if the program crashed, or ended with an exception that a loader caused.
 
     `is_saved`: also if it ended so that somebody may ask why later, when this machine cannot be asked any more.
     """
-    if ending.recording is None:
+    if run.recording is None:
         return None
-    from ..api.explain import Death, explain_with_case, is_loader_failure
+    from ..api.explain import explain_with_case, is_loader_failure
 
-    recording = ending.recording.first_process
-    is_of_loader = ending.failure is not None and is_loader_failure(ending.failure, recording)
-    has_crashed = ending.failure is None and ending.crash is not None
-    if not is_of_loader and not has_crashed and not (is_saved and _may_be_asked_about(ending)):
+    run = replace(run, recording=run.recording.first_process)
+    has_crashed = not run.errors and run.crash is not None
+    if not is_loader_failure(run) and not has_crashed and not (is_saved and _may_be_asked_about(run)):
         return None
-    death = Death(ending.crash, added_folders=ending.added_folders)
     try:
-        return explain_with_case(
-            what, ending.status, recording, ending.failure, death=death, requests=ending.requests
-        )  # fmt: skip
+        return explain_with_case(what, run)
     except Exception as error:  # noqa: BLE001 - the recording is there, and must not be lost with the verdict
         say_error(f"no verdict: {type(error).__name__}: {error}")
         return None

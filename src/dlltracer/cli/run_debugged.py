@@ -10,35 +10,27 @@ import shutil
 from dataclasses import replace
 
 from ..capture.linux.marks import split_text
-from ..capture.windows.debugger import run_debugged
+from ..capture.windows.debugger import DebuggedRun, run_debugged
 from ..errors import BackendUnavailable
-from ..host.failure import read_failure, read_process, this_process
+from ..host.failure import this_process
 from ..host.scratch import ScratchFolder
-from ..model.events import DebugEvent
+from ..model.events import DebugEvent, Event
 from ..model.ntstatus import exception_name
 from ..model.process import TracedProcess
 from ..model.recording import Recording
 from ..model.request import Request
+from ..model.run import RunResult
 from ..trace import is_own_load
-from .relay import Relay
-from .spawn import CHILD_MAIN, Ending, interpreter, read_result, run_child
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..capture.windows.debugger import DebuggedRun
-    from ..model.events import Event
-    from .program import Program
-    from .spawn import Sink
+from .program import Program
+from .runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
+from .spawn import Relay, Sink, interpreter, run_child, runner_command, with_facts
 
 NAME = "debugger"
-
-DEBUGGED = "debugged"
-"""In the place of a backend's name: the program is traced from outside, and writes down what it requests."""
 
 
 def run_on_windows(
     program: Program, backend: str, *, follow: bool = False, startup: bool = False, sink: Sink | None = None
-) -> Ending:
+) -> RunResult:
     """Run a Python program to its end for `dlltracer run`, by the best mechanism of Windows, or the one asked for.
 
     That is ETW where the user may use it, and the debugger otherwise, and for what ETW cannot do.
@@ -75,7 +67,7 @@ def run_on_windows(
     return replace(ending, recording=replace(ending.recording, notes=refusals + ending.recording.notes))
 
 
-def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink | None = None) -> Ending:
+def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink | None = None) -> RunResult:
     """Run any program to its end under our debugger, and tell what it loads, from its first instruction on.
 
     Args:
@@ -88,28 +80,28 @@ def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink
     with Relay():
         words = [shutil.which(command[0]) or command[0], *command[1:]]
         run = run_debugged(words, follow=follow, tell=None if sink is None else _Early(sink, follow))
-    return Ending(run.status, _recording(run, follow), crash=run.crash)
+    return RunResult(status=run.status, recording=_recording(run, follow), crash=run.crash)
 
 
 def run_debugged_child(
-    program: Program, *, python: str | None = None, said: int | None = None, follow: bool = False
-) -> Ending:
+    program: Program, *, python: str | None = None, output: int | None = None, follow: bool = False
+) -> RunResult:
     """Run a Python program to its end under our debugger, for `why`: all of it is told, and where it was in its code
-    when it crashed. Arguments and result as of `child.run_child`; `follow`: debug what it starts, too.
+    when it crashed. Arguments and result as of `spawn.run_child`; `follow`: debug what it starts, too.
 
     Raises `TraceStartError` when it cannot be debugged, `BackendUnavailable` where there are no debuggers of this kind.
     """
-    return _run_program(program, ["-X", "faulthandler"], python=python, said=said, follow=follow, startup=True)
+    return _run_program(program, ["-X", "faulthandler"], python=python, output=output, follow=follow, startup=True)
 
 
 def _run_program(
-    program: Program, options: list[str], *, python: str | None = None, said: int | None = None, follow: bool,
+    program: Program, options: list[str], *, python: str | None = None, output: int | None = None, follow: bool,
     startup: bool, sink: Sink | None = None,
-) -> Ending:  # fmt: skip
+) -> RunResult:  # fmt: skip
     with ScratchFolder() as folder:
         result = os.path.join(folder.path, "result")
         start = [*([python] if python is not None else interpreter()), *options]
-        command = [*start, CHILD_MAIN, result, "-", DEBUGGED, program.kind.value, program.name, *program.arguments]
+        command = runner_command(start, result, LogSharing(), DEBUGGED, program)
         shown = (*start, *program.words)
         early = None if sink is None else _Early(sink, follow, shown, None if startup else f"{result}.begun")
         asked: list[Request] = []
@@ -119,23 +111,23 @@ def _run_program(
             return asked
 
         run = run_debugged(
-            command, output=said, requests=requests, follow=follow,
+            command, output=output, requests=requests, follow=follow,
             begun=(lambda: None) if startup else (lambda: _read_begun(result)), tell=early,
         )  # fmt: skip
-        word = read_result(result)
-        if word is not None and word["outcome"] == "not begun":
-            return Ending(run.status, begun=False)
-        folders = _read_folders(result)
-        told = read_process(word)
-        if told is None and python is None:  # it crashed, or left at once: its interpreter is the same as ours
-            told = replace(this_process(), added_folders=folders)
-        # Of our runner nobody wants to know.
+        report = RunnerReport.read(result)
+        if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
+            return RunResult(status=run.status, begun=False)
+        # Hide our runner from the reported command line.
         first = replace(run.processes[0], command=shown) if run.processes else None
         run = replace(run, processes=(first, *run.processes[1:]) if first is not None else ())
-        return Ending(
-            run.status, _recording(run, follow), failure=read_failure(word), crash=run.crash, requests=tuple(asked),
-            added_folders=folders, process=told,
+        found = RunResult(
+            status=run.status, recording=_recording(run, follow), crash=run.crash, requests=tuple(asked),
+            added_folders=_read_folders(result),
         )  # fmt: skip
+        found = with_facts(found, report)
+        if found.process is None and python is None:  # it crashed, or left at once: its interpreter is the same as ours
+            return replace(found, process=replace(this_process(), added_folders=found.added_folders))
+        return found
 
 
 class _Early:
@@ -217,11 +209,10 @@ def _read_requests(result: str) -> list[Request]:
     except OSError:
         return []
     requests = [item for item in split_text(data) if isinstance(item, Request)]
-    word = read_result(result)
-    ends = word.get("ends") if word is not None else None
-    if not isinstance(ends, list) or len(ends) != len(requests):
+    report = RunnerReport.read(result)
+    if report is None or len(report.ends) != len(requests):
         return requests
     return [
         replace(request, succeeded=succeeded, idle_clock=idle)
-        for request, (succeeded, idle) in zip(requests, ends, strict=True)
+        for request, (succeeded, idle) in zip(requests, report.ends, strict=True)
     ]

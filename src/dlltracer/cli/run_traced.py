@@ -9,24 +9,22 @@ import sys
 from dataclasses import replace
 
 from ..errors import DlltracerError
-from ..host.failure import read_failure, read_process
 from ..host.scratch import ScratchFolder
 from ..model.decode import DamagedRecording, decode
+from ..model.events import Event
+from ..model.process import TracedProcess
 from ..model.recording import Recording
+from ..model.run import RunResult
 from .ending import describe_ending
-from .program import ProgramKind
-from .relay import Relay
-from .spawn import CHILD_MAIN, CannotRun, Ending, interpreter, read_result, run_child
+from .program import Program, ProgramKind
+from .runner import LogSharing, RunnerOutcome, RunnerReport
+from .spawn import CannotRun, Relay, Sink, interpreter, run_child, runner_command, with_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..capture.linux.follow import Follower
-    from ..model.events import Event
-    from ..model.process import TracedProcess
-    from .program import Program
-    from .spawn import Sink
 
 LD_DEBUG = "ld_debug"
 """Name of the mechanism, in recordings: LD_DEBUG in the environment."""
@@ -38,7 +36,7 @@ class CannotFollow(DlltracerError):
 
 def run_followed(
     program: Program, backend: str, *, follow: bool = False, startup: bool = False, sink: Sink | None = None
-) -> Ending:
+) -> RunResult:
     """Run the program to its end. Raises `CannotRun`, `CannotFollow`, and what the start of a trace raises.
 
     Arguments:
@@ -55,14 +53,14 @@ def run_followed(
     if sys.platform == "win32":
         return guard.replay(_run_on_windows(program, backend, guard, follow=follow, startup=startup))
     if sys.platform == "linux" and (backend == "auto" or (backend == "rtld" and not is_command)):
-        return _Run(program, backend, follow, startup, guard).run()
+        return _LinuxRun(program, backend, follow, startup, guard).run()
     if follow or startup or is_command:
         what = "a command" if is_command else "--follow" if follow else "--startup"
         raise CannotFollow(f"{what} cannot be traced by {backend!r} on {sys.platform}: leave out --backend")
     return guard.replay(run_child(program, backend))
 
 
-def _run_on_windows(program: Program, backend: str, sink: Sink, *, follow: bool, startup: bool) -> Ending:
+def _run_on_windows(program: Program, backend: str, sink: Sink, *, follow: bool, startup: bool) -> RunResult:
     from .run_debugged import NAME, run_debugged_command, run_on_windows
 
     if program.kind is not ProgramKind.COMMAND:
@@ -96,17 +94,16 @@ class _Guard:
     def process(self, process: TracedProcess) -> None:
         self._hand_on(lambda sink: sink.process(process))
 
-    def replay(self, ending: Ending) -> Ending:
+    def replay(self, run: RunResult) -> RunResult:
         """Hand on what was recorded at once."""
-        if ending.recording is not None:
-            for process in ending.recording.processes:
+        if run.recording is not None:
+            for process in run.recording.processes:
                 self.process(process)
-            for event in ending.recording.events:
+            for event in run.recording.events:
                 self.event(event)
             if self.notes:
-                notes = ending.recording.notes + self.notes
-                return replace(ending, recording=replace(ending.recording, notes=notes))
-        return ending
+                return replace(run, recording=replace(run.recording, notes=run.recording.notes + self.notes))
+        return run
 
     def _hand_on(self, call: Callable[[Sink], None]) -> None:
         if self._sink is None:
@@ -118,7 +115,7 @@ class _Guard:
             self.notes = (f"events were not handed on from then on, as they came: {type(error).__name__}: {error}",)
 
 
-class _Run:
+class _LinuxRun:
     """One run on Linux."""
 
     def __init__(self, program: Program, backend: str, follow: bool, startup: bool, guard: _Guard) -> None:
@@ -129,7 +126,7 @@ class _Run:
         self._guard = guard
         self._is_command = program.kind is ProgramKind.COMMAND
 
-    def run(self) -> Ending:
+    def run(self) -> RunResult:
         if sys.platform != "linux":
             raise CannotFollow("for Linux")
         from ..capture.linux.folder import LogFolder
@@ -146,7 +143,7 @@ class _Run:
             if follower.left:
                 folder.keep()
             logs.give_back(os.environ)
-            return self._ending(status, read_result(result), follower)
+            return self._result(RunResult(status=status), RunnerReport.read(result), follower)
 
     def _wait(self, follower: Follower, prefix: str, result: str) -> int:
         if sys.platform != "linux":
@@ -158,9 +155,8 @@ class _Run:
             command = shown = list(program.words)
             environment.update(variables(prefix, environment))
         else:
-            log = f"{'f' if self._follow else ''}{'s' if self._startup else ''}:{prefix}"
-            channel = [result, log, self._backend, program.kind.value, program.name, *program.arguments]
-            command = [*interpreter(), CHILD_MAIN, *channel]
+            log = LogSharing(prefix=prefix, from_start=self._startup, with_children=self._follow)
+            command = runner_command(interpreter(), result, log, self._backend, program)
             shown = [*interpreter(), *program.words]
             if self._startup:
                 environment.update(variables_for_one(prefix, environment))
@@ -176,30 +172,31 @@ class _Run:
             finally:
                 child.wait()
 
-    def _ending(self, status: int, said: dict[str, object] | None, follower: Follower) -> Ending:
-        outcome = said["outcome"] if said is not None else "nothing"
-        if said is not None and outcome == "refused":
-            return Ending(status, refusal=str(said.get("message")))
-        if outcome == "not begun":
-            return Ending(status, begun=False)
-        failure = read_failure(said)
-        if said is not None and outcome == "recorded":
-            # By another mechanism than the log's, which did not work.
+    def _result(self, run: RunResult, report: RunnerReport | None, follower: Follower) -> RunResult:
+        """The run, with what its runner reported and what its logs say. A command has no runner."""
+        if report is None:
+            has_said_all = self._is_command and run.status is not None and run.status >= 0
+            notes = () if has_said_all else (f"the program {describe_ending(run.status or 0)}",)
+            return replace(run, recording=self._recording(follower, notes))
+        if report.outcome == RunnerOutcome.REFUSED:
+            return replace(run, refusal=report.message)
+        if report.outcome == RunnerOutcome.NOT_BEGUN:
+            return replace(run, begun=False)
+        run = with_facts(run, report)
+        if report.outcome == RunnerOutcome.RECORDED:  # by another mechanism than the log's, which did not work
             try:
-                recorded = decode(Recording, said.get("recording"), "recording")
-                return self._guard.replay(Ending(status, recorded, failure=failure, process=read_process(said)))
+                return self._guard.replay(replace(run, recording=decode(Recording, report.recording, "recording")))
             except DamagedRecording as error:
-                return Ending(status, self._recording(follower, (str(error),)), failure=failure)
-        notes: tuple[str, ...] = ()
-        if outcome == "nothing" and (status < 0 or not self._is_command):
-            notes += (f"the program {describe_ending(status)}",)
-        if said is not None and said.get("attributed") is False:
-            from ..capture.linux.rtld import UNATTRIBUTED
+                return replace(run, recording=self._recording(follower, (str(error),)))
+        return replace(run, recording=self._recording(follower, self._notes_of(report)))
 
-            notes += (UNATTRIBUTED,)
-        if said is not None and said.get("trouble") is not None:
-            notes += (str(said["trouble"]),)
-        return Ending(status, self._recording(follower, notes), failure=failure, process=read_process(said))
+    def _notes_of(self, report: RunnerReport) -> tuple[str, ...]:
+        if sys.platform != "linux":
+            raise CannotFollow("for Linux")
+        from ..capture.linux.rtld import UNATTRIBUTED
+
+        notes = () if report.is_attributed else (UNATTRIBUTED,)
+        return notes if report.trouble is None else (*notes, report.trouble)
 
     def _recording(self, follower: Follower, notes: tuple[str, ...]) -> Recording:
         name = LD_DEBUG if self._is_command else "rtld"

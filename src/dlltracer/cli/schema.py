@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..report.schema import SCHEMA_NAMES
+from ..report.render_json import SCHEMA_NAMES, render_schema
 
 _ABOUT = {
     "verdict": "dlltracer why --json",
@@ -29,6 +29,4 @@ def schema(name: str | None) -> None:
         for known in SCHEMA_NAMES:
             click.echo(f"{known:9} {_ABOUT[known]}")
         return
-    from ..report.schema import render_schema
-
     click.echo(render_schema(name), nl=False)

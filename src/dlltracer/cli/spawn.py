@@ -6,51 +6,44 @@ evidence must outlive the program: a crash in an import is what people come for.
 
 from __future__ import annotations
 
-import marshal
 import os
+import signal
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from types import FrameType
+from typing import Protocol
 
 from ..errors import DlltracerError
-from ..host.failure import read_failure, read_process
+from ..host.failure import read_errors, read_process
 from ..host.scratch import ScratchFolder
 from ..model.decode import DamagedRecording, decode
+from ..model.events import Event
+from ..model.process import TracedProcess
 from ..model.recording import Recording
+from ..model.run import RunResult
 from .ending import describe_ending
-from .relay import Relay
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Protocol
-
-    from ..model.crash import Crash
-    from ..model.events import Event
-    from ..model.failure import Failure, ProcessFacts
-    from ..model.process import TracedProcess
-    from ..model.request import Request
-    from .program import Program
-
-    class Sink(Protocol):
-        """Gets what a run records, as it comes; the waiting loop of the parent calls it.
-
-        One that raises is not called again: the run goes on, and a note of the recording says so.
-        """
-
-        def process(self, process: TracedProcess) -> None:
-            """A process, before its first event; again, when more is known of it: the last word counts."""
-
-        def early(self, event: Event) -> None:
-            """An event as it was seen first, where its final form is known only when the program has ended. All events
-            come as `event` then, these among them."""
-
-        def event(self, event: Event) -> None:
-            """An event, in its final form."""
+from .program import Program
+from .runner import LogSharing, RunnerOutcome, RunnerReport
 
 
-UNTRACED = "none"
-"""In the place of a backend's name: run the program, and tell how it ended only."""
+class Sink(Protocol):
+    """Gets what a run records, as it comes; the waiting loop of the parent calls it.
+
+    One that raises is not called again: the run goes on, and a note of the recording says so.
+    """
+
+    def process(self, process: TracedProcess) -> None:
+        """A process, before its first event; again, when more is known of it: the last word counts."""
+
+    def early(self, event: Event) -> None:
+        """An event as it was seen first, where its final form is known only when the program has ended. All events
+        come as `event` then, these among them."""
+
+    def event(self, event: Event) -> None:
+        """An event, in its final form."""
+
 
 CHILD_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_main.py")
 
@@ -59,57 +52,16 @@ class CannotRun(DlltracerError):
     """The process for the program could not be made, or ended before it could begin."""
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended.
-
-    Attributes:
-        status: as of `subprocess.Popen`: negative for a signal.
-        recording: what the trace recorded; `None` if the program never began (there is no such script or module).
-        refusal: why the trace could not start, in which case the program was not run.
-        failure: the exceptions that ended the program.
-        begun: whether the program began at all.
-        crash: where it crashed; `None` if it did not, or nobody watched.
-        crash_note: what is doubtful about `crash`, or why there is none.
-        initialising: the image whose initialiser was running when it crashed, as far as the loader told.
-        requests: what Python asked of the loader, where that was written down apart from the recording.
-        added_folders: of os.add_dll_directory, written down as they came.
-        process: what its interpreter knew when it ended; `None` if it could not tell.
-    """
-
-    status: int
-    recording: Recording | None = None
-    refusal: str | None = None
-    failure: Failure | None = None
-    begun: bool = True
-    crash: Crash | None = None
-    crash_note: str | None = None
-    initialising: str | None = None
-    requests: tuple[Request, ...] = ()
-    added_folders: tuple[str, ...] = ()
-    process: ProcessFacts | None = None
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A child that has ended: its status and process id, its crash with a note on it."""
-
-    status: int
-    pid: int
-    crash: Crash | None = None
-    crash_note: str | None = None
-
-
 def run_child(
-    program: Program, backend: str, *, python: str | None = None, said: int | None = None, watch_crash: bool = False
-) -> Ending:
+    program: Program, backend: str, *, python: str | None = None, output: int | None = None, watch_crash: bool = False
+) -> RunResult:
     """Run the program to its end. Raises `CannotRun`.
 
     Arguments:
         program: what to run.
-        backend: the mechanism; `UNTRACED` for none.
+        backend: the mechanism; `runner.UNTRACED` for none.
         python: the interpreter; `None` for this one, with the options it was given.
-        said: a descriptor that gets what the program writes; `None`: our standard streams are its own.
+        output: a descriptor that gets what the program writes; `None`: our standard streams are its own.
         watch_crash: find out where it crashes, if it does. The program can tell: it has a tracer, and Python's
             faulthandler writes where it was.
     """
@@ -117,20 +69,26 @@ def run_child(
     with ScratchFolder() as folder:
         try:
             result = os.path.join(folder.path, "result")
-            channel = [result, "-" if log is None else str(log), backend]
-            command = [python] if python is not None else interpreter()
+            start = [python] if python is not None else interpreter()
             if watch_crash:
-                command += ["-X", "faulthandler"]
-            command += [CHILD_MAIN, *channel, program.kind.value, program.name, *program.arguments]
-            ran = _run(command, log, said, watch_crash)
-            ending = _ending(ran, read_result(result), backend, log)
-            if ran.status >= 0 or not watch_crash:
-                return ending
-            initialising = _read_initialising(log, ran.pid)
-            return replace(ending, crash=ran.crash, crash_note=ran.crash_note, initialising=initialising)
+                start += ["-X", "faulthandler"]
+            command = runner_command(start, result, LogSharing(log), backend, program)
+            run, pid = _run(command, log, output, watch_crash)
+            run = _with_report(run, pid, RunnerReport.read(result), backend, log)
+            if run.status is None or run.status >= 0 or not watch_crash:
+                return run
+            return replace(run, initialising=_read_initialising(log, pid))
         finally:
             if log is not None:
                 os.close(log)
+
+
+def runner_command(start: list[str], result: str, log: LogSharing, backend: str, program: Program) -> list[str]:
+    """The command line that has an interpreter, started with the words `start`, run the program by the runner.
+
+    Arguments: `result`, the file for the runner's report; `log`, `backend` and `program` are for the runner.
+    """
+    return [*start, CHILD_MAIN, result, log.encode(), backend, program.kind.value, program.name, *program.arguments]
 
 
 def make_log(backend: str) -> int | None:
@@ -167,28 +125,32 @@ def interpreter() -> list[str]:
     return [sys.executable, *options]
 
 
-def _run(command: list[str], log: int | None, said: int | None, watch_crash: bool) -> _Run:
-    """Run it to its end."""
-    wait = _watcher() if watch_crash else None
+def _run(command: list[str], log: int | None, output: int | None, watch_crash: bool) -> tuple[RunResult, int]:
+    """Run it to its end: how it ended, and its process id."""
+    wait = _crash_watcher() if watch_crash else _wait
     with Relay() as relay:
         try:
             if log is not None:
                 os.set_inheritable(log, True)
             # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-            child = subprocess.Popen(command, close_fds=False, stdout=said, stderr=said)
+            child = subprocess.Popen(command, close_fds=False, stdout=output, stderr=output)
         except OSError as error:
             raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
         finally:
             if log is not None:
                 os.set_inheritable(log, False)
         relay.connect(child)
-        return _Run(child.wait(), child.pid) if wait is None else wait(child)
+        return wait(child), child.pid
 
 
-def _watcher() -> Callable[[subprocess.Popen[bytes]], _Run] | None:
-    """What waits for a child and sees its crash. Made before the child is: its first moments count."""
+def _wait(child: subprocess.Popen[bytes]) -> RunResult:
+    return RunResult(status=child.wait())
+
+
+def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
+    """The function that waits for a child and sees its crash. Made before the child is: its first moments count."""
     if sys.platform != "linux":
-        return None
+        return _wait
     import contextlib
 
     from ..capture.linux import crashwatch
@@ -196,9 +158,9 @@ def _watcher() -> Callable[[subprocess.Popen[bytes]], _Run] | None:
     with contextlib.suppress(ImportError):  # crashwatch then says it
         from ..capture.linux import ptrace  # noqa: F401 - else the watching begins with this import
 
-    def wait(child: subprocess.Popen[bytes]) -> _Run:
+    def wait(child: subprocess.Popen[bytes]) -> RunResult:
         watched = crashwatch.watch(child)
-        return _Run(watched.status, child.pid, watched.crash, watched.note)
+        return RunResult(status=watched.status, crash=watched.crash, crash_note=watched.note)
 
     return wait
 
@@ -212,46 +174,41 @@ def _read_initialising(log: int | None, pid: int) -> str | None:
     return None
 
 
-def read_result(path: str) -> dict[str, object] | None:
-    """What the runner left: a dictionary with an "outcome". `None` if it left nothing, or something damaged."""
-    try:
-        with open(path, "rb") as file:
-            said = marshal.load(file)  # noqa: S302 - written by the same user, in a folder of our own
-    except (OSError, EOFError, ValueError, TypeError):
-        return None
-    return said if isinstance(said, dict) and isinstance(said.get("outcome"), str) else None
-
-
-def _ending(ran: _Run, said: dict[str, object] | None, backend: str, log: int | None) -> Ending:
-    status = ran.status
-    outcome = said["outcome"] if said is not None else "nothing"
-    message = str(said.get("message")) if said is not None else ""
-    if outcome == "refused":
-        return Ending(status, refusal=message)
-    if outcome == "not begun":
-        return Ending(status, begun=False)
-    failure = read_failure(said)
-    if outcome == "not traced":
-        return Ending(status, failure=failure, process=read_process(said))
-    if outcome == "recorded":
-        assert said is not None
+def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None) -> RunResult:
+    """The run, with what its runner reported, and what its trace recorded."""
+    if report is not None and report.outcome == RunnerOutcome.REFUSED:
+        return replace(run, refusal=report.message)
+    if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
+        return replace(run, begun=False)
+    message = ""
+    if report is not None:
+        run = with_facts(run, report)
+        if report.outcome == RunnerOutcome.UNTRACED:
+            return run
+        message = report.message
+    if report is not None and report.outcome == RunnerOutcome.RECORDED:
         try:
-            recorded = decode(Recording, said.get("recording"), "recording")
-            return Ending(status, recorded, failure=failure, process=read_process(said))
+            return replace(run, recording=decode(Recording, report.recording, "recording"))
         except DamagedRecording as error:
             message = str(error)
     how = (
         f"the trace could not be ended in the program: {message}"
         if message
-        else f"the program {describe_ending(status)} before the trace could end"
+        else f"the program {describe_ending(run.status or 0)} before the trace could end"
     )
-    recording = salvage(how, backend, log, ran.pid, in_search=not _died_outside_of_loader(ran))
-    return Ending(status, recording, failure=failure)
+    return replace(run, recording=salvage(how, backend, log, pid, in_search=not _died_outside_of_loader(run)))
 
 
-def _died_outside_of_loader(ran: _Run) -> bool:
+def with_facts(run: RunResult, report: RunnerReport | None) -> RunResult:
+    """The run, with the exceptions that ended it and its interpreter, as its runner reported them."""
+    if report is None:
+        return run
+    return replace(run, errors=read_errors(report.errors), process=read_process(report.process))
+
+
+def _died_outside_of_loader(run: RunResult) -> bool:
     """Whether it is known that no search of the loader was cut off: whatever it looked for last, it had given up on."""
-    return ran.crash is not None and ran.crash.image is not None and "/ld-" not in ran.crash.image
+    return run.crash is not None and run.crash.image is not None and "/ld-" not in run.crash.image
 
 
 def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: bool = True) -> Recording:
@@ -265,3 +222,49 @@ def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: boo
         notes = (f"{how}; the loader's log was read by dlltracer's own process",)
         return read_recording(log, pid, notes, ended=not in_search)
     return Recording(backend, pid=pid, notes=(f"{how}; what it recorded is lost",))
+
+
+class Relay:
+    """Our signals while the program runs.
+
+    What the terminal sends to the whole group (SIGINT, SIGQUIT) is the program's to answer, and reaches it without us.
+    What somebody sends to us alone (SIGTERM ...) is passed on. A signal that we were started to ignore stays ignored.
+    """
+
+    _LEAVE = ("SIGINT", "SIGQUIT", "SIGBREAK")
+    _PASS_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Relay:
+        # Handlers, not SIG_IGN: the program would inherit that.
+        for name in self._LEAVE:
+            self._take(name, lambda number, frame: None)
+        if sys.platform != "win32":
+            for name in self._PASS_ON:
+                self._take(name, self._pass_on)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def connect(self, child: subprocess.Popen[bytes]) -> None:
+        """The program has started: it gets what came before."""
+        self._child = child
+        for number in self._early:
+            child.send_signal(number)
+
+    def _take(self, name: str, handler: object) -> None:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            self._before[number] = signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self._child is None:
+            self._early.append(number)
+        else:
+            self._child.send_signal(number)

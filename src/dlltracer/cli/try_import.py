@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from dataclasses import replace
 
 import click
 
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
+from ..model.run import ProgramOutput, RunResult
 from ..model.saved import RECORDING_SUFFIX
 from .ending import say_error
 from .program import Program, ProgramKind
-from .spawn import UNTRACED, Ending, run_child
+from .runner import UNTRACED
+from .spawn import run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..api.explain import Explained
-    from ..model.failure import ProcessFacts
 
 _IMPORT_FILE = """\
 import importlib.util, sys
@@ -37,25 +39,32 @@ def explain_code(what: str, code: str, python: str | None) -> Diagnosis:
     return try_and_explain(what, Program(ProgramKind.CODE, code), python, "auto")[1].diagnosis
 
 
-def try_and_explain(what: str, program: Program, python: str | None, backend: str) -> tuple[Ending, Explained]:
+def try_and_explain(what: str, program: Program, python: str | None, backend: str) -> tuple[RunResult, Explained]:
     """Run the program, and say why it fails.
 
     Raises `click.exceptions.Exit` when it could not be traced by the mechanism asked for, or could not begin.
     """
-    with tempfile.TemporaryFile() as said:
-        ending = _try(program, backend, python, said.fileno())
-        if ending.refusal is not None:
-            say_error(ending.refusal)
-            raise click.exceptions.Exit(Outcome.NOT_TRACED.exit_status)
-        text = _read_tail(said.fileno())
-        left_no_word = ending.status != 0 and ending.failure is None
-        foreign = _ask_interpreter(python, said.fileno()) if left_no_word and python is not None else None
-    return ending, _explain(what, ending, text, foreign)
+    from ..api.explain import explain_with_case
+
+    with tempfile.TemporaryFile() as output:
+        run = _try(program, backend, python, output.fileno())
+        run = replace(run, output=ProgramOutput(stderr=_read_tail(output.fileno())))
+        if run.status != 0 and run.process is None and python is not None:
+            run = _with_interpreter(run, python, output.fileno())
+    if run.refusal is not None:
+        say_error(run.refusal)
+        raise click.exceptions.Exit(Outcome.NOT_TRACED.exit_status)
+    if not run.begun:
+        lines = run.output.text.splitlines()
+        raise click.exceptions.Exit(say_error(lines[-1] if lines else f"{what} could not begin"))
+    hidden = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return run, explain_with_case(what, run, hidden=hidden)
 
 
-def _ask_interpreter(python: str, said: int) -> ProcessFacts | None:
-    """What another interpreter says of itself, when the program left no word: it crashed, or left at once."""
-    return run_child(Program(ProgramKind.CODE, "pass"), UNTRACED, python=python, said=said).process
+def _with_interpreter(run: RunResult, python: str, output: int) -> RunResult:
+    """The run of a program that crashed or left at once, with what its interpreter says of itself in another run."""
+    process = run_child(Program(ProgramKind.CODE, "pass"), UNTRACED, python=python, output=output).process
+    return replace(run, process=None if process is None else replace(process, added_folders=run.added_folders))
 
 
 def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
@@ -89,41 +98,31 @@ def _is_extension_module(path: str, name: str) -> bool:
         return path.lower().endswith((".so", ".pyd"))
 
 
-def _try(program: Program, backend: str, python: str | None, said: int) -> Ending:
+def _try(program: Program, backend: str, python: str | None, output: int) -> RunResult:
     if sys.platform == "win32" and backend in ("auto", "debugger"):
-        return _try_debugged(program, backend, python, said)
-    ending = run_child(program, backend, python=python, said=said, watch_crash=True)
+        return _try_debugged(program, backend, python, output)
+    ending = run_child(program, backend, python=python, output=output, watch_crash=True)
     if ending.refusal is None or backend != "auto":
         return ending
     # No mechanism works here. What the exception and the files say is worth having all the same; it is noted.
-    return run_child(program, UNTRACED, python=python, said=said, watch_crash=True)
+    return run_child(program, UNTRACED, python=python, output=output, watch_crash=True)
 
 
-def _try_debugged(program: Program, backend: str, python: str | None, said: int) -> Ending:
+def _try_debugged(program: Program, backend: str, python: str | None, output: int) -> RunResult:
     """On Windows: as its debugger, which needs no privilege and sees crashes; without any trace if that cannot be."""
     from .run_debugged import run_debugged_child
 
     try:
-        return run_debugged_child(program, python=python, said=said)
+        return run_debugged_child(program, python=python, output=output)
     except TraceStartError as error:
         if backend != "auto":
-            return Ending(0, refusal=str(error))
-        return run_child(program, UNTRACED, python=python, said=said, watch_crash=True)
+            return RunResult(refusal=str(error))
+        return run_child(program, UNTRACED, python=python, output=output, watch_crash=True)
 
 
-def _read_tail(said: int) -> str:
-    size = os.fstat(said).st_size
+def _read_tail(output: int) -> str:
+    size = os.fstat(output).st_size
     start = max(0, size - 8192)
-    os.lseek(said, start, os.SEEK_SET)
-    lines = os.read(said, 8192).decode("utf-8", "replace").splitlines()
+    os.lseek(output, start, os.SEEK_SET)
+    lines = os.read(output, 8192).decode("utf-8", "replace").splitlines()
     return "\n".join(lines)
-
-
-def _explain(what: str, ending: Ending, said: str, foreign: ProcessFacts | None) -> Explained:
-    from ..api.explain import Death, explain_with_case
-
-    if not ending.begun:
-        raise click.exceptions.Exit(say_error(said.splitlines()[-1] if said else f"{what} could not begin"))
-    hidden = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    death = Death(ending.crash, ending.crash_note, ending.initialising, hidden, ending.added_folders, foreign)
-    return explain_with_case(what, ending.status, ending.recording, ending.failure, said, death, ending.requests)

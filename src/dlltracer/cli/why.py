@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import click
 
-from ..api.saving import RunFacts, end_trace
+from ..api.saving import begin_trace, end_trace
 from ..capture.select import BACKEND_NAMES, check_backend_name
 from ..host.tracefile import looks_like_recording
 from ..model.recording import Recording
@@ -19,7 +19,7 @@ from .ending import EXIT_USAGE, say_error
 from .formats import GITHUB, HTML, form_of_name, html_option, is_name_of_recording, refuse_same_file, write_form
 from .output import Target, open_target, write_styled
 from .progress import progress
-from .record import TraceRecorder, command_of, facts_of_ending, own_redactor
+from .record import TraceRecorder, command_of, own_redactor
 from .try_import import choose_program, try_and_explain
 
 TYPE_CHECKING = False
@@ -137,20 +137,20 @@ def _answer(options: _Options) -> SavedTrace:
             raise click.UsageError("a recording is explained as it is: leave out --python and -o FILE.dlltrace")
         return _explain_file(module, options.redact)
     what, program = choose_program(module, options.code)
-    run = RunFacts(what, command_of(program, options.python))
+    command = command_of(program, options.python)
     recorder = None
     if options.is_recorded:
         assert options.output is not None
-        recorder = TraceRecorder(options.output, run, options.backend, redact=options.redact)
+        recorder = TraceRecorder(options.output, what, command, options.backend, redact=options.redact)
     try:
         with progress(f"trying {what}"):
-            ending, explained = try_and_explain(what, program, options.python, options.backend)
+            run, explained = try_and_explain(what, program, options.python, options.backend)
         if recorder is not None:
-            return recorder.finish(ending, explained)
+            return recorder.finish(run, explained)
         if options.html is None and options.form not in (GITHUB, HTML):
             trace = SavedTrace(Recording(options.backend), diagnosis=explained.diagnosis)  # the verdict is all
         else:
-            trace = end_trace(facts_of_ending(run, ending), ending.recording, explained)
+            trace = end_trace(begin_trace(what, command, options.backend), run, explained)
         return own_redactor().redact_trace(trace) if options.redact else trace
     except click.exceptions.Exit:  # it was not traced, or did not begin
         if recorder is not None:
@@ -196,7 +196,7 @@ def _write(options: _Options, trace: SavedTrace, target: Target, page: Target | 
     diagnosis = _verdict_of(trace)
     try:
         if options.form == "json":
-            from ..report.verdict_json import render_verdict_json
+            from ..report.render_json import render_verdict_json
 
             target.write(render_verdict_json(diagnosis))
         elif options.form in (GITHUB, HTML):

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..model.elf import ElfImage
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent
-from ..model.failure import Frame, ProcessFacts, PythonError, System
+from ..model.failure import Frame, PythonError, System
 from ..model.pe import MissingForwarder, PeImage
-from ..model.recording import Recording
+from ..model.probe import Probe
+from ..model.provider import PackageOwner
+from ..model.run import RunResult
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import Binding, BindingState, LoadTree
 from .environment import Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
-from .loader_errors import DlProblem
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ..model.crash import Crash
-    from ..model.probe import Probe
-    from ..model.provider import PackageOwner
-    from .loader_errors import DlError
+from .loader_errors import DlError, DlProblem
 
 Image = ElfImage | PeImage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """A failed import (or program) and all that is known about it.
 
     Attributes:
         what: what was tried, in words ("import x").
         system: the family of loaders.
-        process: the interpreter, as it was when the program failed.
+        run: how the run ended and what its process told: exceptions, crash, recording, output.
         error: the exception nearest to the loader: the innermost ImportError or OSError; `None` for a crash.
-        errors: all of them, outermost first.
-        crash: how the process died, if it did.
-        recording: what the trace saw; `None` without a trace.
         subject: path of the image whose load failed: an extension module, or what ctypes was told to load.
         tree: what loading `subject` does by its files, in the process as it was; `None` if it could not be worked out.
         images: path to image, with symbols and resources: those of `tree`, and those the process had.
@@ -51,10 +41,6 @@ class Case:
         notes: what could not be looked at.
         dl_error: the loader's message in `error` (Linux), taken apart; `None` if the error is not a loader's.
         failures: what of the trace belongs to the import that failed; `None` if that was not worked out.
-        initialising: the image whose initialiser was running when the process died.
-        frames: the Python lines that were running when the process died, outermost first.
-        said: the end of what the program wrote.
-        status: how it ended, as of `subprocess.Popen`.
         shadowed: copies that have the symbol or version that is missing, and would have been used otherwise.
         distribution: ID and ID_LIKE of os-release(5).
         checks: packages of the files in question, and what became of their files since they were installed.
@@ -67,11 +53,8 @@ class Case:
 
     what: str
     system: System
-    process: ProcessFacts | None = None
+    run: RunResult
     error: PythonError | None = None
-    errors: tuple[PythonError, ...] = ()
-    crash: Crash | None = None
-    recording: Recording | None = None
     subject: str | None = None
     tree: LoadTree | None = None
     images: Mapping[str, Image] = field(default_factory=dict)
@@ -85,10 +68,6 @@ class Case:
     notes: tuple[str, ...] = ()
     dl_error: DlError | None = None
     failures: tuple[LoadFailedEvent, ...] | None = None
-    initialising: str | None = None
-    frames: tuple[Frame, ...] = ()
-    said: str = ""
-    status: int | None = None
     shadowed: tuple[ShadowedCopy, ...] = ()
     distribution: str | None = None
     checks: tuple[PackageCheck, ...] = ()
@@ -111,7 +90,7 @@ class Case:
         """All failures that the trace saw in the import that failed."""
         if self.failures is not None:
             return self.failures
-        return self.recording.failures if self.recording is not None else ()
+        return self.run.recording.failures if self.run.recording is not None else ()
 
     @property
     def missing_module(self) -> str | None:
@@ -120,20 +99,20 @@ class Case:
 
     def load_of(self, path: str) -> LoadEvent | None:
         """The event by which an image came into the process; `None` if it was there before the trace."""
-        loads = self.recording.loads if self.recording is not None else ()
+        loads = self.run.recording.loads if self.run.recording is not None else ()
         return next((event for event in reversed(loads) if event.path == path), None)
 
     @property
     def is_of_another_process(self) -> bool:
         """Whether the loader's message seems to come from another process: in this one nothing failed that way."""
-        if self.dl_error is None or self.recording is None or self.recording.backend != _SEES_FAILURES:
+        if self.dl_error is None or self.run.recording is None or self.run.recording.backend != _SEES_FAILURES:
             return False
         return self.dl_error.problem in _LEAVE_TRACES and not self.failed_events
 
     @property
     def last_top(self) -> LoadEvent | None:
         """What was asked for last of all, and came in; `None` if that is not known."""
-        loads = self.recording.loads if self.recording is not None else ()
+        loads = self.run.recording.loads if self.run.recording is not None else ()
         if not loads:
             return None
         same = (loads[-1].timestamp, loads[-1].imports)
@@ -159,7 +138,7 @@ class Case:
     @property
     def python_line(self) -> Frame | None:
         """The line of the program's own Python that asked for what failed."""
-        frames = self.error.frames if self.error is not None else self.frames
+        frames = self.error.frames if self.error is not None else self.run.frames
         return next((frame for frame in reversed(frames) if not _MACHINERY.search(frame.file)), None)
 
     def _python_step(self) -> str:
@@ -178,9 +157,9 @@ class Case:
         return (f"import {name}",) if name else ()
 
     def _events_of_interest(self) -> tuple[LoadEvent | LoadFailedEvent, ...]:
-        if self.failed_events or self.recording is None:
+        if self.failed_events or self.run.recording is None:
             return self.failed_events
-        return self.recording.loads[-1:] if self.error is None else ()
+        return self.run.recording.loads[-1:] if self.error is None else ()
 
     @property
     def first_import(self) -> str | None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import ntpath
+import posixpath
+import re
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..model.difference import Comparison, Difference, DifferenceKind
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from ..model.recording import UNKNOWN
-from .compare_environment import compare_environment, compare_outcome
-from .correspond import Roots, base_name, name_key, roots_of, stem_key
+from ..model.recording import UNKNOWN, Recording
+from ..model.saved import ImageFacts, SavedTrace
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from ..model.recording import Recording
-    from ..model.saved import ImageFacts, SavedTrace
+_EXTENSION_TAG = re.compile(r"\.(?:cpython-\d+[a-z]*|cp\d+[a-z]*|abi3|pypy\d+)[^/\\]*?(?=\.(?:so|pyd)$)")
+_HASH = re.compile(r"-[0-9a-f]{8,64}(?=\.)")
+"""Of auditwheel (8 digits) and delvewheel (32): part of the name of a vendored library."""
+_VERSION = re.compile(r"(?:\.so)(?:\.\d+)*$|[-_.]?\d[\d_.]*(?=(?:\.dll)$)|(?:\.dll|\.pyd)$")
+_HOME = re.compile(r"^(?:/home/[^/]+|/root|/Users/[^/]+|[A-Za-z]:\\Users\\[^\\]+)(?=[/\\]|$)", re.I)
+_PYTHON_FOLDER = re.compile(r"([/\\])(?:lib|Lib)[/\\](?:python3\.\d+t?[/\\])?(?=(?:site|dist)-packages(?:[/\\]|$))")
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ def compare_traces(first: SavedTrace, second: SavedTrace, names: tuple[str, str]
     here, there = _images_of(first.recording), _images_of(second.recording)
     pairs, only_here, only_there = _match(here, there)
     facts = tuple({image.path: image for image in trace.images} for trace in (first, second))
-    places = (roots_of(first), roots_of(second))
-    found: list[Difference] = [*compare_outcome(first, second)]
+    places = (_roots_of(first), _roots_of(second))
+    found: list[Difference] = [*_compare_outcome(first, second)]
     same = 0
     for one, other in pairs:
         difference = _compare_pair(one, other, facts, places)
@@ -65,7 +68,7 @@ def compare_traces(first: SavedTrace, second: SavedTrace, names: tuple[str, str]
     for image in only_there:
         found.append(_only(None, image, facts[1]))
     found += _compare_order([pair for pair in pairs if pair[0].is_loaded and pair[1].is_loaded])
-    found += compare_environment(first, second)
+    found += _compare_environment(first, second)
     ranks = {kind: rank for rank, kind in enumerate(DifferenceKind)}
     # Of copies, first those that another rule found: a folder that wins over the usual ones. Of what only one loaded,
     # first what the other had, and dropped.
@@ -132,9 +135,9 @@ def _match(here: list[_Seen], there: list[_Seen]) -> tuple[list[tuple[_Seen, _Se
 
 
 def _compare_pair(
-    one: _Seen, other: _Seen, facts: tuple[Mapping[str, ImageFacts], ...], places: tuple[Roots, Roots]
+    one: _Seen, other: _Seen, facts: tuple[Mapping[str, ImageFacts], ...], places: tuple[_Roots, _Roots]
 ) -> Difference | None:
-    name = base_name(one.path)
+    name = _base_name(one.path)
     is_same_place = one.path == other.path or places[0].relative(one.path) == places[1].relative(other.path)
     if one.is_loaded != other.is_loaded and (is_same_place or not (one.is_mapped and other.is_mapped)):
         kind = DifferenceKind.ONLY_ONE if one.is_mapped and other.is_mapped else DifferenceKind.MISSING
@@ -204,7 +207,7 @@ def _only(here: _Seen | None, there: _Seen | None, facts: Mapping[str, ImageFact
     is_missing = isinstance(image.event, LoadFailedEvent) and image.event.kind is not FailureKind.DROPPED
     kind = DifferenceKind.MISSING if is_missing else DifferenceKind.ONLY_ONE
     detail = f"needed by {image.event.requested_by}" if image.event.requested_by else ""
-    return Difference(kind, base_name(image.path), fate if here else None, fate if there else None, detail)
+    return Difference(kind, _base_name(image.path), fate if here else None, fate if there else None, detail)
 
 
 def _compare_order(pairs: list[tuple[_Seen, _Seen]]) -> list[Difference]:
@@ -215,7 +218,7 @@ def _compare_order(pairs: list[tuple[_Seen, _Seen]]) -> list[Difference]:
     previous = {index: pairs[order[rank - 1]][1] for rank, index in enumerate(order) if rank}
     return [
         Difference(
-            DifferenceKind.OTHER_ORDER, base_name(one.path), _behind(before.get(index)), _behind(previous.get(index)),
+            DifferenceKind.OTHER_ORDER, _base_name(one.path), _behind(before.get(index)), _behind(previous.get(index)),
         )
         for index, (one, _) in enumerate(pairs)
         if index not in keep
@@ -223,7 +226,7 @@ def _compare_order(pairs: list[tuple[_Seen, _Seen]]) -> list[Difference]:
 
 
 def _behind(image: _Seen | None) -> str:
-    return f"loaded after {base_name(image.path)}" if image is not None else "loaded first"
+    return f"loaded after {_base_name(image.path)}" if image is not None else "loaded first"
 
 
 def _longest_rising(numbers: list[int]) -> set[int]:
@@ -245,3 +248,130 @@ def _longest_rising(numbers: list[int]) -> set[int]:
         kept.add(index)
         index = behind[index]
     return kept
+
+
+def _compare_outcome(first: SavedTrace, second: SavedTrace) -> Iterator[Difference]:
+    """How the programs ended, if not alike."""
+    one, other = _outcome(first), _outcome(second)
+    if one != other:
+        yield Difference(DifferenceKind.OUTCOME, "the program", one, other)
+
+
+def _outcome(trace: SavedTrace) -> str:
+    diagnosis = trace.diagnosis
+    if diagnosis is not None and diagnosis.findings:
+        return f"failed: {diagnosis.findings[0].title} [{diagnosis.findings[0].code}]"
+    if trace.crash is not None:
+        return f"crashed: {trace.crash.name} in {trace.crash.image or 'unknown code'}"
+    if trace.failure is not None and trace.failure.errors:
+        error = trace.failure.errors[0]
+        return f"failed: {error.type}: {error.message}"
+    if trace.status is None:
+        return "not known"
+    return "ended well" if trace.status == 0 else f"ended with status {trace.status}"
+
+
+def _compare_environment(first: SavedTrace, second: SavedTrace) -> Iterator[Difference]:
+    """The machine, Python, the variables and folders by which loaders search; what only one trace knows is no
+    difference."""
+    known = first.host is not None and second.host is not None, first.process is not None and second.process is not None
+    one, other = dict(_facts(first, *known)), dict(_facts(second, *known))
+    for name in dict.fromkeys((*one, *other)):
+        if one.get(name) != other.get(name):
+            yield Difference(DifferenceKind.ENVIRONMENT, name, one.get(name), other.get(name))
+    for name, places, places_there in _lists(first, second):
+        gone = [place for place in places if place not in places_there]
+        new = [place for place in places_there if place not in places]
+        if gone or new:
+            yield Difference(
+                DifferenceKind.ENVIRONMENT, name, "; ".join(gone) or "nothing else", "; ".join(new) or "nothing else",
+                "folders that only one of them has",
+            )  # fmt: skip
+        elif places != places_there:
+            shown = "; ".join(places), "; ".join(places_there)
+            yield Difference(DifferenceKind.ENVIRONMENT, name, *shown, "the same in another order")
+
+
+def _facts(trace: SavedTrace, of_host: bool, of_process: bool) -> Iterator[tuple[str, str]]:
+    if of_host and trace.host is not None:
+        yield "system", trace.host.description or trace.host.system
+        yield "processor", trace.host.machine
+        if trace.host.c_library:
+            yield "C library", trace.host.c_library
+    process = trace.process
+    if of_process and process is not None:
+        kind = " free-threaded" * process.is_free_threaded + " debug build" * process.is_debug
+        yield "Python", f"{'.'.join(map(str, process.version))}, {process.bits}-bit{kind}"
+        yield "interpreter", process.executable
+        yield from ((name, value) for name, value in process.environment if name not in ("PATH", "LD_LIBRARY_PATH"))
+
+
+def _lists(first: SavedTrace, second: SavedTrace) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Names of lists of folders, and the lists of both; only where both are known."""
+    one, other = first.process, second.process
+    if one is None or other is None:
+        return
+    for name in ("LD_LIBRARY_PATH", "PATH"):
+        yield name, _split(one.variable(name), first), _split(other.variable(name), second)
+    yield "sys.path", list(one.path), list(other.path)
+    yield "os.add_dll_directory", list(one.added_folders), list(other.added_folders)
+
+
+def _split(value: str, trace: SavedTrace) -> list[str]:
+    separator = ";" if trace.host is not None and trace.host.system == "windows" else ":"
+    return [part for part in value.split(separator) if part]
+
+
+@dataclass(frozen=True)
+class _Roots:
+    """Folders that have other names on each machine, and what each is called here: (folder, name), longest first."""
+
+    folders: tuple[tuple[str, str], ...]
+    is_windows: bool
+
+    def relative(self, path: str) -> str:
+        """The path in words that mean the same on both machines: "{prefix}/lib/python/site-packages/x.so"."""
+        shown = path.lower() if self.is_windows else path
+        for folder, name in self.folders:
+            separator = "\\" if self.is_windows else "/"
+            if shown == folder or shown.startswith(folder.rstrip(separator) + separator):
+                shown = name + shown[len(folder.rstrip(separator)) :]
+                break
+        shown = _HOME.sub("{home}", shown)
+        shown = _PYTHON_FOLDER.sub(r"\1lib\1", shown)
+        return _EXTENSION_TAG.sub("", shown).replace("\\", "/")
+
+
+def _roots_of(trace: SavedTrace) -> _Roots:
+    """The roots of a trace: those of its interpreter, as far as they are known."""
+    is_windows = trace.host is not None and trace.host.system == "windows"
+    process = trace.process
+    found: dict[str, str] = {}
+    if process is not None:
+        named = (
+            (process.current_folder, "{current}"), (process.prefix, "{prefix}"),
+            (process.base_prefix, "{base}" if process.base_prefix != process.prefix else "{prefix}"),
+            (process.user_base, "{user}"),
+        )  # fmt: skip
+        for folder, name in named:
+            if folder and folder not in ("/", "/usr"):
+                found[folder.lower() if is_windows else folder] = name
+    # By length: a virtual environment may lie in the current folder, or the other way round.
+    return _Roots(tuple(sorted(found.items(), key=lambda item: -len(item[0]))), is_windows)
+
+
+def _base_name(path: str) -> str:
+    """The last part of a path of any system; in lower case for one of Windows."""
+    if "\\" in path or path.lower().endswith((".dll", ".pyd", ".exe")):
+        return ntpath.basename(path).lower()
+    return posixpath.basename(path)
+
+
+def name_key(path: str) -> str:
+    """What names the same image for every Python: "_ssl.so" for _ssl.cpython-311-x86_64-linux-gnu.so."""
+    return _EXTENSION_TAG.sub("", _base_name(path))
+
+
+def stem_key(path: str) -> str:
+    """What names the same library in every version: "libssl" for libssl.so.1.1 and libssl-1a2b3c4d.so.3."""
+    return _VERSION.sub("", _HASH.sub("", name_key(path)))

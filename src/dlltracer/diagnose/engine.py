@@ -15,6 +15,7 @@ from .rules import (
     limits,
     missing_image,
     python_abi,
+    python_module,
     symbols,
     vc_runtime,
     win_codes,
@@ -28,37 +29,44 @@ from .rules import (
 
 Rule = Callable[[Case], Iterator[Finding]]
 
-RULES: tuple[Rule, ...] = (
-    integrity.find,
-    python_abi.find,
-    first_wins.find,
-    symbols.find,
-    wrong_file.find,
-    limits.find,
-    missing_image.find,
-    crash.find,
-    vc_runtime.find,
-    win_python.find,
-    win_symbols.find,
-    win_missing.find,
-    win_image.find,
-    win_codes.find,
-    win_crash.find,
+LINUX_RULES: tuple[Rule, ...] = (
+    integrity.check,
+    python_abi.check,
+    python_module.check,
+    first_wins.check,
+    symbols.check,
+    wrong_file.check,
+    limits.check,
+    missing_image.check,
+    crash.check,
 )
-"""Every rule, the more specific ones first."""
+"""The rules about glibc, musl and any other system than Windows, the more specific ones first."""
+
+WINDOWS_RULES: tuple[Rule, ...] = (
+    python_module.check,
+    vc_runtime.check,
+    win_python.check,
+    win_symbols.check,
+    win_missing.check,
+    win_image.check,
+    win_codes.check,
+    win_crash.check,
+)
+"""The rules about Windows, the more specific ones first."""
 
 _SURE = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
 
 
-def diagnose(case: Case, rules: Iterable[Rule] = RULES) -> Diagnosis:
-    """The verdict on a case that failed.
+def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
+    """Return the verdict on a case that failed, by the rules of its system unless others are given.
 
     `Outcome.UNDECIDED`, with what would decide, when no cause is at least likely.
     """
     found: dict[tuple[str, str], Finding] = {}
-    for rule in rules:
+    own = WINDOWS_RULES if case.is_windows else LINUX_RULES
+    for rule in own if rules is None else rules:
         for finding in rule(case):
-            known = for_interpreter(_tempered(finding, case), case.process)
+            known = for_interpreter(_tempered(finding, case), case.run.process)
             found.setdefault((finding.code, finding.subject), known)
     findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE
@@ -66,7 +74,7 @@ def diagnose(case: Case, rules: Iterable[Rule] = RULES) -> Diagnosis:
         case.what,
         Outcome.EXPLAINED if decided else Outcome.UNDECIDED,
         case.error,
-        case.crash,
+        case.run.crash,
         findings,
         () if decided else tuple(_what_would_decide(case)),
         case.notes,
@@ -84,7 +92,7 @@ def _tempered(finding: Finding, case: Case) -> Finding:
 
 def _doubt(case: Case) -> str | None:
     """What speaks against the exception being the loader's own word on what ended the program."""
-    last = case.errors[0] if case.errors else None
+    last = case.run.errors[0] if case.run.errors else None
     if last is None or case.error is None or case.dl_error is None:
         return None
     if case.is_of_another_process:
@@ -101,13 +109,13 @@ def _what_would_decide(case: Case) -> Iterator[str]:
         assert case.error is not None
         yield f"the exception itself: no loader had a part in it, {case.error.type} came from Python code"
         return
-    if case.recording is None:
+    if case.run.recording is None:
         yield "a trace of the import: what the loader does is not known, only what the files say"
-    if case.error is None and case.crash is None:
+    if case.error is None and case.run.crash is None:
         yield from _about_an_end(case)
     elif case.tree is None and case.subject is not None:
         yield f"the file {case.subject}: it could not be read as an image"
-    elif case.subject is None and case.crash is None:
+    elif case.subject is None and case.run.crash is None:
         yield "the name of the file that failed to load: the exception has none"
     if case.is_windows and case.tree is not None and not case.tree.missing:
         yield "the code of the Windows error, and Windows' own log (Event Viewer, CodeIntegrity and Application)"
@@ -120,11 +128,11 @@ def _is_no_loaders_failure(case: Case) -> bool:
     error = case.error
     if error is None or case.dl_error is not None or case.code is not None or case.failed_events:
         return False
-    return not (error.path or "").endswith(case.process.suffixes if case.process is not None else ())
+    return not (error.path or "").endswith(case.run.process.suffixes if case.run.process is not None else ())
 
 
 def _about_an_end(case: Case) -> Iterator[str]:
-    status = case.status
+    status = case.run.status
     if status is None:
         yield UNKNOWN_END
     elif status == -9:

@@ -46,11 +46,9 @@ def load_error(case: Case) -> LoadError | None:
 
     `LoadError.UNKNOWN`: a load failed, and the code behind the words is not known.
     """
-    if not case.is_windows:
-        return None
     if case.code is not None:
         return classify_code(case.code).error
-    if case.crash is not None and case.crash.code == WINE_STUB:
+    if case.run.crash is not None and case.run.crash.code == WINE_STUB:
         return LoadError.SYMBOL_NOT_FOUND
     if case.error is not None and case.error.message.startswith("DLL load failed"):
         return LoadError.UNKNOWN
@@ -99,7 +97,7 @@ def is_of_windows(path: str) -> bool:
 
 def first_importer(case: Case, path: str) -> str:
     """Who brought an image into the process, as a clause: "import pyarrow" ...; empty if that was not seen."""
-    loads = case.recording.loads if case.recording is not None else ()
+    loads = case.run.recording.loads if case.run.recording is not None else ()
     wanted = ntpath.normcase(path)
     for event in loads:
         if ntpath.normcase(event.shown_path) == wanted:
@@ -112,7 +110,7 @@ def was_loaded(case: Case, name: str) -> bool:
 
     Then it was found, by a rule that is not known here: SetDllDirectory or AddDllDirectory called by native code.
     """
-    events = case.recording.events if case.recording is not None else ()
+    events = case.run.recording.events if case.run.recording is not None else ()
     wanted = base_name(name)
     return any(isinstance(event, ImageEvent) and base_name(event.shown_path) == wanted for event in events)
 
@@ -144,7 +142,7 @@ def reinstall(case: Case, path: str | None) -> Iterator[Remedy]:
     """Install the package of a file again, if pip knows whose it is."""
     for owner in case.owners.get(path or "", ()):
         if owner.manager is PackageManager.PIP:
-            yield reinstall_by_pip(owner.package, owner.version, owner.folder, case.process)
+            yield reinstall_by_pip(owner.package, owner.version, owner.folder, case.run.process)
             return
 
 

@@ -1,21 +1,20 @@
-"""The file with the settings of a project: which one it is, and what stands in it.
+"""Finds and reads the settings of a project: the table `[tool.dlltracer]` of its `pyproject.toml`.
 
-`dlltracer.toml`, or the table `[tool.dlltracer]` of `pyproject.toml` (packaging.python.org: the tool table). What the
-settings mean is for those who ask.
+Source: the `[tool]` table of the pyproject.toml specification (packaging.python.org). Settings that another user left
+in a folder above are refused. What the settings mean is for the callers.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ConfigurationError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
+from .owners import describe_owner, is_trusted_owner
 
 VARIABLE = "DLLTRACER_CONFIG"
 """The environment variable that names the file."""
@@ -23,8 +22,17 @@ VARIABLE = "DLLTRACER_CONFIG"
 PYTEST = "pytest"
 """The table for the plugin of pytest, which is no command."""
 
-_OWN_FILE, _SHARED_FILE = "dlltracer.toml", "pyproject.toml"
+_FILE = "pyproject.toml"
 _REPOSITORY = (".git", ".hg")
+_LARGEST = 4 << 20
+"""Bytes that a settings file may have."""
+
+
+class UntrustedSettings(ConfigurationError):
+    """Settings that were found, not named, and that another user could have left there.
+
+    Attributes: `path` is the file; `problem` says what of it belongs to whom.
+    """
 
 
 @dataclass(frozen=True)
@@ -76,32 +84,48 @@ def describe(value: object) -> str:
 
 
 def find_config(folder: str) -> Section | None:
-    """The settings in the file that DLLTRACER_CONFIG names; else in the nearest one from `folder` upwards.
+    """Return the settings in the file that DLLTRACER_CONFIG names; else in the nearest one from `folder` upwards.
 
-    Not beyond the project, which ends at the folder of its repository (.git, .hg), else at the nearest pyproject.toml,
-    else at `folder` itself: what somebody puts into a shared folder above it is none of its business. dlltracer.toml
-    comes before pyproject.toml, and one without a table for us is passed over. Raises `ConfigurationError`.
+    The search ends with the project: at the folder of its repository (.git, .hg), else at the nearest pyproject.toml,
+    else at `folder` itself. A pyproject.toml without a table for us is passed over.
+
+    Raises: `UntrustedSettings` for a file that was found and of which another user is the owner, or of its folder, or
+    of the repository that makes its folder part of the project. `ConfigurationError` for a file that cannot be used.
     """
     named = os.environ.get(VARIABLE)
     if named:
         return read_config(named)
-    for place in _project(os.path.abspath(folder)):
-        for name in (_OWN_FILE, _SHARED_FILE):
-            path = os.path.join(place, name)
-            table = _table_of(path, _read(path)) if os.path.isfile(path) else None
-            if table is not None:
-                return Section(path, "", table)
+    folders, mark = _project(os.path.abspath(folder))
+    for place in folders:
+        path = os.path.join(place, _FILE)
+        # Most files have no table for us: they are neither parsed nor complained about.
+        if not os.path.isfile(path) or b"dlltracer" not in _read(path):
+            continue
+        # Git's check for safe.directory (git-config(1), CVE-2022-24765): who owns the folder owns what is done in it.
+        # The mark counts only where it extends the search beyond the folder that the user is in.
+        _refuse_untrusted(path, (path, place, *((mark,) if mark and place != folders[0] else ())))
+        # Read anew: what was read before the check could have been put in its place since.
+        table = _table_of(path, _read(path))
+        if table is not None:
+            return Section(path, "", table)
     return None
 
 
-def _project(folder: str) -> list[str]:
-    """The folders of the project, from this one upwards."""
+def _refuse_untrusted(path: str, places: tuple[str, ...]) -> None:
+    for place in places:
+        if not is_trusted_owner(place):
+            raise UntrustedSettings(path, "", f"not used, because {place} belongs to {describe_owner(place)}")
+
+
+def _project(folder: str) -> tuple[list[str], str | None]:
+    """Return the folders of the project, from this one upwards, and the repository's or file's path that ends it."""
     folders = list(_upwards(folder))
-    for marks in (_REPOSITORY, (_SHARED_FILE,)):
+    for marks in (_REPOSITORY, (_FILE,)):
         for at, place in enumerate(folders):
-            if any(os.path.exists(os.path.join(place, mark)) for mark in marks):
-                return folders[: at + 1]
-    return folders[:1]
+            for mark in marks:
+                if os.path.lexists(os.path.join(place, mark)):
+                    return folders[: at + 1], os.path.join(place, mark)
+    return folders[:1], None
 
 
 def _upwards(folder: str) -> Iterator[str]:
@@ -113,7 +137,10 @@ def _upwards(folder: str) -> Iterator[str]:
 
 
 def read_config(path: str) -> Section:
-    """What stands in a file. Raises `ConfigurationError`, also for a pyproject.toml that has no table for us."""
+    """Return the settings in a file that the user named: its owner is not asked about.
+
+    Raises `ConfigurationError`, also for a file without the table [tool.dlltracer].
+    """
     table = _table_of(path, _read(path))
     if table is None:
         raise ConfigurationError(path, "", "it has no table [tool.dlltracer]")
@@ -121,24 +148,23 @@ def read_config(path: str) -> Section:
 
 
 def _read(path: str) -> bytes:
+    """Return the content of a regular file. Anything else (a FIFO, a device) could block or never end."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigurationError(path, "", "it is not a regular file")
+            data = file.read(_LARGEST + 1)
     except OSError as error:
         raise ConfigurationError(path, "", f"it cannot be read: {error.strerror or error}") from error
+    if len(data) > _LARGEST:
+        raise ConfigurationError(path, "", f"it has more than {_LARGEST >> 20} MiB")
+    return data
 
 
 def _table_of(path: str, data: bytes) -> dict[str, Any] | None:
-    """Our table of the file; `None` if it is a pyproject.toml without. Most are, and those are not parsed."""
-    shared = os.path.basename(path) == _SHARED_FILE
-    if shared and b"dlltracer" not in data:
-        return None
-    found = _parse(path, data)
-    if not shared:
-        if "tool" in found:
-            raise ConfigurationError(path, "tool", "here the tables have no [tool.dlltracer] before them: say [run]")
-        return found
-    tools = found.get("tool")
+    """Return our table of the file; `None` if there is none."""
+    tools = _parse(path, data).get("tool")
     table = tools.get("dlltracer") if isinstance(tools, dict) else None
     if table is not None and not isinstance(table, dict):
         raise ConfigurationError(path, "tool.dlltracer", "this is a table, not a value")

@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import re
 
-_PATCH = re.compile(r"# start delvewheel patch\n(.*?)# end delvewheel patch", re.DOTALL)
+from ..binary.reading import read_regular
+from ..errors import BinaryFormatError
+
+_START, _END = "# start delvewheel patch\n", "# end delvewheel patch"
 _FOLDER = re.compile(r"os\.path\.join\(os\.path\.dirname\(__file__\)((?:, ?os\.pardir)*), ?'([^'/\\]+)'\)")
 _DEPTH = 16
 _MOST_BYTES = 1 << 20
+_MOST_FOLDERS = 64
 
 
 def read_added_folders(image: str) -> tuple[str, ...]:
@@ -23,8 +27,10 @@ def read_added_folders(image: str) -> tuple[str, ...]:
         code = _read(os.path.join(folder, "__init__.py"))
         if code is None:
             break
-        for patch in _PATCH.findall(code):
-            for up, name in _FOLDER.findall(patch):
+        # Not one regular expression: many starts without an end would take it the square of the file's size.
+        for block in code.split(_START)[1:]:
+            patch, end, _ = block.partition(_END)
+            for up, name in _FOLDER.findall(patch)[:_MOST_FOLDERS] if end else ():
                 added = os.path.normpath(os.path.join(folder, *([os.pardir] * up.count("pardir")), name))
                 if os.path.isdir(added):
                     found[added] = None
@@ -34,7 +40,6 @@ def read_added_folders(image: str) -> tuple[str, ...]:
 
 def _read(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_MOST_BYTES)
-    except OSError:
+        return read_regular(path, _MOST_BYTES).decode("utf-8", "replace")
+    except (OSError, BinaryFormatError):
         return None

@@ -7,6 +7,9 @@ import os
 import stat
 from dataclasses import dataclass
 
+from ..binary.reading import read_regular
+from ..errors import BinaryFormatError
+
 LARGEST_HASHED = 4 << 20
 """In bytes: what takes a few milliseconds to read."""
 
@@ -31,8 +34,7 @@ def stamp_of(path: str) -> FileStamp | None:
 def sha256_of(path: str) -> str | None:
     """In hexadecimal; `None` for a file that is larger than `LARGEST_HASHED`, or cannot be read."""
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(LARGEST_HASHED + 1)
-    except (OSError, ValueError):
+        data = read_regular(path, LARGEST_HASHED + 1)
+    except (OSError, ValueError, BinaryFormatError):
         return None
     return hashlib.sha256(data).hexdigest() if len(data) <= LARGEST_HASHED else None

@@ -7,6 +7,7 @@ import os
 import stat
 
 from ..binary.elf import read_elf
+from ..binary.reading import read_regular
 from ..model.filekind import FileKind
 
 TYPE_CHECKING = False
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 _MOST_LINKS = 40
 """What Linux follows in one path (path_resolution(7))."""
+
+
+_LARGEST = 1 << 25
+"""Bytes of a file that is read whole: the largest ld.so.cache seen has some hundred kB, the largest loader 2 MB."""
 
 
 class HostFilesystem:
@@ -62,13 +67,15 @@ class HostFilesystem:
             return path
 
     def read_head(self, path: str, size: int) -> bytes:
-        with open(self.host_path(path), "rb", buffering=0) as stream:
-            return stream.read(size) or b""
+        return read_regular(self.host_path(path), size)
 
     def read_bytes(self, path: str) -> bytes:
-        """All of the file there. Raises `OSError`."""
-        with open(self.host_path(path), "rb") as stream:
-            return stream.read()
+        """Return all of the file there. Raises `OSError`, also for a file too large for one of a loader's settings,
+        and `BinaryFormatError` for anything but a regular file."""
+        data = read_regular(self.host_path(path), _LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+        return data
 
     def read_image(self, path: str) -> ElfImage | PeImage:
         here = self.host_path(path)

@@ -201,7 +201,7 @@ def _musl_context(common: LinuxContext, loader: str, library_path: str, files: H
         folders = _musl_folders(files.read_bytes(f"/etc/{name}.path").decode("utf-8", "surrogateescape"))
     except FileNotFoundError:
         pass
-    except OSError:
+    except (OSError, BinaryFormatError):
         folders = ()  # musl then looks nowhere
     return MuslContext(
         bits=common.bits,
@@ -225,5 +225,5 @@ def _musl_folders(text: str) -> tuple[str, ...]:
 def _bytes_or_empty(path: str | None, files: HostFilesystem) -> bytes:
     try:
         return b"" if path is None else files.read_bytes(path)
-    except OSError:
+    except (OSError, BinaryFormatError):
         return b""

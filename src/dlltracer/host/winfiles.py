@@ -12,6 +12,7 @@ import os
 import stat
 
 from ..binary.pe import read_pe
+from ..binary.reading import read_regular
 from ..model.filekind import FileKind
 
 TYPE_CHECKING = False
@@ -69,9 +70,8 @@ class WindowsFiles:
         return ntpath.normpath(path)
 
     def read_head(self, path: str, size: int) -> bytes:
-        """The first `size` bytes of the file there. Raises `OSError`."""
-        with open(self._existing(path), "rb") as stream:
-            return stream.read(size)
+        """The first `size` bytes of the file there. Raises `OSError`, `BinaryFormatError`."""
+        return read_regular(self._existing(path), size)
 
     def read_image(self, path: str) -> PeImage:
         """The image there. Raises `BinaryFormatError`, `OSError`."""

@@ -6,6 +6,8 @@ given or the fixture used. Hooks are wrapped in the old way, which every pytest 
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 TYPE_CHECKING = False
@@ -74,9 +76,13 @@ def backend_of(config: pytest.Config) -> str:
 
 def _configured_backend(folder: str) -> str | None:
     """`backend` in `[tool.dlltracer.pytest]`, else in `[tool.dlltracer]`. Raises `ConfigurationError`."""
-    from ..host.configfile import PYTEST, find_config
+    from ..host.configfile import PYTEST, UntrustedSettings, find_config
 
-    config = find_config(folder)
+    try:
+        config = find_config(folder)
+    except UntrustedSettings as error:
+        print(f"dlltracer: {error}", file=sys.stderr)
+        return None
     if config is None:
         return None
     own = config.section(PYTEST)

@@ -10,7 +10,7 @@ The process of the traced program writes its recording by it when the trace has 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from enum import Enum
 
 TYPE_CHECKING = False
@@ -36,16 +36,19 @@ def encode(value: object) -> Any:
             if item is not None:
                 found[name] = item if type(item) in _SCALARS else encode(item)
         return found
+    return _encode_other(value)
+
+
+def _encode_other(value: object) -> Any:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, frozenset):
-        return sorted(map(encode, value))
     if isinstance(value, Mapping):
         return [[encode(key), encode(item)] for key, item in value.items()]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [encode(item) for item in value]
-    if kind.__name__ == "UUID":  # known by name: the module costs a library of its own (_uuid)
+    if isinstance(value, Set | Sequence) and not isinstance(value, str):
+        items = [encode(item) for item in value]
+        return sorted(items) if isinstance(value, Set) else items
+    if type(value).__name__ == "UUID":  # known by name: the import of uuid costs a library of its own (_uuid)
         return str(value)
-    raise TypeError(f"there is no plain form for {kind.__name__}")
+    raise TypeError(f"there is no plain form for {type(value).__name__}")

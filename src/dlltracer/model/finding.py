@@ -52,7 +52,7 @@ class Remedy:
     command: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """A cause.
 

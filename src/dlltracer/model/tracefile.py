@@ -64,7 +64,7 @@ class EndLine:
     backend: str | None = None
     pid: int | None = None
     events: int | None = None
-    losses: Losses = Losses()
+    losses: Losses | None = None
     notes: tuple[str, ...] | None = None
 
 

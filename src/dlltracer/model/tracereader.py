@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 from ..errors import DlltracerError
 from .crash import Crash
 from .decode import DamagedRecording, decode, short
-from .events import DebugEvent, Event, ImageEvent
+from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from .failure import Failure, ProcessFacts
 from .finding import Diagnosis
 from .process import TracedProcess
-from .recording import UNKNOWN, Recording
+from .recording import UNKNOWN, Losses, Recording
 from .saved import ImageFacts, SavedTrace, SearchPlaces
 from .tracefile import CASE, LINES, VERSION, EarlyLine, EndLine, FailureLine, HeaderLine
 
@@ -149,7 +149,7 @@ class TraceReader:
         self._understood += 1
 
     def _take_value(self, value: Any) -> None:
-        if isinstance(value, ImageEvent | DebugEvent):
+        if isinstance(value, LoadEvent | LoadFailedEvent | UnloadEvent | DebugEvent):
             self._keep(self._events, MOST_EVENTS, value, "events")
             self._forget_early()
         elif isinstance(value, EarlyLine):  # it counts as long as no final event is there
@@ -221,7 +221,7 @@ class TraceReader:
             recording,
             backend=recording.backend if end.backend is None else end.backend,
             pid=recording.pid if end.pid is None else end.pid,
-            losses=end.losses,
+            losses=Losses() if end.losses is None else end.losses,
             notes=recording.notes if end.notes is None else end.notes,
         )
         self._trace = replace(self._trace, status=end.status, recording=recording)

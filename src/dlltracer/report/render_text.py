@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model.events import FailureKind, LoadFailedEvent
+from ..model.events import FailureKind, LoadFailedEvent, UnloadEvent
 from ..model.probe import Phase, ProbeOutcome
 from ..model.recording import UNKNOWN, Losses, Recording
 from .counts import count, is_consequence, is_program
@@ -48,6 +48,18 @@ def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: 
     """
     guides = ASCII if ascii_only else UNICODE
     return to_text(lay_out(recording, failed_only=failed_only, guides=guides))
+
+
+def render_lines(recording: Recording, *, failed_only: bool = False) -> str:
+    """`LoadLibrary <path>` or `Failed <path>`, one line an event, as `Trace(out=...)` writes it.
+
+    Unloads are left out, and paths are not escaped.
+    """
+    return "".join(
+        f"{event}\n"
+        for event in recording.events
+        if (isinstance(event, LoadFailedEvent) if failed_only else not isinstance(event, UnloadEvent))
+    )
 
 
 def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Iterator[Line]:

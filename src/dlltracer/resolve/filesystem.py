@@ -30,7 +30,7 @@ class Filesystem(Protocol):
         ...
 
     def read_head(self, path: str, size: int) -> bytes:
-        """The first `size` bytes of the file there, or all if it has fewer. Raises `OSError`."""
+        """The first `size` bytes of the file there, or all if it has fewer. Raises `OSError`, `BinaryFormatError`."""
         ...
 
     def read_image(self, path: str) -> ElfImage | PeImage:

@@ -28,11 +28,11 @@ _CUT = re.compile(r"end of the file|cut|beyond|truncated|outside of the file|too
 _NOISE = re.compile(r"Fatal Python error|Current thread|Thread 0x|  File |Extension modules:|<no Python frame>")
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """Where it died."""
-    if case.is_windows or case.error is not None or case.status is None or case.status >= 0:
+    if case.error is not None or case.run.status is None or case.run.status >= 0:
         return
-    number = -case.status
+    number = -case.run.status
     if number not in _CRASHES:
         return  # sent from outside: nothing in the process did it
     truncated = list(_truncated(case, number))
@@ -46,50 +46,49 @@ def _truncated(case: Case, number: int) -> Iterator[Finding]:
     for path, problem in case.damaged.items():
         if number == _SIGBUS or _CUT.search(problem):
             yield Finding(
-                TRUNCATED_CODE,
-                f"{path} is cut short",
-                Confidence.CERTAIN if number == _SIGBUS else Confidence.LIKELY,
-                path,
-                case.chain_to(None, path),
-                (),
-                f"{path}{case.owner_of(path)} is shorter than its own headers say ({problem}). The loader does not "
-                "check that: it maps what is not there, and the process dies when it touches it.",
-                (Evidence(Source.SYSTEM, _how(case)), Evidence(Source.FILES, problem)),
-                (Remedy("fetch the file again: a copy or download was interrupted, or the disk was full"),
-                 *reinstall(case.owners.get(path, ()), case.process)),
+                code=TRUNCATED_CODE,
+                title=f"{path} is cut short",
+                confidence=Confidence.CERTAIN if number == _SIGBUS else Confidence.LIKELY, subject=path,
+                chain=case.chain_to(None, path),
+                explanation=(
+                    f"{path}{case.owner_of(path)} is shorter than its own headers say ({problem}). The loader does not "
+                    "check that: it maps what is not there, and the process dies when it touches it."
+                ),
+                evidence=(Evidence(Source.SYSTEM, _how(case)), Evidence(Source.FILES, problem)),
+                remedies=(Remedy("fetch the file again: a copy or download was interrupted, or the disk was full"),
+                 *reinstall(case.owners.get(path, ()), case.run.process)),
             )  # fmt: skip
             return
 
 
 def _crash(case: Case, number: int) -> Finding:
     last = case.last_top
-    image = case.crash.image if case.crash is not None else None
+    image = case.run.crash.image if case.run.crash is not None else None
     own = image if image is not None and not _SHARED.search(image) else None
     importing = _is_importing(case)
     loaded = last.path if last is not None and importing is not False else None
-    subject = case.initialising or own or loaded or image or _UNKNOWN
-    words = [line for line in case.said.splitlines() if line.strip() and not _NOISE.match(line)]
+    subject = case.run.initialising or own or loaded or image or _UNKNOWN
+    words = [line for line in case.run.output.text.splitlines() if line.strip() and not _NOISE.match(line)]
     said = f" The last it said: {words[-1].strip()[:200]}" if words else ""
     code = _code(case, number, importing)
     sure = code in (INITIALISER_CODE, *((CODE, INSTRUCTION_CODE) if own is not None else ()))
     return Finding(
-        code,
-        _title(case, number, subject, importing),
-        Confidence.CERTAIN if sure else Confidence.LIKELY,
-        subject,
-        case.chain_to(None, subject, *([image] if image and image != subject else [])),
-        (),
-        _explain(case, number, subject, image) + said,
-        (Evidence(Source.SYSTEM, _how(case)),
-         *((Evidence(Source.LOADER, f"the initialiser of {case.initialising} had begun, and did not end"),)
-           if case.initialising else ())),
-        tuple(_remedies(case, number, subject)),
+        code=code,
+        title=_title(case, number, subject, importing),
+        confidence=Confidence.CERTAIN if sure else Confidence.LIKELY,
+        subject=subject,
+        chain=case.chain_to(None, subject, *([image] if image and image != subject else [])),
+        explanation=_explain(case, number, subject, image) + said,
+        evidence=(Evidence(Source.SYSTEM, _how(case)),
+         *((Evidence(Source.LOADER, f"the initialiser of {case.run.initialising} had begun, and did not end"),)
+           if case.run.initialising else ())),
+        remedies=tuple(_remedies(case, number, subject)),
     )  # fmt: skip
 
 
 def _title(case: Case, number: int, subject: str, importing: bool | None) -> str:
     signal = _signal(case, number)
-    if subject == case.initialising or (case.crash is not None and subject == case.crash.image):
+    if subject == case.run.initialising or (case.run.crash is not None and subject == case.run.crash.image):
         return f"the process died in {subject} ({signal}), {_doing(case, importing)}"
     if subject == _UNKNOWN:
         return f"the process died ({signal}), {_doing(case, importing)}"
@@ -100,11 +99,11 @@ def _title(case: Case, number: int, subject: str, importing: bool | None) -> str
 
 def _is_importing(case: Case) -> bool | None:
     """Whether the import system was at work, by the innermost Python line; `None` where that is not known."""
-    return case.frames[-1].file.startswith("<frozen importlib") if case.frames else None
+    return case.run.frames[-1].file.startswith("<frozen importlib") if case.run.frames else None
 
 
 def _code(case: Case, number: int, importing: bool | None) -> str:
-    if case.initialising:
+    if case.run.initialising:
         return INITIALISER_CODE
     if number == _SIGILL:
         return INSTRUCTION_CODE
@@ -114,7 +113,7 @@ def _code(case: Case, number: int, importing: bool | None) -> str:
 
 
 def _doing(case: Case, importing: bool | None) -> str:
-    if case.initialising:
+    if case.run.initialising:
         return "while its initialiser ran"
     line = case.python_line
     if line is not None:
@@ -123,13 +122,13 @@ def _doing(case: Case, importing: bool | None) -> str:
 
 
 def _signal(case: Case, number: int) -> str:
-    return case.crash.name if case.crash is not None else f"signal {number}"
+    return case.run.crash.name if case.run.crash is not None else f"signal {number}"
 
 
 def _how(case: Case) -> str:
-    crash = case.crash
+    crash = case.run.crash
     if crash is None:
-        return f"the process was killed by signal {-(case.status or 0)}"
+        return f"the process was killed by signal {-(case.run.status or 0)}"
     place = (
         f"in {crash.image} at offset {crash.offset:#x}"
         if crash.image and crash.offset is not None

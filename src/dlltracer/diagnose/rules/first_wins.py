@@ -17,7 +17,7 @@ CODE = "first-wins"
 PATH_CODE = "library-path-wins"
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """The copy that is in the way."""
     if is_about_a_rival(case):
         rival = case.shadowed[0]
@@ -28,7 +28,7 @@ def is_about_a_rival(case: Case) -> bool:
     """Whether what is missing is missing because of the copy that was taken."""
     dl_error = case.dl_error
     wanted = (DlProblem.MISSING_SYMBOL, DlProblem.MISSING_VERSION)
-    return bool(case.shadowed) and not case.is_windows and dl_error is not None and dl_error.problem in wanted
+    return bool(case.shadowed) and dl_error is not None and dl_error.problem in wanted
 
 
 def describe_missing(case: Case) -> str:
@@ -63,38 +63,40 @@ def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
         Remedy(f"bring the packages to one version of {rival.need}, from one source (all conda, or all pip)")
     )
     return Finding(
-        CODE,
-        f"another {rival.need} was loaded first, and lacks {describe_missing(case)}",
-        Confidence.CERTAIN,
-        rival.used,
-        case.chain_to(requester, f"{rival.need} (in use: {rival.used})"),
-        (),
-        f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. A process has one "
-        "image of a "
-        f"name: {rival.used}{case.owner_of(rival.used)} was in it already; {who}. "
-        f"{rival.other}{case.owner_of(rival.other)} has what is needed, and would have been taken in a "
-        "fresh process, which is why ldd shows nothing wrong.",
-        (Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
+        code=CODE,
+        title=f"another {rival.need} was loaded first, and lacks {describe_missing(case)}",
+        confidence=Confidence.CERTAIN, subject=rival.used,
+        chain=case.chain_to(requester, f"{rival.need} (in use: {rival.used})"),
+        explanation=(
+            f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. A process has one "
+            "image of a "
+            f"name: {rival.used}{case.owner_of(rival.used)} was in it already; {who}. "
+            f"{rival.other}{case.owner_of(rival.other)} has what is needed, and would have been taken in a "
+            "fresh process, which is why ldd shows nothing wrong."
+        ),
+        evidence=(Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
          Evidence(Source.FILES, f"{rival.other} has it")),
-        tuple(remedies),
+        remedies=tuple(remedies),
     )  # fmt: skip
 
 
 def _library_path(rival: ShadowedCopy, case: Case) -> Finding:
     requester = requested_by(case)
-    value = case.process.variable("LD_LIBRARY_PATH") if case.process is not None else ""
+    value = case.run.process.variable("LD_LIBRARY_PATH") if case.run.process is not None else ""
     return Finding(
-        PATH_CODE,
-        f"LD_LIBRARY_PATH leads to a {rival.need} that lacks {describe_missing(case)}",
-        Confidence.CERTAIN,
-        rival.used,
-        case.chain_to(requester, f"{rival.need} (in use: {rival.used})"),
-        (),
-        f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. LD_LIBRARY_PATH "
-        f"is {value}, so "
-        f"{rival.used}{case.owner_of(rival.used)} was taken. Without it the loader takes {rival.other}"
-        f"{case.owner_of(rival.other)}, which has it.",
-        (Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
+        code=PATH_CODE,
+        title=f"LD_LIBRARY_PATH leads to a {rival.need} that lacks {describe_missing(case)}",
+        confidence=Confidence.CERTAIN, subject=rival.used,
+        chain=case.chain_to(requester, f"{rival.need} (in use: {rival.used})"),
+        explanation=(
+            f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. LD_LIBRARY_PATH "
+            f"is {value}, so "
+            f"{rival.used}{case.owner_of(rival.used)} was taken. Without it the loader takes {rival.other}"
+            f"{case.owner_of(rival.other)}, which has it."
+        ),
+        evidence=(Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
          Evidence(Source.FILES, f"{rival.other} has it")),
-        (Remedy("start the program without it, or without that folder in it", "env -u LD_LIBRARY_PATH python ..."),),
+        remedies=(
+            Remedy("start the program without it, or without that folder in it", "env -u LD_LIBRARY_PATH python ..."),
+        ),
     )  # fmt: skip

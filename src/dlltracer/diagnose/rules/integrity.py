@@ -15,10 +15,8 @@ CODE = "package-file-missing"
 CHANGED_CODE = "package-file-changed"
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """Files in question that a package lists and that are lost, or changed."""
-    if case.is_windows:
-        return
     for check in case.checks:
         for file in check.changed:
             if file.state is FileState.ABSENT and _is_wanted(file, case):
@@ -54,7 +52,7 @@ def _is_wanted(file: ChangedFile, case: Case) -> bool:
 def _is_the_module(file: ChangedFile, case: Case) -> bool:
     """Whether it is the file of the module that the import system did not find."""
     module = case.missing_module
-    suffixes = case.process.suffixes if case.process is not None else ()
+    suffixes = case.run.process.suffixes if case.run.process is not None else ()
     if module is None:
         return False
     names = {f"{module.rpartition('.')[2]}{suffix}" for suffix in suffixes}
@@ -64,9 +62,9 @@ def _is_the_module(file: ChangedFile, case: Case) -> bool:
 
 
 def _files_in_question(case: Case) -> set[str]:
-    paths = {case.subject, case.initialising, *case.damaged}
+    paths = {case.subject, case.run.initialising, *case.damaged}
     paths |= {symbol.requested_by for symbol in case.symbols[:1]}
-    paths |= {case.crash.image if case.crash is not None else None}
+    paths |= {case.run.crash.image if case.run.crash is not None else None}
     return {path for path in paths if path}
 
 
@@ -75,17 +73,17 @@ def _lost(file: ChangedFile, check: PackageCheck, case: Case) -> Finding:
     missing = case.tree.missing if case.tree is not None else ()
     requested_by = next((b.requested_by for b in missing if posixpath.basename(b.need) == name), None)
     return Finding(
-        CODE,
-        f"{name} was installed by {check.package} and is gone",
-        Confidence.CERTAIN if case.dl_error is not None or _is_the_module(file, case) else Confidence.LIKELY,
-        file.path,
-        case.chain_to(requested_by, file.path),
-        case.probes_of(name),
-        f"The RECORD of {check.package} lists {file.path}, and no file is there. Something took it away after it was "
-        "installed: a virus scanner, a tool that makes images or packages smaller, an interrupted installation.",
-        (Evidence(Source.PACKAGES, f"{file.path} is in the RECORD of {check.package}"),
+        code=CODE,
+        title=f"{name} was installed by {check.package} and is gone",
+        confidence=Confidence.CERTAIN if case.dl_error is not None or _is_the_module(file, case) else Confidence.LIKELY,
+        subject=file.path, chain=case.chain_to(requested_by, file.path), probes=case.probes_of(name),
+        explanation=(
+            f"The RECORD of {check.package} lists {file.path}, and no file is there. Something took it away after it "
+            "was installed: a virus scanner, a tool that makes images or packages smaller, an interrupted installation."
+        ),
+        evidence=(Evidence(Source.PACKAGES, f"{file.path} is in the RECORD of {check.package}"),
          Evidence(Source.FILES, "no file is there")),
-        (_reinstall(check, case),),
+        remedies=(_reinstall(check, case),),
     )  # fmt: skip
 
 
@@ -97,17 +95,17 @@ def _changed(file: ChangedFile, check: PackageCheck, case: Case) -> Finding:
     )
     damaged = file.path in case.damaged
     return Finding(
-        CHANGED_CODE,
-        f"{file.path} is not as {check.package} installed it",
-        Confidence.LIKELY if damaged else Confidence.POSSIBLE,
-        file.path,
-        case.chain_to(file.path),
-        (),
-        f"The RECORD of {check.package} has another file there: {sizes}. Tools that patch or strip files do that.",
-        (Evidence(Source.PACKAGES, sizes),),
-        (_reinstall(check, case),),
+        code=CHANGED_CODE,
+        title=f"{file.path} is not as {check.package} installed it",
+        confidence=Confidence.LIKELY if damaged else Confidence.POSSIBLE, subject=file.path,
+        chain=case.chain_to(file.path),
+        explanation=(
+            f"The RECORD of {check.package} has another file there: {sizes}. Tools that patch or strip files do that."
+        ),
+        evidence=(Evidence(Source.PACKAGES, sizes),),
+        remedies=(_reinstall(check, case),),
     )
 
 
 def _reinstall(check: PackageCheck, case: Case) -> Remedy:
-    return reinstall_by_pip(check.name, check.package.partition(" ")[2], check.folder, case.process)
+    return reinstall_by_pip(check.name, check.package.partition(" ")[2], check.folder, case.run.process)

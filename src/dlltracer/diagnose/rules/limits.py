@@ -26,10 +26,10 @@ _SET_ASIDE = 2048
 _OF_C = re.compile(r"/(?:libc|libm|libpthread|ld-linux)[-.][^/]*$")
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """What is exhausted or forbidden."""
     dl_error = case.dl_error
-    if case.is_windows or dl_error is None:
+    if dl_error is None:
         return
     path = dl_error.library or case.subject or ""
     if dl_error.problem is DlProblem.STATIC_TLS:
@@ -55,8 +55,12 @@ def find(case: Case) -> Iterator[Finding]:
 def _simple(code: str, path: str, title: str, case: Case, text: str, remedy: Remedy) -> Finding:
     words = case.error.message if case.error is not None else ""
     return Finding(
-        code, title, Confidence.CERTAIN, path, case.chain_to(case.subject, path), (), text,
-        (Evidence(Source.LOADER, words),), (remedy,),
+        code=code,
+        title=title,
+        confidence=Confidence.CERTAIN, subject=path, chain=case.chain_to(case.subject, path),
+        explanation=text,
+        evidence=(Evidence(Source.LOADER, words),),
+        remedies=(remedy,),
     )  # fmt: skip
 
 
@@ -68,13 +72,18 @@ def _not_mapped(path: str, dl_error: DlError, case: Case) -> Iterator[Finding]:
     said = Evidence(Source.LOADER, case.error.message.partition(": ")[2] if case.error is not None else "")
     if mount is not None and mount.noexec:
         yield Finding(
-            NOEXEC_CODE, f"{path} lies on a file system from which nothing may be run", Confidence.CERTAIN, path, chain,
-            (),
-            f"{mount.point} ({mount.kind}) is mounted noexec: the kernel refuses to map code from it, so the loader "
-            f"cannot map {path}{case.owner_of(path)}.",
-            (said, Evidence(Source.SYSTEM, f"{mount.point} is mounted {','.join(mount.options)}")),
-            (Remedy("install it elsewhere (another TMPDIR or PYTHONUSERBASE, another folder for the environment)"),
-             Remedy("or let that file system run code (as root)", f"mount -o remount,exec {mount.point}")),
+            code=NOEXEC_CODE,
+            title=f"{path} lies on a file system from which nothing may be run",
+            confidence=Confidence.CERTAIN, subject=path, chain=chain,
+            explanation=(
+                f"{mount.point} ({mount.kind}) is mounted noexec: the kernel refuses to map code from it, so the "
+                f"loader cannot map {path}{case.owner_of(path)}."
+            ),
+            evidence=(said, Evidence(Source.SYSTEM, f"{mount.point} is mounted {','.join(mount.options)}")),
+            remedies=(
+                Remedy("install it elsewhere (another TMPDIR or PYTHONUSERBASE, another folder for the environment)"),
+                Remedy("or let that file system run code (as root)", f"mount -o remount,exec {mount.point}"),
+            ),
         )  # fmt: skip
     elif dl_error.problem is not DlProblem.NO_PERMISSION:
         yield _memory(path, case, chain, said)
@@ -85,26 +94,30 @@ def _memory(path: str, case: Case, chain: tuple[str, ...], said: Evidence) -> Fi
     need = _memory_size(case, path)
     if memory is None or memory.limit is None:
         return Finding(
-            CODE, f"the system did not let the loader map {path}", Confidence.POSSIBLE, path, chain, (),
-            "No limit of the address space and no noexec mount was found: memory of a container or machine that is "
-            "used up, or a security policy, would do the same.",
-            (said,), (Remedy("see what the kernel logged", "dmesg | tail"),),
+            code=CODE,
+            title=f"the system did not let the loader map {path}",
+            confidence=Confidence.POSSIBLE, subject=path, chain=chain,
+            explanation=(
+                "No limit of the address space and no noexec mount was found: memory of a container or machine that is "
+                "used up, or a security policy, would do the same."
+            ),
+            evidence=(said,),
+            remedies=(Remedy("see what the kernel logged", "dmesg | tail"),),
         )  # fmt: skip
     free = memory.free
     tight = free is not None and need is not None and free < need
     return Finding(
-        MEMORY_CODE,
-        f"the memory limit of the process leaves no room for {path}",
-        Confidence.CERTAIN if tight else Confidence.LIKELY,
-        path,
-        chain,
-        (),
-        f"Its address space may have {memory.limit // _MEGA} MB (RLIMIT_AS, ulimit -v)"
+        code=MEMORY_CODE,
+        title=f"the memory limit of the process leaves no room for {path}",
+        confidence=Confidence.CERTAIN if tight else Confidence.LIKELY,
+        subject=path,
+        chain=chain,
+        explanation=f"Its address space may have {memory.limit // _MEGA} MB (RLIMIT_AS, ulimit -v)"
         + (f", of which {free // _MEGA} MB were left" if free is not None else "")
         + (f"; {path}{case.owner_of(path)} and what it needs take {need / _MEGA:.1f} MB" if need is not None else "")
         + ". The loader then says that it failed to map a segment.",
-        (said, Evidence(Source.SYSTEM, f"RLIMIT_AS is {memory.limit} bytes")),
-        (Remedy("raise the limit", "ulimit -v unlimited"),),
+        evidence=(said, Evidence(Source.SYSTEM, f"RLIMIT_AS is {memory.limit} bytes")),
+        remedies=(Remedy("raise the limit", "ulimit -v unlimited"),),
     )
 
 
@@ -139,17 +152,16 @@ def _static_tls(path: str, case: Case) -> Finding:
     top = case.first_import
     first = Remedy(f"import {top} before everything else" if top else "load it before everything else")
     return Finding(
-        TLS_CODE,
-        f"there is no static TLS left for {path}",
-        Confidence.CERTAIN,
-        path,
-        case.chain_to(path),
-        (),
-        f"{path}{case.owner_of(path)} keeps variables of its threads in the static block, of which the loader has "
-        f"little to give once the program runs.{takes}",
-        (Evidence(Source.LOADER, "cannot allocate memory in static TLS block"),
+        code=TLS_CODE,
+        title=f"there is no static TLS left for {path}",
+        confidence=Confidence.CERTAIN, subject=path, chain=case.chain_to(path),
+        explanation=(
+            f"{path}{case.owner_of(path)} keeps variables of its threads in the static block, of which the loader has "
+            f"little to give once the program runs.{takes}"
+        ),
+        evidence=(Evidence(Source.LOADER, "cannot allocate memory in static TLS block"),
          *((Evidence(Source.FILES, f"its TLS segment has {size} bytes"),) if size else ())),
-        (*(() if alone else (first,)),
+        remedies=(*(() if alone else (first,)),
          Remedy("have it loaded with the program", f"LD_PRELOAD={path} python ..."),
          Remedy("or have the loader set more aside (glibc 2.33 and later)",
                 f"GLIBC_TUNABLES=glibc.rtld.optional_static_tls={max(2048, 2 * size)} python ...")),
@@ -169,16 +181,15 @@ def _executable_stack(path: str, case: Case) -> Finding:
     if marked:
         evidence.append(Evidence(Source.FILES, "its PT_GNU_STACK asks for an executable stack (RWE)"))
     return Finding(
-        STACK_CODE,
-        f"{path} asks for an executable stack, and the loader does not give it one",
-        Confidence.CERTAIN,
-        path,
-        case.chain_to(path),
-        (),
-        f"{path}{case.owner_of(path)} is marked as one that runs code on the stack: most often by mistake, by an "
-        "assembler file without a note. Since glibc 2.41 dlopen makes no stack executable any more.",
-        tuple(evidence),
-        (Remedy("take a version without the mark"),
+        code=STACK_CODE,
+        title=f"{path} asks for an executable stack, and the loader does not give it one",
+        confidence=Confidence.CERTAIN, subject=path, chain=case.chain_to(path),
+        explanation=(
+            f"{path}{case.owner_of(path)} is marked as one that runs code on the stack: most often by mistake, by an "
+            "assembler file without a note. Since glibc 2.41 dlopen makes no stack executable any more."
+        ),
+        evidence=tuple(evidence),
+        remedies=(Remedy("take a version without the mark"),
          Remedy("or clear the mark", f"patchelf --clear-execstack {path}"),
          Remedy("or let the program start with such a stack (glibc 2.41 and later)",
                 "GLIBC_TUNABLES=glibc.rtld.execstack=2 python ...")),

@@ -34,10 +34,8 @@ _HASHED = re.compile(r"-[0-9a-f]{8}\.so")
 """What auditwheel and delocate put into the names of libraries that a wheel brings itself."""
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """Every library that is missing: the one that the loader gave up on, and by the files those that come after it."""
-    if case.is_windows:
-        return
     seen = {event.need or event.path: event for event in case.seen_failures(FailureKind.NOT_FOUND)}
     bindings = {
         binding.need: binding for binding in case.failed_bindings(BindingState.MISSING) if not _is_present(binding)
@@ -92,18 +90,20 @@ def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, 
         evidence.append(Evidence(Source.FILES, f"no place that the rules lead to has a {need} that fits"))
     foreign = _other_c_library(need, case)
     return Finding(
-        C_LIBRARY_CODE if foreign else CODE,
-        f"{requested_by or 'the file'} was built for {foreign}" if foreign else f"{need} was not found",
-        _confidence(case, said or (event is not None and case.dl_error is None and case.crash is None)),
-        (requested_by or need) if foreign else need,
-        case.chain_to(requested_by, need),
-        case.probes_of(need),
-        _explain_c_library(need, requested_by, foreign, case)
+        code=C_LIBRARY_CODE if foreign else CODE,
+        title=f"{requested_by or 'the file'} was built for {foreign}" if foreign else f"{need} was not found",
+        confidence=_confidence(case, said or (event is not None and case.dl_error is None and case.run.crash is None)),
+        subject=(requested_by or need) if foreign else need, chain=case.chain_to(requested_by, need),
+        probes=case.probes_of(need),
+        explanation=_explain_c_library(need, requested_by, foreign, case)
         if foreign
         else _explain(need, requested_by, binding, case),
-        tuple(evidence),
-        (Remedy(f"install a build for {_own_c_library(case)}, or use a Python with that C library"),) if foreign
-        else tuple(_remedies(need, requested_by, case)),
+        evidence=tuple(evidence),
+        remedies=(
+            (Remedy(f"install a build for {_own_c_library(case)}, or use a Python with that C library"),)
+            if foreign
+            else tuple(_remedies(need, requested_by, case))
+        ),
     )  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
     if _HASHED.search(need) or not fit:
         why = f"{need} is a file of its own" if _HASHED.search(need) else "in case a file of it was lost"
         owners = [owner for owner in case.owners.get(requested_by or "", ()) if owner.manager is PackageManager.PIP]
-        known = [*reinstall(owners, case.process, why)]
+        known = [*reinstall(owners, case.run.process, why)]
         yield from known
         if not known and _is_expected_beside(need, requested_by, case):
             yield Remedy(
@@ -210,8 +210,12 @@ def _no_file(need: str, case: Case) -> Finding:
     evidence = Evidence(Source.LOADER if case.failed_events else Source.PYTHON, f"there is no {need}")
     confidence = Confidence.CERTAIN if case.dl_error is not None else Confidence.POSSIBLE
     return Finding(
-        NO_FILE_CODE, title, confidence, need, case.chain_to(None, need), case.probes_of(need), text, (evidence,),
-        tuple(remedies),
+        code=NO_FILE_CODE,
+        title=title,
+        confidence=confidence, subject=need, chain=case.chain_to(None, need), probes=case.probes_of(need),
+        explanation=text,
+        evidence=(evidence,),
+        remedies=tuple(remedies),
     )  # fmt: skip
 
 
@@ -219,7 +223,7 @@ def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
     """Native code asked for a library while it ran, and did not get it."""
     caller = event.requested_by or ""
     stem = need.rpartition("/")[2].partition(".so")[0].removeprefix("lib")
-    words = " ".join((*(error.message for error in case.errors), case.said))
+    words = " ".join((*(error.message for error in case.run.errors), case.run.output.text))
     mentioned = (
         len(stem) > _SHORTEST_NAME
         and re.search(rf"(?<![A-Za-z]){re.escape(stem)}", words.replace("lib", " ")) is not None
@@ -236,15 +240,15 @@ def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
     confidence = Confidence.LIKELY if mentioned else Confidence.POSSIBLE
     said = case.dl_error is not None and case.dl_error.library == need
     return Finding(
-        RUNTIME_CODE,
-        f"{need}, which {caller.rpartition('/')[2]} asks for while it runs, was not found",
-        Confidence.CERTAIN if said else confidence,
-        need,
-        case.chain_to(caller, need),
-        case.probes_of(need),
-        text,
-        tuple(evidence),
-        tuple(_remedies(need, caller, case)),
+        code=RUNTIME_CODE,
+        title=f"{need}, which {caller.rpartition('/')[2]} asks for while it runs, was not found",
+        confidence=Confidence.CERTAIN if said else confidence,
+        subject=need,
+        chain=case.chain_to(caller, need),
+        probes=case.probes_of(need),
+        explanation=text,
+        evidence=tuple(evidence),
+        remedies=tuple(_remedies(need, caller, case)),
     )
 
 

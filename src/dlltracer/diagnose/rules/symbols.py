@@ -32,10 +32,10 @@ _OF_C = re.compile(r"(libc|libm|libdl|libpthread|librt|ld-linux[^.]*|libgcc_s)\.
 _NUMBERS = re.compile(r"\d+")
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """What is missing first of all; that it comes from the wrong copy is said by other rules."""
     dl_error = case.dl_error
-    if case.is_windows or dl_error is None or is_about_a_rival(case):
+    if dl_error is None or is_about_a_rival(case):
         return
     if dl_error.problem is DlProblem.MISSING_VERSION and case.versions:
         yield _version(case.versions[0], case)
@@ -62,16 +62,16 @@ def _version(missing: MissingVersion, case: Case) -> Finding:
     elif copies:
         text += f" {describe_copies(copies)} does."
     return Finding(
-        GLIBC_CODE if is_glibc else VERSION_CODE,
-        f"{requester.rpartition('/')[2]} needs {missing.version}, and glibc here is older" if is_glibc
+        code=GLIBC_CODE if is_glibc else VERSION_CODE,
+        title=f"{requester.rpartition('/')[2]} needs {missing.version}, and glibc here is older" if is_glibc
         else f"{missing.provider} has no {missing.version}, which {requester.rpartition('/')[2]} needs",
-        Confidence.CERTAIN,
-        missing.version,
-        case.chain_to(requester, f"{missing.library} (in use: {missing.provider})"),
-        (),
-        text,
-        (Evidence(Source.LOADER, f"{missing.version} not found in {missing.provider}"),),
-        tuple(_glibc_remedies(case, missing) if is_glibc else _version_remedies(missing, binding, copies, case)),
+        confidence=Confidence.CERTAIN, subject=missing.version,
+        chain=case.chain_to(requester, f"{missing.library} (in use: {missing.provider})"),
+        explanation=text,
+        evidence=(Evidence(Source.LOADER, f"{missing.version} not found in {missing.provider}"),),
+        remedies=tuple(
+            _glibc_remedies(case, missing) if is_glibc else _version_remedies(missing, binding, copies, case)
+        ),
     )  # fmt: skip
 
 
@@ -98,7 +98,8 @@ def _version_remedies(
             f"let the loader take the copy that has it: {copies[0].path}",
             f"LD_LIBRARY_PATH={folder_of(copies[0].path)} python ...",
         )
-    if missing.library == "libstdc++.so.6" and case.process is not None and case.process.variable("CONDA_PREFIX"):
+    process = case.run.process
+    if missing.library == "libstdc++.so.6" and process is not None and process.variable("CONDA_PREFIX"):
         yield Remedy("with conda: bring its runtime up to date", "conda install -c conda-forge libstdcxx-ng")
     if not copies:
         rule = describe_rule(binding.phase) if binding is not None else ""
@@ -144,15 +145,15 @@ def _symbol(missing: MissingSymbol, case: Case) -> Finding:
     if more > 0:
         text += f" {more} more of its symbols are missing."
     return Finding(
-        CODE,
-        f"{missing.requested_by.rpartition('/')[2] or 'an image'} needs a symbol that nothing provides: {missing.name}",
-        Confidence.CERTAIN,
-        missing.name,
-        case.chain_to(missing.requested_by, missing.name),
-        (),
-        text,
-        (Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),),
-        tuple(_symbol_remedies(missing, copies, case)),
+        code=CODE,
+        title=(
+            f"{missing.requested_by.rpartition('/')[2] or 'an image'} needs a symbol that nothing provides: "
+            f"{missing.name}"
+        ),
+        confidence=Confidence.CERTAIN, subject=missing.name, chain=case.chain_to(missing.requested_by, missing.name),
+        explanation=text,
+        evidence=(Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),),
+        remedies=tuple(_symbol_remedies(missing, copies, case)),
     )
 
 
@@ -187,18 +188,18 @@ def _string_abi(missing: MissingSymbol, shown: str, twin: tuple[str, str], case:
     flag = "0" if asked is StringAbi.OLD else "1"
     owners = [owner.package for where in (missing.requested_by, path) for owner in case.owners.get(where, ())[:1]]
     return Finding(
-        STRING_ABI_CODE,
-        f"{missing.requested_by.rpartition('/')[2]} was built with the {asked_words} std::string of GCC, "
+        code=STRING_ABI_CODE,
+        title=f"{missing.requested_by.rpartition('/')[2]} was built with the {asked_words} std::string of GCC, "
         f"{path.rpartition('/')[2]} with the {has_words} one",
-        Confidence.CERTAIN,
-        missing.name,
-        case.chain_to(missing.requested_by, missing.name),
-        (),
-        f"{missing.requested_by}{case.owner_of(missing.requested_by)} needs {shown} with the {asked_words} std::string "
-        f"(_GLIBCXX_USE_CXX11_ABI={flag}). {path}{case.owner_of(path)} has the same function with the other: {name}.",
-        (Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),
+        confidence=Confidence.CERTAIN, subject=missing.name, chain=case.chain_to(missing.requested_by, missing.name),
+        explanation=(
+            f"{missing.requested_by}{case.owner_of(missing.requested_by)} needs {shown} with the {asked_words} "
+            f"std::string (_GLIBCXX_USE_CXX11_ABI={flag}). {path}{case.owner_of(path)} has the same "
+            f"function with the other: {name}."
+        ),
+        evidence=(Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),
          Evidence(Source.FILES, f"{path} provides {name}")),
-        (Remedy(f"take builds of {' and '.join(owners) or 'both'} that were made for one another"),
+        remedies=(Remedy(f"take builds of {' and '.join(owners) or 'both'} that were made for one another"),
          Remedy(f"or build it with -D_GLIBCXX_USE_CXX11_ABI={1 - int(flag)}")),
     )  # fmt: skip
 
@@ -235,16 +236,15 @@ def _is_for_glibc(case: Case, missing: MissingSymbol) -> bool:
 
 def _glibc_on_musl(missing: MissingSymbol, case: Case) -> Finding:
     return Finding(
-        MUSL_CODE,
-        f"{missing.requested_by} was built for glibc, and this Python runs on musl",
-        Confidence.CERTAIN,
-        missing.requested_by,
-        case.chain_to(missing.requested_by, missing.name),
-        (),
-        f"It needs {missing.name}, which only glibc has, and symbol versions of glibc.",
-        (Evidence(Source.LOADER, f"{missing.name}: symbol not found"),
+        code=MUSL_CODE,
+        title=f"{missing.requested_by} was built for glibc, and this Python runs on musl",
+        confidence=Confidence.CERTAIN,
+        subject=missing.requested_by,
+        chain=case.chain_to(missing.requested_by, missing.name),
+        explanation=f"It needs {missing.name}, which only glibc has, and symbol versions of glibc.",
+        evidence=(Evidence(Source.LOADER, f"{missing.name}: symbol not found"),
          Evidence(Source.FILES, "it needs symbol versions of glibc")),
-        (Remedy("install a build for musl (a musllinux wheel), or use a Python that runs on glibc"),),
+        remedies=(Remedy("install a build for musl (a musllinux wheel), or use a Python that runs on glibc"),),
     )  # fmt: skip
 
 

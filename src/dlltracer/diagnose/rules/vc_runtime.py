@@ -57,9 +57,9 @@ class _Runtime:
     locking: list[str] = field(default_factory=list)
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """Copies that are too old for what is bound to them, if the failure is one that this causes."""
-    if not case.is_windows or not _can_be_the_cause(case):
+    if not _can_be_the_cause(case):
         return
     for runtime in _runtimes(case):
         if runtime.locking or runtime.version[:2] < runtime.newest:
@@ -67,8 +67,8 @@ def find(case: Case) -> Iterator[Finding]:
 
 
 def _can_be_the_cause(case: Case) -> bool:
-    if case.crash is not None:
-        return case.crash.code in _CRASHES
+    if case.run.crash is not None:
+        return case.run.crash.code in _CRASHES
     return load_error(case) in _FAILURES
 
 
@@ -114,16 +114,15 @@ def _finding(case: Case, runtime: _Runtime) -> Finding:
     )
     loaded = f" {who} brought it into the process." if who else ""
     return Finding(
-        CODE,
-        f"{name} {version} is too old for {name_of(user)}",
-        _confidence(case, runtime),
-        runtime.path,
-        case.chain_to(user, runtime.path),
-        (),
-        f"{described(case, user)} was bound to {described(case, runtime.path)}: {why_taken(runtime.phase)}.{loaded} "
-        "The Visual C++ runtime serves code of its own age and older; a newer one serves both.",
-        (*code_evidence(case), *_crash_evidence(case), Evidence(Source.FILES, facts)),
-        tuple(_remedies(case, runtime, user)),
+        code=CODE,
+        title=f"{name} {version} is too old for {name_of(user)}",
+        confidence=_confidence(case, runtime), subject=runtime.path, chain=case.chain_to(user, runtime.path),
+        explanation=(
+            f"{described(case, user)} was bound to {described(case, runtime.path)}: {why_taken(runtime.phase)}."
+            f"{loaded} The Visual C++ runtime serves code of its own age and older; a newer one serves both."
+        ),
+        evidence=(*code_evidence(case), *_crash_evidence(case), Evidence(Source.FILES, facts)),
+        remedies=tuple(_remedies(case, runtime, user)),
     )
 
 
@@ -137,14 +136,15 @@ def _newest_user(case: Case, runtime: _Runtime) -> str:
 
 def _confidence(case: Case, runtime: _Runtime) -> Confidence:
     """Likely if an initialiser failed, or it died in the runtime itself. An old runtime and some crash: possible."""
-    if case.crash is None:
+    if case.run.crash is None:
         return Confidence.LIKELY
-    is_inside = case.crash.image is not None and ntpath.normcase(case.crash.image) == ntpath.normcase(runtime.path)
+    image = case.run.crash.image
+    is_inside = image is not None and ntpath.normcase(image) == ntpath.normcase(runtime.path)
     return Confidence.LIKELY if is_inside else Confidence.POSSIBLE
 
 
 def _crash_evidence(case: Case) -> tuple[Evidence, ...]:
-    crash = case.crash
+    crash = case.run.crash
     if crash is None:
         return ()
     where = (
@@ -155,11 +155,11 @@ def _crash_evidence(case: Case) -> tuple[Evidence, ...]:
 
 def _remedies(case: Case, runtime: _Runtime, user: str) -> Iterator[Remedy]:
     """A newer copy where this one lies: another one elsewhere is not looked at."""
-    folder = ntpath.dirname(runtime.path)
+    folder, process = ntpath.dirname(runtime.path), case.run.process
     installers = [remedy for remedy in provider_remedies("msvcp140.dll") if remedy.command or "http" in remedy.what]
     if is_of_windows(runtime.path):
         yield from [remedy for remedy in installers if remedy.command is None]
-    elif case.process is not None and is_in(runtime.path, case.process.prefix) and not case.owners.get(runtime.path):
+    elif process is not None and is_in(runtime.path, process.prefix) and not case.owners.get(runtime.path):
         yield from [remedy for remedy in installers if remedy.command is not None]
         yield Remedy(f"without conda: a newer copy, of the redistributable, into {folder}; or a newer Python")
     else:

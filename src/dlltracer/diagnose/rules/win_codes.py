@@ -100,9 +100,9 @@ _KINDS = {
 }
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """What the code says."""
-    if not case.is_windows or case.code is None:
+    if case.code is None:
         return
     meaning = classify_code(case.code)
     if meaning.error is LoadError.PATH_TOO_LONG:
@@ -116,19 +116,19 @@ def find(case: Case) -> Iterator[Finding]:
 def _finding(case: Case, meaning: CodeMeaning, kind: _Kind) -> Finding:
     # The initialiser of a DLL that touches memory that it may not ends the load with that code, too.
     is_initialiser = meaning.error in (LoadError.INITIALISATION_FAILED, LoadError.INVALID_ACCESS)
-    file = (case.initialising if is_initialiser else None) or case.subject or "the file"
+    file = (case.run.initialising if is_initialiser else None) or case.subject or "the file"
     causes = f" It can be: {'; '.join(meaning.causes)}." if meaning.causes else ""
     named = f" It names {', '.join(_assemblies(case))}." if meaning.error is LoadError.SIDE_BY_SIDE else ""
     return Finding(
-        kind.code,
-        kind.title.format(file=name_of(file), meaning=meaning.meaning),
-        _confidence(case, is_initialiser),
-        file,
-        case.chain_to(file if case.subject is not None else None, file),
-        (),
-        f"{described(case, file)} is there. Windows' code is {meaning.code}: {meaning.meaning}.{named}{causes}",
-        (*code_evidence(case), *_initialiser_evidence(case, is_initialiser)),
-        tuple(
+        code=kind.code,
+        title=kind.title.format(file=name_of(file), meaning=meaning.meaning),
+        confidence=_confidence(case, is_initialiser), subject=file,
+        chain=case.chain_to(file if case.subject is not None else None, file),
+        explanation=(
+            f"{described(case, file)} is there. Windows' code is {meaning.code}: {meaning.meaning}.{named}{causes}"
+        ),
+        evidence=(*code_evidence(case), *_initialiser_evidence(case, is_initialiser)),
+        remedies=tuple(
             Remedy(remedy.what, remedy.command.format(file=file) if remedy.command else None)
             for remedy in kind.remedies
         ),
@@ -137,16 +137,18 @@ def _finding(case: Case, meaning: CodeMeaning, kind: _Kind) -> Finding:
 
 def _confidence(case: Case, is_initialiser: bool) -> Confidence:
     """A code is Windows' own word; whose initialiser it was, and why it failed, is not in it."""
-    if is_initialiser and (case.initialising is None or any(vc_runtime.find(case))):
+    if is_initialiser and (case.run.initialising is None or any(vc_runtime.check(case))):
         return Confidence.LIKELY
     return firmness(case)
 
 
 def _initialiser_evidence(case: Case, is_initialiser: bool) -> tuple[Evidence, ...]:
-    if not is_initialiser or case.initialising is None:
+    if not is_initialiser or case.run.initialising is None:
         return ()
     return (
-        Evidence(Source.SYSTEM, f"{case.initialising} fails so when it is loaded alone, and what it needs does not"),
+        Evidence(
+            Source.SYSTEM, f"{case.run.initialising} fails so when it is loaded alone, and what it needs does not"
+        ),
     )
 
 
@@ -162,31 +164,34 @@ def _too_long(case: Case) -> Iterator[Finding]:
     """206 has two causes; the lengths tell which."""
     paths = [case.subject or "", *(case.tree.images if case.tree is not None else ())]
     longest = max(paths, key=len)
-    folders = case.process.added_folders if case.process is not None else ()
+    folders = case.run.process.added_folders if case.run.process is not None else ()
     taken = sum(len(folder) + 1 for folder in folders)
     if len(longest) >= _MAX_PATH:
         yield Finding(
-            PATH_CODE,
-            f"the path of {name_of(longest)} is too long: it has {len(longest)} characters",
-            firmness(case),
-            longest,
-            case.chain_to(None, longest),
-            (),
-            f"LoadLibraryEx takes paths of fewer than {_MAX_PATH} characters, whatever the setting for long paths is.",
-            (*code_evidence(case), Evidence(Source.FILES, f"{len(longest)} characters: {longest}")),
-            (Remedy("put the environment into a folder with a short path (C:\\venv), or map a drive to it (subst)"),),
+            code=PATH_CODE,
+            title=f"the path of {name_of(longest)} is too long: it has {len(longest)} characters",
+            confidence=firmness(case), subject=longest, chain=case.chain_to(None, longest),
+            explanation=(
+                f"LoadLibraryEx takes paths of fewer than {_MAX_PATH} characters, whatever the setting for long paths "
+                "is."
+            ),
+            evidence=(*code_evidence(case), Evidence(Source.FILES, f"{len(longest)} characters: {longest}")),
+            remedies=(
+                Remedy("put the environment into a folder with a short path (C:\\venv), or map a drive to it (subst)"),
+            ),
         )
     elif taken >= _MANY_FOLDERS or case.subject is None:
         yield Finding(
-            FOLDERS_CODE,
-            f"too many folders were added to the search for DLLs: {len(folders)}, with {taken} characters",
-            firmness(case) if taken >= _MANY_FOLDERS else Confidence.LIKELY,
-            "os.add_dll_directory",
-            case.chain_to(None),
-            (),
-            f"Windows keeps all of them in one text of at most {_LONGEST_SEARCH_PATH} characters.",
-            (*code_evidence(case), Evidence(Source.PYTHON, f"os.add_dll_directory was called {len(folders)} times")),
-            (
+            code=FOLDERS_CODE,
+            title=f"too many folders were added to the search for DLLs: {len(folders)}, with {taken} characters",
+            confidence=firmness(case) if taken >= _MANY_FOLDERS else Confidence.LIKELY, subject="os.add_dll_directory",
+            chain=case.chain_to(None),
+            explanation=f"Windows keeps all of them in one text of at most {_LONGEST_SEARCH_PATH} characters.",
+            evidence=(
+                *code_evidence(case),
+                Evidence(Source.PYTHON, f"os.add_dll_directory was called {len(folders)} times"),
+            ),
+            remedies=(
                 Remedy("close() what os.add_dll_directory returned when the import is over"),
                 Remedy("import fewer of the packages that add folders, or shorten the path of the environment"),
             ),

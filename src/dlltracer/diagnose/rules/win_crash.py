@@ -28,21 +28,19 @@ _ABORTED = "Fatal Python error: Aborted"
 """What Python's faulthandler writes when abort() is called; the C runtime then ends the process with status 3."""
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """Where it died, and what was being imported."""
-    if not case.is_windows:
-        return
-    if case.crash is None:
-        if case.error is None and case.status == 3 and _ABORTED in case.said:
+    if case.run.crash is None:
+        if case.error is None and case.run.status == 3 and _ABORTED in case.run.output.text:
             yield _aborted(case)
         return
-    if case.crash.code in _DELAYED:
+    if case.run.crash.code in _DELAYED:
         yield from _delayed(case)
-    if case.crash.code == WINE_STUB and (case.symbols or case.forwarders):
+    if case.run.crash.code == WINE_STUB and (case.symbols or case.forwarders):
         return  # the cause is known, and this is how it shows
-    if any(finding.confidence is not Confidence.POSSIBLE for finding in vc_runtime.find(case)):
+    if any(finding.confidence is not Confidence.POSSIBLE for finding in vc_runtime.check(case)):
         return
-    finding = _died(case, case.crash)
+    finding = _died(case, case.run.crash)
     if finding is not None:
         yield finding
 
@@ -66,40 +64,39 @@ def _died(case: Case, crash: Crash) -> Finding | None:
     last = f" {name_of(case.subject)} was the last that Python asked the loader for." if case.subject else ""
     codes = {_ILLEGAL_INSTRUCTION: INSTRUCTION_CODE, _FAIL_FAST: ABORT_CODE}
     return Finding(
-        codes.get(crash.code, CODE if is_importing else LATER_CODE),
-        title,
-        Confidence.LIKELY,
-        culprit,
-        case.chain_to(case.subject if is_importing else None, culprit),
-        (),
-        f"It died of {crash.name}{f' ({meaning})' if meaning else ''} in {where}.{last} {_why(case)}",
-        (Evidence(Source.SYSTEM, f"it died of {crash.name_and_code} in {where}"),),
-        tuple(_remedies(is_instruction)),
+        code=codes.get(crash.code, CODE if is_importing else LATER_CODE),
+        title=title,
+        confidence=Confidence.LIKELY,
+        subject=culprit,
+        chain=case.chain_to(case.subject if is_importing else None, culprit),
+        explanation=f"It died of {crash.name}{f' ({meaning})' if meaning else ''} in {where}.{last} {_why(case)}",
+        evidence=(Evidence(Source.SYSTEM, f"it died of {crash.name_and_code} in {where}"),),
+        remedies=tuple(_remedies(is_instruction)),
     )
 
 
 def _is_importing(case: Case) -> bool:
     """Whether the import system was at work, by the innermost Python line; also if that is not known."""
-    return case.frames[-1].file.startswith("<frozen importlib") if case.frames else True
+    return case.run.frames[-1].file.startswith("<frozen importlib") if case.run.frames else True
 
 
 def _aborted(case: Case) -> Finding:
     subject = (case.subject if _is_importing(case) else None) or "the program"
     return Finding(
-        ABORT_CODE,
-        f"native code ended the process on purpose (abort) when {name_of(subject)} was in use",
-        Confidence.LIKELY,
-        subject,
-        case.chain_to(case.subject if _is_importing(case) else None, subject),
-        (),
-        "abort() was called: a check failed, or nobody caught a C++ exception. What it wrote before tells why.",
-        (Evidence(Source.PYTHON, "its faulthandler saw the abort; the exit status is 3"),),
-        (Remedy("read the last lines that the program wrote"),),
+        code=ABORT_CODE,
+        title=f"native code ended the process on purpose (abort) when {name_of(subject)} was in use",
+        confidence=Confidence.LIKELY, subject=subject,
+        chain=case.chain_to(case.subject if _is_importing(case) else None, subject),
+        explanation=(
+            "abort() was called: a check failed, or nobody caught a C++ exception. What it wrote before tells why."
+        ),
+        evidence=(Evidence(Source.PYTHON, "its faulthandler saw the abort; the exit status is 3"),),
+        remedies=(Remedy("read the last lines that the program wrote"),),
     )
 
 
 def _why(case: Case) -> str:
-    if case.crash is not None and case.crash.code == WINE_STUB:
+    if case.run.crash is not None and case.run.crash.code == WINE_STUB:
         return "This is Wine: it ends a program that calls a function which it, or another DLL, does not have."
     return "A crash has its cause in native code: a fault of its own, or DLLs that do not fit together."
 
@@ -120,18 +117,18 @@ def _delayed(case: Case) -> Iterator[Finding]:
     ]
     for binding in missing:
         yield Finding(
-            DELAYED_CODE,
-            f"{binding.need}, which {name_of(binding.requested_by)} loads at its first use, was not found",
-            Confidence.LIKELY,
-            binding.need,
-            case.chain_to(binding.requested_by, binding.need),
-            binding.probes,
-            f"{described(case, binding.requested_by)} can be loaded without {binding.need}, and ends the process "
-            "when it "
-            "first calls a function of it.",
-            (
+            code=DELAYED_CODE,
+            title=f"{binding.need}, which {name_of(binding.requested_by)} loads at its first use, was not found",
+            confidence=Confidence.LIKELY, subject=binding.need,
+            chain=case.chain_to(binding.requested_by, binding.need), probes=binding.probes,
+            explanation=(
+                f"{described(case, binding.requested_by)} can be loaded without {binding.need}, and ends the process "
+                "when it "
+                "first calls a function of it."
+            ),
+            evidence=(
                 Evidence(Source.SYSTEM, "the process died of the exception of Visual C++'s delay-load helper"),
                 Evidence(Source.FILES, f"{binding.need} is in none of the places searched"),
             ),
-            (Remedy(f"install what brings {binding.need}, or do without the function that needs it"),),
+            remedies=(Remedy(f"install what brings {binding.need}, or do without the function that needs it"),),
         )

@@ -71,12 +71,12 @@ def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | Non
 def _folders_of_load(case: Case, binding: Binding) -> set[str]:
     """The folders, in lower case, that would have been searched without the flags."""
     files = (case.subject or "", binding.requested_by)
-    added = case.process.added_folders if case.process is not None else ()
+    added = case.run.process.added_folders if case.run.process is not None else ()
     return {folder.lower() for folder in (*map(ntpath.dirname, files), *added) if folder}
 
 
 def _in_conda(case: Case, copy: Copy, finding: Finding) -> Finding | None:
-    process = case.process
+    process = case.run.process
     if process is None or copy.where != "the conda environment" or not is_in(copy.path, process.prefix):
         return None
     active = process.variable("CONDA_PREFIX")
@@ -94,7 +94,7 @@ def _in_conda(case: Case, copy: Copy, finding: Finding) -> Finding | None:
 
 
 def _on_path(case: Case, copy: Copy, finding: Finding) -> Finding | None:
-    process = case.process
+    process = case.run.process
     if process is None or process.version[:2] < _FIRST_WITHOUT_PATH:
         return None
     folder = ntpath.dirname(copy.path)

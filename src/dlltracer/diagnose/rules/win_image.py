@@ -22,7 +22,7 @@ _OTHER = ("not a PE file", "a Linux library", "not a file", "empty")
 _FITTING = (LoadError.BAD_IMAGE, LoadError.NOT_FOUND, LoadError.UNKNOWN, LoadError.ACCESS_DENIED)
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """The file that was asked for, or one that it needs."""
     error = load_error(case)
     if error not in _FITTING:
@@ -40,29 +40,28 @@ def _refused(case: Case, binding: Binding, confidence: Confidence) -> Finding:
     chain = case.chain_to(binding.requested_by or None, path)
     if "access denied" in reason:
         return Finding(
-            UNREADABLE_CODE,
-            f"{path} may not be read",
-            confidence,
-            path,
-            chain,
-            binding.probes,
-            f"{_whose(case, path)} is there, and this user may not read it.",
-            (*code_evidence(case), Evidence(Source.FILES, reason)),
-            (Remedy("look at its permissions", f'icacls "{path}"'),),
+            code=UNREADABLE_CODE,
+            title=f"{path} may not be read",
+            confidence=confidence,
+            subject=path,
+            chain=chain,
+            probes=binding.probes,
+            explanation=f"{_whose(case, path)} is there, and this user may not read it.",
+            evidence=(*code_evidence(case), Evidence(Source.FILES, reason)),
+            remedies=(Remedy("look at its permissions", f'icacls "{path}"'),),
         )
     if not reason.startswith("made for"):
         return _damaged(case, path, reason, confidence, chain, binding)
     return Finding(
-        MACHINE_CODE,
-        f"{name_of(path)} is for another kind of processor: {reason}",
-        confidence,
-        path,
-        chain,
-        binding.probes,
-        f"{_whose(case, path)} is {reason}. 32-bit and 64-bit, and different processors, cannot be mixed in one "
-        "process, and no other copy for this one was found where the loader looks.",
-        (*code_evidence(case), Evidence(Source.FILES, f"{path}: {reason}")),
-        (
+        code=MACHINE_CODE,
+        title=f"{name_of(path)} is for another kind of processor: {reason}",
+        confidence=confidence, subject=path, chain=chain, probes=binding.probes,
+        explanation=(
+            f"{_whose(case, path)} is {reason}. 32-bit and 64-bit, and different processors, cannot be mixed in one "
+            "process, and no other copy for this one was found where the loader looks."
+        ),
+        evidence=(*code_evidence(case), Evidence(Source.FILES, f"{path}: {reason}")),
+        remedies=(
             Remedy("install the package with the pip of this very Python, or use a Python of the kind the file is for"),
             *reinstall(case, path),
         ),
@@ -73,15 +72,15 @@ def _damaged(
     case: Case, path: str, problem: str, confidence: Confidence, chain: tuple[str, ...], binding: Binding | None = None
 ) -> Finding:
     return Finding(
-        _kind(problem),
-        f"{name_of(path)} is no DLL, or not a whole one: {problem.rpartition('): ')[2]}",
-        confidence,
-        path,
-        chain,
-        binding.probes if binding is not None else (),
-        f"{_whose(case, path)} is there, and Windows cannot load it: {problem}.",
-        (*code_evidence(case), Evidence(Source.FILES, f"{path}: {problem}")),
-        (*reinstall(case, path), Remedy("replace the file with a whole one, from where it came")),
+        code=_kind(problem),
+        title=f"{name_of(path)} is no DLL, or not a whole one: {problem.rpartition('): ')[2]}",
+        confidence=confidence,
+        subject=path,
+        chain=chain,
+        probes=binding.probes if binding is not None else (),
+        explanation=f"{_whose(case, path)} is there, and Windows cannot load it: {problem}.",
+        evidence=(*code_evidence(case), Evidence(Source.FILES, f"{path}: {problem}")),
+        remedies=(*reinstall(case, path), Remedy("replace the file with a whole one, from where it came")),
     )
 
 

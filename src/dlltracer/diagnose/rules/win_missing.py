@@ -38,10 +38,9 @@ _RUNTIME = re.compile(r"(?:vcruntime|msvcp|msvcr|concrt|vccorlib|vcomp|vcamp)\d{
 _PYTHON = re.compile(r"python\d+t?(?:_d)?\.dll")
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """Every DLL that is missing, the leaf and never those that fail because of it."""
-    if case.is_windows:
-        yield from _lost_modules(case)
+    yield from _lost_modules(case)
     if load_error(case) not in (LoadError.NOT_FOUND, LoadError.UNKNOWN):
         return
     forwarded = {(item.exporter, item.target.rpartition(".")[0].lower()) for item in case.forwarders}
@@ -59,30 +58,32 @@ def find(case: Case) -> Iterator[Finding]:
 def _lost_modules(case: Case) -> Iterator[Finding]:
     """The file of the module that Python did not find, if a package did install it."""
     module = case.missing_module
-    if module is None or case.process is None:
+    if module is None or case.run.process is None:
         return
-    names = {f"{module.rpartition('.')[2]}{suffix}".lower() for suffix in case.process.suffixes}
+    names = {f"{module.rpartition('.')[2]}{suffix}".lower() for suffix in case.run.process.suffixes}
     for check in case.checks:
         for changed in check.changed:
             if changed.state is FileState.ABSENT and base_name(changed.path) in names:
                 finding = Finding(
-                    REMOVED_CODE, "", Confidence.CERTAIN, changed.path, case.chain_to(None, changed.path),
+                    code=REMOVED_CODE,
+                    title="",
+                    confidence=Confidence.CERTAIN, subject=changed.path, chain=case.chain_to(None, changed.path),
                     explanation=f"Python found no module {module}.",
                 )  # fmt: skip
-                yield _as_removed(finding, check, changed.path, case.process)
+                yield _as_removed(finding, check, changed.path, case.run.process)
 
 
 def _file_itself(case: Case, binding: Binding) -> Finding:
     finding = Finding(
-        FILE_CODE,
-        f"there is no {binding.need}",
-        firmness(case),
-        binding.need,
-        case.chain_to(None, binding.need),
-        binding.probes,
-        f"The file asked for is not there{', nor where it was searched for' if len(binding.probes) > 1 else ''}.",
-        _evidence(case, binding),
-        (Remedy("give the path of the file, or put its folder on the search with os.add_dll_directory"),),
+        code=FILE_CODE,
+        title=f"there is no {binding.need}",
+        confidence=firmness(case), subject=binding.need, chain=case.chain_to(None, binding.need),
+        probes=binding.probes,
+        explanation=(
+            f"The file asked for is not there{', nor where it was searched for' if len(binding.probes) > 1 else ''}."
+        ),
+        evidence=_evidence(case, binding),
+        remedies=(Remedy("give the path of the file, or put its folder on the search with os.add_dll_directory"),),
     )
     return win_elsewhere.with_copy(case, binding, finding)
 
@@ -90,21 +91,21 @@ def _file_itself(case: Case, binding: Binding) -> Finding:
 def _library(case: Case, binding: Binding) -> Finding:
     need = binding.need
     finding = Finding(
-        CODE,
-        f"{need} was not found",
-        firmness(case),
-        need,
-        case.chain_to(binding.requested_by, need),
-        binding.probes,
-        f"{binding.requested_by}{case.owner_of(binding.requested_by)} cannot be loaded without {need}, and no "
-        "place searched "
-        "has it.",
-        _evidence(case, binding),
-        tuple(provider_remedies(need)),
+        code=CODE,
+        title=f"{need} was not found",
+        confidence=firmness(case), subject=need, chain=case.chain_to(binding.requested_by, need),
+        probes=binding.probes,
+        explanation=(
+            f"{binding.requested_by}{case.owner_of(binding.requested_by)} cannot be loaded without {need}, and no "
+            "place searched "
+            "has it."
+        ),
+        evidence=_evidence(case, binding),
+        remedies=tuple(provider_remedies(need)),
     )
     removed = _removed(case, need)
     if removed is not None:
-        return _as_removed(finding, *removed, case.process)
+        return _as_removed(finding, *removed, case.run.process)
     kind = _of_kind(case, finding, binding)
     return kind if kind is not None else win_elsewhere.with_copy(case, binding, finding)
 

@@ -18,9 +18,9 @@ _CONFLICT = re.compile(r"Module use of (python\d+t?(?:_d)?\.dll) conflicts with 
 _PYTHON = re.compile(r"python(\d)(\d*)(t?)(_d)?\.dll")
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """The module asks for the DLL of a Python that is not this one."""
-    if not case.is_windows or case.process is None:
+    if case.run.process is None:
         return
     conflict = _CONFLICT.search(case.error.message) if case.error is not None else None
     if conflict is not None:
@@ -39,22 +39,25 @@ def find(case: Case) -> Iterator[Finding]:
 def _finding(
     case: Case, dll: str, requested_by: str | None, evidence: tuple[Evidence, ...], confidence: Confidence
 ) -> Finding:
-    assert case.process is not None
-    own = ".".join(map(str, case.process.version[:2]))
+    process = case.run.process
+    assert process is not None
+    own = ".".join(map(str, process.version[:2]))
     theirs = describe_python(dll)
     file = name_of(requested_by or case.subject or "the module")
     return Finding(
-        CODE,
-        f"{file} was built for {theirs}, and this is {_kind(case)}Python {own}",
-        confidence,
-        requested_by or dll,
-        case.chain_to(requested_by, dll),
-        case.probes_of(dll),
-        f"{requested_by or 'The module'}{case.owner_of(requested_by) if requested_by else ''} asks for {dll}, "
-        "which belongs to "
-        f"{theirs}. A module without the limited API works with the one version that it was built for.",
-        evidence,
-        (Remedy(f"install a build of it for Python {own}, with the pip of this Python: {case.process.executable}"),),
+        code=CODE,
+        title=f"{file} was built for {theirs}, and this is {_kind(case)}Python {own}",
+        confidence=confidence, subject=requested_by or dll, chain=case.chain_to(requested_by, dll),
+        probes=case.probes_of(dll),
+        explanation=(
+            f"{requested_by or 'The module'}{case.owner_of(requested_by) if requested_by else ''} asks for {dll}, "
+            "which belongs to "
+            f"{theirs}. A module without the limited API works with the one version that it was built for."
+        ),
+        evidence=evidence,
+        remedies=(
+            Remedy(f"install a build of it for Python {own}, with the pip of this Python: {process.executable}"),
+        ),
     )
 
 
@@ -68,6 +71,6 @@ def describe_python(dll: str) -> str:
 
 
 def _kind(case: Case) -> str:
-    assert case.process is not None
-    debug = "a debug build of " if case.process.is_debug else ""
-    return f"{debug}{'free-threaded ' if case.process.is_free_threaded else ''}"
+    assert case.run.process is not None
+    debug = "a debug build of " if case.run.process.is_debug else ""
+    return f"{debug}{'free-threaded ' if case.run.process.is_free_threaded else ''}"

@@ -38,7 +38,7 @@ WINDOWS_CODE = "windows-too-old"
 _MOST_NAMED = 5
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """Every pair of images of which one lacks what the other needs."""
     if load_error(case) not in (LoadError.SYMBOL_NOT_FOUND, LoadError.UNKNOWN):
         return
@@ -67,17 +67,17 @@ def _explain(case: Case, binding: Binding, path: str, symbols: list[MissingSymbo
     if nearest:
         says.append(Evidence(Source.FILES, f"it exports {', '.join(nearest)}, which look alike"))
     finding = Finding(
-        CODE,
-        f"{name_of(path)} has no {first}{more}, which {name_of(binding.requested_by)} needs",
-        _confidence(case),
-        path,
-        case.chain_to(binding.requested_by, path, first),
-        binding.probes,
-        f"{binding.requested_by}{case.owner_of(binding.requested_by)} needs {first}{more} of {binding.need} and "
-        "was bound to "
-        f"{described(case, path)}: {why_taken(binding.phase)}.",
-        (*code_evidence(case), *_stub_evidence(case), *says),
-        (
+        code=CODE,
+        title=f"{name_of(path)} has no {first}{more}, which {name_of(binding.requested_by)} needs",
+        confidence=_confidence(case), subject=path, chain=case.chain_to(binding.requested_by, path, first),
+        probes=binding.probes,
+        explanation=(
+            f"{binding.requested_by}{case.owner_of(binding.requested_by)} needs {first}{more} of {binding.need} and "
+            "was bound to "
+            f"{described(case, path)}: {why_taken(binding.phase)}."
+        ),
+        evidence=(*code_evidence(case), *_stub_evidence(case), *says),
+        remedies=(
             Remedy(f"bring {name_of(binding.requested_by)} and {name_of(path)} to versions that belong together"),
             *reinstall(case, binding.requested_by),
         ),
@@ -133,17 +133,21 @@ def _forwarder(case: Case, forwarder: MissingForwarder) -> Finding:
     wanted = forwarder.symbol.name or f"ordinal {forwarder.symbol.ordinal}"
     lost = f"there is no {name}" if forwarder.provider is None else f"{forwarder.provider} has no {symbol}"
     return Finding(
-        FORWARDER_CODE,
-        f"{wanted} of {name_of(forwarder.exporter)} is forwarded to {forwarder.target}, and {lost}",
-        _confidence(case),
-        name if forwarder.provider is None else forwarder.provider,
-        case.chain_to(forwarder.requested_by, forwarder.exporter, forwarder.target),
-        case.probes_of(name),
-        f"{forwarder.requested_by}{case.owner_of(forwarder.requested_by)} needs {wanted} of {forwarder.exporter}, "
-        "which only "
-        f"passes it on to {forwarder.target}; {lost}.",
-        (*code_evidence(case), *_stub_evidence(case), Evidence(Source.FILES, f"the export is a forwarder; {lost}")),
-        (
+        code=FORWARDER_CODE,
+        title=f"{wanted} of {name_of(forwarder.exporter)} is forwarded to {forwarder.target}, and {lost}",
+        confidence=_confidence(case), subject=name if forwarder.provider is None else forwarder.provider,
+        chain=case.chain_to(forwarder.requested_by, forwarder.exporter, forwarder.target), probes=case.probes_of(name),
+        explanation=(
+            f"{forwarder.requested_by}{case.owner_of(forwarder.requested_by)} needs {wanted} of {forwarder.exporter}, "
+            "which only "
+            f"passes it on to {forwarder.target}; {lost}."
+        ),
+        evidence=(
+            *code_evidence(case),
+            *_stub_evidence(case),
+            Evidence(Source.FILES, f"the export is a forwarder; {lost}"),
+        ),
+        remedies=(
             Remedy(f"put the {name} that belongs to {name_of(forwarder.exporter)} beside it"),
             *reinstall(case, forwarder.exporter),
         ),
@@ -152,12 +156,12 @@ def _forwarder(case: Case, forwarder: MissingForwarder) -> Finding:
 
 def _confidence(case: Case) -> Confidence:
     # Which of the missing symbols Wine was asked for, it tells nobody.
-    is_stub = case.crash is not None and case.crash.code == WINE_STUB
+    is_stub = case.run.crash is not None and case.run.crash.code == WINE_STUB
     return Confidence.LIKELY if is_stub else firmness(case)
 
 
 def _stub_evidence(case: Case) -> tuple[Evidence, ...]:
-    if case.crash is None or case.crash.code != WINE_STUB:
+    if case.run.crash is None or case.run.crash.code != WINE_STUB:
         return ()
     return (Evidence(Source.SYSTEM, "Wine ended the process when a function was called that a DLL does not have"),)
 

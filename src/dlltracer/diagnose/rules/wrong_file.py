@@ -38,10 +38,8 @@ _KINDS = {
 }
 
 
-def find(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding]:
     """The file that was refused, and what it is instead."""
-    if case.is_windows:
-        return
     dl_error = case.dl_error
     if dl_error is None or dl_error.problem is DlProblem.MISSING:
         yield from _passed_over(case)
@@ -70,15 +68,15 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
     title, remedy = _words_for(code, path, _short(reason))
     requested_by = _requester(path, case)
     return Finding(
-        code,
-        title,
-        Confidence.CERTAIN,
-        path,
-        case.chain_to(requested_by, path),
-        tuple(probe for probe in _probes(path, case) if probe.outcome is ProbeOutcome.PRESENT),
-        f"The loader opened {path}{case.owner_of(path)} and refused it{f': {reason}' if reason else ''}.",
-        (Evidence(Source.LOADER, words.rpartition(": ")[2] or problem.value),),
-        (remedy, *reinstall(case.owners.get(path, ()), case.process)),
+        code=code,
+        title=title,
+        confidence=Confidence.CERTAIN,
+        subject=path,
+        chain=case.chain_to(requested_by, path),
+        probes=tuple(probe for probe in _probes(path, case) if probe.outcome is ProbeOutcome.PRESENT),
+        explanation=f"The loader opened {path}{case.owner_of(path)} and refused it{f': {reason}' if reason else ''}.",
+        evidence=(Evidence(Source.LOADER, words.rpartition(": ")[2] or problem.value),),
+        remedies=(remedy, *reinstall(case.owners.get(path, ()), case.run.process)),
     )
 
 
@@ -101,17 +99,17 @@ def _passed_over(case: Case) -> Iterator[Finding]:
             code = UNREADABLE_CODE
         title, remedy = _words_for(code, probe.path, _short(reason))
         yield Finding(
-            code,
-            title,
-            _confidence(need == said, probe, case),
-            probe.path,
-            case.chain_to(requested_by, need),
-            tuple(probes),
-            f"{requested_by or 'The program'}{case.owner_of(requested_by or '')} needs {need}. {probe.path} has "
-            "that name: "
-            f"{reason}. The loader passes over such a file without a word and says that there is none.",
-            (Evidence(Source.LOADER, f"it tried {probe.path} and went on"), Evidence(Source.FILES, reason)),
-            (remedy,),
+            code=code,
+            title=title,
+            confidence=_confidence(need == said, probe, case), subject=probe.path,
+            chain=case.chain_to(requested_by, need), probes=tuple(probes),
+            explanation=(
+                f"{requested_by or 'The program'}{case.owner_of(requested_by or '')} needs {need}. {probe.path} has "
+                "that name: "
+                f"{reason}. The loader passes over such a file without a word and says that there is none."
+            ),
+            evidence=(Evidence(Source.LOADER, f"it tried {probe.path} and went on"), Evidence(Source.FILES, reason)),
+            remedies=(remedy,),
         )
 
 
@@ -220,14 +218,15 @@ def _misaligned(path: str, case: Case) -> Finding:
         else Remedy("build it again, and strip before patchelf, not after it; or take another version of patchelf")
     )
     return Finding(
-        ALIGNMENT_CODE,
-        f"{path} is spoilt: its segments do not fit the pages" if odd or not small else f"{path} is for smaller pages",
-        Confidence.CERTAIN,
-        path,
-        case.chain_to(_requester(path, case), path),
-        (),
-        f"The loader refused {path}{case.owner_of(path)}: {why}",
-        (Evidence(Source.LOADER, "ELF load command not page-aligned"),
+        code=ALIGNMENT_CODE,
+        title=(
+            f"{path} is spoilt: its segments do not fit the pages"
+            if odd or not small
+            else f"{path} is for smaller pages"
+        ),
+        confidence=Confidence.CERTAIN, subject=path, chain=case.chain_to(_requester(path, case), path),
+        explanation=f"The loader refused {path}{case.owner_of(path)}: {why}",
+        evidence=(Evidence(Source.LOADER, "ELF load command not page-aligned"),
          Evidence(Source.FILES, f"alignments {', '.join(hex(align) for align in aligns) or 'not readable'}")),
-        (remedy, *reinstall(case.owners.get(path, ()), case.process)),
+        remedies=(remedy, *reinstall(case.owners.get(path, ()), case.run.process)),
     )  # fmt: skip

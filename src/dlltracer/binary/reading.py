@@ -1,0 +1,211 @@
+"""Bytes of files that nobody has checked yet: opened so that nothing waits, read so that nothing outside is read.
+
+Files are read by pread(2), never mapped. A mapped file that another process shortens raises SIGBUS at the next access
+(mmap(2)), which no Python code can catch; a read that finds less than it asked for is an ordinary error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from ..errors import BinaryFormatError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from struct import Struct
+    from types import TracebackType
+    from typing import Any
+
+_SMALL = 0x8000
+"""Bytes up to which a whole file is read at once."""
+_BLOCK_BITS = 14
+_BLOCK = 1 << _BLOCK_BITS
+_MOST_BLOCKS = 64
+"""Blocks kept at once: 1 MB, whatever the size of the file."""
+_RANDOM: int | None = getattr(os, "POSIX_FADV_RANDOM", None)
+_FLAGS = (
+    os.O_RDONLY
+    # A FIFO without a writer must not make us wait, nor a terminal become ours: open(2).
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)  # Windows would translate line ends
+)
+
+
+def open_regular(path: str) -> int:
+    """Open a regular file for reading and return its descriptor.
+
+    Raises `OSError`, and `BinaryFormatError` for a device, FIFO or socket. The kind is asked before opening as well:
+    opening some devices has effects of its own (a watchdog starts, a tape rewinds).
+    """
+    _check_kind(os.stat(path), path)
+    fd = os.open(path, _FLAGS)
+    try:
+        _check_kind(os.fstat(fd), path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_kind(status: os.stat_result, path: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        raise BinaryFormatError(0, "not a regular file (a device, a FIFO or a socket)")
+
+
+def read_regular(path: str, limit: int) -> bytes:
+    """Return the first `limit` bytes of a regular file, or all if it has fewer. Raises as `open_regular`."""
+    fd = open_regular(path)
+    try:
+        return _read_at(fd, 0, limit)
+    finally:
+        os.close(fd)
+
+
+def _read_at(fd: int, offset: int, size: int) -> bytes:
+    """Return `size` bytes at `offset`; fewer only where the file ends."""
+    found = _pread(fd, size, offset)
+    while len(found) < size:
+        part = _pread(fd, size - len(found), offset + len(found))
+        if not part:
+            break
+        found += part
+    return found
+
+
+def _pread_of_windows(fd: int, size: int, offset: int) -> bytes:
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, size)
+
+
+_pread = getattr(os, "pread", _pread_of_windows)
+
+
+class FileBytes:
+    """The bytes of an open file, with the operations of `bytes` that readers use: length, slices and `find`.
+
+    Small pieces come from blocks that are kept, up to 1 MB of them; larger pieces are read as they are asked for.
+    The length is the one at the start. A file that becomes shorter afterwards is a `BinaryFormatError`.
+    """
+
+    __slots__ = ("_blocks", "_fd", "_size")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._size = size
+        self._blocks: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        number = start >> _BLOCK_BITS
+        if stop <= (number + 1) << _BLOCK_BITS:
+            if stop <= start:
+                return b""
+            at = start & (_BLOCK - 1)
+            return (self._blocks.get(number) or self._read_block(number))[at : at + stop - start]
+        return self._read(start, stop - start)
+
+    def find(self, byte: bytes, start: int, end: int) -> int:
+        """Return the first offset of a single byte between `start` and `end`; -1 if it is not there."""
+        end = min(end, self._size)
+        while start < end:
+            number = start >> _BLOCK_BITS
+            base = number << _BLOCK_BITS
+            block = self._blocks.get(number) or self._read_block(number)
+            at = block.find(byte, start - base, end - base)
+            if at >= 0:
+                return base + at
+            start = base + _BLOCK
+        return -1
+
+    def _read_block(self, number: int) -> bytes:
+        if len(self._blocks) >= _MOST_BLOCKS:
+            self._blocks.clear()
+        start = number << _BLOCK_BITS
+        block = self._blocks[number] = self._read(start, min(_BLOCK, self._size - start))
+        return block
+
+    def _read(self, offset: int, size: int) -> bytes:
+        found = _read_at(self._fd, offset, size)
+        if len(found) < size:
+            raise BinaryFormatError(offset + len(found), "the file became shorter while it was read")
+        return found
+
+
+class OpenedFile:
+    """The bytes of a file, for a `with` block: `FileBytes`, or `bytes` when there are few.
+
+    Raises `OSError`, and `BinaryFormatError` for a device, FIFO or socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd = open_regular(path)
+
+    def __enter__(self) -> bytes | FileBytes:
+        size = os.fstat(self._fd).st_size
+        if size <= _SMALL:
+            return _read_at(self._fd, 0, _SMALL)  # files of /proc have no size and can be read
+        if _RANDOM is not None and hasattr(os, "posix_fadvise"):
+            # Without it the kernel reads far ahead of the few pages that are wanted: posix_fadvise(2).
+            os.posix_fadvise(self._fd, 0, 0, _RANDOM)
+        return FileBytes(self._fd, size)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+
+
+Data = bytes | bytearray | FileBytes
+"""What the readers read from."""
+
+
+class Cursor:
+    """Reads from `data` at offsets that nobody has checked yet: outside of the data is a `BinaryFormatError`.
+
+    `what` in every method names the thing that the caller looks for, for the message of the error.
+    """
+
+    __slots__ = ("data", "size")
+
+    def __init__(self, data: Data | memoryview) -> None:
+        self.data: Data = bytes(data) if isinstance(data, memoryview) else data  # it has no `find`
+        self.size = len(data)
+
+    def unpack(self, layout: Struct, offset: int, what: str) -> tuple[Any, ...]:
+        """Return the fields of `layout` at `offset`."""
+        end = offset + layout.size
+        if offset < 0 or end > self.size:
+            raise self.cut_short(offset, layout.size, what)
+        return layout.unpack(self.data[offset:end])
+
+    def take(self, offset: int, size: int, what: str) -> bytes:
+        """Return a copy of `size` bytes at `offset`."""
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise self.cut_short(offset, size, what)
+        return bytes(self.data[offset : offset + size])
+
+    def text(self, offset: int, what: str, *, limit: int = 4096, end: int | None = None) -> bytes:
+        """Return the bytes from `offset` to the next NUL, which has to come within `limit` bytes and before `end`."""
+        end = self.size if end is None else min(end, self.size)
+        if offset < 0 or offset >= end:
+            raise self.cut_short(offset, 1, what, end)
+        stop = self.data.find(b"\0", offset, min(offset + limit, end))
+        if stop < 0:
+            raise BinaryFormatError(offset, f"{what} has no end")
+        return bytes(self.data[offset:stop])
+
+    def cut_short(self, offset: int, size: int, what: str, end: int | None = None) -> BinaryFormatError:
+        """Return the error for `size` bytes at `offset` that are not all there."""
+        end = self.size if end is None else end
+        return BinaryFormatError(
+            offset, f"cut short or damaged: {what} ends at {offset + size:#x}, what is there ends at {end:#x}"
+        )

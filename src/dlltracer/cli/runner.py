@@ -1,0 +1,143 @@
+"""What the parent and the runner (child_main.py) say to each other: a command line one way, a report the other way.
+
+Both sides import this module, and the runner does so in the process of the program: nothing is imported here that a
+plain interpreter has not imported anyway (ADR 3).
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+UNTRACED = "none"
+"""In the place of a backend's name: run the program, and tell how it ended only."""
+
+DEBUGGED = "debugged"
+"""In the place of a backend's name: the program is traced from outside, and writes down what it requests."""
+
+
+class LogSharing:
+    """How the text of the program's loader reaches the parent.
+
+    Attributes:
+        descriptor: of a file that the runner inherits, and its trace writes to; the parent reads it when all is over.
+        prefix: of the names of log files that the parent reads while the program runs.
+        from_start: the log at `prefix` has begun with the process: what follows first is the runner's own doing.
+        with_children: the loaders of child processes write such logs, too.
+
+    Without a descriptor and a prefix nothing is shared.
+    """
+
+    __slots__ = ("descriptor", "from_start", "prefix", "with_children")
+
+    def __init__(
+        self, descriptor: int | None = None, prefix: str | None = None, *, from_start: bool = False,
+        with_children: bool = False,
+    ) -> None:  # fmt: skip
+        self.descriptor = descriptor
+        self.prefix = prefix
+        self.from_start = from_start
+        self.with_children = with_children
+
+    def encode(self) -> str:
+        """The sharing as one word of a command line; `decode` reads it."""
+        if self.prefix is not None:
+            return f"{'s' if self.from_start else ''}{'c' if self.with_children else ''}:{self.prefix}"
+        return "-" if self.descriptor is None else str(self.descriptor)
+
+    @classmethod
+    def decode(cls, word: str) -> LogSharing:
+        """The sharing that `encode` made the word of."""
+        flags, is_prefix, prefix = word.partition(":")
+        if is_prefix:
+            return cls(None, prefix, from_start="s" in flags, with_children="c" in flags)
+        return cls(int(word)) if word.isdecimal() else cls()
+
+
+class RunnerOutcome:
+    """What became of a program, as far as the runner knows: values of `RunnerReport.outcome`."""
+
+    REFUSED = "refused"
+    """The trace could not start, and the program was not run; `message` says why."""
+    NOT_BEGUN = "not begun"
+    """There is no such script or module."""
+    UNTRACED = "untraced"
+    """The program ended. This process did not trace it."""
+    RECORDED = "recorded"
+    """The program ended, and the trace was ended: `recording`."""
+    UNFINISHED = "unfinished"
+    """The program ended, but its trace could not be ended in its process; `message` says why."""
+    FOLLOWED = "followed"
+    """The program ended. The parent has its log."""
+
+
+OUTCOMES = (
+    RunnerOutcome.REFUSED, RunnerOutcome.NOT_BEGUN, RunnerOutcome.UNTRACED, RunnerOutcome.RECORDED,
+    RunnerOutcome.UNFINISHED, RunnerOutcome.FOLLOWED,
+)  # fmt: skip
+
+
+class RunnerReport:
+    """What the runner has to report of its program, at the end.
+
+    Attributes:
+        outcome: one of `RunnerOutcome`.
+        message: why it is so, for outcomes that need a reason; "" for none.
+        recording: plain values, by `model.encode`.
+        errors, process: plain values of `host.facts`; `None` if they could not be told.
+        ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.request.Request`.
+        is_attributed: whether the imports in the followed log are known.
+        trouble: what went wrong with the followed log; `None` for nothing.
+    """
+
+    __slots__ = ("ends", "errors", "is_attributed", "message", "outcome", "process", "recording", "trouble")
+
+    def __init__(
+        self, outcome: str, message: str = "", *, recording: object = None, errors: object = None,
+        process: object = None, ends: Sequence[tuple[bool | None, int | None]] = (), is_attributed: bool = True,
+        trouble: str | None = None,
+    ) -> None:  # fmt: skip
+        self.outcome = outcome
+        self.message = message
+        self.recording = recording
+        self.errors = errors
+        self.process = process
+        self.ends = tuple(ends)
+        self.is_attributed = is_attributed
+        self.trouble = trouble
+
+    def write(self, path: str) -> None:
+        """Write the report whole or not at all; the parent makes do without one."""
+        try:
+            data = marshal.dumps([getattr(self, name) for name in self.__slots__])
+            with open(f"{path}.part", "wb") as file:
+                file.write(data)
+            os.replace(f"{path}.part", path)
+        except Exception:  # noqa: BLE001 - the program has ended: there is nobody to tell
+            return
+
+    @classmethod
+    def read(cls, path: str) -> RunnerReport | None:
+        """The report that was written there; `None` if there is none, or a damaged one."""
+        try:
+            with open(path, "rb") as file:
+                values = marshal.load(file)  # noqa: S302 - written by the same user, in a folder of our own
+            known: dict[str, Any] = dict(zip(cls.__slots__, values, strict=True))
+            report = cls(known.pop("outcome"), **known)
+        except (OSError, EOFError, ValueError, TypeError):
+            return None
+        return report if report._is_sound() else None
+
+    def _is_sound(self) -> bool:
+        return (
+            self.outcome in OUTCOMES
+            and isinstance(self.message, str)
+            and isinstance(self.is_attributed, bool)
+            and isinstance(self.trouble, str | None)
+            and all(isinstance(end, tuple) and len(end) == 2 for end in self.ends)
+        )
