@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dlltracer.diagnose.codes import known_win32_codes
 from dlltracer.diagnose.loader_errors import loader_messages
-from dlltracer.diagnose.messages import MessageCode, MessageSource, bundled_texts, find_code, importing_module
+from dlltracer.diagnose.messages import MessageCode, MessageSource, bundled_texts, find_code
 from dlltracer.host.messages import LOCALES, read_loader_translations, read_system_texts
 
 LANGUAGES = {"en", "de", "fr", "es", "pt-BR", "zh-CN", "ja", "pl", "ru"}
@@ -71,18 +71,6 @@ def test_the_longest_words_count() -> None:
     assert find_code("it was not found here", {2: "not found", 3: "not found here"}) == MessageCode(
         3, MessageSource.SYSTEM
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("DLL load failed while importing _ssl: The specified module could not be found.", "_ssl"),
-        ("DLL load failed: The specified module could not be found.", None),
-        ("", None),
-    ],
-)
-def test_the_module_that_was_imported(text: str, name: str | None) -> None:
-    assert importing_module(text) == name
 
 
 @given(st.text(max_size=200), st.dictionaries(st.integers(1, 99), st.text(max_size=20), max_size=5))

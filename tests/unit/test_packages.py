@@ -6,12 +6,16 @@ import base64
 import hashlib
 import json
 import os
-import shutil
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from dlltracer.host.packages import check_record, find_library_owners, find_owners
+from dlltracer.host import bounded
+from dlltracer.host.bounded import ProgramAnswer, ask_program, find_program, run_bounded
+from dlltracer.host.distributions import check_record, find_distribution, list_distributions, normalize
+from dlltracer.host.packages import find_owners
 from dlltracer.model.provider import FileState, PackageManager, PackageOwner
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="programs written in sh")
@@ -38,8 +42,12 @@ def site(tmp_path: Path) -> Path:
 
 
 def by_pip(path: Path, *folders: Path) -> list[PackageOwner]:
-    found = find_owners(str(path), [str(folder) for folder in folders])
-    return [owner for owner in found.owners if owner.manager is PackageManager.PIP]
+    found = find_owners([str(path)], [str(folder) for folder in folders])
+    return [owner for owner in found.owners.get(str(path), ()) if owner.manager is PackageManager.PIP]
+
+
+def owners_of(path: str) -> tuple[PackageOwner, ...]:
+    return find_owners([path]).owners.get(path, ())
 
 
 def test_the_distribution_of_a_file(site: Path) -> None:
@@ -52,7 +60,7 @@ def test_the_distribution_of_a_file(site: Path) -> None:
 def test_a_file_outside_of_site_packages(site: Path) -> None:
     path = Path(os.path.realpath(site / "../../Library/bin/mkl_rt.2.dll"))
     assert [owner.package for owner in by_pip(path, site)] == ["some-pkg"]
-    assert PackageManager.PIP in [manager for manager, _ in find_owners(str(path)).unavailable]
+    assert PackageManager.PIP in [manager for manager, _ in find_owners([str(path)]).unavailable]
 
 
 def test_the_folder_is_named_as_on_the_search_path(site: Path, tmp_path: Path) -> None:
@@ -116,7 +124,7 @@ def test_nothing_to_check(site: Path) -> None:
 
 
 def test_a_distribution_of_this_python() -> None:
-    found = check_record("pytest", suffixes=[".py"], hashes=False)
+    found = check_record("pytest", sys.path, suffixes=[".py"], hashes=False)
     assert found.problem is None and found.checked > 10 and found.version == pytest.__version__
 
 
@@ -128,26 +136,68 @@ def test_conda(tmp_path: Path) -> None:
     for name, content in (("bad.json", "{icuuc.dll"), ("list.json", '["icuuc.dll"]'), ("deep.json", "[" * 9999)):
         (metadata / name).write_text(content + "icuuc.dll")
     path = tmp_path / "Library" / "bin" / "icuuc.dll"
-    found = find_owners(str(path))
-    assert found.owners == (PackageOwner(PackageManager.CONDA, "icu", "73.2", str(path)),)
+    found = find_owners([str(path)])
+    assert found.owners == {str(path): (PackageOwner(PackageManager.CONDA, "icu", "73.2", str(path)),)}
     assert PackageManager.CONDA in found.asked
-    assert find_owners(str(path.with_name("icu.dll"))).owners == ()
+    assert owners_of(str(path.with_name("icu.dll"))) == ()
 
 
-def test_what_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    found = find_owners(str(tmp_path / "x.so"))
-    assert found.owners == found.asked == ()
+def test_both_owners_of_one_file(site: Path) -> None:
+    other = site / "other-2.dist-info"
+    other.mkdir()
+    (other / "RECORD").write_text("pkg/mod.so,,\npkg/mod.so,,\n")
+    owners = {owner.package: owner.version for owner in by_pip(site / "pkg" / "mod.so")}
+    assert owners == {"some-pkg": "1.2", "other": "2"}
+
+
+def test_many_files_at_once(site: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.so"
+    link.symlink_to(site / "pkg" / "mod.so")
+    paths = [str(site / name) for name in FILES] + [str(site / "none.so"), str(link)]
+    found = find_owners(paths, [str(site)]).owners
+    assert set(found) == {*paths[:3], str(link)}
+
+
+@posix_only
+def test_a_fifo_in_the_place_of_metadata_holds_nobody_up(site: Path) -> None:
+    for name in ("RECORD", "METADATA"):
+        path = site / "Some_Pkg-1.2.dist-info" / name
+        path.unlink()
+        os.mkfifo(path)
+    (found,) = list_distributions([str(site)])
+    assert (found.name, found.version, found.read_record()) == ("Some_Pkg", "1.2", None)
+    assert by_pip(site / "pkg" / "mod.so") == []
+
+
+def test_the_requirements_of_a_distribution(site: Path) -> None:
+    (site / "Some_Pkg-1.2.dist-info" / "METADATA").write_text(
+        "Name: some-pkg\nVersion: 1.2\nRequires-Dist: numpy (>=1)\nRequires-Dist: x; extra == 'y'\n"
+        "\nRequires-Dist: in the description\n"
+    )
+    found = find_distribution("Some.pkg", [str(site)])
+    assert found is not None and found.requires == ("numpy (>=1)", "x; extra == 'y'")
+    assert find_distribution("some", [str(site), str(site / "none")]) is None
+    assert normalize("A.b_-C") == "a-b-c"
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the programs of a system, with none in it."""
+    folder = tmp_path / "system"
+    folder.mkdir()
+    monkeypatch.setattr(bounded, "SYSTEM_FOLDERS", (str(folder),))
+    return folder
+
+
+def test_what_is_not_here_is_said(tmp_path: Path, system: Path) -> None:
+    found = find_owners([str(tmp_path / "x.so")])
+    assert found.owners == {} and found.asked == ()
     reasons = dict(found.unavailable)
     assert reasons[PackageManager.DPKG] == "dpkg-query is not installed"
-    assert set(reasons) == {
-        PackageManager.PIP, PackageManager.CONDA, PackageManager.DPKG, PackageManager.RPM, PackageManager.APK,
-    }  # fmt: skip
-    assert find_library_owners("libGL.so.1").asked == ()
-    assert find_library_owners("--eval=x").unavailable == ()
+    assert set(reasons) == set(PackageManager)
 
 
-@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="no dpkg on this machine")
+@pytest.mark.skipif(find_program("dpkg-query") is None, reason="no dpkg on this machine")
 def test_dpkg() -> None:
     listed = Path("/var/lib/dpkg/info")
     package, path = next(
@@ -157,63 +207,103 @@ def test_dpkg() -> None:
         if line.endswith("/libc.so.6")
     )
     for spelling in (path, path.removeprefix("/usr") if path.startswith("/usr") else f"/usr{path}"):
-        (owner,) = find_owners(spelling).owners
+        (owner,) = owners_of(spelling)
         assert owner.manager is PackageManager.DPKG
         assert (owner.package, owner.path) == (package, path)
         assert owner.version[:1] == "2"
-    assert package in [owner.package for owner in find_library_owners("libc.so.6").owners]
-    for name in ("libc.so.[6]", "lib*.so.6", "no-such-library.so.9"):
-        found = find_library_owners(name)
-        assert PackageManager.DPKG in found.asked
-        assert [owner for owner in found.owners if owner.manager is PackageManager.DPKG] == []
+    for pattern in ("/lib/*/libc.so.6", "--help", "/usr/lib/x86_64-linux-gnu/libc.so.[6]"):
+        assert owners_of(pattern) == ()
 
 
 RPM = """
 case "$*" in
-*-qf\\ /usr/lib64/libGL.so.1) printf 'libglvnd-glx\\t1.7.0-4.fc40\\n' ;;
-*whatprovides*libGL.so.1*) printf 'libglvnd-glx\\t1.7.0-4.fc40\\n' ;;
+*-qf\\ --\\ /usr/lib64/libGL.so.1) printf 'libglvnd-glx\t1.7.0-4.fc40\n' ;;
 *) echo "file $5 is not owned by any package"; exit 1 ;;
 esac
 """
 APK = """
-case "$3" in
-/usr/lib64/libGL.so.1) echo "$3 symlink target is owned by mesa-gl-23.3.6-r1" ;;
-*) echo "ERROR: $3: Could not find owner package" >&2; exit 1 ;;
+case "$4" in
+/usr/lib64/libGL.so.1) echo "$4 symlink target is owned by mesa-gl-23.3.6-r1" ;;
+*) echo "ERROR: $4: Could not find owner package" >&2; exit 1 ;;
 esac
 """
-APT_FILE = """
-echo "libgl1: /usr/lib/x86_64-linux-gnu/libGL.so.1"
-echo "libgl1: /usr/lib/x86_64-linux-gnu/libGL.so.1.7.0"
-"""
 
 
 @posix_only
-def test_the_answers_of_other_managers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the words of rpm 4.19, apk-tools 2.14 and apt-file 3.3."""
-    for name, script in (("rpm", RPM), ("apk", APK), ("apt-file", APT_FILE)):
-        write_program(tmp_path / name, script)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    path = "/usr/lib64/libGL.so.1"
-    assert find_owners(path).owners == (
-        PackageOwner(PackageManager.RPM, "libglvnd-glx", "1.7.0-4.fc40", path),
-        PackageOwner(PackageManager.APK, "mesa-gl", "23.3.6-r1", path),
-    )
-    found = find_library_owners("libGL.so.1").owners
-    assert [owner.package for owner in found] == ["libglvnd-glx", "libgl1"]
-    assert find_owners("/usr/lib64/none.so").owners == ()
+@pytest.mark.parametrize(("name", "script", "owner"), [
+    ("rpm", RPM, PackageOwner(PackageManager.RPM, "libglvnd-glx", "1.7.0-4.fc40", "/usr/lib64/libGL.so.1")),
+    ("apk", APK, PackageOwner(PackageManager.APK, "mesa-gl", "23.3.6-r1", "/usr/lib64/libGL.so.1")),
+])  # fmt: skip
+def test_the_answers_of_other_managers(system: Path, name: str, script: str, owner: PackageOwner) -> None:
+    """In the words of rpm 4.19 and apk-tools 2.14."""
+    write_program(system / name, script)
+    assert owners_of(owner.path) == (owner,)
+    assert owners_of("/usr/lib64/none.so") == ()
 
 
 @posix_only
-def test_a_manager_that_fails_or_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlltracer.host.packages.TIMEOUT", 0.2)
-    write_program(tmp_path / "dpkg-query", "exit 2")
-    write_program(tmp_path / "rpm", "read -r line && exec sleep 5")
-    write_program(tmp_path / "apk", "exec sleep 5")
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    reasons = dict(find_owners("/x/y.so").unavailable)
+def test_a_manager_that_fails_or_reads(system: Path) -> None:
+    write_program(system / "dpkg-query", "exit 2")
+    write_program(system / "rpm", "read -r line && exec /bin/sleep 5")
+    reasons = dict(find_owners(["/x/y.so"]).unavailable)
     assert reasons[PackageManager.DPKG] == "dpkg-query failed with exit code 2"
     assert PackageManager.RPM not in reasons, "its input should be closed"
-    assert reasons[PackageManager.APK] == "apk did not answer within 0.2 s"
+
+
+@posix_only
+def test_a_program_that_hangs_is_killed_with_its_children(system: Path) -> None:
+    write_program(system / "x", f"(/bin/sleep 60; echo > {system}/late) & echo $!; wait")
+    began = time.monotonic()
+    assert ask_program("x", seconds=0.3) == "x did not answer within 0.3 s"
+    assert time.monotonic() - began < 10
+    write_program(system / "y", "exec >&- 2>&-; exec /bin/sleep 60")
+    assert ask_program("y", seconds=0.3) == "y did not end"
+
+
+@posix_only
+def test_a_program_that_never_stops_to_talk_is_stopped(system: Path) -> None:
+    write_program(system / "x", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounded, "MOST_OUTPUT", 1 << 20)
+        assert ask_program("x") == "x answered with more than 1 MiB"
+
+
+@posix_only
+def test_a_program_gets_nothing_of_ours(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LD_PRELOAD", "LD_LIBRARY_PATH", "APT_CONFIG", "RPM_CONFIGDIR", "DPKG_ROOT", "BASH_ENV", "ENV"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_program(system / "x", "pwd; /usr/bin/env; echo err >&2")
+    answer = ask_program("x")
+    assert isinstance(answer, ProgramAnswer) and answer.status == 0
+    folder, *variables = answer.output.splitlines()
+    assert folder == "/"
+    assert {line.partition("=")[0] for line in variables} <= {"LC_ALL", "PATH", "HOME", "PWD", "_", "SHLVL", "OLDPWD"}
+    assert run_bounded((str(system / "x"),), {}, stderr=True) == ProgramAnswer(0, "err\n")
+
+
+@posix_only
+def test_path_is_not_looked_at(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("dpkg-query", "rpm", "apk"):
+        write_program(tmp_path / name, f"touch {tmp_path}/ran")
+    monkeypatch.setenv("PATH", f".:{tmp_path}")
+    monkeypatch.chdir(tmp_path)
+    find_owners(["/x/y.so"])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_on_windows_no_program_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder comes first there when a program is looked for: ./dpkg-query.exe would have been run."""
+    if os.name != "nt":
+        monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.chdir(tmp_path)
+    for name in ("dpkg-query", "rpm", "apk"):
+        for suffix in ("", ".exe", ".bat"):
+            write_program(tmp_path / f"{name}{suffix}", f"touch {tmp_path}/ran")
+        assert find_program(name) is None and ask_program(name) == f"{name} is not installed"
+    assert run_bounded((str(tmp_path / "rpm"),), {}) == "rpm is not asked on Windows"
+    assert dict(find_owners([str(tmp_path / "x.dll")]).unavailable)[PackageManager.RPM] == "rpm is not installed"
+    assert not (tmp_path / "ran").exists()
 
 
 def write_program(path: Path, script: str) -> None:

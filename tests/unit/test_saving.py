@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from builders.failed_case import image, process, segment
 from builders.pe_file import build_pe
 from dlltracer.api import search_places
-from dlltracer.api.image_facts import facts_of_images
+from dlltracer.api.image_facts import facts_of_images, packages_of
 from dlltracer.api.search_places import read_places
 from dlltracer.binary.elf import read_elf
 from dlltracer.binary.elf_notes import parse_build_id, read_build_id
@@ -26,7 +26,6 @@ from dlltracer.host import digests
 from dlltracer.host.digests import sha256_of, stamp_of
 from dlltracer.host.failure import this_process
 from dlltracer.host.machine import describe_host, describe_named_host
-from dlltracer.host.package_index import name_packages
 from dlltracer.host.packages import find_owners
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import System
@@ -125,10 +124,11 @@ def test_packages_as_each_manager_says() -> None:
     paths = [path for path in paths if os.path.exists(path)]
     if shutil.which("dpkg-query") is None:
         pytest.skip("no dpkg here")
-    found = name_packages(paths, (), ())
+    found = packages_of(paths, None)
     for path in paths:
-        owners = find_owners(path).owners
+        owners = find_owners([path]).owners.get(path)
         assert found.get(path) == (f"{owners[0].package.partition(':')[0]} {owners[0].version}" if owners else None)
+    assert "libc6 2" in found[LIBC] and "/etc/hostname" not in found
 
 
 def test_packages_of_python_and_conda(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_packages_of_python_and_conda(tmp_path: Path) -> None:
     (tmp_path / "conda-meta" / "zlib.json").write_text('{"name": "zlib", "version": "1.3", "files": ["lib/libz.so"]}')
     (tmp_path / "conda-meta" / "bad.json").write_text("[")
     paths = [site / "pkg" / "mod.so", site / "other" / "mod.so", tmp_path / "lib" / "libz.so"]
-    found = name_packages(map(str, paths), (), (str(tmp_path),))
+    found = packages_of([str(path) for path in paths], None)
     assert found == {str(paths[0]): "some-pkg 1.2", str(paths[2]): "zlib 1.3"}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..diagnose.case import Case, module_not_found
 from ..diagnose.environment import ForeignModule, MachineLimits, PackageCheck
 from ..host.linux_limits import read_c_library, read_mount, read_page_size
-from ..host.place import this_system
+from ..host.machine import this_system
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.limits import MemoryLimit
 from ..model.provider import PackageManager, PackageOwner
@@ -33,8 +33,7 @@ def name_owners(paths: tuple[str, ...], process: ProcessFacts) -> dict[str, tupl
     # A package manager is a program that has to be started: not for a file where none puts any.
     places = (*_OF_PACKAGES, *(f"{folder}/" for folder in (*folders, process.prefix, process.base_prefix)))
     likely = [path for path in paths if process.system is not System.LINUX or path.startswith(places)]
-    found = {path: find_owners(path, folders).owners for path in likely[:_MOST_ASKED]}
-    return {path: owners for path, owners in found.items() if owners}
+    return dict(find_owners(likely[:_MOST_ASKED], folders).owners)
 
 
 def site_folders(process: ProcessFacts) -> tuple[str, ...]:
@@ -84,7 +83,7 @@ def check_packages(case: Case) -> tuple[PackageCheck, ...]:
     if process is None or process.system is not this_system():
         return ()
     try:
-        from ..host.packages import check_record
+        from ..host.distributions import check_record
     except ImportError:
         return ()
     folders = site_folders(process)
@@ -130,13 +129,9 @@ def _owners_of_module(
     from ..host.packages import find_owners
 
     *packages, last = module.split(".")
-    found: dict[str, tuple[PackageOwner, ...]] = {}
+    paths = []
     for entry in dict.fromkeys(entry or process.current_folder for entry in process.path) if packages else ():
         folder = Path(entry, *packages)
         if folder.is_dir():
-            for suffix in process.suffixes:
-                path = str(folder / f"{last}{suffix}")
-                owners = find_owners(path, folders).owners
-                if owners:
-                    found[path] = owners
-    return found
+            paths += [str(folder / f"{last}{suffix}") for suffix in process.suffixes]
+    return dict(find_owners(paths, folders).owners)

@@ -10,7 +10,7 @@ from ..diagnose.environment import Copy, ShadowedCopy
 from ..diagnose.loader_errors import DlError, DlProblem, classify_dlerror, loader_messages
 from ..diagnose.relevance import failures_behind, top_of
 from ..host.copies import find_copies
-from ..host.distribution import read_distribution
+from ..host.machine import read_distribution
 from ..host.messages import read_loader_translations
 from ..model.events import FailureKind, LoadFailedEvent
 from ..model.failure import ProcessFacts, PythonError, System

@@ -32,7 +32,7 @@ _LARGEST_HASHED_IN_ALL = 64 << 20
 def facts_of_images(recording: Recording, process: ProcessFacts | None) -> tuple[ImageFacts, ...]:
     """The images that loaded or were refused, in order, each once. A file that is not there any more is left out."""
     paths = _paths_of(recording)[:MOST]
-    packages = _packages_of(paths, process)
+    packages = packages_of(paths, process)
     left = _LARGEST_HASHED_IN_ALL
     found = []
     for path in paths:
@@ -66,14 +66,15 @@ def _paths_of(recording: Recording) -> list[str]:
     return [path for path in dict.fromkeys(paths) if "/" in path or "\\" in path]
 
 
-def _packages_of(paths: list[str], process: ProcessFacts | None) -> dict[str, str]:
+def packages_of(paths: list[str], process: ProcessFacts | None) -> dict[str, str]:
+    """Return each path that belongs to a package, to that package in words: "numpy 2.1.0", "libssl3 3.0.11-1"."""
     try:
-        from ..host.package_index import name_packages
+        from ..host.packages import find_owners
     except ImportError:  # a Python that cannot load its own modules (hashlib) may be what is asked about
         return {}
     folders = site_folders(process) if process is not None else ()
-    prefixes = (process.prefix, process.base_prefix, process.variable("CONDA_PREFIX")) if process is not None else ()
-    return name_packages(paths, folders, [prefix for prefix in prefixes if prefix])
+    owners = find_owners(paths, folders).owners
+    return {path: f"{found[0].package.partition(':')[0]} {found[0].version}".strip() for path, found in owners.items()}
 
 
 def _read(path: str) -> ElfImage | PeImage | None:

@@ -13,7 +13,7 @@ from ..diagnose.environment import Change
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
-from ..host.place import this_system
+from ..host.machine import this_system
 from ..model.elf import ElfImage
 from ..model.failure import ProcessFacts, System
 from ..model.filekind import FileKind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ntpath
 
 from ..host.linux import read_linux_context
-from ..host.place import this_system
+from ..host.machine import this_system
 from ..model.events import ImageEvent
 from ..model.failure import ProcessFacts, System
 from ..model.linux_context import GlibcContext

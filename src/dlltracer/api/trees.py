@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from ..binary.elf import read_elf
 from ..errors import DlltracerError
-from ..host.filesystem import HostFilesystem
+from ..host.filesystem import HostFilesystem, Place, locate
 from ..host.linux import read_linux_context
-from ..host.place import Place, locate
 from ..model.elf import ElfImage
 from ..model.linux_context import GlibcContext, MuslContext
 from ..model.tree import LoadTree

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..errors import BinaryFormatError
-from ..host.place import this_system
+from ..host.machine import this_system
 from ..host.winfiles import WindowsFiles
 from ..model.failure import ProcessFacts, System
 from ..model.filekind import FileKind

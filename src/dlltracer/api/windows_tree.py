@@ -7,7 +7,8 @@ import re
 from dataclasses import replace
 
 from ..host.delvewheel import read_added_folders
-from ..host.place import Place, locate, this_system
+from ..host.filesystem import Place, locate
+from ..host.machine import this_system
 from ..host.winfiles import WindowsFiles
 from ..model.failure import System
 from ..model.pe import PeImage

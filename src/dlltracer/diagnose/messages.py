@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"\[WinError (-?\d{1,10})\]|DLL load failed with error code (-?\d{1,10})")
 _CTYPES = re.compile(r"Could not find module '[^\n]{0,600}' \(or one of its dependencies\)")
-_IMPORT = re.compile(r"DLL load failed while importing ([^\s:]{1,300}):")
 ERROR_MOD_NOT_FOUND = 126
 LONGEST_REPORT = 20_000
 
@@ -72,12 +71,6 @@ def find_code(text: str, system_texts: Mapping[int, str] | None = None) -> Messa
         return MessageCode(found[0], MessageSource.SYSTEM)
     found = _longest(plain, bundled_texts())
     return MessageCode(found[0], MessageSource.BUNDLED, found[1]) if found else None
-
-
-def importing_module(text: str) -> str | None:
-    """The extension module that "DLL load failed while importing NAME" names: its last part, without packages."""
-    found = _IMPORT.search(text[:LONGEST_REPORT])
-    return found[1] if found else None
 
 
 def bundled_texts() -> dict[tuple[int, str], str]:

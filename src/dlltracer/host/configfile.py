@@ -7,13 +7,13 @@ in a folder above are refused. What the settings mean is for the callers.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigurationError
+from .bounded import read_regular_file
 from .owners import describe_owner, is_trusted_owner
 
 VARIABLE = "DLLTRACER_CONFIG"
@@ -148,18 +148,11 @@ def read_config(path: str) -> Section:
 
 
 def _read(path: str) -> bytes:
-    """Return the content of a regular file. Anything else (a FIFO, a device) could block or never end."""
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ConfigurationError(path, "", "it is not a regular file")
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise ConfigurationError(path, "", f"it cannot be read: {error.strerror or error}") from error
-    if len(data) > _LARGEST:
-        raise ConfigurationError(path, "", f"it has more than {_LARGEST >> 20} MiB")
-    return data
+        return read_regular_file(path, _LARGEST)
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else None
+        raise ConfigurationError(path, "", f"it cannot be read: {words or error}") from error
 
 
 def _table_of(path: str, data: bytes) -> dict[str, Any] | None:

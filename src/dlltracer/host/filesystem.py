@@ -1,10 +1,11 @@
-"""The files of this machine, or of a root folder in it that stands for another one."""
+"""Files as a loader sees them: of this machine, or of a root folder in it that stands for another one."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from dataclasses import dataclass
 
 from ..binary.elf import read_elf
 from ..binary.reading import read_regular
@@ -21,6 +22,31 @@ _MOST_LINKS = 40
 
 _LARGEST = 1 << 25
 """Bytes of a file that is read whole: the largest ld.so.cache seen has some hundred kB, the largest loader 2 MB."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file: its `path` here, absolute, and its path `inside` the root, in posix form, links of the root followed.
+
+    `inside` is `None` for a file that is not in the root.
+    """
+
+    path: str
+    inside: str | None
+
+
+def locate(file: str, root: str | None) -> Place:
+    """The place of `file`; `root` is `None` for this machine as a whole."""
+    path = os.path.abspath(file)
+    top = os.path.realpath(root if root is not None else os.path.splitdrive(path)[0] + os.sep)
+    real = os.path.realpath(path)
+    try:
+        inside = os.path.relpath(real, top)
+    except ValueError:  # another drive
+        return Place(path, None)
+    if inside.split(os.sep)[0] == os.pardir:
+        return Place(path, None)
+    return Place(path, "/" + inside.replace(os.sep, "/"))
 
 
 class HostFilesystem:

@@ -10,12 +10,12 @@ import mmap
 import os
 import posixpath
 import re
-import subprocess
 import sys
 
 from ..binary.elf import read_elf
 from ..errors import BinaryFormatError
 from ..model.limits import CLibrary, Enforcement, MemoryLimit, Mount, SecurityModule
+from .bounded import run_bounded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -179,10 +179,10 @@ def read_c_library() -> CLibrary:
         if loader is None or "ld-musl-" not in loader:
             return found
         # Without a program it says who it is, and ends with status 1 (ldso/dynlink.c).
-        said = subprocess.run([loader], env={}, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
-    except (OSError, BinaryFormatError, subprocess.SubprocessError):
+    except (OSError, BinaryFormatError):
         return found
-    return parse_musl_version(said.stderr.decode("utf-8", "replace"))
+    answer = run_bounded((loader,), {}, seconds=10, stderr=True)
+    return found if isinstance(answer, str) else parse_musl_version(answer.output)
 
 
 def parse_glibc_version(text: str) -> CLibrary:

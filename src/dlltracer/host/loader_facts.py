@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import dataclass
+
+from .bounded import run_bounded
 
 _ASKED, _ASKED_LIB, _ASKED_PLATFORM = "/dlltracer", "/dlltracer-lib", "/dlltracer-platform"
 _NAME = "libdlltracer-asks.so"
@@ -41,14 +42,8 @@ def ask_loader(loader: str, program: str, tunables: str | None = None) -> Loader
     environment = {"LD_DEBUG": "libs", "LD_LIBRARY_PATH": asked, "LD_PRELOAD": _NAME}
     if tunables is not None:
         environment["GLIBC_TUNABLES"] = tunables
-    try:
-        done = subprocess.run(
-            [loader, "--list", program], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, timeout=10, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return parse_answer(done.stderr.decode("utf-8", "replace"))
+    answer = run_bounded((loader, "--list", program), environment, seconds=10, stderr=True)
+    return None if isinstance(answer, str) else parse_answer(answer.output)
 
 
 def parse_answer(text: str) -> LoaderFacts | None:

@@ -1,17 +1,28 @@
-"""The machine, as a few words for people."""
+"""This machine: its system, its distribution, and a few words about it for people."""
 
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import replace
 
 from ..model.saved import HostFacts
+from ..model.system import System
 from .linux_limits import read_c_library
-from .place import this_system
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.failure import System
+
+def this_system() -> System:
+    """The family of loaders of the running Python."""
+    return {"linux": System.LINUX, "win32": System.WINDOWS}.get(sys.platform, System.OTHER)
+
+
+def read_distribution() -> str | None:
+    """ID and ID_LIKE of os-release(5), separated by spaces; `None` where there is no such file."""
+    try:
+        release = platform.freedesktop_os_release()
+    except (OSError, ValueError):
+        return None
+    return " ".join(part for part in (release.get("ID"), release.get("ID_LIKE")) if part) or None
 
 
 def describe_host() -> HostFacts:

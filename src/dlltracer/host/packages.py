@@ -1,225 +1,92 @@
-"""Which installed package has a file, by the word of the package managers of this machine; and is it as installed?
+"""Finds the installed packages that have given files, by the lists of the package managers of this machine.
 
-Nothing here raises for what is absent: a manager that does not exist here is named in the answer.
+Nothing here raises for what is absent: a manager that does not exist here is named in the answer. Each manager is asked
+once for all files together. On Windows none is run: the lists of pip and conda are read.
 """
 
 from __future__ import annotations
 
-import base64
-import csv
-import hashlib
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
-from importlib import metadata
+from collections.abc import Callable, Iterable, Sequence
 
-from ..model.provider import (
-    ChangedFile,
-    FileState,
-    OwnerAnswer,
-    PackageManager,
-    PackageOwner,
-    RecordCheck,
-)
+from ..model.provider import OwnerAnswer, PackageManager, PackageOwner
+from .bounded import ask_program, find_program, read_regular_file
+from .distributions import list_distributions
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+_MOST_CONDA = 64 << 20
+_AT_ONCE = 200
+_MOST_SINGLE = 20
+"""Files for which rpm and apk are asked, one by one: their answers do not say which file they are about."""
 
-TIMEOUT = 20.0
-"""Seconds that one call of a package manager may take."""
-MOST_OWNERS = 20
-LARGEST_METADATA = 64 * 1024 * 1024
-
-_Found = list[PackageOwner] | str
-"""The owners, or why the manager could not be asked."""
+_Owned = dict[str, list[PackageOwner]]
+"""Each path, as it was given, to its owners."""
 
 
-def find_owners(path: str, site_folders: Sequence[str] = ()) -> OwnerAnswer:
-    """The installed packages that have the file at a path.
+def find_owners(paths: Iterable[str], site_folders: Sequence[str] = ()) -> OwnerAnswer:
+    """Find the installed packages that have these files.
 
     Arguments:
-        path: whole path of a file; it need not exist any more.
-        site_folders: folders with the metadata of Python packages (site-packages), besides the one around the file.
+        paths: whole paths of files; they need not exist any more.
+        site_folders: folders with the metadata of Python packages (site-packages), besides those around the files.
     """
-    # The folders as sys.path spells them come first: the one around the file may go by another name (a link).
-    folders = [folder for folder in (*site_folders, site_folder(path)) if folder]
-    asks: tuple[tuple[PackageManager, Callable[[], _Found]], ...] = (
-        (PackageManager.PIP, lambda: _ask_records(path, folders)),
-        (PackageManager.CONDA, lambda: _ask_conda(path)),
-        (PackageManager.DPKG, lambda: _ask_dpkg(_spellings(path))),
-        (PackageManager.RPM, lambda: _ask_rpm(["-qf", path], path)),
-        (PackageManager.APK, lambda: _ask_apk(path)),
+    reals: dict[str, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        reals.setdefault(canonical(path), []).append(path)
+    owners: _Owned = {}
+    asks: tuple[tuple[PackageManager, Callable[[], _Owned | str]], ...] = (
+        (PackageManager.PIP, lambda: _ask_records(reals, site_folders)),
+        (PackageManager.CONDA, lambda: _ask_conda(reals)),
+        (PackageManager.DPKG, lambda: _ask_dpkg(reals)),
+        (PackageManager.RPM, lambda: _ask_rpm(_without_owners(reals, owners))),
+        (PackageManager.APK, lambda: _ask_apk(_without_owners(reals, owners))),
     )
-    return _collect(asks)
-
-
-def find_library_owners(name: str) -> OwnerAnswer:
-    """The packages of the system that have a file of that name (a soname), installed or, by apt-file, to be had."""
-    if name.startswith("-"):
-        return OwnerAnswer()
-    asks: tuple[tuple[PackageManager, Callable[[], _Found]], ...] = (
-        (PackageManager.DPKG, lambda: _ask_dpkg([f"*/{dpkg_literal(name)}"])),
-        (PackageManager.RPM, lambda: _ask_rpm(["-q", "--whatprovides", f"{name}()(64bit)"], name)),
-        (PackageManager.APT_FILE, lambda: _ask_apt_file(name)),
-    )
-    return _collect(asks)
-
-
-def check_record(
-    distribution: str, folders: Sequence[str] | None = None, *, hashes: bool = True, suffixes: Sequence[str] = ()
-) -> RecordCheck:
-    """Hold the files of an installed Python distribution against its RECORD.
-
-    Arguments:
-        distribution: its name.
-        folders: where to look for it; `None` for `sys.path`.
-        hashes: read and hash the files; else compare their sizes only.
-        suffixes: check only files whose names have one of them in or at the end (".so", ".dll"); () for all.
-
-    Source: "Recording installed projects", Python Packaging User Guide.
-    """
-    path = sys.path if folders is None else list(folders)
-    found = next(iter(metadata.distributions(name=distribution, path=path)), None)
-    if found is None:
-        return RecordCheck(distribution, problem="it is not installed")
-    text = found.read_text("RECORD")
-    if text is None:
-        return RecordCheck(distribution, found.version, problem="it has no RECORD")
-    rows = [row for row in _rows(text) if row[1] and _is_wanted(row[0], suffixes)]
-    states = [_check_file(str(found.locate_file(row[0])), row, hashes) for row in rows]
-    changed = tuple(state for state in states if state)
-    return RecordCheck(distribution, found.version, len(rows), changed, folder=_folder_of(found))
-
-
-def _collect(asks: Iterable[tuple[PackageManager, Callable[[], _Found]]]) -> OwnerAnswer:
-    owners: list[PackageOwner] = []
     asked: list[PackageManager] = []
     unavailable: list[tuple[PackageManager, str]] = []
     for manager, ask in asks:
         found = ask()
         if isinstance(found, str):
             unavailable.append((manager, found))
-        else:
-            asked.append(manager)
-            owners += found[:MOST_OWNERS]
-    return OwnerAnswer(tuple(owners), tuple(asked), tuple(unavailable))
+            continue
+        asked.append(manager)
+        for path, packages in found.items():
+            owners.setdefault(path, []).extend(packages)
+    return OwnerAnswer({path: tuple(found) for path, found in owners.items()}, tuple(asked), tuple(unavailable))
 
 
-def run_manager(*command: str) -> tuple[int, str] | str:
-    """Exit code and output of a manager; or why it could not be run."""
-    program = shutil.which(command[0])
-    if program is None:
-        return f"{command[0]} is not installed"
-    environment = {**os.environ, "LC_ALL": "C"}
+def canonical(path: str) -> str:
+    """Return the file's own path, links followed, for comparing."""
     try:
-        done = subprocess.run(
-            [program, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, env=environment,
-            check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"{command[0]} did not answer within {TIMEOUT:g} s"
-    except (OSError, ValueError) as error:
-        return f"{command[0]} could not be run: {error}"
-    return done.returncode, os.fsdecode(done.stdout)
+        return os.path.normcase(os.path.realpath(path))
+    except (OSError, ValueError):  # Windows, and 260 characters or more; a NUL
+        return os.path.normcase(path)
 
 
-def _ask_dpkg(patterns: Sequence[str]) -> _Found:
-    # Exit code 1: no package has one of them.
-    done = run_manager("dpkg-query", "-S", "--", *patterns)
-    if isinstance(done, str) or done[0] not in (0, 1):
-        return done if isinstance(done, str) else f"dpkg-query failed with exit code {done[0]}"
-    owners: list[PackageOwner] = []
-    for line in done[1].splitlines()[:MOST_OWNERS]:
-        packages, separator, path = line.partition(": ")
-        if separator and not packages.startswith("diversion by "):
-            for name in packages.split(", "):
-                owners.append(PackageOwner(PackageManager.DPKG, name, _dpkg_version(name), path))
+def _ask_records(reals: dict[str, list[str]], site_folders: Sequence[str]) -> _Owned | str:
+    # The folders as sys.path spells them come first: the one around a file may go by another name (a link).
+    around = (_site_folder(path) for paths in reals.values() for path in paths)
+    folders = list(dict.fromkeys(folder for folder in (*site_folders, *around) if folder))
+    if not folders:
+        return "no folder of Python packages is around the file"
+    # Of the lists, only files of a wanted name are looked at closer. One that RECORD lists may be a link elsewhere.
+    names = {os.path.normcase(os.path.basename(path)) for real, paths in reals.items() for path in (real, *paths)}
+    owners: _Owned = {}
+    for distribution in list_distributions(folders):
+        for row in distribution.read_record() or ():
+            if os.path.normcase(row[0]).replace("\\", "/").rpartition("/")[2] not in names:
+                continue
+            for path in reals.get(canonical(distribution.locate(row[0])), ()):
+                known = owners.setdefault(path, [])
+                if all(owner.package != distribution.name for owner in known):
+                    known.append(PackageOwner(
+                        PackageManager.PIP, distribution.name, distribution.version, path, distribution.folder
+                    ))  # fmt: skip
     return owners
 
 
-def _dpkg_version(package: str) -> str:
-    done = run_manager("dpkg-query", "-W", "-f", "${Version}", "--", package)
-    return done[1] if isinstance(done, tuple) and done[0] == 0 else ""
-
-
-def _spellings(path: str) -> list[str]:
-    """The path with and without /usr: where both are one folder, a package may have listed it either way."""
-    other = path.removeprefix("/usr") if path.startswith("/usr/") else f"/usr{path}"
-    return [dpkg_literal(path), dpkg_literal(other)] if path.startswith("/") else [dpkg_literal(path)]
-
-
-def dpkg_literal(text: str) -> str:
-    """For dpkg-query(1), which takes patterns of a shell."""
-    return re.sub(r"([\\*?\[\]])", r"\\\1", text)
-
-
-def _ask_rpm(arguments: Sequence[str], path: str) -> _Found:
-    done = run_manager("rpm", "--qf", "%{NAME}\t%{VERSION}-%{RELEASE}\n", *arguments)
-    if isinstance(done, str):
-        return done
-    rows = (line.split("\t") for line in done[1].splitlines())
-    return [PackageOwner(PackageManager.RPM, row[0], row[1], path) for row in rows if len(row) == 2]
-
-
-def _ask_apk(path: str) -> _Found:
-    done = run_manager("apk", "info", "--who-owns", path)
-    if isinstance(done, str):
-        return done
-    found = re.findall(r"is owned by (\S+)-(\d[^-\s]*-r\d+)$", done[1], re.MULTILINE)
-    return [PackageOwner(PackageManager.APK, name, version, path) for name, version in found]
-
-
-def _ask_apt_file(name: str) -> _Found:
-    done = run_manager("apt-file", "search", "--fixed-string", f"/{name}")
-    if isinstance(done, str) or done[0] not in (0, 1):
-        return done if isinstance(done, str) else f"apt-file failed with exit code {done[0]} (apt-file update?)"
-    rows = (line.partition(": ") for line in done[1].splitlines())
-    return [PackageOwner(PackageManager.APT_FILE, row[0], "", row[2]) for row in rows if row[2].endswith(f"/{name}")]
-
-
-def _ask_conda(path: str) -> _Found:
-    prefix = os.path.dirname(path)
-    while not os.path.isdir(os.path.join(prefix, "conda-meta")):
-        if prefix == os.path.dirname(prefix):
-            return "the file is not inside a conda environment"
-        prefix = os.path.dirname(prefix)
-    wanted = os.path.normcase(os.path.relpath(path, prefix))
-    folder = os.path.join(prefix, "conda-meta")
-    owners = []
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".json"):
-            package = read_conda_package(os.path.join(folder, name), os.path.basename(wanted))
-            if package is not None and wanted in package[2]:
-                owners.append(PackageOwner(PackageManager.CONDA, package[0], package[1], path))
-    return owners
-
-
-def read_conda_package(metadata_path: str, mentioning: str = "") -> tuple[str, str, set[str]] | None:
-    """Name, version and files, relative to the environment, in normal case; `None` if they cannot be read.
-
-    Arguments: `mentioning`, a file's name: a package that does not mention it is `None`, too.
-    Source: "conda-meta" of the conda documentation.
-    """
-    try:
-        if os.path.getsize(metadata_path) > LARGEST_METADATA:
-            return None
-        with open(metadata_path, encoding="utf-8") as stream:
-            content = stream.read()
-        if mentioning not in os.path.normcase(content):
-            return None
-        package = json.loads(content)
-        files = {os.path.normcase(str(name)) for name in package.get("files", ())}
-        return str(package["name"]), str(package.get("version", "")), files
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def site_folder(path: str) -> str | None:
-    """The folder around a file that has metadata of Python packages."""
+def _site_folder(path: str) -> str | None:
+    """Return the folder around a file that has metadata of Python packages."""
     folder = os.path.dirname(path)
     while folder != os.path.dirname(folder):
         if os.path.basename(folder) in ("site-packages", "dist-packages"):
@@ -228,68 +95,128 @@ def site_folder(path: str) -> str | None:
     return None
 
 
-def _ask_records(path: str, folders: Sequence[str]) -> _Found:
-    if not folders:
-        return "no folder of Python packages is around the file"
-    wanted, name = canonical(path), os.path.normcase(os.path.basename(path))
-    owners = []
-    for distribution in metadata.distributions(path=list(dict.fromkeys(folders))):
-        text = distribution.read_text("RECORD") or ""
-        if name in os.path.normcase(text) and any(
-            os.path.normcase(row[0]).endswith(name) and canonical(str(distribution.locate_file(row[0]))) == wanted
-            for row in _rows(text)
-        ):
-            label = distribution.metadata["Name"] or ""
-            version = distribution.version or ""
-            owners.append(PackageOwner(PackageManager.PIP, label, version, path, _folder_of(distribution)))
+def _ask_conda(reals: dict[str, list[str]]) -> _Owned | str:
+    prefixes: dict[str, dict[str, list[str]]] = {}
+    for real, paths in reals.items():
+        for spelling in dict.fromkeys((*map(os.path.normcase, paths), real)):
+            prefix = _conda_prefix(os.path.dirname(spelling))
+            if prefix is not None:
+                inside = os.path.relpath(spelling, prefix).replace(os.sep, "/")
+                prefixes.setdefault(prefix, {}).setdefault(inside, paths)
+    if not prefixes:
+        return "the file is not inside a conda environment"
+    owners: _Owned = {}
+    for prefix, wanted in prefixes.items():
+        folder = os.path.join(prefix, "conda-meta")
+        for entry in sorted(os.listdir(folder)):
+            package = _read_conda_package(os.path.join(folder, entry)) if entry.endswith(".json") else None
+            if package is not None:
+                name, version, files = package
+                for path in [path for file in files & wanted.keys() for path in wanted[file]]:
+                    owners.setdefault(path, []).append(PackageOwner(PackageManager.CONDA, name, version, path))
     return owners
 
 
-def _folder_of(distribution: metadata.Distribution) -> str:
-    """Where it is installed: paths of its RECORD begin there."""
-    return os.path.abspath(str(distribution.locate_file("")))
+def _conda_prefix(folder: str) -> str | None:
+    """Return the conda environment that a folder is in."""
+    while not os.path.isdir(os.path.join(folder, "conda-meta")):
+        if folder == os.path.dirname(folder):
+            return None
+        folder = os.path.dirname(folder)
+    return folder
 
 
-def canonical(path: str) -> str:
-    """The file's own path, for comparing."""
+def _read_conda_package(metadata_path: str) -> tuple[str, str, set[str]] | None:
+    """Return name, version and files, relative to the environment, in normal case; `None` if they cannot be read.
+
+    Source: "conda-meta" of the conda documentation.
+    """
     try:
-        return os.path.normcase(os.path.realpath(path))
-    except (OSError, ValueError):  # Windows, and 260 characters or more; a NUL
-        return os.path.normcase(path)
+        package = json.loads(read_regular_file(metadata_path, _MOST_CONDA))
+        files = {os.path.normcase(str(name)).replace(os.sep, "/") for name in package.get("files", ())}
+        return str(package["name"]), str(package.get("version", "")), files
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
-def _rows(record: str) -> list[list[str]]:
-    """Path, hash and size of each file; lines that are not so are left out."""
-    try:
-        return [row for row in csv.reader(record.splitlines()) if len(row) == 3]
-    except csv.Error:
-        return []
+def _ask_dpkg(reals: dict[str, list[str]]) -> _Owned | str:
+    if find_program("dpkg-query") is None:
+        return "dpkg-query is not installed"
+    found: list[tuple[str, str, str]] = []
+    spellings = {spelling: path for paths in reals.values() for path in paths for spelling in _spellings(path)}
+    patterns = [dpkg_literal(spelling) for spelling in spellings]
+    for start in range(0, len(patterns), _AT_ONCE):
+        # Exit code 1: no package has one of them.
+        done = ask_program("dpkg-query", "-S", "--", *patterns[start : start + _AT_ONCE])
+        if isinstance(done, str) or done.status not in (0, 1):
+            return done if isinstance(done, str) else f"dpkg-query failed with exit code {done.status}"
+        for line in done.output.splitlines():
+            packages, separator, path = line.partition(": ")
+            if separator and not packages.startswith("diversion by ") and path in spellings:
+                found += [(name, path, spellings[path]) for name in packages.split(", ")]
+    versions = _dpkg_versions(sorted({name for name, _, _ in found}))
+    owners: _Owned = {}
+    for name, listed, path in found:
+        known = owners.setdefault(path, [])
+        if all(owner.package != name for owner in known):
+            known.append(PackageOwner(PackageManager.DPKG, name, versions.get(name, ""), listed))
+    for paths in reals.values():  # links to one file
+        whole = next((owners[path] for path in paths if path in owners), None)
+        for path in paths if whole is not None else ():
+            owners.setdefault(path, whole or [])
+    return owners
 
 
-def _is_wanted(path: str, suffixes: Sequence[str]) -> bool:
-    name = path.rpartition("/")[2]
-    return not suffixes or any(name.endswith(suffix) or f"{suffix}." in name for suffix in suffixes)
+def _dpkg_versions(names: list[str]) -> dict[str, str]:
+    """Return the versions of packages, by their names as dpkg-query -S has them: with the architecture, or without."""
+    done = ask_program("dpkg-query", "-W", "-f", "${binary:Package}\t${Version}\n", "--", *names) if names else ""
+    rows = [line.partition("\t") for line in done.output.splitlines()] if not isinstance(done, str) else []
+    return {name: version for package, _, version in rows for name in (package, package.partition(":")[0])}
 
 
-def _check_file(path: str, row: list[str], hashes: bool) -> ChangedFile | None:
-    size = int(row[2]) if row[2].isascii() and row[2].isdigit() else None
-    if not os.path.isfile(path):
-        return ChangedFile(path, FileState.ABSENT, size)
-    try:
-        found = os.path.getsize(path)
-        same = size in (None, found) and (not hashes or _has_hash(path, row[1]))
-    except OSError:
-        return ChangedFile(path, FileState.UNREADABLE, size)
-    return None if same else ChangedFile(path, FileState.CHANGED, size, found)
+def _spellings(path: str) -> tuple[str, ...]:
+    """Return the path with and without /usr: where both are one folder, a package may have listed it either way."""
+    if not path.startswith("/"):
+        return ()
+    real = os.path.realpath(path)
+    both = {path, real, path.removeprefix("/usr"), real.removeprefix("/usr"), f"/usr{path}", f"/usr{real}"}
+    return tuple(sorted(one for one in both if not one.startswith("/usr/usr/")))
 
 
-def _has_hash(path: str, recorded: str) -> bool:
-    """Whether the file has the hash `NAME=BASE64`; an algorithm that is not to be had here counts as the same."""
-    name, _, value = recorded.partition("=")
-    if name not in hashlib.algorithms_guaranteed or name.startswith("shake"):
-        return True
-    digest = hashlib.new(name, usedforsecurity=False)
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode() == value.rstrip("=")
+def dpkg_literal(text: str) -> str:
+    """Quote a path for dpkg-query(1), which takes patterns of a shell."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", text)
+
+
+def _ask_rpm(paths: Sequence[str]) -> _Owned | str:
+    if find_program("rpm") is None:
+        return "rpm is not installed"
+    owners: _Owned = {}
+    for path in paths:
+        done = ask_program("rpm", "--qf", "%{NAME}\t%{VERSION}-%{RELEASE}\n", "-qf", "--", path)
+        if isinstance(done, str):
+            return done
+        rows = [line.split("\t") for line in done.output.splitlines()]
+        found = [PackageOwner(PackageManager.RPM, row[0], row[1], path) for row in rows if len(row) == 2]
+        if found:
+            owners[path] = found
+    return owners
+
+
+def _ask_apk(paths: Sequence[str]) -> _Owned | str:
+    if find_program("apk") is None:
+        return "apk is not installed"
+    owners: _Owned = {}
+    for path in paths:
+        done = ask_program("apk", "info", "--who-owns", "--", path)
+        if isinstance(done, str):
+            return done
+        found = re.findall(r"is owned by (\S+)-(\d[^-\s]*-r\d+)$", done.output, re.MULTILINE)
+        if found:
+            owners[path] = [PackageOwner(PackageManager.APK, name, version, path) for name, version in found]
+    return owners
+
+
+def _without_owners(reals: dict[str, list[str]], owners: _Owned) -> list[str]:
+    paths = [paths[0] for paths in reals.values() if paths[0].startswith("/") and paths[0] not in owners]
+    return paths[:_MOST_SINGLE]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 class ProviderKind(enum.Enum):
@@ -56,8 +57,6 @@ class PackageManager(enum.Enum):
     CONDA = "conda"
     PIP = "pip"
     """The metadata that every installer of Python packages writes (RECORD)."""
-    APT_FILE = "apt-file"
-    """What could be installed, not what is."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,12 @@ class OwnerAnswer:
     """What the managers of a machine said.
 
     Attributes:
-        owners: the packages found.
+        owners: each path that a package has, as it was given, to the packages: pip's first, then conda's.
         asked: the managers that answered, also with "none".
         unavailable: those that could not be asked, with the reason.
     """
 
-    owners: tuple[PackageOwner, ...] = ()
+    owners: Mapping[str, tuple[PackageOwner, ...]] = field(default_factory=dict)
     asked: tuple[PackageManager, ...] = ()
     unavailable: tuple[tuple[PackageManager, str], ...] = ()
 

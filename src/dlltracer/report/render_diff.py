@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ..model.difference import Comparison, Difference, DifferenceKind
-from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, number, to_text
+from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.text import Text
 
 _HEADINGS = {
     DifferenceKind.OUTCOME: "How they ended",
@@ -24,9 +23,9 @@ _MOST = {DifferenceKind.ONLY_ONE: 20, DifferenceKind.OTHER_ORDER: 10}
 """Of what is mostly harmless, so many are shown; JSON has all."""
 
 
-def render_diff(comparison: Comparison, *, ascii_only: bool = False) -> Text:
+def render_diff(comparison: Comparison, *, ascii_only: bool = False) -> Styled:
     """All of it as styled text, the most telling differences first."""
-    return to_text(_lines(comparison, "..." if ascii_only else "…"))
+    return Styled(_lines(comparison, "..." if ascii_only else "…"))
 
 
 def _lines(comparison: Comparison, more: str) -> Iterator[Line]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from ..model.order import OrderOutcome, OrderSearch, Trial
-from .drawing import BOLD, DIM, FAILED, PLAIN, Line, number, to_text
+from .drawing import BOLD, DIM, FAILED, PLAIN, Line, Styled, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.text import Text
 
 
-def render_order(search: OrderSearch) -> Text:
+
+
+def render_order(search: OrderSearch) -> Styled:
     """The trials and what they show, as styled text."""
-    return to_text(_lines(search))
+    return Styled(_lines(search))
 
 
 def _lines(search: OrderSearch) -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""What the loader of Windows (ntdll) says of its own work, decoded. Pure: runs on any system.
+"""Decoder of the events that the loader of Windows (ntdll) writes about its own work. Pure: runs on any system.
 
 Sources: "DLL loader tracing from ntdll.dll" in wmicore.mof of the Windows Driver Kit, whose events have the GUID of
 images and types above 127; the manifest of Microsoft-Windows-User-Loader; for type 215, which no file describes,
@@ -14,7 +14,8 @@ LoaderSnapAssistantTool of microsoft/devhome. P is the pointer size of the event
     User-Loader 6, 7, 9  file name                      fatal errors
     User-Loader 11, 12   image of the process, DLL in the current folder, DLL that was found
 
-**None of these was seen on a real Windows**: what is not understood is kept as words, and never called a failure.
+**None of these has been seen on a real Windows yet**: an event that is not understood is kept as text, and never called
+a failure.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import re
 import struct
 from dataclasses import dataclass
 
-from ...model.events import FailureKind
-from .records import text_at
+from ....model.events import FailureKind
+from ..image_records import text_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ _NO_PARENT = "(null)"
 
 
 @dataclass(frozen=True)
-class Unloadable:
-    """An image could not be loaded. `parent`: path of the one that needed it; `status`, an NTSTATUS; `source`, which
-    kind of event said so."""
+class FailedLoad:
+    """An image could not be loaded. `parent`: path of the one that needed it; `status`, an NTSTATUS; `source`, the kind
+    of event that reports it."""
 
     name: str
     parent: str | None
@@ -79,7 +80,7 @@ class NewImage:
 
 
 @dataclass(frozen=True)
-class SearchPath:
+class SearchPlaces:
     """Where a name is looked for: `text` is folders with semicolons between them, a folder, or a file."""
 
     description: str
@@ -87,14 +88,14 @@ class SearchPath:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchHit:
     """A search ended at this file."""
 
     path: str
 
 
 @dataclass(frozen=True)
-class Folders:
+class SearchFolders:
     """The folders of a search by their kinds; empty where it had none."""
 
     current: str
@@ -104,15 +105,17 @@ class Folders:
 
 
 @dataclass(frozen=True)
-class Remark:
-    """Words about an error that name no image that is known to be missing."""
+class LoaderRemark:
+    """Text about an error in which no missing image can be recognized."""
 
     text: str
 
 
-LoaderMessage = Unloadable | NewImage | SearchPath | Found | Folders | Remark
+LoaderMessage = FailedLoad | NewImage | SearchPlaces | SearchHit | SearchFolders | LoaderRemark
 
-_SEARCHES: dict[int, Callable[..., LoaderMessage]] = {192: SearchPath, 193: SearchPath, 212: Found, 213: Folders}
+_SEARCHES: dict[int, Callable[..., LoaderMessage]] = {
+    192: SearchPlaces, 193: SearchPlaces, 212: SearchHit, 213: SearchFolders,
+}  # fmt: skip
 
 
 def decode_image_loader(opcode: int, data: bytes, pointer_size: int) -> LoaderMessage | None:
@@ -130,38 +133,38 @@ def decode_image_loader(opcode: int, data: bytes, pointer_size: int) -> LoaderMe
         return _SEARCHES[opcode](*texts)
     status = int.from_bytes(data[:8], "little") & 0xFFFF_FFFF
     if texts[0] and status in _NOT_FOUND:
-        return Unloadable(texts[0], None, status, f"loader {opcode}")
-    return Remark(f"status {status:#010x} {texts[0]}".rstrip())
+        return FailedLoad(texts[0], None, status, f"loader {opcode}")
+    return LoaderRemark(f"status {status:#010x} {texts[0]}".rstrip())
 
 
 def decode_user_loader(number: int, data: bytes) -> LoaderMessage | None:
     """The payload of an event of `USER_LOADER_IDS`; `None` when it is cut short."""
     if number in (6, 7, 9):
         texts = _texts(data, 0, 1)
-        return None if texts is None else Remark(f"fatal error while loading {texts[0]}")
+        return None if texts is None else LoaderRemark(f"fatal error while loading {texts[0]}")
     if number in (11, 12):
         texts = _texts(data, 0, 3)
-        return None if texts is None else Remark(f"{texts[1]} is in the current folder; loaded was {texts[2]}")
+        return None if texts is None else LoaderRemark(f"{texts[1]} is in the current folder; loaded was {texts[2]}")
     texts = _texts(data, 4, 2)
     if texts is None:
         return None
     status = int.from_bytes(data[:4], "little")
     if texts[0] and status in _NOT_FOUND:
-        return Unloadable(texts[0], texts[1] if number == 8 and texts[1] else None, status, f"user loader {number}")
-    return Remark(f"{texts[0]} could not be loaded (reason {status:#x})")
+        return FailedLoad(texts[0], texts[1] if number == 8 and texts[1] else None, status, f"user loader {number}")
+    return LoaderRemark(f"{texts[0]} could not be loaded (reason {status:#x})")
 
 
 def _snap(data: bytes) -> LoaderMessage | None:
-    """A line of the loader's snaps: parts with NULs between them. Most lines are of no use here."""
+    """Decode a line of the loader's snaps: parts with NULs between them. Most lines are of no use here."""
     if len(data) < 12:
         return None
     even = data[10 : len(data) - len(data) % 2]
     text = even.decode("utf-16-le", "surrogatepass").replace("\0", " ").strip()
     found = _SNAP.search(text)
     if found is None:
-        return Remark("") if " - ERROR" not in text else Remark(text)
+        return LoaderRemark("") if " - ERROR" not in text else LoaderRemark(text)
     parent = None if found["parent"] in ("", _NO_PARENT) else plain_path(found["parent"])
-    return Unloadable(found["name"], parent, int(found["status"], 16), "snaps")
+    return FailedLoad(found["name"], parent, int(found["status"], 16), "snaps")
 
 
 def plain_path(path: str) -> str:

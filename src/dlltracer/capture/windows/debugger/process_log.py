@@ -1,7 +1,7 @@
-"""What a debugger sees of a process, turned into events and a crash. Pure: runs on any system.
+"""The log of one debugged process: its debug events, turned into events and a crash. Pure: runs on any system.
 
-Loads and unloads are written down as the image records of the kernel, so that one rule judges both (see `decode`).
-What ended a process is
+Loads and unloads are kept as the image records that the kernel would write, so that one rule judges both mechanisms
+(see `image_events`). The exception that ended a process is
 
 (a) the exception that nobody handled: the debugger is asked a second time ("Debugger Exception Handling", MS Learn);
 (b) without one, the last fault of the processor whose code is the status of the process: then a handler of the
@@ -13,22 +13,21 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 
-from ...model.crash import Crash
-from ...model.events import LoadEvent
-from ...model.ntstatus import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, exception_name
-from ...model.probe import Phase
-from .debug_lines import LOAD, NOTE, SAID, UNLOAD, decode_lines
-from .decode import Machine, decode_records
-from .devicepath import display_path
-from .records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord
+from ....model.crash import Crash
+from ....model.events import ImageChange, LoadEvent
+from ....model.ntstatus import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, exception_name
+from ....model.probe import Phase
+from ..devicepath import display_path
+from ..image_events import RecordContext, decode_records
+from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord
+from .lines import DEBUG_STRING, LOAD, NOTE, UNLOAD, decode_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ...model.request import Request
-    from .debug_structs import EXCEPTION_RECORD
-    from .decode import ImageChange
+    from ....model.request import Request
+    from .bindings import EXCEPTION_RECORD
 
 _MOST_NOTES = 100
 _EVENT_HEADER = struct.Struct("<HHHHIIq16sHBBBBHQ")  # EVENT_HEADER up to its EventDescriptor
@@ -38,7 +37,7 @@ _VERSION, _FLAG_64_BIT = 3, 0x40
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Of the PE header: SizeOfImage (bytes), CheckSum, TimeDateStamp. All 0 where it could not be read."""
+    """SizeOfImage (bytes), CheckSum and TimeDateStamp of the PE header. All 0 where it could not be read."""
 
     size: int = 0
     checksum: int = 0
@@ -46,8 +45,8 @@ class ImageHeader:
 
 
 @dataclass(frozen=True)
-class Happening:
-    """Whose debug event it is, and when: `clock` as `time.perf_counter_ns()`."""
+class EventOrigin:
+    """The process and thread of a debug event, and its time: `clock` as `time.perf_counter_ns()`."""
 
     pid: int
     tid: int
@@ -68,21 +67,23 @@ def decode_image_header(data: bytes) -> ImageHeader:
 
 
 def decode_debug_string(data: bytes, is_unicode: bool) -> str:
-    """The text of OutputDebugString, up to its NUL. Of the 8-bit kind nothing tells the code page: what is not UTF-8
-    is escaped."""
+    """Return the text of OutputDebugString, up to its NUL.
+
+    Nothing tells the code page of the 8-bit kind: bytes that are not UTF-8 are escaped.
+    """
     text = data.decode("utf-16-le", "replace") if is_unicode else data.decode("utf-8", "backslashreplace")
     return text.split("\0", 1)[0].rstrip()
 
 
-class Account:
-    """The account of one process, written down as it happens.
+class ProcessLog:
+    """Collects the debug events of one process as they happen.
 
-    Arguments: `devices` as in `devicepath.display_path`; `tell` gets each record at once.
+    Arguments: `devices` as in `devicepath.display_path`; `on_record` gets each load and unload at once.
     """
 
-    def __init__(self, devices: Mapping[str, str], tell: Callable[[RawRecord], None] | None = None) -> None:
+    def __init__(self, devices: Mapping[str, str], on_record: Callable[[RawRecord], None] | None = None) -> None:
         self._devices = devices
-        self._tell = tell
+        self._on_record = on_record
         self._records: list[RawRecord] = []
         self._images: dict[int, tuple[str, ImageHeader]] = {}
         self._notes: list[str] = []
@@ -96,30 +97,32 @@ class Account:
         """The loads and unloads, as the kernel's image provider would have written them."""
         return tuple(self._records)
 
-    def know(self, base: int, path: str, header: ImageHeader) -> None:
-        """An image was mapped before this account begins: no event of its own, but its unload is one."""
+    def note_loaded_before(self, base: int, path: str, header: ImageHeader) -> None:
+        """An image was mapped before this log begins: that makes no event, but its unload does."""
         self._images[base] = (path, header)
 
-    def forget(self, base: int) -> None:
-        """It was unmapped before, too."""
+    def note_unloaded_before(self, base: int) -> None:
+        """An image of `note_loaded_before` was unmapped before this log begins."""
         self._images.pop(base, None)
 
     def note_ready(self, clock: int) -> None:
-        """The loader has brought what the program needs itself; its first instruction is next. Of several such
-        words the last counts: a 32-bit program begins in two steps."""
+        """The loader has mapped what the program needs; its first instruction is next.
+
+        Called twice for a 32-bit program, whose 64-bit part is ready first: the last call counts.
+        """
         self._ready = clock
 
     def note_end(self, clock: int) -> None:
-        """The process has ended; if it was never ready, that was at its start."""
+        """The process has ended. A process that was never ready ended at its start."""
         if self._ready is None:
             self._ready = clock
 
-    def note_load(self, when: Happening, base: int, path: str, header: ImageHeader) -> None:
+    def note_load(self, when: EventOrigin, base: int, path: str, header: ImageHeader) -> None:
         """An image was mapped. `path` is the kernel's (`\\??\\C:\\...` is one)."""
         self._images[base] = (path, header)
         self._add(_image_record(Opcode.LOAD, when, base, path, header))
 
-    def note_unload(self, when: Happening, base: int) -> None:
+    def note_unload(self, when: EventOrigin, base: int) -> None:
         """An image was unmapped."""
         path, header = self._images.pop(base, ("", ImageHeader()))
         if path:
@@ -135,12 +138,12 @@ class Account:
         elif not is_first_chance:
             self._unhandled = self._crash(tid, record)
 
-    def note_said(self, data: bytes, is_unicode: bool) -> None:
-        """OutputDebugString."""
-        self.note(f"the program said: {decode_debug_string(data, is_unicode)}")
+    def note_debug_string(self, data: bytes, is_unicode: bool) -> None:
+        """The program called OutputDebugString."""
+        self.note(f"OutputDebugString: {decode_debug_string(data, is_unicode)}")
 
     def note(self, text: str) -> None:
-        """Something else worth telling; of very many only the first are kept."""
+        """Keep a note for the reader. Of very many only the first are kept; the rest is counted."""
         if len(self._notes) < _MOST_NOTES:
             self._notes.append(text)
         else:
@@ -151,21 +154,21 @@ class Account:
         return (*self._notes, *left_out)
 
     def crash(self, status: int) -> Crash | None:
-        """The exception that ended the process, whose status is `status`; `None` if it ended by itself."""
+        """Return the exception that ended the process with `status`; `None` if it ended by itself."""
         return self._unhandled or self._faults.get(status)
 
     def events(
         self, requests: Sequence[Request], pid: int, wall: float, clock: int, since: int | None = None
     ) -> tuple[ImageChange, ...]:
-        """Loads and unloads in order; which unload is a failure, the requests tell.
+        """Return loads and unloads in order. The requests tell which unload is a failure.
 
         Arguments: `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment; `since`, by
-        the same clock: what came before is left out.
+        the same clock: earlier events are left out.
         """
-        machine = Machine(pid, self._devices, None, 1_000_000_000, wall, clock)
-        first = None if since is None else machine.epoch(since)
-        ready = None if self._ready is None else machine.epoch(self._ready)
-        events = decode_records(self._records, requests, machine).events
+        context = RecordContext(pid, self._devices, None, 1_000_000_000, wall, clock)
+        first = None if since is None else context.epoch(since)
+        ready = None if self._ready is None else context.epoch(self._ready)
+        events = decode_records(self._records, requests, context).events
         return tuple(
             _at_start(_as_seen_here(event), is_program=number == 0)
             if ready is not None and (event.timestamp or 0.0) < ready
@@ -176,8 +179,8 @@ class Account:
 
     def _add(self, record: RawRecord) -> None:
         self._records.append(record)
-        if self._tell is not None:
-            self._tell(record)
+        if self._on_record is not None:
+            self._on_record(record)
 
     def _crash(self, tid: int, record: EXCEPTION_RECORD) -> Crash:
         code, address = record.ExceptionCode, record.ExceptionAddress
@@ -196,42 +199,46 @@ class Account:
         )
 
 
-def decode_early(
+def decode_record_now(
     record: RawRecord, pid: int, devices: Mapping[str, str], wall: float, clock: int
 ) -> tuple[ImageChange, ...]:
-    """The event in a record of an account, as far as it is known before the program has ended: an unload is an unload,
-    and nothing is known of imports. `wall` and `clock` as of `Account.events`, and so is the time of the event."""
-    machine = Machine(pid, devices, None, 1_000_000_000, wall, clock)
-    return tuple(_as_seen_here(event) for event in decode_records([record], (), machine).events)
+    """Decode one record while the program runs: an unload is no failure yet, and no import is known.
+
+    Arguments: `wall` and `clock` as of `ProcessLog.events`.
+    """
+    context = RecordContext(pid, devices, None, 1_000_000_000, wall, clock)
+    return tuple(_as_seen_here(event) for event in decode_records([record], (), context).events)
 
 
-def replay(text: bytes, start: int, pid: int, account: Account) -> int:
-    """Tell an account what the helper of process `pid` wrote (`debug_lines`): from `start` on it happened in the block,
-    what stands before tells what was loaded then. Returns how many lines of the block are damaged."""
+def replay_lines(text: bytes, start: int, pid: int, log: ProcessLog) -> int:
+    """Add to a log the lines that the helper of process `pid` wrote, and return how many of the block are damaged.
+
+    The block begins at byte `start`. Lines before it tell what was loaded when it began.
+    """
     for line in decode_lines(text[:start]):
         if line is not None and line[0] == LOAD:
             _, _, _, base, path, head = line
-            account.know(base, path, decode_image_header(head))
+            log.note_loaded_before(base, path, decode_image_header(head))
         elif line is not None and line[0] == UNLOAD:
-            account.forget(line[3])
+            log.note_unloaded_before(line[3])
     damaged = 0
     for line in decode_lines(text[start:]):
         if line is None:
             damaged += 1
         elif line[0] == LOAD:
             _, tid, clock, base, path, head = line
-            account.note_load(Happening(pid, tid, clock), base, path, decode_image_header(head))
+            log.note_load(EventOrigin(pid, tid, clock), base, path, decode_image_header(head))
         elif line[0] == UNLOAD:
-            account.note_unload(Happening(pid, line[1], line[2]), line[3])
-        elif line[0] == SAID:
-            account.note_said(line[2], bool(line[1]))
+            log.note_unload(EventOrigin(pid, line[1], line[2]), line[3])
+        elif line[0] == DEBUG_STRING:
+            log.note_debug_string(line[2], bool(line[1]))
         elif line[0] == NOTE:
-            account.note(line[1])
+            log.note(line[1])
     return damaged
 
 
-def _image_record(opcode: int, when: Happening, base: int, path: str, header: ImageHeader) -> RawRecord:
-    """The record that the kernel's image provider would have written."""
+def _image_record(opcode: int, when: EventOrigin, base: int, path: str, header: ImageHeader) -> RawRecord:
+    """Return the record that the kernel's image provider would have written."""
     head = _EVENT_HEADER.pack(
         HEADER_SIZE, 0, _FLAG_64_BIT, 0, when.tid, when.pid, when.clock, IMAGE_PROVIDER,
         0, _VERSION, 0, 0, opcode, 0, 0,
@@ -242,14 +249,14 @@ def _image_record(opcode: int, when: Happening, base: int, path: str, header: Im
 
 
 def _at_start(event: ImageChange, *, is_program: bool) -> ImageChange:
-    """Of what came before the first instruction it is known that no import asked for it. The first is the program."""
+    """Return an event from before the program's first instruction: no import asked for it. The first is the program."""
     if is_program and isinstance(event, LoadEvent):
         event = replace(event, phase=Phase.DIRECT)
     return replace(event, imports=())
 
 
 def _as_seen_here(event: ImageChange) -> ImageChange:
-    """`\\??\\C:\\x` is how the records spell the path that the debugger was told: C:\\x."""
+    """Return an event with the path that the debugger was told: `C:\\x`, which the records spell `\\??\\C:\\x`."""
     if event.path.startswith("\\??\\"):
         event = replace(event, path=event.shown_path, display_path=None)
     return event if event.size else replace(event, size=None, checksum=None)

@@ -16,22 +16,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from ...model.events import DebugEvent, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ...model.events import DebugEvent, FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
 from ...model.request import Request, RequestKind
 from .devicepath import display_path, is_same_name, is_same_path
-from .records import IMAGE_PROVIDER, ImagePayload, Opcode, RawRecord, decode_image_payload
+from .image_records import IMAGE_PROVIDER, ImagePayload, Opcode, RawRecord, decode_image_payload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-ImageChange = LoadEvent | LoadFailedEvent | UnloadEvent
-
 
 @dataclass(frozen=True)
-class Machine:
-    """What decoding needs to know of the machine and the process.
+class RecordContext:
+    """What decoding must know of the process and the machine besides the records.
 
     Attributes: `pid`; `devices` and `system_root` as in `devicepath.display_path`; `frequency`, ticks of the events'
     clock a second; `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment.
@@ -65,15 +63,15 @@ class _Change:
 
 
 @dataclass(frozen=True)
-class DecodedRecords:
+class DecodedImages:
     """Events in order, and how many records could not be decoded."""
 
     events: tuple[ImageChange, ...]
     undecodable: int
 
 
-def decode_records(records: Iterable[RawRecord], requests: Sequence[Request], machine: Machine) -> DecodedRecords:
-    """Decode the image records of one process; those of others are passed over."""
+def decode_records(records: Iterable[RawRecord], requests: Sequence[Request], context: RecordContext) -> DecodedImages:
+    """Decode the image records of one process. Records of other processes are passed over."""
     changes: list[_Change] = []
     undecodable = 0
     for record in records:
@@ -82,9 +80,9 @@ def decode_records(records: Iterable[RawRecord], requests: Sequence[Request], ma
         image = decode_image_payload(record.data, record.version, record.pointer_size)
         if image is None:
             undecodable += 1
-        elif image.pid in (machine.pid, None):
-            shown = display_path(image.path, machine.devices, machine.system_root)
-            clock = machine.nanoseconds(record.ticks)
+        elif image.pid in (context.pid, None):
+            shown = display_path(image.path, context.devices, context.system_root)
+            clock = context.nanoseconds(record.ticks)
             changes.append(_Change(record.opcode, image, record.tid, clock, shown, None))
     changes = _attribute(changes, requests)
     failed = _failed_unloads(changes)
@@ -92,16 +90,16 @@ def decode_records(records: Iterable[RawRecord], requests: Sequence[Request], ma
     loads: dict[int, LoadEvent] = {}
     for index, change in enumerate(changes):
         if change.opcode == Opcode.LOAD:
-            loaded = LoadEvent(**_known(change, machine))
+            loaded = LoadEvent(**_known(change, context))
             loads[change.image.base] = loaded
             events.append(loaded)
             continue
-        known = _unload_fields(change, loads.pop(change.image.base, None), machine)
+        known = _unload_fields(change, loads.pop(change.image.base, None), context)
         if index in failed:
             events.append(LoadFailedEvent(**known, kind=FailureKind.DROPPED))
         else:
             events.append(UnloadEvent(**known))
-    return DecodedRecords(tuple(events), undecodable)
+    return DecodedImages(tuple(events), undecodable)
 
 
 def debug_events(records: Iterable[RawRecord]) -> tuple[DebugEvent, ...]:
@@ -114,15 +112,15 @@ def debug_events(records: Iterable[RawRecord]) -> tuple[DebugEvent, ...]:
     )
 
 
-def _known(change: _Change, machine: Machine) -> dict[str, Any]:
+def _known(change: _Change, context: RecordContext) -> dict[str, Any]:
     image, request = change.image, change.request
     return {
         "path": image.path,
         "display_path": change.shown,
         "base": image.base,
         "size": image.size,
-        "timestamp": machine.epoch(change.clock),
-        "pid": machine.pid,
+        "timestamp": context.epoch(change.clock),
+        "pid": context.pid,
         "tid": change.tid,
         "imports": None if request is None else request.imports,
         "checksum": image.checksum,
@@ -130,9 +128,9 @@ def _known(change: _Change, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _unload_fields(change: _Change, loaded: LoadEvent | None, machine: Machine) -> dict[str, Any]:
+def _unload_fields(change: _Change, loaded: LoadEvent | None, context: RecordContext) -> dict[str, Any]:
     """An unload is told with the path of its load, so that a reader sees one image and not two."""
-    known = _known(change, machine)
+    known = _known(change, context)
     if loaded is not None:
         was = {field.name: getattr(loaded, field.name) for field in fields(loaded)}
         known = {**was, "timestamp": known["timestamp"], "tid": known["tid"]}

@@ -1,17 +1,21 @@
-"""The debugger of this process: a helper process that attaches to it while anybody listens.
+"""Backend "debugger": this process, with a helper process of its own as its debugger. Needs no Administrator.
+
+The helper attaches at the start of a block and detaches at its end. What Windows tells a debugger of images is written
+down as the image records of the kernel, so that one rule judges both mechanisms (see `image_events`).
 
 A process can have one debugger only, so it has one helper. Traces that nest or run side by side share it; each reads
-its own stretch of what it wrote. A thread that loads an image stands still until the helper has written that down, so
-what is in the file at a moment is all that was loaded by then: nobody has to be asked.
+its own stretch of the helper's file. A thread that loads an image stands still until the helper has written that down,
+so what is in the file at a moment is all that was loaded by then: nobody has to be asked.
 
 The helper must never need this process, which it holds at every event. So it inherits handles and is told by events;
-what it has to say lies in a file that disappears with the last who has it open.
+what it writes lies in a file that disappears with the last process that has it open.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from _thread import allocate_lock, start_new_thread
 
 if sys.platform != "win32":
@@ -19,12 +23,23 @@ if sys.platform != "win32":
 
 import _winapi
 
-from ...errors import ERROR_ACCESS_DENIED, BackendUnavailable, TracePermissionError, TraceStartError
-from .debug_bindings import create_event, is_debugged, set_event, temporary_folder
-from .debug_lines import END, REFUSED, decode_lines
+from ....errors import ERROR_ACCESS_DENIED, BackendUnavailable, TracePermissionError, TraceStartError
+from ...backend import Availability
+from ...requests import Watch
+from .bindings import create_event, is_debugged, set_event, temporary_folder
+from .lines import END, REFUSED, decode_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ....model.events import Event
+    from ....model.recording import Recording
 
 NAME = "debugger"
 
+_HELPER = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from dlltracer.capture.windows.debugger.helper import serve; serve(*map(int, sys.argv[2:]))"
+)
 _START_MS = 60_000
 _STOP_MS = 30_000
 _DETACHED_PROCESS = 0x8  # no console: neither a window nor the user's Ctrl-C
@@ -34,6 +49,64 @@ _ATTACH = "DebugActiveProcess"
 HELD = "another debugger holds this process, and Windows allows one"
 _USE_ETW = "Use backend='etw' as Administrator"
 LET_GO = "End that debugger, or use backend='etw' as Administrator"
+
+
+class DebuggerBackend:
+    """The mechanism."""
+
+    name = NAME
+
+    def availability(self) -> Availability:
+        """Whether this process is free for a debugger, and a Python is there to be one."""
+        try:
+            find_python()
+        except BackendUnavailable as error:
+            return Availability(False, error.reason, error.remedy)
+        return Availability(False, HELD, LET_GO) if is_debugged() else Availability(True)
+
+    def start(self, *, raw: bool = False) -> DebuggerSession:
+        """Attach. Raises `BackendUnavailable`, `TracePermissionError` or `TraceStartError`."""
+        return DebuggerSession(the_attachment(), raw)
+
+
+class DebuggerSession:
+    """A running capture of this process."""
+
+    def __init__(self, attachment: Attachment, raw: bool) -> None:
+        self._attachment = attachment
+        self._raw = raw
+        self._wall, self._clock = time.time(), time.perf_counter_ns()
+        self._watch = Watch()
+        self._attributed = self._watch.start()
+        try:
+            self._helper, self._start = attachment.open()
+        except BaseException:
+            self._watch.stop()
+            raise
+
+    def stop(self) -> Recording:
+        """Detach, unless another trace needs the helper, and decode this trace's stretch of what it wrote."""
+        try:
+            output = self._attachment.close(self._helper)
+        finally:
+            requests = self._watch.stop()
+        from ....model.recording import Losses, Recording
+        from ..image_events import debug_events
+        from ..system import query_dos_devices, with_final_path
+        from .process_log import ProcessLog, replay_lines
+
+        log, pid = ProcessLog(query_dos_devices()), os.getpid()
+        undecodable = replay_lines(output.text, self._start, pid, log)
+        notes = log.notes() + output.notes
+        if not output.is_whole:
+            notes += (f"the helper process {self._helper.pid} ended before the block did: what came then is not known",)
+        if not self._attributed:
+            notes += ("another audit hook refused ours: loads have no Python import",)
+        if self._raw:
+            events: tuple[Event, ...] = debug_events(log.records)
+        else:
+            events = log.events([with_final_path(one) for one in requests], pid, self._wall, self._clock)
+        return Recording(NAME, events, pid, Losses(events=output.lost, undecodable=undecodable), notes)
 
 
 class Helper:
@@ -165,12 +238,14 @@ class _StartupInfo:
 
 def _start(python: str, handles: list[int]) -> tuple[int, int]:
     """Start the helper, with these handles as its own: its handle and id. Raises `TraceStartError`."""
-    script = os.path.join(os.path.dirname(__file__), "debug_helper.py")
-    # Isolated: nothing of the user's environment, site or folders can change what it imports.
+    # A final backslash before the closing quote would escape it (see command_line), and a drive's root ends in one.
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), *[os.pardir] * 4, os.curdir)
+    # Isolated: nothing of the user's environment, site or folders can change what it imports. It finds the standard
+    # library alone, and dlltracer where this file lies.
     options = ["-I", "-S", *(["-B"] if sys.dont_write_bytecode else [])]
     if sys.pycache_prefix:
         options += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
-    words = [python, *options, script, str(os.getpid()), *map(str, handles)]
+    words = [python, *options, "-c", _HELPER, root, str(os.getpid()), *map(str, handles)]
     command = " ".join(f'"{word}"' for word in words)
     for handle in handles:
         os.set_handle_inheritable(handle, True)
@@ -197,11 +272,11 @@ def _cause_debug_event() -> None:
         return
 
 
-class Heard:
-    """What a listener gets.
+class HelperOutput:
+    """What a helper wrote for one listener.
 
-    Attributes: `text`, all that the helper wrote until the end of the block; `is_whole`, whether it was there until
-    then; `lost`, how many lines it could not write; `notes` on what went wrong at its end.
+    Attributes: `text`, everything until the end of the block; `is_whole`, whether the helper was there until then;
+    `lost`, how many lines it could not write; `notes` on what went wrong at its end.
     """
 
     __slots__ = ("is_whole", "lost", "notes", "text")
@@ -228,17 +303,17 @@ class Attachment:
             self._helper.listeners += 1
             return self._helper, self._helper.position()
 
-    def close(self, helper: Helper) -> Heard:
+    def close(self, helper: Helper) -> HelperOutput:
         """Stop to listen."""
         with self._lock:
             text = helper.read()
             was_there = not helper.has_ended
             helper.listeners -= 1
             if helper.listeners:
-                return Heard(text, was_there, 0, ())
+                return HelperOutput(text, was_there, 0, ())
             if helper is self._helper:
                 self._helper = None
-            return Heard(text, was_there, *helper.stop())
+            return HelperOutput(text, was_there, *helper.stop())
 
 
 def the_attachment() -> Attachment:

@@ -118,11 +118,6 @@ def decode_image_payload(data: bytes, version: int, pointer_size: int) -> ImageP
     return ImagePayload(base, size, pid, path, checksum, link_time, level, kind, default_base)
 
 
-def decode_kernel_base(data: bytes, pointer_size: int) -> int | None:
-    """The address of the kernel (opcode 33) or of the hypercall page (34): one pointer; `None` when it is cut short."""
-    return int.from_bytes(data[:pointer_size], "little") if len(data) >= pointer_size else None
-
-
 def decode_manifest_image(data: bytes, pointer_size: int) -> ImagePayload | None:
     """The payload of events 5 (load) and 6 (unload) of Microsoft-Windows-Kernel-Process; `None` when it is cut short.
 

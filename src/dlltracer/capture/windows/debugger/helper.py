@@ -1,7 +1,7 @@
-"""What the helper of a trace does: it is the debugger of a process that traces itself, and writes down what it sees.
+"""The helper process of a trace: the debugger of a process that traces itself. It writes each event to a file.
 
-It never waits for the process in any other way than for its debug events, and what it writes goes to a file, which
-never makes it wait: the process stands still while it is at work. Runs in the helper only, and imports next to nothing.
+The process stands still while the helper is at work. So the helper waits for nothing but debug events, and a file never
+makes it wait. Runs in the helper only, and imports next to nothing.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ if sys.platform != "win32":
 
 import _winapi
 
-from ...errors import TraceStartError
-from .debug_bindings import Debugging, set_event
-from .debug_lines import END, LOAD, NOTE, READY, REFUSED, SAID, UNLOAD, encode_line
-from .debug_loop import DebugLoop
+from ....errors import TraceStartError
+from .bindings import Debugging, set_event
+from .lines import DEBUG_STRING, END, LOAD, NOTE, READY, REFUSED, UNLOAD, encode_line
+from .loop import DebugLoop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .debug_structs import EXCEPTION_RECORD
+    from .bindings import EXCEPTION_RECORD
 
 _POLL_MS = 100  # the process wakes us by an event of its own when it wants us to leave; this is for when it cannot
 _REMOVED = "the debugger was removed from the process: what came after that is not known"
 
 
 def serve(pid: int, file: int, ready: int, stop: int, target: int) -> None:
-    """Attach to a process, write down what happens, and leave when told so, or when the process has ended.
+    """Attach to a process, write its debug events down, and leave when asked to or when the process has ended.
 
-    Arguments: its id, and handles that this process inherited: the file to write to, the event to set when the process
-    is watched, the event that tells to leave, the process itself.
+    Arguments: the id of the process, and inherited handles: the file to write to, the event to set when the process is
+    watched, the event that asks to leave, and the process itself.
     """
     api = Debugging()
     writer = Writer(file, ready)
@@ -39,7 +39,9 @@ def serve(pid: int, file: int, ready: int, stop: int, target: int) -> None:
     if error:
         writer.write(REFUSED, error)
         return
-    # It shall live on when we are killed. Windows takes this word from a debugger only, so not before.
+    # The process must live on when we are killed. The call fails before we debug anything, so it comes after the attach
+    # (DebugSetProcessKillOnExit, MS Learn: "the calling thread must have established at least one debugging
+    # connection").
     api.keep_alive_without_us()
     try:
         while not writer.has_ended and not _is_set(stop):
@@ -47,7 +49,9 @@ def serve(pid: int, file: int, ready: int, stop: int, target: int) -> None:
                 if _is_set(target):
                     break
                 if loop.running:
-                    # All it had loaded is told at once. The greeting may be late: its thread waits for the loader.
+                    # Windows reports all loaded images at the attach, before anything new ("Debugging a Running
+                    # Process", MS Learn). Then a thread that it starts in the process hits a breakpoint. That thread
+                    # waits for the loader lock, which may be held for long: silence, too, means we have seen it all.
                     writer.be_ready()
     except TraceStartError:
         writer.note(pid, _REMOVED)
@@ -62,12 +66,12 @@ def _is_set(handle: int) -> bool:
 
 
 class Writer:
-    """Writes down what the loop tells.
+    """The listener of the helper's `DebugLoop`: writes a line for each event.
 
-    Arguments: the `file` to write to, and `ready`, the event to set as soon as everything is seen.
+    Arguments: the `file` to write to, and `ready`, the event to set as soon as every further load is seen.
 
-    Attributes: `lost`, how many lines could not be written at all (half a line is found by who reads it); `has_ended`,
-    that the process is no more.
+    Attributes: `lost`, how many lines could not be written at all (the reader finds half a line); `has_ended`, whether
+    the process has ended.
     """
 
     def __init__(self, file: int, ready: int) -> None:
@@ -78,7 +82,7 @@ class Writer:
         self.has_ended = False
 
     def write(self, kind: str, *values: int | str | bytes) -> None:
-        """A line. Where there is no room for it, it is lost: the process must not wait."""
+        """Write a line. On a full disk the line is lost and counted: the process must not wait."""
         before = b"\n" if self._is_torn else b""  # half a line must not take this one with it
         line = before + encode_line(kind, *values)
         try:
@@ -90,7 +94,7 @@ class Writer:
             self._is_torn = len(before) < written < len(line)
 
     def be_ready(self) -> None:
-        """Tell the process, once, that whatever it loads from now on is seen."""
+        """Tell the process, once, that its further loads are seen."""
         if self._ready is not None:
             self.write(READY)
             set_event(self._ready)
@@ -113,8 +117,8 @@ class Writer:
     def note_exception(self, pid: int, tid: int, record: EXCEPTION_RECORD, is_first_chance: bool) -> None:
         pass  # either the process goes on, or nobody is left to read of it
 
-    def note_said(self, pid: int, data: bytes, is_unicode: bool) -> None:
-        self.write(SAID, int(is_unicode), data)
+    def note_debug_string(self, pid: int, data: bytes, is_unicode: bool) -> None:
+        self.write(DEBUG_STRING, int(is_unicode), data)
 
     def note(self, pid: int, text: str) -> None:
         self.write(NOTE, text)

@@ -1,25 +1,20 @@
-"""The Windows functions that a debugger calls, with their types. Opened from System32 only.
+"""The structures and functions of the Windows debugging interface, as ctypes sees them. Importable on any system.
 
-Source: "Debugging Functions", "GetFinalPathNameByHandleW", "GetMappedFileNameW", "NtQueryInformationProcess" and
-"Synchronization Functions" of MS Learn. All that is called here is allowed to whoever started the process: no privilege
-is needed.
+Source: minwinbase.h, winbase.h, winnt.h, ntstatus.h and winternl.h (what leads to the command line of a process) of the
+Windows SDK, whose spelling is kept here only; "Debugging Functions", "DEBUG_EVENT structure" and its parts,
+"GetFinalPathNameByHandleW", "GetMappedFileNameW", "NtQueryInformationProcess" and "Synchronization Functions" of MS
+Learn. Fields have fixed widths, and addresses of the other process are numbers (`c_size_t`), so the layouts can be
+checked on any 64-bit system. Every function here is allowed to whoever started the process: no privilege is needed.
 """
 
+# ruff: noqa: N801
 from __future__ import annotations
 
 import ctypes
-import sys
 from ctypes import POINTER, c_int32, c_size_t, c_uint16, c_uint32, c_void_p
 
-from ...errors import TraceStartError
-from .bindings import LOAD_LIBRARY_SEARCH_SYSTEM32, last_error
-from .debug_structs import (
-    COMMAND_LINE_IN_PARAMETERS,
-    DEBUG_EVENT,
-    PARAMETERS_IN_PEB,
-    PROCESS_BASIC_INFORMATION,
-    UNICODE_STRING,
-)
+from ....errors import TraceStartError
+from ..system import last_error, open_system_library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,13 +26,142 @@ ERROR_NOT_SUPPORTED = 50
 
 _LONGEST_PATH = 32_768  # characters: "Maximum Path Length Limitation", MS Learn
 
+DEBUG_PROCESS = 0x00000001
+DEBUG_ONLY_THIS_PROCESS = 0x00000002
+
+EXCEPTION_DEBUG_EVENT = 1
+CREATE_THREAD_DEBUG_EVENT = 2
+CREATE_PROCESS_DEBUG_EVENT = 3
+EXIT_THREAD_DEBUG_EVENT = 4
+EXIT_PROCESS_DEBUG_EVENT = 5
+LOAD_DLL_DEBUG_EVENT = 6
+UNLOAD_DLL_DEBUG_EVENT = 7
+OUTPUT_DEBUG_STRING_EVENT = 8
+RIP_EVENT = 9
+
+DBG_CONTINUE = 0x00010002
+DBG_EXCEPTION_NOT_HANDLED = 0x80010001
+
+EXCEPTION_MAXIMUM_PARAMETERS = 15
+
+
+class EXCEPTION_RECORD(ctypes.Structure):
+    _fields_ = (
+        ("ExceptionCode", c_uint32),
+        ("ExceptionFlags", c_uint32),
+        ("ExceptionRecord", c_size_t),
+        ("ExceptionAddress", c_size_t),
+        ("NumberParameters", c_uint32),
+        ("ExceptionInformation", c_size_t * EXCEPTION_MAXIMUM_PARAMETERS),
+    )
+
+
+class EXCEPTION_DEBUG_INFO(ctypes.Structure):
+    _fields_ = (("ExceptionRecord", EXCEPTION_RECORD), ("dwFirstChance", c_uint32))
+
+
+class CREATE_THREAD_DEBUG_INFO(ctypes.Structure):
+    _fields_ = (("hThread", c_void_p), ("lpThreadLocalBase", c_size_t), ("lpStartAddress", c_size_t))
+
+
+class CREATE_PROCESS_DEBUG_INFO(ctypes.Structure):
+    _fields_ = (
+        ("hFile", c_void_p),
+        ("hProcess", c_void_p),
+        ("hThread", c_void_p),
+        ("lpBaseOfImage", c_size_t),
+        ("dwDebugInfoFileOffset", c_uint32),
+        ("nDebugInfoSize", c_uint32),
+        ("lpThreadLocalBase", c_size_t),
+        ("lpStartAddress", c_size_t),
+        ("lpImageName", c_size_t),
+        ("fUnicode", c_uint16),
+    )
+
+
+class EXIT_THREAD_DEBUG_INFO(ctypes.Structure):
+    _fields_ = (("dwExitCode", c_uint32),)
+
+
+class EXIT_PROCESS_DEBUG_INFO(ctypes.Structure):
+    _fields_ = (("dwExitCode", c_uint32),)
+
+
+class LOAD_DLL_DEBUG_INFO(ctypes.Structure):
+    _fields_ = (
+        ("hFile", c_void_p),
+        ("lpBaseOfDll", c_size_t),
+        ("dwDebugInfoFileOffset", c_uint32),
+        ("nDebugInfoSize", c_uint32),
+        ("lpImageName", c_size_t),
+        ("fUnicode", c_uint16),
+    )
+
+
+class UNLOAD_DLL_DEBUG_INFO(ctypes.Structure):
+    _fields_ = (("lpBaseOfDll", c_size_t),)
+
+
+class OUTPUT_DEBUG_STRING_INFO(ctypes.Structure):
+    _fields_ = (("lpDebugStringData", c_size_t), ("fUnicode", c_uint16), ("nDebugStringLength", c_uint16))
+
+
+class RIP_INFO(ctypes.Structure):
+    _fields_ = (("dwError", c_uint32), ("dwType", c_uint32))
+
+
+class DEBUG_EVENT_UNION(ctypes.Union):
+    """The unnamed `u` of DEBUG_EVENT."""
+
+    _fields_ = (
+        ("Exception", EXCEPTION_DEBUG_INFO),
+        ("CreateThread", CREATE_THREAD_DEBUG_INFO),
+        ("CreateProcessInfo", CREATE_PROCESS_DEBUG_INFO),
+        ("ExitThread", EXIT_THREAD_DEBUG_INFO),
+        ("ExitProcess", EXIT_PROCESS_DEBUG_INFO),
+        ("LoadDll", LOAD_DLL_DEBUG_INFO),
+        ("UnloadDll", UNLOAD_DLL_DEBUG_INFO),
+        ("DebugString", OUTPUT_DEBUG_STRING_INFO),
+        ("RipInfo", RIP_INFO),
+    )
+
+
+class DEBUG_EVENT(ctypes.Structure):
+    _fields_ = (
+        ("dwDebugEventCode", c_uint32),
+        ("dwProcessId", c_uint32),
+        ("dwThreadId", c_uint32),
+        ("u", DEBUG_EVENT_UNION),
+    )
+
+
+class UNICODE_STRING(ctypes.Structure):
+    _fields_ = (("Length", c_uint16), ("MaximumLength", c_uint16), ("Buffer", c_size_t))
+
+
+class PROCESS_BASIC_INFORMATION(ctypes.Structure):
+    _fields_ = (
+        ("ExitStatus", c_int32),
+        ("PebBaseAddress", c_size_t),
+        ("AffinityMask", c_size_t),
+        ("BasePriority", c_int32),
+        ("UniqueProcessId", c_size_t),
+        ("InheritedFromUniqueProcessId", c_size_t),
+    )
+
+
+PARAMETERS_IN_PEB = 4 * ctypes.sizeof(c_void_p)
+"""offsetof(PEB, ProcessParameters)"""
+COMMAND_LINE_IN_PARAMETERS = 16 + 12 * ctypes.sizeof(c_void_p)
+"""offsetof(RTL_USER_PROCESS_PARAMETERS, CommandLine)"""
+
 
 class Debugging:
     """The functions of kernel32.dll. Windows only: only the thread that starts, or attaches to, a process may call them
     for it."""
 
     def __init__(self) -> None:
-        library = _open()
+        library = open_system_library("kernel32.dll")
         # Windows 10 and later: only this one tells debug strings in Unicode.
         wait = getattr(library, "WaitForDebugEventEx", None) or library.WaitForDebugEvent
         self._wait = _typed(wait, POINTER(DEBUG_EVENT), c_uint32)
@@ -103,7 +227,7 @@ class Debugging:
 
         The command line is the program's own copy, at PEB.ProcessParameters (winternl.h).
         """
-        query = _open("ntdll.dll").NtQueryInformationProcess
+        query = open_system_library("ntdll.dll").NtQueryInformationProcess
         query.argtypes = (c_void_p, c_uint32, c_void_p, c_uint32, c_void_p)
         query.restype = c_int32
         basic = PROCESS_BASIC_INFORMATION()
@@ -121,14 +245,14 @@ class Debugging:
 
 def is_debugged() -> bool:
     """Whether this process has a debugger: it can have one only (CheckRemoteDebuggerPresent)."""
-    check = _typed(_open().CheckRemoteDebuggerPresent, c_void_p, POINTER(c_int32))
+    check = _typed(open_system_library("kernel32.dll").CheckRemoteDebuggerPresent, c_void_p, POINTER(c_int32))
     found = c_int32()
     return bool(check(c_void_p(-1), ctypes.byref(found))) and bool(found.value)
 
 
 def create_event() -> int:
     """A new event, not set, that stays set once it is; for `_winapi` and `set_event`. Raises `OSError`."""
-    create = _open().CreateEventW
+    create = open_system_library("kernel32.dll").CreateEventW
     create.argtypes, create.restype = (c_void_p, c_int32, c_int32, c_void_p), c_void_p
     handle: int | None = create(None, 1, 0, None)
     if not handle:
@@ -138,20 +262,14 @@ def create_event() -> int:
 
 def set_event(handle: int) -> None:
     """Set an event: whoever waits for it goes on."""
-    _typed(_open().SetEvent, c_void_p)(handle)
+    _typed(open_system_library("kernel32.dll").SetEvent, c_void_p)(handle)
 
 
 def temporary_folder() -> str:
     """The folder for temporary files, with a backslash at its end (GetTempPathW)."""
     room = (c_uint16 * 300)()
-    length = _typed(_open().GetTempPathW, c_uint32, c_void_p)(len(room), room)
+    length = _typed(open_system_library("kernel32.dll").GetTempPathW, c_uint32, c_void_p)(len(room), room)
     return ctypes.string_at(room, 2 * min(length, len(room))).decode("utf-16-le", "surrogatepass")
-
-
-def _open(name: str = "kernel32.dll") -> ctypes.CDLL:
-    if sys.platform == "win32":
-        return ctypes.WinDLL(name, use_last_error=True, winmode=LOAD_LIBRARY_SEARCH_SYSTEM32)
-    raise OSError("processes are debugged on Windows only")
 
 
 def _typed(function: Any, *arguments: Any) -> Any:

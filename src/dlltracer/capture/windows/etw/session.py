@@ -11,9 +11,9 @@ import ctypes
 import os
 from _thread import allocate_lock, start_new_thread
 
-from ...errors import TracePermissionError, TraceStartError
+from ....errors import TracePermissionError, TraceStartError
+from ..system import last_error
 from . import bindings
-from . import structs as s
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,20 +46,20 @@ class Stopped:
         self.notes = notes
 
 
-def make_properties(name_guid: bytes | None, mode: int, flags: int) -> s.PROPERTIES_WITH_NAMES:
+def make_properties(name_guid: bytes | None, mode: int, flags: int) -> bindings.PROPERTIES_WITH_NAMES:
     """Fresh properties: StartTrace and ControlTrace overwrite what they are given.
 
     `name_guid`: the session's GUID as 16 bytes in memory order, `None` for one to be queried or stopped.
     """
-    room = s.PROPERTIES_WITH_NAMES()
+    room = bindings.PROPERTIES_WITH_NAMES()
     properties = room.Properties
     properties.Wnode.BufferSize = ctypes.sizeof(room)
-    properties.Wnode.Flags = s.WNODE_FLAG_TRACED_GUID
-    properties.Wnode.ClientContext = s.CLIENT_CONTEXT_QPC
+    properties.Wnode.Flags = bindings.WNODE_FLAG_TRACED_GUID
+    properties.Wnode.ClientContext = bindings.CLIENT_CONTEXT_QPC
     if name_guid is not None:
         ctypes.memmove(ctypes.addressof(properties.Wnode.Guid), name_guid, 16)
-    properties.LoggerNameOffset = s.PROPERTIES_WITH_NAMES.LoggerName.offset
-    properties.LogFileNameOffset = s.PROPERTIES_WITH_NAMES.LogFileName.offset
+    properties.LoggerNameOffset = bindings.PROPERTIES_WITH_NAMES.LoggerName.offset
+    properties.LogFileNameOffset = bindings.PROPERTIES_WITH_NAMES.LogFileName.offset
     properties.LogFileMode = mode
     properties.EnableFlags = flags
     if flags:
@@ -111,14 +111,14 @@ class RunningSession:
         self._code = 0
         self._consumer: ctypes.c_uint64 | None = None
         self._handle = ctypes.c_uint64()
-        self._start(guid, mode | s.EVENT_TRACE_REAL_TIME_MODE, flags)
+        self._start(guid, mode | bindings.EVENT_TRACE_REAL_TIME_MODE, flags)
         try:
             # Kept until ProcessTrace has returned: Windows holds pointers to all three.
             self._ready = allocate_lock()
             self._ready.acquire()
-            self._callback = etw.callback_type(self._told(on_record))
+            self._callback = etw.callback_type(self._with_first_event(on_record))
             self._name_buffer = ctypes.create_unicode_buffer(name)
-            self._logfile = s.EVENT_TRACE_LOGFILEW()
+            self._logfile = bindings.EVENT_TRACE_LOGFILEW()
             self._consumer = self._open()
             self.notes = self._listen(providers)
             self._done = allocate_lock()
@@ -152,13 +152,15 @@ class RunningSession:
         logfile = self._logfile
         logfile.LoggerName = ctypes.addressof(self._name_buffer)
         logfile.ProcessTraceMode = (
-            s.PROCESS_TRACE_MODE_REAL_TIME | s.PROCESS_TRACE_MODE_EVENT_RECORD | s.PROCESS_TRACE_MODE_RAW_TIMESTAMP
+            bindings.PROCESS_TRACE_MODE_REAL_TIME
+            | bindings.PROCESS_TRACE_MODE_EVENT_RECORD
+            | bindings.PROCESS_TRACE_MODE_RAW_TIMESTAMP
         )
         logfile.EventRecordCallback = ctypes.cast(self._callback, ctypes.c_void_p).value
         handle = self._etw.OpenTraceW(ctypes.byref(logfile))
         # On 32-bit Windows before 8 the invalid handle is 32 bits wide (OpenTraceW, MS Learn).
-        if handle in (s.INVALID_PROCESSTRACE_HANDLE, 0xFFFFFFFF):
-            raise_start_error("OpenTrace", bindings.last_error())
+        if handle in (bindings.INVALID_PROCESSTRACE_HANDLE, 0xFFFFFFFF):
+            raise_start_error("OpenTrace", last_error())
         return ctypes.c_uint64(handle)
 
     def _listen(self, providers: tuple[ProviderConfig, ...]) -> tuple[str, ...]:
@@ -166,8 +168,8 @@ class RunningSession:
         refused: list[int] = []
         for provider in providers:
             code = self._etw.EnableTraceEx2(
-                self._handle, provider.guid, s.EVENT_CONTROL_CODE_ENABLE_PROVIDER, provider.level, provider.keywords,
-                0, _ENABLE_MILLISECONDS, None,
+                self._handle, provider.guid, bindings.EVENT_CONTROL_CODE_ENABLE_PROVIDER, provider.level,
+                provider.keywords, 0, _ENABLE_MILLISECONDS, None,
             )  # fmt: skip
             # Too slow is enabled all the same: the time is for waiting until it is.
             if code not in (bindings.ERROR_SUCCESS, bindings.ERROR_TIMEOUT):
@@ -176,8 +178,8 @@ class RunningSession:
             raise_start_error("EnableTraceEx2", refused[0])
         return tuple(f"Windows refused a provider (EnableTraceEx2, error {code})" for code in refused)
 
-    def _told(self, on_record: Callable[[int], None]) -> Callable[[int], None]:
-        """`on_record`, with word to the starting thread when the first event arrives."""
+    def _with_first_event(self, on_record: Callable[[int], None]) -> Callable[[int], None]:
+        """Return `on_record`, which also wakes the starting thread when the first event arrives."""
         waiting = [True]
 
         def on_event(record: int) -> None:
@@ -201,7 +203,7 @@ class RunningSession:
     def _await_listener(self) -> tuple[str, ...]:
         """The same for a session in which nobody may have anything to say: say something, as a provider of our own."""
         guid, registered = os.urandom(16), ctypes.c_uint64()
-        etw, marker = self._etw, s.EVENT_DESCRIPTOR(Id=1, Level=1)
+        etw, marker = self._etw, bindings.EVENT_DESCRIPTOR(Id=1, Level=1)
         if etw.EventRegister(guid, None, None, ctypes.byref(registered)) != bindings.ERROR_SUCCESS:
             return (_NOT_READY,)
         try:
@@ -219,7 +221,7 @@ class RunningSession:
     def _arrives(self) -> bool:
         """Flush the buffers; whether an event has come through by now, or does so soon."""
         room = make_properties(None, 0, 0)
-        self._etw.ControlTraceW(self._handle, None, ctypes.byref(room.Properties), s.EVENT_TRACE_CONTROL_FLUSH)
+        self._etw.ControlTraceW(self._handle, None, ctypes.byref(room.Properties), bindings.EVENT_TRACE_CONTROL_FLUSH)
         return self._ready.acquire(timeout=_READY_SECONDS)
 
     def _consume(self) -> None:
@@ -255,16 +257,17 @@ class RunningSession:
             int(properties.EventsLost), int(properties.RealTimeBuffersLost + properties.LogBuffersLost), tuple(notes)
         )
 
-    def _control_stop(self) -> tuple[int, s.EVENT_TRACE_PROPERTIES]:
+    def _control_stop(self) -> tuple[int, bindings.EVENT_TRACE_PROPERTIES]:
         room = make_properties(None, 0, 0)
-        code = self._etw.ControlTraceW(self._handle, None, ctypes.byref(room.Properties), s.EVENT_TRACE_CONTROL_STOP)
+        properties = ctypes.byref(room.Properties)
+        code = self._etw.ControlTraceW(self._handle, None, properties, bindings.EVENT_TRACE_CONTROL_STOP)
         return int(code), room.Properties
 
 
 def stop_by_name(etw: bindings.Etw, name: str) -> bool:
     """Stop a session of any process; whether there was one. Raises what the refusal means."""
     room = make_properties(None, 0, 0)
-    code = etw.ControlTraceW(0, name, ctypes.byref(room.Properties), s.EVENT_TRACE_CONTROL_STOP)
+    code = etw.ControlTraceW(0, name, ctypes.byref(room.Properties), bindings.EVENT_TRACE_CONTROL_STOP)
     if code in (bindings.ERROR_SUCCESS, bindings.ERROR_MORE_DATA):
         return True
     if code != bindings.ERROR_WMI_INSTANCE_NOT_FOUND:
@@ -276,7 +279,8 @@ def session_names(etw: bindings.Etw) -> tuple[str, ...]:
     """The names of the sessions that run on this machine; none when Windows will not say (QueryAllTracesW)."""
     most = 64
     rooms = [make_properties(None, 0, 0) for _ in range(most)]
-    pointers = (ctypes.POINTER(s.EVENT_TRACE_PROPERTIES) * most)(*(ctypes.pointer(room.Properties) for room in rooms))
+    pointer_type = ctypes.POINTER(bindings.EVENT_TRACE_PROPERTIES)
+    pointers = (pointer_type * most)(*(ctypes.pointer(room.Properties) for room in rooms))
     count = ctypes.c_uint32()
     code = etw.QueryAllTracesW(pointers, most, ctypes.byref(count))
     if code not in (bindings.ERROR_SUCCESS, bindings.ERROR_MORE_DATA):

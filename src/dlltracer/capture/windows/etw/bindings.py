@@ -1,14 +1,40 @@
-"""The structures of Event Tracing for Windows, as ctypes sees them.
+"""The structures and functions of Event Tracing for Windows, as ctypes sees them. Importable on any system.
 
-Source: evntrace.h, evntcons.h, evntprov.h and wmistr.h of the Windows SDK, whose spelling is kept here and in
-`bindings` only. Fields have fixed widths (`wintypes.ULONG` is 8 bytes on Linux), so the layouts can be checked on any
-system; the sizes and offsets are those of x64 and ARM64, and of x86 in a 32-bit process on Windows.
+Source: evntrace.h, evntcons.h, evntprov.h and wmistr.h of the Windows SDK, whose spelling is kept here only; "Event
+Tracing Functions" of MS Learn. All functions return a Windows error code, except OpenTraceW. Fields have fixed widths
+(`wintypes.ULONG` is 8 bytes on Linux), so the layouts can be checked on any system; the sizes and offsets are those of
+x64 and ARM64, and of x86 in a 32-bit process on Windows.
 """
 
+# ruff: noqa: N801
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+import sys
+from ctypes import POINTER, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p, c_wchar_p
+
+from ..system import open_system_library
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+ETW_LIBRARY = "advapi32.dll"
+"""The one place that names the DLL with the ETW functions; tests put the path of a simulator here."""
+
+ERROR_SUCCESS = 0
+ERROR_ACCESS_DENIED = 5
+ERROR_INVALID_PARAMETER = 87
+ERROR_ALREADY_EXISTS = 183
+ERROR_MORE_DATA = 234
+ERROR_NO_SYSTEM_RESOURCES = 1450
+ERROR_TIMEOUT = 1460
+ERROR_WMI_INSTANCE_NOT_FOUND = 4201
+ERROR_CTX_CLOSE_PENDING = 7007
+
+PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
+STILL_ACTIVE = 259
 
 WNODE_FLAG_TRACED_GUID = 0x00020000
 EVENT_TRACE_REAL_TIME_MODE = 0x00000100
@@ -207,3 +233,94 @@ class PROPERTIES_WITH_NAMES(ctypes.Structure):
         ("LoggerName", c_uint16 * 1024),
         ("LogFileName", c_uint16 * 1024),
     )
+
+
+class Etw:
+    """The ETW functions of `ETW_LIBRARY`: those of a controller, a consumer and a provider. Windows only."""
+
+    def __init__(self) -> None:
+        library = open_system_library(ETW_LIBRARY)
+        properties = POINTER(EVENT_TRACE_PROPERTIES)
+        self.callback_type = _callback_type()
+        self.StartTraceW = library.StartTraceW
+        self.StartTraceW.argtypes = (POINTER(c_uint64), c_wchar_p, properties)
+        self.ControlTraceW = library.ControlTraceW
+        self.ControlTraceW.argtypes = (c_uint64, c_wchar_p, properties, c_uint32)
+        self.ProcessTrace = library.ProcessTrace
+        self.ProcessTrace.argtypes = (POINTER(c_uint64), c_uint32, c_void_p, c_void_p)
+        self.CloseTrace = library.CloseTrace
+        self.CloseTrace.argtypes = (c_uint64,)
+        self.QueryAllTracesW = library.QueryAllTracesW
+        self.QueryAllTracesW.argtypes = (POINTER(properties), c_uint32, POINTER(c_uint32))
+        self.EnableTraceEx2 = library.EnableTraceEx2
+        self.EnableTraceEx2.argtypes = (
+            c_uint64, c_void_p, c_uint32, c_uint8, c_uint64, c_uint64, c_uint32, c_void_p,
+        )  # fmt: skip
+        self.EventRegister = library.EventRegister
+        self.EventRegister.argtypes = (c_void_p, c_void_p, c_void_p, POINTER(c_uint64))
+        self.EventWrite = library.EventWrite
+        self.EventWrite.argtypes = (c_uint64, POINTER(EVENT_DESCRIPTOR), c_uint32, c_void_p)
+        self.EventUnregister = library.EventUnregister
+        self.EventUnregister.argtypes = (c_uint64,)
+        for function in (
+            self.StartTraceW, self.ControlTraceW, self.ProcessTrace, self.CloseTrace, self.QueryAllTracesW,
+            self.EnableTraceEx2, self.EventRegister, self.EventWrite, self.EventUnregister,
+        ):  # fmt: skip
+            function.restype = c_uint32
+        self.OpenTraceW = library.OpenTraceW
+        self.OpenTraceW.argtypes = (POINTER(EVENT_TRACE_LOGFILEW),)
+        self.OpenTraceW.restype = c_uint64
+
+
+def is_administrator() -> bool:
+    """Whether this process has the rights of an Administrator, not only its user ("IsUserAnAdmin", MS Learn)."""
+    return bool(open_system_library("shell32.dll").IsUserAnAdmin())
+
+
+def _callback_type() -> Callable[[Callable[[int], None]], Any]:
+    if sys.platform == "win32":
+        return ctypes.WINFUNCTYPE(None, c_void_p)
+    return ctypes.CFUNCTYPE(None, c_void_p)
+
+
+def process_start(pid: int) -> int | None:
+    """When a process was created (FILETIME: 100 ns since 1601): `None` if none of that id runs, 0 if Windows is silent.
+
+    Source: GetProcessTimes, GetExitCodeProcess, MS Learn.
+    """
+    if sys.platform != "win32":
+        return 0
+    kernel32 = open_system_library("kernel32.dll")
+    kernel32.OpenProcess.argtypes, kernel32.OpenProcess.restype = (c_uint32, c_int32, c_uint32), c_void_p
+    kernel32.GetExitCodeProcess.argtypes = (c_void_p, POINTER(c_uint32))
+    kernel32.GetProcessTimes.argtypes = (c_void_p, *(POINTER(c_uint64),) * 4)
+    kernel32.CloseHandle.argtypes = (c_void_p,)
+    handle = kernel32.OpenProcess(PROCESS_QUERY_LIMITED_INFORMATION, 0, pid)
+    if not handle:
+        return None if ctypes.get_last_error() == ERROR_INVALID_PARAMETER else 0
+    try:
+        status = c_uint32()
+        if kernel32.GetExitCodeProcess(handle, ctypes.byref(status)) and status.value != STILL_ACTIVE:
+            return None
+        times = [c_uint64() for _ in range(4)]
+        return times[0].value if kernel32.GetProcessTimes(handle, *map(ctypes.byref, times)) else 0
+    finally:
+        kernel32.CloseHandle(handle)
+
+
+def is_process_alive(pid: int, start: int) -> bool:
+    """Whether the process of that id and creation time runs. Where Windows will not say, it does: nobody's session is
+    stopped on a guess."""
+    found = process_start(pid)
+    return found is not None and (0 in (found, start) or found == start)
+
+
+def counter_frequency() -> int:
+    """Ticks of the performance counter in a second (QueryPerformanceFrequency)."""
+    if sys.platform != "win32":
+        return 1_000_000_000
+    kernel32 = open_system_library("kernel32.dll")
+    ticks = c_uint64()
+    kernel32.QueryPerformanceFrequency(ctypes.byref(ticks))
+    return ticks.value
+

@@ -1,7 +1,7 @@
-"""What the helper of a trace writes down, a line each, and its inverse. Pure; imports nothing.
+"""The lines that the helper of a trace writes, and their decoder. Pure; imports nothing.
 
 `KIND VALUE ... `: numbers in decimal; in hexadecimal text as UTF-8, after an `s`, and bytes, after an `x`. A line that
-was cut short, or that does not fit, is damaged: it is counted and passed over.
+is cut short or does not fit its kind is damaged: it is counted and passed over.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-LOAD, UNLOAD, SAID, NOTE = "load", "unload", "said", "note"
+LOAD, UNLOAD, DEBUG_STRING, NOTE = "load", "unload", "string", "note"
 READY, REFUSED, END = "ready", "refused", "end"
 
 _SHAPES: dict[str, tuple[int | type, ...]] = {
     LOAD: (32, 63, 63, str, bytes),  # thread, clock, base, path, start of the image
     UNLOAD: (32, 63, 63),  # thread, clock, base
-    SAID: (1, bytes),  # whether it is UTF-16, what was said
+    DEBUG_STRING: (1, bytes),  # whether it is UTF-16, the text
     NOTE: (str,),
-    READY: (),  # what was told before this line was loaded before the attach
+    READY: (),  # lines before this one tell what was loaded before the attach
     REFUSED: (32,),  # Windows' error
     END: (63,),  # how many lines could not be written
 }
@@ -27,12 +27,12 @@ _SHAPES: dict[str, tuple[int | type, ...]] = {
 
 
 def encode_line(kind: str, *values: int | str | bytes) -> bytes:
-    """A line."""
+    """Return a line of that kind."""
     return " ".join([kind, *map(_encode, values), "\n"]).encode("ascii")
 
 
 def decode_lines(data: bytes) -> Iterator[tuple[Any, ...] | None]:
-    """Each line as its kind and values; `None` for one that is damaged."""
+    """Yield each line as its kind and values, `None` for a damaged one."""
     *whole, rest = data.split(b"\n")
     for line in whole:
         yield _decode_line(line)

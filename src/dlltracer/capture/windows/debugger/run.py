@@ -1,10 +1,10 @@
 """Runs a program as its debugger: every load and unload, every exception, and how it ended. Needs no privilege.
 
-The thread that starts a process with DEBUG_ONLY_THIS_PROCESS, or with DEBUG_PROCESS, which holds for all that it
-starts, is the debugger, and only that thread is told the events ("WaitForDebugEvent", MS Learn).
+The thread that starts a process with DEBUG_ONLY_THIS_PROCESS is its debugger; with DEBUG_PROCESS also of all that the
+process starts. Only that thread gets the debug events ("WaitForDebugEvent", MS Learn).
 
-The program shall run as it would alone. Every exception goes back unhandled (see `debug_loop`), and the slow heap that
-Windows gives to processes with a debugger is undone.
+The program must run as it would alone: every exception goes back unhandled (see `loop`), and the slow heap that Windows
+gives to processes with a debugger is turned off.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ import sys
 import time
 from dataclasses import dataclass
 
-from ...errors import BackendUnavailable, TraceStartError
-from .bindings import query_dos_devices
-from .debug_bindings import ERROR_ELEVATION_REQUIRED, ERROR_NOT_SUPPORTED, Debugging
-from .debug_loop import DebugLoop
-from .debug_structs import DEBUG_ONLY_THIS_PROCESS, DEBUG_PROCESS
-from .debuggees import Debuggees
-from .finalpath import as_final
+from ....errors import BackendUnavailable, TraceStartError
+from ..system import query_dos_devices, with_final_path
+from .bindings import DEBUG_ONLY_THIS_PROCESS, DEBUG_PROCESS, ERROR_ELEVATION_REQUIRED, ERROR_NOT_SUPPORTED, Debugging
+from .loop import DebugLoop
+from .processes import DebuggedProcesses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ...model.crash import Crash
-    from ...model.events import Event
-    from ...model.process import TracedProcess
-    from ...model.request import Request
+    from ....model.crash import Crash
+    from ....model.events import Event
+    from ....model.process import TracedProcess
+    from ....model.request import Request
 
 NAME = "debugger"
 
@@ -46,7 +44,7 @@ class DebuggedRun:
         status: the exit status, 32 bits without a sign.
         events: loads and unloads in order, the program itself first.
         crash: the exception that ended it; `None` if it ended by itself or was terminated.
-        notes: what it said with OutputDebugString, and what else a reader must know.
+        notes: its OutputDebugString texts, and what else a reader must know.
         pid: of the program.
         processes: the program, and when they were followed those that it started, in the order of their starts.
     """
@@ -68,9 +66,9 @@ def run_debugged(
     requests: Callable[[], Sequence[Request]] | None = None,
     begun: Callable[[], int | None] | None = None,
     follow: bool = False,
-    tell: Callable[[Event | TracedProcess], None] | None = None,
+    on_event: Callable[[Event | TracedProcess], None] | None = None,
 ) -> DebuggedRun:
-    """Run a program to its end, with our standard streams and inheritable handles, and tell what it loaded.
+    """Run a program to its end, with our standard streams and inheritable handles, and return what it loaded.
 
     When we are interrupted (Ctrl-C), or our process is ended, it runs on without a debugger.
 
@@ -83,9 +81,8 @@ def run_debugged(
             give the loads their imports and tell failed loads from unloads; without, every unload is an `UnloadEvent`.
         begun: asked once, too: when it began, as `time.perf_counter_ns()`. What it loaded before is left out.
         follow: debug what it starts, too, and what they start, until the program ends. Otherwise they are not seen.
-        tell: gets at once what is seen: a process before its first event and when it has ended, and each load and
-            unload, of which nothing else is known yet (`begun` and `requests` tell that). The program waits meanwhile.
-            It must not raise.
+        on_event: called at once with each process, before its first event and when it has ended, and with each load
+            and unload, without what `begun` and `requests` tell later. The program waits meanwhile. It must not raise.
 
     Raises:
         TraceStartError: the program could not be started, or not as a debuggee.
@@ -94,12 +91,12 @@ def run_debugged(
     if sys.platform != "win32":
         raise BackendUnavailable(NAME, "processes are debugged by it on Windows only")
     api = Debugging()
-    debuggees = Debuggees(api, query_dos_devices(), time.time(), time.perf_counter_ns(), tell)
-    loop = DebugLoop(api, debuggees)
+    processes = DebuggedProcesses(api, query_dos_devices(), time.time(), time.perf_counter_ns(), on_event)
+    loop = DebugLoop(api, processes)
     child = _start(command, env, cwd, output, DEBUG_PROCESS if follow else DEBUG_ONLY_THIS_PROCESS)
     try:
         api.keep_alive_without_us()
-        _follow(loop, debuggees, child)
+        _follow(loop, processes, child)
     except BaseException:
         for pid in {child.pid, *loop.running}:
             api.detach(pid)
@@ -107,23 +104,23 @@ def run_debugged(
     for pid in loop.running:
         if pid == child.pid:
             continue  # it got rid of its debugger
-        debuggees.note(pid, "it was there when the program ended, and went on unseen")
+        processes.note(pid, "it was there when the program ended, and went on unseen")
         api.detach(pid)
     status = child.wait()
-    asked = [as_final(request, cwd) for request in requests()] if requests is not None else []
+    asked = [with_final_path(request, cwd) for request in requests()] if requests is not None else []
     since = begun() if begun is not None else None
     return DebuggedRun(
-        status, debuggees.events(asked, since), debuggees.crash(status), debuggees.notes(), child.pid,
-        debuggees.processes(),
+        status, processes.events(asked, since), processes.crash(status), processes.notes(), child.pid,
+        processes.processes(),
     )  # fmt: skip
 
 
-def _follow(loop: DebugLoop, debuggees: Debuggees, child: subprocess.Popen[bytes]) -> None:
+def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Popen[bytes]) -> None:
     """Return when the program has ended."""
-    while not debuggees.has_ended(child.pid):
+    while not processes.has_ended(child.pid):
         if not loop.step(_POLL_MS) and child.poll() is not None:
             # It, or somebody else, can do so: NtRemoveProcessDebug.
-            debuggees.note(child.pid, "the debugger was removed from the program: what came after that is not known")
+            processes.note(child.pid, "the debugger was removed from the program: what came after that is not known")
             break
     until = time.monotonic() + _LAST_SECONDS
     while loop.running and child.pid not in loop.running and time.monotonic() < until and loop.step(0):

@@ -4,8 +4,8 @@ Takes a system-logger session of its own (Windows 8 and later), so that nobody e
 system has no such sessions, or when asked, it takes the NT Kernel Logger, of which a machine has one: whoever holds it
 is stopped, and a note says so.
 
-When asked, a second, ordinary session listens to the loader itself (`loader_events`), which can name a file that is
-missing. What happens to it never costs the first one anything.
+When asked, a second, ordinary session listens to the loader itself (`loader_messages`), which can name a file that is
+missing. Its failures never cost the first session anything.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ import sys
 import time
 from _thread import allocate_lock
 
-from ...errors import BackendUnavailable, TraceStartError
-from ..backend import Availability
-from ..requests import Watch
+from ....errors import BackendUnavailable, TraceStartError
+from ...backend import Availability
+from ...requests import Watch
+from ..system import query_dos_devices
 from . import bindings
-from . import structs as s
 from .session import SYSTEM_TRACE_CONTROL_GUID, ProviderConfig, RunningSession, Stopped, session_names, stop_by_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ...model.recording import Recording
-    from ...model.request import Request
+    from ....model.recording import Recording
+    from ....model.request import Request
 
 NAME = "etw"
 NAME_WITH_LOADER = "etw+loader"
 SESSION_PREFIX = "dlltracer-"
 
-_IMAGE_PROVIDER = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")  # records.IMAGE_PROVIDER, which brings dataclasses
-_KEPT = (10, 2)  # records.Opcode.LOAD and UNLOAD
-_USER_LOADER = bytes.fromhex("3fb859b046d9134b87ca4292839dc2f2")  # loader_events.USER_LOADER
+# image_records.IMAGE_PROVIDER and Opcode.LOAD and UNLOAD, loader_messages.USER_LOADER: those modules bring dataclasses.
+_IMAGE_PROVIDER = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
+_KEPT = (10, 2)
+_USER_LOADER = bytes.fromhex("3fb859b046d9134b87ca4292839dc2f2")
 # 0x80 is ETW_UMGL_LDR_SNAPS_FLAG (LoaderSnapAssistantTool, microsoft/devhome); what the bits below it turn on is not
 # written anywhere. Level 5 is TRACE_LEVEL_VERBOSE (evntrace.h). Of the other provider every keyword is taken.
 _LOADER_PROVIDERS = (ProviderConfig(_IMAGE_PROVIDER, 5, 0xFF), ProviderConfig(_USER_LOADER, 5, 0xFFFF_FFFF_FFFF_FFFF))
 _SILENT = (
-    "the loader itself said nothing: Windows lets it speak in a program that has TracingFlags in the registry "
+    "the loader itself wrote no events: Windows turns them on for a program that has TracingFlags in the registry "
     "(docs/reference/backends.md, etw+loader)"
 )
 
@@ -79,7 +80,7 @@ class EtwSession:
     def __init__(self, raw: bool, kernel_logger: bool, loader_events: bool = False) -> None:
         self._raw = raw
         self._name = NAME_WITH_LOADER if loader_events else NAME
-        self._heard: list[tuple[bytes, bytes]] = []
+        self._loader_records: list[tuple[bytes, bytes]] = []
         self._listener: RunningSession | None = None
         self._pid = os.getpid()
         self._kept: list[tuple[bytes, bytes]] = []
@@ -105,7 +106,7 @@ class EtwSession:
 
     def _listen(self, etw: bindings.Etw) -> None:
         """Start the session that listens to the loader; one that does not start is noted."""
-        on_record = make_listener(self._pid, self._heard, self._failures)
+        on_record = make_listener(self._pid, self._loader_records, self._failures)
         # The name of the first session has the number id(self), and no other object has the next one.
         name = own_session_name(id(self) + 1)
         try:
@@ -125,12 +126,13 @@ class EtwSession:
 
     def _start(self, etw: bindings.Etw, kernel_logger: bool) -> RunningSession:
         on_record = make_callback(self._pid, self._raw, self._kept, self._failures)
-        flags = s.EVENT_TRACE_FLAG_IMAGE_LOAD | (0 if self._raw else s.EVENT_TRACE_FLAG_NO_SYSCONFIG)
+        flags = bindings.EVENT_TRACE_FLAG_IMAGE_LOAD | (0 if self._raw else bindings.EVENT_TRACE_FLAG_NO_SYSCONFIG)
         if not kernel_logger:
             try:
                 session = RunningSession(
-                    etw, own_session_name(id(self)), os.urandom(16), s.EVENT_TRACE_SYSTEM_LOGGER_MODE, flags, on_record
-                )
+                    etw, own_session_name(id(self)), os.urandom(16), bindings.EVENT_TRACE_SYSTEM_LOGGER_MODE, flags,
+                    on_record,
+                )  # fmt: skip
             except TraceStartError as error:
                 # An old Windows does not know the mode, and says that a parameter is wrong.
                 if (error.call, error.winerror) != ("StartTrace", bindings.ERROR_INVALID_PARAMETER):
@@ -145,8 +147,8 @@ class EtwSession:
                 "another trace of this process holds the NT Kernel Logger, of which a machine has one",
             )  # fmt: skip
         self._holds_kernel_logger = True
-        stopped = stop_by_name(etw, s.KERNEL_LOGGER_NAMEW)
-        session = RunningSession(etw, s.KERNEL_LOGGER_NAMEW, SYSTEM_TRACE_CONTROL_GUID, 0, flags, on_record)
+        stopped = stop_by_name(etw, bindings.KERNEL_LOGGER_NAMEW)
+        session = RunningSession(etw, bindings.KERNEL_LOGGER_NAMEW, SYSTEM_TRACE_CONTROL_GUID, 0, flags, on_record)
         self._notes.append(
             "session: NT Kernel Logger" + (", taken from whoever held it: their trace was stopped" if stopped else "")
         )
@@ -154,45 +156,45 @@ class EtwSession:
 
     def stop(self) -> Recording:
         """Stop the sessions; everything of the block is in the recording."""
-        heard = Stopped(0, 0, ())
+        listened = Stopped(0, 0, ())
         try:
             ended = self._session.stop()
         finally:
             try:
                 if self._listener is not None:
-                    heard = self._listener.stop()
+                    listened = self._listener.stop()
             finally:
                 requests = self._watch.stop()
                 if self._holds_kernel_logger:
                     _KERNEL_LOGGER.release()
                     self._holds_kernel_logger = False
-        return self._recording(ended, heard, requests)
+        return self._recording(ended, listened, requests)
 
-    def _recording(self, ended: Stopped, heard: Stopped, requests: Sequence[Request]) -> Recording:
-        from ...model.recording import Losses, Recording
-        from .decode import Machine, debug_events, decode_records
+    def _recording(self, ended: Stopped, listened: Stopped, requests: Sequence[Request]) -> Recording:
+        from ....model.recording import Losses, Recording
+        from ..image_events import RecordContext, debug_events, decode_records
+        from ..image_records import RawRecord
         from .loader_merge import decode_messages, merge_messages
-        from .records import RawRecord
 
         notes = [*self._notes, *self._session.notes, *ended.notes]
         if self._listener is not None:
-            notes += [f"listening to the loader: {note}" for note in (*self._listener.notes, *heard.notes)]
-            notes += [] if self._heard else [_SILENT]
+            notes += [f"listening to the loader: {note}" for note in (*self._listener.notes, *listened.notes)]
+            notes += [] if self._loader_records else [_SILENT]
         records = [RawRecord(header, data) for header, data in self._kept]
-        spoken = [RawRecord(header, data) for header, data in self._heard]
-        events_lost, buffers_lost = ended.events_lost + heard.events_lost, ended.buffers_lost + heard.buffers_lost
+        messages = [RawRecord(header, data) for header, data in self._loader_records]
+        events_lost, buffers_lost = ended.events_lost + listened.events_lost, ended.buffers_lost + listened.buffers_lost
         if self._raw:
-            raw = debug_events(sorted(records + spoken, key=lambda one: one.ticks) if spoken else records)
+            raw = debug_events(sorted(records + messages, key=lambda one: one.ticks) if messages else records)
             losses = Losses(events_lost, buffers_lost, len(self._failures))
             return Recording(self._name, raw, self._pid, losses, tuple(notes))
         frequency = self._session.counter_frequency or bindings.counter_frequency()
-        machine = Machine(
-            self._pid, bindings.query_dos_devices(), os.environ.get("SYSTEMROOT"), frequency, self._wall, self._clock
+        context = RecordContext(
+            self._pid, query_dos_devices(), os.environ.get("SYSTEMROOT"), frequency, self._wall, self._clock
         )
-        decoded = decode_records(records, requests, machine)
-        said = decode_messages(spoken, requests, machine)
-        merged = merge_messages(decoded.events, said.heard)
-        losses = Losses(events_lost, buffers_lost, len(self._failures) + decoded.undecodable + said.undecodable)
+        decoded = decode_records(records, requests, context)
+        loader = decode_messages(messages, requests, context)
+        merged = merge_messages(decoded.events, loader.messages)
+        losses = Losses(events_lost, buffers_lost, len(self._failures) + decoded.undecodable + loader.undecodable)
         return Recording(self._name, merged.events, self._pid, losses, (*notes, *merged.notes))
 
 
@@ -216,13 +218,13 @@ def owner_of(name: str) -> tuple[int, int] | None:
 def make_callback(pid: int, raw: bool, kept: list[tuple[bytes, bytes]], failures: list[int]) -> Callable[[int], None]:
     """The consumer of EVENT_RECORDs: copies those of this process into `kept`, as (record, payload).
 
-    A stop tells some 20,000 images of other processes, so what is not ours is turned down by two reads. It never
-    raises: ctypes would print and go on. What could not be copied leaves its opcode in `failures`.
+    A stop logs some 20,000 images of other processes, so a record that is not ours is rejected after two reads. It
+    never raises: ctypes would print and go on. A record that could not be copied leaves its opcode in `failures`.
     """
     string_at, byte, word = ctypes.string_at, ctypes.c_uint8.from_address, ctypes.c_uint16.from_address
     dword, pointer = ctypes.c_uint32.from_address, ctypes.c_void_p.from_address
-    data_at = s.EVENT_RECORD.UserData.offset
-    record_size = ctypes.sizeof(s.EVENT_RECORD)
+    data_at = bindings.EVENT_RECORD.UserData.offset
+    record_size = ctypes.sizeof(bindings.EVENT_RECORD)
 
     def is_ours(record: int, data: int, length: int) -> bool:
         """By the pid in the payload: the rundown has none in its header. Version 0 has none in its payload."""
@@ -248,19 +250,19 @@ def make_callback(pid: int, raw: bool, kept: list[tuple[bytes, bytes]], failures
     return on_record
 
 
-def make_listener(pid: int, heard: list[tuple[bytes, bytes]], failures: list[int]) -> Callable[[int], None]:
-    """The consumer of what loaders say: copies what that of this process said into `heard`. It never raises."""
+def make_listener(pid: int, kept: list[tuple[bytes, bytes]], failures: list[int]) -> Callable[[int], None]:
+    """The consumer of the loader's messages: copies those of this process into `kept`. It never raises."""
     string_at, dword = ctypes.string_at, ctypes.c_uint32.from_address
     word, pointer = ctypes.c_uint16.from_address, ctypes.c_void_p.from_address
-    data_at = s.EVENT_RECORD.UserData.offset
-    record_size = ctypes.sizeof(s.EVENT_RECORD)
+    data_at = bindings.EVENT_RECORD.UserData.offset
+    record_size = ctypes.sizeof(bindings.EVENT_RECORD)
 
     def on_record(record: int) -> None:
         try:
             if dword(record + 12).value != pid or string_at(record + 24, 16) not in (_IMAGE_PROVIDER, _USER_LOADER):
                 return
             data, length = pointer(record + data_at).value or 0, word(record + 86).value
-            heard.append((string_at(record, record_size), string_at(data, length) if length else b""))
+            kept.append((string_at(record, record_size), string_at(data, length) if length else b""))
         except Exception:  # noqa: BLE001 - Windows called us: there is nobody to raise to
             failures.append(0)
 

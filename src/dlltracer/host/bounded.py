@@ -1,0 +1,134 @@
+"""Reads files and asks programs of the system, both with a bound on time and size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..binary.reading import read_regular
+from ..errors import BinaryFormatError
+
+SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin")
+"""Where the programs of a Linux system are: folders that only root writes to. The last one is that of NixOS."""
+
+SECONDS = 20.0
+"""How long a program may take to answer."""
+
+MOST_OUTPUT = 8 << 20
+"""Bytes that a program may answer with."""
+
+_ENVIRONMENT = {"LC_ALL": "C", "PATH": ":".join(SYSTEM_FOLDERS), "HOME": "/nonexistent"}
+"""Nothing of ours: LD_PRELOAD, RPM_CONFIGDIR, APT_CONFIG and ~/.rpmmacros each make such a program run other code."""
+
+
+@dataclass(frozen=True)
+class ProgramAnswer:
+    """What a program answered: its exit `status` (negative for a signal), and what it wrote to the stream asked for."""
+
+    status: int
+    output: str
+
+
+def read_regular_file(path: str, most: int) -> bytes:
+    """Return the content of a regular file of at most `most` bytes.
+
+    A FIFO would hold its reader up for ever and a device may never end. Raises `OSError`, also for what is no regular
+    file and for one that is larger.
+    """
+    try:
+        data = read_regular(path, most + 1)
+    except BinaryFormatError as error:
+        raise OSError(0, error.problem, path) from error
+    if len(data) > most:
+        raise OSError(0, f"it has more than {most >> 20} MiB", path)
+    return data
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of a program of the system; `None` if there is none, and always on Windows.
+
+    PATH is not used: it may name folders of others, and on Windows the current folder comes before all of it.
+    """
+    if sys.platform == "win32":
+        return None
+    for folder in SYSTEM_FOLDERS:
+        path = f"{folder}/{name}"
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return None
+
+
+def ask_program(name: str, *arguments: str, seconds: float = SECONDS) -> ProgramAnswer | str:
+    """Run a program of the system, such as dpkg-query, and return its answer; or why there is none, in words."""
+    path = find_program(name)
+    if path is None:
+        return f"{name} is not installed"
+    return run_bounded((path, *arguments), _ENVIRONMENT, seconds=seconds)
+
+
+def run_bounded(
+    command: Sequence[str], environment: Mapping[str, str], *, seconds: float = SECONDS, stderr: bool = False
+) -> ProgramAnswer | str:
+    """Run a program by its absolute path and return its answer; or, in words, why there is none.
+
+    Arguments:
+        command: the program and its arguments. Its input is empty, its current folder is the root.
+        environment: all of it.
+        seconds: after that, or beyond `MOST_OUTPUT`, it is killed with all that it started.
+        stderr: return what it wrote to stderr, not what it wrote to stdout.
+    """
+    name = command[0].rpartition("/")[2]
+    if sys.platform == "win32":
+        return f"{name} is not asked on Windows"
+    try:
+        child = subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, env=dict(environment), cwd="/", start_new_session=True,
+            stdout=subprocess.DEVNULL if stderr else subprocess.PIPE,
+            stderr=subprocess.PIPE if stderr else subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return f"{name} could not be run: {error}"
+    stream = child.stderr if stderr else child.stdout
+    assert stream is not None
+    with stream:
+        output, problem = _read_until(stream.fileno(), time.monotonic() + seconds)
+        if problem is None:
+            try:
+                child.wait(max(seconds, 1.0))
+            except subprocess.TimeoutExpired:
+                problem = "did not end"
+    if problem is not None:
+        import signal
+
+        try:
+            os.killpg(child.pid, signal.SIGKILL)  # it is the leader of a group of its own
+        except OSError:
+            child.kill()
+        child.wait()
+        return f"{name} {problem.format(seconds=seconds)}"
+    return ProgramAnswer(child.returncode, os.fsdecode(output))
+
+
+def _read_until(fd: int, deadline: float) -> tuple[bytes, str | None]:
+    """Read to the end of a pipe; returns the bytes, and what was wrong if the end did not come."""
+    if sys.platform == "win32":  # there are no pipes to poll; nothing calls this there
+        return b"", "cannot be asked"
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    output = bytearray()
+    while (left := deadline - time.monotonic()) > 0:
+        if not poll.poll(left * 1000):
+            continue
+        block = os.read(fd, 1 << 16)
+        if not block:
+            return bytes(output), None
+        output += block
+        if len(output) > MOST_OUTPUT:
+            return b"", f"answered with more than {MOST_OUTPUT >> 20} MiB"
+    return b"", "did not answer within {seconds:g} s"
