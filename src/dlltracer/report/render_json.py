@@ -69,6 +69,7 @@ def render_deps_json(tree: LoadTree) -> str:
         "bindings": encode(tree.bindings),
         "missing": list(dict.fromkeys(binding.need for binding in tree.missing)),
         "notes": encode(tree.notes),
+        "unresolved": tree.unresolved,
     })
 
 
