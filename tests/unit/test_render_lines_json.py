@@ -9,7 +9,7 @@ from dlltracer.model.codec import event_from_plain
 from dlltracer.model.events import DebugEvent, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.recording import Losses, Recording
 from dlltracer.report.render_json import render_jsonl
-from dlltracer.report.render_lines import render_lines
+from dlltracer.report.render_text import render_lines
 
 EVENTS = (
     LoadEvent("/a \udcff.so"),

@@ -136,7 +136,7 @@ class Case:
         """Who needs an image: the Python line, the imports in progress, then images down to `path`, then `last`."""
         steps = [self._python_step(), *self._import_steps()]
         if self.tree is not None and path is not None:
-            steps += self.tree.shortest_chains().get(path, (path,))
+            steps += self.tree.shortest_chain(path)
         elif path is not None:
             steps.append(path)
         return tuple(dict.fromkeys(step for step in (*steps, *last) if step))

@@ -76,9 +76,9 @@ class LoadTree:
         failed = (BindingState.MISSING, BindingState.REFUSED)
         return tuple(b for b in self.bindings if b.state in failed and not b.delayed)
 
-    def shortest_chains(self) -> dict[str, tuple[str, ...]]:
-        """For each image that the top leads to, the shortest chain from the top to it, both included."""
-        chains: dict[str, tuple[str, ...]] = {self.top: (self.top,)}
+    def shortest_parents(self) -> dict[str, str | None]:
+        """Return, for each image that the top leads to, the image before it in a shortest chain; `None` for the top."""
+        parents: dict[str, str | None] = {self.top: None}
         needs: dict[str, list[str]] = {}
         for binding in self.bindings:
             if binding.path is not None and binding.state is BindingState.BOUND:
@@ -87,7 +87,17 @@ class LoadTree:
         while queue:
             path = queue.popleft()
             for need in needs.get(path, ()):
-                if need not in chains:
-                    chains[need] = (*chains[path], need)
+                if need not in parents:
+                    parents[need] = path
                     queue.append(need)
-        return chains
+        return parents
+
+    def shortest_chain(self, path: str) -> tuple[str, ...]:
+        """Return a shortest chain from the top to an image, both included; the image alone if none leads to it."""
+        parents = self.shortest_parents()
+        chain: list[str] = []
+        at: str | None = path
+        while at is not None:
+            chain.append(at)
+            at = parents.get(at)
+        return tuple(reversed(chain))
