@@ -95,7 +95,7 @@ class Trace:
         session, self._session = self._session, None
         if session is None:
             return
-        recording = without_own_loads(session.stop())
+        recording = _without_own_loads(session.stop())
         if self._refusals:
             from dataclasses import replace
 
@@ -156,8 +156,10 @@ class Trace:
                 raise failures.interrupt
 
 
-def without_own_loads(recording: Recording) -> Recording:
-    """Leave out, and note, what imports inside dlltracer loaded: an inner trace decodes while an outer one listens."""
+def _without_own_loads(recording: Recording) -> Recording:
+    """Leave out, and note, the loads of imports inside dlltracer: an inner trace decodes while an outer one listens."""
+    from .capture.requests import is_own_load
+
     events = tuple(event for event in recording.events if not is_own_load(event))
     left_out = len(recording.events) - len(events)
     if not left_out:
@@ -166,13 +168,6 @@ def without_own_loads(recording: Recording) -> Recording:
 
     note = f"{left_out} events of modules that dlltracer itself imported to end another trace are left out"
     return replace(recording, events=events, notes=(*recording.notes, note))
-
-
-def is_own_load(event: Event) -> bool:
-    """Whether an import inside dlltracer loaded, or dropped, the image."""
-    from .model.events import DebugEvent
-
-    return not isinstance(event, DebugEvent) and any(name.startswith("dlltracer.") for name in event.imports or ())
 
 
 def audit_arguments(event: Event) -> tuple[Any, ...]:

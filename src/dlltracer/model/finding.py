@@ -5,12 +5,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from .crash import Crash
+from .failure import PythonError
 from .probe import Probe
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .crash import Crash
-    from .failure import PythonError
+from .system import System
 
 
 class Confidence(enum.Enum):
@@ -49,10 +47,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Remedy:
-    """Something to do: what it does, as a sentence; the `command` where one does it."""
+    """Something to do.
+
+    Attributes:
+        what: what it does, as a sentence.
+        command: the words of the command that does it, program first; () if none does. They are not quoted: joining
+            them for a shell is for those that show them (`report.commands`).
+        code: the line of Python that does it; empty if none does.
+    """
 
     what: str
-    command: str | None = None
+    command: tuple[str, ...] = ()
+    code: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +89,17 @@ class Finding:
 
 
 class Outcome(enum.Enum):
-    """What came of it all. The values are exit codes."""
+    """What came of it all."""
 
-    IMPORTED = 0
-    EXPLAINED = 1
-    NOT_TRACED = 3
-    UNDECIDED = 4
+    IMPORTED = "imported"
+    EXPLAINED = "explained"
+    NOT_TRACED = "not traced"
+    UNDECIDED = "undecided"
+
+    @property
+    def exit_status(self) -> int:
+        """The status that `dlltracer why` ends with."""
+        return {Outcome.IMPORTED: 0, Outcome.EXPLAINED: 1, Outcome.NOT_TRACED: 3, Outcome.UNDECIDED: 4}[self]
 
 
 UNKNOWN_END = "how the program ended: that is not known"
@@ -107,6 +118,7 @@ class Diagnosis:
         findings: the causes, surest first.
         undecided: for `Outcome.UNDECIDED`: what would decide.
         notes: what could not be looked at.
+        system: the system of the program: commands of the findings are for its shells.
     """
 
     what: str
@@ -116,6 +128,7 @@ class Diagnosis:
     findings: tuple[Finding, ...] = ()
     undecided: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    system: System = System.OTHER
 
     @property
     def may_have_worked(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..model.pe import PeImage
 from ..model.probe import Phase, ProbeOutcome
@@ -66,10 +66,9 @@ def render_why(tree: LoadTree, name: str, *, ascii_only: bool = False) -> Styled
     if not wanted:
         return Styled([((f"nothing that {tree.top} loads needs {name}", BOLD),)])
     more = (ASCII if ascii_only else UNICODE).more
-    parents = tree.shortest_parents()
     lines: list[Line] = []
     for binding in wanted[:_CHAINS]:
-        steps = _short_chain(parents, binding.requested_by, more)
+        steps = _short_chain(tree.chain_to(binding.requested_by), more)
         lines.append(((f"{' > '.join(steps)} > ", PLAIN), *_label(binding)))
     if len(wanted) > _CHAINS:
         lines.append(((f"{more} {number(len(wanted) - _CHAINS, 'more image')} that need it", DIM),))
@@ -86,17 +85,13 @@ def find_named(tree: LoadTree, name: str) -> list[Binding]:
     return [binding for binding in tree.bindings if binding.need in matching or binding.path in matching]
 
 
-def _short_chain(parents: Mapping[str, str | None], path: str, more: str) -> list[str]:
-    """The names of the files from the top to `path`; of a long chain, its two ends and how many are between them."""
-    chain: list[str] = []
-    at: str | None = path
-    while at is not None:
-        chain.append(file_name(at))
-        at = parents.get(at)
-    if len(chain) > _STEPS:
-        half = _STEPS // 2
-        chain[half:-half] = [f"{more} {len(chain) - 2 * half} more"]
-    return chain[::-1]
+def _short_chain(chain: Sequence[str], more: str) -> list[str]:
+    """The names of the files of a chain; of a long one, its two ends and how many are between them."""
+    half = _STEPS // 2
+    if len(chain) <= _STEPS:
+        return [file_name(path) for path in chain]
+    between = f"{more} {len(chain) - 2 * half} more"
+    return [*map(file_name, chain[:half]), between, *map(file_name, chain[-half:])]
 
 
 def _is_windows(tree: LoadTree) -> bool:
@@ -116,9 +111,11 @@ def _summary(tree: LoadTree) -> Iterator[Line]:
     lost = [binding for binding in _failed(tree) if not binding.delayed]
     latent = [binding.need for binding in _failed(tree) if binding.delayed]
     text = number(len(tree.images), "image")
-    if not lost:
+    if tree.unresolved:
+        yield ((f"{text}, {number(tree.unresolved, 'need')} not looked for", WARNING),)
+    elif not lost:
         yield ((f"{text}, nothing missing", BOLD),)
-    else:
+    if lost:
         yield ((f"{text}, {len(lost)} missing: {', '.join(binding.need for binding in lost)}", FAILED),)
     if latent:
         yield ((f"missing, and needed at the first call only: {', '.join(latent)}", WARNING),)

@@ -262,8 +262,8 @@ def _image_line(event: FinalEvent, guides: Guides) -> tuple[Line, Sequence[Node]
 
 
 def _failure_label(event: LoadFailedEvent) -> Line:
-    if event.kind in (FailureKind.NOT_FOUND, FailureKind.REFUSED):
-        what = "NOT FOUND" if event.kind is FailureKind.NOT_FOUND else "REFUSED"
+    if event.kind in (FailureKind.NOT_FOUND, FailureKind.REFUSED, FailureKind.NAME_NOT_FOUND):
+        what = "REFUSED" if event.kind is FailureKind.REFUSED else "NOT FOUND"
         name: Line = ((event.need or event.shown_path, FAILED),)
     elif is_consequence(event):
         return (*_name_and_path(event, DROPPED), ("  dropped because of the failure", DROPPED))

@@ -15,10 +15,6 @@ if sys.platform != "linux":
 
 from ...errors import BackendUnavailable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 DL_DEBUG_LIBS = 1
 DL_DEBUG_IMPCALLS = 2
 DL_DEBUG_FILES = 64
@@ -104,8 +100,8 @@ class DebugMaskPatch:
     def barrier(self) -> None:
         """Wait until no other thread is inside dlopen or dlclose, and leave a few lines in the log.
 
-        DlopenCall what is loaded already takes the loader's lock. The GIL is released meanwhile, so that a thread which
-        holds the lock and runs Python in an initialiser can finish.
+        A dlopen of an image that is loaded already takes the loader's lock. The GIL is released meanwhile, so that a
+        thread which holds the lock and runs Python in an initialiser can finish.
         """
         libc = self._libc_without_gil
         libc.dlopen.argtypes, libc.dlopen.restype = (self._ctypes.c_char_p, self._ctypes.c_int), self._ctypes.c_void_p

@@ -16,7 +16,7 @@ from ..environment import Copy
 from ..loader_errors import DlProblem
 from ..phrases import describe_copies, folder_of
 from ..providers import find_providers
-from ..remedies import reinstall
+from ..remedies import reinstall, with_variable
 from .integrity import lost_file
 from .python_abi import python_of_library
 
@@ -149,9 +149,10 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
     if fit:
         folder = folder_of(fit[0].path)
         if folder in ("/usr/local/lib", "/usr/local/lib64"):
-            yield Remedy("let the system take note of its new libraries (as root)", "ldconfig")
+            yield Remedy("let the system take note of its new libraries (as root)", ("ldconfig",))
         yield Remedy(
-            "let the loader look there, to see whether that copy will do", f"LD_LIBRARY_PATH={folder} python ..."
+            "let the loader look there, to see whether that copy will do",
+            with_variable(case, "LD_LIBRARY_PATH", folder),
         )
     for provider in find_providers(need, System.LINUX, case.distribution)[:_MOST_PROVIDERS]:
         note = f" ({provider.note})" if provider.note else ""
@@ -185,7 +186,11 @@ def _no_file(need: str, case: Case) -> Finding:
     """What was asked for itself is not there."""
     bare = "/" not in need
     copies = tuple(copy for copy in case.copies.get(need.rpartition("/")[2], ()) if copy.unfit is None)
-    text = "A program asked for it by that name." if bare else "A program asked for that very file."
+    text = (
+        "The program asked for it by that name, without a folder, and no place searched has it."
+        if bare
+        else "The program asked for that very file."
+    )
     if copies:
         text += f" There is {describe_copies(copies)}, which was not looked at."
     elif bare and re.search(r"\.so$", need):
@@ -194,7 +199,7 @@ def _no_file(need: str, case: Case) -> Finding:
         [
             Remedy(
                 "name the whole path, or let the loader look there",
-                f"LD_LIBRARY_PATH={folder_of(copies[0].path)} python ...",
+                with_variable(case, "LD_LIBRARY_PATH", folder_of(copies[0].path)),
             )
         ]
         if copies and bare
@@ -205,7 +210,7 @@ def _no_file(need: str, case: Case) -> Finding:
             Remedy(f"install {provider.name}{f' ({provider.note})' if provider.note else ''}", provider.command)
         )
     title = (
-        f"there is no {need}" if not bare else f"{need} was asked for by its bare name, and no place searched has it"
+        f"there is no {need}" if not bare else f"{need} was not found"
     )
     evidence = Evidence(Source.LOADER if case.failed_events else Source.PYTHON, f"there is no {need}")
     confidence = Confidence.CERTAIN if case.dl_error is not None else Confidence.POSSIBLE
