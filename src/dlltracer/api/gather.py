@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from ..diagnose.case import Case
 from ..diagnose.environment import Copy, ShadowedCopy
 from ..diagnose.loader_errors import DlError, DlProblem, classify_dlerror, loader_messages
+from ..diagnose.program_output import OutputKind, OutputMessage, modules_in_crashes
 from ..diagnose.relevance import failures_behind, top_of
 from ..host.copies import find_copies
 from ..host.machine import read_distribution
@@ -24,20 +26,26 @@ Symbols = tuple[MissingSymbol, ...]
 Versions = tuple[MissingVersion, ...]
 
 
-def build_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
+def build_case(
+    what: str, run: RunResult, notes: tuple[str, ...] = (), messages: tuple[OutputMessage, ...] = ()
+) -> Case:
     """Read all that the rules need. What cannot be read is in the notes of the case.
 
     Arguments:
         what: what was tried, in words ("import x").
         run: what came of it; its `process` must be known.
         notes: what a reader must know besides.
+        messages: what loaders, runtimes and Python wrote, in the output of the run.
     """
     assert run.process is not None
     if run.process.system is System.WINDOWS:
         from .windows_case import build_windows_case
 
-        return build_windows_case(what, run, native_error(run.errors), notes)
+        error = native_error(run.errors) or (run.errors[0] if run.errors else None)
+        return replace(build_windows_case(what, run, error, notes), messages=messages)
     error, dl_error = loader_error(run.errors)
+    if not run.errors and not run.completed:
+        dl_error = _loaders_last_word(run, messages)
     failures = failures_behind(run.recording, error, dl_error)
     subject = find_subject(error, dl_error, failures, run)
     view = ProcessView(run.process, run.recording)
@@ -50,9 +58,36 @@ def build_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
         what=what, system=run.process.system, run=run, error=error, subject=subject, tree=tree, images=images,
         symbols=symbols, versions=versions, notes=notes, dl_error=dl_error, failures=failures,
         damaged={subject: problem} if subject is not None and problem is not None else {},
-        distribution=read_distribution(),
+        distribution=read_distribution(), messages=messages, module_files=_module_files(run, messages),
     )  # fmt: skip
     return _with_environment(case, run.process, view)
+
+
+_LOADER_STATUS = 127
+"""With which ld.so ends a process, at its start or at a symbol that it binds late (elf/rtld.c, elf/dl-error.c)."""
+
+
+def _loaders_last_word(run: RunResult, messages: tuple[OutputMessage, ...]) -> DlError | None:
+    """What the loader of the process said when it ended it: at a symbol that is bound at its first call."""
+    if run.status != _LOADER_STATUS:
+        return None
+    said = [message.dl_error for message in messages if message.kind is OutputKind.LOADER]
+    return said[-1] if said else None
+
+
+def _module_files(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[str, str]:
+    """The extension modules that child processes were importing when they died, as the import path has them."""
+    if run.process is None:
+        return {}
+    found = {}
+    for name in modules_in_crashes(messages):
+        *packages, stem = name.split(".")
+        names = [stem + suffix for suffix in run.process.suffixes]
+        files = (Path(folder, *packages, name) for folder in run.process.path for name in names)
+        file = next((file for file in files if file.is_file()), None)
+        if file is not None:
+            found[name] = str(file)
+    return found
 
 
 def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> Case:

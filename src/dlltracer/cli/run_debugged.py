@@ -84,7 +84,7 @@ def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink
 
 
 def run_debugged_child(
-    program: Program, *, python: str | None = None, output: int | None = None, follow: bool = False
+    program: Program, *, python: str | None = None, output: tuple[int, int] | None = None, follow: bool = False
 ) -> RunResult:
     """Run a Python program to its end under our debugger, for `why`: all of it is told, and where it was in its code
     when it crashed. Arguments and result as of `spawn.run_child`; `follow`: debug what it starts, too.
@@ -95,8 +95,8 @@ def run_debugged_child(
 
 
 def _run_program(
-    program: Program, options: list[str], *, python: str | None = None, output: int | None = None, follow: bool,
-    startup: bool, sink: Sink | None = None,
+    program: Program, options: list[str], *, follow: bool, startup: bool, python: str | None = None,
+    output: tuple[int, int] | None = None, sink: Sink | None = None,
 ) -> RunResult:  # fmt: skip
     with ScratchFolder() as folder:
         result = os.path.join(folder.path, "result")
@@ -111,7 +111,8 @@ def _run_program(
             return asked
 
         run = run_debugged(
-            command, output=output, requests=requests, follow=follow,
+            command, output=None if output is None else output[0], errors=None if output is None else output[1],
+            requests=requests, follow=follow,
             begun=(lambda: None) if startup else (lambda: _read_begun(result)), tell=early,
         )  # fmt: skip
         report = RunnerReport.read(result)

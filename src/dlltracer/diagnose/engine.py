@@ -9,7 +9,9 @@ from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Findin
 from .case import Case
 from .remedies import for_interpreter
 from .rules import (
+    children,
     crash,
+    ended,
     first_wins,
     integrity,
     limits,
@@ -38,6 +40,8 @@ LINUX_RULES: tuple[Rule, ...] = (
     wrong_file.check,
     limits.check,
     missing_image.check,
+    children.check,
+    ended.check,
     crash.check,
 )
 """The rules about glibc, musl and any other system than Windows, the more specific ones first."""
@@ -50,6 +54,7 @@ WINDOWS_RULES: tuple[Rule, ...] = (
     win_missing.check,
     win_image.check,
     win_codes.check,
+    ended.check,
     win_crash.check,
 )
 """The rules about Windows, the more specific ones first."""
@@ -78,6 +83,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
         findings,
         () if decided else tuple(_what_would_decide(case)),
         case.notes,
+        case.said,
     )
 
 

@@ -35,28 +35,33 @@ def _describe(error: BaseException) -> dict[str, Any]:
     where = error.__traceback__
     while where is not None:
         code_object = where.tb_frame.f_code
-        frames.append([code_object.co_filename, where.tb_lineno or 0, code_object.co_name])
+        frames.append([_exact(code_object.co_filename), where.tb_lineno or 0, code_object.co_name])
         where = where.tb_next
     return {
-        "type": type(error).__name__,
-        "bases": [base.__name__ for base in type(error).__mro__],
+        "type": _exact(type(error).__name__),
+        "bases": [_exact(base.__name__) for base in type(error).__mro__],
         "message": _text(error),
         "name": _text_or_none(getattr(error, "name", None)),
         "path": _text_or_none(getattr(error, "path", None)),
-        "code": code if isinstance(code, int) else None,
+        "code": int(code) if isinstance(code, int) else None,
         "frames": frames[-_MOST_FRAMES:],
     }
 
 
 def _text(value: object) -> str:
     try:
-        return str(value)
+        return _exact(str(value))
     except Exception:  # noqa: BLE001 - a class of the program's own may do anything
         return ""
 
 
 def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return _exact(value) if isinstance(value, str) else None
+
+
+def _exact(text: str) -> str:
+    """The text as a plain `str`: of a class below it, which a program may define, marshal writes nothing."""
+    return "".join([*str.__iter__(text)])
 
 
 def describe_process(added_folders: list[str]) -> dict[str, Any]:
@@ -75,7 +80,7 @@ def describe_process(added_folders: list[str]) -> dict[str, Any]:
         "prefix": sys.prefix,
         "base_prefix": sys.base_prefix,
         "user_base": _text_or_none(getattr(site, "USER_BASE", None)),
-        "path": [entry for entry in sys.path if isinstance(entry, str)],
+        "path": [_exact(entry) for entry in sys.path if isinstance(entry, str)],
         "loaded": _list_loaded(),
         "environment": [[name, os.environ[name]] for name in _VARIABLES if name in os.environ],
         "current_folder": _current_folder(),

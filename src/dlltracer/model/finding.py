@@ -37,6 +37,8 @@ class Source(enum.Enum):
     """What the system says: limits, mounts, the way the process ended."""
     PACKAGES = "the packages"
     """What package managers have on record."""
+    PROGRAM = "the program"
+    """What the program, or a process that it started, wrote."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Diagnosis:
         findings: the causes, surest first.
         undecided: for `Outcome.UNDECIDED`: what would decide.
         notes: what could not be looked at.
+        output: the lines that the program wrote before it failed and that matter, in order; () if the exception says
+            it all.
     """
 
     what: str
@@ -116,6 +120,7 @@ class Diagnosis:
     findings: tuple[Finding, ...] = ()
     undecided: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()
 
     @property
     def may_have_worked(self) -> bool:
