@@ -68,7 +68,7 @@ print(json.dumps([block, started - begun, ended - done, count]), flush=True)
 # Runs the above as its debugger; a program's own time counts, not ours.
 DEBUG = """
 import sys
-from dlltracer.capture.windows.debugger import run_debugged
+from dlltracer.capture.windows.debugger.run import run_debugged
 run_debugged([sys.executable, *sys.argv[1:]])
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from dlltracer.capture.windows.records import IMAGE_PROVIDER, RawRecord
+from dlltracer.capture.windows.image_records import IMAGE_PROVIDER, RawRecord
 
 PID = 4711
 FREQUENCY = 10_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from dlltracer.capture.windows.loader_events import DLL_NOT_FOUND
+from dlltracer.capture.windows.etw.loader_messages import DLL_NOT_FOUND
 
 ERROR, NEW_DLL, SEARCH_PATH, API_SET_UNRESOLVED, FOUND, FOLDERS, SNAPS = 164, 176, 192, 211, 212, 213, 215
 

@@ -23,6 +23,10 @@ WORDS = st.text(st.sampled_from('ab \t"\\\u00e9'), max_size=12)
         (r"x a\\\"b c d", ("x", r"a\"b", "c", "d")),
         (r'x a\\\\"b c" d e', ("x", r"a\\b c", "d", "e")),
         (r'x a"b"" c d', ("x", 'ab" c d')),
+        (r'x "abc" d e', ("x", "abc", "d", "e")),
+        (r"x a\\b d\"e f\"g h", ("x", r"a\\b", 'd"e', 'f"g', "h")),
+        (r'"C:\Program Files\x.exe" -c "import ssl"', (r"C:\Program Files\x.exe", "-c", "import ssl")),
+        ('x "" y', ("x", "", "y")),
         # Of the program a backslash is a backslash.
         (r'"C:\Program Files\x\" y', ("C:\\Program Files\\x\\", "y")),
         (r'C:\a\"b c"\x.exe y', (r"C:\a\b c\x.exe", "y")),

@@ -1,4 +1,4 @@
-"""What the helper of a trace writes, read back: whole, cut short, damaged; and told to an account."""
+"""What the helper of a trace writes, read back: whole, cut short, damaged; and told to an log."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.capture.windows.debug_decode import Account, replay
-from dlltracer.capture.windows.debug_lines import (
+from dlltracer.capture.windows.debugger.lines import (
+    DEBUG_STRING,
     END,
     LOAD,
     NOTE,
     READY,
     REFUSED,
-    SAID,
     UNLOAD,
     decode_lines,
     encode_line,
 )
+from dlltracer.capture.windows.debugger.process_log import ProcessLog, replay_lines
 from dlltracer.model.events import LoadEvent, UnloadEvent
 
 PID, TID = 4711, 7
@@ -29,7 +29,7 @@ PATHS = st.text(max_size=20) | st.just("C:\\\udc80.dll")
 LINES = st.one_of(
     st.tuples(st.just(LOAD), st.integers(0, 2**32 - 1), *[st.integers(0, 2**63 - 1)] * 2, PATHS, st.binary(max_size=9)),
     st.tuples(st.just(UNLOAD), st.integers(0, 2**32 - 1), *[st.integers(0, 2**63 - 1)] * 2),
-    st.tuples(st.just(SAID), st.integers(0, 1), st.binary(max_size=9)),
+    st.tuples(st.just(DEBUG_STRING), st.integers(0, 1), st.binary(max_size=9)),
     st.tuples(st.just(NOTE), PATHS),
     st.tuples(st.just(READY)),
     st.tuples(st.just(REFUSED), st.integers(0, 2**32 - 1)),
@@ -69,18 +69,18 @@ def test_what_does_not_fit_is_damaged(line: bytes) -> None:
 
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_no_bytes_raise(data: bytes, start: int) -> None:
-    account = Account({})
-    damaged = replay(data, start, PID, account)
+    log = ProcessLog({})
+    damaged = replay_lines(data, start, PID, log)
     assert damaged <= data[start:].count(b"\n") + 1
-    account.events((), PID, 0.0, 0)
+    log.events((), PID, 0.0, 0)
 
 
 @given(st.lists(LINES, max_size=20), st.integers(0, 20))
 def test_any_lines_can_be_told(lines: list[tuple[object, ...]], before: int) -> None:
-    account = Account({})
+    log = ProcessLog({})
     text = written(*lines)
-    assert replay(text, len(written(*lines[:before])), PID, account) == 0
-    events = account.events((), PID, 0.0, 0)
+    assert replay_lines(text, len(written(*lines[:before])), PID, log) == 0
+    events = log.events((), PID, 0.0, 0)
     assert sum(isinstance(event, LoadEvent) for event in events) == sum(
         line[0] == LOAD and bool(str(line[4]).split("\0")[0]) for line in lines[before:]
     )
@@ -90,20 +90,20 @@ def test_what_was_there_before_is_no_event_but_its_unload_is_one() -> None:
     old, new = "\\??\\C:\\old.dll", "\\??\\C:\\new.dll"
     before = written(
         (LOAD, TID, 1, 0x1000_0000, old, HEAD), (LOAD, TID, 1, 0x3000_0000, old, HEAD), (UNLOAD, TID, 1, 0x3000_0000),
-        (SAID, 0, b"before"), (NOTE, "before"), (READY,),
+        (DEBUG_STRING, 0, b"before"), (NOTE, "before"), (READY,),
     )  # fmt: skip
     block = written(
-        (LOAD, TID, 500_000_000, 0x2000_0000, new, HEAD), (UNLOAD, TID, 600_000_000, 0x1000_0000), (SAID, 0, b"hello"),
-        (UNLOAD, TID, 600_000_000, 0x3000_0000), (NOTE, "a note"),
+        (LOAD, TID, 500_000_000, 0x2000_0000, new, HEAD), (UNLOAD, TID, 600_000_000, 0x1000_0000),
+        (DEBUG_STRING, 0, b"hello"), (UNLOAD, TID, 600_000_000, 0x3000_0000), (NOTE, "a note"),
     )  # fmt: skip
-    account = Account({})
-    assert replay(before + block + b"load 1 2", len(before), PID, account) == 1
-    loaded, unloaded = account.events((), PID, wall=1000.0, clock=0)
+    log = ProcessLog({})
+    assert replay_lines(before + block + b"load 1 2", len(before), PID, log) == 1
+    loaded, unloaded = log.events((), PID, wall=1000.0, clock=0)
     assert loaded == LoadEvent(
         "C:\\new.dll", base=0x2000_0000, size=0x3000, timestamp=1000.5, pid=PID, tid=TID, checksum=0xC0FFEE,
         link_time=1_600_000_000,
     )  # fmt: skip
     assert (type(unloaded), unloaded.path, unloaded.base) == (UnloadEvent, "C:\\old.dll", 0x1000_0000)
     gone = "something at 0x30000000 was unloaded whose load was not seen"
-    assert account.notes() == ("the program said: hello", gone, "a note")
-    assert [record.opcode for record in account.records] == [10, 2]
+    assert log.notes() == ("OutputDebugString: hello", gone, "a note")
+    assert [record.opcode for record in log.records] == [10, 2]

@@ -6,7 +6,7 @@ import ctypes
 
 import pytest
 
-from dlltracer.capture.windows import debug_structs as structs
+from dlltracer.capture.windows.debugger import bindings
 
 pytestmark = pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="the table is that of 64-bit processes")
 
@@ -42,15 +42,15 @@ OFFSETS = {
 
 @pytest.mark.parametrize("name", SIZES)
 def test_size(name: str) -> None:
-    assert ctypes.sizeof(getattr(structs, name)) == SIZES[name]
+    assert ctypes.sizeof(getattr(bindings, name)) == SIZES[name]
 
 
 @pytest.mark.parametrize("name", OFFSETS)
 def test_offsets(name: str) -> None:
-    kind = getattr(structs, name)
+    kind = getattr(bindings, name)
     assert {field: getattr(kind, field).offset for field in OFFSETS[name]} == OFFSETS[name]
 
 
 def test_the_table_has_every_structure() -> None:
-    kinds = {name for name, kind in vars(structs).items() if isinstance(kind, type)}
-    assert {name for name in kinds if hasattr(getattr(structs, name), "_fields_")} == set(SIZES)
+    kinds = {name for name, kind in vars(bindings).items() if isinstance(kind, type)}
+    assert {name for name in kinds if hasattr(getattr(bindings, name), "_fields_")} == set(SIZES)

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.capture.windows.debug_decode import (
-    Account,
-    Happening,
+from dlltracer.capture.windows.debugger.bindings import EXCEPTION_RECORD
+from dlltracer.capture.windows.debugger.process_log import (
+    EventOrigin,
     ImageHeader,
+    ProcessLog,
     decode_debug_string,
-    decode_early,
     decode_image_header,
+    decode_record_now,
 )
-from dlltracer.capture.windows.debug_structs import EXCEPTION_RECORD
 from dlltracer.model.crash import Crash
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.ntstatus import exception_name, status_name
@@ -29,8 +29,8 @@ HEADER = ImageHeader(0x3000, 0xC0FFEE, 1_600_000_000)
 VIOLATION, BREAKPOINT, CXX = 0xC0000005, 0x80000003, 0xE06D7363
 
 
-def at(microseconds: int, tid: int = TID) -> Happening:
-    return Happening(PID, tid, microseconds * 1000)
+def at(microseconds: int, tid: int = TID) -> EventOrigin:
+    return EventOrigin(PID, tid, microseconds * 1000)
 
 
 def exception(code: int, address: int, *parameters: int) -> EXCEPTION_RECORD:
@@ -48,21 +48,21 @@ def headers(size: int, checksum: int, link_time: int, *, at: int = 0x80, wide: b
 
 
 @pytest.fixture
-def account() -> Account:
-    return Account({r"\Device\HarddiskVolume3": "C:"})
+def log() -> ProcessLog:
+    return ProcessLog({r"\Device\HarddiskVolume3": "C:"})
 
 
-def failed_import(account: Account) -> None:
+def failed_import(log: ProcessLog) -> None:
     """The extension module and its dependency come and go within 10 to 13 microseconds."""
-    account.note_load(at(10), 0x1000_0000, "\\??\\" + PYD, HEADER)
-    account.note_load(at(11), 0x2000_0000, "\\??\\" + DLL, HEADER)
-    account.note_unload(at(12), 0x2000_0000)
-    account.note_unload(at(13), 0x1000_0000)
+    log.note_load(at(10), 0x1000_0000, "\\??\\" + PYD, HEADER)
+    log.note_load(at(11), 0x2000_0000, "\\??\\" + DLL, HEADER)
+    log.note_unload(at(12), 0x2000_0000)
+    log.note_unload(at(13), 0x1000_0000)
 
 
-def test_a_load_says_what_was_seen(account: Account) -> None:
-    account.note_load(at(500_000), 0x1000_0000, "\\??\\" + PYD, HEADER)
-    (event,) = account.events((), PID, wall=1000.0, clock=0)
+def test_a_load_says_what_was_seen(log: ProcessLog) -> None:
+    log.note_load(at(500_000), 0x1000_0000, "\\??\\" + PYD, HEADER)
+    (event,) = log.events((), PID, wall=1000.0, clock=0)
     assert event == LoadEvent(
         PYD, base=0x1000_0000, size=0x3000, timestamp=1000.5, pid=PID, tid=TID,
         checksum=0xC0FFEE, link_time=1_600_000_000,
@@ -79,131 +79,131 @@ def test_a_load_says_what_was_seen(account: Account) -> None:
         ("\\??\\C:\\\udc80\u00e9\U0001f40d.dll", "C:\\\udc80\u00e9\U0001f40d.dll", "C:\\\udc80\u00e9\U0001f40d.dll"),
     ],
 )
-def test_paths_are_those_of_windows_programs(account: Account, told: str, path: str, shown: str) -> None:
-    account.note_load(at(1), 0x1000_0000, told, HEADER)
-    account.note_exception(TID, exception(VIOLATION, 0x1000_0010), is_first_chance=False)
-    (event,) = account.events((), PID, 0.0, 0)
-    crash = account.crash(VIOLATION)
+def test_paths_are_those_of_windows_programs(log: ProcessLog, told: str, path: str, shown: str) -> None:
+    log.note_load(at(1), 0x1000_0000, told, HEADER)
+    log.note_exception(TID, exception(VIOLATION, 0x1000_0010), is_first_chance=False)
+    (event,) = log.events((), PID, 0.0, 0)
+    crash = log.crash(VIOLATION)
     assert (event.path, event.shown_path, crash and crash.image) == (path, shown, shown)
 
 
 def test_what_is_told_early_is_what_is_told_finally_without_requests() -> None:
     devices = {r"\Device\HarddiskVolume3": "C:"}
     told: list[object] = []
-    account = Account(devices, lambda record: told.extend(decode_early(record, PID, devices, 1000.0, 0)))
-    failed_import(account)
+    log = ProcessLog(devices, lambda record: told.extend(decode_record_now(record, PID, devices, 1000.0, 0)))
+    failed_import(log)
     assert len(told) == 4
-    account.note_load(at(14), 0x1000_0000, r"\Device\HarddiskVolume3\a.dll", ImageHeader())
-    account.note_unload(at(15), 0x7000_0000)
-    assert told == list(account.events((), PID, 1000.0, 0))
+    log.note_load(at(14), 0x1000_0000, r"\Device\HarddiskVolume3\a.dll", ImageHeader())
+    log.note_unload(at(15), 0x7000_0000)
+    assert told == list(log.events((), PID, 1000.0, 0))
 
 
-def test_without_requests_an_unload_is_neutral(account: Account) -> None:
-    failed_import(account)
-    events = account.events((), PID, 0.0, 0)
+def test_without_requests_an_unload_is_neutral(log: ProcessLog) -> None:
+    failed_import(log)
+    events = log.events((), PID, 0.0, 0)
     assert [(type(event), event.path) for event in events] == [
         (LoadEvent, PYD), (LoadEvent, DLL), (UnloadEvent, DLL), (UnloadEvent, PYD)
     ]  # fmt: skip
     assert {event.imports for event in events} == {None}
 
 
-def test_with_requests_the_rule_for_unloads_is_applied(account: Account) -> None:
-    failed_import(account)
+def test_with_requests_the_rule_for_unloads_is_applied(log: ProcessLog) -> None:
+    failed_import(log)
     request = Request(RequestKind.EXTENSION, r"c:\py\BROKEN.pyd", ("broken",), TID, 0.0, 5_000, idle_clock=20_000)
-    events = account.events([request], PID, 0.0, 0)
+    events = log.events([request], PID, 0.0, 0)
     assert [type(event) for event in events] == [LoadEvent, LoadEvent, LoadFailedEvent, LoadFailedEvent]
     assert {event.imports for event in events} == {("broken",)}
     assert {event.kind for event in events if isinstance(event, LoadFailedEvent)} == {FailureKind.DROPPED}
 
 
-def test_what_the_loader_brought_before_the_first_instruction(account: Account) -> None:
+def test_what_the_loader_brought_before_the_first_instruction(log: ProcessLog) -> None:
     """No import asked for it; of what came later that is not known. The program is the first."""
     for microseconds, name in ((1, "app.exe"), (2, "a.dll"), (4, "wow.dll"), (6, "later.dll")):
-        account.note_load(at(microseconds), microseconds << 16, f"\\??\\C:\\{name}", HEADER)
-    account.note_ready(3000)
-    account.note_ready(5000)  # the second word of a 32-bit program
-    account.note_end(7000)
-    events = account.events((), PID, 0.0, 0)
+        log.note_load(at(microseconds), microseconds << 16, f"\\??\\C:\\{name}", HEADER)
+    log.note_ready(3000)
+    log.note_ready(5000)  # the second word of a 32-bit program
+    log.note_end(7000)
+    events = log.events((), PID, 0.0, 0)
     assert [(event.imports, event.phase) for event in events if isinstance(event, LoadEvent)] == [
         ((), Phase.DIRECT), ((), None), ((), None), (None, None)
     ]  # fmt: skip
-    assert [event.path for event in account.events((), PID, 0.0, 0, since=5500)] == ["C:\\later.dll"]
+    assert [event.path for event in log.events((), PID, 0.0, 0, since=5500)] == ["C:\\later.dll"]
 
 
-def test_a_program_that_never_began(account: Account) -> None:
-    account.note_load(at(1), 0x1000_0000, r"\??\C:\app.exe", HEADER)
-    account.note_end(2000)
-    (event,) = account.events((), PID, 0.0, 0)
+def test_a_program_that_never_began(log: ProcessLog) -> None:
+    log.note_load(at(1), 0x1000_0000, r"\??\C:\app.exe", HEADER)
+    log.note_end(2000)
+    (event,) = log.events((), PID, 0.0, 0)
     assert event.imports == ()
 
 
-def test_an_image_at_the_place_of_one_that_left(account: Account) -> None:
-    account.note_load(at(1), 0x1000_0000, "\\??\\" + PYD, HEADER)
-    account.note_unload(at(2), 0x1000_0000)
-    account.note_load(at(3), 0x1000_0000, "\\??\\" + DLL, HEADER)
-    account.note_exception(TID, exception(VIOLATION, 0x1000_0010), is_first_chance=False)
-    account.note_unload(at(4), 0x1000_0000)
-    assert [event.path for event in account.events((), PID, 0.0, 0)] == [PYD, PYD, DLL, DLL]
-    assert (crash := account.crash(VIOLATION)) is not None and crash.image == DLL
+def test_an_image_at_the_place_of_one_that_left(log: ProcessLog) -> None:
+    log.note_load(at(1), 0x1000_0000, "\\??\\" + PYD, HEADER)
+    log.note_unload(at(2), 0x1000_0000)
+    log.note_load(at(3), 0x1000_0000, "\\??\\" + DLL, HEADER)
+    log.note_exception(TID, exception(VIOLATION, 0x1000_0010), is_first_chance=False)
+    log.note_unload(at(4), 0x1000_0000)
+    assert [event.path for event in log.events((), PID, 0.0, 0)] == [PYD, PYD, DLL, DLL]
+    assert (crash := log.crash(VIOLATION)) is not None and crash.image == DLL
 
 
-def test_an_unload_without_a_load_is_a_note(account: Account) -> None:
-    account.note_unload(at(1), 0x1234_0000)
-    assert account.events((), PID, 0.0, 0) == ()
-    (note,) = account.notes()
+def test_an_unload_without_a_load_is_a_note(log: ProcessLog) -> None:
+    log.note_unload(at(1), 0x1234_0000)
+    assert log.events((), PID, 0.0, 0) == ()
+    (note,) = log.notes()
     assert "0x12340000" in note
 
 
-def test_a_header_that_cannot_be_read_leaves_the_size_open(account: Account) -> None:
-    account.note_load(at(1), 0x1000_0000, "\\??\\" + PYD, decode_image_header(b""))
-    (event,) = account.events((), PID, 0.0, 0)
+def test_a_header_that_cannot_be_read_leaves_the_size_open(log: ProcessLog) -> None:
+    log.note_load(at(1), 0x1000_0000, "\\??\\" + PYD, decode_image_header(b""))
+    (event,) = log.events((), PID, 0.0, 0)
     assert (event.size, event.checksum, event.link_time) == (None, None, None)
 
 
-def test_an_unhandled_exception_is_the_crash(account: Account) -> None:
-    account.note_load(at(1), 0x1000_0000, "\\??\\" + PYD, HEADER)
+def test_an_unhandled_exception_is_the_crash(log: ProcessLog) -> None:
+    log.note_load(at(1), 0x1000_0000, "\\??\\" + PYD, HEADER)
     for is_first_chance in (True, False):
-        account.note_exception(TID, exception(VIOLATION, 0x1000_1234, 1, 0x30), is_first_chance)
-    assert account.crash(VIOLATION) == Crash(
+        log.note_exception(TID, exception(VIOLATION, 0x1000_1234, 1, 0x30), is_first_chance)
+    assert log.crash(VIOLATION) == Crash(
         VIOLATION, "access violation", address=0x1000_1234, image=PYD, offset=0x1234, thread=TID, fault_address=0x30
     )
 
 
 @pytest.mark.parametrize(("address", "is_inside"), [(0xFFF_FFFF, False), (0x1000_0000, True), (0x1000_3000, False)])
-def test_the_image_of_an_address(account: Account, address: int, is_inside: bool) -> None:
-    account.note_load(at(1), 0x1000_0000, "\\??\\" + PYD, HEADER)
-    account.note_exception(TID, exception(0xC000001D, address), is_first_chance=False)
-    crash = account.crash(0xC000001D)
+def test_the_image_of_an_address(log: ProcessLog, address: int, is_inside: bool) -> None:
+    log.note_load(at(1), 0x1000_0000, "\\??\\" + PYD, HEADER)
+    log.note_exception(TID, exception(0xC000001D, address), is_first_chance=False)
+    crash = log.crash(0xC000001D)
     assert crash is not None
     assert (crash.image, crash.offset) == ((PYD, 0) if is_inside else (None, None))
     assert (crash.name, crash.fault_address) == ("illegal instruction", None)
 
 
-def test_a_fault_that_is_the_status_is_the_crash_and_the_last_of_them(account: Account) -> None:
+def test_a_fault_that_is_the_status_is_the_crash_and_the_last_of_them(log: ProcessLog) -> None:
     for address in (1, 2):
-        account.note_exception(TID, exception(VIOLATION, address, 0, address), is_first_chance=True)
-    account.note_exception(TID, exception(0xC0000094, 3), is_first_chance=True)
-    assert account.crash(0) is None
-    assert account.crash(0xC0000096) is None
-    assert (crash := account.crash(VIOLATION)) is not None and crash.fault_address == 2
+        log.note_exception(TID, exception(VIOLATION, address, 0, address), is_first_chance=True)
+    log.note_exception(TID, exception(0xC0000094, 3), is_first_chance=True)
+    assert log.crash(0) is None
+    assert log.crash(0xC0000096) is None
+    assert (crash := log.crash(VIOLATION)) is not None and crash.fault_address == 2
 
 
 @pytest.mark.parametrize("code", [BREAKPOINT, 0x80000004, CXX, 0x406D1388, 0x40010005])
-def test_what_programs_raise_every_day_is_no_crash(account: Account, code: int) -> None:
-    account.note_exception(TID, exception(code, 0x1000), is_first_chance=True)
-    assert account.crash(code) is None
+def test_what_programs_raise_every_day_is_no_crash(log: ProcessLog, code: int) -> None:
+    log.note_exception(TID, exception(code, 0x1000), is_first_chance=True)
+    assert log.crash(code) is None
 
 
-def test_nobody_caught_a_cplusplus_exception(account: Account) -> None:
-    account.note_exception(TID, exception(CXX, 0x1000, 0x19930520, 1, 2), is_first_chance=False)
-    assert (crash := account.crash(CXX)) is not None
+def test_nobody_caught_a_cplusplus_exception(log: ProcessLog) -> None:
+    log.note_exception(TID, exception(CXX, 0x1000, 0x19930520, 1, 2), is_first_chance=False)
+    assert (crash := log.crash(CXX)) is not None
     assert (crash.name, crash.fault_address) == ("C++ exception", None)
 
 
-def test_notes_are_bounded(account: Account) -> None:
+def test_notes_are_bounded(log: ProcessLog) -> None:
     for number in range(1000):
-        account.note(str(number))
-    assert account.notes() == (*map(str, range(100)), "900 more notes were left out")
+        log.note(str(number))
+    assert log.notes() == (*map(str, range(100)), "900 more notes were left out")
 
 
 def test_an_exception_without_a_name() -> None:
@@ -247,20 +247,20 @@ def test_no_header_raises(data: bytes, start: int) -> None:
     st.integers(0, 2**64 - 1),
 )
 def test_whatever_is_noted_can_be_told(steps: list[tuple[bool, int, int, int]], address: int) -> None:
-    account = Account({})
+    log = ProcessLog({})
     seen: set[int] = set()
     told = 0
     for is_load, place, size, tid in steps:
         base = place << 32
         if is_load:
-            account.note_load(at(told, tid), base, f"\\??\\C:\\{place}.dll", ImageHeader(size, size, size))
+            log.note_load(at(told, tid), base, f"\\??\\C:\\{place}.dll", ImageHeader(size, size, size))
         else:
-            account.note_unload(at(told, tid), base)
+            log.note_unload(at(told, tid), base)
         told += is_load or base in seen
         seen = seen | {base} if is_load else seen - {base}
-    account.note_exception(TID, exception(VIOLATION, address), is_first_chance=False)
-    events = account.events((), PID, 0.0, 0)
+    log.note_exception(TID, exception(VIOLATION, address), is_first_chance=False)
+    events = log.events((), PID, 0.0, 0)
     assert len(events) == told
-    crash = account.crash(0)
+    crash = log.crash(0)
     assert crash is not None and (crash.image is None) == (crash.offset is None)
     assert crash.image is None or crash.image == f"C:\\{address >> 32}.dll"

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from builders import etl_file as b
 from builders.image_event import payload
 from dlltracer.capture.etl import is_etl, read_etl
-from dlltracer.capture.etl.commandline import split_words
-from dlltracer.capture.etl.event import Provider
-from dlltracer.capture.etl.scan import EtlCounts, iterate_etl, scan_etl
+from dlltracer.capture.etl.scan import EtlCounts, scan_etl
 from dlltracer.errors import NoSuchProcess, NotATraceFile
 from dlltracer.model.events import LoadEvent, UnloadEvent
 
@@ -283,13 +281,6 @@ def test_events_of_other_kinds_are_counted_and_passed_over(write: Write) -> None
     assert "2 events of other kinds (messages, instances) were passed over" in trace.recording.notes
 
 
-def test_the_low_level_iterator(write: Write) -> None:
-    events = list(iterate_etl(write(ONE_RUN, compressed=True)))
-    assert [event.provider for event in events][:3] == [Provider.LOGFILE, Provider.CONFIG, Provider.PROCESS]
-    assert len(events) == len(ONE_RUN) + 1
-    assert (events[-1].kind, events[-1].pid) == (4, 0xFFFF_FFFF)
-
-
 @pytest.mark.parametrize("content", [b"", b"MZ", bytes(4096), b"\0\0\1\0" + b"x" * 4092, b'{"type": "x"}' * 99])
 def test_what_is_no_trace(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.etl"
@@ -375,23 +366,3 @@ def test_damage_never_ends_in_an_error(tmp_path: Path, data: st.DataObject, comp
         read_etl(path, process="python.exe", startup=startup)
     except (NotATraceFile, NoSuchProcess):
         pass
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("", ()),
-        ("python", ("python",)),
-        (r'"C:\Program Files\x.exe" -c "import ssl"', (r"C:\Program Files\x.exe", "-c", "import ssl")),
-        # The table of "Parsing C command-line arguments", MS Learn.
-        (r'x "abc" d e', ("x", "abc", "d", "e")),
-        (r"x a\\b d\"e f\"g h", ("x", r"a\\b", 'd"e', 'f"g', "h")),
-        (r"x a\\\"b c d", ("x", r"a\"b", "c", "d")),
-        (r'x a\\\\"b c" d e', ("x", r"a\\b c", "d", "e")),
-        (r'x a"b"" c d', ("x", 'ab" c d')),
-        ('x "" y', ("x", "", "y")),
-        ("x \\", ("x", "\\")),
-    ],
-)
-def test_words_of_a_command_line(line: str, words: tuple[str, ...]) -> None:
-    assert split_words(line) == words

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlltracer.capture.etl import read_etl
-from dlltracer.capture.etl.scan import EtlCounts, iterate_etl, scan_etl
+from dlltracer.capture.etl.scan import EtlCounts, scan_etl
 from dlltracer.errors import NoSuchProcess, NotATraceFile
 from dlltracer.model.events import LoadEvent, UnloadEvent
 
@@ -30,18 +30,6 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the recorded sessio
 @pytest.mark.parametrize("name", COUNTS)
 def test_the_counts(name: str) -> None:
     assert scanned(FOLDER / name).counts == EtlCounts(*COUNTS[name])
-
-
-@pytest.mark.parametrize("name", COUNTS)
-def test_the_slow_way_finds_the_same(name: str) -> None:
-    """By the iterator, which leaves nothing out and decodes every header."""
-    found = [0, 0, 0, 0]
-    classic, manifest = {10: 0, 2: 1, 3: 2, 4: 3}, {5: 0, 6: 1}
-    for event in iterate_etl(FOLDER / name):
-        kinds = {1: classic, 3: manifest}.get(event.provider, {})
-        if event.kind in kinds:
-            found[kinds[event.kind]] += 1
-    assert tuple(found) == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", [name for name in COUNTS if "_64_" not in name])

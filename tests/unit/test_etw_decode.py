@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.image_event import FREQUENCY, PID, payload, record
-from dlltracer.capture.windows.decode import Machine, debug_events, decode_records
 from dlltracer.capture.windows.devicepath import display_path, is_same_name, is_same_path
-from dlltracer.capture.windows.records import Opcode, RawRecord, decode_image_payload, decode_kernel_base
+from dlltracer.capture.windows.image_events import RecordContext, debug_events, decode_records
+from dlltracer.capture.windows.image_records import Opcode, RawRecord, decode_image_payload
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.request import Request, RequestKind
 
 PAYLOADS = Path(__file__).parents[3] / "shared" / "data" / "etl" / "libtrace_image_payloads.json"
-MACHINE = Machine(PID, {r"\Device\HarddiskVolume3": "C:"}, r"C:\Windows", FREQUENCY, wall=1000.0, clock=0)
+MACHINE = RecordContext(PID, {r"\Device\HarddiskVolume3": "C:"}, r"C:\Windows", FREQUENCY, wall=1000.0, clock=0)
 VOLUME = r"\Device\HarddiskVolume3"
 PYD, DLL, SYSTEM = rf"{VOLUME}\Py\_ssl.pyd", rf"{VOLUME}\Py\libssl.dll", rf"{VOLUME}\Windows\System32\crypt32.dll"
 
@@ -200,8 +200,7 @@ def test_payloads_that_real_kernels_wrote() -> None:
     for name, entry in recorded.items():
         data, pointer_size, expected = bytes.fromhex(entry["hex"]), entry["bits"] // 8, entry["expected"]
         if entry["opcode"] == 33:
-            assert decode_kernel_base(data, pointer_size) == number(expected["BaseAddress"]), name
-            continue
+            continue  # the address of the kernel, which nothing here reads
         image = decode_image_payload(data, entry["version"], pointer_size)
         assert image is not None, name
         assert image.base == number(expected["BaseAddress"]) and image.size == number(expected["ModuleSize"]), name

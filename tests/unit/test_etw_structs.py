@@ -6,7 +6,7 @@ import ctypes
 
 import pytest
 
-from dlltracer.capture.windows import structs
+from dlltracer.capture.windows.etw import bindings
 
 pytestmark = pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="the table is that of 64-bit processes")
 
@@ -36,15 +36,15 @@ OFFSETS = {
 
 @pytest.mark.parametrize("name", SIZES)
 def test_size(name: str) -> None:
-    assert ctypes.sizeof(getattr(structs, name)) == SIZES[name]
+    assert ctypes.sizeof(getattr(bindings, name)) == SIZES[name]
 
 
 @pytest.mark.parametrize("name", OFFSETS)
 def test_offsets(name: str) -> None:
-    kind = getattr(structs, name)
+    kind = getattr(bindings, name)
     assert {field: getattr(kind, field).offset for field in OFFSETS[name]} == OFFSETS[name]
 
 
 def test_the_names_have_room_behind_the_properties() -> None:
-    room = structs.PROPERTIES_WITH_NAMES
+    room = bindings.PROPERTIES_WITH_NAMES
     assert room.LoggerName.offset == 120 and ctypes.sizeof(room) == 120 + 2 * 2 * 1024

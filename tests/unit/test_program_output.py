@@ -58,7 +58,7 @@ def test_several_lines_of_an_abort_are_one_message() -> None:
     [
         ("==7==ASan runtime does not come first in initial library list", OutputKind.SANITIZER),
         ("==7==ERROR: AddressSanitizer: heap-use-after-free", OutputKind.SANITIZER),
-        ('qt.qpa.plugin: Could not load the Qt platform plugin "xcb" in "" even though it was found.', OutputKind.ABORT),
+        ('qt.qpa.plugin: Could not load the Qt platform plugin "xcb" in "" even though it was found', OutputKind.ABORT),
         ("*** stack smashing detected ***: terminated", OutputKind.ABORT),
         ("free(): invalid pointer", OutputKind.ABORT),
         ("x: a.c:3: f: Assertion `n > 0' failed.", OutputKind.ABORT),
@@ -70,7 +70,8 @@ def test_what_runtimes_write(line: str, kind: OutputKind) -> None:
 
 
 def test_the_exception_of_a_thread() -> None:
-    message = thread_failure(read_output(run("import threading; threading.Thread(target=lambda: 1/0, name='T').start()")))
+    code = "import threading; threading.Thread(target=lambda: 1/0, name='T').start()"
+    message = thread_failure(read_output(run(code)))
     assert message is not None and message.error is not None
     assert (message.error.type, message.error.message) == ("ZeroDivisionError", "division by zero")
     assert message.thread is not None and message.thread.startswith("T")
@@ -82,7 +83,9 @@ def test_the_exception_of_a_thread_is_not_that_of_the_program() -> None:
 
 def test_the_last_traceback_with_its_lines(tmp_path: Path) -> None:
     script = tmp_path / "app.py"
-    script.write_text("def f():\n    raise ImportError('libx.so: gone')\ntry:\n    1/0\nexcept ArithmeticError:\n    f()\n")
+    script.write_text(
+        "def f():\n    raise ImportError('libx.so: gone')\ntry:\n    1/0\nexcept ArithmeticError:\n    f()\n"
+    )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     message = last_traceback(read_output(f"{done.stderr}bye: now\n"))
     assert message is not None and message.error is not None
@@ -98,7 +101,8 @@ def test_a_module_that_was_not_found_has_its_name() -> None:
 
 
 def test_a_traceback_of_our_own_frames_hides_them() -> None:
-    text = 'Traceback (most recent call last):\n  File "/tool/x.py", line 1, in f\n    g()\n  File "/app.py", line 2, in g\nOSError: no\n'
+    frames = '  File "/tool/x.py", line 1, in f\n    g()\n  File "/app.py", line 2, in g\n'
+    text = f"Traceback (most recent call last):\n{frames}OSError: no\n"
     (message,) = read_output(text, hidden="/tool")
     assert message.error is not None and [frame.file for frame in message.error.frames] == ["/app.py"]
 

@@ -13,7 +13,7 @@ from windows.lab import PYTHONS, Lab, windows_path
 START = """
 import _winapi, ctypes, os, subprocess, sys, threading
 import dlltracer
-from dlltracer.capture.windows.debug_bindings import is_debugged
+from dlltracer.capture.windows.debugger.bindings import is_debugged
 
 def names(events, folder=r"{native}", kind="Event"):
     shown = [e.shown_path.lower() for e in events if kind in type(e).__name__]
@@ -110,10 +110,10 @@ with trace() as first:
 between = is_debugged()
 load("c")
 with trace(unloads=True) as second:
-    helper = dlltracer.capture.windows.attach.the_attachment()._helper
+    helper = dlltracer.capture.windows.debugger.backend.the_attachment()._helper
     with trace() as third:
         load("d")
-        same = helper is dlltracer.capture.windows.attach.the_attachment()._helper
+        same = helper is dlltracer.capture.windows.debugger.backend.the_attachment()._helper
     kernel32.FreeLibrary(ctypes.c_void_p(load("a")._handle))
     kernel32.FreeLibrary(ctypes.c_void_p(load("a")._handle))
     kernel32.FreeLibrary(ctypes.c_void_p(load("a")._handle))
@@ -158,7 +158,7 @@ def test_the_helper_is_killed(desk: Desk) -> None:
 outer = trace()
 events = outer.start()
 load("a")
-helper = dlltracer.capture.windows.attach.the_attachment()._helper
+helper = dlltracer.capture.windows.debugger.backend.the_attachment()._helper
 os.kill(helper.pid, 9)
 _winapi.WaitForSingleObject(helper._process, 30000)
 load("b")
@@ -184,7 +184,7 @@ def test_the_process_ends_in_the_block(newest: Desk, end: str) -> None:
     code = f"""{start}
 running = trace()
 running.start()
-print(dlltracer.capture.windows.attach.the_attachment()._helper.pid, flush=True)
+print(dlltracer.capture.windows.debugger.backend.the_attachment()._helper.pid, flush=True)
 input()
 {end}
 """
@@ -217,7 +217,7 @@ load("a")
     )
     lines = newest.lines(
         f"""
-from dlltracer.capture.windows.debugger import run_debugged
+from dlltracer.capture.windows.debugger.run import run_debugged
 run = run_debugged([sys.executable, "-c", {code!r}])
 print(run.status, names(run.events))
 """
@@ -255,15 +255,15 @@ sys._base_executable, sys.base_prefix = good
 os.environ["TMP"] = r"C:\\\\no\\\\such"
 refused()
 os.environ["TMP"] = os.environ["TEMP"]
-attach = dlltracer.capture.windows.attach
-start, getpid = attach._start, os.getpid
+backend = dlltracer.capture.windows.debugger.backend
+start, getpid = backend._start, os.getpid
 def start_for_nobody(*arguments):
     os.getpid = lambda: 4294967292
     try:
         return start(*arguments)
     finally:
         os.getpid = getpid
-attach._start = start_for_nobody
+backend._start = start_for_nobody
 refused()
 print(is_debugged(), threading.active_count())
 """.replace("\\\\", "\\")
@@ -281,32 +281,32 @@ def test_the_helper_cannot_write(newest: Desk) -> None:
     """Its disk is full, say: nobody waits, nobody dies, and a note tells that words are missing."""
     lines = newest.lines(
         """
-from dlltracer.capture.windows import attach
-start = attach._start
+from dlltracer.capture.windows.debugger import backend
+start = backend._start
 def start_with_a_file_to_read(python, handles):
     with open(sys.executable, "rb") as file:
         import msvcrt
         return start(python, [msvcrt.get_osfhandle(file.fileno()), *handles[1:]])
-attach._start = start_with_a_file_to_read
+backend._start = start_with_a_file_to_read
 with (running := trace()) as events:
     load("a")
 print(events, [note.partition(" ended ")[2] for note in running.recording.notes], is_debugged())
-from dlltracer.capture.windows.debug_writer import Writer
+from dlltracer.capture.windows.debugger.helper import Writer
 writer = Writer(0xDEAD0, 0)
 writer.note(1, "lost")
 print(writer.lost)
-from dlltracer.capture.windows import debug_lines, debug_writer
+from dlltracer.capture.windows.debugger import helper, lines
 class NearlyFull:
     room, written = [99, 3, 0, 0, 99, 2, 1, 99], b""
     def WriteFile(self, file, line):
         part = line[:self.room.pop(0)]
         self.written += part
         return len(part), 0
-debug_writer._winapi = disk = NearlyFull()
+helper._winapi = disk = NearlyFull()
 writer = Writer(0, 0)
 for number in range(8):
     writer.note(1, str(number))
-print([line and line[1] for line in debug_lines.decode_lines(disk.written)], writer.lost)
+print([line and line[1] for line in lines.decode_lines(disk.written)], writer.lost)
 """
     )
     assert lines == [
@@ -343,8 +343,8 @@ print(len(outer.recording.notes), *outer.recording.notes[:2], "closed a handle" 
     )
     assert lines == [
         "True (4, 'exception: access violation reading 0x0000000000000000', 0, 6)",
-        "('the program said: two',)",
-        "3 the program said: one the program said: two True",
+        "('OutputDebugString: two',)",
+        "3 OutputDebugString: one OutputDebugString: two True",
     ]
 
 

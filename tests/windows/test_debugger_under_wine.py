@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dlltracer.capture.windows import debug_structs as structs
+from dlltracer.capture.windows.debugger import bindings
 from windows.fixtures import REFUSING_DEPENDENCY, dependency_source, module_source
 from windows.lab import PYTHONS, Lab, windows_path
 
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 DRIVER = """
 import dataclasses, json, os, pickle, sys
-from dlltracer.capture.windows.debugger import run_debugged
+from dlltracer.capture.windows.debugger.run import run_debugged
 
 def requests():
     with open(sys.argv[1] + ".requests", "rb") as file:
@@ -165,7 +165,7 @@ def test_every_field_lies_where_the_compiler_puts_it(lab: Lab, tmp_path: Path) -
         name, *numbers = line.split()
         told[name] = tuple(map(int, numbers))
     ours: dict[str, tuple[int, ...]] = {}
-    for name, value in vars(structs).items():
+    for name, value in vars(bindings).items():
         if isinstance(value, int) and name.isupper():
             ours[name] = (value,)
         elif isinstance(value, type) and issubclass(value, ctypes.Structure):
@@ -268,7 +268,7 @@ def test_the_streams_and_handles_are_ours(desk: Desk) -> None:
     )
     driver = f"""
 import msvcrt, os, sys
-from dlltracer.capture.windows.debugger import run_debugged
+from dlltracer.capture.windows.debugger.run import run_debugged
 reader, writer = os.pipe()
 handle = msvcrt.get_osfhandle(writer)
 os.set_handle_inheritable(handle, True)
@@ -290,7 +290,7 @@ def test_environment_and_folder(newest: Desk) -> None:
     lines = newest.drive(
         """
 import os, sys
-from dlltracer.capture.windows.debugger import run_debugged
+from dlltracer.capture.windows.debugger.run import run_debugged
 show = "import os; print(os.environ.get('GIVEN'), os.getcwd(), os.environ.get('_NO_DEBUG_HEAP'), flush=True)"
 os.environ["GIVEN"] = "ours"
 run_debugged([sys.executable, "-c", show], cwd="Z:\\\\")
@@ -312,7 +312,7 @@ def test_in_a_virtual_environment_python_itself_is_seen(newest: Desk, tmp_path: 
     lines = newest.drive(
         f"""
 import subprocess
-from dlltracer.capture.windows.debugger import run_debugged
+from dlltracer.capture.windows.debugger.run import run_debugged
 command = [r"{python}", "-c", "import _ssl, os, sys; print(sys.executable, sys.prefix, os.getpid(), flush=True)"]
 run = run_debugged(command)
 print(run.pid, any(event.path.endswith("_ssl.pyd") for event in run.events))
@@ -327,7 +327,7 @@ def test_output_to_a_file(newest: Desk) -> None:
     lines = newest.drive(
         """
 import sys, tempfile
-from dlltracer.capture.windows.debugger import run_debugged
+from dlltracer.capture.windows.debugger.run import run_debugged
 with tempfile.TemporaryFile() as file:
     program = "import sys; print('out', flush=True); print('err', file=sys.stderr)"
     run_debugged([sys.executable, "-c", program], output=file.fileno())
@@ -368,7 +368,7 @@ def test_what_the_program_says_to_a_debugger(newest: Desk) -> None:
     """And it may close a handle twice, as without one: Windows, and Wine, raise an exception then."""
     say = "import ctypes; k = ctypes.windll.kernel32; k.OutputDebugStringA(b'one\\n'); k.OutputDebugStringW('two')"
     (run,), done = newest.run(f"{say}; print(k.CloseHandle(0xDEAD0), k.GetLastError())")
-    assert run["notes"][:2] == ["the program said: one", "the program said: two"]
+    assert run["notes"][:2] == ["OutputDebugString: one", "OutputDebugString: two"]
     assert len(run["notes"]) == 3 and "closed a handle" in run["notes"][2]
     assert done.stdout.split()[0] == "0"
     assert (run["status"], run["crash"]) == (0, None)
@@ -378,7 +378,7 @@ def test_a_program_that_cannot_be_started(newest: Desk) -> None:
     lines = newest.drive(
         """
 import sys
-from dlltracer.capture.windows.debugger import run_debugged
+from dlltracer.capture.windows.debugger.run import run_debugged
 from dlltracer.errors import TraceStartError
 for command, cwd in ((["nosuch.exe"], None), ([sys.executable], "Z:\\\\nosuch"), ([__import__("os").__file__], None)):
     try:
@@ -415,7 +415,7 @@ def test_interrupted_it_lets_the_program_go(newest: Desk) -> None:
     lines = newest.drive(
         """
 import _thread, msvcrt, os, sys, threading
-from dlltracer.capture.windows.debugger import run_debugged
+from dlltracer.capture.windows.debugger.run import run_debugged
 def pipe(ours):
     ends = os.pipe()
     handle = msvcrt.get_osfhandle(ends[1 - ours])
@@ -447,7 +447,7 @@ print(run_debugged([sys.executable, "-c", "pass"]).status)
 def test_when_the_debugger_dies_the_program_lives(newest: Desk) -> None:
     """The program kills its debugger, its parent, and goes on."""
     program = "import os, sys; os.kill(os.getppid(), 5); import ssl; print('survived')"
-    driver = "import sys; from dlltracer.capture.windows.debugger import run_debugged; "
+    driver = "import sys; from dlltracer.capture.windows.debugger.run import run_debugged; "
     driver += f"run_debugged([sys.executable, '-c', {program!r}])"
     lines = newest.drive(
         f"""
@@ -464,7 +464,7 @@ def test_no_file_is_left_open(newest: Desk) -> None:
     lines = newest.drive(
         """
 import ctypes, sys
-from dlltracer.capture.windows import debuggees, debugger
+from dlltracer.capture.windows.debugger import processes, run
 kernel32 = ctypes.WinDLL("kernel32")
 kernel32.GetFileType.argtypes = (ctypes.c_void_p,)
 FILE_TYPE_DISK = 1
@@ -472,7 +472,7 @@ def files():
     return sum(kernel32.GetFileType(handle) == FILE_TYPE_DISK for handle in range(4, 4000, 4))
 def attempt(code, program=sys.executable):
     try:
-        return len(debugger.run_debugged([program, "-c", code]).events) > 10
+        return len(run.run_debugged([program, "-c", code]).events) > 10
     except Exception as error:
         return type(error).__name__
 before = files()
@@ -480,7 +480,7 @@ told = [attempt(code) for code in ("import ssl", "import os; os.kill(os.getpid()
 told.append(attempt("", "nosuch.exe"))
 def fail(*arguments):
     raise ValueError
-debuggees.decode_image_header = fail
+processes.decode_image_header = fail
 told.append(attempt("pass"))
 with open(sys.executable, "rb"):
     print(told, files() - before)

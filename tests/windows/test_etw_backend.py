@@ -11,19 +11,19 @@ from windows.lab import Lab
 PRELUDE = '''
 import ctypes, os, shutil, subprocess, sys, tempfile, time, _thread
 import dlltracer
-from dlltracer.capture.windows import bindings, session
-from dlltracer.capture.windows.etw import EtwBackend
+from dlltracer.capture.windows.etw import bindings, session
+from dlltracer.capture.windows.etw.backend import EtwBackend
 
 sim = ctypes.CDLL(os.environ["DLLTRACER_TEST_ETW"])
 STOP_ALL = """
-from dlltracer.capture.windows import bindings, session
+from dlltracer.capture.windows.etw import bindings, session
 etw = bindings.Etw()
 for name in session.session_names(etw):
     session.stop_by_name(etw, name)
 """
 TAKE_KERNEL_LOGGER_AND_DIE = """
 import os
-from dlltracer.capture.windows.etw import EtwBackend
+from dlltracer.capture.windows.etw.backend import EtwBackend
 EtwBackend(kernel_logger=True).start()
 os._exit(9)
 """
@@ -212,7 +212,7 @@ def test_both_versions_of_the_payload(lab: Lab, version: str, simulated: dict[st
 
 
 SAY = """
-from dlltracer.capture.windows.loader_events import USER_LOADER
+from dlltracer.capture.windows.etw.loader_messages import USER_LOADER
 from builders import loader_messages as b
 IMAGES = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
 def say(provider, kind, data, pid=None):
@@ -258,7 +258,7 @@ def test_a_listener_that_fails_costs_nothing_else(lab: Lab, version: str, simula
     out = run(
         lab, version, simulated,
         SAY + textwrap.dedent("""
-        from dlltracer.capture.windows.etw import EtwBackend
+        from dlltracer.capture.windows.etw.backend import EtwBackend
         real = session.RunningSession._start
         def one_refusal(code):
             def start(self, guid, mode, flags):
@@ -309,7 +309,7 @@ def test_a_listener_that_fails_costs_nothing_else(lab: Lab, version: str, simula
         "1 the loader itself was not listened to: can't start new thread True",
         "interrupted True",
     ]
-    assert lines[4].startswith("the loader itself said nothing: ")
+    assert lines[4].startswith("the loader itself wrote no events: ")
 
 
 def test_what_the_loader_says_as_it_came(lab: Lab, version: str, simulated: dict[str, str]) -> None:

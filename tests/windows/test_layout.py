@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-from dlltracer.capture.windows import structs
+from dlltracer.capture.windows.etw import bindings
 from windows.lab import Lab
 
 STRUCTS = (
@@ -22,7 +22,7 @@ def test_every_field_lies_where_the_compiler_puts_it(lab: Lab, tmp_path: Path) -
         told[name] = tuple(map(int, numbers))
     compared = 0
     for name in STRUCTS:
-        kind = getattr(structs, name)
+        kind = getattr(bindings, name)
         assert told[name] == (ctypes.sizeof(kind),), name
         for field, *_ in kind._fields_:
             place = getattr(kind, field)

@@ -8,7 +8,6 @@ from ..diagnose.case import Case
 from ..diagnose.engine import diagnose
 from ..diagnose.loader_errors import DlProblem
 from ..diagnose.messages import find_code
-from ..diagnose.relevance import failures_behind
 from ..errors import DlltracerError
 from ..model.events import FailureKind
 from ..model.failure import ProcessFacts, PythonError, System
@@ -17,8 +16,9 @@ from ..model.recording import Recording
 from ..model.run import RunResult
 from ..model.saved import SavedTrace
 from .explain import is_loader_failure
-from .gather import find_subject, loader_error, native_error, with_dl_error
+from .linux_failure import read_linux_failure, with_dl_error
 from .saved_case import case_from_plain
+from .windows_failure import native_error
 
 _NAMES = 3
 """Names and processes that notes have."""
@@ -87,13 +87,12 @@ def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
     case = Case(what=trace.what or "the program", system=system, run=run, notes=notes)
     if system is System.WINDOWS:
         return _with_windows_error(case, native_error(run.errors))
-    error, dl_error = loader_error(run.errors)
-    failures = failures_behind(trace.recording, error, dl_error)
-    subject = find_subject(error, dl_error, failures, run)
-    symbols, versions = with_dl_error((), (), dl_error) if dl_error is not None else ((), ())
+    failed = read_linux_failure(run)
+    symbols, versions = with_dl_error((), (), failed.dl_error) if failed.dl_error is not None else ((), ())
     return replace(
-        case, error=error, dl_error=dl_error, failures=failures, subject=subject, symbols=symbols, versions=versions
-    )
+        case, error=failed.error, dl_error=failed.dl_error, named=failed.named, failures=failed.failures,
+        subject=failed.subject, symbols=symbols, versions=versions,
+    )  # fmt: skip
 
 
 def _run_of(trace: SavedTrace) -> RunResult:

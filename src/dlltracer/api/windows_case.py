@@ -14,14 +14,14 @@ from ..model.tree import BindingState
 from ..model.windows_context import EXTENSION_MODULE_SEARCH
 from ..resolve.knowledge import system_names
 from .environment import check_packages, find_foreign_modules, name_owners
-from .windows_failure import loaded_before, read_windows_failure
+from .windows_failure import loaded_before, native_error, read_windows_failure
 from .windows_process import WindowsProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ..model.failure import ProcessFacts, PythonError
+    from ..model.failure import ProcessFacts
     from ..model.pe import PeImage
     from ..model.run import RunResult
     from ..model.symbols import MissingSymbol
@@ -32,9 +32,11 @@ _MOST_RELOADS = 12
 _INIT_FAILED = (1114, 998)
 
 
-def build_windows_case(what: str, run: RunResult, error: PythonError | None, notes: tuple[str, ...]) -> Case:
-    """Read all that the rules need, on Windows. `error` is the exception nearest to the loader."""
+def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
+    """Return the case of a failure on Windows; arguments as of `build_case`."""
     assert run.process is not None
+    # Of an exception that is no ImportError and no OSError the outermost says most; it must not be lost.
+    error = native_error(run.errors) or (run.errors[0] if run.errors else None)
     process = run.process
     failed = read_windows_failure(error, process, run.requests)
     if not run.errors:  # it died before it could tell

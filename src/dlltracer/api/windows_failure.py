@@ -117,3 +117,14 @@ def _of_load(error: PythonError, requests: Sequence[Request]) -> WindowsFailure:
     subject = last.target if last is not None else name[1] if name is not None else None
     code = _NOT_FOUND if name is not None else error.code
     return WindowsFailure(subject, code, imports=last.imports if last is not None else ())
+
+
+def native_error(errors: tuple[PythonError, ...]) -> PythonError | None:
+    """The exception nearest to a loader: the innermost that an import or a load raised."""
+    for error in reversed(errors):
+        if "ImportError" in error.bases and "ModuleNotFoundError" not in error.bases:
+            return error
+    for error in reversed(errors):
+        if {"ImportError", "OSError"} & set(error.bases):
+            return error
+    return None

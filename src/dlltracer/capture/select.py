@@ -28,11 +28,11 @@ def make_backend(name: str) -> Backend:
             return SnapshotBackend()
     if sys.platform == "win32":
         if name in ("etw", "etw+loader"):
-            from .windows.etw import EtwBackend
+            from .windows.etw.backend import EtwBackend
 
             return EtwBackend(loader_events=name == "etw+loader")
         if name == "debugger":
-            from .windows.debug_backend import DebuggerBackend
+            from .windows.debugger.backend import DebuggerBackend
 
             return DebuggerBackend()
     raise BackendUnavailable(name, f"it is a mechanism of another system than {sys.platform!r}", _use_auto())

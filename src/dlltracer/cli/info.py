@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rich.text import Text
+    from ..report.drawing import Styled
 
 VERSION = 1
 """Counted up when a reader of the former version would misread the new one."""
@@ -129,9 +129,9 @@ def _version_of(package: str) -> str | None:
         return None
 
 
-def render_info(found: dict[str, Any]) -> Text:
+def render_info(found: dict[str, Any]) -> Styled:
     """The same for people."""
-    from ..report.drawing import BOLD, DIM, FAILED, PLAIN, Line, to_text
+    from ..report.drawing import BOLD, DIM, FAILED, PLAIN, Line, Styled
 
     python, host = found["python"], found["host"]
     kinds = [f"{python['bits']} bits", *(["debug build"] if python["debug"] else [])]
@@ -159,4 +159,4 @@ def render_info(found: dict[str, Any]) -> Text:
     for name, value in found["environment"].items():
         lines.append(((f"{label:>11}  ", DIM), (f"{name}=", BOLD), (value, PLAIN)))
         label = ""
-    return to_text(lines)
+    return Styled(lines)

@@ -9,8 +9,9 @@ import os
 import shutil
 from dataclasses import replace
 
-from ..capture.linux.marks import split_text
-from ..capture.windows.debugger import DebuggedRun, run_debugged
+from ..capture.linux.decode import split_text
+from ..capture.requests import is_own_load
+from ..capture.windows.debugger.run import DebuggedRun, run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.scratch import ScratchFolder
@@ -20,7 +21,6 @@ from ..model.process import TracedProcess
 from ..model.recording import Recording
 from ..model.request import Request
 from ..model.run import RunResult
-from ..trace import is_own_load
 from .program import Program
 from .runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
 from .spawn import Relay, Sink, interpreter, run_child, runner_command, with_facts
@@ -79,7 +79,7 @@ def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink
     """
     with Relay():
         words = [shutil.which(command[0]) or command[0], *command[1:]]
-        run = run_debugged(words, follow=follow, tell=None if sink is None else _Early(sink, follow))
+        run = run_debugged(words, follow=follow, on_event=None if sink is None else _Early(sink, follow))
     return RunResult(status=run.status, recording=_recording(run, follow), crash=run.crash)
 
 
@@ -111,9 +111,8 @@ def _run_program(
             return asked
 
         run = run_debugged(
-            command, output=None if output is None else output[0], errors=None if output is None else output[1],
-            requests=requests, follow=follow,
-            begun=(lambda: None) if startup else (lambda: _read_begun(result)), tell=early,
+            command, output=output, requests=requests, follow=follow,
+            begun=(lambda: None) if startup else (lambda: _read_begun(result)), on_event=early,
         )  # fmt: skip
         report = RunnerReport.read(result)
         if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:

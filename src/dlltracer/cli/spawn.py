@@ -98,10 +98,10 @@ def make_log(backend: str) -> int | None:
     if sys.platform == "linux" and backend in ("auto", "rtld"):
         import fcntl
 
-        from ..capture.linux.memfile import create_memory_file
+        from ..capture.linux.log_file import create_memory_file
 
         try:
-            low = create_memory_file("dlltracer-account")
+            low = create_memory_file("dlltracer-loader-log")
         except OSError:
             return None  # the mechanism then makes, or misses, its own
         try:
@@ -177,7 +177,7 @@ def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
 def _read_initialising(log: int | None, pid: int) -> str | None:
     """The image whose initialiser ran when the program died, in the loader's log."""
     if sys.platform == "linux" and log is not None:
-        from ..capture.linux.rtld import read_initialising
+        from ..capture.linux.decoding import read_initialising
 
         return read_initialising(log, pid)
     return None
@@ -228,7 +228,7 @@ def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: boo
     `how` says why it was not; `in_search`, that the loader may have been at a search when the process died.
     """
     if sys.platform == "linux" and log is not None and os.fstat(log).st_size:
-        from ..capture.linux.rtld import read_recording
+        from ..capture.linux.decoding import read_recording
 
         notes = (f"{how}; the loader's log was read by dlltracer's own process",)
         return read_recording(log, pid, notes, ended=not in_search)

@@ -87,8 +87,8 @@ class _Options:
     help="The interpreter to try it with (Python 3.10 or later).",
 )  # fmt: skip
 @click.option(
-    "--backend", metavar="NAME", default="auto", show_default=True, shell_complete=complete_backend,
-    help=f"The mechanism: {', '.join(BACKEND_NAMES)}.",
+    "--backend", metavar="NAME", default="auto", shell_complete=complete_backend,
+    help=f"The mechanism: {', '.join(BACKEND_NAMES)}.  [default: auto]",
 )  # fmt: skip
 @click.option(
     "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),

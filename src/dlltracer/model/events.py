@@ -21,6 +21,8 @@ class FailureKind(enum.Enum):
     """A file was there and the loader would not map it."""
     DROPPED = "dropped"
     """Mapped, then unmapped because the load it belonged to failed."""
+    NAME_NOT_FOUND = "name not found"
+    """`ctypes.util.find_library` found no library of this name and returned `None`; no loader was asked."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,4 +157,7 @@ def texts_in(data: bytes) -> list[str]:
     return [text for _, text in sorted(found)]
 
 
-Event = LoadEvent | LoadFailedEvent | UnloadEvent | DebugEvent
+ImageChange = LoadEvent | LoadFailedEvent | UnloadEvent
+"""What decoders make of a loader's log: an image came, left, or did not come."""
+
+Event = ImageChange | DebugEvent

@@ -20,7 +20,8 @@ class Losses:
     """Evidence that was lost on the way. All zero for a complete trace.
 
     Attributes:
-        events: events the system could not record (ETW EventsLost).
+        events: events the system could not record (ETW EventsLost), or that were more than a recording keeps; a note
+            tells the latter.
         buffers: whole buffers it recorded and did not deliver (ETW RealTimeBuffersLost and LogBuffersLost).
         undecodable: events or lines that arrived and could not be decoded.
     """

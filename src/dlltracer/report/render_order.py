@@ -6,14 +6,12 @@ import json
 
 from ..model.order import OrderOutcome, OrderSearch, Trial
 from ..model.plain import to_plain
-from .drawing import BOLD, DIM, FAILED, PLAIN, Line, number, to_text
+from .drawing import BOLD, DIM, FAILED, PLAIN, Line, Styled, number
 from .verdict_json import verdict_to_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from rich.text import Text
 
     from ..model.finding import Diagnosis
 
@@ -30,9 +28,9 @@ def render_order_json(search: OrderSearch, verdict: Diagnosis | None) -> str:
     return json.dumps({"type": "order", "version": VERSION, **plain}, indent=1) + "\n"
 
 
-def render_order(search: OrderSearch) -> Text:
+def render_order(search: OrderSearch) -> Styled:
     """The trials and what they show, as styled text."""
-    return to_text(_lines(search))
+    return Styled(_lines(search))
 
 
 def _lines(search: OrderSearch) -> Iterator[Line]:

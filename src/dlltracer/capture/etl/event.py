@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from ..windows.loader_events import IMAGE_OPCODES
+from ..windows.etw.loader_messages import IMAGE_OPCODES
 from .walk import CLASSIC, HOOKED
 
 TYPE_CHECKING = False

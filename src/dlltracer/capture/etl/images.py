@@ -6,9 +6,9 @@ from typing import TypeVar
 
 from ...model.events import LoadEvent, UnloadEvent
 from ..windows.devicepath import display_path
-from ..windows.loader_events import USER_LOADER_IDS, decode_image_loader, decode_user_loader
-from ..windows.loader_merge import TimedMessage
-from ..windows.records import ImagePayload, Opcode, decode_image_payload, decode_manifest_image
+from ..windows.etw.loader_merge import TimedMessage
+from ..windows.etw.loader_messages import USER_LOADER_IDS, decode_image_loader, decode_user_loader
+from ..windows.image_records import ImagePayload, Opcode, decode_image_payload, decode_manifest_image
 from .event import EtlEvent, Provider
 from .processes import ticks_of
 from .processevents import ManifestId

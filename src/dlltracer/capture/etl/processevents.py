@@ -19,7 +19,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..windows.records import text_at
+from ..windows.image_records import text_at
 
 
 class ProcessType(IntEnum):

@@ -9,8 +9,8 @@ from ...errors import NoSuchProcess
 from ...model.process import TracedProcess
 from ...model.recording import Losses, Recording
 from ...model.saved import HostFacts, SavedTrace
-from ..windows.loader_merge import merge_messages
-from .commandline import split_words
+from ..windows.command_line import split_command_line
+from ..windows.etw.loader_merge import merge_messages
 from .images import Images
 from .logfile import LogfileHeader, filetime_to_epoch
 from .processes import ProcessLifetime, ProcessLifetimes
@@ -84,7 +84,7 @@ def _traced(life: ProcessLifetime, images: Images) -> TracedProcess:
     return TracedProcess(
         life.pid,
         life.parent,
-        split_words(life.command_line) if life.command_line else None,
+        split_command_line(life.command_line) if life.command_line else None,
         (images.show(program) or program) if program else life.name,
         started,
         images.epoch(life.ended) if life.ended is not None else None,

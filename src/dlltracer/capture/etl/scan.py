@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import NotATraceFile
-from ..windows.loader_events import IMAGE_OPCODES
-from ..windows.records import Opcode, text_at
+from ..windows.etw.loader_messages import IMAGE_OPCODES
+from ..windows.image_records import Opcode, text_at
 from .buffers import Damage, read_buffers
 from .event import (
     HOOKS,
@@ -96,11 +96,6 @@ class Scan:
         return EtlCounts(of[Opcode.LOAD], of[Opcode.UNLOAD], of[Opcode.RUNDOWN_START], of[Opcode.RUNDOWN_END])
 
 
-def count_etl(path: str | Path) -> EtlCounts:
-    """The number of image events in a file. Raises as `scan_etl` does."""
-    return scan_etl(path, pid=-1).counts
-
-
 def scan_etl(path: str | Path, *, pid: int | None = None, startup: bool = False) -> Scan:
     """Read a file.
 
@@ -112,26 +107,6 @@ def scan_etl(path: str | Path, *, pid: int | None = None, startup: bool = False)
         for at, content in _open_buffers(file, str(path), one.scan.damage):
             one.take_buffer(at, content)
         return one.scan
-
-
-def iterate_etl(path: str | Path, damage: Damage | None = None) -> Iterator[EtlEvent]:
-    """Every event of a file that this package knows something about, one at a time, in the order of the file.
-
-    What cannot be read is told to `damage`. Raises as `scan_etl` does.
-    """
-    damage = damage or Damage()
-    with Path(path).open("rb") as file:
-        for at, content in _open_buffers(file, str(path), damage):
-            words = as_words(content)
-            found = find_events(words, HOOKS, PROVIDERS.keys())
-            if found.damaged:
-                damage.add(_broken(at))
-            for index, word in found.events:
-                event = read_event(content, words, index, word)
-                if event is not None:
-                    yield event
-                else:
-                    damage.add(_cut(at))
 
 
 def _open_buffers(file: BinaryIO, name: str, damage: Damage) -> Iterator[tuple[int, bytes | bytearray]]:

@@ -15,8 +15,9 @@ import time
 if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
-from ...model.events import LoadFailedEvent
+from ...model.events import ImageChange, LoadFailedEvent
 from ...model.recording import Losses, Recording
+from ..requests import is_own_load
 from .decode import LoaderTextDecoder
 from .inotify import NewFiles
 from .log_file import log_path
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from ...model.events import Event
     from ...model.process import TracedProcess
-    from .loaderstate import Change, ImageChange
+    from .loaderstate import Change
 
 TICK = 0.02
 """Seconds between two looks at the logs: so late an event may be."""
@@ -225,7 +226,7 @@ class Follower:
         for event, doubt in changes:
             pid = log.pid if event.pid is None else event.pid
             known = self._known(pid, log)
-            if any(name.startswith("dlltracer.") for name in event.imports or ()):
+            if is_own_load(event):
                 self._own += 1  # a trace inside the program ends, or its exception is described
                 continue
             if isinstance(event, LoadFailedEvent) and known.same_files:

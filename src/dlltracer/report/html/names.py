@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
 from ...model.events import ImageEvent
-from ..drawing import file_name
+from ..drawing import file_name, is_windows_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...model.saved import SavedTrace
-
-_WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\")
 
 
 def is_windows(saved: SavedTrace) -> bool:
     """Whether the trace is of a Windows, by the word of the machine, else by the look of its paths."""
     if saved.host is not None:
         return saved.host.system == "windows"
-    return any(isinstance(event, ImageEvent) and _WINDOWS_PATH.match(event.path) for event in saved.recording.events)
+    return any(isinstance(event, ImageEvent) and is_windows_path(event.path) for event in saved.recording.events)
 
 
 class Names:

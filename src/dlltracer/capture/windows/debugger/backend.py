@@ -1,0 +1,324 @@
+"""Backend "debugger": this process, with a helper process of its own as its debugger. Needs no Administrator.
+
+The helper attaches at the start of a block and detaches at its end. What Windows tells a debugger of images is written
+down as the image records of the kernel, so that one rule judges both mechanisms (see `image_events`).
+
+A process can have one debugger only, so it has one helper. Traces that nest or run side by side share it; each reads
+its own stretch of the helper's file. A thread that loads an image stands still until the helper has written that down,
+so what is in the file at a moment is all that was loaded by then: nobody has to be asked.
+
+The helper must never need this process, which it holds at every event. So it inherits handles and is told by events;
+what it writes lies in a file that disappears with the last process that has it open.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from _thread import allocate_lock, start_new_thread
+
+if sys.platform != "win32":
+    raise ImportError("only for Windows: capture.select keeps other systems away")
+
+import _winapi
+
+from ....errors import ERROR_ACCESS_DENIED, BackendUnavailable, TracePermissionError, TraceStartError
+from ...backend import Availability
+from ...requests import Watch
+from .bindings import create_event, is_debugged, set_event, temporary_folder
+from .lines import END, REFUSED, decode_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ....model.events import Event
+    from ....model.recording import Recording
+
+NAME = "debugger"
+
+_HELPER = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from dlltracer.capture.windows.debugger.helper import serve; serve(*map(int, sys.argv[2:]))"
+)
+_START_MS = 60_000
+_STOP_MS = 30_000
+_DETACHED_PROCESS = 0x8  # no console: neither a window nor the user's Ctrl-C
+_SHARE_ALL = 7  # FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE
+_SYNCHRONIZE = 0x100000
+_ATTACH = "DebugActiveProcess"
+HELD = "another debugger holds this process, and Windows allows one"
+_USE_ETW = "Use backend='etw' as Administrator"
+LET_GO = "End that debugger, or use backend='etw' as Administrator"
+
+
+class DebuggerBackend:
+    """The mechanism."""
+
+    name = NAME
+
+    def availability(self) -> Availability:
+        """Whether this process is free for a debugger, and a Python is there to be one."""
+        try:
+            find_python()
+        except BackendUnavailable as error:
+            return Availability(False, error.reason, error.remedy)
+        return Availability(False, HELD, LET_GO) if is_debugged() else Availability(True)
+
+    def start(self, *, raw: bool = False) -> DebuggerSession:
+        """Attach. Raises `BackendUnavailable`, `TracePermissionError` or `TraceStartError`."""
+        return DebuggerSession(the_attachment(), raw)
+
+
+class DebuggerSession:
+    """A running capture of this process."""
+
+    def __init__(self, attachment: Attachment, raw: bool) -> None:
+        self._attachment = attachment
+        self._raw = raw
+        self._wall, self._clock = time.time(), time.perf_counter_ns()
+        self._watch = Watch()
+        self._attributed = self._watch.start()
+        try:
+            self._helper, self._start = attachment.open()
+        except BaseException:
+            self._watch.stop()
+            raise
+
+    def stop(self) -> Recording:
+        """Detach, unless another trace needs the helper, and decode this trace's stretch of what it wrote."""
+        try:
+            output = self._attachment.close(self._helper)
+        finally:
+            requests = self._watch.stop()
+        from ....model.recording import Losses, Recording
+        from ..image_events import debug_events
+        from ..system import query_dos_devices, with_final_path
+        from .process_log import ProcessLog, replay_lines
+
+        log, pid = ProcessLog(query_dos_devices()), os.getpid()
+        undecodable = replay_lines(output.text, self._start, pid, log)
+        notes = log.notes() + output.notes
+        if not output.is_whole:
+            notes += (f"the helper process {self._helper.pid} ended before the block did: what came then is not known",)
+        if not self._attributed:
+            notes += ("another audit hook refused ours: loads have no Python import",)
+        if self._raw:
+            events: tuple[Event, ...] = debug_events(log.records)
+        else:
+            events = log.events([with_final_path(one) for one in requests], pid, self._wall, self._clock)
+        return Recording(NAME, events, pid, Losses(events=output.lost, undecodable=undecodable), notes)
+
+
+class Helper:
+    """A helper from its start to its end.
+
+    Raises `BackendUnavailable`, `TracePermissionError` or `TraceStartError`; then no helper is left.
+
+    Attributes: `pid` of the helper; `listeners`, how many traces read it.
+    """
+
+    def __init__(self) -> None:
+        if is_debugged():
+            raise BackendUnavailable(NAME, HELD, LET_GO)
+        python = find_python()
+        self.listeners = 0
+        self._file, path = _make_file()
+        handed: list[int] = []
+        try:
+            writing = _winapi.CreateFile(path, _winapi.GENERIC_WRITE, _SHARE_ALL, 0, _winapi.OPEN_EXISTING, 0, 0)
+            handed.append(writing)
+            handed += [create_event(), create_event()]
+            handed.append(_winapi.OpenProcess(_SYNCHRONIZE, False, os.getpid()))
+            self._process, self.pid = _start(python, handed)
+        except BaseException:
+            os.close(self._file)
+            for handle in handed:
+                _winapi.CloseHandle(handle)
+            raise
+        writing, ready, self._stop, target = handed
+        try:
+            self._await(ready)
+        except BaseException:
+            self._leave()
+            raise
+        finally:
+            for handle in (writing, ready, target):
+                _winapi.CloseHandle(handle)
+
+    @property
+    def has_ended(self) -> bool:
+        return _winapi.WaitForSingleObject(self._process, 0) != _winapi.WAIT_TIMEOUT
+
+    def position(self) -> int:
+        """How much there is to read now."""
+        return os.lseek(self._file, 0, os.SEEK_END)
+
+    def read(self) -> bytes:
+        """All that it wrote until now."""
+        os.lseek(self._file, 0, os.SEEK_SET)
+        parts = []
+        while part := os.read(self._file, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+
+    def stop(self) -> tuple[int, tuple[str, ...]]:
+        """Make it detach, and wait until it has: how many lines it could not write, and notes on what went wrong."""
+        set_event(self._stop)
+        _cause_debug_event()
+        _winapi.WaitForSingleObject(self._process, _STOP_MS)
+        ends = [line[1] for line in decode_lines(self.read()) if line is not None and line[0] == END]
+        notes: tuple[str, ...] = ()
+        if not self.has_ended:
+            notes = (f"the helper process {self.pid} did not leave within {_STOP_MS // 1000} seconds",)
+        elif not ends:
+            status = _winapi.GetExitCodeProcess(self._process)
+            notes = (f"the helper process {self.pid} ended without its last word (status {status})",)
+        self._leave()
+        return (ends[0] if ends else 0), notes
+
+    def _await(self, ready: int) -> None:
+        """Wait until it is attached and has been told what is loaded."""
+        _winapi.WaitForMultipleObjects((ready, self._process), False, _START_MS)
+        if _winapi.WaitForSingleObject(ready, 0) != _winapi.WAIT_TIMEOUT:
+            return
+        if not self.has_ended:
+            raise TraceStartError(_ATTACH, _winapi.WAIT_TIMEOUT, "the helper process did not attach: is it held up?")
+        refused = [line[1] for line in decode_lines(self.read()) if line is not None and line[0] == REFUSED]
+        if not refused:
+            status = _winapi.GetExitCodeProcess(self._process)
+            raise BackendUnavailable(NAME, f"its helper process ended at once, with status {status}", _USE_ETW)
+        if is_debugged():
+            raise BackendUnavailable(NAME, HELD, LET_GO)
+        if refused[0] == ERROR_ACCESS_DENIED:
+            raise TracePermissionError(_ATTACH, f"Windows protects this process even from its own user. {_USE_ETW}")
+        raise TraceStartError(_ATTACH, refused[0], f"this process cannot be debugged. {_USE_ETW}")
+
+    def _leave(self) -> None:
+        # It is told, and never ended by force: before its first word to Windows, its end would be ours.
+        set_event(self._stop)
+        os.close(self._file)
+        _winapi.CloseHandle(self._stop)
+        _winapi.CloseHandle(self._process)
+
+
+def find_python() -> str:
+    """The python.exe of this interpreter; in a virtual environment, the one behind it: the other is a launcher.
+
+    Raises `BackendUnavailable`, in a program that has Python inside.
+    """
+    for path in (getattr(sys, "_base_executable", "") or "", os.path.join(sys.base_prefix, "python.exe")):
+        if os.path.basename(path).lower().startswith("python") and os.path.isfile(path):
+            return path
+    raise BackendUnavailable(NAME, f"there is no python.exe in {sys.base_prefix} for the helper process", _USE_ETW)
+
+
+def _make_file() -> tuple[int, str]:
+    """A file for both that Windows deletes when nobody has it open any more, however they end; and its path.
+
+    Raises `BackendUnavailable`.
+    """
+    folder = temporary_folder()
+    path = f"{folder}dlltracer-{os.getpid()}-{os.urandom(8).hex()}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_TEMPORARY | os.O_BINARY | os.O_NOINHERIT
+    try:
+        return os.open(path, flags, 0o600), path
+    except OSError as error:
+        reason = f"no file can be made in {folder} ({error.strerror})"
+        raise BackendUnavailable(NAME, reason, "Set TEMP to a folder that can be written") from error
+
+
+class _StartupInfo:
+    """As `subprocess.STARTUPINFO`, which would bring modules into the traced program: nothing but these handles."""
+
+    dwFlags = wShowWindow = hStdInput = hStdOutput = hStdError = 0  # noqa: N815
+
+    def __init__(self, handles: list[int]) -> None:
+        self.lpAttributeList = {"handle_list": handles}
+
+
+def _start(python: str, handles: list[int]) -> tuple[int, int]:
+    """Start the helper, with these handles as its own: its handle and id. Raises `TraceStartError`."""
+    # A final backslash before the closing quote would escape it (see command_line), and a drive's root ends in one.
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), *[os.pardir] * 4, os.curdir)
+    # Isolated: nothing of the user's environment, site or folders can change what it imports. It finds the standard
+    # library alone, and dlltracer where this file lies.
+    options = ["-I", "-S", *(["-B"] if sys.dont_write_bytecode else [])]
+    if sys.pycache_prefix:
+        options += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
+    words = [python, *options, "-c", _HELPER, root, str(os.getpid()), *map(str, handles)]
+    command = " ".join(f'"{word}"' for word in words)
+    for handle in handles:
+        os.set_handle_inheritable(handle, True)
+    try:
+        process, thread, pid, _ = _winapi.CreateProcess(
+            python, command, None, None, True, _DETACHED_PROCESS, dict(os.environ), os.path.dirname(python),
+            _StartupInfo(handles),
+        )  # fmt: skip
+    except OSError as error:
+        code = error.winerror or 0
+        raise TraceStartError("CreateProcess", code, f"{python} could not be started: {error.strerror}") from error
+    finally:
+        for handle in handles:
+            os.set_handle_inheritable(handle, False)
+    _winapi.CloseHandle(thread)
+    return process, pid
+
+
+def _cause_debug_event() -> None:
+    """Wake whoever debugs this process: a thread that starts is an event."""
+    try:
+        start_new_thread(int, ())
+    except RuntimeError:  # the interpreter is at its end: the helper looks by itself after a while
+        return
+
+
+class HelperOutput:
+    """What a helper wrote for one listener.
+
+    Attributes: `text`, everything until the end of the block; `is_whole`, whether the helper was there until then;
+    `lost`, how many lines it could not write; `notes` on what went wrong at its end.
+    """
+
+    __slots__ = ("is_whole", "lost", "notes", "text")
+
+    def __init__(self, text: bytes, is_whole: bool, lost: int, notes: tuple[str, ...]) -> None:
+        self.text = text
+        self.is_whole = is_whole
+        self.lost = lost
+        self.notes = notes
+
+
+class Attachment:
+    """The helper of this process while at least one listener is there."""
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._helper: Helper | None = None
+
+    def open(self) -> tuple[Helper, int]:
+        """Start to listen: the helper, and the position where the listener's stretch of its file begins."""
+        with self._lock:
+            if self._helper is None or self._helper.has_ended:
+                self._helper = Helper()
+            self._helper.listeners += 1
+            return self._helper, self._helper.position()
+
+    def close(self, helper: Helper) -> HelperOutput:
+        """Stop to listen."""
+        with self._lock:
+            text = helper.read()
+            was_there = not helper.has_ended
+            helper.listeners -= 1
+            if helper.listeners:
+                return HelperOutput(text, was_there, 0, ())
+            if helper is self._helper:
+                self._helper = None
+            return HelperOutput(text, was_there, *helper.stop())
+
+
+def the_attachment() -> Attachment:
+    """The one of this process (docs/adr/0002)."""
+    return _ATTACHMENT
+
+
+_ATTACHMENT = Attachment()

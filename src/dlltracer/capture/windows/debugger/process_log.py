@@ -1,0 +1,262 @@
+"""The log of one debugged process: its debug events, turned into events and a crash. Pure: runs on any system.
+
+Loads and unloads are kept as the image records that the kernel would write, so that one rule judges both mechanisms
+(see `image_events`). The exception that ended a process is
+
+(a) the exception that nobody handled: the debugger is asked a second time ("Debugger Exception Handling", MS Learn);
+(b) without one, the last fault of the processor whose code is the status of the process: then a handler of the
+    program's own ended it so. A fault that was handled, and the process ended otherwise, is no crash.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+
+from ....model.crash import Crash
+from ....model.events import ImageChange, LoadEvent
+from ....model.ntstatus import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, exception_name
+from ....model.probe import Phase
+from ..devicepath import display_path
+from ..image_events import RecordContext, decode_records
+from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord
+from .lines import DEBUG_STRING, LOAD, NOTE, UNLOAD, decode_lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ....model.request import Request
+    from .bindings import EXCEPTION_RECORD
+
+_MOST_NOTES = 100
+_EVENT_HEADER = struct.Struct("<HHHHIIq16sHBBBBHQ")  # EVENT_HEADER up to its EventDescriptor
+_PAYLOAD = struct.Struct("<QQIIIBBHQIIII")  # Image_Load, version 3
+_VERSION, _FLAG_64_BIT = 3, 0x40
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """SizeOfImage (bytes), CheckSum and TimeDateStamp of the PE header. All 0 where it could not be read."""
+
+    size: int = 0
+    checksum: int = 0
+    link_time: int = 0
+
+
+@dataclass(frozen=True)
+class EventOrigin:
+    """The process and thread of a debug event, and its time: `clock` as `time.perf_counter_ns()`."""
+
+    pid: int
+    tid: int
+    clock: int
+
+
+def decode_image_header(data: bytes) -> ImageHeader:
+    """Decode the first bytes of a mapped image ("PE Format", MS Learn): PE32 and PE32+ agree on these fields."""
+    try:
+        (start,) = struct.unpack_from("<I", data, 0x3C)
+        signature, link_time = struct.unpack_from("<4s4xI", data, start)
+        size, checksum = struct.unpack_from("<I4xI", data, start + 24 + 56)
+    except struct.error:
+        return ImageHeader()
+    if data[:2] != b"MZ" or signature != b"PE\0\0":
+        return ImageHeader()
+    return ImageHeader(size, checksum, link_time)
+
+
+def decode_debug_string(data: bytes, is_unicode: bool) -> str:
+    """Return the text of OutputDebugString, up to its NUL.
+
+    Nothing tells the code page of the 8-bit kind: bytes that are not UTF-8 are escaped.
+    """
+    text = data.decode("utf-16-le", "replace") if is_unicode else data.decode("utf-8", "backslashreplace")
+    return text.split("\0", 1)[0].rstrip()
+
+
+class ProcessLog:
+    """Collects the debug events of one process as they happen.
+
+    Arguments: `devices` as in `devicepath.display_path`; `on_record` gets each load and unload at once.
+    """
+
+    def __init__(self, devices: Mapping[str, str], on_record: Callable[[RawRecord], None] | None = None) -> None:
+        self._devices = devices
+        self._on_record = on_record
+        self._records: list[RawRecord] = []
+        self._images: dict[int, tuple[str, ImageHeader]] = {}
+        self._notes: list[str] = []
+        self._notes_left_out = 0
+        self._unhandled: Crash | None = None
+        self._faults: dict[int, Crash] = {}
+        self._ready: int | None = None
+
+    @property
+    def records(self) -> tuple[RawRecord, ...]:
+        """The loads and unloads, as the kernel's image provider would have written them."""
+        return tuple(self._records)
+
+    def note_loaded_before(self, base: int, path: str, header: ImageHeader) -> None:
+        """An image was mapped before this log begins: that makes no event, but its unload does."""
+        self._images[base] = (path, header)
+
+    def note_unloaded_before(self, base: int) -> None:
+        """An image of `note_loaded_before` was unmapped before this log begins."""
+        self._images.pop(base, None)
+
+    def note_ready(self, clock: int) -> None:
+        """The loader has mapped what the program needs; its first instruction is next.
+
+        Called twice for a 32-bit program, whose 64-bit part is ready first: the last call counts.
+        """
+        self._ready = clock
+
+    def note_end(self, clock: int) -> None:
+        """The process has ended. A process that was never ready ended at its start."""
+        if self._ready is None:
+            self._ready = clock
+
+    def note_load(self, when: EventOrigin, base: int, path: str, header: ImageHeader) -> None:
+        """An image was mapped. `path` is the kernel's (`\\??\\C:\\...` is one)."""
+        self._images[base] = (path, header)
+        self._add(_image_record(Opcode.LOAD, when, base, path, header))
+
+    def note_unload(self, when: EventOrigin, base: int) -> None:
+        """An image was unmapped."""
+        path, header = self._images.pop(base, ("", ImageHeader()))
+        if path:
+            self._add(_image_record(Opcode.UNLOAD, when, base, path, header))
+        else:
+            self.note(f"something at {base:#x} was unloaded whose load was not seen")
+
+    def note_exception(self, tid: int, record: EXCEPTION_RECORD, is_first_chance: bool) -> None:
+        """An exception was raised (first chance), or was handled by nobody (second)."""
+        code = record.ExceptionCode
+        if is_first_chance and code in FAULTS:
+            self._faults[code] = self._crash(tid, record)
+        elif not is_first_chance:
+            self._unhandled = self._crash(tid, record)
+
+    def note_debug_string(self, data: bytes, is_unicode: bool) -> None:
+        """The program called OutputDebugString."""
+        self.note(f"OutputDebugString: {decode_debug_string(data, is_unicode)}")
+
+    def note(self, text: str) -> None:
+        """Keep a note for the reader. Of very many only the first are kept; the rest is counted."""
+        if len(self._notes) < _MOST_NOTES:
+            self._notes.append(text)
+        else:
+            self._notes_left_out += 1
+
+    def notes(self) -> tuple[str, ...]:
+        left_out = (f"{self._notes_left_out} more notes were left out",) if self._notes_left_out else ()
+        return (*self._notes, *left_out)
+
+    def crash(self, status: int) -> Crash | None:
+        """Return the exception that ended the process with `status`; `None` if it ended by itself."""
+        return self._unhandled or self._faults.get(status)
+
+    def events(
+        self, requests: Sequence[Request], pid: int, wall: float, clock: int, since: int | None = None
+    ) -> tuple[ImageChange, ...]:
+        """Return loads and unloads in order. The requests tell which unload is a failure.
+
+        Arguments: `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment; `since`, by
+        the same clock: earlier events are left out.
+        """
+        context = RecordContext(pid, self._devices, None, 1_000_000_000, wall, clock)
+        first = None if since is None else context.epoch(since)
+        ready = None if self._ready is None else context.epoch(self._ready)
+        events = decode_records(self._records, requests, context).events
+        return tuple(
+            _at_start(_as_seen_here(event), is_program=number == 0)
+            if ready is not None and (event.timestamp or 0.0) < ready
+            else _as_seen_here(event)
+            for number, event in enumerate(events)
+            if first is None or (event.timestamp or 0.0) >= first
+        )
+
+    def _add(self, record: RawRecord) -> None:
+        self._records.append(record)
+        if self._on_record is not None:
+            self._on_record(record)
+
+    def _crash(self, tid: int, record: EXCEPTION_RECORD) -> Crash:
+        code, address = record.ExceptionCode, record.ExceptionAddress
+        at = next((b for b, (_, header) in self._images.items() if b <= address < b + header.size), None)
+        path = None if at is None else self._images[at][0]
+        # EXCEPTION_RECORD, MS Learn: the second parameter of these two is the address that was inaccessible.
+        has_address = code in (ACCESS_VIOLATION, IN_PAGE_ERROR) and record.NumberParameters >= 2
+        return Crash(
+            code=code,
+            name=exception_name(code),
+            address=address,
+            image=None if path is None else display_path(path, self._devices, None) or path,
+            offset=None if at is None else address - at,
+            thread=tid,
+            fault_address=record.ExceptionInformation[1] if has_address else None,
+        )
+
+
+def decode_record_now(
+    record: RawRecord, pid: int, devices: Mapping[str, str], wall: float, clock: int
+) -> tuple[ImageChange, ...]:
+    """Decode one record while the program runs: an unload is no failure yet, and no import is known.
+
+    Arguments: `wall` and `clock` as of `ProcessLog.events`.
+    """
+    context = RecordContext(pid, devices, None, 1_000_000_000, wall, clock)
+    return tuple(_as_seen_here(event) for event in decode_records([record], (), context).events)
+
+
+def replay_lines(text: bytes, start: int, pid: int, log: ProcessLog) -> int:
+    """Add to a log the lines that the helper of process `pid` wrote, and return how many of the block are damaged.
+
+    The block begins at byte `start`. Lines before it tell what was loaded when it began.
+    """
+    for line in decode_lines(text[:start]):
+        if line is not None and line[0] == LOAD:
+            _, _, _, base, path, head = line
+            log.note_loaded_before(base, path, decode_image_header(head))
+        elif line is not None and line[0] == UNLOAD:
+            log.note_unloaded_before(line[3])
+    damaged = 0
+    for line in decode_lines(text[start:]):
+        if line is None:
+            damaged += 1
+        elif line[0] == LOAD:
+            _, tid, clock, base, path, head = line
+            log.note_load(EventOrigin(pid, tid, clock), base, path, decode_image_header(head))
+        elif line[0] == UNLOAD:
+            log.note_unload(EventOrigin(pid, line[1], line[2]), line[3])
+        elif line[0] == DEBUG_STRING:
+            log.note_debug_string(line[2], bool(line[1]))
+        elif line[0] == NOTE:
+            log.note(line[1])
+    return damaged
+
+
+def _image_record(opcode: int, when: EventOrigin, base: int, path: str, header: ImageHeader) -> RawRecord:
+    """Return the record that the kernel's image provider would have written."""
+    head = _EVENT_HEADER.pack(
+        HEADER_SIZE, 0, _FLAG_64_BIT, 0, when.tid, when.pid, when.clock, IMAGE_PROVIDER,
+        0, _VERSION, 0, 0, opcode, 0, 0,
+    )  # fmt: skip
+    fields = (base, header.size, when.pid, header.checksum, header.link_time, 0, 0, 0, base, 0, 0, 0, 0)
+    name = path.encode("utf-16-le", "surrogatepass") + b"\0\0"
+    return RawRecord(head.ljust(HEADER_SIZE, b"\0"), _PAYLOAD.pack(*fields) + name)
+
+
+def _at_start(event: ImageChange, *, is_program: bool) -> ImageChange:
+    """Return an event from before the program's first instruction: no import asked for it. The first is the program."""
+    if is_program and isinstance(event, LoadEvent):
+        event = replace(event, phase=Phase.DIRECT)
+    return replace(event, imports=())
+
+
+def _as_seen_here(event: ImageChange) -> ImageChange:
+    """Return an event with the path that the debugger was told: `C:\\x`, which the records spell `\\??\\C:\\x`."""
+    if event.path.startswith("\\??\\"):
+        event = replace(event, path=event.shown_path, display_path=None)
+    return event if event.size else replace(event, size=None, checksum=None)

@@ -1,0 +1,273 @@
+"""Backend "etw": the image events of the NT kernel, through Event Tracing for Windows, in pure ctypes.
+
+Takes a system-logger session of its own (Windows 8 and later), so that nobody else's trace is stopped. Only where the
+system has no such sessions, or when asked, it takes the NT Kernel Logger, of which a machine has one: whoever holds it
+is stopped, and a note says so.
+
+When asked, a second, ordinary session listens to the loader itself (`loader_messages`), which can name a file that is
+missing. Its failures never cost the first session anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from _thread import allocate_lock
+
+from ....errors import BackendUnavailable, TraceStartError
+from ...backend import Availability
+from ...requests import Watch
+from ..system import query_dos_devices
+from . import bindings
+from .session import SYSTEM_TRACE_CONTROL_GUID, ProviderConfig, RunningSession, Stopped, session_names, stop_by_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ....model.recording import Recording
+    from ....model.request import Request
+
+NAME = "etw"
+NAME_WITH_LOADER = "etw+loader"
+SESSION_PREFIX = "dlltracer-"
+
+# image_records.IMAGE_PROVIDER and Opcode.LOAD and UNLOAD, loader_messages.USER_LOADER: those modules bring dataclasses.
+_IMAGE_PROVIDER = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
+_KEPT = (10, 2)
+_USER_LOADER = bytes.fromhex("3fb859b046d9134b87ca4292839dc2f2")
+# 0x80 is ETW_UMGL_LDR_SNAPS_FLAG (LoaderSnapAssistantTool, microsoft/devhome); what the bits below it turn on is not
+# written anywhere. Level 5 is TRACE_LEVEL_VERBOSE (evntrace.h). Of the other provider every keyword is taken.
+_LOADER_PROVIDERS = (ProviderConfig(_IMAGE_PROVIDER, 5, 0xFF), ProviderConfig(_USER_LOADER, 5, 0xFFFF_FFFF_FFFF_FFFF))
+_SILENT = (
+    "the loader itself wrote no events: Windows turns them on for a program that has TracingFlags in the registry "
+    "(docs/reference/backends.md, etw+loader)"
+)
+
+
+class EtwBackend:
+    """The mechanism. `kernel_logger`: take the NT Kernel Logger even where private sessions exist. `loader_events`:
+    listen to the loader itself too, with a session more."""
+
+    def __init__(self, kernel_logger: bool = False, loader_events: bool = False) -> None:
+        self._kernel_logger = kernel_logger
+        self._loader_events = loader_events
+
+    @property
+    def name(self) -> str:
+        return NAME_WITH_LOADER if self._loader_events else NAME
+
+    def availability(self) -> Availability:
+        """Whether the user may; that Windows really allows it, only a start can tell."""
+        if sys.platform != "win32":
+            return Availability(False, "ETW exists on Windows only")
+        if not bindings.is_administrator():
+            return Availability(False, "it needs Administrator", "Run it from an elevated prompt")
+        return Availability(True)
+
+    def start(self, *, raw: bool = False) -> EtwSession:
+        """Start a session. Raises `TracePermissionError`, `TraceStartError` or `BackendUnavailable`."""
+        if sys.platform != "win32":
+            raise BackendUnavailable(NAME, "ETW exists on Windows only")
+        return EtwSession(raw, self._kernel_logger, self._loader_events)
+
+
+class EtwSession:
+    """A running capture of this process."""
+
+    def __init__(self, raw: bool, kernel_logger: bool, loader_events: bool = False) -> None:
+        self._raw = raw
+        self._name = NAME_WITH_LOADER if loader_events else NAME
+        self._loader_records: list[tuple[bytes, bytes]] = []
+        self._listener: RunningSession | None = None
+        self._pid = os.getpid()
+        self._kept: list[tuple[bytes, bytes]] = []
+        self._failures: list[int] = []
+        self._notes: list[str] = []
+        self._holds_kernel_logger = False
+        etw = bindings.Etw()
+        self._reap(etw)
+        self._wall, self._clock = time.time(), time.perf_counter_ns()
+        self._watch = Watch()
+        attributed = self._watch.start()
+        try:
+            self._session = self._start(etw, kernel_logger)
+        except BaseException:
+            self._watch.stop()
+            if self._holds_kernel_logger:
+                _KERNEL_LOGGER.release()
+            raise
+        if not attributed:
+            self._notes.append("another audit hook refused ours: loads have no Python import")
+        if loader_events:
+            self._listen(etw)
+
+    def _listen(self, etw: bindings.Etw) -> None:
+        """Start the session that listens to the loader; one that does not start is noted."""
+        on_record = make_listener(self._pid, self._loader_records, self._failures)
+        # The name of the first session has the number id(self), and no other object has the next one.
+        name = own_session_name(id(self) + 1)
+        try:
+            self._listener = RunningSession(etw, name, os.urandom(16), 0, 0, on_record, _LOADER_PROVIDERS)
+        except (OSError, RuntimeError) as error:
+            self._notes.append(f"the loader itself was not listened to: {error}")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _reap(self, etw: bindings.Etw) -> None:
+        """Stop the sessions that killed processes of ours left behind: a machine has few."""
+        for name in session_names(etw):
+            owner = owner_of(name)
+            if owner is not None and not bindings.is_process_alive(*owner) and stop_by_name(etw, name):
+                self._notes.append(f"stopped the session {name}, left behind by a process that was killed")
+
+    def _start(self, etw: bindings.Etw, kernel_logger: bool) -> RunningSession:
+        on_record = make_callback(self._pid, self._raw, self._kept, self._failures)
+        flags = bindings.EVENT_TRACE_FLAG_IMAGE_LOAD | (0 if self._raw else bindings.EVENT_TRACE_FLAG_NO_SYSCONFIG)
+        if not kernel_logger:
+            try:
+                session = RunningSession(
+                    etw, own_session_name(id(self)), os.urandom(16), bindings.EVENT_TRACE_SYSTEM_LOGGER_MODE, flags,
+                    on_record,
+                )  # fmt: skip
+            except TraceStartError as error:
+                # An old Windows does not know the mode, and says that a parameter is wrong.
+                if (error.call, error.winerror) != ("StartTrace", bindings.ERROR_INVALID_PARAMETER):
+                    raise
+                self._notes.append("this Windows has no private system sessions")
+            else:
+                self._notes.append("session: private system logger")
+                return session
+        if not _KERNEL_LOGGER.acquire(blocking=False):
+            raise TraceStartError(
+                "StartTrace", bindings.ERROR_ALREADY_EXISTS,
+                "another trace of this process holds the NT Kernel Logger, of which a machine has one",
+            )  # fmt: skip
+        self._holds_kernel_logger = True
+        stopped = stop_by_name(etw, bindings.KERNEL_LOGGER_NAMEW)
+        session = RunningSession(etw, bindings.KERNEL_LOGGER_NAMEW, SYSTEM_TRACE_CONTROL_GUID, 0, flags, on_record)
+        self._notes.append(
+            "session: NT Kernel Logger" + (", taken from whoever held it: their trace was stopped" if stopped else "")
+        )
+        return session
+
+    def stop(self) -> Recording:
+        """Stop the sessions; everything of the block is in the recording."""
+        listened = Stopped(0, 0, ())
+        try:
+            ended = self._session.stop()
+        finally:
+            try:
+                if self._listener is not None:
+                    listened = self._listener.stop()
+            finally:
+                requests = self._watch.stop()
+                if self._holds_kernel_logger:
+                    _KERNEL_LOGGER.release()
+                    self._holds_kernel_logger = False
+        return self._recording(ended, listened, requests)
+
+    def _recording(self, ended: Stopped, listened: Stopped, requests: Sequence[Request]) -> Recording:
+        from ....model.recording import Losses, Recording
+        from ..image_events import RecordContext, debug_events, decode_records
+        from ..image_records import RawRecord
+        from .loader_merge import decode_messages, merge_messages
+
+        notes = [*self._notes, *self._session.notes, *ended.notes]
+        if self._listener is not None:
+            notes += [f"listening to the loader: {note}" for note in (*self._listener.notes, *listened.notes)]
+            notes += [] if self._loader_records else [_SILENT]
+        records = [RawRecord(header, data) for header, data in self._kept]
+        messages = [RawRecord(header, data) for header, data in self._loader_records]
+        events_lost, buffers_lost = ended.events_lost + listened.events_lost, ended.buffers_lost + listened.buffers_lost
+        if self._raw:
+            raw = debug_events(sorted(records + messages, key=lambda one: one.ticks) if messages else records)
+            losses = Losses(events_lost, buffers_lost, len(self._failures))
+            return Recording(self._name, raw, self._pid, losses, tuple(notes))
+        frequency = self._session.counter_frequency or bindings.counter_frequency()
+        context = RecordContext(
+            self._pid, query_dos_devices(), os.environ.get("SYSTEMROOT"), frequency, self._wall, self._clock
+        )
+        decoded = decode_records(records, requests, context)
+        loader = decode_messages(messages, requests, context)
+        merged = merge_messages(decoded.events, loader.messages)
+        losses = Losses(events_lost, buffers_lost, len(self._failures) + decoded.undecodable + loader.undecodable)
+        return Recording(self._name, merged.events, self._pid, losses, (*notes, *merged.notes))
+
+
+def own_session_name(number: int) -> str:
+    """A name that tells whose the session is, also when the process is dead and its id is used again."""
+    pid = os.getpid()
+    return f"{SESSION_PREFIX}{pid}-{bindings.process_start(pid) or 0:x}-{number:x}"
+
+
+def owner_of(name: str) -> tuple[int, int] | None:
+    """Process id and start time in a session name of ours; `None` for any other name."""
+    parts = name.removeprefix(SESSION_PREFIX).split("-")
+    if not name.startswith(SESSION_PREFIX) or len(parts) != 3:
+        return None
+    try:
+        return int(parts[0]), int(parts[1], 16)
+    except ValueError:
+        return None
+
+
+def make_callback(pid: int, raw: bool, kept: list[tuple[bytes, bytes]], failures: list[int]) -> Callable[[int], None]:
+    """The consumer of EVENT_RECORDs: copies those of this process into `kept`, as (record, payload).
+
+    A stop logs some 20,000 images of other processes, so a record that is not ours is rejected after two reads. It
+    never raises: ctypes would print and go on. A record that could not be copied leaves its opcode in `failures`.
+    """
+    string_at, byte, word = ctypes.string_at, ctypes.c_uint8.from_address, ctypes.c_uint16.from_address
+    dword, pointer = ctypes.c_uint32.from_address, ctypes.c_void_p.from_address
+    data_at = bindings.EVENT_RECORD.UserData.offset
+    record_size = ctypes.sizeof(bindings.EVENT_RECORD)
+
+    def is_ours(record: int, data: int, length: int) -> bool:
+        """By the pid in the payload: the rundown has none in its header. Version 0 has none in its payload."""
+        if string_at(record + 24, 16) != _IMAGE_PROVIDER:
+            return raw and dword(record + 12).value == pid
+        pid_at = 8 if word(record + 4).value & 0x20 else 16
+        if byte(record + 42).value == 0 or length < pid_at + 4:
+            return dword(record + 12).value == pid
+        return dword(data + pid_at).value == pid
+
+    def on_record(record: int) -> None:
+        opcode = 0
+        try:
+            opcode = byte(record + 45).value
+            if not raw and opcode not in _KEPT:
+                return
+            data, length = pointer(record + data_at).value or 0, word(record + 86).value
+            if is_ours(record, data, length):
+                kept.append((string_at(record, record_size), string_at(data, length) if length else b""))
+        except Exception:  # noqa: BLE001 - Windows called us: there is nobody to raise to
+            failures.append(opcode)
+
+    return on_record
+
+
+def make_listener(pid: int, kept: list[tuple[bytes, bytes]], failures: list[int]) -> Callable[[int], None]:
+    """The consumer of the loader's messages: copies those of this process into `kept`. It never raises."""
+    string_at, dword = ctypes.string_at, ctypes.c_uint32.from_address
+    word, pointer = ctypes.c_uint16.from_address, ctypes.c_void_p.from_address
+    data_at = bindings.EVENT_RECORD.UserData.offset
+    record_size = ctypes.sizeof(bindings.EVENT_RECORD)
+
+    def on_record(record: int) -> None:
+        try:
+            if dword(record + 12).value != pid or string_at(record + 24, 16) not in (_IMAGE_PROVIDER, _USER_LOADER):
+                return
+            data, length = pointer(record + data_at).value or 0, word(record + 86).value
+            kept.append((string_at(record, record_size), string_at(data, length) if length else b""))
+        except Exception:  # noqa: BLE001 - Windows called us: there is nobody to raise to
+            failures.append(0)
+
+    return on_record
+
+
+_KERNEL_LOGGER = allocate_lock()
+"""Held by the trace of this process that has the NT Kernel Logger, of which a machine has one (docs/adr/0002)."""

@@ -1,0 +1,214 @@
+"""Image records and the requests of Python, turned into events. Pure: runs on any system.
+
+The rule that judges an unload (docs/reference/failed-or-unloaded.md). The kernel tells of unloads only; process exit,
+FreeLibrary and a file mapped to be read look the same as a load that failed. An unload is *Failed* when
+
+(a) the image is an extension module that Python asked for in this trace: CPython never unloads one, so its load failed;
+(b) the image is a library that ctypes asked for, and the call is known to have failed: no handle was given out, or,
+    where that is not known, the image was gone before the thread ran Python again;
+(c) the image was mapped and unmapped inside the call that failed by (a) or (b), in the same thread.
+
+Every other unload is an `UnloadEvent`. Loads and unloads are matched by base address, never by path: Windows 7 and 8
+spell the path of one image in two ways.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from ...model.events import DebugEvent, FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
+from ...model.request import Request, RequestKind
+from .devicepath import display_path, is_same_name, is_same_path
+from .image_records import IMAGE_PROVIDER, ImagePayload, Opcode, RawRecord, decode_image_payload
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+
+@dataclass(frozen=True)
+class RecordContext:
+    """What decoding must know of the process and the machine besides the records.
+
+    Attributes: `pid`; `devices` and `system_root` as in `devicepath.display_path`; `frequency`, ticks of the events'
+    clock a second; `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment.
+    """
+
+    pid: int
+    devices: Mapping[str, str]
+    system_root: str | None
+    frequency: int
+    wall: float
+    clock: int
+
+    def nanoseconds(self, ticks: int) -> int:
+        """Ticks on the scale of `time.perf_counter_ns()`, which is the same counter."""
+        return ticks * 1_000_000_000 // self.frequency
+
+    def epoch(self, nanoseconds: int) -> float:
+        return self.wall + (nanoseconds - self.clock) / 1e9
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A load or unload of this process, with the request it belongs to."""
+
+    opcode: int
+    image: ImagePayload
+    tid: int
+    clock: int
+    shown: str | None
+    request: Request | None
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """Events in order, and how many records could not be decoded."""
+
+    events: tuple[ImageChange, ...]
+    undecodable: int
+
+
+def decode_records(records: Iterable[RawRecord], requests: Sequence[Request], context: RecordContext) -> DecodedImages:
+    """Decode the image records of one process. Records of other processes are passed over."""
+    changes: list[_Change] = []
+    undecodable = 0
+    for record in records:
+        if record.provider != IMAGE_PROVIDER or record.opcode not in (Opcode.LOAD, Opcode.UNLOAD):
+            continue
+        image = decode_image_payload(record.data, record.version, record.pointer_size)
+        if image is None:
+            undecodable += 1
+        elif image.pid in (context.pid, None):
+            shown = display_path(image.path, context.devices, context.system_root)
+            clock = context.nanoseconds(record.ticks)
+            changes.append(_Change(record.opcode, image, record.tid, clock, shown, None))
+    changes = _attribute(changes, requests)
+    failed = _failed_unloads(changes)
+    events: list[ImageChange] = []
+    loads: dict[int, LoadEvent] = {}
+    for index, change in enumerate(changes):
+        if change.opcode == Opcode.LOAD:
+            loaded = LoadEvent(**_known(change, context))
+            loads[change.image.base] = loaded
+            events.append(loaded)
+            continue
+        known = _unload_fields(change, loads.pop(change.image.base, None), context)
+        if index in failed:
+            events.append(LoadFailedEvent(**known, kind=FailureKind.DROPPED))
+        else:
+            events.append(UnloadEvent(**known))
+    return DecodedImages(tuple(events), undecodable)
+
+
+def debug_events(records: Iterable[RawRecord]) -> tuple[DebugEvent, ...]:
+    """The records as they came."""
+    import uuid
+
+    return tuple(
+        DebugEvent(uuid.UUID(bytes_le=record.provider), record.opcode, record.descriptor, record.data)
+        for record in records
+    )
+
+
+def _known(change: _Change, context: RecordContext) -> dict[str, Any]:
+    image, request = change.image, change.request
+    return {
+        "path": image.path,
+        "display_path": change.shown,
+        "base": image.base,
+        "size": image.size,
+        "timestamp": context.epoch(change.clock),
+        "pid": context.pid,
+        "tid": change.tid,
+        "imports": None if request is None else request.imports,
+        "checksum": image.checksum,
+        "link_time": image.link_time or None,
+    }
+
+
+def _unload_fields(change: _Change, loaded: LoadEvent | None, context: RecordContext) -> dict[str, Any]:
+    """An unload is told with the path of its load, so that a reader sees one image and not two."""
+    known = _known(change, context)
+    if loaded is not None:
+        was = {field.name: getattr(loaded, field.name) for field in fields(loaded)}
+        known = {**was, "timestamp": known["timestamp"], "tid": known["tid"]}
+    return known
+
+
+def _attribute(changes: list[_Change], requests: Sequence[Request]) -> list[_Change]:
+    """Give each change the request during which it happened.
+
+    In the asking thread: from the request until the thread ran Python again. In a thread that asked for nothing, as
+    those of ntdll's parallel loader: the one request whose own thread had a change before and after it.
+    """
+    by_thread: dict[int, list[Request]] = {}
+    for request in requests:
+        by_thread.setdefault(request.tid, []).append(request)
+    given = [_during(change.clock, by_thread.get(change.tid, ())) for change in changes]
+    spans: dict[int, tuple[Request, int]] = {}
+    for change, found in zip(changes, given, strict=True):
+        if found is not None:
+            spans[id(found)] = (found, change.clock)
+    for index, change in enumerate(changes):
+        if given[index] is None and change.tid not in by_thread:
+            around = [request for request, last in spans.values() if request.clock <= change.clock <= last]
+            given[index] = around[0] if len(around) == 1 else None
+    return [
+        _Change(c.opcode, c.image, c.tid, c.clock, c.shown, request) for c, request in zip(changes, given, strict=True)
+    ]
+
+
+def imports_during(tid: int, clock: int, requests: Sequence[Request]) -> tuple[str, ...] | None:
+    """The imports in progress when a thread made the request during which something happened; `None` for none."""
+    found = _during(clock, [request for request in requests if request.tid == tid])
+    return None if found is None else found.imports
+
+
+def _during(clock: int, requests: Sequence[Request]) -> Request | None:
+    """The latest of one thread's requests before `clock`, if the thread had not run Python in between."""
+    for request in reversed(requests):
+        if request.clock <= clock:
+            return request if request.idle_clock is None or clock <= request.idle_clock else None
+    return None
+
+
+def _failed_unloads(changes: Sequence[_Change]) -> set[int]:
+    """The indexes of the unloads that are judged failed loads, by the rule of this module."""
+    tops: dict[int, Request] = {}
+    failed: set[int] = set()
+    failed_calls: set[int] = set()
+    for index, change in enumerate(changes):
+        if change.opcode == Opcode.LOAD:
+            tops.pop(change.image.base, None)
+            if change.request is not None and _is_top(change, change.request):
+                tops[change.image.base] = change.request
+        elif (asked := tops.pop(change.image.base, None)) is not None and _call_failed(change, asked):
+            failed.add(index)
+            failed_calls.add(id(asked))
+    mapped_by: dict[int, Request | None] = {}
+    for index, change in enumerate(changes):
+        if change.opcode == Opcode.LOAD:
+            mapped_by[change.image.base] = change.request
+            continue
+        call = mapped_by.pop(change.image.base, None)
+        if call is not None and call is change.request and id(call) in failed_calls:
+            failed.add(index)
+    return failed
+
+
+def _is_top(change: _Change, request: Request) -> bool:
+    """Whether the image is what the request named, and not one that it needed."""
+    if request.kind is RequestKind.EXTENSION:
+        return is_same_path(change.image.path, change.shown, request.target)
+    return is_same_name(change.image.path, request.target)
+
+
+def _call_failed(unload: _Change, request: Request) -> bool:
+    """Whether the unload of the image that `request` named means that its load had failed."""
+    if request.kind is RequestKind.EXTENSION:
+        return True
+    if request.succeeded is not None:
+        return not request.succeeded
+    return unload.request is request and request.idle_clock is not None

@@ -1,0 +1,147 @@
+"""Image events of the NT kernel as bytes, decoded into plain records. Pure: runs on any system.
+
+Source: the Image_Load class and its older versions in wmicore.mof of the Windows Driver Kit ("Image_Load class", MS
+Learn). P is the pointer size of the *event* (32-bit Python on 64-bit Windows gets 64-bit payloads); nothing is padded.
+
+    V0          ImageBase P, ModuleSize u32, FileName
+    V1          ImageBase P, ImageSize P, ProcessId u32, FileName
+    V2, V3      ImageBase P, ImageSize P, ProcessId u32, ImageChecksum u32, TimeDateStamp u32, 4 bytes, DefaultBase P,
+                4 x u32, FileName
+
+In V3 the first two of the 4 bytes are SignatureLevel and SignatureType. FileName is UTF-16LE up to a NUL.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+IMAGE_PROVIDER = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
+"""{2cb15d1d-5fc1-11d2-abe1-00a0c911f518} as it lies in memory (ImageLoadGuid, evntrace.h)."""
+
+HEADER_SIZE = 112
+"""sizeof(EVENT_RECORD) on x64; every field used here lies at the same place on x86."""
+
+_OLDEST = {8: struct.Struct("<QI"), 4: struct.Struct("<II")}
+_LAYOUTS = {
+    8: (struct.Struct("<QQI"), struct.Struct("<IIBB2xQ16x")),
+    4: (struct.Struct("<III"), struct.Struct("<IIBB2xI16x")),
+}
+"""By the size of a pointer: what every version but the oldest begins with, and what follows in versions 2 and 3."""
+
+_FLAG_32_BIT = 0x20
+_FLAG_64_BIT = 0x40
+
+
+class Opcode(IntEnum):
+    """EVENT_TRACE_TYPE_ values of the image provider."""
+
+    UNLOAD = 2
+    RUNDOWN_START = 3
+    RUNDOWN_END = 4
+    LOAD = 10
+
+
+class ImagePayload(NamedTuple):
+    """What the payload of an image event says; `None` where its version has no such field."""
+
+    base: int
+    size: int
+    pid: int | None
+    path: str
+    checksum: int | None = None
+    link_time: int | None = None
+    signature_level: int | None = None
+    signature_type: int | None = None
+    default_base: int | None = None
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """An event as it came: `header` is the EVENT_RECORD (at least its first 88 bytes), `data` the payload."""
+
+    header: bytes
+    data: bytes
+
+    @property
+    def provider(self) -> bytes:
+        return self.header[24:40]
+
+    @property
+    def descriptor(self) -> bytes:
+        return self.header[40:56]
+
+    @property
+    def version(self) -> int:
+        return self.header[42]
+
+    @property
+    def opcode(self) -> int:
+        return self.header[45]
+
+    @property
+    def tid(self) -> int:
+        return int.from_bytes(self.header[8:12], "little")
+
+    @property
+    def ticks(self) -> int:
+        return int.from_bytes(self.header[16:24], "little", signed=True)
+
+    @property
+    def pointer_size(self) -> int:
+        """4 or 8, as the event's header says (EVENT_HEADER_FLAG_32_BIT_HEADER, evntcons.h)."""
+        return 4 if int.from_bytes(self.header[4:6], "little") & _FLAG_32_BIT else 8
+
+
+def decode_image_payload(data: bytes, version: int, pointer_size: int) -> ImagePayload | None:
+    """Decode the payload of an image event; `None` when it is cut short or is no such payload."""
+    head, tail = _LAYOUTS[pointer_size]
+    try:
+        if version == 0:
+            base, size = _OLDEST[pointer_size].unpack_from(data)
+            path = _text(data, pointer_size + 4)
+            return None if path is None else ImagePayload(base, size, None, path)
+        base, size, pid = head.unpack_from(data)
+        if version == 1:
+            path = _text(data, head.size)
+            return None if path is None else ImagePayload(base, size, pid, path)
+        checksum, link_time, level, kind, default_base = tail.unpack_from(data, head.size)
+    except struct.error:
+        return None
+    path = _text(data, head.size + tail.size)
+    if path is None:
+        return None
+    if version == 2:
+        level = kind = None
+    return ImagePayload(base, size, pid, path, checksum, link_time, level, kind, default_base)
+
+
+def decode_manifest_image(data: bytes, pointer_size: int) -> ImagePayload | None:
+    """The payload of events 5 (load) and 6 (unload) of Microsoft-Windows-Kernel-Process; `None` when it is cut short.
+
+    Source: its manifest. ImageBase P, ImageSize P, ProcessID u32, ImageCheckSum u32, TimeDateStamp u32, DefaultBase P,
+    ImageName, without padding.
+    """
+    pointer = "Q" if pointer_size == 8 else "I"
+    layout = f"<{pointer}{pointer}III{pointer}"
+    if len(data) < struct.calcsize(layout):
+        return None
+    base, size, pid, checksum, link_time, default_base = struct.unpack_from(layout, data)
+    path = _text(data, struct.calcsize(layout))
+    return None if path is None else ImagePayload(base, size, pid, path, checksum, link_time, default_base=default_base)
+
+
+def text_at(data: bytes, start: int) -> tuple[str, int] | None:
+    """UTF-16 text from `start` to its NUL, and where the NUL ends; `None` if there is no NUL."""
+    end = data.find(b"\0\0", start)
+    while end >= 0 and (end - start) % 2:
+        end = data.find(b"\0\0", end + 1)
+    return None if end < 0 else (data[start:end].decode("utf-16-le", "surrogatepass"), end + 2)
+
+
+def _text(data: bytes, start: int) -> str | None:
+    """The UTF-16 text from `start` to its NUL; `None` if there is no NUL, or nothing before it."""
+    found = text_at(data, start)
+    return found[0] or None if found else None

@@ -1,0 +1,63 @@
+"""What every mechanism of Windows needs of its system DLLs. They are opened from System32 only: we may run as
+Administrator, and a DLL of the same name beside the program must not be taken. Importable on any system.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from ctypes import c_uint16, c_uint32, c_void_p, c_wchar_p
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...model.request import Request
+
+_LOAD_LIBRARY_SEARCH_SYSTEM32 = 0x800
+
+
+def open_system_library(name: str) -> ctypes.CDLL:
+    """Open a DLL of Windows. Raises `OSError` on other systems, and where there is no such DLL."""
+    if sys.platform == "win32":
+        return ctypes.WinDLL(name, use_last_error=True, winmode=_LOAD_LIBRARY_SEARCH_SYSTEM32)
+    raise OSError(f"{name} exists on Windows only")
+
+
+def last_error() -> int:
+    """Return the Windows error that the last call into a library of `open_system_library` left."""
+    if sys.platform == "win32":
+        return ctypes.get_last_error()
+    return 0
+
+
+def query_dos_devices() -> dict[str, str]:
+    """Return the drive of each device, as `{"\\Device\\HarddiskVolume3": "C:"}` (QueryDosDeviceW)."""
+    if sys.platform != "win32":
+        return {}
+    query = open_system_library("kernel32.dll").QueryDosDeviceW
+    query.argtypes, query.restype = (c_wchar_p, c_void_p, c_uint32), c_uint32
+    room = (c_uint16 * 1024)()
+    found: dict[str, str] = {}
+    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
+        if query(f"{letter}:", room, len(room)):
+            device = bytes(room).decode("utf-16-le", "surrogatepass").split("\0", 1)[0]
+            found.setdefault(device, f"{letter}:")
+    return found
+
+
+def with_final_path(request: Request, cwd: str | None = None) -> Request:
+    """Return a request for an extension module with the path that a debugger is told: no links, short names or SUBST.
+
+    Argument: `cwd`, the current folder of the process that asked; ours if `None`.
+    """
+    from dataclasses import replace  # this module is part of a light start (docs/adr/0003)
+
+    from ...model.request import RequestKind
+
+    if request.kind is not RequestKind.EXTENSION:
+        return request
+    path = os.path.join(cwd or "", request.target)
+    try:
+        return replace(request, target=os.path.realpath(path))
+    except OSError:  # a path of 260 characters or more: Windows does not open what it cannot load either
+        return request
