@@ -41,9 +41,9 @@ class LinuxFailure:
 def read_linux_failure(run: RunResult, messages: tuple[OutputMessage, ...] = ()) -> LinuxFailure:
     """Return what failed to load in a run that failed; `messages` are those in its output."""
     error, dl_error = _loader_error(run.errors)
+    error, dl_error, named = _completed(error, dl_error, run.errors, run.recording)
     if not run.errors and not run.completed:
         dl_error = _last_word(run, messages)
-    error, dl_error, named = _completed(error, dl_error, run.errors, run.recording)
     failures = failures_behind(run.recording, error, dl_error)
     subject = _find_subject(error, dl_error, failures, run)
     return LinuxFailure(error=error, dl_error=dl_error, named=named, failures=failures, subject=subject)
