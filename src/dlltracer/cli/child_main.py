@@ -294,9 +294,9 @@ def _end_trace(trace: Trace | None, start_path: list[str]) -> RunnerReport:
         trace.close()
         if trace.recording is None:
             return RunnerReport(RunnerOutcome.UNFINISHED, "the program ended the trace itself")
-        from dlltracer.model.codec import to_plain
+        from dlltracer.model.encode import encode
 
-        return RunnerReport(RunnerOutcome.RECORDED, recording=to_plain(trace.recording))
+        return RunnerReport(RunnerOutcome.RECORDED, recording=encode(trace.recording))
     except BaseException as error:  # noqa: BLE001 - the program's status must not suffer; the parent says it
         return RunnerReport(RunnerOutcome.UNFINISHED, f"{type(error).__name__}: {error}")
     finally:

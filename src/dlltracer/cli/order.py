@@ -49,7 +49,7 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
         search = find_breaking_order(modules, lambda tried: _attempt(tried, python))
         verdict = None if search.breaking is None else _explain(search.breaking.modules, python)
         if as_json:
-            from ..report.render_order import render_order_json
+            from ..report.render_json import render_order_json
 
             target.write(render_order_json(search, verdict))
         else:

@@ -18,7 +18,7 @@ from typing import Protocol
 from ..errors import DlltracerError
 from ..host.failure import read_errors, read_process
 from ..host.scratch import ScratchFolder
-from ..model.codec import DamagedRecording, from_plain
+from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.process import TracedProcess
 from ..model.recording import Recording
@@ -197,7 +197,7 @@ def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend:
         message = report.message
     if report is not None and report.outcome == RunnerOutcome.RECORDED:
         try:
-            return replace(run, recording=from_plain(report.recording))
+            return replace(run, recording=decode(Recording, report.recording, "recording"))
         except DamagedRecording as error:
             message = str(error)
     how = (

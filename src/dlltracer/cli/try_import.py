@@ -54,7 +54,7 @@ def try_and_explain(
     run = replace(run, output=tail.result)
     if run.refusal is not None:
         say_error(run.refusal)
-        raise click.exceptions.Exit(Outcome.NOT_TRACED.value)
+        raise click.exceptions.Exit(Outcome.NOT_TRACED.exit_status)
     if not run.begun:
         lines = run.output.text.splitlines()
         raise click.exceptions.Exit(say_error(lines[-1] if lines else f"{what} could not begin"))

@@ -125,7 +125,7 @@ def why(**given: Any) -> None:
     from ..report.annotations import annotate_verdict
 
     say_annotations(options.annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
-    raise click.exceptions.Exit(diagnosis.outcome.value if stopped is None else _STATUSES[stopped])
+    raise click.exceptions.Exit(diagnosis.outcome.exit_status if stopped is None else _STATUSES[stopped])
 
 
 def _without_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _write(options: _Options, trace: SavedTrace, target: Target, page: Target | 
     diagnosis = _verdict_of(trace)
     try:
         if options.form == "json":
-            from ..report.verdict_json import render_verdict_json
+            from ..report.render_json import render_verdict_json
 
             target.write(render_verdict_json(diagnosis))
         elif options.form in (GITHUB, HTML):

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..model.elf import ElfImage
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent
 from ..model.failure import Frame, PythonError, System
 from ..model.pe import MissingForwarder, PeImage
+from ..model.probe import Probe
+from ..model.provider import PackageOwner
 from ..model.run import RunResult
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import Binding, BindingState, LoadTree
 from .environment import Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
-from .loader_errors import DlProblem
+from .loader_errors import DlError, DlProblem
 from .named_failure import NamedFailure, names_a_library
 from .program_output import OutputMessage, relevant_lines
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ..model.probe import Probe
-    from ..model.provider import PackageOwner
-    from .loader_errors import DlError
 
 Image = ElfImage | PeImage
 
@@ -169,7 +163,7 @@ class Case:
         """Who needs an image: the Python line, the imports in progress, then images down to `path`, then `last`."""
         steps = [self._python_step(), *self._import_steps()]
         if self.tree is not None and path is not None:
-            steps += self.tree.shortest_chains().get(path, (path,))
+            steps += self.tree.chain_to(path)
         elif path is not None:
             steps.append(path)
         return tuple(dict.fromkeys(step for step in (*steps, *last) if step))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..model.events import FailureKind, LoadFailedEvent
+from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, UnloadEvent
+from ..model.printable import escape
 from ..model.probe import Phase, ProbeOutcome
 from ..model.recording import UNKNOWN, Losses, Recording
 from .counts import count, is_consequence, is_program
@@ -46,6 +47,19 @@ def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: 
     """
     guides = ASCII if ascii_only else UNICODE
     return Styled(lay_out(recording, failed_only=failed_only, guides=guides))
+
+
+def render_lines(recording: Recording, *, failed_only: bool = False, escaped: bool = False) -> str:
+    """Return `LoadLibrary <path>` or `Failed <path>`, one line an event; unloads are silent.
+
+    Arguments: `escaped`, for a terminal: a path stays on its line and does nothing there. Programs that read the lines
+    get the paths as they are.
+    """
+    return "".join(
+        f"{escape(str(event)) if escaped and not isinstance(event, DebugEvent) else event}\n"
+        for event in recording.events
+        if (isinstance(event, LoadFailedEvent) if failed_only else not isinstance(event, UnloadEvent))
+    )
 
 
 def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Iterator[Line]:
