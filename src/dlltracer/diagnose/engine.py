@@ -87,6 +87,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
         findings,
         () if decided else tuple(_what_would_decide(case)),
         case.notes,
+        case.system,
         case.said,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case
-from ..remedies import reinstall
+from ..remedies import python_words, reinstall
 from .wrong_file import TRUNCATED_CODE
 
 CODE = "crash-in-import"
@@ -152,13 +152,10 @@ def _remedies(case: Case, number: int, subject: str) -> Iterator[Remedy]:
         yield Remedy("take a build for the processor at hand, or an older version of the package")
     else:
         yield Remedy(
-            "see where exactly, with the symbols", f"gdb -batch -ex run -ex bt --args python -c '{_statement(case)}'"
+            "see where exactly, with the symbols",
+            ("gdb", "-batch", "-ex", "run", "-ex", "bt", "--args", *python_words(case)),
         )
     if _SHARED.search(subject):
         return  # its makers are the last to ask: what they were given was wrong
     for owner in case.owners.get(subject, ())[:1]:
         yield Remedy(f"tell the makers of {owner.package}, with this report")
-
-
-def _statement(case: Case) -> str:
-    return case.what if case.what.startswith("import ") else "..."
