@@ -278,7 +278,9 @@ def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
     ],
 )  # fmt: skip
 def test_how_a_log_is_shared_is_one_word(sharing: LogSharing) -> None:
-    again = LogSharing.decode(sharing.encode())
+    environment = {"HOME": "/", **sharing.environment()}
+    again = LogSharing.decode(sharing.encode(), environment)
+    assert environment == {"HOME": "/"} and str(sharing.prefix) not in sharing.encode()
     assert [getattr(again, name) for name in again.__slots__] == [getattr(sharing, name) for name in again.__slots__]
 
 

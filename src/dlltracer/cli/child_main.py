@@ -25,10 +25,11 @@ def main() -> None:
         del sys.path[0]
     result, log_word, backend, kind, name, *arguments = sys.argv[1:]
     _import_core()
+    import os
 
     from dlltracer.cli.runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
 
-    log = LogSharing.decode(log_word)
+    log = LogSharing.decode(log_word, os.environ)
     _begin_own_loads(log)
 
     from dlltracer.cli import launch

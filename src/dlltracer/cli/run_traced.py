@@ -129,19 +129,20 @@ class _LinuxRun:
     def run(self) -> RunResult:
         if sys.platform != "linux":
             raise CannotFollow("for Linux")
-        from ..capture.linux.folder import LogFolder
         from ..capture.linux.follow import Follower
+        from ..capture.linux.log_folder import LogFolder
 
-        with ScratchFolder() as folder:
-            logs = LogFolder(folder.path)
+        # The logs have a folder of their own, which may admit other users: the report of the runner may not.
+        with ScratchFolder() as folder, ScratchFolder() as log_folder:
+            logs = LogFolder(log_folder.path, admit_others=os.geteuid() == 0 and (self._follow or self._is_command))
             follower = Follower(
-                logs.prefix, self._guard.event, self._guard.process,
+                logs, self._guard.event, self._guard.process,
                 everyone=self._follow, fresh=self._startup or self._is_command,
             )  # fmt: skip
             result = os.path.join(folder.path, "result")
             status = self._wait(follower, logs.prefix, result)
             if follower.left:
-                folder.keep()
+                log_folder.keep()
             logs.give_back(os.environ)
             return self._result(RunResult(status=status), RunnerReport.read(result), follower)
 
@@ -160,6 +161,7 @@ class _LinuxRun:
             shown = [*interpreter(), *program.words]
             if self._startup:
                 environment.update(variables_for_one(prefix, environment))
+            environment.update(log.environment())
         with Relay() as relay:
             try:
                 # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.

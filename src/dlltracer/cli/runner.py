@@ -11,8 +11,10 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import MutableMapping, Sequence
     from typing import Any
+
+_PREFIX = "DLLTRACER_LOG_PREFIX"
 
 UNTRACED = "none"
 """In the place of a backend's name: run the program, and tell how it ended only."""
@@ -45,16 +47,24 @@ class LogSharing:
         self.with_children = with_children
 
     def encode(self) -> str:
-        """The sharing as one word of a command line; `decode` reads it."""
+        """The sharing as one word of a command line; `decode` reads it.
+
+        The prefix is not in it: every user of the machine can read a command line (proc(5), cmdline).
+        """
         if self.prefix is not None:
-            return f"{'s' if self.from_start else ''}{'c' if self.with_children else ''}:{self.prefix}"
+            return f"{'s' if self.from_start else ''}{'c' if self.with_children else ''}:"
         return "-" if self.descriptor is None else str(self.descriptor)
 
+    def environment(self) -> dict[str, str]:
+        """The variables that the runner needs, and takes away before the program begins."""
+        return {} if self.prefix is None else {_PREFIX: self.prefix}
+
     @classmethod
-    def decode(cls, word: str) -> LogSharing:
-        """The sharing that `encode` made the word of."""
-        flags, is_prefix, prefix = word.partition(":")
-        if is_prefix:
+    def decode(cls, word: str, environment: MutableMapping[str, str]) -> LogSharing:
+        """The sharing that `encode` made the word of; its variables are taken out of the environment."""
+        prefix = environment.pop(_PREFIX, None)
+        flags, is_prefix, _ = word.partition(":")
+        if is_prefix and prefix is not None:
             return cls(None, prefix, from_start="s" in flags, with_children="c" in flags)
         return cls(int(word)) if word.isdecimal() else cls()
 
