@@ -101,7 +101,7 @@ def _crash(case: Case, message: OutputMessage) -> Finding:
         + (f" Its code is in {file}." if file else ""),
         evidence=(Evidence(Source.PROGRAM, f"{message.lines[0]}{f', at {_place(line)}' if line else ''}"),),
         remedies=(Remedy(
-            "see it alone, with the place of the crash", f"dlltracer why {module}" if module else None
+            "see it alone, with the place of the crash", ("dlltracer", "why", module) if module else ()
         ),),
     )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
@@ -45,10 +44,9 @@ def _sanitizer(case: Case) -> Iterator[Finding]:
     last = case.last_top
     subject = last.path if last is not None and last.path != runtime else runtime or case.what
     is_order = any("come first" in line for message in said for line in message.lines)
-    statement = f"python -c {shlex.quote(case.what)}" if case.what.startswith("import ") else "python ..."
     remedies = [Remedy("use a build of it without the sanitizer: this one is for its developers")]
-    if is_order and runtime is not None:
-        command = f"LD_PRELOAD={shlex.quote(runtime)} {statement}"
+    if is_order and runtime is not None and case.what.startswith("import "):
+        command = ("env", f"LD_PRELOAD={runtime}", "python", "-c", case.what)
         remedies.insert(0, Remedy("to run this build: load the runtime of the sanitizer first", command))
     yield Finding(
         code=SANITIZER_CODE,
