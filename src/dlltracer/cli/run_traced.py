@@ -180,7 +180,8 @@ class _LinuxRun:
 
     def _result(self, run: RunResult, report: RunnerReport | None, follower: Follower) -> RunResult:
         """The run, with what its runner reported and what its logs say. A command has no runner."""
-        if report is None:
+        if report is None or report.outcome == RunnerOutcome.UNFINISHED:
+            run = run if self._is_command else with_facts(run, report)
             has_said_all = self._is_command and run.status is not None and run.status >= 0
             notes = () if has_said_all else (f"the program {describe_ending(run.status or 0)}",)
             return replace(run, recording=self._recording(follower, notes))

@@ -81,7 +81,8 @@ class RunnerOutcome:
     RECORDED = "recorded"
     """The program ended, and the trace was ended: `recording`."""
     UNFINISHED = "unfinished"
-    """The program ended, but its trace could not be ended in its process; `message` says why."""
+    """The trace has not been ended in its process: it could not be, and `message` says why; or the program's code has
+    run to its end, and its exit handlers were still to run when this was written."""
     FOLLOWED = "followed"
     """The program ended. The parent has its log."""
 
@@ -103,15 +104,19 @@ class RunnerReport:
         ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.request.Request`.
         is_attributed: whether the imports in the followed log are known.
         trouble: what went wrong with the followed log; `None` for nothing.
+        completed: whether the program's code ran to its end without an exception.
     """
 
-    __slots__ = ("ends", "errors", "is_attributed", "message", "outcome", "process", "recording", "trouble")
+    __slots__ = (
+        "completed", "ends", "errors", "is_attributed", "message", "outcome", "process", "recording", "trouble",
+    )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a record; no dataclass here (ADR 3)
         self, outcome: str, message: str = "", *, recording: object = None, errors: object = None,
         process: object = None, ends: Sequence[tuple[bool | None, int | None]] = (), is_attributed: bool = True,
-        trouble: str | None = None,
+        trouble: str | None = None, completed: bool = False,
     ) -> None:  # fmt: skip
+        self.completed = completed
         self.outcome = outcome
         self.message = message
         self.recording = recording
@@ -148,6 +153,7 @@ class RunnerReport:
             self.outcome in OUTCOMES
             and isinstance(self.message, str)
             and isinstance(self.is_attributed, bool)
+            and isinstance(self.completed, bool)
             and isinstance(self.trouble, str | None)
             and all(isinstance(end, tuple) and len(end) == 2 for end in self.ends)
         )
