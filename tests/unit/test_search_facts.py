@@ -108,7 +108,8 @@ def lead_for(folder: Path, need: str, image: ElfFile, **changes: object) -> list
         Path(path).write_bytes(image.build())
     process = replace(this_process(), **{"start_environment": (), "environment": (), **changes})  # type: ignore[arg-type]
     tree = LoadTree(path, {path: read_elf(path)}, (Binding(need, path, BindingState.MISSING),))
-    case = Case(what="import ext", system=System.LINUX, run=RunResult(process=process), subject=path, tree=tree, images=dict(tree.images))
+    run = RunResult(process=process)
+    case = Case(what="import ext", system=System.LINUX, run=run, subject=path, tree=tree, images=dict(tree.images))
     return [(lead.kind, lead.path) for lead in find_leads(case, process).get(need, ())]
 
 

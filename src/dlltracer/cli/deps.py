@@ -122,7 +122,7 @@ def _render(tree: LoadTree, form: str) -> str:
 
         return render_html_tree(tree)
     if form == _JSON:
-        from ..report.deps_json import render_deps_json
+        from ..report.render_json import render_deps_json
 
         return render_deps_json(tree)
     from ..report.graph import graph_of_tree
@@ -135,7 +135,7 @@ def _write_text(tree: LoadTree, target: Target, options: _Options) -> None:
 
     name = options.why
     if name is not None:
-        write_styled(target, lambda plain: render_why(tree, name))
+        write_styled(target, lambda plain: render_why(tree, name, ascii_only=plain))
     elif options.flat:
         write_styled(target, lambda plain: render_flat(tree))
     else:

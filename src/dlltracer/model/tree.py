@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from .elf import ElfImage
+from .pe import PeImage
 from .probe import Phase, Probe
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from .elf import ElfImage
-    from .pe import PeImage
 
 
 class BindingState(enum.Enum):

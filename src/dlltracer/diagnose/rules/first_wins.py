@@ -14,6 +14,7 @@ from ...model.symbols import MissingSymbol, MissingVersion
 from ..case import Case
 from ..environment import Change, ShadowedCopy
 from ..loader_errors import DlProblem
+from ..remedies import without_variable
 
 CODE = "first-wins"
 _PRELOADS = re.compile(r"[:\s]+")
@@ -65,7 +66,7 @@ def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
     first = event.imports[0] if event is not None and event.imports else None
     remedies = []
     if is_preloaded:
-        remedies.append(Remedy("start the program without LD_PRELOAD", "env -u LD_PRELOAD python ..."))
+        remedies.append(Remedy("start the program without LD_PRELOAD", without_variable(case, "LD_PRELOAD")))
     top = case.first_import
     if first and top and first != top:
         remedies.append(Remedy(f"import {top} before {first}: then the other copy wins, if {first} can live with it"))
@@ -113,6 +114,9 @@ def _library_path(rival: ShadowedCopy, case: Case) -> Finding:
         evidence=(Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
          Evidence(Source.FILES, f"{rival.other} has it")),
         remedies=(
-            Remedy("start the program without it, or without that folder in it", "env -u LD_LIBRARY_PATH python ..."),
+            Remedy(
+                "start the program without it, or without that folder in it",
+                without_variable(case, "LD_LIBRARY_PATH"),
+            ),
         ),
     )  # fmt: skip

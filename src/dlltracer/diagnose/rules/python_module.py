@@ -136,5 +136,5 @@ def _no_module(case: Case) -> Iterator[Finding]:
         explanation=f"{why} No loader had a part in this.",
         evidence=(Evidence(Source.PYTHON, error.message),),
         remedies=() if shadowed or "." in error.name
-        else (Remedy(f"install the package that brings {top} for this Python", "python -m pip install ..."),),
+        else (Remedy(f"install the package that brings {top} for this Python"),),
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import shlex
 from collections.abc import Iterator
 
 from ...model.elf import ElfImage
@@ -15,6 +14,7 @@ from ..case import Case
 from ..environment import LeadKind, SearchLead
 from ..loader_errors import DlProblem
 from ..phrases import folder_of
+from ..remedies import operand, with_variable
 
 LATE_CODE = "library-path-set-late"
 SECURE_CODE = "library-path-ignored"
@@ -60,7 +60,7 @@ def lead_of(need: str, case: Case) -> SearchLead | None:
 
 def _finding(need: str, lead: SearchLead, case: Case) -> Finding:
     requester = _missed(case).get(need)
-    code, title, text, remedies = _WORDS[lead.kind](need, lead, requester or "the program")
+    code, title, text, remedies = _WORDS[lead.kind](need, lead, requester or "the program", case)
     failed = [event for event in case.seen_failures(FailureKind.NOT_FOUND) if (event.need or event.path) == need]
     dl_error = case.dl_error
     is_named = dl_error is not None and dl_error.problem is DlProblem.MISSING and dl_error.library == need
@@ -86,7 +86,7 @@ def _unfit(lead: SearchLead, need: str, case: Case) -> str:
 _Words = tuple[str, str, str, list[Remedy]]
 
 
-def _late_path(need: str, lead: SearchLead, requester: str) -> _Words:
+def _late_path(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
     folder = lead.element or ""
     return (
         LATE_CODE,
@@ -95,16 +95,17 @@ def _late_path(need: str, lead: SearchLead, requester: str) -> _Words:
         "loader reads that variable once, before the program starts; a later change reaches only the programs that it "
         "starts.",
         [
-            Remedy("set it before Python starts", f"LD_LIBRARY_PATH={shlex.quote(folder)} python ..."),
+            Remedy("set it before Python starts", with_variable(case, "LD_LIBRARY_PATH", folder)),
             Remedy(
-                f"or load it by its path before what needs it: ctypes.CDLL({lead.path!r}, mode=ctypes.RTLD_GLOBAL). A "
-                "library of that name is then in the process, and is not looked for"
+                "or load it by its path before what needs it: a library of that name is then in the process, and is "
+                "not looked for",
+                code=f"import ctypes; ctypes.CDLL({lead.path!r}, mode=ctypes.RTLD_GLOBAL)",
             ),
         ],
     )
 
 
-def _secure_mode(need: str, lead: SearchLead, requester: str) -> _Words:
+def _secure_mode(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
     where = f" names {lead.element}, where there is {lead.path}" if lead.element else " may name a folder that has it"
     there = "" if lead.element else f" There is {lead.path}, where the loader did not look."
     return (
@@ -126,17 +127,17 @@ def _secure_mode(need: str, lead: SearchLead, requester: str) -> _Words:
     )
 
 
-def _relative_need(need: str, lead: SearchLead, requester: str) -> _Words:
+def _relative_need(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
     name = posixpath.basename(need)
     remedies = [
         Remedy(
             "link it again with a library that has a soname (-Wl,-soname), or change the name that it needs",
-            f"patchelf --replace-needed {shlex.quote(need)} {shlex.quote(name)} {shlex.quote(requester)}",
+            ("patchelf", "--replace-needed", need, name, operand(requester)),
         )
     ]
     if lead.path is not None and lead.path.endswith(f"/{need}"):
         top = lead.path[: -len(need) - 1]
-        remedies.append(Remedy("or start the program in that folder", f"cd {shlex.quote(top)}"))
+        remedies.append(Remedy("or start the program in that folder", ("cd", operand(top))))
     found = f" There is {lead.path}." if lead.path is not None else ""
     return (
         RELATIVE_CODE,
@@ -148,7 +149,7 @@ def _relative_need(need: str, lead: SearchLead, requester: str) -> _Words:
     )
 
 
-def _origin_of_link(need: str, lead: SearchLead, requester: str) -> _Words:
+def _origin_of_link(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
     return (
         LINK_CODE,
         f"{requester} is a symbolic link, and $ORIGIN is the folder of the link",
@@ -159,13 +160,13 @@ def _origin_of_link(need: str, lead: SearchLead, requester: str) -> _Words:
             Remedy("copy the file instead of linking to it, together with its libraries; or link to the whole folder"),
             Remedy(
                 f"or put a link to {need} beside the link",
-                f"ln -s {shlex.quote(lead.path or '')} {shlex.quote(folder_of(requester) or '.')}/",
+                ("ln", "-s", operand(lead.path or ""), operand(folder_of(requester) or ".")),
             ),
         ],
     )
 
 
-def _eaten_origin(need: str, lead: SearchLead, requester: str) -> _Words:
+def _eaten_origin(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
     rest = posixpath.relpath(folder_of(lead.path or ""), folder_of(requester))
     wanted = "$ORIGIN" if rest == "." else f"$ORIGIN/{rest}"
     return (
@@ -174,13 +175,13 @@ def _eaten_origin(need: str, lead: SearchLead, requester: str) -> _Words:
         f"With {wanted} it would lead to {lead.path}. A shell or make takes $ORIGIN (or $O) for a variable of its own "
         "and leaves nothing of it, when the linker's option is not quoted.",
         [
-            Remedy("set it again", f"patchelf --set-rpath {shlex.quote(wanted)} {shlex.quote(requester)}"),
+            Remedy("set it again", ("patchelf", "--set-rpath", wanted, operand(requester))),
             Remedy("and build it with the option in single quotes: '-Wl,-rpath,$ORIGIN/...' (in a Makefile $$ORIGIN)"),
         ],
     )
 
 
-def _renamed(need: str, lead: SearchLead, requester: str) -> _Words:
+def _renamed(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
     name = posixpath.basename(lead.path or "")
     newer = name.endswith("t64")
     return (
@@ -199,7 +200,7 @@ def _renamed(need: str, lead: SearchLead, requester: str) -> _Words:
     )
 
 
-def _link_missing(need: str, lead: SearchLead, requester: str) -> _Words:
+def _link_missing(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
     folder = folder_of(lead.path or "")
     return (
         LINK_MISSING_CODE,
@@ -209,7 +210,7 @@ def _link_missing(need: str, lead: SearchLead, requester: str) -> _Words:
         [
             Remedy(
                 "make the link",
-                f"ln -s {shlex.quote(posixpath.basename(lead.path or ''))} {shlex.quote(f'{folder}/{need}')}",
+                ("ln", "-s", operand(posixpath.basename(lead.path or "")), operand(f"{folder}/{need}")),
             )
         ],
     )
