@@ -95,7 +95,7 @@ class Trace:
         session, self._session = self._session, None
         if session is None:
             return
-        recording = without_own_loads(session.stop())
+        recording = _without_own_loads(session.stop())
         if self._refusals:
             from dataclasses import replace
 
@@ -119,8 +119,10 @@ class Trace:
         return False
 
     def _deliver(self, recording: Recording) -> None:
-        from .model.events import UnloadEvent
+        from .model.events import DebugEvent, UnloadEvent
+        from .model.printable import escape, is_terminal
 
+        on_terminal = is_terminal(self._out)
         failed_writes = _Failures()
         failed_hooks = _Failures()
         for event in recording.events:
@@ -130,7 +132,9 @@ class Trace:
                 self._collected.append(event)
             if self._out is not None:
                 with failed_writes:
-                    print(event, file=self._out)
+                    # A terminal would obey escape sequences in names of files. Programs get the names as they are.
+                    print_escaped = on_terminal and not isinstance(event, DebugEvent)
+                    print(escape(str(event)) if print_escaped else event, file=self._out)
                     # print(file=...) takes objects that have `write` alone; print(flush=True) does not.
                     flush = getattr(self._out, "flush", None)
                     if flush is not None:
@@ -152,8 +156,10 @@ class Trace:
                 raise failures.interrupt
 
 
-def without_own_loads(recording: Recording) -> Recording:
-    """Leave out, and note, what imports inside dlltracer loaded: an inner trace decodes while an outer one listens."""
+def _without_own_loads(recording: Recording) -> Recording:
+    """Leave out, and note, the loads of imports inside dlltracer: an inner trace decodes while an outer one listens."""
+    from .capture.requests import is_own_load
+
     events = tuple(event for event in recording.events if not is_own_load(event))
     left_out = len(recording.events) - len(events)
     if not left_out:
@@ -162,13 +168,6 @@ def without_own_loads(recording: Recording) -> Recording:
 
     note = f"{left_out} events of modules that dlltracer itself imported to end another trace are left out"
     return replace(recording, events=events, notes=(*recording.notes, note))
-
-
-def is_own_load(event: Event) -> bool:
-    """Whether an import inside dlltracer loaded, or dropped, the image."""
-    from .model.events import DebugEvent
-
-    return not isinstance(event, DebugEvent) and any(name.startswith("dlltracer.") for name in event.imports or ())
 
 
 def audit_arguments(event: Event) -> tuple[Any, ...]:
@@ -188,9 +187,12 @@ def report_error(what: str, error: BaseException) -> None:
         return
     import traceback
 
+    from .model.printable import escape_for
+
     try:
         lines = traceback.format_exception(type(error), error, error.__traceback__)
-        print(f"dlltracer: {what}:\n{''.join(lines)}", end="", file=sys.stderr, flush=True)
+        text = escape_for(sys.stderr, f"dlltracer: {what}:\n{''.join(lines)}")
+        print(text, end="", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
 

@@ -25,7 +25,19 @@ def run_on_terminal(code: str, *arguments: str, **more: str) -> tuple[str, str]:
     return said, stdout.decode()
 
 
-def start_on_terminal(command: list[str], **more: str) -> tuple[subprocess.Popen[bytes], int]:
+def run_command_on_terminal(command: list[str], **more: str) -> str:
+    """Run it with stdout and stderr on one terminal and no input; return what it wrote there, raw."""
+    child, terminal = start_on_terminal(command, stdout_too=True, **more)
+    assert child.stdin is not None
+    child.stdin.close()
+    said = "".join(parts(terminal))
+    child.wait(60)
+    return said
+
+
+def start_on_terminal(
+    command: list[str], *, stdout_too: bool = False, **more: str
+) -> tuple[subprocess.Popen[bytes], int]:
     """Start it with stderr on a terminal, and pipes for the other two; the descriptor of our side of the terminal."""
     import fcntl
     import pty
@@ -37,7 +49,8 @@ def start_on_terminal(command: list[str], **more: str) -> tuple[subprocess.Popen
     unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "GITHUB_ACTIONS")
     environment = {**{k: v for k, v in os.environ.items() if k not in unwanted}, "TERM": "xterm", **more}
     child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs, env=environment
+        command, stdin=subprocess.PIPE, stdout=theirs if stdout_too else subprocess.PIPE, stderr=theirs,
+        env=environment,
     )  # fmt: skip
     os.close(theirs)
     return child, ours

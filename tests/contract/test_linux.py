@@ -347,3 +347,102 @@ def test_a_program_that_closes_the_log_goes_on_and_keeps_its_files(
         "[0, 0] the program closed the descriptor of the log: what it loaded then is not shown",
         f"LoadLibrary {paths[1]}",
     ], result.stderr
+
+
+STRESS = """
+import _ctypes, collections, ctypes, os, shutil, sys, threading, dlltracer
+loads, folder, tiny, broken = int(sys.argv[1]), *sys.argv[2:]
+THREADS = 8
+
+def work(number):
+    # Of its own each: a failing dlopen that drops what another thread has loaded would be another case.
+    good = shutil.copy(tiny, f"{folder}/good{number}.so")
+    bad = shutil.copy(broken, f"{folder}/bad{number}.so")
+    for count in range(loads // THREADS):
+        if count % 10:
+            _ctypes.dlclose(ctypes.CDLL(good)._handle)
+        else:
+            try:
+                ctypes.CDLL(bad)
+            except OSError:
+                pass
+
+trace = dlltracer.Trace(collect=True, unloads=True)
+with trace as events:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (log,) = (path for path in map("/proc/self/fd/{}".format, os.listdir("/proc/self/fd"))
+              if os.path.lexists(path) and "dlltracer-loader-log" in os.readlink(path))
+    status = os.stat(log)
+counts = collections.Counter((type(event).__name__, os.path.basename(event.path)[:3]) for event in events)
+print(sorted(counts.items()))
+print(trace.recording.losses, len({event.tid for event in events}))
+print(status.st_size, status.st_blocks * 512)
+"""
+
+
+def test_threads_that_load_and_fail_are_counted_exactly(native: Native, run_python: RunPython, tmp_path: Path) -> None:
+    """Two writers share the log, and it is read and released while it grows. CONTRIBUTING.md says how to run more."""
+    loads = int(os.environ.get("DLLTRACER_STRESS_LOADS", "8000"))
+    result = run_python(STRESS, str(loads), tmp_path, native.tiny(), native.broken())
+    assert result.returncode == 0, result.stderr
+    bad = 8 * -(-(loads // 8) // 10)
+    good = loads - bad
+    counts, losses, sizes = result.stdout.splitlines()
+    assert counts == str([
+        (("LoadEvent", "bad"), bad), (("LoadEvent", "goo"), good), (("LoadFailedEvent", "bad"), bad),
+        (("LoadFailedEvent", "lib"), bad), (("UnloadEvent", "goo"), good),
+    ])  # fmt: skip
+    assert losses == "Losses(events=0, buffers=0, undecodable=0) 8"
+    written, held = map(int, sizes.split())
+    assert written > 6 << 20 and held < 5 << 20, "the text that was read is given back"
+
+
+def test_a_system_without_memfd_uses_a_file_without_a_name(native: Native, run_python: RunPython) -> None:
+    result = run_python(
+        """
+        import ctypes, errno, os, sys
+        def refuse(*_): raise OSError(errno.ENOSYS, "refused")
+        os.memfd_create = refuse
+        import dlltracer
+        with dlltracer.Trace(collect=True) as events:
+            files = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")[:-1]]
+            ctypes.CDLL(sys.argv[1])
+        print(*events, any("(deleted)" in file for file in files))
+        """,
+        path := native.tiny(),
+    )
+    assert result.stdout == f"LoadLibrary {path} True\n", result.stderr
+
+
+def test_find_library_that_finds_nothing_is_a_failed_request(run_python: RunPython, tmp_path: Path) -> None:
+    (tmp_path / "wants_zbar.py").write_text(
+        "import ctypes, ctypes.util\npath = ctypes.util.find_library('zbar-no-such')\nassert path is None\n"
+        "library = ctypes.CDLL(path)\n"
+    )
+    result = run_python(
+        """
+        import sys, ctypes.util, dlltracer
+        sys.path.insert(0, sys.argv[1])
+        trace = dlltracer.Trace(collect=True)
+        with trace as events:
+            assert ctypes.util.find_library("c")
+            import wants_zbar
+            ctypes.util.find_library("at-the-end")
+        for event in events:
+            probe = event.probes[0]
+            print(event, event.kind, event.need, event.imports, (probe.path, probe.origin, probe.outcome.name))
+        print({p.origin for p in events[0].probes}, events[0].requested_by)
+        """,
+        tmp_path,
+    )
+    cache = ("/etc/ld.so.cache", None, "NO_ENTRY")
+    lines = result.stdout.splitlines()
+    assert lines[:-1] == [
+        f"Failed zbar-no-such FailureKind.NAME_NOT_FOUND zbar-no-such ('wants_zbar',) {cache}",
+        f"Failed at-the-end FailureKind.NAME_NOT_FOUND at-the-end () {cache}",
+    ], result.stderr
+    assert "search path of ld" in lines[-1] and lines[-1].endswith(" None")

@@ -10,7 +10,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the loader of glibc is Linux's", allow_module_level=True)
 
-from dlltracer.capture.linux import debug_mask, memfile
+from dlltracer.capture.linux import debug_mask, log_file
 from dlltracer.errors import BackendUnavailable
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -83,7 +83,7 @@ def test_a_page_that_cannot_be_written_is_told_so(monkeypatch: pytest.MonkeyPatc
 
 def test_a_memory_file_without_the_interpreters_help(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create")
-    fd = memfile.create_memory_file("test")
+    fd = log_file.create_memory_file("test")
     try:
         assert os.write(fd, b"x") == 1 and os.pread(fd, 2, 0) == b"x" and not os.get_inheritable(fd)
         assert "memfd:test" in os.readlink(f"/proc/self/fd/{fd}")

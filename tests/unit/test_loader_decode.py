@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -210,3 +212,13 @@ def test_no_mutation_makes_it_raise_or_invent(data: st.DataObject) -> None:
     decoded = decode_loader_text(b"".join(kept))
     assert sum(isinstance(e, LoadEvent) for e in decoded.events) <= sum(b"generating" in line for line in kept)
     assert {e.path for e in decoded.events} <= {"/m.so", "/a/libx.so.1", "libx.so.1"}
+
+
+def test_a_megabyte_of_an_error_is_parsed_at_once() -> None:
+    start = time.perf_counter()
+    for piece in ("x: error: ", " (fatal", ": error: ("):
+        text = "/lib/x.so: error: " + piece * (1_000_000 // len(piece))
+        assert parse_line(text).kind is LineKind.UNKNOWN
+        fatal = parse_line(f"{text} (fatal)")
+        assert (fatal.kind, fatal.name) == (LineKind.ERROR, "/lib/x.so")
+    assert time.perf_counter() - start < 2

@@ -13,10 +13,10 @@ from dlltracer.diagnose.environment import ForeignModule
 from dlltracer.diagnose.rules import crash
 from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfSymbols
-from dlltracer.model.events import LoadEvent
+from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
-from dlltracer.model.recording import Recording
+from dlltracer.model.recording import Losses, Recording
 
 IMPORTING = (Frame("/app/main.py", 3, "<module>", "import ext"), Frame("<frozen importlib._bootstrap>", 9, "_call"))
 LATER = (Frame("/app/main.py", 30, "main", "work()"),)
@@ -147,8 +147,23 @@ def test_a_file_without_the_function_of_its_module() -> None:
 
 def test_a_failure_of_python_alone_is_said_to_be_one() -> None:
     error = PythonError("ValueError", "no", ("ValueError", "Exception"))
-    said = verdict(case(None, error=error, errors=(error,), subject=None, process=process()))
+    made = case(None, error=error, errors=(error,), subject=None, process=process(), recording=Recording("rtld"))
+    said = verdict(made)
     assert said.outcome is Outcome.UNDECIDED and "no loader had a part in it" in said.undecided[0]
+    child = PythonError("CalledProcessError", "no", ("CalledProcessError", "SubprocessError", "Exception"))
+    names = PythonError("ValueError", "libx.so.1 is odd", ("ValueError", "Exception"))
+    optional = LoadFailedEvent("libopt.so", need="libopt.so", kind=FailureKind.NOT_FOUND)
+    for other in (
+        with_run(made, recording=None),  # nobody looked
+        with_run(made, recording=Recording("snapshot")),  # a mechanism that sees no failures
+        with_run(made, recording=Recording("rtld", losses=Losses(undecodable=1))),
+        with_run(made, recording=Recording("rtld", (optional, LoadEvent("/lib/liba.so")))),
+        with_run(replace(made, error=child), errors=(child,)),
+        with_run(replace(made, error=names), errors=(names,)),
+    ):
+        assert "no loader had a part in it" not in "".join(verdict(other).undecided)
+    handled = with_run(made, recording=Recording("rtld", (optional, LoadEvent("/lib/liba.so"))))
+    assert any("could do without" in line and "libopt.so" in line for line in verdict(handled).undecided)
 
 
 def test_a_failure_that_was_handled_is_less_sure() -> None:

@@ -13,7 +13,9 @@ from ..model.failure import ProcessFacts, System
 from ..model.finding import Diagnosis, Outcome
 from ..model.recording import Recording
 from ..model.run import RunResult
-from .gather import build_case, loader_error, native_error
+from .build_case import build_case
+from .linux_failure import read_linux_failure
+from .windows_failure import is_load_error, nearest_error
 
 NOT_TRACED = "there was no trace: this rests on the exception and on the files"
 
@@ -63,15 +65,13 @@ def is_loader_failure(run: RunResult) -> bool:
     if run.process is None or not run.errors:
         return False
     if run.process.system is System.LINUX:
-        return loader_error(run.errors)[1] is not None
-    error = native_error(run.errors)
-    if error is None or "ModuleNotFoundError" in error.bases:
+        return read_linux_failure(run).dl_error is not None
+    error = nearest_error(run.errors, run.process.suffixes)
+    if error is None or "ModuleNotFoundError" in error.bases or not {"ImportError", "OSError"} & set(error.bases):
         return False
     if run.recording is not None and run.recording.failures:
         return True
     if "ImportError" not in error.bases:
-        from .windows_failure import is_load_error
-
         return is_load_error(error)
     return error.path is not None and error.path.endswith(run.process.suffixes)
 

@@ -8,7 +8,6 @@ from ..diagnose.case import Case
 from ..diagnose.engine import diagnose
 from ..diagnose.loader_errors import DlProblem
 from ..diagnose.messages import find_code
-from ..diagnose.relevance import failures_behind
 from ..errors import DlltracerError
 from ..model.events import FailureKind
 from ..model.failure import ProcessFacts, PythonError, System
@@ -17,8 +16,9 @@ from ..model.recording import Recording
 from ..model.run import RunResult
 from ..model.saved import SavedTrace
 from .explain import is_loader_failure
-from .gather import find_subject, loader_error, native_error, with_dl_error
-from .saved_case import case_from_plain
+from .linux_failure import read_linux_failure, with_dl_error
+from .saved_case import decode_case
+from .windows_failure import nearest_error
 
 _NAMES = 3
 """Names and processes that notes have."""
@@ -38,7 +38,7 @@ def explain_saved(trace: SavedTrace) -> Diagnosis:
     trace = replace(trace, recording=trace.recording.first_process)
     if trace.case is not None:
         try:
-            found = diagnose(case_from_plain(trace.case, trace.recording))
+            found = diagnose(decode_case(trace.case, trace.recording))
             return replace(found, notes=(*found.notes, *notes))
         except (DlltracerError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # Not only what cannot be read: a file from elsewhere may have numbers and names that no loader has.
@@ -86,14 +86,13 @@ def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
     system = _system_of(trace, run.process)
     case = Case(what=trace.what or "the program", system=system, run=run, notes=notes)
     if system is System.WINDOWS:
-        return _with_windows_error(case, native_error(run.errors))
-    error, dl_error = loader_error(run.errors)
-    failures = failures_behind(trace.recording, error, dl_error)
-    subject = find_subject(error, dl_error, failures, run)
-    symbols, versions = with_dl_error((), (), dl_error) if dl_error is not None else ((), ())
+        return _with_windows_error(case, nearest_error(run.errors, run.process.suffixes if run.process is not None else (".pyd",)))
+    failed = read_linux_failure(run)
+    symbols, versions = with_dl_error((), (), failed.dl_error) if failed.dl_error is not None else ((), ())
     return replace(
-        case, error=error, dl_error=dl_error, failures=failures, subject=subject, symbols=symbols, versions=versions
-    )
+        case, error=failed.error, dl_error=failed.dl_error, named=failed.named, failures=failed.failures,
+        subject=failed.subject, symbols=symbols, versions=versions,
+    )  # fmt: skip
 
 
 def _run_of(trace: SavedTrace) -> RunResult:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ..model.crash import Crash
-    from ..model.failure import ProcessFacts, PythonError
+    from ..model.failure import ProcessFacts
     from ..model.pe import PeImage
     from ..model.symbols import MissingSymbol
     from ..model.tree import LoadTree
@@ -39,11 +39,11 @@ _NOT_STARTED = frozenset(
 """Statuses with which Windows' loader ends a process before its first instruction (ntstatus.h)."""
 
 
-def build_windows_case(what: str, run: RunResult, error: PythonError | None, notes: tuple[str, ...]) -> Case:
-    """Read all that the rules need, on Windows. `error` is the exception nearest to the loader."""
+def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
+    """Return the case of a failure on Windows; arguments as of `build_case`."""
     assert run.process is not None
     process = run.process
-    error = nearest_error(run.errors, process.suffixes) or error
+    error = nearest_error(run.errors, process.suffixes)
     failed = read_windows_failure(error, process, run.requests)
     if not run.errors:  # it died before it could tell
         process = replace(process, loaded=loaded_before(run.recording, failed.subject))

@@ -1,9 +1,13 @@
-"""Note every call of Python into the loader, from CPython's own audit events.
+"""Note every request of Python to the loader, from CPython's own audit events.
 
 CPython raises `import` with a file name just before it opens an extension module (Python/importdl.c) and
 `ctypes.dlopen` just before ctypes opens a library ("Audit events table" of the Python documentation). The names of
 the imports in progress are read at that moment from the frames of `importlib._bootstrap._find_and_load`, so no
 import is slowed down and nothing is patched.
+
+`ctypes.util.find_library` asks the loader for nothing. On Linux it runs ldconfig, gcc, ld and objdump one after the
+other, until one of them has an answer (Lib/ctypes/util.py), and each run raises `subprocess.Popen`. A search that ran
+`ld`, and not objdump after that, has found nothing and returns `None`.
 
 An audit hook cannot be removed, so there is one a process, which returns at once while nobody watches.
 """
@@ -21,13 +25,16 @@ if TYPE_CHECKING:
 
     from ..model.request import Request
 
-    RawRequest = tuple[str, str, tuple[str, ...], int, float, int]
+    RawRequest = tuple[str, str, tuple[str, ...], int, float, int, tuple[str, ...]]
 
 MARK_START, MARK_END = b"\x1e", b"\x1f"
 """The frame of a request in a stream of text: ASCII's record and unit separators, which no path has."""
 
-OWN_BEGIN, OWN_END, FORKED = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f"
-"""Marks other than of requests (`linux.marks.Mark`)."""
+OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f", b"\x1egap\x1f"
+"""Marks other than of requests (`linux.decode.Mark`)."""
+
+FIND_LIBRARY = "ctypes.util.find_library"
+"""The kind of request that is no audit event: a search by name that found nothing (`model.request.RequestKind`)."""
 
 _BOOTSTRAP = "<frozen importlib._bootstrap>"
 
@@ -35,9 +42,10 @@ _BOOTSTRAP = "<frozen importlib._bootstrap>"
 class Watch:
     """One watcher of requests, from `start` to `stop`.
 
-    Arguments: `on_request` is called in the asking thread, before the loader is, with a `RawRequest` (kind, target,
-    imports, tid, wall seconds, perf_counter nanoseconds); it must be quick and must not raise. Without it the
-    requests are kept and returned by `stop`.
+    Arguments: `on_request` is called in the thread of the request, before the loader is, with a `RawRequest` (kind,
+    target, imports, tid, wall seconds, perf_counter nanoseconds, places); it must be quick and must not raise. Without
+    it the requests are kept and returned by `stop`. `places` is empty but for `FIND_LIBRARY`: the programs that were
+    run, "ldconfig" first.
     """
 
     def __init__(self, on_request: Callable[[RawRequest], None] | None = None) -> None:
@@ -59,15 +67,21 @@ class Watch:
         return tuple(
             Request(
                 RequestKind(kind), target, imports, tid, wall, clock,
-                succeeded=None if library is None else "_handle" in vars(library),
+                succeeded=False if kind == FIND_LIBRARY else None if library is None else "_handle" in vars(library),
                 idle_clock=self._idle.get(number),
+                places=places,
             )
-            for number, ((kind, target, imports, tid, wall, clock), library) in enumerate(self._kept)
+            for number, ((kind, target, imports, tid, wall, clock, places), library) in enumerate(self._kept)
         )  # fmt: skip
 
     def end(self) -> None:
         """End, and import nothing for it."""
+        self.settle()
         _HOOK.remove(self)
+
+    def settle(self) -> None:
+        """Hand on what the calling thread has asked for, where only its next audit event would show that it failed."""
+        _HOOK.settle()
 
     def note_activity(self) -> None:
         """The calling thread runs Python again: its last request has returned."""
@@ -96,6 +110,14 @@ def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
     return tuple(reversed(names))
 
 
+def is_own_load(event: object) -> bool:
+    """Whether an import inside dlltracer loaded, or dropped, the image of an event: such events are never shown.
+
+    A trace that ends imports its decoder, which other traces of the process see; so does a description of an exception.
+    """
+    return any(name.startswith("dlltracer.") for name in getattr(event, "imports", None) or ())
+
+
 def _library_of(frame: FrameType | None) -> object | None:
     """The `ctypes.CDLL` under construction in `frame`, if it is one.
 
@@ -114,9 +136,40 @@ def encode_request(raw: RawRequest) -> bytes:
 
     Here and not beside its inverse, which needs modules that may not be imported before the traced code runs.
     """
-    kind, target, imports, tid, wall, clock = raw
-    fields = (kind, str(tid), repr(wall), str(clock), target, *imports)
+    kind, target, imports, tid, wall, clock, places = raw
+    fields = (kind, str(tid), repr(wall), str(clock), ",".join(places), target, *imports)
     return f"\x1e{'.'.join(field.encode('utf-8', 'surrogatepass').hex() for field in fields)}\x1f".encode("ascii")
+
+
+class _LibrarySearch:
+    """A call of `ctypes.util.find_library` in progress: what was asked for, and the programs run so far."""
+
+    __slots__ = ("clock", "imports", "name", "places", "wall")
+
+    def __init__(self, name: str, imports: tuple[str, ...]) -> None:
+        self.name = name
+        self.imports = imports
+        self.wall = time.time()
+        self.clock = time.perf_counter_ns()
+        self.places: tuple[str, ...] = ()
+
+
+_PLACES = {"_findSoname_ldconfig": "ldconfig", "_findLib_gcc": "gcc", "_findLib_ld": "ld", "_get_soname": "objdump"}
+"""Functions of ctypes.util (CPython 3.10 to 3.14, Linux) to the program that each runs."""
+
+
+def _library_search_in(frame: FrameType | None) -> tuple[str, str] | None:
+    """The name that a caller of `frame` gave to `ctypes.util.find_library`, and the program that is run for it."""
+    place = ""
+    while frame is not None:
+        code = frame.f_code
+        if frame.f_globals.get("__name__") == "ctypes.util":
+            if code.co_name == "find_library":
+                name = frame.f_locals.get("name")
+                return (name, place) if isinstance(name, str) else None
+            place = place or _PLACES.get(code.co_name, "")
+        frame = frame.f_back
+    return None
 
 
 class _Hook:
@@ -125,6 +178,7 @@ class _Hook:
     def __init__(self) -> None:
         self._watches: tuple[Watch, ...] = ()
         self._waiting: tuple[Watch, ...] = ()
+        self._searches: dict[int, _LibrarySearch] = {}
         self._proved = False
         self._lock = allocate_lock()
 
@@ -145,19 +199,30 @@ class _Hook:
         with self._lock:
             self._set(tuple(other for other in self._watches if other is not watch))
 
+    def settle(self) -> None:
+        """Decide the search of the calling thread, unless it goes on."""
+        if get_ident() in self._searches:
+            self._end_search(sys._getframe(1))
+
     def _set(self, watches: tuple[Watch, ...]) -> None:
         self._watches = watches
         self._waiting = tuple(watch for watch in watches if watch.needs_activity)
 
     def _on_event(self, event: str, args: tuple[object, ...]) -> None:
-        # Called tens of thousands of times by a large import (builtins.id above all): what is not ours leaves early.
+        # Called tens of thousands of times by a large import (builtins.id above all): all other events leave early.
         for watch in self._waiting:
             watch.note_activity()
-        if event not in {"import", "ctypes.dlopen"}:
+        if self._searches and event != "sys._getframe" and get_ident() in self._searches:
+            self._end_search(sys._getframe(1))
+        if event not in {"import", "ctypes.dlopen", "subprocess.Popen"}:
             if not self._proved:
                 self._proved = True
             return
         watches = self._watches
+        if event == "subprocess.Popen":
+            if watches and "ctypes.util" in sys.modules:
+                self._note_search(sys._getframe(1))
+            return
         target = args[1] if event == "import" and len(args) > 1 else args[0] if event == "ctypes.dlopen" else None
         if not watches or target is None:
             return
@@ -165,9 +230,41 @@ class _Hook:
         # Reading frames raises audit events itself, so it is done before the request counts as open.
         frame = sys._getframe(1)
         imports, library = imports_in_progress(frame), _library_of(frame) if event == "ctypes.dlopen" else None
-        raw = (event, text, imports, get_native_id(), time.time(), time.perf_counter_ns())
+        raw = (event, text, imports, get_native_id(), time.time(), time.perf_counter_ns(), ())
         for watch in watches:
             watch.note_request(raw, library)
+
+    def _note_search(self, frame: FrameType | None) -> None:
+        """A program is run: note it, if `ctypes.util.find_library` runs it."""
+        found = _library_search_in(frame)
+        if found is None:
+            return
+        name, place = found
+        search = self._searches.get(get_ident())
+        if place == "objdump":  # gcc or ld named a file: this is how its soname is read
+            self._searches.pop(get_ident(), None)
+        elif search is None or search.name != name or place == "ldconfig":
+            search = self._searches[get_ident()] = _LibrarySearch(name, imports_in_progress(frame))
+            search.places = (place,)
+        elif place not in search.places:
+            search.places += (place,)
+
+    def _end_search(self, frame: FrameType | None) -> None:
+        """Hand on the search of this thread if `find_library` has returned, which is not seen itself, from `ld`."""
+        # Taken out meanwhile: frames raise audit events when they are looked at, and those come here.
+        search = self._searches.pop(get_ident(), None)
+        if search is None:
+            return
+        if _library_search_in(frame) is not None:
+            self._searches[get_ident()] = search
+            return
+        if "ld" not in search.places:
+            return  # the answer was in the cache of ldconfig
+        raw = (
+            FIND_LIBRARY, search.name, search.imports, get_native_id(), search.wall, search.clock, search.places,
+        )  # fmt: skip
+        for watch in self._watches:
+            watch.note_request(raw, None)
 
 
 _HOOK = _Hook()

@@ -6,6 +6,8 @@ import os
 
 import click
 
+from .output import say
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,4 +30,4 @@ def say_annotations(choice: bool | None, render: Callable[[str], str], *, inside
         return
     text = render(os.environ.get("GITHUB_WORKSPACE", ""))
     if text:
-        click.echo(f"\n{text}" if inside_line else text, err=True, nl=False)
+        say(f"\n{text}" if inside_line else text, err=True)

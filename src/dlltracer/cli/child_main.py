@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from dlltracer.capture.linux.rtld import RtldSession
+    from dlltracer.capture.linux.rtld import JoinedLog
     from dlltracer.capture.requests import Watch
     from dlltracer.cli.runner import LogSharing, RunnerReport
     from dlltracer.trace import Trace
@@ -196,18 +196,18 @@ def _describe_process(added_folders: list[str]) -> dict[str, object]:
 def _begin_own_loads(log: LogSharing) -> None:
     """Note in a log that has begun already that what follows is not the program's doing."""
     if log.from_start and log.prefix is not None:
-        from dlltracer.capture.linux.log_file import begin_own_loads
+        from dlltracer.capture.linux.rtld import begin_own_loads
 
         begin_own_loads(log.prefix)
 
 
-def _join_or_refuse(result: str, backend: str, log: LogSharing) -> RtldSession | None:
+def _join_or_refuse(result: str, backend: str, log: LogSharing) -> JoinedLog | None:
     """Let the loader of this process write to a log that the parent reads; `None` if there is none, or it does not
     work and another mechanism will do."""
     if log.prefix is None:
         return None
     try:
-        from dlltracer.capture.linux.log_file import join
+        from dlltracer.capture.linux.rtld import join
 
         return join(log.prefix, children=log.with_children)
     except Exception as error:  # noqa: BLE001 - as below
@@ -216,7 +216,7 @@ def _join_or_refuse(result: str, backend: str, log: LogSharing) -> RtldSession |
         _refuse(result, error)
 
 
-def _leave_log(session: RtldSession) -> RunnerReport:
+def _leave_log(session: JoinedLog) -> RunnerReport:
     """End our part in the log; what to tell the parent, which reads it."""
     from dlltracer.cli.runner import RunnerOutcome, RunnerReport
 
@@ -281,9 +281,9 @@ def _end_trace(trace: Trace | None, start_path: list[str]) -> RunnerReport:
         trace.close()
         if trace.recording is None:
             return RunnerReport(RunnerOutcome.UNFINISHED, "the program ended the trace itself")
-        from dlltracer.model.codec import to_plain
+        from dlltracer.model.encode import encode
 
-        return RunnerReport(RunnerOutcome.RECORDED, recording=to_plain(trace.recording))
+        return RunnerReport(RunnerOutcome.RECORDED, recording=encode(trace.recording))
     except BaseException as error:  # noqa: BLE001 - the program's status must not suffer; the parent says it
         return RunnerReport(RunnerOutcome.UNFINISHED, f"{type(error).__name__}: {error}")
     finally:

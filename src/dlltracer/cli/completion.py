@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
+from .output import say
+
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_DLLTRACER_COMPLETE"
 """The script sets it when it asks the command for what could follow; click answers and leaves."""
@@ -25,4 +27,4 @@ def completion(shell: str) -> None:
     made = get_completion_class(shell)
     assert made is not None
     # Not its own way: for bash that asks the bash of this machine for its version, and may complain.
-    click.echo(ShellComplete.source(made(cli, {}, "dlltracer", VARIABLE)))
+    say(ShellComplete.source(made(cli, {}, "dlltracer", VARIABLE)) + "\n")

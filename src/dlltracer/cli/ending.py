@@ -7,7 +7,8 @@ import signal
 import sys
 from typing import NoReturn
 
-import click
+from ..model.printable import escape
+from .output import say
 
 EXIT_USAGE = 2
 """Status when dlltracer itself could not do what was asked. A program's own status passes through unchanged."""
@@ -18,8 +19,8 @@ EXIT_MISSING = 1
 
 
 def say_error(message: str) -> int:
-    """Write one line on stderr; the status to leave with."""
-    click.echo(f"dlltracer: error: {message}", err=True)
+    """Write one line on stderr, whatever the message holds; return the status to leave with."""
+    say(f"dlltracer: error: {escape(message)}\n", err=True)
     return EXIT_USAGE
 
 

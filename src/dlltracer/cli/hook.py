@@ -7,6 +7,8 @@ import sysconfig
 
 import click
 
+from .output import say
+
 FILE = "dlltracer-hook.pth"
 LINE = (
     "import os; os.environ.get('DLLTRACER') == '1' and __import__('importlib.util').util.find_spec('dlltracer') "
@@ -32,7 +34,7 @@ def enable() -> None:
     path = _path()
     with open(path, "w", encoding="ascii", newline="\n") as file:
         file.write(LINE)
-    click.echo(f"{path} is in place: DLLTRACER=1 python ... explains a failed import")
+    say(f"{path} is in place: DLLTRACER=1 python ... explains a failed import\n")
 
 
 @hook.command("disable")
@@ -41,16 +43,16 @@ def disable() -> None:
     try:
         os.unlink(_path())
     except FileNotFoundError:
-        click.echo(f"{_path()} was not there")
+        say(f"{_path()} was not there\n")
     else:
-        click.echo(f"{_path()} is gone")
+        say(f"{_path()} is gone\n")
 
 
 @hook.command("status")
 def status() -> None:
     """Say whether it is there."""
     there = os.path.exists(_path())
-    click.echo(f"{_path()} {'is in place' if there else 'is not there'}")
+    say(f"{_path()} {'is in place' if there else 'is not there'}\n")
 
 
 def _path() -> str:

@@ -16,7 +16,7 @@ from ..capture.select import BACKEND_NAMES, make_backend
 from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.machine import describe_host
-from ..model.plain import to_plain
+from ..model.encode import encode
 from .complete import complete_file
 from .output import open_target, write_styled
 
@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from rich.text import Text
+    from ..report.drawing import Styled
 
 VERSION = 1
 """Counted up when a reader of the former version would misread the new one."""
@@ -67,7 +67,7 @@ def gather_info() -> dict[str, Any]:
         "version": VERSION,
         "dlltracer": {"version": __version__, "folder": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))},
         "python": _describe_python(),
-        "host": to_plain(describe_host()),
+        "host": encode(describe_host()),
         "backends": _describe_backends(),
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "packages": {name: _version_of(name) for name in _PACKAGES},
@@ -129,9 +129,9 @@ def _version_of(package: str) -> str | None:
         return None
 
 
-def render_info(found: dict[str, Any]) -> Text:
+def render_info(found: dict[str, Any]) -> Styled:
     """The same for people."""
-    from ..report.drawing import BOLD, DIM, FAILED, PLAIN, Line, to_text
+    from ..report.drawing import BOLD, DIM, FAILED, PLAIN, Line, Styled
 
     python, host = found["python"], found["host"]
     kinds = [f"{python['bits']} bits", *(["debug build"] if python["debug"] else [])]
@@ -159,4 +159,4 @@ def render_info(found: dict[str, Any]) -> Text:
     for name, value in found["environment"].items():
         lines.append(((f"{label:>11}  ", DIM), (f"{name}=", BOLD), (value, PLAIN)))
         label = ""
-    return to_text(lines)
+    return Styled(lines)

@@ -12,7 +12,8 @@ import time
 from collections import Counter, deque
 
 from ..model.events import DebugEvent, LoadEvent, LoadFailedEvent, UnloadEvent
-from ..report.drawing import BOLD, DIM, FAILED, PLAIN, escape, file_name, number
+from ..model.printable import escape
+from ..report.drawing import BOLD, DIM, FAILED, PLAIN, file_name, number
 from .progress import is_lively
 
 TYPE_CHECKING = False

@@ -10,6 +10,7 @@ import click
 from .. import __version__
 from ..errors import DlltracerError
 from .ending import EXIT_USAGE, say_error
+from .output import say
 
 _COMMANDS = ("run", "why", "show", "deps", "diff", "order", "hook", "info", "schema", "completion")
 """Each a module of its name beside this one, with the command under that name."""
@@ -56,12 +57,14 @@ def main() -> None:
     try:
         status = cli.main(prog_name="dlltracer", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        say(f"{error.format_message()}\n", err=True)
         status = EXIT_USAGE
     except click.UsageError as error:
         if error.ctx is not None:
-            click.echo(error.ctx.get_usage(), err=True)
-        status = say_error(error.format_message())
+            say(f"{error.ctx.get_usage()}\n", err=True)
+        # click lists the choices of a missing argument on lines of their own; names of others are not in that message.
+        is_missing = isinstance(error, click.MissingParameter)
+        status = say_error(" ".join(error.format_message().split()) if is_missing else error.format_message())
     except click.ClickException as error:
         status = say_error(error.format_message())
     except (DlltracerError, OSError) as error:

@@ -18,9 +18,8 @@ from .spawn import run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from ..model.finding import Diagnosis
+    from ..report.drawing import Styled
 
 EXIT_UNDECIDED = 4
 """Status when a module fails alone, so that nothing can be said of orders."""
@@ -51,18 +50,16 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
         search = find_breaking_order(modules, lambda tried: _attempt(tried, python))
         verdict = None if search.breaking is None else _explain(search.breaking.modules, python)
         if as_json:
-            from ..report.render_order import render_order_json
+            from ..report.render_json import render_order_json
 
             target.write(render_order_json(search, verdict))
         else:
             from ..report.render_order import render_order
             from ..report.render_verdict import render_verdict
 
-            def render(plain: bool) -> Text:
+            def render(plain: bool) -> Styled:
                 text = render_order(search)
-                if verdict is not None:
-                    text.append("\n").append_text(render_verdict(verdict, ascii_only=plain))
-                return text
+                return text if verdict is None else text + render_verdict(verdict, ascii_only=plain)
 
             write_styled(target, render)
     finally:

@@ -1,4 +1,9 @@
-"""Where a report goes: stderr, stdout, a file; with or without colour."""
+"""Where our text goes: stderr, stdout, a file; with or without colour.
+
+Everything that the commands print goes through here. A target that is a terminal escapes what does not print, whatever
+made the text: escape sequences and direction marks of foreign names do not reach it. A file or a pipe gets the format
+as it is defined: `--format lines` has names as they are; all other formats escape them by their own rules.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +15,18 @@ import sys
 
 import click
 
+from ..model.printable import escape, escape_for, is_terminal
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from io import TextIOWrapper
 
     from rich.text import Text
 
     from ..model.finding import Diagnosis
     from ..model.recording import Recording
-    from ..report.drawing import Styled
+    from ..report.drawing import Line, Styled
 
 
 class Format(enum.Enum):
@@ -36,10 +43,15 @@ class StreamTarget:
     def __init__(self, stream: TextIOWrapper | None) -> None:
         self.stream = stream
 
+    @property
+    def is_terminal(self) -> bool:
+        return is_terminal(self.stream)
+
     def write(self, text: str) -> None:
-        """Write it. A reader that went away is no error: it has seen what it wanted."""
+        """Write the text. A reader that went away is no error: it has seen what it wanted."""
         if self.stream is None:
             return
+        text = escape_for(self.stream, text)
         with forgiving_pipe(self.stream):
             # Bytes of a path that are not text go out as they are, if the rest fits the stream; else as escapes.
             fits = encodes(text, self.stream.encoding, "surrogateescape")
@@ -56,14 +68,16 @@ class DirectTarget:
 
     def __init__(self, path: str) -> None:
         self._fd: int | None = os.open(path, os.O_WRONLY)
+        self.is_terminal = os.isatty(self._fd)
 
     def write(self, text: str) -> None:
+        """Write the text, in the place of what a file had. Raises `OSError`."""
         assert self._fd is not None
         fd, self._fd = self._fd, None
         with open(fd, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             if stat.S_ISREG(os.fstat(fd).st_mode):
                 os.ftruncate(fd, 0)
-            file.write(text)
+            file.write(escape_for(file, text))
 
     def discard(self) -> None:
         if self._fd is not None:
@@ -73,6 +87,8 @@ class DirectTarget:
 
 class FileTarget:
     """A file that appears, or changes, all at once: written beside its place, then renamed."""
+
+    is_terminal = False
 
     def __init__(self, path: str, existing: os.stat_result | None) -> None:
         import tempfile
@@ -90,6 +106,7 @@ class FileTarget:
                     os.fchown(self._fd, existing.st_uid, existing.st_gid)
 
     def write(self, text: str) -> None:
+        """Write the text and put it into its place. Raises `OSError`, and leaves what was there."""
         self._open = False
         try:
             with open(self._fd, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
@@ -165,31 +182,36 @@ def write_report(
         target.write(render_jsonl(recording, failed_only=failed_only, verdict=verdict))
         return
     if form is Format.LINES:
-        from ..report.render_lines import render_lines
+        from ..report.render_text import render_lines
 
-        target.write(render_lines(recording, failed_only=failed_only))
+        target.write(render_lines(recording, failed_only=failed_only, escaped=target.is_terminal))
         return
     from ..report.render_text import render_text
 
-    def render(plain: bool) -> Text:
+    def render(plain: bool) -> Styled:
         text = render_text(recording, failed_only=failed_only, ascii_only=plain)
-        if verdict is not None:
-            from ..report.render_verdict import render_verdict
+        if verdict is None:
+            return text
+        from ..report.render_verdict import render_verdict
 
-            text.append("\n").append_text(render_verdict(verdict, ascii_only=plain))
-        return text
+        return text + render_verdict(verdict, ascii_only=plain)
 
     write_styled(target, render)
 
 
-def write_styled(target: Target, render: Callable[[bool], Text | Styled]) -> None:
+def say(text: str, *, err: bool = False) -> None:
+    """Write lines on stdout, or on stderr: the `print` of the commands."""
+    StreamTarget(_stream(2 if err else 1)).write(text)
+
+
+def write_styled(target: Target, render: Callable[[bool], Styled]) -> None:
     """Write a styled text with the colours that the target takes. Raises `OSError`.
 
     `render` is told whether the target lacks the characters that draw a tree.
     """
     stream = target.stream if isinstance(target, StreamTarget) else None
     text = render(lacks_drawing(target))
-    colour = colour_of(stream.isatty(), dict(os.environ)) if stream is not None else Colour.NONE
+    colour = colour_of(target.is_terminal, dict(os.environ)) if stream is not None else Colour.NONE
     if stream is None or colour is Colour.NONE:
         target.write(text.plain)
         return
@@ -201,8 +223,20 @@ def write_styled(target: Target, render: Callable[[bool], Text | Styled]) -> Non
             file=stream, force_terminal=True, color_system="standard" if colour is Colour.FORCED else "auto",
             highlight=False, markup=False, emoji=False, soft_wrap=True,
         )  # fmt: skip
-        console.print(text, end="", no_wrap=True, overflow="ignore", crop=False)
+        console.print(to_text(text.lines), end="", no_wrap=True, overflow="ignore", crop=False)
         stream.flush()
+
+
+def to_text(lines: Iterable[Line]) -> Text:
+    """Return the lines as text of rich, whose escape sequences are ours alone."""
+    from rich.text import Text
+
+    text = Text(no_wrap=True, overflow="ignore")
+    for line in lines:
+        for piece, style in line:
+            text.append(escape(piece), style)
+        text.append("\n")
+    return text
 
 
 def lacks_drawing(target: Target) -> bool:

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 
+from ..model.printable import escape, is_terminal
 from .output import encodes
 
 TYPE_CHECKING = False
@@ -96,8 +97,7 @@ def progress(
 
 def is_lively(stream: object, environment: dict[str, str]) -> bool:
     """Whether lines can be drawn and taken back: a terminal, and not one that calls itself dumb."""
-    isatty = getattr(stream, "isatty", None)
-    return isatty is not None and bool(isatty()) and environment.get("TERM") != "dumb"
+    return is_terminal(stream) and environment.get("TERM") != "dumb"
 
 
 def _make_bar(stream: TextIO, *, counted: bool) -> Bar:
@@ -114,7 +114,5 @@ def _make_bar(stream: TextIO, *, counted: bool) -> Bar:
 
 def _shown(text: str) -> str:
     """The text for one row, which has more to show: of a long path the end tells most."""
-    from ..report.drawing import escape
-
     shown = escape(text)
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST // 3]}...{shown[3 - _LONGEST * 2 // 3 :]}"

@@ -111,8 +111,8 @@ class _RunCommand(click.Command):
 @click.option("--github", is_flag=True, help="Markdown for an issue, at most 60 lines: the same as --format github.")
 @html_option
 @click.option(
-    "--backend", metavar="NAME", default="auto", show_default=True, shell_complete=complete_backend,
-    help=f"The mechanism: {', '.join(BACKEND_NAMES)}.",
+    "--backend", metavar="NAME", default="auto", shell_complete=complete_backend,
+    help=f"The mechanism: {', '.join(BACKEND_NAMES)}.  [default: auto]",
 )  # fmt: skip
 @click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
 @click.option("--follow", is_flag=True, help="Show the loads of all processes that the program starts, too.")

@@ -9,7 +9,8 @@ import os
 import shutil
 from dataclasses import replace
 
-from ..capture.linux.marks import split_text
+from ..capture.linux.decode import split_text
+from ..capture.requests import is_own_load
 from ..capture.windows.debugger.run import DebuggedRun, run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import this_process
@@ -20,7 +21,6 @@ from ..model.process import TracedProcess
 from ..model.recording import Recording
 from ..model.request import Request
 from ..model.run import RunResult
-from ..trace import is_own_load
 from .program import Program
 from .runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
 from .spawn import Relay, Sink, interpreter, run_child, runner_command, with_facts

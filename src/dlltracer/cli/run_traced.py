@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder
-from ..model.codec import DamagedRecording, from_plain
+from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.process import TracedProcess
 from ..model.recording import Recording
@@ -185,7 +185,7 @@ class _LinuxRun:
         run = with_facts(run, report)
         if report.outcome == RunnerOutcome.RECORDED:  # by another mechanism than the log's, which did not work
             try:
-                return self._guard.replay(replace(run, recording=from_plain(report.recording)))
+                return self._guard.replay(replace(run, recording=decode(Recording, report.recording, "recording")))
             except DamagedRecording as error:
                 return replace(run, recording=self._recording(follower, (str(error),)))
         return replace(run, recording=self._recording(follower, self._notes_of(report)))

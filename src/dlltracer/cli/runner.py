@@ -88,7 +88,7 @@ class RunnerReport:
     Attributes:
         outcome: one of `RunnerOutcome`.
         message: why it is so, for outcomes that need a reason; "" for none.
-        recording: plain values of `model.codec`.
+        recording: plain values, by `model.encode`.
         errors, process: plain values of `host.facts`; `None` if they could not be told.
         ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.request.Request`.
         is_attributed: whether the imports in the followed log are known.

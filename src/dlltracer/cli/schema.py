@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..report.schema import SCHEMA_NAMES
+from ..report.render_json import SCHEMA_NAMES, render_schema
+from .output import say
 
 _ABOUT = {
     "verdict": "dlltracer why --json",
@@ -27,8 +28,6 @@ def schema(name: str | None) -> None:
     """
     if name is None:
         for known in SCHEMA_NAMES:
-            click.echo(f"{known:9} {_ABOUT[known]}")
+            say(f"{known:9} {_ABOUT[known]}\n")
         return
-    from ..report.schema import render_schema
-
-    click.echo(render_schema(name), nl=False)
+    say(render_schema(name))

@@ -18,7 +18,7 @@ from typing import Protocol
 from ..errors import DlltracerError
 from ..host.failure import read_errors, read_process
 from ..host.scratch import ScratchFolder
-from ..model.codec import DamagedRecording, from_plain
+from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.process import TracedProcess
 from ..model.recording import Recording
@@ -96,10 +96,10 @@ def make_log(backend: str) -> int | None:
     if sys.platform == "linux" and backend in ("auto", "rtld"):
         import fcntl
 
-        from ..capture.linux.memfile import create_memory_file
+        from ..capture.linux.log_file import create_memory_file
 
         try:
-            low = create_memory_file("dlltracer-account")
+            low = create_memory_file("dlltracer-loader-log")
         except OSError:
             return None  # the mechanism then makes, or misses, its own
         try:
@@ -168,7 +168,7 @@ def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
 def _read_initialising(log: int | None, pid: int) -> str | None:
     """The image whose initialiser ran when the program died, in the loader's log."""
     if sys.platform == "linux" and log is not None:
-        from ..capture.linux.rtld import read_initialising
+        from ..capture.linux.decoding import read_initialising
 
         return read_initialising(log, pid)
     return None
@@ -188,7 +188,7 @@ def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend:
         message = report.message
     if report is not None and report.outcome == RunnerOutcome.RECORDED:
         try:
-            return replace(run, recording=from_plain(report.recording))
+            return replace(run, recording=decode(Recording, report.recording, "recording"))
         except DamagedRecording as error:
             message = str(error)
     how = (
@@ -217,7 +217,7 @@ def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: boo
     `how` says why it was not; `in_search`, that the loader may have been at a search when the process died.
     """
     if sys.platform == "linux" and log is not None and os.fstat(log).st_size:
-        from ..capture.linux.rtld import read_recording
+        from ..capture.linux.decoding import read_recording
 
         notes = (f"{how}; the loader's log was read by dlltracer's own process",)
         return read_recording(log, pid, notes, ended=not in_search)

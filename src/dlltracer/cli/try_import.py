@@ -53,7 +53,7 @@ def try_and_explain(what: str, program: Program, python: str | None, backend: st
             run = _with_interpreter(run, python, output.fileno())
     if run.refusal is not None:
         say_error(run.refusal)
-        raise click.exceptions.Exit(Outcome.NOT_TRACED.value)
+        raise click.exceptions.Exit(Outcome.NOT_TRACED.exit_status)
     if not run.begun:
         lines = run.output.text.splitlines()
         raise click.exceptions.Exit(say_error(lines[-1] if lines else f"{what} could not begin"))

@@ -85,8 +85,8 @@ class _Options:
     help="The interpreter to try it with (Python 3.10 or later).",
 )  # fmt: skip
 @click.option(
-    "--backend", metavar="NAME", default="auto", show_default=True, shell_complete=complete_backend,
-    help=f"The mechanism: {', '.join(BACKEND_NAMES)}.",
+    "--backend", metavar="NAME", default="auto", shell_complete=complete_backend,
+    help=f"The mechanism: {', '.join(BACKEND_NAMES)}.  [default: auto]",
 )  # fmt: skip
 @click.option("--redact", is_flag=True, help="Leave out names of users and of this machine, and secrets.")
 @annotations_option
@@ -117,7 +117,7 @@ def why(**given: Any) -> None:
     from ..report.annotations import annotate_verdict
 
     say_annotations(options.annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
-    raise click.exceptions.Exit(diagnosis.outcome.value)
+    raise click.exceptions.Exit(diagnosis.outcome.exit_status)
 
 
 def _without_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _write(options: _Options, trace: SavedTrace, target: Target, page: Target | 
     diagnosis = _verdict_of(trace)
     try:
         if options.form == "json":
-            from ..report.verdict_json import render_verdict_json
+            from ..report.render_json import render_verdict_json
 
             target.write(render_verdict_json(diagnosis))
         elif options.form in (GITHUB, HTML):

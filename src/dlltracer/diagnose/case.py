@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..model.elf import ElfImage
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent
 from ..model.failure import Frame, PythonError, System
 from ..model.pe import MissingForwarder, PeImage
+from ..model.probe import Probe
+from ..model.provider import PackageOwner
 from ..model.run import RunResult
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import Binding, BindingState, LoadTree
 from .environment import Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
-from .loader_errors import DlProblem
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ..model.probe import Probe
-    from ..model.provider import PackageOwner
-    from .loader_errors import DlError
+from .loader_errors import DlError, DlProblem
+from .named_failure import NamedFailure, names_a_library
 
 Image = ElfImage | PeImage
 
@@ -46,6 +41,8 @@ class Case:
         damaged: path to what is wrong with a file that is no image, or not a whole one.
         notes: what could not be looked at.
         dl_error: the loader's message in `error` (Linux), taken apart; `None` if the error is not a loader's.
+        named: the failed load that an exception names in words that are not the loader's; `dl_error` is then made from
+            the trace.
         failures: what of the trace belongs to the import that failed; `None` if that was not worked out.
         shadowed: copies that have the symbol or version that is missing, and would have been used otherwise.
         distribution: ID and ID_LIKE of os-release(5).
@@ -74,6 +71,7 @@ class Case:
     damaged: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     dl_error: DlError | None = None
+    named: NamedFailure | None = None
     failures: tuple[LoadFailedEvent, ...] | None = None
     shadowed: tuple[ShadowedCopy, ...] = ()
     distribution: str | None = None
@@ -118,6 +116,23 @@ class Case:
         return self.dl_error.problem in _LEAVE_TRACES and not self.failed_events
 
     @property
+    def is_proven_free_of_loaders(self) -> bool:
+        """Whether no loader had a part in the failure, as far as a whole trace and all words can prove it.
+
+        A trace of another mechanism does not see loads that fail, and another process may have had the trouble.
+        """
+        recording = self.run.recording
+        if self.error is None or self.dl_error is not None or self.code is not None or recording is None:
+            return False
+        if recording.backend not in _SEE_FAILURES or recording.losses or recording.failures:
+            return False
+        suffixes = self.run.process.suffixes if self.run.process is not None else ()
+        if any((error.path or "").endswith(suffixes or ("?",)) for error in self.run.errors):
+            return False
+        bases = {base for error in self.run.errors for base in error.bases}
+        return not bases & _OF_OTHER_PROCESSES and not names_a_library(self.run.errors)
+
+    @property
     def last_top(self) -> LoadEvent | None:
         """What was asked for last of all, and came in; `None` if that is not known."""
         loads = self.run.recording.loads if self.run.recording is not None else ()
@@ -138,7 +153,7 @@ class Case:
         """Who needs an image: the Python line, the imports in progress, then images down to `path`, then `last`."""
         steps = [self._python_step(), *self._import_steps()]
         if self.tree is not None and path is not None:
-            steps += self.tree.shortest_chains().get(path, (path,))
+            steps += self.tree.chain_to(path)
         elif path is not None:
             steps.append(path)
         return tuple(dict.fromkeys(step for step in (*steps, *last) if step))
@@ -161,8 +176,13 @@ class Case:
         for event in reversed(self._events_of_interest()):
             if event.imports:
                 return tuple(f"import {name}" for name in event.imports)
-        name = self.error.name if self.error is not None else None
+        name = self._module_of_error
         return (f"import {name}",) if name else ()
+
+    @property
+    def _module_of_error(self) -> str | None:
+        """The module that an ImportError names; the name of an AttributeError is an attribute, and no module."""
+        return self.error.name if self.error is not None and "ImportError" in self.error.bases else None
 
     def _events_of_interest(self) -> tuple[LoadEvent | LoadFailedEvent, ...]:
         if self.failed_events or self.run.recording is None:
@@ -175,7 +195,7 @@ class Case:
         for event in reversed(self._events_of_interest()):
             if event.imports:
                 return event.imports[0].partition(".")[0]
-        name = self.error.name if self.error is not None else None
+        name = self._module_of_error
         return name.partition(".")[0] if name else None
 
     def owner_of(self, path: str) -> str:
@@ -196,6 +216,9 @@ class Case:
 
 _SEES_FAILURES = "rtld"
 """The mechanism on Linux that sees loads that fail, and not only those that do not."""
+_SEE_FAILURES = (_SEES_FAILURES, "ld_debug")
+_OF_OTHER_PROCESSES = frozenset(("SubprocessError", "BrokenExecutor", "ProcessError", "EOFError", "_RemoteTraceback"))
+"""Exceptions by which a program notices that another process failed."""
 _LEAVE_TRACES = (DlProblem.MISSING, DlProblem.MISSING_SYMBOL, DlProblem.MISSING_VERSION)
 """What it cannot miss: something was searched in vain, or mapped and dropped."""
 _MACHINERY = re.compile(r"^<(?!ipython-input-)|[/\\](?:ctypes|importlib)[/\\]\w+\.py$")

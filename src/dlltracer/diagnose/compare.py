@@ -174,6 +174,7 @@ def _fate(image: _Seen) -> str:
         return f"loaded from {image.path}"
     words = {
         FailureKind.NOT_FOUND: "not found",
+        FailureKind.NAME_NOT_FOUND: "not found by ctypes.util.find_library",
         FailureKind.REFUSED: "refused",
         FailureKind.DROPPED: "dropped because another one failed" if image.event.reason is None else "failed",
     }

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from .case import Case
+from .named_failure import NameMatch
 from .remedies import for_interpreter
 from .rules import (
     crash,
     first_wins,
     integrity,
     limits,
+    lookups,
     missing_image,
     python_abi,
     python_module,
@@ -33,6 +35,7 @@ LINUX_RULES: tuple[Rule, ...] = (
     integrity.check,
     python_abi.check,
     python_module.check,
+    lookups.check,
     first_wins.check,
     symbols.check,
     wrong_file.check,
@@ -54,6 +57,7 @@ WINDOWS_RULES: tuple[Rule, ...] = (
 )
 """The rules about Windows, the more specific ones first."""
 
+_MOST_NAMED = 5
 _SURE = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
 
 
@@ -66,7 +70,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
     own = WINDOWS_RULES if case.is_windows else LINUX_RULES
     for rule in own if rules is None else rules:
         for finding in rule(case):
-            known = for_interpreter(_tempered(finding, case), case.run.process)
+            known = for_interpreter(_tempered(_with_name(finding, case), case), case.run.process)
             found.setdefault((finding.code, finding.subject), known)
     findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE
@@ -79,6 +83,14 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
         () if decided else tuple(_what_would_decide(case)),
         case.notes,
     )
+
+
+def _with_name(finding: Finding, case: Case) -> Finding:
+    """The finding, with the exception's own name for the load, where that is all it says."""
+    if case.named is None:
+        return finding
+    says = f"{case.named.error.type} names {case.named.name}, and the trace saw that load fail"
+    return replace(finding, evidence=(*finding.evidence, Evidence(Source.PYTHON, says)))
 
 
 def _tempered(finding: Finding, case: Case) -> Finding:
@@ -95,6 +107,8 @@ def _doubt(case: Case) -> str | None:
     last = case.run.errors[0] if case.run.errors else None
     if last is None or case.error is None or case.dl_error is None:
         return None
+    if case.named is not None and case.named.match is NameMatch.STEM:
+        return f"it has no words of a loader, and says only {case.named.name}"
     if case.is_of_another_process:
         return "it has a loader's words, and no load failed in this process: perhaps in one that it started"
     if last is case.error or {"ImportError", "OSError", "SystemExit", "RuntimeError"} & set(last.bases):
@@ -105,30 +119,35 @@ def _doubt(case: Case) -> str | None:
 
 
 def _what_would_decide(case: Case) -> Iterator[str]:
-    if _is_no_loaders_failure(case):
+    if case.is_proven_free_of_loaders:
         assert case.error is not None
         yield f"the exception itself: no loader had a part in it, {case.error.type} came from Python code"
         return
+    yield from _loads_that_failed(case)
     if case.run.recording is None:
         yield "a trace of the import: what the loader does is not known, only what the files say"
     if case.error is None and case.run.crash is None:
         yield from _about_an_end(case)
     elif case.tree is None and case.subject is not None:
         yield f"the file {case.subject}: it could not be read as an image"
-    elif case.subject is None and case.run.crash is None:
-        yield "the name of the file that failed to load: the exception has none"
+    elif case.subject is None and case.run.crash is None and case.error is not None and not case.failed_events:
+        yield f"what {case.error.type} is about: its message names no file that failed to load"
     if case.is_windows and case.tree is not None and not case.tree.missing:
         yield "the code of the Windows error, and Windows' own log (Event Viewer, CodeIntegrity and Application)"
     if not case.is_windows and case.tree is not None:
         yield "the loader's full log: LD_DEBUG=all, in the environment of the program"
 
 
-def _is_no_loaders_failure(case: Case) -> bool:
-    """Whether the exception is of Python alone: nothing of a loader is in it, and the trace ends with no failure."""
-    error = case.error
-    if error is None or case.dl_error is not None or case.code is not None or case.failed_events:
-        return False
-    return not (error.path or "").endswith(case.run.process.suffixes if case.run.process is not None else ())
+def _loads_that_failed(case: Case) -> Iterator[str]:
+    """The loads of the whole trace that failed, which the failure may come from or not."""
+    events = case.run.recording.failures if case.run.recording is not None else ()
+    names = dict.fromkeys(event.need or event.path for event in events)
+    if names:
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        yield (
+            f"whether the program could do without what the loader did not find or take: "
+            f"{', '.join(list(names)[:_MOST_NAMED])}{more}"
+        )
 
 
 def _about_an_end(case: Case) -> Iterator[str]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from ..model.failure import PythonError
 from .knowledge.reader import read_table
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-LONGEST_TEXT = 8192
+LONGEST_END = 8192
+"""Characters that are read of each end of a message: a wrapper may put a build log before the words, or after them."""
 
 
 class DlProblem(enum.Enum):
@@ -25,6 +24,8 @@ class DlProblem(enum.Enum):
     MISSING = "missing"
     """A library was not found. glibc says the same if the only copy is for another machine."""
     MISSING_SYMBOL = "missing symbol"
+    NOT_IN_LIBRARY = "not in library"
+    """dlsym did not find a symbol in a library that is loaded: the caller wants it, not an image. Same words."""
     MISSING_VERSION = "missing version"
     """The library was found and lacks a symbol version (GLIBC_2.34, GLIBCXX_3.4.30)."""
     WRONG_CLASS = "wrong class"
@@ -87,7 +88,10 @@ _MUSL_RELOCATE = re.compile(
     r"Error relocating (.{1,2000}?): (\S{1,8000}): (symbol not found|initial-exec TLS resolves)"
 )
 _MUSL_SYMBOL = re.compile(r"Symbol not found: (\S{1,8000})")
-_QUOTED = re.compile(r"^\w{1,40}\(['\"]")
+_OPENING = re.compile(r"['\"`(\[{<=\u2018\u201c\u00ab]")
+_LAST_NAME = re.compile(r"[^\s/]\S*\.so[\w.]*$")
+_LOOKS_UP = frozenset(("AttributeError", "ValueError", "KeyError"))
+"""What ctypes, in_dll and cffi raise with the words of dlsym."""
 _LEADING_NAME = re.compile(r"(?:^|: )([^\s:]{1,500}\.so(?:\.[\w.]{1,40})?): \S")
 
 
@@ -98,19 +102,39 @@ def classify_dlerror(text: str, translations: Mapping[str, str] | None = None) -
         text: the message; a traceback around it does no harm. The first line with known words counts.
         translations: message in another language to the English one (`host.messages.read_loader_translations`).
     """
-    text = text[:LONGEST_TEXT]
+    text = ends_of(text)
     for translated, english in (translations or {}).items():
         text = text.replace(translated, english)
     lines = [line.strip() for line in text.splitlines()]
     table = read_table("loader_words")
     problems = {row["words"]: DlProblem(row["problem"]) for row in table["glibc"]}
     errors = {row["words"]: DlProblem(row["problem"]) for row in table["errno"]}
-    for line in lines:
+    # Some wrappers break lines anywhere: then the whole is one line.
+    for line in (*lines, *([" ".join(lines)] if len(lines) > 1 else [])):
         found = _musl(line) or _versions(line) or _words(line, problems)
         if found:
             return _by_errno(found, errors)
     names = [match[1] for line in lines if (match := _LEADING_NAME.search(line))]
     return DlError(DlProblem.UNDECIDED, library=names[0] if names else None)
+
+
+def classify_exception(error: PythonError, translations: Mapping[str, str] | None = None) -> DlError:
+    """What the message of an exception says, by its kind: an AttributeError of ctypes has the words of dlsym.
+
+    glibc has the same words ("FILE: undefined symbol: NAME") for an image that needs a symbol and for dlsym. ctypes
+    raises OSError for the first, and AttributeError or ValueError (`in_dll`) for the second (Modules/_ctypes).
+    """
+    said = classify_dlerror(error.message, translations)
+    if said.problem is DlProblem.MISSING_SYMBOL and _LOOKS_UP & set(error.bases):
+        return replace(said, problem=DlProblem.NOT_IN_LIBRARY)
+    return said
+
+
+def ends_of(text: str) -> str:
+    """Return a text without the middle of a very long one."""
+    if len(text) <= 2 * LONGEST_END:
+        return text
+    return f"{text[:LONGEST_END]}\n{text[-LONGEST_END:]}"
 
 
 def loader_messages() -> tuple[str, ...]:
@@ -163,5 +187,17 @@ def _by_errno(error: DlError, problems: Mapping[str, DlProblem]) -> DlError:
 
 
 def _object(before: str) -> str | None:
-    """The file that a message begins with; "python3: symbol lookup error: FILE" and the like name others before it."""
-    return _QUOTED.sub("", before.rpartition(": ")[2].strip()) or None
+    """The file that a message begins with, without what others put before it.
+
+    "python3: symbol lookup error: FILE", "DPI-1047: cannot locate: "FILE", "failed to load (FILE", "OSError('FILE".
+    """
+    name = before.rpartition(": ")[2].strip()
+    if not name.startswith("/"):
+        opened = list(_OPENING.finditer(name))
+        if opened:
+            name = name[opened[-1].end() :].strip()
+        last = _LAST_NAME.search(name)
+        if last is not None and not name.startswith("/"):  # "could not load libx.so.1"; a path may have blanks
+            at = name.find(" /")
+            name = name[at + 1 :] if at >= 0 else last[0]
+    return name or None

@@ -72,7 +72,8 @@ class _Verdicts:
                 encoding = sys.stderr.encoding or "ascii"
                 print(text.encode(encoding, "backslashreplace").decode(encoding), end="", file=sys.stderr)
         except Exception as problem:  # noqa: BLE001 - see above
-            print(f"dlltracer: no verdict: {type(problem).__name__}: {problem}", file=sys.stderr)
+            # ascii() leaves nothing that a terminal obeys, and needs no import where imports may be what is broken.
+            print(f"dlltracer: no verdict: {type(problem).__name__}: {ascii(str(problem))[1:-1]}", file=sys.stderr)
 
     def _text(self, error: BaseException) -> str | None:
         from ..api.explain import explain_if_of_a_loader
@@ -80,9 +81,9 @@ class _Verdicts:
         diagnosis = explain_if_of_a_loader(error)
         if diagnosis is None:
             return None
-        from ..report.render_verdict import render_plain_verdict
+        from ..report.render_verdict import render_verdict
 
-        text = render_plain_verdict(diagnosis)
+        text = render_verdict(diagnosis, ascii_only=True).plain
         if text in self._given:
             return f"{text.partition(chr(10))[0]}: explained above\n"
         self._given.add(text)

@@ -14,6 +14,7 @@ from IPython.core.magic import no_var_expand
 from IPython.display import display
 
 from ..errors import DlltracerError, UnknownBackend
+from ..model.printable import escape
 from ..trace import Trace
 
 TYPE_CHECKING = False
@@ -190,7 +191,7 @@ def _start(backend: str) -> Trace | None:
 
 
 def _tell(text: str) -> None:
-    print(f"dlltracer: {text}", file=sys.stderr)
+    print(f"dlltracer: {escape(text)}", file=sys.stderr)
 
 
 def _show(plain: str, html: str) -> None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from ..model.printable import escape
 from ..trace import Trace
 
 TYPE_CHECKING = False
@@ -41,7 +42,7 @@ class Verdicts:
         trace = self._begin()
         recording = _end(trace)
         if recording is None:
-            return f"dlltracer: verdicts without a trace: {self._refusal}"
+            return f"dlltracer: verdicts without a trace: {escape(self._refusal)}"
         return f"dlltracer: traced by {recording.backend}"
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -135,7 +136,7 @@ def _say(
     try:
         # Imported for a failure only: most sessions have none.
         from ..api.explain import explain_if_of_a_loader, import_error_in
-        from ..report.render_verdict import render_plain_verdict
+        from ..report.render_verdict import render_verdict
 
         cause = import_error_in(error)
         diagnosis = None if cause is None else explain_if_of_a_loader(cause, recording)
@@ -143,10 +144,10 @@ def _say(
             return None
         before = told_before(diagnosis)
         if before is not None:
-            return f"explained before: the same failure as in {before}"
-        return render_plain_verdict(diagnosis).rstrip("\n")
+            return f"explained before: the same failure as in {escape(before)}"
+        return render_verdict(diagnosis, ascii_only=True).plain.rstrip("\n")
     except Exception as problem:  # noqa: BLE001 - a test's own failure must not be hidden by one of ours
-        return f"no verdict: {type(problem).__name__}: {problem}"
+        return f"no verdict: {type(problem).__name__}: {escape(str(problem))}"
 
 
 def add_section(report: Any, text: str) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from .crash import Crash
+from .failure import PythonError
 from .probe import Probe
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .crash import Crash
-    from .failure import PythonError
 
 
 class Confidence(enum.Enum):
@@ -83,12 +80,17 @@ class Finding:
 
 
 class Outcome(enum.Enum):
-    """What came of it all. The values are exit codes."""
+    """What came of it all."""
 
-    IMPORTED = 0
-    EXPLAINED = 1
-    NOT_TRACED = 3
-    UNDECIDED = 4
+    IMPORTED = "imported"
+    EXPLAINED = "explained"
+    NOT_TRACED = "not traced"
+    UNDECIDED = "undecided"
+
+    @property
+    def exit_status(self) -> int:
+        """The status that `dlltracer why` ends with."""
+        return {Outcome.IMPORTED: 0, Outcome.EXPLAINED: 1, Outcome.NOT_TRACED: 3, Outcome.UNDECIDED: 4}[self]
 
 
 UNKNOWN_END = "how the program ended: that is not known"

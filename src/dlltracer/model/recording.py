@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .process import TracedProcess
-
+from .process import TracedProcess
 
 UNKNOWN = "unknown"
 """In the place of a mechanism's name, in what is left of a recording that was cut off."""
@@ -20,7 +16,8 @@ class Losses:
     """Evidence that was lost on the way. All zero for a complete trace.
 
     Attributes:
-        events: events the system could not record (ETW EventsLost).
+        events: events the system could not record (ETW EventsLost), or that were more than a recording keeps; a note
+            tells the latter.
         buffers: whole buffers it recorded and did not deliver (ETW RealTimeBuffersLost and LogBuffersLost).
         undecodable: events or lines that arrived and could not be decoded.
     """

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 
 class RequestKind(enum.Enum):
-    """Which door Python used; the values are the names of CPython's audit events."""
+    """How Python asked; the values are the names of CPython's audit events, but for the last."""
 
     EXTENSION = "import"
     """An extension module: `name` is the module, `target` its file."""
     CTYPES = "ctypes.dlopen"
     """ctypes: `target` is what was handed to LoadLibrary or dlopen."""
+    FIND_LIBRARY = "ctypes.util.find_library"
+    """A search of `ctypes.util` that found nothing: `target` is the name asked for, without "lib" and suffix."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Request:
         position: where the mechanism's own stream stood at the call (bytes of text for "rtld"), if it has one.
         succeeded: whether the call returned an image; `None` where that is not known.
         idle_clock: `time.perf_counter_ns()` of the next sign that the thread was back in Python; `None` if none came.
+        places: of FIND_LIBRARY, the programs that were run to find the library: "ldconfig", "gcc", "ld".
     """
 
     kind: RequestKind
@@ -40,3 +43,4 @@ class Request:
     position: int | None = None
     succeeded: bool | None = None
     idle_clock: int | None = None
+    places: tuple[str, ...] = ()

@@ -10,7 +10,8 @@ import ntpath
 import posixpath
 
 from ..model.finding import Confidence, Outcome
-from .drawing import escape, number
+from ..model.printable import escape
+from .drawing import number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ..model.recording import Recording
 FinalEvent = LoadEvent | LoadFailedEvent
 """The last word on one image."""
 
-_NEVER_MAPPED = (FailureKind.NOT_FOUND, FailureKind.REFUSED)
+_NEVER_MAPPED = (FailureKind.NOT_FOUND, FailureKind.REFUSED, FailureKind.NAME_NOT_FOUND)
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,22 @@
-"""Trees of text with styles, and what keeps names of files harmless in them."""
+"""Lines of styled text, and trees of them. Nothing here knows a terminal: `cli.output` makes colours of the styles."""
 
 from __future__ import annotations
 
 import ntpath
 import posixpath
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from rich.text import Text
+from ..model.printable import escape
 
 Line = tuple[tuple[str, str], ...]
-"""Pieces of text, each with a style of rich."""
+"""Pieces of text, each with one of the styles below."""
 
 PLAIN, DIM, BOLD = "", "dim", "bold"
 FAILED, DROPPED, WARNING = "bold red", "red", "bold magenta"
-"""Of a terminal's own colours: yellow cannot be read on white, and red on black only where it is a word or two."""
+"""Words for colours of the terminal's own: yellow cannot be read on white, and red on black only where it is a word or
+two."""
 
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\")
 
@@ -60,7 +58,7 @@ def draw(nodes: tuple[Node, ...], guides: Guides) -> Iterator[Line]:
 
 
 class Styled:
-    """Lines with styles, as text that takes rich only where there are colours to be written: it takes long to import.
+    """Lines of styled text: what every renderer for people returns.
 
     Attributes: `lines`.
     """
@@ -68,41 +66,14 @@ class Styled:
     def __init__(self, lines: Iterable[Line]) -> None:
         self.lines = tuple(lines)
 
+    def __add__(self, other: Styled) -> Styled:
+        """Return both, an empty line between them."""
+        return Styled((*self.lines, (), *other.lines))
+
     @property
     def plain(self) -> str:
-        """The text without styles."""
-        return to_plain_text(self.lines)
-
-    def __rich__(self) -> Text:
-        """What a console of rich prints instead."""
-        return to_text(self.lines)
-
-
-def to_text(lines: Iterable[Line]) -> Text:
-    """The lines as styled text; `.plain` is it without styles. Every line is whole: nothing is wrapped or cut.
-
-    Characters that are not printable are escaped.
-    """
-    from rich.text import Text
-
-    text = Text(no_wrap=True, overflow="ignore")
-    for line in lines:
-        for piece, style in line:
-            text.append(escape(piece), style)
-        text.append("\n")
-    return text
-
-
-def to_plain_text(lines: Iterable[Line]) -> str:
-    """The same without styles, and without rich: for the processes of others."""
-    return "".join("".join(escape(piece) for piece, _ in line) + "\n" for line in lines)
-
-
-def escape(text: str) -> str:
-    """The text with every character that does not print (controls, lone surrogates, direction marks) as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        """The text without styles, with escapes for what does not print. Lines are not wrapped and not cut."""
+        return "".join("".join(escape(piece) for piece, _ in line) + "\n" for line in self.lines)
 
 
 def file_name(path: str) -> str:

@@ -61,10 +61,9 @@ def render_why(tree: LoadTree, name: str) -> Styled:
     wanted = [binding for binding in tree.bindings if is_named(tree, binding, name)]
     if not wanted:
         return Styled([((f"nothing that {tree.top} loads needs {name}", BOLD),)])
-    chains = tree.shortest_chains()
     lines: list[Line] = []
     for binding in wanted:
-        steps = " > ".join(file_name(path) for path in chains.get(binding.requested_by, (binding.requested_by,)))
+        steps = " > ".join(file_name(path) for path in tree.chain_to(binding.requested_by))
         lines.append(((f"{steps} > ", PLAIN), *_label(binding)))
     return Styled(lines)
 
@@ -96,9 +95,11 @@ def _summary(tree: LoadTree) -> Iterator[Line]:
     lost = [binding for binding in _failed(tree) if not binding.delayed]
     latent = [binding.need for binding in _failed(tree) if binding.delayed]
     text = number(len(tree.images), "image")
-    if not lost:
+    if tree.unresolved:
+        yield ((f"{text}, {number(tree.unresolved, 'need')} not looked for", WARNING),)
+    elif not lost:
         yield ((f"{text}, nothing missing", BOLD),)
-    else:
+    if lost:
         yield ((f"{text}, {len(lost)} missing: {', '.join(binding.need for binding in lost)}", FAILED),)
     if latent:
         yield ((f"missing, and needed at the first call only: {', '.join(latent)}", WARNING),)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from ..model.finding import Outcome
+from ..model.printable import escape
 from .counts import count
-from .drawing import ASCII, UNICODE, escape, number
+from .drawing import ASCII, UNICODE, number
 from .render_text import lay_out
 from .render_verdict import verdict_lines
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .drawing import escape
+from ..model.printable import escape
 from .graph import Graph, GraphEdge, GraphNode, NodeKind
 
 TYPE_CHECKING = False

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from html import escape as escape_html
 
-from .drawing import BOLD, DIM, DROPPED, FAILED, PLAIN, UNICODE, WARNING, Node, escape
+from ..model.printable import escape
+from .drawing import BOLD, DIM, DROPPED, FAILED, PLAIN, UNICODE, WARNING, Node
 from .render_text import closing_lines, tree_nodes
 from .render_verdict import verdict_lines
 

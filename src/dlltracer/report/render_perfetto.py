@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 
 from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.printable import escape
 from ..model.process import TracedProcess
 from .counts import is_consequence
-from .drawing import escape, file_name
+from .drawing import file_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..model.events import FailureKind, LoadFailedEvent
+from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, UnloadEvent
+from ..model.printable import escape
 from ..model.probe import Phase, ProbeOutcome
 from ..model.recording import UNKNOWN, Losses, Recording
 from .counts import count, is_consequence, is_program
@@ -18,10 +19,10 @@ from .drawing import (
     Guides,
     Line,
     Node,
+    Styled,
     draw,
     file_name,
     number,
-    to_text,
 )
 from .places import place_nodes, rule_title
 from .processes import describe_processes, is_killed, like_it_line, process_line, shares
@@ -31,8 +32,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.text import Text
-
 NO_LOADS = "no load of an image was recorded"
 NOTHING = (
     "no image was loaded: what the program imported is Python code, or built into the interpreter, "
@@ -40,14 +39,27 @@ NOTHING = (
 )
 
 
-def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: bool = False) -> Text:
-    """The report as styled text; `.plain` is it without styles. Every line is whole: nothing is wrapped or cut.
+def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: bool = False) -> Styled:
+    """Return the report as styled lines.
 
     Arguments: `failed_only` leaves out what is not a failure and does not lead to one; `ascii_only` draws the tree
-    with ASCII characters. Characters that are not printable are escaped.
+    with ASCII characters.
     """
     guides = ASCII if ascii_only else UNICODE
-    return to_text(lay_out(recording, failed_only=failed_only, guides=guides))
+    return Styled(lay_out(recording, failed_only=failed_only, guides=guides))
+
+
+def render_lines(recording: Recording, *, failed_only: bool = False, escaped: bool = False) -> str:
+    """Return `LoadLibrary <path>` or `Failed <path>`, one line an event; unloads are silent.
+
+    Arguments: `escaped`, for a terminal: a path stays on its line and does nothing there. Programs that read the lines
+    get the paths as they are.
+    """
+    return "".join(
+        f"{escape(str(event)) if escaped and not isinstance(event, DebugEvent) else event}\n"
+        for event in recording.events
+        if (isinstance(event, LoadFailedEvent) if failed_only else not isinstance(event, UnloadEvent))
+    )
 
 
 def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Iterator[Line]:
@@ -147,8 +159,8 @@ def _image_node(image: Image, guides: Guides, *, outside: bool = False, top: boo
 
 def _failure_label(event: LoadFailedEvent) -> Line:
     image = Image(event)
-    if event.kind in (FailureKind.NOT_FOUND, FailureKind.REFUSED):
-        what = "NOT FOUND" if event.kind is FailureKind.NOT_FOUND else "REFUSED"
+    if event.kind in (FailureKind.NOT_FOUND, FailureKind.REFUSED, FailureKind.NAME_NOT_FOUND):
+        what = "REFUSED" if event.kind is FailureKind.REFUSED else "NOT FOUND"
         name: Line = ((event.need or event.shown_path, FAILED),)
     elif is_consequence(event):
         return (*_name_and_path(image, DROPPED), ("  dropped because of the failure", DROPPED))

@@ -9,14 +9,12 @@ import textwrap
 
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome
 from ..model.probe import Probe, ProbeOutcome
-from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, number, to_plain_text, to_text
+from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 from .places import fold_places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from rich.text import Text
 
 _LABEL = 12
 _WIDTH = 110
@@ -25,15 +23,10 @@ _STEPS = 7
 _OTHERS = 3
 
 
-def render_verdict(diagnosis: Diagnosis, *, ascii_only: bool = False) -> Text:
+def render_verdict(diagnosis: Diagnosis, *, ascii_only: bool = False) -> Styled:
     """The whole verdict, as styled text."""
     more = "..." if ascii_only else "…"
-    return to_text(verdict_lines(diagnosis, more))
-
-
-def render_plain_verdict(diagnosis: Diagnosis) -> str:
-    """The same as plain ASCII-drawn text, made by the standard library alone."""
-    return to_plain_text(verdict_lines(diagnosis, "..."))
+    return Styled(verdict_lines(diagnosis, more))
 
 
 def verdict_lines(diagnosis: Diagnosis, more: str = "…") -> Iterator[Line]:

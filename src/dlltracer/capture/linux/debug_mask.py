@@ -15,10 +15,6 @@ if sys.platform != "linux":
 
 from ...errors import BackendUnavailable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    pass
-
 DL_DEBUG_LIBS = 1
 DL_DEBUG_IMPCALLS = 2
 DL_DEBUG_FILES = 64
@@ -104,8 +100,8 @@ class DebugMaskPatch:
     def barrier(self) -> None:
         """Wait until no other thread is inside dlopen or dlclose, and leave a few lines in the log.
 
-        DlopenCall what is loaded already takes the loader's lock. The GIL is released meanwhile, so that a thread which
-        holds the lock and runs Python in an initialiser can finish.
+        A dlopen of an image that is loaded already takes the loader's lock. The GIL is released meanwhile, so that a
+        thread which holds the lock and runs Python in an initialiser can finish.
         """
         libc = self._libc_without_gil
         libc.dlopen.argtypes, libc.dlopen.restype = (self._ctypes.c_char_p, self._ctypes.c_int), self._ctypes.c_void_p
@@ -113,6 +109,15 @@ class DebugMaskPatch:
         handle = libc.dlopen(b"libc.so.6", _RTLD_LAZY | _RTLD_NOLOAD)
         if handle:
             libc.dlclose(handle)
+
+    def punch(self, fd: int, end: int) -> None:
+        """Give the memory of the first `end` bytes of a file back; they read as zeros then, and its size stays.
+
+        fallocate(2). A file system that cannot do it keeps them.
+        """
+        fallocate = self._libc_without_gil.fallocate
+        fallocate.argtypes = (self._ctypes.c_int, self._ctypes.c_int, self._ctypes.c_int64, self._ctypes.c_int64)
+        fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, end)
 
     def prove(self, fd: int) -> None:
         """Show that text arrives at the end of `fd` (a readable file); the text is left there.
@@ -133,6 +138,8 @@ class DebugMaskPatch:
 
 
 _RTLD_LAZY, _RTLD_NOLOAD = 1, 4
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+"""linux/falloc.h"""
 
 
 def find_debug_fd(words: tuple[int, ...]) -> int:

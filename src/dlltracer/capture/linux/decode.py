@@ -1,21 +1,84 @@
-"""glibc's log of its loader, decoded into events. Pure: bytes in, values out, on any system."""
+"""glibc's log of its loader, with the marks that dlltracer wrote into it, decoded into events. Pure: bytes in, values
+out, on any system."""
 
 from __future__ import annotations
 
+import enum
 import re
 from dataclasses import dataclass
 
-from ...model.request import Request
+from ...model.request import Request, RequestKind
 from .lines import parse_line
 from .loaderstate import Change, LoaderState
-from .marks import Mark, split_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ...model.events import ImageChange
     from .loaderstate import OnStart
 
+
+class Mark(enum.Enum):
+    """A mark other than of a request; the values are what stands in the frame (`requests`)."""
+
+    OWN_BEGIN = b"own"
+    """The next loads are dlltracer's own."""
+    OWN_END = b"not own"
+    FORKED = b"forked"
+    """The log is that of a process made by fork: it does not begin with the start of a program."""
+    GAP = b"gap"
+    """Lines may be missing here: the program had closed the log."""
+
+
+_MARK = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
+"""A mark as `requests.encode_request` writes it."""
+
 _PREFIX = re.compile(rb" *(\d{1,18}):\t")
+
+_HOLE = re.compile(rb"\0+")
+
+_SECOND_PREFIX = re.compile(rb"(?<=.) *\d{1,18}:\t(?!\t*\()", re.DOTALL)
+"""The beginning of a line inside another one, whose rest is missing. (Two tabs and a bracket are the end of a "search
+path" line, before which a folder may end in digits and a colon.)"""
+
+
+def decode_request(mark: bytes) -> Request | None:
+    """The inverse of `requests.encode_request`, given a mark without its frame bytes; `None` when it is damaged."""
+    try:
+        fields = (bytes.fromhex(part).decode("utf-8", "surrogatepass") for part in mark.decode("ascii").split("."))
+        kind, tid, wall, clock, places, target, *imports = fields
+        known = tuple(places.split(",")) if places else ()
+        return Request(RequestKind(kind), target, tuple(imports), int(tid), float(wall), int(clock), places=known)
+    except ValueError:
+        return None
+
+
+def decode_mark(mark: bytes) -> Request | Mark | None:
+    """The request or mark in the bytes between two frame bytes; `None` when it is damaged."""
+    for known in Mark:
+        if mark == known.value:
+            return known
+    return decode_request(mark)
+
+
+def split_text(text: bytes) -> Iterator[Request | Mark | bytes | None]:
+    """Yield lines and marks in order; `None` for a damaged mark. A mark inside a line comes before that line."""
+    marks: list[tuple[int, bytes]] = []
+    removed = 0
+    for match in _MARK.finditer(text):
+        marks.append((match.start() - removed, match[1]))
+        removed += match.end() - match.start()
+    clean = _MARK.sub(b"", text) if marks else text
+    position = 0
+    waiting = iter([*marks, (len(clean) + 1, b"")])
+    where, mark = next(waiting)
+    for line in clean.split(b"\n"):
+        position += len(line) + 1
+        while where < position:
+            yield decode_mark(mark)
+            where, mark = next(waiting)
+        yield line
 
 
 @dataclass(frozen=True)
@@ -94,8 +157,16 @@ class LoaderTextDecoder:
     def feed(self, data: bytes, wall: float | None = None) -> list[Change]:
         """What the next bytes bring to light; `wall`, in seconds since the epoch: when they were read.
 
-        A line, and a mark in it, are looked at when they are whole.
+        A line, and a mark in it, are looked at when they are whole. NUL bytes, which no line has, are a hole in the
+        file: text that was released before it was read, or never written.
         """
+        if b"\0" in data:
+            changes = []
+            for number, part in enumerate(_HOLE.split(data)):
+                if number:
+                    self.resynchronise()
+                changes += self.feed(part, wall)
+            return changes
         text = self._rest + data
         end = text.rfind(b"\n") + 1
         self._rest = text[end:]
@@ -121,25 +192,44 @@ class LoaderTextDecoder:
         taken, self._changes = self._changes, []
         return taken
 
+    def resynchronise(self) -> None:
+        """Text is missing before the next bytes: what stood there is counted as one undecodable line."""
+        self._rest = b""
+        self._note_damage()
+
+    def _note_damage(self) -> None:
+        self._broken += 1
+        for state in {self._first, *self._states.values()}:
+            state.resynchronise()
+            self._changes += state.take()
+
     def _read(self, text: bytes, wall: float | None) -> None:
         for item in split_text(text):
             if isinstance(item, bytes):
                 self._read_line(item, wall)
             elif isinstance(item, Request):
                 self._first.ask(item)
+                self._changes += self._first.take()
             elif item is Mark.FORKED:
                 self._first.set_running()
+            elif item is Mark.GAP:
+                self._first.resynchronise()
             elif isinstance(item, Mark):
                 self._first.set_own(item is Mark.OWN_BEGIN)
             else:
-                self._broken += 1
+                self._note_damage()
 
     def _read_line(self, item: bytes, wall: float | None) -> None:
-        if not item or (not self._others and item.endswith(b":\t")):
+        if not item:
             return
         prefix = _PREFIX.match(item)
         if prefix is None:
-            self._broken += not item.endswith(b":\t")
+            self._note_damage()
+            return
+        if item.count(b":\t") > 1 and (inner := _SECOND_PREFIX.search(item, prefix.end())) is not None:
+            # The rest of the first line, and all up to the second, is missing. The second one is whole.
+            self._note_damage()
+            self._read_line(item[inner.start() :], wall)
             return
         state = self._state_of(int(prefix[1]))
         if prefix.end() == len(item):  # nearly half of all lines are empty

@@ -17,6 +17,7 @@ if sys.platform != "linux":
 
 from ...model.events import ImageChange, LoadFailedEvent
 from ...model.recording import Losses, Recording
+from ..requests import is_own_load
 from .decode import LoaderTextDecoder
 from .inotify import NewFiles
 from .log_file import log_path
@@ -225,7 +226,7 @@ class Follower:
         for event, doubt in changes:
             pid = log.pid if event.pid is None else event.pid
             known = self._known(pid, log)
-            if any(name.startswith("dlltracer.") for name in event.imports or ()):
+            if is_own_load(event):
                 self._own += 1  # a trace inside the program ends, or its exception is described
                 continue
             if isinstance(event, LoadFailedEvent) and known.same_files:

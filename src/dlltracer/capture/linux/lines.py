@@ -57,7 +57,7 @@ _SEARCH = re.compile(r" search path=(.*)\t\t\((.*)\)")
 _MISS = re.compile(r"    \((.+)\)")
 _PLACE = re.compile(r"  dynamic: 0x[0-9a-f]+  base: 0x([0-9a-f]+)   size: 0x([0-9a-f]+)")
 _FINI = re.compile(r"calling fini: (.*?)(?: \[\d+\])?")
-_ERROR = re.compile(r"(.*?): error: (.*) \((fatal|continued)\)")
+_ERROR = ": error: "
 _ORIGIN = re.compile(r"(RPATH|RUNPATH|LD_LIBRARY_PATH)(?: from file (.*))?")
 
 _FILE_KINDS = {
@@ -98,10 +98,12 @@ def parse_line(text: str) -> Line:
 def _parse_rest(text: str) -> Line:
     if match := _MISS.fullmatch(text):  # glibc 2.43: "no such file", "incompatible ELF class"
         return Line(LineKind.MISS, by=match[1])
-    if match := _ERROR.fullmatch(text):
-        if match[3] == "continued":
-            return Line(LineKind.IGNORED)
-        return Line(LineKind.ERROR, match[1], by=match[2])
+    if text.endswith(" (continued)") and _ERROR in text:
+        return Line(LineKind.IGNORED)
+    if text.endswith(" (fatal)") and _ERROR in text:
+        # No regular expression: the text of a loader error may be a megabyte, and this line must not cost its square.
+        image, _, words = text.removesuffix(" (fatal)").partition(_ERROR)
+        return Line(LineKind.ERROR, image, by=words)
     if not text or text.startswith(_OF_NO_USE) or text.lstrip(" ").startswith(_STATISTICS):
         return Line(LineKind.IGNORED, text)
     return Line(LineKind.UNKNOWN, text)

@@ -1,43 +1,78 @@
-"""The state of glibc's loader in one process, as far as its log tells: lines in, events out. Pure.
+"""The state of glibc's loader in one process, as far as its log shows it: lines in, events out. Pure.
 
 A load is a *transaction* of dlopen: opened, searched, mapped, then either initialised and opened, or torn down. glibc
 never says "not found"; that is read from what follows a search that led to no image (`LoaderState._settle`).
+
+Where lines are missing, what follows them proves nothing about what came before: `LoaderState.resynchronise`.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, replace
 
 from ...model.events import FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
 from ...model.probe import Phase, Probe, ProbeOutcome
-from ...model.request import Request
+from ...model.request import Request, RequestKind
 from .lines import Line, LineKind
-from .pending import DlopenCall, Search
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import TypeVar
 
-    ImageEventT = TypeVar("ImageEventT", LoadEvent, LoadFailedEvent)
+    ValueT = TypeVar("ValueT")
 
     OnStart = Callable[[int, str], LoadEvent | None]
-    """Told of a program that starts: process id, and the name that the loader has for it (its argv[0]). Answers with
-    the load of the program itself, if anything is known of that."""
+    """Called when a program starts: process id, and the name that the loader has for it (its argv[0]). Returns the
+    load of the program itself, or `None` if nothing is known of that."""
 
 Change = tuple[ImageChange, str | None]
-"""An event, and what makes it doubtful, if something does: the image opened next. The text does not tell whether that
-dlopen failed and another one followed, or whether it found the same file under another name: whoever can look at files
+"""An event, and for a doubtful failure the image opened next, else `None`. The text does not show whether that dlopen
+failed and another one followed, or whether it found the same file under another name: whoever can look at files
 decides."""
+
+_INSIDE_A_TRANSACTION = frozenset(
+    (LineKind.NEED, LineKind.FIND, LineKind.SEARCH, LineKind.TRY, LineKind.MISS, LineKind.MAP)
+)
+"""Lines that do not show where in a dlopen they stand, when lines before them are missing."""
+
+_MOST_SHARED = 10_000
+
+
+@dataclass
+class Search:
+    """A name that the loader is looking for."""
+
+    name: str
+    by: str | None
+    probes: list[Probe] = field(default_factory=list)
+    phase: Phase | None = None
+    origin: str | None = None
+
+
+@dataclass
+class DlopenCall:
+    """A dlopen in progress: its top name, the images it mapped, and whether they can no longer be dropped."""
+
+    name: str
+    request: Request | None
+    mapped: list[str] = field(default_factory=list)
+    committed: bool = False
+    failed: bool = False
+    error: tuple[str, str] | None = None
+
+    def is_about(self, path: str) -> bool:
+        """Whether `path` is what this dlopen asked for."""
+        return path == self.name or (bool(self.mapped) and self.mapped[0] == path)
 
 
 class LoaderState:
-    """What one process's loader has said so far.
+    """The loader of one process, up to the last line read.
 
     Arguments:
         pid: the process; `None` where that is not known.
         fresh: the log begins with the start of the process, not in its midst.
-        on_start: told when a program starts; without it, a log in which one does is not followed.
+        on_start: called when a program starts; without it, a log in which one does is not followed.
     """
 
     def __init__(self, pid: int | None, *, fresh: bool = False, on_start: OnStart | None = None) -> None:
@@ -50,12 +85,14 @@ class LoaderState:
         self._program = ""
         self._aliases: dict[str, str] = {}
         self._searched = False
+        self._is_adrift = False
+        self._shared: dict[object, object] = {}
         self.undecodable = 0
         self.initialising: str | None = None
         self._reset()
 
     def _reset(self) -> None:
-        self._requests: list[Request] = []
+        self._requests: dict[int, Request] = {}
         self._dlopen_calls: list[DlopenCall] = []
         self._current_search: Search | None = None
         self._loaded: dict[str, LoadEvent] = {}
@@ -73,11 +110,28 @@ class LoaderState:
         return taken
 
     def ask(self, request: Request) -> None:
-        """Python is about to call the loader."""
-        self._requests.append(request)
+        """Python is about to call the loader; or, for a search by name, has been refused without it."""
+        if request.kind is RequestKind.FIND_LIBRARY:
+            self._emit(_name_not_found(request, self.pid))
+            return
+        # One a thread: by the time a thread asks again, its last request has led to a dlopen, or to an image that was
+        # there (of which the loader says nothing that could be matched). Moved to the end: oldest first.
+        self._requests.pop(request.tid, None)
+        self._requests[request.tid] = request
+
+    def resynchronise(self) -> None:
+        """Lines are missing here: conclude nothing from what comes next about what came before.
+
+        A search in progress is neither found nor failed, and an image mapped by a dlopen in progress stays: whether it
+        was dropped is not known, so that it leaves as `UnloadEvent` where it leaves.
+        """
+        self._flush_mapping()
+        self._current_search = None
+        self._dlopen_calls.clear()
+        self._is_adrift = True
 
     def set_own(self, own: bool) -> None:
-        """Whether what follows is dlltracer's own doing, and is to be left out."""
+        """Set whether the next loads are dlltracer's own, which are left out."""
         # Python wrote the mark, so it was running: a search that has not led to an image by then has failed. Decided
         # now, it is the program's failure; by the next line it would be taken for ours.
         self._flush_mapping()
@@ -89,7 +143,7 @@ class LoaderState:
         self._running = True
 
     def note_blank(self) -> None:
-        """An empty line: the loader writes one when a search is over, whatever came of it (dl-load.c)."""
+        """An empty line: the loader writes one when a search is over, with or without a result (dl-load.c)."""
         self._searched = self._current_search is not None
 
     def finish(self, ended: bool | None) -> None:
@@ -111,8 +165,10 @@ class LoaderState:
             self._flush_mapping()
             return
         self._flush_mapping()
-        if self._on_start is not None:
+        if self._on_start is not None and not (self._is_adrift and line.kind is LineKind.NEED):
             self._follow(line)
+        if line.kind not in _INSIDE_A_TRANSACTION:
+            self._is_adrift = False
         if line.kind is LineKind.START:
             self._running, self.initialising = True, None
             return
@@ -128,7 +184,7 @@ class LoaderState:
 
     def _follow(self, line: Line) -> None:
         """Notice the start of a program, the first one or, by execve, another one in its place."""
-        # What dlopen needs is needed by what it has mapped. The first needs of all are a program's.
+        # What dlopen needs is needed by an image that it has mapped. The first needs of all are a program's.
         replaced = self._running and (
             line.kind is LineKind.START
             or (line.kind is LineKind.NEED and not (self._dlopen_calls and line.by in self._loaded))
@@ -189,17 +245,27 @@ class LoaderState:
         current = self._current_search
         search = current if current is not None and current.name == name else Search(name, None)
         self._current_search = None
+        path, phase, probes = name, None, None
         if search.probes:
             found = search.probes[-1]
-            probes = (*search.probes[:-1], replace(found, outcome=ProbeOutcome.LOADED))
-        else:
-            probes = (Probe(name, Phase.DIRECT, outcome=ProbeOutcome.LOADED),)
-            found = probes[0]
+            path, phase = found.path, found.phase
+            search.probes[-1] = replace(found, outcome=ProbeOutcome.LOADED)
+            probes = tuple(search.probes)
+        elif "/" in name:
+            phase, probes = Phase.DIRECT, (Probe(name, Phase.DIRECT, outcome=ProbeOutcome.LOADED),)
         request = self._dlopen_calls[-1].request if self._dlopen_calls else None
-        event = LoadEvent(
-            found.path, pid=self.pid, need=name, requested_by=self._requester(search), phase=found.phase, probes=probes
-        )
-        self._mapping = self._attributed(event, request)
+        imports, tid, wall = self._attribution(request)
+        self._mapping = LoadEvent(
+            self._share(path), pid=self.pid, tid=tid, timestamp=wall, need=self._share(name),
+            requested_by=self._share(self._requester(search)), phase=phase, probes=self._share(probes), imports=imports,
+        )  # fmt: skip
+
+    def _share(self, value: ValueT) -> ValueT:
+        """The equal value that was there before: a service that loads the same plug-in a million times holds it once.
+        """
+        if len(self._shared) >= _MOST_SHARED:
+            self._shared.clear()
+        return self._shared.setdefault(value, value)  # type: ignore[return-value]
 
     def _flush_mapping(self) -> None:
         if self._mapping is not None:
@@ -228,6 +294,15 @@ class LoaderState:
             self._opened(line.name)
         else:  # FINI and CLOSE belong to dlclose, so any dlopen that was searching has ended
             self._settle(failed=True)
+            if line.kind is LineKind.FINI:
+                self._commit(line.name)
+
+    def _commit(self, path: str) -> None:
+        """The image is being finalised, which the loader does to those that it has initialised, and to no other: the
+        dlopen that mapped it had succeeded, also if the line that says so is missing."""
+        for call in self._dlopen_calls:
+            if path in call.mapped:
+                call.committed = True
 
     def _opened(self, path: str) -> None:
         self.initialising = None
@@ -256,37 +331,62 @@ class LoaderState:
         opening = self._dlopen_calls[-1] if self._dlopen_calls else None
         if opening is not None:
             opening.failed = True
+        imports, tid, wall = self._attribution(opening.request if opening else None)
         event = LoadFailedEvent(
-            search.name, pid=self.pid, need=search.name, requested_by=self._requester(search), probes=probes,
+            self._share(search.name), pid=self.pid, tid=tid, timestamp=wall, need=self._share(search.name),
+            requested_by=self._share(self._requester(search)), probes=self._share(probes), imports=imports,
             kind=FailureKind.NOT_FOUND,
         )  # fmt: skip
-        self._emit(self._attributed(event, opening.request if opening else None), doubt)
+        self._emit(event, doubt)
 
     def _destroy(self, path: str) -> None:
-        loaded = self._loaded.pop(path, None) or LoadEvent(path, pid=self.pid)
+        loaded = self._loaded.pop(path, None) or LoadEvent(self._share(path), pid=self.pid)
         owner = next((o for o in reversed(self._dlopen_calls) if path in o.mapped and not o.committed), None)
-        known: dict[str, Any] = {item.name: getattr(loaded, item.name) for item in fields(loaded)}
-        known |= {"pid": self.pid, "timestamp": self._wall or loaded.timestamp}
-        if owner is None:
-            self._emit(UnloadEvent(**known))
+        known = (
+            loaded.path, loaded.display_path, loaded.base, loaded.size, self._wall or loaded.timestamp, self.pid,
+            loaded.tid, loaded.need, loaded.requested_by, loaded.phase, loaded.probes, loaded.imports,
+        )  # fmt: skip
+        if owner is not None:
+            owner.failed = True
+            reason = owner.error[1] if owner.error is not None and owner.error[0] == path else None
+            self._emit(LoadFailedEvent(*known, kind=FailureKind.DROPPED, reason=reason))
             return
-        owner.failed = True
-        reason = owner.error[1] if owner.error is not None and owner.error[0] == path else None
-        self._emit(LoadFailedEvent(**known, kind=FailureKind.DROPPED, reason=reason))
+        self._emit(UnloadEvent(*known))
+        # A dlopen that has succeeded and whose images are all gone: the line that ends it is missing.
+        for call in tuple(self._dlopen_calls):
+            if call.committed and path in call.mapped:
+                call.mapped.remove(path)
+                if not call.mapped:
+                    self._dlopen_calls.remove(call)
 
     def _take_request(self, name: str) -> Request | None:
         """The oldest request for exactly this name; else that of the dlopen around this one."""
-        for number, request in enumerate(self._requests):
+        for request in self._requests.values():
             if name in (request.target, f"./{request.target}"):
-                return self._requests.pop(number)
+                return self._requests.pop(request.tid)
         return self._dlopen_calls[-1].request if self._dlopen_calls else None
 
     def _requester(self, search: Search) -> str | None:
-        """Who wants it: of the program, the loader knows the name that it was called by."""
+        """The image that wants it. For the program itself, the loader has the name that it was called by."""
         return search.by if search.by is None else self._aliases.get(search.by, search.by)
 
-    def _attributed(self, event: ImageEventT, request: Request | None) -> ImageEventT:
-        """The event with what its request knows; no import of Python is in progress before the program begins."""
+    def _attribution(self, request: Request | None) -> tuple[tuple[str, ...] | None, int | None, float | None]:
+        """Imports, thread id and time of an event; no import of Python is in progress before the program begins."""
         if request is not None:
-            return replace(event, imports=request.imports, tid=request.tid, timestamp=request.wall)
-        return replace(event, imports=None if self._running else (), timestamp=self._wall)
+            return self._share(request.imports), request.tid, request.wall
+        return None if self._running else (), None, self._wall
+
+
+def _name_not_found(request: Request, pid: int | None) -> LoadFailedEvent:
+    """The failure of a search by `ctypes.util.find_library`."""
+    name = request.target
+    probes = tuple(
+        Probe("/etc/ld.so.cache", Phase.CACHE, None, ProbeOutcome.NO_ENTRY)
+        if place == "ldconfig"
+        else Probe(f"lib{name}.so", Phase.OTHER, f"search path of {place}", ProbeOutcome.ABSENT)
+        for place in request.places
+    )
+    return LoadFailedEvent(
+        name, pid=pid, tid=request.tid, timestamp=request.wall, need=name, probes=probes, imports=request.imports,
+        kind=FailureKind.NAME_NOT_FOUND,
+    )  # fmt: skip

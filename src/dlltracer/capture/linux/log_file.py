@@ -1,84 +1,136 @@
-"""The log of a process that another process follows: which file it is, and how the process joins it.
+"""Files that take the loader's log: one in memory for a process that reads its own, one at a path for another reader.
 
 ld.so opens `$LD_DEBUG_OUTPUT.PID`, to append to it, as it starts with LD_DEBUG set (elf/rtld.c of glibc): one file an
-image started by execve, inherited by what that forks. A program that we run ourselves opens the same file. Both sides
-use this; in the program, it runs before the program does (docs/adr/0003).
+image started by execve, inherited by the processes that it forks. A program that we run ourselves opens the same file.
+Both sides use this module; in the program, it runs before the program does (docs/adr/0003).
+
+Every descriptor of a log has O_APPEND. A log has two writers, the loader and our audit hook, which write at one shared
+position, read and moved without a lock: in 200,000 loads by 8 threads some hundred lines were overwritten. With
+O_APPEND the kernel takes the end of the file for each write, under the lock of its inode.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
-from ..requests import OWN_BEGIN, OWN_END
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .rtld import RtldSession
-
 CATEGORIES = "libs,files"
 MASK, OUTPUT = "LD_DEBUG", "LD_DEBUG_OUTPUT"
 _SAVED = "DLLTRACER_SAVED_"
-"""Before the name of a variable: what the user had there, for the moment between two programs."""
+"""Before the name of a variable: the user's own value of it, while the interpreter starts with ours."""
 
 _OUT_OF_THE_WAY = range(200, 232)
 """Descriptors for the log: the first file that a program opens is often descriptor 3, and some count on it."""
 
+_CLOEXEC = 1
+
+
+def create_memory_file(name: str) -> int:
+    """Create a file in memory, open to append, not inheritable. Raises `OSError`.
+
+    Writing to it never blocks, so the loader is never held up, and another process can read it. Where the system
+    refuses memfd_create(2) (a sandbox, Linux before 3.17) it is a file without a name in a temporary folder.
+    """
+    try:
+        plain = _memfd_create(name)
+    except OSError as error:
+        return _unlinked_file(error)
+    try:
+        # memfd_create(2) has no flag for O_APPEND, and fcntl, an extension module, may not be imported here.
+        return os.open(f"/proc/self/fd/{plain}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    finally:
+        os.close(plain)
+
+
+def _memfd_create(name: str) -> int:
+    """By the C library where the interpreter lacks the function: one built against an older glibc than it runs on
+    (conda's, manylinux) does, although the system has it."""
+    create = getattr(os, "memfd_create", None)
+    if create is not None:
+        descriptor: int = create(name)
+        return descriptor
+    import ctypes
+
+    try:
+        function = ctypes.CDLL(None, use_errno=True).memfd_create
+    except AttributeError:
+        raise OSError(38, "neither this Python nor the C library has memfd_create") from None
+    function.argtypes, function.restype = (ctypes.c_char_p, ctypes.c_uint), ctypes.c_int
+    descriptor = function(os.fsencode(name), _CLOEXEC)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return descriptor
+
+
+def _unlinked_file(refusal: OSError) -> int:
+    """A file that no path leads to (O_TMPFILE), in the first folder that takes one. Raises `refusal` if none does."""
+    for folder in (os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm", "."):  # noqa: S108 - it has no name there
+        if folder:
+            try:
+                return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            except OSError:
+                continue
+    raise refusal
+
 
 def variables(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """What makes programs write logs, to be put into their environment; the user's own LD_DEBUG is kept in it."""
+    """Variables for the environment of programs that make them write logs; the user's own LD_DEBUG is kept in it."""
     theirs = environment.get(MASK)
     return {MASK: f"{theirs},{CATEGORIES}" if theirs else CATEGORIES, OUTPUT: prefix}
 
 
 def variables_for_one(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The same for a program that `join`s, which decides whether its children get them."""
+    """The same for a program that joins the log itself, which decides whether its children get them."""
     saved = {_SAVED + name: environment[name] for name in (MASK, OUTPUT) if name in environment}
     return {**variables(prefix, environment), **saved}
 
 
+def set_variables_for_children(prefix: str, children: bool) -> None:
+    """Make programs that this process starts write logs, or not, whatever its own start was given for that."""
+    was_on = os.environ.get(OUTPUT) == prefix
+    saved = {name: os.environ.pop(_SAVED + name, None) for name in (MASK, OUTPUT)}
+    if children:
+        if not was_on:
+            os.environ.update(variables(prefix, os.environ))
+    elif was_on:
+        for name, value in saved.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def log_path(prefix: str, pid: int) -> str:
-    """The file for the log of a process."""
+    """The path of the log of a process."""
     return f"{prefix}.{pid}"
 
 
 def open_log(prefix: str) -> int:
-    """Open this process's own file as ld.so would. Raises `OSError`."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    return os.open(log_path(prefix, os.getpid()), flags, 0o666)
+    """Open this process's own log as ld.so would, and refuse one that somebody else put there. Raises `OSError`."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return _checked(os.open(log_path(prefix, os.getpid()), flags, 0o666))
 
 
-def begin_own_loads(prefix: str) -> None:
-    """Note in the log that what follows is dlltracer's own doing, until `join` is done."""
-    descriptor = open_log(prefix)
-    try:
-        os.write(descriptor, OWN_BEGIN)
-    finally:
-        os.close(descriptor)
+def open_for_reading(path: str) -> int:
+    """Open the log of another process; the same refusals. Raises `OSError`."""
+    return _checked(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
 
 
-def join(prefix: str, *, children: bool) -> RtldSession:
-    """Let the loader of this process write to its log, with Python's requests noted in it.
-
-    `children`: whether the programs that it starts are to do the same. Raises `BackendUnavailable`, `OSError`.
-    """
-    from .rtld import RtldBackend
-
-    descriptor = out_of_the_way(open_log(prefix))
-    try:
-        session = RtldBackend(descriptor, prefix if children else None).start()
-    except BaseException:
-        os.close(descriptor)
-        raise
-    _close_loaders_own(session.former_fd, descriptor)
-    _set_for_children(prefix, children)
-    os.write(descriptor, OWN_END)
-    return session
+def _checked(descriptor: int) -> int:
+    """The descriptor if it is a regular file with one name, of this user or of root; else closes it and raises."""
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and status.st_uid in (os.geteuid(), 0):
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(1, "the file of the log is not one that this run made")
 
 
 def out_of_the_way(low: int) -> int:
@@ -96,26 +148,3 @@ def out_of_the_way(low: int) -> int:
         return low
     os.close(low)
     return number
-
-
-def _close_loaders_own(former: int, descriptor: int) -> None:
-    """Close what ld.so had opened for the same log: in its place, a program finds what it opens itself."""
-    try:
-        if former > 2 and os.path.samestat(os.fstat(former), os.fstat(descriptor)):
-            os.close(former)
-    except OSError:
-        return
-
-
-def _set_for_children(prefix: str, children: bool) -> None:
-    was_on = os.environ.get(OUTPUT) == prefix
-    saved = {name: os.environ.pop(_SAVED + name, None) for name in (MASK, OUTPUT)}
-    if children:
-        if not was_on:
-            os.environ.update(variables(prefix, os.environ))
-    elif was_on:
-        for name, value in saved.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

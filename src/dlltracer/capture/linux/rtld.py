@@ -14,12 +14,15 @@ if sys.platform != "linux":
 
 from ...errors import BackendUnavailable
 from ..backend import Availability
+from ..requests import OWN_BEGIN, OWN_END
 from .debug_mask import DebugMaskPatch
-from .loader_log import LoaderLog, the_loader_log, without_marks
+from .loader_log import Listener, LoaderLog, the_loader_log
+from .log_file import open_log, out_of_the_way, set_variables_for_children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...model.recording import Recording
+    from .decoding import Decoding
 
 NAME = "rtld"
 
@@ -30,15 +33,13 @@ UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
 class RtldBackend:
     """The mechanism.
 
-    Arguments, if another process is to read the log, also when this one is dead: `fd`, the file for the text;
-    `prefix`, for the files of forked children, as of `LoaderLog.open`.
+    Arguments: `fd`, a file for the text that another process can read, also when this one is dead.
     """
 
     name = NAME
 
-    def __init__(self, fd: int | None = None, prefix: str | None = None) -> None:
+    def __init__(self, fd: int | None = None) -> None:
         self._fd = fd
-        self._prefix = prefix
 
     def availability(self) -> Availability:
         """Whether the loader's words are found; that they work is proved at the start of a trace only."""
@@ -50,17 +51,48 @@ class RtldBackend:
 
     def start(self, *, raw: bool = False) -> RtldSession:
         """Switch the log on. Raises `BackendUnavailable`."""
-        return RtldSession(the_loader_log(), raw, self._fd, self._prefix)
+        return RtldSession(the_loader_log(), raw, self._fd)
 
 
-class RtldSession:
-    """A running capture."""
+class RtldSession(Listener):
+    """A running capture: decodes its stretch of the log when it ends, and a long one while it grows."""
 
-    def __init__(self, tap: LoaderLog, raw: bool, fd: int | None, prefix: str | None) -> None:
-        self._tap = tap
+    def __init__(self, log: LoaderLog, raw: bool, fd: int | None) -> None:
+        super().__init__()
+        self._log = log
         self._raw = raw
-        self._pid, self._start = tap.open(fd, prefix)
-        self._attributed = tap.attributed
+        self._decoding: Decoding | None = None
+        log.open(self, fd)
+        self._attributed = log.attributed
+
+    def consume(self, text: bytes) -> None:
+        """Decode the next piece of the text."""
+        if self._decoding is None:
+            from .decoding import Decoding
+
+            self._decoding = Decoding(os.getpid(), raw=self._raw)
+        self._decoding.feed(text)
+
+    def restart(self) -> None:
+        self._decoding = None
+
+    def stop(self) -> Recording:
+        """Switch the log off, unless another trace needs it, and return what this trace's stretch of it holds."""
+        self._log.close(self)
+        from .decoding import Decoding  # not before: its own imports would be in this trace
+
+        trouble = self._log.trouble
+        notes = tuple(note for note in (None if self._attributed else UNATTRIBUTED, trouble) if note)
+        decoding = self._decoding or Decoding(os.getpid(), raw=self._raw)
+        return decoding.finish(notes, is_whole=trouble is None)
+
+
+class JoinedLog:
+    """The log of this process, at a path where our parent reads it while it grows."""
+
+    def __init__(self, log: LoaderLog) -> None:
+        self._log = log
+        self._attributed = log.attributed
 
     @property
     def attributed(self) -> bool:
@@ -70,83 +102,44 @@ class RtldSession:
     @property
     def trouble(self) -> str | None:
         """Why the log may lack something, if it may."""
-        return self._tap.trouble
-
-    @property
-    def former_fd(self) -> int:
-        """The descriptor that the loader wrote to before."""
-        return self._tap.former_fd
+        return self._log.trouble
 
     def leave(self) -> None:
-        """End it without reading it: who follows the log does that. The log itself goes on."""
-        self._tap.leave()
-
-    def stop(self) -> Recording:
-        """Switch the log off, unless another trace needs it, and decode this trace's stretch of it."""
-        text = self._tap.close(self._pid, self._start)
-        notes = tuple(note for note in (None if self._attributed else UNATTRIBUTED, self._tap.trouble) if note)
-        if self._raw:
-            return raw_recording(text, os.getpid(), notes)
-        return recording_of(text, os.getpid(), notes, is_whole=self._tap.trouble is None)
+        """Note no more requests of the program. The log itself goes on."""
+        self._log.leave()
 
 
-def recording_of(
-    text: bytes, pid: int, notes: tuple[str, ...] = (), *, ended: bool = True, is_whole: bool = True
-) -> Recording:
-    """The recording in the loader's text of process `pid`.
+def begin_own_loads(prefix: str) -> None:
+    """Note in the log that all further loads are dlltracer's own, until `join` has returned."""
+    descriptor = open_log(prefix)
+    try:
+        os.write(descriptor, OWN_BEGIN)
+    finally:
+        os.close(descriptor)
 
-    Arguments: `ended` as in `decode_loader_text`; `is_whole`: nothing is missing at the end of the text.
+
+def join(prefix: str, *, children: bool) -> JoinedLog:
+    """Let the loader of this process write to its log, with Python's requests noted in it.
+
+    `children`: whether the programs that it starts are to do the same. Raises `BackendUnavailable`, `OSError`.
     """
-    from ...model.events import LoadFailedEvent
-    from ...model.recording import Losses, Recording
-    from .decode import decode_loader_text
-    from .refusal import examine_failure, is_same_file
-
-    decoded = decode_loader_text(text, pid=pid, ended=ended and is_whole)
-    events = tuple(
-        examine_failure(event) if isinstance(event, LoadFailedEvent) else event
-        for index, event in enumerate(decoded.events)
-        if index not in decoded.doubts or not is_same_file(event, decoded.doubts[index])
-    )
-    if decoded.foreign:
-        notes += (f"{decoded.foreign} lines were written by a child process forked in C code and are not shown",)
-    if not ended and decoded.initialising:
-        notes += (f"the process ended while or after the initialiser of {decoded.initialising} ran",)
-    return Recording(NAME, events, pid, Losses(undecodable=decoded.undecodable), notes)
+    log = the_loader_log()
+    descriptor = out_of_the_way(open_log(prefix))
+    try:
+        log.open(None, descriptor, prefix if children else None)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    _close_loaders_own(log.former_fd, descriptor)
+    set_variables_for_children(prefix, children)
+    os.write(descriptor, OWN_END)
+    return JoinedLog(log)
 
 
-def raw_recording(text: bytes, pid: int, notes: tuple[str, ...] = ()) -> Recording:
-    """The lines of the loader's text as they are, one `DebugEvent` a line."""
-    import re
-    import uuid
-
-    from ...model.events import DebugEvent
-    from ...model.recording import Recording
-
-    provider = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
-    lines = [line for line in without_marks(text).split(b"\n") if re.fullmatch(rb" *\d+:\t.+", line)]
-    # The last lines are those of the barrier that ended the trace (DebugMaskPatch.barrier).
-    while lines and re.search(rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount", lines[-1]):
-        lines.pop()
-    events = tuple(DebugEvent(provider, 0, b"", line) for line in lines)
-    return Recording(NAME, events, pid, notes=notes)
-
-
-def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: bool = False) -> Recording:
-    """What a process that died left in the memfd given to its `RtldBackend`; `ended` as in `decode_loader_text`."""
-    return recording_of(_read_all(fd), pid, notes, ended=ended)
-
-
-def read_initialising(fd: int, pid: int) -> str | None:
-    """The image whose initialiser was running when that process died; `None` if none was."""
-    from .decode import decode_loader_text
-
-    return decode_loader_text(_read_all(fd), pid=pid, ended=False).initialising
-
-
-def _read_all(fd: int) -> bytes:
-    parts, position = [], 0
-    while part := os.pread(fd, 1 << 20, position):
-        parts.append(part)
-        position += len(part)
-    return b"".join(parts)
+def _close_loaders_own(former: int, descriptor: int) -> None:
+    """Close the descriptor that ld.so had opened for the same log: the program may count on its number."""
+    try:
+        if former > 2 and os.path.samestat(os.fstat(former), os.fstat(descriptor)):
+            os.close(former)
+    except OSError:
+        return

@@ -185,7 +185,11 @@ def _no_file(need: str, case: Case) -> Finding:
     """What was asked for itself is not there."""
     bare = "/" not in need
     copies = tuple(copy for copy in case.copies.get(need.rpartition("/")[2], ()) if copy.unfit is None)
-    text = "A program asked for it by that name." if bare else "A program asked for that very file."
+    text = (
+        "The program asked for it by that name, without a folder, and no place searched has it."
+        if bare
+        else "The program asked for that very file."
+    )
     if copies:
         text += f" There is {describe_copies(copies)}, which was not looked at."
     elif bare and re.search(r"\.so$", need):
@@ -205,7 +209,7 @@ def _no_file(need: str, case: Case) -> Finding:
             Remedy(f"install {provider.name}{f' ({provider.note})' if provider.note else ''}", provider.command)
         )
     title = (
-        f"there is no {need}" if not bare else f"{need} was asked for by its bare name, and no place searched has it"
+        f"there is no {need}" if not bare else f"{need} was not found"
     )
     evidence = Evidence(Source.LOADER if case.failed_events else Source.PYTHON, f"there is no {need}")
     confidence = Confidence.CERTAIN if case.dl_error is not None else Confidence.POSSIBLE

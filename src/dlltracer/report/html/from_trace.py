@@ -30,6 +30,7 @@ OUTSIDE, UNKNOWN = "(outside any import)", "(which import asked is not known)"
 
 _STATES = {
     FailureKind.NOT_FOUND: State.NOT_FOUND,
+    FailureKind.NAME_NOT_FOUND: State.NOT_FOUND,
     FailureKind.REFUSED: State.REFUSED,
     FailureKind.DROPPED: State.FAILED,
     None: State.FAILED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..drawing import PLAIN, UNICODE, Node, draw, to_plain_text
+from ..drawing import PLAIN, UNICODE, Node, Styled, draw
 from .graph import State
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ def outline_of(graph: Graph) -> str:
         (roots if node.parent is None else below[node.parent]).append(done)
     # The roots stand at the left, without a branch of their own.
     return "".join(
-        to_plain_text((root.label, *draw(root.below, UNICODE))) for root in reversed(roots)
+        Styled((root.label, *draw(root.below, UNICODE))).plain for root in reversed(roots)
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 
-from ..drawing import escape
+from ...model.printable import escape
 from .details import page_data
 from .graph import EdgeKind, NodeKind
 from .layout import NODE_HEIGHT, NODE_WIDTH, lay_out

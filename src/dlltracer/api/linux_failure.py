@@ -1,0 +1,146 @@
+"""Which load failed on Linux, and with which words of the loader: in the exceptions of a run, and in its trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..diagnose.loader_errors import DlError, DlProblem, classify_exception, loader_messages
+from ..diagnose.named_failure import NamedFailure, NameMatch, describe_failure, find_named_failure
+from ..diagnose.relevance import failures_behind, top_of
+from ..host.messages import read_loader_translations
+from ..model.events import LoadFailedEvent
+from ..model.failure import PythonError
+from ..model.recording import Recording
+from ..model.run import RunResult
+from ..model.symbols import MissingSymbol, MissingVersion
+
+Symbols = tuple[MissingSymbol, ...]
+Versions = tuple[MissingVersion, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinuxFailure:
+    """A load that failed.
+
+    Attributes:
+        error: the exception with a loader's message, else the one nearest to a loader; `None` if there is none.
+        dl_error: the message taken apart, or made from the trace; `None` if no loader's failure is behind `error`.
+        named: how an exception names the load, where its words are not a loader's.
+        failures: the failures of the trace that belong to it.
+        subject: the image whose load failed; `None` if it is not known.
+    """
+
+    error: PythonError | None
+    dl_error: DlError | None
+    named: NamedFailure | None
+    failures: tuple[LoadFailedEvent, ...]
+    subject: str | None
+
+
+def read_linux_failure(run: RunResult) -> LinuxFailure:
+    """Return what failed to load in a run that failed."""
+    error, dl_error = _loader_error(run.errors)
+    error, dl_error, named = _completed(error, dl_error, run.errors, run.recording)
+    failures = failures_behind(run.recording, error, dl_error)
+    subject = _find_subject(error, dl_error, failures, run)
+    return LinuxFailure(error=error, dl_error=dl_error, named=named, failures=failures, subject=subject)
+
+
+def _loader_error(errors: tuple[PythonError, ...]) -> tuple[PythonError | None, DlError | None]:
+    """The exception with a message of a loader of Linux, and the message; else the one nearest to a loader.
+
+    Of several that pass on the same message the innermost, which knows most. Of several messages the outermost: what
+    came before it was handled.
+    """
+    translations = read_loader_translations(loader_messages()) if errors else {}
+    classified = [(error, classify_exception(error, translations)) for error in errors]
+    known = [(error, said) for error, said in classified if said.problem is not DlProblem.UNDECIDED]
+    if known:
+        same = [(error, said) for error, said in known if _is_same(said, known[0][1])]
+        return same[-1]
+    if errors and "ModuleNotFoundError" in errors[0].bases:
+        return errors[0], None
+    for bases in ({"ImportError"}, {"OSError"}):
+        for error in reversed(errors):
+            if bases & set(error.bases):
+                return error, None
+    return (errors[0] if errors else None), None
+
+
+def _completed(
+    error: PythonError | None, dl_error: DlError | None, errors: tuple[PythonError, ...], recording: Recording | None
+) -> tuple[PythonError | None, DlError | None, NamedFailure | None]:
+    """The same two as `loader_error` gives, from the trace where the exception has only the name of what failed.
+
+    The third is how an exception names a load that failed; `None` where the loader's own words say it, or nothing does.
+    """
+    if recording is None:
+        return error, dl_error, None
+    if dl_error is not None:
+        return error, _checked(dl_error, errors, recording), None
+    named = find_named_failure(errors, recording)
+    return (error, None, None) if named is None else (named.error, describe_failure(named, recording), named)
+
+
+def _checked(dl_error: DlError, errors: tuple[PythonError, ...], recording: Recording) -> DlError:
+    """A loader's message, with what the trace knows better: whose symbol is missing, and the name of the file."""
+    if dl_error.problem is DlProblem.MISSING_SYMBOL and _is_lookup(dl_error, recording):
+        return replace(dl_error, problem=DlProblem.NOT_IN_LIBRARY)
+    seen = {(event.need or event.path).rpartition("/")[2] for event in recording.failures}
+    if dl_error.problem is not DlProblem.MISSING or (dl_error.library or "").rpartition("/")[2] in seen:
+        return dl_error
+    named = find_named_failure(errors, recording)
+    if named is None or named.event.need is None or named.match is NameMatch.STEM:
+        return dl_error
+    return replace(dl_error, library=named.event.need, required_by=named.event.requested_by)
+
+
+def _is_lookup(dl_error: DlError, recording: Recording) -> bool:
+    """Whether the words are those of a dlsym of native code: a whole trace saw that image come in, and no load fail."""
+    if recording.backend != "rtld" or recording.losses or recording.failures:
+        return False
+    return any(event.path == dl_error.library for event in recording.loads)
+
+
+def _is_same(said: DlError, other: DlError) -> bool:
+    """Whether two messages are of one failure, in other words around it."""
+    names = [(one.library or "").rpartition("/")[2] for one in (said, other)]
+    return (said.problem, said.symbol, said.version, names[0]) == (other.problem, other.symbol, other.version, names[1])
+
+
+def _find_subject(
+    error: PythonError | None,
+    dl_error: DlError | None,
+    failures: tuple[LoadFailedEvent, ...],
+    run: RunResult,
+) -> str | None:
+    """The image whose load failed: what the exception names, else what the trace saw fail, else the loader's words."""
+    suffixes = run.process.suffixes if run.process is not None else (".so",)
+    if error is not None and error.path is not None and error.path.endswith(suffixes):
+        return error.path
+    top = top_of(failures)
+    if top is not None and (dl_error is not None or error is None):
+        return top
+    if dl_error is not None:
+        return dl_error.required_by or dl_error.library
+    return run.initialising
+
+
+def with_dl_error(symbols: Symbols, versions: Versions, dl_error: DlError) -> tuple[Symbols, Versions]:
+    """What the loader said is missing comes first, and is there even if the files do not show it."""
+    if dl_error.problem is DlProblem.MISSING_SYMBOL and dl_error.symbol:
+        known = [item for item in symbols if item.name == dl_error.symbol]
+        others = [item for item in symbols if item.name != dl_error.symbol]
+        said = MissingSymbol(dl_error.symbol, dl_error.version, dl_error.library or "", dl_error.provider)
+        return (*(known or [said]), *others), versions
+    if dl_error.problem is DlProblem.MISSING_VERSION and dl_error.version:
+        same = [
+            item for item in versions if item.version == dl_error.version and item.requested_by == dl_error.required_by
+        ]
+        rest = [item for item in versions if item not in same]
+        provider = dl_error.library or ""
+        said_version = MissingVersion(
+            dl_error.version, provider.rpartition("/")[2], provider, dl_error.required_by or ""
+        )  # fmt: skip
+        return symbols, (*(same or [said_version]), *rest)
+    return symbols, versions

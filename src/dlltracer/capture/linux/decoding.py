@@ -1,0 +1,111 @@
+"""The recording of one process from its loader's log: decoded piece by piece, examined, bounded."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import uuid
+
+if sys.platform != "linux":
+    raise ImportError("only for Linux: capture.select keeps other systems away")
+
+from ...model.events import DebugEvent, LoadFailedEvent
+from ...model.recording import Losses, Recording
+from ..kept_events import KeptEvents
+from .decode import LoaderTextDecoder
+from .loader_log import without_marks
+from .refusal import examine_failure, is_same_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .loaderstate import Change
+
+_BACKEND = "rtld"
+_PROVIDER = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
+_PIECE = 1 << 20
+
+_BARRIER = re.compile(rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount")
+"""A line of the barrier that ended the trace (`DebugMaskPatch.barrier`)."""
+
+
+class Decoding:
+    """A recording in the making.
+
+    Arguments: `pid`, the process; `raw`, the lines as they are, one `DebugEvent` a line.
+    """
+
+    def __init__(self, pid: int, *, raw: bool = False) -> None:
+        self._pid = pid
+        self._raw = raw
+        self._decoder = LoaderTextDecoder(pid)
+        self._kept = KeptEvents()
+        self._rest = b""
+
+    def feed(self, text: bytes) -> None:
+        """Decode the next piece of the text, cut anywhere."""
+        try:
+            if self._raw:
+                text = self._rest + text
+                end = text.rfind(b"\n") + 1
+                self._rest = text[end:]
+                self._keep_lines(text[:end])
+            else:
+                self._keep(self._decoder.feed(text))
+        except BaseException:
+            # Above all KeyboardInterrupt, or a stack that was nearly full: what of the piece was not decoded is lost.
+            self._decoder.resynchronise()
+            raise
+
+    def finish(self, notes: tuple[str, ...] = (), *, ended: bool = True, is_whole: bool = True) -> Recording:
+        """The recording. Arguments: `ended` as of `decode_loader_text`; `is_whole`, nothing is missing at the end."""
+        if self._raw:
+            self._keep_lines(self._rest)
+            lines = list(self._kept.take())
+            while lines and isinstance(lines[-1], DebugEvent) and _BARRIER.search(lines[-1].data):
+                lines.pop()
+            losses = Losses(events=self._kept.dropped)
+            return Recording(_BACKEND, tuple(lines), self._pid, losses, notes + self._kept.notes())
+        self._keep(self._decoder.finish(ended and is_whole))
+        foreign = self._decoder.foreign
+        if foreign:
+            notes += (f"{foreign} lines were written by a child process forked in C code and are not shown",)
+        image = self._decoder.initialising()
+        if not ended and image:
+            notes += (f"the process ended while or after the initialiser of {image} ran",)
+        losses = Losses(events=self._kept.dropped, undecodable=self._decoder.undecodable)
+        return Recording(_BACKEND, self._kept.take(), self._pid, losses, notes + self._kept.notes())
+
+    def _keep(self, changes: list[Change]) -> None:
+        for event, doubt in changes:
+            if isinstance(event, LoadFailedEvent):
+                if doubt is not None and is_same_file(event, doubt):
+                    continue
+                event = examine_failure(event)  # noqa: PLW2901
+            self._kept.add(event)
+
+    def _keep_lines(self, text: bytes) -> None:
+        for line in without_marks(text).split(b"\n"):
+            if re.fullmatch(rb" *\d+:\t.+", line):
+                self._kept.add(DebugEvent(_PROVIDER, 0, b"", line))
+
+
+def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: bool = False) -> Recording:
+    """What a process that died left in the file given to its `RtldBackend`; `ended` as in `decode_loader_text`."""
+    decoding = Decoding(pid)
+    position = 0
+    while part := os.pread(fd, _PIECE, position):
+        decoding.feed(part)
+        position += len(part)
+    return decoding.finish(notes, ended=ended)
+
+
+def read_initialising(fd: int, pid: int) -> str | None:
+    """The image whose initialiser was running when that process died; `None` if none was."""
+    decoder = LoaderTextDecoder(pid)
+    position = 0
+    while part := os.pread(fd, _PIECE, position):
+        decoder.feed(part)
+        position += len(part)
+    decoder.finish(False)
+    return decoder.initialising()

@@ -1,0 +1,100 @@
+"""Rules about what a program looks up by itself, on cases made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from builders.failed_case import EXT, PYTHON, case, first, image, import_error, process, verdict
+from dlltracer.diagnose.case import Case
+from dlltracer.diagnose.loader_errors import classify_exception
+from dlltracer.diagnose.named_failure import find_named_failure
+from dlltracer.model.elf import ElfSymbols
+from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
+from dlltracer.model.failure import Frame, PythonError
+from dlltracer.model.finding import Confidence, Outcome
+from dlltracer.model.recording import Recording
+
+FRAMES = (Frame("/site/usb/core.py", 3, "find", "raise NoBackendError"),)
+
+
+def search(name: str, *imports: str) -> LoadFailedEvent:
+    return LoadFailedEvent(name, need=name, kind=FailureKind.NAME_NOT_FOUND, imports=imports or ("usb", "usb.backend"))
+
+
+def failed(error: PythonError, *events: LoadEvent | LoadFailedEvent, **changes: Any) -> Case:
+    """A case as it is gathered, of one exception and a whole trace."""
+    recording = Recording("rtld", events)
+    said = classify_exception(error)
+    dl_error = said if said.problem.name != "UNDECIDED" else None
+    named = find_named_failure((error,), recording) if dl_error is None else None
+    facts = {"error": error, "errors": (error,), "recording": recording, "dl_error": dl_error, "named": named}
+    return case(None, **{**facts, "subject": None, "distribution": "debian", **changes})
+
+
+def python_error(kind: str, message: str, *bases: str) -> PythonError:
+    return PythonError(kind, message, (kind, *bases, "Exception"), frames=FRAMES)
+
+
+def test_a_search_that_the_exception_names() -> None:
+    found = first(failed(python_error("OSError", "PortAudio library not found"), search("portaudio")))
+    assert (found.code, found.confidence, found.subject) == ("library-not-found", Confidence.CERTAIN, "portaudio")
+    assert found.chain[-1] == "ctypes.util.find_library('portaudio')"
+
+
+def test_the_program_itself_was_asked_because_the_search_gave_nothing() -> None:
+    error = python_error("AttributeError", f"{PYTHON}: undefined symbol: zbar_version")
+    found = first(failed(error, search("zbar")))
+    assert (found.code, found.confidence, found.subject) == ("library-not-found", Confidence.CERTAIN, "zbar")
+    assert first(failed(error, search("dmtx"))).confidence is Confidence.LIKELY
+    alone = verdict(failed(error)).findings
+    assert [(one.code, one.confidence) for one in alone] == [("symbol-not-in-library", Confidence.LIKELY)]
+    assert not any("import zbar_version" in step for step in alone[0].chain)
+
+
+def test_an_exception_of_the_package_that_searched() -> None:
+    found = first(failed(python_error("NoBackendError", "No backend available"), search("usb-1.0")))
+    assert (found.code, found.confidence) == ("library-not-found", Confidence.LIKELY)
+
+
+@pytest.mark.parametrize(
+    ("message", "imports"),
+    [("No backend available", ("PIL",)), ("usb wants Python 4", ("usb",)), ("the licence has expired", ("usb",))],
+)
+def test_an_exception_about_something_else_decides_nothing(message: str, imports: tuple[str, ...]) -> None:
+    said = verdict(failed(python_error("RuntimeError", message), search("usb-1.0", *imports)))
+    assert said.outcome is Outcome.UNDECIDED
+    assert {one.confidence for one in said.findings} == {Confidence.POSSIBLE}
+
+
+def test_a_search_that_succeeded_later_is_no_cause() -> None:
+    found = (search("usb-1.0"), LoadEvent("/lib/libusb-1.0.so.0"))
+    assert not verdict(failed(python_error("NoBackendError", "No backend available"), *found)).findings
+
+
+def test_a_search_is_not_to_blame_for_a_load_that_failed() -> None:
+    error = import_error("libgone.so.1: cannot open shared object file: No such file or directory")
+    codes = {one.code for one in verdict(failed(error, search("usb-1.0"), subject=EXT)).findings}
+    assert codes == {"missing-image"}
+
+
+def test_a_module_that_was_not_found_is_not_about_a_search() -> None:
+    error = PythonError("ModuleNotFoundError", "No module named 'usb'", ("ModuleNotFoundError", "ImportError"), "usb")
+    assert [one.code for one in verdict(failed(error, search("usb-1.0"))).findings] == ["no-such-module"]
+
+
+def test_a_symbol_that_a_library_does_not_have() -> None:
+    library = "/usr/lib/libicuuc.so.73"
+    error = python_error("AttributeError", f"{library}: undefined symbol: ucnv_open")
+    symbols = image(symbols=ElfSymbols((), {"ucnv_open_73": (None,), "ucnv_close_73": (None,)}))
+    found = first(failed(error, LoadEvent(library), images={library: symbols}, subject=library))
+    assert (found.code, found.confidence, found.subject) == ("symbol-not-in-library", Confidence.CERTAIN, library)
+    assert "ucnv_open_73" in found.explanation and "ucnv_close_73" not in found.explanation
+
+
+def test_a_library_that_the_program_looked_for_itself() -> None:
+    error = python_error("JVMNotFoundException", "No JVM shared library file (libjvm.so) found.", "ValueError")
+    found = first(failed(error))
+    assert (found.code, found.confidence, found.subject) == ("library-not-found", Confidence.LIKELY, "libjvm.so")
+    assert process().executable not in found.explanation
