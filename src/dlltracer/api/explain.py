@@ -99,6 +99,22 @@ def explain_with_case(what: str, run: RunResult, *, hidden: str = "") -> Explain
     return Explained(diagnose(case), case)
 
 
+def explain_program(path: str, status: int | None = None) -> Explained:
+    """Say why a Windows program cannot start, by its files: it is not started. On Windows only.
+
+    Arguments:
+        path: of the program, from its root.
+        status: with which Windows ended an attempt to start it; `None` where there was none.
+    """
+    from .windows_case import build_program_case
+
+    case = build_program_case(path, status)
+    is_lacking = case.tree is None or case.tree.missing or case.symbols or case.forwarders
+    if not is_lacking:
+        return Explained(Diagnosis(case.what, Outcome.IMPORTED, notes=case.notes))
+    return Explained(diagnose(case), case)
+
+
 def _notes_on(run: RunResult) -> tuple[str, ...]:
     return (*(() if run.recording is not None else (NOT_TRACED,)), *((run.crash_note,) if run.crash_note else ()))
 

@@ -86,7 +86,8 @@ def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
     system = _system_of(trace, run.process)
     case = Case(what=trace.what or "the program", system=system, run=run, notes=notes)
     if system is System.WINDOWS:
-        return _with_windows_error(case, nearest_error(run.errors, run.process.suffixes if run.process is not None else (".pyd",)))
+        suffixes = run.process.suffixes if run.process is not None else (".pyd",)
+        return _with_windows_error(case, nearest_error(run.errors, suffixes))
     failed = read_linux_failure(run)
     symbols, versions = with_dl_error((), (), failed.dl_error) if failed.dl_error is not None else ((), ())
     return replace(

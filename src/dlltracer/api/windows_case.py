@@ -33,7 +33,7 @@ _MOST_COPIES = 40
 _MOST_NAMED = 5
 _MOST_RELOADS = 12
 _INIT_FAILED = (1114, 998)
-_NOT_STARTED = frozenset(
+NOT_STARTED = frozenset(
     {0xC0000135, 0xC0000138, 0xC0000139, 0xC000007B, 0xC0000142, 0xC0000022, 0xC0150002, 0xC0000428}
 )
 """Statuses with which Windows' loader ends a process before its first instruction (ntstatus.h)."""
@@ -73,8 +73,8 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
     return replace(case, checks=check_packages(case))
 
 
-def build_program_case(path: str) -> Case:
-    """Return the case of a program by its files, without starting it.
+def build_program_case(path: str, status: int | None = None) -> Case:
+    """Return the case of a program by its files, without starting it. `status`: of an attempt to start it, if known.
 
     LoadLibrary of a program proves nothing: it neither looks for the DLLs that the program imports nor runs it
     ("LoadLibraryExW", MS Learn).
@@ -89,8 +89,9 @@ def build_program_case(path: str) -> Case:
         tree=tree, images=images, symbols=symbols, forwarders=forwarders,
         copies=_find_copies(tree, symbols, process, view),
         owners=name_owners(_files_of_interest(path, tree, images), process),
-        damaged={path: problem} if problem is not None else {}, notes=(*view.notes, _NOT_RUN),
-        windows_own=_names_of_windows(tree), is_program=True,
+        damaged={path: problem} if problem is not None else {},
+        notes=(*view.notes, *((_NOT_RUN,) if status is None else ())),
+        windows_own=_names_of_windows(tree), is_program=True, code=status,
     )  # fmt: skip
     return replace(case, checks=check_packages(case))
 
@@ -100,7 +101,7 @@ _NOT_RUN = "the program was not started: this rests on its files"
 
 def _program_not_started(run: RunResult) -> str | None:
     """Return the path of the program whose start Windows' loader refused; `None` if the program had begun."""
-    if run.status not in _NOT_STARTED or run.errors or run.crash is not None or run.requests or run.recording is None:
+    if run.status not in NOT_STARTED or run.errors or run.crash is not None or run.requests or run.recording is None:
         return None
     # A debugger is told the program itself first.
     first = next(iter(run.recording.loads), None)

@@ -31,6 +31,7 @@ _DELAYED = (0xC06D007E, 0xC06D007F)
 """What the delay-load helper raises (delayimp.h): a DLL, or a function of one, that was not found."""
 _VISUAL_CPP, _GNU_CPP = 0xE06D7363, 0x20474343
 """What `throw` raises: Visual C++ (ehdata.h), GCC for Windows (unwind-seh.c of libgcc)."""
+_MOD_NOT_FOUND = 126
 _ABORTED = "Fatal Python error: Aborted"
 """What Python's faulthandler writes when abort() is called; the C runtime then ends the process with status 3."""
 
@@ -173,9 +174,10 @@ def _delayed_by_name(case: Case, crash: Crash) -> Finding | None:
     requester = crash.wanted_by or case.subject or "the program"
     reason = f" Windows' error was {crash.reason}: {classify_code(crash.reason).meaning}." if crash.reason else ""
     says = f"the exception of the delay-load helper names {wanted}{f' and {symbol}' if symbol else ''}"
+    fate = "was not found" if crash.reason in (None, _MOD_NOT_FOUND) else "could not be loaded"
     finding = Finding(
         code=DELAYED_CODE,
-        title=f"{wanted}, which {name_of(requester)} loads at its first use, could not be loaded",
+        title=f"{wanted}, which {name_of(requester)} loads at its first use, {fate}",
         confidence=Confidence.CERTAIN, subject=wanted, chain=case.chain_to(requester, wanted),
         probes=case.probes_of(wanted),
         explanation=(

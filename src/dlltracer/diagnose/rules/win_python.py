@@ -130,9 +130,8 @@ def describe_python(dll: str) -> str:
     if found is None:
         return f"the Python of {dll}"
     kind = f"{'a debug build of ' if found[4] else ''}{'free-threaded ' if found[3] else ''}"
-    if not found[2]:  # no version: the limited API
-        return f"{kind}Python" if kind else "the usual build of Python"
-    return f"{kind}Python {found[1]}.{found[2]}"
+    usual = "the usual build of " if not found[2] and not kind else ""
+    return f"{usual}{kind}Python {found[1]}{f'.{found[2]}' if found[2] else ''}"
 
 
 def _kind(case: Case) -> str:
