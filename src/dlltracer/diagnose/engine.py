@@ -16,6 +16,7 @@ from .rules import (
     limits,
     lookups,
     missing_image,
+    missing_module,
     python_abi,
     python_module,
     symbols,
@@ -35,6 +36,7 @@ LINUX_RULES: tuple[Rule, ...] = (
     integrity.check,
     python_abi.check,
     python_module.check,
+    missing_module.check,
     lookups.check,
     first_wins.check,
     symbols.check,
@@ -47,6 +49,7 @@ LINUX_RULES: tuple[Rule, ...] = (
 
 WINDOWS_RULES: tuple[Rule, ...] = (
     python_module.check,
+    missing_module.check,
     vc_runtime.check,
     win_python.check,
     win_symbols.check,
