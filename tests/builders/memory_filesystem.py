@@ -6,8 +6,8 @@ import posixpath
 
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.elf import ElfImage, ElfSegment
-from dlltracer.model.filekind import FileKind
 from dlltracer.model.pe import PeImage
+from dlltracer.model.probe import FileKind
 
 
 def elf_image(
@@ -33,7 +33,7 @@ def elf_head(image: ElfImage) -> bytes:
 
 
 class MemoryFilesystem:
-    """Implements `resolve.filesystem.Filesystem`.
+    """Implements `resolve.lookup.Filesystem`.
 
     Arguments: `entries`, absolute path to an image, to bytes, to a kind (`FileKind.DENIED`), or to a path in text,
     which makes it a symbolic link. Folders exist when something is in them.

@@ -66,8 +66,9 @@ INTERPRETERS = st.builds(
     is_debug=st.booleans(), address_space=maybe(NUMBERS),
 )  # fmt: skip
 FINDINGS = st.builds(
-    Finding, TEXTS, TEXTS, st.sampled_from(Confidence), TEXTS, NAMES, rows(PROBES), TEXTS,
-    rows(st.builds(Evidence, st.sampled_from(Source), TEXTS)), rows(st.builds(Remedy, TEXTS, maybe(TEXTS))),
+    Finding, code=TEXTS, title=TEXTS, confidence=st.sampled_from(Confidence), subject=TEXTS, chain=NAMES,
+    probes=rows(PROBES), explanation=TEXTS, evidence=rows(st.builds(Evidence, st.sampled_from(Source), TEXTS)),
+    remedies=rows(st.builds(Remedy, TEXTS, NAMES, TEXTS)),
 )  # fmt: skip
 DIAGNOSES = st.builds(
     Diagnosis, TEXTS, st.sampled_from(Outcome), maybe(ERRORS), maybe(CRASHES), rows(FINDINGS), NAMES, NAMES

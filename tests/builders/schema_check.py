@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dlltracer.report.schema import bundle_schema
+from dlltracer.report.render_json import bundle_schema
 
 jsonschema = pytest.importorskip("jsonschema", reason="needs jsonschema")
 

@@ -10,7 +10,6 @@ from builders.failed_case import fields_of_case
 from dlltracer.diagnose.case import Case
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.failure import ProcessFacts, PythonError, System
-from dlltracer.model.filekind import FileKind
 from dlltracer.model.pe import (
     MACHINE_AMD64,
     MissingForwarder,
@@ -21,6 +20,7 @@ from dlltracer.model.pe import (
     PeSymbol,
     Version,
 )
+from dlltracer.model.probe import FileKind
 from dlltracer.model.symbols import MissingSymbol
 from dlltracer.model.windows_context import WindowsContext
 from dlltracer.resolve.pe_symbols import find_missing_imports

@@ -48,7 +48,7 @@ INSIDE = """
 import ctypes, os, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "site"))
 from dlltracer.api.explain import explain
-from dlltracer.report.verdict_json import render_verdict_json
+from dlltracer.report.render_json import render_verdict_json
 try:
     ctypes.CDLL(sys.argv[1])
 except OSError as error:

@@ -12,8 +12,8 @@ import pytest
 from dlltracer.api.explain_saved import explain_saved
 from dlltracer.host.tracefile import read_trace_file
 from dlltracer.model.finding import Confidence, Diagnosis, Outcome
+from dlltracer.model.tracefile import encode_verdict
 from dlltracer.report.redact import redact
-from dlltracer.report.verdict_json import verdict_to_plain
 from scenarios.scenario import Scenario
 from windows.lab import Lab
 
@@ -43,7 +43,7 @@ def test_the_verdict_of_the_other_machine(scenario: Scenario[Workshop], lab: Lab
     assert trace.problems == ()
     assert trace.host is not None and trace.host.system == "windows"
     again = explain_saved(trace)
-    assert verdict_to_plain(again) == said
+    assert encode_verdict(again) == said
     assert (again.findings[0].code, again.outcome) == (scenario.expected, Outcome.EXPLAINED)
     redacted = explain_saved(redact(trace))
     assert heads(redacted) == heads(again)

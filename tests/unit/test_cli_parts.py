@@ -24,7 +24,7 @@ from dlltracer.cli.output import Colour, DirectTarget, Format, StreamTarget, col
 from dlltracer.cli.program import NoValue, Program, ProgramKind, is_command, split_command_line
 from dlltracer.cli.runner import LogSharing, RunnerOutcome, RunnerReport
 from dlltracer.cli.spawn import salvage
-from dlltracer.model.codec import to_plain
+from dlltracer.model.encode import encode
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Recording
@@ -245,7 +245,7 @@ def test_a_damaged_report_is_none(tmp_path: Path, content: bytes) -> None:
 
 def test_a_report_cut_short_is_none(tmp_path: Path) -> None:
     path = tmp_path / "result"
-    RunnerReport(RunnerOutcome.RECORDED, recording=to_plain(RECORDING)).write(str(path))
+    RunnerReport(RunnerOutcome.RECORDED, recording=encode(RECORDING)).write(str(path))
     whole = path.read_bytes()
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
@@ -255,12 +255,12 @@ def test_a_report_cut_short_is_none(tmp_path: Path) -> None:
 def test_a_report(tmp_path: Path) -> None:
     path = str(tmp_path / "result")
     RunnerReport(
-        RunnerOutcome.RECORDED, recording=to_plain(RECORDING), ends=((True, 5), (None, None)), trouble="t"
+        RunnerOutcome.RECORDED, recording=encode(RECORDING), ends=((True, 5), (None, None)), trouble="t"
     ).write(path)
     report = RunnerReport.read(path)
     assert report is not None and (report.ends, report.trouble) == (((True, 5), (None, None)), "t")
     run = spawn._with_report(RunResult(status=3), 7, report, "auto", None)
-    assert run == RunResult(status=3, recording=RECORDING)
+    assert run == RunResult(status=3, recording=RECORDING, completed=False)
 
 
 def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
@@ -278,7 +278,9 @@ def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
     ],
 )  # fmt: skip
 def test_how_a_log_is_shared_is_one_word(sharing: LogSharing) -> None:
-    again = LogSharing.decode(sharing.encode())
+    environment = {"HOME": "/", **sharing.environment()}
+    again = LogSharing.decode(sharing.encode(), environment)
+    assert environment == {"HOME": "/"} and str(sharing.prefix) not in sharing.encode()
     assert [getattr(again, name) for name in again.__slots__] == [getattr(sharing, name) for name in again.__slots__]
 
 

@@ -19,8 +19,8 @@ from dlltracer.host.filesystem import HostFilesystem
 from dlltracer.host.linux import parse_maps, read_linux_context, read_loaded_paths
 from dlltracer.host.loader_facts import ask_loader, guess_facts, parse_answer, parse_levels
 from dlltracer.model.elf import ElfImage
-from dlltracer.model.filekind import FileKind
 from dlltracer.model.linux_context import GlibcContext, MuslContext
+from dlltracer.model.probe import FileKind
 
 
 def interpreter() -> str:

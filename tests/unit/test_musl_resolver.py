@@ -8,10 +8,9 @@ import pytest
 
 from builders.memory_filesystem import MemoryFilesystem, elf_image
 from dlltracer.model.elf import ElfImage
-from dlltracer.model.filekind import FileKind
 from dlltracer.model.linux_context import LoadedImage, MuslContext
 from dlltracer.model.pe import PeImage
-from dlltracer.model.probe import Phase
+from dlltracer.model.probe import FileKind, Phase
 from dlltracer.model.tree import BindingState, LoadTree
 from dlltracer.resolve.musl import resolve_musl
 

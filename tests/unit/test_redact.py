@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from builders.failed_case import case, not_found, process, with_run
 from builders.saved_traces import CALM, SAVED_TRACES
 from dlltracer.api.explain_saved import explain_saved
-from dlltracer.api.saved_case import case_to_plain
+from dlltracer.api.saved_case import encode_case
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.model.events import DebugEvent, LoadEvent
 from dlltracer.model.failure import Failure, Frame, PythonError
@@ -134,7 +134,7 @@ def trace() -> SavedTrace:
     made = with_run(made, recording=recording)
     return SavedTrace(
         recording, "import ext", host=HostFacts("linux", "on vm", name="vm"), process=FACTS,
-        failure=Failure((ERROR,), FACTS), status=1, diagnosis=diagnose(made), case=case_to_plain(made),
+        failure=Failure((ERROR,), FACTS), status=1, diagnosis=diagnose(made), case=encode_case(made),
         command=("python", "/home/alice/app.py", "--api-key=abc", "--secret", "s3cr3t"),
     )  # fmt: skip
 

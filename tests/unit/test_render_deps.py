@@ -7,8 +7,8 @@ import json
 from builders.memory_filesystem import elf_image
 from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.tree import Binding, BindingState, LoadTree
-from dlltracer.report.deps_json import render_deps_json
 from dlltracer.report.render_deps import render_deps, render_flat, render_why
+from dlltracer.report.render_json import render_deps_json
 
 TOP = "/x/mod.so"
 GONE = (Probe("/x/libz.so", Phase.RUNPATH, TOP, ProbeOutcome.ABSENT), Probe("/lib/libz.so", Phase.SYSTEM))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import uuid
 
-from dlltracer.model.codec import event_from_plain
-from dlltracer.model.events import DebugEvent, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from dlltracer.model.decode import decode
+from dlltracer.model.events import DebugEvent, Event, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.recording import Losses, Recording
 from dlltracer.report.render_json import render_jsonl
-from dlltracer.report.render_lines import render_lines
+from dlltracer.report.render_text import render_lines
 
 EVENTS = (
     LoadEvent("/a \udcff.so"),
@@ -34,7 +34,7 @@ def test_json_lines() -> None:
     assert text.isascii() and text.endswith("}\n")
     head, *events, summary = map(json.loads, text.splitlines())
     assert head == {"type": "recording", "version": 1, "backend": "etw", "pid": 7, "notes": ["a", "\u00e9"]}
-    assert tuple(map(event_from_plain, events)) == EVENTS
+    assert tuple(decode(Event, event, "event") for event in events) == EVENTS
     assert summary == {
         "type": "summary", "loaded": 1, "failed": 1, "dropped": 1, "unloaded": 1, "raw": 0,
         "losses": {"events": 2, "buffers": 0, "undecodable": 0},

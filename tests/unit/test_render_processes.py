@@ -15,8 +15,7 @@ from dlltracer.model.recording import Recording
 from dlltracer.report.counts import count
 from dlltracer.report.processes import notes_on_children
 from dlltracer.report.render_json import render_jsonl
-from dlltracer.report.render_lines import render_lines
-from dlltracer.report.render_text import render_text
+from dlltracer.report.render_text import render_lines, render_text
 
 FIRST = TracedProcess(1, 0, ("python", "-m", "pytest"), "/usr/bin/python3.11", 1.0, 9.0, 0)
 CHILD = TracedProcess(2, 1, ("python", "-c", "x"), "/usr/bin/python", 2.0, 3.0, -11)

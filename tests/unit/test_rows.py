@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dlltracer.model.elf import ElfNeed, ElfNeeds
+from dlltracer.model.encode import encode
 from dlltracer.model.pe import PeExport, PeExports, PeImport, PeSymbol, PeSymbols, list_forwarders
-from dlltracer.model.plain import to_plain
 
 VALUES = (PeSymbol("a"), PeSymbol(None, 7), PeSymbol("b"))
 ROWS = PeSymbols(("a", None, "b"), (None, 7, None))
@@ -52,4 +52,4 @@ def test_needs_name_their_columns() -> None:
 
 
 def test_plain_values_of_them_are_those_of_the_sequence() -> None:
-    assert to_plain(ROWS) == to_plain(VALUES) == [{"name": "a"}, {"ordinal": 7}, {"name": "b"}]
+    assert encode(ROWS) == encode(VALUES) == [{"name": "a"}, {"ordinal": 7}, {"name": "b"}]

@@ -14,12 +14,12 @@ from builders.failed_case import EXT, absent, bound, case, dropped, image, not_f
 from builders.saved_traces import CALM, PLAIN
 from builders.windows_case import PYTHON, SITE, TOP, Windows, pe_image
 from dlltracer.api.explain_saved import explain_saved
-from dlltracer.api.saved_case import VERSION, case_from_plain, case_to_plain
+from dlltracer.api.saved_case import VERSION, decode_case, encode_case
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.environment import Change, Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
-from dlltracer.model.codec import DamagedRecording, NewerRecording
 from dlltracer.model.crash import Crash
+from dlltracer.model.decode import DamagedRecording, NewerRecording
 from dlltracer.model.elf import ElfNeed, ElfSymbols
 from dlltracer.model.events import FailureKind, LoadFailedEvent
 from dlltracer.model.failure import Failure, Frame, PythonError
@@ -60,7 +60,7 @@ RUNTIME = Windows(
 
 
 def through_json(made: Case) -> Any:
-    return json.loads(json.dumps(case_to_plain(made), allow_nan=False))
+    return json.loads(json.dumps(encode_case(made), allow_nan=False))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def through_json(made: Case) -> Any:
     ],
 )
 def test_the_same_verdict(made: Case) -> None:
-    again = case_from_plain(through_json(made), made.run.recording or Recording("none"))
+    again = decode_case(through_json(made), made.run.recording or Recording("none"))
     assert diagnose(again) == diagnose(made)
     slim = replace(made, images=again.images, tree=again.tree)
     assert again == slim, "nothing but symbols of images is left out"
@@ -86,7 +86,7 @@ def test_of_symbols_only_those_stay_that_a_verdict_may_name() -> None:
     provides: dict[str, tuple[str | None, ...]] = {"PyInit_ext": (None,), "_Z1fvother": ("V",), "unrelated": (None,)}
     symbols = ElfSymbols((ElfNeed("need"),), provides, frozenset(("_Z1fvother", "unrelated")))
     made = replace(FULL, images={EXT: image(symbols=symbols)})
-    again = case_from_plain(through_json(made), FAILED)
+    again = decode_case(through_json(made), FAILED)
     kept = again.images[EXT].symbols  # type: ignore[union-attr]
     assert kept == ElfSymbols((), {"PyInit_ext": (None,), "_Z1fvother": ("V",)}, frozenset(("_Z1fvother",)))
 
@@ -94,13 +94,13 @@ def test_of_symbols_only_those_stay_that_a_verdict_may_name() -> None:
 def test_versions() -> None:
     plain = through_json(FULL)
     with pytest.raises(NewerRecording):
-        case_from_plain(plain | {"version": VERSION + 1}, FAILED)
+        decode_case(plain | {"version": VERSION + 1}, FAILED)
     for wrong in (None, "1", True, 0):
         with pytest.raises(DamagedRecording):
-            case_from_plain(plain | {"version": wrong}, FAILED)
+            decode_case(plain | {"version": wrong}, FAILED)
     for wrong_case in (None, [], "x"):
         with pytest.raises(DamagedRecording):
-            case_from_plain(wrong_case, FAILED)
+            decode_case(wrong_case, FAILED)
 
 
 @given(st.sampled_from(sorted(through_json(FULL))), PLAIN)
@@ -117,7 +117,7 @@ def trace(made: Case, **changes: Any) -> SavedTrace:
     facts: dict[str, Any] = {
         "host": HostFacts(made.system.value), "process": made.run.process, "status": 1,
         "failure": failure,
-        "case": case_to_plain(made), "diagnosis": diagnose(made),
+        "case": encode_case(made), "diagnosis": diagnose(made),
     }  # fmt: skip
     return SavedTrace(made.run.recording or Recording("none"), made.what, **{**facts, **changes})
 

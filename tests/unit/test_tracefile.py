@@ -68,9 +68,12 @@ def test_what_is_written() -> None:
     ]  # fmt: skip
     assert json.loads(lines[0]) == {
         "type": "recording", "version": 2, "dlltracer": "0.1.0", "what": "import x", "command": [], "started": 1.5,
-        "host": {"system": "linux", "name": "box"}, "backend": "rtld", "pid": 4,
+        "host": {"system": "linux", "description": "", "machine": "", "name": "box"}, "backend": "rtld", "pid": 4,
+        "notes": [], "problems": [],
     }  # fmt: skip
-    assert json.loads(lines[5]) == {"type": "failure", "errors": [{"type": "ImportError", "message": "gone"}]}
+    assert json.loads(lines[5]) == {
+        "type": "failure", "errors": [{"type": "ImportError", "message": "gone", "bases": [], "frames": []}]
+    }  # fmt: skip
     assert json.loads(lines[7])["outcome"] == "undecided"
     assert json.loads(lines[-1]) == {
         "type": "end", "status": 1, "backend": "rtld", "pid": 4, "events": 3,
@@ -151,7 +154,7 @@ def test_junk_in_lines_of_ours_raises_nothing_else(rows: list[tuple[str, dict[st
         (b'{"type": "load", "path": "/a", "timestamp": NaN}\n', "NaN is no number"),
         (b'{"type": "image", "path": 3}\n', "image.path: text is wanted, not int"),
         (b'{"type": "places", "folders": [["a"]]}\n', "places.folders[0]: a list of 2 is wanted, not list"),
-        (b'{"type": "verdict", "what": "", "outcome": "lost"}\n', "verdict.outcome: one of imported, explained"),
+        (b'{"type": "verdict", "what": "", "outcome": "lost"}\n', "verdict.outcome: no Outcome is called lost"),
         (b'{"type": "crash"}\n', "crash: has no 'code'"),
         (b'{"type": "failure", "errors": []}\n', "failure: it has no process"),
         (b'{"type": "case", "case": []}\n', "case: an object is wanted"),

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlltracer.errors import BinaryFormatError
-from dlltracer.model.filekind import FileKind
 from dlltracer.model.pe import (
     MACHINE_AMD64,
     MACHINE_ARM64,
@@ -23,7 +22,7 @@ from dlltracer.model.pe import (
     PeResources,
     PeSymbol,
 )
-from dlltracer.model.probe import Phase, ProbeOutcome
+from dlltracer.model.probe import FileKind, Phase, ProbeOutcome
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.model.windows_context import (
     CTYPES_NAME_SEARCH,

@@ -11,7 +11,7 @@ import pytest
 from builders.pe_file import build_pe
 from dlltracer.errors import BinaryFormatError
 from dlltracer.host.winfiles import WindowsFiles
-from dlltracer.model.filekind import FileKind
+from dlltracer.model.probe import FileKind
 from dlltracer.model.windows_context import context_for_wheel
 from dlltracer.resolve.windows import resolve_windows
 

@@ -17,7 +17,7 @@ from ..model.run import RunResult
 from ..model.saved import SavedTrace
 from .explain import is_loader_failure
 from .linux_failure import read_linux_failure, with_dl_error
-from .saved_case import case_from_plain
+from .saved_case import decode_case
 from .windows_failure import native_error
 
 _NAMES = 3
@@ -38,7 +38,7 @@ def explain_saved(trace: SavedTrace) -> Diagnosis:
     trace = replace(trace, recording=trace.recording.first_process)
     if trace.case is not None:
         try:
-            found = diagnose(case_from_plain(trace.case, trace.recording))
+            found = diagnose(decode_case(trace.case, trace.recording))
             return replace(found, notes=(*found.notes, *notes))
         except (DlltracerError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # Not only what cannot be read: a file from elsewhere may have numbers and names that no loader has.

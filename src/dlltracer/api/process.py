@@ -16,7 +16,7 @@ from ..host.linux import read_linux_context
 from ..host.machine import this_system
 from ..model.elf import ElfImage
 from ..model.failure import ProcessFacts, System
-from ..model.filekind import FileKind
+from ..model.probe import FileKind
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import BindingState, LoadTree
 from ..resolve.elf_symbols import find_missing_symbols, find_missing_versions

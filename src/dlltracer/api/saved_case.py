@@ -5,28 +5,17 @@ Of the images it keeps what rules look at: of the tens of thousands of symbols o
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..diagnose.case import Case, Image
-from ..diagnose.loader_errors import DlError
-from ..model.codec import DamagedRecording, NewerRecording
-from ..model.crash import Crash
+from ..model.decode import DamagedRecording, NewerRecording, decode
 from ..model.elf import ElfImage, ElfSymbols
-from ..model.failure import PythonError
-from ..model.limits import CLibrary, MemoryLimit, Mount
-from ..model.pe import PeImage, PeImport
-from ..model.probe import Phase, Probe
-from ..model.process import TracedProcess
-from ..model.provider import ChangedFile, PackageOwner
-from ..model.tracefile import special_forms
-from ..model.typed import TypedCodec
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.recording import Recording
+from ..model.encode import encode
+from ..model.pe import PeImport
+from ..model.recording import Recording
 
 VERSION = 1
 """Counted up when rules of the former version would misread a case of the new one."""
@@ -40,14 +29,12 @@ _ENTRIES = ("PyInit_", "init")
 _RUNTIMES = re.compile(r"(?:msvcp|vcruntime|concrt)\d", re.IGNORECASE)
 
 
-def case_to_plain(case: Case) -> dict[str, object]:
+def encode_case(case: Case) -> dict[str, Any]:
     """The case, without its recording: whoever saves the one saves the other."""
-    plain = _codec().to_plain(_without_bulk(case))
-    assert isinstance(plain, dict)
-    return {"version": VERSION, "traced": case.run.recording is not None, **plain}
+    return {"version": VERSION, "traced": case.run.recording is not None, **encode(_without_bulk(case))}
 
 
-def case_from_plain(plain: object, recording: Recording) -> Case:
+def decode_case(plain: object, recording: Recording) -> Case:
     """The case in `plain`, of that recording. Raises `DamagedRecording`, `NewerRecording`."""
     if not isinstance(plain, Mapping):
         raise DamagedRecording("case", f"an object is wanted, not {type(plain).__name__}")
@@ -56,21 +43,8 @@ def case_from_plain(plain: object, recording: Recording) -> Case:
         raise DamagedRecording("case.version", "it is no version")
     if version > VERSION:
         raise NewerRecording(version, VERSION)
-    found = _codec().from_plain(Case, dict(plain), "case")
-    assert isinstance(found, Case)
+    found: Case = decode(Case, plain, "case")
     return replace(found, run=replace(found.run, recording=recording if plain.get("traced") is True else None))
-
-
-@functools.cache
-def _codec() -> TypedCodec:
-    names = {
-        one.__name__: one
-        for one in (
-            ChangedFile, CLibrary, Crash, DlError, ElfImage, MemoryLimit, Mount, PackageOwner, PeImage, Phase, Probe,
-            PythonError, TracedProcess,
-        )
-    }  # fmt: skip
-    return TypedCodec({**names, "Mapping": Mapping}, special_forms())
 
 
 def _without_bulk(case: Case) -> Case:

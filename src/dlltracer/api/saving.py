@@ -12,7 +12,7 @@ from ..model.run import RunResult
 from ..model.saved import SavedTrace
 from .explain import Explained
 from .image_facts import facts_of_images
-from .saved_case import case_to_plain
+from .saved_case import encode_case
 from .search_places import read_places
 
 NOT_TRACED = "none"
@@ -34,6 +34,6 @@ def end_trace(begun: SavedTrace, run: RunResult, explained: Explained | None) ->
         begun, recording=recorded, process=process,
         failure=Failure(run.errors, process) if run.errors and process is not None else None, crash=run.crash,
         status=run.status, diagnosis=explained.diagnosis if explained is not None else None,
-        case=case_to_plain(case) if case is not None else None, images=images,
+        case=encode_case(case) if case is not None else None, images=images,
         places=read_places(process, recorded, images) if process is not None else None,
     )  # fmt: skip

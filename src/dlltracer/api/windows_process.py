@@ -10,8 +10,8 @@ from ..errors import BinaryFormatError
 from ..host.machine import this_system
 from ..host.winfiles import WindowsFiles
 from ..model.failure import ProcessFacts, System
-from ..model.filekind import FileKind
 from ..model.pe import MissingForwarder, PeImage
+from ..model.probe import FileKind
 from ..model.symbols import MissingSymbol
 from ..model.tree import LoadTree
 from ..model.windows_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH

@@ -88,7 +88,7 @@ def deps(**given: Any) -> None:
     """Show what loading FILE would bring: which rule finds each library, and what is missing.
 
     FILE is a shared object, an extension module or a program: ELF or PE, for any machine, on any system. Nothing of it
-    is run. The exit status is 1 when something is missing.
+    is run. The exit status is 1 when something is missing, or when a search was stopped at its bounds.
     """
     options = _Options(**prefer_command_line(given, ("form", "as_json", "flat", "why")))
     form = options.chosen_format()
@@ -112,7 +112,7 @@ def deps(**given: Any) -> None:
         from ..report.annotations import annotate_missing
 
         say_annotations(options.annotations, lambda folder: annotate_missing(tree, workspace=folder))
-    if tree.missing:
+    if tree.missing or tree.unresolved:
         raise click.exceptions.Exit(EXIT_MISSING)
 
 
@@ -122,7 +122,7 @@ def _render(tree: LoadTree, form: str) -> str:
 
         return render_html_tree(tree)
     if form == _JSON:
-        from ..report.deps_json import render_deps_json
+        from ..report.render_json import render_deps_json
 
         return render_deps_json(tree)
     from ..report.graph import graph_of_tree
@@ -135,7 +135,7 @@ def _write_text(tree: LoadTree, target: Target, options: _Options) -> None:
 
     name = options.why
     if name is not None:
-        write_styled(target, lambda plain: render_why(tree, name))
+        write_styled(target, lambda plain: render_why(tree, name, ascii_only=plain))
     elif options.flat:
         write_styled(target, lambda plain: render_flat(tree))
     else:

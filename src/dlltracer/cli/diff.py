@@ -30,7 +30,7 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
     target = open_target(output or "-")
     try:
         if as_json:
-            from ..report.render_diff import render_diff_json
+            from ..report.render_json import render_diff_json
 
             target.write(render_diff_json(comparison))
         else:

@@ -16,7 +16,7 @@ from ..capture.select import BACKEND_NAMES, make_backend
 from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.machine import describe_host
-from ..model.plain import to_plain
+from ..model.encode import encode
 from .complete import complete_file
 from .output import open_target, write_styled
 
@@ -67,7 +67,7 @@ def gather_info() -> dict[str, Any]:
         "version": VERSION,
         "dlltracer": {"version": __version__, "folder": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))},
         "python": _describe_python(),
-        "host": to_plain(describe_host()),
+        "host": encode(describe_host()),
         "backends": _describe_backends(),
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "packages": {name: _version_of(name) for name in _PACKAGES},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 
 import click
 
@@ -50,7 +49,7 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
         search = find_breaking_order(modules, lambda tried: _attempt(tried, python))
         verdict = None if search.breaking is None else _explain(search.breaking.modules, python)
         if as_json:
-            from ..report.render_order import render_order_json
+            from ..report.render_json import render_order_json
 
             target.write(render_order_json(search, verdict))
         else:
@@ -81,9 +80,9 @@ def _check(modules: tuple[str, ...]) -> None:
 def _attempt(modules: tuple[str, ...], python: str | None) -> Trial:
     with ScratchFolder() as folder:
         begun = os.path.join(folder.path, "begun")
-        with open(begun, "wb"), tempfile.TemporaryFile() as output:
+        with open(begun, "wb"), open(os.devnull, "wb") as null:
             program = Program(ProgramKind.CODE, "\n".join([_BEGIN, *map(_IMPORT.format, modules)]), (begun,))
-            run = run_child(program, UNTRACED, python=python, output=output.fileno())
+            run = run_child(program, UNTRACED, python=python, output=(null.fileno(), null.fileno()))
         count = os.path.getsize(begun)
     if run.status == 0:
         return Trial(modules)

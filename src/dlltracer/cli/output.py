@@ -182,7 +182,7 @@ def write_report(
         target.write(render_jsonl(recording, failed_only=failed_only, verdict=verdict))
         return
     if form is Format.LINES:
-        from ..report.render_lines import render_lines
+        from ..report.render_text import render_lines
 
         target.write(render_lines(recording, failed_only=failed_only, escaped=target.is_terminal))
         return

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder
-from ..model.codec import DamagedRecording, from_plain
+from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.process import TracedProcess
 from ..model.recording import Recording
@@ -129,19 +129,20 @@ class _LinuxRun:
     def run(self) -> RunResult:
         if sys.platform != "linux":
             raise CannotFollow("for Linux")
-        from ..capture.linux.folder import LogFolder
         from ..capture.linux.follow import Follower
+        from ..capture.linux.log_folder import LogFolder
 
-        with ScratchFolder() as folder:
-            logs = LogFolder(folder.path)
+        # The logs have a folder of their own, which may admit other users: the report of the runner may not.
+        with ScratchFolder() as folder, ScratchFolder() as log_folder:
+            logs = LogFolder(log_folder.path, admit_others=os.geteuid() == 0 and (self._follow or self._is_command))
             follower = Follower(
-                logs.prefix, self._guard.event, self._guard.process,
+                logs, self._guard.event, self._guard.process,
                 everyone=self._follow, fresh=self._startup or self._is_command,
             )  # fmt: skip
             result = os.path.join(folder.path, "result")
             status = self._wait(follower, logs.prefix, result)
             if follower.left:
-                folder.keep()
+                log_folder.keep()
             logs.give_back(os.environ)
             return self._result(RunResult(status=status), RunnerReport.read(result), follower)
 
@@ -160,6 +161,7 @@ class _LinuxRun:
             shown = [*interpreter(), *program.words]
             if self._startup:
                 environment.update(variables_for_one(prefix, environment))
+            environment.update(log.environment())
         with Relay() as relay:
             try:
                 # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
@@ -174,7 +176,8 @@ class _LinuxRun:
 
     def _result(self, run: RunResult, report: RunnerReport | None, follower: Follower) -> RunResult:
         """The run, with what its runner reported and what its logs say. A command has no runner."""
-        if report is None:
+        if report is None or report.outcome == RunnerOutcome.UNFINISHED:
+            run = run if self._is_command else with_facts(run, report)
             has_said_all = self._is_command and run.status is not None and run.status >= 0
             notes = () if has_said_all else (f"the program {describe_ending(run.status or 0)}",)
             return replace(run, recording=self._recording(follower, notes))
@@ -185,7 +188,7 @@ class _LinuxRun:
         run = with_facts(run, report)
         if report.outcome == RunnerOutcome.RECORDED:  # by another mechanism than the log's, which did not work
             try:
-                return self._guard.replay(replace(run, recording=from_plain(report.recording)))
+                return self._guard.replay(replace(run, recording=decode(Recording, report.recording, "recording")))
             except DamagedRecording as error:
                 return replace(run, recording=self._recording(follower, (str(error),)))
         return replace(run, recording=self._recording(follower, self._notes_of(report)))

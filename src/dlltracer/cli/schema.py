@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..report.schema import SCHEMA_NAMES
+from ..report.render_json import SCHEMA_NAMES, render_schema
 from .output import say
 
 _ABOUT = {
@@ -30,6 +30,4 @@ def schema(name: str | None) -> None:
         for known in SCHEMA_NAMES:
             say(f"{known:9} {_ABOUT[known]}\n")
         return
-    from ..report.schema import render_schema
-
     say(render_schema(name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..model.elf import ElfImage
@@ -11,20 +11,15 @@ from ..model.events import FailureKind, LoadEvent, LoadFailedEvent
 from ..model.failure import Frame, PythonError, System
 from ..model.modules import ModuleTraces
 from ..model.pe import MissingForwarder, PeImage
+from ..model.probe import Probe
+from ..model.provider import PackageOwner
 from ..model.run import RunResult
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import Binding, BindingState, LoadTree
 from .environment import Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
-from .loader_errors import DlProblem
+from .loader_errors import DlError, DlProblem
 from .named_failure import NamedFailure, names_a_library
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ..model.probe import Probe
-    from ..model.provider import PackageOwner
-    from .loader_errors import DlError
+from .program_output import OutputMessage, relevant_lines
 
 Image = ElfImage | PeImage
 
@@ -59,6 +54,8 @@ class Case:
         code: the error code of Windows' loader; `None` if none is behind `error`, or it is not known.
         code_is_guess: it was concluded from words that are not this system's own.
         imports: the Python imports in progress at the request that failed, outermost first; () if not known.
+        messages: what loaders, runtimes and Python wrote, in the output of the run (`program_output.read_output`).
+        module_files: module to its file, of modules that a child process was importing when it died.
         windows_own: of the names that were not found, in lower case, those that are files of Windows itself.
     """
 
@@ -89,6 +86,8 @@ class Case:
     code_is_guess: bool = False
     imports: tuple[str, ...] = ()
     windows_own: frozenset[str] = frozenset()
+    messages: tuple[OutputMessage, ...] = ()
+    module_files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_windows(self) -> bool:
@@ -104,6 +103,13 @@ class Case:
         if self.failures is not None:
             return self.failures
         return self.run.recording.failures if self.run.recording is not None else ()
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The lines that the program wrote before it failed and that matter; () if the exception says it all."""
+        if self.error is not None and all(message.error is not None for message in self.messages):
+            return ()
+        return relevant_lines(self.run.output, self.messages)
 
     @property
     def missing_module(self) -> str | None:
@@ -160,7 +166,7 @@ class Case:
         """Who needs an image: the Python line, the imports in progress, then images down to `path`, then `last`."""
         steps = [self._python_step(), *self._import_steps()]
         if self.tree is not None and path is not None:
-            steps += self.tree.shortest_chains().get(path, (path,))
+            steps += self.tree.chain_to(path)
         elif path is not None:
             steps.append(path)
         return tuple(dict.fromkeys(step for step in (*steps, *last) if step))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.limits import CLibrary, MemoryLimit, Mount
-    from ..model.probe import Phase
-    from ..model.provider import ChangedFile
+from ..model.limits import CLibrary, MemoryLimit, Mount
+from ..model.probe import Phase
+from ..model.provider import ChangedFile
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _RULES = {
     Phase.DIRECT: "by its full path",
     Phase.LOADED: "because it was in the process already",
+    Phase.PRELOAD: "by LD_PRELOAD",
     Phase.RPATH: "by RPATH",
     Phase.RUNPATH: "by RUNPATH",
     Phase.ENVIRONMENT: "by LD_LIBRARY_PATH",

@@ -1,6 +1,7 @@
 """What an interpreter knows about the exception that ends its program, and about itself. Runs in the program's process.
 
-Imports nothing that is not there already. The dictionaries are read by `host.failure`.
+Imports nothing that is not there already. The dictionaries have the form of `model.encode`, of `PythonError` and
+`ProcessFacts`; `host.failure` reads them.
 """
 
 from __future__ import annotations
@@ -35,28 +36,30 @@ def _describe(error: BaseException) -> dict[str, Any]:
     where = error.__traceback__
     while where is not None:
         code_object = where.tb_frame.f_code
-        frames.append([code_object.co_filename, where.tb_lineno or 0, code_object.co_name])
+        frames.append({
+            "file": _text(code_object.co_filename), "line": where.tb_lineno or 0, "function": _text(code_object.co_name)
+        })  # fmt: skip
         where = where.tb_next
     return {
-        "type": type(error).__name__,
-        "bases": [base.__name__ for base in type(error).__mro__],
+        "type": _text(type(error).__name__),
+        "bases": [_text(base.__name__) for base in type(error).__mro__],
         "message": _text(error),
         "name": _text_or_none(getattr(error, "name", None)),
         "path": _text_or_none(getattr(error, "path", None)),
-        "code": code if isinstance(code, int) else None,
+        "code": int(code) if isinstance(code, int) and abs(code) < 1 << 63 else None,
         "frames": frames[-_MOST_FRAMES:],
     }
 
 
 def _text(value: object) -> str:
     try:
-        return str(value)
+        return "".join([str(value)])  # of a class derived from str: what marshal cannot write would cost the report
     except Exception:  # noqa: BLE001 - a class of the program's own may do anything
         return ""
 
 
 def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return _text(value) if isinstance(value, str) else None
 
 
 def describe_process(added_folders: list[str]) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def describe_process(added_folders: list[str]) -> dict[str, Any]:
         "prefix": sys.prefix,
         "base_prefix": sys.base_prefix,
         "user_base": _text_or_none(getattr(site, "USER_BASE", None)),
-        "path": [entry for entry in sys.path if isinstance(entry, str)],
+        "path": [_text(entry) for entry in sys.path if isinstance(entry, str)],
         "loaded": _list_loaded(),
         "environment": [[name, os.environ[name]] for name in _VARIABLES if name in os.environ],
         "current_folder": _current_folder(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..binary.elf import read_elf
 from ..binary.reading import read_regular
-from ..model.filekind import FileKind
+from ..model.probe import FileKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def locate(file: str, root: str | None) -> Place:
 
 
 class HostFilesystem:
-    """Files as the loaders of this machine see them (`resolve.filesystem.Filesystem`).
+    """Files as the loaders of this machine see them (`resolve.lookup.Filesystem`).
 
     Arguments: `root`, a folder that paths are taken to be in, links of that system included; `None` for no such thing.
     An image is read once: what changes afterwards is not seen.

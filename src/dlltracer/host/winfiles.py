@@ -13,7 +13,7 @@ import stat
 
 from ..binary.pe import read_pe
 from ..binary.reading import read_regular
-from ..model.filekind import FileKind
+from ..model.probe import FileKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

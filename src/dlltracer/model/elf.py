@@ -6,14 +6,10 @@ Base Core Specification", symbol versioning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .rows import Rows
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 PF_X, PF_W, PF_R = 1, 2, 4
 DF_STATIC_TLS = 0x10
@@ -151,6 +147,8 @@ class ElfImage:
         is_dynamic: whether there is a dynamic section at all.
         is_versioned: whether there is a table of version definitions (DT_VERDEF), be it empty of names.
     """
+
+    TAG = "elf"
 
     bits: int
     little_endian: bool

@@ -86,6 +86,8 @@ class ImageEvent:
 class LoadEvent(ImageEvent):
     """An image was mapped into the process."""
 
+    TAG = "load"
+
     def __str__(self) -> str:
         return f"LoadLibrary {self.shown_path}"
 
@@ -98,6 +100,8 @@ class LoadFailedEvent(ImageEvent):
     dropped without a reason was dropped because another one failed.
     """
 
+    TAG = "failed"
+
     kind: FailureKind | None = None
     reason: str | None = None
 
@@ -107,6 +111,8 @@ class LoadFailedEvent(ImageEvent):
 
 class UnloadEvent(ImageEvent):
     """An image left the process and nothing says that a load failed (dlclose, FreeLibrary, process exit)."""
+
+    TAG = "unload"
 
     def __str__(self) -> str:
         return f"UnloadLibrary {self.shown_path}"
@@ -122,6 +128,8 @@ class DebugEvent:
         header: the bytes of the event header's descriptor (16 for ETW, none for glibc).
         data: the payload.
     """
+
+    TAG = "debug"
 
     provider: uuid.UUID
     opcode: int

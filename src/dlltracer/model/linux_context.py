@@ -62,7 +62,8 @@ class LinuxContext:
         library_path: the elements of LD_LIBRARY_PATH as they stand; an empty one is kept.
         system_folders: where the loader looks last, in order, without a slash at the end.
         loaded: images that the process has already.
-        preload: the elements of LD_PRELOAD. Noted, and not taken into account.
+        preload: the elements of LD_PRELOAD; they count when a program is started.
+        secure: the process is in secure mode (AT_SECURE): what comes from LD_LIBRARY_PATH and LD_PRELOAD is ignored.
         current_folder: what relative paths start from.
         notes: what could not be found out.
     """
@@ -75,6 +76,7 @@ class LinuxContext:
     system_folders: tuple[str, ...] = ()
     loaded: tuple[LoadedImage, ...] = ()
     preload: tuple[str, ...] = ()
+    secure: bool = False
     current_folder: str = "/"
     notes: tuple[str, ...] = ()
 

@@ -189,6 +189,8 @@ class PeImage:
         resources: `None` when they were not asked for.
     """
 
+    TAG = "pe"
+
     machine: int
     bits: int
     characteristics: int

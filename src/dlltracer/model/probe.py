@@ -1,4 +1,4 @@
-"""A place where a loader looks, the rule that led there, and what became of it.
+"""A place where a loader looks, the rule that led there, what is there, and what became of it.
 
 The same words for what a loader was seen to do (events) and for what was worked out from files (a load tree).
 """
@@ -21,6 +21,8 @@ class Phase(enum.Enum):
     LOADED = "already loaded"
     """An image of that soname, or base name on Windows, is in the process already: no place is looked at."""
 
+    PRELOAD = "preload"
+    """LD_PRELOAD names it: loaded at the start, between the program and what the program needs."""
     RPATH = "rpath"
     RUNPATH = "runpath"
     ENVIRONMENT = "environment"
@@ -67,6 +69,21 @@ class ProbeOutcome(enum.Enum):
     """`Probe.path` is an index of libraries (/etc/ld.so.cache) that was asked and did not have the name."""
     PRESENT = "present"
     """Tried and not used although a file was there: wrong machine, damaged, unreadable."""
+
+
+class FileKind(enum.Enum):
+    """What is at a path, links followed."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    ABSENT = "absent"
+    """Nothing, or a link that leads nowhere."""
+    DENIED = "denied"
+    """It may not be looked at or read."""
+    SYMLINK_LOOP = "symlink loop"
+    """A link that leads back to itself."""
+    OTHER = "other"
+    """A device, a fifo, a socket."""
 
 
 @dataclass(frozen=True)

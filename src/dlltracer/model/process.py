@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .crash import Crash
+from .crash import Crash
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .process import TracedProcess
-
+from .process import TracedProcess
 
 UNKNOWN = "unknown"
 """In the place of a mechanism's name, in what is left of a recording that was cut off."""

@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .crash import Crash
+from .failure import Failure, ProcessFacts
+from .finding import Diagnosis
 from .recording import Recording
 
 RECORDING_SUFFIX = ".dlltrace"
 """How names of files end that hold one."""
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .crash import Crash
-    from .failure import Failure, ProcessFacts
-    from .finding import Diagnosis
 
 
 @dataclass(frozen=True)

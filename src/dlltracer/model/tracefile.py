@@ -5,36 +5,80 @@ The format is described in docs/reference/recording-format.md. `model.tracereade
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from .codec import DamagedRecording, event_from_plain, event_to_plain, losses_to_plain
 from .crash import Crash
+from .encode import encode
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from .failure import Failure, ProcessFacts, PythonError
-from .finding import Diagnosis, Outcome
+from .finding import Diagnosis
 from .process import TracedProcess
-from .recording import Losses
-from .saved import ImageFacts, SavedTrace, SearchPlaces
-from .typed import Coder, TypedCodec, Wrong
+from .recording import UNKNOWN, Losses
+from .saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
 
 VERSION = 2
 """Of the file; counted up when a reader of the former version would misread the new one. 1 is what
 `dlltracer run --format jsonl` writes: it can be read as well."""
 VERDICT_VERSION = 1
 
-HEADER, PROCESS, INTERPRETER, FAILURE = "recording", "process", "interpreter", "failure"
-EARLY = "early"
+
+@dataclass(frozen=True, kw_only=True)
+class HeaderLine:
+    """The first line: what is known when the program begins. `notes` and `pid` are in what `--format jsonl` writes."""
+
+    version: int
+    dlltracer: str = ""
+    what: str = ""
+    command: tuple[str, ...] = ()
+    started: float | None = None
+    host: HostFacts | None = None
+    backend: str = UNKNOWN
+    pid: int | None = None
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EarlyLine:
+    """An event as it was seen first, before it is known what became of it."""
+
+    event: Event
+
+
+@dataclass(frozen=True)
+class FailureLine:
+    """The exceptions; the process only if it is not the one of the line "interpreter"."""
+
+    errors: tuple[PythonError, ...]
+    process: ProcessFacts | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndLine:
+    """The last line. What is `None` is as the header says it; the summary of `--format jsonl` has `losses` only."""
+
+    status: int | None = None
+    backend: str | None = None
+    pid: int | None = None
+    events: int | None = None
+    losses: Losses | None = None
+    notes: tuple[str, ...] | None = None
+
+
+HEADER, PROCESS, INTERPRETER, FAILURE, EARLY = "recording", "process", "interpreter", "failure", "early"
 CRASH, PLACES, IMAGE, CASE, VERDICT, END, SUMMARY = "crash", "places", "image", "case", "verdict", "end", "summary"
-EVENTS = ("load", "failed", "unload", "debug")
-TYPED: Mapping[str, type] = {
-    PROCESS: TracedProcess, INTERPRETER: ProcessFacts, CRASH: Crash, PLACES: SearchPlaces, IMAGE: ImageFacts,
-    VERDICT: Diagnosis,
+LINES: Mapping[str, type] = {
+    HEADER: HeaderLine, PROCESS: TracedProcess, INTERPRETER: ProcessFacts, FAILURE: FailureLine, EARLY: EarlyLine,
+    CRASH: Crash, PLACES: SearchPlaces, IMAGE: ImageFacts, VERDICT: Diagnosis, END: EndLine, SUMMARY: EndLine,
+    **{kind.TAG: kind for kind in (LoadEvent, LoadFailedEvent, UnloadEvent, DebugEvent)},
 }  # fmt: skip
-"""Lines that are one value each, by their type."""
+"""What a line is, by its type. The line "case" is not among them: it holds a value that `api.saved_case` reads."""
+
+_JSON = json.JSONEncoder(allow_nan=False)
+"""Made once: json.dumps would make one for each line."""
 
 
 def trace_to_lines(trace: SavedTrace) -> Iterator[str]:
@@ -50,22 +94,21 @@ def trace_to_lines(trace: SavedTrace) -> Iterator[str]:
 def header_line(trace: SavedTrace) -> str:
     """The first line: what is known when the program begins. Events and the like of `trace` are not looked at."""
     recording = trace.recording
-    host = None if trace.host is None else trace_codec().to_plain(trace.host)
-    return _line(
-        HEADER, version=VERSION, dlltracer=trace.written_by, what=trace.what, command=list(trace.command),
-        started=trace.started, host=host, backend=recording.backend, pid=recording.pid,
-        problems=list(trace.problems) or None,
+    header = HeaderLine(
+        version=VERSION, dlltracer=trace.written_by, what=trace.what, command=trace.command, started=trace.started,
+        host=trace.host, backend=recording.backend, pid=recording.pid, problems=trace.problems,
     )  # fmt: skip
+    return _line(HEADER, encode(header))
 
 
 def process_line(process: TracedProcess) -> str:
     """A process as far as it is known now: of several lines about one process the last counts."""
-    return value_line(PROCESS, process)
+    return _line(PROCESS, encode(process))
 
 
 def event_line(event: Event) -> str:
     """One event."""
-    return f"{json.dumps(event_to_plain(event), allow_nan=False)}\n"
+    return _line(event.TAG, encode(event))
 
 
 def early_line(event: Event) -> str:
@@ -73,104 +116,41 @@ def early_line(event: Event) -> str:
 
     When the program has ended, all events follow as final lines (`event_line`), and a reader passes over these.
     """
-    return _line(EARLY, event=event_to_plain(event))
-
-
-def value_line(kind: str, value: object) -> str:
-    """A line of `TYPED`: its type, and the fields of the value."""
-    more = {"version": VERDICT_VERSION} if kind == VERDICT else {}
-    return _line(kind, **more, **trace_codec().to_plain(value))
-
-
-def failure_line(failure: Failure, process: ProcessFacts | None) -> str:
-    """The exceptions; the process only if it is not the one of the line "interpreter"."""
-    plain = trace_codec().to_plain(failure)
-    if failure.process == process:
-        del plain["process"]
-    return _line(FAILURE, **plain)
+    return _line(EARLY, encode(EarlyLine(event)))
 
 
 def closing_lines(trace: SavedTrace) -> Iterator[str]:
     """What is known when the program has ended, and the end line."""
     if trace.process is not None:
-        yield value_line(INTERPRETER, trace.process)
+        yield _line(INTERPRETER, encode(trace.process))
     if trace.failure is not None:
-        yield failure_line(trace.failure, trace.process)
+        yield _line(FAILURE, encode(_failure_line(trace.failure, trace.process)))
     if trace.crash is not None:
-        yield value_line(CRASH, trace.crash)
+        yield _line(CRASH, encode(trace.crash))
     if trace.places is not None:
-        yield value_line(PLACES, trace.places)
+        yield _line(PLACES, encode(trace.places))
     for image in trace.images:
-        yield value_line(IMAGE, image)
+        yield _line(IMAGE, encode(image))
     if trace.diagnosis is not None:
-        yield value_line(VERDICT, trace.diagnosis)
+        yield f"{_JSON.encode(encode_verdict(trace.diagnosis))}\n"
     if trace.case is not None:
-        yield _line(CASE, case=trace.case)
+        yield _line(CASE, {"case": trace.case})
     recording = trace.recording
-    yield _line(
-        END, status=trace.status, backend=recording.backend, pid=recording.pid, events=len(recording.events),
-        losses=losses_to_plain(recording.losses), notes=list(recording.notes),
+    end = EndLine(
+        status=trace.status, backend=recording.backend, pid=recording.pid, events=len(recording.events),
+        losses=recording.losses, notes=recording.notes,
     )  # fmt: skip
+    yield _line(END, encode(end))
 
 
-def _line(kind: str, /, **items: object) -> str:
-    known = {name: value for name, value in items.items() if value is not None}
-    return f"{json.dumps({'type': kind, **known}, allow_nan=False)}\n"
+def encode_verdict(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The verdict as it is in every format: alone, among JSON lines, in a recording, beside an order."""
+    return {"type": VERDICT, "version": VERDICT_VERSION, **encode(diagnosis)}
 
 
-@functools.cache
-def trace_codec() -> TypedCodec:
-    """For the values of a trace. Events have the form of `model.codec`, outcomes are words."""
-    names = {one.__name__: one for one in (Crash, PythonError, Failure, ProcessFacts, TracedProcess, Diagnosis)}
-    return TypedCodec({**names, "Mapping": Mapping}, special_forms())
+def _failure_line(failure: Failure, process: ProcessFacts | None) -> FailureLine:
+    return FailureLine(failure.errors, None if failure.process == process else failure.process)
 
 
-def special_forms() -> dict[object, Coder]:
-    """The types with a form of their own, for whoever makes a codec for more than these."""
-    events = Coder(event_to_plain, _reading(event_from_plain))
-    kinds: tuple[object, ...] = (Event, LoadEvent, LoadFailedEvent, UnloadEvent, DebugEvent)
-    return {**{kind: _only(kind, events) for kind in kinds}, Outcome: _words(Outcome)}
-
-
-def losses_from_plain(plain: object) -> Losses:
-    """Raises `DamagedRecording`."""
-    losses = trace_codec().from_plain(Losses, plain, "losses")
-    assert isinstance(losses, Losses)
-    return losses
-
-
-def _reading(read: Callable[[object], Any]) -> Callable[[object], Any]:
-    def read_or_say(plain: object) -> Any:
-        try:
-            return read(plain)
-        except DamagedRecording as error:
-            raise Wrong(f"{error.where}: {error.problem}") from None
-
-    return read_or_say
-
-
-def _only(kind: object, events: Coder) -> Coder:
-    """The coder, for one class of events alone."""
-    if not isinstance(kind, type):
-        return events
-
-    def read(plain: object) -> Any:
-        event = events.read(plain)
-        if type(event) is not kind:
-            raise Wrong(f"an event of another kind is wanted than {type(event).__name__}")
-        return event
-
-    return Coder(events.write, read)
-
-
-def _words(kind: type[Enum]) -> Coder:
-    """An enum by the names of its members, as words: its values are numbers."""
-    by_word = {member.name.lower().replace("_", " "): member for member in kind}
-    words = {member: word for word, member in by_word.items()}
-
-    def read(plain: object) -> Enum:
-        if not isinstance(plain, str) or plain not in by_word:
-            raise Wrong(f"one of {', '.join(by_word)} is wanted")
-        return by_word[plain]
-
-    return Coder(lambda value: words[value], read)
+def _line(kind: str, plain: dict[str, object]) -> str:
+    return f"{_JSON.encode({'type': kind, **plain})}\n"

@@ -5,19 +5,21 @@ What can be read is read, and `SavedTrace.problems` says what could not. The wor
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import DlltracerError
-from . import tracefile as f
-from .codec import DamagedRecording, event_from_plain
-from .events import Event
+from .crash import Crash
+from .decode import DamagedRecording, decode, short
+from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from .failure import Failure, ProcessFacts
+from .finding import Diagnosis
 from .process import TracedProcess
 from .recording import UNKNOWN, Losses, Recording
-from .saved import HostFacts, ImageFacts, SavedTrace
-from .traceline import Fields, as_object, parse_line, shallow, short
+from .saved import ImageFacts, SavedTrace, SearchPlaces
+from .tracefile import CASE, LINES, VERSION, EarlyLine, EndLine, FailureLine, HeaderLine
 
 MOST_EVENTS = 1_000_000
 MOST_OTHERS = 100_000
@@ -28,6 +30,12 @@ LONGEST_LINE = 32 << 20
 _ENOUGH = 100
 """After so many lines of which none was understood, a file is none of ours."""
 _NUMBERS = 3
+_DEEPEST = 60
+_MOST_DIGITS = 400
+_FIELDS: Mapping[type, str] = {ProcessFacts: "process", Crash: "crash", SearchPlaces: "places", Diagnosis: "diagnosis"}
+"""Where in a saved trace the value of a line belongs."""
+
+ValueT = TypeVar("ValueT")
 
 
 class NotARecording(DlltracerError, ValueError):
@@ -87,7 +95,7 @@ class TraceReader:
             return
         torn = not data.endswith(b"\n")
         try:
-            self._take(parse_line(data))
+            self._take(_parse_line(data))
         except DamagedRecording as error:
             if torn:
                 self._torn = True
@@ -131,85 +139,63 @@ class TraceReader:
         kind = line.get("type")
         if not isinstance(kind, str):
             raise DamagedRecording("line", "it does not say its type")
-        if kind in f.EVENTS:
-            self._take_event(line, kind)
-        elif kind == f.EARLY:
-            self._take_early(line)
-        elif kind == f.HEADER:
-            self._take_header(line)
-        elif kind in f.TYPED:
-            self._take_value(kind, f.trace_codec().from_plain(f.TYPED[kind], line, kind))
-        elif kind == f.FAILURE:
-            self._take_failure(line)
-        elif kind == f.CASE:
-            self._trace = replace(self._trace, case=shallow(as_object(line.get("case"), "case")))
-        elif kind in (f.END, f.SUMMARY):
-            self._take_end(line)
-        else:
+        if kind == CASE:
+            self._trace = replace(self._trace, case=_shallow(_as_object(line.get("case"), CASE)))
+        elif kind not in LINES:
             self._note("are of a type that this dlltracer does not know", f"the type {short(kind)}")
             return
+        else:
+            self._take_value(decode(LINES[kind], line, kind))
         self._understood += 1
 
-    def _take_event(self, line: dict[str, Any], kind: str) -> None:
-        self._keep_event(self._events, event_from_plain(line, kind))
-        self._forget_early()
-
-    def _take_early(self, line: dict[str, Any]) -> None:
-        """An event as it was first seen: it counts as long as no final one is there."""
-        event = event_from_plain(line.get("event"), f"{f.EARLY}.event")
-        if not self._has_final:
-            self._keep_event(self._early, event)
+    def _take_value(self, value: Any) -> None:
+        if isinstance(value, LoadEvent | LoadFailedEvent | UnloadEvent | DebugEvent):
+            self._keep(self._events, MOST_EVENTS, value, "events")
+            self._forget_early()
+        elif isinstance(value, EarlyLine):  # it counts as long as no final event is there
+            if not self._has_final:
+                self._keep(self._early, MOST_EVENTS, value.event, "events")
+        elif isinstance(value, HeaderLine):
+            self._take_header(value)
+        elif isinstance(value, TracedProcess):
+            self._take_process(value)
+        elif isinstance(value, ImageFacts):
+            self._keep(self._images, MOST_OTHERS, value, "images")
+        elif isinstance(value, FailureLine):
+            self._take_failure(value)
+        elif isinstance(value, EndLine):
+            self._take_end(value)
+        else:
+            self._trace = replace(self._trace, **{_FIELDS[type(value)]: value})
 
     def _forget_early(self) -> None:
         self._has_final = True
         self._early.clear()
 
-    def _keep_event(self, events: list[Event], event: Event) -> None:
-        if len(events) < MOST_EVENTS:
-            events.append(event)
-        else:
-            self._note("were passed over", f"this dlltracer keeps {MOST_EVENTS} events")
+    def _keep(self, values: list[ValueT], most: int, value: ValueT, what: str) -> bool:
+        if len(values) < most:
+            values.append(value)
+            return True
+        self._note("were passed over", f"this dlltracer keeps {most} {what}")
+        return False
 
-    def _take_header(self, line: dict[str, Any]) -> None:
+    def _take_header(self, header: HeaderLine) -> None:
         if self._has_header:
             self.stop(f"another recording begins in line {self._number}: it was not read")
             return
-        version = line.get("version")
-        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise DamagedRecording("recording.version", f"there is no version {short(version)}")
+        if header.version < 1:
+            raise DamagedRecording("recording.version", f"there is no version {header.version}")
         self._has_header = True
-        if version > f.VERSION:
+        if header.version > VERSION:
             self._problems.append(
-                f"it has format version {version}, and this dlltracer reads up to {f.VERSION}: "
+                f"it has format version {header.version}, and this dlltracer reads up to {VERSION}: "
                 "what it knows was read; use a newer dlltracer"
             )
-        header = Fields(line, f.HEADER)
-        host = line.get("host")
+        recording = replace(self._trace.recording, backend=header.backend, pid=header.pid, notes=header.notes)
         self._trace = replace(
-            self._trace,
-            recording=replace(
-                self._trace.recording, backend=header.text("backend", UNKNOWN), pid=header.number("pid"),
-                notes=header.texts("notes"),
-            ),
-            what=header.text("what"),
-            written_by=header.text("dlltracer"),
-            started=f.trace_codec().from_plain(float | None, line.get("started"), "recording.started"),
-            command=header.texts("command"),
-            problems=header.texts("problems"),
-            host=None if host is None else f.trace_codec().from_plain(HostFacts, host, "recording.host"),
+            self._trace, recording=recording, what=header.what, written_by=header.dlltracer, started=header.started,
+            command=header.command, problems=header.problems, host=header.host,
         )  # fmt: skip
-
-    def _take_value(self, kind: str, value: Any) -> None:
-        if kind == f.PROCESS:
-            self._take_process(value)
-        elif kind == f.IMAGE:
-            if len(self._images) < MOST_OTHERS:
-                self._images.append(value)
-            else:
-                self._note("were passed over", f"this dlltracer keeps {MOST_OTHERS} images")
-        else:
-            name = {f.INTERPRETER: "process", f.VERDICT: "diagnosis"}.get(kind, kind)
-            self._trace = replace(self._trace, **{name: value})
 
     def _take_process(self, process: TracedProcess) -> None:
         """A process, or more about one: the last line counts, until it ended and another one got its number."""
@@ -220,39 +206,26 @@ class TraceReader:
             if not has_ended or former.started == process.started:
                 self._processes[at] = process
                 return
-        if len(self._processes) < MOST_OTHERS:
-            self._by_pid[process.pid] = len(self._processes)
-            self._processes.append(process)
-        else:
-            self._note("were passed over", f"this dlltracer keeps {MOST_OTHERS} processes")
+        if self._keep(self._processes, MOST_OTHERS, process, "processes"):
+            self._by_pid[process.pid] = len(self._processes) - 1
 
-    def _take_failure(self, line: dict[str, Any]) -> None:
-        known = self._trace.process
-        if "process" not in line:
-            if known is None:
-                raise DamagedRecording("failure", "it has no process, and no line before tells it")
-            stand_in = f.trace_codec().to_plain(known, ProcessFacts)
-            line = {**line, "process": stand_in}
-        failure = f.trace_codec().from_plain(Failure, line, "failure")
-        self._trace = replace(self._trace, failure=failure)
+    def _take_failure(self, line: FailureLine) -> None:
+        process = line.process or self._trace.process
+        if process is None:
+            raise DamagedRecording("failure", "it has no process, and no line before tells it")
+        self._trace = replace(self._trace, failure=Failure(line.errors, process))
 
-    def _take_end(self, line: dict[str, Any]) -> None:
-        """The end line; or the summary of `run --format jsonl`, which has the losses only."""
-        end = Fields(line, str(line["type"]))
+    def _take_end(self, end: EndLine) -> None:
         recording = self._trace.recording
-        losses = line.get("losses")
-        self._trace = replace(
-            self._trace,
-            status=end.number("status"),
-            recording=replace(
-                recording,
-                backend=end.text("backend", recording.backend),
-                pid=end.number("pid") if "pid" in line else recording.pid,
-                losses=Losses() if losses is None else f.losses_from_plain(losses),
-                notes=end.texts("notes") if "notes" in line else recording.notes,
-            ),
+        recording = replace(
+            recording,
+            backend=recording.backend if end.backend is None else end.backend,
+            pid=recording.pid if end.pid is None else end.pid,
+            losses=Losses() if end.losses is None else end.losses,
+            notes=recording.notes if end.notes is None else end.notes,
         )
-        self._announced = end.number("events")
+        self._trace = replace(self._trace, status=end.status, recording=recording)
+        self._announced = end.events
         self._has_end = True
         self._forget_early()
 
@@ -289,3 +262,48 @@ class TraceReader:
 
 def _join(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
+
+
+def _parse_line(data: bytes) -> dict[str, Any]:
+    """The object that a line is. Raises `DamagedRecording`, and nothing else.
+
+    Of a key that stands twice in an object the last counts: RFC 8259, 4, leaves it open, and so do most readers.
+    """
+    try:
+        found = _JSON.decode(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedRecording("line", f"it is not JSON ({short(str(error))})") from None
+    return _as_object(found, "line")
+
+
+def _parse_int(digits: str) -> int:
+    # int() takes a time quadratic in the digits; Python refuses 4300 since 3.10.7 only.
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError("a number has too many digits")
+    return int(digits)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number, parse_int=_parse_int)
+"""Made once: json.loads would make one for each line."""
+
+
+def _as_object(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DamagedRecording(where, f"an object is wanted, not {type(value).__name__}")
+    return value
+
+
+def _shallow(case: dict[str, Any]) -> dict[str, Any]:
+    """The case, if nothing in it is nested so deeply that walking through it would fail. Raises `DamagedRecording`."""
+    stack: list[tuple[object, int]] = [(case, 0)]
+    while stack:
+        value, depth = stack.pop()
+        if depth > _DEEPEST:
+            raise DamagedRecording(CASE, "it is nested too deeply")
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        stack += [(item, depth + 1) for item in inner if isinstance(item, dict | list)]
+    return case

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from .elf import ElfImage
+from .pe import PeImage
 from .probe import Phase, Probe
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from .elf import ElfImage
-    from .pe import PeImage
 
 
 class BindingState(enum.Enum):
@@ -63,31 +60,46 @@ class LoadTree:
         images: path to image of everything the loader would map, in its order, the top first.
         bindings: the needs, in the order in which the loader meets them.
         notes: what could not be taken into account.
+        unresolved: how many needs were not looked for, because the search would have taken too long.
     """
 
     top: str
     images: Mapping[str, ElfImage | PeImage]
     bindings: tuple[Binding, ...]
     notes: tuple[str, ...] = ()
+    unresolved: int = 0
 
     @property
     def missing(self) -> tuple[Binding, ...]:
-        """The needs that fail the load: not bound, and not delayed."""
+        """The needs that fail the load: not bound, not delayed, and not of LD_PRELOAD."""
         failed = (BindingState.MISSING, BindingState.REFUSED)
-        return tuple(b for b in self.bindings if b.state in failed and not b.delayed)
+        return tuple(
+            b for b in self.bindings if b.state in failed and not b.delayed and b.phase is not Phase.PRELOAD
+        )
 
-    def shortest_chains(self) -> dict[str, tuple[str, ...]]:
-        """For each image that the top leads to, the shortest chain from the top to it, both included."""
-        chains: dict[str, tuple[str, ...]] = {self.top: (self.top,)}
+    def chain_to(self, path: str) -> tuple[str, ...]:
+        """Return the shortest chain of images from the top to `path`, both included.
+
+        It is `path` alone for an image that the top does not lead to.
+        """
+        chain = [path]
+        while (parent := self._parents.get(chain[-1])) is not None:
+            chain.append(parent)
+        return tuple(reversed(chain))
+
+    @cached_property
+    def _parents(self) -> dict[str, str]:
+        """Of each image that the top leads to, the one before it in a shortest chain."""
         needs: dict[str, list[str]] = {}
         for binding in self.bindings:
             if binding.path is not None and binding.state is BindingState.BOUND:
                 needs.setdefault(binding.requested_by, []).append(binding.path)
+        parents: dict[str, str] = {}
         queue = deque([self.top])
         while queue:
             path = queue.popleft()
             for need in needs.get(path, ()):
-                if need not in chains:
-                    chains[need] = (*chains[path], need)
+                if need not in parents and need != self.top:
+                    parents[need] = path
                     queue.append(need)
-        return chains
+        return parents

@@ -22,6 +22,7 @@ _VARIANTS = frozenset(
 
 _RULES = {
     Phase.DIRECT: "by its full path",
+    Phase.PRELOAD: "LD_PRELOAD",
     Phase.RPATH: "RPATH",
     Phase.RUNPATH: "RUNPATH",
     Phase.ENVIRONMENT: "LD_LIBRARY_PATH",

@@ -1,19 +1,14 @@
-"""A comparison of two traces, as text and as JSON."""
+"""A comparison of two traces, as text."""
 
 from __future__ import annotations
 
-import json
-
 from ..model.difference import Comparison, Difference, DifferenceKind
-from ..model.plain import to_plain
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = 1
-"""Counted up when a reader of the former version would misread the new one."""
 
 _HEADINGS = {
     DifferenceKind.OUTCOME: "How they ended",
@@ -26,13 +21,6 @@ _HEADINGS = {
 }
 _MOST = {DifferenceKind.ONLY_ONE: 20, DifferenceKind.OTHER_ORDER: 10}
 """Of what is mostly harmless, so many are shown; JSON has all."""
-
-
-def render_diff_json(comparison: Comparison) -> str:
-    """All of it, ASCII only."""
-    plain = to_plain(comparison)
-    assert isinstance(plain, dict)
-    return json.dumps({"type": "diff", "version": VERSION, **plain}, indent=1) + "\n"
 
 
 def render_diff(comparison: Comparison, *, ascii_only: bool = False) -> Styled:

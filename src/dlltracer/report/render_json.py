@@ -1,45 +1,117 @@
-"""JSON lines: one object a line, for programs."""
+"""All that is written as JSON for programs, and the JSON Schemas (json-schema.org, draft 2020-12) that describe it.
+
+Everything is ASCII. Keys whose value is `None` are left out (`model.encode`); docs/reference/json.md has the rest.
+"""
 
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from importlib.resources import files
+from typing import Any
 
-from ..model.codec import VERSION, event_to_plain, losses_to_plain, process_to_plain
+from ..model.difference import Comparison
+from ..model.encode import encode
 from ..model.events import LoadFailedEvent
+from ..model.finding import Diagnosis
+from ..model.order import OrderSearch
 from ..model.recording import Recording
+from ..model.tracefile import HEADER, PROCESS, SUMMARY, encode_verdict
+from ..model.tree import LoadTree
 from .counts import count
-from .verdict_json import verdict_to_plain
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.finding import Diagnosis
+VERSION = 1
+"""Of each of these formats but the verdict's; counted up when a reader of the former version would misread the new."""
+
+SCHEMA_NAMES = ("verdict", "deps", "diff", "order", "jsonl", "recording", "info", "common")
+"""Those of whole formats first. "common" has what they share under `$defs`, for the schemas of others too."""
+
+_SHARED = {
+    "verdict": ("common",),
+    "deps": ("common",),
+    "order": ("common", "verdict"),
+    "jsonl": ("common", "verdict"),
+    "recording": ("common", "verdict"),
+}
+_TABLES = ("symbols", "exports", "imports", "segments", "resources", "version_needs", "version_defs")
+"""Fields of images that are long, and that nobody reads in a tree."""
 
 
 def render_jsonl(recording: Recording, *, failed_only: bool = False, verdict: Diagnosis | None = None) -> str:
-    """A line that describes the recording, one line a process that was followed, one line an event, the verdict if
-    there is one, a summary; ASCII only.
+    """JSON lines: one that describes the recording, one for each process that was followed, one for each event, the
+    verdict if there is one, a summary.
 
     The summary counts the whole recording, also with `failed_only`. A file without it was cut off.
     """
-    head = {
-        "type": "recording",
+    header = {
+        "type": HEADER, "version": VERSION, "backend": recording.backend, "pid": recording.pid,
+        "notes": encode(recording.notes),
+    }  # fmt: skip
+    processes = [{"type": PROCESS, **encode(process)} for process in recording.processes]
+    events = [encode(e) for e in recording.events if not failed_only or isinstance(e, LoadFailedEvent)]
+    verdicts = [] if verdict is None else [encode_verdict(verdict)]
+    summary = {"type": SUMMARY, **encode(count(recording)), "losses": encode(recording.losses)}
+    return "".join(f"{json.dumps(line)}\n" for line in (header, *processes, *events, *verdicts, summary))
+
+
+def render_verdict_json(diagnosis: Diagnosis) -> str:
+    """All of a verdict."""
+    return _document(encode_verdict(diagnosis))
+
+
+def render_deps_json(tree: LoadTree) -> str:
+    """All of a load tree but the tables of symbols."""
+    return _document({
+        "type": "deps",
         "version": VERSION,
-        "backend": recording.backend,
-        "pid": recording.pid,
-        "notes": list(recording.notes),
-    }
-    counts = count(recording)
-    summary = {
-        "type": "summary",
-        "loaded": counts.loaded,
-        "failed": counts.failed,
-        "dropped": counts.dropped,
-        "unloaded": counts.unloaded,
-        "raw": counts.raw,
-        "losses": losses_to_plain(recording.losses),
-    }
-    events = (e for e in recording.events if not failed_only or isinstance(e, LoadFailedEvent))
-    verdicts = () if verdict is None else (verdict_to_plain(verdict),)
-    processes = map(process_to_plain, recording.processes)
-    items = (head, *processes, *map(event_to_plain, events), *verdicts, summary)
-    return "".join(f"{json.dumps(item)}\n" for item in items)
+        "top": tree.top,
+        "images": [{"path": path, **_header_facts(image)} for path, image in tree.images.items()],
+        "bindings": encode(tree.bindings),
+        "missing": list(dict.fromkeys(binding.need for binding in tree.missing)),
+        "notes": encode(tree.notes),
+        "unresolved": tree.unresolved,
+    })
+
+
+def render_diff_json(comparison: Comparison) -> str:
+    """All of a comparison."""
+    return _document({"type": "diff", "version": VERSION, **encode(comparison)})
+
+
+def render_order_json(search: OrderSearch, verdict: Diagnosis | None) -> str:
+    """All of a search for the order that breaks, with the verdict on it if there is one."""
+    more = {} if verdict is None else {"verdict": encode_verdict(verdict)}
+    return _document({"type": "order", "version": VERSION, **encode(search), **more})
+
+
+def _header_facts(image: Any) -> dict[str, Any]:
+    """What the image's header says."""
+    names = [field.name for field in fields(image) if field.name not in _TABLES]
+    facts = {name: encode(getattr(image, name)) for name in names}
+    return {"type": image.TAG, **{name: fact for name, fact in facts.items() if fact is not None}}
+
+
+def _document(plain: dict[str, Any]) -> str:
+    return json.dumps(plain, indent=1) + "\n"
+
+
+def read_schema(name: str) -> dict[str, Any]:
+    """The schema of that name as it is kept: what it shares is named by `urn:dlltracer:schema:...`."""
+    text = files(f"{__package__}.schemas").joinpath(f"{name}.schema.json").read_text(encoding="ascii")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def bundle_schema(name: str) -> dict[str, Any]:
+    """The schema with all that it refers to inside, each under its own `$id`: it stands alone.
+
+    That is a "compound schema document" (JSON Schema Core, draft 2020-12, 9.3): validators follow the names in it.
+    """
+    schema = read_schema(name)
+    shared = {other: read_schema(other) for other in _SHARED.get(name, ())}
+    return {**schema, "$defs": {**schema.get("$defs", {}), **shared}} if shared else schema
+
+
+def render_schema(name: str) -> str:
+    """The whole schema as JSON."""
+    return _document(bundle_schema(name))

@@ -1,31 +1,16 @@
-"""The search for the import order that breaks, as text and as JSON."""
+"""The search for the import order that breaks, as text."""
 
 from __future__ import annotations
 
-import json
-
 from ..model.order import OrderOutcome, OrderSearch, Trial
-from ..model.plain import to_plain
 from .drawing import BOLD, DIM, FAILED, PLAIN, Line, Styled, number
-from .verdict_json import verdict_to_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..model.finding import Diagnosis
-
-VERSION = 1
-"""Counted up when a reader of the former version would misread the new one."""
 
 
-def render_order_json(search: OrderSearch, verdict: Diagnosis | None) -> str:
-    """All of it, ASCII only."""
-    plain = to_plain(search)
-    assert isinstance(plain, dict)
-    if verdict is not None:
-        plain["verdict"] = verdict_to_plain(verdict)
-    return json.dumps({"type": "order", "version": VERSION, **plain}, indent=1) + "\n"
 
 
 def render_order(search: OrderSearch) -> Styled:

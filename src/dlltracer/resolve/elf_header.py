@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
 from ..binary.notimage import describe_not_image
 from ..model.elf import DF_1_PIE, ElfImage
 from ..model.machine import EM_RISCV, describe_kind
+from .lookup import LookupStep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,27 +18,15 @@ if TYPE_CHECKING:
 PT_LOAD, ET_DYN = 1, 3
 
 
-class Fate(enum.Enum):
-    """What a loader does with a file that is there."""
-
-    TAKE = "take"
-    PASS = "pass"  # noqa: S105
-    """Go on with the next place."""
-    LEAVE = "leave"
-    """Go on with the next rule."""
-    STOP = "stop"
-    """Give up."""
-
-
 @dataclass(frozen=True)
 class HeaderCheck:
-    """What becomes of a file, and why it is not taken."""
+    """What the loader does with a file by its header, and why it does not take it."""
 
-    fate: Fate
+    step: LookupStep
     reason: str | None = None
 
 
-TAKEN = HeaderCheck(Fate.TAKE)
+TAKEN = HeaderCheck(LookupStep.TAKE)
 
 
 def judge_for_glibc(head: bytes, context: LinuxContext) -> HeaderCheck:
@@ -47,17 +35,17 @@ def judge_for_glibc(head: bytes, context: LinuxContext) -> HeaderCheck:
     It passes over only files of another class or machine; whatever else is wrong with a file stops the search.
     """
     if len(head) < _header_size(context):
-        return HeaderCheck(Fate.STOP, _with_kind("file too short", head))
+        return HeaderCheck(LookupStep.STOP, _with_kind("file too short", head))
     if head[:4] != b"\x7fELF":
-        return HeaderCheck(Fate.STOP, _with_kind("invalid ELF header", head))
+        return HeaderCheck(LookupStep.STOP, _with_kind("invalid ELF header", head))
     foreign = _describe_foreign(head, context)
     if head[4] != (2 if context.bits == 64 else 1):
-        return HeaderCheck(Fate.PASS, foreign)
+        return HeaderCheck(LookupStep.NEXT_PLACE, foreign)
     problem = _ident_problem(head, context)
     if problem is None and foreign is not None:
-        return HeaderCheck(Fate.PASS, foreign)
+        return HeaderCheck(LookupStep.NEXT_PLACE, foreign)
     problem = problem or _type_problem(head, context)
-    return TAKEN if problem is None else HeaderCheck(Fate.STOP, problem)
+    return TAKEN if problem is None else HeaderCheck(LookupStep.STOP, problem)
 
 
 def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
@@ -97,12 +85,12 @@ def judge_for_musl(head: bytes, context: LinuxContext) -> HeaderCheck:
     given is the machine. musl stops at the first file that can be opened.
     """
     if len(head) < _header_size(context) or head[:4] != b"\x7fELF":
-        return HeaderCheck(Fate.STOP, _with_kind("Exec format error", head))
+        return HeaderCheck(LookupStep.STOP, _with_kind("Exec format error", head))
     foreign = _describe_foreign(head, context)
     if foreign is not None:
-        return HeaderCheck(Fate.STOP, foreign)
+        return HeaderCheck(LookupStep.STOP, foreign)
     if int.from_bytes(head[16:18], _order(context)) not in (2, 3):
-        return HeaderCheck(Fate.STOP, "Exec format error: neither a shared object nor a program")
+        return HeaderCheck(LookupStep.STOP, "Exec format error: neither a shared object nor a program")
     return TAKEN
 
 
@@ -124,7 +112,7 @@ def judge_image(image: object, *, program: bool) -> HeaderCheck:
         problem = "object file has no dynamic section"
     elif image.dynamic_flags_1 & DF_1_PIE:
         problem = "cannot dynamically load position-independent executable"
-    return TAKEN if problem is None else HeaderCheck(Fate.STOP, problem)
+    return TAKEN if problem is None else HeaderCheck(LookupStep.STOP, problem)
 
 
 def _header_size(context: LinuxContext) -> int:

@@ -13,7 +13,7 @@ from .nearest import MAX_NEAREST, Nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ..model.elf import ElfImage, ElfNeed
 
@@ -57,6 +57,7 @@ def find_missing_symbols(
     """
     known = {path: image for path in order if (image := images[path]).symbols is not None}
     complete = complete and len(known) == len(set(order))
+    scope = _Scope(known.values())
     providers = _providers(images, order)
     refused = {(m.library, m.version) for m in find_missing_versions(images, order)}
     missing: list[MissingSymbol] = []
@@ -68,7 +69,7 @@ def find_missing_symbols(
             provider = known.get(providers.get(need.library or "", ""))
             if not complete and (provider is None or not provider.is_versioned):
                 continue
-            if (provider and _fits(need, provider)) or any(_fits(need, other) for other in known.values()):
+            if scope.provides(need):
                 continue
             if names is None:
                 names = Nearest({name for image in known.values() if image.symbols for name in image.symbols.provides})
@@ -87,16 +88,27 @@ def _providers(images: Mapping[str, ElfImage], order: Sequence[str]) -> dict[str
     return providers
 
 
-def _fits(need: ElfNeed, image: ElfImage) -> bool:
-    """Whether a lookup takes a definition in `image`: check_match."""
-    if image.symbols is None:
-        return False
-    versions = image.symbols.provides.get(need.name)
-    if versions is None:
-        return False
-    if need.version is None:
-        return need.name not in image.symbols.versioned_only
-    return need.version in versions or None in versions
+class _Scope:
+    """All definitions of some images together, so that a need is compared once and not with each image."""
+
+    def __init__(self, images: Iterable[ElfImage]) -> None:
+        self._versions: dict[str, tuple[str | None, ...]] = {}
+        self._unversioned: set[str] = set()
+        for image in images:
+            if image.symbols is None:
+                continue
+            for name, versions in image.symbols.provides.items():
+                known = self._versions.setdefault(name, versions)
+                if known is not versions and known != versions:
+                    self._versions[name] = tuple(dict.fromkeys((*known, *versions)))
+            self._unversioned.update(image.symbols.provides.keys() - image.symbols.versioned_only)
+
+    def provides(self, need: ElfNeed) -> bool:
+        """Return whether a lookup takes one of the definitions: check_match."""
+        if need.version is None:
+            return need.name in self._unversioned
+        versions = self._versions.get(need.name, ())
+        return need.version in versions or None in versions
 
 
 def _nearest(need: ElfNeed, known: Mapping[str, ElfImage], names: Nearest) -> tuple[str, ...]:

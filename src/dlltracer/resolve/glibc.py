@@ -7,22 +7,25 @@ _dl_load_cache_lookup in elf/dl-cache.c of glibc 2.31 to 2.43; ld.so(8).
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import replace
 
 from ..model.elf import DF_1_NODEFLIB, ElfImage
 from ..model.linux_context import CacheEntry, GlibcContext, LoadedImage
-from ..model.probe import Phase, Probe, ProbeOutcome
-from .elf_header import Fate, HeaderCheck, judge_for_glibc, judge_image
-from .filesystem import FileKind
-from .tokens import expand_folders, expand_tokens
-from .walk import Requester, Walk, read_requester
+from ..model.probe import FileKind, Phase, Probe, ProbeOutcome
+from .elf_header import HeaderCheck, judge_for_glibc, judge_image
+from .lookup import LookupStep
+from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, without_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ..model.tree import LoadTree
-    from .filesystem import Filesystem
+    from .lookup import Filesystem
+
+_TOKEN = re.compile(r"\$(?:\{(ORIGIN|LIB|PLATFORM)\}|(ORIGIN|LIB|PLATFORM))(?![A-Za-z0-9_])", re.ASCII)
+"""ld.so(8) "Dynamic string tokens"; _dl_dst_substitute in elf/dl-load.c."""
 
 _CACHE_IDS = {
     (64, 62): 0x0303, (32, 62): 0x0803, (32, 3): 0x0003, (64, 183): 0x0A03, (64, 21): 0x0503, (32, 20): 0x0003,
@@ -46,28 +49,30 @@ def resolve_glibc(path: str, context: GlibcContext, files: Filesystem, *, progra
     `bindings` has `path` itself only when it was searched for or cannot be loaded.
     """
     rules = GlibcRules(context, files, path if program else None)
-    notes = (*context.notes, *rules.notes)
-    if context.preload:
-        notes = (*notes, f"LD_PRELOAD is not taken into account: {', '.join(context.preload)}")
-    return Walk(rules.context, files, rules).follow(path, rules.caller, None, notes)
+    preload = rules.context.preload if program else ()
+    notes = (*rules.context.notes, *rules.notes)
+    return LinuxWalk(rules.context, files, rules).follow(path, rules.caller, None, notes, preload)
 
 
 class GlibcRules:
-    """The rules of glibc in one process (`walk.Rules`).
+    """The rules of glibc in one process (`walk.LinuxRules`).
 
     Attributes: `notes`, what could not be read; `caller`, the image that calls dlopen; `context` as it counts.
     """
 
     def __init__(self, context: GlibcContext, files: Filesystem, program: str | None) -> None:
+        if context.secure:
+            context = without_environment(context)
         self.notes: list[str] = []
-        self.on_symlink_loop = Fate.LEAVE  # an error that is neither ENOENT nor EACCES ends open_path
+        self.on_symlink_loop = LookupStep.NEXT_RULE  # an error that is neither ENOENT nor EACCES ends open_path
         self._files = files
         self._starts_program = program is not None
-        self._main: Requester | None = None
-        self.caller: Requester | None = None
+        self._main: ElfRequester | None = None
+        self.caller: ElfRequester | None = None
         if program is None:
             self._main = self._read(context.program)
             self.caller = self._read(context.caller) or self._main
+            context = with_preloaded(context, files)
         else:
             context = _at_start(context, program, files)
         if context.loader is not None:
@@ -83,7 +88,7 @@ class GlibcRules:
         self._folders: dict[tuple[str, Phase], tuple[str, ...]] = {}
         self._existing: dict[str, bool] = {}
 
-    def _read(self, path: str | None) -> Requester | None:
+    def _read(self, path: str | None) -> ElfRequester | None:
         if path is None:
             return None
         found = read_requester(path, self._files)
@@ -92,7 +97,9 @@ class GlibcRules:
             return None
         return found
 
-    def expand(self, need: str, requester: Requester | None) -> str | None:
+    def expand(self, need: str, requester: ElfRequester | None) -> str | None:
+        if "$" not in need:
+            return need
         return expand_tokens(need, self._values(requester.path if requester else self.context.program))
 
     def find_known(self, name: str) -> str | None:
@@ -111,15 +118,16 @@ class GlibcRules:
     def judge_image(self, image: object, *, is_top: bool) -> HeaderCheck:
         return judge_image(image, program=is_top and self._starts_program)
 
-    def list_places(self, name: str, requester: Requester | None) -> Iterator[Probe]:
+    def list_places(self, name: str, requester: ElfRequester | None) -> Iterator[Probe]:
         if "/" in name:
             yield Probe(name, Phase.DIRECT)
             return
         if requester is None or requester.image.runpath is None:
             for ancestor in self._rpath_chain(requester):
                 yield from self._in_folders(self._own_folders(ancestor, Phase.RPATH), name, Phase.RPATH, ancestor.path)
-        values = self._values(self.context.program)
-        yield from self._in_folders(expand_folders(self.context.library_path, values), name, Phase.ENVIRONMENT)
+        if self.context.library_path:
+            folders = expand_folders(self.context.library_path, self._values(self.context.program))
+            yield from self._in_folders(folders, name, Phase.ENVIRONMENT)
         if requester is not None:
             folders = self._own_folders(requester, Phase.RUNPATH)
             yield from self._in_folders(folders, name, Phase.RUNPATH, requester.path)
@@ -129,7 +137,7 @@ class GlibcRules:
         if not no_defaults:
             yield from self._in_folders(self._system_folders(), name, Phase.SYSTEM)
 
-    def _rpath_chain(self, requester: Requester | None) -> Iterator[Requester]:
+    def _rpath_chain(self, requester: ElfRequester | None) -> Iterator[ElfRequester]:
         """Whose RPATH counts: the one that asks, the one that asked for it, and so on; then the main program."""
         ancestor = requester
         did_main = False
@@ -140,21 +148,31 @@ class GlibcRules:
         if not did_main and self._main is not None:
             yield self._main
 
-    def _own_folders(self, ancestor: Requester, phase: Phase) -> tuple[str, ...]:
+    def _own_folders(self, ancestor: ElfRequester, phase: Phase) -> tuple[str, ...]:
         """The folders of an image's RPATH or RUNPATH. An RPATH beside a RUNPATH is ignored, an empty one as well."""
         key = (ancestor.path, phase)
         if key not in self._folders:
             image = ancestor.image
             text = image.runpath if phase is Phase.RUNPATH else image.rpath if image.runpath is None else None
             elements = text.split(":") if text else ()
-            self._folders[key] = expand_folders(elements, self._values(ancestor.path))
+            folders = expand_folders(elements, self._values(ancestor.path)) if elements else ()
+            if self.context.secure and text and "ORIGIN" in text:
+                # is_trusted_path_normalize in elf/dl-load.c: who may write beside a program must not choose what a
+                # privileged run of it loads.
+                folders = tuple(f for f in folders if posixpath.normpath(f).startswith(self._system_folders()))
+            self._folders[key] = folders
         return self._folders[key]
 
     def _values(self, path: str | None) -> dict[str, str | None]:
         return {"ORIGIN": self._origin_of(path), "LIB": self.context.lib, "PLATFORM": self.context.platform}
 
     def _origin_of(self, path: str | None) -> str | None:
-        """The folder of an image as it was opened; of the program, without links (/proc/self/exe)."""
+        """Return the folder that $ORIGIN stands for in an image.
+
+        It is the folder of the path by which the image was opened, links not followed: l_origin is cut from l_name
+        (_dl_get_origin is for the program alone, which the kernel names without links in /proc/self/exe). A module
+        that is a symbolic link looks beside the link, not beside the file.
+        """
         if path is None:
             return None
         whole = posixpath.join(self.context.current_folder, path)
@@ -166,8 +184,8 @@ class GlibcRules:
         self, folders: Iterable[str], name: str, phase: Phase, origin: str | None = None
     ) -> Iterator[Probe]:
         for folder in folders:
-            for subfolder in self.context.subfolders:
-                # glibc tries a subfolder that is not there once in its life, and then remembers.
+            # glibc tries a subfolder that is not there once in its life, and then remembers.
+            for subfolder in self.context.subfolders if self._exists(folder) else ():
                 if self._exists(f"{folder}{subfolder}"):
                     yield Probe(f"{folder}{subfolder}/{name}", phase, origin)
             yield Probe(f"{folder}{name}", phase, origin)
@@ -221,3 +239,39 @@ def _rank_entry(entry: CacheEntry, wanted: int | None, ranks: dict[str, int], pl
         return ranks.get(f"glibc-hwcaps/{entry.subfolder}")
     # Another hwcap names features of the processor by bits that only that machine's glibc can tell.
     return None if entry.hwcap else plain_rank
+
+
+def expand_tokens(text: str, values: Mapping[str, str | None]) -> str | None:
+    """Put the values of tokens in.
+
+    Arguments: `values`, of ORIGIN, LIB and PLATFORM.
+    Returns the text; `None` when it has a token whose value is `None`, for glibc then drops the whole text. A dollar
+    sign before any other word stays.
+    """
+    if "$" not in text:
+        return text
+    parts = []
+    end = 0
+    for match in _TOKEN.finditer(text):
+        value = values.get(match[1] or match[2])
+        if value is None:
+            return None
+        parts += [text[end : match.start()], value]
+        end = match.end()
+    return "".join((*parts, text[end:]))
+
+
+def expand_folders(elements: Iterable[str], values: Mapping[str, str | None]) -> tuple[str, ...]:
+    """The folders that the elements of a search path stand for, each once, in order, with a slash at the end.
+
+    An empty element is the current folder, and stays empty; one that tokens make empty is dropped.
+    """
+    folders: dict[str, None] = {}
+    for element in elements:
+        folder = expand_tokens(element, values)
+        if folder is None or (element and not folder):
+            continue
+        if folder:
+            folder = f"{folder.rstrip('/')}/"
+        folders[folder] = None
+    return tuple(folders)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..model.linux_context import GlibcContext, MuslContext
 from ..model.tree import LoadTree
-from .filesystem import Filesystem
 from .glibc import resolve_glibc
+from .lookup import Filesystem
 from .musl import resolve_musl
 
 

@@ -12,15 +12,16 @@ from dataclasses import replace
 from ..model.elf import ElfImage
 from ..model.linux_context import MuslContext
 from ..model.probe import Phase, Probe
-from .elf_header import TAKEN, Fate, HeaderCheck, judge_for_musl
-from .walk import Requester, Walk, read_requester
+from .elf_header import TAKEN, HeaderCheck, judge_for_musl
+from .lookup import LookupStep
+from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, without_environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..model.tree import LoadTree
-    from .filesystem import Filesystem
+    from .lookup import Filesystem
 
 _OWN_NAME = re.compile(r"lib(?:c|pthread|rt|m|dl|util|xnet)\.")
 """Names that musl answers with itself, whatever files there are."""
@@ -37,27 +38,30 @@ def resolve_musl(path: str, context: MuslContext, files: Filesystem, *, program:
     Arguments and result as for `glibc.resolve_glibc`.
     """
     rules = MuslRules(context, files, path if program else None)
-    notes = (*context.notes, *rules.notes)
-    if context.preload:
-        notes = (*notes, f"LD_PRELOAD is not taken into account: {', '.join(context.preload)}")
-    return Walk(rules.context, files, rules).follow(path, rules.main, rules.main, notes)
+    preload = rules.context.preload if program else ()
+    notes = (*rules.context.notes, *rules.notes)
+    return LinuxWalk(rules.context, files, rules).follow(path, rules.main, rules.main, notes, preload)
 
 
 class MuslRules:
-    """The rules of musl in one process (`walk.Rules`).
+    """The rules of musl in one process (`walk.LinuxRules`).
 
     Attributes: `notes`, what could not be read; `main`, the program, which every dlopen inherits from; `context` as it
     counts.
     """
 
     def __init__(self, context: MuslContext, files: Filesystem, program: str | None) -> None:
+        if context.secure:
+            context = without_environment(context)
         self.notes: list[str] = []
-        self.on_symlink_loop = Fate.STOP  # path_open: an error of no known kind ends every search
-        self.main: Requester | None = None
+        self.on_symlink_loop = LookupStep.STOP  # path_open: an error of no known kind ends every search
+        self.main: ElfRequester | None = None
         self._files = files
         if program is not None:
             context = replace(context, program=program, loaded=())
-        elif context.program is not None:
+        else:
+            context = with_preloaded(context, files)
+        if program is None and context.program is not None:
             found = read_requester(context.program, files)
             if isinstance(found, str):
                 self.notes.append(found)
@@ -69,7 +73,7 @@ class MuslRules:
             for name in loaded.names:
                 self._names.setdefault(name, loaded.path)
 
-    def expand(self, need: str, requester: Requester | None) -> str | None:
+    def expand(self, need: str, requester: ElfRequester | None) -> str | None:
         return need
 
     def find_known(self, name: str) -> str | None:
@@ -88,9 +92,9 @@ class MuslRules:
     def judge_image(self, image: object, *, is_top: bool) -> HeaderCheck:
         if isinstance(image, ElfImage) and image.is_dynamic:
             return TAKEN
-        return HeaderCheck(Fate.STOP, "Exec format error: no dynamic section")
+        return HeaderCheck(LookupStep.STOP, "Exec format error: no dynamic section")
 
-    def list_places(self, name: str, requester: Requester | None) -> Iterator[Probe]:
+    def list_places(self, name: str, requester: ElfRequester | None) -> Iterator[Probe]:
         if "/" in name:
             yield Probe(name, Phase.DIRECT)
             return
@@ -105,7 +109,7 @@ class MuslRules:
             ancestor = ancestor.by
         yield from _in_folders(self.context.system_folders, name, Phase.SYSTEM)
 
-    def _own_folders(self, ancestor: Requester) -> list[str]:
+    def _own_folders(self, ancestor: ElfRequester) -> list[str]:
         text = ancestor.image.rpath if ancestor.image.runpath is None else ancestor.image.runpath
         if not text:
             return []

@@ -1,6 +1,6 @@
 """The walk that glibc and musl have in common: breadth first, each file once, from need to image.
 
-What differs between them is in their `Rules`.
+What differs between them is in their `LinuxRules`.
 """
 
 from __future__ import annotations
@@ -8,50 +8,55 @@ from __future__ import annotations
 import posixpath
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..binary.notimage import HEAD_SIZE
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
-from ..model.probe import Phase, Probe, ProbeOutcome
+from ..model.linux_context import LinuxContext, LoadedImage
+from ..model.probe import FileKind, Phase, Probe, ProbeOutcome
 from ..model.tree import Binding, BindingState, LoadTree
-from .elf_header import Fate, HeaderCheck
-from .filesystem import FileKind
+from .elf_header import HeaderCheck
+from .lookup import LookupStep, TreeBuilder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ..model.linux_context import LinuxContext
-    from .filesystem import Filesystem
+    from .lookup import Filesystem
 
 
 _NO_FILES = {
-    FileKind.DENIED: HeaderCheck(Fate.PASS, "permission denied"),
-    FileKind.FOLDER: HeaderCheck(Fate.STOP, "a folder, not a file"),
-    FileKind.OTHER: HeaderCheck(Fate.STOP, "not a regular file"),
+    FileKind.DENIED: HeaderCheck(LookupStep.NEXT_PLACE, "permission denied"),
+    FileKind.FOLDER: HeaderCheck(LookupStep.STOP, "a folder, not a file"),
+    FileKind.OTHER: HeaderCheck(LookupStep.STOP, "not a regular file"),
 }
 
 
 @dataclass(frozen=True)
-class Requester:
-    """An image that asks for others: its `path`, itself, and the one that asked for it."""
+class ElfRequester:
+    """An image that asks for others.
+
+    Attributes: `path`; `image`, itself; `by`, the nearest of those that asked for it that has a search path of its own,
+    as only these matter to a search: a chain may be as long as there are files.
+    """
 
     path: str
     image: ElfImage
-    by: Requester | None = None
+    by: ElfRequester | None = None
 
 
-class Rules(Protocol):
+class LinuxRules(Protocol):
     """What a C library has of its own.
 
     Attributes: `on_symlink_loop`, what it does at a link that leads back to itself.
     """
 
     @property
-    def on_symlink_loop(self) -> Fate: ...
+    def on_symlink_loop(self) -> LookupStep: ...
 
-    def expand(self, need: str, requester: Requester | None) -> str | None:
+    def expand(self, need: str, requester: ElfRequester | None) -> str | None:
         """The need with its tokens replaced; `None` when that cannot be."""
         ...
 
@@ -59,7 +64,7 @@ class Rules(Protocol):
         """The path of an image that the process has by that name."""
         ...
 
-    def list_places(self, name: str, requester: Requester | None) -> Iterator[Probe]:
+    def list_places(self, name: str, requester: ElfRequester | None) -> Iterator[Probe]:
         """The places to try, in order. Asked for one by one, and no further once a file is taken."""
         ...
 
@@ -81,12 +86,12 @@ class _Tried:
     """A place tried: the probe with its outcome, the image of a new file, the path of one that was there already."""
 
     probe: Probe
-    fate: Fate
+    step: LookupStep
     image: ElfImage | None = None
     known: str | None = None
 
 
-class Walk:
+class LinuxWalk:
     """One load, followed to its end.
 
     Arguments:
@@ -95,96 +100,144 @@ class Walk:
         rules: of its C library.
     """
 
-    def __init__(self, context: LinuxContext, files: Filesystem, rules: Rules) -> None:
+    def __init__(self, context: LinuxContext, files: Filesystem, rules: LinuxRules) -> None:
         self._context = context
         self._files = files
         self._rules = rules
-        self._bindings: list[Binding] = []
-        self._images: dict[str, ElfImage] = {}
+        self._tree = TreeBuilder()
         self._paths: dict[tuple[int, int], str] = {}
         for loaded in context.loaded:
             identity = files.identity(loaded.path)
             if identity is not None:
                 self._paths.setdefault(identity, loaded.path)
 
-    def follow(self, top: str, caller: Requester | None, parent: Requester | None, notes: tuple[str, ...]) -> LoadTree:
-        """Load `top` and all it needs.
+    def follow(
+        self,
+        top: str,
+        caller: ElfRequester | None,
+        parent: ElfRequester | None,
+        notes: tuple[str, ...],
+        preload: tuple[str, ...] = (),
+    ) -> LoadTree:
+        """Load `top` and all it needs, breadth first.
 
-        Arguments: `caller` asks for `top`; `parent` is whom `top` inherits search paths from; `notes` for the tree.
+        Arguments: `caller` asks for `top`; `parent` is whom `top` inherits search paths from; `notes` for the tree;
+        `preload`, names that are loaded between `top` and what it needs (LD_PRELOAD of a program that starts).
         """
         binding, image = self._bind(top, caller, self._context.program or "")
+        if binding is None:
+            self._tree.skip_need()
+            return self._tree.build(top, notes)
         if binding.phase is not Phase.DIRECT or binding.state is not BindingState.BOUND:
-            self._bindings.append(binding)
-        queue: deque[Requester] = deque()
+            self._tree.add(binding)
+        queue: deque[ElfRequester] = deque()
         if image is not None and binding.path is not None:
-            queue.append(Requester(binding.path, image, parent))
+            queue.append(ElfRequester(binding.path, image, parent))
+            self._preload(preload, queue)
         elif binding.state is BindingState.BOUND:
             notes = (*notes, f"{binding.path} is in the process already: nothing is loaded")
         while queue:
             requester = queue.popleft()
             for need in requester.image.needed:
-                found, image = self._bind(need, requester, requester.path)
-                self._bindings.append(found)
-                if image is not None and found.path is not None:
-                    queue.append(Requester(found.path, image, requester))
-        return LoadTree(binding.path or top, self._images, tuple(self._bindings), notes)
+                self._meet(need, requester, queue)
+        return self._tree.build(binding.path or top, notes)
 
-    def _bind(self, need: str, requester: Requester | None, requested_by: str) -> tuple[Binding, ElfImage | None]:
-        """What becomes of a need, and the image that it newly brings."""
-        binding = Binding(need, requested_by, BindingState.MISSING)
+    def _preload(self, names: Iterable[str], queue: deque[ElfRequester]) -> None:
+        """Load what LD_PRELOAD names.
+
+        glibc goes on without one that cannot be loaded ("cannot be preloaded: ignored", do_preload in elf/rtld.c).
+        """
+        program = queue[0]
+        for name in names:
+            binding, image = self._bind(name, program, program.path)
+            if binding is None:
+                self._tree.skip_need()
+                continue
+            self._tree.add(replace(binding, phase=Phase.PRELOAD))
+            if image is not None and binding.path is not None:
+                queue.append(ElfRequester(binding.path, image, _heir_of(program)))
+
+    def _meet(self, need: str, requester: ElfRequester, queue: deque[ElfRequester]) -> None:
+        """Find what an image needs; a newly mapped image is queued, to have its own needs met."""
+        binding, image = self._bind(need, requester, requester.path)
+        if binding is None:
+            self._tree.skip_need()
+            return
+        self._tree.add(binding)
+        if image is not None and binding.path is not None:
+            queue.append(ElfRequester(binding.path, image, _heir_of(requester)))
+
+    def _bind(
+        self, need: str, requester: ElfRequester | None, requested_by: str
+    ) -> tuple[Binding | None, ElfImage | None]:
+        """Return what becomes of a need, and the image that it newly brings.
+
+        The binding is `None` if that would have taken more work than one tree may.
+        """
         name = self._rules.expand(need, requester)
+        known = self._rules.find_known(name) if name else None
+        if known is not None:
+            return Binding(need, requested_by, BindingState.BOUND, known, Phase.LOADED), None
+        binding = Binding(need, requested_by, BindingState.MISSING)
         if not name:
             reason = "empty dynamic string token substitution" if need else "an empty name"
             return replace(binding, state=BindingState.REFUSED, reason=reason), None
-        known = self._rules.find_known(name)
-        if known is not None:
-            return replace(binding, state=BindingState.BOUND, path=known, phase=Phase.LOADED), None
+        return (None, None) if self._tree.is_spent else self._search(name, requester, binding)
+
+    def _search(
+        self, name: str, requester: ElfRequester | None, binding: Binding
+    ) -> tuple[Binding | None, ElfImage | None]:
+        """Try the places for a name, and return the binding completed; the rest is as for `_bind`."""
         probes: list[Probe] = []
         left: tuple[Phase, str | None] | None = None
         for place in self._rules.list_places(name, requester):
             if (place.phase, place.origin) == left:
                 continue
+            if self._tree.places_left <= 0:
+                return None, None
             tried = self._try(place)
             probe = tried.probe
             probes.append(probe)
-            if tried.fate in (Fate.PASS, Fate.LEAVE):
-                left = (probe.phase, probe.origin) if tried.fate is Fate.LEAVE else None
+            if tried.step in (LookupStep.NEXT_PLACE, LookupStep.NEXT_RULE):
+                left = (probe.phase, probe.origin) if tried.step is LookupStep.NEXT_RULE else None
                 continue
             binding = replace(binding, phase=probe.phase, probes=tuple(probes))
-            if tried.fate is Fate.STOP:
+            if tried.step is LookupStep.STOP:
                 return replace(binding, state=BindingState.REFUSED, path=probe.path, reason=probe.reason), None
             path = tried.known or probe.path
             if tried.image is not None:
-                self._images[path] = tried.image
+                self._tree.images[path] = tried.image
             self._rules.remember(name, path, tried.image)
             return replace(binding, state=BindingState.BOUND, path=path), tried.image
         return replace(binding, probes=tuple(probes)), None
 
     def _try(self, probe: Probe) -> _Tried:
         if probe.outcome is not ProbeOutcome.PASSED:  # its outcome was known beforehand
-            return _Tried(probe, Fate.PASS)
+            return _Tried(probe, LookupStep.NEXT_PLACE)
+        self._tree.places_left -= 1
         path = posixpath.join(self._context.current_folder, probe.path)
         kind = self._files.kind(path)
         if kind is FileKind.ABSENT:
-            return _Tried(replace(probe, outcome=ProbeOutcome.ABSENT), Fate.PASS)
+            absent = Probe(probe.path, probe.phase, probe.origin, ProbeOutcome.ABSENT)
+            return _Tried(absent, LookupStep.NEXT_PLACE)
         identity = self._files.identity(path)
         if identity is not None and identity in self._paths:
-            return _Tried(_taken(probe), Fate.TAKE, known=self._paths[identity])
+            return _Tried(_taken(probe), LookupStep.TAKE, known=self._paths[identity])
         verdict, image = self._examine(path, kind)
-        if verdict.fate is not Fate.TAKE:
-            return _Tried(replace(probe, outcome=ProbeOutcome.PRESENT, reason=verdict.reason), verdict.fate)
+        if verdict.step is not LookupStep.TAKE:
+            return _Tried(replace(probe, outcome=ProbeOutcome.PRESENT, reason=verdict.reason), verdict.step)
         if identity is not None:
             self._paths[identity] = probe.path
-        return _Tried(_taken(probe), Fate.TAKE, image)
+        return _Tried(_taken(probe), LookupStep.TAKE, image)
 
     def _examine(self, path: str, kind: FileKind) -> tuple[HeaderCheck, ElfImage | None]:
         image = None
         try:
             if kind is FileKind.FILE:
                 verdict = self._rules.judge_head(self._files.read_head(path, HEAD_SIZE))
-                if verdict.fate is Fate.TAKE:
+                if verdict.step is LookupStep.TAKE:
                     image = self._files.read_image(path)
-                    verdict = self._rules.judge_image(image, is_top=not self._images)
+                    verdict = self._rules.judge_image(image, is_top=not self._tree.images)
             elif kind is FileKind.SYMLINK_LOOP:
                 verdict = HeaderCheck(self._rules.on_symlink_loop, "a link that leads back to itself")
             else:
@@ -192,17 +245,60 @@ class Walk:
         except PermissionError:
             verdict = _NO_FILES[FileKind.DENIED]
         except OSError as error:
-            verdict = HeaderCheck(Fate.STOP, f"cannot read file data: {error.strerror}")
+            verdict = HeaderCheck(LookupStep.STOP, f"cannot read file data: {error.strerror}")
         except BinaryFormatError as error:
-            verdict = HeaderCheck(Fate.STOP, str(error))
+            verdict = HeaderCheck(LookupStep.STOP, str(error))
         return verdict, image if isinstance(image, ElfImage) else None
+
+
+def _heir_of(requester: ElfRequester) -> ElfRequester | None:
+    """Return the nearest requester with a search path, for an image that `requester` brings."""
+    return requester if requester.image.rpath or requester.image.runpath else requester.by
 
 
 def _taken(probe: Probe) -> Probe:
     return replace(probe, outcome=ProbeOutcome.LOADED)
 
 
-def read_requester(path: str, files: Filesystem) -> Requester | str:
+_Context = TypeVar("_Context", bound=LinuxContext)
+
+
+def without_environment(context: _Context) -> _Context:
+    """Return the context of a process in secure mode, in which LD_LIBRARY_PATH and LD_PRELOAD do not count.
+
+    The kernel sets AT_SECURE (getauxval(3)) for a program that is set-user-ID, set-group-ID or has file capabilities,
+    when these give it more than its caller had. ld.so(8) "Secure-execution mode". (LD_PRELOAD may then still name
+    set-user-ID libraries of the system's folders: nobody does.)
+    """
+    ignored = [
+        name for name, value in (("LD_LIBRARY_PATH", context.library_path), ("LD_PRELOAD", context.preload)) if value
+    ]
+    notes = context.notes
+    if ignored:
+        notes = (*notes, f"{' and '.join(ignored)} do not count: the program runs in secure mode (AT_SECURE)")
+    return replace(context, library_path=(), preload=(), notes=notes)
+
+
+def with_preloaded(context: _Context, files: Filesystem) -> _Context:
+    """Return the context of a running process whose images are not known, with those that LD_PRELOAD brought.
+
+    Only names with a folder: where a bare name was found depends on the program as it started.
+    """
+    if context.loaded or not context.preload:
+        return context
+    found = []
+    for path in context.preload:
+        requester = read_requester(path, files) if path.startswith("/") else path
+        if not isinstance(requester, str):
+            found.append(LoadedImage(path, requester.image.soname))
+    left = [path for path in context.preload if path not in [image.path for image in found]]
+    notes = context.notes
+    if left:
+        notes = (*notes, f"LD_PRELOAD is not taken into account: {', '.join(left)}")
+    return replace(context, loaded=tuple(found), notes=notes)
+
+
+def read_requester(path: str, files: Filesystem) -> ElfRequester | str:
     """An image whose search paths count, though it is not loaded now; or why it cannot be read."""
     try:
         image = files.read_image(path)
@@ -210,4 +306,4 @@ def read_requester(path: str, files: Filesystem) -> Requester | str:
         return f"{path} could not be read, so its search path does not count here: {error}"
     if not isinstance(image, ElfImage):
         return f"{path} is no ELF file, so it has no search path"
-    return Requester(path, image)
+    return ElfRequester(path, image)

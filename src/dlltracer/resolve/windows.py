@@ -20,15 +20,17 @@ from ..model.pe import PeImage, PeImport, PeSymbol, list_forwarders
 from ..model.probe import Phase
 from ..model.tree import Binding, BindingState, LoadTree
 from ..model.windows_context import STANDARD_SEARCH, LoadFlags
+from .lookup import TreeBuilder
 from .winplaces import Search
-from .winsearch import Finder, Found, Requester, complete_name
+from .winsearch import Finder, Lookup, PeRequester, complete_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..model.elf import ElfImage
+    from collections.abc import Iterable
+
     from ..model.pe import PeExport
     from ..model.windows_context import WindowsContext
-    from .filesystem import Filesystem
+    from .lookup import Filesystem
 
 
 def resolve_windows(path: str, context: WindowsContext, files: Filesystem) -> LoadTree:
@@ -46,28 +48,27 @@ def resolve_windows(path: str, context: WindowsContext, files: Filesystem) -> Lo
         The tree; `images` has what the load maps, depth first as the imports are met. What delayed imports would bring
         later is in `bindings` only, at their end, `delayed` down to the last leaf.
     """
-    return _Walk(context, files).follow(path)
+    return _WindowsWalk(context, files).follow(path)
 
 
 @dataclass
 class _Frame:
     """An image whose needs are being met, and how they are searched for."""
 
-    requester: Requester
+    requester: PeRequester
     needs: deque[tuple[str, PeImport]]
     search: Search
 
 
-class _Walk:
+class _WindowsWalk:
     def __init__(self, context: WindowsContext, files: Filesystem) -> None:
         self._context = context
-        self._finder = Finder(context, files)
-        self._bindings: list[Binding] = []
-        self._images: dict[str, PeImage | ElfImage] = {}
+        self._tree = TreeBuilder()
+        self._finder = Finder(context, files, self._tree)
         self._mapped: dict[str, PeImage] = {}
         self._later: deque[tuple[str, PeImport]] = deque()
         self._forwarded: set[tuple[str, str, PeSymbol]] = set()
-        self._forwarders: dict[str, list[PeExport]] = {}
+        self._forwarders: dict[str, dict[PeSymbol, PeExport]] = {}
 
     def follow(self, top: str) -> LoadTree:
         name = complete_name(top)
@@ -75,16 +76,16 @@ class _Walk:
             name = ntpath.normpath(ntpath.join(self._context.current_folder or "", name))
         folder = ntpath.dirname(name) if ntpath.isabs(name) else None
         search = Search(self._context.flags, folder)
-        found = self._finder.find(name, Requester(""), search)
+        found = self._finder.find(name, PeRequester(""), search)
         notes = self._finder.notes
         if found.phase is not Phase.DIRECT or found.state is not BindingState.BOUND:
-            self._bindings.append(_bind(top, "", found))
+            self._tree.add(_bind(top, "", found))
         if found.image is not None and found.path is not None:
             self._descend(found.path, found.image, search, delayed=False)
             self._follow_delayed()
         elif found.state is BindingState.BOUND:
             notes.append(f"{found.path} is in the process already: nothing is loaded")
-        return LoadTree(found.path or top, self._images, tuple(self._bindings), tuple(notes))
+        return self._tree.build(found.path or top, notes)
 
     def _descend(self, path: str, image: PeImage, search: Search, *, delayed: bool) -> None:
         """Meet the needs of an image just mapped, and of all that they map, depth first."""
@@ -95,11 +96,14 @@ class _Walk:
                 stack.pop()
                 continue
             requested_by, need = frame.needs.popleft()
+            if self._tree.is_spent:
+                self._tree.skip_need()
+                continue
             requester = frame.requester
             if requested_by != requester.path:
-                requester = Requester(requested_by, self._mapped.get(requested_by))
+                requester = PeRequester(requested_by, self._mapped.get(requested_by))
             found = self._finder.find(need.library, requester, frame.search)
-            self._bindings.append(_bind(need.library, requested_by, found, delayed))
+            self._tree.add(_bind(need.library, requested_by, found, delayed))
             if found.path is None or found.state is not BindingState.BOUND:
                 continue
             if found.image is not None:
@@ -109,10 +113,10 @@ class _Walk:
     def _enter(self, path: str, image: PeImage, search: Search, delayed: bool) -> _Frame:
         self._mapped[path] = image
         if not delayed:
-            self._images[path] = image
+            self._tree.images[path] = image
         self._later.extend((path, need) for need in image.imports if need.delayed)
         needs = deque((path, need) for need in image.imports if not (need.delayed or need.unused))
-        return _Frame(Requester(path, image), needs, self._own_search(path, image) or search)
+        return _Frame(PeRequester(path, image), needs, self._own_search(path, image) or search)
 
     def _own_search(self, path: str, image: PeImage) -> Search | None:
         """The search of an image with DependentLoadFlags, for its own needs only."""
@@ -124,10 +128,13 @@ class _Walk:
         """The delayed imports: each a LoadLibraryEx(name, 0, 0), which does not know the folder of its image."""
         while self._later:
             path, need = self._later.popleft()
+            if self._tree.is_spent:
+                self._tree.skip_need()
+                continue
             image = self._mapped[path]
             search = self._own_search(path, image) or Search(STANDARD_SEARCH, None)
-            found = self._finder.find(need.library, Requester(path, image), search)
-            self._bindings.append(_bind(need.library, path, found, delayed=True))
+            found = self._finder.find(need.library, PeRequester(path, image), search)
+            self._tree.add(_bind(need.library, path, found, delayed=True))
             if found.image is not None and found.path is not None:
                 self._descend(found.path, found.image, Search(STANDARD_SEARCH, None), delayed=True)
 
@@ -137,21 +144,26 @@ class _Walk:
         if image is None or not image.exports or not need.symbols:
             return []
         if path not in self._forwarders:
-            self._forwarders[path] = list_forwarders(image.exports)
+            self._forwarders[path] = _by_symbol(list_forwarders(image.exports))
         forwarders = self._forwarders[path]
-        if not forwarders:
-            return []
-        wanted = set(need.symbols)
         result = []
-        for export in forwarders:
+        for export in [forwarders[wanted] for wanted in need.symbols if wanted in forwarders] if forwarders else ():
             assert export.forwarder is not None
-            if PeSymbol(export.name) not in wanted and PeSymbol(None, export.ordinal) not in wanted:
-                continue
             library, symbol = parse_forwarder(export.forwarder)
             if library and (path, library, symbol) not in self._forwarded:
                 self._forwarded.add((path, library, symbol))
                 result.append((path, PeImport(library, (symbol,))))
         return result
+
+
+def _by_symbol(forwarders: Iterable[PeExport]) -> dict[PeSymbol, PeExport]:
+    """Forwarders by all that an import can ask for them by: the name, the ordinal."""
+    found: dict[PeSymbol, PeExport] = {}
+    for export in forwarders:
+        found.setdefault(PeSymbol(None, export.ordinal), export)
+        if export.name is not None:
+            found.setdefault(PeSymbol(export.name), export)
+    return found
 
 
 def parse_forwarder(forwarder: str) -> tuple[str, PeSymbol]:
@@ -166,7 +178,7 @@ def parse_forwarder(forwarder: str) -> tuple[str, PeSymbol]:
     return complete_name(library) if library else "", PeSymbol(symbol)
 
 
-def _bind(need: str, requested_by: str, found: Found, delayed: bool = False) -> Binding:
+def _bind(need: str, requested_by: str, found: Lookup, delayed: bool = False) -> Binding:
     return Binding(
         need, requested_by, found.state, found.path, found.phase, found.probes, delayed=delayed, reason=found.reason
     )

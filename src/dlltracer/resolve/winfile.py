@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
 from ..errors import BinaryFormatError
-from ..model.filekind import FileKind
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage
-from ..model.probe import Phase, Probe, ProbeOutcome
+from ..model.probe import FileKind, Phase, Probe, ProbeOutcome
+from .lookup import LookupStep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model.windows_context import WindowsContext
-    from .filesystem import Filesystem
+    from .lookup import Filesystem
 
 _MACHINES = {
     MACHINE_I386: "x86 (32 bit)", MACHINE_AMD64: "x86-64", MACHINE_ARM64: "ARM64", 0x1C0: "ARM (32 bit)",
@@ -22,24 +21,18 @@ _MACHINES = {
 """IMAGE_FILE_MACHINE_... of MS Learn "PE Format"."""
 
 
-class Fate(enum.Enum):
-    """What the loader does about a place."""
-
-    TAKE = "take"
-    PASS = "pass"  # noqa: S105
-    STOP = "stop"
-
-
 @dataclass(frozen=True)
-class Tried:
+class TriedFile:
     """A place tried: the probe with its outcome, what the loader does next, the image if it takes it."""
 
     probe: Probe
-    fate: Fate
+    step: LookupStep
     image: PeImage | None = None
 
 
-def try_file(path: str, phase: Phase, files: Filesystem, context: WindowsContext, origin: str | None = None) -> Tried:
+def try_file(
+    path: str, phase: Phase, files: Filesystem, context: WindowsContext, origin: str | None = None
+) -> TriedFile:
     """Look at the file there as the loader of the process would.
 
     Args:
@@ -50,16 +43,16 @@ def try_file(path: str, phase: Phase, files: Filesystem, context: WindowsContext
     """
     kind = files.kind(path)
     if kind is FileKind.ABSENT:
-        return Tried(Probe(path, phase, origin, ProbeOutcome.ABSENT), Fate.PASS)
+        return TriedFile(Probe(path, phase, origin, ProbeOutcome.ABSENT), LookupStep.NEXT_PLACE)
     image = _read(path, kind, files)
     if isinstance(image, PeImage) and fits_machine(image, context.machine):
-        return Tried(Probe(path, phase, origin, ProbeOutcome.LOADED), Fate.TAKE, image)
-    fate, reason = Fate.STOP, image
+        return TriedFile(Probe(path, phase, origin, ProbeOutcome.LOADED), LookupStep.TAKE, image)
+    step, reason = LookupStep.STOP, image
     if isinstance(image, PeImage):
-        fate = Fate.PASS if context.skips_wrong_machine else Fate.STOP
+        step = LookupStep.NEXT_PLACE if context.skips_wrong_machine else LookupStep.STOP
         made, needed = (describe_machine(number) for number in (image.machine, context.machine))
         reason = f"made for {made}, this process is {needed} (error 193)"
-    return Tried(Probe(path, phase, origin, ProbeOutcome.PRESENT, str(reason)), fate)
+    return TriedFile(Probe(path, phase, origin, ProbeOutcome.PRESENT, str(reason)), step)
 
 
 def _read(path: str, kind: FileKind, files: Filesystem) -> PeImage | str:

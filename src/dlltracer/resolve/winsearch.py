@@ -10,24 +10,23 @@ from __future__ import annotations
 import ntpath
 from dataclasses import dataclass, replace
 
-from ..model.filekind import FileKind
 from ..model.pe import PeImage
-from ..model.probe import Phase, Probe
+from ..model.probe import FileKind, Phase, Probe
 from ..model.tree import BindingState
 from .apiset import ContractState, is_contract, is_optional_contract, look_up_contract
 from .knowledge import explain_not_system, system_names, usual_known_dlls
-from .sxs import assembly_folders
-from .winfile import Fate, Tried, try_file
-from .winplaces import Place, Search, search_places
+from .lookup import LookupStep, TreeBuilder
+from .winfile import TriedFile, try_file
+from .winplaces import Search, SearchFolder, assembly_folders, search_places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model.windows_context import WindowsContext
-    from .filesystem import Filesystem
+    from .lookup import Filesystem
 
 
 @dataclass(frozen=True)
-class Requester:
+class PeRequester:
     """The image that asks: its path and, as far as known, what is in it. A program's own call has "" and `None`."""
 
     path: str
@@ -35,7 +34,7 @@ class Requester:
 
 
 @dataclass(frozen=True)
-class Found:
+class Lookup:
     """What became of a name; the words are those of `Binding`. `image` is set if this newly maps a file."""
 
     state: BindingState
@@ -52,10 +51,12 @@ class Finder:
     Args:
         context: the process.
         files: its files.
+        tree: counts the places that are looked at.
     """
 
-    def __init__(self, context: WindowsContext, files: Filesystem) -> None:
+    def __init__(self, context: WindowsContext, files: Filesystem, tree: TreeBuilder) -> None:
         self._context = context
+        self._tree = tree
         self._files = files
         self._names = context.first_loaded()
         self._paths = {ntpath.normcase(path): path for path in reversed(context.loaded)}
@@ -65,7 +66,7 @@ class Finder:
         self.notes: list[str] = []
         """What could not be decided."""
 
-    def find(self, need: str, requester: Requester, search: Search) -> Found:
+    def find(self, need: str, requester: PeRequester, search: Search) -> Lookup:
         """What the loader makes of `need` (a name, a path, with or without ".dll"), and map it if that is new."""
         name = complete_name(need)
         if ntpath.splitdrive(name)[0] or name.startswith("\\"):
@@ -82,40 +83,40 @@ class Finder:
             return found
         return self._judge_contract(found, name, contract.state)
 
-    def _find_file(self, name: str, requester: Requester, search: Search) -> Found:
+    def _find_file(self, name: str, requester: PeRequester, search: Search) -> Lookup:
         first = self._redirected(name) or self._by_manifest(name, requester)
         if first is not None:
             return first
         loaded = self._names.get(name.lower())
         if loaded is not None:
-            return Found(BindingState.BOUND, loaded, Phase.LOADED)
+            return Lookup(BindingState.BOUND, loaded, Phase.LOADED)
         if name.lower() in self._known:
             found = self._at_system(name, Phase.KNOWN_DLL)
             if found.state is not BindingState.MISSING:
                 return found
         return self._search(name, search)
 
-    def _take_path(self, path: str) -> Found:
+    def _take_path(self, path: str) -> Lookup:
         redirected = self._redirected(ntpath.basename(path))
         if redirected is not None:
             return redirected
         loaded = self._paths.get(ntpath.normcase(path))
         if loaded is not None:
-            return Found(BindingState.BOUND, loaded, Phase.LOADED)
+            return Lookup(BindingState.BOUND, loaded, Phase.LOADED)
         return self._try_one(path, Phase.DIRECT)
 
-    def _take_host(self, host: str) -> Found:
+    def _take_host(self, host: str) -> Lookup:
         loaded = self._names.get(host)
         if loaded is not None:
-            return Found(BindingState.BOUND, loaded, Phase.API_SET)
+            return Lookup(BindingState.BOUND, loaded, Phase.API_SET)
         return self._at_system(host, Phase.API_SET)
 
-    def _at_system(self, name: str, phase: Phase) -> Found:
+    def _at_system(self, name: str, phase: Phase) -> Lookup:
         if not self._context.has_system_files:
-            return Found(BindingState.SYSTEM, phase=phase)
+            return Lookup(BindingState.SYSTEM, phase=phase)
         return self._try_one(ntpath.join(self._context.system_folder, name), phase)
 
-    def _judge_contract(self, found: Found, name: str, state: ContractState) -> Found:
+    def _judge_contract(self, found: Lookup, name: str, state: ContractState) -> Lookup:
         """A contract that is no file either: missing only where the whole map is known, and never if optional."""
         if is_optional_contract(name):
             reason = "an optional contract, which programs expect to be absent"
@@ -127,7 +128,7 @@ class Finder:
             reason = "a contract that is not in the bundled table: whether a Windows has it is not known"
         return replace(found, state=BindingState.SYSTEM, phase=Phase.API_SET, reason=reason)
 
-    def _redirected(self, name: str) -> Found | None:
+    def _redirected(self, name: str) -> Lookup | None:
         """PROGRAM.local: a folder holds the files, a file means the application folder. Not for known DLLs."""
         redirection = self._context.redirection
         if redirection is None or name.lower() in self._known:
@@ -136,7 +137,7 @@ class Finder:
         folder = redirection if kind is FileKind.FOLDER else self._context.application_folder
         return None if kind is FileKind.ABSENT else self._take_if_there(folder, name, Phase.REDIRECTION, redirection)
 
-    def _by_manifest(self, name: str, requester: Requester) -> Found | None:
+    def _by_manifest(self, name: str, requester: PeRequester) -> Lookup | None:
         resources = requester.image.resources if requester.image else None
         own = resources.assemblies if resources else ()
         for references, beside, origin in (
@@ -150,27 +151,28 @@ class Finder:
                         return found
         return None
 
-    def _take_if_there(self, folder: str, name: str, phase: Phase, origin: str) -> Found | None:
+    def _take_if_there(self, folder: str, name: str, phase: Phase, origin: str) -> Lookup | None:
         path = ntpath.join(folder, name)
         if self._files.kind(path) is FileKind.ABSENT:
             return None
         return self._conclude([try_file(path, phase, self._files, self._context, origin)], name)
 
-    def _search(self, name: str, search: Search) -> Found:
-        tried: list[Tried] = []
+    def _search(self, name: str, search: Search) -> Lookup:
+        tried: list[TriedFile] = []
         for place in search_places(search, self._context):
             given = self._given(name, place)
             if given is not None:
                 return replace(given, probes=tuple(t.probe for t in tried))
             if place.phase in (Phase.SYSTEM, Phase.WINDOWS) and not self._context.has_system_files:
                 continue
+            self._tree.places_left -= 1
             tried.append(try_file(ntpath.join(place.folder, name), place.phase, self._files, self._context))
-            if tried[-1].fate is not Fate.PASS:
+            if tried[-1].step is not LookupStep.NEXT_PLACE:
                 self._note_others(name, place)
                 break
         return self._conclude(tried, name)
 
-    def _note_others(self, name: str, taken: Place) -> None:
+    def _note_others(self, name: str, taken: SearchFolder) -> None:
         """Windows does not say in which order it searches the added folders: say so where that decides."""
         folders = self._context.added_folders
         if taken.phase is not Phase.ADDED or taken.folder not in folders:
@@ -182,36 +184,37 @@ class Finder:
             first = ntpath.join(taken.folder, name)
             self.notes.append(f"{first} is taken; as well it may be {', '.join(others)}: the order is not specified")
 
-    def _given(self, name: str, place: Place) -> Found | None:
+    def _given(self, name: str, place: SearchFolder) -> Lookup | None:
         """What is taken for present in a folder that cannot be read."""
         if place.phase is Phase.APPLICATION and name.lower() in self._context.provided:
             reason = "comes with Python"
-            return Found(BindingState.SYSTEM, phase=place.phase, reason=reason)
+            return Lookup(BindingState.SYSTEM, phase=place.phase, reason=reason)
         if place.phase is Phase.SYSTEM and not self._context.has_system_files and name.lower() in system_names():
-            return Found(BindingState.SYSTEM, phase=place.phase)
+            return Lookup(BindingState.SYSTEM, phase=place.phase)
         return None
 
-    def _try_one(self, path: str, phase: Phase) -> Found:
+    def _try_one(self, path: str, phase: Phase) -> Lookup:
+        self._tree.places_left -= 1
         return self._conclude([try_file(path, phase, self._files, self._context)], ntpath.basename(path))
 
-    def _conclude(self, tried: list[Tried], name: str) -> Found:
+    def _conclude(self, tried: list[TriedFile], name: str) -> Lookup:
         probes = tuple(t.probe for t in tried)
         last = tried[-1] if tried else None
-        if last is not None and last.fate is Fate.TAKE and last.image is not None:
+        if last is not None and last.step is LookupStep.TAKE and last.image is not None:
             return self._map(last.probe, last.image, probes)
         present = [t.probe for t in tried if t.probe.reason is not None]
         if present:
             refused = present[0]
-            return Found(BindingState.REFUSED, refused.path, refused.phase, probes, refused.reason)
-        return Found(BindingState.MISSING, probes=probes, reason=explain_not_system(name.lower()))
+            return Lookup(BindingState.REFUSED, refused.path, refused.phase, probes, refused.reason)
+        return Lookup(BindingState.MISSING, probes=probes, reason=explain_not_system(name.lower()))
 
-    def _map(self, probe: Probe, image: PeImage, probes: tuple[Probe, ...]) -> Found:
+    def _map(self, probe: Probe, image: PeImage, probes: tuple[Probe, ...]) -> Lookup:
         known = self._known_path(probe.path)
         path = known or probe.path
         # The first of a name stays: a second file of that name is mapped, and nobody finds it by name.
         self._names.setdefault(ntpath.basename(path).lower(), path)
         self._paths.setdefault(ntpath.normcase(path), path)
-        return Found(BindingState.BOUND, path, probe.phase, probes, image=None if known else image)
+        return Lookup(BindingState.BOUND, path, probe.phase, probes, image=None if known else image)
 
     def _known_path(self, path: str) -> str | None:
         """The path under which that file is in the process already, and remember it if it is not."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import shlex
 from collections.abc import Iterator
 
 from ...model.failure import ProcessFacts, PythonError
@@ -14,6 +13,7 @@ from ...model.provider import ProviderKind
 from ..case import Case
 from ..knowledge.reader import read_table
 from ..providers import package_kind
+from ..remedies import PIP, operand, python_words
 from .integrity import has_lost_module
 from .python_abi import this_python
 
@@ -24,9 +24,9 @@ ARCHIVE_CODE = "module-in-archive"
 HIDDEN_CODE = "module-not-on-path"
 
 _INSTALLS = {
-    ProviderKind.APT: "apt-get install {}",
-    ProviderKind.DNF: "dnf install {}",
-    ProviderKind.APK: "apk add {}",
+    ProviderKind.APT: ("apt-get", "install"),
+    ProviderKind.DNF: ("dnf", "install"),
+    ProviderKind.APK: ("apk", "add"),
 }
 _PYENV = re.compile(r"/\.?pyenv/versions/([^/]+)")
 _OF_DISTRIBUTION = ("/usr", "/")
@@ -143,7 +143,7 @@ def _build_remedies(
     kind = package_kind(case.distribution)
     own = packaged.get(kind.value) if packaged is not None and kind is not None else None
     if kind is not None and own is not None:
-        yield Remedy(f"install {own} of the system", _INSTALLS[kind].format(own))
+        yield Remedy(f"install {own} of the system", (*_INSTALLS[kind], own))
         return
     version = ".".join(str(part) for part in process.version[:2])
     if process.base_prefix in _OF_DISTRIBUTION:
@@ -151,12 +151,12 @@ def _build_remedies(
         return
     header = built.get(kind.value) if built is not None and kind is not None else None
     if kind is not None and header is not None:
-        yield Remedy(f"install the headers: {header}", _INSTALLS[kind].format(header))
+        yield Remedy(f"install the headers: {header}", (*_INSTALLS[kind], header))
     elif built is not None:
         yield Remedy(f"install the headers of {built['library']} (a package named -dev or -devel)")
     pyenv = _PYENV.search(process.base_prefix)
     if pyenv:
-        yield Remedy("then build that Python again", f"pyenv install --force {pyenv[1]}")
+        yield Remedy("then build that Python again", ("pyenv", "install", "--force", pyenv[1]))
     else:
         yield Remedy(f"then build Python {version} again, or take one that has {name}")
 
@@ -179,7 +179,7 @@ def _unreadable(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding
         remedies=(
             Remedy(
                 "let the user who runs Python read the folder and what is in it",
-                f"chmod -R a+rX {shlex.quote(folder)}",
+                ("chmod", "-R", "a+rX", operand(folder)),
             ),
         ),
     )
@@ -219,12 +219,13 @@ def _hidden(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
         )
 
 
-def _command_for(hidden: HiddenModule, case: Case) -> str | None:
+def _command_for(hidden: HiddenModule, case: Case) -> tuple[str, ...]:
     if hidden.why is Hiding.SOURCE_FOLDER:
-        return "python -m pip install -e ."
+        return (*PIP, "install", "-e", ".")
     if hidden.why is Hiding.ENVIRONMENT and not case.is_windows:
-        return f"{shlex.quote(hidden.folder.partition('/lib')[0])}/bin/python ..."
-    return None
+        python = hidden.folder.rpartition("/lib")[0] + "/bin/python"
+        return (python, *python_words(case)[1:])
+    return ()
 
 
 def _nowhere(error: PythonError, case: Case, traces: ModuleTraces) -> Finding:
@@ -285,21 +286,22 @@ def _remedies(
 
 def _installation(package: str, module: str, case: Case, traces: ModuleTraces) -> Iterator[Remedy]:
     """How this very Python gets a package: one of uv has no pip, and pip refuses that of the system (PEP 668)."""
-    executable = shlex.quote(_executable(case))
+    executable = _executable(case)
     if traces.is_externally_managed:
         yield Remedy(
             f"install {package} in a virtual environment: pip does not install into the Python of the system",
-            f"{executable} -m venv .venv && .venv/bin/python -m pip install {package}",
+            (executable, "-m", "venv", ".venv"),
         )
+        yield Remedy("then", (".venv/bin/python", "-m", "pip", "install", package))
     elif traces.is_of_uv:
         yield Remedy(
             f"install {package}, which brings {module}, for this Python",
-            f"uv pip install --python {executable} {package}",
+            ("uv", "pip", "install", "--python", executable, package),
         )
     else:
         if traces.has_pip is False:
-            yield Remedy("this Python has no pip: bring it first", f"{executable} -m ensurepip")
-        yield Remedy(f"install {package}, which brings {module}, for this Python", f"python -m pip install {package}")
+            yield Remedy("this Python has no pip: bring it first", (executable, "-m", "ensurepip"))
+        yield Remedy(f"install {package}, which brings {module}, for this Python", (*PIP, "install", package))
 
 
 def _package_of(name: str, packages: dict[str, str], case: Case) -> tuple[str, str | None]:
