@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -10,6 +11,10 @@ from windows.summary import runs_of
 
 # The commands write annotations where this says so; tests that want them set it.
 os.environ.pop("GITHUB_ACTIONS", None)
+# A shell without job control starts what it puts in the background with SIGINT ignored (POSIX.1-2017, 2.11), and
+# exec keeps that: programs of the tests would never die of it. exec turns a handler into the default (signal(7)).
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

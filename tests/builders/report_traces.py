@@ -65,7 +65,7 @@ def small_failure() -> SavedTrace:
         chain=("import pkg", "import pkg.core", extension, library, GONE), probes=gone.probes or (),
         explanation=f"{library} cannot be loaded without {GONE}, and no place searched has it.",
         evidence=(Evidence(Source.LOADER, f"it looked for {GONE} in {len(gone.probes or ())} places and gave up"),),
-        remedies=(Remedy("install the package that has it", "apt-get install libgone1"), Remedy("or build it")),
+        remedies=(Remedy("install the package that has it", ("apt-get", "install", "libgone1")), Remedy("or build it")),
     )  # fmt: skip
     other = Finding(
         code="library-path-wins",

@@ -64,7 +64,7 @@ FINDING = Finding(
     confidence=Confidence.CERTAIN, subject="libgone.so", chain=("import m", APP, "libgone.so"), probes=GONE,
     explanation="mod.so cannot be loaded without it.",
     evidence=(Evidence(Source.LOADER, "it gave up"),),
-    remedies=(Remedy("install it", "apt install gone"), Remedy("or not")),
+    remedies=(Remedy("install it", ("apt", "install", "gone")), Remedy("or not")),
 )  # fmt: skip
 DIAGNOSIS = Diagnosis("import m", Outcome.EXPLAINED, ERROR, findings=(FINDING,), notes=("a note",))
 CRASH = Crash(11, "SIGSEGV", 0x1234, APP, 0x234, 7, None)

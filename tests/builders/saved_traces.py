@@ -68,7 +68,7 @@ INTERPRETERS = st.builds(
 FINDINGS = st.builds(
     Finding, code=TEXTS, title=TEXTS, confidence=st.sampled_from(Confidence), subject=TEXTS, chain=NAMES,
     probes=rows(PROBES), explanation=TEXTS, evidence=rows(st.builds(Evidence, st.sampled_from(Source), TEXTS)),
-    remedies=rows(st.builds(Remedy, TEXTS, maybe(TEXTS))),
+    remedies=rows(st.builds(Remedy, TEXTS, NAMES, TEXTS)),
 )  # fmt: skip
 DIAGNOSES = st.builds(
     Diagnosis, TEXTS, st.sampled_from(Outcome), maybe(ERRORS), maybe(CRASHES), rows(FINDINGS), NAMES, NAMES

@@ -354,7 +354,10 @@ def test_signals_from_outside(desk: Desk, to_group: bool) -> None:
     ) as process:  # fmt: skip
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         (os.killpg if to_group else os.kill)(process.pid, wanted)
-        process.communicate(timeout=60)
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()  # for nothing when it has ended; else the test would wait for ever
     assert process.returncode == -wanted
     assert "traced by" in desk.report.read_text()
 

@@ -1,4 +1,4 @@
-"""What the parameters of an exception lead to, in a memory made by hand: delayed loads, C++ exceptions of both compilers."""
+"""What the parameters of an exception lead to, in a memory made by hand: delayed loads, C++ exceptions."""
 
 from __future__ import annotations
 

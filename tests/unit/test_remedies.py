@@ -2,57 +2,47 @@
 
 from __future__ import annotations
 
-import shlex
-
 import pytest
 
 from builders.failed_case import EXT, absent, case, process, tree
 from builders.windows_case import PROCESS, SITE, TOP, Windows, pe_image
 from dlltracer.diagnose.engine import diagnose
-from dlltracer.diagnose.remedies import for_interpreter, interpreter_of, reinstall, reinstall_by_pip
+from dlltracer.diagnose.remedies import (
+    for_interpreter,
+    is_package_name,
+    operand,
+    reinstall,
+    reinstall_by_pip,
+    with_version,
+)
 from dlltracer.model.failure import ProcessFacts, System
 from dlltracer.model.finding import Confidence, Finding, Remedy
 from dlltracer.model.provider import PackageManager, PackageOwner
+
+REINSTALL = ("-m", "pip", "install", "--force-reinstall", "--no-deps")
 
 
 def facts(system: System, executable: str) -> ProcessFacts:
     return ProcessFacts(system, (3, 11, 0), (), 64, executable, "", "")
 
 
-@pytest.mark.parametrize(
-    ("system", "executable", "word"),
-    [
-        (System.LINUX, "/opt/env/bin/python3", "/opt/env/bin/python3"),
-        (System.LINUX, "/opt/my env/bin/python", "'/opt/my env/bin/python'"),
-        (System.LINUX, "/opt/it's/python", "'/opt/it'\"'\"'s/python'"),
-        (System.WINDOWS, "C:\\Py\\python.exe", "C:\\Py\\python.exe"),
-        (System.WINDOWS, "C:\\Program Files\\Python311\\python.exe", '"C:\\Program Files\\Python311\\python.exe"'),
-        (System.WINDOWS, "C:\\a&b\\python.exe", '"C:\\a&b\\python.exe"'),
-        (System.WINDOWS, "", "python"),
-    ],
-)
-def test_the_word_for_a_shell(system: System, executable: str, word: str) -> None:
-    assert interpreter_of(facts(system, executable)) == word
-
-
-def test_only_pip_of_any_python_is_replaced() -> None:
+def test_the_interpreter_is_the_one_that_failed() -> None:
     commands = {
-        "python -m pip install x": "'/a b/python' -m pip install x",
-        "python -m pip uninstall -y a && python -m pip install b":
-            "'/a b/python' -m pip uninstall -y a && '/a b/python' -m pip install b",
-        "/usr/bin/python -m pip install x": "/usr/bin/python -m pip install x",
-        "LD_LIBRARY_PATH=/x python ...": "LD_LIBRARY_PATH=/x python ...",
-        "apt-get install python": "apt-get install python",
+        ("python", "-m", "pip", "install", "x"): ("/a b/python", "-m", "pip", "install", "x"),
+        ("env", "LD_LIBRARY_PATH=/x", "python", "-c", "import m"):
+            ("env", "LD_LIBRARY_PATH=/x", "/a b/python", "-c", "import m"),
+        ("/usr/bin/python", "-m", "pip"): ("/usr/bin/python", "-m", "pip"),
+        ("apt-get", "install", "python"): ("apt-get", "install", "python"),
+        ("ulimit", "-n", "4096"): ("ulimit", "-n", "4096"),
+        (): (),
     }  # fmt: skip
     finding = Finding(
-        code="c",
-        title="t",
-        confidence=Confidence.LIKELY, subject="s",
+        code="c", title="t", confidence=Confidence.LIKELY, subject="s",
         remedies=tuple(Remedy("w", one) for one in commands),
-    )
+    )  # fmt: skip
     changed = for_interpreter(finding, facts(System.LINUX, "/a b/python"))
     assert [remedy.command for remedy in changed.remedies] == list(commands.values())
-    assert for_interpreter(finding, None) == finding
+    assert for_interpreter(finding, None) == for_interpreter(finding, facts(System.LINUX, "")) == finding
 
 
 def test_in_a_verdict_of_linux() -> None:
@@ -63,14 +53,13 @@ def test_in_a_verdict_of_linux() -> None:
         process=process(executable="/srv/my env/bin/python"),
     )  # fmt: skip
     commands = [remedy.command for remedy in diagnose(made).findings[0].remedies if remedy.command]
-    wanted = "-m pip install --force-reinstall --no-deps numpy==2.1.0"
-    assert f"{shlex.quote('/srv/my env/bin/python')} {wanted}" in commands
+    assert ("/srv/my env/bin/python", *REINSTALL, "numpy==2.1.0") in commands
 
 
 def test_in_a_verdict_of_windows() -> None:
     made = Windows({TOP: pe_image({"libomp140.x86_64.dll": ["f"]}), f"{SITE}\\x.dll": pe_image()}).case(126)
     commands = [remedy.command for remedy in diagnose(made).findings[0].remedies if remedy.command]
-    assert f'{PROCESS.executable} -m pip install "torch>=2.4.1"' in commands
+    assert (PROCESS.executable, "-m", "pip", "install", "torch>=2.4.1") in commands
 
 
 def placed(system: System, prefix: str, user_base: str | None = None) -> ProcessFacts:
@@ -95,29 +84,25 @@ def placed(system: System, prefix: str, user_base: str | None = None) -> Process
 )
 def test_a_folder_of_the_interpreter_is_no_target(folder: str, process_facts: ProcessFacts | None) -> None:
     remedy = reinstall_by_pip("numpy", "2.1.0", folder, process_facts)
-    assert remedy.command == "python -m pip install --force-reinstall --no-deps numpy==2.1.0" or (
-        process_facts is not None
-        and process_facts.system is System.WINDOWS
-        and remedy.command == 'python -m pip install --force-reinstall --no-deps "numpy==2.1.0"'
-    )
+    assert remedy.command == ("python", *REINSTALL, "numpy==2.1.0")
     assert remedy.what == "install numpy again"
 
 
 @pytest.mark.parametrize(
-    ("folder", "process_facts", "word"),
+    ("folder", "process_facts"),
     [
-        ("/srv/my app/libs", placed(System.LINUX, "/usr"), "'/srv/my app/libs'"),
-        ("/srv/$(x)", placed(System.LINUX, "/usr"), "'/srv/$(x)'"),
-        ("/usr/lib/app/site-packages/x", placed(System.LINUX, "/usr"), "/usr/lib/app/site-packages/x"),
-        ("/usr/share/app/site-packages", placed(System.LINUX, "/usr"), "/usr/share/app/site-packages"),
-        ("/other/lib/python3.11/site-packages", placed(System.LINUX, "/usr"), "/other/lib/python3.11/site-packages"),
-        ("C:\\my app\\libs", placed(System.WINDOWS, "C:\\Py"), '"C:\\my app\\libs"'),
-        ("C:\\app\\site-packages", placed(System.WINDOWS, "C:\\Py"), "C:\\app\\site-packages"),
+        ("/srv/my app/libs", placed(System.LINUX, "/usr")),
+        ("/srv/$(x)", placed(System.LINUX, "/usr")),
+        ("/usr/lib/app/site-packages/x", placed(System.LINUX, "/usr")),
+        ("/usr/share/app/site-packages", placed(System.LINUX, "/usr")),
+        ("/other/lib/python3.11/site-packages", placed(System.LINUX, "/usr")),
+        ("C:\\my app\\libs", placed(System.WINDOWS, "C:\\Py")),
+        ("C:\\app\\site-packages", placed(System.WINDOWS, "C:\\Py")),
     ],
 )
-def test_another_folder_is_given_to_pip(folder: str, process_facts: ProcessFacts, word: str) -> None:
+def test_another_folder_is_given_to_pip(folder: str, process_facts: ProcessFacts) -> None:
     remedy = reinstall_by_pip("numpy", "", folder, process_facts, "a file of it is damaged")
-    assert remedy.command == f"python -m pip install --force-reinstall --no-deps --target {word} --upgrade numpy"
+    assert remedy.command == ("python", *REINSTALL, "--target", folder, "--upgrade", "numpy")
     assert remedy.what.startswith(f"install numpy again, a file of it is damaged (into {folder}, ")
     assert "what other packages have" in remedy.what  # pip removes a folder that it replaces
 
@@ -125,9 +110,45 @@ def test_another_folder_is_given_to_pip(folder: str, process_facts: ProcessFacts
 def test_other_managers_know_the_folder_themselves() -> None:
     owner = PackageOwner(PackageManager.DPKG, "libfoo1", "1", "/usr/lib/libfoo.so.1")
     (remedy,) = reinstall([owner], placed(System.LINUX, "/opt/env"))
-    assert remedy.command == "apt-get install --reinstall libfoo1"
+    assert remedy.command == ("apt-get", "install", "--reinstall", "libfoo1")
 
 
-def test_a_name_is_a_strangers_text() -> None:
-    remedy = reinstall_by_pip("x; rm -rf ~", "1", "", placed(System.LINUX, "/usr"))
-    assert remedy.command == "python -m pip install --force-reinstall --no-deps 'x; rm -rf ~==1'"
+HOSTILE = (
+    "x; rm -rf ~", "$(touch pwn)", "-e", "--index-url=http://x", "", "a b", "a\nb", "x" * 300, "x;y", "../x", "..",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("manager", PackageManager)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_that_no_package_has_is_in_no_command(manager: PackageManager, name: str) -> None:
+    (remedy,) = reinstall([PackageOwner(manager, name, "1", "/f")], placed(System.LINUX, "/usr"))
+    assert remedy.command == () and not is_package_name(name, manager)
+
+
+@pytest.mark.parametrize(("manager", "names"), [
+    (PackageManager.PIP, ("numpy", "Pillow", "ruamel.yaml", "nvidia-cublas-cu12", "a", "zope.interface")),
+    (PackageManager.CONDA, ("numpy", "_libgcc_mutex", "libstdcxx-ng", "r-base", "cuda-version")),
+    (PackageManager.DPKG, ("libc6", "libstdc++6", "libgl1-mesa-glx", "libc6:amd64", "libglib2.0-0t64", "python3.11")),
+    (PackageManager.RPM, ("glibc", "libstdc++", "java-1.8.0-openjdk", "PackageKit", "python3.11-libs", "mesa-libGL")),
+    (PackageManager.APK, ("musl", "libstdc++", "so_x", "py3-numpy", "qt6-qtbase", "gtk+3.0")),
+])  # fmt: skip
+def test_names_that_packages_have(manager: PackageManager, names: tuple[str, ...]) -> None:
+    assert [name for name in names if not is_package_name(name, manager)] == []
+
+
+@pytest.mark.parametrize("version", ["1; x", "$(x)", "-1", "", "1 2", "==1"])
+def test_a_version_that_is_none_is_left_out(version: str) -> None:
+    assert reinstall_by_pip("numpy", version, "", None).command == ("python", *REINSTALL, "numpy")
+    assert with_version("icu", version, PackageManager.CONDA) == "icu"
+
+
+def test_versions() -> None:
+    assert with_version("numpy", "2.1.0+cu121", PackageManager.PIP) == "numpy==2.1.0+cu121"
+    assert with_version("icu", "73.2", PackageManager.CONDA) == "icu=73.2"
+    assert with_version("libc6", "2.36-9", PackageManager.DPKG) == "libc6"
+
+
+def test_operands_are_no_options() -> None:
+    assert operand("-rf") == "./-rf" and operand("/-x") == "/-x"
+    remedy = reinstall_by_pip("numpy", "", "-x", placed(System.LINUX, "/usr"))
+    assert remedy.command[-4:] == ("--target", "./-x", "--upgrade", "numpy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builders.failed_case import EXT, absent, case, first, image, segment, tree, verdict
+from builders.failed_case import EXT, PYTHON, absent, case, first, image, segment, tree, verdict
 from dlltracer.diagnose.environment import MachineLimits
 from dlltracer.diagnose.rules import limits
 from dlltracer.model.elf import DF_STATIC_TLS
@@ -112,7 +112,7 @@ def test_static_tls() -> None:
     }
     found = first(case(f"{EXT}: cannot allocate memory in static TLS block", images=images))
     assert found.code == "static-tls" and "65536 bytes" in found.explanation
-    assert found.remedies[0].command == f"LD_PRELOAD={EXT} python ..."
+    assert found.remedies[0].command == ("env", f"LD_PRELOAD={EXT}", PYTHON, "-c", "import ext")
     small = {**images, EXT: image(segments=(segment(7, size=64),))}
     found = first(case(f"{EXT}: cannot allocate memory in static TLS block", images=small))
     assert "libgomp" in found.explanation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builders.failed_case import EXT, bound, case, first, image, process, tree, verdict, version_need
+from builders.failed_case import EXT, PYTHON, bound, case, first, image, process, tree, verdict, version_need
 from dlltracer.diagnose.environment import Change, Copy, ShadowedCopy
 from dlltracer.diagnose.rules import first_wins, symbols
 from dlltracer.model.elf import ElfSymbols
@@ -40,7 +40,7 @@ def test_another_copy_that_has_it() -> None:
     copies = {"libx.so.1": (Copy("/bad/libx.so.1", "x", None, False), Copy("/new/libx.so.1", "PATH", None, True))}
     found = first(case(SYMBOL, symbols=(LACK,), tree=tree(bound("libx.so.1", "/old/libx.so.1")), copies=copies))
     assert "/new/libx.so.1 (PATH) has it" in found.explanation and "/bad" not in found.explanation
-    assert found.remedies[0].command == "LD_LIBRARY_PATH=/new python ..."
+    assert found.remedies[0].command == ("env", "LD_LIBRARY_PATH=/new", PYTHON, "-c", "import ext")
 
 
 def test_a_version_with_what_the_copy_has() -> None:

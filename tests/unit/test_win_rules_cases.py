@@ -54,7 +54,7 @@ def test_load_flags_do_not_explain_what_is_nowhere() -> None:
 def test_media_foundation() -> None:
     case = Windows({TOP: pe_image({"MFPlat.DLL": ["MFStartup"]})}).case(126)
     assert said(case) == ("missing-windows-feature", "MFPlat.DLL", Confidence.CERTAIN)
-    assert any(remedy.command and "MediaFeaturePack" in remedy.command for remedy in first(case).remedies)
+    assert any("MediaFeaturePack" in " ".join(remedy.command) for remedy in first(case).remedies)
 
 
 @pytest.mark.parametrize(

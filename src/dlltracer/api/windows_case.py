@@ -15,7 +15,7 @@ from ..model.run import RunResult
 from ..model.tree import BindingState
 from ..model.windows_context import EXTENSION_MODULE_SEARCH, STANDARD_SEARCH
 from ..resolve.knowledge import system_names
-from .environment import check_packages, find_foreign_modules, name_owners
+from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners
 from .windows_failure import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
 from .windows_process import WindowsProcess
 
@@ -66,7 +66,8 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
         owners=name_owners(_files_of_interest(failed.subject, tree, images), process),
         damaged={failed.subject: problem} if failed.subject is not None and problem is not None else {},
         notes=(*notes, *view.notes, *_notes_on_requests(run, failed.subject)),
-        foreign_modules=find_foreign_modules(error, process), code=failed.code,
+        foreign_modules=find_foreign_modules(error, process),
+        module_traces=find_traces_of_module(error, process), code=failed.code,
         code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree),
         is_program=program is not None,
     )  # fmt: skip

@@ -37,12 +37,14 @@ _FAMILIES = {
 """ID and ID_LIKE of os-release(5)."""
 
 _COMMANDS = {
-    ProviderKind.PIP: "python -m pip install {}",
-    ProviderKind.CONDA: "conda install -c conda-forge {}",
-    ProviderKind.APT: "apt-get install {}",
-    ProviderKind.DNF: "dnf install {}",
-    ProviderKind.APK: "apk add {}",
+    ProviderKind.PIP: ("python", "-m", "pip", "install"),
+    ProviderKind.CONDA: ("conda", "install", "-c", "conda-forge"),
+    ProviderKind.APT: ("apt-get", "install"),
+    ProviderKind.DNF: ("dnf", "install"),
+    ProviderKind.APK: ("apk", "add"),
 }
+_WORD = re.compile(r"--?[A-Za-z][A-Za-z-]*|[A-Za-z0-9_][A-Za-z0-9._+:~!=<>,*-]*")
+"""A word of a command: an option, or a name with or without a version. The wildcards of a row come from file names."""
 _WILDCARDS = {"*": "(.*)", "#": r"(\d+)", "?": "(.)"}
 
 
@@ -90,15 +92,19 @@ def _providers(row: dict[str, Any], wildcards: tuple[str, ...], distribution: st
         for kind in (*kinds, ProviderKind.PIP)
         for spec in row.get(kind.value, ())
     ]
-    found += [Provider(**{**entry, "kind": ProviderKind(entry["kind"])}) for entry in row.get("other", ())]
+    found += [
+        Provider(**{**entry, "kind": ProviderKind(entry["kind"]), "command": tuple(entry.get("command", ()))})
+        for entry in row.get("other", ())
+    ]
     found += [_package(ProviderKind.CONDA, spec) for spec in row.get("conda", ())]
     if found and "note" in row:
         found[0] = replace(found[0], note="; ".join(filter(None, (found[0].note, row["note"]))))
-    return tuple(_fill(provider, wildcards) for provider in found)
+    filled = (_fill(provider, wildcards) for provider in found)
+    return tuple(provider for provider in filled if all(map(_WORD.fullmatch, provider.command)))
 
 
 def _package(kind: ProviderKind, spec: str) -> Provider:
-    return Provider(kind, spec.partition("=")[0], _COMMANDS[kind].format(f'"{spec}"' if "=" in spec else spec))
+    return Provider(kind, spec.partition("=")[0], (*_COMMANDS[kind], spec))
 
 
 def _fill(provider: Provider, wildcards: tuple[str, ...]) -> Provider:
@@ -109,5 +115,5 @@ def _fill(provider: Provider, wildcards: tuple[str, ...]) -> Provider:
             text = text.replace(f"{{{number}}}", value)
         return text
 
-    command = filled(provider.command) if provider.command else None
+    command = tuple(map(filled, provider.command))
     return replace(provider, name=filled(provider.name), command=command, note=filled(provider.note))

@@ -1,41 +1,89 @@
-"""What to do, for several rules."""
+"""Commands for remedies, as tuples of words, and names of packages that may stand in them."""
 
 from __future__ import annotations
 
 import ntpath
 import posixpath
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ..model.failure import System
+from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
-from ..model.provider import PackageManager
+from ..model.provider import PackageManager, PackageOwner
+from .case import Case
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.failure import ProcessFacts
-    from ..model.provider import PackageOwner
+PYTHON = "python"
+"""The interpreter in the commands of rules and tables: the one that failed takes its place."""
 
-_PIP = re.compile(r"(?<![\w./\\-])python(?= -m pip )")
-"""Any Python, in the commands of rules and tables: the one that failed takes its place."""
-_PLAIN_TO_CMD = re.compile(r"[\w:\\/.+~-]+")
+PIP = (PYTHON, "-m", "pip")
+
 _SITE = {
     System.WINDOWS: re.compile(r"(?:lib|python[\w.-]*)\\site-packages"),
     System.LINUX: re.compile(r"(?:local/)?lib(?:32|64)?/[^/]+/(?:site|dist)-packages"),
 }
 """Where pip installs without being told, seen from a prefix. Source: `sysconfig`, of Python and of Debian's."""
-_COMMANDS = {
-    PackageManager.DPKG: "apt-get install --reinstall {name}",
-    PackageManager.RPM: "dnf reinstall {name}",
-    PackageManager.APK: "apk fix --reinstall {name}",
-    PackageManager.CONDA: "conda install --force-reinstall {name}={version}",
+
+_REINSTALL = {
+    PackageManager.DPKG: ("apt-get", "install", "--reinstall"),
+    PackageManager.RPM: ("dnf", "reinstall"),
+    PackageManager.APK: ("apk", "fix", "--reinstall"),
+    PackageManager.CONDA: ("conda", "install", "--force-reinstall"),
 }
+
+_NAMES = {
+    PackageManager.PIP: re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"),
+    PackageManager.CONDA: re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?"),
+    PackageManager.DPKG: re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9][a-z0-9-]*)?"),
+    PackageManager.RPM: re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+~^-]*"),
+    PackageManager.APK: re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*"),
+}
+"""What names may be: "Names and normalization" (Packaging User Guide); CEP 26 of conda; Debian Policy 5.6.1, with an
+architecture as dpkg shows it; rpm-spec(7) and Fedora's naming guidelines; APKBUILD(5)."""
+
+_VERSIONS = {
+    PackageManager.PIP: re.compile(r"v?[0-9][A-Za-z0-9.!+_-]*"),
+    PackageManager.CONDA: re.compile(r"[0-9a-z][A-Za-z0-9.!+_]*"),
+}
+"""What versions may be: PEP 440, in any spelling of it; conda's MatchSpec."""
+
+
+def is_package_name(name: str, manager: PackageManager) -> bool:
+    """Return whether a package of that manager can have the name: others are not shown in a command."""
+    return len(name) <= 200 and _NAMES[manager].fullmatch(name) is not None
+
+
+def with_version(name: str, version: str, manager: PackageManager) -> str:
+    """Return the package as the manager's command takes it: with its version, if that is one and can be asked for."""
+    versions = _VERSIONS.get(manager)
+    if versions is None or len(version) > 100 or not versions.fullmatch(version):
+        return name
+    return f"{name}{'==' if manager is PackageManager.PIP else '='}{version}"
+
+
+def operand(path: str) -> str:
+    """Return a path that no command takes for an option."""
+    return f"./{path}" if path.startswith("-") else path
+
+
+def python_words(case: Case) -> tuple[str, ...]:
+    """Return the interpreter, and the import that failed as its program where it was an import."""
+    statement = ("-c", case.what) if re.fullmatch(r"import [\w.]+", case.what) else ()
+    return (PYTHON, *statement)
+
+
+def with_variable(case: Case, name: str, value: str) -> tuple[str, ...]:
+    """Return the command that tries again with a variable of the environment set."""
+    return ("env", f"{name}={value}", *python_words(case))
+
+
+def without_variable(case: Case, name: str) -> tuple[str, ...]:
+    """Return the command that tries again without a variable of the environment."""
+    return ("env", "-u", name, *python_words(case))
 
 
 def reinstall(owners: Iterable[PackageOwner], process: ProcessFacts | None, why: str = "") -> Iterator[Remedy]:
-    """Install the package of a file again: nothing, if none is known.
+    """Yield the remedy to install the package of a file again; nothing, if none is known.
 
     Arguments:
         owners: of the file, the best first.
@@ -46,17 +94,17 @@ def reinstall(owners: Iterable[PackageOwner], process: ProcessFacts | None, why:
         if owner.manager is PackageManager.PIP:
             yield reinstall_by_pip(owner.package, owner.version, owner.folder, process, why)
             return
-        command = _COMMANDS.get(owner.manager)
-        if command is not None:
-            if not owner.version:
-                command = command.replace("={version}", "")
-            text = command.format(name=owner.package, version=owner.version)
-            yield Remedy(f"install {owner.package} again{f', {why}' if why else ''}", text)
-            return
+        text = f"install {owner.package} again{f', {why}' if why else ''}"
+        if is_package_name(owner.package, owner.manager):
+            package = with_version(owner.package, owner.version, owner.manager)
+            yield Remedy(text, (*_REINSTALL[owner.manager], package))
+        else:
+            yield Remedy(text)
+        return
 
 
 def reinstall_by_pip(name: str, version: str, folder: str, process: ProcessFacts | None, why: str = "") -> Remedy:
-    """Install a Python package again, into the folder where it is.
+    """Return the remedy to install a Python package again, into the folder where it is.
 
     Arguments:
         name, version: of the package; an empty version if it is not known.
@@ -65,20 +113,21 @@ def reinstall_by_pip(name: str, version: str, folder: str, process: ProcessFacts
         why: in a few words.
     """
     text = f"install {name} again{f', {why}' if why else ''}"
-    command = "python -m pip install --force-reinstall --no-deps"
+    command = [*PIP, "install", "--force-reinstall", "--no-deps"]
     if process is not None and _is_target(folder, process):
         # Without it pip would install a second one elsewhere. It leaves folders alone that are there: --upgrade.
-        command += f" --target {_word(folder, process.system)} --upgrade"
+        command += ["--target", operand(folder), "--upgrade"]
         text += (
             f" (into {folder}, which is not where this Python installs; pip replaces whole folders there, also what "
             "other packages have in one of the same name)"
         )
-    wanted = f"{name}=={version}" if version else name
-    return Remedy(text, f"{command} {_word(wanted, process.system if process is not None else System.OTHER)}")
+    if not is_package_name(name, PackageManager.PIP):
+        return Remedy(text)
+    return Remedy(text, (*command, with_version(name, version, PackageManager.PIP)))
 
 
 def _is_target(folder: str, process: ProcessFacts) -> bool:
-    """Whether pip has to be told that folder (`pip install --target`): it is none of the interpreter's own."""
+    """Return whether pip has to be told that folder (`pip install --target`): it is none of the interpreter's own."""
     windows = process.system is System.WINDOWS
     site = _SITE.get(process.system)
     roots = [root for root in (process.prefix, process.base_prefix, process.user_base) if root]
@@ -93,23 +142,21 @@ def _is_target(folder: str, process: ProcessFacts) -> bool:
     return True
 
 
-def interpreter_of(process: ProcessFacts | None) -> str:
-    """The Python that failed, as a word for the shell of its system: cmd.exe or sh; "python" if it is not known."""
-    executable = process.executable if process is not None else ""
-    return _word(executable, process.system) if process is not None and executable else "python"
-
-
-def _word(text: str, system: System) -> str:
-    if system is not System.WINDOWS:
-        return shlex.quote(text)
-    return text if _PLAIN_TO_CMD.fullmatch(text) else f'"{text}"'
-
-
 def for_interpreter(finding: Finding, process: ProcessFacts | None) -> Finding:
-    """The finding, with commands of pip for the Python that failed, and not for whatever comes first on PATH."""
-    word = interpreter_of(process)
+    """Return the finding with commands for the Python that failed, and not for whatever comes first on PATH."""
+    executable = process.executable if process is not None else ""
+    if not executable:
+        return finding
     remedies = tuple(
-        remedy if remedy.command is None else replace(remedy, command=_PIP.sub(lambda _: word, remedy.command))
-        for remedy in finding.remedies
+        replace(remedy, command=_for_executable(remedy.command, executable)) for remedy in finding.remedies
     )
     return finding if remedies == finding.remedies else replace(finding, remedies=remedies)
+
+
+def _for_executable(command: tuple[str, ...], executable: str) -> tuple[str, ...]:
+    """Return the command with the interpreter in the place where a program is named: first, behind env or gdb."""
+    runs = command[:1] == (PYTHON,) or command[:1] in (("env",), ("gdb",))
+    if not runs or PYTHON not in command:
+        return command
+    at = command.index(PYTHON)
+    return (*command[:at], operand(executable), *command[at + 1 :])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .crash import Crash
 from .failure import PythonError
 from .probe import Probe
+from .system import System
 
 
 class Confidence(enum.Enum):
@@ -34,6 +35,8 @@ class Source(enum.Enum):
     """What the system says: limits, mounts, the way the process ended."""
     PACKAGES = "the packages"
     """What package managers have on record."""
+    PROGRAM = "the program"
+    """What the program, or a process that it started, wrote."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Remedy:
-    """Something to do: what it does, as a sentence; the `command` where one does it."""
+    """Something to do.
+
+    Attributes:
+        what: what it does, as a sentence.
+        command: the words of the command that does it, program first; () if none does. They are not quoted: joining
+            them for a shell is for those that show them (`report.commands`).
+        code: the line of Python that does it; empty if none does.
+    """
 
     what: str
-    command: str | None = None
+    command: tuple[str, ...] = ()
+    code: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +120,9 @@ class Diagnosis:
         findings: the causes, surest first.
         undecided: for `Outcome.UNDECIDED`: what would decide.
         notes: what could not be looked at.
+        system: the system of the program: commands of the findings are for its shells.
+        output: the lines that the program wrote before it failed and that matter, in order; () if the exception says
+            it all.
     """
 
     what: str
@@ -118,6 +132,8 @@ class Diagnosis:
     findings: tuple[Finding, ...] = ()
     undecided: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    system: System = System.OTHER
+    output: tuple[str, ...] = ()
 
     @property
     def may_have_worked(self) -> bool:

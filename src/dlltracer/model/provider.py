@@ -36,14 +36,14 @@ class Provider:
     Attributes:
         kind: what kind of source.
         name: the package, the product, or what it takes.
-        command: what to type; `None` if it is not done by a command.
+        command: the words of the command that installs it; () if none does.
         url: where its maker offers it.
         note: when it is this one, and what to take care of; may be empty.
     """
 
     kind: ProviderKind
     name: str
-    command: str | None = None
+    command: tuple[str, ...] = ()
     url: str | None = None
     note: str = ""
 

@@ -11,6 +11,8 @@ import posixpath
 
 from ..model.finding import Confidence, Outcome
 from ..model.printable import escape
+from ..model.system import System
+from .commands import remedy_line
 from .drawing import number
 
 TYPE_CHECKING = False
@@ -36,8 +38,8 @@ def annotate_verdict(diagnosis: Diagnosis, *, workspace: str = "") -> str:
         said = "" if diagnosis.error is None else f"{diagnosis.error.type}: {diagnosis.error.message}"
         return _error(title, " ".join(filter(None, (said, *diagnosis.undecided))), place)
     sure = [finding for finding in diagnosis.findings if finding.confidence is not Confidence.POSSIBLE]
-    lines = [_error(f"{diagnosis.what} failed: {one.title}", _message(one), place) for one in sure[:MOST]]
-    return "".join(lines)
+    messages = [(f"{diagnosis.what} failed: {one.title}", _message(one, diagnosis.system)) for one in sure[:MOST]]
+    return "".join(_error(title, message, place) for title, message in messages)
 
 
 def annotate_missing(tree: LoadTree, *, workspace: str = "") -> str:
@@ -56,8 +58,9 @@ def annotate_missing(tree: LoadTree, *, workspace: str = "") -> str:
     return "".join(lines)
 
 
-def _message(finding: Finding) -> str:
-    remedies = (f"fix: {one.what}{f': {one.command}' if one.command else ''}" for one in finding.remedies[:1])
+def _message(finding: Finding, system: System) -> str:
+    lines = ((one.what, remedy_line(one, system)) for one in finding.remedies[:1])
+    remedies = (f"fix: {what}{f': {line}' if line else ''}" for what, line in lines)
     return "\n".join(filter(None, (finding.explanation or finding.title, *remedies, f"[{finding.code}]")))
 
 

@@ -9,6 +9,8 @@ import textwrap
 
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome
 from ..model.probe import Probe, ProbeOutcome
+from ..model.system import System
+from .commands import remedy_line
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 from .places import fold_places
 
@@ -37,14 +39,14 @@ def verdict_lines(diagnosis: Diagnosis, more: str = "…") -> Iterator[Line]:
         first, *others = diagnosis.findings
         yield ((f"{diagnosis.what} failed: ", BOLD), (first.title, FAILED))
         yield from _said(diagnosis)
-        yield from _finding(first, more)
-        yield from _others(others, more)
+        yield from _finding(first, more, diagnosis.system)
+        yield from _others(others, more, diagnosis.system)
     else:
         yield ((diagnosis.undecided_title, BOLD),)
         yield from _said(diagnosis)
         for text in diagnosis.undecided:
             yield from _block("would tell", text)
-        yield from _others(diagnosis.findings, more)
+        yield from _others(diagnosis.findings, more, diagnosis.system)
     for note in diagnosis.notes:
         yield (("note: ", WARNING), (note, PLAIN))
 
@@ -57,28 +59,31 @@ def _said(diagnosis: Diagnosis) -> Iterator[Line]:
         where = "at an unknown place" if crash.image is None else f"in {crash.image}"
         offset = "" if crash.offset is None else f" at offset {crash.offset:#x}"
         yield from _block("it died", f"of {crash.name} {where}{offset}")
+    for place, line in enumerate(diagnosis.output):
+        yield from _block("it said" if place == 0 else "", line)
 
 
-def _finding(finding: Finding, more: str) -> Iterator[Line]:
+def _finding(finding: Finding, more: str, system: System) -> Iterator[Line]:
     yield from _steps(finding.chain, more)
     yield from _places(finding.probes, more)
     if finding.explanation:
         yield from _block("why", finding.explanation)
     for remedy in finding.remedies:
-        text = f"{remedy.what}:" if remedy.command else remedy.what
-        yield from _block("fix", text)
-        if remedy.command:
-            yield ((" " * (_LABEL + 2), PLAIN), (remedy.command, BOLD))
+        line = remedy_line(remedy, system)
+        yield from _block("fix", f"{remedy.what}:" if line else remedy.what)
+        if line:
+            yield ((" " * (_LABEL + 2), PLAIN), (line, BOLD))
     says = "; ".join(dict.fromkeys(f"{evidence.source.value}: {evidence.says}" for evidence in finding.evidence))
     yield from _block(finding.confidence.value, f"{says} [{finding.code}]")
 
 
-def _others(findings: Sequence[Finding], more: str) -> Iterator[Line]:
+def _others(findings: Sequence[Finding], more: str, system: System) -> Iterator[Line]:
     for finding in findings[:_OTHERS]:
         label = "also" if finding.confidence is not Confidence.POSSIBLE else "perhaps"
         yield from _block(label, f"{finding.title} [{finding.code}]")
         for remedy in finding.remedies[:1]:
-            yield from _block("", f"{remedy.what}{f': {remedy.command}' if remedy.command else ''}")
+            line = remedy_line(remedy, system)
+            yield from _block("", f"{remedy.what}{f': {line}' if line else ''}")
     if len(findings) > _OTHERS:
         yield from _block("", f"{more} {len(findings) - _OTHERS} more (--json has all)", DIM)
 

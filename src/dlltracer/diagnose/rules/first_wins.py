@@ -12,6 +12,7 @@ from ...model.symbols import MissingSymbol, MissingVersion
 from ..case import Case
 from ..environment import Change, ShadowedCopy
 from ..loader_errors import DlProblem
+from ..remedies import without_variable
 
 CODE = "first-wins"
 PATH_CODE = "library-path-wins"
@@ -97,6 +98,9 @@ def _library_path(rival: ShadowedCopy, case: Case) -> Finding:
         evidence=(Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
          Evidence(Source.FILES, f"{rival.other} has it")),
         remedies=(
-            Remedy("start the program without it, or without that folder in it", "env -u LD_LIBRARY_PATH python ..."),
+            Remedy(
+                "start the program without it, or without that folder in it",
+                without_variable(case, "LD_LIBRARY_PATH"),
+            ),
         ),
     )  # fmt: skip

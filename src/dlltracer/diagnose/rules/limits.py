@@ -9,6 +9,7 @@ from ...model.elf import DF_STATIC_TLS, PF_X, ElfImage
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case
 from ..loader_errors import DlError, DlProblem
+from ..remedies import operand, with_variable
 from .wrong_file import is_forbidden_mapping
 
 CODE = "map-refused"
@@ -42,7 +43,7 @@ def check(case: Case) -> Iterator[Finding]:
         yield _simple(
             FILES_CODE, path, "the process has too many open files", case,
             "The system has no more file descriptors for this process: it leaks them, or its limit is low.",
-            Remedy("raise the limit, and see what keeps files open", "ulimit -n 4096"),
+            Remedy("raise the limit, and see what keeps files open", ("ulimit", "-n", "4096")),
         )  # fmt: skip
     elif dl_error.problem is DlProblem.CPU_TOO_OLD:
         yield _simple(
@@ -82,7 +83,10 @@ def _not_mapped(path: str, dl_error: DlError, case: Case) -> Iterator[Finding]:
             evidence=(said, Evidence(Source.SYSTEM, f"{mount.point} is mounted {','.join(mount.options)}")),
             remedies=(
                 Remedy("install it elsewhere (another TMPDIR or PYTHONUSERBASE, another folder for the environment)"),
-                Remedy("or let that file system run code (as root)", f"mount -o remount,exec {mount.point}"),
+                Remedy(
+                    "or let that file system run code (as root)",
+                    ("mount", "-o", "remount,exec", operand(mount.point)),
+                ),
             ),
         )  # fmt: skip
     elif dl_error.problem is not DlProblem.NO_PERMISSION:
@@ -102,7 +106,7 @@ def _memory(path: str, case: Case, chain: tuple[str, ...], said: Evidence) -> Fi
                 "used up, or a security policy, would do the same."
             ),
             evidence=(said,),
-            remedies=(Remedy("see what the kernel logged", "dmesg | tail"),),
+            remedies=(Remedy("see what the kernel logged", ("dmesg",)),),
         )  # fmt: skip
     free = memory.free
     tight = free is not None and need is not None and free < need
@@ -117,7 +121,7 @@ def _memory(path: str, case: Case, chain: tuple[str, ...], said: Evidence) -> Fi
         + (f"; {path}{case.owner_of(path)} and what it needs take {need / _MEGA:.1f} MB" if need is not None else "")
         + ". The loader then says that it failed to map a segment.",
         evidence=(said, Evidence(Source.SYSTEM, f"RLIMIT_AS is {memory.limit} bytes")),
-        remedies=(Remedy("raise the limit", "ulimit -v unlimited"),),
+        remedies=(Remedy("raise the limit", ("ulimit", "-v", "unlimited")),),
     )
 
 
@@ -162,9 +166,9 @@ def _static_tls(path: str, case: Case) -> Finding:
         evidence=(Evidence(Source.LOADER, "cannot allocate memory in static TLS block"),
          *((Evidence(Source.FILES, f"its TLS segment has {size} bytes"),) if size else ())),
         remedies=(*(() if alone else (first,)),
-         Remedy("have it loaded with the program", f"LD_PRELOAD={path} python ..."),
+         Remedy("have it loaded with the program", with_variable(case, "LD_PRELOAD", path)),
          Remedy("or have the loader set more aside (glibc 2.33 and later)",
-                f"GLIBC_TUNABLES=glibc.rtld.optional_static_tls={max(2048, 2 * size)} python ...")),
+                with_variable(case, "GLIBC_TUNABLES", f"glibc.rtld.optional_static_tls={max(2048, 2 * size)}"))),
     )  # fmt: skip
 
 
@@ -190,7 +194,7 @@ def _executable_stack(path: str, case: Case) -> Finding:
         ),
         evidence=tuple(evidence),
         remedies=(Remedy("take a version without the mark"),
-         Remedy("or clear the mark", f"patchelf --clear-execstack {path}"),
+         Remedy("or clear the mark", ("patchelf", "--clear-execstack", operand(path))),
          Remedy("or let the program start with such a stack (glibc 2.41 and later)",
-                "GLIBC_TUNABLES=glibc.rtld.execstack=2 python ...")),
+                with_variable(case, "GLIBC_TUNABLES", "glibc.rtld.execstack=2"))),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from ..environment import Copy
 from ..loader_errors import DlProblem
 from ..phrases import describe_copies, folder_of
 from ..providers import find_providers
-from ..remedies import reinstall
+from ..remedies import reinstall, with_variable
 from .integrity import lost_file
 from .python_abi import python_of_library
 
@@ -149,9 +149,10 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
     if fit:
         folder = folder_of(fit[0].path)
         if folder in ("/usr/local/lib", "/usr/local/lib64"):
-            yield Remedy("let the system take note of its new libraries (as root)", "ldconfig")
+            yield Remedy("let the system take note of its new libraries (as root)", ("ldconfig",))
         yield Remedy(
-            "let the loader look there, to see whether that copy will do", f"LD_LIBRARY_PATH={folder} python ..."
+            "let the loader look there, to see whether that copy will do",
+            with_variable(case, "LD_LIBRARY_PATH", folder),
         )
     for provider in find_providers(need, System.LINUX, case.distribution)[:_MOST_PROVIDERS]:
         note = f" ({provider.note})" if provider.note else ""
@@ -198,7 +199,7 @@ def _no_file(need: str, case: Case) -> Finding:
         [
             Remedy(
                 "name the whole path, or let the loader look there",
-                f"LD_LIBRARY_PATH={folder_of(copies[0].path)} python ...",
+                with_variable(case, "LD_LIBRARY_PATH", folder_of(copies[0].path)),
             )
         ]
         if copies and bare

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.provider import PackageManager
 from ...model.symbols import MissingSymbol
 from ..case import Case
 from ..loader_errors import DlProblem
+from ..remedies import PIP, is_package_name
 
 LIBPYTHON_CODE = "other-libpython"
 API_CODE = "python-api-missing"
@@ -112,6 +114,8 @@ def _api(case: Case) -> Iterator[Finding]:
 
 def right_build(case: Case) -> Remedy:
     """Return the advice to install a build for the Python that failed."""
-    return Remedy(
-        f"install a build for {this_python(case)}, with its own pip", "python -m pip install --force-reinstall ..."
-    )
+    text = f"install a build for {this_python(case)}, with its own pip"
+    for owner in case.owners.get(case.subject or "", ()):
+        if owner.manager is PackageManager.PIP and is_package_name(owner.package, PackageManager.PIP):
+            return Remedy(text, (*PIP, "install", "--force-reinstall", "--no-deps", owner.package))
+    return Remedy(text)

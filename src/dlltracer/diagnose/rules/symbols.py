@@ -14,6 +14,7 @@ from ..environment import Copy
 from ..loader_errors import DlProblem
 from ..mangled import StringAbi, demangle, guess_owner, read_symbol
 from ..phrases import describe_choice, describe_copies, describe_rule, folder_of
+from ..remedies import with_variable
 from .first_wins import is_about_a_rival
 from .python_abi import is_python_api
 
@@ -96,11 +97,12 @@ def _version_remedies(
     if copies:
         yield Remedy(
             f"let the loader take the copy that has it: {copies[0].path}",
-            f"LD_LIBRARY_PATH={folder_of(copies[0].path)} python ...",
+            with_variable(case, "LD_LIBRARY_PATH", folder_of(copies[0].path)),
         )
     process = case.run.process
     if missing.library == "libstdc++.so.6" and process is not None and process.variable("CONDA_PREFIX"):
-        yield Remedy("with conda: bring its runtime up to date", "conda install -c conda-forge libstdcxx-ng")
+        update = ("conda", "install", "-c", "conda-forge", "libstdcxx-ng")
+        yield Remedy("with conda: bring its runtime up to date", update)
     if not copies:
         rule = describe_rule(binding.phase) if binding is not None else ""
         yield Remedy(
@@ -169,7 +171,8 @@ def _asked_libraries(case: Case, missing: MissingSymbol) -> str:
 
 def _symbol_remedies(missing: MissingSymbol, copies: dict[str, Copy], case: Case) -> Iterator[Remedy]:
     for copy in copies.values():
-        yield Remedy("let the loader take the copy that has it", f"LD_LIBRARY_PATH={folder_of(copy.path)} python ...")
+        folder = folder_of(copy.path)
+        yield Remedy("let the loader take the copy that has it", with_variable(case, "LD_LIBRARY_PATH", folder))
         break
     owner = guess_owner(missing.name)
     requester = next((owner.package for owner in case.owners.get(missing.requested_by, ())), None)

@@ -158,9 +158,9 @@ def _remedies(case: Case, runtime: _Runtime, user: str) -> Iterator[Remedy]:
     folder, process = ntpath.dirname(runtime.path), case.run.process
     installers = [remedy for remedy in provider_remedies("msvcp140.dll") if remedy.command or "http" in remedy.what]
     if is_of_windows(runtime.path):
-        yield from [remedy for remedy in installers if remedy.command is None]
+        yield from [remedy for remedy in installers if not remedy.command]
     elif process is not None and is_in(runtime.path, process.prefix) and not case.owners.get(runtime.path):
-        yield from [remedy for remedy in installers if remedy.command is not None]
+        yield from [remedy for remedy in installers if remedy.command]
         yield Remedy(f"without conda: a newer copy, of the redistributable, into {folder}; or a newer Python")
     else:
         yield Remedy(f"upgrade the package that brought {runtime.path}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import PeImage
 from ..case import Case
 from ..codes import CodeMeaning, LoadError, classify_code
+from ..remedies import operand
 from ..windows_load import code_evidence, described, firmness, name_of
 from . import vc_runtime
 
@@ -43,7 +44,7 @@ _KINDS = {
         DENIED_CODE,
         "{file} may not be loaded: {meaning}",
         (
-            Remedy("look at its permissions", 'icacls "{file}"'),
+            Remedy("look at its permissions", ("icacls", "{file}")),
             Remedy("look into the log of the antivirus or endpoint protection program, and ask for an exception"),
         ),
     ),
@@ -129,7 +130,7 @@ def _finding(case: Case, meaning: CodeMeaning, kind: _Kind) -> Finding:
         ),
         evidence=(*code_evidence(case), *_initialiser_evidence(case, is_initialiser)),
         remedies=tuple(
-            Remedy(remedy.what, remedy.command.format(file=file) if remedy.command else None)
+            replace(remedy, command=tuple(operand(file) if word == "{file}" else word for word in remedy.command))
             for remedy in kind.remedies
         ),
     )

@@ -61,7 +61,7 @@ def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | Non
                     Evidence(Source.FILES, f"its load configuration has the flags {flags:#x}"),
                 ),
                 remedies=(
-                    Remedy(f"load {binding.need} before the import", f'ctypes.CDLL(r"{copy.path}")'),
+                    Remedy(f"load {binding.need} before the import", code=f"ctypes.CDLL({copy.path!r})"),
                     Remedy(f"or have {name_of(binding.requested_by)} linked without that option"),
                 ),
             )
@@ -89,7 +89,7 @@ def _in_conda(case: Case, copy: Copy, finding: Finding) -> Finding | None:
         title=f"the conda environment {process.prefix} is not activated, so {finding.subject} in it is not found",
         explanation=f"{finding.explanation} {copy.path} has it. Activation is what makes its folder searched: this "
         f"Python was started without{other}.",
-        remedies=(Remedy("activate the environment first", f'conda activate "{process.prefix}"'),),
+        remedies=(Remedy("activate the environment first", ("conda", "activate", process.prefix)),),
     )
 
 
@@ -122,7 +122,7 @@ def _elsewhere(copy: Copy, finding: Finding) -> Finding:
 
 
 def _add(folder: str) -> tuple[Remedy, ...]:
-    return (Remedy("in the program, before the import", f'os.add_dll_directory(r"{folder}")'),)
+    return (Remedy("in the program, before the import", code=f"os.add_dll_directory({folder!r})"),)
 
 
 def _plain(folder: str) -> str:

@@ -8,6 +8,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
 from ..case import Case
 from ..codes import LoadError
+from ..remedies import operand
 from ..windows_load import code_evidence, firmness, load_error, name_of, reinstall
 
 MACHINE_CODE = "wrong-machine"
@@ -48,7 +49,7 @@ def _refused(case: Case, binding: Binding, confidence: Confidence) -> Finding:
             probes=binding.probes,
             explanation=f"{_whose(case, path)} is there, and this user may not read it.",
             evidence=(*code_evidence(case), Evidence(Source.FILES, reason)),
-            remedies=(Remedy("look at its permissions", f'icacls "{path}"'),),
+            remedies=(Remedy("look at its permissions", ("icacls", operand(path))),),
         )
     if not reason.startswith("made for"):
         return _damaged(case, path, reason, confidence, chain, binding)

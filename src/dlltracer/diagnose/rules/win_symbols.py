@@ -121,7 +121,7 @@ def _wrong_copy(finding: Finding, binding: Binding, better: Copy) -> Finding:
         title=f"the wrong {name_of(binding.path or binding.need)} was found: it lacks {finding.chain[-1]}",
         explanation=f"{finding.explanation} {better.path} ({better.where}) has what is missing.",
         remedies=(
-            Remedy("load the right one before the import", f'ctypes.CDLL(r"{better.path}")'),
+            Remedy("load the right one before the import", code=f"ctypes.CDLL({better.path!r})"),
             Remedy(f"or take {binding.path} away, or bring it to the version of the other one"),
         ),
     )

@@ -12,7 +12,7 @@ from ...model.probe import Probe, ProbeOutcome
 from ...model.tree import BindingState
 from ..case import Case
 from ..loader_errors import DlError, DlProblem
-from ..remedies import reinstall
+from ..remedies import operand, reinstall
 
 CODE = "not-an-image"
 MACHINE_CODE = "wrong-machine"
@@ -161,7 +161,8 @@ def _words_for(code: str, path: str, kind: str) -> tuple[str, Remedy]:
     words = next((words for sign, words in _NAMED.items() if sign in kind), None) if code == CODE else _WORDS.get(code)
     if words is not None:
         title, remedy = words
-        return title.format(path=path), replace(remedy, command=remedy.command and remedy.command.format(path=path))
+        command = tuple(operand(path) if word == "{path}" else word for word in remedy.command)
+        return title.format(path=path), replace(remedy, command=command)
     what = kind if kind.startswith(("a", "n")) else f"not an image: {kind}"
     return f"{path} is {what}", Remedy("fetch the file again, and look at what is fetched")
 
@@ -179,7 +180,10 @@ _WORDS = {
         "{path} is a program, not a library",
         Remedy("load the library that belongs to it; programs can only be started"),
     ),
-    UNREADABLE_CODE: ("{path} may not be read", Remedy("let the user who runs Python read it", "chmod a+r {path}")),
+    UNREADABLE_CODE: (
+        "{path} may not be read",
+        Remedy("let the user who runs Python read it", ("chmod", "a+r", "{path}")),
+    ),
     LINK_CODE: (
         "{path} is a symbolic link that leads nowhere",
         Remedy("install the package of the library again"),
@@ -187,7 +191,10 @@ _WORDS = {
     DAMAGED_CODE: ("{path} is damaged", Remedy("fetch the file again")),
 }
 _NAMED = {
-    "LFS": ("{path} is a Git LFS pointer, not the file itself", Remedy("fetch the file itself", "git lfs pull")),
+    "LFS": (
+        "{path} is a Git LFS pointer, not the file itself",
+        Remedy("fetch the file itself", ("git", "lfs", "pull")),
+    ),
     "linker": (
         "{path} is a text for linkers, not a library",
         Remedy("load the library that it names, by its soname (libc.so.6 for libc.so)"),
