@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..diagnose.case import Case
+from ..diagnose.engine import diagnose
 from ..model.failure import System
 from ..model.run import RunResult
+from .environment import read_install_facts
 from .linux_case import build_linux_case
 from .windows_case import build_windows_case
 
@@ -19,4 +23,6 @@ def build_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
     """
     assert run.process is not None
     build = build_windows_case if run.process.system is System.WINDOWS else build_linux_case
-    return build(what, run, notes)
+    case = build(what, run, notes)
+    # What can be installed is asked for the packages that the rules would name, which only they know.
+    return replace(case, install=read_install_facts(case, diagnose(case).findings))

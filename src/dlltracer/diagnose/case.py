@@ -15,7 +15,7 @@ from ..model.provider import PackageOwner
 from ..model.run import RunResult
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import Binding, BindingState, LoadTree
-from .environment import Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
+from .environment import Copy, ForeignModule, InstallFacts, MachineLimits, PackageCheck, ShadowedCopy
 from .loader_errors import DlError, DlProblem
 from .named_failure import NamedFailure, names_a_library
 
@@ -47,6 +47,7 @@ class Case:
         shadowed: copies that have the symbol or version that is missing, and would have been used otherwise.
         distribution: ID and ID_LIKE of os-release(5).
         checks: packages of the files in question, and what became of their files since they were installed.
+        install: what can be installed on the machine, and what is; `None` for a case of another machine.
         foreign_modules: files of a module that was not found, for other Pythons.
         code: the error code of Windows' loader; `None` if none is behind `error`, or it is not known.
         code_is_guess: it was concluded from words that are not this system's own.
@@ -75,6 +76,7 @@ class Case:
     shadowed: tuple[ShadowedCopy, ...] = ()
     distribution: str | None = None
     checks: tuple[PackageCheck, ...] = ()
+    install: InstallFacts | None = None
     foreign_modules: tuple[ForeignModule, ...] = ()
     code: int | None = None
     code_is_guess: bool = False
