@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..diagnose.case import Case
 from ..diagnose.environment import Change, Copy, ShadowedCopy
 from ..diagnose.phrases import renamed_t64
+from ..diagnose.program_output import OutputMessage
 from ..host.copies import find_copies
 from ..host.machine import read_distribution
 from ..model.events import FailureKind
@@ -19,10 +20,12 @@ from .linux_failure import read_linux_failure, with_dl_error
 from .process import ProcessView
 
 
-def build_linux_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
+def build_linux_case(
+    what: str, run: RunResult, notes: tuple[str, ...] = (), messages: tuple[OutputMessage, ...] = ()
+) -> Case:
     """Return the case of a failure on Linux; arguments as of `build_case`."""
     assert run.process is not None
-    failed = read_linux_failure(run)
+    failed = read_linux_failure(run, messages)
     subject, dl_error = failed.subject, failed.dl_error
     view = ProcessView(run.process, run.recording)
     tree, problem = view.resolve(subject) if subject is not None else (None, None)

@@ -35,7 +35,8 @@ _INIT_FAILED = (1114, 998)
 def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
     """Return the case of a failure on Windows; arguments as of `build_case`."""
     assert run.process is not None
-    error = native_error(run.errors)
+    # Of an exception that is no ImportError and no OSError the outermost says most; it must not be lost.
+    error = native_error(run.errors) or (run.errors[0] if run.errors else None)
     process = run.process
     failed = read_windows_failure(error, process, run.requests)
     if not run.errors:  # it died before it could tell

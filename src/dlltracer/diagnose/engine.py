@@ -11,7 +11,9 @@ from .feasible import keep_feasible
 from .named_failure import NameMatch
 from .remedies import for_interpreter
 from .rules import (
+    children,
     crash,
+    ended,
     first_wins,
     integrity,
     limits,
@@ -42,6 +44,8 @@ LINUX_RULES: tuple[Rule, ...] = (
     wrong_file.check,
     limits.check,
     missing_image.check,
+    children.check,
+    ended.check,
     crash.check,
 )
 """The rules about glibc, musl and any other system than Windows, the more specific ones first."""
@@ -54,6 +58,7 @@ WINDOWS_RULES: tuple[Rule, ...] = (
     win_missing.check,
     win_image.check,
     win_codes.check,
+    ended.check,
     win_crash.check,
 )
 """The rules about Windows, the more specific ones first."""
@@ -85,6 +90,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
         () if decided else tuple(_what_would_decide(case)),
         case.notes,
         case.system,
+        case.said,
     )
 
 
