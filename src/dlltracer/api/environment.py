@@ -15,6 +15,7 @@ from ..host.machine import this_system
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Finding
 from ..model.limits import MemoryLimit
+from ..model.modules import ModuleTraces
 from ..model.provider import AvailablePackages, PackageManager, PackageOwner
 
 _MOST_ASKED = 6
@@ -97,6 +98,18 @@ def read_install_facts(case: Case, findings: tuple[Finding, ...]) -> InstallFact
         available=read_available(kind, names) if kind is not None else AvailablePackages(),
         distributions=installed, is_conda=is_conda, tools=read_tool_versions(programs),
     )  # fmt: skip
+
+
+def find_traces_of_module(error: PythonError | None, process: ProcessFacts) -> ModuleTraces | None:
+    """What there is of the module that was not found; `None` if all were, or on another machine."""
+    module = module_not_found(error)
+    if module is None or process.system is not this_system():
+        return None
+    try:
+        from ..host.modules import find_module_traces
+    except ImportError:  # zipfile may be what cannot be imported
+        return None
+    return find_module_traces(module, process)
 
 
 def check_packages(case: Case) -> tuple[PackageCheck, ...]:
