@@ -260,7 +260,7 @@ def test_a_report(tmp_path: Path) -> None:
     report = RunnerReport.read(path)
     assert report is not None and (report.ends, report.trouble) == (((True, 5), (None, None)), "t")
     run = spawn._with_report(RunResult(status=3), 7, report, "auto", None)
-    assert run == RunResult(status=3, recording=RECORDING)
+    assert run == RunResult(status=3, recording=RECORDING, completed=False)
 
 
 def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
@@ -278,7 +278,9 @@ def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
     ],
 )  # fmt: skip
 def test_how_a_log_is_shared_is_one_word(sharing: LogSharing) -> None:
-    again = LogSharing.decode(sharing.encode())
+    environment = {"HOME": "/", **sharing.environment()}
+    again = LogSharing.decode(sharing.encode(), environment)
+    assert environment == {"HOME": "/"} and str(sharing.prefix) not in sharing.encode()
     assert [getattr(again, name) for name in again.__slots__] == [getattr(sharing, name) for name in again.__slots__]
 
 

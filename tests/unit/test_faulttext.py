@@ -8,7 +8,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.host.faulttext import read_fault_frames, read_traceback
+from dlltracer.host.faulttext import read_fault_frames
 
 DIED = """\
 some words of the program
@@ -45,18 +45,7 @@ def test_what_this_python_writes() -> None:
         assert [frame.line for frame in read_fault_frames(done.stderr)] == [3]
 
 
-def test_the_last_traceback() -> None:
-    code = "import json\ntry:\n    open('/nowhere/x')\nexcept OSError:\n    raise ImportError('libx.so: gone')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    error = read_traceback(done.stderr)
-    assert error is not None
-    assert (error.type, error.message) == ("ImportError", "libx.so: gone")
-    assert "ImportError" in error.bases and error.frames[-1].line == 5
-    assert read_traceback("no traceback at all") is None
-
-
 @given(st.text(max_size=300))
 def test_any_text_is_taken(text: str) -> None:
     for said in (text, f"Current thread 0x1 (most recent call first):\n{text}"):
         read_fault_frames(said)
-    read_traceback(f"Traceback (most recent call last):\n{text}")

@@ -18,9 +18,9 @@ from builders.elf_file import ElfFile
 if sys.platform != "linux":
     pytest.skip("for Linux", allow_module_level=True)
 
-from dlltracer.capture.linux import inotify, pidfd
-from dlltracer.capture.linux.folder import LogFolder
-from dlltracer.capture.linux.log_file import MASK, OUTPUT, log_path, variables, variables_for_one
+from dlltracer.capture.linux import log_folder, pidfd
+from dlltracer.capture.linux.log_file import MASK, OUTPUT, log_path, open_log, variables, variables_for_one
+from dlltracer.capture.linux.log_folder import LogFolder, LogReader, NewLogs
 from dlltracer.capture.linux.proc import mapped_span, read_command, read_stat, read_text
 from dlltracer.capture.linux.processes import Processes
 from dlltracer.capture.linux.untraced import UntracedProcesses, why_silent
@@ -122,13 +122,13 @@ def test_a_start_of_what_is_not_there_any_more(child: subprocess.Popen[str]) -> 
 
 @pytest.mark.parametrize("overflow", [False, True])
 def test_new_files(tmp_path: Path, overflow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = inotify.NewFiles(str(tmp_path))
+    files = NewLogs(str(tmp_path))
     assert files.descriptor is not None and files.drain() == []
     (tmp_path / "one").touch()
     (tmp_path / "two \udcff").touch()
     (tmp_path / "one").write_text("more")
     if overflow:
-        lost = inotify._HEAD.pack(-1, 0x4000, 0, 0)
+        lost = log_folder._HEAD.pack(-1, 0x4000, 0, 0)
         monkeypatch.setattr(os, "read", lambda descriptor, size: lost)
         assert files.drain() is None
     else:
@@ -139,7 +139,7 @@ def test_new_files(tmp_path: Path, overflow: bool, monkeypatch: pytest.MonkeyPat
 
 
 def test_new_files_where_nobody_tells(tmp_path: Path) -> None:
-    assert inotify.NewFiles(str(tmp_path / "none")).drain() is None
+    assert NewLogs(str(tmp_path / "none")).drain() is None
 
 
 def test_the_environment() -> None:
@@ -155,7 +155,8 @@ def test_the_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     outer.mkdir(0o700)
     logs = LogFolder(str(outer))
     Path(log_path(logs.prefix, 7)).write_bytes(b"  7:\tline\n\x1eown\x1f")
-    assert stat.S_IMODE(outer.stat().st_mode) & 0o066 == 0, "its name inside is known to who was told"
+    folders = (outer, Path(logs.prefix).parent)
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700, 0o700]
     logs.give_back({})
     logs.give_back({OUTPUT: str(tmp_path / "mine")})
     assert capfd.readouterr().err == "" and list(tmp_path.iterdir()) == [outer]
@@ -166,19 +167,94 @@ def test_the_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert (tmp_path / "mine.7").read_text() == "  7:\tline\n"
 
 
-@GLIBC
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_process_that_goes_on_as_somebody_else_writes_on() -> None:
+@pytest.mark.parametrize("kind", ["fifo", "symlink", "hard link", "folder"])
+def test_a_file_that_was_planted_is_neither_read_nor_written(tmp_path: Path, kind: str) -> None:
+    victim, prefix = tmp_path / "victim", str(tmp_path / "log")
+    victim.write_text("precious\n")
+    planted = Path(log_path(prefix, os.getpid()))
+    if kind == "fifo":
+        os.mkfifo(planted)
+    elif kind == "symlink":
+        planted.symlink_to(victim)
+    elif kind == "hard link":
+        planted.hardlink_to(victim)
+    else:
+        planted.mkdir()
+    before = os.listdir("/proc/self/fd")
+    reader = LogReader(str(planted))
+    assert reader.read() == b"" and reader.status() is None
+    with pytest.raises(OSError):
+        open_log(prefix)
+    assert victim.read_text() == "precious\n" and os.listdir("/proc/self/fd") == before
+
+
+def test_a_log_that_was_read_long_ago_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_folder, "HELD", 1 << 20)
+    path = tmp_path / "log.1"
+    path.write_bytes(b"x" * (8 << 20))
+    reader = LogReader(str(path), release=True)
+    assert sum(len(part) for part in iter(reader.read, b"")) == 8 << 20 == path.stat().st_size
+    if path.stat().st_blocks == (8 << 20) // 512:
+        pytest.skip("this file system cannot punch holes")
+    assert path.stat().st_blocks * 512 <= 3 << 20
+
+
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+
+@ROOT
+def test_nobody_else_can_plant_anything_in_a_folder_that_admits_others() -> None:
+    code = """
+import os, sys
+os.setgid(65534), os.setuid(65534)
+prefix, pid, victim = sys.argv[1:]
+folder = os.path.dirname(prefix)
+def attempt(what, *arguments):
+    try:
+        what(*arguments)
+        print("done:", what.__name__, *arguments)
+    except OSError:
+        pass
+for path in (f"{prefix}.1", f"{prefix}.{pid}", f"{folder}/other", f"{os.path.dirname(folder)}/other"):
+    attempt(os.unlink, path)
+    attempt(os.rename, path, f"{path}.new")
+    if not path.endswith(f".{pid}"):
+        attempt(os.symlink, victim, path)
+        attempt(os.mkfifo, path)
+        attempt(os.link, victim, path)
+        attempt(os.open, path, os.O_CREAT | os.O_WRONLY)
+attempt(os.listdir, folder)
+attempt(os.listdir, os.path.dirname(folder))
+attempt(os.open, f"{prefix}.{pid}", os.O_RDONLY)
+attempt(os.chmod, f"{prefix}.{pid}", 0o777)
+print("ended")
+"""
     with ScratchFolder() as folder:
-        logs = LogFolder(folder.path)
+        logs = LogFolder(folder.path, admit_others=True)
+        reserved = sorted(os.listdir(os.path.dirname(logs.prefix)))
+        assert len(reserved) == 512 and logs.written() == []
+        pid = reserved[-1].rpartition(".")[2]
+        done = subprocess.run(
+            [sys.executable, "-c", code, logs.prefix, pid, "/etc/passwd"], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "ended\n", done.stderr
+
+
+@GLIBC
+@ROOT
+@pytest.mark.parametrize("way", ["in its place", "by fork"])
+def test_a_process_that_goes_on_as_somebody_else_writes_on(way: str) -> None:
+    fork = "if os.fork(): os.wait(); os._exit(0)\n" if way == "by fork" else ""
+    code = f"import os\n{fork}os.umask(63); os.setgid(65534); os.setuid(65534)\n"
+    code += "os.execv('/bin/ls', ['ls', '/dev/null'])"
+    with ScratchFolder() as folder:
+        logs = LogFolder(folder.path, admit_others=True)
         environment = {**os.environ, **variables(logs.prefix, {})}
-        code = "import os; os.umask(63); os.setgid(65534); os.setuid(65534); os.execv('/bin/ls', ['ls', '/dev/null'])"
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        if done.stdout != "/dev/null\n":
-            pytest.skip("the file system of the temporary folder has no access control lists")
-        (name,) = os.listdir(os.path.dirname(logs.prefix))
-        text = Path(os.path.dirname(logs.prefix), name).read_text()
-        assert text.count("transferring control:") == 2
+        assert done.stdout == "/dev/null\n", "the loader of ls has a log to write to"
+        texts = [Path(os.path.dirname(logs.prefix), name).read_text() for name in logs.written()]
+        assert sum(text.count("transferring control:") for text in texts) == 2
+        assert len(texts) == (2 if way == "by fork" else 1)
 
 
 def program(tmp_path: Path, interpreter: str | None, mode: int = 0o755) -> str:

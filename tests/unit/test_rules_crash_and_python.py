@@ -71,8 +71,8 @@ def test_in_an_initialiser() -> None:
 
 
 def test_an_abort_with_its_last_words() -> None:
-    found = first(died(6, "/usr/lib/libc.so.6", said="no licence for ext\nFatal Python error: Aborted\n"))
-    assert found.code == "abort" and "no licence for ext" in found.explanation
+    made = died(6, "/usr/lib/libc.so.6", said="no licence for ext\nFatal Python error: Aborted\n")
+    assert first(made).code == "abort" and verdict(made).output == ("no licence for ext",)
 
 
 def test_an_instruction_that_the_processor_does_not_know() -> None:

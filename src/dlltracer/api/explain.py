@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import linecache
 from dataclasses import dataclass, replace
 
 from ..diagnose.case import Case
 from ..diagnose.engine import diagnose
+from ..diagnose.program_output import (
+    OutputMessage,
+    last_traceback,
+    read_output,
+    thread_failure,
+    with_remote_errors,
+)
 from ..host.facts import describe_errors
 from ..host.failure import read_errors, this_process
-from ..host.faulttext import read_fault_frames, read_traceback
+from ..host.faulttext import read_fault_frames
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Diagnosis, Outcome
 from ..model.recording import Recording
@@ -84,32 +92,60 @@ class Explained:
     case: Case | None = None
 
 
-def explain_with_case(what: str, run: RunResult, *, hidden: str = "") -> Explained:
+def explain_with_case(
+    what: str, run: RunResult, *, hidden: str = "", must_return: bool = False, notes: tuple[str, ...] = ()
+) -> Explained:
     """Say why a program ended as it did.
 
     Arguments:
         what: what was tried, in words.
         run: what came of it.
         hidden: the folder whose Python files are the tracer's own.
+        must_return: the question is an import: it works only if it came to its end, not if it ended the process.
+        notes: what a reader must know besides.
     """
-    if run.status == 0:
-        return Explained(Diagnosis(what, Outcome.IMPORTED))
-    run = _completed(run, hidden)
-    case = build_case(what, run, _notes_on(run))
+    messages = tuple(map(_with_sources, read_output(run.output.text, hidden=hidden)))
+    thread = thread_failure(messages) if run.status == 0 else None
+    if _has_worked(run, must_return):
+        if thread is None or thread.error is None:
+            return Explained(Diagnosis(what, Outcome.IMPORTED, notes=notes))
+        said = f"thread {thread.thread} ended with {thread.error.type}: {thread.error.message}"
+        if not {"ImportError", "OSError"} & set(thread.error.bases):
+            return Explained(Diagnosis(what, Outcome.IMPORTED, notes=(*notes, said)))
+        notes = (*notes, f"{said}; the rest of the program went on, and ended with status 0")
+    run = _completed(run, messages, hidden)
+    case = build_case(what, run, (*notes, *_notes_on(run)), messages)
     return Explained(diagnose(case), case)
+
+
+def _with_sources(message: OutputMessage) -> OutputMessage:
+    """The message, with the text of the lines that ran: faulthandler writes their numbers only."""
+    frames = tuple(
+        replace(frame, source=linecache.getline(frame.file, frame.line).strip() or None) for frame in message.frames
+    )
+    return replace(message, frames=frames)
+
+
+def _has_worked(run: RunResult, must_return: bool) -> bool:
+    """Whether the program came to its end: status 0 alone does not prove it, exit(3) in a library gives that, too."""
+    if run.status != 0 or run.stopped is not None:
+        return False
+    left = bool(run.errors) and "SystemExit" in run.errors[0].bases
+    return run.completed is not False or (left and not must_return)
 
 
 def _notes_on(run: RunResult) -> tuple[str, ...]:
     return (*(() if run.recording is not None else (NOT_TRACED,)), *((run.crash_note,) if run.crash_note else ()))
 
 
-def _completed(run: RunResult, hidden: str) -> RunResult:
+def _completed(run: RunResult, messages: tuple[OutputMessage, ...], hidden: str) -> RunResult:
     """The run, with what can be concluded where its process could not tell itself."""
     if run.errors:
+        run = replace(run, errors=with_remote_errors(run.errors))
         return run if run.process is not None else replace(run, process=_process_of(run))
-    frames = read_fault_frames(run.output.text, hidden=hidden)
-    error = read_traceback(run.output.text, hidden=hidden) if (run.status or 0) > 0 else None
-    return replace(run, process=_process_of(run), frames=frames, errors=() if error is None else (error,))
+    run = replace(run, process=_process_of(run), frames=read_fault_frames(run.output.text, hidden=hidden))
+    said = thread_failure(messages) if run.status == 0 else last_traceback(messages) if (run.status or 0) > 0 else None
+    return run if said is None or said.error is None else replace(run, errors=(said.error,))
 
 
 def _process_of(run: RunResult) -> ProcessFacts:

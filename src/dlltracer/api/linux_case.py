@@ -7,21 +7,24 @@ from dataclasses import replace
 
 from ..diagnose.case import Case
 from ..diagnose.environment import Change, Copy, ShadowedCopy
+from ..diagnose.program_output import OutputMessage
 from ..host.copies import find_copies
 from ..host.machine import read_distribution
 from ..model.events import FailureKind
 from ..model.failure import ProcessFacts
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree
-from .environment import check_packages, find_foreign_modules, name_owners, read_limits
+from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners, read_limits
 from .linux_failure import read_linux_failure, with_dl_error
 from .process import ProcessView
 
 
-def build_linux_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
+def build_linux_case(
+    what: str, run: RunResult, notes: tuple[str, ...] = (), messages: tuple[OutputMessage, ...] = ()
+) -> Case:
     """Return the case of a failure on Linux; arguments as of `build_case`."""
     assert run.process is not None
-    failed = read_linux_failure(run)
+    failed = read_linux_failure(run, messages)
     subject, dl_error = failed.subject, failed.dl_error
     view = ProcessView(run.process, run.recording)
     tree, problem = view.resolve(subject) if subject is not None else (None, None)
@@ -49,6 +52,7 @@ def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> C
         case,
         limits=read_limits(case.subject, process),
         foreign_modules=find_foreign_modules(case.error, process),
+        module_traces=find_traces_of_module(case.error, process),
         checks=check_packages(case),
     )
     return replace(case, notes=(*case.notes, *view.notes))

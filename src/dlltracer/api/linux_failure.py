@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..diagnose.loader_errors import DlError, DlProblem, classify_exception, loader_messages
 from ..diagnose.named_failure import NamedFailure, NameMatch, describe_failure, find_named_failure
+from ..diagnose.program_output import OutputKind, OutputMessage
 from ..diagnose.relevance import failures_behind, top_of
 from ..host.messages import read_loader_translations
 from ..model.events import LoadFailedEvent
@@ -37,13 +38,27 @@ class LinuxFailure:
     subject: str | None
 
 
-def read_linux_failure(run: RunResult) -> LinuxFailure:
-    """Return what failed to load in a run that failed."""
+def read_linux_failure(run: RunResult, messages: tuple[OutputMessage, ...] = ()) -> LinuxFailure:
+    """Return what failed to load in a run that failed; `messages` are those in its output."""
     error, dl_error = _loader_error(run.errors)
     error, dl_error, named = _completed(error, dl_error, run.errors, run.recording)
+    if not run.errors and not run.completed:
+        dl_error = _last_word(run, messages)
     failures = failures_behind(run.recording, error, dl_error)
     subject = _find_subject(error, dl_error, failures, run)
     return LinuxFailure(error=error, dl_error=dl_error, named=named, failures=failures, subject=subject)
+
+
+_LOADER_STATUS = 127
+"""With which ld.so ends a process, at its start or at a symbol that it binds late (elf/rtld.c, elf/dl-error.c)."""
+
+
+def _last_word(run: RunResult, messages: tuple[OutputMessage, ...]) -> DlError | None:
+    """What the loader of the process wrote when it ended it: at a symbol that is bound at its first call."""
+    if run.status != _LOADER_STATUS:
+        return None
+    said = [message.dl_error for message in messages if message.kind is OutputKind.LOADER]
+    return said[-1] if said else None
 
 
 def _loader_error(errors: tuple[PythonError, ...]) -> tuple[PythonError | None, DlError | None]:

@@ -25,10 +25,11 @@ def main() -> None:
         del sys.path[0]
     result, log_word, backend, kind, name, *arguments = sys.argv[1:]
     _import_core()
+    import os
 
     from dlltracer.cli.runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
 
-    log = LogSharing.decode(log_word)
+    log = LogSharing.decode(log_word, os.environ)
     _begin_own_loads(log)
 
     from dlltracer.cli import launch
@@ -56,6 +57,7 @@ def main() -> None:
         tracing.fail(error)
         launch.hide_from_excepthook(main.__code__.co_filename)
         raise
+    tracing.complete()
 
 
 class _Tracing:
@@ -75,11 +77,22 @@ class _Tracing:
         self._added_folders = _watch_added_folders(None if self._watch is None else f"{result}.folders")
         self._facts: dict[str, object] = {}
         self._was_interrupted = False
+        self._completed = False
 
     def fail(self, error: BaseException) -> None:
         """Note the exception that ends the program, and the process as it is now."""
         self._was_interrupted = type(error) is KeyboardInterrupt
         self._facts = _describe_failure(error, self._added_folders)
+
+    def complete(self) -> None:
+        """Note that the program's code has run to its end. At once: an exit handler may end the process."""
+        import os
+
+        from dlltracer.cli.runner import RunnerOutcome, RunnerReport
+
+        if os.getpid() == self._owner:
+            self._completed = True
+            RunnerReport(RunnerOutcome.UNFINISHED, completed=True).write(self._result)
 
     def finish(self) -> None:
         """End the trace and write the report."""
@@ -92,6 +105,7 @@ class _Tracing:
         report = _end_trace(self._trace, self._start_path) if session is None else _leave_log(session)
         facts = self._facts or _describe_process(self._added_folders)
         report.errors, report.process = facts.get("errors"), facts.get("process")
+        report.completed = self._completed
         if self._watch is not None:
             # Watched to the last: a debugger sees what describing it imports, and has to know for whom.
             report.ends = tuple((one.succeeded, one.idle_clock) for one in self._watch.stop())
@@ -175,21 +189,21 @@ def _describe_failure(error: BaseException, added_folders: list[str]) -> dict[st
     try:
         from dlltracer.host import facts
 
-        return {"errors": facts.describe_errors(error), "process": facts.describe_process(added_folders)}
+        return {"errors": facts.describe_errors(error), **_describe_process(added_folders)}
     except Exception:  # noqa: BLE001 - the program's own exception goes on its way, whatever happens here
         return {}
 
 
 def _describe_process(added_folders: list[str]) -> dict[str, object]:
-    """The same for a program that did not fail: about the process alone.
+    """What is known about the process.
 
-    After the trace, since what it takes to tell is not the program's.
+    Where the program did not fail this comes after the trace, since what it takes to tell is not the program's.
     """
     try:
         from dlltracer.host import facts
 
         return {"process": facts.describe_process(added_folders)}
-    except Exception:  # noqa: BLE001 - the program's own status must not suffer
+    except Exception:  # noqa: BLE001 - the program's status, and its exception, must not suffer
         return {}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 
 import click
 
@@ -81,9 +80,9 @@ def _check(modules: tuple[str, ...]) -> None:
 def _attempt(modules: tuple[str, ...], python: str | None) -> Trial:
     with ScratchFolder() as folder:
         begun = os.path.join(folder.path, "begun")
-        with open(begun, "wb"), tempfile.TemporaryFile() as output:
+        with open(begun, "wb"), open(os.devnull, "wb") as null:
             program = Program(ProgramKind.CODE, "\n".join([_BEGIN, *map(_IMPORT.format, modules)]), (begun,))
-            run = run_child(program, UNTRACED, python=python, output=output.fileno())
+            run = run_child(program, UNTRACED, python=python, output=(null.fileno(), null.fileno()))
         count = os.path.getsize(begun)
     if run.status == 0:
         return Trial(modules)

@@ -23,11 +23,15 @@ class ProgramKind(enum.Enum):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: its `kind`, the `name` (code, module, or path), its own `arguments`."""
+    """What to run: its `kind`, the `name` (code, module, or path), its own `arguments`.
+
+    `must_return`: the question is whether all of it runs, as for an import. A script may end itself (sys.exit).
+    """
 
     kind: ProgramKind
     name: str
     arguments: tuple[str, ...] = ()
+    must_return: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink
 
 
 def run_debugged_child(
-    program: Program, *, python: str | None = None, output: int | None = None, follow: bool = False
+    program: Program, *, python: str | None = None, output: tuple[int, int] | None = None, follow: bool = False
 ) -> RunResult:
     """Run a Python program to its end under our debugger, for `why`: all of it is told, and where it was in its code
     when it crashed. Arguments and result as of `spawn.run_child`; `follow`: debug what it starts, too.
@@ -95,8 +95,8 @@ def run_debugged_child(
 
 
 def _run_program(
-    program: Program, options: list[str], *, python: str | None = None, output: int | None = None, follow: bool,
-    startup: bool, sink: Sink | None = None,
+    program: Program, options: list[str], *, follow: bool, startup: bool, python: str | None = None,
+    output: tuple[int, int] | None = None, sink: Sink | None = None,
 ) -> RunResult:  # fmt: skip
     with ScratchFolder() as folder:
         result = os.path.join(folder.path, "result")

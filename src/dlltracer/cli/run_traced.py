@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+from ..capture.kept_events import KeptEvents
 from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder
 from ..model.decode import DamagedRecording, decode
@@ -77,18 +78,21 @@ def _where(command: str) -> str | None:
 
 
 class _Guard:
-    """A sink that never raises, and keeps the events. `notes` says whether the one behind it did."""
+    """A sink that never raises, and keeps as many events as a recording holds.
+
+    `notes` says whether the sink behind it raised.
+    """
 
     def __init__(self, sink: Sink | None) -> None:
         self._sink = sink
-        self.events: list[Event] = []
+        self.events = KeptEvents()
         self.notes: tuple[str, ...] = ()
 
     def early(self, event: Event) -> None:
         self._hand_on(lambda sink: sink.early(event))
 
     def event(self, event: Event) -> None:
-        self.events.append(event)
+        self.events.add(event)
         self._hand_on(lambda sink: sink.event(event))
 
     def process(self, process: TracedProcess) -> None:
@@ -129,19 +133,20 @@ class _LinuxRun:
     def run(self) -> RunResult:
         if sys.platform != "linux":
             raise CannotFollow("for Linux")
-        from ..capture.linux.folder import LogFolder
         from ..capture.linux.follow import Follower
+        from ..capture.linux.log_folder import LogFolder
 
-        with ScratchFolder() as folder:
-            logs = LogFolder(folder.path)
+        # The logs have a folder of their own, which may admit other users: the report of the runner may not.
+        with ScratchFolder() as folder, ScratchFolder() as log_folder:
+            logs = LogFolder(log_folder.path, admit_others=os.geteuid() == 0 and (self._follow or self._is_command))
             follower = Follower(
-                logs.prefix, self._guard.event, self._guard.process,
+                logs, self._guard.event, self._guard.process,
                 everyone=self._follow, fresh=self._startup or self._is_command,
             )  # fmt: skip
             result = os.path.join(folder.path, "result")
             status = self._wait(follower, logs.prefix, result)
             if follower.left:
-                folder.keep()
+                log_folder.keep()
             logs.give_back(os.environ)
             return self._result(RunResult(status=status), RunnerReport.read(result), follower)
 
@@ -160,6 +165,7 @@ class _LinuxRun:
             shown = [*interpreter(), *program.words]
             if self._startup:
                 environment.update(variables_for_one(prefix, environment))
+            environment.update(log.environment())
         with Relay() as relay:
             try:
                 # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
@@ -174,7 +180,8 @@ class _LinuxRun:
 
     def _result(self, run: RunResult, report: RunnerReport | None, follower: Follower) -> RunResult:
         """The run, with what its runner reported and what its logs say. A command has no runner."""
-        if report is None:
+        if report is None or report.outcome == RunnerOutcome.UNFINISHED:
+            run = run if self._is_command else with_facts(run, report)
             has_said_all = self._is_command and run.status is not None and run.status >= 0
             notes = () if has_said_all else (f"the program {describe_ending(run.status or 0)}",)
             return replace(run, recording=self._recording(follower, notes))
@@ -200,4 +207,4 @@ class _LinuxRun:
 
     def _recording(self, follower: Follower, notes: tuple[str, ...]) -> Recording:
         name = LD_DEBUG if self._is_command else "rtld"
-        return follower.recording(name, tuple(self._guard.events), notes + self._guard.notes)
+        return follower.recording(name, self._guard.events, notes + self._guard.notes)

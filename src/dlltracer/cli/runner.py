@@ -11,8 +11,10 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import MutableMapping, Sequence
     from typing import Any
+
+_PREFIX = "DLLTRACER_LOG_PREFIX"
 
 UNTRACED = "none"
 """In the place of a backend's name: run the program, and tell how it ended only."""
@@ -45,16 +47,24 @@ class LogSharing:
         self.with_children = with_children
 
     def encode(self) -> str:
-        """The sharing as one word of a command line; `decode` reads it."""
+        """The sharing as one word of a command line; `decode` reads it.
+
+        The prefix is not in it: every user of the machine can read a command line (proc(5), cmdline).
+        """
         if self.prefix is not None:
-            return f"{'s' if self.from_start else ''}{'c' if self.with_children else ''}:{self.prefix}"
+            return f"{'s' if self.from_start else ''}{'c' if self.with_children else ''}:"
         return "-" if self.descriptor is None else str(self.descriptor)
 
+    def environment(self) -> dict[str, str]:
+        """The variables that the runner needs, and takes away before the program begins."""
+        return {} if self.prefix is None else {_PREFIX: self.prefix}
+
     @classmethod
-    def decode(cls, word: str) -> LogSharing:
-        """The sharing that `encode` made the word of."""
-        flags, is_prefix, prefix = word.partition(":")
-        if is_prefix:
+    def decode(cls, word: str, environment: MutableMapping[str, str]) -> LogSharing:
+        """The sharing that `encode` made the word of; its variables are taken out of the environment."""
+        prefix = environment.pop(_PREFIX, None)
+        flags, is_prefix, _ = word.partition(":")
+        if is_prefix and prefix is not None:
             return cls(None, prefix, from_start="s" in flags, with_children="c" in flags)
         return cls(int(word)) if word.isdecimal() else cls()
 
@@ -71,7 +81,8 @@ class RunnerOutcome:
     RECORDED = "recorded"
     """The program ended, and the trace was ended: `recording`."""
     UNFINISHED = "unfinished"
-    """The program ended, but its trace could not be ended in its process; `message` says why."""
+    """The trace has not been ended in its process: it could not be, and `message` says why; or the program's code has
+    run to its end, and its exit handlers were still to run when this was written."""
     FOLLOWED = "followed"
     """The program ended. The parent has its log."""
 
@@ -93,15 +104,19 @@ class RunnerReport:
         ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.request.Request`.
         is_attributed: whether the imports in the followed log are known.
         trouble: what went wrong with the followed log; `None` for nothing.
+        completed: whether the program's code ran to its end without an exception.
     """
 
-    __slots__ = ("ends", "errors", "is_attributed", "message", "outcome", "process", "recording", "trouble")
+    __slots__ = (
+        "completed", "ends", "errors", "is_attributed", "message", "outcome", "process", "recording", "trouble",
+    )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a record; no dataclass here (ADR 3)
         self, outcome: str, message: str = "", *, recording: object = None, errors: object = None,
         process: object = None, ends: Sequence[tuple[bool | None, int | None]] = (), is_attributed: bool = True,
-        trouble: str | None = None,
+        trouble: str | None = None, completed: bool = False,
     ) -> None:  # fmt: skip
+        self.completed = completed
         self.outcome = outcome
         self.message = message
         self.recording = recording
@@ -138,6 +153,7 @@ class RunnerReport:
             self.outcome in OUTCOMES
             and isinstance(self.message, str)
             and isinstance(self.is_attributed, bool)
+            and isinstance(self.completed, bool)
             and isinstance(self.trouble, str | None)
             and all(isinstance(end, tuple) and len(end) == 2 for end in self.ends)
         )

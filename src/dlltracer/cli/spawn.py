@@ -26,6 +26,7 @@ from ..model.run import RunResult
 from .ending import describe_ending
 from .program import Program
 from .runner import LogSharing, RunnerOutcome, RunnerReport
+from .stopper import Stopper
 
 
 class Sink(Protocol):
@@ -53,17 +54,19 @@ class CannotRun(DlltracerError):
 
 
 def run_child(
-    program: Program, backend: str, *, python: str | None = None, output: int | None = None, watch_crash: bool = False
-) -> RunResult:
+    program: Program, backend: str, *, python: str | None = None, output: tuple[int, int] | None = None,
+    watch_crash: bool = False, stopper: Stopper | None = None,
+) -> RunResult:  # fmt: skip
     """Run the program to its end. Raises `CannotRun`.
 
     Arguments:
         program: what to run.
         backend: the mechanism; `runner.UNTRACED` for none.
         python: the interpreter; `None` for this one, with the options it was given.
-        output: a descriptor that gets what the program writes; `None`: our standard streams are its own.
+        output: the descriptors that get its stdout and stderr; `None`: our standard streams are its own.
         watch_crash: find out where it crashes, if it does. The program can tell: it has a tracer, and Python's
             faulthandler writes where it was.
+        stopper: ends it, where it takes too long or we are interrupted; `None`: it alone answers an interrupt.
     """
     log = make_log(backend)
     with ScratchFolder() as folder:
@@ -73,11 +76,10 @@ def run_child(
             if watch_crash:
                 start += ["-X", "faulthandler"]
             command = runner_command(start, result, LogSharing(log), backend, program)
-            run, pid = _run(command, log, output, watch_crash)
+            run, pid = _run(command, log, output, watch_crash, stopper)
             run = _with_report(run, pid, RunnerReport.read(result), backend, log)
-            if run.status is None or run.status >= 0 or not watch_crash:
-                return run
-            return replace(run, initialising=_read_initialising(log, pid))
+            # An initialiser may also end the process without a signal, by exit(3).
+            return run if run.completed else replace(run, initialising=_read_initialising(log, pid))
         finally:
             if log is not None:
                 os.close(log)
@@ -125,22 +127,29 @@ def interpreter() -> list[str]:
     return [sys.executable, *options]
 
 
-def _run(command: list[str], log: int | None, output: int | None, watch_crash: bool) -> tuple[RunResult, int]:
+def _run(
+    command: list[str], log: int | None, output: tuple[int, int] | None, watch_crash: bool, stopper: Stopper | None
+) -> tuple[RunResult, int]:
     """Run it to its end: how it ended, and its process id."""
     wait = _crash_watcher() if watch_crash else _wait
-    with Relay() as relay:
+    stdout, stderr = output if output is not None else (None, None)
+    with Relay(stopper) as relay:
         try:
             if log is not None:
                 os.set_inheritable(log, True)
             # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-            child = subprocess.Popen(command, close_fds=False, stdout=output, stderr=output)
+            child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr)
         except OSError as error:
             raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
         finally:
             if log is not None:
                 os.set_inheritable(log, False)
         relay.connect(child)
-        return wait(child), child.pid
+        run = wait(child)
+    if stopper is None or stopper.reason is None:
+        return run, child.pid
+    # The signal was ours: where it hit is no crash.
+    return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None), child.pid
 
 
 def _wait(child: subprocess.Popen[bytes]) -> RunResult:
@@ -181,8 +190,8 @@ def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend:
     if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
         return replace(run, begun=False)
     message = ""
+    run = with_facts(run, report)
     if report is not None:
-        run = with_facts(run, report)
         if report.outcome == RunnerOutcome.UNTRACED:
             return run
         message = report.message
@@ -202,8 +211,10 @@ def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend:
 def with_facts(run: RunResult, report: RunnerReport | None) -> RunResult:
     """The run, with the exceptions that ended it and its interpreter, as its runner reported them."""
     if report is None:
-        return run
-    return replace(run, errors=read_errors(report.errors), process=read_process(report.process))
+        return replace(run, completed=False)
+    return replace(
+        run, errors=read_errors(report.errors), process=read_process(report.process), completed=report.completed
+    )
 
 
 def _died_outside_of_loader(run: RunResult) -> bool:
@@ -229,12 +240,14 @@ class Relay:
 
     What the terminal sends to the whole group (SIGINT, SIGQUIT) is the program's to answer, and reaches it without us.
     What somebody sends to us alone (SIGTERM ...) is passed on. A signal that we were started to ignore stays ignored.
+    With a `stopper`, an interrupt ends the program if it does not end by itself.
     """
 
     _LEAVE = ("SIGINT", "SIGQUIT", "SIGBREAK")
     _PASS_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
-    def __init__(self) -> None:
+    def __init__(self, stopper: Stopper | None = None) -> None:
+        self._stopper = stopper
         self._child: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
         self._before: dict[int, object] = {}
@@ -242,19 +255,23 @@ class Relay:
     def __enter__(self) -> Relay:
         # Handlers, not SIG_IGN: the program would inherit that.
         for name in self._LEAVE:
-            self._take(name, lambda number, frame: None)
+            self._take(name, self._leave)
         if sys.platform != "win32":
             for name in self._PASS_ON:
                 self._take(name, self._pass_on)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._stopper is not None:
+            self._stopper.close()
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def connect(self, child: subprocess.Popen[bytes]) -> None:
         """The program has started: it gets what came before."""
         self._child = child
+        if self._stopper is not None:
+            self._stopper.connect(child)
         for number in self._early:
             child.send_signal(number)
 
@@ -262,6 +279,10 @@ class Relay:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             self._before[number] = signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        if self._stopper is not None and number == signal.SIGINT:
+            self._stopper.interrupt()
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if self._child is None:

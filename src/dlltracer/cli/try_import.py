@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from dataclasses import replace
 
 import click
 
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
-from ..model.run import ProgramOutput, RunResult
+from ..model.run import RunResult
 from ..model.saved import RECORDING_SUFFIX
 from .ending import say_error
+from .output_tail import OutputTail
 from .program import Program, ProgramKind
 from .runner import UNTRACED
 from .spawn import run_child
+from .stopper import Stopper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,31 +40,36 @@ def explain_code(what: str, code: str, python: str | None) -> Diagnosis:
     return try_and_explain(what, Program(ProgramKind.CODE, code), python, "auto")[1].diagnosis
 
 
-def try_and_explain(what: str, program: Program, python: str | None, backend: str) -> tuple[RunResult, Explained]:
-    """Run the program, and say why it fails.
+def try_and_explain(
+    what: str, program: Program, python: str | None, backend: str, timeout: float | None = None
+) -> tuple[RunResult, Explained]:
+    """Run the program, and say why it fails. After `timeout` seconds it is ended, and so it is by an interrupt.
 
     Raises `click.exceptions.Exit` when it could not be traced by the mechanism asked for, or could not begin.
     """
     from ..api.explain import explain_with_case
 
-    with tempfile.TemporaryFile() as output:
-        run = _try(program, backend, python, output.fileno())
-        run = replace(run, output=ProgramOutput(stderr=_read_tail(output.fileno())))
-        if run.status != 0 and run.process is None and python is not None:
-            run = _with_interpreter(run, python, output.fileno())
+    with OutputTail() as tail:
+        run = _try(program, backend, python, (tail.stdout, tail.stderr), Stopper(timeout))
+    run = replace(run, output=tail.result)
     if run.refusal is not None:
         say_error(run.refusal)
         raise click.exceptions.Exit(Outcome.NOT_TRACED.exit_status)
     if not run.begun:
         lines = run.output.text.splitlines()
         raise click.exceptions.Exit(say_error(lines[-1] if lines else f"{what} could not begin"))
+    if run.status != 0 and run.process is None and python is not None:
+        run = _with_interpreter(run, python)
     hidden = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return run, explain_with_case(what, run, hidden=hidden)
+    notes = () if tail.note is None else (tail.note,)
+    return run, explain_with_case(what, run, hidden=hidden, must_return=program.must_return, notes=notes)
 
 
-def _with_interpreter(run: RunResult, python: str, output: int) -> RunResult:
+def _with_interpreter(run: RunResult, python: str) -> RunResult:
     """The run of a program that crashed or left at once, with what its interpreter says of itself in another run."""
-    process = run_child(Program(ProgramKind.CODE, "pass"), UNTRACED, python=python, output=output).process
+    with open(os.devnull, "wb") as null:
+        output = (null.fileno(), null.fileno())
+        process = run_child(Program(ProgramKind.CODE, "pass"), UNTRACED, python=python, output=output).process
     return replace(run, process=None if process is None else replace(process, added_folders=run.added_folders))
 
 
@@ -79,14 +85,14 @@ def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
     if is_there and not (os.path.isfile(module) or os.path.isdir(module)):
         raise click.UsageError(f"{module} is neither a file nor a folder")  # to load a FIFO is to wait for its writer
     if not is_there or not (has_folder or os.path.splitext(module)[1]):
-        return f"import {module}", Program(ProgramKind.CODE, f"import {module}")
+        return f"import {module}", Program(ProgramKind.CODE, f"import {module}", must_return=True)
     if module.lower().endswith((".py", ".pyc")) or os.path.isdir(module):
         return module, Program(ProgramKind.SCRIPT, module)
     path = os.path.abspath(module)
     name = os.path.basename(path).partition(".")[0]
     if _is_extension_module(path, name):
-        return f"importing {module}", Program(ProgramKind.CODE, _IMPORT_FILE, (name, path))
-    return f"loading {module}", Program(ProgramKind.CODE, _LOAD_FILE, (path,))
+        return f"importing {module}", Program(ProgramKind.CODE, _IMPORT_FILE, (name, path), must_return=True)
+    return f"loading {module}", Program(ProgramKind.CODE, _LOAD_FILE, (path,), must_return=True)
 
 
 def _is_extension_module(path: str, name: str) -> bool:
@@ -100,17 +106,21 @@ def _is_extension_module(path: str, name: str) -> bool:
         return path.lower().endswith((".so", ".pyd"))
 
 
-def _try(program: Program, backend: str, python: str | None, output: int) -> RunResult:
+def _try(
+    program: Program, backend: str, python: str | None, output: tuple[int, int], stopper: Stopper
+) -> RunResult:
     if sys.platform == "win32" and backend in ("auto", "debugger"):
-        return _try_debugged(program, backend, python, output)
-    ending = run_child(program, backend, python=python, output=output, watch_crash=True)
-    if ending.refusal is None or backend != "auto":
-        return ending
+        return _try_debugged(program, backend, python, output, stopper)
+    run = run_child(program, backend, python=python, output=output, watch_crash=True, stopper=stopper)
+    if run.refusal is None or backend != "auto":
+        return run
     # No mechanism works here. What the exception and the files say is worth having all the same; it is noted.
-    return run_child(program, UNTRACED, python=python, output=output, watch_crash=True)
+    return run_child(program, UNTRACED, python=python, output=output, watch_crash=True, stopper=stopper)
 
 
-def _try_debugged(program: Program, backend: str, python: str | None, output: int) -> RunResult:
+def _try_debugged(
+    program: Program, backend: str, python: str | None, output: tuple[int, int], stopper: Stopper
+) -> RunResult:
     """On Windows: as its debugger, which needs no privilege and sees crashes; without any trace if that cannot be."""
     from .run_debugged import run_debugged_child
 
@@ -119,12 +129,4 @@ def _try_debugged(program: Program, backend: str, python: str | None, output: in
     except TraceStartError as error:
         if backend != "auto":
             return RunResult(refusal=str(error))
-        return run_child(program, UNTRACED, python=python, output=output, watch_crash=True)
-
-
-def _read_tail(output: int) -> str:
-    size = os.fstat(output).st_size
-    start = max(0, size - 8192)
-    os.lseek(output, start, os.SEEK_SET)
-    lines = os.read(output, 8192).decode("utf-8", "replace").splitlines()
-    return "\n".join(lines)
+        return run_child(program, UNTRACED, python=python, output=output, watch_crash=True, stopper=stopper)

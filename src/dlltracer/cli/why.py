@@ -11,6 +11,7 @@ from ..api.saving import begin_trace, end_trace
 from ..capture.select import BACKEND_NAMES, check_backend_name
 from ..host.tracefile import looks_like_recording
 from ..model.recording import Recording
+from ..model.run import StopReason
 from ..model.saved import RECORDING_SUFFIX, SavedTrace
 from .annotate import annotations_option, say_annotations
 from .complete import complete_backend, complete_file
@@ -44,6 +45,7 @@ class _Options:
     backend: str
     redact: bool
     annotations: bool | None
+    timeout: float | None
 
     @property
     def is_recorded(self) -> bool:
@@ -89,6 +91,10 @@ class _Options:
     "--backend", metavar="NAME", default="auto", shell_complete=complete_backend,
     help=f"The mechanism: {', '.join(BACKEND_NAMES)}.  [default: auto]",
 )  # fmt: skip
+@click.option(
+    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
+    help="End the import after so many seconds, and say where it hangs.",
+)  # fmt: skip
 @click.option("--redact", is_flag=True, help="Leave out names of users and of this machine, and secrets.")
 @annotations_option
 def why(**given: Any) -> None:
@@ -97,8 +103,10 @@ def why(**given: Any) -> None:
     MODULE may be the name of a module, a script (*.py), or the file of an extension module or a shared library. It may
     also be a recording, of this machine or another one: then nothing is tried, and what it holds is explained.
 
+    An import that hangs is ended by --timeout or Ctrl-C, and the verdict says where it was.
+
     Exit status: 0 it works, 1 a cause was found, 4 it fails and the evidence does not decide, 3 it could not be traced,
-    2 the question was wrong.
+    2 the question was wrong, 124 it was ended by --timeout, 130 by Ctrl-C.
     """
     options = _Options(**_without_settings(given))
     options.check()
@@ -109,7 +117,7 @@ def why(**given: Any) -> None:
         page = open_target(options.html) if options.html is not None else None
         if page is not None:
             prepared.append(page)
-        trace = _answer(options)
+        trace, stopped = _answer(options)
         _write(options, trace, target, page)
     finally:
         for one in prepared:
@@ -118,7 +126,7 @@ def why(**given: Any) -> None:
     from ..report.annotations import annotate_verdict
 
     say_annotations(options.annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
-    raise click.exceptions.Exit(diagnosis.outcome.exit_status)
+    raise click.exceptions.Exit(diagnosis.outcome.exit_status if stopped is None else _STATUSES[stopped])
 
 
 def _without_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -130,13 +138,17 @@ def _without_settings(given: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _answer(options: _Options) -> SavedTrace:
-    """All that is known, the verdict in it."""
+_STATUSES = {StopReason.TIMED_OUT: 124, StopReason.INTERRUPTED: 130}
+"""Exit statuses: those of timeout(1), and of a shell for SIGINT."""
+
+
+def _answer(options: _Options) -> tuple[SavedTrace, StopReason | None]:
+    """All that is known, the verdict in it; and why the import was ended, if it was."""
     module = options.module
     if module is not None and is_saved(module):
         if options.python is not None or options.is_recorded:
             raise click.UsageError("a recording is explained as it is: leave out --python and -o FILE.dlltrace")
-        return _explain_file(module, options.redact)
+        return _explain_file(module, options.redact), None
     what, program = choose_program(module, options.code)
     command = command_of(program, options.python)
     recorder = None
@@ -145,14 +157,14 @@ def _answer(options: _Options) -> SavedTrace:
         recorder = TraceRecorder(options.output, what, command, options.backend, redact=options.redact)
     try:
         with progress(f"trying {what}"):
-            run, explained = try_and_explain(what, program, options.python, options.backend)
+            run, explained = try_and_explain(what, program, options.python, options.backend, options.timeout)
         if recorder is not None:
-            return recorder.finish(run, explained)
+            return recorder.finish(run, explained), run.stopped
         if options.html is None and options.form not in (GITHUB, HTML):
             trace = SavedTrace(Recording(options.backend), diagnosis=explained.diagnosis)  # the verdict is all
         else:
             trace = end_trace(begin_trace(what, command, options.backend), run, explained)
-        return own_redactor().redact_trace(trace) if options.redact else trace
+        return (own_redactor().redact_trace(trace) if options.redact else trace), run.stopped
     except click.exceptions.Exit:  # it was not traced, or did not begin
         if recorder is not None:
             recorder.discard()

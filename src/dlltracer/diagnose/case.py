@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..model.elf import ElfImage
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent
 from ..model.failure import Frame, PythonError, System
+from ..model.modules import ModuleTraces
 from ..model.pe import MissingForwarder, PeImage
 from ..model.probe import Probe
 from ..model.provider import PackageOwner
@@ -18,6 +19,7 @@ from ..model.tree import Binding, BindingState, LoadTree
 from .environment import Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
 from .loader_errors import DlError, DlProblem
 from .named_failure import NamedFailure, names_a_library
+from .program_output import OutputMessage, relevant_lines
 
 Image = ElfImage | PeImage
 
@@ -48,9 +50,12 @@ class Case:
         distribution: ID and ID_LIKE of os-release(5).
         checks: packages of the files in question, and what became of their files since they were installed.
         foreign_modules: files of a module that was not found, for other Pythons.
+        module_traces: what there is of a module that was not found; `None` if all were, or nobody looked.
         code: the error code of Windows' loader; `None` if none is behind `error`, or it is not known.
         code_is_guess: it was concluded from words that are not this system's own.
         imports: the Python imports in progress at the request that failed, outermost first; () if not known.
+        messages: what loaders, runtimes and Python wrote, in the output of the run (`program_output.read_output`).
+        module_files: module to its file, of modules that a child process was importing when it died.
         windows_own: of the names that were not found, in lower case, those that are files of Windows itself.
     """
 
@@ -76,10 +81,13 @@ class Case:
     distribution: str | None = None
     checks: tuple[PackageCheck, ...] = ()
     foreign_modules: tuple[ForeignModule, ...] = ()
+    module_traces: ModuleTraces | None = None
     code: int | None = None
     code_is_guess: bool = False
     imports: tuple[str, ...] = ()
     windows_own: frozenset[str] = frozenset()
+    messages: tuple[OutputMessage, ...] = ()
+    module_files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_windows(self) -> bool:
@@ -95,6 +103,13 @@ class Case:
         if self.failures is not None:
             return self.failures
         return self.run.recording.failures if self.run.recording is not None else ()
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The lines that the program wrote before it failed and that matter; () if the exception says it all."""
+        if self.error is not None and all(message.error is not None for message in self.messages):
+            return ()
+        return relevant_lines(self.run.output, self.messages)
 
     @property
     def missing_module(self) -> str | None:

@@ -10,12 +10,15 @@ from .case import Case
 from .named_failure import NameMatch
 from .remedies import for_interpreter
 from .rules import (
+    children,
     crash,
+    ended,
     first_wins,
     integrity,
     limits,
     lookups,
     missing_image,
+    missing_module,
     python_abi,
     python_module,
     symbols,
@@ -35,24 +38,29 @@ LINUX_RULES: tuple[Rule, ...] = (
     integrity.check,
     python_abi.check,
     python_module.check,
+    missing_module.check,
     lookups.check,
     first_wins.check,
     symbols.check,
     wrong_file.check,
     limits.check,
     missing_image.check,
+    children.check,
+    ended.check,
     crash.check,
 )
 """The rules about glibc, musl and any other system than Windows, the more specific ones first."""
 
 WINDOWS_RULES: tuple[Rule, ...] = (
     python_module.check,
+    missing_module.check,
     vc_runtime.check,
     win_python.check,
     win_symbols.check,
     win_missing.check,
     win_image.check,
     win_codes.check,
+    ended.check,
     win_crash.check,
 )
 """The rules about Windows, the more specific ones first."""
@@ -83,6 +91,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
         () if decided else tuple(_what_would_decide(case)),
         case.notes,
         case.system,
+        case.said,
     )
 
 

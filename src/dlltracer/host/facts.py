@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "CONDA_PREFIX", "VIRTUAL_ENV")
+_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "CONDA_PREFIX", "VIRTUAL_ENV", "PYTHONHOME")
 _MOST_ERRORS = 16
 _MOST_FRAMES = 40
 
@@ -41,8 +41,8 @@ def _describe(error: BaseException) -> dict[str, Any]:
         })  # fmt: skip
         where = where.tb_next
     return {
-        "type": type(error).__name__,
-        "bases": [base.__name__ for base in type(error).__mro__],
+        "type": _text(type(error).__name__),
+        "bases": [_text(base.__name__) for base in type(error).__mro__],
         "message": _text(error),
         "name": _text_or_none(getattr(error, "name", None)),
         "path": _text_or_none(getattr(error, "path", None)),
@@ -78,7 +78,7 @@ def describe_process(added_folders: list[str]) -> dict[str, Any]:
         "prefix": sys.prefix,
         "base_prefix": sys.base_prefix,
         "user_base": _text_or_none(getattr(site, "USER_BASE", None)),
-        "path": [entry for entry in sys.path if isinstance(entry, str)],
+        "path": [_text(entry) for entry in sys.path if isinstance(entry, str)],
         "loaded": _list_loaded(),
         "environment": [[name, os.environ[name]] for name in _VARIABLES if name in os.environ],
         "current_folder": _current_folder(),

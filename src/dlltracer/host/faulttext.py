@@ -5,14 +5,11 @@ from __future__ import annotations
 import linecache
 import re
 
-from ..model.failure import Frame, PythonError
+from ..model.failure import Frame
 
 _HEAD = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):$")
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
 _MOST = 100
-_TRACEBACK = "Traceback (most recent call last):"
-_TRACED = re.compile(r'^  File "(.+)", line (\d+), in (.+)$')
-_LAST = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*)$")
 
 
 def read_fault_frames(said: str, *, hidden: str = "") -> tuple[Frame, ...]:
@@ -35,35 +32,3 @@ def read_fault_frames(said: str, *, hidden: str = "") -> tuple[Frame, ...]:
             number = int(found[2])
             frames.append(Frame(file, number, found[3], linecache.getline(file, number).strip() or None))
     return tuple(frames[::-1])
-
-
-def read_traceback(said: str, *, hidden: str = "") -> PythonError | None:
-    """The last exception whose traceback was written; `None` if there is none.
-
-    For a process that could not tell itself.     Arguments are those of `read_fault_frames`.
-    """
-    lines = said.splitlines()
-    starts = [number for number, line in enumerate(lines) if line.strip() == _TRACEBACK]
-    frames: list[Frame] = []
-    for line in lines[starts[-1] + 1 :] if starts else ():
-        traced, last = _TRACED.match(line), _LAST.match(line)
-        if (
-            traced is not None
-            and not traced[1].startswith("<frozen ")
-            and not (hidden and traced[1].startswith(hidden))
-        ):
-            number = int(traced[2])
-            frames.append(Frame(traced[1], number, traced[3], linecache.getline(traced[1], number).strip() or None))
-        elif last is not None:
-            return PythonError(last[1], last[2], _BASES.get(last[1], (last[1],)), frames=tuple(frames))
-    return None
-
-
-_BASES = {
-    name: (name, base, "Exception")
-    for base, names in {
-        "ImportError": ("ImportError", "ModuleNotFoundError"),
-        "OSError": ("OSError", "FileNotFoundError"),
-    }.items()
-    for name in names
-}

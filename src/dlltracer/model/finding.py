@@ -35,6 +35,8 @@ class Source(enum.Enum):
     """What the system says: limits, mounts, the way the process ended."""
     PACKAGES = "the packages"
     """What package managers have on record."""
+    PROGRAM = "the program"
+    """What the program, or a process that it started, wrote."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class Diagnosis:
         undecided: for `Outcome.UNDECIDED`: what would decide.
         notes: what could not be looked at.
         system: the system of the program: commands of the findings are for its shells.
+        output: the lines that the program wrote before it failed and that matter, in order; () if the exception says
+            it all.
     """
 
     what: str
@@ -129,6 +133,7 @@ class Diagnosis:
     undecided: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     system: System = System.OTHER
+    output: tuple[str, ...] = ()
 
     @property
     def may_have_worked(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from .crash import Crash
@@ -29,12 +30,23 @@ class ProgramOutput:
         return "\n".join(part.rstrip("\n") for part in (self.stdout, self.stderr) if part.strip())
 
 
+class StopReason(enum.Enum):
+    """Why a run was ended from outside, by us: it had not ended by itself."""
+
+    TIMED_OUT = "timed out"
+    INTERRUPTED = "interrupted"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """How a run ended, and what its process told.
 
     Attributes:
         status: as of `subprocess.Popen`, negative for a signal; `None` if the run had not ended when it was recorded.
+        completed: whether the program's code ran to its end, as the runner noted then, before any exit handler; `None`
+            where there was no runner.
+        stopped: why the program was ended by us; `None` if it ended otherwise.
+        seconds: how long it had run then.
         begun: whether the program began at all; if not, there is no such script or module.
         refusal: why the trace could not start, in which case the program was not run.
         recording: what the trace saw; `None` without a trace.
@@ -50,6 +62,9 @@ class RunResult:
     """
 
     status: int | None = None
+    completed: bool | None = None
+    stopped: StopReason | None = None
+    seconds: float | None = None
     begun: bool = True
     refusal: str | None = None
     recording: Recording | None = None

@@ -59,6 +59,8 @@ def _said(diagnosis: Diagnosis) -> Iterator[Line]:
         where = "at an unknown place" if crash.image is None else f"in {crash.image}"
         offset = "" if crash.offset is None else f" at offset {crash.offset:#x}"
         yield from _block("it died", f"of {crash.name} {where}{offset}")
+    for place, line in enumerate(diagnosis.output):
+        yield from _block("it said" if place == 0 else "", line)
 
 
 def _finding(finding: Finding, more: str, system: System) -> Iterator[Line]:

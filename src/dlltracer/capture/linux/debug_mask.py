@@ -110,15 +110,6 @@ class DebugMaskPatch:
         if handle:
             libc.dlclose(handle)
 
-    def punch(self, fd: int, end: int) -> None:
-        """Give the memory of the first `end` bytes of a file back; they read as zeros then, and its size stays.
-
-        fallocate(2). A file system that cannot do it keeps them.
-        """
-        fallocate = self._libc_without_gil.fallocate
-        fallocate.argtypes = (self._ctypes.c_int, self._ctypes.c_int, self._ctypes.c_int64, self._ctypes.c_int64)
-        fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, 0, end)
-
     def prove(self, fd: int) -> None:
         """Show that text arrives at the end of `fd` (a readable file); the text is left there.
 
@@ -138,8 +129,6 @@ class DebugMaskPatch:
 
 
 _RTLD_LAZY, _RTLD_NOLOAD = 1, 4
-_KEEP_SIZE, _PUNCH_HOLE = 1, 2
-"""linux/falloc.h"""
 
 
 def find_debug_fd(words: tuple[int, ...]) -> int:

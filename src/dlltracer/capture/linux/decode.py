@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from ...model.request import Request, RequestKind
-from .lines import parse_line
+from .lines import Line, parse_line
 from .loaderstate import Change, LoaderState
 
 TYPE_CHECKING = False
@@ -34,11 +34,17 @@ class Mark(enum.Enum):
 _MARK = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
 """A mark as `requests.encode_request` writes it."""
 
-_PREFIX = re.compile(rb" *(\d{1,18}):\t")
+_PID = re.compile(rb" *\d{1,18}")
+"""The process id before the colon and the tab of a line."""
 
 _HOLE = re.compile(rb"\0+")
 
-_SECOND_PREFIX = re.compile(rb"(?<=.) *\d{1,18}:\t(?!\t*\()", re.DOTALL)
+_MOST_PARSED = 4096
+
+_MOST_PROCESSES = 4096
+"""Processes that may write into one log, which they have inherited by fork; lines of more are counted as foreign."""
+
+_SECOND_PREFIX = re.compile(rb" *\d{1,18}:\t(?!\t*\()")
 """The beginning of a line inside another one, whose rest is missing. (Two tabs and a bracket are the end of a "search
 path" line, before which a folder may end in digits and a colon.)"""
 
@@ -135,6 +141,8 @@ class LoaderTextDecoder:
         self._first = LoaderState(pid, fresh=fresh, on_start=on_start)
         self._states = {} if pid is None else {pid: self._first}
         self._rest = b""
+        self._pids: dict[bytes, int] = {}
+        self._parsed: dict[bytes, Line] = {}
         self._changes: list[Change] = []
         self._broken = 0
         self.foreign = 0
@@ -222,32 +230,46 @@ class LoaderTextDecoder:
     def _read_line(self, item: bytes, wall: float | None) -> None:
         if not item:
             return
-        prefix = _PREFIX.match(item)
-        if prefix is None:
-            self._note_damage()
-            return
-        if item.count(b":\t") > 1 and (inner := _SECOND_PREFIX.search(item, prefix.end())) is not None:
+        prefix, is_line, rest = item.partition(b":\t")
+        pid = self._pids.get(prefix)
+        if pid is None:
+            if not is_line or _PID.fullmatch(prefix) is None:
+                self._note_damage()
+                return
+            pid = int(prefix)
+            if len(self._pids) < _MOST_PROCESSES:
+                self._pids[prefix] = pid
+        if b":\t" in rest and (inner := _SECOND_PREFIX.search(rest)) is not None:
             # The rest of the first line, and all up to the second, is missing. The second one is whole.
             self._note_damage()
-            self._read_line(item[inner.start() :], wall)
+            self._read_line(rest[inner.start() :], wall)
             return
-        state = self._state_of(int(prefix[1]))
-        if prefix.end() == len(item):  # nearly half of all lines are empty
+        state = self._state_of(pid)
+        if not rest:  # nearly half of all lines are empty
             if state is not None:
                 state.note_blank()
             return
         if state is None:
             self.foreign += 1
             return
-        # The file system's encoding for every Python this runs on (PEP 383): undecodable bytes survive.
-        state.handle(parse_line(item[prefix.end() :].decode("utf-8", "surrogateescape")), wall)
+        state.handle(self._parse(rest), wall)
         self._changes += state.take()
+
+    def _parse(self, text: bytes) -> Line:
+        """The line; of a program that loads the same again and again, most were parsed before."""
+        line = self._parsed.get(text)
+        if line is None:
+            if len(self._parsed) >= _MOST_PARSED:
+                self._parsed.clear()
+            # The file system's encoding for every Python this runs on (PEP 383): undecodable bytes survive.
+            line = self._parsed[text] = parse_line(text.decode("utf-8", "surrogateescape"))
+        return line
 
     def _state_of(self, pid: int) -> LoaderState | None:
         if not self._states:
             self._pid = self._first.pid = pid
             self._states[pid] = self._first
         state = self._states.get(pid)
-        if state is None and self._others:
+        if state is None and self._others and len(self._states) < _MOST_PROCESSES:
             state = self._states[pid] = self._first.forked(pid)
         return state

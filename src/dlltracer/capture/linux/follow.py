@@ -19,8 +19,8 @@ from ...model.events import ImageChange, LoadFailedEvent
 from ...model.recording import Losses, Recording
 from ..requests import is_own_load
 from .decode import LoaderTextDecoder
-from .inotify import NewFiles
 from .log_file import log_path
+from .log_folder import LogFolder, LogReader
 from .proc import read_stat
 from .processes import Known, Processes
 from .refusal import examine_failure, is_same_file
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from ...model.events import Event
     from ...model.process import TracedProcess
+    from ..kept_events import KeptEvents
     from .loaderstate import Change
 
 TICK = 0.02
@@ -44,51 +44,36 @@ SWEEP = 1.0
 GRACE = 0.5
 """Seconds that processes may go on which the first one leaves behind. Helpers of multiprocessing end in that time."""
 
-_CHUNK = 1 << 20
 _FULL = "a log could not grow (a full disk, a limit on files): what it lacks is not shown"
 
 
-class _Log:
-    """One file, and how far it was read."""
+class _Log(LogReader):
+    """The log of one process, with its decoder."""
 
     def __init__(self, path: str, pid: int, decoder: LoaderTextDecoder) -> None:
-        self.path = path
+        super().__init__(path, release=True)
         self.pid = pid
         self.decoder = decoder
-        self._position = 0
-
-    def read(self) -> bytes:
-        """What was written since the last call, or a part of it."""
-        try:
-            with open(self.path, "rb", buffering=0) as file:
-                data = os.pread(file.fileno(), _CHUNK, self._position)
-        except OSError:
-            return b""
-        self._position += len(data)
-        return data
 
     def is_full(self) -> bool:
         """Whether its disk is full, or it has reached the size that files may have (as far as that is ours, too)."""
-        try:
-            with open(self.path, "rb", buffering=0) as file:
-                size, disk = os.fstat(file.fileno()).st_size, os.fstatvfs(file.fileno())
-        except OSError:
+        status = self.status()
+        if status is None:
             return False
+        file, disk = status
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        return (disk.f_blocks > 0 and disk.f_bavail == 0) or size >= limit != resource.RLIM_INFINITY
+        return (disk.f_blocks > 0 and disk.f_bavail == 0) or file.st_size >= limit != resource.RLIM_INFINITY
 
     def last_written(self) -> float | None:
-        try:
-            return os.stat(self.path).st_mtime
-        except OSError:
-            return None
+        status = self.status()
+        return None if status is None else status[0].st_mtime
 
 
 class Follower:
     """Reads logs and hands out what is in them.
 
     Arguments:
-        prefix: of the logs; they have a folder to themselves.
+        folder: where the logs are written.
         on_event: gets each event, at most about `TICK` after its line was written.
         on_process: gets each process before its first event, and again when more is known of it.
         everyone: also of the processes that the first one starts.
@@ -96,18 +81,19 @@ class Follower:
     """
 
     def __init__(
-        self, prefix: str, on_event: Callable[[ImageChange], None], on_process: Callable[[TracedProcess], None], *,
-        everyone: bool, fresh: bool,
+        self, folder: LogFolder, on_event: Callable[[ImageChange], None], on_process: Callable[[TracedProcess], None],
+        *, everyone: bool, fresh: bool,
     ) -> None:  # fmt: skip
-        self._prefix = prefix
+        self._folder = folder
+        self._prefix = folder.prefix
         self._on_event = on_event
         self._everyone = everyone
         self._fresh = fresh
         self._first = 0
         self._processes = Processes(on_process)
-        self._untraced = UntracedProcesses(self._processes, prefix)
+        self._untraced = UntracedProcesses(self._processes, folder.prefix)
         self._logs: dict[int, _Log] = {}
-        self._new_files = NewFiles(os.path.dirname(prefix))
+        self._new_files = folder.watch()
         self._swept = 0.0
         self._own = 0
         self._full = False
@@ -129,8 +115,8 @@ class Follower:
         self._conclude()
         return child.returncode
 
-    def recording(self, backend: str, events: tuple[Event, ...], notes: tuple[str, ...] = ()) -> Recording:
-        """All of it as one value; `events` as they were handed out."""
+    def recording(self, backend: str, events: KeptEvents, notes: tuple[str, ...] = ()) -> Recording:
+        """The run as one value; `events` as they were handed out."""
         logs = self._logs.values()
         undecodable = sum(log.decoder.undecodable for log in logs)
         foreign = sum(log.decoder.foreign for log in logs)
@@ -139,9 +125,13 @@ class Follower:
         if self._own:
             notes += (f"{self._own} events of modules that dlltracer itself imported are left out",)
         notes += (_FULL,) * self._full
+        refused = sum(log.refused for log in logs)
+        if refused:
+            notes += (f"{refused} files among the logs were not made by this run, and are not read",)
         notes += (*self._deaths(), *self._untraced.notes(), *self._left_behind())
         processes = tuple(known.process for known in self._processes if self._is_wanted(known.process.pid))
-        return Recording(backend, events, self._first, Losses(undecodable=undecodable), notes, processes)
+        losses = Losses(events=events.dropped, undecodable=undecodable)
+        return Recording(backend, events.take(), self._first, losses, notes + events.notes(), processes)
 
     @property
     def left(self) -> tuple[int, ...]:
@@ -167,6 +157,7 @@ class Follower:
         sweep = now - self._swept >= SWEEP
         if sweep:
             self._swept = now
+        self._folder.reserve()
         self._discover()
         for log in tuple(self._logs.values()):
             known = self._processes.get(log.pid)
@@ -185,10 +176,7 @@ class Follower:
                 self._open(pid)
 
     def _names(self) -> list[str]:
-        try:
-            return os.listdir(os.path.dirname(self._prefix))
-        except OSError:
-            return []  # somebody has taken the folder away, with what was in it
+        return self._folder.written()
 
     def _pids(self, names: list[str]) -> list[int]:
         """The processes whose logs have these names."""

@@ -21,7 +21,7 @@ if sys.platform != "linux":
 from ...errors import BackendUnavailable
 from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
 from .debug_mask import WANTED, DebugMaskPatch
-from .log_file import create_memory_file, open_log, out_of_the_way
+from .log_file import create_memory_file, open_log, out_of_the_way, punch_hole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class LoaderLog:
             return
         self._give_users_text(whole=False)
         readers = [listener.position for listener in self._listeners if listener is not None]
-        self._patch.punch(self._fd, min([self._drained, self._given or self._drained, *readers]))
+        punch_hole(self._fd, min([self._drained, self._given or self._drained, *readers]))
 
     def _give_users_text(self, *, whole: bool) -> None:
         """Write the text, as far as it has whole lines or to its end, where the user's own LD_DEBUG had it go."""

@@ -32,6 +32,9 @@ _OUT_OF_THE_WAY = range(200, 232)
 
 _CLOEXEC = 1
 
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+"""linux/falloc.h"""
+
 
 def create_memory_file(name: str) -> int:
     """Create a file in memory, open to append, not inheritable. Raises `OSError`.
@@ -125,12 +128,33 @@ def open_for_reading(path: str) -> int:
 
 
 def _checked(descriptor: int) -> int:
-    """The descriptor if it is a regular file with one name, of this user or of root; else closes it and raises."""
+    """The descriptor if it is a regular file with one name, of this user or of root; else closes it and raises.
+
+    A FIFO, which O_NONBLOCK has kept from making us wait, and a link to another file are what somebody could plant.
+    """
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1 and status.st_uid in (os.geteuid(), 0):
         return descriptor
     os.close(descriptor)
     raise PermissionError(1, "the file of the log is not one that this run made")
+
+
+def punch_hole(file: int | str, end: int) -> None:
+    """Give the room of the first `end` bytes of a file back; they read as zeros then, and its size stays.
+
+    fallocate(2). A file system that cannot do it keeps them.
+    """
+    import ctypes
+
+    try:
+        fallocate = ctypes.CDLL(None).fallocate
+        descriptor = file if isinstance(file, int) else os.open(file, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (AttributeError, OSError):
+        return
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, 0, end)
+    if descriptor != file:
+        os.close(descriptor)
 
 
 def out_of_the_way(low: int) -> int:

@@ -1,5 +1,5 @@
-"""Processes of a followed run that give no account, or stop to, and why. Looked for now and then: one that lives
-shorter than that is not noticed."""
+"""Processes of a followed run that write no log, or stop to, and why. They are looked for now and then: a process that
+ends between two looks is not noticed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if sys.platform != "linux":
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
 from .log_file import MASK, OUTPUT, log_path
-from .proc import read_link, read_stat, read_text
+from .proc import read_link, read_stat, read_status_field, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class UntracedProcesses:
         for silent in self._silent.values():
             if silent.why is not None and not silent.known.log:
                 by_reason.setdefault(silent.why, []).append(silent.known)
-        found = [f"no account from {_spelled(members)}: {why}" for why, members in by_reason.items()]
+        found = [f"no loader log from {_spelled(members)}: {why}" for why, members in by_reason.items()]
         closed = [self._processes.get(pid) for pid, is_closed in self._closed.items() if is_closed]
         if closed:
             found.append(
@@ -103,6 +103,11 @@ class UntracedProcesses:
             silent.why = None  # made by fork, and has loaded nothing since
             return
         silent.why = None if known.program is None else why_silent(known.program)
+        user = read_status_field(pid, "Uid").split()[1:2]
+        if silent.why is None and user and user[0] not in (str(os.geteuid()), "0"):
+            silent.why = (
+                "it runs as another user and could not open a log; its loader's lines are in its standard output"
+            )
         if silent.why is None and f"{OUTPUT}={self._prefix}" not in read_text(f"/proc/{pid}/environ").split("\0"):
             found = read_stat(pid)
             if found is not None and not found.is_zombie and os.access(f"/proc/{pid}/environ", os.R_OK):
@@ -112,8 +117,11 @@ class UntracedProcesses:
         """Note a log that is closed at two looks in a row: between execve and ld.so it is too."""
         pid = known.process.pid
         path = log_path(self._prefix, pid)
-        if not os.path.exists(path):
-            return  # it writes to the one of its parent
+        try:
+            if not os.stat(path).st_size:
+                return  # made beforehand (`log_folder`): it writes to the log of its parent
+        except OSError:
+            return
         try:
             links = [read_link(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
         except OSError:
@@ -125,7 +133,7 @@ class UntracedProcesses:
 
 
 def why_silent(program: str) -> str | None:
-    """Why the loader of a program gives no account; `None` if it should give one."""
+    """Why the loader of a program writes no log; `None` if it should write one."""
     try:
         mode = os.stat(program).st_mode
         image = read_elf(program)
@@ -137,7 +145,7 @@ def why_silent(program: str) -> str | None:
         return "it runs with the rights of another user (setuid, setgid), where the loader does not listen to LD_DEBUG"
     name = os.path.basename(image.interpreter)
     if name.startswith("ld-musl"):
-        return "its loader is musl's, which gives no account"
+        return "its loader is musl's, which writes no log"
     if not name.startswith(("ld-linux", "ld64.so", "ld.so")):
         return f"its loader is {image.interpreter}, not glibc's"
     return None

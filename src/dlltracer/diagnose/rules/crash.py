@@ -25,12 +25,11 @@ _SHARED = re.compile(
 )
 """Images in which the mistakes of others come out."""
 _CUT = re.compile(r"end of the file|cut|beyond|truncated|outside of the file|too short|past", re.IGNORECASE)
-_NOISE = re.compile(r"Fatal Python error|Current thread|Thread 0x|  File |Extension modules:|<no Python frame>")
 
 
 def check(case: Case) -> Iterator[Finding]:
     """Where it died."""
-    if case.error is not None or case.run.status is None or case.run.status >= 0:
+    if case.error is not None or case.run.status is None or case.run.status >= 0 or case.run.stopped is not None:
         return
     number = -case.run.status
     if number not in _CRASHES:
@@ -68,8 +67,6 @@ def _crash(case: Case, number: int) -> Finding:
     importing = _is_importing(case)
     loaded = last.path if last is not None and importing is not False else None
     subject = case.run.initialising or own or loaded or image or _UNKNOWN
-    words = [line for line in case.run.output.text.splitlines() if line.strip() and not _NOISE.match(line)]
-    said = f" The last it said: {words[-1].strip()[:200]}" if words else ""
     code = _code(case, number, importing)
     sure = code in (INITIALISER_CODE, *((CODE, INSTRUCTION_CODE) if own is not None else ()))
     return Finding(
@@ -78,7 +75,7 @@ def _crash(case: Case, number: int) -> Finding:
         confidence=Confidence.CERTAIN if sure else Confidence.LIKELY,
         subject=subject,
         chain=case.chain_to(None, subject, *([image] if image and image != subject else [])),
-        explanation=_explain(case, number, subject, image) + said,
+        explanation=_explain(case, number, subject, image),
         evidence=(Evidence(Source.SYSTEM, _how(case)),
          *((Evidence(Source.LOADER, f"the initialiser of {case.run.initialising} had begun, and did not end"),)
            if case.run.initialising else ())),

@@ -62,7 +62,7 @@ def run_debugged(
     *,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
-    output: int | None = None,
+    output: int | tuple[int, int] | None = None,
     requests: Callable[[], Sequence[Request]] | None = None,
     begun: Callable[[], int | None] | None = None,
     follow: bool = False,
@@ -76,7 +76,8 @@ def run_debugged(
         command: the program and its arguments.
         env: its environment; ours if `None`. `_NO_DEBUG_HEAP` is added.
         cwd: its current folder; ours if `None`.
-        output: a descriptor that gets what it writes to its standard streams; they are ours if `None`.
+        output: a descriptor that gets what it writes to its standard streams, or one each for stdout and stderr; they
+            are ours if `None`.
         requests: asked once when the program has ended: what it requested of the loader (`Watch.stop()` in it). They
             give the loads their imports and tell failed loads from unloads; without, every unload is an `UnloadEvent`.
         begun: asked once, too: when it began, as `time.perf_counter_ns()`. What it loaded before is left out.
@@ -93,7 +94,8 @@ def run_debugged(
     api = Debugging()
     processes = DebuggedProcesses(api, query_dos_devices(), time.time(), time.perf_counter_ns(), on_event)
     loop = DebugLoop(api, processes)
-    child = _start(command, env, cwd, output, DEBUG_PROCESS if follow else DEBUG_ONLY_THIS_PROCESS)
+    streams = output if isinstance(output, tuple) else (output, output)
+    child = _start(command, env, cwd, streams, DEBUG_PROCESS if follow else DEBUG_ONLY_THIS_PROCESS)
     try:
         api.keep_alive_without_us()
         _follow(loop, processes, child)
@@ -128,7 +130,8 @@ def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Pop
 
 
 def _start(
-    command: list[str], env: Mapping[str, str] | None, cwd: str | None, output: int | None, flags: int
+    command: list[str], env: Mapping[str, str] | None, cwd: str | None, streams: tuple[int | None, int | None],
+    flags: int,
 ) -> subprocess.Popen[bytes]:
     # "Behavior of Spawned Processes", Debugging Tools for Windows: without it, the heap is slow and checks itself.
     given = {"_NO_DEBUG_HEAP": "1", **(os.environ if env is None else env)}
@@ -138,7 +141,7 @@ def _start(
     try:
         # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
         return subprocess.Popen(
-            command, env=given, cwd=cwd, stdout=output, stderr=output, close_fds=False, creationflags=flags
+            command, env=given, cwd=cwd, stdout=streams[0], stderr=streams[1], close_fds=False, creationflags=flags
         )
     except OSError as error:
         code = getattr(error, "winerror", None) or 0
