@@ -12,6 +12,7 @@ from ..host.linux_limits import read_c_library, read_mount, read_page_size
 from ..host.machine import this_system
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.limits import MemoryLimit
+from ..model.modules import ModuleTraces
 from ..model.provider import PackageManager, PackageOwner
 
 _MOST_ASKED = 6
@@ -75,6 +76,18 @@ def find_foreign_modules(error: PythonError | None, process: ProcessFacts) -> tu
                 tag = name[len(last) + 1 :].rpartition(".")[0]
                 foreign_modules.append(ForeignModule(str(folder / name), tag))
     return tuple(foreign_modules)
+
+
+def find_traces_of_module(error: PythonError | None, process: ProcessFacts) -> ModuleTraces | None:
+    """What there is of the module that was not found; `None` if all were, or on another machine."""
+    module = module_not_found(error)
+    if module is None or process.system is not this_system():
+        return None
+    try:
+        from ..host.modules import find_module_traces
+    except ImportError:  # zipfile may be what cannot be imported
+        return None
+    return find_module_traces(module, process)
 
 
 def check_packages(case: Case) -> tuple[PackageCheck, ...]:

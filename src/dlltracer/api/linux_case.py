@@ -14,7 +14,7 @@ from ..model.events import FailureKind
 from ..model.failure import ProcessFacts
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree
-from .environment import check_packages, find_foreign_modules, name_owners, read_limits
+from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners, read_limits
 from .linux_failure import read_linux_failure, with_dl_error
 from .process import ProcessView
 
@@ -52,6 +52,7 @@ def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> C
         case,
         limits=read_limits(case.subject, process),
         foreign_modules=find_foreign_modules(case.error, process),
+        module_traces=find_traces_of_module(case.error, process),
         checks=check_packages(case),
     )
     return replace(case, notes=(*case.notes, *view.notes))

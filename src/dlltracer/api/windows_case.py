@@ -13,7 +13,7 @@ from ..host.reload import reload_code
 from ..model.tree import BindingState
 from ..model.windows_context import EXTENSION_MODULE_SEARCH
 from ..resolve.knowledge import system_names
-from .environment import check_packages, find_foreign_modules, name_owners
+from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners
 from .windows_failure import loaded_before, native_error, read_windows_failure
 from .windows_process import WindowsProcess
 
@@ -53,7 +53,8 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
         copies=_find_copies(tree, symbols, process, view),
         owners=name_owners(_files_of_interest(failed.subject, tree, images), process),
         damaged={failed.subject: problem} if failed.subject is not None and problem is not None else {},
-        notes=(*notes, *view.notes), foreign_modules=find_foreign_modules(error, process), code=failed.code,
+        notes=(*notes, *view.notes), foreign_modules=find_foreign_modules(error, process),
+        module_traces=find_traces_of_module(error, process), code=failed.code,
         code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree),
     )  # fmt: skip
     return replace(case, checks=check_packages(case))

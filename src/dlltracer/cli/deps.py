@@ -135,7 +135,7 @@ def _write_text(tree: LoadTree, target: Target, options: _Options) -> None:
 
     name = options.why
     if name is not None:
-        write_styled(target, lambda plain: render_why(tree, name))
+        write_styled(target, lambda plain: render_why(tree, name, ascii_only=plain))
     elif options.flat:
         write_styled(target, lambda plain: render_flat(tree))
     else:

@@ -82,6 +82,8 @@ def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
     is_there = os.path.exists(module)
     if not is_there and (has_folder or module.lower().endswith(_OF_FILES)):
         raise click.UsageError(f"there is no file {module}")
+    if is_there and not (os.path.isfile(module) or os.path.isdir(module)):
+        raise click.UsageError(f"{module} is neither a file nor a folder")  # to load a FIFO is to wait for its writer
     if not is_there or not (has_folder or os.path.splitext(module)[1]):
         return f"import {module}", Program(ProgramKind.CODE, f"import {module}", must_return=True)
     if module.lower().endswith((".py", ".pyc")) or os.path.isdir(module):

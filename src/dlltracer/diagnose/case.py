@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..model.elf import ElfImage
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent
 from ..model.failure import Frame, PythonError, System
+from ..model.modules import ModuleTraces
 from ..model.pe import MissingForwarder, PeImage
 from ..model.probe import Probe
 from ..model.provider import PackageOwner
@@ -49,6 +50,7 @@ class Case:
         distribution: ID and ID_LIKE of os-release(5).
         checks: packages of the files in question, and what became of their files since they were installed.
         foreign_modules: files of a module that was not found, for other Pythons.
+        module_traces: what there is of a module that was not found; `None` if all were, or nobody looked.
         code: the error code of Windows' loader; `None` if none is behind `error`, or it is not known.
         code_is_guess: it was concluded from words that are not this system's own.
         imports: the Python imports in progress at the request that failed, outermost first; () if not known.
@@ -79,6 +81,7 @@ class Case:
     distribution: str | None = None
     checks: tuple[PackageCheck, ...] = ()
     foreign_modules: tuple[ForeignModule, ...] = ()
+    module_traces: ModuleTraces | None = None
     code: int | None = None
     code_is_guess: bool = False
     imports: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from .rules import (
     limits,
     lookups,
     missing_image,
+    missing_module,
     python_abi,
     python_module,
     symbols,
@@ -37,6 +38,7 @@ LINUX_RULES: tuple[Rule, ...] = (
     integrity.check,
     python_abi.check,
     python_module.check,
+    missing_module.check,
     lookups.check,
     first_wins.check,
     symbols.check,
@@ -51,6 +53,7 @@ LINUX_RULES: tuple[Rule, ...] = (
 
 WINDOWS_RULES: tuple[Rule, ...] = (
     python_module.check,
+    missing_module.check,
     vc_runtime.check,
     win_python.check,
     win_symbols.check,

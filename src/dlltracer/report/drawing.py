@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ntpath
-import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..model.printable import escape
+
+T = TypeVar("T")
 
 Line = tuple[tuple[str, str], ...]
 """Pieces of text, each with one of the styles below."""
@@ -39,22 +41,52 @@ UNICODE = Guides("\u251c\u2500 ", "\u2514\u2500 ", "\u2502  ", "…")
 ASCII = Guides("|- ", "`- ", "|  ", "...")
 
 
+DEEPEST = 40
+"""Levels that are drawn by indentation. A library that strangers made may need 5,000 others in a chain: with an
+indentation for each level, the text of such a tree grows with the square of its depth."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A line and the lines below it."""
 
     label: Line
-    below: tuple[Node, ...] = ()
+    below: Sequence[Node] = ()
 
 
-def draw(nodes: tuple[Node, ...], guides: Guides) -> Iterator[Line]:
-    """The lines of the nodes, each with what connects it to its siblings. Works at any depth."""
-    stack = [(node, "", number == len(nodes)) for number, node in enumerate(nodes, 1)][::-1]
-    while stack:
-        node, indent, last = stack.pop()
-        yield ((indent + (guides.last if last else guides.branch), DIM), *node.label)
-        indent += guides.blank if last else guides.through
-        stack += [(below, indent, number == len(node.below)) for number, below in enumerate(node.below, 1)][::-1]
+def grow(tops: Iterable[T], describe: Callable[[T], tuple[Line, Iterable[T]]]) -> list[Node]:
+    """Return the nodes of things that have others below them.
+
+    Works at any depth: a loop, because 1,000 levels are more than Python's stack takes.
+
+    Arguments: `describe` gives the line of a thing, and the things below it.
+    """
+    roots: list[Node] = []
+    waiting = [(top, roots) for top in tops][::-1]
+    while waiting:
+        thing, siblings = waiting.pop()
+        label, below = describe(thing)
+        inner: list[Node] = []
+        siblings.append(Node(label, inner))
+        waiting += [(one, inner) for one in below][::-1]
+    return roots
+
+
+def draw(nodes: Sequence[Node], guides: Guides) -> Iterator[Line]:
+    """Yield the lines of the nodes, each with what connects it to its siblings.
+
+    Below `DEEPEST` levels the indentation stays, and the number of the level stands before the name.
+    """
+    waiting = [(node, 1, "", number == len(nodes)) for number, node in enumerate(nodes, 1)][::-1]
+    while waiting:
+        node, level, indent, last = waiting.pop()
+        branch = guides.last if last else guides.branch
+        yield ((f"{indent}{branch}{f'[{level}] ' if level > DEEPEST else ''}", DIM), *node.label)
+        if level < DEEPEST:
+            indent += guides.blank if last else guides.through
+        waiting += [
+            (below, level + 1, indent, number == len(node.below)) for number, below in enumerate(node.below, 1)
+        ][::-1]
 
 
 class Styled:
@@ -78,7 +110,9 @@ class Styled:
 
 def file_name(path: str) -> str:
     """Return the last part of a path of either system."""
-    return (ntpath if is_windows_path(path) else posixpath).basename(path) or path
+    if is_windows_path(path):
+        return ntpath.basename(path) or path
+    return path.rpartition("/")[2] or path
 
 
 def is_windows_path(path: str) -> bool:

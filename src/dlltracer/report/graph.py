@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from .counts import FinalEvent
 
 
+MOST_EDGES = 50_000
+"""Edges of a graph: more than any program draws. 600 images that need one another have 360,000."""
+
+
 class NodeKind(enum.Enum):
     """What a node stands for."""
 
@@ -96,6 +100,7 @@ class _Builder:
         self._places: dict[object, int] = {}
         self.nodes: list[GraphNode] = []
         self._edges: dict[tuple[int, int], GraphEdge] = {}
+        self._left_out = 0
 
     def node(self, key: object, node: GraphNode) -> int:
         """The place of the node with that key; `node` is what it becomes if it is new."""
@@ -110,15 +115,19 @@ class _Builder:
     def put(self, place: int, node: GraphNode) -> None:
         self.nodes[place] = node
 
-    def edge(self, edge: GraphEdge) -> None:
-        """Add it, unless the two are joined already; a need that must not miss wins over one that may."""
-        known = self._edges.get((edge.start, edge.end))
-        if known is None or (known.weak and not edge.weak):
-            self._edges[edge.start, edge.end] = edge
+    def edge(self, start: int, end: int, label: str = "", weak: bool = False) -> None:
+        """Add an edge, unless the two are joined already; a need that must not miss wins over one that may."""
+        known = self._edges.get((start, end))
+        if known is None and len(self._edges) >= MOST_EDGES:
+            self._left_out += 1
+        elif known is None or (known.weak and not weak):
+            self._edges[start, end] = GraphEdge(start, end, label, weak)
 
-    @property
-    def edges(self) -> tuple[GraphEdge, ...]:
-        return tuple(self._edges.values())
+    def graph(self, title: str, notes: Iterable[str], processes: tuple[tuple[int, str], ...] = ()) -> Graph:
+        """What was added, and a note on how many edges were too many."""
+        edges = tuple(self._edges.values())
+        more = (f"{self._left_out} more needs are left out",) if self._left_out else ()
+        return Graph(title, tuple(self.nodes), edges, (*more, *notes), processes)
 
 
 def graph_of_tree(tree: LoadTree) -> Graph:
@@ -128,9 +137,11 @@ def graph_of_tree(tree: LoadTree) -> Graph:
         kind = NodeKind.TOP if path == tree.top else NodeKind.IMAGE
         builder.node(("image", path), _image(path, kind))
     for binding in tree.bindings:
-        start = builder.node(("image", binding.requested_by), _image(binding.requested_by))
-        builder.edge(GraphEdge(start, _need_node(builder, binding), _binding_label(binding), binding.delayed))
-    return Graph(f"what {tree.top} needs", tuple(builder.nodes), builder.edges, tree.notes)
+        start = builder.find(("image", binding.requested_by))
+        if start is None:
+            start = builder.node(("image", binding.requested_by), _image(binding.requested_by))
+        builder.edge(start, _need_node(builder, binding), _binding_label(binding), binding.delayed)
+    return builder.graph(f"what {tree.top} needs", tree.notes)
 
 
 def _image(path: str, kind: NodeKind = NodeKind.IMAGE) -> GraphNode:
@@ -140,7 +151,8 @@ def _image(path: str, kind: NodeKind = NodeKind.IMAGE) -> GraphNode:
 
 def _need_node(builder: _Builder, binding: Binding) -> int:
     if binding.state is BindingState.BOUND and binding.path is not None:
-        return builder.node(("image", binding.path), _image(binding.path))
+        known = builder.find(("image", binding.path))
+        return known if known is not None else builder.node(("image", binding.path), _image(binding.path))
     if binding.state in (BindingState.MISSING, BindingState.REFUSED):
         what = "not found" if binding.state is BindingState.MISSING else "refused"
         words = ": ".join(filter(None, (what, binding.path, binding.reason)))
@@ -174,10 +186,8 @@ def graph_of_trace(saved: SavedTrace) -> Graph:
         process = _process_id(recording, pid) if several else None
         _add_process(builder, replace(recording, events=tuple(own)), process)
     processes = tuple(_process_titles(recording, by_pid)) if several else ()
-    return Graph(
-        saved.what or f"a trace by {recording.backend}", tuple(builder.nodes), builder.edges,
-        (*_trace_notes(recording), *recording.notes, *saved.problems), processes,
-    )  # fmt: skip
+    notes = (*_trace_notes(recording), *recording.notes, *saved.problems)
+    return builder.graph(saved.what or f"a trace by {recording.backend}", notes, processes)
 
 
 def _process_id(recording: Recording, pid: int | None) -> int:
@@ -208,7 +218,7 @@ def _add_process(builder: _Builder, recording: Recording, process: int | None) -
         start = requested_by if requested_by not in (None, place) else _import_node(builder, event.imports, process)
         if start is not None:
             origin = next((p.origin for p in event.probes or () if p.outcome is ProbeOutcome.LOADED), None)
-            builder.edge(GraphEdge(start, place, _rule(event.phase, origin)))
+            builder.edge(start, place, _rule(event.phase, origin))
 
 
 def _event_node(builder: _Builder, event: FinalEvent, process: int | None) -> int:
@@ -235,6 +245,6 @@ def _import_node(builder: _Builder, imports: tuple[str, ...] | None, process: in
     for name in imports or ():
         inner = builder.node((process, "import", name), GraphNode(NodeKind.IMPORT, name, process=process))
         if place is not None and place != inner:
-            builder.edge(GraphEdge(place, inner))
+            builder.edge(place, inner)
         place = inner
     return place

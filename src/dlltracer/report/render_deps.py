@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
+from ..model.pe import PeImage
 from ..model.probe import Phase, ProbeOutcome
 from ..model.tree import Binding, BindingState, LoadTree
 from .drawing import (
@@ -20,16 +22,18 @@ from .drawing import (
     Styled,
     draw,
     file_name,
+    grow,
     number,
 )
 from .places import place_nodes, rule_title
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _FAILED_STATES = (BindingState.MISSING, BindingState.REFUSED)
 _FOLDED_SHOWN = 3
+"""Names on a line of those that stand elsewhere."""
+_CHAINS = 200
+"""Chains that --why shows."""
+_STEPS = 12
+"""Steps of a chain that are shown: the first and the last ones."""
 
 
 def render_deps(tree: LoadTree, *, missing_only: bool = False, ascii_only: bool = False) -> Styled:
@@ -53,32 +57,44 @@ def render_flat(tree: LoadTree) -> Styled:
     return Styled((*lines, *_summary(tree)))
 
 
-def render_why(tree: LoadTree, name: str) -> Styled:
-    """Who pulls a library in: for each image that needs it, the shortest chain from the top.
+def render_why(tree: LoadTree, name: str, *, ascii_only: bool = False) -> Styled:
+    """Return who pulls a library in: for each image that needs it, the shortest chain from the top.
 
     `name` is a name asked for, the name of a file, or a path. Upper and lower case count for ELF files only.
     """
-    wanted = [binding for binding in tree.bindings if is_named(tree, binding, name)]
+    wanted = find_named(tree, name)
     if not wanted:
         return Styled([((f"nothing that {tree.top} loads needs {name}", BOLD),)])
+    more = (ASCII if ascii_only else UNICODE).more
     lines: list[Line] = []
-    for binding in wanted:
-        steps = " > ".join(file_name(path) for path in tree.chain_to(binding.requested_by))
-        lines.append(((f"{steps} > ", PLAIN), *_label(binding)))
+    for binding in wanted[:_CHAINS]:
+        steps = _short_chain(tree.chain_to(binding.requested_by), more)
+        lines.append(((f"{' > '.join(steps)} > ", PLAIN), *_label(binding)))
+    if len(wanted) > _CHAINS:
+        lines.append(((f"{more} {number(len(wanted) - _CHAINS, 'more image')} that need it", DIM),))
     return Styled(lines)
 
 
-def is_named(tree: LoadTree, binding: Binding, name: str) -> bool:
-    """Whether the binding is about that name: the need, or the name or path of the image that has it."""
-    names = {binding.need, file_name(binding.need), *((binding.path, file_name(binding.path)) if binding.path else ())}
-    if _is_windows(tree):
-        return name.lower() in {known.lower() for known in names}
-    return name in names
+def find_named(tree: LoadTree, name: str) -> list[Binding]:
+    """Return the bindings of that name: the need, or the name or path of the image that has it."""
+    fold = str.lower if _is_windows(tree) else str
+    wanted = fold(name)
+    # A name or path is needed by many images: 600 that need one another are 360,000 bindings.
+    known = {text for binding in tree.bindings for text in (binding.need, binding.path) if text is not None}
+    matching = {text for text in known if wanted in (fold(text), fold(file_name(text)))}
+    return [binding for binding in tree.bindings if binding.need in matching or binding.path in matching]
+
+
+def _short_chain(chain: Sequence[str], more: str) -> list[str]:
+    """The names of the files of a chain; of a long one, its two ends and how many are between them."""
+    half = _STEPS // 2
+    if len(chain) <= _STEPS:
+        return [file_name(path) for path in chain]
+    between = f"{more} {len(chain) - 2 * half} more"
+    return [*map(file_name, chain[:half]), between, *map(file_name, chain[-half:])]
 
 
 def _is_windows(tree: LoadTree) -> bool:
-    from ..model.pe import PeImage
-
     return isinstance(tree.images.get(tree.top), PeImage)
 
 
@@ -110,7 +126,7 @@ def _summary(tree: LoadTree) -> Iterator[Line]:
 def _lay_out(tree: LoadTree, missing_only: bool, guides: Guides) -> Iterator[Line]:
     keep = _leading_to_missing(tree) if missing_only else None
     yield ((tree.top, BOLD),)
-    yield from draw(_Layout(tree, keep, guides).needs(tree.top), guides)
+    yield from draw(_grow_needs(tree, keep, guides), guides)
 
 
 def _leading_to_missing(tree: LoadTree) -> set[str]:
@@ -129,47 +145,53 @@ def _leading_to_missing(tree: LoadTree) -> set[str]:
     return kept
 
 
-class _Layout:
-    """The tree of nodes. An image stands below the one that brought it; others that need it have its name only."""
+def _grow_needs(tree: LoadTree, keep: set[str] | None, guides: Guides) -> list[Node]:
+    """The nodes below the top. An image stands below the one that brought it; others that need it have its name."""
+    needs: dict[str, list[Binding]] = {}
+    brought_by: dict[str, Binding] = {}
+    missed_first: dict[str, Binding] = {}
+    for binding in tree.bindings:
+        needs.setdefault(binding.requested_by, []).append(binding)
+        if binding.path is not None and binding.path != tree.top:
+            brought_by.setdefault(binding.path, binding)
+        if binding.state in _FAILED_STATES:
+            missed_first.setdefault(binding.need, binding)
 
-    def __init__(self, tree: LoadTree, keep: set[str] | None, guides: Guides) -> None:
-        self._keep = keep
-        self._guides = guides
-        self._needs: dict[str, list[Binding]] = {}
-        self._brought_by: dict[str, Binding] = {}
-        self._placed: dict[str, Binding] = {}
-        for binding in tree.bindings:
-            self._needs.setdefault(binding.requested_by, []).append(binding)
-            if binding.path is not None and binding.path != tree.top:
-                self._brought_by.setdefault(binding.path, binding)
-            if binding.state in _FAILED_STATES:
-                self._placed.setdefault(binding.need, binding)
-
-    def needs(self, path: str) -> tuple[Node, ...]:
-        """The nodes below one image. A missing name has its places where it was missed first."""
-        nodes: list[Node] = []
+    def below(path: str) -> list[Binding | Node]:
+        shown: list[Binding | Node] = []
         again: list[str] = []
         system: list[str] = []
-        for binding in self._needs.get(path, ()):
+        for binding in needs.get(path, ()):
             if binding.state is BindingState.SYSTEM:
                 system.append(binding.need)
             elif binding.state in _FAILED_STATES:
-                first = self._placed[binding.need] is binding
-                nodes.append(Node(_label(binding), place_nodes(binding.probes, self._guides) if first else ()))
-            elif binding.path is None or self._brought_by.get(binding.path) is not binding:
-                again.append(file_name(binding.need))
-            elif self._keep is None or binding.path in self._keep:
-                nodes.append(Node(_label(binding), self.needs(binding.path)))
-        if self._keep is None:
-            nodes += (Node(((title, DIM), (names, DIM))) for title, names in self._folded(again, system))
-        return tuple(nodes)
+                shown.append(binding)
+            elif binding.path is None or brought_by.get(binding.path) is not binding:
+                again.append(binding.need)
+            elif keep is None or binding.path in keep:
+                shown.append(binding)
+        return shown if keep is not None else [*shown, *_folded(again, system, guides)]
 
-    def _folded(self, again: list[str], system: list[str]) -> Iterator[tuple[str, str]]:
-        for title, names in (("and, loaded for others: ", again), ("of the system: ", system)):
-            more = len(names) - _FOLDED_SHOWN
-            shown = names if more <= 1 else [*names[:_FOLDED_SHOWN], f"{self._guides.more} {more} more"]
-            if names:
-                yield title, ", ".join(shown)
+    def describe(binding: Binding | Node) -> tuple[Line, Iterable[Binding | Node]]:
+        if isinstance(binding, Node):
+            return binding.label, binding.below
+        if binding.state not in _FAILED_STATES:
+            return _label(binding), () if binding.path is None else below(binding.path)
+        # A missing name has the places that were tried where it was missed first.
+        is_first = missed_first[binding.need] is binding
+        return _label(binding), place_nodes(binding.probes, guides) if is_first else ()
+
+    return grow(below(tree.top), describe)
+
+
+def _folded(again: list[str], system: list[str], guides: Guides) -> Iterator[Node]:
+    """A line for the needs that stand elsewhere in the tree, and one for those that the system has."""
+    for title, names in (("and, loaded for others: ", again), ("of the system: ", system)):
+        more = len(names) - _FOLDED_SHOWN
+        shown = [file_name(name) for name in (names if more <= 1 else names[:_FOLDED_SHOWN])]
+        shown += [f"{guides.more} {more} more"] if more > 1 else []
+        if names:
+            yield Node(((title, DIM), (", ".join(shown), DIM)))
 
 
 def _label(binding: Binding) -> Line:

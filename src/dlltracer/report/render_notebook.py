@@ -6,20 +6,15 @@ VS Code at the class `vscode-dark`, Colab at `theme="dark"`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from html import escape as escape_html
 
+from ..model.finding import Diagnosis
 from ..model.printable import escape
-from .drawing import BOLD, DIM, DROPPED, FAILED, PLAIN, UNICODE, WARNING, Node
+from ..model.recording import Recording
+from .drawing import BOLD, DEEPEST, DIM, DROPPED, FAILED, PLAIN, UNICODE, WARNING, Line, Node
 from .render_text import closing_lines, tree_nodes
 from .render_verdict import verdict_lines
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ..model.finding import Diagnosis
-    from ..model.recording import Recording
-    from .drawing import Line
 
 _SMALL = 60
 """A tree of so many lines is shown open; of a larger one, what leads to a failure."""
@@ -49,8 +44,8 @@ _STYLE = """\
 def render_tree_html(recording: Recording, failed_only: bool = False) -> str:
     """What loaded and what did not, as lists that open and close."""
     nodes = tree_nodes(recording, failed_only=failed_only, guides=UNICODE)
-    small = sum(map(_size, nodes)) <= _SMALL
-    trees = "\n".join("".join(_tree(node, small)) for node in nodes)
+    is_small = sum(1 for _ in _walk(nodes)) <= _SMALL
+    trees = "".join(_list(nodes, is_open=is_small)).removesuffix("\n")
     lines = closing_lines(recording, failed_only=failed_only)
     return _frame(f"{trees}\n" + "".join(f"<p>{_spans(line)}</p>\n" for line in lines))
 
@@ -65,21 +60,26 @@ def _frame(body: str) -> str:
     return f'{_STYLE}\n<div class="dlltracer">\n{body}</div>\n'
 
 
-def _tree(top: Node, small: bool) -> Iterator[str]:
-    """A node with all below it. Works at any depth."""
-    stack: list[Node | str] = [top]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, str):
-            yield node
-        elif not node.below:
-            yield _spans(node.label)
+def _list(tops: Sequence[Node], *, is_open: bool) -> Iterator[str]:
+    """The nodes as <details> inside each other. Browsers nest about 500 elements: below `DEEPEST` a level adds none."""
+    failing = _leading_to_failures(tops)
+    waiting: list[tuple[Node, int] | str] = []
+    waiting += [(top, 1) for top in tops][::-1]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+            continue
+        node, level = item
+        label = _spans(((f"[{level}] ", DIM), *node.label) if level > DEEPEST else node.label)
+        start, end = ("<li>", "</li>") if level > 1 else ("", "\n")
+        if not node.below or level >= DEEPEST:
+            yield f"{start}{label}{end}"
         else:
-            is_open = " open" if small or any(map(_has_failure, node.below)) else ""
-            yield f"<details{is_open}><summary>{_spans(node.label)}</summary><ul>"
-            stack.append("</ul></details>")
-            for below in reversed(node.below):
-                stack += ["</li>", below, "<li>"]
+            opened = " open" if is_open or any(id(below) in failing for below in node.below) else ""
+            yield f"{start}<details{opened}><summary>{label}</summary><ul>"
+            waiting.append(f"</ul></details>{end}")
+        waiting += [(below, level + 1) for below in node.below][::-1]
 
 
 def _spans(line: Line) -> str:
@@ -90,17 +90,19 @@ def _spans(line: Line) -> str:
     return "".join(parts)
 
 
-def _walk(top: Node) -> Iterator[Node]:
-    stack = [top]
-    while stack:
-        node = stack.pop()
+def _leading_to_failures(tops: Sequence[Node]) -> set[int]:
+    """The ids of the nodes that failed, or have one below them that did."""
+    nodes = list(_walk(tops))
+    found: set[int] = set()
+    for node in reversed(nodes):  # what is below a node comes behind it
+        if any(style == FAILED for _, style in node.label) or any(id(below) in found for below in node.below):
+            found.add(id(node))
+    return found
+
+
+def _walk(tops: Sequence[Node]) -> Iterator[Node]:
+    waiting = list(tops)[::-1]
+    while waiting:
+        node = waiting.pop()
         yield node
-        stack += node.below
-
-
-def _size(top: Node) -> int:
-    return sum(1 for _ in _walk(top))
-
-
-def _has_failure(top: Node) -> bool:
-    return any(style == FAILED for node in _walk(top) for _, style in node.label)
+        waiting += node.below[::-1]

@@ -1,12 +1,16 @@
-"""A readable tree of what loaded and what did not, with colours where the reader's console takes them."""
+"""A recording as text: Python imports, below them the images loaded for them, below those what they needed."""
 
 from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, UnloadEvent
 from ..model.printable import escape
 from ..model.probe import Phase, ProbeOutcome
 from ..model.recording import UNKNOWN, Losses, Recording
-from .counts import count, is_consequence, is_program
+from .counts import FinalEvent, count, final_events, is_consequence, is_program
 from .drawing import (
     ASCII,
     BOLD,
@@ -22,21 +26,59 @@ from .drawing import (
     Styled,
     draw,
     file_name,
+    grow,
     number,
 )
 from .places import place_nodes, rule_title
 from .processes import describe_processes, is_killed, like_it_line, process_line, shares
-from .tree import Group, Image, build_tree
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NO_LOADS = "no load of an image was recorded"
 NOTHING = (
     "no image was loaded: what the program imported is Python code, or built into the interpreter, "
     "or was loaded before the program began"
 )
+
+_PROCESSES = 1000
+"""Processes that are shown."""
+
+Chain = tuple[str, ...] | None
+"""The imports in progress, outermost first; `None` where the mechanism does not know them."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image, or a need that became none, and below it what it needed."""
+
+    event: FinalEvent
+    needs: tuple[Image, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        return isinstance(self.event, LoadFailedEvent)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Imports that stand on one line, the images loaded for the last of them, and the imports inside it.
+
+    `names` is empty for images that no import asked for, `None` where the mechanism does not know the imports.
+    """
+
+    names: Chain
+    images: tuple[Image, ...] = ()
+    groups: Sequence[Group] = ()
+
+
+@dataclass(frozen=True)
+class _TopImage:
+    """An image that stands below its import; `is_outside` if that is none."""
+
+    image: Image
+    is_outside: bool
+
+
+_Shown = Group | _TopImage | Image | Node
+"""What becomes a line of the tree."""
 
 
 def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: bool = False) -> Styled:
@@ -50,7 +92,7 @@ def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: 
 
 
 def render_lines(recording: Recording, *, failed_only: bool = False, escaped: bool = False) -> str:
-    """Return `LoadLibrary <path>` or `Failed <path>`, one line an event; unloads are silent.
+    """Return `LoadLibrary <path>` or `Failed <path>`, one line an event, as `Trace(out=...)` writes; no unloads.
 
     Arguments: `escaped`, for a terminal: a path stays on its line and does nothing there. Programs that read the lines
     get the paths as they are.
@@ -71,12 +113,26 @@ def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Itera
     yield from closing_lines(recording, failed_only=failed_only)
 
 
-def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides, python: bool = True) -> tuple[Node, ...]:
-    """The tree of one process: a node an import, or a chain of them, with the images and the imports below it.
+def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides, python: bool = True) -> list[Node]:
+    """Return the tree of one process: a node for each import, or chain of them, with its images and imports below.
 
-    `python`: the mechanism asks Python for the imports, so that it matters who asked.
+    Arguments: `python`, whether the mechanism asks Python for the imports, so that it matters who asked.
     """
-    return tuple(_group_node(group, guides, python=python) for group in build_tree(recording, failed_only=failed_only))
+
+    def describe(one: _Shown) -> tuple[Line, Iterable[_Shown]]:
+        if isinstance(one, Node):
+            return one.label, one.below
+        if isinstance(one, Group):
+            tops = (_TopImage(image, is_outside=not one.names) for image in one.images)
+            return ((_group_title(one, python=python), BOLD),), (*tops, *one.groups)
+        image = one.image if isinstance(one, _TopImage) else one
+        label, places = _image_line(image.event, guides)
+        if isinstance(one, _TopImage):
+            label += _requester(image.event, is_outside=one.is_outside)
+        return label, (*places, *image.needs)
+
+    tops: list[_Shown] = [*_build_groups(recording, failed_only=failed_only)]
+    return grow(tops, describe)
 
 
 def closing_lines(recording: Recording, *, failed_only: bool) -> Iterator[Line]:
@@ -115,9 +171,19 @@ def _asks_python(recording: Recording) -> bool:
 
 
 def _processes(recording: Recording, failed_only: bool, guides: Guides) -> Iterator[Line]:
-    """A part for each process; of failures only, those in which a load failed, and those that were killed."""
+    """A part for each process; of failures only, those in which a load failed, and those that were killed.
+
+    Of more than `_PROCESSES`, and of more than that many with trouble, the rest is counted.
+    """
+    plain = troubled = hidden = 0
     for share in shares(recording):
-        if failed_only and not share.recording.failures and not is_killed(share.process):
+        has_trouble = bool(share.recording.failures) or is_killed(share.process)
+        if failed_only and not has_trouble:
+            continue
+        troubled += has_trouble
+        plain += not has_trouble
+        if (troubled if has_trouble else plain) > _PROCESSES:
+            hidden += 1
             continue
         yield process_line(share.process, guides)
         is_first = share.process.pid == recording.pid
@@ -125,47 +191,84 @@ def _processes(recording: Recording, failed_only: bool, guides: Guides) -> Itera
         if share.like_it:
             yield like_it_line(share, guides)
         yield ()
+    if hidden:
+        yield ((f"{guides.more} {hidden} more processes (--format jsonl has all)", DIM),)
+        yield ()
 
 
-def _group_node(group: Group, guides: Guides, *, python: bool = True) -> Node:
+def _build_groups(recording: Recording, *, failed_only: bool) -> list[Group]:
+    """The groups at the top, in order of first appearance; `failed_only` keeps failures and what leads to them."""
+    by_chain: dict[Chain, list[FinalEvent]] = {}
+    for event in final_events(recording):
+        by_chain.setdefault(event.imports, []).append(event)
+    images = {chain: _nest(events, failed_only=failed_only) for chain, events in by_chain.items()}
+    if failed_only:
+        images = {chain: kept for chain, kept in images.items() if kept}
+    tops: list[Group] = []
+    # A step is: these chains, all longer than `depth`, become groups in that list, one for each name at `depth`.
+    waiting: list[tuple[list[tuple[str, ...]], int, list[Group]]] = [([chain for chain in images if chain], 0, tops)]
+    while waiting:
+        chains, depth, groups = waiting.pop()
+        same: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for chain in chains:
+            same[chain[depth]].append(chain)
+        for members in same.values():
+            # Names that nothing hangs on are on one line with the next.
+            end = depth + 1
+            while len(members[0]) > end and all(len(m) > end and m[end] == members[0][end] for m in members):
+                end += 1
+            name, inner = members[0][:end], list[Group]()
+            groups.append(Group(name[depth:], images.get(name, ()), inner))
+            waiting.append(([chain for chain in members if len(chain) > end], end, inner))
+    return [*tops, *(Group(chain, images[chain]) for chain in images if not chain)]
+
+
+def _nest(events: list[FinalEvent], *, failed_only: bool) -> tuple[Image, ...]:
+    """Put each image below the one that asked for it, if that one is among those before it."""
+    below: defaultdict[int, list[int]] = defaultdict(list)
+    latest: dict[str, int] = {}
+    for index, event in enumerate(events):
+        below[latest.get(event.requested_by or "", -1)].append(index)
+        latest[event.path] = index
+    nested: dict[int, Image] = {}
+    # Needs come after what needs them, so from the end every image finds its needs finished.
+    for index in range(len(events) - 1, -1, -1):
+        image = Image(events[index], tuple(nested[need] for need in below[index] if need in nested))
+        if image.failed or image.needs or not failed_only:
+            nested[index] = image
+    return tuple(nested[index] for index in below[-1] if index in nested)
+
+
+def _group_title(group: Group, *, python: bool) -> str:
+    if group.names:
+        return " > ".join(f"import {name}" for name in group.names)
     if group.names is None:
-        title = "(which import asked is not known)" if python else "(while it ran)"
-    elif not group.names and any(is_program(image.event) for image in group.images):
-        title = "(at its start, or outside any import)" if python else "(at its start)"
-    elif not group.names and not python and all(image.event.tid is None for image in group.images):
-        title = "(at its start)"  # what a request of Python's was for has the thread that asked
-    elif not group.names:
-        title = "(outside any import)"
-    else:
-        title = " > ".join(f"import {name}" for name in group.names)
-    images = tuple(_image_node(image, guides, outside=not group.names, top=True) for image in group.images)
-    return Node(((title, BOLD),), images + tuple(_group_node(inner, guides) for inner in group.groups))
+        return "(which import asked is not known)" if python else "(while it ran)"
+    if any(is_program(image.event) for image in group.images):
+        return "(at its start, or outside any import)" if python else "(at its start)"
+    if not python and all(image.event.tid is None for image in group.images):
+        # A load that Python asked for has the thread that asked.
+        return "(at its start)"
+    return "(outside any import)"
 
 
-def _image_node(image: Image, guides: Guides, *, outside: bool = False, top: bool = False) -> Node:
-    event = image.event
-    places: tuple[Node, ...] = ()
-    if isinstance(event, LoadFailedEvent):
-        label = _failure_label(event)
-        if not is_consequence(event) and event.probes and [p.path for p in event.probes] != [event.path]:
-            places = place_nodes(event.probes, guides)
-    else:
-        label = (*_name_and_path(image, PLAIN), *_found_by(image))
-        # Below its requester, or an extension module below its import, an image needs no word on who asked.
-        if top and event.requested_by and (outside or event.phase is not Phase.DIRECT):
-            label += ((f"  asked for by {event.requested_by}", DIM),)
-    return Node(label, places + tuple(_image_node(need, guides) for need in image.needs))
+def _image_line(event: FinalEvent, guides: Guides) -> tuple[Line, Sequence[Node]]:
+    """The line of an image, and the places that were tried in vain."""
+    if not isinstance(event, LoadFailedEvent):
+        return (*_name_and_path(event, PLAIN), *_found_by(event)), ()
+    if is_consequence(event) or not event.probes or [probe.path for probe in event.probes] == [event.path]:
+        return _failure_label(event), ()
+    return _failure_label(event), place_nodes(event.probes, guides)
 
 
 def _failure_label(event: LoadFailedEvent) -> Line:
-    image = Image(event)
     if event.kind in (FailureKind.NOT_FOUND, FailureKind.REFUSED, FailureKind.NAME_NOT_FOUND):
         what = "REFUSED" if event.kind is FailureKind.REFUSED else "NOT FOUND"
         name: Line = ((event.need or event.shown_path, FAILED),)
     elif is_consequence(event):
-        return (*_name_and_path(image, DROPPED), ("  dropped because of the failure", DROPPED))
+        return (*_name_and_path(event, DROPPED), ("  dropped because of the failure", DROPPED))
     else:
-        what, name = "FAILED", _name_and_path(image, FAILED)
+        what, name = "FAILED", _name_and_path(event, FAILED)
     label = (*name, (f"  {what}", FAILED))
     if event.reason:
         label += ((f": {event.reason}", PLAIN),)
@@ -174,14 +277,21 @@ def _failure_label(event: LoadFailedEvent) -> Line:
     return label
 
 
-def _name_and_path(image: Image, style: str) -> Line:
-    path = image.event.shown_path
-    name = file_name(image.event.need or path)
+def _requester(event: FinalEvent, *, is_outside: bool) -> Line:
+    """Who asked for an image that does not stand below its requester. An extension module stands below its import."""
+    if isinstance(event, LoadFailedEvent) or not event.requested_by:
+        return ()
+    is_module_of_import = event.phase is Phase.DIRECT and not is_outside
+    return () if is_module_of_import else ((f"  asked for by {event.requested_by}", DIM),)
+
+
+def _name_and_path(event: FinalEvent, style: str) -> Line:
+    path = event.shown_path
+    name = file_name(event.need or path)
     return ((name, style or BOLD),) if name == path else ((name, style or BOLD), (f"  {path}", PLAIN))
 
 
-def _found_by(image: Image) -> Line:
-    event = image.event
+def _found_by(event: FinalEvent) -> Line:
     if event.phase is None or event.phase is Phase.DIRECT:
         return ()
     origin = next((p.origin for p in event.probes or () if p.outcome is ProbeOutcome.LOADED), None)

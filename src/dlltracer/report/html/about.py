@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..drawing import number
-from .words import status_in_words, time_in_words
+from .words import shorten, status_in_words, time_in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ...model.process import TracedProcess
     from ...model.recording import Losses
     from ...model.saved import SavedTrace
+
+
+_PROCESSES, _LINES = 500, 1000
+"""Rows of the table of processes, and lines of a list, that the page has."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ def about_trace(saved: SavedTrace) -> About:
         notes += (f"{number(raw, 'raw event')} of the mechanism are in the trace and not on this page",)
     return About(
         tuple((label, value) for label, value in _facts(saved) if value),
-        tuple((label, lines) for label, lines in _folded(saved) if lines),
-        tuple(map(_process, saved.recording.processes)),
+        tuple((label, tuple(shorten(lines, _LINES, "more lines"))) for label, lines in _folded(saved) if lines),
+        tuple(_processes(saved.recording.processes)),
         (*_losses(saved.recording.losses), *saved.problems),
         notes,
     )
@@ -75,6 +79,12 @@ def _folded(saved: SavedTrace) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield "Where the loader looks", tuple(f"{rule}: {folder}" for rule, folder in places.folders)
         yield "Of ld.so.cache", tuple(f"{name}: {path}" for name, path in places.cache)
         yield "LD_PRELOAD", places.preload
+
+
+def _processes(processes: Sequence[TracedProcess]) -> Iterator[tuple[str, ...]]:
+    yield from map(_process, processes[:_PROCESSES])
+    if len(processes) > _PROCESSES:
+        yield ("…", "", f"{len(processes) - _PROCESSES} more processes", "", "", "")
 
 
 def _process(process: TracedProcess) -> tuple[str, ...]:

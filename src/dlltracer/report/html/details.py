@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...model.probe import ProbeOutcome
 from .graph import EdgeKind
-from .words import place_row, size_in_words, span_in_words, time_in_words
+from .words import imports_in_words, place_row, shorten, size_in_words, span_in_words, time_in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
     from .graph import Graph, ImageView, Node
     from .layout import Picture
+
+
+_PLACES = 200
+"""Places tried that the details of an image have."""
 
 
 def page_data(graph: Graph, picture: Picture, start: float | None) -> dict[str, object]:
@@ -26,7 +30,7 @@ def page_data(graph: Graph, picture: Picture, start: float | None) -> dict[str, 
         plain = _node(node, start)
         plain |= {"at": [box.x, box.y], "parent": node.parent}
         if number in graph.elsewhere:
-            plain["elsewhere"] = list(graph.elsewhere[number])
+            plain["elsewhere"] = shorten(graph.elsewhere[number], _PLACES, "more names")
         nodes.append(plain)
     edges = [[edge.start, edge.end, list(EdgeKind).index(edge.kind)] for edge in graph.edges]
     return {"nodes": nodes, "edges": edges, "focus": graph.focus, "size": [picture.width, picture.height]}
@@ -45,7 +49,10 @@ def _node(node: Node, start: float | None) -> dict[str, object]:
     # That the file was taken from where it was asked for is no news.
     taken = [probe.path for probe in image.probes if probe.outcome is ProbeOutcome.LOADED]
     if len(image.probes) > 1 or taken != [image.path]:
-        plain["places"] = [list(place_row(probe)) for probe in image.probes]
+        places = [list(place_row(probe)) for probe in image.probes[:_PLACES]]
+        if len(image.probes) > _PLACES:
+            places.append(["", f"… {len(image.probes) - _PLACES} more places", "", ""])
+        plain["places"] = places
     return plain
 
 
@@ -59,7 +66,7 @@ def _facts(image: ImageView, start: float | None) -> Iterator[tuple[str, str]]:
         ("Worked out from", image.concluded),
         ("Found by", image.rule),
         ("Asked for by", image.requested_by),
-        ("Python imports", None if not image.imports else " > ".join(image.imports)),
+        ("Python imports", None if not image.imports else imports_in_words(image.imports)),
         ("Package", facts and facts.package),
         ("Version", facts and facts.file_version),
         ("Soname", facts and facts.soname),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from ...model.probe import Phase, Probe, ProbeOutcome
 from ..places import rule_title
@@ -129,12 +130,14 @@ class Graph:
         edges: who needs whom; those between a node and its parent are among them where they are needs.
         elsewhere: number to the names needed that are no image of the graph.
         focus: number of the node to look at first.
+        left_out: sentences that count what was left out of a graph that is too large for a page.
     """
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...] = ()
     elsewhere: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     focus: int | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def images(self) -> list[tuple[int, ImageView]]:
@@ -156,6 +159,38 @@ class Graph:
             for name in (image.path, image.name):
                 found.setdefault(name, number)
         return found
+
+
+def limit(graph: Graph, most_nodes: int, most_edges: int) -> Graph:
+    """Return the graph with at most so many nodes and edges: failures first, then the first ones of each.
+
+    A browser takes seconds for 5,000 nodes, and a file of 5 MB can describe 100,000.
+    """
+    kept = set(range(len(graph.nodes)))
+    if len(graph.nodes) > most_nodes:
+        failed = [number for number, node in enumerate(graph.nodes) if node.state is not None and node.state.is_bad]
+        kept = {*failed[: most_nodes // 2], *([] if graph.focus is None else [graph.focus])}
+        rest = (number for number in range(len(graph.nodes)) if number not in kept)
+        kept |= set(islice(rest, most_nodes - len(kept)))
+    places = {number: place for place, number in enumerate(sorted(kept))}
+    # A node whose parent is left out hangs on the nearest one above that is kept.
+    above: list[int | None] = []
+    nodes: list[Node] = []
+    for number, node in enumerate(graph.nodes):
+        parent = None if node.parent is None else above[node.parent]
+        above.append(places.get(number, parent))
+        if number in places:
+            nodes.append(replace(node, parent=parent))
+    ends = (edge for edge in graph.edges if edge.start in places and edge.end in places)
+    edges = [replace(edge, start=places[edge.start], end=places[edge.end]) for edge in islice(ends, most_edges)]
+    left_out = []
+    if len(nodes) < len(graph.nodes):
+        left_out.append(f"{len(graph.nodes) - len(nodes)} more images, imports and processes are not on this page")
+    if len(nodes) == len(graph.nodes) and len(edges) < len(graph.edges):
+        left_out.append(f"{len(graph.edges) - len(edges)} more needs are not on this page")
+    elsewhere = {places[number]: names for number, names in graph.elsewhere.items() if number in places}
+    focus = None if graph.focus is None else places[graph.focus]
+    return Graph(tuple(nodes), tuple(edges), elsewhere, focus, tuple(left_out))
 
 
 def found_by(phase: Phase | None, probes: Sequence[Probe]) -> str | None:

@@ -11,7 +11,7 @@ from importlib import resources
 
 from ...model.printable import escape
 from .details import page_data
-from .graph import EdgeKind, NodeKind
+from .graph import EdgeKind, NodeKind, limit
 from .layout import NODE_HEIGHT, NODE_WIDTH, lay_out
 from .outline import outline_of
 from .table import table_of
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _STYLES = ("base.css", "verdict.css", "graph.css", "table.css")
 _SCRIPTS = ("start.js", "details.js", "graph.js", "table.js")
+MOST_NODES, MOST_EDGES = 4000, 20_000
+"""Of a graph, on a page: about what a browser shows in a second."""
+
 _LABEL_ROOM, _LABEL_ROOM_WITH_ICON = 27, 24
 
 
@@ -51,6 +54,7 @@ def render_page(template: str, graph: Graph, values: Mapping[str, object]) -> st
     The text can be written as UTF-8: what does not print, lone surrogates too, is shown as escapes.
     """
     environment = _environment()
+    graph = limit(graph, MOST_NODES, MOST_EDGES)
     picture = lay_out(graph)
     start = first_time(graph.images)
     table = table_of(graph, start)

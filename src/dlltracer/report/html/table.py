@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...model.probe import ProbeOutcome
 from ..drawing import file_name
-from .words import size_in_words, span_in_words, without_abi_tag
+from .words import imports_in_words, size_in_words, span_in_words, without_abi_tag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _cells(image: ImageView, start: float | None) -> Sequence[Cell]:
     return (
         Cell(_short_rule(image), whole=image.rule or ""),
         Cell(without_abi_tag(file_name(image.requested_by or "")), whole=image.requested_by or ""),
-        Cell(_ends(image.imports or ()), whole=" > ".join(image.imports or ())),
+        Cell(_ends(image.imports or ()), whole=imports_in_words(image.imports or ())),
         Cell((facts and facts.package) or ""),
         Cell((facts and facts.file_version) or ""),
         Cell(size_in_words(size), "" if size is None else str(size)),

@@ -10,7 +10,7 @@ from .words import span_in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .graph import Graph, ImageView
+    from .graph import Graph, ImageView, Node
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,15 @@ def timeline_of(graph: Graph) -> Timeline:
     # A file may hold any number for a time, also none at all (nan).
     is_timed = bool(times) and len(times) == len(images) and 0 < max(times) - min(times) < math.inf
     start, length = (min(times), max(times) - min(times)) if is_timed else (0.0, float(max(len(images) - 1, 1)))
+    homes, depths = _homes_and_depths(graph)
     marks: dict[int, list[tuple[float, Mark]]] = {}
     for place, (number, image) in enumerate(images):
         moment = (image.time or 0.0) - start if is_timed else float(place)
-        home = _home(graph, number)
+        home = homes[number]
         if home is not None:
             marks.setdefault(home, []).append((moment, Mark(number, _percent(moment, length), image.state)))
     rows = [
-        _row(graph, number, marks.get(number, []), length, is_timed)
+        _row(graph.nodes[number], number, depths[number], marks.get(number, []), length, is_timed)
         for number in _order(graph)
         if graph.nodes[number].kind is not NodeKind.IMAGE
     ]
@@ -99,23 +100,20 @@ def _order(graph: Graph) -> list[int]:
     return order
 
 
-def _home(graph: Graph, number: int) -> int | None:
-    """The import or process that an image hangs on in the end."""
-    up: int | None = number
-    while up is not None and graph.nodes[up].kind is NodeKind.IMAGE:
-        up = graph.nodes[up].parent
-    return up
+def _homes_and_depths(graph: Graph) -> tuple[list[int | None], list[int]]:
+    """For each node, the import or process that it hangs on in the end, and how many nodes are above it."""
+    homes: list[int | None] = []
+    depths: list[int] = []
+    for number, node in enumerate(graph.nodes):  # each behind its parent
+        above = None if node.parent is None else homes[node.parent]
+        homes.append(above if node.kind is NodeKind.IMAGE else number)
+        depths.append(0 if node.parent is None else depths[node.parent] + 1)
+    return homes, depths
 
 
-def _depth(graph: Graph, number: int) -> int:
-    depth, up = 0, graph.nodes[number].parent
-    while up is not None:
-        depth, up = depth + 1, graph.nodes[up].parent
-    return depth
-
-
-def _row(graph: Graph, number: int, marks: list[tuple[float, Mark]], length: float, is_timed: bool) -> Row:
-    node = graph.nodes[number]
+def _row(
+    node: Node, number: int, depth: int, marks: list[tuple[float, Mark]], length: float, is_timed: bool
+) -> Row:
     when, start, end = "", 0.0, 0.0
     if marks:
         first, last = min(moment for moment, _ in marks), max(moment for moment, _ in marks)
@@ -125,5 +123,5 @@ def _row(graph: Graph, number: int, marks: list[tuple[float, Mark]], length: flo
             when += f" to {span_in_words(last)}" if is_timed else f" to {last + 1:.0f}"
     bad = sum(mark.state.is_bad for _, mark in marks)
     return Row(
-        number, node.title, node.note, _depth(graph, number), tuple(mark for _, mark in marks), when, start, end, bad
+        number, node.title, node.note, depth, tuple(mark for _, mark in marks), when, start, end, bad
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ...model.finding import Confidence, Diagnosis, Finding, Outcome
 from ...model.probe import Probe, ProbeOutcome
 from ..drawing import number
-from ..places import fold_places
+from ..places import Rule, fold_places
 from .graph import NodeKind, State
-from .words import OUTCOMES, size_in_words, span_in_words, status_in_words
+from .words import OUTCOMES, shorten, size_in_words, span_in_words, status_in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ CONFIDENCE = {
     Confidence.LIKELY: "it fits, and nothing contradicts; rarer causes would look the same",
     Confidence.POSSIBLE: "it fits, as other causes would",
 }
+
+
+_PLACES, _RULES, _MISSING = 200, 200, 200
+"""Places of a rule, rules, and missing names that the page has."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +125,27 @@ def summary_of_trace(saved: SavedTrace, graph: Graph) -> list[tuple[str, str]]:
 def places_of(probes: Sequence[Probe]) -> tuple[Places, ...]:
     """The places tried in vain, by rule; what is not worth a line is kept apart."""
     vain = [probe for probe in probes if probe.outcome is not ProbeOutcome.LOADED]
-    return tuple(
-        Places(rule.title, tuple(map(_place, rule.shown)), tuple(map(_place, rule.hidden)))
-        for rule in fold_places(vain)
-    )
+    rules = fold_places(vain)[:_RULES]
+    return tuple(Places(rule.title, tuple(map(_place, rule.shown[:_PLACES])), _hidden(rule)) for rule in rules)
+
+
+def _hidden(rule: Rule) -> tuple[tuple[str, str, bool], ...]:
+    hidden = (*rule.shown[_PLACES:], *rule.hidden)
+    left_out = len(hidden) - _PLACES
+    rows = tuple(map(_place, hidden[:_PLACES]))
+    return rows if left_out <= 0 else (*rows, (f"… {left_out} more", "", False))
 
 
 def missing_of_tree(tree: LoadTree) -> list[tuple[Binding, list[str]]]:
     """What fails the load of a tree, each name once, with the paths of all that need it."""
     by_need = groupby(sorted(tree.missing, key=lambda binding: binding.need), key=lambda binding: binding.need)
     found = [list(members) for _, members in by_need]
-    return [(members[0], [binding.requested_by for binding in members]) for members in found]
+    if len(found) > _MISSING:
+        rest = replace(found[_MISSING][0], need=f"… {len(found) - _MISSING} more names", reason=None, probes=())
+        found = [*found[:_MISSING], [rest]]
+    return [
+        (members[0], shorten([binding.requested_by for binding in members], _PLACES, "more")) for members in found
+    ]
 
 
 def main_and_other(diagnosis: Diagnosis | None) -> tuple[Finding | None, tuple[Finding, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Sequence
 
 from ...model.probe import Probe, ProbeOutcome
 from ..places import rule_title
@@ -15,6 +16,9 @@ OUTCOMES = {
     ProbeOutcome.PASSED: "passed over",
     ProbeOutcome.PRESENT: "there, and not taken",
 }
+
+_IMPORTS = 20
+"""Names of a chain of imports that are shown."""
 
 _ABI_TAG = re.compile(r"\.(?:cpython-[^.]+|cp\d[^.]*|abi3)(?=\.(?:so|pyd)$)")
 """What an extension module's file name says of the Python it is for (PEP 3149)."""
@@ -41,6 +45,19 @@ def time_in_words(seconds: float | None) -> str:
     except (OverflowError, ValueError, OSError):
         return f"{seconds} s since 1970"
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def imports_in_words(imports: tuple[str, ...]) -> str:
+    """The chain of imports; of a long one, its two ends and how many are between them."""
+    if len(imports) > _IMPORTS:
+        half = _IMPORTS // 2
+        imports = (*imports[:half], f"… {len(imports) - 2 * half} more", *imports[-half:])
+    return " > ".join(imports)
+
+
+def shorten(texts: Sequence[str], most: int, what: str) -> list[str]:
+    """The first ones, and how many more there are: "… 3210 more lines"."""
+    return [*texts] if len(texts) <= most else [*texts[:most], f"… {len(texts) - most} {what}"]
 
 
 def span_in_words(seconds: float) -> str:
