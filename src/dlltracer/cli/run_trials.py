@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from dataclasses import replace
 
@@ -83,7 +84,7 @@ def _stranger_of(trial: Trial) -> str | None:
 
     A folder counts whose owner is neither root nor we, or that anybody may write to.
     """
-    if os.name != "posix":
+    if sys.platform == "win32":
         return None
     values = [value for _, value in trial.variables if value] + ([trial.prelude] if trial.prelude else [])
     for folder in (match for value in values for match in _FOLDER.findall(value)):
