@@ -115,6 +115,8 @@ def _loader_settings() -> dict[str, Any]:
 
 def _is_secure() -> bool:
     """Whether the process is in secure mode (getauxval(3), AT_SECURE)."""
+    if sys.platform != "linux":
+        return False
     size = 8 if sys.maxsize > 1 << 32 else 4
     try:
         with open("/proc/self/auxv", "rb") as auxv:
