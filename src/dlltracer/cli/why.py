@@ -21,6 +21,7 @@ from .formats import GITHUB, HTML, form_of_name, html_option, is_name_of_recordi
 from .output import Target, open_target, write_styled
 from .progress import progress
 from .record import TraceRecorder, command_of, own_redactor
+from .show import STDIN, open_recording
 from .try_import import choose_program, try_and_explain
 
 TYPE_CHECKING = False
@@ -180,7 +181,9 @@ def _verdict_of(trace: SavedTrace) -> Diagnosis:
 
 def is_saved(name: str) -> bool:
     """Whether that is a recording to be explained, not a module to be tried."""
-    return os.path.isfile(name) and (name.lower().endswith((RECORDING_SUFFIX, ".etl")) or looks_like_recording(name))
+    if name.lower().endswith((RECORDING_SUFFIX, ".etl")):
+        return os.path.exists(name)  # a FIFO of that name is refused, not imported
+    return name == STDIN or looks_like_recording(name)
 
 
 def _explain_file(file: str, redact: bool) -> SavedTrace:
@@ -188,7 +191,6 @@ def _explain_file(file: str, redact: bool) -> SavedTrace:
     from ..api.explain_saved import explain_saved
     from ..report.origin import describe_origin
     from ..report.processes import notes_on_children
-    from .show import open_recording
 
     trace: SavedTrace = open_recording(file)
     if redact:

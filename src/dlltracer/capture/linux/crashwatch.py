@@ -85,7 +85,10 @@ def watch(child: subprocess.Popen[bytes]) -> Watched:
     A child that cannot be watched is waited for, and the note says why.
     """
     watcher = _Watcher(child)
-    watcher.start()
+    try:
+        watcher.start()
+    except RuntimeError as error:  # a limit on processes (`ulimit -u`, a pids cgroup) counts threads
+        return Watched(child.wait(), note=f"{_UNKNOWN}no thread could be started to watch the program ({error})")
     watcher.join()
     return watcher.result()
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from ...model.events import Event
     from ...model.process import TracedProcess
+    from ..kept_events import KeptEvents
     from .loaderstate import Change
 
 TICK = 0.02
@@ -115,8 +115,8 @@ class Follower:
         self._conclude()
         return child.returncode
 
-    def recording(self, backend: str, events: tuple[Event, ...], notes: tuple[str, ...] = ()) -> Recording:
-        """All of it as one value; `events` as they were handed out."""
+    def recording(self, backend: str, events: KeptEvents, notes: tuple[str, ...] = ()) -> Recording:
+        """The run as one value; `events` as they were handed out."""
         logs = self._logs.values()
         undecodable = sum(log.decoder.undecodable for log in logs)
         foreign = sum(log.decoder.foreign for log in logs)
@@ -130,7 +130,8 @@ class Follower:
             notes += (f"{refused} files among the logs were not made by this run, and are not read",)
         notes += (*self._deaths(), *self._untraced.notes(), *self._left_behind())
         processes = tuple(known.process for known in self._processes if self._is_wanted(known.process.pid))
-        return Recording(backend, events, self._first, Losses(undecodable=undecodable), notes, processes)
+        losses = Losses(events=events.dropped, undecodable=undecodable)
+        return Recording(backend, events.take(), self._first, losses, notes + events.notes(), processes)
 
     @property
     def left(self) -> tuple[int, ...]:
