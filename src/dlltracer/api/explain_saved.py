@@ -18,7 +18,7 @@ from ..model.saved import SavedTrace
 from .explain import is_loader_failure
 from .linux_failure import read_linux_failure, with_dl_error
 from .saved_case import decode_case
-from .windows_failure import native_error
+from .windows_failure import nearest_error
 
 _NAMES = 3
 """Names and processes that notes have."""
@@ -101,7 +101,8 @@ def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
     system = _system_of(trace, run.process)
     case = Case(what=trace.what or "the program", system=system, run=run, notes=notes)
     if system is System.WINDOWS:
-        return _with_windows_error(case, native_error(run.errors))
+        suffixes = run.process.suffixes if run.process is not None else (".pyd",)
+        return _with_windows_error(case, nearest_error(run.errors, suffixes))
     failed = read_linux_failure(run)
     symbols, versions = with_dl_error((), (), failed.dl_error) if failed.dl_error is not None else ((), ())
     return replace(

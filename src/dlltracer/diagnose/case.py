@@ -66,6 +66,7 @@ class Case:
         code: the error code of Windows' loader; `None` if none is behind `error`, or it is not known.
         code_is_guess: it was concluded from words that are not this system's own.
         imports: the Python imports in progress at the request that failed, outermost first; () if not known.
+        is_program: `subject` is a program that could not start, or was only looked at; there is no Python in it.
         messages: what loaders, runtimes and Python wrote, in the output of the run (`program_output.read_output`).
         module_files: module to its file, of modules that a child process was importing when it died.
         windows_own: of the names that were not found, in lower case, those that are files of Windows itself.
@@ -101,6 +102,7 @@ class Case:
     code_is_guess: bool = False
     imports: tuple[str, ...] = ()
     windows_own: frozenset[str] = frozenset()
+    is_program: bool = False
     messages: tuple[OutputMessage, ...] = ()
     module_files: Mapping[str, str] = field(default_factory=dict)
 
