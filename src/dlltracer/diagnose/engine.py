@@ -50,6 +50,7 @@ LINUX_RULES: tuple[Rule, ...] = (
     children.check,
     ended.check,
     crash.check,
+    integrity.check_ownership,
 )
 """The rules about glibc, musl and any other system than Windows, the more specific ones first."""
 
@@ -64,6 +65,7 @@ WINDOWS_RULES: tuple[Rule, ...] = (
     win_codes.check,
     ended.check,
     win_crash.check,
+    integrity.check_ownership,
 )
 """The rules about Windows, the more specific ones first."""
 
@@ -80,8 +82,8 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
     own = WINDOWS_RULES if case.is_windows else LINUX_RULES
     for rule in own if rules is None else rules:
         for finding in rule(case):
-            known = for_interpreter(_tempered(_with_name(finding, case), case), case.run.process)
-            known = keep_feasible(known, case)
+            known = integrity.with_requirements(_tempered(_with_name(finding, case), case), case)
+            known = keep_feasible(for_interpreter(known, case.run.process), case)
             found.setdefault((finding.code, finding.subject), known)
     findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE
