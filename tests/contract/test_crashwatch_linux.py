@@ -539,3 +539,22 @@ def test_no_privilege_is_needed(crasher: Path) -> None:
             pytest.skip("needs setpriv to give up root's capabilities")
         prefix = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
     assert run_watcher(crasher, "", *prefix) == [True, "", -signal.SIGSEGV, str(crasher), None]
+
+
+def test_without_room_for_a_thread_the_place_is_lost_and_no_more() -> None:
+    code = """
+import os, resource, subprocess
+from dlltracer.capture.linux.crashwatch import watch
+child = subprocess.Popen(["/bin/sh", "-c", "kill -SEGV $$"])
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+if os.geteuid() == 0:
+    os.setuid(65534)  # the limit is none for root
+found = watch(child)
+print(found.status, found.crash, found.note, child.returncode)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stderr, done.stdout) == (
+        "",
+        "-11 None the place of a crash is not known: no thread could be started to watch the program "
+        "(can't start new thread) -11\n",
+    )

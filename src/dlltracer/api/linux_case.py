@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..diagnose.case import Case
 from ..diagnose.environment import Change, Copy, ShadowedCopy
+from ..diagnose.phrases import renamed_t64
 from ..diagnose.program_output import OutputMessage
 from ..host.copies import find_copies
 from ..host.machine import read_distribution
@@ -14,7 +15,7 @@ from ..model.events import FailureKind
 from ..model.failure import ProcessFacts
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree
-from .environment import check_packages, find_foreign_modules, name_owners, read_limits
+from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners, read_limits
 from .linux_failure import read_linux_failure, with_dl_error
 from .process import ProcessView
 
@@ -52,6 +53,7 @@ def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> C
         case,
         limits=read_limits(case.subject, process),
         foreign_modules=find_foreign_modules(case.error, process),
+        module_traces=find_traces_of_module(case.error, process),
         checks=check_packages(case),
     )
     return replace(case, notes=(*case.notes, *view.notes))
@@ -62,7 +64,8 @@ def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mappin
     missing = {binding.need for binding in case.tree.missing} if case.tree is not None else set()
     missing |= {event.need or event.path for event in case.failed_events if event.kind is not FailureKind.DROPPED}
     suppliers = _suppliers_of(case)
-    names = sorted({name.rpartition("/")[2] for name in missing} | set(suppliers))
+    bare = {name.rpartition("/")[2] for name in missing}
+    names = sorted(bare | set(map(renamed_t64, bare)) | set(suppliers))
     used = {view.real_path(path) for path in suppliers.values()}
     copies: dict[str, tuple[Copy, ...]] = {}
     for name, found in find_copies(names, process).items():

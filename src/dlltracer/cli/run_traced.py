@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+from ..capture.kept_events import KeptEvents
 from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode
@@ -78,18 +79,21 @@ def _where(command: str) -> str | None:
 
 
 class _Guard:
-    """A sink that never raises, and keeps the events. `notes` says whether the one behind it did."""
+    """A sink that never raises, and keeps as many events as a recording holds.
+
+    `notes` says whether the sink behind it raised.
+    """
 
     def __init__(self, sink: Sink | None) -> None:
         self._sink = sink
-        self.events: list[Event] = []
+        self.events = KeptEvents()
         self.notes: tuple[str, ...] = ()
 
     def early(self, event: Event) -> None:
         self._hand_on(lambda sink: sink.early(event))
 
     def event(self, event: Event) -> None:
-        self.events.append(event)
+        self.events.add(event)
         self._hand_on(lambda sink: sink.event(event))
 
     def process(self, process: TracedProcess) -> None:
@@ -244,7 +248,7 @@ class _LinuxRun:
         name = LD_DEBUG if self._is_command else "rtld"
         notes += self._guard.notes
         notes += () if self._trouble is None else (self._trouble,)
-        return follower.recording(name, tuple(self._guard.events), notes)
+        return follower.recording(name, self._guard.events, notes)
 
 
 def _run_plainly(command: list[str]) -> int:

@@ -49,6 +49,8 @@ class Sink(Protocol):
         """An event, in its final form."""
 
 
+Variables = tuple[tuple[str, str | None], ...]
+
 CHILD_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_main.py")
 
 
@@ -59,6 +61,7 @@ class CannotRun(DlltracerError):
 def run_child(
     program: Program, backend: str, *, python: str | None = None, output: tuple[int, int] | None = None,
     watch_crash: bool = False, stopper: Stopper | None = None, limit: DescriptorLimit | None = None,
+    variables: Variables = (),
 ) -> RunResult:  # fmt: skip
     """Run the program to its end. Raises `CannotRun`.
 
@@ -71,6 +74,7 @@ def run_child(
             faulthandler writes where it was.
         stopper: ends it, where it takes too long or we are interrupted; `None`: it alone answers an interrupt.
         limit: has raised our limit of open files; `None`: it is raised here where it is very low.
+        variables: of its environment that differ from ours; `None` takes one away.
     """
     start = [python] if python is not None else interpreter()
     start += ["-X", "faulthandler"] if watch_crash else []
@@ -82,13 +86,14 @@ def run_child(
                 stack.callback(os.close, log)
             with ScratchFile("result") as file:
                 command = runner_command(start, file.path, LogSharing(log), backend, program)
-                run, pid = _run(command, log, output, Relay(stopper, descriptors), watch_crash)
+                run, pid = _run(command, log, output, Relay(stopper, descriptors), watch_crash, variables)
                 report = RunnerReport.read(file.path)
         except (OSError, CannotRun) as error:
             if not has_no_descriptors(error):
                 raise
             stack.close()
-            return _run_bare([*start, *program.words], output, Relay(stopper, descriptors), is_why=watch_crash)
+            run, _ = _run([*start, *program.words], None, output, Relay(stopper, descriptors), False, variables)
+            return _untraced(run, is_why=watch_crash)
         run = _with_report(run, pid, report, backend, log)
         # An initialiser may also end the process without a signal, by exit(3).
         if watch_crash and not run.completed and not run.errors:
@@ -103,9 +108,8 @@ def has_no_descriptors(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
-def _run_bare(command: list[str], output: tuple[int, int] | None, relay: Relay, *, is_why: bool) -> RunResult:
-    """Run it untraced, with no file of ours open: its status counts, and a note says what is missing."""
-    run, _ = _run(command, None, output, relay, watch_crash=False)
+def _untraced(run: RunResult, *, is_why: bool) -> RunResult:
+    """The run of a program that was not traced, for want of descriptors: its status counts."""
     note = "it was not traced: the limit of open files is too low for that (ulimit -n)"
     return replace(run, crash_note=note) if is_why else replace(run, recording=Recording(UNTRACED, notes=(note,)))
 
@@ -153,8 +157,9 @@ def interpreter() -> list[str]:
 
 
 def _run(
-    command: list[str], log: int | None, output: tuple[int, int] | None, relay: Relay, watch_crash: bool
-) -> tuple[RunResult, int]:
+    command: list[str], log: int | None, output: tuple[int, int] | None, relay: Relay, watch_crash: bool,
+    variables: Variables,
+) -> tuple[RunResult, int]:  # fmt: skip
     """Run it to its end: how it ended, and its process id."""
     wait = _crash_watcher() if watch_crash else _wait
     stdout, stderr = output if output is not None else (None, None)
@@ -163,7 +168,8 @@ def _run(
             if log is not None:
                 os.set_inheritable(log, True)
             # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-            child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr)
+            environment = _environment(variables) if variables else None
+            child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
         except OSError as error:
             raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
         finally:
@@ -176,6 +182,16 @@ def _run(
         return run, child.pid
     # The signal was ours: where it hit is no crash.
     return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None), child.pid
+
+
+def _environment(variables: Variables) -> dict[str, str]:
+    changed = dict(os.environ)
+    for name, value in variables:
+        if value is None:
+            changed.pop(name, None)
+        else:
+            changed[name] = value
+    return changed
 
 
 def _wait(child: subprocess.Popen[bytes]) -> RunResult:

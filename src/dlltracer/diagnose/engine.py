@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from .case import Case
+from .feasible import keep_feasible
 from .named_failure import NameMatch
 from .remedies import for_interpreter
 from .rules import (
@@ -18,6 +19,7 @@ from .rules import (
     limits,
     lookups,
     missing_image,
+    missing_module,
     python_abi,
     python_module,
     symbols,
@@ -37,6 +39,7 @@ LINUX_RULES: tuple[Rule, ...] = (
     integrity.check,
     python_abi.check,
     python_module.check,
+    missing_module.check,
     lookups.check,
     first_wins.check,
     symbols.check,
@@ -51,6 +54,7 @@ LINUX_RULES: tuple[Rule, ...] = (
 
 WINDOWS_RULES: tuple[Rule, ...] = (
     python_module.check,
+    missing_module.check,
     vc_runtime.check,
     win_python.check,
     win_symbols.check,
@@ -76,6 +80,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
     for rule in own if rules is None else rules:
         for finding in rule(case):
             known = for_interpreter(_tempered(_with_name(finding, case), case), case.run.process)
+            known = keep_feasible(known, case)
             found.setdefault((finding.code, finding.subject), known)
     findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE

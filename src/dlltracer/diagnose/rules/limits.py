@@ -179,6 +179,17 @@ def wants_executable_stack(image: object) -> bool:
     return any(s.type == _PT_GNU_STACK and s.flags & PF_X for s in image.segments)
 
 
+def _why_no_stack(case: Case) -> str:
+    """Return who refuses: glibc 2.41 and later itself (EINVAL); before, only the system (EACCES of mprotect)."""
+    words = case.error.message if case.error is not None else ""
+    if "Permission denied" in words or "Operation not permitted" in words:
+        return (
+            "The system forbids the process memory that is both writable and executable: MemoryDenyWriteExecute=yes of "
+            "its systemd service (MDWE, PR_SET_MDWE of prctl), or SELinux (execstack, execmem)."
+        )
+    return "Since glibc 2.41 dlopen makes no stack executable any more."
+
+
 def _executable_stack(path: str, case: Case) -> Finding:
     marked = wants_executable_stack(case.images.get(path))
     evidence = [Evidence(Source.LOADER, "cannot enable executable stack as shared object requires")]
@@ -190,7 +201,7 @@ def _executable_stack(path: str, case: Case) -> Finding:
         confidence=Confidence.CERTAIN, subject=path, chain=case.chain_to(path),
         explanation=(
             f"{path}{case.owner_of(path)} is marked as one that runs code on the stack: most often by mistake, by an "
-            "assembler file without a note. Since glibc 2.41 dlopen makes no stack executable any more."
+            f"assembler file without a note. {_why_no_stack(case)}"
         ),
         evidence=tuple(evidence),
         remedies=(Remedy("take a version without the mark"),

@@ -1,4 +1,4 @@
-"""Modules that the import system did not find, or found in a file that is no such module. For every system."""
+"""Files that are there for a module, and that this Python does not take for it. For every system."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ..environment import ForeignModule
 from .integrity import has_lost_module
 from .python_abi import right_build, this_python
 
-CODE = "no-such-module"
 OTHER_PYTHON_CODE = "other-python"
 OTHER_PLATFORM_CODE = "other-platform"
 FUNCTION_CODE = "no-module-function"
@@ -25,7 +24,6 @@ def check(case: Case) -> Iterator[Finding]:
     """Yield why the module was not found, or not taken for one."""
     yield from _no_function(case)
     yield from _foreign(case)
-    yield from _no_module(case)
 
 
 def _no_function(case: Case) -> Iterator[Finding]:
@@ -107,34 +105,3 @@ def _platform(case: Case) -> str:
         if found := _TAG.match(suffix.lstrip(".").rpartition(".")[0]):
             return f" on {found[4]}" if found[4] else ""
     return ""
-
-
-def _no_module(case: Case) -> Iterator[Finding]:
-    """Nothing of that name is there: the import system itself says so."""
-    error = case.error
-    if error is None or "ModuleNotFoundError" not in error.bases or not error.name:
-        return
-    if case.foreign_modules or has_lost_module(case):
-        return
-    # A program may raise the same exception in words of its own.
-    if not error.message.startswith(f"No module named {error.name!r}"):
-        return
-    top = error.name.partition(".")[0]
-    executable = case.run.process.executable if case.run.process is not None else "this Python"
-    shadowed = "is not a package" in error.message
-    why = (
-        f"{top} is a single file where a package was expected: another {top}.py comes first on sys.path."
-        if shadowed
-        else f"No folder of sys.path of {executable} has it: it is not installed there, or for another Python."
-    )
-    yield Finding(
-        code=CODE,
-        title=f"there is no module {error.name}",
-        confidence=Confidence.CERTAIN,
-        subject=error.name,
-        chain=case.chain_to(None),
-        explanation=f"{why} No loader had a part in this.",
-        evidence=(Evidence(Source.PYTHON, error.message),),
-        remedies=() if shadowed or "." in error.name
-        else (Remedy(f"install the package that brings {top} for this Python"),),
-    )  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ...model.elf import ElfImage
 from ...model.events import FailureKind
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.probe import Probe, ProbeOutcome
@@ -13,6 +15,7 @@ from ...model.tree import BindingState
 from ..case import Case
 from ..loader_errors import DlError, DlProblem
 from ..remedies import operand, reinstall
+from .missing_image import C_LIBRARY_CODE
 
 CODE = "not-an-image"
 MACHINE_CODE = "wrong-machine"
@@ -36,6 +39,9 @@ _KINDS = {
     DlProblem.NO_PERMISSION: UNREADABLE_CODE,
     DlProblem.UNREADABLE: UNREADABLE_CODE,
 }
+
+_BIONIC = frozenset(("libc.so", "libm.so", "libdl.so", "liblog.so", "libandroid.so", "libstdc++.so"))
+"""Sonames of Android's own libraries (Android NDK, "Native APIs")."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -67,6 +73,9 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
     words = case.error.message if case.error is not None else ""
     title, remedy = _words_for(code, path, _short(reason))
     requested_by = _requester(path, case)
+    requester = requested_by or case.subject or ""
+    if code == CODE and _is_of_bionic(posixpath.basename(path), case.images.get(requester)):
+        return _android(path, requester, case)
     return Finding(
         code=code,
         title=title,
@@ -78,6 +87,34 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
         evidence=(Evidence(Source.LOADER, words.rpartition(": ")[2] or problem.value),),
         remedies=(remedy, *reinstall(case.owners.get(path, ()), case.run.process)),
     )
+
+
+def _is_of_bionic(name: str, image: object) -> bool:
+    """Return whether an image asks for a library by its name on Android, where C libraries have no numbers."""
+    return isinstance(image, ElfImage) and name in _BIONIC and name in image.needed
+
+
+def _android(path: str, requester: str, case: Case) -> Finding:
+    name = posixpath.basename(path)
+    # musl calls itself libc.so as well where it is not the system's own, and has no other of these names.
+    of_bionic = _BIONIC & set(_needs(requester, case))
+    built_for = "Android (bionic)" if of_bionic - {"libc.so"} else "another C library: Android's (bionic), or musl"
+    return Finding(
+        code=C_LIBRARY_CODE,
+        title=f"{requester} was built for {built_for}",
+        confidence=Confidence.CERTAIN, subject=requester, chain=case.chain_to(requester, path),
+        explanation=(
+            f"{requester}{case.owner_of(requester)} needs {name}, a name without a number. So they are called "
+            f"there; here {path} is a text for linkers, which the loader came upon by that name."
+        ),
+        evidence=(Evidence(Source.FILES, f"it needs {', '.join(sorted(of_bionic))}"),),
+        remedies=(Remedy("install a build for this system (a manylinux or musllinux wheel, or from source)"),),
+    )  # fmt: skip
+
+
+def _needs(path: str, case: Case) -> tuple[str, ...]:
+    image = case.images.get(path)
+    return image.needed if isinstance(image, ElfImage) else ()
 
 
 def _passed_over(case: Case) -> Iterator[Finding]:
@@ -191,6 +228,10 @@ _WORDS = {
     DAMAGED_CODE: ("{path} is damaged", Remedy("fetch the file again")),
 }
 _NAMED = {
+    "Mach-O": (
+        "{path} is a Mach-O file (macOS)",
+        Remedy("install the build for Linux: this one is for macOS"),
+    ),
     "LFS": (
         "{path} is a Git LFS pointer, not the file itself",
         Remedy("fetch the file itself", ("git", "lfs", "pull")),

@@ -1,0 +1,317 @@
+"""Modules that the import system did not find: never built, hidden, unreadable, misspelt, or not installed."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+
+from ...model.failure import ProcessFacts, PythonError
+from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.modules import HiddenModule, Hiding, ModuleTraces
+from ...model.provider import ProviderKind
+from ..case import Case
+from ..knowledge.reader import read_table
+from ..providers import package_kind
+from ..remedies import PIP, operand, python_words
+from .integrity import has_lost_module
+from .python_abi import this_python
+
+CODE = "no-such-module"
+NOT_BUILT_CODE = "stdlib-not-built"
+UNREADABLE_CODE = "unreadable-folder"
+ARCHIVE_CODE = "module-in-archive"
+HIDDEN_CODE = "module-not-on-path"
+
+_INSTALLS = {
+    ProviderKind.APT: ("apt-get", "install"),
+    ProviderKind.DNF: ("dnf", "install"),
+    ProviderKind.APK: ("apk", "add"),
+}
+_PYENV = re.compile(r"/\.?pyenv/versions/([^/]+)")
+_OF_DISTRIBUTION = ("/usr", "/")
+"""Prefixes of the Python that a distribution of Linux installs."""
+_WHY_HIDDEN = {
+    Hiding.CURRENT_FOLDER: (
+        "the current folder is not on sys.path: a script has its own folder there instead, and -P, -I and "
+        "PYTHONSAFEPATH keep it out",
+        "start it as a module from that folder (python -m), without -P, -I and PYTHONSAFEPATH, or add the folder",
+    ),
+    Hiding.SOURCE_FOLDER: (
+        "it is the source folder of a project that is not installed",
+        "install the project of the current folder for this Python",
+    ),
+    Hiding.SITE: (
+        "this Python was told to leave its own packages out (-S, -I or a ._pth file)",
+        "start Python without -S and -I",
+    ),
+    Hiding.BASE: (
+        "it is installed for the Python that the virtual environment was made from, and the environment has its own "
+        "packages",
+        "install it into the virtual environment, or make that with --system-site-packages",
+    ),
+    Hiding.USER: (
+        "it is installed for the user, and this Python leaves that folder out (-s, -I, PYTHONNOUSERSITE, or a virtual "
+        "environment)",
+        "start Python without -s, -I and PYTHONNOUSERSITE, or install it into the environment",
+    ),
+    Hiding.ENVIRONMENT: (
+        "it is installed in another environment than the one of this Python",
+        "start the Python of that environment",
+    ),
+}
+_NO_INSTALLATION = (Hiding.CURRENT_FOLDER, Hiding.SOURCE_FOLDER)
+"""A folder of the same name may lie there by chance."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """Yield why nothing of that name was found."""
+    error, name = case.error, case.missing_module
+    if error is None or name is None:
+        return
+    if case.foreign_modules or has_lost_module(case):
+        return
+    is_import_name = "ModuleNotFoundError" not in error.bases  # what is not there may be no module at all
+    # A program may raise the same exception in words of its own.
+    if not is_import_name and not error.message.startswith(f"No module named {name!r}"):
+        return
+    traces = case.module_traces or ModuleTraces()
+    found = [
+        *_not_built(name, case, traces),
+        *_in_archive(name, case, traces),
+        *(_hidden(name, case, traces) if not is_import_name else ()),
+        *_unreadable(name, case, traces),
+    ]
+    yield from found or ([] if is_import_name else [_nowhere(error, case, traces)])
+
+
+def _executable(case: Case) -> str:
+    return case.run.process.executable if case.run.process is not None else "this Python"
+
+
+def _says(case: Case) -> Evidence:
+    return Evidence(Source.PYTHON, case.error.message if case.error is not None else "")
+
+
+def _not_built(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
+    """A module of the standard library that needs a library of the system, which was not there at the build."""
+    table = read_table("modules")
+    built: dict[str, str] | None = table["built_in"].get(name)
+    packaged: dict[str, str] | None = table["of_distribution"].get(name)
+    process = case.run.process
+    if (built is None and packaged is None) or process is None or traces.hidden:
+        return
+    if name in table["removed"] and _is_at_least(process, table["removed"][name]):
+        return
+    of_distribution = process.base_prefix in _OF_DISTRIBUTION
+    if built is None and not of_distribution:
+        return
+    library = built["library"] if built is not None else name
+    is_packaged = of_distribution and packaged is not None
+    title = (
+        f"{name} of the standard library is not installed: this system has it in a package of its own"
+        if is_packaged
+        else f"this Python was built without {library}: it has no {name}"
+    )
+    home = process.variable("PYTHONHOME")
+    text = (
+        f"{name} belongs to the standard library, so pip cannot bring it. No folder of sys.path of "
+        f"{_executable(case)} has it"
+    )
+    text += "." if is_packaged else f": its build leaves it out when the headers of {library} are not there."
+    if home:
+        text += f" PYTHONHOME is {home}: that folder is taken for the standard library."
+    yield Finding(
+        code=NOT_BUILT_CODE,
+        title=title,
+        confidence=Confidence.LIKELY if home else Confidence.CERTAIN,
+        subject=name,
+        chain=case.chain_to(None, f"import {name}"),
+        explanation=text,
+        evidence=(_says(case), Evidence(Source.FILES, f"no folder of sys.path has a file of {name}")),
+        remedies=tuple(_build_remedies(name, built, packaged if of_distribution else None, case, process)),
+    )
+
+
+def _is_at_least(process: ProcessFacts, version: str) -> bool:
+    return process.version[:2] >= tuple(int(part) for part in version.split("."))
+
+
+def _build_remedies(
+    name: str, built: dict[str, str] | None, packaged: dict[str, str] | None, case: Case, process: ProcessFacts
+) -> Iterator[Remedy]:
+    kind = package_kind(case.distribution)
+    own = packaged.get(kind.value) if packaged is not None and kind is not None else None
+    if kind is not None and own is not None:
+        yield Remedy(f"install {own} of the system", (*_INSTALLS[kind], own))
+        return
+    version = ".".join(str(part) for part in process.version[:2])
+    if process.base_prefix in _OF_DISTRIBUTION:
+        yield Remedy(f"install the packages of Python {version} of the system again")
+        return
+    header = built.get(kind.value) if built is not None and kind is not None else None
+    if kind is not None and header is not None:
+        yield Remedy(f"install the headers: {header}", (*_INSTALLS[kind], header))
+    elif built is not None:
+        yield Remedy(f"install the headers of {built['library']} (a package named -dev or -devel)")
+    pyenv = _PYENV.search(process.base_prefix)
+    if pyenv:
+        yield Remedy("then build that Python again", ("pyenv", "install", "--force", pyenv[1]))
+    else:
+        yield Remedy(f"then build Python {version} again, or take one that has {name}")
+
+
+def _unreadable(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
+    if not traces.unreadable:
+        return
+    folder = traces.unreadable[0]
+    yield Finding(
+        code=UNREADABLE_CODE,
+        title=f"{folder} may not be read, and {name} may be in it",
+        confidence=Confidence.LIKELY,
+        subject=folder,
+        chain=case.chain_to(None, f"import {name}"),
+        explanation=(
+            f"{folder} is on sys.path, or a package on it, and the user who runs Python has no permission to list it. "
+            f"Python passes over such a folder without a word and says that there is no {name}."
+        ),
+        evidence=(_says(case), Evidence(Source.SYSTEM, f"permission denied: {', '.join(traces.unreadable[:3])}")),
+        remedies=(
+            Remedy(
+                "let the user who runs Python read the folder and what is in it",
+                ("chmod", "-R", "a+rX", operand(folder)),
+            ),
+        ),
+    )
+
+
+def _in_archive(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
+    if not traces.zipped:
+        return
+    found = traces.zipped[0]
+    yield Finding(
+        code=ARCHIVE_CODE,
+        title=f"{name} is inside a zip archive, and Python loads no extension module from one",
+        confidence=Confidence.CERTAIN,
+        subject=found,
+        chain=case.chain_to(None, found),
+        explanation=(
+            f"{found} is there. The system's loader takes files only, so that zipimport passes over extension modules "
+            "without a word, and Python says that there is no such module."
+        ),
+        evidence=(_says(case), Evidence(Source.FILES, f"{found} is there")),
+        remedies=(Remedy("unpack the archive into a folder, and put that on sys.path instead of the archive"),),
+    )
+
+
+def _hidden(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
+    for hidden in traces.hidden[:1]:
+        why, remedy = _WHY_HIDDEN[hidden.why]
+        yield Finding(
+            code=HIDDEN_CODE,
+            title=f"{name} is in {hidden.folder}, which is not on sys.path of this Python",
+            confidence=Confidence.LIKELY if hidden.why in _NO_INSTALLATION else Confidence.CERTAIN,
+            subject=hidden.path,
+            chain=case.chain_to(None, hidden.path),
+            explanation=f"{hidden.path} is there, but {why}. {_executable(case)} does not look into that folder.",
+            evidence=(_says(case), Evidence(Source.FILES, f"{hidden.path} is there")),
+            remedies=(Remedy(remedy, _command_for(hidden, case)),),
+        )
+
+
+def _command_for(hidden: HiddenModule, case: Case) -> tuple[str, ...]:
+    if hidden.why is Hiding.SOURCE_FOLDER:
+        return (*PIP, "install", "-e", ".")
+    if hidden.why is Hiding.ENVIRONMENT and not case.is_windows:
+        python = hidden.folder.rpartition("/lib")[0] + "/bin/python"
+        return (python, *python_words(case)[1:])
+    return ()
+
+
+def _nowhere(error: PythonError, case: Case, traces: ModuleTraces) -> Finding:
+    name = error.name or ""
+    top = name.partition(".")[0]
+    table = read_table("modules")
+    removed = table["removed"].get(top)
+    process = case.run.process
+    gone = removed is not None and process is not None and _is_at_least(process, removed)
+    is_shadowed = "is not a package" in error.message
+    if is_shadowed:
+        file = traces.shadow or f"another {top}.py"
+        why = f"{top} is a single file where a package was expected: {file} comes first on sys.path."
+    elif gone:
+        why = f"{top} was removed from the standard library in Python {removed}."
+    elif traces.other_case:
+        why = f"There is {traces.other_case[0]}: names of modules are told apart by case."
+    else:
+        why = f"No folder of sys.path of {_executable(case)} has it: it is not installed there, or for another Python."
+        if traces.near:
+            why += f" Alike, and there: {', '.join(traces.near)}."
+    free = " No loader had a part in this." if case.is_proven_free_of_loaders else ""
+    return Finding(
+        code=CODE,
+        title=f"{top} was removed from Python {removed}" if gone else f"there is no module {name}",
+        confidence=Confidence.CERTAIN,
+        subject=name,
+        chain=case.chain_to(None),
+        explanation=f"{why}{free}",
+        evidence=(_says(case),),
+        remedies=tuple(_remedies(name, top, gone, is_shadowed, case, traces)),
+    )
+
+
+def _remedies(
+    name: str, top: str, gone: bool, is_shadowed: bool, case: Case, traces: ModuleTraces
+) -> Iterator[Remedy]:
+    table = read_table("modules")
+    if gone:
+        yield Remedy("install a version of the program that does without it, or use an older Python")
+    elif is_shadowed:
+        file = posixpath.basename(traces.shadow or f"{top}.py")
+        yield Remedy(f"give {file} another name, or start from another folder")
+    elif traces.other_case:
+        yield Remedy(f"write it as it is: import {traces.other_case[0]}")
+    else:
+        if traces.near:
+            yield Remedy(f"see whether {traces.near[0]} is meant")
+        module, package = _package_of(name, table["packages"], case)
+        if package is None:
+            yield Remedy(
+                f"find out which package brings {top}, which may have another name, and install it for "
+                f"{this_python(case)} ({_executable(case)})"
+            )
+        else:
+            yield from _installation(package, module, case, traces)
+
+
+def _installation(package: str, module: str, case: Case, traces: ModuleTraces) -> Iterator[Remedy]:
+    """How this very Python gets a package: one of uv has no pip, and pip refuses that of the system (PEP 668)."""
+    executable = _executable(case)
+    if traces.is_externally_managed:
+        yield Remedy(
+            f"install {package} in a virtual environment: pip does not install into the Python of the system",
+            (executable, "-m", "venv", ".venv"),
+        )
+        yield Remedy("then", (".venv/bin/python", "-m", "pip", "install", package))
+    elif traces.is_of_uv:
+        yield Remedy(
+            f"install {package}, which brings {module}, for this Python",
+            ("uv", "pip", "install", "--python", executable, package),
+        )
+    else:
+        if traces.has_pip is False:
+            yield Remedy("this Python has no pip: bring it first", (executable, "-m", "ensurepip"))
+        yield Remedy(f"install {package}, which brings {module}, for this Python", (*PIP, "install", package))
+
+
+def _package_of(name: str, packages: dict[str, str], case: Case) -> tuple[str, str | None]:
+    """The longest of its names whose package is known (google.protobuf before google), and the package."""
+    line = case.python_line
+    asked = f"{case.what} {line.source if line is not None else ''}"
+    below = [known for known in packages if known.startswith(f"{name}.") and known in asked]
+    if below:
+        longest = max(below, key=len)
+        return longest, packages[longest]
+    parts = name.split(".")
+    above = [known for length in range(len(parts), 0, -1) if (known := ".".join(parts[:length])) in packages]
+    return (above[0], packages[above[0]]) if above else (parts[0], None)

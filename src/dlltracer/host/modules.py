@@ -1,0 +1,172 @@
+"""What is on this machine of a module that the import system did not find: hidden, unreadable, zipped, misspelt.
+
+The import system passes over folders that it may not read and over archives that hold extension modules
+(Lib/importlib/_bootstrap_external.py, Lib/zipimport.py) without a word.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..model.failure import ProcessFacts
+from ..model.modules import HiddenModule, Hiding, ModuleTraces
+
+_MOST_NAMES = 20_000
+_LARGEST_ARCHIVE = 200 * 1024 * 1024
+_MOST_NEAR = 2
+_LIKENESS = 0.8
+_ENVIRONMENTS = (".venv", "venv", "env")
+
+
+def find_module_traces(name: str, process: ProcessFacts) -> ModuleTraces:
+    """Return what there is of a module, where this Python looked and where it did not.
+
+    Arguments:
+        name: its whole name, with packages.
+        process: the interpreter that did not find it, of this machine.
+    """
+    entries = tuple(dict.fromkeys(entry or process.current_folder for entry in process.path))
+    *packages, last = name.split(".")
+    folders = [os.path.join(entry, *packages) for entry in entries if entry]
+    names = {folder: _names_in(folder) for folder in folders}
+    here = {one for found in names.values() for one in found or ()}
+    plain = sorted({_module_of(one) for one in here} - {last, ""})
+    other_case = tuple(one for one in plain if one.lower() == last.lower())
+    candidates = plain if packages else sorted({*plain, *sys.stdlib_module_names} - {last})
+    return ModuleTraces(
+        unreadable=tuple(_unreadable(entries, packages)),
+        zipped=tuple(_zipped(entries, packages, last, process.suffixes)),
+        other_case=other_case,
+        near=() if other_case else tuple(difflib.get_close_matches(last, candidates, _MOST_NEAR, _LIKENESS)),
+        hidden=tuple(_hidden(name, entries, process)),
+        shadow=_shadow(entries, name.partition(".")[0]),
+        has_pip=any(os.path.isdir(os.path.join(entry, "pip")) for entry in entries),
+        is_of_uv=_is_of_uv(process.prefix),
+        is_externally_managed=any(os.path.isfile(os.path.join(entry, "EXTERNALLY-MANAGED")) for entry in entries)
+        and process.prefix == process.base_prefix,
+    )
+
+
+def _is_of_uv(prefix: str) -> bool:
+    """Whether an environment has the line "uv = VERSION" in its pyvenv.cfg."""
+    try:
+        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as lines:
+            return any(line.partition("=")[0].strip() == "uv" for line in lines.read(8192).splitlines())
+    except OSError:
+        return False
+
+
+def _names_in(folder: str) -> list[str] | None:
+    """The names in a folder; `None` if it cannot be read, or is none."""
+    try:
+        with os.scandir(folder) as found:
+            return [entry.name for _, entry in zip(range(_MOST_NAMES), found, strict=False)]
+    except OSError:
+        return None
+
+
+def _module_of(file: str) -> str:
+    """The module that a file or folder of that name is, as far as a name shows it; empty if it is none."""
+    stem, dot, ending = file.partition(".")
+    is_module = not dot or file.endswith((".py", ".so", ".pyd"))
+    return stem if is_module and stem.isidentifier() and not ending.endswith("-info") else ""
+
+
+def _unreadable(entries: tuple[str, ...], packages: list[str]) -> Iterator[str]:
+    """Folders of sys.path, and of the package in them, whose names this user may not read."""
+    for entry in entries:
+        for depth in range(len(packages) + 1):
+            folder = os.path.join(entry, *packages[:depth])
+            try:
+                os.listdir(folder)
+            except PermissionError:
+                yield folder
+                break
+            except OSError:
+                break
+
+
+def _zipped(entries: tuple[str, ...], packages: list[str], last: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Extension modules of that name inside archives on sys.path."""
+    wanted = {"/".join((*packages, f"{last}{suffix}")) for suffix in suffixes}
+    for entry in entries:
+        archive = Path(entry)
+        try:
+            if not archive.is_file() or archive.stat().st_size > _LARGEST_ARCHIVE:
+                continue
+            with zipfile.ZipFile(archive) as opened:
+                names = set(opened.namelist())
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+            continue
+        yield from (f"{entry}/{name}" for name in sorted(wanted & names))
+
+
+def _hidden(name: str, entries: tuple[str, ...], process: ProcessFacts) -> Iterator[HiddenModule]:
+    """The module in folders that are not on sys.path."""
+    seen = {_real(entry) for entry in entries}
+    for folder, why in _other_folders(process):
+        real = _real(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        found = _find_in(folder, name, process.suffixes)
+        if found is not None:
+            yield HiddenModule(found, folder, why)
+
+
+def _other_folders(process: ProcessFacts) -> Iterator[tuple[str, Hiding]]:
+    yield process.current_folder, Hiding.CURRENT_FOLDER
+    yield os.path.join(process.current_folder, "src"), Hiding.SOURCE_FOLDER
+    for top in (process.prefix, process.base_prefix):
+        own = Hiding.SITE if top == process.prefix else Hiding.BASE
+        yield from ((folder, own) for folder in _site_folders(top, process.version))
+    if process.user_base:
+        yield from ((folder, Hiding.USER) for folder in _site_folders(process.user_base, process.version))
+    named = [process.variable(variable) for variable in ("VIRTUAL_ENV", "CONDA_PREFIX")]
+    near = [os.path.join(process.current_folder, one) for one in _ENVIRONMENTS]
+    for top in (*named, *near):
+        if top:
+            yield from ((folder, Hiding.ENVIRONMENT) for folder in _site_folders(top, None))
+
+
+def _site_folders(top: str, version: tuple[int, int, int] | None) -> Iterator[str]:
+    """Folders of installed packages below a prefix: of that version of Python, or of any."""
+    if os.name == "nt":
+        yield os.path.join(top, "Lib", "site-packages")
+        return
+    wanted = None if version is None else f"python{version[0]}.{version[1]}"
+    for lib in ("lib", "lib64"):
+        for name in sorted(_names_in(os.path.join(top, lib)) or ()):
+            if name.startswith("python3") and wanted in (None, name.rstrip("t")):
+                yield from (os.path.join(top, lib, name, kind) for kind in ("site-packages", "dist-packages"))
+
+
+def _find_in(folder: str, name: str, suffixes: tuple[str, ...]) -> str | None:
+    """The file or folder of a module below a folder."""
+    path = os.path.join(folder, *name.split("."))
+    for ending in ("/__init__.py", ".py", *suffixes):
+        if os.path.isfile(path + ending):
+            return path if ending.startswith("/") else path + ending
+    # A folder without __init__.py is a package as well, if there is any module in it.
+    inside = _names_in(path) or ()
+    return path if any(one.endswith((".py", *suffixes)) for one in inside) else None
+
+
+def _shadow(entries: tuple[str, ...], top: str) -> str | None:
+    """The single file that is taken for the package of that name."""
+    for entry in entries:
+        if os.path.isfile(os.path.join(entry, top, "__init__.py")):
+            return None
+        file = os.path.join(entry, f"{top}.py")
+        if os.path.isfile(file):
+            return file
+    return None
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(path) if path else path
