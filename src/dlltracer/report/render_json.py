@@ -70,6 +70,8 @@ def render_deps_json(tree: LoadTree) -> str:
         "missing": list(dict.fromkeys(binding.need for binding in tree.missing)),
         "notes": encode(tree.notes),
         "unresolved": tree.unresolved,
+        "symbols": encode(tree.symbols),
+        "versions": encode(tree.versions),
     })
 
 
