@@ -28,7 +28,7 @@ _HEAD = 4096
 
 
 @dataclass(frozen=True)
-class _Options:
+class _ShowOptions:
     """What was given on the command line, by the names of the parameters below."""
 
     file: str
@@ -76,7 +76,7 @@ def show(**given: Any) -> None:
 
     Exit status: 0 it was shown, 2 it is no recording, or the question was wrong.
     """
-    options = _Options(**prefer_command_line(given, ("form", "github", "html"), ("output", "html")))
+    options = _ShowOptions(**prefer_command_line(given, ("form", "github", "html"), ("output", "html")))
     chosen = options.chosen_form()
     trace = open_recording(options.file, options.process, options.pid, startup=options.startup)
     if options.redact:
