@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 _NOT_TRACED = 3
-"""The exit status of a question that could not be traced (docs/reference/cli.md)."""
+"""The exit status of a question that could not be traced (docs/reference/command-line.md)."""
 
 
 def main() -> None:
