@@ -6,10 +6,11 @@ import os
 
 import click
 
-from ..host.scratch import ScratchFolder
+from ..host.scratch import ScratchFile
 from ..model.order import OrderOutcome, Trial
 from ..model.run import RunResult
-from .ending import EXIT_MISSING, describe_ending
+from ..model.words import describe_end, describe_status
+from .ending import EXIT_MISSING
 from .output import open_target, write_styled
 from .program import Program, ProgramKind
 from .runner import UNTRACED
@@ -78,12 +79,12 @@ def _check(modules: tuple[str, ...]) -> None:
 
 
 def _attempt(modules: tuple[str, ...], python: str | None) -> Trial:
-    with ScratchFolder() as folder:
-        begun = os.path.join(folder.path, "begun")
+    with ScratchFile("begun") as file:
+        begun = file.path
         with open(begun, "wb"), open(os.devnull, "wb") as null:
             program = Program(ProgramKind.CODE, "\n".join([_BEGIN, *map(_IMPORT.format, modules)]), (begun,))
             run = run_child(program, UNTRACED, python=python, output=(null.fileno(), null.fileno()))
-        count = os.path.getsize(begun)
+        count = os.stat(begun).st_size
     if run.status == 0:
         return Trial(modules)
     return Trial(modules, max(count - 1, 0), _how(run))
@@ -93,7 +94,7 @@ def _how(run: RunResult) -> str:
     if run.errors:
         return f"{run.errors[0].type}: {run.errors[0].message}"
     status = run.status or 0
-    return describe_ending(status) if status < 0 or status >> 31 else f"status {status}"
+    return describe_end(status) if status < 0 or status >> 31 else describe_status(status)
 
 
 def _explain(modules: tuple[str, ...], python: str | None) -> Diagnosis:

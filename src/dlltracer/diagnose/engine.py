@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
+from ..model.words import describe_end
 from .case import Case
 from .feasible import keep_feasible
 from .named_failure import NameMatch
@@ -22,6 +23,7 @@ from .rules import (
     missing_module,
     python_abi,
     python_module,
+    search_rules,
     symbols,
     vc_runtime,
     win_codes,
@@ -42,6 +44,7 @@ LINUX_RULES: tuple[Rule, ...] = (
     missing_module.check,
     lookups.check,
     first_wins.check,
+    search_rules.check,
     symbols.check,
     wrong_file.check,
     limits.check,
@@ -171,6 +174,6 @@ def _about_an_end(case: Case) -> Iterator[str]:
     elif status == -9:
         yield "the log of the kernel (dmesg): the process was killed from outside, as for want of memory"
     elif status < 0:
-        yield f"a core file or a debugger: the process was killed by signal {-status}, and where is not known"
+        yield f"a core file or a debugger: the process {describe_end(status)}, and where is not known"
     else:
         yield f"what the program says itself: it ended with status {status} and no exception"
