@@ -76,6 +76,7 @@ class _Tracing:
         self._watch = _watch_requests(f"{result}.requests") if backend == DEBUGGED else None
         self._added_folders = _watch_added_folders(None if self._watch is None else f"{result}.folders")
         self._facts: dict[str, object] = {}
+        self._children = _watch_children() if "faulthandler" in sys._xoptions else []  # `why` turns that on
         self._was_interrupted = False
         self._completed = False
 
@@ -106,6 +107,7 @@ class _Tracing:
         facts = self._facts or _describe_process(self._added_folders)
         report.errors, report.process = facts.get("errors"), facts.get("process")
         report.completed = self._completed
+        report.children = tuple(self._children[-_MOST_CHILDREN:])
         if self._watch is not None:
             # Watched to the last: a debugger sees what describing it imports, and has to know for whom.
             report.ends = tuple((one.succeeded, one.idle_clock) for one in self._watch.stop())
@@ -140,6 +142,32 @@ def _watch_added_folders(path: str | None) -> list[str]:
 
         sys.addaudithook(hook)
     return folders
+
+
+_MOST_CHILDREN = 16
+
+
+def _watch_children() -> list[tuple[str, str]]:
+    """A list that fills with the programs that are started with an LD_LIBRARY_PATH, and its value."""
+    children: list[tuple[str, str]] = []
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event != "subprocess.Popen":
+            return
+        try:
+            import os
+
+            program, _, _, environment = arguments
+            value = os.fsdecode((os.environ if environment is None else environment).get("LD_LIBRARY_PATH") or "")  # type: ignore[attr-defined]
+            if value:
+                children.append(("".join([os.fsdecode(program)]), "".join([value])))  # type: ignore[arg-type]
+                del children[:-_MOST_CHILDREN]
+        except Exception:  # noqa: BLE001 - a hook that raises ends what the program does
+            return
+
+    if sys.platform != "win32":
+        sys.addaudithook(hook)
+    return children
 
 
 def _watch_requests(path: str) -> Watch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scenarios.linux import crashes, healthy, limits, lookups, missing, modules, pythons, symbols, wrong_files
+from scenarios.linux import crashes, endings, healthy, limits, lookups, missing, modules, pythons, symbols, wrong_files
 from scenarios.linux.workshop import Workshop
 from scenarios.scenario import Scenario
 
@@ -14,6 +14,7 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     *wrong_files.SCENARIOS,
     *limits.SCENARIOS,
     *crashes.SCENARIOS,
+    *endings.SCENARIOS,
     *pythons.SCENARIOS,
     *healthy.SCENARIOS,
 )
