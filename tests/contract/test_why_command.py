@@ -64,8 +64,8 @@ def test_an_import_that_hangs_is_ended(tmp_path: Path) -> None:
 def test_ctrl_c_says_where_it_was(tmp_path: Path) -> None:
     """Native code does not come back to Python to raise KeyboardInterrupt."""
     (tmp_path / "slow.py").write_text(
-        "import os, signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
-        "os.kill(os.getppid(), signal.SIGINT)\nsignal.sigwait([signal.SIGUSR1])\n"
+        "import os, signal, _signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n_signal.sigwait([signal.SIGUSR1])\n"
     )
     ran = why("slow", "--json", folder=tmp_path, PYTHONPATH=str(tmp_path))
     said = json.loads(ran.stdout)
