@@ -30,6 +30,7 @@ _STRINGS = re.compile(
     r"|std::basic_string<char, std::char_traits<char>, std::allocator<char> ?>"
 )
 _OF_C = re.compile(r"(libc|libm|libdl|libpthread|librt|ld-linux[^.]*|libgcc_s)\.so")
+_SYSTEM = ("/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/")
 _NUMBERS = re.compile(r"\d+")
 
 
@@ -47,7 +48,7 @@ def check(case: Case) -> Iterator[Finding]:
 def _version(missing: MissingVersion, case: Case) -> Finding:
     newest = _newest_like(missing)
     has = f", and has none newer than {newest}" if newest else ""
-    is_glibc = missing.version.startswith("GLIBC_2.")
+    is_glibc = missing.version.startswith("GLIBC_")
     binding = _binding_of(case, missing.requested_by, missing.library)
     copies = tuple(copy for copy in case.copies.get(missing.library, ()) if copy.has_what_lacks and copy.unfit is None)
     requester, owner = missing.requested_by, case.owner_of(missing.requested_by)
@@ -59,7 +60,11 @@ def _version(missing: MissingVersion, case: Case) -> Finding:
     if is_glibc:
         library = case.limits.c_library if case.limits is not None else None
         system = f" (this is glibc {library.version})" if library is not None and library.version else ""
-        text += f" The file was built on a system with a newer glibc{system}."
+        text += (
+            f" The file was built with another glibc than the one here{system}: parts of one glibc share that version."
+            if missing.version == "GLIBC_PRIVATE"
+            else f" The file was built on a system with a newer glibc{system}."
+        )
     elif copies:
         text += f" {describe_copies(copies)} does."
     return Finding(
@@ -103,7 +108,12 @@ def _version_remedies(
     if missing.library == "libstdc++.so.6" and process is not None and process.variable("CONDA_PREFIX"):
         update = ("conda", "install", "-c", "conda-forge", "libstdcxx-ng")
         yield Remedy("with conda: bring its runtime up to date", update)
-    if not copies:
+    if not copies and missing.provider.startswith(_SYSTEM):
+        yield Remedy(
+            f"take a build of {missing.requested_by.rpartition('/')[2] or 'the file'} for this system, or a newer "
+            f"release of the system: its {missing.library} serves all programs and is not to be replaced"
+        )
+    elif not copies:
         rule = describe_rule(binding.phase) if binding is not None else ""
         yield Remedy(
             f"install a newer {missing.library}, or take the old one out of the way"
@@ -120,8 +130,7 @@ def _symbol(missing: MissingSymbol, case: Case) -> Finding:
     if twin is not None:
         return _string_abi(missing, shown, twin, case)
     text = (
-        f"{missing.requested_by}{case.owner_of(missing.requested_by)} needs {shown}, and no image in its reach "
-        "provides it."
+        f"{missing.requested_by}{case.owner_of(missing.requested_by)} needs {shown}, and no image in its reach has it."
     )
     copies = {
         need: copy for need, found in case.copies.items() for copy in found if copy.has_what_lacks and not copy.unfit
@@ -148,15 +157,22 @@ def _symbol(missing: MissingSymbol, case: Case) -> Finding:
         text += f" {more} more of its symbols are missing."
     return Finding(
         code=CODE,
-        title=(
-            f"{missing.requested_by.rpartition('/')[2] or 'an image'} needs a symbol that nothing provides: "
-            f"{missing.name}"
-        ),
+        title=_symbol_title(missing, case),
         confidence=Confidence.CERTAIN, subject=missing.name, chain=case.chain_to(missing.requested_by, missing.name),
         explanation=text,
         evidence=(Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),),
         remedies=tuple(_symbol_remedies(missing, copies, case)),
     )
+
+
+def _symbol_title(missing: MissingSymbol, case: Case) -> str:
+    """What lacks the symbol, where its version says whose it is; else who needs it."""
+    requester = missing.requested_by.rpartition("/")[2] or "an image"
+    binding = _binding_of(case, missing.requested_by, missing.library) if missing.library else None
+    if binding is None:
+        return f"{requester} needs a symbol that nothing provides: {missing.name}"
+    version = f" in version {missing.version}" if missing.version else ""
+    return f"{missing.library} lacks {missing.name}{version}, which {requester} needs"
 
 
 def _asked_libraries(case: Case, missing: MissingSymbol) -> str:

@@ -45,8 +45,35 @@ def check(case: Case) -> Iterator[Finding]:
         yield from _passed_over(case)
     elif dl_error.problem is DlProblem.ALIGNMENT and dl_error.library:
         yield _misaligned(dl_error.library, case)
+    elif wants_plain_libc(dl_error.library, case):
+        return
     elif dl_error.problem in _KINDS and dl_error.library and not is_forbidden_mapping(dl_error):
         yield _refused(dl_error.library, dl_error.problem, case)
+
+
+_OF_BIONIC = frozenset(("liblog.so", "libandroid.so", "libdl.so", "libm.so", "libstdc++.so", "libc++_shared.so"))
+"""Libraries of Android whose names have no version, besides libc.so (bionic); musl has libc.so only."""
+
+
+def wants_plain_libc(library: str | None, case: Case) -> str | None:
+    """Return the file that asked for a library of Android or musl, if the loader complained of one; `None` if none.
+
+    On a machine with compilers libc.so is there, and is a text for the linker: what lies there is not to blame.
+    """
+    name = (library or "").rpartition("/")[2]
+    if name != "libc.so" and name not in _OF_BIONIC:
+        return None
+    for path, image in case.images.items():
+        needed = getattr(image, "needed", ())
+        if name in needed and "libc.so" in needed:
+            return path
+    return None
+
+
+def is_of_bionic(image: object) -> bool:
+    """Return whether a file that asks for libc.so is for Android: by its other needs, or the version LIBC of bionic."""
+    versions = {need.version for need in getattr(image, "version_needs", ())}
+    return bool(_OF_BIONIC & set(getattr(image, "needed", ()))) or "LIBC" in versions
 
 
 def is_forbidden_mapping(dl_error: DlError) -> bool:
@@ -191,6 +218,8 @@ _WORDS = {
     DAMAGED_CODE: ("{path} is damaged", Remedy("fetch the file again")),
 }
 _NAMED = {
+    "Mach-O": ("{path} is a file for macOS (Mach-O)", Remedy("install the build for Linux of the package it is from")),
+    "Windows": ("{path} is a file for Windows", Remedy("install the build for Linux of the package it is from")),
     "LFS": (
         "{path} is a Git LFS pointer, not the file itself",
         Remedy("fetch the file itself", ("git", "lfs", "pull")),
