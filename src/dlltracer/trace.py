@@ -182,7 +182,7 @@ def audit_arguments(event: Event) -> tuple[Any, ...]:
 
 
 def report_error(what: str, error: BaseException) -> None:
-    """Say on stderr what happened, with the traceback; never raises, and says nothing where there is no stderr."""
+    """Write an error to stderr, with its traceback. Never raises; does nothing where there is no stderr."""
     if sys.stderr is None:
         return
     import traceback

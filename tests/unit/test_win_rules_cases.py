@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from builders.windows_case import PYTHON, SITE, TOP, Windows, pe_image
+from builders.windows_case import PROCESS, PYTHON, SITE, TOP, Windows, pe_image
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.environment import Copy
@@ -79,6 +81,52 @@ def test_other_pythons(name: str, words: str) -> None:
     case = Windows({TOP: pe_image({name: ["PyModule_Create2"]})}).case(126)
     assert said(case) == ("other-libpython", TOP, Confidence.CERTAIN)
     assert words in first(case).title
+
+
+@pytest.mark.parametrize("name", ["python3.dll", "python311.dll"])
+def test_a_dll_of_this_very_python_is_missing(name: str) -> None:
+    """A bundle has left it out: the module fits."""
+    case = Windows({TOP: pe_image({name: ["PyModule_Create2"]})}).case(126)
+    assert said(case) == ("incomplete-python", name, Confidence.CERTAIN)
+    assert len(diagnose(case).findings) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "is_free_threaded", "words"),
+    [
+        ("python3t.dll", False, "free-threaded Python 3, and this is Python 3.11"),
+        ("python3.dll", True, "the usual build of Python 3, and this is free-threaded Python 3.11"),
+    ],
+)
+def test_the_limited_api_of_another_kind_of_build(name: str, is_free_threaded: bool, words: str) -> None:
+    facts = replace(PROCESS, is_free_threaded=is_free_threaded)
+    case = Windows({TOP: pe_image({name: ["PyModule_Create2"]})}, facts=facts).case(126)
+    assert said(case) == ("other-libpython", TOP, Confidence.CERTAIN)
+    assert words in first(case).title and "limited API" in first(case).explanation
+
+
+@pytest.mark.parametrize("code", [0xC06D007E, 0xC06D007F])
+def test_the_delay_load_helper_names_what_it_wanted(code: int) -> None:
+    machine = Windows({TOP: pe_image(delayed=["later.dll", "other.dll"])})
+    crash = replace(
+        died(code, f"{SYSTEM}\\kernelbase.dll", "delay-loaded"), wanted="later.dll", wanted_symbol="compute",
+        wanted_by=TOP, reason=126,
+    )  # fmt: skip
+    case = machine.case(crash=crash)
+    expected = "missing-delayed-image" if code == 0xC06D007E else "missing-delayed-symbol"
+    assert said(case) == (expected, "later.dll", Confidence.CERTAIN)
+    assert first(case).chain[-1] == ("later.dll" if code == 0xC06D007E else "compute")
+    assert len(diagnose(case).findings) == 1
+
+
+def test_a_cplusplus_exception_has_its_type_and_text() -> None:
+    crash = replace(
+        died(0xE06D7363, f"{SYSTEM}\\kernelbase.dll", "C++ exception"), thrown=".?AVruntime_error@std@@",
+        message="no device",
+    )  # fmt: skip
+    case = Windows({TOP: pe_image()}).case(crash=crash)
+    assert said(case) == ("cpp-exception", TOP, Confidence.LIKELY)
+    assert "std::runtime_error" in first(case).title and "no device" in first(case).title
 
 
 def test_a_delayed_need_is_no_cause() -> None:

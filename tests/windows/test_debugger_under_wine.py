@@ -459,6 +459,28 @@ print(done.returncode, done.stdout.strip())
     assert lines == ["5 survived"]
 
 
+def test_a_program_that_ends_while_the_debugger_is_late(newest: Desk) -> None:
+    """The wait for an event times out, and the program ends before it is asked whether it runs: its end is an event."""
+    lines = newest.drive(
+        """
+import sys, time
+from dlltracer.capture.windows.debugger import run
+class Late(run.Debugging):
+    waited = 0
+    def wait(self, event, milliseconds):
+        if super().wait(event, milliseconds):
+            return True
+        Late.waited += bool(milliseconds)
+        time.sleep(1)
+        return False
+run.Debugging = Late
+done = run.run_debugged([sys.executable, "-c", "import time; time.sleep(0.5)"], follow=True)
+print(Late.waited > 0, done.status, done.notes, [(one.ended is not None, one.status) for one in done.processes])
+"""
+    )
+    assert lines == ["True 0 () [(True, 0)]"]
+
+
 def test_no_file_is_left_open(newest: Desk) -> None:
     """Files only: the handles of the process and its threads are Windows' to close, which Wine 8 forgets."""
     lines = newest.drive(

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..diagnose.case import Case
+from ..diagnose.engine import diagnose
 from ..diagnose.program_output import OutputMessage, modules_in_crashes
 from ..model.failure import System
 from ..model.run import RunResult
+from .environment import read_install_facts
 from .linux_case import build_linux_case
 from .windows_case import build_windows_case
 
@@ -29,7 +31,9 @@ def build_case(
         case = build_windows_case(what, run, notes)
     else:
         case = build_linux_case(what, run, notes, messages)
-    return replace(case, messages=messages, module_files=_module_files(run, messages))
+    case = replace(case, messages=messages, module_files=_module_files(run, messages))
+    # What can be installed is asked for the packages that the rules would name, which only they know.
+    return replace(case, install=read_install_facts(case, diagnose(case).findings))
 
 
 def _module_files(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[str, str]:

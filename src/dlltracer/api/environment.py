@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..diagnose.case import Case, module_not_found
-from ..diagnose.environment import ForeignModule, MachineLimits, PackageCheck
+from ..diagnose.environment import ForeignModule, InstallFacts, MachineLimits, PackageCheck
+from ..diagnose.feasible import packages_to_install
+from ..host.available import read_available, read_tool_versions
 from ..host.linux_limits import read_c_library, read_mount, read_page_size
 from ..host.machine import this_system
 from ..model.failure import ProcessFacts, PythonError, System
+from ..model.finding import Finding
 from ..model.limits import MemoryLimit
 from ..model.modules import ModuleTraces
-from ..model.provider import PackageManager, PackageOwner
+from ..model.provider import AvailablePackages, PackageManager, PackageOwner
 
 _MOST_ASKED = 6
 _OF_PACKAGES = ("/usr/", "/lib", "/bin/", "/sbin/", "/opt/", "/etc/", "/srv/", "/var/")
@@ -76,6 +79,25 @@ def find_foreign_modules(error: PythonError | None, process: ProcessFacts) -> tu
                 tag = name[len(last) + 1 :].rpartition(".")[0]
                 foreign_modules.append(ForeignModule(str(folder / name), tag))
     return tuple(foreign_modules)
+
+
+def read_install_facts(case: Case, findings: tuple[Finding, ...]) -> InstallFacts | None:
+    """What can be installed of what the findings would have installed; `None` for a process of another machine."""
+    process = case.run.process
+    if process is None or process.system is not this_system():
+        return None
+    kind, names = packages_to_install(findings)
+    try:
+        from ..host.distributions import list_distributions, normalize
+    except ImportError:
+        return None
+    installed = {normalize(found.name): found.version for found in list_distributions(site_folders(process))}
+    is_conda = any(Path(prefix, "conda-meta").is_dir() for prefix in (process.prefix, process.base_prefix) if prefix)
+    programs = {remedy.command[0] for finding in findings for remedy in finding.remedies if remedy.command}
+    return InstallFacts(
+        available=read_available(kind, names) if kind is not None else AvailablePackages(),
+        distributions=installed, is_conda=is_conda, tools=read_tool_versions(programs),
+    )  # fmt: skip
 
 
 def find_traces_of_module(error: PythonError | None, process: ProcessFacts) -> ModuleTraces | None:

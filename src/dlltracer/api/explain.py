@@ -23,7 +23,7 @@ from ..model.recording import Recording
 from ..model.run import RunResult
 from .build_case import build_case
 from .linux_failure import read_linux_failure
-from .windows_failure import is_load_error, native_error
+from .windows_failure import is_load_error, nearest_error
 
 NOT_TRACED = "there was no trace: this rests on the exception and on the files"
 
@@ -74,8 +74,8 @@ def is_loader_failure(run: RunResult) -> bool:
         return False
     if run.process.system is System.LINUX:
         return read_linux_failure(run).dl_error is not None
-    error = native_error(run.errors)
-    if error is None or "ModuleNotFoundError" in error.bases:
+    error = nearest_error(run.errors, run.process.suffixes)
+    if error is None or "ModuleNotFoundError" in error.bases or not {"ImportError", "OSError"} & set(error.bases):
         return False
     if run.recording is not None and run.recording.failures:
         return True
@@ -115,6 +115,22 @@ def explain_with_case(
         notes = (*notes, f"{said}; the rest of the program went on, and ended with status 0")
     run = _completed(run, messages, hidden)
     case = build_case(what, run, (*notes, *_notes_on(run)), messages)
+    return Explained(diagnose(case), case)
+
+
+def explain_program(path: str, status: int | None = None) -> Explained:
+    """Say why a Windows program cannot start, by its files: it is not started. On Windows only.
+
+    Arguments:
+        path: of the program, from its root.
+        status: with which Windows ended an attempt to start it; `None` where there was none.
+    """
+    from .windows_case import build_program_case
+
+    case = build_program_case(path, status)
+    is_lacking = case.tree is None or case.tree.missing or case.symbols or case.forwarders
+    if not is_lacking:
+        return Explained(Diagnosis(case.what, Outcome.IMPORTED, notes=case.notes))
     return Explained(diagnose(case), case)
 
 

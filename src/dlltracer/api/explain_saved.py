@@ -18,7 +18,7 @@ from ..model.saved import SavedTrace
 from .explain import is_loader_failure
 from .linux_failure import read_linux_failure, with_dl_error
 from .saved_case import decode_case
-from .windows_failure import native_error
+from .windows_failure import nearest_error
 
 _NAMES = 3
 """Names and processes that notes have."""
@@ -26,13 +26,18 @@ _NAMES = 3
 _NO_CASE = (
     "the recording does not have the case: no file was looked at, this rests on the events and the exception alone"
 )
+_SAID = (
+    "this verdict was given where it was recorded, and is passed on as the recording has it: "
+    "the facts behind it are not there to be judged, and what it advises is left out"
+)
 
 
 def explain_saved(trace: SavedTrace) -> Diagnosis:
-    """The verdict on a recording. Nothing of this machine is looked at.
+    """Return the verdict on a recording. Nothing of this machine is looked at.
 
-    The rules of this dlltracer judge the case of the recording. Without one, the verdict given on the spot counts;
-    without that, what the events and the exception say, less sure.
+    The rules of this dlltracer judge the case of the recording, and make the commands of the remedies from its facts.
+    Without a case, the verdict that the recording brings along is passed on as such; without that, the events and the
+    exception are judged, less sure.
     """
     notes = _about_others(trace.recording)
     trace = replace(trace, recording=trace.recording.first_process)
@@ -40,26 +45,36 @@ def explain_saved(trace: SavedTrace) -> Diagnosis:
         try:
             found = diagnose(decode_case(trace.case, trace.recording))
             return replace(found, notes=(*found.notes, *notes))
-        except (DlltracerError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # Not only what cannot be read: a file from elsewhere may have numbers and names that no loader has.
-            notes += (f"the case in the recording could not be read: {error}",)
+        except (DlltracerError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+            # Not only what cannot be read: a file from elsewhere may have numbers, names and depths that no loader has.
+            notes += (f"the case in the recording could not be read: {e}",)
     if trace.diagnosis is not None:
-        given = "this is the verdict that was given where it was recorded"
-        return replace(trace.diagnosis, notes=(*trace.diagnosis.notes, *notes, given))
+        return _as_said(trace.diagnosis, notes)
     if trace.status == 0 and trace.failure is None:
         return Diagnosis(trace.what or "the program", Outcome.IMPORTED, notes=notes)
     return _without_case(trace, notes)
 
 
+def _as_said(diagnosis: Diagnosis, notes: tuple[str, ...]) -> Diagnosis:
+    """Return the verdict that a recording brings along, marked as the recording's and without its remedies.
+
+    Whoever made the file wrote it. A command in it would look like one of ours, and people paste those.
+    """
+    findings = tuple(
+        replace(finding, title=f"said by the recording: {finding.title}", remedies=()) for finding in diagnosis.findings
+    )
+    return replace(diagnosis, findings=findings, notes=(*diagnosis.notes, *notes, _SAID))
+
+
 def _about_others(recording: Recording) -> tuple[str, ...]:
-    """Notes on other processes that were followed and did not end well after loads had failed."""
+    """Return notes on other processes that were followed and did not end well after loads had failed."""
+    failures: dict[int | None, list[str]] = {}
+    for event in recording.failures:
+        if event.kind is not FailureKind.DROPPED:
+            failures.setdefault(event.pid, []).append(event.need or event.shown_path)
     found = []
     for process in recording.processes:
-        failed = [
-            event.need or event.shown_path
-            for event in recording.failures
-            if event.pid == process.pid and event.kind is not FailureKind.DROPPED
-        ]
+        failed = failures.get(process.pid, [])
         if process.pid != recording.pid and process.status != 0 and failed:
             ended = "" if process.status is None else f", which ended with status {process.status},"
             names = ", ".join(dict.fromkeys(failed[-_NAMES:]))
@@ -86,7 +101,8 @@ def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
     system = _system_of(trace, run.process)
     case = Case(what=trace.what or "the program", system=system, run=run, notes=notes)
     if system is System.WINDOWS:
-        return _with_windows_error(case, native_error(run.errors))
+        suffixes = run.process.suffixes if run.process is not None else (".pyd",)
+        return _with_windows_error(case, nearest_error(run.errors, suffixes))
     failed = read_linux_failure(run)
     symbols, versions = with_dl_error((), (), failed.dl_error) if failed.dl_error is not None else ((), ())
     return replace(

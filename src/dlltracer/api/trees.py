@@ -66,6 +66,16 @@ def _for_machine_of(image: ElfImage, context: GlibcContext | MuslContext) -> Gli
     )
 
 
+def is_windows_program(path: str) -> bool:
+    """Whether a file is a Windows program: a PE file that is no DLL (IMAGE_FILE_DLL, "PE Format", MS Learn)."""
+    from ..binary.pe import read_pe
+
+    try:
+        return HostFilesystem().read_head(path, 2) == b"MZ" and not read_pe(path).is_dll
+    except (DlltracerError, OSError):
+        return False
+
+
 def provided_names(path: str) -> frozenset[str]:
     """The names that an image provides to others. Raises `BinaryFormatError`, `OSError`."""
     if HostFilesystem().read_head(path, 2) == b"MZ":

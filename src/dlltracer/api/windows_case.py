@@ -9,40 +9,52 @@ from pathlib import Path
 from ..diagnose.case import Case
 from ..diagnose.environment import Copy
 from ..host.copies import FoundCopy, find_copies
+from ..host.failure import this_process
 from ..host.reload import reload_code
+from ..model.run import RunResult
 from ..model.tree import BindingState
-from ..model.windows_context import EXTENSION_MODULE_SEARCH
+from ..model.windows_context import EXTENSION_MODULE_SEARCH, STANDARD_SEARCH
 from ..resolve.knowledge import system_names
 from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners
-from .windows_failure import loaded_before, native_error, read_windows_failure
+from .windows_failure import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
 from .windows_process import WindowsProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from ..model.crash import Crash
     from ..model.failure import ProcessFacts
     from ..model.pe import PeImage
-    from ..model.run import RunResult
     from ..model.symbols import MissingSymbol
     from ..model.tree import LoadTree
 
 _MOST_COPIES = 40
+_MOST_NAMED = 5
 _MOST_RELOADS = 12
 _INIT_FAILED = (1114, 998)
+NOT_STARTED = frozenset(
+    {0xC0000135, 0xC0000138, 0xC0000139, 0xC000007B, 0xC0000142, 0xC0000022, 0xC0150002, 0xC0000428}
+)
+"""Statuses with which Windows' loader ends a process before its first instruction (ntstatus.h)."""
 
 
 def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
     """Return the case of a failure on Windows; arguments as of `build_case`."""
     assert run.process is not None
-    # Of an exception that is no ImportError and no OSError the outermost says most; it must not be lost.
-    error = native_error(run.errors) or (run.errors[0] if run.errors else None)
     process = run.process
+    error = nearest_error(run.errors, process.suffixes)
     failed = read_windows_failure(error, process, run.requests)
     if not run.errors:  # it died before it could tell
         process = replace(process, loaded=loaded_before(run.recording, failed.subject))
     view = WindowsProcess(process)
-    tree, problem = view.resolve(failed.subject) if failed.subject is not None else (None, None)
+    program = _program_not_started(run)
+    if program is not None:
+        failed = WindowsFailure(program, run.status)
+        tree, problem = view.resolve_program(program)
+    else:
+        tree, problem = view.resolve(failed.subject) if failed.subject is not None else (None, None)
+        tree = _with_delayed_need(tree, run.crash, view)
     images = view.read_images(tree)
     symbols, forwarders = view.find_missing(tree, images)
     if failed.code in _INIT_FAILED:
@@ -53,11 +65,74 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
         copies=_find_copies(tree, symbols, process, view),
         owners=name_owners(_files_of_interest(failed.subject, tree, images), process),
         damaged={failed.subject: problem} if failed.subject is not None and problem is not None else {},
-        notes=(*notes, *view.notes), foreign_modules=find_foreign_modules(error, process),
+        notes=(*notes, *view.notes, *_notes_on_requests(run, failed.subject)),
+        foreign_modules=find_foreign_modules(error, process),
         module_traces=find_traces_of_module(error, process), code=failed.code,
         code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree),
+        is_program=program is not None,
     )  # fmt: skip
     return replace(case, checks=check_packages(case))
+
+
+def build_program_case(path: str, status: int | None = None) -> Case:
+    """Return the case of a program by its files, without starting it. `status`: of an attempt to start it, if known.
+
+    LoadLibrary of a program proves nothing: it neither looks for the DLLs that the program imports nor runs it
+    ("LoadLibraryExW", MS Learn).
+    """
+    process = this_process()
+    view = WindowsProcess(process)
+    tree, problem = view.resolve_program(path)
+    images = view.read_images(tree)
+    symbols, forwarders = view.find_missing(tree, images)
+    case = Case(
+        what=f"starting {ntpath.basename(path)}", system=process.system, run=RunResult(process=process), subject=path,
+        tree=tree, images=images, symbols=symbols, forwarders=forwarders,
+        copies=_find_copies(tree, symbols, process, view),
+        owners=name_owners(_files_of_interest(path, tree, images), process),
+        damaged={path: problem} if problem is not None else {},
+        notes=(*view.notes, *((_NOT_RUN,) if status is None else ())),
+        windows_own=_names_of_windows(tree), is_program=True, code=status,
+    )  # fmt: skip
+    return replace(case, checks=check_packages(case))
+
+
+_NOT_RUN = "the program was not started: this rests on its files"
+
+
+def _program_not_started(run: RunResult) -> str | None:
+    """Return the path of the program whose start Windows' loader refused; `None` if the program had begun."""
+    if run.status not in NOT_STARTED or run.errors or run.crash is not None or run.requests or run.recording is None:
+        return None
+    # A debugger is told the program itself first.
+    first = next(iter(run.recording.loads), None)
+    return None if first is None else first.shown_path
+
+
+def _with_delayed_need(tree: LoadTree | None, crash: Crash | None, view: WindowsProcess) -> LoadTree | None:
+    """Return the tree with the delayed need that ended the process: not every linker lists it in the image."""
+    if crash is None or crash.wanted is None:
+        return tree
+    known = [one for one in (tree.bindings if tree is not None else ()) if one.delayed]
+    if any(one.need.lower() == crash.wanted.lower() for one in known):
+        return tree
+    # The helper calls LoadLibraryEx(name, 0, 0): see resolve.windows.
+    found, _ = view.resolve(crash.wanted, STANDARD_SEARCH)
+    if found is None:
+        return tree
+    top = next((one for one in found.bindings if not one.requested_by), None)
+    if top is None:
+        return tree
+    need = replace(top, requested_by=crash.wanted_by or "", delayed=True)
+    return replace(tree, bindings=(*tree.bindings, need)) if tree is not None else replace(found, bindings=(need,))
+
+
+def _notes_on_requests(run: RunResult, subject: str | None) -> tuple[str, ...]:
+    others = [target for target in failed_requests(run.requests) if target != subject]
+    if not others:
+        return ()
+    more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+    return (f"ctypes {'also ' if subject else ''}could not load {', '.join(others[:_MOST_NAMED])}{more}",)
 
 
 def _find_copies(

@@ -1,4 +1,8 @@
-"""Which file Windows failed to load, and with which code: CPython's exceptions say the one or the other, never both."""
+"""Which file Windows failed to load, and with which code: CPython's exceptions say the one or the other, never both.
+
+Many programs catch the loader's exception and raise one of their own, and native code raises OSErrors that ctypes had
+no part in. Their words are matched with the loads that are known to have failed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from ..host.messages import read_system_texts
 from ..host.reload import reload_code
 from ..model.events import LoadEvent, UnloadEvent
 from ..model.request import RequestKind
-from ..model.windows_context import EXTENSION_MODULE_SEARCH
+from ..model.windows_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +31,13 @@ _CTYPES = re.compile(r"Could not find module '(.+)' \(or one of its dependencies
 _CFFI = re.compile(r"cannot load library '(.+?)': error 0x([0-9a-fA-F]{1,8})")
 _NO_CODE = "DLL load failed"
 """Python/dynload_win.c of CPython: how an ImportError begins that hides a code."""
+_OF_PYTHON = (_NO_CODE, "Module use of ", "dynamic module does not define ")
+"""How ImportErrors of CPython's own loader begin (Python/dynload_win.c, Python/importdl.c)."""
+_OF_LOADERS = frozenset({126, 127, 182, 193, 577, 1114, 1154, 1157, 14001, 4551})
+"""Errors that no function but those of the loader gives: an OSError with one of them comes of a load."""
+_QUOTED = re.compile(
+    r"""['"<(]([^'"<>()|?*]{1,400}\.(?:dll|pyd|exe))['">)]|(\S{1,300}\.(?:dll|pyd|exe))\b""", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -56,15 +67,38 @@ def read_windows_failure(
     if error is None:
         last = requests[-1] if requests else None
         return WindowsFailure(last.target, imports=last.imports) if last is not None else WindowsFailure()
-    if "ImportError" in error.bases:
-        return _of_import(error, process, requests)
-    return _of_load(error, requests)
+    if _is_of_loader(error, process.suffixes):
+        if "ImportError" in error.bases:
+            return _of_import(error, process, requests)
+        return _of_load(error, requests)
+    return _of_words(error, process, requests)
 
 
 def is_load_error(error: PythonError) -> bool:
     """Whether an OSError came of a load: any program raises others."""
     found = _of_load(error, ())
     return found.subject is not None or found.code is not None
+
+
+def nearest_error(errors: Sequence[PythonError], suffixes: Sequence[str]) -> PythonError | None:
+    """Return the exception nearest to the loader, of a chain with the outermost first; `None` for none at all.
+
+    That is the innermost that a loader made. Without one, it is the innermost ModuleNotFoundError in the chain, then
+    the innermost ImportError or OSError, then the outermost exception of all.
+    """
+    for error in reversed(errors):
+        if _is_of_loader(error, suffixes):
+            return error
+    for base in ("ModuleNotFoundError", "ImportError", "OSError"):
+        for error in reversed(errors):
+            if base in error.bases:
+                return error
+    return errors[0] if errors else None
+
+
+def failed_requests(requests: Sequence[Request]) -> tuple[str, ...]:
+    """Return what ctypes could not load, each once, in the order of the calls."""
+    return tuple(dict.fromkeys(one.target for one in requests if one.succeeded is False))
 
 
 def loaded_before(recording: Recording | None, subject: str | None) -> tuple[str, ...]:
@@ -99,18 +133,45 @@ def _of_import(error: PythonError, process: ProcessFacts, requests: Sequence[Req
     return WindowsFailure(subject, found.code if found is not None else None, is_guess=True, imports=imports)
 
 
+def _is_of_loader(error: PythonError, suffixes: Sequence[str]) -> bool:
+    """Whether an exception is of CPython's own loading code, or an OSError of a load."""
+    if "ModuleNotFoundError" in error.bases:
+        return False
+    if "ImportError" in error.bases:
+        return error.message.startswith(_OF_PYTHON) or (error.path or "").endswith(tuple(suffixes))
+    return "OSError" in error.bases and is_load_error(error)
+
+
+def _of_words(error: PythonError, process: ProcessFacts, requests: Sequence[Request]) -> WindowsFailure:
+    """A failed load that an exception of another kind names: its code is asked of Windows once more."""
+    failed = [one for one in requests if one.succeeded is False]
+    text = error.message.lower()
+    named = next((one for one in failed if _is_named(one.target, text)), None)
+    if named is None:
+        return WindowsFailure()
+    flags = EXTENSION_MODULE_SEARCH if ntpath.dirname(named.target) else CTYPES_NAME_SEARCH
+    code = reload_code(process.executable, named.target, flags, process.added_folders)
+    return WindowsFailure(named.target, code or None, is_guess=True, imports=named.imports)
+
+
+def _is_named(target: str, text: str) -> bool:
+    """Whether a text names a file: by its base name, as a word of its own."""
+    name = re.escape(ntpath.basename(target).lower())
+    return re.search(rf"(?<![\w.-]){name}(?![\w-])", text) is not None
+
+
 def _of_load(error: PythonError, requests: Sequence[Request]) -> WindowsFailure:
-    """An OSError is a loader's only when ctypes, cffi or os.add_dll_directory raised it: any program raises others."""
+    """An OSError is a loader's when ctypes, cffi or os.add_dll_directory raised it, or when its code is one."""
     found = _CFFI.search(error.message)
     if found is not None:
         return WindowsFailure(found[1], int(found[2], 16))
     where = error.frames[-1] if error.frames else None
     if where is None:
-        return WindowsFailure()
+        return _of_native_code(error, requests)
     if where.function == "add_dll_directory" and ntpath.basename(where.file) == "os.py":
         return WindowsFailure(None, error.code)
     if ntpath.basename(ntpath.dirname(where.file)) != "ctypes":
-        return WindowsFailure()
+        return _of_native_code(error, requests)
     asked = [one for one in requests if one.kind is RequestKind.CTYPES and not one.succeeded]
     last = asked[-1] if asked else None
     name = _CTYPES.search(error.message)
@@ -119,12 +180,11 @@ def _of_load(error: PythonError, requests: Sequence[Request]) -> WindowsFailure:
     return WindowsFailure(subject, code, imports=last.imports if last is not None else ())
 
 
-def native_error(errors: tuple[PythonError, ...]) -> PythonError | None:
-    """The exception nearest to a loader: the innermost that an import or a load raised."""
-    for error in reversed(errors):
-        if "ImportError" in error.bases and "ModuleNotFoundError" not in error.bases:
-            return error
-    for error in reversed(errors):
-        if {"ImportError", "OSError"} & set(error.bases):
-            return error
-    return None
+def _of_native_code(error: PythonError, requests: Sequence[Request]) -> WindowsFailure:
+    """An OSError that native code made of GetLastError (PyErr_SetFromWindowsErr): it may name the file, or not."""
+    if error.code not in _OF_LOADERS:
+        return WindowsFailure()
+    found = _QUOTED.search(error.message)
+    subject = (found[1] or found[2]) if found is not None else None
+    last = requests[-1] if requests else None
+    return WindowsFailure(subject, error.code, imports=last.imports if last is not None else ())

@@ -14,7 +14,7 @@ from ..model.pe import MissingForwarder, PeImage
 from ..model.probe import FileKind
 from ..model.symbols import MissingSymbol
 from ..model.tree import LoadTree
-from ..model.windows_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH
+from ..model.windows_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH, STANDARD_SEARCH, LoadFlags
 from ..resolve.pe_symbols import find_missing_imports
 from ..resolve.windows import resolve_windows
 from ..resolve.winfile import describe_machine, fits_machine
@@ -34,19 +34,42 @@ class WindowsProcess:
         self._is_here = this_system() is System.WINDOWS
         self.notes = () if self._is_here else ("this machine is not Windows: its files were not looked at",)
 
-    def resolve(self, subject: str) -> tuple[LoadTree | None, str | None]:
-        """What loading `subject` (a file, or a bare name that is searched for) would do; or what is wrong with it."""
+    def resolve(self, subject: str, flags: LoadFlags | None = None) -> tuple[LoadTree | None, str | None]:
+        """What loading `subject` (a file, or a bare name that is searched for) would do; or what is wrong with it.
+
+        Argument: `flags` of the call; `None` for those that `import` and ctypes give.
+        """
         if not self._is_here:
             return None, None
         problem = self.damage(subject) if self._files.kind(subject) is FileKind.FILE else None
         if problem is not None:
             return None, problem
-        flags = EXTENSION_MODULE_SEARCH if ntpath.dirname(subject) else CTYPES_NAME_SEARCH
+        if flags is None:
+            flags = EXTENSION_MODULE_SEARCH if ntpath.dirname(subject) else CTYPES_NAME_SEARCH
         # Whatever the process has by that very path is the one in question: it came before the load was over.
         here = ntpath.normcase(subject)
         context = self._read_context()
         loaded = tuple(path for path in context.loaded if ntpath.normcase(path) != here)
         return resolve_windows(subject, replace(context, flags=flags, loaded=loaded), self._files), None
+
+    def resolve_program(self, path: str) -> tuple[LoadTree | None, str | None]:
+        """What starting a program would load; or what is wrong with its file.
+
+        A program's imports are searched for in the standard order, its own folder first ("Dynamic-link library search
+        order", MS Learn); nothing that Python or a package added to the search of this process counts.
+        """
+        if not self._is_here:
+            return None, None
+        problem = self.damage(path)
+        if problem is not None:
+            return None, problem
+        image = self._files.read_image(path)
+        context = replace(
+            self._read_context(), machine=image.machine, application_folder=ntpath.dirname(path), flags=STANDARD_SEARCH,
+            added_folders=(), dll_directory=None, loaded=(), redirection=None,
+            assemblies=image.resources.assemblies if image.resources is not None else (),
+        )  # fmt: skip
+        return resolve_windows(path, context, self._files), None
 
     def damage(self, path: str) -> str | None:
         """What is wrong with a file as an image; `None` if it is one, for whatever machine."""

@@ -13,7 +13,7 @@ from ..host.winfiles import WindowsFiles
 from ..model.failure import System
 from ..model.pe import PeImage
 from ..model.tree import Binding, LoadTree
-from ..model.windows_context import WindowsContext, context_for_wheel
+from ..model.windows_context import STANDARD_SEARCH, WindowsContext, context_for_wheel
 from ..resolve.windows import resolve_windows
 
 TYPE_CHECKING = False
@@ -41,6 +41,8 @@ def _tree(place: Place, image: PeImage, root: str | None, search: Sequence[str])
         from ..host.windows import read_windows_context
 
         context = replace(read_windows_context(added_folders=tuple(search)), machine=image.machine)
+        if not image.is_dll:  # a program: its own folder is the one searched first
+            context = replace(context, application_folder=ntpath.dirname(place.path), loaded=(), flags=STANDARD_SEARCH)
         return resolve_windows(place.path, context, WindowsFiles(symbols=True, resources=True))
     drive = _DRIVE if root is None else "C:"
     files = WindowsFiles({drive: root or "/"}, symbols=True, resources=True)

@@ -173,7 +173,7 @@ def _library_search_in(frame: FrameType | None) -> tuple[str, str] | None:
 
 
 class _Hook:
-    """The audit hook of this process and who watches through it."""
+    """The audit hook of this process, and the watches behind it."""
 
     def __init__(self) -> None:
         self._watches: tuple[Watch, ...] = ()
@@ -186,8 +186,8 @@ class _Hook:
         with self._lock:
             self._set((*self._watches, watch))
             if not self._proved:
-                # A hook that vetoes ours makes addaudithook return in silence: only an event proves it is there, and
-                # an older hook may raise at any event.
+                # A hook that vetoes ours makes addaudithook return without an error (sys.addaudithook): only an event
+                # proves that it is there, and an older hook may raise at any event.
                 try:
                     sys.addaudithook(self._on_event)
                     sys._getframe()

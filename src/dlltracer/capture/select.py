@@ -50,7 +50,7 @@ def check_backend_name(name: str) -> None:
 
 
 def default_backend_name() -> str:
-    """The class's default: what the platform's users know. Elsewhere "auto", which says why there is none."""
+    """The default of `Trace`: the mechanism that its users know; elsewhere "auto", which raises the reason."""
     return {"win32": "etw", "linux": "rtld"}.get(sys.platform, "auto")
 
 

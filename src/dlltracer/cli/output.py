@@ -53,9 +53,7 @@ class StreamTarget:
             return
         text = escape_for(self.stream, text)
         with forgiving_pipe(self.stream):
-            # Bytes of a path that are not text go out as they are, if the rest fits the stream; else as escapes.
-            fits = encodes(text, self.stream.encoding, "surrogateescape")
-            self.stream.reconfigure(errors="surrogateescape" if fits else "backslashreplace")
+            self.stream.reconfigure(errors=_errors_for(text, self.stream.encoding))
             self.stream.write(text)
             self.stream.flush()
 
@@ -74,7 +72,7 @@ class DirectTarget:
         """Write the text, in the place of what a file had. Raises `OSError`."""
         assert self._fd is not None
         fd, self._fd = self._fd, None
-        with open(fd, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        with open(fd, "w", encoding="utf-8", errors=_errors_for(text, "utf-8"), newline="\n") as file:
             if stat.S_ISREG(os.fstat(fd).st_mode):
                 os.ftruncate(fd, 0)
             file.write(escape_for(file, text))
@@ -109,7 +107,7 @@ class FileTarget:
         """Write the text and put it into its place. Raises `OSError`, and leaves what was there."""
         self._open = False
         try:
-            with open(self._fd, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+            with open(self._fd, "w", encoding="utf-8", errors=_errors_for(text, "utf-8"), newline="\n") as file:
                 file.write(text)
             os.replace(self._part, self._path)
         except BaseException:
@@ -260,6 +258,15 @@ def colour_of(is_terminal: bool, environment: dict[str, str]) -> Colour:
     if environment.get("FORCE_COLOR"):
         return Colour.FORCED
     return Colour.TERMINAL if is_terminal and environment.get("TERM") != "dumb" else Colour.NONE
+
+
+def _errors_for(text: str, encoding: str | None) -> str:
+    """Return how to write what the encoding lacks: bytes of a path that are no text as they are, if all the rest fits.
+
+    Else as escapes. Names of Windows are any 16-bit numbers, so a recording may have halves of characters (U+D800)
+    that are no byte of a path: PEP 383 knows U+DC80 to U+DCFF only.
+    """
+    return "surrogateescape" if encodes(text, encoding, "surrogateescape") else "backslashreplace"
 
 
 def encodes(text: str, encoding: str | None, errors: str = "strict") -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ..capture.linux.decode import split_text
@@ -15,7 +16,7 @@ from ..capture.windows.debugger.run import DebuggedRun, run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.scratch import ScratchFolder
-from ..model.events import DebugEvent, Event
+from ..model.events import DebugEvent, Event, LoadEvent
 from ..model.ntstatus import exception_name
 from ..model.process import TracedProcess
 from ..model.recording import Recording
@@ -180,8 +181,23 @@ def _recording(run: DebuggedRun, follow: bool) -> Recording:
         notes += (f"the program crashed: {run.crash.name_and_code} {where}{offset}",)
     elif run.status >> 31:
         notes += (f"the program ended with status {run.status:#010x} ({exception_name(run.status)})",)
+        notes += tuple(_why_not_started(run))
     events = tuple(event for event in run.events if not is_own_load(event))
     return Recording(NAME, events, run.pid, notes=notes, processes=run.processes if follow else ())
+
+
+def _why_not_started(run: DebuggedRun) -> Iterator[str]:
+    """Yield what the files of a program tell that Windows' loader ended before its first instruction."""
+    from ..api.explain import explain_program
+    from ..api.windows_case import NOT_STARTED
+
+    # A debugger is told the program itself first.
+    program = next((event for event in run.events if isinstance(event, LoadEvent)), None)
+    if run.status not in NOT_STARTED or program is None:
+        return
+    for finding in explain_program(program.shown_path, run.status).diagnosis.findings:
+        chain = f" ({' > '.join(finding.chain[1:])})" if len(finding.chain) > 2 else ""
+        yield f"it could not start: {finding.title}{chain}"
 
 
 def _read_begun(result: str) -> int | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 
 import click
 
-from ..host.tracefile import read_trace_file
+from ..binary.reading import read_regular
+from ..errors import BinaryFormatError
+from ..host.tracefile import read_trace_file, read_trace_stream
 from ..model.tracereader import NotARecording
 from .complete import complete_file
 from .config import prefer_command_line
 from .ending import EXIT_USAGE, say_error
-from .formats import FORMS, GITHUB, HTML, Form, choose_form, formats_help, refuse_as_recording
+from .formats import FORMS, GITHUB, HTML, RECORDING, Form, choose_form, formats_help, refuse_as_recording
 from .output import open_target
 
 TYPE_CHECKING = False
@@ -20,11 +23,12 @@ if TYPE_CHECKING:
 
     from ..model.saved import SavedTrace
 
+STDIN = "-"
 _HEAD = 4096
 
 
 @dataclass(frozen=True)
-class _Options:
+class _ShowOptions:
     """What was given on the command line, by the names of the parameters below."""
 
     file: str
@@ -68,43 +72,56 @@ def show(**given: Any) -> None:
     """Show what a recording has: what was loaded and what failed, and the verdict if there is one.
 
     FILE was made by dlltracer run or dlltracer why (-o FILE.dlltrace), on this machine or another one, whatever its
-    system. A damaged or torn one is shown as far as it can be read.
+    system; "-" reads one from standard input. A damaged or torn one is shown as far as it can be read.
 
     Exit status: 0 it was shown, 2 it is no recording, or the question was wrong.
     """
-    options = _Options(**prefer_command_line(given, ("form", "github", "html"), ("output", "html")))
+    options = _ShowOptions(**prefer_command_line(given, ("form", "github", "html"), ("output", "html")))
     chosen = options.chosen_form()
     trace = open_recording(options.file, options.process, options.pid, startup=options.startup)
     if options.redact:
         from ..report.redact import redact as without_names
 
         trace = without_names(trace)
+    if chosen.name != RECORDING:
+        trace = _with_own_verdict(trace)
     _write(trace, chosen, options.html or options.output or "-", options.failed_only)
 
 
 def open_recording(
     file: str, process: str | None = None, pid: int | None = None, *, startup: bool = False
 ) -> SavedTrace:
-    """The trace in a file, of whatever kind it is.
+    """Return the trace in a file, of whatever kind it is; "-" is standard input, which must hold a recording.
 
     Arguments, for a file that has many processes (.etl): `process`, `pid`, the name of the program, the number of the
     one; `startup`, also the images that were there when it began.
     Raises `click.ClickException` with one line on what is wrong.
     """
     try:
-        with open(file, "rb") as stream:
-            head = stream.read(_HEAD)
+        if file == STDIN:
+            return read_trace_stream(sys.stdin.buffer)
         from ..capture.etl import is_etl, read_etl
 
-        if is_etl(head):
+        if is_etl(read_regular(file, _HEAD)):
             return read_etl(file, process=process, pid=pid, startup=startup)
         if process is not None or pid is not None or startup:
             raise click.UsageError("--process, --pid and --startup are for .etl files: this is a recording of one run")
         return read_trace_file(file)
     except OSError as error:
         raise click.ClickException(f"cannot read {file}: {error.strerror or error}") from error
+    except BinaryFormatError as error:
+        raise click.ClickException(f"cannot read {file}: {error.problem}; - reads a recording from a pipe") from error
     except NotARecording as error:
         raise click.ClickException(f"{file}: {error}") from error
+
+
+def _with_own_verdict(trace: SavedTrace) -> SavedTrace:
+    """Return the trace with the verdict that our rules give on its facts, in the place of the one that it brought."""
+    if trace.diagnosis is None:
+        return trace
+    from ..api.explain_saved import explain_saved
+
+    return replace(trace, diagnosis=explain_saved(trace))
 
 
 def _write(trace: SavedTrace, form: Form, output: str, failed_only: bool) -> None:

@@ -46,6 +46,8 @@ class Sink(Protocol):
         """An event, in its final form."""
 
 
+Variables = tuple[tuple[str, str | None], ...]
+
 CHILD_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_main.py")
 
 
@@ -55,7 +57,7 @@ class CannotRun(DlltracerError):
 
 def run_child(
     program: Program, backend: str, *, python: str | None = None, output: tuple[int, int] | None = None,
-    watch_crash: bool = False, stopper: Stopper | None = None,
+    watch_crash: bool = False, stopper: Stopper | None = None, variables: Variables = (),
 ) -> RunResult:  # fmt: skip
     """Run the program to its end. Raises `CannotRun`.
 
@@ -67,6 +69,7 @@ def run_child(
         watch_crash: find out where it crashes, if it does. The program can tell: it has a tracer, and Python's
             faulthandler writes where it was.
         stopper: ends it, where it takes too long or we are interrupted; `None`: it alone answers an interrupt.
+        variables: of its environment that differ from ours; `None` takes one away.
     """
     log = make_log(backend)
     with ScratchFolder() as folder:
@@ -76,7 +79,7 @@ def run_child(
             if watch_crash:
                 start += ["-X", "faulthandler"]
             command = runner_command(start, result, LogSharing(log), backend, program)
-            run, pid = _run(command, log, output, watch_crash, stopper)
+            run, pid = _run(command, log, output, watch_crash, stopper, variables)
             run = _with_report(run, pid, RunnerReport.read(result), backend, log)
             # An initialiser may also end the process without a signal, by exit(3).
             return run if run.completed else replace(run, initialising=_read_initialising(log, pid))
@@ -128,8 +131,9 @@ def interpreter() -> list[str]:
 
 
 def _run(
-    command: list[str], log: int | None, output: tuple[int, int] | None, watch_crash: bool, stopper: Stopper | None
-) -> tuple[RunResult, int]:
+    command: list[str], log: int | None, output: tuple[int, int] | None, watch_crash: bool, stopper: Stopper | None,
+    variables: Variables,
+) -> tuple[RunResult, int]:  # fmt: skip
     """Run it to its end: how it ended, and its process id."""
     wait = _crash_watcher() if watch_crash else _wait
     stdout, stderr = output if output is not None else (None, None)
@@ -138,7 +142,8 @@ def _run(
             if log is not None:
                 os.set_inheritable(log, True)
             # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-            child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr)
+            environment = _environment(variables) if variables else None
+            child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
         except OSError as error:
             raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
         finally:
@@ -150,6 +155,16 @@ def _run(
         return run, child.pid
     # The signal was ours: where it hit is no crash.
     return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None), child.pid
+
+
+def _environment(variables: Variables) -> dict[str, str]:
+    changed = dict(os.environ)
+    for name, value in variables:
+        if value is None:
+            changed.pop(name, None)
+        else:
+            changed[name] = value
+    return changed
 
 
 def _wait(child: subprocess.Popen[bytes]) -> RunResult:

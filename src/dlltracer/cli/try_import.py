@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import click
 
+from ..api.trees import is_windows_program
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
 from ..model.run import RunResult
@@ -47,8 +48,10 @@ def try_and_explain(
 
     Raises `click.exceptions.Exit` when it could not be traced by the mechanism asked for, or could not begin.
     """
-    from ..api.explain import explain_with_case
+    from ..api.explain import explain_program, explain_with_case
 
+    if program.kind is ProgramKind.COMMAND:
+        return RunResult(), explain_program(program.name)
     with OutputTail() as tail:
         run = _try(program, backend, python, (tail.stdout, tail.stderr), Stopper(timeout))
     run = replace(run, output=tail.result)
@@ -82,11 +85,15 @@ def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
     is_there = os.path.exists(module)
     if not is_there and (has_folder or module.lower().endswith(_OF_FILES)):
         raise click.UsageError(f"there is no file {module}")
+    if is_there and not (os.path.isfile(module) or os.path.isdir(module)):
+        raise click.UsageError(f"{module} is neither a file nor a folder")  # to load a FIFO is to wait for its writer
     if not is_there or not (has_folder or os.path.splitext(module)[1]):
         return f"import {module}", Program(ProgramKind.CODE, f"import {module}", must_return=True)
     if module.lower().endswith((".py", ".pyc")) or os.path.isdir(module):
         return module, Program(ProgramKind.SCRIPT, module)
     path = os.path.abspath(module)
+    if sys.platform == "win32" and is_windows_program(path):
+        return f"starting {module}", Program(ProgramKind.COMMAND, path)
     name = os.path.basename(path).partition(".")[0]
     if _is_extension_module(path, name):
         return f"importing {module}", Program(ProgramKind.CODE, _IMPORT_FILE, (name, path), must_return=True)

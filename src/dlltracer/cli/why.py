@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, replace
 
 import click
@@ -21,13 +22,16 @@ from .formats import GITHUB, HTML, form_of_name, html_option, is_name_of_recordi
 from .output import Target, open_target, write_styled
 from .progress import progress
 from .record import TraceRecorder, command_of, own_redactor
+from .show import STDIN, open_recording
 from .try_import import choose_program, try_and_explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..api.explain import Explained
     from ..model.finding import Diagnosis
+    from .program import Program
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class _Options:
     redact: bool
     annotations: bool | None
     timeout: float | None
+    tries: bool | None
 
     @property
     def is_recorded(self) -> bool:
@@ -94,6 +99,10 @@ class _Options:
     "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
     help="End the import after so many seconds, and say where it hangs.",
 )  # fmt: skip
+@click.option(
+    "--try/--no-try", "tries", default=None,
+    help="Try the import again with each fix that needs no installation, at most three. [default: for modules]",
+)  # fmt: skip
 @click.option("--redact", is_flag=True, help="Leave out names of users and of this machine, and secrets.")
 @annotations_option
 def why(**given: Any) -> None:
@@ -101,6 +110,8 @@ def why(**given: Any) -> None:
 
     MODULE may be the name of a module, a script (*.py), or the file of an extension module or a shared library. It may
     also be a recording, of this machine or another one: then nothing is tried, and what it holds is explained.
+
+    Fixes that need no installation are tried: the verdict says which of them work.
 
     An import that hangs is ended by --timeout or Ctrl-C, and the verdict says where it was.
 
@@ -156,7 +167,13 @@ def _answer(options: _Options) -> tuple[SavedTrace, StopReason | None]:
         recorder = TraceRecorder(options.output, what, command, options.backend, redact=options.redact)
     try:
         with progress(f"trying {what}"):
+            begun = time.monotonic()
             run, explained = try_and_explain(what, program, options.python, options.backend, options.timeout)
+            seconds = time.monotonic() - begun
+        # A script has effects that nobody wants thrice; an import should have none.
+        tries = program.must_return and module is not None if options.tries is None else options.tries
+        if tries and run.stopped is None and explained.case is not None:
+            explained = replace(explained, diagnosis=_try_fixes(explained, program, options.python, seconds))
         if recorder is not None:
             return recorder.finish(run, explained), run.stopped
         if options.html is None and options.form not in (GITHUB, HTML):
@@ -173,6 +190,15 @@ def _answer(options: _Options) -> tuple[SavedTrace, StopReason | None]:
             recorder.close()
 
 
+def _try_fixes(explained: Explained, program: Program, python: str | None, seconds: float) -> Diagnosis:
+    """The verdict, with what trials of its fixes have shown."""
+    from .run_trials import try_fixes
+
+    assert explained.case is not None
+    with progress("trying fixes"):
+        return try_fixes(explained.case, explained.diagnosis, program, python, seconds)
+
+
 def _verdict_of(trace: SavedTrace) -> Diagnosis:
     assert trace.diagnosis is not None
     return trace.diagnosis
@@ -180,7 +206,9 @@ def _verdict_of(trace: SavedTrace) -> Diagnosis:
 
 def is_saved(name: str) -> bool:
     """Whether that is a recording to be explained, not a module to be tried."""
-    return os.path.isfile(name) and (name.lower().endswith((RECORDING_SUFFIX, ".etl")) or looks_like_recording(name))
+    if name.lower().endswith((RECORDING_SUFFIX, ".etl")):
+        return os.path.exists(name)  # a FIFO of that name is refused, not imported
+    return name == STDIN or looks_like_recording(name)
 
 
 def _explain_file(file: str, redact: bool) -> SavedTrace:
@@ -188,7 +216,6 @@ def _explain_file(file: str, redact: bool) -> SavedTrace:
     from ..api.explain_saved import explain_saved
     from ..report.origin import describe_origin
     from ..report.processes import notes_on_children
-    from .show import open_recording
 
     trace: SavedTrace = open_recording(file)
     if redact:

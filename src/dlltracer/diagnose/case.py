@@ -16,7 +16,7 @@ from ..model.provider import PackageOwner
 from ..model.run import RunResult
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import Binding, BindingState, LoadTree
-from .environment import Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
+from .environment import Copy, ForeignModule, InstallFacts, MachineLimits, PackageCheck, ShadowedCopy
 from .loader_errors import DlError, DlProblem
 from .named_failure import NamedFailure, names_a_library
 from .program_output import OutputMessage, relevant_lines
@@ -49,11 +49,13 @@ class Case:
         shadowed: copies that have the symbol or version that is missing, and would have been used otherwise.
         distribution: ID and ID_LIKE of os-release(5).
         checks: packages of the files in question, and what became of their files since they were installed.
+        install: what can be installed on the machine, and what is; `None` for a case of another machine.
         foreign_modules: files of a module that was not found, for other Pythons.
         module_traces: what there is of a module that was not found; `None` if all were, or nobody looked.
         code: the error code of Windows' loader; `None` if none is behind `error`, or it is not known.
         code_is_guess: it was concluded from words that are not this system's own.
         imports: the Python imports in progress at the request that failed, outermost first; () if not known.
+        is_program: `subject` is a program that could not start, or was only looked at; there is no Python in it.
         messages: what loaders, runtimes and Python wrote, in the output of the run (`program_output.read_output`).
         module_files: module to its file, of modules that a child process was importing when it died.
         windows_own: of the names that were not found, in lower case, those that are files of Windows itself.
@@ -80,12 +82,14 @@ class Case:
     shadowed: tuple[ShadowedCopy, ...] = ()
     distribution: str | None = None
     checks: tuple[PackageCheck, ...] = ()
+    install: InstallFacts | None = None
     foreign_modules: tuple[ForeignModule, ...] = ()
     module_traces: ModuleTraces | None = None
     code: int | None = None
     code_is_guess: bool = False
     imports: tuple[str, ...] = ()
     windows_own: frozenset[str] = frozenset()
+    is_program: bool = False
     messages: tuple[OutputMessage, ...] = ()
     module_files: Mapping[str, str] = field(default_factory=dict)
 

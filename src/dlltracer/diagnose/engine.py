@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from .case import Case
+from .feasible import keep_feasible
 from .named_failure import NameMatch
 from .remedies import for_interpreter
 from .rules import (
@@ -79,6 +80,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
     for rule in own if rules is None else rules:
         for finding in rule(case):
             known = for_interpreter(_tempered(_with_name(finding, case), case), case.run.process)
+            known = keep_feasible(known, case)
             found.setdefault((finding.code, finding.subject), known)
     findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE

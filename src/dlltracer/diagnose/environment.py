@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ..model.limits import CLibrary, MemoryLimit, Mount
 from ..model.probe import Phase
-from ..model.provider import ChangedFile
+from ..model.provider import AvailablePackages, ChangedFile
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,23 @@ class MachineLimits:
     address_space: MemoryLimit | None = None
     page_size: int = 4096
     c_library: CLibrary | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallFacts:
+    """What remedies can work on the machine: what is installed there, and what can be.
+
+    Attributes:
+        available: packages of the distribution.
+        distributions: Python packages of the interpreter that failed, by normalized name, to their versions.
+        is_conda: whether that interpreter is of a conda environment (it has a folder conda-meta).
+        tools: programs that remedies use to their versions, of those that are installed.
+    """
+
+    available: AvailablePackages = field(default_factory=AvailablePackages)
+    distributions: Mapping[str, str] = field(default_factory=dict)
+    is_conda: bool = False
+    tools: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def load_error(case: Case) -> LoadError | None:
         return classify_code(case.code).error
     if case.run.crash is not None and case.run.crash.code == WINE_STUB:
         return LoadError.SYMBOL_NOT_FOUND
-    if case.error is not None and case.error.message.startswith("DLL load failed"):
+    if case.is_program or (case.error is not None and case.error.message.startswith("DLL load failed")):
         return LoadError.UNKNOWN
     return None
 
@@ -65,8 +65,9 @@ def code_evidence(case: Case) -> tuple[Evidence, ...]:
     if case.code is None:
         return ()
     meaning = classify_code(case.code)
-    guess = ", by words of another language" if case.code_is_guess else ""
-    return (Evidence(Source.SYSTEM, f"Windows' error {case.code} {meaning.name}: {meaning.meaning}{guess}"),)
+    guess = ", as concluded from the words of the exception" if case.code_is_guess else ""
+    number = str(case.code) if case.code < 1 << 16 else f"{case.code:#010x}"
+    return (Evidence(Source.SYSTEM, f"Windows' error {number} {meaning.name}: {meaning.meaning}{guess}"),)
 
 
 def why_taken(phase: Phase | None) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 
+from ..binary.reading import open_regular, read_regular
 from ..model.saved import SavedTrace
 from ..model.tracereader import LONGEST_LINE, TraceReader, is_recording
 
@@ -20,26 +21,25 @@ _HEAD = 64
 
 
 def read_trace_file(path: str) -> SavedTrace:
-    """The trace in a file. `problems` of it says what could not be read.
+    """Return the trace in a regular file. `problems` of it says what could not be read.
 
-    Raises `NotARecording` when nothing of the file is a recording, `OSError` when it cannot be read.
+    Raises `NotARecording` when nothing of the file is a recording, `OSError` when it cannot be read, and
+    `BinaryFormatError` for a device, FIFO or socket: one that nobody writes to would keep us waiting for ever.
     """
-    with open(path, "rb") as stream:
-        return _read(stream)
+    with os.fdopen(open_regular(path), "rb") as stream:
+        return read_trace_stream(stream)
 
 
 def looks_like_recording(path: str) -> bool:
-    """Whether a file is there that begins as a recording does. Raises nothing: what cannot be read is none."""
+    """Return whether a regular file is there that begins as a recording does. Raises nothing."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return False
-        with open(path, "rb") as stream:
-            return is_recording(stream.read(_HEAD))
-    except (OSError, ValueError):
+        return is_recording(read_regular(path, _HEAD))
+    except (OSError, ValueError):  # BinaryFormatError among them
         return False
 
 
-def _read(stream: BinaryIO) -> SavedTrace:
+def read_trace_stream(stream: BinaryIO) -> SavedTrace:
+    """Return the trace in a stream of bytes, as `read_trace_file`. Waits for its writer if it is a pipe."""
     reader = TraceReader()
     left = LARGEST_FILE
     at_start = True

@@ -17,6 +17,11 @@ class Crash:
         offset: of the instruction from the base of that image, in bytes (on Windows its RVA).
         thread: native id of the thread.
         fault_address: the address that could not be read, written or run, if that was the trouble.
+        wanted, wanted_symbol: the DLL, and the function, that a delayed load of Windows asked for in vain.
+        wanted_by: path of the image whose delayed load that was.
+        reason: the error of Windows with which that failed.
+        thrown: the type of a C++ exception that nobody caught, as its compiler spells it.
+        message: the text of that exception.
     """
 
     code: int
@@ -26,6 +31,12 @@ class Crash:
     offset: int | None
     thread: int | None
     fault_address: int | None
+    wanted: str | None = None
+    wanted_symbol: str | None = None
+    wanted_by: str | None = None
+    reason: int | None = None
+    thrown: str | None = None
+    message: str | None = None
 
     @property
     def name_and_code(self) -> str:

@@ -33,6 +33,8 @@ class Source(enum.Enum):
     """What was read from the files, later."""
     SYSTEM = "the system"
     """What the system says: limits, mounts, the way the process ended."""
+    TRIAL = "a trial"
+    """What happened when the import was tried again with one thing changed."""
     PACKAGES = "the packages"
     """What package managers have on record."""
     PROGRAM = "the program"
@@ -55,12 +57,14 @@ class Remedy:
         what: what it does, as a sentence.
         command: the words of the command that does it, program first; () if none does. They are not quoted: joining
             them for a shell is for those that show them (`report.commands`).
-        code: the line of Python that does it; empty if none does.
+        code: the line of Python that does it, run before the import; empty if none does.
+        tried: whether the import was tried again with it, and worked.
     """
 
     what: str
     command: tuple[str, ...] = ()
     code: str = ""
+    tried: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,9 @@ _NAMES = {
     0xC06D007E: "delay-loaded DLL not found",
     0xC06D007F: "delay-loaded function not found",
     0xE06D7363: "C++ exception",
+    0x20474343: "C++ exception of GCC",
 }
-"""Source: ntstatus.h; the last three are of the Visual C++ runtime (delayimp.h, ehdata.h)."""
+"""Source: ntstatus.h; the last four are of runtimes: delayimp.h and ehdata.h of Visual C++, unwind-seh.c of libgcc."""
 
 
 def status_name(code: int) -> str | None:

@@ -93,6 +93,21 @@ class OwnerAnswer:
     unavailable: tuple[tuple[PackageManager, str], ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class AvailablePackages:
+    """Packages of the distribution.
+
+    Attributes:
+        candidates: package to the version that can be installed; `None` for a package that there is none of.
+        installed: package to the version that is installed.
+        unchecked: why `candidates` does not tell, in words; `None` if it does.
+    """
+
+    candidates: Mapping[str, str | None] = field(default_factory=dict)
+    installed: Mapping[str, str] = field(default_factory=dict)
+    unchecked: str | None = None
+
+
 class FileState(enum.Enum):
     """What became of a file since its package was installed."""
 

@@ -27,8 +27,10 @@ MOST_OTHERS = 100_000
 LONGEST_LINE = 32 << 20
 """In bytes. A longer line is passed over."""
 
+MOST_TROUBLES = 20_000
+"""Lines that could not be read. Behind these the rest of a file is not read: each costs as much as a good one."""
 _ENOUGH = 100
-"""After so many lines of which none was understood, a file is none of ours."""
+"""After so many lines of which none was understood, a file is not a recording."""
 _NUMBERS = 3
 _DEEPEST = 60
 _MOST_DIGITS = 400
@@ -84,6 +86,7 @@ class TraceReader:
         self._has_header = self._has_end = self._torn = False
         self._announced: int | None = None
         self._troubles: dict[str, _Trouble] = {}
+        self._trouble_count = 0
         self._problems: list[str] = []
         self.is_done = False
         """What follows is not of this recording, and not read."""
@@ -91,7 +94,11 @@ class TraceReader:
     def add(self, data: bytes) -> None:
         """A line with its end; one without is the torn end of the file. Raises `NotARecording` when enough was seen."""
         self._number += 1
-        if self.is_done or not data.strip():
+        if self.is_done:
+            return
+        if not self._understood and self._number > _ENOUGH:
+            raise NotARecording(self._first_trouble())
+        if not data.strip():
             return
         torn = not data.endswith(b"\n")
         try:
@@ -101,8 +108,6 @@ class TraceReader:
                 self._torn = True
             else:
                 self._note("could not be read", f"{error.where}: {error.problem}")
-        if not self._understood and self._number >= _ENOUGH:
-            raise NotARecording(self._first_trouble())
 
     def skip(self, problem: str) -> None:
         """A line was passed over by whoever reads the file."""
@@ -232,6 +237,9 @@ class TraceReader:
     def _note(self, what: str, example: str) -> None:
         trouble = self._troubles.setdefault(what, _Trouble(example=example))
         trouble.count += 1
+        self._trouble_count += 1
+        if self._trouble_count >= MOST_TROUBLES and not self.is_done:
+            self.stop(f"{MOST_TROUBLES} of its lines could not be taken: the rest of the file was not read")
         if len(trouble.numbers) < _NUMBERS:
             trouble.numbers.append(self._number)
 

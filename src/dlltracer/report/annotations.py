@@ -12,7 +12,7 @@ import posixpath
 from ..model.finding import Confidence, Outcome
 from ..model.printable import escape
 from ..model.system import System
-from .commands import remedy_line
+from .commands import remedy_line, remedy_words
 from .drawing import number
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def annotate_missing(tree: LoadTree, *, workspace: str = "") -> str:
 
 
 def _message(finding: Finding, system: System) -> str:
-    lines = ((one.what, remedy_line(one, system)) for one in finding.remedies[:1])
+    lines = ((remedy_words(one), remedy_line(one, system)) for one in finding.remedies[:1])
     remedies = (f"fix: {what}{f': {line}' if line else ''}" for what, line in lines)
     return "\n".join(filter(None, (finding.explanation or finding.title, *remedies, f"[{finding.code}]")))
 

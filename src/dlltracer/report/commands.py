@@ -44,6 +44,11 @@ def _quoted(word: str) -> str:
     return '"' + word + "\\" * trailing + '"'
 
 
+def remedy_words(remedy: Remedy) -> str:
+    """Return what a remedy does, as a sentence, and whether it was seen to work."""
+    return f"{remedy.what} (tried: the import works)" if remedy.tried else remedy.what
+
+
 def remedy_line(remedy: Remedy, system: System) -> str:
     """Return what to type for a remedy, a command or Python code; empty if there is nothing to type, or no safe way."""
     if remedy.code.isprintable() and remedy.code:

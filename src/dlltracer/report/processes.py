@@ -48,12 +48,15 @@ def shares(recording: Recording) -> tuple[Share, ...]:
         pid = getattr(event, "pid", None)
         events[pid if pid in known else first].append(event)
     found: dict[object, Share] = {}
+    like_it: dict[object, list[TracedProcess]] = {}
     for pid, process in known.items():
         share = Share(process, replace(recording, events=tuple(events[pid])))
         key = pid if share.recording.failures or pid == first else _likeness(share)
-        other = found.get(key)
-        found[key] = share if other is None else replace(other, like_it=(*other.like_it, process))
-    return tuple(found.values())
+        if key in found:
+            like_it[key].append(process)
+        else:
+            found[key], like_it[key] = share, []
+    return tuple(replace(share, like_it=tuple(like_it[key])) for key, share in found.items())
 
 
 def _likeness(share: Share) -> object:

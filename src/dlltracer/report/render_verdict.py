@@ -10,7 +10,7 @@ import textwrap
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome
 from ..model.probe import Probe, ProbeOutcome
 from ..model.system import System
-from .commands import remedy_line
+from .commands import remedy_line, remedy_words
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 from .places import fold_places
 
@@ -70,7 +70,7 @@ def _finding(finding: Finding, more: str, system: System) -> Iterator[Line]:
         yield from _block("why", finding.explanation)
     for remedy in finding.remedies:
         line = remedy_line(remedy, system)
-        yield from _block("fix", f"{remedy.what}:" if line else remedy.what)
+        yield from _block("fix", f"{remedy_words(remedy)}:" if line else remedy_words(remedy))
         if line:
             yield ((" " * (_LABEL + 2), PLAIN), (line, BOLD))
     says = "; ".join(dict.fromkeys(f"{evidence.source.value}: {evidence.says}" for evidence in finding.evidence))
@@ -83,7 +83,7 @@ def _others(findings: Sequence[Finding], more: str, system: System) -> Iterator[
         yield from _block(label, f"{finding.title} [{finding.code}]")
         for remedy in finding.remedies[:1]:
             line = remedy_line(remedy, system)
-            yield from _block("", f"{remedy.what}{f': {line}' if line else ''}")
+            yield from _block("", f"{remedy_words(remedy)}{f': {line}' if line else ''}")
     if len(findings) > _OTHERS:
         yield from _block("", f"{more} {len(findings) - _OTHERS} more (--json has all)", DIM)
 

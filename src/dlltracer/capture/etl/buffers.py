@@ -28,6 +28,8 @@ LARGEST = 1 << 24
 
 _LARGEST_RATIO = 64
 """To which a buffer may grow when it is decompressed; files of Windows stay below 14."""
+_RATIO_IN_ALL = 16
+"""To which a whole file may grow, beyond the first `LARGEST` bytes: a file of 5 MB then costs seconds, not minutes."""
 _COMPRESSED = 0x40
 _HEADER = struct.Struct("<II40xIH18x")
 _MOST_PROBLEMS = 20
@@ -56,7 +58,11 @@ def read_buffers(file: BinaryIO, size: int, damage: Damage) -> Iterator[tuple[in
     it lies in a file whose buffers all have the size of the first; what is passed over is told to `damage`.
     """
     at = step = 0
+    left = LARGEST + _RATIO_IN_ALL * size
     while at < size:
+        if left <= 0:
+            damage.add(f"it holds more than {_RATIO_IN_ALL} times its size: nothing from offset {at:#x} on is read")
+            return
         file.seek(at)
         head = file.read(HEADER_SIZE)
         if len(head) < HEADER_SIZE:
@@ -77,6 +83,7 @@ def read_buffers(file: BinaryIO, size: int, damage: Damage) -> Iterator[tuple[in
             # Compressed buffers have all sizes, so the place of the next one is known from this one only.
             step = 0
             inflated = _inflate(content, saved - HEADER_SIZE, at, damage)
+            left -= len(inflated)
             yield at, inflated + bytes(-len(inflated) % 8)
         elif saved > HEADER_SIZE:
             content = content[: saved - HEADER_SIZE]
@@ -86,7 +93,7 @@ def read_buffers(file: BinaryIO, size: int, damage: Damage) -> Iterator[tuple[in
 
 def _inflate(content: bytes, size: int, at: int, damage: Damage) -> bytearray:
     try:
-        if size > len(content) * _LARGEST_RATIO:
+        if size > min(len(content) * _LARGEST_RATIO, LARGEST):
             raise DamagedData(f"{len(content)} bytes would become {size}", bytearray())
         return decompress(content, max(size, 0))
     except DamagedData as error:

@@ -16,7 +16,7 @@ NO_ID = 0xFFFF_FFFF
 """Process and thread of an event whose header has none."""
 
 
-class Provider(IntEnum):
+class EtlProvider(IntEnum):
     """Who wrote an event, as far as this reader listens."""
 
     LOGFILE = 0
@@ -40,7 +40,7 @@ class EtlEvent(NamedTuple):
     `pid` and `tid` of the header, `NO_ID` where it has none; `ticks` of the session's clock; `data`, the payload.
     """
 
-    provider: Provider
+    provider: EtlProvider
     kind: int
     version: int
     pointer_size: int
@@ -50,7 +50,7 @@ class EtlEvent(NamedTuple):
     data: bytes
 
 
-_LOGFILE, _IMAGE, _PROCESS = Provider.LOGFILE, Provider.IMAGE, Provider.PROCESS
+_LOGFILE, _IMAGE, _PROCESS = EtlProvider.LOGFILE, EtlProvider.IMAGE, EtlProvider.PROCESS
 
 
 def _word(text: str) -> int:
@@ -63,11 +63,11 @@ def _word(text: str) -> int:
 KERNEL_PROCESS = _word("22fb2cd6-0e7b-422b-a0c7-2fad1fd0e716")
 
 PROVIDERS = {
-    _word("2cb15d1d-5fc1-11d2-abe1-00a0c911f518"): Provider.IMAGE,
-    _word("3d6fa8d0-fe05-11d0-9dda-00c04fd7ba7c"): Provider.PROCESS,
-    KERNEL_PROCESS: Provider.KERNEL_PROCESS,
-    _word("9b79ee91-b5fd-41c0-a243-4248e266e9d0"): Provider.CONFIG,
-    _word("b059b83f-d946-4b13-87ca-4292839dc2f2"): Provider.USER_LOADER,
+    _word("2cb15d1d-5fc1-11d2-abe1-00a0c911f518"): EtlProvider.IMAGE,
+    _word("3d6fa8d0-fe05-11d0-9dda-00c04fd7ba7c"): EtlProvider.PROCESS,
+    KERNEL_PROCESS: EtlProvider.KERNEL_PROCESS,
+    _word("9b79ee91-b5fd-41c0-a243-4248e266e9d0"): EtlProvider.CONFIG,
+    _word("b059b83f-d946-4b13-87ca-4292839dc2f2"): EtlProvider.USER_LOADER,
 }
 
 LOADED, UNLOADED, THERE_AT_START, THERE_AT_END = 0x030A, 0x1402, 0x1403, 0x1404
@@ -78,7 +78,7 @@ HOOKS = frozenset({0x0000, 0x0301, 0x0302, 0x0303, 0x0304, 0x0327}) | IMAGE_HOOK
 """What `walk.find_events` is asked for: the description of the file, processes, images."""
 
 KERNEL_PROCESS_IDS = frozenset({1, 2, 5, 6, 15})
-"""Event ids of `Provider.KERNEL_PROCESS` that mean anything here: threads and priorities are most of what it writes."""
+"""Event ids of `EtlProvider.KERNEL_PROCESS` that mean anything here: most of its events are of threads."""
 
 LAYOUTS = {
     0xC001: (32, 4), 0xC002: (32, 8), 0xC003: (24, 4), 0xC004: (24, 8), 0xC010: (16, 4), 0xC011: (16, 8),

@@ -9,7 +9,7 @@ from ..windows.devicepath import display_path
 from ..windows.etw.loader_merge import TimedMessage
 from ..windows.etw.loader_messages import USER_LOADER_IDS, decode_image_loader, decode_user_loader
 from ..windows.image_records import ImagePayload, Opcode, decode_image_payload, decode_manifest_image
-from .event import EtlEvent, Provider
+from .event import EtlEvent, EtlProvider
 from .processes import ticks_of
 from .processevents import ManifestId
 
@@ -29,14 +29,14 @@ _MANIFEST = {int(ManifestId.IMAGE_LOAD): _LOAD, int(ManifestId.IMAGE_UNLOAD): _U
 
 def decode_image(event: EtlEvent) -> ImagePayload | None:
     """The payload of an image event, whoever wrote it; `None` when it is cut short."""
-    if event.provider is Provider.KERNEL_PROCESS:
+    if event.provider is EtlProvider.KERNEL_PROCESS:
         return decode_manifest_image(event.data, event.pointer_size)
     return decode_image_payload(event.data, event.version, event.pointer_size)
 
 
 def image_pid(event: EtlEvent) -> int:
     """The process of an image event: by its payload, as the header of some has none; version 0 has it there only."""
-    if event.provider is Provider.IMAGE and event.version == 0:
+    if event.provider is EtlProvider.IMAGE and event.version == 0:
         return event.pid
     at = 2 * event.pointer_size
     return int.from_bytes(event.data[at : at + 4], "little")
@@ -82,7 +82,7 @@ class Images:
                 event for pid in pids for event in self._by_pid.get(pid, ())
                 if id(self._lives.at(pid, event.ticks)) in numbers
             ]  # fmt: skip
-        builder = _Builder(self)
+        builder = _EventBuilder(self)
         for event in sorted(wanted, key=ticks_of):
             image = decode_image(event)
             if image is None:
@@ -92,23 +92,23 @@ class Images:
         self.twice += builder.twice
         return (*builder.there, *builder.events)
 
-    def heard(self, chosen: Collection[ProcessLifetime] | None) -> tuple[TimedMessage, ...]:
-        """What the loaders of these processes said of their own work; of all for `None`."""
+    def messages(self, chosen: Collection[ProcessLifetime] | None) -> tuple[TimedMessage, ...]:
+        """Return what the loaders of these processes wrote of their own work; of all for `None`."""
         numbers = None if chosen is None else {id(life) for life in chosen}
         found: list[TimedMessage] = []
         for event in sorted(self._scan.loader, key=ticks_of):
             if numbers is not None and id(self._lives.at(event.pid, event.ticks)) not in numbers:
                 continue
-            if event.provider is Provider.USER_LOADER:
+            if event.provider is EtlProvider.USER_LOADER:
                 if event.kind not in USER_LOADER_IDS:
                     continue
-                said = decode_user_loader(event.kind, event.data)
+                message = decode_user_loader(event.kind, event.data)
             else:
-                said = decode_image_loader(event.kind, event.data, event.pointer_size)
-            if said is None:
+                message = decode_image_loader(event.kind, event.data, event.pointer_size)
+            if message is None:
                 self.undecodable += 1
             else:
-                found.append(TimedMessage(said, event.pid, event.tid, self.epoch(event.ticks)))
+                found.append(TimedMessage(message, event.pid, event.tid, self.epoch(event.ticks)))
         return tuple(found)
 
     def epoch(self, ticks: int) -> float | None:
@@ -127,7 +127,7 @@ class Images:
                 life.program = image.path
 
 
-class _Builder:
+class _EventBuilder:
     """Events of images, one after the other: an unload is told with the path of its load, so that a reader sees one
     image and not two. Windows 7 and 8 spell the path of one image in two ways."""
 
@@ -137,11 +137,11 @@ class _Builder:
         self.twice = 0
         self._images = images
         self._mapped: dict[tuple[int, int], ImagePayload] = {}
-        self._last: dict[tuple[int, int], tuple[int, Provider]] = {}
+        self._last: dict[tuple[int, int], tuple[int, EtlProvider]] = {}
 
     def add(self, event: EtlEvent, image: ImagePayload) -> None:
         """The next event in order of time."""
-        opcode = _MANIFEST[event.kind] if event.provider is Provider.KERNEL_PROCESS else event.kind
+        opcode = _MANIFEST[event.kind] if event.provider is EtlProvider.KERNEL_PROCESS else event.kind
         pid = event.pid if image.pid is None else image.pid
         place = pid, image.base
         if opcode == _THERE:
@@ -150,8 +150,8 @@ class _Builder:
                 # The rundown has neither thread nor time: somebody loaded it, some time before.
                 self.there.append(self._make(LoadEvent, image, None, pid, None))
             return
-        done, teller = self._last.get(place, (None, None))
-        if done == opcode and teller is not event.provider:
+        done, provider = self._last.get(place, (None, None))
+        if done == opcode and provider is not event.provider:
             self.twice += 1
             return
         self._last[place] = opcode, event.provider

@@ -1,7 +1,7 @@
 """The processes of a trace: which program had which process id, and when. Pure.
 
 Process ids are used again, so an id names a process only together with a time. Two providers may tell of the same start
-(the kernel's process events, and Microsoft-Windows-Kernel-Process): what the second says completes the first.
+(the kernel's process events, and Microsoft-Windows-Kernel-Process): what the second one knows completes the first.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import ntpath
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from .event import EtlEvent, Provider
-from .processevents import ManifestId, ProcessFacts, ProcessType, decode_manifest_process, decode_process
+from .event import EtlEvent, EtlProvider
+from .processevents import ManifestId, ProcessPayload, ProcessType, decode_manifest_process, decode_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class ProcessLifetime:
     """One process, from its start to its end, as far as the trace has it.
 
     Attributes: `begun` and `ended`, ticks; `None` where it was there before, or still after. `created`, a FILETIME.
-    Others as of `ProcessFacts`.
+    Others as of `ProcessPayload`.
     """
 
     pid: int
@@ -38,7 +38,7 @@ class ProcessLifetime:
     begun: int | None = None
     ended: int | None = None
     status: int | None = None
-    teller: Provider | None = None
+    provider: EtlProvider | None = None
 
     @property
     def shown_name(self) -> str:
@@ -53,7 +53,7 @@ class ProcessLifetime:
             return True
         return any(len(known) in _SHORT_NAME and (wanted + ".exe").startswith(known) for known in names)
 
-    def complete(self, facts: ProcessFacts) -> None:
+    def complete(self, facts: ProcessPayload) -> None:
         """Add what was not known."""
         for field in ("parent", "name", "command_line", "program", "created"):
             if getattr(self, field) is None:
@@ -83,7 +83,7 @@ class ProcessLifetimes:
         return lives[max(bisect_right(begun, ticks) - 1, 0)]
 
     def _take(self, event: EtlEvent) -> None:
-        if event.provider is Provider.PROCESS:
+        if event.provider is EtlProvider.PROCESS:
             facts = decode_process(event.data, event.version, event.pointer_size)
         else:
             facts = decode_manifest_process(event.data, event.kind, event.version)
@@ -99,16 +99,16 @@ class ProcessLifetimes:
             if event.kind == ProcessType.DEFUNCT and life.status is None:
                 life.status = facts.status
 
-    def _start(self, facts: ProcessFacts, event: EtlEvent) -> None:
+    def _start(self, facts: ProcessPayload, event: EtlEvent) -> None:
         lives, begun = self._by_pid.setdefault(facts.pid, ([], []))
         last = lives[-1] if lives else None
-        if last is None or last.ended is not None or last.teller is event.provider or last.begun is None:
-            last = ProcessLifetime(facts.pid, begun=event.ticks, teller=event.provider)
+        if last is None or last.ended is not None or last.provider is event.provider or last.begun is None:
+            last = ProcessLifetime(facts.pid, begun=event.ticks, provider=event.provider)
             lives.append(last)
             begun.append(event.ticks)
         last.complete(facts)
 
-    def _end(self, facts: ProcessFacts, event: EtlEvent) -> None:
+    def _end(self, facts: ProcessPayload, event: EtlEvent) -> None:
         life = self.at(facts.pid, event.ticks)
         life.complete(facts)
         life.status = facts.status if life.status is None else life.status
@@ -120,5 +120,5 @@ def ticks_of(event: EtlEvent) -> int:
     return event.ticks
 
 
-_STARTS = {(Provider.PROCESS, ProcessType.START), (Provider.KERNEL_PROCESS, ManifestId.START)}
-_ENDS = {(Provider.PROCESS, ProcessType.END), (Provider.KERNEL_PROCESS, ManifestId.STOP)}
+_STARTS = {(EtlProvider.PROCESS, ProcessType.START), (EtlProvider.KERNEL_PROCESS, ManifestId.START)}
+_ENDS = {(EtlProvider.PROCESS, ProcessType.END), (EtlProvider.KERNEL_PROCESS, ManifestId.STOP)}

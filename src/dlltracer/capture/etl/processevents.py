@@ -44,7 +44,7 @@ class ManifestId(IntEnum):
 
 
 @dataclass(frozen=True)
-class ProcessFacts:
+class ProcessPayload:
     """What one event says about a process. `None` where its version does not say it.
 
     Attributes: `status`, its exit status, without a sign; `name`, the file's name, possibly cut to 14 bytes; `program`,
@@ -60,7 +60,7 @@ class ProcessFacts:
     created: int | None = None
 
 
-def decode_process(data: bytes, version: int, pointer_size: int) -> ProcessFacts | None:
+def decode_process(data: bytes, version: int, pointer_size: int) -> ProcessPayload | None:
     """The payload of a classic process event; `None` when it is cut short."""
     pointer = "Q" if pointer_size == 8 else "I"
     status: int | None = None
@@ -78,12 +78,12 @@ def decode_process(data: bytes, version: int, pointer_size: int) -> ProcessFacts
     if end < 0:
         return None
     command = None if version <= 1 else text_at(data, end + 1)
-    return ProcessFacts(
+    return ProcessPayload(
         pid & 0xFFFF_FFFF, parent & 0xFFFF_FFFF, status, _file_name(data[at:end]), command[0] if command else None
     )
 
 
-def decode_manifest_process(data: bytes, kind: int, version: int) -> ProcessFacts | None:
+def decode_manifest_process(data: bytes, kind: int, version: int) -> ProcessPayload | None:
     """The payload of `ManifestId.START`, `STOP` or `RUNDOWN`; `None` when it is cut short.
 
     Later versions have sequence numbers among the fields, and the label of the process's token before its name.
@@ -93,7 +93,7 @@ def decode_manifest_process(data: bytes, kind: int, version: int) -> ProcessFact
     try:
         if stop:
             pid, created, status = struct.unpack_from("<I8xQ8xI" if newer else "<IQ8xI", data)
-            return ProcessFacts(pid, status=status, created=created)
+            return ProcessPayload(pid, status=status, created=created)
         if newer:
             pid, created, parent = struct.unpack_from("<I8xQI", data)
             at = _after_sid(data, 48, 0)
@@ -105,7 +105,7 @@ def decode_manifest_process(data: bytes, kind: int, version: int) -> ProcessFact
     path = text_at(data, at)
     if path is None:
         return None
-    return ProcessFacts(pid, parent, program=path[0], name=path[0].rsplit("\\", 1)[-1], created=created)
+    return ProcessPayload(pid, parent, program=path[0], name=path[0].rsplit("\\", 1)[-1], created=created)
 
 
 def _after_sid(data: bytes, at: int, before: int) -> int:

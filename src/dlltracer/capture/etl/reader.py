@@ -40,8 +40,8 @@ def read_etl(
     name = None if process is None else ntpath.basename(process)
     chosen = [life for life in lives if pid in (None, life.pid) and (name is None or life.is_called(name))]
     first: ProcessLifetime | None = None
-    told_of = None if name is None and pid is None else chosen
-    merged = merge_messages(images.events(told_of), images.heard(told_of))
+    wanted = None if name is None and pid is None else chosen
+    merged = merge_messages(images.events(wanted), images.messages(wanted))
     if name is not None or pid is not None:
         if not chosen:
             raise NoSuchProcess(_in_words(name, pid), _names(lives))

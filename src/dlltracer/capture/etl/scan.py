@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...binary.reading import open_regular
 from ...errors import NotATraceFile
 from ..windows.etw.loader_messages import IMAGE_OPCODES
 from ..windows.image_records import Opcode, text_at
@@ -22,7 +24,7 @@ from .event import (
     THERE_AT_START,
     UNLOADED,
     EtlEvent,
-    Provider,
+    EtlProvider,
     read_event,
 )  # fmt: skip
 from .logfile import HEAD_SIZE, LogfileHeader, decode_logfile_header, is_etl
@@ -33,6 +35,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
+
+MOST_EVENTS = 100_000
+_BYTES_AN_EVENT = 32
+"""Events of images and processes that are kept: so many, or one for so many bytes of the file. Real files stay far
+below; a small file of many tiny events, compressed, would cost gigabytes."""
 
 _EXE = ".exe\0".encode("utf-16-le")
 _LETTER_E = b"eE"
@@ -100,12 +107,17 @@ def scan_etl(path: str | Path, *, pid: int | None = None, startup: bool = False)
     """Read a file.
 
     Arguments: `pid`, keep the image events of this process only; `startup`, keep images that were there at the start.
-    Damage is told in the result. Raises `NotATraceFile`, and `OSError` for a file that cannot be opened or read.
+    Damage is told in the result. Raises `NotATraceFile`, `OSError` for a file that cannot be opened
+    or read, `BinaryFormatError` for a device or FIFO.
     """
-    with Path(path).open("rb") as file:
-        one = _Pass(pid, startup)
+    with os.fdopen(open_regular(str(path)), "rb") as file:
+        most = max(MOST_EVENTS, file.seek(0, 2) // _BYTES_AN_EVENT)
+        one = _Pass(pid, startup, most)
         for at, content in _open_buffers(file, str(path), one.scan.damage):
             one.take_buffer(at, content)
+            if one.left < 0:
+                one.scan.damage.add(f"it has more than {most} events of images and processes: the rest is not read")
+                break
         return one.scan
 
 
@@ -136,19 +148,23 @@ def _is_foreign(content: bytes | bytearray, start: int, word: int, pid: int) -> 
 
 
 class _Pass:
-    """Puts the events of one buffer after the other into `scan`."""
+    """Puts the events of one buffer after the other into `scan`.
 
-    def __init__(self, pid: int | None, startup: bool) -> None:
+    Attributes: `scan`; `left`, how many more events are kept, negative when one was not.
+    """
+
+    def __init__(self, pid: int | None, startup: bool, most: int) -> None:
         self.scan = Scan()
+        self.left = most
         self._pid = pid
         self._startup = startup
         self._takers = {
-            Provider.LOGFILE: self._take_header,
-            Provider.IMAGE: self._take_image,
-            Provider.PROCESS: self.scan.processes.append,
-            Provider.KERNEL_PROCESS: self._take_manifest,
-            Provider.CONFIG: self._take_config,
-            Provider.USER_LOADER: self.scan.loader.append,
+            EtlProvider.LOGFILE: self._take_header,
+            EtlProvider.IMAGE: self._take_image,
+            EtlProvider.PROCESS: self.scan.processes.append,
+            EtlProvider.KERNEL_PROCESS: self._take_manifest,
+            EtlProvider.CONFIG: self._take_config,
+            EtlProvider.USER_LOADER: self.scan.loader.append,
         }
 
     def take_buffer(self, at: int, content: bytes | bytearray) -> None:
@@ -190,8 +206,11 @@ class _Pass:
             if event is None:
                 scan.damage.add(_cut(at))
                 continue
-            if kind not in HOOKED and event.provider == Provider.IMAGE:
+            if kind not in HOOKED and event.provider == EtlProvider.IMAGE:
                 opcodes[event.kind] += 1
+            self.left -= 1
+            if self.left < 0:
+                return
             self._takers[event.provider](event)
 
     def _take_header(self, event: EtlEvent) -> None:

@@ -35,7 +35,7 @@ _END = frozenset({0, 0xFFFF_FFFF})
 _SMALLEST = 8
 
 
-class Found:
+class FoundEvents:
     """The events of one buffer that were asked for.
 
     Attributes: `events`, as (index of the first word, that word); `strange`, how many have a header that has no
@@ -59,13 +59,13 @@ def as_words(content: bytes | bytearray) -> Words:
     return words
 
 
-def find_events(words: Words, hooks: Set[int], providers: Set[int]) -> Found:
+def find_events(words: Words, hooks: Set[int], providers: Set[int]) -> FoundEvents:
     """Walk over the events of one buffer. Those that are found lie in it whole.
 
     Arguments: `hooks`, group * 256 + type of the kernel's events that are wanted; `providers`, the first eight bytes of
     the GUIDs of others.
     """
-    found = Found()
+    found = FoundEvents()
     add = found.events.append
     hooked, guided = HOOKED, _GUIDED
     at = size = 0

@@ -77,12 +77,12 @@ class _Arrival:
 def watch(child: subprocess.Popen[bytes]) -> Watched:
     """Wait for the end of a child, as `child.wait()` does, and say where it crashed if it did.
 
-    Best called right after the child was started. Its pipes are not read. Meanwhile `child.poll()` says `None`,
+    Best called right after the child was started. Its pipes are not read. Meanwhile `child.poll()` returns `None`,
     `child.wait()` waits, signals can be sent; when this returns, `child.returncode` is set. If an exception of a signal
     handler ends this call, the watching goes on until the child ends. No other thread may wait for any child at once
     (os.wait, os.waitpid with -1): it would take what is meant for the watching.
 
-    A child that cannot be watched is waited for, and the note says why.
+    A child that cannot be watched is waited for, and the note of the result has the reason.
     """
     watcher = _Watcher(child)
     try:

@@ -1,4 +1,4 @@
-"""The two words inside glibc's ld.so that make it tell what it does, found and proved in the running process.
+"""The two words inside glibc's ld.so that switch its log on, found, patched and proved in the running process.
 
 LD_DEBUG is read once at start, but all it sets is `_rtld_global_ro._dl_debug_mask`, which the loader consults at every
 event; the text goes to the descriptor in `_rtld_global_ro._dl_debug_fd`. Both can be written after start, once the page
@@ -125,7 +125,7 @@ class DebugMaskPatch:
             raise
         if not arrived:
             self.restore()
-            raise BackendUnavailable("rtld", "the loader's debug words were found but say nothing", _USE_SNAPSHOT)
+            raise BackendUnavailable("rtld", "the loader's debug words were found, and produced no log", _USE_SNAPSHOT)
 
 
 _RTLD_LAZY, _RTLD_NOLOAD = 1, 4

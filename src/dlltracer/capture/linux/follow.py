@@ -1,7 +1,7 @@
-"""Read the logs of a process, and of all that it starts, while they grow (LD_DEBUG; `log`).
+"""Read the logs of a process, and of all processes that it starts, while they grow (LD_DEBUG; `log_folder`).
 
-All happens in the loop of who waits for the process: nothing is injected, traced or slowed, and what a process has
-said is there when it is dead.
+The loop that waits for the end of the process reads them: nothing is injected, no process is traced or slowed, and its
+log outlives a process.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Follower:
     def watch(self, child: subprocess.Popen[bytes], command: tuple[str, ...], file: str | None = None) -> int:
         """Wait for the end of a child that was just started, reading meanwhile; its status as of `Popen.wait`.
 
-        Arguments: `command`, what it was told to run, in the words of the user; `file`, where that program is.
+        Arguments: `command`, its command line as the user wrote it; `file`, the path of that program.
         """
         self._first = child.pid
         self._processes.begin(child.pid, command, given=int(self._fresh), file=file)
@@ -142,7 +142,7 @@ class Follower:
         return self._everyone or pid == self._first
 
     def _wait(self) -> set[int]:
-        """Sleep until there is something to do, or for a tick; the descriptors that have something to tell."""
+        """Sleep until there is something to do, or for a tick; returns the descriptors that are readable."""
         poller = select.poll()
         if self._new_files.descriptor is not None:
             poller.register(self._new_files.descriptor, select.POLLIN)
@@ -226,7 +226,7 @@ class Follower:
             self._on_event(event)
 
     def _finish(self, known: Known, status: int | None) -> None:
-        """A process has ended: all that it wrote is there."""
+        """Read the rest of the logs of a process that has ended, and conclude."""
         self._discover()
         pid = known.process.pid
         logs = [one for one in self._logs.values() if one.pid == pid or pid in one.decoder.pids]
@@ -243,7 +243,7 @@ class Follower:
         return False if log.is_full() else None if status is None else status >= 0
 
     def _others(self) -> list[int]:
-        """Who still runs of those whose loaders write here, whether they are shown or not."""
+        """The processes still running whose loaders write here, whether they are shown or not."""
         unseen = [pid for pid in self._pids(self._names()) if pid not in self._processes]
         running = {pid for pid in unseen if self._processes.is_running(pid)}
         return sorted(running | {one.process.pid for one in self._processes if one.alive})

@@ -14,7 +14,7 @@ from ...model.probe import Phase
 
 
 class LineKind(enum.Enum):
-    """What a line says. `IGNORED`: known and of no use here. `UNKNOWN`: not understood, and counted."""
+    """What a line reports. `IGNORED`: known, and of no use here. `UNKNOWN`: not understood, and counted."""
 
     OPEN = "dynamically loaded by"
     NEED = "needed by"

@@ -293,12 +293,12 @@ class LoaderLog:
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
-    """What tells an open file from others."""
+    """The device and inode of a file: no other open file has both."""
     return status.st_dev, status.st_ino
 
 
 def without_marks(text: bytes) -> bytes:
-    """The loader's own words: the text without our marks."""
+    """The loader's own text: without our marks."""
     return b"".join(part.rpartition(MARK_END)[2] for part in text.split(MARK_START))
 
 

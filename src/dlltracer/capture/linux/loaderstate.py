@@ -229,7 +229,7 @@ class LoaderState:
 
     def _start(self, line: Line) -> None:
         if line.kind is LineKind.OPEN:
-            # A new dlopen while a search is open: that search's own dlopen has ended, or it would have said so.
+            # A new dlopen while a search is open: that search's own dlopen has ended, found or failed.
             self._settle(failed=True)
             while self._dlopen_calls and self._dlopen_calls[-1].failed:
                 self._dlopen_calls.pop()
@@ -299,7 +299,7 @@ class LoaderState:
 
     def _commit(self, path: str) -> None:
         """The image is being finalised, which the loader does to those that it has initialised, and to no other: the
-        dlopen that mapped it had succeeded, also if the line that says so is missing."""
+        dlopen that mapped it had succeeded, also if the line that shows it is missing."""
         for call in self._dlopen_calls:
             if path in call.mapped:
                 call.committed = True
@@ -314,7 +314,7 @@ class LoaderState:
                 self._dlopen_calls.pop()
             top = self._dlopen_calls[-1] if self._dlopen_calls else None
         self._current_search = None
-        # glibc also says "opening" for an image that it had already, without having begun a transaction.
+        # glibc also writes "opening" for an image that it had already, without having begun a transaction.
         if top is not None and top.is_about(path):
             self._dlopen_calls.pop()
 
@@ -322,7 +322,7 @@ class LoaderState:
         """Decide the search in progress, if there is one.
 
         It led to no image, which has two meanings: the loader went on, so the name was an image it had already (found
-        by inode or soname); or it gave up, so the name was not found. What came next tells which.
+        by inode or soname); or it gave up, so the name was not found. The next line shows which.
         """
         search, self._current_search = self._current_search, None
         if search is None or not failed:

@@ -1,4 +1,4 @@
-"""What /proc tells of a process (proc(5)). Where it does not tell, answers are empty."""
+"""Facts about a process from /proc (proc(5)). Where they cannot be read, results are empty."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def locate(address: int, maps: str, *, runs: bool = False) -> tuple[str, int] | 
 @dataclass(frozen=True)
 class Stat:
     """Of /proc/PID/stat: `parent`, `ticks` (start, in clock ticks since the boot), `is_zombie`, `exit_code` (as of
-    waitpid(2), told of a zombie only)."""
+    waitpid(2), known of a zombie only)."""
 
     parent: int
     ticks: int
@@ -87,7 +87,7 @@ def read_command(pid: int) -> tuple[str, ...] | None:
 
 
 def read_link(path: str) -> str | None:
-    """What a link of the kernel says; `None` where it may not be read."""
+    """The target of a link of the kernel; `None` where it may not be read."""
     try:
         return os.readlink(path)
     except OSError:

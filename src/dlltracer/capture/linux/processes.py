@@ -1,8 +1,15 @@
-"""The processes of a followed run: what /proc tells of them while they live, and how they ended."""
+"""The processes of a followed run: what /proc shows of them while they live, and how they ended.
+
+The status of a process goes to its parent, which takes it away. Linux 6.15 and later keep a copy for a process
+that holds a descriptor of it (pidfd_open(2), PIDFD_GET_INFO). Before that the status can be read while the process is a
+zombie: that is a race with its parent.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -13,12 +20,17 @@ if sys.platform != "linux":
 from ...model.events import LoadEvent
 from ...model.probe import Phase
 from ...model.process import TracedProcess
-from .pidfd import exit_status, open_process
 from .proc import Stat, mapped_span, read_command, read_link, read_stat, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+# linux/pidfd.h: struct pidfd_info in its first version, PIDFD_INFO_EXIT and _IOWR(0xFF, 11, struct pidfd_info).
+_INFO = struct.Struct("=QQ11Ii")
+_WANTS_EXIT = 8
+_GET_INFO = (3 << 30) | (_INFO.size << 16) | (0xFF << 8) | 11
 
 
 @dataclass
@@ -28,7 +40,7 @@ class Known:
     Attributes:
         process: for the reader of the recording.
         descriptor: as of `open_process`, while it lives.
-        given: how many programs of it `process` describes already, by the word of who started it.
+        given: how many programs of it `process` describes already: those that dlltracer started itself.
         program: the file that it runs, by which its images are judged.
         folder: its current folder.
         same_files: it sees the files that we see: neither its root nor its mounts are of its own.
@@ -85,10 +97,10 @@ class Processes:
         self._add(Known(first, open_process(pid), given, file))
 
     def add(self, pid: int, *, last: float | None = None, like: int | None = None) -> Known:
-        """A process that was heard of.
+        """Add a process of the run, if it is not known yet, and return what is known of it.
 
-        Arguments: `last`, when it was last heard of, in seconds since the epoch; `like`, a process whose fork it is:
-        it runs the same.
+        Arguments: `last`, when its log was last written, in seconds since the epoch; `like`, a process that forked it:
+        it runs the same program.
         """
         if pid in self._known:
             return self._known[pid]
@@ -96,7 +108,7 @@ class Processes:
         if stat is not None and not stat.is_zombie and stat.ticks >= self._oldest:
             found = TracedProcess(pid, stat.parent, self._command(pid), started=started_at(stat))
             return self._add(Known(found, descriptor))
-        # Gone or a zombie; or a number of another PID namespace: who has it here is older than the run, and not meant.
+        # Gone or a zombie; or a number of another PID namespace: the process that has it here is older than the run.
         is_other = stat is not None and stat.ticks < self._oldest
         found = TracedProcess(pid, ended=time.time() if last is None else last)
         if not is_other:
@@ -136,7 +148,7 @@ class Processes:
             known.same_files = root == "/" and namespace == self._namespace
 
     def refresh(self, known: Known) -> None:
-        """Read again what runs in a process of which nothing is heard."""
+        """Read again which program runs in a process without a log."""
         self.look(known)
         command = self._command(known.process.pid)
         if command is not None and (known.program, command) != (known.process.program, known.process.command):
@@ -192,3 +204,39 @@ def started_at(stat: Stat) -> float:
     """When a process started, in seconds since the epoch, to a hundredth of a second."""
     uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.time() - uptime + stat.ticks / os.sysconf("SC_CLK_TCK")
+
+
+def open_process(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when the process ends; `None` if it has ended, or there are none."""
+    function = getattr(os, "pidfd_open", None)
+    if function is None:
+        return None
+    try:
+        descriptor: int = function(pid)
+    except OSError:
+        return None
+    return descriptor
+
+
+def exit_status(descriptor: int | None, pid: int) -> int | None:
+    """Return the status of a process that has ended, as of `subprocess.Popen`; `None` if it is not known any more."""
+    code = None if descriptor is None else _kept_code(descriptor)
+    if code is None:
+        stat = read_stat(pid)
+        if stat is None or not stat.is_zombie:
+            return None
+        code = stat.exit_code
+    try:
+        return os.waitstatus_to_exitcode(code)
+    except ValueError:
+        return None
+
+
+def _kept_code(descriptor: int) -> int | None:
+    room = bytearray(_INFO.pack(_WANTS_EXIT, *([0] * 13)))
+    try:
+        fcntl.ioctl(descriptor, _GET_INFO, room)
+    except OSError:
+        return None
+    mask, *_, code = _INFO.unpack(room)
+    return int(code) if mask & _WANTS_EXIT else None

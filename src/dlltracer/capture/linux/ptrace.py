@@ -57,12 +57,12 @@ class SignalInfo(ctypes.Structure):
 
     @property
     def sender(self) -> int | None:
-        """Process id of who sent it (0: outside of our PID namespace); `None` if the kernel made it."""
+        """Process id of the sender (0: outside of our PID namespace); `None` if the kernel made it."""
         return int(self.rest.sender.pid) if self.code in (SI_USER, SI_QUEUE, SI_TKILL) else None
 
     @property
     def fault_address(self) -> int | None:
-        """The address of a fault (si_addr); `None` if it is none, or its address is not told."""
+        """The address of a fault (si_addr); `None` for another signal, or if the processor does not report it."""
         return int(self.rest.address or 0) if 0 < self.code < SI_KERNEL else None
 
 
@@ -95,7 +95,7 @@ class Ptrace:
         self._ask(_DETACH, tid, 0, 0)
 
     def signal_info(self, tid: int) -> SignalInfo:
-        """What the signal says that stopped the thread."""
+        """The siginfo_t of the signal that stopped the thread."""
         info = SignalInfo()
         self._ask(_GETSIGINFO, tid, 0, ctypes.addressof(info))
         return info

@@ -22,7 +22,7 @@ _CAP_SYS_PTRACE = 19
 
 
 def availability() -> Availability:
-    """Whether a child can be watched here, as far as that can be told without one."""
+    """Whether a child can be watched here, as far as that can be found out without one."""
     try:
         from .ptrace import Ptrace
 

@@ -1,7 +1,7 @@
 """Look at the places of a failed search: is a file there after all, and why would glibc not take it?
 
 glibc passes over a file made for another machine without a word and reports "No such file". It is looked at when the
-trace ends, which is later than the search: the outcome says what is there now.
+trace ends, which is later than the search: the outcome is about the file that is there now.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def _look(probe: Probe, program: str, folder: str) -> Probe:
 
 
 def describe_refusal(path: str, program: str = _OWN_PROGRAM) -> str | None:
-    """What is wrong with a file as an image for a process of `program`, as far as its first 20 bytes tell (elf(5)).
+    """Return why a file is no image for a process of `program`, judged by its first 20 bytes (elf(5)).
 
-    `None` if they tell nothing.
+    `None` if they show no reason.
     """
     if os.path.islink(path) and not os.path.exists(path):
         return f"a symbolic link to {os.readlink(path)}, which does not exist"

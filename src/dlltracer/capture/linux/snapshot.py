@@ -1,6 +1,6 @@
 """Backend "snapshot": the images before and after, by dl_iterate_phdr(3). For musl, hardened systems, static Pythons.
 
-It sees what is there at the end and was not at the start. What it cannot see is said in the recording's notes.
+It sees images that are there at the end and were not at the start. The recording's notes list what it cannot see.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NAME = "snapshot"
 
 _PT_LOAD = 1
-CANNOT_SEE = "a snapshot before and after: failed loads, who asked, the places tried and the order of time are not seen"
+CANNOT_SEE = "a snapshot before and after: failed loads, requesters, the places tried and the order are not seen"
 
 
 class Snapshot:

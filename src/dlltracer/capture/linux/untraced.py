@@ -31,8 +31,8 @@ _SHOWN = 6
 
 
 @dataclass
-class Silent:
-    """A descendant without a log: the program and the command of its parent, and why it is silent, if it is."""
+class UntracedProcess:
+    """A descendant without a log: the program and the command of its parent, and why it has none, if that is known."""
 
     known: Known
     parent: tuple[str | None, tuple[str, ...] | None]
@@ -40,13 +40,16 @@ class Silent:
 
 
 class UntracedProcesses:
-    """Finds them in /proc. Arguments: the processes known, which it adds to; the `prefix` of the logs."""
+    """Finds processes without a log in /proc.
+
+    Arguments: the processes known, which it adds to; the `prefix` of the logs.
+    """
 
     def __init__(self, processes: Processes, prefix: str) -> None:
         self._processes = processes
         self._prefix = prefix
         self._seen: set[int] = set()
-        self._silent: dict[int, Silent] = {}
+        self._untraced: dict[int, UntracedProcess] = {}
         self._closed: dict[int, bool] = {}
         self._next = 0.0
 
@@ -57,7 +60,7 @@ class UntracedProcesses:
             self._next = now + max(INTERVAL, _SHARE * (time.monotonic() - now))
 
     def look_now(self) -> None:
-        """Find new descendants, look again at the silent ones, and at who has closed its log."""
+        """Find new descendants, look again at those without a log, and for logs that were closed."""
         running = {int(name) for name in os.listdir("/proc") if name.isdecimal()}
         # In the order of their numbers, a parent mostly comes before its children.
         for pid in sorted(running - self._seen):
@@ -66,26 +69,27 @@ class UntracedProcesses:
                 continue  # if it has loaded anything, its log is the better witness
             if pid not in self._processes and found.parent in self._processes:
                 parent = self._processes.get(found.parent)
-                self._silent[pid] = Silent(self._processes.add(pid), (parent.program, parent.process.command))
+                same = parent.program, parent.process.command
+                self._untraced[pid] = UntracedProcess(self._processes.add(pid), same)
         self._seen = running
-        for silent in self._silent.values():
-            if silent.known.alive and not silent.known.log:
-                self._judge(silent)
+        for untraced in self._untraced.values():
+            if untraced.known.alive and not untraced.known.log:
+                self._judge(untraced)
         for known in self._processes:
             if known.alive and known.log and self._closed.get(known.process.pid) is not True:
                 self._check_descriptor(known)
 
     def expect(self, known: Known) -> None:
-        """A process that must have given a log, if it could."""
+        """Note the reason if a process has no log that must have written one, if it could."""
         if not known.log and known.program is not None:
-            self._silent[known.process.pid] = Silent(known, (None, None), why_silent(known.program))
+            self._untraced[known.process.pid] = UntracedProcess(known, (None, None), why_untraced(known.program))
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the recording must know."""
+        """Notes for the recording: processes without a log, and logs that were closed."""
         by_reason: dict[str, list[Known]] = {}
-        for silent in self._silent.values():
-            if silent.why is not None and not silent.known.log:
-                by_reason.setdefault(silent.why, []).append(silent.known)
+        for untraced in self._untraced.values():
+            if untraced.why is not None and not untraced.known.log:
+                by_reason.setdefault(untraced.why, []).append(untraced.known)
         found = [f"no loader log from {_spelled(members)}: {why}" for why, members in by_reason.items()]
         closed = [self._processes.get(pid) for pid, is_closed in self._closed.items() if is_closed]
         if closed:
@@ -95,23 +99,24 @@ class UntracedProcesses:
             )
         return tuple(found)
 
-    def _judge(self, silent: Silent) -> None:
-        known = silent.known
+    def _judge(self, untraced: UntracedProcess) -> None:
+        known = untraced.known
         pid = known.process.pid
         self._processes.refresh(known)
-        if (known.program, known.process.command) == silent.parent:
-            silent.why = None  # made by fork, and has loaded nothing since
+        if (known.program, known.process.command) == untraced.parent:
+            untraced.why = None  # made by fork, and has loaded nothing since
             return
-        silent.why = None if known.program is None else why_silent(known.program)
+        untraced.why = None if known.program is None else why_untraced(known.program)
+        if untraced.why is not None:
+            return
         user = read_status_field(pid, "Uid").split()[1:2]
-        if silent.why is None and user and user[0] not in (str(os.geteuid()), "0"):
-            silent.why = (
-                "it runs as another user and could not open a log; its loader's lines are in its standard output"
-            )
-        if silent.why is None and f"{OUTPUT}={self._prefix}" not in read_text(f"/proc/{pid}/environ").split("\0"):
-            found = read_stat(pid)
-            if found is not None and not found.is_zombie and os.access(f"/proc/{pid}/environ", os.R_OK):
-                silent.why = f"{MASK} and {OUTPUT} were taken out of its environment, or changed"
+        if f"{OUTPUT}={self._prefix}" in read_text(f"/proc/{pid}/environ").split("\0"):
+            if user and user[0] not in (str(os.geteuid()), "0"):
+                untraced.why = "it runs as another user, who could open no log: its standard output got the lines"
+            return
+        found = read_stat(pid)
+        if found is not None and not found.is_zombie and os.access(f"/proc/{pid}/environ", os.R_OK):
+            untraced.why = f"{MASK} and {OUTPUT} were taken out of its environment, or changed"
 
     def _check_descriptor(self, known: Known) -> None:
         """Note a log that is closed at two looks in a row: between execve and ld.so it is too."""
@@ -132,7 +137,7 @@ class UntracedProcesses:
             self._closed[pid] = pid in self._closed
 
 
-def why_silent(program: str) -> str | None:
+def why_untraced(program: str) -> str | None:
     """Why the loader of a program writes no log; `None` if it should write one."""
     try:
         mode = os.stat(program).st_mode

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ...model.elf import ElfImage
+from ...model.failure import ProcessFacts
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.symbols import MissingSymbol, MissingVersion
 from ...model.tree import Binding
@@ -30,8 +31,9 @@ _STRINGS = re.compile(
     r"|std::basic_string<char, std::char_traits<char>, std::allocator<char> ?>"
 )
 _OF_C = re.compile(r"(libc|libm|libdl|libpthread|librt|ld-linux[^.]*|libgcc_s)\.so")
-_SYSTEM = ("/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/")
 _NUMBERS = re.compile(r"\d+")
+_SYSTEM_FOLDERS = ("/lib/", "/lib64/", "/lib32/", "/usr/lib/", "/usr/lib64/", "/usr/lib32/")
+"""Where a distribution keeps the libraries that its own programs run with."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -48,7 +50,7 @@ def check(case: Case) -> Iterator[Finding]:
 def _version(missing: MissingVersion, case: Case) -> Finding:
     newest = _newest_like(missing)
     has = f", and has none newer than {newest}" if newest else ""
-    is_glibc = missing.version.startswith("GLIBC_")
+    is_glibc = _is_of_glibc(missing)
     binding = _binding_of(case, missing.requested_by, missing.library)
     copies = tuple(copy for copy in case.copies.get(missing.library, ()) if copy.has_what_lacks and copy.unfit is None)
     requester, owner = missing.requested_by, case.owner_of(missing.requested_by)
@@ -81,6 +83,12 @@ def _version(missing: MissingVersion, case: Case) -> Finding:
     )  # fmt: skip
 
 
+def _is_of_glibc(missing: MissingVersion) -> bool:
+    """Return whether the version is one of glibc's own: GLIBC_2.38, and marks of its abilities (GLIBC_ABI_DT_RELR)."""
+    is_own = missing.version.startswith(("GLIBC_2.", "GLIBC_ABI_", "GLIBC_PRIVATE"))
+    return is_own and _OF_C.match(missing.library) is not None
+
+
 def _newest_like(missing: MissingVersion) -> str | None:
     """The newest version that the provider has, of those that differ in their numbers only."""
     stem = _NUMBERS.sub("#", missing.version).replace(".#", "")
@@ -105,20 +113,23 @@ def _version_remedies(
             with_variable(case, "LD_LIBRARY_PATH", folder_of(copies[0].path)),
         )
     process = case.run.process
-    if missing.library == "libstdc++.so.6" and process is not None and process.variable("CONDA_PREFIX"):
+    if missing.library == "libstdc++.so.6" and _is_inside(missing.provider, process):
         update = ("conda", "install", "-c", "conda-forge", "libstdcxx-ng")
         yield Remedy("with conda: bring its runtime up to date", update)
-    if not copies and missing.provider.startswith(_SYSTEM):
-        yield Remedy(
-            f"take a build of {missing.requested_by.rpartition('/')[2] or 'the file'} for this system, or a newer "
-            f"release of the system: its {missing.library} serves all programs and is not to be replaced"
-        )
+    if not copies and missing.provider.startswith(_SYSTEM_FOLDERS):
+        # Everything on the system runs with it: that file is neither replaced nor taken away.
+        owner = next((owner.package for owner in case.owners.get(missing.requested_by, ())), "the file")
+        yield Remedy(f"install a build of {owner} for this system, or use a newer system: {missing.library} is its own")
     elif not copies:
         rule = describe_rule(binding.phase) if binding is not None else ""
         yield Remedy(
             f"install a newer {missing.library}, or take the old one out of the way"
             f"{f' (it is found {rule})' if rule else ''}"
         )
+
+
+def _is_inside(path: str, process: ProcessFacts | None) -> bool:
+    return process is not None and process.prefix not in ("", "/", "/usr") and path.startswith(f"{process.prefix}/")
 
 
 def _symbol(missing: MissingSymbol, case: Case) -> Finding:

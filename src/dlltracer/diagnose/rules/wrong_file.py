@@ -52,7 +52,8 @@ def check(case: Case) -> Iterator[Finding]:
 
 
 _OF_BIONIC = frozenset(("liblog.so", "libandroid.so", "libdl.so", "libm.so", "libstdc++.so", "libc++_shared.so"))
-"""Libraries of Android whose names have no version, besides libc.so (bionic); musl has libc.so only."""
+"""Libraries of Android whose names have no version, besides libc.so (Android NDK, "Native APIs"); musl has libc.so
+only."""
 
 
 def wants_plain_libc(library: str | None, case: Case) -> str | None:
@@ -218,8 +219,11 @@ _WORDS = {
     DAMAGED_CODE: ("{path} is damaged", Remedy("fetch the file again")),
 }
 _NAMED = {
-    "Mach-O": ("{path} is a file for macOS (Mach-O)", Remedy("install the build for Linux of the package it is from")),
-    "Windows": ("{path} is a file for Windows", Remedy("install the build for Linux of the package it is from")),
+    "Mach-O": (
+        "{path} is a Mach-O file (macOS)",
+        Remedy("install the build for Linux: this one is for macOS"),
+    ),
+    "Windows": ("{path} is a file for Windows", Remedy("install the build for Linux: this one is for Windows")),
     "LFS": (
         "{path} is a Git LFS pointer, not the file itself",
         Remedy("fetch the file itself", ("git", "lfs", "pull")),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .bindings import EXCEPTION_RECORD
 
 _POLL_MS = 100  # the process wakes us by an event of its own when it wants us to leave; this is for when it cannot
-_REMOVED = "the debugger was removed from the process: what came after that is not known"
+_REMOVED = "the debugger was removed from the process: later events are not known"
 
 
 def serve(pid: int, file: int, ready: int, stop: int, target: int) -> None:

@@ -20,6 +20,7 @@ from ....model.probe import Phase
 from ..devicepath import display_path
 from ..image_events import RecordContext, decode_records
 from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord
+from .exceptions import ExceptionFacts
 from .lines import DEBUG_STRING, LOAD, NOTE, UNLOAD, decode_lines
 
 TYPE_CHECKING = False
@@ -130,13 +131,15 @@ class ProcessLog:
         else:
             self.note(f"something at {base:#x} was unloaded whose load was not seen")
 
-    def note_exception(self, tid: int, record: EXCEPTION_RECORD, is_first_chance: bool) -> None:
-        """An exception was raised (first chance), or was handled by nobody (second)."""
+    def note_exception(
+        self, tid: int, record: EXCEPTION_RECORD, is_first_chance: bool, facts: ExceptionFacts | None = None
+    ) -> None:
+        """An exception was raised (first chance), or was handled by nobody (second). `facts`: what it leads to."""
         code = record.ExceptionCode
         if is_first_chance and code in FAULTS:
-            self._faults[code] = self._crash(tid, record)
+            self._faults[code] = self._crash(tid, record, facts)
         elif not is_first_chance:
-            self._unhandled = self._crash(tid, record)
+            self._unhandled = self._crash(tid, record, facts)
 
     def note_debug_string(self, data: bytes, is_unicode: bool) -> None:
         """The program called OutputDebugString."""
@@ -182,21 +185,37 @@ class ProcessLog:
         if self._on_record is not None:
             self._on_record(record)
 
-    def _crash(self, tid: int, record: EXCEPTION_RECORD) -> Crash:
+    def _crash(self, tid: int, record: EXCEPTION_RECORD, facts: ExceptionFacts | None) -> Crash:
+        facts = facts or ExceptionFacts()
         code, address = record.ExceptionCode, record.ExceptionAddress
-        at = next((b for b, (_, header) in self._images.items() if b <= address < b + header.size), None)
-        path = None if at is None else self._images[at][0]
+        at = self._base_of(address)
         # EXCEPTION_RECORD, MS Learn: the second parameter of these two is the address that was inaccessible.
         has_address = code in (ACCESS_VIOLATION, IN_PAGE_ERROR) and record.NumberParameters >= 2
         return Crash(
             code=code,
             name=exception_name(code),
             address=address,
-            image=None if path is None else display_path(path, self._devices, None) or path,
+            image=self._path_at(at),
             offset=None if at is None else address - at,
             thread=tid,
             fault_address=record.ExceptionInformation[1] if has_address else None,
+            wanted=facts.wanted,
+            wanted_symbol=facts.wanted_symbol,
+            wanted_by=None if facts.requester is None else self._path_at(self._base_of(facts.requester)),
+            reason=facts.reason,
+            thrown=facts.thrown,
+            message=facts.message,
         )
+
+    def _base_of(self, address: int) -> int | None:
+        """Return the base of the image that an address lies in; `None` outside of every image known."""
+        return next((b for b, (_, header) in self._images.items() if b <= address < b + header.size), None)
+
+    def _path_at(self, base: int | None) -> str | None:
+        if base is None:
+            return None
+        path = self._images[base][0]
+        return display_path(path, self._devices, None) or path
 
 
 def decode_record_now(

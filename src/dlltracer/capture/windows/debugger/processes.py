@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ....model.process import TracedProcess
 from ..command_line import split_command_line
 from ..devicepath import display_path
+from .exceptions import read_exception_facts
 from .process_log import EventOrigin, ProcessLog, decode_image_header, decode_record_now
 
 TYPE_CHECKING = False
@@ -89,8 +90,14 @@ class DebuggedProcesses:
             self._running[pid].log.note_unload(EventOrigin(pid, tid, clock), base)
 
     def note_exception(self, pid: int, tid: int, record: EXCEPTION_RECORD, is_first_chance: bool) -> None:
-        if pid in self._running:
-            self._running[pid].log.note_exception(tid, record, is_first_chance)
+        one = self._running.get(pid)
+        if one is None:
+            return
+        facts = None
+        if not is_first_chance:
+            # The process stands still, so its memory is as it was when the exception was raised.
+            facts = read_exception_facts(record, functools.partial(self._api.read_memory, one.handle))
+        one.log.note_exception(tid, record, is_first_chance, facts)
 
     def note_debug_string(self, pid: int, data: bytes, is_unicode: bool) -> None:
         if pid in self._running:

@@ -118,11 +118,17 @@ def run_debugged(
 
 
 def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Popen[bytes]) -> None:
-    """Return when the program has ended."""
+    """Answer debug events until the program has ended."""
     while not processes.has_ended(child.pid):
-        if not loop.step(_POLL_MS) and child.poll() is not None:
-            # It, or somebody else, can do so: NtRemoveProcessDebug.
-            processes.note(child.pid, "the debugger was removed from the program: what came after that is not known")
+        if loop.step(_POLL_MS) or child.poll() is None:
+            continue
+        # The wait may time out just before the last events arrive, and the end of a process is an event and a signal at
+        # once (seen under Wine on a busy machine). Events that are there when it has ended are read first.
+        while not processes.has_ended(child.pid) and loop.step(0):
+            pass
+        if not processes.has_ended(child.pid):
+            # The program, or another one, can remove its debugger: NtRemoveProcessDebug.
+            processes.note(child.pid, "the debugger was removed from the program: later events are not known")
             break
     until = time.monotonic() + _LAST_SECONDS
     while loop.running and child.pid not in loop.running and time.monotonic() < until and loop.step(0):
