@@ -546,3 +546,32 @@ def test_an_log_that_cannot_grow_is_told(desk: Desk, native: Native, options: li
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "all\n")
     assert "what it lacks is not shown" in done.stderr and " 0 failed" in done.stderr
+
+
+def test_the_place_of_the_logs_is_in_no_command_line(desk: Desk) -> None:
+    source = "import os; print(os.path.dirname(os.environ['LD_DEBUG_OUTPUT']), open('/proc/self/cmdline').read())"
+    report = desk.run("--follow", "-c", source)
+    folder, command = report.stdout.split(" ", 1)
+    assert folder.startswith("/") and "logs-" in folder and folder not in command and "child_main.py" in command
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_programs_that_root_starts_as_somebody_else_are_followed_and_print_what_they_print(desk: Desk) -> None:
+    desk.write(
+        "daemon.py",
+        """
+        import os
+        for worker in range(3):
+            if os.spawnlp(os.P_WAIT, "/bin/true", "true"):
+                raise SystemExit("no /bin/true")
+        if not os.fork():
+            os.setgid(65534)
+            os.setuid(65534)
+            os.execv("/bin/ls", ["ls", "/dev/null"])
+        os.wait()
+        """,
+    )
+    report = desk.run("--follow", "--", sys.executable, "daemon.py")
+    assert (report.status, report.stdout, report.stderr, report.notes) == (0, "/dev/null\n", "", "")
+    (ls,) = (process for process in report.processes if str(process["program"]).endswith("ls"))
+    assert any(event["pid"] == ls["pid"] and event.get("need") == "libc.so.6" for event in report.events)

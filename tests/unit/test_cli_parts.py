@@ -19,8 +19,9 @@ from click.testing import CliRunner
 
 from dlltracer.cli import run_traced, spawn
 from dlltracer.cli.ending import describe_ending
+from dlltracer.cli.formats import FORMS
 from dlltracer.cli.main import cli
-from dlltracer.cli.output import Colour, DirectTarget, Format, StreamTarget, colour_of, open_target, write_report
+from dlltracer.cli.output import Colour, DirectTarget, StreamTarget, colour_of, open_target
 from dlltracer.cli.program import NoValue, Program, ProgramKind, is_command, split_command_line
 from dlltracer.cli.runner import LogSharing, RunnerOutcome, RunnerReport
 from dlltracer.cli.spawn import salvage
@@ -29,6 +30,7 @@ from dlltracer.model.events import LoadEvent
 from dlltracer.model.process import TracedProcess
 from dlltracer.model.recording import Recording
 from dlltracer.model.run import RunResult
+from dlltracer.model.saved import SavedTrace
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="permissions and links of POSIX")
 RECORDING = Recording("rtld", (LoadEvent("/gr\u00fc\u00df/\udcff.so", imports=("m",)),))
@@ -136,33 +138,33 @@ def test_colour(terminal: bool, environment: dict[str, str], wanted: Colour) -> 
     assert colour_of(terminal, environment) is wanted
 
 
-def written(encoding: str, form: Format, errors: str = "strict") -> bytes:
+def written(encoding: str, form: str, errors: str = "strict") -> bytes:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding, errors, newline="\n")
-    write_report(StreamTarget(stream), RECORDING, form, failed_only=False)
+    FORMS[form].write(StreamTarget(stream), SavedTrace(RECORDING), False)
     return raw.getvalue()
 
 
 def test_a_stream_that_lacks_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    assert "\u2514\u2500 \\udcff.so  /gr\u00fc\u00df/\\udcff.so" in written("utf-8", Format.TEXT).decode()
-    assert rb"`- \udcff.so  /gr\xfc\xdf/\udcff.so" in written("ascii", Format.TEXT)
-    assert b"`- \\udcff.so  /gr\xfc\xdf/" in written("cp1252", Format.TEXT)
-    assert written("utf-8", Format.LINES) == b"LoadLibrary /gr\xc3\xbc\xc3\x9f/\xff.so\n"
-    assert written("ascii", Format.LINES) == b"LoadLibrary /gr\\xfc\\xdf/\\udcff.so\n"
+    assert "\u2514\u2500 \\udcff.so  /gr\u00fc\u00df/\\udcff.so" in written("utf-8", "text").decode()
+    assert rb"`- \udcff.so  /gr\xfc\xdf/\udcff.so" in written("ascii", "text")
+    assert b"`- \\udcff.so  /gr\xfc\xdf/" in written("cp1252", "text")
+    assert written("utf-8", "lines") == b"LoadLibrary /gr\xc3\xbc\xc3\x9f/\xff.so\n"
+    assert written("ascii", "lines") == b"LoadLibrary /gr\\xfc\\xdf/\\udcff.so\n"
 
 
 def test_forced_colour_on_a_stream_that_lacks_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "20")
-    said = written("ascii", Format.TEXT)
+    said = written("ascii", "text")
     assert b"\x1b[1mimport m\x1b[0m\n" in said and rb"/gr\xfc\xdf/\udcff.so" in said
     assert said.count(b"\n") == 3
 
 
 def test_a_closed_stream() -> None:
-    write_report(StreamTarget(None), RECORDING, Format.TEXT, failed_only=False)
+    FORMS["text"].write(StreamTarget(None), SavedTrace(RECORDING), False)
 
 
 def test_a_file_appears_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +172,7 @@ def test_a_file_appears_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "out"
     target = open_target(str(path))
     assert not path.exists()
-    write_report(target, RECORDING, Format.TEXT, failed_only=False)
+    FORMS["text"].write(target, SavedTrace(RECORDING), False)
     target.discard()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert "\x1b" not in path.read_text("utf-8") and "\u2514" in path.read_text("utf-8")

@@ -224,9 +224,10 @@ def test_headlines() -> None:
     assert headline(SavedTrace(empty, status=0)) == ("good", "It works: nothing to explain")
     assert headline(SavedTrace(empty)) == ("unsure", "How it ended is not known")
     assert headline(SavedTrace(empty, status=3)) == ("unsure", "It ended with status 3")
-    assert headline(SavedTrace(empty, status=-9)) == ("unsure", "It ended with killed by signal 9")
+    assert headline(SavedTrace(empty, status=-9)) == ("unsure", "It was killed by SIGKILL")
     assert headline(SavedTrace(empty, status=1, failure=failure)) == ("bad", "It ended with ValueError")
-    assert headline(SavedTrace(empty, status=-11, crash=crash)) == ("bad", "It died of SIGSEGV in /x/a.so")
+    died = ("bad", "It died of SIGSEGV in /x/a.so at offset 0x2")
+    assert headline(SavedTrace(empty, status=-11, crash=crash)) == died
     failed = Recording("rtld", (missing("libq.so", "/x/a.so"),))
     assert headline(SavedTrace(failed, status=0)) == ("good", "It works, although 1 load failed on the way")
     undecided = Diagnosis("import x", Outcome.UNDECIDED, undecided=("a trace",))

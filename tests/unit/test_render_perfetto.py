@@ -104,7 +104,7 @@ def test_processes_and_a_crash() -> None:
     found = entries(saved_trace(recording=Recording("rtld", EVENTS, pid=7, processes=processes), crash=CRASH))
     lives = [(e["ph"], e["name"], e["ts"], e.get("id")) for e in of(found, "process")]
     assert lives[:2] == [("b", "python x", 0, "0x7"), ("e", "python x", 3_500_000, "0x7")]
-    assert lives[2][:3] == ("i", "ended with status -11", 3_500_000)
+    assert lives[2][:3] == ("i", "was killed by SIGSEGV", 3_500_000)
     (crash,) = of(found, "crash")
     assert crash["s"] == "g" and crash["args"] == {"image": "/app/mod.so", "offset": "0x234", "time": NO_TIME}
     names = [e["args"]["name"] for e in found if e["name"] == "process_name"]

@@ -61,9 +61,9 @@ def test_long_after_the_imports() -> None:
 
 def test_where_nobody_watched_it_may_have_been_later() -> None:
     unwatched = died(11, crash=None, frames=())
-    assert first(unwatched).title == f"the process died while or after it loaded {EXT} (signal 11)"
+    assert first(unwatched).title == f"the process died while or after it loaded {EXT} (SIGSEGV)"
     nothing = first(with_run(unwatched, recording=Recording("rtld")))
-    assert nothing.title == "the process died (signal 11), while it ran"
+    assert nothing.title == "the process died (SIGSEGV), while it ran"
 
 
 def test_in_an_initialiser() -> None:

@@ -179,7 +179,7 @@ def test_origins() -> None:
     )
     assert describe_origin(trace) == (
         "recorded: import x, on box, Debian, x86_64, glibc 2.36, at 1970-01-01 00:00:00 UTC, by dlltracer 0.1.0",
-        "it was killed by signal 9",
+        "it was killed by SIGKILL",
     )
     assert describe_origin(SavedTrace(Recording("rtld"))) == ()
     assert "at" not in " ".join(describe_origin(replace(trace, started=1e300))).split()

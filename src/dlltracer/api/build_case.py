@@ -10,7 +10,7 @@ from ..diagnose.engine import diagnose
 from ..diagnose.program_output import OutputMessage, modules_in_crashes
 from ..model.failure import System
 from ..model.run import RunResult
-from .environment import read_install_facts
+from .environment import find_stray_files, find_unmet, read_install_facts
 from .linux_case import build_linux_case
 from .windows_case import build_windows_case
 
@@ -31,7 +31,10 @@ def build_case(
         case = build_windows_case(what, run, notes)
     else:
         case = build_linux_case(what, run, notes, messages)
-    case = replace(case, messages=messages, module_files=_module_files(run, messages))
+    case = replace(
+        case, messages=messages, module_files=_module_files(run, messages), unmet=find_unmet(case),
+        strays=find_stray_files(case),
+    )  # fmt: skip
     # What can be installed is asked for the packages that the rules would name, which only they know.
     return replace(case, install=read_install_facts(case, diagnose(case).findings))
 

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..diagnose.case import Case, module_not_found
-from ..diagnose.environment import ForeignModule, InstallFacts, MachineLimits, PackageCheck
+from ..diagnose.environment import (
+    ForeignModule,
+    InstallFacts,
+    MachineLimits,
+    PackageCheck,
+    StrayFile,
+    UnmetRequirement,
+)
 from ..diagnose.feasible import packages_to_install
 from ..host.available import read_available, read_tool_versions
 from ..host.linux_limits import read_c_library, read_mount, read_page_size
@@ -142,6 +149,49 @@ def check_packages(case: Case) -> tuple[PackageCheck, ...]:
         if changed:
             checks.append(PackageCheck(f"{name} {version}".strip(), name, tuple(changed.values()), sizes.folder))
     return tuple(checks)
+
+
+def find_unmet(case: Case) -> tuple[UnmetRequirement, ...]:
+    """What the Python packages of the files in question require, and what of that is not installed."""
+    process = case.run.process
+    if process is None or process.system is not this_system():
+        return ()
+    try:
+        from ..host.distributions import list_distributions, normalize
+        from ..host.requirements import read_requirement
+    except ImportError:
+        return ()
+    owners = {owner.package for found in case.owners.values() for owner in found if owner.manager is PackageManager.PIP}
+    if not owners:
+        return ()
+    installed = {normalize(found.name): found for found in list_distributions(site_folders(process))}
+    unmet = []
+    for owner in sorted(owners):
+        found = installed.get(normalize(owner))
+        read = [read_requirement(text, process) for text in found.requires] if found is not None else []
+        for one in read:
+            if found is not None and one is not None and normalize(one.name) not in installed:
+                package = f"{found.name} {found.version}".strip()
+                unmet.append(UnmetRequirement(package=package, name=one.name, versions=one.versions))
+    return tuple(dict.fromkeys(unmet))
+
+
+def find_stray_files(case: Case) -> tuple[StrayFile, ...]:
+    """The files in question that no Python package lists, though one has its other files there."""
+    process = case.run.process
+    if process is None or process.system is not this_system():
+        return ()
+    try:
+        from ..host.packages import find_strays
+    except ImportError:
+        return ()
+    folders = site_folders(process)
+    crash = case.run.crash.image if case.run.crash is not None else None
+    missing = [binding.requested_by for binding in case.tree.missing[:2]] if case.tree is not None else []
+    asked = (case.subject, crash, case.run.initialising, *missing, *(one.requested_by for one in case.symbols[:1]))
+    paths = [path for path in dict.fromkeys(asked) if path and path not in case.owners and Path(path).is_file()]
+    found = find_strays(paths, folders)
+    return tuple(StrayFile(path=path, package=" ".join(owner).strip()) for path, owner in found.items())
 
 
 def _worth_a_hash(owners: Mapping[str, tuple[PackageOwner, ...]]) -> list[str]:

@@ -15,6 +15,7 @@ from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, S
 from ..model.recording import Recording
 from ..model.run import RunResult
 from ..model.saved import SavedTrace
+from ..model.words import describe_end
 from .explain import is_loader_failure
 from .linux_failure import read_linux_failure, with_dl_error
 from .saved_case import decode_case
@@ -76,7 +77,7 @@ def _about_others(recording: Recording) -> tuple[str, ...]:
     for process in recording.processes:
         failed = failures.get(process.pid, [])
         if process.pid != recording.pid and process.status != 0 and failed:
-            ended = "" if process.status is None else f", which ended with status {process.status},"
+            ended = "" if process.status is None else f", which {describe_end(process.status)},"
             names = ", ".join(dict.fromkeys(failed[-_NAMES:]))
             found.append(f"process {process.pid}{ended} could not load {names}; this is about the first process")
     more = (f"{len(found) - _NAMES} more processes could not load something",) if len(found) > _NAMES else ()

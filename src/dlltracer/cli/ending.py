@@ -8,6 +8,7 @@ import sys
 from typing import NoReturn
 
 from ..model.printable import escape
+from ..model.words import describe_end
 from .output import say
 
 EXIT_USAGE = 2
@@ -45,13 +46,8 @@ def end_like(status: int) -> NoReturn:
 
 
 def describe_ending(status: int) -> str:
-    """How a program ended that did not end its trace: "was killed by SIGSEGV"."""
-    if status < 0:
-        try:
-            return f"was killed by {signal.Signals(-status).name}"
-        except ValueError:
-            return f"was killed by signal {-status}"
-    if status >> 31:
-        return f"was ended by Windows with status {status:#010x}"
+    """Return how a program ended that did not end its trace: "was killed by SIGSEGV"."""
+    if status < 0 or status >> 31:
+        return describe_end(status)
     why = "os._exit, another program took its place, no right or no room to write its result"
     return f"left without a word ({why}; status {status})"

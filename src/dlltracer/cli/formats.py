@@ -12,11 +12,12 @@ import click
 from ..model.saved import RECORDING_SUFFIX, SavedTrace
 from .complete import complete_file
 from .config import is_setting
-from .output import Format, Target, lacks_drawing, write_report
+from .output import Target, lacks_drawing, write_styled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model.recording import Recording
+    from ..report.drawing import Styled
     from ..report.graph import Graph
 
 RECORDING = "recording"
@@ -43,37 +44,58 @@ class Form:
     can_select: bool = False
 
     def selecting(self, failed_only: bool) -> Form:
-        """The same, for failures only if so. Raises `click.UsageError` if it cannot leave out the rest."""
+        """Return the format, for failures only if so. Raises `click.UsageError` if it cannot leave out the rest."""
         if failed_only and not self.can_select:
             raise click.UsageError(f"--failed-only is for text, jsonl and lines: {self.name} shows the whole trace")
         return self
 
 
-def _report(form: Format) -> Write:
-    """One of the reports on a recording: what else is known of the trace goes into its notes."""
+def _write_text(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+    """Write the recording as a tree, and behind it the verdict."""
+    from ..report.render_text import render_text
 
-    def write(target: Target, trace: SavedTrace, failed_only: bool) -> None:
-        write_report(target, _with_origin(trace), form, failed_only=failed_only, verdict=trace.diagnosis)
+    recording, verdict = _with_origin(trace), trace.diagnosis
 
-    return write
+    def render(plain: bool) -> Styled:
+        text = render_text(recording, failed_only=failed_only, ascii_only=plain)
+        if verdict is None:
+            return text
+        from ..report.render_verdict import render_verdict
+
+        return text + render_verdict(verdict, ascii_only=plain)
+
+    write_styled(target, render)
+
+
+def _write_jsonl(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+    from ..report.render_json import render_jsonl
+
+    target.write(render_jsonl(_with_origin(trace), failed_only=failed_only, verdict=trace.diagnosis))
+
+
+def _write_lines(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+    """Write `LoadLibrary <path>` or `Failed <path>`, one line an event."""
+    from ..report.render_text import render_lines
+
+    target.write(render_lines(trace.recording, failed_only=failed_only, escaped=target.is_terminal))
 
 
 def _with_origin(trace: SavedTrace) -> Recording:
-    """The recording, with where it is from and what is wrong with its file among its notes."""
+    """Return the recording, with where it is from and what is wrong with its file among its notes."""
     from ..report.origin import describe_origin
 
     return replace(trace.recording, notes=(*describe_origin(trace), *trace.recording.notes, *trace.problems))
 
 
-def _write_lines(target: Target, trace: SavedTrace, failed_only: bool) -> None:
-    """The recording itself; failures alone would be another recording."""
+def _write_recording(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+    """Write the recording itself; failures alone would be another recording."""
     from ..model.tracefile import trace_to_lines
 
     target.write("".join(trace_to_lines(trace)))
 
 
 def rendered(module: str, function: str) -> Write:
-    """A renderer `function(trace) -> str` in a module of `dlltracer.report`, imported when it is asked for."""
+    """Return what writes by `function(trace) -> str` of a module of `dlltracer.report`, imported when it is needed."""
 
     def write(target: Target, trace: SavedTrace, failed_only: bool) -> None:
         render = getattr(importlib.import_module(f"..report.{module}", __package__), function)
@@ -89,7 +111,7 @@ def _write_markdown(target: Target, trace: SavedTrace, failed_only: bool) -> Non
 
 
 def _graph(form: str) -> Write:
-    """The graph of a trace, in one of `GRAPHS`."""
+    """Return what writes the graph of a trace, in one of `GRAPHS`."""
 
     def write(target: Target, trace: SavedTrace, failed_only: bool) -> None:
         from ..report.graph import graph_of_trace
@@ -100,7 +122,7 @@ def _graph(form: str) -> Write:
 
 
 def render_graph(graph: Graph, form: str) -> str:
-    """The graph, in one of `GRAPHS`."""
+    """Return the graph as text, in one of `GRAPHS`."""
     if form == "dot":
         from ..report.render_dot import render_dot
 
@@ -113,13 +135,14 @@ def render_graph(graph: Graph, form: str) -> str:
 FORMS: Mapping[str, Form] = {
     form.name: form
     for form in (
-        Form("text", "a tree to read", _report(Format.TEXT), is_short=True, can_select=True),
+        Form("text", "a tree to read", _write_text, is_short=True, can_select=True),
         Form(
-            "jsonl", "JSON, one line an event", _report(Format.JSONL), (".jsonl",), is_short=True, can_select=True
+            "jsonl", "JSON, one line an event", _write_jsonl, (".jsonl",), is_short=True, can_select=True
         ),
-        Form("lines", "LoadLibrary or Failed, path", _report(Format.LINES), is_short=True, can_select=True),
+        Form("lines", "LoadLibrary or Failed, path", _write_lines, is_short=True, can_select=True),
         Form(
-            RECORDING, "all that is known, for `dlltracer show` and `dlltracer why`", _write_lines, (RECORDING_SUFFIX,)
+            RECORDING, "all that is known, for `dlltracer show` and `dlltracer why`", _write_recording,
+            (RECORDING_SUFFIX,),
         ),
         Form(HTML, "a page to look at in a browser", rendered("html", "render_html"), (".html", ".htm")),
         Form(GITHUB, "Markdown for an issue", _write_markdown, (".md",)),
@@ -132,19 +155,19 @@ FORMS: Mapping[str, Form] = {
 
 
 def form_of_name(file: str | None) -> Form | None:
-    """The format that the ending of a file's name asks for."""
+    """Return the format that the ending of a file's name asks for."""
     name = (file or "").lower()
     return next((form for form in FORMS.values() if form.endings and name.endswith(form.endings)), None)
 
 
 def is_name_of_recording(file: str | None) -> bool:
-    """Whether a file of that name would be a recording."""
+    """Return whether a file of that name would be a recording."""
     named = form_of_name(file)
     return named is not None and named.name == RECORDING
 
 
 def choose_form(given: str | None, github: bool, output: str | None, failed_only: bool) -> Form:
-    """The format asked for by name, else by the ending of the file's name, else text.
+    """Return the format asked for by name, else by the ending of the file's name, else text.
 
     A name of a file on the command line wins over settings. Raises `click.UsageError` for what contradicts itself.
     """
@@ -176,7 +199,7 @@ def refuse_same_file(output: str | None, page: str | None) -> None:
 
 
 def formats_help() -> str:
-    """All of them, for the help of an option."""
+    """Return all formats, for the help of an option."""
     return " ".join(f"{form.name}: {form.help}." for form in FORMS.values())
 
 

@@ -9,7 +9,8 @@ import click
 from ..host.scratch import ScratchFolder
 from ..model.order import OrderOutcome, Trial
 from ..model.run import RunResult
-from .ending import EXIT_MISSING, describe_ending
+from ..model.words import describe_end, describe_status
+from .ending import EXIT_MISSING
 from .output import open_target, write_styled
 from .program import Program, ProgramKind
 from .runner import UNTRACED
@@ -93,7 +94,7 @@ def _how(run: RunResult) -> str:
     if run.errors:
         return f"{run.errors[0].type}: {run.errors[0].message}"
     status = run.status or 0
-    return describe_ending(status) if status < 0 or status >> 31 else f"status {status}"
+    return describe_end(status) if status < 0 or status >> 31 else describe_status(status)
 
 
 def _explain(modules: tuple[str, ...], python: str | None) -> Diagnosis:

@@ -24,17 +24,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from ..model.finding import Diagnosis
-    from ..model.recording import Recording
     from ..report.drawing import Line, Styled
-
-
-class Format(enum.Enum):
-    """The reports on a recording (cli/formats.py has all formats)."""
-
-    TEXT = "text"
-    JSONL = "jsonl"
-    LINES = "lines"
 
 
 class StreamTarget:
@@ -168,33 +158,6 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
-
-
-def write_report(
-    target: Target, recording: Recording, form: Format, *, failed_only: bool, verdict: Diagnosis | None = None
-) -> None:
-    """Render the recording, and behind it the verdict, and write it to the target. Raises `OSError`."""
-    if form is Format.JSONL:
-        from ..report.render_json import render_jsonl
-
-        target.write(render_jsonl(recording, failed_only=failed_only, verdict=verdict))
-        return
-    if form is Format.LINES:
-        from ..report.render_text import render_lines
-
-        target.write(render_lines(recording, failed_only=failed_only, escaped=target.is_terminal))
-        return
-    from ..report.render_text import render_text
-
-    def render(plain: bool) -> Styled:
-        text = render_text(recording, failed_only=failed_only, ascii_only=plain)
-        if verdict is None:
-            return text
-        from ..report.render_verdict import render_verdict
-
-        return text + render_verdict(verdict, ascii_only=plain)
-
-    write_styled(target, render)
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -17,11 +17,11 @@ from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.scratch import ScratchFolder
 from ..model.events import DebugEvent, Event, LoadEvent
-from ..model.ntstatus import exception_name
 from ..model.process import TracedProcess
 from ..model.recording import Recording
 from ..model.request import Request
 from ..model.run import RunResult
+from ..model.words import describe_crash, describe_status
 from .program import Program
 from .runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
 from .spawn import Relay, Sink, interpreter, run_child, runner_command, with_facts
@@ -176,11 +176,9 @@ class _Early:
 def _recording(run: DebuggedRun, follow: bool) -> Recording:
     notes = run.notes
     if run.crash is not None:
-        where = "in code of no known image" if run.crash.image is None else f"in {run.crash.image}"
-        offset = "" if run.crash.offset is None else f" at offset {run.crash.offset:#x}"
-        notes += (f"the program crashed: {run.crash.name_and_code} {where}{offset}",)
+        notes += (f"the program crashed: {describe_crash(replace(run.crash, name=run.crash.name_and_code))}",)
     elif run.status >> 31:
-        notes += (f"the program ended with status {run.status:#010x} ({exception_name(run.status)})",)
+        notes += (f"the program ended with {describe_status(run.status)}",)
         notes += tuple(_why_not_started(run))
     events = tuple(event for event in run.events if not is_own_load(event))
     return Recording(NAME, events, run.pid, notes=notes, processes=run.processes if follow else ())

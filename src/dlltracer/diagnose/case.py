@@ -16,7 +16,16 @@ from ..model.provider import PackageOwner
 from ..model.run import RunResult
 from ..model.symbols import MissingSymbol, MissingVersion
 from ..model.tree import Binding, BindingState, LoadTree
-from .environment import Copy, ForeignModule, InstallFacts, MachineLimits, PackageCheck, ShadowedCopy
+from .environment import (
+    Copy,
+    ForeignModule,
+    InstallFacts,
+    MachineLimits,
+    PackageCheck,
+    ShadowedCopy,
+    StrayFile,
+    UnmetRequirement,
+)
 from .loader_errors import DlError, DlProblem
 from .named_failure import NamedFailure, names_a_library
 from .program_output import OutputMessage, relevant_lines
@@ -49,6 +58,8 @@ class Case:
         shadowed: copies that have the symbol or version that is missing, and would have been used otherwise.
         distribution: ID and ID_LIKE of os-release(5).
         checks: packages of the files in question, and what became of their files since they were installed.
+        unmet: packages that the packages of the files in question require, and that are not installed.
+        strays: files in question that no package lists, among those of one.
         install: what can be installed on the machine, and what is; `None` for a case of another machine.
         foreign_modules: files of a module that was not found, for other Pythons.
         module_traces: what there is of a module that was not found; `None` if all were, or nobody looked.
@@ -82,6 +93,8 @@ class Case:
     shadowed: tuple[ShadowedCopy, ...] = ()
     distribution: str | None = None
     checks: tuple[PackageCheck, ...] = ()
+    unmet: tuple[UnmetRequirement, ...] = ()
+    strays: tuple[StrayFile, ...] = ()
     install: InstallFacts | None = None
     foreign_modules: tuple[ForeignModule, ...] = ()
     module_traces: ModuleTraces | None = None

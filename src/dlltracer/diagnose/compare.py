@@ -8,12 +8,13 @@ import re
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..model.difference import Comparison, Difference, DifferenceKind
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.recording import UNKNOWN, Recording
 from ..model.saved import ImageFacts, SavedTrace
+from ..model.words import describe_crash, describe_end
 
 _EXTENSION_TAG = re.compile(r"\.(?:cpython-\d+[a-z]*|cp\d+[a-z]*|abi3|pypy\d+)[^/\\]*?(?=\.(?:so|pyd)$)")
 _HASH = re.compile(r"-[0-9a-f]{8,64}(?=\.)")
@@ -263,13 +264,13 @@ def _outcome(trace: SavedTrace) -> str:
     if diagnosis is not None and diagnosis.findings:
         return f"failed: {diagnosis.findings[0].title} [{diagnosis.findings[0].code}]"
     if trace.crash is not None:
-        return f"crashed: {trace.crash.name} in {trace.crash.image or 'unknown code'}"
+        return f"crashed: {describe_crash(replace(trace.crash, offset=None))}"
     if trace.failure is not None and trace.failure.errors:
         error = trace.failure.errors[0]
         return f"failed: {error.type}: {error.message}"
     if trace.status is None:
         return "not known"
-    return "ended well" if trace.status == 0 else f"ended with status {trace.status}"
+    return "ended well" if trace.status == 0 else describe_end(trace.status)
 
 
 def _compare_environment(first: SavedTrace, second: SavedTrace) -> Iterator[Difference]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
+from ..model.words import describe_end
 from .case import Case
 from .feasible import keep_feasible
 from .named_failure import NameMatch
@@ -49,6 +50,7 @@ LINUX_RULES: tuple[Rule, ...] = (
     children.check,
     ended.check,
     crash.check,
+    integrity.check_ownership,
 )
 """The rules about glibc, musl and any other system than Windows, the more specific ones first."""
 
@@ -63,6 +65,7 @@ WINDOWS_RULES: tuple[Rule, ...] = (
     win_codes.check,
     ended.check,
     win_crash.check,
+    integrity.check_ownership,
 )
 """The rules about Windows, the more specific ones first."""
 
@@ -79,8 +82,8 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
     own = WINDOWS_RULES if case.is_windows else LINUX_RULES
     for rule in own if rules is None else rules:
         for finding in rule(case):
-            known = for_interpreter(_tempered(_with_name(finding, case), case), case.run.process)
-            known = keep_feasible(known, case)
+            known = integrity.with_requirements(_tempered(_with_name(finding, case), case), case)
+            known = keep_feasible(for_interpreter(known, case.run.process), case)
             found.setdefault((finding.code, finding.subject), known)
     findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE
@@ -169,6 +172,6 @@ def _about_an_end(case: Case) -> Iterator[str]:
     elif status == -9:
         yield "the log of the kernel (dmesg): the process was killed from outside, as for want of memory"
     elif status < 0:
-        yield f"a core file or a debugger: the process was killed by signal {-status}, and where is not known"
+        yield f"a core file or a debugger: the process {describe_end(status)}, and where is not known"
     else:
         yield f"what the program says itself: it ended with status {status} and no exception"

@@ -71,6 +71,26 @@ class MachineLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnmetRequirement:
+    """A package that another one, which has a file in question, requires, and that is not installed.
+
+    Attributes: `package` in words ("PyQt6 6.6.0"); `name` of the one required, and its `versions` as they are written.
+    """
+
+    package: str
+    name: str
+    versions: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrayFile:
+    """A file in question that no package lists, in a place where `package` ("numpy 2.1.0") has its files."""
+
+    path: str
+    package: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class InstallFacts:
     """What remedies can work on the machine: what is installed there, and what can be.
 

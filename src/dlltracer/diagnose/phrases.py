@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from ..model.probe import Phase
+from ..model.words import RULES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model.tree import Binding
     from .environment import Copy
 
-_RULES = {
-    Phase.DIRECT: "by its full path",
-    Phase.LOADED: "because it was in the process already",
-    Phase.PRELOAD: "by LD_PRELOAD",
-    Phase.RPATH: "by RPATH",
-    Phase.RUNPATH: "by RUNPATH",
-    Phase.ENVIRONMENT: "by LD_LIBRARY_PATH",
-    Phase.CACHE: "by /etc/ld.so.cache",
-    Phase.SYSTEM: "in a system folder",
-    Phase.IMAGE_FOLDER: "beside the image that was asked for",
-    Phase.APPLICATION: "in the folder of the program",
-    Phase.ADDED: "by os.add_dll_directory",
-    Phase.WINDOWS: "in the Windows folder",
-    Phase.CURRENT: "in the current folder",
-    Phase.PATH: "by PATH",
-}
-
-
 def describe_rule(phase: Phase | None) -> str:
     """How a copy was chosen, for a sentence: "by RUNPATH"; empty where that is not known."""
-    return _RULES.get(phase, "") if phase is not None else ""
+    return RULES[phase].found if phase is not None else ""
 
 
 def describe_choice(binding: Binding) -> str:

@@ -10,6 +10,7 @@ from ..model.finding import Confidence, Evidence, Remedy, Source
 from ..model.pe import PeImage
 from ..model.probe import Phase
 from ..model.provider import PackageManager, ProviderKind
+from ..model.words import RULES
 from .codes import LoadError, classify_code
 from .providers import NO_DLL_SITES, find_providers
 from .remedies import reinstall_by_pip
@@ -23,23 +24,6 @@ if TYPE_CHECKING:
 
 WINE_STUB = 0x80000100
 """EXCEPTION_WINE_STUB (Wine's include/winternl.h): Wine binds a symbol that is missing, and raises at its call."""
-
-_RULES = {
-    Phase.DIRECT: "its whole path was given",
-    Phase.LOADED: "it was in the process already, and the first image of a name serves all who ask for that name",
-    Phase.IMAGE_FOLDER: "it lies in the folder of the file that was imported",
-    Phase.APPLICATION: "it lies in the folder of python.exe",
-    Phase.ADDED: "it lies in a folder of os.add_dll_directory",
-    Phase.SYSTEM: "it lies in System32",
-    Phase.WINDOWS: "it lies in the Windows folder",
-    Phase.KNOWN_DLL: "Windows takes that name from System32 always",
-    Phase.API_SET: "Windows maps that contract to it",
-    Phase.MANIFEST: "a manifest names it",
-    Phase.REDIRECTION: "a .local redirection leads to it",
-    Phase.CURRENT: "it lies in the current folder",
-    Phase.PATH: "it lies in a folder of PATH",
-}
-
 
 def load_error(case: Case) -> LoadError | None:
     """The kind of failure that Windows reported; `None` if it was no failure of its loader.
@@ -72,7 +56,7 @@ def code_evidence(case: Case) -> tuple[Evidence, ...]:
 
 def why_taken(phase: Phase | None) -> str:
     """The rule that chose a copy, as a clause."""
-    return _RULES.get(phase, "the loader's rules led to it") if phase is not None else "the loader's rules led to it"
+    return (RULES[phase].reason if phase is not None else "") or "the loader's rules led to it"
 
 
 def base_name(path: str) -> str:

@@ -55,6 +55,33 @@ def find_owners(paths: Iterable[str], site_folders: Sequence[str] = ()) -> Owner
     return OwnerAnswer({path: tuple(found) for path, found in owners.items()}, tuple(asked), tuple(unavailable))
 
 
+def find_strays(paths: Iterable[str], folders: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Find files that no Python package lists, though one, and only one, has other files in the same place.
+
+    Arguments: `paths` of files without an owner; `folders` as `site_folders` of `find_owners`.
+    Returns each such path to name and version of the package. The same place is the same folder, and directly in
+    site-packages the same name before the first dot.
+    """
+    places: dict[str, list[str]] = {}
+    for path in paths:
+        places.setdefault(_place_of(canonical(path)), []).append(path)
+    found: dict[str, set[tuple[str, str]]] = {}
+    for distribution in list_distributions(folders) if places else ():
+        top = canonical(distribution.folder)
+        record = distribution.read_record() or ()
+        here = {_place_of(os.path.normpath(os.path.join(top, os.path.normcase(row[0])))) for row in record}
+        for place in here & places.keys():
+            found.setdefault(place, set()).add((distribution.name, distribution.version))
+    return {path: next(iter(owner)) for place, owner in found.items() if len(owner) == 1 for path in places[place]}
+
+
+def _place_of(path: str) -> str:
+    folder, name = os.path.split(path)
+    if os.path.basename(folder) in ("site-packages", "dist-packages"):
+        return os.path.join(folder, name.partition(".")[0])
+    return folder
+
+
 def canonical(path: str) -> str:
     """Return the file's own path, links followed, for comparing."""
     try:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from ..model.events import LoadFailedEvent
 from ..model.probe import Phase, ProbeOutcome
 from ..model.tree import BindingState
+from ..model.words import rule_title
 from .counts import count, final_events, is_consequence
 from .drawing import file_name, number
-from .places import rule_title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

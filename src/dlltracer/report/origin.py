@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from ..model.saved import HostFacts, SavedTrace
+from ..model.words import describe_end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +43,5 @@ def _sentences(trace: SavedTrace) -> Iterator[str]:
         parts.append(f"by dlltracer {trace.written_by}")
     if parts:
         yield f"recorded: {', '.join(parts)}"
-    status = trace.status or 0
-    if status < 0:
-        yield f"it was killed by signal {-status}"
-    elif status:
-        yield f"it ended with status {f'{status:#010x}' if status >> 31 else status}"
+    if trace.status:
+        yield f"it {describe_end(trace.status)}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import compress, groupby
 
 from ..model.probe import Phase, Probe, ProbeOutcome
+from ..model.words import rule_title
 from .drawing import DIM, FAILED, PLAIN, Guides, Node, number
 
 TYPE_CHECKING = False
@@ -20,29 +21,6 @@ _VARIANTS = frozenset(
 )
 """Folder names that glibc puts below each folder of its search, for variants of the processor (ld.so(8))."""
 
-_RULES = {
-    Phase.DIRECT: "by its full path",
-    Phase.PRELOAD: "LD_PRELOAD",
-    Phase.RPATH: "RPATH",
-    Phase.RUNPATH: "RUNPATH",
-    Phase.ENVIRONMENT: "LD_LIBRARY_PATH",
-    Phase.CACHE: "cache",
-    Phase.SYSTEM: "system folders",
-    Phase.LOADED: "already loaded",
-    Phase.API_SET: "API set",
-    Phase.REDIRECTION: ".local redirection",
-    Phase.MANIFEST: "manifest",
-    Phase.KNOWN_DLL: "known DLLs",
-    Phase.IMAGE_FOLDER: "the image's own folder",
-    Phase.APPLICATION: "the program's folder",
-    Phase.ADDED: "os.add_dll_directory",
-    Phase.WINDOWS: "Windows folder",
-    Phase.CURRENT: "current folder",
-    Phase.PATH: "PATH",
-    Phase.OTHER: "another rule",
-}
-
-
 @dataclass(frozen=True)
 class Rule:
     """The places that one rule led to: those worth a line, and the rest."""
@@ -55,15 +33,6 @@ class Rule:
     def more(self) -> int:
         """How many places are not worth a line."""
         return len(self.hidden)
-
-
-def rule_title(phase: Phase, origin: str | None) -> str:
-    """The rule in words: "RUNPATH of /x/a.so", "cache (/etc/ld.so.cache)"."""
-    if origin is None:
-        return _RULES[phase]
-    if phase in (Phase.RPATH, Phase.RUNPATH, Phase.MANIFEST):
-        return f"{_RULES[phase]} of {origin}"
-    return origin if phase is Phase.OTHER else f"{_RULES[phase]} ({origin})"
 
 
 def fold_places(probes: Sequence[Probe]) -> tuple[Rule, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..model.ntstatus import status_name
 from ..model.process import TracedProcess
 from ..model.recording import Recording
+from ..model.words import describe_crash, describe_status
 from .drawing import BOLD, DIM, FAILED, PLAIN, Guides, Line, file_name
 
 TYPE_CHECKING = False
@@ -18,14 +18,6 @@ _COMMAND_LENGTH = 100
 
 _LIKE_IT = 8
 """Process ids that are shown of those which did the same as another one."""
-
-_SIGNALS = {
-    1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 5: "SIGTRAP", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE",
-    9: "SIGKILL", 10: "SIGUSR1", 11: "SIGSEGV", 12: "SIGUSR2", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM",
-    24: "SIGXCPU", 25: "SIGXFSZ", 31: "SIGSYS",
-}  # fmt: skip
-"""signal(7): numbers of x86 and ARM. The recording may be of another system than this one."""
-
 
 @dataclass(frozen=True)
 class Share:
@@ -112,14 +104,10 @@ def _command(process: TracedProcess, more: str) -> str:
 def _ending(process: TracedProcess) -> tuple[str, str]:
     status, crash = process.status, process.crash
     if crash is not None:
-        where = "" if crash.image is None else f" in {file_name(crash.image)}"
-        offset = "" if crash.offset is None else f" at offset {crash.offset:#x}"
-        return f"crashed: {crash.name}{where}{offset}", FAILED
+        short = replace(crash, image=None if crash.image is None else file_name(crash.image))
+        return f"crashed: {describe_crash(short)}", FAILED
     if status is None:
         return ("still running" if process.ended is None else "ended", DIM)
-    if status < 0:
-        return f"killed by {_SIGNALS.get(-status, f'signal {-status}')}", FAILED
-    if status >> 31:
-        name = status_name(status)
-        return f"ended by Windows with status {status:#010x}{f' ({name})' if name else ''}", FAILED
-    return f"status {status}", DIM if status == 0 else PLAIN
+    if status >= 0 and status >> 31:
+        return f"ended by Windows with {describe_status(status)}", FAILED
+    return describe_status(status), FAILED if status < 0 else DIM if status == 0 else PLAIN

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..model.pe import PeImage
 from ..model.probe import Phase, ProbeOutcome
 from ..model.tree import Binding, BindingState, LoadTree
+from ..model.words import rule_title
 from .drawing import (
     ASCII,
     BOLD,
@@ -25,7 +26,7 @@ from .drawing import (
     grow,
     number,
 )
-from .places import place_nodes, rule_title
+from .places import place_nodes
 
 _FAILED_STATES = (BindingState.MISSING, BindingState.REFUSED)
 _FOLDED_SHOWN = 3

@@ -14,6 +14,7 @@ import json
 from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.printable import escape
 from ..model.process import TracedProcess
+from ..model.words import describe_end
 from .counts import is_consequence
 from .drawing import file_name
 
@@ -210,7 +211,7 @@ class _Timeline:
         if process.status:
             now = end if end is not None else clock.place(None)[0]
             arguments = {"status": process.status}
-            self._instant(f"ended with status {process.status}", "process", now, process.pid, process.pid, arguments)
+            self._instant(describe_end(process.status), "process", now, process.pid, process.pid, arguments)
 
     def _add_crash(self) -> None:
         crash = self._saved.crash

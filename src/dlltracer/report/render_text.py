@@ -10,6 +10,7 @@ from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, UnloadEvent
 from ..model.printable import escape
 from ..model.probe import Phase, ProbeOutcome
 from ..model.recording import UNKNOWN, Losses, Recording
+from ..model.words import rule_title
 from .counts import FinalEvent, count, final_events, is_consequence, is_program
 from .drawing import (
     ASCII,
@@ -29,7 +30,7 @@ from .drawing import (
     grow,
     number,
 )
-from .places import place_nodes, rule_title
+from .places import place_nodes
 from .processes import describe_processes, is_killed, like_it_line, process_line, shares
 
 NO_LOADS = "no load of an image was recorded"

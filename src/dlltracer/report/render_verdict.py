@@ -10,6 +10,7 @@ import textwrap
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome
 from ..model.probe import Probe, ProbeOutcome
 from ..model.system import System
+from ..model.words import OUTCOMES, describe_crash
 from .commands import remedy_line, remedy_words
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 from .places import fold_places
@@ -56,9 +57,7 @@ def _said(diagnosis: Diagnosis) -> Iterator[Line]:
         yield from _block("Python says", f"{diagnosis.error.type}: {diagnosis.error.message}")
     crash = diagnosis.crash
     if crash is not None:
-        where = "at an unknown place" if crash.image is None else f"in {crash.image}"
-        offset = "" if crash.offset is None else f" at offset {crash.offset:#x}"
-        yield from _block("it died", f"of {crash.name} {where}{offset}")
+        yield from _block("it died", f"of {describe_crash(crash)}")
     for place, line in enumerate(diagnosis.output):
         yield from _block("it said" if place == 0 else "", line)
 
@@ -119,13 +118,7 @@ def _places(probes: Sequence[Probe], more: str) -> Iterator[Line]:
 
 
 def _outcome(probe: Probe) -> str:
-    words = {
-        ProbeOutcome.ABSENT: "not there",
-        ProbeOutcome.NO_ENTRY: "no entry",
-        ProbeOutcome.PASSED: "passed over",
-        ProbeOutcome.PRESENT: "there, and not taken",
-    }
-    return f"{words[probe.outcome]}{f': {probe.reason}' if probe.reason else ''}"
+    return f"{OUTCOMES[probe.outcome]}{f': {probe.reason}' if probe.reason else ''}"
 
 
 def _block(label: str, text: str, style: str = PLAIN) -> Iterator[Line]:

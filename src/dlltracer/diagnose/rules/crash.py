@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.words import describe_end, signal_name
 from ..case import Case
 from ..remedies import python_words, reinstall
 from .wrong_file import TRUNCATED_CODE
@@ -119,13 +120,13 @@ def _doing(case: Case, importing: bool | None) -> str:
 
 
 def _signal(case: Case, number: int) -> str:
-    return case.run.crash.name if case.run.crash is not None else f"signal {number}"
+    return case.run.crash.name if case.run.crash is not None else signal_name(number)
 
 
 def _how(case: Case) -> str:
     crash = case.run.crash
     if crash is None:
-        return f"the process was killed by signal {-(case.run.status or 0)}"
+        return f"the process {describe_end(case.run.status or 0)}"
     place = (
         f"in {crash.image} at offset {crash.offset:#x}"
         if crash.image and crash.offset is not None

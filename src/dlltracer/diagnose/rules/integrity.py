@@ -1,18 +1,28 @@
-"""Files of an installed package that are not as they were installed: lost, or changed since."""
+"""Packages that are not as they were installed: files lost, changed or strange, owned twice, requirements not there."""
 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.provider import ChangedFile, FileState
+from ...model.provider import ChangedFile, FileState, PackageManager, PackageOwner
 from ..case import Case
-from ..environment import PackageCheck
-from ..remedies import reinstall_by_pip
+from ..environment import PackageCheck, StrayFile
+from ..remedies import PIP, is_package_name, reinstall_by_pip
 
 CODE = "package-file-missing"
 CHANGED_CODE = "package-file-changed"
+SHARED_CODE = "file-of-two-packages"
+STRAY_CODE = "file-of-no-package"
+REQUIREMENT_CODE = "requirement-not-installed"
+
+_MISSING_CODES = ("missing-image", "missing-at-runtime", "no-such-file")
+"""Findings of other rules that a requirement which is not installed explains."""
+_VERSIONS = re.compile(r"[<>=!~0-9A-Za-z.,*+]*")
+_MOST_NAMED = 12
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -23,6 +33,121 @@ def check(case: Case) -> Iterator[Finding]:
                 yield _lost(file, check, case)
             elif file.state is FileState.CHANGED and file.path in _files_in_question(case):
                 yield _changed(file, check, case)
+
+
+def check_ownership(case: Case) -> Iterator[Finding]:
+    """Files in question of two packages, of none, and requirements of their packages that are not installed."""
+    for path in sorted(_files_in_question(case)):
+        owners = tuple(owner for owner in case.owners.get(path, ()) if owner.manager is PackageManager.PIP)
+        if len({owner.package for owner in owners}) > 1:
+            yield _shared(path, owners, case)
+    for stray in case.strays:
+        yield _stray(stray, case)
+    if case.unmet:
+        yield _unmet(case)
+
+
+def with_requirements(finding: Finding, case: Case) -> Finding:
+    """Return the finding about a missing file, with the requirement that would have brought it.
+
+    If the requirement is named like the file, packages that tables know for it are guesses, and left out.
+    """
+    if finding.code not in _MISSING_CODES or not case.unmet:
+        return finding
+    remedies = (*finding.remedies, _install_unmet(case))
+    if any(_is_named_like(one.name, finding.subject) for one in case.unmet):
+        remedies = (_install_unmet(case), *(one for one in finding.remedies if not _is_guess(one)))
+    return replace(
+        finding,
+        explanation=f"{finding.explanation} {_requires(case)}",
+        evidence=(*finding.evidence, Evidence(Source.PACKAGES, _requires(case).rstrip("."))),
+        remedies=remedies,
+    )
+
+
+def _is_named_like(package: str, library: str) -> bool:
+    """Return whether a word of a package's name is in that of a library: PyQt6-Qt6 and Qt6Core.dll."""
+    stem = re.split(r"[/\\]", library)[-1].lower()
+    return any(len(word) > 2 and word in stem for word in re.split(r"[-_.]", package.lower()))
+
+
+def _is_guess(remedy: Remedy) -> bool:
+    """Return whether a remedy installs some package by name, not again the one whose file it is."""
+    installs = remedy.command[1:4] == ("-m", "pip", "install") or remedy.command[:2] == ("conda", "install")
+    return installs and "--force-reinstall" not in remedy.command
+
+
+def _requires(case: Case) -> str:
+    by_package: dict[str, list[str]] = {}
+    for one in case.unmet[:_MOST_NAMED]:
+        by_package.setdefault(one.package, []).append(f"{one.name}{f' ({one.versions})' if one.versions else ''}")
+    said = [
+        f"{package} requires {', '.join(names)}, which {'are' if len(names) > 1 else 'is'} not installed."
+        for package, names in by_package.items()
+    ]
+    return " ".join(said)
+
+
+def _install_unmet(case: Case) -> Remedy:
+    words = [
+        one.name + one.versions
+        for one in case.unmet
+        if is_package_name(one.name, PackageManager.PIP) and _VERSIONS.fullmatch(one.versions)
+    ]
+    names = ", ".join(one.name for one in case.unmet[:_MOST_NAMED])
+    return Remedy(f"install what the package requires: {names}", (*PIP, "install", *words) if words else ())
+
+
+def _unmet(case: Case) -> Finding:
+    wants_file = case.tree is not None and bool(case.tree.missing)
+    return Finding(
+        code=REQUIREMENT_CODE,
+        title=f"{case.unmet[0].package} requires {case.unmet[0].name}, which is not installed",
+        confidence=Confidence.LIKELY if wants_file else Confidence.POSSIBLE,
+        subject=case.unmet[0].name, chain=case.chain_to(case.subject),
+        explanation=f"{_requires(case)} pip check lists such packages.",
+        evidence=(Evidence(Source.PACKAGES, _requires(case).rstrip(".")),),
+        remedies=(_install_unmet(case),),
+    )  # fmt: skip
+
+
+def _shared(path: str, owners: tuple[PackageOwner, ...], case: Case) -> Finding:
+    names = [f"{owner.package} {owner.version}".strip() for owner in owners]
+    changed = [
+        check.package for check in case.checks for file in check.changed
+        if file.path == path and file.state is FileState.CHANGED
+    ]  # fmt: skip
+    spoilt = f" It is not as {' and '.join(changed)} installed it." if changed else ""
+    text = "have one of them only: take all of them away, and install the one that is wanted"
+    valid = [owner.package for owner in owners if is_package_name(owner.package, PackageManager.PIP)]
+    return Finding(
+        code=SHARED_CODE,
+        title=f"{path} is a file of {' and of '.join(names)}",
+        confidence=Confidence.LIKELY if changed else Confidence.POSSIBLE,
+        subject=path, chain=case.chain_to(path),
+        explanation=f"Several installed packages list {path}. What was installed last overwrote the others.{spoilt}",
+        evidence=(Evidence(Source.PACKAGES, f"the RECORDs of {' and '.join(names)} list it"),),
+        remedies=(Remedy(text, (*PIP, "uninstall", *valid)),),
+    )  # fmt: skip
+
+
+def _stray(stray: StrayFile, case: Case) -> Finding:
+    name, _, version = stray.package.partition(" ")
+    return Finding(
+        code=STRAY_CODE,
+        title=f"{stray.path} is no file of {stray.package}, among whose files it lies",
+        confidence=Confidence.POSSIBLE,
+        subject=stray.path, chain=case.chain_to(stray.path),
+        explanation=(
+            f"The RECORD of {stray.package} lists files in that place, and not this one. Another version of it left "
+            "it, or somebody built or copied it there."
+        ),
+        evidence=(Evidence(Source.PACKAGES, f"{stray.path} is not in the RECORD of {stray.package}"),),
+        remedies=(
+            Remedy(f"if nobody put it there on purpose, take {stray.path} away"),
+            reinstall_by_pip(name, version, "", case.run.process, "to have its files whole"),
+        ),
+    )  # fmt: skip
 
 
 def lost_file(case: Case, need: str) -> ChangedFile | None:

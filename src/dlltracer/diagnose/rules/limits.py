@@ -220,7 +220,7 @@ def _executable_stack(path: str, case: Case) -> Finding:
         remedies=(
             Remedy("take a version without the mark"),
             Remedy(
-                "or clear the mark (patchelf 0.16 and later)", ("patchelf", "--clear-execstack", operand(path))
+                "or clear the mark (patchelf 0.18 or later)", ("patchelf", "--clear-execstack", operand(path))
             ),
             last,
         ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ...model.system import System
+from ...model.words import describe_crash
+from ..commands import remedy_line
 from .about import about_trace
 from .from_trace import graph_of_trace
 from .from_tree import graph_of_tree
@@ -29,6 +32,7 @@ def render_html(saved: SavedTrace, *, title: str | None = None) -> str:
     """
     graph = graph_of_trace(saved)
     main, others = main_and_other(saved.diagnosis)
+    system = saved.diagnosis.system if saved.diagnosis is not None else System.OTHER
     values = {
         "title": title or saved.what or "a trace",
         "headline": headline_of_trace(saved, graph),
@@ -39,6 +43,8 @@ def render_html(saved: SavedTrace, *, title: str | None = None) -> str:
         "confidence": CONFIDENCE,
         "places_of": places_of,
         "about": about_trace(saved),
+        "describe_crash": describe_crash,
+        "line_of": lambda remedy: remedy_line(remedy, system),
     }
     return render_page("trace.html.j2", graph, values)
 

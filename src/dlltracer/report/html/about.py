@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...model.words import describe_crash, describe_status
 from ..drawing import number
-from .words import shorten, status_in_words, time_in_words
+from .words import shorten, time_in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _facts(saved: SavedTrace) -> Iterator[tuple[str, str]]:
     yield "What ran", saved.what
     yield "Command line", " ".join(saved.command)
     yield "Started", time_in_words(saved.started)
-    yield "Ended with", "" if saved.status is None else status_in_words(saved.status)
+    yield "Ended with", "" if saved.status is None else describe_status(saved.status)
     yield "Traced by", saved.recording.backend
     yield "dlltracer", saved.written_by
     if host is not None:
@@ -90,9 +91,9 @@ def _processes(processes: Sequence[TracedProcess]) -> Iterator[tuple[str, ...]]:
 def _process(process: TracedProcess) -> tuple[str, ...]:
     """Cells: process id, parent, what it ran, when it started and ended, how."""
     crash = process.crash
-    how = status_in_words(process.status)
+    how = describe_status(process.status)
     if crash is not None:
-        how += f": {crash.name}{f' in {crash.image}' if crash.image else ''}"
+        how += f": {describe_crash(crash)}"
     return (
         str(process.pid),
         "" if process.parent is None else str(process.parent),

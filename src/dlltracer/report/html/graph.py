@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from ...model.probe import Phase, Probe, ProbeOutcome
-from ..places import rule_title
+from ...model.words import rule_title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from itertools import groupby
 
 from ...model.finding import Confidence, Diagnosis, Finding, Outcome
 from ...model.probe import Probe, ProbeOutcome
+from ...model.words import OUTCOMES, describe_crash, describe_end
 from ..drawing import number
 from ..places import Rule, fold_places
 from .graph import NodeKind, State
-from .words import OUTCOMES, shorten, size_in_words, span_in_words, status_in_words
+from .words import shorten, size_in_words, span_in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,12 +68,11 @@ def headline_of_trace(saved: SavedTrace, graph: Graph) -> Headline:
 def _ending(saved: SavedTrace, bad: int) -> tuple[str, str]:
     """Tone and title for a program that no verdict says anything against; `bad` loads failed."""
     if saved.crash is not None:
-        where = "at an unknown place" if saved.crash.image is None else f"in {saved.crash.image}"
-        return "bad", f"It died of {saved.crash.name} {where}"
+        return "bad", f"It died of {describe_crash(saved.crash)}"
     if saved.failure is not None and saved.failure.errors and saved.status != 0:
         return "bad", f"It ended with {saved.failure.errors[0].type}"
     if saved.status:
-        return "unsure", f"It ended with {status_in_words(saved.status)}"
+        return "unsure", f"It {describe_end(saved.status)}"
     if saved.diagnosis is None and saved.status is None:
         return "unsure", "How it ended is not known"
     return (

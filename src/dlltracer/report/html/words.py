@@ -6,16 +6,8 @@ import datetime
 import re
 from collections.abc import Sequence
 
-from ...model.probe import Probe, ProbeOutcome
-from ..places import rule_title
-
-OUTCOMES = {
-    ProbeOutcome.LOADED: "taken",
-    ProbeOutcome.ABSENT: "not there",
-    ProbeOutcome.NO_ENTRY: "no entry",
-    ProbeOutcome.PASSED: "passed over",
-    ProbeOutcome.PRESENT: "there, and not taken",
-}
+from ...model.probe import Probe
+from ...model.words import OUTCOMES, rule_title
 
 _IMPORTS = 20
 """Names of a chain of imports that are shown."""
@@ -63,15 +55,6 @@ def shorten(texts: Sequence[str], most: int, what: str) -> list[str]:
 def span_in_words(seconds: float) -> str:
     """A time since the first load: "0.153 s"."""
     return f"{seconds:.3f} s"
-
-
-def status_in_words(status: int | None) -> str:
-    """How a process ended, by its status as of `subprocess.Popen`."""
-    if status is None:
-        return "not known"
-    if status < 0:
-        return f"killed by signal {-status}"
-    return f"status {status:#010x}" if status >> 31 else f"status {status}"
 
 
 def without_abi_tag(name: str) -> str:
