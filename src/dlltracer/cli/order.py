@@ -6,7 +6,7 @@ import os
 
 import click
 
-from ..host.scratch import ScratchFolder
+from ..host.scratch import ScratchFile
 from ..model.order import OrderOutcome, Trial
 from ..model.run import RunResult
 from ..model.words import describe_end, describe_status
@@ -79,12 +79,12 @@ def _check(modules: tuple[str, ...]) -> None:
 
 
 def _attempt(modules: tuple[str, ...], python: str | None) -> Trial:
-    with ScratchFolder() as folder:
-        begun = os.path.join(folder.path, "begun")
+    with ScratchFile("begun") as file:
+        begun = file.path
         with open(begun, "wb"), open(os.devnull, "wb") as null:
             program = Program(ProgramKind.CODE, "\n".join([_BEGIN, *map(_IMPORT.format, modules)]), (begun,))
             run = run_child(program, UNTRACED, python=python, output=(null.fileno(), null.fileno()))
-        count = os.path.getsize(begun)
+        count = os.stat(begun).st_size
     if run.status == 0:
         return Trial(modules)
     return Trial(modules, max(count - 1, 0), _how(run))

@@ -10,16 +10,17 @@ from dataclasses import replace
 
 from ..capture.kept_events import KeptEvents
 from ..errors import DlltracerError
-from ..host.scratch import ScratchFolder
+from ..host.scratch import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.process import TracedProcess
 from ..model.recording import Recording
 from ..model.run import RunResult
+from .descriptors import DescriptorLimit
 from .ending import describe_ending
 from .program import Program, ProgramKind
-from .runner import LogSharing, RunnerOutcome, RunnerReport
-from .spawn import CannotRun, Relay, Sink, interpreter, run_child, runner_command, with_facts
+from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
+from .spawn import CannotRun, Relay, Sink, has_no_descriptors, interpreter, run_child, runner_command, with_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ class _Guard:
             self.notes = (f"events were not handed on from then on, as they came: {type(error).__name__}: {error}",)
 
 
+_FOLLOWING = 24
+"""Files that are open when one process is followed, with some to spare; each further process needs two."""
+
+
 class _LinuxRun:
     """One run on Linux."""
 
@@ -129,8 +134,38 @@ class _LinuxRun:
         self._startup = startup
         self._guard = guard
         self._is_command = program.kind is ProgramKind.COMMAND
+        self._trouble: str | None = None
+        self._has_started = False
+        self._limit = DescriptorLimit()
 
     def run(self) -> RunResult:
+        try:
+            temporary_folder()
+        except OSError as error:
+            return self._run_without_logs(f"no folder takes the logs of processes ({error.strerror or error})")
+        try:
+            with self._limit:
+                if self._limit.allows(_FOLLOWING):
+                    return self._run_with_logs()
+        except (OSError, CannotRun) as error:
+            if self._has_started or not has_no_descriptors(error):
+                raise
+        return self._run_without_logs("the limit of open files is too low for that (ulimit -n)")
+
+    def _run_without_logs(self, why: str) -> RunResult:
+        """Run it all the same: ld.so writes its log of a process to a path only."""
+        if self._is_command:
+            run = RunResult(status=_run_plainly(list(self._program.words)))
+            return replace(run, recording=Recording(UNTRACED, notes=(f"it was not traced: {why}",)))
+        run = run_child(self._program, self._backend)
+        asked = [*(["what it loads before its first line"] if self._startup else []),
+                 *(["the processes that it starts"] if self._follow else [])]  # fmt: skip
+        if run.recording is not None and asked:
+            notes = (*run.recording.notes, f"{' and '.join(asked)} could not be traced: {why}")
+            run = replace(run, recording=replace(run.recording, notes=notes))
+        return self._guard.replay(run)
+
+    def _run_with_logs(self) -> RunResult:
         if sys.platform != "linux":
             raise CannotFollow("for Linux")
         from ..capture.linux.follow import Follower
@@ -166,15 +201,19 @@ class _LinuxRun:
             if self._startup:
                 environment.update(variables_for_one(prefix, environment))
             environment.update(log.environment())
-        with Relay() as relay:
+        with Relay(limit=self._limit) as relay:
             try:
                 # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
                 child = subprocess.Popen(command, close_fds=False, env=environment)
             except OSError as error:
                 raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
+            self._has_started = True
             relay.connect(child)
             try:
                 return follower.watch(child, tuple(shown), _where(command[0]))
+            except OSError as error:  # no descriptors, no memory: the program goes on, and its status counts
+                self._trouble = f"the following of the program ended early: {error.strerror or error}"
+                return child.wait()
             finally:
                 child.wait()
 
@@ -207,4 +246,16 @@ class _LinuxRun:
 
     def _recording(self, follower: Follower, notes: tuple[str, ...]) -> Recording:
         name = LD_DEBUG if self._is_command else "rtld"
-        return follower.recording(name, self._guard.events, notes + self._guard.notes)
+        notes += self._guard.notes
+        notes += () if self._trouble is None else (self._trouble,)
+        return follower.recording(name, self._guard.events, notes)
+
+
+def _run_plainly(command: list[str]) -> int:
+    with Relay() as relay:
+        try:
+            child = subprocess.Popen(command, close_fds=False)
+        except OSError as error:
+            raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
+        relay.connect(child)
+        return child.wait()

@@ -6,6 +6,8 @@ evidence must outlive the program: a crash in an import is what people come for.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -17,15 +19,16 @@ from typing import Protocol
 
 from ..errors import DlltracerError
 from ..host.failure import read_errors, read_process
-from ..host.scratch import ScratchFolder
+from ..host.scratch import ScratchFile
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.process import TracedProcess
 from ..model.recording import Recording
 from ..model.run import RunResult
+from .descriptors import DescriptorLimit
 from .ending import describe_ending
 from .program import Program
-from .runner import LogSharing, RunnerOutcome, RunnerReport
+from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
 from .stopper import Stopper
 
 
@@ -57,7 +60,8 @@ class CannotRun(DlltracerError):
 
 def run_child(
     program: Program, backend: str, *, python: str | None = None, output: tuple[int, int] | None = None,
-    watch_crash: bool = False, stopper: Stopper | None = None, variables: Variables = (),
+    watch_crash: bool = False, stopper: Stopper | None = None, limit: DescriptorLimit | None = None,
+    variables: Variables = (),
 ) -> RunResult:  # fmt: skip
     """Run the program to its end. Raises `CannotRun`.
 
@@ -69,23 +73,45 @@ def run_child(
         watch_crash: find out where it crashes, if it does. The program can tell: it has a tracer, and Python's
             faulthandler writes where it was.
         stopper: ends it, where it takes too long or we are interrupted; `None`: it alone answers an interrupt.
+        limit: has raised our limit of open files; `None`: it is raised here where it is very low.
         variables: of its environment that differ from ours; `None` takes one away.
     """
-    log = make_log(backend)
-    with ScratchFolder() as folder:
+    start = [python] if python is not None else interpreter()
+    start += ["-X", "faulthandler"] if watch_crash else []
+    log: int | None = None
+    with (limit or DescriptorLimit()) as descriptors, contextlib.ExitStack() as stack:
         try:
-            result = os.path.join(folder.path, "result")
-            start = [python] if python is not None else interpreter()
-            if watch_crash:
-                start += ["-X", "faulthandler"]
-            command = runner_command(start, result, LogSharing(log), backend, program)
-            run, pid = _run(command, log, output, watch_crash, stopper, variables)
-            run = _with_report(run, pid, RunnerReport.read(result), backend, log)
-            # An initialiser may also end the process without a signal, by exit(3).
-            return run if run.completed else replace(run, initialising=_read_initialising(log, pid))
-        finally:
+            log = make_log(backend)
             if log is not None:
-                os.close(log)
+                stack.callback(os.close, log)
+            with ScratchFile("result") as file:
+                command = runner_command(start, file.path, LogSharing(log), backend, program)
+                run, pid = _run(command, log, output, Relay(stopper, descriptors), watch_crash, variables)
+                report = RunnerReport.read(file.path)
+        except (OSError, CannotRun) as error:
+            if not has_no_descriptors(error):
+                raise
+            stack.close()
+            run, _ = _run([*start, *program.words], None, output, Relay(stopper, descriptors), False, variables)
+            return _untraced(run, is_why=watch_crash)
+        run = _with_report(run, pid, report, backend, log)
+        # An initialiser may also end the process without a signal, by exit(3).
+        if watch_crash and not run.completed and not run.errors:
+            run = replace(run, initialising=_read_initialising(log, pid))
+        return run
+
+
+def has_no_descriptors(error: BaseException) -> bool:
+    """Whether a program was not started for want of file descriptors: `ulimit -n` is very low."""
+    while isinstance(error, CannotRun) and error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def _untraced(run: RunResult, *, is_why: bool) -> RunResult:
+    """The run of a program that was not traced, for want of descriptors: its status counts."""
+    note = "it was not traced: the limit of open files is too low for that (ulimit -n)"
+    return replace(run, crash_note=note) if is_why else replace(run, recording=Recording(UNTRACED, notes=(note,)))
 
 
 def runner_command(start: list[str], result: str, log: LogSharing, backend: str, program: Program) -> list[str]:
@@ -131,13 +157,13 @@ def interpreter() -> list[str]:
 
 
 def _run(
-    command: list[str], log: int | None, output: tuple[int, int] | None, watch_crash: bool, stopper: Stopper | None,
+    command: list[str], log: int | None, output: tuple[int, int] | None, relay: Relay, watch_crash: bool,
     variables: Variables,
 ) -> tuple[RunResult, int]:  # fmt: skip
     """Run it to its end: how it ended, and its process id."""
     wait = _crash_watcher() if watch_crash else _wait
     stdout, stderr = output if output is not None else (None, None)
-    with Relay(stopper) as relay:
+    with relay:
         try:
             if log is not None:
                 os.set_inheritable(log, True)
@@ -151,6 +177,7 @@ def _run(
                 os.set_inheritable(log, False)
         relay.connect(child)
         run = wait(child)
+    stopper = relay.stopper
     if stopper is None or stopper.reason is None:
         return run, child.pid
     # The signal was ours: where it hit is no crash.
@@ -175,8 +202,6 @@ def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
     """The function that waits for a child and sees its crash. Made before the child is: its first moments count."""
     if sys.platform != "linux":
         return _wait
-    import contextlib
-
     from ..capture.linux import crashwatch
 
     with contextlib.suppress(ImportError):  # crashwatch then says it
@@ -243,10 +268,13 @@ def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: boo
     `how` says why it was not; `in_search`, that the loader may have been at a search when the process died.
     """
     if sys.platform == "linux" and log is not None and os.fstat(log).st_size:
-        from ..capture.linux.decoding import read_recording
-
         notes = (f"{how}; the loader's log was read by dlltracer's own process",)
-        return read_recording(log, pid, notes, ended=not in_search)
+        try:
+            from ..capture.linux.decoding import read_recording
+
+            return read_recording(log, pid, notes, ended=not in_search)
+        except OSError as error:  # no descriptors: the program's status must not be lost with its recording
+            how = f"{how}; the loader's log could not be read ({error.strerror or error})"
     return Recording(backend, pid=pid, notes=(f"{how}; what it recorded is lost",))
 
 
@@ -261,8 +289,9 @@ class Relay:
     _LEAVE = ("SIGINT", "SIGQUIT", "SIGBREAK")
     _PASS_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
-    def __init__(self, stopper: Stopper | None = None) -> None:
-        self._stopper = stopper
+    def __init__(self, stopper: Stopper | None = None, limit: DescriptorLimit | None = None) -> None:
+        self.stopper = stopper
+        self._limit = limit
         self._child: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
         self._before: dict[int, object] = {}
@@ -277,16 +306,18 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._stopper is not None:
-            self._stopper.close()
+        if self.stopper is not None:
+            self.stopper.close()
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def connect(self, child: subprocess.Popen[bytes]) -> None:
         """The program has started: it gets what came before."""
         self._child = child
-        if self._stopper is not None:
-            self._stopper.connect(child)
+        if self._limit is not None:
+            self._limit.give_back(child.pid)
+        if self.stopper is not None:
+            self.stopper.connect(child)
         for number in self._early:
             child.send_signal(number)
 
@@ -296,8 +327,8 @@ class Relay:
             self._before[number] = signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
-        if self._stopper is not None and number == signal.SIGINT:
-            self._stopper.interrupt()
+        if self.stopper is not None and number == signal.SIGINT:
+            self.stopper.interrupt()
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if self._child is None:

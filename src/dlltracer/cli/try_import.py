@@ -13,6 +13,7 @@ from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
 from ..model.run import RunResult
 from ..model.saved import RECORDING_SUFFIX
+from .descriptors import DescriptorLimit
 from .ending import say_error
 from .output_tail import OutputTail
 from .program import Program, ProgramKind
@@ -52,8 +53,8 @@ def try_and_explain(
 
     if program.kind is ProgramKind.COMMAND:
         return RunResult(), explain_program(program.name)
-    with OutputTail() as tail:
-        run = _try(program, backend, python, (tail.stdout, tail.stderr), Stopper(timeout))
+    with DescriptorLimit() as limit, OutputTail() as tail:
+        run = _try(program, backend, python, (tail.stdout, tail.stderr), Stopper(timeout), limit)
     run = replace(run, output=tail.result)
     if run.refusal is not None:
         say_error(run.refusal)
@@ -112,15 +113,16 @@ def _is_extension_module(path: str, name: str) -> bool:
 
 
 def _try(
-    program: Program, backend: str, python: str | None, output: tuple[int, int], stopper: Stopper
-) -> RunResult:
+    program: Program, backend: str, python: str | None, output: tuple[int, int], stopper: Stopper,
+    limit: DescriptorLimit,
+) -> RunResult:  # fmt: skip
     if sys.platform == "win32" and backend in ("auto", "debugger"):
         return _try_debugged(program, backend, python, output, stopper)
-    run = run_child(program, backend, python=python, output=output, watch_crash=True, stopper=stopper)
+    run = run_child(program, backend, python=python, output=output, watch_crash=True, stopper=stopper, limit=limit)
     if run.refusal is None or backend != "auto":
         return run
     # No mechanism works here. What the exception and the files say is worth having all the same; it is noted.
-    return run_child(program, UNTRACED, python=python, output=output, watch_crash=True, stopper=stopper)
+    return run_child(program, UNTRACED, python=python, output=output, watch_crash=True, stopper=stopper, limit=limit)
 
 
 def _try_debugged(

@@ -1,4 +1,4 @@
-"""A folder of our own for one run, and those that killed runs have left behind."""
+"""A folder or a file of our own for one run, and the folders that killed runs have left behind."""
 
 from __future__ import annotations
 
@@ -24,6 +24,21 @@ _AGE = 60.0
 """Seconds that a folder is left alone: it is made before it can be locked."""
 
 
+def temporary_folder() -> str:
+    """Return a folder that takes our files. Raises `OSError` where there is none.
+
+    A container with a read-only root often has nothing writable but /dev/shm (`docker run --read-only`), which
+    `tempfile` does not try.
+    """
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        for folder in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"):  # noqa: S108 - a folder of our own is made in it
+            if folder and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
+                return folder
+        raise
+
+
 class ScratchFolder:
     """A new folder, taken away at the end of the block. Raises `OSError`.
 
@@ -32,10 +47,11 @@ class ScratchFolder:
     """
 
     def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix=PREFIX)
+        root = temporary_folder()
+        self.path = tempfile.mkdtemp(prefix=PREFIX, dir=root)
         self._lock = _lock(os.path.join(self.path, _LOCK), os.O_CREAT)
         self._kept = False
-        for folder in _left_behind(tempfile.gettempdir()):
+        for folder in _left_behind(root):
             shutil.rmtree(folder, ignore_errors=True)
 
     def __enter__(self) -> ScratchFolder:
@@ -51,6 +67,35 @@ class ScratchFolder:
     def keep(self) -> None:
         """Leave it for processes that go on."""
         self._kept = True
+
+
+class ScratchFile:
+    """An empty file for a child process to write to, gone at the end of the block. Raises `OSError`.
+
+    `path` is what the child opens. Where no folder takes files the file is in memory, and the path leads to our
+    descriptor of it (proc(5), /proc/PID/fd): a process of the same user may open that.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._folder: ScratchFolder | None = None
+        self._descriptor: int | None = None
+        try:
+            self._folder = ScratchFolder()
+            self.path = os.path.join(self._folder.path, name)
+        except OSError:
+            if sys.platform != "linux":
+                raise
+            self._descriptor = os.memfd_create(f"dlltracer-{name}")
+            self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+
+    def __enter__(self) -> ScratchFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            self._folder.__exit__()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
 
 def _lock(path: str, flags: int = 0) -> int | None:
