@@ -63,7 +63,7 @@ ERRORS = st.builds(PythonError, TEXTS, TEXTS, NAMES, maybe(TEXTS), maybe(TEXTS),
 INTERPRETERS = st.builds(
     ProcessFacts, st.sampled_from(System), st.tuples(NUMBERS, NUMBERS, NUMBERS), NAMES, NUMBERS, TEXTS, TEXTS, TEXTS,
     path=NAMES, loaded=NAMES, environment=PAIRS, current_folder=TEXTS, added_folders=NAMES, user_base=maybe(TEXTS),
-    is_debug=st.booleans(), address_space=maybe(NUMBERS),
+    is_debug=st.booleans(), is_secure=st.booleans(), start_environment=maybe(PAIRS), address_space=maybe(NUMBERS),
 )  # fmt: skip
 FINDINGS = st.builds(
     Finding, code=TEXTS, title=TEXTS, confidence=st.sampled_from(Confidence), subject=TEXTS, chain=NAMES,

@@ -137,3 +137,38 @@ def test_executable_stack() -> None:
 )
 def test_other_limits(message: str, code: str) -> None:
     assert first(case(message)).code == code
+
+
+def test_a_file_of_macos_is_not_fetched_again() -> None:
+    found = first(case(f"{EXT}: invalid ELF header", damaged={EXT: "this is a Mach-O file (macOS)"}))
+    assert "Mach-O" in found.title and "fetch" not in str(found.remedies) and "for Linux" in found.remedies[0].what
+
+
+@pytest.mark.parametrize(
+    ("needed", "words"), [(("libc.so",), "bionic), or musl"), (("libc.so", "liblog.so"), "Android (bionic)")]
+)
+def test_a_file_for_android(needed: tuple[str, ...], words: str) -> None:
+    libc = "/lib/x86_64-linux-gnu/libc.so"
+    script = "this is a script of the GNU linker, which only linkers read"
+    made = case(f"{libc}: invalid ELF header", subject=EXT, damaged={libc: script}, images={EXT: image(needed=needed)})
+    found = first(made)
+    assert (found.code, found.subject) == ("other-c-library", EXT)
+    assert words in found.title and "libc6-dev" not in str(found)
+    numbered = case(f"{libc}: invalid ELF header", subject=EXT, damaged={libc: script}, images={
+        EXT: image(needed=("libc.so.6",))
+    })  # fmt: skip
+    assert first(numbered).code == "not-an-image"
+
+
+@pytest.mark.parametrize(
+    ("reason", "said", "unsaid"),
+    [
+        ("Permission denied", "MemoryDenyWriteExecute", "glibc 2.41"),
+        ("Operation not permitted", "MemoryDenyWriteExecute", "glibc 2.41"),
+        ("Invalid argument", "glibc 2.41", "MemoryDenyWriteExecute"),
+    ],
+)
+def test_who_refuses_an_executable_stack(reason: str, said: str, unsaid: str) -> None:
+    words = f"{EXT}: cannot enable executable stack as shared object requires: {reason}"
+    explanation = first(case(words)).explanation
+    assert said in explanation and unsaid not in explanation

@@ -147,7 +147,7 @@ def test_packages_of_python_and_conda(tmp_path: Path) -> None:
 
 @linux_only
 def test_where_this_loader_looks() -> None:
-    facts = replace(this_process(), environment=(("LD_LIBRARY_PATH", "/a:/b"), ("LD_PRELOAD", "/p.so")))
+    facts = replace(this_process(), start_environment=(("LD_LIBRARY_PATH", "/a:/b"), ("LD_PRELOAD", "/p.so")))
     recording = Recording("rtld", (LoadEvent(LIBC, need="libc.so.6"),))
     places = read_places(facts, recording, ())
     assert places is not None

@@ -18,6 +18,7 @@ from ..model.tree import BindingState, LoadTree
 from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners, read_limits
 from .linux_failure import read_linux_failure, with_dl_error
 from .process import ProcessView
+from .search_leads import find_leads
 
 
 def build_linux_case(
@@ -55,6 +56,7 @@ def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> C
         foreign_modules=find_foreign_modules(case.error, process),
         module_traces=find_traces_of_module(case.error, process),
         checks=check_packages(case),
+        leads=find_leads(case, process),
     )
     return replace(case, notes=(*case.notes, *view.notes))
 

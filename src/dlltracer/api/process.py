@@ -69,7 +69,8 @@ class ProcessView:
             if not any(context.library_path):
                 return None
             return resolve_linux(subject, replace(context, library_path=()), self._linux)
-        scope = {self.real_path(path) for path in self._global_scope()}
+        # Without what LD_PRELOAD brought, too: it is the first of a name before any other.
+        scope = {self.real_path(path) for path in self._images_at_start(replace(context, preload=()))}
         first = tuple(image for image in context.loaded if self.real_path(image.path) in scope)
         return resolve_linux(subject, replace(context, loaded=first), self._linux)
 
@@ -160,19 +161,22 @@ class ProcessView:
     def _global_scope(self) -> tuple[str, ...]:
         """The program and all that came with it."""
         if self._scope is None:
-            context = self._linux_context()
-            own = replace(context, loaded=())
-            program = context.program
-            tree = None if program is None else resolve_linux(program, own, self._linux, program=True)
-            self._scope = () if tree is None else tuple(tree.images)
+            self._scope = self._images_at_start(self._linux_context())
         return self._scope
+
+    def _images_at_start(self, context: GlibcContext | MuslContext) -> tuple[str, ...]:
+        """The images that the program of a context starts with."""
+        program = context.program
+        if program is None:
+            return ()
+        return tuple(resolve_linux(program, replace(context, loaded=()), self._linux, program=True).images)
 
     def _linux_context(self) -> GlibcContext | MuslContext:
         if self._in_linux is None:
             process = self._process
             self._in_linux = read_linux_context(
-                environment=dict(process.environment), program=process.executable, loaded=process.loaded,
-                files=self._linux,
+                environment=process.loader_environment, program=process.executable,
+                loaded=process.loaded, files=self._linux, is_secure=process.is_secure,
             )  # fmt: skip
             self._notes += self._in_linux.notes
         return self._in_linux

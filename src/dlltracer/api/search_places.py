@@ -38,8 +38,9 @@ def _names_of(recording: Recording, images: Sequence[ImageFacts]) -> frozenset[s
 
 
 def _linux_places(process: ProcessFacts, names: frozenset[str]) -> SearchPlaces:
-    context = read_linux_context(environment=dict(process.environment), program=process.executable or None)
-    folders = [(Phase.ENVIRONMENT.value, folder) for folder in context.library_path]
+    context = read_linux_context(environment=process.loader_environment, program=process.executable or None)
+    library_path = () if process.is_secure else context.library_path
+    folders = [(Phase.ENVIRONMENT.value, folder) for folder in library_path]
     folders += [(Phase.SYSTEM.value, folder) for folder in context.system_folders]
     cache = context.cache if isinstance(context, GlibcContext) else ()
     return SearchPlaces(

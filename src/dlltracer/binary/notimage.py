@@ -6,12 +6,16 @@ Sources: the specification of Git LFS pointers; "Linker Scripts" of the GNU ld m
 
 from __future__ import annotations
 
+import re
+
 HEAD_SIZE = 512
 """How many bytes from the start of a file `describe_not_image` wants, at most."""
 
 _MACH_O = tuple(bytes.fromhex(magic) for magic in ("feedface", "feedfacf", "cefaedfe", "cffaedfe"))
 _LFS = b"version https://git-lfs.github.com/spec/v1"
 _SCRIPTS = (b"/* GNU ld script", b"INPUT(", b"INPUT (", b"GROUP(", b"GROUP (", b"OUTPUT_FORMAT")
+_LINK = re.compile(rb"[\w./+-]*\w\.so(?:\.\d+)*")
+"""What git (core.symlinks=false), a zip archive or a Windows share makes of a link: a file with the target's name."""
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
@@ -57,4 +61,7 @@ def _describe_text(head: bytes) -> str | None:
         return "a script of the GNU linker, which only linkers read"
     if text.startswith(b"#!"):
         return "a script"
+    if _LINK.fullmatch(head):
+        name = head.decode("utf-8")
+        return f"a symbolic link that was stored as a text file: all it says is {name}"
     return None

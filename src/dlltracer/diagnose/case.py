@@ -22,6 +22,7 @@ from .environment import (
     InstallFacts,
     MachineLimits,
     PackageCheck,
+    SearchLead,
     ShadowedCopy,
     StrayFile,
     UnmetRequirement,
@@ -47,6 +48,7 @@ class Case:
         images: path to image, with symbols and resources: those of `tree`, and those the process had.
         symbols, versions, forwarders: what no image of the tree provides.
         copies: wanted name to the copies of it elsewhere.
+        leads: name that was not found to the files that explain why.
         owners: path to the packages it belongs to.
         limits: of the machine and the process.
         damaged: path to what is wrong with a file that is no image, or not a whole one.
@@ -83,6 +85,7 @@ class Case:
     versions: tuple[MissingVersion, ...] = ()
     forwarders: tuple[MissingForwarder, ...] = ()
     copies: Mapping[str, tuple[Copy, ...]] = field(default_factory=dict)
+    leads: Mapping[str, tuple[SearchLead, ...]] = field(default_factory=dict)
     owners: Mapping[str, tuple[PackageOwner, ...]] = field(default_factory=dict)
     limits: MachineLimits | None = None
     damaged: Mapping[str, str] = field(default_factory=dict)

@@ -132,3 +132,39 @@ class PackageCheck:
     name: str
     changed: tuple[ChangedFile, ...]
     folder: str = ""
+
+
+class LeadKind(enum.Enum):
+    """Why a search did not find a file that is there."""
+
+    RELATIVE_NEED = "relative need"
+    """The need is a path that starts from the current folder."""
+    ORIGIN_OF_LINK = "origin of a link"
+    """$ORIGIN is the folder of a symbolic link, and the file lies beside what the link leads to."""
+    ORIGIN_EATEN = "origin eaten"
+    """A search path would lead to the file if it began with $ORIGIN."""
+    LATE_LIBRARY_PATH = "late LD_LIBRARY_PATH"
+    """LD_LIBRARY_PATH names the folder, and did not when the process began."""
+    SECURE_MODE = "secure mode"
+    """LD_LIBRARY_PATH names the folder, and does not count in secure mode."""
+    RENAMED = "renamed"
+    """A folder that was searched has the library under its new name (t64)."""
+    LINK_MISSING = "link missing"
+    """A folder that was searched has a file whose soname is the name asked for, under another name."""
+
+
+@dataclass(frozen=True)
+class SearchLead:
+    """A file that explains why a search missed it.
+
+    Attributes:
+        kind: why it was missed.
+        path: the file; `None` where none was found, and the kind alone explains the miss.
+        element: the part of a search path that it is about.
+        target: what the requester, a link, leads to.
+    """
+
+    kind: LeadKind
+    path: str | None = None
+    element: str | None = None
+    target: str | None = None

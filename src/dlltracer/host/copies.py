@@ -62,8 +62,10 @@ def _real(path: str) -> str:
 
 def _named_folders(process: ProcessFacts) -> Iterator[tuple[str, str]]:
     yield from _prefix_folders(process)
-    for entry in process.variable("LD_LIBRARY_PATH").split(":"):
-        yield entry, "a folder of LD_LIBRARY_PATH"
+    start = process.loader_environment.get("LD_LIBRARY_PATH", "").split(":")
+    for entry in dict.fromkeys((*start, *process.variable("LD_LIBRARY_PATH").split(":"))):
+        late = "" if entry in start else ", set after the start"
+        yield entry, f"a folder of LD_LIBRARY_PATH{late}"
     for entry in process.variable("PATH").split(os.pathsep):
         yield entry, "a folder of PATH"
     if process.system is System.LINUX:

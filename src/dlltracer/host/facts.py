@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "CONDA_PREFIX", "VIRTUAL_ENV", "PYTHONHOME")
+_LOADER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES")
 _MOST_ERRORS = 16
 _MOST_FRAMES = 40
 
@@ -85,7 +86,52 @@ def describe_process(added_folders: list[str]) -> dict[str, Any]:
         "added_folders": list(added_folders),
         "dll_directory": _dll_directory(),
         **_address_space(),
+        **_loader_settings(),
     }
+
+
+_AT_SECURE = 23
+
+
+def _loader_settings() -> dict[str, Any]:
+    """What the loader of Linux goes by, which is not what os.environ says now.
+
+    ld.so reads LD_LIBRARY_PATH once, before main (elf/rtld.c, process_envvars): setting it in os.environ reaches child
+    processes only. In secure mode it reads none of its variables, and takes them out of the environment
+    (sysdeps/generic/unsecvars.h). /proc/self/environ is the environment at the start, proc_pid_environ(5).
+    """
+    found: dict[str, Any] = {}
+    if sys.platform == "linux":
+        try:
+            with open("/proc/self/environ", "rb") as environ:
+                pairs = [part.partition(b"=") for part in environ.read().split(b"\0")]
+            start = {os.fsdecode(name): os.fsdecode(value) for name, equals, value in reversed(pairs) if equals}
+            found["start_environment"] = [[name, start[name]] for name in _LOADER_VARIABLES if name in start]
+        except OSError:
+            pass
+        found["is_secure"] = _is_secure()
+    return found
+
+
+def _is_secure() -> bool:
+    """Whether the process is in secure mode (getauxval(3), AT_SECURE)."""
+    if sys.platform != "linux":
+        return False
+    size = 8 if sys.maxsize > 1 << 32 else 4
+    try:
+        with open("/proc/self/auxv", "rb") as auxv:
+            data = auxv.read()
+    except OSError:
+        # A process in secure mode may not even read its own /proc files that are for the owner alone: they are root's
+        # (PR_SET_DUMPABLE, prctl(2)). The file's capabilities and the two pairs of ids tell it from others.
+        if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
+            return True
+        try:
+            return os.getuid() != 0 and bool(os.getxattr(sys.executable, "security.capability"))
+        except OSError:
+            return False
+    numbers = [int.from_bytes(data[at : at + size], sys.byteorder) for at in range(0, len(data) - size + 1, size)]
+    return dict(zip(numbers[::2], numbers[1::2], strict=False)).get(_AT_SECURE, 0) != 0
 
 
 def _address_space() -> dict[str, int]:

@@ -36,6 +36,7 @@ def read_linux_context(
     program: str | None = None,
     loaded: Iterable[str] | None = None,
     files: HostFilesystem | None = None,
+    is_secure: bool = False,
 ) -> GlibcContext | MuslContext:
     """Read what the loader of a process depends on.
 
@@ -45,6 +46,7 @@ def read_linux_context(
         program: its main program; `None` for the running Python, or with `root` the first usual place that has one.
         loaded: paths of the images it has already (`read_loaded_paths`), other files are left out; `None` for none.
         files: the files, when they are at hand already; they must be those of `root`.
+        is_secure: the process is in secure mode (AT_SECURE).
     Returns a `MuslContext` when the program's loader is musl's. What could not be read is in `notes`.
     """
     files = files or HostFilesystem(root)
@@ -58,6 +60,7 @@ def read_linux_context(
         preload=tuple(part for part in re.split(r"[:\s]+", environment.get("LD_PRELOAD", "")) if part),
         current_folder=_current_folder() if root is None else "/",
         notes=notes,
+        secure=is_secure,
     )
     loader = None
     if image is not None:
@@ -183,6 +186,7 @@ def _glibc_context(
         system_folders=facts.system_folders,
         loaded=common.loaded,
         preload=common.preload,
+        secure=common.secure,
         current_folder=common.current_folder,
         notes=tuple(notes),
         cache=cache,
@@ -212,6 +216,7 @@ def _musl_context(common: LinuxContext, loader: str, library_path: str, files: H
         system_folders=folders,
         loaded=common.loaded,
         preload=common.preload,
+        secure=common.secure,
         current_folder=common.current_folder,
         notes=common.notes,
         loader=loader,

@@ -52,6 +52,9 @@ class ProcessFacts:
         path: sys.path.
         loaded: files of the images in the process, in no order.
         environment: the variables that a loader looks at: LD_LIBRARY_PATH, LD_PRELOAD, PATH, CONDA_PREFIX.
+        start_environment: LD_LIBRARY_PATH, LD_PRELOAD and GLIBC_TUNABLES as they were when the process began, which
+            is when a loader of Linux reads them; `None` if that is not known.
+        is_secure: the process runs in secure mode (AT_SECURE): its loader ignores LD_LIBRARY_PATH and LD_PRELOAD.
         current_folder: the current folder.
         added_folders: of os.add_dll_directory, in order of the calls; those taken back are among them.
         dll_directory: of SetDllDirectoryW; `None` if it was not called, or not on Windows.
@@ -77,10 +80,17 @@ class ProcessFacts:
     is_free_threaded: bool = False
     address_space: int | None = None
     address_space_limit: int | None = None
+    start_environment: tuple[tuple[str, str], ...] | None = None
+    is_secure: bool = False
 
     def variable(self, name: str) -> str:
-        """A variable of the environment; empty when it is not set."""
+        """Return a variable of the environment when the program failed; empty when it is not set."""
         return dict(self.environment).get(name, "")
+
+    @property
+    def loader_environment(self) -> dict[str, str]:
+        """The variables as the loader of Linux goes by them: with their values at the start, if these are known."""
+        return dict(self.environment if self.start_environment is None else self.start_environment)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Redactor:
         return replace(value, **changed) if changed else value
 
     def _change_list(self, value: Any, key: str) -> Any:
-        if key == "environment":
+        if key in ("environment", "start_environment"):
             return type(value)(self._change_variable(pair) for pair in value)
         found = []
         is_secret = False

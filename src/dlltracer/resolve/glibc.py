@@ -154,14 +154,23 @@ class GlibcRules:
         if key not in self._folders:
             image = ancestor.image
             text = image.runpath if phase is Phase.RUNPATH else image.rpath if image.runpath is None else None
-            elements = text.split(":") if text else ()
-            folders = expand_folders(elements, self._values(ancestor.path)) if elements else ()
-            if self.context.secure and text and "ORIGIN" in text:
-                # is_trusted_path_normalize in elf/dl-load.c: who may write beside a program must not choose what a
-                # privileged run of it loads.
-                folders = tuple(f for f in folders if posixpath.normpath(f).startswith(self._system_folders()))
-            self._folders[key] = folders
+            elements = text.split(":") if text else []
+            values = self._values(ancestor.path) if elements else {}
+            if self.context.secure:
+                elements = [element for element in elements if self._is_trusted(element, values)]
+            self._folders[key] = expand_folders(elements, values)
         return self._folders[key]
+
+    def _is_trusted(self, element: str, values: Mapping[str, str | None]) -> bool:
+        """Whether an element counts in secure mode: with $ORIGIN only when it leads to a folder of the system.
+
+        Whoever may write beside a program must not choose what a privileged run of it loads
+        (is_trusted_path_normalize in elf/dl-load.c).
+        """
+        if "ORIGIN" not in element:
+            return True
+        folder = expand_tokens(element, values)
+        return folder is not None and f"{posixpath.normpath(folder)}/".startswith(self._system_folders())
 
     def _values(self, path: str | None) -> dict[str, str | None]:
         return {"ORIGIN": self._origin_of(path), "LIB": self.context.lib, "PLATFORM": self.context.platform}

@@ -5,6 +5,8 @@ Worked out by asking what the loader would do with the same file if it were othe
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
@@ -15,6 +17,7 @@ from ..loader_errors import DlProblem
 from ..remedies import without_variable
 
 CODE = "first-wins"
+_PRELOADS = re.compile(r"[:\s]+")
 PATH_CODE = "library-path-wins"
 
 
@@ -48,7 +51,12 @@ def requested_by(case: Case) -> str:
 def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
     event = case.load_of(rival.used)
     requester = requested_by(case)
-    if event is None:
+    process = case.run.process
+    preloaded = process.loader_environment.get("LD_PRELOAD", "") if process is not None else ""
+    is_preloaded = any(posixpath.basename(rival.used) == posixpath.basename(one) for one in _PRELOADS.split(preloaded))
+    if is_preloaded:
+        who = f"LD_PRELOAD brought it at the start (it is {preloaded})"
+    elif event is None:
         who = "it was there before the trace began (the program itself, or what it loads at its start)"
     else:
         who = (
@@ -57,6 +65,8 @@ def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
         who += f" for {event.requested_by}" if event.requested_by else ""
     first = event.imports[0] if event is not None and event.imports else None
     remedies = []
+    if is_preloaded:
+        remedies.append(Remedy("start the program without LD_PRELOAD", without_variable(case, "LD_PRELOAD")))
     top = case.first_import
     if first and top and first != top:
         remedies.append(Remedy(f"import {top} before {first}: then the other copy wins, if {first} can live with it"))
@@ -83,7 +93,13 @@ def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
 
 def _library_path(rival: ShadowedCopy, case: Case) -> Finding:
     requester = requested_by(case)
-    value = case.run.process.variable("LD_LIBRARY_PATH") if case.run.process is not None else ""
+    process = case.run.process
+    value = process.loader_environment.get("LD_LIBRARY_PATH", "") if process is not None else ""
+    # An element that is empty, as before or after a colon too many, stands for the current folder: ld.so(8).
+    here = "" if "/" in rival.used or process is None else (
+        " An empty element in it (a colon at an end, or two in a row) means the current folder, "
+        f"{process.current_folder}."
+    )
     return Finding(
         code=PATH_CODE,
         title=f"LD_LIBRARY_PATH leads to a {rival.need} that lacks {describe_missing(case)}",
@@ -91,9 +107,9 @@ def _library_path(rival: ShadowedCopy, case: Case) -> Finding:
         chain=case.chain_to(requester, f"{rival.need} (in use: {rival.used})"),
         explanation=(
             f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. LD_LIBRARY_PATH "
-            f"is {value}, so "
+            f"is {value!r}, so "
             f"{rival.used}{case.owner_of(rival.used)} was taken. Without it the loader takes {rival.other}"
-            f"{case.owner_of(rival.other)}, which has it."
+            f"{case.owner_of(rival.other)}, which has it.{here}"
         ),
         evidence=(Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
          Evidence(Source.FILES, f"{rival.other} has it")),

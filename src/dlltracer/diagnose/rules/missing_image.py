@@ -19,6 +19,7 @@ from ..providers import find_providers
 from ..remedies import reinstall, with_variable
 from .integrity import lost_file
 from .python_abi import python_of_library
+from .search_rules import lead_of
 
 CODE = "missing-image"
 NO_FILE_CODE = "no-such-file"
@@ -47,7 +48,7 @@ def check(case: Case) -> Iterator[Finding]:
     first = [said] if said is not None and said not in refused else []
     for need in dict.fromkeys((*first, *seen, *bindings)):
         event, binding = seen.get(need), bindings.get(need)
-        if python_of_library(need, case) or lost_file(case, need):
+        if python_of_library(need, case) or lost_file(case, need) or lead_of(need, case):
             continue
         if binding is None and event is not None and _is_asked_for(event, case):
             yield _runtime(need, event, case) if _is_requested_by_code(event) else _no_file(need, case)

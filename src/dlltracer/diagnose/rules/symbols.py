@@ -18,6 +18,7 @@ from ..phrases import describe_choice, describe_copies, describe_rule, folder_of
 from ..remedies import with_variable
 from .first_wins import is_about_a_rival
 from .python_abi import is_python_api
+from .search_rules import hidden_provider
 
 CODE = "missing-symbol"
 VERSION_CODE = "missing-version"
@@ -39,7 +40,7 @@ _SYSTEM_FOLDERS = ("/lib/", "/lib64/", "/lib32/", "/usr/lib/", "/usr/lib64/", "/
 def check(case: Case) -> Iterator[Finding]:
     """What is missing first of all; that it comes from the wrong copy is said by other rules."""
     dl_error = case.dl_error
-    if dl_error is None or is_about_a_rival(case):
+    if dl_error is None or is_about_a_rival(case) or hidden_provider(case):
         return
     if dl_error.problem is DlProblem.MISSING_VERSION and case.versions:
         yield _version(case.versions[0], case)

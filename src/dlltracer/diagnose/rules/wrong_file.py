@@ -228,6 +228,13 @@ _WORDS = {
     DAMAGED_CODE: ("{path} is damaged", Remedy("fetch the file again")),
 }
 _NAMED = {
+    "stored as a text file": (
+        "{path} is a symbolic link that was stored as a text file",
+        Remedy(
+            "make it a link again: git with core.symlinks=true, or unpack the archive with a tool that keeps links; "
+            "the text in it is what it should lead to"
+        ),
+    ),
     "Mach-O": (
         "{path} is a Mach-O file (macOS)",
         Remedy("install the build for Linux: this one is for macOS"),

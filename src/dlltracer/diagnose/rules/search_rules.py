@@ -1,0 +1,285 @@
+"""A file that is there and was missed, because of the rules of the search: what people expect of them and is not so."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+
+from ...model.elf import ElfImage
+from ...model.events import FailureKind
+from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.symbols import MissingSymbol
+from ...model.tree import BindingState
+from ..case import Case
+from ..environment import LeadKind, SearchLead
+from ..loader_errors import DlProblem
+from ..phrases import folder_of
+from ..remedies import operand, with_variable
+
+LATE_CODE = "library-path-set-late"
+SECURE_CODE = "library-path-ignored"
+RELATIVE_CODE = "relative-need"
+LINK_CODE = "origin-of-a-link"
+EATEN_CODE = "origin-lost"
+RENAMED_CODE = "renamed-library"
+LINK_MISSING_CODE = "link-missing"
+SCOPE_CODE = "symbol-in-local-scope"
+
+_EXTENSION = ".cpython-"
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """The libraries that a search missed though they are there, and the symbol that a scope hides."""
+    for need in _missed(case):
+        lead = lead_of(need, case)
+        if lead is not None:
+            yield _finding(need, lead, case)
+    provider = hidden_provider(case)
+    if provider is not None:
+        yield _local_scope(case.symbols[0], provider, case)
+
+
+def _missed(case: Case) -> dict[str, str | None]:
+    """Each name that was not found, the loader's own first, and who needs it."""
+    found: dict[str, str | None] = {}
+    for event in case.seen_failures(FailureKind.NOT_FOUND):
+        found.setdefault(event.need or event.path, event.requested_by)
+    for binding in case.failed_bindings(BindingState.MISSING):
+        found.setdefault(binding.need, binding.requested_by)
+    return found
+
+
+def lead_of(need: str, case: Case) -> SearchLead | None:
+    """Return the file that explains best why `need` was not found; `None` without one that can be taken."""
+    leads = case.leads.get(need, ())
+    if not leads and case.run.process is not None and case.run.process.is_secure and "/" not in need:
+        copy = next((copy for copy in case.copies.get(need, ()) if copy.unfit is None), None)
+        return SearchLead(LeadKind.SECURE_MODE, copy.path) if copy is not None else None
+    return leads[0] if leads else None
+
+
+def _finding(need: str, lead: SearchLead, case: Case) -> Finding:
+    requester = _missed(case).get(need)
+    code, title, text, remedies = _WORDS[lead.kind](need, lead, requester or "the program", case)
+    failed = [event for event in case.seen_failures(FailureKind.NOT_FOUND) if (event.need or event.path) == need]
+    dl_error = case.dl_error
+    is_named = dl_error is not None and dl_error.problem is DlProblem.MISSING and dl_error.library == need
+    evidence = [Evidence(Source.LOADER, f"it looked for {need} and did not find it")] if failed else []
+    if lead.path is not None:
+        evidence.append(Evidence(Source.FILES, f"there is {lead.path}"))
+    sure = Confidence.CERTAIN if is_named or failed else Confidence.POSSIBLE
+    if lead.kind is LeadKind.SECURE_MODE and lead.element is None and sure is Confidence.CERTAIN:
+        # The variable was taken out of the environment, so that nobody can see it: it may not have been set.
+        sure = Confidence.LIKELY
+    return Finding(
+        code=code, title=title, confidence=sure, subject=need, chain=case.chain_to(requester, need),
+        probes=case.probes_of(need), explanation=text + _unfit(lead, need, case), evidence=tuple(evidence),
+        remedies=tuple(remedies),
+    )  # fmt: skip
+
+
+def _unfit(lead: SearchLead, need: str, case: Case) -> str:
+    copy = next((copy for copy in case.copies.get(need, ()) if copy.path == lead.path and copy.unfit), None)
+    return f" That file would not be taken, though: {copy.unfit}." if copy is not None else ""
+
+
+_Words = tuple[str, str, str, list[Remedy]]
+
+
+def _late_path(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
+    folder = lead.element or ""
+    return (
+        LATE_CODE,
+        f"LD_LIBRARY_PATH was set after the start, so {need} was not looked for there",
+        f"{lead.path} lies in {folder}, which the program put into LD_LIBRARY_PATH (os.environ) while it ran. The "
+        "loader reads that variable once, before the program starts; a later change reaches only the programs that it "
+        "starts.",
+        [
+            Remedy("set it before Python starts", with_variable(case, "LD_LIBRARY_PATH", folder)),
+            Remedy(
+                "or load it by its path before what needs it: a library of that name is then in the process, and is "
+                "not looked for",
+                code=f"import ctypes; ctypes.CDLL({lead.path!r}, mode=ctypes.RTLD_GLOBAL)",
+            ),
+        ],
+    )
+
+
+def _secure_mode(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
+    where = f" names {lead.element}, where there is {lead.path}" if lead.element else " may name a folder that has it"
+    there = "" if lead.element else f" There is {lead.path}, where the loader did not look."
+    return (
+        SECURE_CODE,
+        f"the loader ignores LD_LIBRARY_PATH in this program, and did not find {need}",
+        "The program runs in secure mode (AT_SECURE): it has file capabilities, or is set-user-ID or set-group-ID. The "
+        f"loader then ignores LD_LIBRARY_PATH and LD_PRELOAD, and takes them out of the environment.{there} "
+        f"LD_LIBRARY_PATH{where}, and that does not count.",
+        [
+            Remedy(
+                "put the folder into /etc/ld.so.conf.d and run ldconfig (as root), or give the image that needs it an "
+                "absolute RPATH"
+            ),
+            Remedy(
+                "or take the capabilities away and grant them otherwise, such as by systemd's AmbientCapabilities "
+                "(getcap PROGRAM shows them)"
+            ),
+        ],
+    )
+
+
+def _relative_need(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
+    name = posixpath.basename(need)
+    remedies = [
+        Remedy(
+            "link it again with a library that has a soname (-Wl,-soname), or change the name that it needs",
+            ("patchelf", "--replace-needed", need, name, operand(requester)),
+        )
+    ]
+    if lead.path is not None and lead.path.endswith(f"/{need}"):
+        top = lead.path[: -len(need) - 1]
+        remedies.append(Remedy("or start the program in that folder", ("cd", operand(top))))
+    found = f" There is {lead.path}." if lead.path is not None else ""
+    return (
+        RELATIVE_CODE,
+        f"{requester} needs {need}, a path that starts from the current folder",
+        f"A name with a slash is no name to search for: the loader takes it as a path, and a relative one from the "
+        f"current folder of the process. It was linked with a library that has no soname, so that the path given to "
+        f"the linker was kept.{found} After the change, an RPATH such as $ORIGIN has to lead to {name}.",
+        remedies,
+    )
+
+
+def _origin_of_link(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
+    return (
+        LINK_CODE,
+        f"{requester} is a symbolic link, and $ORIGIN is the folder of the link",
+        f"It is a link to {lead.target}, and its search path is {lead.element}. The loader takes $ORIGIN from the path "
+        f"by which it opened the file, without following links: it looked beside the link. There is {lead.path}, "
+        "beside the file itself.",
+        [
+            Remedy("copy the file instead of linking to it, together with its libraries; or link to the whole folder"),
+            Remedy(
+                f"or put a link to {need} beside the link",
+                ("ln", "-s", operand(lead.path or ""), operand(folder_of(requester) or ".")),
+            ),
+        ],
+    )
+
+
+def _eaten_origin(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
+    rest = posixpath.relpath(folder_of(lead.path or ""), folder_of(requester))
+    wanted = "$ORIGIN" if rest == "." else f"$ORIGIN/{rest}"
+    return (
+        EATEN_CODE,
+        f"the RUNPATH of {requester} has lost its $ORIGIN: it is {lead.element}",
+        f"With {wanted} it would lead to {lead.path}. A shell or make takes $ORIGIN (or $O) for a variable of its own "
+        "and leaves nothing of it, when the linker's option is not quoted.",
+        [
+            Remedy("set it again", ("patchelf", "--set-rpath", wanted, operand(requester))),
+            Remedy("and build it with the option in single quotes: '-Wl,-rpath,$ORIGIN/...' (in a Makefile $$ORIGIN)"),
+        ],
+    )
+
+
+def _renamed(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
+    name = posixpath.basename(lead.path or "")
+    newer = name.endswith("t64")
+    return (
+        RENAMED_CODE,
+        f"{need} was renamed: this system has {name}",
+        f"The loader looked in {folder_of(lead.path or '')}, where there is {name}. Debian 13 and Ubuntu 24.04 "
+        f"{'have' if newer else 'have not'} that new name, for a library with a 64-bit time_t: "
+        f"{requester} was built on {'an older' if newer else 'a newer'} release.",
+        [
+            Remedy(f"take a build of {requester} for this release, or one that brings the library itself"),
+            Remedy(
+                "a link from the old name to the new file works on 64-bit systems, where nothing but the name changed; "
+                "try it in a folder of your own"
+            ),
+        ],
+    )
+
+
+def _link_missing(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
+    folder = folder_of(lead.path or "")
+    return (
+        LINK_MISSING_CODE,
+        f"{need} was not found, and {posixpath.basename(lead.path or '')} is it by another name",
+        f"{lead.path} has the soname {need}, and no file or link has that name. The loader looks for names of files; "
+        "the link from soname to file is made by ldconfig or by the package, and copies without links lose it.",
+        [
+            Remedy(
+                "make the link",
+                ("ln", "-s", operand(posixpath.basename(lead.path or "")), operand(f"{folder}/{need}")),
+            )
+        ],
+    )
+
+
+_WORDS = {
+    LeadKind.LATE_LIBRARY_PATH: _late_path,
+    LeadKind.SECURE_MODE: _secure_mode,
+    LeadKind.RELATIVE_NEED: _relative_need,
+    LeadKind.ORIGIN_OF_LINK: _origin_of_link,
+    LeadKind.ORIGIN_EATEN: _eaten_origin,
+    LeadKind.RENAMED: _renamed,
+    LeadKind.LINK_MISSING: _link_missing,
+}
+
+
+def hidden_provider(case: Case) -> str | None:
+    """Return the image of the process that has the symbol which is missing first, and is not in the scope searched.
+
+    dlopen without RTLD_GLOBAL puts an image into a scope of its own (dlopen(3), RTLD_LOCAL): what is loaded later does
+    not see its symbols, unless it needs that image by name.
+    """
+    dl_error, process = case.dl_error, case.run.process
+    if dl_error is None or dl_error.problem is not DlProblem.MISSING_SYMBOL or not case.symbols or process is None:
+        return None
+    missing = case.symbols[0]
+    tree = case.tree.images if case.tree is not None else {}
+    for path in process.loaded:
+        image = case.images.get(path)
+        if path in tree or path == missing.requested_by or not isinstance(image, ElfImage) or image.symbols is None:
+            continue
+        versions = image.symbols.provides.get(missing.name)
+        if versions is not None and (missing.version is None or missing.version in versions or None in versions):
+            return path
+    return None
+
+
+def _local_scope(missing: MissingSymbol, provider: str, case: Case) -> Finding:
+    requester = missing.requested_by
+    event = case.load_of(provider)
+    name = posixpath.basename(provider)
+    is_module = _EXTENSION in name or (event is not None and bool(event.imports) and event.need is None)
+    who = f"import {event.imports[-1]}" if event is not None and event.imports else "the program"
+    why = (
+        "Python loads extension modules with RTLD_LOCAL, so that the symbols of one are not seen by another."
+        if is_module
+        else "It was loaded without RTLD_GLOBAL, so that its symbols are seen only by images that need it by name."
+    )
+    remedies = [
+        Remedy(
+            f"link {posixpath.basename(requester)} with the library that has the symbol (-l, so that it is among its "
+            "needs), or move the symbol into a library that both need"
+        ),
+        Remedy(
+            "or load the other with RTLD_GLOBAL: sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL) before its import, "
+            "or ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)"
+        ),
+    ]
+    return Finding(
+        code=SCOPE_CODE,
+        title=f"{name} has {missing.name}, and {posixpath.basename(requester) or 'the program'} does not see it",
+        confidence=Confidence.CERTAIN, subject=missing.name, chain=case.chain_to(requester, missing.name),
+        explanation=(
+            f"{requester}{case.owner_of(requester)} needs {missing.name}. {provider}{case.owner_of(provider)} is in "
+            f"the process ({who} brought it) and defines it, in a local scope. {why}"
+        ),
+        evidence=(
+            Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),
+            Evidence(Source.FILES, f"{provider} defines {missing.name}, and is in the process"),
+        ),
+        remedies=tuple(remedies),
+    )  # fmt: skip
