@@ -34,13 +34,14 @@ def main() -> None:
 
     from dlltracer.cli import launch
 
+    start_path = list(sys.path)  # without the folder of the program, which `prepare` puts on it
     try:
         run = launch.prepare(kind, name, arguments)
     except launch.CannotOpen as error:
         RunnerReport(RunnerOutcome.NOT_BEGUN).write(result)
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    tracing = _Tracing(result, backend, log)
+    tracing = _Tracing(result, backend, log, start_path)
 
     import atexit
 
@@ -63,14 +64,14 @@ def main() -> None:
 class _Tracing:
     """The trace of the program, and the report on it. Leaves the process where the trace cannot start."""
 
-    def __init__(self, result: str, backend: str, log: LogSharing) -> None:
+    def __init__(self, result: str, backend: str, log: LogSharing, start_path: list[str]) -> None:
         import os
 
         from dlltracer.cli.runner import DEBUGGED
 
         self._result = result
         self._owner = os.getpid()
-        self._start_path = list(sys.path)
+        self._start_path = start_path
         self._session = _join_or_refuse(result, backend, log)
         self._trace = None if self._session is not None else _start_trace_or_leave(result, backend, log)
         self._watch = _watch_requests(f"{result}.requests") if backend == DEBUGGED else None
