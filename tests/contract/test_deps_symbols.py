@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     build(tmp_path / "libs.so.1", "int base(void){return 1;} int extra(void){return 2;}", *shared)
     rpath = ("libs.so.1", "-Wl,-rpath,$ORIGIN")
     include = f"-I{sysconfig.get_paths()['include']}"
-    module = "#include <Python.h>\nint extra(void);\nPyMODINIT_FUNC PyInit_ext(void){extra();return PyModule_New(\"\");}"
+    module = "#include <Python.h>\nint extra(void);\nPyMODINIT_FUNC PyInit_ext(void){extra();return Py_None;}"
     build(tmp_path / "ext.so", module, "-shared", "-fPIC", include, *rpath)
     build(tmp_path / "prog", "int extra(void);int main(void){return extra();}", *rpath)
     build(tmp_path / "plain.so", "int extra(void);int f(void){return extra();}", "-shared", "-fPIC", *rpath)
