@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from scenarios.linux import crashes, healthy, limits, lookups, missing, modules, pythons, searches, symbols, wrong_files
+from scenarios.linux import (
+    crashes,
+    healthy,
+    installed,
+    limits,
+    lookups,
+    missing,
+    modules,
+    pythons,
+    searches,
+    symbols,
+    wrong_files,
+)
 from scenarios.linux.workshop import Workshop
 from scenarios.scenario import Scenario
 
 SCENARIOS: tuple[Scenario[Workshop], ...] = (
     *missing.SCENARIOS,
+    *installed.SCENARIOS,
     *lookups.SCENARIOS,
     *searches.SCENARIOS,
     *modules.SCENARIOS,

@@ -102,6 +102,6 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     Scenario("noexec", "the module lies on a file system mounted noexec", noexec, "noexec-mount", "locked/ext.",
              ("noexec", "mount -o remount,exec")),
     Scenario("executable-stack-refused", "glibc 2.41 gives no executable stack", executable_stack_refused,
-             "executable-stack", "libjit.so", ("patchelf --clear-execstack", "RWE")),
+             "executable-stack", "libjit.so", ("patchelf", "RWE")),
     Scenario("executable-stack", "glibc before 2.41 gives an executable stack", executable_stack, "imported"),
 )  # fmt: skip
