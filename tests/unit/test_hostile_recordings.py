@@ -15,10 +15,14 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders.failed_case import case
 from builders.saved_traces import CALM, SAVED_TRACES
 from dlltracer.cli.formats import FORMS
 from dlltracer.cli.main import cli
+from dlltracer.diagnose.engine import MOST_OF_A_RULE, diagnose
 from dlltracer.model import tracereader
+from dlltracer.model.events import FailureKind, LoadFailedEvent
+from dlltracer.model.recording import Recording
 from dlltracer.model.saved import SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 from dlltracer.model.tracereader import NotARecording, read_lines
@@ -63,6 +67,19 @@ HOSTILE: dict[str, list[Any]] = {
     "a message of 2 MB": [INTERPRETER, failed("x: " * 600_000 + LOADER)],
     "a case that is nested": [{"type": "case", "case": {"version": 1, "what": json.loads("[" * 50 + "]" * 50)}}],
 }
+
+
+def test_causes_of_one_kind_are_counted_out() -> None:
+    failures = tuple(
+        LoadFailedEvent(f"lib{number}.so", need=f"lib{number}.so", kind=FailureKind.NOT_FOUND)
+        for number in range(20_000)
+    )
+    made = case(LOADER, recording=Recording("rtld", failures), failures=failures)
+    begun = time.process_time()
+    verdict = diagnose(made)
+    assert time.process_time() - begun < MOST_SECONDS
+    assert len(verdict.findings) == MOST_OF_A_RULE
+    assert f"there are more than {MOST_OF_A_RULE} causes of one kind: the others are left out" in verdict.notes
 
 
 def write(path: Path, lines: list[Any]) -> Path:

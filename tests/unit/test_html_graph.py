@@ -11,10 +11,9 @@ from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.recording import Recording
 from dlltracer.model.saved import ImageFacts, SavedTrace
 from dlltracer.model.tree import Binding, BindingState, LoadTree
-from dlltracer.report.html.from_trace import graph_of_trace
-from dlltracer.report.html.from_tree import graph_of_tree
+from dlltracer.report.html.build_graph import graph_of_trace, graph_of_tree
 from dlltracer.report.html.graph import EdgeKind, Graph, State
-from dlltracer.report.html.outline import outline_of
+from dlltracer.report.html.page import outline_of
 
 
 def graph_of(*events: object, **more: object) -> Graph:

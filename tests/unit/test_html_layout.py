@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.report_traces import many_images
-from dlltracer.report.html.from_trace import graph_of_trace
+from dlltracer.report.html.build_graph import graph_of_trace
 from dlltracer.report.html.graph import Graph, Node, NodeKind
 from dlltracer.report.html.layout import Box, lay_out
 

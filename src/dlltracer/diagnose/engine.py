@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from ..model.words import describe_end
@@ -71,6 +72,8 @@ WINDOWS_RULES: tuple[Rule, ...] = (
 )
 """The rules about Windows, the more specific ones first."""
 
+MOST_OF_A_RULE = 50
+"""Findings of one rule. A recording may have 40,000 loads that failed, and a page on each helps nobody."""
 _MOST_NAMED = 5
 _SURE = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
 
@@ -81,12 +84,16 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
     `Outcome.UNDECIDED`, with what would decide, when no cause is at least likely.
     """
     found: dict[tuple[str, str], Finding] = {}
+    notes = case.notes
     own = WINDOWS_RULES if case.is_windows else LINUX_RULES
     for rule in own if rules is None else rules:
-        for finding in rule(case):
+        causes = iter(rule(case))
+        for finding in islice(causes, MOST_OF_A_RULE):
             known = integrity.with_requirements(_tempered(_with_name(finding, case), case), case)
             known = keep_feasible(for_interpreter(known, case.run.process), case)
             found.setdefault((finding.code, finding.subject), known)
+        if next(causes, None) is not None:
+            notes += (f"there are more than {MOST_OF_A_RULE} causes of one kind: the others are left out",)
     findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE
     return Diagnosis(
@@ -96,7 +103,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
         case.run.crash,
         findings,
         () if decided else tuple(_what_would_decide(case)),
-        case.notes,
+        notes,
         case.system,
         case.said,
     )

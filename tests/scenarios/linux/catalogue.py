@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scenarios.linux import (
     crashes,
+    endings,
     healthy,
     installed,
     limits,
@@ -28,6 +29,7 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     *wrong_files.SCENARIOS,
     *limits.SCENARIOS,
     *crashes.SCENARIOS,
+    *endings.SCENARIOS,
     *pythons.SCENARIOS,
     *healthy.SCENARIOS,
 )

@@ -5,12 +5,11 @@ from __future__ import annotations
 from ...model.system import System
 from ...model.words import describe_crash
 from ..commands import remedy_line
-from .about import about_trace
-from .from_trace import graph_of_trace
-from .from_tree import graph_of_tree
+from .build_graph import graph_of_trace, graph_of_tree
 from .page import render_page
-from .verdict import (
+from .summary import (
     CONFIDENCE,
+    about_trace,
     headline_of_trace,
     headline_of_tree,
     main_and_other,

@@ -6,27 +6,19 @@ import base64
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
+from jinja2 import Environment
+from markupsafe import Markup
+
 from ...model.printable import escape
-from .details import page_data
-from .graph import EdgeKind, NodeKind, limit
-from .layout import NODE_HEIGHT, NODE_WIDTH, lay_out
-from .outline import outline_of
-from .table import table_of
-from .timeline import first_time, timeline_of
+from ..drawing import PLAIN, UNICODE, Node, Styled, draw
+from .graph import EdgeKind, Graph, NodeKind, State, limit
+from .layout import NODE_HEIGHT, NODE_WIDTH, Picture, lay_out
+from .views import first_time, page_data, table_of, timeline_of
 from .words import label_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from jinja2 import Environment
-    from markupsafe import Markup
-
-    from .graph import Graph
-    from .layout import Picture
 
 _STYLES = ("base.css", "verdict.css", "graph.css", "table.css")
 _SCRIPTS = ("start.js", "details.js", "graph.js", "table.js")
@@ -169,3 +161,36 @@ def _path(picture: Picture) -> str:
         middle = x1 + 16
         parts.append(f"M{x1:.0f} {y1:.0f}H{middle - 6:.0f}q6 0 6 6V{y2 - 6:.0f}q0 6 6 6H{x2:.0f}")
     return "".join(parts)
+
+
+_NO_NEWS = (State.LOADED, State.FOUND)
+
+
+def outline_of(graph: Graph) -> str:
+    """A tree of lines, characters that do not print escaped; empty for a graph without nodes."""
+    below: list[list[Node]] = [[] for _ in graph.nodes]
+    roots: list[Node] = []
+    # Children come behind their parents, so from the end each node finds its own finished.
+    for number in range(len(graph.nodes) - 1, -1, -1):
+        node = graph.nodes[number]
+        done = Node(((_line(graph, number), PLAIN),), tuple(reversed(below[number])))
+        (roots if node.parent is None else below[node.parent]).append(done)
+    # The roots stand at the left, without a branch of their own.
+    return "".join(
+        Styled((root.label, *draw(root.below, UNICODE))).plain for root in reversed(roots)
+    )  # fmt: skip
+
+
+def _line(graph: Graph, number: int) -> str:
+    node = graph.nodes[number]
+    image = node.image
+    if image is None:
+        return f"{node.title}  {node.note}" if node.note else node.title
+    parts = [node.title]
+    if image.path != node.title:
+        parts.append(image.path)
+    if image.state not in _NO_NEWS:
+        parts.append(f"{image.state.value.upper()}{f': {image.reason}' if image.reason else ''}")
+    elif image.rule:
+        parts.append(f"found by {image.rule}")
+    return "  ".join(parts)

@@ -1,4 +1,4 @@
-"""A saved trace as a graph.
+"""A saved trace, or what a file needs, as the graph of a page.
 
 An image hangs on the image that asked for it. Where the mechanism does not say who asked (Windows), it hangs on the
 first image of the same import whose file lists its name. What no image asked for hangs on the Python import.
@@ -7,24 +7,50 @@ first image of the same import whose file lists its name. What no image asked fo
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ...model.elf import ElfImage
 from ...model.events import FailureKind, ImageEvent, LoadEvent, LoadFailedEvent
-from ...model.finding import Confidence
-from ...model.probe import ProbeOutcome
-from ..counts import final_events, is_consequence
-from ..drawing import file_name
+from ...model.finding import Confidence, Finding
+from ...model.pe import PeImage
+from ...model.probe import Phase, ProbeOutcome
+from ...model.recording import Recording
+from ...model.saved import ImageFacts, SavedTrace
+from ...model.tree import Binding, BindingState, LoadTree
+from ..counts import FinalEvent, final_events, is_consequence
+from ..drawing import file_name, is_windows_path
 from .graph import Edge, EdgeKind, Graph, ImageView, Node, NodeKind, State, first_of_interest, found_by
-from .names import Names, is_windows
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
-    from ...model.finding import Finding
-    from ...model.recording import Recording
-    from ...model.saved import ImageFacts, SavedTrace
-    from ..counts import FinalEvent
+def is_windows(saved: SavedTrace) -> bool:
+    """Whether the trace is of a Windows, by the word of the machine, else by the look of its paths."""
+    if saved.host is not None:
+        return saved.host.system == "windows"
+    return any(isinstance(event, ImageEvent) and is_windows_path(event.path) for event in saved.recording.events)
+
+
+class Names:
+    """Names to numbers; the first number of a name counts. On Windows, upper and lower case are the same."""
+
+    def __init__(self, windows: bool) -> None:
+        self._windows = windows
+        self._numbers: dict[str, int] = {}
+
+    def fold(self, name: str) -> str:
+        """The last part of a name or path, as it is compared."""
+        name = file_name(name)
+        return name.lower() if self._windows else name
+
+    def add(self, number: int, *names: str) -> None:
+        """Make the image known under the last part of each name."""
+        for name in names:
+            self._numbers.setdefault(self.fold(name), number)
+
+    def find(self, name: str) -> int | None:
+        """The number of the image of that name."""
+        return self._numbers.get(self.fold(name))
+
 
 OUTSIDE, UNKNOWN = "(outside any import)", "(which import asked is not known)"
 
@@ -232,3 +258,62 @@ def _group(imports: tuple[str, ...] | None) -> _Group | None:
         return None if imports is None else ()
     outer, package = imports[0], imports[-1].partition(".")[0]
     return (outer,) if package == outer.partition(".")[0] else (outer, package)
+
+
+_STATES_OF_NEEDS = {
+    BindingState.BOUND: State.FOUND,
+    BindingState.MISSING: State.NOT_FOUND,
+    BindingState.REFUSED: State.REFUSED,
+    BindingState.SYSTEM: State.SYSTEM,
+}
+
+
+def graph_of_tree(tree: LoadTree) -> Graph:
+    """The images of the tree and the names that became none. Each hangs on the first image that needs it."""
+    nodes: list[Node] = []
+    edges: list[Edge] = []
+    numbers: dict[tuple[BindingState, str], int] = {}
+
+    def add(image: ImageView, parent: int | None) -> int:
+        nodes.append(Node(NodeKind.IMAGE, image.name, parent, image=image))
+        return len(nodes) - 1
+
+    image = tree.images.get(tree.top)
+    facts = None if image is None else _facts_of_file(tree.top, image)
+    numbers[BindingState.BOUND, tree.top] = add(
+        ImageView(file_name(tree.top), tree.top, State.FOUND, facts=facts), None
+    )
+    for binding in tree.bindings:
+        start = numbers.get((BindingState.BOUND, binding.requested_by))
+        key = (binding.state, binding.need)
+        if binding.state is BindingState.BOUND and binding.path is not None:
+            key = (binding.state, binding.path)
+        if key not in numbers:
+            numbers[key] = add(_image_of_need(tree, binding), start)
+        if start is not None and start != numbers[key]:
+            edges.append(Edge(start, numbers[key], EdgeKind.LISTED))
+    return Graph(tuple(nodes), tuple(dict.fromkeys(edges)), focus=first_of_interest(nodes))
+
+
+def _image_of_need(tree: LoadTree, binding: Binding) -> ImageView:
+    state = _STATES_OF_NEEDS[binding.state]
+    if binding.delayed and state.is_bad:
+        state = State.LATE
+    image = None if binding.path is None else tree.images.get(binding.path)
+    rule = None if binding.phase is Phase.LOADED else found_by(binding.phase, binding.probes)
+    return ImageView(
+        name=file_name(binding.need), path=binding.path or binding.need, state=state, reason=binding.reason,
+        rule=rule if state in (State.FOUND, State.REFUSED) else None, requested_by=binding.requested_by,
+        probes=binding.probes,
+        facts=None if image is None or binding.path is None else _facts_of_file(binding.path, image),
+    )  # fmt: skip
+
+
+def _facts_of_file(path: str, image: ElfImage | PeImage) -> ImageFacts:
+    if isinstance(image, ElfImage):
+        return ImageFacts(path, soname=image.soname, needs=image.needed)
+    version = image.resources.file_version if image.resources is not None else None
+    return ImageFacts(
+        path, needs=tuple(one.library for one in image.imports),
+        file_version=None if version is None else ".".join(map(str, version)),
+    )  # fmt: skip
