@@ -17,6 +17,7 @@ from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.recording import Losses, Recording
+from dlltracer.model.symbols import MissingSymbol
 
 IMPORTING = (Frame("/app/main.py", 3, "<module>", "import ext"), Frame("<frozen importlib._bootstrap>", 9, "_call"))
 LATER = (Frame("/app/main.py", 30, "main", "work()"),)
@@ -143,6 +144,21 @@ def test_a_file_without_the_function_of_its_module() -> None:
     provided = image(symbols=ElfSymbols((), {"PyInit_other": (None,)}))
     made = case(None, error=import_error(message), errors=(import_error(message),), images={EXT: provided})
     assert first(made).code == "no-module-function" and "PyInit_other" in first(made).explanation
+
+
+@pytest.mark.parametrize(
+    ("symbol", "kind"),
+    [
+        ("_Py_RefTotal", "debug"), ("PyModule_FromDefAndSpec2TraceRefs", "debug"),
+        ("_Py_MergeZeroLocalRefcount", "free-threaded"), ("PyPyErr_SetString", "PyPy"), ("GraalPyExc", "GraalPy"),
+        ("PyString_FromString", "Python 2"), ("PyUnicodeUCS4_AsUTF8String", "Python 2"),
+        ("Py_InitModule4", "Python 2"), ("PyType_GetModuleByDef", "another version"),
+    ],
+)  # fmt: skip
+def test_the_kind_of_python_that_a_file_was_built_for(symbol: str, kind: str) -> None:
+    lack = MissingSymbol(symbol, None, EXT, None)
+    found = first(case(f"{EXT}: undefined symbol: {symbol}", symbols=(lack,), tree=tree()))
+    assert found.code == "python-api-missing" and kind in found.explanation
 
 
 def test_a_failure_of_python_alone_is_said_to_be_one() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from builders.failed_case import EXT, PYTHON, absent, case, first, image, segment, tree, verdict
@@ -117,6 +119,50 @@ def test_static_tls() -> None:
     found = first(case(f"{EXT}: cannot allocate memory in static TLS block", images=small))
     assert "libgomp" in found.explanation
     assert found.remedies[0].what == "import ext before everything else"
+
+
+@pytest.mark.parametrize("refusal", ["Permission denied", "Operation not permitted"])
+def test_an_executable_stack_that_a_policy_forbids(refusal: str) -> None:
+    found = first(case(f"{EXT}: cannot enable executable stack as shared object requires: {refusal}"))
+    assert found.code == "executable-stack" and "MemoryDenyWriteExecute" in found.explanation
+    assert "2.41" not in found.explanation and not any("execstack=2" in "".join(r.command) for r in found.remedies)
+
+
+@pytest.mark.parametrize(
+    ("words", "confidence"),
+    [
+        ("cannot make segment writable for relocation: Permission denied", Confidence.CERTAIN),
+        ("cannot restore segment prot after reloc: Permission denied", Confidence.CERTAIN),
+        ("cannot make segment writable for relocation: Cannot allocate memory", Confidence.LIKELY),
+    ],
+)
+def test_relocations_in_code(words: str, confidence: Confidence) -> None:
+    found = first(case(f"{EXT}: {words}"))
+    assert (found.code, found.confidence, found.subject) == ("text-relocations", confidence, EXT)
+    assert ("MemoryDenyWriteExecute" in found.explanation) is (confidence is Confidence.CERTAIN)
+
+
+@pytest.mark.parametrize(
+    ("needed", "system"),
+    [(("libc.so", "libm.so"), "Android"), (("liblog.so", "libc.so"), "Android"), (("libc.so",), "Android or musl")],
+)
+def test_files_for_android(needed: tuple[str, ...], system: str) -> None:
+    images = {EXT: image(needed=needed)}
+    script = "this is a script of the GNU linker, which only linkers read"
+    made = case("/lib/libc.so: invalid ELF header", images=images, damaged={"/lib/libc.so": script})
+    assert [(one.code, one.subject) for one in verdict(made).findings] == [("other-c-library", EXT)]
+    assert f"built for {system}, and not for glibc" in first(made).title
+    plain = replace(made, images={EXT: image(needed=("libc.so.6",))})
+    assert first(plain).code == "not-an-image"
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"), [("a Mach-O file (macOS)", "Mach-O file (macOS)"), ("a PE file (Windows)", "file for Windows")]
+)
+def test_files_of_other_systems(kind: str, title: str) -> None:
+    found = first(case(f"{EXT}: invalid ELF header", damaged={EXT: f"invalid ELF header: this is {kind}"}))
+    assert found.code == "not-an-image" and title in found.title
+    assert found.remedies[0].what.startswith("install the build for Linux")
 
 
 def test_executable_stack() -> None:

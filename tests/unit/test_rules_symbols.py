@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from builders.failed_case import EXT, PYTHON, bound, case, first, image, process, tree, verdict, version_need
 from dlltracer.diagnose.environment import Change, Copy, ShadowedCopy
 from dlltracer.diagnose.rules import first_wins, symbols
@@ -47,6 +49,38 @@ def test_a_version_with_what_the_copy_has() -> None:
     found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(bound("libx.so.1", "/lib/libx.so.1"))))
     assert (found.code, found.subject) == ("missing-version", "X_2")
     assert "none newer than X_1.5" in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("GLIBC_ABI_GNU2_TLS", "newer glibc"), ("GLIBC_ABI_DT_RELR", "newer glibc"),
+        ("GLIBC_PRIVATE", "another glibc than the one here"),
+    ],
+)  # fmt: skip
+def test_marks_of_glibc_are_about_glibc(version: str, words: str) -> None:
+    message = f"/lib/libc.so.6: version `{version}' not found (required by {EXT})"
+    lack = MissingVersion(version, "libc.so.6", "/lib/libc.so.6", EXT, ("GLIBC_2.36",))
+    found = first(case(message, versions=(lack,), tree=tree()))
+    assert found.code == "glibc-too-old" and words in found.explanation
+    assert not any("libc.so.6" in remedy.what for remedy in found.remedies)
+
+
+def test_nobody_is_told_to_replace_a_library_of_the_system() -> None:
+    message = f"/usr/lib/libstdc++.so.6: version `GLIBCXX_3.4.99' not found (required by {EXT})"
+    lack = MissingVersion("GLIBCXX_3.4.99", "libstdc++.so.6", "/usr/lib/libstdc++.so.6", EXT, ("GLIBCXX_3.4.30",))
+    own = first(case(message, versions=(lack,), tree=tree()))
+    assert not any("out of the way" in remedy.what for remedy in own.remedies)
+    elsewhere = replace(lack, provider="/opt/old/libstdc++.so.6")
+    other = first(case(message.replace("/usr/lib", "/opt/old"), versions=(elsewhere,), tree=tree()))
+    assert any("out of the way" in remedy.what for remedy in other.remedies)
+
+
+def test_a_version_says_whose_the_symbol_is() -> None:
+    lack = MissingSymbol("extra", "V_1", EXT, "libx.so.1")
+    found = first(case(f"{EXT}: undefined symbol: extra, version V_1", symbols=(lack,),
+                       tree=tree(bound("libx.so.1", "/lib/libx.so.1"))))  # fmt: skip
+    assert found.title == "libx.so.1 lacks extra in version V_1, which ext.so needs"
 
 
 def test_a_newer_glibc() -> None:

@@ -17,7 +17,9 @@ LOADED = 0
 """The code of a load that succeeded."""
 
 _TIMEOUT = 30.0
-_SEM_FAILCRITICALERRORS = 1  # no message box about a damaged or missing file
+_NO_MESSAGE_BOXES = 0x1 | 0x2
+"""SEM_FAILCRITICALERRORS, about a damaged or missing file, and SEM_NOGPFAULTERRORBOX, about a crash (SetErrorMode)."""
+
 _SCRIPT = """\
 import ctypes, os, sys
 kernel32 = ctypes.WinDLL("kernel32.dll", use_last_error=True, winmode=0x800)
@@ -44,7 +46,7 @@ def reload_code(python: str, path: str, flags: int, added_folders: Sequence[str]
     """
     if sys.platform != "win32":
         return None
-    script = _SCRIPT.format(mode=_SEM_FAILCRITICALERRORS)
+    script = _SCRIPT.format(mode=_NO_MESSAGE_BOXES)
     try:
         done = subprocess.run(
             [python, "-I", "-S", "-c", script, path, str(flags), *added_folders],

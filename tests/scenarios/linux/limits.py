@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +94,34 @@ def executable_stack(shop: Workshop) -> Question:
     return shop.ask("ext")
 
 
+MDWE = "import ctypes\nif ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):\n    raise SystemExit('no PR_SET_MDWE')\n"
+"""PR_SET_MDWE of linux/prctl.h (Linux 6.3 and later), which systemd's MemoryDenyWriteExecute=yes uses."""
+
+
+def _under_mdwe(shop: Workshop, code: str) -> Question:
+    done = subprocess.run([sys.executable, "-c", MDWE], capture_output=True, check=False)
+    if done.returncode:
+        raise CannotBuild("the kernel has no PR_SET_MDWE")
+    shop.write("app.py", MDWE + code)
+    return shop.ask("app.py")
+
+
+def stack_of_dependency(shop: Workshop) -> Question:
+    """The mark is on a library that the module needs."""
+    shop.library("libjitx.so.1", "int jit(void) { return 1; }", options=["-Wl,-z,execstack"])
+    shop.module("ext", "int jit(void);", ["libjitx.so.1"], ["-Wl,-rpath,$ORIGIN"], init="jit()")
+    return _under_mdwe(shop, "import ext\n")
+
+
+def text_of_module(shop: Workshop) -> Question:
+    if platform.machine() != "x86_64":
+        raise CannotBuild("needs the code model large of x86-64")
+    code = 'int number; int *where(void) { int *p; __asm__("movabs $number, %0" : "=r"(p)); return p; }'
+    options = ["-fno-pic", "-mcmodel=large", "-Wl,-z,notext"]
+    made = shop.library("libtextx.so.1", code, options=options)
+    return _under_mdwe(shop, f"ctypes.CDLL({str(made)!r})\n")
+
+
 SCENARIOS: tuple[Scenario[Workshop], ...] = (
     Scenario("static-tls", "64 KiB of initial-exec TLS", static_tls, "static-tls", "ext.",
              ("LD_PRELOAD", "does not help")),
@@ -103,5 +133,9 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
              ("noexec", "mount -o remount,exec")),
     Scenario("executable-stack-refused", "glibc 2.41 gives no executable stack", executable_stack_refused,
              "executable-stack", "libjit.so", ("patchelf --clear-execstack", "RWE")),
+    Scenario("stack-under-mdwe", "a policy forbids the executable stack of a dependency", stack_of_dependency,
+             "executable-stack", "libjitx.so.1", ("MemoryDenyWriteExecute",)),
+    Scenario("text-under-mdwe", "a policy forbids relocations in code", text_of_module, "text-relocations",
+             "libtextx.so.1", ("MemoryDenyWriteExecute", "-fPIC")),
     Scenario("executable-stack", "glibc before 2.41 gives an executable stack", executable_stack, "imported"),
 )  # fmt: skip

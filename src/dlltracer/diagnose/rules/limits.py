@@ -17,6 +17,7 @@ NOEXEC_CODE = "noexec-mount"
 MEMORY_CODE = "memory-limit"
 TLS_CODE = "static-tls"
 STACK_CODE = "executable-stack"
+TEXT_CODE = "text-relocations"
 FILES_CODE = "too-many-files"
 CPU_CODE = "cpu-too-old"
 
@@ -25,6 +26,13 @@ _MEGA = 1 << 20
 _SET_ASIDE = 2048
 """More static TLS than glibc sets aside for dlopen by default: 1664 bytes or less (csu/libc-tls.c, elf/dl-tls.c)."""
 _OF_C = re.compile(r"/(?:libc|libm|libpthread|ld-linux)[-.][^/]*$")
+_OF_TEXT = re.compile(r"cannot make segment writable for relocation|cannot restore segment prot after reloc")
+_FORBIDDEN = re.compile(r"Permission denied|Operation not permitted")
+"""The kernel's answer to mprotect(2) where a policy forbids memory that is writable and executable. glibc 2.41 and
+later refuse an executable stack by themselves, with "Invalid argument" (elf/dl-execstack.c)."""
+_POLICIES = (
+    "MemoryDenyWriteExecute=yes of a systemd service, PR_SET_MDWE of prctl(2), or SELinux"
+)
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -33,10 +41,13 @@ def check(case: Case) -> Iterator[Finding]:
     if dl_error is None:
         return
     path = dl_error.library or case.subject or ""
+    said = case.error.message if case.error is not None else ""
     if dl_error.problem is DlProblem.STATIC_TLS:
         yield _static_tls(path, case)
     elif dl_error.problem is DlProblem.EXECUTABLE_STACK:
         yield _executable_stack(path, case)
+    elif dl_error.problem is DlProblem.NOT_MAPPED and _OF_TEXT.search(said):
+        yield _text_relocations(path, case)
     elif dl_error.problem in (DlProblem.NOT_MAPPED, DlProblem.OUT_OF_MEMORY) or is_forbidden_mapping(dl_error):
         yield from _not_mapped(path, dl_error, case)
     elif dl_error.problem is DlProblem.TOO_MANY_FILES:
@@ -179,20 +190,22 @@ def wants_executable_stack(image: object) -> bool:
     return any(s.type == _PT_GNU_STACK and s.flags & PF_X for s in image.segments)
 
 
-def _why_no_stack(case: Case) -> str:
-    """Return who refuses: glibc 2.41 and later itself (EINVAL); before, only the system (EACCES of mprotect)."""
-    words = case.error.message if case.error is not None else ""
-    if "Permission denied" in words or "Operation not permitted" in words:
-        return (
-            "The system forbids the process memory that is both writable and executable: MemoryDenyWriteExecute=yes of "
-            "its systemd service (MDWE, PR_SET_MDWE of prctl), or SELinux (execstack, execmem)."
-        )
-    return "Since glibc 2.41 dlopen makes no stack executable any more."
-
-
 def _executable_stack(path: str, case: Case) -> Finding:
     marked = wants_executable_stack(case.images.get(path))
+    words = case.error.message if case.error is not None else ""
     evidence = [Evidence(Source.LOADER, "cannot enable executable stack as shared object requires")]
+    if _FORBIDDEN.search(words):
+        why = (
+            "The kernel refused to make the stack executable: a policy forbids memory that is writable and executable "
+            f"({_POLICIES})."
+        )
+        last = Remedy("or lift that policy for the program (MemoryDenyWriteExecute=no in its unit)")
+    else:
+        why = "Since glibc 2.41 dlopen makes no stack executable any more."
+        last = Remedy(
+            "or let the program start with such a stack (glibc 2.41 and later)",
+            with_variable(case, "GLIBC_TUNABLES", "glibc.rtld.execstack=2"),
+        )
     if marked:
         evidence.append(Evidence(Source.FILES, "its PT_GNU_STACK asks for an executable stack (RWE)"))
     return Finding(
@@ -201,11 +214,41 @@ def _executable_stack(path: str, case: Case) -> Finding:
         confidence=Confidence.CERTAIN, subject=path, chain=case.chain_to(path),
         explanation=(
             f"{path}{case.owner_of(path)} is marked as one that runs code on the stack: most often by mistake, by an "
-            f"assembler file without a note. {_why_no_stack(case)}"
+            f"assembler file without a note. {why}"
         ),
         evidence=tuple(evidence),
-        remedies=(Remedy("take a version without the mark"),
-         Remedy("or clear the mark", ("patchelf", "--clear-execstack", operand(path))),
-         Remedy("or let the program start with such a stack (glibc 2.41 and later)",
-                with_variable(case, "GLIBC_TUNABLES", "glibc.rtld.execstack=2"))),
-    )  # fmt: skip
+        remedies=(
+            Remedy("take a version without the mark"),
+            Remedy(
+                "or clear the mark (patchelf 0.18 or later)", ("patchelf", "--clear-execstack", operand(path))
+            ),
+            last,
+        ),
+    )
+
+
+def _text_relocations(path: str, case: Case) -> Finding:
+    """Code that the loader would have to change while it maps it, and a kernel that forbids that."""
+    words = case.error.message if case.error is not None else ""
+    is_forbidden = _FORBIDDEN.search(words) is not None
+    why = (
+        f"The kernel refused that: a policy forbids memory that is written and then run ({_POLICIES})."
+        if is_forbidden
+        else "The kernel refused that: memory may be used up."
+    )
+    return Finding(
+        code=TEXT_CODE,
+        title=f"{path} has relocations in its code, and the system forbids the loader to write them",
+        confidence=Confidence.CERTAIN if is_forbidden else Confidence.LIKELY,
+        subject=path,
+        chain=case.chain_to(path),
+        explanation=(
+            f"{path}{case.owner_of(path)} was not built as position-independent code: the loader has to make its code "
+            f"writable, change it, and make it executable again. {why}"
+        ),
+        evidence=(Evidence(Source.LOADER, words.rpartition(f"{path}: ")[2]),),
+        remedies=(
+            Remedy("build it as position-independent code (-fPIC), or take a build that is"),
+            Remedy("or lift that policy for the program (MemoryDenyWriteExecute=no in its unit)"),
+        ),
+    )

@@ -20,6 +20,7 @@ from ..remedies import reinstall, with_variable
 from .integrity import lost_file
 from .python_abi import python_of_library
 from .search_rules import lead_of
+from .wrong_file import is_of_bionic, wants_plain_libc
 
 CODE = "missing-image"
 NO_FILE_CODE = "no-such-file"
@@ -37,6 +38,10 @@ _HASHED = re.compile(r"-[0-9a-f]{8}\.so")
 
 def check(case: Case) -> Iterator[Finding]:
     """Every library that is missing: the one that the loader gave up on, and by the files those that come after it."""
+    android = wants_plain_libc(case.dl_error.library if case.dl_error is not None else None, case)
+    if android is not None and _own_c_library(case) != "musl":
+        yield _plain_libc(android, case)
+        return
     seen = {event.need or event.path: event for event in case.seen_failures(FailureKind.NOT_FOUND)}
     bindings = {
         binding.need: binding for binding in case.failed_bindings(BindingState.MISSING) if not _is_present(binding)
@@ -278,11 +283,31 @@ def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
 def _other_c_library(need: str, case: Case) -> str | None:
     """The C library that a file was built for, if it is not that of the process and this need shows it."""
     own = _own_c_library(case)
-    if own != "musl" and (need.startswith(("libc.musl-", "ld-musl-")) or need == "libc.so"):
+    if own != "musl" and need.startswith(("libc.musl-", "ld-musl-")):
         return "musl (Alpine Linux)"
     if own == "musl" and (need.startswith("ld-linux") or need == "libc.so.6"):
         return "glibc"
     return None
+
+
+def _plain_libc(path: str, case: Case) -> Finding:
+    image = case.images.get(path)
+    needed = ", ".join(getattr(image, "needed", ()))
+    system = "Android" if is_of_bionic(image) else "Android or musl"
+    return Finding(
+        code=C_LIBRARY_CODE,
+        title=f"{path} was built for {system}, and not for {_own_c_library(case)}",
+        confidence=Confidence.CERTAIN,
+        subject=path,
+        chain=case.chain_to(path),
+        explanation=(
+            f"{path}{case.owner_of(path)} needs {needed}: a C library whose name has no version, as that of Android "
+            f"(bionic) and some builds of musl. This Python runs on {_own_c_library(case)}, where such a file does not "
+            "load."
+        ),
+        evidence=(Evidence(Source.FILES, f"it needs {needed}"),),
+        remedies=(Remedy(f"install the build for Linux with {_own_c_library(case)} of the package it is from"),),
+    )
 
 
 def _own_c_library(case: Case) -> str:

@@ -16,7 +16,7 @@ LIBPYTHON_CODE = "other-libpython"
 API_CODE = "python-api-missing"
 
 _LIBPYTHON = re.compile(r"(?:.*/)?libpython(\d)\.(\d+)([a-z]*)\.so(?:\..*)?$")
-_API = re.compile(r"_?Py[A-Z_]\w*$")
+_API = re.compile(r"_?(?:Graal)?Py[A-Z_]\w*$")
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -77,6 +77,25 @@ def _libpython(case: Case) -> Iterator[Finding]:
         )
 
 
+_KINDS = (
+    (re.compile(r"_Py_(?:RefTotal|NegativeRefcount|Dealloc_Debug|INCREF_IncRefTotal|DECREF_DecRefTotal)$"
+                r"|Py\w+TraceRefs$|_Py_(?:Add|Forget)Reference$"), "a debug build of Python"),
+    (re.compile(r"_Py_(?:DecRefShared|DecRefSharedDebug|MergeZeroLocalRefcount|ExplicitMergeRefcount|IncRefShared)$"),
+     "a free-threaded build of Python (without the GIL)"),
+    (re.compile(r"PyPy[A-Z]"), "PyPy"),
+    (re.compile(r"GraalPy"), "GraalPy"),
+    (re.compile(r"Py_InitModule\d|PyString_|PyInt_|PyCObject_|PyClass_|PyInstance_|PyFile_(?:AsFile|FromFile)"
+                r"|PyUnicodeUCS[24]_|_PyString_|PyNumber_(?:Int|Divide)$|Py_FindMethod"), "Python 2"),
+)  # fmt: skip
+"""Functions that only one kind of Python has. Sources: Include/object.h, refcount.h and modsupport.h of CPython 2.7 to
+3.14; cpyext of PyPy, which puts its name before each."""
+
+
+def _kind_of_python(symbol: str) -> str:
+    """The kind of Python that a file was built for, by a function that it asks for."""
+    return next((kind for pattern, kind in _KINDS if pattern.match(symbol)), "another version of Python")
+
+
 def _is_said(case: Case, need: str) -> bool:
     dl_error = case.dl_error
     return dl_error is not None and dl_error.problem is DlProblem.MISSING and dl_error.library == need
@@ -90,13 +109,7 @@ def _api(case: Case) -> Iterator[Finding]:
     symbol = lacking[0]
     dl_error = case.dl_error
     said = dl_error is not None and dl_error.problem is DlProblem.MISSING_SYMBOL and dl_error.symbol == symbol.name
-    debug = symbol.name in (
-        "_Py_RefTotal",
-        "_Py_NegativeRefcount",
-        "PyModule_Create2TraceRefs",
-        "_Py_INCREF_IncRefTotal",
-    )
-    kind = "a debug build of Python" if debug else "another version of Python"
+    kind = _kind_of_python(symbol.name)
     more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
     yield Finding(
         code=API_CODE,

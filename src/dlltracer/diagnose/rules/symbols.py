@@ -63,7 +63,11 @@ def _version(missing: MissingVersion, case: Case) -> Finding:
     if is_glibc:
         library = case.limits.c_library if case.limits is not None else None
         system = f" (this is glibc {library.version})" if library is not None and library.version else ""
-        text += f" The file was built on a system with a newer glibc{system}."
+        text += (
+            f" The file was built with another glibc than the one here{system}: parts of one glibc share that version."
+            if missing.version == "GLIBC_PRIVATE"
+            else f" The file was built on a system with a newer glibc{system}."
+        )
     elif copies:
         text += f" {describe_copies(copies)} does."
     return Finding(
@@ -82,7 +86,8 @@ def _version(missing: MissingVersion, case: Case) -> Finding:
 
 def _is_of_glibc(missing: MissingVersion) -> bool:
     """Return whether the version is one of glibc's own: GLIBC_2.38, and marks of its abilities (GLIBC_ABI_DT_RELR)."""
-    return missing.version.startswith(("GLIBC_2.", "GLIBC_ABI_")) and _OF_C.match(missing.library) is not None
+    is_own = missing.version.startswith(("GLIBC_2.", "GLIBC_ABI_", "GLIBC_PRIVATE"))
+    return is_own and _OF_C.match(missing.library) is not None
 
 
 def _newest_like(missing: MissingVersion) -> str | None:
@@ -137,8 +142,7 @@ def _symbol(missing: MissingSymbol, case: Case) -> Finding:
     if twin is not None:
         return _string_abi(missing, shown, twin, case)
     text = (
-        f"{missing.requested_by}{case.owner_of(missing.requested_by)} needs {shown}, and no image in its reach "
-        "provides it."
+        f"{missing.requested_by}{case.owner_of(missing.requested_by)} needs {shown}, and no image in its reach has it."
     )
     copies = {
         need: copy for need, found in case.copies.items() for copy in found if copy.has_what_lacks and not copy.unfit
@@ -165,15 +169,22 @@ def _symbol(missing: MissingSymbol, case: Case) -> Finding:
         text += f" {more} more of its symbols are missing."
     return Finding(
         code=CODE,
-        title=(
-            f"{missing.requested_by.rpartition('/')[2] or 'an image'} needs a symbol that nothing provides: "
-            f"{missing.name}"
-        ),
+        title=_symbol_title(missing, case),
         confidence=Confidence.CERTAIN, subject=missing.name, chain=case.chain_to(missing.requested_by, missing.name),
         explanation=text,
         evidence=(Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),),
         remedies=tuple(_symbol_remedies(missing, copies, case)),
     )
+
+
+def _symbol_title(missing: MissingSymbol, case: Case) -> str:
+    """What lacks the symbol, where its version says whose it is; else who needs it."""
+    requester = missing.requested_by.rpartition("/")[2] or "an image"
+    binding = _binding_of(case, missing.requested_by, missing.library) if missing.library else None
+    if binding is None:
+        return f"{requester} needs a symbol that nothing provides: {missing.name}"
+    version = f" in version {missing.version}" if missing.version else ""
+    return f"{missing.library} lacks {missing.name}{version}, which {requester} needs"
 
 
 def _asked_libraries(case: Case, missing: MissingSymbol) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...model.elf import ElfImage
 from ...model.events import FailureKind
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.probe import Probe, ProbeOutcome
@@ -15,7 +13,6 @@ from ...model.tree import BindingState
 from ..case import Case
 from ..loader_errors import DlError, DlProblem
 from ..remedies import operand, reinstall
-from .missing_image import C_LIBRARY_CODE
 
 CODE = "not-an-image"
 MACHINE_CODE = "wrong-machine"
@@ -40,9 +37,6 @@ _KINDS = {
     DlProblem.UNREADABLE: UNREADABLE_CODE,
 }
 
-_BIONIC = frozenset(("libc.so", "libm.so", "libdl.so", "liblog.so", "libandroid.so", "libstdc++.so"))
-"""Sonames of Android's own libraries (Android NDK, "Native APIs")."""
-
 
 def check(case: Case) -> Iterator[Finding]:
     """The file that was refused, and what it is instead."""
@@ -51,8 +45,36 @@ def check(case: Case) -> Iterator[Finding]:
         yield from _passed_over(case)
     elif dl_error.problem is DlProblem.ALIGNMENT and dl_error.library:
         yield _misaligned(dl_error.library, case)
+    elif wants_plain_libc(dl_error.library, case):
+        return
     elif dl_error.problem in _KINDS and dl_error.library and not is_forbidden_mapping(dl_error):
         yield _refused(dl_error.library, dl_error.problem, case)
+
+
+_OF_BIONIC = frozenset(("liblog.so", "libandroid.so", "libdl.so", "libm.so", "libstdc++.so", "libc++_shared.so"))
+"""Libraries of Android whose names have no version, besides libc.so (Android NDK, "Native APIs"); musl has libc.so
+only."""
+
+
+def wants_plain_libc(library: str | None, case: Case) -> str | None:
+    """Return the file that asked for a library of Android or musl, if the loader complained of one; `None` if none.
+
+    On a machine with compilers libc.so is there, and is a text for the linker: what lies there is not to blame.
+    """
+    name = (library or "").rpartition("/")[2]
+    if name != "libc.so" and name not in _OF_BIONIC:
+        return None
+    for path, image in case.images.items():
+        needed = getattr(image, "needed", ())
+        if name in needed and "libc.so" in needed:
+            return path
+    return None
+
+
+def is_of_bionic(image: object) -> bool:
+    """Return whether a file that asks for libc.so is for Android: by its other needs, or the version LIBC of bionic."""
+    versions = {need.version for need in getattr(image, "version_needs", ())}
+    return bool(_OF_BIONIC & set(getattr(image, "needed", ()))) or "LIBC" in versions
 
 
 def is_forbidden_mapping(dl_error: DlError) -> bool:
@@ -73,9 +95,6 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
     words = case.error.message if case.error is not None else ""
     title, remedy = _words_for(code, path, _short(reason))
     requested_by = _requester(path, case)
-    requester = requested_by or case.subject or ""
-    if code == CODE and _is_of_bionic(posixpath.basename(path), case.images.get(requester)):
-        return _android(path, requester, case)
     return Finding(
         code=code,
         title=title,
@@ -87,34 +106,6 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
         evidence=(Evidence(Source.LOADER, words.rpartition(": ")[2] or problem.value),),
         remedies=(remedy, *reinstall(case.owners.get(path, ()), case.run.process)),
     )
-
-
-def _is_of_bionic(name: str, image: object) -> bool:
-    """Return whether an image asks for a library by its name on Android, where C libraries have no numbers."""
-    return isinstance(image, ElfImage) and name in _BIONIC and name in image.needed
-
-
-def _android(path: str, requester: str, case: Case) -> Finding:
-    name = posixpath.basename(path)
-    # musl calls itself libc.so as well where it is not the system's own, and has no other of these names.
-    of_bionic = _BIONIC & set(_needs(requester, case))
-    built_for = "Android (bionic)" if of_bionic - {"libc.so"} else "another C library: Android's (bionic), or musl"
-    return Finding(
-        code=C_LIBRARY_CODE,
-        title=f"{requester} was built for {built_for}",
-        confidence=Confidence.CERTAIN, subject=requester, chain=case.chain_to(requester, path),
-        explanation=(
-            f"{requester}{case.owner_of(requester)} needs {name}, a name without a number. So they are called "
-            f"there; here {path} is a text for linkers, which the loader came upon by that name."
-        ),
-        evidence=(Evidence(Source.FILES, f"it needs {', '.join(sorted(of_bionic))}"),),
-        remedies=(Remedy("install a build for this system (a manylinux or musllinux wheel, or from source)"),),
-    )  # fmt: skip
-
-
-def _needs(path: str, case: Case) -> tuple[str, ...]:
-    image = case.images.get(path)
-    return image.needed if isinstance(image, ElfImage) else ()
 
 
 def _passed_over(case: Case) -> Iterator[Finding]:
@@ -239,6 +230,7 @@ _NAMED = {
         "{path} is a Mach-O file (macOS)",
         Remedy("install the build for Linux: this one is for macOS"),
     ),
+    "Windows": ("{path} is a file for Windows", Remedy("install the build for Linux: this one is for Windows")),
     "LFS": (
         "{path} is a Git LFS pointer, not the file itself",
         Remedy("fetch the file itself", ("git", "lfs", "pull")),
