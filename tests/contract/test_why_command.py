@@ -53,6 +53,26 @@ def test_what_the_program_writes_is_not_mixed_in(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "import loud works: nothing to explain\n", "")
 
 
+def test_an_import_that_hangs_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)\n")
+    ran = why("slow", "--timeout", "2", "--json", folder=tmp_path, PYTHONPATH=str(tmp_path))
+    said = json.loads(ran.stdout)
+    assert (ran.returncode, said["outcome"], said["findings"][0]["code"]) == (124, "explained", "import-hangs")
+    assert "slow.py, line 2" in said["findings"][0]["title"] and "crash" not in said
+
+
+def test_ctrl_c_says_where_it_was(tmp_path: Path) -> None:
+    """Native code does not come back to Python to raise KeyboardInterrupt."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal, _signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n_signal.sigwait([signal.SIGUSR1])\n"
+    )
+    ran = why("slow", "--json", folder=tmp_path, PYTHONPATH=str(tmp_path))
+    said = json.loads(ran.stdout)
+    assert (ran.returncode, said["findings"][0]["code"]) == (130, "import-hangs")
+    assert "interrupted" in said["findings"][0]["title"] and "slow.py, line 4" in said["findings"][0]["title"]
+
+
 def test_a_verdict_in_a_file(native: Native, tmp_path: Path) -> None:
     ran = why(native.broken(), "-o", tmp_path / "verdict.txt")
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,3 +102,19 @@ def test_failures_are_kept_first(failures: list[bool], most: int) -> None:
     room = max(0, most - sum(failures))
     assert [event for event in found if not isinstance(event, LoadFailedEvent)] == others[:room]
     assert bool(kept.notes()) == bool(kept.dropped)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="holes in files of Linux")
+def test_a_log_whose_beginning_was_released(tmp_path: Path) -> None:
+    from dlltracer.capture.linux.decoding import read_initialising, read_recording
+    from dlltracer.capture.linux.log_file import punch_hole
+
+    path, size = tmp_path / "log", 1 << 20
+    text = MANY * (size // len(MANY) + 3)
+    path.write_bytes(text + LoaderText().open("/m.so").map("/m.so").init("/m.so").bytes)
+    with path.open("r+b", buffering=0) as file:
+        punch_hole(file.fileno(), size)
+        recording = read_recording(file.fileno(), 77)
+        assert recording.losses.undecodable in (1, 2) and not recording.failures
+        assert recording.loads[-1].path == "/m.so" and 12 < len(recording.loads) < 60
+        assert read_initialising(file.fileno(), 77) == "/m.so"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from ..diagnose.case import Case
 from ..diagnose.engine import diagnose
-from ..diagnose.program_output import OutputMessage, modules_in_crashes
+from ..diagnose.program_output import OutputMessage, child_failure, modules_in_crashes
 from ..model.failure import System
 from ..model.run import RunResult
 from .environment import find_stray_files, find_unmet, read_install_facts
 from .linux_case import build_linux_case
+from .process import ProcessView
 from .windows_case import build_windows_case
 
 
@@ -33,10 +35,30 @@ def build_case(
         case = build_linux_case(what, run, notes, messages)
     case = replace(
         case, messages=messages, module_files=_module_files(run, messages), unmet=find_unmet(case),
-        strays=find_stray_files(case),
+        strays=find_stray_files(case), child_copies=_child_copies(run, messages),
     )  # fmt: skip
     # What can be installed is asked for the packages that the rules would name, which only they know.
     return replace(case, install=read_install_facts(case, diagnose(case).findings))
+
+
+def _child_copies(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[str, str]:
+    """What the image that a child's loader complained of needs, in the folders of that child's LD_LIBRARY_PATH."""
+    message = child_failure(messages)
+    error = message.dl_error if message is not None else None
+    if message is None or error is None or error.library is None or run.process is None:
+        return {}
+    name = Path(message.program or "").name
+    complained = error.library if "/" in error.library else shutil.which(error.library) or error.library
+    image = ProcessView(run.process, run.recording).read_image(complained) if Path(complained).is_file() else None
+    needs = [error.library] if image is None else list(image.needed)
+    found: dict[str, str] = {}
+    for child in run.children:
+        for folder in child.library_path.split(":") if Path(child.program).name == name else ():
+            for need in needs:
+                copy = Path(run.process.current_folder, folder, Path(need).name)
+                if need not in found and copy.is_file():
+                    found[need] = str(copy)
+    return found
 
 
 def _module_files(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[str, str]:

@@ -34,13 +34,14 @@ def main() -> None:
 
     from dlltracer.cli import launch
 
+    start_path = list(sys.path)  # without the folder of the program, which `prepare` puts on it
     try:
         run = launch.prepare(kind, name, arguments)
     except launch.CannotOpen as error:
         RunnerReport(RunnerOutcome.NOT_BEGUN).write(result)
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    tracing = _Tracing(result, backend, log)
+    tracing = _Tracing(result, backend, log, start_path)
 
     import atexit
 
@@ -63,19 +64,20 @@ def main() -> None:
 class _Tracing:
     """The trace of the program, and the report on it. Leaves the process where the trace cannot start."""
 
-    def __init__(self, result: str, backend: str, log: LogSharing) -> None:
+    def __init__(self, result: str, backend: str, log: LogSharing, start_path: list[str]) -> None:
         import os
 
         from dlltracer.cli.runner import DEBUGGED
 
         self._result = result
         self._owner = os.getpid()
-        self._start_path = list(sys.path)
+        self._start_path = start_path
         self._session = _join_or_refuse(result, backend, log)
         self._trace = None if self._session is not None else _start_trace_or_leave(result, backend, log)
         self._watch = _watch_requests(f"{result}.requests") if backend == DEBUGGED else None
         self._added_folders = _watch_added_folders(None if self._watch is None else f"{result}.folders")
         self._facts: dict[str, object] = {}
+        self._children = _watch_children() if "faulthandler" in sys._xoptions else []  # `why` turns that on
         self._was_interrupted = False
         self._completed = False
 
@@ -106,6 +108,7 @@ class _Tracing:
         facts = self._facts or _describe_process(self._added_folders)
         report.errors, report.process = facts.get("errors"), facts.get("process")
         report.completed = self._completed
+        report.children = tuple(self._children[-_MOST_CHILDREN:])
         if self._watch is not None:
             # Watched to the last: a debugger sees what describing it imports, and has to know for whom.
             report.ends = tuple((one.succeeded, one.idle_clock) for one in self._watch.stop())
@@ -140,6 +143,32 @@ def _watch_added_folders(path: str | None) -> list[str]:
 
         sys.addaudithook(hook)
     return folders
+
+
+_MOST_CHILDREN = 16
+
+
+def _watch_children() -> list[tuple[str, str]]:
+    """A list that fills with the programs that are started with an LD_LIBRARY_PATH, and its value."""
+    children: list[tuple[str, str]] = []
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event != "subprocess.Popen":
+            return
+        try:
+            import os
+
+            program, _, _, environment = arguments
+            value = os.fsdecode((os.environ if environment is None else environment).get("LD_LIBRARY_PATH") or "")  # type: ignore[attr-defined]
+            if value:
+                children.append(("".join([os.fsdecode(program)]), "".join([value])))  # type: ignore[arg-type]
+                del children[:-_MOST_CHILDREN]
+        except Exception:  # noqa: BLE001 - a hook that raises ends what the program does
+            return
+
+    if sys.platform != "win32":
+        sys.addaudithook(hook)
+    return children
 
 
 def _watch_requests(path: str) -> Watch:

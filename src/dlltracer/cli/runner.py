@@ -105,17 +105,20 @@ class RunnerReport:
         is_attributed: whether the imports in the followed log are known.
         trouble: what went wrong with the followed log; `None` for nothing.
         completed: whether the program's code ran to its end without an exception.
+        children: the programs that it started with an LD_LIBRARY_PATH: (name, value) pairs, the last ones.
     """
 
     __slots__ = (
-        "completed", "ends", "errors", "is_attributed", "message", "outcome", "process", "recording", "trouble",
+        "children", "completed", "ends", "errors", "is_attributed", "message", "outcome", "process", "recording",
+        "trouble",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a record; no dataclass here (ADR 3)
         self, outcome: str, message: str = "", *, recording: object = None, errors: object = None,
         process: object = None, ends: Sequence[tuple[bool | None, int | None]] = (), is_attributed: bool = True,
-        trouble: str | None = None, completed: bool = False,
+        trouble: str | None = None, completed: bool = False, children: Sequence[tuple[str, str]] = (),
     ) -> None:  # fmt: skip
+        self.children = tuple(children)
         self.completed = completed
         self.outcome = outcome
         self.message = message
@@ -160,4 +163,5 @@ class RunnerReport:
             and isinstance(self.completed, bool)
             and isinstance(self.trouble, str | None)
             and all(isinstance(end, tuple) and len(end) == 2 for end in self.ends)
+            and all(isinstance(child, tuple) and list(map(type, child)) == [str, str] for child in self.children)
         )

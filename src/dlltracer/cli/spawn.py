@@ -24,7 +24,7 @@ from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.process import TracedProcess
 from ..model.recording import Recording
-from ..model.run import RunResult
+from ..model.run import RunResult, StartedChild
 from .descriptors import DescriptorLimit
 from .ending import describe_ending
 from .program import Program
@@ -253,8 +253,9 @@ def with_facts(run: RunResult, report: RunnerReport | None) -> RunResult:
     if report is None:
         return replace(run, completed=False)
     return replace(
-        run, errors=read_errors(report.errors), process=read_process(report.process), completed=report.completed
-    )
+        run, errors=read_errors(report.errors), process=read_process(report.process), completed=report.completed,
+        children=tuple(StartedChild(*child) for child in report.children),
+    )  # fmt: skip
 
 
 def _died_outside_of_loader(run: RunResult) -> bool:

@@ -71,6 +71,8 @@ class Case:
         is_program: `subject` is a program that could not start, or was only looked at; there is no Python in it.
         messages: what loaders, runtimes and Python wrote, in the output of the run (`program_output.read_output`).
         module_files: module to its file, of modules that a child process was importing when it died.
+        child_copies: of what the loader of a child process complained of, the libraries it needs, to the copy in the
+            folders of the LD_LIBRARY_PATH that the child was given.
         windows_own: of the names that were not found, in lower case, those that are files of Windows itself.
     """
 
@@ -108,6 +110,7 @@ class Case:
     is_program: bool = False
     messages: tuple[OutputMessage, ...] = ()
     module_files: Mapping[str, str] = field(default_factory=dict)
+    child_copies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_windows(self) -> bool:

@@ -37,6 +37,14 @@ class StopReason(enum.Enum):
     INTERRUPTED = "interrupted"
 
 
+@dataclass(frozen=True)
+class StartedChild:
+    """A program that the run started with an LD_LIBRARY_PATH: `program` as it was named, and the `library_path`."""
+
+    program: str
+    library_path: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """How a run ended, and what its process told.
@@ -58,6 +66,7 @@ class RunResult:
         frames: the Python lines that were running when the process died, outermost first.
         output: the end of what the program wrote.
         requests: what Python asked of the loader, where that was written down apart from the recording (Windows).
+        children: what it started with an LD_LIBRARY_PATH, the last ones.
         added_folders: of os.add_dll_directory, as they were written down while the program ran.
     """
 
@@ -77,3 +86,4 @@ class RunResult:
     output: ProgramOutput = ProgramOutput()
     requests: tuple[Request, ...] = ()
     added_folders: tuple[str, ...] = ()
+    children: tuple[StartedChild, ...] = ()

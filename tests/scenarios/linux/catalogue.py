@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from scenarios.linux import crashes, healthy, limits, lookups, missing, modules, pythons, searches, symbols, wrong_files
+from scenarios.linux import (
+    crashes,
+    endings,
+    healthy,
+    limits,
+    lookups,
+    missing,
+    modules,
+    pythons,
+    searches,
+    symbols,
+    wrong_files,
+)
 from scenarios.linux.workshop import Workshop
 from scenarios.scenario import Scenario
 
@@ -15,6 +27,7 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     *wrong_files.SCENARIOS,
     *limits.SCENARIOS,
     *crashes.SCENARIOS,
+    *endings.SCENARIOS,
     *pythons.SCENARIOS,
     *healthy.SCENARIOS,
 )

@@ -19,6 +19,8 @@ from .refusal import examine_failure, is_same_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .loaderstate import Change
 
 _BACKEND = "rtld"
@@ -91,21 +93,30 @@ class Decoding:
 
 
 def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: bool = False) -> Recording:
-    """What a process that died left in the file given to its `RtldBackend`; `ended` as in `decode_loader_text`."""
+    """Return what a process that died left in the file of its `RtldBackend`; `ended` as in `decode_loader_text`."""
     decoding = Decoding(pid)
-    position = 0
-    while part := os.pread(fd, _PIECE, position):
-        decoding.feed(part)
-        position += len(part)
+    for text in _pieces(fd):
+        decoding.feed(text)
     return decoding.finish(notes, ended=ended)
 
 
 def read_initialising(fd: int, pid: int) -> str | None:
-    """The image whose initialiser was running when that process died; `None` if none was."""
+    """Return the image whose initialiser was running when that process died; `None` if none was."""
     decoder = LoaderTextDecoder(pid)
-    position = 0
-    while part := os.pread(fd, _PIECE, position):
-        decoder.feed(part)
-        position += len(part)
+    for text in _pieces(fd):
+        decoder.feed(text)
     decoder.finish(False)
     return decoder.initialising()
+
+
+def _pieces(fd: int) -> Iterator[bytes]:
+    """Yield the text of a log, from where its process has not released it; a NUL byte stands for the rest."""
+    try:
+        position = os.lseek(fd, 0, os.SEEK_DATA)
+    except OSError:  # it is empty, or its file system does not know holes
+        position = 0
+    if position:
+        yield b"\0"
+    while text := os.pread(fd, _PIECE, position):
+        yield text
+        position += len(text)

@@ -34,6 +34,9 @@ DRAIN_AT = 4 << 20
 """Bytes of text that may wait to be read. Importing numpy, pandas, scipy and scikit-learn makes 0.2 MB: a trace of
 ordinary length is decoded when it has ended, and nothing of it is imported before that."""
 
+HELD = 64 << 20
+"""Bytes of text that stay for our parent: what the last 60,000 loads or so have left."""
+
 _PIECE = 1 << 20
 
 
@@ -223,12 +226,18 @@ class LoaderLog:
             self._lock.release()
 
     def _release(self) -> None:
-        """Give the memory of the text back that nobody needs any more, unless others read the file, too."""
-        if not self._owned or self._prefix is not None or self._patch is None:
+        """Give the memory of the text back that nobody needs any more.
+
+        Of a file that our parent reads if this process dies, the last `HELD` bytes stay. A parent that reads it all the
+        time releases what it has read.
+        """
+        if self._patch is None or None in self._listeners:
             return
         self._give_users_text(whole=False)
         readers = [listener.position for listener in self._listeners if listener is not None]
-        punch_hole(self._fd, min([self._drained, self._given or self._drained, *readers]))
+        end = min([self._drained, self._given, *readers]) - (0 if self._owned else HELD)
+        if end > 0:
+            punch_hole(self._fd, end)
 
     def _give_users_text(self, *, whole: bool) -> None:
         """Write the text, as far as it has whole lines or to its end, where the user's own LD_DEBUG had it go."""

@@ -68,9 +68,7 @@ class RtldSession(Listener):
     def consume(self, text: bytes) -> None:
         """Decode the next piece of the text."""
         if self._decoding is None:
-            from .decoding import Decoding
-
-            self._decoding = Decoding(os.getpid(), raw=self._raw)
+            self._decoding = self._make_decoding()
         self._decoding.feed(text)
 
     def restart(self) -> None:
@@ -79,12 +77,21 @@ class RtldSession(Listener):
     def stop(self) -> Recording:
         """Switch the log off, unless another trace needs it, and return what this trace's stretch of it holds."""
         self._log.close(self)
-        from .decoding import Decoding  # not before: its own imports would be in this trace
-
         trouble = self._log.trouble
         notes = tuple(note for note in (None if self._attributed else UNATTRIBUTED, trouble) if note)
-        decoding = self._decoding or Decoding(os.getpid(), raw=self._raw)
+        decoding = self._decoding or self._make_decoding()
         return decoding.finish(notes, is_whole=trouble is None)
+
+    def _make_decoding(self) -> Decoding:
+        """A new one. Not before it is needed: its imports would be in this trace."""
+        # The standard library first: a dataclasses.py beside the program is the program's, and must not run for us.
+        library = os.path.dirname(os.__file__)
+        sys.path.insert(0, library)
+        try:
+            from .decoding import Decoding
+        finally:
+            sys.path.remove(library)
+        return Decoding(os.getpid(), raw=self._raw)
 
 
 class JoinedLog:

@@ -35,10 +35,11 @@ def check(case: Case) -> Iterator[Finding]:
 def _cannot_load(case: Case, message: OutputMessage, dl_error: DlError) -> Finding:
     program = message.program or "a program"
     file = dl_error.library or dl_error.provider or program
-    folder = posixpath.dirname(file)
+    copies = tuple(case.child_copies.values())
+    folder = posixpath.dirname(copies[0] if copies else file)
     is_elsewhere = dl_error.problem in _OF_ANOTHER_COPY and bool(folder) and not folder.startswith(_SYSTEM)
     own = case.run.process.variable("LD_LIBRARY_PATH").split(":") if case.run.process is not None else []
-    is_ours = folder in own
+    is_ours = folder in own or bool(copies)
     what = _describe(dl_error, file)
     remedies = (
         [Remedy(
@@ -48,9 +49,10 @@ def _cannot_load(case: Case, message: OutputMessage, dl_error: DlError) -> Findi
         if is_elsewhere else [Remedy(f"install what {program} needs, or start it with the environment it needs")]
     )  # fmt: skip
     because = (
-        f" {program} took {posixpath.basename(file)} from {folder}, where programs of the system do not look by "
-        f"themselves: {'LD_LIBRARY_PATH has that folder, and' if is_ours else 'most likely LD_LIBRARY_PATH, which'} "
-        "was handed on to it."
+        f" {program} took {', '.join(map(posixpath.basename, copies or (file,)))} from {folder}, where "
+        "programs of the system do not look by themselves: "
+        + ("LD_LIBRARY_PATH has that folder, and " if is_ours else "most likely LD_LIBRARY_PATH, which ")
+        + "was handed on to it."
         if is_elsewhere
         else ""
     )
@@ -59,7 +61,7 @@ def _cannot_load(case: Case, message: OutputMessage, dl_error: DlError) -> Findi
         title=f"{program}, which it started, could not start: {what}",
         confidence=Confidence.CERTAIN if is_ours or not is_elsewhere else Confidence.LIKELY,
         subject=file,
-        chain=(*case.chain_to(None), program, file),
+        chain=(*case.chain_to(None), program, file, *copies[:1]),
         explanation=f"The program itself loaded all that it wanted. The loader of {program} ended that process."
         + because,
         evidence=(Evidence(Source.PROGRAM, message.lines[0]),

@@ -70,21 +70,22 @@ def _exit(case: Case) -> Finding:
     last = case.last_top
     # With no import in progress at the last load, that load says nothing about the end.
     loaded = last.path if last is not None and last.imports else None
-    subject = running or loaded or case.what
+    subject = running or case.what
+    is_import = case.what.startswith(("import ", "importing ", "loading "))  # a script may mean to leave so
     status = case.run.status
     where = "while its initialiser ran" if running else "and had not reached its end"
     importing = f"import {last.imports[-1]}" if last is not None and last.imports else case.what
     title = (
         f"the process ended itself with status {status} {where}: {subject}" if running
-        else f"the process ended itself with status {status}, {where}; the last import was {importing}" if loaded
+        else f"the process ended itself with status {status}, {where}; the last load was for {importing}" if loaded
         else f"{case.what} ended itself with status {status}, {where}"
     )  # fmt: skip
     return Finding(
         code=INITIALISER_CODE if running else EARLY_CODE,
         title=title,
-        confidence=Confidence.LIKELY if running or loaded else Confidence.POSSIBLE,
+        confidence=Confidence.LIKELY if running or is_import else Confidence.POSSIBLE,
         subject=subject,
-        chain=case.chain_to(None, subject) if running or loaded else (),
+        chain=case.chain_to(None, running or loaded or "") if running or loaded else (),
         explanation=(
             f"Everything was found. Code of {subject}{case.owner_of(subject)} ran, and called exit: no loader and no "
             "exception has a part in that."
