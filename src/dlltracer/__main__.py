@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import sys
 
+_NOT_TRACED = 3
+"""The exit status of a question that could not be traced (docs/reference/command-line.md)."""
+
 
 def main() -> None:
     """Run the command line; never returns."""
-    from .cli.main import main as run
-
+    try:
+        from .cli.main import main as run
+    except ImportError as error:
+        if error.name != "_ctypes":
+            raise
+        # click imports ctypes on Windows, and we need it to debug. A Python whose libffi is gone is what people ask
+        # about, so it gets an answer, and the way to the whole one.
+        sys.stderr.write(
+            f"dlltracer: error: this Python cannot load its own _ctypes ({error}), and the command line needs it. Run "
+            f'dlltracer with another Python: python -m dlltracer why --python "{sys.executable}" ctypes\n'
+        )
+        sys.exit(_NOT_TRACED)
     run()
 
 

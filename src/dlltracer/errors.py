@@ -9,6 +9,8 @@ _NAMES_SHOWN = 12
 
 ERROR_ACCESS_DENIED = 5
 """The Windows code (winerror.h) that `PermissionError.winerror` carries."""
+_EACCES = 13
+"""errno.EACCES, on Windows as on Linux."""
 
 
 class DlltracerError(Exception):
@@ -54,12 +56,18 @@ class TraceStartError(DlltracerError, OSError):
 
 
 class TracePermissionError(DlltracerError, PermissionError):
-    """The trace needs a privilege that this process does not have; `winerror` is 5 as for any Windows refusal."""
+    """The trace needs a privilege that this process does not have; `winerror` is 5 and `errno` 13 (EACCES), as for any
+    refusal of Windows."""
 
     def __init__(self, call: str, remedy: str) -> None:
         super().__init__(f"{call} was refused (Windows error {ERROR_ACCESS_DENIED}, access denied): {remedy}")
         self.call = call
+        self.errno = _EACCES
+        self.strerror = self.args[0]
         self.winerror = ERROR_ACCESS_DENIED
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 class ConfigurationError(DlltracerError, ValueError):

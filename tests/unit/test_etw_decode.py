@@ -91,6 +91,40 @@ def test_a_library_of_ctypes(succeeded: bool | None, idle: int | None, verdict: 
     assert kinds([load(DLL, 3, 10), unload(DLL, 3, 15)], request)[1] == verdict
 
 
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        rf"{VOLUME}\uv\cache\_ssl.pyd",  # a junction leads there
+        r"\Device\Mup\server\share\_ssl.pyd",  # a mapped drive
+        r"\Device\HarddiskVolume9\_ssl.pyd",  # a mount point, or a drive of SUBST
+        rf"{VOLUME}\Py\_SSL.PYD",
+    ],
+)
+def test_the_kernel_spells_the_path_of_a_module_otherwise(kernel: str) -> None:
+    records = [load(kernel, 1, 10), load(DLL, 3, 11), unload(DLL, 3, 12), unload(kernel, 1, 13)]
+    assert kinds(records, asked(r"C:\Py\_ssl.pyd", 5, 20))[2:] == ["Failed", "Failed"]
+
+
+def test_the_whole_path_decides_between_two_of_one_name() -> None:
+    other = rf"{VOLUME}\other\_ssl.pyd"
+    records = [load(other, 2, 10), load(PYD, 1, 11), unload(other, 2, 12)]
+    assert kinds(records, asked(r"C:\Py\_ssl.pyd", 5, 20)) == ["LoadLibrary", "LoadLibrary", "UnloadLibrary"]
+
+
+def test_a_module_that_is_there_by_another_path_has_not_failed() -> None:
+    again = rf"{VOLUME}\link\_ssl.pyd"
+    records = [load(PYD, 1, 10), load(again, 2, 30), unload(again, 2, 31)]
+    requests = [asked(r"C:\Py\_ssl.pyd", 5, 20), asked(r"C:\link\_ssl.pyd", 25, 40)]
+    assert kinds(records, *requests) == ["LoadLibrary", "LoadLibrary", "UnloadLibrary"]
+
+
+def test_records_of_two_processors_arrive_out_of_order() -> None:
+    ordered = [load(PYD, 1, 10), load(DLL, 3, 11), unload(DLL, 3, 12), unload(PYD, 1, 13)]
+    late = [ordered[1], ordered[3], ordered[0], ordered[2]]
+    request = asked(r"C:\Py\_ssl.pyd", 5, 20)
+    assert said(late, request) == said(ordered, request)
+
+
 def test_an_unload_without_a_request_is_benign() -> None:
     assert kinds([load(SYSTEM, 2, 10), unload(SYSTEM, 2, 11)]) == ["LoadLibrary", "UnloadLibrary"]
 

@@ -6,6 +6,7 @@ import ntpath
 from dataclasses import replace
 from pathlib import Path
 
+from ..capture.requests import is_own_load
 from ..diagnose.case import Case
 from ..diagnose.environment import Copy
 from ..host.copies import FoundCopy, find_copies
@@ -44,7 +45,9 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
     assert run.process is not None
     process = run.process
     error = nearest_error(run.errors, process.suffixes)
-    failed = read_windows_failure(error, process, run.requests)
+    # Describing the failure made requests of ours in the same process.
+    requests = tuple(one for one in run.requests if not is_own_load(one))
+    failed = read_windows_failure(error, process, requests)
     if not run.errors:  # it died before it could tell
         process = replace(process, loaded=loaded_before(run.recording, failed.subject))
     view = WindowsProcess(process)

@@ -118,6 +118,9 @@ def loaded_before(recording: Recording | None, subject: str | None) -> tuple[str
 
 def _of_import(error: PythonError, process: ProcessFacts, requests: Sequence[Request]) -> WindowsFailure:
     subject = error.path if error.path is not None and error.path.endswith(process.suffixes) else None
+    if subject is None and error.message.startswith(_OF_PYTHON):
+        # "Module use of python310.dll conflicts ..." has no path: the last request is the one that failed.
+        subject = next((one.target for one in reversed(requests) if one.kind is RequestKind.EXTENSION), None)
     asked = [one for one in requests if one.kind is RequestKind.EXTENSION and one.target == subject]
     imports = asked[-1].imports if asked else ()
     if not error.message.startswith(_NO_CODE):

@@ -10,7 +10,7 @@ from ..errors import BinaryFormatError
 from ..host.machine import this_system
 from ..host.winfiles import WindowsFiles
 from ..model.failure import ProcessFacts, System
-from ..model.pe import MissingForwarder, PeImage
+from ..model.pe import MACHINE_I386, MissingForwarder, PeImage
 from ..model.probe import FileKind
 from ..model.symbols import MissingSymbol
 from ..model.tree import LoadTree
@@ -64,8 +64,11 @@ class WindowsProcess:
         if problem is not None:
             return None, problem
         image = self._files.read_image(path)
+        context = self._read_context()
+        if image.machine == MACHINE_I386 != context.machine:  # "File System Redirector", MS Learn
+            context = replace(context, system_folder=ntpath.join(context.windows_folder, "SysWOW64"))
         context = replace(
-            self._read_context(), machine=image.machine, application_folder=ntpath.dirname(path), flags=STANDARD_SEARCH,
+            context, machine=image.machine, application_folder=ntpath.dirname(path), flags=STANDARD_SEARCH,
             added_folders=(), dll_directory=None, loaded=(), redirection=None,
             assemblies=image.resources.assemblies if image.resources is not None else (),
         )  # fmt: skip

@@ -118,13 +118,17 @@ def is_own_load(event: object) -> bool:
     return any(name.startswith("dlltracer.") for name in getattr(event, "imports", None) or ())
 
 
+_LOADING = ("__init__", "_load_library")
+"""The methods of `ctypes.CDLL` that open the library: newer versions of CPython have split off the second."""
+
+
 def _library_of(frame: FrameType | None) -> object | None:
     """The `ctypes.CDLL` under construction in `frame`, if it is one.
 
     It gets its `_handle` only when the load succeeds, which is how success is known afterwards without wrapping
     anything. Kept until the watch stops; a CDLL frees nothing when it dies, so its lifetime does not matter.
     """
-    if frame is None or frame.f_code.co_name != "__init__":
+    if frame is None or frame.f_code.co_name not in _LOADING:
         return None
     library = frame.f_locals.get("self")
     ctypes = sys.modules.get("ctypes")

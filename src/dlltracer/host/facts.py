@@ -160,8 +160,10 @@ def _current_folder() -> str:
 def _dll_directory() -> str | None:
     """Of SetDllDirectoryW: it is this process' own, so nobody else can tell."""
     if sys.platform == "win32":
-        from .windows import read_dll_directory
-
+        try:
+            from .windows import read_dll_directory
+        except ImportError:  # a Python that cannot load its own _ctypes may be what is asked about
+            return None
         return read_dll_directory()
     return None
 
@@ -169,8 +171,10 @@ def _dll_directory() -> str | None:
 def _list_loaded() -> list[str]:
     """The files of the images in this process."""
     if sys.platform == "win32":
-        from .windows import list_loaded_images
-
+        try:
+            from .windows import list_loaded_images
+        except ImportError:  # as above; the debugger has seen them all the same
+            return []
         return list(list_loaded_images())
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:

@@ -17,7 +17,9 @@ LOADED = 0
 """The code of a load that succeeded."""
 
 _TIMEOUT = 30.0
-_SEM_FAILCRITICALERRORS = 1  # no message box about a damaged or missing file
+_NO_MESSAGE_BOXES = 0x1 | 0x2
+"""SEM_FAILCRITICALERRORS, about a damaged or missing file, and SEM_NOGPFAULTERRORBOX, about a crash (SetErrorMode)."""
+
 _SCRIPT = """\
 import ctypes, os, sys
 kernel32 = ctypes.WinDLL("kernel32.dll", use_last_error=True, winmode=0x800)
@@ -37,14 +39,14 @@ os._exit(0)
 
 
 def reload_code(python: str, path: str, flags: int, added_folders: Sequence[str] = ()) -> int | None:
-    """What GetLastError says of LoadLibraryExW(path, 0, flags) in a fresh process; `LOADED` if it succeeds.
+    """Return the error code of LoadLibraryExW(path, 0, flags) in a fresh process; `LOADED` if it succeeds.
 
     Arguments: `python`, the interpreter to do it in; `added_folders`, for os.add_dll_directory.
     Returns `None` where that cannot be found out: the process died or hung, or this is not Windows.
     """
     if sys.platform != "win32":
         return None
-    script = _SCRIPT.format(mode=_SEM_FAILCRITICALERRORS)
+    script = _SCRIPT.format(mode=_NO_MESSAGE_BOXES)
     try:
         done = subprocess.run(
             [python, "-I", "-S", "-c", script, path, str(flags), *added_folders],
@@ -55,8 +57,8 @@ def reload_code(python: str, path: str, flags: int, added_folders: Sequence[str]
     return parse_answer(done.stdout)
 
 
-def parse_answer(said: bytes) -> int | None:
-    """The code in what the other process wrote; the DLL may have written before it."""
-    _, mark, rest = said.rpartition(b"code ")
+def parse_answer(output: bytes) -> int | None:
+    """Return the code in the output of the other process; the DLL may have written before it."""
+    _, mark, rest = output.rpartition(b"code ")
     number = rest.partition(b".")[0]
     return int(number) if mark and number.isdigit() else None

@@ -64,7 +64,7 @@ def read_windows_context(
         redirection=redirection if overrides else None,
         assemblies=image.resources.assemblies if image.resources else (),
         assembly_folders=tuple(_list_assembly_folders(windows_folder, image)),
-        honours_dependent_flags=sys.getwindowsversion()[:3] >= _FIRST_WITH_DEPENDENT_FLAGS,
+        honours_dependent_flags=sys.getwindowsversion().platform_version >= _FIRST_WITH_DEPENDENT_FLAGS,
     )
 
 

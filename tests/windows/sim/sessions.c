@@ -134,6 +134,8 @@ static ULONG check_start(const WCHAR *name, const EVENT_TRACE_PROPERTIES *p)
         return ERROR_BAD_LENGTH;
     if (p->LogFileNameOffset && p->LogFileNameOffset > p->Wnode.BufferSize - sizeof(WCHAR))
         return ERROR_BAD_LENGTH;
+    if (p->LogFileNameOffset && !*(const WCHAR *)((const BYTE *)p + p->LogFileNameOffset))
+        return ERROR_BAD_PATHNAME; /* undocumented for a real-time session: as strict as it can be */
     if (!(p->Wnode.Flags & TRACED_GUID) || !(p->LogFileMode & MODE_REAL_TIME) || p->Wnode.ClientContext > 3)
         return ERROR_INVALID_PARAMETER; /* no log files here */
     if (!_wcsicmp(name, kernel_logger) != !memcmp(&p->Wnode.Guid, &g_system_trace_guid, sizeof(GUID)))

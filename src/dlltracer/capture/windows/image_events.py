@@ -3,7 +3,8 @@
 The rule that judges an unload (docs/reference/failed-or-unloaded.md). The kernel tells of unloads only; process exit,
 FreeLibrary and a file mapped to be read look the same as a load that failed. An unload is *Failed* when
 
-(a) the image is an extension module that Python asked for in this trace: CPython never unloads one, so its load failed;
+(a) the image is an extension module that Python asked for in this trace, and no image of its name stays: CPython never
+    unloads one, so its load failed;
 (b) the image is a library that ctypes asked for, and the call is known to have failed: no handle was given out, or,
     where that is not known, the image was gone before the thread ran Python again;
 (c) the image was mapped and unmapped inside the call that failed by (a) or (b), in the same thread.
@@ -14,6 +15,7 @@ spell the path of one image in two ways.
 
 from __future__ import annotations
 
+import ntpath
 from dataclasses import dataclass, fields
 
 from ...model.events import DebugEvent, FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
@@ -74,7 +76,8 @@ def decode_records(records: Iterable[RawRecord], requests: Sequence[Request], co
     """Decode the image records of one process. Records of other processes are passed over."""
     changes: list[_Change] = []
     undecodable = 0
-    for record in records:
+    # Buffers of several processors arrive out of order, even those of one thread ("About Event Tracing", MS Learn).
+    for record in sorted(records, key=lambda one: one.ticks):
         if record.provider != IMAGE_PROVIDER or record.opcode not in (Opcode.LOAD, Opcode.UNLOAD):
             continue
         image = decode_image_payload(record.data, record.version, record.pointer_size)
@@ -176,15 +179,25 @@ def _during(clock: int, requests: Sequence[Request]) -> Request | None:
 
 def _failed_unloads(changes: Sequence[_Change]) -> set[int]:
     """The indexes of the unloads that are judged failed loads, by the rule of this module."""
+    named = _named_loads(changes)
     tops: dict[int, Request] = {}
+    names: dict[int, str] = {}
     failed: set[int] = set()
     failed_calls: set[int] = set()
     for index, change in enumerate(changes):
+        base, name = change.image.base, _base_name(change)
         if change.opcode == Opcode.LOAD:
-            tops.pop(change.image.base, None)
-            if change.request is not None and _is_top(change, change.request):
-                tops[change.image.base] = change.request
-        elif (asked := tops.pop(change.image.base, None)) is not None and _call_failed(change, asked):
+            names[base] = name
+            tops.pop(base, None)
+            if index in named:
+                assert change.request is not None
+                tops[base] = change.request
+            continue
+        asked = tops.pop(base, None)
+        names.pop(base, None)
+        # A module that is there by another path (a link, a drive of SUBST) is mapped and dropped again: no failure.
+        is_there = asked is not None and asked.kind is RequestKind.EXTENSION and name in names.values()
+        if asked is not None and not is_there and _call_failed(change, asked):
             failed.add(index)
             failed_calls.add(id(asked))
     mapped_by: dict[int, Request | None] = {}
@@ -198,11 +211,34 @@ def _failed_unloads(changes: Sequence[_Change]) -> set[int]:
     return failed
 
 
-def _is_top(change: _Change, request: Request) -> bool:
-    """Whether the image is what the request named, and not one that it needed."""
-    if request.kind is RequestKind.EXTENSION:
-        return is_same_path(change.image.path, change.shown, request.target)
-    return is_same_name(change.image.path, request.target)
+def _named_loads(changes: Sequence[_Change]) -> set[int]:
+    """Return the indexes of the loads that requests named themselves, not those that were needed for them.
+
+    The kernel names a file as it is after links, junctions and substituted drives, and a file with several names as it
+    was opened first. So for an extension module the base name counts: the first load of that name in the request's
+    thread and time. The whole path decides only between several.
+    """
+    chosen: dict[int, int] = {}
+    exact: set[int] = set()
+    named: set[int] = set()
+    for index, change in enumerate(changes):
+        request = change.request
+        if change.opcode != Opcode.LOAD or request is None:
+            continue
+        if request.kind is not RequestKind.EXTENSION:
+            if is_same_name(change.image.path, request.target):
+                named.add(index)
+        elif is_same_path(change.image.path, change.shown, request.target):
+            if id(request) not in exact:
+                exact.add(id(request))
+                chosen[id(request)] = index
+        elif _base_name(change) == ntpath.basename(request.target).lower():
+            chosen.setdefault(id(request), index)
+    return named | set(chosen.values())
+
+
+def _base_name(change: _Change) -> str:
+    return ntpath.basename(change.image.path).lower()
 
 
 def _call_failed(unload: _Change, request: Request) -> bool:

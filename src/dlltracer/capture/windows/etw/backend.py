@@ -1,8 +1,7 @@
 """Backend "etw": the image events of the NT kernel, through Event Tracing for Windows, in pure ctypes.
 
-Takes a system-logger session of its own (Windows 8 and later), so that nobody else's trace is stopped. Only where the
-system has no such sessions, or when asked, it takes the NT Kernel Logger, of which a machine has one: whoever holds it
-is stopped, and a note says so.
+Takes a system-logger session of its own (Windows 8 and later), so that nobody else's trace is stopped. Only when asked,
+it takes the NT Kernel Logger, of which a machine has one: whoever holds it is stopped, and a note says so.
 
 When asked, a second, ordinary session listens to the loader itself (`loader_messages`), which can name a file that is
 missing. Its failures never cost the first session anything.
@@ -121,26 +120,23 @@ class EtwSession:
         """Stop the sessions that killed processes of ours left behind: a machine has few."""
         for name in session_names(etw):
             owner = owner_of(name)
-            if owner is not None and not bindings.is_process_alive(*owner) and stop_by_name(etw, name):
-                self._notes.append(f"stopped the session {name}, left behind by a process that was killed")
+            try:
+                if owner is not None and not bindings.is_process_alive(*owner) and stop_by_name(etw, name):
+                    self._notes.append(f"stopped the session {name}, left behind by a process that was killed")
+            except OSError as error:  # of another user, say: our own session may start all the same
+                self._notes.append(f"the session {name}, left behind by a process that was killed, stays: {error}")
 
     def _start(self, etw: bindings.Etw, kernel_logger: bool) -> RunningSession:
         on_record = make_callback(self._pid, self._raw, self._kept, self._failures)
         flags = bindings.EVENT_TRACE_FLAG_IMAGE_LOAD | (0 if self._raw else bindings.EVENT_TRACE_FLAG_NO_SYSCONFIG)
         if not kernel_logger:
-            try:
-                session = RunningSession(
-                    etw, own_session_name(id(self)), os.urandom(16), bindings.EVENT_TRACE_SYSTEM_LOGGER_MODE, flags,
-                    on_record,
-                )  # fmt: skip
-            except TraceStartError as error:
-                # An old Windows does not know the mode, and says that a parameter is wrong.
-                if (error.call, error.winerror) != ("StartTrace", bindings.ERROR_INVALID_PARAMETER):
-                    raise
-                self._notes.append("this Windows has no private system sessions")
-            else:
-                self._notes.append("session: private system logger")
-                return session
+            # An error is told, and never answered by taking the NT Kernel Logger: that would stop another's trace.
+            session = RunningSession(
+                etw, own_session_name(id(self)), os.urandom(16), bindings.EVENT_TRACE_SYSTEM_LOGGER_MODE, flags,
+                on_record,
+            )  # fmt: skip
+            self._notes.append("session: private system logger")
+            return session
         if not _KERNEL_LOGGER.acquire(blocking=False):
             raise TraceStartError(
                 "StartTrace", bindings.ERROR_ALREADY_EXISTS,
@@ -184,7 +180,7 @@ class EtwSession:
         messages = [RawRecord(header, data) for header, data in self._loader_records]
         events_lost, buffers_lost = ended.events_lost + listened.events_lost, ended.buffers_lost + listened.buffers_lost
         if self._raw:
-            raw = debug_events(sorted(records + messages, key=lambda one: one.ticks) if messages else records)
+            raw = debug_events(sorted(records + messages, key=lambda one: one.ticks))
             losses = Losses(events_lost, buffers_lost, len(self._failures))
             return Recording(self._name, raw, self._pid, losses, tuple(notes))
         frequency = self._session.counter_frequency or bindings.counter_frequency()

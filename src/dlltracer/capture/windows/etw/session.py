@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import time
 from _thread import allocate_lock, start_new_thread
 
 from ....errors import TracePermissionError, TraceStartError
@@ -23,15 +24,18 @@ SYSTEM_TRACE_CONTROL_GUID = bytes.fromhex("ad4a819e0432d2119a82006008a86939")
 """{9e814aad-3204-11d2-9a82-006008a86939}: the NT Kernel Logger (evntrace.h)."""
 
 _JOIN_SECONDS = 60
+_START_TRIES, _START_PAUSE = 10, 0.1
 _ENABLE_MILLISECONDS = 1000
 _READY_TRIES, _READY_SECONDS = 10, 0.2
 _NOT_READY = "no event arrived while the session started: the first ones of the block may be missing"
 _ELEVATE = "run it as Administrator (from an elevated prompt); the debugger needs no privilege (backend='debugger')"
 _REMEDIES = {
-    bindings.ERROR_NO_SYSTEM_RESOURCES: "all sessions of the system are taken: 'logman query -ets' lists them, "
+    bindings.ERROR_NO_SYSTEM_RESOURCES: "all sessions are taken, of which Windows has eight for the "
+    "kernel's events: 'logman query -ets' lists them, "
     "'logman stop NAME -ets' stops one that was left behind",
     bindings.ERROR_ALREADY_EXISTS: "a session of that name runs already, and would not stop",
-    bindings.ERROR_INVALID_PARAMETER: "this Windows does not know such a session",
+    bindings.ERROR_INVALID_PARAMETER: "this Windows does not know such a session "
+    "(EtwBackend(kernel_logger=True) takes the NT Kernel Logger, and stops whoever holds it)",
 }
 
 
@@ -59,7 +63,10 @@ def make_properties(name_guid: bytes | None, mode: int, flags: int) -> bindings.
     if name_guid is not None:
         ctypes.memmove(ctypes.addressof(properties.Wnode.Guid), name_guid, 16)
     properties.LoggerNameOffset = bindings.PROPERTIES_WITH_NAMES.LoggerName.offset
-    properties.LogFileNameOffset = bindings.PROPERTIES_WITH_NAMES.LogFileName.offset
+    # A start of a real-time session has no log file, and then the offset is 0 (EVENT_TRACE_PROPERTIES_V2, MS Learn);
+    # Windows writes the name of one there when a session is queried or stopped.
+    is_start = name_guid is not None
+    properties.LogFileNameOffset = 0 if is_start else bindings.PROPERTIES_WITH_NAMES.LogFileName.offset
     properties.LogFileMode = mode
     properties.EnableFlags = flags
     if flags:
@@ -138,11 +145,13 @@ class RunningSession:
         return int(self._logfile.LogfileHeader.PerfFreq)
 
     def _start(self, guid: bytes, mode: int, flags: int) -> None:
-        for attempt in (1, 2):
+        for attempt in range(_START_TRIES):
             properties = make_properties(guid, mode, flags)
             code = self._etw.StartTraceW(ctypes.byref(self._handle), self._name, ctypes.byref(properties.Properties))
-            if code == bindings.ERROR_ALREADY_EXISTS and attempt == 1:
-                stop_by_name(self._etw, self._name)
+            if code == bindings.ERROR_ALREADY_EXISTS and attempt < _START_TRIES - 1:
+                # A session that was stopped keeps its name until its last consumer has left.
+                if not stop_by_name(self._etw, self._name):
+                    time.sleep(_START_PAUSE)
             elif code != bindings.ERROR_SUCCESS:
                 raise_start_error("StartTrace", code)
             else:
