@@ -36,6 +36,13 @@ def test_the_folder_is_found_once(tmp_path: Path) -> None:
     assert read_added_folders(str(wheel(tmp_path))) == (str(tmp_path / "top.libs"),)
 
 
+def test_lines_may_end_as_on_windows(tmp_path: Path) -> None:
+    image = wheel(tmp_path)
+    for init in tmp_path.rglob("__init__.py"):
+        init.write_bytes(init.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_added_folders(str(image)) == (str(tmp_path / "top.libs"),)
+
+
 def test_a_folder_that_is_not_there_is_not_added(tmp_path: Path) -> None:
     image = wheel(tmp_path)
     (tmp_path / "top.libs").rmdir()

@@ -12,7 +12,8 @@ import re
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
 
-_START, _END = "# start delvewheel patch\n", "# end delvewheel patch"
+_START, _END = "# start delvewheel patch", "# end delvewheel patch"
+"""Without the end of the line, which is CR LF in the files of some wheels (psycopg2-binary 2.9.11)."""
 _FOLDER = re.compile(r"os\.path\.join\(os\.path\.dirname\(__file__\)((?:, ?os\.pardir)*), ?'([^'/\\]+)'\)")
 _DEPTH = 16
 _MOST_BYTES = 1 << 20
