@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ def judge(scenario: Scenario[Any], ask: Callable[[], str]) -> Judgement:
         problems.append(f"expected {scenario.expected}, got {verdict}")
     if scenario.subject not in first.get("subject", ""):
         problems.append(f"the subject is {first.get('subject')!r}, not {scenario.subject!r}")
-    problems += [f"{words!r} is not mentioned" for words in scenario.mentions if words not in text]
+    commands = "\n".join(shlex.join(one["command"]) for finding in findings for one in finding["remedies"])
+    problems += [f"{words!r} is not mentioned" for words in scenario.mentions if words not in f"{text}\n{commands}"]
     confidence = first.get("confidence", "")
     return Judgement(scenario.id, scenario.title, scenario.expected, verdict, confidence, seconds, "; ".join(problems))

@@ -204,10 +204,3 @@ def test_a_changed_file_is_a_cause_only_if_it_is_damaged() -> None:
     assert [f.confidence for f in verdict(made).findings if f.code == "package-file-changed"] == [Confidence.POSSIBLE]
     damaged = replace(made, damaged={EXT: "cut short"})
     assert [f.confidence for f in verdict(damaged).findings if f.code == "package-file-changed"] == [Confidence.LIKELY]
-
-
-def test_a_library_that_was_renamed_for_times_of_64_bits() -> None:
-    copies = {"libgone.so.1t64": (Copy("/usr/lib/x/libgone.so.1t64", "a folder of the system"),)}
-    found = first(case(GONE, tree=tree(absent("libgone.so.1")), copies=copies))
-    assert "/usr/lib/x/libgone.so.1t64" in found.explanation and "older release" in found.explanation
-    assert ("ln", "-s", "libgone.so.1t64", "/usr/lib/x/libgone.so.1") in [one.command for one in found.remedies]

@@ -97,7 +97,7 @@ def _without_case(trace: SavedTrace, notes: tuple[str, ...]) -> Diagnosis:
 
 
 def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
-    """What the events, the exception and the interpreter's facts say."""
+    """Return a case of the events, the exception and the facts of the interpreter alone."""
     run = _run_of(trace)
     system = _system_of(trace, run.process)
     case = Case(what=trace.what or "the program", system=system, run=run, notes=notes)

@@ -30,7 +30,7 @@ _LARGEST_HASHED_IN_ALL = 64 << 20
 
 
 def facts_of_images(recording: Recording, process: ProcessFacts | None) -> tuple[ImageFacts, ...]:
-    """The images that loaded or were refused, in order, each once. A file that is not there any more is left out."""
+    """Return the images that loaded or were refused, each once, in order. Files that are gone are left out."""
     paths = _paths_of(recording)[:MOST]
     packages = packages_of(paths, process)
     left = _LARGEST_HASHED_IN_ALL

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from ..diagnose.case import Case
 from ..diagnose.environment import Change, Copy, ShadowedCopy
-from ..diagnose.phrases import renamed_t64
 from ..diagnose.program_output import OutputMessage
 from ..host.copies import find_copies
 from ..host.machine import read_distribution
@@ -67,7 +66,7 @@ def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mappin
     missing |= {event.need or event.path for event in case.failed_events if event.kind is not FailureKind.DROPPED}
     suppliers = _suppliers_of(case)
     bare = {name.rpartition("/")[2] for name in missing}
-    names = sorted(bare | set(map(renamed_t64, bare)) | set(suppliers))
+    names = sorted(bare | set(suppliers))
     used = {view.real_path(path) for path in suppliers.values()}
     copies: dict[str, tuple[Copy, ...]] = {}
     for name, found in find_copies(names, process).items():

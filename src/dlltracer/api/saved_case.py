@@ -30,12 +30,12 @@ _RUNTIMES = re.compile(r"(?:msvcp|vcruntime|concrt)\d", re.IGNORECASE)
 
 
 def encode_case(case: Case) -> dict[str, Any]:
-    """The case, without its recording: whoever saves the one saves the other."""
+    """Return the case as plain values, without its recording, which is saved beside it."""
     return {"version": VERSION, "traced": case.run.recording is not None, **encode(_without_bulk(case))}
 
 
 def decode_case(plain: object, recording: Recording) -> Case:
-    """The case in `plain`, of that recording. Raises `DamagedRecording`, `NewerRecording`."""
+    """Return the case in `plain`, of that recording. Raises `DamagedRecording`, `NewerRecording`."""
     if not isinstance(plain, Mapping):
         raise DamagedRecording("case", f"an object is wanted, not {type(plain).__name__}")
     version = plain.get("version")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..binary.elf import read_elf
-from ..errors import DlltracerError
+from ..errors import BinaryFormatError, DlltracerError
 from ..host.filesystem import HostFilesystem, Place, locate
 from ..host.linux import read_linux_context
 from ..model.elf import ElfImage
 from ..model.linux_context import GlibcContext, MuslContext
-from ..model.tree import LoadTree
+from ..model.tree import BindingState, LoadTree
+from ..resolve.elf_symbols import find_missing_symbols, find_missing_versions
 from ..resolve.linux import resolve_linux
 
 TYPE_CHECKING = False
@@ -54,7 +55,60 @@ def _linux_tree(place: Place, image: ElfImage, root: str | None, search: Sequenc
     context = read_linux_context(root, program=path if is_program else None, files=files)
     context = replace(context, library_path=(*search, *context.library_path))
     context = _for_machine_of(image, context)
-    return resolve_linux(path, context, files, program=is_program)
+    tree = resolve_linux(path, context, files, program=is_program)
+    return _with_symbols(tree, context, files, is_program=is_program)
+
+
+_MOST_SYMBOLS = 1_000_000
+"""Names held at once while symbols are compared: about 150 MB."""
+_PYTHON_API = ("Py", "_Py")
+_MODULE_ENTRY = "PyInit_"
+
+
+def _with_symbols(
+    tree: LoadTree, context: GlibcContext | MuslContext, files: HostFilesystem, *, is_program: bool
+) -> LoadTree:
+    """Return the tree with the symbols and versions that its images need and that nothing in their reach has.
+
+    What a program has is known. An extension module finds the symbols of the Python that loads it, which need not be
+    this one: those of Python's API are not judged. A library may find symbols in whatever program loads it: of a
+    library only those with a version are judged, which have to be in the library that the version is of.
+    """
+    paths = list(dict.fromkeys((*_images_of_python(context, files, is_program), *tree.images)))
+    # Of what is in the process already only the names are in the tree.
+    paths += [b.path for b in tree.bindings if b.path is not None and b.state is BindingState.BOUND]
+    images: dict[str, ElfImage] = {}
+    left = _MOST_SYMBOLS
+    for path in dict.fromkeys(paths):
+        try:
+            image = read_elf(files.host_path(path), symbols=True)
+        except (BinaryFormatError, OSError):
+            continue
+        left -= len(image.symbols.provides) + len(image.symbols.needs) if image.symbols is not None else 0
+        if left < 0:
+            note = f"symbols were not checked: the images have more than {_MOST_SYMBOLS} of them"
+            return replace(tree, notes=(*tree.notes, note))
+        images[path] = image
+    top = images.get(tree.top)
+    provides = top.symbols.provides if top is not None and top.symbols is not None else {}
+    is_module = any(name.startswith(_MODULE_ENTRY) for name in provides)
+    complete = (is_program or is_module) and not tree.missing and not tree.unresolved
+    of_tree = set(tree.images)
+    symbols = tuple(
+        symbol for symbol in find_missing_symbols(images, list(images), complete=complete)
+        if symbol.requested_by in of_tree and (is_program or not symbol.name.startswith(_PYTHON_API))
+    )  # fmt: skip
+    versions = tuple(v for v in find_missing_versions(images, list(images)) if v.requested_by in of_tree)
+    return replace(tree, symbols=symbols, versions=versions)
+
+
+def _images_of_python(
+    context: GlibcContext | MuslContext, files: HostFilesystem, is_program: bool
+) -> tuple[str, ...]:
+    """What the Python that would load a module has from its start."""
+    if is_program or context.program is None:
+        return ()
+    return tuple(resolve_linux(context.program, replace(context, loaded=()), files, program=True).images)
 
 
 def _for_machine_of(image: ElfImage, context: GlibcContext | MuslContext) -> GlibcContext | MuslContext:

@@ -12,8 +12,10 @@ from ..host.machine import this_system
 from ..host.winfiles import WindowsFiles
 from ..model.failure import System
 from ..model.pe import PeImage
+from ..model.symbols import MissingSymbol
 from ..model.tree import Binding, LoadTree
 from ..model.windows_context import STANDARD_SEARCH, WindowsContext, context_for_wheel
+from ..resolve.pe_symbols import find_missing_imports
 from ..resolve.windows import resolve_windows
 
 TYPE_CHECKING = False
@@ -33,6 +35,13 @@ def windows_tree(place: Place, image: PeImage, root: str | None, search: Sequenc
     own = read_added_folders(place.path)
     notes = tuple(f"the package adds {folder} when it is imported (delvewheel)" for folder in own)
     tree = _tree(place, image, root, (*search, *own))
+    missing = find_missing_imports(tree.bindings, tree.images)
+    tree = replace(tree, symbols=tuple(item for item in missing if isinstance(item, MissingSymbol)))
+    notes += tuple(
+        f"{item.exporter} forwards {item.symbol.name or item.symbol.ordinal} to {item.target}, which is not there"
+        for item in missing
+        if not isinstance(item, MissingSymbol)
+    )
     return replace(tree, notes=(*tree.notes, *notes))
 
 

@@ -87,8 +87,9 @@ class _Options:
 def deps(**given: Any) -> None:
     """Show what loading FILE would bring: which rule finds each library, and what is missing.
 
-    FILE is a shared object, an extension module or a program: ELF or PE, for any machine, on any system. Nothing of it
-    is run. The exit status is 1 when something is missing, or when a search was stopped at its bounds.
+    FILE is a shared object, an extension module or a program: ELF or PE, for any machine, on any system. Nothing of
+    it is run. Symbols and their versions are compared, too. The exit status is 1 when something is missing, or when a
+    search was stopped at its bounds.
     """
     options = _Options(**prefer_command_line(given, ("form", "as_json", "flat", "why")))
     form = options.chosen_format()
@@ -112,7 +113,7 @@ def deps(**given: Any) -> None:
         from ..report.annotations import annotate_missing
 
         say_annotations(options.annotations, lambda folder: annotate_missing(tree, workspace=folder))
-    if tree.missing or tree.unresolved:
+    if tree.missing or tree.unresolved or tree.symbols or tree.versions:
         raise click.exceptions.Exit(EXIT_MISSING)
 
 

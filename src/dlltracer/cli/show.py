@@ -43,7 +43,7 @@ class _ShowOptions:
     pid: int | None
 
     def chosen_form(self) -> Form:
-        """The format to write. Raises `click.UsageError` when options contradict each other."""
+        """Return the format to write. Raises `click.UsageError` when options contradict each other."""
         if self.html is not None and (self.output is not None or self.form not in (None, HTML)):
             raise click.UsageError("--html FILE is an output of its own: leave out -o and --format")
         if self.github and (self.html is not None or self.form not in (None, GITHUB)):

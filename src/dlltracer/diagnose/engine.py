@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
+from ..model.events import FailureKind
 from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from ..model.words import describe_end
 from .case import Case
@@ -111,8 +112,8 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
 
 def _with_name(finding: Finding, case: Case) -> Finding:
     """The finding, with the exception's own name for the load, where that is all it says."""
-    if case.named is None:
-        return finding
+    if case.named is None or case.named.event.kind is FailureKind.NAME_NOT_FOUND:
+        return finding  # a search is no load, and its own rule says what names it
     says = f"{case.named.error.type} names {case.named.name}, and the trace saw that load fail"
     return replace(finding, evidence=(*finding.evidence, Evidence(Source.PYTHON, says)))
 
@@ -131,7 +132,8 @@ def _doubt(case: Case) -> str | None:
     last = case.run.errors[0] if case.run.errors else None
     if last is None or case.error is None or case.dl_error is None:
         return None
-    if case.named is not None and case.named.match is NameMatch.STEM:
+    is_search = case.named is not None and case.named.event.kind is FailureKind.NAME_NOT_FOUND
+    if case.named is not None and case.named.match is NameMatch.STEM and not is_search:
         return f"it has no words of a loader, and says only {case.named.name}"
     if case.is_of_another_process:
         return "it has a loader's words, and no load failed in this process: perhaps in one that it started"

@@ -35,12 +35,3 @@ def describe_copies(copies: tuple[Copy, ...], most: int = 2) -> str:
 def folder_of(path: str) -> str:
     """The folder of a file of Linux; "/" for one at the top."""
     return path.rpartition("/")[0] or "/"
-
-
-def renamed_t64(name: str) -> str:
-    """Return the soname that a library has since Debian 13 and Ubuntu 24.04, if its interface has times in it.
-
-    On 64-bit machines, where times had 64 bits before, it is the same library (Debian Wiki, ReleaseGoals/64bit-time).
-    Most packages kept the soname and changed the name of the package; libaio and a few more changed both.
-    """
-    return f"{name}t64"

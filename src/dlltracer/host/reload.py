@@ -39,7 +39,7 @@ os._exit(0)
 
 
 def reload_code(python: str, path: str, flags: int, added_folders: Sequence[str] = ()) -> int | None:
-    """What GetLastError says of LoadLibraryExW(path, 0, flags) in a fresh process; `LOADED` if it succeeds.
+    """Return the error code of LoadLibraryExW(path, 0, flags) in a fresh process; `LOADED` if it succeeds.
 
     Arguments: `python`, the interpreter to do it in; `added_folders`, for os.add_dll_directory.
     Returns `None` where that cannot be found out: the process died or hung, or this is not Windows.
@@ -57,8 +57,8 @@ def reload_code(python: str, path: str, flags: int, added_folders: Sequence[str]
     return parse_answer(done.stdout)
 
 
-def parse_answer(said: bytes) -> int | None:
-    """The code in what the other process wrote; the DLL may have written before it."""
-    _, mark, rest = said.rpartition(b"code ")
+def parse_answer(output: bytes) -> int | None:
+    """Return the code in the output of the other process; the DLL may have written before it."""
+    _, mark, rest = output.rpartition(b"code ")
     number = rest.partition(b".")[0]
     return int(number) if mark and number.isdigit() else None

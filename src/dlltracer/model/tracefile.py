@@ -82,7 +82,7 @@ _JSON = json.JSONEncoder(allow_nan=False)
 
 
 def trace_to_lines(trace: SavedTrace) -> Iterator[str]:
-    """The whole file of a trace, line by line, each with its end of line; `tracereader.read_lines` gives it back."""
+    """Yield the lines of the file of a trace, each with its end; `tracereader.read_lines` gives the trace back."""
     yield header_line(trace)
     for process in trace.recording.processes:
         yield process_line(process)
@@ -92,7 +92,7 @@ def trace_to_lines(trace: SavedTrace) -> Iterator[str]:
 
 
 def header_line(trace: SavedTrace) -> str:
-    """The first line: what is known when the program begins. Events and the like of `trace` are not looked at."""
+    """Return the first line: what is known when the program begins. Events of `trace` are not looked at."""
     recording = trace.recording
     header = HeaderLine(
         version=VERSION, dlltracer=trace.written_by, what=trace.what, command=trace.command, started=trace.started,
@@ -102,17 +102,17 @@ def header_line(trace: SavedTrace) -> str:
 
 
 def process_line(process: TracedProcess) -> str:
-    """A process as far as it is known now: of several lines about one process the last counts."""
+    """Return the line of a process as far as it is known now: of several lines about one the last counts."""
     return _line(PROCESS, encode(process))
 
 
 def event_line(event: Event) -> str:
-    """One event."""
+    """Return the line of an event in its final form."""
     return _line(event.TAG, encode(event))
 
 
 def early_line(event: Event) -> str:
-    """An event as it was seen first, before it is known what became of it: where a mechanism judges that at the end.
+    """Return the line of an event as it was seen first, where a mechanism knows only at the end what became of it.
 
     When the program has ended, all events follow as final lines (`event_line`), and a reader passes over these.
     """
@@ -120,7 +120,7 @@ def early_line(event: Event) -> str:
 
 
 def closing_lines(trace: SavedTrace) -> Iterator[str]:
-    """What is known when the program has ended, and the end line."""
+    """Yield the lines of what is known when the program has ended, the end line last."""
     if trace.process is not None:
         yield _line(INTERPRETER, encode(trace.process))
     if trace.failure is not None:
@@ -144,7 +144,7 @@ def closing_lines(trace: SavedTrace) -> Iterator[str]:
 
 
 def encode_verdict(diagnosis: Diagnosis) -> dict[str, Any]:
-    """The verdict as it is in every format: alone, among JSON lines, in a recording, beside an order."""
+    """Return the verdict as it is in every format: alone, among JSON lines, in a recording, beside an order."""
     return {"type": VERDICT, "version": VERDICT_VERSION, **encode(diagnosis)}
 
 
@@ -153,4 +153,6 @@ def _failure_line(failure: Failure, process: ProcessFacts | None) -> FailureLine
 
 
 def _line(kind: str, plain: dict[str, object]) -> str:
+    # json.dumps escapes every character that is not ASCII, line ends among them: one value is one line, and a lone
+    # surrogate (a byte of a path that is no text, PEP 383) survives, which UTF-8 itself could not hold.
     return f"{_JSON.encode({'type': kind, **plain})}\n"

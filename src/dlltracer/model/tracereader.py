@@ -23,7 +23,7 @@ from .tracefile import CASE, LINES, VERSION, EarlyLine, EndLine, FailureLine, He
 
 MOST_EVENTS = 1_000_000
 MOST_OTHERS = 100_000
-"""Of a kind: processes, images. What a file has beyond is counted."""
+"""Processes that are kept, and images. What a file has beyond these is counted."""
 LONGEST_LINE = 32 << 20
 """In bytes. A longer line is passed over."""
 
@@ -41,7 +41,7 @@ ValueT = TypeVar("ValueT")
 
 
 class NotARecording(DlltracerError, ValueError):
-    """A file that is no recording of dlltracer, from its beginning to its end. Attribute: `problem`."""
+    """The file is not a recording of dlltracer. Attribute: `problem`."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"this is not a recording of dlltracer: {problem}")
@@ -49,7 +49,7 @@ class NotARecording(DlltracerError, ValueError):
 
 
 def read_lines(lines: Iterable[bytes]) -> SavedTrace:
-    """The trace in the lines of a file, ends of lines included. Raises `NotARecording`, and nothing else."""
+    """Return the trace in the lines of a file, ends of lines included. Raises `NotARecording`, and nothing else."""
     reader = TraceReader()
     for line in lines:
         reader.add(line)
@@ -57,7 +57,7 @@ def read_lines(lines: Iterable[bytes]) -> SavedTrace:
 
 
 def is_recording(head: bytes) -> bool:
-    """Whether a file that begins so looks like a recording: a line of JSON that says its type."""
+    """Return whether a file with these first bytes looks like a recording: a line of JSON that names its type."""
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b'{"type"')
 
 
@@ -92,7 +92,7 @@ class TraceReader:
         """What follows is not of this recording, and not read."""
 
     def add(self, data: bytes) -> None:
-        """A line with its end; one without is the torn end of the file. Raises `NotARecording` when enough was seen."""
+        """Take a line with its end; a line without one is the torn end of the file. Raises `NotARecording`."""
         self._number += 1
         if self.is_done:
             return
@@ -110,19 +110,19 @@ class TraceReader:
                 self._note("could not be read", f"{error.where}: {error.problem}")
 
     def skip(self, problem: str) -> None:
-        """A line was passed over by whoever reads the file."""
+        """Note that the reader of the file passed over a line."""
         self._number += 1
         if not self.is_done:
             self._note("were passed over", problem)
 
     def stop(self, problem: str) -> None:
-        """The rest of the file is not read."""
+        """Note that the rest of the file is not read."""
         if not self.is_done:
             self._problems.append(problem)
         self.is_done = True
 
     def finish(self) -> SavedTrace:
-        """The trace, when all lines were added. Raises `NotARecording`."""
+        """Return the trace, when all lines were added. Raises `NotARecording`."""
         if not self._understood:
             raise NotARecording(self._first_trouble())
         recording = replace(
@@ -203,7 +203,7 @@ class TraceReader:
         )  # fmt: skip
 
     def _take_process(self, process: TracedProcess) -> None:
-        """A process, or more about one: the last line counts, until it ended and another one got its number."""
+        """Take a process, or more about one: the last line counts. Systems use the number of an ended process again."""
         at = self._by_pid.get(process.pid)
         if at is not None:
             former = self._processes[at]
@@ -273,7 +273,7 @@ def _join(numbers: list[int]) -> str:
 
 
 def _parse_line(data: bytes) -> dict[str, Any]:
-    """The object that a line is. Raises `DamagedRecording`, and nothing else.
+    """Return the object that a line is. Raises `DamagedRecording`, and nothing else.
 
     Of a key that stands twice in an object the last counts: RFC 8259, 4, leaves it open, and so do most readers.
     """
@@ -306,7 +306,7 @@ def _as_object(value: object, where: str) -> dict[str, Any]:
 
 
 def _shallow(case: dict[str, Any]) -> dict[str, Any]:
-    """The case, if nothing in it is nested so deeply that walking through it would fail. Raises `DamagedRecording`."""
+    """Return the case, if nothing in it is nested too deeply for recursive functions. Raises `DamagedRecording`."""
     stack: list[tuple[object, int]] = [(case, 0)]
     while stack:
         value, depth = stack.pop()

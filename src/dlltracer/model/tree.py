@@ -11,6 +11,7 @@ from functools import cached_property
 from .elf import ElfImage
 from .pe import PeImage
 from .probe import Phase, Probe
+from .symbols import MissingSymbol, MissingVersion
 
 
 class BindingState(enum.Enum):
@@ -61,6 +62,7 @@ class LoadTree:
         bindings: the needs, in the order in which the loader meets them.
         notes: what could not be taken into account.
         unresolved: how many needs were not looked for, because the search would have taken too long.
+        symbols, versions: what the images need of one another and do not have, where that was checked.
     """
 
     top: str
@@ -68,6 +70,8 @@ class LoadTree:
     bindings: tuple[Binding, ...]
     notes: tuple[str, ...] = ()
     unresolved: int = 0
+    symbols: tuple[MissingSymbol, ...] = ()
+    versions: tuple[MissingVersion, ...] = ()
 
     @property
     def missing(self) -> tuple[Binding, ...]:

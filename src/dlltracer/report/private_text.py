@@ -88,11 +88,11 @@ class PrivateText:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """How many users, machines and secrets were met."""
+        """Numbers of users, machines and secrets that were met."""
         return len(set(self._users.values())), len(set(self._hosts.values())), len(self._secrets)
 
     def replace(self, text: str) -> str:
-        """The text without what is private."""
+        """Return the text without what is private."""
         known = self._done.get(text)
         if known is not None:
             return known
@@ -110,7 +110,7 @@ class PrivateText:
         return found
 
     def secret(self, value: str) -> str:
-        """The word for a secret."""
+        """Return the word for a secret."""
         if not value or _PLACEHOLDER.fullmatch(value):
             return value
         if value not in self._secrets:
@@ -134,7 +134,7 @@ class PrivateText:
         return self._users[key]
 
     def host(self, name: str) -> str:
-        """The word for a machine: its whole name and the first part of it are the same machine."""
+        """Return the word for a machine. Its whole name and the first part of it are the same machine."""
         key = name.casefold().rstrip(".")
         if not key or key == "localhost" or _PLACEHOLDER.fullmatch(key):
             return name
@@ -191,5 +191,5 @@ class PrivateText:
 
 
 def _is_telling(name: str) -> bool:
-    """Whether a name is one that can be looked for anywhere: not a word that stands for other things as well."""
+    """Return whether a name can be looked for anywhere, as it is no word that stands for other things as well."""
     return len(name) >= _SHORTEST_NAME and name not in _ORDINARY and "~" not in name

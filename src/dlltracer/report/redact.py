@@ -35,19 +35,19 @@ class Redactor:
         self._change(value, "")
 
     def redact_trace(self, trace: SavedTrace) -> SavedTrace:
-        """The trace, redacted; a note of its recording says so."""
+        """Return the trace, redacted; a note of its recording says so."""
         self.learn(trace)
         done = self.redact(trace)
         notes = (*done.recording.notes, self.describe())
         return replace(done, recording=replace(done.recording, notes=notes))
 
     def redact(self, value: AnyT) -> AnyT:
-        """The value with every text in it redacted. The payload of a raw event is left out."""
+        """Return the value with every text in it redacted. The payload of a raw event is left out."""
         changed: AnyT = self._change(value, "")
         return changed
 
     def describe(self) -> str:
-        """What was replaced, as a sentence."""
+        """Return a sentence on what was replaced."""
         users, hosts, secrets = self._text.counts
         names = f"the names of {number(users, 'user')} and {number(hosts, 'machine')}"
         return f"redacted: {names}, {number(secrets, 'secret')}; what has no usual form is not found"
@@ -93,7 +93,7 @@ class Redactor:
 
 
 def redact(trace: SavedTrace) -> SavedTrace:
-    """The trace, redacted; a note in it says so."""
+    """Return the trace, redacted; a note in it says so."""
     return Redactor().redact_trace(trace)
 
 

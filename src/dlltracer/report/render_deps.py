@@ -30,6 +30,7 @@ from .places import place_nodes
 
 _FAILED_STATES = (BindingState.MISSING, BindingState.REFUSED)
 _FOLDED_SHOWN = 3
+_SYMBOLS_SHOWN = 20
 """Names on a line of those that stand elsewhere."""
 _CHAINS = 200
 """Chains that --why shows."""
@@ -109,17 +110,30 @@ def _failed(tree: LoadTree) -> Iterator[Binding]:
 
 
 def _summary(tree: LoadTree) -> Iterator[Line]:
-    lost = [binding for binding in _failed(tree) if not binding.delayed]
+    lost = tree.missing
     latent = [binding.need for binding in _failed(tree) if binding.delayed]
     text = number(len(tree.images), "image")
     if tree.unresolved:
         yield ((f"{text}, {number(tree.unresolved, 'need')} not looked for", WARNING),)
+    elif not lost and (tree.symbols or tree.versions):
+        yield ((f"{text}, and symbols missing that they need of one another", FAILED),)
     elif not lost:
         yield ((f"{text}, nothing missing", BOLD),)
     if lost:
         yield ((f"{text}, {len(lost)} missing: {', '.join(binding.need for binding in lost)}", FAILED),)
     if latent:
         yield ((f"missing, and needed at the first call only: {', '.join(latent)}", WARNING),)
+    for version in tree.versions[:_SYMBOLS_SHOWN]:
+        what = f"{version.requested_by} needs version {version.version} of {version.library}"
+        yield (("MISSING VERSION  ", FAILED), (f"{what}, and {version.provider} does not have it", PLAIN))
+    for symbol in tree.symbols[:_SYMBOLS_SHOWN]:
+        name = symbol.name or f"ordinal {symbol.ordinal}"
+        whole = f"{name}, version {symbol.version}" if symbol.version else name
+        of = f" of {symbol.library}" if symbol.library else ""
+        yield (("MISSING SYMBOL  ", FAILED), (f"{symbol.requested_by} needs {whole}{of}", PLAIN))
+    more = len(tree.symbols[_SYMBOLS_SHOWN:]) + len(tree.versions[_SYMBOLS_SHOWN:])
+    if more:
+        yield ((f"{more} more symbols and versions are missing", FAILED),)
     for note in tree.notes:
         yield (("note: ", WARNING), (note, PLAIN))
 

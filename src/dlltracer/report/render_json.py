@@ -38,8 +38,7 @@ _TABLES = ("symbols", "exports", "imports", "segments", "resources", "version_ne
 
 
 def render_jsonl(recording: Recording, *, failed_only: bool = False, verdict: Diagnosis | None = None) -> str:
-    """JSON lines: one that describes the recording, one for each process that was followed, one for each event, the
-    verdict if there is one, a summary.
+    """Return JSON lines: the recording, the processes that were followed, the events, the verdict, a summary.
 
     The summary counts the whole recording, also with `failed_only`. A file without it was cut off.
     """
@@ -55,12 +54,12 @@ def render_jsonl(recording: Recording, *, failed_only: bool = False, verdict: Di
 
 
 def render_verdict_json(diagnosis: Diagnosis) -> str:
-    """All of a verdict."""
+    """Return all of a verdict."""
     return _document(encode_verdict(diagnosis))
 
 
 def render_deps_json(tree: LoadTree) -> str:
-    """All of a load tree but the tables of symbols."""
+    """Return all of a load tree but the tables of symbols."""
     return _document({
         "type": "deps",
         "version": VERSION,
@@ -70,22 +69,24 @@ def render_deps_json(tree: LoadTree) -> str:
         "missing": list(dict.fromkeys(binding.need for binding in tree.missing)),
         "notes": encode(tree.notes),
         "unresolved": tree.unresolved,
+        "symbols": encode(tree.symbols),
+        "versions": encode(tree.versions),
     })
 
 
 def render_diff_json(comparison: Comparison) -> str:
-    """All of a comparison."""
+    """Return all of a comparison."""
     return _document({"type": "diff", "version": VERSION, **encode(comparison)})
 
 
 def render_order_json(search: OrderSearch, verdict: Diagnosis | None) -> str:
-    """All of a search for the order that breaks, with the verdict on it if there is one."""
+    """Return all of a search for the order that breaks, with the verdict on it if there is one."""
     more = {} if verdict is None else {"verdict": encode_verdict(verdict)}
     return _document({"type": "order", "version": VERSION, **encode(search), **more})
 
 
 def _header_facts(image: Any) -> dict[str, Any]:
-    """What the image's header says."""
+    """Return what the header of an image says."""
     names = [field.name for field in fields(image) if field.name not in _TABLES]
     facts = {name: encode(getattr(image, name)) for name in names}
     return {"type": image.TAG, **{name: fact for name, fact in facts.items() if fact is not None}}
@@ -96,14 +97,14 @@ def _document(plain: dict[str, Any]) -> str:
 
 
 def read_schema(name: str) -> dict[str, Any]:
-    """The schema of that name as it is kept: what it shares is named by `urn:dlltracer:schema:...`."""
+    """Return the schema of that name as it is kept: shared parts are named by `urn:dlltracer:schema:...`."""
     text = files(f"{__package__}.schemas").joinpath(f"{name}.schema.json").read_text(encoding="ascii")
     schema: dict[str, Any] = json.loads(text)
     return schema
 
 
 def bundle_schema(name: str) -> dict[str, Any]:
-    """The schema with all that it refers to inside, each under its own `$id`: it stands alone.
+    """Return the schema with all that it refers to inside, each under its own `$id`: it stands alone.
 
     That is a "compound schema document" (JSON Schema Core, draft 2020-12, 9.3): validators follow the names in it.
     """
@@ -113,5 +114,5 @@ def bundle_schema(name: str) -> dict[str, Any]:
 
 
 def render_schema(name: str) -> str:
-    """The whole schema as JSON."""
+    """Return the whole schema as JSON."""
     return _document(bundle_schema(name))

@@ -6,6 +6,7 @@ from scenarios.linux import (
     crashes,
     endings,
     healthy,
+    installed,
     limits,
     lookups,
     missing,
@@ -20,6 +21,7 @@ from scenarios.scenario import Scenario
 
 SCENARIOS: tuple[Scenario[Workshop], ...] = (
     *missing.SCENARIOS,
+    *installed.SCENARIOS,
     *lookups.SCENARIOS,
     *searches.SCENARIOS,
     *modules.SCENARIOS,

@@ -132,7 +132,7 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     Scenario("noexec", "the module lies on a file system mounted noexec", noexec, "noexec-mount", "locked/ext.",
              ("noexec", "mount -o remount,exec")),
     Scenario("executable-stack-refused", "glibc 2.41 gives no executable stack", executable_stack_refused,
-             "executable-stack", "libjit.so", ("patchelf --clear-execstack", "RWE")),
+             "executable-stack", "libjit.so", ("patchelf", "RWE")),
     Scenario("stack-under-mdwe", "a policy forbids the executable stack of a dependency", stack_of_dependency,
              "executable-stack", "libjitx.so.1", ("MemoryDenyWriteExecute",)),
     Scenario("text-under-mdwe", "a policy forbids relocations in code", text_of_module, "text-relocations",

@@ -14,7 +14,7 @@ from ...model.tree import Binding, BindingState
 from ..case import Case
 from ..environment import Copy
 from ..loader_errors import DlProblem
-from ..phrases import describe_copies, folder_of, renamed_t64
+from ..phrases import describe_copies, folder_of
 from ..providers import find_providers
 from ..remedies import reinstall, with_variable
 from .integrity import lost_file
@@ -135,19 +135,9 @@ def _explain(need: str, requested_by: str | None, binding: Binding | None, case:
         text += _why_not_inherited(fit, requested_by, case)
     elif copies:
         text += f" {copies[0].path} has that name, but {copies[0].unfit}."
-    for renamed in _renamed(need, case)[:1]:
-        text += (
-            f" There is {renamed.path}: the library by the name that it has in newer releases of Debian and Ubuntu "
-            "(t64). The file was built for an older release."
-        )
     if binding is None and case.tree is None:
         text += " Whether more is missing could not be worked out."
     return text
-
-
-def _renamed(need: str, case: Case) -> list[Copy]:
-    """Return the copies of a library by the name that it has since the change to times of 64 bits."""
-    return [copy for copy in case.copies.get(renamed_t64(need.rpartition("/")[2]), ()) if copy.unfit is None]
 
 
 def _why_not_inherited(copies: tuple[Copy, ...], requested_by: str | None, case: Case) -> str:
@@ -169,13 +159,6 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
         yield Remedy(
             "let the loader look there, to see whether that copy will do",
             with_variable(case, "LD_LIBRARY_PATH", folder),
-        )
-    for renamed in _renamed(need, case)[:1]:
-        yield Remedy("install a build for this release of the system")
-        yield Remedy(
-            "or, on a 64-bit machine, where both names mean the same library, add a link by the old name (as root, if "
-            "the folder is the system's)",
-            ("ln", "-s", renamed.path.rpartition("/")[2], f"{folder_of(renamed.path)}/{need.rpartition('/')[2]}"),
         )
     for provider in find_providers(need, System.LINUX, case.distribution)[:_MOST_PROVIDERS]:
         note = f" ({provider.note})" if provider.note else ""

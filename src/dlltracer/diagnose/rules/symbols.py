@@ -198,10 +198,11 @@ def _asked_libraries(case: Case, missing: MissingSymbol) -> str:
 
 
 def _symbol_remedies(missing: MissingSymbol, copies: dict[str, Copy], case: Case) -> Iterator[Remedy]:
-    for copy in copies.values():
+    # Another C library than the one of the loader in use ends the process: ld.so(8) and libc belong together.
+    useful = [copy for copy in copies.values() if _OF_C.match(copy.path.rpartition("/")[2]) is None]
+    for copy in useful[:1]:
         folder = folder_of(copy.path)
         yield Remedy("let the loader take the copy that has it", with_variable(case, "LD_LIBRARY_PATH", folder))
-        break
     owner = guess_owner(missing.name)
     requester = next((owner.package for owner in case.owners.get(missing.requested_by, ())), None)
     if owner is not None and owner.package and requester:
