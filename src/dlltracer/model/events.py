@@ -136,6 +136,11 @@ class DebugEvent:
     header: bytes
     data: bytes
 
+    def __post_init__(self) -> None:
+        # A bytearray or a view would change after the event, and could not be hashed.
+        for name in ("header", "data"):
+            object.__setattr__(self, name, bytes(getattr(self, name)))
+
     def __str__(self) -> str:
         lines = [f"Event {{{self.provider}}} opcode {self.opcode}, {len(self.data)} bytes"]
         lines += hex_dump(self.data)
