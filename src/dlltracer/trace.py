@@ -54,7 +54,7 @@ class Trace:
         backend: str | Backend | None = None,
         unloads: bool = False,
     ) -> None:
-        from .capture.select import check_backend_name, default_backend_name
+        from .capture.backend import check_backend_name, default_backend_name
 
         if backend is None:
             backend = default_backend_name()
@@ -79,7 +79,7 @@ class Trace:
         """Begin to record. Returns the list that `close` fills, or `None` without `collect`."""
         if self._session is not None:
             raise RuntimeError("this trace is running already: make another Trace to nest them")
-        from .capture.select import make_backend, start_best
+        from .capture.backend import make_backend, start_best
 
         if self._backend == "auto":
             self._session, self._refusals = start_best(raw=self._debug)

@@ -9,10 +9,9 @@ from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.loader_errors import classify_dlerror
 from dlltracer.model.elf import ElfImage, ElfSegment, ElfSymbols, VersionNeed
-from dlltracer.model.events import FailureKind, LoadFailedEvent
+from dlltracer.model.events import FailureKind, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Diagnosis, Finding
-from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.run import ProgramOutput, RunResult
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 

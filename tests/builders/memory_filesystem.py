@@ -6,8 +6,8 @@ import posixpath
 
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.elf import ElfImage, ElfSegment
+from dlltracer.model.events import FileKind
 from dlltracer.model.pe import PeImage
-from dlltracer.model.probe import FileKind
 
 
 def elf_image(

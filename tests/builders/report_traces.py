@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dlltracer.model.events import Event, FailureKind, LoadEvent, LoadFailedEvent
+from dlltracer.model.events import Event, FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import PythonError
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
-from dlltracer.model.probe import Phase, Probe, ProbeOutcome
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Losses, Recording
+from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
 
 STARTED = 1_800_000_000.0

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dlltracer.model.crash import Crash
-from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome, UnloadEvent
 from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
-from dlltracer.model.probe import Phase, Probe, ProbeOutcome
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Recording
+from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.model.saved import HostFacts, SavedTrace
 
 HOSTILE = (

@@ -6,12 +6,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from dlltracer.model.crash import Crash
-from dlltracer.model.events import DebugEvent, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from dlltracer.model.events import (
+    DebugEvent,
+    FailureKind,
+    LoadEvent,
+    LoadFailedEvent,
+    Phase,
+    Probe,
+    ProbeOutcome,
+    UnloadEvent,
+)
 from dlltracer.model.failure import Failure, Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
-from dlltracer.model.probe import Phase, Probe, ProbeOutcome
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Losses, Recording
+from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

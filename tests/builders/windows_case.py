@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from builders.failed_case import fields_of_case
 from dlltracer.diagnose.case import Case
 from dlltracer.errors import BinaryFormatError
+from dlltracer.model.events import FileKind
 from dlltracer.model.failure import ProcessFacts, PythonError, System
+from dlltracer.model.loader_context import WindowsContext
 from dlltracer.model.pe import (
     MACHINE_AMD64,
     MissingForwarder,
@@ -20,9 +22,7 @@ from dlltracer.model.pe import (
     PeSymbol,
     Version,
 )
-from dlltracer.model.probe import FileKind
-from dlltracer.model.symbols import MissingSymbol
-from dlltracer.model.windows_context import WindowsContext
+from dlltracer.model.tree import MissingSymbol
 from dlltracer.resolve.pe_symbols import find_missing_imports
 from dlltracer.resolve.windows import resolve_windows
 

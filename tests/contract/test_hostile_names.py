@@ -17,8 +17,7 @@ from builders.terminal import run_command_on_terminal, run_on_terminal
 from contract.native import Native
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import Failure, PythonError
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Recording
+from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.model.saved import HostFacts, SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 

@@ -13,8 +13,7 @@ import pytest
 
 import dlltracer
 from contract.native import Native, import_file, load, unload
-from dlltracer.model.events import FailureKind
-from dlltracer.model.probe import Phase, ProbeOutcome
+from dlltracer.model.events import FailureKind, Phase, ProbeOutcome
 
 if sys.platform != "linux":
     pytest.skip("the loader of glibc is Linux's", allow_module_level=True)

@@ -24,7 +24,7 @@ from dlltracer.capture.linux.decode import decode_loader_text
 from dlltracer.host.filesystem import HostFilesystem
 from dlltracer.host.linux import read_linux_context
 from dlltracer.model.events import LoadEvent
-from dlltracer.model.linux_context import GlibcContext
+from dlltracer.model.loader_context import GlibcContext
 from dlltracer.model.tree import BindingState, LoadTree
 from dlltracer.resolve.glibc import resolve_glibc
 

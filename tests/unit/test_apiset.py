@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from dlltracer.binary.apiset_map import HEADER_SIZE, decode_api_set_map, decode_api_set_size
 from dlltracer.errors import BinaryFormatError
+from dlltracer.model.loader_context import ApiSetHost, WindowsContext
 from dlltracer.model.pe import MACHINE_AMD64
-from dlltracer.model.windows_context import ApiSetHost, WindowsContext
-from dlltracer.resolve.apiset import ContractState, contract_stem, is_contract, look_up_contract
 from dlltracer.resolve.knowledge import contract_stems, explain_not_system, system_names, usual_known_dlls
+from dlltracer.resolve.winsearch import ContractState, contract_stem, is_contract, look_up_contract
 
 MAP = {
     "api-ms-win-core-file-l1-2": ApiSetHost("kernelbase.dll", (("kernelbase.dll", "kernel32.dll"),)),

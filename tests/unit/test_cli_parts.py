@@ -27,8 +27,7 @@ from dlltracer.cli.runner import LogSharing, RunnerOutcome, RunnerReport
 from dlltracer.cli.spawn import salvage
 from dlltracer.model.encode import encode
 from dlltracer.model.events import LoadEvent
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Recording
+from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.model.run import RunResult
 from dlltracer.model.saved import SavedTrace
 

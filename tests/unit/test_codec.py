@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from builders.saved_traces import CALM, EVENTS, FIELDS, PLAIN, RECORDINGS
 from dlltracer.model.decode import DamagedRecording, decode
 from dlltracer.model.encode import encode
-from dlltracer.model.events import DebugEvent, Event, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from dlltracer.model.probe import Phase, Probe
+from dlltracer.model.events import DebugEvent, Event, FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, UnloadEvent
 from dlltracer.model.recording import Losses, Recording
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlltracer.model.finding import Remedy
-from dlltracer.model.system import System
+from dlltracer.model.machine import System
 from dlltracer.report.commands import join_command, remedy_line
 
 SHELLS = [shell for name in ("sh", "dash", "bash", "zsh", "busybox") if (shell := shutil.which(name))]

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlltracer.diagnose.compare import _longest_rising, compare_traces, name_key, stem_key
-from dlltracer.model.difference import Difference, DifferenceKind
-from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
+from dlltracer.model.comparison import Difference, DifferenceKind
+from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase
 from dlltracer.model.failure import ProcessFacts, System
-from dlltracer.model.probe import Phase
 from dlltracer.model.recording import Losses, Recording
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
 

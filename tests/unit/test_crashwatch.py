@@ -19,9 +19,8 @@ if sys.platform != "linux":
     pytest.skip("ptrace of Linux", allow_module_level=True)
 
 from dlltracer.capture.linux.crashwatch import CRASH_SIGNALS, _Arrival, _is_echo, availability
-from dlltracer.capture.linux.proc import locate
-from dlltracer.capture.linux.ptrace import SignalInfo, decode_registers, parse_syscall
-from dlltracer.capture.linux.ptrace_rights import parse_yama
+from dlltracer.capture.linux.processes import locate
+from dlltracer.capture.linux.ptrace import SignalInfo, decode_registers, parse_syscall, parse_yama
 from dlltracer.model.crash import Crash
 
 MAPS = """\

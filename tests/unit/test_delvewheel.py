@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlltracer.host.delvewheel import read_added_folders
+from dlltracer.host.copies import read_added_folders
 
 PATCH = '''"""A package."""
 

@@ -11,8 +11,7 @@ from dlltracer.cli.record import TraceRecorder
 from dlltracer.cli.run_debugged import _Early
 from dlltracer.host.tracefile import read_trace_file
 from dlltracer.model.events import Event, LoadEvent, UnloadEvent
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Recording
+from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.model.run import RunResult
 
 LOAD, LATER = LoadEvent("C:\\a.dll", pid=7), UnloadEvent("C:\\a.dll", pid=7)

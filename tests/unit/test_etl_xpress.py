@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.etl_file import compress
-from dlltracer.capture.etl.xpress import LONGEST, DamagedData, decompress
+from dlltracer.capture.etl.buffers import LONGEST, DamagedData, decompress
 
 REPETITIVE = st.lists(
     st.tuples(st.sampled_from([b"\\Device\\Volume3\\", b"a", b"\0\0", b"xyz", b"\x12\x34\x56"]), st.integers(1, 400)),

@@ -16,7 +16,7 @@ from dlltracer.capture.windows.devicepath import display_path, is_same_name, is_
 from dlltracer.capture.windows.image_events import RecordContext, debug_events, decode_records
 from dlltracer.capture.windows.image_records import Opcode, RawRecord, decode_image_payload
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from dlltracer.model.request import Request, RequestKind
+from dlltracer.model.failure import Request, RequestKind
 
 PAYLOADS = Path(__file__).parents[3] / "shared" / "data" / "etl" / "libtrace_image_payloads.json"
 MACHINE = RecordContext(PID, {r"\Device\HarddiskVolume3": "C:"}, r"C:\Windows", FREQUENCY, wall=1000.0, clock=0)

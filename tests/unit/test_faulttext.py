@@ -8,7 +8,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.host.faulttext import read_fault_frames
+from dlltracer.host.failure import read_fault_frames
 
 DIED = """\
 some words of the program

@@ -21,11 +21,18 @@ if sys.platform != "linux":
 from dlltracer.capture.linux import log_folder
 from dlltracer.capture.linux.log_file import MASK, OUTPUT, log_path, open_log, variables, variables_for_one
 from dlltracer.capture.linux.log_folder import LogFolder, LogReader, NewLogs
-from dlltracer.capture.linux.proc import mapped_span, read_command, read_stat, read_text
-from dlltracer.capture.linux.processes import Processes, exit_status, open_process
+from dlltracer.capture.linux.processes import (
+    Processes,
+    exit_status,
+    mapped_span,
+    open_process,
+    read_command,
+    read_stat,
+    read_text,
+)
 from dlltracer.capture.linux.untraced import UntracedProcesses, why_untraced
 from dlltracer.host.scratch import ScratchFolder
-from dlltracer.model.process import TracedProcess
+from dlltracer.model.recording import TracedProcess
 
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="LD_DEBUG is glibc's")
 

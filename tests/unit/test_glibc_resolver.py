@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from builders.memory_filesystem import MemoryFilesystem, elf_head, elf_image
 from dlltracer.model.elf import DF_1_NODEFLIB, DF_1_PIE, ElfImage
-from dlltracer.model.linux_context import HWCAP_EXTENSION, CacheEntry, GlibcContext, LoadedImage
+from dlltracer.model.events import FileKind, Phase, ProbeOutcome
+from dlltracer.model.loader_context import HWCAP_EXTENSION, CacheEntry, GlibcContext, LoadedImage
 from dlltracer.model.pe import PeImage
-from dlltracer.model.probe import FileKind, Phase, ProbeOutcome
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.resolve.glibc import expand_folders, expand_tokens, resolve_glibc
 

@@ -16,11 +16,18 @@ if sys.platform != "linux":
 
 from dlltracer.errors import BinaryFormatError
 from dlltracer.host.filesystem import HostFilesystem
-from dlltracer.host.linux import parse_maps, read_linux_context, read_loaded_paths
-from dlltracer.host.loader_facts import ask_loader, guess_facts, parse_answer, parse_levels
+from dlltracer.host.linux import (
+    ask_loader,
+    guess_facts,
+    parse_answer,
+    parse_levels,
+    parse_maps,
+    read_linux_context,
+    read_loaded_paths,
+)
 from dlltracer.model.elf import ElfImage
-from dlltracer.model.linux_context import GlibcContext, MuslContext
-from dlltracer.model.probe import FileKind
+from dlltracer.model.events import FileKind
+from dlltracer.model.loader_context import GlibcContext, MuslContext
 
 
 def interpreter() -> str:

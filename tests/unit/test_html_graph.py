@@ -6,30 +6,29 @@ from dataclasses import replace
 
 from builders.memory_filesystem import elf_image
 from builders.report_traces import GONE, PID, SITE, load, many_images, missing, small_failure, windows_failure
-from dlltracer.model.events import LoadEvent, UnloadEvent
-from dlltracer.model.probe import Phase, Probe, ProbeOutcome
+from dlltracer.model.events import LoadEvent, Phase, Probe, ProbeOutcome, UnloadEvent
 from dlltracer.model.recording import Recording
 from dlltracer.model.saved import ImageFacts, SavedTrace
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.html.build_graph import graph_of_trace, graph_of_tree
-from dlltracer.report.html.graph import EdgeKind, Graph, State
+from dlltracer.report.html.graph import EdgeKind, PageGraph, State
 from dlltracer.report.html.page import outline_of
 
 
-def graph_of(*events: object, **more: object) -> Graph:
+def graph_of(*events: object, **more: object) -> PageGraph:
     return graph_of_trace(SavedTrace(Recording("rtld", events, PID), **more))  # type: ignore[arg-type]
 
 
-def shape(graph: Graph) -> dict[str, str | None]:
+def shape(graph: PageGraph) -> dict[str, str | None]:
     """Title of each node to that of its parent."""
     return {node.title: None if node.parent is None else graph.nodes[node.parent].title for node in graph.nodes}
 
 
-def edges(graph: Graph) -> set[tuple[str, str, EdgeKind]]:
+def edges(graph: PageGraph) -> set[tuple[str, str, EdgeKind]]:
     return {(graph.nodes[e.start].title, graph.nodes[e.end].title, e.kind) for e in graph.edges}
 
 
-def states(graph: Graph) -> dict[str, State]:
+def states(graph: PageGraph) -> dict[str, State]:
     return {image.name: image.state for _, image in graph.images}
 
 
@@ -143,7 +142,7 @@ def test_a_very_deep_chain() -> None:
 
 
 def test_a_trace_of_nothing() -> None:
-    assert graph_of() == Graph((), (), {}, None)
+    assert graph_of() == PageGraph((), (), {}, None)
     assert outline_of(graph_of()) == ""
 
 

@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 
 from builders.report_traces import many_images
 from dlltracer.report.html.build_graph import graph_of_trace
-from dlltracer.report.html.graph import Graph, Node, NodeKind
+from dlltracer.report.html.graph import PageGraph, PageNode, PageNodeKind
 from dlltracer.report.html.layout import Box, lay_out
 
 
 @st.composite
-def forests(draw: st.DrawFn) -> Graph:
+def forests(draw: st.DrawFn) -> PageGraph:
     size = draw(st.integers(0, 60))
     parents = [draw(st.none() | st.integers(0, number - 1)) if number else None for number in range(size)]
-    return Graph(tuple(Node(NodeKind.IMAGE, str(number), parent) for number, parent in enumerate(parents)))
+    return PageGraph(tuple(PageNode(PageNodeKind.IMAGE, str(number), parent) for number, parent in enumerate(parents)))
 
 
 def overlap(one: Box, other: Box) -> bool:
@@ -34,7 +34,7 @@ def holds(outer: Box, inner: Box) -> bool:
 
 @settings(deadline=None)
 @given(forests())
-def test_no_node_covers_another_and_panels_hold_nodes_whole(graph: Graph) -> None:
+def test_no_node_covers_another_and_panels_hold_nodes_whole(graph: PageGraph) -> None:
     picture = lay_out(graph)
     assert len(picture.nodes) == len(graph.nodes)
     for number, box in enumerate(picture.nodes):
@@ -46,7 +46,7 @@ def test_no_node_covers_another_and_panels_hold_nodes_whole(graph: Graph) -> Non
 
 @settings(deadline=None)
 @given(forests())
-def test_a_node_stands_to_the_right_of_its_parent_and_not_above(graph: Graph) -> None:
+def test_a_node_stands_to_the_right_of_its_parent_and_not_above(graph: PageGraph) -> None:
     picture = lay_out(graph)
     for box, node in zip(picture.nodes, graph.nodes, strict=True):
         if node.parent is not None:
@@ -56,7 +56,7 @@ def test_a_node_stands_to_the_right_of_its_parent_and_not_above(graph: Graph) ->
 
 @settings(deadline=None)
 @given(forests())
-def test_every_node_with_a_parent_is_reached_by_a_line(graph: Graph) -> None:
+def test_every_node_with_a_parent_is_reached_by_a_line(graph: PageGraph) -> None:
     picture = lay_out(graph)
     ends = {(x, y) for _, _, x, y in picture.lines}
     for box, node in zip(picture.nodes, graph.nodes, strict=True):
@@ -70,11 +70,12 @@ def test_the_same_graph_gives_the_same_picture() -> None:
 
 
 def test_a_deep_chain_is_one_line() -> None:
-    chain = Graph(tuple(Node(NodeKind.IMAGE, "x", number - 1 if number else None) for number in range(5000)))
+    parents = (number - 1 if number else None for number in range(5000))
+    chain = PageGraph(tuple(PageNode(PageNodeKind.IMAGE, "x", parent) for parent in parents))
     assert len({box.y for box in lay_out(chain).nodes}) == 1
 
 
 def test_many_roots_fill_columns() -> None:
-    roots = Graph(tuple(Node(NodeKind.IMAGE, "x") for _ in range(300)))
+    roots = PageGraph(tuple(PageNode(PageNodeKind.IMAGE, "x") for _ in range(300)))
     picture = lay_out(roots)
     assert 0.5 < picture.width / picture.height < 4

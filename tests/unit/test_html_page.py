@@ -17,12 +17,10 @@ from hypothesis import strategies as st
 from builders.memory_filesystem import elf_image
 from builders.report_traces import GONE, load, many_images, missing, small_failure, windows_failure
 from dlltracer.model.crash import Crash
-from dlltracer.model.events import DebugEvent
+from dlltracer.model.events import DebugEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import Failure, Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
-from dlltracer.model.probe import Phase, Probe, ProbeOutcome
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Losses, Recording
+from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.drawing import escape

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dlltracer.binary.ldcache import EXTENSION_MAGIC, NEW_MAGIC, OLD_MAGIC, parse_ld_cache
 from dlltracer.errors import BinaryFormatError
-from dlltracer.model.linux_context import HWCAP_EXTENSION, CacheEntry
+from dlltracer.model.loader_context import HWCAP_EXTENSION, CacheEntry
 
 Row = tuple[str, str, int, int]
 

@@ -13,8 +13,7 @@ from builders.loader_text import LoaderText
 from dlltracer.capture.kept_events import KeptEvents
 from dlltracer.capture.linux.decode import LoaderTextDecoder, decode_loader_text
 from dlltracer.capture.requests import FIND_LIBRARY, GAP, encode_request
-from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from dlltracer.model.probe import Phase, ProbeOutcome
+from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
 
 
 def a_pair(name: str) -> LoaderText:

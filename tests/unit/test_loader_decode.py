@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from builders.loader_text import LoaderText
 from dlltracer.capture.linux.decode import decode_loader_text
 from dlltracer.capture.linux.lines import LineKind, parse_line
-from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from dlltracer.model.probe import Phase, ProbeOutcome
+from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
 
 
 def said(text: LoaderText, *, ended: bool = True) -> list[str]:

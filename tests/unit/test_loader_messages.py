@@ -23,15 +23,14 @@ from dlltracer.capture.windows.etw.loader_messages import (
     NewImage,
     SearchFolders,
     SearchHit,
-    SearchPlaces,
+    SearchPlacesMessage,
     decode_image_loader,
     decode_user_loader,
 )
 from dlltracer.capture.windows.image_events import RecordContext
 from dlltracer.capture.windows.image_records import RawRecord
-from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from dlltracer.model.probe import Phase, ProbeOutcome
-from dlltracer.model.request import Request, RequestKind
+from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
+from dlltracer.model.failure import Request, RequestKind
 
 PYD = LoadEvent(r"\Device\HarddiskVolume3\Py\_ssl.pyd", r"C:\Py\_ssl.pyd", 0x10, 1, 10.0, PID, 1)
 DLL = LoadEvent(r"\Device\HarddiskVolume3\Py\libssl.dll", r"C:\Py\libssl.dll", 0x20, 1, 11.0, PID, 1)
@@ -49,7 +48,7 @@ def at(time: float, heard: object, tid: int = 1) -> TimedMessage:
         (171, b.coded("x", status=0xC0000142), LoaderRemark("status 0xc0000142 x")),
         (211, b.coded("api-ms-win-x-l1-1-0"), FailedLoad("api-ms-win-x-l1-1-0", None, b.DLL_NOT_FOUND, "loader 211")),
         (176, b.new_dll(16, 32, r"C:\a.dll", reason=4), NewImage(16, 32, 4, r"C:\a.dll")),
-        (192, b.coded("Search path", r"C:\Py;C:\Windows"), SearchPlaces("Search path", r"C:\Py;C:\Windows")),
+        (192, b.coded("Search path", r"C:\Py;C:\Windows"), SearchPlacesMessage("Search path", r"C:\Py;C:\Windows")),
         (212, b.found(r"C:\a.dll"), SearchHit(r"C:\a.dll")),
         (213, b.folders("a", "b", "c", "d"), SearchFolders("a", "b", "c", "d")),
         (215, b.snap(NAME, r"\\?\C:\Py\_ssl.pyd"), FailedLoad(NAME, r"C:\Py\_ssl.pyd", b.DLL_NOT_FOUND, "snaps")),
@@ -125,9 +124,9 @@ def test_a_second_attempt_is_a_second_failure() -> None:
 
 def test_the_places_of_a_search_are_probes() -> None:
     messages = [
-        at(1.0, SearchPlaces("DLL search path", r"C:\Py;C:\Windows\System32;")),
+        at(1.0, SearchPlacesMessage("DLL search path", r"C:\Py;C:\Windows\System32;")),
         at(1.1, SearchFolders(current=r"C:\work", application="", dll="", loading=rf"C:\Py\DLLs\{NAME}")),
-        at(1.2, SearchPlaces("other thread", r"D:\x"), tid=2),
+        at(1.2, SearchPlacesMessage("other thread", r"D:\x"), tid=2),
         at(1.3, FailedLoad(NAME, None, b.DLL_NOT_FOUND, "snaps")),
     ]
     (failure,) = merge_messages([], messages).events

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.diagnose.cplusplus.tables import ABBREVIATIONS, BUILTIN, OPERATORS
+from dlltracer.diagnose.cplusplus.grammar import ABBREVIATIONS, BUILTIN, OPERATORS
 from dlltracer.diagnose.knowledge.reader import read_table
 from dlltracer.diagnose.mangled import LONGEST_SYMBOL, StringAbi, demangle, guess_owner, read_symbol
 

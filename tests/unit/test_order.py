@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlltracer.diagnose.order import find_breaking_order
-from dlltracer.model.order import OrderOutcome, Trial
+from dlltracer.model.comparison import OrderOutcome, OrderTrial
 
 NAMES = [f"m{number}" for number in range(12)]
 
@@ -18,13 +18,13 @@ class World:
         self.culprits, self.victim = culprits, victim
         self.count = 0
 
-    def attempt(self, modules: tuple[str, ...]) -> Trial:
+    def attempt(self, modules: tuple[str, ...]) -> OrderTrial:
         self.count += 1
         if self.victim in modules:
             place = modules.index(self.victim)
             if self.culprits <= set(modules[:place]):
-                return Trial(modules, place, "it fails")
-        return Trial(modules)
+                return OrderTrial(modules, place, "it fails")
+        return OrderTrial(modules)
 
 
 @given(st.permutations(NAMES), st.data())
@@ -49,17 +49,17 @@ def test_one_that_fails_alone_ends_the_search() -> None:
     world = World(frozenset(), "m1")
     found = find_breaking_order(NAMES, world.attempt)
     assert found.outcome is OrderOutcome.FAILS_ALONE
-    assert found.breaking == Trial(("m1",), 0, "it fails")
+    assert found.breaking == OrderTrial(("m1",), 0, "it fails")
     assert world.count == 2
 
 
 def test_a_failure_that_does_not_come_again_is_kept_as_it_was_seen() -> None:
     seen = []
 
-    def attempt(modules: tuple[str, ...]) -> Trial:
+    def attempt(modules: tuple[str, ...]) -> OrderTrial:
         seen.append(modules)
         fails = modules == ("a", "b", "c", "d")
-        return Trial(modules, 2, "once") if fails else Trial(modules)
+        return OrderTrial(modules, 2, "once") if fails else OrderTrial(modules)
 
     found = find_breaking_order(["a", "b", "c", "d"], attempt)
-    assert found.breaking == Trial(("a", "b", "c", "d"), 2, "once")
+    assert found.breaking == OrderTrial(("a", "b", "c", "d"), 2, "once")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from builders.pe_file import AMD64, ARM64, I386, PAGE, SECTOR, Export, build_manifest, build_pe, build_version
 from dlltracer.binary.pe import parse_pe, read_pe
-from dlltracer.binary.pe_layout import Layout
-from dlltracer.binary.pe_manifest import parse_assemblies
+from dlltracer.binary.pe_layout import PeLayout
+from dlltracer.binary.pe_resources import parse_assemblies
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.pe import AssemblyReference, PeExport, PeImage, PeImport, PeResources, PeSymbol
 
@@ -131,7 +131,7 @@ def test_a_delay_table_with_absolute_addresses_says_the_same(machine: int) -> No
 
 def test_import_names_come_from_the_address_table_when_there_is_no_name_table() -> None:
     data = build_pe({"a.dll": ["f", 3]})
-    descriptor = Layout(data).offset(2 * PAGE, "import table")
+    descriptor = PeLayout(data).offset(2 * PAGE, "import table")
     (need,) = full(patched(data, descriptor, "<I", 0)).imports
     assert need.symbols == (PeSymbol("f"), PeSymbol(None, 3))
 
@@ -163,7 +163,7 @@ class TestTablesOfExports:
     """As linkers lay them out, and as they might."""
 
     def names_at(self, data: bytes) -> int:
-        layout = Layout(data)
+        layout = PeLayout(data)
         (names,) = struct.unpack_from("<I", data, layout.offset(layout.headers.directories[0][0], "") + 32)
         return layout.offset(names, "")
 
@@ -195,14 +195,14 @@ class TestTablesOfExports:
 
     def test_an_address_of_zero_is_no_export(self) -> None:
         data = build_pe(exports=["a", "b", "c"])
-        layout = Layout(data)
+        layout = PeLayout(data)
         (functions,) = struct.unpack_from("<I", data, layout.offset(layout.headers.directories[0][0], "") + 28)
         image = full(patched(data, layout.offset(functions, "") + 4, "<I", 0))
         assert image.exports == (PeExport(1, "a"), PeExport(3, "c"))
 
     def test_an_index_beyond_the_addresses_is_no_export(self) -> None:
         data = build_pe(exports=["a", "b", "c"])
-        layout = Layout(data)
+        layout = PeLayout(data)
         (indexes,) = struct.unpack_from("<I", data, layout.offset(layout.headers.directories[0][0], "") + 36)
         image = full(patched(data, layout.offset(indexes, "") + 2, "<H", 9))
         assert image.exports == (PeExport(1, "a"), PeExport(3, "c"), PeExport(2))
@@ -256,8 +256,8 @@ class TestVersionAndManifest:
 
     def test_damaged_resources_leave_the_rest_alone(self) -> None:
         data = rich()
-        start = Layout(data).headers.directories[2][0]
-        offset = Layout(data).offset(start, "resources")
+        start = PeLayout(data).headers.directories[2][0]
+        offset = PeLayout(data).offset(start, "resources")
         # The directory of a kind leads back to the root: a circle, which a tree of three levels cannot follow.
         circle = patched(data, offset + 20, "<I", 0x80000000)
         for damaged in (circle, patched(data, offset + 14, "<H", 0xFFFF), patched(data, offset + 20, "<I", 0x8FFFFFFF)):
@@ -269,7 +269,7 @@ class TestVersionAndManifest:
 class TestPlacesInTheFile:
     def test_raw_data_begins_at_a_sector(self) -> None:
         data = build_pe({"a.dll": ["f"]})
-        table = Layout(data).headers.section_table
+        table = PeLayout(data).headers.section_table
         (pointer,) = struct.unpack_from("<I", data, table + 40 + 20)
         moved = patched(data, table + 40 + 20, "<I", pointer + 0x1F0) + bytes(SECTOR)
         assert full(moved).imports == full(data).imports
@@ -277,28 +277,28 @@ class TestPlacesInTheFile:
     def test_a_tail_without_raw_data_is_zeros(self) -> None:
         """The terminating entries of the tables may lie in what the file does not have."""
         data = build_pe({"a.dll": ["f"]})
-        table = Layout(data).headers.section_table
-        layout = Layout(patched(data, table + 40 + 16, "<I", 0x200))
+        table = PeLayout(data).headers.section_table
+        layout = PeLayout(patched(data, table + 40 + 16, "<I", 0x200))
         assert layout.read(2 * PAGE + 0x1FE, 8, "") == bytes(8)
         with pytest.raises(BinaryFormatError, match="beyond the end of its section"):
             layout.read(3 * PAGE - 4, 8, "word")
 
     def test_headers_are_mapped_too(self) -> None:
-        assert Layout(rich()).read(0, 2, "") == b"MZ"
+        assert PeLayout(rich()).read(0, 2, "") == b"MZ"
 
     def test_small_alignment_means_that_addresses_are_offsets(self) -> None:
         data = patched(rich(), OPTIONAL + 32, "<II", 0x20, 0x20)
-        assert Layout(data).offset(0x123, "") == 0x123
+        assert PeLayout(data).offset(0x123, "") == 0x123
 
     def test_of_regions_that_overlap_the_later_one_counts(self) -> None:
         """Windows refuses such a file; the answer must not depend on what was read before."""
         data = rich()
-        at = Layout(data).headers.section_table + 8
-        layout = Layout(patched(data, at, "<I", 0x100000))
+        at = PeLayout(data).headers.section_table + 8
+        layout = PeLayout(patched(data, at, "<I", 0x100000))
         (start,) = struct.unpack_from("<I", data, at + 44)
         before = layout.read(start, 8, "")
         layout.read(start - 1, 1, "")
-        assert layout.read(start, 8, "") == before == Layout(data).read(start, 8, "")
+        assert layout.read(start, 8, "") == before == PeLayout(data).read(start, 8, "")
 
     def test_an_address_in_no_section(self) -> None:
         assert "lies in no section" in problem(patched(rich(), OPTIONAL + 112 + 8, "<I", 0x7FFFFFFF))
@@ -381,8 +381,8 @@ class TestHostile:
     def test_a_table_without_end(self, size: int) -> None:
         """A section full of descriptors: the smaller ends first, the larger has more than anybody reads."""
         data = build_pe({"a.dll": ["f"]})
-        at = Layout(data).offset(2 * PAGE, "")
-        table = Layout(data).headers.section_table + 40
+        at = PeLayout(data).offset(2 * PAGE, "")
+        table = PeLayout(data).headers.section_table + 40
         endless = data[:at] + struct.pack("<I", 2 * PAGE) * (size // 4)
         endless = patched(patched(endless, table + 8, "<I", size), table + 16, "<I", size)
         with pytest.raises(BinaryFormatError, match="beyond the end" if size == 0x1000 else "more than 8192"):
@@ -392,7 +392,7 @@ class TestHostile:
         """One long text, and a name at each of its bytes: the square of the file, if they all were kept."""
         count = 20_000
         data = build_pe({"x.dll": ["n" * 60_000] + ["m"] * count})
-        layout = Layout(data)
+        layout = PeLayout(data)
         first = layout.offset(layout.headers.directories[1][0] + 40, "")
         (start,) = struct.unpack_from("<Q", data, first)
         data = patched(data, first, f"<{count + 1}Q", *range(start, start + count + 1))
@@ -404,7 +404,7 @@ class TestHostile:
         """Every library leads to the same long name table."""
         libraries = {f"{number}.dll": [number + 1] for number in range(600)}
         data = build_pe(libraries | {"huge.dll": [1] * 20_000})
-        layout = Layout(data)
+        layout = PeLayout(data)
         start = layout.offset(layout.headers.directories[1][0], "")
         descriptors = [struct.unpack_from("<I", data, start + 20 * number)[0] for number in range(601)]
         for number in range(600):
@@ -415,5 +415,5 @@ class TestHostile:
 
     def test_more_exports_than_there_can_be(self) -> None:
         data = build_pe(exports=["f"])
-        at = Layout(data).offset(2 * PAGE, "")
+        at = PeLayout(data).offset(2 * PAGE, "")
         assert "more than" in problem(patched(data, at + 20, "<I", 0x7FFFFFFF))

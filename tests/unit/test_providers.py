@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlltracer.diagnose.knowledge.reader import read_table
-from dlltracer.diagnose.providers import NO_DLL_SITES, find_providers, package_kind
+from dlltracer.diagnose.remedies import NO_DLL_SITES, find_providers, package_kind
 from dlltracer.model.failure import System
 from dlltracer.model.provider import ProviderKind
 
@@ -224,7 +224,7 @@ def test_a_name_of_a_file_gets_into_no_command_as_it_is(monkeypatch: pytest.Monk
     row = {"system": "linux", "names": ["lib*.so"], "apt": ["lib{1}"], "pip": ["py{1}"], "other": [
         {"kind": "pip", "name": "x", "command": ["python", "-m", "pip", "install", "{1}"]}
     ]}  # fmt: skip
-    monkeypatch.setattr("dlltracer.diagnose.providers.read_table", lambda _: {"providers": [row]})
+    monkeypatch.setattr("dlltracer.diagnose.remedies.read_table", lambda _: {"providers": [row]})
     assert [p.command[-1] for p in find_providers("libfoo.so", System.LINUX)] == ["libfoo", "pyfoo", "foo"]
     for name in ("$(x)", "a b", ";x", "", "--help;", "a\nb", "`x`"):
         assert "install" not in str([p.command for p in find_providers(f"lib{name}.so", System.LINUX)]) or name == ""

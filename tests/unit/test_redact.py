@@ -12,18 +12,15 @@ from hypothesis import strategies as st
 
 from builders.failed_case import case, not_found, process, with_run
 from builders.saved_traces import CALM, SAVED_TRACES
-from dlltracer.api.explain_saved import explain_saved
-from dlltracer.api.saved_case import encode_case
+from dlltracer.api.explain_saved import encode_case, explain_saved
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.model.events import DebugEvent, LoadEvent
 from dlltracer.model.failure import Failure, Frame, PythonError
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Recording
+from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.model.saved import HostFacts, SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 from dlltracer.model.tracereader import read_lines
-from dlltracer.report.private_text import PrivateText
-from dlltracer.report.redact import redact
+from dlltracer.report.redact import PrivateText, redact
 
 
 @pytest.mark.parametrize(

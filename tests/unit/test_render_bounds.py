@@ -13,17 +13,14 @@ import pytest
 
 from builders.failed_case import bound, image
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Recording
+from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.model.saved import ImageFacts, SavedTrace
 from dlltracer.model.tree import LoadTree
 from dlltracer.report.drawing import DEEPEST
-from dlltracer.report.graph import graph_of_trace, graph_of_tree
+from dlltracer.report.graph import graph_of_trace, graph_of_tree, render_dot, render_mermaid
 from dlltracer.report.html import render_html, render_html_tree
 from dlltracer.report.render_deps import render_deps, render_flat, render_why
-from dlltracer.report.render_dot import render_dot
 from dlltracer.report.render_markdown import render_markdown
-from dlltracer.report.render_mermaid import render_mermaid
 from dlltracer.report.render_notebook import render_tree_html
 from dlltracer.report.render_perfetto import render_perfetto
 from dlltracer.report.render_text import render_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from builders.memory_filesystem import elf_image
-from dlltracer.model.probe import Phase, Probe, ProbeOutcome
+from dlltracer.model.events import Phase, Probe, ProbeOutcome
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.render_deps import render_deps, render_flat, render_why
 from dlltracer.report.render_json import render_deps_json

@@ -13,14 +13,19 @@ from hypothesis import strategies as st
 
 from builders.memory_filesystem import elf_image
 from builders.saved_case import APP, HOSTILE, hostile_trace, saved_trace, trace_of
-from dlltracer.model.events import DebugEvent, LoadEvent
-from dlltracer.model.probe import Phase
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Recording
+from dlltracer.model.events import DebugEvent, LoadEvent, Phase
+from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.model.tree import Binding, BindingState, LoadTree
-from dlltracer.report.graph import Graph, GraphEdge, GraphNode, NodeKind, graph_of_trace, graph_of_tree
-from dlltracer.report.render_dot import render_dot
-from dlltracer.report.render_mermaid import render_mermaid
+from dlltracer.report.graph import (
+    Graph,
+    GraphEdge,
+    GraphNode,
+    NodeKind,
+    graph_of_trace,
+    graph_of_tree,
+    render_dot,
+    render_mermaid,
+)
 
 TOP = "/x/mod.so"
 TREE = LoadTree(

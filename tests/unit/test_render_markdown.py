@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.saved_case import DIAGNOSIS, FINDING, HOSTILE, PROCESS, hostile_trace, saved_trace, trace_of
-from dlltracer.model.events import LoadEvent
+from dlltracer.model.events import LoadEvent, Phase, Probe
 from dlltracer.model.finding import Diagnosis, Outcome
-from dlltracer.model.probe import Phase, Probe
 from dlltracer.report.render_markdown import MOST, code, render_markdown
 
 

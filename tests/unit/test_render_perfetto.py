@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from builders.saved_case import CRASH, EVENTS, hostile_trace, saved_trace, trace_of
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Recording
+from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.model.saved import SavedTrace
 from dlltracer.report.render_perfetto import NO_LATER_TIME, NO_TIME, render_perfetto
 

@@ -9,13 +9,14 @@ from dlltracer.model.events import (
     FailureKind,
     LoadEvent,
     LoadFailedEvent,
+    Phase,
+    Probe,
+    ProbeOutcome,
     UnloadEvent,
 )
-from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.recording import Losses, Recording
 from dlltracer.model.words import rule_title
-from dlltracer.report.drawing import escape, file_name
-from dlltracer.report.places import SHOWN, fold_places
+from dlltracer.report.drawing import SHOWN, escape, file_name, fold_places
 from dlltracer.report.render_text import render_text
 
 MOD = "/x/mod.so"

@@ -10,10 +10,9 @@ import pytest
 from builders.memory_filesystem import MemoryFilesystem, elf_image
 from builders.pe_file import build_pe
 from dlltracer.host.winfiles import WindowsFiles
-from dlltracer.model.linux_context import GlibcContext
+from dlltracer.model.loader_context import GlibcContext, WindowsContext
 from dlltracer.model.pe import MACHINE_AMD64
 from dlltracer.model.tree import BindingState
-from dlltracer.model.windows_context import WindowsContext
 from dlltracer.resolve.glibc import resolve_glibc
 from dlltracer.resolve.lookup import MOST_BINDINGS, MOST_PLACES
 from dlltracer.resolve.windows import resolve_windows

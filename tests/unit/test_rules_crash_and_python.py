@@ -17,7 +17,7 @@ from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.recording import Losses, Recording
-from dlltracer.model.symbols import MissingSymbol
+from dlltracer.model.tree import MissingSymbol
 
 IMPORTING = (Frame("/app/main.py", 3, "<module>", "import ext"), Frame("<frozen importlib._bootstrap>", 9, "_call"))
 LATER = (Frame("/app/main.py", 30, "main", "work()"),)

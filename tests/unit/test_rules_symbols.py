@@ -10,11 +10,10 @@ from builders.failed_case import EXT, PYTHON, bound, case, first, image, process
 from dlltracer.diagnose.environment import Change, Copy, ShadowedCopy
 from dlltracer.diagnose.rules import first_wins, symbols
 from dlltracer.model.elf import ElfSymbols
-from dlltracer.model.events import LoadEvent
+from dlltracer.model.events import LoadEvent, Phase
 from dlltracer.model.finding import Confidence
-from dlltracer.model.probe import Phase
 from dlltracer.model.recording import Recording
-from dlltracer.model.symbols import MissingSymbol, MissingVersion
+from dlltracer.model.tree import MissingSymbol, MissingVersion
 
 SYMBOL = f"{EXT}: undefined symbol: extra"
 VERSION = f"/lib/libx.so.1: version `X_2' not found (required by {EXT})"

@@ -17,22 +17,18 @@ from hypothesis import strategies as st
 
 from builders.failed_case import image, process, segment
 from builders.pe_file import build_pe
-from dlltracer.api import search_places
-from dlltracer.api.image_facts import facts_of_images, packages_of
-from dlltracer.api.search_places import read_places
-from dlltracer.binary.elf import read_elf
-from dlltracer.binary.elf_notes import parse_build_id, read_build_id
-from dlltracer.host import digests
-from dlltracer.host.digests import sha256_of, stamp_of
+from dlltracer.api import saving
+from dlltracer.api.saving import facts_of_images, packages_of, read_places
+from dlltracer.binary.elf import parse_build_id, read_build_id, read_elf
+from dlltracer.host import machine
 from dlltracer.host.failure import this_process
-from dlltracer.host.machine import describe_host, describe_named_host
+from dlltracer.host.machine import describe_host, describe_named_host, sha256_of, stamp_of
 from dlltracer.host.packages import find_owners
-from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
+from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import System
-from dlltracer.model.probe import Phase, Probe, ProbeOutcome
 from dlltracer.model.recording import Recording
 from dlltracer.model.saved import HostFacts, SavedTrace
-from dlltracer.report.origin import describe_origin
+from dlltracer.report.processes import describe_origin
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="ELF files of this machine")
 LIBC = "/lib/x86_64-linux-gnu/libc.so.6"
@@ -89,7 +85,7 @@ def test_stamps_and_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     stamp = stamp_of(str(path))
     assert stamp is not None and (stamp.size, stamp.modified) == (7, path.stat().st_mtime)
     assert sha256_of(str(path)) == hashlib.sha256(b"content").hexdigest()
-    monkeypatch.setattr(digests, "LARGEST_HASHED", 6)
+    monkeypatch.setattr(machine, "LARGEST_HASHED", 6)
     assert sha256_of(str(path)) is None, "a larger file is not read whole"
     assert stamp_of(str(tmp_path)) is stamp_of(str(tmp_path / "none")) is stamp_of("/\0") is None
 
@@ -158,7 +154,7 @@ def test_where_this_loader_looks() -> None:
 
 
 def test_places_of_another_system_are_not_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_places, "this_system", lambda: System.OTHER)
+    monkeypatch.setattr(saving, "this_system", lambda: System.OTHER)
     assert read_places(process(), Recording("rtld"), ()) is None
 
 

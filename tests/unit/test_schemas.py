@@ -22,17 +22,14 @@ from builders.schema_check import check_schema, problems
 from dlltracer.binary.pe import read_pe
 from dlltracer.cli.info import gather_info
 from dlltracer.cli.main import cli
+from dlltracer.model.comparison import Comparison, Difference, DifferenceKind, OrderOutcome, OrderSearch, OrderTrial
 from dlltracer.model.crash import Crash
-from dlltracer.model.difference import Comparison, Difference, DifferenceKind
 from dlltracer.model.elf import ElfImage
-from dlltracer.model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent
+from dlltracer.model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import Failure, Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
-from dlltracer.model.order import OrderOutcome, OrderSearch, Trial
 from dlltracer.model.pe import PeImage
-from dlltracer.model.probe import Phase, Probe, ProbeOutcome
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Losses, Recording
+from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
 from dlltracer.model.tracefile import EarlyLine, EndLine, FailureLine, HeaderLine, early_line, trace_to_lines
 from dlltracer.model.tree import Binding, BindingState, LoadTree
@@ -102,7 +99,7 @@ def diff() -> Any:
 
 
 def order() -> Any:
-    fails, works = Trial(("a", "b"), 1, "was killed by SIGSEGV"), Trial(("b", "a"))
+    fails, works = OrderTrial(("a", "b"), 1, "was killed by SIGSEGV"), OrderTrial(("b", "a"))
     search = OrderSearch(OrderOutcome.BREAKS, fails, works, (fails, works))
     return json.loads(render_order_json(search, DIAGNOSIS))
 
@@ -295,7 +292,7 @@ LEFT_OUT = {"symbols", "exports", "imports", "segments", "resources", "version_n
         ("verdict", ("finding", "properties", "remedies", "items"), Remedy, set()),
         ("deps", ("binding",), Binding, set()),
         ("diff", ("difference",), Difference, set()),
-        ("order", ("trial",), Trial, set()),
+        ("order", ("trial",), OrderTrial, set()),
         ("deps", ("elf",), ElfImage, {"type", "path"}),
         ("deps", ("pe",), PeImage, {"type", "path"}),
     ],

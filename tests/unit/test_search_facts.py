@@ -19,9 +19,9 @@ from dlltracer.binary.elf import read_elf
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.environment import LeadKind
 from dlltracer.host.failure import this_process
+from dlltracer.model.events import Phase
 from dlltracer.model.failure import System
-from dlltracer.model.linux_context import GlibcContext
-from dlltracer.model.probe import Phase
+from dlltracer.model.loader_context import GlibcContext
 from dlltracer.model.run import RunResult
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.resolve.glibc import resolve_glibc

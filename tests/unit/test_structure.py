@@ -15,19 +15,8 @@ MODULES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(
 SMALLEST = 60
 """Lines. A smaller module that one other imports belongs into that one."""
 
-STILL_TWICE = frozenset((
-    "Cursor", "Graph", "Layout", "Listener", "Mark", "Node", "NodeKind", "Outcome", "Places", "Search", "SearchPlaces",
-    "Trial", "_Builder", "_Hook", "_Options",
-))  # fmt: skip
-"""Names that two classes have until one of them is renamed. Nothing is added here."""
-
 SMALL = {
     "api.build_case": "dispatches to the builders of the two systems",
-    "binary.elf_hash": "the tables of symbol names by hash, apart from the tables of symbols",
-    "host.delvewheel": "a format of another tool",
-    "host.digests": "files of this machine, for api, which may not look at them itself",
-    "host.faulttext": "a format of Python's own",
-    "report.render_order": "a renderer is one file",
 }
 """Small modules with one importer, and why they are modules."""
 
@@ -68,7 +57,7 @@ def test_a_class_has_a_name_of_its_own() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 where[node.name].append(name_of(path))
-    twice = {name: modules for name, modules in where.items() if len(modules) > 1 and name not in STILL_TWICE}
+    twice = {name: modules for name, modules in where.items() if len(modules) > 1}
     assert twice == {}
 
 

@@ -16,8 +16,7 @@ from dlltracer.model import tracereader
 from dlltracer.model.events import Event, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.failure import Failure, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Diagnosis, Outcome
-from dlltracer.model.process import TracedProcess
-from dlltracer.model.recording import Losses, Recording
+from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
 from dlltracer.model.tracefile import early_line, process_line, trace_to_lines
 from dlltracer.model.tracereader import NotARecording, is_recording, read_lines

@@ -13,7 +13,7 @@ from dlltracer.diagnose.trials import MOST_TRIALS, TrialResult, propose_trials, 
 from dlltracer.model.elf import ElfSymbols
 from dlltracer.model.events import FailureKind, LoadFailedEvent
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
-from dlltracer.model.symbols import MissingSymbol
+from dlltracer.model.tree import MissingSymbol
 
 SAYS = "/site/ext.so: undefined symbol: extra"
 

@@ -11,6 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlltracer.errors import BinaryFormatError
+from dlltracer.model.events import FileKind, Phase, ProbeOutcome
+from dlltracer.model.loader_context import (
+    CTYPES_NAME_SEARCH,
+    EXTENSION_MODULE_SEARCH,
+    STANDARD_SEARCH,
+    ApiSetHost,
+    LoadFlags,
+    WindowsContext,
+    context_for_wheel,
+)
 from dlltracer.model.pe import (
     MACHINE_AMD64,
     MACHINE_ARM64,
@@ -22,19 +32,9 @@ from dlltracer.model.pe import (
     PeResources,
     PeSymbol,
 )
-from dlltracer.model.probe import FileKind, Phase, ProbeOutcome
 from dlltracer.model.tree import Binding, BindingState, LoadTree
-from dlltracer.model.windows_context import (
-    CTYPES_NAME_SEARCH,
-    EXTENSION_MODULE_SEARCH,
-    STANDARD_SEARCH,
-    ApiSetHost,
-    LoadFlags,
-    WindowsContext,
-    context_for_wheel,
-)
 from dlltracer.resolve.windows import parse_forwarder, resolve_windows
-from dlltracer.resolve.winplaces import Search, search_places
+from dlltracer.resolve.winplaces import SearchKind, search_places
 from dlltracer.resolve.winsearch import complete_name
 
 PY = "C:\\Python"
@@ -125,14 +125,14 @@ def test_all_missing_at_once_in_the_loaders_order() -> None:
 )
 def test_search_orders(flags: LoadFlags, phases: str) -> None:
     context = replace(CONTEXT, added_folders=("D:\\1", "D:\\2"), path=("E:\\1", "E:\\2"), current_folder="F:\\")
-    places = search_places(Search(flags, PKG), context)
+    places = search_places(SearchKind(flags, PKG), context)
     assert " ".join(place.phase.name for place in places) == phases
 
 
 def test_search_orders_of_other_settings() -> None:
     def phases(flags: LoadFlags, **changes: object) -> list[str]:
         context = replace(CONTEXT, current_folder="F:\\", **changes)  # type: ignore[arg-type]
-        return [place.phase.name for place in search_places(Search(flags, None), context)]
+        return [place.phase.name for place in search_places(SearchKind(flags, None), context)]
 
     unsafe = phases(STANDARD_SEARCH, safe_search=False)
     assert unsafe == ["APPLICATION", "CURRENT", "SYSTEM", "WINDOWS", "WINDOWS"]

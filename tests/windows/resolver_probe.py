@@ -19,7 +19,7 @@ from typing import Any
 
 from dlltracer.host.windows import list_loaded_images, read_windows_context
 from dlltracer.host.winfiles import WindowsFiles
-from dlltracer.model.windows_context import LoadFlags
+from dlltracer.model.loader_context import LoadFlags
 from dlltracer.resolve.windows import resolve_windows
 
 

@@ -16,10 +16,8 @@ from typing import Any
 import pytest
 
 from dlltracer.host.winfiles import WindowsFiles
-from dlltracer.model.pe import MACHINE_AMD64, AssemblyReference
-from dlltracer.model.probe import Phase
-from dlltracer.model.tree import BindingState, LoadTree
-from dlltracer.model.windows_context import (
+from dlltracer.model.events import Phase
+from dlltracer.model.loader_context import (
     CTYPES_NAME_SEARCH,
     EXTENSION_MODULE_SEARCH,
     STANDARD_SEARCH,
@@ -27,6 +25,8 @@ from dlltracer.model.windows_context import (
     LoadFlags,
     WindowsContext,
 )
+from dlltracer.model.pe import MACHINE_AMD64, AssemblyReference
+from dlltracer.model.tree import BindingState, LoadTree
 from dlltracer.resolve.windows import resolve_windows
 from dlltracer.resolve.winsearch import complete_name
 from windows.fixtures import python_without

@@ -12,8 +12,7 @@ from ..diagnose.program_output import OutputMessage, child_failure, modules_in_c
 from ..model.failure import System
 from ..model.run import RunResult
 from .environment import find_stray_files, find_unmet, read_install_facts
-from .linux_case import build_linux_case
-from .process import ProcessView
+from .linux_case import ProcessView, build_linux_case
 from .windows_case import build_windows_case
 
 

@@ -15,8 +15,7 @@ from ..diagnose.program_output import (
     with_remote_errors,
 )
 from ..host.facts import describe_errors
-from ..host.failure import read_errors, this_process
-from ..host.faulttext import read_fault_frames
+from ..host.failure import read_errors, read_fault_frames, this_process
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Diagnosis, Outcome
 from ..model.recording import Recording

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 from ..diagnose.loader_errors import DlError, DlProblem, classify_exception, loader_messages
 from ..diagnose.named_failure import NamedFailure, NameMatch, describe_failure, find_named_failure
+from ..diagnose.phrases import failures_behind, top_of
 from ..diagnose.program_output import OutputKind, OutputMessage
-from ..diagnose.relevance import failures_behind, top_of
-from ..host.messages import read_loader_translations
+from ..host.reload import read_loader_translations
 from ..model.events import LoadFailedEvent
 from ..model.failure import PythonError
 from ..model.recording import Recording
 from ..model.run import RunResult
-from ..model.symbols import MissingSymbol, MissingVersion
+from ..model.tree import MissingSymbol, MissingVersion
 
 Symbols = tuple[MissingSymbol, ...]
 Versions = tuple[MissingVersion, ...]

@@ -11,7 +11,7 @@ from ..diagnose.environment import LeadKind, SearchLead
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..model.elf import ElfImage
-from ..model.probe import FileKind
+from ..model.events import FileKind
 from ..model.tree import BindingState
 from ..resolve.glibc import expand_tokens
 

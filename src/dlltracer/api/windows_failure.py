@@ -10,21 +10,18 @@ import ntpath
 import re
 from dataclasses import dataclass
 
-from ..diagnose.codes import known_win32_codes
-from ..diagnose.messages import MessageSource, find_code
-from ..host.messages import read_system_texts
-from ..host.reload import reload_code
+from ..diagnose.codes import MessageSource, find_code, known_win32_codes
+from ..host.reload import read_system_texts, reload_code
 from ..model.events import LoadEvent, UnloadEvent
-from ..model.request import RequestKind
-from ..model.windows_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH
+from ..model.failure import RequestKind
+from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..model.failure import ProcessFacts, PythonError
+    from ..model.failure import ProcessFacts, PythonError, Request
     from ..model.recording import Recording
-    from ..model.request import Request
 
 _NOT_FOUND = 126
 _CTYPES = re.compile(r"Could not find module '(.+)' \(or one of its dependencies\)")

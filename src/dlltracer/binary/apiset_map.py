@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from ..errors import BinaryFormatError
-from ..model.windows_context import ApiSetHost
+from ..model.loader_context import ApiSetHost
 
 _NAMESPACE = struct.Struct("<7I")  # Version, Size, Flags, Count, EntryOffset, HashOffset, HashFactor
 _ENTRY = struct.Struct("<6I")  # Flags, NameOffset, NameLength, HashedLength, ValueOffset, ValueCount

@@ -6,18 +6,34 @@ read here: a file that lost nothing else is whole.
 
 from __future__ import annotations
 
+import struct
+
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage, ElfSegments, ElfSymbols
-from .elf_dynamic import PATH_LIMIT, Dynamic, parse_dynamic
-from .elf_layout import DT_FLAGS, DT_FLAGS_1, DT_RPATH, DT_RUNPATH, DT_SONAME, PT_INTERP, PT_LOAD, Layout, layout_of
+from .elf_dynamic import (
+    DT_FLAGS,
+    DT_FLAGS_1,
+    DT_RPATH,
+    DT_RUNPATH,
+    DT_SONAME,
+    PATH_LIMIT,
+    PT_INTERP,
+    PT_LOAD,
+    Dynamic,
+    ElfLayout,
+    Versions,
+    layout_of,
+    parse_dynamic,
+    parse_versions,
+)
 from .elf_symbols import parse_symbols
-from .elf_versions import Versions, parse_versions
 from .notimage import HEAD_SIZE, describe_not_image
 from .reading import Cursor, Data, OpenedFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .elf_layout import Segment
+    from .elf_dynamic import Segment
+
 
 _IDENT_SIZE = 16
 _SEARCH_PATH_LIMIT = 0x100000
@@ -72,7 +88,7 @@ def parse_elf(data: Data, *, symbols: bool = False) -> ElfImage:
     )
 
 
-def _check_ident(ident: bytes, cursor: Cursor) -> Layout:
+def _check_ident(ident: bytes, cursor: Cursor) -> ElfLayout:
     if not ident.startswith(b"\x7fELF"):
         what = describe_not_image(bytes(cursor.data[:HEAD_SIZE]))
         if what is None and cursor.size < _IDENT_SIZE:
@@ -86,7 +102,7 @@ def _check_ident(ident: bytes, cursor: Cursor) -> Layout:
     return layout_of(ident[4], ident[5])
 
 
-def _parse_segments(cursor: Cursor, layout: Layout, start: int, entry_size: int, count: int) -> list[Segment]:
+def _parse_segments(cursor: Cursor, layout: ElfLayout, start: int, entry_size: int, count: int) -> list[Segment]:
     size = layout.segment.size
     if count and entry_size != size:
         raise BinaryFormatError(_IDENT_SIZE, f"damaged: program headers of {entry_size} bytes, where {size} are due")
@@ -115,3 +131,52 @@ def _text_of(dynamic: Dynamic | None, tag: int, what: str, limit: int = PATH_LIM
 
 def _parse_symbols(dynamic: Dynamic | None, machine: int, versions: Versions) -> ElfSymbols:
     return ElfSymbols((), {}) if dynamic is None else parse_symbols(dynamic, machine, versions)
+
+
+_PT_NOTE = 4
+_NT_GNU_BUILD_ID = 3
+_LARGEST = 0x10000
+_MOST_BYTES = 64
+
+
+def read_build_id(path: str, image: ElfImage) -> str | None:
+    """The identification in the file that `image` was read from, in hexadecimal; `None` if it has none.
+
+    Raises `BinaryFormatError`, `OSError`.
+    """
+    with OpenedFile(path) as data:
+        return parse_build_id(data, image)
+
+
+def parse_build_id(data: Data, image: ElfImage) -> str | None:
+    """The same, from all bytes of the file; what is damaged has none."""
+    cursor = Cursor(data)
+    for segment in image.segments:
+        if segment.type == _PT_NOTE and segment.file_size <= _LARGEST:
+            try:
+                notes = cursor.take(segment.offset, segment.file_size, "the notes")
+            except BinaryFormatError:
+                continue
+            found = _find(notes, image.little_endian, 8 if segment.align == 8 else 4)
+            if found:
+                return found
+    return None
+
+
+def _find(notes: bytes, little_endian: bool, align: int) -> str | None:
+    head = struct.Struct("<III" if little_endian else ">III")
+    at = 0
+    while at + head.size <= len(notes):
+        name_size, size, kind = head.unpack_from(notes, at)
+        name_at = at + head.size
+        start = _up(name_at + name_size, align)
+        if start + size > len(notes):
+            return None
+        if kind == _NT_GNU_BUILD_ID and notes[name_at : name_at + name_size] == b"GNU\0" and size <= _MOST_BYTES:
+            return notes[start : start + size].hex() or None
+        at = _up(start + size, align)
+    return None
+
+
+def _up(offset: int, align: int) -> int:
+    return (offset + align - 1) // align * align

@@ -1,21 +1,172 @@
-"""The dynamic section, and the places that its addresses mean.
-
-Everything goes through program headers, as in the loader: section headers may have been stripped.
-"""
+"""The dynamic section of an ELF image: its place, its entries, symbol versions. Source: elf(5), the gABI."""
 
 from __future__ import annotations
 
+import sys
+from array import array
 from dataclasses import dataclass
+from struct import Struct
 
 from ..errors import BinaryFormatError
-from .elf_layout import DT_NEEDED, DT_STRSZ, DT_STRTAB, PT_DYNAMIC, PT_LOAD
+from ..model.elf import VersionNeed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .elf_layout import Layout, Segment
     from .reading import Cursor
+
+
+Segment = tuple[int, int, int, int, int, int, int]
+"""A program header: the fields of `model.elf.ElfSegment`."""
+
+EM_MIPS, EM_S390, EM_ALPHA = 8, 22, 0x9026
+
+PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
+
+DT_NEEDED, DT_PLTRELSZ, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_RELASZ = 1, 2, 4, 5, 6, 7, 8
+DT_STRSZ, DT_SONAME, DT_RPATH, DT_REL, DT_RELSZ, DT_PLTREL, DT_JMPREL = 10, 14, 15, 17, 18, 20, 23
+DT_RUNPATH, DT_FLAGS = 29, 30
+DT_GNU_HASH, DT_VERSYM, DT_RELACOUNT, DT_RELCOUNT = 0x6FFFFEF5, 0x6FFFFFF0, 0x6FFFFFF9, 0x6FFFFFFA
+DT_FLAGS_1, DT_VERDEF, DT_VERNEED = 0x6FFFFFFB, 0x6FFFFFFC, 0x6FFFFFFE
+
+
+@dataclass(frozen=True)
+class ElfLayout:
+    """The structures of one size of word and byte order.
+
+    Attributes:
+        header: Elf_Ehdr after e_ident. segment: Elf_Phdr without p_paddr. dynamic: Elf_Dyn.
+        symbol_size: bytes of an Elf_Sym.
+        need, need_version: Elf_Verneed, Elf_Vernaux. definition, definition_name: Elf_Verdef, Elf_Verdaux.
+        word: one Elf_Word, which has 4 bytes in both sizes.
+    """
+
+    bits: int
+    little_endian: bool
+    header: Struct
+    segment: Struct
+    dynamic: Struct
+    symbol_size: int
+    need: Struct
+    need_version: Struct
+    definition: Struct
+    definition_name: Struct
+    word: Struct
+
+
+def _layout(bits: int, order: str) -> ElfLayout:
+    address = "Q" if bits == 64 else "I"
+    return ElfLayout(
+        bits=bits,
+        little_endian=order == "<",
+        header=Struct(f"{order}HHI{address * 3}IHHHHHH"),
+        segment=Struct(f"{order}IIQQ8xQQQ" if bits == 64 else f"{order}III4xIIII"),
+        dynamic=Struct(f"{order}{address}{address}"),
+        symbol_size=24 if bits == 64 else 16,
+        need=Struct(f"{order}HHIII"),
+        need_version=Struct(f"{order}IHHII"),
+        definition=Struct(f"{order}HHHHIII"),
+        definition_name=Struct(f"{order}II"),
+        word=Struct(f"{order}I"),
+    )
+
+
+_LAYOUTS = (_layout(32, "<"), _layout(32, ">"), _layout(64, "<"), _layout(64, ">"))
+
+
+def layout_of(elf_class: int, data_encoding: int) -> ElfLayout:
+    """The layout for EI_CLASS and EI_DATA, each 1 or 2."""
+    return _LAYOUTS[2 * (elf_class - 1) + data_encoding - 1]
+
+
+def integers(code: str, block: bytes, little_endian: bool) -> array[int]:
+    """The numbers in a block of bytes; `code` is a type of `array` with as many bytes."""
+    numbers: array[int] = array(code, block)
+    if little_endian != (sys.byteorder == "little"):
+        numbers.byteswap()
+    return numbers
+
+
+_MAX_VERSIONS = 0x8000
+"""A symbol has 15 bits for the number of its version."""
+_NAME_LIMIT = 1024
+_FLAG_BASE, _FLAG_WEAK = 1, 2
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The versions of a file.
+
+    Attributes:
+        needs: the versions needed, in order.
+        defined: names of the versions defined, without the base version; `None` without a table of them.
+        by_number: of each number its version name and, if the version is needed, the library that it is of.
+    """
+
+    needs: tuple[VersionNeed, ...]
+    defined: tuple[str, ...] | None
+    by_number: Mapping[int, tuple[str, str | None]]
+
+
+def parse_versions(dynamic: Dynamic) -> Versions:
+    """The versions of a file. Raises `BinaryFormatError`."""
+    by_number: dict[int, tuple[str, str | None]] = {}
+    needs = _parse_needs(dynamic, by_number)
+    return Versions(needs, _parse_definitions(dynamic, by_number), by_number)
+
+
+def _parse_needs(dynamic: Dynamic, by_number: dict[int, tuple[str, str | None]]) -> tuple[VersionNeed, ...]:
+    what = "the table of needed versions"
+    place = dynamic.locate(DT_VERNEED, what)
+    if place is None:
+        return ()
+    offset = place[0]
+    cursor, layout = dynamic.cursor, dynamic.layout
+    needs: list[VersionNeed] = []
+    for _ in range(_MAX_VERSIONS):
+        revision, _, file, aux, step = cursor.unpack(layout.need, offset, what)
+        if revision != 1:
+            raise BinaryFormatError(offset, f"{what} has revision {revision}, not 1")
+        library = dynamic.text(file, "the name of a library in " + what)
+        at = offset + aux
+        aux_step = 1
+        while aux_step:
+            _, flags, number, name, aux_step = cursor.unpack(layout.need_version, at, what)
+            version = dynamic.text(name, "the name of a version", _NAME_LIMIT)
+            needs.append(VersionNeed(library, version, flags & _FLAG_WEAK != 0))
+            by_number[number & 0x7FFF] = (version, library)
+            if len(needs) > _MAX_VERSIONS:
+                raise BinaryFormatError(at, f"{what} has no end")
+            at += aux_step
+        if not step:
+            return tuple(needs)
+        offset += step
+    raise BinaryFormatError(place[0], f"{what} has no end")
+
+
+def _parse_definitions(dynamic: Dynamic, by_number: dict[int, tuple[str, str | None]]) -> tuple[str, ...] | None:
+    what = "the table of defined versions"
+    place = dynamic.locate(DT_VERDEF, what)
+    if place is None:
+        return None
+    offset = place[0]
+    unpack, layout = dynamic.cursor.unpack, dynamic.layout
+    names: list[str] = []
+    for _ in range(_MAX_VERSIONS):
+        revision, flags, number, _, _, aux, step = unpack(layout.definition, offset, what)
+        if revision != 1:
+            raise BinaryFormatError(offset, f"{what} has revision {revision}, not 1")
+        # Of the names behind it only the first is the version's own; the others are those it inherits from.
+        name, _ = unpack(layout.definition_name, offset + aux, what)
+        if not flags & _FLAG_BASE:
+            names.append(dynamic.text(name, "the name of a version", _NAME_LIMIT))
+            by_number[number & 0x7FFF] = (names[-1], None)
+        if not step:
+            return tuple(names)
+        offset += step
+    raise BinaryFormatError(place[0], f"{what} has no end")
+
 
 _MAX_ENTRIES = 0x4000
 _BLOCK = 512
@@ -27,7 +178,7 @@ PATH_LIMIT = 4096
 """PATH_MAX of <linux/limits.h>: nothing with a longer name can be opened."""
 
 
-class Places:
+class DynamicPlaces:
     """Where in the file the loaded addresses lie."""
 
     def __init__(self, segments: list[Segment]) -> None:
@@ -57,8 +208,8 @@ class Dynamic:
     """
 
     cursor: Cursor
-    layout: Layout
-    places: Places
+    layout: ElfLayout
+    places: DynamicPlaces
     values: Mapping[int, int]
     needed: tuple[int, ...]
     strings: tuple[int, int]
@@ -98,13 +249,13 @@ class Dynamic:
         return None if position is None else self.text(position, what, limit)
 
 
-def parse_dynamic(cursor: Cursor, layout: Layout, segments: list[Segment]) -> Dynamic | None:
+def parse_dynamic(cursor: Cursor, layout: ElfLayout, segments: list[Segment]) -> Dynamic | None:
     """The dynamic section; `None` for a file without one. Raises `BinaryFormatError`."""
     # One without content is passed over: files with debug information alone have it (elf/dl-load.c of glibc).
     found = [address for kind, _, _, address, file_size, _, _ in segments if kind == PT_DYNAMIC and file_size]
     if not found:
         return None
-    places = Places(segments)
+    places = DynamicPlaces(segments)
     values, needed = _parse_entries(cursor, layout, *places.find(found[-1], "the dynamic section"))
     strings, block = (0, 0), None
     if DT_STRTAB in values:
@@ -118,7 +269,7 @@ def parse_dynamic(cursor: Cursor, layout: Layout, segments: list[Segment]) -> Dy
     return Dynamic(cursor, layout, places, values, tuple(needed), strings, block)
 
 
-def _parse_entries(cursor: Cursor, layout: Layout, start: int, end: int) -> tuple[dict[int, int], list[int]]:
+def _parse_entries(cursor: Cursor, layout: ElfLayout, start: int, end: int) -> tuple[dict[int, int], list[int]]:
     """Read up to DT_NULL, as the loader does, whatever size the program header gives."""
     values: dict[int, int] = {}
     needed: list[int] = []

@@ -1,9 +1,4 @@
-"""The dynamic symbols: which of them the loader would have to find elsewhere, and which it would find here.
-
-What the loader looks up are the symbols of relocations, and what it finds are the entries of the hash table; so the
-size of the symbol table, which the dynamic section does not give, need not be known. Sources: the generic ABI, chapter
-5; elf/dl-lookup.c of glibc.
-"""
+"""The symbol table of an ELF image, and the hash tables that find a name in it."""
 
 from __future__ import annotations
 
@@ -12,8 +7,9 @@ from itertools import compress
 
 from ..errors import BinaryFormatError
 from ..model.elf import ElfNeeds, ElfSymbols
-from .elf_hash import hashed_range
-from .elf_layout import (
+from .elf_dynamic import (
+    DT_GNU_HASH,
+    DT_HASH,
     DT_JMPREL,
     DT_PLTREL,
     DT_PLTRELSZ,
@@ -25,7 +21,9 @@ from .elf_layout import (
     DT_RELSZ,
     DT_SYMTAB,
     DT_VERSYM,
+    EM_ALPHA,
     EM_MIPS,
+    EM_S390,
     integers,
 )
 
@@ -33,8 +31,47 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
-    from .elf_dynamic import Dynamic
-    from .elf_versions import Versions
+    from .elf_dynamic import Dynamic, Versions
+
+
+def hashed_range(dynamic: Dynamic, machine: int, room: int) -> tuple[int, int]:
+    """The indexes of the symbols that a lookup can find: first, and one past the last."""
+    what = "the hash table"
+    place = dynamic.locate(DT_GNU_HASH, what)
+    if place is not None:
+        return _gnu_hashed_range(dynamic, *place, room)
+    place = dynamic.locate(DT_HASH, what)
+    if place is None:
+        return 0, 0
+    # The two that have 8 bytes for a number here: binutils, include/elf/external.h and bfd/elf64-s390.c.
+    wide = dynamic.layout.bits == 64 and machine in (EM_S390, EM_ALPHA)
+    block = dynamic.cursor.take(place[0], 16 if wide else 8, what)
+    return 1, int.from_bytes(block[len(block) // 2 :], "little" if dynamic.layout.little_endian else "big")
+
+
+def _gnu_hashed_range(dynamic: Dynamic, start: int, end: int, room: int) -> tuple[int, int]:
+    what = "the hash table"
+    cursor, word = dynamic.cursor, dynamic.layout.word
+    buckets, first, bloom = (cursor.unpack(word, start + at, what)[0] for at in (0, 4, 8))
+    at = start + 16 + bloom * dynamic.layout.bits // 8
+    if at + 4 * buckets > end:
+        raise cursor.cut_short(at, 4 * buckets, what, end)
+    last = max(integers("I", cursor.take(at, 4 * buckets, what), dynamic.layout.little_endian), default=0)
+    if last < first or not last:
+        return 0, 0
+    # The chain of the highest bucket ends the table; its end has the lowest bit set.
+    chains = at + 4 * buckets - 4 * first
+    while last < room:
+        offset = chains + 4 * last
+        size = min(1024, end - offset) & ~3
+        if size <= 0:
+            break
+        for hashed in integers("I", cursor.take(offset, size, what), dynamic.layout.little_endian):
+            last += 1
+            if hashed & 1:
+                return first, last
+    raise BinaryFormatError(start, "cut short or damaged: the hash table has no end")
+
 
 _GLOBAL, _WEAK, _UNIQUE = 1, 2, 10
 """STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE."""

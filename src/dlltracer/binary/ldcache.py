@@ -9,7 +9,7 @@ import struct
 from functools import lru_cache
 
 from ..errors import BinaryFormatError
-from ..model.linux_context import HWCAP_EXTENSION, CacheEntry
+from ..model.loader_context import HWCAP_EXTENSION, CacheEntry
 
 OLD_MAGIC = b"ld.so-1.7.0"
 NEW_MAGIC = b"glibc-ld.so.cache1.1"

@@ -9,9 +9,8 @@ import struct
 
 from ..errors import BinaryFormatError
 from ..model.pe import PeImage
-from .pe_exports import parse_export_name, parse_exports
-from .pe_imports import parse_imports
-from .pe_layout import Layout
+from .pe_layout import PeLayout
+from .pe_tables import parse_export_name, parse_exports, parse_imports
 from .reading import FileBytes, OpenedFile
 
 _LOAD_CONFIG, _CLR_HEADER = 10, 14
@@ -40,7 +39,7 @@ def parse_pe(data: bytes | FileBytes, *, symbols: bool = False, resources: bool 
     What the loader goes by (headers, sections, imports, exports when asked for) is an error if it is damaged. Anything
     else that cannot be read is left out: such a file loads.
     """
-    layout = Layout(data)
+    layout = PeLayout(data)
     headers = layout.headers
     load_flags, is_hybrid = _load_config(layout)
     found = None
@@ -68,7 +67,7 @@ def parse_pe(data: bytes | FileBytes, *, symbols: bool = False, resources: bool 
     )
 
 
-def _load_config(layout: Layout) -> tuple[int, bool]:
+def _load_config(layout: PeLayout) -> tuple[int, bool]:
     """DependentLoadFlags, and whether there is hybrid metadata (CHPEMetadataPointer; of no meaning here in 32 bits)."""
     rva, _ = layout.headers.directory(_LOAD_CONFIG)
     if not rva:

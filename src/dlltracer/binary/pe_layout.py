@@ -100,7 +100,7 @@ def parse_headers(data: bytes | FileBytes) -> Headers:
     )
 
 
-class Layout:
+class PeLayout:
     """Reads a PE file by address (RVA), as it would lie in memory.
 
     Reads raise `BinaryFormatError` for an address that is not mapped. A section's tail without raw data is zeros.

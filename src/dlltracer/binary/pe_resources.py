@@ -5,18 +5,83 @@ Source: MS Learn "PE Format" (The .rsrc Section), "VS_VERSIONINFO", "StringFileI
 
 from __future__ import annotations
 
+import re
 import struct
 
 from ..errors import BinaryFormatError
-from ..model.pe import PeResources
-from .pe_manifest import parse_assemblies
+from ..model.pe import AssemblyReference, PeResources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..model.pe import AssemblyReference, Version
-    from .pe_layout import Layout
+    from .pe_layout import PeLayout
+
+
+MAX_ASSEMBLIES = 1000
+
+_DEPENDENT = "dependentAssembly"
+_BOMS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"\xef\xbb\xbf", "utf-8"))
+_NAME = re.compile(r"(/?)(?:[\w.-]+:)?([\w.-]+)")
+# The first letter of a name is where no other letter of it stands before: without that, a long name costs its square.
+_ATTRIBUTE = re.compile(r"""(?<![\w:.-])([\w:.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+
+
+def parse_assemblies(manifest: bytes) -> tuple[AssemblyReference, ...]:
+    """Parse the dependent assemblies of a manifest, in order. Never raises.
+
+    Only the tags are looked at, in one pass: a document that is not well-formed is taken as far as it goes, and no
+    entity is ever expanded.
+    """
+    text = _decode(manifest)
+    if _DEPENDENT not in text:  # nearly always
+        return ()
+    found: list[AssemblyReference] = []
+    is_inside = False
+    for tag in _tags(text):
+        match = _NAME.match(tag)
+        if match is None:
+            continue
+        if match[2] == _DEPENDENT:
+            is_inside = not match[1]
+        elif match[2] == "assemblyIdentity" and is_inside and len(found) < MAX_ASSEMBLIES:
+            is_inside = False  # one identity for each
+            given = {match[1]: match[2] or match[3] or "" for match in _ATTRIBUTE.finditer(tag)}
+            if given.get("name"):
+                found.append(
+                    AssemblyReference(
+                        given["name"],
+                        given.get("version"),
+                        given.get("processorArchitecture"),
+                        given.get("publicKeyToken"),
+                    )
+                )
+    return tuple(found)
+
+
+def _decode(manifest: bytes) -> str:
+    for mark, encoding in _BOMS:
+        if manifest.startswith(mark):
+            return manifest[len(mark) :].decode(encoding, "replace")
+    return manifest.decode("utf-8", "replace")
+
+
+def _tags(text: str) -> Iterator[str]:
+    """What stands between < and >, without comments and character data."""
+    at = text.find("<")
+    while at >= 0:
+        opening, closing = "<", ">"
+        for special, end in (("<!--", "-->"), ("<![CDATA[", "]]>")):
+            if text.startswith(special, at):
+                opening, closing = special, end
+        stop = text.find(closing, at + len(opening))
+        if stop < 0:
+            return
+        if opening == "<":
+            yield text[at + 1 : stop]
+        at = text.find("<", stop + len(closing))
+
 
 RESOURCE_TABLE = 2
 RT_VERSION, RT_MANIFEST = 16, 24
@@ -36,7 +101,7 @@ _VS_FF_DEBUG = 1
 _SIGNATURE = 0xFEEF04BD
 
 
-def parse_resources(layout: Layout) -> PeResources:
+def parse_resources(layout: PeLayout) -> PeResources:
     """Parse what the resources say. What cannot be read is left out: the loader does not stop at it."""
     kinds = _kinds(layout)
     # Windows shows the version under 1 only (VS_VERSION_INFO); one under another number is told all the same.
@@ -53,7 +118,7 @@ def parse_resources(layout: Layout) -> PeResources:
     return PeResources(file_version, product_version, strings, assemblies, is_debug)
 
 
-def _kinds(layout: Layout) -> dict[int, int]:
+def _kinds(layout: PeLayout) -> dict[int, int]:
     """What the entries of the root directory lead to, by kind."""
     root, _ = layout.headers.directory(RESOURCE_TABLE)
     if not root:
@@ -64,7 +129,7 @@ def _kinds(layout: Layout) -> dict[int, int]:
         return {}
 
 
-def _resource(layout: Layout, target: int | None, number: int | None, most: int) -> bytes | None:
+def _resource(layout: PeLayout, target: int | None, number: int | None, most: int) -> bytes | None:
     """At most `most` bytes of a resource, in the first language that there is.
 
     Arguments: `target`, what the entry of its kind leads to; `number`, its own, `None` for any.
@@ -85,7 +150,7 @@ def _resource(layout: Layout, target: int | None, number: int | None, most: int)
         return None
 
 
-def _entries(layout: Layout, rva: int) -> list[tuple[int, int]]:
+def _entries(layout: PeLayout, rva: int) -> list[tuple[int, int]]:
     """Name or number, and what it leads to, of the entries of a directory."""
     named, numbered = layout.unpack(_DIRECTORY, rva, "resource directory")
     count = min(named + numbered, MAX_ENTRIES)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from ..model.request import Request
+    from ..model.failure import Request
 
     RawRequest = tuple[str, str, tuple[str, ...], int, float, int, tuple[str, ...]]
 
@@ -62,7 +62,7 @@ class Watch:
     def stop(self) -> tuple[Request, ...]:
         """End and return the requests kept, in order. Stopping twice returns them again."""
         self.end()
-        from ..model.request import Request, RequestKind
+        from ..model.failure import Request, RequestKind
 
         return tuple(
             Request(
@@ -176,7 +176,7 @@ def _library_search_in(frame: FrameType | None) -> tuple[str, str] | None:
     return None
 
 
-class _Hook:
+class _AuditHook:
     """The audit hook of this process, and the watches behind it."""
 
     def __init__(self) -> None:
@@ -271,6 +271,6 @@ class _Hook:
             watch.note_request(raw, None)
 
 
-_HOOK = _Hook()
+_HOOK = _AuditHook()
 """The one piece of state a process has of it, because the interpreter has one list of audit hooks and no way out
 of it (docs/adr/0002)."""

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import ShellComplete, get_completion_class
+from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
 from .output import say
+
+
+def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The mechanisms."""
+    from ..capture.backend import BACKEND_NAMES
+
+    return [CompletionItem(name) for name in BACKEND_NAMES if name.startswith(incomplete)]
+
+
+def complete_file(ctx: click.Context, param: object, incomplete: str) -> list[CompletionItem]:
+    """A file: the shell lists them."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_folder(ctx: click.Context, param: object, incomplete: str) -> list[CompletionItem]:
+    """A folder: the shell lists them."""
+    return [CompletionItem(incomplete, type="dir")]
+
 
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_DLLTRACER_COMPLETE"

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import click
 
 from ..errors import BinaryFormatError
-from .annotate import annotations_option, say_annotations
-from .complete import complete_file, complete_folder
+from .completion import complete_file, complete_folder
 from .config import prefer_command_line
 from .ending import EXIT_MISSING
 from .formats import GRAPHS, HTML, form_of_name, html_option, refuse_same_file, render_graph
-from .output import Target, open_target, write_styled
-from .progress import progress
+from .live import progress
+from .output import Target, annotations_option, open_target, say_annotations, write_styled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ _FORMATS = (_TEXT, _JSON, *GRAPHS)
 
 
 @dataclass(frozen=True)
-class _Options:
+class _DepsOptions:
     """What was given on the command line, by the names of the parameters below."""
 
     file: str
@@ -91,7 +90,7 @@ def deps(**given: Any) -> None:
     it is run. Symbols and their versions are compared, too. The exit status is 1 when something is missing, or when a
     search was stopped at its bounds.
     """
-    options = _Options(**prefer_command_line(given, ("form", "as_json", "flat", "why")))
+    options = _DepsOptions(**prefer_command_line(given, ("form", "as_json", "flat", "why")))
     form = options.chosen_format()
     refuse_same_file(options.output or "-", options.html)
     with progress(f"reading {options.file}"):
@@ -131,7 +130,7 @@ def _render(tree: LoadTree, form: str) -> str:
     return render_graph(graph_of_tree(tree), form)
 
 
-def _write_text(tree: LoadTree, target: Target, options: _Options) -> None:
+def _write_text(tree: LoadTree, target: Target, options: _DepsOptions) -> None:
     from ..report.render_deps import render_deps, render_flat, render_why
 
     name = options.why

@@ -23,7 +23,7 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
     The exit status is 1 when something differs besides the environment.
     """
     from ..diagnose.compare import compare_traces
-    from ..model.difference import DifferenceKind
+    from ..model.comparison import DifferenceKind
 
     traces = open_recording(first), open_recording(second)
     comparison = compare_traces(*traces, names=(first, second))
@@ -34,7 +34,7 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
 
             target.write(render_diff_json(comparison))
         else:
-            from ..report.render_diff import render_diff
+            from ..report.render_comparisons import render_diff
 
             write_styled(target, lambda plain: render_diff(comparison, ascii_only=plain))
     finally:

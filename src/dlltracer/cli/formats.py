@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import click
 
 from ..model.saved import RECORDING_SUFFIX, SavedTrace
-from .complete import complete_file
+from .completion import complete_file
 from .config import is_setting
 from .output import Target, lacks_drawing, write_styled
 
@@ -82,7 +82,7 @@ def _write_lines(target: Target, trace: SavedTrace, failed_only: bool) -> None:
 
 def _with_origin(trace: SavedTrace) -> Recording:
     """Return the recording, with where it is from and what is wrong with its file among its notes."""
-    from ..report.origin import describe_origin
+    from ..report.processes import describe_origin
 
     return replace(trace.recording, notes=(*describe_origin(trace), *trace.recording.notes, *trace.problems))
 
@@ -124,10 +124,10 @@ def _graph(form: str) -> Write:
 def render_graph(graph: Graph, form: str) -> str:
     """Return the graph as text, in one of `GRAPHS`."""
     if form == "dot":
-        from ..report.render_dot import render_dot
+        from ..report.graph import render_dot
 
         return render_dot(graph)
-    from ..report.render_mermaid import render_mermaid
+    from ..report.graph import render_mermaid
 
     return render_mermaid(graph)
 

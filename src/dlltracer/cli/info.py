@@ -12,12 +12,12 @@ import sysconfig
 import click
 
 from .. import __version__
-from ..capture.select import BACKEND_NAMES, make_backend
+from ..capture.backend import BACKEND_NAMES, make_backend
 from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.machine import describe_host
 from ..model.encode import encode
-from .complete import complete_file
+from .completion import complete_file
 from .output import open_target, write_styled
 
 TYPE_CHECKING = False
@@ -102,7 +102,7 @@ def _describe_backends() -> list[dict[str, Any]]:
     """Each mechanism: whether it can work here, else why not; last the one that `why` takes for crashes on Linux."""
     found = [_describe_backend(name) for name in BACKEND_NAMES if name != "auto"]
     if sys.platform == "linux":
-        from ..capture.linux.ptrace_rights import availability
+        from ..capture.linux.ptrace import availability
 
         answer = availability()
         found.append(_plain_answer("crashwatch", answer.ok, answer.reason, answer.remedy))

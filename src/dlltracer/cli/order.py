@@ -7,7 +7,7 @@ import os
 import click
 
 from ..host.scratch import ScratchFile
-from ..model.order import OrderOutcome, Trial
+from ..model.comparison import OrderOutcome, OrderTrial
 from ..model.run import RunResult
 from ..model.words import describe_end, describe_status
 from .ending import EXIT_MISSING
@@ -54,7 +54,7 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
 
             target.write(render_order_json(search, verdict))
         else:
-            from ..report.render_order import render_order
+            from ..report.render_comparisons import render_order
             from ..report.render_verdict import render_verdict
 
             def render(plain: bool) -> Styled:
@@ -78,7 +78,7 @@ def _check(modules: tuple[str, ...]) -> None:
             raise click.UsageError(f"{module} is named twice")
 
 
-def _attempt(modules: tuple[str, ...], python: str | None) -> Trial:
+def _attempt(modules: tuple[str, ...], python: str | None) -> OrderTrial:
     with ScratchFile("begun") as file:
         begun = file.path
         with open(begun, "wb"), open(os.devnull, "wb") as null:
@@ -86,8 +86,8 @@ def _attempt(modules: tuple[str, ...], python: str | None) -> Trial:
             run = run_child(program, UNTRACED, python=python, output=(null.fileno(), null.fileno()))
         count = os.stat(begun).st_size
     if run.status == 0:
-        return Trial(modules)
-    return Trial(modules, max(count - 1, 0), _how(run))
+        return OrderTrial(modules)
+    return OrderTrial(modules, max(count - 1, 0), _how(run))
 
 
 def _how(run: RunResult) -> str:

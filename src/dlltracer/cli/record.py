@@ -14,8 +14,7 @@ from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
 from ..host.tracefile import TraceFileWriter
 from ..model.events import Event
-from ..model.process import TracedProcess
-from ..model.recording import UNKNOWN
+from ..model.recording import UNKNOWN, TracedProcess
 from ..model.run import RunResult
 from ..model.saved import SavedTrace
 from ..model.tracefile import closing_lines, early_line, event_line, header_line, process_line

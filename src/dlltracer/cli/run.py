@@ -9,16 +9,15 @@ import click
 
 from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
-from ..capture.select import BACKEND_NAMES, check_backend_name
+from ..capture.backend import BACKEND_NAMES, check_backend_name
 from ..model.finding import Diagnosis
 from ..model.run import RunResult
 from ..model.saved import SavedTrace
-from .annotate import annotations_option, say_annotations
-from .complete import complete_backend, complete_file
+from .completion import complete_backend, complete_file
 from .config import prefer_command_line
 from .ending import end_like, say_error
 from .formats import FORMS, HTML, RECORDING, Form, choose_form, formats_help, html_option, refuse_same_file
-from .output import Target, open_target
+from .output import Target, annotations_option, open_target, say_annotations
 from .program import NoValue, Program, ProgramKind, split_command_line
 from .record import TraceRecorder, command_of, own_redactor
 from .spawn import Sink, run_child
@@ -43,7 +42,7 @@ PROGRAM_FORMS = (
 
 
 @dataclass(frozen=True)
-class _Options:
+class _RunOptions:
     """What was given on the command line, by the names of the parameters below."""
 
     output: str | None
@@ -131,7 +130,7 @@ def run(program: Program | None, /, **given: Any) -> None:
     """
     if program is None:
         raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, - for stdin, or -- COMMAND")
-    options = _Options(**prefer_command_line(given, ("form", "github")))
+    options = _RunOptions(**prefer_command_line(given, ("form", "github")))
     form = options.chosen_form()
     check_backend_name(options.backend)
     reports = _Reports(form, options, _describe(program), command_of(program))
@@ -153,7 +152,7 @@ class _Reports:
     The constructor makes sure that all of it can be written, and raises `click.ClickException` when it cannot.
     """
 
-    def __init__(self, form: Form, options: _Options, what: str, command: tuple[str, ...]) -> None:
+    def __init__(self, form: Form, options: _RunOptions, what: str, command: tuple[str, ...]) -> None:
         self._what = what
         self._command = command
         self._backend = options.backend
@@ -211,7 +210,7 @@ class _Reports:
         return own_redactor().redact_trace(trace) if self._redact else trace
 
 
-def _run_shown(program: Program, options: _Options, recorder: TraceRecorder | None) -> RunResult:
+def _run_shown(program: Program, options: _RunOptions, recorder: TraceRecorder | None) -> RunResult:
     """Run it, with what it loads on the terminal meanwhile if that is wanted."""
     if not options.live:
         return _run(program, options, recorder)
@@ -224,7 +223,7 @@ def _run_shown(program: Program, options: _Options, recorder: TraceRecorder | No
         view.finish()
 
 
-def _run(program: Program, options: _Options, sink: Sink | None) -> RunResult:
+def _run(program: Program, options: _RunOptions, sink: Sink | None) -> RunResult:
     """Run it, in the plain way if nothing asks for another one."""
     is_plain = not options.follow and not options.startup and sink is None and program.kind is not ProgramKind.COMMAND
     if is_plain and sys.platform != "win32":

@@ -17,9 +17,8 @@ from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.scratch import ScratchFolder
 from ..model.events import DebugEvent, Event, LoadEvent
-from ..model.process import TracedProcess
-from ..model.recording import Recording
-from ..model.request import Request
+from ..model.failure import Request
+from ..model.recording import Recording, TracedProcess
 from ..model.run import RunResult
 from ..model.words import describe_crash, describe_status
 from .program import Program

@@ -13,8 +13,7 @@ from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
-from ..model.process import TracedProcess
-from ..model.recording import Recording
+from ..model.recording import Recording, TracedProcess
 from ..model.run import RunResult
 from .descriptors import DescriptorLimit
 from .ending import describe_ending

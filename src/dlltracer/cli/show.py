@@ -11,7 +11,7 @@ from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
 from ..host.tracefile import read_trace_file, read_trace_stream
 from ..model.tracereader import NotARecording
-from .complete import complete_file
+from .completion import complete_file
 from .config import prefer_command_line
 from .ending import EXIT_USAGE, say_error
 from .formats import FORMS, GITHUB, HTML, RECORDING, Form, choose_form, formats_help, refuse_as_recording

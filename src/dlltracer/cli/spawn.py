@@ -22,8 +22,7 @@ from ..host.failure import read_errors, read_process
 from ..host.scratch import ScratchFile
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
-from ..model.process import TracedProcess
-from ..model.recording import Recording
+from ..model.recording import Recording, TracedProcess
 from ..model.run import RunResult, StartedChild
 from .descriptors import DescriptorLimit
 from .ending import describe_ending

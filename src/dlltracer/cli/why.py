@@ -9,18 +9,17 @@ from dataclasses import dataclass, replace
 import click
 
 from ..api.saving import begin_trace, end_trace
-from ..capture.select import BACKEND_NAMES, check_backend_name
+from ..capture.backend import BACKEND_NAMES, check_backend_name
 from ..host.tracefile import looks_like_recording
 from ..model.recording import Recording
 from ..model.run import StopReason
 from ..model.saved import RECORDING_SUFFIX, SavedTrace
-from .annotate import annotations_option, say_annotations
-from .complete import complete_backend, complete_file
+from .completion import complete_backend, complete_file
 from .config import is_setting, prefer_command_line
 from .ending import EXIT_USAGE, say_error
 from .formats import GITHUB, HTML, form_of_name, html_option, is_name_of_recording, refuse_same_file, write_form
-from .output import Target, open_target, write_styled
-from .progress import progress
+from .live import progress
+from .output import Target, annotations_option, open_target, say_annotations, write_styled
 from .record import TraceRecorder, command_of, own_redactor
 from .show import STDIN, open_recording
 from .try_import import choose_program, try_and_explain
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Options:
+class _WhyOptions:
     """What was given on the command line, by the names of the parameters below."""
 
     module: str | None
@@ -120,7 +119,7 @@ def why(**given: Any) -> None:
     Exit status: 0 it works, 1 a cause was found, 4 it fails and the evidence does not decide, 3 it could not be traced,
     2 the question was wrong, 124 it was ended by --timeout, 130 by Ctrl-C.
     """
-    options = _Options(**_without_settings(given))
+    options = _WhyOptions(**_without_settings(given))
     options.check()
     prepared: list[Target] = []
     try:
@@ -154,7 +153,7 @@ _STATUSES = {StopReason.TIMED_OUT: 124, StopReason.INTERRUPTED: 130}
 """Exit statuses: those of timeout(1), and of a shell for SIGINT."""
 
 
-def _answer(options: _Options) -> tuple[SavedTrace, StopReason | None]:
+def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
     """All that is known, the verdict in it; and why the import was ended, if it was."""
     module = options.module
     if module is not None and is_saved(module):
@@ -194,7 +193,7 @@ def _answer(options: _Options) -> tuple[SavedTrace, StopReason | None]:
 
 def _try_fixes(explained: Explained, program: Program, python: str | None, seconds: float) -> Diagnosis:
     """The verdict, with what trials of its fixes have shown."""
-    from .run_trials import try_fixes
+    from .try_import import try_fixes
 
     assert explained.case is not None
     with progress("trying fixes"):
@@ -216,8 +215,7 @@ def is_saved(name: str) -> bool:
 def _explain_file(file: str, redact: bool) -> SavedTrace:
     """A recording with the verdict on it, which says where it is from."""
     from ..api.explain_saved import explain_saved
-    from ..report.origin import describe_origin
-    from ..report.processes import notes_on_children
+    from ..report.processes import describe_origin, notes_on_children
 
     trace: SavedTrace = open_recording(file)
     if redact:
@@ -232,7 +230,7 @@ def _explain_file(file: str, redact: bool) -> SavedTrace:
     return replace(trace, diagnosis=replace(diagnosis, notes=notes))
 
 
-def _write(options: _Options, trace: SavedTrace, target: Target, page: Target | None) -> None:
+def _write(options: _WhyOptions, trace: SavedTrace, target: Target, page: Target | None) -> None:
     """Write what was asked for: the verdict, and the page beside it."""
     diagnosis = _verdict_of(trace)
     try:

@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..model.elf import ElfImage
-from ..model.events import FailureKind, LoadEvent, LoadFailedEvent
+from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, Probe
 from ..model.failure import Frame, PythonError, System
 from ..model.modules import ModuleTraces
 from ..model.pe import MissingForwarder, PeImage
-from ..model.probe import Probe
 from ..model.provider import PackageOwner
 from ..model.run import RunResult
-from ..model.symbols import MissingSymbol, MissingVersion
-from ..model.tree import Binding, BindingState, LoadTree
+from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol, MissingVersion
 from .environment import (
     Copy,
     ForeignModule,

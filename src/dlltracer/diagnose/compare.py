@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..model.difference import Comparison, Difference, DifferenceKind
+from ..model.comparison import Comparison, Difference, DifferenceKind
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.recording import UNKNOWN, Recording
 from ..model.saved import ImageFacts, SavedTrace

@@ -6,8 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..model.events import Phase
 from ..model.limits import CLibrary, MemoryLimit, Mount
-from ..model.probe import Phase
 from ..model.provider import AvailablePackages, ChangedFile
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from ..model.order import OrderOutcome, OrderSearch, Trial
+from ..model.comparison import OrderOutcome, OrderSearch, OrderTrial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ _FEW = 4
 """So many modules are tried in every order, in search of one that works."""
 
 
-def find_breaking_order(modules: Sequence[str], attempt: Callable[[tuple[str, ...]], Trial]) -> OrderSearch:
+def find_breaking_order(modules: Sequence[str], attempt: Callable[[tuple[str, ...]], OrderTrial]) -> OrderSearch:
     """Search with few trials.
 
     Each module alone comes first: one that fails alone has another trouble than the order. Then the order as given, and
@@ -25,9 +25,9 @@ def find_breaking_order(modules: Sequence[str], attempt: Callable[[tuple[str, ..
         modules: the names, each once.
         attempt: imports them in that order in a process of its own.
     """
-    trials: list[Trial] = []
+    trials: list[OrderTrial] = []
 
-    def try_order(order: Sequence[str]) -> Trial:
+    def try_order(order: Sequence[str]) -> OrderTrial:
         known = next((trial for trial in trials if trial.modules == tuple(order)), None)
         if known is None:
             known = attempt(tuple(order))
@@ -47,7 +47,7 @@ def find_breaking_order(modules: Sequence[str], attempt: Callable[[tuple[str, ..
     return OrderSearch(OrderOutcome.NO_ORDER_BREAKS, trials=tuple(trials))
 
 
-def _shrink(trial: Trial, try_order: Callable[[Sequence[str]], Trial]) -> Trial:
+def _shrink(trial: OrderTrial, try_order: Callable[[Sequence[str]], OrderTrial]) -> OrderTrial:
     """The fewest of the modules before the one that fails, with which it still fails (Zeller's ddmin)."""
     assert trial.failed_at is not None
     victim = trial.modules[trial.failed_at]
@@ -77,7 +77,7 @@ def _shrink(trial: Trial, try_order: Callable[[Sequence[str]], Trial]) -> Trial:
     return best
 
 
-def _find_working(modules: tuple[str, ...], try_order: Callable[[Sequence[str]], Trial]) -> Trial | None:
+def _find_working(modules: tuple[str, ...], try_order: Callable[[Sequence[str]], OrderTrial]) -> OrderTrial | None:
     """An order of the same modules that works: the victim first, else any, if they are few."""
     victim_first = try_order((modules[-1], *modules[:-1]))
     if victim_first.works:

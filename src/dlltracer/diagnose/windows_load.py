@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ntpath
 
-from ..model.events import ImageEvent
+from ..model.events import ImageEvent, Phase
 from ..model.failure import System
 from ..model.finding import Confidence, Evidence, Remedy, Source
 from ..model.pe import PeImage
-from ..model.probe import Phase
 from ..model.provider import PackageManager, ProviderKind
 from ..model.words import RULES
 from .codes import LoadError, classify_code
-from .providers import NO_DLL_SITES, find_providers
-from .remedies import reinstall_by_pip
+from .remedies import NO_DLL_SITES, find_providers, reinstall_by_pip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..binary.reading import read_regular
+from ..errors import BinaryFormatError
 from ..model.failure import ProcessFacts, System
 
-_MOST_FOLDERS = 4000
+_START, _END = "# start delvewheel patch", "# end delvewheel patch"
+"""Without the end of the line, which is CR LF in the files of some wheels (psycopg2-binary 2.9.11)."""
+_FOLDER = re.compile(r"os\.path\.join\(os\.path\.dirname\(__file__\)((?:, ?os\.pardir)*), ?'([^'/\\]+)'\)")
+_DEPTH = 16
+_MOST_BYTES = 1 << 20
+_MOST_FOLDERS = 64
+
+
+def read_added_folders(image: str) -> tuple[str, ...]:
+    """The folders that importing the packages of `image` (a path of this system) adds; () if they add none."""
+    found: dict[str, None] = {}
+    folder = os.path.dirname(os.path.abspath(image))
+    for _ in range(_DEPTH):
+        code = _read(os.path.join(folder, "__init__.py"))
+        if code is None:
+            break
+        # Not one regular expression: many starts without an end would take it the square of the file's size.
+        for block in code.split(_START)[1:]:
+            patch, end, _ = block.partition(_END)
+            for up, name in _FOLDER.findall(patch)[:_MOST_FOLDERS] if end else ():
+                added = os.path.normpath(os.path.join(folder, *([os.pardir] * up.count("pardir")), name))
+                if os.path.isdir(added):
+                    found[added] = None
+        folder = os.path.dirname(folder)
+    return tuple(found)
+
+
+def _read(path: str) -> str | None:
+    try:
+        return read_regular(path, _MOST_BYTES).decode("utf-8", "replace")
+    except (OSError, BinaryFormatError):
+        return None
+
+
+_COPIES_MOST_FOLDERS = 4000
 _SYSTEM_FOLDERS = (
     "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64", "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu", "/lib", "/lib64", "/opt",
@@ -32,7 +69,7 @@ def find_copies(names: Iterable[str], process: ProcessFacts) -> dict[str, tuple[
     wanted: dict[str, str] = {(name.lower() if windows else name): name for name in names}
     found: dict[str, dict[str, FoundCopy]] = {}
     for number, (folder, where) in enumerate(_folders(process)):
-        if number >= _MOST_FOLDERS:
+        if number >= _COPIES_MOST_FOLDERS:
             break
         for entry in _list(folder):
             name = wanted.get(entry.lower() if windows else entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -47,3 +48,30 @@ def _is_machinery(file: str) -> bool:
     """Whether a frame is ours or the import system's: nobody looks for a cause there."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return file.startswith("<frozen importlib") or os.path.dirname(os.path.dirname(file)) == folder
+
+
+_HEAD = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):$")
+_FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
+_MOST = 100
+
+
+def read_fault_frames(said: str, *, hidden: str = "") -> tuple[Frame, ...]:
+    """The lines of the thread that died, outermost first.
+
+    Arguments:
+        said: what the program wrote; the format is that of CPython's Python/traceback.c.
+        hidden: frames of files below this folder are left out.
+    """
+    lines = said.splitlines()
+    starts = [number for number, line in enumerate(lines) if _HEAD.match(line)]
+    current = [number for number in starts if lines[number].startswith("Current thread")]
+    frames: list[Frame] = []
+    for line in lines[current[-1] + 1 :][:_MOST] if current else ():
+        found = _FRAME.match(line)
+        if found is None:
+            break
+        file = found[1]
+        if not (hidden and file.startswith(hidden)):
+            number = int(found[2])
+            frames.append(Frame(file, number, found[3], linecache.getline(file, number).strip() or None))
+    return tuple(frames[::-1])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..binary.elf import read_elf
 from ..binary.reading import read_regular
-from ..model.probe import FileKind
+from ..model.events import FileKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

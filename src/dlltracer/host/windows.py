@@ -20,8 +20,8 @@ from ctypes import c_int32, c_size_t, c_uint32, c_void_p, c_wchar_p
 from ..binary.apiset_map import HEADER_SIZE, decode_api_set_map, decode_api_set_size
 from ..binary.pe import read_pe
 from ..errors import BinaryFormatError
+from ..model.loader_context import EXTENSION_MODULE_SEARCH, ApiSetHost, LoadFlags, WindowsContext
 from ..model.pe import PeImage
-from ..model.windows_context import EXTENSION_MODULE_SEARCH, ApiSetHost, LoadFlags, WindowsContext
 
 _SYSTEM32_ONLY = 0x800  # LOAD_LIBRARY_SEARCH_SYSTEM32
 _SESSION_MANAGER = r"SYSTEM\CurrentControlSet\Control\Session Manager"

@@ -13,7 +13,7 @@ import stat
 
 from ..binary.pe import read_pe
 from ..binary.reading import read_regular
-from ..model.probe import FileKind
+from ..model.events import FileKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

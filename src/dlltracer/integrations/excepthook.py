@@ -19,8 +19,8 @@ def install() -> None:
     exception and on the files. Calling it twice does what calling it once does.
     """
     hook: object = sys.excepthook
-    if not isinstance(hook, _Hook):
-        hook = sys.excepthook = _Hook(_Verdicts())
+    if not isinstance(hook, _ExceptHook):
+        hook = sys.excepthook = _ExceptHook(_Verdicts())
     try:
         import threading
     except Exception:  # noqa: BLE001 - a threading.py of the program's own, or one that is broken: its own affair
@@ -30,7 +30,7 @@ def install() -> None:
         threading.excepthook = _ThreadHook(hook.verdicts, before)
 
 
-class _Hook:
+class _ExceptHook:
     """The hook of the program, in front of the one that was there: `before`, which `dlltracer run` goes back to."""
 
     def __init__(self, verdicts: _Verdicts) -> None:

@@ -65,7 +65,7 @@ class _Extension:
     def trace_code(self, line: str, cell: str | None) -> None:
         """Run the code, traced, and show the tree. An exception of the code goes on its way."""
         __tracebackhide__ = True
-        options = _Options(line)
+        options = _MagicOptions(line)
         if cell is not None and options.rest:
             raise UsageError(f"the code stands in the lines below %%{_NAME}, not behind it: {options.rest}")
         source = options.rest if cell is None else cell
@@ -120,7 +120,7 @@ class _Extension:
             _tell(f"no verdict: {type(problem).__name__}: {problem}")
 
 
-class _Options:
+class _MagicOptions:
     """The options that a line of the magic begins with, and the `rest` of it. Raises `UsageError`."""
 
     def __init__(self, line: str) -> None:

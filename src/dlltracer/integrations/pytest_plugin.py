@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from .live_trace import LiveTrace
+    from .pytest_verdicts import LiveTrace
 
 BACKEND_INI = "dlltracer_backend"
 
@@ -51,7 +51,7 @@ def dlltrace(request: pytest.FixtureRequest) -> Iterator[LiveTrace]:
 
     `with dlltrace:` begins anew and ends with the block. Also has `recording`, `loads` and `failures`.
     """
-    from .live_trace import LiveTrace
+    from .pytest_verdicts import LiveTrace
 
     trace = LiveTrace(backend_of(request.config))
     trace.start()
@@ -63,7 +63,7 @@ def dlltrace(request: pytest.FixtureRequest) -> Iterator[LiveTrace]:
 
 def backend_of(config: pytest.Config) -> str:
     """The mechanism that pytest's settings, or else those of dlltracer, name. Raises `pytest.UsageError`."""
-    from ..capture.select import check_backend_name
+    from ..capture.backend import check_backend_name
     from ..errors import DlltracerError
 
     try:

@@ -6,9 +6,9 @@ import enum
 from dataclasses import dataclass
 
 from .crash import Crash
+from .events import Probe
 from .failure import PythonError
-from .probe import Probe
-from .system import System
+from .machine import System
 
 
 class Confidence(enum.Enum):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 EM_X86_64, EM_RISCV = 62, 243
 
 _MACHINES = {
@@ -19,3 +21,11 @@ def describe_kind(bits: int, little_endian: bool, machine: int) -> str:
     if machine in (EM_X86_64, EM_RISCV) and bits == 32:
         name += " (32 bit)"  # x32; RISC-V has both
     return name if little_endian else f"{name}, big endian"
+
+
+class System(enum.Enum):
+    """The family of loaders that a process lives with."""
+
+    LINUX = "linux"
+    WINDOWS = "windows"
+    OTHER = "other"

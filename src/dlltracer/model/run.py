@@ -6,9 +6,8 @@ import enum
 from dataclasses import dataclass
 
 from .crash import Crash
-from .failure import Frame, ProcessFacts, PythonError
+from .failure import Frame, ProcessFacts, PythonError, Request
 from .recording import Recording
-from .request import Request
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,7 @@ from .encode import encode
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from .failure import Failure, ProcessFacts, PythonError
 from .finding import Diagnosis
-from .process import TracedProcess
-from .recording import UNKNOWN, Losses
+from .recording import UNKNOWN, Losses, TracedProcess
 from .saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
 
 VERSION = 2

@@ -16,8 +16,7 @@ from .decode import DamagedRecording, decode, short
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from .failure import Failure, ProcessFacts
 from .finding import Diagnosis
-from .process import TracedProcess
-from .recording import UNKNOWN, Losses, Recording
+from .recording import UNKNOWN, Losses, Recording, TracedProcess
 from .saved import ImageFacts, SavedTrace, SearchPlaces
 from .tracefile import CASE, LINES, VERSION, EarlyLine, EndLine, FailureLine, HeaderLine
 

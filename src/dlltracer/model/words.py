@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .crash import Crash
-from .ntstatus import status_name
-from .probe import Phase, ProbeOutcome
+from .crash import Crash, status_name
+from .events import Phase, ProbeOutcome
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import ntpath
 import posixpath
 
 from ..model.finding import Confidence, Outcome
+from ..model.machine import System
 from ..model.printable import escape
-from ..model.system import System
 from .commands import remedy_line, remedy_words
 from .drawing import number
 

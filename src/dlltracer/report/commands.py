@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 
 from ..model.finding import Remedy
-from ..model.system import System
+from ..model.machine import System
 
 _PLAIN_ON_WINDOWS = re.compile(r"--?[A-Za-z][A-Za-z0-9-]*|[A-Za-z0-9_:\\/][A-Za-z0-9_:\\/.+=~-]*")
 """Words that neither cmd.exe nor PowerShell reads anything into."""

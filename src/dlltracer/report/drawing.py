@@ -6,9 +6,17 @@ import ntpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress, groupby
 from typing import TypeVar
 
+from ..model.events import Phase, Probe, ProbeOutcome
 from ..model.printable import escape
+from ..model.words import rule_title
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 T = TypeVar("T")
 
@@ -47,32 +55,32 @@ indentation for each level, the text of such a tree grows with the square of its
 
 
 @dataclass(frozen=True)
-class Node:
+class TreeNode:
     """A line and the lines below it."""
 
     label: Line
-    below: Sequence[Node] = ()
+    below: Sequence[TreeNode] = ()
 
 
-def grow(tops: Iterable[T], describe: Callable[[T], tuple[Line, Iterable[T]]]) -> list[Node]:
+def grow(tops: Iterable[T], describe: Callable[[T], tuple[Line, Iterable[T]]]) -> list[TreeNode]:
     """Return the nodes of things that have others below them.
 
     Works at any depth: a loop, because 1,000 levels are more than Python's stack takes.
 
     Arguments: `describe` gives the line of a thing, and the things below it.
     """
-    roots: list[Node] = []
+    roots: list[TreeNode] = []
     waiting = [(top, roots) for top in tops][::-1]
     while waiting:
         thing, siblings = waiting.pop()
         label, below = describe(thing)
-        inner: list[Node] = []
-        siblings.append(Node(label, inner))
+        inner: list[TreeNode] = []
+        siblings.append(TreeNode(label, inner))
         waiting += [(one, inner) for one in below][::-1]
     return roots
 
 
-def draw(nodes: Sequence[Node], guides: Guides) -> Iterator[Line]:
+def draw(nodes: Sequence[TreeNode], guides: Guides) -> Iterator[Line]:
     """Yield the lines of the nodes, each with what connects it to its siblings.
 
     Below `DEEPEST` levels the indentation stays, and the number of the level stands before the name.
@@ -123,3 +131,74 @@ def is_windows_path(path: str) -> bool:
 def number(count: int, noun: str) -> str:
     """The number with its noun: "1 image", "2 images"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+SHOWN = 4
+"""Places named for each rule; of the rest, the number is enough."""
+
+_VARIANTS = frozenset(
+    ("glibc-hwcaps", "tls", "haswell", "xeon_phi", "avx512_1", "x86_64", "aarch64", "atomics", "power9")
+)
+"""Folder names that glibc puts below each folder of its search, for variants of the processor (ld.so(8))."""
+
+@dataclass(frozen=True)
+class Rule:
+    """The places that one rule led to: those worth a line, and the rest."""
+
+    title: str
+    shown: tuple[Probe, ...]
+    hidden: tuple[Probe, ...] = ()
+
+    @property
+    def more(self) -> int:
+        """How many places are not worth a line."""
+        return len(self.hidden)
+
+
+def fold_places(probes: Sequence[Probe]) -> tuple[Rule, ...]:
+    """Group by rule, in order. A place where a file lies is always shown; an index without an entry has no places."""
+    rules = []
+    for (phase, origin, outcome), members in groupby(probes, key=_rule_of):
+        group = list(members)
+        if outcome is ProbeOutcome.NO_ENTRY:
+            rules += [Rule(f"{rule_title(phase, probe.path)}: no entry", ()) for probe in group]
+            continue
+        plain = [probe for probe in group if not _is_variant(probe.path)][:SHOWN] or group[:1]
+        wanted = [p in plain or p.outcome is ProbeOutcome.PRESENT for p in group]
+        shown = tuple(compress(group, wanted))
+        hidden = tuple(p for p, is_shown in zip(group, wanted, strict=True) if not is_shown)
+        rules.append(Rule(rule_title(phase, origin), shown, hidden))
+    return tuple(rules)
+
+
+def place_nodes(probes: Sequence[Probe], guides: Guides) -> tuple[TreeNode, ...]:
+    """The places tried in vain, for a tree: a node a rule, the places below it, the rest as a number."""
+    vain = [probe for probe in probes if probe.outcome is not ProbeOutcome.LOADED]
+    return tuple(_rule_node(rule, guides) for rule in fold_places(vain))
+
+
+def _rule_node(rule: Rule, guides: Guides) -> TreeNode:
+    places = []
+    for probe in rule.shown:
+        if probe.outcome is ProbeOutcome.PRESENT:
+            why = f": {probe.reason}" if probe.reason else ""
+            places.append(TreeNode(((probe.path, PLAIN), (f"  a file is there{why}", FAILED))))
+        else:
+            places.append(TreeNode(((probe.path, DIM),)))
+    if rule.more:
+        places.append(TreeNode(((f"{guides.more} {number(rule.more, 'more place')}", DIM),)))
+    return TreeNode(((rule.title, PLAIN),), tuple(places))
+
+
+def _rule_of(probe: Probe) -> tuple[Phase, str | None, ProbeOutcome | None]:
+    """What makes probes one group: an index that had no entry is a line of its own, not a place."""
+    return probe.phase, probe.origin, probe.outcome if probe.outcome is ProbeOutcome.NO_ENTRY else None
+
+
+def _is_variant(path: str) -> bool:
+    """Whether the file's folder, or one above it, is a processor variant of a searched folder.
+
+    A folder that merely has such a name (/opt/x86_64/lib) does not count: the names stand last, next to each other.
+    """
+    folders = path.split("/")[:-1]
+    return bool(folders) and (folders[-1] in _VARIANTS or (len(folders) > 1 and folders[-2] == "glibc-hwcaps"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
-from ..model.events import LoadFailedEvent
-from ..model.probe import Phase, ProbeOutcome
+from ..model.events import LoadFailedEvent, Phase, ProbeOutcome
+from ..model.printable import escape
 from ..model.tree import BindingState
 from ..model.words import rule_title
-from .counts import count, final_events, is_consequence
 from .drawing import file_name, number
+from .tree import count, final_events, is_consequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..model.recording import Recording
     from ..model.saved import SavedTrace
     from ..model.tree import Binding, LoadTree
-    from .counts import FinalEvent
+    from .tree import FinalEvent
 
 
 MOST_EDGES = 50_000
@@ -93,7 +93,7 @@ class Graph:
         return found
 
 
-class _Builder:
+class _GraphBuilder:
     """Collects nodes, one for each key, and edges, one for each pair."""
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class _Builder:
 
 def graph_of_tree(tree: LoadTree) -> Graph:
     """Every image of the tree, every name that is missing or of the system, and who needs it."""
-    builder = _Builder()
+    builder = _GraphBuilder()
     for path in tree.images:
         kind = NodeKind.TOP if path == tree.top else NodeKind.IMAGE
         builder.node(("image", path), _image(path, kind))
@@ -149,7 +149,7 @@ def _image(path: str, kind: NodeKind = NodeKind.IMAGE) -> GraphNode:
     return GraphNode(kind, name, path.removesuffix(name), path)
 
 
-def _need_node(builder: _Builder, binding: Binding) -> int:
+def _need_node(builder: _GraphBuilder, binding: Binding) -> int:
     if binding.state is BindingState.BOUND and binding.path is not None:
         known = builder.find(("image", binding.path))
         return known if known is not None else builder.node(("image", binding.path), _image(binding.path))
@@ -181,7 +181,7 @@ def graph_of_trace(saved: SavedTrace) -> Graph:
     for event in recording.events:
         by_pid.setdefault(getattr(event, "pid", None), []).append(event)
     several = len(by_pid) > 1
-    builder = _Builder()
+    builder = _GraphBuilder()
     for pid, own in by_pid.items():
         process = _process_id(recording, pid) if several else None
         _add_process(builder, replace(recording, events=tuple(own)), process)
@@ -211,7 +211,7 @@ def _trace_notes(recording: Recording) -> Iterator[str]:
         yield "evidence was lost: the graph is not complete"
 
 
-def _add_process(builder: _Builder, recording: Recording, process: int | None) -> None:
+def _add_process(builder: _GraphBuilder, recording: Recording, process: int | None) -> None:
     for event in final_events(recording):
         place = _event_node(builder, event, process)
         requested_by = builder.find((process, "image", event.requested_by)) if event.requested_by else None
@@ -221,7 +221,7 @@ def _add_process(builder: _Builder, recording: Recording, process: int | None) -
             builder.edge(start, place, _rule(event.phase, origin))
 
 
-def _event_node(builder: _Builder, event: FinalEvent, process: int | None) -> int:
+def _event_node(builder: _GraphBuilder, event: FinalEvent, process: int | None) -> int:
     path = event.shown_path
     node = replace(_image(path), process=process)
     if isinstance(event, LoadFailedEvent):
@@ -239,7 +239,7 @@ def _event_node(builder: _Builder, event: FinalEvent, process: int | None) -> in
     return known
 
 
-def _import_node(builder: _Builder, imports: tuple[str, ...] | None, process: int | None) -> int | None:
+def _import_node(builder: _GraphBuilder, imports: tuple[str, ...] | None, process: int | None) -> int | None:
     """The node of the innermost import, with those around it and the edges between them; `None` outside of imports."""
     place: int | None = None
     for name in imports or ():
@@ -248,3 +248,141 @@ def _import_node(builder: _Builder, imports: tuple[str, ...] | None, process: in
             builder.edge(place, inner)
         place = inner
     return place
+
+
+_STYLES = {
+    NodeKind.TOP: 'penwidth="2"',
+    NodeKind.IMAGE: "",
+    NodeKind.IMPORT: 'shape="oval" fillcolor="#e8f0fe"',
+    NodeKind.SYSTEM: 'fillcolor="#eeeeee" color="#999999"',
+    NodeKind.FAILED: 'fillcolor="#fde0dc" color="#b3261e" penwidth="2"',
+    NodeKind.DROPPED: 'fillcolor="#fff4e5" color="#b3261e" style="filled,dashed"',
+}
+
+
+def render_dot(graph: Graph) -> str:
+    """The graph, ready for `dot`. Names are text in it whatever they contain; no node is left out."""
+    return "".join(f"{line}\n" for line in _lines(graph))
+
+
+def _lines(graph: Graph) -> Iterator[str]:
+    yield "digraph dlltracer {"
+    yield f"  graph [label={_quote(graph.title)} labelloc=t rankdir=LR]"
+    yield '  node [shape=box style=filled fillcolor="#ffffff" fontname="sans-serif" fontsize=10]'
+    yield '  edge [fontname="sans-serif" fontsize=8 color="#555555"]'
+    for note in graph.notes:
+        yield f"  // note: {escape(note)}"
+    grouped = graph.members()
+    for process, title in graph.processes:
+        yield f"  subgraph cluster_{process} {{"
+        yield f"    label={_quote(title)} labelloc=t"
+        for place in grouped[process]:
+            yield f"    {_node(place, graph.nodes[place])}"
+        yield "  }"
+    for place in grouped[None]:
+        yield f"  {_node(place, graph.nodes[place])}"
+    for edge in graph.edges:
+        yield f"  {_edge(edge)}"
+    yield "}"
+
+
+def _node(place: int, node: GraphNode) -> str:
+    label = "\\n".join(_escape(row) for row in (node.name, *filter(None, node.detail.split("\n"))))
+    more = (f"tooltip={_quote(node.path)}" if node.path else "", _STYLES[node.kind])
+    return " ".join(filter(None, (f'n{place} [label="{label}"', *more))) + "]"
+
+
+def _edge(edge: GraphEdge) -> str:
+    attributes = " ".join(
+        (*((f"label={_quote(edge.label)}",) if edge.label else ()), *(("style=dashed",) if edge.weak else ()))
+    )
+    return f"n{edge.start} -> n{edge.end}{f' [{attributes}]' if attributes else ''}"
+
+
+def _quote(text: str) -> str:
+    return f'"{_escape(text)}"'
+
+
+def _escape(text: str) -> str:
+    """Text for between the quotes of a label. In one, a backslash begins an escape, and `&name;` is a character."""
+    return escape(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
+
+
+_CLASSES = {
+    NodeKind.TOP: "stroke-width:3px",
+    NodeKind.IMPORT: "fill:#e8f0fe,color:#000",
+    NodeKind.SYSTEM: "fill:#eee,stroke:#999,color:#000",
+    NodeKind.FAILED: "fill:#fde0dc,stroke:#b3261e,stroke-width:3px,color:#000",
+    NodeKind.DROPPED: "fill:#fff4e5,stroke:#b3261e,stroke-dasharray:4,color:#000",
+}
+
+_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./: ()+=,")
+_SAFE_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/")
+
+
+def render_mermaid(graph: Graph) -> str:
+    """The graph as the text of a flowchart. Names are text in it whatever they contain; no node is left out."""
+    return "".join(f"{line}\n" for line in _render_mermaid_lines(graph))
+
+
+def _render_mermaid_lines(graph: Graph) -> Iterator[str]:
+    yield "flowchart LR"
+    yield f"  %% {_comment(graph.title)}"
+    for note in graph.notes:
+        yield f"  %% note: {_comment(note)}"
+    grouped = graph.members()
+    for process, title in graph.processes:
+        yield f"  subgraph p{process}[{_render_mermaid_quote(title)}]"
+        for place in grouped[process]:
+            yield f"    {_render_mermaid_node(place, graph.nodes[place])}"
+        yield "  end"
+    for place in grouped[None]:
+        yield f"  {_render_mermaid_node(place, graph.nodes[place])}"
+    for edge in graph.edges:
+        yield f"  {_render_mermaid_edge(edge)}"
+    for kind, style in _CLASSES.items():
+        members = [f"n{place}" for place, node in enumerate(graph.nodes) if node.kind is kind]
+        if members:
+            yield f"  classDef {kind.value}Node {style}"
+            yield f"  class {','.join(members)} {kind.value}Node"
+
+
+def _render_mermaid_node(place: int, node: GraphNode) -> str:
+    label = "<br/>".join(_render_mermaid_escape(row) for row in (node.name, *filter(None, node.detail.split("\n"))))
+    opening, closing = ("([", "])") if node.kind is NodeKind.IMPORT else ("[", "]")
+    return f'n{place}{opening}"{label}"{closing}'
+
+
+def _render_mermaid_edge(edge: GraphEdge) -> str:
+    arrow = "-.->" if edge.weak else "-->"
+    return f"n{edge.start} {arrow}{f'|{_render_mermaid_quote(edge.label)}|' if edge.label else ''} n{edge.end}"
+
+
+def _render_mermaid_quote(text: str) -> str:
+    return f'"{_render_mermaid_escape(text)}"'
+
+
+def _comment(text: str) -> str:
+    """Text for behind %%. Braces there begin a directive: %%{init: ...}%%."""
+    return escape(text).replace("{", "(").replace("}", ")")
+
+
+def _render_mermaid_escape(text: str) -> str:
+    """Text for between quotes: whatever is not plain becomes an entity code of Mermaid's, as #35; for "#".
+
+    Labels are read as Markdown and drawn as HTML; an entity code is neither. The first character counts twice ("1. a"
+    and "- a" would be lists), and so does an underscore that is not within a word: __init__ would be bold.
+    """
+    shown = escape(text)
+    return "".join(
+        char if _is_plain(char, shown[place - 1 : place], shown[place + 1 : place + 2]) else f"#{ord(char)};"
+        for place, char in enumerate(shown)
+    )
+
+
+def _is_plain(char: str, before: str, after: str) -> bool:
+    if char == "_":
+        return before.isalnum() and after.isalnum()
+    if ord(char) > 127:
+        return char.isalnum()
+    return char in (_SAFE if before else _SAFE_FIRST)

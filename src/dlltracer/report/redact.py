@@ -6,6 +6,7 @@ everywhere: paths stay different where they were, so that rules and readers come
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -13,7 +14,194 @@ from typing import Any, TypeVar
 from ..model.events import DebugEvent
 from ..model.saved import HostFacts, SavedTrace
 from .drawing import number
-from .private_text import SECRET_NAME, PrivateText
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+_SEPARATOR = r"(?:[\\/]|%2[Ff]|%5[Cc])"
+_STARTS = (
+    r"(?<![\w.~)\]}-])", r"(?<=[A-Za-z]:)", r"(?<=[A-Za-z]\$)", r"(?<=/[a-z])", r"(?<=/var)", r"(?<=/export)",
+    r"(?<=/usr)", r"(?<=Volume\d)", r"(?<=Volume\d\d)", r"(?<=%3[Aa])",
+)  # fmt: skip
+"""What a path to a home folder begins behind: a drive, a device, a share, /mnt/c; or nothing that is part of a path."""
+_WORD = r"[^\\/:*?\"<>|\s'\0;,&%)\]}]+"
+_WORDS = rf"[^\\/:*?\"<>|\r\n\t\0;'%]{{1,64}}?(?={_SEPARATOR}|[\"';]|$)"
+_LEAD = rf"(?:{'|'.join(_STARTS)}){_SEPARATOR}{{1,4}}"
+_IN_WEB = r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/\\]{0,255}/(?:home|users)/"
+_HOME = re.compile(
+    rf"(?P<lead>{_LEAD}home{_SEPARATOR}{{1,4}}|{_IN_WEB})(?P<name>{_WORD})"
+    rf"|(?P<lead2>{_LEAD}(?:users|documents\ and\ settings){_SEPARATOR}{{1,4}})(?P<name2>{_WORDS}|{_WORD})",
+    re.IGNORECASE,
+)
+_OF_ALL = frozenset(("public", "default", "default user", "all users", "shared", ".", "..", "lost+found"))
+"""Folders beside those of users."""
+_PLACEHOLDER = re.compile(r"(?:user|host|secret)\d+")
+_SHORT_NAME = re.compile(r"([^~]{1,6})~\d")
+
+_ORDINARY_WORDS = (
+    "admin administrator app apps bin build builder circleci code codespace conda data debian dev docker etc fedora "
+    "gitpod guest home jenkins jovyan lib linux local main mnt opt proc project projects public python root run runner "
+    "share site src srv sys system test tests tmp ubuntu user users usr vagrant var vscode windows wine work"
+)
+_ORDINARY = frozenset(_ORDINARY_WORDS.split())
+"""Words that say nothing of a person, and stand in many paths for something else: replaced in home folders only."""
+_MOST_NAMES = 500
+"""Of users, of machines, of secrets. What comes after them shares one word."""
+_SHORTEST_NAME = 3
+_SHORTEST_SECRET = 8
+"""A shorter one is replaced where it stands, and not looked for elsewhere."""
+
+_SENSITIVE = (
+    r"(?:(?<!publickey)tokens?|passw(?:or)?d|passphrase|(?<![A-Za-z])pwd(?=\s*=)|secrets?|api[_-]?key|(?<![A-Za-z])key(?![A-Za-z])|"
+    r"credentials?|authorization)"
+)
+SECRET_NAME = re.compile(rf"(?i:{_SENSITIVE})|[a-z]Key\b")
+"""What variables and options for secrets have in their names."""
+_NOT_SECRET = ("PWD", "OLDPWD")
+_VALUE = r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s\"'&;,)\]}]+)"
+_ASSIGNED = re.compile(rf"(?P<name>(?i:{_SENSITIVE})[\w.-]{{0,40}}[\"']?\s*=\s*){_VALUE}")
+_QUOTED = re.compile(rf"(?P<name>(?i:{_SENSITIVE})[\w.-]{{0,40}}[\"']?\s*:\s*)(?P<value>\"[^\"]+\"|'[^']+')")
+_OPTION = re.compile(rf"(?P<name>--?[\w-]{{0,40}}?(?i:{_SENSITIVE})[\w-]{{0,40}}\s+)(?!-){_VALUE}")
+_BEARER = re.compile(r"(?P<name>\b(?:[Bb]earer|[Bb]asic)\s+)(?P<value>[A-Za-z0-9._~+/=-]{8,})")
+_KNOWN_TOKEN = re.compile(
+    r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|pypi-[\w-]{16,}|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}"
+    r"|sk-[\w-]{20,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,})"
+)
+_IN_URL = re.compile(
+    r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{0,20}://)(?P<user>[^\s/@:\"'<>\\]{1,200})(?::(?P<word>[^\s/@\"'<>\\]{0,400}))?@"
+)
+_MAY_MATCH = re.compile(
+    r"(?i:home|users|settings|token|pass|pwd|secret|key|credential|auth|bearer|basic)|://|AKIA|xox|eyJ|gh[pousr]_|glpat|pypi-|sk-"
+)
+
+
+class PrivateText:
+    """Replaces what is private in texts. The same thing gets the same word, in whatever case it is written.
+
+    Arguments: `users`, `hosts`: names that are known from elsewhere.
+    """
+
+    def __init__(self, users: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
+        self._users: dict[str, str] = {}
+        self._hosts: dict[str, str] = {}
+        self._secrets: dict[str, str] = {}
+        self._known: re.Pattern[str] | None = None
+        self._done: dict[str, str] = {}
+        for name in users:
+            self._user(name)
+        for name in hosts:
+            self.host(name)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Numbers of users, machines and secrets that were met."""
+        return len(set(self._users.values())), len(set(self._hosts.values())), len(self._secrets)
+
+    def replace(self, text: str) -> str:
+        """Return the text without what is private."""
+        known = self._done.get(text)
+        if known is not None:
+            return known
+        found = text
+        if _MAY_MATCH.search(text):
+            found = _IN_URL.sub(self._replace_login, found)
+            for pattern in (_ASSIGNED, _QUOTED, _OPTION, _BEARER):
+                found = pattern.sub(self._replace_value, found)
+            found = _KNOWN_TOKEN.sub(lambda match: self.secret(match[0]), found)
+            found = _HOME.sub(self._replace_home, found)
+        known_names = self._pattern()
+        if known_names is not None:
+            found = known_names.sub(self._replace_known, found)
+        self._done[text] = found
+        return found
+
+    def secret(self, value: str) -> str:
+        """Return the word for a secret."""
+        if not value or _PLACEHOLDER.fullmatch(value):
+            return value
+        if value not in self._secrets:
+            if len(self._secrets) >= _MOST_NAMES:
+                return "secret0"
+            self._secrets[value] = f"secret{len(self._secrets) + 1}"
+            self._forget()
+        return self._secrets[value]
+
+    def _user(self, name: str) -> str:
+        key = name.casefold()
+        if not name or key in _OF_ALL or _PLACEHOLDER.fullmatch(key):
+            return name
+        if key not in self._users:
+            if len(self._users) >= _MOST_NAMES:
+                return "user0"
+            short = _SHORT_NAME.fullmatch(key)
+            same = [known for known in self._users if short and known.replace(" ", "").startswith(short[1])]
+            self._users[key] = self._users[same[0]] if same else f"user{len(set(self._users.values())) + 1}"
+            self._forget()
+        return self._users[key]
+
+    def host(self, name: str) -> str:
+        """Return the word for a machine. Its whole name and the first part of it are the same machine."""
+        key = name.casefold().rstrip(".")
+        if not key or key == "localhost" or _PLACEHOLDER.fullmatch(key):
+            return name
+        if key not in self._hosts:
+            word = f"host{len(set(self._hosts.values())) + 1}"
+            self._hosts.setdefault(key, word)
+            self._hosts.setdefault(key.partition(".")[0], word)
+            self._forget()
+        return self._hosts[key]
+
+    def _forget(self) -> None:
+        """Something new is known: what was replaced before may have it."""
+        self._known = None
+        self._done.clear()
+
+    def _pattern(self) -> re.Pattern[str] | None:
+        """Everything known by name, wherever it stands as a word of its own."""
+        if self._known is None:
+            words = [name for name in (*self._users, *self._hosts) if _is_telling(name)]
+            words += [secret for secret in self._secrets if len(secret) >= _SHORTEST_SECRET]
+            if not words:
+                return None
+            longest_first = sorted(words, key=len, reverse=True)
+            either = "|".join(re.escape(word) for word in longest_first)
+            self._known = re.compile(rf"(?<![A-Za-z0-9])(?:{either})(?![A-Za-z0-9])", re.IGNORECASE)
+        return self._known
+
+    def _replace_known(self, match: re.Match[str]) -> str:
+        text, key = match[0], match[0].casefold()
+        if text in self._secrets:
+            return self._secrets[text]
+        return self._users.get(key) or self._hosts.get(key) or text
+
+    def _replace_home(self, match: re.Match[str]) -> str:
+        lead, name = match["lead"] or match["lead2"], match["name"] or match["name2"]
+        first = name.split(" ")[0]
+        if first != name and first.casefold() in self._users:
+            return f"{lead}{self._user(first)}{name[len(first) :]}"  # the rest is prose
+        return f"{lead}{self._user(name)}"
+
+    def _replace_value(self, match: re.Match[str]) -> str:
+        value = match["value"]
+        if match["name"].rstrip("= \t") in _NOT_SECRET:
+            return match[0]
+        quote = value[0] if value[:1] in "\"'" and len(value) > 1 else ""
+        inner = value.strip(quote) if quote else value
+        return f"{match['name']}{quote}{self.secret(inner)}{quote}"
+
+    def _replace_login(self, match: re.Match[str]) -> str:
+        word = "" if match["word"] is None else f":{self.secret(match['word'])}"
+        user = match["user"]
+        shown = self._user(user) if match["word"] is not None or user.casefold() in self._users else user
+        return f"{match['scheme']}{shown}{word}@"
+
+
+def _is_telling(name: str) -> bool:
+    """Return whether a name can be looked for anywhere, as it is no word that stands for other things as well."""
+    return len(name) >= _SHORTEST_NAME and name not in _ORDINARY and "~" not in name
+
 
 AnyT = TypeVar("AnyT")
 

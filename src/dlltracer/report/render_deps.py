@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..model.events import Phase, ProbeOutcome
 from ..model.pe import PeImage
-from ..model.probe import Phase, ProbeOutcome
 from ..model.tree import Binding, BindingState, LoadTree
 from ..model.words import rule_title
 from .drawing import (
@@ -19,14 +19,14 @@ from .drawing import (
     WARNING,
     Guides,
     Line,
-    Node,
     Styled,
+    TreeNode,
     draw,
     file_name,
     grow,
     number,
+    place_nodes,
 )
-from .places import place_nodes
 
 _FAILED_STATES = (BindingState.MISSING, BindingState.REFUSED)
 _FOLDED_SHOWN = 3
@@ -110,7 +110,7 @@ def _failed(tree: LoadTree) -> Iterator[Binding]:
 
 
 def _summary(tree: LoadTree) -> Iterator[Line]:
-    lost = tree.missing
+    lost = tuple(dict.fromkeys(binding.need for binding in tree.missing))
     latent = [binding.need for binding in _failed(tree) if binding.delayed]
     text = number(len(tree.images), "image")
     if tree.unresolved:
@@ -120,7 +120,7 @@ def _summary(tree: LoadTree) -> Iterator[Line]:
     elif not lost:
         yield ((f"{text}, nothing missing", BOLD),)
     if lost:
-        yield ((f"{text}, {len(lost)} missing: {', '.join(binding.need for binding in lost)}", FAILED),)
+        yield ((f"{text}, {len(lost)} missing: {', '.join(lost)}", FAILED),)
     if latent:
         yield ((f"missing, and needed at the first call only: {', '.join(latent)}", WARNING),)
     for version in tree.versions[:_SYMBOLS_SHOWN]:
@@ -160,7 +160,7 @@ def _leading_to_missing(tree: LoadTree) -> set[str]:
     return kept
 
 
-def _grow_needs(tree: LoadTree, keep: set[str] | None, guides: Guides) -> list[Node]:
+def _grow_needs(tree: LoadTree, keep: set[str] | None, guides: Guides) -> list[TreeNode]:
     """The nodes below the top. An image stands below the one that brought it; others that need it have its name."""
     needs: dict[str, list[Binding]] = {}
     brought_by: dict[str, Binding] = {}
@@ -172,8 +172,8 @@ def _grow_needs(tree: LoadTree, keep: set[str] | None, guides: Guides) -> list[N
         if binding.state in _FAILED_STATES:
             missed_first.setdefault(binding.need, binding)
 
-    def below(path: str) -> list[Binding | Node]:
-        shown: list[Binding | Node] = []
+    def below(path: str) -> list[Binding | TreeNode]:
+        shown: list[Binding | TreeNode] = []
         again: list[str] = []
         system: list[str] = []
         for binding in needs.get(path, ()):
@@ -187,8 +187,8 @@ def _grow_needs(tree: LoadTree, keep: set[str] | None, guides: Guides) -> list[N
                 shown.append(binding)
         return shown if keep is not None else [*shown, *_folded(again, system, guides)]
 
-    def describe(binding: Binding | Node) -> tuple[Line, Iterable[Binding | Node]]:
-        if isinstance(binding, Node):
+    def describe(binding: Binding | TreeNode) -> tuple[Line, Iterable[Binding | TreeNode]]:
+        if isinstance(binding, TreeNode):
             return binding.label, binding.below
         if binding.state not in _FAILED_STATES:
             return _label(binding), () if binding.path is None else below(binding.path)
@@ -199,14 +199,14 @@ def _grow_needs(tree: LoadTree, keep: set[str] | None, guides: Guides) -> list[N
     return grow(below(tree.top), describe)
 
 
-def _folded(again: list[str], system: list[str], guides: Guides) -> Iterator[Node]:
+def _folded(again: list[str], system: list[str], guides: Guides) -> Iterator[TreeNode]:
     """A line for the needs that stand elsewhere in the tree, and one for those that the system has."""
     for title, names in (("and, loaded for others: ", again), ("of the system: ", system)):
         more = len(names) - _FOLDED_SHOWN
         shown = [file_name(name) for name in (names if more <= 1 else names[:_FOLDED_SHOWN])]
         shown += [f"{guides.more} {more} more"] if more > 1 else []
         if names:
-            yield Node(((title, DIM), (", ".join(shown), DIM)))
+            yield TreeNode(((title, DIM), (", ".join(shown), DIM)))
 
 
 def _label(binding: Binding) -> Line:

@@ -10,15 +10,14 @@ from dataclasses import fields
 from importlib.resources import files
 from typing import Any
 
-from ..model.difference import Comparison
+from ..model.comparison import Comparison, OrderSearch
 from ..model.encode import encode
 from ..model.events import LoadFailedEvent
 from ..model.finding import Diagnosis
-from ..model.order import OrderSearch
 from ..model.recording import Recording
 from ..model.tracefile import HEADER, PROCESS, SUMMARY, encode_verdict
 from ..model.tree import LoadTree
-from .counts import count
+from .tree import count
 
 VERSION = 1
 """Of each of these formats but the verdict's; counted up when a reader of the former version would misread the new."""

@@ -10,10 +10,10 @@ import re
 
 from ..model.finding import Outcome
 from ..model.printable import escape
-from .counts import count
 from .drawing import ASCII, UNICODE, number
 from .render_text import lay_out
 from .render_verdict import verdict_lines
+from .tree import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

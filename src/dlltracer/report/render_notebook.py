@@ -12,7 +12,7 @@ from html import escape as escape_html
 from ..model.finding import Diagnosis
 from ..model.printable import escape
 from ..model.recording import Recording
-from .drawing import BOLD, DEEPEST, DIM, DROPPED, FAILED, PLAIN, UNICODE, WARNING, Line, Node
+from .drawing import BOLD, DEEPEST, DIM, DROPPED, FAILED, PLAIN, UNICODE, WARNING, Line, TreeNode
 from .render_text import closing_lines, tree_nodes
 from .render_verdict import verdict_lines
 
@@ -60,10 +60,10 @@ def _frame(body: str) -> str:
     return f'{_STYLE}\n<div class="dlltracer">\n{body}</div>\n'
 
 
-def _list(tops: Sequence[Node], *, is_open: bool) -> Iterator[str]:
+def _list(tops: Sequence[TreeNode], *, is_open: bool) -> Iterator[str]:
     """The nodes as <details> inside each other. Browsers nest about 500 elements: below `DEEPEST` a level adds none."""
     failing = _leading_to_failures(tops)
-    waiting: list[tuple[Node, int] | str] = []
+    waiting: list[tuple[TreeNode, int] | str] = []
     waiting += [(top, 1) for top in tops][::-1]
     while waiting:
         item = waiting.pop()
@@ -90,7 +90,7 @@ def _spans(line: Line) -> str:
     return "".join(parts)
 
 
-def _leading_to_failures(tops: Sequence[Node]) -> set[int]:
+def _leading_to_failures(tops: Sequence[TreeNode]) -> set[int]:
     """The ids of the nodes that failed, or have one below them that did."""
     nodes = list(_walk(tops))
     found: set[int] = set()
@@ -100,7 +100,7 @@ def _leading_to_failures(tops: Sequence[Node]) -> set[int]:
     return found
 
 
-def _walk(tops: Sequence[Node]) -> Iterator[Node]:
+def _walk(tops: Sequence[TreeNode]) -> Iterator[TreeNode]:
     waiting = list(tops)[::-1]
     while waiting:
         node = waiting.pop()

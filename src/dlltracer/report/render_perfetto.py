@@ -13,10 +13,10 @@ import json
 
 from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.printable import escape
-from ..model.process import TracedProcess
+from ..model.recording import TracedProcess
 from ..model.words import describe_end
-from .counts import is_consequence
 from .drawing import file_name
+from .tree import is_consequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

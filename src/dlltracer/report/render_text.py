@@ -6,12 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, UnloadEvent
+from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
 from ..model.printable import escape
-from ..model.probe import Phase, ProbeOutcome
 from ..model.recording import UNKNOWN, Losses, Recording
 from ..model.words import rule_title
-from .counts import FinalEvent, count, final_events, is_consequence, is_program
 from .drawing import (
     ASCII,
     BOLD,
@@ -23,15 +21,16 @@ from .drawing import (
     WARNING,
     Guides,
     Line,
-    Node,
     Styled,
+    TreeNode,
     draw,
     file_name,
     grow,
     number,
+    place_nodes,
 )
-from .places import place_nodes
 from .processes import describe_processes, is_killed, like_it_line, process_line, shares
+from .tree import FinalEvent, count, final_events, is_consequence, is_program
 
 NO_LOADS = "no load of an image was recorded"
 NOTHING = (
@@ -78,7 +77,7 @@ class _TopImage:
     is_outside: bool
 
 
-_Shown = Group | _TopImage | Image | Node
+_Shown = Group | _TopImage | Image | TreeNode
 """What becomes a line of the tree."""
 
 
@@ -114,14 +113,14 @@ def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Itera
     yield from closing_lines(recording, failed_only=failed_only)
 
 
-def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides, python: bool = True) -> list[Node]:
+def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides, python: bool = True) -> list[TreeNode]:
     """Return the tree of one process: a node for each import, or chain of them, with its images and imports below.
 
     Arguments: `python`, whether the mechanism asks Python for the imports, so that it matters who asked.
     """
 
     def describe(one: _Shown) -> tuple[Line, Iterable[_Shown]]:
-        if isinstance(one, Node):
+        if isinstance(one, TreeNode):
             return one.label, one.below
         if isinstance(one, Group):
             tops = (_TopImage(image, is_outside=not one.names) for image in one.images)
@@ -253,7 +252,7 @@ def _group_title(group: Group, *, python: bool) -> str:
     return "(outside any import)"
 
 
-def _image_line(event: FinalEvent, guides: Guides) -> tuple[Line, Sequence[Node]]:
+def _image_line(event: FinalEvent, guides: Guides) -> tuple[Line, Sequence[TreeNode]]:
     """The line of an image, and the places that were tried in vain."""
     if not isinstance(event, LoadFailedEvent):
         return (*_name_and_path(event, PLAIN), *_found_by(event)), ()

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import textwrap
 
+from ..model.events import Probe, ProbeOutcome
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome
-from ..model.probe import Probe, ProbeOutcome
-from ..model.system import System
+from ..model.machine import System
 from ..model.words import OUTCOMES, describe_crash
 from .commands import remedy_line, remedy_words
-from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
-from .places import fold_places
+from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, fold_places, number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    from ..model.linux_context import LinuxContext
+    from ..model.loader_context import LinuxContext
 
 PT_LOAD, ET_DYN = 1, 3
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import posixpath
 
-from ..model.symbols import MissingSymbol, MissingVersion
-from .nearest import MAX_NEAREST, Nearest
+from ..model.tree import MissingSymbol, MissingVersion
+from .pe_symbols import MAX_NEAREST, Nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

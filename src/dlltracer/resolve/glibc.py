@@ -11,8 +11,8 @@ import re
 from dataclasses import replace
 
 from ..model.elf import DF_1_NODEFLIB, ElfImage
-from ..model.linux_context import CacheEntry, GlibcContext, LoadedImage
-from ..model.probe import FileKind, Phase, Probe, ProbeOutcome
+from ..model.events import FileKind, Phase, Probe, ProbeOutcome
+from ..model.loader_context import CacheEntry, GlibcContext, LoadedImage
 from .elf_header import HeaderCheck, judge_for_glibc, judge_image
 from .lookup import LookupStep
 from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, without_environment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model.linux_context import GlibcContext, MuslContext
+from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import LoadTree
 from .glibc import resolve_glibc
 from .lookup import Filesystem

@@ -9,8 +9,8 @@ import enum
 from typing import Protocol
 
 from ..model.elf import ElfImage
+from ..model.events import FileKind
 from ..model.pe import PeImage
-from ..model.probe import FileKind
 from ..model.tree import Binding, BindingState, LoadTree
 
 TYPE_CHECKING = False

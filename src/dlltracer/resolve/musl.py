@@ -10,8 +10,8 @@ import re
 from dataclasses import replace
 
 from ..model.elf import ElfImage
-from ..model.linux_context import MuslContext
-from ..model.probe import Phase, Probe
+from ..model.events import Phase, Probe
+from ..model.loader_context import MuslContext
 from .elf_header import TAKEN, HeaderCheck, judge_for_musl
 from .lookup import LookupStep
 from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, without_environment

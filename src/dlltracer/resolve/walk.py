@@ -13,8 +13,8 @@ from typing import Protocol, TypeVar
 from ..binary.notimage import HEAD_SIZE
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
-from ..model.linux_context import LinuxContext, LoadedImage
-from ..model.probe import FileKind, Phase, Probe, ProbeOutcome
+from ..model.events import FileKind, Phase, Probe, ProbeOutcome
+from ..model.loader_context import LinuxContext, LoadedImage
 from ..model.tree import Binding, BindingState, LoadTree
 from .elf_header import HeaderCheck
 from .lookup import LookupStep, TreeBuilder
@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ..model.linux_context import LinuxContext
+    from ..model.loader_context import LinuxContext
     from .lookup import Filesystem
 
 

@@ -16,20 +16,20 @@ import ntpath
 from collections import deque
 from dataclasses import dataclass
 
+from ..model.events import Phase
+from ..model.loader_context import STANDARD_SEARCH, LoadFlags
 from ..model.pe import PeImage, PeImport, PeSymbol, list_forwarders
-from ..model.probe import Phase
 from ..model.tree import Binding, BindingState, LoadTree
-from ..model.windows_context import STANDARD_SEARCH, LoadFlags
 from .lookup import TreeBuilder
-from .winplaces import Search
+from .winplaces import SearchKind
 from .winsearch import Finder, Lookup, PeRequester, complete_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..model.loader_context import WindowsContext
     from ..model.pe import PeExport
-    from ..model.windows_context import WindowsContext
     from .lookup import Filesystem
 
 
@@ -57,7 +57,7 @@ class _Frame:
 
     requester: PeRequester
     needs: deque[tuple[str, PeImport]]
-    search: Search
+    search: SearchKind
 
 
 class _WindowsWalk:
@@ -75,7 +75,7 @@ class _WindowsWalk:
         if "\\" in name:
             name = ntpath.normpath(ntpath.join(self._context.current_folder or "", name))
         folder = ntpath.dirname(name) if ntpath.isabs(name) else None
-        search = Search(self._context.flags, folder)
+        search = SearchKind(self._context.flags, folder)
         found = self._finder.find(name, PeRequester(""), search)
         notes = self._finder.notes
         if found.phase is not Phase.DIRECT or found.state is not BindingState.BOUND:
@@ -87,7 +87,7 @@ class _WindowsWalk:
             notes.append(f"{found.path} is in the process already: nothing is loaded")
         return self._tree.build(found.path or top, notes)
 
-    def _descend(self, path: str, image: PeImage, search: Search, *, delayed: bool) -> None:
+    def _descend(self, path: str, image: PeImage, search: SearchKind, *, delayed: bool) -> None:
         """Meet the needs of an image just mapped, and of all that they map, depth first."""
         stack = [self._enter(path, image, search, delayed)]
         while stack:
@@ -110,7 +110,7 @@ class _WindowsWalk:
                 stack.append(self._enter(found.path, found.image, search, delayed))
             frame.needs.extendleft(reversed(self._list_forwards(need, found.path)))
 
-    def _enter(self, path: str, image: PeImage, search: Search, delayed: bool) -> _Frame:
+    def _enter(self, path: str, image: PeImage, search: SearchKind, delayed: bool) -> _Frame:
         self._mapped[path] = image
         if not delayed:
             self._tree.images[path] = image
@@ -118,11 +118,11 @@ class _WindowsWalk:
         needs = deque((path, need) for need in image.imports if not (need.delayed or need.unused))
         return _Frame(PeRequester(path, image), needs, self._own_search(path, image) or search)
 
-    def _own_search(self, path: str, image: PeImage) -> Search | None:
+    def _own_search(self, path: str, image: PeImage) -> SearchKind | None:
         """The search of an image with DependentLoadFlags, for its own needs only."""
         if not (self._context.honours_dependent_flags and image.dependent_load_flags):
             return None
-        return Search(LoadFlags(image.dependent_load_flags), ntpath.dirname(path))
+        return SearchKind(LoadFlags(image.dependent_load_flags), ntpath.dirname(path))
 
     def _follow_delayed(self) -> None:
         """The delayed imports: each a LoadLibraryEx(name, 0, 0), which does not know the folder of its image."""
@@ -132,11 +132,11 @@ class _WindowsWalk:
                 self._tree.skip_need()
                 continue
             image = self._mapped[path]
-            search = self._own_search(path, image) or Search(STANDARD_SEARCH, None)
+            search = self._own_search(path, image) or SearchKind(STANDARD_SEARCH, None)
             found = self._finder.find(need.library, PeRequester(path, image), search)
             self._tree.add(_bind(need.library, path, found, delayed=True))
             if found.image is not None and found.path is not None:
-                self._descend(found.path, found.image, Search(STANDARD_SEARCH, None), delayed=True)
+                self._descend(found.path, found.image, SearchKind(STANDARD_SEARCH, None), delayed=True)
 
     def _list_forwards(self, need: PeImport, path: str) -> list[tuple[str, PeImport]]:
         """The needs that arise where symbols imported from the image at `path` are forwarded, each once."""

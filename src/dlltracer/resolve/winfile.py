@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import BinaryFormatError
+from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage
-from ..model.probe import FileKind, Phase, Probe, ProbeOutcome
 from .lookup import LookupStep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..model.windows_context import WindowsContext
+    from ..model.loader_context import WindowsContext
     from .lookup import Filesystem
 
 _MACHINES = {

@@ -12,9 +12,9 @@ import ntpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..model.events import Phase
+from ..model.loader_context import LoadFlags, WindowsContext
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, AssemblyReference
-from ..model.probe import Phase
-from ..model.windows_context import LoadFlags, WindowsContext
 
 _CHOOSING = (
     LoadFlags.DLL_LOAD_DIR | LoadFlags.APPLICATION_DIR | LoadFlags.USER_DIRS | LoadFlags.SYSTEM32
@@ -24,7 +24,7 @@ _PROCESSORS = {MACHINE_I386: "x86", MACHINE_AMD64: "amd64", MACHINE_ARM64: "arm6
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchKind:
     """How one image's imports are looked for.
 
     Attributes:
@@ -44,7 +44,7 @@ class SearchFolder:
     phase: Phase
 
 
-def search_places(search: Search, context: WindowsContext) -> tuple[SearchFolder, ...]:
+def search_places(search: SearchKind, context: WindowsContext) -> tuple[SearchFolder, ...]:
     """The folders in order; those that cannot be known (a current folder of `None`) are left out.
 
     With any LOAD_LIBRARY_SEARCH flag: the load folder, the application's, the added ones and SetDllDirectory's,
@@ -54,7 +54,7 @@ def search_places(search: Search, context: WindowsContext) -> tuple[SearchFolder
     return tuple(place for place in chosen if place.folder)
 
 
-def _chosen(search: Search, context: WindowsContext) -> Iterator[SearchFolder]:
+def _chosen(search: SearchKind, context: WindowsContext) -> Iterator[SearchFolder]:
     flags = search.flags
     if flags & LoadFlags.DEFAULT_DIRS:
         flags |= LoadFlags.APPLICATION_DIR | LoadFlags.USER_DIRS | LoadFlags.SYSTEM32
@@ -69,7 +69,7 @@ def _chosen(search: Search, context: WindowsContext) -> Iterator[SearchFolder]:
         yield SearchFolder(context.system_folder, Phase.SYSTEM)
 
 
-def _standard(search: Search, context: WindowsContext) -> Iterator[SearchFolder]:
+def _standard(search: SearchKind, context: WindowsContext) -> Iterator[SearchFolder]:
     if search.flags & LoadFlags.ALTERED_SEARCH_PATH and search.load_folder:
         yield SearchFolder(search.load_folder, Phase.IMAGE_FOLDER)
     else:

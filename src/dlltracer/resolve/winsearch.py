@@ -7,22 +7,82 @@ look at files; a redirection or a manifest is looked at before the loaded images
 
 from __future__ import annotations
 
+import enum
 import ntpath
+import re
 from dataclasses import dataclass, replace
 
+from ..model.events import FileKind, Phase, Probe
 from ..model.pe import PeImage
-from ..model.probe import FileKind, Phase, Probe
 from ..model.tree import BindingState
-from .apiset import ContractState, is_contract, is_optional_contract, look_up_contract
-from .knowledge import explain_not_system, system_names, usual_known_dlls
+from .knowledge import contract_stems, explain_not_system, system_names, usual_known_dlls
 from .lookup import LookupStep, TreeBuilder
 from .winfile import TriedFile, try_file
-from .winplaces import Search, SearchFolder, assembly_folders, search_places
+from .winplaces import SearchFolder, SearchKind, assembly_folders, search_places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..model.windows_context import WindowsContext
+    from ..model.loader_context import WindowsContext
     from .lookup import Filesystem
+
+
+_CONTRACT = re.compile(r"(?:api|ext)-[a-z0-9-]+-l\d+-\d+-\d+(?:\.dll)?", re.IGNORECASE | re.ASCII)
+
+
+class ContractState(enum.Enum):
+    """What is known about a contract."""
+
+    MAPPED = "mapped"
+    """The map of that Windows names its host."""
+    KNOWN = "known"
+    """There is no map at hand; Windows has this contract (some versions may not)."""
+    ABSENT = "absent"
+    """The map of that Windows does not have it, or no host for it: the name is searched for as any other."""
+    UNKNOWN = "unknown"
+    """There is no map at hand, and the bundled table does not have it."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What is known about a contract; `host` is a base name, lower case, if it is MAPPED."""
+
+    state: ContractState
+    host: str | None = None
+
+
+def is_contract(name: str) -> bool:
+    """Whether the name is built as a contract's (any case): api-...-lN-N-N or ext-...-lN-N-N, with or without ".dll".
+
+    The loader itself looks at the first four characters only, and then into its map.
+    """
+    return _CONTRACT.fullmatch(name) is not None
+
+
+def is_optional_contract(name: str) -> bool:
+    """Whether a program must expect that the contract is not there: ext-*."""
+    return name.lower().startswith("ext-")
+
+
+def contract_stem(name: str) -> str:
+    """The part of a contract's name that counts, lower case: without ".dll" and the last number.
+
+    >>> contract_stem("api-ms-win-core-file-L1-2-4.dll")
+    'api-ms-win-core-file-l1-2'
+    """
+    return name.lower().removesuffix(".dll").rpartition("-")[0]
+
+
+def look_up_contract(name: str, importer: str, context: WindowsContext) -> Contract:
+    """What the context's map says about the contract `name`, asked for by the image with base name `importer`.
+
+    Without a map, what the bundled table says.
+    """
+    stem = contract_stem(name)
+    if context.api_sets is None:
+        return Contract(ContractState.KNOWN if stem in contract_stems() else ContractState.UNKNOWN)
+    entry = context.api_sets.get(stem)
+    host = entry.host_for(importer) if entry else ""
+    return Contract(ContractState.MAPPED, host) if host else Contract(ContractState.ABSENT)
 
 
 @dataclass(frozen=True)
@@ -66,7 +126,7 @@ class Finder:
         self.notes: list[str] = []
         """What could not be decided."""
 
-    def find(self, need: str, requester: PeRequester, search: Search) -> Lookup:
+    def find(self, need: str, requester: PeRequester, search: SearchKind) -> Lookup:
         """What the loader makes of `need` (a name, a path, with or without ".dll"), and map it if that is new."""
         name = complete_name(need)
         if ntpath.splitdrive(name)[0] or name.startswith("\\"):
@@ -83,7 +143,7 @@ class Finder:
             return found
         return self._judge_contract(found, name, contract.state)
 
-    def _find_file(self, name: str, requester: PeRequester, search: Search) -> Lookup:
+    def _find_file(self, name: str, requester: PeRequester, search: SearchKind) -> Lookup:
         first = self._redirected(name) or self._by_manifest(name, requester)
         if first is not None:
             return first
@@ -157,7 +217,7 @@ class Finder:
             return None
         return self._conclude([try_file(path, phase, self._files, self._context, origin)], name)
 
-    def _search(self, name: str, search: Search) -> Lookup:
+    def _search(self, name: str, search: SearchKind) -> Lookup:
         tried: list[TriedFile] = []
         for place in search_places(search, self._context):
             given = self._given(name, place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .logfile import is_etl
+from .buffers import is_etl
 from .reader import read_etl
 
 __all__ = ["is_etl", "read_etl"]

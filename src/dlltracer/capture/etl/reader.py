@@ -4,17 +4,182 @@ from __future__ import annotations
 
 import ntpath
 from pathlib import Path
+from typing import TypeVar
 
 from ...errors import NoSuchProcess
-from ...model.process import TracedProcess
-from ...model.recording import Losses, Recording
+from ...model.events import LoadEvent, UnloadEvent
+from ...model.recording import Losses, Recording, TracedProcess
 from ...model.saved import HostFacts, SavedTrace
 from ..windows.command_line import split_command_line
-from ..windows.etw.loader_merge import merge_messages
-from .images import Images
-from .logfile import LogfileHeader, filetime_to_epoch
-from .processes import ProcessLifetime, ProcessLifetimes
+from ..windows.devicepath import display_path
+from ..windows.etw.loader_merge import TimedMessage, merge_messages
+from ..windows.etw.loader_messages import USER_LOADER_IDS, decode_image_loader, decode_user_loader
+from ..windows.image_records import ImagePayload, Opcode, decode_image_payload, decode_manifest_image
+from .buffers import LogfileHeader, filetime_to_epoch
+from .event import EtlEvent, EtlProvider
+from .processes import ManifestId, ProcessLifetime, ProcessLifetimes, ticks_of
 from .scan import Scan, scan_etl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ...model.events import Event
+    from .scan import Scan
+
+
+_Change = TypeVar("_Change", LoadEvent, UnloadEvent)
+
+_LOAD, _UNLOAD, _THERE = int(Opcode.LOAD), int(Opcode.UNLOAD), int(Opcode.RUNDOWN_START)
+_MANIFEST = {int(ManifestId.IMAGE_LOAD): _LOAD, int(ManifestId.IMAGE_UNLOAD): _UNLOAD}
+
+
+def decode_image(event: EtlEvent) -> ImagePayload | None:
+    """The payload of an image event, whoever wrote it; `None` when it is cut short."""
+    if event.provider is EtlProvider.KERNEL_PROCESS:
+        return decode_manifest_image(event.data, event.pointer_size)
+    return decode_image_payload(event.data, event.version, event.pointer_size)
+
+
+def image_pid(event: EtlEvent) -> int:
+    """The process of an image event: by its payload, as the header of some has none; version 0 has it there only."""
+    if event.provider is EtlProvider.IMAGE and event.version == 0:
+        return event.pid
+    at = 2 * event.pointer_size
+    return int.from_bytes(event.data[at : at + 4], "little")
+
+
+class Images:
+    """The images of a scanned file.
+
+    Making one completes `lives`: with the path of each program, and with the processes that no other event names.
+    `undecodable` counts image events that could not be decoded, `twice` those that two providers told.
+    """
+
+    def __init__(self, scan: Scan, lives: ProcessLifetimes) -> None:
+        self.undecodable = 0
+        self.twice = 0
+        self._scan = scan
+        self._lives = lives
+        self._shown: dict[str, str | None] = {}
+        self._by_pid: dict[int, list[EtlEvent]] = {}
+        for event in scan.images:
+            self._by_pid.setdefault(image_pid(event), []).append(event)
+        for pid, events in self._by_pid.items():
+            lives.at(pid, events[0].ticks)
+        self._name_programs()
+
+    def show(self, path: str) -> str | None:
+        """The path with its drive letter, where the file says which volume that is."""
+        if path not in self._shown:
+            self._shown[path] = display_path(path, self._scan.devices, self._scan.system_root)
+        return self._shown[path]
+
+    def events(self, chosen: Collection[ProcessLifetime] | None) -> tuple[Event, ...]:
+        """The events in order of time; first the images that were there at the start, if those were read.
+
+        `chosen`: the processes to tell of; `None` for all.
+        """
+        if chosen is None:
+            wanted = self._scan.images
+        else:
+            numbers = {id(life) for life in chosen}
+            pids = dict.fromkeys(life.pid for life in chosen)
+            wanted = [
+                event for pid in pids for event in self._by_pid.get(pid, ())
+                if id(self._lives.at(pid, event.ticks)) in numbers
+            ]  # fmt: skip
+        builder = _EventBuilder(self)
+        for event in sorted(wanted, key=ticks_of):
+            image = decode_image(event)
+            if image is None:
+                self.undecodable += 1
+            else:
+                builder.add(event, image)
+        self.twice += builder.twice
+        return (*builder.there, *builder.events)
+
+    def messages(self, chosen: Collection[ProcessLifetime] | None) -> tuple[TimedMessage, ...]:
+        """Return what the loaders of these processes wrote of their own work; of all for `None`."""
+        numbers = None if chosen is None else {id(life) for life in chosen}
+        found: list[TimedMessage] = []
+        for event in sorted(self._scan.loader, key=ticks_of):
+            if numbers is not None and id(self._lives.at(event.pid, event.ticks)) not in numbers:
+                continue
+            if event.provider is EtlProvider.USER_LOADER:
+                if event.kind not in USER_LOADER_IDS:
+                    continue
+                message = decode_user_loader(event.kind, event.data)
+            else:
+                message = decode_image_loader(event.kind, event.data, event.pointer_size)
+            if message is None:
+                self.undecodable += 1
+            else:
+                found.append(TimedMessage(message, event.pid, event.tid, self.epoch(event.ticks)))
+        return tuple(found)
+
+    def epoch(self, ticks: int) -> float | None:
+        """The time of an event; `None` in a file that does not say what its clock shows."""
+        return None if self._scan.header is None else self._scan.header.epoch(ticks)
+
+    def _name_programs(self) -> None:
+        """Give each process the path of its program: the first image called .exe, or that of the name it has."""
+        for event in sorted(self._scan.programs, key=ticks_of):
+            image = decode_image(event)
+            if image is None:
+                continue
+            life = self._lives.at(image_pid(event), event.ticks)
+            name = image.path.rsplit("\\", 1)[-1]
+            if life.program is None and (life.name is None or life.is_called(name)):
+                life.program = image.path
+
+
+class _EventBuilder:
+    """Events of images, one after the other: an unload is told with the path of its load, so that a reader sees one
+    image and not two. Windows 7 and 8 spell the path of one image in two ways."""
+
+    def __init__(self, images: Images) -> None:
+        self.events: list[Event] = []
+        self.there: list[LoadEvent] = []
+        self.twice = 0
+        self._images = images
+        self._mapped: dict[tuple[int, int], ImagePayload] = {}
+        self._last: dict[tuple[int, int], tuple[int, EtlProvider]] = {}
+
+    def add(self, event: EtlEvent, image: ImagePayload) -> None:
+        """The next event in order of time."""
+        opcode = _MANIFEST[event.kind] if event.provider is EtlProvider.KERNEL_PROCESS else event.kind
+        pid = event.pid if image.pid is None else image.pid
+        place = pid, image.base
+        if opcode == _THERE:
+            if place not in self._mapped:
+                self._mapped[place] = image
+                # The rundown has neither thread nor time: somebody loaded it, some time before.
+                self.there.append(self._make(LoadEvent, image, None, pid, None))
+            return
+        done, provider = self._last.get(place, (None, None))
+        if done == opcode and provider is not event.provider:
+            self.twice += 1
+            return
+        self._last[place] = opcode, event.provider
+        time = self._images.epoch(event.ticks)
+        if opcode == _LOAD:
+            self._mapped[place] = image
+            self.events.append(self._make(LoadEvent, image, time, pid, event.tid))
+        else:
+            image = self._mapped.pop(place, image)
+            self.events.append(self._make(UnloadEvent, image, time, pid, event.tid))
+
+    def _make(self, kind: type[_Change], image: ImagePayload, time: float | None, pid: int, tid: int | None) -> _Change:
+        # The constructor of a frozen dataclass sets each of its 14 fields by a call: a third of the time of an event.
+        # What is not set here has the default that the class has.
+        event = kind.__new__(kind)
+        event.__dict__.update(
+            path=image.path, display_path=self._images.show(image.path), base=image.base, size=image.size,
+            timestamp=time, pid=pid, tid=tid, checksum=image.checksum, link_time=image.link_time or None,
+        )  # fmt: skip
+        return event
+
 
 BACKEND = "etl"
 _UNLOADS = (

@@ -11,25 +11,27 @@ from ...binary.reading import open_regular
 from ...errors import NotATraceFile
 from ..windows.etw.loader_messages import IMAGE_OPCODES
 from ..windows.image_records import Opcode, text_at
-from .buffers import Damage, read_buffers
+from .buffers import HEAD_SIZE, Damage, LogfileHeader, decode_logfile_header, is_etl, read_buffers
 from .event import (
+    HOOKED,
     HOOKS,
     IMAGE_HOOKS,
     KERNEL_PROCESS,
     KERNEL_PROCESS_IDS,
     LAYOUTS,
     LOADED,
+    MANIFEST,
     PROVIDERS,
     THERE_AT_END,
     THERE_AT_START,
     UNLOADED,
     EtlEvent,
     EtlProvider,
+    as_words,
+    find_events,
     read_event,
 )  # fmt: skip
-from .logfile import HEAD_SIZE, LogfileHeader, decode_logfile_header, is_etl
-from .processevents import ManifestId
-from .walk import HOOKED, MANIFEST, as_words, find_events
+from .processes import ManifestId
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
 from ...model.crash import Crash
-from .proc import locate, read_status_field, read_text, read_threads
-from .ptrace_rights import ENDED, availability, why_refused
+from .processes import locate, read_status_field, read_text, read_threads
+from .ptrace import ENDED, availability, why_refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

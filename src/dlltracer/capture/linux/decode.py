@@ -7,7 +7,7 @@ import enum
 import re
 from dataclasses import dataclass
 
-from ...model.request import Request, RequestKind
+from ...model.failure import Request, RequestKind
 from .lines import Line, parse_line
 from .loaderstate import Change, LoaderState
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .loaderstate import OnStart
 
 
-class Mark(enum.Enum):
+class LogMark(enum.Enum):
     """A mark other than of a request; the values are what stands in the frame (`requests`)."""
 
     OWN_BEGIN = b"own"
@@ -60,15 +60,15 @@ def decode_request(mark: bytes) -> Request | None:
         return None
 
 
-def decode_mark(mark: bytes) -> Request | Mark | None:
+def decode_mark(mark: bytes) -> Request | LogMark | None:
     """The request or mark in the bytes between two frame bytes; `None` when it is damaged."""
-    for known in Mark:
+    for known in LogMark:
         if mark == known.value:
             return known
     return decode_request(mark)
 
 
-def split_text(text: bytes) -> Iterator[Request | Mark | bytes | None]:
+def split_text(text: bytes) -> Iterator[Request | LogMark | bytes | None]:
     """Yield lines and marks in order; `None` for a damaged mark. A mark inside a line comes before that line."""
     marks: list[tuple[int, bytes]] = []
     removed = 0
@@ -218,12 +218,12 @@ class LoaderTextDecoder:
             elif isinstance(item, Request):
                 self._first.ask(item)
                 self._changes += self._first.take()
-            elif item is Mark.FORKED:
+            elif item is LogMark.FORKED:
                 self._first.set_running()
-            elif item is Mark.GAP:
+            elif item is LogMark.GAP:
                 self._first.resynchronise()
-            elif isinstance(item, Mark):
-                self._first.set_own(item is Mark.OWN_BEGIN)
+            elif isinstance(item, LogMark):
+                self._first.set_own(item is LogMark.OWN_BEGIN)
             else:
                 self._note_damage()
 

@@ -21,8 +21,7 @@ from ..requests import is_own_load
 from .decode import LoaderTextDecoder
 from .log_file import log_path
 from .log_folder import LogFolder, LogReader
-from .proc import read_stat
-from .processes import Known, Processes
+from .processes import Known, Processes, read_stat
 from .refusal import examine_failure, is_same_file
 from .untraced import UntracedProcesses
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from ...model.process import TracedProcess
+    from ...model.recording import TracedProcess
     from ..kept_events import KeptEvents
     from .loaderstate import Change
 

@@ -10,7 +10,7 @@ import enum
 import re
 from dataclasses import dataclass
 
-from ...model.probe import Phase
+from ...model.events import Phase
 
 
 class LineKind(enum.Enum):

@@ -10,9 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ...model.events import FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
-from ...model.probe import Phase, Probe, ProbeOutcome
-from ...model.request import Request, RequestKind
+from ...model.events import (
+    FailureKind,
+    ImageChange,
+    LoadEvent,
+    LoadFailedEvent,
+    Phase,
+    Probe,
+    ProbeOutcome,
+    UnloadEvent,
+)
+from ...model.failure import Request, RequestKind
 from .lines import Line, LineKind
 
 TYPE_CHECKING = False

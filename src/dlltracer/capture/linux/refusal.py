@@ -13,9 +13,8 @@ from dataclasses import replace
 if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
-from ...model.events import FailureKind, ImageEvent, LoadFailedEvent
+from ...model.events import FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
 from ...model.machine import describe_kind
-from ...model.probe import Probe, ProbeOutcome
 
 _OWN_PROGRAM = "/proc/self/exe"
 

@@ -19,7 +19,7 @@ import ntpath
 from dataclasses import dataclass, fields
 
 from ...model.events import DebugEvent, FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
-from ...model.request import Request, RequestKind
+from ...model.failure import Request, RequestKind
 from .devicepath import display_path, is_same_name, is_same_path
 from .image_records import IMAGE_PROVIDER, ImagePayload, Opcode, RawRecord, decode_image_payload
 

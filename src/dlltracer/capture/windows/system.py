@@ -11,7 +11,7 @@ from ctypes import c_uint16, c_uint32, c_void_p, c_wchar_p
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...model.request import Request
+    from ...model.failure import Request
 
 _LOAD_LIBRARY_SEARCH_SYSTEM32 = 0x800
 
@@ -52,7 +52,7 @@ def with_final_path(request: Request, cwd: str | None = None) -> Request:
     """
     from dataclasses import replace  # this module is part of a light start (docs/adr/0003)
 
-    from ...model.request import RequestKind
+    from ...model.failure import RequestKind
 
     if request.kind is not RequestKind.EXTENSION:
         return request

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 
-from .cursor import Cursor
-from .tables import BUILTIN, BUILTIN_D, DECLARATORS, INTEGER_SUFFIX, OPERATORS, QUALIFIERS
 from .text import (
     Pack,
     Text,
@@ -13,6 +12,7 @@ from .text import (
     Value,
     instantiate,
     join_list,
+    lift,
     make_array,
     make_function,
     point,
@@ -22,8 +22,202 @@ from .text import (
     single,
 )  # fmt: skip
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
-class Grammar(Cursor):
+
+BUILTIN = {
+    "v": "void", "w": "wchar_t", "b": "bool", "c": "char", "a": "signed char", "h": "unsigned char", "s": "short",
+    "t": "unsigned short", "i": "int", "j": "unsigned int", "l": "long", "m": "unsigned long", "x": "long long",
+    "y": "unsigned long long", "n": "__int128", "o": "unsigned __int128", "f": "float", "d": "double",
+    "e": "long double", "g": "__float128", "z": "...",
+}  # fmt: skip
+BUILTIN_D = {
+    "Dn": "decltype(nullptr)", "Di": "char32_t", "Ds": "char16_t", "Du": "char8_t", "Da": "auto",
+    "Dc": "decltype(auto)", "Df": "decimal32", "Dd": "decimal64", "De": "decimal128",
+}  # fmt: skip
+OPERATORS = {
+    "nw": " new", "na": " new[]", "dl": " delete", "da": " delete[]", "ps": "+", "ng": "-", "ad": "&", "de": "*",
+    "co": "~", "pl": "+", "mi": "-", "ml": "*", "dv": "/", "rm": "%", "an": "&", "or": "|", "eo": "^", "aS": "=",
+    "pL": "+=", "mI": "-=", "mL": "*=", "dV": "/=", "rM": "%=", "aN": "&=", "oR": "|=", "eO": "^=", "ls": "<<",
+    "rs": ">>", "lS": "<<=", "rS": ">>=", "eq": "==", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge": ">=",
+    "ss": "<=>", "nt": "!", "aa": "&&", "oo": "||", "pp": "++", "mm": "--", "cm": ",", "pm": "->*", "pt": "->",
+    "cl": "()", "ix": "[]",
+}  # fmt: skip
+_CHARS = "char, std::char_traits<char>"
+ABBREVIATIONS = {
+    "Sa": Text("std::allocator", last="allocator"),
+    "Sb": Text("std::basic_string", last="basic_string"),
+    "Ss": Text(f"std::basic_string<{_CHARS}, std::allocator<char> >", last="basic_string"),
+    "Si": Text(f"std::basic_istream<{_CHARS} >", last="basic_istream"),
+    "So": Text(f"std::basic_ostream<{_CHARS} >", last="basic_ostream"),
+    "Sd": Text(f"std::basic_iostream<{_CHARS} >", last="basic_iostream"),
+}
+SPECIAL = {"TV": "vtable for ", "TT": "VTT for ", "TI": "typeinfo for ", "TS": "typeinfo name for "}
+"""Followed by a type; those of `SPECIAL_NAME` by a name."""
+SPECIAL_NAME = {
+    "GV": "guard variable for {}", "GR": "reference temporary #{1} for {0}", "TH": "TLS init function for {}",
+    "TW": "TLS wrapper function for {}",
+}  # fmt: skip
+DECLARATORS = "PROAMu"
+"""Pointer, references, array, pointer to member, a vendor's type."""
+QUALIFIERS = {"r": "restrict", "V": "volatile", "K": "const"}
+INTEGER_SUFFIX = {"i": "", "j": "u", "l": "l", "m": "ul", "x": "ll", "y": "ull"}
+
+
+LONGEST_TEXT = 65_536
+MOST_TEXT = 1_000_000
+"""Characters made in all while one symbol is read: substitutions could double a text at every step."""
+DEEPEST = 48
+LONGEST_NUMBER = 24
+ANYWHERE = "anywhere"
+IN_LAMBDA = "in a lambda"
+
+
+class NameCursor:
+    """Reads the characters of a symbol.
+
+    Attributes:
+        symbol, at: the text, and the next character to read.
+        arguments: what the template parameters T_, T0_ ... stand for; `None` where that is not known.
+        in_lambda: they stand for `auto` parameters.
+        scope_name: the namespace or class of what the symbol is about, as far as read; empty if it is global.
+        old_string: an abbreviation for the old std::string was met.
+    """
+
+    def __init__(self, symbol: str, at: int) -> None:
+        self.symbol = symbol
+        self.at = at
+        self.arguments: list[Value] | None = None
+        self.in_lambda = False
+        self.scope_name = ""
+        self.old_string = False
+        self._named = False
+        self._substitutions: list[tuple[Value, object]] = []
+        self._trusted = len(symbol)
+        self._parameter_at = -1
+        self._depth = 0
+        self._made = 0
+
+    def peek(self, length: int = 1) -> str:
+        return self.symbol[self.at : self.at + length]
+
+    def take(self, wanted: str) -> bool:
+        if wanted and self.symbol.startswith(wanted, self.at):
+            self.at += len(wanted)
+            return True
+        return False
+
+    def expect(self, wanted: str) -> None:
+        if not self.take(wanted):
+            raise Unreadable
+
+    def digits(self, allowed: str = "0123456789") -> str:
+        start = self.at
+        while self.peek() and self.peek() in allowed:
+            self.at += 1
+        if self.at - start > LONGEST_NUMBER:
+            raise Unreadable
+        return self.symbol[start : self.at]
+
+    def sequence(self, base: int = 10) -> int:
+        """ "_" is 0, "0_" is 1, and so on."""
+        word = self.digits("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:base])
+        self.expect("_")
+        return int(word, base) + 1 if word else 0
+
+    def source_name(self) -> str:
+        length = int(self.digits() or "0")
+        name = self.peek(length)
+        if not length or len(name) < length:
+            raise Unreadable
+        self.at += length
+        return "(anonymous namespace)" if name.startswith("_GLOBAL__N") else name
+
+    def call_offset(self) -> None:
+        virtual = self.take("v")
+        if not virtual:
+            self.expect("h")
+        for _ in range(2 if virtual else 1):
+            self.take("n")
+            if not self.digits():
+                raise Unreadable
+            self.expect("_")
+
+    def discriminator(self) -> None:
+        if self.take("__"):
+            self.digits()
+            self.expect("_")
+        elif self.take("_") and not self.digits():
+            raise Unreadable
+
+    @contextmanager
+    def deeper(self) -> Iterator[None]:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise Unreadable
+        yield
+        self._depth -= 1
+
+    def make(self, build: Callable[..., Text], *values: Value) -> Value:
+        """`build` of the values, within the limits."""
+        made = lift(build, *values)
+        self.count(made)
+        return made
+
+    def count(self, value: Value) -> None:
+        """Raise `Unreadable` if this is one text too many."""
+        for text in value.items if isinstance(value, Pack) else (value,):
+            self._made += len(text.left) + len(text.right) + 1
+            if self._made > MOST_TEXT or len(text.left) > LONGEST_TEXT:
+                raise Unreadable
+
+    @property
+    def scope(self) -> object:
+        """What template parameters stand for here."""
+        return IN_LAMBDA if self.in_lambda else self.arguments
+
+    def distrust_substitutions(self) -> None:
+        """From here on compilers and c++filt do not number alike (unnamed types): take no substitution made later."""
+        self._trusted = min(self._trusted, len(self._substitutions))
+
+    def remember(self, value: Value, start: int) -> Value:
+        """Keep what was read since `start` for a substitution; if it has a template parameter, for this scope only."""
+        self._substitutions.append((value, self.scope if self._parameter_at >= start else ANYWHERE))
+        return value
+
+    def template_parameter(self) -> Value:
+        self._parameter_at = self.at
+        self.expect("T")
+        number = self.sequence()
+        if self.in_lambda:
+            return Text(f"auto:{number + 1}")
+        if self.arguments is None or number >= len(self.arguments):
+            raise Unreadable
+        self.count(self.arguments[number])
+        return self.arguments[number]
+
+    def substitution(self) -> Value:
+        short = self.peek(2)
+        if short in ABBREVIATIONS:
+            self.at += 2
+            self.old_string = self.old_string or short in ("Ss", "Sb")
+            return ABBREVIATIONS[short]
+        self.expect("S")
+        number = self.sequence(36)
+        if number >= min(len(self._substitutions), self._trusted):
+            raise Unreadable
+        value, scope = self._substitutions[number]
+        self.count(value)
+        if scope is not ANYWHERE:
+            if scope is not self.scope:
+                raise Unreadable
+            self._parameter_at = self.at - 1
+        return value
+
+
+class Grammar(NameCursor):
     """A method for each rule of names and types; each raises `Unreadable` where the text does not follow it."""
 
     def encoding(self, *, outermost: bool = False) -> Text:

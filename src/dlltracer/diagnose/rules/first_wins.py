@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.symbols import MissingSymbol, MissingVersion
+from ...model.tree import MissingSymbol, MissingVersion
 from ..case import Case
 from ..environment import Change, ShadowedCopy
 from ..loader_errors import DlProblem

@@ -16,7 +16,7 @@ from ..case import Case
 from ..loader_errors import DlError, DlProblem
 from ..named_failure import NamedFailure, final_failures, is_about_something_missing, library_that_is_denied, stem_of
 from ..phrases import describe_copies
-from ..providers import find_providers
+from ..remedies import find_providers
 
 LIBRARY_CODE = "library-not-found"
 SYMBOL_CODE = "symbol-not-in-library"

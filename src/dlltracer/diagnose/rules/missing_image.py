@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ...model.events import FailureKind, LoadFailedEvent
+from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.probe import Phase, ProbeOutcome
 from ...model.provider import PackageManager
 from ...model.tree import Binding, BindingState
 from ..case import Case
 from ..environment import Copy
 from ..loader_errors import DlProblem
 from ..phrases import describe_copies, folder_of
-from ..providers import find_providers
-from ..remedies import reinstall, with_variable
+from ..remedies import find_providers, reinstall, with_variable
 from .integrity import lost_file
 from .python_abi import python_of_library
 from .search_rules import lead_of

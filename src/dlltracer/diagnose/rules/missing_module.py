@@ -12,8 +12,7 @@ from ...model.modules import HiddenModule, Hiding, ModuleTraces
 from ...model.provider import ProviderKind
 from ..case import Case
 from ..knowledge.reader import read_table
-from ..providers import package_kind
-from ..remedies import PIP, operand, python_words
+from ..remedies import PIP, operand, package_kind, python_words
 from .integrity import has_lost_module
 from .python_abi import this_python
 

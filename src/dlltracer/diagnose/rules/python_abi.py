@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.provider import PackageManager
-from ...model.symbols import MissingSymbol
+from ...model.tree import MissingSymbol
 from ..case import Case
 from ..loader_errors import DlProblem
 from ..remedies import PIP, is_package_name

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from ...model.elf import ElfImage
 from ...model.events import FailureKind
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.symbols import MissingSymbol
-from ...model.tree import BindingState
+from ...model.tree import BindingState, MissingSymbol
 from ..case import Case
 from ..environment import LeadKind, SearchLead
 from ..loader_errors import DlProblem

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from ...model.elf import ElfImage
 from ...model.failure import ProcessFacts
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.symbols import MissingSymbol, MissingVersion
-from ...model.tree import Binding
+from ...model.tree import Binding, MissingSymbol, MissingVersion
 from ..case import Case
 from ..environment import Copy
 from ..loader_errors import DlProblem

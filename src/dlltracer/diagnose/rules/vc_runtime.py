@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ...model.events import Phase
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import PeImage, Version
-from ...model.probe import Phase
 from ...model.tree import BindingState
 from ..case import Case
 from ..codes import LoadError

@@ -6,11 +6,10 @@ import ntpath
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ...model.events import Phase
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import MissingForwarder
-from ...model.probe import Phase
-from ...model.symbols import MissingSymbol
-from ...model.tree import Binding
+from ...model.tree import Binding, MissingSymbol
 from ..case import Case
 from ..codes import LoadError
 from ..environment import Copy

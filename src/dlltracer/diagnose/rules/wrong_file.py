@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...model.events import FailureKind
+from ...model.events import FailureKind, Probe, ProbeOutcome
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.probe import Probe, ProbeOutcome
 from ...model.tree import BindingState
 from ..case import Case
 from ..loader_errors import DlError, DlProblem

@@ -11,16 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ...model.elf import ElfImage
-from ...model.events import FailureKind, ImageEvent, LoadEvent, LoadFailedEvent
+from ...model.events import FailureKind, ImageEvent, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.finding import Confidence, Finding
 from ...model.pe import PeImage
-from ...model.probe import Phase, ProbeOutcome
 from ...model.recording import Recording
 from ...model.saved import ImageFacts, SavedTrace
 from ...model.tree import Binding, BindingState, LoadTree
-from ..counts import FinalEvent, final_events, is_consequence
 from ..drawing import file_name, is_windows_path
-from .graph import Edge, EdgeKind, Graph, ImageView, Node, NodeKind, State, first_of_interest, found_by
+from ..tree import FinalEvent, final_events, is_consequence
+from .graph import Edge, EdgeKind, ImageView, PageGraph, PageNode, PageNodeKind, State, first_of_interest, found_by
 
 
 def is_windows(saved: SavedTrace) -> bool:
@@ -66,9 +65,9 @@ _Group = tuple[str, ...]
 """What an import node is known by: the outermost import, and the package of the innermost one if it is another."""
 
 
-def graph_of_trace(saved: SavedTrace) -> Graph:
+def graph_of_trace(saved: SavedTrace) -> PageGraph:
     """The images of all processes, in order of their loads."""
-    builder = _Builder(saved)
+    builder = _PageBuilder(saved)
     by_process = list(_by_process(saved.recording))
     for pid, recording in by_process:
         builder.add_process(pid, recording, alone=len(by_process) == 1)
@@ -102,20 +101,20 @@ def _by_process(recording: Recording) -> Iterator[tuple[int | None, Recording]]:
         yield pid, replace(recording, events=tuple(own), pid=pid)  # type: ignore[arg-type]
 
 
-class _Builder:
+class _PageBuilder:
     def __init__(self, saved: SavedTrace) -> None:
         self._facts = {facts.path: facts for facts in saved.images}
         self._processes = {process.pid: process for process in saved.recording.processes}
         self._windows = is_windows(saved)
         self._names = Names(self._windows)
-        self._nodes: list[Node] = []
+        self._nodes: list[PageNode] = []
         self._edges: dict[tuple[int, int], EdgeKind] = {}
         self._elsewhere: dict[int, tuple[str, ...]] = {}
 
-    def graph(self, subjects: list[str]) -> Graph:
+    def graph(self, subjects: list[str]) -> PageGraph:
         """What was added; the subject that has a node and comes first is looked at first."""
         edges = tuple(Edge(start, end, kind) for (start, end), kind in self._edges.items())
-        graph = Graph(tuple(self._nodes), edges, self._elsewhere)
+        graph = PageGraph(tuple(self._nodes), edges, self._elsewhere)
         known = graph.numbers_by_name()
         focus = next((known[subject] for subject in subjects if subject in known), first_of_interest(self._nodes))
         return replace(graph, focus=focus)
@@ -136,7 +135,7 @@ class _Builder:
             image = image_of_event(event, self._facts.get(event.path), unloaded=unloaded)
             group = _group(event.imports)
             parent = self._import_node(group, counts, imports, top) if by is None else numbers[by.place]
-            numbers.append(self._add(Node(NodeKind.IMAGE, image.name, parent, image=image)))
+            numbers.append(self._add(PageNode(PageNodeKind.IMAGE, image.name, parent, image=image)))
             if by is not None:
                 self._edges[parent, numbers[-1]] = by.kind
         self._add_listed(numbers)
@@ -158,7 +157,7 @@ class _Builder:
             file_name(finding.subject), finding.subject, state, finding.title, pid=pid, probes=finding.probes,
             requested_by=chain[-2] if parent is not None else None, concluded=f"the verdict ({finding.code})",
         )  # fmt: skip
-        number = self._add(Node(NodeKind.IMAGE, image.name, parent, image=image))
+        number = self._add(PageNode(PageNodeKind.IMAGE, image.name, parent, image=image))
         if parent is not None:
             self._edges[parent, number] = EdgeKind.VERDICT
 
@@ -173,7 +172,7 @@ class _Builder:
         image = self._nodes[number].image
         return None if image is None else image.pid
 
-    def _add(self, node: Node) -> int:
+    def _add(self, node: PageNode) -> int:
         self._nodes.append(node)
         return len(self._nodes) - 1
 
@@ -182,7 +181,8 @@ class _Builder:
         note = ""
         if process is not None:
             note = " ".join(process.command) if process.command else process.program or ""
-        return self._add(Node(NodeKind.PROCESS, "unknown process" if pid is None else f"process {pid}", note=note))
+        title = "unknown process" if pid is None else f"process {pid}"
+        return self._add(PageNode(PageNodeKind.PROCESS, title, note=note))
 
     def _import_node(
         self, group: _Group | None, counts: Counter[_Group | None], known: dict[_Group, int], top: int | None
@@ -196,7 +196,7 @@ class _Builder:
             if part not in known:
                 title = part[-1] if part[-1] in (UNKNOWN, OUTSIDE) else f"import {part[-1]}"
                 parent = top if length == 1 else known[part[:-1]]
-                known[part] = self._add(Node(NodeKind.IMPORT, title, parent))
+                known[part] = self._add(PageNode(PageNodeKind.IMPORT, title, parent))
         return known[key]
 
     def _add_listed(self, numbers: list[int]) -> None:
@@ -268,14 +268,14 @@ _STATES_OF_NEEDS = {
 }
 
 
-def graph_of_tree(tree: LoadTree) -> Graph:
+def graph_of_tree(tree: LoadTree) -> PageGraph:
     """The images of the tree and the names that became none. Each hangs on the first image that needs it."""
-    nodes: list[Node] = []
+    nodes: list[PageNode] = []
     edges: list[Edge] = []
     numbers: dict[tuple[BindingState, str], int] = {}
 
     def add(image: ImageView, parent: int | None) -> int:
-        nodes.append(Node(NodeKind.IMAGE, image.name, parent, image=image))
+        nodes.append(PageNode(PageNodeKind.IMAGE, image.name, parent, image=image))
         return len(nodes) - 1
 
     image = tree.images.get(tree.top)
@@ -292,7 +292,7 @@ def graph_of_tree(tree: LoadTree) -> Graph:
             numbers[key] = add(_image_of_need(tree, binding), start)
         if start is not None and start != numbers[key]:
             edges.append(Edge(start, numbers[key], EdgeKind.LISTED))
-    return Graph(tuple(nodes), tuple(dict.fromkeys(edges)), focus=first_of_interest(nodes))
+    return PageGraph(tuple(nodes), tuple(dict.fromkeys(edges)), focus=first_of_interest(nodes))
 
 
 def _image_of_need(tree: LoadTree, binding: Binding) -> ImageView:

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from ...model.probe import Phase, Probe, ProbeOutcome
+from ...model.events import Phase, Probe, ProbeOutcome
 from ...model.words import rule_title
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ class State(enum.Enum):
         return self in (State.NOT_FOUND, State.REFUSED, State.FAILED)
 
 
-class NodeKind(enum.Enum):
+class PageNodeKind(enum.Enum):
     """What a node stands for."""
 
     PROCESS = "process"
@@ -87,10 +87,10 @@ class ImageView:
 
 
 @dataclass(frozen=True)
-class Node:
+class PageNode:
     """A node. `parent` is the number of the one it hangs on: an image that asked for it, an import, a process."""
 
-    kind: NodeKind
+    kind: PageNodeKind
     title: str
     parent: int | None = None
     note: str = ""
@@ -122,7 +122,7 @@ class Edge:
 
 
 @dataclass(frozen=True)
-class Graph:
+class PageGraph:
     """Nodes by number, each behind its parent.
 
     Attributes:
@@ -133,7 +133,7 @@ class Graph:
         left_out: sentences that count what was left out of a graph that is too large for a page.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[PageNode, ...]
     edges: tuple[Edge, ...] = ()
     elsewhere: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     focus: int | None = None
@@ -161,7 +161,7 @@ class Graph:
         return found
 
 
-def limit(graph: Graph, most_nodes: int, most_edges: int) -> Graph:
+def limit(graph: PageGraph, most_nodes: int, most_edges: int) -> PageGraph:
     """Return the graph with at most so many nodes and edges: failures first, then the first ones of each.
 
     A browser takes seconds for 5,000 nodes, and a file of 5 MB can describe 100,000.
@@ -175,7 +175,7 @@ def limit(graph: Graph, most_nodes: int, most_edges: int) -> Graph:
     places = {number: place for place, number in enumerate(sorted(kept))}
     # A node whose parent is left out hangs on the nearest one above that is kept.
     above: list[int | None] = []
-    nodes: list[Node] = []
+    nodes: list[PageNode] = []
     for number, node in enumerate(graph.nodes):
         parent = None if node.parent is None else above[node.parent]
         above.append(places.get(number, parent))
@@ -190,7 +190,7 @@ def limit(graph: Graph, most_nodes: int, most_edges: int) -> Graph:
         left_out.append(f"{len(graph.edges) - len(edges)} more needs are not on this page")
     elsewhere = {places[number]: names for number, names in graph.elsewhere.items() if number in places}
     focus = None if graph.focus is None else places[graph.focus]
-    return Graph(tuple(nodes), tuple(edges), elsewhere, focus, tuple(left_out))
+    return PageGraph(tuple(nodes), tuple(edges), elsewhere, focus, tuple(left_out))
 
 
 def found_by(phase: Phase | None, probes: Sequence[Probe]) -> str | None:
@@ -201,7 +201,7 @@ def found_by(phase: Phase | None, probes: Sequence[Probe]) -> str | None:
     return "its full path" if phase is Phase.DIRECT else rule_title(phase, origin)
 
 
-def first_of_interest(nodes: Sequence[Node]) -> int | None:
+def first_of_interest(nodes: Sequence[PageNode]) -> int | None:
     """The first image that failed by itself; else the first that was dropped."""
     for wanted in (lambda state: state.is_bad, lambda state: state is State.DROPPED):
         for number, node in enumerate(nodes):

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .graph import Graph
+    from .graph import PageGraph
 
 NODE_WIDTH, NODE_HEIGHT = 208, 26
 ROW, GAP = 34, 44
@@ -58,7 +58,7 @@ class Picture:
     height: float
 
 
-def lay_out(graph: Graph) -> Picture:
+def lay_out(graph: PageGraph) -> Picture:
     """Place every node."""
     children = graph.children()
     layout = _Layout(children)

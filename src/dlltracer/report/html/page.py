@@ -14,8 +14,8 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from ...model.printable import escape
-from ..drawing import PLAIN, UNICODE, Node, Styled, draw
-from .graph import EdgeKind, Graph, NodeKind, State, limit
+from ..drawing import PLAIN, UNICODE, Styled, TreeNode, draw
+from .graph import EdgeKind, PageGraph, PageNodeKind, State, limit
 from .layout import NODE_HEIGHT, NODE_WIDTH, Picture, lay_out
 from .views import first_time, page_data, table_of, timeline_of
 from .words import label_of
@@ -40,7 +40,7 @@ class _Drawn:
     icon: str
 
 
-def render_page(template: str, graph: Graph, values: Mapping[str, object]) -> str:
+def render_page(template: str, graph: PageGraph, values: Mapping[str, object]) -> str:
     """Fill a template, and join what every page has: graph, timeline, table, data, style and script.
 
     The text can be written as UTF-8: what does not print, lone surrogates too, is shown as escapes.
@@ -137,14 +137,14 @@ def _hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _draw(graph: Graph, picture: Picture) -> list[_Drawn]:
+def _draw(graph: PageGraph, picture: Picture) -> list[_Drawn]:
     drawn = []
     for number, (node, box) in enumerate(zip(graph.nodes, picture.nodes, strict=True)):
         key = node.kind.value if node.state is None else node.state.key
         icon = "" if node.state is None else "bad" if node.state.is_bad else key
         has_icon = icon in ("bad", "dropped", "late", "unloaded", "system")
         room = _LABEL_ROOM_WITH_ICON if has_icon else _LABEL_ROOM
-        kind = "image" if node.kind is NodeKind.IMAGE else "group"
+        kind = "image" if node.kind is PageNodeKind.IMAGE else "group"
         classes = f"node {kind} {key}{' bad' if icon == 'bad' else ''}"
         label = label_of(escape(node.title), room)
         drawn.append(_Drawn(number, box.x, box.y, label, classes, icon if has_icon else ""))
@@ -166,14 +166,14 @@ def _path(picture: Picture) -> str:
 _NO_NEWS = (State.LOADED, State.FOUND)
 
 
-def outline_of(graph: Graph) -> str:
+def outline_of(graph: PageGraph) -> str:
     """A tree of lines, characters that do not print escaped; empty for a graph without nodes."""
-    below: list[list[Node]] = [[] for _ in graph.nodes]
-    roots: list[Node] = []
+    below: list[list[TreeNode]] = [[] for _ in graph.nodes]
+    roots: list[TreeNode] = []
     # Children come behind their parents, so from the end each node finds its own finished.
     for number in range(len(graph.nodes) - 1, -1, -1):
         node = graph.nodes[number]
-        done = Node(((_line(graph, number), PLAIN),), tuple(reversed(below[number])))
+        done = TreeNode(((_line(graph, number), PLAIN),), tuple(reversed(below[number])))
         (roots if node.parent is None else below[node.parent]).append(done)
     # The roots stand at the left, without a branch of their own.
     return "".join(
@@ -181,7 +181,7 @@ def outline_of(graph: Graph) -> str:
     )  # fmt: skip
 
 
-def _line(graph: Graph, number: int) -> str:
+def _line(graph: PageGraph, number: int) -> str:
     node = graph.nodes[number]
     image = node.image
     if image is None:

@@ -6,16 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from ...model.events import Probe, ProbeOutcome
 from ...model.finding import Confidence, Diagnosis, Finding, Outcome
-from ...model.probe import Probe, ProbeOutcome
-from ...model.process import TracedProcess
-from ...model.recording import Losses
+from ...model.recording import Losses, TracedProcess
 from ...model.saved import SavedTrace
 from ...model.tree import Binding, LoadTree
 from ...model.words import OUTCOMES, describe_crash, describe_end, describe_status
-from ..drawing import number
-from ..places import Rule, fold_places
-from .graph import Graph, NodeKind, State
+from ..drawing import Rule, fold_places, number
+from .graph import PageGraph, PageNodeKind, State
 from .words import shorten, size_in_words, span_in_words, time_in_words
 
 CONFIDENCE = {
@@ -40,7 +38,7 @@ class Headline:
 
 
 @dataclass(frozen=True)
-class Places:
+class PlaceList:
     """Where a rule led: rows of path, words for the outcome, whether a file is there; those folded away as well."""
 
     title: str
@@ -48,7 +46,7 @@ class Places:
     hidden: tuple[tuple[str, str, bool], ...]
 
 
-def headline_of_trace(saved: SavedTrace, graph: Graph) -> Headline:
+def headline_of_trace(saved: SavedTrace, graph: PageGraph) -> Headline:
     """The verdict as a headline; where there is none, how the program ended."""
     diagnosis, counts = saved.diagnosis, counts_of(graph)
     if diagnosis is not None and diagnosis.outcome is not Outcome.IMPORTED:
@@ -78,7 +76,7 @@ def _ending(saved: SavedTrace, bad: int) -> tuple[str, str]:
     )
 
 
-def headline_of_tree(tree: LoadTree, graph: Graph) -> Headline:
+def headline_of_tree(tree: LoadTree, graph: PageGraph) -> Headline:
     """Whether something is missing."""
     lost = list(dict.fromkeys(binding.need for binding in tree.missing))
     if not lost:
@@ -87,7 +85,7 @@ def headline_of_tree(tree: LoadTree, graph: Graph) -> Headline:
     return Headline("bad", tree.top, title, counts_of(graph))
 
 
-def counts_of(graph: Graph) -> str:
+def counts_of(graph: PageGraph) -> str:
     """How many images of which kind: "13 images: 12 loaded, 1 not found for 3 imports"."""
     states = [image.state for _, image in graph.images]
     parts = [f"{states.count(state)} {state.value}" for state in State if state in states]
@@ -95,12 +93,12 @@ def counts_of(graph: Graph) -> str:
     if len(parts) < 2:
         text = f"{number(len(states), 'image')} {states[0].value}" if states else "no image was loaded"
     imports = len({image.imports[0] for _, image in graph.images if image.imports})
-    processes = sum(node.kind is NodeKind.PROCESS for node in graph.nodes)
+    processes = sum(node.kind is PageNodeKind.PROCESS for node in graph.nodes)
     text += f" for {number(imports, 'import')}" if imports else ""
     return f"{text} in {processes} processes" if processes else text
 
 
-def summary_of_trace(saved: SavedTrace, graph: Graph) -> list[tuple[str, str]]:
+def summary_of_trace(saved: SavedTrace, graph: PageGraph) -> list[tuple[str, str]]:
     """For a run without trouble: labels and values that say what it was, and how much it loaded."""
     images = [image for _, image in graph.images]
     mapped = sum(image.size or 0 for image in images if image.state is State.LOADED)
@@ -119,11 +117,11 @@ def summary_of_trace(saved: SavedTrace, graph: Graph) -> list[tuple[str, str]]:
     return [(label, value) for label, value in pairs if value]
 
 
-def places_of(probes: Sequence[Probe]) -> tuple[Places, ...]:
+def places_of(probes: Sequence[Probe]) -> tuple[PlaceList, ...]:
     """The places tried in vain, by rule; what is not worth a line is kept apart."""
     vain = [probe for probe in probes if probe.outcome is not ProbeOutcome.LOADED]
     rules = fold_places(vain)[:_RULES]
-    return tuple(Places(rule.title, tuple(map(_place, rule.shown[:_PLACES])), _hidden(rule)) for rule in rules)
+    return tuple(PlaceList(rule.title, tuple(map(_place, rule.shown[:_PLACES])), _hidden(rule)) for rule in rules)
 
 
 def _hidden(rule: Rule) -> tuple[tuple[str, str, bool], ...]:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ...model.probe import ProbeOutcome
+from ...model.events import ProbeOutcome
 from ..drawing import file_name
-from .graph import EdgeKind, Graph, ImageView, Node, NodeKind, State
+from .graph import EdgeKind, ImageView, PageGraph, PageNode, PageNodeKind, State
 from .layout import Picture
 from .words import imports_in_words, place_row, shorten, size_in_words, span_in_words, time_in_words, without_abi_tag
 
@@ -16,7 +16,7 @@ _PLACES = 200
 """Places tried that the details of an image have."""
 
 
-def page_data(graph: Graph, picture: Picture, start: float | None) -> dict[str, object]:
+def page_data(graph: PageGraph, picture: Picture, start: float | None) -> dict[str, object]:
     """All of it.
 
     Arguments: `start`, seconds since the epoch, is what times count from.
@@ -34,7 +34,7 @@ def page_data(graph: Graph, picture: Picture, start: float | None) -> dict[str, 
     return {"nodes": nodes, "edges": edges, "focus": graph.focus, "size": [picture.width, picture.height]}
 
 
-def _node(node: Node, start: float | None) -> dict[str, object]:
+def _node(node: PageNode, start: float | None) -> dict[str, object]:
     plain: dict[str, object] = {"kind": node.kind.value, "title": node.title}
     if node.note:
         plain["note"] = node.note
@@ -124,7 +124,7 @@ _COLUMNS = (
 )
 
 
-def table_of(graph: Graph, start: float | None) -> Table:
+def table_of(graph: PageGraph, start: float | None) -> Table:
     """The images in the order of their loads. `start`: seconds since the epoch, what times count from."""
     images = graph.images
     cells = [_cells(image, start) for _, image in images]
@@ -170,7 +170,7 @@ def _ends(imports: tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class Mark:
+class TimelineMark:
     """A load: number of its node, its place along the axis in percent."""
 
     number: int
@@ -196,7 +196,7 @@ class Row:
     title: str
     note: str
     depth: int
-    marks: tuple[Mark, ...]
+    marks: tuple[TimelineMark, ...]
     when: str
     start: float
     end: float
@@ -212,7 +212,7 @@ class Timeline:
     ticks: tuple[tuple[float, str], ...]
 
 
-def timeline_of(graph: Graph) -> Timeline:
+def timeline_of(graph: PageGraph) -> Timeline:
     """The rows, in the order of the graph: an import stands before those inside it."""
     images = [(number, image) for number, image in graph.images if image.concluded is None]
     times = [image.time for _, image in images if image.time is not None]
@@ -220,16 +220,16 @@ def timeline_of(graph: Graph) -> Timeline:
     is_timed = bool(times) and len(times) == len(images) and 0 < max(times) - min(times) < math.inf
     start, length = (min(times), max(times) - min(times)) if is_timed else (0.0, float(max(len(images) - 1, 1)))
     homes, depths = _homes_and_depths(graph)
-    marks: dict[int, list[tuple[float, Mark]]] = {}
+    marks: dict[int, list[tuple[float, TimelineMark]]] = {}
     for place, (number, image) in enumerate(images):
         moment = (image.time or 0.0) - start if is_timed else float(place)
         home = homes[number]
         if home is not None:
-            marks.setdefault(home, []).append((moment, Mark(number, _percent(moment, length), image.state)))
+            marks.setdefault(home, []).append((moment, TimelineMark(number, _percent(moment, length), image.state)))
     rows = [
         _row(graph.nodes[number], number, depths[number], marks.get(number, []), length, is_timed)
         for number in _order(graph)
-        if graph.nodes[number].kind is not NodeKind.IMAGE
+        if graph.nodes[number].kind is not PageNodeKind.IMAGE
     ]
     steps = (0.0, 0.25, 0.5, 0.75, 1.0) if is_timed else ()
     return Timeline(tuple(rows), is_timed, tuple((100 * step, span_in_words(length * step)) for step in steps))
@@ -244,7 +244,7 @@ def _percent(moment: float, length: float) -> float:
     return round(100 * moment / length, 3)
 
 
-def _order(graph: Graph) -> list[int]:
+def _order(graph: PageGraph) -> list[int]:
     """The numbers, each node before those that hang on it, these together."""
     children = graph.children()
     stack = [number for number, node in enumerate(graph.nodes) if node.parent is None][::-1]
@@ -256,19 +256,19 @@ def _order(graph: Graph) -> list[int]:
     return order
 
 
-def _homes_and_depths(graph: Graph) -> tuple[list[int | None], list[int]]:
+def _homes_and_depths(graph: PageGraph) -> tuple[list[int | None], list[int]]:
     """For each node, the import or process that it hangs on in the end, and how many nodes are above it."""
     homes: list[int | None] = []
     depths: list[int] = []
     for number, node in enumerate(graph.nodes):  # each behind its parent
         above = None if node.parent is None else homes[node.parent]
-        homes.append(above if node.kind is NodeKind.IMAGE else number)
+        homes.append(above if node.kind is PageNodeKind.IMAGE else number)
         depths.append(0 if node.parent is None else depths[node.parent] + 1)
     return homes, depths
 
 
 def _row(
-    node: Node, number: int, depth: int, marks: list[tuple[float, Mark]], length: float, is_timed: bool
+    node: PageNode, number: int, depth: int, marks: list[tuple[float, TimelineMark]], length: float, is_timed: bool
 ) -> Row:
     when, start, end = "", 0.0, 0.0
     if marks:

@@ -6,7 +6,7 @@ import datetime
 import re
 from collections.abc import Sequence
 
-from ...model.probe import Probe
+from ...model.events import Probe
 from ...model.words import OUTCOMES, rule_title
 
 _IMPORTS = 20

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .bindings import Debugging
 
-    class Listener(Protocol):
+    class DebugListener(Protocol):
         """Gets the debug events. `clock` is `time.perf_counter_ns()`, which all processes of a machine share."""
 
         def note_start(self, pid: int, clock: int, process: int) -> None:
@@ -56,7 +56,7 @@ _CLOSE_EXCEPTIONS = (0xC0000008, 0xC0000235)  # STATUS_INVALID_HANDLE, STATUS_HA
 class DebugLoop:
     """Answers debug events. Only the thread that starts or attaches to the processes may use it."""
 
-    def __init__(self, api: Debugging, listener: Listener) -> None:
+    def __init__(self, api: Debugging, listener: DebugListener) -> None:
         self._api = api
         self._listener = listener
         self._event = bindings.DEBUG_EVENT()

@@ -13,10 +13,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 
-from ....model.crash import Crash
-from ....model.events import ImageChange, LoadEvent
-from ....model.ntstatus import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, exception_name
-from ....model.probe import Phase
+from ....model.crash import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, Crash, exception_name
+from ....model.events import ImageChange, LoadEvent, Phase
 from ..devicepath import display_path
 from ..image_events import RecordContext, decode_records
 from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord
@@ -27,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ....model.request import Request
+    from ....model.failure import Request
     from .bindings import EXCEPTION_RECORD
 
 _MOST_NOTES = 100

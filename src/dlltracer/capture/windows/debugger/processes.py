@@ -6,7 +6,7 @@ import functools
 import heapq
 from dataclasses import dataclass
 
-from ....model.process import TracedProcess
+from ....model.recording import TracedProcess
 from ..command_line import split_command_line
 from ..devicepath import display_path
 from .exceptions import read_exception_facts
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ....model.crash import Crash
     from ....model.events import Event
-    from ....model.request import Request
+    from ....model.failure import Request
     from ..image_records import RawRecord
     from .bindings import EXCEPTION_RECORD, Debugging
 

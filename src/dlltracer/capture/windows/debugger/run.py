@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from ....model.crash import Crash
     from ....model.events import Event
-    from ....model.process import TracedProcess
-    from ....model.request import Request
+    from ....model.failure import Request
+    from ....model.recording import TracedProcess
 
 NAME = "debugger"
 

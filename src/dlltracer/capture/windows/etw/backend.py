@@ -26,8 +26,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ....model.failure import Request
     from ....model.recording import Recording
-    from ....model.request import Request
 
 NAME = "etw"
 NAME_WITH_LOADER = "etw+loader"

@@ -13,8 +13,7 @@ import ntpath
 import re
 from dataclasses import dataclass, replace
 
-from ....model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from ....model.probe import Phase, Probe, ProbeOutcome
+from ....model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome, UnloadEvent
 from ..image_events import imports_during
 from ..image_records import IMAGE_PROVIDER
 from .loader_messages import (
@@ -26,7 +25,7 @@ from .loader_messages import (
     NewImage,
     SearchFolders,
     SearchHit,
-    SearchPlaces,
+    SearchPlacesMessage,
     decode_image_loader,
     decode_user_loader,
     plain_path,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ....model.events import Event
-    from ....model.request import Request
+    from ....model.failure import Request
     from ..image_events import RecordContext
     from ..image_records import RawRecord
 
@@ -123,7 +122,7 @@ class _Merger:
         self._by_path: dict[tuple[int | None, str], int] = {}
         self._edges: dict[tuple[int | None, int | None], NewImage] = {}
         self._failures: dict[tuple[int, str], tuple[int, set[str]]] = {}
-        self._searches: dict[tuple[int, int], list[SearchPlaces | SearchFolders]] = {}
+        self._searches: dict[tuple[int, int], list[SearchPlacesMessage | SearchFolders]] = {}
         self._found: dict[tuple[int | None, str], str] = {}
         self._remarks: dict[str, None] = {}
 
@@ -149,7 +148,7 @@ class _Merger:
             self._add_failure(one, message)
         elif isinstance(message, NewImage):
             self._add_requester(one.pid, message)
-        elif isinstance(message, SearchPlaces | SearchFolders):
+        elif isinstance(message, SearchPlacesMessage | SearchFolders):
             self._searches.setdefault(thread, []).append(message)
             del self._searches[thread][:-8]
         elif isinstance(message, SearchHit):
@@ -227,8 +226,8 @@ class _Merger:
         return path
 
 
-def _places(search: SearchPlaces | SearchFolders, name: str) -> list[tuple[str, Phase, str | None]]:
-    if isinstance(search, SearchPlaces):
+def _places(search: SearchPlacesMessage | SearchFolders, name: str) -> list[tuple[str, Phase, str | None]]:
+    if isinstance(search, SearchPlacesMessage):
         parts = [part for part in search.text.split(";") if "\\" in part][:_MOST_FOLDERS]
         return [(_file(part, name), Phase.OTHER, search.description or None) for part in parts]
     kinds = (

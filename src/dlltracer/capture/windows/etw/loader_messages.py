@@ -80,7 +80,7 @@ class NewImage:
 
 
 @dataclass(frozen=True)
-class SearchPlaces:
+class SearchPlacesMessage:
     """Where a name is looked for: `text` is folders with semicolons between them, a folder, or a file."""
 
     description: str
@@ -111,10 +111,10 @@ class LoaderRemark:
     text: str
 
 
-LoaderMessage = FailedLoad | NewImage | SearchPlaces | SearchHit | SearchFolders | LoaderRemark
+LoaderMessage = FailedLoad | NewImage | SearchPlacesMessage | SearchHit | SearchFolders | LoaderRemark
 
 _SEARCHES: dict[int, Callable[..., LoaderMessage]] = {
-    192: SearchPlaces, 193: SearchPlaces, 212: SearchHit, 213: SearchFolders,
+    192: SearchPlacesMessage, 193: SearchPlacesMessage, 212: SearchHit, 213: SearchFolders,
 }  # fmt: skip
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from ..model.events import DebugEvent, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from ..model.probe import Phase
+from ..model.events import DebugEvent, FailureKind, LoadEvent, LoadFailedEvent, Phase, UnloadEvent
 from ..model.recording import Recording
 
 FinalEvent = LoadEvent | LoadFailedEvent
