@@ -67,7 +67,7 @@ class SearchPlaces:
     """Where the loader of a process looks, besides what images say themselves. Empty where it does not apply.
 
     Attributes:
-        folders: (rule, folder) pairs in the order of the search, the rule as `model.probe.Phase` has it.
+        folders: (rule, folder) pairs in the order of the search, the rule as `model.events.Phase` has it.
         cache: what ld.so.cache has of the names that the trace is about: (name, path) pairs.
         cache_size: how many entries it has in all; `None` if there is none, or it was not read.
         known_dlls: the names that Windows takes from its system folder always.
@@ -96,7 +96,7 @@ class SavedTrace:
         run: how the first process ended. Its own `recording` is empty: `recording` is the one. A file keeps the status,
             the exceptions, the interpreter and the crash.
         diagnosis: the verdict given on the spot.
-        case: all that the verdict rests on, in plain values, for rules of another version (`api.saved_case`).
+        case: all that the verdict rests on, in plain values, for rules of another version (`api.explain_saved`).
         images: the files of the trace.
         problems: what was wrong with the file this was read from: torn, damaged lines, of a later version.
         command: the command line, a word each; () if it is not known.

@@ -73,7 +73,7 @@ LINES: Mapping[str, type] = {
     CRASH: Crash, PLACES: SearchPlaces, IMAGE: ImageFacts, VERDICT: Diagnosis, END: EndLine, SUMMARY: EndLine,
     **{kind.TAG: kind for kind in (LoadEvent, LoadFailedEvent, UnloadEvent, DebugEvent)},
 }  # fmt: skip
-"""What a line is, by its type. The line "case" is not among them: it holds a value that `api.saved_case` reads."""
+"""What a line is, by its type. The line "case" is not among them: it holds a value that `api.explain_saved` reads."""
 
 _JSON = json.JSONEncoder(allow_nan=False)
 """Made once: json.dumps would make one for each line."""
