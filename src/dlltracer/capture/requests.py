@@ -34,7 +34,7 @@ OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1efork
 """Marks other than of requests (`linux.decode.Mark`)."""
 
 FIND_LIBRARY = "ctypes.util.find_library"
-"""The kind of request that is no audit event: a search by name that found nothing (`model.request.RequestKind`)."""
+"""The kind of request that is no audit event: a search by name that found nothing (`model.failure.RequestKind`)."""
 
 _BOOTSTRAP = "<frozen importlib._bootstrap>"
 
