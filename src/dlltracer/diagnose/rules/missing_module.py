@@ -11,7 +11,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.modules import HiddenModule, Hiding, ModuleTraces
 from ...model.provider import PackageManager, ProviderKind
 from ..case import Case
-from ..knowledge.reader import read_table
+from ..knowledge import read_table
 from ..remedies import PIP, is_package_name, operand, package_kind, python_words
 from .integrity import describe_requirements, has_lost_module, install_requirements
 from .python_abi import this_python
