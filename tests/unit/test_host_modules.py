@@ -33,8 +33,9 @@ def traces(name: str, root: Path, *entries: str, **changes: Any) -> ModuleTraces
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("measurments", ("measurements",)), ("gi", ()), ("cgj", ()), ("nothing_like_it", ()), ("fractionns", ("fractions",))],
-)
+    [("measurments", ("measurements",)), ("gi", ()), ("cgj", ()), ("nothing_like_it", ()),
+     ("fractionns", ("fractions",))],
+)  # fmt: skip
 def test_names_that_are_nearly_the_same(tmp_path: Path, name: str, near: tuple[str, ...]) -> None:
     module(tmp_path, "site", "measurements.py")
     assert traces(name, tmp_path, "site").near == near
