@@ -5,7 +5,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from .machine import System as System  # noqa: PLC0414 - it is asked for here, too
+
+class System(enum.Enum):
+    """The family of loaders that a process lives with."""
+
+    LINUX = "linux"
+    WINDOWS = "windows"
+    OTHER = "other"
 
 
 @dataclass(frozen=True)
