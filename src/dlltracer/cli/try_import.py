@@ -303,7 +303,7 @@ def _try_debugged(
     from .run_debugged import run_debugged_child
 
     try:
-        return run_debugged_child(program, python=python, output=output)
+        return run_debugged_child(program, python=python, output=output, stopper=stopper)
     except TraceStartError as error:
         if backend != "auto":
             return RunResult(refusal=str(error))
