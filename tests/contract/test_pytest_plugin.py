@@ -79,7 +79,7 @@ def test_from():
     said = result.stdout.str()
     assert said.count("explained before: the same failure as in ") == 2
     for name in ("libgone-after.so", "libgone-call.so"):
-        assert said.count(f"the load failed: {name} was asked for by its bare name") == 1
+        assert said.count(f"the load failed: {name} was not found") == 1
     assert "there was no trace" not in said
 
 

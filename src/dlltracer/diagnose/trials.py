@@ -200,7 +200,8 @@ def _in_global_scope(finding: Finding, case: Case) -> Iterator[Trial]:
 def weigh_results(diagnosis: Diagnosis, results: Iterable[TrialResult]) -> Diagnosis:
     """Return the verdict with what the trials have shown: fixes that work come first, others are gone."""
     findings = list(diagnosis.findings)
-    for result in results:
+    # What works comes last: it is proof, whatever other changes did not help.
+    for result in sorted(results, key=lambda result: result.worked is True):
         findings = [_weigh(finding, result, diagnosis) for finding in findings]
     findings.sort(key=lambda finding: _SURE.index(finding.confidence))
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE

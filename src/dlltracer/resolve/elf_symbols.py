@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 
 from ..model.tree import MissingSymbol, MissingVersion
-from .pe_symbols import MAX_NEAREST, Nearest
+from .nearest import MAX_NEAREST, Nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -85,12 +85,14 @@ class RtldSession(Listener):
     def _make_decoding(self) -> Decoding:
         """A new one. Not before it is needed: its imports would be in this trace."""
         # The standard library first: a dataclasses.py beside the program is the program's, and must not run for us.
-        library = os.path.dirname(os.__file__)
-        sys.path.insert(0, library)
+        # A frozen Python has no file for os, and its library comes first by itself.
+        library = [os.path.dirname(file)] if (file := getattr(os, "__file__", None)) else []
+        sys.path[:0] = library
         try:
             from .decoding import Decoding
         finally:
-            sys.path.remove(library)
+            for folder in library:
+                sys.path.remove(folder)
         return Decoding(os.getpid(), raw=self._raw)
 
 

@@ -1,0 +1,100 @@
+"""What loading a Windows file would bring, on Windows or anywhere else.
+
+Apart from `trees`, which imports it for a Windows file only: `deps` of one ELF file should not wait for it.
+"""
+
+from __future__ import annotations
+
+import ntpath
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..host.copies import read_added_folders
+from ..host.filesystem import Place, locate
+from ..host.machine import this_system
+from ..host.winfiles import WindowsFiles
+from ..model.events import Probe
+from ..model.failure import System
+from ..model.loader_context import STANDARD_SEARCH, WindowsContext, context_for_wheel
+from ..model.pe import PeImage
+from ..model.tree import Binding, LoadTree, MissingSymbol
+from ..resolve.pe_symbols import find_missing_imports
+from ..resolve.windows import resolve_windows
+
+_PYTHON_DLL = re.compile(r"python(\d)(\d+)(t?)(?:_d)?\.dll", re.IGNORECASE)
+_USUAL_VERSION = (3, 11)
+_DRIVE = "Z:"
+"""Stands for the root of a system that has no drives, as in Wine."""
+
+
+def windows_tree(place: Place, image: PeImage, root: str | None, search: Sequence[str]) -> LoadTree:
+    """`trees.load_tree` for a PE file that has been read."""
+    own = read_added_folders(place.path)
+    notes = tuple(f"the package adds {folder} when it is imported (delvewheel)" for folder in own)
+    tree = _tree(place, image, root, (*search, *own))
+    missing = find_missing_imports(tree.bindings, tree.images)
+    tree = replace(tree, symbols=tuple(item for item in missing if isinstance(item, MissingSymbol)))
+    notes += tuple(
+        f"{item.exporter} forwards {item.symbol.name or item.symbol.ordinal} to {item.target}, which is not there"
+        for item in missing
+        if not isinstance(item, MissingSymbol)
+    )
+    return replace(tree, notes=(*tree.notes, *notes))
+
+
+def _tree(place: Place, image: PeImage, root: str | None, search: Sequence[str]) -> LoadTree:
+    if this_system() is System.WINDOWS and root is None:
+        from ..host.windows import read_windows_context
+
+        context = replace(read_windows_context(added_folders=tuple(search)), machine=image.machine)
+        if not image.is_dll:  # a program: its own folder is the one searched first
+            context = replace(context, application_folder=ntpath.dirname(place.path), loaded=(), flags=STANDARD_SEARCH)
+        return resolve_windows(place.path, context, WindowsFiles(symbols=True, resources=True))
+    drive = _DRIVE if root is None else "C:"
+    files = WindowsFiles({drive: root or "/"}, symbols=True, resources=True)
+    added = tuple(_windows_path(locate(folder, root), drive) for folder in search)
+    context = context_for_wheel(image.machine, python_of(image), added_folders=added)
+    if root is not None and files.local_path("C:\\Windows\\System32\\kernel32.dll") is not None:
+        context = replace(context, has_system_files=True)
+    tree = resolve_windows(_windows_path(place, drive), context, files)
+    return tree if root is not None else _with_local_paths(tree, context)
+
+
+def python_of(image: PeImage) -> tuple[int, int]:
+    """The version of Python that an extension module is for, by the DLL it imports; a usual one if it does not say."""
+    for imported in image.imports:
+        if match := _PYTHON_DLL.fullmatch(imported.library):
+            return int(match[1]), int(match[2])
+    return _USUAL_VERSION
+
+
+def _windows_path(place: Place, drive: str) -> str:
+    return ntpath.join(f"{drive}\\", *(place.inside or "").strip("/").split("/"))
+
+
+def _with_local_paths(tree: LoadTree, context: WindowsContext) -> LoadTree:
+    """The tree with the paths of this system instead of those that Windows would see."""
+    return LoadTree(
+        _local(tree.top),
+        {_local(path): image for path, image in tree.images.items()},
+        tuple(_local_binding(binding) for binding in tree.bindings),
+        (*tree.notes, f"Windows itself is not here: {context.application_folder} stands for the folder of python.exe"),
+    )
+
+
+def _local_binding(binding: Binding) -> Binding:
+    return replace(
+        binding,
+        requested_by=_local(binding.requested_by),
+        path=None if binding.path is None else _local(binding.path),
+        probes=tuple(_local_probe(probe) for probe in binding.probes),
+    )
+
+
+def _local_probe(probe: Probe) -> Probe:
+    return replace(probe, path=_local(probe.path), origin=None if probe.origin is None else _local(probe.origin))
+
+
+def _local(path: str) -> str:
+    return path[len(_DRIVE) :].replace("\\", "/") if path.startswith(f"{_DRIVE}\\") else path
