@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 @cache
 def read_table(name: str) -> dict[str, Any]:
-    """Return the data file `NAME.json`, read once: a recording may bring 50,000 messages to look up. Not to be changed."""
+    """Return the data file `NAME.json`, read once for all that ask. Not to be changed."""
     table: dict[str, Any] = json.loads(files(__package__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
     return table
