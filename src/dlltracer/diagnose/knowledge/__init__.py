@@ -1,1 +1,18 @@
-"""Facts about the world outside, as data files, and what reads them."""
+"""Reads the data files of this folder, also from inside a zip file."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+@cache
+def read_table(name: str) -> dict[str, Any]:
+    """Return the data file `NAME.json`, read once for all that ask. Not to be changed."""
+    table: dict[str, Any] = json.loads(files(__package__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    return table
