@@ -71,6 +71,8 @@ class Case:
         module_files: module to its file, of modules that a child process was importing when it died.
         child_copies: of what the loader of a child process complained of, the libraries it needs, to the copy in the
             folders of the LD_LIBRARY_PATH that the child was given.
+        definers: libraries of this machine that define the symbol which is missing first, and that no image lists.
+        speaker: the image whose words the program wrote before it died; `None` if that is not known.
         windows_own: of the names that were not found, in lower case, those that are files of Windows itself.
     """
 
@@ -105,6 +107,8 @@ class Case:
     code_is_guess: bool = False
     imports: tuple[str, ...] = ()
     windows_own: frozenset[str] = frozenset()
+    definers: tuple[str, ...] = ()
+    speaker: str | None = None
     is_program: bool = False
     messages: tuple[OutputMessage, ...] = ()
     module_files: Mapping[str, str] = field(default_factory=dict)
