@@ -6,6 +6,7 @@ from dlltracer.model.events import Event, FailureKind, LoadEvent, LoadFailedEven
 from dlltracer.model.failure import PythonError
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.recording import Losses, Recording, TracedProcess
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
 
 STARTED = 1_800_000_000.0
@@ -78,7 +79,7 @@ def small_failure() -> SavedTrace:
     )
     diagnosis = Diagnosis("import pkg", Outcome.EXPLAINED, error, findings=(finding, other))
     return SavedTrace(
-        recording, "import pkg", "0.1.0", STARTED, LINUX, status=1, diagnosis=diagnosis, images=images,
+        recording, "import pkg", "0.1.0", STARTED, LINUX, RunResult(status=1), diagnosis=diagnosis, images=images,
     )  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def many_images(count: int = 1000, *, processes: int = 1) -> SavedTrace:
     recording = Recording("rtld", tuple(events), PID, processes=traced if processes > 1 else ())
     diagnosis = Diagnosis("import app", Outcome.IMPORTED)
     return SavedTrace(
-        recording, "import app", "0.1.0", STARTED, LINUX, status=0, diagnosis=diagnosis, images=tuple(facts),
+        recording, "import app", "0.1.0", STARTED, LINUX, RunResult(status=0), diagnosis=diagnosis, images=tuple(facts),
     )  # fmt: skip
 
 
@@ -139,6 +140,6 @@ def windows_failure() -> SavedTrace:
     diagnosis = Diagnosis("import pkg", Outcome.EXPLAINED, findings=(finding,))
     host = HostFacts("windows", "Windows 10 build 19045", "AMD64")
     return SavedTrace(
-        Recording("etw", (*events, *failed), PID), "import pkg", "0.1.0", STARTED, host, status=1,
+        Recording("etw", (*events, *failed), PID), "import pkg", "0.1.0", STARTED, host, RunResult(status=1),
         diagnosis=diagnosis, images=images,
     )  # fmt: skip

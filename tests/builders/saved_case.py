@@ -9,6 +9,7 @@ from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phas
 from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.recording import Recording, TracedProcess
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, SavedTrace
 
 HOSTILE = (
@@ -72,8 +73,9 @@ def saved_trace(**fields: object) -> SavedTrace:
     """A trace with a failure, its verdict and all facts; `fields` replaces some."""
     recording = Recording("rtld", EVENTS, pid=7, notes=("a note",))
     made = SavedTrace(
-        recording, "import m", "0.1.0", started=99.5, host=HOST, process=PROCESS, status=1, diagnosis=DIAGNOSIS
-    )
+        recording, "import m", "0.1.0", started=99.5, host=HOST,
+        run=RunResult(process=PROCESS, status=1), diagnosis=DIAGNOSIS,
+    )  # fmt: skip
     return replace(made, **fields)  # type: ignore[arg-type]
 
 

@@ -16,9 +16,10 @@ from dlltracer.model.events import (
     ProbeOutcome,
     UnloadEvent,
 )
-from dlltracer.model.failure import Failure, Frame, ProcessFacts, PythonError, System
+from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.recording import Losses, Recording, TracedProcess
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -88,9 +89,10 @@ PLAIN = st.recursive(
 SAVED_TRACES = st.builds(
     SavedTrace, RECORDINGS, TEXTS, TEXTS, maybe(TIMES),
     maybe(st.builds(HostFacts, TEXTS, TEXTS, TEXTS, maybe(TEXTS), maybe(TEXTS))),
-    maybe(INTERPRETERS),
-    maybe(st.builds(Failure, rows(ERRORS), INTERPRETERS)),
-    maybe(CRASHES), maybe(STATUSES), maybe(DIAGNOSES), maybe(st.dictionaries(TEXTS, PLAIN, max_size=2)),
+    st.builds(
+        RunResult, process=maybe(INTERPRETERS), errors=rows(ERRORS), crash=maybe(CRASHES), status=maybe(STATUSES)
+    ),
+    maybe(DIAGNOSES), maybe(st.dictionaries(TEXTS, PLAIN, max_size=2)),
     rows(
         st.builds(
             ImageFacts, TEXTS, maybe(NUMBERS), maybe(TIMES), maybe(TEXTS), maybe(TEXTS), maybe(TEXTS), maybe(NAMES),

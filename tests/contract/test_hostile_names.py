@@ -16,8 +16,9 @@ from builders.failed_case import process
 from builders.terminal import run_command_on_terminal, run_on_terminal
 from contract.native import Native
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
-from dlltracer.model.failure import Failure, PythonError
+from dlltracer.model.failure import PythonError
 from dlltracer.model.recording import Recording, TracedProcess
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 
@@ -60,8 +61,10 @@ def trace(*, imports: tuple[str, ...] = (EVIL,)) -> SavedTrace:
             processes=(TracedProcess(1, command=(EVIL,), program=EVIL), TracedProcess(2, command=(EVIL,), status=-11)),
         ),
         what=EVIL, written_by=EVIL, host=HostFacts("linux", EVIL, EVIL, EVIL, EVIL),
-        failure=Failure((PythonError("ImportError", f"{EVIL}: cannot open it", ("ImportError",)),), process()),
-        status=1,
+        run=RunResult(
+            errors=(PythonError("ImportError", f"{EVIL}: cannot open it", ("ImportError",)),), process=process(),
+            status=1,
+        ),
     )  # fmt: skip
 
 

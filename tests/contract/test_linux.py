@@ -417,6 +417,19 @@ def test_a_system_without_memfd_uses_a_file_without_a_name(native: Native, run_p
     assert result.stdout == f"LoadLibrary {path} True\n", result.stderr
 
 
+def test_searches_in_a_loop_are_all_seen(run_python: RunPython) -> None:
+    result = run_python(
+        """
+        import ctypes.util, dlltracer
+        with dlltracer.Trace(collect=True) as events:
+            for name in ("no-such-a", "bin/no-such-b.dll", "no-such-a", "c"):
+                ctypes.util.find_library(name)
+        print([event.need for event in events if isinstance(event, dlltracer.LoadFailedEvent)])
+        """,
+    )
+    assert result.stdout == "['no-such-a', 'bin/no-such-b.dll', 'no-such-a']\n", result.stderr
+
+
 def test_find_library_that_finds_nothing_is_a_failed_request(run_python: RunPython, tmp_path: Path) -> None:
     (tmp_path / "wants_zbar.py").write_text(
         "import ctypes, ctypes.util\npath = ctypes.util.find_library('zbar-no-such')\nassert path is None\n"

@@ -43,15 +43,15 @@ def test_run_writes_a_recording(native: Native, tmp_path: Path) -> None:
     ran = ask("run", "-o", path, "-c", f"import ctypes; ctypes.CDLL({str(library)!r}); print('out')")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "out\n", "")
     trace = read_trace_file(str(path))
-    assert (trace.problems, trace.status, trace.what, trace.command[1]) == ((), 0, "the code", "-c")
+    assert (trace.problems, trace.run.status, trace.what, trace.command[1]) == ((), 0, "the code", "-c")
     assert trace.started is not None and trace.host is not None and trace.host.system == "linux"
-    assert trace.process is not None and str(library) in trace.process.loaded
+    assert trace.run.process is not None and str(library) in trace.run.process.loaded
     assert str(library) in [event.path for event in trace.recording.loads]
     facts = {image.path: image for image in trace.images}[str(library)]
     assert facts.size == library.stat().st_size and facts.machine == "x86-64"
     assert facts.digest is not None and facts.digest.startswith(("build-id:", "sha256:"))
     assert (trace.places is not None and "/usr/lib" in dict(trace.places.folders).values()) or trace.places is not None
-    assert {name for name, _ in trace.process.environment} <= {
+    assert {name for name, _ in trace.run.process.environment} <= {
         "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "CONDA_PREFIX", "VIRTUAL_ENV",
     }  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_run_saves_why_it_failed(native: Native, tmp_path: Path) -> None:
     assert ran.returncode == 1 and "Traceback" in ran.stderr and "looked for" not in ran.stderr
     trace = read_trace_file(str(path))
     assert trace.diagnosis is not None and trace.diagnosis.outcome is Outcome.EXPLAINED
-    assert trace.failure is not None and trace.case is not None
+    assert trace.run.errors and trace.case is not None
     said = ask("why", path)
     assert said.returncode == 1 and native.missing in said.stdout and "note: recorded: the code" in said.stdout
 
@@ -228,7 +228,7 @@ def test_what_was_seen_outlives_a_kill(tmp_path: Path) -> None:
         os.kill(program, signal.SIGKILL)
     trace = read_trace_file(str(path))
     assert any("_decimal" in event.path for event in trace.recording.loads)
-    assert (trace.what, trace.status, trace.recording.processes[0].pid) == ("the code", None, program)
+    assert (trace.what, trace.run.status, trace.recording.processes[0].pid) == ("the code", None, program)
     assert trace.problems == ("it was cut off: the end line is missing, and whatever came before it",)
     ran = ask("show", path)
     assert ran.returncode == 0 and "_decimal" in ran.stdout and "it was cut off" in ran.stdout

@@ -69,4 +69,4 @@ def test_what_windows_alone_knows_is_in_it(lab: Lab, desk: Desk, tmp_path: Path)
     assert dict(trace.places.folders)["system"].lower() == "c:\\windows\\system32"
     kernel = next(image for image in trace.images if image.path.lower().endswith("\\kernel32.dll"))
     assert kernel.machine == "x86-64" and kernel.needs is not None and kernel.size
-    assert trace.process is not None and trace.process.executable.endswith("python.exe")
+    assert trace.run.process is not None and trace.run.process.executable.endswith("python.exe")

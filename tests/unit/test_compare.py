@@ -13,6 +13,7 @@ from dlltracer.model.comparison import Difference, DifferenceKind
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase
 from dlltracer.model.failure import ProcessFacts, System
 from dlltracer.model.recording import Losses, Recording
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
 
 PROCESS = ProcessFacts(System.LINUX, (3, 11, 7), (), 64, "/venv/bin/python", "/venv", "/usr", path=("/venv/lib",))
@@ -23,7 +24,7 @@ def trace(*paths: str, prefix: str = "/venv", **more: object) -> SavedTrace:
     events = tuple(LoadEvent(path, pid=7) for path in paths)
     process = replace(PROCESS, prefix=prefix, executable=f"{prefix}/bin/python", path=())
     images = tuple(ImageFacts(path, size=1) for path in paths)
-    made = SavedTrace(Recording("rtld", events, 7), host=HOST, process=process, status=0, images=images)
+    made = SavedTrace(Recording("rtld", events, 7), host=HOST, run=RunResult(process=process, status=0), images=images)
     return replace(made, **more)  # type: ignore[arg-type]
 
 
@@ -52,7 +53,7 @@ def test_homes_of_other_people_correspond() -> None:
 def test_a_library_that_one_has_not_comes_first() -> None:
     one = trace("/venv/mod.so", "/venv/libs/libdep.so.1", "/lib/libextra.so")
     failed = LoadFailedEvent("libdep.so.1", pid=7, kind=FailureKind.NOT_FOUND, requested_by="/venv/mod.so")
-    other = trace("/venv/mod.so", status=1)
+    other = trace("/venv/mod.so", run=RunResult(status=1))
     other = replace(other, recording=replace(other.recording, events=(*other.recording.events, failed)))
     found = compare_traces(one, other).differences
     assert [one.kind for one in found] == [DifferenceKind.OUTCOME, DifferenceKind.MISSING, DifferenceKind.ONLY_ONE]
@@ -75,7 +76,7 @@ def test_another_copy_is_told_with_its_rules_and_versions() -> None:
 
 def test_the_same_path_is_the_same_place_whatever_is_known_of_the_interpreters() -> None:
     one = trace("/venv/lib/python3.11/site-packages/x/_core.so")
-    torn = replace(one, process=None, images=(), status=None)
+    torn = replace(one, run=RunResult(), images=())
     found = compare_traces(one, torn, ("one", "torn"))
     assert [(one.kind, one.second) for one in found.differences] == [(DifferenceKind.OUTCOME, "not known")]
     assert found.same == 1 and "torn: it says nothing of the interpreter and its environment" in found.notes
@@ -98,7 +99,7 @@ def test_what_was_dropped_is_no_cause_and_comes_behind_the_copy_that_won() -> No
         return LoadFailedEvent(path, pid=7, kind=FailureKind.DROPPED, reason=reason)
 
     one = trace("/venv/mod.so", "/venv/libs/libdep.so.1", "/venv/libs/libok.so.1", "/lib/libextra.so")
-    other = trace(status=1)
+    other = trace(run=RunResult(status=1))
     events = [dropped("/venv/mod.so", "no symbol f"), dropped("/old/libdep.so.1"), dropped("/venv/libs/libok.so.1")]
     other = replace(other, recording=replace(other.recording, events=tuple(events)))
     found = compare_traces(one, other).differences
@@ -137,8 +138,9 @@ def test_only_what_was_moved_is_in_another_order() -> None:
 
 def test_variables_and_folders() -> None:
     one = trace("/a.so")
-    assert one.process is not None
-    other = replace(one, process=replace(one.process, environment=(("LD_LIBRARY_PATH", "/x:/y"),), version=(3, 12, 1)))
+    assert one.run.process is not None
+    process = replace(one.run.process, environment=(("LD_LIBRARY_PATH", "/x:/y"),), version=(3, 12, 1))
+    other = replace(one, run=RunResult(process=process, status=0))
     found = {difference.name: difference for difference in compare_traces(one, other).differences}
     assert (found["LD_LIBRARY_PATH"].first, found["LD_LIBRARY_PATH"].second) == ("nothing else", "/x; /y")
     assert (found["Python"].first, found["Python"].second) == ("3.11.7, 64-bit", "3.12.1, 64-bit")

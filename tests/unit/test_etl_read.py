@@ -73,7 +73,7 @@ def test_one_run_of_python(write: Write, options: dict[str, int]) -> None:
     assert (one.pid, one.parent, one.program, one.status) == (PYTHON, 1, r"C:\Py\python.exe", 0xC0000135)
     assert one.command == (r"C:\Py\python.exe", "-c", "import ssl")
     assert (one.started, one.ended) == (pytest.approx(b.START_EPOCH + 1), pytest.approx(b.START_EPOCH + 2))
-    assert (trace.recording.backend, trace.recording.pid, trace.status) == ("etl", PYTHON, 0xC0000135)
+    assert (trace.recording.backend, trace.recording.pid, trace.run.status) == ("etl", PYTHON, 0xC0000135)
     assert trace.what == r'"C:\Py\python.exe" -c "import ssl"'
     assert trace.started == pytest.approx(b.START_EPOCH)
     assert trace.host is not None and trace.host.description == "Windows NT 10.0 build 19041"
@@ -251,7 +251,7 @@ def test_every_version_of_a_manifest_process_event(write: Write, number: int, ve
 def test_the_end_of_a_newer_manifest(write: Write) -> None:
     data = struct.pack("<IQQQI", 99, 1, b.STARTED, b.STARTED, 0xC0000005) + bytes(60) + b"python.exe\0"
     end = b.manifest(b.KERNEL_PROCESS, 2, data, version=2, ticks=b.FIRST_TICK + 9)
-    assert read_etl(write([process(b.PROCESS_THERE, 99, "python.exe"), end]), pid=99).status == 0xC0000005
+    assert read_etl(write([process(b.PROCESS_THERE, 99, "python.exe"), end]), pid=99).run.status == 0xC0000005
 
 
 def test_a_file_of_too_many_events_is_read_as_far_as_they_are_kept(

@@ -192,6 +192,12 @@ def test_a_file_that_was_planted_is_neither_read_nor_written(tmp_path: Path, kin
     assert reader.read() == b"" and reader.status() is None
     with pytest.raises(OSError):
         open_log(prefix)
+    # Nor is the user's own LD_DEBUG_OUTPUT followed to it, as the logs are given back.
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    logs = LogFolder(str(outer))
+    Path(log_path(logs.prefix, os.getpid())).write_bytes(b"  7:\tline\n")
+    logs.give_back({MASK: "libs", OUTPUT: prefix})
     assert victim.read_text() == "precious\n" and os.listdir("/proc/self/fd") == before
 
 

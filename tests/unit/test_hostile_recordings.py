@@ -140,9 +140,9 @@ def test_lines_that_cannot_be_read_end_the_reading(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tracereader, "MOST_TROUBLES", 5)
     head, junk, end = json.dumps(HEADER).encode() + b"\n", b"junk\n", json.dumps(END).encode() + b"\n"
     read = read_lines([head, *[junk] * 4, end])
-    assert read.status == 1
+    assert read.run.status == 1
     read = read_lines([head, *[junk] * 5, end])
-    assert read.status is None and "5 of its lines could not be taken" in read.problems[0]
+    assert read.run.status is None and "5 of its lines could not be taken" in read.problems[0]
 
 
 def test_blank_lines_alone_are_no_recording() -> None:

@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,9 +19,10 @@ from builders.memory_filesystem import elf_image
 from builders.report_traces import GONE, load, many_images, missing, small_failure, windows_failure
 from dlltracer.model.crash import Crash
 from dlltracer.model.events import DebugEvent, Phase, Probe, ProbeOutcome
-from dlltracer.model.failure import Failure, Frame, ProcessFacts, PythonError, System
+from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.recording import Losses, Recording, TracedProcess
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.drawing import escape
@@ -101,7 +103,8 @@ def trace_named(name: str) -> SavedTrace:
             "rtld", events, 4711, Losses(1, 2, 3), (name,),
             (TracedProcess(4711, None, (name,), name), TracedProcess(1, 4711, None, name, crash=crash)),
         ),
-        name, name, 0.0, HostFacts("linux", name, name, name, name), process, Failure((error,), process), crash, 1,
+        name, name, 0.0, HostFacts("linux", name, name, name, name),
+        RunResult(process=process, errors=(error,), crash=crash, status=1),
         Diagnosis(name, Outcome.EXPLAINED, error, crash, (finding, finding), (name,), (name,)), None,
         (ImageFacts(path, 1, 1.0, name, name, name, (name, "other"), name, name),), (name,),
     )  # fmt: skip
@@ -216,21 +219,24 @@ def headline(saved: SavedTrace) -> tuple[str, str]:
 
 def test_headlines() -> None:
     empty = Recording("rtld")
-    process = ProcessFacts(System.LINUX, (3, 11, 1), (), 64, "", "", "")
-    failure = Failure((PythonError("ValueError", "no"),), process)
+
+    def ended(status: int, recording: Recording = empty, **fields: Any) -> SavedTrace:
+        return SavedTrace(recording, run=RunResult(status=status, **fields))
+
+    errors = (PythonError("ValueError", "no"),)
     crash = Crash(11, "SIGSEGV", 1, "/x/a.so", 2, None, None)
-    assert headline(SavedTrace(empty, status=0)) == ("good", "It works: nothing to explain")
+    assert headline(ended(0)) == ("good", "It works: nothing to explain")
     assert headline(SavedTrace(empty)) == ("unsure", "How it ended is not known")
-    assert headline(SavedTrace(empty, status=3)) == ("unsure", "It ended with status 3")
-    assert headline(SavedTrace(empty, status=-9)) == ("unsure", "It was killed by SIGKILL")
-    assert headline(SavedTrace(empty, status=1, failure=failure)) == ("bad", "It ended with ValueError")
+    assert headline(ended(3)) == ("unsure", "It ended with status 3")
+    assert headline(ended(-9)) == ("unsure", "It was killed by SIGKILL")
+    assert headline(ended(1, errors=errors)) == ("bad", "It ended with ValueError")
     died = ("bad", "It died of SIGSEGV in /x/a.so at offset 0x2")
-    assert headline(SavedTrace(empty, status=-11, crash=crash)) == died
+    assert headline(ended(-11, crash=crash)) == died
     failed = Recording("rtld", (missing("libq.so", "/x/a.so"),))
-    assert headline(SavedTrace(failed, status=0)) == ("good", "It works, although 1 load failed on the way")
+    assert headline(ended(0, failed)) == ("good", "It works, although 1 load failed on the way")
     undecided = Diagnosis("import x", Outcome.UNDECIDED, undecided=("a trace",))
-    assert headline(SavedTrace(empty, status=1, diagnosis=undecided)) == ("unsure", "The evidence does not decide why")
-    assert "a trace" in Page(render_html(SavedTrace(empty, status=1, diagnosis=undecided))).text
+    assert headline(replace(ended(1), diagnosis=undecided)) == ("unsure", "The evidence does not decide why")
+    assert "a trace" in Page(render_html(replace(ended(1), diagnosis=undecided))).text
     assert headline(windows_failure()) == ("bad", "msvcp140.dll was not found")
 
 

@@ -15,8 +15,9 @@ from builders.saved_traces import CALM, SAVED_TRACES
 from dlltracer.api.explain_saved import encode_case, explain_saved
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.model.events import DebugEvent, LoadEvent
-from dlltracer.model.failure import Failure, Frame, PythonError
+from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.recording import Recording, TracedProcess
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 from dlltracer.model.tracereader import read_lines
@@ -130,8 +131,8 @@ def trace() -> SavedTrace:
     )
     made = with_run(made, recording=recording)
     return SavedTrace(
-        recording, "import ext", host=HostFacts("linux", "on vm", name="vm"), process=FACTS,
-        failure=Failure((ERROR,), FACTS), status=1, diagnosis=diagnose(made), case=encode_case(made),
+        recording, "import ext", host=HostFacts("linux", "on vm", name="vm"),
+        run=RunResult(process=FACTS, errors=(ERROR,), status=1), diagnosis=diagnose(made), case=encode_case(made),
         command=("python", "/home/alice/app.py", "--api-key=abc", "--secret", "s3cr3t"),
     )  # fmt: skip
 
@@ -146,11 +147,11 @@ def test_a_whole_trace() -> None:
     assert [word.rstrip("0123456789") for word in after.command] == [
         "python", "/home/user1/app.py", "--api-key=secret", "--secret", "secret",
     ]  # fmt: skip
-    assert after.process is not None
-    assert after.process.environment[0] == ("PATH", "/home/user1/bin:/usr/bin")
-    assert after.process.environment[1][1].startswith("secret")
+    assert after.run.process is not None
+    assert after.run.process.environment[0] == ("PATH", "/home/user1/bin:/usr/bin")
+    assert after.run.process.environment[1][1].startswith("secret")
     assert after.recording.processes[0].command is not None
-    assert after.recording.processes[0].command[2] == after.process.environment[1][1]
+    assert after.recording.processes[0].command[2] == after.run.process.environment[1][1]
     assert after.recording.notes[-1].startswith("redacted: the names of 1 user and 1 machine, 3 secrets")
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from builders.saved_case import DIAGNOSIS, FINDING, HOSTILE, PROCESS, hostile_trace, saved_trace, trace_of
 from dlltracer.model.events import LoadEvent, Phase, Probe
 from dlltracer.model.finding import Diagnosis, Outcome
+from dlltracer.model.run import RunResult
 from dlltracer.report.render_markdown import MOST, code, render_markdown
 
 
@@ -50,7 +51,7 @@ def test_a_failure() -> None:
 def test_other_outcomes() -> None:
     works = saved_trace(diagnosis=Diagnosis("import m", Outcome.IMPORTED))
     assert render_markdown(works).startswith("### dlltracer: `import m` works\n")
-    plain = render_markdown(trace_of(LoadEvent("/a.so"), process=None, host=None, written_by=""))
+    plain = render_markdown(trace_of(LoadEvent("/a.so"), run=RunResult(), host=None, written_by=""))
     assert plain.startswith("### dlltracer: what `import m` loads\n\n| | |\n| --- | --- |\n| dlltracer | traced by `")
     assert "1 image loaded, 0 failed" in plain and "a.so  /a.so" in plain
     unknown = saved_trace(diagnosis=Diagnosis("import m", Outcome.UNDECIDED, undecided=("a core file",)))
@@ -72,7 +73,8 @@ def test_a_great_deal_is_cut_and_counted() -> None:
     probes = tuple(Probe(f"/{number}/x.so", Phase.PATH, f"o{number}") for number in range(200))
     finding = replace(FINDING, chain=tuple(map(str, range(99))), probes=probes, explanation="word " * 2000)
     many = replace(DIAGNOSIS, findings=(finding,) * 30, notes=("note",) * 99)
-    lines = render_markdown(saved_trace(diagnosis=many, process=replace(PROCESS, executable="/x" * 9999))).splitlines()
+    big = replace(PROCESS, executable="/x" * 9999)
+    lines = render_markdown(saved_trace(diagnosis=many, run=RunResult(process=big))).splitlines()
     assert len(lines) <= MOST and sum("more lines" in line for line in lines) == 1
     assert lines[-1] == "</details>" and max(map(len, lines)) < 500
 

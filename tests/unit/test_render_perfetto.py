@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from builders.saved_case import CRASH, EVENTS, hostile_trace, saved_trace, trace_of
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.recording import Recording, TracedProcess
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import SavedTrace
 from dlltracer.report.render_perfetto import NO_LATER_TIME, NO_TIME, render_perfetto
 
@@ -100,7 +101,8 @@ def test_processes_and_a_crash() -> None:
         TracedProcess(7, command=("python", "x"), started=99.5, ended=103.0, status=-11),
         TracedProcess(9, parent=7, program="/bin/sh", started=100.0),
     )
-    found = entries(saved_trace(recording=Recording("rtld", EVENTS, pid=7, processes=processes), crash=CRASH))
+    recording = Recording("rtld", EVENTS, pid=7, processes=processes)
+    found = entries(saved_trace(recording=recording, run=RunResult(crash=CRASH)))
     lives = [(e["ph"], e["name"], e["ts"], e.get("id")) for e in of(found, "process")]
     assert lives[:2] == [("b", "python x", 0, "0x7"), ("e", "python x", 3_500_000, "0x7")]
     assert lives[2][:3] == ("i", "was killed by SIGSEGV", 3_500_000)

@@ -43,6 +43,24 @@ def test_a_search_that_the_exception_names() -> None:
     assert found.chain[-1] == "ctypes.util.find_library('portaudio')"
 
 
+@pytest.mark.parametrize(
+    ("message", "names", "subject", "package"),
+    [
+        ("PortAudio library not found", ("bin\\libportaudio-2.dll", "lib/libportaudio.dylib", "portaudio"), "portaudio",
+         "libportaudio2"),
+        ("The 'enchant' C library was not found", ("libenchant-1", "enchant-1", "enchant-2"), "enchant-2",
+         "libenchant-2-2"),
+        ("No hidden backend for Qzork found", ("lib/libqzork.dylib", "qzork"), "qzork", None),
+    ],
+)  # fmt: skip
+def test_of_several_names_of_a_library_the_one_that_has_a_package_counts(
+    message: str, names: tuple[str, ...], subject: str, package: str | None
+) -> None:
+    found = first(failed(python_error("OSError", message), *(search(name) for name in names)))
+    assert (found.subject, found.confidence) == (subject, Confidence.CERTAIN)
+    assert package is None or found.remedies[0].command[-1] == package
+
+
 def test_the_program_itself_was_asked_because_the_search_gave_nothing() -> None:
     error = python_error("AttributeError", f"{PYTHON}: undefined symbol: zbar_version")
     found = first(failed(error, search("zbar")))

@@ -21,7 +21,7 @@ from dlltracer.model.crash import Crash
 from dlltracer.model.decode import DamagedRecording, NewerRecording
 from dlltracer.model.elf import ElfNeed, ElfSymbols
 from dlltracer.model.events import FailureKind, LoadFailedEvent, Phase
-from dlltracer.model.failure import Failure, Frame, PythonError
+from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
 from dlltracer.model.limits import CLibrary, MemoryLimit, Mount
 from dlltracer.model.provider import ChangedFile, FileState, PackageManager, PackageOwner
@@ -104,16 +104,13 @@ def test_versions() -> None:
 @CALM
 def test_junk_in_a_case_costs_the_case_only(name: str, junk: object) -> None:
     damaged = through_json(FULL) | {name: junk}
-    said = explain_saved(SavedTrace(FAILED, "import ext", case=damaged, status=1))
+    said = explain_saved(SavedTrace(FAILED, "import ext", case=damaged, run=RunResult(status=1)))
     assert said.outcome in (Outcome.EXPLAINED, Outcome.UNDECIDED)
 
 
 def trace(made: Case, **changes: Any) -> SavedTrace:
-    run = made.run
-    failure = Failure(run.errors, run.process) if run.errors and run.process is not None else None
     facts: dict[str, Any] = {
-        "host": HostFacts(made.system.value), "process": made.run.process, "status": 1,
-        "failure": failure,
+        "host": HostFacts(made.system.value), "run": replace(made.run, recording=None, status=1),
         "case": encode_case(made), "diagnosis": diagnose(made),
     }  # fmt: skip
     return SavedTrace(made.run.recording or Recording("none"), made.what, **{**facts, **changes})
@@ -170,9 +167,10 @@ def test_without_the_exception_the_name_is_left() -> None:
 
 
 def test_a_crash_or_a_lost_module_is_possible_at_most_without_the_files() -> None:
-    died = SavedTrace(Recording("rtld"), "x", status=-11, crash=Crash(11, "SIGSEGV", 0, "/a.so", 1, 1, 0))
+    crash = Crash(11, "SIGSEGV", 0, "/a.so", 1, 1, 0)
+    died = SavedTrace(Recording("rtld"), "x", run=RunResult(status=-11, crash=crash))
     error = PythonError("ModuleNotFoundError", "No module named 'x'", ("ModuleNotFoundError", "ImportError"), "x")
-    lost = SavedTrace(Recording("rtld"), "import x", status=1, failure=Failure((error,), process()))
+    lost = SavedTrace(Recording("rtld"), "import x", run=RunResult(status=1, errors=(error,), process=process()))
     for one in (died, lost):
         said = explain_saved(one)
         assert said.outcome is Outcome.UNDECIDED and said.findings[0].confidence is Confidence.POSSIBLE
@@ -189,7 +187,7 @@ def test_an_unknown_end_is_no_failure() -> None:
     said = explain_saved(SavedTrace(Recording("rtld"), "import x"))
     assert (said.outcome, said.may_have_worked) == (Outcome.UNDECIDED, True)
     assert said.undecided_title == "how import x ended is not known, nor whether it failed"
-    assert not explain_saved(SavedTrace(Recording("rtld"), "import x", status=-9)).may_have_worked
+    assert not explain_saved(SavedTrace(Recording("rtld"), "import x", run=RunResult(status=-9))).may_have_worked
 
 
 def test_what_other_processes_could_not_load_is_noted() -> None:
@@ -201,7 +199,7 @@ def test_what_other_processes_could_not_load_is_noted() -> None:
 
     processes = tuple(TracedProcess(pid, status=status) for pid, status in ((1, 0), (2, 1), (3, 0), (4, None)))
     recording = Recording("rtld", tuple(event for pid in (1, 2, 3, 4) for event in of(pid)), 1, processes=processes)
-    said = explain_saved(SavedTrace(recording, "x.py", status=0))
+    said = explain_saved(SavedTrace(recording, "x.py", run=RunResult(status=0)))
     assert said.outcome is Outcome.IMPORTED and said.notes == (
         "process 2, which ended with status 1, could not load libgone.so; this is about the first process",
         "process 4 could not load libgone.so; this is about the first process",
@@ -209,4 +207,5 @@ def test_what_other_processes_could_not_load_is_noted() -> None:
 
 
 def test_a_program_that_worked() -> None:
-    assert explain_saved(SavedTrace(Recording("rtld"), "import ssl", status=0)).outcome is Outcome.IMPORTED
+    worked = SavedTrace(Recording("rtld"), "import ssl", run=RunResult(status=0))
+    assert explain_saved(worked).outcome is Outcome.IMPORTED

@@ -27,6 +27,7 @@ from dlltracer.host.packages import find_owners
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import System
 from dlltracer.model.recording import Recording
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, SavedTrace
 from dlltracer.report.processes import describe_origin
 
@@ -171,7 +172,7 @@ def test_origins() -> None:
         "0.1.0",
         0.0,
         HostFacts("linux", "Debian", "x86_64", "glibc 2.36", "box"),
-        status=-9,
+        run=RunResult(status=-9),
     )
     assert describe_origin(trace) == (
         "recorded: import x, on box, Debian, x86_64, glibc 2.36, at 1970-01-01 00:00:00 UTC, by dlltracer 0.1.0",

@@ -26,10 +26,11 @@ from dlltracer.model.comparison import Comparison, Difference, DifferenceKind, O
 from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
-from dlltracer.model.failure import Failure, Frame, ProcessFacts, PythonError, System
+from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.pe import PeImage
 from dlltracer.model.recording import Losses, Recording, TracedProcess
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
 from dlltracer.model.tracefile import EarlyLine, EndLine, FailureLine, HeaderLine, early_line, trace_to_lines
 from dlltracer.model.tree import Binding, BindingState, LoadTree
@@ -119,16 +120,16 @@ def recorded() -> list[Any]:
 def whole_trace() -> SavedTrace:
     """One that has a line of every type."""
     made = saved_trace()
-    assert made.process is not None
     error = PythonError("ImportError", "no", ("ImportError",), frames=(Frame("/a.py", 1, "f", "import m"),))
-    elsewhere = replace(made.process, prefix="/elsewhere", environment=(("PATH", "/bin"),), added_folders=("C:\\x",))
+    assert made.run.process is not None
+    process = replace(made.run.process, environment=(("PATH", "/bin"),), added_folders=("C:\\x",))
     places = SearchPlaces((("rpath", "/x"),), (("liba.so", "/x/liba.so"),), 3, ("kernel32.dll",), ("/p.so",), ("n",))
     image = ImageFacts("/x/m.so", 5, 1.5, "1.2", "m.so", "x86-64", ("liba.so",), "p 1", "sha256:00")
     processes = (TracedProcess(7, 1, ("x",), "/x", 1.0, 2.0, -11, CRASH),)
     return replace(
         made, recording=replace(made.recording, events=(*EVENTS, RAW), processes=processes), command=("x",),
-        started=1.5, crash=CRASH, status=-11, diagnosis=DIAGNOSIS, case={"version": 1}, images=(image,), places=places,
-        failure=Failure((error,), elsewhere), problems=("torn",),
+        started=1.5, diagnosis=DIAGNOSIS, case={"version": 1}, images=(image,), places=places,
+        run=RunResult(errors=(error,), process=process, crash=CRASH, status=-11), problems=("torn",),
     )  # fmt: skip
 
 

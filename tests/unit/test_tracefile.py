@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from builders.saved_traces import CALM, PLAIN, PROCESSES, SAVED_TRACES
 from dlltracer.model import tracereader
 from dlltracer.model.events import Event, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
-from dlltracer.model.failure import Failure, ProcessFacts, PythonError, System
+from dlltracer.model.failure import ProcessFacts, PythonError, System
 from dlltracer.model.finding import Diagnosis, Outcome
 from dlltracer.model.recording import Losses, Recording, TracedProcess
+from dlltracer.model.run import RunResult
 from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
 from dlltracer.model.tracefile import early_line, process_line, trace_to_lines
 from dlltracer.model.tracereader import NotARecording, is_recording, read_lines
@@ -35,9 +36,7 @@ TRACE = SavedTrace(
     "0.1.0",
     1.5,
     HostFacts("linux", name="box"),
-    PROCESS,
-    Failure((PythonError("ImportError", "gone"),), PROCESS),
-    status=1,
+    RunResult(process=PROCESS, errors=(PythonError("ImportError", "gone"),), status=1),
     diagnosis=Diagnosis("import x", Outcome.UNDECIDED, undecided=("more",)),
     case={"version": 1, "images": [["/a.so", {}]]},
     images=(ImageFacts("/a.so", 10),),
@@ -155,7 +154,7 @@ def test_junk_in_lines_of_ours_raises_nothing_else(rows: list[tuple[str, dict[st
         (b'{"type": "places", "folders": [["a"]]}\n', "places.folders[0]: a list of 2 is wanted, not list"),
         (b'{"type": "verdict", "what": "", "outcome": "lost"}\n', "verdict.outcome: no Outcome is called lost"),
         (b'{"type": "crash"}\n', "crash: has no 'code'"),
-        (b'{"type": "failure", "errors": []}\n', "failure: it has no process"),
+        (b'{"type": "failure"}\n', "failure: has no 'errors'"),
         (b'{"type": "case", "case": []}\n', "case: an object is wanted"),
         (b'{"type": "case", "case": {"a": ' + b"[" * 90 + b"]" * 90 + b"}}\n", "case: it is nested too deeply"),
         (b"[" * 100_000 + b"\n", "could not be read: line: it is not JSON"),
@@ -248,12 +247,12 @@ def test_too_many_early_events_are_counted(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_of_a_torn_file_the_first_process_is_the_program() -> None:
-    lines = lines_of(replace(TRACE, recording=replace(TRACE.recording, pid=None), status=None))
+    lines = lines_of(replace(TRACE, recording=replace(TRACE.recording, pid=None), run=replace(TRACE.run, status=None)))
     first = process_line(TracedProcess(9, status=3)).encode("ascii"), process_line(TracedProcess(12)).encode("ascii")
     torn = read_lines([lines[0], *first, *lines[1:-1]])
-    assert (torn.recording.pid, torn.status) == (9, 3)
+    assert (torn.recording.pid, torn.run.status) == (9, 3)
     whole = read_lines([lines[0], *first, *lines[1:]])
-    assert (whole.recording.pid, whole.status) == (None, None)
+    assert (whole.recording.pid, whole.run.status) == (None, None)
 
 
 def test_a_later_version_is_read_as_far_as_it_is_known() -> None:

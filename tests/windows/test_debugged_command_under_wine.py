@@ -237,5 +237,5 @@ def test_what_a_recording_has_when_dlltracer_is_killed(desk: Desk, tmp_path: Pat
     trace = read_trace_file(str(path))
     names = [event.path.rsplit("\\", 1)[1].lower() for event in trace.recording.events if type(event) is LoadEvent]
     assert "_bz2.pyd" in names and "python.exe" not in names, "what came before its first line is not its own"
-    assert trace.recording.pid is not None and trace.status is None
+    assert trace.recording.pid is not None and trace.run.status is None
     assert [problem for problem in trace.problems if "as they were first seen" in problem]

@@ -20,7 +20,6 @@ from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from ..model.pe import PeImport
 from ..model.recording import Recording
-from ..model.run import RunResult
 from ..model.saved import SavedTrace
 from ..model.words import describe_end
 from .explain import is_loader_failure
@@ -114,7 +113,7 @@ def explain_saved(trace: SavedTrace) -> Diagnosis:
             notes += (f"the case in the recording could not be read: {e}",)
     if trace.diagnosis is not None:
         return _as_said(trace.diagnosis, notes)
-    if trace.status == 0 and trace.failure is None:
+    if trace.run.status == 0 and not trace.run.errors:
         return Diagnosis(trace.what or "the program", Outcome.IMPORTED, notes=notes)
     return _without_case(trace, notes)
 
@@ -161,7 +160,7 @@ def _without_case(trace: SavedTrace, notes: tuple[str, ...]) -> Diagnosis:
 
 def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
     """Return a case of the events, the exception and the facts of the interpreter alone."""
-    run = _run_of(trace)
+    run = replace(trace.run, recording=trace.recording)
     system = _system_of(trace, run.process)
     case = Case(what=trace.what or "the program", system=system, run=run, notes=notes)
     if system is System.WINDOWS:
@@ -172,15 +171,6 @@ def _poor_case(trace: SavedTrace, notes: tuple[str, ...]) -> Case:
     return replace(
         case, error=failed.error, dl_error=failed.dl_error, named=failed.named, failures=failed.failures,
         subject=failed.subject, symbols=symbols, versions=versions,
-    )  # fmt: skip
-
-
-def _run_of(trace: SavedTrace) -> RunResult:
-    failure = trace.failure
-    return RunResult(
-        status=trace.status, recording=trace.recording, crash=trace.crash,
-        errors=failure.errors if failure is not None else (),
-        process=failure.process if failure is not None else trace.process,
     )  # fmt: skip
 
 

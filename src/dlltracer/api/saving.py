@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ntpath
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .. import __version__
@@ -15,7 +16,7 @@ from ..host.linux import read_linux_context
 from ..host.machine import describe_named_host, sha256_of, stamp_of, this_system
 from ..model.elf import ElfImage
 from ..model.events import ImageEvent, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome
-from ..model.failure import Failure, ProcessFacts, System
+from ..model.failure import ProcessFacts, System
 from ..model.loader_context import GlibcContext
 from ..model.machine import describe_kind
 from ..model.pe import PeImage
@@ -26,13 +27,6 @@ from ..resolve.winfile import describe_machine
 from .environment import site_folders
 from .explain import Explained
 from .explain_saved import encode_case
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..model.failure import ProcessFacts
-
 
 MOST = 5000
 """Files looked at; a trace that has more says so."""
@@ -189,9 +183,8 @@ def end_trace(begun: SavedTrace, run: RunResult, explained: Explained | None) ->
     process = run.process if run.process is not None or case is None else case.run.process
     images = facts_of_images(recorded, process)
     return replace(
-        begun, recording=recorded, process=process,
-        failure=Failure(run.errors, process) if run.errors and process is not None else None, crash=run.crash,
-        status=run.status, diagnosis=explained.diagnosis if explained is not None else None,
+        begun, recording=recorded, run=replace(run, recording=None, process=process),
+        diagnosis=explained.diagnosis if explained is not None else None,
         case=encode_case(case) if case is not None else None, images=images,
         places=read_places(process, recorded, images) if process is not None else None,
     )  # fmt: skip

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
             Restores whatever the start changed, also when it raises.
             """
     class Backend(Protocol):
-        """A mechanism, as a row of the table in `capture.select` makes it."""
+        """A mechanism, as `make_backend` makes it."""
 
         @property
         def name(self) -> str: ...

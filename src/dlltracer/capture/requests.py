@@ -34,7 +34,7 @@ OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1efork
 """Marks other than of requests (`linux.decode.Mark`)."""
 
 FIND_LIBRARY = "ctypes.util.find_library"
-"""The kind of request that is no audit event: a search by name that found nothing (`model.request.RequestKind`)."""
+"""The kind of request that is no audit event: a search by name that found nothing (`model.failure.RequestKind`)."""
 
 _BOOTSTRAP = "<frozen importlib._bootstrap>"
 
@@ -248,7 +248,10 @@ class _AuditHook:
         if place == "objdump":  # gcc or ld named a file: this is how its soname is read
             self._searches.pop(get_ident(), None)
         elif search is None or search.name != name or place == "ldconfig":
-            search = self._searches[get_ident()] = _LibrarySearch(name, imports_in_progress(frame))
+            new = _LibrarySearch(name, imports_in_progress(frame))
+            if search is not None:  # no audit event came between two calls, as in a loop over names
+                self._hand_on(search)
+            search = self._searches[get_ident()] = new
             search.places = (place,)
         elif place not in search.places:
             search.places += (place,)
@@ -262,6 +265,10 @@ class _AuditHook:
         if _library_search_in(frame) is not None:
             self._searches[get_ident()] = search
             return
+        self._hand_on(search)
+
+    def _hand_on(self, search: _LibrarySearch) -> None:
+        """Give the watches a search that has ended, if it found nothing."""
         if "ld" not in search.places:
             return  # the answer was in the cache of ldconfig
         raw = (

@@ -101,7 +101,7 @@ class RunnerReport:
         message: why it is so, for outcomes that need a reason; "" for none.
         recording: plain values, by `model.encode`.
         errors, process: plain values of `host.facts`; `None` if they could not be told.
-        ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.request.Request`.
+        ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.failure.Request`.
         is_attributed: whether the imports in the followed log are known.
         trouble: what went wrong with the followed log; `None` for nothing.
         completed: whether the program's code ran to its end without an exception.

@@ -87,7 +87,7 @@ def _notes(first: SavedTrace, second: SavedTrace, names: tuple[str, str]) -> tup
         if trace.recording.losses:
             notes.append(f"{name}: evidence was lost, so that what seems to be missing may have been loaded")
         notes += [f"{name}: {problem}" for problem in trace.problems]
-        if trace.process is None and any(one.process is not None for one in (first, second)):
+        if trace.run.process is None and any(one.run.process is not None for one in (first, second)):
             notes.append(f"{name}: it says nothing of the interpreter and its environment")
         if not trace.images:
             notes.append(f"{name}: it says nothing of the files: other versions in the same place are not seen")
@@ -263,20 +263,21 @@ def _outcome(trace: SavedTrace) -> str:
     diagnosis = trace.diagnosis
     if diagnosis is not None and diagnosis.findings:
         return f"failed: {diagnosis.findings[0].title} [{diagnosis.findings[0].code}]"
-    if trace.crash is not None:
-        return f"crashed: {describe_crash(replace(trace.crash, offset=None))}"
-    if trace.failure is not None and trace.failure.errors:
-        error = trace.failure.errors[0]
+    if trace.run.crash is not None:
+        return f"crashed: {describe_crash(replace(trace.run.crash, offset=None))}"
+    if trace.run.errors:
+        error = trace.run.errors[0]
         return f"failed: {error.type}: {error.message}"
-    if trace.status is None:
+    if trace.run.status is None:
         return "not known"
-    return "ended well" if trace.status == 0 else describe_end(trace.status)
+    return "ended well" if trace.run.status == 0 else describe_end(trace.run.status)
 
 
 def _compare_environment(first: SavedTrace, second: SavedTrace) -> Iterator[Difference]:
     """The machine, Python, the variables and folders by which loaders search; what only one trace knows is no
     difference."""
-    known = first.host is not None and second.host is not None, first.process is not None and second.process is not None
+    traces = (first, second)
+    known = all(one.host is not None for one in traces), all(one.run.process is not None for one in traces)
     one, other = dict(_facts(first, *known)), dict(_facts(second, *known))
     for name in dict.fromkeys((*one, *other)):
         if one.get(name) != other.get(name):
@@ -300,7 +301,7 @@ def _facts(trace: SavedTrace, of_host: bool, of_process: bool) -> Iterator[tuple
         yield "processor", trace.host.machine
         if trace.host.c_library:
             yield "C library", trace.host.c_library
-    process = trace.process
+    process = trace.run.process
     if of_process and process is not None:
         kind = " free-threaded" * process.is_free_threaded + " debug build" * process.is_debug
         yield "Python", f"{'.'.join(map(str, process.version))}, {process.bits}-bit{kind}"
@@ -310,7 +311,7 @@ def _facts(trace: SavedTrace, of_host: bool, of_process: bool) -> Iterator[tuple
 
 def _lists(first: SavedTrace, second: SavedTrace) -> Iterator[tuple[str, list[str], list[str]]]:
     """Names of lists of folders, and the lists of both; only where both are known."""
-    one, other = first.process, second.process
+    one, other = first.run.process, second.run.process
     if one is None or other is None:
         return
     for name in ("LD_LIBRARY_PATH", "PATH"):
@@ -347,7 +348,7 @@ class _Roots:
 def _roots_of(trace: SavedTrace) -> _Roots:
     """The roots of a trace: those of its interpreter, as far as they are known."""
     is_windows = trace.host is not None and trace.host.system == "windows"
-    process = trace.process
+    process = trace.run.process
     found: dict[str, str] = {}
     if process is not None:
         named = (

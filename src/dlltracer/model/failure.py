@@ -94,14 +94,6 @@ class ProcessFacts:
         return dict(self.environment if self.start_environment is None else self.start_environment)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """The exceptions that ended a program, outermost first (each raised while the next was handled); the process."""
-
-    errors: tuple[PythonError, ...]
-    process: ProcessFacts
-
-
 class RequestKind(enum.Enum):
     """How Python asked; the values are the names of CPython's audit events, but for the last."""
 

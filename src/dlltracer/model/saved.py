@@ -6,12 +6,11 @@ Reports are made of it, and a file holds it: docs/reference/recording-format.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .crash import Crash
-from .failure import Failure, ProcessFacts
 from .finding import Diagnosis
 from .recording import Recording
+from .run import RunResult
 
 RECORDING_SUFFIX = ".dlltrace"
 """How names of files end that hold one."""
@@ -68,7 +67,7 @@ class SearchPlaces:
     """Where the loader of a process looks, besides what images say themselves. Empty where it does not apply.
 
     Attributes:
-        folders: (rule, folder) pairs in the order of the search, the rule as `model.probe.Phase` has it.
+        folders: (rule, folder) pairs in the order of the search, the rule as `model.events.Phase` has it.
         cache: what ld.so.cache has of the names that the trace is about: (name, path) pairs.
         cache_size: how many entries it has in all; `None` if there is none, or it was not read.
         known_dlls: the names that Windows takes from its system folder always.
@@ -94,12 +93,10 @@ class SavedTrace:
         written_by: version of dlltracer.
         started: seconds since the epoch.
         host: the machine.
-        process: the interpreter of the first process, as it was when it ended; `None` if that is not known.
-        failure: the exceptions that ended it.
-        crash: how it died, if it did.
-        status: how it ended, as of `subprocess.Popen`; `None` if it had not ended when the file was left.
+        run: how the first process ended. Its own `recording` is empty: `recording` is the one. A file keeps the status,
+            the exceptions, the interpreter and the crash.
         diagnosis: the verdict given on the spot.
-        case: all that the verdict rests on, in plain values, for rules of another version (`api.saved_case`).
+        case: all that the verdict rests on, in plain values, for rules of another version (`api.explain_saved`).
         images: the files of the trace.
         problems: what was wrong with the file this was read from: torn, damaged lines, of a later version.
         command: the command line, a word each; () if it is not known.
@@ -111,10 +108,7 @@ class SavedTrace:
     written_by: str = ""
     started: float | None = None
     host: HostFacts | None = None
-    process: ProcessFacts | None = None
-    failure: Failure | None = None
-    crash: Crash | None = None
-    status: int | None = None
+    run: RunResult = field(default_factory=RunResult)
     diagnosis: Diagnosis | None = None
     case: Mapping[str, object] | None = None
     images: tuple[ImageFacts, ...] = ()

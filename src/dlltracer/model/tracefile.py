@@ -13,7 +13,7 @@ from typing import Any
 from .crash import Crash
 from .encode import encode
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from .failure import Failure, ProcessFacts, PythonError
+from .failure import ProcessFacts, PythonError
 from .finding import Diagnosis
 from .recording import UNKNOWN, Losses, TracedProcess
 from .saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
@@ -49,10 +49,9 @@ class EarlyLine:
 
 @dataclass(frozen=True)
 class FailureLine:
-    """The exceptions; the process only if it is not the one of the line "interpreter"."""
+    """The exceptions that ended the program, outermost first (each raised while the next was handled)."""
 
     errors: tuple[PythonError, ...]
-    process: ProcessFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,7 @@ LINES: Mapping[str, type] = {
     CRASH: Crash, PLACES: SearchPlaces, IMAGE: ImageFacts, VERDICT: Diagnosis, END: EndLine, SUMMARY: EndLine,
     **{kind.TAG: kind for kind in (LoadEvent, LoadFailedEvent, UnloadEvent, DebugEvent)},
 }  # fmt: skip
-"""What a line is, by its type. The line "case" is not among them: it holds a value that `api.saved_case` reads."""
+"""What a line is, by its type. The line "case" is not among them: it holds a value that `api.explain_saved` reads."""
 
 _JSON = json.JSONEncoder(allow_nan=False)
 """Made once: json.dumps would make one for each line."""
@@ -120,12 +119,13 @@ def early_line(event: Event) -> str:
 
 def closing_lines(trace: SavedTrace) -> Iterator[str]:
     """Yield the lines of what is known when the program has ended, the end line last."""
-    if trace.process is not None:
-        yield _line(INTERPRETER, encode(trace.process))
-    if trace.failure is not None:
-        yield _line(FAILURE, encode(_failure_line(trace.failure, trace.process)))
-    if trace.crash is not None:
-        yield _line(CRASH, encode(trace.crash))
+    run = trace.run
+    if run.process is not None:
+        yield _line(INTERPRETER, encode(run.process))
+    if run.errors:
+        yield _line(FAILURE, encode(FailureLine(run.errors)))
+    if run.crash is not None:
+        yield _line(CRASH, encode(run.crash))
     if trace.places is not None:
         yield _line(PLACES, encode(trace.places))
     for image in trace.images:
@@ -136,7 +136,7 @@ def closing_lines(trace: SavedTrace) -> Iterator[str]:
         yield _line(CASE, {"case": trace.case})
     recording = trace.recording
     end = EndLine(
-        status=trace.status, backend=recording.backend, pid=recording.pid, events=len(recording.events),
+        status=run.status, backend=recording.backend, pid=recording.pid, events=len(recording.events),
         losses=recording.losses, notes=recording.notes,
     )  # fmt: skip
     yield _line(END, encode(end))
@@ -145,10 +145,6 @@ def closing_lines(trace: SavedTrace) -> Iterator[str]:
 def encode_verdict(diagnosis: Diagnosis) -> dict[str, Any]:
     """Return the verdict as it is in every format: alone, among JSON lines, in a recording, beside an order."""
     return {"type": VERDICT, "version": VERDICT_VERSION, **encode(diagnosis)}
-
-
-def _failure_line(failure: Failure, process: ProcessFacts | None) -> FailureLine:
-    return FailureLine(failure.errors, None if failure.process == process else failure.process)
 
 
 def _line(kind: str, plain: dict[str, object]) -> str:

@@ -14,7 +14,7 @@ from ..errors import DlltracerError
 from .crash import Crash
 from .decode import DamagedRecording, decode, short
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from .failure import Failure, ProcessFacts
+from .failure import ProcessFacts
 from .finding import Diagnosis
 from .recording import UNKNOWN, Losses, Recording, TracedProcess
 from .saved import ImageFacts, SavedTrace, SearchPlaces
@@ -33,7 +33,7 @@ _ENOUGH = 100
 _NUMBERS = 3
 _DEEPEST = 60
 _MOST_DIGITS = 400
-_FIELDS: Mapping[type, str] = {ProcessFacts: "process", Crash: "crash", SearchPlaces: "places", Diagnosis: "diagnosis"}
+_FIELDS: Mapping[type, str] = {SearchPlaces: "places", Diagnosis: "diagnosis"}
 """Where in a saved trace the value of a line belongs."""
 
 ValueT = TypeVar("ValueT")
@@ -127,17 +127,15 @@ class TraceReader:
         recording = replace(
             self._trace.recording, events=tuple(self._events or self._early), processes=tuple(self._processes)
         )  # fmt: skip
-        status = self._trace.status
+        run = self._trace.run
         if not self._has_end and recording.processes:  # the end line would tell; the first process is the program's
             first = recording.processes[0]
             recording = replace(recording, pid=first.pid if recording.pid is None else recording.pid)
-            status = first.status if status is None else status
+            run = replace(run, status=first.status if run.status is None else run.status)
         if self._early and recording.pid is None:  # no process was told of: nobody was followed
             recording = replace(recording, pid=getattr(self._early[0], "pid", None))
         problems = tuple(dict.fromkeys((*self._trace.problems, *self._describe_problems())))
-        return replace(
-            self._trace, recording=recording, status=status, images=tuple(self._images), problems=problems
-        )  # fmt: skip
+        return replace(self._trace, recording=recording, run=run, images=tuple(self._images), problems=problems)
 
     def _take(self, line: dict[str, Any]) -> None:
         kind = line.get("type")
@@ -165,8 +163,12 @@ class TraceReader:
             self._take_process(value)
         elif isinstance(value, ImageFacts):
             self._keep(self._images, MOST_OTHERS, value, "images")
+        elif isinstance(value, ProcessFacts):
+            self._take_end_of_run(process=value)
         elif isinstance(value, FailureLine):
-            self._take_failure(value)
+            self._take_end_of_run(errors=value.errors)
+        elif isinstance(value, Crash):
+            self._take_end_of_run(crash=value)
         elif isinstance(value, EndLine):
             self._take_end(value)
         else:
@@ -213,11 +215,8 @@ class TraceReader:
         if self._keep(self._processes, MOST_OTHERS, process, "processes"):
             self._by_pid[process.pid] = len(self._processes) - 1
 
-    def _take_failure(self, line: FailureLine) -> None:
-        process = line.process or self._trace.process
-        if process is None:
-            raise DamagedRecording("failure", "it has no process, and no line before tells it")
-        self._trace = replace(self._trace, failure=Failure(line.errors, process))
+    def _take_end_of_run(self, **fields: Any) -> None:
+        self._trace = replace(self._trace, run=replace(self._trace.run, **fields))
 
     def _take_end(self, end: EndLine) -> None:
         recording = self._trace.recording
@@ -228,7 +227,8 @@ class TraceReader:
             losses=Losses() if end.losses is None else end.losses,
             notes=recording.notes if end.notes is None else end.notes,
         )
-        self._trace = replace(self._trace, status=end.status, recording=recording)
+        self._trace = replace(self._trace, recording=recording)
+        self._take_end_of_run(status=end.status)
         self._announced = end.events
         self._has_end = True
         self._forget_early()

@@ -148,5 +148,5 @@ def _sentences(trace: SavedTrace) -> Iterator[str]:
         parts.append(f"by dlltracer {trace.written_by}")
     if parts:
         yield f"recorded: {', '.join(parts)}"
-    if trace.status:
-        yield f"it {describe_end(trace.status)}"
+    if trace.run.status:
+        yield f"it {describe_end(trace.run.status)}"

@@ -1,6 +1,6 @@
 """A saved trace without names of people and machines, and without secrets: for whoever gives it away.
 
-Every text of the trace is gone through (`report.private_text` says for what), and the same thing gets the same word
+Every text of the trace is gone through (`PrivateText` says for what), and the same thing gets the same word
 everywhere: paths stay different where they were, so that rules and readers come to the same conclusions.
 """
 

@@ -60,8 +60,8 @@ def _facts(saved: SavedTrace) -> Iterator[str]:
     yield "| --- | --- |"
     written = f"{code(saved.written_by, table=True)}, " if saved.written_by else ""
     yield f"| dlltracer | {written}traced by {code(saved.recording.backend, table=True)} |"
-    if saved.process is not None:
-        yield f"| Python | {code(_python(saved.process), table=True)} |"
+    if saved.run.process is not None:
+        yield f"| Python | {code(_python(saved.run.process), table=True)} |"
     host = saved.host
     if host is not None:
         system = ", ".join(filter(None, (host.description or host.system, host.machine)))

@@ -214,7 +214,7 @@ class _Timeline:
             self._instant(describe_end(process.status), "process", now, process.pid, process.pid, arguments)
 
     def _add_crash(self) -> None:
-        crash = self._saved.crash
+        crash = self._saved.run.crash
         if crash is None:
             return
         pid = self._pid(None)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from ...errors import NoSuchProcess
 from ...model.events import LoadEvent, UnloadEvent
 from ...model.recording import Losses, Recording, TracedProcess
+from ...model.run import RunResult
 from ...model.saved import HostFacts, SavedTrace
 from ..windows.command_line import split_command_line
 from ..windows.devicepath import display_path
@@ -226,7 +227,7 @@ def read_etl(
         what=(first.command_line or first.shown_name) if first else ntpath.basename(str(path)),
         started=filetime_to_epoch(header.started) if header else None,
         host=_host(header),
-        status=first.status if first and first.ended is not None else None,
+        run=RunResult(status=first.status if first and first.ended is not None else None),
         problems=tuple(scan.damage.problems),
     )
 

@@ -118,8 +118,13 @@ def log_path(prefix: str, pid: int) -> str:
 
 def open_log(prefix: str) -> int:
     """Open this process's own log as ld.so would, and refuse one that somebody else put there. Raises `OSError`."""
+    return open_for_appending(log_path(prefix, os.getpid()))
+
+
+def open_for_appending(path: str) -> int:
+    """Open a log to append to it, made if it is not there; the same refusals. Raises `OSError`."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    return _checked(os.open(log_path(prefix, os.getpid()), flags, 0o666))
+    return _checked(os.open(path, flags, 0o666))
 
 
 def open_for_reading(path: str) -> int:

@@ -22,7 +22,7 @@ if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
 from .loader_log import without_marks
-from .log_file import MASK, OUTPUT, log_path, open_for_reading, punch_hole
+from .log_file import MASK, OUTPUT, log_path, open_for_appending, open_for_reading, punch_hole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,13 +100,17 @@ class LogFolder:
         return NewLogs(self._folder, _MODIFY if self._admit_others else _CREATE)
 
     def give_back(self, environment: Mapping[str, str]) -> None:
-        """Write the logs where the user's own LD_DEBUG would have put them; does nothing without it."""
+        """Write the logs where the user's own LD_DEBUG would have put them; does nothing without it.
+
+        A file that another user put there, a link or a FIFO is left alone.
+        """
         if not environment.get(MASK):
             return
         output = environment.get(OUTPUT)
         for name in self.written():
             try:
-                with open(output + name.removeprefix(_NAME) if output else 2, "ab", closefd=bool(output)) as theirs:
+                descriptor = open_for_appending(output + name.removeprefix(_NAME)) if output else 2
+                with open(descriptor, "ab", closefd=bool(output)) as theirs:
                     rest = b""
                     for text in iter(LogReader(os.path.join(self._folder, name)).read, b""):
                         # No mark has a line's end in it: none is cut in two.

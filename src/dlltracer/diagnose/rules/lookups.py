@@ -57,7 +57,7 @@ def _searched_for(searched: list[LoadFailedEvent], case: Case) -> _Search | None
     if not searched or case.error is None or "ModuleNotFoundError" in case.error.bases:
         return None
     if case.named is not None:
-        return _by_words(searched, case.named)
+        return _by_words(searched, case.named, case)
     if case.dl_error is not None:
         return _by_symbol(searched, case.dl_error) if _is_program_asked(case) else None
     about_it = is_about_something_missing(case.error.message)
@@ -65,14 +65,21 @@ def _searched_for(searched: list[LoadFailedEvent], case: Case) -> _Search | None
     if not mine:
         return _Search(searched[-1], Confidence.POSSIBLE)
     says = f"{case.error.type} came from the same package, {_package_of(mine[0])}"
-    return _Search(mine[0], Confidence.LIKELY, Evidence(Source.PYTHON, says))
+    return _Search(_best_known(mine, case), Confidence.LIKELY, Evidence(Source.PYTHON, says))
 
 
-def _by_words(searched: list[LoadFailedEvent], named: NamedFailure) -> _Search | None:
+def _by_words(searched: list[LoadFailedEvent], named: NamedFailure, case: Case) -> _Search | None:
+    """The search that the message names; of several names of one library that whose package is known."""
     stem = stem_of(named.event.path)
     same = [event for event in searched if event is named.event or stem_of(event.path) == stem]
     says = Evidence(Source.PYTHON, f"{named.error.type} says {named.name}")
-    return _Search(same[0], Confidence.CERTAIN, says) if same else None
+    return _Search(_best_known(same, case), Confidence.CERTAIN, says) if same else None
+
+
+def _best_known(searched: list[LoadFailedEvent], case: Case) -> LoadFailedEvent:
+    """The first name of which a package is known; else the first that is none of another system."""
+    own = [event for event in searched if not event.path.lower().endswith((".dylib", ".dll"))] or searched
+    return next((event for event in own if _providers_of(event.path, case)), own[0])
 
 
 def _by_symbol(searched: list[LoadFailedEvent], dl_error: DlError) -> _Search:

@@ -62,13 +62,14 @@ def headline_of_trace(saved: SavedTrace, graph: PageGraph) -> Headline:
 
 def _ending(saved: SavedTrace, bad: int) -> tuple[str, str]:
     """Tone and title for a program that no verdict says anything against; `bad` loads failed."""
-    if saved.crash is not None:
-        return "bad", f"It died of {describe_crash(saved.crash)}"
-    if saved.failure is not None and saved.failure.errors and saved.status != 0:
-        return "bad", f"It ended with {saved.failure.errors[0].type}"
-    if saved.status:
-        return "unsure", f"It {describe_end(saved.status)}"
-    if saved.diagnosis is None and saved.status is None:
+    run = saved.run
+    if run.crash is not None:
+        return "bad", f"It died of {describe_crash(run.crash)}"
+    if run.errors and run.status != 0:
+        return "bad", f"It ended with {run.errors[0].type}"
+    if run.status:
+        return "unsure", f"It {describe_end(run.status)}"
+    if saved.diagnosis is None and run.status is None:
         return "unsure", "How it ended is not known"
     return (
         "good",
@@ -104,7 +105,7 @@ def summary_of_trace(saved: SavedTrace, graph: PageGraph) -> list[tuple[str, str
     mapped = sum(image.size or 0 for image in images if image.state is State.LOADED)
     times = [image.time for image in images if image.time is not None]
     packages = {image.facts.package for image in images if image.facts is not None and image.facts.package}
-    process = saved.process or (saved.failure.process if saved.failure is not None else None)
+    process = saved.run.process
     pairs = (
         ("Images loaded", str(sum(image.state is State.LOADED for image in images))),
         ("Memory they take", size_in_words(mapped) if mapped else ""),
@@ -189,11 +190,11 @@ def about_trace(saved: SavedTrace) -> About:
 
 
 def _facts(saved: SavedTrace) -> Iterator[tuple[str, str]]:
-    host, process = saved.host, saved.process or (saved.failure.process if saved.failure is not None else None)
+    host, process = saved.host, saved.run.process
     yield "What ran", saved.what
     yield "Command line", " ".join(saved.command)
     yield "Started", time_in_words(saved.started)
-    yield "Ended with", "" if saved.status is None else describe_status(saved.status)
+    yield "Ended with", "" if saved.run.status is None else describe_status(saved.run.status)
     yield "Traced by", saved.recording.backend
     yield "dlltracer", saved.written_by
     if host is not None:
@@ -210,7 +211,7 @@ def _facts(saved: SavedTrace) -> Iterator[tuple[str, str]]:
 
 
 def _folded(saved: SavedTrace) -> Iterator[tuple[str, tuple[str, ...]]]:
-    process = saved.process or (saved.failure.process if saved.failure is not None else None)
+    process = saved.run.process
     if process is not None:
         yield "Environment of the loader", tuple(f"{name}={value}" for name, value in process.environment)
         yield "Folders of os.add_dll_directory", process.added_folders
