@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ..model.recording import Recording
 
 
+_RUNTIME = re.compile(r"/(?:lib(?:c|m|dl|pthread|stdc\+\+|gcc_s|c\+\+(?:abi)?|python[\d.]*)|ld-[\w.-]+)\.so[^/]*$")
+"""Images that write what others have brought about: "terminate called after throwing" is in libstdc++."""
 ELF_MAGIC = b"\x7fELF"
 
 Lack = tuple[tuple[MissingSymbol, ...], tuple[MissingVersion, ...]]
@@ -345,7 +348,8 @@ def _find_speaker(case: Case) -> str | None:
     recording = case.run.recording
     if case.error is not None or recording is None or not case.said or (case.run.status or 0) >= 0:
         return None
-    return find_speaker(case.said, dict.fromkeys(event.path for event in recording.loads))
+    paths = dict.fromkeys(event.path for event in recording.loads)
+    return find_speaker(case.said, [path for path in paths if not _RUNTIME.search(path)])
 
 
 def _suspects(case: Case) -> tuple[str, ...]:

@@ -153,7 +153,7 @@ def _other_names(need: str, folders: Iterable[str], files: HostFilesystem) -> It
             path = f"{folder}/{name}"
             if name in (f"{need}{_T64}", need.removesuffix(_T64)) and name != need:
                 yield SearchLead(LeadKind.RENAMED, path)
-            elif left > 0 and files.kind(path) is FileKind.FILE:
+            elif name != need and left > 0 and files.kind(path) is FileKind.FILE:
                 left -= 1
                 if _soname_of(path) == need:
                     yield SearchLead(LeadKind.LINK_MISSING, path)

@@ -100,6 +100,8 @@ def find_hidden_failure(errors: Iterable[PythonError], recording: Recording | No
     paths = {event.path for event in dropped}
     tops = [event for event in dropped if event.requested_by not in paths]
     for error in errors:
+        if not {"ImportError", "OSError", "RuntimeError"} & set(error.bases):
+            continue  # any mistake in the code raises the others
         folders = {posixpath.dirname(frame.file) for frame in error.frames[-1:] if frame.file.startswith("/")}
         for event in reversed(tops):
             if any(event.path.startswith(f"{folder}/") for folder in folders):

@@ -32,13 +32,13 @@ def soname_by_link(shop: Workshop) -> Question:
 
 
 def silent_load(shop: Workshop) -> Question:
-    """A package catches the error of its own library, and fails for want of it with a KeyError."""
+    """A package catches the error of its own library, and fails for want of it with words of its own."""
     shop.library("ops/native/libops.so", USES, options=["-Wl,-z,now"])
     shop.write(
         "ops/__init__.py",
         "import ctypes, os\ntable = {}\ntry:\n"
         "    table['go'] = ctypes.CDLL(os.path.join(os.path.dirname(__file__), 'native', 'libops.so'))\n"
-        "except OSError:\n    pass\ngo = table['go']\n",
+        "except OSError:\n    pass\nif not table:\n    raise RuntimeError('no operators')\n",
     )
     return shop.ask("ops")
 
@@ -81,7 +81,8 @@ def library_aborts(shop: Workshop) -> Question:
 def built_for_another_package(shop: Workshop) -> Question:
     """Cython's words, wrapped in an exception of the package's own."""
     shop.module("_fast", "#define FAIL() do { PyErr_SetString(PyExc_ValueError, \"numx.dtype size changed, "
-                "may indicate binary incompatibility. Expected 96 from C header, got 88 from PyObject\"); return 0; } while (0)\n",
+                "may indicate binary incompatibility. Expected 96 from C header, got 88 from PyObject\"); "
+                "return 0; } while (0)\n",
                 init="FAIL()")  # fmt: skip
     shop.write("fast.py", "try:\n    import _fast\nexcept ValueError:\n    raise ImportError('fast is broken')\n")
     return shop.ask("fast")
