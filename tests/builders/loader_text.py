@@ -26,7 +26,7 @@ class LoaderText:
         return self
 
     def request(self, target: str, *imports: str, kind: str = "import", tid: int = 5, wall: float = 1e9) -> LoaderText:
-        self.parts.append(encode_request((kind, target, imports, tid, wall, 1, ())))
+        self.parts.append(encode_request((kind, target, imports, tid, wall, 1, (), None)))
         return self
 
     def open(self, name: str, by: str = PYTHON) -> LoaderText:

@@ -23,8 +23,8 @@ from builders.pe_file import Export, build_pe, build_version
 from dlltracer.binary.apiset_map import decode_api_set_map
 from dlltracer.binary.elf import parse_elf
 from dlltracer.binary.ldcache import parse_ld_cache
-from dlltracer.binary.notimage import describe_not_image
 from dlltracer.binary.pe import parse_pe
+from dlltracer.binary.reading import describe_not_image
 from dlltracer.errors import BinaryFormatError
 
 SLOWEST = 2.0

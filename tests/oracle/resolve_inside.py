@@ -22,7 +22,7 @@ from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phas
 from dlltracer.model.loader_context import GlibcContext  # noqa: E402
 from dlltracer.model.tree import BindingState, LoadTree  # noqa: E402
 from dlltracer.resolve.glibc import resolve_glibc  # noqa: E402
-from dlltracer.resolve.musl import resolve_musl  # noqa: E402
+from dlltracer.resolve.linux import resolve_musl  # noqa: E402
 
 
 def place(text: str) -> str:

@@ -276,6 +276,7 @@ def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
     [
         LogSharing(), LogSharing(200), LogSharing(prefix="/tmp/a:b/log"), LogSharing(prefix="/x", from_start=True),
         LogSharing(prefix="/x", with_children=True), LogSharing(prefix="/x", from_start=True, with_children=True),
+        LogSharing(deadline=1764448000.25),
     ],
 )  # fmt: skip
 def test_how_a_log_is_shared_is_one_word(sharing: LogSharing) -> None:

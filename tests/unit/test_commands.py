@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlltracer.model.failure import System
 from dlltracer.model.finding import Remedy
-from dlltracer.model.machine import System
 from dlltracer.report.commands import join_command, remedy_line
 
 SHELLS = [shell for name in ("sh", "dash", "bash", "zsh", "busybox") if (shell := shutil.which(name))]

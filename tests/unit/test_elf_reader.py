@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from builders.elf_file import BASE, TLS, WEAK, ElfFile, Symbol, need
 from dlltracer.binary.elf import parse_elf, read_elf
-from dlltracer.binary.notimage import describe_not_image
+from dlltracer.binary.reading import describe_not_image
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.elf import ElfImage, ElfNeed, VersionNeed
 

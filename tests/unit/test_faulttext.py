@@ -34,6 +34,12 @@ def test_the_lines_of_the_thread_that_died() -> None:
     ]
 
 
+def test_the_lines_of_the_main_thread_of_a_process_that_hangs() -> None:
+    threads = DIED.replace("Current thread", "Thread")
+    assert read_fault_frames(threads, hidden="/tool") == ()
+    assert [frame.line for frame in read_fault_frames(threads, hidden="/tool", main=True)] == [3, 241]
+
+
 def test_no_thread_no_lines() -> None:
     assert read_fault_frames("Segmentation fault") == ()
 

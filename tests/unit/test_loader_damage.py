@@ -78,7 +78,7 @@ def test_requests_for_what_is_there_do_not_pile_up() -> None:
 
 
 def test_a_name_that_find_library_did_not_find() -> None:
-    raw = (FIND_LIBRARY, "zbar", ("pyzbar",), 5, 1e9, 1, ("ldconfig", "ld"))
+    raw = (FIND_LIBRARY, "zbar", ("pyzbar",), 5, 1e9, 1, ("ldconfig", "ld"), None)
     (event,) = decode_loader_text(encode_request(raw)).events
     assert isinstance(event, LoadFailedEvent) and str(event) == "Failed zbar"
     assert (event.kind, event.need, event.imports) == (FailureKind.NAME_NOT_FOUND, "zbar", ("pyzbar",))

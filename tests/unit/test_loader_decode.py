@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.loader_text import LoaderText
-from dlltracer.capture.linux.decode import decode_loader_text
+from dlltracer.capture.linux.decode import decode_loader_text, split_text
 from dlltracer.capture.linux.lines import LineKind, parse_line
+from dlltracer.capture.requests import encode_request
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
+from dlltracer.model.failure import Request
 
 
 def said(text: LoaderText, *, ended: bool = True) -> list[str]:
@@ -221,3 +223,11 @@ def test_a_megabyte_of_an_error_is_parsed_at_once() -> None:
         fatal = parse_line(f"{text} (fatal)")
         assert (fatal.kind, fatal.name) == (LineKind.ERROR, "/lib/x.so")
     assert time.perf_counter() - start < 2
+
+
+def test_the_flags_of_a_request() -> None:
+    raw = ("ctypes.dlopen", "C:\\a.dll", ("a",), 5, 1e9, 1, ())
+    marks = encode_request((*raw, 0)) + encode_request((*raw, None))
+    requests = [one for one in split_text(marks) if isinstance(one, Request)]
+    assert [(one.target, one.imports) for one in requests] == [("C:\\a.dll", ("a",))] * 2
+    assert [one.flags for one in requests] == [0, None]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlltracer.diagnose.cplusplus.grammar import ABBREVIATIONS, BUILTIN, OPERATORS
-from dlltracer.diagnose.knowledge.reader import read_table
+from dlltracer.diagnose.knowledge import read_table
 from dlltracer.diagnose.mangled import LONGEST_SYMBOL, StringAbi, demangle, guess_owner, read_symbol
 
 OLD_STRING = "std::basic_string<char, std::char_traits<char>, std::allocator<char> >"

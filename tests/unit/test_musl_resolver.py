@@ -12,7 +12,7 @@ from dlltracer.model.events import FileKind, Phase
 from dlltracer.model.loader_context import LoadedImage, MuslContext
 from dlltracer.model.pe import PeImage
 from dlltracer.model.tree import BindingState, LoadTree
-from dlltracer.resolve.musl import resolve_musl
+from dlltracer.resolve.linux import resolve_musl
 
 CONTEXT = MuslContext(system_folders=("/lib", "/usr/lib"), loader="/lib/ld-musl-x86_64.so.1")
 LEAF = elf_image()

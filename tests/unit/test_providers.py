@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.diagnose.knowledge.reader import read_table
+from dlltracer.diagnose.knowledge import read_table
 from dlltracer.diagnose.remedies import NO_DLL_SITES, find_providers, package_kind
 from dlltracer.model.failure import System
 from dlltracer.model.provider import ProviderKind

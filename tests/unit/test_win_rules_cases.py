@@ -46,6 +46,28 @@ def test_load_flags_that_leave_out_the_sibling() -> None:
     assert "/DEPENDENTLOADFLAG:0x800" in first(case).explanation
 
 
+def in_another_folder(**more: object) -> Finding:
+    machine = Windows({TOP: pe_image({"far.dll": ("f",)})})
+    copies = {"far.dll": (Copy("C:\\other\\far.dll", "a package"), Copy("D:\\far\\far.dll", "a package"))}
+    return first(machine.case(126, copies=copies, **more))
+
+
+def test_a_folder_that_was_not_in_force_at_the_load() -> None:
+    finding = in_another_folder(other_folders=(("d:\\far\\", "it was taken back"),))
+    assert finding.code == "folder-not-searched"
+    assert "D:\\far\\far.dll" in finding.explanation and "it was taken back" in finding.explanation
+    assert [remedy.code for remedy in finding.remedies] == ["os.add_dll_directory('D:\\\\far')"]
+
+
+def test_winmode_takes_added_folders_out_of_the_search() -> None:
+    finding = in_another_folder(load_flags=0)
+    assert "winmode" in finding.explanation and "PATH" in finding.explanation
+    assert [remedy.code for remedy in finding.remedies] == ["", ""]
+    assert [remedy.code for remedy in in_another_folder(load_flags=0x1000).remedies] == [
+        "os.add_dll_directory('C:\\\\other')"
+    ]
+
+
 def test_load_flags_do_not_explain_what_is_nowhere() -> None:
     machine = Windows({TOP: pe_image({"gone.dll": ["f"]}, dependent_load_flags=0x800)})
     assert said(machine.case(126))[0] == "missing-image"

@@ -170,7 +170,7 @@ def _completed(run: RunResult, messages: tuple[OutputMessage, ...], hidden: str)
     if run.errors:
         run = replace(run, errors=with_remote_errors(run.errors))
         return run if run.process is not None else replace(run, process=_process_of(run))
-    run = replace(run, process=_process_of(run), frames=read_fault_frames(run.output.text, hidden=hidden))
+    run = replace(run, process=_process_of(run), frames=run.frames or read_fault_frames(run.output.text, hidden=hidden))
     said = thread_failure(messages) if run.status == 0 else last_traceback(messages) if (run.status or 0) > 0 else None
     return run if said is None or said.error is None else replace(run, errors=(said.error,))
 

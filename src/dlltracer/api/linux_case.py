@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ..binary.elf import read_elf
-from ..binary.notimage import HEAD_SIZE, describe_not_image
+from ..binary.reading import HEAD_SIZE, describe_not_image
 from ..diagnose.case import Case
 from ..diagnose.environment import Change, Copy, ShadowedCopy
 from ..diagnose.loader_errors import DlProblem

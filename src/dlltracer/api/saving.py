@@ -8,17 +8,15 @@ from dataclasses import replace
 
 from .. import __version__
 from ..binary.elf import read_build_id, read_elf
-from ..binary.notimage import HEAD_SIZE
 from ..binary.pe import read_pe
-from ..binary.reading import read_regular
+from ..binary.reading import HEAD_SIZE, read_regular
 from ..errors import BinaryFormatError
 from ..host.linux import read_linux_context
 from ..host.machine import describe_named_host, sha256_of, stamp_of, this_system
-from ..model.elf import ElfImage
+from ..model.elf import ElfImage, describe_kind
 from ..model.events import ImageEvent, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome
 from ..model.failure import ProcessFacts, System
 from ..model.loader_context import GlibcContext
-from ..model.machine import describe_kind
 from ..model.pe import PeImage
 from ..model.recording import Recording
 from ..model.run import RunResult

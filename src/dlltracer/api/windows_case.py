@@ -164,13 +164,16 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
     failed = read_windows_failure(error, process, requests)
     if not run.errors:  # it died before it could tell
         process = replace(process, loaded=loaded_before(run.recording, failed.subject))
+    folders, others = _folders_at(run, failed.clock)
+    if run.folder_changes:
+        process = replace(process, added_folders=folders)
     view = WindowsProcess(process)
     program = _program_not_started(run)
     if program is not None:
         failed = WindowsFailure(program, run.status)
         tree, problem = view.resolve_program(program)
     else:
-        tree, problem = view.resolve(failed.subject) if failed.subject is not None else (None, None)
+        tree, problem = view.resolve(failed.subject, failed.flags) if failed.subject is not None else (None, None)
         tree = _with_delayed_need(tree, run.crash, view)
     images = view.read_images(tree)
     symbols, forwarders = view.find_missing(tree, images)
@@ -179,16 +182,35 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
     case = Case(
         what=what, system=process.system, run=replace(run, process=process), error=error, subject=failed.subject,
         tree=tree, images=images, symbols=symbols, forwarders=forwarders,
-        copies=_find_copies(tree, symbols, process, view),
+        copies=_find_copies(tree, symbols, process, view, [folder for folder, _ in others]),
         owners=name_owners(_files_of_interest(failed.subject, tree, images), process),
         damaged={failed.subject: problem} if failed.subject is not None and problem is not None else {},
         notes=(*notes, *view.notes, *_notes_on_requests(run, failed.subject)),
         foreign_modules=find_foreign_modules(error, process),
         module_traces=find_traces_of_module(error, process), code=failed.code,
         code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree),
-        is_program=program is not None,
+        is_program=program is not None, load_flags=failed.flags, other_folders=others,
     )  # fmt: skip
     return replace(case, checks=check_packages(case))
+
+
+def _folders_at(run: RunResult, clock: int | None) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """The folders of os.add_dll_directory that were in force at a load, and those that were not, each with why not.
+
+    `clock`: of the load; `None` for the end of the program.
+    """
+    in_force: list[str] = []
+    others: dict[str, str] = {}
+    for change in run.folder_changes:
+        is_before = clock is None or change.clock <= clock
+        if change.is_added and is_before:
+            in_force.append(change.folder)
+        elif change.is_added:
+            others.setdefault(change.folder, "it was added after that load had failed")
+        elif is_before and change.folder in in_force:
+            in_force.remove(change.folder)
+            others[change.folder] = "it was added, and taken back before the load: the handle was closed"
+    return tuple(in_force), tuple((folder, why) for folder, why in others.items() if folder not in in_force)
 
 
 def build_program_case(path: str, status: int | None = None) -> Case:
@@ -257,6 +279,7 @@ def _find_copies(
     symbols: Iterable[MissingSymbol],
     process: ProcessFacts,
     view: WindowsProcess,
+    former_folders: Iterable[str] = (),
 ) -> dict[str, tuple[Copy, ...]]:
     """Copies of what was not found or not taken, and of libraries that lack something: whether those have it, too."""
     lacking: dict[str, list[MissingSymbol]] = {}
@@ -266,7 +289,8 @@ def _find_copies(
     bindings = tree.bindings if tree is not None else ()
     wanted = {ntpath.basename(binding.need).lower(): binding.need for binding in bindings if binding.state in _UNMET}
     used = {ntpath.normcase(binding.path) for binding in bindings if binding.path is not None}
-    found = find_copies(sorted({*wanted, *lacking}), process)
+    former = [(folder, "a folder that the program had added") for folder in former_folders]
+    found = find_copies(sorted({*wanted, *lacking}), process, former)
     copies = {}
     for name, files in found.items():
         others = [file for file in files[:_MOST_COPIES] if ntpath.normcase(file.path) not in used]

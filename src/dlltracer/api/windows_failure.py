@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ntpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..diagnose.codes import MessageSource, find_code, known_win32_codes
 from ..host.reload import read_system_texts, reload_code
 from ..model.events import LoadEvent, UnloadEvent
 from ..model.failure import RequestKind
-from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH
+from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH, LoadFlags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,12 +46,16 @@ class WindowsFailure:
         code: of GetLastError; `None` if no loader's code is behind the exception.
         is_guess: the code was concluded from words of another language than this system's.
         imports: the Python imports in progress, outermost first.
+        flags: of the call of LoadLibraryExW; `None` for those that its kind of call always has.
+        clock: `time.perf_counter_ns()` of the call; `None` if it is not known.
     """
 
     subject: str | None = None
     code: int | None = None
     is_guess: bool = False
     imports: tuple[str, ...] = ()
+    flags: LoadFlags | None = None
+    clock: int | None = None
 
 
 def read_windows_failure(
@@ -61,6 +65,15 @@ def read_windows_failure(
 
     May load the file once more, in a process of its own (`host.reload`).
     """
+    found = _read_failure(error, process, requests)
+    asked = [one for one in requests if one.target == found.subject and not one.succeeded]
+    if not asked:
+        return found
+    flags = asked[-1].flags
+    return replace(found, flags=None if flags is None else LoadFlags(flags), clock=asked[-1].clock)
+
+
+def _read_failure(error: PythonError | None, process: ProcessFacts, requests: Sequence[Request]) -> WindowsFailure:
     if error is None:
         last = requests[-1] if requests else None
         return WindowsFailure(last.target, imports=last.imports) if last is not None else WindowsFailure()
@@ -149,7 +162,8 @@ def _of_words(error: PythonError, process: ProcessFacts, requests: Sequence[Requ
     named = next((one for one in failed if _is_named(one.target, text)), None)
     if named is None:
         return WindowsFailure()
-    flags = EXTENSION_MODULE_SEARCH if ntpath.dirname(named.target) else CTYPES_NAME_SEARCH
+    flags: int = EXTENSION_MODULE_SEARCH if ntpath.dirname(named.target) else CTYPES_NAME_SEARCH
+    flags = flags if named.flags is None else named.flags
     code = reload_code(process.executable, named.target, flags, process.added_folders)
     return WindowsFailure(named.target, code or None, is_guess=True, imports=named.imports)
 

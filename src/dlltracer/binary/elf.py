@@ -27,8 +27,7 @@ from .elf_dynamic import (
     parse_versions,
 )
 from .elf_symbols import parse_symbols
-from .notimage import HEAD_SIZE, describe_not_image
-from .reading import Cursor, Data, OpenedFile
+from .reading import HEAD_SIZE, Cursor, Data, OpenedFile, describe_not_image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import BinaryFormatError
-from .notimage import HEAD_SIZE, describe_not_image
-from .reading import Cursor, FileBytes
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from .reading import HEAD_SIZE, Cursor, FileBytes, describe_not_image
 
 PAGE = 0x1000
 SECTOR = 0x200

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..model.failure import Request
 
-    RawRequest = tuple[str, str, tuple[str, ...], int, float, int, tuple[str, ...]]
+    RawRequest = tuple[str, str, tuple[str, ...], int, float, int, tuple[str, ...], int | None]
 
 MARK_START, MARK_END = b"\x1e", b"\x1f"
 """The frame of a request in a stream of text: ASCII's record and unit separators, which no path has."""
@@ -43,9 +43,9 @@ class Watch:
     """One watcher of requests, from `start` to `stop`.
 
     Arguments: `on_request` is called in the thread of the request, before the loader is, with a `RawRequest` (kind,
-    target, imports, tid, wall seconds, perf_counter nanoseconds, places); it must be quick and must not raise. Without
-    it the requests are kept and returned by `stop`. `places` is empty but for `FIND_LIBRARY`: the programs that were
-    run, "ldconfig" first.
+    target, imports, tid, wall seconds, perf_counter nanoseconds, places, flags); it must be quick and must not raise.
+    Without it the requests are kept and returned by `stop`. `places` is empty but for `FIND_LIBRARY`: the programs that
+    were run, "ldconfig" first. `flags` are those of `model.failure.Request`.
     """
 
     def __init__(self, on_request: Callable[[RawRequest], None] | None = None) -> None:
@@ -69,9 +69,9 @@ class Watch:
                 RequestKind(kind), target, imports, tid, wall, clock,
                 succeeded=False if kind == FIND_LIBRARY else None if library is None else "_handle" in vars(library),
                 idle_clock=self._idle.get(number),
-                places=places,
+                places=places, flags=flags,
             )
-            for number, ((kind, target, imports, tid, wall, clock, places), library) in enumerate(self._kept)
+            for number, ((kind, target, imports, tid, wall, clock, places, flags), library) in enumerate(self._kept)
         )  # fmt: skip
 
     def end(self) -> None:
@@ -135,13 +135,25 @@ def _library_of(frame: FrameType | None) -> object | None:
     return library if ctypes is not None and isinstance(library, ctypes.CDLL) else None
 
 
+def _flags_of(frame: FrameType | None) -> int | None:
+    """The flags with which `ctypes.CDLL` in `frame` is about to call LoadLibraryExW; `None` if that is not known.
+
+    They are in a variable of that method: what `winmode` gave, or what ctypes chose without it (its source).
+    """
+    if sys.platform != "win32" or frame is None or frame.f_code.co_name not in _LOADING:
+        return None
+    mode = frame.f_locals.get("mode")
+    return mode if type(mode) is int and 0 <= mode < 1 << 32 else None
+
+
 def encode_request(raw: RawRequest) -> bytes:
     """A request as a mark that can stand anywhere in a stream of text, even inside a line (see `linux.decode`).
 
     Here and not beside its inverse, which needs modules that may not be imported before the traced code runs.
     """
-    kind, target, imports, tid, wall, clock, places = raw
-    fields = (kind, str(tid), repr(wall), str(clock), ",".join(places), target, *imports)
+    kind, target, imports, tid, wall, clock, places, flags = raw
+    given = "" if flags is None else str(flags)
+    fields = (kind, str(tid), repr(wall), str(clock), ",".join(places), given, target, *imports)
     return f"\x1e{'.'.join(field.encode('utf-8', 'surrogatepass').hex() for field in fields)}\x1f".encode("ascii")
 
 
@@ -234,7 +246,8 @@ class _AuditHook:
         # Reading frames raises audit events itself, so it is done before the request counts as open.
         frame = sys._getframe(1)
         imports, library = imports_in_progress(frame), _library_of(frame) if event == "ctypes.dlopen" else None
-        raw = (event, text, imports, get_native_id(), time.time(), time.perf_counter_ns(), ())
+        flags = _flags_of(frame) if event == "ctypes.dlopen" else None
+        raw = (event, text, imports, get_native_id(), time.time(), time.perf_counter_ns(), (), flags)
         for watch in watches:
             watch.note_request(raw, library)
 
@@ -273,6 +286,7 @@ class _AuditHook:
             return  # the answer was in the cache of ldconfig
         raw = (
             FIND_LIBRARY, search.name, search.imports, get_native_id(), search.wall, search.clock, search.places,
+            None,
         )  # fmt: skip
         for watch in self._watches:
             watch.note_request(raw, None)

@@ -49,6 +49,8 @@ def main() -> None:
     atexit.register(tracing.finish)
     if backend == DEBUGGED:
         _note_begin(f"{result}.begun")
+    if log.deadline is not None:
+        _write_stack_at(log.deadline, f"{result}.stack")
     try:
         run()
     except BaseException as error:
@@ -129,19 +131,38 @@ def _import_core() -> None:
 def _watch_added_folders(path: str | None) -> list[str]:
     """A list that fills with the folders given to os.add_dll_directory: Windows lets nobody read them back.
 
-    They are written to the file at `path` as well, a line each: a crash takes nothing with it.
+    They are written to the file at `path` as well, a line each: a crash takes nothing with it. So are those that are
+    taken back. Nothing tells of that but the function itself, which is replaced by one that notes it (os.py of CPython:
+    `add_dll_directory` hands it to what it returns).
     """
     folders: list[str] = []
     if sys.platform == "win32":
+        import time
+
         file = None if path is None else _open_to_append(path)
+
+        def note(sign: str, folder: str) -> None:
+            if file is not None:
+                _write(file, f"{sign}{time.perf_counter_ns()} {folder}\n".encode("utf-8", "surrogatepass"))
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:
             if event == "os.add_dll_directory" and isinstance(arguments[0], str):
                 folders.append(arguments[0])
-                if file is not None:
-                    _write(file, arguments[0].encode("utf-8", "surrogatepass") + b"\n")
+                note("+", arguments[0])
 
         sys.addaudithook(hook)
+        if file is not None:
+            import nt
+
+            remove = nt._remove_dll_directory  # type: ignore[attr-defined]
+
+            def note_and_remove(cookie: object) -> None:
+                folder = getattr(sys._getframe(1).f_locals.get("self"), "path", None)
+                remove(cookie)
+                if isinstance(folder, str):
+                    note("-", folder)
+
+            nt._remove_dll_directory = note_and_remove  # type: ignore[attr-defined]
     return folders
 
 
@@ -196,6 +217,14 @@ def _note_begin(path: str) -> None:
     file = _open_to_append(path)
     _write(file, str(time.perf_counter_ns()).encode("ascii"))
     os.close(file)
+
+
+def _write_stack_at(deadline: float, path: str) -> None:
+    """Have the Python lines of all threads written to a file at that time, whatever the program is at then."""
+    import faulthandler
+    import time
+
+    faulthandler.dump_traceback_later(max(deadline - time.time(), 0.05), file=_open_to_append(path))
 
 
 def _open_to_append(path: str) -> int:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
 from ..errors import BinaryFormatError
+from ..model.tree import LoadTree
 from .completion import complete_file, complete_folder
 from .config import prefer_command_line
 from .ending import EXIT_MISSING
 from .formats import GRAPHS, HTML, form_of_name, html_option, refuse_same_file, render_graph
 from .live import progress
 from .output import Target, annotations_option, open_target, say_annotations, write_styled
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from ..model.tree import LoadTree
 
 _TEXT, _JSON = "text", "json"
 _FORMATS = (_TEXT, _JSON, *GRAPHS)

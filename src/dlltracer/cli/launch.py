@@ -29,6 +29,10 @@ def prepare(kind: str, name: str, arguments: list[str]) -> Callable[[], None]:
     """Make `sys` and `__main__` what the program expects; what is returned runs it. Raises `CannotOpen`."""
     option = {"code": ["-c"], "module": ["-m"], "script": []}[kind]
     sys.argv = [*(option or [name]), *arguments]
+    # orig_argv, as spawn.runner_command has made it and CPython keeps it (PEP 587, PyConfig.orig_argv):
+    #   PYTHON [its options] child_main.py RESULT LOG BACKEND KIND NAME [ARGUMENTS]
+    # Five words stand between the script and the arguments, so `given` is the place of RESULT, one behind the script.
+    # A plain `python [its options] -c CODE ARGUMENTS` has the option and the name in the place of these six words.
     given = len(sys.orig_argv) - len(arguments) - 5
     sys.orig_argv = [*sys.orig_argv[: given - 1], *option, name, *arguments]
     fresh = _new_main()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import enum
 import shutil
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
 
 
 class ProgramKind(enum.Enum):

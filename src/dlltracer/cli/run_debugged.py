@@ -6,6 +6,7 @@ The program's own requests of the loader come home in a file, written as they ha
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,16 +15,17 @@ from ..capture.linux.decode import split_text
 from ..capture.requests import is_own_load
 from ..capture.windows.debugger.run import DebuggedRun, run_debugged
 from ..errors import BackendUnavailable
-from ..host.failure import this_process
+from ..host.failure import read_fault_frames, this_process
 from ..host.scratch import ScratchFolder
 from ..model.events import DebugEvent, Event, LoadEvent
-from ..model.failure import Request
+from ..model.failure import Frame, Request
 from ..model.recording import Recording, TracedProcess
-from ..model.run import RunResult
+from ..model.run import FolderChange, RunResult
 from ..model.words import describe_crash, describe_status
 from .program import Program
 from .runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
 from .spawn import Relay, Sink, interpreter, run_child, runner_command, with_facts
+from .stopper import Stopper
 
 NAME = "debugger"
 
@@ -84,24 +86,37 @@ def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink
 
 
 def run_debugged_child(
-    program: Program, *, python: str | None = None, output: tuple[int, int] | None = None, follow: bool = False
-) -> RunResult:
+    program: Program, *, python: str | None = None, output: tuple[int, int] | None = None, follow: bool = False,
+    stopper: Stopper | None = None,
+) -> RunResult:  # fmt: skip
     """Run a Python program to its end under our debugger, for `why`: all of it is told, and where it was in its code
-    when it crashed. Arguments and result as of `spawn.run_child`; `follow`: debug what it starts, too.
+    when it crashed, or was ended by the `stopper`.
+
+    Arguments and result as of `spawn.run_child`; `follow`: debug what it starts, too.
 
     Raises `TraceStartError` when it cannot be debugged, `BackendUnavailable` where there are no debuggers of this kind.
     """
-    return _run_program(program, ["-X", "faulthandler"], python=python, output=output, follow=follow, startup=True)
+    stopper = stopper if stopper is not None else Stopper()
+    relay = Relay(stopper)
+    with relay:
+        run = _run_program(
+            program, ["-X", "faulthandler"], python=python, output=output, follow=follow, startup=True, relay=relay
+        )
+    if stopper.reason is None:
+        return run
+    # The end was ours: its status says nothing.
+    return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None)
 
 
 def _run_program(
     program: Program, options: list[str], *, follow: bool, startup: bool, python: str | None = None,
-    output: tuple[int, int] | None = None, sink: Sink | None = None,
+    output: tuple[int, int] | None = None, sink: Sink | None = None, relay: Relay | None = None,
 ) -> RunResult:  # fmt: skip
+    stopper = relay.stopper if relay is not None else None
     with ScratchFolder() as folder:
         result = os.path.join(folder.path, "result")
         start = [*([python] if python is not None else interpreter()), *options]
-        command = runner_command(start, result, LogSharing(), DEBUGGED, program)
+        command = runner_command(start, result, _sharing(stopper), DEBUGGED, program)
         shown = (*start, *program.words)
         early = None if sink is None else _Early(sink, follow, shown, None if startup else f"{result}.begun")
         asked: list[Request] = []
@@ -113,6 +128,7 @@ def _run_program(
         run = run_debugged(
             command, output=output, requests=requests, follow=follow,
             begun=(lambda: None) if startup else (lambda: _read_begun(result)), on_event=early,
+            on_start=None if relay is None else relay.connect,
         )  # fmt: skip
         report = RunnerReport.read(result)
         if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
@@ -120,14 +136,30 @@ def _run_program(
         # Hide our runner from the reported command line.
         first = replace(run.processes[0], command=shown) if run.processes else None
         run = replace(run, processes=(first, *run.processes[1:]) if first is not None else ())
+        changes = _read_folder_changes(result)
         found = RunResult(
             status=run.status, recording=_recording(run, follow), crash=run.crash, requests=tuple(asked),
-            added_folders=_read_folders(result),
+            added_folders=tuple(change.folder for change in changes if change.is_added), folder_changes=changes,
+            frames=_read_stack(result) if stopper is not None and stopper.reason is not None else (),
         )  # fmt: skip
         found = with_facts(found, report)
         if found.process is None and python is None:  # it crashed, or left at once: its interpreter is the same as ours
             return replace(found, process=replace(this_process(), added_folders=found.added_folders))
         return found
+
+
+def _sharing(stopper: Stopper | None) -> LogSharing:
+    return LogSharing(deadline=stopper.deadline if stopper is not None else None)
+
+
+def _read_stack(result: str) -> tuple[Frame, ...]:
+    """The Python lines that the program's main thread was at when its time was over; () if that did not come."""
+    try:
+        with open(f"{result}.stack", encoding="utf-8", errors="replace") as file:
+            said = file.read()
+    except OSError:
+        return ()
+    return read_fault_frames(said, hidden=os.path.dirname(os.path.dirname(os.path.abspath(__file__))), main=True)
 
 
 class _Early:
@@ -206,12 +238,18 @@ def _read_begun(result: str) -> int | None:
         return None
 
 
-def _read_folders(result: str) -> tuple[str, ...]:
+def _read_folder_changes(result: str) -> tuple[FolderChange, ...]:
+    """What the program did to the folders of os.add_dll_directory; half a line, of a process that died, is left out."""
     try:
         with open(f"{result}.folders", encoding="utf-8", errors="surrogatepass") as file:
-            return tuple(file.read().splitlines())
-    except OSError:
+            lines = [_FOLDER_CHANGE.fullmatch(line) for line in file.read().split("\n")[:-1]]
+    except (OSError, UnicodeDecodeError):
         return ()
+    return tuple(FolderChange(line[3], int(line[2]), line[1] == "+") for line in lines if line is not None)
+
+
+_FOLDER_CHANGE = re.compile(r"([+-])(\d{1,20}) (.+)")
+"""A line of `child_main._watch_added_folders`."""
 
 
 def _read_requests(result: str) -> list[Request]:

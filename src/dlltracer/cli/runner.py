@@ -31,16 +31,19 @@ class LogSharing:
         prefix: of the names of log files that the parent reads while the program runs.
         from_start: the log at `prefix` has begun with the process: what follows first is the runner's own doing.
         with_children: the loaders of child processes write such logs, too.
+        deadline: as `time.time()`, when the program writes down where it is, beside its report; `None`: never. It is no
+            part of a log, and comes the same way.
 
     Without a descriptor and a prefix nothing is shared.
     """
 
-    __slots__ = ("descriptor", "from_start", "prefix", "with_children")
+    __slots__ = ("deadline", "descriptor", "from_start", "prefix", "with_children")
 
     def __init__(
         self, descriptor: int | None = None, prefix: str | None = None, *, from_start: bool = False,
-        with_children: bool = False,
+        with_children: bool = False, deadline: float | None = None,
     ) -> None:  # fmt: skip
+        self.deadline = deadline
         self.descriptor = descriptor
         self.prefix = prefix
         self.from_start = from_start
@@ -53,6 +56,8 @@ class LogSharing:
         """
         if self.prefix is not None:
             return f"{'s' if self.from_start else ''}{'c' if self.with_children else ''}:"
+        if self.deadline is not None:
+            return f"@{self.deadline!r}"
         return "-" if self.descriptor is None else str(self.descriptor)
 
     def environment(self) -> dict[str, str]:
@@ -66,6 +71,8 @@ class LogSharing:
         flags, is_prefix, _ = word.partition(":")
         if is_prefix and prefix is not None:
             return cls(None, prefix, from_start="s" in flags, with_children="c" in flags)
+        if word.startswith("@"):
+            return cls(deadline=float(word[1:]))
         return cls(int(word)) if word.isdecimal() else cls()
 
 

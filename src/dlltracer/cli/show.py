@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from typing import Any
 
 import click
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
 from ..host.tracefile import read_trace_file, read_trace_stream
+from ..model.saved import SavedTrace
 from ..model.tracereader import NotARecording
 from .completion import complete_file
 from .config import prefer_command_line
 from .ending import EXIT_USAGE, say_error
 from .formats import FORMS, GITHUB, HTML, RECORDING, Form, choose_form, formats_help, refuse_as_recording
 from .output import open_target
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from ..model.saved import SavedTrace
 
 STDIN = "-"
 _HEAD = 4096

@@ -194,7 +194,14 @@ def _environment(variables: Variables) -> dict[str, str]:
     return changed
 
 
+_POLL = 0.1
+"""Seconds after which a wait on Windows lets Python see an interrupt: there it goes on through one."""
+
+
 def _wait(child: subprocess.Popen[bytes]) -> RunResult:
+    while sys.platform == "win32":
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return RunResult(status=child.wait(_POLL))
     return RunResult(status=child.wait())
 
 

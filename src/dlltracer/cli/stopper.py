@@ -24,7 +24,8 @@ class Stopper:
     """Ends one child process. `reason` is `None` as long as nothing was done.
 
     On POSIX the child gets SIGABRT: it was started with Python's faulthandler, which then writes the Python lines it is
-    at. Elsewhere it is terminated, and its own watchdog (`faulthandler.dump_traceback_later`) has written them before.
+    at. Windows has no such signal: there the child's own watchdog (`faulthandler.dump_traceback_later`) writes them at
+    `deadline`, and the child is terminated a moment later.
 
     Arguments: `limit`, seconds that the child may take; `None` for no limit.
     """
@@ -51,6 +52,11 @@ class Stopper:
             self._later(_ANSWER, self._ask)
         elif self.limit is not None:
             self._later(self.limit, self._time_is_up)
+
+    @property
+    def deadline(self) -> float | None:
+        """When the limit is over for a child that starts now, as `time.time()`; `None` without a limit."""
+        return None if self.limit is None else time.time() + self.limit
 
     def interrupt(self) -> None:
         """The user wants it to end. The second time, at once."""
@@ -81,6 +87,9 @@ class Stopper:
         self.seconds = time.monotonic() - self._started if self._child is not None else 0.0
 
     def _ask(self) -> None:
+        if sys.platform == "win32":
+            self._later(_ANSWER, lambda: self._send(_KILL))
+            return
         self._send(_ABORT)
         self._later(_LAST_WORDS, lambda: self._send(_KILL))
 

@@ -71,8 +71,6 @@ class _WhyOptions:
             raise click.UsageError("say what to import: a MODULE, a file, or -c CODE")
         if self.as_json and self.github:
             raise click.UsageError("choose one of --json and --github")
-        if self.timeout is not None and os.name == "nt":
-            raise click.UsageError("--timeout works on POSIX only: the debugger of Windows does not end the import yet")
         refuse_same_file("-" if self.is_recorded else self.output or "-", self.html)
         check_backend_name(self.backend)
 

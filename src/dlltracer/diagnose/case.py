@@ -66,6 +66,8 @@ class Case:
         code: the error code of Windows' loader; `None` if none is behind `error`, or it is not known.
         code_is_guess: it was concluded from words that are not this system's own.
         imports: the Python imports in progress at the request that failed, outermost first; () if not known.
+        load_flags: of the call of LoadLibraryExW that failed; `None` where they are not known, or not on Windows.
+        other_folders: of os.add_dll_directory, those not in force at the load, each with why not.
         is_program: `subject` is a program that could not start, or was only looked at; there is no Python in it.
         messages: what loaders, runtimes and Python wrote, in the output of the run (`program_output.read_output`).
         module_files: module to its file, of modules that a child process was importing when it died.
@@ -109,6 +111,8 @@ class Case:
     windows_own: frozenset[str] = frozenset()
     definers: tuple[str, ...] = ()
     speaker: str | None = None
+    load_flags: int | None = None
+    other_folders: tuple[tuple[str, str], ...] = ()
     is_program: bool = False
     messages: tuple[OutputMessage, ...] = ()
     module_files: Mapping[str, str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import enum
 import re
 from dataclasses import dataclass
 
-from .knowledge.reader import read_table
+from .knowledge import read_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..model.failure import PythonError
-from .knowledge.reader import read_table
+from .knowledge import read_table
 
 LONGEST_END = 8192
 """Characters that are read of each end of a message: a wrapper may put a build log before the words, or after them."""

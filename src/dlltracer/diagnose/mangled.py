@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from .cplusplus.grammar import SPECIAL, SPECIAL_NAME, Grammar
 from .cplusplus.text import Text, Unreadable, declare, single
-from .knowledge.reader import read_table
+from .knowledge import read_table
 
 
 class Symbols(Grammar):

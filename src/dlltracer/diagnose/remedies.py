@@ -12,7 +12,7 @@ from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
 from ..model.provider import PackageManager, PackageOwner, Provider, ProviderKind
 from .case import Case
-from .knowledge.reader import read_table
+from .knowledge import read_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

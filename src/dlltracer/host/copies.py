@@ -60,15 +60,19 @@ class FoundCopy:
     where: str
 
 
-def find_copies(names: Iterable[str], process: ProcessFacts) -> dict[str, tuple[FoundCopy, ...]]:
+def find_copies(
+    names: Iterable[str], process: ProcessFacts, more: Iterable[tuple[str, str]] = ()
+) -> dict[str, tuple[FoundCopy, ...]]:
     """Each name, as given, to the files of that name: in packages, environments, PATH and the usual system folders.
 
     Each folder is listed once, and no more than some thousand of them: a person's disk is not walked.
+
+    Argument: `more`, folders to look in first, each with words for what it is.
     """
     windows = process.system is System.WINDOWS
     wanted: dict[str, str] = {(name.lower() if windows else name): name for name in names}
     found: dict[str, dict[str, FoundCopy]] = {}
-    for number, (folder, where) in enumerate(_folders(process)):
+    for number, (folder, where) in enumerate(_folders(process, more)):
         if number >= _COPIES_MOST_FOLDERS:
             break
         for entry in _list(folder):
@@ -79,10 +83,10 @@ def find_copies(names: Iterable[str], process: ProcessFacts) -> dict[str, tuple[
     return {name: tuple(copies.values()) for name, copies in found.items()}
 
 
-def _folders(process: ProcessFacts) -> Iterator[tuple[str, str]]:
+def _folders(process: ProcessFacts, more: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Folders with words for what they are; the likelier ones first."""
     seen: set[str] = set()
-    for folder, where in _named_folders(process):
+    for folder, where in (*more, *_named_folders(process)):
         real = _real(folder)
         if folder and real not in seen and os.path.isdir(real):
             seen.add(real)

@@ -115,6 +115,9 @@ def _loader_settings() -> dict[str, Any]:
 
 def _is_secure() -> bool:
     """Whether the process is in secure mode (getauxval(3), AT_SECURE)."""
+    # The environment cannot show it: the loader of such a process removes LD_LIBRARY_PATH from it before Python starts
+    # (ld.so(8), "Secure-execution mode"; sysdeps/generic/unsecvars.h of glibc). The auxiliary vector is what the loader
+    # itself asks: pairs of words, a type and a value, left by the kernel (proc_pid_auxv(5)).
     if sys.platform != "linux":
         return False
     size = 8 if sys.maxsize > 1 << 32 else 4

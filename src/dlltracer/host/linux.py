@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..binary.ldcache import parse_ld_cache
@@ -16,11 +17,6 @@ from ..model.elf import ElfImage
 from ..model.loader_context import GlibcContext, LinuxContext, LoadedImage, MuslContext
 from .bounded import run_bounded
 from .filesystem import HostFilesystem
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
 
 _ASKED, _ASKED_LIB, _ASKED_PLATFORM = "/dlltracer", "/dlltracer-lib", "/dlltracer-platform"
 _NAME = "libdlltracer-asks.so"

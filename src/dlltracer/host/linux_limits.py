@@ -11,15 +11,12 @@ import os
 import posixpath
 import re
 import sys
+from collections.abc import Sequence
 
 from ..binary.elf import read_elf
 from ..errors import BinaryFormatError
 from ..model.limits import CLibrary, Enforcement, MemoryLimit, Mount, SecurityModule
 from .bounded import run_bounded
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 ADDRESS_SPACE = "RLIMIT_AS"
 

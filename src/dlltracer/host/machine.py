@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
-from ..model.machine import System
+from ..model.failure import System
 from ..model.saved import HostFacts
 from .linux_limits import read_c_library
 

@@ -8,10 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
 
 PREFIX = "dlltracer-run-"
 _NAME = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")

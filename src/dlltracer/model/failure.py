@@ -5,7 +5,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from .machine import System as System  # noqa: PLC0414 - it is asked for here, too
+
+class System(enum.Enum):
+    """The family of loaders that a process lives with."""
+
+    LINUX = "linux"
+    WINDOWS = "windows"
+    OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,7 @@ class Request:
         succeeded: whether the call returned an image; `None` where that is not known.
         idle_clock: `time.perf_counter_ns()` of the next sign that the thread was back in Python; `None` if none came.
         places: of FIND_LIBRARY, the programs that were run to find the library: "ldconfig", "gcc", "ld".
+        flags: of CTYPES on Windows, the flags of LoadLibraryExW that the call gave; `None` where they are not known.
     """
 
     kind: RequestKind
@@ -132,3 +139,4 @@ class Request:
     succeeded: bool | None = None
     idle_clock: int | None = None
     places: tuple[str, ...] = ()
+    flags: int | None = None

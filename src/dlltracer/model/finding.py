@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from .crash import Crash
 from .events import Probe
-from .failure import PythonError
-from .machine import System
+from .failure import PythonError, System
 
 
 class Confidence(enum.Enum):

@@ -6,13 +6,8 @@ a call for each value; the values are made when they are looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar, overload
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 

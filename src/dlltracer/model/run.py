@@ -44,6 +44,18 @@ class StartedChild:
     library_path: str
 
 
+@dataclass(frozen=True)
+class FolderChange:
+    """A call of os.add_dll_directory, or of `close` of what it returned.
+
+    Attributes: the `folder`; `clock`, `time.perf_counter_ns()`; `is_added`, or it was taken back.
+    """
+
+    folder: str
+    clock: int
+    is_added: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """How a run ended, and what its process told.
@@ -67,6 +79,7 @@ class RunResult:
         requests: what Python asked of the loader, where that was written down apart from the recording (Windows).
         children: what it started with an LD_LIBRARY_PATH, the last ones.
         added_folders: of os.add_dll_directory, as they were written down while the program ran.
+        folder_changes: the same, with when they were added and taken back, in order; empty where that is not known.
     """
 
     status: int | None = None
@@ -85,4 +98,5 @@ class RunResult:
     output: ProgramOutput = ProgramOutput()
     requests: tuple[Request, ...] = ()
     added_folders: tuple[str, ...] = ()
+    folder_changes: tuple[FolderChange, ...] = ()
     children: tuple[StartedChild, ...] = ()

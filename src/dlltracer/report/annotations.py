@@ -9,8 +9,8 @@ from __future__ import annotations
 import ntpath
 import posixpath
 
+from ..model.failure import System
 from ..model.finding import Confidence, Outcome
-from ..model.machine import System
 from ..model.printable import escape
 from .commands import remedy_line, remedy_words
 from .drawing import number

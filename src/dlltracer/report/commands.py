@@ -10,8 +10,8 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from ..model.failure import System
 from ..model.finding import Remedy
-from ..model.machine import System
 
 _PLAIN_ON_WINDOWS = re.compile(r"--?[A-Za-z][A-Za-z0-9-]*|[A-Za-z0-9_:\\/][A-Za-z0-9_:\\/.+=~-]*")
 """Words that neither cmd.exe nor PowerShell reads anything into."""

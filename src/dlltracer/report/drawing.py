@@ -13,11 +13,6 @@ from ..model.events import Phase, Probe, ProbeOutcome
 from ..model.printable import escape
 from ..model.words import rule_title
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-
 T = TypeVar("T")
 
 Line = tuple[tuple[str, str], ...]

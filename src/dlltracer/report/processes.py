@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
+from ..model.events import Event
 from ..model.recording import Recording, TracedProcess
 from ..model.saved import HostFacts, SavedTrace
 from ..model.words import describe_crash, describe_end, describe_status
 from .drawing import BOLD, DIM, FAILED, PLAIN, Guides, Line, file_name
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ..model.events import Event
-
 
 _COMMAND_LENGTH = 100
 """Characters of a command line that are shown."""

@@ -7,18 +7,13 @@ everywhere: paths stay different where they were, so that rules and readers come
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from ..model.events import DebugEvent
 from ..model.saved import HostFacts, SavedTrace
 from .drawing import number
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 
 _SEPARATOR = r"(?:[\\/]|%2[Ff]|%5[Cc])"
 _STARTS = (

@@ -8,8 +8,8 @@ from __future__ import annotations
 import textwrap
 
 from ..model.events import Probe, ProbeOutcome
+from ..model.failure import System
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome
-from ..model.machine import System
 from ..model.words import OUTCOMES, describe_crash
 from .commands import remedy_line, remedy_words
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, fold_places, number

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from ..binary.notimage import describe_not_image
-from ..model.elf import DF_1_PIE, ElfImage
-from ..model.machine import EM_RISCV, describe_kind
+from ..binary.reading import describe_not_image
+from ..model.elf import DF_1_PIE, EM_RISCV, ElfImage, describe_kind
+from ..model.loader_context import LinuxContext
 from .lookup import LookupStep
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Literal
-
-    from ..model.loader_context import LinuxContext
 
 PT_LOAD, ET_DYN = 1, 3
 

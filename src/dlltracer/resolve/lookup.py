@@ -6,16 +6,13 @@ The file system is implemented by `host.filesystem` and `host.winfiles`, and in 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Protocol
 
 from ..model.elf import ElfImage
 from ..model.events import FileKind
 from ..model.pe import PeImage
 from ..model.tree import Binding, BindingState, LoadTree
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class Filesystem(Protocol):

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from ..binary.notimage import HEAD_SIZE
+from ..binary.reading import HEAD_SIZE
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome

@@ -7,6 +7,7 @@ from scenarios.scenario import IMPORTED, UNDECIDED, Question, Scenario
 from windows.fixtures import module_source
 from windows.lab import windows_path
 
+from .endings import SCENARIOS as ENDINGS
 from .programs import SCENARIOS as PROGRAMS
 from .refusals import SCENARIOS as REFUSALS
 from .workshop import DLL_MAIN, FUNCTION, VERSION, Workshop, set_linker_version
@@ -455,5 +456,6 @@ SCENARIOS: tuple[Scenario[W], ...] = (
     Scenario("own-error", "a package's own ImportError", own_import_error, UNDECIDED),
     Scenario("init-raises", "a module's own ImportError", init_raises, UNDECIDED),
     *PROGRAMS,
+    *ENDINGS,
     *REFUSALS,
 )  # fmt: skip

@@ -53,9 +53,11 @@ def decode_request(mark: bytes) -> Request | None:
     """The inverse of `requests.encode_request`, given a mark without its frame bytes; `None` when it is damaged."""
     try:
         fields = (bytes.fromhex(part).decode("utf-8", "surrogatepass") for part in mark.decode("ascii").split("."))
-        kind, tid, wall, clock, places, target, *imports = fields
-        known = tuple(places.split(",")) if places else ()
-        return Request(RequestKind(kind), target, tuple(imports), int(tid), float(wall), int(clock), places=known)
+        kind, tid, wall, clock, places, flags, target, *imports = fields
+        return Request(
+            RequestKind(kind), target, tuple(imports), int(tid), float(wall), int(clock),
+            places=tuple(places.split(",")) if places else (), flags=int(flags) if flags else None,
+        )  # fmt: skip
     except ValueError:
         return None
 

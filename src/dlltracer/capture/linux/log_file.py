@@ -47,7 +47,9 @@ def create_memory_file(name: str) -> int:
     except OSError as error:
         return _unlinked_file(error)
     try:
-        # memfd_create(2) has no flag for O_APPEND, and fcntl, an extension module, may not be imported here.
+        # memfd_create(2) has no flag for O_APPEND, and fcntl, an extension module, may not be imported here. Opening
+        # it again by /proc makes a second open file description, with its own flags and position (open(2)). dup would
+        # share those of the first, which has no O_APPEND.
         return os.open(f"/proc/self/fd/{plain}", os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
     finally:
         os.close(plain)

@@ -13,8 +13,8 @@ from dataclasses import replace
 if sys.platform != "linux":
     raise ImportError("only for Linux: capture.select keeps other systems away")
 
+from ...model.elf import describe_kind
 from ...model.events import FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
-from ...model.machine import describe_kind
 
 _OWN_PROGRAM = "/proc/self/exe"
 

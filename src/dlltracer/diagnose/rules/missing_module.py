@@ -11,7 +11,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.modules import HiddenModule, Hiding, ModuleTraces
 from ...model.provider import ProviderKind
 from ..case import Case
-from ..knowledge.reader import read_table
+from ..knowledge import read_table
 from ..remedies import PIP, operand, package_kind, python_words
 from .integrity import has_lost_module
 from .python_abi import this_python

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
 from ...model.provider import FileState, ProviderKind
 from ...model.tree import Binding, BindingState
@@ -192,6 +193,7 @@ FLAGS_CODE = "search-restricted"
 FOLDER_CODE = "folder-not-searched"
 
 _FIRST_WITHOUT_PATH = (3, 8)
+_SEARCH_OF_ADDED = LoadFlags.USER_DIRS | LoadFlags.DEFAULT_DIRS
 
 
 def with_copy(case: Case, binding: Binding, finding: Finding) -> Finding:
@@ -212,7 +214,7 @@ def with_copy(case: Case, binding: Binding, finding: Finding) -> Finding:
             precise = build(case, copy, finding)
             if precise is not None:
                 return precise
-    return _elsewhere(fit[0], finding)
+    return _elsewhere(case, fit, finding)
 
 
 def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | None:
@@ -285,13 +287,26 @@ def _on_path(case: Case, copy: Copy, finding: Finding) -> Finding | None:
     )
 
 
-def _elsewhere(copy: Copy, finding: Finding) -> Finding:
+def _elsewhere(case: Case, copies: list[Copy], finding: Finding) -> Finding:
+    others = {_plain(folder): why for folder, why in case.other_folders}
+    copy = next((one for one in copies if _plain(ntpath.dirname(one.path)) in others), copies[0])
+    folder = ntpath.dirname(copy.path)
+    why = others.get(_plain(folder), "")
+    reason = f" os.add_dll_directory had that folder: {why}." if why else ""
+    remedies = _add(folder)
+    if case.load_flags is not None and not case.load_flags & _SEARCH_OF_ADDED:
+        reason += (
+            f" The call gave the flags {case.load_flags:#x} (winmode of ctypes): with these, Windows looks in none of "
+            f"the folders of os.add_dll_directory{'' if case.load_flags else ', nor that of the library, but PATH'}."
+        )
+        remedies = (Remedy("leave winmode out of the call"), Remedy(f"or put {folder} on PATH before it"))
     return replace(
         finding,
         code=FOLDER_CODE,
         title=f"{finding.subject} lies in a folder that is not searched",
-        explanation=f"{finding.explanation} {copy.path} ({copy.where}) has it, and the loader does not look there.",
-        remedies=_add(ntpath.dirname(copy.path)),
+        explanation=f"{finding.explanation} {copy.path} ({copy.where}) has it, and the loader does not look there."
+        + reason,
+        remedies=remedies,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...model.machine import System
+from ...model.failure import System
 from ...model.words import describe_crash
 from ..commands import remedy_line
 from .build_graph import graph_of_trace, graph_of_tree

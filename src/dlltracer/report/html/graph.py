@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from ...model.events import Phase, Probe, ProbeOutcome
+from ...model.saved import ImageFacts
 from ...model.words import rule_title
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from ...model.saved import ImageFacts
 
 
 class State(enum.Enum):

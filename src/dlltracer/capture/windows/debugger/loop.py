@@ -124,7 +124,10 @@ class DebugLoop:
         code, is_first_chance = info.ExceptionRecord.ExceptionCode, bool(info.dwFirstChance)
         expected = self._greetings.get(pid, [])
         if is_first_chance and code in expected:
-            # Once each: before a program begins the loader stops for the debugger, and at an attach a thread does.
+            # A program started under a debugger stops in the loader (ntdll) when its own DLLs are mapped. In a running
+            # process DebugActiveProcess starts a thread that hits a breakpoint, after events for all that is there
+            # (DebugActiveProcess, MS Learn). Either marks the end of what was loaded before, and must be answered as
+            # handled: given back to the process it would end it. Once each: a later breakpoint is the program's own.
             expected.remove(code)
             self._listener.note_ready(pid, clock)
             return True

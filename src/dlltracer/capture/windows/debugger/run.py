@@ -57,7 +57,7 @@ class DebuggedRun:
     processes: tuple[TracedProcess, ...] = ()
 
 
-def run_debugged(
+def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults but the first
     command: list[str],
     *,
     env: Mapping[str, str] | None = None,
@@ -67,6 +67,7 @@ def run_debugged(
     begun: Callable[[], int | None] | None = None,
     follow: bool = False,
     on_event: Callable[[Event | TracedProcess], None] | None = None,
+    on_start: Callable[[subprocess.Popen[bytes]], None] | None = None,
 ) -> DebuggedRun:
     """Run a program to its end, with our standard streams and inheritable handles, and return what it loaded.
 
@@ -84,6 +85,8 @@ def run_debugged(
         follow: debug what it starts, too, and what they start, until the program ends. Otherwise they are not seen.
         on_event: called at once with each process, before its first event and when it has ended, and with each load
             and unload, without what `begun` and `requests` tell later. The program waits meanwhile. It must not raise.
+        on_start: called with the process before its first event is read. Whoever gets it may terminate it at any time:
+            the debugger then sees it end.
 
     Raises:
         TraceStartError: the program could not be started, or not as a debuggee.
@@ -98,6 +101,8 @@ def run_debugged(
     child = _start(command, env, cwd, streams, DEBUG_PROCESS if follow else DEBUG_ONLY_THIS_PROCESS)
     try:
         api.keep_alive_without_us()
+        if on_start is not None:
+            on_start(child)
         _follow(loop, processes, child)
     except BaseException:
         for pid in {child.pid, *loop.running}:

@@ -249,6 +249,10 @@ class RunningSession:
             return self._stopped
 
     def _stop(self) -> Stopped:
+        # Stop, join, close: in this order. The stop logs the end of every loaded image (DCEnd) and flushes all buffers,
+        # then ProcessTrace delivers them and returns by itself, which takes seconds at times. After CloseTrace the
+        # callback "will not receive any new events" (CloseTrace, MS Learn), so to close first loses the last ones. The
+        # counts of lost events are final only in the properties that the stop fills in (ControlTrace, MS Learn).
         notes = []
         code, properties = self._control_stop()
         if code == bindings.ERROR_WMI_INSTANCE_NOT_FOUND:
