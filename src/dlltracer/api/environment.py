@@ -16,6 +16,7 @@ from ..diagnose.environment import (
     UnmetRequirement,
 )
 from ..diagnose.feasible import packages_to_install
+from ..diagnose.rules.missing_module import package_names
 from ..host.available import read_available, read_tool_versions
 from ..host.linux_limits import read_c_library, read_mount, read_page_size
 from ..host.machine import this_system
@@ -162,14 +163,19 @@ def find_unmet(case: Case) -> tuple[UnmetRequirement, ...]:
     except ImportError:
         return ()
     owners = {owner.package for found in case.owners.values() for owner in found if owner.manager is PackageManager.PIP}
-    if not owners:
+    module = case.missing_module if case.error is not None and "ModuleNotFoundError" in case.error.bases else None
+    if not owners and module is None:
         return ()
     installed = {normalize(found.name): found for found in list_distributions(site_folders(process))}
+    if module is not None:  # whoever requires the package of that module
+        owners, wanted = set(installed), package_names(module)
     unmet = []
     for owner in sorted(owners):
         found = installed.get(normalize(owner))
         read = [read_requirement(text, process) for text in found.requires] if found is not None else []
         for one in read:
+            if module is not None and one is not None and normalize(one.name) not in wanted:
+                continue
             if found is not None and one is not None and normalize(one.name) not in installed:
                 package = f"{found.name} {found.version}".strip()
                 unmet.append(UnmetRequirement(package=package, name=one.name, versions=one.versions))
@@ -215,7 +221,7 @@ def _owners_of_module(
 
     *packages, last = module.split(".")
     paths = []
-    for entry in dict.fromkeys(entry or process.current_folder for entry in process.path) if packages else ():
+    for entry in dict.fromkeys(entry or process.current_folder for entry in process.path) if packages else folders:
         folder = Path(entry, *packages)
         if folder.is_dir():
             paths += [str(folder / f"{last}{suffix}") for suffix in process.suffixes]

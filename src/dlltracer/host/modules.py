@@ -15,11 +15,13 @@ from pathlib import Path
 
 from ..model.failure import ProcessFacts
 from ..model.modules import HiddenModule, Hiding, ModuleTraces
+from ..model.provider import PackageManager
 
 _MOST_NAMES = 20_000
 _LARGEST_ARCHIVE = 200 * 1024 * 1024
 _MOST_NEAR = 2
 _LIKENESS = 0.8
+_SHORTEST_ALIKE = 4
 _ENVIRONMENTS = (".venv", "venv", "env")
 
 
@@ -38,6 +40,8 @@ def find_module_traces(name: str, process: ProcessFacts) -> ModuleTraces:
     plain = sorted({_module_of(one) for one in here} - {last, ""})
     other_case = tuple(one for one in plain if one.lower() == last.lower())
     candidates = plain if packages else sorted({*plain, *sys.stdlib_module_names} - {last})
+    if len(last) < _SHORTEST_ALIKE:  # gi is no misspelt cgi
+        candidates = []
     return ModuleTraces(
         unreadable=tuple(_unreadable(entries, packages)),
         zipped=tuple(_zipped(entries, packages, last, process.suffixes)),
@@ -45,6 +49,8 @@ def find_module_traces(name: str, process: ProcessFacts) -> ModuleTraces:
         near=() if other_case else tuple(difflib.get_close_matches(last, candidates, _MOST_NEAR, _LIKENESS)),
         hidden=tuple(_hidden(name, entries, process)),
         shadow=_shadow(entries, name.partition(".")[0]),
+        parent=_parent(entries, packages),
+        behind=_behind(entries, name, process.suffixes) if packages else None,
         has_pip=any(os.path.isdir(os.path.join(entry, "pip")) for entry in entries),
         is_of_uv=_is_of_uv(process.prefix),
         is_externally_managed=any(os.path.isfile(os.path.join(entry, "EXTERNALLY-MANAGED")) for entry in entries)
@@ -116,7 +122,18 @@ def _hidden(name: str, entries: tuple[str, ...], process: ProcessFacts) -> Itera
         seen.add(real)
         found = _find_in(folder, name, process.suffixes)
         if found is not None:
-            yield HiddenModule(found, folder, why)
+            yield HiddenModule(found, folder, why, _package_of(found, folder))
+
+
+def _package_of(path: str, folder: str) -> str:
+    """The installed package whose RECORD lists a module; empty if none does."""
+    try:
+        from .packages import find_owners
+    except ImportError:  # a Python without its own hashlib may be what is asked about
+        return ""
+    file = os.path.join(path, "__init__.py") if os.path.isdir(path) else path
+    owners = find_owners([file], [folder]).owners.get(file, ())
+    return next((owner.package for owner in owners if owner.manager is PackageManager.PIP), "")
 
 
 def _other_folders(process: ProcessFacts) -> Iterator[tuple[str, Hiding]]:
@@ -166,6 +183,20 @@ def _shadow(entries: tuple[str, ...], top: str) -> str | None:
         if os.path.isfile(file):
             return file
     return None
+
+
+def _parent(entries: tuple[str, ...], packages: list[str]) -> str | None:
+    """The first folder that is the package of a module."""
+    folders = (os.path.join(entry, *packages) for entry in entries if packages)
+    return next((folder for folder in folders if os.path.isdir(folder)), None)
+
+
+def _behind(entries: tuple[str, ...], name: str, suffixes: tuple[str, ...]) -> str | None:
+    """The module in a later package of the same name: the first one that is no namespace is the only one asked."""
+    top = name.partition(".")[0]
+    taken = next((at for at, entry in enumerate(entries) if os.path.isfile(os.path.join(entry, top, "__init__.py"))), 0)
+    found = (_find_in(entry, name, suffixes) for entry in entries[taken + 1 :])
+    return next((path for path in found if path is not None), None)
 
 
 def _real(path: str) -> str:

@@ -25,11 +25,12 @@ class Hiding(enum.Enum):
 
 @dataclass(frozen=True)
 class HiddenModule:
-    """The module, in a folder that is not on sys.path."""
+    """The module, in a folder that is not on sys.path; `package` is the installed one that brings it, if known."""
 
     path: str
     folder: str
     why: Hiding
+    package: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class ModuleTraces:
         near: modules of a name that is nearly the same.
         hidden: the module in folders that are not on sys.path.
         shadow: the single file that stands where its package is looked for.
+        parent: the folder of its package, which is there; `None` for a module of no package.
+        behind: the module in another package of the same name, which comes later on sys.path.
         has_pip: whether this Python has pip; `None` if that is not known.
         is_of_uv: whether it is an environment that uv made.
         is_externally_managed: whether pip refuses to install into this Python (PEP 668).
@@ -54,6 +57,8 @@ class ModuleTraces:
     near: tuple[str, ...] = ()
     hidden: tuple[HiddenModule, ...] = ()
     shadow: str | None = None
+    parent: str | None = None
+    behind: str | None = None
     has_pip: bool | None = None
     is_of_uv: bool = False
     is_externally_managed: bool = False

@@ -43,7 +43,7 @@ def check_ownership(case: Case) -> Iterator[Finding]:
             yield _shared(path, owners, case)
     for stray in case.strays:
         yield _stray(stray, case)
-    if case.unmet:
+    if case.unmet and (case.error is None or "ModuleNotFoundError" not in case.error.bases):
         yield _unmet(case)
 
 
@@ -54,13 +54,13 @@ def with_requirements(finding: Finding, case: Case) -> Finding:
     """
     if finding.code not in _MISSING_CODES or not case.unmet:
         return finding
-    remedies = (*finding.remedies, _install_unmet(case))
+    remedies = (*finding.remedies, install_requirements(case))
     if any(_is_named_like(one.name, finding.subject) for one in case.unmet):
-        remedies = (_install_unmet(case), *(one for one in finding.remedies if not _is_guess(one)))
+        remedies = (install_requirements(case), *(one for one in finding.remedies if not _is_guess(one)))
     return replace(
         finding,
-        explanation=f"{finding.explanation} {_requires(case)}",
-        evidence=(*finding.evidence, Evidence(Source.PACKAGES, _requires(case).rstrip("."))),
+        explanation=f"{finding.explanation} {describe_requirements(case)}",
+        evidence=(*finding.evidence, Evidence(Source.PACKAGES, describe_requirements(case).rstrip("."))),
         remedies=remedies,
     )
 
@@ -77,7 +77,8 @@ def _is_guess(remedy: Remedy) -> bool:
     return installs and "--force-reinstall" not in remedy.command
 
 
-def _requires(case: Case) -> str:
+def describe_requirements(case: Case) -> str:
+    """Return sentences that say which packages require what is not installed."""
     by_package: dict[str, list[str]] = {}
     for one in case.unmet[:_MOST_NAMED]:
         by_package.setdefault(one.package, []).append(f"{one.name}{f' ({one.versions})' if one.versions else ''}")
@@ -88,13 +89,14 @@ def _requires(case: Case) -> str:
     return " ".join(said)
 
 
-def _install_unmet(case: Case) -> Remedy:
-    words = [
-        one.name + one.versions
-        for one in case.unmet
-        if is_package_name(one.name, PackageManager.PIP) and _VERSIONS.fullmatch(one.versions)
-    ]
-    names = ", ".join(one.name for one in case.unmet[:_MOST_NAMED])
+def install_requirements(case: Case) -> Remedy:
+    """Return the remedy to install the requirements that are not there."""
+    versions: dict[str, list[str]] = {}
+    for one in case.unmet:
+        if is_package_name(one.name, PackageManager.PIP) and _VERSIONS.fullmatch(one.versions):
+            versions.setdefault(one.name, []).extend([one.versions] if one.versions else [])
+    words = [name + ",".join(dict.fromkeys(wanted)) for name, wanted in versions.items()]
+    names = ", ".join(dict.fromkeys(one.name for one in case.unmet[:_MOST_NAMED]))
     return Remedy(f"install what the package requires: {names}", (*PIP, "install", *words) if words else ())
 
 
@@ -105,9 +107,9 @@ def _unmet(case: Case) -> Finding:
         title=f"{case.unmet[0].package} requires {case.unmet[0].name}, which is not installed",
         confidence=Confidence.LIKELY if wants_file else Confidence.POSSIBLE,
         subject=case.unmet[0].name, chain=case.chain_to(case.subject),
-        explanation=f"{_requires(case)} pip check lists such packages.",
-        evidence=(Evidence(Source.PACKAGES, _requires(case).rstrip(".")),),
-        remedies=(_install_unmet(case),),
+        explanation=f"{describe_requirements(case)} pip check lists such packages.",
+        evidence=(Evidence(Source.PACKAGES, describe_requirements(case).rstrip(".")),),
+        remedies=(install_requirements(case),),
     )  # fmt: skip
 
 

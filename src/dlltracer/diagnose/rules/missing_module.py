@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from ...model.failure import ProcessFacts, PythonError
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.modules import HiddenModule, Hiding, ModuleTraces
-from ...model.provider import ProviderKind
+from ...model.provider import PackageManager, ProviderKind
 from ..case import Case
 from ..knowledge import read_table
-from ..remedies import PIP, operand, package_kind, python_words
-from .integrity import has_lost_module
+from ..remedies import PIP, is_package_name, operand, package_kind, python_words
+from .integrity import describe_requirements, has_lost_module, install_requirements
 from .python_abi import this_python
 
 CODE = "no-such-module"
@@ -21,6 +21,7 @@ NOT_BUILT_CODE = "stdlib-not-built"
 UNREADABLE_CODE = "unreadable-folder"
 ARCHIVE_CODE = "module-in-archive"
 HIDDEN_CODE = "module-not-on-path"
+SHADOWED_CODE = "package-shadowed"
 
 _INSTALLS = {
     ProviderKind.APT: ("apt-get", "install"),
@@ -76,6 +77,7 @@ def check(case: Case) -> Iterator[Finding]:
         return
     traces = case.module_traces or ModuleTraces()
     found = [
+        *_shadowed(name, case, traces),
         *_not_built(name, case, traces),
         *_in_archive(name, case, traces),
         *(_hidden(name, case, traces) if not is_import_name else ()),
@@ -203,6 +205,30 @@ def _in_archive(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding
     )
 
 
+def _shadowed(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
+    """Another package of the same name comes first, and does not have the module."""
+    parent, top = traces.parent, name.partition(".")[0]
+    error = case.error
+    if traces.behind is None or parent is None or error is None or "is not a package" in error.message:
+        return
+    yield Finding(
+        code=SHADOWED_CODE,
+        title=f"{parent} comes first on sys.path and has no {name.rpartition('.')[2]}",
+        confidence=Confidence.CERTAIN if "ModuleNotFoundError" in error.bases else Confidence.LIKELY,
+        subject=parent,
+        chain=case.chain_to(None, parent),
+        explanation=(
+            f"Several folders of sys.path have a package {top}, and Python takes the first. {traces.behind} is in a "
+            "later one, which it does not look into."
+        ),
+        evidence=(_says(case), Evidence(Source.FILES, f"{traces.behind} is there")),
+        remedies=(Remedy(
+            f"give {parent} another name if it is yours, or take its folder off sys.path: start from another folder, "
+            "or without that part of PYTHONPATH"
+        ),),
+    )  # fmt: skip
+
+
 def _hidden(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
     for hidden in traces.hidden[:1]:
         why, remedy = _WHY_HIDDEN[hidden.why]
@@ -221,6 +247,8 @@ def _hidden(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
 def _command_for(hidden: HiddenModule, case: Case) -> tuple[str, ...]:
     if hidden.why is Hiding.SOURCE_FOLDER:
         return (*PIP, "install", "-e", ".")
+    if hidden.why in (Hiding.BASE, Hiding.USER) and is_package_name(hidden.package, PackageManager.PIP):
+        return (*PIP, "install", hidden.package)
     if hidden.why is Hiding.ENVIRONMENT and not case.is_windows:
         python = hidden.folder.rpartition("/lib")[0] + "/bin/python"
         return (python, *python_words(case)[1:])
@@ -242,6 +270,14 @@ def _nowhere(error: PythonError, case: Case, traces: ModuleTraces) -> Finding:
         why = f"{top} was removed from the standard library in Python {removed}."
     elif traces.other_case:
         why = f"There is {traces.other_case[0]}: names of modules are told apart by case."
+    elif case.unmet:
+        why = describe_requirements(case)
+    elif traces.parent is not None:
+        why = f"The package {name.rpartition('.')[0]} is there ({traces.parent}), and has no such module."
+        if traces.near:
+            why += f" Alike, and there: {', '.join(traces.near)}."
+    elif brought := _brought_by(top):
+        why = f"{top} is the name of a package: the module that it brings is {brought}."
     else:
         why = f"No folder of sys.path of {_executable(case)} has it: it is not installed there, or for another Python."
         if traces.near:
@@ -254,7 +290,7 @@ def _nowhere(error: PythonError, case: Case, traces: ModuleTraces) -> Finding:
         subject=name,
         chain=case.chain_to(None),
         explanation=f"{why}{free}",
-        evidence=(_says(case),),
+        evidence=(_says(case), *(Evidence(Source.PACKAGES, describe_requirements(case)) for _ in case.unmet[:1])),
         remedies=tuple(_remedies(name, top, gone, is_shadowed, case, traces)),
     )
 
@@ -270,11 +306,23 @@ def _remedies(
         yield Remedy(f"give {file} another name, or start from another folder")
     elif traces.other_case:
         yield Remedy(f"write it as it is: import {traces.other_case[0]}")
+    elif case.unmet:
+        yield install_requirements(case)
     else:
+        if brought := _brought_by(top):
+            yield Remedy(f"write import {brought}")
         if traces.near:
             yield Remedy(f"see whether {traces.near[0]} is meant")
-        module, package = _package_of(name, table["packages"], case)
-        if package is None:
+        module, package = _package_of(brought or name, table["packages"], case)
+        if traces.parent is not None:
+            owner = next((owner for found in case.owners.values() for owner in found), None)
+            known = owner.package if owner is not None else package or top
+            yield Remedy(
+                f"install {known} again, for {this_python(case)}, in a version that has it",
+                (*PIP, "install", "--force-reinstall", "--no-deps", known)
+                if package is not None or owner is not None else (),
+            )  # fmt: skip
+        elif package is None:
             yield Remedy(
                 f"find out which package brings {top}, which may have another name, and install it for "
                 f"{this_python(case)} ({_executable(case)})"
@@ -301,6 +349,27 @@ def _installation(package: str, module: str, case: Case, traces: ModuleTraces) -
         if traces.has_pip is False:
             yield Remedy("this Python has no pip: bring it first", (executable, "-m", "ensurepip"))
         yield Remedy(f"install {package}, which brings {module}, for this Python", (*PIP, "install", package))
+
+
+def normalized(name: str) -> str:
+    """Return the name of a package or module for comparing ("Names and normalization", Packaging User Guide)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def package_names(module: str) -> frozenset[str]:
+    """Return the normalized names of packages that a module is likely to be of."""
+    table = read_table("modules")["packages"]
+    parts = module.split(".")
+    names = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    return frozenset(normalized(name) for name in (parts[0], *(table[one] for one in names if one in table)))
+
+
+def _brought_by(top: str) -> str:
+    """The module of a package whose name was taken for that of a module: PIL for pillow; empty if it is none."""
+    table = read_table("modules")["packages"]
+    if top in table:
+        return ""
+    return next((module for module, package in table.items() if normalized(package) == normalized(top)), "")
 
 
 def _package_of(name: str, packages: dict[str, str], case: Case) -> tuple[str, str | None]:

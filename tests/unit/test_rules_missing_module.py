@@ -1,0 +1,89 @@
+"""Rules about modules that were not found, on cases made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from builders.failed_case import case, first, process, verdict
+from dlltracer.diagnose.case import Case
+from dlltracer.diagnose.environment import UnmetRequirement
+from dlltracer.diagnose.rules.missing_module import package_names
+from dlltracer.model.failure import PythonError
+from dlltracer.model.finding import Confidence
+from dlltracer.model.modules import HiddenModule, Hiding, ModuleTraces
+
+PYTHON = process().executable
+
+
+def missing(name: str, message: str = "", traces: ModuleTraces | None = None, **changes: Any) -> Case:
+    error = PythonError(
+        "ModuleNotFoundError", message or f"No module named {name!r}",
+        ("ModuleNotFoundError", "ImportError", "Exception"), name=name,
+    )  # fmt: skip
+    facts = {"error": error, "errors": (error,), "subject": None, "module_traces": traces or ModuleTraces()}
+    return case(None, **{**facts, **changes})
+
+
+def commands(made: Case) -> list[str]:
+    return [" ".join(remedy.command) for remedy in first(made).remedies]
+
+
+def test_the_requirement_of_an_installed_package() -> None:
+    unmet = (
+        UnmetRequirement(package="cssselect2 0.10", name="tinycss2"),
+        UnmetRequirement(package="weasyprint 70.0", name="tinycss2", versions=">=1.5"),
+    )
+    made = missing("tinycss2", unmet=unmet)
+    assert commands(made) == [f"{PYTHON} -m pip install tinycss2>=1.5"]
+    assert "weasyprint 70.0 requires tinycss2 (>=1.5)" in first(made).explanation
+    assert [one.code for one in verdict(made).findings] == ["no-such-module"]
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [("tinycss2", {"tinycss2"}), ("yaml.nodes", {"yaml", "pyyaml"}), ("google.protobuf", {"google", "protobuf"}),
+     ("typing_extensions", {"typing-extensions"})],
+)  # fmt: skip
+def test_the_packages_that_a_module_may_be_of(module: str, names: set[str]) -> None:
+    assert names <= package_names(module)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "package"), [("pillow", "PIL", "pillow"), ("opencv_python", "cv2", "opencv-python")]
+)
+def test_the_name_of_a_package_for_that_of_its_module(name: str, module: str, package: str) -> None:
+    remedies = first(missing(name)).remedies
+    assert remedies[0].what == f"write import {module}"
+    assert remedies[1].command[-1] == package
+
+
+def test_another_package_of_the_name_comes_first() -> None:
+    traces = ModuleTraces(parent="/app/PIL", behind="/site/PIL/Image.py")
+    found = first(missing("PIL.Image", traces=traces))
+    assert (found.code, found.subject, found.confidence) == ("package-shadowed", "/app/PIL", Confidence.CERTAIN)
+    error = PythonError(
+        "ImportError", "cannot import name 'Image' from 'PIL' (/app/PIL/__init__.py)", ("ImportError", "Exception"),
+        name="PIL",
+    )  # fmt: skip
+    found = first(case(None, error=error, errors=(error,), subject=None, module_traces=traces))
+    assert (found.code, found.confidence) == ("package-shadowed", Confidence.LIKELY)
+
+
+def test_a_module_that_its_package_does_not_have() -> None:
+    found = first(missing("yaml.nothing", traces=ModuleTraces(parent="/site/yaml", near=("nodes",))))
+    assert "/site/yaml" in found.explanation
+    assert "not installed" not in found.explanation
+    assert "--force-reinstall" in found.remedies[-1].command
+    nobody = first(missing("mine.nothing", traces=ModuleTraces(parent="/app/mine")))
+    assert [remedy.command for remedy in nobody.remedies] == [()]
+
+
+def test_the_package_of_the_python_below_has_a_command() -> None:
+    hidden = HiddenModule("/base/dateutil", "/base", Hiding.BASE, "python-dateutil")
+    assert commands(missing("dateutil", traces=ModuleTraces(hidden=(hidden,)))) == [
+        f"{PYTHON} -m pip install python-dateutil"
+    ]
+    unknown = HiddenModule("/base/x", "/base", Hiding.BASE, "-r x")
+    assert commands(missing("x", traces=ModuleTraces(hidden=(unknown,)))) == [""]
