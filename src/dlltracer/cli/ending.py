@@ -1,4 +1,4 @@
-"""How a run ends: as the program ended, or with an error of ours."""
+"""Ends the command: with the status or signal of the program, or with an error of dlltracer."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Dlltracer inside of other programs."""
+"""Integrations of dlltracer into other programs: excepthook, pytest, IPython."""

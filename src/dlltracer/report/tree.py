@@ -1,4 +1,4 @@
-"""What became of each image, and how many of what."""
+"""The outcome of each image in a recording, and counts of the outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A library that no place had: the leaf, never those that fail because of it."""
+"""The rule for a library that no place has. It names the missing library, not the images that fail because of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows: the process died while native code ran."""
+"""Rules for Windows: a process that crashed in native code."""
 
 from __future__ import annotations
 

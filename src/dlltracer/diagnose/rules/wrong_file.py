@@ -1,4 +1,4 @@
-"""A file is there, and the loader will not have it: for another machine, no image at all, cut short, spoilt."""
+"""Rules for files that the loader refuses: for another machine, not an image, truncated, damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers, times and places as words."""
+"""Formats numbers, times and addresses as text."""
 
 from __future__ import annotations
 
