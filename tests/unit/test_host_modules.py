@@ -66,6 +66,13 @@ def test_a_module_in_the_package_that_is_taken_is_behind_nothing(tmp_path: Path)
     assert traces("pack.core", tmp_path, "empty", "site").behind is None
 
 
+def test_a_module_that_both_packages_have_is_not_hidden(tmp_path: Path) -> None:
+    for entry in ("first", "later"):
+        module(tmp_path, entry, "pack", "__init__.py")
+        module(tmp_path, entry, "pack", "core.py")
+    assert traces("pack.core", tmp_path, "first", "later").behind is None
+
+
 def test_an_extension_module_in_an_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(f"pack/core{SUFFIX}", "")

@@ -65,6 +65,10 @@ HOSTILE: dict[str, list[Any]] = {
     ],
     "a name of 4 MB": [{"type": "load", "path": "/" + "a" * 4_000_000}],
     "a message of 2 MB": [INTERPRETER, failed("x: " * 600_000 + LOADER)],
+    "errors without number": [
+        INTERPRETER,
+        {"type": "failure", "errors": [failed(f"m{number}: {LOADER}")["errors"][0] for number in range(25_000)]},
+    ],
     "a case that is nested": [{"type": "case", "case": {"version": 1, "what": json.loads("[" * 50 + "]" * 50)}}],
 }
 

@@ -133,6 +133,18 @@ def explain_program(path: str, status: int | None = None) -> Explained:
     return Explained(diagnose(case), case)
 
 
+def explain_interpreter(what: str, run: RunResult, path: str) -> Explained:
+    """Say why a program of Linux could not begin, which its loader ended with status 127.
+
+    Arguments: `path`, of the program, from the root; `run`, with what its loader wrote.
+    """
+    from .linux_case import build_interpreter_case
+
+    run = replace(run, process=this_process())
+    case = build_interpreter_case(what, run, path, read_output(run.output.text))
+    return Explained(diagnose(case), case)
+
+
 def _with_sources(message: OutputMessage) -> OutputMessage:
     """The message, with the text of the lines that ran: faulthandler writes their numbers only."""
     frames = tuple(

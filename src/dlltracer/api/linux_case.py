@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -10,9 +11,12 @@ from ..binary.elf import read_elf
 from ..binary.reading import HEAD_SIZE, describe_not_image
 from ..diagnose.case import Case
 from ..diagnose.environment import Change, Copy, ShadowedCopy
+from ..diagnose.loader_errors import DlProblem
+from ..diagnose.named_failure import loaded_libraries_named
 from ..diagnose.program_output import OutputMessage
 from ..errors import BinaryFormatError
 from ..host.copies import find_copies
+from ..host.file_contents import find_definers, find_speaker
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
 from ..host.machine import read_distribution, this_system
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from ..model.recording import Recording
 
 
+_RUNTIME = re.compile(r"/(?:lib(?:c|m|dl|pthread|stdc\+\+|gcc_s|c\+\+(?:abi)?|python[\d.]*)|ld-[\w.-]+)\.so[^/]*$")
+"""Images that write what others have brought about: "terminate called after throwing" is in libstdc++."""
 ELF_MAGIC = b"\x7fELF"
 
 Lack = tuple[tuple[MissingSymbol, ...], tuple[MissingVersion, ...]]
@@ -68,6 +74,12 @@ class ProcessView:
             return None, problem
         return resolve_linux(subject, self._linux_context(), self._linux), None
 
+    def resolve_program(self, path: str) -> LoadTree | None:
+        """What starting a program would bring; `None` if it is no image."""
+        if not self._is_here or self.damage(path) is not None:
+            return None
+        return resolve_linux(path, self._linux_context(), self._linux, program=True)
+
     def resolve_otherwise(self, subject: str, change: Change) -> LoadTree | None:
         """What loading `subject` would have done if something had been otherwise; `None` if nothing would have been."""
         context = self._linux_context()
@@ -99,6 +111,11 @@ class ProcessView:
     def is_same(self, path: str, other: str) -> bool:
         """Whether two paths are one file."""
         return self.real_path(path) == self.real_path(other)
+
+    def cached_libraries(self) -> tuple[str, ...]:
+        """The files of ld.so.cache; () with a loader that has none."""
+        context = self._linux_context() if self._is_here else None
+        return tuple(dict.fromkeys(entry.path for entry in getattr(context, "cache", None) or ()))
 
     def damage_of(self, paths: Iterable[str]) -> dict[str, str]:
         """What is wrong with those of the files that are no whole images."""
@@ -238,6 +255,31 @@ def build_linux_case(
     return _with_environment(case, run.process, view)
 
 
+def build_interpreter_case(
+    what: str, run: RunResult, path: str, messages: tuple[OutputMessage, ...] = (), notes: tuple[str, ...] = ()
+) -> Case:
+    """Return the case of a program whose loader ended it before it began, by its files.
+
+    Arguments: `path`, of the program, from the root; the others as of `build_case`.
+    """
+    assert run.process is not None
+    home = posixpath.dirname(posixpath.dirname(path))
+    process = replace(run.process, executable=path, prefix=home, base_prefix=home, loaded=())
+    run = replace(run, process=process, recording=None, errors=())
+    view = ProcessView(process)
+    tree = view.resolve_program(path)
+    images = view.read_images(tree)
+    symbols, versions = view.find_missing(tree, images)
+    dl_error = read_linux_failure(run, messages).dl_error
+    if dl_error is not None:
+        symbols, versions = with_dl_error(symbols, versions, dl_error)
+    case = Case(
+        what=what, system=process.system, run=run, subject=path, tree=tree, images=images, symbols=symbols,
+        versions=versions, notes=notes, dl_error=dl_error, distribution=read_distribution(), is_program=True,
+    )  # fmt: skip
+    return _with_environment(case, process, view)
+
+
 def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> Case:
     """The case, with what the machine has around it."""
     shadowed = _find_shadowed(case, view)
@@ -252,6 +294,8 @@ def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> C
         module_traces=find_traces_of_module(case.error, process),
         checks=check_packages(case),
         leads=find_leads(case, process),
+        definers=_find_definers(case, view),
+        speaker=_find_speaker(case),
     )
     return replace(case, notes=(*case.notes, *view.notes))
 
@@ -261,6 +305,8 @@ def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mappin
     missing = {binding.need for binding in case.tree.missing} if case.tree is not None else set()
     missing |= {event.need or event.path for event in case.failed_events if event.kind is not FailureKind.DROPPED}
     suppliers = _suppliers_of(case)
+    if case.error is not None and case.dl_error is None:
+        missing |= {event.need or event.path for event in loaded_libraries_named(case.error, case.run.recording)}
     bare = {name.rpartition("/")[2] for name in missing}
     names = sorted(bare | set(suppliers))
     used = {view.real_path(path) for path in suppliers.values()}
@@ -275,6 +321,35 @@ def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mappin
             for copy in fit
         )
     return copies
+
+
+def _find_definers(case: Case, view: ProcessView) -> tuple[str, ...]:
+    """The libraries that define what is missing, where no copy of a library in use does."""
+    dl_error = case.dl_error
+    if dl_error is None or dl_error.problem is not DlProblem.MISSING_SYMBOL or not case.symbols or case.tree is None:
+        return ()
+    if case.symbols[0].library or any(copy.has_what_lacks for found in case.copies.values() for copy in found):
+        return ()
+    inside = {view.real_path(path) for path in (*case.tree.images, case.symbols[0].requested_by)}
+    folders = [posixpath.dirname(path) for path in (case.symbols[0].requested_by, *case.tree.images)]
+
+    def fits(path: str) -> bool:
+        return (
+            view.real_path(path) not in inside
+            and view.incompatibility(path) is None
+            and view.provides_missing(path, case)
+        )
+
+    return find_definers(case.symbols[0].name, folders, view.cached_libraries(), fits=fits)
+
+
+def _find_speaker(case: Case) -> str | None:
+    """The image that wrote what the program said before it ended itself."""
+    recording = case.run.recording
+    if case.error is not None or recording is None or not case.said or (case.run.status or 0) >= 0:
+        return None
+    paths = dict.fromkeys(event.path for event in recording.loads)
+    return find_speaker(case.said, [path for path in paths if not _RUNTIME.search(path)])
 
 
 def _suspects(case: Case) -> tuple[str, ...]:

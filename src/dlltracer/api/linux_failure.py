@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from ..binary.elf import read_elf
 from ..diagnose.loader_errors import DlError, DlProblem, classify_exception, loader_messages
-from ..diagnose.named_failure import NamedFailure, NameMatch, describe_failure, find_named_failure
+from ..diagnose.named_failure import NamedFailure, NameMatch, describe_failure, find_hidden_failure, find_named_failure
 from ..diagnose.phrases import failures_behind, top_of
 from ..diagnose.program_output import OutputKind, OutputMessage
+from ..errors import BinaryFormatError
 from ..host.reload import read_loader_translations
-from ..model.events import LoadFailedEvent
+from ..model.events import LoadEvent, LoadFailedEvent
 from ..model.failure import PythonError
 from ..model.recording import Recording
 from ..model.run import RunResult
@@ -49,13 +53,13 @@ def read_linux_failure(run: RunResult, messages: tuple[OutputMessage, ...] = ())
     return LinuxFailure(error=error, dl_error=dl_error, named=named, failures=failures, subject=subject)
 
 
-_LOADER_STATUS = 127
+LOADER_STATUS = 127
 """With which ld.so ends a process, at its start or at a symbol that it binds late (elf/rtld.c, elf/dl-error.c)."""
 
 
 def _last_word(run: RunResult, messages: tuple[OutputMessage, ...]) -> DlError | None:
     """What the loader of the process wrote when it ended it: at a symbol that is bound at its first call."""
-    if run.status != _LOADER_STATUS:
+    if run.status != LOADER_STATUS:
         return None
     said = [message.dl_error for message in messages if message.kind is OutputKind.LOADER]
     return said[-1] if said else None
@@ -93,7 +97,7 @@ def _completed(
         return error, dl_error, None
     if dl_error is not None:
         return error, _checked(dl_error, errors, recording), None
-    named = find_named_failure(errors, recording)
+    named = find_named_failure(errors, recording) or find_hidden_failure(errors, recording)
     return (error, None, None) if named is None else (named.error, describe_failure(named, recording), named)
 
 
@@ -159,3 +163,50 @@ def with_dl_error(symbols: Symbols, versions: Versions, dl_error: DlError) -> tu
         )  # fmt: skip
         return symbols, (*(same or [said_version]), *rest)
     return symbols, versions
+
+
+_UNDEFINED = re.compile(r"undefined symbol: (\w+)")
+_MOST_SYMBOLS = 20
+_MOST_READ = 50
+
+
+def describe_local_scopes(recording: Recording) -> Iterator[str]:
+    """Yield a sentence for each library whose symbols were not seen by images loaded after it.
+
+    dlopen without RTLD_GLOBAL puts a library and its needs into a scope of their own (dlopen(3)). A program that
+    embeds Python by dlopen meets it at its first extension module, which does not list libpython among its needs.
+    """
+    missing: dict[str, str] = {}
+    for failure in recording.failures:
+        found = _UNDEFINED.search(failure.reason or "")
+        if found is not None and len(missing) < _MOST_SYMBOLS:
+            missing.setdefault(found[1], failure.path)
+    for event in _before_a_failure(recording) if missing else ():
+        provided = _symbols_of(event.path)
+        hidden = next((symbol for symbol in missing if symbol in provided), None)
+        if hidden is not None:
+            name = event.path.rpartition("/")[2]
+            yield (
+                f"{event.path} defines {hidden}, which {missing[hidden]} did not find: {name} is in a local scope. Who "
+                "loads it has to do so with RTLD_GLOBAL (dlopen(3)), or has to be linked with it"
+            )
+
+
+def _before_a_failure(recording: Recording) -> list[LoadEvent]:
+    """The images that had been loaded when a load failed; none of those that failed themselves."""
+    failed = {event.path for event in recording.failures}
+    loads: dict[str, LoadEvent] = {}
+    for event in recording.events:
+        if isinstance(event, LoadFailedEvent):
+            return list(loads.values())[:_MOST_READ]
+        if isinstance(event, LoadEvent) and event.path not in failed:
+            loads.setdefault(event.path, event)
+    return []
+
+
+def _symbols_of(path: str) -> frozenset[str]:
+    try:
+        symbols = read_elf(path, symbols=True).symbols
+    except (OSError, BinaryFormatError):
+        return frozenset()
+    return frozenset(symbols.provides) if symbols is not None else frozenset()

@@ -70,6 +70,7 @@ def _leads_of(
         yield from _beside_the_link(need, requester, parts, files)
         yield from _eaten_origin(need, requester, parts, files)
     yield from _late_path(need, process, files)
+    yield from _relative_path(need, process, files)
     folders = dict.fromkeys(posixpath.dirname(probe.path) for probe in case.probes_of(need))
     yield from _other_names(need, [*folders][:_MOST_FOLDERS], files)
 
@@ -120,6 +121,23 @@ def _late_path(need: str, process: ProcessFacts, files: HostFilesystem) -> Itera
             yield SearchLead(kind, posixpath.normpath(path), element)
 
 
+def _relative_path(need: str, process: ProcessFacts, files: HostFilesystem) -> Iterator[SearchLead]:
+    """A relative folder starts from the current folder: it was right when the program was started in another one."""
+    if process.is_secure or not process.current_folder:
+        return
+    for element in dict.fromkeys(process.loader_environment.get("LD_LIBRARY_PATH", "").split(":")):
+        if not element or element.startswith(("/", "$")):
+            continue
+        folders = [process.current_folder]
+        for _ in range(_LEVELS):
+            folders.append(posixpath.dirname(folders[-1]))
+        for folder in (*folders[1:], *process.path[:_MOST_FOLDERS]):
+            path = posixpath.normpath(f"{folder}/{element}/{need}")
+            if folder != process.current_folder and files.kind(path) is FileKind.FILE:
+                yield SearchLead(LeadKind.RELATIVE_LIBRARY_PATH, path, element)
+                return
+
+
 def _other_names(need: str, folders: Iterable[str], files: HostFilesystem) -> Iterator[SearchLead]:
     """Files in the folders searched that are the library under another name."""
     match = _STEM.match(need)
@@ -135,7 +153,7 @@ def _other_names(need: str, folders: Iterable[str], files: HostFilesystem) -> It
             path = f"{folder}/{name}"
             if name in (f"{need}{_T64}", need.removesuffix(_T64)) and name != need:
                 yield SearchLead(LeadKind.RENAMED, path)
-            elif left > 0 and files.kind(path) is FileKind.FILE:
+            elif name != need and left > 0 and files.kind(path) is FileKind.FILE:
                 left -= 1
                 if _soname_of(path) == need:
                     yield SearchLead(LeadKind.LINK_MISSING, path)

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from dataclasses import replace
 
+from ..api.linux_failure import describe_local_scopes
 from ..capture.kept_events import KeptEvents
 from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
+from ..host.startfailure import describe_start_failure
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.recording import Recording, TracedProcess
@@ -205,7 +207,7 @@ class _LinuxRun:
                 # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
                 child = subprocess.Popen(command, close_fds=False, env=environment)
             except OSError as error:
-                raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
+                raise CannotRun(describe_start_failure(command[0], error)) from error
             self._has_started = True
             relay.connect(child)
             try:
@@ -247,7 +249,8 @@ class _LinuxRun:
         name = LD_DEBUG if self._is_command else "rtld"
         notes += self._guard.notes
         notes += () if self._trouble is None else (self._trouble,)
-        return follower.recording(name, self._guard.events, notes)
+        recording = follower.recording(name, self._guard.events, notes)
+        return replace(recording, notes=(*recording.notes, *describe_local_scopes(recording)))
 
 
 def _run_plainly(command: list[str]) -> int:
@@ -255,6 +258,6 @@ def _run_plainly(command: list[str]) -> int:
         try:
             child = subprocess.Popen(command, close_fds=False)
         except OSError as error:
-            raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
+            raise CannotRun(describe_start_failure(command[0], error)) from error
         relay.connect(child)
         return child.wait()

@@ -20,6 +20,7 @@ from typing import Protocol
 from ..errors import DlltracerError
 from ..host.failure import read_errors, read_process
 from ..host.scratch import ScratchFile
+from ..host.startfailure import describe_start_failure
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.recording import Recording, TracedProcess
@@ -170,7 +171,7 @@ def _run(
             environment = _environment(variables) if variables else None
             child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
         except OSError as error:
-            raise CannotRun(f"{command[0]} could not be started: {error.strerror or error}") from error
+            raise CannotRun(describe_start_failure(command[0], error)) from error
         finally:
             if log is not None:
                 os.set_inheritable(log, False)
@@ -204,14 +205,17 @@ def _wait(child: subprocess.Popen[bytes]) -> RunResult:
     return RunResult(status=child.wait())
 
 
+_NO_CTYPES = "the place of a crash is not known: this Python has no _ctypes, by which a child is watched"
+
+
 def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
     """The function that waits for a child and sees its crash. Made before the child is: its first moments count."""
     if sys.platform != "linux":
         return _wait
-    from ..capture.linux import crashwatch
-
-    with contextlib.suppress(ImportError):  # crashwatch then says it
-        from ..capture.linux import ptrace  # noqa: F401 - else the watching begins with this import
+    try:
+        from ..capture.linux import crashwatch
+    except ImportError:  # no _ctypes: the import in question may be about just that, and is tried all the same
+        return lambda child: RunResult(status=child.wait(), crash_note=_NO_CTYPES)
 
     def wait(child: subprocess.Popen[bytes]) -> RunResult:
         watched = crashwatch.watch(child)

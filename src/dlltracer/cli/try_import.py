@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -220,7 +221,8 @@ def try_and_explain(
 
     Raises `click.exceptions.Exit` when it could not be traced by the mechanism asked for, or could not begin.
     """
-    from ..api.explain import explain_program, explain_with_case
+    from ..api.explain import explain_interpreter, explain_program, explain_with_case
+    from ..api.linux_failure import LOADER_STATUS
 
     if program.kind is ProgramKind.COMMAND:
         return RunResult(), explain_program(program.name)
@@ -233,6 +235,8 @@ def try_and_explain(
     if not run.begun:
         lines = run.output.text.splitlines()
         raise click.exceptions.Exit(say_error(lines[-1] if lines else f"{what} could not begin"))
+    if run.status == LOADER_STATUS and run.process is None and python is not None and sys.platform == "linux":
+        return run, explain_interpreter(what, run, os.path.abspath(shutil.which(python) or python))
     if run.status != 0 and run.process is None and python is not None:
         run = _with_interpreter(run, python)
     hidden = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -73,6 +73,8 @@ class Case:
         module_files: module to its file, of modules that a child process was importing when it died.
         child_copies: of what the loader of a child process complained of, the libraries it needs, to the copy in the
             folders of the LD_LIBRARY_PATH that the child was given.
+        definers: libraries of this machine that define the symbol which is missing first, and that no image lists.
+        speaker: the image whose words the program wrote before it died; `None` if that is not known.
         windows_own: of the names that were not found, in lower case, those that are files of Windows itself.
     """
 
@@ -107,6 +109,8 @@ class Case:
     code_is_guess: bool = False
     imports: tuple[str, ...] = ()
     windows_own: frozenset[str] = frozenset()
+    definers: tuple[str, ...] = ()
+    speaker: str | None = None
     load_flags: int | None = None
     other_folders: tuple[tuple[str, str], ...] = ()
     is_program: bool = False

@@ -23,6 +23,7 @@ from .rules import (
     lookups,
     missing_image,
     missing_module,
+    own_checks,
     python_abi,
     python_module,
     search_rules,
@@ -51,6 +52,7 @@ LINUX_RULES: tuple[Rule, ...] = (
     wrong_file.check,
     limits.check,
     missing_image.check,
+    own_checks.check,
     children.check,
     ended.check,
     crash.check,
@@ -114,6 +116,9 @@ def _with_name(finding: Finding, case: Case) -> Finding:
     """The finding, with the exception's own name for the load, where that is all it says."""
     if case.named is None or case.named.event.kind is FailureKind.NAME_NOT_FOUND:
         return finding  # a search is no load, and its own rule says what names it
+    if case.named.match is NameMatch.FOLDER:
+        says = f"{case.named.error.type} came from the package of {case.named.event.path}, whose load had failed before"
+        return replace(finding, evidence=(*finding.evidence, Evidence(Source.LOADER, says)))
     says = f"{case.named.error.type} names {case.named.name}, and the trace saw that load fail"
     return replace(finding, evidence=(*finding.evidence, Evidence(Source.PYTHON, says)))
 
@@ -127,14 +132,20 @@ def _tempered(finding: Finding, case: Case) -> Finding:
     return replace(finding, confidence=Confidence.LIKELY, evidence=evidence)
 
 
+_VAGUE = {
+    NameMatch.FOLDER: "it does not name {}: the program caught the failure of that load, and went on",
+    NameMatch.STEM: "it has no words of a loader, and says only {}",
+}
+
+
 def _doubt(case: Case) -> str | None:
     """What speaks against the exception being the loader's own word on what ended the program."""
     last = case.run.errors[0] if case.run.errors else None
     if last is None or case.error is None or case.dl_error is None:
         return None
     is_search = case.named is not None and case.named.event.kind is FailureKind.NAME_NOT_FOUND
-    if case.named is not None and case.named.match is NameMatch.STEM and not is_search:
-        return f"it has no words of a loader, and says only {case.named.name}"
+    if case.named is not None and case.named.match in _VAGUE and not is_search:
+        return _VAGUE[case.named.match].format(case.named.name)
     if case.is_of_another_process:
         return "it has a loader's words, and no load failed in this process: perhaps in one that it started"
     if last is case.error or {"ImportError", "OSError", "SystemExit", "RuntimeError"} & set(last.bases):

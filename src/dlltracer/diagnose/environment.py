@@ -145,6 +145,8 @@ class LeadKind(enum.Enum):
     """A search path would lead to the file if it began with $ORIGIN."""
     LATE_LIBRARY_PATH = "late LD_LIBRARY_PATH"
     """LD_LIBRARY_PATH names the folder, and did not when the process began."""
+    RELATIVE_LIBRARY_PATH = "relative LD_LIBRARY_PATH"
+    """LD_LIBRARY_PATH has a relative folder, which starts from another current folder than was meant."""
     SECURE_MODE = "secure mode"
     """LD_LIBRARY_PATH names the folder, and does not count in secure mode."""
     RENAMED = "renamed"

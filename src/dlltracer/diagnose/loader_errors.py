@@ -10,6 +10,7 @@ import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from ..model.failure import PythonError
 from .knowledge import read_table
@@ -106,9 +107,7 @@ def classify_dlerror(text: str, translations: Mapping[str, str] | None = None) -
     for translated, english in (translations or {}).items():
         text = text.replace(translated, english)
     lines = [line.strip() for line in text.splitlines()]
-    table = read_table("loader_words")
-    problems = {row["words"]: DlProblem(row["problem"]) for row in table["glibc"]}
-    errors = {row["words"]: DlProblem(row["problem"]) for row in table["errno"]}
+    problems, errors = _problems("glibc"), _problems("errno")
     # Some wrappers break lines anywhere: then the whole is one line.
     for line in (*lines, *([" ".join(lines)] if len(lines) > 1 else [])):
         found = _musl(line) or _versions(line) or _words(line, problems)
@@ -116,6 +115,11 @@ def classify_dlerror(text: str, translations: Mapping[str, str] | None = None) -
             return _by_errno(found, errors)
     names = [match[1] for line in lines if (match := _LEADING_NAME.search(line))]
     return DlError(DlProblem.UNDECIDED, library=names[0] if names else None)
+
+
+@cache
+def _problems(part: str) -> Mapping[str, DlProblem]:
+    return {row["words"]: DlProblem(row["problem"]) for row in read_table("loader_words")[part]}
 
 
 def classify_exception(error: PythonError, translations: Mapping[str, str] | None = None) -> DlError:

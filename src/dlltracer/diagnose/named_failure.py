@@ -41,6 +41,8 @@ _LOADING = re.compile(
 class NameMatch(enum.IntEnum):
     """How much of its name the message has; the surest last."""
 
+    FOLDER = 0
+    """None of it: the file lies in the package whose code raised the exception, and the program hid the failure."""
     STEM = 1
     """The middle of the name: "portaudio" of libportaudio.so.2."""
     NAME = 2
@@ -87,6 +89,26 @@ def find_named_failure(errors: Iterable[PythonError], recording: Recording | Non
     return best
 
 
+def find_hidden_failure(errors: Iterable[PythonError], recording: Recording | None) -> NamedFailure | None:
+    """Return the load of a package's own file that failed before code of that package raised; `None` if there is none.
+
+    A package that catches the OSError of its own library goes on, and fails for want of it later: "operator
+    torchvision::nms does not exist". A file that is there and could not be loaded counts; a probe for one that is not
+    there is often for something optional.
+    """
+    dropped = [event for event in final_failures(recording) if event.kind is FailureKind.DROPPED]
+    paths = {event.path for event in dropped}
+    tops = [event for event in dropped if event.requested_by not in paths]
+    for error in errors:
+        if not {"ImportError", "OSError", "RuntimeError"} & set(error.bases):
+            continue  # any mistake in the code raises the others
+        folders = {posixpath.dirname(frame.file) for frame in error.frames[-1:] if frame.file.startswith("/")}
+        for event in reversed(tops):
+            if any(event.path.startswith(f"{folder}/") for folder in folders):
+                return NamedFailure(event, error, posixpath.basename(event.path), NameMatch.FOLDER)
+    return None
+
+
 def describe_failure(named: NamedFailure, recording: Recording) -> DlError:
     """Return the complaint of the loader behind a failure, as the trace has it: about the leaf, if it shows one."""
     event = named.event
@@ -99,6 +121,32 @@ def describe_failure(named: NamedFailure, recording: Recording) -> DlError:
             if found.problem is not DlProblem.UNDECIDED:
                 return replace(found, library=found.library or one.path)
     return DlError(DlProblem.UNDECIDED, event.path)
+
+
+_CHECKS = re.compile(
+    r"compil|built|build|link|version|header|mismatch|incompatib|expect|require|support|too old|too new|at least",
+    re.IGNORECASE,
+)
+
+
+def loaded_libraries_named(error: PythonError, recording: Recording | None) -> tuple[LoadEvent, ...]:
+    """Return the libraries that were loaded and that an exception names where it speaks of versions or builds.
+
+    The library that is named last comes first of those with the same name. A module of the same name as the library
+    ("zlib") is no word for it: "lib" belongs to it, or the whole file name.
+    """
+    text = ends_of(error.message)
+    if recording is None or not _CHECKS.search(text):
+        return ()
+    words = text.lower()
+    found: dict[str, LoadEvent] = {}
+    for event in recording.loads:
+        base = posixpath.basename(event.need or event.path)
+        stem = stem_of(base).lower()
+        is_library = base.startswith("lib") and event.requested_by is not None and len(stem) > 1
+        if is_library and stem != "c" and (_has_word(text, base) or _has_word(words, f"lib{stem}")):
+            found[event.path] = event
+    return tuple(found.values())
 
 
 def library_that_is_denied(errors: Iterable[PythonError]) -> str | None:

@@ -262,7 +262,7 @@ def relevant_lines(output: ProgramOutput, messages: tuple[OutputMessage, ...]) -
                 skip = False
             elif not skip and line.strip() and not _NOISE.match(line) and not _THREAD.match(line):
                 lines.append(line.strip())
-        said = lines[-3:]
+        said = lines
     return tuple(line[:500] for line in dict.fromkeys(said))[-_MOST_SHOWN:]
 
 

@@ -195,6 +195,8 @@ def _behind(entries: tuple[str, ...], name: str, suffixes: tuple[str, ...]) -> s
     """The module in a later package of the same name: the first one that is no namespace is the only one asked."""
     top = name.partition(".")[0]
     taken = next((at for at, entry in enumerate(entries) if os.path.isfile(os.path.join(entry, top, "__init__.py"))), 0)
+    if any(_find_in(entry, name, suffixes) is not None for entry in entries[: taken + 1]):
+        return None  # an import of itself in a circle, or a name that is no module
     found = (_find_in(entry, name, suffixes) for entry in entries[taken + 1 :])
     return next((path for path in found if path is not None), None)
 

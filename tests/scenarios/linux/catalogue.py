@@ -14,6 +14,7 @@ from scenarios.linux import (
     pythons,
     searches,
     symbols,
+    unnamed,
     wrong_files,
 )
 from scenarios.linux.workshop import Workshop
@@ -31,5 +32,6 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     *crashes.SCENARIOS,
     *endings.SCENARIOS,
     *pythons.SCENARIOS,
+    *unnamed.SCENARIOS,
     *healthy.SCENARIOS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib.resources import files
 
 TYPE_CHECKING = False
@@ -10,7 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+@cache
 def read_table(name: str) -> dict[str, Any]:
-    """The data file `NAME.json`."""
+    """Return the data file `NAME.json`, read once for all that ask. Not to be changed."""
     table: dict[str, Any] = json.loads(files(__package__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
     return table

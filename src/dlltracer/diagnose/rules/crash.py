@@ -67,7 +67,8 @@ def _crash(case: Case, number: int) -> Finding:
     own = image if image is not None and not _SHARED.search(image) else None
     importing = _is_importing(case)
     loaded = last.path if last is not None and importing is not False else None
-    subject = case.run.initialising or own or loaded or image or _UNKNOWN
+    speaker = case.speaker if number == _SIGABRT else None
+    subject = case.run.initialising or speaker or own or loaded or image or _UNKNOWN
     code = _code(case, number, importing)
     sure = code in (INITIALISER_CODE, *((CODE, INSTRUCTION_CODE) if own is not None else ()))
     return Finding(
@@ -75,17 +76,28 @@ def _crash(case: Case, number: int) -> Finding:
         title=_title(case, number, subject, importing),
         confidence=Confidence.CERTAIN if sure else Confidence.LIKELY,
         subject=subject,
-        chain=case.chain_to(None, subject, *([image] if image and image != subject else [])),
+        chain=_chain(case, subject, image),
         explanation=_explain(case, number, subject, image),
         evidence=(Evidence(Source.SYSTEM, _how(case)),
          *((Evidence(Source.LOADER, f"the initialiser of {case.run.initialising} had begun, and did not end"),)
-           if case.run.initialising else ())),
+           if case.run.initialising else ()),
+         *((Evidence(Source.FILES, f"the words that it wrote are in {speaker}"),) if speaker is not None else ())),
         remedies=tuple(_remedies(case, number, subject)),
     )  # fmt: skip
 
 
+def _chain(case: Case, subject: str, image: str | None) -> tuple[str, ...]:
+    """Down to where it died; a library that ended the process itself is the end, and not the abort of libc."""
+    if subject != case.speaker:
+        return case.chain_to(None, subject, *([image] if image and image != subject else []))
+    load = case.load_of(subject)
+    return case.chain_to(None, *([load.requested_by] if load is not None and load.requested_by else []), subject)
+
+
 def _title(case: Case, number: int, subject: str, importing: bool | None) -> str:
     signal = _signal(case, number)
+    if subject == case.speaker and subject != case.run.initialising:
+        return f"{subject} ended the process ({signal}), {_doing(case, importing)}"
     if subject == case.run.initialising or (case.run.crash is not None and subject == case.run.crash.image):
         return f"the process died in {subject} ({signal}), {_doing(case, importing)}"
     if subject == _UNKNOWN:
@@ -140,6 +152,10 @@ def _explain(case: Case, number: int, subject: str, image: str | None) -> str:
     owner = case.owner_of(subject)
     if number == _SIGILL:
         return f"{subject}{owner} has an instruction that this processor does not know: it was built for a newer one."
+    if number == _SIGABRT and subject == case.speaker:
+        load = case.load_of(subject)
+        by = f", which {load.requested_by} needs," if load is not None and load.requested_by else ""
+        return f"{subject}{owner}{by} checked something, wrote what it said, and ended the process (abort)."
     if number == _SIGABRT:
         return f"The process ended itself (abort) in code that {subject}{owner} had called: it could not go on."
     text = f"Everything was found and bound; code of {subject}{owner} ran, and failed."

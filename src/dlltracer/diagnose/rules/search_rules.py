@@ -18,6 +18,7 @@ from ..remedies import operand, with_variable
 LATE_CODE = "library-path-set-late"
 SECURE_CODE = "library-path-ignored"
 RELATIVE_CODE = "relative-need"
+RELATIVE_PATH_CODE = "relative-library-path"
 LINK_CODE = "origin-of-a-link"
 EATEN_CODE = "origin-lost"
 RENAMED_CODE = "renamed-library"
@@ -101,6 +102,17 @@ def _late_path(need: str, lead: SearchLead, requester: str, case: Case) -> _Word
                 code=f"import ctypes; ctypes.CDLL({lead.path!r}, mode=ctypes.RTLD_GLOBAL)",
             ),
         ],
+    )
+
+
+def _relative_path(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
+    current = case.run.process.current_folder if case.run.process is not None else ""
+    return (
+        RELATIVE_PATH_CODE,
+        f"{need} was not found: LD_LIBRARY_PATH has {lead.element}, a relative folder",
+        f"The loader takes a relative folder from the current folder of the process, which is {current}: it looked in "
+        f"{posixpath.normpath(posixpath.join(current, lead.element or ''))}. There is {lead.path}.",
+        [Remedy("name the whole folder", with_variable(case, "LD_LIBRARY_PATH", folder_of(lead.path or "")))],
     )
 
 
@@ -217,6 +229,7 @@ def _link_missing(need: str, lead: SearchLead, requester: str, case: Case) -> _W
 
 _WORDS = {
     LeadKind.LATE_LIBRARY_PATH: _late_path,
+    LeadKind.RELATIVE_LIBRARY_PATH: _relative_path,
     LeadKind.SECURE_MODE: _secure_mode,
     LeadKind.RELATIVE_NEED: _relative_need,
     LeadKind.ORIGIN_OF_LINK: _origin_of_link,

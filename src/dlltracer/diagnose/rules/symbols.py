@@ -14,7 +14,7 @@ from ..environment import Copy
 from ..loader_errors import DlProblem
 from ..mangled import StringAbi, demangle, guess_owner, read_symbol
 from ..phrases import describe_choice, describe_copies, describe_rule, folder_of
-from ..remedies import with_variable
+from ..remedies import operand, with_variable
 from .first_wins import is_about_a_rival
 from .python_abi import is_python_api
 from .search_rules import hidden_provider
@@ -26,6 +26,8 @@ STRING_ABI_CODE = "other-string-abi"
 MUSL_CODE = "glibc-symbol-on-musl"
 
 _MOST_COMPARED = 4000
+_MOST_DEFINERS = 3
+"""Libraries that define a symbol; more of them say that its name is a common one."""
 _STRINGS = re.compile(
     r"std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> ?>"
     r"|std::basic_string<char, std::char_traits<char>, std::allocator<char> ?>"
@@ -69,6 +71,12 @@ def _version(missing: MissingVersion, case: Case) -> Finding:
         )
     elif copies:
         text += f" {describe_copies(copies)} does."
+    own_name = _own_name(missing, case)
+    if own_name and not is_glibc:
+        text += (
+            f" {missing.provider} is {own_name} by its own soname, another version of the library: somebody made a "
+            f"link from {missing.library} to it, or gave it that name."
+        )
     return Finding(
         code=GLIBC_CODE if is_glibc else VERSION_CODE,
         title=f"{requester.rpartition('/')[2]} needs {missing.version}, and glibc here is older" if is_glibc
@@ -112,6 +120,7 @@ def _version_remedies(
             f"let the loader take the copy that has it: {copies[0].path}",
             with_variable(case, "LD_LIBRARY_PATH", folder_of(copies[0].path)),
         )
+    yield from _wrong_link_remedies(missing, copies, case)
     process = case.run.process
     if missing.library == "libstdc++.so.6" and _is_inside(missing.provider, process):
         update = ("conda", "install", "-c", "conda-forge", "libstdcxx-ng")
@@ -126,6 +135,24 @@ def _version_remedies(
             f"install a newer {missing.library}, or take the old one out of the way"
             f"{f' (it is found {rule})' if rule else ''}"
         )
+
+
+def _own_name(missing: MissingVersion, case: Case) -> str | None:
+    """The soname of the file in use, where it is another one than the name by which it was found."""
+    image = case.images.get(missing.provider)
+    name = image.soname if isinstance(image, ElfImage) else None
+    return name if name != missing.library else None
+
+
+def _wrong_link_remedies(missing: MissingVersion, copies: tuple[Copy, ...], case: Case) -> Iterator[Remedy]:
+    """A link by which one version of a library passes for another, in a folder that is no system's."""
+    if _own_name(missing, case) is None or not copies or missing.provider.startswith(_SYSTEM_FOLDERS):
+        return
+    yield Remedy(
+        f"let that name lead to the copy that has it: all that use {missing.provider} get it then, and what is there "
+        "now is kept with ~ at its end",
+        ("ln", "-sfnb", operand(copies[0].path), operand(missing.provider)),
+    )
 
 
 def _is_inside(path: str, process: ProcessFacts | None) -> bool:
@@ -161,7 +188,13 @@ def _symbol(missing: MissingSymbol, case: Case) -> Finding:
         else:
             text += f" By its name it belongs to {owner.name}." if owner is not None else ""
             text += _asked_libraries(case, missing)
-    if missing.nearest:
+    definers = case.definers if len(case.definers) <= _MOST_DEFINERS else ()
+    if definers:
+        text += (
+            f" It does not list any library that has it (its needs were left out when it was linked). "
+            f"{' and '.join(definers)} {'defines' if len(definers) == 1 else 'define'} it."
+        )
+    if missing.nearest and not definers:
         text += f" Alike, and there: {', '.join(demangle(name) or name for name in missing.nearest[:2])}."
     more = sum(1 for symbol in case.symbols if symbol.requested_by == missing.requested_by) - 1
     if more > 0:
@@ -172,7 +205,7 @@ def _symbol(missing: MissingSymbol, case: Case) -> Finding:
         confidence=Confidence.CERTAIN, subject=missing.name, chain=case.chain_to(missing.requested_by, missing.name),
         explanation=text,
         evidence=(Evidence(Source.LOADER, f"undefined symbol: {missing.name}"),),
-        remedies=tuple(_symbol_remedies(missing, copies, case)),
+        remedies=(*_definer_remedies(missing, definers), *_symbol_remedies(missing, copies, case)),
     )
 
 
@@ -180,6 +213,9 @@ def _symbol_title(missing: MissingSymbol, case: Case) -> str:
     """What lacks the symbol, where its version says whose it is; else who needs it."""
     requester = missing.requested_by.rpartition("/")[2] or "an image"
     binding = _binding_of(case, missing.requested_by, missing.library) if missing.library else None
+    if len(case.definers) == 1 and binding is None:
+        definer = case.definers[0].rpartition("/")[2]
+        return f"{requester} needs {missing.name}, which {definer} has, and does not ask for {definer}"
     if binding is None:
         return f"{requester} needs a symbol that nothing provides: {missing.name}"
     version = f" in version {missing.version}" if missing.version else ""
@@ -210,6 +246,20 @@ def _symbol_remedies(missing: MissingSymbol, copies: dict[str, Copy], case: Case
         yield Remedy(f"install another version of {requester}, or of what it was built with")
     elif not copies:
         yield Remedy("link it with the library that has the symbol, or take versions that were built for one another")
+
+
+def _definer_remedies(missing: MissingSymbol, definers: tuple[str, ...]) -> Iterator[Remedy]:
+    """A library that is in the process with its symbols for all makes up for a need that is not listed."""
+    for definer in definers:
+        yield Remedy(
+            "load that library first, with its symbols for all",
+            code=f"import ctypes; ctypes.CDLL({definer!r}, mode=ctypes.RTLD_GLOBAL)",
+        )
+        yield Remedy(
+            f"or add it to the needs of {missing.requested_by.rpartition('/')[2]}",
+            ("patchelf", "--add-needed", definer.rpartition("/")[2], operand(missing.requested_by)),
+        )
+        return
 
 
 def _string_abi(missing: MissingSymbol, shown: str, twin: tuple[str, str], case: Case) -> Finding:
