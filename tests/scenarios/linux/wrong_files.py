@@ -109,6 +109,20 @@ def dangling(shop: Workshop) -> Question:
     return shop.ask("ext")
 
 
+def looping(shop: Workshop) -> Question:
+    _needs_leaf(shop)
+    shop.remove("libleaf.so.1")
+    (shop.folder / "libleaf.so.1").symlink_to("libleaf.so.1")
+    return shop.ask("ext")
+
+
+def folder(shop: Workshop) -> Question:
+    _needs_leaf(shop)
+    shop.remove("libleaf.so.1")
+    (shop.folder / "libleaf.so.1").mkdir()
+    return shop.ask("ext")
+
+
 def misaligned(shop: Workshop) -> Question:
     """As strip leaves a file that patchelf has worked on: address and offset differ within a page."""
     shop.module("ext")
@@ -162,6 +176,10 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     Scenario("program", "a program is loaded as a library", program, "not-a-library", "tool"),
     Scenario("dangling-link", "a link that leads nowhere", dangling, "broken-link", "libleaf.so.1",
              ("libleaf.so.1.2.3",)),
+    Scenario("looping-link", "a link that leads to itself", looping, "broken-link", "libleaf.so.1",
+             ("leads back to itself",)),
+    Scenario("folder-dependency", "a folder has the library's name", folder, "not-an-image", "libleaf.so.1",
+             ("is a folder, not a library",)),
     Scenario("misaligned", "address and offset of a segment differ within a page", misaligned, "misaligned-image",
              "ext.", ("patchelf",)),
     Scenario("truncated-module", "the module is cut short: SIGBUS, no exception", truncated, "truncated-image", "ext."),

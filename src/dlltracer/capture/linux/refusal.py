@@ -6,6 +6,7 @@ trace ends, which is later than the search: the outcome is about the file that i
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from dataclasses import replace
@@ -59,13 +60,22 @@ def _look(probe: Probe, program: str, folder: str) -> Probe:
     return replace(probe, outcome=ProbeOutcome.PRESENT, reason=reason)
 
 
+def _why_unreachable(path: str) -> str:
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EACCES):
+            return "leads back to itself" if error.errno == errno.ELOOP else "lies where this user may not look"
+    return "does not exist"
+
+
 def describe_refusal(path: str, program: str = _OWN_PROGRAM) -> str | None:
     """Return why a file is no image for a process of `program`, judged by its first 20 bytes (elf(5)).
 
     `None` if they show no reason.
     """
     if os.path.islink(path) and not os.path.exists(path):
-        return f"a symbolic link to {os.readlink(path)}, which does not exist"
+        return f"a symbolic link to {os.readlink(path)}, which {_why_unreachable(path)}"
     if os.path.isdir(path):
         return "a folder, not a file"
     try:

@@ -39,7 +39,7 @@ def _cannot_load(case: Case, message: OutputMessage, dl_error: DlError) -> Findi
     folder = posixpath.dirname(copies[0] if copies else file)
     is_elsewhere = dl_error.problem in _OF_ANOTHER_COPY and bool(folder) and not folder.startswith(_SYSTEM)
     own = case.run.process.variable("LD_LIBRARY_PATH").split(":") if case.run.process is not None else []
-    is_ours = folder in own or bool(copies)
+    is_ours = (bool(folder) and folder in own) or bool(copies)
     what = _describe(dl_error, file)
     remedies = (
         [Remedy(

@@ -25,6 +25,7 @@ LINK_CODE = "broken-link"
 _OF_MACHINE = re.compile(r"made for |ELF file of \d+ bits|wrong ELF class")
 _CUT = re.compile(r"cut short")
 _OTHER_KIND = re.compile(r"empty file|this is |is an? (?!ELF)")
+_IS_FOLDER = "Is a directory"
 _KINDS = {
     DlProblem.WRONG_CLASS: MACHINE_CODE,
     DlProblem.WRONG_ABI: CODE,
@@ -92,6 +93,8 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
     elif reason and (_OTHER_KIND.search(reason)):
         code = CODE
     words = case.error.message if case.error is not None else ""
+    if _IS_FOLDER in words:  # strerror(EISDIR): the loader could open it, and read nothing
+        code, reason = CODE, "this is a folder"
     title, remedy = _words_for(code, path, _short(reason))
     requested_by = _requester(path, case)
     return Finding(
@@ -212,7 +215,7 @@ _WORDS = {
         Remedy("let the user who runs Python read it", ("chmod", "a+r", "{path}")),
     ),
     LINK_CODE: (
-        "{path} is a symbolic link that leads nowhere",
+        "{path} is a symbolic link that leads to no file",
         Remedy("install the package of the library again"),
     ),
     DAMAGED_CODE: ("{path} is damaged", Remedy("fetch the file again")),
@@ -230,6 +233,10 @@ _NAMED = {
         Remedy("install the build for Linux: this one is for macOS"),
     ),
     "Windows": ("{path} is a file for Windows", Remedy("install the build for Linux: this one is for Windows")),
+    "folder": (
+        "{path} is a folder, not a library",
+        Remedy("move that folder out of the way, and install the package of the library again"),
+    ),
     "LFS": (
         "{path} is a Git LFS pointer, not the file itself",
         Remedy("fetch the file itself", ("git", "lfs", "pull")),
