@@ -53,12 +53,16 @@ class Desk:
 
     def __init__(self, lab: Lab, version: str, folder: Path) -> None:
         self._answer = folder / "answer.json"
-        driver = folder / "driver.py"
-        driver.write_text(_DRIVER, encoding="ascii")
+        self._lab, self._version = lab, version
+        self._driver = folder / "driver.py"
+        self._driver.write_text(_DRIVER, encoding="ascii")
         self._site = f"{windows_path(ROOT / 'src')};{windows_path(lab.site)}"
-        self._process = subprocess.Popen(
-            ["wine", str(lab.python_dir(version) / "python.exe"), windows_path(driver)],
-            env=lab.environment(version, {"PYTHONPATH": self._site, "WINEDLLOVERRIDES": "msvcp140=n,b"}),
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["wine", str(self._lab.python_dir(self._version) / "python.exe"), windows_path(self._driver)],
+            env=self._lab.environment(self._version, {"PYTHONPATH": self._site, "WINEDLLOVERRIDES": "msvcp140=n,b"}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -90,6 +94,8 @@ class Desk:
         ready, _, _ = select.select([self._process.stdout], [], [], _LONGEST)
         if not ready:
             self._process.kill()
+            self._process.communicate()
+            self._process = self._start()  # one question without an answer must not cost those that come after it
             raise AssertionError(f"no answer within {_LONGEST} seconds: {arguments}")
         line = self._process.stdout.readline()
         if not self._answer.exists():
