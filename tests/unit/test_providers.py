@@ -116,8 +116,10 @@ def test_only_the_packages_of_the_distribution() -> None:
 
 
 def test_an_alternative_for_servers_and_the_old_name() -> None:
-    first, second, *_ = find_providers("libGL.so.1", System.LINUX, "debian")
+    first, second, *_ = find_providers("libGL.so.1", System.LINUX, "debian", "/site/cv2/cv2.abi3.so")
     assert "libgl1-mesa-glx" in first.note
+    others = find_providers("libGL.so.1", System.LINUX, "debian", "/site/PySide6/Qt/lib/libQt6Gui.so.6")
+    assert second not in others, "it is no replacement for anything but cv2"
     assert (second.name, first.command) == ("opencv-python-headless", ("apt-get", "install", "libgl1"))
 
 
@@ -158,7 +160,7 @@ def test_no_row_hides_another() -> None:
     for row in ROWS:
         for name in row["names"]:
             example = name.replace("#", "12").replace("*", "x").replace("?", "a")
-            found = {provider.name for provider in find_providers(example, System(row["system"]))}
+            found = {one.name for one in find_providers(example, System(row["system"]), None, "/site/cv2/cv2.so")}
             listed = [name for kind in MANAGED for name in row.get(kind, ())]
             own = {spec.partition("=")[0].replace("{1}", "12") for spec in listed}
             assert found == own | {entry["name"].replace("{1}", "12") for entry in row.get("other", ())}, name

@@ -172,7 +172,7 @@ class Case:
         if any((error.path or "").endswith(suffixes or ("?",)) for error in self.run.errors):
             return False
         bases = {base for error in self.run.errors for base in error.bases}
-        return not bases & _OF_OTHER_PROCESSES and not names_a_library(self.run.errors)
+        return not bases & _PASS_ON and not names_a_library(self.run.errors)
 
     @property
     def last_top(self) -> LoadEvent | None:
@@ -259,8 +259,10 @@ class Case:
 _SEES_FAILURES = "rtld"
 """The mechanism on Linux that sees loads that fail, and not only those that do not."""
 _SEE_FAILURES = (_SEES_FAILURES, "ld_debug")
-_OF_OTHER_PROCESSES = frozenset(("SubprocessError", "BrokenExecutor", "ProcessError", "EOFError", "_RemoteTraceback"))
-"""Exceptions by which a program notices that another process failed."""
+_PASS_ON = frozenset((
+    "SubprocessError", "BrokenExecutor", "ProcessError", "EOFError", "_RemoteTraceback", "SystemExit",
+))  # fmt: skip
+"""Exceptions by which a program notices that another process failed, or passes its status on (sys.exit)."""
 _LEAVE_TRACES = (DlProblem.MISSING, DlProblem.MISSING_SYMBOL, DlProblem.MISSING_VERSION)
 """What it cannot miss: something was searched in vain, or mapped and dropped."""
 _MACHINERY = re.compile(r"^<(?!ipython-input-)|[/\\](?:ctypes|importlib)[/\\]\w+\.py$")

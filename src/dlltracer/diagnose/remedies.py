@@ -194,13 +194,16 @@ _WORD = re.compile(r"--?[A-Za-z][A-Za-z-]*|[A-Za-z0-9_][A-Za-z0-9._+:~!=<>,*-]*"
 _WILDCARDS = {"*": "(.*)", "#": r"(\d+)", "?": "(.)"}
 
 
-def find_providers(library: str, system: System, distribution: str | None = None) -> tuple[Provider, ...]:
+def find_providers(
+    library: str, system: System, distribution: str | None = None, requested_by: str = ""
+) -> tuple[Provider, ...]:
     """Safe sources of a library.
 
     Arguments:
         library: its file name or soname; a path is taken by its last part.
         system: whose; names of Windows are compared without regard to case.
         distribution: ID of os-release(5), and ID_LIKE after a space, to say only its packages; `None` if unknown.
+        requested_by: path of the image that needs it; a package that replaces another one is for its files only.
 
     Returns: () if nothing is known of the name, or of the system.
     """
@@ -212,7 +215,8 @@ def find_providers(library: str, system: System, distribution: str | None = None
         for pattern in row["names"]:
             wildcards = _match(pattern.lower() if windows else pattern, name)
             if wildcards is not None:
-                return _providers(row, wildcards, distribution)
+                found = _providers(row, wildcards, distribution)
+                return tuple(one for one in found if not one.only_for or f"/{one.only_for}/" in requested_by)
     return ()
 
 

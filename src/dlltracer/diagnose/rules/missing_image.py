@@ -158,7 +158,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
             "let the loader look there, to see whether that copy will do",
             with_variable(case, "LD_LIBRARY_PATH", folder),
         )
-    for provider in find_providers(need, System.LINUX, case.distribution)[:_MOST_PROVIDERS]:
+    for provider in find_providers(need, System.LINUX, case.distribution, requested_by or "")[:_MOST_PROVIDERS]:
         note = f" ({provider.note})" if provider.note else ""
         yield Remedy(
             f"install {provider.name}{note}{f', from {provider.url}' if provider.url else ''}", provider.command
