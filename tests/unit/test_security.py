@@ -23,6 +23,7 @@ STARTERS = {
     "api/build_case.py": "where the program lies that a child could not start: looked for, not started",
     "cli/spawn.py": "the program that the user named",
     "cli/run_traced.py": "the program that the user named",
+    "cli/try_import.py": "where the interpreter of --python lies: looked for, not started there",
     "cli/run_debugged.py": "the program that the user named",
     "cli/program.py": "whether the word behind -- names a program, as a shell finds it",
     "capture/windows/debugger/run.py": "the program that the user named",
