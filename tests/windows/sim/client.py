@@ -43,7 +43,7 @@ class Properties:
         values: dict[str, int | bytes] = {
             "wnode_size": 120 + 4096, "guid": bytes(16), "clock": 1, "flags": 0x20000, "buffer": 64, "least": 64,
             "most": 128, "mode": SYSTEM_LOGGER | REAL_TIME, "timer": NEVER, "enable": 4,
-            "file_offset": 120 + 2048, "name_offset": 120,
+            "file_offset": 0, "name_offset": 120,
         }  # fmt: skip
         values |= changes
         for name, value in values.items():
