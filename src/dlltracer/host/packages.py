@@ -68,6 +68,8 @@ def find_strays(paths: Iterable[str], folders: Sequence[str]) -> dict[str, tuple
     found: dict[str, set[tuple[str, str]]] = {}
     for distribution in list_distributions(folders) if places else ():
         top = canonical(distribution.folder)
+        if not any(place.startswith(os.path.join(top, "")) or place == top for place in places):
+            continue  # its list is not worth reading: hundreds of packages may be installed elsewhere
         record = distribution.read_record() or ()
         here = {_place_of(os.path.normpath(os.path.join(top, os.path.normcase(row[0])))) for row in record}
         for place in here & places.keys():

@@ -30,7 +30,10 @@ for line in sys.stdin:
     stdout, sys.stdout = sys.stdout, io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\\n")
     target = asked["recording"] or asked["answer"]
     try:
-        status = cli.main(["why", "--json", "-o", target, *asked["arguments"]], standalone_mode=False)
+        words = asked["arguments"]
+        # A trial starts a Python under Wine, which takes a second: only scenarios about trials ask for them.
+        tries = [] if "--try" in words else ["--no-try"]
+        status = cli.main(["why", "--json", *tries, "-o", target, *words], standalone_mode=False)
     except click.exceptions.Exit as error:
         status = error.exit_code
     except BaseException:

@@ -144,7 +144,7 @@ def tried_folder(shop: Workshop) -> Question:
     folder.mkdir()
     built = shop.dll("site/pkg.libs/tried_engine.dll", FUNCTION.format(name="work"))
     shop.pyd("ext", ["work"], [built])
-    return shop.question("ext")
+    return shop.question("--try", "ext")
 
 
 def tried_in_vain(shop: Workshop) -> Question:
@@ -153,7 +153,7 @@ def tried_in_vain(shop: Workshop) -> Question:
     shop.pyd("ext", ["work"], [real])
     (shop.site / "pkg.libs").mkdir()
     (shop.site / "pkg.libs" / "vain_engine.dll").write_bytes(build_pe({"vain_gone.dll": ["f"]}, ["work"]))
-    return shop.question("ext")
+    return shop.question("--try", "ext")
 
 
 W = Workshop
