@@ -178,7 +178,9 @@ def test_any_program(desk: Desk) -> None:
     at_start = [event for event in run["events"] if event["imports"] == []]
     assert loaded({"events": at_start}) == loaded(run)[: len(at_start)] and "good.dll" in loaded({"events": at_start})
     assert (other["status"], other["crash"], other["processes"][0]["status"]) == (0xC0000135, None, 0xC0000135)
-    assert other["notes"] == ["the program ended with status 0xc0000135 (DLL not found)"]
+    status, cause = other["notes"]
+    assert status == "the program ended with status 0xc0000135 (DLL not found)"
+    assert cause.startswith("it could not start: gone.dll was not found (")
 
 
 def test_with_and_without_the_start_of_the_interpreter(desk: Desk) -> None:
