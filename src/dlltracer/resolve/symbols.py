@@ -1,8 +1,8 @@
 """Which symbols the images of a tree need and do not provide, for ELF and PE; and the names most like them.
 
-Sources: elf/dl-version.c (match_symbol) and elf/dl-lookup.c (check_match, do_lookup_x) of glibc. The answer depends on
-what the scope holds, not on its order: any definition that fits will do. MS Learn "PE Format" (Import Name
-Table, Export Address Table) describes PE. Windows fails a load (error 127) for a name or an ordinal that the library does not export.
+Sources: elf/dl-version.c (match_symbol) and elf/dl-lookup.c (check_match, do_lookup_x) of glibc; for PE, MS Learn "PE
+Format" (Import Name Table, Export Address Table). The answer for ELF depends on what the scope holds, not on its order:
+any definition that fits will do. Windows fails a load (error 127) for a name or an ordinal that no library exports.
 
 The most similar names are a guess for readers. Names may have thousands of letters, and libraries ten thousand names.
 So only the neighbours in alphabetical order are compared, of the names as they are and spelled backwards.
