@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from dlltracer.model.crash import Crash
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, UnloadEvent
+from dlltracer.model.failure import Crash
 from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.report.processes import notes_on_children
 from dlltracer.report.render_json import render_jsonl

@@ -11,10 +11,9 @@ from builders.failed_case import EXT, absent, bound, case, first, image, import_
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.environment import ForeignModule
 from dlltracer.diagnose.rules import crash
-from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfSymbols
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
-from dlltracer.model.failure import Frame, PythonError
+from dlltracer.model.failure import Crash, Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.recording import Losses, Recording
 from dlltracer.model.tree import MissingSymbol

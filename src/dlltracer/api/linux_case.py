@@ -15,8 +15,7 @@ from ..diagnose.loader_errors import DlProblem
 from ..diagnose.named_failure import loaded_libraries_named
 from ..diagnose.program_output import OutputMessage
 from ..errors import BinaryFormatError
-from ..host.copies import find_copies
-from ..host.file_contents import find_definers, find_speaker
+from ..host.copies import find_copies, find_definers, find_speaker
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
 from ..host.machine import read_distribution, this_system

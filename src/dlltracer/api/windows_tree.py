@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..host.copies import read_added_folders
-from ..host.filesystem import Place, locate
+from ..host.filesystem import Place, WindowsFiles, locate
 from ..host.machine import this_system
-from ..host.winfiles import WindowsFiles
 from ..model.events import Probe
 from ..model.failure import System
 from ..model.loader_context import STANDARD_SEARCH, WindowsContext, context_for_wheel

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 import click
 
-from ..model.saved import RECORDING_SUFFIX, SavedTrace
-from .completion import complete_file
-from .config import is_setting
+from ..model.run import RECORDING_SUFFIX, SavedTrace
+from .config import complete_file, is_setting
 from .output import Target, lacks_drawing, write_styled
 
 TYPE_CHECKING = False

@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ..model.environment import CLibrary, ProviderKind
 from ..model.failure import ProcessFacts
 from ..model.finding import Finding, Remedy
-from ..model.limits import CLibrary
-from ..model.provider import ProviderKind
 from .case import Case
 from .environment import InstallFacts
 

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from ..model.environment import PackageManager, PackageOwner, Provider, ProviderKind
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
-from ..model.provider import PackageManager, PackageOwner, Provider, ProviderKind
 from .case import Case
 from .knowledge import read_table
 

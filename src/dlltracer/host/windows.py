@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("only for Windows: a context of another system is built by its own values")
+    raise ImportError("this module is only for Windows")
 
 import ctypes
 import os

@@ -11,7 +11,7 @@ import posixpath
 
 from ..model.failure import System
 from ..model.finding import Confidence, Outcome
-from ..model.printable import escape
+from ..model.words import escape
 from .commands import remedy_line, remedy_words
 from .drawing import number
 

@@ -6,9 +6,8 @@ import enum
 from dataclasses import dataclass, replace
 
 from ..model.events import LoadFailedEvent, Phase, ProbeOutcome
-from ..model.printable import escape
 from ..model.tree import BindingState
-from ..model.words import rule_title
+from ..model.words import escape, rule_title
 from .drawing import file_name, number
 from .tree import count, final_events, is_consequence
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..model.events import Event
     from ..model.recording import Recording
-    from ..model.saved import SavedTrace
+    from ..model.run import SavedTrace
     from ..model.tree import Binding, LoadTree
     from .tree import FinalEvent
 

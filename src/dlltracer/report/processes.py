@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from ..model.events import Event
 from ..model.recording import Recording, TracedProcess
-from ..model.saved import HostFacts, SavedTrace
+from ..model.run import HostFacts, SavedTrace
 from ..model.words import describe_crash, describe_end, describe_status
 from .drawing import BOLD, DIM, FAILED, PLAIN, Guides, Line, file_name
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from ..model.finding import Outcome
-from ..model.printable import escape
+from ..model.words import escape
 from .drawing import ASCII, UNICODE, number
 from .render_text import lay_out
 from .render_verdict import verdict_lines
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..model.failure import ProcessFacts
-    from ..model.saved import SavedTrace
+    from ..model.run import SavedTrace
     from .drawing import Guides, Line
 
 MOST = 60

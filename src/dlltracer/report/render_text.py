@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
-from ..model.printable import escape
 from ..model.recording import UNKNOWN, Losses, Recording
-from ..model.words import rule_title
+from ..model.words import escape, rule_title
 from .drawing import (
     ASCII,
     BOLD,

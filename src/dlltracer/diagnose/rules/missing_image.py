@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ...model.environment import PackageManager
 from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.provider import PackageManager
 from ...model.tree import Binding, BindingState
 from ..case import Case
 from ..environment import Copy

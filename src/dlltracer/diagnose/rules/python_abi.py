@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ...model.environment import PackageManager
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.provider import PackageManager
 from ...model.tree import MissingSymbol
 from ..case import Case
 from ..loader_errors import DlProblem

@@ -16,7 +16,7 @@ from . import vc_runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...model.crash import Crash
+    from ...model.failure import Crash
 
 CODE = "crash-in-import"
 LATER_CODE = "crash"

@@ -20,7 +20,7 @@ from .summary import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...model.saved import SavedTrace
+    from ...model.run import SavedTrace
     from ...model.tree import LoadTree
 
 
