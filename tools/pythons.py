@@ -203,7 +203,7 @@ def _take_debian_library(recipe: Recipe, suite: str, work: Path, library: Path, 
     plain = f"python{recipe.version}"
     shutil.copytree(
         work / "root/usr/lib" / plain, library, symlinks=True,
-        ignore=shutil.ignore_patterns(*UNUSED, "config-*", "_sysconfig*data*", "_sysconfig_vars*", "EXTERNALLY-MANAGED"),
+        ignore=shutil.ignore_patterns(*UNUSED, "config-*", "_sysconfig*data*", "_sysconfig_vars*", "EXTERNALLY*"),
     )  # fmt: skip
     shutil.copytree(work / "root/usr/include" / plain, include)
     # Debian's pyconfig.h only chooses the one of the processor.
