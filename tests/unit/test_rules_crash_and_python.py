@@ -91,7 +91,7 @@ def test_killed_from_outside(number: int) -> None:
 
 def test_nothing_died() -> None:
     for made in (case("x"), case(None, status=3)):
-        assert not list(crash.check(made))
+        assert not list(crash.check_signal(made))
 
 
 def not_found(name: str, **changes: Any) -> Case:

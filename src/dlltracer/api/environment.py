@@ -15,7 +15,7 @@ from ..diagnose.environment import (
     StrayFile,
     UnmetRequirement,
 )
-from ..diagnose.feasible import packages_to_install
+from ..diagnose.remedies import packages_to_install
 from ..diagnose.rules.missing_module import package_names
 from ..host.machine import read_c_library, read_mount, read_page_size, this_system
 from ..model.environment import AvailablePackages, MemoryLimit, ModuleTraces, PackageManager, PackageOwner

@@ -24,8 +24,8 @@ from ..model.events import FailureKind, FileKind
 from ..model.failure import ProcessFacts, System
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol, MissingVersion
-from ..resolve.elf_symbols import find_missing_symbols, find_missing_versions
 from ..resolve.linux import resolve_linux
+from ..resolve.symbols import find_missing_symbols, find_missing_versions
 from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners, read_limits
 from .linux_failure import read_linux_failure, with_dl_error
 from .search_leads import find_leads

@@ -23,9 +23,9 @@ from ..model.pe import MACHINE_I386, MissingForwarder, PeImage
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import system_names
-from ..resolve.pe_symbols import find_missing_imports
+from ..resolve.lookup import describe_machine, fits_machine
+from ..resolve.symbols import find_missing_imports
 from ..resolve.windows import resolve_windows
-from ..resolve.winfile import describe_machine, fits_machine
 from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners
 from .windows_failure import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
 

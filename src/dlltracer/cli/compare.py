@@ -77,7 +77,7 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
 
     Exit status: 0 no order breaks, 1 one does, 4 a module fails alone, 2 the question was wrong.
     """
-    from ..diagnose.order import find_breaking_order
+    from ..diagnose.trials import find_breaking_order
 
     _check(modules)
     target = open_target(output or "-")

@@ -103,7 +103,7 @@ def deps(**given: Any) -> None:
         if page is not None:
             page.discard()
     if options.missing or options.annotations:
-        from ..report.annotations import annotate_missing
+        from ..report.render_verdict import annotate_missing
 
         say_annotations(options.annotations, lambda folder: annotate_missing(tree, workspace=folder))
     if tree.missing or tree.unresolved or tree.symbols or tree.versions:

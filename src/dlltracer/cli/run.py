@@ -231,7 +231,7 @@ def _run(program: Program, options: _RunOptions, sink: Sink | None) -> RunResult
 
 
 def _annotate(verdict: Diagnosis, annotations: bool | None, *, inside_line: bool) -> None:
-    from ..report.annotations import annotate_verdict
+    from ..report.render_verdict import annotate_verdict
 
     say_annotations(annotations, lambda folder: annotate_verdict(verdict, workspace=folder), inside_line=inside_line)
 

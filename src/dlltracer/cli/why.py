@@ -129,7 +129,7 @@ def why(**given: Any) -> None:
         for one in prepared:
             one.discard()
     diagnosis = _verdict_of(trace)
-    from ..report.annotations import annotate_verdict
+    from ..report.render_verdict import annotate_verdict
 
     say_annotations(options.annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
     raise click.exceptions.Exit(diagnosis.outcome.exit_status if stopped is None else _STATUSES[stopped])
@@ -210,7 +210,7 @@ def is_saved(name: str) -> bool:
 def _explain_file(file: str, redact: bool) -> SavedTrace:
     """A recording with the verdict on it, which says where it is from."""
     from ..api.explain_saved import explain_saved
-    from ..report.processes import describe_origin, notes_on_children
+    from ..report.outcomes import describe_origin, notes_on_children
 
     trace: SavedTrace = open_recording(file)
     if redact:

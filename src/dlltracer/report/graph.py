@@ -9,7 +9,7 @@ from ..model.events import LoadFailedEvent, Phase, ProbeOutcome
 from ..model.tree import BindingState
 from ..model.words import escape, rule_title
 from .drawing import file_name, number
-from .tree import count, final_events, is_consequence
+from .outcomes import count, final_events, is_consequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..model.recording import Recording
     from ..model.run import SavedTrace
     from ..model.tree import Binding, LoadTree
-    from .tree import FinalEvent
+    from .outcomes import FinalEvent
 
 
 MOST_EDGES = 50_000

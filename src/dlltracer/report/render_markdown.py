@@ -11,9 +11,9 @@ import re
 from ..model.finding import Outcome
 from ..model.words import escape
 from .drawing import ASCII, UNICODE, number
+from .outcomes import count
 from .render_text import lay_out
 from .render_verdict import verdict_lines
-from .tree import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

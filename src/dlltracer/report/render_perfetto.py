@@ -15,7 +15,7 @@ from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, Unload
 from ..model.recording import TracedProcess
 from ..model.words import describe_end, escape
 from .drawing import file_name
-from .tree import is_consequence
+from .outcomes import is_consequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

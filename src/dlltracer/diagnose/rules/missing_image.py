@@ -16,7 +16,7 @@ from ..loader_errors import DlProblem
 from ..phrases import describe_copies, folder_of
 from ..remedies import find_providers, reinstall, with_variable
 from .integrity import lost_file
-from .python_abi import python_of_library
+from .python_module import python_of_library
 from .search_rules import lead_of
 from .wrong_file import is_of_bionic, wants_plain_libc
 

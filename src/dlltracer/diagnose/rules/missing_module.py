@@ -13,7 +13,7 @@ from ..case import Case
 from ..knowledge import read_table
 from ..remedies import PIP, is_package_name, operand, package_kind, python_words
 from .integrity import describe_requirements, has_lost_module, install_requirements
-from .python_abi import this_python
+from .python_module import this_python
 
 CODE = "no-such-module"
 NOT_BUILT_CODE = "stdlib-not-built"
