@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import enum
+import uuid
 from dataclasses import dataclass, fields
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import uuid
 
 
 class Phase(enum.Enum):

@@ -5,18 +5,13 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...model.events import ImageChange
 from ...model.failure import Request, RequestKind
 from .lines import Line, parse_line
-from .loaderstate import Change, LoaderState
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ...model.events import ImageChange
-    from .loaderstate import OnStart
+from .loaderstate import Change, LoaderState, OnStart
 
 
 class LogMark(enum.Enum):

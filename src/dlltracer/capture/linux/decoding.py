@@ -16,18 +16,14 @@ from dataclasses import replace
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+from collections.abc import Iterator
+
 from ...model.elf import describe_kind
 from ...model.events import DebugEvent, Event, FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
 from ...model.recording import Losses, Recording
 from .decode import LoaderTextDecoder
 from .loader_log import without_marks
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .loaderstate import Change
-
+from .loaderstate import Change
 
 MOST_EVENTS = 500_000
 """Events that one recording keeps in memory, some 0.5 kB each. Failures beyond it take the place of the latest others.

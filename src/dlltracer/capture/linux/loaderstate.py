@@ -8,7 +8,9 @@ Where lines are missing, what follows them proves nothing about what came before
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from ...model.events import (
     FailureKind,
@@ -23,16 +25,12 @@ from ...model.events import (
 from ...model.failure import Request, RequestKind
 from .lines import Line, LineKind
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
+ValueT = TypeVar("ValueT")
 
-    ValueT = TypeVar("ValueT")
+OnStart = Callable[[int, str], LoadEvent | None]
+"""Called when a program starts: process id, and the name that the loader has for it (its argv[0]). Returns the
+load of the program itself, or `None` if nothing is known of that."""
 
-    OnStart = Callable[[int, str], LoadEvent | None]
-    """Called when a program starts: process id, and the name that the loader has for it (its argv[0]). Returns the
-    load of the program itself, or `None` if nothing is known of that."""
 
 Change = tuple[ImageChange, str | None]
 """An event, and for a doubtful failure the image opened next, else `None`. The text does not show whether that dlopen
