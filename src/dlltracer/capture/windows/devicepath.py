@@ -1,7 +1,7 @@
 """Kernel paths as people know them: `\\Device\\HarddiskVolume3\\x` is `C:\\x`. Pure: the drives are given.
 
-Shapes seen in recordings of Windows 7 to 11: a device, `\\SystemRoot\\`, `\\??\\C:\\`, a redirector
-(`\\Device\\Mup\\`), and on Windows 7 and 8 one of the system volume without its device (`\\Windows\\System32\\x.dll`).
+Shapes seen in recordings: a device, `\\SystemRoot\\`, `\\??\\C:\\`, a redirector (`\\Device\\Mup\\`), and in those of
+Windows 8 and older one of the system volume without its device (`\\Windows\\System32\\x.dll`).
 """
 
 from __future__ import annotations
