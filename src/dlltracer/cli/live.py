@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 
 from ..model.events import DebugEvent, LoadEvent, LoadFailedEvent, UnloadEvent
-from ..model.printable import escape, is_terminal
+from ..model.words import escape, is_terminal
 from ..report.drawing import BOLD, DIM, FAILED, PLAIN, file_name, number
 from .output import encodes
 
@@ -249,7 +249,11 @@ def progress(
         return
     timer = threading.Timer(delay, shown._show, (where,))
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError:  # no thread can be started: the work is done without a bar
+        yield shown
+        return
     try:
         yield shown
     finally:

@@ -20,8 +20,16 @@ from dataclasses import dataclass, fields
 
 from ...model.events import DebugEvent, FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
 from ...model.failure import Request, RequestKind
-from .devicepath import display_path, is_same_name, is_same_path
-from .image_records import IMAGE_PROVIDER, ImagePayload, Opcode, RawRecord, decode_image_payload
+from .image_records import (
+    IMAGE_PROVIDER,
+    ImagePayload,
+    Opcode,
+    RawRecord,
+    decode_image_payload,
+    display_path,
+    is_same_name,
+    is_same_path,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
 class RecordContext:
     """What decoding must know of the process and the machine besides the records.
 
-    Attributes: `pid`; `devices` and `system_root` as in `devicepath.display_path`; `frequency`, ticks of the events'
+    Attributes: `pid`; `devices` and `system_root` as in `image_records.display_path`; `frequency`, ticks of the events'
     clock a second; `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment; `since`, the
     moment at which the trace was ready (`time.perf_counter_ns()`): earlier loads and unloads make no events.
     """

@@ -1,21 +1,71 @@
-"""Which symbols and versions glibc would not find in a set of images that are to be loaded together.
+"""Which symbols and versions glibc would not find in images that are loaded together; and the names most like one.
 
 Sources: elf/dl-version.c (match_symbol) and elf/dl-lookup.c (check_match, do_lookup_x) of glibc. The answer depends on
 what the scope holds, not on its order: any definition that fits will do.
+
+The most similar names are a guess for readers. Names may have thousands of letters, and libraries ten thousand names.
+So only the neighbours in alphabetical order are compared, of the names as they are and spelled backwards.
 """
 
 from __future__ import annotations
 
 import posixpath
+from bisect import bisect_left
 
 from ..model.tree import MissingSymbol, MissingVersion
-from .nearest import MAX_NEAREST, Nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ..model.elf import ElfImage, ElfNeed
+
+
+MAX_NEAREST = 200
+"""Missing symbols that get a guess of what was meant; who lacks more has another library altogether."""
+
+_NEIGHBOURS = 16
+_ALIKE = 0.6
+
+
+class Nearest:
+    """Answers for one set of names."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._forwards = sorted(names)
+        self._backwards = sorted([name[::-1] for name in self._forwards])
+
+    def to(self, wanted: str) -> tuple[str, ...]:
+        """Up to three names that begin or end alike, the most alike first."""
+        near = set(_around(self._forwards, wanted))
+        near |= {name[::-1] for name in _around(self._backwards, wanted[::-1])}
+        alike = sorted((-_likeness(wanted, name), name) for name in near)
+        return tuple(name for value, name in alike[:3] if -value >= _ALIKE)
+
+
+def _around(names: list[str], wanted: str) -> list[str]:
+    at = bisect_left(names, wanted)
+    return names[max(at - _NEIGHBOURS, 0) : at + _NEIGHBOURS]
+
+
+def _likeness(one: str, other: str) -> float:
+    """How much of the longer name its common beginning and end with the shorter are: 0 to 1."""
+    shorter, longer = sorted((one, other), key=len)
+    front = _common(shorter, longer)
+    back = min(_common(shorter[::-1], longer[::-1]), len(shorter) - front)
+    return (front + back) / max(len(longer), 1)
+
+
+def _common(one: str, other: str) -> int:
+    """The length of the common beginning; halving, as mangled names have thousands of letters."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one.startswith(other[:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def find_missing_versions(images: Mapping[str, ElfImage], order: Sequence[str]) -> tuple[MissingVersion, ...]:
