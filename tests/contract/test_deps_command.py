@@ -96,6 +96,37 @@ def test_a_windows_wheel_anywhere(tmp_path: Path) -> None:
     assert f"needed by {tmp_path / 'a.dll'}" in ran.stdout
 
 
+def test_a_macos_wheel_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "mod.so").write_bytes(
+        build_fat(
+            [
+                build_macho(["@loader_path/.dylibs/liba.dylib", "/usr/lib/libSystem.B.dylib"], [("_f", 1), ("_g", 1)], cpu=cpu)
+                for cpu in (X86_64, ARM64)
+            ]
+        )
+    )
+    (tmp_path / ".dylibs").mkdir()
+    library = tmp_path / ".dylibs" / "liba.dylib"
+    needs = ["@rpath/libgone.dylib", ("/opt/x/libweak.dylib", WEAK)]
+    library.write_bytes(
+        build_fat([build_macho(needs, [], {"_f": None}, kind=DYLIB, rpaths=["/opt/lib"], cpu=cpu) for cpu in (ARM64, X86_64)])
+    )
+
+    ran = deps(tmp_path / "mod.so")
+
+    assert ran.returncode == 1
+    assert f"liba.dylib  {library}" in ran.stdout
+    assert "of the system: libSystem.B.dylib" in ran.stdout
+    assert f"@rpath/libgone.dylib  NOT FOUND, needed by {library}" in ran.stdout
+    assert "/opt/lib/libgone.dylib" in ran.stdout
+    assert "missing, and not required: /opt/x/libweak.dylib" in ran.stdout
+    assert "_g" in ran.stdout and "this is the one for" in ran.stdout
+    plain = json.loads(deps(tmp_path / "mod.so", "--json").stdout)
+    assert [image["type"] for image in plain["images"]] == ["macho", "macho"]
+    assert plain["missing"] == ["@rpath/libgone.dylib"]
+    assert schema_problems("deps", plain) == []
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

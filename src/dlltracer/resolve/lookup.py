@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ..model.elf import ElfImage
 from ..model.events import FileKind
+from ..model.macho import MachoFile, MachoImage
 from ..model.pe import PeImage
 from ..model.tree import Binding, BindingState, LoadTree
 
@@ -34,7 +35,7 @@ class Filesystem(Protocol):
         """Return the first `size` bytes of the file, or all if it has fewer. Raises `BinaryFormatError`, `OSError`."""
         ...
 
-    def read_image(self, path: str) -> ElfImage | PeImage:
+    def read_image(self, path: str) -> ElfImage | PeImage | MachoFile:
         """Return names and headers of the image, without symbols. Raises `BinaryFormatError`, `OSError`."""
         ...
 
@@ -70,7 +71,7 @@ class TreeBuilder:
     """
 
     def __init__(self) -> None:
-        self.images: dict[str, ElfImage | PeImage] = {}
+        self.images: dict[str, ElfImage | PeImage | MachoImage] = {}
         self.places_left = MOST_PLACES
         self._bindings: list[Binding] = []
         self._answers: set[tuple[str, str | None, BindingState]] = set()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from ..model.elf import ElfImage
+    from ..model.macho import MachoImage
     from ..model.pe import PeExport, PeImage
     from ..model.tree import Binding
 
@@ -27,7 +28,7 @@ MAX_FORWARDS = 16
 
 
 def find_missing_imports(
-    bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage]
+    bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage]
 ) -> tuple[MissingSymbol | MissingForwarder, ...]:
     """Compare what images import with what the images they are bound to export. Delayed imports are left out.
 
@@ -62,7 +63,7 @@ class _Exports:
 
 
 class _Check:
-    def __init__(self, bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage]) -> None:
+    def __init__(self, bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage]) -> None:
         self._images = images
         self._bindings: dict[tuple[str, str], Binding] = {}
         for binding in bindings:
