@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from builders.macho_file import ARM64, DYLIB, WEAK, X86_64, build_fat, build_macho
 from builders.pe_file import build_pe
+from builders.schema_check import problems
 from contract.native import Native
 
 
@@ -97,20 +99,14 @@ def test_a_windows_wheel_anywhere(tmp_path: Path) -> None:
 
 
 def test_a_macos_wheel_anywhere(tmp_path: Path) -> None:
-    (tmp_path / "mod.so").write_bytes(
-        build_fat(
-            [
-                build_macho(["@loader_path/.dylibs/liba.dylib", "/usr/lib/libSystem.B.dylib"], [("_f", 1), ("_g", 1)], cpu=cpu)
-                for cpu in (X86_64, ARM64)
-            ]
-        )
-    )
+    needs, imports = ["@loader_path/.dylibs/liba.dylib", "/usr/lib/libSystem.B.dylib"], [("_f", 1), ("_g", 1)]
+    module = build_fat([build_macho(needs, imports, cpu=cpu) for cpu in (X86_64, ARM64)])
+    (tmp_path / "mod.so").write_bytes(module)
     (tmp_path / ".dylibs").mkdir()
     library = tmp_path / ".dylibs" / "liba.dylib"
-    needs = ["@rpath/libgone.dylib", ("/opt/x/libweak.dylib", WEAK)]
-    library.write_bytes(
-        build_fat([build_macho(needs, [], {"_f": None}, kind=DYLIB, rpaths=["/opt/lib"], cpu=cpu) for cpu in (ARM64, X86_64)])
-    )
+    gone = ["@rpath/libgone.dylib", ("/opt/x/libweak.dylib", WEAK)]
+    images = [build_macho(gone, [], {"_f": None}, kind=DYLIB, rpaths=["/opt/lib"], cpu=cpu) for cpu in (ARM64, X86_64)]
+    library.write_bytes(build_fat(images))
 
     ran = deps(tmp_path / "mod.so")
 
@@ -124,7 +120,7 @@ def test_a_macos_wheel_anywhere(tmp_path: Path) -> None:
     plain = json.loads(deps(tmp_path / "mod.so", "--json").stdout)
     assert [image["type"] for image in plain["images"]] == ["macho", "macho"]
     assert plain["missing"] == ["@rpath/libgone.dylib"]
-    assert schema_problems("deps", plain) == []
+    assert problems("deps", plain) == []
 
 
 @pytest.mark.parametrize(

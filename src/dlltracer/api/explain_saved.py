@@ -21,7 +21,7 @@ from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, S
 from ..model.macho import MachoImage
 from ..model.pe import PeImport
 from ..model.recording import Recording
-from ..model.saved import SavedTrace
+from ..model.run import SavedTrace
 from ..model.words import describe_end
 from .explain import is_loader_failure
 from .linux_failure import read_linux_failure, with_dl_error

@@ -59,7 +59,7 @@ def parse_symbols(image: Cursor, link_edit: LinkEdit, bits: int, order: str) -> 
 
     Raises `BinaryFormatError` for damage.
     """
-    table = _SymbolTable(image, link_edit, bits, order)
+    table = _MachoTable(image, link_edit, bits, order)
     imports = table.imports()
     if link_edit.fixups is not None:
         for name, ordinal, weak in _chained_imports(image, link_edit.fixups, order):
@@ -72,7 +72,7 @@ def parse_symbols(image: Cursor, link_edit: LinkEdit, bits: int, order: str) -> 
     return MachoSymbols(MachoImports(names, ordinals, tuple(imports.values())), exports)
 
 
-class _SymbolTable:
+class _MachoTable:
     """The symbol table of an image."""
 
     def __init__(self, image: Cursor, link_edit: LinkEdit, bits: int, order: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ..model.macho import MachoImage, NeedKind
 from ..model.tree import Binding, BindingState, MissingSymbol
-from .nearest import MAX_NEAREST, Nearest
+from .symbols import MAX_NEAREST, Nearest
 
 _MOST_LIBRARIES = 100
 """Libraries that one may pass on the exports of."""
@@ -27,11 +27,11 @@ def find_missing_imports(
     A symbol of the "flat namespace" may come from any image of the process, the interpreter and the libraries of the
     system among them: those are not judged. Nor is what a library of the system should have.
     """
-    search = _Search(images, bindings)
+    search = _TwoLevelSearch(images, bindings)
     return tuple(missing for path in images for missing in search.find_missing(path))
 
 
-class _Search:
+class _TwoLevelSearch:
     """Looks for symbols in the libraries of a tree."""
 
     def __init__(self, images: Mapping[str, MachoImage], bindings: Iterable[Binding]) -> None:

@@ -52,12 +52,12 @@ _WRONG_KINDS = {
 
 
 @dataclass(frozen=True)
-class _Requester:
+class _MachoRequester:
     """An image that asks for others: its `path`, itself, and `by`, who asked for it."""
 
     path: str
     image: MachoImage
-    by: _Requester | None = None
+    by: _MachoRequester | None = None
 
 
 def pick_image(file: MachoFile, cpu: int, subtype: int = 0) -> MachoImage | None:
@@ -122,7 +122,7 @@ class _Walk:
             if found.image is None:
                 notes.append(f"{self._program} could not be read, so its LC_RPATHs do not count here")
         self._map(top, place.image)
-        queue = deque([_Requester(top, place.image)])
+        queue = deque([_MachoRequester(top, place.image)])
         while queue:
             requester = queue.popleft()
             for need in requester.image.needs:
@@ -133,10 +133,10 @@ class _Walk:
                 is_lazy, is_weak = need.kind is NeedKind.LAZY, need.kind is NeedKind.WEAK
                 self._tree.add(replace(binding, delayed=is_lazy, optional=is_weak))
                 if image is not None and binding.path is not None:
-                    queue.append(_Requester(binding.path, image, requester))
+                    queue.append(_MachoRequester(binding.path, image, requester))
         return self._tree.build(top, notes)
 
-    def _bind(self, name: str, requester: _Requester) -> tuple[Binding, MachoImage | None]:
+    def _bind(self, name: str, requester: _MachoRequester) -> tuple[Binding, MachoImage | None]:
         """Return what becomes of a need, and the image that it newly brings."""
         binding = Binding(name, requester.path, BindingState.MISSING)
         # The first image of an install name serves everybody who asks for that name: the whole text counts, and for
@@ -172,7 +172,7 @@ class _Walk:
             None,
         )  # fmt: skip
 
-    def _list_places(self, name: str, requester: _Requester) -> Iterator[Probe]:
+    def _list_places(self, name: str, requester: _MachoRequester) -> Iterator[Probe]:
         """Yield the places to try for a name, in order."""
         context = self._context
         leaf = posixpath.basename(name)
@@ -191,7 +191,7 @@ class _Walk:
             for folder in context.fallback_path or _default_fallbacks(requester.image, _FALLBACK_FOLDERS):
                 yield Probe(posixpath.join(folder, leaf), Phase.SYSTEM)
 
-    def _expand(self, name: str, requester: _Requester) -> Iterator[Probe]:
+    def _expand(self, name: str, requester: _MachoRequester) -> Iterator[Probe]:
         """Yield the places that a name stands for by itself."""
         if name.startswith(_RPATH):
             rest = name.removeprefix(_RPATH)
@@ -207,12 +207,12 @@ class _Walk:
         elif not name.startswith("@"):  # relative: from the current folder
             yield Probe(posixpath.normpath(posixpath.join(self._context.current_folder, name)), Phase.CURRENT)
 
-    def _owners_of_rpaths(self, requester: _Requester) -> Iterator[_Requester]:
+    def _owners_of_rpaths(self, requester: _MachoRequester) -> Iterator[_MachoRequester]:
         """Yield whose LC_RPATHs count: the image's own, then those of who asked for it, and so on, then the program's.
 
         Asking goes up to the image that was given to dlopen; the main executable comes last.
         """
-        owner: _Requester | None = requester
+        owner: _MachoRequester | None = requester
         seen = set()
         while owner is not None:
             seen.add(owner.path)
@@ -220,7 +220,7 @@ class _Walk:
                 yield owner
             owner = owner.by
         if self._main is not None and self._program is not None and self._program not in seen:
-            yield _Requester(self._program, self._main)
+            yield _MachoRequester(self._program, self._main)
 
     def _folder_of(self, text: str, owner: str) -> str | None:
         """Return the absolute path that a name or an LC_RPATH stands for; `None` for a relative one."""
