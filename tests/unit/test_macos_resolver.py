@@ -25,8 +25,7 @@ from dlltracer.model.macho import (
     NeedKind,
 )
 from dlltracer.model.tree import Binding, BindingState, LoadTree
-from dlltracer.resolve.macho_symbols import find_missing_imports
-from dlltracer.resolve.macos import is_system_path, pick_image, resolve_macos
+from dlltracer.resolve.macos import find_missing_macho_symbols, is_system_path, pick_image, resolve_macos
 
 TOP = "/site/pkg/x.so"
 
@@ -253,7 +252,7 @@ def symbols(imports: list[tuple[str, int]], exports: dict[str, tuple[int, str] |
 
 def missing_of(tree: LoadTree) -> list[str]:
     images = {path: one for path, one in tree.images.items() if isinstance(one, MachoImage)}
-    return [symbol.name for symbol in find_missing_imports(images, tree.bindings)]
+    return [symbol.name for symbol in find_missing_macho_symbols(images, tree.bindings)]
 
 
 def test_symbols_are_looked_for_in_their_own_library_only() -> None:
@@ -286,7 +285,7 @@ def test_a_missing_symbol_names_what_looks_like_it() -> None:
     files = {"/l/liba.dylib": file(image(symbols=symbols([], {"_open_v2": None})))}
     tree = resolve(image("/l/liba.dylib", symbols=symbols([("_open_v3", 1)], {})), files)
     images = {path: one for path, one in tree.images.items() if isinstance(one, MachoImage)}
-    (missing,) = find_missing_imports(images, tree.bindings)
+    (missing,) = find_missing_macho_symbols(images, tree.bindings)
     assert (missing.library, missing.requested_by, missing.nearest) == ("/l/liba.dylib", TOP, ("_open_v2",))
 
 

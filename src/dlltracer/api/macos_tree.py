@@ -16,8 +16,7 @@ from ..host.machine import is_macos
 from ..model.loader_context import MacosContext
 from ..model.macho import CPU_ARM64, CPU_X86_64, MH_EXECUTE, MachoFile, MachoImage
 from ..model.tree import LoadTree
-from ..resolve.macho_symbols import find_missing_imports
-from ..resolve.macos import resolve_macos
+from ..resolve.macos import find_missing_macho_symbols, resolve_macos
 
 _OWN_CPUS = {"arm64": CPU_ARM64, "aarch64": CPU_ARM64, "x86_64": CPU_X86_64}
 
@@ -38,7 +37,7 @@ def macos_tree(place: Place, root: str | None, search: Sequence[str]) -> LoadTre
     )
     tree = resolve_macos(path, context, files)
     images = {path: found for path, found in tree.images.items() if isinstance(found, MachoImage)}
-    return replace(tree, symbols=find_missing_imports(images, tree.bindings))
+    return replace(tree, symbols=find_missing_macho_symbols(images, tree.bindings))
 
 
 def _choose(file: MachoFile) -> MachoImage:

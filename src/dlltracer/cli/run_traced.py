@@ -11,7 +11,7 @@ from dataclasses import replace
 from ..api.linux_failure import describe_local_scopes
 from ..capture.linux.decoding import KeptEvents
 from ..errors import DlltracerError
-from ..host.scratch import ScratchFolder, temporary_folder
+from ..host.own_files import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.recording import Recording, TracedProcess

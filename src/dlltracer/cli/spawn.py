@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ..errors import DlltracerError
 from ..host.failure import read_errors, read_process
-from ..host.scratch import ScratchFile
+from ..host.own_files import ScratchFile
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.recording import Recording, TracedProcess

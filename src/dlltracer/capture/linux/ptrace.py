@@ -154,11 +154,7 @@ _CAP_SYS_PTRACE = 19
 def availability() -> Availability:
     """Whether a child can be watched here, as far as that can be found out without one."""
     try:
-        from .ptrace import Ptrace
-
         Ptrace().seize(0)  # there is no such process, so a system that allows the call says just that
-    except ImportError as error:
-        return Availability(False, f"this Python cannot call C functions ({error})")
     except OSError as error:
         if error.errno != errno.ESRCH:
             remedy = "Allow ptrace in the container (--cap-add SYS_PTRACE), or look at a core file"
