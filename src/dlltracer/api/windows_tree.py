@@ -1,6 +1,6 @@
 """What loading a Windows file would bring, on Windows or anywhere else.
 
-Separate from `trees`, so that `deps` of an ELF file need not wait for the import of the Windows resolver.
+Apart from `trees`, which imports it for a Windows file only: `deps` of one ELF file should not wait for it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..host.copies import read_added_folders
-from ..host.filesystem import Place, WindowsFiles, locate
+from ..host.filesystem import Place, locate
 from ..host.machine import this_system
+from ..host.winfiles import WindowsFiles
 from ..model.events import Probe
 from ..model.failure import System
 from ..model.loader_context import STANDARD_SEARCH, WindowsContext, context_for_wheel
 from ..model.pe import PeImage
 from ..model.tree import Binding, LoadTree, MissingSymbol
-from ..resolve.windows import find_missing_imports, resolve_windows
+from ..resolve.pe_symbols import find_missing_imports
+from ..resolve.windows import resolve_windows
 
 _PYTHON_DLL = re.compile(r"python(\d)(\d+)(t?)(?:_d)?\.dll", re.IGNORECASE)
 _USUAL_VERSION = (3, 11)
@@ -27,7 +29,7 @@ _DRIVE = "Z:"
 
 
 def windows_tree(place: Place, image: PeImage, root: str | None, search: Sequence[str]) -> LoadTree:
-    """Return what `trees.load_tree` does, for a PE file that has been read."""
+    """`trees.load_tree` for a PE file that has been read."""
     own = read_added_folders(place.path)
     notes = tuple(f"the package adds {folder} when it is imported (delvewheel)" for folder in own)
     tree = _tree(place, image, root, (*search, *own))
