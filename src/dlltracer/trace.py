@@ -40,8 +40,8 @@ class Trace:
     holds its loads since the fork.
 
     Raises, from the constructor: `UnknownBackend` (a `ValueError`). From `start`: `TracePermissionError` (a
-    `PermissionError`, `winerror` 5), `TraceStartError` or `BackendUnavailable` (each an `OSError`); `RuntimeError` when
-    it runs already. A failed start leaves nothing behind.
+    `PermissionError`, `winerror` 5), `TraceStartError` or `BackendUnavailable` (each an `OSError`). A failed start
+    leaves nothing behind.
     """
 
     def __init__(
@@ -76,9 +76,12 @@ class Trace:
         return self._recording
 
     def start(self) -> list[Event] | None:
-        """Begin to record. Returns the list that `close` fills, or `None` without `collect`."""
+        """Begin to record. Returns the list that `close` fills, or `None` without `collect`.
+
+        A trace that runs already runs on: another start changes nothing, and returns the same list.
+        """
         if self._session is not None:
-            raise RuntimeError("this trace is running already: make another Trace to nest them")
+            return self._collected
         from .capture.backend import make_backend, start_best
 
         if self._backend == "auto":
@@ -95,7 +98,7 @@ class Trace:
         session, self._session = self._session, None
         if session is None:
             return
-        recording = without_own_loads(session.stop())
+        recording = _without_own_loads(session.stop())
         if self._refusals:
             from dataclasses import replace
 
@@ -120,7 +123,7 @@ class Trace:
 
     def _deliver(self, recording: Recording) -> None:
         from .model.events import DebugEvent, UnloadEvent
-        from .model.printable import escape, is_terminal
+        from .model.words import escape, is_terminal
 
         on_terminal = is_terminal(self._out)
         failed_writes = _Failures()
@@ -156,7 +159,7 @@ class Trace:
                 raise failures.interrupt
 
 
-def without_own_loads(recording: Recording) -> Recording:
+def _without_own_loads(recording: Recording) -> Recording:
     """Leave out, and note, the loads of imports inside dlltracer: an inner trace decodes while an outer one listens."""
     from .capture.requests import is_own_load
 
@@ -187,7 +190,7 @@ def report_error(what: str, error: BaseException) -> None:
         return
     import traceback
 
-    from .model.printable import escape_for
+    from .model.words import escape_for
 
     try:
         lines = traceback.format_exception(type(error), error, error.__traceback__)

@@ -16,7 +16,7 @@ import sys
 from _thread import RLock
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
 from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
@@ -110,8 +110,8 @@ class LoaderLog:
             if listener is not None:
                 listener.position = os.fstat(self._fd).st_size
 
-    def close(self, listener: Listener) -> int:
-        """Stop to listen; the listener gets the rest of its stretch first. Returns the position of its end.
+    def close(self, listener: Listener) -> None:
+        """Stop to listen; the listener gets the rest of its stretch first.
 
         Raises `OSError` when the program has closed a file that others read: they know more than is left here.
         """
@@ -124,7 +124,6 @@ class LoaderLog:
                     listener.read(self._fd, self._size)
                 elif not self._owned:
                     raise OSError(errno.EBADF, "the program closed the descriptor of the log")
-                return self._size
             finally:
                 self._listeners.remove(listener)
                 if not self._listeners:

@@ -9,7 +9,7 @@ import os
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
 from ..backend import Availability
@@ -109,10 +109,11 @@ class SnapshotSession:
         self._before = before
 
     def stop(self) -> Recording:
+        after = take_snapshot()  # before our own imports: those of `dataclasses` load images on some builds
         from ...model.events import LoadEvent, UnloadEvent
         from ...model.recording import Recording
 
-        before, after, pid = self._before, take_snapshot(), os.getpid()
+        before, pid = self._before, os.getpid()
         events: list[LoadEvent | UnloadEvent] = [
             UnloadEvent(path, base=base, size=size, pid=pid)
             for (base, path), size in before.images.items()
