@@ -11,8 +11,8 @@ import functools
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ENTER = ("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private")
@@ -52,7 +52,7 @@ class Processor:
     """A processor that is not this machine's.
 
     Attributes: `name`, as qemu calls it; `architecture`, as Debian does; `bits`, `little_endian` and `machine` of its
-    ELF files, as in `ElfImage`.
+    ELF files, as in `ElfImage`; `environment`, for its qemu.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Processor:
     bits: int
     little_endian: bool
     machine: int
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def interpreter_line(self, qemu: str) -> str:
         """The line for binfmt_misc: programs, fixed and movable, of this class, byte order and machine.
@@ -80,8 +81,12 @@ class Processor:
         return shutil.which(f"qemu-{self.name}-static")
 
 
+PAUTH = {"QEMU_CPU": "max,pauth-impdef=on"}
+"""Debian 13 signs return addresses on arm64. By default qemu computes the architecture's own cipher for each: a Python
+then needs ten times as long to start."""
+
 PROCESSORS = {
-    "arm64": Processor("aarch64", "arm64", 64, True, 183),
+    "arm64": Processor("aarch64", "arm64", 64, True, 183, PAUTH),
     "armhf": Processor("arm", "armhf", 32, True, 40),
     "i386": Processor("i386", "i386", 32, True, 3),
     "riscv64": Processor("riscv64", "riscv64", 64, True, 243),
@@ -137,17 +142,17 @@ def unpack_root(
     (folder / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     run([*enter_command(processor, folder, None, None), "/sbin/ldconfig"])
     for library in (folder / "usr/lib").glob("python3.*"):
-        compile_bytecode(library, folder, "/")
+        compile_bytecode(library, folder, "/", library.name)
 
 
-def compile_bytecode(source: Path, folder: Path, name: str) -> None:
-    """Compile the Python files below `source`, part of a `folder` that has that name inside, if its Python is here.
+def compile_bytecode(source: Path, folder: Path, name: str, wanted: str | None = None) -> None:
+    """Compile the Python files below `source`, part of a `folder` that has that name inside, if the Python is here.
 
-    By qemu the Python inside would need most of a minute for what dlltracer imports.
+    By qemu the Python inside would need most of a minute for what dlltracer imports. `wanted`, such as "python3.13",
+    is by default the Python that runs this.
     """
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    wanted = source.name if source.name.startswith("python3.") else version
-    python = sys.executable if wanted == version else shutil.which(wanted)
+    own = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    python = sys.executable if wanted in (None, own) else shutil.which(wanted)
     if python is not None:
         command = [python, "-m", "compileall", "-q", "-s", str(folder), "-p", name, str(source)]
         subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)

@@ -110,6 +110,8 @@ class Root:
         small = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
         if self.processor is None:
             small["PYTHONDONTWRITEBYTECODE"] = "1"
+        else:
+            small.update(self.processor.environment)
         return subprocess.run(
             [*enter, *command],
             env={**small, **(environment or {})},
