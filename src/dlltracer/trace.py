@@ -95,7 +95,7 @@ class Trace:
         session, self._session = self._session, None
         if session is None:
             return
-        recording = _without_own_loads(session.stop())
+        recording = without_own_loads(session.stop())
         if self._refusals:
             from dataclasses import replace
 
@@ -120,7 +120,7 @@ class Trace:
 
     def _deliver(self, recording: Recording) -> None:
         from .model.events import DebugEvent, UnloadEvent
-        from .model.words import escape, is_terminal
+        from .model.printable import escape, is_terminal
 
         on_terminal = is_terminal(self._out)
         failed_writes = _Failures()
@@ -156,7 +156,7 @@ class Trace:
                 raise failures.interrupt
 
 
-def _without_own_loads(recording: Recording) -> Recording:
+def without_own_loads(recording: Recording) -> Recording:
     """Leave out, and note, the loads of imports inside dlltracer: an inner trace decodes while an outer one listens."""
     from .capture.requests import is_own_load
 
@@ -187,7 +187,7 @@ def report_error(what: str, error: BaseException) -> None:
         return
     import traceback
 
-    from .model.words import escape_for
+    from .model.printable import escape_for
 
     try:
         lines = traceback.format_exception(type(error), error, error.__traceback__)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 import click
 
-from ..model.run import RECORDING_SUFFIX, SavedTrace
-from .config import complete_file, is_setting
+from ..model.saved import RECORDING_SUFFIX, SavedTrace
+from .completion import complete_file
+from .config import is_setting
 from .output import Target, lacks_drawing, write_styled
 
 TYPE_CHECKING = False
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from ..model.recording import Recording
     from ..report.drawing import Styled
     from ..report.graph import Graph
+
+STDIN = "-"
+"""In the place of a file's name."""
 
 RECORDING = "recording"
 HTML, GITHUB = "html", "github"
@@ -81,7 +85,7 @@ def _write_lines(target: Target, trace: SavedTrace, failed_only: bool) -> None:
 
 def _with_origin(trace: SavedTrace) -> Recording:
     """Return the recording, with where it is from and what is wrong with its file among its notes."""
-    from ..report.outcomes import describe_origin
+    from ..report.processes import describe_origin
 
     return replace(trace.recording, notes=(*describe_origin(trace), *trace.recording.notes, *trace.problems))
 

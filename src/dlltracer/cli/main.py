@@ -1,4 +1,4 @@
-"""The command `dlltracer`: its subcommands, and the exit statuses of errors."""
+"""The command `dlltracer`: its subcommands, and what becomes of errors."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ import click
 
 from .. import __version__
 from ..errors import DlltracerError
-from .output import EXIT_USAGE, say, say_error
+from .ending import EXIT_USAGE, say_error
+from .output import say
 
-_MODULES = {
-    "run": "run", "why": "why", "show": "show", "deps": "deps", "diff": "compare", "order": "compare",
-    "hook": "about", "info": "about", "schema": "about", "completion": "about",
-}  # fmt: skip
-"""The module beside this one that has the command, under the command's name."""
+_COMMANDS = ("run", "why", "show", "deps", "diff", "order", "hook", "info", "schema", "completion")
+"""Each a module of its name beside this one, with the command under that name."""
 
 
 class _Commands(click.Group):
-    """The commands. Each is imported when it is used, so that none waits for the imports of another."""
+    """The commands, each imported when it is asked for: one does not wait for what another needs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_MODULES)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _MODULES:
+        if cmd_name not in _COMMANDS:
             return None
-        command = getattr(importlib.import_module(f".{_MODULES[cmd_name]}", __package__), cmd_name)
+        command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
         assert isinstance(command, click.Command)
         return command
 

@@ -24,8 +24,12 @@ from ..model.run import FolderChange, RunResult
 from ..model.words import describe_crash, describe_status
 from .program import Program
 from .runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import Relay, Sink, interpreter, run_child, runner_command, with_facts
+from .spawn import Relay, interpreter, run_child, runner_command, with_facts
 from .stopper import Stopper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .spawn import Sink
 
 NAME = "debugger"
 

@@ -9,33 +9,26 @@ import sys
 from dataclasses import replace
 
 from ..api.linux_failure import describe_local_scopes
-from ..capture.linux.decoding import KeptEvents
+from ..capture.kept_events import KeptEvents
 from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
+from ..host.startfailure import describe_start_failure
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.recording import Recording, TracedProcess
 from ..model.run import RunResult
-from .output import describe_ending
-from .program import Program, ProgramKind, describe_start_failure
+from .descriptors import DescriptorLimit
+from .ending import describe_ending
+from .program import Program, ProgramKind
 from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import (
-    CannotRun,
-    DescriptorLimit,
-    Relay,
-    Sink,
-    has_no_descriptors,
-    interpreter,
-    run_child,
-    runner_command,
-    with_facts,
-)
+from .spawn import CannotRun, Relay, has_no_descriptors, interpreter, run_child, runner_command, with_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..capture.linux.follow import Follower
+    from .spawn import Sink
 
 LD_DEBUG = "ld_debug"
 """Name of the mechanism, in recordings: LD_DEBUG in the environment."""

@@ -1,18 +1,27 @@
-"""A folder or a file of our own for one run, and the folders that killed runs have left behind."""
+"""A folder or a file of our own for one run, and the folders that killed runs have left behind.
+
+A run makes its folder before the program starts, so this module imports next to nothing (docs/adr/0003): `tempfile`
+and `shutil` bring `random`, `hashlib`, `bz2` and `lzma`, a third of the time of a bare interpreter.
+"""
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PREFIX = "dlltracer-run-"
-_NAME = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")
-"""What tempfile.mkdtemp makes of it."""
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_"
+_RANDOM = 8
+"""Letters behind the prefix that make a name new, as `tempfile` has them."""
+
+_TRIES = 100
+"""Names that are tried before a folder is given up, each one of 37**8."""
 
 _LOCK = "in-use"
 """The file that its owner holds a lock on, which ends with it, however it ends: flock(2)."""
@@ -27,13 +36,71 @@ def temporary_folder() -> str:
     A container with a read-only root often has nothing writable but /dev/shm (`docker run --read-only`), which
     `tempfile` does not try.
     """
-    try:
+    if sys.platform == "win32":
+        import tempfile  # it knows the many places of Windows
+
         return tempfile.gettempdir()
+    # The places of `tempfile` and their order (Python documentation, tempfile.tempdir), then those of a container.
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    folders = (*named, "/tmp", "/var/tmp", "/usr/tmp", ".", os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm")  # noqa: S108
+    for folder in folders:
+        if folder and _takes_files(folder):
+            return os.path.abspath(folder)
+    raise FileNotFoundError(2, "no folder for temporary files takes any")
+
+
+def _takes_files(folder: str) -> bool:
+    """Whether a file can be made in a folder. One is made: only that proves it (a full disk, one that is read-only)."""
+    try:
+        descriptor, path = create_file(folder, PREFIX)
+        try:
+            os.write(descriptor, b"x")
+        finally:
+            os.close(descriptor)
+            os.unlink(path)
     except OSError:
-        for folder in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"):  # noqa: S108 - a folder of our own is made in it
-            if folder and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
-                return folder
-        raise
+        return False
+    return True
+
+
+def create_file(folder: str, prefix: str, suffix: str = "") -> tuple[int, str]:
+    """Create a new file in a folder, for this user only; return its descriptor and its path. Raises `OSError`."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    for path in _new_paths(folder, prefix, suffix):
+        try:
+            return os.open(path, flags, 0o600), path
+        except FileExistsError:
+            continue
+    raise FileExistsError(17, f"{folder} has a file of every name that was tried")
+
+
+def _create_folder(root: str) -> str:
+    for path in _new_paths(root, PREFIX):
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            continue
+        return path
+    raise FileExistsError(17, f"{root} has a folder of every name that was tried")
+
+
+def _new_paths(folder: str, prefix: str, suffix: str = "") -> Iterator[str]:
+    for _ in range(_TRIES):
+        name = "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(_RANDOM))
+        yield os.path.join(os.path.abspath(folder), f"{prefix}{name}{suffix}")
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder with all in it. Never raises: a program that gives up its rights may have left it in a state that
+    we cannot clean."""
+    try:
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except OSError:  # a folder in it, or what we may not remove
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class ScratchFolder:
@@ -45,19 +112,18 @@ class ScratchFolder:
 
     def __init__(self) -> None:
         root = temporary_folder()
-        self.path = tempfile.mkdtemp(prefix=PREFIX, dir=root)
+        self.path = _create_folder(root)
         self._lock = _lock(os.path.join(self.path, _LOCK), os.O_CREAT)
         self._kept = False
         for folder in _left_behind(root):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
     def __enter__(self) -> ScratchFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self._kept:
-            # A program that gives up its rights may leave the folder in a state that we cannot clean.
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self.path)
         if self._lock is not None:
             os.close(self._lock)
 
@@ -126,13 +192,18 @@ def _left_behind(root: str) -> list[str]:
     return [folder for folder in found if not _is_used(os.fsencode(folder))]
 
 
+def _is_ours(name: str) -> bool:
+    random = name.removeprefix(PREFIX)
+    return len(random) == _RANDOM == len(name) - len(PREFIX) and set(random) <= set(_LETTERS)
+
+
 def _old_folders(root: str) -> Iterator[str]:
     if sys.platform != "linux":
         return
     try:
         with os.scandir(root) as entries:
             for entry in entries:
-                if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                if _is_ours(entry.name) and entry.is_dir(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     if status.st_uid == os.geteuid() and time.time() - status.st_mtime > _AGE:
                         yield entry.path

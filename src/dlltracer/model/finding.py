@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from .crash import Crash
 from .events import Probe
-from .failure import Crash, PythonError, System
+from .failure import PythonError, System
 
 
 class Confidence(enum.Enum):

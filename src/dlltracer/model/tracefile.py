@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .crash import Crash
 from .encode import encode
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from .failure import Crash, ProcessFacts, PythonError
+from .failure import ProcessFacts, PythonError
 from .finding import Diagnosis
 from .recording import UNKNOWN, Losses, TracedProcess
-from .run import HostFacts, ImageFacts, SavedTrace, SearchPlaces
+from .saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
 
 VERSION = 2
 """Of the file; counted up when a reader of the former version would misread the new one. 1 is what

@@ -10,7 +10,8 @@ from itertools import compress, groupby
 from typing import TypeVar
 
 from ..model.events import Phase, Probe, ProbeOutcome
-from ..model.words import escape, rule_title
+from ..model.printable import escape
+from ..model.words import rule_title
 
 T = TypeVar("T")
 

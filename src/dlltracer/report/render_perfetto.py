@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 
 from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.printable import escape
 from ..model.recording import TracedProcess
-from ..model.words import describe_end, escape
+from ..model.words import describe_end
 from .drawing import file_name
-from .outcomes import is_consequence
+from .tree import is_consequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..model.events import ImageEvent
     from ..model.recording import Recording
-    from ..model.run import SavedTrace
+    from ..model.saved import SavedTrace
 
     Entry = dict[str, Any]
 

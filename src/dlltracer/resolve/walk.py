@@ -16,7 +16,8 @@ from ..model.elf import ElfImage
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.loader_context import LinuxContext, LoadedImage
 from ..model.tree import Binding, BindingState, LoadTree
-from .lookup import HeaderCheck, LookupStep, TreeBuilder
+from .elf_header import HeaderCheck
+from .lookup import LookupStep, TreeBuilder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import os
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this module is only for Linux")
+    raise ImportError("only for Linux: capture.select keeps other systems away")
 
 from ...errors import BackendUnavailable
 

@@ -16,7 +16,7 @@ import sys
 from _thread import RLock
 
 if sys.platform != "linux":
-    raise ImportError("this module is only for Linux")
+    raise ImportError("only for Linux: capture.select keeps other systems away")
 
 from ...errors import BackendUnavailable
 from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
@@ -110,8 +110,8 @@ class LoaderLog:
             if listener is not None:
                 listener.position = os.fstat(self._fd).st_size
 
-    def close(self, listener: Listener) -> None:
-        """Stop to listen; the listener gets the rest of its stretch first.
+    def close(self, listener: Listener) -> int:
+        """Stop to listen; the listener gets the rest of its stretch first. Returns the position of its end.
 
         Raises `OSError` when the program has closed a file that others read: they know more than is left here.
         """
@@ -124,6 +124,7 @@ class LoaderLog:
                     listener.read(self._fd, self._size)
                 elif not self._owned:
                     raise OSError(errno.EBADF, "the program closed the descriptor of the log")
+                return self._size
             finally:
                 self._listeners.remove(listener)
                 if not self._listeners:

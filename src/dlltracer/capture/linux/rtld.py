@@ -10,14 +10,14 @@ import os
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this module is only for Linux")
+    raise ImportError("only for Linux: capture.select keeps other systems away")
 
 from ...errors import BackendUnavailable
 from ..backend import Availability
 from ..requests import OWN_BEGIN, OWN_END
 from .debug_mask import DebugMaskPatch
 from .loader_log import Listener, LoaderLog, the_loader_log
-from .log_file import open_log, out_of_the_way, set_variables_for_children
+from .log_file import LeftLog, open_log, out_of_the_way, set_variables_for_children, view_of_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class RtldSession(Listener):
         self._log = log
         self._raw = raw
         self._decoding: Decoding | None = None
+        self._leaves = False
         log.open(self, fd)
         self._attributed = log.attributed
 
@@ -71,16 +72,44 @@ class RtldSession(Listener):
             self._decoding = self._make_decoding()
         self._decoding.feed(text)
 
+    def read(self, descriptor: int, end: int) -> None:
+        """Decode the text up to position `end`, unless it stays in its file."""
+        if not self._leaves:
+            super().read(descriptor, end)
+
     def restart(self) -> None:
         self._decoding = None
 
     def stop(self) -> Recording:
         """Switch the log off, unless another trace needs it, and return what this trace's stretch of it holds."""
         self._log.close(self)
-        trouble = self._log.trouble
-        notes = tuple(note for note in (None if self._attributed else UNATTRIBUTED, trouble) if note)
         decoding = self._decoding or self._make_decoding()
-        return decoding.finish(notes, is_whole=trouble is None)
+        return decoding.finish(self._notes(), is_whole=self._log.trouble is None)
+
+    def leave(self, view: str) -> LeftLog | None:
+        """Switch the log off, as `stop` does, and leave its text to the process that made its file.
+
+        That process decodes it, so that the program need not import the decoder. `None` if only this process can
+        decode it, and then the trace goes on: a part is decoded already, or other files are at the paths of the log
+        for that process.
+
+        Arguments: `view`, what `log_file.view_of_files` is for the other process.
+        """
+        try:
+            program, folder = os.readlink("/proc/self/exe"), os.getcwd()
+        except OSError:
+            return None
+        if self._decoding is not None or self._raw or view != view_of_files() or program.endswith(" (deleted)"):
+            return None
+        self._leaves = True
+        end = self._log.close(self)
+        return LeftLog(
+            self.position, end, notes=self._notes(), is_whole=self._log.trouble is None, program=program, folder=folder
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = (None if self._attributed else UNATTRIBUTED, self._log.trouble)
+        return tuple(note for note in notes if note)
 
     def _make_decoding(self) -> Decoding:
         """A new one. Not before it is needed: its imports would be in this trace."""

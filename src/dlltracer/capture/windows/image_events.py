@@ -20,16 +20,8 @@ from dataclasses import dataclass, fields
 
 from ...model.events import DebugEvent, FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
 from ...model.failure import Request, RequestKind
-from .image_records import (
-    IMAGE_PROVIDER,
-    ImagePayload,
-    Opcode,
-    RawRecord,
-    decode_image_payload,
-    display_path,
-    is_same_name,
-    is_same_path,
-)
+from .devicepath import display_path, is_same_name, is_same_path
+from .image_records import IMAGE_PROVIDER, ImagePayload, Opcode, RawRecord, decode_image_payload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
