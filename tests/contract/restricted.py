@@ -1,8 +1,8 @@
 """Runs a command where the system refuses some calls: `python restricted.py REFUSAL... -- COMMAND...`.
 
 A filter of seccomp(2) answers the calls with an error, as the sandboxes of containers and of hardened systems do; it
-holds for the command and for all that the command starts. The refusals: memfd (memfd_create is not there), mprotect
-(no page is made writable again), threads (none can be started, processes can).
+holds for the command and for all that the command starts. The refusals: memfd (no file in memory), tmpfile (no file
+without a name), mprotect (no page is made writable again), threads (none can be started; processes can).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import struct
 import sys
 
 NUMBERS = {
-    "x86_64": {"mprotect": 10, "clone": 56, "memfd_create": 319, "clone3": 435},
-    "aarch64": {"mprotect": 226, "clone": 220, "memfd_create": 279, "clone3": 435},
+    "x86_64": {"mprotect": 10, "clone": 56, "openat": 257, "memfd_create": 319, "clone3": 435},
+    "aarch64": {"mprotect": 226, "clone": 220, "openat": 56, "memfd_create": 279, "clone3": 435},
 }
 """asm/unistd.h"""
 
@@ -25,7 +25,8 @@ LOAD, EQUAL, GREATER, BITS, RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
 
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
 NUMBER, ARGUMENTS = 0, 16  # offsets in struct seccomp_data
-CLONE_THREAD = 0x10000
+CLONE_THREAD = 0x10000  # linux/sched.h
+TMPFILE = 0x400000  # the bit of O_TMPFILE that O_DIRECTORY does not have (asm-generic/fcntl.h)
 
 Step = tuple[int, int, int, int]
 
@@ -49,6 +50,8 @@ def steps_of(refusal: str) -> list[Step]:
     numbers = NUMBERS[platform.machine()]
     if refusal == "memfd":
         return refuse(numbers["memfd_create"], errno.EPERM)
+    if refusal == "tmpfile":
+        return refuse(numbers["openat"], errno.EOPNOTSUPP, load(2), (BITS, 0, 0, TMPFILE))
     if refusal == "threads":
         # clone3 has its flags in memory, where a filter cannot look; the C library then takes clone.
         thread = refuse(numbers["clone"], errno.EAGAIN, load(0), (BITS, 0, 0, CLONE_THREAD))

@@ -202,13 +202,14 @@ def decode_debug_string(data: bytes, is_unicode: bool) -> str:
 class ProcessLog:
     """Collects the debug events of one process as they happen.
 
-    Arguments: `devices` as in `devicepath.display_path`; `on_record` gets each load and unload at once.
+    Arguments: `devices` as in `image_records.display_path`; `on_record` gets each load and unload at once.
     """
 
     def __init__(self, devices: Mapping[str, str], on_record: Callable[[RawRecord], None] | None = None) -> None:
         self._devices = devices
         self._on_record = on_record
         self._records: list[RawRecord] = []
+        self._before: dict[int, RawRecord] = {}
         self._images: dict[int, tuple[str, ImageHeader]] = {}
         self._notes: list[str] = []
         self._notes_left_out = 0
@@ -221,13 +222,15 @@ class ProcessLog:
         """The loads and unloads, as the kernel's image provider would have written them."""
         return tuple(self._records)
 
-    def note_loaded_before(self, base: int, path: str, header: ImageHeader) -> None:
+    def note_loaded_before(self, pid: int, base: int, path: str, header: ImageHeader) -> None:
         """An image was mapped before this log begins: that makes no event, but its unload does."""
         self._images[base] = (path, header)
+        self._before[base] = _image_record(Opcode.RUNDOWN_START, EventOrigin(pid, 0, 0), base, path, header)
 
     def note_unloaded_before(self, base: int) -> None:
         """An image of `note_loaded_before` was unmapped before this log begins."""
         self._images.pop(base, None)
+        self._before.pop(base, None)
 
     def note_ready(self, clock: int) -> None:
         """The loader has mapped what the program needs; its first instruction is next.
@@ -294,7 +297,7 @@ class ProcessLog:
         context = RecordContext(pid, self._devices, None, 1_000_000_000, wall, clock)
         first = None if since is None else context.epoch(since)
         ready = None if self._ready is None else context.epoch(self._ready)
-        events = decode_records(self._records, requests, context).events
+        events = decode_records([*self._before.values(), *self._records], requests, context).events
         return tuple(
             _at_start(_as_seen_here(event), is_program=number == 0)
             if ready is not None and (event.timestamp or 0.0) < ready
@@ -360,7 +363,7 @@ def replay_lines(text: bytes, start: int, pid: int, log: ProcessLog) -> int:
     for line in decode_lines(text[:start]):
         if line is not None and line[0] == LOAD:
             _, _, _, base, path, head = line
-            log.note_loaded_before(base, path, decode_image_header(head))
+            log.note_loaded_before(pid, base, path, decode_image_header(head))
         elif line is not None and line[0] == UNLOAD:
             log.note_unloaded_before(line[3])
     damaged = 0

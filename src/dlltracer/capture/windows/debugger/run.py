@@ -58,7 +58,7 @@ class _DebuggedProcess:
 class DebuggedProcesses:
     """The listener of a `DebugLoop`: sorts debug events by process.
 
-    Arguments: `devices` as in `devicepath.display_path`; `wall` (seconds since the epoch) and `clock`
+    Arguments: `devices` as in `image_records.display_path`; `wall` (seconds since the epoch) and `clock`
     (`time.perf_counter_ns()`) of one moment; `on_event`, as in `run.run_debugged`.
 
     Events of a process whose start was not seen are passed over: this thread debugged it before.
