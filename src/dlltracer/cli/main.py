@@ -12,7 +12,10 @@ from ..errors import DlltracerError
 from .ending import EXIT_USAGE, say_error
 from .output import say
 
-_COMMANDS = ("run", "why", "show", "deps", "diff", "order", "hook", "info", "schema", "completion")
+_COMMANDS = (
+    "run", "why", "show", "deps", "diff", "order", "hook", "info", "selftest", "schema",
+    "completion",
+)
 """Each a module of its name beside this one, with the command under that name."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from .finding import Diagnosis
 from .recording import Recording
 from .run import RunResult
+from .selftest import SelfTestStep
 
 RECORDING_SUFFIX = ".dlltrace"
 """How names of files end that hold one."""
@@ -101,6 +102,7 @@ class SavedTrace:
         problems: what was wrong with the file this was read from: torn, damaged lines, of a later version.
         command: the command line, a word each; () if it is not known.
         places: where the loader of the first process looks.
+        steps: of a self-test, if the file is the report of one; nothing was run then.
     """
 
     recording: Recording
@@ -115,3 +117,4 @@ class SavedTrace:
     problems: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     places: SearchPlaces | None = None
+    steps: tuple[SelfTestStep, ...] = ()
