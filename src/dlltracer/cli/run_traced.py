@@ -9,19 +9,27 @@ import sys
 from dataclasses import replace
 
 from ..api.linux_failure import describe_local_scopes
-from ..capture.kept_events import KeptEvents
+from ..capture.linux.decoding import KeptEvents
 from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
-from ..host.startfailure import describe_start_failure
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.recording import Recording, TracedProcess
 from ..model.run import RunResult
-from .descriptors import DescriptorLimit
-from .ending import describe_ending
-from .program import Program, ProgramKind
+from .output import describe_ending
+from .program import Program, ProgramKind, describe_start_failure
 from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import CannotRun, Relay, Sink, has_no_descriptors, interpreter, run_child, runner_command, with_facts
+from .spawn import (
+    CannotRun,
+    DescriptorLimit,
+    Relay,
+    Sink,
+    has_no_descriptors,
+    interpreter,
+    run_child,
+    runner_command,
+    with_facts,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,16 +11,14 @@ from .. import __version__
 from ..host.machine import describe_host
 from ..host.tracefile import TraceFileWriter
 from ..model.recording import Recording
-from ..model.run import RunResult
-from ..model.saved import RECORDING_SUFFIX, SavedTrace
+from ..model.run import RECORDING_SUFFIX, RunResult, SavedTrace
 from ..model.selftest import SelfTestStep, StepState
 from ..model.tracefile import closing_lines, header_line, step_line
 from ..selftest.child import list_groups
 from ..selftest.runner import SelfTest
-from .completion import complete_file
-from .ending import EXIT_MISSING, EXIT_USAGE, say_error
+from .config import complete_file
 from .live import progress
-from .output import open_target, table_width, write_styled
+from .output import EXIT_MISSING, EXIT_USAGE, open_target, say_error, table_width, write_styled
 
 BACKEND = "selftest"
 """In the place of a mechanism's name."""

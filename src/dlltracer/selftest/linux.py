@@ -18,7 +18,7 @@ from ..capture.linux.ptrace import availability as ask_ptrace_availability
 from ..diagnose.loader_errors import DlProblem, classify_dlerror
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context, read_loaded_paths
-from ..host.linux_limits import (
+from ..host.machine import (
     read_address_space_limit,
     read_cgroup_limit,
     read_mount,

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..model.saved import HostFacts
+from ..model.run import HostFacts
 from ..model.selftest import SelfTestStep
 from ..report.redact import ORDINARY_WORDS
 

@@ -177,7 +177,7 @@ def make_folder() -> tuple[str, str]:
     """Make a folder from which code may be loaded; return its path, and why it is where it is. Raises `OSError`."""
     if sys.platform != "linux":
         return tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=temporary_folder()), "in the temporary folder"
-    from ..host.linux_limits import read_mount
+    from ..host.machine import read_mount
 
     first = temporary_folder()
     candidates = (first, os.environ.get("XDG_RUNTIME_DIR") or "", "/dev/shm", os.path.expanduser("~"))  # noqa: S108
