@@ -29,7 +29,7 @@ ALL_SECONDS = 300.0
 """For all of them; the questions that are left then cannot be asked."""
 
 _POLL = 0.02
-_PROGRAM = (
+CHILD_PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from dlltracer.selftest.child import main; main(sys.argv[1:])"
 )
 
@@ -76,10 +76,18 @@ class _Answers:
 class SelfTest:
     """One run of the self-test, as a context: its folder is gone at the end of the block.
 
-    `groups`: those to ask; `None` for all of this system. Raises `CannotTest` where no folder can be made.
+    Arguments:
+        groups: those to ask; `None` for all of this system.
+        program: the code of the processes that ask.
+        step_seconds: the limit for one question.
+    Raises `CannotTest` where no folder can be made.
     """
 
-    def __init__(self, groups: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, groups: Sequence[str] | None = None, *, program: str = CHILD_PROGRAM, step_seconds: float = STEP_SECONDS
+    ) -> None:
+        self._program = program
+        self._step_seconds = step_seconds
         self._groups = tuple(groups) if groups is not None else list_groups()
         self._deadline = time.monotonic() + ALL_SECONDS
         try:
@@ -87,7 +95,6 @@ class SelfTest:
         except OSError as error:
             raise CannotTest(f"no folder can be made for the self-test: {error.strerror or error}") from error
         self.privacy: PrivacyFilter = own_filter(self.folder)
-        self._left: list[str] = []
 
     def __enter__(self) -> SelfTest:
         return self
@@ -124,7 +131,7 @@ class SelfTest:
         with open(answers.path, "wb"):
             pass
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        command = [sys.executable, "-c", _PROGRAM, root, group, str(answers.done), self.folder, answers.path]
+        command = [sys.executable, "-c", self._program, root, group, str(answers.done), self.folder, answers.path]
         output = os.path.join(self.folder, "output")
         with open(output, "wb") as stream:
             try:
@@ -141,7 +148,9 @@ class SelfTest:
         answers.read()
         with open(output, "rb") as stream:
             last = stream.read()[-600:].decode("utf-8", "replace").strip()
-        how = f"its process was ended after {STEP_SECONDS:g} s" if timed_out else _describe_status(child.returncode)
+        how = _describe_status(child.returncode)
+        if timed_out:
+            how = f"its process was ended after {self._step_seconds:g} s"
         return f"{how}; it wrote: {last}" if last else how
 
     def _wait(self, child: subprocess.Popen[bytes], answers: _Answers) -> bool:
@@ -153,7 +162,7 @@ class SelfTest:
                 return False
             except subprocess.TimeoutExpired:
                 answers.read()
-            if time.monotonic() - answers.since > STEP_SECONDS:
+            if time.monotonic() - answers.since > self._step_seconds:
                 return True
 
     def _clean_up(self) -> SelfTestStep:
