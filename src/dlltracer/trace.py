@@ -40,8 +40,8 @@ class Trace:
     holds its loads since the fork.
 
     Raises, from the constructor: `UnknownBackend` (a `ValueError`). From `start`: `TracePermissionError` (a
-    `PermissionError`, `winerror` 5), `TraceStartError` or `BackendUnavailable` (each an `OSError`); `RuntimeError` when
-    it runs already. A failed start leaves nothing behind.
+    `PermissionError`, `winerror` 5), `TraceStartError` or `BackendUnavailable` (each an `OSError`). A failed start
+    leaves nothing behind.
     """
 
     def __init__(
@@ -76,9 +76,12 @@ class Trace:
         return self._recording
 
     def start(self) -> list[Event] | None:
-        """Begin to record. Returns the list that `close` fills, or `None` without `collect`."""
+        """Begin to record. Returns the list that `close` fills, or `None` without `collect`.
+
+        A trace that runs already runs on: another start changes nothing, and returns the same list.
+        """
         if self._session is not None:
-            raise RuntimeError("this trace is running already: make another Trace to nest them")
+            return self._collected
         from .capture.backend import make_backend, start_best
 
         if self._backend == "auto":

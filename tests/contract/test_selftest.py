@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from dlltracer.cli.main import cli
-from dlltracer.host.tracefile import read_trace_file
+from dlltracer.host.own_files import read_trace_file
 from dlltracer.model.selftest import SelfTestStep, StepState
 from dlltracer.selftest.child import GROUPS, list_groups, list_questions
 from dlltracer.selftest.runner import SelfTest

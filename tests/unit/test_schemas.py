@@ -22,11 +22,24 @@ from builders.schema_check import check_schema, problems
 from dlltracer.binary.pe import read_pe
 from dlltracer.cli.about import gather_info
 from dlltracer.cli.main import cli
-from dlltracer.model.comparison import Comparison, Difference, DifferenceKind, OrderOutcome, OrderSearch, OrderTrial
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError, System
-from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
+from dlltracer.model.finding import (
+    Comparison,
+    Confidence,
+    Diagnosis,
+    Difference,
+    DifferenceKind,
+    Evidence,
+    Finding,
+    OrderOutcome,
+    OrderSearch,
+    OrderTrial,
+    Outcome,
+    Remedy,
+    Source,
+)
 from dlltracer.model.pe import PeImage
 from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace, SearchPlaces

@@ -99,6 +99,10 @@ def candidates() -> tuple[str, ...]:
     return {"win32": ("etw", "debugger"), "linux": ("rtld", "snapshot")}.get(sys.platform, ())
 
 
+NOT_USED = " was not used: "
+"""Between the name of a better mechanism and the reason, in the notes of a recording."""
+
+
 def start_best(*, raw: bool) -> tuple[Session, tuple[str, ...]]:
     """Start the best mechanism that works here.
 
@@ -113,6 +117,6 @@ def start_best(*, raw: bool) -> tuple[Session, tuple[str, ...]]:
             return make_backend(name).start(raw=raw), tuple(refusals)
         except OSError as error:
             first = first or error
-            refusals.append(f"{name} was not used: {error}")
+            refusals.append(f"{name}{NOT_USED}{error}")
     assert first is not None
     raise first

@@ -36,6 +36,9 @@ OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1efork
 FIND_LIBRARY = "ctypes.util.find_library"
 """The kind of request that is no audit event: a search by name that found nothing (`model.failure.RequestKind`)."""
 
+IMPORT = "import"
+"""The kind of a request for an extension module: CPython's audit event."""
+
 _BOOTSTRAP = "<frozen importlib._bootstrap>"
 
 
@@ -64,11 +67,11 @@ class Watch:
         self.end()
         from ..model.failure import Request, RequestKind
 
+        imported = _find_imported(self._kept)
         return tuple(
             Request(
                 RequestKind(kind), target, imports, tid, wall, clock,
-                succeeded=False if kind == FIND_LIBRARY else None if library is None else "_handle" in vars(library),
-                idle_clock=self._idle.get(number),
+                succeeded=_has_succeeded(kind, library, number in imported), idle_clock=self._idle.get(number),
                 places=places, flags=flags,
             )
             for number, ((kind, target, imports, tid, wall, clock, places, flags), library) in enumerate(self._kept)
@@ -95,6 +98,34 @@ class Watch:
             return
         self._open[get_ident()] = len(self._kept)
         self._kept.append((raw, library))
+
+
+def _find_imported(kept: list[tuple[RawRequest, object]]) -> set[int]:
+    """Return the numbers of the requests whose extension module is in `sys.modules` now: those loads succeeded.
+
+    Of several requests for one file only the last one counts: those before it may have failed.
+    """
+    last: dict[str, int] = {}
+    for number, (raw, _) in enumerate(kept):
+        if raw[0] == IMPORT and raw[2]:
+            last[raw[1]] = number
+    found: set[int] = set()
+    for target, number in last.items():
+        module = sys.modules.get(kept[number][0][2][-1])
+        # Programs put objects of their own into sys.modules: no code of theirs may run here.
+        spec = module.__dict__.get("__spec__") if type(module) is type(sys) else None
+        if getattr(spec, "origin", None) == target:
+            found.add(number)
+    return found
+
+
+def _has_succeeded(kind: str, library: object | None, is_imported: bool) -> bool | None:
+    """Return whether a request succeeded; `None` where that is not known."""
+    if kind == FIND_LIBRARY:
+        return False
+    if library is not None:
+        return "_handle" in vars(library)
+    return True if is_imported else None
 
 
 def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
@@ -230,7 +261,7 @@ class _AuditHook:
             watch.note_activity()
         if self._searches and event != "sys._getframe" and get_ident() in self._searches:
             self._end_search(sys._getframe(1))
-        if event not in {"import", "ctypes.dlopen", "subprocess.Popen"}:
+        if event not in {IMPORT, "ctypes.dlopen", "subprocess.Popen"}:
             if not self._proved:
                 self._proved = True
             return
@@ -239,7 +270,7 @@ class _AuditHook:
             if watches and "ctypes.util" in sys.modules:
                 self._note_search(sys._getframe(1))
             return
-        target = args[1] if event == "import" and len(args) > 1 else args[0] if event == "ctypes.dlopen" else None
+        target = args[1] if event == IMPORT and len(args) > 1 else args[0] if event == "ctypes.dlopen" else None
         if not watches or target is None:
             return
         text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)

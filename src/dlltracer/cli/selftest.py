@@ -9,7 +9,7 @@ import click
 
 from .. import __version__
 from ..host.machine import describe_host
-from ..host.tracefile import TraceFileWriter
+from ..host.own_files import TraceFileWriter
 from ..model.recording import Recording
 from ..model.run import RECORDING_SUFFIX, RunResult, SavedTrace
 from ..model.selftest import SelfTestStep, StepState

@@ -10,7 +10,7 @@ import click
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
-from ..host.tracefile import read_trace_file, read_trace_stream
+from ..host.own_files import read_trace_file, read_trace_stream
 from ..model.run import SavedTrace
 from ..model.tracereader import NotARecording
 from .config import complete_file, prefer_command_line
@@ -116,7 +116,7 @@ def _with_own_verdict(trace: SavedTrace) -> SavedTrace:
     """Return the trace with the verdict that our rules give on its facts, in the place of the one that it brought."""
     if trace.diagnosis is None:
         return trace
-    from ..api.explain_saved import explain_saved
+    from ..api.saving import explain_saved
 
     return replace(trace, diagnosis=explain_saved(trace))
 

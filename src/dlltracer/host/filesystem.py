@@ -13,7 +13,6 @@ import stat
 from dataclasses import dataclass
 
 from ..binary.elf import read_elf
-from ..binary.pe import read_pe
 from ..binary.reading import read_regular
 from ..model.events import FileKind
 
@@ -218,6 +217,8 @@ class WindowsFiles:
         local = self._existing(path)
         image = self._images.get(local)
         if image is None:
+            from ..binary.pe import read_pe  # the files of Linux need no reader of PE
+
             image = self._images[local] = read_pe(local, symbols=self._symbols, resources=self._resources)
         return image
 

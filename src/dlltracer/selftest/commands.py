@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ..binary.reading import read_regular
-from ..host.tracefile import read_trace_file
+from ..host.own_files import read_trace_file
 from .step import Answer, CannotAsk, Question, Room
 
 _SECONDS = 50

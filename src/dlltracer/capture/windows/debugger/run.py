@@ -22,9 +22,8 @@ from ....model.recording import TracedProcess
 from ..image_records import display_path, split_command_line
 from ..system import query_dos_devices, with_final_path
 from .bindings import DEBUG_ONLY_THIS_PROCESS, DEBUG_PROCESS, ERROR_ELEVATION_REQUIRED, ERROR_NOT_SUPPORTED, Debugging
-from .exceptions import read_exception_facts
 from .loop import DebugLoop
-from .process_log import EventOrigin, ProcessLog, decode_image_header, decode_record_now
+from .process_log import EventOrigin, ProcessLog, decode_image_header, decode_record_now, read_exception_facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class _DebuggedProcess:
 class DebuggedProcesses:
     """The listener of a `DebugLoop`: sorts debug events by process.
 
-    Arguments: `devices` as in `devicepath.display_path`; `wall` (seconds since the epoch) and `clock`
+    Arguments: `devices` as in `image_records.display_path`; `wall` (seconds since the epoch) and `clock`
     (`time.perf_counter_ns()`) of one moment; `on_event`, as in `run.run_debugged`.
 
     Events of a process whose start was not seen are passed over: this thread debugged it before.
