@@ -6,6 +6,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any, Literal, Protocol
 
@@ -68,11 +69,23 @@ class Trace:
         self._unloads = unloads
         self._session: Session | None = None
         self._refusals: tuple[str, ...] = ()
+        self._record: Callable[[], Recording] | None = None
         self._recording: Recording | None = None
 
     @property
     def recording(self) -> Recording | None:
-        """Everything the last block recorded: events, the mechanism that spoke, what was lost, notes; `None` before."""
+        """Everything the last block recorded: events, the mechanism that spoke, what was lost, notes; `None` before.
+
+        It is decoded when it is first asked for, unless an output needed it before.
+        """
+        record, self._record = self._record, None
+        if record is not None:
+            recording = _without_own_loads(record())
+            if self._refusals:
+                from .model.light import replace
+
+                recording = replace(recording, notes=self._refusals + recording.notes)
+            self._recording = recording
         return self._recording
 
     def start(self) -> list[Event] | None:
@@ -98,13 +111,11 @@ class Trace:
         session, self._session = self._session, None
         if session is None:
             return
-        recording = _without_own_loads(session.stop())
-        if self._refusals:
-            from dataclasses import replace
-
-            recording = replace(recording, notes=self._refusals + recording.notes)
-        self._recording = recording
-        self._deliver(recording)
+        self._record = session.stop()
+        if self._collected is not None or self._out is not None or self._audit:
+            recording = self.recording
+            assert recording is not None
+            self._deliver(recording)
 
     def __enter__(self) -> list[Event] | None:
         return self.start()
@@ -151,7 +162,7 @@ class Trace:
         if failed_hooks.count:
             notes.append(failed_hooks.report("audit events made a hook raise"))
         if notes:
-            from dataclasses import replace
+            from .model.light import replace
 
             self._recording = replace(recording, notes=(*recording.notes, *notes))
         for failures in (failed_writes, failed_hooks):
@@ -167,7 +178,7 @@ def _without_own_loads(recording: Recording) -> Recording:
     left_out = len(recording.events) - len(events)
     if not left_out:
         return recording
-    from dataclasses import replace
+    from .model.light import replace
 
     note = f"{left_out} events of modules that dlltracer itself imported to end another trace are left out"
     return replace(recording, events=events, notes=(*recording.notes, note))

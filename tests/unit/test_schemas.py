@@ -40,6 +40,7 @@ from dlltracer.model.finding import (
     Remedy,
     Source,
 )
+from dlltracer.model.macho import MachoImage
 from dlltracer.model.pe import PeImage
 from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace, SearchPlaces
@@ -314,6 +315,7 @@ LEFT_OUT = {"symbols", "exports", "imports", "segments", "resources", "version_n
         ("order", ("trial",), OrderTrial, set()),
         ("deps", ("elf",), ElfImage, {"type", "path"}),
         ("deps", ("pe",), PeImage, {"type", "path"}),
+        ("deps", ("macho",), MachoImage, {"type", "path"}),
     ],
 )
 def test_keys_are_the_fields_of_the_values(name: str, path: tuple[str, ...], kind: Any, more: set[str]) -> None:

@@ -26,6 +26,7 @@ from ..model.events import FailureKind, ImageEvent, LoadEvent, LoadFailedEvent, 
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from ..model.loader_context import GlibcContext
+from ..model.macho import MachoImage
 from ..model.pe import PeImage, PeImport
 from ..model.recording import Recording
 from ..model.run import ImageFacts, RunResult, SavedTrace, SearchPlaces
@@ -232,7 +233,8 @@ def _without_bulk(case: Case) -> Case:
     starts = (*_ENTRIES, *(_start_of(symbol.name) for symbol in case.symbols[:_MOST_NAMED] if symbol.name))
     tree = case.tree
     if tree is not None:
-        tree = replace(tree, images={path: _slim(image, starts) for path, image in tree.images.items()})
+        images = {path: image for path, image in tree.images.items() if not isinstance(image, MachoImage)}
+        tree = replace(tree, images={path: _slim(image, starts) for path, image in images.items()})
     images = {path: _slim(image, starts) for path, image in case.images.items()}
     return replace(case, run=replace(case.run, recording=None, requests=()), tree=tree, images=images)
 

@@ -9,14 +9,15 @@ from ..errors import BackendUnavailable, UnknownBackend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from ..model.recording import Recording
     class Session(Protocol):
         """A running capture."""
 
-        def stop(self) -> Recording:
-            """End it and return everything it saw, complete: nothing of the block arrives later.
+        def stop(self) -> Callable[[], Recording]:
+            """End it, complete: nothing of the block arrives later. Returns what makes the recording of it, once.
 
             Restores whatever the start changed, also when it raises.
             """

@@ -24,6 +24,7 @@ from functools import cached_property
 from ..model.elf import ElfImage
 from ..model.events import Phase
 from ..model.loader_context import STANDARD_SEARCH, LoadFlags, WindowsContext
+from ..model.macho import MachoImage
 from ..model.pe import MissingForwarder, PeExport, PeImage, PeImport, PeSymbol, list_forwarders
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from .lookup import Filesystem, TreeBuilder
@@ -188,7 +189,7 @@ MAX_FORWARDS = 16
 
 
 def find_missing_imports(
-    bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage]
+    bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage]
 ) -> tuple[MissingSymbol | MissingForwarder, ...]:
     """Compare what images import with what the images they are bound to export. Delayed imports are left out.
 
@@ -223,7 +224,7 @@ class _Exports:
 
 
 class _Check:
-    def __init__(self, bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage]) -> None:
+    def __init__(self, bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage]) -> None:
         self._images = images
         self._bindings: dict[tuple[str, str], Binding] = {}
         for binding in bindings:

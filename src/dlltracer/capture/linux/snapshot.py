@@ -16,6 +16,8 @@ from ..backend import Availability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...model.recording import Recording
 
 NAME = "snapshot"
@@ -112,12 +114,16 @@ class SnapshotSession:
     def __init__(self, before: Snapshot) -> None:
         self._before = before
 
-    def stop(self) -> Recording:
-        after = take_snapshot()  # before our own imports: those of `dataclasses` load images on some builds
+    def stop(self) -> Callable[[], Recording]:
+        """Take the second snapshot. Returns what compares the two."""
+        after, pid = take_snapshot(), os.getpid()  # before our own imports, which may load images
+        return lambda: self._compare(after, pid)
+
+    def _compare(self, after: Snapshot, pid: int) -> Recording:
         from ...model.events import LoadEvent, UnloadEvent
         from ...model.recording import Recording
 
-        before, pid = self._before, os.getpid()
+        before = self._before
         events: list[LoadEvent | UnloadEvent] = [
             UnloadEvent(path, base=base, size=size, pid=pid)
             for (base, path), size in before.images.items()

@@ -31,7 +31,10 @@ from .lines import END, REFUSED, decode_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ....model.events import Event
+    from ....model.failure import Request
     from ....model.recording import Recording
 
 NAME = "debugger"
@@ -84,13 +87,16 @@ class DebuggerSession:
             self._watch.stop()
             raise
 
-    def stop(self) -> Recording:
-        """Detach, unless another trace needs the helper, and decode this trace's stretch of what it wrote."""
+    def stop(self) -> Callable[[], Recording]:
+        """Detach, unless another trace needs the helper. Returns what decodes this trace's stretch of its output."""
         self._watch.note_activity()
         try:
             output = self._attachment.close(self._helper)
         finally:
             requests = self._watch.stop()
+        return lambda: self._recording(output, requests)
+
+    def _recording(self, output: HelperOutput, requests: Sequence[Request]) -> Recording:
         from ....model.recording import Losses, Recording
         from ..image_events import debug_events
         from ..system import query_dos_devices, with_final_path

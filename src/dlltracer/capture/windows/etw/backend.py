@@ -159,8 +159,8 @@ class EtwSession:
         )
         return session
 
-    def stop(self) -> Recording:
-        """Stop the sessions; everything of the block is in the recording."""
+    def stop(self) -> Callable[[], Recording]:
+        """Stop the sessions. Returns what makes the recording, with everything of the block."""
         self._watch.note_activity()
         listened = Stopped(0, 0, ())
         try:
@@ -174,7 +174,7 @@ class EtwSession:
                 if self._holds_kernel_logger:
                     _KERNEL_LOGGER.release()
                     self._holds_kernel_logger = False
-        return self._recording(ended, listened, requests)
+        return lambda: self._recording(ended, listened, requests)
 
     def _recording(self, ended: Stopped, listened: Stopped, requests: Sequence[Request]) -> Recording:
         from ....model.recording import Losses, Recording
