@@ -73,6 +73,9 @@ def show(**given: Any) -> None:
     options = _ShowOptions(**prefer_command_line(given, ("form", "github", "html"), ("output", "html")))
     chosen = options.chosen_form()
     trace = open_recording(options.file, options.process, options.pid, startup=options.startup)
+    if trace.steps and not chosen.can_show_steps:
+        shown = ", ".join(form.name for form in FORMS.values() if form.can_show_steps)
+        raise click.UsageError(f"this is the report of a self-test, which is shown as {shown} only, not {chosen.name}")
     if options.redact:
         from ..report.redact import redact as without_names
 

@@ -209,6 +209,8 @@ def _explain_file(file: str, redact: bool) -> SavedTrace:
     from ..report.outcomes import describe_origin, notes_on_children
 
     trace: SavedTrace = open_recording(file)
+    if trace.steps:
+        raise click.UsageError(f"{file} is the report of a self-test, where no import failed: dlltracer show has it")
     if redact:
         from ..report.redact import redact as without_names
 

@@ -31,6 +31,8 @@ class DebugMaskPatch:
     """The debug mask and descriptor of this process's ld.so.
 
     Finds them on construction and changes nothing; raises `BackendUnavailable` with the reason when they cannot be had.
+
+    Attributes: `descriptor_index`, the place of the descriptor in the structure, in words of four bytes.
     """
 
     def __init__(self) -> None:
@@ -50,7 +52,8 @@ class DebugMaskPatch:
                 "rtld", "no _rtld_global_ro symbol: this is not glibc (musl?), or a static Python", USE_SNAPSHOT
             ) from None
         self._mask = ctypes.c_int.from_address(start)
-        self._fd = ctypes.c_int.from_address(start + 4 * find_debug_fd(self._words(start)))
+        self.descriptor_index = find_debug_fd(self._words(start))
+        self._fd = ctypes.c_int.from_address(start + 4 * self.descriptor_index)
         page = os.sysconf("SC_PAGE_SIZE")
         self._first_page = start & -page
         last = ctypes.addressof(self._fd) + 3
@@ -60,9 +63,9 @@ class DebugMaskPatch:
     def _words(self, start: int) -> tuple[int, ...]:
         return tuple((self._ctypes.c_int * _SCANNED_WORDS).from_address(start))
 
-    def check(self) -> None:
-        """Whether the page's protection can be read, without which it could not be restored."""
-        page_protection(self._first_page)
+    def protection(self) -> int:
+        """Return the PROT_ bits of the page of both words. Raises `BackendUnavailable` where they cannot be read."""
+        return page_protection(self._first_page)
 
     @property
     def before(self) -> tuple[int, int]:

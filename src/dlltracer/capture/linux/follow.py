@@ -20,9 +20,10 @@ from collections.abc import Callable
 
 from ...model.events import ImageChange, LoadFailedEvent
 from ...model.recording import Losses, Recording, TracedProcess
+from ..kept_events import KeptEvents
 from ..requests import is_own_load
 from .decode import LoaderTextDecoder
-from .decoding import KeptEvents, examine_failure, is_same_file
+from .decoding import examine_failure, is_same_file
 from .loaderstate import Change
 from .log_file import log_path
 from .log_folder import LogFolder, LogReader

@@ -147,7 +147,7 @@ class LoaderLog:
             try:
                 self._fd, self._owned = create_memory_file(_NAME), True
             except OSError as error:
-                patch.check()  # without /proc neither works: then that is the reason
+                patch.protection()  # without /proc neither works: then that is the reason
                 reason = f"no file takes the loader's log ({error.strerror})"
                 raise BackendUnavailable("rtld", reason, USE_SNAPSHOT) from error
         else:

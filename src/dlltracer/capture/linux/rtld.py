@@ -46,7 +46,7 @@ class RtldBackend:
     def availability(self) -> Availability:
         """Whether the loader's words are found; that they work is proved at the start of a trace only."""
         try:
-            DebugMaskPatch().check()
+            DebugMaskPatch().protection()
         except BackendUnavailable as error:
             return Availability(False, error.reason, error.remedy)
         return Availability(True)
