@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 NAME = "rtld"
 
-UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
-"""A note."""
-
 
 class RtldBackend:
     """The mechanism.
@@ -64,7 +61,6 @@ class RtldSession(Listener):
         self._decoding: Decoding | None = None
         self._leaves = False
         log.open(self, fd)
-        self._attributed = log.attributed
 
     def consume(self, text: bytes) -> None:
         """Decode the next piece of the text."""
@@ -84,7 +80,7 @@ class RtldSession(Listener):
         """Switch the log off, unless another trace needs it, and return what this trace's stretch of it holds."""
         self._log.close(self)
         decoding = self._decoding or self._make_decoding()
-        return decoding.finish(self._notes(), is_whole=self._log.trouble is None)
+        return decoding.finish(self._log.notes, is_whole=self._log.trouble is None)
 
     def leave(self, view: str) -> LeftLog | None:
         """Switch the log off, as `stop` does, and leave its text to the process that made its file.
@@ -103,13 +99,8 @@ class RtldSession(Listener):
             return None
         self._leaves = True
         end = self._log.close(self)
-        return LeftLog(
-            self.position, end, notes=self._notes(), is_whole=self._log.trouble is None, program=program, folder=folder
-        )
-
-    def _notes(self) -> tuple[str, ...]:
-        notes = (None if self._attributed else UNATTRIBUTED, self._log.trouble)
-        return tuple(note for note in notes if note)
+        notes, is_whole = self._log.notes, self._log.trouble is None
+        return LeftLog(self.position, end, notes=notes, is_whole=is_whole, program=program, folder=folder)
 
     def _make_decoding(self) -> Decoding:
         """A new one. Not before it is needed: its imports would be in this trace."""
@@ -130,17 +121,11 @@ class JoinedLog:
 
     def __init__(self, log: LoaderLog) -> None:
         self._log = log
-        self._attributed = log.attributed
 
     @property
-    def attributed(self) -> bool:
-        """Whether the requests of Python are noted."""
-        return self._attributed
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the log may lack something, if it may."""
-        return self._log.trouble
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of the log should know."""
+        return self._log.notes
 
     def leave(self) -> None:
         """Note no more requests of the program. The log itself goes on."""
