@@ -119,7 +119,7 @@ def test_words_that_fit_and_say_nothing_are_the_wrong_ones(
     wrong = debug_mask.DebugWords(glibc.words.mask, glibc.words.fd + 1)  # _dl_lazy
     descriptor = os.memfd_create("test")
     try:
-        patch = debug_mask.prove_patch(descriptor, wrong)
+        patch = debug_mask.prove_patch(debug_mask.DebugMaskPatch(wrong), descriptor)
         patch.restore()
     finally:
         os.close(descriptor)

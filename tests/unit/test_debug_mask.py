@@ -64,7 +64,7 @@ def test_words_that_say_nothing_are_refused_and_restored(monkeypatch: pytest.Mon
         assert not found.prove(fd)
         assert debug_mask.DebugMaskPatch().before == before
         with pytest.raises(BackendUnavailable, match="produced no log"):
-            debug_mask.prove_patch(fd)
+            debug_mask.prove_patch(found, fd)
     finally:
         os.close(fd)
     assert debug_mask.DebugMaskPatch().before == before

@@ -1,21 +1,29 @@
-"""Why an import failed: for the command line, and as `dlltracer.explain` for programs.
-
-An import that worked needs no rules, and most do: what finds a cause is imported when there is a failure.
-"""
+"""Why an import failed: for the command line, and as `dlltracer.explain` for programs."""
 
 from __future__ import annotations
 
+import linecache
 from dataclasses import dataclass, replace
 
+from ..capture.backend import NOT_USED
+from ..diagnose.case import Case
+from ..diagnose.engine import diagnose
+from ..diagnose.program_output import (
+    OutputMessage,
+    last_traceback,
+    read_output,
+    thread_failure,
+    with_remote_errors,
+)
+from ..host.facts import describe_errors
+from ..host.failure import read_errors, read_fault_frames, this_process
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Diagnosis, Outcome
 from ..model.recording import Recording
 from ..model.run import RunResult
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..diagnose.case import Case
-    from ..diagnose.program_output import OutputMessage
+from .build_case import build_case
+from .linux_failure import read_linux_failure
+from .windows_failure import is_load_error, nearest_error
 
 NOT_TRACED = "there was no trace: this rests on the exception and on the files"
 
@@ -51,16 +59,10 @@ def import_error_in(error: BaseException | None) -> BaseException | None:
 
 
 def _run_of(error: BaseException, recording: Recording | None) -> RunResult:
-    from ..host.facts import describe_errors
-    from ..host.failure import read_errors, this_process
-
     return RunResult(errors=read_errors(describe_errors(error)), process=this_process(), recording=recording)
 
 
 def _explain(run: RunResult, error: BaseException) -> Diagnosis:
-    from ..diagnose.engine import diagnose
-    from .build_case import build_case
-
     name = getattr(error, "name", None)
     what = f"import {name}" if isinstance(name, str) and isinstance(error, ImportError) else "the load"
     return diagnose(build_case(what, run, _notes_on(run)))
@@ -71,11 +73,7 @@ def is_loader_failure(run: RunResult) -> bool:
     if run.process is None or not run.errors:
         return False
     if run.process.system is System.LINUX:
-        from .linux_failure import read_linux_failure
-
         return read_linux_failure(run).dl_error is not None
-    from .windows_failure import is_load_error, nearest_error
-
     error = nearest_error(run.errors, run.process.suffixes)
     if error is None or "ModuleNotFoundError" in error.bases or not {"ImportError", "OSError"} & set(error.bases):
         return False
@@ -106,23 +104,15 @@ def explain_with_case(
         must_return: the question is an import: it works only if it came to its end, not if it ended the process.
         notes: what a reader must know besides.
     """
-    has_worked, text = _has_worked(run, must_return), run.output.text
-    if has_worked and not text:
-        return Explained(Diagnosis(what, Outcome.IMPORTED, notes=notes))
-    from ..diagnose.program_output import read_output, thread_failure
-
-    messages = tuple(map(_with_sources, read_output(text, hidden=hidden)))
+    messages = tuple(map(_with_sources, read_output(run.output.text, hidden=hidden)))
     thread = thread_failure(messages) if run.status == 0 else None
-    if has_worked:
+    if _has_worked(run, must_return):
         if thread is None or thread.error is None:
             return Explained(Diagnosis(what, Outcome.IMPORTED, notes=notes))
         said = f"thread {thread.thread} ended with {thread.error.type}: {thread.error.message}"
         if not {"ImportError", "OSError"} & set(thread.error.bases):
             return Explained(Diagnosis(what, Outcome.IMPORTED, notes=(*notes, said)))
         notes = (*notes, f"{said}; the rest of the program went on, and ended with status 0")
-    from ..diagnose.engine import diagnose
-    from .build_case import build_case
-
     run = _completed(run, messages, hidden)
     case = build_case(what, run, (*notes, *_notes_on(run)), messages)
     return Explained(diagnose(case), case)
@@ -135,7 +125,6 @@ def explain_program(path: str, status: int | None = None) -> Explained:
         path: of the program, from its root.
         status: with which Windows ended an attempt to start it; `None` where there was none.
     """
-    from ..diagnose.engine import diagnose
     from .windows_case import build_program_case
 
     case = build_program_case(path, status)
@@ -150,9 +139,6 @@ def explain_interpreter(what: str, run: RunResult, path: str) -> Explained:
 
     Arguments: `path`, of the program, from the root; `run`, with what its loader wrote.
     """
-    from ..diagnose.engine import diagnose
-    from ..diagnose.program_output import read_output
-    from ..host.failure import this_process
     from .linux_case import build_interpreter_case
 
     run = replace(run, process=this_process())
@@ -162,8 +148,6 @@ def explain_interpreter(what: str, run: RunResult, path: str) -> Explained:
 
 def _with_sources(message: OutputMessage) -> OutputMessage:
     """The message, with the text of the lines that ran: faulthandler writes their numbers only."""
-    import linecache
-
     frames = tuple(
         replace(frame, source=linecache.getline(frame.file, frame.line).strip() or None) for frame in message.frames
     )
@@ -179,14 +163,13 @@ def _has_worked(run: RunResult, must_return: bool) -> bool:
 
 
 def _notes_on(run: RunResult) -> tuple[str, ...]:
-    return (*(() if run.recording is not None else (NOT_TRACED,)), *((run.crash_note,) if run.crash_note else ()))
+    """Return what a reader must know of how the run was traced."""
+    traced = (NOT_TRACED,) if run.recording is None else tuple(note for note in run.recording.notes if NOT_USED in note)
+    return (*traced, *((run.crash_note,) if run.crash_note else ()))
 
 
 def _completed(run: RunResult, messages: tuple[OutputMessage, ...], hidden: str) -> RunResult:
     """The run, with what can be concluded where its process could not tell itself."""
-    from ..diagnose.program_output import last_traceback, thread_failure, with_remote_errors
-    from ..host.failure import read_fault_frames
-
     if run.errors:
         run = replace(run, errors=with_remote_errors(run.errors))
         return run if run.process is not None else replace(run, process=_process_of(run))
@@ -197,8 +180,6 @@ def _completed(run: RunResult, messages: tuple[OutputMessage, ...], hidden: str)
 
 def _process_of(run: RunResult) -> ProcessFacts:
     """The facts of a process that died before it could tell: those of its interpreter, with the images that it had."""
-    from ..host.failure import this_process
-
     own = run.process or replace(this_process(), added_folders=run.added_folders)
     own = replace(own, path=tuple(dict.fromkeys((own.current_folder, *own.path))))
     recording = run.recording

@@ -10,13 +10,11 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import NoReturn
 
-    from dlltracer.capture.linux.rtld import JoinedLog, RtldSession
+    from dlltracer.capture.linux.rtld import JoinedLog
     from dlltracer.capture.requests import Watch
     from dlltracer.cli.runner import LogSharing, RunnerReport
-    from dlltracer.model.recording import Recording
     from dlltracer.trace import Trace
 
 
@@ -29,16 +27,18 @@ def main() -> None:
     _import_core()
     import os
 
-    from dlltracer.cli.runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
+    from dlltracer.cli.runner import DEBUGGED, UNTRACED, LogSharing, RunnerOutcome, RunnerReport
 
     log = LogSharing.decode(log_word, os.environ)
     _begin_own_loads(log)
+    if backend not in (UNTRACED, DEBUGGED):
+        _import_ctypes_out_of_the_way()
 
     from dlltracer.cli import launch
 
     start_path = list(sys.path)  # without the folder of the program, which `prepare` puts on it
     try:
-        run = launch.prepare(kind, name, arguments)
+        program = launch.prepare(kind, name, arguments)
     except launch.CannotOpen as error:
         RunnerReport(RunnerOutcome.NOT_BEGUN).write(result)
         sys.stderr.write(f"{error}\n")
@@ -54,13 +54,13 @@ def main() -> None:
     if log.deadline is not None:
         _write_stack_at(log.deadline, f"{result}.stack")
     try:
-        run()
+        program.run()
     except BaseException as error:
         if launch.found_no_module(error, main.__code__.co_filename):
             atexit.unregister(tracing.finish)
             RunnerReport(RunnerOutcome.NOT_BEGUN).write(result)
         tracing.fail(error)
-        launch.hide_from_excepthook(main.__code__.co_filename)
+        launch.hide_from_excepthook(main.__code__.co_filename, program.main_names)
         raise
     tracing.complete()
 
@@ -77,10 +77,7 @@ class _Tracing:
         self._owner = os.getpid()
         self._start_path = start_path
         self._session = _join_or_refuse(result, backend, log)
-        self._view = log.view
-        self._own_log = None if self._session is not None else _start_own_log(result, backend, log)
-        is_traced = self._session is not None or self._own_log is not None
-        self._trace = None if is_traced else _start_trace_or_refuse(result, backend)
+        self._trace = None if self._session is not None else _start_trace_or_leave(result, backend, log)
         self._watch = _watch_requests(f"{result}.requests") if backend == DEBUGGED else None
         self._added_folders = _watch_added_folders(None if self._watch is None else f"{result}.folders")
         self._facts: dict[str, object] = {}
@@ -110,12 +107,8 @@ class _Tracing:
         # A child made by fork runs the handlers too; the trace of the program is not its to report.
         if os.getpid() != self._owner:
             return
-        if self._session is not None:
-            report = _leave_log(self._session)
-        elif self._own_log is not None:
-            report = _end_own_log(self._own_log, self._view, self._start_path)
-        else:
-            report = _end_trace(self._trace, self._start_path)
+        session = self._session
+        report = _end_trace(self._trace, self._start_path) if session is None else _leave_log(session)
         facts = self._facts or _describe_process(self._added_folders)
         report.errors, report.process = facts.get("errors"), facts.get("process")
         report.completed = self._completed
@@ -135,6 +128,41 @@ def _import_core() -> None:
     import dlltracer  # noqa: F401 - its submodules are found through it from now on
 
     del sys.path[0]
+
+
+_LOW_DESCRIPTORS = 200
+"""Below it are the numbers that programs count on; the log of the loader is above (capture/linux/log_file.py)."""
+
+
+def _import_ctypes_out_of_the_way() -> None:
+    """Import ctypes, which every mechanism needs, while no low descriptor is free.
+
+    Where libffi has static trampolines (3.4 and later; Debian's 3.5 turns them on) it opens its own file at the first
+    callback (`ffi_tramp_init` in src/tramp.c), which `import ctypes` makes, and keeps it open: the first file that the
+    program opens would be descriptor 4. libffi maps pages of that file later, so it cannot be moved.
+    """
+    import os
+
+    if sys.platform == "win32":
+        return
+    taken = []
+    try:
+        low = os.open(os.devnull, os.O_RDONLY)
+        while low < _LOW_DESCRIPTORS:
+            taken.append(low)
+            low = os.dup(low)
+        os.close(low)
+    except OSError:  # a low limit of open files: ctypes needs a few below it
+        for number in taken[-4:]:
+            os.close(number)
+        del taken[-4:]
+    try:
+        import ctypes  # noqa: F401
+    except Exception:  # noqa: BLE001, S110 - the mechanism refuses with the reason
+        pass
+    finally:
+        for number in taken:
+            os.close(number)
 
 
 def _watch_added_folders(path: str | None) -> list[str]:
@@ -318,58 +346,36 @@ def _refuse(result: str, error: Exception) -> NoReturn:
     sys.exit(2)
 
 
-def _start_own_log(result: str, backend: str, log: LogSharing) -> RtldSession | None:
-    """Switch the loader log of this process on, into the file that the parent has made for it.
-
-    `None` if it made none, or if the log cannot be had and another mechanism will do.
-    """
-    if log.descriptor is None:
-        return None
-    try:
-        import os
-
-        os.set_inheritable(log.descriptor, False)
-        from dlltracer.capture.linux.rtld import RtldBackend
-
-        return RtldBackend(fd=log.descriptor).start()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it and nothing runs
-        if backend == "auto" and isinstance(error, OSError):
-            return None
-        _refuse(result, error)
-
-
-def _end_own_log(session: RtldSession, view: str, start_path: list[str]) -> RunnerReport:
-    """End the trace; what to tell the parent, which decodes the log unless that can be done in this process only."""
-    from dlltracer.cli.runner import RunnerOutcome, RunnerReport
-
-    try:
-        left = session.leave(view)
-    except BaseException as error:  # noqa: BLE001 - the program's status must not suffer; the parent says it
-        return RunnerReport(RunnerOutcome.UNFINISHED, f"{type(error).__name__}: {error}")
-    if left is not None:
-        return RunnerReport(RunnerOutcome.LEFT, left=left.arguments())
-
-    def decode_here() -> Recording:
-        from dlltracer.trace import without_own_loads
-
-        return without_own_loads(session.stop())
-
-    return _record(decode_here, start_path)
-
-
-def _start_trace_or_refuse(result: str, backend: str) -> Trace | None:
+def _start_trace_or_leave(result: str, backend: str, log: LogSharing) -> Trace | None:
     from dlltracer.cli.runner import DEBUGGED, UNTRACED
 
     if backend in (UNTRACED, DEBUGGED):
         return None
     try:
-        from dlltracer.trace import Trace
-
-        trace = Trace(backend=backend)
-        trace.start()
-        return trace
+        return _start_trace(backend, log.descriptor)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it and nothing runs
         _refuse(result, error)
+
+
+def _start_trace(backend: str, fd: int | None) -> Trace:
+    from dlltracer.trace import Trace
+
+    if fd is not None:
+        import os
+
+        os.set_inheritable(fd, False)
+        from dlltracer.capture.linux.rtld import RtldBackend
+
+        trace = Trace(backend=RtldBackend(fd=fd))
+        try:
+            trace.start()
+            return trace
+        except OSError:
+            if backend != "auto":
+                raise
+    trace = Trace(backend=backend)
+    trace.start()
+    return trace
 
 
 def _end_trace(trace: Trace | None, start_path: list[str]) -> RunnerReport:
@@ -378,27 +384,15 @@ def _end_trace(trace: Trace | None, start_path: list[str]) -> RunnerReport:
 
     if trace is None:
         return RunnerReport(RunnerOutcome.UNTRACED)
-
-    def close() -> Recording | None:
-        trace.close()
-        return trace.recording
-
-    return _record(close, start_path)
-
-
-def _record(end: Callable[[], Recording | None], start_path: list[str]) -> RunnerReport:
-    """The report with the recording that `end` returns, or why there is none."""
-    from dlltracer.cli.runner import RunnerOutcome, RunnerReport
-
     # What ends a trace is imported now. A token.py of the program's own must not be taken for the library's.
     path, sys.path = sys.path, start_path
     try:
-        recording = end()
-        if recording is None:
+        trace.close()
+        if trace.recording is None:
             return RunnerReport(RunnerOutcome.UNFINISHED, "the program ended the trace itself")
         from dlltracer.model.encode import encode
 
-        return RunnerReport(RunnerOutcome.RECORDED, recording=encode(recording))
+        return RunnerReport(RunnerOutcome.RECORDED, recording=encode(trace.recording))
     except BaseException as error:  # noqa: BLE001 - the program's status must not suffer; the parent says it
         return RunnerReport(RunnerOutcome.UNFINISHED, f"{type(error).__name__}: {error}")
     finally:

@@ -9,12 +9,10 @@ import click
 
 from ..errors import BinaryFormatError
 from ..model.tree import LoadTree
-from .completion import complete_file, complete_folder
-from .config import prefer_command_line
-from .ending import EXIT_MISSING
+from .config import complete_file, complete_folder, prefer_command_line
 from .formats import GRAPHS, HTML, form_of_name, html_option, refuse_same_file, render_graph
-from .output import Target, annotations_option, open_target, say_annotations, write_styled
-from .progress import progress
+from .live import progress
+from .output import EXIT_MISSING, Target, annotations_option, open_target, say_annotations, write_styled
 
 _TEXT, _JSON = "text", "json"
 _FORMATS = (_TEXT, _JSON, *GRAPHS)
@@ -82,9 +80,9 @@ class _DepsOptions:
 def deps(**given: Any) -> None:
     """Show what loading FILE would bring: which rule finds each library, and what is missing.
 
-    FILE is a shared object, an extension module or a program: ELF or PE, for any machine, on any system. Nothing of
-    it is run. Symbols and their versions are compared, too. The exit status is 1 when something is missing, or when a
-    search was stopped at its bounds.
+    FILE is a shared object, an extension module or a program: ELF, PE or Mach-O, for any machine, on any system.
+    Nothing of it is run. Symbols and their versions are compared, too. The exit status is 1 when something is missing,
+    or when a search was stopped at its bounds.
     """
     options = _DepsOptions(**prefer_command_line(given, ("form", "as_json", "flat", "why")))
     form = options.chosen_format()
@@ -105,7 +103,7 @@ def deps(**given: Any) -> None:
         if page is not None:
             page.discard()
     if options.missing or options.annotations:
-        from ..report.annotations import annotate_missing
+        from ..report.render_verdict import annotate_missing
 
         say_annotations(options.annotations, lambda folder: annotate_missing(tree, workspace=folder))
     if tree.missing or tree.unresolved or tree.symbols or tree.versions:

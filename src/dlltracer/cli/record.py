@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from typing import TypeVar
 
@@ -11,13 +12,13 @@ import click
 
 from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
-from ..host.tracefile import TraceFileWriter
+from ..host.own_files import TraceFileWriter
 from ..model.events import Event
 from ..model.recording import UNKNOWN, TracedProcess
-from ..model.run import RunResult
-from ..model.saved import SavedTrace
+from ..model.run import RunResult, SavedTrace
 from ..model.tracefile import closing_lines, early_line, event_line, header_line, process_line
-from .ending import say_error
+from .output import say_error
+from .program import Program, ProgramKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,6 +106,13 @@ class TraceRecorder:
 
     def _say(self, trouble: str) -> None:
         say_error(f"{self._file.path} cannot be written any more: {trouble}; the program runs on, what is there stays")
+
+
+def command_of(program: Program, python: str | None = None) -> tuple[str, ...]:
+    """The command line of a program, as it would be without us."""
+    if program.kind is ProgramKind.COMMAND:
+        return program.words
+    return (python or sys.executable or "python", *program.words)
 
 
 def own_redactor() -> Redactor:

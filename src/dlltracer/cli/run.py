@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 
 import click
 
+from ..api.explain import Explained
+from ..api.saving import begin_trace, end_trace
 from ..capture.backend import BACKEND_NAMES, check_backend_name
-from .completion import complete_backend, complete_file
-from .config import prefer_command_line
-from .ending import end_like, say_error
+from ..model.finding import Diagnosis
+from ..model.run import RunResult, SavedTrace
+from .config import complete_backend, complete_file, prefer_command_line
 from .formats import FORMS, HTML, RECORDING, Form, choose_form, formats_help, html_option, refuse_same_file
-from .output import Target, annotations_option, open_target, say_annotations
-from .program import NoValue, Program, ProgramKind, command_of, split_command_line
-from .spawn import run_child
+from .output import Target, annotations_option, end_like, open_target, say_annotations, say_error
+from .program import NoValue, Program, ProgramKind, split_command_line
+from .record import TraceRecorder, command_of, own_redactor
+from .spawn import Sink, run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,12 +25,6 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-    from ..api.explain import Explained
-    from ..model.finding import Diagnosis
-    from ..model.run import RunResult
-    from ..model.saved import SavedTrace
-    from .record import TraceRecorder
-    from .spawn import Sink
 
 _USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
 
@@ -167,8 +164,6 @@ class _Reports:
                 self._outputs.append((FORMS[HTML], open_target(options.html)))
             if form.name == RECORDING:
                 assert options.output is not None
-                from .record import TraceRecorder
-
                 self.recorder = TraceRecorder(
                     options.output, what, command, options.backend, redact=options.redact
                 )  # fmt: skip
@@ -206,18 +201,10 @@ class _Reports:
             return self.recorder.finish(run, explained)
         assert run.recording is not None
         if all(form.is_short for form, _ in self._outputs):
-            from ..model.saved import SavedTrace
-
             trace = SavedTrace(run.recording, diagnosis=explained.diagnosis if explained is not None else None)
         else:
-            from ..api.saving import begin_trace, end_trace
-
             trace = end_trace(begin_trace(self._what, self._command, self._backend), run, explained)
-        if not self._redact:
-            return trace
-        from .record import own_redactor
-
-        return own_redactor().redact_trace(trace)
+        return own_redactor().redact_trace(trace) if self._redact else trace
 
 
 def _run_shown(program: Program, options: _RunOptions, recorder: TraceRecorder | None) -> RunResult:
@@ -244,7 +231,7 @@ def _run(program: Program, options: _RunOptions, sink: Sink | None) -> RunResult
 
 
 def _annotate(verdict: Diagnosis, annotations: bool | None, *, inside_line: bool) -> None:
-    from ..report.annotations import annotate_verdict
+    from ..report.render_verdict import annotate_verdict
 
     say_annotations(annotations, lambda folder: annotate_verdict(verdict, workspace=folder), inside_line=inside_line)
 
@@ -268,12 +255,10 @@ def _explain(what: str, run: RunResult, *, is_saved: bool = False) -> Explained 
     """
     if run.recording is None:
         return None
-    has_crashed = not run.errors and run.crash is not None
-    if not run.errors and not has_crashed and not is_saved:
-        return None  # most programs end well, and the rules need not be imported to say so
     from ..api.explain import explain_with_case, is_loader_failure
 
     run = replace(run, recording=run.recording.first_process)
+    has_crashed = not run.errors and run.crash is not None
     if not is_loader_failure(run) and not has_crashed and not (is_saved and _may_be_asked_about(run)):
         return None
     try:

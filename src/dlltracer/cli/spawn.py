@@ -1,10 +1,7 @@
 """Run the program in a process of its own, and bring home what its trace recorded.
 
-A process of its own, because ours has imported its own modules: their imports would hide the program's. And because the
+A process of its own, because ours has imported click and rich: their imports would hide the program's. And because the
 evidence must outlive the program: a crash in an import is what people come for.
-
-The program starts as soon as it can (docs/adr/0003). The values of the model, and the decoder, are imported when it
-runs: `import_for_the_end`.
 """
 
 from __future__ import annotations
@@ -15,41 +12,42 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from types import FrameType
+from typing import Protocol
 
 from ..errors import DlltracerError
-from ..host.scratch import ScratchFile
-from .descriptors import ENOUGH, DescriptorLimit
+from ..host.failure import read_errors, read_process
+from ..host.own_files import ScratchFile
+from ..model.decode import DamagedRecording, decode
+from ..model.events import Event
+from ..model.recording import Recording, TracedProcess
+from ..model.run import RunResult, StartedChild
+from .output import describe_ending
+from .program import Program, describe_start_failure
 from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
+from .stopper import Stopper
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
-    from typing import Protocol
 
-    from ..model.events import Event
-    from ..model.recording import Recording, TracedProcess
-    from ..model.run import RunResult
-    from .program import Program
-    from .stopper import Stopper
+class Sink(Protocol):
+    """Gets what a run records, as it comes; the waiting loop of the parent calls it.
 
-    Variables = tuple[tuple[str, str | None], ...]
+    One that raises is not called again: the run goes on, and a note of the recording says so.
+    """
 
-    class Sink(Protocol):
-        """Gets what a run records, as it comes; the waiting loop of the parent calls it.
+    def process(self, process: TracedProcess) -> None:
+        """A process, before its first event; again, when more is known of it: the last word counts."""
 
-        One that raises is not called again: the run goes on, and a note of the recording says so.
-        """
+    def early(self, event: Event) -> None:
+        """An event as it was seen first, where its final form is known only when the program has ended. All events
+        come as `event` then, these among them."""
 
-        def process(self, process: TracedProcess) -> None:
-            """A process, before its first event; again, when more is known of it: the last word counts."""
+    def event(self, event: Event) -> None:
+        """An event, in its final form."""
 
-        def early(self, event: Event) -> None:
-            """An event as it was seen first, where its final form is known only when the program has ended. All events
-            come as `event` then, these among them."""
 
-        def event(self, event: Event) -> None:
-            """An event, in its final form."""
+Variables = tuple[tuple[str, str | None], ...]
 
 CHILD_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_main.py")
 
@@ -80,49 +78,29 @@ def run_child(
     start += ["-X", "faulthandler"] if watch_crash else []
     log: int | None = None
     with (limit or DescriptorLimit()) as descriptors, contextlib.ExitStack() as stack:
-        if not descriptors.allows(ENOUGH):
-            import_for_the_end()  # an import opens files: later there may be no descriptor left for them
-        relay = Relay(stopper, descriptors)
         try:
             log = make_log(backend)
             if log is not None:
                 stack.callback(os.close, log)
-            with ScratchFile("result") as file:
-                command = runner_command(start, file.path, _share(log), backend, program)
-                run, pid = _run(command, log, output, relay, watch_crash, variables)
+            with _report_file() as file:
+                command = runner_command(start, file.path, LogSharing(log), backend, program)
+                run, pid = _run(command, log, output, Relay(stopper, descriptors), watch_crash, variables)
                 report = RunnerReport.read(file.path)
         except (OSError, CannotRun) as error:
-            if relay.has_started or not has_no_descriptors(error):
+            if has_no_descriptors(error):
+                why = "the limit of open files is too low for that (ulimit -n)"
+            elif isinstance(error, _NoReportFile):
+                why = str(error)
+            else:
                 raise
             stack.close()
             run, _ = _run([*start, *program.words], None, output, Relay(stopper, descriptors), False, variables)
-            return _untraced(run, is_why=watch_crash)
+            return _untraced(run, why, is_why=watch_crash)
         run = _with_report(run, pid, report, backend, log)
         # An initialiser may also end the process without a signal, by exit(3).
         if watch_crash and not run.completed and not run.errors:
-            from dataclasses import replace
-
             run = replace(run, initialising=_read_initialising(log, pid))
         return run
-
-
-def _share(log: int | None) -> LogSharing:
-    if sys.platform != "linux" or log is None:
-        return LogSharing()
-    from ..capture.linux.log_file import view_of_files
-
-    return LogSharing(log, view=view_of_files() or "")
-
-
-def import_for_the_end() -> None:
-    """Import what the end of a run needs, while the program runs: on a second processor nobody waits for it."""
-    from ..host import failure  # noqa: F401
-    from ..model import run  # noqa: F401
-    from . import ending  # noqa: F401
-
-    if sys.platform == "linux":
-        with contextlib.suppress(ImportError):  # a Python without _ctypes: it cannot trace, and says so at the end
-            from ..capture.linux import decoding  # noqa: F401
 
 
 def has_no_descriptors(error: BaseException) -> bool:
@@ -132,13 +110,21 @@ def has_no_descriptors(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
-def _untraced(run: RunResult, *, is_why: bool) -> RunResult:
-    """The run of a program that was not traced, for want of descriptors: its status counts."""
-    from dataclasses import replace
+class _NoReportFile(CannotRun):
+    """There is no place for the report of the runner: no folder takes files, and the system makes none in memory."""
 
-    from ..model.recording import Recording
 
-    note = "it was not traced: the limit of open files is too low for that (ulimit -n)"
+def _report_file() -> ScratchFile:
+    """Return the file for the report of the runner. Raises `_NoReportFile`."""
+    try:
+        return ScratchFile("result")
+    except OSError as error:
+        raise _NoReportFile(f"no file takes its report ({error.strerror or error})") from error
+
+
+def _untraced(run: RunResult, why: str, *, is_why: bool) -> RunResult:
+    """Return the run of a program that was not traced, and the reason: its status counts."""
+    note = f"it was not traced: {why}"
     return replace(run, crash_note=note) if is_why else replace(run, recording=Recording(UNTRACED, notes=(note,)))
 
 
@@ -199,8 +185,6 @@ def _run(
             environment = _environment(variables) if variables else None
             child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
         except OSError as error:
-            from ..host.startfailure import describe_start_failure
-
             raise CannotRun(describe_start_failure(command[0], error)) from error
         finally:
             if log is not None:
@@ -210,8 +194,6 @@ def _run(
     stopper = relay.stopper
     if stopper is None or stopper.reason is None:
         return run, child.pid
-    from dataclasses import replace
-
     # The signal was ours: where it hit is no crash.
     return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None), child.pid
 
@@ -231,9 +213,6 @@ _POLL = 0.1
 
 
 def _wait(child: subprocess.Popen[bytes]) -> RunResult:
-    import_for_the_end()
-    from ..model.run import RunResult
-
     while sys.platform == "win32":
         with contextlib.suppress(subprocess.TimeoutExpired):
             return RunResult(status=child.wait(_POLL))
@@ -250,14 +229,10 @@ def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
     try:
         from ..capture.linux import crashwatch
     except ImportError:  # no _ctypes: the import in question may be about just that, and is tried all the same
-        from dataclasses import replace
-
-        return lambda child: replace(_wait(child), crash_note=_NO_CTYPES)
+        return lambda child: RunResult(status=child.wait(), crash_note=_NO_CTYPES)
 
     def wait(child: subprocess.Popen[bytes]) -> RunResult:
         watched = crashwatch.watch(child)
-        from ..model.run import RunResult
-
         return RunResult(status=watched.status, crash=watched.crash, crash_note=watched.note)
 
     return wait
@@ -274,8 +249,6 @@ def _read_initialising(log: int | None, pid: int) -> str | None:
 
 def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None) -> RunResult:
     """The run, with what its runner reported, and what its trace recorded."""
-    from dataclasses import replace
-
     if report is not None and report.outcome == RunnerOutcome.REFUSED:
         return replace(run, refusal=report.message)
     if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
@@ -286,13 +259,11 @@ def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend:
         if report.outcome == RunnerOutcome.UNTRACED:
             return run
         message = report.message
-    if report is not None and report.outcome in (RunnerOutcome.RECORDED, RunnerOutcome.LEFT):
+    if report is not None and report.outcome == RunnerOutcome.RECORDED:
         try:
-            return replace(run, recording=read_recorded(report, log, pid))
-        except (DlltracerError, OSError) as error:
+            return replace(run, recording=decode(Recording, report.recording, "recording"))
+        except DamagedRecording as error:
             message = str(error)
-    from .ending import describe_ending
-
     how = (
         f"the trace could not be ended in the program: {message}"
         if message
@@ -301,33 +272,10 @@ def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend:
     return replace(run, recording=salvage(how, backend, log, pid, in_search=not _died_outside_of_loader(run)))
 
 
-def read_recorded(report: RunnerReport, log: int | None, pid: int) -> Recording:
-    """The recording of a trace that was ended in its process: in the report, or in a log that is left to us.
-
-    Raises `DamagedRecording`, or `OSError` if the log cannot be read.
-    """
-    if sys.platform == "linux" and report.left is not None and log is not None:
-        from ..capture.linux.decoding import read_left_log
-        from ..capture.linux.log_file import LeftLog
-        from ..trace import without_own_loads
-
-        return without_own_loads(read_left_log(log, pid, LeftLog(**report.left)))
-    from ..model.decode import decode
-    from ..model.recording import Recording
-
-    found: Recording = decode(Recording, report.recording, "recording")
-    return found
-
-
 def with_facts(run: RunResult, report: RunnerReport | None) -> RunResult:
     """The run, with the exceptions that ended it and its interpreter, as its runner reported them."""
-    from dataclasses import replace
-
     if report is None:
         return replace(run, completed=False)
-    from ..host.failure import read_errors, read_process
-    from ..model.run import StartedChild
-
     return replace(
         run, errors=read_errors(report.errors), process=read_process(report.process), completed=report.completed,
         children=tuple(StartedChild(*child) for child in report.children),
@@ -352,8 +300,6 @@ def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: boo
             return read_recording(log, pid, notes, ended=not in_search)
         except OSError as error:  # no descriptors: the program's status must not be lost with its recording
             how = f"{how}; the loader's log could not be read ({error.strerror or error})"
-    from ..model.recording import Recording
-
     return Recording(backend, pid=pid, notes=(f"{how}; what it recorded is lost",))
 
 
@@ -390,11 +336,6 @@ class Relay:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    @property
-    def has_started(self) -> bool:
-        """Whether the program has been started: it must not be started a second time."""
-        return self._child is not None
-
     def connect(self, child: subprocess.Popen[bytes]) -> None:
         """The program has started: it gets what came before."""
         self._child = child
@@ -419,3 +360,58 @@ class Relay:
             self._early.append(number)
         else:
             self._child.send_signal(number)
+
+
+ENOUGH = 256
+"""Descriptors that a run of ours can do with; a log lies at 200 or above, out of the program's way."""
+
+
+class DescriptorLimit:
+    """Raises our limit of open files (RLIMIT_NOFILE) for a block, where it is very low: `ulimit -n 6`.
+
+    A child inherits the raised limit; `give_back` sets it to what the user had (prlimit(2)) as soon as it has started.
+    Nothing is done where the system refuses: the soft limit can be raised to the hard one, that one by root only.
+    """
+
+    def __init__(self) -> None:
+        self._former: tuple[int, int] | None = None
+
+    def __enter__(self) -> DescriptorLimit:
+        if self._former is not None:
+            return self  # raised already
+        if sys.platform == "linux":
+            import resource
+
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            if soft != resource.RLIM_INFINITY and soft < ENOUGH:
+                most = ENOUGH if hard == resource.RLIM_INFINITY else min(ENOUGH, hard)
+                for limits in ((ENOUGH, max(ENOUGH, hard)), (most, hard)):
+                    with contextlib.suppress(OSError, ValueError):
+                        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+                        self._former = (soft, hard)
+                        break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if sys.platform == "linux" and self._former is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._former)
+            self._former = None
+
+    def allows(self, number: int) -> bool:
+        """Return whether so many files can be open, ours of now among them."""
+        if sys.platform == "linux":
+            import resource
+
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return soft == resource.RLIM_INFINITY or soft >= number
+        return True
+
+    def give_back(self, pid: int) -> None:
+        """Let a child have the limit that the user set."""
+        if sys.platform == "linux" and self._former is not None:
+            import resource
+
+            with contextlib.suppress(OSError):  # it has ended
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, self._former)

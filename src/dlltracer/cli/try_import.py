@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
+import shutil
 import sys
 import threading
 import time
@@ -13,22 +14,20 @@ from types import TracebackType
 
 import click
 
+from ..diagnose.trials import Trial, TrialResult, propose_trials, weigh_results
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
-from ..model.run import ProgramOutput, RunResult
-from ..model.saved import RECORDING_SUFFIX
-from .descriptors import ENOUGH, DescriptorLimit
-from .ending import say_error
+from ..model.run import RECORDING_SUFFIX, ProgramOutput, RunResult
+from .output import say_error
 from .program import Program, ProgramKind
 from .runner import UNTRACED
-from .spawn import CannotRun, import_for_the_end, run_child
+from .spawn import CannotRun, DescriptorLimit, run_child
 from .stopper import Stopper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..api.explain import Explained
     from ..diagnose.case import Case
-    from ..diagnose.trials import Trial, TrialResult
 
 
 _LIMIT = 64 * 1024
@@ -132,8 +131,6 @@ def try_fixes(case: Case, diagnosis: Diagnosis, program: Program, python: str | 
         python: the interpreter; `None` for this one.
         seconds: how long it ran. All trials together take at most three times as long.
     """
-    from ..diagnose.trials import TrialResult, propose_trials, weigh_results
-
     deadline = time.monotonic() + 3 * max(seconds, _SHORTEST)
     results = []
     for trial in propose_trials(case, diagnosis):
@@ -148,8 +145,6 @@ def try_fixes(case: Case, diagnosis: Diagnosis, program: Program, python: str | 
 
 
 def _try(trial: Trial, program: Program, python: str | None, seconds: float) -> TrialResult:
-    from ..diagnose.trials import TrialResult
-
     stranger = _stranger_of(trial)
     if stranger is not None:
         return TrialResult(trial=trial, worked=None, message=f"it was not tried, since {stranger}")
@@ -176,6 +171,9 @@ def _how_it_ended(run: RunResult) -> str:
     return f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
 
 
+_FOLDER = re.compile(r"(?:^|:|')((?:/|[A-Za-z]:\\)[^:']+)")
+
+
 def _stranger_of(trial: Trial) -> str | None:
     """Why the trial would run code of somebody else: loading a library runs its initialisers; `None` if it does not.
 
@@ -183,11 +181,8 @@ def _stranger_of(trial: Trial) -> str | None:
     """
     if sys.platform == "win32":
         return None
-    import re
-
     values = [value for _, value in trial.variables if value] + ([trial.prelude] if trial.prelude else [])
-    named = re.compile(r"(?:^|:|')((?:/|[A-Za-z]:\\)[^:']+)")
-    for folder in (match for value in values for match in named.findall(value)):
+    for folder in (match for value in values for match in _FOLDER.findall(value)):
         try:
             status = os.stat(folder)
         except OSError:
@@ -224,13 +219,11 @@ def try_and_explain(
     Raises `click.exceptions.Exit` when it could not be traced by the mechanism asked for, or could not begin.
     """
     from ..api.explain import explain_interpreter, explain_program, explain_with_case
+    from ..api.linux_failure import LOADER_STATUS
 
     if program.kind is ProgramKind.COMMAND:
         return RunResult(), explain_program(program.name)
-    with DescriptorLimit() as limit, contextlib.ExitStack() as stack:
-        if not limit.allows(ENOUGH):
-            import_for_the_end()  # an import opens files: later there may be no descriptor left for them
-        tail = stack.enter_context(OutputTail())
+    with DescriptorLimit() as limit, OutputTail() as tail:
         run = _try_import_try(program, backend, python, (tail.stdout, tail.stderr), Stopper(timeout), limit)
     run = replace(run, output=tail.result)
     if run.refusal is not None:
@@ -239,21 +232,13 @@ def try_and_explain(
     if not run.begun:
         lines = run.output.text.splitlines()
         raise click.exceptions.Exit(say_error(lines[-1] if lines else f"{what} could not begin"))
+    if run.status == LOADER_STATUS and run.process is None and python is not None and sys.platform == "linux":
+        return run, explain_interpreter(what, run, os.path.abspath(shutil.which(python) or python))
     if run.status != 0 and run.process is None and python is not None:
-        if _was_ended_by_loader(run):
-            import shutil
-
-            return run, explain_interpreter(what, run, os.path.abspath(shutil.which(python) or python))
         run = _with_interpreter(run, python)
     hidden = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     notes = () if tail.note is None else (tail.note,)
     return run, explain_with_case(what, run, hidden=hidden, must_return=program.must_return, notes=notes)
-
-
-def _was_ended_by_loader(run: RunResult) -> bool:
-    from ..api.linux_failure import LOADER_STATUS
-
-    return run.status == LOADER_STATUS and sys.platform == "linux"
 
 
 def _with_interpreter(run: RunResult, python: str) -> RunResult:
@@ -280,18 +265,15 @@ def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
     if module.lower().endswith((".py", ".pyc")) or os.path.isdir(module):
         return module, Program(ProgramKind.SCRIPT, module)
     path = os.path.abspath(module)
-    if sys.platform == "win32" and _is_windows_program(path):
-        return f"starting {module}", Program(ProgramKind.COMMAND, path)
+    if sys.platform == "win32":
+        from ..api.trees import is_windows_program
+
+        if is_windows_program(path):
+            return f"starting {module}", Program(ProgramKind.COMMAND, path)
     name = os.path.basename(path).partition(".")[0]
     if _is_extension_module(path, name):
         return f"importing {module}", Program(ProgramKind.CODE, _IMPORT_FILE, (name, path), must_return=True)
     return f"loading {module}", Program(ProgramKind.CODE, _LOAD_FILE, (path,), must_return=True)
-
-
-def _is_windows_program(path: str) -> bool:
-    from ..api.trees import is_windows_program
-
-    return is_windows_program(path)
 
 
 def _is_extension_module(path: str, name: str) -> bool:

@@ -8,26 +8,17 @@ from dataclasses import dataclass, replace
 
 import click
 
+from ..api.saving import begin_trace, end_trace
 from ..capture.backend import BACKEND_NAMES, check_backend_name
+from ..host.own_files import looks_like_recording
 from ..model.recording import Recording
-from ..model.run import StopReason
-from ..model.saved import RECORDING_SUFFIX, SavedTrace
-from .completion import complete_backend, complete_file
-from .config import is_setting, prefer_command_line
-from .ending import EXIT_USAGE, say_error
-from .formats import (
-    GITHUB,
-    HTML,
-    STDIN,
-    form_of_name,
-    html_option,
-    is_name_of_recording,
-    refuse_same_file,
-    write_form,
-)
-from .output import Target, annotations_option, open_target, say_annotations, write_styled
-from .program import command_of
-from .progress import progress
+from ..model.run import RECORDING_SUFFIX, SavedTrace, StopReason
+from .config import complete_backend, complete_file, is_setting, prefer_command_line
+from .formats import GITHUB, HTML, form_of_name, html_option, is_name_of_recording, refuse_same_file, write_form
+from .live import progress
+from .output import EXIT_USAGE, Target, annotations_option, open_target, say_annotations, say_error, write_styled
+from .record import TraceRecorder, command_of, own_redactor
+from .show import STDIN, open_recording
 from .try_import import choose_program, try_and_explain
 
 TYPE_CHECKING = False
@@ -138,14 +129,10 @@ def why(**given: Any) -> None:
         for one in prepared:
             one.discard()
     diagnosis = _verdict_of(trace)
-    say_annotations(options.annotations, lambda folder: _annotate(diagnosis, folder))
+    from ..report.render_verdict import annotate_verdict
+
+    say_annotations(options.annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
     raise click.exceptions.Exit(diagnosis.outcome.exit_status if stopped is None else _STATUSES[stopped])
-
-
-def _annotate(diagnosis: Diagnosis, folder: str) -> str:
-    from ..report.annotations import annotate_verdict
-
-    return annotate_verdict(diagnosis, workspace=folder)
 
 
 def _without_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -173,8 +160,6 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
     recorder = None
     if options.is_recorded:
         assert options.output is not None
-        from .record import TraceRecorder
-
         recorder = TraceRecorder(options.output, what, command, options.backend, redact=options.redact)
     try:
         with progress(f"trying {what}"):
@@ -190,14 +175,8 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
         if options.html is None and options.form not in (GITHUB, HTML):
             trace = SavedTrace(Recording(options.backend), diagnosis=explained.diagnosis)  # the verdict is all
         else:
-            from ..api.saving import begin_trace, end_trace
-
             trace = end_trace(begin_trace(what, command, options.backend), run, explained)
-        if options.redact:
-            from .record import own_redactor
-
-            trace = own_redactor().redact_trace(trace)
-        return trace, run.stopped
+        return (own_redactor().redact_trace(trace) if options.redact else trace), run.stopped
     except click.exceptions.Exit:  # it was not traced, or did not begin
         if recorder is not None:
             recorder.discard()
@@ -225,22 +204,17 @@ def is_saved(name: str) -> bool:
     """Whether that is a recording to be explained, not a module to be tried."""
     if name.lower().endswith((RECORDING_SUFFIX, ".etl")):
         return os.path.exists(name)  # a FIFO of that name is refused, not imported
-    return name == STDIN or (os.path.isfile(name) and _looks_like_recording(name))
-
-
-def _looks_like_recording(name: str) -> bool:
-    from ..host.tracefile import looks_like_recording
-
-    return looks_like_recording(name)
+    return name == STDIN or looks_like_recording(name)
 
 
 def _explain_file(file: str, redact: bool) -> SavedTrace:
     """A recording with the verdict on it, which says where it is from."""
-    from ..api.explain_saved import explain_saved
-    from ..report.processes import describe_origin, notes_on_children
-    from .show import open_recording
+    from ..api.saving import explain_saved
+    from ..report.outcomes import describe_origin, notes_on_children
 
     trace: SavedTrace = open_recording(file)
+    if trace.steps:
+        raise click.UsageError(f"{file} is the report of a self-test, where no import failed: dlltracer show has it")
     if redact:
         from ..report.redact import redact as without_names
 

@@ -11,7 +11,7 @@ import os
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
 
@@ -24,7 +24,7 @@ _PROT_READ, _PROT_WRITE = 1, 2
 SCANNED_WORDS = 64
 """How many ints of the structure are searched; the descriptor was at the 16th (glibc 2.31) or 18th (2.36 to 2.43)."""
 
-_USE_SNAPSHOT = "Use backend='snapshot', which sees less"
+USE_SNAPSHOT = "Use backend='snapshot', which sees less"
 
 
 class DebugWords:
@@ -48,6 +48,7 @@ class DebugMaskPatch:
     Finds them on construction and changes nothing; raises `BackendUnavailable` with the reason when they cannot be had.
 
     Arguments: `words`, where they lie, if that is known already.
+    Attributes: `words`, where they lie.
     """
 
     def __init__(self, words: DebugWords | None = None) -> None:
@@ -64,7 +65,7 @@ class DebugMaskPatch:
             start = ctypes.addressof(ctypes.c_char.in_dll(self._libc, "_rtld_global_ro"))
         except ValueError:
             raise BackendUnavailable(
-                "rtld", "no _rtld_global_ro symbol: this is not glibc (musl?), or a static Python", _USE_SNAPSHOT
+                "rtld", "no _rtld_global_ro symbol: this is not glibc (musl?), or a static Python", USE_SNAPSHOT
             ) from None
         self._start = start
         self.words = words or self._find_words()
@@ -97,12 +98,12 @@ class DebugMaskPatch:
         words = DebugWords(mask, fd, f"{reason}: its place was found by starting the interpreter three times")
         values = [self._ctypes.c_int.from_address(self._start + 4 * at).value for at in (mask, fd)]
         if not all(0 <= value < 1 << 16 for value in values):
-            raise BackendUnavailable("rtld", f"{reason}; the words found by comparison hold {values}", _USE_SNAPSHOT)
+            raise BackendUnavailable("rtld", f"{reason}; the words found by comparison hold {values}", USE_SNAPSHOT)
         return words
 
-    def check(self) -> None:
-        """Whether the page's protection can be read, without which it could not be restored."""
-        page_protection(self._first_page)
+    def protection(self) -> int:
+        """Return the PROT_ bits of the page of both words. Raises `BackendUnavailable` where they cannot be read."""
+        return page_protection(self._first_page)
 
     @property
     def before(self) -> tuple[int, int]:
@@ -135,7 +136,7 @@ class DebugMaskPatch:
         mprotect = self._libc.mprotect
         mprotect.argtypes = (self._ctypes.c_void_p, self._ctypes.c_size_t, self._ctypes.c_int)
         if mprotect(self._first_page, self._length, protection) != 0:
-            raise BackendUnavailable("rtld", "the system does not let the loader's page be written", _USE_SNAPSHOT)
+            raise BackendUnavailable("rtld", "the system does not let the loader's page be written", USE_SNAPSHOT)
 
     def barrier(self) -> None:
         """Wait until no other thread is inside dlopen or dlclose, and leave a few lines in the log.
@@ -168,21 +169,20 @@ class DebugMaskPatch:
         return arrived
 
 
-def prove_patch(fd: int, words: DebugWords | None = None) -> DebugMaskPatch:
-    """The patch, switched on, with its proof at the end of `fd`; arguments as for `DebugMaskPatch`.
+def prove_patch(patch: DebugMaskPatch, fd: int) -> DebugMaskPatch:
+    """Return a patch that is switched on, with its proof at the end of `fd`: this one, or one with other words.
 
     Words that fit the pattern and produce no log are the wrong ones: then the starts are compared. Raises
     `BackendUnavailable`, with everything restored.
     """
     silent = "the loader's debug words were found, and produced no log"
-    patch = DebugMaskPatch(words)
     if patch.prove(fd):
         return patch
     if patch.words.note is None:
         patch = DebugMaskPatch(patch.compare_starts(silent))
         if patch.prove(fd):
             return patch
-    raise BackendUnavailable("rtld", silent, _USE_SNAPSHOT)
+    raise BackendUnavailable("rtld", silent, USE_SNAPSHOT)
 
 
 _RTLD_LAZY, _RTLD_NOLOAD = 1, 4
@@ -202,7 +202,7 @@ def find_debug_fd(words: tuple[int, ...]) -> int:
     ]
     if len(fits) != 1:
         raise BackendUnavailable(
-            "rtld", f"the loader's debug descriptor was not found ({len(fits)} places fit its pattern)", _USE_SNAPSHOT
+            "rtld", f"the loader's debug descriptor was not found ({len(fits)} places fit its pattern)", USE_SNAPSHOT
         )
     return fits[0]
 
@@ -223,5 +223,5 @@ def find_mapping(address: int) -> tuple[int, str]:
                     protection = (bits[:1] == b"r") * _PROT_READ + (bits[1:2] == b"w") * _PROT_WRITE
                     return protection, f"{device.decode()}:{inode.decode()}"
     except OSError as error:
-        raise BackendUnavailable("rtld", f"/proc/self/maps cannot be read ({error.strerror})", _USE_SNAPSHOT) from error
-    raise BackendUnavailable("rtld", "the loader's page is not in /proc/self/maps", _USE_SNAPSHOT)
+        raise BackendUnavailable("rtld", f"/proc/self/maps cannot be read ({error.strerror})", USE_SNAPSHOT) from error
+    raise BackendUnavailable("rtld", "the loader's page is not in /proc/self/maps", USE_SNAPSHOT)

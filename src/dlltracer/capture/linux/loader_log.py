@@ -16,11 +16,11 @@ import sys
 from _thread import RLock
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
 from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
-from .debug_mask import WANTED, DebugMaskPatch, DebugWords, prove_patch
+from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch, DebugWords, prove_patch
 from .log_file import create_memory_file, open_log, out_of_the_way, punch_hole
 
 TYPE_CHECKING = False
@@ -116,8 +116,8 @@ class LoaderLog:
             if listener is not None:
                 listener.position = os.fstat(self._fd).st_size
 
-    def close(self, listener: Listener) -> int:
-        """Stop to listen; the listener gets the rest of its stretch first. Returns the position of its end.
+    def close(self, listener: Listener) -> None:
+        """Stop to listen; the listener gets the rest of its stretch first.
 
         Raises `OSError` when the program has closed a file that others read: they know more than is left here.
         """
@@ -130,7 +130,6 @@ class LoaderLog:
                     listener.read(self._fd, self._size)
                 elif not self._owned:
                     raise OSError(errno.EBADF, "the program closed the descriptor of the log")
-                return self._size
             finally:
                 self._listeners.remove(listener)
                 if not self._listeners:
@@ -149,17 +148,20 @@ class LoaderLog:
                 self._write(OWN_BEGIN)
 
     def _turn_on(self, fd: int | None) -> None:
+        patch = DebugMaskPatch(self._words)
         if fd is None:
             try:
                 self._fd, self._owned = create_memory_file(_NAME), True
             except OSError as error:
-                raise BackendUnavailable("rtld", f"memfd_create failed ({error.strerror})") from error
+                patch.protection()  # without /proc neither works: then that is the reason
+                reason = f"no file takes the loader's log ({error.strerror})"
+                raise BackendUnavailable("rtld", reason, USE_SNAPSHOT) from error
         else:
             self._fd, self._owned = fd, False
         self._file, self._trouble = _identity(os.fstat(self._fd)), None
         self._drained = self._given = self._size = os.fstat(self._fd).st_size
         try:
-            patch = prove_patch(self._fd, self._words)
+            patch = prove_patch(patch, self._fd)
         except BaseException:
             self._drop_file()
             raise
