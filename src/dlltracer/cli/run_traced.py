@@ -267,15 +267,7 @@ class _LinuxRun:
                 return self._guard.replay(replace(run, recording=decode(Recording, report.recording, "recording")))
             except DamagedRecording as error:
                 return replace(run, recording=self._recording(follower, (str(error),)))
-        return replace(run, recording=self._recording(follower, self._notes_of(report)))
-
-    def _notes_of(self, report: RunnerReport) -> tuple[str, ...]:
-        if sys.platform != "linux":
-            raise CannotFollow("for Linux")
-        from ..capture.linux.rtld import UNATTRIBUTED
-
-        notes = () if report.is_attributed else (UNATTRIBUTED,)
-        return notes if report.trouble is None else (*notes, report.trouble)
+        return replace(run, recording=self._recording(follower, report.notes))
 
     def _recording(self, follower: Follower, notes: tuple[str, ...]) -> Recording:
         name = LD_DEBUG if self._is_command else "rtld"
