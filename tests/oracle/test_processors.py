@@ -19,7 +19,9 @@ import pytest
 
 from oracle.processors import compile_bytecode
 from oracle.roots import FOREIGN, Root, find_root
+from oracle.test_glibc_resolver import is_as_the_loader
 from oracle.test_glibc_roots import check_comparison, check_failures, check_loads
+from oracle.tiny_elf import build_scenarios
 
 if sys.platform != "linux":
     pytest.skip("qemu-user is of Linux", allow_module_level=True)
@@ -179,6 +181,28 @@ def test_run_and_the_processes_that_it_starts(command: Machine) -> None:
     assert failure["imports"] == ["missing_library"]
     processes = {row["pid"] for row in rows if row["type"] == "process"}
     assert processes == {loads["_hashlib"]["pid"], loads["_bz2"]["pid"], failure["pid"]} and len(processes) == 3
+
+
+USUAL_SCENARIOS = (
+    "rpath before environment", "cache", "hwcaps", "legacy hwcaps", "$LIB", "$PLATFORM", "wrong machine", "wrong class",
+    "wrong abi", "top wrong abi", "missing",
+)  # fmt: skip
+
+
+def test_the_resolver_against_the_loader(machine: Machine, tmp_path: Path) -> None:
+    """All scenarios of the resolver's test where the processor was asked for, else some."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc on this machine")
+    tiny = build_scenarios(tmp_path, machine.root.processor)
+    if "DLLTRACER_PROCESSORS" not in os.environ:
+        tiny.scenarios = [scenario for scenario in tiny.scenarios if scenario["name"] in USUAL_SCENARIOS]
+        (tmp_path / "scenarios.json").write_text(json.dumps(tiny.scenarios))
+    done = machine.root.run(tmp_path, "resolve_inside.py", timeout=800)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert len(results) == len(tiny.scenarios) >= len(USUAL_SCENARIOS)
+    wrong = {name: seen for name, seen in results.items() if not is_as_the_loader(seen)}
+    assert not wrong, json.dumps(wrong, indent=1)
 
 
 def test_why_a_library_is_missing(command: Machine) -> None:
