@@ -26,6 +26,7 @@ from oracle.tiny_elf import build_scenarios
 if sys.platform != "linux":
     pytest.skip("qemu-user is of Linux", allow_module_level=True)
 
+from dlltracer.api.trees import load_tree
 from dlltracer.binary.elf import parse_elf
 
 pytestmark = pytest.mark.slow
@@ -215,6 +216,23 @@ def test_why_a_version_is_missing(command: Machine) -> None:
     (finding,) = json.loads(command.dlltracer("why", "--json", "missing_version", status=1))["findings"]
     assert (finding["code"], finding["confidence"]) == ("missing-version", "certain"), finding
     assert command.version in finding["title"] and command.library in finding["title"]
+
+
+def test_deps_of_a_root_that_is_not_run(machine: Machine) -> None:
+    """From this machine, with nothing of the root run: as its own loader lists them."""
+    assert machine.root.folder is not None
+    folder = machine.root.folder
+    modules = sorted(path for path in (folder / "usr/lib").rglob("*.so*") if path.is_file() and not path.is_symlink())
+    paths = [f"/{path.relative_to(folder)}" for path in modules[:: len(modules) // 6]]
+    listed = {path: machine.list_by_loader(path) for path in paths}
+    assert sum(map(len, listed.values())) > 5
+    for path, expected in listed.items():
+        tree = load_tree(str(folder / path[1:]), root=str(folder))
+        found = {binding.need: binding.path for binding in reversed(tree.bindings)}
+        for answers in (found, expected):
+            answers.pop(machine.loader.rpartition("/")[2], None)
+        assert found == expected, path
+        assert all("processor" in note or "$PLATFORM" in note for note in tree.notes), tree.notes
 
 
 def test_deps_as_the_loader_lists_them(command: Machine) -> None:
