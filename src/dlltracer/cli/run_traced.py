@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..api.linux_failure import describe_local_scopes
@@ -34,8 +35,6 @@ from .spawn import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..capture.linux.follow import Follower
 
 LD_DEBUG = "ld_debug"
