@@ -19,6 +19,7 @@ import os
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import zlib
@@ -51,6 +52,9 @@ PACKAGES = (
     "opencv-python-headless==5.0.0.93", "onnxruntime==1.32.0", "python-dateutil==4.0.0", "six==1.17.0",
     "tzdata==2026.6", "flatbuffers==25.12.19", "protobuf==7.36.2", "packaging==26.4",
 )  # fmt: skip
+
+PYTHON32 = "3.13-32"
+"""Of Wine 10 only: ``Lab.run`` takes it as a version."""
 
 # Debian's release whose Wine is version 10.
 WINE10_SUITE = "trixie"
@@ -200,6 +204,12 @@ class Lab:
         self._compile(["-o", result, HERE / "layout.c"])
         return result
 
+    def compile32(self, source: Path, target: Path, *options: str) -> Path:
+        """A 32-bit program or DLL; the compiler is in the root of Wine 10."""
+        compiler = (self.cache / "bin" / "wine").with_name("gcc32")
+        _tool([str(compiler), "-O1", "-municode", "-o", str(target), str(source), *options])
+        return target
+
     def run_exe(self, exe: Path, *argv: str, timeout: float = 60) -> str:
         """The output of a Windows program."""
         out = _tool(["wine", str(exe), *argv], env=self.environment("exe"), timeout=timeout)
@@ -261,6 +271,64 @@ def _make_prefix(lab: Lab) -> None:
     unfinished.rename(lab.prefix)
 
 
+# Wine runs 32-bit programs without 32-bit Linux libraries, from the Windows part of the other package.
+_FILL_ROOT = """
+set -eu
+dpkg --add-architecture i386
+apt-get update
+apt-get install -y --no-install-recommends wine wine64 gcc-mingw-w64-i686-win32
+cd /tmp
+apt-get download libwine:i386
+dpkg-deb -x libwine_*_i386.deb i386
+mkdir -p /usr/lib/x86_64-linux-gnu/wine/i386-windows
+cp -rn i386/usr/lib/i386-linux-gnu/wine/i386-windows/. /usr/lib/x86_64-linux-gnu/wine/i386-windows/
+rm -r i386 libwine_*_i386.deb
+"""
+
+_PYTHON32_SOURCE = """
+#include <windows.h>
+int wmain(int count, wchar_t **words)
+{
+    HMODULE python = LoadLibraryW(L"python313.dll");
+    int (*run)(int, wchar_t **) = python ? (void *)GetProcAddress(python, "Py_Main") : NULL;
+    return run ? run(count, words) : 99;
+}
+"""
+
+
+def _make_python32(lab: Lab) -> None:
+    """CPython 3.13 of 32 bits, from a program that PyInstaller has frozen it into; the library is that of 64 bits.
+
+    The table of such an archive: PyInstaller's CArchive (its documentation, "Advanced Topics").
+    """
+    target = lab.python_dir(PYTHON32)
+    if target.exists():
+        return
+    unfinished = target.with_name(f"{target.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    (unfinished / "DLLs").mkdir(parents=True)
+    options = ("--no-deps", "--only-binary=:all:", "--platform", "win_amd64", "--python-version", "3.11")
+    _pip_install(lab.cache / "frozen32", *options, "msl-loadlib==1.0.0")
+    data = (lab.cache / "frozen32" / "msl" / "loadlib" / "server32-windows.exe").read_bytes()
+    cookie = struct.Struct("!8sIIii64s")
+    end = data.rindex(b"MEI\x0c\x0b\x0a\x0b\x0e") + cookie.size
+    _, length, table, table_length, _, _ = cookie.unpack_from(data, end - cookie.size)
+    at = end - length + table
+    while at < end - length + table + table_length:
+        size, offset, stored, _, is_packed, kind = struct.unpack_from("!IIIIBc", data, at)
+        name = data[at + 18 : at + size].rstrip(b"\0").decode()
+        if kind == b"b" and "\\" not in name and name.lower().endswith((".dll", ".pyd")):
+            content = data[end - length + offset :][:stored]
+            folder = unfinished if name.lower().startswith(("python3", "vcruntime")) else unfinished / "DLLs"
+            (folder / name).write_bytes(zlib.decompress(content) if is_packed else content)
+        at += size
+    (unfinished / "Lib").symlink_to(lab.python_dir("3.13") / "Lib")
+    source = unfinished / "python.c"
+    source.write_text(_PYTHON32_SOURCE)
+    lab.compile32(source, unfinished / "python.exe")
+    unfinished.rename(target)
+
+
 def _make_wine10(cache: Path) -> None:
     """A Debian root with Wine 10, and commands that run its Wine with this machine's own folders in place."""
     root = cache / "root"
@@ -270,18 +338,19 @@ def _make_wine10(cache: Path) -> None:
         unfinished = cache / "root.part"
         shutil.rmtree(unfinished, ignore_errors=True)
         _tool(["debootstrap", "--variant=minbase", "--include=ca-certificates", WINE10_SUITE, str(unfinished)])
-        install = "apt-get install -y --no-install-recommends wine wine64"
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        _tool(["chroot", str(unfinished), "sh", "-c", f"apt-get update && {install}"], env=env, timeout=900)
+        _tool(["chroot", str(unfinished), "sh", "-c", _FILL_ROOT], env=env, timeout=1200)
         unfinished.rename(root)
     folder = cache / "bin"
     folder.mkdir(exist_ok=True)
     # The whole of a top folder, so that paths of Z: mean the same inside.
     tops = sorted({"proc", "dev", "sys", "tmp", *(path.parts[1] for path in (HERE, cache, Path.home()))})
     mounts = " && ".join(f"mkdir -p {root}/{top} && mount --rbind /{top} {root}/{top}" for top in tops)
-    for name in ("wine", "wineboot", "wineserver"):
+    for name, command in {
+        "wine": "wine", "wineboot": "wineboot", "wineserver": "wineserver", "gcc32": "i686-w64-mingw32-gcc"
+    }.items():  # fmt: skip
         inside = 'cd "$0" 2>/dev/null; PATH=/usr/bin:/bin; exec "$@"'
-        outside = f"{mounts} && exec chroot {root} /bin/sh -c '{inside}' \"$PWD\" {name} \"$@\""
+        outside = f"{mounts} && exec chroot {root} /bin/sh -c '{inside}' \"$PWD\" {command} \"$@\""
         quoted = outside.replace("'", "'\\''")
         script = f"#!/bin/sh\nexec unshare --mount --propagation private -- /bin/sh -c '{quoted}' sh \"$@\"\n"
         (folder / name).write_text(script)
@@ -341,6 +410,8 @@ def _provision(cache: Path, kind: str) -> Lab:
         wheels = ["--platform", "win_amd64", "--only-binary=:all:", "--python-version", "3.11"]
         _pip_install(lab.site, *wheels, *SITE)
         _make_prefix(lab)
+        if kind == "wine10":
+            _make_python32(lab)
     _keep_warm(lab)
     return lab
 
