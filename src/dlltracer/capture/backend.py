@@ -50,8 +50,12 @@ class Availability:
         return f"Availability(ok={self.ok}, reason={self.reason!r}, remedy={self.remedy!r})"
 
 
-BACKEND_NAMES = ("auto", "etw", "etw+loader", "debugger", "rtld", "snapshot")
+BACKEND_NAMES = ("auto", "etw", "etw+loader", "debugger", "rtld", "seccomp", "snapshot")
 """What `Trace(backend=...)` and `--backend` take."""
+
+
+OUTSIDE = "seccomp"
+"""The mechanism that `dlltracer run` and `dlltracer why` have alone, and `Trace` never."""
 
 
 def make_backend(name: str) -> Backend:
@@ -66,6 +70,11 @@ def make_backend(name: str) -> Backend:
             from .linux.snapshot import SnapshotBackend
 
             return SnapshotBackend()
+        if name == OUTSIDE:
+            raise BackendUnavailable(
+                name, "it watches a program from outside, and its filter cannot be taken off again",
+                "Use it as dlltracer run --backend seccomp, or dlltracer why --backend seccomp",
+            )  # fmt: skip
     if sys.platform == "win32":
         if name in ("etw", "etw+loader"):
             from .windows.etw.backend import EtwBackend
@@ -90,8 +99,8 @@ def check_backend_name(name: str) -> None:
 
 
 def default_backend_name() -> str:
-    """The default of `Trace`: the mechanism that its users know; elsewhere "auto", which raises the reason."""
-    return {"win32": "etw", "linux": "rtld"}.get(sys.platform, "auto")
+    """The default of `Trace`: on Windows the mechanism that its users know; elsewhere "auto", the best that works."""
+    return "etw" if sys.platform == "win32" else "auto"
 
 
 def candidates() -> tuple[str, ...]:

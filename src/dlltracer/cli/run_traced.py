@@ -9,8 +9,10 @@ import sys
 from dataclasses import replace
 
 from ..api.linux_failure import describe_local_scopes
+from ..binary.elf import read_elf
+from ..capture.backend import OUTSIDE
 from ..capture.kept_events import KeptEvents
-from ..errors import DlltracerError
+from ..errors import BackendUnavailable, BinaryFormatError, DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
 from ..host.startfailure import describe_start_failure
 from ..model.decode import DamagedRecording, decode
@@ -20,6 +22,7 @@ from ..model.run import RunResult
 from .descriptors import DescriptorLimit
 from .ending import describe_ending
 from .program import Program, ProgramKind
+from .run_watched import WatchOptions, run_watched
 from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
 from .spawn import CannotRun, Relay, Sink, has_no_descriptors, interpreter, run_child, runner_command, with_facts
 
@@ -55,12 +58,33 @@ def run_followed(
     guard = _Guard(sink)
     if sys.platform == "win32":
         return guard.replay(_run_on_windows(program, backend, guard, follow=follow, startup=startup))
+    if sys.platform == "linux" and (backend == OUTSIDE or (backend == "auto" and not _has_log(program))):
+        return _run_watched(program, backend, guard, follow=follow, startup=startup)
     if sys.platform == "linux" and (backend == "auto" or (backend == "rtld" and not is_command)):
         return _LinuxRun(program, backend, follow, startup, guard).run()
     if follow or startup or is_command:
         what = "a command" if is_command else "--follow" if follow else "--startup"
         raise CannotFollow(f"{what} cannot be traced by {backend!r} on {sys.platform}: leave out --backend")
     return guard.replay(run_child(program, backend))
+
+
+def _has_log(program: Program) -> bool:
+    """Whether the loader of the program writes a log, as far as its file shows that: glibc's does."""
+    path = shutil.which(program.words[0]) if program.kind is ProgramKind.COMMAND else sys.executable
+    try:
+        loader = None if path is None else read_elf(path).interpreter
+    except (OSError, BinaryFormatError):
+        return True
+    return loader is None or "ld-musl-" not in loader
+
+
+def _run_watched(program: Program, backend: str, guard: _Guard, *, follow: bool, startup: bool) -> RunResult:
+    try:
+        return run_watched(program, WatchOptions(follow=follow, startup=startup), guard)
+    except BackendUnavailable as error:
+        if backend == "auto" and not (follow or startup or program.kind is ProgramKind.COMMAND):
+            return guard.replay(run_child(program, backend))
+        return RunResult(refusal=str(error))
 
 
 def _run_on_windows(program: Program, backend: str, sink: Sink, *, follow: bool, startup: bool) -> RunResult:
