@@ -167,7 +167,8 @@ def _glibc_rules(context: GlibcContext, files: HostFilesystem) -> GlibcRules:
 def _in_order(places: tuple[str, ...], rules: Iterator[Probe], is_found: bool) -> tuple[Probe, ...] | None:
     """The rules of places that come in the order of the rules; `None` where one does not.
 
-    With an index that was asked in vain between two of them, or behind the last one of a search that failed.
+    With an index that was asked in vain between two of them, or behind the last one of a search that failed. A loader
+    may look into subfolders of a folder first (glibc-hwcaps, tls), which the rules list only where they exist.
     """
     matched: list[Probe] = []
     asked: list[Probe] = []
@@ -175,12 +176,27 @@ def _in_order(places: tuple[str, ...], rules: Iterator[Probe], is_found: bool) -
     for rule in rules:
         if rule.outcome is ProbeOutcome.NO_ENTRY:
             asked.append(rule)
-        elif at < len(places) and rule.path == places[at]:
-            matched += [*asked, rule]
+            continue
+        inside = _count_inside(places, at, rule.path)
+        is_tried = places[at + inside : at + inside + 1] == (rule.path,)
+        if is_tried or (inside and at + inside == len(places) and is_found):
+            tried = places[at : at + inside + is_tried]
+            matched += [*asked, *(replace(rule, path=path) for path in tried)]
             asked = []
-            at += 1
+            at += len(tried)
         if at == len(places) and is_found:
             break
     if at < len(places):
         return None
     return tuple(matched + ([] if is_found else asked))
+
+
+def _count_inside(places: tuple[str, ...], at: int, plain: str) -> int:
+    """How many of the next places are in subfolders of the folder of a place."""
+    folder, _, name = plain.rpartition("/")
+    inside = 0
+    for path in places[at:]:
+        if path == plain or not path.startswith(f"{folder}/") or not path.endswith(f"/{name}"):
+            break
+        inside += 1
+    return inside

@@ -51,12 +51,13 @@ class _Search:
     """A name that the loader is looking for.
 
     Attributes: `name`, as it was asked for, or the path where only that is known; `is_bare`, it has no folder;
-    `is_certain`, it is the loader that looks.
+    `is_certain`, it is the loader that looks; `is_known`, the name is what was asked for.
     """
 
     name: str
     is_bare: bool
     is_certain: bool
+    is_known: bool
     requested_by: str | None
     wall: float
     probes: list[Probe] = field(default_factory=list)
@@ -67,8 +68,18 @@ class _Search:
     def base(self) -> str:
         return self.name.rpartition("/")[2]
 
-    def has(self, path: str) -> bool:
-        return any(probe.path == path for probe in self.probes)
+    def begins_anew(self, path: str) -> bool:
+        """Whether a place is the first of another search for the same name, after this one has failed.
+
+        A search may try a place twice: where two rules have the same folder, or two subfolders the same name
+        (tls/x86_64 in glibc 2.36). It has three places or more before it ends without result: those of the system.
+        """
+        return len(self.probes) >= 3 and self.probes[0].path == path
+
+    def become_bare(self) -> None:
+        """A second place was tried: it was no path that was asked for, but a name."""
+        self.is_bare, self.name = True, self.base
+        self.probes = [replace(probe, phase=Phase.OTHER) for probe in self.probes]
 
 
 @dataclass
@@ -122,12 +133,14 @@ class ProcessDecoder:
         self._is_running = True
         self._threads: dict[int, _Thread] = {}
         self._loaded: dict[Identity, LoadEvent] = {}
+        self._program: str | None = None
         self._out: list[ImageChange] = []
         self.unsure = 0
 
     def forked(self, pid: int) -> ProcessDecoder:
         """The decoder of a process made by fork: it has the same images."""
         child = ProcessDecoder(pid, is_shown=self._is_shown)
+        child._program = self._program
         child._loaded = {identity: replace(event, pid=pid) for identity, event in self._loaded.items()}
         return child
 
@@ -151,10 +164,11 @@ class ProcessDecoder:
         self._threads.clear()
         self._loaded.clear()
         self._is_running = False
+        self._program = None if program is None else program.path
         load = _Load(None, is_start=True, preload=tuple(name.rpartition("/")[2] for name in preload))
         if program is not None:
             load.images.append((program.path, image.needed if image is not None else ()))
-            self._emit(program)
+            self._emit(replace(program, imports=()))
             if identity is not None:
                 self._loaded[identity] = program
         self._threads[tid] = _Thread(load=load)
@@ -197,14 +211,14 @@ class ProcessDecoder:
         search = thread.search
         base = stop.path.rpartition("/")[2]
         continues = (
-            search is not None and search.base == base and not search.has(stop.path)
-            and (search.is_bare or search.requested_by is None and thread.load is not None and not thread.load.images)
+            search is not None and search.base == base and not search.begins_anew(stop.path)
+            and (search.is_bare or not search.is_known)
         )  # fmt: skip
         if search is None or not continues:
             self._settle(thread, failed=True)
             search = thread.search = self._begin(thread, stop)
         elif not search.is_bare:
-            search.is_bare, search.name = True, base  # a second place: it was no path that was asked for
+            search.become_bare()
         thread.cache_asked = False
         self._add_probe(search, stop)
 
@@ -212,7 +226,7 @@ class ProcessDecoder:
         """The search that this open is the first place of."""
         need = thread.load.take_need(stop.path) if thread.load is not None else None
         if need is not None:
-            return _Search(need[0], "/" not in need[0], True, need[1], stop.wall)
+            return _Search(need[0], "/" not in need[0], True, True, need[1], stop.wall)
         request = thread.request
         asked = request.target if request is not None else ""
         is_asked = stop.path in (asked, f"./{asked}") or (
@@ -220,11 +234,20 @@ class ProcessDecoder:
         )
         thread.load = _Load(request if is_asked else None)
         thread.request = None if is_asked else request
-        if is_asked:
-            return _Search(asked, "/" not in asked and stop.path != f"./{asked}", True, None, stop.wall)
+        if is_asked and request is not None:
+            caller = self._caller_for(request)
+            return _Search(asked, "/" not in asked and stop.path != f"./{asked}", True, True, caller, stop.wall)
         is_bare = thread.cache_asked and stop.by_loader is True
         name = stop.path.rpartition("/")[2] if is_bare else stop.path
-        return _Search(name, is_bare, stop.by_loader is True, None, stop.wall)
+        return _Search(name, is_bare, stop.by_loader is True, False, None, stop.wall)
+
+    def _caller_for(self, request: Request) -> str | None:
+        """The image that calls dlopen for a request of Python: _ctypes for ctypes, else the one that the interpreter is
+        in. `None` where no such image is in the process."""
+        names = [(event.path.rpartition("/")[2], event.path) for event in self._loaded.values()]
+        wanted = ("_ctypes.",) if request.kind is RequestKind.CTYPES else ("libpython", "libpypy")
+        found = next((path for name, path in names if name.startswith(wanted)), None)
+        return found or (self._program if request.kind is RequestKind.EXTENSION else None)
 
     def _add_probe(self, search: _Search, stop: OpenStop) -> None:
         if len(search.probes) >= _MOST_PROBES:
