@@ -30,7 +30,7 @@ class Trace:
         debug: raw events (`DebugEvent`) instead of the regular ones; audit event `dlltracer.debug` with
             `(provider, opcode, header, data)`.
         backend: a mechanism by name ("etw", "etw+loader", "debugger", "rtld", "snapshot", "auto"), or a backend
-            object. Default: "etw" on Windows, "rtld" on Linux.
+            object. Default: "etw" on Windows, "auto" on Linux.
         unloads: benign unloads too, as `UnloadEvent`, as lines `UnloadLibrary <path>`, and as audit events
             `dlltracer.unload`. A failed load is `LoadFailedEvent` and `Failed` with or without it.
 
@@ -120,7 +120,7 @@ class Trace:
 
     def _deliver(self, recording: Recording) -> None:
         from .model.events import DebugEvent, UnloadEvent
-        from .model.printable import escape, is_terminal
+        from .model.words import escape, is_terminal
 
         on_terminal = is_terminal(self._out)
         failed_writes = _Failures()
@@ -187,7 +187,7 @@ def report_error(what: str, error: BaseException) -> None:
         return
     import traceback
 
-    from .model.printable import escape_for
+    from .model.words import escape_for
 
     try:
         lines = traceback.format_exception(type(error), error, error.__traceback__)

@@ -23,7 +23,7 @@ from dlltracer.model.pe import (
     Version,
 )
 from dlltracer.model.tree import MissingSymbol
-from dlltracer.resolve.pe_symbols import find_missing_imports
+from dlltracer.resolve.symbols import find_missing_imports
 from dlltracer.resolve.windows import resolve_windows
 
 PYTHON = "C:\\Python"

@@ -23,7 +23,7 @@ from dlltracer.diagnose.engine import MOST_OF_A_RULE, diagnose
 from dlltracer.model import tracereader
 from dlltracer.model.events import FailureKind, LoadFailedEvent
 from dlltracer.model.recording import Recording
-from dlltracer.model.saved import SavedTrace
+from dlltracer.model.run import SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 from dlltracer.model.tracereader import NotARecording, read_lines
 

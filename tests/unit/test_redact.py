@@ -17,8 +17,7 @@ from dlltracer.diagnose.engine import diagnose
 from dlltracer.model.events import DebugEvent, LoadEvent
 from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.recording import Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, SavedTrace
+from dlltracer.model.run import HostFacts, RunResult, SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 from dlltracer.model.tracereader import read_lines
 from dlltracer.report.redact import PrivateText, redact

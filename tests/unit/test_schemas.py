@@ -20,18 +20,16 @@ from builders.pe_file import build_pe
 from builders.saved_case import CRASH, DIAGNOSIS, EVENTS, GONE, hostile_trace, saved_trace
 from builders.schema_check import check_schema, problems
 from dlltracer.binary.pe import read_pe
-from dlltracer.cli.info import gather_info
+from dlltracer.cli.about import gather_info
 from dlltracer.cli.main import cli
 from dlltracer.model.comparison import Comparison, Difference, DifferenceKind, OrderOutcome, OrderSearch, OrderTrial
-from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
-from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
+from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.pe import PeImage
 from dlltracer.model.recording import Losses, Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
+from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace, SearchPlaces
 from dlltracer.model.tracefile import EarlyLine, EndLine, FailureLine, HeaderLine, early_line, trace_to_lines
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.render_json import (

@@ -17,8 +17,7 @@ from dlltracer.cli.main import cli
 from dlltracer.errors import NoSuchProcess
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.recording import Recording
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import SavedTrace
+from dlltracer.model.run import RunResult, SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 
 TRACE = SavedTrace(Recording("rtld", (LoadEvent("/home/alice/a\x1b.so"),)), "import x", run=RunResult(status=0))

@@ -18,7 +18,7 @@ from dlltracer.host import tracefile
 from dlltracer.host.tracefile import TraceFileWriter, looks_like_recording, read_trace_file, read_trace_stream
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.recording import Recording
-from dlltracer.model.saved import SavedTrace
+from dlltracer.model.run import SavedTrace
 from dlltracer.model.tracefile import event_line, header_line, trace_to_lines
 from dlltracer.model.tracereader import NotARecording
 
@@ -110,7 +110,7 @@ import sys
 from dlltracer.host.tracefile import TraceFileWriter
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.recording import Recording
-from dlltracer.model.saved import SavedTrace
+from dlltracer.model.run import SavedTrace
 from dlltracer.model.tracefile import event_line, header_line
 writer = TraceFileWriter(sys.argv[1], print)
 writer.write(header_line(SavedTrace(Recording("rtld"))))

@@ -20,7 +20,7 @@ from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from ..model.pe import PeImport
 from ..model.recording import Recording
-from ..model.saved import SavedTrace
+from ..model.run import SavedTrace
 from ..model.words import describe_end
 from .explain import is_loader_failure
 from .linux_failure import read_linux_failure, with_dl_error

@@ -19,9 +19,8 @@ from ..model.failure import ProcessFacts, System
 from ..model.loader_context import GlibcContext
 from ..model.pe import PeImage
 from ..model.recording import Recording
-from ..model.run import RunResult
-from ..model.saved import ImageFacts, SavedTrace, SearchPlaces
-from ..resolve.winfile import describe_machine
+from ..model.run import ImageFacts, RunResult, SavedTrace, SearchPlaces
+from ..resolve.lookup import describe_machine
 from .environment import site_folders
 from .explain import Explained
 from .explain_saved import encode_case

@@ -8,16 +8,14 @@ are known. Where they do not, the phases stay `Phase.OTHER`: nothing is guessed.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
 from ..model.elf import ElfImage
 from ..model.events import ImageChange, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
-from ..model.loader_context import GlibcContext, MuslContext
+from ..model.loader_context import MuslContext
 from ..resolve.glibc import GlibcRules
 from ..resolve.linux import MuslRules
 from ..resolve.walk import ElfRequester, read_requester
@@ -27,17 +25,11 @@ _MOST_ANSWERS = 10_000
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES")
 
 
-class WatchedProgram(Protocol):
-    """What the rules depend on, as the capture gives it (capture.linux.seccomp_watch)."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-    @property
-    def program(self) -> str | None: ...
-    @property
-    def environment(self) -> tuple[tuple[str, str], ...]: ...
-    @property
-    def folder(self) -> str: ...
-    @property
-    def same_files(self) -> bool: ...
+    from ..capture.linux.seccomp_watch import WatchedProgram
 
 
 @dataclass
@@ -102,7 +94,8 @@ class SearchPhases:
         """The places with their rules; `None` where they are not those of anybody who may have asked."""
         is_found = probes[-1].outcome is ProbeOutcome.LOADED
         for requester in self._candidates(requested_by, context):
-            matched = _in_order(tuple(probe.path for probe in probes), context.rules.list_places(name, requester), is_found)
+            places = tuple(probe.path for probe in probes)
+            matched = _in_order(places, context.rules.list_places(name, requester), is_found)
             if matched is not None:
                 return matched
         return None
@@ -155,13 +148,12 @@ class SearchPhases:
             return None
         found = replace(found, current_folder=program.folder)
         main = read_requester(program.program, self._files)
-        rules = MuslRules(found, self._files, None) if isinstance(found, MuslContext) else _glibc_rules(found, self._files)
+        if isinstance(found, MuslContext):
+            rules: GlibcRules | MuslRules = MuslRules(found, self._files, None)
+        else:
+            rules = GlibcRules(found, self._files, None)
         requester = None if isinstance(main, str) else main
         return _Context(rules, requester, {} if requester is None else {program.program: requester})
-
-
-def _glibc_rules(context: GlibcContext, files: HostFilesystem) -> GlibcRules:
-    return GlibcRules(context, files, None)
 
 
 def _in_order(places: tuple[str, ...], rules: Iterator[Probe], is_found: bool) -> tuple[Probe, ...] | None:

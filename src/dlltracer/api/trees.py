@@ -11,8 +11,8 @@ from ..host.linux import read_linux_context
 from ..model.elf import ElfImage
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import BindingState, LoadTree
-from ..resolve.elf_symbols import find_missing_symbols, find_missing_versions
 from ..resolve.linux import resolve_linux
+from ..resolve.symbols import find_missing_symbols, find_missing_versions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

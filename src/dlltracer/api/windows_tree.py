@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..host.copies import read_added_folders
-from ..host.filesystem import Place, locate
+from ..host.filesystem import Place, WindowsFiles, locate
 from ..host.machine import this_system
-from ..host.winfiles import WindowsFiles
 from ..model.events import Probe
 from ..model.failure import System
 from ..model.loader_context import STANDARD_SEARCH, WindowsContext, context_for_wheel
 from ..model.pe import PeImage
 from ..model.tree import Binding, LoadTree, MissingSymbol
-from ..resolve.pe_symbols import find_missing_imports
+from ..resolve.symbols import find_missing_imports
 from ..resolve.windows import resolve_windows
 
 _PYTHON_DLL = re.compile(r"python(\d)(\d+)(t?)(?:_d)?\.dll", re.IGNORECASE)

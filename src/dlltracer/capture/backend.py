@@ -71,10 +71,9 @@ def make_backend(name: str) -> Backend:
 
             return SnapshotBackend()
         if name == OUTSIDE:
-            raise BackendUnavailable(
-                name, "it watches a program from outside, and its filter cannot be taken off again",
-                "Use it as dlltracer run --backend seccomp, or dlltracer why --backend seccomp",
-            )  # fmt: skip
+            from .linux.seccomp_notify import SeccompBackend
+
+            return SeccompBackend()
     if sys.platform == "win32":
         if name in ("etw", "etw+loader"):
             from .windows.etw.backend import EtwBackend

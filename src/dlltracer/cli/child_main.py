@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from dlltracer.capture.linux.rtld import JoinedLog
-    from dlltracer.capture.requests import RawRequest
-    from dlltracer.capture.requests import Watch
+    from dlltracer.capture.requests import RawRequest, Watch
     from dlltracer.cli.runner import LogSharing, RunnerReport
     from dlltracer.trace import Trace
 

@@ -9,12 +9,10 @@ import click
 
 from ..errors import BinaryFormatError
 from ..model.tree import LoadTree
-from .completion import complete_file, complete_folder
-from .config import prefer_command_line
-from .ending import EXIT_MISSING
+from .config import complete_file, complete_folder, prefer_command_line
 from .formats import GRAPHS, HTML, form_of_name, html_option, refuse_same_file, render_graph
 from .live import progress
-from .output import Target, annotations_option, open_target, say_annotations, write_styled
+from .output import EXIT_MISSING, Target, annotations_option, open_target, say_annotations, write_styled
 
 _TEXT, _JSON = "text", "json"
 _FORMATS = (_TEXT, _JSON, *GRAPHS)
@@ -105,7 +103,7 @@ def deps(**given: Any) -> None:
         if page is not None:
             page.discard()
     if options.missing or options.annotations:
-        from ..report.annotations import annotate_missing
+        from ..report.render_verdict import annotate_missing
 
         say_annotations(options.annotations, lambda folder: annotate_missing(tree, workspace=folder))
     if tree.missing or tree.unresolved or tree.symbols or tree.versions:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 import click
 
-from ..model.saved import RECORDING_SUFFIX, SavedTrace
-from .completion import complete_file
-from .config import is_setting
+from ..model.run import RECORDING_SUFFIX, SavedTrace
+from .config import complete_file, is_setting
 from .output import Target, lacks_drawing, write_styled
 
 TYPE_CHECKING = False
@@ -82,7 +81,7 @@ def _write_lines(target: Target, trace: SavedTrace, failed_only: bool) -> None:
 
 def _with_origin(trace: SavedTrace) -> Recording:
     """Return the recording, with where it is from and what is wrong with its file among its notes."""
-    from ..report.processes import describe_origin
+    from ..report.outcomes import describe_origin
 
     return replace(trace.recording, notes=(*describe_origin(trace), *trace.recording.notes, *trace.problems))
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 
 from ..model.events import DebugEvent, LoadEvent, LoadFailedEvent, UnloadEvent
-from ..model.printable import escape, is_terminal
+from ..model.words import escape, is_terminal
 from ..report.drawing import BOLD, DIM, FAILED, PLAIN, file_name, number
 from .output import encodes
 

@@ -1,4 +1,4 @@
-"""The command `dlltracer`: its subcommands, and what becomes of errors."""
+"""The command `dlltracer`: its subcommands, and the exit statuses of errors."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import click
 
 from .. import __version__
 from ..errors import DlltracerError
-from .ending import EXIT_USAGE, say_error
-from .output import say
+from .output import EXIT_USAGE, say, say_error
 
-_COMMANDS = ("run", "why", "show", "deps", "diff", "order", "hook", "info", "schema", "completion")
-"""Each a module of its name beside this one, with the command under that name."""
+_MODULES = {
+    "run": "run", "why": "why", "show": "show", "deps": "deps", "diff": "compare", "order": "compare",
+    "hook": "about", "info": "about", "schema": "about", "completion": "about",
+}  # fmt: skip
+"""The module beside this one that has the command, under the command's name."""
 
 
 class _Commands(click.Group):
-    """The commands, each imported when it is asked for: one does not wait for what another needs."""
+    """The commands. Each is imported when it is used, so that none waits for the imports of another."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in _MODULES:
             return None
-        command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
+        command = getattr(importlib.import_module(f".{_MODULES[cmd_name]}", __package__), cmd_name)
         assert isinstance(command, click.Command)
         return command
 

@@ -1,4 +1,4 @@
-"""Where our text goes: stderr, stdout, a file; with or without colour.
+"""Where our text goes, and the exit status with which the command ends.
 
 Everything that the commands print goes through here. A target that is a terminal escapes what does not print, whatever
 made the text: escape sequences and direction marks of foreign names do not reach it. A file or a pipe gets the format
@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import signal
 import stat
 import sys
+from typing import NoReturn
 
 import click
 
-from ..model.printable import escape, escape_for, is_terminal
+from ..model.words import describe_end, escape, escape_for, is_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -271,3 +273,45 @@ def say_annotations(choice: bool | None, render: Callable[[str], str], *, inside
     text = render(os.environ.get("GITHUB_WORKSPACE", ""))
     if text:
         say(f"\n{text}" if inside_line else text, err=True)
+
+
+EXIT_USAGE = 2
+"""Status when dlltracer itself could not do what was asked. A program's own status passes through unchanged."""
+
+
+EXIT_MISSING = 1
+"""Status when something was found to be missing."""
+
+
+def say_error(message: str) -> int:
+    """Write one line on stderr, whatever the message holds; return the status to leave with."""
+    say(f"dlltracer: error: {escape(message)}\n", err=True)
+    return EXIT_USAGE
+
+
+def end_like(status: int) -> NoReturn:
+    """Leave with a status of `subprocess.Popen`: a negative one is a signal, which then kills us as well."""
+    if status >= 0:
+        # Windows: a status is 32 bits without a sign, sys.exit takes a C int.
+        sys.exit(status - (1 << 32) if status >> 31 else status)
+    if sys.platform != "win32":
+        import resource
+
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        # The program has left a core dump if one was wanted; one of ours would take its place.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        if -status not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(-status, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [-status])
+        os.kill(os.getpid(), -status)
+    sys.exit(128 - status)  # as a shell says it; reached for a signal that does not kill
+
+
+def describe_ending(status: int) -> str:
+    """Return how a program ended that did not end its trace: "was killed by SIGSEGV"."""
+    if status < 0 or status >> 31:
+        return describe_end(status)
+    why = "os._exit, another program took its place, no right or no room to write its result"
+    return f"left without a word ({why}; status {status})"

@@ -15,10 +15,9 @@ from ..api.saving import begin_trace, end_trace
 from ..host.tracefile import TraceFileWriter
 from ..model.events import Event
 from ..model.recording import UNKNOWN, TracedProcess
-from ..model.run import RunResult
-from ..model.saved import SavedTrace
+from ..model.run import RunResult, SavedTrace
 from ..model.tracefile import closing_lines, early_line, event_line, header_line, process_line
-from .ending import say_error
+from .output import say_error
 from .program import Program, ProgramKind
 
 TYPE_CHECKING = False

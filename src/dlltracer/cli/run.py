@@ -11,13 +11,10 @@ from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
 from ..capture.backend import BACKEND_NAMES, check_backend_name
 from ..model.finding import Diagnosis
-from ..model.run import RunResult
-from ..model.saved import SavedTrace
-from .completion import complete_backend, complete_file
-from .config import prefer_command_line
-from .ending import end_like, say_error
+from ..model.run import RunResult, SavedTrace
+from .config import complete_backend, complete_file, prefer_command_line
 from .formats import FORMS, HTML, RECORDING, Form, choose_form, formats_help, html_option, refuse_same_file
-from .output import Target, annotations_option, open_target, say_annotations
+from .output import Target, annotations_option, end_like, open_target, say_annotations, say_error
 from .program import NoValue, Program, ProgramKind, split_command_line
 from .record import TraceRecorder, command_of, own_redactor
 from .spawn import Sink, run_child
@@ -234,7 +231,7 @@ def _run(program: Program, options: _RunOptions, sink: Sink | None) -> RunResult
 
 
 def _annotate(verdict: Diagnosis, annotations: bool | None, *, inside_line: bool) -> None:
-    from ..report.annotations import annotate_verdict
+    from ..report.render_verdict import annotate_verdict
 
     say_annotations(annotations, lambda folder: annotate_verdict(verdict, workspace=folder), inside_line=inside_line)
 

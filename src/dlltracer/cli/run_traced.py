@@ -14,17 +14,24 @@ from ..capture.backend import OUTSIDE
 from ..capture.kept_events import KeptEvents
 from ..errors import BackendUnavailable, BinaryFormatError, DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
-from ..host.startfailure import describe_start_failure
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.recording import Recording, TracedProcess
 from ..model.run import RunResult
-from .descriptors import DescriptorLimit
-from .ending import describe_ending
-from .program import Program, ProgramKind
-from .run_watched import WatchOptions, run_watched
+from .output import describe_ending
+from .program import Program, ProgramKind, describe_start_failure
 from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import CannotRun, Relay, Sink, has_no_descriptors, interpreter, run_child, runner_command, with_facts
+from .spawn import (
+    CannotRun,
+    DescriptorLimit,
+    Relay,
+    Sink,
+    has_no_descriptors,
+    interpreter,
+    run_child,
+    runner_command,
+    with_facts,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +86,10 @@ def _has_log(program: Program) -> bool:
 
 
 def _run_watched(program: Program, backend: str, guard: _Guard, *, follow: bool, startup: bool) -> RunResult:
+    if sys.platform != "linux":
+        raise CannotFollow("for Linux")
+    from .run_watched import WatchOptions, run_watched
+
     try:
         return run_watched(program, WatchOptions(follow=follow, startup=startup), guard)
     except BackendUnavailable as error:

@@ -10,20 +10,22 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 
+if sys.platform != "linux":
+    raise ImportError("this module is only for Linux")
+
 from ..api.search_phases import SearchPhases
 from ..capture.kept_events import KeptEvents
 from ..errors import BackendUnavailable
 from ..host.scratch import ScratchFile
-from ..host.startfailure import describe_start_failure
 from ..model.events import Event
-from ..model.recording import Recording, TracedProcess
+from ..model.recording import TracedProcess
 from ..model.run import RunResult
-from .descriptors import DescriptorLimit
-from .ending import describe_ending
-from .program import Program, ProgramKind
+from .output import describe_ending
+from .program import Program, ProgramKind, describe_start_failure
 from .runner import WATCHED, LogSharing, RunnerOutcome, RunnerReport
 from .spawn import (
     CannotRun,
+    DescriptorLimit,
     Relay,
     Variables,
     child_environment,
@@ -32,13 +34,12 @@ from .spawn import (
     run_child,
     runner_command,
     with_facts,
+    with_stop,
 )
 from .stopper import Stopper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
     from typing import Protocol
 
     from ..capture.linux.seccomp_watch import LoaderWatch
@@ -137,8 +138,6 @@ def with_notes(run: RunResult, notes: tuple[str, ...]) -> RunResult:
 
 def run_watched(program: Program, options: WatchOptions, receiver: Receiver | None = None) -> RunResult:
     """Run the program to its end. Raises `CannotRun`, and `BackendUnavailable` before anything of it has run."""
-    if sys.platform != "linux":
-        raise BackendUnavailable(NAME, "it needs Linux")
     if not os.path.isdir("/proc/self/fd"):
         raise BackendUnavailable(NAME, "there is no /proc, by which a process is looked at")
     with (options.limit or DescriptorLimit()) as limit, ScratchFile("result") as file:
@@ -166,8 +165,6 @@ class _WatchedRun:
         )  # fmt: skip
 
     def run(self) -> RunResult:
-        if sys.platform != "linux":
-            raise BackendUnavailable(NAME, "it needs Linux")
         from ..capture.linux.seccomp_watch import LoaderWatch
 
         phases = SearchPhases()
@@ -183,8 +180,6 @@ class _WatchedRun:
 
     def _run_notified(self, watch: LoaderWatch) -> RunResult:
         """Run it with a listener."""
-        if sys.platform != "linux":
-            raise BackendUnavailable(NAME, "it needs Linux")
         from ..capture.linux.seccomp_launch import send
         from ..capture.linux.seccomp_notify import NotifyLoop
 
@@ -203,18 +198,14 @@ class _WatchedRun:
                 watching_ended = loop.wait(_GRACE)
             finally:
                 loop.stop()
-            watch.end(child.pid, run.status)
+            watch.finish(child.pid, run.status)
             if loop.error is not None:
                 self._notes += (
                     f"the watching ended early ({type(loop.error).__name__}: {loop.error}): what came then is missing",
                 )  # fmt: skip
             if not watching_ended:
                 self._notes += _left_behind(watch.others() if options.follow else ())
-        if relay.stopper is not None and relay.stopper.reason is not None:
-            run = replace(
-                run, stopped=relay.stopper.reason, seconds=relay.stopper.seconds, crash=None, crash_note=None
-            )  # fmt: skip
-        return run
+            return with_stop(run, relay.stopper)
 
     def _result(self, run: RunResult, report: RunnerReport | None, watch: LoaderWatch) -> RunResult:
         """The run, with what its runner reported. A command has no runner."""

@@ -11,13 +11,11 @@ import click
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
 from ..host.tracefile import read_trace_file, read_trace_stream
-from ..model.saved import SavedTrace
+from ..model.run import SavedTrace
 from ..model.tracereader import NotARecording
-from .completion import complete_file
-from .config import prefer_command_line
-from .ending import EXIT_USAGE, say_error
+from .config import complete_file, prefer_command_line
 from .formats import FORMS, GITHUB, HTML, RECORDING, Form, choose_form, formats_help, refuse_as_recording
-from .output import open_target
+from .output import EXIT_USAGE, open_target, say_error
 
 STDIN = "-"
 _HEAD = 4096

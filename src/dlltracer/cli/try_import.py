@@ -18,13 +18,11 @@ from ..api.trees import is_windows_program
 from ..diagnose.trials import Trial, TrialResult, propose_trials, weigh_results
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
-from ..model.run import ProgramOutput, RunResult
-from ..model.saved import RECORDING_SUFFIX
-from .descriptors import DescriptorLimit
-from .ending import say_error
+from ..model.run import RECORDING_SUFFIX, ProgramOutput, RunResult
+from .output import say_error
 from .program import Program, ProgramKind
 from .runner import UNTRACED
-from .spawn import CannotRun, run_child
+from .spawn import CannotRun, DescriptorLimit, run_child
 from .stopper import Stopper
 
 TYPE_CHECKING = False

@@ -12,14 +12,11 @@ from ..api.saving import begin_trace, end_trace
 from ..capture.backend import BACKEND_NAMES, check_backend_name
 from ..host.tracefile import looks_like_recording
 from ..model.recording import Recording
-from ..model.run import StopReason
-from ..model.saved import RECORDING_SUFFIX, SavedTrace
-from .completion import complete_backend, complete_file
-from .config import is_setting, prefer_command_line
-from .ending import EXIT_USAGE, say_error
+from ..model.run import RECORDING_SUFFIX, SavedTrace, StopReason
+from .config import complete_backend, complete_file, is_setting, prefer_command_line
 from .formats import GITHUB, HTML, form_of_name, html_option, is_name_of_recording, refuse_same_file, write_form
 from .live import progress
-from .output import Target, annotations_option, open_target, say_annotations, write_styled
+from .output import EXIT_USAGE, Target, annotations_option, open_target, say_annotations, say_error, write_styled
 from .record import TraceRecorder, command_of, own_redactor
 from .show import STDIN, open_recording
 from .try_import import choose_program, try_and_explain
@@ -132,7 +129,7 @@ def why(**given: Any) -> None:
         for one in prepared:
             one.discard()
     diagnosis = _verdict_of(trace)
-    from ..report.annotations import annotate_verdict
+    from ..report.render_verdict import annotate_verdict
 
     say_annotations(options.annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
     raise click.exceptions.Exit(diagnosis.outcome.exit_status if stopped is None else _STATUSES[stopped])
@@ -213,7 +210,7 @@ def is_saved(name: str) -> bool:
 def _explain_file(file: str, redact: bool) -> SavedTrace:
     """A recording with the verdict on it, which says where it is from."""
     from ..api.explain_saved import explain_saved
-    from ..report.processes import describe_origin, notes_on_children
+    from ..report.outcomes import describe_origin, notes_on_children
 
     trace: SavedTrace = open_recording(file)
     if redact:

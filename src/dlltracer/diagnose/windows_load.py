@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ntpath
 
+from ..model.environment import PackageManager, ProviderKind
 from ..model.events import ImageEvent, Phase
 from ..model.failure import System
 from ..model.finding import Confidence, Evidence, Remedy, Source
 from ..model.pe import PeImage
-from ..model.provider import PackageManager, ProviderKind
 from ..model.words import RULES
 from .codes import LoadError, classify_code
 from .remedies import NO_DLL_SITES, find_providers, reinstall_by_pip

@@ -7,7 +7,7 @@ import os
 import stat
 
 from ..binary.reading import open_regular, read_regular
-from ..model.saved import SavedTrace
+from ..model.run import SavedTrace
 from ..model.tracereader import LONGEST_LINE, TraceReader, is_recording
 
 TYPE_CHECKING = False

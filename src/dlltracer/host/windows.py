@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("only for Windows: a context of another system is built by its own values")
+    raise ImportError("this module is only for Windows")
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ import winreg
 from collections.abc import Iterator
 from ctypes import c_int32, c_size_t, c_uint32, c_void_p, c_wchar_p
 
-from ..binary.apiset_map import HEADER_SIZE, decode_api_set_map, decode_api_set_size
+from ..binary.loader_data import HEADER_SIZE, decode_api_set_map, decode_api_set_size
 from ..binary.pe import read_pe
 from ..errors import BinaryFormatError
 from ..model.loader_context import EXTENSION_MODULE_SEARCH, ApiSetHost, LoadFlags, WindowsContext

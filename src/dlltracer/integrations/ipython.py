@@ -14,7 +14,7 @@ from IPython.core.magic import no_var_expand
 from IPython.display import display
 
 from ..errors import DlltracerError, UnknownBackend
-from ..model.printable import escape
+from ..model.words import escape
 from ..trace import Trace
 
 TYPE_CHECKING = False

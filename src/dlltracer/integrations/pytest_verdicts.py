@@ -10,8 +10,8 @@ from typing import overload
 import pytest
 
 from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from ..model.printable import escape
 from ..model.recording import Losses, Recording
+from ..model.words import escape
 from ..trace import Trace
 
 TYPE_CHECKING = False

@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from .crash import Crash
 from .events import Probe
-from .failure import PythonError, System
+from .failure import Crash, PythonError, System
 
 
 class Confidence(enum.Enum):

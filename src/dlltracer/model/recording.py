@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .crash import Crash
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
+from .failure import Crash
 
 
 @dataclass(frozen=True)

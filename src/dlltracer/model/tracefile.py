@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .crash import Crash
 from .encode import encode
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from .failure import ProcessFacts, PythonError
+from .failure import Crash, ProcessFacts, PythonError
 from .finding import Diagnosis
 from .recording import UNKNOWN, Losses, TracedProcess
-from .saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
+from .run import HostFacts, ImageFacts, SavedTrace, SearchPlaces
 
 VERSION = 2
 """Of the file; counted up when a reader of the former version would misread the new one. 1 is what

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..errors import DlltracerError
-from .crash import Crash
 from .decode import DamagedRecording, decode, short
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from .failure import ProcessFacts
+from .failure import Crash, ProcessFacts
 from .finding import Diagnosis
 from .recording import UNKNOWN, Losses, Recording, TracedProcess
-from .saved import ImageFacts, SavedTrace, SearchPlaces
+from .run import ImageFacts, SavedTrace, SearchPlaces
 from .tracefile import CASE, LINES, VERSION, EarlyLine, EndLine, FailureLine, HeaderLine
 
 MOST_EVENTS = 1_000_000

@@ -10,8 +10,7 @@ from itertools import compress, groupby
 from typing import TypeVar
 
 from ..model.events import Phase, Probe, ProbeOutcome
-from ..model.printable import escape
-from ..model.words import rule_title
+from ..model.words import escape, rule_title
 
 T = TypeVar("T")
 

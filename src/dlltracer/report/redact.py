@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from ..model.events import DebugEvent
-from ..model.saved import HostFacts, SavedTrace
+from ..model.run import HostFacts, SavedTrace
 from .drawing import number
 
 _SEPARATOR = r"(?:[\\/]|%2[Ff]|%5[Cc])"

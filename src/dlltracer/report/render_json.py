@@ -17,7 +17,7 @@ from ..model.finding import Diagnosis
 from ..model.recording import Recording
 from ..model.tracefile import HEADER, PROCESS, SUMMARY, encode_verdict
 from ..model.tree import LoadTree
-from .tree import count
+from .outcomes import count
 
 VERSION = 1
 """Of each of these formats but the verdict's; counted up when a reader of the former version would misread the new."""

@@ -12,11 +12,10 @@ from __future__ import annotations
 import json
 
 from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from ..model.printable import escape
 from ..model.recording import TracedProcess
-from ..model.words import describe_end
+from ..model.words import describe_end, escape
 from .drawing import file_name
-from .tree import is_consequence
+from .outcomes import is_consequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..model.events import ImageEvent
     from ..model.recording import Recording
-    from ..model.saved import SavedTrace
+    from ..model.run import SavedTrace
 
     Entry = dict[str, Any]
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
-from ..model.printable import escape
 from ..model.recording import UNKNOWN, Losses, Recording
-from ..model.words import rule_title
+from ..model.words import escape, rule_title
 from .drawing import (
     ASCII,
     BOLD,
@@ -29,8 +28,18 @@ from .drawing import (
     number,
     place_nodes,
 )
-from .processes import describe_processes, is_killed, like_it_line, process_line, shares
-from .tree import FinalEvent, count, final_events, is_consequence, is_program
+from .outcomes import (
+    FinalEvent,
+    count,
+    describe_processes,
+    final_events,
+    is_consequence,
+    is_killed,
+    is_program,
+    like_it_line,
+    process_line,
+    shares,
+)
 
 NO_LOADS = "no load of an image was recorded"
 NOTHING = (

@@ -42,7 +42,7 @@ def resolve_windows(path: str, context: WindowsContext, files: Filesystem) -> Lo
     Args:
         path: a Windows path; or a bare name, which is searched for as LoadLibraryExW would.
         context: the process and the call.
-        files: the files of that Windows, by Windows paths (`host.winfiles.WindowsFiles`).
+        files: the files of that Windows, by Windows paths (`host.filesystem.WindowsFiles`).
 
     Returns:
         The tree; `images` has what the load maps, depth first as the imports are met. What delayed imports would bring

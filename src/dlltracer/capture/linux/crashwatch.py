@@ -20,9 +20,9 @@ import threading
 from dataclasses import dataclass
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
-from ...model.crash import Crash
+from ...model.failure import Crash
 from .processes import locate, read_status_field, read_text, read_threads
 from .ptrace import ENDED, availability, why_refused
 

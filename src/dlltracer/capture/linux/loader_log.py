@@ -16,7 +16,7 @@ import sys
 from _thread import RLock
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
 from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request

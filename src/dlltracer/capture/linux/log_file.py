@@ -16,7 +16,7 @@ import stat
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

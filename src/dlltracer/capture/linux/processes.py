@@ -121,7 +121,7 @@ def mapped_span(path: str, maps: str) -> tuple[int, int] | None:
 
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 
 

@@ -15,7 +15,7 @@ from ..backend import Availability
 from .processes import read_status_field, read_text
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 EVENT_STOP = 128
 """PTRACE_EVENT_STOP (linux/ptrace.h): a stop of the whole group, or the first stop of a new thread."""
@@ -142,7 +142,7 @@ def parse_syscall(text: str) -> tuple[int, int] | None:
 
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 
 ENDED = "the child had ended before it could be watched"

@@ -47,7 +47,7 @@ _MOST_IMAGES = 20_000
 
 
 @dataclass
-class _Search:
+class _NameSearch:
     """A name that the loader is looking for.
 
     Attributes: `name`, as it was asked for, or the path where only that is known; `is_bare`, it has no folder;
@@ -116,7 +116,7 @@ class _Load:
 class _Thread:
     request: Request | None = None
     load: _Load | None = None
-    search: _Search | None = None
+    search: _NameSearch | None = None
     last_mapped: Identity | None = None
     cache_asked: bool = False
 
@@ -133,6 +133,7 @@ class ProcessDecoder:
         self._is_running = True
         self._threads: dict[int, _Thread] = {}
         self._loaded: dict[Identity, LoadEvent] = {}
+        self._kernel_paths: dict[Identity, str] = {}
         self._program: str | None = None
         self._out: list[ImageChange] = []
         self.unsure = 0
@@ -141,13 +142,9 @@ class ProcessDecoder:
         """The decoder of a process made by fork: it has the same images."""
         child = ProcessDecoder(pid, is_shown=self._is_shown)
         child._program = self._program
+        child._kernel_paths = dict(self._kernel_paths)
         child._loaded = {identity: replace(event, pid=pid) for identity, event in self._loaded.items()}
         return child
-
-    @property
-    def loaded(self) -> tuple[str, ...]:
-        """The paths of the images in the process."""
-        return tuple(event.path for event in self._loaded.values())
 
     def take(self) -> list[ImageChange]:
         """What was concluded since the last call."""
@@ -163,6 +160,7 @@ class ProcessDecoder:
         self.finish(ended=True)
         self._threads.clear()
         self._loaded.clear()
+        self._kernel_paths.clear()
         self._is_running = False
         self._program = None if program is None else program.path
         load = _Load(None, is_start=True, preload=tuple(name.rpartition("/")[2] for name in preload))
@@ -192,15 +190,6 @@ class ProcessDecoder:
             return
         thread.request, thread.load, thread.cache_asked = request, None, False
 
-    def wants(self, tid: int, name: str) -> bool:
-        """Whether Python has just asked for a file of this name, or an image needs one."""
-        thread = self._threads.get(tid)
-        if thread is None:
-            return False
-        asked = thread.request is not None and thread.request.target.rpartition("/")[2] == name
-        needs = thread.load.images if thread.load is not None else ()
-        return asked or any(name in needed for _, needed in needs)
-
     def open(self, stop: OpenStop) -> None:
         """A file is opened."""
         thread = self._thread(stop.tid)
@@ -222,11 +211,11 @@ class ProcessDecoder:
         thread.cache_asked = False
         self._add_probe(search, stop)
 
-    def _begin(self, thread: _Thread, stop: OpenStop) -> _Search:
+    def _begin(self, thread: _Thread, stop: OpenStop) -> _NameSearch:
         """The search that this open is the first place of."""
         need = thread.load.take_need(stop.path) if thread.load is not None else None
         if need is not None:
-            return _Search(need[0], "/" not in need[0], True, True, need[1], stop.wall)
+            return _NameSearch(need[0], "/" not in need[0], True, True, need[1], stop.wall)
         request = thread.request
         asked = request.target if request is not None else ""
         is_asked = stop.path in (asked, f"./{asked}") or (
@@ -236,10 +225,10 @@ class ProcessDecoder:
         thread.request = None if is_asked else request
         if is_asked and request is not None:
             caller = self._caller_for(request)
-            return _Search(asked, "/" not in asked and stop.path != f"./{asked}", True, True, caller, stop.wall)
+            return _NameSearch(asked, "/" not in asked and stop.path != f"./{asked}", True, True, caller, stop.wall)
         is_bare = thread.cache_asked and stop.by_loader is True
         name = stop.path.rpartition("/")[2] if is_bare else stop.path
-        return _Search(name, is_bare, stop.by_loader is True, False, None, stop.wall)
+        return _NameSearch(name, is_bare, stop.by_loader is True, False, None, stop.wall)
 
     def _caller_for(self, request: Request) -> str | None:
         """The image that calls dlopen for a request of Python: _ctypes for ctypes, else the one that the interpreter is
@@ -249,7 +238,7 @@ class ProcessDecoder:
         found = next((path for name, path in names if name.startswith(wanted)), None)
         return found or (self._program if request.kind is RequestKind.EXTENSION else None)
 
-    def _add_probe(self, search: _Search, stop: OpenStop) -> None:
+    def _add_probe(self, search: _NameSearch, stop: OpenStop) -> None:
         if len(search.probes) >= _MOST_PROBES:
             search.left_out += 1
             return
@@ -291,6 +280,7 @@ class ProcessDecoder:
         load.mapped.append((event, stop.identity))
         if len(self._loaded) < _MOST_IMAGES:
             self._loaded[stop.identity] = event
+            self._kernel_paths[stop.identity] = stop.path
         self._emit(event)
 
     def settle(self) -> None:
@@ -303,14 +293,13 @@ class ProcessDecoder:
         for thread in self._threads.values():
             self._settle(thread, failed=ended)
 
-    def compare(self, mapped: Collection[str], real_path: dict[str, str]) -> None:
+    def compare(self, mapped: Collection[str]) -> None:
         """Find the images that have left since: nothing tells of that.
 
-        Arguments: `mapped`, the files that are mapped now, as the kernel names them; `real_path`, the kernel's names of
-        the images loaded.
+        Arguments: `mapped`, the files that are mapped now, as the kernel names them.
         """
         for identity, event in tuple(self._loaded.items()):
-            if real_path.get(event.path, event.path) not in mapped:
+            if self._kernel_paths.get(identity, event.path) not in mapped:
                 del self._loaded[identity]
                 self._emit(UnloadEvent(
                     event.path, base=event.base, size=event.size, pid=self.pid, tid=event.tid, need=event.need,

@@ -49,7 +49,9 @@ class Call:
 
     __slots__ = ("dirfd", "flags", "kind", "path")
 
-    def __init__(self, kind: CallKind, path: int | None = 0, dirfd: int | None = None, flags: int | None = None) -> None:
+    def __init__(
+        self, kind: CallKind, path: int | None = 0, dirfd: int | None = None, flags: int | None = None
+    ) -> None:  # fmt: skip
         self.kind = kind
         self.path = path
         self.dirfd = dirfd
@@ -90,6 +92,9 @@ class Architecture:
         self.o_directory = o_directory
         self.seccomp = seccomp
         self.bits = bits
+
+    def __str__(self) -> str:
+        return self.name
 
 
 X86_64 = Architecture(

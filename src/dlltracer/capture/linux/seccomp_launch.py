@@ -28,6 +28,9 @@ import signal
 import struct
 import sys
 
+if sys.platform != "linux":
+    raise ImportError("this module is only for Linux")
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
@@ -76,11 +79,11 @@ def install(way: str) -> int:
         raise FilterError(errno.ENOSYS, f"the system calls of this processor ({os.uname().machine}) are not known")
     code = make_program(architectures, RET_USER_NOTIF if way == "notify" else RET_TRACE)
 
-    class Program(ctypes.Structure):  # struct sock_fprog
+    class FilterProgram(ctypes.Structure):  # struct sock_fprog
         _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
     library = ctypes.CDLL(None, use_errno=True)
-    program = Program(len(code) // 8, code)
+    program = FilterProgram(len(code) // 8, code)
 
     def put_on(flags: int) -> int:
         number, mode, word = ctypes.c_long(architectures[0].seccomp), ctypes.c_ulong(_SET_MODE_FILTER), ctypes.c_ulong
@@ -176,7 +179,8 @@ def receive(socket: Any, most: int) -> tuple[bytes, tuple[int, ...]]:
     import _socket
 
     numbers = array.array("i")
-    message, ancillary, _, _ = socket.recvmsg(4096, _socket.CMSG_SPACE(most * numbers.itemsize), _socket.MSG_CMSG_CLOEXEC)
+    room = _socket.CMSG_SPACE(most * numbers.itemsize)
+    message, ancillary, _, _ = socket.recvmsg(4096, room, _socket.MSG_CMSG_CLOEXEC)
     for level, kind, data in ancillary:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
             numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
@@ -217,7 +221,7 @@ def main() -> NoReturn:
     for number_of in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores them; subprocess had set the default
         signal.signal(number_of, signal.SIG_DFL)
     try:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606 - the program
     except OSError as error:
         send(tracer, _failure(b"X", error.errno, error.strerror or ""))
     os._exit(_CANNOT_START)

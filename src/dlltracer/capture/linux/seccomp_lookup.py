@@ -9,7 +9,7 @@ import struct
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from .seccomp_filter import AT_FDCWD
 
@@ -71,7 +71,7 @@ class FileLookup:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         if path.startswith((b"/proc/self/", b"/proc/thread-self/")):
             path = f"/proc/{pid}/task/{tid}".encode("ascii") + path[path.index(b"self") + 4 :]
-        if not path.startswith(b"/") and dirfd != AT_FDCWD or self.has_our_files(pid):
+        if (not path.startswith(b"/") and dirfd != AT_FDCWD) or self.has_our_files(pid):
             return os.stat(self._whole(pid, tid, dirfd, path))
         if not path.startswith(b"/"):
             # Links on the way that begin at the root would begin at ours: the way from the root of the process.

@@ -10,16 +10,54 @@ import select
 import struct
 import sys
 import threading
+import time
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
+from ...errors import BackendUnavailable
+from ..backend import Availability
 from .processes import open_process
+from .seccomp_filter import architectures_of
 from .seccomp_launch import ANSWER, CONTINUE, NOTIFICATION, RECEIVE, SEND
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from .seccomp_watch import LoaderWatch
+
+_ACTIONS = "/proc/sys/kernel/seccomp/actions_avail"
+
+
+class SeccompBackend:
+    """The mechanism, as far as it is one of this process: it cannot be. A filter cannot be taken off again."""
+
+    name = "seccomp"
+
+    def availability(self) -> Availability:
+        """Whether a program can be watched, as far as that can be found out without one."""
+        if not os.path.isdir("/proc/self/fd"):
+            return Availability(False, "there is no /proc, by which a process is looked at", "Mount /proc")
+        machine = os.uname().machine
+        if not architectures_of(machine, struct.calcsize("P") * 8):
+            return Availability(False, f"the system calls of this processor ({machine}) are not known")
+        try:
+            with open(_ACTIONS, encoding="ascii") as file:
+                actions = file.read().split()
+        except OSError:
+            return Availability(True)  # it may be there all the same (gVisor): only the attempt shows that
+        if not {"user_notif", "trace"} & set(actions):
+            return Availability(False, f"this kernel's seccomp cannot tell another process (only {' '.join(actions)})")
+        return Availability(True)
+
+    def start(self, *, raw: bool = False) -> NoReturn:
+        """Raise `BackendUnavailable`."""
+        raise BackendUnavailable(
+            self.name, "it watches a program from outside, by a filter that cannot be taken off again",
+            "Use it as dlltracer run --backend seccomp, or dlltracer why --backend seccomp",
+        )  # fmt: skip
+
 
 _FIELDS = struct.Struct("=QIIiIQ6Q")
 """struct seccomp_notif: id, thread, flags; and struct seccomp_data: number, architecture, address, six arguments."""
@@ -30,6 +68,12 @@ _SYNC_WAKE_UP = 1
 once on the same processor."""
 
 _MOST_WATCHED = 4096
+
+_PAUSE = 0.001
+"""Seconds without a call after which the last ones are thought about."""
+
+_LONGEST_WAIT = 0.02
+"""Seconds after which one of them is in any case."""
 
 
 class NotifyLoop:
@@ -51,6 +95,7 @@ class NotifyLoop:
         self._poller.register(self._stop_read, select.EPOLLIN)
         self._processes: dict[int, int] = {}
         self._first = 0
+        self._worked = 0.0
         self._thread = threading.Thread(target=self._run, name="dlltracer-seccomp", daemon=True)
         self._ended = threading.Event()
         self.error: BaseException | None = None
@@ -86,8 +131,16 @@ class NotifyLoop:
             self._ended.set()
 
     def _turn(self) -> bool:
-        """Answer what has come; whether anything can come after it."""
-        ready = self._poller.poll()
+        """Answer what has come, or else work out what it means; whether anything can come after it.
+
+        A call that nobody has taken up yet can be interrupted by a signal, and then fails with EINTR, if the handler is
+        one without SA_RESTART. So the next call is taken up before the last one is thought about.
+        """
+        has_work = self._watch.has_work
+        ready = self._poller.poll(_PAUSE if has_work else None)
+        if has_work and (not ready or time.monotonic() - self._worked >= _LONGEST_WAIT):
+            self._watch.work()
+            self._worked = time.monotonic()
         descriptors = [descriptor for descriptor, _ in ready]
         if self._stop_read in descriptors:
             return False
@@ -117,7 +170,7 @@ class NotifyLoop:
             # Also when we are at fault: the program is not.
             is_valid = self._let_pass(number)
         if stop is not None and is_valid:
-            self._watch.handle(stop)
+            self._watch.add(stop)
 
     def _let_pass(self, number: int) -> bool:
         """Let a call go on; whether it was still waiting, so that what was read is about it."""
@@ -142,4 +195,4 @@ class NotifyLoop:
         pid = self._processes.pop(descriptor)
         self._poller.unregister(descriptor)
         os.close(descriptor)
-        self._watch.end(pid)
+        self._watch.note_end(pid)

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
@@ -37,6 +37,7 @@ _MOST_OPEN = 64
 """Memory files (/proc/PID/mem) that are kept open."""
 _MOST_THREADS = 10_000
 _MOST_IMAGES = 4096
+_MOST_ODD = 100
 _AT_BASE, _AT_SYSINFO_EHDR = 7, 33
 _PT_LOAD = 1
 _VDSO_SIZE = 0x4000
@@ -142,20 +143,16 @@ class TracedTask:
 class StopReader:
     """Makes values of system calls that wait.
 
-    Arguments:
-        on_start: called with a process when it is first seen, and with one that has become another program.
-        wants: whether a name that does not look like a library's is of interest to the reader of the stops: process,
-            thread and name.
+    Arguments: `on_start`, called with a process when it is first seen, and with one that has become another program.
 
     Attributes: `unreadable`, how many calls could not be looked at, because the memory of their process cannot be read;
     `on_process`, called with the process id of each process that is new.
     """
 
-    def __init__(
-        self, on_start: Callable[[TracedTask], None], wants: Callable[[int, int, str], bool]
-    ) -> None:  # fmt: skip
+    def __init__(self, on_start: Callable[[TracedTask], None]) -> None:
         self._on_start = on_start
-        self._wants = wants
+        self._last_marks: dict[int, bytes] = {}
+        self._odd_names: set[str] = set()
         self._tasks: dict[int, TracedTask] = {}
         self._threads: dict[int, int] = {}
         self._memory: OrderedDict[int, int] = OrderedDict()
@@ -178,14 +175,12 @@ class StopReader:
             task = self._task(tid)
             if task is None:
                 return None
-            if call.kind is CallKind.EXEC:
-                return self._exec(task, tid, call, arguments)
             self._update(task, tid)
-            if call.kind is CallKind.MARK:
-                return self._mark(task, tid, call, arguments)
+            if call.kind is CallKind.OPEN:
+                return self._open(task, tid, audit, call, address, arguments)
             if call.kind is CallKind.MAP:
                 return self._map(task, tid, arguments)
-            return self._open(task, tid, audit, call, address, arguments)
+            return (self._mark if call.kind is CallKind.MARK else self._exec)(task, tid, call, arguments)
         except (OSError, ValueError, OverflowError):
             self.unreadable += 1
             return None
@@ -257,7 +252,6 @@ class StopReader:
         return None if image is None else image.interpreter
 
     def _exec(self, task: TracedTask, tid: int, call: Call, arguments: tuple[int, ...]) -> Stop:
-        self._update(task, tid)
         task.may_exec = tid
         path = self._path(task.pid, arguments[call.path or 0], LONGEST_PATH)
         # After an exec the memory file still is that of the former program, which reads as empty or, where the process
@@ -271,7 +265,19 @@ class StopReader:
 
     def _mark(self, task: TracedTask, tid: int, call: Call, arguments: tuple[int, ...]) -> Stop | None:
         mark = self._path(task.pid, arguments[call.path or 0], _LONGEST_MARK)
-        return None if mark is None else MarkStop(task.pid, tid, mark)
+        if mark is None:
+            return None
+        if len(self._last_marks) >= _MOST_THREADS:
+            self._last_marks.clear()
+        self._last_marks[tid] = mark
+        return MarkStop(task.pid, tid, mark)
+
+    def _is_asked_for(self, tid: int, name: str) -> bool:
+        """Whether a name that is not a library's by its look has just been asked for, or is needed by an image."""
+        if name in self._odd_names:
+            return True
+        mark = self._last_marks.get(tid)
+        return mark is not None and name.encode("utf-8", "surrogatepass").hex().encode("ascii") in mark
 
     def _open(
         self, task: TracedTask, tid: int, audit: int, call: Call, address: int, arguments: tuple[int, ...]
@@ -284,7 +290,7 @@ class StopReader:
             return None
         path = _text(raw)
         name = path.rpartition("/")[2]
-        if by_loader is None and ".so" not in name and not self._wants(task.pid, tid, name):
+        if by_loader is None and ".so" not in name and not self._is_asked_for(tid, name):
             return None
         dirfd = AT_FDCWD if call.dirfd is None else _signed(arguments[call.dirfd])
         found, problem = self._lookup.look(task.pid, tid, dirfd, raw)
@@ -323,7 +329,9 @@ class StopReader:
                 if len(self._images) >= _MOST_IMAGES:
                     self._images.clear()
                 self._images[key] = None
-                self._images[key] = read_elf(path)
+                image = self._images[key] = read_elf(path)
+                odd = [need.rpartition("/")[2] for need in image.needed[:_MOST_ODD] if ".so" not in need]
+                self._odd_names.update(odd)
             return self._images[key]
         except (OSError, BinaryFormatError):
             return None
@@ -340,7 +348,7 @@ class StopReader:
         while len(found) < most:
             part = self._peek(pid, address + len(found), min(step, most - len(found)))
             if not part:
-                return None if not found else found  # a path that runs into a hole: the call will fail with EFAULT
+                return found or None  # a path that runs into a hole: the call will fail with EFAULT
             text, is_end, _ = part.partition(b"\0")
             found += text
             if is_end:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
-from ...model.events import ImageChange, LoadEvent, LoadFailedEvent, Phase
+from ...model.events import ImageChange, LoadEvent, LoadFailedEvent
 from ...model.failure import Request
 from ...model.recording import Losses, Recording
 from ..requests import is_own_load
 from .decode import LogMark, decode_mark
-from .processes import Processes, mapped_span, read_command, read_text
-from .refusal import examine_failure
+from .decoding import examine_failure
+from .processes import Processes, read_command, read_status_field, read_text
 from .seccomp_decode import ProcessDecoder
 from .seccomp_lookup import read_link
 from .seccomp_stops import ExecStop, MapStop, MarkStop, OpenStop, Stop, StopReader, TracedTask
@@ -28,8 +28,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ...model.elf import ElfImage
     from ...model.recording import TracedProcess
     from ..kept_events import KeptEvents
+    from .seccomp_lookup import Identity
 
 NAME = "seccomp"
 
@@ -48,8 +50,7 @@ class WatchedProgram:
     """A program of a watched process, as far as the rules of its loader depend on it.
 
     Attributes: `pid`; `program`, the path of its file; `environment`, as it started; `folder`, its current one;
-    `same_files`, whether it sees the files that we see; `is_musl`, `None` where the loader is not known; `loaded`, the
-    paths of its images.
+    `same_files`, whether it sees the files that we see.
     """
 
     pid: int
@@ -57,11 +58,18 @@ class WatchedProgram:
     environment: tuple[tuple[str, str], ...]
     folder: str
     same_files: bool
-    is_musl: bool | None
-    loaded: tuple[str, ...] = ()
 
 
-Explain = "Callable[[ImageChange, WatchedProgram], ImageChange]"
+@dataclass(frozen=True)
+class _Begin:
+    """A process that has appeared (`program` is `None`), or become another program."""
+
+    pid: int
+    parent: int
+    program: WatchedProgram | None = None
+    load: LoadEvent | None = None
+    image: ElfImage | None = None
+    identity: Identity | None = None
 
 
 class LoaderWatch:
@@ -91,8 +99,9 @@ class LoaderWatch:
         self._privileged: dict[str, str] = {}
         self._own = 0
         self._forgotten = 0
-        self.reader = StopReader(self._start, self._wants)
-        self.has_no_new_privs = False
+        self._waiting: deque[Stop | _Begin | int] = deque()
+        self.reader = StopReader(self._note_start)
+        self._takes_rights = False
 
     def begin(self, pid: int, command: tuple[str, ...], file: str | None) -> None:
         """The first process has started: it is still the one that puts the filter on.
@@ -100,10 +109,36 @@ class LoaderWatch:
         Arguments: `command`, its command line as the user wrote it; `file`, the path of that program.
         """
         self._first = pid
+        self._takes_rights = [read_status_field(one, "NoNewPrivs") for one in (os.getpid(), pid)] == ["0", "1"]
         self._processes.begin(pid, command, given=1, file=file)
 
-    def handle(self, stop: Stop) -> None:
-        """Take in a stop, whose system call has gone on."""
+    def add(self, stop: Stop) -> None:
+        """Take in a stop; what it means is worked out by `work`, when there is time."""
+        self._waiting.append(stop)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether stops wait that were taken in."""
+        return bool(self._waiting)
+
+    def work(self) -> None:
+        """Work out what the oldest stop means."""
+        item = self._waiting.popleft()
+        if isinstance(item, _Begin):
+            self._start(item)
+        elif isinstance(item, int):
+            self.end(item)
+        else:
+            self._handle(item)
+
+    def note_end(self, pid: int) -> None:
+        """A process has ended that is no child of ours."""
+        self.reader.end(pid)
+        self._waiting.append(pid)
+
+    def _handle(self, stop: Stop) -> None:
+        if isinstance(stop, ExecStop):
+            self._note_exec(stop)
         if not self._is_wanted(stop.pid):
             return
         decoder = self._decoders.get(stop.pid)
@@ -115,9 +150,13 @@ class LoaderWatch:
             decoder.map(stop)
         elif isinstance(stop, MarkStop):
             self._mark(decoder, stop)
-        else:
-            self._note_exec(stop)
         self._emit(decoder)
+
+    def finish(self, pid: int, status: int | None) -> None:
+        """The first process has ended, and nothing more is watched: conclude."""
+        while self.has_work:
+            self.work()
+        self.end(pid, status)
 
     def end(self, pid: int, status: int | None = None) -> None:
         """A process has ended; `status` as of `Popen`, `None` where that is to be found out."""
@@ -158,7 +197,7 @@ class LoaderWatch:
             )  # fmt: skip
         if self._own:
             notes += (f"{self._own} events of modules that dlltracer itself imported are left out",)
-        if self.has_no_new_privs:
+        if self._takes_rights:
             notes += tuple(
                 f"{path} ({why}) ran without the rights of its owner: the filter needs no_new_privs, which takes them"
                 for path, why in self._privileged.items()
@@ -176,38 +215,43 @@ class LoaderWatch:
     def _is_wanted(self, pid: int) -> bool:
         return self._everyone or pid == self._first
 
-    def _wants(self, pid: int, tid: int, name: str) -> bool:
-        decoder = self._decoders.get(pid)
-        return decoder is not None and decoder.wants(tid, name)
-
-    def _start(self, task: TracedTask) -> None:
-        """A process has appeared, or become another program."""
+    def _note_start(self, task: TracedTask) -> None:
+        """A process has appeared, or become another program: keep what is known of it now."""
         pid = task.pid
         if not self._is_wanted(pid):
             return
-        parent = self._decoders.get(task.parent)
-        if task.generation == 1 and pid != self._first:
-            if len(self._decoders) >= _MOST_DECODERS:
-                self._drop_oldest()
+        if pid not in self._processes:
             self._processes.add(pid, like=task.parent)
-            self._decoders[pid] = ProcessDecoder(pid) if parent is None else parent.forked(pid)
-            if task.parent in self._programs:
-                self._programs[pid] = self._programs[task.parent]
-            if parent is not None:
-                return
-        elif task.generation == 1:
-            self._decoders[pid] = ProcessDecoder(pid, is_shown=False)
+        if task.generation == 1:
+            self._waiting.append(_Begin(pid, task.parent))
+            return
+        command = read_command(pid)
+        load = self._processes.start(pid, command[0] if command else "")
+        image, identity = _read_program(pid)
+        self._waiting.append(_Begin(pid, task.parent, self._look(task), load, image, identity))
+
+    def _start(self, begin: _Begin) -> None:
+        pid = begin.pid
+        if begin.program is None:
+            self._decoders[pid] = ProcessDecoder(pid, is_shown=pid != self._first)
+            if pid != self._first:
+                self._inherit(pid, begin.parent)
             return
         decoder = self._decoders.setdefault(pid, ProcessDecoder(pid))
-        self._programs[pid] = self._look(task)
-        command = read_command(pid)
-        program = self._processes.start(pid, command[0] if command else "")
-        is_hidden = pid == self._first and self._marked and not self._startup
-        image, identity = _read_program(pid)
-        decoder.set_own(is_hidden)
-        preload = tuple(re.split(r"[:\s]+", dict(self._programs[pid].environment).get("LD_PRELOAD", "")))
-        decoder.start(pid, program, image, identity, preload)
+        self._programs[pid] = begin.program
+        decoder.set_own(pid == self._first and self._marked and not self._startup)
+        preload = tuple(re.split(r"[:\s]+", dict(begin.program.environment).get("LD_PRELOAD", "")))
+        decoder.start(pid, begin.load, begin.image, begin.identity, preload)
         self._emit(decoder)
+
+    def _inherit(self, pid: int, parent: int) -> None:
+        """A process made by fork has what its parent has."""
+        if len(self._decoders) >= _MOST_DECODERS:
+            self._drop_oldest()
+        if parent in self._decoders:
+            self._decoders[pid] = self._decoders[parent].forked(pid)
+        if parent in self._programs:
+            self._programs[pid] = replace(self._programs[parent], pid=pid)
 
     def _drop_oldest(self) -> None:
         pid = next(iter(self._decoders))
@@ -219,8 +263,7 @@ class LoaderWatch:
         pairs = (line.partition("=") for line in read_text(f"{place}/environ")[:_MOST_ENVIRONMENT].split("\0"))
         environment = tuple((name, value) for name, is_pair, value in pairs if is_pair)
         return WatchedProgram(
-            task.pid, read_link(f"{place}/exe"), environment, read_link(f"{place}/cwd") or "/", task.same_files,
-            task.is_musl,
+            task.pid, read_link(f"{place}/exe"), environment, read_link(f"{place}/cwd") or "/", task.same_files
         )  # fmt: skip
 
     def _mark(self, decoder: ProcessDecoder, stop: MarkStop) -> None:
@@ -239,9 +282,7 @@ class LoaderWatch:
         mapped = {line.split(None, 5)[5].removesuffix(" (deleted)") for line in maps.split("\n") if " /" in line}
         if mapped:
             decoder.settle()
-            program = self._programs.get(decoder.pid)
-            folder = "/" if program is None else program.folder
-            decoder.compare(mapped, {path: os.path.realpath(os.path.join(folder, path)) for path in decoder.loaded})
+            decoder.compare(mapped)
 
     def _note_exec(self, stop: ExecStop) -> None:
         if stop.privileged is not None and len(self._privileged) < 16:
@@ -263,7 +304,8 @@ class LoaderWatch:
         return self._explain(event, program)
 
 
-def _read_program(pid: int):  # type: ignore[no-untyped-def]
+def _read_program(pid: int) -> tuple[ElfImage | None, Identity | None]:
+    """What the program of a process says about itself, and the identity of its file."""
     path = f"/proc/{pid}/exe"
     try:
         status = os.stat(path)

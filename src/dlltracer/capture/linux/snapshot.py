@@ -9,7 +9,7 @@ import os
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
 from ..backend import Availability

@@ -20,8 +20,16 @@ from dataclasses import dataclass, fields
 
 from ...model.events import DebugEvent, FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
 from ...model.failure import Request, RequestKind
-from .devicepath import display_path, is_same_name, is_same_path
-from .image_records import IMAGE_PROVIDER, ImagePayload, Opcode, RawRecord, decode_image_payload
+from .image_records import (
+    IMAGE_PROVIDER,
+    ImagePayload,
+    Opcode,
+    RawRecord,
+    decode_image_payload,
+    display_path,
+    is_same_name,
+    is_same_path,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,9 +15,8 @@ from ..loader_errors import DlProblem
 from ..mangled import StringAbi, demangle, guess_owner, read_symbol
 from ..phrases import describe_choice, describe_copies, describe_rule, folder_of
 from ..remedies import operand, with_variable
-from .first_wins import is_about_a_rival
-from .python_abi import is_python_api
-from .search_rules import hidden_provider
+from .python_module import is_python_api
+from .search_rules import hidden_provider, is_about_a_rival
 
 CODE = "missing-symbol"
 VERSION_CODE = "missing-version"

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ...model.environment import FileState, ProviderKind
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
-from ...model.provider import FileState, ProviderKind
 from ...model.tree import Binding, BindingState
 from ..case import Case
 from ..codes import LoadError

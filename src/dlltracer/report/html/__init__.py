@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...model.failure import System
 from ...model.words import describe_crash
-from ..commands import remedy_line
+from ..render_verdict import remedy_line
 from .build_graph import graph_of_trace, graph_of_tree
 from .page import render_page
 from .summary import (
@@ -20,7 +20,7 @@ from .summary import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ...model.saved import SavedTrace
+    from ...model.run import SavedTrace
     from ...model.tree import LoadTree
 
 

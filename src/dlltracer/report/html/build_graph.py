@@ -15,10 +15,10 @@ from ...model.events import FailureKind, ImageEvent, LoadEvent, LoadFailedEvent,
 from ...model.finding import Confidence, Finding
 from ...model.pe import PeImage
 from ...model.recording import Recording
-from ...model.saved import ImageFacts, SavedTrace
+from ...model.run import ImageFacts, SavedTrace
 from ...model.tree import Binding, BindingState, LoadTree
 from ..drawing import file_name, is_windows_path
-from ..tree import FinalEvent, final_events, is_consequence
+from ..outcomes import FinalEvent, final_events, is_consequence
 from .graph import Edge, EdgeKind, ImageView, PageGraph, PageNode, PageNodeKind, State, first_of_interest, found_by
 
 

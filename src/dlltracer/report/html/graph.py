@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from ...model.events import Phase, Probe, ProbeOutcome
-from ...model.saved import ImageFacts
+from ...model.run import ImageFacts
 from ...model.words import rule_title
 
 

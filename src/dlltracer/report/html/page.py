@@ -13,12 +13,11 @@ from importlib import resources
 from jinja2 import Environment
 from markupsafe import Markup
 
-from ...model.printable import escape
+from ...model.words import escape, label_of
 from ..drawing import PLAIN, UNICODE, Styled, TreeNode, draw
 from .graph import EdgeKind, PageGraph, PageNodeKind, State, limit
 from .layout import NODE_HEIGHT, NODE_WIDTH, Picture, lay_out
 from .views import first_time, page_data, table_of, timeline_of
-from .words import label_of
 
 _STYLES = ("base.css", "verdict.css", "graph.css", "table.css")
 _SCRIPTS = ("start.js", "details.js", "graph.js", "table.js")

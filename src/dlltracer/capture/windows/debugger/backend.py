@@ -19,7 +19,7 @@ import time
 from _thread import allocate_lock, start_new_thread
 
 if sys.platform != "win32":
-    raise ImportError("only for Windows: capture.select keeps other systems away")
+    raise ImportError("this module is only for Windows")
 
 import _winapi
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 
-from ....model.crash import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, Crash, exception_name
 from ....model.events import ImageChange, LoadEvent, Phase
-from ..devicepath import display_path
+from ....model.failure import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, Crash, exception_name
 from ..image_events import RecordContext, decode_records
-from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord
+from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord, display_path
 from .exceptions import ExceptionFacts
 from .lines import DEBUG_STRING, LOAD, NOTE, UNLOAD, decode_lines
 

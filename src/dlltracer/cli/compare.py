@@ -1,4 +1,4 @@
-"""`dlltracer order`: which import order breaks, by trying orders in child processes."""
+"""`dlltracer diff` and `dlltracer order`: what differs between two recordings, and which import order breaks."""
 
 from __future__ import annotations
 
@@ -10,16 +10,51 @@ from ..host.scratch import ScratchFile
 from ..model.comparison import OrderOutcome, OrderTrial
 from ..model.run import RunResult
 from ..model.words import describe_end, describe_status
-from .ending import EXIT_MISSING
-from .output import open_target, write_styled
+from .output import EXIT_MISSING, open_target, write_styled
 from .program import Program, ProgramKind
 from .runner import UNTRACED
+from .show import open_recording
 from .spawn import run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..model.finding import Diagnosis
     from ..report.drawing import Styled
+
+
+@click.command("diff", short_help="Say what differs between two recordings.")
+@click.argument("first")
+@click.argument("second")
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of stdout.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, with every difference.")
+def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
+    """Compare two recordings: of a machine where it works and one where it does not, of before and after.
+
+    First come the differences that matter: how it ended, what is missing, what came from another place, another
+    version, another order. Then what only one of them loaded, and what is otherwise around them.
+
+    The exit status is 1 when something differs besides the environment.
+    """
+    from ..diagnose.compare import compare_traces
+    from ..model.comparison import DifferenceKind
+
+    traces = open_recording(first), open_recording(second)
+    comparison = compare_traces(*traces, names=(first, second))
+    target = open_target(output or "-")
+    try:
+        if as_json:
+            from ..report.render_json import render_diff_json
+
+            target.write(render_diff_json(comparison))
+        else:
+            from ..report.render_comparisons import render_diff
+
+            write_styled(target, lambda plain: render_diff(comparison, ascii_only=plain))
+    finally:
+        target.discard()
+    if any(difference.kind is not DifferenceKind.ENVIRONMENT for difference in comparison.differences):
+        raise click.exceptions.Exit(EXIT_MISSING)
+
 
 EXIT_UNDECIDED = 4
 """Status when a module fails alone, so that nothing can be said of orders."""
@@ -42,7 +77,7 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
 
     Exit status: 0 no order breaks, 1 one does, 4 a module fails alone, 2 the question was wrong.
     """
-    from ..diagnose.order import find_breaking_order
+    from ..diagnose.trials import find_breaking_order
 
     _check(modules)
     target = open_target(output or "-")

@@ -1,4 +1,4 @@
-"""`dlltracer info`: what the report of a bug needs to say about where it happened."""
+"""Commands about dlltracer itself: `info`, `schema`, `completion` and `hook`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import sysconfig
 
 import click
+from click.shell_completion import ShellComplete, get_completion_class
 
 from .. import __version__
 from ..capture.backend import BACKEND_NAMES, make_backend
@@ -17,14 +18,16 @@ from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.machine import describe_host
 from ..model.encode import encode
-from .completion import complete_file
-from .output import open_target, write_styled
+from ..report.render_json import SCHEMA_NAMES, render_schema
+from .config import complete_file
+from .output import open_target, say, write_styled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ..report.drawing import Styled
+
 
 VERSION = 1
 """Counted up when a reader of the former version would misread the new one."""
@@ -160,3 +163,102 @@ def render_info(found: dict[str, Any]) -> Styled:
         lines.append(((f"{label:>11}  ", DIM), (f"{name}=", BOLD), (value, PLAIN)))
         label = ""
     return Styled(lines)
+
+
+_ABOUT = {
+    "verdict": "dlltracer why --json",
+    "deps": "dlltracer deps --json",
+    "diff": "dlltracer diff --json",
+    "order": "dlltracer order --json",
+    "jsonl": "a line of dlltracer run --format jsonl",
+    "recording": "a line of a recording, FILE.dlltrace",
+    "info": "dlltracer info --json",
+    "common": "what these share: events, probes, errors, crashes",
+}
+
+
+@click.command("schema", short_help="Print the JSON Schema of an output.")
+@click.argument("name", type=click.Choice(SCHEMA_NAMES), required=False)
+def schema(name: str | None) -> None:
+    """Print the JSON Schema (draft 2020-12) of what a command writes; without NAME, list them.
+
+    A schema is whole: what it shares with others is inside.
+    """
+    if name is None:
+        for known in SCHEMA_NAMES:
+            say(f"{known:9} {_ABOUT[known]}\n")
+        return
+    say(render_schema(name))
+
+
+SHELLS = ("bash", "zsh", "fish")
+VARIABLE = "_DLLTRACER_COMPLETE"
+"""The script sets it when it asks the command for what could follow; click answers and leaves."""
+
+
+@click.command("completion", short_help="Print a script that completes commands in a shell.")
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print a script for SHELL that completes commands, options, mechanisms, formats and files.
+
+    \b
+    bash: dlltracer completion bash > ~/.local/share/bash-completion/completions/dlltracer
+    zsh:  dlltracer completion zsh > FOLDER/_dlltracer, FOLDER being one of $fpath
+    fish: dlltracer completion fish > ~/.config/fish/completions/dlltracer.fish
+    """
+    from .main import cli
+
+    made = get_completion_class(shell)
+    assert made is not None
+    # Not its own way: for bash that asks the bash of this machine for its version, and may complain.
+    say(ShellComplete.source(made(cli, {}, "dlltracer", VARIABLE)) + "\n")
+
+
+HOOK_FILE = "dlltracer-hook.pth"
+HOOK_LINE = (
+    "import os; os.environ.get('DLLTRACER') == '1' and __import__('importlib.util').util.find_spec('dlltracer') "
+    "and __import__('dlltracer').install()\n"
+)
+"""Read by site at every start of the environment's Python: without the variable it asks for it, and no more.
+
+It may outlive dlltracer, which pip uninstalls without it.
+"""
+
+
+@click.group("hook", short_help="Let DLLTRACER=1 explain failed imports in any program.")
+def hook() -> None:
+    """Let DLLTRACER=1 in the environment add the verdict to any program that ends with a failed import.
+
+    Works by a .pth file in the site-packages of this Python, which nothing else puts there.
+    """
+
+
+@hook.command("enable")
+def enable() -> None:
+    """Put the file into this environment."""
+    path = _hook_path()
+    with open(path, "w", encoding="ascii", newline="\n") as file:
+        file.write(HOOK_LINE)
+    say(f"{path} is in place: DLLTRACER=1 python ... explains a failed import\n")
+
+
+@hook.command("disable")
+def disable() -> None:
+    """Take it away again."""
+    try:
+        os.unlink(_hook_path())
+    except FileNotFoundError:
+        say(f"{_hook_path()} was not there\n")
+    else:
+        say(f"{_hook_path()} is gone\n")
+
+
+@hook.command("status")
+def status() -> None:
+    """Say whether it is there."""
+    there = os.path.exists(_hook_path())
+    say(f"{_hook_path()} {'is in place' if there else 'is not there'}\n")
+
+
+def _hook_path() -> str:
+    return os.path.join(sysconfig.get_path("purelib"), HOOK_FILE)

@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from .cplusplus.grammar import SPECIAL, SPECIAL_NAME, Grammar
-from .cplusplus.text import Text, Unreadable, declare, single
-from .knowledge import read_table
+from ..knowledge import read_table
+from .grammar import SPECIAL, SPECIAL_NAME, Grammar
+from .text import Text, Unreadable, declare, single
 
 
 class Symbols(Grammar):
