@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -505,8 +506,8 @@ class Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filters", ctypes.c_void_p))
 import os
 number = {"x86_64": 101, "aarch64": 117}[os.uname().machine]
-# Load the number of the call; if it is ptrace, refuse it with EPERM; else allow it.
-filters = (Filter * 4)((0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000))
+# Load the number of the call; if it is ptrace, refuse it with an error; else allow it.
+filters = (Filter * 4)((0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50000 + ERROR), (0x06, 0, 0, 0x7FFF0000))
 libc = ctypes.CDLL(None)
 assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, ctypes.byref(Program(4, ctypes.addressof(filters))), 0, 0) == 0
@@ -526,10 +527,18 @@ def run_watcher(crasher: Path, before: str, *prefix: str, wait: bool = True) -> 
 
 @pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="the number of ptrace(2) is not known")
 def test_a_container_without_ptrace_is_told_so(crasher: Path) -> None:
-    ok, reason, status, image, note = run_watcher(crasher, FILTER, wait=False)
+    ok, reason, status, image, note = run_watcher(crasher, FILTER.replace("ERROR", str(errno.EPERM)), wait=False)
     assert not ok and "refuses ptrace (Operation not permitted)" in str(reason)
     assert (status, image) == (-signal.SIGSEGV, None)
     assert "the place of a crash is not known: the system refuses ptrace" in str(note)
+
+
+@pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="the number of ptrace(2) is not known")
+def test_a_kernel_without_ptrace_is_not_taken_for_a_container(crasher: Path) -> None:
+    ok, reason, status, _, note = run_watcher(crasher, FILTER.replace("ERROR", str(errno.ENOSYS)), wait=False)
+    assert not ok and status == -signal.SIGSEGV
+    assert "has no ptrace (Function not implemented)" in str(reason) and str(reason) in str(note)
+    assert "container" not in str(reason)
 
 
 def test_no_privilege_is_needed(crasher: Path) -> None:

@@ -1,4 +1,4 @@
-"""Linux roots with another C library, to run Python in: old and new glibc from Debian, and musl.
+"""Linux roots to run Python in: old and new glibc from Debian, musl, and other processors (`oracle.processors`).
 
 ``find_root(name)`` builds one on first use in a cache folder outside of the checkout and returns either a ``Root`` or
 the reason why this machine cannot have it, which tests pass to ``pytest.skip``. Programs run by chroot in a mount
@@ -18,9 +18,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from oracle.processors import PROCESSORS, Processor, enter_command, find_obstacle, unpack_root
 
 MIRROR = "http://deb.debian.org/debian"
 KEYS = Path("/usr/share/keyrings")
@@ -55,11 +57,13 @@ class RootError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make a root: a Debian suite with these packages; the platform of the portable Python to run in it."""
+    """How to make a root: a Debian suite with these packages; the platform of the portable Python to run in it;
+    Debian's name of the processor, if it is another one."""
 
     suite: str
     packages: tuple[str, ...] = ()
     portable: str | None = None
+    architecture: str | None = None
 
 
 TRIXIE = ("python3", "musl")
@@ -71,27 +75,48 @@ RECIPES = {
     "sid": Recipe("sid", ("python3",)),
     # the older musl of bookworm lacks functions that the portable Python needs
     "musl": Recipe("trixie", TRIXIE, portable="musllinux_1_2_x86_64"),
+    "arm64-bullseye": Recipe("bullseye", ("zlib1g",), "manylinux2014_aarch64", "arm64"),
+    "arm64-bookworm": Recipe("bookworm", ("python3",), architecture="arm64"),
+    **{f"{name}-trixie": Recipe("trixie", ("python3",), architecture=name) for name in PROCESSORS},
 }
+
+FOREIGN = tuple(name for name, recipe in RECIPES.items() if recipe.architecture is not None)
+"""The roots of other processors."""
 
 
 @dataclass(frozen=True)
 class Root:
-    """A root: its folder (`None` for this system as it is), its Python as named inside, what becomes /opt there."""
+    """A root: its folder (`None` for this system as it is), its Python as named inside, what becomes /opt there, its
+    processor if that is another one."""
 
     folder: Path | None
     python: str
     portable: Path | None = None
+    processor: Processor | None = None
 
     def run(self, shared: Path, script: str, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a Python script of the folder `shared`, which is /mnt inside the root."""
-        command = [self.python, str(shared / script), *arguments]
-        if self.folder is not None:
-            command[1] = f"/mnt/{script}"
+        place = str(shared / script) if self.folder is None else f"/mnt/{script}"
+        return self.execute(shared, [self.python, place, *arguments], timeout=timeout)
+
+    def execute(
+        self, shared: Path, command: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command with the folder `shared` as /mnt; `environment` is added to a small one."""
+        enter: list[str] = []
+        if self.folder is not None and self.processor is not None:
+            enter = enter_command(self.processor, self.folder, shared, self.portable)
+        elif self.folder is not None:
             enter = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", IN_ROOT, "sh"]
-            command = [*enter, str(self.folder), str(shared), str(self.portable or ""), *command]
+            enter += [str(self.folder), str(shared), str(self.portable or "")]
+        small = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+        if self.processor is None:
+            small["PYTHONDONTWRITEBYTECODE"] = "1"
+        else:
+            small.update(self.processor.environment)
         return subprocess.run(
-            command,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
+            [*enter, *command],
+            env={**small, **(environment or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -209,17 +234,29 @@ def _obstacle() -> str | None:
     return allowed.stderr.strip() or None
 
 
+def _folder_name(recipe: Recipe) -> str:
+    return recipe.suite if recipe.architecture is None else f"{recipe.suite}-{recipe.architecture}"
+
+
+def _build(recipe: Recipe, processor: Processor | None, folder: Path) -> None:
+    if processor is None:
+        _debootstrap(recipe, folder)
+    else:
+        unpack_root(processor, recipe.suite, recipe.packages, MIRROR, folder, _tool)
+
+
 @functools.cache
 def find_root(name: str) -> Root | str:
     """The root of that name, built on first use; or the reason why there is none."""
-    if reason := _obstacle():
-        return reason
     recipe = RECIPES[name]
+    processor = None if recipe.architecture is None else PROCESSORS[recipe.architecture]
+    if reason := _obstacle() if processor is None else find_obstacle(processor):
+        return reason
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlltracer-roots"
     try:
-        folder = _once(cache / recipe.suite, functools.partial(_debootstrap, recipe))
+        folder = _once(cache / _folder_name(recipe), functools.partial(_build, recipe, processor))
         if recipe.portable is None:
-            return Root(folder, "/usr/bin/python3")
+            return Root(folder, "/usr/bin/python3", None, processor)
         python = cache / f"python{sys.version_info[0]}.{sys.version_info[1]}-{recipe.portable}"
         portable = _once(python, functools.partial(_portable_python, recipe.portable))
         start = portable / "freeze_core/lib/__init__python.py"
@@ -227,7 +264,7 @@ def find_root(name: str) -> Root | str:
             start.write_text(PORTABLE_START)
         if recipe.portable.startswith("musl"):
             _zlib_for_musl(portable / "freeze_core/lib", folder)
-        return Root(folder, PORTABLE_PYTHON, portable)
+        return Root(folder, PORTABLE_PYTHON, portable, processor)
     except (RootError, OSError, shutil.Error) as error:
         return f"the {name} root could not be built: {error}"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlltracer.capture.windows.debugger.bindings import EXCEPTION_RECORD
-from dlltracer.capture.windows.debugger.exceptions import ExceptionFacts, read_exception_facts
+from dlltracer.capture.windows.debugger.process_log import ExceptionFacts, read_exception_facts
 from dlltracer.diagnose.rules.crash import cplusplus_name
 
 BASE = 0x1_8000_0000

@@ -10,9 +10,9 @@ from dlltracer.model.events import LoadEvent, Phase, Probe, ProbeOutcome, Unload
 from dlltracer.model.recording import Recording
 from dlltracer.model.run import ImageFacts, SavedTrace
 from dlltracer.model.tree import Binding, BindingState, LoadTree
+from dlltracer.report.html import outline_of
 from dlltracer.report.html.build_graph import graph_of_trace, graph_of_tree
 from dlltracer.report.html.graph import EdgeKind, PageGraph, State
-from dlltracer.report.html.page import outline_of
 
 
 def graph_of(*events: object, **more: object) -> PageGraph:

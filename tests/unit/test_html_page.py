@@ -25,8 +25,7 @@ from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.model.words import label_of, size_in_words, time_in_words
 from dlltracer.report.drawing import escape
-from dlltracer.report.html import render_html, render_html_tree
-from dlltracer.report.html.page import json_for_html
+from dlltracer.report.html import json_for_html, render_html, render_html_tree
 
 HOSTILE = (
     "</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'\" onclick=x()", "<!--", "]]>", "{{7*7}}",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlltracer.diagnose.trials import find_breaking_order
-from dlltracer.model.comparison import OrderOutcome, OrderTrial
+from dlltracer.model.finding import OrderOutcome, OrderTrial
 
 NAMES = [f"m{number}" for number in range(12)]
 

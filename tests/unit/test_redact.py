@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from builders.failed_case import case, not_found, process, with_run
 from builders.saved_traces import CALM, SAVED_TRACES
-from dlltracer.api.explain_saved import encode_case, explain_saved
+from dlltracer.api.saving import encode_case, explain_saved
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.model.events import DebugEvent, LoadEvent
 from dlltracer.model.failure import Frame, PythonError

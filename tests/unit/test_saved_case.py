@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from builders.failed_case import EXT, absent, bound, case, dropped, image, not_found, process, segment, tree
 from builders.saved_traces import CALM, PLAIN
 from builders.windows_case import PYTHON, SITE, TOP, Windows, pe_image
-from dlltracer.api.explain_saved import VERSION, decode_case, encode_case, explain_saved
+from dlltracer.api.saving import VERSION, decode_case, encode_case, explain_saved
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.environment import Change, Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from dlltracer.host.scratch import PREFIX, ScratchFolder
+from dlltracer.host.own_files import PREFIX, ScratchFolder
 
 if sys.platform != "linux":
     pytest.skip("elsewhere nothing tells whether a folder is used", allow_module_level=True)
 
 OWNER = """
-import sys, dlltracer.host.scratch as scratch
+import sys, dlltracer.host.own_files as scratch
 print(scratch.ScratchFolder().path, flush=True)
 sys.stdin.read()
 """

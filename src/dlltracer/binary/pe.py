@@ -273,11 +273,7 @@ def parse_pe(data: bytes | FileBytes, *, symbols: bool = False, resources: bool 
     layout = PeLayout(data)
     headers = layout.headers
     load_flags, is_hybrid = _load_config(layout)
-    found = None
-    if resources:
-        from .pe import parse_resources
-
-        found = parse_resources(layout)
+    found = parse_resources(layout) if resources else None
     return PeImage(
         machine=headers.machine,
         bits=headers.bits,

@@ -13,7 +13,7 @@ import click
 from click.shell_completion import ShellComplete, get_completion_class
 
 from .. import __version__
-from ..capture.backend import BACKEND_NAMES, make_backend
+from ..capture.backend import BACKEND_NAMES, Availability, make_backend
 from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.machine import describe_host
@@ -105,9 +105,12 @@ def _describe_backends() -> list[dict[str, Any]]:
     """Each mechanism: whether it can work here, else why not; last the one that `why` takes for crashes on Linux."""
     found = [_describe_backend(name) for name in BACKEND_NAMES if name != "auto"]
     if sys.platform == "linux":
-        from ..capture.linux.ptrace import availability
-
-        answer = availability()
+        try:
+            from ..capture.linux.ptrace import availability
+        except ImportError as error:  # no _ctypes, which may be what the report is about
+            answer = Availability(False, f"this Python cannot call C functions ({error})")
+        else:
+            answer = availability()
         found.append(_plain_answer("crashwatch", answer.ok, answer.reason, answer.remedy))
     return found
 

@@ -6,8 +6,8 @@ import os
 
 import click
 
-from ..host.scratch import ScratchFile
-from ..model.comparison import OrderOutcome, OrderTrial
+from ..host.own_files import ScratchFile
+from ..model.finding import OrderOutcome, OrderTrial
 from ..model.run import RunResult
 from ..model.words import describe_end, describe_status
 from .output import EXIT_MISSING, open_target, write_styled
@@ -36,7 +36,7 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
     The exit status is 1 when something differs besides the environment.
     """
     from ..diagnose.compare import compare_traces
-    from ..model.comparison import DifferenceKind
+    from ..model.finding import DifferenceKind
 
     traces = open_recording(first), open_recording(second)
     comparison = compare_traces(*traces, names=(first, second))

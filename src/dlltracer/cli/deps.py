@@ -80,9 +80,9 @@ class _DepsOptions:
 def deps(**given: Any) -> None:
     """Show what loading FILE would bring: which rule finds each library, and what is missing.
 
-    FILE is a shared object, an extension module or a program: ELF or PE, for any machine, on any system. Nothing of
-    it is run. Symbols and their versions are compared, too. The exit status is 1 when something is missing, or when a
-    search was stopped at its bounds.
+    FILE is a shared object, an extension module or a program: ELF, PE or Mach-O, for any machine, on any system.
+    Nothing of it is run. Symbols and their versions are compared, too. The exit status is 1 when something is missing,
+    or when a search was stopped at its bounds.
     """
     options = _DepsOptions(**prefer_command_line(given, ("form", "as_json", "flat", "why")))
     form = options.chosen_format()

@@ -13,7 +13,7 @@ from .output import EXIT_USAGE, say, say_error
 
 _MODULES = {
     "run": "run", "why": "why", "show": "show", "deps": "deps", "diff": "compare", "order": "compare",
-    "hook": "about", "info": "about", "schema": "about", "completion": "about",
+    "hook": "about", "info": "about", "selftest": "selftest", "schema": "about", "completion": "about",
 }  # fmt: skip
 """The module beside this one that has the command, under the command's name."""
 

@@ -202,6 +202,16 @@ def to_text(lines: Iterable[Line]) -> Text:
     return text
 
 
+def table_width(target: Target) -> int:
+    """Return the characters that a line of a table may have: those of the terminal, else of a usual page."""
+    import shutil
+
+    return shutil.get_terminal_size((_PAGE_WIDTH, 24)).columns if target.is_terminal else _PAGE_WIDTH
+
+
+_PAGE_WIDTH = 110
+
+
 def lacks_drawing(target: Target) -> bool:
     """Whether the target lacks the characters that draw a tree: a stream of Windows' old code pages does."""
     stream = target.stream if isinstance(target, StreamTarget) else None

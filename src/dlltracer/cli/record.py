@@ -12,7 +12,7 @@ import click
 
 from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
-from ..host.tracefile import TraceFileWriter
+from ..host.own_files import TraceFileWriter
 from ..model.events import Event
 from ..model.recording import UNKNOWN, TracedProcess
 from ..model.run import RunResult, SavedTrace

@@ -16,7 +16,7 @@ from ..capture.requests import is_own_load
 from ..capture.windows.debugger.run import DebuggedRun, run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import read_fault_frames, this_process
-from ..host.scratch import ScratchFolder
+from ..host.own_files import ScratchFolder
 from ..model.events import DebugEvent, Event, LoadEvent
 from ..model.failure import Frame, Request
 from ..model.recording import Recording, TracedProcess

@@ -14,9 +14,10 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ..api.search_phases import SearchPhases
+from ..capture.backend import NOT_USED
 from ..capture.kept_events import KeptEvents
 from ..errors import BackendUnavailable
-from ..host.scratch import ScratchFile
+from ..host.own_files import ScratchFile
 from ..model.events import Event
 from ..model.recording import TracedProcess
 from ..model.run import RunResult
@@ -101,16 +102,16 @@ def run_best(program: Program, options: WatchOptions) -> RunResult:
     """
     refusals: list[str] = []
     if options.python is None and not _is_glibc():
-        refusals.append("rtld was not used: this Python's C library is not glibc")
+        refusals.append(f"rtld{NOT_USED}this Python's C library is not glibc")
     else:
         run = _run_inside(program, "rtld", options)
         if run.refusal is None:
             return run
-        refusals.append(f"rtld was not used: {run.refusal}")
+        refusals.append(f"rtld{NOT_USED}{run.refusal}")
     try:
         run = run_watched(program, options)
     except BackendUnavailable as error:
-        refusals.append(f"seccomp was not used: {error}")
+        refusals.append(f"seccomp{NOT_USED}{error}")
         run = _run_inside(program, "snapshot", options)
     return with_notes(run, tuple(refusals))
 

@@ -10,7 +10,7 @@ import click
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
-from ..host.tracefile import read_trace_file, read_trace_stream
+from ..host.own_files import read_trace_file, read_trace_stream
 from ..model.run import SavedTrace
 from ..model.tracereader import NotARecording
 from .config import complete_file, prefer_command_line
@@ -73,6 +73,9 @@ def show(**given: Any) -> None:
     options = _ShowOptions(**prefer_command_line(given, ("form", "github", "html"), ("output", "html")))
     chosen = options.chosen_form()
     trace = open_recording(options.file, options.process, options.pid, startup=options.startup)
+    if trace.steps and not chosen.can_show_steps:
+        shown = ", ".join(form.name for form in FORMS.values() if form.can_show_steps)
+        raise click.UsageError(f"this is the report of a self-test, which is shown as {shown} only, not {chosen.name}")
     if options.redact:
         from ..report.redact import redact as without_names
 
@@ -113,7 +116,7 @@ def _with_own_verdict(trace: SavedTrace) -> SavedTrace:
     """Return the trace with the verdict that our rules give on its facts, in the place of the one that it brought."""
     if trace.diagnosis is None:
         return trace
-    from ..api.explain_saved import explain_saved
+    from ..api.saving import explain_saved
 
     return replace(trace, diagnosis=explain_saved(trace))
 

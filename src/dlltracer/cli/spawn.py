@@ -20,7 +20,7 @@ from typing import Protocol
 from ..capture.backend import OUTSIDE
 from ..errors import BackendUnavailable, DlltracerError
 from ..host.failure import read_errors, read_process
-from ..host.scratch import ScratchFile
+from ..host.own_files import ScratchFile
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.recording import Recording, TracedProcess
@@ -93,16 +93,20 @@ def run_child(
             log = make_log(backend)
             if log is not None:
                 stack.callback(os.close, log)
-            with ScratchFile("result") as file:
+            with _report_file() as file:
                 command = runner_command(start, file.path, LogSharing(log), backend, program)
                 run, pid = _run(command, log, output, Relay(stopper, descriptors), watch_crash, variables)
                 report = RunnerReport.read(file.path)
         except (OSError, CannotRun) as error:
-            if not has_no_descriptors(error):
+            if has_no_descriptors(error):
+                why = "the limit of open files is too low for that (ulimit -n)"
+            elif isinstance(error, _NoReportFile):
+                why = str(error)
+            else:
                 raise
             stack.close()
             run, _ = _run([*start, *program.words], None, output, Relay(stopper, descriptors), False, variables)
-            return _untraced(run, is_why=watch_crash)
+            return _untraced(run, why, is_why=watch_crash)
         run = _with_report(run, pid, report, backend, log)
         # An initialiser may also end the process without a signal, by exit(3).
         if watch_crash and not run.completed and not run.errors:
@@ -117,9 +121,21 @@ def has_no_descriptors(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
-def _untraced(run: RunResult, *, is_why: bool) -> RunResult:
-    """The run of a program that was not traced, for want of descriptors: its status counts."""
-    note = "it was not traced: the limit of open files is too low for that (ulimit -n)"
+class _NoReportFile(CannotRun):
+    """There is no place for the report of the runner: no folder takes files, and the system makes none in memory."""
+
+
+def _report_file() -> ScratchFile:
+    """Return the file for the report of the runner. Raises `_NoReportFile`."""
+    try:
+        return ScratchFile("result")
+    except OSError as error:
+        raise _NoReportFile(f"no file takes its report ({error.strerror or error})") from error
+
+
+def _untraced(run: RunResult, why: str, *, is_why: bool) -> RunResult:
+    """Return the run of a program that was not traced, and the reason: its status counts."""
+    note = f"it was not traced: {why}"
     return replace(run, crash_note=note) if is_why else replace(run, recording=Recording(UNTRACED, notes=(note,)))
 
 

@@ -14,7 +14,6 @@ from types import TracebackType
 
 import click
 
-from ..api.trees import is_windows_program
 from ..diagnose.trials import Trial, TrialResult, propose_trials, weigh_results
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
@@ -266,8 +265,11 @@ def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
     if module.lower().endswith((".py", ".pyc")) or os.path.isdir(module):
         return module, Program(ProgramKind.SCRIPT, module)
     path = os.path.abspath(module)
-    if sys.platform == "win32" and is_windows_program(path):
-        return f"starting {module}", Program(ProgramKind.COMMAND, path)
+    if sys.platform == "win32":
+        from ..api.trees import is_windows_program
+
+        if is_windows_program(path):
+            return f"starting {module}", Program(ProgramKind.COMMAND, path)
     name = os.path.basename(path).partition(".")[0]
     if _is_extension_module(path, name):
         return f"importing {module}", Program(ProgramKind.CODE, _IMPORT_FILE, (name, path), must_return=True)

@@ -10,7 +10,7 @@ import click
 
 from ..api.saving import begin_trace, end_trace
 from ..capture.backend import BACKEND_NAMES, check_backend_name
-from ..host.tracefile import looks_like_recording
+from ..host.own_files import looks_like_recording
 from ..model.recording import Recording
 from ..model.run import RECORDING_SUFFIX, SavedTrace, StopReason
 from .config import complete_backend, complete_file, is_setting, prefer_command_line
@@ -209,10 +209,12 @@ def is_saved(name: str) -> bool:
 
 def _explain_file(file: str, redact: bool) -> SavedTrace:
     """A recording with the verdict on it, which says where it is from."""
-    from ..api.explain_saved import explain_saved
+    from ..api.saving import explain_saved
     from ..report.outcomes import describe_origin, notes_on_children
 
     trace: SavedTrace = open_recording(file)
+    if trace.steps:
+        raise click.UsageError(f"{file} is the report of a self-test, where no import failed: dlltracer show has it")
     if redact:
         from ..report.redact import redact as without_names
 

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..model.comparison import Comparison, Difference, DifferenceKind
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.finding import Comparison, Difference, DifferenceKind
 from ..model.recording import UNKNOWN, Recording
 from ..model.run import ImageFacts, SavedTrace
 from ..model.words import describe_crash, describe_end

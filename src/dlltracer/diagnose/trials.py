@@ -12,12 +12,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import permutations
 
-from ..model.comparison import OrderOutcome, OrderSearch, OrderTrial
 from ..model.elf import ElfImage
-from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
+from ..model.finding import (
+    Confidence,
+    Diagnosis,
+    Evidence,
+    Finding,
+    OrderOutcome,
+    OrderSearch,
+    OrderTrial,
+    Outcome,
+    Remedy,
+    Source,
+)
 from .case import Case
 from .environment import Change, Copy
-from .phrases import folder_of
+from .loader_errors import folder_of
 from .remedies import with_variable, without_variable
 
 TYPE_CHECKING = False

@@ -13,7 +13,6 @@ import stat
 from dataclasses import dataclass
 
 from ..binary.elf import read_elf
-from ..binary.pe import read_pe
 from ..binary.reading import read_regular
 from ..model.events import FileKind
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..model.elf import ElfImage
+    from ..model.macho import MachoFile
     from ..model.pe import PeImage
 
 
@@ -112,7 +112,7 @@ class HostFilesystem:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
         return data
 
-    def read_image(self, path: str) -> ElfImage | PeImage:
+    def read_image(self, path: str) -> ElfImage | PeImage | MachoFile:
         here = self.host_path(path)
         image = self._images.get(here)
         if image is None:
@@ -160,6 +160,23 @@ class HostFilesystem:
             parts += target.split("/")[::-1]
         self._inside[path] = found = "/" + "/".join(done)
         return found
+
+
+class MacosFiles(HostFilesystem):
+    """Files as dyld sees them. Arguments: `root`, as for `HostFilesystem`; `symbols`, whether images have theirs."""
+
+    def __init__(self, root: str | None = None, *, symbols: bool = False) -> None:
+        super().__init__(root)
+        self._symbols = symbols
+        self._files: dict[str, MachoFile] = {}
+
+    def read_image(self, path: str) -> MachoFile:
+        from ..binary.macho import read_macho
+
+        here = self.host_path(path)
+        if here not in self._files:
+            self._files[here] = read_macho(here, symbols=self._symbols)
+        return self._files[here]
 
 
 class WindowsFiles:
@@ -218,6 +235,8 @@ class WindowsFiles:
         local = self._existing(path)
         image = self._images.get(local)
         if image is None:
+            from ..binary.pe import read_pe  # the files of Linux need no reader of PE
+
             image = self._images[local] = read_pe(local, symbols=self._symbols, resources=self._resources)
         return image
 

@@ -31,6 +31,11 @@ def this_system() -> System:
     return {"linux": System.LINUX, "win32": System.WINDOWS}.get(sys.platform, System.OTHER)
 
 
+def is_macos() -> bool:
+    """Whether this Python runs on macOS."""
+    return sys.platform == "darwin"
+
+
 def read_distribution() -> str | None:
     """ID and ID_LIKE of os-release(5), separated by spaces; `None` where there is no such file."""
     try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from .failure import Crash, Frame, ProcessFacts, PythonError, Request
 from .finding import Diagnosis
 from .recording import Recording
+from .selftest import SelfTestStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +196,7 @@ class SavedTrace:
         problems: what was wrong with the file this was read from: torn, damaged lines, of a later version.
         command: the command line, a word each; () if it is not known.
         places: where the loader of the first process looks.
+        steps: of a self-test, if the file is the report of one; nothing was run then.
     """
 
     recording: Recording
@@ -209,3 +211,4 @@ class SavedTrace:
     problems: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     places: SearchPlaces | None = None
+    steps: tuple[SelfTestStep, ...] = ()

@@ -16,6 +16,7 @@ from .failure import Crash, ProcessFacts, PythonError
 from .finding import Diagnosis
 from .recording import UNKNOWN, Losses, TracedProcess
 from .run import HostFacts, ImageFacts, SavedTrace, SearchPlaces
+from .selftest import SelfTestStep
 
 VERSION = 2
 """Of the file; counted up when a reader of the former version would misread the new one. 1 is what
@@ -67,9 +68,11 @@ class EndLine:
 
 HEADER, PROCESS, INTERPRETER, FAILURE, EARLY = "recording", "process", "interpreter", "failure", "early"
 CRASH, PLACES, IMAGE, CASE, VERDICT, END, SUMMARY = "crash", "places", "image", "case", "verdict", "end", "summary"
+STEP = "step"
 LINES: Mapping[str, type] = {
     HEADER: HeaderLine, PROCESS: TracedProcess, INTERPRETER: ProcessFacts, FAILURE: FailureLine, EARLY: EarlyLine,
     CRASH: Crash, PLACES: SearchPlaces, IMAGE: ImageFacts, VERDICT: Diagnosis, END: EndLine, SUMMARY: EndLine,
+    STEP: SelfTestStep,
     **{kind.TAG: kind for kind in (LoadEvent, LoadFailedEvent, UnloadEvent, DebugEvent)},
 }  # fmt: skip
 """What a line is, by its type. The line "case" is not among them: it holds a value that `api.explain_saved` reads."""
@@ -85,6 +88,8 @@ def trace_to_lines(trace: SavedTrace) -> Iterator[str]:
         yield process_line(process)
     for event in trace.recording.events:
         yield event_line(event)
+    for step in trace.steps:
+        yield step_line(step)
     yield from closing_lines(trace)
 
 
@@ -114,6 +119,11 @@ def early_line(event: Event) -> str:
     When the program has ended, all events follow as final lines (`event_line`), and a reader passes over these.
     """
     return _line(EARLY, encode(EarlyLine(event)))
+
+
+def step_line(step: SelfTestStep) -> str:
+    """Return the line of a step of a self-test."""
+    return _line(STEP, encode(step))
 
 
 def closing_lines(trace: SavedTrace) -> Iterator[str]:

@@ -15,6 +15,7 @@ from ..errors import BinaryFormatError
 from ..model.elf import DF_1_PIE, EM_RISCV, ElfImage, describe_kind
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.loader_context import LinuxContext
+from ..model.macho import MachoFile, MachoImage
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage
 from ..model.tree import Binding, BindingState, LoadTree
 
@@ -42,7 +43,7 @@ class Filesystem(Protocol):
         """Return the first `size` bytes of the file, or all if it has fewer. Raises `BinaryFormatError`, `OSError`."""
         ...
 
-    def read_image(self, path: str) -> ElfImage | PeImage:
+    def read_image(self, path: str) -> ElfImage | PeImage | MachoFile:
         """Return names and headers of the image, without symbols. Raises `BinaryFormatError`, `OSError`."""
         ...
 
@@ -78,7 +79,7 @@ class TreeBuilder:
     """
 
     def __init__(self) -> None:
-        self.images: dict[str, ElfImage | PeImage] = {}
+        self.images: dict[str, ElfImage | PeImage | MachoImage] = {}
         self.places_left = MOST_PLACES
         self._bindings: list[Binding] = []
         self._answers: set[tuple[str, str | None, BindingState]] = set()

@@ -10,14 +10,12 @@ import errno
 import os
 import re
 import sys
-import uuid
-from dataclasses import replace
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-from ...model.elf import describe_kind
 from ...model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
+from ...model.light import replace
 from ...model.recording import Losses, Recording
 from ..kept_events import KeptEvents
 from .decode import LoaderTextDecoder
@@ -107,7 +105,11 @@ def _compare_heads(head: bytes, own: bytes) -> str | None:
     if len(head) < 20:
         return f"an ELF file cut short ({len(head)} bytes)"
     made, wanted = _kind_of(head), _kind_of(own)
-    return None if made == wanted else f"made for {describe_kind(*made)}, this process is {describe_kind(*wanted)}"
+    if made == wanted:
+        return None
+    from ...model.elf import describe_kind  # the names of processors, for a rare failure
+
+    return f"made for {describe_kind(*made)}, this process is {describe_kind(*wanted)}"
 
 
 def _kind_of(head: bytes) -> tuple[int, bool, int]:
@@ -126,10 +128,9 @@ def _read_head(path: str) -> bytes:
 
 
 _BACKEND = "rtld"
-_PROVIDER = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
 _PIECE = 1 << 20
 
-_BARRIER = re.compile(rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount")
+_BARRIER = rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount"
 """A line of the barrier that ended the trace (`DebugMaskPatch.barrier`)."""
 
 
@@ -166,7 +167,7 @@ class Decoding:
         if self._raw:
             self._keep_lines(self._rest)
             lines = list(self._kept.take())
-            while lines and isinstance(lines[-1], DebugEvent) and _BARRIER.search(lines[-1].data):
+            while lines and isinstance(lines[-1], DebugEvent) and re.search(_BARRIER, lines[-1].data):
                 lines.pop()
             losses = Losses(events=self._kept.dropped)
             return Recording(_BACKEND, tuple(lines), self._pid, losses, notes + self._kept.notes())
@@ -189,9 +190,12 @@ class Decoding:
             self._kept.add(event)
 
     def _keep_lines(self, text: bytes) -> None:
+        import uuid  # brings an extension module, and raw events are rare
+
+        provider = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
         for line in without_marks(text).split(b"\n"):
             if re.fullmatch(rb" *\d+:\t.+", line):
-                self._kept.add(DebugEvent(_PROVIDER, 0, b"", line))
+                self._kept.add(DebugEvent(provider, 0, b"", line))
 
 
 def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: bool = False) -> Recording:

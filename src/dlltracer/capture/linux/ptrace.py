@@ -154,14 +154,12 @@ _CAP_SYS_PTRACE = 19
 def availability() -> Availability:
     """Whether a child can be watched here, as far as that can be found out without one."""
     try:
-        from .ptrace import Ptrace
-
         Ptrace().seize(0)  # there is no such process, so a system that allows the call says just that
-    except ImportError as error:
-        return Availability(False, f"this Python cannot call C functions ({error})")
     except OSError as error:
         if error.errno != errno.ESRCH:
-            remedy = "Allow ptrace in the container (--cap-add SYS_PTRACE), or look at a core file"
+            remedy = "Look at a core file"
+            if error.errno != errno.ENOSYS:
+                remedy = "Allow ptrace in the container (--cap-add SYS_PTRACE), or look at a core file"
             return Availability(False, _refusal(error), remedy)
     reason = _read_yama()
     if reason is not None:
@@ -200,6 +198,8 @@ def _read_yama() -> str | None:
 
 
 def _refusal(error: OSError) -> str:
+    if error.errno == errno.ENOSYS:  # as by qemu-user, which knows no ptrace
+        return f"this kernel, or what stands in for it (qemu-user), has no ptrace ({error.strerror})"
     return (
         f"the system refuses ptrace ({error.strerror}): a container or sandbox without CAP_SYS_PTRACE, or a child that"
         " changed its user"

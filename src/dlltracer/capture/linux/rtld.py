@@ -16,11 +16,13 @@ from ...errors import BackendUnavailable
 from ..backend import Availability
 from ..requests import OWN_BEGIN, OWN_END
 from .debug_mask import DebugMaskPatch
-from .loader_log import Listener, LoaderLog, the_loader_log
+from .loader_log import DRAIN_AT, Listener, LoaderLog, the_loader_log
 from .log_file import open_log, out_of_the_way, set_variables_for_children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...model.recording import Recording
     from .decoding import Decoding
 
@@ -44,7 +46,7 @@ class RtldBackend:
     def availability(self) -> Availability:
         """Whether the loader's words are found; that they work is proved at the start of a trace only."""
         try:
-            DebugMaskPatch().check()
+            DebugMaskPatch().protection()
         except BackendUnavailable as error:
             return Availability(False, error.reason, error.remedy)
         return Availability(True)
@@ -62,25 +64,36 @@ class RtldSession(Listener):
         self._log = log
         self._raw = raw
         self._decoding: Decoding | None = None
+        self._text: list[bytes] = []
+        self._is_long = False
         log.open(self, fd)
         self._attributed = log.attributed
 
     def consume(self, text: bytes) -> None:
-        """Decode the next piece of the text."""
-        if self._decoding is None:
-            self._decoding = self._make_decoding()
-        self._decoding.feed(text)
+        """Keep the next piece of the text, and decode a long text while it grows."""
+        self._text.append(text)
+        if self._is_long or sum(map(len, self._text)) >= DRAIN_AT:
+            self._is_long = True
+            self._decode()
 
     def restart(self) -> None:
-        self._decoding = None
+        self._text, self._decoding = [], None
 
-    def stop(self) -> Recording:
-        """Switch the log off, unless another trace needs it, and return what this trace's stretch of it holds."""
+    def stop(self) -> Callable[[], Recording]:
+        """Switch the log off, unless another trace needs it. Returns what decodes this trace's stretch of it."""
         self._log.close(self)
         trouble = self._log.trouble
         notes = tuple(note for note in (None if self._attributed else UNATTRIBUTED, trouble) if note)
-        decoding = self._decoding or self._make_decoding()
-        return decoding.finish(notes, is_whole=trouble is None)
+        return lambda: self._decode().finish(notes, is_whole=trouble is None)
+
+    def _decode(self) -> Decoding:
+        """Decode the text that was kept."""
+        if self._decoding is None:
+            self._decoding = self._make_decoding()
+        text, self._text = self._text, []
+        for piece in text:
+            self._decoding.feed(piece)
+        return self._decoding
 
     def _make_decoding(self) -> Decoding:
         """A new one. Not before it is needed: its imports would be in this trace."""

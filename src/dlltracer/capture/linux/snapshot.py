@@ -16,6 +16,8 @@ from ..backend import Availability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...model.recording import Recording
 
 NAME = "snapshot"
@@ -43,16 +45,20 @@ def take_snapshot() -> Snapshot:
     except ImportError as error:
         raise BackendUnavailable(NAME, f"this Python cannot call C functions ({error})") from error
 
-    class ProgramHeader(ctypes.Structure):  # Elf64_Phdr, elf(5)
+    address, word = ctypes.c_size_t, ctypes.c_uint32
+    # Elf64_Phdr and Elf32_Phdr, elf(5): the flags have another place in each.
+    first, last = (("p_flags",), ()) if ctypes.sizeof(address) == 8 else ((), ("p_flags",))
+
+    class ProgramHeader(ctypes.Structure):
         _fields_ = (
-            ("p_type", ctypes.c_uint32), ("p_flags", ctypes.c_uint32), ("p_offset", ctypes.c_uint64),
-            ("p_vaddr", ctypes.c_uint64), ("p_paddr", ctypes.c_uint64), ("p_filesz", ctypes.c_uint64),
-            ("p_memsz", ctypes.c_uint64), ("p_align", ctypes.c_uint64),
+            ("p_type", word), *((name, word) for name in first), ("p_offset", address), ("p_vaddr", address),
+            ("p_paddr", address), ("p_filesz", address), ("p_memsz", address), *((name, word) for name in last),
+            ("p_align", address),
         )  # fmt: skip
 
-    class Info(ctypes.Structure):  # struct dl_phdr_info, link.h
+    class Info(ctypes.Structure):  # struct dl_phdr_info, link.h; the counters have 64 bits everywhere
         _fields_ = (
-            ("dlpi_addr", ctypes.c_uint64), ("dlpi_name", ctypes.c_char_p),
+            ("dlpi_addr", address), ("dlpi_name", ctypes.c_char_p),
             ("dlpi_phdr", ctypes.POINTER(ProgramHeader)), ("dlpi_phnum", ctypes.c_uint16),
             ("dlpi_adds", ctypes.c_uint64), ("dlpi_subs", ctypes.c_uint64),
         )  # fmt: skip
@@ -67,11 +73,11 @@ def take_snapshot() -> Snapshot:
         if image.dlpi_name and loads:
             low = min(p.p_vaddr for p in loads) & -os.sysconf("SC_PAGE_SIZE")
             high = max(p.p_vaddr + p.p_memsz for p in loads)
-            found.images[image.dlpi_addr + low, os.fsdecode(image.dlpi_name)] = high - low
+            # The base and the first address may add up to more than an address has room for (a prelinked image).
+            base = (image.dlpi_addr + low) % (1 << 8 * ctypes.sizeof(address))
+            found.images[base, os.fsdecode(image.dlpi_name)] = high - low
         return 0
 
-    if ctypes.sizeof(ctypes.c_void_p) != 8:
-        raise BackendUnavailable(NAME, "only 64-bit processes are supported")
     # PyDLL and PYFUNCTYPE keep the GIL: the callback runs under a lock of the loader, and a thread that waits for
     # that lock inside an import holds the GIL.
     callback = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.POINTER(Info), ctypes.c_size_t, ctypes.c_void_p)(each)
@@ -108,11 +114,16 @@ class SnapshotSession:
     def __init__(self, before: Snapshot) -> None:
         self._before = before
 
-    def stop(self) -> Recording:
+    def stop(self) -> Callable[[], Recording]:
+        """Take the second snapshot. Returns what compares the two."""
+        after, pid = take_snapshot(), os.getpid()  # before our own imports, which may load images
+        return lambda: self._compare(after, pid)
+
+    def _compare(self, after: Snapshot, pid: int) -> Recording:
         from ...model.events import LoadEvent, UnloadEvent
         from ...model.recording import Recording
 
-        before, after, pid = self._before, take_snapshot(), os.getpid()
+        before = self._before
         events: list[LoadEvent | UnloadEvent] = [
             UnloadEvent(path, base=base, size=size, pid=pid)
             for (base, path), size in before.images.items()

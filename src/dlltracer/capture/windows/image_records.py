@@ -10,8 +10,9 @@ Learn). P is the pointer size of the *event* (32-bit Python on 64-bit Windows ge
 
 In V3 the first two of the 4 bytes are SignatureLevel and SignatureType. FileName is UTF-16LE up to a NUL.
 
-Shapes of kernel paths, seen in recordings of Windows 7 to 11: a device, `\\SystemRoot\\`, `\\??\\C:\\`, a redirector
-(`\\Device\\Mup\\`), and on Windows 7 and 8 one of the system volume without its device (`\\Windows\\System32\\x.dll`).
+Shapes of kernel paths, seen in recordings: a device, `\\SystemRoot\\`, `\\??\\C:\\`, a redirector
+(`\\Device\\Mup\\`), and in those of Windows 8 and older one of the system volume without its device
+(`\\Windows\\System32\\x.dll`).
 
 A command line is one text. The C runtime splits it into words ("Parsing C command-line arguments", MS Learn;
 `subprocess.list2cmdline` is the inverse). A program may split its text in another way.

@@ -10,10 +10,9 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState
 from ...model.words import describe_end, signal_name
 from ..case import Case
-from ..codes import classify_code
 from ..mangled import demangle
 from ..remedies import python_words, reinstall
-from ..windows_load import WINE_STUB, described, is_of_windows, name_of, provider_remedies
+from ..windows_load import WINE_STUB, classify_code, described, is_of_windows, name_of, provider_remedies
 from . import win_symbols
 from .wrong_file import TRUNCATED_CODE
 

@@ -12,8 +12,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
 from ..case import Case
 from ..environment import Copy
-from ..loader_errors import DlProblem
-from ..phrases import describe_copies, folder_of
+from ..loader_errors import DlProblem, describe_copies, folder_of
 from ..remedies import find_providers, reinstall, with_variable
 from .integrity import lost_file
 from .python_module import python_of_library

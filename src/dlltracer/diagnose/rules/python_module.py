@@ -11,9 +11,8 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import MissingSymbol
 from ..case import Case
 from ..environment import ForeignModule
-from ..loader_errors import DlProblem
+from ..loader_errors import DlProblem, describe_copies, describe_rule, folder_of
 from ..named_failure import loaded_libraries_named
-from ..phrases import describe_copies, describe_rule, folder_of
 from ..remedies import PIP, is_package_name, reinstall, with_variable
 from .integrity import has_lost_module
 

@@ -15,8 +15,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState, MissingSymbol, MissingVersion
 from ..case import Case
 from ..environment import Change, LeadKind, SearchLead, ShadowedCopy
-from ..loader_errors import DlProblem
-from ..phrases import folder_of
+from ..loader_errors import DlProblem, folder_of
 from ..remedies import operand, with_variable, without_variable
 
 LATE_CODE = "library-path-set-late"

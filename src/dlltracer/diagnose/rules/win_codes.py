@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import PeImage
 from ..case import Case
-from ..codes import CodeMeaning, LoadError, classify_code
 from ..remedies import operand
-from ..windows_load import code_evidence, described, firmness, name_of
+from ..windows_load import CodeMeaning, LoadError, classify_code, code_evidence, described, firmness, name_of
 from . import win_symbols
 
 DENIED_CODE = "access-denied"

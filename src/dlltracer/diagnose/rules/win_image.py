@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
 from ..case import Case
-from ..codes import LoadError
 from ..remedies import operand
-from ..windows_load import base_name, code_evidence, firmness, load_error, name_of, reinstall
+from ..windows_load import LoadError, base_name, code_evidence, firmness, load_error, name_of, reinstall
 
 MACHINE_CODE = "wrong-machine"
 CODE = "not-an-image"

@@ -18,10 +18,10 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import MissingForwarder, PeImage, Version
 from ...model.tree import Binding, BindingState, MissingSymbol
 from ..case import Case
-from ..codes import LoadError
 from ..environment import Copy
 from ..windows_load import (
     WINE_STUB,
+    LoadError,
     base_name,
     binding_of,
     code_evidence,

@@ -17,8 +17,7 @@ from ...model.words import (
     without_abi_tag,
 )
 from ..drawing import file_name
-from .graph import EdgeKind, ImageView, PageGraph, PageNode, PageNodeKind, State
-from .layout import Picture
+from .graph import EdgeKind, ImageView, PageGraph, PageNode, PageNodeKind, Picture, State
 
 _PLACES = 200
 """Places tried that the details of an image have."""

@@ -1,0 +1,201 @@
+"""dlltracer on other processors, each with its glibc and its Python, by qemu-user.
+
+CI runs one root. ``DLLTRACER_PROCESSORS=all`` runs all of them, ``DLLTRACER_PROCESSORS=armhf-trixie,...`` those named.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oracle.processors import compile_bytecode
+from oracle.roots import FOREIGN, Root, find_root
+from oracle.test_glibc_roots import check_failures, check_loads
+
+if sys.platform != "linux":
+    pytest.skip("qemu-user is of Linux", allow_module_level=True)
+
+from dlltracer.binary.elf import parse_elf
+
+pytestmark = pytest.mark.slow
+
+CHOSEN = os.environ.get("DLLTRACER_PROCESSORS", "arm64-bookworm")
+ROOTS = FOREIGN if CHOSEN == "all" else tuple(CHOSEN.split(","))
+GLIBC = {"bullseye": "2.31", "bookworm": "2.36", "trixie": "2.41"}
+
+FOLLOWED = """\
+import hashlib, os, subprocess, sys
+subprocess.run([sys.executable, "-c", "import bz2"], check=True)
+child = os.fork()
+if not child:
+    try:
+        import missing_library
+    except ImportError:
+        os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A root, and the folder that is its /mnt.
+
+    Attributes: `healthy`, the path inside of a module that loads; `library`, the libcrypto that it needs; `version`, a
+    version of it that it needs.
+    """
+
+    name: str
+    root: Root
+    shared: Path
+    healthy: str
+    library: str
+    version: str
+
+    def dlltracer(self, *arguments: str, status: int) -> str:
+        """What a command of dlltracer prints."""
+        done = self.root.execute(
+            self.shared, [self.root.python, "-m", "dlltracer", *arguments], {"PYTHONPATH": "/mnt"}, timeout=600
+        )
+        assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+        return done.stderr if arguments[0] == "run" else done.stdout  # `run` leaves stdout to the program
+
+    def list_by_loader(self, path: str) -> dict[str, str | None]:
+        """What this root's ld.so finds for the needs of a file and of what these need."""
+        # The variable must not reach the host's own programs, which enter the root.
+        script = "import os, sys; os.environ['LD_TRACE_LOADED_OBJECTS'] = '1'; os.execv(sys.argv[1], sys.argv[1:])"
+        done = self.root.execute(self.shared, [self.root.python, "-c", script, self.loader, path])
+        lines = re.findall(r"^\t(\S+) => (?:not found|(\S+) \(0x[0-9a-f]+\))$", done.stdout, re.MULTILINE)
+        assert lines, (done.stdout, done.stderr)
+        return {need: found or None for need, found in lines}
+
+    @property
+    def loader(self) -> str:
+        """The path of ld.so, as the root's Python names it."""
+        assert self.root.folder is not None
+        interpreter = parse_elf((self.root.folder / self.root.python[1:]).read_bytes()).interpreter
+        assert interpreter is not None
+        return interpreter
+
+
+def rename(data: bytes, old: str, new: str) -> bytes:
+    """The file with another text in its table of strings, which is not longer."""
+    whole = b"\0" + old.encode() + b"\0"
+    assert data.count(whole) == 1 and len(new) <= len(old)
+    return data.replace(whole, (b"\0" + new.encode()).ljust(len(whole), b"\0"))
+
+
+def fill(shared: Path, module: Path) -> tuple[str, str]:
+    """Put dlltracer, what its command needs, and broken copies of the module into the folder."""
+    for package in ("dlltracer", "click", "rich", "markdown_it", "mdurl", "pygments"):
+        found = importlib.util.find_spec(package)
+        if found is not None and found.origin is not None:
+            home = Path(found.origin).parent
+            shutil.copytree(home, shared / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(Path(__file__).with_name("inside.py"), shared)
+    (shared / "followed.py").write_text(FOLLOWED)
+    data = module.read_bytes()
+    image = parse_elf(data)
+    library = next(need for need in image.needed if need.startswith("libcrypto"))
+    version = next(need.version for need in image.version_needs if need.library == library)
+    (shared / "libdep1.so").write_bytes(rename(data, library, "libdep2.so"))
+    (shared / "missing_library.so").write_bytes(rename(data, library, "libgone.so"))
+    (shared / "missing_version.so").write_bytes(rename(data, version, f"{version[:-1]}9"))
+    return library, f"{version[:-1]}9"
+
+
+@pytest.fixture(scope="module", params=ROOTS)
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    name: str = request.param
+    root = find_root(name)
+    if isinstance(root, str):
+        pytest.skip(root)
+    assert root.folder is not None
+    home, inside = (root.portable, "/opt") if root.portable else (root.folder / "usr/lib", "/usr/lib")
+    module = next(home.rglob("_hashlib*.so"))
+    shared = tmp_path_factory.mktemp(name)
+    library, version = fill(shared, module)
+    pythons = [path.name for path in (root.folder / "usr/lib").glob("python3.*")]
+    compile_bytecode(shared, shared, "/mnt", pythons[0] if pythons else None)
+    return Machine(name, root, shared, f"{inside}/{module.relative_to(home)}", library, version)
+
+
+@pytest.fixture
+def command(machine: Machine) -> Machine:
+    """The same, where the command line can run: the portable Python takes a script and nothing else."""
+    if machine.root.portable:
+        pytest.skip("the portable Python of this root runs scripts only")
+    return machine
+
+
+def run_inside(machine: Machine, backend: str) -> dict[str, Any]:
+    done = machine.root.run(machine.shared, "inside.py", backend)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert result["glibc"] == GLIBC[machine.name.rpartition("-")[2]]
+    return result
+
+
+def test_trace(machine: Machine) -> None:
+    seen = run_inside(machine, "rtld")
+    assert "refused" not in seen, seen
+    assert (seen["backend"], seen["notes"], seen["undecodable"]) == ("rtld", [], 0)
+    check_loads([event for event in seen["events"] if event["type"] == "LoadEvent"], seen["pid"])
+    check_failures([event for event in seen["events"] if event["type"] == "LoadFailedEvent"])
+    before, during, after = seen["states"]
+    assert before == after and before[0] == 0
+    assert during[0] & 65 == 65 and during[1] == before[1]
+
+
+def test_snapshot(machine: Machine) -> None:
+    seen = run_inside(machine, "snapshot")
+    names = [event["path"].rpartition("/")[2] for event in seen["events"]]
+    assert any(name.startswith("_hashlib.") for name in names) and machine.library in names
+    assert all(event["base"] % 4096 == 0 and 0 < event["size"] < 1 << 25 for event in seen["events"])
+    assert {event["type"] for event in seen["events"]} == {"LoadEvent"} and "libdep2.so" in seen["error"]
+
+
+def test_run_and_the_processes_that_it_starts(command: Machine) -> None:
+    output = command.dlltracer("run", "--follow", "--format", "jsonl", "/mnt/followed.py", status=0)
+    rows = [json.loads(line) for line in output.splitlines()]
+    loads = {row["path"].rpartition("/")[2].partition(".")[0]: row for row in rows if row["type"] == "load"}
+    assert {"_hashlib", "libcrypto", "_bz2", "libbz2", "libc"} <= loads.keys()
+    assert loads["libcrypto"]["requested_by"].rpartition("/")[2].startswith("_hashlib.")
+    (failure,) = (row for row in rows if row["type"] == "failed" and row["kind"] == "not found")
+    assert failure["path"] == "libgone.so" and failure["requested_by"] == "/mnt/missing_library.so"
+    assert failure["imports"] == ["missing_library"]
+    processes = {row["pid"] for row in rows if row["type"] == "process"}
+    assert processes == {loads["_hashlib"]["pid"], loads["_bz2"]["pid"], failure["pid"]} and len(processes) == 3
+
+
+def test_why_a_library_is_missing(command: Machine) -> None:
+    (finding,) = json.loads(command.dlltracer("why", "--json", "missing_library", status=1))["findings"]
+    assert (finding["code"], finding["confidence"]) == ("missing-image", "certain"), finding
+    assert finding["subject"] == "libgone.so"
+
+
+def test_why_a_version_is_missing(command: Machine) -> None:
+    (finding,) = json.loads(command.dlltracer("why", "--json", "missing_version", status=1))["findings"]
+    assert (finding["code"], finding["confidence"]) == ("missing-version", "certain"), finding
+    assert command.version in finding["title"] and command.library in finding["title"]
+
+
+def test_deps_as_the_loader_lists_them(command: Machine) -> None:
+    for path, status in ((command.healthy, 0), ("/mnt/missing_library.so", 1)):
+        result = json.loads(command.dlltracer("deps", "--json", path, status=status))
+        found: dict[str, str | None] = {}
+        for binding in result["bindings"]:
+            found.setdefault(binding["need"], binding.get("path"))
+        expected = command.list_by_loader(path)
+        for answers in (found, expected):  # ld.so lists itself by another name, or not at all
+            answers.pop(command.loader.rpartition("/")[2], None)
+        assert found == expected
+        assert (found.get("libgone.so", "none") is None) is (status == 1)
