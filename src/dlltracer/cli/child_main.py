@@ -27,11 +27,11 @@ def main() -> None:
     _import_core()
     import os
 
-    from dlltracer.cli.runner import DEBUGGED, UNTRACED, LogSharing, RunnerOutcome, RunnerReport
+    from dlltracer.cli.runner import DEBUGGED, UNTRACED, WATCHED, LogSharing, RunnerOutcome, RunnerReport
 
     log = LogSharing.decode(log_word, os.environ)
     _begin_own_loads(log)
-    if backend not in (UNTRACED, DEBUGGED):
+    if backend not in (UNTRACED, DEBUGGED, WATCHED):
         _import_ctypes_out_of_the_way()
 
     from dlltracer.cli import launch
@@ -135,7 +135,7 @@ _LOW_DESCRIPTORS = 200
 
 
 def _import_ctypes_out_of_the_way() -> None:
-    """Import ctypes, which every mechanism needs, while no low descriptor is free.
+    """Import ctypes, which every mechanism in the process needs, while no low descriptor is free.
 
     Where libffi has static trampolines (3.4 and later; Debian's 3.5 turns them on) it opens its own file at the first
     callback (`ffi_tramp_init` in src/tramp.c), which `import ctypes` makes, and keeps it open: the first file that the

@@ -31,6 +31,7 @@ from .spawn import (
     run_child,
     runner_command,
     with_facts,
+    with_notes,
 )
 
 TYPE_CHECKING = False
@@ -211,19 +212,30 @@ class _LinuxRun:
             refusal = run.refusal
             if refusal is None:
                 return run
-        return self._run_as_command(refusal)
+        try:
+            run = self._run_watched()
+        except BackendUnavailable as error:
+            return with_notes(self._run_as_command(refusal), (f"seccomp{NOT_USED}{error}",))
+        return with_notes(run, (f"rtld{NOT_USED}{refusal}",))
+
+    def _run_watched(self) -> RunResult:
+        """Run it by the next mechanism. Raises `BackendUnavailable` before anything of it has run."""
+        if sys.platform != "linux":
+            raise CannotFollow("for Linux")
+        from .run_watched import WatchOptions, run_watched
+
+        options = WatchOptions(follow=self._follow, startup=self._startup, limit=self._limit)
+        return run_watched(self._program, options, self._guard)
 
     def _run_as_command(self, why: str) -> RunResult:
-        """Run it by the next mechanism: the loader writes its log from the start of the interpreter on.
+        """Run it by the mechanism after that: the loader writes its log from the start of the interpreter on.
 
         That changes nothing in the process, so it works where rtld does not; no request of Python is in such a log.
         """
         start, *options = interpreter()
         program = Program(ProgramKind.COMMAND, start, (*options, *self._program.words))
         run = _LinuxRun(program, "auto", self._follow, True, self._guard).run()
-        if run.recording is None:
-            return run
-        return replace(run, recording=replace(run.recording, notes=(*run.recording.notes, f"rtld{NOT_USED}{why}")))
+        return with_notes(run, (f"rtld{NOT_USED}{why}",))
 
     def _run_with_logs(self) -> RunResult:
         if sys.platform != "linux":

@@ -35,6 +35,7 @@ from .spawn import (
     run_child,
     runner_command,
     with_facts,
+    with_notes,
     with_stop,
 )
 from .stopper import Stopper
@@ -130,18 +131,15 @@ def _is_glibc() -> bool:
         return False
 
 
-def with_notes(run: RunResult, notes: tuple[str, ...]) -> RunResult:
-    """The run, with notes before those of its recording."""
-    if run.recording is None:
-        return run
-    return replace(run, recording=replace(run.recording, notes=(*notes, *run.recording.notes)))
-
-
 def run_watched(program: Program, options: WatchOptions, receiver: Receiver | None = None) -> RunResult:
     """Run the program to its end. Raises `CannotRun`, and `BackendUnavailable` before anything of it has run."""
     if not os.path.isdir("/proc/self/fd"):
         raise BackendUnavailable(NAME, "there is no /proc, by which a process is looked at")
-    with (options.limit or DescriptorLimit()) as limit, ScratchFile("result") as file:
+    try:
+        report = ScratchFile("result")
+    except OSError as error:
+        raise BackendUnavailable(NAME, f"no file takes its report ({error.strerror or error})") from error
+    with (options.limit or DescriptorLimit()) as limit, report as file:
         run = _WatchedRun(program, options, receiver or _Keeping(), limit, file.path)
         return run.run()
 

@@ -205,6 +205,13 @@ def _run(
     return with_stop(run, relay.stopper), child.pid
 
 
+def with_notes(run: RunResult, notes: tuple[str, ...]) -> RunResult:
+    """The run, with notes before those of its recording."""
+    if run.recording is None:
+        return run
+    return replace(run, recording=replace(run.recording, notes=(*notes, *run.recording.notes)))
+
+
 def with_stop(run: RunResult, stopper: Stopper | None) -> RunResult:
     """The run, with how it was ended from outside, if it was."""
     if stopper is None or stopper.reason is None:
