@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import RLock
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
@@ -21,8 +22,9 @@ from .log_file import open_log, out_of_the_way, set_variables_for_children
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from ...model.events import Event
     from ...model.recording import Recording
     from .decoding import Decoding
 
@@ -51,21 +53,26 @@ class RtldBackend:
             return Availability(False, error.reason, error.remedy)
         return Availability(True)
 
-    def start(self, *, raw: bool = False) -> RtldSession:
+    def start(self, *, raw: bool = False, live: bool = False) -> RtldSession:
         """Switch the log on. Raises `BackendUnavailable`."""
-        return RtldSession(the_loader_log(), raw, self._fd)
+        return RtldSession(the_loader_log(), raw, self._fd, live)
 
 
 class RtldSession(Listener):
     """A running capture: decodes its stretch of the log when it ends, and a long one while it grows."""
 
-    def __init__(self, log: LoaderLog, raw: bool, fd: int | None) -> None:
+    def __init__(self, log: LoaderLog, raw: bool, fd: int | None, live: bool = False) -> None:
         super().__init__()
+        # Reentrant: a signal handler may end the trace while the main thread decodes.
+        self._lock = RLock()
+        self._live = live
         self._log = log
         self._raw = raw
         self._decoding: Decoding | None = None
         self._text: list[bytes] = []
         self._is_long = False
+        if live:
+            self._decoding = self._make_decoding()
         log.open(self, fd)
         self._attributed = log.attributed
 
@@ -77,23 +84,43 @@ class RtldSession(Listener):
             self._decode()
 
     def restart(self) -> None:
-        self._text, self._decoding = [], None
+        self._lock, self._text, self._decoding = RLock(), [], self._make_decoding() if self._live else None
+
+    @property
+    def missed(self) -> int:
+        """Events that waited for `drain` and were too many."""
+        return 0 if self._decoding is None else self._decoding.missed
+
+    def progress(self) -> int:
+        """How long the log is."""
+        return self._log.size()
+
+    def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
+        """The events that have come to light since the last call."""
+        self._log.read_now(self)
+        with self._lock:
+            return self._decode().take(returned)
 
     def stop(self) -> Callable[[], Recording]:
         """Switch the log off, unless another trace needs it. Returns what decodes this trace's stretch of it."""
         self._log.close(self)
         trouble = self._log.trouble
         notes = tuple(note for note in (None if self._attributed else UNATTRIBUTED, trouble) if note)
-        return lambda: self._decode().finish(notes, is_whole=trouble is None)
+        return lambda: self._record(notes, trouble is None)
 
     def _decode(self) -> Decoding:
         """Decode the text that was kept."""
-        if self._decoding is None:
-            self._decoding = self._make_decoding()
-        text, self._text = self._text, []
-        for piece in text:
-            self._decoding.feed(piece)
-        return self._decoding
+        with self._lock:
+            if self._decoding is None:
+                self._decoding = self._make_decoding()
+            text, self._text = self._text, []
+            for piece in text:
+                self._decoding.feed(piece)
+            return self._decoding
+
+    def _record(self, notes: tuple[str, ...], is_whole: bool) -> Recording:
+        with self._lock:
+            return self._decode().finish(notes, is_whole=is_whole)
 
     def _make_decoding(self) -> Decoding:
         """A new one. Not before it is needed: its imports would be in this trace."""
@@ -106,7 +133,7 @@ class RtldSession(Listener):
         finally:
             for folder in library:
                 sys.path.remove(folder)
-        return Decoding(os.getpid(), raw=self._raw)
+        return Decoding(os.getpid(), raw=self._raw, live=self._live)
 
 
 class JoinedLog:
