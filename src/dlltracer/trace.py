@@ -94,14 +94,15 @@ class Trace:
         """
         if self._session is not None:
             return self._collected
-        from .capture.backend import make_backend, start_best
+        from .capture.backend import LibraryFirst, make_backend, start_best
 
         collected: list[Event] | None = None if self._collected is None else []
         has_outputs = collected is not None or self._out is not None or self._audit
         live = self._live and has_outputs
         if live:
             # Before the trace begins: what is imported while it runs would be in it.
-            from .delivery import Delivery, Outputs
+            with LibraryFirst():
+                from .delivery import Delivery, Outputs
 
             self._outputs = Outputs(collected, self._out, self._audit, self._unloads)
         if self._backend == "auto":
@@ -127,7 +128,10 @@ class Trace:
         if delivery is not None:
             notes = delivery.finish(self._finished)
         elif self._collected is not None or self._out is not None or self._audit:
-            from .delivery import Outputs
+            from .capture.backend import LibraryFirst
+
+            with LibraryFirst():
+                from .delivery import Outputs
 
             self._outputs = Outputs(self._collected, self._out, self._audit, self._unloads)
             for event in self._outputs.choose(self._finished().events):

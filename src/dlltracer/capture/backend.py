@@ -3,6 +3,7 @@ code runs, and `dataclasses` alone would bring nine modules, one of them native 
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..errors import BackendUnavailable, UnknownBackend
@@ -64,6 +65,23 @@ class Availability:
 
     def __repr__(self) -> str:
         return f"Availability(ok={self.ok}, reason={self.reason!r}, remedy={self.remedy!r})"
+
+
+class LibraryFirst:
+    """While it is entered, imports find the standard library first.
+
+    A dataclasses.py beside the program is the program's, and must not run for us. A frozen Python has no file for os,
+    and its library comes first by itself.
+    """
+
+    def __enter__(self) -> None:
+        file = getattr(os, "__file__", None)
+        self._library = [os.path.dirname(file)] if file else []
+        sys.path[:0] = self._library
+
+    def __exit__(self, *error: object) -> None:
+        for folder in self._library:
+            sys.path.remove(folder)
 
 
 BACKEND_NAMES = ("auto", "etw", "etw+loader", "debugger", "rtld", "snapshot")

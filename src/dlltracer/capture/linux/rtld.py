@@ -14,7 +14,7 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
-from ..backend import Availability
+from ..backend import Availability, LibraryFirst
 from ..requests import OWN_BEGIN, OWN_END
 from .debug_mask import DebugMaskPatch
 from .loader_log import DRAIN_AT, Listener, LoaderLog, the_loader_log
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from .decoding import Decoding
 
 NAME = "rtld"
-
-UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
-"""A note."""
 
 
 class RtldBackend:
@@ -74,12 +71,12 @@ class RtldSession(Listener):
         if live:
             self._decoding = self._make_decoding()
         log.open(self, fd)
-        self._attributed = log.attributed
 
     def consume(self, text: bytes) -> None:
         """Keep the next piece of the text, and decode a long text while it grows."""
         self._text.append(text)
-        if self._is_long or sum(map(len, self._text)) >= DRAIN_AT:
+        # A reader of a live trace decodes it in a moment, outside of the lock of the log.
+        if (self._is_long and not self._live) or sum(map(len, self._text)) >= DRAIN_AT:
             self._is_long = True
             self._decode()
 
@@ -104,9 +101,8 @@ class RtldSession(Listener):
     def stop(self) -> Callable[[], Recording]:
         """Switch the log off, unless another trace needs it. Returns what decodes this trace's stretch of it."""
         self._log.close(self)
-        trouble = self._log.trouble
-        notes = tuple(note for note in (None if self._attributed else UNATTRIBUTED, trouble) if note)
-        return lambda: self._record(notes, trouble is None)
+        notes, is_whole = self._log.notes, self._log.trouble is None
+        return lambda: self._record(notes, is_whole)
 
     def _decode(self) -> Decoding:
         """Decode the text that was kept."""
@@ -124,15 +120,8 @@ class RtldSession(Listener):
 
     def _make_decoding(self) -> Decoding:
         """A new one. Not before it is needed: its imports would be in this trace."""
-        # The standard library first: a dataclasses.py beside the program is the program's, and must not run for us.
-        # A frozen Python has no file for os, and its library comes first by itself.
-        library = [os.path.dirname(file)] if (file := getattr(os, "__file__", None)) else []
-        sys.path[:0] = library
-        try:
+        with LibraryFirst():
             from .decoding import Decoding
-        finally:
-            for folder in library:
-                sys.path.remove(folder)
         return Decoding(os.getpid(), raw=self._raw, live=self._live)
 
 
@@ -141,17 +130,11 @@ class JoinedLog:
 
     def __init__(self, log: LoaderLog) -> None:
         self._log = log
-        self._attributed = log.attributed
 
     @property
-    def attributed(self) -> bool:
-        """Whether the requests of Python are noted."""
-        return self._attributed
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the log may lack something, if it may."""
-        return self._log.trouble
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of the log should know."""
+        return self._log.notes
 
     def leave(self) -> None:
         """Note no more requests of the program. The log itself goes on."""
