@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 from ..model.run import StopReason
 
+if sys.platform == "linux":  # here: where descriptors are few, none may be free for an import later
+    from ..capture.linux.processes import open_process, signal_process
+
 _LAST_WORDS = 2.0
 """Seconds for the dump of the stack. Then the process is killed."""
 
@@ -41,10 +44,6 @@ class Stopper:
         self._timers: list[threading.Timer] = []
         self._alarm_before: object = None
         self._lock = threading.Lock()
-        if sys.platform == "linux":  # now: there may be no descriptor for an import while the child runs
-            from ..capture.linux.processes import open_process, signal_process
-
-            self._open_process, self._signal_process = open_process, signal_process
 
     def connect(self, child: subprocess.Popen[bytes]) -> None:
         """The child has started: the time runs from now on."""
@@ -52,7 +51,7 @@ class Stopper:
         self._started = time.monotonic()
         if sys.platform == "linux":
             # Bound to this process: its number may be another's once it has been waited for (pidfd_open(2)).
-            self._descriptor = self._open_process(child.pid)
+            self._descriptor = open_process(child.pid)
         if self.reason is StopReason.INTERRUPTED:
             self._later(_ANSWER, self._ask)
         elif self.limit is not None:
@@ -125,7 +124,7 @@ class Stopper:
                 if sys.platform == "win32":
                     self._child.terminate()
                 elif sys.platform == "linux" and self._descriptor is not None:
-                    self._signal_process(self._descriptor, number)
+                    signal_process(self._descriptor, number)
                 else:
                     os.kill(self._child.pid, number)
 
