@@ -1,4 +1,4 @@
-"""`dlltracer selftest` in real CPython for Windows under Wine, with ETW from the simulator: one run of a hostile user."""
+"""`dlltracer selftest` in CPython for Windows under Wine, with ETW from the simulator: one run of a hostile user."""
 
 from __future__ import annotations
 
