@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 NAME = "rtld"
 
-UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
-"""A note."""
-
 
 class RtldBackend:
     """The mechanism.
@@ -67,7 +64,6 @@ class RtldSession(Listener):
         self._text: list[bytes] = []
         self._is_long = False
         log.open(self, fd)
-        self._attributed = log.attributed
 
     def consume(self, text: bytes) -> None:
         """Keep the next piece of the text, and decode a long text while it grows."""
@@ -82,9 +78,8 @@ class RtldSession(Listener):
     def stop(self) -> Callable[[], Recording]:
         """Switch the log off, unless another trace needs it. Returns what decodes this trace's stretch of it."""
         self._log.close(self)
-        trouble = self._log.trouble
-        notes = tuple(note for note in (None if self._attributed else UNATTRIBUTED, trouble) if note)
-        return lambda: self._decode().finish(notes, is_whole=trouble is None)
+        notes, is_whole = self._log.notes, self._log.trouble is None
+        return lambda: self._decode().finish(notes, is_whole=is_whole)
 
     def _decode(self) -> Decoding:
         """Decode the text that was kept."""
@@ -114,17 +109,11 @@ class JoinedLog:
 
     def __init__(self, log: LoaderLog) -> None:
         self._log = log
-        self._attributed = log.attributed
 
     @property
-    def attributed(self) -> bool:
-        """Whether the requests of Python are noted."""
-        return self._attributed
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the log may lack something, if it may."""
-        return self._log.trouble
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of the log should know."""
+        return self._log.notes
 
     def leave(self) -> None:
         """Note no more requests of the program. The log itself goes on."""
