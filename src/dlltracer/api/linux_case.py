@@ -28,7 +28,7 @@ from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol, MissingVersion
 from ..resolve.linux import resolve_linux
 from ..resolve.symbols import find_missing_symbols, find_missing_versions
-from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners, read_limits
+from .environment import find_foreign_modules, find_traces_of_module, name_owners, read_limits, with_packages
 from .linux_failure import read_linux_failure, with_dl_error
 from .search_leads import find_leads
 
@@ -287,12 +287,11 @@ def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> C
         limits=read_limits(case.subject, process),
         foreign_modules=find_foreign_modules(case.error, process),
         module_traces=find_traces_of_module(case.error, process),
-        checks=check_packages(case),
         leads=find_leads(case, process),
         definers=_find_definers(case, view),
         speaker=_find_speaker(case),
     )
-    return replace(case, notes=(*case.notes, *view.notes))
+    return with_packages(replace(case, notes=(*case.notes, *view.notes)))
 
 
 def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mapping[str, tuple[Copy, ...]]:

@@ -30,7 +30,7 @@ from ..model.tree import BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import system_names
 from ..resolve.lookup import describe_machine, fits_machine
 from ..resolve.windows import find_missing_imports, resolve_windows
-from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners
+from .environment import find_foreign_modules, find_traces_of_module, name_owners, with_packages
 from .windows_failure import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
 
 
@@ -186,7 +186,7 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
         code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree),
         is_program=program is not None, load_flags=failed.flags, other_folders=others,
     )  # fmt: skip
-    return replace(case, checks=check_packages(case))
+    return with_packages(case)
 
 
 def _folders_at(run: RunResult, clock: int | None) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -228,7 +228,7 @@ def build_program_case(path: str, status: int | None = None) -> Case:
         notes=(*view.notes, *((_NOT_RUN,) if status is None else ())),
         windows_own=_names_of_windows(tree), is_program=True, code=status,
     )  # fmt: skip
-    return replace(case, checks=check_packages(case))
+    return with_packages(case)
 
 
 _NOT_RUN = "the program was not started: this rests on its files"
