@@ -333,11 +333,10 @@ class _WatchedCalls:
     """The log of a process whose system calls are watched: a request of Python is a call of access(2) among them."""
 
     def __init__(self) -> None:
-        from dlltracer.capture.requests import OWN_END, Watch
+        from dlltracer.capture.requests import OWN_END, UNATTRIBUTED, Watch
 
-        self.trouble: str | None = None
         self._watch = Watch(self._note_request)
-        self.attributed = self._watch.start()
+        self.notes = () if self._watch.start() else (UNATTRIBUTED,)
         self._mark(OWN_END)
 
     def leave(self) -> None:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
         @property
         def events(self) -> KeptEvents: ...
+        @property
+        def notes(self) -> tuple[str, ...]: ...
         def event(self, event: Event) -> None: ...
         def process(self, process: TracedProcess) -> None: ...
 
@@ -88,6 +90,7 @@ class _Keeping:
 
     def __init__(self) -> None:
         self.events = KeptEvents()
+        self.notes: tuple[str, ...] = ()
 
     def event(self, event: Event) -> None:
         self.events.add(event)
@@ -219,10 +222,10 @@ class _WatchedRun:
         else:
             if report is None or report.outcome == RunnerOutcome.UNFINISHED:
                 notes += (f"the program {describe_ending(run.status or 0)}",)
-            elif not report.is_attributed:
-                notes += ("another audit hook refused ours: loads have no Python import",)
+            else:
+                notes += report.notes
             run = with_facts(run, report)
-        return replace(run, recording=watch.recording(self._receiver.events, notes))
+        return replace(run, recording=watch.recording(self._receiver.events, (*notes, *self._receiver.notes)))
 
 
 class _Launcher:

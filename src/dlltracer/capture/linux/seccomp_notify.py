@@ -51,7 +51,7 @@ class SeccompBackend:
             return Availability(False, f"this kernel's seccomp cannot tell another process (only {' '.join(actions)})")
         return Availability(True)
 
-    def start(self, *, raw: bool = False) -> NoReturn:
+    def start(self, *, raw: bool = False, live: bool = False) -> NoReturn:
         """Raise `BackendUnavailable`."""
         raise BackendUnavailable(
             self.name, "it watches a program from outside, by a filter that cannot be taken off again",
