@@ -42,6 +42,9 @@ HELD = 64 << 20
 
 _PIECE = 1 << 20
 
+_READ_SECONDS = 0.1
+"""How long a reader waits for a trace that ends, which waits in turn for every thread inside dlopen."""
+
 
 class Listener:
     """One trace's stretch of the log. `position`: the bytes before it were read, or are of no interest."""
@@ -134,6 +137,23 @@ class LoaderLog:
                 self._listeners.remove(listener)
                 if not self._listeners:
                     self._turn_off()
+
+    def read_now(self, listener: Listener) -> None:
+        """Let a listener read what has come until now, unless the log is busy for long."""
+        if not self._lock.acquire(timeout=_READ_SECONDS):
+            return
+        try:
+            if listener in self._listeners and self._is_there():
+                listener.read(self._fd, self._size)
+                if self._size - self._drained >= _PIECE:
+                    self._drain()
+        finally:
+            self._lock.release()
+
+    def size(self) -> int:
+        """How much was written until now."""
+        self._is_there()
+        return self._size
 
     @property
     def former_fd(self) -> int:

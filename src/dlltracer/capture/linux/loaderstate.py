@@ -125,6 +125,17 @@ class LoaderState:
         self._requests.pop(request.tid, None)
         self._requests[request.tid] = request
 
+    def note_return(self, tid: int, clock: int) -> None:
+        """The call that a thread of Python made by the request of that `clock` has returned, or runs Python itself.
+
+        A thread that runs Python is not inside a search: one that its dlopen has begun, and that led to no image, has
+        failed.
+        """
+        request = self._dlopen_calls[-1].request if self._dlopen_calls else None
+        if request is not None and (request.tid, request.clock) == (tid, clock):
+            self._flush_mapping()
+            self._settle(failed=True)
+
     def resynchronise(self) -> None:
         """Lines are missing here: conclude nothing from what comes next about what came before.
 
