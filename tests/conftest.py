@@ -5,6 +5,7 @@ import signal
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from windows.lab import Lab, find_lab
 from windows.summary import runs_of
@@ -15,6 +16,11 @@ os.environ.pop("GITHUB_ACTIONS", None)
 # exec keeps that: programs of the tests would never die of it. exec turns a handler into the default (signal(7)).
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same code on one more Python (tools/pythons.py) is no place to look for new inputs.
+settings.register_profile("few", max_examples=5, deadline=None)
+if os.environ.get("DLLTRACER_FEW_EXAMPLES"):
+    settings.load_profile("few")
 
 
 @pytest.fixture(scope="session")
