@@ -32,6 +32,14 @@ def lab() -> Lab:
     return found
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks are selected
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All unit tests run on every Python; of the others, those that say so."""
+    for item in items:
+        if "unit" in item.path.parts:
+            item.add_marker("every_python")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker of pytest-xdist tells what it ran under Wine."""
     output = getattr(session.config, "workeroutput", None)

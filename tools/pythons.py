@@ -40,11 +40,11 @@ UNUSED = ("site-packages", "dist-packages", "lib-dynload", "test", "idlelib", "t
 LAYOUT = 1
 """Counts the changes of what an interpreter is made of: an older one in the cache is then made anew."""
 
-# What CI runs on each interpreter. Of the contract, what rests on the interpreter: `Trace` and its threads, the start and
-# the end of a program in `run`, crashes and hangs in `why`, refused calls. Of the unit tests all, with 5 examples of each
+# What CI runs on each interpreter. Of the contract, what rests on the interpreter: `Trace` and its threads, the start
+# and the end of a program in `run`, crashes and hangs in `why`, refused calls. All unit tests, with 5 examples of each
 # property: they are the same code on every Python, and new inputs are looked for once.
-CI_PARTS: tuple[tuple[str, ...], ...] = (("tests/unit",), ("tests/contract", "-m", "every_python"))
-FULL_PARTS: tuple[tuple[str, ...], ...] = (("tests/unit", "tests/contract"),)
+SUITES = ("tests/unit", "tests/contract")
+IN_CI = ("-m", "every_python")
 FEW_EXAMPLES = "DLLTRACER_FEW_EXAMPLES"
 
 
@@ -342,8 +342,7 @@ def test_each(names: Sequence[str], *, full: bool, extra: Sequence[str]) -> list
             print(f"\n== Python {name}: {'missing' if in_ci else 'skipped'}: {error}", flush=True)
             outcomes.append(Outcome(name, 1 if in_ci else None, f"not run: {str(error)[:300]}", 0.0))
             continue
-        for part in FULL_PARTS if full else CI_PARTS:
-            outcomes.append(run_tests(name, python, [*part, *extra], few=not full))
+        outcomes.append(run_tests(name, python, [*SUITES, *(() if full else IN_CI), *extra], few=not full))
     return outcomes
 
 
