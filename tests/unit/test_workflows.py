@@ -80,4 +80,5 @@ def test_the_matrix_of_windows_has_both_mechanisms_and_three_machines() -> None:
     assert matrix["backend"] == ["etw", "debugger"] and matrix["architecture"] == ["x64"]
     rows = dict(jobs())["ci.yml: selftest"]["strategy"]["matrix"]["include"]
     asked = {(row["system"], row["architecture"]) for row in rows}
-    assert asked >= {("windows", "x64"), ("windows", "x86"), ("windows", "arm64"), ("macos", "arm64"), ("ubuntu", "x64")}
+    assert asked >= {("windows", machine) for machine in ("x64", "x86", "arm64")}
+    assert asked >= {("macos", "arm64"), ("ubuntu", "x64"), ("ubuntu", "arm64")}
