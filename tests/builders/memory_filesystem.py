@@ -18,7 +18,8 @@ def elf_image(
     """An image of a library, for x86-64 unless other values say otherwise."""
     return ElfImage(
         bits=bits, little_endian=little_endian, machine=machine, kind=kind, abi=abi, flags=flags,
-        interpreter=interpreter, soname=soname, needed=needed, rpath=rpath, runpath=runpath, dynamic_flags=0, dynamic_flags_1=flags_1,
+        interpreter=interpreter, soname=soname, needed=needed, rpath=rpath, runpath=runpath, dynamic_flags=0,
+        dynamic_flags_1=flags_1,
         segments=(ElfSegment(1, 5, 0, 0, 0x1000, 0x1000, 0x1000),), version_needs=(), version_defs=(),
         is_dynamic=is_dynamic,
     )  # fmt: skip

@@ -192,10 +192,17 @@ def test_an_image_of_another_abi(
 ) -> None:
     made = dict(zip(("bits", "little_endian", "machine"), kind, strict=True))
     top, library = elf_image("x.so", **made, flags=process or 0), elf_image(**made, flags=other)  # type: ignore[arg-type]
-    binding = only(resolve({"/top.so": top, "/lib/x.so": library}, flags=process, **made))
+    binding = only(resolve({"/top.so": top, "/lib/x.so": library}, flags=process, lib="lib", **made))
     assert binding.state is state
     reasons = [probe.reason for probe in binding.probes if probe.path == "/lib/x.so"]
     assert (reasons == [None]) if reason is None else str(reasons[0]).startswith(reason)
+
+
+def test_a_loader_for_several_abis_passes_over_other_ones() -> None:
+    process = {"bits": 32, "machine": 40, "flags": 0x05000400}
+    library = elf_image(**{**process, "flags": 0x05000200})  # type: ignore[arg-type]
+    entries: Entries = {"/top.so": elf_image("x.so", **process), "/lib/x.so": library}  # type: ignore[arg-type]
+    assert only(resolve(entries, lib="lib/arm-linux-gnueabihf", **process)).state is BindingState.MISSING
 
 
 def test_the_mark_of_arm_files() -> None:

@@ -30,9 +30,14 @@ from dlltracer.model.events import FileKind
 from dlltracer.model.loader_context import GlibcContext, LinuxContext, MuslContext
 
 
-def interpreter() -> str:
+def own_image() -> ElfImage:
     image = HostFilesystem().read_image(os.path.realpath("/proc/self/exe"))
     assert isinstance(image, ElfImage)
+    return image
+
+
+def interpreter() -> str:
+    image = own_image()
     if image.interpreter is None or "ld-musl" in image.interpreter:
         pytest.skip("the running Python has no glibc")
     return image.interpreter
@@ -125,6 +130,7 @@ def test_this_process() -> None:
     assert isinstance(context, GlibcContext)
     assert context.bits == ctypes.sizeof(ctypes.c_void_p) * 8
     assert context.little_endian is (sys.byteorder == "little")
+    assert (context.page_size, context.flags) == (os.sysconf("SC_PAGE_SIZE"), own_image().flags)
     assert context.program == os.path.realpath(sys.executable)
     assert context.library_path == ("/a", "", "/b", "")
     assert context.preload == ("one.so", "two.so", "three.so")

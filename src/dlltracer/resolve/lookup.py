@@ -131,7 +131,7 @@ class HeaderCheck:
 TAKEN = HeaderCheck(LookupStep.TAKE)
 
 
-def judge_for_glibc(head: bytes, context: LinuxContext) -> HeaderCheck:
+def judge_for_glibc(head: bytes, context: GlibcContext) -> HeaderCheck:
     """What open_verify (elf/dl-load.c) decides from the first `HEAD_SIZE` bytes, in its order and words.
 
     It passes over only files of another class or machine; whatever else is wrong with a file stops the search.
@@ -145,8 +145,11 @@ def judge_for_glibc(head: bytes, context: LinuxContext) -> HeaderCheck:
         return HeaderCheck(LookupStep.NEXT_PLACE, foreign)
     problem = _ident_problem(head, context)
     other_abi = _describe_other_abi(head, context) if foreign is None else None
-    if problem is None and other_abi is not None and context.machine == EM_ARM:
-        problem = f"internal error: {other_abi}"  # so the loader calls it (VALID_FLOAT_ABI, arm/ldsodefs.h)
+    # ARM: the loader stops with these words (VALID_FLOAT_ABI, sysdeps/unix/sysv/linux/arm/ldsodefs.h). Debian's, which
+    # has libraries of several ABIs side by side, passes over the file: seen on armhf with glibc 2.41.
+    is_multiarch = context.lib is not None and "/" in context.lib
+    if problem is None and other_abi is not None and context.machine == EM_ARM and not is_multiarch:
+        problem = f"internal error: {other_abi}"
     if problem is None and (foreign or other_abi):
         return HeaderCheck(LookupStep.NEXT_PLACE, foreign or other_abi)
     problem = problem or _type_problem(head, context)
