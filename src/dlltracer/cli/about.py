@@ -220,7 +220,7 @@ def completion(shell: str) -> None:
 
     made = get_completion_class(shell)
     assert made is not None
-    # Not its own way: for bash that asks the bash of this machine for its version, and may complain.
+    # Not `made.source()`: for bash it asks the bash of this machine for its version, and may print a warning.
     say(ShellComplete.source(made(cli, {}, "dlltracer", VARIABLE)) + "\n")
 
 
