@@ -233,6 +233,8 @@ class _LinuxCheck:
         if mangled and not same:
             title = f"it needs {name}, and the wheel has it under another name: {posixpath.basename(mangled[0])}"
             code, fix = "mangled-name", f"patchelf --replace-needed {name} {posixpath.basename(mangled[0])} on it"
+            if self._wheel.loads_by_itself:
+                severity = Severity.NOTE
         elif same:
             title = f"it needs {name}, which is in the wheel where the loader does not look: {same[0]}"
             code, fix = "not-on-runpath", f"give it the RUNPATH {_origin_path(place, same[0])}"
@@ -281,7 +283,7 @@ class _LinuxCheck:
             if not lacking:
                 self._satisfied[place] = used
             for need in lacking:
-                yield from self._once(self._missing_symbol(place, need, len(known)))
+                yield from self._once(self._missing_symbol(place, need, known))
 
     def _needs_of(self, place: str) -> Iterator[ElfNeed]:
         """Yield the needs of an image that some image of the wheel has to fulfil."""
@@ -302,12 +304,12 @@ class _LinuxCheck:
             if need.version is None or need.version in versions or None in versions:
                 used.add(place)
                 return True
-        is_vendored = any(need.library in (self._files[place].image.soname, posixpath.basename(place)) for place in places)
-        return need.version is not None and not is_vendored
+        names = {name for place in places for name in (self._files[place].image.soname, posixpath.basename(place))}
+        return need.version is not None and need.library not in names
 
-    def _missing_symbol(self, place: str, need: ElfNeed, images: int) -> Problem:
-        elsewhere = self._defined_in(need.name)
-        evidence = [f"none of the {images} images of the load has it, nor has the C library"]
+    def _missing_symbol(self, place: str, need: ElfNeed, load: set[str]) -> Problem:
+        elsewhere = [other for other in self._defined_in(need.name) if other not in load]
+        evidence = [f"none of the {len(load)} images of the load has it, nor has the C library"]
         if elsewhere:
             evidence.append(f"{elsewhere[0]} of the wheel has it, which this load does not bring")
         version = f" in version {need.version} of {need.library}" if need.version is not None else ""

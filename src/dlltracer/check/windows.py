@@ -105,7 +105,7 @@ class _WindowsCheck:
             self._reached.add(_place(path).lower())
         for binding in tree.missing:
             yield from self._once(self._missing(binding, place))
-        yield from self._judge_mutexes(tree)
+        yield from self._judge_mutexes(tree, Severity.ERROR if _is_module(place) else Severity.WARNING)
         for missing in find_missing_imports(tree.bindings, tree.images):
             if not isinstance(missing, MissingSymbol):
                 continue
@@ -168,13 +168,15 @@ class _WindowsCheck:
                 severity = Severity.NOTE
         elif mangled:
             code, title = "mangled-name", f"it needs {name}, and the wheel has it under another name: {mangled[0]}"
+            if self._wheel.loads_by_itself:  # perhaps another file of the name that needs it, which it loads before
+                severity = Severity.NOTE
         elif owner := self._owner(name):
             severity, title = Severity.NOTE, f"it needs {name}, which the wheel expects from {owner}"
         elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
             severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
         return self._problem(code, severity, place, title, evidence, fix)
 
-    def _judge_mutexes(self, tree: LoadTree) -> Iterator[Problem]:
+    def _judge_mutexes(self, tree: LoadTree, severity: Severity) -> Iterator[Problem]:
         """Judge who relies on mutexes of a new runtime, and which runtime it gets."""
         for binding in tree.bindings:
             user = tree.images.get(binding.requested_by)
@@ -191,7 +193,7 @@ class _WindowsCheck:
                 has = f"the copy in its reach is {'.'.join(map(str, version))}"
             yield from self._once(
                 self._problem(
-                    "vc-runtime-too-old", Severity.ERROR, _place(binding.requested_by),
+                    "vc-runtime-too-old", severity, _place(binding.requested_by),
                     f"it needs {binding.need} 14.40 or later, and {has}",
                     ("it calls _Mtx_lock and never _Mtx_init_in_situ: such code relies on a runtime from 14.40 on",
                      "an older one in the process, of Python or of another package, makes it crash"),
