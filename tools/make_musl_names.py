@@ -12,7 +12,7 @@ def main() -> int:
     library, target = sys.argv[1:]
     symbols = read_elf(library, symbols=True).symbols
     names = sorted(symbols.provides if symbols is not None else ())
-    head = "# Names that musl's libc exports (1.2.5, x86-64; Debian 13, package musl). Made by tools/make_musl_names.py.\n"
+    head = "# Names that musl's libc exports (1.2.5, x86-64; Debian 13, package musl). By tools/make_musl_names.py.\n"
     Path(target).write_text(head + "".join(f"{name}\n" for name in names), encoding="ascii")
     return 0
 

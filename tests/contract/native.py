@@ -30,8 +30,15 @@ BROKEN = "extern int gone(void); int broken_answer(void) { return gone(); }\n"
 MODULE = """
 #include <Python.h>
 static struct PyModuleDef def = {.m_base = PyModuleDef_HEAD_INIT, .m_name = "tinymod", .m_size = -1};
-PyMODINIT_FUNC PyInit_tinymod(void) { return PyModule_Create(&def); }
+PyMODINIT_FUNC PyInit_tinymod(void) {
+    PyObject *module = PyModule_Create(&def);
+#ifdef Py_GIL_DISABLED
+    if (module != NULL) PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED);
+#endif
+    return module;
+}
 """
+"""A free-threaded Python turns its lock on for good, and warns, at a module that does not say that it needs none."""
 BROKEN_MODULE = """
 #include <Python.h>
 extern int gone(void);

@@ -89,6 +89,25 @@ def test_info(as_json: bool) -> None:
     assert all(one["available"] or one["reason"] for one in said["backends"])
 
 
+@pytest.mark.parametrize("command", [("info", "--json"), ("hook", "status")])
+def test_a_python_without_the_options_of_its_build(command: tuple[str, ...], tmp_path: Path) -> None:
+    """Frozen and stripped installations have no `_sysconfigdata`."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.startswith('_sysconfigdata'): raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    ran = dlltracer(*command, PYTHONPATH=str(tmp_path))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    if "--json" in command:
+        found, plain = (json.loads(text) for text in (ran.stdout, dlltracer(*command).stdout))
+        assert found["python"] == plain["python"]
+    else:
+        assert ran.stdout == dlltracer(*command).stdout
+
+
 @linux_only
 def test_formats_of_a_run(native: Native, tmp_path: Path) -> None:
     program = broken_program(native)

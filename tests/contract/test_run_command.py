@@ -29,6 +29,7 @@ print(sys.argv, repr(sys.path[0]), len(sys.path), __name__, __spec__ and (__spec
 print(sorted(globals()), main.__dict__ is globals(), __package__, __doc__, __builtins__)
 print(globals().get("__file__"), globals().get("__cached__"), getattr(__loader__, "__name__", type(__loader__)))
 print(__loader__.name if hasattr(__loader__, "name") else None, sys.flags, sys._xoptions, sys.warnoptions)
+print(getattr(sys, "_is_gil_enabled", bool)())
 """
 
 SEES_FILE = """

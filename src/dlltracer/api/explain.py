@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..capture.backend import NOT_USED
 from ..diagnose.case import Case
-from ..diagnose.engine import diagnose
+from ..diagnose.engine import conclude, find_causes
 from ..diagnose.program_output import (
     OutputMessage,
     last_traceback,
@@ -22,6 +22,7 @@ from ..model.finding import Diagnosis, Outcome
 from ..model.recording import Recording
 from ..model.run import RunResult
 from .build_case import build_case
+from .environment import with_available
 from .linux_failure import read_linux_failure
 from .windows_failure import is_load_error, nearest_error
 
@@ -65,7 +66,7 @@ def _run_of(error: BaseException, recording: Recording | None) -> RunResult:
 def _explain(run: RunResult, error: BaseException) -> Diagnosis:
     name = getattr(error, "name", None)
     what = f"import {name}" if isinstance(name, str) and isinstance(error, ImportError) else "the load"
-    return diagnose(build_case(what, run, _notes_on(run)))
+    return _judge(build_case(what, run, _notes_on(run))).diagnosis
 
 
 def is_loader_failure(run: RunResult) -> bool:
@@ -92,6 +93,17 @@ class Explained:
     case: Case | None = None
 
 
+def _judge(case: Case) -> Explained:
+    """Return the verdict on a case.
+
+    Only the rules know which packages should be installed, so package managers are asked after them. The answers decide
+    which remedies are offered.
+    """
+    causes = find_causes(case)
+    case = with_available(case, causes.findings)
+    return Explained(conclude(case, causes), case)
+
+
 def explain_with_case(
     what: str, run: RunResult, *, hidden: str = "", must_return: bool = False, notes: tuple[str, ...] = ()
 ) -> Explained:
@@ -115,7 +127,7 @@ def explain_with_case(
         notes = (*notes, f"{said}; the rest of the program went on, and ended with status 0")
     run = _completed(run, messages, hidden)
     case = build_case(what, run, (*notes, *_notes_on(run)), messages)
-    return Explained(diagnose(case), case)
+    return _judge(case)
 
 
 def explain_program(path: str, status: int | None = None) -> Explained:
@@ -131,7 +143,7 @@ def explain_program(path: str, status: int | None = None) -> Explained:
     is_lacking = case.tree is None or case.tree.missing or case.symbols or case.forwarders
     if not is_lacking:
         return Explained(Diagnosis(case.what, Outcome.IMPORTED, notes=case.notes))
-    return Explained(diagnose(case), case)
+    return _judge(case)
 
 
 def explain_interpreter(what: str, run: RunResult, path: str) -> Explained:
@@ -143,7 +155,7 @@ def explain_interpreter(what: str, run: RunResult, path: str) -> Explained:
 
     run = replace(run, process=this_process())
     case = build_interpreter_case(what, run, path, read_output(run.output.text))
-    return Explained(diagnose(case), case)
+    return _judge(case)
 
 
 def _with_sources(message: OutputMessage) -> OutputMessage:

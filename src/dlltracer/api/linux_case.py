@@ -22,19 +22,15 @@ from ..host.machine import read_distribution, this_system
 from ..model.elf import ElfImage
 from ..model.events import FailureKind, FileKind
 from ..model.failure import ProcessFacts, System
+from ..model.loader_context import GlibcContext, MuslContext
+from ..model.recording import Recording
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol, MissingVersion
 from ..resolve.linux import resolve_linux
 from ..resolve.symbols import find_missing_symbols, find_missing_versions
-from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners, read_limits
+from .environment import find_foreign_modules, find_traces_of_module, name_owners, read_limits, with_packages
 from .linux_failure import read_linux_failure, with_dl_error
 from .search_leads import find_leads
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.loader_context import GlibcContext, MuslContext
-    from ..model.recording import Recording
-
 
 _RUNTIME = re.compile(r"/(?:lib(?:c|m|dl|pthread|stdc\+\+|gcc_s|c\+\+(?:abi)?|python[\d.]*)|ld-[\w.-]+)\.so[^/]*$")
 """Images that write what others have brought about: "terminate called after throwing" is in libstdc++."""
@@ -291,12 +287,11 @@ def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> C
         limits=read_limits(case.subject, process),
         foreign_modules=find_foreign_modules(case.error, process),
         module_traces=find_traces_of_module(case.error, process),
-        checks=check_packages(case),
         leads=find_leads(case, process),
         definers=_find_definers(case, view),
         speaker=_find_speaker(case),
     )
-    return replace(case, notes=(*case.notes, *view.notes))
+    return with_packages(replace(case, notes=(*case.notes, *view.notes)))
 
 
 def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mapping[str, tuple[Copy, ...]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ntpath
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..binary.elf import read_elf
@@ -14,10 +17,6 @@ from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import BindingState, LoadTree
 from ..resolve.linux import resolve_linux
 from ..resolve.symbols import find_missing_symbols, find_missing_versions
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _ET_EXEC = 2
 
@@ -55,6 +54,9 @@ def load_tree(file: str, *, root: str | None = None, search: Sequence[str] = ())
 
 
 def _linux_tree(place: Place, image: ElfImage, root: str | None, search: Sequence[str]) -> LoadTree:
+    if root is None and os.sep == "\\":
+        # Paths of Linux are divided by slashes and have no drives: on Windows the drive of the file is the root.
+        root = ntpath.splitdrive(place.path)[0] + os.sep
     files = HostFilesystem(root)
     path = place.path if root is None else place.inside or ""
     # A shared object is taken for an extension module: loaded into this Python.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ntpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,24 +16,22 @@ from ..host.failure import reload_code, this_process
 from ..host.filesystem import WindowsFiles
 from ..host.machine import this_system
 from ..model.events import FileKind
-from ..model.failure import ProcessFacts, System
-from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH, STANDARD_SEARCH, LoadFlags
+from ..model.failure import Crash, ProcessFacts, System
+from ..model.loader_context import (
+    CTYPES_NAME_SEARCH,
+    EXTENSION_MODULE_SEARCH,
+    STANDARD_SEARCH,
+    LoadFlags,
+    WindowsContext,
+)
 from ..model.pe import MACHINE_I386, MissingForwarder, PeImage
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import system_names
 from ..resolve.lookup import describe_machine, fits_machine
 from ..resolve.windows import find_missing_imports, resolve_windows
-from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners
+from .environment import find_foreign_modules, find_traces_of_module, name_owners, with_packages
 from .windows_failure import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from ..model.failure import Crash, ProcessFacts
-    from ..model.loader_context import WindowsContext
-    from ..model.pe import PeImage
 
 
 class WindowsProcess:
@@ -188,7 +186,7 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
         code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree),
         is_program=program is not None, load_flags=failed.flags, other_folders=others,
     )  # fmt: skip
-    return replace(case, checks=check_packages(case))
+    return with_packages(case)
 
 
 def _folders_at(run: RunResult, clock: int | None) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -230,7 +228,7 @@ def build_program_case(path: str, status: int | None = None) -> Case:
         notes=(*view.notes, *((_NOT_RUN,) if status is None else ())),
         windows_own=_names_of_windows(tree), is_program=True, code=status,
     )  # fmt: skip
-    return replace(case, checks=check_packages(case))
+    return with_packages(case)
 
 
 _NOT_RUN = "the program was not started: this rests on its files"

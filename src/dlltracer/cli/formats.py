@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 import click
 
+from ..model.recording import Recording
 from ..model.run import RECORDING_SUFFIX, SavedTrace
 from .config import complete_file, is_setting
 from .output import Target, lacks_drawing, table_width, write_styled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..model.recording import Recording
     from ..report.drawing import Styled
     from ..report.graph import Graph
 

@@ -11,24 +11,21 @@ import sys
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from typing import TextIO
 
-from ..model.events import DebugEvent, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.recording import TracedProcess
 from ..model.words import escape, is_terminal
-from ..report.drawing import BOLD, DIM, FAILED, PLAIN, file_name, number
+from ..report.drawing import BOLD, DIM, FAILED, PLAIN, Line, file_name, number
 from .output import encodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import TextIO
-
     from rich.live import Live
     from rich.progress import Progress as Bar
     from rich.text import Text
 
-    from ..model.events import Event
-    from ..model.recording import TracedProcess
-    from ..report.drawing import Line
     from .spawn import Sink
 
 

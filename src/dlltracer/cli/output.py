@@ -13,6 +13,8 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from io import TextIOWrapper
 from typing import NoReturn
 
 import click
@@ -21,9 +23,6 @@ from ..model.words import describe_end, escape, escape_for, is_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from io import TextIOWrapper
-
     from rich.text import Text
 
     from ..report.drawing import Line, Styled

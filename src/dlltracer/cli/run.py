@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
@@ -18,13 +20,6 @@ from .output import Target, annotations_option, end_like, open_target, say_annot
 from .program import NoValue, Program, ProgramKind, split_command_line
 from .record import TraceRecorder, command_of, own_redactor
 from .spawn import Sink, run_child
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from click.shell_completion import CompletionItem
-
 
 _USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
 

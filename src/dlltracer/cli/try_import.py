@@ -14,6 +14,8 @@ from types import TracebackType
 
 import click
 
+from ..api.explain import Explained
+from ..diagnose.case import Case
 from ..diagnose.trials import Trial, TrialResult, propose_trials, weigh_results
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
@@ -23,12 +25,6 @@ from .program import Program, ProgramKind
 from .runner import UNTRACED
 from .spawn import CannotRun, DescriptorLimit, run_child
 from .stopper import Stopper
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..api.explain import Explained
-    from ..diagnose.case import Case
-
 
 _LIMIT = 64 * 1024
 """Bytes of a stream that are kept: its last ones."""

@@ -5,29 +5,25 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import click
 
+from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
 from ..capture.backend import BACKEND_NAMES, check_backend_name
 from ..host.own_files import looks_like_recording
+from ..model.finding import Diagnosis
 from ..model.recording import Recording
 from ..model.run import RECORDING_SUFFIX, SavedTrace, StopReason
 from .config import complete_backend, complete_file, is_setting, prefer_command_line
 from .formats import GITHUB, HTML, form_of_name, html_option, is_name_of_recording, refuse_same_file, write_form
 from .live import progress
 from .output import EXIT_USAGE, Target, annotations_option, open_target, say_annotations, say_error, write_styled
+from .program import Program
 from .record import TraceRecorder, command_of, own_redactor
 from .show import STDIN, open_recording
 from .try_import import choose_program, try_and_explain
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from ..api.explain import Explained
-    from ..model.finding import Diagnosis
-    from .program import Program
 
 
 @dataclass(frozen=True)

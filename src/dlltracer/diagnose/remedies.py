@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from ..model.environment import CLibrary, PackageManager, PackageOwner, Provider, ProviderKind
 from ..model.failure import ProcessFacts, System
@@ -14,11 +15,6 @@ from ..model.finding import Finding, Remedy
 from .case import Case
 from .environment import InstallFacts
 from .knowledge import read_table
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 
 PYTHON = "python"
 """The interpreter in the commands of rules and tables: the one that failed takes its place."""
@@ -219,6 +215,15 @@ def find_providers(
                 found = _providers(row, wildcards, distribution)
                 return tuple(one for one in found if not one.only_for or f"/{one.only_for}/" in requested_by)
     return ()
+
+
+def install_remedies(providers: Iterable[Provider]) -> Iterator[Remedy]:
+    """Yield how to install from each source: its command, its note and its address."""
+    for provider in providers:
+        verb = "needed" if provider.kind in (ProviderKind.REBUILD, ProviderKind.NEWER_WINDOWS) else "install"
+        note = f" ({provider.note})" if provider.note else ""
+        source = f", from {provider.url}" if provider.url else ""
+        yield Remedy(f"{verb} {provider.name}{note}{source}", provider.command)
 
 
 def package_kind(distribution: str | None) -> ProviderKind | None:

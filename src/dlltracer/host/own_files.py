@@ -10,17 +10,12 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 from ..binary.reading import open_regular, read_regular
 from ..model.run import SavedTrace
 from ..model.tracereader import LONGEST_LINE, TraceReader, is_recording
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import BinaryIO
-
 
 PREFIX = "dlltracer-run-"
 _NAME = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")

@@ -8,13 +8,17 @@ Verdicts (`diagnose`) and reports (`report`) use the same words. Both may import
 
 from __future__ import annotations
 
-import datetime
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .events import Phase, Probe, ProbeOutcome
 from .failure import Crash, status_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from dataclasses import dataclass
+else:
+    from .light import dataclass
 
 
 def escape(text: str) -> str:
@@ -72,6 +76,8 @@ def time_in_words(seconds: float | None) -> str:
     if seconds is None:
         return ""
     try:
+        import datetime  # an extension module, and the outputs of a running trace use this module
+
         moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
     except (OverflowError, ValueError, OSError):
         return f"{seconds} s since 1970"

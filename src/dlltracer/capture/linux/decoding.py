@@ -14,63 +14,23 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-from ...model.events import DebugEvent, Event, FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
+from ...model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
 from ...model.light import replace
 from ...model.recording import Losses, Recording
+from ..kept_events import KeptEvents
 from .decode import LoaderTextDecoder
 from .loader_log import without_marks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from ...model.events import Event
     from .loaderstate import Change
 
 
-MOST_EVENTS = 500_000
-"""Events that one recording keeps in memory, some 0.5 kB each. Failures beyond it take the place of the latest others.
-"""
-
-
-class KeptEvents:
-    """Collects events, and drops the ones above `most`: failures are kept first, then what came first.
-
-    Attributes: `dropped`, how many were dropped.
-    """
-
-    def __init__(self, most: int = MOST_EVENTS) -> None:
-        self._most = most
-        self._number = 0
-        self._failures: list[tuple[int, Event]] = []
-        self._others: list[tuple[int, Event]] = []
-        self.dropped = 0
-
-    def add(self, event: Event) -> None:
-        """Keep an event, or count it."""
-        self._number += 1
-        is_failure = isinstance(event, LoadFailedEvent)
-        if len(self._failures) + len(self._others) >= self._most:
-            self.dropped += 1
-            if not is_failure or not self._others:
-                return
-            self._others.pop()
-        (self._failures if is_failure else self._others).append((self._number, event))
-
-    def take(self) -> tuple[Event, ...]:
-        """The events kept, in order; none are held any more."""
-        merged = sorted(self._failures + self._others, key=lambda numbered: numbered[0])
-        self._failures, self._others = [], []
-        return tuple(event for _, event in merged)
-
-    def notes(self) -> tuple[str, ...]:
-        """A note on the events dropped, if some were."""
-        if not self.dropped:
-            return ()
-        return (
-            f"{self.dropped} events are left out: more than {self._most:,} came, and no more are kept in memory "
-            "(failures first, then the earliest)",
-        )
-
+MOST_WAITING = 100_000
+"""Events that wait for outputs which are slower than the loader."""
 
 _OWN_PROGRAM = "/proc/self/exe"
 
@@ -181,10 +141,18 @@ _BARRIER = rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount"
 class Decoding:
     """A recording in the making.
 
-    Arguments: `pid`, the process; `raw`, the lines as they are, one `DebugEvent` a line.
+    Arguments: `pid`, the process; `raw`, the lines as they are, one `DebugEvent` a line; `live`, keep the events for
+    `take`, too.
+
+    Attributes: `missed`, how many events were too many to wait for `take`.
     """
 
-    def __init__(self, pid: int, *, raw: bool = False) -> None:
+    def __init__(self, pid: int, *, raw: bool = False, live: bool = False) -> None:
+        self.missed = 0
+        self._fresh: list[Event] | None = [] if live else None
+        self._held: list[DebugEvent] = []
+        if raw and live:
+            import uuid  # noqa: F401 - it brings an extension module: now, before the traced code runs
         self._pid = pid
         self._raw = raw
         self._decoder = LoaderTextDecoder(pid)
@@ -210,11 +178,9 @@ class Decoding:
         """The recording. Arguments: `ended` as of `decode_loader_text`; `is_whole`, nothing is missing at the end."""
         if self._raw:
             self._keep_lines(self._rest)
-            lines = list(self._kept.take())
-            while lines and isinstance(lines[-1], DebugEvent) and re.search(_BARRIER, lines[-1].data):
-                lines.pop()
+            lines = self._kept.take()
             losses = Losses(events=self._kept.dropped)
-            return Recording(_BACKEND, tuple(lines), self._pid, losses, notes + self._kept.notes())
+            return Recording(_BACKEND, lines, self._pid, losses, notes + self._kept.notes())
         self._keep(self._decoder.finish(ended and is_whole))
         foreign = self._decoder.foreign
         if foreign:
@@ -231,7 +197,24 @@ class Decoding:
                 if doubt is not None and is_same_file(event, doubt):
                     continue
                 event = examine_failure(event)  # noqa: PLW2901
-            self._kept.add(event)
+            self._keep_event(event)
+
+    def _keep_event(self, event: Event) -> None:
+        self._kept.add(event)
+        if self._fresh is None:
+            return
+        if len(self._fresh) < MOST_WAITING:
+            self._fresh.append(event)
+        else:
+            self.missed += 1
+
+    def take(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
+        """The events since the last call, of a decoding that is `live`; `returned` as of `Session.drain`."""
+        if not self._raw:
+            for tid, clock in returned:
+                self._keep(self._decoder.note_return(tid, clock))
+        fresh, self._fresh = self._fresh or (), []
+        return fresh
 
     def _keep_lines(self, text: bytes) -> None:
         import uuid  # brings an extension module, and raw events are rare
@@ -239,7 +222,14 @@ class Decoding:
         provider = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
         for line in without_marks(text).split(b"\n"):
             if re.fullmatch(rb" *\d+:\t.+", line):
-                self._kept.add(DebugEvent(provider, 0, b"", line))
+                # The barrier that ends a trace leaves lines, which are the last ones.
+                event = DebugEvent(provider, 0, b"", line)
+                if re.search(_BARRIER, line):
+                    self._held.append(event)
+                    continue
+                held, self._held = self._held, []
+                for one in (*held, event):
+                    self._keep_event(one)
 
 
 def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: bool = False) -> Recording:

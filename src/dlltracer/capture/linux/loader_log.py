@@ -19,8 +19,8 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
-from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
-from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch
+from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, UNATTRIBUTED, Watch, encode_request
+from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch, DebugWords, prove_patch
 from .log_file import create_memory_file, open_log, out_of_the_way, punch_hole
 
 TYPE_CHECKING = False
@@ -38,6 +38,9 @@ HELD = 64 << 20
 """Bytes of text that stay for our parent: what the last 60,000 loads or so have left."""
 
 _PIECE = 1 << 20
+
+_READ_SECONDS = 0.1
+"""How long a reader waits for a trace that ends, which waits in turn for every thread inside dlopen."""
 
 
 class Listener:
@@ -80,20 +83,23 @@ class LoaderLog:
         self._owned = True
         self._trouble: str | None = None
         self._patch: DebugMaskPatch | None = None
+        self._words: DebugWords | None = None
         self._watch: Watch | None = None
         self._attributed = False
         self._prefix: str | None = None
         self._fork_noted = False
 
     @property
-    def attributed(self) -> bool:
-        """Whether requests of Python are noted in the text."""
-        return self._attributed
-
-    @property
     def trouble(self) -> str | None:
         """Why the text may lack something, if it may."""
         return self._trouble
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of the log should know."""
+        found = None if self._words is None else self._words.note
+        notes = (None if self._attributed else UNATTRIBUTED, found, self._trouble)
+        return tuple(note for note in notes if note)
 
     def open(self, listener: Listener | None, fd: int | None = None, prefix: str | None = None) -> None:
         """Start to listen; the listener's stretch begins here. Raises `BackendUnavailable`.
@@ -129,6 +135,23 @@ class LoaderLog:
                 if not self._listeners:
                     self._turn_off()
 
+    def read_now(self, listener: Listener) -> None:
+        """Let a listener read what has come until now, unless the log is busy for long."""
+        if not self._lock.acquire(timeout=_READ_SECONDS):
+            return
+        try:
+            if listener in self._listeners and self._is_there():
+                listener.read(self._fd, self._size)
+                if self._size - self._drained >= _PIECE:
+                    self._drain()
+        finally:
+            self._lock.release()
+
+    def size(self) -> int:
+        """How much was written until now."""
+        self._is_there()
+        return self._size
+
     @property
     def former_fd(self) -> int:
         """The descriptor that the loader wrote to before."""
@@ -142,7 +165,7 @@ class LoaderLog:
                 self._write(OWN_BEGIN)
 
     def _turn_on(self, fd: int | None) -> None:
-        patch = DebugMaskPatch()
+        patch = DebugMaskPatch(self._words)
         if fd is None:
             try:
                 self._fd, self._owned = create_memory_file(_NAME), True
@@ -155,11 +178,11 @@ class LoaderLog:
         self._file, self._trouble = _identity(os.fstat(self._fd)), None
         self._drained = self._given = self._size = os.fstat(self._fd).st_size
         try:
-            patch.prove(self._fd)
+            patch = prove_patch(patch, self._fd)
         except BaseException:
             self._drop_file()
             raise
-        self._patch = patch
+        self._patch, self._words = patch, patch.words
         self._watch = Watch(self._note_request)
         self._attributed = self._watch.start()
         if not self._fork_noted:
