@@ -10,7 +10,7 @@ from ..diagnose.case import Case
 from ..diagnose.program_output import OutputMessage, child_failure, modules_in_crashes
 from ..model.failure import System
 from ..model.run import RunResult
-from .linux_case import ProcessView, build_linux_case
+from .linux_case import LinuxProcess, build_linux_case
 from .windows_case import build_windows_case
 
 
@@ -43,7 +43,7 @@ def _child_copies(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[s
         return {}
     name = Path(message.program or "").name
     complained = error.library if "/" in error.library else shutil.which(error.library) or error.library
-    image = ProcessView(run.process, run.recording).read_image(complained) if Path(complained).is_file() else None
+    image = LinuxProcess(run.process, run.recording).read_image(complained) if Path(complained).is_file() else None
     needs = [error.library] if image is None else list(image.needed)
     found: dict[str, str] = {}
     for child in run.children:
