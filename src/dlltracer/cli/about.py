@@ -178,6 +178,7 @@ def render_info(found: dict[str, Any]) -> Styled:
 _ABOUT = {
     "verdict": "dlltracer why --json",
     "deps": "dlltracer deps --json",
+    "check": "dlltracer check --json",
     "diff": "dlltracer diff --json",
     "order": "dlltracer order --json",
     "jsonl": "a line of dlltracer run --format jsonl",
