@@ -161,7 +161,7 @@ def _explain(case: Case, number: int, subject: str, image: str | None) -> str:
     if number == _SIGABRT and subject == case.speaker:
         load = case.load_of(subject)
         by = f", which {load.requested_by} needs," if load is not None and load.requested_by else ""
-        return f"{subject}{owner}{by} checked something, wrote what it said, and ended the process (abort)."
+        return f"{subject}{owner}{by} found a failed check, wrote a message, and ended the process (abort)."
     if number == _SIGABRT:
         return f"The process ended itself (abort) in code that {subject}{owner} had called: it could not go on."
     text = f"Everything was found and bound; code of {subject}{owner} ran, and failed."

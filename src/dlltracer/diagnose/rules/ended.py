@@ -39,14 +39,14 @@ def _was_python_killed(case: Case) -> bool:
 
 def _sanitizer(case: Case) -> Iterator[Finding]:
     """A sanitizer's runtime ends the process when it is not the first library in it."""
-    said = [message for message in case.messages if message.kind is OutputKind.SANITIZER]
-    if not said:
+    reports = [message for message in case.messages if message.kind is OutputKind.SANITIZER]
+    if not reports:
         return
     loads = case.run.recording.loads if case.run.recording is not None else ()
     runtime = next((event.path for event in loads if _SANITIZER_LIBRARY.search(event.path)), None)
     last = case.last_top
     subject = last.path if last is not None and last.path != runtime else runtime or case.what
-    is_order = any("come first" in line for message in said for line in message.lines)
+    is_order = any("come first" in line for message in reports for line in message.lines)
     remedies = [Remedy("use a build of it without the sanitizer: this one is for its developers")]
     if is_order and runtime is not None and case.what.startswith("import "):
         command = ("env", f"LD_PRELOAD={runtime}", "python", "-c", case.what)
@@ -62,7 +62,7 @@ def _sanitizer(case: Case) -> Iterator[Finding]:
             if is_order
             else "It found what it looks for, and ended the process; its report says what."
         ),
-        evidence=tuple(Evidence(Source.PROGRAM, line) for message in said[:2] for line in message.lines[:2]),
+        evidence=tuple(Evidence(Source.PROGRAM, line) for message in reports[:2] for line in message.lines[:2]),
         remedies=tuple(remedies),
     )
 

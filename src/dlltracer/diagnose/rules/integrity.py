@@ -82,11 +82,11 @@ def describe_requirements(case: Case) -> str:
     by_package: dict[str, list[str]] = {}
     for one in case.unmet[:_MOST_NAMED]:
         by_package.setdefault(one.package, []).append(f"{one.name}{f' ({one.versions})' if one.versions else ''}")
-    said = [
+    texts = [
         f"{package} requires {', '.join(names)}, which {'are' if len(names) > 1 else 'is'} not installed."
         for package, names in by_package.items()
     ]
-    return " ".join(said)
+    return " ".join(texts)
 
 
 def install_requirements(case: Case) -> Remedy:

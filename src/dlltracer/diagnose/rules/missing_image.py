@@ -44,10 +44,10 @@ def check(case: Case) -> Iterator[Finding]:
         binding.need: binding for binding in case.failed_bindings(BindingState.MISSING) if not _is_present(binding)
     }
     dl_error = case.dl_error
-    said = dl_error.library if dl_error is not None and dl_error.problem is DlProblem.MISSING else None
+    named = dl_error.library if dl_error is not None and dl_error.problem is DlProblem.MISSING else None
     refused = {event.need or event.path for event in case.seen_failures(FailureKind.REFUSED)}
     # The one that the loader named comes first.
-    first = [said] if said is not None and said not in refused else []
+    first = [named] if named is not None and named not in refused else []
     for need in dict.fromkeys((*first, *seen, *bindings)):
         event, binding = seen.get(need), bindings.get(need)
         if python_of_library(need, case) or lost_file(case, need) or lead_of(need, case):
@@ -57,7 +57,7 @@ def check(case: Case) -> Iterator[Finding]:
         elif binding is None and event is None and need == case.subject and not case.is_of_another_process:
             yield _no_file(need, case)
         else:
-            yield _missing(need, event, binding, said == need, case)
+            yield _missing(need, event, binding, named == need, case)
 
 
 def _is_present(binding: Binding) -> bool:
@@ -78,24 +78,25 @@ def _is_requested_by_code(event: LoadFailedEvent) -> bool:
     return event.requested_by is not None and _PYTHONS_OWN.search(event.requested_by) is None
 
 
-def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, said: bool, case: Case) -> Finding:
+def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, is_named: bool, case: Case) -> Finding:
     dl_error = case.dl_error
     requested_by = binding.requested_by if binding is not None else event.requested_by if event is not None else None
-    if requested_by is None and said and dl_error is not None:
+    if requested_by is None and is_named and dl_error is not None:
         requested_by = dl_error.required_by
     evidence = []
     if event is not None:
         places = len(event.probes or ())
         evidence.append(Evidence(Source.LOADER, f"it looked for {need} in {places} places and gave up"))
-    elif said:
+    elif is_named:
         evidence.append(Evidence(Source.PYTHON, f"the loader's words are that it did not find {need}"))
     if binding is not None:
         evidence.append(Evidence(Source.FILES, f"no place that the rules lead to has a {need} that fits"))
     foreign = _other_c_library(need, case)
+    is_of_trace = event is not None and case.dl_error is None and case.run.crash is None
     return Finding(
         code=C_LIBRARY_CODE if foreign else CODE,
         title=f"{requested_by or 'the file'} was built for {foreign}" if foreign else f"{need} was not found",
-        confidence=_confidence(case, said or (event is not None and case.dl_error is None and case.run.crash is None)),
+        confidence=_confidence(case, is_named or is_of_trace),
         subject=(requested_by or need) if foreign else need, chain=case.chain_to(requested_by, need),
         probes=case.probes_of(need),
         explanation=_explain_c_library(need, requested_by, foreign, case)
@@ -110,9 +111,9 @@ def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, 
     )  # fmt: skip
 
 
-def _confidence(case: Case, said: bool) -> Confidence:
+def _confidence(case: Case, is_named: bool) -> Confidence:
     # By the files alone: with a loader that stopped at another name, this one is next in line.
-    if said and case.dl_error is not None:
+    if is_named and case.dl_error is not None:
         return Confidence.CERTAIN
     dl_error = case.dl_error
     if dl_error is not None and dl_error.problem is not DlProblem.MISSING:
@@ -237,13 +238,13 @@ def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
             text += " On Linux PATH is for programs; for libraries it is LD_LIBRARY_PATH."
     evidence = [Evidence(Source.LOADER, f"it looked for {need} in {len(event.probes or ())} places and gave up")]
     if mentioned:
-        evidence.append(Evidence(Source.PYTHON, f"what the program said names {stem}"))
+        evidence.append(Evidence(Source.PYTHON, f"the output of the program names {stem}"))
     confidence = Confidence.LIKELY if mentioned else Confidence.POSSIBLE
-    said = case.dl_error is not None and case.dl_error.library == need
+    is_named = case.dl_error is not None and case.dl_error.library == need
     return Finding(
         code=RUNTIME_CODE,
         title=f"{need}, which {caller.rpartition('/')[2]} asks for while it runs, was not found",
-        confidence=Confidence.CERTAIN if said else confidence,
+        confidence=Confidence.CERTAIN if is_named else confidence,
         subject=need,
         chain=case.chain_to(caller, need),
         probes=case.probes_of(need),

@@ -268,7 +268,7 @@ def _nowhere(error: PythonError, case: Case, traces: ModuleTraces) -> Finding:
     elif gone:
         why = f"{top} was removed from the standard library in Python {removed}."
     elif traces.other_case:
-        why = f"There is {traces.other_case[0]}: names of modules are told apart by case."
+        why = f"There is {traces.other_case[0]}: names of modules are case-sensitive."
     elif case.unmet:
         why = describe_requirements(case)
     elif traces.parent is not None:

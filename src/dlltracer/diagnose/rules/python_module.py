@@ -208,19 +208,19 @@ def _api(case: Case) -> Iterator[Finding]:
         return
     symbol = lacking[0]
     dl_error = case.dl_error
-    said = dl_error is not None and dl_error.problem is DlProblem.MISSING_SYMBOL and dl_error.symbol == symbol.name
+    is_named = dl_error is not None and dl_error.problem is DlProblem.MISSING_SYMBOL and dl_error.symbol == symbol.name
     kind = _kind_of_python(symbol.name)
     more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
     yield Finding(
         code=API_CODE,
         title=f"{symbol.requested_by} needs {symbol.name}, which this Python does not have",
-        confidence=Confidence.CERTAIN if said else Confidence.POSSIBLE, subject=symbol.name,
+        confidence=Confidence.CERTAIN if is_named else Confidence.POSSIBLE, subject=symbol.name,
         chain=case.chain_to(symbol.requested_by, symbol.name),
         explanation=(
             f"{symbol.requested_by}{case.owner_of(symbol.requested_by)} asks for {symbol.name}{more} of the "
             f"interpreter. {this_python(case)} has none: the file was built for {kind}."
         ),
-        evidence=(Evidence(Source.LOADER, f"undefined symbol: {symbol.name}"),) if said else (),
+        evidence=(Evidence(Source.LOADER, f"undefined symbol: {symbol.name}"),) if is_named else (),
         remedies=(right_build(case),),
     )
 

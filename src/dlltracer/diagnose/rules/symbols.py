@@ -37,7 +37,7 @@ _SYSTEM_FOLDERS = ("/lib/", "/lib64/", "/lib32/", "/usr/lib/", "/usr/lib64/", "/
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """What is missing first of all; that it comes from the wrong copy is said by other rules."""
+    """Find what is missing first of all. Other rules find that a wrong copy was taken."""
     dl_error = case.dl_error
     if dl_error is None or is_about_a_rival(case) or hidden_provider(case):
         return

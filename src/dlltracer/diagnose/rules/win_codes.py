@@ -31,7 +31,7 @@ _MANY_FOLDERS = 30000
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is said of a code; "{file}" and "{meaning}" are filled in."""
+    """The texts about a code; "{file}" and "{meaning}" are filled in."""
 
     code: str
     title: str
@@ -90,7 +90,7 @@ _KINDS = {
     ),
     LoadError.INITIALISATION_FAILED: _Kind(
         INITIALISER_CODE,
-        "the initialiser of {file} failed: it was found and loaded, and its own code said no",
+        "the initialiser of {file} failed: it was found and loaded, and its own code refused",
         (
             Remedy(
                 "look at what the package asks of the machine (processor, driver, configuration), and for a newer one"

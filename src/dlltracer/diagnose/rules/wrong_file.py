@@ -57,7 +57,7 @@ only."""
 
 
 def wants_plain_libc(library: str | None, case: Case) -> str | None:
-    """Return the file that asked for a library of Android or musl, if the loader complained of one; `None` if none.
+    """Return the file that asked for a library of Android or musl, if the loader's message names one; `None` if none.
 
     On a machine with compilers libc.so is there, and is a text for the linker: what lies there is not to blame.
     """
@@ -83,7 +83,7 @@ def is_forbidden_mapping(dl_error: DlError) -> bool:
 
 
 def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
-    """The loader said what it did not like."""
+    """Return the finding for a message in which the loader gives its reason."""
     reason = _reason(path, case)
     code = _KINDS[problem]
     if reason and _OF_MACHINE.search(reason):
@@ -112,7 +112,7 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
 
 def _passed_over(case: Case) -> Iterator[Finding]:
     """A file of the name is there; glibc passes over one for another machine, and says "No such file"."""
-    said = (
+    named = (
         case.dl_error.library if case.dl_error is not None and case.dl_error.problem is DlProblem.MISSING else None
     )
     seen: set[str] = set()
@@ -131,7 +131,7 @@ def _passed_over(case: Case) -> Iterator[Finding]:
         yield Finding(
             code=code,
             title=title,
-            confidence=_confidence(need == said, probe, case), subject=probe.path,
+            confidence=_confidence(need == named, probe, case), subject=probe.path,
             chain=case.chain_to(requested_by, need), probes=tuple(probes),
             explanation=(
                 f"{requested_by or 'The program'}{case.owner_of(requested_by or '')} needs {need}. {probe.path} has "
@@ -143,10 +143,10 @@ def _passed_over(case: Case) -> Iterator[Finding]:
         )
 
 
-def _confidence(said: bool, probe: Probe, case: Case) -> Confidence:
+def _confidence(is_named: bool, probe: Probe, case: Case) -> Confidence:
     if case.dl_error is None or probe.reason is None or "did not say" in probe.reason:
         return Confidence.POSSIBLE
-    return Confidence.CERTAIN if said else Confidence.LIKELY
+    return Confidence.CERTAIN if is_named else Confidence.LIKELY
 
 
 def _searches(case: Case) -> Iterator[tuple[str, str | None, tuple[Probe, ...]]]:
