@@ -1,4 +1,4 @@
-"""The file is right, and the system or the loader has no room for it, or does not allow it."""
+"""Limits of the system or the loader: no room for a good file, or a policy that forbids it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _POLICIES = (
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """What is exhausted or forbidden."""
+    """Yield the exhausted resource, or the policy that forbids the load."""
     dl_error = case.dl_error
     if dl_error is None:
         return
@@ -137,7 +137,7 @@ def _memory(path: str, case: Case, chain: tuple[str, ...], message: Evidence) ->
 
 
 def _memory_size(case: Case, path: str) -> int | None:
-    """Bytes of address space that the images of the load take."""
+    """Return the bytes of address space that the images of the load take."""
     images = case.tree.images.values() if case.tree is not None else (case.images.get(path),)
     total = 0
     for image in images:
@@ -184,7 +184,7 @@ def _static_tls(path: str, case: Case) -> Finding:
 
 
 def wants_executable_stack(image: object) -> bool:
-    """Whether an image asks for a stack that code may run on (PT_GNU_STACK with PF_X)."""
+    """Return whether an image asks for an executable stack (PT_GNU_STACK with PF_X)."""
     if not isinstance(image, ElfImage):
         return False
     return any(s.type == _PT_GNU_STACK and s.flags & PF_X for s in image.segments)
@@ -228,7 +228,7 @@ def _executable_stack(path: str, case: Case) -> Finding:
 
 
 def _text_relocations(path: str, case: Case) -> Finding:
-    """Code that the loader would have to change while it maps it, and a kernel that forbids that."""
+    """Return the finding about text relocations: the loader must change code, and the kernel forbids that."""
     words = case.error.message if case.error is not None else ""
     is_forbidden = _FORBIDDEN.search(words) is not None
     why = (

@@ -1,4 +1,4 @@
-"""The rule for a library that no place has. It names the missing library, not the images that fail because of it."""
+"""A library that no searched place has. The rule names the missing library, not the images that fail because of it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ C_LIBRARY_CODE = "other-c-library"
 
 _MOST_PROVIDERS = 2
 _SHORTEST_NAME = 3
-"""A longer name in what the program says is no accident."""
+"""A longer name in the output of the program is no accident."""
 _PYTHONS_OWN = re.compile(r"(?:^|/)(?:libpython|python|pypy|_ctypes\.|_cffi_backend)[^/]*$")
 """Images that call dlopen because Python code asks for it."""
 _HASHED = re.compile(r"-[0-9a-f]{8}\.so")
-"""What auditwheel and delocate put into the names of libraries that a wheel brings itself."""
+"""The hash that auditwheel and delocate put into the names of libraries of a wheel."""
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Every library that is missing: the one that the loader gave up on, and by the files those that come after it."""
+    """Yield every missing library: first the one that stopped the loader, then others that the files show."""
     android = wants_plain_libc(case.dl_error.library if case.dl_error is not None else None, case)
     if android is not None and _own_c_library(case) != "musl":
         yield _plain_libc(android, case)
@@ -65,7 +65,7 @@ def _is_present(binding: Binding) -> bool:
 
 
 def _is_asked_for(event: LoadFailedEvent, case: Case) -> bool:
-    """Whether a program asked for it by name, rather than an image by its list of needs."""
+    """Return whether a program requested the library by dlopen, not an image by its list of needs."""
     by = event.requested_by
     image = case.images.get(by or "")
     listed = getattr(image, "needed", ()) if image is not None else ()
@@ -74,7 +74,7 @@ def _is_asked_for(event: LoadFailedEvent, case: Case) -> bool:
 
 
 def _is_requested_by_code(event: LoadFailedEvent) -> bool:
-    """Whether native code asked for it, and not Python."""
+    """Return whether native code made the request, not Python."""
     return event.requested_by is not None and _PYTHONS_OWN.search(event.requested_by) is None
 
 
@@ -174,7 +174,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
 
 
 def _is_expected_beside(need: str, requested_by: str | None, case: Case) -> bool:
-    """Whether its RPATH or RUNPATH leads to folders of its own package: so do packages that bring their libraries."""
+    """Return whether RPATH or RUNPATH lead into the image's own package, as in packages that bring their libraries."""
     folder = folder_of(requested_by or "")
     package = folder_of(folder)  # for x/core/mod.so and x.libs beside x
     near = (f"{folder}/", f"{package}/") if package.count("/") > 1 else (f"{folder}/",)
@@ -184,7 +184,7 @@ def _is_expected_beside(need: str, requested_by: str | None, case: Case) -> bool
 
 
 def _no_file(need: str, case: Case) -> Finding:
-    """What was asked for itself is not there."""
+    """Return the finding about a requested file that does not exist."""
     bare = "/" not in need
     copies = tuple(copy for copy in case.copies.get(need.rpartition("/")[2], ()) if copy.unfit is None)
     text = (
@@ -222,7 +222,7 @@ def _no_file(need: str, case: Case) -> Finding:
 
 
 def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
-    """Native code asked for a library while it ran, and did not get it."""
+    """Return the finding about a library that native code requested by dlopen, and that was not found."""
     caller = event.requested_by or ""
     stem = need.rpartition("/")[2].partition(".so")[0].removeprefix("lib")
     words = " ".join((*(error.message for error in case.run.errors), case.run.output.text))
@@ -255,7 +255,7 @@ def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
 
 
 def _other_c_library(need: str, case: Case) -> str | None:
-    """The C library that a file was built for, if it is not that of the process and this need shows it."""
+    """Return the C library that a file was built for, if this need shows that the process has another one."""
     own = _own_c_library(case)
     if own != "musl" and need.startswith(("libc.musl-", "ld-musl-")):
         return "musl (Alpine Linux)"

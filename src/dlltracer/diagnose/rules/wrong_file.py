@@ -39,7 +39,7 @@ _KINDS = {
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """The file that was refused, and what it is instead."""
+    """Yield the finding about the refused file, and what it is instead."""
     dl_error = case.dl_error
     if dl_error is None or dl_error.problem is DlProblem.MISSING:
         yield from _passed_over(case)
@@ -78,7 +78,7 @@ def is_of_bionic(image: object) -> bool:
 
 
 def is_forbidden_mapping(dl_error: DlError) -> bool:
-    """Whether musl passes on that the kernel forbids to map code: the file itself could be opened."""
+    """Return whether musl reports that the kernel forbids to map code of a file that could be opened."""
     return dl_error.loader == "musl" and (dl_error.system_error or "").startswith("Operation not permitted")
 
 
@@ -111,7 +111,7 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
 
 
 def _passed_over(case: Case) -> Iterator[Finding]:
-    """A file of the name is there; glibc passes over one for another machine, and says "No such file"."""
+    """Yield the finding about a file that glibc passed over, with the error "No such file"."""
     named = (
         case.dl_error.library if case.dl_error is not None and case.dl_error.problem is DlProblem.MISSING else None
     )
@@ -157,7 +157,7 @@ def _searches(case: Case) -> Iterator[tuple[str, str | None, tuple[Probe, ...]]]
 
 
 def _reason(path: str, case: Case) -> str | None:
-    """Why a file was refused, as the files show it."""
+    """Return why a file was refused, as the file itself shows it."""
     if path in case.damaged:
         return case.damaged[path]
     reasons = [b.reason for b in (case.tree.bindings if case.tree is not None else ()) if b.path == path and b.reason]
@@ -167,7 +167,7 @@ def _reason(path: str, case: Case) -> str | None:
 
 
 def _short(reason: str | None) -> str:
-    """The last part of a reason: what the file is, without the loader's words before it."""
+    """Return the last part of a reason: what the file is, without the loader's message."""
     text = (reason or "").rpartition("this is ")[2]
     return text or "no image that this loader takes"
 
@@ -187,7 +187,7 @@ def _requester(path: str, case: Case) -> str | None:
 
 
 def _words_for(code: str, path: str, kind: str) -> tuple[str, Remedy]:
-    """The title and the first remedy for a kind of wrong file."""
+    """Return the title and the first remedy for a kind of wrong file."""
     words = next((words for sign, words in _NAMED.items() if sign in kind), None) if code == CODE else _WORDS.get(code)
     if words is not None:
         title, remedy = words
@@ -246,7 +246,7 @@ _NAMED = {
         Remedy("load the library that it names, by its soname (libc.so.6 for libc.so)"),
     ),
 }
-"""For what is no image: a word in the description of what it is instead, to title and remedy."""
+"""For a file that is no image: a word of its description, to title and remedy."""
 
 
 def _misaligned(path: str, case: Case) -> Finding:
