@@ -41,8 +41,8 @@ LAYOUT = 1
 """Counts the changes of what an interpreter is made of: an older one in the cache is then made anew."""
 
 # What CI runs on each interpreter. Of the contract, what rests on the interpreter: `Trace` and its threads, the start
-# and the end of a program in `run`, crashes and hangs in `why`, refused calls. All unit tests, with 5 examples of each
-# property: they are the same code on every Python, and new inputs are looked for once.
+# and the end of a program in `run`, crashes and hangs in `why`, refused calls. The unit tests, with 5 examples of each
+# property: they are the same code on every Python, and new inputs are looked for once. tests/conftest.py leaves a few out.
 SUITES = ("tests/unit", "tests/contract")
 IN_CI = ("-m", "every_python")
 FEW_EXAMPLES = "DLLTRACER_FEW_EXAMPLES"
