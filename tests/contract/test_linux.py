@@ -18,6 +18,8 @@ from dlltracer.model.events import FailureKind, Phase, ProbeOutcome
 if sys.platform != "linux":
     pytest.skip("the loader of glibc is Linux's", allow_module_level=True)
 
+pytestmark = pytest.mark.every_python
+
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -187,6 +187,7 @@ def test_why_does_without(what: str) -> None:
 
 
 @pytest.mark.parametrize("what", SNAPSHOT)
+@pytest.mark.every_python
 def test_why_says_that_the_loader_was_not_heard(what: str) -> None:
     refuse, reason = SNAPSHOT[what]
     done = dlltracer(refuse, "why", "-c", WHY)

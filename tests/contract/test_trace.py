@@ -17,6 +17,8 @@ import pytest
 import dlltracer
 from contract.native import BACKEND, WINDOWS, Native, import_file, load, unload
 
+pytestmark = pytest.mark.every_python
+
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -46,7 +46,7 @@ class SearchPhases:
         self._answers: dict[object, tuple[Probe, ...] | None] = {}
 
     def complete(self, event: ImageChange, program: WatchedProgram) -> ImageChange:
-        """The event, with the rule that led to each place, as far as that can be told.
+        """The event, with the rule that led to each place, as far as it can be found.
 
         Arguments: `program`, that of the event's process.
         """

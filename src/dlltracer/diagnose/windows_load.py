@@ -136,7 +136,7 @@ def find_code(text: str, system_texts: Mapping[int, str] | None = None) -> Messa
 
     Arguments:
         text: `str(exception)`, or a report that quotes it.
-        system_texts: code to text, as the system that wrote it words them (`host.reload.read_system_texts`).
+        system_texts: code to text, as the system that wrote it words them (`host.failure.read_system_texts`).
 
     Returns: `None` if it has no words that are known.
     """
