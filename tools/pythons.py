@@ -42,7 +42,8 @@ LAYOUT = 1
 
 # What CI runs on each interpreter. Of the contract, what rests on the interpreter: `Trace` and its threads, the start
 # and the end of a program in `run`, crashes and hangs in `why`, refused calls. The unit tests, with 5 examples of each
-# property: they are the same code on every Python, and new inputs are looked for once. tests/conftest.py leaves a few out.
+# property: they are the same code on every Python, and new inputs are looked for once. A few are
+# left out (`ONCE` in tests/conftest.py).
 SUITES = ("tests/unit", "tests/contract")
 IN_CI = ("-m", "every_python")
 FEW_EXAMPLES = "DLLTRACER_FEW_EXAMPLES"
