@@ -13,9 +13,12 @@ from dataclasses import dataclass, replace
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+from typing import Protocol
+
 from ..api.search_phases import SearchPhases
 from ..capture.backend import NOT_USED
 from ..capture.kept_events import KeptEvents
+from ..capture.linux.seccomp_watch import LoaderWatch
 from ..errors import BackendUnavailable
 from ..host.own_files import ScratchFile
 from ..model.events import Event
@@ -40,21 +43,16 @@ from .spawn import (
 )
 from .stopper import Stopper
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Protocol
 
-    from ..capture.linux.seccomp_watch import LoaderWatch
+class Receiver(Protocol):
+    """Gets events and processes as they come."""
 
-    class Receiver(Protocol):
-        """Gets events and processes as they come."""
-
-        @property
-        def events(self) -> KeptEvents: ...
-        @property
-        def notes(self) -> tuple[str, ...]: ...
-        def event(self, event: Event) -> None: ...
-        def process(self, process: TracedProcess) -> None: ...
+    @property
+    def events(self) -> KeptEvents: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    def event(self, event: Event) -> None: ...
+    def process(self, process: TracedProcess) -> None: ...
 
 
 NAME = "seccomp"

@@ -15,8 +15,10 @@ the rules of the C library (api.search_phases).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
+from ...model.elf import ElfImage
 from ...model.events import (
     FailureKind,
     ImageChange,
@@ -29,14 +31,8 @@ from ...model.events import (
 )
 from ...model.failure import Request, RequestKind
 from .loaderstate import describe_name_not_found
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from ...model.elf import ElfImage
-    from .seccomp_lookup import Identity
-    from .seccomp_stops import MapStop, OpenStop
+from .seccomp_lookup import Identity
+from .seccomp_stops import MapStop, OpenStop
 
 _CACHE = "/etc/ld.so.cache"
 _NO_LIBRARIES = frozenset((_CACHE, "/etc/ld.so.preload"))

@@ -21,16 +21,14 @@ from dataclasses import dataclass
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+from collections.abc import Callable
+
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
 from .processes import read_status_field, read_text
 from .seccomp_filter import AT_FDCWD, I386, MAP_FIXED, Call, CallKind, call_of
 from .seccomp_lookup import LONGEST_PATH, FileLookup, Identity, read_bytes, read_link
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _LONGEST_MARK = 1 << 16
 _MOST_OPEN = 64

@@ -11,27 +11,22 @@ from dataclasses import dataclass, replace
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+from collections.abc import Callable
+
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
+from ...model.elf import ElfImage
 from ...model.events import ImageChange, LoadEvent, LoadFailedEvent
 from ...model.failure import Request
-from ...model.recording import Losses, Recording
+from ...model.recording import Losses, Recording, TracedProcess
+from ..kept_events import KeptEvents
 from ..requests import is_own_load
 from .decode import LogMark, decode_mark
 from .decoding import examine_failure
 from .processes import Processes, read_command, read_status_field, read_text
 from .seccomp_decode import ProcessDecoder
-from .seccomp_lookup import read_link
+from .seccomp_lookup import Identity, read_link
 from .seccomp_stops import ExecStop, MapStop, MarkStop, OpenStop, Stop, StopReader, TracedTask
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ...model.elf import ElfImage
-    from ...model.recording import TracedProcess
-    from ..kept_events import KeptEvents
-    from .seccomp_lookup import Identity
 
 NAME = "seccomp"
 
