@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from ..capture.linux.seccomp_watch import WatchedProgram
+from ..capture.linux.seccomp_decode import WatchedProgram
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
@@ -25,6 +25,7 @@ from ..resolve.walk import ElfRequester, read_requester
 _MOST_CONTEXTS = 64
 _MOST_ANSWERS = 10_000
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES")
+
 
 
 @dataclass
