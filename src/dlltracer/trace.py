@@ -25,7 +25,7 @@ class Trace:
         debug: raw events (`DebugEvent`) instead of the regular ones; audit event `dlltracer.debug` with
             `(provider, opcode, header, data)`.
         backend: a mechanism by name ("etw", "etw+loader", "debugger", "rtld", "snapshot", "auto"), or a backend
-            object. Default: "etw" on Windows, "rtld" on Linux.
+            object. Default: "etw" on Windows, "auto" on Linux.
         unloads: benign unloads too, as `UnloadEvent`, as lines `UnloadLibrary <path>`, and as audit events
             `dlltracer.unload`. A failed load is `LoadFailedEvent` and `Failed` with or without it.
         live: deliver events while the block runs, as soon as they are known; else all of them when it ends.

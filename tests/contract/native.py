@@ -19,6 +19,8 @@ from types import ModuleType
 
 import pytest
 
+from windows.lab import compiler_trouble
+
 WINDOWS = sys.platform == "win32"
 SUFFIX = ".dll" if WINDOWS else ".so"
 
@@ -91,6 +93,9 @@ def build_here(folder: Path) -> Path:
     include = sysconfig.get_paths()["include"]
     if shutil.which("gcc") is None or not (Path(include) / "Python.h").exists():
         pytest.skip(f"needs gcc and Python.h (looked in {include})")
+    trouble = compiler_trouble("gcc")
+    if trouble is not None:
+        pytest.skip(trouble)
     python = []
     if WINDOWS:
         version = f"{sys.version_info.major}{sys.version_info.minor}"

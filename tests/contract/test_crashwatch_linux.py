@@ -182,6 +182,7 @@ def assert_in(crash: Crash, library: Path, function: str) -> None:
     assert crash.offset in symbol_span(library, function)
 
 
+@pytest.mark.every_python
 def test_a_fault_is_located(crasher: Path) -> None:
     watched, _ = watch_code(crasher, "print(os.getpid()); lib.touch(ctypes.c_void_p(0x18))")
     crash = crash_of(watched, signal.SIGSEGV)

@@ -161,6 +161,7 @@ def test_multiprocessing(desk: Desk, native: Native, method: str) -> None:
     assert tiny.name not in (r := desk.run("s.py", str(tiny))).stderr and r.of(tiny) == [] and r.processes == []
 
 
+@pytest.mark.every_python
 def test_a_chain_of_programs(desk: Desk, native: Native) -> None:
     tiny = native.tiny()
     desk.write(

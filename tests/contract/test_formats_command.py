@@ -73,6 +73,7 @@ def test_lines_of_a_recording(native: Native, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.every_python
 def test_info(as_json: bool) -> None:
     ran = dlltracer("info", *(["--json"] if as_json else []), NO_COLOR="1", DLLTRACER="0", LD_DEBUG="")
     assert (ran.returncode, ran.stderr) == (0, "")

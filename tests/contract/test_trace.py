@@ -17,6 +17,8 @@ import pytest
 import dlltracer
 from contract.native import BACKEND, WINDOWS, Native, import_file, load, unload
 
+pytestmark = pytest.mark.every_python
+
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -401,7 +403,7 @@ def test_loading_what_is_loaded_is_no_event(native: Native) -> None:
 
 
 def test_unknown_backend() -> None:
-    names = r"choose one of auto, etw, etw\+loader, debugger, rtld, snapshot"
+    names = r"choose one of auto, etw, etw\+loader, debugger, rtld, seccomp, snapshot"
     with pytest.raises(dlltracer.UnknownBackend, match=names) as caught:
         dlltracer.Trace(backend="magic")
     assert isinstance(caught.value, ValueError) and caught.value.name == "magic"

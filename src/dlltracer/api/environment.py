@@ -2,19 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from ..diagnose.case import Case, module_not_found
 from ..diagnose.environment import (
+    Copy,
     ForeignModule,
     MachineLimits,
 )
 from ..diagnose.remedies import packages_to_install
+from ..host.copies import FoundCopy
 from ..host.machine import read_c_library, read_mount, read_page_size, this_system
 from ..model.environment import AvailablePackages, MemoryLimit, ModuleTraces, PackageOwner
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Finding
+from ..model.tree import LoadTree, MissingSymbol
+
+ImageT = TypeVar("ImageT")
+LackT_co = TypeVar("LackT_co", covariant=True)
+
+
+class ProcessView(Protocol[ImageT, LackT_co]):
+    """One process, asked what its loader would do and which images it has. Each system has a class of its own for it.
+
+    `ImageT` is the system's kind of image. `LackT_co` is what an image may lack besides symbols: a version, or the
+    target of a forwarder.
+    """
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be looked at."""
+        ...
+
+    def resolve(self, subject: str) -> tuple[LoadTree | None, str | None]:
+        """Return what loading a file into the process would do, or what is wrong with the file."""
+        ...
+
+    def resolve_program(self, path: str) -> tuple[LoadTree | None, str | None]:
+        """Return what starting a program would load, or what is wrong with its file."""
+        ...
+
+    def read_image(self, path: str) -> ImageT | None:
+        """Return the image there, with symbols; `None` if there is none."""
+        ...
+
+    def read_images(self, tree: LoadTree | None) -> dict[str, ImageT]:
+        """Return the images of the tree and those of the process, as far as they can be read."""
+        ...
+
+    def find_missing(
+        self, tree: LoadTree | None, images: Mapping[str, ImageT]
+    ) -> tuple[tuple[MissingSymbol, ...], tuple[LackT_co, ...]]:
+        """Return what images of the tree need from others, and no image in their reach provides."""
+        ...
+
+    def damage(self, path: str) -> str | None:
+        """Return what is wrong with a file as an image; `None` if it is one, for whatever machine."""
+        ...
+
+    def incompatibility(self, path: str) -> str | None:
+        """Return why an image could not be loaded into the process at all; `None` if nothing speaks against it."""
+        ...
+
+
+def judge_copies(
+    files: Iterable[FoundCopy], view: ProcessView[ImageT, LackT_co], provides: Callable[[str], bool | None]
+) -> tuple[Copy, ...]:
+    """Return files of a wanted name with what speaks against each in this process.
+
+    `provides` tells of a path whether the file has what the copy in use lacks; `None` where nothing is known.
+    """
+    return tuple(Copy(file.path, file.where, view.incompatibility(file.path), provides(file.path)) for file in files)
 
 
 def name_owners(paths: tuple[str, ...], process: ProcessFacts) -> dict[str, tuple[PackageOwner, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ntpath
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -30,19 +31,29 @@ from ..model.tree import BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import system_names
 from ..resolve.lookup import describe_machine, fits_machine
 from ..resolve.windows import find_missing_imports, resolve_windows
-from .environment import find_foreign_modules, find_traces_of_module, name_owners, with_packages
+from .environment import (
+    ProcessView,
+    find_foreign_modules,
+    find_traces_of_module,
+    judge_copies,
+    name_owners,
+    with_packages,
+)
 from .windows_failure import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
 
 
-class WindowsProcess:
-    """Answers questions about one process. What could not be looked at is in `notes`."""
+class WindowsProcess(ProcessView[PeImage, MissingForwarder]):
+    """A process of Windows."""
 
     def __init__(self, process: ProcessFacts) -> None:
         self._process = process
         self._files = WindowsFiles(symbols=True, resources=True)
         self._context: WindowsContext | None = None
         self._is_here = this_system() is System.WINDOWS
-        self.notes = () if self._is_here else ("this machine is not Windows: its files were not looked at",)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return () if self._is_here else ("this machine is not Windows: its files were not looked at",)
 
     def resolve(self, subject: str, flags: LoadFlags | None = None) -> tuple[LoadTree | None, str | None]:
         """What loading `subject` (a file, or a bare name that is searched for) would do; or what is wrong with it.
@@ -238,7 +249,7 @@ def _program_not_started(run: RunResult) -> str | None:
     """Return the path of the program whose start Windows' loader refused; `None` if the program had begun."""
     if run.status not in NOT_STARTED or run.errors or run.crash is not None or run.requests or run.recording is None:
         return None
-    # A debugger is told the program itself first.
+    # The first event of a debugger is the program itself.
     first = next(iter(run.recording.loads), None)
     return None if first is None else first.shown_path
 
@@ -288,14 +299,11 @@ def _find_copies(
     found = find_copies(sorted({*wanted, *lacking}), process, former)
     copies = {}
     for name, files in found.items():
-        others = [file for file in files[:_MOST_COPIES] if ntpath.normcase(file.path) not in used]
-        copies[name] = tuple(
-            Copy(
-                file.path, _where(file, process), view.incompatibility(file.path),
-                _has_all(view, file.path, lacking.get(name)),
-            )
-            for file in others
-        )
+        others = [
+            replace(file, where=_where(file, process))
+            for file in files[:_MOST_COPIES] if ntpath.normcase(file.path) not in used
+        ]  # fmt: skip
+        copies[name] = judge_copies(others, view, functools.partial(_has_all, view, lacking.get(name)))
     return copies
 
 
@@ -325,7 +333,7 @@ def _failing_initialiser(tree: LoadTree | None, process: ProcessFacts) -> str | 
     return None
 
 
-def _has_all(view: WindowsProcess, path: str, symbols: list[MissingSymbol] | None) -> bool | None:
+def _has_all(view: WindowsProcess, symbols: list[MissingSymbol] | None, path: str) -> bool | None:
     """Whether a file exports all that the copy in use lacks."""
     if symbols is None:
         return None

@@ -84,8 +84,12 @@ class LibraryFirst:
             sys.path.remove(folder)
 
 
-BACKEND_NAMES = ("auto", "etw", "etw+loader", "debugger", "rtld", "snapshot")
+BACKEND_NAMES = ("auto", "etw", "etw+loader", "debugger", "rtld", "seccomp", "snapshot")
 """What `Trace(backend=...)` and `--backend` take."""
+
+
+OUTSIDE = "seccomp"
+"""The mechanism that `dlltracer run` and `dlltracer why` have alone, and `Trace` never."""
 
 
 def make_backend(name: str) -> Backend:
@@ -100,6 +104,10 @@ def make_backend(name: str) -> Backend:
             from .linux.snapshot import SnapshotBackend
 
             return SnapshotBackend()
+        if name == OUTSIDE:
+            from .linux.seccomp_notify import SeccompBackend
+
+            return SeccompBackend()
     if sys.platform == "win32":
         if name in ("etw", "etw+loader"):
             from .windows.etw.backend import EtwBackend
@@ -124,8 +132,8 @@ def check_backend_name(name: str) -> None:
 
 
 def default_backend_name() -> str:
-    """The default of `Trace`: the mechanism that its users know; elsewhere "auto", which raises the reason."""
-    return {"win32": "etw", "linux": "rtld"}.get(sys.platform, "auto")
+    """The default of `Trace`: on Windows the mechanism that its users know; elsewhere "auto", the best that works."""
+    return "etw" if sys.platform == "win32" else "auto"
 
 
 def candidates() -> tuple[str, ...]:

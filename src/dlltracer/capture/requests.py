@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 MARK_START, MARK_END = b"\x1e", b"\x1f"
 """The frame of a request in a stream of text: ASCII's record and unit separators, which no path has."""
 
+MARK_MODE = 0x6C6C6474
+"""The mode of an access(2) whose path is a mark, for a tracer that watches system calls. The kernel refuses any mode
+above 7 with EINVAL before it looks at the path (do_faccessat in fs/open.c): whether somebody watches or not, the call
+does nothing. Python raises no audit event for it."""
+
+UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
+"""A note."""
+
 OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f", b"\x1egap\x1f"
 """Marks other than of requests (`linux.decode.Mark`)."""
 

@@ -23,6 +23,11 @@ DEBUGGED = "debugged"
 """In the place of a backend's name: the program is traced from outside, and writes down what it requests."""
 
 
+WATCHED = "watched"
+"""In the place of a backend's name: the system calls of the program are watched from outside, and it marks among them
+what it requests."""
+
+
 class LogSharing:
     """How the text of the program's loader reaches the parent.
 
@@ -107,7 +112,7 @@ class RunnerReport:
         outcome: one of `RunnerOutcome`.
         message: why it is so, for outcomes that need a reason; "" for none.
         recording: plain values, by `model.encode`.
-        errors, process: plain values of `host.facts`; `None` if they could not be told.
+        errors, process: plain values of `host.facts`; `None` if they could not be described.
         ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.failure.Request`.
         notes: what the reader of the followed log should know.
         completed: whether the program's code ran to its end without an exception.

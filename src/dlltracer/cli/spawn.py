@@ -17,7 +17,8 @@ from dataclasses import replace
 from types import FrameType
 from typing import Protocol
 
-from ..errors import DlltracerError
+from ..capture.backend import OUTSIDE
+from ..errors import BackendUnavailable, DlltracerError
 from ..host.failure import read_errors, read_process
 from ..host.own_files import ScratchFile
 from ..model.decode import DamagedRecording, decode
@@ -74,6 +75,16 @@ def run_child(
         limit: has raised our limit of open files; `None`: it is raised here where it is very low.
         variables: of its environment that differ from ours; `None` takes one away.
     """
+    if sys.platform == "linux" and backend in ("auto", OUTSIDE):
+        from .run_watched import WatchOptions, run_best, run_watched
+
+        options = WatchOptions(
+            python=python, output=output, watch_crash=watch_crash, stopper=stopper, limit=limit, variables=variables
+        )  # fmt: skip
+        try:
+            return run_best(program, options) if backend == "auto" else run_watched(program, options)
+        except BackendUnavailable as error:
+            return RunResult(refusal=str(error))
     start = [python] if python is not None else interpreter()
     start += ["-X", "faulthandler"] if watch_crash else []
     log: int | None = None
@@ -175,14 +186,14 @@ def _run(
     variables: Variables,
 ) -> tuple[RunResult, int]:  # fmt: skip
     """Run it to its end: how it ended, and its process id."""
-    wait = _crash_watcher() if watch_crash else _wait
+    wait = choose_wait(watch_crash)
     stdout, stderr = output if output is not None else (None, None)
     with relay:
         try:
             if log is not None:
                 os.set_inheritable(log, True)
             # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-            environment = _environment(variables) if variables else None
+            environment = child_environment(variables) if variables else None
             child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
         except OSError as error:
             raise CannotRun(describe_start_failure(command[0], error)) from error
@@ -191,14 +202,26 @@ def _run(
                 os.set_inheritable(log, False)
         relay.connect(child)
         run = wait(child)
-    stopper = relay.stopper
+    return with_stop(run, relay.stopper), child.pid
+
+
+def with_notes(run: RunResult, notes: tuple[str, ...]) -> RunResult:
+    """The run, with notes before those of its recording."""
+    if run.recording is None:
+        return run
+    return replace(run, recording=replace(run.recording, notes=(*notes, *run.recording.notes)))
+
+
+def with_stop(run: RunResult, stopper: Stopper | None) -> RunResult:
+    """The run, with how it was ended from outside, if it was."""
     if stopper is None or stopper.reason is None:
-        return run, child.pid
+        return run
     # The signal was ours: where it hit is no crash.
-    return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None), child.pid
+    return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None)
 
 
-def _environment(variables: Variables) -> dict[str, str]:
+def child_environment(variables: Variables) -> dict[str, str]:
+    """Our environment, with these variables changed; `None` takes one away."""
     changed = dict(os.environ)
     for name, value in variables:
         if value is None:
@@ -206,6 +229,11 @@ def _environment(variables: Variables) -> dict[str, str]:
         else:
             changed[name] = value
     return changed
+
+
+def choose_wait(watch_crash: bool) -> Callable[[subprocess.Popen[bytes]], RunResult]:
+    """The function that waits for a child, and sees its crash if that is wanted."""
+    return _crash_watcher() if watch_crash else _wait
 
 
 _POLL = 0.1

@@ -67,7 +67,7 @@ MOST_IMAGES = 10_000
 class TreeBuilder:
     """Collects a `LoadTree` and bounds the work for it.
 
-    The files of a stranger can ask for any amount of work. What exceeds the bounds is counted and told in the notes.
+    Hostile files can cause any amount of work. Work beyond the bounds is counted, and reported in the notes.
 
     Attributes:
         images: path to image of what the load maps, in order.

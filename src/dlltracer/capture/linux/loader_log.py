@@ -19,7 +19,7 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
-from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
+from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, UNATTRIBUTED, Watch, encode_request
 from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch, DebugWords, prove_patch
 from .log_file import create_memory_file, open_log, out_of_the_way, punch_hole
 
@@ -33,9 +33,6 @@ _NAME = "dlltracer-loader-log"
 DRAIN_AT = 4 << 20
 """Bytes of text that may wait to be read. Importing numpy, pandas, scipy and scikit-learn makes 0.2 MB: a trace of
 ordinary length is decoded when it has ended, and nothing of it is imported before that."""
-
-UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
-"""A note."""
 
 HELD = 64 << 20
 """Bytes of text that stay for our parent: what the last 60,000 loads or so have left."""

@@ -118,7 +118,7 @@ class LoaderState:
     def ask(self, request: Request) -> None:
         """Python is about to call the loader; or, for a search by name, has been refused without it."""
         if request.kind is RequestKind.FIND_LIBRARY:
-            self._emit(_name_not_found(request, self.pid))
+            self._emit(describe_name_not_found(request, self.pid))
             return
         # One a thread: by the time a thread asks again, its last request has led to a dlopen, or to an image that was
         # there (of which the loader says nothing that could be matched). Moved to the end: oldest first.
@@ -426,7 +426,7 @@ class LoaderState:
         return None if self._running else (), None, self._wall
 
 
-def _name_not_found(request: Request, pid: int | None) -> LoadFailedEvent:
+def describe_name_not_found(request: Request, pid: int | None) -> LoadFailedEvent:
     """The failure of a search by `ctypes.util.find_library`."""
     name = request.target
     probes = tuple(
