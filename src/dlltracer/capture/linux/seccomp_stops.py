@@ -223,8 +223,13 @@ class StopReader:
         if by_loader is None and ".so" not in name and not self._is_asked_for(tid, name):
             return None
         dirfd = AT_FDCWD if call.dirfd is None else _signed(arguments[call.dirfd])
-        found, problem = self._lookup.look(task.pid, tid, dirfd, raw)
-        return OpenStop(task.pid, tid, time.time(), path, by_loader, found, problem)
+        status = self._lookup.look(task.pid, tid, dirfd, raw)
+        if isinstance(status, int):
+            return OpenStop(task.pid, tid, time.time(), path, by_loader, None, status)
+        image = None
+        if task.same_files and stat.S_ISREG(status.st_mode) and ".so" in name:
+            image = self._image(_text(self._lookup.whole(task.pid, tid, dirfd, raw)), status)
+        return OpenStop(task.pid, tid, time.time(), path, by_loader, (status.st_dev, status.st_ino), image=image)
 
     def _is_by_loader(self, task: TracedTask, audit: int, address: int) -> bool | None:
         """Whether the instruction that makes the call is in the loader: glibc's opens libraries itself (rtld has its
