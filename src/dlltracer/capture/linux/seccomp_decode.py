@@ -15,6 +15,7 @@ the rules of the C library (api.search_phases).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
@@ -31,6 +32,9 @@ from ...model.events import (
 )
 from ...model.failure import Request, RequestKind
 from .loaderstate import describe_name_not_found
+
+MARK_FRAME = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
+"""A mark, as `capture.requests` makes them, in the path of an access(2)."""
 
 Identity = tuple[int, int]
 """Device and inode of a file."""
