@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from dlltracer.cli import run_traced, spawn
 from dlltracer.cli.ending import describe_ending
 from dlltracer.cli.formats import FORMS
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 from dlltracer.cli.output import Colour, DirectTarget, StreamTarget, colour_of, open_target
 from dlltracer.cli.program import NoValue, Program, ProgramKind, is_command, split_command_line
 from dlltracer.cli.runner import LogSharing, RunnerOutcome, RunnerReport

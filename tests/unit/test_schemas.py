@@ -21,7 +21,7 @@ from builders.saved_case import CRASH, DIAGNOSIS, EVENTS, GONE, hostile_trace, s
 from builders.schema_check import check_schema, problems
 from dlltracer.binary.pe import read_pe
 from dlltracer.cli.info import gather_info
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 from dlltracer.model.comparison import Comparison, Difference, DifferenceKind, OrderOutcome, OrderSearch, OrderTrial
 from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfImage

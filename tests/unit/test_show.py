@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from builders import etl_file as etl
 from builders.image_event import payload
 from dlltracer.cli.formats import FORMS, Form, choose_form, refuse_same_file, rendered
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 from dlltracer.errors import NoSuchProcess
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.recording import Recording

@@ -222,7 +222,7 @@ HEAD_SIZE = 512
 _MACH_O = tuple(bytes.fromhex(magic) for magic in ("feedface", "feedfacf", "cefaedfe", "cffaedfe"))
 _LFS = b"version https://git-lfs.github.com/spec/v1"
 _SCRIPTS = (b"/* GNU ld script", b"INPUT(", b"INPUT (", b"GROUP(", b"GROUP (", b"OUTPUT_FORMAT")
-_LINK = re.compile(rb"[\w./+-]*\w\.so(?:\.\d+)*")
+_LINK = rb"[\w./+-]*\w\.so(?:\.\d+)*"
 """What git (core.symlinks=false), a zip archive or a Windows share makes of a link: a file with the target's name."""
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
+from ..errors import DlltracerError
 from ..model.printable import escape
 from .output import say
 
@@ -21,6 +21,14 @@ EXIT_MISSING = 1
 """Status when something was found to be missing."""
 
 
+class BadUsage(DlltracerError):
+    """The command line contradicts itself, or lacks something; the text says what. Raised before anything is done."""
+
+
+class CommandFailed(DlltracerError):
+    """What was asked for cannot be done; the text is one line."""
+
+
 def say_error(message: str) -> int:
     """Write one line on stderr, whatever the message holds; return the status to leave with."""
     say(f"dlltracer: error: {escape(message)}\n", err=True)
@@ -34,6 +42,7 @@ def end_like(status: int) -> NoReturn:
         sys.exit(status - (1 << 32) if status >> 31 else status)
     if sys.platform != "win32":
         import resource
+        import signal
 
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:

@@ -10,7 +10,7 @@ from ..host.scratch import ScratchFile
 from ..model.comparison import OrderOutcome, OrderTrial
 from ..model.run import RunResult
 from ..model.words import describe_end, describe_status
-from .ending import EXIT_MISSING
+from .ending import EXIT_MISSING, BadUsage
 from .output import open_target, write_styled
 from .program import Program, ProgramKind
 from .runner import UNTRACED
@@ -70,12 +70,12 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
 
 def _check(modules: tuple[str, ...]) -> None:
     if len(modules) < 2:
-        raise click.UsageError("name at least two modules")
+        raise BadUsage("name at least two modules")
     for module in modules:
         if not all(part.isidentifier() for part in module.split(".")):
-            raise click.UsageError(f"{module} is not the name of a module")
+            raise BadUsage(f"{module} is not the name of a module")
         if modules.count(module) > 1:
-            raise click.UsageError(f"{module} is named twice")
+            raise BadUsage(f"{module} is named twice")
 
 
 def _attempt(modules: tuple[str, ...], python: str | None) -> OrderTrial:

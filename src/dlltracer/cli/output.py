@@ -13,8 +13,6 @@ import os
 import stat
 import sys
 
-import click
-
 from ..host.scratch import create_file
 from ..model.printable import escape, escape_for, is_terminal
 
@@ -116,14 +114,16 @@ Target = StreamTarget | DirectTarget | FileTarget
 def open_target(output: str | None) -> Target:
     """Make sure that the report can be written, without touching what is there. `None` is stderr, "-" stdout.
 
-    Raises `click.ClickException` when it cannot.
+    Raises `CommandFailed` when it cannot.
     """
     if output is None or output == "-":
         return StreamTarget(_stream(2 if output is None else 1))
     try:
         return _open_path(output)
     except OSError as error:
-        raise click.ClickException(f"cannot write {output}: {error.strerror or error}") from error
+        from .ending import CommandFailed
+
+        raise CommandFailed(f"cannot write {output}: {error.strerror or error}") from error
 
 
 def _open_path(output: str) -> Target:
@@ -249,12 +249,6 @@ def forgiving_pipe(stream: TextIOWrapper) -> Iterator[None]:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-
-
-annotations_option = click.option(
-    "--annotations/--no-annotations", default=None,
-    help="Errors as GitHub Actions shows them beside the code, on stderr; the default is what GITHUB_ACTIONS says.",
-)  # fmt: skip
 
 
 def say_annotations(choice: bool | None, render: Callable[[str], str], *, inside_line: bool = False) -> None:

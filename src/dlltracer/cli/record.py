@@ -7,8 +7,6 @@ import platform
 import time
 from typing import TypeVar
 
-import click
-
 from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
 from ..host.tracefile import TraceFileWriter
@@ -17,7 +15,7 @@ from ..model.recording import UNKNOWN, TracedProcess
 from ..model.run import RunResult
 from ..model.saved import SavedTrace
 from ..model.tracefile import closing_lines, early_line, event_line, header_line, process_line
-from .ending import say_error
+from .ending import CommandFailed, say_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ class TraceRecorder:
         command: its command line.
         backend: the mechanism asked for.
         redact: leave out what is private.
-    Raises `click.ClickException` when the file cannot be written.
+    Raises `CommandFailed` when the file cannot be written.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class TraceRecorder:
         try:
             self._file = TraceFileWriter(path, self._say)
         except OSError as error:
-            raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error
+            raise CommandFailed(f"cannot write {path}: {error.strerror or error}") from error
 
     def process(self, process: TracedProcess) -> None:
         """A process began, or more is known of it."""

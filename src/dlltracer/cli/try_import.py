@@ -11,14 +11,12 @@ from collections import deque
 from dataclasses import replace
 from types import TracebackType
 
-import click
-
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
 from ..model.run import ProgramOutput, RunResult
 from ..model.saved import RECORDING_SUFFIX
 from .descriptors import ENOUGH, DescriptorLimit
-from .ending import say_error
+from .ending import BadUsage, say_error
 from .program import Program, ProgramKind
 from .runner import UNTRACED
 from .spawn import CannotRun, import_for_the_end, run_child
@@ -221,7 +219,7 @@ def try_and_explain(
 ) -> tuple[RunResult, Explained]:
     """Run the program, and say why it fails. After `timeout` seconds it is ended, and so it is by an interrupt.
 
-    Raises `click.exceptions.Exit` when it could not be traced by the mechanism asked for, or could not begin.
+    Raises `SystemExit` when it could not be traced by the mechanism asked for, or could not begin.
     """
     from ..api.explain import explain_interpreter, explain_program, explain_with_case
 
@@ -235,10 +233,10 @@ def try_and_explain(
     run = replace(run, output=tail.result)
     if run.refusal is not None:
         say_error(run.refusal)
-        raise click.exceptions.Exit(Outcome.NOT_TRACED.exit_status)
+        raise SystemExit(Outcome.NOT_TRACED.exit_status)
     if not run.begun:
         lines = run.output.text.splitlines()
-        raise click.exceptions.Exit(say_error(lines[-1] if lines else f"{what} could not begin"))
+        raise SystemExit(say_error(lines[-1] if lines else f"{what} could not begin"))
     if run.status != 0 and run.process is None and python is not None:
         if _was_ended_by_loader(run):
             import shutil
@@ -265,16 +263,16 @@ def _with_interpreter(run: RunResult, python: str) -> RunResult:
 
 
 def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
-    """The question in words, and the program that asks it. Raises `click.UsageError` when it is of a file that is not
+    """The question in words, and the program that asks it. Raises `BadUsage` when it is of a file that is not
     there."""
     if module is None:
         return "the code", Program(ProgramKind.CODE, code or "")
     has_folder = os.sep in module or bool(os.altsep and os.altsep in module)
     is_there = os.path.exists(module)
     if not is_there and (has_folder or module.lower().endswith(_OF_FILES)):
-        raise click.UsageError(f"there is no file {module}")
+        raise BadUsage(f"there is no file {module}")
     if is_there and not (os.path.isfile(module) or os.path.isdir(module)):
-        raise click.UsageError(f"{module} is neither a file nor a folder")  # to load a FIFO is to wait for its writer
+        raise BadUsage(f"{module} is neither a file nor a folder")  # to load a FIFO is to wait for its writer
     if not is_there or not (has_folder or os.path.splitext(module)[1]):
         return f"import {module}", Program(ProgramKind.CODE, f"import {module}", must_return=True)
     if module.lower().endswith((".py", ".pyc")) or os.path.isdir(module):

@@ -6,32 +6,30 @@ import os
 import time
 from dataclasses import dataclass, replace
 
-import click
-
-from ..capture.backend import BACKEND_NAMES, check_backend_name
+from ..capture.backend import check_backend_name
 from ..model.recording import Recording
 from ..model.run import StopReason
 from ..model.saved import RECORDING_SUFFIX, SavedTrace
-from .completion import complete_backend, complete_file
-from .config import is_setting, prefer_command_line
-from .ending import EXIT_USAGE, say_error
+from .ending import EXIT_USAGE, BadUsage, say_error
 from .formats import (
     GITHUB,
     HTML,
+    HTML_OPTION,
     STDIN,
     form_of_name,
-    html_option,
     is_name_of_recording,
     refuse_same_file,
     write_form,
 )
-from .output import Target, annotations_option, open_target, say_annotations, write_styled
+from .options import ANNOTATIONS_OPTION, BACKEND_OPTION, PROGRAM, WRITTEN, CommandLine, Option, prefer_command_line
+from .output import Target, open_target, say_annotations, write_styled
 from .program import command_of
 from .progress import progress
 from .try_import import choose_program, try_and_explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from ..api.explain import Explained
@@ -72,45 +70,16 @@ class _WhyOptions:
         return "json" if (self.output or "").lower().endswith(".json") else "text"
 
     def check(self) -> None:
-        """Raise `click.UsageError` when options contradict each other."""
+        """Raise `BadUsage` when options contradict each other."""
         if (self.module is None) is (self.code is None):
-            raise click.UsageError("say what to import: a MODULE, a file, or -c CODE")
+            raise BadUsage("say what to import: a MODULE, a file, or -c CODE")
         if self.as_json and self.github:
-            raise click.UsageError("choose one of --json and --github")
+            raise BadUsage("choose one of --json and --github")
         refuse_same_file("-" if self.is_recorded else self.output or "-", self.html)
         check_backend_name(self.backend)
 
 
-@click.command("why", short_help="Say why an import fails.")
-@click.argument("module", required=False, shell_complete=complete_file)
-@click.option("-c", "code", metavar="CODE", help="Run this code instead of importing a module.")
-@click.option("--json", "as_json", is_flag=True, help="JSON, with all evidence.")
-@click.option("--github", is_flag=True, help="Markdown for an issue, at most 60 lines, with versions and the loads.")
-@click.option(
-    "-o", "--output", metavar="FILE", shell_complete=complete_file,
-    help="Write the verdict to FILE instead of stdout (.html, .md, .json: in that format); FILE.dlltrace: save the "
-    "recording there as well.",
-)  # fmt: skip
-@html_option
-@click.option(
-    "--python", metavar="PATH", shell_complete=complete_file,
-    help="The interpreter to try it with (Python 3.10 or later).",
-)  # fmt: skip
-@click.option(
-    "--backend", metavar="NAME", default="auto", shell_complete=complete_backend,
-    help=f"The mechanism: {', '.join(BACKEND_NAMES)}.  [default: auto]",
-)  # fmt: skip
-@click.option(
-    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
-    help="End the import after so many seconds, and say where it hangs.",
-)  # fmt: skip
-@click.option(
-    "--try/--no-try", "tries", default=None,
-    help="Try the import again with each fix that needs no installation, at most three. [default: for modules]",
-)  # fmt: skip
-@click.option("--redact", is_flag=True, help="Leave out names of users and of this machine, and secrets.")
-@annotations_option
-def why(**given: Any) -> None:
+def why(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     """Import MODULE in a process of its own, and say why it fails: which file, needed by whom, looked for where.
 
     MODULE may be the name of a module, a script (*.py), or the file of an extension module or a shared library. It may
@@ -123,7 +92,7 @@ def why(**given: Any) -> None:
     Exit status: 0 it works, 1 a cause was found, 4 it fails and the evidence does not decide, 3 it could not be traced,
     2 the question was wrong, 124 it was ended by --timeout, 130 by Ctrl-C.
     """
-    options = _WhyOptions(**_without_settings(given))
+    options = _WhyOptions(**_without_settings(given, settings))
     options.check()
     prepared: list[Target] = []
     try:
@@ -139,7 +108,37 @@ def why(**given: Any) -> None:
             one.discard()
     diagnosis = _verdict_of(trace)
     say_annotations(options.annotations, lambda folder: _annotate(diagnosis, folder))
-    raise click.exceptions.Exit(diagnosis.outcome.exit_status if stopped is None else _STATUSES[stopped])
+    raise SystemExit(diagnosis.outcome.exit_status if stopped is None else _STATUSES[stopped])
+
+
+COMMAND = CommandLine(
+    "why", "Say why an import fails.", why,
+    Option("code", "-c", metavar="CODE", help="Run this code instead of importing a module."),
+    Option("as_json", "--json", help="JSON, with all evidence."),
+    Option("github", "--github", help="Markdown for an issue, at most 60 lines, with versions and the loads."),
+    Option(
+        "output", "-o", "--output", metavar=WRITTEN, completes="file",
+        help="Write the verdict to FILE instead of stdout (.html, .md, .json: in that format); FILE.dlltrace: save the "
+        "recording there as well.",
+    ),
+    HTML_OPTION,
+    Option(
+        "python", "--python", metavar=PROGRAM, completes="file",
+        help="The interpreter to try it with (Python 3.10 or later).",
+    ),
+    BACKEND_OPTION,
+    Option(
+        "timeout", "--timeout", metavar="SECONDS", is_positive=True,
+        help="End the import after so many seconds, and say where it hangs.",
+    ),
+    Option(
+        "tries", "--try", off="--no-try",
+        help="Try the import again with each fix that needs no installation, at most three. [default: for modules]",
+    ),
+    Option("redact", "--redact", help="Leave out names of users and of this machine, and secrets."),
+    ANNOTATIONS_OPTION,
+    argument="module",
+)  # fmt: skip
 
 
 def _annotate(diagnosis: Diagnosis, folder: str) -> str:
@@ -148,12 +147,12 @@ def _annotate(diagnosis: Diagnosis, folder: str) -> str:
     return annotate_verdict(diagnosis, workspace=folder)
 
 
-def _without_settings(given: dict[str, Any]) -> dict[str, Any]:
+def _without_settings(given: Mapping[str, Any], settings: frozenset[str]) -> dict[str, Any]:
     """The options as given, without settings that contradict the command line."""
-    kept = prefer_command_line(given, ("as_json", "github"))
+    kept = prefer_command_line(given, settings, ("as_json", "github"))
     if kept["module"] is not None and is_saved(kept["module"]):  # which settings for a trial are not about
         names = ["python"] + ["output"] * is_name_of_recording(kept["output"])
-        kept.update({name: None for name in names if is_setting(name)})
+        kept.update({name: None for name in names if name in settings})
     return kept
 
 
@@ -166,7 +165,7 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
     module = options.module
     if module is not None and is_saved(module):
         if options.python is not None or options.is_recorded:
-            raise click.UsageError("a recording is explained as it is: leave out --python and -o FILE.dlltrace")
+            raise BadUsage("a recording is explained as it is: leave out --python and -o FILE.dlltrace")
         return _explain_file(module, options.redact), None
     what, program = choose_program(module, options.code)
     command = command_of(program, options.python)
@@ -198,7 +197,7 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
 
             trace = own_redactor().redact_trace(trace)
         return trace, run.stopped
-    except click.exceptions.Exit:  # it was not traced, or did not begin
+    except SystemExit:  # it was not traced, or did not begin
         if recorder is not None:
             recorder.discard()
         raise
@@ -271,4 +270,4 @@ def _write(options: _WhyOptions, trace: SavedTrace, target: Target, page: Target
             write_form(HTML, page, trace)
     except OSError as error:
         say_error(f"the verdict could not be written: {error.strerror or error}")
-        raise click.exceptions.Exit(EXIT_USAGE) from error
+        raise SystemExit(EXIT_USAGE) from error
