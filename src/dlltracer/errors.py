@@ -46,13 +46,20 @@ class BackendUnavailable(DlltracerError, OSError):
 class TraceStartError(DlltracerError, OSError):
     """Windows refused to start the trace.
 
-    Attributes: `winerror` (the Windows code, on every platform), `call` (the function that returned it).
+    Attributes: `winerror` (the Windows code, on every platform), `call` (the function that returned it), and on Windows
+    `errno` as Python gives it for that code.
     """
 
     def __init__(self, call: str, code: int, remedy: str) -> None:
         super().__init__(f"{call} failed with Windows error {code}: {remedy}")
         self.call = call
+        # On Windows the fourth argument decides the errno, elsewhere it is ignored ("OSError", Python documentation).
+        self.errno = OSError(None, "", None, code).errno
+        self.strerror = self.args[0]
         self.winerror = code
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 class TracePermissionError(DlltracerError, PermissionError):

@@ -6,6 +6,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any, Literal, Protocol
 
@@ -40,8 +41,8 @@ class Trace:
     holds its loads since the fork.
 
     Raises, from the constructor: `UnknownBackend` (a `ValueError`). From `start`: `TracePermissionError` (a
-    `PermissionError`, `winerror` 5), `TraceStartError` or `BackendUnavailable` (each an `OSError`); `RuntimeError` when
-    it runs already. A failed start leaves nothing behind.
+    `PermissionError`, `winerror` 5), `TraceStartError` or `BackendUnavailable` (each an `OSError`). A failed start
+    leaves nothing behind.
     """
 
     def __init__(
@@ -68,17 +69,32 @@ class Trace:
         self._unloads = unloads
         self._session: Session | None = None
         self._refusals: tuple[str, ...] = ()
+        self._record: Callable[[], Recording] | None = None
         self._recording: Recording | None = None
 
     @property
     def recording(self) -> Recording | None:
-        """Everything the last block recorded: events, the mechanism that spoke, what was lost, notes; `None` before."""
+        """Everything the last block recorded: events, the mechanism that spoke, what was lost, notes; `None` before.
+
+        It is decoded when it is first asked for, unless an output needed it before.
+        """
+        record, self._record = self._record, None
+        if record is not None:
+            recording = without_own_loads(record())
+            if self._refusals:
+                from .model.light import replace
+
+                recording = replace(recording, notes=self._refusals + recording.notes)
+            self._recording = recording
         return self._recording
 
     def start(self) -> list[Event] | None:
-        """Begin to record. Returns the list that `close` fills, or `None` without `collect`."""
+        """Begin to record. Returns the list that `close` fills, or `None` without `collect`.
+
+        A trace that runs already runs on: another start changes nothing, and returns the same list.
+        """
         if self._session is not None:
-            raise RuntimeError("this trace is running already: make another Trace to nest them")
+            return self._collected
         from .capture.backend import make_backend, start_best
 
         if self._backend == "auto":
@@ -95,13 +111,11 @@ class Trace:
         session, self._session = self._session, None
         if session is None:
             return
-        recording = without_own_loads(session.stop())
-        if self._refusals:
-            from dataclasses import replace
-
-            recording = replace(recording, notes=self._refusals + recording.notes)
-        self._recording = recording
-        self._deliver(recording)
+        self._record = session.stop()
+        if self._collected is not None or self._out is not None or self._audit:
+            recording = self.recording
+            assert recording is not None
+            self._deliver(recording)
 
     def __enter__(self) -> list[Event] | None:
         return self.start()
@@ -148,7 +162,7 @@ class Trace:
         if failed_hooks.count:
             notes.append(failed_hooks.report("audit events made a hook raise"))
         if notes:
-            from dataclasses import replace
+            from .model.light import replace
 
             self._recording = replace(recording, notes=(*recording.notes, *notes))
         for failures in (failed_writes, failed_hooks):
@@ -164,7 +178,7 @@ def without_own_loads(recording: Recording) -> Recording:
     left_out = len(recording.events) - len(events)
     if not left_out:
         return recording
-    from dataclasses import replace
+    from .model.light import replace
 
     note = f"{left_out} events of modules that dlltracer itself imported to end another trace are left out"
     return replace(recording, events=events, notes=(*recording.notes, note))

@@ -43,6 +43,7 @@ class ElfFile:
     bits: int = 64
     little: bool = True
     machine: int = 62
+    flags: int = 0
     kind: int = 3
     needed: tuple[str, ...] = ()
     soname: str | None = None
@@ -60,7 +61,16 @@ class ElfFile:
     relative: int = 0
     """So many relative relocations come first, counted by DT_RELACOUNT."""
     dynamic: bool = True
+    loadable: bool = False
+    """As a linker makes them: from address 0 on, aligned for every size of a page, and without an executable stack,
+    which newer glibc refuses."""
+    relocation: int = 6
+    """The type of the relocations of symbols: R_X86_64_GLOB_DAT and R_386_GLOB_DAT have the same number."""
     strings: bytearray = field(default_factory=lambda: bytearray(b"\0"))
+
+    @property
+    def _base(self) -> int:
+        return 0 if self.loadable else BASE
 
     def build(self) -> bytes:
         """The bytes of the file."""
@@ -95,10 +105,10 @@ class ElfFile:
 
     def _assemble(self, entries: list[tuple[int, int]], parts: list[tuple[int | None, bytes]]) -> bytes:
         wide = self.bits == 64
-        count = 1 + self.dynamic + (self.interpreter is not None)
+        count = 1 + self.dynamic + self.loadable + (self.interpreter is not None)
         header, step = (64, 56) if wide else (52, 32)
         body = bytearray(bytes(header + count * step))
-        segments: list[tuple[int, int, int]] = []
+        segments: list[tuple[int, int, int]] = [(0x6474E551, 0, 0)] if self.loadable else []
         if self.interpreter is not None:
             name = self.interpreter.encode() + b"\0"
             segments.append((3, len(body), len(name)))
@@ -107,7 +117,7 @@ class ElfFile:
             for tag, block in parts:
                 body += bytes(-len(body) % 8)
                 if tag is not None:
-                    entries.append((tag, BASE + len(body)))
+                    entries.append((tag, self._base + len(body)))
                 body += block
             body += bytes(-len(body) % 8)
             dynamic = b"".join(self._pack(self._words(2), *entry) for entry in [*entries, (0, 0)])
@@ -115,14 +125,15 @@ class ElfFile:
             body += dynamic
         table = b"".join(self._segment(*segment) for segment in [(1, 0, len(body)), *segments])
         ident = b"\x7fELF" + bytes([self.bits // 32, 1 if self.little else 2, 1]) + bytes(9)
-        fields = (self.kind, self.machine, 1, 0, header, 0, 0, header, step, count, 0, 0, 0)
+        fields = (self.kind, self.machine, 1, 0, header, 0, self.flags, header, step, count, 0, 0, 0)
         body[: header + count * step] = ident + self._pack("HHI" + self._words(3) + "IHHHHHH", *fields) + table
         return bytes(body)
 
     def _segment(self, kind: int, offset: int, size: int) -> bytes:
+        align = 0x10000 if self.loadable and kind == 1 else 8
         if self.bits == 64:
-            return self._pack("IIQQQQQQ", kind, 6, offset, BASE + offset, BASE + offset, size, size, 8)
-        return self._pack("IIIIIIII", kind, offset, BASE + offset, BASE + offset, size, size, 6, 8)
+            return self._pack("IIQQQQQQ", kind, 6, offset, self._base + offset, self._base + offset, size, size, align)
+        return self._pack("IIIIIIII", kind, offset, self._base + offset, self._base + offset, size, size, 6, align)
 
     def _symbol_table(self, order: list[Symbol]) -> bytes:
         table = bytes(24 if self.bits == 64 else 16)
@@ -137,11 +148,11 @@ class ElfFile:
 
     def _relocations(self, order: list[Symbol]) -> bytes:
         rows = [(8, 0)] * self.relative
-        rows += [(6, number) for number, s in enumerate(order, 1) if s.relocated and not s.defined]
+        rows += [(self.relocation, number) for number, s in enumerate(order, 1) if s.relocated and not s.defined]
         table = b""
         for kind, number in rows:
             info = number << 32 | kind if self.bits == 64 else number << 8 | kind
-            words = (BASE, info, 0) if self.with_addend else (BASE, info)
+            words = (self._base, info, 0) if self.with_addend else (self._base, info)
             table += self._pack(self._words(len(words)), *words)
         return table
 

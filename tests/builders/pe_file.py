@@ -56,6 +56,8 @@ def build_pe(
     is_managed: bool = False,
     link_time: int = 0x5F000000,
     linker_version: tuple[int, int] = (14, 29),
+    code: bytes = b"\xc3",
+    has_entry: bool = False,
 ) -> bytes:
     """Build a PE file.
 
@@ -67,10 +69,11 @@ def build_pe(
         manifest: of the resource RT_MANIFEST; `manifest_id` if not 2 for a DLL and 1 for a program.
         version: the resource RT_VERSION, from `build_version`.
         dependent_load_flags: adds a load configuration; so does `is_hybrid` (CHPE metadata).
+        code: machine code, which every export leads to; with `has_entry` it is the entry point (DllMain) as well.
     """
     wide = machine in (AMD64, ARM64)
     sections = _Sections()
-    sections.add(".text", b"\xc3")
+    sections.add(".text", code)
     directories: dict[int, tuple[int, int]] = {}
 
     def place(index: int, name: str, content: bytes) -> None:
@@ -96,7 +99,7 @@ def build_pe(
         place(10, ".rdata", _load_config(dependent_load_flags or 0, is_hybrid, wide))
     if is_managed:
         place(14, ".clr", bytes(72))
-    head = _headers(machine, wide, is_dll, directories, sections, link_time, linker_version)
+    head = _headers(machine, wide, is_dll, directories, sections, link_time, linker_version, PAGE if has_entry else 0)
     return head.ljust(PAGE, b"\0") + b"".join(_pad(content, SECTOR) for _, _, content in sections.data)
 
 
@@ -153,6 +156,7 @@ def _headers(
     sections: _Sections,
     link_time: int,
     linker_version: tuple[int, int],
+    entry: int,
 ) -> bytes:
     table, offset = b"", PAGE
     for name, start, content in sections.data:
@@ -162,7 +166,7 @@ def _headers(
     characteristics = 0x0022 | (0x2000 if is_dll else 0) | (0 if wide else 0x0100)
     optional_size = 240 if wide else 224
     file_header = struct.pack("<HHIIIHH", machine, len(sections.data), link_time, 0, 0, optional_size, characteristics)
-    first = struct.pack("<HBB5I", 0x20B if wide else 0x10B, *linker_version, 0, 0, 0, 0, PAGE)
+    first = struct.pack("<HBB5I", 0x20B if wide else 0x10B, *linker_version, 0, 0, 0, entry, PAGE)
     base = struct.pack("<Q", BASE_64) if wide else struct.pack("<II", 0, BASE_32)
     middle = struct.pack("<II6HIIIIHH", PAGE, SECTOR, 6, 0, 0, 0, 6, 0, 0, sections.next, PAGE, 0, 3, 0x0160)
     stack = struct.pack("<4Q" if wide else "<4I", 0x100000, 0x1000, 0x100000, 0x1000)

@@ -6,8 +6,7 @@ from dlltracer.model.events import Event, FailureKind, LoadEvent, LoadFailedEven
 from dlltracer.model.failure import PythonError
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.recording import Losses, Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
+from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace
 
 STARTED = 1_800_000_000.0
 PID = 4711

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dlltracer.model.crash import Crash
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome, UnloadEvent
-from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
+from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.recording import Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, SavedTrace
+from dlltracer.model.run import HostFacts, RunResult, SavedTrace
 
 HOSTILE = (
     '/x/"quoted".so',

@@ -5,7 +5,6 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from dlltracer.model.crash import Crash
 from dlltracer.model.events import (
     DebugEvent,
     FailureKind,
@@ -16,11 +15,10 @@ from dlltracer.model.events import (
     ProbeOutcome,
     UnloadEvent,
 )
-from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
+from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.recording import Losses, Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
+from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace, SearchPlaces
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """For tests that make whole traces: that takes its time on a machine that does other things as well."""

@@ -23,8 +23,7 @@ from dlltracer.model.pe import (
     Version,
 )
 from dlltracer.model.tree import MissingSymbol
-from dlltracer.resolve.pe_symbols import find_missing_imports
-from dlltracer.resolve.windows import resolve_windows
+from dlltracer.resolve.windows import find_missing_imports, resolve_windows
 
 PYTHON = "C:\\Python"
 SITE = "C:\\site\\pkg"

@@ -23,7 +23,7 @@ if sys.platform != "linux":
 from dlltracer.capture.linux import crashwatch
 from dlltracer.capture.linux.crashwatch import Watched, watch
 from dlltracer.capture.linux.ptrace import Ptrace
-from dlltracer.model.crash import Crash
+from dlltracer.model.failure import Crash
 
 if not crashwatch.availability().ok:
     pytest.skip(f"no ptrace here: {crashwatch.availability().reason}", allow_module_level=True)

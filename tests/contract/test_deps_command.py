@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from builders.macho_file import ARM64, DYLIB, WEAK, X86_64, build_fat, build_macho
 from builders.pe_file import build_pe
+from builders.schema_check import problems
 from contract.native import Native
 
 
@@ -44,7 +46,7 @@ def test_a_library_that_has_all(native: Native) -> None:
 def test_a_list_without_colours_waits_for_little(native: Native) -> None:
     """Most of the time of the command is importing: what it does not need stays out."""
     code = (
-        "import sys; from dlltracer.cli.main import cli; "
+        "import sys; from dlltracer.cli.commands import cli; "
         f"cli.main(['deps', '--flat', {str(native.tiny())!r}], standalone_mode=False); "
         "print(sorted({'rich', 'tempfile', 'dlltracer.binary.pe', 'dlltracer.resolve.windows'} & set(sys.modules)))"
     )
@@ -94,6 +96,31 @@ def test_a_windows_wheel_anywhere(tmp_path: Path) -> None:
     assert ran.returncode == 1
     assert "gone.dll  NOT FOUND" in ran.stdout and "KERNEL32.dll  NOT FOUND" not in ran.stdout
     assert f"needed by {tmp_path / 'a.dll'}" in ran.stdout
+
+
+def test_a_macos_wheel_anywhere(tmp_path: Path) -> None:
+    needs, imports = ["@loader_path/.dylibs/liba.dylib", "/usr/lib/libSystem.B.dylib"], [("_f", 1), ("_g", 1)]
+    module = build_fat([build_macho(needs, imports, cpu=cpu) for cpu in (X86_64, ARM64)])
+    (tmp_path / "mod.so").write_bytes(module)
+    (tmp_path / ".dylibs").mkdir()
+    library = tmp_path / ".dylibs" / "liba.dylib"
+    gone = ["@rpath/libgone.dylib", ("/opt/x/libweak.dylib", WEAK)]
+    images = [build_macho(gone, [], {"_f": None}, kind=DYLIB, rpaths=["/opt/lib"], cpu=cpu) for cpu in (ARM64, X86_64)]
+    library.write_bytes(build_fat(images))
+
+    ran = deps(tmp_path / "mod.so")
+
+    assert ran.returncode == 1
+    assert f"liba.dylib  {library}" in ran.stdout
+    assert "of the system: libSystem.B.dylib" in ran.stdout
+    assert f"@rpath/libgone.dylib  NOT FOUND, needed by {library}" in ran.stdout
+    assert "/opt/lib/libgone.dylib" in ran.stdout
+    assert "missing, and not required: /opt/x/libweak.dylib" in ran.stdout
+    assert "_g" in ran.stdout and "this is the one for" in ran.stdout
+    plain = json.loads(deps(tmp_path / "mod.so", "--json").stdout)
+    assert [image["type"] for image in plain["images"]] == ["macho", "macho"]
+    assert plain["missing"] == ["@rpath/libgone.dylib"]
+    assert problems("deps", plain) == []
 
 
 @pytest.mark.parametrize(

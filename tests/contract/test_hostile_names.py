@@ -18,8 +18,7 @@ from contract.native import Native
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import PythonError
 from dlltracer.model.recording import Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, SavedTrace
+from dlltracer.model.run import HostFacts, RunResult, SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs pseudo-terminals, and names of any bytes")

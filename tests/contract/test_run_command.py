@@ -31,6 +31,14 @@ print(globals().get("__file__"), globals().get("__cached__"), getattr(__loader__
 print(__loader__.name if hasattr(__loader__, "name") else None, sys.flags, sys._xoptions, sys.warnoptions)
 """
 
+SEES_FILE = """
+import atexit, sys
+def seen(*_): print("__file__" in globals(), "__cached__" in globals())
+atexit.register(seen)
+sys.excepthook = seen
+"""
+"""When the names of the script's file leave `__main__` differs between 3.14.6 and 3.14.7."""
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -182,6 +190,11 @@ def test_safe_path(desk: Desk) -> None:
         ("import sys\ndel sys.excepthook\n1/0", 1),
         ("import atexit\natexit.register(print, 'end')\natexit.register(lambda: print('__file__' in globals()))", 0),
         ("import atexit, sys\natexit.register(lambda: print('__file__' in globals()))\nsys.exit(4)", 4),
+        (f"{SEES_FILE}1/0", 1),
+        (f"{SEES_FILE}raise KeyboardInterrupt", None),
+        (f"{SEES_FILE}sys.exit('a text')", 1),
+        (f"{SEES_FILE}sys.excepthook = lambda *a: sys.exit(5)\n1/0", 5),
+        (f"{SEES_FILE}sys.excepthook = lambda *a: {{}}[1]\n1/0", 1),
         ("import atexit, sys\natexit.register(lambda: print(sys.last_traceback.tb_frame.f_code.co_filename))\n1/0", 1),
     ],
 )
@@ -197,6 +210,24 @@ def test_ends_the_same(desk: Desk, source: str, status: int | None) -> None:
         else:
             assert traced == plain
         assert desk.report.exists()
+
+
+@posix_only
+def test_the_first_descriptor_is_the_programs_own(desk: Desk) -> None:
+    """libffi of Debian 14 keeps a file open from the import of ctypes on; this does the same with any libffi."""
+    desk.write(
+        "site/sitecustomize.py",
+        """
+        import os, sys
+        def hook(event, arguments):
+            if event == "import" and arguments[0] == "ctypes":
+                os.open(os.devnull, os.O_RDONLY)
+        sys.addaudithook(hook)
+        """,
+    )
+    source = "import os\nprint([os.open(os.devnull, os.O_RDONLY) for _ in range(3)])"
+    site = {**os.environ, "PYTHONPATH": str(desk.folder / "site")}
+    assert desk.run(["-c", source], env=site) == desk.run(["-m", "dlltracer", "run", "-o", "x", "-c", source], env=site)
 
 
 @posix_only

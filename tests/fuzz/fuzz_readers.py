@@ -20,9 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from builders.elf_file import ElfFile, Symbol, need
 from builders.pe_file import Export, build_pe, build_version
-from dlltracer.binary.apiset_map import decode_api_set_map
 from dlltracer.binary.elf import parse_elf
-from dlltracer.binary.ldcache import parse_ld_cache
+from dlltracer.binary.loader_data import decode_api_set_map, parse_ld_cache
 from dlltracer.binary.pe import parse_pe
 from dlltracer.binary.reading import describe_not_image
 from dlltracer.errors import BinaryFormatError

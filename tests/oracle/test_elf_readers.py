@@ -17,7 +17,7 @@ from builders.elf_file import ElfFile, Symbol, need
 from dlltracer.binary.elf import parse_elf, read_elf
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.elf import ElfImage
-from dlltracer.resolve.elf_symbols import find_missing_symbols, find_missing_versions
+from dlltracer.resolve.symbols import find_missing_symbols, find_missing_versions
 from oracle.elf_peers import Account, lief_account, own_account, pyelftools_account, readelf_account
 
 PLACES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", f"{sys.base_prefix}/lib")

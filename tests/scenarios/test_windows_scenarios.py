@@ -109,7 +109,7 @@ def test_a_wheel_that_kills_python(desk: Desk, wheels: Path) -> None:
 
 RELOADS = """
 import sys
-from dlltracer.host.reload import reload_code
+from dlltracer.host.failure import reload_code
 print(*[reload_code(sys.executable, path, 0x1100) for path in sys.argv[1:]])
 """
 

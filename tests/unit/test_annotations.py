@@ -14,8 +14,8 @@ from builders.saved_case import DIAGNOSIS, ERROR, FINDING, HOSTILE, hostile_trac
 from dlltracer.model.failure import Frame
 from dlltracer.model.finding import Confidence, Diagnosis, Outcome
 from dlltracer.model.tree import Binding, BindingState, LoadTree
-from dlltracer.report.annotations import MOST, annotate_missing, annotate_verdict
 from dlltracer.report.drawing import escape
+from dlltracer.report.render_verdict import MOST, annotate_missing, annotate_verdict
 
 COMMAND = re.compile(r"::error ((?:[a-z]+=[^,:]*)(?:,[a-z]+=[^,:]*)*)::(.*)")
 

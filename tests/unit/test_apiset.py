@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.binary.apiset_map import HEADER_SIZE, decode_api_set_map, decode_api_set_size
+from dlltracer.binary.loader_data import HEADER_SIZE, decode_api_set_map, decode_api_set_size
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.loader_context import ApiSetHost, WindowsContext
 from dlltracer.model.pe import MACHINE_AMD64

@@ -18,18 +18,16 @@ import pytest
 from click.testing import CliRunner
 
 from dlltracer.cli import run_traced, spawn
-from dlltracer.cli.ending import describe_ending
-from dlltracer.cli.formats import FORMS
 from dlltracer.cli.commands import cli
-from dlltracer.cli.output import Colour, DirectTarget, StreamTarget, colour_of, open_target
+from dlltracer.cli.formats import FORMS
+from dlltracer.cli.output import Colour, DirectTarget, StreamTarget, colour_of, describe_ending, open_target
 from dlltracer.cli.program import NoValue, Program, ProgramKind, is_command, split_command_line
 from dlltracer.cli.runner import LogSharing, RunnerOutcome, RunnerReport
 from dlltracer.cli.spawn import salvage
 from dlltracer.model.encode import encode
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.recording import Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import SavedTrace
+from dlltracer.model.run import RunResult, SavedTrace
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="permissions and links of POSIX")
 RECORDING = Recording("rtld", (LoadEvent("/gr\u00fc\u00df/\udcff.so", imports=("m",)),))

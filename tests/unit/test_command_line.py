@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.capture.windows.command_line import split_command_line
+from dlltracer.capture.windows.image_records import split_command_line
 
 WORDS = st.text(st.sampled_from('ab \t"\\\u00e9'), max_size=12)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dlltracer.model.failure import System
 from dlltracer.model.finding import Remedy
-from dlltracer.report.commands import join_command, remedy_line
+from dlltracer.report.render_verdict import join_command, remedy_line
 
 SHELLS = [shell for name in ("sh", "dash", "bash", "zsh", "busybox") if (shell := shutil.which(name))]
 SPICY = st.text(st.sampled_from(list(" $`\"'\\;&|<>()*?[]{}~#!%^=@,-+\n\t\x1b\u202e\u201cabc/:.éü")), max_size=12)

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlltracer.diagnose.compare import _longest_rising, compare_traces, name_key, stem_key
-from dlltracer.model.comparison import Difference, DifferenceKind
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase
 from dlltracer.model.failure import ProcessFacts, System
+from dlltracer.model.finding import Difference, DifferenceKind
 from dlltracer.model.recording import Losses, Recording
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
+from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace
 
 PROCESS = ProcessFacts(System.LINUX, (3, 11, 7), (), 64, "/venv/bin/python", "/venv", "/usr", path=("/venv/lib",))
 HOST = HostFacts("linux", "Debian 12", "x86_64", "glibc 2.36")

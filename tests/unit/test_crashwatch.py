@@ -21,7 +21,7 @@ if sys.platform != "linux":
 from dlltracer.capture.linux.crashwatch import CRASH_SIGNALS, _Arrival, _is_echo, availability
 from dlltracer.capture.linux.processes import locate
 from dlltracer.capture.linux.ptrace import SignalInfo, decode_registers, parse_syscall, parse_yama
-from dlltracer.model.crash import Crash
+from dlltracer.model.failure import Crash
 
 MAPS = """\
 00400000-00401000 r--p 00000000 fe:00 11                                 /opt/app/program

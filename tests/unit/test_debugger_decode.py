@@ -17,9 +17,8 @@ from dlltracer.capture.windows.debugger.process_log import (
     decode_image_header,
     decode_record_now,
 )
-from dlltracer.model.crash import Crash, exception_name, status_name
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, UnloadEvent
-from dlltracer.model.failure import Request, RequestKind
+from dlltracer.model.failure import Crash, Request, RequestKind, exception_name, status_name
 
 PID, TID = 4711, 7
 PYD, DLL = r"C:\Py\broken.pyd", r"C:\Py\dependency.dll"

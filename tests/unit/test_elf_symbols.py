@@ -6,7 +6,7 @@ from builders.elf_file import WEAK, ElfFile, Symbol, need
 from dlltracer.binary.elf import parse_elf
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.tree import MissingSymbol, MissingVersion
-from dlltracer.resolve.elf_symbols import find_missing_symbols, find_missing_versions
+from dlltracer.resolve.symbols import find_missing_symbols, find_missing_versions
 
 APP, LIB = "/app/mod.so", "/lib/libx.so.1"
 

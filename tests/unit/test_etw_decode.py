@@ -12,9 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.image_event import FREQUENCY, PID, payload, record
-from dlltracer.capture.windows.devicepath import display_path, is_same_name, is_same_path
 from dlltracer.capture.windows.image_events import RecordContext, debug_events, decode_records
-from dlltracer.capture.windows.image_records import Opcode, RawRecord, decode_image_payload
+from dlltracer.capture.windows.image_records import (
+    Opcode,
+    RawRecord,
+    decode_image_payload,
+    display_path,
+    is_same_name,
+    is_same_path,
+)
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.failure import Request, RequestKind
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlltracer.capture.windows.debugger.bindings import EXCEPTION_RECORD
-from dlltracer.capture.windows.debugger.exceptions import ExceptionFacts, read_exception_facts
-from dlltracer.diagnose.rules.win_crash import cplusplus_name
+from dlltracer.capture.windows.debugger.process_log import ExceptionFacts, read_exception_facts
+from dlltracer.diagnose.rules.crash import cplusplus_name
 
 BASE = 0x1_8000_0000
 

@@ -9,11 +9,10 @@ import pytest
 from builders.failed_case import PYTHON, absent, case, process, tree
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.environment import InstallFacts, MachineLimits
-from dlltracer.diagnose.feasible import is_system_install, keep_feasible, packages_to_install
-from dlltracer.host.available import parse_apk_policy, parse_apt_policy
+from dlltracer.diagnose.remedies import is_system_install, keep_feasible, packages_to_install
+from dlltracer.host.packages import parse_apk_policy, parse_apt_policy
+from dlltracer.model.environment import AvailablePackages, CLibrary, ProviderKind
 from dlltracer.model.finding import Confidence, Finding, Remedy
-from dlltracer.model.limits import CLibrary
-from dlltracer.model.provider import AvailablePackages, ProviderKind
 
 GONE = "libgone.so.1: cannot open shared object file: No such file or directory"
 APT = ("apt-get", "install")

@@ -10,7 +10,7 @@ import pytest
 
 from builders.failed_case import process
 from dlltracer.host.modules import find_module_traces
-from dlltracer.model.modules import Hiding, ModuleTraces
+from dlltracer.model.environment import Hiding, ModuleTraces
 
 SUFFIX = ".cpython-311-x86_64-linux-gnu.so"
 

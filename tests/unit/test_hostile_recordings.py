@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from builders.failed_case import case
 from builders.saved_traces import CALM, SAVED_TRACES
-from dlltracer.cli.formats import FORMS
 from dlltracer.cli.commands import cli
+from dlltracer.cli.formats import FORMS
 from dlltracer.diagnose.engine import MOST_OF_A_RULE, diagnose
 from dlltracer.model import tracereader
 from dlltracer.model.events import FailureKind, LoadFailedEvent
 from dlltracer.model.recording import Recording
-from dlltracer.model.saved import SavedTrace
+from dlltracer.model.run import SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 from dlltracer.model.tracereader import NotARecording, read_lines
 

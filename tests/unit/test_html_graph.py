@@ -8,11 +8,11 @@ from builders.memory_filesystem import elf_image
 from builders.report_traces import GONE, PID, SITE, load, many_images, missing, small_failure, windows_failure
 from dlltracer.model.events import LoadEvent, Phase, Probe, ProbeOutcome, UnloadEvent
 from dlltracer.model.recording import Recording
-from dlltracer.model.saved import ImageFacts, SavedTrace
+from dlltracer.model.run import ImageFacts, SavedTrace
 from dlltracer.model.tree import Binding, BindingState, LoadTree
+from dlltracer.report.html import outline_of
 from dlltracer.report.html.build_graph import graph_of_trace, graph_of_tree
 from dlltracer.report.html.graph import EdgeKind, PageGraph, State
-from dlltracer.report.html.page import outline_of
 
 
 def graph_of(*events: object, **more: object) -> PageGraph:

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from builders.report_traces import many_images
 from dlltracer.report.html.build_graph import graph_of_trace
-from dlltracer.report.html.graph import PageGraph, PageNode, PageNodeKind
-from dlltracer.report.html.layout import Box, lay_out
+from dlltracer.report.html.graph import Box, PageGraph, PageNode, PageNodeKind, lay_out
 
 
 @st.composite

@@ -17,18 +17,15 @@ from hypothesis import strategies as st
 
 from builders.memory_filesystem import elf_image
 from builders.report_traces import GONE, load, many_images, missing, small_failure, windows_failure
-from dlltracer.model.crash import Crash
 from dlltracer.model.events import DebugEvent, Phase, Probe, ProbeOutcome
-from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
+from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.recording import Losses, Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
+from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace
 from dlltracer.model.tree import Binding, BindingState, LoadTree
+from dlltracer.model.words import label_of, size_in_words, time_in_words
 from dlltracer.report.drawing import escape
-from dlltracer.report.html import render_html, render_html_tree
-from dlltracer.report.html.page import json_for_html
-from dlltracer.report.html.words import label_of, size_in_words, time_in_words
+from dlltracer.report.html import json_for_html, render_html, render_html_tree
 
 HOSTILE = (
     "</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'\" onclick=x()", "<!--", "]]>", "{{7*7}}",

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.binary.ldcache import EXTENSION_MAGIC, NEW_MAGIC, OLD_MAGIC, parse_ld_cache
+from dlltracer.binary.loader_data import EXTENSION_MAGIC, NEW_MAGIC, OLD_MAGIC, parse_ld_cache
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.loader_context import HWCAP_EXTENSION, CacheEntry
 

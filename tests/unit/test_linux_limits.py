@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.host import linux_limits
-from dlltracer.host.linux_limits import (
+from dlltracer.host import machine
+from dlltracer.host.machine import (
     find_mount,
     memory_folders,
     parse_apparmor,
@@ -29,7 +29,7 @@ from dlltracer.host.linux_limits import (
     parse_process_limits,
     parse_selinux,
 )
-from dlltracer.model.limits import CLibrary, Enforcement, MemoryLimit, Mount, SecurityModule
+from dlltracer.model.environment import CLibrary, Enforcement, MemoryLimit, Mount, SecurityModule
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -94,7 +94,7 @@ def test_noexec_of_every_mount_here_is_what_the_system_says() -> None:
     compared = 0
     for mount in parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
         with contextlib.suppress(OSError):
-            found = linux_limits.read_mount(mount.point)
+            found = machine.read_mount(mount.point)
             flags = os.statvfs(mount.point).f_flag
             assert found is not None and found.point == mount.point
             assert found.noexec == bool(flags & os.ST_NOEXEC)
@@ -104,7 +104,7 @@ def test_noexec_of_every_mount_here_is_what_the_system_says() -> None:
 
 MOUNTED = """
 import ctypes, json, os, subprocess, sys
-from dlltracer.host.linux_limits import parse_mountinfo, find_mount, read_mount
+from dlltracer.host.machine import parse_mountinfo, find_mount, read_mount
 folder = sys.argv[1]
 def mount(options, *parts):
     path = os.path.join(folder, *parts)
@@ -171,7 +171,7 @@ def test_process_limits() -> None:
 
 @linux_only
 def test_the_address_space_of_a_limited_process() -> None:
-    code = "from dlltracer.host.linux_limits import *; print(read_address_space_limit())"
+    code = "from dlltracer.host.machine import *; print(read_address_space_limit())"
     limited = ["sh", "-c", 'ulimit -v 2000000 && exec "$@"', "sh", sys.executable, "-c", code]
     said = subprocess.run(limited, capture_output=True, text=True, check=True, env=with_our_path()).stdout
     found = re.fullmatch(r"MemoryLimit\(where='RLIMIT_AS', limit=(\d+), used=(\d+)\)\n", said)
@@ -226,8 +226,8 @@ def test_no_control_groups_mounted() -> None:
 def test_the_files_of_a_control_group(tmp_path: Path, files: dict[str, str], limit: tuple[int | None, int]) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert linux_limits._read_level(str(tmp_path)) == MemoryLimit(str(tmp_path), *limit)
-    assert linux_limits._read_level(str(tmp_path / "none")) is None
+    assert machine._read_level(str(tmp_path)) == MemoryLimit(str(tmp_path), *limit)
+    assert machine._read_level(str(tmp_path / "none")) is None
 
 
 @contextlib.contextmanager
@@ -246,7 +246,7 @@ def group_below(folder: Path) -> Iterator[Path]:
 
 @linux_only
 def test_a_process_in_a_limited_control_group() -> None:
-    here = linux_limits.read_cgroup_limit()
+    here = machine.read_cgroup_limit()
     if here is None:
         pytest.skip("no control groups with memory limits here")
     with group_below(Path(here.where)) as group:
@@ -259,7 +259,7 @@ def test_a_process_in_a_limited_control_group() -> None:
         with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
             try:
                 (inner / "cgroup.procs").write_text(str(child.pid))
-                found = linux_limits.read_cgroup_limit(child.pid)
+                found = machine.read_cgroup_limit(child.pid)
             except OSError as error:
                 pytest.skip(f"no process can be moved here: {error}")
             finally:
@@ -272,7 +272,7 @@ def test_a_process_in_a_limited_control_group() -> None:
 
 @linux_only
 def test_page_size() -> None:
-    assert linux_limits.read_page_size() == os.sysconf("SC_PAGE_SIZE")
+    assert machine.read_page_size() == os.sysconf("SC_PAGE_SIZE")
 
 
 CONTEXT = "system_u:system_r:container_t:s0:c1,c2\0"
@@ -311,7 +311,7 @@ def test_apparmor(profile: str, enabled: bool, expected: Enforcement, label: str
 
 @linux_only
 def test_the_modules_here_are_told_by_name() -> None:
-    selinux, apparmor = linux_limits.read_security_modules()
+    selinux, apparmor = machine.read_security_modules()
     assert (selinux.name, apparmor.name) == ("SELinux", "AppArmor")
     active = Path("/sys/kernel/security/lsm")
     if not active.exists():
@@ -323,7 +323,7 @@ def test_the_modules_here_are_told_by_name() -> None:
 
 @linux_only
 def test_the_c_library_is_what_it_says_itself() -> None:
-    found = linux_limits.read_c_library()
+    found = machine.read_c_library()
     try:
         version = ctypes.CDLL(None).gnu_get_libc_version
     except AttributeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -51,6 +52,57 @@ def test_any_cut_gives_the_same(cuts: list[int]) -> None:
     assert tuple(event for event, _ in changes) == whole.events
     assert {n: doubt for n, (_, doubt) in enumerate(changes) if doubt} == whole.doubts
     assert (decoder.undecodable, decoder.initialising()) == (whole.undecodable, whole.initialising)
+
+
+def a_simple_load(text: LoaderText, path: str) -> None:
+    text.request(path, "pkg").open(path).map(path).init(path).opened(path)
+
+
+def a_load_without_request(text: LoaderText, path: str) -> None:
+    text.open(path).map(path).init(path).opened(path)
+
+
+def a_request_without_load(text: LoaderText, path: str) -> None:
+    text.request(path, "pkg", "there")
+
+
+def a_failure(text: LoaderText, path: str) -> None:
+    text.request(path, "gone").open(path)
+
+
+def a_dropped_load(text: LoaderText, path: str) -> None:
+    text.request(path, "broken").open(path).map(path).need("libgone.so", path).find("libgone.so").cache().destroy(path)
+
+
+def a_load_inside(text: LoaderText, path: str) -> None:
+    text.request("/outer.so", "outer").open("/outer.so").map("/outer.so").init("/outer.so")
+    text.request(path, "outer", "inner").open(path).map(path).init(path).opened(path).opened("/outer.so")
+
+
+def an_unload(text: LoaderText, path: str) -> None:
+    text.fini(path).destroy(path)
+
+
+def another_process(text: LoaderText, path: str) -> None:
+    text.line(f"file={path} [0];  dynamically loaded by /x [0]", pid=78)
+
+
+STEPS = (
+    a_simple_load, a_load_without_request, a_request_without_load, a_failure, a_dropped_load, a_load_inside, an_unload,
+    another_process,
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.sampled_from(["/a.so", "/b.so", "./c.so", "/with [0] in.so"]))))
+def test_a_whole_dlopen_reads_as_its_lines_do(steps: list[tuple[Callable[[LoaderText, str], None], str]]) -> None:
+    text = LoaderText()
+    for step, path in steps:
+        step(text, path)
+    whole, by_line = LoaderTextDecoder(77), LoaderTextDecoder(77)
+    expected = [change for line in text.bytes.splitlines(keepends=True) for change in by_line.feed(line)]
+    assert whole.feed(text.bytes) + whole.finish() == expected + by_line.finish()
+    assert (whole.undecodable, whole.foreign) == (by_line.undecodable, by_line.foreign)
+    assert whole.initialising() == by_line.initialising()
 
 
 def test_an_event_comes_as_soon_as_the_text_decides_it() -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.diagnose.codes import MessageCode, MessageSource, bundled_texts, find_code, known_win32_codes
 from dlltracer.diagnose.loader_errors import loader_messages
-from dlltracer.host.reload import LOCALES, read_loader_translations, read_system_texts
+from dlltracer.diagnose.windows_load import MessageCode, MessageSource, bundled_texts, find_code, known_win32_codes
+from dlltracer.host.failure import LOCALES, read_loader_translations, read_system_texts
 
 LANGUAGES = {"en", "de", "fr", "es", "pt-BR", "zh-CN", "ja", "pl", "ru"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.diagnose.order import find_breaking_order
-from dlltracer.model.comparison import OrderOutcome, OrderTrial
+from dlltracer.diagnose.trials import find_breaking_order
+from dlltracer.model.finding import OrderOutcome, OrderTrial
 
 NAMES = [f"m{number}" for number in range(12)]
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from builders.failed_case import EXT, PYTHON, absent, case, process, tree
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.environment import PackageCheck, StrayFile, UnmetRequirement
+from dlltracer.host.distributions import Requirement, read_requirement
 from dlltracer.host.packages import find_strays
-from dlltracer.host.requirements import Requirement, read_requirement
+from dlltracer.model.environment import ChangedFile, FileState, PackageManager, PackageOwner
 from dlltracer.model.failure import System
 from dlltracer.model.finding import Confidence
-from dlltracer.model.provider import ChangedFile, FileState, PackageManager, PackageOwner
 
 LINUX = process(version=(3, 11, 7))
 CUBLAS = "libcublas.so.12: cannot open shared object file: No such file or directory"

@@ -16,7 +16,7 @@ from dlltracer.host import bounded
 from dlltracer.host.bounded import ProgramAnswer, ask_program, find_program, run_bounded
 from dlltracer.host.distributions import check_record, find_distribution, list_distributions, normalize
 from dlltracer.host.packages import find_owners
-from dlltracer.model.provider import FileState, PackageManager, PackageOwner
+from dlltracer.model.environment import FileState, PackageManager, PackageOwner
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="programs written in sh")
 

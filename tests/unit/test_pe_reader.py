@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.pe_file import AMD64, ARM64, I386, PAGE, SECTOR, Export, build_manifest, build_pe, build_version
-from dlltracer.binary.pe import parse_pe, read_pe
+from dlltracer.binary.pe import parse_assemblies, parse_pe, read_pe
 from dlltracer.binary.pe_layout import PeLayout
-from dlltracer.binary.pe_resources import parse_assemblies
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.pe import AssemblyReference, PeExport, PeImage, PeImport, PeResources, PeSymbol
 

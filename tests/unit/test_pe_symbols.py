@@ -11,7 +11,7 @@ from builders.pe_file import Export, Exports, Symbols, build_pe
 from dlltracer.binary.pe import parse_pe
 from dlltracer.model.pe import MissingForwarder, PeImage, PeSymbol
 from dlltracer.model.tree import Binding, BindingState, MissingSymbol
-from dlltracer.resolve.pe_symbols import find_missing_imports
+from dlltracer.resolve.windows import find_missing_imports
 
 TOP = r"C:\app\top.pyd"
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from dlltracer.diagnose.knowledge import read_table
 from dlltracer.diagnose.remedies import NO_DLL_SITES, find_providers, package_kind
+from dlltracer.model.environment import ProviderKind
 from dlltracer.model.failure import System
-from dlltracer.model.provider import ProviderKind
 
 ROWS = read_table("providers")["providers"]
 KINDS = {kind.value for kind in ProviderKind}

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from builders.failed_case import case, not_found, process, with_run
 from builders.saved_traces import CALM, SAVED_TRACES
-from dlltracer.api.explain_saved import encode_case, explain_saved
+from dlltracer.api.saving import encode_case, explain_saved
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.model.events import DebugEvent, LoadEvent
 from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.recording import Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, SavedTrace
+from dlltracer.model.run import HostFacts, RunResult, SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 from dlltracer.model.tracereader import read_lines
 from dlltracer.report.redact import PrivateText, redact

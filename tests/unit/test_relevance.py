@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from builders.failed_case import EXT, dropped, import_error, not_found
-from dlltracer.diagnose.loader_errors import classify_dlerror
-from dlltracer.diagnose.phrases import failures_behind, top_of
+from dlltracer.diagnose.loader_errors import classify_dlerror, failures_behind, top_of
 from dlltracer.model.events import LoadEvent, LoadFailedEvent
 from dlltracer.model.recording import Recording
 

@@ -15,9 +15,9 @@ from dlltracer.diagnose.remedies import (
     reinstall_by_pip,
     with_version,
 )
+from dlltracer.model.environment import PackageManager, PackageOwner
 from dlltracer.model.failure import ProcessFacts, System
 from dlltracer.model.finding import Confidence, Finding, Remedy
-from dlltracer.model.provider import PackageManager, PackageOwner
 
 REINSTALL = ("-m", "pip", "install", "--force-reinstall", "--no-deps")
 

@@ -14,7 +14,7 @@ import pytest
 from builders.failed_case import bound, image
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.recording import Recording, TracedProcess
-from dlltracer.model.saved import ImageFacts, SavedTrace
+from dlltracer.model.run import ImageFacts, SavedTrace
 from dlltracer.model.tree import LoadTree
 from dlltracer.report.drawing import DEEPEST
 from dlltracer.report.graph import graph_of_trace, graph_of_tree, render_dot, render_mermaid

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from builders.saved_case import CRASH, EVENTS, hostile_trace, saved_trace, trace_of
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.recording import Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import SavedTrace
+from dlltracer.model.run import RunResult, SavedTrace
 from dlltracer.report.render_perfetto import NO_LATER_TIME, NO_TIME, render_perfetto
 
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from dlltracer.model.crash import Crash
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, UnloadEvent
+from dlltracer.model.failure import Crash
 from dlltracer.model.recording import Recording, TracedProcess
-from dlltracer.report.processes import notes_on_children
+from dlltracer.report.outcomes import count, notes_on_children
 from dlltracer.report.render_json import render_jsonl
 from dlltracer.report.render_text import render_lines, render_text
-from dlltracer.report.tree import count
 
 FIRST = TracedProcess(1, 0, ("python", "-m", "pytest"), "/usr/bin/python3.11", 1.0, 9.0, 0)
 CHILD = TracedProcess(2, 1, ("python", "-c", "x"), "/usr/bin/python", 2.0, 3.0, -11)

@@ -9,7 +9,7 @@ import pytest
 
 from builders.memory_filesystem import MemoryFilesystem, elf_image
 from builders.pe_file import build_pe
-from dlltracer.host.winfiles import WindowsFiles
+from dlltracer.host.filesystem import WindowsFiles
 from dlltracer.model.loader_context import GlibcContext, WindowsContext
 from dlltracer.model.pe import MACHINE_AMD64
 from dlltracer.model.tree import BindingState

@@ -11,10 +11,9 @@ from builders.failed_case import EXT, absent, bound, case, first, image, import_
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.environment import ForeignModule
 from dlltracer.diagnose.rules import crash
-from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfSymbols
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
-from dlltracer.model.failure import Frame, PythonError
+from dlltracer.model.failure import Crash, Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.recording import Losses, Recording
 from dlltracer.model.tree import MissingSymbol
@@ -92,7 +91,7 @@ def test_killed_from_outside(number: int) -> None:
 
 def test_nothing_died() -> None:
     for made in (case("x"), case(None, status=3)):
-        assert not list(crash.check(made))
+        assert not list(crash.check_signal(made))
 
 
 def not_found(name: str, **changes: Any) -> Case:

@@ -10,9 +10,9 @@ from builders.failed_case import EXT, PYTHON, absent, case, first, image, segmen
 from dlltracer.diagnose.environment import MachineLimits
 from dlltracer.diagnose.rules import limits
 from dlltracer.model.elf import DF_STATIC_TLS
+from dlltracer.model.environment import MemoryLimit, Mount
 from dlltracer.model.events import FailureKind, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.finding import Confidence, Outcome
-from dlltracer.model.limits import MemoryLimit, Mount
 
 MAPPED = f"{EXT}: failed to map segment from shared object"
 ENOENT = "libx.so.1: cannot open shared object file: No such file or directory"

@@ -9,12 +9,10 @@ import pytest
 from builders.failed_case import EXT, PYTHON, absent, bound, case, dropped, first, not_found, process, tree, verdict
 from dlltracer.diagnose.environment import Copy, PackageCheck
 from dlltracer.diagnose.rules import missing_image
-from dlltracer.model.crash import Crash
+from dlltracer.model.environment import ChangedFile, CLibrary, FileState, PackageManager, PackageOwner
 from dlltracer.model.events import Phase, Probe, ProbeOutcome
-from dlltracer.model.failure import PythonError, System
+from dlltracer.model.failure import Crash, PythonError, System
 from dlltracer.model.finding import Confidence, Outcome
-from dlltracer.model.limits import CLibrary
-from dlltracer.model.provider import ChangedFile, FileState, PackageManager, PackageOwner
 
 GONE = "libgone.so.1: cannot open shared object file: No such file or directory"
 

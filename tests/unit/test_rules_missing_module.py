@@ -10,9 +10,9 @@ from builders.failed_case import case, first, process, verdict
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.environment import UnmetRequirement
 from dlltracer.diagnose.rules.missing_module import package_names
+from dlltracer.model.environment import HiddenModule, Hiding, ModuleTraces
 from dlltracer.model.failure import PythonError
 from dlltracer.model.finding import Confidence
-from dlltracer.model.modules import HiddenModule, Hiding, ModuleTraces
 
 PYTHON = process().executable
 

@@ -8,7 +8,7 @@ import pytest
 
 from builders.failed_case import EXT, PYTHON, bound, case, first, image, process, tree, verdict, version_need
 from dlltracer.diagnose.environment import Change, Copy, ShadowedCopy
-from dlltracer.diagnose.rules import first_wins, symbols
+from dlltracer.diagnose.rules import search_rules, symbols
 from dlltracer.model.elf import ElfSymbols
 from dlltracer.model.events import LoadEvent, Phase
 from dlltracer.model.finding import Confidence
@@ -115,7 +115,7 @@ def test_the_library_path_wins() -> None:
 
 
 def test_a_rival_without_a_complaint_is_no_finding() -> None:
-    assert not list(first_wins.check(case(None, shadowed=(RIVAL,), symbols=(LACK,))))
+    assert not list(search_rules.check_first_wins(case(None, shadowed=(RIVAL,), symbols=(LACK,))))
 
 
 OLD_NAME = "_ZN3c105ErrorC2ERKSs"

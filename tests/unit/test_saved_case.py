@@ -13,21 +13,26 @@ from hypothesis import strategies as st
 from builders.failed_case import EXT, absent, bound, case, dropped, image, not_found, process, segment, tree
 from builders.saved_traces import CALM, PLAIN
 from builders.windows_case import PYTHON, SITE, TOP, Windows, pe_image
-from dlltracer.api.explain_saved import VERSION, decode_case, encode_case, explain_saved
+from dlltracer.api.saving import VERSION, decode_case, encode_case, explain_saved
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.environment import Change, Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
-from dlltracer.model.crash import Crash
 from dlltracer.model.decode import DamagedRecording, NewerRecording
 from dlltracer.model.elf import ElfNeed, ElfSymbols
+from dlltracer.model.environment import (
+    ChangedFile,
+    CLibrary,
+    FileState,
+    MemoryLimit,
+    Mount,
+    PackageManager,
+    PackageOwner,
+)
 from dlltracer.model.events import FailureKind, LoadFailedEvent, Phase
-from dlltracer.model.failure import Frame, PythonError
+from dlltracer.model.failure import Crash, Frame, PythonError
 from dlltracer.model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
-from dlltracer.model.limits import CLibrary, MemoryLimit, Mount
-from dlltracer.model.provider import ChangedFile, FileState, PackageManager, PackageOwner
 from dlltracer.model.recording import Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, SavedTrace
+from dlltracer.model.run import HostFacts, RunResult, SavedTrace
 from dlltracer.model.tree import MissingSymbol, MissingVersion
 
 GONE = "libgone.so: cannot open shared object file: No such file or directory"

@@ -27,9 +27,8 @@ from dlltracer.host.packages import find_owners
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import System
 from dlltracer.model.recording import Recording
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, SavedTrace
-from dlltracer.report.processes import describe_origin
+from dlltracer.model.run import HostFacts, RunResult, SavedTrace
+from dlltracer.report.outcomes import describe_origin
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="ELF files of this machine")
 LIBC = "/lib/x86_64-linux-gnu/libc.so.6"

@@ -20,18 +20,31 @@ from builders.pe_file import build_pe
 from builders.saved_case import CRASH, DIAGNOSIS, EVENTS, GONE, hostile_trace, saved_trace
 from builders.schema_check import check_schema, problems
 from dlltracer.binary.pe import read_pe
-from dlltracer.cli.info import gather_info
+from dlltracer.cli.about import gather_info
 from dlltracer.cli.commands import cli
-from dlltracer.model.comparison import Comparison, Difference, DifferenceKind, OrderOutcome, OrderSearch, OrderTrial
-from dlltracer.model.crash import Crash
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
-from dlltracer.model.failure import Frame, ProcessFacts, PythonError, System
-from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
+from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError, System
+from dlltracer.model.finding import (
+    Comparison,
+    Confidence,
+    Diagnosis,
+    Difference,
+    DifferenceKind,
+    Evidence,
+    Finding,
+    OrderOutcome,
+    OrderSearch,
+    OrderTrial,
+    Outcome,
+    Remedy,
+    Source,
+)
+from dlltracer.model.macho import MachoImage
 from dlltracer.model.pe import PeImage
 from dlltracer.model.recording import Losses, Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
+from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace, SearchPlaces
+from dlltracer.model.selftest import SelfTestStep, StepState
 from dlltracer.model.tracefile import EarlyLine, EndLine, FailureLine, HeaderLine, early_line, trace_to_lines
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.render_json import (
@@ -130,6 +143,9 @@ def whole_trace() -> SavedTrace:
         made, recording=replace(made.recording, events=(*EVENTS, RAW), processes=processes), command=("x",),
         started=1.5, diagnosis=DIAGNOSIS, case={"version": 1}, images=(image,), places=places,
         run=RunResult(errors=(error,), process=process, crash=CRASH, status=-11), problems=("torn",),
+        steps=(
+            SelfTestStep(group="g", name="n", expected="e", state=StepState.FAILED, reason="r", facts=(("a", "b"),)),
+        ),
     )  # fmt: skip
 
 
@@ -137,6 +153,7 @@ def test_lines_of_a_recording_are_described() -> None:
     written = recorded()
     others = {
         "recording", "process", "early", "interpreter", "failure", "crash", "places", "image", "verdict", "case", "end",
+        "step",
     }  # fmt: skip
     assert {line["type"] for line in written} == {"load", "failed", "unload", "debug"} | others
     for line in (*written, *map(json.loads, trace_to_lines(hostile_trace()))):
@@ -153,6 +170,7 @@ def test_lines_of_a_recording_are_described() -> None:
     [
         ("recording", HeaderLine), ("host", HostFacts), ("facts", ProcessFacts), ("failure", FailureLine),
         ("crash", Crash), ("places", SearchPlaces), ("image", ImageFacts), ("early", EarlyLine), ("end", EndLine),
+        ("step", SelfTestStep),
     ],
 )  # fmt: skip
 def test_lines_of_a_recording_have_the_fields_of_the_values(name: str, kind: Any) -> None:
@@ -248,6 +266,7 @@ ENUMS: tuple[tuple[str, tuple[str, ...], type[Enum]], ...] = (
     ("diff", ("$defs", "difference", "properties", "kind"), DifferenceKind),
     ("order", ("properties", "outcome"), OrderOutcome),
     ("recording", ("$defs", "facts", "properties", "system"), System),
+    ("recording", ("$defs", "step", "properties", "state"), StepState),
 )
 
 
@@ -296,6 +315,7 @@ LEFT_OUT = {"symbols", "exports", "imports", "segments", "resources", "version_n
         ("order", ("trial",), OrderTrial, set()),
         ("deps", ("elf",), ElfImage, {"type", "path"}),
         ("deps", ("pe",), PeImage, {"type", "path"}),
+        ("deps", ("macho",), MachoImage, {"type", "path"}),
     ],
 )
 def test_keys_are_the_fields_of_the_values(name: str, path: tuple[str, ...], kind: Any, more: set[str]) -> None:

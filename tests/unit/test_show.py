@@ -12,13 +12,12 @@ from click.testing import CliRunner
 
 from builders import etl_file as etl
 from builders.image_event import payload
-from dlltracer.cli.formats import FORMS, Form, choose_form, refuse_same_file, rendered
 from dlltracer.cli.commands import cli
+from dlltracer.cli.formats import FORMS, Form, choose_form, refuse_same_file, rendered
 from dlltracer.errors import NoSuchProcess
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.recording import Recording
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import SavedTrace
+from dlltracer.model.run import RunResult, SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
 
 TRACE = SavedTrace(Recording("rtld", (LoadEvent("/home/alice/a\x1b.so"),)), "import x", run=RunResult(status=0))

@@ -17,8 +17,7 @@ from dlltracer.model.events import Event, FailureKind, LoadEvent, LoadFailedEven
 from dlltracer.model.failure import ProcessFacts, PythonError, System
 from dlltracer.model.finding import Diagnosis, Outcome
 from dlltracer.model.recording import Losses, Recording, TracedProcess
-from dlltracer.model.run import RunResult
-from dlltracer.model.saved import HostFacts, ImageFacts, SavedTrace
+from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace
 from dlltracer.model.tracefile import early_line, process_line, trace_to_lines
 from dlltracer.model.tracereader import NotARecording, is_recording, read_lines
 from dlltracer.report.render_json import render_jsonl

@@ -10,8 +10,8 @@ from builders.windows_case import PROCESS, PYTHON, SITE, TOP, Windows, pe_image
 from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.environment import Copy
-from dlltracer.model.crash import Crash
 from dlltracer.model.events import LoadEvent
+from dlltracer.model.failure import Crash
 from dlltracer.model.finding import Confidence, Finding, Outcome
 from dlltracer.model.pe import PeExport
 from dlltracer.model.recording import Recording

@@ -17,8 +17,8 @@ import sys
 from dataclasses import asdict, replace
 from typing import Any
 
+from dlltracer.host.filesystem import WindowsFiles
 from dlltracer.host.windows import list_loaded_images, read_windows_context
-from dlltracer.host.winfiles import WindowsFiles
 from dlltracer.model.loader_context import LoadFlags
 from dlltracer.resolve.windows import resolve_windows
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 SUITES = {
     "test_trace.py": "test",
+    "test_original_readme.py": "test",
     # Each of its tests starts four to twelve interpreters, slowly here: one of each kind. All of it passes.
     "test_run_command.py": "test_the_report or test_module or test_stdin_program or test_stdin_is_the_programs "
     "or (test_no_such_program and not program1 and not program3 and not program7) "
@@ -64,10 +65,10 @@ def build_for_debugger(lab: Lab, version: str, folder: Path) -> Path:
 def test_the_contract(
     suite: str, lab: Lab, version: str, simulated: dict[str, str], tmp_path: Path, wine_runs: WineRuns
 ) -> None:
-    if suite == "test_run_command.py" and version != max(PYTHONS):
-        pytest.skip("the command runs under Wine with one Python: it takes a minute")
+    if suite != "test_trace.py" and version != max(PYTHONS):
+        pytest.skip("what starts many Pythons runs under Wine with one version")
     originals = build_for_windows(lab, version, tmp_path / "native")
-    least = 15 if suite == "test_trace.py" else 13
+    least = {"test_trace.py": 15, "test_original_readme.py": 6}.get(suite, 13)
     run_suite(suite, SUITES[suite], lab, version, originals, simulated, wine_runs, least=least)
 
 

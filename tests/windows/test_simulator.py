@@ -73,6 +73,9 @@ def test_start_trace_gives_the_documented_codes(scenario: Scenario) -> None:
         "short wnode": [24, 0],
         "no room for the name": [24, 0],
         "name offset in the struct": [87, 0],
+        "a log file without a name": [161, 0],
+        "more buffers at least than at most": [87, 0],
+        "buffers too large": [87, 0],
         "no name": [87, 0],
         "not a traced guid": [87, 0],
         "not real time": [87, 0],
@@ -89,6 +92,7 @@ def test_start_trace_gives_the_documented_codes(scenario: Scenario) -> None:
         "count": 8,  # six private ones, the kernel logger, the ordinary one
         "planned failure": [[1314, 0], 0],
         "count after reset": 0,
+        "a name that lingers": [0, 0, 4201, 183, 183, 0],
     }
 
 
@@ -186,6 +190,18 @@ def test_noise_can_be_off_and_version_2_spells_loads_without_volume(delivery: Re
     assert {event["version"] for event in quiet} == {2}
     assert len({event["owner"] for event in quiet}) == 1
     assert [file_name(event) for event in quiet if event["opcode"] == LOAD] == ["_lzma.pyd"]
+
+
+def test_two_processors_deliver_out_of_order(delivery: Result) -> None:
+    said = delivery["two processors"]
+    assert sorted(said[-6:]) == [str(number) for number in range(6)]
+    assert said[-6:] != sorted(said[-6:])
+    assert delivery["their times"] != sorted(delivery["their times"])
+
+
+def test_a_path_can_be_spelled_otherwise_and_the_rundown_be_left_out(delivery: Result) -> None:
+    assert delivery["another spelling"] == ["\\Device\\Mup\\server\\share\\unicodedata.pyd"]
+    assert delivery["no rundown"] == [LOAD, 99], "the marker's and the load"
 
 
 def test_hooks_are_in_place_and_nothing_comes_before_the_stop(stream: Stream) -> None:

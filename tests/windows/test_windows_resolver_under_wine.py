@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dlltracer.host.winfiles import WindowsFiles
+from dlltracer.host.filesystem import WindowsFiles
 from dlltracer.model.events import Phase
 from dlltracer.model.loader_context import (
     CTYPES_NAME_SEARCH,

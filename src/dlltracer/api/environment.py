@@ -15,16 +15,12 @@ from ..diagnose.environment import (
     StrayFile,
     UnmetRequirement,
 )
-from ..diagnose.feasible import packages_to_install
+from ..diagnose.remedies import packages_to_install
 from ..diagnose.rules.missing_module import package_names
-from ..host.available import read_available, read_tool_versions
-from ..host.linux_limits import read_c_library, read_mount, read_page_size
-from ..host.machine import this_system
+from ..host.machine import read_c_library, read_mount, read_page_size, this_system
+from ..model.environment import AvailablePackages, MemoryLimit, ModuleTraces, PackageManager, PackageOwner
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Finding
-from ..model.limits import MemoryLimit
-from ..model.modules import ModuleTraces
-from ..model.provider import AvailablePackages, PackageManager, PackageOwner
 
 _MOST_ASKED = 6
 _OF_PACKAGES = ("/usr/", "/lib", "/bin/", "/sbin/", "/opt/", "/etc/", "/srv/", "/var/")
@@ -97,6 +93,7 @@ def read_install_facts(case: Case, findings: tuple[Finding, ...]) -> InstallFact
     kind, names = packages_to_install(findings)
     try:
         from ..host.distributions import list_distributions, normalize
+        from ..host.packages import read_available, read_tool_versions
     except ImportError:
         return None
     installed = {normalize(found.name): found.version for found in list_distributions(site_folders(process))}
@@ -158,8 +155,7 @@ def find_unmet(case: Case) -> tuple[UnmetRequirement, ...]:
     if process is None or process.system is not this_system():
         return ()
     try:
-        from ..host.distributions import list_distributions, normalize
-        from ..host.requirements import read_requirement
+        from ..host.distributions import list_distributions, normalize, read_requirement
     except ImportError:
         return ()
     owners = {owner.package for found in case.owners.values() for owner in found if owner.manager is PackageManager.PIP}

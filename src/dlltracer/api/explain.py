@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..capture.backend import NOT_USED
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Diagnosis, Outcome
 from ..model.recording import Recording
@@ -179,7 +180,9 @@ def _has_worked(run: RunResult, must_return: bool) -> bool:
 
 
 def _notes_on(run: RunResult) -> tuple[str, ...]:
-    return (*(() if run.recording is not None else (NOT_TRACED,)), *((run.crash_note,) if run.crash_note else ()))
+    """Return what a reader must know of how the run was traced."""
+    traced = (NOT_TRACED,) if run.recording is None else tuple(note for note in run.recording.notes if NOT_USED in note)
+    return (*traced, *((run.crash_note,) if run.crash_note else ()))
 
 
 def _completed(run: RunResult, messages: tuple[OutputMessage, ...], hidden: str) -> RunResult:

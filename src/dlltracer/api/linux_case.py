@@ -15,8 +15,7 @@ from ..diagnose.loader_errors import DlProblem
 from ..diagnose.named_failure import loaded_libraries_named
 from ..diagnose.program_output import OutputMessage
 from ..errors import BinaryFormatError
-from ..host.copies import find_copies
-from ..host.file_contents import find_definers, find_speaker
+from ..host.copies import find_copies, find_definers, find_speaker
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
 from ..host.machine import read_distribution, this_system
@@ -25,8 +24,8 @@ from ..model.events import FailureKind, FileKind
 from ..model.failure import ProcessFacts, System
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol, MissingVersion
-from ..resolve.elf_symbols import find_missing_symbols, find_missing_versions
 from ..resolve.linux import resolve_linux
+from ..resolve.symbols import find_missing_symbols, find_missing_versions
 from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners, read_limits
 from .linux_failure import read_linux_failure, with_dl_error
 from .search_leads import find_leads

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..binary.elf import read_elf
-from ..diagnose.loader_errors import DlError, DlProblem, classify_exception, loader_messages
+from ..diagnose.loader_errors import DlError, DlProblem, classify_exception, failures_behind, loader_messages, top_of
 from ..diagnose.named_failure import NamedFailure, NameMatch, describe_failure, find_hidden_failure, find_named_failure
-from ..diagnose.phrases import failures_behind, top_of
 from ..diagnose.program_output import OutputKind, OutputMessage
 from ..errors import BinaryFormatError
-from ..host.reload import read_loader_translations
+from ..host.failure import read_loader_translations
 from ..model.events import LoadEvent, LoadFailedEvent
 from ..model.failure import PythonError
 from ..model.recording import Recording

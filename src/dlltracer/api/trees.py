@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..binary.elf import read_elf
+from ..binary.reading import is_macho
 from ..errors import BinaryFormatError, DlltracerError
 from ..host.filesystem import HostFilesystem, Place, locate
 from ..host.linux import read_linux_context
 from ..model.elf import ElfImage
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import BindingState, LoadTree
-from ..resolve.elf_symbols import find_missing_symbols, find_missing_versions
 from ..resolve.linux import resolve_linux
+from ..resolve.symbols import find_missing_symbols, find_missing_versions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,21 +30,27 @@ def load_tree(file: str, *, root: str | None = None, search: Sequence[str] = ())
     """What loading `file` would bring: every image, every need, every place tried.
 
     Arguments:
-        file: an ELF or PE file, of any machine.
+        file: an ELF, PE or Mach-O file, of any machine.
         root: a folder that holds the system to look in (a mounted disk, an unpacked image, drive C: of a Windows);
             `None` for this machine.
-        search: folders to look in first: as LD_LIBRARY_PATH has them, or os.add_dll_directory.
+        search: folders to look in first: as LD_LIBRARY_PATH has them, os.add_dll_directory, or
+            DYLD_LIBRARY_PATH.
 
     Raises `BinaryFormatError` when it is no image, `OSError` when it cannot be read, `CannotResolve`.
     """
     place = locate(file, root)
     if place.inside is None:
         raise CannotResolve(f"{file} is not inside of {root}: with a root, name the file by its path in it")
-    if HostFilesystem().read_head(place.path, 2) == b"MZ":
+    head = HostFilesystem().read_head(place.path, 8)
+    if head[:2] == b"MZ":
         from ..binary.pe import read_pe
         from .windows_tree import windows_tree
 
         return windows_tree(place, read_pe(place.path), root, search)
+    if is_macho(head):
+        from .macos_tree import macos_tree
+
+        return macos_tree(place, root, search)
     return _linux_tree(place, read_elf(place.path), root, search)
 
 
@@ -136,5 +143,10 @@ def provided_names(path: str) -> frozenset[str]:
         from ..binary.pe import read_pe
 
         return frozenset(export.name for export in read_pe(path, symbols=True).exports or () if export.name)
+    if is_macho(HostFilesystem().read_head(path, 8)):
+        from ..binary.macho import read_macho
+
+        every = [image.symbols for image in read_macho(path, symbols=True).images]
+        return frozenset(name for symbols in every if symbols is not None for name in symbols.exports)
     symbols = read_elf(path, symbols=True).symbols
     return frozenset(symbols.provides if symbols is not None else ())

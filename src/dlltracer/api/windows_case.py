@@ -12,10 +12,9 @@ from ..diagnose.case import Case
 from ..diagnose.environment import Copy
 from ..errors import BinaryFormatError
 from ..host.copies import FoundCopy, find_copies
-from ..host.failure import this_process
+from ..host.failure import reload_code, this_process
+from ..host.filesystem import WindowsFiles
 from ..host.machine import this_system
-from ..host.reload import reload_code
-from ..host.winfiles import WindowsFiles
 from ..model.events import FileKind
 from ..model.failure import ProcessFacts, System
 from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH, STANDARD_SEARCH, LoadFlags
@@ -23,9 +22,8 @@ from ..model.pe import MACHINE_I386, MissingForwarder, PeImage
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import system_names
-from ..resolve.pe_symbols import find_missing_imports
-from ..resolve.windows import resolve_windows
-from ..resolve.winfile import describe_machine, fits_machine
+from ..resolve.lookup import describe_machine, fits_machine
+from ..resolve.windows import find_missing_imports, resolve_windows
 from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners
 from .windows_failure import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
 
@@ -33,8 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ..model.crash import Crash
-    from ..model.failure import ProcessFacts
+    from ..model.failure import Crash, ProcessFacts
     from ..model.loader_context import WindowsContext
     from ..model.pe import PeImage
 

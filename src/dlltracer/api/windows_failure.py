@@ -10,8 +10,8 @@ import ntpath
 import re
 from dataclasses import dataclass, replace
 
-from ..diagnose.codes import MessageSource, find_code, known_win32_codes
-from ..host.reload import read_system_texts, reload_code
+from ..diagnose.windows_load import MessageSource, find_code, known_win32_codes
+from ..host.failure import read_system_texts, reload_code
 from ..model.events import LoadEvent, UnloadEvent
 from ..model.failure import RequestKind
 from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH, LoadFlags

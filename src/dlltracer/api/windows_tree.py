@@ -1,6 +1,6 @@
 """What loading a Windows file would bring, on Windows or anywhere else.
 
-Apart from `trees`, which imports it for a Windows file only: `deps` of one ELF file should not wait for it.
+Separate from `trees`, so that `deps` of an ELF file need not wait for the import of the Windows resolver.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..host.copies import read_added_folders
-from ..host.filesystem import Place, locate
+from ..host.filesystem import Place, WindowsFiles, locate
 from ..host.machine import this_system
-from ..host.winfiles import WindowsFiles
 from ..model.events import Probe
 from ..model.failure import System
 from ..model.loader_context import STANDARD_SEARCH, WindowsContext, context_for_wheel
 from ..model.pe import PeImage
 from ..model.tree import Binding, LoadTree, MissingSymbol
-from ..resolve.pe_symbols import find_missing_imports
-from ..resolve.windows import resolve_windows
+from ..resolve.windows import find_missing_imports, resolve_windows
 
 _PYTHON_DLL = re.compile(r"python(\d)(\d+)(t?)(?:_d)?\.dll", re.IGNORECASE)
 _USUAL_VERSION = (3, 11)
@@ -29,7 +27,7 @@ _DRIVE = "Z:"
 
 
 def windows_tree(place: Place, image: PeImage, root: str | None, search: Sequence[str]) -> LoadTree:
-    """`trees.load_tree` for a PE file that has been read."""
+    """Return what `trees.load_tree` does, for a PE file that has been read."""
     own = read_added_folders(place.path)
     notes = tuple(f"the package adds {folder} when it is imported (delvewheel)" for folder in own)
     tree = _tree(place, image, root, (*search, *own))

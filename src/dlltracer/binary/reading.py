@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 
 from ..errors import BinaryFormatError
@@ -169,7 +168,30 @@ class OpenedFile:
         os.close(self._fd)
 
 
-Data = bytes | bytearray | FileBytes
+class PartOfFile:
+    """Some bytes of a file, as if they were a file of their own: an image of a universal Mach-O file."""
+
+    __slots__ = ("_data", "_offset", "_size")
+
+    def __init__(self, data: Data, offset: int, size: int) -> None:
+        self._data = data
+        self._offset = offset
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        return bytes(self._data[self._offset + start : self._offset + max(start, stop)])
+
+    def find(self, byte: bytes, start: int, end: int) -> int:
+        """Return the first offset of a single byte between `start` and `end`; -1 if it is not there."""
+        found = self._data.find(byte, self._offset + start, self._offset + min(end, self._size))
+        return found - self._offset if found >= 0 else -1
+
+
+Data = bytes | bytearray | FileBytes | PartOfFile
 """What the readers read from."""
 
 
@@ -198,6 +220,11 @@ class Cursor:
             raise self.cut_short(offset, size, what)
         return bytes(self.data[offset : offset + size])
 
+    def part(self, offset: int, size: int) -> Cursor:
+        """Return a cursor over `size` bytes at `offset`, whose own offsets begin there; fewer if they are not there."""
+        offset = min(offset, self.size)
+        return Cursor(PartOfFile(self.data, offset, min(size, self.size - offset)))
+
     def text(self, offset: int, what: str, *, limit: int = 4096, end: int | None = None) -> bytes:
         """Return the bytes from `offset` to the next NUL, which has to come within `limit` bytes and before `end`."""
         end = self.size if end is None else min(end, self.size)
@@ -216,10 +243,17 @@ class Cursor:
         )
 
 
+def is_macho(head: bytes) -> bool:
+    """Whether a file that begins with these bytes, at least eight, is a Mach-O file, thin or universal."""
+    # A Java class begins as a universal file does; there the next number is a version, 45 or higher.
+    return head[:4] in _MACH_O or (head[:4] in _UNIVERSAL and int.from_bytes(head[4:8], "big") < 45)
+
+
 HEAD_SIZE = 512
 """How many bytes from the start of a file `describe_not_image` wants, at most."""
 
 _MACH_O = tuple(bytes.fromhex(magic) for magic in ("feedface", "feedfacf", "cefaedfe", "cffaedfe"))
+_UNIVERSAL = (b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf")
 _LFS = b"version https://git-lfs.github.com/spec/v1"
 _SCRIPTS = (b"/* GNU ld script", b"INPUT(", b"INPUT (", b"GROUP(", b"GROUP (", b"OUTPUT_FORMAT")
 _LINK = rb"[\w./+-]*\w\.so(?:\.\d+)*"
@@ -249,8 +283,7 @@ def _describe_binary(head: bytes) -> str | None:
         return "an ELF file (Linux)"
     if head.startswith(b"MZ"):
         return "a PE file (Windows)"
-    # A Java class begins as a universal Mach-O file does; there the next number is a version, 45 or higher.
-    if head[:4] in _MACH_O or (head.startswith(b"\xca\xfe\xba\xbe") and int.from_bytes(head[4:8], "big") < 45):
+    if is_macho(head):
         return "a Mach-O file (macOS)"
     if head.startswith((b"!<arch>\n", b"!<thin>\n")):
         return "an ar archive (a static or import library, for linkers only)"
@@ -269,7 +302,9 @@ def _describe_text(head: bytes) -> str | None:
         return "a script of the GNU linker, which only linkers read"
     if text.startswith(b"#!"):
         return "a script"
-    if _LINK.fullmatch(head):
+    import re
+
+    if re.fullmatch(_LINK, head):
         name = head.decode("utf-8")
         return f"a symbolic link that was stored as a text file: all it says is {name}"
     return None

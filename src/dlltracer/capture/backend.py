@@ -9,14 +9,15 @@ from ..errors import BackendUnavailable, UnknownBackend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     from ..model.recording import Recording
     class Session(Protocol):
         """A running capture."""
 
-        def stop(self) -> Recording:
-            """End it and return everything it saw, complete: nothing of the block arrives later.
+        def stop(self) -> Callable[[], Recording]:
+            """End it, complete: nothing of the block arrives later. Returns what makes the recording of it, once.
 
             Restores whatever the start changed, also when it raises.
             """
@@ -99,6 +100,10 @@ def candidates() -> tuple[str, ...]:
     return {"win32": ("etw", "debugger"), "linux": ("rtld", "snapshot")}.get(sys.platform, ())
 
 
+NOT_USED = " was not used: "
+"""Between the name of a better mechanism and the reason, in the notes of a recording."""
+
+
 def start_best(*, raw: bool) -> tuple[Session, tuple[str, ...]]:
     """Start the best mechanism that works here.
 
@@ -113,6 +118,6 @@ def start_best(*, raw: bool) -> tuple[Session, tuple[str, ...]]:
             return make_backend(name).start(raw=raw), tuple(refusals)
         except OSError as error:
             first = first or error
-            refusals.append(f"{name} was not used: {error}")
+            refusals.append(f"{name}{NOT_USED}{error}")
     assert first is not None
     raise first

@@ -14,6 +14,7 @@ An audit hook cannot be removed, so there is one a process, which returns at onc
 
 from __future__ import annotations
 
+import _frozen_importlib
 import sys
 import time
 from _thread import allocate_lock, get_ident, get_native_id
@@ -36,7 +37,11 @@ OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1efork
 FIND_LIBRARY = "ctypes.util.find_library"
 """The kind of request that is no audit event: a search by name that found nothing (`model.failure.RequestKind`)."""
 
-_BOOTSTRAP = "<frozen importlib._bootstrap>"
+IMPORT = "import"
+"""The kind of a request for an extension module: CPython's audit event."""
+
+_IMPORTS = vars(_frozen_importlib)
+"""The globals of `importlib._bootstrap`."""
 
 
 class Watch:
@@ -53,7 +58,7 @@ class Watch:
         self._kept: list[tuple[RawRequest, object]] = []
         self._idle: dict[int, int] = {}
         self._open: dict[int, int] = {}
-        self.needs_activity = on_request is None
+        self.keeps_requests = on_request is None
 
     def start(self) -> bool:
         """Begin; `False` if another audit hook vetoed ours, so that requests will not be seen."""
@@ -64,11 +69,11 @@ class Watch:
         self.end()
         from ..model.failure import Request, RequestKind
 
+        imported = _find_imported(self._kept)
         return tuple(
             Request(
                 RequestKind(kind), target, imports, tid, wall, clock,
-                succeeded=False if kind == FIND_LIBRARY else None if library is None else "_handle" in vars(library),
-                idle_clock=self._idle.get(number),
+                succeeded=_has_succeeded(kind, library, number in imported), idle_clock=self._idle.get(number),
                 places=places, flags=flags,
             )
             for number, ((kind, target, imports, tid, wall, clock, places, flags), library) in enumerate(self._kept)
@@ -82,6 +87,11 @@ class Watch:
     def settle(self) -> None:
         """Hand on what the calling thread has asked for, where only its next audit event would show that it failed."""
         _HOOK.settle()
+
+    @property
+    def has_open(self) -> bool:
+        """Whether a request is kept of a thread that has not run Python since."""
+        return bool(self._open)
 
     def note_activity(self) -> None:
         """The calling thread runs Python again: its last request has returned."""
@@ -97,12 +107,41 @@ class Watch:
         self._kept.append((raw, library))
 
 
+def _find_imported(kept: list[tuple[RawRequest, object]]) -> set[int]:
+    """Return the numbers of the requests whose extension module is in `sys.modules` now: those loads succeeded.
+
+    Of several requests for one file only the last one counts: those before it may have failed.
+    """
+    last: dict[str, int] = {}
+    for number, (raw, _) in enumerate(kept):
+        if raw[0] == IMPORT and raw[2]:
+            last[raw[1]] = number
+    found: set[int] = set()
+    for target, number in last.items():
+        module = sys.modules.get(kept[number][0][2][-1])
+        # Programs put objects of their own into sys.modules: no code of theirs may run here.
+        spec = module.__dict__.get("__spec__") if type(module) is type(sys) else None
+        if getattr(spec, "origin", None) == target:
+            found.add(number)
+    return found
+
+
+def _has_succeeded(kind: str, library: object | None, is_imported: bool) -> bool | None:
+    """Return whether a request succeeded; `None` where that is not known."""
+    if kind == FIND_LIBRARY:
+        return False
+    if library is not None:
+        return "_handle" in vars(library)
+    return True if is_imported else None
+
+
 def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
     """The names being imported by the callers of `frame`, outermost first; consecutive repeats are one."""
     names: list[str] = []
     while frame is not None:
-        code = frame.f_code
-        if code.co_name == "_find_and_load" and code.co_filename == _BOOTSTRAP:
+        # The globals first: to read `f_code` is an audit event, which costs more than all the rest, and of a hundred
+        # frames most are others.
+        if frame.f_globals is _IMPORTS and frame.f_code.co_name == "_find_and_load":
             name = frame.f_locals.get("name")
             if isinstance(name, str) and (not names or names[-1] != name):
                 names.append(name)
@@ -153,8 +192,10 @@ def encode_request(raw: RawRequest) -> bytes:
     """
     kind, target, imports, tid, wall, clock, places, flags = raw
     given = "" if flags is None else str(flags)
-    fields = (kind, str(tid), repr(wall), str(clock), ",".join(places), given, target, *imports)
-    return f"\x1e{'.'.join(field.encode('utf-8', 'surrogatepass').hex() for field in fields)}\x1f".encode("ascii")
+    names = " ".join((target, *imports))
+    if not (names.isascii() and names.isprintable() and names.count(" ") == len(imports) and "%" not in names):
+        names = " ".join([f"%{name.encode('utf-8', 'surrogatepass').hex()}" for name in (target, *imports)])
+    return f"\x1e{kind} {tid} {wall!r} {clock} {','.join(places)} {given} {names}\x1f".encode("ascii")
 
 
 class _LibrarySearch:
@@ -194,9 +235,11 @@ class _AuditHook:
     def __init__(self) -> None:
         self._watches: tuple[Watch, ...] = ()
         self._waiting: tuple[Watch, ...] = ()
+        self._busy: list[bool] = [True]
         self._searches: dict[int, _LibrarySearch] = {}
         self._proved = False
         self._lock = allocate_lock()
+        self._hook = self._make_hook()
 
     def add(self, watch: Watch) -> bool:
         with self._lock:
@@ -205,7 +248,7 @@ class _AuditHook:
                 # A hook that vetoes ours makes addaudithook return without an error (sys.addaudithook): only an event
                 # proves that it is there, and an older hook may raise at any event.
                 try:
-                    sys.addaudithook(self._on_event)
+                    sys.addaudithook(self._hook)
                     sys._getframe()
                 except Exception:  # noqa: BLE001
                     return False
@@ -222,34 +265,67 @@ class _AuditHook:
 
     def _set(self, watches: tuple[Watch, ...]) -> None:
         self._watches = watches
-        self._waiting = tuple(watch for watch in watches if watch.needs_activity)
+        self._waiting = tuple(watch for watch in watches if watch.keeps_requests)
+        self._set_busy()
 
-    def _on_event(self, event: str, args: tuple[object, ...]) -> None:
-        # Called tens of thousands of times by a large import (builtins.id above all): all other events leave early.
+    def _make_hook(self) -> Callable[[str, tuple[object, ...]], None]:
+        """Return the hook.
+
+        A large import calls it tens of thousands of times (builtins.id above all), so all other events leave early. It
+        is a function, not a method: CPython asks every hook for an attribute `__cantrace__` at every event
+        (Python/sysmodule.c), and a method answers by an exception that is raised and cleared. That took three times as
+        long as all the rest.
+        """
+        # What must be looked at whenever an event comes. A list has one identity, unlike the attributes of this object.
+        busy = self._busy
+        kinds = frozenset((IMPORT, "ctypes.dlopen", "subprocess.Popen"))
+
+        def on_event(event: str, args: tuple[object, ...]) -> None:
+            if busy:
+                self._note_activity(event)
+            if event in kinds:
+                self._on_request(event, args)
+
+        return on_event
+
+    def _note_activity(self, event: str) -> None:
+        """The calling thread runs Python."""
+        self._proved = True
         for watch in self._waiting:
             watch.note_activity()
         if self._searches and event != "sys._getframe" and get_ident() in self._searches:
-            self._end_search(sys._getframe(1))
-        if event not in {"import", "ctypes.dlopen", "subprocess.Popen"}:
-            if not self._proved:
-                self._proved = True
-            return
+            self._end_search(sys._getframe(2))
+        self._set_busy()
+
+    def _set_busy(self) -> None:
+        """Let the hook look at every event while something waits for the next one."""
+        self._busy[:] = [True] if self._is_waiting() else []
+        if not self._busy and self._is_waiting():  # another thread has begun to wait in between
+            self._busy[:] = [True]
+
+    def _is_waiting(self) -> bool:
+        return bool(self._searches) or not self._proved or any(watch.has_open for watch in self._waiting)
+
+    def _on_request(self, event: str, args: tuple[object, ...]) -> None:
         watches = self._watches
         if event == "subprocess.Popen":
             if watches and "ctypes.util" in sys.modules:
-                self._note_search(sys._getframe(1))
+                self._note_search(sys._getframe(2))
+                self._set_busy()
             return
-        target = args[1] if event == "import" and len(args) > 1 else args[0] if event == "ctypes.dlopen" else None
+        target = args[1] if event == IMPORT and len(args) > 1 else args[0] if event == "ctypes.dlopen" else None
         if not watches or target is None:
             return
         text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
         # Reading frames raises audit events itself, so it is done before the request counts as open.
-        frame = sys._getframe(1)
+        frame = sys._getframe(2)
         imports, library = imports_in_progress(frame), _library_of(frame) if event == "ctypes.dlopen" else None
         flags = _flags_of(frame) if event == "ctypes.dlopen" else None
         raw = (event, text, imports, get_native_id(), time.time(), time.perf_counter_ns(), (), flags)
         for watch in watches:
             watch.note_request(raw, library)
+        if self._waiting:
+            self._set_busy()
 
     def _note_search(self, frame: FrameType | None) -> None:
         """A program is run: note it, if `ctypes.util.find_library` runs it."""

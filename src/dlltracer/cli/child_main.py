@@ -29,16 +29,18 @@ def main() -> None:
     _import_core()
     import os
 
-    from dlltracer.cli.runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
+    from dlltracer.cli.runner import DEBUGGED, UNTRACED, LogSharing, RunnerOutcome, RunnerReport
 
     log = LogSharing.decode(log_word, os.environ)
     _begin_own_loads(log)
+    if backend not in (UNTRACED, DEBUGGED):
+        _import_ctypes_out_of_the_way()
 
     from dlltracer.cli import launch
 
     start_path = list(sys.path)  # without the folder of the program, which `prepare` puts on it
     try:
-        run = launch.prepare(kind, name, arguments)
+        program = launch.prepare(kind, name, arguments)
     except launch.CannotOpen as error:
         RunnerReport(RunnerOutcome.NOT_BEGUN).write(result)
         sys.stderr.write(f"{error}\n")
@@ -54,13 +56,13 @@ def main() -> None:
     if log.deadline is not None:
         _write_stack_at(log.deadline, f"{result}.stack")
     try:
-        run()
+        program.run()
     except BaseException as error:
         if launch.found_no_module(error, main.__code__.co_filename):
             atexit.unregister(tracing.finish)
             RunnerReport(RunnerOutcome.NOT_BEGUN).write(result)
         tracing.fail(error)
-        launch.hide_from_excepthook(main.__code__.co_filename)
+        launch.hide_from_excepthook(main.__code__.co_filename, program.main_names)
         raise
     tracing.complete()
 
@@ -135,6 +137,41 @@ def _import_core() -> None:
     import dlltracer  # noqa: F401 - its submodules are found through it from now on
 
     del sys.path[0]
+
+
+_LOW_DESCRIPTORS = 200
+"""Below it are the numbers that programs count on; the log of the loader is above (capture/linux/log_file.py)."""
+
+
+def _import_ctypes_out_of_the_way() -> None:
+    """Import ctypes, which every mechanism needs, while no low descriptor is free.
+
+    Where libffi has static trampolines (3.4 and later; Debian's 3.5 turns them on) it opens its own file at the first
+    callback (`ffi_tramp_init` in src/tramp.c), which `import ctypes` makes, and keeps it open: the first file that the
+    program opens would be descriptor 4. libffi maps pages of that file later, so it cannot be moved.
+    """
+    import os
+
+    if sys.platform == "win32":
+        return
+    taken = []
+    try:
+        low = os.open(os.devnull, os.O_RDONLY)
+        while low < _LOW_DESCRIPTORS:
+            taken.append(low)
+            low = os.dup(low)
+        os.close(low)
+    except OSError:  # a low limit of open files: ctypes needs a few below it
+        for number in taken[-4:]:
+            os.close(number)
+        del taken[-4:]
+    try:
+        import ctypes  # noqa: F401
+    except Exception:  # noqa: BLE001, S110 - the mechanism refuses with the reason
+        pass
+    finally:
+        for number in taken:
+            os.close(number)
 
 
 def _watch_added_folders(path: str | None) -> list[str]:
@@ -352,7 +389,7 @@ def _end_own_log(session: RtldSession, view: str, start_path: list[str]) -> Runn
     def decode_here() -> Recording:
         from dlltracer.trace import without_own_loads
 
-        return without_own_loads(session.stop())
+        return without_own_loads(session.stop()())
 
     return _record(decode_here, start_path)
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import __version__
-from .completion import complete_backend, complete_file, complete_folder
-from .config import load_config, settings_of
-from .ending import EXIT_USAGE, BadUsage, say_error
-from .options import CommandLine, Option
-from .output import say
+from .config import complete_backend, complete_file, complete_folder, load_config, settings_of
+from .options import BadUsage, CommandLine, Option
+from .output import EXIT_USAGE, say, say_error
 from .program import NoValue, split_command_line
 
 if TYPE_CHECKING:
@@ -21,19 +19,22 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-_COMMANDS = ("run", "why", "show", "deps", "diff", "order", "hook", "info", "schema", "completion")
-"""Each a module of its name beside this one, with the command under that name or, as values, as `COMMAND`."""
+_MODULES = {
+    "run": "run", "why": "why", "show": "show", "deps": "deps", "diff": "compare", "order": "compare",
+    "hook": "about", "info": "about", "selftest": "selftest", "schema": "about", "completion": "about",
+}  # fmt: skip
+"""The module beside this one that has the command: under the command's name or, as values, as `COMMAND`."""
 
 
 class _Commands(click.Group):
-    """The commands, each imported when it is asked for: one does not wait for what another needs."""
+    """The commands. Each is imported when it is used, so that none waits for the imports of another."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _COMMANDS and cmd_name not in self.commands:
-            module = importlib.import_module(f".{cmd_name}", __package__)
+        if cmd_name in _MODULES and cmd_name not in self.commands:
+            module = importlib.import_module(f".{_MODULES[cmd_name]}", __package__)
             values = getattr(module, "COMMAND", None)
             command = getattr(module, cmd_name) if values is None else make_command(values)
             assert isinstance(command, click.Command)

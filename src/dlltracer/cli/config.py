@@ -1,4 +1,6 @@
-"""Settings of a project as defaults of the options: what the command line says wins over them.
+"""Defaults of the options, from the settings of a project; and completions of their values.
+
+The command line wins over the settings.
 
 The keys are the long names of the options; a table for each command, and above them what holds for every command that
 has such an option. They end up in click's `default_map`, checked.
@@ -10,6 +12,7 @@ import os
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..errors import ConfigurationError
 from ..host.configfile import PYTEST, Section, UntrustedSettings, describe, find_config, read_config, unknown
@@ -174,3 +177,20 @@ def _make_undoable(option: click.Option) -> None:
     """Let --no-NAME take back on the command line what a file has turned on."""
     if not option.secondary_opts:
         option.secondary_opts = [f"--no-{name[2:]}" for name in option.opts if name.startswith("--")]
+
+
+def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a mechanism."""
+    from ..capture.backend import BACKEND_NAMES
+
+    return [CompletionItem(name) for name in BACKEND_NAMES if name.startswith(incomplete)]
+
+
+def complete_file(ctx: click.Context, param: object, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a file."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_folder(ctx: click.Context, param: object, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a folder."""
+    return [CompletionItem(incomplete, type="dir")]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import BinaryFormatError
-from .ending import EXIT_MISSING, BadUsage, CommandFailed
 from .formats import GRAPHS, HTML, HTML_OPTION, form_of_name, refuse_same_file, render_graph
-from .options import ANNOTATIONS_OPTION, FOLDER, WRITTEN, CommandLine, Option, prefer_command_line
-from .output import Target, open_target, say_annotations, write_styled
+from .options import ANNOTATIONS_OPTION, FOLDER, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
+from .output import EXIT_MISSING, CommandFailed, Target, open_target, say_annotations, write_styled
 from .progress import progress
 
 TYPE_CHECKING = False
@@ -60,9 +59,9 @@ class _DepsOptions:
 def deps(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     """Show what loading FILE would bring: which rule finds each library, and what is missing.
 
-    FILE is a shared object, an extension module or a program: ELF or PE, for any machine, on any system. Nothing of
-    it is run. Symbols and their versions are compared, too. The exit status is 1 when something is missing, or when a
-    search was stopped at its bounds.
+    FILE is a shared object, an extension module or a program: ELF, PE or Mach-O, for any machine, on any system.
+    Nothing of it is run. Symbols and their versions are compared, too. The exit status is 1 when something is missing,
+    or when a search was stopped at its bounds.
     """
     options = _DepsOptions(**prefer_command_line(given, settings, ("form", "as_json", "flat", "why")))
     form = options.chosen_format()
@@ -83,7 +82,7 @@ def deps(given: Mapping[str, Any], settings: frozenset[str]) -> None:
         if page is not None:
             page.discard()
     if options.missing or options.annotations:
-        from ..report.annotations import annotate_missing
+        from ..report.render_verdict import annotate_missing
 
         say_annotations(options.annotations, lambda folder: annotate_missing(tree, workspace=folder))
     if tree.missing or tree.unresolved or tree.symbols or tree.versions:

@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ..model.saved import RECORDING_SUFFIX, SavedTrace
-from .ending import BadUsage
-from .options import WRITTEN, Option
-from .output import Target, lacks_drawing, write_styled
+from ..model.run import RECORDING_SUFFIX, SavedTrace
+from .options import WRITTEN, BadUsage, Option
+from .output import Target, lacks_drawing, table_width, write_styled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ class Form:
 
     `is_short`: it shows the recording and the verdict alone, so that of a run no more need be gathered.
     `can_select`: it can leave out what did not fail.
+    `can_show_steps`: it can show the report of a self-test.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Form:
     endings: tuple[str, ...] = ()
     is_short: bool = False
     can_select: bool = False
+    can_show_steps: bool = False
 
     def selecting(self, failed_only: bool) -> Form:
         """Return the format, for failures only if so. Raises `BadUsage` if it cannot leave out the rest."""
@@ -52,7 +53,12 @@ class Form:
 
 
 def _write_text(target: Target, trace: SavedTrace, failed_only: bool) -> None:
-    """Write the recording as a tree, and behind it the verdict."""
+    """Write the recording as a tree, and behind it the verdict; the report of a self-test as a table."""
+    if trace.steps:
+        from ..report.render_selftest import render_selftest
+
+        write_styled(target, lambda _: render_selftest(trace, width=table_width(target)))
+        return
     from ..report.render_text import render_text
 
     recording, verdict = _with_origin(trace), trace.diagnosis
@@ -83,7 +89,7 @@ def _write_lines(target: Target, trace: SavedTrace, failed_only: bool) -> None:
 
 def _with_origin(trace: SavedTrace) -> Recording:
     """Return the recording, with where it is from and what is wrong with its file among its notes."""
-    from ..report.processes import describe_origin
+    from ..report.outcomes import describe_origin
 
     return replace(trace.recording, notes=(*describe_origin(trace), *trace.recording.notes, *trace.problems))
 
@@ -106,6 +112,11 @@ def rendered(module: str, function: str) -> Write:
 
 
 def _write_markdown(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+    if trace.steps:
+        from ..report.render_selftest import render_selftest_markdown
+
+        target.write(render_selftest_markdown(trace))
+        return
     from ..report.render_markdown import render_markdown
 
     target.write(render_markdown(trace, ascii_only=lacks_drawing(target)))
@@ -136,17 +147,17 @@ def render_graph(graph: Graph, form: str) -> str:
 FORMS: Mapping[str, Form] = {
     form.name: form
     for form in (
-        Form("text", "a tree to read", _write_text, is_short=True, can_select=True),
+        Form("text", "a tree to read", _write_text, is_short=True, can_select=True, can_show_steps=True),
         Form(
             "jsonl", "JSON, one line an event", _write_jsonl, (".jsonl",), is_short=True, can_select=True
         ),
         Form("lines", "LoadLibrary or Failed, path", _write_lines, is_short=True, can_select=True),
         Form(
             RECORDING, "all that is known, for `dlltracer show` and `dlltracer why`", _write_recording,
-            (RECORDING_SUFFIX,),
+            (RECORDING_SUFFIX,), can_show_steps=True,
         ),
         Form(HTML, "a page to look at in a browser", rendered("html", "render_html"), (".html", ".htm")),
-        Form(GITHUB, "Markdown for an issue", _write_markdown, (".md",)),
+        Form(GITHUB, "Markdown for an issue", _write_markdown, (".md",), can_show_steps=True),
         Form("dot", "a graph for Graphviz", _graph("dot"), (".dot", ".gv")),
         Form("mermaid", "a graph for Markdown", _graph("mermaid"), (".mmd",)),
         Form("perfetto", "a timeline", rendered("render_perfetto", "render_perfetto"), (".perfetto-trace.json",)),

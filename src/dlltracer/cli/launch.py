@@ -21,12 +21,33 @@ if TYPE_CHECKING:
 _SAFE_PATH = getattr(sys.flags, "safe_path", sys.flags.isolated)
 
 
+_REPORTS_WITHOUT_FILE = sys.version_info >= (3, 14, 7) or (3, 13, 15) <= sys.version_info < (3, 14)
+"""Whether `__file__` of a script is gone before an exception that ends it is reported.
+
+CPython removes it from `__main__` when the script has ended. Since gh-152132 (3.13.15, 3.14.7) that happens first for
+every end. Before, sys.excepthook still saw it and exit handlers did not; after sys.exit, both saw it.
+"""
+
+
 class CannotOpen(Exception):
     """The script cannot be opened. Its text is the line that python writes."""
 
 
-def prepare(kind: str, name: str, arguments: list[str]) -> Callable[[], None]:
-    """Make `sys` and `__main__` what the program expects; what is returned runs it. Raises `CannotOpen`."""
+class PreparedProgram:
+    """A program that can be run.
+
+    Attributes:
+        run: runs it.
+        main_names: the names of `__main__`, where C takes those of a script's file away at its end; else `None`.
+    """
+
+    def __init__(self, run: Callable[[], None], main_names: dict[str, Any] | None = None) -> None:
+        self.run = run
+        self.main_names = main_names
+
+
+def prepare(kind: str, name: str, arguments: list[str]) -> PreparedProgram:
+    """Make `sys` and `__main__` what the program expects, and return the program. Raises `CannotOpen`."""
     option = {"code": ["-c"], "module": ["-m"], "script": []}[kind]
     sys.argv = [*(option or [name]), *arguments]
     # orig_argv, as spawn.runner_command has made it and CPython keeps it (PEP 587, PyConfig.orig_argv):
@@ -42,10 +63,12 @@ def prepare(kind: str, name: str, arguments: list[str]) -> Callable[[], None]:
         folder = _current_folder()
         if folder is not None:
             _put_on_path(folder)
-        return lambda: _run_module(name, True)
+        return PreparedProgram(lambda: _run_module(name, True))
     # Windows takes "-" for the name of a file, whose folder is the current one.
     _put_on_path((_current_folder() or "") if kind == "script" and os.name == "nt" else "")
-    return (lambda: _run_code(name, fresh)) if kind == "code" else (lambda: _run_stdin(fresh))
+    if kind == "code":
+        return PreparedProgram(lambda: _run_code(name, fresh))
+    return PreparedProgram(lambda: _run_stdin(fresh), fresh.__dict__)
 
 
 def _new_main() -> ModuleType:
@@ -95,11 +118,11 @@ def _run_stdin(module: ModuleType) -> None:
     _run_file(lambda: compile(source, "<stdin>", "exec", dont_inherit=True), "<stdin>", module)
 
 
-def _prepare_script(name: str, module: ModuleType) -> Callable[[], None]:
+def _prepare_script(name: str, module: ModuleType) -> PreparedProgram:
     path = os.path.abspath(name) if os.name == "nt" else os.path.join(os.getcwd(), name) if name else os.getcwd()
     if _has_importer(path):
         sys.path.insert(0, path)  # as C does, also with a safe path
-        return lambda: _run_module("__main__", False)
+        return PreparedProgram(lambda: _run_module("__main__", False))
     try:
         with io.open_code(path) as file:
             data = file.read()
@@ -112,9 +135,11 @@ def _prepare_script(name: str, module: ModuleType) -> Callable[[], None]:
     magic: bytes = loaders.MAGIC_NUMBER
     if path.endswith(".pyc") or data[:2] == magic[:2]:
         module.__loader__ = loaders.SourcelessFileLoader("__main__", path)
-        return lambda: _run_file(lambda: _load_pyc(data, magic), path, module)
+        return PreparedProgram(lambda: _run_file(lambda: _load_pyc(data, magic), path, module), module.__dict__)
     module.__loader__ = loaders.SourceFileLoader("__main__", path)
-    return lambda: _run_file(lambda: compile(data, path, "exec", dont_inherit=True), path, module)
+    return PreparedProgram(
+        lambda: _run_file(lambda: compile(data, path, "exec", dont_inherit=True), path, module), module.__dict__
+    )
 
 
 def _has_importer(path: str) -> bool:
@@ -143,8 +168,17 @@ def _run_file(load: Callable[[], CodeType], path: str, module: ModuleType) -> No
     names["__file__"] = path
     if sys.version_info < (3, 15):
         names["__cached__"] = None
-    exec(load(), names)  # noqa: S102 - this is the program
-    # As C does, when the script ended without an exception: exit handlers do not see them.
+    try:
+        exec(load(), names)  # noqa: S102 - this is the program
+    except BaseException:
+        if _REPORTS_WITHOUT_FILE:
+            _remove_file_names(names)
+        raise
+    _remove_file_names(names)
+
+
+def _remove_file_names(names: dict[str, Any]) -> None:
+    """Take the names of the script's file out of `__main__`, as C does: exit handlers do not see them."""
     names.pop("__file__", None)
     names.pop("__cached__", None)
 
@@ -172,8 +206,11 @@ def _outside_of_us(where: TracebackType | None, runner: str) -> TracebackType | 
     return where
 
 
-def hide_from_excepthook(runner: str) -> None:
-    """Let the interpreter report the exception on its way out without frames of ours, by the program's own hook."""
+def hide_from_excepthook(runner: str, main_names: dict[str, Any] | None) -> None:
+    """Let the interpreter report the exception on its way out without frames of ours, by the program's own hook.
+
+    Arguments: `runner`, the file of child_main.py; `main_names`, those of the `PreparedProgram`.
+    """
     hook: Any = getattr(sys, "excepthook", None)
     if hook is None:
         return
@@ -184,6 +221,23 @@ def hide_from_excepthook(runner: str) -> None:
         sys.excepthook = hook
         # The built-in hook prints the exception's own traceback, whatever it is handed.
         sys.last_traceback = error.__traceback__ = _outside_of_us(where, runner)
-        hook(kind, error, error.__traceback__)
+        try:
+            hook(kind, error, error.__traceback__)
+        except SystemExit:  # ends the process at once: C does not come to remove the names
+            raise
+        except BaseException as mistake:  # noqa: BLE001 - reported as C does, without our frame
+            _report_mistake(mistake, error)
+        if main_names is not None:
+            _remove_file_names(main_names)
 
     sys.excepthook = report
+
+
+def _report_mistake(mistake: BaseException, error: BaseException) -> None:
+    """Report the exception `mistake` of an excepthook that was to report `error`, as C does (PyErr_PrintEx)."""
+    where = mistake.__traceback__
+    mistake.__traceback__ = None if where is None else where.tb_next  # without the frame of our caller
+    for title, one in (("Error in sys.excepthook:\n", mistake), ("\nOriginal exception was:\n", error)):
+        if sys.stderr is not None:
+            sys.stderr.write(title)
+        sys.__excepthook__(type(one), one, one.__traceback__)

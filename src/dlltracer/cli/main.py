@@ -19,7 +19,7 @@ def main() -> None:
 
             status = call_by_click()
     except (DlltracerError, OSError) as error:
-        from .ending import say_error
+        from .output import say_error
 
         status = say_error(str(error))
     except KeyboardInterrupt:
@@ -44,8 +44,7 @@ def _call_plain(words: list[str]) -> int | None:
     import importlib
 
     from ..host.configfile import may_have_settings
-    from .ending import BadUsage
-    from .options import CommandLine
+    from .options import BadUsage, CommandLine
 
     command = importlib.import_module(f".{words[0]}", __package__).COMMAND
     assert isinstance(command, CommandLine)

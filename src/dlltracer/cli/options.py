@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 
 from ..capture.backend import BACKEND_NAMES
+from ..errors import DlltracerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 WRITTEN, FOLDER, PROGRAM = "FILE", "DIR", "PATH"
 """Metavars of options that name something in the file system: a file to write, a folder, a program to run."""
+
+
+class BadUsage(DlltracerError):
+    """The command line contradicts itself, or lacks something; the text says what. Raised before anything is done."""
 
 
 class Option:

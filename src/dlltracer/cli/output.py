@@ -1,4 +1,4 @@
-"""Where our text goes: stderr, stdout, a file; with or without colour.
+"""Where our text goes, and the exit status with which the command ends.
 
 Everything that the commands print goes through here. A target that is a terminal escapes what does not print, whatever
 made the text: escape sequences and direction marks of foreign names do not reach it. A file or a pipe gets the format
@@ -13,6 +13,7 @@ import os
 import stat
 import sys
 
+from ..errors import DlltracerError
 from ..host.scratch import create_file
 from ..model.printable import escape, escape_for, is_terminal
 
@@ -20,10 +21,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from io import TextIOWrapper
+    from typing import NoReturn
 
     from rich.text import Text
 
     from ..report.drawing import Line, Styled
+
+
+class CommandFailed(DlltracerError):
+    """What was asked for cannot be done; the text is one line."""
 
 
 class StreamTarget:
@@ -121,8 +127,6 @@ def open_target(output: str | None) -> Target:
     try:
         return _open_path(output)
     except OSError as error:
-        from .ending import CommandFailed
-
         raise CommandFailed(f"cannot write {output}: {error.strerror or error}") from error
 
 
@@ -199,6 +203,16 @@ def to_text(lines: Iterable[Line]) -> Text:
     return text
 
 
+def table_width(target: Target) -> int:
+    """Return the characters that a line of a table may have: those of the terminal, else of a usual page."""
+    import shutil
+
+    return shutil.get_terminal_size((_PAGE_WIDTH, 24)).columns if target.is_terminal else _PAGE_WIDTH
+
+
+_PAGE_WIDTH = 110
+
+
 def lacks_drawing(target: Target) -> bool:
     """Whether the target lacks the characters that draw a tree: a stream of Windows' old code pages does."""
     stream = target.stream if isinstance(target, StreamTarget) else None
@@ -264,3 +278,48 @@ def say_annotations(choice: bool | None, render: Callable[[str], str], *, inside
     text = render(os.environ.get("GITHUB_WORKSPACE", ""))
     if text:
         say(f"\n{text}" if inside_line else text, err=True)
+
+
+EXIT_USAGE = 2
+"""Status when dlltracer itself could not do what was asked. A program's own status passes through unchanged."""
+
+
+EXIT_MISSING = 1
+"""Status when something was found to be missing."""
+
+
+def say_error(message: str) -> int:
+    """Write one line on stderr, whatever the message holds; return the status to leave with."""
+    say(f"dlltracer: error: {escape(message)}\n", err=True)
+    return EXIT_USAGE
+
+
+def end_like(status: int) -> NoReturn:
+    """Leave with a status of `subprocess.Popen`: a negative one is a signal, which then kills us as well."""
+    if status >= 0:
+        # Windows: a status is 32 bits without a sign, sys.exit takes a C int.
+        sys.exit(status - (1 << 32) if status >> 31 else status)
+    if sys.platform != "win32":
+        import resource
+        import signal
+
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        # The program has left a core dump if one was wanted; one of ours would take its place.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        if -status not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(-status, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [-status])
+        os.kill(os.getpid(), -status)
+    sys.exit(128 - status)  # as a shell says it; reached for a signal that does not kill
+
+
+def describe_ending(status: int) -> str:
+    """Return how a program ended that did not end its trace: "was killed by SIGSEGV"."""
+    if status < 0 or status >> 31:
+        from ..model.words import describe_end
+
+        return describe_end(status)
+    why = "os._exit, another program took its place, no right or no room to write its result"
+    return f"left without a word ({why}; status {status})"

@@ -88,7 +88,11 @@ def progress(
 
     timer = threading.Timer(delay, shown._show, (where,))
     timer.daemon = True
-    timer.start()
+    try:
+        timer.start()
+    except RuntimeError:  # no thread can be started: the work is done without a bar
+        yield shown
+        return
     try:
         yield shown
     finally:

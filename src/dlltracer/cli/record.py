@@ -9,13 +9,12 @@ from typing import TypeVar
 
 from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
-from ..host.tracefile import TraceFileWriter
+from ..host.own_files import TraceFileWriter
 from ..model.events import Event
 from ..model.recording import UNKNOWN, TracedProcess
-from ..model.run import RunResult
-from ..model.saved import SavedTrace
+from ..model.run import RunResult, SavedTrace
 from ..model.tracefile import closing_lines, early_line, event_line, header_line, process_line
-from .ending import CommandFailed, say_error
+from .output import CommandFailed, say_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import sys
 
 from ..capture.backend import check_backend_name
-from .ending import BadUsage, CommandFailed, end_like, say_error
 from .formats import FORMS, HTML, HTML_OPTION, RECORDING, Form, choose_form, formats_help, refuse_same_file
-from .options import ANNOTATIONS_OPTION, BACKEND_OPTION, WRITTEN, CommandLine, Option, prefer_command_line
-from .output import Target, open_target, say_annotations
+from .options import ANNOTATIONS_OPTION, BACKEND_OPTION, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
+from .output import CommandFailed, Target, end_like, open_target, say_annotations, say_error
 from .program import Program, ProgramKind, command_of
 from .spawn import run_child
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
     from ..api.explain import Explained
     from ..model.finding import Diagnosis
-    from ..model.run import RunResult
-    from ..model.saved import SavedTrace
+    from ..model.run import RunResult, SavedTrace
     from .record import TraceRecorder
     from .spawn import Sink
 
@@ -176,7 +174,7 @@ class _Reports:
             return self.recorder.finish(run, explained)
         assert run.recording is not None
         if all(form.is_short for form, _ in self._outputs):
-            from ..model.saved import SavedTrace
+            from ..model.run import SavedTrace
 
             trace = SavedTrace(run.recording, diagnosis=explained.diagnosis if explained is not None else None)
         else:
@@ -214,7 +212,7 @@ def _run(program: Program, options: _RunOptions, sink: Sink | None) -> RunResult
 
 
 def _annotate(verdict: Diagnosis, annotations: bool | None, *, inside_line: bool) -> None:
-    from ..report.annotations import annotate_verdict
+    from ..report.render_verdict import annotate_verdict
 
     say_annotations(annotations, lambda folder: annotate_verdict(verdict, workspace=folder), inside_line=inside_line)
 

@@ -9,19 +9,27 @@ import sys
 from dataclasses import replace
 
 from ..api.linux_failure import describe_local_scopes
-from ..capture.kept_events import KeptEvents
+from ..capture.backend import NOT_USED
+from ..capture.linux.decoding import KeptEvents
 from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
-from ..host.startfailure import describe_start_failure
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.recording import Recording, TracedProcess
 from ..model.run import RunResult
-from .descriptors import DescriptorLimit
-from .ending import describe_ending
-from .program import Program, ProgramKind
+from .output import describe_ending
+from .program import Program, ProgramKind, describe_start_failure
 from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import CannotRun, Relay, has_no_descriptors, interpreter, run_child, runner_command, with_facts
+from .spawn import (
+    CannotRun,
+    DescriptorLimit,
+    Relay,
+    has_no_descriptors,
+    interpreter,
+    run_child,
+    runner_command,
+    with_facts,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,7 +156,7 @@ class _LinuxRun:
         try:
             with self._limit:
                 if self._limit.allows(_FOLLOWING):
-                    return self._run_with_logs()
+                    return self._run_by_best_mechanism()
         except (OSError, CannotRun) as error:
             if self._has_started or not has_no_descriptors(error):
                 raise
@@ -166,6 +174,30 @@ class _LinuxRun:
             notes = (*run.recording.notes, f"{' and '.join(asked)} could not be traced: {why}")
             run = replace(run, recording=replace(run.recording, notes=notes))
         return self._guard.replay(run)
+
+    def _run_by_best_mechanism(self) -> RunResult:
+        if self._backend != "auto" or self._is_command:
+            return self._run_with_logs()
+        # A start that is shown is shown at once, and cannot be taken back when the runner is refused rtld.
+        refusal = _refusal_of_rtld() if self._startup else None
+        if refusal is None:
+            run = self._run_with_logs()
+            refusal = run.refusal
+            if refusal is None:
+                return run
+        return self._run_as_command(refusal)
+
+    def _run_as_command(self, why: str) -> RunResult:
+        """Run it by the next mechanism: the loader writes its log from the start of the interpreter on.
+
+        That changes nothing in the process, so it works where rtld does not; no request of Python is in such a log.
+        """
+        start, *options = interpreter()
+        program = Program(ProgramKind.COMMAND, start, (*options, *self._program.words))
+        run = _LinuxRun(program, "auto", self._follow, True, self._guard).run()
+        if run.recording is None:
+            return run
+        return replace(run, recording=replace(run.recording, notes=(*run.recording.notes, f"rtld{NOT_USED}{why}")))
 
     def _run_with_logs(self) -> RunResult:
         if sys.platform != "linux":
@@ -252,6 +284,19 @@ class _LinuxRun:
         notes += () if self._trouble is None else (self._trouble,)
         recording = follower.recording(name, self._guard.events, notes)
         return replace(recording, notes=(*recording.notes, *describe_local_scopes(recording)))
+
+
+def _refusal_of_rtld() -> str | None:
+    """Return why rtld does not work in this process, and so neither in a child; `None` if it does."""
+    if sys.platform != "linux":
+        return None
+    from ..capture.linux.rtld import RtldBackend
+
+    try:
+        RtldBackend().start().stop()
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def _run_plainly(command: list[str]) -> int:

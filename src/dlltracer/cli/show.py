@@ -10,15 +10,13 @@ import click
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
-from ..host.tracefile import read_trace_file, read_trace_stream
-from ..model.saved import SavedTrace
+from ..host.own_files import read_trace_file, read_trace_stream
+from ..model.run import SavedTrace
 from ..model.tracereader import NotARecording
-from .completion import complete_file
-from .config import settings_of
-from .ending import EXIT_USAGE, BadUsage, CommandFailed, say_error
+from .config import complete_file, settings_of
 from .formats import FORMS, GITHUB, HTML, RECORDING, STDIN, Form, choose_form, formats_help, refuse_as_recording
-from .options import prefer_command_line
-from .output import open_target
+from .options import BadUsage, prefer_command_line
+from .output import EXIT_USAGE, CommandFailed, open_target, say_error
 
 _HEAD = 4096
 
@@ -76,6 +74,9 @@ def show(**given: Any) -> None:
     options = _ShowOptions(**prefer_command_line(given, settings, ("form", "github", "html"), ("output", "html")))
     chosen = options.chosen_form(settings)
     trace = open_recording(options.file, options.process, options.pid, startup=options.startup)
+    if trace.steps and not chosen.can_show_steps:
+        shown = ", ".join(form.name for form in FORMS.values() if form.can_show_steps)
+        raise BadUsage(f"this is the report of a self-test, which is shown as {shown} only, not {chosen.name}")
     if options.redact:
         from ..report.redact import redact as without_names
 
@@ -116,7 +117,7 @@ def _with_own_verdict(trace: SavedTrace) -> SavedTrace:
     """Return the trace with the verdict that our rules give on its facts, in the place of the one that it brought."""
     if trace.diagnosis is None:
         return trace
-    from ..api.explain_saved import explain_saved
+    from ..api.saving import explain_saved
 
     return replace(trace, diagnosis=explain_saved(trace))
 

@@ -18,7 +18,6 @@ import sys
 
 from ..errors import DlltracerError
 from ..host.scratch import ScratchFile
-from .descriptors import ENOUGH, DescriptorLimit
 from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
 
 TYPE_CHECKING = False
@@ -87,16 +86,22 @@ def run_child(
             log = make_log(backend)
             if log is not None:
                 stack.callback(os.close, log)
-            with ScratchFile("result") as file:
+            with _report_file() as file:
                 command = runner_command(start, file.path, _share(log), backend, program)
                 run, pid = _run(command, log, output, relay, watch_crash, variables)
                 report = RunnerReport.read(file.path)
         except (OSError, CannotRun) as error:
-            if relay.has_started or not has_no_descriptors(error):
+            if relay.has_started:
+                raise
+            if has_no_descriptors(error):
+                why = "the limit of open files is too low for that (ulimit -n)"
+            elif isinstance(error, _NoReportFile):
+                why = str(error)
+            else:
                 raise
             stack.close()
             run, _ = _run([*start, *program.words], None, output, Relay(stopper, descriptors), False, variables)
-            return _untraced(run, is_why=watch_crash)
+            return _untraced(run, why, is_why=watch_crash)
         run = _with_report(run, pid, report, backend, log)
         # An initialiser may also end the process without a signal, by exit(3).
         if watch_crash and not run.completed and not run.errors:
@@ -117,8 +122,10 @@ def _share(log: int | None) -> LogSharing:
 def import_for_the_end() -> None:
     """Import what the end of a run needs, while the program runs: on a second processor nobody waits for it."""
     from ..host import failure  # noqa: F401
-    from ..model import run  # noqa: F401
-    from . import ending  # noqa: F401
+    from ..model import (
+        run,  # noqa: F401
+        words,  # noqa: F401
+    )
 
     if sys.platform == "linux":
         with contextlib.suppress(ImportError):  # a Python without _ctypes: it cannot trace, and says so at the end
@@ -132,13 +139,25 @@ def has_no_descriptors(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
-def _untraced(run: RunResult, *, is_why: bool) -> RunResult:
-    """The run of a program that was not traced, for want of descriptors: its status counts."""
+class _NoReportFile(CannotRun):
+    """There is no place for the report of the runner: no folder takes files, and the system makes none in memory."""
+
+
+def _report_file() -> ScratchFile:
+    """Return the file for the report of the runner. Raises `_NoReportFile`."""
+    try:
+        return ScratchFile("result")
+    except OSError as error:
+        raise _NoReportFile(f"no file takes its report ({error.strerror or error})") from error
+
+
+def _untraced(run: RunResult, why: str, *, is_why: bool) -> RunResult:
+    """Return the run of a program that was not traced, and the reason: its status counts."""
     from dataclasses import replace
 
     from ..model.recording import Recording
 
-    note = "it was not traced: the limit of open files is too low for that (ulimit -n)"
+    note = f"it was not traced: {why}"
     return replace(run, crash_note=note) if is_why else replace(run, recording=Recording(UNTRACED, notes=(note,)))
 
 
@@ -199,7 +218,7 @@ def _run(
             environment = _environment(variables) if variables else None
             child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
         except OSError as error:
-            from ..host.startfailure import describe_start_failure
+            from .program import describe_start_failure
 
             raise CannotRun(describe_start_failure(command[0], error)) from error
         finally:
@@ -291,7 +310,7 @@ def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend:
             return replace(run, recording=read_recorded(report, log, pid))
         except (DlltracerError, OSError) as error:
             message = str(error)
-    from .ending import describe_ending
+    from .output import describe_ending
 
     how = (
         f"the trace could not be ended in the program: {message}"
@@ -419,3 +438,58 @@ class Relay:
             self._early.append(number)
         else:
             self._child.send_signal(number)
+
+
+ENOUGH = 256
+"""Descriptors that a run of ours can do with; a log lies at 200 or above, out of the program's way."""
+
+
+class DescriptorLimit:
+    """Raises our limit of open files (RLIMIT_NOFILE) for a block, where it is very low: `ulimit -n 6`.
+
+    A child inherits the raised limit; `give_back` sets it to what the user had (prlimit(2)) as soon as it has started.
+    Nothing is done where the system refuses: the soft limit can be raised to the hard one, that one by root only.
+    """
+
+    def __init__(self) -> None:
+        self._former: tuple[int, int] | None = None
+
+    def __enter__(self) -> DescriptorLimit:
+        if self._former is not None:
+            return self  # raised already
+        if sys.platform == "linux":
+            import resource
+
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            if soft != resource.RLIM_INFINITY and soft < ENOUGH:
+                most = ENOUGH if hard == resource.RLIM_INFINITY else min(ENOUGH, hard)
+                for limits in ((ENOUGH, max(ENOUGH, hard)), (most, hard)):
+                    with contextlib.suppress(OSError, ValueError):
+                        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+                        self._former = (soft, hard)
+                        break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if sys.platform == "linux" and self._former is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._former)
+            self._former = None
+
+    def allows(self, number: int) -> bool:
+        """Return whether so many files can be open, ours of now among them."""
+        if sys.platform == "linux":
+            import resource
+
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return soft == resource.RLIM_INFINITY or soft >= number
+        return True
+
+    def give_back(self, pid: int) -> None:
+        """Let a child have the limit that the user set."""
+        if sys.platform == "linux" and self._former is not None:
+            import resource
+
+            with contextlib.suppress(OSError):  # it has ended
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, self._former)

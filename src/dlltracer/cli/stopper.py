@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from ..model.run import StopReason
 
@@ -38,6 +39,7 @@ class Stopper:
         self._descriptor: int | None = None
         self._started = 0.0
         self._timers: list[threading.Timer] = []
+        self._alarm_before: object = None
         self._lock = threading.Lock()
 
     def connect(self, child: subprocess.Popen[bytes]) -> None:
@@ -45,9 +47,10 @@ class Stopper:
         self._child = child
         self._started = time.monotonic()
         if sys.platform == "linux":
+            from ..capture.linux.processes import open_process
+
             # Bound to this process: its number may be another's once it has been waited for (pidfd_open(2)).
-            with contextlib.suppress(OSError):
-                self._descriptor = os.pidfd_open(child.pid)
+            self._descriptor = open_process(child.pid)
         if self.reason is StopReason.INTERRUPTED:
             self._later(_ANSWER, self._ask)
         elif self.limit is not None:
@@ -76,6 +79,9 @@ class Stopper:
                 self._descriptor = None
         for timer in self._timers:
             timer.cancel()
+        if self._alarm_before is not None and sys.platform != "win32":
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._alarm_before)  # type: ignore[arg-type]
 
     def _time_is_up(self) -> None:
         if self.reason is None:
@@ -93,11 +99,21 @@ class Stopper:
         self._send(_ABORT)
         self._later(_LAST_WORDS, lambda: self._send(_KILL))
 
-    def _later(self, seconds: float, call: object) -> None:
-        timer = threading.Timer(seconds, call)  # type: ignore[arg-type]
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, call)
         timer.daemon = True
-        self._timers.append(timer)
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError:
+            # No thread can be started (a limit on processes counts threads): a signal interrupts the wait instead.
+            if sys.platform == "win32":
+                raise
+            before = signal.signal(signal.SIGALRM, lambda *_: call())
+            if self._alarm_before is None:
+                self._alarm_before = before
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+        else:
+            self._timers.append(timer)
 
     def _send(self, number: int) -> None:
         with self._lock:
@@ -107,7 +123,9 @@ class Stopper:
                 if sys.platform == "win32":
                     self._child.terminate()
                 elif sys.platform == "linux" and self._descriptor is not None:
-                    signal.pidfd_send_signal(self._descriptor, number)
+                    from ..capture.linux.processes import signal_process
+
+                    signal_process(self._descriptor, number)
                 else:
                     os.kill(self._child.pid, number)
 

@@ -13,13 +13,12 @@ from types import TracebackType
 
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
-from ..model.run import ProgramOutput, RunResult
-from ..model.saved import RECORDING_SUFFIX
-from .descriptors import ENOUGH, DescriptorLimit
-from .ending import BadUsage, say_error
+from ..model.run import RECORDING_SUFFIX, ProgramOutput, RunResult
+from .options import BadUsage
+from .output import say_error
 from .program import Program, ProgramKind
 from .runner import UNTRACED
-from .spawn import CannotRun, import_for_the_end, run_child
+from .spawn import ENOUGH, CannotRun, DescriptorLimit, import_for_the_end, run_child
 from .stopper import Stopper
 
 TYPE_CHECKING = False
@@ -278,8 +277,11 @@ def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
     if module.lower().endswith((".py", ".pyc")) or os.path.isdir(module):
         return module, Program(ProgramKind.SCRIPT, module)
     path = os.path.abspath(module)
-    if sys.platform == "win32" and _is_windows_program(path):
-        return f"starting {module}", Program(ProgramKind.COMMAND, path)
+    if sys.platform == "win32":
+        from ..api.trees import is_windows_program
+
+        if is_windows_program(path):
+            return f"starting {module}", Program(ProgramKind.COMMAND, path)
     name = os.path.basename(path).partition(".")[0]
     if _is_extension_module(path, name):
         return f"importing {module}", Program(ProgramKind.CODE, _IMPORT_FILE, (name, path), must_return=True)

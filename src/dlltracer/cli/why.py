@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..capture.backend import check_backend_name
 from ..model.recording import Recording
-from ..model.run import StopReason
-from ..model.saved import RECORDING_SUFFIX, SavedTrace
-from .ending import EXIT_USAGE, BadUsage, say_error
+from ..model.run import RECORDING_SUFFIX, SavedTrace, StopReason
 from .formats import (
     GITHUB,
     HTML,
@@ -21,8 +19,17 @@ from .formats import (
     refuse_same_file,
     write_form,
 )
-from .options import ANNOTATIONS_OPTION, BACKEND_OPTION, PROGRAM, WRITTEN, CommandLine, Option, prefer_command_line
-from .output import Target, open_target, say_annotations, write_styled
+from .options import (
+    ANNOTATIONS_OPTION,
+    BACKEND_OPTION,
+    PROGRAM,
+    WRITTEN,
+    BadUsage,
+    CommandLine,
+    Option,
+    prefer_command_line,
+)
+from .output import EXIT_USAGE, Target, open_target, say_annotations, say_error, write_styled
 from .program import command_of
 from .progress import progress
 from .try_import import choose_program, try_and_explain
@@ -142,7 +149,7 @@ COMMAND = CommandLine(
 
 
 def _annotate(diagnosis: Diagnosis, folder: str) -> str:
-    from ..report.annotations import annotate_verdict
+    from ..report.render_verdict import annotate_verdict
 
     return annotate_verdict(diagnosis, workspace=folder)
 
@@ -228,18 +235,20 @@ def is_saved(name: str) -> bool:
 
 
 def _looks_like_recording(name: str) -> bool:
-    from ..host.tracefile import looks_like_recording
+    from ..host.own_files import looks_like_recording
 
     return looks_like_recording(name)
 
 
 def _explain_file(file: str, redact: bool) -> SavedTrace:
     """A recording with the verdict on it, which says where it is from."""
-    from ..api.explain_saved import explain_saved
-    from ..report.processes import describe_origin, notes_on_children
+    from ..api.saving import explain_saved
+    from ..report.outcomes import describe_origin, notes_on_children
     from .show import open_recording
 
     trace: SavedTrace = open_recording(file)
+    if trace.steps:
+        raise BadUsage(f"{file} is the report of a self-test, where no import failed: dlltracer show has it")
     if redact:
         from ..report.redact import redact as without_names
 

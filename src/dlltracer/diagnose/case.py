@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..model.elf import ElfImage
+from ..model.environment import ModuleTraces, PackageOwner
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, Probe
 from ..model.failure import Frame, PythonError, System
-from ..model.modules import ModuleTraces
 from ..model.pe import MissingForwarder, PeImage
-from ..model.provider import PackageOwner
 from ..model.run import RunResult
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol, MissingVersion
 from .environment import (

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..model.comparison import Comparison, Difference, DifferenceKind
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.finding import Comparison, Difference, DifferenceKind
 from ..model.recording import UNKNOWN, Recording
-from ..model.saved import ImageFacts, SavedTrace
+from ..model.run import ImageFacts, SavedTrace
 from ..model.words import describe_crash, describe_end
 
 _EXTENSION_TAG = re.compile(r"\.(?:cpython-\d+[a-z]*|cp\d+[a-z]*|abi3|pypy\d+)[^/\\]*?(?=\.(?:so|pyd)$)")

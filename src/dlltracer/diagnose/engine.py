@@ -10,30 +10,22 @@ from ..model.events import FailureKind
 from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from ..model.words import describe_end
 from .case import Case
-from .feasible import keep_feasible
 from .named_failure import NameMatch
-from .remedies import for_interpreter
+from .remedies import for_interpreter, keep_feasible
 from .rules import (
-    children,
     crash,
     ended,
-    first_wins,
     integrity,
     limits,
     lookups,
     missing_image,
     missing_module,
-    own_checks,
-    python_abi,
     python_module,
     search_rules,
     symbols,
-    vc_runtime,
     win_codes,
-    win_crash,
     win_image,
     win_missing,
-    win_python,
     win_symbols,
     wrong_file,
 )
@@ -42,35 +34,35 @@ Rule = Callable[[Case], Iterator[Finding]]
 
 LINUX_RULES: tuple[Rule, ...] = (
     integrity.check,
-    python_abi.check,
-    python_module.check,
+    python_module.check_abi,
+    python_module.check_foreign_files,
     missing_module.check,
     lookups.check,
-    first_wins.check,
-    search_rules.check,
+    search_rules.check_first_wins,
+    search_rules.check_search,
     symbols.check,
     wrong_file.check,
     limits.check,
     missing_image.check,
-    own_checks.check,
-    children.check,
-    ended.check,
-    crash.check,
+    python_module.check_versions,
+    ended.check_children,
+    ended.check_end,
+    crash.check_signal,
     integrity.check_ownership,
 )
 """The rules about glibc, musl and any other system than Windows, the more specific ones first."""
 
 WINDOWS_RULES: tuple[Rule, ...] = (
-    python_module.check,
+    python_module.check_foreign_files,
     missing_module.check,
-    vc_runtime.check,
-    win_python.check,
-    win_symbols.check,
+    win_symbols.check_runtime,
+    win_image.check_python,
+    win_symbols.check_symbols,
     win_missing.check,
-    win_image.check,
+    win_image.check_image,
     win_codes.check,
-    ended.check,
-    win_crash.check,
+    ended.check_end,
+    crash.check_exception,
     integrity.check_ownership,
 )
 """The rules about Windows, the more specific ones first."""

@@ -6,9 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..model.environment import AvailablePackages, ChangedFile, CLibrary, MemoryLimit, Mount
 from ..model.events import Phase
-from ..model.limits import CLibrary, MemoryLimit, Mount
-from ..model.provider import AvailablePackages, ChangedFile
 
 
 @dataclass(frozen=True)

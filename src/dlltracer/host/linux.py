@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from ..binary.ldcache import parse_ld_cache
+from ..binary.loader_data import parse_ld_cache
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
 from ..model.loader_context import GlibcContext, LinuxContext, LoadedImage, MuslContext

@@ -13,9 +13,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..model.environment import HiddenModule, Hiding, ModuleTraces, PackageManager
 from ..model.failure import ProcessFacts
-from ..model.modules import HiddenModule, Hiding, ModuleTraces
-from ..model.provider import PackageManager
 
 _MOST_NAMES = 20_000
 _LARGEST_ARCHIVE = 200 * 1024 * 1024

@@ -148,7 +148,7 @@ class ScratchFile:
         except OSError:
             if sys.platform != "linux":
                 raise
-            self._descriptor = os.memfd_create(f"dlltracer-{name}")
+            self._descriptor = _create_memory_file(f"dlltracer-{name}")
             self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
     def __enter__(self) -> ScratchFile:
@@ -159,6 +159,26 @@ class ScratchFile:
             self._folder.__exit__()
         if self._descriptor is not None:
             os.close(self._descriptor)
+
+
+def _create_memory_file(name: str) -> int:
+    """Return a descriptor of a new file in memory. Raises `OSError`.
+
+    An interpreter that was built against glibc before 2.27 (manylinux, conda) lacks the function; the system has it.
+    """
+    create = getattr(os, "memfd_create", None)
+    if create is not None:
+        return int(create(name))
+    import ctypes
+
+    try:
+        function = ctypes.CDLL(None, use_errno=True).memfd_create
+    except AttributeError:
+        raise OSError(38, "neither this Python nor the C library has memfd_create") from None
+    descriptor = int(function(os.fsencode(name), ctypes.c_uint(1)))  # MFD_CLOEXEC
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return descriptor
 
 
 def _lock(path: str, flags: int = 0) -> int | None:

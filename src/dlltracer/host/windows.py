@@ -8,16 +8,16 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("only for Windows: a context of another system is built by its own values")
+    raise ImportError("this module is only for Windows")
 
 import ctypes
 import os
 import struct
 import winreg
 from collections.abc import Iterator
-from ctypes import c_int32, c_size_t, c_uint32, c_void_p, c_wchar_p
+from ctypes import c_int32, c_size_t, c_ubyte, c_uint16, c_uint32, c_void_p, c_wchar_p
 
-from ..binary.apiset_map import HEADER_SIZE, decode_api_set_map, decode_api_set_size
+from ..binary.loader_data import HEADER_SIZE, decode_api_set_map, decode_api_set_size
 from ..binary.pe import read_pe
 from ..errors import BinaryFormatError
 from ..model.loader_context import EXTENSION_MODULE_SEARCH, ApiSetHost, LoadFlags, WindowsContext
@@ -28,6 +28,7 @@ _SESSION_MANAGER = r"SYSTEM\CurrentControlSet\Control\Session Manager"
 _EXECUTION_OPTIONS = r"SOFTWARE\Microsoft\Windows NT\CurrentVersion\Image File Execution Options"
 _FIRST_WITH_DEPENDENT_FLAGS = (10, 0, 14393)  # Windows 10 1607
 _PATH_ROOM = 32768
+_DIRECTORY_QUERY = 1
 _SHARED_ASSEMBLIES = ("microsoft.vc", "microsoft.windows.common-controls", "microsoft.windows.gdiplus")
 """What the manifests of programs ask for: the other ten thousand folders in WinSxS are Windows' own components."""
 
@@ -58,7 +59,7 @@ def read_windows_context(
         dll_directory=read_dll_directory(),
         flags=flags,
         safe_search=_registry_value(_SESSION_MANAGER, "SafeDllSearchMode") != 0,
-        known_dlls=frozenset(_list_known_dlls()),
+        known_dlls=frozenset(_list_known_objects() or _list_known_values()),
         api_sets=read_api_sets(),
         loaded=tuple(list_loaded_images()),
         redirection=redirection if overrides else None,
@@ -143,7 +144,75 @@ def read_dll_directory() -> str | None:
     return room.value if function(_PATH_ROOM, room) else None
 
 
-def _list_known_dlls() -> Iterator[str]:
+class _UnicodeString(ctypes.Structure):
+    _fields_ = (("Length", c_uint16), ("MaximumLength", c_uint16), ("Buffer", c_wchar_p))
+
+
+class _ObjectAttributes(ctypes.Structure):
+    """OBJECT_ATTRIBUTES (ntdef.h)."""
+
+    _fields_ = (
+        ("Length", c_uint32), ("RootDirectory", c_void_p), ("ObjectName", ctypes.POINTER(_UnicodeString)),
+        ("Attributes", c_uint32), ("SecurityDescriptor", c_void_p), ("SecurityQualityOfService", c_void_p),
+    )  # fmt: skip
+
+
+class _DirectoryEntry(ctypes.Structure):
+    """OBJECT_DIRECTORY_INFORMATION ("NtQueryDirectoryObject", MS Learn)."""
+
+    _fields_ = (("Name", _UnicodeString), ("TypeName", _UnicodeString))
+
+
+def _list_known_objects() -> list[str]:
+    """Return the names of the sections in `\\KnownDlls`, lower case; [] where there is no such directory of objects.
+
+    The loader takes known DLLs from there ("Windows Internals"). The registry holds what the session manager started
+    with: without the dependencies that it has added, and with names that it left out. A 32-bit process on 64-bit
+    Windows has a directory of its own.
+    """
+    name = "\\KnownDlls32" if _is_wow64() else "\\KnownDlls"
+    ntdll = ctypes.WinDLL("ntdll.dll", winmode=_SYSTEM32_ONLY)
+    open_directory, query, close = ntdll.NtOpenDirectoryObject, ntdll.NtQueryDirectoryObject, ntdll.NtClose
+    open_directory.argtypes = (ctypes.POINTER(c_void_p), c_uint32, ctypes.POINTER(_ObjectAttributes))
+    query.argtypes = (
+        c_void_p, c_void_p, c_uint32, c_ubyte, c_ubyte, ctypes.POINTER(c_uint32), ctypes.POINTER(c_uint32),
+    )  # fmt: skip
+    close.argtypes = (c_void_p,)
+    open_directory.restype = query.restype = c_int32
+    text = _UnicodeString(2 * len(name), 2 * len(name) + 2, name)
+    attributes = _ObjectAttributes(ctypes.sizeof(_ObjectAttributes), None, ctypes.pointer(text), 0x40, None, None)
+    handle, position, used = c_void_p(), c_uint32(), c_uint32()
+    if open_directory(ctypes.byref(handle), _DIRECTORY_QUERY, ctypes.byref(attributes)) < 0:
+        return []
+    room = ctypes.create_string_buffer(4096)
+    found: list[str] = []
+    try:
+        # One entry a call: Wine 8 knows no other way.
+        while query(handle, room, len(room), 1, 0, ctypes.byref(position), ctypes.byref(used)) >= 0:
+            entry = _DirectoryEntry.from_buffer(room)
+            if _text_of(entry.TypeName) == "Section":
+                found.append(_text_of(entry.Name).lower())
+    finally:
+        close(handle)
+    return found
+
+
+def _text_of(string: _UnicodeString) -> str:
+    """Return the text of a UNICODE_STRING, which need not end in a NUL."""
+    address = c_void_p.from_buffer(string, _UnicodeString.Buffer.offset).value
+    return ctypes.string_at(address, string.Length).decode("utf-16-le", "replace") if address else ""
+
+
+def _is_wow64() -> bool:
+    """Return whether this is a 32-bit process on 64-bit Windows (IsWow64Process, MS Learn)."""
+    kernel32, answer = _open_kernel32(), c_int32()
+    kernel32.GetCurrentProcess.restype = c_void_p
+    kernel32.IsWow64Process.argtypes = (c_void_p, ctypes.POINTER(c_int32))
+    return bool(kernel32.IsWow64Process(kernel32.GetCurrentProcess(), ctypes.byref(answer)) and answer.value)
+
+
+def _list_known_values() -> Iterator[str]:
+    """Yield the names of the registry's list of known DLLs, lower case."""
     try:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, rf"{_SESSION_MANAGER}\KnownDLLs") as key:
             for index in range(winreg.QueryInfoKey(key)[1]):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import uuid
+    from dataclasses import dataclass
+else:
+    from .light import dataclass
 
 
 class Phase(enum.Enum):
@@ -159,28 +161,15 @@ class ImageEvent:
         """The path as lines and reports show it."""
         return self.display_path or self.path
 
-    def __repr__(self) -> str:
-        parts = [f"{self.path!r}"]
-        for field in fields(self)[1:]:
-            value = getattr(self, field.name)
-            if value is None or value == ():
-                continue
-            if field.name in ("base", "size", "checksum"):
-                parts.append(f"{field.name}={value:#x}")
-            elif field.name == "probes":
-                parts.append(f"probes=<{len(value)}>")
-            elif isinstance(value, enum.Enum):
-                parts.append(f"{field.name}={value.name}")
-            else:
-                parts.append(f"{field.name}={value!r}")
-        return f"{type(self).__name__}({', '.join(parts)})"
-
 
 # Without fields of their own, these two need no decorator: each costs half a millisecond at the end of a trace.
 class LoadEvent(ImageEvent):
     """An image was mapped into the process."""
 
     TAG = "load"
+
+    def __repr__(self) -> str:
+        return f"<LoadLibrary({self.path})>"
 
     def __str__(self) -> str:
         return f"LoadLibrary {self.shown_path}"
@@ -199,6 +188,9 @@ class LoadFailedEvent(ImageEvent):
     kind: FailureKind | None = None
     reason: str | None = None
 
+    def __repr__(self) -> str:
+        return f"<LoadLibraryFailed({self.path})>"
+
     def __str__(self) -> str:
         return f"Failed {self.shown_path}"
 
@@ -208,11 +200,14 @@ class UnloadEvent(ImageEvent):
 
     TAG = "unload"
 
+    def __repr__(self) -> str:
+        return f"<UnloadLibrary({self.path})>"
+
     def __str__(self) -> str:
         return f"UnloadLibrary {self.shown_path}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DebugEvent:
     """A raw event as the mechanism delivered it.
 
@@ -234,6 +229,9 @@ class DebugEvent:
         # A bytearray or a view would change after the event, and could not be hashed.
         for name in ("header", "data"):
             object.__setattr__(self, name, bytes(getattr(self, name)))
+
+    def __repr__(self) -> str:
+        return f"<Debug({self.provider}, {self.opcode}, {self.header!r}, {self.data!r})>"
 
     def __str__(self) -> str:
         lines = [f"Event {{{self.provider}}} opcode {self.opcode}, {len(self.data)} bytes"]

@@ -7,6 +7,7 @@ import ntpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .macho import describe_cpu
 from .pe import MACHINE_I386, AssemblyReference
 
 HWCAP_EXTENSION = 1 << 62
@@ -115,6 +116,39 @@ class MuslContext(LinuxContext):
     """
 
     loader: str = "/lib/ld-musl-x86_64.so.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MacosContext:
+    """A process of macOS.
+
+    Attributes:
+        cpu, subtype: of the process, as in `MachoImage`.
+        program: path of the main executable, links followed: @executable_path and its LC_RPATHs count for all that is
+            loaded. `None` if it is not known.
+        loaded: images that the process has already; `soname` is the install name.
+        library_path, framework_path: DYLD_LIBRARY_PATH and DYLD_FRAMEWORK_PATH; () in a restricted process.
+        fallback_path, fallback_frameworks: DYLD_FALLBACK_LIBRARY_PATH and DYLD_FALLBACK_FRAMEWORK_PATH; () for the
+            folders that dyld has by default.
+        current_folder: what relative paths start from.
+        notes: what could not be found out.
+    """
+
+    cpu: int
+    subtype: int = 0
+    program: str | None = None
+    loaded: tuple[LoadedImage, ...] = ()
+    library_path: tuple[str, ...] = ()
+    framework_path: tuple[str, ...] = ()
+    fallback_path: tuple[str, ...] = ()
+    fallback_frameworks: tuple[str, ...] = ()
+    current_folder: str = "/"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def architecture(self) -> str:
+        """The name of its processor: "arm64"."""
+        return describe_cpu(self.cpu, self.subtype)
 
 
 class LoadFlags(enum.IntFlag):

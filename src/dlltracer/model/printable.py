@@ -2,6 +2,8 @@
 
 Names of files may hold anything but "/" and NUL. A terminal obeys escape sequences (ECMA-48: ESC, and the single
 characters U+009B and U+009D for CSI and OSC), and shows text backwards after U+202E (Unicode Standard Annex 9).
+
+Imports nothing: whatever the command writes goes through here, also before the program starts (docs/adr/0003).
 """
 
 from __future__ import annotations

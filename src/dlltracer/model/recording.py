@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-from .crash import Crash
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
+from .failure import Crash
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dataclasses import dataclass, replace
+else:
+    from .light import dataclass, replace
 
 
 @dataclass(frozen=True)

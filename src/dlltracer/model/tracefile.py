@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .crash import Crash
 from .encode import encode
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from .failure import ProcessFacts, PythonError
+from .failure import Crash, ProcessFacts, PythonError
 from .finding import Diagnosis
 from .recording import UNKNOWN, Losses, TracedProcess
-from .saved import HostFacts, ImageFacts, SavedTrace, SearchPlaces
+from .run import HostFacts, ImageFacts, SavedTrace, SearchPlaces
+from .selftest import SelfTestStep
 
 VERSION = 2
 """Of the file; counted up when a reader of the former version would misread the new one. 1 is what
@@ -68,9 +68,11 @@ class EndLine:
 
 HEADER, PROCESS, INTERPRETER, FAILURE, EARLY = "recording", "process", "interpreter", "failure", "early"
 CRASH, PLACES, IMAGE, CASE, VERDICT, END, SUMMARY = "crash", "places", "image", "case", "verdict", "end", "summary"
+STEP = "step"
 LINES: Mapping[str, type] = {
     HEADER: HeaderLine, PROCESS: TracedProcess, INTERPRETER: ProcessFacts, FAILURE: FailureLine, EARLY: EarlyLine,
     CRASH: Crash, PLACES: SearchPlaces, IMAGE: ImageFacts, VERDICT: Diagnosis, END: EndLine, SUMMARY: EndLine,
+    STEP: SelfTestStep,
     **{kind.TAG: kind for kind in (LoadEvent, LoadFailedEvent, UnloadEvent, DebugEvent)},
 }  # fmt: skip
 """What a line is, by its type. The line "case" is not among them: it holds a value that `api.explain_saved` reads."""
@@ -86,6 +88,8 @@ def trace_to_lines(trace: SavedTrace) -> Iterator[str]:
         yield process_line(process)
     for event in trace.recording.events:
         yield event_line(event)
+    for step in trace.steps:
+        yield step_line(step)
     yield from closing_lines(trace)
 
 
@@ -115,6 +119,11 @@ def early_line(event: Event) -> str:
     When the program has ended, all events follow as final lines (`event_line`), and a reader passes over these.
     """
     return _line(EARLY, encode(EarlyLine(event)))
+
+
+def step_line(step: SelfTestStep) -> str:
+    """Return the line of a step of a self-test."""
+    return _line(STEP, encode(step))
 
 
 def closing_lines(trace: SavedTrace) -> Iterator[str]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..errors import DlltracerError
-from .crash import Crash
 from .decode import DamagedRecording, decode, short
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from .failure import ProcessFacts
+from .failure import Crash, ProcessFacts
 from .finding import Diagnosis
 from .recording import UNKNOWN, Losses, Recording, TracedProcess
-from .saved import ImageFacts, SavedTrace, SearchPlaces
+from .run import ImageFacts, SavedTrace, SearchPlaces
+from .selftest import SelfTestStep
 from .tracefile import CASE, LINES, VERSION, EarlyLine, EndLine, FailureLine, HeaderLine
 
 MOST_EVENTS = 1_000_000
@@ -80,6 +80,7 @@ class TraceReader:
         self._processes: list[TracedProcess] = []
         self._by_pid: dict[int, int] = {}
         self._images: list[ImageFacts] = []
+        self._steps: list[SelfTestStep] = []
         self._number = 0
         self._understood = 0
         self._has_header = self._has_end = self._torn = False
@@ -135,7 +136,10 @@ class TraceReader:
         if self._early and recording.pid is None:  # no process was told of: nobody was followed
             recording = replace(recording, pid=getattr(self._early[0], "pid", None))
         problems = tuple(dict.fromkeys((*self._trace.problems, *self._describe_problems())))
-        return replace(self._trace, recording=recording, run=run, images=tuple(self._images), problems=problems)
+        return replace(
+            self._trace, recording=recording, run=run, images=tuple(self._images), problems=problems,
+            steps=tuple(self._steps),
+        )  # fmt: skip
 
     def _take(self, line: dict[str, Any]) -> None:
         kind = line.get("type")
@@ -163,6 +167,8 @@ class TraceReader:
             self._take_process(value)
         elif isinstance(value, ImageFacts):
             self._keep(self._images, MOST_OTHERS, value, "images")
+        elif isinstance(value, SelfTestStep):
+            self._keep(self._steps, MOST_OTHERS, value, "steps")
         elif isinstance(value, ProcessFacts):
             self._take_end_of_run(process=value)
         elif isinstance(value, FailureLine):

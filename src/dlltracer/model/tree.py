@@ -10,6 +10,7 @@ from functools import cached_property
 
 from .elf import ElfImage
 from .events import Phase, Probe
+from .macho import MachoImage
 from .pe import PeImage
 
 
@@ -82,6 +83,7 @@ class Binding:
         probes: every place tried, in order.
         delayed: looked for at the first call only, so missing does not fail the load.
         reason: why a file was refused.
+        optional: the load goes on without it (a weak need of Mach-O).
     """
 
     need: str
@@ -92,6 +94,7 @@ class Binding:
     probes: tuple[Probe, ...] = ()
     delayed: bool = False
     reason: str | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class LoadTree:
     """
 
     top: str
-    images: Mapping[str, ElfImage | PeImage]
+    images: Mapping[str, ElfImage | PeImage | MachoImage]
     bindings: tuple[Binding, ...]
     notes: tuple[str, ...] = ()
     unresolved: int = 0
@@ -117,11 +120,12 @@ class LoadTree:
 
     @property
     def missing(self) -> tuple[Binding, ...]:
-        """The needs that fail the load: not bound, not delayed, and not of LD_PRELOAD."""
+        """The needs that fail the load: not bound, not delayed or optional, and not of LD_PRELOAD."""
         failed = (BindingState.MISSING, BindingState.REFUSED)
         return tuple(
-            b for b in self.bindings if b.state in failed and not b.delayed and b.phase is not Phase.PRELOAD
-        )
+            b for b in self.bindings
+            if b.state in failed and not (b.delayed or b.optional) and b.phase is not Phase.PRELOAD
+        )  # fmt: skip
 
     def chain_to(self, path: str) -> tuple[str, ...]:
         """Return the shortest chain of images from the top to `path`, both included.

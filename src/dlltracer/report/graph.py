@@ -10,7 +10,7 @@ from ..model.printable import escape
 from ..model.tree import BindingState
 from ..model.words import rule_title
 from .drawing import file_name, number
-from .tree import count, final_events, is_consequence
+from .outcomes import count, final_events, is_consequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from ..model.events import Event
     from ..model.recording import Recording
-    from ..model.saved import SavedTrace
+    from ..model.run import SavedTrace
     from ..model.tree import Binding, LoadTree
-    from .tree import FinalEvent
+    from .outcomes import FinalEvent
 
 
 MOST_EDGES = 50_000

@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from ..model.events import DebugEvent
-from ..model.saved import HostFacts, SavedTrace
+from ..model.run import HostFacts, SavedTrace
 from .drawing import number
 
 _SEPARATOR = r"(?:[\\/]|%2[Ff]|%5[Cc])"
@@ -35,12 +35,12 @@ _OF_ALL = frozenset(("public", "default", "default user", "all users", "shared",
 _PLACEHOLDER = re.compile(r"(?:user|host|secret)\d+")
 _SHORT_NAME = re.compile(r"([^~]{1,6})~\d")
 
-_ORDINARY_WORDS = (
+_WORDS_OF_PATHS = (
     "admin administrator app apps bin build builder circleci code codespace conda data debian dev docker etc fedora "
     "gitpod guest home jenkins jovyan lib linux local main mnt opt proc project projects public python root run runner "
     "share site src srv sys system test tests tmp ubuntu user users usr vagrant var vscode windows wine work"
 )
-_ORDINARY = frozenset(_ORDINARY_WORDS.split())
+ORDINARY_WORDS = frozenset(_WORDS_OF_PATHS.split())
 """Words that say nothing of a person, and stand in many paths for something else: replaced in home folders only."""
 _MOST_NAMES = 500
 """Of users, of machines, of secrets. What comes after them shares one word."""
@@ -195,7 +195,7 @@ class PrivateText:
 
 def _is_telling(name: str) -> bool:
     """Return whether a name can be looked for anywhere, as it is no word that stands for other things as well."""
-    return len(name) >= _SHORTEST_NAME and name not in _ORDINARY and "~" not in name
+    return len(name) >= _SHORTEST_NAME and name not in ORDINARY_WORDS and "~" not in name
 
 
 AnyT = TypeVar("AnyT")

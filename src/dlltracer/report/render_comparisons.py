@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model.comparison import Comparison, Difference, DifferenceKind, OrderOutcome, OrderSearch, OrderTrial
+from ..model.finding import Comparison, Difference, DifferenceKind, OrderOutcome, OrderSearch, OrderTrial
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 
 TYPE_CHECKING = False

@@ -121,6 +121,9 @@ def _summary(tree: LoadTree) -> Iterator[Line]:
         yield ((f"{text}, nothing missing", BOLD),)
     if lost:
         yield ((f"{text}, {len(lost)} missing: {', '.join(lost)}", FAILED),)
+    optional = [binding.need for binding in _failed(tree) if binding.optional]
+    if optional:
+        yield ((f"missing, and not required: {', '.join(optional)}", WARNING),)
     if latent:
         yield ((f"missing, and needed at the first call only: {', '.join(latent)}", WARNING),)
     for version in tree.versions[:_SYMBOLS_SHOWN]:
@@ -212,7 +215,7 @@ def _folded(again: list[str], system: list[str], guides: Guides) -> Iterator[Tre
 def _label(binding: Binding) -> Line:
     if binding.state in _FAILED_STATES:
         return _failed_label(binding)
-    late = "  at the first call" if binding.delayed else ""
+    late = f"  {_leniency(binding)}" if _leniency(binding) else ""
     if binding.state is BindingState.SYSTEM:
         return ((binding.need, BOLD), (f"  of the system{late}", DIM))
     path = "" if binding.path in (None, binding.need) else f"  {binding.path}"
@@ -221,11 +224,18 @@ def _label(binding: Binding) -> Line:
 
 
 def _failed_label(binding: Binding) -> Line:
-    style = WARNING if binding.delayed else FAILED
+    style = WARNING if _leniency(binding) else FAILED
     what = "NOT FOUND" if binding.state is BindingState.MISSING else "REFUSED"
     why = f": {': '.join(filter(None, (binding.path, binding.reason)))}" if binding.reason else ""
-    late = ", at the first call" if binding.delayed else ""
+    late = f", {_leniency(binding)}" if _leniency(binding) else ""
     return ((binding.need, style), (f"  {what}{late}", style), (f"{why}, needed by {binding.requested_by}", PLAIN))
+
+
+def _leniency(binding: Binding) -> str:
+    """Return why the load does not fail without it; empty if it does."""
+    if binding.delayed:
+        return "at the first call"
+    return "not required" if binding.optional else ""
 
 
 def _rule(binding: Binding) -> str:

@@ -10,14 +10,13 @@ from dataclasses import fields
 from importlib.resources import files
 from typing import Any
 
-from ..model.comparison import Comparison, OrderSearch
 from ..model.encode import encode
 from ..model.events import LoadFailedEvent
-from ..model.finding import Diagnosis
+from ..model.finding import Comparison, Diagnosis, OrderSearch
 from ..model.recording import Recording
 from ..model.tracefile import HEADER, PROCESS, SUMMARY, encode_verdict
 from ..model.tree import LoadTree
-from .tree import count
+from .outcomes import count
 
 VERSION = 1
 """Of each of these formats but the verdict's; counted up when a reader of the former version would misread the new."""
@@ -97,7 +96,7 @@ def _document(plain: dict[str, Any]) -> str:
 
 def read_schema(name: str) -> dict[str, Any]:
     """Return the schema of that name as it is kept: shared parts are named by `urn:dlltracer:schema:...`."""
-    text = files(f"{__package__}.schemas").joinpath(f"{name}.schema.json").read_text(encoding="ascii")
+    text = (files(__package__) / "schemas" / f"{name}.schema.json").read_text(encoding="ascii")
     schema: dict[str, Any] = json.loads(text)
     return schema
 

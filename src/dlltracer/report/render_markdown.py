@@ -11,16 +11,16 @@ import re
 from ..model.finding import Outcome
 from ..model.printable import escape
 from .drawing import ASCII, UNICODE, number
+from .outcomes import count
 from .render_text import lay_out
 from .render_verdict import verdict_lines
-from .tree import count
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..model.failure import ProcessFacts
-    from ..model.saved import SavedTrace
+    from ..model.run import SavedTrace
     from .drawing import Guides, Line
 
 MOST = 60

@@ -16,7 +16,7 @@ from ..model.printable import escape
 from ..model.recording import TracedProcess
 from ..model.words import describe_end
 from .drawing import file_name
-from .tree import is_consequence
+from .outcomes import is_consequence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..model.events import ImageEvent
     from ..model.recording import Recording
-    from ..model.saved import SavedTrace
+    from ..model.run import SavedTrace
 
     Entry = dict[str, Any]
 

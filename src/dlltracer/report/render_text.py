@@ -29,8 +29,18 @@ from .drawing import (
     number,
     place_nodes,
 )
-from .processes import describe_processes, is_killed, like_it_line, process_line, shares
-from .tree import FinalEvent, count, final_events, is_consequence, is_program
+from .outcomes import (
+    FinalEvent,
+    count,
+    describe_processes,
+    final_events,
+    is_consequence,
+    is_killed,
+    is_program,
+    like_it_line,
+    process_line,
+    shares,
+)
 
 NO_LOADS = "no load of an image was recorded"
 NOTHING = (

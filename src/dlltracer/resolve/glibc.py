@@ -13,8 +13,7 @@ from dataclasses import replace
 from ..model.elf import DF_1_NODEFLIB, ElfImage
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.loader_context import CacheEntry, GlibcContext, LoadedImage
-from .elf_header import HeaderCheck, judge_for_glibc, judge_image
-from .lookup import LookupStep
+from .lookup import HeaderCheck, LookupStep, judge_for_glibc, judge_image
 from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, without_environment
 
 TYPE_CHECKING = False

@@ -14,9 +14,8 @@ from ..model.elf import ElfImage
 from ..model.events import Phase, Probe
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import LoadTree
-from .elf_header import TAKEN, HeaderCheck, judge_for_musl
 from .glibc import resolve_glibc
-from .lookup import Filesystem, LookupStep
+from .lookup import TAKEN, Filesystem, HeaderCheck, LookupStep, judge_for_musl
 from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, without_environment
 
 _OWN_NAME = re.compile(r"lib(?:c|pthread|rt|m|dl|util|xnet)\.")

@@ -1,18 +1,27 @@
-"""What looking for a file needs: a file system, the steps that a loader can take next, and a bound on the work.
+"""What looking for a file needs: a file system, whether a loader takes a file, its next step, a bound on the work.
 
-The file system is implemented by `host.filesystem` and `host.winfiles`, and in memory by tests.
+`host.filesystem` implements the file system; tests have one in memory.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
-from ..model.elf import ElfImage
-from ..model.events import FileKind
-from ..model.pe import PeImage
+from ..binary.reading import describe_not_image
+from ..errors import BinaryFormatError
+from ..model.elf import DF_1_PIE, EM_RISCV, ElfImage, describe_kind
+from ..model.events import FileKind, Phase, Probe, ProbeOutcome
+from ..model.loader_context import LinuxContext
+from ..model.macho import MachoFile, MachoImage
+from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage
 from ..model.tree import Binding, BindingState, LoadTree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.loader_context import WindowsContext
 
 
 class Filesystem(Protocol):
@@ -34,7 +43,7 @@ class Filesystem(Protocol):
         """Return the first `size` bytes of the file, or all if it has fewer. Raises `BinaryFormatError`, `OSError`."""
         ...
 
-    def read_image(self, path: str) -> ElfImage | PeImage:
+    def read_image(self, path: str) -> ElfImage | PeImage | MachoFile:
         """Return names and headers of the image, without symbols. Raises `BinaryFormatError`, `OSError`."""
         ...
 
@@ -70,7 +79,7 @@ class TreeBuilder:
     """
 
     def __init__(self) -> None:
-        self.images: dict[str, ElfImage | PeImage] = {}
+        self.images: dict[str, ElfImage | PeImage | MachoImage] = {}
         self.places_left = MOST_PLACES
         self._bindings: list[Binding] = []
         self._answers: set[tuple[str, str | None, BindingState]] = set()
@@ -110,3 +119,197 @@ class TreeBuilder:
                 f"{MOST_BINDINGS} are"
             )
         return LoadTree(top, self.images, tuple(self._bindings), tuple(found), self._unresolved)
+
+
+PT_LOAD, ET_DYN = 1, 3
+
+
+@dataclass(frozen=True)
+class HeaderCheck:
+    """What the loader does with a file by its header, and why it does not take it."""
+
+    step: LookupStep
+    reason: str | None = None
+
+
+TAKEN = HeaderCheck(LookupStep.TAKE)
+
+
+def judge_for_glibc(head: bytes, context: LinuxContext) -> HeaderCheck:
+    """What open_verify (elf/dl-load.c) decides from the first `HEAD_SIZE` bytes, in its order and words.
+
+    It passes over only files of another class or machine; whatever else is wrong with a file stops the search.
+    """
+    if len(head) < _header_size(context):
+        return HeaderCheck(LookupStep.STOP, _with_kind("file too short", head))
+    if head[:4] != b"\x7fELF":
+        return HeaderCheck(LookupStep.STOP, _with_kind("invalid ELF header", head))
+    foreign = _describe_foreign(head, context)
+    if head[4] != (2 if context.bits == 64 else 1):
+        return HeaderCheck(LookupStep.NEXT_PLACE, foreign)
+    problem = _ident_problem(head, context)
+    if problem is None and foreign is not None:
+        return HeaderCheck(LookupStep.NEXT_PLACE, foreign)
+    problem = problem or _type_problem(head, context)
+    return TAKEN if problem is None else HeaderCheck(LookupStep.STOP, problem)
+
+
+def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
+    problem = None
+    if head[5] != (1 if context.little_endian else 2):
+        problem = f"ELF file data encoding not {_order(context)}-endian"
+    elif head[6] != 1:
+        problem = "ELF file version ident does not match current one"
+    elif head[7] not in (0, 3):  # ELFOSABI_SYSV, ELFOSABI_GNU
+        problem = "ELF file OS ABI invalid"
+    elif head[7] == 0 and head[8] != 0:  # what GNU allows grows with glibc
+        problem = "ELF file ABI version invalid"
+    elif any(head[9:16]):
+        problem = "nonzero padding in e_ident"
+    elif int.from_bytes(head[20:24], _order(context)) != 1:
+        problem = "ELF file version does not match current one"
+    return problem
+
+
+def _type_problem(head: bytes, context: LinuxContext) -> str | None:
+    if int.from_bytes(head[16:18], _order(context)) not in (2, 3):
+        return "only ET_DYN and ET_EXEC can be loaded"
+    at, size = (54, 56) if context.bits == 64 else (42, 32)
+    if int.from_bytes(head[at : at + 2], _order(context)) != size:
+        return "ELF file's phentsize not the expected size"
+    return None
+
+
+def _order(context: LinuxContext) -> Literal["little", "big"]:
+    return "little" if context.little_endian else "big"
+
+
+def judge_for_musl(head: bytes, context: LinuxContext) -> HeaderCheck:
+    """What map_library (ldso/dynlink.c) decides, which looks at the size and e_type only.
+
+    A file of another machine is mapped all the same, and fails when it is relocated, or reads as damaged: the reason
+    given is the machine. musl stops at the first file that can be opened.
+    """
+    if len(head) < _header_size(context) or head[:4] != b"\x7fELF":
+        return HeaderCheck(LookupStep.STOP, _with_kind("Exec format error", head))
+    foreign = _describe_foreign(head, context)
+    if foreign is not None:
+        return HeaderCheck(LookupStep.STOP, foreign)
+    if int.from_bytes(head[16:18], _order(context)) not in (2, 3):
+        return HeaderCheck(LookupStep.STOP, "Exec format error: neither a shared object nor a program")
+    return TAKEN
+
+
+def judge_image(image: object, *, program: bool) -> HeaderCheck:
+    """What remains to be wrong with a file whose header was taken (_dl_map_object_from_fd in elf/dl-load.c).
+
+    Arguments: `program`, whether it is started rather than loaded.
+    """
+    problem = None
+    if not isinstance(image, ElfImage):
+        problem = "invalid ELF header"
+    elif not any(segment.type == PT_LOAD for segment in image.segments):
+        problem = "object file has no loadable segments"
+    elif program:
+        return TAKEN
+    elif image.kind != ET_DYN:
+        problem = "cannot dynamically load executable"
+    elif not image.is_dynamic:
+        problem = "object file has no dynamic section"
+    elif image.dynamic_flags_1 & DF_1_PIE:
+        problem = "cannot dynamically load position-independent executable"
+    return TAKEN if problem is None else HeaderCheck(LookupStep.STOP, problem)
+
+
+def _header_size(context: LinuxContext) -> int:
+    return 64 if context.bits == 64 else 52
+
+
+def _with_kind(words: str, head: bytes) -> str:
+    """The loader's words, and what the file is instead, where that is known."""
+    kind = None if head.startswith(b"\x7fELF") else describe_not_image(head)
+    return words if kind is None else f"{words}: this is {kind}"
+
+
+def _describe_foreign(head: bytes, context: LinuxContext) -> str | None:
+    """Why a file is for another kind of process; `None` if it is for this one."""
+    little = head[5] != 2
+    made = (32 if head[4] == 1 else 64, little, int.from_bytes(head[18:20], "little" if little else "big"))
+    wanted = (context.bits, context.little_endian, context.machine)
+    if made == wanted:
+        return None
+    if made[1:] == wanted[1:] and made[2] != EM_RISCV:
+        return f"an ELF file of {made[0]} bits, this process has {wanted[0]}"
+    return f"made for {describe_kind(*made)}, this process is {describe_kind(*wanted)}"
+
+
+_MACHINES = {
+    MACHINE_I386: "x86 (32 bit)", MACHINE_AMD64: "x86-64", MACHINE_ARM64: "ARM64", 0x1C0: "ARM (32 bit)",
+    0x1C4: "ARM (32 bit)", 0x200: "Itanium",
+}  # fmt: skip
+"""IMAGE_FILE_MACHINE_... of MS Learn "PE Format"."""
+
+
+@dataclass(frozen=True)
+class TriedFile:
+    """A place tried: the probe with its outcome, what the loader does next, the image if it takes it."""
+
+    probe: Probe
+    step: LookupStep
+    image: PeImage | None = None
+
+
+def try_file(
+    path: str, phase: Phase, files: Filesystem, context: WindowsContext, origin: str | None = None
+) -> TriedFile:
+    """Look at the file there as the loader of the process would.
+
+    Args:
+        path: whole path.
+        phase, origin: for the probe.
+        files: where to look.
+        context: the process: its machine, and what it does about a file for another.
+    """
+    kind = files.kind(path)
+    if kind is FileKind.ABSENT:
+        return TriedFile(Probe(path, phase, origin, ProbeOutcome.ABSENT), LookupStep.NEXT_PLACE)
+    image = _read(path, kind, files)
+    if isinstance(image, PeImage) and fits_machine(image, context.machine):
+        return TriedFile(Probe(path, phase, origin, ProbeOutcome.LOADED), LookupStep.TAKE, image)
+    step, reason = LookupStep.STOP, image
+    if isinstance(image, PeImage):
+        step = LookupStep.NEXT_PLACE if context.skips_wrong_machine else LookupStep.STOP
+        made, needed = (describe_machine(number) for number in (image.machine, context.machine))
+        reason = f"made for {made}, this process is {needed} (error 193)"
+    return TriedFile(Probe(path, phase, origin, ProbeOutcome.PRESENT, str(reason)), step)
+
+
+def _read(path: str, kind: FileKind, files: Filesystem) -> PeImage | str:
+    """The image there, or why there is none. The error numbers are those that LoadLibrary would leave."""
+    if kind is FileKind.DENIED:
+        return "access denied (error 5)"
+    if kind is not FileKind.FILE:
+        return "not a file"
+    try:
+        image = files.read_image(path)
+    except BinaryFormatError as error:
+        return f"not an image that Windows loads (error 193): {error}"
+    except OSError as error:
+        return "access denied (error 5)" if isinstance(error, PermissionError) else f"cannot be read: {error.strerror}"
+    return image if isinstance(image, PeImage) else "a Linux library, not an image that Windows loads (error 193)"
+
+
+def fits_machine(image: PeImage, machine: int) -> bool:
+    """Whether a process of that machine can map the image.
+
+    x86-64 processes on ARM also take ARM64X files, whose header says ARM64 (MS Learn "Arm64X PE files"). A .NET file is
+    mapped whatever its header says, if it has no native code of its own; that is not looked at.
+    """
+    if image.machine == machine or image.is_managed:
+        return True
+    return image.is_hybrid and (image.machine, machine) == (MACHINE_ARM64, MACHINE_AMD64)
+
+
+def describe_machine(machine: int) -> str:
+    """The machine for a reader: "x86-64"."""
+    return _MACHINES.get(machine, f"machine {machine:#x}")

@@ -16,8 +16,7 @@ from ..model.elf import ElfImage
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.loader_context import LinuxContext, LoadedImage
 from ..model.tree import Binding, BindingState, LoadTree
-from .elf_header import HeaderCheck
-from .lookup import LookupStep, TreeBuilder
+from .lookup import HeaderCheck, LookupStep, TreeBuilder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

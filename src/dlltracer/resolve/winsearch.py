@@ -16,8 +16,7 @@ from ..model.events import FileKind, Phase, Probe
 from ..model.pe import PeImage
 from ..model.tree import BindingState
 from .knowledge import contract_stems, explain_not_system, system_names, usual_known_dlls
-from .lookup import LookupStep, TreeBuilder
-from .winfile import TriedFile, try_file
+from .lookup import LookupStep, TreeBuilder, TriedFile, try_file
 from .winplaces import SearchFolder, SearchKind, assembly_folders, search_places
 
 TYPE_CHECKING = False

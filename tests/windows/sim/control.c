@@ -20,6 +20,8 @@ static void configure(void)
     g_config.private_sessions = environment_flag(L"DLLTRACER_SIM_PRIVATE");
     g_config.noise = environment_flag(L"DLLTRACER_SIM_NOISE");
     g_config.version = 3;
+    g_config.queues = 1;
+    g_config.rundown = 1;
 }
 
 ULONG take_failure(int call)
@@ -51,6 +53,33 @@ SIM_EXPORT void sim_set_noise(int on)
 SIM_EXPORT void sim_set_version(int version)
 {
     g_config.version = version;
+}
+
+SIM_EXPORT void sim_set_queues(int count)
+{
+    g_config.queues = count;
+}
+
+SIM_EXPORT void sim_set_linger(int calls)
+{
+    g_config.linger = calls;
+}
+
+SIM_EXPORT void sim_set_rundown(int on)
+{
+    g_config.rundown = on;
+}
+
+SIM_EXPORT void sim_spell(const WCHAR *prefix, const WCHAR *kernel)
+{
+    EnterCriticalSection(&g_lock);
+    if (!prefix) {
+        g_config.spelling_count = 0;
+    } else if (g_config.spelling_count < MAX_SPELLINGS) {
+        lstrcpynW(g_config.spellings[g_config.spelling_count].prefix, prefix, MAX_PATH);
+        lstrcpynW(g_config.spellings[g_config.spelling_count++].kernel, kernel, MAX_PATH);
+    }
+    LeaveCriticalSection(&g_lock);
 }
 
 /* The counts live in the registry files: another process that stops the session sees them. */
@@ -126,7 +155,7 @@ SIM_EXPORT int sim_pending_count(void)
     EnterCriticalSection(&g_lock);
     for (int i = 0; i < MAX_SESSIONS; i++)
         if (g_sessions[i].state == SESSION_RUNNING)
-            count += g_sessions[i].pending.count;
+            count += g_sessions[i].pending.count + g_sessions[i].second.count + g_sessions[i].held.count;
     LeaveCriticalSection(&g_lock);
     return count;
 }

@@ -32,6 +32,12 @@
  *                                          another process in each rundown
  *   void sim_set_version(int)              payload version 2 or 3 (default). In version 2 a load of drive C:
  *                                          is spelled without its volume and the unload with it, as Windows 7 did
+ *   void sim_set_queues(int)               2: events go by turns to the buffers of two processors; a flush delivers those
+ *                                          of the second one flush later, the stop delivers all. 1: default
+ *   void sim_set_linger(int)               so many calls of StartTraceW find the name of a stopped session still taken
+ *   void sim_set_rundown(int)              0: no DCStart and no DCEnd events
+ *   void sim_spell(const WCHAR *prefix, const WCHAR *kernel)   a path that begins so is reported with the other text in
+ *                                          its place, as the kernel does for links, SUBST and shares; NULL: forget all
  *   void sim_fail_next(int call, ULONG code)   the next call fails so: 1 StartTraceW 2 OpenTraceW 3 ProcessTrace
  *                                          4 ControlTraceW 5 CloseTrace 6 EnableTraceEx2 7 TraceSetInformation
  *                                          8 QueryAllTracesW; code 0 takes it back. OpenTraceW: code is the last error
@@ -80,6 +86,7 @@
 #define MAX_SESSIONS 64
 #define MAX_NAME 1024
 #define MAX_PROVIDERS 8
+#define MAX_SPELLINGS 8
 #define NO_ID 0xFFFFFFFFu /* the pid and tid of events whose kernel header has none */
 
 enum { OP_LOAD = 10, OP_UNLOAD = 2, OP_DC_START = 3, OP_DC_END = 4 };
@@ -130,6 +137,7 @@ typedef struct session {
     session_state state;
     session_info info;
     event_list pending; /* in the kernel's buffers */
+    event_list second, held; /* in those of a second processor: new ones, and those that the next flush delivers */
     event_list ready;   /* flushed to the consumer */
     ULONGLONG next_flush;
     struct trace *consumer;
@@ -139,8 +147,13 @@ typedef struct session {
 
 typedef struct sim_config {
     int admin, private_sessions, noise, version;
+    int queues, linger, rundown;
     ULONG events_lost, rt_buffers_lost, log_buffers_lost;
     ULONG fail_next[CALL_COUNT];
+    int spelling_count;
+    struct {
+        WCHAR prefix[MAX_PATH], kernel[MAX_PATH];
+    } spellings[MAX_SPELLINGS];
 } sim_config;
 
 extern CRITICAL_SECTION g_lock;

@@ -71,10 +71,17 @@ static void find_volumes(void)
     }
 }
 
-/* C:\x becomes \Device\HarddiskVolume1\x; in version 2 a load from C: becomes \x. Returns the length. */
+/* C:\x becomes \Device\HarddiskVolume1\x; in version 2 a load from C: becomes \x; what sim_spell says comes first.
+ * Returns the length. */
 static int kernel_path(const WCHAR *path, int opcode, WCHAR *result, int room)
 {
     const WCHAR *device = L"";
+    for (int i = 0; i < g_config.spelling_count; i++) {
+        size_t length = wcslen(g_config.spellings[i].prefix);
+        if (_wcsnicmp(path, g_config.spellings[i].prefix, length))
+            continue;
+        return _snwprintf(result, (size_t)room, L"%ls%ls", g_config.spellings[i].kernel, path + length);
+    }
     if (!volume_count)
         find_volumes();
     if (path[0] && path[1] == L':') {
@@ -112,18 +119,26 @@ void list_free(event_list *list)
     memset(list, 0, sizeof *list);
 }
 
+/* Puts a whole list behind another one, and leaves it empty. */
+static void list_move(event_list *to, event_list *from)
+{
+    if (!from->head)
+        return;
+    if (to->tail)
+        to->tail->next = from->head;
+    else
+        to->head = from->head;
+    to->tail = from->tail;
+    to->count += from->count;
+    memset(from, 0, sizeof *from);
+}
+
 void session_flush(session *which)
 {
-    if (which->pending.head) {
-        if (which->ready.tail)
-            which->ready.tail->next = which->pending.head;
-        else
-            which->ready.head = which->pending.head;
-        which->ready.tail = which->pending.tail;
-        which->ready.count += which->pending.count;
-        memset(&which->pending, 0, sizeof which->pending);
-        which->info.buffers_written++;
-    }
+    which->info.buffers_written += which->pending.head != NULL;
+    list_move(&which->ready, &which->pending);
+    list_move(&which->ready, &which->held);
+    list_move(&which->held, &which->second);
     which->next_flush = GetTickCount64() + 1000ull * (which->info.flush_timer ? which->info.flush_timer : 1);
     consumer_wake(which->consumer);
 }
@@ -131,6 +146,7 @@ void session_flush(session *which)
 void event_append(session *to, const GUID *provider, int version, int opcode, int flags, ULONG pid, ULONG tid,
                   const void *payload, int length)
 {
+    static unsigned turn;
     event *item = HeapAlloc(g_heap, HEAP_ZERO_MEMORY, sizeof *item + (SIZE_T)length);
     EVENT_HEADER *header = &item->record.EventHeader;
     QueryPerformanceCounter((LARGE_INTEGER *)&item->counter);
@@ -144,7 +160,12 @@ void event_append(session *to, const GUID *provider, int version, int opcode, in
     item->record.BufferContext.LoggerId = (USHORT)to->info.handle;
     item->record.UserDataLength = (USHORT)length;
     memcpy(item->payload, payload, (SIZE_T)length);
-    list_add(&to->pending, item);
+    if (g_config.queues > 1 && turn++ % 2) {
+        item->record.BufferContext.ProcessorIndex = 1;
+        list_add(&to->second, item);
+    } else {
+        list_add(&to->pending, item);
+    }
 }
 
 static void append_image(session *to, int opcode, const image *item, const WCHAR *path, int length, ULONG header_pid,
@@ -245,6 +266,8 @@ static void emit_rundown(session *to, int opcode)
         L"\\Device\\Mup\\server\\share\\tools\\python311.dll",
     };
     rundown run = {to, opcode};
+    if (!g_config.rundown)
+        return;
     if (g_config.noise) {
         for (int i = 0; i < 3; i++)
             append_invented(to, opcode, 0xfffff80300000000ull + i * 0x1000000ull, drivers[i], GetCurrentProcessId(),

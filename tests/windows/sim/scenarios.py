@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+from ctypes import c_wchar_p
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ def starting(sim: Simulator) -> Result:
     got["short wnode"] = sim.start(wnode_size=100)[:2]
     got["no room for the name"] = sim.start(wnode_size=122, file_offset=0)[:2]
     got["name offset in the struct"] = sim.start(name_offset=60)[:2]
+    got["a log file without a name"] = sim.start(file_offset=120 + 2048)[:2]
+    got["more buffers at least than at most"] = sim.start(least=64, most=10)[:2]
+    got["buffers too large"] = sim.start(buffer=2048)[:2]
     got["no name"] = sim.start(None)[:2]
     got["not a traced guid"] = sim.start(flags=0)[:2]
     got["not real time"] = sim.start(mode=SYSTEM_LOGGER)[:2]
@@ -70,6 +74,16 @@ def starting(sim: Simulator) -> Result:
     got["planned failure"].append(sim.start("failing", mode=REAL_TIME, enable=0)[0])
     sim.reset()
     got["count after reset"] = sim.session_count()
+    return got | _lingering(sim)
+
+
+def _lingering(sim: Simulator) -> Result:
+    """A name that stays taken after the stop, as with a consumer that has not left."""
+    got: Result = {}
+    sim.set_linger(2)
+    got["a name that lingers"] = [sim.start()[0], sim.control(STOP, 0, "mine")[0], sim.control(STOP, 0, "mine")[0]]
+    got["a name that lingers"] += [sim.start()[0] for _ in range(3)]
+    sim.reset()
     return got
 
 
@@ -225,6 +239,34 @@ def _choosing(sim: Simulator) -> Result:
     importlib.import_module("_lzma")
     quiet.finish(session)
     got["quiet"] = [event for event in quiet.events if "text" not in event]
+    return got | _late(sim)
+
+
+def _late(sim: Simulator) -> Result:
+    """Two processors, and other spellings of a path."""
+    got: Result = {}
+    sim.set_noise(0)
+    sim.set_rundown(0)
+    session = sim.started()
+    late = Consumer(sim).run(session)
+    sim.set_queues(2)
+    seen = len(late.markers())
+    for number in range(6):
+        sim.inject(str(number))
+    sim.control(FLUSH, session)
+    late.wait(lambda: len(late.markers()) >= seen + 3)
+    late.finish(session)
+    got["two processors"] = late.markers()
+    got["their times"] = [event["time"] for event in late.events if "text" in event]
+    sim.set_queues(1)
+    sim.dll.sim_spell.argtypes = (c_wchar_p, c_wchar_p)
+    sim.spell(sys.prefix + "\\DLLs", "\\Device\\Mup\\server\\share")
+    session = sim.started()
+    spelled = Consumer(sim).run(session)
+    importlib.import_module("unicodedata")
+    spelled.finish(session)
+    got["another spelling"] = [event["path"] for event in spelled.events if "path" in event]
+    got["no rundown"] = sorted({event["opcode"] for event in spelled.events})
     return got
 
 

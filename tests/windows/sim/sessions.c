@@ -7,6 +7,10 @@ const GUID g_system_trace_guid = {0x9e814aad, 0x3204, 0x11d2, {0x9a, 0x82, 0x00,
 static const GUID system_process_guid = {
     0x151f55dc, 0x467d, 0x471f, {0x83, 0xb5, 0x5f, 0x88, 0x9d, 0x46, 0xff, 0x66}};
 
+/* The name of a stopped session stays taken until its last consumer has left: for so many more starts. */
+static WCHAR last_stopped[MAX_NAME + 1];
+static int lingering;
+
 /* ---- sessions of this process ---- */
 
 HANDLE stop_event(ULONGLONG handle)
@@ -29,6 +33,8 @@ void session_release(session *which)
     if (which->state != SESSION_STOPPED || which->consumer)
         return;
     list_free(&which->pending);
+    list_free(&which->second);
+    list_free(&which->held);
     list_free(&which->ready);
     memset(which, 0, sizeof *which);
 }
@@ -39,6 +45,7 @@ void session_finish(session *which)
         return;
     emit_end(which);
     session_flush(which);
+    session_flush(which); /* what the second processor still held */
     which->state = SESSION_STOPPED;
     consumer_wake(which->consumer);
     session_release(which);
@@ -58,6 +65,8 @@ void stop_seen(ULONGLONG handle)
 static void stop_session(const session_info *info)
 {
     HANDLE stop = stop_event(info->handle);
+    wcscpy(last_stopped, info->name);
+    lingering = g_config.linger;
     registry_remove(info->handle);
     stop_seen(info->handle);
     SetEvent(stop);
@@ -75,6 +84,7 @@ void registry_stop_all(void)
 {
     registry_enter();
     registry_each(stop_one, NULL);
+    lingering = 0;
     registry_leave();
 }
 
@@ -136,6 +146,8 @@ static ULONG check_start(const WCHAR *name, const EVENT_TRACE_PROPERTIES *p)
         return ERROR_BAD_LENGTH;
     if (p->LogFileNameOffset && !*(const WCHAR *)((const BYTE *)p + p->LogFileNameOffset))
         return ERROR_BAD_PATHNAME; /* undocumented for a real-time session: as strict as it can be */
+    if (p->BufferSize > 1024 || (p->MaximumBuffers && p->MaximumBuffers < p->MinimumBuffers))
+        return ERROR_INVALID_PARAMETER;
     if (!(p->Wnode.Flags & TRACED_GUID) || !(p->LogFileMode & MODE_REAL_TIME) || p->Wnode.ClientContext > 3)
         return ERROR_INVALID_PARAMETER; /* no log files here */
     if (!_wcsicmp(name, kernel_logger) != !memcmp(&p->Wnode.Guid, &g_system_trace_guid, sizeof(GUID)))
@@ -211,6 +223,10 @@ static ULONG start_session(const WCHAR *name, EVENT_TRACE_PROPERTIES *properties
     session *slot = NULL;
     if (registry_each(rival, &seen))
         return ERROR_ALREADY_EXISTS;
+    if (lingering && !_wcsicmp(name, last_stopped)) {
+        lingering--;
+        return ERROR_ALREADY_EXISTS;
+    }
     if (seen.all >= MAX_SESSIONS)
         return ERROR_NO_SYSTEM_RESOURCES;
     if ((properties->LogFileMode & MODE_SYSTEM_LOGGER) && _wcsicmp(name, kernel_logger) &&
@@ -371,7 +387,7 @@ ULONG WMIAPI EnableTraceEx2(TRACEHANDLE handle, LPCGUID provider, ULONG code, UC
     (void)level, (void)all, (void)timeout, (void)parameters;
     if (result)
         return result;
-    if (!provider)
+    if (!provider || code > 2)
         return ERROR_INVALID_PARAMETER;
     remember_provider(handle, provider, code == 1);
     loader = code == 1 && (any & 0x1000) && !memcmp(provider, &system_process_guid, sizeof(GUID));

@@ -9,13 +9,17 @@ from typing import TypeVar
 from ...errors import NoSuchProcess
 from ...model.events import LoadEvent, UnloadEvent
 from ...model.recording import Losses, Recording, TracedProcess
-from ...model.run import RunResult
-from ...model.saved import HostFacts, SavedTrace
-from ..windows.command_line import split_command_line
-from ..windows.devicepath import display_path
+from ...model.run import HostFacts, RunResult, SavedTrace
 from ..windows.etw.loader_merge import TimedMessage, merge_messages
 from ..windows.etw.loader_messages import USER_LOADER_IDS, decode_image_loader, decode_user_loader
-from ..windows.image_records import ImagePayload, Opcode, decode_image_payload, decode_manifest_image
+from ..windows.image_records import (
+    ImagePayload,
+    Opcode,
+    decode_image_payload,
+    decode_manifest_image,
+    display_path,
+    split_command_line,
+)
 from .buffers import LogfileHeader, filetime_to_epoch
 from .event import EtlEvent, EtlProvider
 from .processes import ManifestId, ProcessLifetime, ProcessLifetimes, ticks_of

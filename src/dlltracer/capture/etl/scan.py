@@ -80,7 +80,7 @@ class Scan:
         processes: events of processes starting and ending.
         loader: those of ntdll's loader.
         opcodes: image events by opcode.
-        devices: drives by device, as `devicepath.display_path` takes them.
+        devices: drives by device, as `image_records.display_path` takes them.
         system_root: the folder of Windows.
         strange: events whose headers have no meaning here: messages, instances.
         damage: what could not be read.

@@ -20,17 +20,16 @@ import threading
 from dataclasses import dataclass
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
-from ...model.crash import Crash
+from ...model.failure import Crash
 from .processes import locate, read_status_field, read_text, read_threads
-from .ptrace import ENDED, availability, why_refused
+from .ptrace import ENDED, EVENT_STOP, Ptrace, availability, why_refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
 
-    from .ptrace import Ptrace
 
 __all__ = ["CRASH_SIGNALS", "Watched", "availability", "watch"]
 
@@ -130,11 +129,7 @@ class _Watcher(threading.Thread):
 
     def _seize(self) -> str | None:
         """Attach to every thread of the child; why not, if that cannot be."""
-        try:
-            from .ptrace import Ptrace
-        except ImportError as error:
-            return f"this Python cannot call C functions ({error})"
-        self._ptrace: Ptrace = Ptrace()
+        self._ptrace = Ptrace()
         try:
             self._ptrace.seize(self._pid)
         except OSError as error:
@@ -165,8 +160,6 @@ class _Watcher(threading.Thread):
                 return self._conclude(self._child.returncode)
 
     def _answer(self, tid: int, number: int, event: int) -> None:
-        from .ptrace import EVENT_STOP
-
         if event == EVENT_STOP and number in _STOP_SIGNALS:
             self._ptrace.listen(tid)
         elif event == EVENT_STOP and read_status_field(tid, "Tgid") not in ("", str(self._pid)):

@@ -11,7 +11,7 @@ import os
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
 
@@ -24,13 +24,15 @@ _PROT_READ, _PROT_WRITE = 1, 2
 _SCANNED_WORDS = 64
 """How many ints of the structure are searched; the descriptor was at the 16th (glibc 2.31) or 18th (2.36 to 2.43)."""
 
-_USE_SNAPSHOT = "Use backend='snapshot', which sees less"
+USE_SNAPSHOT = "Use backend='snapshot', which sees less"
 
 
 class DebugMaskPatch:
     """The debug mask and descriptor of this process's ld.so.
 
     Finds them on construction and changes nothing; raises `BackendUnavailable` with the reason when they cannot be had.
+
+    Attributes: `descriptor_index`, the place of the descriptor in the structure, in words of four bytes.
     """
 
     def __init__(self) -> None:
@@ -47,10 +49,11 @@ class DebugMaskPatch:
             start = ctypes.addressof(ctypes.c_char.in_dll(self._libc, "_rtld_global_ro"))
         except ValueError:
             raise BackendUnavailable(
-                "rtld", "no _rtld_global_ro symbol: this is not glibc (musl?), or a static Python", _USE_SNAPSHOT
+                "rtld", "no _rtld_global_ro symbol: this is not glibc (musl?), or a static Python", USE_SNAPSHOT
             ) from None
         self._mask = ctypes.c_int.from_address(start)
-        self._fd = ctypes.c_int.from_address(start + 4 * find_debug_fd(self._words(start)))
+        self.descriptor_index = find_debug_fd(self._words(start))
+        self._fd = ctypes.c_int.from_address(start + 4 * self.descriptor_index)
         page = os.sysconf("SC_PAGE_SIZE")
         self._first_page = start & -page
         last = ctypes.addressof(self._fd) + 3
@@ -60,9 +63,9 @@ class DebugMaskPatch:
     def _words(self, start: int) -> tuple[int, ...]:
         return tuple((self._ctypes.c_int * _SCANNED_WORDS).from_address(start))
 
-    def check(self) -> None:
-        """Whether the page's protection can be read, without which it could not be restored."""
-        page_protection(self._first_page)
+    def protection(self) -> int:
+        """Return the PROT_ bits of the page of both words. Raises `BackendUnavailable` where they cannot be read."""
+        return page_protection(self._first_page)
 
     @property
     def before(self) -> tuple[int, int]:
@@ -95,7 +98,7 @@ class DebugMaskPatch:
         mprotect = self._libc.mprotect
         mprotect.argtypes = (self._ctypes.c_void_p, self._ctypes.c_size_t, self._ctypes.c_int)
         if mprotect(self._first_page, self._length, protection) != 0:
-            raise BackendUnavailable("rtld", "the system does not let the loader's page be written", _USE_SNAPSHOT)
+            raise BackendUnavailable("rtld", "the system does not let the loader's page be written", USE_SNAPSHOT)
 
     def barrier(self) -> None:
         """Wait until no other thread is inside dlopen or dlclose, and leave a few lines in the log.
@@ -125,7 +128,7 @@ class DebugMaskPatch:
             raise
         if not arrived:
             self.restore()
-            raise BackendUnavailable("rtld", "the loader's debug words were found, and produced no log", _USE_SNAPSHOT)
+            raise BackendUnavailable("rtld", "the loader's debug words were found, and produced no log", USE_SNAPSHOT)
 
 
 _RTLD_LAZY, _RTLD_NOLOAD = 1, 4
@@ -145,7 +148,7 @@ def find_debug_fd(words: tuple[int, ...]) -> int:
     ]
     if len(fits) != 1:
         raise BackendUnavailable(
-            "rtld", f"the loader's debug descriptor was not found ({len(fits)} places fit its pattern)", _USE_SNAPSHOT
+            "rtld", f"the loader's debug descriptor was not found ({len(fits)} places fit its pattern)", USE_SNAPSHOT
         )
     return fits[0]
 
@@ -160,5 +163,5 @@ def page_protection(address: int) -> int:
                 if int(low, 16) <= address < int(high, 16):
                     return (bits[:1] == b"r") * _PROT_READ + (bits[1:2] == b"w") * _PROT_WRITE
     except OSError as error:
-        raise BackendUnavailable("rtld", f"/proc/self/maps cannot be read ({error.strerror})", _USE_SNAPSHOT) from error
-    raise BackendUnavailable("rtld", "the loader's page is not in /proc/self/maps", _USE_SNAPSHOT)
+        raise BackendUnavailable("rtld", f"/proc/self/maps cannot be read ({error.strerror})", USE_SNAPSHOT) from error
+    raise BackendUnavailable("rtld", "the loader's page is not in /proc/self/maps", USE_SNAPSHOT)

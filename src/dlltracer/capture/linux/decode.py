@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 
 from ...model.failure import Request, RequestKind
 from .lines import Line, parse_line
@@ -14,9 +13,12 @@ from .loaderstate import Change, LoaderState
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from dataclasses import dataclass
 
     from ...model.events import ImageChange
     from .loaderstate import OnStart
+else:
+    from ...model.light import dataclass
 
 
 class LogMark(enum.Enum):
@@ -31,6 +33,8 @@ class LogMark(enum.Enum):
     """Lines may be missing here: the program had closed the log."""
 
 
+_MARKS = {mark.value: mark for mark in LogMark}
+
 _MARK = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
 """A mark as `requests.encode_request` writes it."""
 
@@ -38,6 +42,23 @@ _PID = re.compile(rb" *\d{1,18}")
 """The process id before the colon and the tab of a line."""
 
 _HOLE = re.compile(rb"\0+")
+
+_BLANK = re.compile(rb"\n *\d{1,18}:\t(?=\n)")
+"""An empty line with another one after it. Nearly half of all lines are empty. They matter as the last line of a
+process only (`LoaderState.note_blank`), so in the log of one process those before are dropped."""
+
+_SIMPLE_DLOPEN = re.compile(
+    rb"^(?:\x1e([\x20-\x7e]*)\x1f(?: *\d{1,18}:\t\n)*)?"
+    rb"( *\d{1,18}):\tfile=(/[^\n;\[]*) \[0\];  dynamically loaded by ([^\n;\[]+) \[0\]\n"
+    rb"\2:\tfile=\3 \[0\];  generating link map\n"
+    rb"\2:\t  dynamic: 0x[0-9a-f]+  base: 0x([0-9a-f]+)   size: 0x([0-9a-f]+)\n"
+    rb"\2:\t    entry: 0x[0-9a-f]+  phdr: 0x[0-9a-f]+  phnum: +\d+\n"
+    rb"(?:\2:\t\n)*\2:\tcalling init: \3\n"
+    rb"(?:\2:\t\n)*\2:\topening file=\3 \[0\]; direct_opencount=\d+(?:\n\2:\t(?=\n))*$",
+    re.MULTILINE,
+)
+"""A dlopen, with or without the mark of its request, that mapped one image by its absolute path and needed no other
+one. Most extension modules are loaded so. No part can match in two ways, so that hostile text costs no more."""
 
 _MOST_PARSED = 4096
 
@@ -52,8 +73,8 @@ path" line, before which a folder may end in digits and a colon.)"""
 def decode_request(mark: bytes) -> Request | None:
     """The inverse of `requests.encode_request`, given a mark without its frame bytes; `None` when it is damaged."""
     try:
-        fields = (bytes.fromhex(part).decode("utf-8", "surrogatepass") for part in mark.decode("ascii").split("."))
-        kind, tid, wall, clock, places, flags, target, *imports = fields
+        kind, tid, wall, clock, places, flags, *names = mark.decode("ascii").split(" ")
+        target, *imports = [_decode(name) if name.startswith("%") else name for name in names]
         return Request(
             RequestKind(kind), target, tuple(imports), int(tid), float(wall), int(clock),
             places=tuple(places.split(",")) if places else (), flags=int(flags) if flags else None,
@@ -62,31 +83,30 @@ def decode_request(mark: bytes) -> Request | None:
         return None
 
 
+def _decode(text: str) -> str:
+    """The inverse of how `encode_request` writes what is not plain."""
+    return bytes.fromhex(text[1:]).decode("utf-8", "surrogatepass")
+
+
 def decode_mark(mark: bytes) -> Request | LogMark | None:
     """The request or mark in the bytes between two frame bytes; `None` when it is damaged."""
-    for known in LogMark:
-        if mark == known.value:
-            return known
-    return decode_request(mark)
+    known = _MARKS.get(mark)
+    return decode_request(mark) if known is None else known
 
 
 def split_text(text: bytes) -> Iterator[Request | LogMark | bytes | None]:
     """Yield lines and marks in order; `None` for a damaged mark. A mark inside a line comes before that line."""
-    marks: list[tuple[int, bytes]] = []
-    removed = 0
-    for match in _MARK.finditer(text):
-        marks.append((match.start() - removed, match[1]))
-        removed += match.end() - match.start()
-    clean = _MARK.sub(b"", text) if marks else text
+    begun: list[bytes] = []
     position = 0
-    waiting = iter([*marks, (len(clean) + 1, b"")])
-    where, mark = next(waiting)
-    for line in clean.split(b"\n"):
-        position += len(line) + 1
-        while where < position:
-            yield decode_mark(mark)
-            where, mark = next(waiting)
-        yield line
+    for match in _MARK.finditer(text):
+        lines, end, rest = text[position : match.start()].rpartition(b"\n")
+        position = match.end()
+        if end:
+            yield from b"".join((*begun, lines)).split(b"\n")
+            begun = []
+        begun.append(rest)
+        yield decode_mark(match[1])
+    yield from b"".join((*begun, text[position:])).split(b"\n")
 
 
 @dataclass(frozen=True)
@@ -140,12 +160,12 @@ class LoaderTextDecoder:
     ) -> None:
         self._pid = pid
         self._others = others
-        self._first = LoaderState(pid, fresh=fresh, on_start=on_start)
+        self._changes: list[Change] = []
+        self._first = LoaderState(pid, self._changes, fresh=fresh, on_start=on_start)
         self._states = {} if pid is None else {pid: self._first}
         self._rest = b""
         self._pids: dict[bytes, int] = {}
         self._parsed: dict[bytes, Line] = {}
-        self._changes: list[Change] = []
         self._broken = 0
         self.foreign = 0
 
@@ -195,11 +215,11 @@ class LoaderTextDecoder:
         for state in self._states.values():
             if pid in (None, state.pid):
                 state.finish(ended)
-                self._changes += state.take()
         return self._take()
 
     def _take(self) -> list[Change]:
-        taken, self._changes = self._changes, []
+        taken = self._changes[:]
+        self._changes.clear()  # the states have this list
         return taken
 
     def resynchronise(self) -> None:
@@ -211,15 +231,43 @@ class LoaderTextDecoder:
         self._broken += 1
         for state in {self._first, *self._states.values()}:
             state.resynchronise()
-            self._changes += state.take()
 
     def _read(self, text: bytes, wall: float | None) -> None:
+        if self._others:
+            self._read_items(text, wall)
+            return
+        position = 0
+        for match in _SIMPLE_DLOPEN.finditer(text):
+            if position < match.start():
+                self._read_items(_BLANK.sub(b"", text[position : match.start() - 1]), wall)
+            if not self._read_simple_dlopen(match, wall):
+                self._read_items(match[0], wall)
+            position = match.end() + 1
+        if position < len(text):
+            self._read_items(_BLANK.sub(b"", text[position:]), wall)
+
+    def _read_simple_dlopen(self, match: re.Match[bytes], wall: float | None) -> bool:
+        """Take in what `_SIMPLE_DLOPEN` matched at once. `False` if it must be read line by line."""
+        mark, prefix, name, by, base, size = match.groups()
+        request = None if mark is None else decode_request(mark)
+        state = self._first
+        is_known = self._pid is not None and self._pids.get(prefix) == self._pid
+        if not is_known or not state.can_load_at_once or (mark is not None and request is None):
+            return False
+        if request is not None:
+            state.ask(request)
+        state.load_at_once(
+            name.decode("utf-8", "surrogateescape"), by.decode("utf-8", "surrogateescape"), int(base, 16),
+            int(size, 16), wall,
+        )  # fmt: skip
+        return True
+
+    def _read_items(self, text: bytes, wall: float | None) -> None:
         for item in split_text(text):
             if isinstance(item, bytes):
                 self._read_line(item, wall)
             elif isinstance(item, Request):
                 self._first.ask(item)
-                self._changes += self._first.take()
             elif item is LogMark.FORKED:
                 self._first.set_running()
             elif item is LogMark.GAP:
@@ -254,8 +302,8 @@ class LoaderTextDecoder:
         if state is None:
             self.foreign += 1
             return
-        state.handle(self._parse(rest), wall)
-        self._changes += state.take()
+        if not rest.startswith(b"    entry: "):
+            state.handle(self._parse(rest), wall)
 
     def _parse(self, text: bytes) -> Line:
         """The line; of a program that loads the same again and again, most were parsed before."""

@@ -1,4 +1,8 @@
-"""The recording of one process from its loader's log: decoded piece by piece, examined, bounded."""
+"""The recording of one process from its loader log: decoded piece by piece, examined, bounded.
+
+glibc passes over a file for another machine, does not log why, and reports "No such file". `examine_failure` looks at
+the file when the trace ends. That is later than the search: the outcome is about the file that is there now.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,12 @@ import re
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
-from ...model.events import DebugEvent, LoadFailedEvent
+from ...model.events import DebugEvent, Event, FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
+from ...model.light import replace
 from ...model.recording import Losses, Recording
-from ..kept_events import KeptEvents
 from .decode import LoaderTextDecoder
-from .refusal import OWN_PROGRAM, examine_failure, is_same_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,10 +26,155 @@ if TYPE_CHECKING:
     from .loaderstate import Change
     from .log_file import LeftLog
 
+
+MOST_EVENTS = 500_000
+"""Events that one recording keeps in memory, some 0.5 kB each. Failures beyond it take the place of the latest others.
+"""
+
+
+class KeptEvents:
+    """Collects events, and drops the ones above `most`: failures are kept first, then what came first.
+
+    Attributes: `dropped`, how many were dropped.
+    """
+
+    def __init__(self, most: int = MOST_EVENTS) -> None:
+        self._most = most
+        self._number = 0
+        self._failures: list[tuple[int, Event]] = []
+        self._others: list[tuple[int, Event]] = []
+        self.dropped = 0
+
+    def add(self, event: Event) -> None:
+        """Keep an event, or count it."""
+        self._number += 1
+        is_failure = isinstance(event, LoadFailedEvent)
+        if len(self._failures) + len(self._others) >= self._most:
+            self.dropped += 1
+            if not is_failure or not self._others:
+                return
+            self._others.pop()
+        (self._failures if is_failure else self._others).append((self._number, event))
+
+    def take(self) -> tuple[Event, ...]:
+        """The events kept, in order; none are held any more."""
+        merged = sorted(self._failures + self._others, key=lambda numbered: numbered[0])
+        self._failures, self._others = [], []
+        return tuple(event for _, event in merged)
+
+    def notes(self) -> tuple[str, ...]:
+        """A note on the events dropped, if some were."""
+        if not self.dropped:
+            return ()
+        return (
+            f"{self.dropped} events are left out: more than {self._most:,} came, and no more are kept in memory "
+            "(failures first, then the earliest)",
+        )
+
+
+OWN_PROGRAM = "/proc/self/exe"
+
+
+def examine_failure(event: LoadFailedEvent, *, program: str = OWN_PROGRAM, folder: str = "") -> LoadFailedEvent:
+    """The event with the outcome of each of its probes, and if a file is there, the kind REFUSED with a reason.
+
+    Arguments: `program`, the file that the process runs; `folder`, what its relative paths start from. Both are for
+    another process than this one.
+    """
+    if event.kind is not FailureKind.NOT_FOUND or not event.probes:
+        return event
+    probes = tuple(_look(probe, program, folder) for probe in event.probes)
+    present = {probe.path: probe.reason for probe in probes if probe.outcome is ProbeOutcome.PRESENT}
+    if not present:
+        return replace(event, probes=probes)
+    reason = "; ".join(f"{path}: {why}" for path, why in present.items())
+    return replace(event, probes=probes, kind=FailureKind.REFUSED, reason=reason)
+
+
+def is_same_file(event: ImageEvent, image: str, *, folder: str = "") -> bool:
+    """Whether a place tried for `event` is the file of `image`: glibc then takes the image that it has already.
+
+    `folder` as of `examine_failure`.
+    """
+    for probe in event.probes or ():
+        try:
+            if os.path.samefile(os.path.join(folder, probe.path), os.path.join(folder, image)):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _look(probe: Probe, program: str, folder: str) -> Probe:
+    if probe.outcome is ProbeOutcome.NO_ENTRY:
+        return probe
+    path = os.path.join(folder, probe.path)
+    if not os.path.lexists(path):
+        return probe if probe.reason else replace(probe, outcome=ProbeOutcome.ABSENT)
+    reason = describe_refusal(path, program) or probe.reason or "the loader did not say why it would not take it"
+    return replace(probe, outcome=ProbeOutcome.PRESENT, reason=reason)
+
+
+def _why_unreachable(path: str) -> str:
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EACCES):
+            return "leads back to itself" if error.errno == errno.ELOOP else "lies where this user may not look"
+    return "does not exist"
+
+
+def describe_refusal(path: str, program: str = OWN_PROGRAM) -> str | None:
+    """Return why a file is no image for a process of `program`, judged by its first 20 bytes (elf(5)).
+
+    `None` if they show no reason.
+    """
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"a symbolic link to {os.readlink(path)}, which {_why_unreachable(path)}"
+    if os.path.isdir(path):
+        return "a folder, not a file"
+    try:
+        head = _read_head(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    try:
+        return _compare_heads(head, _read_head(program))
+    except (OSError, IndexError):
+        return None  # the program itself is gone, or is none
+
+
+def _compare_heads(head: bytes, own: bytes) -> str | None:
+    if head[:4] != b"\x7fELF":
+        return "not an ELF file" if head else "an empty file"
+    if len(head) < 20:
+        return f"an ELF file cut short ({len(head)} bytes)"
+    made, wanted = _kind_of(head), _kind_of(own)
+    if made == wanted:
+        return None
+    from ...model.elf import describe_kind  # the names of processors, for a rare failure
+
+    return f"made for {describe_kind(*made)}, this process is {describe_kind(*wanted)}"
+
+
+def _kind_of(head: bytes) -> tuple[int, bool, int]:
+    """Bits, byte order and machine, as `describe_kind` takes them."""
+    little = head[5] == 1
+    return 32 if head[4] == 1 else 64, little, int.from_bytes(head[18:20], "little" if little else "big")
+
+
+def _read_head(path: str) -> bytes:
+    # O_NONBLOCK: a probe may be a fifo, and reading must not wait for its writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 20)
+    finally:
+        os.close(fd)
+
+
 _BACKEND = "rtld"
 _PIECE = 1 << 20
 
-_BARRIER = re.compile(rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount")
+_BARRIER = rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount"
 """A line of the barrier that ended the trace (`DebugMaskPatch.barrier`)."""
 
 
@@ -66,7 +214,7 @@ class Decoding:
         if self._raw:
             self._keep_lines(self._rest)
             lines = list(self._kept.take())
-            while lines and isinstance(lines[-1], DebugEvent) and _BARRIER.search(lines[-1].data):
+            while lines and isinstance(lines[-1], DebugEvent) and re.search(_BARRIER, lines[-1].data):
                 lines.pop()
             losses = Losses(events=self._kept.dropped)
             return Recording(_BACKEND, tuple(lines), self._pid, losses, notes + self._kept.notes())
@@ -89,9 +237,9 @@ class Decoding:
             self._kept.add(event)
 
     def _keep_lines(self, text: bytes) -> None:
-        import uuid  # raw events are rare: their modules are not imported by whoever only decodes
+        import uuid  # brings an extension module, and raw events are rare
 
-        from .loader_log import without_marks
+        from .loader_log import without_marks  # brings ctypes, which whoever only decodes does without
 
         provider = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
         for line in without_marks(text).split(b"\n"):

@@ -13,16 +13,16 @@ import sys
 import time
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...model.events import ImageChange, LoadFailedEvent
 from ...model.recording import Losses, Recording
 from ..requests import is_own_load
 from .decode import LoaderTextDecoder
+from .decoding import examine_failure, is_same_file
 from .log_file import log_path
 from .log_folder import LogFolder, LogReader
 from .processes import Known, Processes, read_stat
-from .refusal import examine_failure, is_same_file
 from .untraced import UntracedProcesses
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...model.recording import TracedProcess
-    from ..kept_events import KeptEvents
+    from .decoding import KeptEvents
     from .loaderstate import Change
 
 TICK = 0.02

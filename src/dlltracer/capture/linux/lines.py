@@ -7,10 +7,14 @@ ld.so(8) names the categories.
 from __future__ import annotations
 
 import enum
-import re
-from dataclasses import dataclass
 
 from ...model.events import Phase
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from ...model.light import dataclass
 
 
 class LineKind(enum.Enum):
@@ -48,17 +52,7 @@ class Line:
     size: int | None = None
 
 
-_FILE = re.compile(r"file=(.*?) \[\d+\];  (dynamically loaded by|needed by|(?:generat|destroy)ing link map)(.*)")
-_REQUESTER = re.compile(r" (.*) \[\d+\]")
-_OPENING = re.compile(r"opening file=(.*) \[\d+\]; direct_opencount=\d+")
-_CLOSING = re.compile(r"closing file=(.*?)(?: \[\d+\])?; direct_opencount=\d+")
-_FIND = re.compile(r"find library=(.*) \[\d+\]; searching")
-_SEARCH = re.compile(r" search path=(.*)\t\t\((.*)\)")
-_MISS = re.compile(r"    \((.+)\)")
-_PLACE = re.compile(r"  dynamic: 0x[0-9a-f]+  base: 0x([0-9a-f]+)   size: 0x([0-9a-f]+)")
-_FINI = re.compile(r"calling fini: (.*?)(?: \[\d+\])?")
 _ERROR = ": error: "
-_ORIGIN = re.compile(r"(RPATH|RUNPATH|LD_LIBRARY_PATH)(?: from file (.*))?")
 
 _FILE_KINDS = {
     "dynamically loaded by": LineKind.OPEN,
@@ -66,6 +60,9 @@ _FILE_KINDS = {
     "generating link map": LineKind.MAP,
     "destroying link map": LineKind.DESTROY,
 }
+_FILE_WORDS = tuple(_FILE_KINDS)
+_LONGEST_NUMBER = 24
+_HEXADECIMAL = "0123456789abcdef"
 _PHASES = {"RPATH": Phase.RPATH, "RUNPATH": Phase.RUNPATH, "LD_LIBRARY_PATH": Phase.ENVIRONMENT}
 
 _OF_NO_USE = (
@@ -83,25 +80,27 @@ _IGNORED = Line(LineKind.IGNORED)
 
 
 def parse_line(text: str) -> Line:
-    """Parse what follows `PID:<tab>` on a line. Never raises: what it does not know is `UNKNOWN`."""
-    if text.startswith("    entry: "):
-        return _IGNORED
-    if text.startswith("  trying file="):
-        return Line(LineKind.TRY, text[14:])
+    """Parse what follows `PID:<tab>` on a line. Never raises: what it does not know is `UNKNOWN`.
+
+    By methods of strings: compiling regular expressions takes longer than parsing what a large program loads.
+    """
     if text.startswith("file="):
         return _parse_file(text)
+    if text.startswith("  trying file="):
+        return Line(LineKind.TRY, text[14:])
     if text.startswith("transferring control: "):
         return Line(LineKind.START, text[22:])
-    return _parse_search(text) or _parse_state(text) or _parse_rest(text)
+    if text.startswith("    entry: "):
+        return _IGNORED
+    return _parse_state(text) or _parse_search(text) or _parse_rest(text)
 
 
 def _parse_rest(text: str) -> Line:
-    if match := _MISS.fullmatch(text):  # glibc 2.43: "no such file", "incompatible ELF class"
-        return Line(LineKind.MISS, by=match[1])
+    if text.startswith("    (") and text.endswith(")") and len(text) > 6:
+        return Line(LineKind.MISS, by=text[5:-1])  # glibc 2.43: "no such file", "incompatible ELF class"
     if text.endswith(" (continued)") and _ERROR in text:
         return Line(LineKind.IGNORED)
     if text.endswith(" (fatal)") and _ERROR in text:
-        # No regular expression: the text of a loader error may be a megabyte, and this line must not cost its square.
         image, _, words = text.removesuffix(" (fatal)").partition(_ERROR)
         return Line(LineKind.ERROR, image, by=words)
     if not text or text.startswith(_OF_NO_USE) or text.lstrip(" ").startswith(_STATISTICS):
@@ -109,43 +108,75 @@ def _parse_rest(text: str) -> Line:
     return Line(LineKind.UNKNOWN, text)
 
 
+def _without_namespace(text: str) -> str | None:
+    """The name in `NAME [N]`, where N is the number of a namespace of dlmopen; `None` without it."""
+    name, bracket, number = text.rpartition(" [")
+    return name if bracket and number.endswith("]") and number[:-1].isdecimal() else None
+
+
 def _parse_file(text: str) -> Line:
-    match = _FILE.fullmatch(text)
-    if match is None:
+    # The first place that fits. A name may hold any of this, and be a megabyte long: only short pieces are copied.
+    end = text.find("];  ")
+    while end >= 0:
+        start = text.rfind(" [", max(5, end - _LONGEST_NUMBER), end)
+        if start >= 0 and text[start + 2 : end].isdecimal() and text.startswith(_FILE_WORDS, end + 4):
+            break
+        end = text.find("];  ", end + 1)
+    else:
         return Line(LineKind.UNKNOWN, text)
-    if match[3].endswith(" (relocation dependency)"):
+    name, after = text[5:start], text[end + 4 :]
+    if after.endswith(" (relocation dependency)"):
         return Line(LineKind.IGNORED)  # keeps the provider of a symbol from being unloaded; nobody looked for a file
-    kind = _FILE_KINDS[match[2]]
-    requester = _REQUESTER.fullmatch(match[3])
+    words = next(words for words in _FILE_WORDS if after.startswith(words))
+    kind, rest = _FILE_KINDS[words], after[len(words) :]
+    requester = _without_namespace(rest[1:]) if rest.startswith(" ") else None
     if kind in (LineKind.OPEN, LineKind.NEED) and requester is None:
         return Line(LineKind.UNKNOWN, text)
-    return Line(kind, match[1], by=requester[1] if requester else None)
+    return Line(kind, name, by=requester)
 
 
 def _parse_search(text: str) -> Line | None:
-    if match := _FIND.fullmatch(text):
-        return Line(LineKind.FIND, match[1])
+    if text.startswith(" search path=") and text.endswith(")"):
+        _, between, rule = text[:-1].rpartition("\t\t(")
+        return _parse_rule(rule) if between else None
+    if text.startswith("find library=") and text.endswith("; searching"):
+        name = _without_namespace(text[13:-11])
+        return None if name is None else Line(LineKind.FIND, name)
     if text.startswith(" search cache="):
         return Line(LineKind.SEARCH, by=text[14:], phase=Phase.CACHE)
-    if match := _SEARCH.fullmatch(text):
-        if match[2] == "system search path":
-            return Line(LineKind.SEARCH, phase=Phase.SYSTEM)
-        origin = _ORIGIN.fullmatch(match[2])
-        if origin is None:
-            return Line(LineKind.SEARCH, by=match[2], phase=Phase.OTHER)
-        return Line(LineKind.SEARCH, by=origin[2], phase=_PHASES[origin[1]])
     return None
 
 
+def _parse_rule(rule: str) -> Line:
+    """The rule of a search path: its words in brackets."""
+    if rule == "system search path":
+        return Line(LineKind.SEARCH, phase=Phase.SYSTEM)
+    word, between, origin = rule.partition(" from file ")
+    if word not in _PHASES:
+        return Line(LineKind.SEARCH, by=rule, phase=Phase.OTHER)
+    return Line(LineKind.SEARCH, by=origin if between else None, phase=_PHASES[word])
+
+
+def _parse_place(text: str) -> Line | None:
+    dynamic, _, rest = text[13:].partition("  base: 0x")
+    base, _, size = rest.partition("   size: 0x")
+    if not (dynamic and base and size) or (dynamic + base + size).strip(_HEXADECIMAL):
+        return None
+    return Line(LineKind.PLACE, base=int(base, 16), size=int(size, 16))
+
+
 def _parse_state(text: str) -> Line | None:
-    if match := _PLACE.fullmatch(text):
-        return Line(LineKind.PLACE, base=int(match[1], 16), size=int(match[2], 16))
+    if text.startswith("  dynamic: 0x"):
+        return _parse_place(text)
     if text.startswith("calling init: "):
         return Line(LineKind.INIT, text[14:])
-    if match := _FINI.fullmatch(text):
-        return Line(LineKind.FINI, match[1])
-    if match := _OPENING.fullmatch(text):
-        return Line(LineKind.OPENED, match[1])
-    if match := _CLOSING.fullmatch(text):
-        return Line(LineKind.CLOSE, match[1])
+    if text.startswith("calling fini: "):
+        name = _without_namespace(text[14:])
+        return Line(LineKind.FINI, text[14:] if name is None else name)
+    is_opening = text.startswith("opening file=")
+    if is_opening or text.startswith("closing file="):
+        file, _, count = text[13:].rpartition("; direct_opencount=")
+        name = _without_namespace(file)
+        if count.isdecimal() and (name is not None or (file and not is_opening)):
+            return Line(LineKind.OPENED if is_opening else LineKind.CLOSE, file if name is None else name)
     return None

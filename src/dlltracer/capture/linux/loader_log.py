@@ -16,11 +16,11 @@ import sys
 from _thread import RLock
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
 from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
-from .debug_mask import WANTED, DebugMaskPatch
+from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch
 from .log_file import create_memory_file, open_log, out_of_the_way, punch_hole
 
 TYPE_CHECKING = False
@@ -148,7 +148,9 @@ class LoaderLog:
             try:
                 self._fd, self._owned = create_memory_file(_NAME), True
             except OSError as error:
-                raise BackendUnavailable("rtld", f"memfd_create failed ({error.strerror})") from error
+                patch.protection()  # without /proc neither works: then that is the reason
+                reason = f"no file takes the loader's log ({error.strerror})"
+                raise BackendUnavailable("rtld", reason, USE_SNAPSHOT) from error
         else:
             self._fd, self._owned = fd, False
         self._file, self._trouble = _identity(os.fstat(self._fd)), None

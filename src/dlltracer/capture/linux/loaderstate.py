@@ -8,8 +8,6 @@ Where lines are missing, what follows them proves nothing about what came before
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
 from ...model.events import (
     FailureKind,
     ImageChange,
@@ -21,12 +19,13 @@ from ...model.events import (
     UnloadEvent,
 )
 from ...model.failure import Request, RequestKind
+from ...model.light import replace
 from .lines import Line, LineKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     ValueT = TypeVar("ValueT")
 
@@ -47,27 +46,27 @@ _INSIDE_A_TRANSACTION = frozenset(
 _MOST_SHARED = 10_000
 
 
-@dataclass
 class Search:
     """A name that the loader is looking for."""
 
-    name: str
-    by: str | None
-    probes: list[Probe] = field(default_factory=list)
-    phase: Phase | None = None
-    origin: str | None = None
+    def __init__(self, name: str, by: str | None) -> None:
+        self.name = name
+        self.by = by
+        self.probes: list[Probe] = []
+        self.phase: Phase | None = None
+        self.origin: str | None = None
 
 
-@dataclass
 class DlopenCall:
     """A dlopen in progress: its top name, the images it mapped, and whether they can no longer be dropped."""
 
-    name: str
-    request: Request | None
-    mapped: list[str] = field(default_factory=list)
-    committed: bool = False
-    failed: bool = False
-    error: tuple[str, str] | None = None
+    def __init__(self, name: str, request: Request | None) -> None:
+        self.name = name
+        self.request = request
+        self.mapped: list[str] = []
+        self.committed = False
+        self.failed = False
+        self.error: tuple[str, str] | None = None
 
     def is_about(self, path: str) -> bool:
         """Whether `path` is what this dlopen asked for."""
@@ -79,14 +78,17 @@ class LoaderState:
 
     Arguments:
         pid: the process; `None` where that is not known.
+        changes: what is concluded is appended to it.
         fresh: the log begins with the start of the process, not in its midst.
         on_start: called when a program starts; without it, a log in which one does is not followed.
     """
 
-    def __init__(self, pid: int | None, *, fresh: bool = False, on_start: OnStart | None = None) -> None:
+    def __init__(
+        self, pid: int | None, changes: list[Change], *, fresh: bool = False, on_start: OnStart | None = None
+    ) -> None:
         self.pid = pid
         self._on_start = on_start
-        self._out: list[Change] = []
+        self._changes = changes
         self._wall: float | None = None
         self._is_own = False
         self._running = not fresh
@@ -95,6 +97,7 @@ class LoaderState:
         self._searched = False
         self._is_adrift = False
         self._shared: dict[object, object] = {}
+        self._direct: dict[str, tuple[Probe, ...]] = {}
         self.undecodable = 0
         self.initialising: str | None = None
         self._reset()
@@ -104,18 +107,13 @@ class LoaderState:
         self._dlopen_calls: list[DlopenCall] = []
         self._current_search: Search | None = None
         self._loaded: dict[str, LoadEvent] = {}
-        self._mapping: LoadEvent | None = None
+        self._mapping: dict[str, Any] | None = None
 
     def forked(self, pid: int) -> LoaderState:
         """The state of a process made by fork: it has the same images."""
-        child = LoaderState(pid, on_start=self._on_start)
+        child = LoaderState(pid, self._changes, on_start=self._on_start)
         child._loaded, child._aliases, child._program = dict(self._loaded), dict(self._aliases), self._program
         return child
-
-    def take(self) -> list[Change]:
-        """What was concluded since the last call."""
-        taken, self._out = self._out, []
-        return taken
 
     def ask(self, request: Request) -> None:
         """Python is about to call the loader; or, for a search by name, has been refused without it."""
@@ -169,7 +167,7 @@ class LoaderState:
             return
         if line.kind is LineKind.PLACE:
             if self._mapping is not None:
-                self._mapping = replace(self._mapping, base=line.base, size=line.size)
+                self._mapping["base"], self._mapping["size"] = line.base, line.size
             self._flush_mapping()
             return
         self._flush_mapping()
@@ -189,6 +187,37 @@ class LoaderState:
             self._start(line)
         else:
             self._end(line)
+
+    @property
+    def can_load_at_once(self) -> bool:
+        """Whether the next dlopen decides nothing about what came before it, so that `load_at_once` may take it."""
+        return self._current_search is None and self._mapping is None and self._on_start is None
+
+    def load_at_once(self, name: str, by: str, base: int, size: int, wall: float | None) -> None:
+        """Take in all lines of a dlopen that mapped the image `name`, a path, and no other one.
+
+        Does what `handle` does with these lines: OPEN, MAP, PLACE, INIT, OPENED. `by` is the image that asked.
+        """
+        self._wall, self._searched, self._is_adrift, self.initialising = wall, False, False, None
+        while self._dlopen_calls and self._dlopen_calls[-1].failed:
+            self._dlopen_calls.pop()
+        imports, tid, asked = self._attribution(self._take_request(name))
+        name = self._share(name)
+        event = LoadEvent(
+            name, None, base, size, asked, self.pid, tid, name, self._share(self._aliases.get(by, by)), Phase.DIRECT,
+            self._probed_directly(name), imports,
+        )  # fmt: skip
+        self._emit(event)
+        self._loaded[name] = event
+
+    def _probed_directly(self, name: str) -> tuple[Probe, ...]:
+        """The one probe of an image that was loaded by its path."""
+        probes = self._direct.get(name)
+        if probes is None:
+            if len(self._direct) >= _MOST_SHARED:
+                self._direct.clear()
+            probes = self._direct[name] = (Probe(name, Phase.DIRECT, outcome=ProbeOutcome.LOADED),)
+        return probes
 
     def _follow(self, line: Line) -> None:
         """Notice the start of a program, the first one or, by execve, another one in its place."""
@@ -212,7 +241,7 @@ class LoaderState:
 
     def _emit(self, event: ImageChange, doubt: str | None = None) -> None:
         if not self._is_own:
-            self._out.append((event, doubt))
+            self._changes.append((event, doubt))
 
     def _search(self, line: Line) -> None:
         if line.kind is LineKind.FIND:
@@ -260,13 +289,14 @@ class LoaderState:
             search.probes[-1] = replace(found, outcome=ProbeOutcome.LOADED)
             probes = tuple(search.probes)
         elif "/" in name:
-            phase, probes = Phase.DIRECT, (Probe(name, Phase.DIRECT, outcome=ProbeOutcome.LOADED),)
+            phase, probes = Phase.DIRECT, self._probed_directly(name)
         request = self._dlopen_calls[-1].request if self._dlopen_calls else None
         imports, tid, wall = self._attribution(request)
-        self._mapping = LoadEvent(
-            self._share(path), pid=self.pid, tid=tid, timestamp=wall, need=self._share(name),
-            requested_by=self._share(self._requester(search)), phase=phase, probes=self._share(probes), imports=imports,
-        )  # fmt: skip
+        self._mapping = {
+            "path": self._share(path), "pid": self.pid, "tid": tid, "timestamp": wall, "need": self._share(name),
+            "requested_by": self._share(self._requester(search)), "phase": phase, "probes": self._share(probes),
+            "imports": imports,
+        }  # fmt: skip
 
     def _share(self, value: ValueT) -> ValueT:
         """The equal value that was there before: a service that loads the same plug-in a million times holds it once.
@@ -277,7 +307,7 @@ class LoaderState:
 
     def _flush_mapping(self) -> None:
         if self._mapping is not None:
-            event, self._mapping = self._mapping, None
+            event, self._mapping = LoadEvent(**self._mapping), None
             self._emit(event)
             self._loaded[event.path] = event
             if self._dlopen_calls:

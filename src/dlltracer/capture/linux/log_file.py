@@ -16,7 +16,7 @@ import stat
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,14 +77,27 @@ def _memfd_create(name: str) -> int:
 
 
 def _unlinked_file(refusal: OSError) -> int:
-    """A file that no path leads to (O_TMPFILE), in the first folder that takes one. Raises `refusal` if none does."""
+    """Return a file that no path leads to, in the first folder that takes one. Raises `refusal` if none does."""
     for folder in (os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm", "."):  # noqa: S108 - it has no name there
         if folder:
             try:
-                return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                return _unlinked_file_in(folder)
             except OSError:
                 continue
     raise refusal
+
+
+def _unlinked_file_in(folder: str) -> int:
+    """Return a new file of this folder that no path leads to. Raises `OSError`."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    try:
+        return os.open(folder, os.O_TMPFILE | flags, 0o600)
+    except OSError:
+        # Not every file system has O_TMPFILE (open(2)): a file under a name that nobody can guess, which goes at once.
+        path = f"{folder}/.dlltracer-{os.getpid()}-{os.urandom(8).hex()}"
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | flags, 0o600)
+        os.unlink(path)
+        return descriptor
 
 
 def variables(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:

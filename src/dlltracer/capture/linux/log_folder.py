@@ -19,7 +19,7 @@ import sys
 import tempfile
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from .loader_log import without_marks
 from .log_file import MASK, OUTPUT, log_path, open_for_appending, open_for_reading, punch_hole

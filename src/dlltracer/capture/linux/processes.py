@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import struct
 import sys
 import time
@@ -121,7 +122,7 @@ def mapped_span(path: str, maps: str) -> tuple[int, int] | None:
 
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 
 
@@ -307,14 +308,40 @@ def started_at(stat: Stat) -> float:
 
 def open_process(pid: int) -> int | None:
     """Return a descriptor that becomes readable when the process ends; `None` if it has ended, or there are none."""
-    function = getattr(os, "pidfd_open", None)
-    if function is None:
-        return None
     try:
-        descriptor: int = function(pid)
+        function = getattr(os, "pidfd_open", None)
+        return _system_call(_PIDFD_OPEN, pid, 0) if function is None else int(function(pid))
     except OSError:
         return None
-    return descriptor
+
+
+def signal_process(descriptor: int, number: int) -> None:
+    """Send a signal to the process of `open_process`, and to no other that has its number by now. Raises `OSError`."""
+    function = getattr(signal, "pidfd_send_signal", None)
+    if function is None:
+        _system_call(_PIDFD_SEND_SIGNAL, descriptor, number, 0, 0)
+    else:
+        function(descriptor, number)
+
+
+_PIDFD_SEND_SIGNAL, _PIDFD_OPEN = 424, 434
+"""asm-generic/unistd.h; calls since Linux 5.0 have one number on all processors that CPython supports."""
+
+
+def _system_call(number: int, *arguments: int) -> int:
+    """Return what a call of the kernel returned. Raises `OSError`.
+
+    An interpreter that was built against an older C library than it runs on (manylinux, conda, python-build-standalone)
+    lacks the functions for newer calls, although the kernel has them.
+    """
+    import ctypes
+
+    function = ctypes.CDLL(None, use_errno=True).syscall
+    function.restype = ctypes.c_long
+    result = int(function(ctypes.c_long(number), *map(ctypes.c_long, arguments)))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
 
 
 def exit_status(descriptor: int | None, pid: int) -> int | None:

@@ -15,7 +15,7 @@ from ..backend import Availability
 from .processes import read_status_field, read_text
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 EVENT_STOP = 128
 """PTRACE_EVENT_STOP (linux/ptrace.h): a stop of the whole group, or the first stop of a new thread."""
@@ -142,7 +142,7 @@ def parse_syscall(text: str) -> tuple[int, int] | None:
 
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 
 ENDED = "the child had ended before it could be watched"
@@ -154,11 +154,7 @@ _CAP_SYS_PTRACE = 19
 def availability() -> Availability:
     """Whether a child can be watched here, as far as that can be found out without one."""
     try:
-        from .ptrace import Ptrace
-
         Ptrace().seize(0)  # there is no such process, so a system that allows the call says just that
-    except ImportError as error:
-        return Availability(False, f"this Python cannot call C functions ({error})")
     except OSError as error:
         if error.errno != errno.ESRCH:
             remedy = "Look at a core file"

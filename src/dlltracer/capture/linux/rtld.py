@@ -10,17 +10,19 @@ import os
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
 from ..backend import Availability
 from ..requests import OWN_BEGIN, OWN_END
 from .debug_mask import DebugMaskPatch
-from .loader_log import Listener, LoaderLog, the_loader_log
+from .loader_log import DRAIN_AT, Listener, LoaderLog, the_loader_log
 from .log_file import LeftLog, open_log, out_of_the_way, set_variables_for_children, view_of_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...model.recording import Recording
     from .decoding import Decoding
 
@@ -44,7 +46,7 @@ class RtldBackend:
     def availability(self) -> Availability:
         """Whether the loader's words are found; that they work is proved at the start of a trace only."""
         try:
-            DebugMaskPatch().check()
+            DebugMaskPatch().protection()
         except BackendUnavailable as error:
             return Availability(False, error.reason, error.remedy)
         return Availability(True)
@@ -62,15 +64,18 @@ class RtldSession(Listener):
         self._log = log
         self._raw = raw
         self._decoding: Decoding | None = None
+        self._text: list[bytes] = []
+        self._is_long = False
         self._leaves = False
         log.open(self, fd)
         self._attributed = log.attributed
 
     def consume(self, text: bytes) -> None:
-        """Decode the next piece of the text."""
-        if self._decoding is None:
-            self._decoding = self._make_decoding()
-        self._decoding.feed(text)
+        """Keep the next piece of the text, and decode a long text while it grows."""
+        self._text.append(text)
+        if self._is_long or sum(map(len, self._text)) >= DRAIN_AT:
+            self._is_long = True
+            self._decode()
 
     def read(self, descriptor: int, end: int) -> None:
         """Decode the text up to position `end`, unless it stays in its file."""
@@ -78,20 +83,20 @@ class RtldSession(Listener):
             super().read(descriptor, end)
 
     def restart(self) -> None:
-        self._decoding = None
+        self._text, self._decoding = [], None
 
-    def stop(self) -> Recording:
-        """Switch the log off, unless another trace needs it, and return what this trace's stretch of it holds."""
+    def stop(self) -> Callable[[], Recording]:
+        """Switch the log off, unless another trace needs it. Returns what decodes this trace's stretch of it."""
         self._log.close(self)
-        decoding = self._decoding or self._make_decoding()
-        return decoding.finish(self._notes(), is_whole=self._log.trouble is None)
+        notes, is_whole = self._notes(), self._log.trouble is None
+        return lambda: self._decode().finish(notes, is_whole=is_whole)
 
     def leave(self, view: str) -> LeftLog | None:
         """Switch the log off, as `stop` does, and leave its text to the process that made its file.
 
         That process decodes it, so that the program need not import the decoder. `None` if only this process can
-        decode it, and then the trace goes on: a part is decoded already, or other files are at the paths of the log
-        for that process.
+        decode it, and then the trace goes on: a part was taken from the file already, or other files are at the paths
+        of the log for that process.
 
         Arguments: `view`, what `log_file.view_of_files` is for the other process.
         """
@@ -99,7 +104,8 @@ class RtldSession(Listener):
             program, folder = os.readlink("/proc/self/exe"), os.getcwd()
         except OSError:
             return None
-        if self._decoding is not None or self._raw or view != view_of_files() or program.endswith(" (deleted)"):
+        is_complete = not self._text and self._decoding is None and not self._raw
+        if not is_complete or view != view_of_files() or program.endswith(" (deleted)"):
             return None
         self._leaves = True
         end = self._log.close(self)
@@ -110,6 +116,15 @@ class RtldSession(Listener):
     def _notes(self) -> tuple[str, ...]:
         notes = (None if self._attributed else UNATTRIBUTED, self._log.trouble)
         return tuple(note for note in notes if note)
+
+    def _decode(self) -> Decoding:
+        """Decode the text that was kept."""
+        if self._decoding is None:
+            self._decoding = self._make_decoding()
+        text, self._text = self._text, []
+        for piece in text:
+            self._decoding.feed(piece)
+        return self._decoding
 
     def _make_decoding(self) -> Decoding:
         """A new one. Not before it is needed: its imports would be in this trace."""

@@ -9,13 +9,15 @@ import os
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
 from ..backend import Availability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...model.recording import Recording
 
 NAME = "snapshot"
@@ -112,11 +114,16 @@ class SnapshotSession:
     def __init__(self, before: Snapshot) -> None:
         self._before = before
 
-    def stop(self) -> Recording:
+    def stop(self) -> Callable[[], Recording]:
+        """Take the second snapshot. Returns what compares the two."""
+        after, pid = take_snapshot(), os.getpid()  # before our own imports, which may load images
+        return lambda: self._compare(after, pid)
+
+    def _compare(self, after: Snapshot, pid: int) -> Recording:
         from ...model.events import LoadEvent, UnloadEvent
         from ...model.recording import Recording
 
-        before, after, pid = self._before, take_snapshot(), os.getpid()
+        before = self._before
         events: list[LoadEvent | UnloadEvent] = [
             UnloadEvent(path, base=base, size=size, pid=pid)
             for (base, path), size in before.images.items()

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.select keeps other systems away")
+    raise ImportError("this module is only for Linux")
 
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError

@@ -3,14 +3,14 @@
 The rule that judges an unload (docs/reference/failed-or-unloaded.md). The kernel tells of unloads only; process exit,
 FreeLibrary and a file mapped to be read look the same as a load that failed. An unload is *Failed* when
 
-(a) the image is an extension module that Python asked for in this trace, and no image of its name stays: CPython never
-    unloads one, so its load failed;
+(a) the image is an extension module that Python asked for in this trace, no image of its name stays, and its import is
+    not known to have succeeded: CPython never unloads one, so its load failed;
 (b) the image is a library that ctypes asked for, and the call is known to have failed: no handle was given out, or,
     where that is not known, the image was gone before the thread ran Python again;
 (c) the image was mapped and unmapped inside the call that failed by (a) or (b), in the same thread.
 
-Every other unload is an `UnloadEvent`. Loads and unloads are matched by base address, never by path: Windows 7 and 8
-spell the path of one image in two ways.
+Every other unload is an `UnloadEvent`. Loads and unloads are matched by base address, never by path: Windows 8 spells
+the path of one image in two ways.
 """
 
 from __future__ import annotations
@@ -20,8 +20,16 @@ from dataclasses import dataclass, fields
 
 from ...model.events import DebugEvent, FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
 from ...model.failure import Request, RequestKind
-from .devicepath import display_path, is_same_name, is_same_path
-from .image_records import IMAGE_PROVIDER, ImagePayload, Opcode, RawRecord, decode_image_payload
+from .image_records import (
+    IMAGE_PROVIDER,
+    ImagePayload,
+    Opcode,
+    RawRecord,
+    decode_image_payload,
+    display_path,
+    is_same_name,
+    is_same_path,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +41,9 @@ if TYPE_CHECKING:
 class RecordContext:
     """What decoding must know of the process and the machine besides the records.
 
-    Attributes: `pid`; `devices` and `system_root` as in `devicepath.display_path`; `frequency`, ticks of the events'
-    clock a second; `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment.
+    Attributes: `pid`; `devices` and `system_root` as in `image_records.display_path`; `frequency`, ticks of the events'
+    clock a second; `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment; `since`, the
+    moment at which the trace was ready (`time.perf_counter_ns()`): earlier loads and unloads make no events.
     """
 
     pid: int
@@ -43,6 +52,7 @@ class RecordContext:
     frequency: int
     wall: float
     clock: int
+    since: int = 0
 
     def nanoseconds(self, ticks: int) -> int:
         """Ticks on the scale of `time.perf_counter_ns()`, which is the same counter."""
@@ -75,20 +85,26 @@ class DecodedImages:
 def decode_records(records: Iterable[RawRecord], requests: Sequence[Request], context: RecordContext) -> DecodedImages:
     """Decode the image records of one process. Records of other processes are passed over."""
     changes: list[_Change] = []
+    there: dict[int, str] = {}
     undecodable = 0
     # Buffers of several processors arrive out of order, even those of one thread ("About Event Tracing", MS Learn).
     for record in sorted(records, key=lambda one: one.ticks):
-        if record.provider != IMAGE_PROVIDER or record.opcode not in (Opcode.LOAD, Opcode.UNLOAD):
+        if record.provider != IMAGE_PROVIDER or record.opcode not in _READ_OPCODES:
             continue
         image = decode_image_payload(record.data, record.version, record.pointer_size)
         if image is None:
             undecodable += 1
-        elif image.pid in (context.pid, None):
+        elif image.pid not in (context.pid, None):
+            continue
+        elif record.opcode == Opcode.RUNDOWN_START:
+            there[image.base] = ntpath.basename(image.path).lower()
+        elif (clock := context.nanoseconds(record.ticks)) < context.since:
+            _note_before(there, record.opcode, image)
+        else:
             shown = display_path(image.path, context.devices, context.system_root)
-            clock = context.nanoseconds(record.ticks)
             changes.append(_Change(record.opcode, image, record.tid, clock, shown, None))
     changes = _attribute(changes, requests)
-    failed = _failed_unloads(changes)
+    failed = _failed_unloads(changes, there)
     events: list[ImageChange] = []
     loads: dict[int, LoadEvent] = {}
     for index, change in enumerate(changes):
@@ -103,6 +119,17 @@ def decode_records(records: Iterable[RawRecord], requests: Sequence[Request], co
         else:
             events.append(UnloadEvent(**known))
     return DecodedImages(tuple(events), undecodable)
+
+
+_READ_OPCODES = (Opcode.LOAD, Opcode.UNLOAD, Opcode.RUNDOWN_START)
+
+
+def _note_before(there: dict[int, str], opcode: int, image: ImagePayload) -> None:
+    """Follow what is mapped, base address to base name, before the trace is ready."""
+    if opcode == Opcode.LOAD:
+        there[image.base] = ntpath.basename(image.path).lower()
+    else:
+        there.pop(image.base, None)
 
 
 def debug_events(records: Iterable[RawRecord]) -> tuple[DebugEvent, ...]:
@@ -177,11 +204,14 @@ def _during(clock: int, requests: Sequence[Request]) -> Request | None:
     return None
 
 
-def _failed_unloads(changes: Sequence[_Change]) -> set[int]:
-    """The indexes of the unloads that are judged failed loads, by the rule of this module."""
-    named = _named_loads(changes)
+def _failed_unloads(changes: Sequence[_Change], there: Mapping[int, str]) -> set[int]:
+    """Return the indexes of the unloads that are judged failed loads, by the rule of this module.
+
+    Argument: `there`, the images that were mapped before the first change: base address to base name.
+    """
+    named = _named_loads(changes, there)
     tops: dict[int, Request] = {}
-    names: dict[int, str] = {}
+    names = dict(there)
     failed: set[int] = set()
     failed_calls: set[int] = set()
     for index, change in enumerate(changes):
@@ -211,19 +241,30 @@ def _failed_unloads(changes: Sequence[_Change]) -> set[int]:
     return failed
 
 
-def _named_loads(changes: Sequence[_Change]) -> set[int]:
+def _named_loads(changes: Sequence[_Change], there: Mapping[int, str]) -> set[int]:
     """Return the indexes of the loads that requests named themselves, not those that were needed for them.
 
     The kernel names a file as it is after links, junctions and substituted drives, and a file with several names as it
     was opened first. So for an extension module the base name counts: the first load of that name in the request's
     thread and time. The whole path decides only between several.
+
+    A hard link of another name, or a renamed file that is in the cache of files, has another base name, too. Windows
+    maps the image that was asked for before those that it needs, so without that name the first load counts, unless an
+    image of that name was there already: then nothing had to be mapped for the request itself.
     """
     chosen: dict[int, int] = {}
     exact: set[int] = set()
     named: set[int] = set()
+    firsts: dict[int, int] = {}
+    names = dict(there)
     for index, change in enumerate(changes):
         request = change.request
-        if change.opcode != Opcode.LOAD or request is None:
+        if change.opcode != Opcode.LOAD:
+            names.pop(change.image.base, None)
+            continue
+        was_there = request is not None and ntpath.basename(request.target).lower() in names.values()
+        names[change.image.base] = _base_name(change)
+        if request is None:
             continue
         if request.kind is not RequestKind.EXTENSION:
             if is_same_name(change.image.path, request.target):
@@ -234,7 +275,10 @@ def _named_loads(changes: Sequence[_Change]) -> set[int]:
                 chosen[id(request)] = index
         elif _base_name(change) == ntpath.basename(request.target).lower():
             chosen.setdefault(id(request), index)
-    return named | set(chosen.values())
+        elif change.tid == request.tid:
+            firsts.setdefault(id(request), -1 if was_there else index)
+    unnamed = {first for number, first in firsts.items() if number not in chosen and first >= 0}
+    return named | set(chosen.values()) | unnamed
 
 
 def _base_name(change: _Change) -> str:
@@ -242,9 +286,9 @@ def _base_name(change: _Change) -> str:
 
 
 def _call_failed(unload: _Change, request: Request) -> bool:
-    """Whether the unload of the image that `request` named means that its load had failed."""
-    if request.kind is RequestKind.EXTENSION:
-        return True
+    """Return whether the unload of the image that `request` named means that its load had failed."""
     if request.succeeded is not None:
         return not request.succeeded
+    if request.kind is RequestKind.EXTENSION and _base_name(unload) == ntpath.basename(request.target).lower():
+        return True
     return unload.request is request and request.idle_clock is not None

@@ -1,4 +1,4 @@
-"""Image events of the NT kernel as bytes, decoded into plain records. Pure: runs on any system.
+"""What the NT kernel reports, decoded into plain values: image events, device paths, command lines. Pure.
 
 Source: the Image_Load class and its older versions in wmicore.mof of the Windows Driver Kit ("Image_Load class", MS
 Learn). P is the pointer size of the *event* (32-bit Python on 64-bit Windows gets 64-bit payloads); nothing is padded.
@@ -9,14 +9,27 @@ Learn). P is the pointer size of the *event* (32-bit Python on 64-bit Windows ge
                 4 x u32, FileName
 
 In V3 the first two of the 4 bytes are SignatureLevel and SignatureType. FileName is UTF-16LE up to a NUL.
+
+Shapes of kernel paths, seen in recordings: a device, `\\SystemRoot\\`, `\\??\\C:\\`, a redirector
+(`\\Device\\Mup\\`), and in those of Windows 8 and older one of the system volume without its device
+(`\\Windows\\System32\\x.dll`).
+
+A command line is one text. The C runtime splits it into words ("Parsing C command-line arguments", MS Learn;
+`subprocess.list2cmdline` is the inverse). A program may split its text in another way.
 """
 
 from __future__ import annotations
 
+import ntpath
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 IMAGE_PROVIDER = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
 """{2cb15d1d-5fc1-11d2-abe1-00a0c911f518} as it lies in memory (ImageLoadGuid, evntrace.h)."""
@@ -145,3 +158,107 @@ def _text(data: bytes, start: int) -> str | None:
     """The UTF-16 text from `start` to its NUL; `None` if there is no NUL, or nothing before it."""
     found = text_at(data, start)
     return found[0] or None if found else None
+
+
+_REDIRECTORS = ("\\device\\mup\\", "\\device\\lanmanredirector\\")
+
+
+def display_path(path: str, devices: Mapping[str, str], system_root: str | None) -> str | None:
+    """The path with its drive letter or share; `None` where that is not known, or nothing would change.
+
+    Arguments: `devices` maps a device to its drive ("\\Device\\HarddiskVolume3" -> "C:"); `system_root` is the folder
+    of Windows ("C:\\Windows").
+    """
+    lower = path.lower()
+    if lower.startswith("\\??\\"):
+        return "\\\\" + path[8:] if lower.startswith("\\??\\unc\\") else path[4:]
+    for redirector in _REDIRECTORS:
+        if lower.startswith(redirector):
+            return _share(path[len(redirector) :])
+    prefixes = dict(devices)
+    if system_root is not None:
+        drive, root = ntpath.splitdrive(system_root)
+        prefixes |= {"\\SystemRoot": system_root, root: drive + root}
+    for prefix, shown in prefixes.items():
+        if lower.startswith(prefix.lower() + "\\"):
+            return shown + path[len(prefix) :]
+    return None
+
+
+def _share(rest: str) -> str:
+    """`[;DfsClient\\][;Z:0123\\]server\\share\\x`, with the parts that only the redirector knows left out."""
+    parts = rest.split("\\")
+    while parts and (parts[0].startswith(";") or parts[0].lower() == "dfsclient"):
+        parts.pop(0)
+    return "\\\\" + "\\".join(parts)
+
+
+def is_same_path(kernel_path: str, shown: str | None, target: str) -> bool:
+    """Whether an image's path is the file `target` ("C:\\x\\y.pyd").
+
+    Where the drive of the kernel's path is not known, the rest of the path has to be the same.
+    """
+    wanted = ntpath.normcase(ntpath.normpath(target))
+    if shown is not None:
+        return ntpath.normcase(shown) == wanted
+    drive, rest = ntpath.splitdrive(wanted)
+    return len(drive) == 2 and ntpath.normcase(kernel_path).endswith(rest)
+
+
+def is_same_name(kernel_path: str, target: str) -> bool:
+    """Whether an image has the base name that LoadLibrary was asked for; ".dll" is added where it has no extension
+    ("LoadLibraryW", MS Learn)."""
+    name = ntpath.basename(target).lower()
+    if name.endswith("."):
+        name = name[:-1]
+    elif "." not in name:
+        name += ".dll"
+    return ntpath.basename(kernel_path).lower() == name
+
+
+def split_command_line(text: str) -> tuple[str, ...]:
+    """The words of a command line, the program first."""
+    program, rest = _split_program(text.lstrip(" \t"))
+    words = [program] if text.strip(" \t") else []
+    word: list[str] = []
+    is_word = is_quoted = False
+    at = 0
+    while at < len(rest):
+        start = at
+        while rest[at : at + 1] == "\\":
+            at += 1
+        backslashes = at - start
+        character = rest[at : at + 1]
+        if character == '"':
+            word.append("\\" * (backslashes // 2))
+            is_word = True
+            if backslashes % 2:
+                word.append('"')
+            elif is_quoted and rest[at + 1 : at + 2] == '"':
+                word.append('"')  # two in a quoted part are one of the text
+                at += 1
+            else:
+                is_quoted = not is_quoted
+        else:
+            word.append("\\" * backslashes)
+            is_word = is_word or backslashes > 0
+            if character in (" ", "\t") and not is_quoted:
+                if is_word:
+                    words.append("".join(word))
+                word, is_word = [], False
+            elif character:
+                word.append(character)
+                is_word = True
+        at += 1
+    return (*words, "".join(word)) if is_word else tuple(words)
+
+
+def _split_program(text: str) -> tuple[str, str]:
+    """The first word, for which a backslash means nothing, and the rest."""
+    quoted = False
+    for at, character in enumerate(text):
+        if character == '"':
+            quoted = not quoted
+        elif character in " \t" and not quoted:
+            return text[:at].replace('"', ""), text[at:]
+    return text.replace('"', ""), ""

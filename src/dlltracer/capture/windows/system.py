@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from ...model.failure import Request
 
 _LOAD_LIBRARY_SEARCH_SYSTEM32 = 0x800
+_LOAD_LIBRARY_AS_IMAGE_RESOURCE = 0x20
+_DONT_RESOLVE_DLL_REFERENCES = 0x1
+
+RARELY_LOADED = ("lz32.dll", "sfc.dll", "msimg32.dll")
+"""Small DLLs that every Windows has and few programs load: for `cause_image_event`."""
 
 
 def open_system_library(name: str) -> ctypes.CDLL:
@@ -43,6 +48,33 @@ def query_dos_devices() -> dict[str, str]:
             device = bytes(room).decode("utf-16-le", "surrogatepass").split("\0", 1)[0]
             found.setdefault(device, f"{letter}:")
     return found
+
+
+def cause_image_event(*, as_resource: bool) -> bool:
+    """Map a DLL of Windows that no program needs, and unmap it: the kernel tells of both. `False` if none was free.
+
+    Argument: `as_resource`, map it as resources only. Otherwise it is loaded, without its dependencies and its code.
+    """
+    if sys.platform != "win32":
+        return False
+    kernel32 = open_system_library("kernel32.dll")
+    kernel32.GetModuleHandleW.argtypes, kernel32.GetModuleHandleW.restype = (c_wchar_p,), c_void_p
+    kernel32.LoadLibraryExW.argtypes = (c_wchar_p, c_void_p, c_uint32)
+    kernel32.LoadLibraryExW.restype = c_void_p
+    kernel32.FreeLibrary.argtypes = (c_void_p,)
+    kernel32.GetSystemDirectoryW.argtypes = (c_void_p, c_uint32)
+    room = (c_uint16 * 300)()
+    length = kernel32.GetSystemDirectoryW(room, len(room))
+    folder = bytes(room).decode("utf-16-le", "surrogatepass")[:length]
+    for name in RARELY_LOADED:
+        if kernel32.GetModuleHandleW(name):
+            continue  # one that is loaded would not be mapped again
+        flags = _LOAD_LIBRARY_AS_IMAGE_RESOURCE if as_resource else _DONT_RESOLVE_DLL_REFERENCES
+        handle = kernel32.LoadLibraryExW(f"{folder}\\{name}", None, flags)
+        if handle:
+            kernel32.FreeLibrary(handle)
+            return True
+    return False
 
 
 def with_final_path(request: Request, cwd: str | None = None) -> Request:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ...model.environment import ChangedFile, FileState, PackageManager, PackageOwner
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.provider import ChangedFile, FileState, PackageManager, PackageOwner
 from ..case import Case
 from ..environment import PackageCheck, StrayFile
 from ..remedies import PIP, is_package_name, reinstall_by_pip

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...model.elf import ElfImage
+from ...model.environment import Provider
 from ...model.events import FailureKind, LoadFailedEvent
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.provider import Provider
 from ..case import Case
-from ..loader_errors import DlError, DlProblem
+from ..loader_errors import DlError, DlProblem, describe_copies
 from ..named_failure import NamedFailure, final_failures, is_about_something_missing, library_that_is_denied, stem_of
-from ..phrases import describe_copies
 from ..remedies import find_providers
 
 LIBRARY_CODE = "library-not-found"

@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ...model.environment import PackageManager
 from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.provider import PackageManager
 from ...model.tree import Binding, BindingState
 from ..case import Case
 from ..environment import Copy
-from ..loader_errors import DlProblem
-from ..phrases import describe_copies, folder_of
+from ..loader_errors import DlProblem, describe_copies, folder_of
 from ..remedies import find_providers, reinstall, with_variable
 from .integrity import lost_file
-from .python_abi import python_of_library
+from .python_module import python_of_library
 from .search_rules import lead_of
 from .wrong_file import is_of_bionic, wants_plain_libc
 

@@ -6,15 +6,14 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from ...model.environment import HiddenModule, Hiding, ModuleTraces, PackageManager, ProviderKind
 from ...model.failure import ProcessFacts, PythonError
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.modules import HiddenModule, Hiding, ModuleTraces
-from ...model.provider import PackageManager, ProviderKind
 from ..case import Case
 from ..knowledge import read_table
 from ..remedies import PIP, is_package_name, operand, package_kind, python_words
 from .integrity import describe_requirements, has_lost_module, install_requirements
-from .python_abi import this_python
+from .python_module import this_python
 
 CODE = "no-such-module"
 NOT_BUILT_CODE = "stdlib-not-built"

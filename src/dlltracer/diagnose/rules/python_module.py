@@ -1,15 +1,20 @@
-"""Files that are there for a module, and that this Python does not take for it. For every system."""
+"""Python modules built for another Python, named so that this one does not import them, or refusing other versions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
+from ...model.environment import PackageManager
+from ...model.failure import PythonError
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.tree import MissingSymbol
 from ..case import Case
 from ..environment import ForeignModule
+from ..loader_errors import DlProblem, describe_copies, describe_rule, folder_of
+from ..named_failure import loaded_libraries_named
+from ..remedies import PIP, is_package_name, reinstall, with_variable
 from .integrity import has_lost_module
-from .python_abi import right_build, this_python
 
 OTHER_PYTHON_CODE = "other-python"
 OTHER_PLATFORM_CODE = "other-platform"
@@ -20,7 +25,7 @@ _TAG = re.compile(r"(?:cpython-|cp)(\d)(\d+)([a-z]*)(?:-(.+))?")
 _NO_FUNCTION = re.compile(r"dynamic module does not define (?:module export|init) function \((\w+)\)")
 
 
-def check(case: Case) -> Iterator[Finding]:
+def check_foreign_files(case: Case) -> Iterator[Finding]:
     """Yield why the module was not found, or not taken for one."""
     yield from _no_function(case)
     yield from _foreign(case)
@@ -105,3 +110,233 @@ def _platform(case: Case) -> str:
         if found := _TAG.match(suffix.lstrip(".").rpartition(".")[0]):
             return f" on {found[4]}" if found[4] else ""
     return ""
+
+
+LIBPYTHON_CODE = "other-libpython"
+API_CODE = "python-api-missing"
+
+_LIBPYTHON = re.compile(r"(?:.*/)?libpython(\d)\.(\d+)([a-z]*)\.so(?:\..*)?$")
+_API = re.compile(r"_?(?:Graal)?Py[A-Z_]\w*$")
+
+
+def check_abi(case: Case) -> Iterator[Finding]:
+    """Yield what shows that a file was built for another Python: its libpython, functions that this one lacks."""
+    yield from _libpython(case)
+    yield from _api(case)
+
+
+def python_of_library(name: str, case: Case) -> str | None:
+    """The Python that a libpython is of, if that is another one than the process has: "3.10"."""
+    found = _LIBPYTHON.match(name)
+    if found is None or case.run.process is None:
+        return None
+    same = (int(found[1]), int(found[2])) == case.run.process.version[:2] and (
+        "t" in found[3]
+    ) is case.run.process.is_free_threaded
+    return None if same else f"{found[1]}.{found[2]}{found[3]}"
+
+
+def is_python_api(symbol: MissingSymbol) -> bool:
+    """Whether a symbol is one that the interpreter should have."""
+    return _API.match(symbol.name) is not None
+
+
+def this_python(case: Case) -> str:
+    """Return the version of the Python that failed, in words: "Python 3.11"."""
+    version = case.run.process.version if case.run.process is not None else ()
+    free = " without the GIL" if case.run.process is not None and case.run.process.is_free_threaded else ""
+    return f"Python {'.'.join(str(part) for part in version[:2])}{free}"
+
+
+def _libpython(case: Case) -> Iterator[Finding]:
+    """A libpython of another version: needed and missing, or loaded beside the one that runs."""
+    for binding in case.tree.bindings if case.tree is not None else ():
+        other = python_of_library(binding.need, case)
+        if other is None:
+            continue
+        is_missing = binding.path is None
+        crashed = case.error is None
+        confidence = Confidence.CERTAIN if is_missing and _is_said(case, binding.need) else Confidence.LIKELY
+        if not is_missing and not crashed:
+            confidence = Confidence.POSSIBLE
+        what = (
+            "which is not here"
+            if is_missing
+            else f"which would bring a second Python ({binding.path}) into the process"
+        )
+        yield Finding(
+            code=LIBPYTHON_CODE,
+            title=f"{binding.requested_by} was built for Python {other}, and this is {this_python(case)}",
+            confidence=confidence,
+            subject=binding.requested_by,
+            chain=case.chain_to(binding.requested_by, binding.need),
+            probes=binding.probes if is_missing else (),
+            explanation=f"{binding.requested_by}{case.owner_of(binding.requested_by)} needs {binding.need}, {what}.",
+            evidence=(Evidence(Source.FILES, f"it names {binding.need} among its needs"),),
+            remedies=(right_build(case),),
+        )
+
+
+_KINDS = (
+    (re.compile(r"_Py_(?:RefTotal|NegativeRefcount|Dealloc_Debug|INCREF_IncRefTotal|DECREF_DecRefTotal)$"
+                r"|Py\w+TraceRefs$|_Py_(?:Add|Forget)Reference$"), "a debug build of Python"),
+    (re.compile(r"_Py_(?:DecRefShared|DecRefSharedDebug|MergeZeroLocalRefcount|ExplicitMergeRefcount|IncRefShared)$"),
+     "a free-threaded build of Python (without the GIL)"),
+    (re.compile(r"PyPy[A-Z]"), "PyPy"),
+    (re.compile(r"GraalPy"), "GraalPy"),
+    (re.compile(r"Py_InitModule\d|PyString_|PyInt_|PyCObject_|PyClass_|PyInstance_|PyFile_(?:AsFile|FromFile)"
+                r"|PyUnicodeUCS[24]_|_PyString_|PyNumber_(?:Int|Divide)$|Py_FindMethod"), "Python 2"),
+)  # fmt: skip
+"""Functions that only one kind of Python has. Sources: Include/object.h, refcount.h and modsupport.h of CPython 2.7 to
+3.14; cpyext of PyPy, which puts its name before each."""
+
+
+def _kind_of_python(symbol: str) -> str:
+    """The kind of Python that a file was built for, by a function that it asks for."""
+    return next((kind for pattern, kind in _KINDS if pattern.match(symbol)), "another version of Python")
+
+
+def _is_said(case: Case, need: str) -> bool:
+    dl_error = case.dl_error
+    return dl_error is not None and dl_error.problem is DlProblem.MISSING and dl_error.library == need
+
+
+def _api(case: Case) -> Iterator[Finding]:
+    """A function of CPython that this interpreter does not have."""
+    lacking = [symbol for symbol in case.symbols if is_python_api(symbol)]
+    if not lacking:
+        return
+    symbol = lacking[0]
+    dl_error = case.dl_error
+    said = dl_error is not None and dl_error.problem is DlProblem.MISSING_SYMBOL and dl_error.symbol == symbol.name
+    kind = _kind_of_python(symbol.name)
+    more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    yield Finding(
+        code=API_CODE,
+        title=f"{symbol.requested_by} needs {symbol.name}, which this Python does not have",
+        confidence=Confidence.CERTAIN if said else Confidence.POSSIBLE, subject=symbol.name,
+        chain=case.chain_to(symbol.requested_by, symbol.name),
+        explanation=(
+            f"{symbol.requested_by}{case.owner_of(symbol.requested_by)} asks for {symbol.name}{more} of the "
+            f"interpreter. {this_python(case)} has none: the file was built for {kind}."
+        ),
+        evidence=(Evidence(Source.LOADER, f"undefined symbol: {symbol.name}"),) if said else (),
+        remedies=(right_build(case),),
+    )
+
+
+def right_build(case: Case) -> Remedy:
+    """Return the advice to install a build for the Python that failed."""
+    text = f"install a build for {this_python(case)}, with its own pip"
+    for owner in case.owners.get(case.subject or "", ()):
+        if owner.manager is PackageManager.PIP and is_package_name(owner.package, PackageManager.PIP):
+            return Remedy(text, (*PIP, "install", "--force-reinstall", "--no-deps", owner.package))
+    return Remedy(text)
+
+
+LIBRARY_CODE = "library-check-failed"
+PACKAGE_CODE = "built-against-other-package"
+
+_API_VERSION = re.compile(
+    r"module compiled against A[BP]I version (?P<built>\S+) but this version of (?P<package>\w+) is "
+    r"(?P<found>\S+?)\.?(?:\s|$)"
+    r"|compiled using (?P<other>NumPy) (?P<wanted>[\w.]+) cannot be run in\s+NumPy (?P<there>[\w.]+)"
+)
+"""NumPy's own words: numpy/_core/code_generators/generate_numpy_api.py, numpy/_core/_internal or its __init__."""
+_SIZE = re.compile(
+    r"(?P<type>[\w.]+) size changed, may indicate binary incompatibility\. Expected (?P<built>\d+) from C header, "
+    r"got (?P<found>\d+) from PyObject"
+)
+"""Cython's words: Cython/Utility/ImportExport.c."""
+
+
+def check_versions(case: Case) -> Iterator[Finding]:
+    """Yield what a module found wrong with a package or a library that was there."""
+    package = _package(case)
+    if package is not None:
+        yield package
+    elif case.error is not None and case.dl_error is None and case.missing_module is None:
+        yield from _library(case, case.error)
+
+
+def _package(case: Case) -> Finding | None:
+    """The module was built for another version of a package that is here; it may say so in an inner exception."""
+    texts = [error.message for error in case.run.errors]
+    texts += case.run.output.stderr.splitlines()[-200:] if case.error is not None else []
+    for text in texts:
+        flat = " ".join(text[:5000].split())
+        if (found := _API_VERSION.search(flat)) is not None:
+            package = (found["package"] or found["other"]).lower()
+            built, there = found["built"] or found["wanted"], found["found"] or found["there"]
+            what = f"was compiled for {package} {'with ABI ' if found['built'] else ''}{built}, and here it is {there}"
+            return _package_finding(package, what, found[0].strip(), case)
+        if (found := _SIZE.search(flat)) is not None:
+            package = found["type"].partition(".")[0]
+            what = f"was compiled for another version of {package}: {found['type']} has another size there"
+            return _package_finding(package, what, found[0], case)
+    return None
+
+
+def _package_finding(package: str, what: str, words: str, case: Case) -> Finding:
+    module = case.subject or _last_module(case)
+    owner = next((owner.package for owner in case.owners.get(module or "", ())), None)
+    name = owner or (module or "the module").rpartition("/")[2]
+    version = case.install.distributions.get(package) if case.install is not None else None
+    return Finding(
+        code=PACKAGE_CODE,
+        title=f"{name} {what}",
+        confidence=Confidence.CERTAIN,
+        subject=module or package,
+        chain=case.chain_to(None, *([module] if module else [])),
+        explanation=(
+            f"Its words are: {words}. Everything was found and loaded; {package}{f' {version}' if version else ''} "
+            f"lays out its data otherwise than the one that {name} was compiled with."
+        ),
+        evidence=(Evidence(Source.PYTHON, words),),
+        remedies=(
+            Remedy(f"bring {name} to a release that was built for the {package} that is here (mostly a newer one)"),
+            Remedy(f"or bring {package} to the version that {name} was built for, in an environment of their own"),
+        ),
+    )
+
+
+def _last_module(case: Case) -> str | None:
+    """The extension module that was loaded last: its initialiser is what failed."""
+    top = case.last_top
+    return top.path if top is not None and top.imports else None
+
+
+def _library(case: Case, error: PythonError) -> Iterator[Finding]:
+    named = loaded_libraries_named(error, case.run.recording)
+    if not named:
+        return
+    event = named[0]
+    name = event.need or event.path.rpartition("/")[2]
+    requester = event.requested_by or ""
+    rule = describe_rule(event.phase)
+    own = f", found {rule}" if rule else ""
+    copies = tuple(
+        copy for copy in case.copies.get(name, ()) if copy.unfit is None and copy.path != event.path
+    )
+    text = f"{error.type} comes from code that checks the library. {name} is {event.path}{own}: it was loaded."
+    if copies:
+        text += f" There is {describe_copies(copies)}, too, which may be the one that it was built with."
+    remedies = [
+        Remedy("let the loader take the other copy", with_variable(case, "LD_LIBRARY_PATH", folder_of(copies[0].path)))
+    ] if copies else []
+    remedies += reinstall(case.owners.get(requester, ()), case.run.process)
+    who = requester.rpartition("/")[2] or "the module"
+    remedies.append(Remedy(f"or take a build of {who} that was made for the {name} that is here"))
+    yield Finding(
+        code=LIBRARY_CODE,
+        title=f"{who} does not accept {event.path}",
+        confidence=Confidence.LIKELY,
+        subject=event.path,
+        chain=case.chain_to(None, *([requester] if requester else []), event.path),
+        explanation=text,
+        evidence=(
+            Evidence(Source.PYTHON, f"{error.type} names {name.partition('.so')[0]}"),
+            Evidence(Source.LOADER, f"{event.path} was loaded"),
+        ),
+        remedies=tuple(remedies),
+    )

@@ -11,13 +11,11 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, MissingSymbol, MissingVersion
 from ..case import Case
 from ..environment import Copy
-from ..loader_errors import DlProblem
+from ..loader_errors import DlProblem, describe_choice, describe_copies, describe_rule, folder_of
 from ..mangled import StringAbi, demangle, guess_owner, read_symbol
-from ..phrases import describe_choice, describe_copies, describe_rule, folder_of
 from ..remedies import operand, with_variable
-from .first_wins import is_about_a_rival
-from .python_abi import is_python_api
-from .search_rules import hidden_provider
+from .python_module import is_python_api
+from .search_rules import hidden_provider, is_about_a_rival
 
 CODE = "missing-symbol"
 VERSION_CODE = "missing-version"

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import PeImage
 from ..case import Case
-from ..codes import CodeMeaning, LoadError, classify_code
 from ..remedies import operand
-from ..windows_load import code_evidence, described, firmness, name_of
-from . import vc_runtime
+from ..windows_load import CodeMeaning, LoadError, classify_code, code_evidence, described, firmness, name_of
+from . import win_symbols
 
 DENIED_CODE = "access-denied"
 BLOCKED_CODE = "blocked-by-policy"
@@ -138,7 +137,7 @@ def _finding(case: Case, meaning: CodeMeaning, kind: _Kind) -> Finding:
 
 def _confidence(case: Case, is_initialiser: bool) -> Confidence:
     """A code is Windows' own word; whose initialiser it was, and why it failed, is not in it."""
-    if is_initialiser and (case.run.initialising is None or any(vc_runtime.check(case))):
+    if is_initialiser and (case.run.initialising is None or any(win_symbols.check_runtime(case))):
         return Confidence.LIKELY
     return firmness(case)
 

@@ -1,15 +1,16 @@
-"""Windows: a file that is there and is not an image for this process."""
+"""Windows: a file that is no image for this process, or was built for another Python."""
 
 from __future__ import annotations
 
+import ntpath
+import re
 from collections.abc import Iterator
 
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
 from ..case import Case
-from ..codes import LoadError
 from ..remedies import operand
-from ..windows_load import code_evidence, firmness, load_error, name_of, reinstall
+from ..windows_load import LoadError, base_name, code_evidence, firmness, load_error, name_of, reinstall
 
 MACHINE_CODE = "wrong-machine"
 CODE = "not-an-image"
@@ -23,7 +24,7 @@ _OTHER = ("not a PE file", "a Linux library", "not a file", "empty")
 _FITTING = (LoadError.BAD_IMAGE, LoadError.NOT_FOUND, LoadError.UNKNOWN, LoadError.ACCESS_DENIED)
 
 
-def check(case: Case) -> Iterator[Finding]:
+def check_image(case: Case) -> Iterator[Finding]:
     """The file that was asked for, or one that it needs."""
     error = load_error(case)
     if error not in _FITTING:
@@ -94,3 +95,131 @@ def _kind(problem: str) -> str:
 
 def _whose(case: Case, path: str) -> str:
     return f"{path}{case.owner_of(path)}"
+
+
+PYTHON_CODE = "other-libpython"
+INCOMPLETE_CODE = "incomplete-python"
+
+_CONFLICT = re.compile(r"Module use of (python\d+t?(?:_d)?\.dll) conflicts with this version of Python")
+"""Python/dynload_win.c of CPython, in no other language."""
+_PYTHON = re.compile(r"python(\d)(\d*)(t?)(_d)?\.dll")
+_STUBS = ("python3.dll", "python3t.dll", "python3_d.dll", "python3t_d.dll")
+
+
+def check_python(case: Case) -> Iterator[Finding]:
+    """The module asks for the DLL of a Python that is not this one."""
+    if case.run.process is None:
+        return
+    own = own_dlls(case)
+    conflict = _CONFLICT.search(case.error.message) if case.error is not None else None
+    if conflict is not None:
+        says = Evidence(Source.PYTHON, f"it found {conflict[1]} among the imports of the module")
+        yield _finding(case, conflict[1], case.subject, (says,), Confidence.CERTAIN)
+    if load_error(case) not in (LoadError.NOT_FOUND, LoadError.UNKNOWN):
+        return
+    for binding in case.failed_bindings(BindingState.MISSING):
+        name = base_name(binding.need)
+        if not binding.requested_by or not _PYTHON.fullmatch(name):
+            continue
+        if case.is_program or name in own:
+            yield _incomplete(case, binding)
+        else:
+            sentence = f"{binding.requested_by} imports {binding.need}, and no place searched has it"
+            says = Evidence(Source.FILES, sentence)
+            yield _finding(case, binding.need, binding.requested_by, (*code_evidence(case), says), firmness(case))
+
+
+def own_dlls(case: Case) -> frozenset[str]:
+    """Return the names, in lower case, of the DLLs that belong to the interpreter of the case.
+
+    python3.dll, and python3t.dll of free-threaded builds, only pass on to the DLL of the version. The limited API is
+    bound to them, so that a module fits every version ("Stable Application Binary Interface", Python documentation).
+    """
+    process = case.run.process
+    if process is None:
+        return frozenset()
+    major, minor = process.version[:2]
+    t, debug = "t" if process.is_free_threaded else "", "_d" if process.is_debug else ""
+    return frozenset({f"python{major}{minor}{t}{debug}.dll", f"python{major}{t}{debug}.dll"})
+
+
+def _incomplete(case: Case, binding: Binding) -> Finding:
+    """The DLL is one of this Python's own, and the folder of python.exe should have it."""
+    process = case.run.process
+    assert process is not None
+    need, requested_by = binding.need, binding.requested_by
+    folder = ntpath.dirname(requested_by if case.is_program else process.loaded[0] if process.loaded else "")
+    is_stub = base_name(need) in _STUBS
+    whose = "this Python" if not case.is_program else name_of(requested_by)
+    what = (
+        f"{need} is a part of every Python: the limited API, which {name_of(requested_by)} uses, is bound to it, and "
+        "it passes every call on to the DLL of the version."
+        if is_stub
+        else f"{need} is the interpreter itself."
+    )
+    return Finding(
+        code=INCOMPLETE_CODE,
+        title=f"{need} is missing from {whose}, and {name_of(requested_by)} needs it",
+        confidence=firmness(case), subject=need, chain=case.chain_to(requested_by, need), probes=case.probes_of(need),
+        explanation=(
+            f"{what} It belongs into the folder of the program{f', {folder}' if folder else ''}. Bundles of programs "
+            "(PyInstaller, Nuitka, cx_Freeze, embedded copies) leave it out now and then."
+        ),
+        evidence=(
+            *code_evidence(case),
+            Evidence(Source.FILES, f"{requested_by} imports {need}, and no place searched has it"),
+        ),
+        remedies=(
+            Remedy(f"copy {need} from a Python of the same version and kind into the folder of the program"),
+            Remedy("in a bundle, collect it: pyinstaller --add-binary, or the like of your tool"),
+            Remedy("or install this Python again"),
+        ),
+    )  # fmt: skip
+
+
+def _finding(
+    case: Case, dll: str, requested_by: str | None, evidence: tuple[Evidence, ...], confidence: Confidence
+) -> Finding:
+    process = case.run.process
+    assert process is not None
+    own = ".".join(map(str, process.version[:2]))
+    theirs = describe_python(dll)
+    is_stub = base_name(dll) in _STUBS
+    why = (
+        "It uses the limited API, for which each kind of build has a DLL of its own: the usual one, the free-threaded "
+        "one, the debug build."
+        if is_stub
+        else "A module without the limited API works with the one version that it was built for."
+    )
+    file = name_of(requested_by or case.subject or "the module")
+    return Finding(
+        code=PYTHON_CODE,
+        title=f"{file} was built for {theirs}, and this is {_python_kind(case)}Python {own}",
+        confidence=confidence, subject=requested_by or dll, chain=case.chain_to(requested_by, dll),
+        probes=case.probes_of(dll),
+        explanation=(
+            f"{requested_by or 'The module'}{case.owner_of(requested_by) if requested_by else ''} asks for {dll}, "
+            "which belongs to "
+            f"{theirs}. {why}"
+        ),
+        evidence=evidence,
+        remedies=(
+            Remedy(f"install a build of it for Python {own}, with the pip of this Python: {process.executable}"),
+        ),
+    )
+
+
+def describe_python(dll: str) -> str:
+    """Which Python a python*.dll belongs to, in words."""
+    found = _PYTHON.fullmatch(dll.lower())
+    if found is None:
+        return f"the Python of {dll}"
+    kind = f"{'a debug build of ' if found[4] else ''}{'free-threaded ' if found[3] else ''}"
+    usual = "the usual build of " if not found[2] and not kind else ""
+    return f"{usual}{kind}Python {found[1]}{f'.{found[2]}' if found[2] else ''}"
+
+
+def _python_kind(case: Case) -> str:
+    assert case.run.process is not None
+    debug = "a debug build of " if case.run.process.is_debug else ""
+    return f"{debug}{'free-threaded ' if case.run.process.is_free_threaded else ''}"

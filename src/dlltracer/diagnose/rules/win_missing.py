@@ -7,17 +7,26 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ...model.environment import FileState, ProviderKind
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
-from ...model.provider import FileState, ProviderKind
 from ...model.tree import Binding, BindingState
 from ..case import Case
-from ..codes import LoadError
 from ..environment import Copy, PackageCheck
 from ..remedies import find_providers, reinstall_by_pip
-from ..windows_load import base_name, code_evidence, firmness, is_in, load_error, name_of, provider_remedies, was_loaded
+from ..windows_load import (
+    LoadError,
+    base_name,
+    code_evidence,
+    firmness,
+    is_in,
+    load_error,
+    name_of,
+    provider_remedies,
+    was_loaded,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

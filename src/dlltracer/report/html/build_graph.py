@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from ...model.elf import ElfImage
 from ...model.events import FailureKind, ImageEvent, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.finding import Confidence, Finding
+from ...model.macho import MachoImage
 from ...model.pe import PeImage
 from ...model.recording import Recording
-from ...model.saved import ImageFacts, SavedTrace
+from ...model.run import ImageFacts, SavedTrace
 from ...model.tree import Binding, BindingState, LoadTree
 from ..drawing import file_name, is_windows_path
-from ..tree import FinalEvent, final_events, is_consequence
+from ..outcomes import FinalEvent, final_events, is_consequence
 from .graph import Edge, EdgeKind, ImageView, PageGraph, PageNode, PageNodeKind, State, first_of_interest, found_by
 
 
@@ -309,9 +310,11 @@ def _image_of_need(tree: LoadTree, binding: Binding) -> ImageView:
     )  # fmt: skip
 
 
-def _facts_of_file(path: str, image: ElfImage | PeImage) -> ImageFacts:
+def _facts_of_file(path: str, image: ElfImage | PeImage | MachoImage) -> ImageFacts:
     if isinstance(image, ElfImage):
         return ImageFacts(path, soname=image.soname, needs=image.needed)
+    if isinstance(image, MachoImage):
+        return ImageFacts(path, soname=image.install_name, needs=tuple(need.name for need in image.needs))
     version = image.resources.file_version if image.resources is not None else None
     return ImageFacts(
         path, needs=tuple(one.library for one in image.imports),

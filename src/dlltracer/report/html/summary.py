@@ -9,12 +9,20 @@ from itertools import groupby
 from ...model.events import Probe, ProbeOutcome
 from ...model.finding import Confidence, Diagnosis, Finding, Outcome
 from ...model.recording import Losses, TracedProcess
-from ...model.saved import SavedTrace
+from ...model.run import SavedTrace
 from ...model.tree import Binding, LoadTree
-from ...model.words import OUTCOMES, describe_crash, describe_end, describe_status
+from ...model.words import (
+    OUTCOMES,
+    describe_crash,
+    describe_end,
+    describe_status,
+    shorten,
+    size_in_words,
+    span_in_words,
+    time_in_words,
+)
 from ..drawing import Rule, fold_places, number
 from .graph import PageGraph, PageNodeKind, State
-from .words import shorten, size_in_words, span_in_words, time_in_words
 
 CONFIDENCE = {
     Confidence.CERTAIN: "the evidence leaves no other cause",

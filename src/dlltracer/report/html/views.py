@@ -7,10 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ...model.events import ProbeOutcome
+from ...model.words import (
+    imports_in_words,
+    place_row,
+    shorten,
+    size_in_words,
+    span_in_words,
+    time_in_words,
+    without_abi_tag,
+)
 from ..drawing import file_name
-from .graph import EdgeKind, ImageView, PageGraph, PageNode, PageNodeKind, State
-from .layout import Picture
-from .words import imports_in_words, place_row, shorten, size_in_words, span_in_words, time_in_words, without_abi_tag
+from .graph import EdgeKind, ImageView, PageGraph, PageNode, PageNodeKind, Picture, State
 
 _PLACES = 200
 """Places tried that the details of an image have."""

@@ -19,19 +19,22 @@ import time
 from _thread import allocate_lock, start_new_thread
 
 if sys.platform != "win32":
-    raise ImportError("only for Windows: capture.select keeps other systems away")
+    raise ImportError("this module is only for Windows")
 
 import _winapi
 
 from ....errors import ERROR_ACCESS_DENIED, BackendUnavailable, TracePermissionError, TraceStartError
 from ...backend import Availability
 from ...requests import Watch
-from .bindings import create_event, is_debugged, set_event, temporary_folder
+from .bindings import create_event, is_debugged, program_path, set_event, temporary_folder
 from .lines import END, REFUSED, decode_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ....model.events import Event
+    from ....model.failure import Request
     from ....model.recording import Recording
 
 NAME = "debugger"
@@ -59,7 +62,7 @@ class DebuggerBackend:
     def availability(self) -> Availability:
         """Whether this process is free for a debugger, and a Python is there to be one."""
         try:
-            find_python()
+            find_pythons()
         except BackendUnavailable as error:
             return Availability(False, error.reason, error.remedy)
         return Availability(False, HELD, LET_GO) if is_debugged() else Availability(True)
@@ -84,12 +87,16 @@ class DebuggerSession:
             self._watch.stop()
             raise
 
-    def stop(self) -> Recording:
-        """Detach, unless another trace needs the helper, and decode this trace's stretch of what it wrote."""
+    def stop(self) -> Callable[[], Recording]:
+        """Detach, unless another trace needs the helper. Returns what decodes this trace's stretch of its output."""
+        self._watch.note_activity()
         try:
             output = self._attachment.close(self._helper)
         finally:
             requests = self._watch.stop()
+        return lambda: self._recording(output, requests)
+
+    def _recording(self, output: HelperOutput, requests: Sequence[Request]) -> Recording:
         from ....model.recording import Losses, Recording
         from ..image_events import debug_events
         from ..system import query_dos_devices, with_final_path
@@ -120,7 +127,7 @@ class Helper:
     def __init__(self) -> None:
         if is_debugged():
             raise BackendUnavailable(NAME, HELD, LET_GO)
-        python = find_python()
+        pythons = find_pythons()
         self.listeners = 0
         self._file, path = _make_file()
         handed: list[int] = []
@@ -129,7 +136,7 @@ class Helper:
             handed.append(writing)
             handed += [create_event(), create_event()]
             handed.append(_winapi.OpenProcess(_SYNCHRONIZE, False, os.getpid()))
-            self._process, self.pid = _start(python, handed)
+            self._process, self.pid = _start_one_of(pythons, handed)
         except BaseException:
             os.close(self._file)
             for handle in handed:
@@ -201,14 +208,22 @@ class Helper:
         _winapi.CloseHandle(self._process)
 
 
-def find_python() -> str:
-    """The python.exe of this interpreter; in a virtual environment, the one behind it: the other is a launcher.
+def find_pythons() -> tuple[str, ...]:
+    """Return the python.exe of this interpreter, by every way to it, the best first.
+
+    In a virtual environment that is the one behind it: the other is a launcher. Of the Python of Microsoft's Store
+    `sys` knows the alias, which Windows may refuse to start for us; the program of this process is the file behind it.
 
     Raises `BackendUnavailable`, in a program that has Python inside.
     """
-    for path in (getattr(sys, "_base_executable", "") or "", os.path.join(sys.base_prefix, "python.exe")):
-        if os.path.basename(path).lower().startswith("python") and os.path.isfile(path):
-            return path
+    found: list[str] = []
+    for path in (
+        getattr(sys, "_base_executable", "") or "", os.path.join(sys.base_prefix, "python.exe"), program_path(),
+    ):  # fmt: skip
+        if path not in found and os.path.basename(path).lower().startswith("python") and os.path.isfile(path):
+            found.append(path)
+    if found:
+        return tuple(found)
     raise BackendUnavailable(NAME, f"there is no python.exe in {sys.base_prefix} for the helper process", _USE_ETW)
 
 
@@ -234,6 +249,18 @@ class _StartupInfo:
 
     def __init__(self, handles: list[int]) -> None:
         self.lpAttributeList = {"handle_list": handles}
+
+
+def _start_one_of(pythons: tuple[str, ...], handles: list[int]) -> tuple[int, int]:
+    """Start the helper with the first of these that Windows starts. Raises the `TraceStartError` of the first."""
+    first: TraceStartError | None = None
+    for python in pythons:
+        try:
+            return _start(python, handles)
+        except TraceStartError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _start(python: str, handles: list[int]) -> tuple[int, int]:

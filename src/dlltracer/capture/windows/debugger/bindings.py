@@ -272,6 +272,15 @@ def temporary_folder() -> str:
     return ctypes.string_at(room, 2 * min(length, len(room))).decode("utf-16-le", "surrogatepass")
 
 
+def program_path() -> str:
+    """Return the path of this process' program (GetModuleFileNameW, MS Learn); "" where Windows does not say."""
+    room = (c_uint16 * _LONGEST_PATH)()
+    length = _typed(open_system_library("kernel32.dll").GetModuleFileNameW, c_void_p, c_void_p, c_uint32)(
+        None, room, len(room)
+    )
+    return ctypes.string_at(room, 2 * length).decode("utf-16-le", "surrogatepass") if 0 < length < len(room) else ""
+
+
 def _typed(function: Any, *arguments: Any) -> Any:
     """All of these return a number: zero for a failure, except for the paths, whose length it is."""
     function.argtypes, function.restype = arguments, c_uint32

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("only for Windows: capture.select keeps other systems away")
+    raise ImportError("this module is only for Windows")
 
 import _winapi
 

@@ -1,6 +1,6 @@
 """Backend "etw": the image events of the NT kernel, through Event Tracing for Windows, in pure ctypes.
 
-Takes a system-logger session of its own (Windows 8 and later), so that nobody else's trace is stopped. Only when asked,
+Takes a system-logger session of its own, so that nobody else's trace is stopped. Only when asked,
 it takes the NT Kernel Logger, of which a machine has one: whoever holds it is stopped, and a note says so.
 
 When asked, a second, ordinary session listens to the loader itself (`loader_messages`), which can name a file that is
@@ -18,7 +18,7 @@ from _thread import allocate_lock
 from ....errors import BackendUnavailable, TraceStartError
 from ...backend import Availability
 from ...requests import Watch
-from ..system import query_dos_devices
+from ..system import query_dos_devices, with_final_path
 from . import bindings
 from .session import SYSTEM_TRACE_CONTROL_GUID, ProviderConfig, RunningSession, Stopped, session_names, stop_by_name
 
@@ -28,14 +28,20 @@ if TYPE_CHECKING:
 
     from ....model.failure import Request
     from ....model.recording import Recording
+    from ..image_records import RawRecord
 
 NAME = "etw"
 NAME_WITH_LOADER = "etw+loader"
 SESSION_PREFIX = "dlltracer-"
 
-# image_records.IMAGE_PROVIDER and Opcode.LOAD and UNLOAD, loader_messages.USER_LOADER: those modules bring dataclasses.
+# image_records.IMAGE_PROVIDER and Opcode.LOAD, UNLOAD and RUNDOWN_START, loader_messages.USER_LOADER: those modules
+# bring dataclasses.
 _IMAGE_PROVIDER = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
-_KEPT = (10, 2)
+_CHANGES = (10, 2)
+_KEPT = (10, 2, 3)
+# RTLostEvent of the RT_LostEvent class (MS Learn): 32 says that events were lost, 33 buffers, 34 a file of events.
+_LOST_PROVIDER = bytes.fromhex("e09a396ac64be94d870b3657f8947e7e")
+_LOST_EVENTS, _LOST_BUFFERS = 32, (33, 34)
 _USER_LOADER = bytes.fromhex("3fb859b046d9134b87ca4292839dc2f2")
 # 0x80 is ETW_UMGL_LDR_SNAPS_FLAG (LoaderSnapAssistantTool, microsoft/devhome); what the bits below it turn on is not
 # written anywhere. Level 5 is TRACE_LEVEL_VERBOSE (evntrace.h). Of the other provider every keyword is taken.
@@ -84,6 +90,7 @@ class EtwSession:
         self._pid = os.getpid()
         self._kept: list[tuple[bytes, bytes]] = []
         self._failures: list[int] = []
+        self._lost: list[int] = []
         self._notes: list[str] = []
         self._holds_kernel_logger = False
         etw = bindings.Etw()
@@ -93,6 +100,8 @@ class EtwSession:
         attributed = self._watch.start()
         try:
             self._session = self._start(etw, kernel_logger)
+            # Loads before this moment are of the start itself.
+            self._ready = time.perf_counter_ns()
         except BaseException:
             self._watch.stop()
             if self._holds_kernel_logger:
@@ -105,7 +114,7 @@ class EtwSession:
 
     def _listen(self, etw: bindings.Etw) -> None:
         """Start the session that listens to the loader; one that does not start is noted."""
-        on_record = make_listener(self._pid, self._loader_records, self._failures)
+        on_record = make_listener(self._pid, self._loader_records, self._failures, self._lost)
         # The name of the first session has the number id(self), and no other object has the next one.
         name = own_session_name(id(self) + 1)
         try:
@@ -127,7 +136,7 @@ class EtwSession:
                 self._notes.append(f"the session {name}, left behind by a process that was killed, stays: {error}")
 
     def _start(self, etw: bindings.Etw, kernel_logger: bool) -> RunningSession:
-        on_record = make_callback(self._pid, self._raw, self._kept, self._failures)
+        on_record = make_callback(self._pid, self._raw, self._kept, self._failures, self._lost)
         flags = bindings.EVENT_TRACE_FLAG_IMAGE_LOAD | (0 if self._raw else bindings.EVENT_TRACE_FLAG_NO_SYSCONFIG)
         if not kernel_logger:
             # An error is told, and never answered by taking the NT Kernel Logger: that would stop another's trace.
@@ -150,8 +159,9 @@ class EtwSession:
         )
         return session
 
-    def stop(self) -> Recording:
-        """Stop the sessions; everything of the block is in the recording."""
+    def stop(self) -> Callable[[], Recording]:
+        """Stop the sessions. Returns what makes the recording, with everything of the block."""
+        self._watch.note_activity()
         listened = Stopped(0, 0, ())
         try:
             ended = self._session.stop()
@@ -164,7 +174,7 @@ class EtwSession:
                 if self._holds_kernel_logger:
                     _KERNEL_LOGGER.release()
                     self._holds_kernel_logger = False
-        return self._recording(ended, listened, requests)
+        return lambda: self._recording(ended, listened, requests)
 
     def _recording(self, ended: Stopped, listened: Stopped, requests: Sequence[Request]) -> Recording:
         from ....model.recording import Losses, Recording
@@ -178,20 +188,30 @@ class EtwSession:
             notes += [] if self._loader_records else [_SILENT]
         records = [RawRecord(header, data) for header, data in self._kept]
         messages = [RawRecord(header, data) for header, data in self._loader_records]
-        events_lost, buffers_lost = ended.events_lost + listened.events_lost, ended.buffers_lost + listened.buffers_lost
+        # Both tell of the same losses: records while the trace runs, and the counts of the stop.
+        events_lost = max(ended.events_lost + listened.events_lost, self._lost.count(_LOST_EVENTS))
+        buffers_lost = max(ended.buffers_lost + listened.buffers_lost, sum(one in _LOST_BUFFERS for one in self._lost))
+        self._frequency = self._session.counter_frequency or bindings.counter_frequency()
         if self._raw:
-            raw = debug_events(sorted(records + messages, key=lambda one: one.ticks))
+            raw = debug_events(sorted(self._without_start(records) + messages, key=lambda one: one.ticks))
             losses = Losses(events_lost, buffers_lost, len(self._failures))
             return Recording(self._name, raw, self._pid, losses, tuple(notes))
-        frequency = self._session.counter_frequency or bindings.counter_frequency()
         context = RecordContext(
-            self._pid, query_dos_devices(), os.environ.get("SYSTEMROOT"), frequency, self._wall, self._clock
-        )
+            self._pid, query_dos_devices(), os.environ.get("SYSTEMROOT"), self._frequency, self._wall, self._clock,
+            self._ready,
+        )  # fmt: skip
+        requests = [with_final_path(one) for one in requests]
         decoded = decode_records(records, requests, context)
         loader = decode_messages(messages, requests, context)
         merged = merge_messages(decoded.events, loader.messages)
         losses = Losses(events_lost, buffers_lost, len(self._failures) + decoded.undecodable + loader.undecodable)
         return Recording(self._name, merged.events, self._pid, losses, (*notes, *merged.notes))
+
+
+    def _without_start(self, records: list[RawRecord]) -> list[RawRecord]:
+        """Leave out the loads and unloads that the start itself caused."""
+        since = self._ready * self._frequency // 1_000_000_000
+        return [one for one in records if one.ticks >= since or one.opcode not in _CHANGES]
 
 
 def own_session_name(number: int) -> str:
@@ -211,11 +231,15 @@ def owner_of(name: str) -> tuple[int, int] | None:
         return None
 
 
-def make_callback(pid: int, raw: bool, kept: list[tuple[bytes, bytes]], failures: list[int]) -> Callable[[int], None]:
-    """The consumer of EVENT_RECORDs: copies those of this process into `kept`, as (record, payload).
+def make_callback(
+    pid: int, raw: bool, kept: list[tuple[bytes, bytes]], failures: list[int], lost: list[int]
+) -> Callable[[int], None]:
+    """Return the consumer of EVENT_RECORDs: it copies those of this process into `kept`, as (record,
+    payload).
 
     A stop logs some 20,000 images of other processes, so a record that is not ours is rejected after two reads. It
-    never raises: ctypes would print and go on. A record that could not be copied leaves its opcode in `failures`.
+    never raises: ctypes would print and go on. A record that could not be copied leaves its opcode in `failures`, one
+    that tells of lost events leaves its own in `lost`.
     """
     string_at, byte, word = ctypes.string_at, ctypes.c_uint8.from_address, ctypes.c_uint16.from_address
     dword, pointer = ctypes.c_uint32.from_address, ctypes.c_void_p.from_address
@@ -235,6 +259,8 @@ def make_callback(pid: int, raw: bool, kept: list[tuple[bytes, bytes]], failures
         opcode = 0
         try:
             opcode = byte(record + 45).value
+            if opcode >= _LOST_EVENTS and string_at(record + 24, 16) == _LOST_PROVIDER:
+                lost.append(opcode)
             if not raw and opcode not in _KEPT:
                 return
             data, length = pointer(record + data_at).value or 0, word(record + 86).value
@@ -246,15 +272,19 @@ def make_callback(pid: int, raw: bool, kept: list[tuple[bytes, bytes]], failures
     return on_record
 
 
-def make_listener(pid: int, kept: list[tuple[bytes, bytes]], failures: list[int]) -> Callable[[int], None]:
-    """The consumer of the loader's messages: copies those of this process into `kept`. It never raises."""
-    string_at, dword = ctypes.string_at, ctypes.c_uint32.from_address
+def make_listener(
+    pid: int, kept: list[tuple[bytes, bytes]], failures: list[int], lost: list[int]
+) -> Callable[[int], None]:
+    """Return the consumer of the loader's messages: it copies those of this process into `kept`. It never raises."""
+    string_at, byte, dword = ctypes.string_at, ctypes.c_uint8.from_address, ctypes.c_uint32.from_address
     word, pointer = ctypes.c_uint16.from_address, ctypes.c_void_p.from_address
     data_at = bindings.EVENT_RECORD.UserData.offset
     record_size = ctypes.sizeof(bindings.EVENT_RECORD)
 
     def on_record(record: int) -> None:
         try:
+            if string_at(record + 24, 16) == _LOST_PROVIDER:
+                lost.append(byte(record + 45).value)
             if dword(record + 12).value != pid or string_at(record + 24, 16) not in (_IMAGE_PROVIDER, _USER_LOADER):
                 return
             data, length = pointer(record + data_at).value or 0, word(record + 86).value

@@ -13,7 +13,7 @@ import time
 from _thread import allocate_lock, start_new_thread
 
 from ....errors import TracePermissionError, TraceStartError
-from ..system import last_error
+from ..system import cause_image_event, last_error
 from . import bindings
 
 TYPE_CHECKING = False
@@ -150,8 +150,8 @@ class RunningSession:
             code = self._etw.StartTraceW(ctypes.byref(self._handle), self._name, ctypes.byref(properties.Properties))
             if code == bindings.ERROR_ALREADY_EXISTS and attempt < _START_TRIES - 1:
                 # A session that was stopped keeps its name until its last consumer has left.
-                if not stop_by_name(self._etw, self._name):
-                    time.sleep(_START_PAUSE)
+                stop_by_name(self._etw, self._name)
+                time.sleep(_START_PAUSE)
             elif code != bindings.ERROR_SUCCESS:
                 raise_start_error("StartTrace", code)
             else:
@@ -167,8 +167,7 @@ class RunningSession:
         )
         logfile.EventRecordCallback = ctypes.cast(self._callback, ctypes.c_void_p).value
         handle = self._etw.OpenTraceW(ctypes.byref(logfile))
-        # On 32-bit Windows before 8 the invalid handle is 32 bits wide (OpenTraceW, MS Learn).
-        if handle in (bindings.INVALID_PROCESSTRACE_HANDLE, 0xFFFFFFFF):
+        if handle == bindings.INVALID_PROCESSTRACE_HANDLE:
             raise_start_error("OpenTrace", last_error())
         return ctypes.c_uint64(handle)
 
@@ -202,9 +201,13 @@ class RunningSession:
     def _await_consumer(self) -> tuple[str, ...]:
         """Wait until events arrive: a session that is stopped before ProcessTrace has begun delivers nothing (4201).
 
-        Every start tells the images of all processes, so there is something to deliver once the buffers are flushed.
+        Most starts tell the images of all processes, so there is something to deliver once the buffers are flushed.
+        That is not promised for a private session, and then a quiet machine has nothing to tell: from the second try on
+        we make an event. Windows may map resources without one, so later tries load a DLL.
         """
-        for _ in range(_READY_TRIES):
+        for attempt in range(_READY_TRIES):
+            if attempt:
+                cause_image_event(as_resource=attempt == 1)
             if self._arrives():
                 return ()
         return (_NOT_READY,)

@@ -1,0 +1,233 @@
+"""Reads Mach-O files (macOS), thin and universal: what they need, where they say to look, what they were built for.
+
+Sources: <mach-o/loader.h> and <mach-o/fat.h> of Apple's cctools; for what dyld refuses, the open source of dyld.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from ..errors import BinaryFormatError
+from ..model.macho import MachoFile, MachoImage, MachoNeed, MachoTarget, NeedKind
+from .macho_symbols import LinkEdit, parse_symbols
+from .reading import HEAD_SIZE, Cursor, Data, OpenedFile, describe_not_image, is_macho
+
+_FAT, _FAT_64 = 0xCAFEBABE, 0xCAFEBABF
+_MAGICS = {
+    b"\xce\xfa\xed\xfe": (32, "<"), b"\xcf\xfa\xed\xfe": (64, "<"), b"\xfe\xed\xfa\xce": (32, ">"),
+    b"\xfe\xed\xfa\xcf": (64, ">"),
+}  # fmt: skip
+_FAT_HEAD = struct.Struct(">2I")
+_FAT_ENTRIES = {_FAT: struct.Struct(">5I"), _FAT_64: struct.Struct(">2I2Q2I")}
+_CAPABILITIES = 0xFF000000
+"""Bits of a subtype that are no part of it: CPU_SUBTYPE_MASK."""
+_MUST_KNOW = 0x80000000
+"""LC_REQ_DYLD: dyld refuses a file that has such a load command, if it does not know it."""
+
+_SEGMENT, _SYMTAB, _DYSYMTAB, _ID_DYLIB, _SEGMENT_64, _UUID, _SIGNATURE = 0x1, 0x2, 0xB, 0xD, 0x19, 0x1B, 0x1D
+_DYLD_INFO, _BUILD_VERSION, _RPATH = 0x22, 0x32, 0x1C | _MUST_KNOW
+_DYLD_INFO_ONLY, _EXPORTS_TRIE, _CHAINED_FIXUPS = 0x22 | _MUST_KNOW, 0x33 | _MUST_KNOW, 0x34 | _MUST_KNOW
+_LINK_EDIT = {_SYMTAB, _DYSYMTAB, _DYLD_INFO, _DYLD_INFO_ONLY, _EXPORTS_TRIE, _CHAINED_FIXUPS}
+_NEEDS = {
+    0xC: NeedKind.LOAD, 0x18 | _MUST_KNOW: NeedKind.WEAK, 0x1F | _MUST_KNOW: NeedKind.REEXPORT,
+    0x23 | _MUST_KNOW: NeedKind.UPWARD, 0x20: NeedKind.LAZY,
+}  # fmt: skip
+_MINIMUM_VERSIONS = {0x24: 1, 0x25: 2, 0x2F: 3, 0x30: 4}
+"""LC_VERSION_MIN_MACOSX and its siblings, to the platform numbers of LC_BUILD_VERSION."""
+_KNOWN = {_RPATH, _DYLD_INFO_ONLY, _EXPORTS_TRIE, _CHAINED_FIXUPS, 0x28 | _MUST_KNOW, 0x35 | _MUST_KNOW, *_NEEDS}
+"""Those with LC_REQ_DYLD that dyld of macOS 14 knows; 0x28 is LC_MAIN, 0x35 LC_FILESET_ENTRY."""
+
+_LONGEST_NAME = 4096
+
+
+def read_macho(path: str, *, symbols: bool = False) -> MachoFile:
+    """Read the Mach-O file at `path`, and no more of it than is asked for.
+
+    Args:
+        path: the file.
+        symbols: also the symbols that it imports and exports.
+
+    Raises:
+        BinaryFormatError: it is no Mach-O file, or a damaged one.
+        OSError: it cannot be opened.
+    """
+    with OpenedFile(path) as data:
+        return parse_macho(data, symbols=symbols)
+
+
+def parse_macho(data: Data, *, symbols: bool = False) -> MachoFile:
+    """Read a Mach-O file from all its bytes; arguments and errors are those of `read_macho`."""
+    cursor = Cursor(data)
+    magic = bytes(data[:4])
+    if magic in _MAGICS:
+        return MachoFile((_Slice(cursor, 0, cursor.size).parse(symbols),), False)
+    head = bytes(data[:HEAD_SIZE])
+    if is_macho(head) and len(head) >= _FAT_HEAD.size:
+        number, count = _FAT_HEAD.unpack_from(head)
+        slices = _find_slices(cursor, _FAT_ENTRIES[number], count)
+        return MachoFile(tuple(_Slice(cursor, at, size).parse(symbols) for at, size in slices), True)
+    what = describe_not_image(head)
+    raise BinaryFormatError(0, f"not a Mach-O file: it is {what}" if what else "not a Mach-O file")
+
+
+def _find_slices(cursor: Cursor, entry: struct.Struct, count: int) -> Iterator[tuple[int, int]]:
+    """Yield offset and size of each image of a universal file."""
+    if not count:
+        raise BinaryFormatError(4, "damaged: a universal file without an image")
+    for number in range(count):
+        at = _FAT_HEAD.size + number * entry.size
+        _, _, offset, size, *_ = cursor.unpack(entry, at, "the table of a universal file")
+        if offset + size > cursor.size:
+            raise cursor.cut_short(offset, size, f"image {number + 1} of a universal file")
+        yield offset, size
+
+
+class _Slice:
+    """The image in one part of a file: its header and its load commands, as they are read."""
+
+    def __init__(self, cursor: Cursor, offset: int, size: int) -> None:
+        self._cursor = cursor
+        self._offset = offset
+        self._size = size
+        self._needs: list[MachoNeed] = []
+        self._rpaths: list[str] = []
+        self._targets: list[MachoTarget] = []
+        self._unknown: list[int] = []
+        self._install_name: str | None = None
+        self._uuid: str | None = None
+        self._is_signed = False
+        self._link_edit = LinkEdit()
+
+    def parse(self, symbols: bool) -> MachoImage:
+        """Return the image."""
+        magic = self._cursor.take(self._offset, 4, "the header of an image")
+        if magic not in _MAGICS:
+            raise BinaryFormatError(self._offset, "damaged: an image of the universal file is not a Mach-O image")
+        bits, order = _MAGICS[magic]
+        self._order = order
+        header = struct.Struct(f"{order}{7 if bits == 64 else 6}I")
+        cpu, subtype, kind, count, commands_size, flags, *_ = self._cursor.unpack(
+            header, self._offset + 4, "the header"
+        )
+        self._read_commands(4 + header.size, count, commands_size)
+        part = self._cursor.part(self._offset, self._size)
+        return MachoImage(
+            offset=self._offset,
+            size=self._size,
+            bits=bits,
+            cpu=cpu,
+            subtype=subtype & ~_CAPABILITIES,
+            kind=kind,
+            flags=flags,
+            install_name=self._install_name,
+            needs=tuple(self._needs),
+            rpaths=tuple(self._rpaths),
+            targets=tuple(self._targets),
+            uuid=self._uuid,
+            is_signed=self._is_signed,
+            is_chained=self._link_edit.fixups is not None,
+            unknown_commands=tuple(self._unknown),
+            symbols=parse_symbols(part, self._link_edit, bits, order) if symbols else None,
+        )
+
+    def _read_commands(self, start: int, count: int, size: int) -> None:
+        if start + size > self._size:
+            raise self._cursor.cut_short(self._offset + start, size, "the load commands")
+        commands = self._cursor.take(self._offset + start, size, "the load commands")
+        head, at = struct.Struct(f"{self._order}2I"), 0
+        for number in range(count):
+            if at + head.size > size:
+                raise BinaryFormatError(self._offset + start + at, f"damaged: there is no load command {number + 1}")
+            command, length = head.unpack_from(commands, at)
+            if length < head.size or at + length > size:
+                problem = f"damaged: load command {number + 1} has {length} bytes"
+                raise BinaryFormatError(self._offset + start + at, problem)
+            try:
+                self._read_command(command, Cursor(commands[at : at + length]))
+            except BinaryFormatError as error:
+                raise BinaryFormatError(self._offset + start + at + error.offset, error.problem) from None
+            at += length
+
+    def _read_command(self, command: int, body: Cursor) -> None:
+        if command in _NEEDS or command == _ID_DYLIB:
+            self._read_library(command, body)
+        elif command == _RPATH:
+            self._rpaths.append(self._text(body, "an LC_RPATH"))
+        elif command in (_SEGMENT, _SEGMENT_64):
+            self._check_segment(command, body)
+        elif command in _MINIMUM_VERSIONS or command == _BUILD_VERSION:
+            self._read_target(command, body)
+        elif command == _UUID:
+            self._uuid = body.take(8, 16, "the UUID").hex()
+        elif command == _SIGNATURE:
+            _, size = self._numbers(body, 8, 2, "the place of the code signature")
+            self._is_signed = size > 0
+        elif command in _LINK_EDIT:
+            self._place_tables(command, body)
+        elif command & _MUST_KNOW and command not in _KNOWN:
+            self._unknown.append(command)
+
+    def _place_tables(self, command: int, body: Cursor) -> None:
+        """Note where the tables of symbols are."""
+        places = self._link_edit
+        if command == _SYMTAB:
+            symbols, count, texts, size = self._numbers(body, 8, 4, "the place of the symbol table")
+            places.symbols, places.texts = (symbols, count), (texts, size)
+        elif command == _DYSYMTAB:
+            _, _, _, _, first, count = self._numbers(body, 8, 6, "the parts of the symbol table")
+            places.undefined = (first, count)
+        elif command == _CHAINED_FIXUPS:
+            offset, size = self._numbers(body, 8, 2, "the place of the fixups")
+            places.fixups = (offset, size)
+        else:
+            offset, size = self._numbers(body, 8 if command == _EXPORTS_TRIE else 40, 2, "the place of the exports")
+            if size:
+                places.exports = (offset, size)
+
+    def _read_library(self, command: int, body: Cursor) -> None:
+        _, _, current, compatible = self._numbers(body, 8, 4, "a library")
+        name = self._text(body, "the name of a library")
+        if command == _ID_DYLIB:
+            self._install_name = name
+            return
+        self._needs.append(
+            MachoNeed(
+                name=name, kind=_NEEDS[command], current_version=_version(current),
+                compatibility_version=_version(compatible),
+            )
+        )  # fmt: skip
+
+    def _read_target(self, command: int, body: Cursor) -> None:
+        if command == _BUILD_VERSION:
+            platform, lowest, sdk = self._numbers(body, 8, 3, "the system that it was built for")
+        else:
+            lowest, sdk = self._numbers(body, 8, 2, "the lowest system that it is for")
+            platform = _MINIMUM_VERSIONS[command]
+        self._targets.append(MachoTarget(platform, _version(lowest), _version(sdk)))
+
+    def _check_segment(self, command: int, body: Cursor) -> None:
+        """Raise for a segment whose content is not all there: dyld refuses such a file."""
+        layout = f"{self._order}{'4Q' if command == _SEGMENT_64 else '4I'}"
+        _, _, offset, size = body.unpack(struct.Struct(layout), 24, "a segment")
+        if size and offset + size > self._size:
+            name = body.take(8, 16, "a segment").split(b"\0")[0].decode("utf-8", "replace")
+            raise self._cursor.cut_short(self._offset + offset, size, f"segment {name}", self._offset + self._size)
+
+    def _numbers(self, body: Cursor, at: int, count: int, what: str) -> tuple[int, ...]:
+        return body.unpack(struct.Struct(f"{self._order}{count}I"), at, what)
+
+    def _text(self, body: Cursor, what: str) -> str:
+        """Return the text whose offset in the load command follows the command's head."""
+        (at,) = self._numbers(body, 8, 1, what)
+        # Its end need not be marked: the command ends there too, and dyld takes it so.
+        end = body.data.find(b"\0", at, body.size)
+        size = (end if end >= 0 else body.size) - at
+        if at < 12 or not 0 <= size <= _LONGEST_NAME:
+            raise BinaryFormatError(at, f"damaged: {what} is not in its load command")
+        return body.take(at, size, what).decode("utf-8", "surrogateescape")
+
+
+def _version(packed: int) -> tuple[int, int, int]:
+    """Return the three numbers that load commands pack into 32 bits: 16, 8 and 8 of them."""
+    return packed >> 16, packed >> 8 & 0xFF, packed & 0xFF

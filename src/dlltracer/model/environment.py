@@ -1,0 +1,305 @@
+"""What a machine has around a failed load: sources and owners of files, traces of modules, limits.
+
+The limits do not include the free static TLS. glibc does not report it before the load that fails with "cannot allocate
+memory in static TLS block". Its setting for the start (glibc.rtld.optional_static_tls) does not say what is left.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class ProviderKind(enum.Enum):
+    """How a library is to be had."""
+
+    PIP = "pip"
+    CONDA = "conda"
+    APT = "apt"
+    """Debian, Ubuntu and their kin."""
+    DNF = "dnf"
+    """Fedora, RHEL and their kin."""
+    APK = "apk"
+    """Alpine."""
+    INSTALLER = "installer"
+    """The maker's own, from `Provider.url`."""
+    WINDOWS_FEATURE = "windows feature"
+    WINDOWS_UPDATE = "windows update"
+    NEWER_WINDOWS = "newer windows"
+    """Part of Windows, and of no package: only another version or edition of it has the file."""
+    DRIVER = "driver"
+    REBUILD = "rebuild"
+    """Nothing can be installed: the file that asks for it has to be another one."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A safe source of a library.
+
+    Attributes:
+        kind: what kind of source.
+        name: the package, the product, or what it takes.
+        command: the words of the command that installs it; () if none does.
+        url: where its maker offers it.
+        note: when it is this one, and what to take care of; may be empty.
+        only_for: the import package whose files it replaces; empty if it serves whoever needs the library.
+    """
+
+    kind: ProviderKind
+    name: str
+    command: tuple[str, ...] = ()
+    url: str | None = None
+    note: str = ""
+    only_for: str = ""
+
+
+class PackageManager(enum.Enum):
+    """Who keeps the list of what is installed."""
+
+    DPKG = "dpkg"
+    RPM = "rpm"
+    APK = "apk"
+    CONDA = "conda"
+    PIP = "pip"
+    """The metadata that every installer of Python packages writes (RECORD)."""
+
+
+@dataclass(frozen=True)
+class PackageOwner:
+    """A package that has a file.
+
+    Attributes:
+        manager: who says so.
+        package: its name.
+        version: empty if it was not said.
+        path: the file, as the manager knows it.
+        folder: where pip put the package and what it says of it; empty for other managers.
+    """
+
+    manager: PackageManager
+    package: str
+    version: str
+    path: str
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class OwnerAnswer:
+    """What the managers of a machine said.
+
+    Attributes:
+        owners: each path that a package has, as it was given, to the packages: pip's first, then conda's.
+        asked: the managers that answered, also with "none".
+        unavailable: those that could not be asked, with the reason.
+    """
+
+    owners: Mapping[str, tuple[PackageOwner, ...]] = field(default_factory=dict)
+    asked: tuple[PackageManager, ...] = ()
+    unavailable: tuple[tuple[PackageManager, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvailablePackages:
+    """Packages of the distribution.
+
+    Attributes:
+        candidates: package to the version that can be installed; `None` for a package that there is none of.
+        installed: package to the version that is installed.
+        unchecked: why `candidates` does not tell, in words; `None` if it does.
+    """
+
+    candidates: Mapping[str, str | None] = field(default_factory=dict)
+    installed: Mapping[str, str] = field(default_factory=dict)
+    unchecked: str | None = None
+
+
+class FileState(enum.Enum):
+    """What became of a file since its package was installed."""
+
+    ABSENT = "absent"
+    CHANGED = "changed"
+    """Another size, or another hash."""
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class ChangedFile:
+    """A file that is not as its package installed it.
+
+    Attributes:
+        path: where it is or should be.
+        state: what became of it.
+        expected_size, size: in bytes; `None` if not recorded, or not there.
+    """
+
+    path: str
+    state: FileState
+    expected_size: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class RecordCheck:
+    """The files of a distribution, held against its RECORD.
+
+    Attributes:
+        distribution: its name.
+        version: empty if it is not known.
+        checked: how many files were looked at.
+        changed: those that are not as they were.
+        problem: why there was nothing to check; `None` if there was.
+        folder: where it is installed.
+    """
+
+    distribution: str
+    version: str = ""
+    checked: int = 0
+    changed: tuple[ChangedFile, ...] = ()
+    problem: str | None = None
+    folder: str = ""
+
+
+class Hiding(enum.Enum):
+    """Why a folder that has the module is not on sys.path."""
+
+    CURRENT_FOLDER = "current folder"
+    """-P, -I and PYTHONSAFEPATH keep it out; a program's own folder comes instead of it."""
+    SOURCE_FOLDER = "source folder"
+    """The folder src of a project that is not installed."""
+    SITE = "site"
+    """The interpreter's own folder of packages: -S keeps it out."""
+    BASE = "base"
+    """The packages of the Python that a virtual environment was made from."""
+    USER = "user"
+    """The user's own packages: -s, -I, PYTHONNOUSERSITE and virtual environments keep them out."""
+    ENVIRONMENT = "environment"
+    """Another environment: activated, or beside the program."""
+
+
+@dataclass(frozen=True)
+class HiddenModule:
+    """The module, in a folder that is not on sys.path; `package` is the installed one that brings it, if known."""
+
+    path: str
+    folder: str
+    why: Hiding
+    package: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleTraces:
+    """What there is of a module that was not found.
+
+    Attributes:
+        unreadable: folders where it was looked for, and whose names may not be read.
+        zipped: extension modules of that name in archives on sys.path, as "ARCHIVE/NAME".
+        other_case: modules of the same name in other case.
+        near: modules of a name that is nearly the same.
+        hidden: the module in folders that are not on sys.path.
+        shadow: the single file that stands where its package is looked for.
+        parent: the folder of its package, which is there; `None` for a module of no package.
+        behind: the module in another package of the same name, which comes later on sys.path.
+        has_pip: whether this Python has pip; `None` if that is not known.
+        is_of_uv: whether it is an environment that uv made.
+        is_externally_managed: whether pip refuses to install into this Python (PEP 668).
+    """
+
+    unreadable: tuple[str, ...] = ()
+    zipped: tuple[str, ...] = ()
+    other_case: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+    hidden: tuple[HiddenModule, ...] = ()
+    shadow: str | None = None
+    parent: str | None = None
+    behind: str | None = None
+    has_pip: bool | None = None
+    is_of_uv: bool = False
+    is_externally_managed: bool = False
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A mounted file system, a line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+
+    Attributes:
+        number: of the mount, unique in the system while it is mounted.
+        root: the folder of the file system that is seen at the mount point.
+        point: the mount point.
+        options: of this mount ("noexec", "ro").
+        kind: of the file system ("ext4", "tmpfs").
+        source: what is mounted there: a device, or any word.
+        system_options: of the file system itself.
+    """
+
+    number: int
+    root: str
+    point: str
+    options: tuple[str, ...]
+    kind: str
+    source: str
+    system_options: tuple[str, ...] = ()
+
+    @property
+    def noexec(self) -> bool:
+        """Whether nothing there may be mapped for execution: mmap(2) fails with EPERM, and so does every load."""
+        return "noexec" in self.options
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """A limit of memory, in bytes.
+
+    Attributes:
+        where: "RLIMIT_AS", or the folder of the control group.
+        limit: `None` for no limit, or none that could be read.
+        used: what is used of it now; `None` if that could not be read. A control group counts files that are only
+            cached, too: they make room when memory is needed.
+    """
+
+    where: str
+    limit: int | None = None
+    used: int | None = None
+
+    @property
+    def free(self) -> int | None:
+        """What is left, not below 0; `None` where there is no limit or it is not known."""
+        return None if self.limit is None or self.used is None else max(0, self.limit - self.used)
+
+
+class Enforcement(enum.Enum):
+    """Whether a security module does what it is there for."""
+
+    OFF = "off"
+    """It is not there, or has no rules for this process."""
+    PERMISSIVE = "permissive"
+    """It reports what it would forbid, and forbids nothing."""
+    ENFORCING = "enforcing"
+    UNKNOWN = "unknown"
+    """It is there, and what it does is not told (a container)."""
+
+
+@dataclass(frozen=True)
+class SecurityModule:
+    """A Linux security module, as far as this process is concerned. Whether it forbade anything is in the audit log.
+
+    Attributes:
+        name: "SELinux" or "AppArmor".
+        enforcement: what it does.
+        label: the context or profile of the process; `None` if it has none.
+    """
+
+    name: str
+    enforcement: Enforcement
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class CLibrary:
+    """The C library of a process.
+
+    Attributes: `name`, "glibc" or "musl"; `version` ("2.36"); each `None` where it is not known.
+    """
+
+    name: str | None = None
+    version: str | None = None

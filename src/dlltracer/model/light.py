@@ -1,0 +1,140 @@
+"""`dataclass` for values that are made while a program is traced: the same result, without its modules and time.
+
+`dataclasses` imports `inspect`, which imports `dis` and `_opcode`; on many builds that is an extension module, and an
+image that we load is missing in the trace (docs/adr/0003). It also compiles six functions a class, half a millisecond
+each; one function is compiled here. `fields`, `replace`, `is_dataclass` and `get_type_hints` work as on any dataclass:
+the first of them that is asked makes the description of the fields.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
+
+def dataclass(*, frozen: bool, repr: bool = True) -> Callable[[type[Any]], type[Any]]:
+    """Return a decorator that makes a class a frozen dataclass, as `dataclasses.dataclass(frozen=True)` would.
+
+    Defaults are values, not factories. Arguments: `frozen`, which must be true; `repr`, whether to give it one.
+    """
+    assert frozen
+    return lambda given: _make(given, repr)
+
+
+def _make(kind: Any, has_repr: bool) -> Any:
+    inherited = getattr(kind, "__match_args__", ())
+    own = tuple(name for name in kind.__annotations__ if name not in inherited)
+    names = (*inherited, *own)
+    kind.__match_args__ = names  # type: ignore[misc]
+    kind.__init__ = _init_later(kind, names)
+    kind.__setattr__ = _refuse_to_set
+    kind.__delattr__ = _refuse_to_delete
+    kind.__eq__ = _is_equal
+    kind.__hash__ = _hash
+    kind.__replace__ = _replace
+    if has_repr:
+        kind.__repr__ = _repr
+    kind.__dataclass_fields__ = _Described(kind, "__dataclass_fields__")
+    kind.__dataclass_params__ = _Described(kind, "__dataclass_params__")
+    return kind
+
+
+def _init_later(kind: Any, names: tuple[str, ...]) -> Any:
+    """Return an `__init__` that compiles the one of the class when it makes the first value."""
+
+    def __init__(self: Any, /, *values: object, **named: object) -> None:  # noqa: N807
+        kind.__init__ = _make_init(kind, names)
+        kind.__init__(self, *values, **named)
+
+    return __init__
+
+
+def _make_init(kind: type[Any], names: tuple[str, ...]) -> Any:
+    given: dict[str, Any] = {"__builtins__": {}}
+    arguments = ["self"]
+    for name in names:
+        if hasattr(kind, name):
+            given[f"default_{name}"] = getattr(kind, name)
+            arguments.append(f"{name}=default_{name}")
+        else:
+            arguments.append(name)
+    # Through the dictionary: __setattr__ refuses, and object.__setattr__ takes three times as long.
+    lines = [f"def __init__({', '.join(arguments)}):", " values = self.__dict__"]
+    lines += [f" values['{name}'] = {name}" for name in names]
+    if hasattr(kind, "__post_init__"):
+        lines.append(" self.__post_init__()")
+    exec("\n".join(lines), given)  # noqa: S102 - the names of fields of our own
+    init = given["__init__"]
+    init.__qualname__ = f"{kind.__qualname__}.__init__"
+    init.__module__ = kind.__module__
+    return init
+
+
+def _values(value: Any) -> tuple[object, ...]:
+    return tuple([getattr(value, name) for name in value.__match_args__])
+
+
+def _is_equal(self: Any, other: object) -> bool:
+    return _values(self) == _values(other) if other.__class__ is self.__class__ else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash(_values(self))
+
+
+def _repr(self: Any) -> str:
+    shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+    return f"{type(self).__qualname__}({shown})"
+
+
+def _refuse_to_set(self: object, name: str, value: object) -> None:
+    from dataclasses import FrozenInstanceError
+
+    raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+
+def _refuse_to_delete(self: object, name: str) -> None:
+    from dataclasses import FrozenInstanceError
+
+    raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+
+def _replace(self: Any, /, **changes: object) -> Any:
+    return type(self)(**{name: getattr(self, name) for name in self.__match_args__} | changes)
+
+
+def replace(value: T, /, **changes: object) -> T:
+    """Return the value with other fields, as `dataclasses.replace` does."""
+    changed: T = _replace(value, **changes)
+    return changed
+
+
+class _Described:
+    """What `dataclasses` keeps in an attribute of a class, made when it is first read."""
+
+    def __init__(self, kind: type[Any], attribute: str) -> None:
+        self._kind = kind
+        self._attribute = attribute
+
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> object:
+        import dataclasses
+
+        kind = self._kind
+        # A twin without bases, with the fields of all of them.
+        hints: dict[str, object] = {}
+        for base in reversed(kind.__mro__[:-1]):
+            hints.update(base.__annotations__)
+        twin = type(kind.__name__, (), {"__annotations__": hints, "__module__": kind.__module__, **_defaults(kind)})
+        described: Any = dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)(twin)
+        for attribute in ("__dataclass_fields__", "__dataclass_params__"):
+            setattr(kind, attribute, getattr(described, attribute))
+        return getattr(kind, self._attribute)
+
+
+def _defaults(kind: type[Any]) -> dict[str, object]:
+    names: tuple[str, ...] = kind.__match_args__
+    return {name: getattr(kind, name) for name in names if hasattr(kind, name)}

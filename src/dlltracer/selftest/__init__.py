@@ -1,0 +1,1 @@
+"""`dlltracer selftest`: asks this machine everything that dlltracer assumes of it."""

@@ -1,0 +1,260 @@
+"""Runs the self-test: a process for each group, a limit for each question, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import DlltracerError
+from ..host.scratch import temporary_folder
+from ..model.decode import DamagedRecording, decode
+from ..model.selftest import SelfTestStep, StepState
+from .child import list_groups, list_questions
+from .private import PrivacyFilter, own_filter
+from .step import Question
+
+FOLDER_PREFIX = "dlltracer-selftest-"
+STEP_SECONDS = 60.0
+"""For one question; then its process is ended."""
+ALL_SECONDS = 300.0
+"""For all of them; the questions that are left then cannot be asked."""
+
+_POLL = 0.02
+CHILD_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from dlltracer.selftest.child import main; main(sys.argv[1:])"
+)
+
+
+class CannotTest(DlltracerError):
+    """The self-test itself could not begin."""
+
+
+@dataclass
+class _Answers:
+    """What a process has answered so far: `done` is the number behind its last answer, `current` what it is asking."""
+
+    path: str
+    questions: tuple[Question, ...]
+    done: int
+    current: int | None = None
+    since: float = field(default_factory=time.monotonic)
+    steps: list[SelfTestStep] = field(default_factory=list)
+    _offset: int = 0
+
+    def read(self) -> None:
+        """Take the lines that are new. A line that cannot be read is one that its process was killed in."""
+        with open(self.path, "rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                self._take(json.loads(line))
+
+    def _take(self, line: dict[str, object]) -> None:
+        if "begun" in line:
+            self.current, self.since = int(str(line["begun"])), time.monotonic()
+            return
+        number = int(str(line["number"]))
+        try:
+            self.steps.append(decode(SelfTestStep, line.get("step"), "step"))
+        except DamagedRecording as error:
+            damaged = f"its answer is damaged: {error}"
+            self.steps.append(_not_answered(self.questions[number], StepState.FAILED, damaged))
+        self.done, self.current = number + 1, None
+
+
+class SelfTest:
+    """One run of the self-test, as a context: its folder is gone at the end of the block.
+
+    Arguments:
+        groups: those to ask; `None` for all of this system.
+        program: the code of the processes that ask.
+        step_seconds: the limit for one question.
+    Raises `CannotTest` where no folder can be made.
+    """
+
+    def __init__(
+        self, groups: Sequence[str] | None = None, *, program: str = CHILD_PROGRAM, step_seconds: float = STEP_SECONDS
+    ) -> None:
+        self._program = program
+        self._step_seconds = step_seconds
+        self._groups = tuple(groups) if groups is not None else list_groups()
+        self._deadline = time.monotonic() + ALL_SECONDS
+        try:
+            self.folder, self._why = make_folder()
+        except OSError as error:
+            raise CannotTest(f"no folder can be made for the self-test: {error.strerror or error}") from error
+        self.privacy: PrivacyFilter = own_filter(self.folder)
+
+    def __enter__(self) -> SelfTest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self, on_step: Callable[[SelfTestStep], None]) -> None:
+        """Ask everything; `on_step` gets each step as soon as it is answered, without what is private."""
+        for group in self._groups:
+            for step in self._ask_group(group):
+                on_step(self.privacy.clean(step))
+        on_step(self.privacy.clean(self._clean_up()))
+
+    def _ask_group(self, group: str) -> Iterator[SelfTestStep]:
+        questions = list_questions(group)
+        number = 0
+        while number < len(questions):
+            if time.monotonic() > self._deadline:
+                for question in questions[number:]:
+                    yield _not_answered(question, StepState.NOT_ASKED, f"the {ALL_SECONDS:g} s for all steps were over")
+                return
+            answers = _Answers(os.path.join(self.folder, f"answers-{group}-{number}"), questions, number)
+            end = self._run_child(group, answers)
+            yield from answers.steps
+            number = answers.done
+            if number < len(questions):  # the process ended in the middle of this question
+                seconds = time.monotonic() - answers.since
+                yield _not_answered(questions[number], StepState.FAILED, end, seconds)
+                number += 1
+
+    def _run_child(self, group: str, answers: _Answers) -> str:
+        """Run one process to its end; how it ended, in words."""
+        with open(answers.path, "wb"):
+            pass
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        command = [sys.executable, "-c", self._program, root, group, str(answers.done), self.folder, answers.path]
+        output = os.path.join(self.folder, "output")
+        with open(output, "wb") as stream:
+            try:
+                child = subprocess.Popen(
+                    command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+                    start_new_session=sys.platform != "win32",
+                )  # fmt: skip
+            except OSError as error:
+                return f"no process could be started: {error}"
+            try:
+                timed_out = self._wait(child, answers)
+            finally:
+                end_process(child)
+        answers.read()
+        with open(output, "rb") as stream:
+            last = stream.read()[-600:].decode("utf-8", "replace").strip()
+        how = _describe_status(child.returncode)
+        if timed_out:
+            how = f"its process was ended after {self._step_seconds:g} s"
+        return f"{how}; it wrote: {last}" if last else how
+
+    def _wait(self, child: subprocess.Popen[bytes], answers: _Answers) -> bool:
+        """Wait for the process; whether it took too long for a question."""
+        answers.since = time.monotonic()
+        while True:
+            try:
+                child.wait(_POLL)
+                return False
+            except subprocess.TimeoutExpired:
+                answers.read()
+            if time.monotonic() - answers.since > self._step_seconds:
+                return True
+
+    def _clean_up(self) -> SelfTestStep:
+        """Remove the folder, and ask whether anything is left of the self-test."""
+        begun = time.monotonic()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        # Windows removes a mapped file only when its last process has gone, which may take a moment.
+        while os.path.exists(self.folder) and time.monotonic() - begun < 5:
+            time.sleep(0.1)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        left = [*_list_left(self.folder), *_own_sessions()]
+        return SelfTestStep(
+            group="end", name="nothing is left behind", expected="no file, no process and no session of the self-test",
+            state=StepState.FAILED if left else StepState.OK, seen=", ".join(left) or "nothing",
+            reason="something is left" if left else None, seconds=round(time.monotonic() - begun, 6),
+            facts=(("folder", self._why),),
+        )  # fmt: skip
+
+
+def make_folder() -> tuple[str, str]:
+    """Make a folder from which code may be loaded; return its path, and why it is where it is. Raises `OSError`."""
+    if sys.platform != "linux":
+        return tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=temporary_folder()), "in the temporary folder"
+    from ..host.machine import read_mount
+
+    first = temporary_folder()
+    candidates = (first, os.environ.get("XDG_RUNTIME_DIR") or "", "/dev/shm", os.path.expanduser("~"))  # noqa: S108
+    for folder in candidates:
+        mount = read_mount(folder) if folder else None
+        if mount is None or mount.noexec or not os.access(folder, os.W_OK | os.X_OK):
+            continue
+        why = "in the temporary folder" if folder == first else "the temporary folder is mounted noexec: in another one"
+        return tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=folder), why
+    return tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=first), "no writable folder without noexec was found"
+
+
+def end_process(child: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started, if they still run."""
+    if sys.platform == "win32":
+        if child.poll() is None:
+            system = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(
+                    [system, "/F", "/T", "/PID", str(child.pid)], timeout=10, check=False,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
+            child.kill()
+    else:
+        # It was made the leader of a session: what it started is in its group, unless that made one of its own.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _not_answered(question: Question, state: StepState, reason: str, seconds: float = 0.0) -> SelfTestStep:
+    return SelfTestStep(
+        group=question.group, name=question.name, expected=question.expected, state=state, reason=reason,
+        seconds=round(seconds, 6),
+    )  # fmt: skip
+
+
+def _describe_status(status: int) -> str:
+    from ..model.words import describe_end
+
+    if status < 0 or status > 255:
+        return f"its process {describe_end(status)}"
+    return f"its process ended with status {status}"
+
+
+def _list_left(folder: str) -> list[str]:
+    left = ["the folder"] if os.path.exists(folder) else []
+    if sys.platform == "linux":
+        left += [f"process {pid}" for pid in _processes_of(folder)]
+    return left
+
+
+def _processes_of(folder: str) -> Iterator[int]:
+    """Processes that were started with a path of the folder (proc_pid_cmdline(5))."""
+    name = os.fsencode(os.path.basename(folder))
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            if name in file.read():
+                yield int(pid)
+
+
+def _own_sessions() -> list[str]:
+    """ETW sessions of processes of dlltracer that run no more."""
+    if sys.platform != "win32":
+        return []
+    from ..capture.windows.etw import bindings
+    from ..capture.windows.etw.backend import owner_of
+    from ..capture.windows.etw.session import session_names
+
+    owners = [(name, owner_of(name)) for name in session_names(bindings.Etw())]
+    return [f"session {name}" for name, owner in owners if owner is not None and not bindings.is_process_alive(*owner)]
