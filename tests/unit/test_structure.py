@@ -74,6 +74,30 @@ def test_no_small_module_serves_one_other() -> None:
     assert small - SMALL.keys() == set()
 
 
+def system_of(tree: ast.Module) -> str | None:
+    """The one system that a module can be imported on, by its `if sys.platform != "linux": raise`; `None`: on all."""
+    for node in tree.body:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and isinstance(node.body[0], ast.Raise):
+            asked, system = ast.unparse(node.test.left), node.test.comparators[0]
+            if asked == "sys.platform" and isinstance(node.test.ops[0], ast.NotEq) and isinstance(system, ast.Constant):
+                return str(system.value)
+    return None
+
+
+def test_no_module_needs_one_of_another_system() -> None:
+    """A module for all systems imports one that is for Linux or Windows only where it has asked for the system."""
+    systems = {name_of(path): system_of(tree) for path, tree in MODULES.items()}
+    assert {"linux", "win32"} <= set(systems.values())
+    wrong = set()
+    for path, tree in MODULES.items():
+        at_once = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        wrong |= {
+            (name_of(path), module) for module in imports_of(path, at_once)
+            if systems.get(module) not in (None, systems[name_of(path)])
+        }  # fmt: skip
+    assert wrong == set()
+
+
 def names_in(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef):

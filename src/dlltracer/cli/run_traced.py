@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..api.linux_failure import describe_local_scopes
 from ..capture.backend import NOT_USED
-from ..capture.linux.decoding import KeptEvents
+from ..capture.kept_events import KeptEvents
 from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode

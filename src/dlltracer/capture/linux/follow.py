@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...model.recording import TracedProcess
-    from .decoding import KeptEvents
+    from ..kept_events import KeptEvents
     from .loaderstate import Change
 
 TICK = 0.02

@@ -243,6 +243,21 @@ class Debugging:
         return parent, self.read_memory(process, text.Buffer, text.Length).decode("utf-16-le", "replace")
 
 
+    def is_too_wide(self, process: int) -> bool:
+        """Return whether we have 32 bits and a process has 64: Windows tells us nothing of what it loads.
+
+        IsWow64Process (MS Learn) is true for a 32-bit process on 64-bit Windows.
+        """
+        if ctypes.sizeof(c_void_p) == 8:
+            return False
+        check = _typed(open_system_library("kernel32.dll").IsWow64Process, c_void_p, POINTER(c_int32))
+        ours, theirs = c_int32(), c_int32()
+        return bool(
+            check(c_void_p(-1), ctypes.byref(ours)) and check(process, ctypes.byref(theirs))
+            and ours.value and not theirs.value
+        )  # fmt: skip
+
+
 def is_debugged() -> bool:
     """Whether this process has a debugger: it can have one only (CheckRemoteDebuggerPresent)."""
     check = _typed(open_system_library("kernel32.dll").CheckRemoteDebuggerPresent, c_void_p, POINTER(c_int32))

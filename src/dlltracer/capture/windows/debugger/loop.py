@@ -68,6 +68,12 @@ class DebugLoop:
         """Ids of the processes that are debugged, in the order of their starts."""
         return tuple(self._handles)
 
+    def let_go(self, pid: int) -> None:
+        """Debug a process no more; it runs on."""
+        self._api.detach(pid)
+        self._handles.pop(pid, None)
+        self._greetings.pop(pid, None)
+
     def step(self, milliseconds: int) -> bool:
         """Wait for one event, hand it to the listener and answer it; `False` if none came in time.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import ntpath
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from ....model.recording import TracedProcess
 from ..image_records import display_path, split_command_line
 from ..system import query_dos_devices, with_final_path
 from .bindings import DEBUG_ONLY_THIS_PROCESS, DEBUG_PROCESS, ERROR_ELEVATION_REQUIRED, ERROR_NOT_SUPPORTED, Debugging
+from .launchers import find_behind_redirector, is_launcher, is_python_library
 from .loop import DebugLoop
 from .process_log import EventOrigin, ProcessLog, decode_image_header, decode_record_now, read_exception_facts
 
@@ -58,14 +60,17 @@ class DebuggedProcesses:
     """The listener of a `DebugLoop`: sorts debug events by process.
 
     Arguments: `devices` as in `image_records.display_path`; `wall` (seconds since the epoch) and `clock`
-    (`time.perf_counter_ns()`) of one moment; `on_event`, as in `run.run_debugged`.
+    (`time.perf_counter_ns()`) of one moment; `on_event`, as in `run.run_debugged`; `behind_launcher`: the first process
+    is a launcher, and only the first process that runs Python is told, as soon as it is known.
 
     Events of a process whose start was not seen are passed over: this thread debugged it before.
+
+    Attribute: `subject`, the process that runs Python behind a launcher; `None` while it is not known.
     """
 
     def __init__(
         self, api: Debugging, devices: Mapping[str, str], wall: float, clock: int,
-        on_event: Callable[[Event | TracedProcess], None] | None = None,
+        on_event: Callable[[Event | TracedProcess], None] | None = None, *, behind_launcher: bool = False,
     ) -> None:  # fmt: skip
         self._api = api
         self._devices = devices
@@ -74,6 +79,9 @@ class DebuggedProcesses:
         self._on_event = on_event
         self._all: list[_DebuggedProcess] = []
         self._running: dict[int, _DebuggedProcess] = {}
+        self._behind_launcher = behind_launcher
+        self._held: dict[int, list[Event | TracedProcess]] = {}
+        self.subject: int | None = None
 
     def note_start(self, pid: int, clock: int, process: int) -> None:
         log = ProcessLog(self._devices, functools.partial(self._emit_change, pid))
@@ -81,6 +89,8 @@ class DebuggedProcesses:
         one.parent, one.command = self._api.read_origin(process)
         self._all.append(one)
         self._running[pid] = one
+        if self._api.is_too_wide(process):
+            log.note(_TOO_WIDE)
 
     def note_ready(self, pid: int, clock: int) -> None:
         one = self._running.get(pid)
@@ -95,6 +105,8 @@ class DebuggedProcesses:
             if one.program is None:
                 one.program = path  # the first image is the program
                 self._emit_process(one)
+            if self._behind_launcher and self.subject is None and is_python_library(path):
+                self.choose(pid)
             one.log.note_load(EventOrigin(pid, tid, clock), base, path, decode_image_header(head))
 
     def note_unload(self, pid: int, tid: int, clock: int, base: int) -> None:
@@ -126,12 +138,28 @@ class DebuggedProcesses:
             one.ended, one.status = clock, status
             self._emit_process(one)
 
+    def choose(self, pid: int) -> None:
+        """Take a process for the one to tell of: what it did so far is handed on, what others did is dropped."""
+        self.subject = pid
+        if pid != self._all[0].pid:
+            name = ntpath.basename(self._shown(self._all[0].program) or "the launcher")
+            self._running[pid].log.note(f"{name} starts Python as another process, and that one is shown")
+        held, self._held = self._held.pop(pid, []), {}
+        for told in held:
+            self._hand_on(told)
+
+    def forget(self, pid: int) -> None:
+        """A process is not debugged any more."""
+        self._running.pop(pid, None)
+
     def has_ended(self, pid: int) -> bool:
-        """Whether a process was debugged and has ended."""
+        """Return whether a process was debugged and is so no more, because it has ended."""
         return pid not in self._running and any(one.pid == pid for one in self._all)
 
     def crash(self, status: int) -> Crash | None:
-        """Return where the first process, which ended with `status`, crashed; `None` if it did not."""
+        """Return where the process crashed that is told first; `None` if it did not. `status`: of the first process."""
+        if self.subject is not None:
+            return self._told()[0].crash
         return self._all[0].log.crash(status) if self._all else None
 
     def events(self, requests: Sequence[Request], since: int | None = None) -> tuple[Event, ...]:
@@ -143,21 +171,25 @@ class DebuggedProcesses:
         wall, clock = self._wall, self._clock
         logs = [
             one.log.events(requests if number == 0 else (), one.pid, wall, clock, None if number else since)
-            for number, one in enumerate(self._all)
+            for number, one in enumerate(self._told())
         ]
         return tuple(heapq.merge(*logs, key=lambda event: event.timestamp or 0.0))
 
     def processes(self) -> tuple[TracedProcess, ...]:
         """Return the facts about each process, in the order of their starts."""
-        return tuple(self._describe(one) for one in self._all)
+        return tuple(self._describe(one) for one in self._told())
 
     def notes(self) -> tuple[str, ...]:
         """Return the notes of all processes. Notes of another than the first name their process."""
         return tuple(
-            note if one is self._all[0] else f"process {one.pid}: {note}"
-            for one in self._all
+            note if number == 0 else f"process {one.pid}: {note}"
+            for number, one in enumerate(self._told())
             for note in one.log.notes()
         )
+
+    def _told(self) -> list[_DebuggedProcess]:
+        """Return the processes that are told of: all, or the one behind the launcher."""
+        return [one for one in self._all if not self._behind_launcher or one.pid == self.subject]
 
     def _describe(self, one: _DebuggedProcess) -> TracedProcess:
         return TracedProcess(
@@ -170,12 +202,22 @@ class DebuggedProcesses:
 
     def _emit_process(self, one: _DebuggedProcess) -> None:
         if self._on_event is not None:
-            self._on_event(self._describe(one))
+            self._emit(one.pid, self._describe(one))
 
     def _emit_change(self, pid: int, record: RawRecord) -> None:
         if self._on_event is not None:
             for event in decode_record_now(record, pid, self._devices, self._wall, self._clock):
-                self._on_event(event)
+                self._emit(pid, event)
+
+    def _emit(self, pid: int, told: Event | TracedProcess) -> None:
+        if not self._behind_launcher or pid == self.subject:
+            self._hand_on(told)
+        elif self.subject is None:
+            self._held.setdefault(pid, []).append(told)
+
+    def _hand_on(self, told: Event | TracedProcess) -> None:
+        if self._on_event is not None:
+            self._on_event(told)
 
     def _shown(self, path: str | None) -> str | None:
         return None if path is None else display_path(path, self._devices, None) or path
@@ -183,6 +225,8 @@ class DebuggedProcesses:
 
 NAME = "debugger"
 
+_TOO_WIDE = "it has 64 bits: a Python of 32 bits cannot see what it loads. Use a 64-bit Python for dlltracer"
+_REMOVED = "the debugger was removed from the program: later events are not known"
 _POLL_MS = 100  # how long Ctrl-C may go unnoticed here
 _LAST_SECONDS = 2.0  # for the ends of processes that end together with the program
 
@@ -196,7 +240,7 @@ class DebuggedRun:
         events: loads and unloads in order, the program itself first.
         crash: the exception that ended it; `None` if it ended by itself or was terminated.
         notes: its OutputDebugString texts, and what else a reader must know.
-        pid: of the program.
+        pid: of the program; behind a launcher, of the Python that it started.
         processes: the program, and when they were followed those that it started, in the order of their starts.
     """
 
@@ -233,7 +277,8 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
         requests: asked once when the program has ended: what it requested of the loader (`Watch.stop()` in it). They
             give the loads their imports and tell failed loads from unloads; without, every unload is an `UnloadEvent`.
         begun: asked once, too: when it began, as `time.perf_counter_ns()`. What it loaded before is left out.
-        follow: debug what it starts, too, and what they start, until the program ends. Otherwise they are not seen.
+        follow: debug what it starts, too, and what they start, until the program ends. Otherwise they are not seen,
+            unless the program is a launcher: then the Python that it starts is told instead of it.
         on_event: called at once with each process, before its first event and when it has ended, and with each load
             and unload, without what `begun` and `requests` tell later. The program waits meanwhile. It must not raise.
         on_start: called with the process before its first event is read. Whoever gets it may terminate it at any time:
@@ -246,10 +291,14 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
     if sys.platform != "win32":
         raise BackendUnavailable(NAME, "processes are debugged by it on Windows only")
     api = Debugging()
-    processes = DebuggedProcesses(api, query_dos_devices(), time.time(), time.perf_counter_ns(), on_event)
+    behind_launcher = not follow and find_behind_redirector(command[0]) is None and is_launcher(command[0])
+    processes = DebuggedProcesses(
+        api, query_dos_devices(), time.time(), time.perf_counter_ns(), on_event, behind_launcher=behind_launcher
+    )
     loop = DebugLoop(api, processes)
     streams = output if isinstance(output, tuple) else (output, output)
-    child = _start(command, env, cwd, streams, DEBUG_PROCESS if follow else DEBUG_ONLY_THIS_PROCESS)
+    flags = DEBUG_PROCESS if follow or behind_launcher else DEBUG_ONLY_THIS_PROCESS
+    child = _start(command, env, cwd, streams, flags)
     try:
         api.keep_alive_without_us()
         if on_start is not None:
@@ -259,6 +308,8 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
         for pid in {child.pid, *loop.running}:
             api.detach(pid)
         raise
+    if behind_launcher and processes.subject is None:
+        processes.choose(child.pid)
     for pid in loop.running:
         if pid == child.pid:
             continue  # it got rid of its debugger
@@ -268,15 +319,17 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
     asked = [with_final_path(request, cwd) for request in requests()] if requests is not None else []
     since = begun() if begun is not None else None
     return DebuggedRun(
-        status, processes.events(asked, since), processes.crash(status), processes.notes(), child.pid,
-        processes.processes(),
+        status, processes.events(asked, since), processes.crash(status), processes.notes(),
+        processes.subject or child.pid, processes.processes(),
     )  # fmt: skip
 
 
 def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Popen[bytes]) -> None:
-    """Answer debug events until the program has ended."""
+    """Answer debug events until the program has ended, and the Python behind a launcher."""
     while not processes.has_ended(child.pid):
         if loop.step(_POLL_MS) or child.poll() is None:
+            if processes.subject is not None:
+                _let_go_of_others(loop, processes, child.pid)
             continue
         # The wait may time out just before the last events arrive, and the end of a process is an event and a signal at
         # once (seen under Wine on a busy machine). Events that are there when it has ended are read first.
@@ -284,11 +337,26 @@ def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Pop
             pass
         if not processes.has_ended(child.pid):
             # The program, or another one, can remove its debugger: NtRemoveProcessDebug.
-            processes.note(child.pid, "the debugger was removed from the program: later events are not known")
+            processes.note(child.pid, _REMOVED)
+            break
+    # A launcher for windows does not wait for its Python.
+    while processes.subject is not None and processes.subject in loop.running:
+        try:
+            loop.step(_POLL_MS)
+        except TraceStartError:  # nobody is debugged any more
+            processes.note(processes.subject, _REMOVED)
             break
     until = time.monotonic() + _LAST_SECONDS
     while loop.running and child.pid not in loop.running and time.monotonic() < until and loop.step(0):
         pass
+
+
+def _let_go_of_others(loop: DebugLoop, processes: DebuggedProcesses, first: int) -> None:
+    """Stop debugging what a launcher and its Python have started: nobody asked for it."""
+    for pid in loop.running:
+        if pid not in (first, processes.subject):
+            loop.let_go(pid)
+            processes.forget(pid)
 
 
 def _start(
@@ -297,7 +365,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     # "Behavior of Spawned Processes", Debugging Tools for Windows: without it, the heap is slow and checks itself.
     given = {"_NO_DEBUG_HEAP": "1", **(os.environ if env is None else env)}
-    behind = _behind_redirector(command[0])
+    behind = find_behind_redirector(command[0])
     if behind is not None:
         command, given["__PYVENV_LAUNCHER__"] = [behind, *command[1:]], os.path.abspath(command[0])
     try:
@@ -312,21 +380,3 @@ def _start(
             ERROR_ELEVATION_REQUIRED: "the program wants to run as Administrator: start this as Administrator",
         }.get(code, f"{command[0]} could not be started: {error.strerror}")
         raise TraceStartError("CreateProcess", code, remedy) from error
-
-
-def _behind_redirector(program: str) -> str | None:
-    """The python.exe that the one of a virtual environment starts as another process, unseen by us; `None` if it is no
-    such one. What it does then is done here (PC/venvlauncher.c of CPython; multiprocessing does so as well)."""
-    folder, name = os.path.split(os.path.abspath(program))
-    places = (folder, os.path.dirname(folder)) if os.path.isfile(program) else ()
-    for place in places:
-        try:
-            with open(os.path.join(place, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
-                settings = [line.partition("=") for line in file]
-        except OSError:
-            continue
-        for key, _, value in settings:
-            base = os.path.join(value.strip(), name)
-            if key.strip().lower() == "home" and os.path.isfile(base):
-                return base
-    return None
