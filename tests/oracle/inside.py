@@ -1,6 +1,6 @@
 """Runs inside a root, on any C library: trace an import that works and a load that cannot; print what was seen as JSON.
 
-Arguments: the backend to ask for.
+Arguments: the backend to ask for; how many places the pattern of the loader's words is to fit, if not one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,14 @@ sys.path.insert(0, HERE)
 import dlltracer  # noqa: E402
 
 
+def doctor_pattern(places: int) -> None:
+    """Show the search for the loader's words an image in which their pattern fits so many places."""
+    from dlltracer.capture.linux import debug_mask
+
+    find = debug_mask.find_debug_fd
+    debug_mask.find_debug_fd = lambda words: find(words * places)  # type: ignore[assignment]
+
+
 def loader_state() -> tuple[int, str] | None:
     """The loader's debug mask and the protection of its page; `None` where the C library has no such word."""
     try:
@@ -29,6 +37,13 @@ def loader_state() -> tuple[int, str] | None:
             if low <= start < high:
                 return ctypes.c_int.from_address(start).value, line.split()[1]
     raise AssertionError("no mapping")
+
+
+def loader_words() -> tuple[int, int] | None:
+    """The indexes of mask and descriptor as the trace found them; `None` if it did not look."""
+    log = sys.modules.get("dlltracer.capture.linux.loader_log")
+    words = log and log.the_loader_log()._words
+    return words and (words.mask, words.fd)
 
 
 def glibc_version() -> str | None:
@@ -55,6 +70,8 @@ def shown(event: Any) -> dict[str, object]:
 
 
 def main() -> None:
+    if len(sys.argv) > 2:
+        doctor_pattern(int(sys.argv[2]))
     before = loader_state()
     error = None
     trace = dlltracer.Trace(collect=True, backend=sys.argv[1])
@@ -74,6 +91,7 @@ def main() -> None:
         "notes": trace.recording.notes,
         "undecodable": trace.recording.losses.undecodable,
         "states": (before, during, loader_state()),
+        "words": loader_words(),
         "pid": os.getpid(),
         "error": error,
         "events": [shown(event) for event in events],

@@ -38,7 +38,8 @@ def shared(tmp_path: Path) -> Path:
         pytest.skip("no gcc on this machine")
     home = Path(dlltracer.__file__).parent
     shutil.copytree(home, tmp_path / "dlltracer", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(Path(__file__).with_name("inside.py"), tmp_path)
+    for script in ("inside.py", "starts_inside.py"):
+        shutil.copy(Path(__file__).with_name(script), tmp_path)
     # No C library behind them: the same files suit every root.
     compiler = ["gcc", "-shared", "-fPIC", "-nostdlib", "-xc", "-", "-o"]
     for command, source in (
@@ -50,8 +51,8 @@ def shared(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_inside(root: Root, shared: Path, backend: str) -> dict[str, Any]:
-    done = root.run(shared, "inside.py", backend)
+def run_inside(root: Root, shared: Path, *arguments: str) -> dict[str, Any]:
+    done = root.run(shared, "inside.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     result: dict[str, Any] = json.loads(done.stdout)
@@ -75,6 +76,28 @@ def test_the_loader_tells_on_every_glibc(name: str, shared: Path) -> None:
     before, during, after = seen["states"]
     assert before == after == [0, "r--p"]
     assert during[0] & 65 == 65 and during[1] == "r--p"
+
+
+@pytest.mark.parametrize("name", GLIBC)
+def test_the_words_are_found_by_comparing_starts(name: str, shared: Path) -> None:
+    check_comparison(root_of(name), shared)
+
+
+def check_comparison(root: Root, shared: Path) -> None:
+    """The second way to find the loader's words names those that the first one does, and traces with them."""
+    if root.portable:  # it cannot be started like a Python, but its starts can be compared by another script
+        compared = root.run(shared, "starts_inside.py")
+        assert compared.returncode == 0, compared.stderr
+        assert json.loads(compared.stdout) == run_inside(root, shared, "rtld")["words"]
+        seen = run_inside(root, shared, "rtld", "0")
+        assert "0 places fit" in seen["reason"] and "gave no answer" in seen["reason"]
+        return
+    seen = run_inside(root, shared, "rtld", "0")
+    (note,) = seen["notes"]
+    assert "(0 places fit its pattern): its place was found by starting the interpreter three times" in note
+    check_loads([event for event in seen["events"] if event["type"] == "LoadEvent"], seen["pid"])
+    check_failures([event for event in seen["events"] if event["type"] == "LoadFailedEvent"])
+    assert seen["states"][0] == seen["states"][2] and seen["words"] == run_inside(root, shared, "rtld")["words"]
 
 
 def check_loads(loads: list[dict[str, Any]], pid: int) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from oracle.processors import compile_bytecode
 from oracle.roots import FOREIGN, Root, find_root
-from oracle.test_glibc_roots import check_failures, check_loads
+from oracle.test_glibc_roots import check_comparison, check_failures, check_loads
 
 if sys.platform != "linux":
     pytest.skip("qemu-user is of Linux", allow_module_level=True)
@@ -100,7 +100,8 @@ def fill(shared: Path, module: Path) -> tuple[str, str]:
         if found is not None and found.origin is not None:
             home = Path(found.origin).parent
             shutil.copytree(home, shared / package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(Path(__file__).with_name("inside.py"), shared)
+    for script in ("inside.py", "starts_inside.py"):
+        shutil.copy(Path(__file__).with_name(script), shared)
     (shared / "followed.py").write_text(FOLLOWED)
     data = module.read_bytes()
     image = parse_elf(data)
@@ -153,6 +154,10 @@ def test_trace(machine: Machine) -> None:
     before, during, after = seen["states"]
     assert before == after and before[0] == 0
     assert during[0] & 65 == 65 and during[1] == before[1]
+
+
+def test_the_words_are_found_by_comparing_starts(machine: Machine) -> None:
+    check_comparison(machine.root, machine.shared)
 
 
 def test_snapshot(machine: Machine) -> None:

@@ -261,10 +261,10 @@ def test_a_report_cut_short_is_none(tmp_path: Path) -> None:
 def test_a_report(tmp_path: Path) -> None:
     path = str(tmp_path / "result")
     RunnerReport(
-        RunnerOutcome.RECORDED, recording=encode(RECORDING), ends=((True, 5), (None, None)), trouble="t"
+        RunnerOutcome.RECORDED, recording=encode(RECORDING), ends=((True, 5), (None, None)), notes=("t",)
     ).write(path)
     report = RunnerReport.read(path)
-    assert report is not None and (report.ends, report.trouble) == (((True, 5), (None, None)), "t")
+    assert report is not None and (report.ends, report.notes) == (((True, 5), (None, None)), ("t",))
     run = spawn._with_report(RunResult(status=3), 7, report, "auto", None)
     assert run == RunResult(status=3, recording=RECORDING, completed=False)
 

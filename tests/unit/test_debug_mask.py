@@ -61,8 +61,10 @@ def test_words_that_say_nothing_are_refused_and_restored(monkeypatch: pytest.Mon
     monkeypatch.setattr(debug_mask.DebugMaskPatch, "barrier", lambda self: None)
     fd = os.memfd_create("test")
     try:
+        assert not found.prove(fd)
+        assert debug_mask.DebugMaskPatch().before == before
         with pytest.raises(BackendUnavailable, match="produced no log"):
-            found.prove(fd)
+            debug_mask.prove_patch(found, fd)
     finally:
         os.close(fd)
     assert debug_mask.DebugMaskPatch().before == before

@@ -114,3 +114,14 @@ def test_names_are_those_of_the_glossary() -> None:
     former = {(name_of(path), name) for path, tree in MODULES.items() for name in names_in(tree)
               if FORMER_WORDS.match(name)}  # fmt: skip
     assert former == set()
+
+
+def test_only_the_light_path_hides_imports_from_the_interpreter() -> None:
+    """ADR 3 names the modules that import types under TYPE_CHECKING."""
+    page = (ROOT.parents[1] / "docs" / "adr" / "0003-light-start.md").read_text(encoding="utf-8")
+    named, folder = set(), ""
+    for entry in re.findall(r"`([\w/]+(?:/|\.py))`", page):
+        folder = entry if entry.endswith("/") else folder
+        named |= {entry} if (ROOT / entry).is_file() else {folder + entry}
+    hiding = {path.relative_to(ROOT).as_posix() for path, tree in MODULES.items() if "TYPE_CHECKING" in names_in(tree)}
+    assert hiding == {name for name in named if name.endswith(".py")}

@@ -22,6 +22,8 @@ from ..host.machine import read_distribution, this_system
 from ..model.elf import ElfImage
 from ..model.events import FailureKind, FileKind
 from ..model.failure import ProcessFacts, System
+from ..model.loader_context import GlibcContext, MuslContext
+from ..model.recording import Recording
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol, MissingVersion
 from ..resolve.linux import resolve_linux
@@ -29,12 +31,6 @@ from ..resolve.symbols import find_missing_symbols, find_missing_versions
 from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners, read_limits
 from .linux_failure import read_linux_failure, with_dl_error
 from .search_leads import find_leads
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.loader_context import GlibcContext, MuslContext
-    from ..model.recording import Recording
-
 
 _RUNTIME = re.compile(r"/(?:lib(?:c|m|dl|pthread|stdc\+\+|gcc_s|c\+\+(?:abi)?|python[\d.]*)|ld-[\w.-]+)\.so[^/]*$")
 """Images that write what others have brought about: "terminate called after throwing" is in libstdc++."""

@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Iterable, Iterator
 
 from ..binary.elf import read_elf
+from ..diagnose.case import Case
 from ..diagnose.environment import LeadKind, SearchLead
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..model.elf import ElfImage
 from ..model.events import FileKind
+from ..model.failure import ProcessFacts
 from ..model.tree import BindingState
 from ..resolve.glibc import expand_tokens
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from ..diagnose.case import Case
-    from ..model.failure import ProcessFacts
 
 _MOST_NEEDS = 20
 _MOST_FOLDERS = 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..binary.elf import read_elf
@@ -14,10 +15,6 @@ from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import BindingState, LoadTree
 from ..resolve.linux import resolve_linux
 from ..resolve.symbols import find_missing_symbols, find_missing_versions
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _ET_EXEC = 2
 

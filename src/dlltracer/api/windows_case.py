@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ntpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +16,14 @@ from ..host.failure import reload_code, this_process
 from ..host.filesystem import WindowsFiles
 from ..host.machine import this_system
 from ..model.events import FileKind
-from ..model.failure import ProcessFacts, System
-from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH, STANDARD_SEARCH, LoadFlags
+from ..model.failure import Crash, ProcessFacts, System
+from ..model.loader_context import (
+    CTYPES_NAME_SEARCH,
+    EXTENSION_MODULE_SEARCH,
+    STANDARD_SEARCH,
+    LoadFlags,
+    WindowsContext,
+)
 from ..model.pe import MACHINE_I386, MissingForwarder, PeImage
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol
@@ -26,14 +32,6 @@ from ..resolve.lookup import describe_machine, fits_machine
 from ..resolve.windows import find_missing_imports, resolve_windows
 from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners
 from .windows_failure import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from ..model.failure import Crash, ProcessFacts
-    from ..model.loader_context import WindowsContext
-    from ..model.pe import PeImage
 
 
 class WindowsProcess:

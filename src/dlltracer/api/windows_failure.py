@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import ntpath
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..diagnose.windows_load import MessageSource, find_code, known_win32_codes
 from ..host.failure import read_system_texts, reload_code
 from ..model.events import LoadEvent, UnloadEvent
-from ..model.failure import RequestKind
+from ..model.failure import ProcessFacts, PythonError, Request, RequestKind
 from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH, LoadFlags
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..model.failure import ProcessFacts, PythonError, Request
-    from ..model.recording import Recording
+from ..model.recording import Recording
 
 _NOT_FOUND = 126
 _CTYPES = re.compile(r"Could not find module '(.+)' \(or one of its dependencies\)")

@@ -21,6 +21,7 @@ from .elf_dynamic import (
     PT_LOAD,
     Dynamic,
     ElfLayout,
+    Segment,
     Versions,
     layout_of,
     parse_dynamic,
@@ -28,11 +29,6 @@ from .elf_dynamic import (
 )
 from .elf_symbols import parse_symbols
 from .reading import HEAD_SIZE, Cursor, Data, OpenedFile, describe_not_image
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .elf_dynamic import Segment
-
 
 _IDENT_SIZE = 16
 _SEARCH_PATH_LIMIT = 0x100000

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from struct import Struct
 
 from ..errors import BinaryFormatError
 from ..model.elf import VersionNeed
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from .reading import Cursor
-
+from .reading import Cursor
 
 Segment = tuple[int, int, int, int, int, int, int]
 """A program header: the fields of `model.elf.ElfSegment`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import compress
 
 from ..errors import BinaryFormatError
@@ -24,14 +25,10 @@ from .elf_dynamic import (
     EM_ALPHA,
     EM_MIPS,
     EM_S390,
+    Dynamic,
+    Versions,
     integers,
 )
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
-
-    from .elf_dynamic import Dynamic, Versions
 
 
 def hashed_range(dynamic: Dynamic, machine: int, room: int) -> tuple[int, int]:

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 
 from ..errors import BinaryFormatError
-from ..model.pe import AssemblyReference, PeImage, PeResources
+from ..model.pe import AssemblyReference, PeImage, PeResources, Version
 from .pe_layout import PeLayout
 from .pe_tables import parse_export_name, parse_exports, parse_imports
 from .reading import FileBytes, OpenedFile
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ..model.pe import AssemblyReference, Version
-
 
 MAX_ASSEMBLIES = 1000
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, chain, compress, islice, repeat
 from typing import NamedTuple
 
 from ..errors import BinaryFormatError
 from ..model.pe import PeExports, PeImport, PeSymbols
+from .pe_layout import PeLayout
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from .pe_layout import PeLayout
-    _Descriptor = tuple[int, int, int, bool, int]
-    from collections.abc import Iterable
+_Descriptor = tuple[int, int, int, bool, int]
 
 
 IMPORT_TABLE, DELAY_IMPORT_TABLE = 1, 13

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import sysconfig
+from typing import Any
 
 import click
 from click.shell_completion import ShellComplete, get_completion_class
@@ -18,16 +19,10 @@ from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.machine import describe_host
 from ..model.encode import encode
+from ..report.drawing import Styled
 from ..report.render_json import SCHEMA_NAMES, render_schema
 from .config import complete_file
 from .output import open_target, say, write_styled
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from ..report.drawing import Styled
-
 
 VERSION = 1
 """Counted up when a reader of the former version would misread the new one."""

@@ -341,8 +341,8 @@ def _leave_log(session: JoinedLog) -> RunnerReport:
     try:
         session.leave()
     except Exception as error:  # noqa: BLE001 - the program's status must not suffer
-        return RunnerReport(RunnerOutcome.FOLLOWED, trouble=f"{type(error).__name__}: {error}")
-    return RunnerReport(RunnerOutcome.FOLLOWED, is_attributed=session.attributed, trouble=session.trouble)
+        return RunnerReport(RunnerOutcome.FOLLOWED, notes=(f"{type(error).__name__}: {error}",))
+    return RunnerReport(RunnerOutcome.FOLLOWED, notes=session.notes)
 
 
 def _refuse(result: str, error: Exception) -> NoReturn:

@@ -7,20 +7,16 @@ import os
 import click
 
 from ..host.scratch import ScratchFile
-from ..model.finding import OrderOutcome, OrderTrial
+from ..model.finding import Diagnosis, OrderOutcome, OrderTrial
 from ..model.run import RunResult
 from ..model.words import describe_end, describe_status
+from ..report.drawing import Styled
 from .options import BadUsage
 from .output import EXIT_MISSING, open_target, write_styled
 from .program import Program, ProgramKind
 from .runner import UNTRACED
 from .show import open_recording
 from .spawn import run_child
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.finding import Diagnosis
-    from ..report.drawing import Styled
 
 
 @click.command("diff", short_help="Say what differs between two recordings.")

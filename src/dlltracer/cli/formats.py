@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from ..model.recording import Recording
 from ..model.run import RECORDING_SUFFIX, SavedTrace
 from .options import WRITTEN, BadUsage, Option
 from .output import Target, lacks_drawing, table_width, write_styled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..model.recording import Recording
     from ..report.drawing import Styled
     from ..report.graph import Graph
 

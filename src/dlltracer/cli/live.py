@@ -10,23 +10,20 @@ import sys
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
+from typing import TextIO
 
-from ..model.events import DebugEvent, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.printable import escape
-from ..report.drawing import BOLD, DIM, FAILED, PLAIN, file_name, number
+from ..model.recording import TracedProcess
+from ..report.drawing import BOLD, DIM, FAILED, PLAIN, Line, file_name, number
 from .progress import is_lively
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TextIO
-
     from rich.live import Live
     from rich.text import Text
 
-    from ..model.events import Event
-    from ..model.recording import TracedProcess
-    from ..report.drawing import Line
     from .spawn import Sink
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..api.linux_failure import describe_local_scopes
@@ -33,8 +34,6 @@ from .spawn import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..capture.linux.follow import Follower
     from .spawn import Sink
 
@@ -268,15 +267,7 @@ class _LinuxRun:
                 return self._guard.replay(replace(run, recording=decode(Recording, report.recording, "recording")))
             except DamagedRecording as error:
                 return replace(run, recording=self._recording(follower, (str(error),)))
-        return replace(run, recording=self._recording(follower, self._notes_of(report)))
-
-    def _notes_of(self, report: RunnerReport) -> tuple[str, ...]:
-        if sys.platform != "linux":
-            raise CannotFollow("for Linux")
-        from ..capture.linux.rtld import UNATTRIBUTED
-
-        notes = () if report.is_attributed else (UNATTRIBUTED,)
-        return notes if report.trouble is None else (*notes, report.trouble)
+        return replace(run, recording=self._recording(follower, report.notes))
 
     def _recording(self, follower: Follower, notes: tuple[str, ...]) -> Recording:
         name = LD_DEBUG if self._is_command else "rtld"

@@ -115,22 +115,19 @@ class RunnerReport:
         left: arguments of `capture.linux.rtld.LeftLog`, by their names; `None` if no log was left to the parent.
         errors, process: plain values of `host.facts`; `None` if they could not be told.
         ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.failure.Request`.
-        is_attributed: whether the imports in the followed log are known.
-        trouble: what went wrong with the followed log; `None` for nothing.
+        notes: what the reader of the followed log should know.
         completed: whether the program's code ran to its end without an exception.
         children: the programs that it started with an LD_LIBRARY_PATH: (name, value) pairs, the last ones.
     """
 
     __slots__ = (
-        "children", "completed", "ends", "errors", "is_attributed", "left", "message", "outcome", "process",
-        "recording", "trouble",
+        "children", "completed", "ends", "errors", "left", "message", "notes", "outcome", "process", "recording",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a record; no dataclass here (ADR 3)
         self, outcome: str, message: str = "", *, recording: object = None, errors: object = None,
-        process: object = None, ends: Sequence[tuple[bool | None, int | None]] = (), is_attributed: bool = True,
-        trouble: str | None = None, completed: bool = False, children: Sequence[tuple[str, str]] = (),
-        left: dict[str, Any] | None = None,
+        process: object = None, ends: Sequence[tuple[bool | None, int | None]] = (), notes: Sequence[str] = (),
+        completed: bool = False, children: Sequence[tuple[str, str]] = (), left: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.children = tuple(children)
         self.completed = completed
@@ -141,8 +138,7 @@ class RunnerReport:
         self.errors = errors
         self.process = process
         self.ends = tuple(ends)
-        self.is_attributed = is_attributed
-        self.trouble = trouble
+        self.notes = tuple(notes)
 
     def write(self, path: str) -> None:
         """Write the report whole or not at all; the parent makes do without one."""
@@ -174,9 +170,8 @@ class RunnerReport:
         return (
             self.outcome in OUTCOMES
             and isinstance(self.message, str)
-            and isinstance(self.is_attributed, bool)
             and isinstance(self.completed, bool)
-            and isinstance(self.trouble, str | None)
+            and all(isinstance(note, str) for note in self.notes)
             and all(isinstance(end, tuple) and len(end) == 2 for end in self.ends)
             and all(isinstance(child, tuple) and list(map(type, child)) == [str, str] for child in self.children)
         )

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..diagnose.case import Case
     from ..diagnose.trials import Trial, TrialResult
 
-
 _LIMIT = 64 * 1024
 """Bytes of a stream that are kept: its last ones."""
 

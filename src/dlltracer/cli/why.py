@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..capture.backend import check_backend_name
 from ..model.recording import Recording

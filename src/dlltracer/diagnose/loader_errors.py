@@ -15,15 +15,11 @@ from functools import cache
 
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase
 from ..model.failure import PythonError
+from ..model.recording import Recording
+from ..model.tree import Binding
 from ..model.words import RULES
+from .environment import Copy
 from .knowledge import read_table
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.recording import Recording
-    from ..model.tree import Binding
-    from .environment import Copy
-
 
 LONGEST_END = 8192
 """Characters that are read of each end of a message: a wrapper may put a build log before the words, or after them."""

@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from ..model.environment import CLibrary, PackageManager, PackageOwner, Provider, ProviderKind
 from ..model.failure import ProcessFacts, System
@@ -14,11 +15,6 @@ from ..model.finding import Finding, Remedy
 from .case import Case
 from .environment import InstallFacts
 from .knowledge import read_table
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 
 PYTHON = "python"
 """The interpreter in the commands of rules and tables: the one that failed takes its place."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ntpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
@@ -29,11 +29,6 @@ from .case import Case
 from .environment import Change, Copy
 from .loader_errors import folder_of
 from .remedies import with_variable, without_variable
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
 
 MOST_TRIALS = 3
 """Imports that are tried again for one verdict: each takes as long as the import itself."""

@@ -9,25 +9,20 @@ from __future__ import annotations
 import enum
 import ntpath
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..model.environment import PackageManager, ProviderKind
 from ..model.events import ImageEvent, Phase
 from ..model.failure import System
 from ..model.finding import Confidence, Evidence, Remedy, Source
 from ..model.pe import PeImage
+from ..model.tree import Binding
 from ..model.words import RULES
+from .case import Case
 from .knowledge import read_table
 from .remedies import NO_DLL_SITES, find_providers, reinstall_by_pip
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
-
-    from ..model.tree import Binding
-    from .case import Case
-
 
 HRESULT_FROM_WIN32 = 0x80070000
 

@@ -13,16 +13,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..model.decode import DamagedRecording, decode
 from ..model.failure import Frame, ProcessFacts, PythonError
 from .facts import describe_process
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 
 def read_errors(errors: object) -> tuple[PythonError, ...]:

@@ -10,20 +10,15 @@ import errno
 import ntpath
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..binary.elf import read_elf
 from ..binary.reading import read_regular
+from ..model.elf import ElfImage
 from ..model.events import FileKind
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ..model.elf import ElfImage
-    from ..model.macho import MachoFile
-    from ..model.pe import PeImage
-
+from ..model.macho import MachoFile
+from ..model.pe import PeImage
 
 _MOST_LINKS = 40
 """What Linux follows in one path (path_resolution(7))."""

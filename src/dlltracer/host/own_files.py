@@ -5,16 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Callable
+from typing import BinaryIO
 
 from ..binary.reading import open_regular, read_regular
 from ..model.run import SavedTrace
 from ..model.tracereader import LONGEST_LINE, TraceReader, is_recording
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import BinaryIO
-
 
 LARGEST_FILE = 1 << 30
 """In bytes; what a file has beyond is not read."""

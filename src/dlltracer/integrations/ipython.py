@@ -8,23 +8,18 @@ from __future__ import annotations
 import ast
 import sys
 from dataclasses import replace
+from types import CodeType
 
 from IPython.core.error import UsageError
+from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 from IPython.core.magic import no_var_expand
 from IPython.display import display
 
 from ..errors import DlltracerError, UnknownBackend
+from ..model.finding import Diagnosis
 from ..model.printable import escape
+from ..model.recording import Recording
 from ..trace import Trace
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from types import CodeType
-
-    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
-
-    from ..model.finding import Diagnosis
-    from ..model.recording import Recording
 
 _NAME = "dlltrace"
 

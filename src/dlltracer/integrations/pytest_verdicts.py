@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import overload
+from types import TracebackType
+from typing import Any, Protocol, overload
 
 import pytest
 
 from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.finding import Diagnosis
 from ..model.printable import escape
 from ..model.recording import Losses, Recording
 from ..trace import Trace
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from typing import Any, Protocol
 
-    from ..model.finding import Diagnosis
-    from ..model.recording import Recording
-    class HookResult(Protocol):
-        """What pluggy hands to a wrapper of the old kind."""
+class HookResult(Protocol):
+    """What pluggy hands to a wrapper of the old kind."""
 
-        excinfo: tuple[Any, BaseException, Any] | None
+    excinfo: tuple[Any, BaseException, Any] | None
 
-        def get_result(self) -> Any: ...
-    from collections.abc import Iterator
-    from types import TracebackType
+    def get_result(self) -> Any: ...
 
 
 TITLE = "dlltracer"

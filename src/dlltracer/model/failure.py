@@ -171,6 +171,7 @@ _NAMES = {
     0xC000008E: "floating-point division by zero",
     0xC0000135: "DLL not found",
     0xC0000138: "ordinal not found",
+    0xC000013A: "ended by Ctrl-C",
     0xC0000139: "entry point not found",
     0xC0000142: "DLL initialization failed",
     0xC0000374: "heap corruption",

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from ..model.events import LoadFailedEvent, Phase, ProbeOutcome
+from ..model.events import Event, LoadFailedEvent, Phase, ProbeOutcome
 from ..model.printable import escape
-from ..model.tree import BindingState
+from ..model.recording import Recording
+from ..model.run import SavedTrace
+from ..model.tree import Binding, BindingState, LoadTree
 from ..model.words import rule_title
 from .drawing import file_name, number
-from .outcomes import count, final_events, is_consequence
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from ..model.events import Event
-    from ..model.recording import Recording
-    from ..model.run import SavedTrace
-    from ..model.tree import Binding, LoadTree
-    from .outcomes import FinalEvent
-
+from .outcomes import FinalEvent, count, final_events, is_consequence
 
 MOST_EDGES = 50_000
 """Edges of a graph: more than any program draws. 600 images that need one another have 360,000."""

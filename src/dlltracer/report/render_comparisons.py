@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ..model.finding import Comparison, Difference, DifferenceKind, OrderOutcome, OrderSearch, OrderTrial
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 _HEADINGS = {
     DifferenceKind.OUTCOME: "How they ended",

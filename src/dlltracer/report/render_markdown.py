@@ -7,21 +7,16 @@ files stands in code, the one place where GitHub finds no mark-up, no HTML and n
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 
+from ..model.failure import ProcessFacts
 from ..model.finding import Outcome
 from ..model.printable import escape
-from .drawing import ASCII, UNICODE, number
+from ..model.run import SavedTrace
+from .drawing import ASCII, UNICODE, Guides, Line, number
 from .outcomes import count
 from .render_text import lay_out
 from .render_verdict import verdict_lines
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from ..model.failure import ProcessFacts
-    from ..model.run import SavedTrace
-    from .drawing import Guides, Line
 
 MOST = 60
 """Lines in all."""

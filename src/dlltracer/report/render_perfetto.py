@@ -10,24 +10,19 @@ microsecond of its process: the order is the loader's, the distance means nothin
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
-from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
+from ..model.events import DebugEvent, Event, ImageEvent, LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.printable import escape
-from ..model.recording import TracedProcess
+from ..model.recording import Recording, TracedProcess
+from ..model.run import SavedTrace
 from ..model.words import describe_end
 from .drawing import file_name
 from .outcomes import is_consequence
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+Entry = dict[str, Any]
 
-    from ..model.events import ImageEvent
-    from ..model.recording import Recording
-    from ..model.run import SavedTrace
-
-    Entry = dict[str, Any]
 
 LOAD_TIME = 1
 """Microseconds that a load is drawn with: how long one took is not recorded, and nothing of no length can be seen."""

@@ -17,23 +17,15 @@ import posixpath
 import re
 import shlex
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..model.events import Probe, ProbeOutcome
-from ..model.failure import System
+from ..model.failure import PythonError, System
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
 from ..model.printable import escape
+from ..model.tree import LoadTree
 from ..model.words import OUTCOMES, describe_crash
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, fold_places, number
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from ..model.failure import PythonError
-    from ..model.finding import Diagnosis, Finding
-    from ..model.tree import LoadTree
-
 
 _PLAIN_ON_WINDOWS = re.compile(r"--?[A-Za-z][A-Za-z0-9-]*|[A-Za-z0-9_:\\/][A-Za-z0-9_:\\/.+=~-]*")
 """Words that neither cmd.exe nor PowerShell reads anything into."""

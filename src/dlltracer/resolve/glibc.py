@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..model.elf import DF_1_NODEFLIB, ElfImage
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.loader_context import CacheEntry, GlibcContext, LoadedImage
-from .lookup import HeaderCheck, LookupStep, judge_for_glibc, judge_image
+from ..model.tree import LoadTree
+from .lookup import Filesystem, HeaderCheck, LookupStep, judge_for_glibc, judge_image
 from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, without_environment
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from ..model.tree import LoadTree
-    from .lookup import Filesystem
 
 _TOKEN = re.compile(r"\$(?:\{(ORIGIN|LIB|PLATFORM)\}|(ORIGIN|LIB|PLATFORM))(?![A-Za-z0-9_])", re.ASCII)
 """ld.so(8) "Dynamic string tokens"; _dl_dst_substitute in elf/dl-load.c."""

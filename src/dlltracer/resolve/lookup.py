@@ -14,14 +14,10 @@ from ..binary.reading import describe_not_image
 from ..errors import BinaryFormatError
 from ..model.elf import DF_1_PIE, EM_RISCV, ElfImage, describe_kind
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
-from ..model.loader_context import LinuxContext
+from ..model.loader_context import LinuxContext, WindowsContext
 from ..model.macho import MachoFile, MachoImage
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage
 from ..model.tree import Binding, BindingState, LoadTree
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.loader_context import WindowsContext
 
 
 class Filesystem(Protocol):

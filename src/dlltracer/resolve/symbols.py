@@ -11,15 +11,10 @@ from __future__ import annotations
 
 import posixpath
 from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 
+from ..model.elf import ElfImage, ElfNeed
 from ..model.tree import MissingSymbol, MissingVersion
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from ..model.elf import ElfImage, ElfNeed
-
 
 MAX_NEAREST = 200
 """Missing symbols that get a guess of what was meant; who lacks more has another library altogether."""

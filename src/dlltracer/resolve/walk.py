@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -16,15 +17,7 @@ from ..model.elf import ElfImage
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.loader_context import LinuxContext, LoadedImage
 from ..model.tree import Binding, BindingState, LoadTree
-from .lookup import HeaderCheck, LookupStep, TreeBuilder
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from ..model.loader_context import LinuxContext
-    from .lookup import Filesystem
-
+from .lookup import Filesystem, HeaderCheck, LookupStep, TreeBuilder
 
 _NO_FILES = {
     FileKind.DENIED: HeaderCheck(LookupStep.NEXT_PLACE, "permission denied"),

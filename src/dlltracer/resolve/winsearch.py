@@ -13,17 +13,12 @@ import re
 from dataclasses import dataclass, replace
 
 from ..model.events import FileKind, Phase, Probe
+from ..model.loader_context import WindowsContext
 from ..model.pe import PeImage
 from ..model.tree import BindingState
 from .knowledge import contract_stems, explain_not_system, system_names, usual_known_dlls
-from .lookup import LookupStep, TreeBuilder, TriedFile, try_file
+from .lookup import Filesystem, LookupStep, TreeBuilder, TriedFile, try_file
 from .winplaces import SearchFolder, SearchKind, assembly_folders, search_places
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..model.loader_context import WindowsContext
-    from .lookup import Filesystem
-
 
 _CONTRACT = re.compile(r"(?:api|ext)-[a-z0-9-]+-l\d+-\d+-\d+(?:\.dll)?", re.IGNORECASE | re.ASCII)
 

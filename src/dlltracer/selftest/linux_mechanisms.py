@@ -11,7 +11,7 @@ if sys.platform != "linux":
     raise ImportError("only for Linux")
 
 from ..capture.backend import BACKEND_NAMES, make_backend
-from ..capture.linux.debug_mask import WANTED, DebugMaskPatch
+from ..capture.linux.debug_mask import WANTED, DebugMaskPatch, prove_patch
 from ..errors import BackendUnavailable
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, ProbeOutcome
 from ..model.recording import Recording
@@ -74,16 +74,16 @@ def _ask_words(room: Room) -> Answer:
     mask, descriptor = patch.before
     room.note("mask", hex(mask))
     room.note("descriptor", descriptor)
-    room.note("place of the descriptor, in words", patch.descriptor_index)
+    room.note("place of the descriptor, in words", patch.words.fd)
+    room.note("found by", patch.words.note or "their pattern")
     return mask & WANTED == 0 and descriptor == 2, f"mask {mask:#x}, descriptor {descriptor}"
 
 
 def _ask_proof(room: Room) -> Answer:
     _need_backend("rtld")
-    patch = DebugMaskPatch()
     file = os.memfd_create("dlltracer-selftest")
     try:
-        patch.prove(file)
+        patch = prove_patch(DebugMaskPatch(), file)
         patch.restore()
         text = os.pread(file, 4096, 0).decode("utf-8", "replace")
     finally:

@@ -13,14 +13,10 @@ Source: WMI_BUFFER_HEADER (72 bytes, the same on x86 and x64) as Geoff Chappell 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import BinaryIO
-
+from typing import BinaryIO
 
 HEADER_SIZE = 72
 LARGEST = 1 << 24

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Set
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from ..windows.etw.loader_messages import IMAGE_OPCODES
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Set
-    Words = array[int]
-    """Of the type code "Q", which is an unsigned 64-bit number everywhere."""
+Words: TypeAlias = "array[int]"
+"""Of the type code "Q", which is an unsigned 64-bit number everywhere."""
 
 
 NO_ID = 0xFFFF_FFFF

@@ -9,15 +9,12 @@ from __future__ import annotations
 import ntpath
 import struct
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
 from ..windows.image_records import text_at
 from .event import EtlEvent, EtlProvider
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 
 class ProcessType(IntEnum):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ntpath
+from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
 
 from ...errors import NoSuchProcess
-from ...model.events import LoadEvent, UnloadEvent
+from ...model.events import Event, LoadEvent, UnloadEvent
 from ...model.recording import Losses, Recording, TracedProcess
 from ...model.run import HostFacts, RunResult, SavedTrace
 from ..windows.etw.loader_merge import TimedMessage, merge_messages
@@ -24,14 +25,6 @@ from .buffers import LogfileHeader, filetime_to_epoch
 from .event import EtlEvent, EtlProvider
 from .processes import ManifestId, ProcessLifetime, ProcessLifetimes, ticks_of
 from .scan import Scan, scan_etl
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from ...model.events import Event
-    from .scan import Scan
-
 
 _Change = TypeVar("_Change", LoadEvent, UnloadEvent)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from ...binary.reading import open_regular
 from ...errors import NotATraceFile
@@ -32,11 +34,6 @@ from .event import (
     read_event,
 )  # fmt: skip
 from .processes import ManifestId
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import BinaryIO
 
 MOST_EVENTS = 100_000
 _BYTES_AN_EVENT = 32

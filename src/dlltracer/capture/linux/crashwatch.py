@@ -22,14 +22,11 @@ from dataclasses import dataclass
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+import subprocess
+
 from ...model.failure import Crash
 from .processes import locate, read_status_field, read_text, read_threads
 from .ptrace import ENDED, EVENT_STOP, Ptrace, availability, why_refused
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import subprocess
-
 
 __all__ = ["CRASH_SIGNALS", "Watched", "availability", "watch"]
 

@@ -21,10 +21,25 @@ DL_DEBUG_FILES = 64
 WANTED = DL_DEBUG_LIBS | DL_DEBUG_IMPCALLS | DL_DEBUG_FILES
 
 _PROT_READ, _PROT_WRITE = 1, 2
-_SCANNED_WORDS = 64
+SCANNED_WORDS = 64
 """How many ints of the structure are searched; the descriptor was at the 16th (glibc 2.31) or 18th (2.36 to 2.43)."""
 
 USE_SNAPSHOT = "Use backend='snapshot', which sees less"
+
+
+class DebugWords:
+    """Where the two words lie.
+
+    Attributes: `mask` and `fd`, their indexes among the ints of `_rtld_global_ro`; `note`, how they were found if not
+    by their pattern.
+    """
+
+    __slots__ = ("fd", "mask", "note")
+
+    def __init__(self, mask: int, fd: int, note: str | None = None) -> None:
+        self.mask = mask
+        self.fd = fd
+        self.note = note
 
 
 class DebugMaskPatch:
@@ -32,10 +47,11 @@ class DebugMaskPatch:
 
     Finds them on construction and changes nothing; raises `BackendUnavailable` with the reason when they cannot be had.
 
-    Attributes: `descriptor_index`, the place of the descriptor in the structure, in words of four bytes.
+    Arguments: `words`, where they lie, if that is known already.
+    Attributes: `words`, where they lie.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, words: DebugWords | None = None) -> None:
         try:
             import ctypes
 
@@ -51,17 +67,39 @@ class DebugMaskPatch:
             raise BackendUnavailable(
                 "rtld", "no _rtld_global_ro symbol: this is not glibc (musl?), or a static Python", USE_SNAPSHOT
             ) from None
-        self._mask = ctypes.c_int.from_address(start)
-        self.descriptor_index = find_debug_fd(self._words(start))
-        self._fd = ctypes.c_int.from_address(start + 4 * self.descriptor_index)
+        self._start = start
+        self.words = words or self._find_words()
+        self._mask = ctypes.c_int.from_address(start + 4 * self.words.mask)
+        self._fd = ctypes.c_int.from_address(start + 4 * self.words.fd)
         page = os.sysconf("SC_PAGE_SIZE")
-        self._first_page = start & -page
-        last = ctypes.addressof(self._fd) + 3
-        self._length = (last & -page) + page - self._first_page
+        ends = sorted((ctypes.addressof(self._mask), ctypes.addressof(self._fd)))
+        self._first_page = ends[0] & -page
+        self._length = (ends[1] + 3 & -page) + page - self._first_page
         self._before = (self._mask.value, self._fd.value)
 
-    def _words(self, start: int) -> tuple[int, ...]:
-        return tuple((self._ctypes.c_int * _SCANNED_WORDS).from_address(start))
+    def _find_words(self) -> DebugWords:
+        try:
+            fd = find_debug_fd(tuple((self._ctypes.c_int * SCANNED_WORDS).from_address(self._start)))
+        except BackendUnavailable as error:
+            return self.compare_starts(error.reason)
+        return DebugWords(0, fd)
+
+    def compare_starts(self, reason: str) -> DebugWords:
+        """Find the words by starting the interpreter three times.
+
+        Arguments: `reason`, why their pattern does not do. Raises `BackendUnavailable`.
+        """
+        from .compared_starts import compare_starts
+
+        try:
+            mask, fd = compare_starts(find_mapping(self._start)[1])
+        except BackendUnavailable as error:
+            raise BackendUnavailable("rtld", f"{reason}; {error.reason}", error.remedy) from None
+        words = DebugWords(mask, fd, f"{reason}: its place was found by starting the interpreter three times")
+        values = [self._ctypes.c_int.from_address(self._start + 4 * at).value for at in (mask, fd)]
+        if not all(0 <= value < 1 << 16 for value in values):
+            raise BackendUnavailable("rtld", f"{reason}; the words found by comparison hold {values}", USE_SNAPSHOT)
+        return words
 
     def protection(self) -> int:
         """Return the PROT_ bits of the page of both words. Raises `BackendUnavailable` where they cannot be read."""
@@ -113,10 +151,10 @@ class DebugMaskPatch:
         if handle:
             libc.dlclose(handle)
 
-    def prove(self, fd: int) -> None:
-        """Show that text arrives at the end of `fd` (a readable file); the text is left there.
+    def prove(self, fd: int) -> bool:
+        """Return whether text arrives at the end of `fd` (a readable file); the text is left there.
 
-        Raises `BackendUnavailable`, with everything restored, if it does not.
+        If it does not, everything is restored, and so it is when this raises `BackendUnavailable`.
         """
         end = os.fstat(fd).st_size
         self.write(self._before[0] | WANTED, fd)
@@ -128,7 +166,23 @@ class DebugMaskPatch:
             raise
         if not arrived:
             self.restore()
-            raise BackendUnavailable("rtld", "the loader's debug words were found, and produced no log", USE_SNAPSHOT)
+        return arrived
+
+
+def prove_patch(patch: DebugMaskPatch, fd: int) -> DebugMaskPatch:
+    """Return a patch that is switched on, with its proof at the end of `fd`: this one, or one with other words.
+
+    Words that fit the pattern and produce no log are the wrong ones: then the starts are compared. Raises
+    `BackendUnavailable`, with everything restored.
+    """
+    silent = "the loader's debug words were found, and produced no log"
+    if patch.prove(fd):
+        return patch
+    if patch.words.note is None:
+        patch = DebugMaskPatch(patch.compare_starts(silent))
+        if patch.prove(fd):
+            return patch
+    raise BackendUnavailable("rtld", silent, USE_SNAPSHOT)
 
 
 _RTLD_LAZY, _RTLD_NOLOAD = 1, 4
@@ -154,14 +208,20 @@ def find_debug_fd(words: tuple[int, ...]) -> int:
 
 
 def page_protection(address: int) -> int:
-    """The PROT_ bits of the mapping around `address`, from /proc/self/maps (proc(5))."""
+    """The PROT_ bits of the mapping around `address`."""
+    return find_mapping(address)[0]
+
+
+def find_mapping(address: int) -> tuple[int, str]:
+    """The PROT_ bits of the mapping around `address`, and its file as "device:inode", by /proc/self/maps (proc(5))."""
     try:
         with open("/proc/self/maps", "rb") as maps:
             for line in maps:
-                span, bits = line.split(None, 2)[:2]
+                span, bits, _, device, inode = line.split(None, 5)[:5]
                 low, high = span.split(b"-")
                 if int(low, 16) <= address < int(high, 16):
-                    return (bits[:1] == b"r") * _PROT_READ + (bits[1:2] == b"w") * _PROT_WRITE
+                    protection = (bits[:1] == b"r") * _PROT_READ + (bits[1:2] == b"w") * _PROT_WRITE
+                    return protection, f"{device.decode()}:{inode.decode()}"
     except OSError as error:
         raise BackendUnavailable("rtld", f"/proc/self/maps cannot be read ({error.strerror})", USE_SNAPSHOT) from error
     raise BackendUnavailable("rtld", "the loader's page is not in /proc/self/maps", USE_SNAPSHOT)

@@ -15,24 +15,20 @@ import time
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+import subprocess
+from collections.abc import Callable
+
 from ...model.events import ImageChange, LoadFailedEvent
-from ...model.recording import Losses, Recording
+from ...model.recording import Losses, Recording, TracedProcess
+from ..kept_events import KeptEvents
 from ..requests import is_own_load
 from .decode import LoaderTextDecoder
 from .decoding import examine_failure, is_same_file
+from .loaderstate import Change
 from .log_file import log_path
 from .log_folder import LogFolder, LogReader
 from .processes import Known, Processes, read_stat
 from .untraced import UntracedProcesses
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
-
-    from ...model.recording import TracedProcess
-    from ..kept_events import KeptEvents
-    from .loaderstate import Change
 
 TICK = 0.02
 """Seconds between two looks at the logs: so late an event may be."""

@@ -20,7 +20,7 @@ if sys.platform != "linux":
 
 from ...errors import BackendUnavailable
 from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
-from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch
+from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch, DebugWords, prove_patch
 from .log_file import create_memory_file, open_log, out_of_the_way, punch_hole
 
 TYPE_CHECKING = False
@@ -33,6 +33,9 @@ _NAME = "dlltracer-loader-log"
 DRAIN_AT = 4 << 20
 """Bytes of text that may wait to be read. Importing numpy, pandas, scipy and scikit-learn makes 0.2 MB: a trace of
 ordinary length is decoded when it has ended, and nothing of it is imported before that."""
+
+UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
+"""A note."""
 
 HELD = 64 << 20
 """Bytes of text that stay for our parent: what the last 60,000 loads or so have left."""
@@ -80,20 +83,23 @@ class LoaderLog:
         self._owned = True
         self._trouble: str | None = None
         self._patch: DebugMaskPatch | None = None
+        self._words: DebugWords | None = None
         self._watch: Watch | None = None
         self._attributed = False
         self._prefix: str | None = None
         self._fork_noted = False
 
     @property
-    def attributed(self) -> bool:
-        """Whether requests of Python are noted in the text."""
-        return self._attributed
-
-    @property
     def trouble(self) -> str | None:
         """Why the text may lack something, if it may."""
         return self._trouble
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of the log should know."""
+        found = None if self._words is None else self._words.note
+        notes = (None if self._attributed else UNATTRIBUTED, found, self._trouble)
+        return tuple(note for note in notes if note)
 
     def open(self, listener: Listener | None, fd: int | None = None, prefix: str | None = None) -> None:
         """Start to listen; the listener's stretch begins here. Raises `BackendUnavailable`.
@@ -143,7 +149,7 @@ class LoaderLog:
                 self._write(OWN_BEGIN)
 
     def _turn_on(self, fd: int | None) -> None:
-        patch = DebugMaskPatch()
+        patch = DebugMaskPatch(self._words)
         if fd is None:
             try:
                 self._fd, self._owned = create_memory_file(_NAME), True
@@ -156,11 +162,11 @@ class LoaderLog:
         self._file, self._trouble = _identity(os.fstat(self._fd)), None
         self._drained = self._given = self._size = os.fstat(self._fd).st_size
         try:
-            patch.prove(self._fd)
+            patch = prove_patch(patch, self._fd)
         except BaseException:
             self._drop_file()
             raise
-        self._patch = patch
+        self._patch, self._words = patch, patch.words
         self._watch = Watch(self._note_request)
         self._attributed = self._watch.start()
         if not self._fork_noted:

@@ -21,12 +21,10 @@ import tempfile
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+from collections.abc import Mapping
+
 from .loader_log import without_marks
 from .log_file import MASK, OUTPUT, log_path, open_for_appending, open_for_reading, punch_hole
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _NAME = "log"
 _CHUNK = 1 << 20

@@ -13,14 +13,11 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ...model.events import LoadEvent, Phase
 from ...model.recording import TracedProcess
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 
 def read_text(path: str) -> str:
@@ -123,8 +120,6 @@ def mapped_span(path: str, maps: str) -> tuple[int, int] | None:
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
-
-
 
 
 # linux/pidfd.h: struct pidfd_info in its first version, PIDFD_INFO_EXIT and _IOWR(0xFF, 11, struct pidfd_info).

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 NAME = "rtld"
 
-UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
-"""A note."""
-
 
 class RtldBackend:
     """The mechanism.
@@ -68,7 +65,6 @@ class RtldSession(Listener):
         self._is_long = False
         self._leaves = False
         log.open(self, fd)
-        self._attributed = log.attributed
 
     def consume(self, text: bytes) -> None:
         """Keep the next piece of the text, and decode a long text while it grows."""
@@ -88,7 +84,7 @@ class RtldSession(Listener):
     def stop(self) -> Callable[[], Recording]:
         """Switch the log off, unless another trace needs it. Returns what decodes this trace's stretch of it."""
         self._log.close(self)
-        notes, is_whole = self._notes(), self._log.trouble is None
+        notes, is_whole = self._log.notes, self._log.trouble is None
         return lambda: self._decode().finish(notes, is_whole=is_whole)
 
     def leave(self, view: str) -> LeftLog | None:
@@ -109,13 +105,10 @@ class RtldSession(Listener):
             return None
         self._leaves = True
         end = self._log.close(self)
+        is_whole = self._log.trouble is None
         return LeftLog(
-            self.position, end, notes=self._notes(), is_whole=self._log.trouble is None, program=program, folder=folder
-        )
-
-    def _notes(self) -> tuple[str, ...]:
-        notes = (None if self._attributed else UNATTRIBUTED, self._log.trouble)
-        return tuple(note for note in notes if note)
+            self.position, end, notes=self._log.notes, is_whole=is_whole, program=program, folder=folder
+        )  # fmt: skip
 
     def _decode(self) -> Decoding:
         """Decode the text that was kept."""
@@ -145,17 +138,11 @@ class JoinedLog:
 
     def __init__(self, log: LoaderLog) -> None:
         self._log = log
-        self._attributed = log.attributed
 
     @property
-    def attributed(self) -> bool:
-        """Whether the requests of Python are noted."""
-        return self._attributed
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the log may lack something, if it may."""
-        return self._log.trouble
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of the log should know."""
+        return self._log.notes
 
     def leave(self) -> None:
         """Note no more requests of the program. The log itself goes on."""

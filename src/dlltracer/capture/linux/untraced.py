@@ -15,11 +15,7 @@ if sys.platform != "linux":
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
 from .log_file import MASK, OUTPUT, log_path
-from .processes import read_link, read_stat, read_status_field, read_text
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .processes import Known, Processes
+from .processes import Known, Processes, read_link, read_stat, read_status_field, read_text
 
 INTERVAL = 0.1
 """Seconds between two looks, at least."""

@@ -16,7 +16,9 @@ the path of one image in two ways.
 from __future__ import annotations
 
 import ntpath
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ...model.events import DebugEvent, FailureKind, ImageChange, LoadEvent, LoadFailedEvent, UnloadEvent
 from ...model.failure import Request, RequestKind
@@ -30,11 +32,6 @@ from .image_records import (
     is_same_name,
     is_same_path,
 )
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from typing import Any
 
 
 @dataclass(frozen=True)

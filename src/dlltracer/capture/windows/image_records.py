@@ -22,14 +22,10 @@ from __future__ import annotations
 
 import ntpath
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 IMAGE_PROVIDER = bytes.fromhex("1d5db12cc15fd211abe100a0c911f518")
 """{2cb15d1d-5fc1-11d2-abe1-00a0c911f518} as it lies in memory (ImageLoadGuid, evntrace.h)."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from typing import Any
 
 
 @cache

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ...model.failure import Crash
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState
 from ...model.words import describe_end, signal_name
@@ -15,11 +16,6 @@ from ..remedies import python_words, reinstall
 from ..windows_load import WINE_STUB, classify_code, described, is_of_windows, name_of, provider_remedies
 from . import win_symbols
 from .wrong_file import TRUNCATED_CODE
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ...model.failure import Crash
-
 
 CODE = "crash-in-import"
 INITIALISER_CODE = "crash-in-initialiser"

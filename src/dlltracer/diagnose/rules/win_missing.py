@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ...model.environment import FileState, ProviderKind
-from ...model.failure import System
+from ...model.failure import ProcessFacts, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
@@ -27,11 +27,6 @@ from ..windows_load import (
     provider_remedies,
     was_loaded,
 )
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ...model.failure import ProcessFacts
-
 
 CODE = "missing-image"
 FILE_CODE = "no-such-file"

@@ -18,6 +18,8 @@ from markupsafe import Markup
 
 from ...model.failure import System
 from ...model.printable import escape
+from ...model.run import SavedTrace
+from ...model.tree import LoadTree
 from ...model.words import describe_crash, label_of
 from ..drawing import PLAIN, UNICODE, Styled, TreeNode, draw
 from ..render_verdict import remedy_line
@@ -34,11 +36,6 @@ from .summary import (
     summary_of_trace,
 )
 from .views import first_time, page_data, table_of, timeline_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ...model.run import SavedTrace
-    from ...model.tree import LoadTree
 
 
 def render_html(saved: SavedTrace, *, title: str | None = None) -> str:

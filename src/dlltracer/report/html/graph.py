@@ -17,10 +17,6 @@ from ...model.events import Phase, Probe, ProbeOutcome
 from ...model.run import ImageFacts
 from ...model.words import rule_title
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 class State(enum.Enum):
     """What became of an image; the values are the words that people read."""

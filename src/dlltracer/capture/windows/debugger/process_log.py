@@ -17,23 +17,18 @@ Loads and unloads are kept as the image records that the kernel would write, so 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ....model.events import ImageChange, LoadEvent, Phase
-from ....model.failure import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, Crash, exception_name
+from ....model.failure import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, Crash, Request, exception_name
 from ..image_events import RecordContext, decode_records
 from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord, display_path
 from .bindings import EXCEPTION_RECORD
 from .lines import DEBUG_STRING, LOAD, NOTE, UNLOAD, decode_lines
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    Reader = Callable[[int, int], bytes]
-    """Returns up to so many bytes at an address of the process; fewer where memory ends."""
-    from collections.abc import Callable, Mapping, Sequence
-
-    from ....model.failure import Request
+Reader = Callable[[int, int], bytes]
+"""Returns up to so many bytes at an address of the process; fewer where memory ends."""
 
 
 DELAY_LOAD = (0xC06D007E, 0xC06D007F)

@@ -16,25 +16,26 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ....errors import BackendUnavailable, TraceStartError
+from ....model.events import Event
+from ....model.failure import Crash, Request
 from ....model.recording import TracedProcess
-from ..image_records import display_path, split_command_line
+from ..image_records import RawRecord, display_path, split_command_line
 from ..system import query_dos_devices, with_final_path
-from .bindings import DEBUG_ONLY_THIS_PROCESS, DEBUG_PROCESS, ERROR_ELEVATION_REQUIRED, ERROR_NOT_SUPPORTED, Debugging
+from .bindings import (
+    DEBUG_ONLY_THIS_PROCESS,
+    DEBUG_PROCESS,
+    ERROR_ELEVATION_REQUIRED,
+    ERROR_NOT_SUPPORTED,
+    EXCEPTION_RECORD,
+    Debugging,
+)
 from .launchers import find_behind_redirector, is_launcher, is_python_library
 from .loop import DebugLoop
 from .process_log import EventOrigin, ProcessLog, decode_image_header, decode_record_now, read_exception_facts
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from ....model.events import Event
-    from ....model.failure import Crash, Request
-    from ..image_records import RawRecord
-    from .bindings import EXCEPTION_RECORD, Debugging
 
 
 @dataclass

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import ntpath
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ....model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome, UnloadEvent
-from ..image_events import imports_during
-from ..image_records import IMAGE_PROVIDER
+from ....model.events import Event, FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome, UnloadEvent
+from ....model.failure import Request
+from ..image_events import RecordContext, imports_during
+from ..image_records import IMAGE_PROVIDER, RawRecord
 from .loader_messages import (
     IMAGE_OPCODES,
     USER_LOADER,
@@ -30,15 +32,6 @@ from .loader_messages import (
     decode_user_loader,
     plain_path,
 )
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from ....model.events import Event
-    from ....model.failure import Request
-    from ..image_events import RecordContext
-    from ..image_records import RawRecord
 
 _VOLUME = re.compile(r"\\device\\[^\\]+(?=\\)")
 _MOST_FOLDERS = 64

@@ -22,14 +22,11 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ....model.events import FailureKind
 from ..image_records import text_at
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 USER_LOADER = bytes.fromhex("3fb859b046d9134b87ca4292839dc2f2")
 """{b059b83f-d946-4b13-87ca-4292839dc2f2}, Microsoft-Windows-User-Loader, as it lies in memory."""
