@@ -27,6 +27,9 @@ _WINDOWS = re.compile(
     r"(?i)(?<![\w<>])(?:\\\\\?\\|\\\?\?\\)?[a-z]:[\\/][^\s'\"<>|,;:()\[\]]*"
     r"|(?<![\w<>\\])\\\\?[^\s'\"<>|,;:()\\\[\]]+\\[^\s'\"<>|,;:()\[\]]*"
 )
+_VOLUME = re.compile(r"\\Device\\HarddiskVolume\d+")
+_DEVICE = re.compile(r"<elsewhere>(?=<)")
+"""What is left of a device whose path was known from its drive on."""
 _PUBLIC = re.compile(r"/(?:proc|sys|dev)(?:/|$)|\\Device\\HarddiskVolume\d+$|\\KnownDlls(?:32)?(?:\\|$)")
 """Paths of the system that hold no names of people."""
 _SYSTEM = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/bin", "/bin", "/usr/local/lib")
@@ -47,7 +50,8 @@ class PrivacyFilter:
 
     def __init__(self, roots: Mapping[str, str], names: Iterable[str]) -> None:
         folders = {
-            form: word for folder, word in roots.items() if len(folder) > 3 for form in _forms_of(folder)
+            form: start + word for folder, word in roots.items() if len(folder) > 3
+            for form, start in _forms_of(folder).items()
         }  # fmt: skip
         either = "|".join(re.escape(form) for form in sorted(folders, key=len, reverse=True))
         # A folder ends where its name ends: /home/al is not the beginning of /home/alice.
@@ -66,6 +70,7 @@ class PrivacyFilter:
             text = self._roots.sub(lambda match: self._words.get(match[0].casefold(), "<folder>"), text)
         text = _WINDOWS.sub(lambda match: _shorten(match[0]), text)
         text = _POSIX.sub(lambda match: _shorten(match[0]), text)
+        text = _DEVICE.sub("", text)
         return self._names.sub("<name>", text) if self._names is not None else text
 
     def clean(self, step: SelfTestStep) -> SelfTestStep:
@@ -125,19 +130,23 @@ def _is_private(name: str) -> bool:
     return len(name) >= _SHORTEST and name.casefold() not in ORDINARY_WORDS and not name.isdigit()
 
 
-def _forms_of(folder: str) -> set[str]:
-    """The spellings of a folder that a system may report: with its links followed, short, with other slashes."""
-    forms = {folder.rstrip("\\/"), os.path.realpath(folder).rstrip("\\/")}
+def _forms_of(folder: str) -> dict[str, str]:
+    """The spellings of a folder that a system may report: with its links followed, short, with other slashes.
+
+    Each with what is kept of it, before the word for the folder: the device of a path of the kernel.
+    """
+    plain = {folder.rstrip("\\/"), os.path.realpath(folder).rstrip("\\/")}
+    forms = dict.fromkeys(plain, "")
     if sys.platform == "win32":
-        forms |= _windows_forms(folder)
-        forms |= {form.replace("\\", "/") for form in forms}
-    return {form for form in forms if len(form) > 3}
+        forms = _windows_forms(folder) | forms
+        forms |= {form.replace("\\", "/"): start for form, start in forms.items()}
+    return {form: start for form, start in forms.items() if len(form) > 3}
 
 
-def _windows_forms(folder: str) -> set[str]:
+def _windows_forms(folder: str) -> dict[str, str]:
     """Short and long names (GetShortPathNameW, GetLongPathNameW), and how the kernel names the volume."""
     if sys.platform != "win32":
-        return set()
+        return {}
     import ctypes
 
     from ..capture.windows.system import open_system_library, query_dos_devices
@@ -150,10 +159,12 @@ def _windows_forms(folder: str) -> set[str]:
         room = ctypes.create_unicode_buffer(32768)
         if call(folder, room, len(room)):
             forms.add(room.value.rstrip("\\"))
+    found = dict.fromkeys(forms, "")
     for device, drive in query_dos_devices().items():
-        forms |= {device + form[2:] for form in set(forms) if form[:2].upper() == drive}
-        forms |= {form[2:] for form in set(forms) if form[:2].upper() == drive and len(form) > 6}
-    return forms
+        start = device if _VOLUME.fullmatch(device) else "<device>"
+        found |= {device + form[2:]: start for form in forms if form[:2].upper() == drive}
+        found |= {form[2:]: "" for form in forms if form[:2].upper() == drive and len(form) > 6}
+    return found
 
 
 def _shorten(path: str) -> str:

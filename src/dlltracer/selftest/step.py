@@ -161,7 +161,8 @@ def answer(question: Question, room: Room, is_wine: bool) -> SelfTestStep:
     except Exception as error:  # noqa: BLE001 - whatever a step meets is its result
         state, reason = StepState.FAILED, describe_error(error)
     if state is StepState.FAILED and is_wine and question.on_wine:
-        state, reason = StepState.NOT_ASKED, f"Wine is not Windows here: {question.on_wine}"
+        more = "" if seen else f"; {reason}"
+        state, reason = StepState.NOT_ASKED, f"Wine is not Windows here: {question.on_wine}{more}"
     return SelfTestStep(
         group=question.group, name=question.name, expected=question.expected, state=state,
         seen=seen[:LONGEST_TEXT], reason=reason, seconds=round(time.perf_counter() - begun, 6),
