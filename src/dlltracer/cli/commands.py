@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from .. import __version__
 from .config import complete_backend, complete_file, complete_folder, load_config, settings_of
 from .options import BadUsage, CommandLine, Option
 from .output import EXIT_USAGE, say, say_error
 from .program import NoValue, split_command_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from click.shell_completion import CompletionItem
 
 _MODULES = {
     "run": "run", "why": "why", "show": "show", "deps": "deps", "diff": "compare", "order": "compare",

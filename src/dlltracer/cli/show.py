@@ -44,7 +44,7 @@ class _ShowOptions:
             raise BadUsage("--github is a format of its own: leave out --html and --format")
         if self.html is not None:
             refuse_as_recording(self.html, HTML)
-            return choose_form(HTML, False, None, self.failed_only)
+            return choose_form(HTML, False, None, self.failed_only, settings)
         return choose_form(self.form, self.github, self.output, self.failed_only, settings)
 
 
