@@ -5,11 +5,10 @@ An import that worked needs no rules, and most do: what finds a cause is importe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from ..capture.backend import NOT_USED
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Diagnosis, Outcome
+from ..model.light import dataclass, replace
 from ..model.recording import Recording
 from ..model.run import RunResult
 

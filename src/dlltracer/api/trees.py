@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ..binary.elf import read_elf
 from ..binary.reading import is_macho
@@ -11,6 +10,7 @@ from ..errors import BinaryFormatError, DlltracerError
 from ..host.filesystem import HostFilesystem, Place, locate
 from ..host.linux import read_linux_context
 from ..model.elf import ElfImage
+from ..model.light import replace
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import BindingState, LoadTree
 from ..resolve.linux import resolve_linux

@@ -12,11 +12,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from struct import Struct
-from types import TracebackType
-from typing import Any
 
 from ..errors import BinaryFormatError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from struct import Struct
+    from types import TracebackType
+    from typing import Any
 
 _SMALL = 0x8000
 """Bytes up to which a whole file is read at once."""

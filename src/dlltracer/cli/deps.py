@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..errors import BinaryFormatError
+from ..model.light import dataclass
 from .formats import GRAPHS, HTML, HTML_OPTION, form_of_name, refuse_same_file, render_graph
 from .options import ANNOTATIONS_OPTION, FOLDER, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
 from .output import EXIT_MISSING, CommandFailed, Target, open_target, say_annotations, write_styled

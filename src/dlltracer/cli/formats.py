@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 
+from ..model.light import dataclass, replace
 from ..model.recording import Recording
 from ..model.run import RECORDING_SUFFIX, SavedTrace
 from .options import WRITTEN, BadUsage, Option

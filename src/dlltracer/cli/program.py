@@ -5,13 +5,9 @@ from __future__ import annotations
 import enum
 import os
 import sys
+from collections.abc import Callable, Collection, Sequence
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-    from dataclasses import dataclass
-else:
-    from ..model.light import dataclass
+from ..model.light import dataclass
 
 
 class ProgramKind(enum.Enum):

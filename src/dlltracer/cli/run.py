@@ -80,7 +80,7 @@ def run(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     check_backend_name(options.backend)
     reports = _Reports(form, options, _describe(program), command_of(program))
     try:
-        run = _run_shown(program, options, reports.recorder)
+        run = _run_shown(program, options, reports)
         if run.refusal is not None:
             raise CommandFailed(run.refusal)
         status, verdict = reports.write(run)
@@ -144,6 +144,11 @@ class _Reports:
             self.discard()
             raise
 
+    @property
+    def are_short(self) -> bool:
+        """Whether all of it shows the recording and the verdict alone."""
+        return self.recorder is None and all(form.is_short for form, _ in self._outputs)
+
     def write(self, run: RunResult) -> tuple[int, Diagnosis | None]:
         """Write them, if the program began; the status to end with, and the verdict."""
         status = run.status or 0
@@ -173,7 +178,7 @@ class _Reports:
         if self.recorder is not None:
             return self.recorder.finish(run, explained)
         assert run.recording is not None
-        if all(form.is_short for form, _ in self._outputs):
+        if self.are_short:
             from ..model.run import SavedTrace
 
             trace = SavedTrace(run.recording, diagnosis=explained.diagnosis if explained is not None else None)
@@ -188,24 +193,24 @@ class _Reports:
         return own_redactor().redact_trace(trace)
 
 
-def _run_shown(program: Program, options: _RunOptions, recorder: TraceRecorder | None) -> RunResult:
+def _run_shown(program: Program, options: _RunOptions, reports: _Reports) -> RunResult:
     """Run it, with what it loads on the terminal meanwhile if that is wanted."""
     if not options.live:
-        return _run(program, options, recorder)
+        return _run(program, options, reports, reports.recorder)
     from .live import LiveView
 
-    view = LiveView(behind=recorder)
+    view = LiveView(behind=reports.recorder)
     try:
-        return _run(program, options, view)
+        return _run(program, options, reports, view)
     finally:
         view.finish()
 
 
-def _run(program: Program, options: _RunOptions, sink: Sink | None) -> RunResult:
+def _run(program: Program, options: _RunOptions, reports: _Reports, sink: Sink | None) -> RunResult:
     """Run it, in the plain way if nothing asks for another one."""
     is_plain = not options.follow and not options.startup and sink is None and program.kind is not ProgramKind.COMMAND
     if is_plain and sys.platform != "win32":
-        return run_child(program, options.backend)
+        return run_child(program, options.backend, is_whole=not reports.are_short)
     from .run_traced import run_followed
 
     return run_followed(program, options.backend, follow=options.follow, startup=options.startup, sink=sink)
@@ -239,9 +244,8 @@ def _explain(what: str, run: RunResult, *, is_saved: bool = False) -> Explained 
     has_crashed = not run.errors and run.crash is not None
     if not run.errors and not has_crashed and not is_saved:
         return None  # most programs end well, and the rules need not be imported to say so
-    from dataclasses import replace
-
     from ..api.explain import explain_with_case, is_loader_failure
+    from ..model.light import replace
 
     run = replace(run, recording=run.recording.first_process)
     if not is_loader_failure(run) and not has_crashed and not (is_saved and _may_be_asked_about(run)):

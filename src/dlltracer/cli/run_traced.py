@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 
 from ..api.linux_failure import describe_local_scopes
 from ..capture.backend import NOT_USED
@@ -16,6 +15,7 @@ from ..errors import DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
+from ..model.light import replace
 from ..model.recording import Recording, TracedProcess
 from ..model.run import RunResult
 from .output import describe_ending

@@ -57,10 +57,10 @@ class CannotRun(DlltracerError):
     """The process for the program could not be made, or ended before it could begin."""
 
 
-def run_child(
+def run_child(  # noqa: PLR0913 - each by its name, and most of them for one caller
     program: Program, backend: str, *, python: str | None = None, output: tuple[int, int] | None = None,
     watch_crash: bool = False, stopper: Stopper | None = None, limit: DescriptorLimit | None = None,
-    variables: Variables = (),
+    variables: Variables = (), is_whole: bool = True,
 ) -> RunResult:  # fmt: skip
     """Run the program to its end. Raises `CannotRun`.
 
@@ -74,13 +74,14 @@ def run_child(
         stopper: ends it, where it takes too long or we are interrupted; `None`: it alone answers an interrupt.
         limit: has raised our limit of open files; `None`: it is raised here where it is very low.
         variables: of its environment that differ from ours; `None` takes one away.
+        is_whole: also describe the process of a program that ended well.
     """
     start = [python] if python is not None else interpreter()
     start += ["-X", "faulthandler"] if watch_crash else []
     log: int | None = None
     with (limit or DescriptorLimit()) as descriptors, contextlib.ExitStack() as stack:
         if not descriptors.allows(ENOUGH):
-            import_for_the_end()  # an import opens files: later there may be no descriptor left for them
+            import_all()
         relay = Relay(stopper, descriptors)
         try:
             log = make_log(backend)
@@ -102,10 +103,10 @@ def run_child(
             stack.close()
             run, _ = _run([*start, *program.words], None, output, Relay(stopper, descriptors), False, variables)
             return _untraced(run, why, is_why=watch_crash)
-        run = _with_report(run, pid, report, backend, log)
+        run = _with_report(run, pid, report, backend, log, is_whole)
         # An initialiser may also end the process without a signal, by exit(3).
         if watch_crash and not run.completed and not run.errors:
-            from dataclasses import replace
+            from ..model.light import replace
 
             run = replace(run, initialising=_read_initialising(log, pid))
         return run
@@ -119,13 +120,17 @@ def _share(log: int | None) -> LogSharing:
     return LogSharing(log, view=view_of_files() or "")
 
 
+def import_all() -> None:
+    """Import all that a run may need. An import opens files, and later there may be no descriptor left for them."""
+    from ..host import failure  # noqa: F401
+    from ..model import words  # noqa: F401
+
+    import_for_the_end()
+
+
 def import_for_the_end() -> None:
     """Import what the end of a run needs, while the program runs: on a second processor nobody waits for it."""
-    from ..host import failure  # noqa: F401
-    from ..model import (
-        run,  # noqa: F401
-        words,  # noqa: F401
-    )
+    from ..model import run  # noqa: F401
 
     if sys.platform == "linux":
         with contextlib.suppress(ImportError):  # a Python without _ctypes: it cannot trace, and says so at the end
@@ -153,8 +158,7 @@ def _report_file() -> ScratchFile:
 
 def _untraced(run: RunResult, why: str, *, is_why: bool) -> RunResult:
     """Return the run of a program that was not traced, and the reason: its status counts."""
-    from dataclasses import replace
-
+    from ..model.light import replace
     from ..model.recording import Recording
 
     note = f"it was not traced: {why}"
@@ -229,7 +233,7 @@ def _run(
     stopper = relay.stopper
     if stopper is None or stopper.reason is None:
         return run, child.pid
-    from dataclasses import replace
+    from ..model.light import replace
 
     # The signal was ours: where it hit is no crash.
     return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None), child.pid
@@ -269,7 +273,7 @@ def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
     try:
         from ..capture.linux import crashwatch
     except ImportError:  # no _ctypes: the import in question may be about just that, and is tried all the same
-        from dataclasses import replace
+        from ..model.light import replace
 
         return lambda child: replace(_wait(child), crash_note=_NO_CTYPES)
 
@@ -291,16 +295,21 @@ def _read_initialising(log: int | None, pid: int) -> str | None:
     return None
 
 
-def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None) -> RunResult:
+def _with_report(
+    run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None, is_whole: bool
+) -> RunResult:
     """The run, with what its runner reported, and what its trace recorded."""
-    from dataclasses import replace
+    from ..model.light import replace
 
     if report is not None and report.outcome == RunnerOutcome.REFUSED:
         return replace(run, refusal=report.message)
     if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
         return replace(run, begun=False)
     message = ""
-    run = with_facts(run, report)
+    if report is not None and not is_whole and run.status == 0 and not report.errors:
+        run = replace(run, completed=report.completed)
+    else:
+        run = with_facts(run, report)
     if report is not None:
         if report.outcome == RunnerOutcome.UNTRACED:
             return run
@@ -340,7 +349,7 @@ def read_recorded(report: RunnerReport, log: int | None, pid: int) -> Recording:
 
 def with_facts(run: RunResult, report: RunnerReport | None) -> RunResult:
     """The run, with the exceptions that ended it and its interpreter, as its runner reported them."""
-    from dataclasses import replace
+    from ..model.light import replace
 
     if report is None:
         return replace(run, completed=False)

@@ -8,17 +8,17 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import replace
 from types import TracebackType
 
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
+from ..model.light import replace
 from ..model.run import RECORDING_SUFFIX, ProgramOutput, RunResult
 from .options import BadUsage
 from .output import say_error
 from .program import Program, ProgramKind
 from .runner import UNTRACED
-from .spawn import ENOUGH, CannotRun, DescriptorLimit, import_for_the_end, run_child
+from .spawn import ENOUGH, CannotRun, DescriptorLimit, import_all, run_child
 from .stopper import Stopper
 
 TYPE_CHECKING = False
@@ -225,7 +225,7 @@ def try_and_explain(
         return RunResult(), explain_program(program.name)
     with DescriptorLimit() as limit, contextlib.ExitStack() as stack:
         if not limit.allows(ENOUGH):
-            import_for_the_end()  # an import opens files: later there may be no descriptor left for them
+            import_all()
         tail = stack.enter_context(OutputTail())
         run = _try_import_try(program, backend, python, (tail.stdout, tail.stderr), Stopper(timeout), limit)
     run = replace(run, output=tail.result)

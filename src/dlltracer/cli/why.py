@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
-from typing import Any
 
 from ..capture.backend import check_backend_name
+from ..model.light import dataclass, replace
 from ..model.recording import Recording
 from ..model.run import RECORDING_SUFFIX, SavedTrace, StopReason
 from .formats import (

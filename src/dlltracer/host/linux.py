@@ -9,11 +9,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 
 from ..binary.loader_data import parse_ld_cache
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
+from ..model.light import dataclass, replace
 from ..model.loader_context import GlibcContext, LinuxContext, LoadedImage, MuslContext
 from .bounded import run_bounded
 from .filesystem import HostFilesystem

@@ -5,13 +5,12 @@ Verdicts (`diagnose`) and reports (`report`) use the same words. Both may import
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .events import Phase, Probe, ProbeOutcome
 from .failure import Crash, status_name
+from .light import dataclass
 
 _IMPORTS = 20
 """Names of a chain of imports that are shown."""
@@ -37,6 +36,8 @@ def time_in_words(seconds: float | None) -> str:
     if seconds is None:
         return ""
     try:
+        import datetime  # an extension module, for reports of recordings only
+
         moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
     except (OverflowError, ValueError, OSError):
         return f"{seconds} s since 1970"
