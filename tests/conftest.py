@@ -5,6 +5,7 @@ import signal
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from windows.lab import Lab, find_lab
 from windows.summary import runs_of
@@ -16,6 +17,11 @@ os.environ.pop("GITHUB_ACTIONS", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The same code on one more Python (tools/pythons.py) is no place to look for new inputs.
+settings.register_profile("few", max_examples=5, deadline=None)
+if os.environ.get("DLLTRACER_FEW_EXAMPLES"):
+    settings.load_profile("few")
+
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:
@@ -24,6 +30,14 @@ def lab() -> Lab:
     if isinstance(found, str):
         pytest.skip(f"no Windows lab: {found}")
     return found
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks are selected
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All unit tests run on every Python; of the others, those that say so."""
+    for item in items:
+        if "unit" in item.path.parts:
+            item.add_marker("every_python")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

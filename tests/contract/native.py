@@ -19,6 +19,8 @@ from types import ModuleType
 
 import pytest
 
+from windows.lab import compiler_trouble
+
 WINDOWS = sys.platform == "win32"
 SUFFIX = ".dll" if WINDOWS else ".so"
 
@@ -30,8 +32,15 @@ BROKEN = "extern int gone(void); int broken_answer(void) { return gone(); }\n"
 MODULE = """
 #include <Python.h>
 static struct PyModuleDef def = {.m_base = PyModuleDef_HEAD_INIT, .m_name = "tinymod", .m_size = -1};
-PyMODINIT_FUNC PyInit_tinymod(void) { return PyModule_Create(&def); }
+PyMODINIT_FUNC PyInit_tinymod(void) {
+    PyObject *module = PyModule_Create(&def);
+#ifdef Py_GIL_DISABLED
+    if (module != NULL) PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED);
+#endif
+    return module;
+}
 """
+"""A free-threaded Python turns its lock on for good, and warns, at a module that does not say that it needs none."""
 BROKEN_MODULE = """
 #include <Python.h>
 extern int gone(void);
@@ -84,6 +93,9 @@ def build_here(folder: Path) -> Path:
     include = sysconfig.get_paths()["include"]
     if shutil.which("gcc") is None or not (Path(include) / "Python.h").exists():
         pytest.skip(f"needs gcc and Python.h (looked in {include})")
+    trouble = compiler_trouble("gcc")
+    if trouble is not None:
+        pytest.skip(trouble)
     python = []
     if WINDOWS:
         version = f"{sys.version_info.major}{sys.version_info.minor}"

@@ -182,6 +182,7 @@ def assert_in(crash: Crash, library: Path, function: str) -> None:
     assert crash.offset in symbol_span(library, function)
 
 
+@pytest.mark.every_python
 def test_a_fault_is_located(crasher: Path) -> None:
     watched, _ = watch_code(crasher, "print(os.getpid()); lib.touch(ctypes.c_void_p(0x18))")
     crash = crash_of(watched, signal.SIGSEGV)
@@ -486,13 +487,22 @@ def test_the_status_is_known_although_sigchld_is_ignored(crasher: Path) -> None:
 WATCHER = """
 import ctypes, json, subprocess, sys
 {before}
+from dlltracer.capture.linux import crashwatch
 from dlltracer.capture.linux.crashwatch import availability, watch
 available = availability()
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdin=subprocess.PIPE)
 import threading
+refused, why_refused = threading.Event(), crashwatch.why_refused
+def why_refused_and_note(*arguments):
+    reason = why_refused(*arguments)
+    refused.set()
+    return reason
+crashwatch.why_refused = why_refused_and_note
 def release():
     while {wait} and "TracerPid:\\t0" in open(f"/proc/{{child.pid}}/status").read():
         pass
+    if not {wait}:
+        refused.wait()
     child.stdin.close()
 threading.Thread(target=release).start()
 watched = watch(child)

@@ -73,6 +73,7 @@ def test_lines_of_a_recording(native: Native, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.every_python
 def test_info(as_json: bool) -> None:
     ran = dlltracer("info", *(["--json"] if as_json else []), NO_COLOR="1", DLLTRACER="0", LD_DEBUG="")
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -87,6 +88,25 @@ def test_info(as_json: bool) -> None:
     assert len(works) == len(said["backends"]), "each is named once"
     assert works["debugger"] is (sys.platform == "win32") and (works["debugger"] or not works["etw"])
     assert all(one["available"] or one["reason"] for one in said["backends"])
+
+
+@pytest.mark.parametrize("command", [("info", "--json"), ("hook", "status")])
+def test_a_python_without_the_options_of_its_build(command: tuple[str, ...], tmp_path: Path) -> None:
+    """Frozen and stripped installations have no `_sysconfigdata`."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.startswith('_sysconfigdata'): raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    ran = dlltracer(*command, PYTHONPATH=str(tmp_path))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    if "--json" in command:
+        found, plain = (json.loads(text) for text in (ran.stdout, dlltracer(*command).stdout))
+        assert found["python"] == plain["python"]
+    else:
+        assert ran.stdout == dlltracer(*command).stdout
 
 
 @linux_only

@@ -18,6 +18,8 @@ from dlltracer.model.events import FailureKind, Phase, ProbeOutcome
 if sys.platform != "linux":
     pytest.skip("the loader of glibc is Linux's", allow_module_level=True)
 
+pytestmark = pytest.mark.every_python
+
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -269,11 +271,11 @@ def test_on_a_hardened_system_rtld_says_why_and_auto_takes_the_snapshot(run_pyth
 import dlltracer, os
 before = os.listdir("/proc/self/fd")
 try:
-    dlltracer.Trace().start()
+    dlltracer.Trace(backend="rtld").start()
 except OSError as error:
     print(error)
 assert os.listdir("/proc/self/fd") == before
-trace = dlltracer.Trace(backend="auto")
+trace = dlltracer.Trace()
 with trace:
     pass
 print(trace.recording.backend, trace.recording.notes[0])
@@ -398,6 +400,42 @@ def test_threads_that_load_and_fail_are_counted_exactly(native: Native, run_pyth
     assert losses == "Losses(events=0, buffers=0, undecodable=0) 8"
     written, held = map(int, sizes.split())
     assert written > 6 << 20 and held < 5 << 20, "the text that was read is given back"
+
+
+IMPORTS = """
+import importlib, os, shutil, sys, threading, dlltracer
+folder, module = sys.argv[1:]
+THREADS, TURNS = 8, 20
+sys.path.insert(0, folder)
+together, expected = threading.Barrier(THREADS), {}
+
+def work(number):
+    together.wait()
+    for turn in range(TURNS):
+        name = f"pack{number}_{turn}.tinymod"
+        expected[importlib.import_module(name).__file__] = (name, threading.get_native_id())
+
+for number in range(THREADS):
+    for turn in range(TURNS):
+        os.mkdir(f"{folder}/pack{number}_{turn}")
+        shutil.copy(module, f"{folder}/pack{number}_{turn}/tinymod.so")
+is_locked = getattr(sys, "_is_gil_enabled", lambda: True)
+before = is_locked()
+with dlltracer.Trace(collect=True) as events:
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+seen = {event.path: (event.imports[-1], event.tid) for event in events if event.path in expected}
+print(len(expected), len(events), seen == expected, is_locked() == before)
+"""
+
+
+def test_each_image_has_the_import_of_its_own_thread(native: Native, run_python: RunPython, tmp_path: Path) -> None:
+    """On a free-threaded Python the threads import at the same time; nothing of ours turns its lock on."""
+    result = run_python(IMPORTS, tmp_path, native.module())
+    assert result.stdout == "160 160 True True\n", result.stderr
 
 
 def test_a_system_without_memfd_uses_a_file_without_a_name(native: Native, run_python: RunPython) -> None:

@@ -29,6 +29,7 @@ print(sys.argv, repr(sys.path[0]), len(sys.path), __name__, __spec__ and (__spec
 print(sorted(globals()), main.__dict__ is globals(), __package__, __doc__, __builtins__)
 print(globals().get("__file__"), globals().get("__cached__"), getattr(__loader__, "__name__", type(__loader__)))
 print(__loader__.name if hasattr(__loader__, "name") else None, sys.flags, sys._xoptions, sys.warnoptions)
+print(getattr(sys, "_is_gil_enabled", bool)())
 """
 
 SEES_FILE = """
@@ -98,11 +99,13 @@ def assert_same(desk: Desk, *program: str, stdin: str = "", reports: bool = True
 
 
 @pytest.mark.parametrize("words", [["-c", STATE], ["-c" + STATE], ["-c", STATE, "a", "--format", "x", "-o"]])
+@pytest.mark.every_python
 def test_code(desk: Desk, words: list[str]) -> None:
     assert "__main__" in assert_same(desk, *words).stdout
 
 
 @pytest.mark.parametrize("name", ["s.py", "./s.py", "sub/s.py", "../desk/s.py"])
+@pytest.mark.every_python
 def test_script(desk: Desk, name: str) -> None:
     desk.write(name, STATE)
     assert "SourceFileLoader" in assert_same(desk, name, "-c", "--help").stdout
@@ -121,6 +124,7 @@ def test_script_by_absolute_path_and_after_two_dashes(desk: Desk) -> None:
     assert_same(desk, "--", "s.py", "--", "-m")
 
 
+@pytest.mark.every_python
 def test_module(desk: Desk) -> None:
     desk.write("mod.py", STATE)
     desk.write("pkg/__init__.py", "print('package')")
@@ -131,6 +135,7 @@ def test_module(desk: Desk) -> None:
     assert_same(desk, "-mjson.tool", "--indent", "1", stdin='{"a": [1]}')
 
 
+@pytest.mark.every_python
 def test_folder_zip_and_bytecode(desk: Desk) -> None:
     desk.write("folder/__main__.py", STATE)
     with zipfile.ZipFile(desk.folder / "app.zip", "w") as archive:
@@ -198,6 +203,7 @@ def test_safe_path(desk: Desk) -> None:
         ("import atexit, sys\natexit.register(lambda: print(sys.last_traceback.tb_frame.f_code.co_filename))\n1/0", 1),
     ],
 )
+@pytest.mark.every_python
 def test_ends_the_same(desk: Desk, source: str, status: int | None) -> None:
     desk.write("s.py", source)
     for program in (["s.py"], ["-c", source], ["-m", "s"]):
@@ -213,6 +219,7 @@ def test_ends_the_same(desk: Desk, source: str, status: int | None) -> None:
 
 
 @posix_only
+@pytest.mark.every_python
 def test_the_first_descriptor_is_the_programs_own(desk: Desk) -> None:
     """libffi of Debian 14 keeps a file open from the import of ctypes on; this does the same with any libffi."""
     desk.write(
@@ -306,6 +313,7 @@ def test_the_report(desk: Desk, native: Native) -> None:
     assert broken.name in shown.stderr and tiny.name not in shown.stderr and "\x1b" not in shown.stderr
 
 
+@pytest.mark.every_python
 def test_what_is_imported_last_is_seen(desk: Desk, native: Native) -> None:
     thread, handler = native.tiny(), native.tiny()
     desk.write(

@@ -17,6 +17,8 @@ import pytest
 import dlltracer
 from contract.native import BACKEND, WINDOWS, Native, import_file, load, unload
 
+pytestmark = pytest.mark.every_python
+
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -274,9 +276,9 @@ def test_loads_of_other_threads_are_seen(native: Native) -> None:
 def test_a_closed_out_costs_nothing_else(native: Native, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = native.tiny(), io.StringIO()
     with dlltracer.Trace(collect=True, out=out) as events:
+        out.close()
         load(path)
         load(native.tiny())
-        out.close()
     assert loads(events, path) == 1
     said = capsys.readouterr().err
     assert said.count("dlltracer: ") == 1 and "closed file" in said
@@ -401,7 +403,7 @@ def test_loading_what_is_loaded_is_no_event(native: Native) -> None:
 
 
 def test_unknown_backend() -> None:
-    names = r"choose one of auto, etw, etw\+loader, debugger, rtld, snapshot"
+    names = r"choose one of auto, etw, etw\+loader, debugger, rtld, seccomp, snapshot"
     with pytest.raises(dlltracer.UnknownBackend, match=names) as caught:
         dlltracer.Trace(backend="magic")
     assert isinstance(caught.value, ValueError) and caught.value.name == "magic"

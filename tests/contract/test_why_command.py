@@ -38,6 +38,7 @@ def test_a_missing_library(native: Native) -> None:
     assert "missing-image" in ran.stdout and "/usr/lib" in ran.stdout
 
 
+@pytest.mark.every_python
 def test_json(native: Native) -> None:
     said = json.loads(why(native.broken(), "--json").stdout)
     assert (said["type"], said["version"], said["outcome"]) == ("verdict", 1, "explained")
@@ -53,6 +54,7 @@ def test_what_the_program_writes_is_not_mixed_in(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "import loud works: nothing to explain\n", "")
 
 
+@pytest.mark.every_python
 def test_an_import_that_hangs_is_ended(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)\n")
     ran = why("slow", "--timeout", "2", "--json", folder=tmp_path, PYTHONPATH=str(tmp_path))
@@ -61,6 +63,7 @@ def test_an_import_that_hangs_is_ended(tmp_path: Path) -> None:
     assert "slow.py, line 2" in said["findings"][0]["title"] and "crash" not in said
 
 
+@pytest.mark.every_python
 def test_ctrl_c_says_where_it_was(tmp_path: Path) -> None:
     """Native code does not come back to Python to raise KeyboardInterrupt."""
     (tmp_path / "slow.py").write_text(

@@ -33,9 +33,11 @@ PORTABLE_START = """\
 def run(name):
     import runpy, sys
     del sys.argv[0]
+    while sys.argv[0].startswith("-") and sys.argv[0] != "-":
+        del sys.argv[: 2 if sys.argv[0] in ("-X", "-W") else 1]
     runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""What its executable imports and calls at start; it takes a script and nothing else."""
+"""What its executable imports and calls at start: it passes over the options of an interpreter, and takes a script."""
 
 UNUSED = ("site-packages", "dist-packages", "lib-dynload", "test", "idlelib", "lib2to3", "ensurepip", "__pycache__")
 
@@ -165,6 +167,37 @@ def _portable_python(platform: str, folder: Path) -> None:
         (home / "lib" / library.name).symlink_to(f"../../freeze_core.libs/{library.name}")
 
 
+ZLIB_SHIM = """\
+#include <stdarg.h>
+#include <stddef.h>
+int vsnprintf(char *, size_t, const char *, va_list);
+long lseek(int, long, int);
+long lseek64(int file, long offset, int whence) { return lseek(file, offset, whence); }
+int __vsnprintf_chk(char *room, size_t size, int flag, size_t whole, const char *format, va_list list)
+{ return vsnprintf(room, size, format, list); }
+int __snprintf_chk(char *room, size_t size, int flag, size_t whole, const char *format, ...)
+{ va_list list; va_start(list, format); int done = vsnprintf(room, size, format, list); va_end(list); return done; }
+"""
+"""What Debian's libz.so.1 needs of glibc that musl does not have."""
+
+
+def _zlib_for_musl(folder: Path, root: Path) -> None:
+    """The libz.so.1 that modules of the portable Python need: musllinux wheels expect it of the system (PEP 656).
+
+    It is that of the root, which needs little of its C library, under another name behind a library that has the rest.
+    """
+    path = folder / "libz.so.1"
+    if path.exists() or shutil.which("gcc") is None:
+        return
+    (folder / "libZ.so.1").write_bytes(
+        (root / "usr/lib/x86_64-linux-gnu/libz.so.1").read_bytes().replace(b"\0libz.so.1\0", b"\0libZ.so.1\0")
+    )
+    source = folder / "libz.c"
+    source.write_text(ZLIB_SHIM)
+    options = ["-shared", "-fPIC", "-nostdlib", "-fno-stack-protector", "-w", "-Wl,-soname,libz.so.1"]
+    _tool(["gcc", *options, "-o", path, source, "-Wl,--no-as-needed", folder / "libZ.so.1"])
+
+
 def _once(folder: Path, build: Callable[[Path], None]) -> Path:
     """The folder, built first if need be: under another name, and renamed when it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -225,8 +258,13 @@ def find_root(name: str) -> Root | str:
         if recipe.portable is None:
             return Root(folder, "/usr/bin/python3", None, processor)
         python = cache / f"python{sys.version_info[0]}.{sys.version_info[1]}-{recipe.portable}"
-        make_python = functools.partial(_portable_python, recipe.portable)
-        return Root(folder, PORTABLE_PYTHON, _once(python, make_python), processor)
+        portable = _once(python, functools.partial(_portable_python, recipe.portable))
+        start = portable / "freeze_core/lib/__init__python.py"
+        if start.read_text() != PORTABLE_START:
+            start.write_text(PORTABLE_START)
+        if recipe.portable.startswith("musl"):
+            _zlib_for_musl(portable / "freeze_core/lib", folder)
+        return Root(folder, PORTABLE_PYTHON, portable, processor)
     except (RootError, OSError, shutil.Error) as error:
         return f"the {name} root could not be built: {error}"
 

@@ -14,7 +14,7 @@ if sys.platform != "linux":
     pytest.skip("the loader of glibc is Linux's", allow_module_level=True)
 
 import dlltracer
-from dlltracer.capture.linux import compared_starts, debug_mask
+from dlltracer.capture.linux import compared_starts, debug_mask, log_file
 from dlltracer.capture.linux.compared_starts import Start, find_compared_words
 from dlltracer.errors import BackendUnavailable
 
@@ -117,7 +117,7 @@ def test_words_that_fit_and_say_nothing_are_the_wrong_ones(
     glibc: debug_mask.DebugMaskPatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = debug_mask.DebugWords(glibc.words.mask, glibc.words.fd + 1)  # _dl_lazy
-    descriptor = os.memfd_create("test")
+    descriptor = log_file.create_memory_file("test")
     try:
         patch = debug_mask.prove_patch(debug_mask.DebugMaskPatch(wrong), descriptor)
         patch.restore()

@@ -8,6 +8,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlltracer.diagnose.program_output import read_output
 from dlltracer.host.failure import read_fault_frames
 
 DIED = """\
@@ -38,6 +39,15 @@ def test_the_lines_of_the_main_thread_of_a_process_that_hangs() -> None:
     threads = DIED.replace("Current thread", "Thread")
     assert read_fault_frames(threads, hidden="/tool") == ()
     assert [frame.line for frame in read_fault_frames(threads, hidden="/tool", main=True)] == [3, 241]
+
+
+def test_a_free_threaded_python_shows_one_thread() -> None:
+    text = DIED.partition("Thread 0x")[0] + "<Cannot show all threads while the GIL is disabled>\n"
+    text += "Stack (most recent call first):\n" + DIED.partition("Current thread")[2].partition("\n")[2]
+    text += "\nCurrent thread's C stack trace (most recent call first):\n  Binary file \"/bin/python\" [0x667b4a]\n"
+    assert read_fault_frames(text, hidden="/tool") == read_fault_frames(DIED, hidden="/tool") != ()
+    (message,) = read_output(text, hidden="/tool")
+    assert [frame.line for frame in message.frames] == [3, 241]
 
 
 def test_no_thread_no_lines() -> None:

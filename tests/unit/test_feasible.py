@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from builders.failed_case import PYTHON, absent, case, process, tree
+from dlltracer.api.explain import explain
+from dlltracer.diagnose import engine
+from dlltracer.diagnose.case import Case
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.environment import InstallFacts, MachineLimits
 from dlltracer.diagnose.remedies import is_system_install, keep_feasible, packages_to_install
@@ -122,3 +126,21 @@ def test_the_words_of_apk() -> None:
         "mesa-gl policy:\n  23.3.6-r1:\n    https://dl-cdn.alpinelinux.org/alpine/v3.19/main\n"
     )
     assert parse_apk_policy(text) == ({"musl": "1.2.4-r2", "mesa-gl": "23.3.6-r1"}, {"musl": "1.2.4-r2"})
+
+
+def test_rules_run_once_for_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which packages can be installed is asked between the rules and the verdict, not by a second run of the rules."""
+    cases = []
+
+    def count(case: Case) -> Iterator[Finding]:
+        cases.append(case)
+        yield Finding(
+            code="c", title="t", confidence=Confidence.LIKELY, subject="s",
+            remedies=(Remedy("do", (PYTHON, "-m", "pip", "install", "pytest")), Remedy("or", ("unheard-of", "x"))),
+        )  # fmt: skip
+
+    monkeypatch.setattr(engine, "LINUX_RULES", (count,))
+    monkeypatch.setattr(engine, "WINDOWS_RULES", (count,))
+    (found,) = explain(ImportError(f"{PYTHON}: {GONE}", name="x", path="/nowhere/x.so")).findings
+    assert len(cases) == 1
+    assert [remedy.what for remedy in found.remedies] == ["or"], "pytest is installed here"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from builders.failed_case import EXT, PYTHON, absent, case, process, tree
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.environment import PackageCheck, StrayFile, UnmetRequirement
-from dlltracer.host.distributions import Requirement, read_requirement
+from dlltracer.host.distributions import Requirement, list_distributions, read_requirement
 from dlltracer.host.packages import find_strays
 from dlltracer.model.environment import ChangedFile, FileState, PackageManager, PackageOwner
 from dlltracer.model.failure import System
@@ -114,5 +114,6 @@ def test_which_files_are_strays(tmp_path: Path) -> None:
         (site / f"{name}.dist-info").mkdir(parents=True)
         (site / f"{name}.dist-info" / "RECORD").write_text("".join(f"{file},,\n" for file in files))
     asked = [str(site / name) for name in ("a/core/old.so", "a/old.so", "ns/old.so", "_a.abi3.so", "z.so", "b/old.so")]
-    assert find_strays(asked, [str(site)]) == {asked[0]: ("a", "1"), asked[3]: ("a", "1"), asked[5]: ("b", "2")}
-    assert find_strays([], [str(site)]) == {}
+    installed = tuple(list_distributions([str(site)]))
+    assert find_strays(asked, installed) == {asked[0]: ("a", "1"), asked[3]: ("a", "1"), asked[5]: ("b", "2")}
+    assert find_strays([], installed) == {}

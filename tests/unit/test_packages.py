@@ -14,7 +14,7 @@ import pytest
 
 from dlltracer.host import bounded
 from dlltracer.host.bounded import ProgramAnswer, ask_program, find_program, run_bounded
-from dlltracer.host.distributions import check_record, find_distribution, list_distributions, normalize
+from dlltracer.host.distributions import Distribution, check_record, list_distributions, normalize
 from dlltracer.host.packages import find_owners
 from dlltracer.model.environment import FileState, PackageManager, PackageOwner
 
@@ -57,6 +57,11 @@ def test_the_distribution_of_a_file(site: Path) -> None:
     assert by_pip(site / "mod.so") == []
 
 
+def installed(*folders: Path | str, name: str = "some-pkg") -> Distribution:
+    (found,) = (one for one in list_distributions(map(str, folders)) if normalize(one.name) == name)
+    return found
+
+
 def test_a_file_outside_of_site_packages(site: Path) -> None:
     path = Path(os.path.realpath(site / "../../Library/bin/mkl_rt.2.dll"))
     assert [owner.package for owner in by_pip(path, site)] == ["some-pkg"]
@@ -69,7 +74,7 @@ def test_the_folder_is_named_as_on_the_search_path(site: Path, tmp_path: Path) -
     link.symlink_to(site)
     owner = by_pip(site / "pkg" / "mod.so", link)[0]
     assert (owner.package, owner.folder) == ("some-pkg", str(link))
-    assert check_record("some-pkg", [str(link)]).folder == str(link)
+    assert check_record(installed(link)).folder == str(link)
 
 
 def test_a_file_that_was_taken_away_still_has_an_owner(site: Path) -> None:
@@ -79,7 +84,7 @@ def test_a_file_that_was_taken_away_still_has_an_owner(site: Path) -> None:
 
 
 def test_nothing_changed(site: Path) -> None:
-    found = check_record("some.PKG", [str(site)])
+    found = check_record(installed(site))
     assert (found.version, found.checked, found.changed, found.problem) == ("1.2", len(FILES), (), None)
 
 
@@ -99,32 +104,39 @@ def test_what_became_of_a_file(site: Path, content: bytes | None, state: FileSta
         path.unlink()
     else:
         path.write_bytes(content)
-    (changed,) = check_record("some-pkg", [str(site)]).changed
+    (changed,) = check_record(installed(site)).changed
     assert (changed.state, changed.expected_size, changed.size) == (state, 14, size)
     assert os.path.samefile(os.path.dirname(changed.path), site / "pkg")
-    only_sizes = check_record("some-pkg", [str(site)], hashes=False).changed
+    only_sizes = check_record(installed(site), hashed=()).changed
     assert bool(only_sizes) is (size != 14)
 
 
 def test_only_some_files(site: Path) -> None:
-    assert check_record("some-pkg", [str(site)], suffixes=[".so", ".dll"]).checked == 2
-    assert check_record("some-pkg", [str(site)], suffixes=[".2"]).checked == 1
+    assert check_record(installed(site), suffixes=[".so", ".dll"]).checked == 2
+    assert check_record(installed(site), suffixes=[".2"]).checked == 1
+
+
+def test_a_file_is_hashed_where_its_name_says_so(site: Path) -> None:
+    """Same size, other bytes: seen in the files that are named, whatever their suffix."""
+    (site / "pkg" / "mod.so").write_bytes(b"\x7fELF and so oN")
+    assert check_record(installed(site), suffixes=[".dll"], hashed=["other.so"]).changed == ()
+    (changed,) = check_record(installed(site), suffixes=[".dll"], hashed=["mod.so"]).changed
+    assert changed.state is FileState.CHANGED
 
 
 def test_a_hash_that_is_not_to_be_had_counts_as_the_same(site: Path) -> None:
     record = site / "Some_Pkg-1.2.dist-info" / "RECORD"
     record.write_text("pkg/mod.so,whirlpool9=AAAA,14\npkg/__init__.py,shake_128=AAAA,0\n")
-    assert check_record("some-pkg", [str(site)]).changed == ()
+    assert check_record(installed(site)).changed == ()
 
 
 def test_nothing_to_check(site: Path) -> None:
-    assert check_record("no-such-package", [str(site)]).problem == "it is not installed"
     (site / "Some_Pkg-1.2.dist-info" / "RECORD").unlink()
-    assert check_record("some-pkg", [str(site)]).problem == "it has no RECORD"
+    assert check_record(installed(site)).problem == "it has no RECORD"
 
 
 def test_a_distribution_of_this_python() -> None:
-    found = check_record("pytest", sys.path, suffixes=[".py"], hashes=False)
+    found = check_record(installed(*sys.path, name="pytest"), suffixes=[".py"], hashed=())
     assert found.problem is None and found.checked > 10 and found.version == pytest.__version__
 
 
@@ -165,7 +177,7 @@ def test_a_fifo_in_the_place_of_metadata_holds_nobody_up(site: Path) -> None:
         path.unlink()
         os.mkfifo(path)
     (found,) = list_distributions([str(site)])
-    assert (found.name, found.version, found.read_record()) == ("Some_Pkg", "1.2", None)
+    assert (found.name, found.version, found.record) == ("Some_Pkg", "1.2", None)
     assert by_pip(site / "pkg" / "mod.so") == []
 
 
@@ -174,9 +186,8 @@ def test_the_requirements_of_a_distribution(site: Path) -> None:
         "Name: some-pkg\nVersion: 1.2\nRequires-Dist: numpy (>=1)\nRequires-Dist: x; extra == 'y'\n"
         "\nRequires-Dist: in the description\n"
     )
-    found = find_distribution("Some.pkg", [str(site)])
-    assert found is not None and found.requires == ("numpy (>=1)", "x; extra == 'y'")
-    assert find_distribution("some", [str(site), str(site / "none")]) is None
+    found = installed(site)
+    assert found.requires == ("numpy (>=1)", "x; extra == 'y'")
     assert normalize("A.b_-C") == "a-b-c"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,24 @@ def test_no_more_than_asked_for_is_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abcdef")
     assert read_regular(str(tmp_path / "file"), 4) == b"abcd"
     assert read_regular(str(tmp_path / "file"), 40) == b"abcdef"
+
+
+def test_a_limit_is_no_size(tmp_path: Path) -> None:
+    """A read makes room for all that it asks for: of a small file no more is asked for than a piece at a time."""
+    path = tmp_path / "small"
+    path.write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    try:
+        data = read_regular(str(path), 1 << 28)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(data), peak < 1 << 20) == (1000, True), peak
+
+
+def test_pieces_are_put_together(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    whole = bytes(range(256)) * 5000
+    path.write_bytes(whole)
+    assert read_regular(str(path), 1 << 28) == whole
+    assert read_regular(str(path), 700_001) == whole[:700_001]

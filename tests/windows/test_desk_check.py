@@ -290,7 +290,7 @@ BOOL WINAPI DllMain(HINSTANCE self, DWORD reason, void *reserved)
 
 def test_finding_14_a_reload_shows_no_box_for_a_crash(lab: Lab, paths: dict[str, str], tmp_path: Path) -> None:
     dll = lab.build_dll("error_mode", ERROR_MODE, tmp_path)
-    code = "import sys; from dlltracer.host.reload import reload_code as reload; "
+    code = "import sys; from dlltracer.host.failure import reload_code as reload; "
     code += "print(reload(sys.executable, sys.argv[1], 8))"
     done = lab.run(VERSION, ["-c", code, dll], env=paths)
     assert done.stdout.split() == ["0"], "neither SEM_FAILCRITICALERRORS nor SEM_NOGPFAULTERRORBOX: " + done.stderr

@@ -1,4 +1,4 @@
-"""Everything about a failed import, together for the rules: made by what knows the system it failed on."""
+"""Gathers all facts about a failed import, for the rules, by the builder of the system where it failed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..diagnose.case import Case
-from ..diagnose.engine import diagnose
 from ..diagnose.program_output import OutputMessage, child_failure, modules_in_crashes
 from ..model.failure import System
 from ..model.run import RunResult
-from .environment import find_stray_files, find_unmet, read_install_facts
-from .linux_case import ProcessView, build_linux_case
+from .linux_case import LinuxProcess, build_linux_case
 from .windows_case import build_windows_case
 
 
@@ -32,12 +30,9 @@ def build_case(
         case = build_windows_case(what, run, notes)
     else:
         case = build_linux_case(what, run, notes, messages)
-    case = replace(
-        case, messages=messages, module_files=_module_files(run, messages), unmet=find_unmet(case),
-        strays=find_stray_files(case), child_copies=_child_copies(run, messages),
-    )  # fmt: skip
-    # What can be installed is asked for the packages that the rules would name, which only they know.
-    return replace(case, install=read_install_facts(case, diagnose(case).findings))
+    return replace(
+        case, messages=messages, module_files=_module_files(run, messages), child_copies=_child_copies(run, messages)
+    )
 
 
 def _child_copies(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[str, str]:
@@ -48,7 +43,7 @@ def _child_copies(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[s
         return {}
     name = Path(message.program or "").name
     complained = error.library if "/" in error.library else shutil.which(error.library) or error.library
-    image = ProcessView(run.process, run.recording).read_image(complained) if Path(complained).is_file() else None
+    image = LinuxProcess(run.process, run.recording).read_image(complained) if Path(complained).is_file() else None
     needs = [error.library] if image is None else list(image.needed)
     found: dict[str, str] = {}
     for child in run.children:

@@ -58,12 +58,11 @@ def _run_of(error: BaseException, recording: Recording | None) -> RunResult:
 
 
 def _explain(run: RunResult, error: BaseException) -> Diagnosis:
-    from ..diagnose.engine import diagnose
     from .build_case import build_case
 
     name = getattr(error, "name", None)
     what = f"import {name}" if isinstance(name, str) and isinstance(error, ImportError) else "the load"
-    return diagnose(build_case(what, run, _notes_on(run)))
+    return _judge(build_case(what, run, _notes_on(run))).diagnosis
 
 
 def is_loader_failure(run: RunResult) -> bool:
@@ -94,6 +93,20 @@ class Explained:
     case: Case | None = None
 
 
+def _judge(case: Case) -> Explained:
+    """Return the verdict on a case.
+
+    Only the rules know which packages should be installed, so package managers are asked after them. The answers decide
+    which remedies are offered.
+    """
+    from ..diagnose.engine import conclude, find_causes
+    from .environment import with_available
+
+    causes = find_causes(case)
+    case = with_available(case, causes.findings)
+    return Explained(conclude(case, causes), case)
+
+
 def explain_with_case(
     what: str, run: RunResult, *, hidden: str = "", must_return: bool = False, notes: tuple[str, ...] = ()
 ) -> Explained:
@@ -120,12 +133,11 @@ def explain_with_case(
         if not {"ImportError", "OSError"} & set(thread.error.bases):
             return Explained(Diagnosis(what, Outcome.IMPORTED, notes=(*notes, said)))
         notes = (*notes, f"{said}; the rest of the program went on, and ended with status 0")
-    from ..diagnose.engine import diagnose
     from .build_case import build_case
 
     run = _completed(run, messages, hidden)
     case = build_case(what, run, (*notes, *_notes_on(run)), messages)
-    return Explained(diagnose(case), case)
+    return _judge(case)
 
 
 def explain_program(path: str, status: int | None = None) -> Explained:
@@ -135,14 +147,13 @@ def explain_program(path: str, status: int | None = None) -> Explained:
         path: of the program, from its root.
         status: with which Windows ended an attempt to start it; `None` where there was none.
     """
-    from ..diagnose.engine import diagnose
     from .windows_case import build_program_case
 
     case = build_program_case(path, status)
     is_lacking = case.tree is None or case.tree.missing or case.symbols or case.forwarders
     if not is_lacking:
         return Explained(Diagnosis(case.what, Outcome.IMPORTED, notes=case.notes))
-    return Explained(diagnose(case), case)
+    return _judge(case)
 
 
 def explain_interpreter(what: str, run: RunResult, path: str) -> Explained:
@@ -150,14 +161,13 @@ def explain_interpreter(what: str, run: RunResult, path: str) -> Explained:
 
     Arguments: `path`, of the program, from the root; `run`, with what its loader wrote.
     """
-    from ..diagnose.engine import diagnose
     from ..diagnose.program_output import read_output
     from ..host.failure import this_process
     from .linux_case import build_interpreter_case
 
     run = replace(run, process=this_process())
     case = build_interpreter_case(what, run, path, read_output(run.output.text))
-    return Explained(diagnose(case), case)
+    return _judge(case)
 
 
 def _with_sources(message: OutputMessage) -> OutputMessage:

@@ -28,7 +28,15 @@ from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol, MissingVersion
 from ..resolve.linux import resolve_linux
 from ..resolve.symbols import find_missing_symbols, find_missing_versions
-from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners, read_limits
+from .environment import (
+    ProcessView,
+    find_foreign_modules,
+    find_traces_of_module,
+    judge_copies,
+    name_owners,
+    read_limits,
+    with_packages,
+)
 from .linux_failure import read_linux_failure, with_dl_error
 from .search_leads import find_leads
 
@@ -39,8 +47,8 @@ ELF_MAGIC = b"\x7fELF"
 Lack = tuple[tuple[MissingSymbol, ...], tuple[MissingVersion, ...]]
 
 
-class ProcessView:
-    """Answers questions about one process. What could not be looked at is in `notes`."""
+class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
+    """A process of glibc or musl."""
 
     def __init__(self, process: ProcessFacts, recording: Recording | None = None) -> None:
         self._process = _as_traced(process, recording)
@@ -57,7 +65,7 @@ class ProcessView:
         return tuple(self._notes)
 
     def resolve(self, subject: str) -> tuple[LoadTree | None, str | None]:
-        """What loading `subject` into the process would do, or what is wrong with the file itself."""
+        """Return what loading `subject` into the process would do, or what is wrong with the file itself."""
         if not self._is_here or self._linux.kind(subject) is not FileKind.FILE:
             return None, None
         if subject in self._process.loaded:
@@ -69,11 +77,12 @@ class ProcessView:
             return None, problem
         return resolve_linux(subject, self._linux_context(), self._linux), None
 
-    def resolve_program(self, path: str) -> LoadTree | None:
-        """What starting a program would bring; `None` if it is no image."""
-        if not self._is_here or self.damage(path) is not None:
-            return None
-        return resolve_linux(path, self._linux_context(), self._linux, program=True)
+    def resolve_program(self, path: str) -> tuple[LoadTree | None, str | None]:
+        """Return what starting a program would load, or what is wrong with its file."""
+        problem = self.damage(path) if self._is_here else None
+        if not self._is_here or problem is not None:
+            return None, problem
+        return resolve_linux(path, self._linux_context(), self._linux, program=True), None
 
     def resolve_otherwise(self, subject: str, change: Change) -> LoadTree | None:
         """What loading `subject` would have done if something had been otherwise; `None` if nothing would have been."""
@@ -235,7 +244,7 @@ def build_linux_case(
     assert run.process is not None
     failed = read_linux_failure(run, messages)
     subject, dl_error = failed.subject, failed.dl_error
-    view = ProcessView(run.process, run.recording)
+    view = LinuxProcess(run.process, run.recording)
     tree, problem = view.resolve(subject) if subject is not None else (None, None)
     images = view.read_images(tree)
     symbols, versions = view.find_missing(tree, images)
@@ -261,8 +270,8 @@ def build_interpreter_case(
     home = posixpath.dirname(posixpath.dirname(path))
     process = replace(run.process, executable=path, prefix=home, base_prefix=home, loaded=())
     run = replace(run, process=process, recording=None, errors=())
-    view = ProcessView(process)
-    tree = view.resolve_program(path)
+    view = LinuxProcess(process)
+    tree, problem = view.resolve_program(path)
     images = view.read_images(tree)
     symbols, versions = view.find_missing(tree, images)
     dl_error = read_linux_failure(run, messages).dl_error
@@ -271,11 +280,12 @@ def build_interpreter_case(
     case = Case(
         what=what, system=process.system, run=run, subject=path, tree=tree, images=images, symbols=symbols,
         versions=versions, notes=notes, dl_error=dl_error, distribution=read_distribution(), is_program=True,
+        damaged={path: problem} if problem is not None else {},
     )  # fmt: skip
     return _with_environment(case, process, view)
 
 
-def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> Case:
+def _with_environment(case: Case, process: ProcessFacts, view: LinuxProcess) -> Case:
     """The case, with what the machine has around it."""
     shadowed = _find_shadowed(case, view)
     copies = _find_copies(case, process, view)
@@ -287,15 +297,14 @@ def _with_environment(case: Case, process: ProcessFacts, view: ProcessView) -> C
         limits=read_limits(case.subject, process),
         foreign_modules=find_foreign_modules(case.error, process),
         module_traces=find_traces_of_module(case.error, process),
-        checks=check_packages(case),
         leads=find_leads(case, process),
         definers=_find_definers(case, view),
         speaker=_find_speaker(case),
     )
-    return replace(case, notes=(*case.notes, *view.notes))
+    return with_packages(replace(case, notes=(*case.notes, *view.notes)))
 
 
-def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mapping[str, tuple[Copy, ...]]:
+def _find_copies(case: Case, process: ProcessFacts, view: LinuxProcess) -> Mapping[str, tuple[Copy, ...]]:
     """Files of the names that were not found, and of the libraries that lack something."""
     missing = {binding.need for binding in case.tree.missing} if case.tree is not None else set()
     missing |= {event.need or event.path for event in case.failed_events if event.kind is not FailureKind.DROPPED}
@@ -307,18 +316,14 @@ def _find_copies(case: Case, process: ProcessFacts, view: ProcessView) -> Mappin
     used = {view.real_path(path) for path in suppliers.values()}
     copies: dict[str, tuple[Copy, ...]] = {}
     for name, found in find_copies(names, process).items():
-        fit = [copy for copy in found if view.real_path(copy.path) not in used]
-        copies[name] = tuple(
-            Copy(
-                copy.path, copy.where, view.incompatibility(copy.path),
-                view.provides_missing(copy.path, case) if suppliers else None,
-            )
-            for copy in fit
+        others = [copy for copy in found if view.real_path(copy.path) not in used]
+        copies[name] = judge_copies(
+            others, view, lambda path: view.provides_missing(path, case) if suppliers else None
         )
     return copies
 
 
-def _find_definers(case: Case, view: ProcessView) -> tuple[str, ...]:
+def _find_definers(case: Case, view: LinuxProcess) -> tuple[str, ...]:
     """The libraries that define what is missing, where no copy of a library in use does."""
     dl_error = case.dl_error
     if dl_error is None or dl_error.problem is not DlProblem.MISSING_SYMBOL or not case.symbols or case.tree is None:
@@ -387,7 +392,7 @@ def _suppliers_of(case: Case) -> dict[str, str]:
     return {need: path for need, path in bound.items() if symbol.library in (None, need)}
 
 
-def _find_shadowed(case: Case, view: ProcessView) -> tuple[ShadowedCopy, ...]:
+def _find_shadowed(case: Case, view: LinuxProcess) -> tuple[ShadowedCopy, ...]:
     """What the load would have used if nothing had been loaded before, or without LD_LIBRARY_PATH."""
     if case.tree is None or case.subject is None or case.is_windows or not (case.symbols or case.versions):
         return ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ntpath
+import os
 from collections.abc import Sequence
 
 from ..binary.elf import read_elf
@@ -52,6 +54,9 @@ def load_tree(file: str, *, root: str | None = None, search: Sequence[str] = ())
 
 
 def _linux_tree(place: Place, image: ElfImage, root: str | None, search: Sequence[str]) -> LoadTree:
+    if root is None and os.sep == "\\":
+        # Paths of Linux are divided by slashes and have no drives: on Windows the drive of the file is the root.
+        root = ntpath.splitdrive(place.path)[0] + os.sep
     files = HostFilesystem(root)
     path = place.path if root is None else place.inside or ""
     # A shared object is taken for an extension module: loaded into this Python.

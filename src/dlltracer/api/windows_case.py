@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ntpath
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -30,19 +31,29 @@ from ..model.tree import BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import system_names
 from ..resolve.lookup import describe_machine, fits_machine
 from ..resolve.windows import find_missing_imports, resolve_windows
-from .environment import check_packages, find_foreign_modules, find_traces_of_module, name_owners
+from .environment import (
+    ProcessView,
+    find_foreign_modules,
+    find_traces_of_module,
+    judge_copies,
+    name_owners,
+    with_packages,
+)
 from .windows_failure import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
 
 
-class WindowsProcess:
-    """Answers questions about one process. What could not be looked at is in `notes`."""
+class WindowsProcess(ProcessView[PeImage, MissingForwarder]):
+    """A process of Windows."""
 
     def __init__(self, process: ProcessFacts) -> None:
         self._process = process
         self._files = WindowsFiles(symbols=True, resources=True)
         self._context: WindowsContext | None = None
         self._is_here = this_system() is System.WINDOWS
-        self.notes = () if self._is_here else ("this machine is not Windows: its files were not looked at",)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return () if self._is_here else ("this machine is not Windows: its files were not looked at",)
 
     def resolve(self, subject: str, flags: LoadFlags | None = None) -> tuple[LoadTree | None, str | None]:
         """What loading `subject` (a file, or a bare name that is searched for) would do; or what is wrong with it.
@@ -186,7 +197,7 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
         code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree),
         is_program=program is not None, load_flags=failed.flags, other_folders=others,
     )  # fmt: skip
-    return replace(case, checks=check_packages(case))
+    return with_packages(case)
 
 
 def _folders_at(run: RunResult, clock: int | None) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -228,7 +239,7 @@ def build_program_case(path: str, status: int | None = None) -> Case:
         notes=(*view.notes, *((_NOT_RUN,) if status is None else ())),
         windows_own=_names_of_windows(tree), is_program=True, code=status,
     )  # fmt: skip
-    return replace(case, checks=check_packages(case))
+    return with_packages(case)
 
 
 _NOT_RUN = "the program was not started: this rests on its files"
@@ -288,14 +299,11 @@ def _find_copies(
     found = find_copies(sorted({*wanted, *lacking}), process, former)
     copies = {}
     for name, files in found.items():
-        others = [file for file in files[:_MOST_COPIES] if ntpath.normcase(file.path) not in used]
-        copies[name] = tuple(
-            Copy(
-                file.path, _where(file, process), view.incompatibility(file.path),
-                _has_all(view, file.path, lacking.get(name)),
-            )
-            for file in others
-        )
+        others = [
+            replace(file, where=_where(file, process))
+            for file in files[:_MOST_COPIES] if ntpath.normcase(file.path) not in used
+        ]  # fmt: skip
+        copies[name] = judge_copies(others, view, functools.partial(_has_all, view, lacking.get(name)))
     return copies
 
 
@@ -325,7 +333,7 @@ def _failing_initialiser(tree: LoadTree | None, process: ProcessFacts) -> str | 
     return None
 
 
-def _has_all(view: WindowsProcess, path: str, symbols: list[MissingSymbol] | None) -> bool | None:
+def _has_all(view: WindowsProcess, symbols: list[MissingSymbol] | None, path: str) -> bool | None:
     """Whether a file exports all that the copy in use lacks."""
     if symbols is None:
         return None

@@ -58,7 +58,7 @@ def read_windows_failure(
 ) -> WindowsFailure:
     """What the exception stands for. Without one (`error` is `None`: a crash) the last request is the subject.
 
-    May load the file once more, in a process of its own (`host.reload`).
+    May load the file once more, in a process of its own (`host.failure.reload_code`).
     """
     found = _read_failure(error, process, requests)
     asked = [one for one in requests if one.target == found.subject and not one.succeeded]

@@ -16,7 +16,7 @@ from ..host.machine import this_system
 from ..model.events import Probe
 from ..model.failure import System
 from ..model.loader_context import STANDARD_SEARCH, WindowsContext, context_for_wheel
-from ..model.pe import PeImage
+from ..model.pe import MACHINE_I386, PeImage
 from ..model.tree import Binding, LoadTree, MissingSymbol
 from ..resolve.windows import find_missing_imports, resolve_windows
 
@@ -45,18 +45,40 @@ def _tree(place: Place, image: PeImage, root: str | None, search: Sequence[str])
     if this_system() is System.WINDOWS and root is None:
         from ..host.windows import read_windows_context
 
-        context = replace(read_windows_context(added_folders=tuple(search)), machine=image.machine)
+        own = read_windows_context(added_folders=tuple(search))
+        context = own if own.machine == image.machine else for_machine(own, image.machine, python_of(image))
         if not image.is_dll:  # a program: its own folder is the one searched first
             context = replace(context, application_folder=ntpath.dirname(place.path), loaded=(), flags=STANDARD_SEARCH)
-        return resolve_windows(place.path, context, WindowsFiles(symbols=True, resources=True))
+        tree = resolve_windows(place.path, context, WindowsFiles(symbols=True, resources=True))
+        if context.machine == own.machine:
+            return tree
+        folder = context.application_folder
+        return replace(tree, notes=(*tree.notes, f"{folder} stands for the folder of a python.exe of that machine"))
     drive = _DRIVE if root is None else "C:"
     files = WindowsFiles({drive: root or "/"}, symbols=True, resources=True)
     added = tuple(_windows_path(locate(folder, root), drive) for folder in search)
     context = context_for_wheel(image.machine, python_of(image), added_folders=added)
     if root is not None and files.local_path("C:\\Windows\\System32\\kernel32.dll") is not None:
         context = replace(context, has_system_files=True)
+        is_64_bit = files.local_path("C:\\Windows\\SysWOW64\\kernel32.dll") is not None
+        if image.machine == MACHINE_I386 and is_64_bit:
+            context = replace(context, system_folder="C:\\Windows\\SysWOW64")
     tree = resolve_windows(_windows_path(place, drive), context, files)
     return tree if root is not None else _with_local_paths(tree, context)
+
+
+def for_machine(context: WindowsContext, machine: int, version: tuple[int, int]) -> WindowsContext:
+    """Return the context of a Python of that version for another machine, on the Windows of `context`.
+
+    What our own process has loaded, and what lies beside our python.exe, is nothing to it. A 32-bit process finds its
+    system files in SysWOW64 ("File System Redirector", MS Learn).
+    """
+    python = context_for_wheel(machine, version)
+    system = ntpath.join(context.windows_folder, "SysWOW64") if machine == MACHINE_I386 else context.system_folder
+    return replace(
+        context, machine=machine, system_folder=system, application_folder=python.application_folder,
+        provided=python.provided, loaded=(), redirection=None,
+    )  # fmt: skip
 
 
 def python_of(image: PeImage) -> tuple[int, int]:

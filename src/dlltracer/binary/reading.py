@@ -25,6 +25,9 @@ _SMALL = 0x8000
 """Bytes up to which a whole file is read at once."""
 _BLOCK_BITS = 14
 _BLOCK = 1 << _BLOCK_BITS
+_PIECE = 0x40000
+"""Bytes asked for at once. Python makes room for all that a read asks for: with a limit of 64 MB as the size, each read
+of a small file took 34 ms on Windows (measured under Wine: half the time of `dlltracer why`)."""
 _MOST_BLOCKS = 64
 """Blocks kept at once: 1 MB, whatever the size of the file."""
 _RANDOM: int | None = getattr(os, "POSIX_FADV_RANDOM", None)
@@ -72,13 +75,12 @@ def read_regular(path: str, limit: int) -> bytes:
 
 def _read_at(fd: int, offset: int, size: int) -> bytes:
     """Return `size` bytes at `offset`; fewer only where the file ends."""
-    found = _pread(fd, size, offset)
-    while len(found) < size:
-        part = _pread(fd, size - len(found), offset + len(found))
-        if not part:
-            break
-        found += part
-    return found
+    parts: list[bytes] = []
+    found = 0
+    while found < size and (part := _pread(fd, min(size - found, _PIECE), offset + found)):
+        parts.append(part)
+        found += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _pread_of_windows(fd: int, size: int, offset: int) -> bytes:

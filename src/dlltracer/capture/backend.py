@@ -3,18 +3,34 @@ code runs, and `dataclasses` alone would bring nine modules, one of them native 
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..errors import BackendUnavailable, UnknownBackend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
+    from ..model.events import Event
     from ..model.recording import Recording
     class Session(Protocol):
         """A running capture."""
+
+        @property
+        def missed(self) -> int:
+            """How many events `drain` did not return because too many were waiting. The recording has them."""
+
+        def progress(self) -> int:
+            """A number that grows when the loader does something. Quick, and from any thread."""
+
+        def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
+            """The events that have come to light since the last call, in order; the rest after `stop`.
+
+            Only of a session that was started `live`, and from one thread at a time. `returned`: threads that have come
+            back from the loader and do nothing until `drain` returns, as native id and `clock` of the request.
+            """
 
         def stop(self) -> Callable[[], Recording]:
             """End it, complete: nothing of the block arrives later. Returns what makes the recording of it, once.
@@ -30,8 +46,8 @@ if TYPE_CHECKING:
         def availability(self) -> Availability:
             """Whether it can work in this process, without changing anything."""
 
-        def start(self, *, raw: bool = False) -> Session:
-            """Begin to capture this process; `raw` asks for `DebugEvent`s only.
+        def start(self, *, raw: bool = False, live: bool = False) -> Session:
+            """Begin to capture this process; `raw` asks for `DebugEvent`s only, `live` for events before the end.
 
             Raises `BackendUnavailable`, `TracePermissionError` or `TraceStartError`, and then leaves nothing behind.
             """
@@ -51,8 +67,29 @@ class Availability:
         return f"Availability(ok={self.ok}, reason={self.reason!r}, remedy={self.remedy!r})"
 
 
-BACKEND_NAMES = ("auto", "etw", "etw+loader", "debugger", "rtld", "snapshot")
+class LibraryFirst:
+    """While it is entered, imports find the standard library first.
+
+    A dataclasses.py beside the program is the program's, and must not run for us. A frozen Python has no file for os,
+    and its library comes first by itself.
+    """
+
+    def __enter__(self) -> None:
+        file = getattr(os, "__file__", None)
+        self._library = [os.path.dirname(file)] if file else []
+        sys.path[:0] = self._library
+
+    def __exit__(self, *error: object) -> None:
+        for folder in self._library:
+            sys.path.remove(folder)
+
+
+BACKEND_NAMES = ("auto", "etw", "etw+loader", "debugger", "rtld", "seccomp", "snapshot")
 """What `Trace(backend=...)` and `--backend` take."""
+
+
+OUTSIDE = "seccomp"
+"""The mechanism that `dlltracer run` and `dlltracer why` have alone, and `Trace` never."""
 
 
 def make_backend(name: str) -> Backend:
@@ -67,6 +104,10 @@ def make_backend(name: str) -> Backend:
             from .linux.snapshot import SnapshotBackend
 
             return SnapshotBackend()
+        if name == OUTSIDE:
+            from .linux.seccomp_notify import SeccompBackend
+
+            return SeccompBackend()
     if sys.platform == "win32":
         if name in ("etw", "etw+loader"):
             from .windows.etw.backend import EtwBackend
@@ -91,8 +132,8 @@ def check_backend_name(name: str) -> None:
 
 
 def default_backend_name() -> str:
-    """The default of `Trace`: the mechanism that its users know; elsewhere "auto", which raises the reason."""
-    return {"win32": "etw", "linux": "rtld"}.get(sys.platform, "auto")
+    """The default of `Trace`: on Windows the mechanism that its users know; elsewhere "auto", the best that works."""
+    return "etw" if sys.platform == "win32" else "auto"
 
 
 def candidates() -> tuple[str, ...]:
@@ -104,7 +145,7 @@ NOT_USED = " was not used: "
 """Between the name of a better mechanism and the reason, in the notes of a recording."""
 
 
-def start_best(*, raw: bool) -> tuple[Session, tuple[str, ...]]:
+def start_best(*, raw: bool, live: bool = False) -> tuple[Session, tuple[str, ...]]:
     """Start the best mechanism that works here.
 
     Returns the session and why each better one was not taken. Raises what the first candidate raised when none works.
@@ -115,7 +156,7 @@ def start_best(*, raw: bool) -> tuple[Session, tuple[str, ...]]:
     first: OSError | None = None
     for name in candidates():
         try:
-            return make_backend(name).start(raw=raw), tuple(refusals)
+            return make_backend(name).start(raw=raw, live=live), tuple(refusals)
         except OSError as error:
             first = first or error
             refusals.append(f"{name}{NOT_USED}{error}")

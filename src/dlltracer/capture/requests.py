@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 MARK_START, MARK_END = b"\x1e", b"\x1f"
 """The frame of a request in a stream of text: ASCII's record and unit separators, which no path has."""
 
+MARK_MODE = 0x6C6C6474
+"""The mode of an access(2) whose path is a mark, for a tracer that watches system calls. The kernel refuses any mode
+above 7 with EINVAL before it looks at the path (do_faccessat in fs/open.c): whether somebody watches or not, the call
+does nothing. Python raises no audit event for it."""
+
+UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
+"""A note."""
+
 OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f", b"\x1egap\x1f"
 """Marks other than of requests (`linux.decode.Mark`)."""
 
@@ -51,14 +59,20 @@ class Watch:
     target, imports, tid, wall seconds, perf_counter nanoseconds, places, flags); it must be quick and must not raise.
     Without it the requests are kept and returned by `stop`. `places` is empty but for `FIND_LIBRARY`: the programs that
     were run, "ldconfig" first. `flags` are those of `model.failure.Request`.
+
+    `on_return` is called in the thread of a request when that thread runs Python again, which may be more than once,
+    and returns whether the loader has done something since; it must be quick and must not raise.
     """
 
-    def __init__(self, on_request: Callable[[RawRequest], None] | None = None) -> None:
+    def __init__(
+        self, on_request: Callable[[RawRequest], None] | None = None, on_return: Callable[[], bool] | None = None
+    ) -> None:
         self._on_request = on_request
+        self.on_return = on_return
         self._kept: list[tuple[RawRequest, object]] = []
         self._idle: dict[int, int] = {}
         self._open: dict[int, int] = {}
-        self.keeps_requests = on_request is None
+        self.keeps_requests = on_request is None and on_return is None
 
     def start(self) -> bool:
         """Begin; `False` if another audit hook vetoed ours, so that requests will not be seen."""
@@ -102,6 +116,7 @@ class Watch:
     def note_request(self, raw: RawRequest, library: object | None) -> None:
         if self._on_request is not None:
             self._on_request(raw)
+        if not self.keeps_requests:
             return
         self._open[get_ident()] = len(self._kept)
         self._kept.append((raw, library))
@@ -198,6 +213,31 @@ def encode_request(raw: RawRequest) -> bytes:
     return f"\x1e{kind} {tid} {wall!r} {clock} {','.join(places)} {given} {names}\x1f".encode("ascii")
 
 
+class _ReturnGuard:
+    """Tells the hook that the frame which holds it has ended: the call into the loader that it made has returned.
+
+    No audit event comes between a load and `os._exit`, a signal or a crash, so the next one may be too late.
+    """
+
+    __slots__ = ("_hook", "_thread")
+
+    def __init__(self, hook: _AuditHook) -> None:
+        self._hook = hook
+        self._thread = get_ident()
+
+    def __del__(self) -> None:
+        # A frame that raised lives in a traceback, and may end in another thread, or when the interpreter does.
+        if get_ident() == self._thread:
+            self._hook.note_return(is_last=True)
+
+
+_GUARD = ".dlltracer"
+"""The name of a guard among the local variables of a frame, which no code can use."""
+
+_MOST_LOOKS = 16
+"""How many audit events after a request are taken for the return of the loader, if it has done nothing until then."""
+
+
 class _LibrarySearch:
     """A call of `ctypes.util.find_library` in progress: what was asked for, and the programs run so far."""
 
@@ -237,6 +277,7 @@ class _AuditHook:
         self._waiting: tuple[Watch, ...] = ()
         self._busy: list[bool] = [True]
         self._searches: dict[int, _LibrarySearch] = {}
+        self._returns: dict[int, int] = {}
         self._proved = False
         self._lock = allocate_lock()
         self._hook = self._make_hook()
@@ -295,7 +336,25 @@ class _AuditHook:
             watch.note_activity()
         if self._searches and event != "sys._getframe" and get_ident() in self._searches:
             self._end_search(sys._getframe(2))
+        if self._returns:
+            self.note_return()
         self._set_busy()
+
+    def note_return(self, *, is_last: bool = False) -> None:
+        """The calling thread runs Python: its request to the loader, if it made one, may have returned.
+
+        `is_last`: it has returned for certain.
+        """
+        looks = self._returns.pop(get_ident(), None)
+        if looks is None:
+            return
+        has_loaded = False
+        for watch in self._watches:
+            if watch.on_return is not None:
+                has_loaded = watch.on_return() or has_loaded
+        # CPython raises other audit events between that of an import and the call of the loader ("open").
+        if not (is_last or has_loaded) and looks < _MOST_LOOKS:
+            self._returns[get_ident()] = looks + 1
 
     def _set_busy(self) -> None:
         """Let the hook look at every event while something waits for the next one."""
@@ -304,7 +363,9 @@ class _AuditHook:
             self._busy[:] = [True]
 
     def _is_waiting(self) -> bool:
-        return bool(self._searches) or not self._proved or any(watch.has_open for watch in self._waiting)
+        if self._searches or self._returns or not self._proved:
+            return True
+        return any(watch.has_open for watch in self._waiting)
 
     def _on_request(self, event: str, args: tuple[object, ...]) -> None:
         watches = self._watches
@@ -324,8 +385,11 @@ class _AuditHook:
         raw = (event, text, imports, get_native_id(), time.time(), time.perf_counter_ns(), (), flags)
         for watch in watches:
             watch.note_request(raw, library)
-        if self._waiting:
-            self._set_busy()
+        if any(watch.on_return is not None for watch in watches):
+            if library is not None or frame.f_globals is _IMPORTS:
+                frame.f_locals[_GUARD] = _ReturnGuard(self)
+            self._returns[get_ident()] = 0
+        self._set_busy()
 
     def _note_search(self, frame: FrameType | None) -> None:
         """A program is run: note it, if `ctypes.util.find_library` runs it."""

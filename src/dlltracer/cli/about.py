@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import site
 import sys
 import sysconfig
 from typing import Any
@@ -80,13 +81,24 @@ def _describe_python() -> dict[str, Any]:
         "bits": process.bits,
         "debug": process.is_debug,
         "free_threaded": process.is_free_threaded,
-        "shared_library": bool(sysconfig.get_config_var("Py_ENABLE_SHARED")) or sys.platform == "win32",
+        "shared_library": _has_shared_library(process.loaded),
         "compiler": platform.python_compiler(),
         "executable": process.executable,
         "prefix": process.prefix,
         "environment_of": _environment_of(process.prefix, process.base_prefix),
         "suffixes": list(process.suffixes),
     }
+
+
+def _has_shared_library(loaded: tuple[str, ...]) -> bool:
+    """Return whether the interpreter is in a library; `loaded` are the images of its process.
+
+    Frozen and stripped installations lack the `_sysconfigdata` module, where the options of the build are.
+    """
+    try:
+        return sys.platform == "win32" or bool(sysconfig.get_config_var("Py_ENABLE_SHARED"))
+    except ImportError:
+        return any(os.path.basename(path).startswith("libpython") for path in loaded)
 
 
 def _environment_of(prefix: str, base_prefix: str) -> str:
@@ -259,4 +271,8 @@ def status() -> None:
 
 
 def _hook_path() -> str:
-    return os.path.join(sysconfig.get_path("purelib"), HOOK_FILE)
+    try:
+        folder = sysconfig.get_path("purelib")
+    except ImportError:  # no _sysconfigdata, as above
+        folder = site.getsitepackages()[0]
+    return os.path.join(folder, HOOK_FILE)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from dlltracer.capture.linux.rtld import JoinedLog, RtldSession
-    from dlltracer.capture.requests import Watch
+    from dlltracer.capture.requests import RawRequest, Watch
     from dlltracer.cli.runner import LogSharing, RunnerReport
     from dlltracer.model.recording import Recording
     from dlltracer.trace import Trace
@@ -29,11 +29,11 @@ def main() -> None:
     _import_core()
     import os
 
-    from dlltracer.cli.runner import DEBUGGED, UNTRACED, LogSharing, RunnerOutcome, RunnerReport
+    from dlltracer.cli.runner import DEBUGGED, UNTRACED, WATCHED, LogSharing, RunnerOutcome, RunnerReport
 
     log = LogSharing.decode(log_word, os.environ)
     _begin_own_loads(log)
-    if backend not in (UNTRACED, DEBUGGED):
+    if backend not in (UNTRACED, DEBUGGED, WATCHED):
         _import_ctypes_out_of_the_way()
 
     from dlltracer.cli import launch
@@ -144,7 +144,7 @@ _LOW_DESCRIPTORS = 200
 
 
 def _import_ctypes_out_of_the_way() -> None:
-    """Import ctypes, which every mechanism needs, while no low descriptor is free.
+    """Import ctypes, which every mechanism in the process needs, while no low descriptor is free.
 
     Where libffi has static trampolines (3.4 and later; Debian's 3.5 turns them on) it opens its own file at the first
     callback (`ffi_tramp_init` in src/tramp.c), which `import ctypes` makes, and keeps it open: the first file that the
@@ -319,9 +319,13 @@ def _begin_own_loads(log: LogSharing) -> None:
         begin_own_loads(log.prefix)
 
 
-def _join_or_refuse(result: str, backend: str, log: LogSharing) -> JoinedLog | None:
+def _join_or_refuse(result: str, backend: str, log: LogSharing) -> JoinedLog | _WatchedCalls | None:
     """Let the loader of this process write to a log that the parent reads; `None` if there is none, or it does not
     work and another mechanism will do."""
+    from dlltracer.cli.runner import WATCHED
+
+    if backend == WATCHED:
+        return _WatchedCalls()
     if log.prefix is None:
         return None
     try:
@@ -334,7 +338,37 @@ def _join_or_refuse(result: str, backend: str, log: LogSharing) -> JoinedLog | N
         _refuse(result, error)
 
 
-def _leave_log(session: JoinedLog) -> RunnerReport:
+class _WatchedCalls:
+    """The log of a process whose system calls are watched: a request of Python is a call of access(2) among them."""
+
+    def __init__(self) -> None:
+        from dlltracer.capture.requests import OWN_END, UNATTRIBUTED, Watch
+
+        self._watch = Watch(self._note_request)
+        self.notes = () if self._watch.start() else (UNATTRIBUTED,)
+        self._mark(OWN_END)
+
+    def leave(self) -> None:
+        """Note no more requests: all further loads are ours."""
+        from dlltracer.capture.requests import OWN_BEGIN
+
+        self._watch.end()
+        self._mark(OWN_BEGIN)
+
+    def _note_request(self, raw: RawRequest) -> None:
+        from dlltracer.capture.requests import encode_request
+
+        self._mark(encode_request(raw))
+
+    def _mark(self, mark: bytes) -> None:
+        import os
+
+        from dlltracer.capture.requests import MARK_MODE
+
+        os.access(mark, MARK_MODE)
+
+
+def _leave_log(session: JoinedLog | _WatchedCalls) -> RunnerReport:
     """End our part in the log; what to tell the parent, which reads it."""
     from dlltracer.cli.runner import RunnerOutcome, RunnerReport
 

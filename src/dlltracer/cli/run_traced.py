@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 
 from ..api.linux_failure import describe_local_scopes
-from ..capture.backend import NOT_USED
+from ..binary.elf import read_elf
+from ..capture.backend import NOT_USED, OUTSIDE
 from ..capture.kept_events import KeptEvents
-from ..errors import DlltracerError
+from ..errors import BackendUnavailable, BinaryFormatError, DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
@@ -30,6 +31,7 @@ from .spawn import (
     run_child,
     runner_command,
     with_facts,
+    with_notes,
 )
 
 TYPE_CHECKING = False
@@ -63,12 +65,37 @@ def run_followed(
     guard = _Guard(sink)
     if sys.platform == "win32":
         return guard.replay(_run_on_windows(program, backend, guard, follow=follow, startup=startup))
+    if sys.platform == "linux" and (backend == OUTSIDE or (backend == "auto" and not _has_log(program))):
+        return _run_watched(program, backend, guard, follow=follow, startup=startup)
     if sys.platform == "linux" and (backend == "auto" or (backend == "rtld" and not is_command)):
         return _LinuxRun(program, backend, follow, startup, guard).run()
     if follow or startup or is_command:
         what = "a command" if is_command else "--follow" if follow else "--startup"
         raise CannotFollow(f"{what} cannot be traced by {backend!r} on {sys.platform}: leave out --backend")
     return guard.replay(run_child(program, backend))
+
+
+def _has_log(program: Program) -> bool:
+    """Whether the loader of the program writes a log, as far as its file shows that: glibc's does."""
+    path = shutil.which(program.words[0]) if program.kind is ProgramKind.COMMAND else sys.executable
+    try:
+        loader = None if path is None else read_elf(path).interpreter
+    except (OSError, BinaryFormatError):
+        return True
+    return loader is None or "ld-musl-" not in loader
+
+
+def _run_watched(program: Program, backend: str, guard: _Guard, *, follow: bool, startup: bool) -> RunResult:
+    if sys.platform != "linux":
+        raise CannotFollow("for Linux")
+    from .run_watched import WatchOptions, run_watched
+
+    try:
+        return run_watched(program, WatchOptions(follow=follow, startup=startup), guard)
+    except BackendUnavailable as error:
+        if backend == "auto" and not (follow or startup or program.kind is ProgramKind.COMMAND):
+            return guard.replay(run_child(program, backend))
+        return RunResult(refusal=str(error))
 
 
 def _run_on_windows(program: Program, backend: str, sink: Sink, *, follow: bool, startup: bool) -> RunResult:
@@ -184,19 +211,30 @@ class _LinuxRun:
             refusal = run.refusal
             if refusal is None:
                 return run
-        return self._run_as_command(refusal)
+        try:
+            run = self._run_watched()
+        except BackendUnavailable as error:
+            return with_notes(self._run_as_command(refusal), (f"seccomp{NOT_USED}{error}",))
+        return with_notes(run, (f"rtld{NOT_USED}{refusal}",))
+
+    def _run_watched(self) -> RunResult:
+        """Run it by the next mechanism. Raises `BackendUnavailable` before anything of it has run."""
+        if sys.platform != "linux":
+            raise CannotFollow("for Linux")
+        from .run_watched import WatchOptions, run_watched
+
+        options = WatchOptions(follow=self._follow, startup=self._startup, limit=self._limit)
+        return run_watched(self._program, options, self._guard)
 
     def _run_as_command(self, why: str) -> RunResult:
-        """Run it by the next mechanism: the loader writes its log from the start of the interpreter on.
+        """Run it by the mechanism after that: the loader writes its log from the start of the interpreter on.
 
         That changes nothing in the process, so it works where rtld does not; no request of Python is in such a log.
         """
         start, *options = interpreter()
         program = Program(ProgramKind.COMMAND, start, (*options, *self._program.words))
         run = _LinuxRun(program, "auto", self._follow, True, self._guard).run()
-        if run.recording is None:
-            return run
-        return replace(run, recording=replace(run.recording, notes=(*run.recording.notes, f"rtld{NOT_USED}{why}")))
+        return with_notes(run, (f"rtld{NOT_USED}{why}",))
 
     def _run_with_logs(self) -> RunResult:
         if sys.platform != "linux":

@@ -23,6 +23,11 @@ DEBUGGED = "debugged"
 """In the place of a backend's name: the program is traced from outside, and writes down what it requests."""
 
 
+WATCHED = "watched"
+"""In the place of a backend's name: the system calls of the program are watched from outside, and it marks among them
+what it requests."""
+
+
 class LogSharing:
     """How the text of the program's loader reaches the parent.
 

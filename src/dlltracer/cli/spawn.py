@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 
-from ..errors import DlltracerError
+from ..capture.backend import NOT_USED, OUTSIDE
+from ..errors import BackendUnavailable, DlltracerError
 from ..host.scratch import ScratchFile
 from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
 
@@ -76,6 +77,42 @@ def run_child(  # noqa: PLR0913 - each by its name, and most of them for one cal
         variables: of its environment that differ from ours; `None` takes one away.
         is_whole: also describe the process of a program that ended well.
     """
+
+    def run_inside(name: str) -> RunResult:
+        return _run_inside(
+            program, name, python=python, output=output, watch_crash=watch_crash, stopper=stopper, limit=limit,
+            variables=variables, is_whole=is_whole,
+        )  # fmt: skip
+
+    if sys.platform != "linux" or backend not in ("auto", OUTSIDE):
+        return run_inside(backend)
+    refusals: tuple[str, ...] = ()
+    if backend == "auto":
+        refusal: str | None = "this Python's C library is not glibc"
+        if python is not None or _is_glibc():
+            run = run_inside("rtld")
+            refusal = run.refusal
+            if refusal is None:
+                return run
+        refusals = (f"rtld{NOT_USED}{refusal}",)
+    from .run_watched import WatchOptions, run_watched, run_without_rtld
+
+    options = WatchOptions(
+        python=python, output=output, watch_crash=watch_crash, stopper=stopper, limit=limit, variables=variables
+    )  # fmt: skip
+    try:
+        return run_without_rtld(program, options, refusals) if refusals else run_watched(program, options)
+    except BackendUnavailable as error:
+        from ..model.run import RunResult
+
+        return RunResult(refusal=str(error))
+
+
+def _run_inside(  # noqa: PLR0913 - as above
+    program: Program, backend: str, *, python: str | None, output: tuple[int, int] | None, watch_crash: bool,
+    stopper: Stopper | None, limit: DescriptorLimit | None, variables: Variables, is_whole: bool,
+) -> RunResult:  # fmt: skip
+    """Run the program with a mechanism of its own process, or with none; arguments as of `run_child`."""
     start = [python] if python is not None else interpreter()
     start += ["-X", "faulthandler"] if watch_crash else []
     log: int | None = None
@@ -118,6 +155,13 @@ def _share(log: int | None) -> LogSharing:
     from ..capture.linux.log_file import view_of_files
 
     return LogSharing(log, view=view_of_files() or "")
+
+
+def _is_glibc() -> bool:
+    try:
+        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def import_all() -> None:
@@ -212,14 +256,14 @@ def _run(
     variables: Variables,
 ) -> tuple[RunResult, int]:  # fmt: skip
     """Run it to its end: how it ended, and its process id."""
-    wait = _crash_watcher() if watch_crash else _wait
+    wait = choose_wait(watch_crash)
     stdout, stderr = output if output is not None else (None, None)
     with relay:
         try:
             if log is not None:
                 os.set_inheritable(log, True)
             # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-            environment = _environment(variables) if variables else None
+            environment = child_environment(variables) if variables else None
             child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
         except OSError as error:
             from .program import describe_start_failure
@@ -230,16 +274,30 @@ def _run(
                 os.set_inheritable(log, False)
         relay.connect(child)
         run = wait(child)
-    stopper = relay.stopper
+    return with_stop(run, relay.stopper), child.pid
+
+
+def with_notes(run: RunResult, notes: tuple[str, ...]) -> RunResult:
+    """The run, with notes before those of its recording."""
+    if run.recording is None:
+        return run
+    from ..model.light import replace
+
+    return replace(run, recording=replace(run.recording, notes=(*notes, *run.recording.notes)))
+
+
+def with_stop(run: RunResult, stopper: Stopper | None) -> RunResult:
+    """The run, with how it was ended from outside, if it was."""
     if stopper is None or stopper.reason is None:
-        return run, child.pid
+        return run
     from ..model.light import replace
 
     # The signal was ours: where it hit is no crash.
-    return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None), child.pid
+    return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None)
 
 
-def _environment(variables: Variables) -> dict[str, str]:
+def child_environment(variables: Variables) -> dict[str, str]:
+    """Our environment, with these variables changed; `None` takes one away."""
     changed = dict(os.environ)
     for name, value in variables:
         if value is None:
@@ -247,6 +305,11 @@ def _environment(variables: Variables) -> dict[str, str]:
         else:
             changed[name] = value
     return changed
+
+
+def choose_wait(watch_crash: bool) -> Callable[[subprocess.Popen[bytes]], RunResult]:
+    """The function that waits for a child, and sees its crash if that is wanted."""
+    return _crash_watcher() if watch_crash else _wait
 
 
 _POLL = 0.1

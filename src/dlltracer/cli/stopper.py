@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 from ..model.run import StopReason
 
+if sys.platform == "linux":  # here: where descriptors are few, none may be free for an import later
+    from ..capture.linux.processes import open_process, signal_process
+
 _LAST_WORDS = 2.0
 """Seconds for the dump of the stack. Then the process is killed."""
 
@@ -47,8 +50,6 @@ class Stopper:
         self._child = child
         self._started = time.monotonic()
         if sys.platform == "linux":
-            from ..capture.linux.processes import open_process
-
             # Bound to this process: its number may be another's once it has been waited for (pidfd_open(2)).
             self._descriptor = open_process(child.pid)
         if self.reason is StopReason.INTERRUPTED:
@@ -123,8 +124,6 @@ class Stopper:
                 if sys.platform == "win32":
                     self._child.terminate()
                 elif sys.platform == "linux" and self._descriptor is not None:
-                    from ..capture.linux.processes import signal_process
-
                     signal_process(self._descriptor, number)
                 else:
                     os.kill(self._child.pid, number)

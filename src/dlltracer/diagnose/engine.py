@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from ..model.events import FailureKind
@@ -73,23 +73,40 @@ _MOST_NAMED = 5
 _SURE = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
 
 
-def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
-    """Return the verdict on a case that failed, by the rules of its system unless others are given.
+@dataclass(frozen=True)
+class Causes:
+    """The causes that the rules found, the surest first, before it is known which remedies can work; and notes."""
 
-    `Outcome.UNDECIDED`, with what would decide, when no cause is at least likely.
-    """
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+
+def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
+    """Return the verdict on a case that failed, by the rules of its system unless others are given."""
+    return conclude(case, find_causes(case, rules))
+
+
+def find_causes(case: Case, rules: Iterable[Rule] | None = None) -> Causes:
+    """Return the causes that the rules of the system find, unless other rules are given."""
     found: dict[tuple[str, str], Finding] = {}
-    notes = case.notes
+    notes: tuple[str, ...] = ()
     own = WINDOWS_RULES if case.is_windows else LINUX_RULES
     for rule in own if rules is None else rules:
         causes = iter(rule(case))
         for finding in islice(causes, MOST_OF_A_RULE):
             known = integrity.with_requirements(_tempered(_with_name(finding, case), case), case)
-            known = keep_feasible(for_interpreter(known, case.run.process), case)
-            found.setdefault((finding.code, finding.subject), known)
+            found.setdefault((finding.code, finding.subject), for_interpreter(known, case.run.process))
         if next(causes, None) is not None:
             notes += (f"there are more than {MOST_OF_A_RULE} causes of one kind: the others are left out",)
-    findings = tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence)))
+    return Causes(tuple(sorted(found.values(), key=lambda finding: _SURE.index(finding.confidence))), notes)
+
+
+def conclude(case: Case, causes: Causes) -> Diagnosis:
+    """Return the verdict: the causes, with the remedies that can work on the machine of the case.
+
+    `Outcome.UNDECIDED`, with what would decide, when no cause is at least likely.
+    """
+    findings = tuple(keep_feasible(finding, case) for finding in causes.findings)
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE
     return Diagnosis(
         case.what,
@@ -98,7 +115,7 @@ def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
         case.run.crash,
         findings,
         () if decided else tuple(_what_would_decide(case)),
-        notes,
+        (*case.notes, *causes.notes),
         case.system,
         case.said,
     )

@@ -107,7 +107,7 @@ def classify_dlerror(text: str, translations: Mapping[str, str] | None = None) -
 
     Arguments:
         text: the message; a traceback around it does no harm. The first line with known words counts.
-        translations: message in another language to the English one (`host.reload.read_loader_translations`).
+        translations: message in another language to the English one (`host.failure.read_loader_translations`).
     """
     text = ends_of(text)
     for translated, english in (translations or {}).items():

@@ -76,7 +76,7 @@ _ABORT = re.compile(
     r"|Available platform plugins are|\bFATAL(?: ERROR)?\b|OMP: Error #|Fatal error in"
 )
 _CRASH = re.compile(r"^(?:Fatal Python error: |Windows fatal exception: )(.+)$")
-_STACK = re.compile(r"^(Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):$")
+_STACK = re.compile(r"^(?:(Current thread|Thread) 0x[0-9a-f]+.*|Stack) \(most recent call first\):$")
 _STACK_FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
 _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^\s*File "(.+)", line (\d+), in (.+)$')
@@ -86,8 +86,8 @@ _THREAD = re.compile(r"^Exception in thread (.+?):?$")
 _CHILD = re.compile(r"^Process (\S*Process-\S+):$")
 _NO_MODULE = re.compile(r"^No module named '([^']{1,500})'")
 _NOISE = re.compile(
-    r"^(?:Fatal Python error|Windows fatal|Current thread|Thread 0x|  File |Extension modules:|  <no Python frame>"
-    r"|Python runtime state)"
+    r"^(?:Fatal Python error|Windows fatal|Current thread|Thread 0x|Stack \(most recent|<Cannot show all"
+    r"|  File |Extension modules:|  <no Python frame>|Python runtime state|  Binary file )"
 )
 _IMPORT = re.compile(r"^(?:import|from)\s+([\w.]+)")
 _OF_POOLS = re.compile(r"[/\\](?:multiprocessing|concurrent[/\\]futures)[/\\]\w+\.py$")
@@ -143,7 +143,7 @@ def _stack(lines: list[str], at: int, hidden: str) -> tuple[tuple[Frame, ...], i
     """The frames of the thread that died, outermost first, and the lines down to their end."""
     for start in range(at, min(at + _MOST_FRAMES, len(lines))):
         head = _STACK.match(lines[start])
-        if head is None or head[1] != "Current thread":
+        if head is None or head[1] == "Thread":
             continue
         frames: list[Frame] = []
         for line in lines[start + 1 : start + 1 + _MOST_FRAMES]:

@@ -217,6 +217,15 @@ def find_providers(
     return ()
 
 
+def install_remedies(providers: Iterable[Provider]) -> Iterator[Remedy]:
+    """Yield how to install from each source: its command, its note and its address."""
+    for provider in providers:
+        verb = "needed" if provider.kind in (ProviderKind.REBUILD, ProviderKind.NEWER_WINDOWS) else "install"
+        note = f" ({provider.note})" if provider.note else ""
+        source = f", from {provider.url}" if provider.url else ""
+        yield Remedy(f"{verb} {provider.name}{note}{source}", provider.command)
+
+
 def package_kind(distribution: str | None) -> ProviderKind | None:
     """Which manager a distribution of Linux has; `None` if it is not one of those known."""
     words = (distribution or "").lower().split()

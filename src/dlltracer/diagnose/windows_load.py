@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.environment import PackageManager, ProviderKind
+from ..model.environment import PackageManager
 from ..model.events import ImageEvent, Phase
 from ..model.failure import System
 from ..model.finding import Confidence, Evidence, Remedy, Source
@@ -22,7 +22,7 @@ from ..model.tree import Binding
 from ..model.words import RULES
 from .case import Case
 from .knowledge import read_table
-from .remedies import NO_DLL_SITES, find_providers, reinstall_by_pip
+from .remedies import NO_DLL_SITES, find_providers, install_remedies, reinstall_by_pip
 
 HRESULT_FROM_WIN32 = 0x80070000
 
@@ -136,7 +136,7 @@ def find_code(text: str, system_texts: Mapping[int, str] | None = None) -> Messa
 
     Arguments:
         text: `str(exception)`, or a report that quotes it.
-        system_texts: code to text, as the system that wrote it words them (`host.reload.read_system_texts`).
+        system_texts: code to text, as the system that wrote it words them (`host.failure.read_system_texts`).
 
     Returns: `None` if it has no words that are known.
     """
@@ -269,11 +269,7 @@ def described(case: Case, path: str) -> str:
 
 def provider_remedies(name: str) -> Iterator[Remedy]:
     """Safe sources of a DLL, and the word against unsafe ones."""
-    for provider in find_providers(name, System.WINDOWS):
-        note = f" ({provider.note})" if provider.note else ""
-        source = f", {provider.url}" if provider.url else ""
-        verb = "needed" if provider.kind in (ProviderKind.REBUILD, ProviderKind.NEWER_WINDOWS) else "install"
-        yield Remedy(f"{verb} {provider.name}{source}{note}", provider.command)
+    yield from install_remedies(find_providers(name, System.WINDOWS))
     yield Remedy(NO_DLL_SITES)
 
 

@@ -15,8 +15,9 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..model.environment import ChangedFile, FileState, RecordCheck
 from ..model.failure import ProcessFacts, System
@@ -44,8 +45,9 @@ class Distribution:
     info: str
     requires: tuple[str, ...] = ()
 
-    def read_record(self) -> list[list[str]] | None:
-        """Return path, hash and size of each file; lines that are not so are left out. `None` without a RECORD."""
+    @cached_property
+    def record(self) -> list[list[str]] | None:
+        """Path, hash and size of each file in the RECORD, read once; other lines are left out. `None` without one."""
         try:
             text = read_regular_file(os.path.join(self.info, "RECORD"), _MOST_RECORD).decode("utf-8", "replace")
             return [row for row in csv.reader(text.splitlines()) if len(row) == 3]
@@ -70,46 +72,29 @@ def list_distributions(folders: Iterable[str]) -> Iterator[Distribution]:
             yield _read_distribution(os.path.abspath(folder), entry)
 
 
-def find_distribution(name: str, folders: Iterable[str]) -> Distribution | None:
-    """Return the first distribution of that name, compared as names of packages are; `None` if there is none."""
-    wanted = normalize(name)
-    for folder in dict.fromkeys(folders):
-        try:
-            entries = sorted(entry for entry in os.listdir(folder) if entry.endswith(_INFO))
-        except (OSError, ValueError):
-            continue
-        for entry in entries:
-            if normalize(entry.partition("-")[0]) == wanted:
-                return _read_distribution(os.path.abspath(folder), entry)
-    return None
-
-
 def normalize(name: str) -> str:
     """Return the name of a Python package for comparing ("Names and normalization", Packaging User Guide)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def check_record(
-    distribution: str, folders: Iterable[str], *, hashes: bool = True, suffixes: Sequence[str] = ()
+    found: Distribution, *, suffixes: Sequence[str] = (), hashed: Collection[str] | None = None
 ) -> RecordCheck:
     """Hold the files of an installed Python distribution against its RECORD.
 
     Arguments:
-        distribution: its name.
-        folders: where to look for it.
-        hashes: read and hash the files; else compare their sizes only.
+        found: the distribution.
         suffixes: check only files whose names have one of them in or at the end (".so", ".dll"); () for all.
+        hashed: base names of files that are checked in any case, and by their hash; of all other files only the size
+            is compared. `None`: the hash of every file.
     """
-    found = find_distribution(distribution, folders)
-    if found is None:
-        return RecordCheck(distribution, problem="it is not installed")
-    record = found.read_record()
-    if record is None:
-        return RecordCheck(distribution, found.version, problem="it has no RECORD")
-    rows = [row for row in record if row[1] and _is_wanted(row[0], suffixes)]
-    states = [_check_file(found.locate(row[0]), row, hashes) for row in rows]
+    if found.record is None:
+        return RecordCheck(found.name, found.version, problem="it has no RECORD", folder=found.folder)
+    rows = [(row, row[0].rpartition("/")[2]) for row in found.record if row[1]]
+    rows = [(row, name) for row, name in rows if _has_suffix(name, suffixes) or (hashed and name in hashed)]
+    states = [_check_file(found.locate(row[0]), row, hashed is None or name in hashed) for row, name in rows]
     changed = tuple(state for state in states if state)
-    return RecordCheck(distribution, found.version, len(rows), changed, folder=found.folder)
+    return RecordCheck(found.name, found.version, len(rows), changed, folder=found.folder)
 
 
 def _read_distribution(folder: str, entry: str) -> Distribution:
@@ -133,8 +118,7 @@ def _read_distribution(folder: str, entry: str) -> Distribution:
     return Distribution(name, version, folder, info, tuple(requires))
 
 
-def _is_wanted(path: str, suffixes: Sequence[str]) -> bool:
-    name = path.rpartition("/")[2]
+def _has_suffix(name: str, suffixes: Sequence[str]) -> bool:
     return not suffixes or any(name.endswith(suffix) or f"{suffix}." in name for suffix in suffixes)
 
 

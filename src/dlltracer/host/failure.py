@@ -58,7 +58,8 @@ def _is_machinery(file: str) -> bool:
     return file.startswith("<frozen importlib") or os.path.dirname(os.path.dirname(file)) == folder
 
 
-_HEAD = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):$")
+# A free-threaded Python shows the thread that died only, as "Stack" (Python/traceback.c, Modules/faulthandler.c).
+_HEAD = re.compile(r"^(?:(?:Current thread|Thread) 0x[0-9a-f]+.*|Stack) \(most recent call first\):$")
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
 _MOST = 100
 
@@ -74,7 +75,7 @@ def read_fault_frames(said: str, *, hidden: str = "", main: bool = False) -> tup
     """
     lines = said.splitlines()
     starts = [number for number, line in enumerate(lines) if _HEAD.match(line)]
-    current = [number for number in starts if main or lines[number].startswith("Current thread")]
+    current = [number for number in starts if main or lines[number].startswith(("Current thread", "Stack"))]
     frames: list[Frame] = []
     for line in lines[current[-1] + 1 :][:_MOST] if current else ():
         found = _FRAME.match(line)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 from ..model.environment import AvailablePackages, OwnerAnswer, PackageManager, PackageOwner, ProviderKind
 from .bounded import ask_program, find_program, read_regular_file
-from .distributions import list_distributions
+from .distributions import Distribution, list_distributions
 
 _MOST_CONDA = 64 << 20
 _AT_ONCE = 200
@@ -55,10 +55,10 @@ def find_owners(paths: Iterable[str], site_folders: Sequence[str] = ()) -> Owner
     return OwnerAnswer({path: tuple(found) for path, found in owners.items()}, tuple(asked), tuple(unavailable))
 
 
-def find_strays(paths: Iterable[str], folders: Sequence[str]) -> dict[str, tuple[str, str]]:
+def find_strays(paths: Iterable[str], distributions: Iterable[Distribution]) -> dict[str, tuple[str, str]]:
     """Find files that no Python package lists, though one, and only one, has other files in the same place.
 
-    Arguments: `paths` of files without an owner; `folders` as `site_folders` of `find_owners`.
+    Arguments: `paths` of files without an owner; `distributions` that are installed.
     Returns each such path to name and version of the package. The same place is the same folder, and directly in
     site-packages the same name before the first dot.
     """
@@ -66,11 +66,11 @@ def find_strays(paths: Iterable[str], folders: Sequence[str]) -> dict[str, tuple
     for path in paths:
         places.setdefault(_place_of(canonical(path)), []).append(path)
     found: dict[str, set[tuple[str, str]]] = {}
-    for distribution in list_distributions(folders) if places else ():
+    for distribution in distributions if places else ():
         top = canonical(distribution.folder)
         if not any(place.startswith(os.path.join(top, "")) or place == top for place in places):
             continue  # its list is not worth reading: hundreds of packages may be installed elsewhere
-        record = distribution.read_record() or ()
+        record = distribution.record or ()
         here = {_place_of(os.path.normpath(os.path.join(top, os.path.normcase(row[0])))) for row in record}
         for place in here & places.keys():
             found.setdefault(place, set()).add((distribution.name, distribution.version))
@@ -102,7 +102,7 @@ def _ask_records(reals: dict[str, list[str]], site_folders: Sequence[str]) -> _O
     names = {os.path.normcase(os.path.basename(path)) for real, paths in reals.items() for path in (real, *paths)}
     owners: _Owned = {}
     for distribution in list_distributions(folders):
-        for row in distribution.read_record() or ():
+        for row in distribution.record or ():
             if os.path.normcase(row[0]).replace("\\", "/").rpartition("/")[2] not in names:
                 continue
             for path in reals.get(canonical(distribution.locate(row[0])), ()):

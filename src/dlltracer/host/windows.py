@@ -51,7 +51,9 @@ def read_windows_context(
     return WindowsContext(
         image.machine,
         application_folder=os.path.dirname(program),
-        system_folder=_ask_folder("GetSystemDirectoryW"),
+        # A 32-bit process on 64-bit Windows is told "System32", and gets the files of SysWOW64 for it. Others see the
+        # real folder: a debugger, and whoever reads a recording ("File System Redirector", MS Learn).
+        system_folder=_ask_folder("GetSystemWow64DirectoryW" if _is_wow64() else "GetSystemDirectoryW"),
         windows_folder=windows_folder,
         current_folder=os.getcwd(),
         path=tuple(part.strip('"') for part in os.environ.get("PATH", "").split(";") if part),
@@ -129,7 +131,7 @@ def _ask_module(handle: int | None) -> str:
 
 
 def _ask_folder(name: str) -> str:
-    """GetSystemDirectoryW or GetWindowsDirectoryW."""
+    """Return what GetSystemDirectoryW, GetSystemWow64DirectoryW or GetWindowsDirectoryW says."""
     function = getattr(_open_kernel32(), name)
     function.argtypes = (c_wchar_p, c_uint32)
     room = ctypes.create_unicode_buffer(_PATH_ROOM)

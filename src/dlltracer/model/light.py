@@ -26,8 +26,12 @@ else:
         return lambda given: _make(given, has_repr=repr, has_init=init, kw_only=kw_only)
 
     def replace(value, /, **changes):
-        """Return the value with other fields, as `dataclasses.replace` does."""
-        return _replace(value, **changes)
+        """Return the value with other fields, as `dataclasses.replace` does, which is asked for all other classes."""
+        if getattr(type(value), "__replace__", None) is _replace:
+            return _replace(value, **changes)
+        import dataclasses
+
+        return dataclasses.replace(value, **changes)
 
 
 def _make(kind: Any, *, has_repr: bool, has_init: bool, kw_only: bool) -> Any:

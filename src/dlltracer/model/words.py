@@ -36,7 +36,7 @@ def time_in_words(seconds: float | None) -> str:
     if seconds is None:
         return ""
     try:
-        import datetime  # an extension module, for reports of recordings only
+        import datetime  # an extension module, and the outputs of a running trace use this module
 
         moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
     except (OverflowError, ValueError, OSError):

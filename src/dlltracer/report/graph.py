@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 from ..model.events import Event, LoadFailedEvent, Phase, ProbeOutcome
 from ..model.printable import escape
@@ -242,134 +243,157 @@ def _import_node(builder: _GraphBuilder, imports: tuple[str, ...] | None, proces
     return place
 
 
-_STYLES = {
-    NodeKind.TOP: 'penwidth="2"',
-    NodeKind.IMAGE: "",
-    NodeKind.IMPORT: 'shape="oval" fillcolor="#e8f0fe"',
-    NodeKind.SYSTEM: 'fillcolor="#eeeeee" color="#999999"',
-    NodeKind.FAILED: 'fillcolor="#fde0dc" color="#b3261e" penwidth="2"',
-    NodeKind.DROPPED: 'fillcolor="#fff4e5" color="#b3261e" style="filled,dashed"',
-}
+class _Notation(Protocol):
+    """A language for graphs: how it writes each part of one."""
+
+    @property
+    def end_of_group(self) -> str: ...
+    def begin(self, title: str) -> Iterator[str]: ...
+    def note(self, text: str) -> str: ...
+    def group(self, process: int, title: str) -> Iterator[str]: ...
+    def node(self, place: int, node: GraphNode) -> str: ...
+    def edge(self, edge: GraphEdge) -> str: ...
+    def end(self, graph: Graph) -> Iterator[str]: ...
 
 
 def render_dot(graph: Graph) -> str:
-    """The graph, ready for `dot`. Names are text in it whatever they contain; no node is left out."""
-    return "".join(f"{line}\n" for line in _lines(graph))
+    """Return the graph for `dot` of Graphviz. Names are text in it whatever they contain; no node is left out."""
+    return "".join(f"{line}\n" for line in _render(graph, _Dot()))
 
 
-def _lines(graph: Graph) -> Iterator[str]:
-    yield "digraph dlltracer {"
-    yield f"  graph [label={_quote(graph.title)} labelloc=t rankdir=LR]"
-    yield '  node [shape=box style=filled fillcolor="#ffffff" fontname="sans-serif" fontsize=10]'
-    yield '  edge [fontname="sans-serif" fontsize=8 color="#555555"]'
+def render_mermaid(graph: Graph) -> str:
+    """Return the graph as a flowchart of Mermaid. Names are text in it whatever they contain; no node is left out."""
+    return "".join(f"{line}\n" for line in _render(graph, _Mermaid()))
+
+
+def _render(graph: Graph, notation: _Notation) -> Iterator[str]:
+    yield from notation.begin(graph.title)
     for note in graph.notes:
-        yield f"  // note: {escape(note)}"
+        yield f"  {notation.note(note)}"
     grouped = graph.members()
     for process, title in graph.processes:
-        yield f"  subgraph cluster_{process} {{"
-        yield f"    label={_quote(title)} labelloc=t"
+        yield from notation.group(process, title)
         for place in grouped[process]:
-            yield f"    {_node(place, graph.nodes[place])}"
-        yield "  }"
+            yield f"    {notation.node(place, graph.nodes[place])}"
+        yield f"  {notation.end_of_group}"
     for place in grouped[None]:
-        yield f"  {_node(place, graph.nodes[place])}"
+        yield f"  {notation.node(place, graph.nodes[place])}"
     for edge in graph.edges:
-        yield f"  {_edge(edge)}"
-    yield "}"
+        yield f"  {notation.edge(edge)}"
+    yield from notation.end(graph)
 
 
-def _node(place: int, node: GraphNode) -> str:
-    label = "\\n".join(_escape(row) for row in (node.name, *filter(None, node.detail.split("\n"))))
-    more = (f"tooltip={_quote(node.path)}" if node.path else "", _STYLES[node.kind])
-    return " ".join(filter(None, (f'n{place} [label="{label}"', *more))) + "]"
+def _label_rows(node: GraphNode, escape_row: Callable[[str], str]) -> list[str]:
+    return [escape_row(row) for row in (node.name, *filter(None, node.detail.split("\n")))]
 
 
-def _edge(edge: GraphEdge) -> str:
-    attributes = " ".join(
-        (*((f"label={_quote(edge.label)}",) if edge.label else ()), *(("style=dashed",) if edge.weak else ()))
-    )
-    return f"n{edge.start} -> n{edge.end}{f' [{attributes}]' if attributes else ''}"
+class _Dot:
+    """The language of Graphviz."""
 
+    _STYLES: ClassVar = {
+        NodeKind.TOP: 'penwidth="2"',
+        NodeKind.IMAGE: "",
+        NodeKind.IMPORT: 'shape="oval" fillcolor="#e8f0fe"',
+        NodeKind.SYSTEM: 'fillcolor="#eeeeee" color="#999999"',
+        NodeKind.FAILED: 'fillcolor="#fde0dc" color="#b3261e" penwidth="2"',
+        NodeKind.DROPPED: 'fillcolor="#fff4e5" color="#b3261e" style="filled,dashed"',
+    }
+    end_of_group = "}"
 
-def _quote(text: str) -> str:
-    return f'"{_escape(text)}"'
+    def begin(self, title: str) -> Iterator[str]:
+        yield "digraph dlltracer {"
+        yield f"  graph [label={self._quote(title)} labelloc=t rankdir=LR]"
+        yield '  node [shape=box style=filled fillcolor="#ffffff" fontname="sans-serif" fontsize=10]'
+        yield '  edge [fontname="sans-serif" fontsize=8 color="#555555"]'
 
+    def note(self, text: str) -> str:
+        return f"// note: {escape(text)}"
 
-def _escape(text: str) -> str:
-    """Text for between the quotes of a label. In one, a backslash begins an escape, and `&name;` is a character."""
-    return escape(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
+    def group(self, process: int, title: str) -> Iterator[str]:
+        yield f"  subgraph cluster_{process} {{"
+        yield f"    label={self._quote(title)} labelloc=t"
 
+    def node(self, place: int, node: GraphNode) -> str:
+        label = "\\n".join(_label_rows(node, self._escape))
+        more = (f"tooltip={self._quote(node.path)}" if node.path else "", self._STYLES[node.kind])
+        return " ".join(filter(None, (f'n{place} [label="{label}"', *more))) + "]"
 
-_CLASSES = {
-    NodeKind.TOP: "stroke-width:3px",
-    NodeKind.IMPORT: "fill:#e8f0fe,color:#000",
-    NodeKind.SYSTEM: "fill:#eee,stroke:#999,color:#000",
-    NodeKind.FAILED: "fill:#fde0dc,stroke:#b3261e,stroke-width:3px,color:#000",
-    NodeKind.DROPPED: "fill:#fff4e5,stroke:#b3261e,stroke-dasharray:4,color:#000",
-}
+    def edge(self, edge: GraphEdge) -> str:
+        label = (f"label={self._quote(edge.label)}",) if edge.label else ()
+        attributes = " ".join((*label, *(("style=dashed",) if edge.weak else ())))
+        return f"n{edge.start} -> n{edge.end}{f' [{attributes}]' if attributes else ''}"
+
+    def end(self, graph: Graph) -> Iterator[str]:
+        yield "}"
+
+    def _quote(self, text: str) -> str:
+        return f'"{self._escape(text)}"'
+
+    def _escape(self, text: str) -> str:
+        """Return text for a label. In one, a backslash begins an escape, and `&name;` is a character."""
+        return escape(text).replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
+
 
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./: ()+=,")
 _SAFE_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ/")
 
 
-def render_mermaid(graph: Graph) -> str:
-    """The graph as the text of a flowchart. Names are text in it whatever they contain; no node is left out."""
-    return "".join(f"{line}\n" for line in _render_mermaid_lines(graph))
+class _Mermaid:
+    """The language of Mermaid's flowcharts."""
 
+    _CLASSES: ClassVar = {
+        NodeKind.TOP: "stroke-width:3px",
+        NodeKind.IMPORT: "fill:#e8f0fe,color:#000",
+        NodeKind.SYSTEM: "fill:#eee,stroke:#999,color:#000",
+        NodeKind.FAILED: "fill:#fde0dc,stroke:#b3261e,stroke-width:3px,color:#000",
+        NodeKind.DROPPED: "fill:#fff4e5,stroke:#b3261e,stroke-dasharray:4,color:#000",
+    }
+    end_of_group = "end"
 
-def _render_mermaid_lines(graph: Graph) -> Iterator[str]:
-    yield "flowchart LR"
-    yield f"  %% {_comment(graph.title)}"
-    for note in graph.notes:
-        yield f"  %% note: {_comment(note)}"
-    grouped = graph.members()
-    for process, title in graph.processes:
-        yield f"  subgraph p{process}[{_render_mermaid_quote(title)}]"
-        for place in grouped[process]:
-            yield f"    {_render_mermaid_node(place, graph.nodes[place])}"
-        yield "  end"
-    for place in grouped[None]:
-        yield f"  {_render_mermaid_node(place, graph.nodes[place])}"
-    for edge in graph.edges:
-        yield f"  {_render_mermaid_edge(edge)}"
-    for kind, style in _CLASSES.items():
-        members = [f"n{place}" for place, node in enumerate(graph.nodes) if node.kind is kind]
-        if members:
-            yield f"  classDef {kind.value}Node {style}"
-            yield f"  class {','.join(members)} {kind.value}Node"
+    def begin(self, title: str) -> Iterator[str]:
+        yield "flowchart LR"
+        yield f"  %% {self._comment(title)}"
 
+    def note(self, text: str) -> str:
+        return f"%% note: {self._comment(text)}"
 
-def _render_mermaid_node(place: int, node: GraphNode) -> str:
-    label = "<br/>".join(_render_mermaid_escape(row) for row in (node.name, *filter(None, node.detail.split("\n"))))
-    opening, closing = ("([", "])") if node.kind is NodeKind.IMPORT else ("[", "]")
-    return f'n{place}{opening}"{label}"{closing}'
+    def group(self, process: int, title: str) -> Iterator[str]:
+        yield f"  subgraph p{process}[{self._quote(title)}]"
 
+    def node(self, place: int, node: GraphNode) -> str:
+        label = "<br/>".join(_label_rows(node, self._escape))
+        opening, closing = ("([", "])") if node.kind is NodeKind.IMPORT else ("[", "]")
+        return f'n{place}{opening}"{label}"{closing}'
 
-def _render_mermaid_edge(edge: GraphEdge) -> str:
-    arrow = "-.->" if edge.weak else "-->"
-    return f"n{edge.start} {arrow}{f'|{_render_mermaid_quote(edge.label)}|' if edge.label else ''} n{edge.end}"
+    def edge(self, edge: GraphEdge) -> str:
+        arrow = "-.->" if edge.weak else "-->"
+        return f"n{edge.start} {arrow}{f'|{self._quote(edge.label)}|' if edge.label else ''} n{edge.end}"
 
+    def end(self, graph: Graph) -> Iterator[str]:
+        for kind, style in self._CLASSES.items():
+            members = [f"n{place}" for place, node in enumerate(graph.nodes) if node.kind is kind]
+            if members:
+                yield f"  classDef {kind.value}Node {style}"
+                yield f"  class {','.join(members)} {kind.value}Node"
 
-def _render_mermaid_quote(text: str) -> str:
-    return f'"{_render_mermaid_escape(text)}"'
+    def _quote(self, text: str) -> str:
+        return f'"{self._escape(text)}"'
 
+    def _comment(self, text: str) -> str:
+        """Return text for behind %%. Braces there begin a directive: %%{init: ...}%%."""
+        return escape(text).replace("{", "(").replace("}", ")")
 
-def _comment(text: str) -> str:
-    """Text for behind %%. Braces there begin a directive: %%{init: ...}%%."""
-    return escape(text).replace("{", "(").replace("}", ")")
+    def _escape(self, text: str) -> str:
+        """Return text for between quotes. Each character that is not plain becomes an entity code, as #35; for "#".
 
-
-def _render_mermaid_escape(text: str) -> str:
-    """Text for between quotes: whatever is not plain becomes an entity code of Mermaid's, as #35; for "#".
-
-    Labels are read as Markdown and drawn as HTML; an entity code is neither. The first character counts twice ("1. a"
-    and "- a" would be lists), and so does an underscore that is not within a word: __init__ would be bold.
-    """
-    shown = escape(text)
-    return "".join(
-        char if _is_plain(char, shown[place - 1 : place], shown[place + 1 : place + 2]) else f"#{ord(char)};"
-        for place, char in enumerate(shown)
-    )
+        Mermaid reads labels as Markdown and draws them as HTML; an entity code is neither. The first character is
+        special ("1. a" and "- a" would be lists). So is an underscore at the edge of a word: __init__ would be bold.
+        """
+        shown = escape(text)
+        return "".join(
+            char if _is_plain(char, shown[place - 1 : place], shown[place + 1 : place + 2]) else f"#{ord(char)};"
+            for place, char in enumerate(shown)
+        )
 
 
 def _is_plain(char: str, before: str, after: str) -> bool:

@@ -18,7 +18,10 @@ INCLUDE = sysconfig.get_paths()["include"]
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
 
 _MODULE = """
+#include <pyconfig.h>
+#ifndef Py_GIL_DISABLED /* a free-threaded Python has no limited API yet */
 #define Py_LIMITED_API 0x030a0000
+#endif
 #include <Python.h>
 {code}
 static struct PyModuleDef def = {{.m_base = PyModuleDef_HEAD_INIT, .m_name = "{name}", .m_size = -1}};

@@ -63,9 +63,10 @@ class Desk:
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
+        native = "ucrtbase,msvcp140=n,b" if self._lab.kind == "microsoft" else "msvcp140=n,b"
         return subprocess.Popen(
             ["wine", str(self._lab.python_dir(self._version) / "python.exe"), windows_path(self._driver)],
-            env=self._lab.environment(self._version, {"PYTHONPATH": self._site, "WINEDLLOVERRIDES": "msvcp140=n,b"}),
+            env=self._lab.environment(self._version, {"PYTHONPATH": self._site, "WINEDLLOVERRIDES": native}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

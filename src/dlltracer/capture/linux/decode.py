@@ -215,6 +215,11 @@ class LoaderTextDecoder:
                 state.finish(ended)
         return self._take()
 
+    def note_return(self, tid: int, clock: int) -> list[Change]:
+        """What is to be concluded because a thread has come back from the loader: `LoaderState.note_return`."""
+        self._first.note_return(tid, clock)
+        return self._take()
+
     def _take(self) -> list[Change]:
         taken = self._changes[:]
         self._changes.clear()  # the states have this list

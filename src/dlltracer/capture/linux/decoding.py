@@ -22,11 +22,15 @@ from .decode import LoaderTextDecoder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from ...model.events import Event
     from .loaderstate import Change
     from .log_file import LeftLog
 
+
+MOST_WAITING = 100_000
+"""Events that wait for outputs which are slower than the loader."""
 
 OWN_PROGRAM = "/proc/self/exe"
 
@@ -137,11 +141,20 @@ _BARRIER = rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount"
 class Decoding:
     """A recording in the making.
 
-    Arguments: `pid`, the process; `raw`, the lines as they are, one `DebugEvent` a line; `program` and `folder` of
-    another process, as of `examine_failure`.
+    Arguments: `pid`, the process; `raw`, the lines as they are, one `DebugEvent` a line; `live`, keep the events for
+    `take`, too; `program` and `folder` of another process, as of `examine_failure`.
+
+    Attributes: `missed`, how many events were too many to wait for `take`.
     """
 
-    def __init__(self, pid: int, *, raw: bool = False, program: str = OWN_PROGRAM, folder: str = "") -> None:
+    def __init__(
+        self, pid: int, *, raw: bool = False, live: bool = False, program: str = OWN_PROGRAM, folder: str = ""
+    ) -> None:
+        self.missed = 0
+        self._fresh: list[Event] | None = [] if live else None
+        self._held: list[DebugEvent] = []
+        if raw and live:
+            import uuid  # noqa: F401 - it brings an extension module: now, before the traced code runs
         self._pid = pid
         self._program = program
         self._folder = folder
@@ -169,11 +182,9 @@ class Decoding:
         """The recording. Arguments: `ended` as of `decode_loader_text`; `is_whole`, nothing is missing at the end."""
         if self._raw:
             self._keep_lines(self._rest)
-            lines = list(self._kept.take())
-            while lines and isinstance(lines[-1], DebugEvent) and re.search(_BARRIER, lines[-1].data):
-                lines.pop()
+            lines = self._kept.take()
             losses = Losses(events=self._kept.dropped)
-            return Recording(_BACKEND, tuple(lines), self._pid, losses, notes + self._kept.notes())
+            return Recording(_BACKEND, lines, self._pid, losses, notes + self._kept.notes())
         self._keep(self._decoder.finish(ended and is_whole))
         foreign = self._decoder.foreign
         if foreign:
@@ -190,7 +201,24 @@ class Decoding:
                 if doubt is not None and is_same_file(event, doubt, folder=self._folder):
                     continue
                 event = examine_failure(event, program=self._program, folder=self._folder)  # noqa: PLW2901
-            self._kept.add(event)
+            self._keep_event(event)
+
+    def _keep_event(self, event: Event) -> None:
+        self._kept.add(event)
+        if self._fresh is None:
+            return
+        if len(self._fresh) < MOST_WAITING:
+            self._fresh.append(event)
+        else:
+            self.missed += 1
+
+    def take(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
+        """The events since the last call, of a decoding that is `live`; `returned` as of `Session.drain`."""
+        if not self._raw:
+            for tid, clock in returned:
+                self._keep(self._decoder.note_return(tid, clock))
+        fresh, self._fresh = self._fresh or (), []
+        return fresh
 
     def _keep_lines(self, text: bytes) -> None:
         import uuid  # brings an extension module, and raw events are rare
@@ -200,7 +228,14 @@ class Decoding:
         provider = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
         for line in without_marks(text).split(b"\n"):
             if re.fullmatch(rb" *\d+:\t.+", line):
-                self._kept.add(DebugEvent(provider, 0, b"", line))
+                # The barrier that ends a trace leaves lines, which are the last ones.
+                event = DebugEvent(provider, 0, b"", line)
+                if re.search(_BARRIER, line):
+                    self._held.append(event)
+                    continue
+                held, self._held = self._held, []
+                for one in (*held, event):
+                    self._keep_event(one)
 
 
 def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: bool = False) -> Recording:

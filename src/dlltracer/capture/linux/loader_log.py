@@ -19,7 +19,7 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
-from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
+from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, UNATTRIBUTED, Watch, encode_request
 from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch, DebugWords, prove_patch
 from .log_file import create_memory_file, open_log, out_of_the_way, punch_hole
 
@@ -34,13 +34,13 @@ DRAIN_AT = 4 << 20
 """Bytes of text that may wait to be read. Importing numpy, pandas, scipy and scikit-learn makes 0.2 MB: a trace of
 ordinary length is decoded when it has ended, and nothing of it is imported before that."""
 
-UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
-"""A note."""
-
 HELD = 64 << 20
 """Bytes of text that stay for our parent: what the last 60,000 loads or so have left."""
 
 _PIECE = 1 << 20
+
+_READ_SECONDS = 0.1
+"""How long a reader waits for a trace that ends, which waits in turn for every thread inside dlopen."""
 
 
 class Listener:
@@ -135,6 +135,23 @@ class LoaderLog:
                 self._listeners.remove(listener)
                 if not self._listeners:
                     self._turn_off()
+
+    def read_now(self, listener: Listener) -> None:
+        """Let a listener read what has come until now, unless the log is busy for long."""
+        if not self._lock.acquire(timeout=_READ_SECONDS):
+            return
+        try:
+            if listener in self._listeners and self._is_there():
+                listener.read(self._fd, self._size)
+                if self._size - self._drained >= _PIECE:
+                    self._drain()
+        finally:
+            self._lock.release()
+
+    def size(self) -> int:
+        """How much was written until now."""
+        self._is_there()
+        return self._size
 
     @property
     def former_fd(self) -> int:

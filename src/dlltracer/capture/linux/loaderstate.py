@@ -118,12 +118,23 @@ class LoaderState:
     def ask(self, request: Request) -> None:
         """Python is about to call the loader; or, for a search by name, has been refused without it."""
         if request.kind is RequestKind.FIND_LIBRARY:
-            self._emit(_name_not_found(request, self.pid))
+            self._emit(describe_name_not_found(request, self.pid))
             return
         # One a thread: by the time a thread asks again, its last request has led to a dlopen, or to an image that was
         # there (of which the loader says nothing that could be matched). Moved to the end: oldest first.
         self._requests.pop(request.tid, None)
         self._requests[request.tid] = request
+
+    def note_return(self, tid: int, clock: int) -> None:
+        """The call that a thread of Python made by the request of that `clock` has returned, or runs Python itself.
+
+        A thread that runs Python is not inside a search: one that its dlopen has begun, and that led to no image, has
+        failed.
+        """
+        request = self._dlopen_calls[-1].request if self._dlopen_calls else None
+        if request is not None and (request.tid, request.clock) == (tid, clock):
+            self._flush_mapping()
+            self._settle(failed=True)
 
     def resynchronise(self) -> None:
         """Lines are missing here: conclude nothing from what comes next about what came before.
@@ -415,7 +426,7 @@ class LoaderState:
         return None if self._running else (), None, self._wall
 
 
-def _name_not_found(request: Request, pid: int | None) -> LoadFailedEvent:
+def describe_name_not_found(request: Request, pid: int | None) -> LoadFailedEvent:
     """The failure of a search by `ctypes.util.find_library`."""
     name = request.target
     probes = tuple(

@@ -65,11 +65,12 @@ def _memfd_create(name: str) -> int:
         return descriptor
     import ctypes
 
+    # By the handle that ctypes has: a new one takes a dlopen, which a forked child would write into its parent's log.
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, use_errno=True)
     try:
-        function = ctypes.CDLL(None, use_errno=True).memfd_create
+        function = prototype(("memfd_create", ctypes.pythonapi))
     except AttributeError:
         raise OSError(38, "neither this Python nor the C library has memfd_create") from None
-    function.argtypes, function.restype = (ctypes.c_char_p, ctypes.c_uint), ctypes.c_int
     descriptor = function(os.fsencode(name), _CLOEXEC)
     if descriptor < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import RLock
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
-from ..backend import Availability
+from ..backend import Availability, LibraryFirst
 from ..requests import OWN_BEGIN, OWN_END
 from .debug_mask import DebugMaskPatch
 from .loader_log import DRAIN_AT, Listener, LoaderLog, the_loader_log
@@ -21,8 +22,9 @@ from .log_file import LeftLog, open_log, out_of_the_way, set_variables_for_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from ...model.events import Event
     from ...model.recording import Recording
     from .decoding import Decoding
 
@@ -48,28 +50,34 @@ class RtldBackend:
             return Availability(False, error.reason, error.remedy)
         return Availability(True)
 
-    def start(self, *, raw: bool = False) -> RtldSession:
+    def start(self, *, raw: bool = False, live: bool = False) -> RtldSession:
         """Switch the log on. Raises `BackendUnavailable`."""
-        return RtldSession(the_loader_log(), raw, self._fd)
+        return RtldSession(the_loader_log(), raw, self._fd, live)
 
 
 class RtldSession(Listener):
     """A running capture: decodes its stretch of the log when it ends, and a long one while it grows."""
 
-    def __init__(self, log: LoaderLog, raw: bool, fd: int | None) -> None:
+    def __init__(self, log: LoaderLog, raw: bool, fd: int | None, live: bool = False) -> None:
         super().__init__()
+        # Reentrant: a signal handler may end the trace while the main thread decodes.
+        self._lock = RLock()
+        self._live = live
         self._log = log
         self._raw = raw
         self._decoding: Decoding | None = None
         self._text: list[bytes] = []
         self._is_long = False
         self._leaves = False
+        if live:
+            self._decoding = self._make_decoding()
         log.open(self, fd)
 
     def consume(self, text: bytes) -> None:
         """Keep the next piece of the text, and decode a long text while it grows."""
         self._text.append(text)
-        if self._is_long or sum(map(len, self._text)) >= DRAIN_AT:
+        # A reader of a live trace decodes it in a moment, outside of the lock of the log.
+        if (self._is_long and not self._live) or sum(map(len, self._text)) >= DRAIN_AT:
             self._is_long = True
             self._decode()
 
@@ -79,13 +87,28 @@ class RtldSession(Listener):
             super().read(descriptor, end)
 
     def restart(self) -> None:
-        self._text, self._decoding = [], None
+        self._lock, self._text, self._decoding = RLock(), [], self._make_decoding() if self._live else None
+
+    @property
+    def missed(self) -> int:
+        """Events that waited for `drain` and were too many."""
+        return 0 if self._decoding is None else self._decoding.missed
+
+    def progress(self) -> int:
+        """How long the log is."""
+        return self._log.size()
+
+    def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
+        """The events that have come to light since the last call."""
+        self._log.read_now(self)
+        with self._lock:
+            return self._decode().take(returned)
 
     def stop(self) -> Callable[[], Recording]:
         """Switch the log off, unless another trace needs it. Returns what decodes this trace's stretch of it."""
         self._log.close(self)
         notes, is_whole = self._log.notes, self._log.trouble is None
-        return lambda: self._decode().finish(notes, is_whole=is_whole)
+        return lambda: self._record(notes, is_whole)
 
     def leave(self, view: str) -> LeftLog | None:
         """Switch the log off, as `stop` does, and leave its text to the process that made its file.
@@ -112,25 +135,23 @@ class RtldSession(Listener):
 
     def _decode(self) -> Decoding:
         """Decode the text that was kept."""
-        if self._decoding is None:
-            self._decoding = self._make_decoding()
-        text, self._text = self._text, []
-        for piece in text:
-            self._decoding.feed(piece)
-        return self._decoding
+        with self._lock:
+            if self._decoding is None:
+                self._decoding = self._make_decoding()
+            text, self._text = self._text, []
+            for piece in text:
+                self._decoding.feed(piece)
+            return self._decoding
+
+    def _record(self, notes: tuple[str, ...], is_whole: bool) -> Recording:
+        with self._lock:
+            return self._decode().finish(notes, is_whole=is_whole)
 
     def _make_decoding(self) -> Decoding:
         """A new one. Not before it is needed: its imports would be in this trace."""
-        # The standard library first: a dataclasses.py beside the program is the program's, and must not run for us.
-        # A frozen Python has no file for os, and its library comes first by itself.
-        library = [os.path.dirname(file)] if (file := getattr(os, "__file__", None)) else []
-        sys.path[:0] = library
-        try:
+        with LibraryFirst():
             from .decoding import Decoding
-        finally:
-            for folder in library:
-                sys.path.remove(folder)
-        return Decoding(os.getpid(), raw=self._raw)
+        return Decoding(os.getpid(), raw=self._raw, live=self._live)
 
 
 class JoinedLog:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import RLock
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
@@ -16,8 +17,9 @@ from ..backend import Availability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from ...model.events import LoadEvent, UnloadEvent
     from ...model.recording import Recording
 
 NAME = "snapshot"
@@ -40,6 +42,14 @@ class Snapshot:
 
 def take_snapshot() -> Snapshot:
     """The images loaded now. Raises `BackendUnavailable` where the C library has no dl_iterate_phdr."""
+    return make_reader()(False)
+
+
+def make_reader() -> Callable[[bool], Snapshot]:
+    """Return what takes snapshots; given `True`, of the counters only. Raises as `take_snapshot`.
+
+    The types of ctypes are made once: ctypes keeps them for ever.
+    """
     try:
         import ctypes
     except ImportError as error:
@@ -64,11 +74,14 @@ def take_snapshot() -> Snapshot:
         )  # fmt: skip
 
     found = Snapshot({}, -1, -1)
+    only_counts = False
 
     def each(info: ctypes._Pointer[Info], size: int, data: int) -> int:
         image = info.contents
         if size >= ctypes.sizeof(Info):
             found.adds, found.subs = image.dlpi_adds, image.dlpi_subs
+        if only_counts:
+            return 1  # any number but 0 ends the iteration
         loads = [p for p in image.dlpi_phdr[: image.dlpi_phnum] if p.p_type == _PT_LOAD]
         if image.dlpi_name and loads:
             low = min(p.p_vaddr for p in loads) & -os.sysconf("SC_PAGE_SIZE")
@@ -85,8 +98,14 @@ def take_snapshot() -> Snapshot:
         iterate = ctypes.PyDLL(None).dl_iterate_phdr
     except (AttributeError, OSError) as error:
         raise BackendUnavailable(NAME, f"this C library has no dl_iterate_phdr ({error})") from error
-    iterate(callback, None)
-    return found
+
+    def read(counts: bool) -> Snapshot:
+        nonlocal found, only_counts
+        found, only_counts = Snapshot({}, -1, -1), counts
+        iterate(callback, None)
+        return found
+
+    return read
 
 
 class SnapshotBackend:
@@ -101,40 +120,78 @@ class SnapshotBackend:
             return Availability(False, error.reason, error.remedy)
         return Availability(True)
 
-    def start(self, *, raw: bool = False) -> SnapshotSession:
+    def start(self, *, raw: bool = False, live: bool = False) -> SnapshotSession:
         """Take the first snapshot. Raises `BackendUnavailable`, also for `raw`: there are no raw events."""
         if raw:
             raise BackendUnavailable(NAME, "it has no raw events to show", "Leave debug off, or use backend='rtld'")
-        return SnapshotSession(take_snapshot())
+        return SnapshotSession(make_reader(), live)
 
 
 class SnapshotSession:
-    """A running capture: nothing but the first snapshot."""
+    """A running capture: the last snapshot, and what has changed until then."""
 
-    def __init__(self, before: Snapshot) -> None:
-        self._before = before
+    missed = 0
+
+    def __init__(self, read: Callable[[bool], Snapshot], live: bool) -> None:
+        self._read = read
+        self._lock = RLock()
+        self._before = self._last = read(False)
+        self._live = live
+        self._events: list[LoadEvent | UnloadEvent] = []
+        self._drained = 0
+        self._snapshots: list[Snapshot] = []
+        if live:  # while nothing is traced: this may load images
+            from ...model import events  # noqa: F401
+
+    def progress(self) -> int:
+        """How many images came or went since the process began; -1 if the C library does not count them."""
+        with self._lock:
+            now = self._read(True)
+        return now.adds + now.subs
+
+    def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[LoadEvent | UnloadEvent]:
+        """The events since the last call."""
+        with self._lock:
+            if self._live:
+                self._snapshots.append(self._read(False))
+                self._compare()
+            fresh, self._drained = self._events[self._drained :], len(self._events)
+            return fresh
 
     def stop(self) -> Callable[[], Recording]:
-        """Take the second snapshot. Returns what compares the two."""
-        after, pid = take_snapshot(), os.getpid()  # before our own imports, which may load images
-        return lambda: self._compare(after, pid)
+        """Take the last snapshot. Returns what compares them."""
+        pid = os.getpid()
+        with self._lock:
+            self._live = False
+            self._snapshots.append(self._read(False))  # before our own imports, which may load images
+        return lambda: self._record(pid)
 
-    def _compare(self, after: Snapshot, pid: int) -> Recording:
+    def _compare(self) -> None:
+        """Add what has changed from snapshot to snapshot."""
         from ...model.events import LoadEvent, UnloadEvent
+
+        pid = os.getpid()
+        while self._snapshots:
+            before, self._last = self._last, self._snapshots.pop(0)
+            self._events += [
+                UnloadEvent(path, base=base, size=size, pid=pid)
+                for (base, path), size in before.images.items()
+                if (base, path) not in self._last.images
+            ]
+            self._events += [
+                LoadEvent(path, base=base, size=size, pid=pid)
+                for (base, path), size in self._last.images.items()
+                if (base, path) not in before.images
+            ]
+
+    def _record(self, pid: int) -> Recording:
+        from ...model.events import LoadEvent
         from ...model.recording import Recording
 
-        before = self._before
-        events: list[LoadEvent | UnloadEvent] = [
-            UnloadEvent(path, base=base, size=size, pid=pid)
-            for (base, path), size in before.images.items()
-            if (base, path) not in after.images
-        ]
-        gone = len(events)
-        events += [
-            LoadEvent(path, base=base, size=size, pid=pid)
-            for (base, path), size in after.images.items()
-            if (base, path) not in before.images
-        ]
+        with self._lock:
+            self._compare()
+        before, after, events = self._before, self._last, self._events
+        gone = len(events) - sum(isinstance(event, LoadEvent) for event in events)
         notes = [CANNOT_SEE]
         if before.adds >= 0:
             passing = after.adds - before.adds - (len(events) - gone)

@@ -15,7 +15,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case
 from ..loader_errors import DlError, DlProblem, describe_copies
 from ..named_failure import NamedFailure, final_failures, is_about_something_missing, library_that_is_denied, stem_of
-from ..remedies import find_providers
+from ..remedies import find_providers, install_remedies
 
 LIBRARY_CODE = "library-not-found"
 SYMBOL_CODE = "symbol-not-in-library"
@@ -136,9 +136,7 @@ def _library(search: _Search, searched: list[LoadFailedEvent], case: Case) -> Fi
 
 def _install(name: str, case: Case) -> Iterator[Remedy]:
     found = _providers_of(name, case)
-    for provider in found[:_MOST_PROVIDERS]:
-        note = f" ({provider.note})" if provider.note else ""
-        yield Remedy(f"install {provider.name}{note}", provider.command)
+    yield from install_remedies(found[:_MOST_PROVIDERS])
     if not found:
         yield Remedy(f"install the package of the system that brings {_soname_of(name)}")
 

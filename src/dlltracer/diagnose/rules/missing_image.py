@@ -13,7 +13,7 @@ from ...model.tree import Binding, BindingState
 from ..case import Case
 from ..environment import Copy
 from ..loader_errors import DlProblem, describe_copies, folder_of
-from ..remedies import find_providers, reinstall, with_variable
+from ..remedies import find_providers, install_remedies, reinstall, with_variable
 from .integrity import lost_file
 from .python_module import python_of_library
 from .search_rules import lead_of
@@ -157,11 +157,8 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
             "let the loader look there, to see whether that copy will do",
             with_variable(case, "LD_LIBRARY_PATH", folder),
         )
-    for provider in find_providers(need, System.LINUX, case.distribution, requested_by or "")[:_MOST_PROVIDERS]:
-        note = f" ({provider.note})" if provider.note else ""
-        yield Remedy(
-            f"install {provider.name}{note}{f', from {provider.url}' if provider.url else ''}", provider.command
-        )
+    providers = find_providers(need, System.LINUX, case.distribution, requested_by or "")
+    yield from install_remedies(providers[:_MOST_PROVIDERS])
     if _HASHED.search(need) or not fit:
         why = f"{need} is a file of its own" if _HASHED.search(need) else "in case a file of it was lost"
         owners = [owner for owner in case.owners.get(requested_by or "", ()) if owner.manager is PackageManager.PIP]
@@ -208,13 +205,9 @@ def _no_file(need: str, case: Case) -> Finding:
         if copies and bare
         else []
     )
-    for provider in find_providers(need, System.LINUX, case.distribution)[:_MOST_PROVIDERS] if bare else ():
-        remedies.append(
-            Remedy(f"install {provider.name}{f' ({provider.note})' if provider.note else ''}", provider.command)
-        )
-    title = (
-        f"there is no {need}" if not bare else f"{need} was not found"
-    )
+    if bare:
+        remedies += install_remedies(find_providers(need, System.LINUX, case.distribution)[:_MOST_PROVIDERS])
+    title = f"{need} was not found" if bare else f"there is no {need}"
     evidence = Evidence(Source.LOADER if case.failed_events else Source.PYTHON, f"there is no {need}")
     confidence = Confidence.CERTAIN if case.dl_error is not None else Confidence.POSSIBLE
     return Finding(

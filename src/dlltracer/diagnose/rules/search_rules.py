@@ -334,7 +334,6 @@ def requested_by(case: Case) -> str:
 
 def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
     event = case.load_of(rival.used)
-    requester = requested_by(case)
     process = case.run.process
     preloaded = process.loader_environment.get("LD_PRELOAD", "") if process is not None else ""
     is_preloaded = any(posixpath.basename(rival.used) == posixpath.basename(one) for one in _PRELOADS.split(preloaded))
@@ -357,26 +356,16 @@ def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
     remedies.append(
         Remedy(f"bring the packages to one version of {rival.need}, from one source (all conda, or all pip)")
     )
-    return Finding(
-        code=CODE,
-        title=f"another {rival.need} was loaded first, and lacks {describe_missing(case)}",
-        confidence=Confidence.CERTAIN, subject=rival.used,
-        chain=case.chain_to(requester, f"{rival.need} (in use: {rival.used})"),
-        explanation=(
-            f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. A process has one "
-            "image of a "
-            f"name: {rival.used}{case.owner_of(rival.used)} was in it already; {who}. "
-            f"{rival.other}{case.owner_of(rival.other)} has what is needed, and would have been taken in a "
-            "fresh process, which is why ldd shows nothing wrong."
-        ),
-        evidence=(Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
-         Evidence(Source.FILES, f"{rival.other} has it")),
-        remedies=tuple(remedies),
-    )  # fmt: skip
+    why = (
+        f"A process has one image of a name: {rival.used}{case.owner_of(rival.used)} was in it already; {who}. "
+        f"{rival.other}{case.owner_of(rival.other)} has what is needed, and would have been taken in a fresh process, "
+        "which is why ldd shows nothing wrong."
+    )
+    title = f"another {rival.need} was loaded first, and lacks {describe_missing(case)}"
+    return _about_the_copy(CODE, title, why, tuple(remedies), rival, case)
 
 
 def _library_path(rival: ShadowedCopy, case: Case) -> Finding:
-    requester = requested_by(case)
     process = case.run.process
     value = process.loader_environment.get("LD_LIBRARY_PATH", "") if process is not None else ""
     # An element that is empty, as before or after a colon too many, stands for the current folder: ld.so(8).
@@ -384,23 +373,28 @@ def _library_path(rival: ShadowedCopy, case: Case) -> Finding:
         " An empty element in it (a colon at an end, or two in a row) means the current folder, "
         f"{process.current_folder}."
     )
+    why = (
+        f"LD_LIBRARY_PATH is {value!r}, so {rival.used}{case.owner_of(rival.used)} was taken. Without it the loader "
+        f"takes {rival.other}{case.owner_of(rival.other)}, which has it.{here}"
+    )
+    title = f"LD_LIBRARY_PATH leads to a {rival.need} that lacks {describe_missing(case)}"
+    without = without_variable(case, "LD_LIBRARY_PATH")
+    remedy = Remedy("start the program without it, or without that folder in it", without)
+    return _about_the_copy(PATH_CODE, title, why, (remedy,), rival, case)
+
+
+def _about_the_copy(
+    code: str, title: str, why: str, remedies: tuple[Remedy, ...], rival: ShadowedCopy, case: Case
+) -> Finding:
+    """Return the finding about a copy that was taken and lacks something; `why` says how it came to be taken."""
+    requester = requested_by(case)
     return Finding(
-        code=PATH_CODE,
-        title=f"LD_LIBRARY_PATH leads to a {rival.need} that lacks {describe_missing(case)}",
-        confidence=Confidence.CERTAIN, subject=rival.used,
+        code=code, title=title, confidence=Confidence.CERTAIN, subject=rival.used,
         chain=case.chain_to(requester, f"{rival.need} (in use: {rival.used})"),
-        explanation=(
-            f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. LD_LIBRARY_PATH "
-            f"is {value!r}, so "
-            f"{rival.used}{case.owner_of(rival.used)} was taken. Without it the loader takes {rival.other}"
-            f"{case.owner_of(rival.other)}, which has it.{here}"
+        explanation=f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. {why}",
+        evidence=(
+            Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
+            Evidence(Source.FILES, f"{rival.other} has it"),
         ),
-        evidence=(Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
-         Evidence(Source.FILES, f"{rival.other} has it")),
-        remedies=(
-            Remedy(
-                "start the program without it, or without that folder in it",
-                without_variable(case, "LD_LIBRARY_PATH"),
-            ),
-        ),
+        remedies=remedies,
     )  # fmt: skip

@@ -67,7 +67,7 @@ class DebuggerBackend:
             return Availability(False, error.reason, error.remedy)
         return Availability(False, HELD, LET_GO) if is_debugged() else Availability(True)
 
-    def start(self, *, raw: bool = False) -> DebuggerSession:
+    def start(self, *, raw: bool = False, live: bool = False) -> DebuggerSession:
         """Attach. Raises `BackendUnavailable`, `TracePermissionError` or `TraceStartError`."""
         return DebuggerSession(the_attachment(), raw)
 
@@ -80,12 +80,24 @@ class DebuggerSession:
         self._raw = raw
         self._wall, self._clock = time.time(), time.perf_counter_ns()
         self._watch = Watch()
+        self._fresh: Sequence[Event] = ()
         self._attributed = self._watch.start()
         try:
             self._helper, self._start = attachment.open()
         except BaseException:
             self._watch.stop()
             raise
+
+    missed = 0
+
+    def progress(self) -> int:
+        """Nothing is known before the end."""
+        return 0
+
+    def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
+        """The events, after the end."""
+        fresh, self._fresh = self._fresh, ()
+        return fresh
 
     def stop(self) -> Callable[[], Recording]:
         """Detach, unless another trace needs the helper. Returns what decodes this trace's stretch of its output."""
@@ -113,6 +125,7 @@ class DebuggerSession:
             events: tuple[Event, ...] = debug_events(log.records)
         else:
             events = log.events([with_final_path(one) for one in requests], pid, self._wall, self._clock)
+        self._fresh = events
         return Recording(NAME, events, pid, Losses(events=output.lost, undecodable=undecodable), notes)
 
 

@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ....model.events import Event
     from ....model.failure import Request
     from ....model.recording import Recording
     from ..image_records import RawRecord
@@ -72,7 +73,7 @@ class EtwBackend:
             return Availability(False, "it needs Administrator", "Run it from an elevated prompt")
         return Availability(True)
 
-    def start(self, *, raw: bool = False) -> EtwSession:
+    def start(self, *, raw: bool = False, live: bool = False) -> EtwSession:
         """Start a session. Raises `TracePermissionError`, `TraceStartError` or `BackendUnavailable`."""
         if sys.platform != "win32":
             raise BackendUnavailable(NAME, "ETW exists on Windows only")
@@ -96,6 +97,7 @@ class EtwSession:
         etw = bindings.Etw()
         self._reap(etw)
         self._wall, self._clock = time.time(), time.perf_counter_ns()
+        self._fresh: Sequence[Event] = ()
         self._watch = Watch()
         attributed = self._watch.start()
         try:
@@ -159,6 +161,17 @@ class EtwSession:
         )
         return session
 
+    missed = 0
+
+    def progress(self) -> int:
+        """Nothing is known before the end."""
+        return 0
+
+    def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
+        """The events, after the end."""
+        fresh, self._fresh = self._fresh, ()
+        return fresh
+
     def stop(self) -> Callable[[], Recording]:
         """Stop the sessions. Returns what makes the recording, with everything of the block."""
         self._watch.note_activity()
@@ -195,6 +208,7 @@ class EtwSession:
         if self._raw:
             raw = debug_events(sorted(self._without_start(records) + messages, key=lambda one: one.ticks))
             losses = Losses(events_lost, buffers_lost, len(self._failures))
+            self._fresh = raw
             return Recording(self._name, raw, self._pid, losses, tuple(notes))
         context = RecordContext(
             self._pid, query_dos_devices(), os.environ.get("SYSTEMROOT"), self._frequency, self._wall, self._clock,
@@ -205,6 +219,7 @@ class EtwSession:
         loader = decode_messages(messages, requests, context)
         merged = merge_messages(decoded.events, loader.messages)
         losses = Losses(events_lost, buffers_lost, len(self._failures) + decoded.undecodable + loader.undecodable)
+        self._fresh = merged.events
         return Recording(self._name, merged.events, self._pid, losses, (*notes, *merged.notes))
 
 

@@ -1,0 +1,126 @@
+"""Looks at files as another process would find them: from its root, its current folder, its descriptors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this module is only for Linux")
+
+from .seccomp_filter import AT_FDCWD
+
+Identity = tuple[int, int]
+"""Device and inode of a file."""
+
+LONGEST_PATH = 4096
+"""PATH_MAX, the NUL at its end included."""
+
+_OPENAT2 = 437
+_RESOLVE_IN_ROOT = 0x10
+
+
+class FileLookup:
+    """Looks at files as a process would find them."""
+
+    def __init__(self) -> None:
+        self._namespace = read_link("/proc/self/ns/mnt")
+        self._root = read_link("/proc/self/root")
+
+    def has_our_files(self, pid: int) -> bool:
+        """Whether root and mounts of a process are ours."""
+        return read_link(f"/proc/{pid}/root") == self._root and read_link(f"/proc/{pid}/ns/mnt") == self._namespace
+
+    def look(self, pid: int, tid: int, dirfd: int, path: bytes) -> tuple[Identity | None, int]:
+        """The identity of the file that an open would come to, or the errno of looking for it."""
+        try:
+            status = self._stat(pid, tid, dirfd, path)
+        except OSError as error:
+            return None, error.errno or errno.EIO
+        return (status.st_dev, status.st_ino), 0
+
+    def why_privileged(self, pid: int, tid: int, dirfd: int, path: bytes) -> str | None:
+        """Why a program gets other rights than its caller has (execve(2)); `None` if it does not."""
+        try:
+            status = self._stat(pid, tid, dirfd, path)
+        except OSError:
+            return None
+        if status.st_mode & stat.S_ISUID:
+            return "setuid"
+        if status.st_mode & stat.S_ISGID and status.st_mode & stat.S_IXGRP:
+            return "setgid"
+        if not self.has_our_files(pid):
+            return None
+        try:
+            os.getxattr(self._whole(pid, tid, dirfd, path), "security.capability")
+        except OSError:
+            return None
+        return "file capabilities"
+
+    def _whole(self, pid: int, tid: int, dirfd: int, path: bytes) -> bytes:
+        if path.startswith(b"/"):
+            return path
+        place = "cwd" if dirfd == AT_FDCWD else f"fd/{dirfd}"
+        return f"/proc/{pid}/task/{tid}/{place}/".encode("ascii") + path
+
+    def _stat(self, pid: int, tid: int, dirfd: int, path: bytes) -> os.stat_result:
+        if len(path) >= LONGEST_PATH:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if path.startswith((b"/proc/self/", b"/proc/thread-self/")):
+            path = f"/proc/{pid}/task/{tid}".encode("ascii") + path[path.index(b"self") + 4 :]
+        if (not path.startswith(b"/") and dirfd != AT_FDCWD) or self.has_our_files(pid):
+            return os.stat(self._whole(pid, tid, dirfd, path))
+        if not path.startswith(b"/"):
+            # Links on the way that begin at the root would begin at ours: the way from the root of the process.
+            folder, root = read_link(f"/proc/{pid}/task/{tid}/cwd"), read_link(f"/proc/{pid}/root") or "/"
+            if folder is None:
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            inside = folder.removeprefix(root.rstrip("/"))
+            path = os.fsencode(inside) + b"/" + path
+        return self._stat_in_root(f"/proc/{pid}/root", path)
+
+    def _stat_in_root(self, root: str, path: bytes) -> os.stat_result:
+        """stat(2) with links resolved inside of a root that is not ours: openat2(2), Linux 5.6."""
+        folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+            import ctypes
+
+            found = ctypes.CDLL(None, use_errno=True).syscall(
+                ctypes.c_long(_OPENAT2), ctypes.c_long(folder), ctypes.c_char_p(path), ctypes.c_char_p(how),
+                ctypes.c_long(len(how)),
+            )  # fmt: skip
+            if found < 0:
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code))
+            try:
+                return os.fstat(found)
+            finally:
+                os.close(found)
+        finally:
+            os.close(folder)
+
+
+def read_link(path: str) -> str | None:
+    """The target of a link of the kernel; `None` where it may not be read."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def read_bytes(path: str, most: int) -> bytes:
+    """The beginning of a file; empty where it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, most)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

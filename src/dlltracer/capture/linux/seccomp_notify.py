@@ -1,0 +1,198 @@
+"""Serve the listener of a filter: every system call that it tells of is looked at, and goes on (seccomp_unotify(2))."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import struct
+import sys
+import threading
+import time
+
+if sys.platform != "linux":
+    raise ImportError("this module is only for Linux")
+
+from ...errors import BackendUnavailable
+from ..backend import Availability
+from .processes import open_process
+from .seccomp_filter import architectures_of
+from .seccomp_launch import ANSWER, CONTINUE, NOTIFICATION, RECEIVE, SEND
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from .seccomp_watch import LoaderWatch
+
+_ACTIONS = "/proc/sys/kernel/seccomp/actions_avail"
+
+
+class SeccompBackend:
+    """The mechanism, as far as it is one of this process: it cannot be. A filter cannot be taken off again."""
+
+    name = "seccomp"
+
+    def availability(self) -> Availability:
+        """Whether a program can be watched, as far as that can be found out without one."""
+        if not os.path.isdir("/proc/self/fd"):
+            return Availability(False, "there is no /proc, by which a process is looked at", "Mount /proc")
+        machine = os.uname().machine
+        if not architectures_of(machine, struct.calcsize("P") * 8):
+            return Availability(False, f"the system calls of this processor ({machine}) are not known")
+        try:
+            with open(_ACTIONS, encoding="ascii") as file:
+                actions = file.read().split()
+        except OSError:
+            return Availability(True)  # it may be there all the same (gVisor): only the attempt shows that
+        if not {"user_notif", "trace"} & set(actions):
+            return Availability(False, f"this kernel's seccomp cannot tell another process (only {' '.join(actions)})")
+        return Availability(True)
+
+    def start(self, *, raw: bool = False, live: bool = False) -> NoReturn:
+        """Raise `BackendUnavailable`."""
+        raise BackendUnavailable(
+            self.name, "it watches a program from outside, by a filter that cannot be taken off again",
+            "Use it as dlltracer run --backend seccomp, or dlltracer why --backend seccomp",
+        )  # fmt: skip
+
+
+_FIELDS = struct.Struct("=QIIiIQ6Q")
+"""struct seccomp_notif: id, thread, flags; and struct seccomp_data: number, architecture, address, six arguments."""
+
+_SET_FLAGS = (1 << 30) | (8 << 16) | (0x21 << 8) | 4
+_SYNC_WAKE_UP = 1
+"""SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6): whoever waits for the other runs at
+once on the same processor."""
+
+_MOST_WATCHED = 4096
+
+_PAUSE = 0.001
+"""Seconds without a call after which the last ones are thought about."""
+
+_LONGEST_WAIT = 0.02
+"""Seconds after which one of them is in any case."""
+
+
+class NotifyLoop:
+    """Answers a listener in a thread of its own, from `start` to `stop`.
+
+    Arguments: `listener` and `keeper`, the descriptors of the listener and of the socket to the keeper, which belong to
+    the loop from then on; `watch`, which makes events of the calls. Attributes: `error`, what ended the loop early.
+    However it ends, the keeper then lets all calls pass.
+    """
+
+    def __init__(self, listener: int, keeper: int, watch: LoaderWatch) -> None:
+        self._listener = listener
+        self._keeper = keeper
+        self._watch = watch
+        watch.reader.on_process = self._expect_end
+        self._poller = select.epoll()
+        self._poller.register(listener, select.EPOLLIN)
+        self._stop_read, self._stop_write = os.pipe()
+        self._poller.register(self._stop_read, select.EPOLLIN)
+        self._processes: dict[int, int] = {}
+        self._first = 0
+        self._worked = 0.0
+        self._thread = threading.Thread(target=self._run, name="dlltracer-seccomp", daemon=True)
+        self._ended = threading.Event()
+        self.error: BaseException | None = None
+        with contextlib.suppress(OSError):  # an older kernel
+            fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
+
+    def start(self, first: int) -> None:
+        """Begin; `first`, the first process, whose end its parent tells of. Raises `RuntimeError` without a thread."""
+        self._first = first
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until no process has the filter any more, no longer than so; whether that has come."""
+        return self._ended.wait(seconds)
+
+    def stop(self) -> None:
+        """End. What still waits, and all that comes, is the keeper's."""
+        os.write(self._stop_write, b"\0")
+        self._thread.join()
+        self._poller.close()
+        for descriptor in (self._stop_read, self._stop_write, self._listener, *self._processes):
+            os.close(descriptor)
+        self._processes.clear()
+
+    def _run(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:  # noqa: BLE001 - the program goes on: the keeper answers
+            self.error = error
+        finally:
+            os.close(self._keeper)  # which wakes it
+            self._ended.set()
+
+    def _turn(self) -> bool:
+        """Answer what has come, or else work out what it means; whether anything can come after it.
+
+        A call that nobody has taken up yet can be interrupted by a signal, and then fails with EINTR, if the handler is
+        one without SA_RESTART. So the next call is taken up before the last one is thought about.
+        """
+        has_work = self._watch.has_work
+        ready = self._poller.poll(_PAUSE if has_work else None)
+        if has_work and (not ready or time.monotonic() - self._worked >= _LONGEST_WAIT):
+            self._watch.work()
+            self._worked = time.monotonic()
+        descriptors = [descriptor for descriptor, _ in ready]
+        if self._stop_read in descriptors:
+            return False
+        for descriptor in descriptors:  # ends first: the number of a process may be another one's by now
+            if descriptor in self._processes:
+                self._end(descriptor)
+        for descriptor, event in ready:
+            if descriptor == self._listener:
+                if event & select.EPOLLIN:
+                    self._answer()
+                elif event & (select.EPOLLHUP | select.EPOLLERR):
+                    return False
+        return True
+
+    def _answer(self) -> None:
+        room = bytearray(NOTIFICATION)
+        try:
+            fcntl.ioctl(self._listener, RECEIVE, room)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINTR):
+                return  # its process was killed meanwhile
+            raise
+        number, tid, _, call, audit, address, *arguments = _FIELDS.unpack(room)
+        try:
+            stop = self._watch.reader.read(tid, audit, call, address, tuple(arguments))
+        finally:
+            # Also when we are at fault: the program is not.
+            is_valid = self._let_pass(number)
+        if stop is not None and is_valid:
+            self._watch.add(stop)
+
+    def _let_pass(self, number: int) -> bool:
+        """Let a call go on; whether it was still waiting, so that what was read is about it."""
+        try:
+            fcntl.ioctl(self._listener, SEND, ANSWER.pack(number, 0, 0, CONTINUE))
+            return True
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINPROGRESS):
+                return False
+            raise
+
+    def _expect_end(self, pid: int) -> None:
+        """A process has called for the first time: learn of its end."""
+        if pid == self._first or len(self._processes) >= _MOST_WATCHED:
+            return
+        descriptor = open_process(pid)
+        if descriptor is not None:
+            self._processes[descriptor] = pid
+            self._poller.register(descriptor, select.EPOLLIN)
+
+    def _end(self, descriptor: int) -> None:
+        pid = self._processes.pop(descriptor)
+        self._poller.unregister(descriptor)
+        os.close(descriptor)
+        self._watch.note_end(pid)

@@ -1,0 +1,426 @@
+"""From a system call that waits for its tracer to a value: what was asked for, by whom, and what is there.
+
+All of this is observation. The call is carried out by the kernel after it was looked at, with the memory and the files
+as they are then (the flag CONTINUE in seccomp_unotify(2)): another thread can have changed them. Nothing is forbidden
+here, so a program that does so deceives nobody but the reader of its trace.
+
+Whether a file is there is looked at by us, at the moment of the call, as the process would find it: from its root and
+its current folder. The call itself has no result yet, and nobody tells of it later.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+if sys.platform != "linux":
+    raise ImportError("this module is only for Linux")
+
+from ...binary.elf import read_elf
+from ...errors import BinaryFormatError
+from ...model.elf import ElfImage
+from .processes import read_status_field, read_text
+from .seccomp_filter import AT_FDCWD, I386, MAP_FIXED, Call, CallKind, call_of
+from .seccomp_lookup import LONGEST_PATH, FileLookup, Identity, read_bytes, read_link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LONGEST_MARK = 1 << 16
+_MOST_OPEN = 64
+"""Memory files (/proc/PID/mem) that are kept open."""
+_MOST_THREADS = 10_000
+_MOST_IMAGES = 4096
+_MOST_ODD = 100
+_AT_BASE, _AT_SYSINFO_EHDR = 7, 33
+_PT_LOAD = 1
+_VDSO_SIZE = 0x4000
+
+
+@dataclass(frozen=True)
+class OpenStop:
+    """A file is about to be opened for reading.
+
+    Attributes:
+        pid, tid: process and thread.
+        wall: seconds since the epoch.
+        path: as the program named it.
+        by_loader: the call comes from the loader's own code; `None` if it may, which is all that can be told of musl:
+            loader and C library are one image there.
+        found: the identity of the file that is there; `None` if there is none.
+        problem: the errno of looking at it; 0 where it is there.
+    """
+
+    pid: int
+    tid: int
+    wall: float
+    path: str
+    by_loader: bool | None
+    found: Identity | None
+    problem: int = 0
+
+
+@dataclass(frozen=True)
+class MapStop:
+    """A file is about to be mapped with the right to run it.
+
+    Attributes:
+        pid, tid, wall: as of `OpenStop`.
+        path: that the kernel has for the open file.
+        identity: of the file.
+        image: what it says about itself; `None` if it could not be read.
+        base, size: where the image lies, in bytes; `None` where the kernel chooses the place.
+    """
+
+    pid: int
+    tid: int
+    wall: float
+    path: str
+    identity: Identity
+    image: ElfImage | None
+    base: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class MarkStop:
+    """The runner of a process handed over a mark: `requests.encode_request` makes these, and the constants beside it.
+    """
+
+    pid: int
+    tid: int
+    mark: bytes
+
+
+@dataclass(frozen=True)
+class ExecStop:
+    """A process is about to become another program; whether it does shows later. `path` as the program named it, and
+    `privileged`, why the program would have had other rights than its caller, if it would have."""
+
+    pid: int
+    tid: int
+    path: str
+    privileged: str | None = None
+
+
+Stop = OpenStop | MapStop | MarkStop | ExecStop
+
+
+class TracedTask:
+    """A process, as long as it runs one program.
+
+    Attributes:
+        pid: its process id.
+        parent: of the process that started it; 0 where that is not known.
+        generation: how many programs it has begun since it was seen first.
+        same_files: its root and mounts are ours.
+        is_musl: its loader is musl's; `None` if there is no loader, or it could not be looked at.
+    """
+
+    def __init__(self, pid: int, parent: int) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.generation = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Its program may have changed: all that depends on it is read again."""
+        self.is_read = False
+        self.may_exec = 0  # the thread that has called execve
+        self.same_files = True
+        self.is_musl: bool | None = None
+        self.loader: range = range(0)
+        self.vdso: range = range(0)
+        self.start: bytes = b""
+
+
+class StopReader:
+    """Makes values of system calls that wait.
+
+    Arguments: `on_start`, called with a process when it is first seen, and with one that has become another program.
+
+    Attributes: `unreadable`, how many calls could not be looked at, because the memory of their process cannot be read;
+    `on_process`, called with the process id of each process that is new.
+    """
+
+    def __init__(self, on_start: Callable[[TracedTask], None]) -> None:
+        self._on_start = on_start
+        self._last_marks: dict[int, bytes] = {}
+        self._odd_names: set[str] = set()
+        self._tasks: dict[int, TracedTask] = {}
+        self._threads: dict[int, int] = {}
+        self._memory: OrderedDict[int, int] = OrderedDict()
+        self._images: dict[tuple[Identity, int, int], ElfImage | None] = {}
+        self._lookup = FileLookup()
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        self.unreadable = 0
+        self.on_process: Callable[[int], None] = lambda pid: None
+
+    def read(self, tid: int, audit: int, number: int, address: int, arguments: tuple[int, ...]) -> Stop | None:
+        """The value of one call; `None` if it is of no interest. Never raises `OSError`.
+
+        Arguments: `tid`, the thread; the others as in struct seccomp_data: architecture, number, the address of the
+        instruction, and six arguments.
+        """
+        call = call_of(audit, number)
+        if call is None:
+            return None
+        try:
+            task = self._task(tid)
+            if task is None:
+                return None
+            self._update(task, tid)
+            if call.kind is CallKind.OPEN:
+                return self._open(task, tid, audit, call, address, arguments)
+            if call.kind is CallKind.MAP:
+                return self._map(task, tid, arguments)
+            return (self._mark if call.kind is CallKind.MARK else self._exec)(task, tid, call, arguments)
+        except (OSError, ValueError, OverflowError):
+            self.unreadable += 1
+            return None
+
+    def end(self, pid: int) -> None:
+        """A process has ended: its number may be given to another one."""
+        self._tasks.pop(pid, None)
+        for tid in [tid for tid, owner in self._threads.items() if owner == pid]:
+            del self._threads[tid]
+        self._close(pid)
+
+    def close(self) -> None:
+        """Close all files."""
+        for pid in tuple(self._memory):
+            self._close(pid)
+
+    def _task(self, tid: int) -> TracedTask | None:
+        pid = self._threads.get(tid)
+        if pid is not None and pid != tid and not os.path.exists(f"/proc/{pid}/task/{tid}"):
+            pid = None  # the thread has ended, and another one, or a process, has its number now
+        if pid is None:
+            pid = int(read_status_field(tid, "Tgid") or 0)
+            if not pid:
+                return None
+            if len(self._threads) >= _MOST_THREADS:
+                self._threads.clear()
+            self._threads[tid] = pid
+        task = self._tasks.get(pid)
+        if task is None:
+            self.on_process(pid)
+            parent = int(read_status_field(pid, "PPid") or 0)
+            task = self._tasks[pid] = TracedTask(pid, parent)
+            self._update(task, tid)
+        return task
+
+    def _update(self, task: TracedTask, tid: int) -> None:
+        """Look at the program of a process, if it is not known, or if another one may have taken its place."""
+        if task.is_read and not task.may_exec:
+            return
+        vector, program = read_bytes(f"/proc/{task.pid}/auxv", 4096), read_link(f"/proc/{task.pid}/exe")
+        # The kernel puts 16 random bytes on the new stack, and their address in the vector (AT_RANDOM): a program that
+        # starts anew has another vector, unless addresses are not random here. Then its path may still differ.
+        start = vector + (program or "").encode("utf-8", "surrogateescape")
+        if task.is_read and start == task.start:
+            if tid == task.may_exec:
+                task.may_exec = 0  # the execve has failed
+            return
+        self._close(task.pid)
+        task.forget()
+        task.is_read, task.start = True, start
+        task.generation += 1
+        task.same_files = self._lookup.has_our_files(task.pid)
+        words = _auxiliary(vector, self._bits_of(task.pid))
+        if vdso := words.get(_AT_SYSINFO_EHDR):
+            task.vdso = range(vdso, vdso + _VDSO_SIZE)
+        interpreter = self._interpreter(task.pid)
+        if interpreter is not None:
+            task.is_musl = "ld-musl-" in interpreter
+        if base := words.get(_AT_BASE):
+            task.loader = _extent(base, read_text(f"/proc/{task.pid}/maps"))
+        self._on_start(task)
+
+    def _bits_of(self, pid: int) -> int:
+        head = read_bytes(f"/proc/{pid}/exe", 5)
+        return 32 if head[:5] == b"\x7fELF\x01" else 64
+
+    def _interpreter(self, pid: int) -> str | None:
+        image = self._image(f"/proc/{pid}/exe")
+        return None if image is None else image.interpreter
+
+    def _exec(self, task: TracedTask, tid: int, call: Call, arguments: tuple[int, ...]) -> Stop:
+        task.may_exec = tid
+        path = self._path(task.pid, arguments[call.path or 0], LONGEST_PATH)
+        # After an exec the memory file still is that of the former program, which reads as empty or, where the process
+        # was made by vfork, as its parent's.
+        self._close(task.pid)
+        privileged = None
+        if path is not None:
+            dirfd = AT_FDCWD if call.dirfd is None else _signed(arguments[call.dirfd])
+            privileged = self._lookup.why_privileged(task.pid, tid, dirfd, path)
+        return ExecStop(task.pid, tid, _text(path or b""), privileged)
+
+    def _mark(self, task: TracedTask, tid: int, call: Call, arguments: tuple[int, ...]) -> Stop | None:
+        mark = self._path(task.pid, arguments[call.path or 0], _LONGEST_MARK)
+        if mark is None:
+            return None
+        if len(self._last_marks) >= _MOST_THREADS:
+            self._last_marks.clear()
+        self._last_marks[tid] = mark
+        return MarkStop(task.pid, tid, mark)
+
+    def _is_asked_for(self, tid: int, name: str) -> bool:
+        """Whether a name that is not a library's by its look has just been asked for, or is needed by an image."""
+        if name in self._odd_names:
+            return True
+        mark = self._last_marks.get(tid)
+        return mark is not None and name.encode("utf-8", "surrogatepass").hex().encode("ascii") in mark
+
+    def _open(
+        self, task: TracedTask, tid: int, audit: int, call: Call, address: int, arguments: tuple[int, ...]
+    ) -> Stop | None:  # fmt: skip
+        by_loader = self._is_by_loader(task, audit, address)
+        if by_loader is False:
+            return None
+        raw = self._path(task.pid, arguments[call.path or 0], LONGEST_PATH)
+        if not raw:
+            return None
+        path = _text(raw)
+        name = path.rpartition("/")[2]
+        if by_loader is None and ".so" not in name and not self._is_asked_for(tid, name):
+            return None
+        dirfd = AT_FDCWD if call.dirfd is None else _signed(arguments[call.dirfd])
+        found, problem = self._lookup.look(task.pid, tid, dirfd, raw)
+        return OpenStop(task.pid, tid, time.time(), path, by_loader, found, problem)
+
+    def _is_by_loader(self, task: TracedTask, audit: int, address: int) -> bool | None:
+        """Whether the instruction that makes the call is in the loader: glibc's opens libraries itself (rtld has its
+        own open64_nocancel, elf/dl-load.c), and libc.so serves the program. `None` if that cannot be told."""
+        if not task.loader or (audit == I386.audit and address in task.vdso):
+            return None  # a static program; or the kernel's common entry for all of the process (vsyscall)
+        if address not in task.loader:
+            return False
+        return None if task.is_musl is not False else True
+
+    def _map(self, task: TracedTask, tid: int, arguments: tuple[int, ...]) -> Stop | None:
+        address, _, _, flags, descriptor, offset = arguments
+        place = f"/proc/{task.pid}/task/{tid}/fd/{_signed(descriptor)}"
+        status = os.stat(place)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        image = self._image(place, status)
+        if image is None and read_bytes(place, 4) != b"\x7fELF":
+            return None  # a JIT's code, a closure of libffi: no image
+        path = (read_link(place) or "").removesuffix(" (deleted)")
+        base = size = None
+        if image is not None and flags & MAP_FIXED:
+            base, size = _place(image, address, offset, self._page)
+        return MapStop(task.pid, tid, time.time(), path, (status.st_dev, status.st_ino), image, base, size)
+
+    def _image(self, path: str, status: os.stat_result | None = None) -> ElfImage | None:
+        """What the file at a path says about itself; read once, as long as it does not change."""
+        try:
+            status = status or os.stat(path)
+            key = (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns
+            if key not in self._images:
+                if len(self._images) >= _MOST_IMAGES:
+                    self._images.clear()
+                self._images[key] = None
+                image = self._images[key] = read_elf(path)
+                odd = [need.rpartition("/")[2] for need in image.needed[:_MOST_ODD] if ".so" not in need]
+                self._odd_names.update(odd)
+            return self._images[key]
+        except (OSError, BinaryFormatError):
+            return None
+
+    def _path(self, pid: int, address: int, most: int) -> bytes | None:
+        """The bytes at an address up to a NUL, and no more than `most`; `None` if nothing can be read there.
+
+        Raises `OSError` when the memory of the process as a whole cannot be read.
+        """
+        if not address:
+            return None
+        found = b""
+        step = 256
+        while len(found) < most:
+            part = self._peek(pid, address + len(found), min(step, most - len(found)))
+            if not part:
+                return found or None  # a path that runs into a hole: the call will fail with EFAULT
+            text, is_end, _ = part.partition(b"\0")
+            found += text
+            if is_end:
+                return found
+            step = 4096
+        return found
+
+    def _peek(self, pid: int, address: int, size: int) -> bytes:
+        """Bytes of the memory of a process; fewer where a hole begins, none in one."""
+        for is_again in (False, True):
+            descriptor = self._memory.get(pid)
+            if descriptor is None:
+                while len(self._memory) >= _MOST_OPEN:
+                    self._close(next(iter(self._memory)))
+                descriptor = self._memory[pid] = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            else:
+                self._memory.move_to_end(pid)
+            try:
+                data = os.pread(descriptor, size, address)
+            except OSError as error:
+                if error.errno not in (errno.EIO, errno.EFAULT):
+                    raise
+                return b""
+            if data or is_again:
+                return data
+            self._close(pid)  # the memory of a program that is no more
+        return b""
+
+    def _close(self, pid: int) -> None:
+        descriptor = self._memory.pop(pid, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _place(image: ElfImage, address: int, offset: int, page: int) -> tuple[int | None, int | None]:
+    """Base and size of an image of which one segment is mapped to an address."""
+    loads = [segment for segment in image.segments if segment.type == _PT_LOAD]
+    for segment in loads:
+        if segment.offset & -page == offset:
+            low = min(one.address for one in loads) & -page
+            high = max(one.address + one.memory_size for one in loads)
+            return address - (segment.address & -page) + low, high - low
+    return None, None
+
+
+def _extent(base: int, maps: str) -> range:
+    """The addresses of the file that is mapped at an address, by the text of /proc/PID/maps."""
+    end, file = 0, ""
+    for line in maps.split("\n"):
+        fields = line.split(None, 5)
+        if len(fields) < 5:
+            continue
+        low, high = (int(part, 16) for part in fields[0].split("-"))
+        name = fields[5] if len(fields) == 6 else ""
+        if low == base:
+            end, file = high, name
+        elif end and name == file and file:
+            end = high
+    return range(base, end)
+
+
+def _auxiliary(vector: bytes, bits: int) -> dict[int, int]:
+    """The auxiliary vector (getauxval(3)) as a dictionary."""
+    size = bits // 8
+    words = [int.from_bytes(vector[at : at + size], sys.byteorder) for at in range(0, len(vector), size)]
+    return dict(zip(words[::2], words[1::2], strict=False))
+
+
+def _signed(value: int) -> int:
+    """A descriptor in a register: its low 32 bits."""
+    return ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")

@@ -1,0 +1,314 @@
+"""Everything that the watched processes of a run load: their stops, joined with what /proc shows of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import deque
+from dataclasses import dataclass, replace
+
+if sys.platform != "linux":
+    raise ImportError("this module is only for Linux")
+
+from ...binary.elf import read_elf
+from ...errors import BinaryFormatError
+from ...model.events import ImageChange, LoadEvent, LoadFailedEvent
+from ...model.failure import Request
+from ...model.recording import Losses, Recording
+from ..requests import is_own_load
+from .decode import LogMark, decode_mark
+from .decoding import examine_failure
+from .processes import Processes, read_command, read_status_field, read_text
+from .seccomp_decode import ProcessDecoder
+from .seccomp_lookup import read_link
+from .seccomp_stops import ExecStop, MapStop, MarkStop, OpenStop, Stop, StopReader, TracedTask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...model.elf import ElfImage
+    from ...model.recording import TracedProcess
+    from ..kept_events import KeptEvents
+    from .seccomp_lookup import Identity
+
+NAME = "seccomp"
+
+CANNOT_SEE = (
+    "watched from outside by its system calls: whether a file is there was looked at when it was opened; which image "
+    "called dlopen, and what was unloaded when, is not seen"
+)
+
+_MOST_DECODERS = 4096
+_MOST_ENVIRONMENT = 1 << 20
+_FRAME = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
+
+
+@dataclass(frozen=True)
+class WatchedProgram:
+    """A program of a watched process, as far as the rules of its loader depend on it.
+
+    Attributes: `pid`; `program`, the path of its file; `environment`, as it started; `folder`, its current one;
+    `same_files`, whether it sees the files that we see.
+    """
+
+    pid: int
+    program: str | None
+    environment: tuple[tuple[str, str], ...]
+    folder: str
+    same_files: bool
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """A process that has appeared (`program` is `None`), or become another program."""
+
+    pid: int
+    parent: int
+    program: WatchedProgram | None = None
+    load: LoadEvent | None = None
+    image: ElfImage | None = None
+    identity: Identity | None = None
+
+
+class LoaderWatch:
+    """Makes events of the system calls of a run.
+
+    Arguments:
+        on_event: gets each event.
+        on_process: gets each process before its first event, and again when more is known of it.
+        explain: puts the rules of the loader to the places of an event.
+        everyone: also of the processes that the first one starts.
+        marked: the first process hands over marks, and what is before the first of them is not its program's doing.
+    """
+
+    def __init__(
+        self, on_event: Callable[[ImageChange], None], on_process: Callable[[TracedProcess], None],
+        explain: Callable[[ImageChange, WatchedProgram], ImageChange], *, everyone: bool, startup: bool, marked: bool,
+    ) -> None:  # fmt: skip
+        self._on_event = on_event
+        self._explain = explain
+        self._everyone = everyone
+        self._startup = startup
+        self._marked = marked
+        self._first = 0
+        self._processes = Processes(on_process)
+        self._decoders: dict[int, ProcessDecoder] = {}
+        self._programs: dict[int, WatchedProgram] = {}
+        self._privileged: dict[str, str] = {}
+        self._own = 0
+        self._forgotten = 0
+        self._waiting: deque[Stop | _Begin | int] = deque()
+        self.reader = StopReader(self._note_start)
+        self._takes_rights = False
+
+    def begin(self, pid: int, command: tuple[str, ...], file: str | None) -> None:
+        """The first process has started: it is still the one that puts the filter on.
+
+        Arguments: `command`, its command line as the user wrote it; `file`, the path of that program.
+        """
+        self._first = pid
+        self._takes_rights = [read_status_field(one, "NoNewPrivs") for one in (os.getpid(), pid)] == ["0", "1"]
+        self._processes.begin(pid, command, given=1, file=file)
+
+    def add(self, stop: Stop) -> None:
+        """Take in a stop; what it means is worked out by `work`, when there is time."""
+        self._waiting.append(stop)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether stops wait that were taken in."""
+        return bool(self._waiting)
+
+    def work(self) -> None:
+        """Work out what the oldest stop means."""
+        item = self._waiting.popleft()
+        if isinstance(item, _Begin):
+            self._start(item)
+        elif isinstance(item, int):
+            self.end(item)
+        else:
+            self._handle(item)
+
+    def note_end(self, pid: int) -> None:
+        """A process has ended that is no child of ours."""
+        self.reader.end(pid)
+        self._waiting.append(pid)
+
+    def _handle(self, stop: Stop) -> None:
+        if isinstance(stop, ExecStop):
+            self._note_exec(stop)
+        if not self._is_wanted(stop.pid):
+            return
+        decoder = self._decoders.get(stop.pid)
+        if decoder is None:
+            return
+        if isinstance(stop, OpenStop):
+            decoder.open(stop)
+        elif isinstance(stop, MapStop):
+            decoder.map(stop)
+        elif isinstance(stop, MarkStop):
+            self._mark(decoder, stop)
+        self._emit(decoder)
+
+    def finish(self, pid: int, status: int | None) -> None:
+        """The first process has ended, and nothing more is watched: conclude."""
+        while self.has_work:
+            self.work()
+        self.end(pid, status)
+
+    def end(self, pid: int, status: int | None = None) -> None:
+        """A process has ended; `status` as of `Popen`, `None` where that is to be found out."""
+        self.reader.end(pid)
+        if pid in self._processes:
+            known = self._processes.get(pid)
+            if known.alive:
+                self._processes.end(known, status)
+            status = known.process.status
+        decoder = self._decoders.pop(pid, None)
+        if decoder is not None:
+            decoder.finish(ended=status is None or status >= 0)
+            self._emit(decoder)
+        self._programs.pop(pid, None)
+
+    def others(self) -> tuple[int, ...]:
+        """The processes that still run, as far as they have called anything that is told of, but for the first one."""
+        return tuple(
+            known.process.pid for known in self._processes if known.alive and known.process.pid != self._first
+        )  # fmt: skip
+
+    def recording(self, kept: KeptEvents, notes: tuple[str, ...]) -> Recording:
+        """The run as one value; `kept` are the events as they were handed out."""
+        for pid in tuple(self._decoders):
+            if pid != self._first:
+                self._decoders[pid].finish(ended=False)
+        unsure = sum(decoder.unsure for decoder in self._decoders.values()) + self._forgotten
+        notes = (*notes, CANNOT_SEE)
+        if self.reader.unreadable:
+            notes += (
+                f"{self.reader.unreadable} system calls could not be looked at (their process may not be read, or the "
+                "memory was not there): what they opened or mapped is not shown",
+            )  # fmt: skip
+        if unsure:
+            notes += (
+                f"{unsure} files named like libraries were opened and not mapped, by whom is not known (the loader and "
+                "the C library are one image): they are not shown as failures",
+            )  # fmt: skip
+        if self._own:
+            notes += (f"{self._own} events of modules that dlltracer itself imported are left out",)
+        if self._takes_rights:
+            notes += tuple(
+                f"{path} ({why}) ran without the rights of its owner: the filter needs no_new_privs, which takes them"
+                for path, why in self._privileged.items()
+            )  # fmt: skip
+        processes = tuple(known.process for known in self._processes if self._is_wanted(known.process.pid))
+        losses = Losses(events=kept.dropped, undecodable=self.reader.unreadable)
+        is_one = not self._everyone
+        return Recording(NAME, kept.take(), self._first, losses, notes + kept.notes(), () if is_one else processes)
+
+    def close(self) -> None:
+        """Let go of the processes that still run."""
+        self._processes.close()
+        self.reader.close()
+
+    def _is_wanted(self, pid: int) -> bool:
+        return self._everyone or pid == self._first
+
+    def _note_start(self, task: TracedTask) -> None:
+        """A process has appeared, or become another program: keep what is known of it now."""
+        pid = task.pid
+        if not self._is_wanted(pid):
+            return
+        if pid not in self._processes:
+            self._processes.add(pid, like=task.parent)
+        if task.generation == 1:
+            self._waiting.append(_Begin(pid, task.parent))
+            return
+        command = read_command(pid)
+        load = self._processes.start(pid, command[0] if command else "")
+        image, identity = _read_program(pid)
+        self._waiting.append(_Begin(pid, task.parent, self._look(task), load, image, identity))
+
+    def _start(self, begin: _Begin) -> None:
+        pid = begin.pid
+        if begin.program is None:
+            self._decoders[pid] = ProcessDecoder(pid, is_shown=pid != self._first)
+            if pid != self._first:
+                self._inherit(pid, begin.parent)
+            return
+        decoder = self._decoders.setdefault(pid, ProcessDecoder(pid))
+        self._programs[pid] = begin.program
+        decoder.set_own(pid == self._first and self._marked and not self._startup)
+        preload = tuple(re.split(r"[:\s]+", dict(begin.program.environment).get("LD_PRELOAD", "")))
+        decoder.start(pid, begin.load, begin.image, begin.identity, preload)
+        self._emit(decoder)
+
+    def _inherit(self, pid: int, parent: int) -> None:
+        """A process made by fork has what its parent has."""
+        if len(self._decoders) >= _MOST_DECODERS:
+            self._drop_oldest()
+        if parent in self._decoders:
+            self._decoders[pid] = self._decoders[parent].forked(pid)
+        if parent in self._programs:
+            self._programs[pid] = replace(self._programs[parent], pid=pid)
+
+    def _drop_oldest(self) -> None:
+        pid = next(iter(self._decoders))
+        self._forgotten += self._decoders.pop(pid).unsure
+        self._programs.pop(pid, None)
+
+    def _look(self, task: TracedTask) -> WatchedProgram:
+        place = f"/proc/{task.pid}"
+        pairs = (line.partition("=") for line in read_text(f"{place}/environ")[:_MOST_ENVIRONMENT].split("\0"))
+        environment = tuple((name, value) for name, is_pair, value in pairs if is_pair)
+        return WatchedProgram(
+            task.pid, read_link(f"{place}/exe"), environment, read_link(f"{place}/cwd") or "/", task.same_files
+        )  # fmt: skip
+
+    def _mark(self, decoder: ProcessDecoder, stop: MarkStop) -> None:
+        for match in _FRAME.finditer(stop.mark):
+            mark = decode_mark(match[1])
+            if isinstance(mark, Request):
+                decoder.ask(mark, stop.tid)
+            elif mark in (LogMark.OWN_BEGIN, LogMark.OWN_END):
+                if mark is LogMark.OWN_BEGIN:
+                    self._compare(decoder)
+                decoder.set_own(mark is LogMark.OWN_BEGIN)
+
+    def _compare(self, decoder: ProcessDecoder) -> None:
+        """Tell what has been unloaded since it was loaded, by what is mapped now."""
+        maps = read_text(f"/proc/{decoder.pid}/maps")
+        mapped = {line.split(None, 5)[5].removesuffix(" (deleted)") for line in maps.split("\n") if " /" in line}
+        if mapped:
+            decoder.settle()
+            decoder.compare(mapped)
+
+    def _note_exec(self, stop: ExecStop) -> None:
+        if stop.privileged is not None and len(self._privileged) < 16:
+            self._privileged.setdefault(stop.path, stop.privileged)
+
+    def _emit(self, decoder: ProcessDecoder) -> None:
+        for event in decoder.take():
+            if is_own_load(event):
+                self._own += 1
+                continue
+            program = self._programs.get(decoder.pid)
+            if program is not None:
+                event = self._completed(event, program)  # noqa: PLW2901
+            self._on_event(event)
+
+    def _completed(self, event: ImageChange, program: WatchedProgram) -> ImageChange:
+        if isinstance(event, LoadFailedEvent) and program.same_files:
+            event = examine_failure(event, program=program.program or "/proc/self/exe", folder=program.folder)
+        return self._explain(event, program)
+
+
+def _read_program(pid: int) -> tuple[ElfImage | None, Identity | None]:
+    """What the program of a process says about itself, and the identity of its file."""
+    path = f"/proc/{pid}/exe"
+    try:
+        status = os.stat(path)
+        return read_elf(path), (status.st_dev, status.st_ino)
+    except (OSError, BinaryFormatError):
+        return None, None

@@ -1,0 +1,307 @@
+"""Run a program whose system calls are watched (backend "seccomp"): for any C library, from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+if sys.platform != "linux":
+    raise ImportError("this module is only for Linux")
+
+from ..api.search_phases import SearchPhases
+from ..capture.backend import NOT_USED
+from ..capture.kept_events import KeptEvents
+from ..errors import BackendUnavailable
+from ..host.scratch import ScratchFile
+from ..model.events import Event
+from ..model.recording import TracedProcess
+from ..model.run import RunResult
+from .output import describe_ending
+from .program import Program, ProgramKind, describe_start_failure
+from .runner import WATCHED, LogSharing, RunnerOutcome, RunnerReport
+from .spawn import (
+    CannotRun,
+    DescriptorLimit,
+    Relay,
+    child_environment,
+    choose_wait,
+    interpreter,
+    run_child,
+    runner_command,
+    with_facts,
+    with_notes,
+    with_stop,
+)
+from .stopper import Stopper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from ..capture.linux.seccomp_watch import LoaderWatch
+    from .spawn import Variables
+
+    class Receiver(Protocol):
+        """Gets events and processes as they come."""
+
+        @property
+        def events(self) -> KeptEvents: ...
+        @property
+        def notes(self) -> tuple[str, ...]: ...
+        def event(self, event: Event) -> None: ...
+        def process(self, process: TracedProcess) -> None: ...
+
+
+NAME = "seccomp"
+
+_LAUNCH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "capture/linux/seccomp_launch.py")
+
+_GRACE = 0.5
+"""Seconds that processes may go on which the first one leaves behind. Helpers of multiprocessing end in that time."""
+
+_PATIENCE = 60.0
+"""Seconds for the launcher to come up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOptions:
+    """How to run the program; the first six as of `spawn.run_child`.
+
+    Attributes: `follow`, also the processes that it starts; `startup`, also what comes before the program begins.
+    """
+
+    python: str | None = None
+    output: tuple[int, int] | None = None
+    watch_crash: bool = False
+    stopper: Stopper | None = None
+    limit: DescriptorLimit | None = None
+    variables: Variables = ()
+    follow: bool = False
+    startup: bool = False
+
+
+class _Keeping:
+    """A receiver for a run without one: keeps the events."""
+
+    def __init__(self) -> None:
+        self.events = KeptEvents()
+        self.notes: tuple[str, ...] = ()
+
+    def event(self, event: Event) -> None:
+        self.events.add(event)
+
+    def process(self, process: TracedProcess) -> None:
+        """Nobody asks."""
+
+
+def run_without_rtld(program: Program, options: WatchOptions, refusals: tuple[str, ...]) -> RunResult:
+    """Run the program with the best mechanism that works here without "rtld": "seccomp", else "snapshot".
+
+    A mechanism that cannot be says so before anything of the program has run. Raises `CannotRun`.
+
+    Arguments: `refusals`, why each better mechanism was not taken.
+    """
+    try:
+        run = run_watched(program, options)
+    except BackendUnavailable as error:
+        refusals = (*refusals, f"seccomp{NOT_USED}{error}")
+        run = run_child(
+            program, "snapshot", python=options.python, output=options.output, watch_crash=options.watch_crash,
+            stopper=options.stopper, limit=options.limit, variables=options.variables,
+        )  # fmt: skip
+    return with_notes(run, refusals)
+
+
+def run_watched(program: Program, options: WatchOptions, receiver: Receiver | None = None) -> RunResult:
+    """Run the program to its end. Raises `CannotRun`, and `BackendUnavailable` before anything of it has run."""
+    if not os.path.isdir("/proc/self/fd"):
+        raise BackendUnavailable(NAME, "there is no /proc, by which a process is looked at")
+    try:
+        report = ScratchFile("result")
+    except OSError as error:
+        raise BackendUnavailable(NAME, f"no file takes its report ({error.strerror or error})") from error
+    with (options.limit or DescriptorLimit()) as limit, report as file:
+        run = _WatchedRun(program, options, receiver or _Keeping(), limit, file.path)
+        return run.run()
+
+
+class _WatchedRun:
+    """One run."""
+
+    def __init__(
+        self, program: Program, options: WatchOptions, receiver: Receiver, limit: DescriptorLimit, result: str
+    ) -> None:  # fmt: skip
+        self._options = options
+        self._receiver = receiver
+        self._limit = limit
+        self._result_path = result
+        self._is_command = program.kind is ProgramKind.COMMAND
+        self._notes: tuple[str, ...] = ()
+        start = [options.python] if options.python is not None else interpreter()
+        start += ["-X", "faulthandler"] if options.watch_crash else []
+        self._shown = tuple(program.words) if self._is_command else (*start, *program.words)
+        self._command = (
+            list(program.words) if self._is_command else runner_command(start, result, LogSharing(), WATCHED, program)
+        )  # fmt: skip
+
+    def run(self) -> RunResult:
+        from ..capture.linux.seccomp_watch import LoaderWatch
+
+        phases = SearchPhases()
+        watch = LoaderWatch(
+            self._receiver.event, self._receiver.process, phases.complete, everyone=self._options.follow,
+            startup=self._options.startup or self._is_command, marked=not self._is_command,
+        )  # fmt: skip
+        try:
+            run = self._run_notified(watch)
+            return self._result(run, RunnerReport.read(self._result_path), watch)
+        finally:
+            watch.close()
+
+    def _run_notified(self, watch: LoaderWatch) -> RunResult:
+        """Run it with a listener."""
+        from ..capture.linux.seccomp_launch import send
+        from ..capture.linux.seccomp_notify import NotifyLoop
+
+        options = self._options
+        with Relay(options.stopper, self._limit) as relay, _Launcher("notify", self._command, options) as launcher:
+            child = launcher.child
+            relay.connect(child)
+            listener, keeper = launcher.receive_listener()
+            watch.begin(child.pid, self._shown, _where(self._command[0]))
+            loop = NotifyLoop(listener, keeper, watch)
+            loop.start(child.pid)
+            try:
+                send(launcher.socket, b"G")
+                run = choose_wait(options.watch_crash)(child)
+                launcher.check_start()
+                watching_ended = loop.wait(_GRACE)
+            finally:
+                loop.stop()
+            watch.finish(child.pid, run.status)
+            if loop.error is not None:
+                self._notes += (
+                    f"the watching ended early ({type(loop.error).__name__}: {loop.error}): what came then is missing",
+                )  # fmt: skip
+            if not watching_ended:
+                self._notes += _left_behind(watch.others() if options.follow else ())
+            return with_stop(run, relay.stopper)
+
+    def _result(self, run: RunResult, report: RunnerReport | None, watch: LoaderWatch) -> RunResult:
+        """The run, with what its runner reported. A command has no runner."""
+        notes = self._notes
+        if self._is_command:
+            if run.status is not None and run.status < 0:
+                notes += (f"the program {describe_ending(run.status)}",)
+        elif report is not None and report.outcome == RunnerOutcome.REFUSED:
+            return replace(run, refusal=report.message)
+        elif report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
+            return replace(run, begun=False)
+        else:
+            if report is None or report.outcome == RunnerOutcome.UNFINISHED:
+                notes += (f"the program {describe_ending(run.status or 0)}",)
+            else:
+                notes += report.notes
+            run = with_facts(run, report)
+        return replace(run, recording=watch.recording(self._receiver.events, (*notes, *self._receiver.notes)))
+
+
+class _Launcher:
+    """The process that becomes the program, until it does. Raises `CannotRun`."""
+
+    def __init__(self, way: str, command: list[str], options: WatchOptions) -> None:
+        import socket
+
+        self._command = command
+        self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        environment = child_environment(options.variables)
+        locale = "+" if "LC_CTYPE" in environment else "-"
+        # A Python that was made a program of (sys.frozen) takes a script, and no options.
+        flags = [] if getattr(sys, "frozen", False) else ["-I", "-S"]
+        words = [sys.executable, *flags, _LAUNCH, str(other.fileno()), way, locale, *command]
+        stdout, stderr = options.output if options.output is not None else (None, None)
+        try:
+            other.set_inheritable(True)
+            # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
+            self.child = subprocess.Popen(words, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
+        except OSError as error:
+            self.socket.close()
+            raise CannotRun(describe_start_failure(words[0], error)) from error
+        finally:
+            other.close()
+        self.socket.settimeout(_PATIENCE)
+
+    def __enter__(self) -> _Launcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        if self.child.poll() is None:
+            self.child.wait()
+
+    def receive_listener(self) -> tuple[int, int]:
+        """The listener, and the socket of the keeper. Raises `BackendUnavailable` where there can be none."""
+        message, descriptors = self._receive(2)
+        if message != b"L" or len(descriptors) != 2:
+            self._end()
+            raise _refusal(message)
+        return descriptors[0], descriptors[1]
+
+    def check_start(self) -> None:
+        """Raise `CannotRun` if the program could not be started."""
+        message, _ = self._receive(0)
+        if message.startswith(b"X"):
+            raise CannotRun(describe_start_failure(self._command[0], _error_in(message)))
+
+    def _receive(self, most: int) -> tuple[bytes, tuple[int, ...]]:
+        from ..capture.linux.seccomp_launch import receive
+
+        try:
+            return receive(self.socket, most)
+        except OSError:
+            return b"", ()
+
+    def _end(self) -> None:
+        self.socket.close()
+        with contextlib.suppress(OSError):
+            self.child.kill()
+        self.child.wait()
+
+
+class NoListener(BackendUnavailable):
+    """The kernel gives no listener, but may know filters: gVisor, or a process that has a listener already."""
+
+
+def _refusal(message: bytes) -> BackendUnavailable:
+    if not message.startswith(b"F"):
+        return BackendUnavailable(NAME, "the process for the program ended before it could begin")
+    error = _error_in(message)
+    if error.errno == errno.EBUSY:
+        return NoListener(NAME, "the process is watched by a seccomp listener already")
+    if error.errno == errno.EINVAL:
+        return NoListener(NAME, "this kernel has no seccomp listeners (Linux before 5.5, gVisor)")
+    return BackendUnavailable(NAME, f"the system refuses a seccomp filter ({error.strerror})")
+
+
+def _error_in(message: bytes) -> OSError:
+    number, _, text = message[1:].decode("utf-8", "replace").partition(" ")
+    return OSError(int(number) if number.isdecimal() else 0, text)
+
+
+def _left_behind(pids: tuple[int, ...]) -> tuple[str, ...]:
+    shown = f" ({', '.join(map(str, pids[:8]))}{', ...' if len(pids) > 8 else ''})" if pids else ""
+    return (
+        f"processes of the program still ran when it had ended{shown}: what they load from then on is not shown. They "
+        "keep the filter; a process of dlltracer's answers it until they end",
+    )  # fmt: skip
+
+
+def _where(command: str) -> str | None:
+    """The file that a command names."""
+    path = shutil.which(command)
+    return None if path is None else os.path.abspath(path)

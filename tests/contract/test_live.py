@@ -1,0 +1,314 @@
+"""Events are delivered while the block runs, and what came before a crash stays. Real loaders, real crashes."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import dlltracer
+from contract.native import WINDOWS, Native, load
+
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+linux_only = pytest.mark.skipif(WINDOWS, reason="of Linux")
+
+LONG = 60
+"""Seconds after which a test gives up."""
+
+
+class Lines(io.StringIO):
+    """An output that tells when a line about a file has come."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._name = path.name.lower()
+        self.has_come = threading.Event()
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self._name in text.lower():
+            self.has_come.set()
+        return written
+
+
+class Blocked(io.StringIO):
+    """An output that takes nothing until it is allowed to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked, self.may_write = threading.Event(), threading.Event()
+
+    def write(self, text: str) -> int:
+        self.is_asked.set()
+        assert self.may_write.wait(LONG)
+        return super().write(text)
+
+
+def named(text: str, path: Path) -> list[str]:
+    return [line.split()[0] for line in text.splitlines() if path.name.lower() in line.lower()]
+
+
+CRASHES = {
+    "_exit": "os._exit(0)",
+    "abort": "os.abort()",
+    "segmentation fault": "ctypes.string_at(0)",
+    "signal": "signal.raise_signal(signal.SIGSEGV)",
+    "kill": "os.kill(os.getpid(), 9)",
+}
+
+
+@linux_only
+@pytest.mark.parametrize("how", CRASHES)
+@pytest.mark.parametrize("asked_by", ["ctypes", "import"])
+def test_the_last_load_before_a_crash_stands_in_out(how: str, asked_by: str, native: Native) -> None:
+    path = native.tiny() if asked_by == "ctypes" else native.module()
+    code = f"""if True:
+        import ctypes, importlib.util, os, signal, sys, dlltracer
+        spec = importlib.util.spec_from_file_location("tinymod", sys.argv[1])
+        trace = dlltracer.Trace(out=sys.stdout)
+        trace.start()
+        if {asked_by!r} == "ctypes":
+            ctypes.CDLL(sys.argv[1])
+        else:
+            importlib.util.module_from_spec(spec)
+        {CRASHES[how]}
+        """
+    command = [sys.executable, "-X", "faulthandler=0", "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False)
+    assert named(done.stdout, path) == ["LoadLibrary"], done.stderr
+    assert done.stdout.splitlines()[-1] == f"LoadLibrary {path}"
+
+
+@linux_only
+def test_a_failed_load_is_told_before_a_crash(native: Native, run_python: RunPython) -> None:
+    done = run_python(
+        """
+        import ctypes, os, sys, dlltracer
+        dlltracer.Trace(out=sys.stdout).start()
+        try:
+            ctypes.CDLL("libnowhere.so.7")
+        except OSError:
+            pass
+        os._exit(0)
+        """
+    )
+    assert done.stdout == "Failed libnowhere.so.7\n", done.stderr
+
+
+@linux_only
+def test_a_load_that_python_did_not_ask_for_is_read_by_itself(native: Native) -> None:
+    path = native.tiny()
+    out = Lines(path)
+    dlopen = ctypes.CDLL(None).dlopen
+    with dlltracer.Trace(collect=True, out=out) as events:
+        assert dlopen(os.fsencode(path), 1)
+        assert out.has_come.wait(LONG)
+        assert events is not None and str(events[-1]) == f"LoadLibrary {path}"
+
+
+def test_outputs_have_the_event_when_the_load_returns(native: Native) -> None:
+    path, out = native.tiny(), io.StringIO()
+    with dlltracer.Trace(collect=True, out=out) as events:
+        load(path)
+        now = out.getvalue()
+        collected = list(events or ())
+    assert named(now, path) == ["LoadLibrary"]
+    assert [str(event) for event in collected] == now.splitlines()
+    assert events is not None and events[: len(collected)] == collected
+
+
+def test_what_is_delivered_is_what_is_recorded(native: Native) -> None:
+    out = io.StringIO()
+    trace = dlltracer.Trace(collect=True, out=out)
+    with trace as events:
+        load(native.tiny())
+        with pytest.raises(OSError):
+            load(native.broken())
+        load(native.tiny())
+    assert trace.recording is not None and events
+    shown = [one for one in trace.recording.events if not isinstance(one, dlltracer.UnloadEvent)]
+    assert events == shown and out.getvalue().splitlines() == [str(one) for one in shown]
+
+
+def test_not_live_delivers_at_the_end(native: Native) -> None:
+    path, out = native.tiny(), io.StringIO()
+    with dlltracer.Trace(collect=True, out=out, live=False) as events:
+        load(path)
+        assert (events, out.getvalue()) == ([], "")
+    assert named(out.getvalue(), path) == ["LoadLibrary"] and events
+
+
+def test_a_slow_output_holds_up_nobody(native: Native) -> None:
+    first, second, out = native.tiny(), native.tiny(), Blocked()
+    with dlltracer.Trace(collect=True, out=out) as events:
+        load(first)
+        assert out.is_asked.wait(LONG)
+        load(second)  # returns, though no line can be written
+        assert out.getvalue() == ""
+        out.may_write.set()
+    assert named(out.getvalue(), first) == named(out.getvalue(), second) == ["LoadLibrary"]
+    assert out.getvalue().splitlines() == [str(event) for event in events or ()]
+
+
+def test_an_output_that_never_takes_anything_ends_with_the_trace(
+    native: Native, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dlltracer.delivery._PATIENCE", 0.0)
+    first, second, out = native.tiny(), native.tiny(), Blocked()
+    trace = dlltracer.Trace(collect=True, out=out)
+    with trace as events:
+        load(first)
+        assert out.is_asked.wait(LONG)
+        load(second)
+    out.may_write.set()
+    assert trace.recording is not None
+    assert [note for note in trace.recording.notes if "did not get to it" in note]
+    assert "did not get to it" in capsys.readouterr().err
+    collected = " ".join(map(str, events or ()))
+    assert first.name in collected and second.name in collected
+
+
+@linux_only
+def test_events_that_do_not_fit_are_counted(
+    native: Native, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dlltracer.capture.linux.decoding.MOST_WAITING", 2)
+    monkeypatch.setattr("dlltracer.capture.linux.rtld.DRAIN_AT", 1)
+    monkeypatch.setattr("dlltracer.capture.linux.loader_log.DRAIN_AT", 1)
+    out = Blocked()
+    trace = dlltracer.Trace(collect=True, out=out)
+    with trace as events:
+        load(native.tiny())
+        assert out.is_asked.wait(LONG)
+        for _ in range(6):
+            load(native.tiny())
+        out.may_write.set()
+    assert trace.recording is not None and len(trace.recording.events) == len(events or ()) == 7
+    lost = 7 - len(out.getvalue().splitlines())
+    note = f"{lost} events came faster than the outputs took them, and did not get to them"
+    assert lost > 0 and note in trace.recording.notes and note in capsys.readouterr().err
+
+
+def test_an_output_may_load_something_itself(native: Native) -> None:
+    first, second = native.tiny(), native.tiny()
+
+    class Loading(io.StringIO):
+        def write(self, text: str) -> int:
+            if first.name in text:
+                load(second)
+            return super().write(text)
+
+    out = Loading()
+    with dlltracer.Trace(out=out):
+        load(first)
+    assert [line.rpartition(os.sep)[2] for line in out.getvalue().splitlines()] == [first.name, second.name]
+
+
+def test_where_no_thread_can_be_started_the_loading_threads_deliver(
+    native: Native, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("dlltracer.delivery.start_new_thread", refuse)
+    path, out = native.tiny(), io.StringIO()
+    trace = dlltracer.Trace(out=out)
+    with trace:
+        load(path)
+        assert named(out.getvalue(), path) == ["LoadLibrary"]
+    assert trace.recording is not None and any("no thread could be started" in note for note in trace.recording.notes)
+
+
+def test_a_forgotten_close_delivers_at_exit(native: Native, run_python: RunPython) -> None:
+    path = native.tiny()
+    done = run_python(
+        """
+        import ctypes, sys, dlltracer
+        dlltracer.Trace(out=sys.stdout).start()
+        ctypes.CDLL(sys.argv[1])
+        """,
+        path,
+    )
+    assert done.returncode == 0 and done.stderr == "" and named(done.stdout, path) == ["LoadLibrary"]
+
+
+def test_interrupts_of_a_hook_come_at_the_end(native: Native, run_python: RunPython) -> None:
+    done = run_python(
+        """
+        import ctypes, sys, dlltracer
+        def hook(name, args):
+            if name == "dlltracer.load":
+                raise KeyboardInterrupt
+        sys.addaudithook(hook)
+        try:
+            with dlltracer.Trace(audit=True):
+                ctypes.CDLL(sys.argv[1])
+                print("the block goes on")
+        except KeyboardInterrupt:
+            print("interrupted")
+        """,
+        native.tiny(),
+    )
+    assert done.stdout.splitlines() == ["the block goes on", "interrupted"], done.stderr
+
+
+@linux_only
+def test_a_forked_child_delivers_its_own_events(native: Native, run_python: RunPython) -> None:
+    before, inside, after = native.tiny(), native.tiny(), native.tiny()
+    done = run_python(
+        """
+        import ctypes, os, sys, warnings, dlltracer
+        warnings.simplefilter("error")
+        with dlltracer.Trace(collect=True, out=sys.stdout) as events:
+            ctypes.CDLL(sys.argv[1])
+            pid = os.fork()
+            if pid == 0:
+                ctypes.CDLL(sys.argv[2])
+                assert [event.path for event in events] == [sys.argv[2]], events
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            ctypes.CDLL(sys.argv[3])
+        assert [event.path for event in events] == [sys.argv[1], sys.argv[3]], events
+        """,
+        before, inside, after,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.splitlines() == [f"LoadLibrary {path}" for path in (before, inside, after)]
+
+
+@linux_only
+def test_a_trace_without_outputs_has_no_thread(native: Native) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    threads = count()
+    with dlltracer.Trace() as events:
+        load(native.tiny())
+        assert (events, count()) == (None, threads)
+
+
+@linux_only
+def test_its_own_imports_hide_no_load_of_the_program(run_python: RunPython) -> None:
+    done = run_python(
+        """
+        import sys, dlltracer
+        with dlltracer.Trace(out=sys.stdout):
+            import dataclasses, datetime, uuid
+        """
+    )
+    shown = {line.rpartition("/")[2].partition(".")[0] for line in done.stdout.splitlines()}
+    code = (
+        "import dataclasses, datetime, uuid, sys\n"
+        "print(*(n for n, m in sys.modules.items() if str(getattr(m, '__file__', '')).endswith('.so')))"
+    )
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    ctypes_needs = {"_ctypes", "_struct"}  # without it there is no trace
+    assert set(there) - ctypes_needs <= shown, done.stderr

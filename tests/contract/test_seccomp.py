@@ -1,0 +1,377 @@
+"""Backend "seccomp": a program watched from outside, by its system calls. Real kernels, real loaders."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.native import Native
+
+if sys.platform != "linux":
+    pytest.skip("seccomp is of Linux", allow_module_level=True)
+
+import dlltracer
+from dlltracer.capture.backend import make_backend
+
+if not make_backend("seccomp").availability().ok:
+    pytest.skip(make_backend("seccomp").availability().reason, allow_module_level=True)
+
+DLLTRACER = [sys.executable, "-m", "dlltracer"]
+
+
+class Seen:
+    """A report in JSON lines."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str], report: Path) -> None:
+        self.status, self.stdout, self.stderr = done.returncode, done.stdout, done.stderr
+        lines = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
+        self.head: dict[str, Any] = lines[0] if lines else {}
+        self.events = [line for line in lines if line["type"] in ("load", "failed", "unload")]
+        self.processes = [line for line in lines if line["type"] == "process"]
+
+    @property
+    def notes(self) -> str:
+        return "\n".join(self.head["notes"])
+
+    def failed(self, need: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = [
+            one for one in self.events if one["type"] == "failed" and one["need"] == need
+        ]  # fmt: skip
+        assert len(found) == 1, self.events
+        return found[0]
+
+    def loads(self) -> list[str]:
+        return [event["path"] for event in self.events if event["type"] == "load"]
+
+
+class Bench:
+    """Runs dlltracer in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(
+        self, *words: str, backend: str = "seccomp", timeout: float = 60, prefix: tuple[str, ...] = (), **more: Any
+    ) -> Seen:  # fmt: skip
+        report = self.folder / "report.jsonl"
+        report.unlink(missing_ok=True)
+        command = [*prefix, *DLLTRACER, "run", "--backend", backend, "-o", str(report), "--format", "jsonl", *words]
+        done = subprocess.run(
+            command, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
+            check=False, **more,
+        )  # fmt: skip
+        return Seen(done, report)
+
+    def code(self, source: str, *options: str, **more: Any) -> Seen:
+        return self.run(*options, "-c", textwrap.dedent(source), **more)
+
+    def build(self, name: str, source: str, *options: str) -> Path:
+        if shutil.which("gcc") is None:
+            pytest.skip("needs gcc")
+        command = ["gcc", "-xc", "-", "-o", name, *options]
+        done = subprocess.run(command, input=source, text=True, cwd=self.folder, check=False, capture_output=True)
+        if done.returncode:
+            pytest.skip(f"gcc cannot build this here: {done.stderr[-200:]}")
+        return self.folder / name
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_an_import_with_its_needs(bench: Bench) -> None:
+    seen = bench.code("import _ssl; print('done')")
+    assert (seen.status, seen.stdout, seen.head["backend"]) == (0, "done\n", "seccomp")
+    (module,) = [event for event in seen.events if "/_ssl." in event["path"]]
+    assert (module["imports"], module["phase"]) == (["_ssl"], "direct")
+    assert module["base"] % os.sysconf("SC_PAGE_SIZE") == 0
+    (need,) = [event for event in seen.events if event["need"] and event["need"].startswith("libssl")]
+    assert need["requested_by"] == module["path"]
+    assert need["probes"][-1]["outcome"] == "loaded"
+    assert "watched from outside" in seen.notes
+
+
+def test_the_same_as_the_log_of_the_loader(bench: Bench, native: Native) -> None:
+    """A second opinion on `rtld`: the same loads, for the same imports; the same places tried."""
+    code = f"""
+        import ctypes, json, ssl, sqlite3
+        for name in ({str(native.tiny())!r}, {str(native.broken())!r}, "libz.so.1", "libno-such-library.so.3"):
+            try:
+                ctypes.CDLL(name)
+            except OSError:
+                pass
+    """
+
+    def told(backend: str) -> list[tuple[object, ...]]:
+        seen = bench.code(f"import ctypes\n{textwrap.dedent(code)}", backend=backend)
+        own = ("_ctypes.", "libffi", "_struct.")  # rtld has loaded these itself, before the program began
+        return [
+            (event["type"], event["path"], event["need"], event.get("kind"), event["requested_by"], event["imports"],
+              [(probe["path"], probe["phase"], probe["outcome"] == "loaded") for probe in event["probes"] or ()])
+            for event in seen.events
+            if event["type"] != "unload" and not Path(event["path"]).name.startswith(own)
+        ]  # fmt: skip
+
+    inside, outside = told("rtld"), told("seccomp")
+    assert len(inside) > 6
+    assert [event for event in outside if event not in inside] == []
+    assert [event for event in inside if event not in outside] == []
+
+
+def test_trace_never_takes_it() -> None:
+    with pytest.raises(dlltracer.BackendUnavailable, match="watches a program from outside"):
+        dlltracer.Trace(backend="seccomp").start()
+
+
+def test_the_program_is_as_without_us(bench: Bench) -> None:
+    """No descriptor, no child, no module, no variable, no signal of ours is in its way."""
+    source = """
+        import os, sys, signal
+        print(sorted(os.listdir("/proc/self/fd")), [name for name in sys.modules if "ctypes" in name])
+        print(sorted(set(os.environ) - {"PYTEST_CURRENT_TEST"}), sys.argv)
+        print([signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM)])
+        try:
+            print(os.waitpid(-1, os.WNOHANG))
+        except ChildProcessError:
+            print("no child")
+    """
+    plain = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)], cwd=bench.folder, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert bench.code(source).stdout == plain.stdout
+
+
+def test_the_status_is_the_programs(bench: Bench) -> None:
+    assert bench.code("import sys; sys.exit(7)").status == 7
+    seen = bench.code("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    assert seen.status in (-signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def test_why_names_what_is_missing_for_whom_and_where(bench: Bench, native: Native) -> None:
+    path = str(native.broken())
+    command = [*DLLTRACER, "why", "--backend", "seccomp", "--json", path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=bench.folder, check=False)
+    verdict = json.loads(done.stdout)
+    assert (done.returncode, verdict["findings"][0]["code"]) == (1, "missing-image")
+    assert native.missing in done.stdout
+    assert "system folders" in done.stdout or "/lib/" in done.stdout
+
+
+def test_why_still_sees_a_crash(bench: Bench) -> None:
+    crash = bench.build("libcrash.so", "__attribute__((constructor)) void f(void) { *(volatile int *)8 = 1; }",
+                        "-shared", "-fPIC")  # fmt: skip
+    command = [*DLLTRACER, "why", "--backend", "seccomp", str(crash)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=bench.folder, check=False)
+    assert f"of SIGSEGV in {crash}" in done.stdout, done.stdout
+
+
+def test_children_come_for_free(bench: Bench) -> None:
+    source = """
+        import os, subprocess, sys
+        subprocess.run([sys.executable, "-c", "import _sqlite3"], check=True)
+        if not os.fork():
+            import _ssl
+            os._exit(0)
+        os.wait()
+    """
+    seen = bench.code(source, "--follow")
+    assert seen.status == 0
+    first = seen.head["pid"]
+    (spawned,) = [event for event in seen.events if "/_sqlite3." in event["path"]]
+    (forked,) = [event for event in seen.events if "/_ssl." in event["path"]]
+    assert len({first, spawned["pid"], forked["pid"]}) == 3
+    assert forked["imports"] == ["_ssl"]
+    assert {process["parent"] for process in seen.processes if process["pid"] != first} == {first}
+    alone = bench.code(source)
+    assert not [event for event in alone.events if "/_ssl." in event["path"] or "/_sqlite3." in event["path"]]
+
+
+def test_a_command_from_its_start(bench: Bench) -> None:
+    seen = bench.run("--", shutil.which("ls") or "/bin/ls", "/")
+    assert seen.status == 0
+    assert seen.loads()[0] == os.path.realpath(shutil.which("ls") or "/bin/ls")
+    assert any("libc." in path or "ld-musl" in path for path in seen.loads())
+
+
+def test_a_program_that_is_not_there(bench: Bench) -> None:
+    (bench.folder / "script").write_text("#!/no/such/interpreter\n")
+    (bench.folder / "script").chmod(0o755)
+    seen = bench.run("--", "./script")
+    assert seen.status not in (0, -1)
+    assert "Traceback" not in seen.stderr
+
+
+def test_names_that_are_not_utf_8_and_long_ones(bench: Bench, native: Native) -> None:
+    odd = bench.folder / os.fsdecode(b"\xff\x1b[31m odd\n.so")
+    shutil.copy(native.tiny(), odd)
+    deep = bench.folder / "/".join(["d" * 200] * 15)
+    code = f"""
+        import ctypes, os
+        ctypes.CDLL(os.fsdecode({os.fsencode(odd)!r}))
+        for name in ({"x" * 5000 + ".so"!r}, {f"{deep}/libnone.so"!r}, "/" + "y/" * 3000 + "z.so"):
+            try:
+                ctypes.CDLL(name)
+            except OSError as error:
+                print(error.args[0][-20:])
+    """
+    seen = bench.code(code)
+    assert (seen.status, seen.stderr) == (0, "")
+    assert any("odd" in path for path in seen.loads())
+
+
+def test_relative_paths_are_those_of_the_process(bench: Bench, native: Native) -> None:
+    other = bench.folder / "other"
+    other.mkdir()
+    shutil.copy(native.tiny(), other / "libhere.so")
+    seen = bench.code("import ctypes, os; os.chdir('other'); ctypes.CDLL('./libhere.so')")
+    (event,) = [event for event in seen.events if event["path"].endswith("libhere.so")]
+    assert (event["type"], event["probes"][0]["outcome"]) == ("load", "loaded")
+
+
+LEFT_BEHIND = """
+import os, sys, time
+if os.fork():
+    sys.exit(0)
+null = os.open("/dev/null", os.O_RDWR)
+for number in range(3):
+    os.dup2(null, number)
+os.setsid()
+while not os.path.exists("go"):
+    time.sleep(0.02)
+import _ssl
+with open("done.part", "w") as file:
+    file.write("fine")
+os.rename("done.part", "done")
+"""
+
+
+def wait_for(path: Path, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not come"
+        time.sleep(0.02)
+
+
+def keepers_of(number: str) -> list[int]:
+    """The keepers of a run, by the descriptor number in their command line, which they keep of the launcher."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                command = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(word.endswith(b"seccomp_launch.py") for word in command) and number.encode() in command:
+                found.append(int(name))
+    return found
+
+
+def test_what_is_left_behind_goes_on(bench: Bench) -> None:
+    """A process that outlives the program and its trace can still open files: the keeper answers its filter."""
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    seen = bench.run("--follow", "-c", LEFT_BEHIND, marker)
+    assert seen.status == 0
+    assert "still ran when it had ended" in seen.notes
+    assert keepers_of(marker)
+    (bench.folder / "go").touch()
+    wait_for(bench.folder / "done")
+    deadline = time.monotonic() + 20
+    while keepers_of(marker):  # it ends with the last process that has the filter
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_killed_tracer_stops_nothing(bench: Bench) -> None:
+    source = "import os, time\nopen('ready', 'w').close()\n" + LEFT_BEHIND.split("os.setsid()\n")[1]
+    tracer = subprocess.Popen(
+        [*DLLTRACER, "run", "--backend", "seccomp", "-o", "report.txt", "-c", source], cwd=bench.folder
+    )  # fmt: skip
+    wait_for(bench.folder / "ready", 60)
+    tracer.kill()
+    tracer.wait()
+    (bench.folder / "go").touch()
+    wait_for(bench.folder / "done")
+
+
+def test_without_the_filter_nothing_is_left(bench: Bench) -> None:
+    marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
+    assert bench.run("-c", "pass", marker).status == 0
+    deadline = time.monotonic() + 20
+    while keepers_of(marker):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_setuid_program_is_named(bench: Bench) -> None:
+    """Who has CAP_SYS_ADMIN needs no no_new_privs for a filter: setuid programs keep their rights then."""
+    program = shutil.which("su") or "/bin/su"
+    if not os.path.exists(program) or not os.stat(program).st_mode & 0o4000:
+        pytest.skip("no setuid program on this machine")
+    code = f"import subprocess; subprocess.run([{program!r}, '--version'], capture_output=True)"
+    note = f"{program} (setuid) ran without the rights of its owner"
+    prefix: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        assert note not in bench.run("-c", code).notes
+        prefix = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
+        if shutil.which("setpriv") is None:
+            pytest.skip("needs setpriv")
+    assert note in bench.run("-c", code, prefix=prefix).notes
+
+
+def test_threads_load_at_once(bench: Bench, native: Native) -> None:
+    paths = [str(native.tiny()) for _ in range(40)]
+    code = f"""
+        import ctypes, threading
+        paths = {paths!r}
+        def load(mine):
+            for path in mine:
+                ctypes.CDLL(path)
+        threads = [threading.Thread(target=load, args=(paths[n::8],)) for n in range(8)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+    """
+    seen = bench.code(code)
+    assert sorted(path for path in seen.loads() if path in paths) == sorted(paths)
+
+
+def test_a_signal_while_it_waits_changes_nothing(bench: Bench) -> None:
+    """A timer of the program interrupts calls that wait for us: the kernel makes them again (SA_RESTART)."""
+    code = """
+        import signal
+        signal.signal(signal.SIGALRM, lambda number, frame: None)
+        signal.siginterrupt(signal.SIGALRM, False)
+        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+        import _ssl, _sqlite3, _decimal
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    """
+    seen = bench.code(code)
+    assert seen.status == 0
+    names = [Path(path).name.partition(".")[0] for path in seen.loads()]
+    assert {"_decimal", "_sqlite3", "_ssl"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_a_program_that_closes_everything(bench: Bench) -> None:
+    seen = bench.code("import os; os.closerange(3, 4096); import _ssl")
+    assert any("/_ssl." in path for path in seen.loads())
+
+
+def test_a_static_program_and_one_of_32_bits(bench: Bench) -> None:
+    source = "#include <fcntl.h>\nint main(void) { return open(\"/etc/passwd\", O_RDONLY) < 0; }"
+    static = bench.build("static", source, "-static")
+    assert bench.run("--", str(static)).status == 0
+
+
