@@ -73,7 +73,8 @@ def pe_images(machine: int) -> dict[str, bytes]:
 def elf_images(settings: Mapping[str, object]) -> dict[str, bytes]:
     """The libraries for one machine. `libdt_dep0.so` is the need that steps look for in several places.
 
-    They have no code: one segment that can be read and written. What they export lies in the file's own header.
+    They have no code, but a segment for it, by which a library is told from data. What they export lies in the file's
+    own header.
     """
 
     def library(**more: object) -> bytes:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+WRITABLE = 0x10000
+"""The address of the second, writable copy of a loadable file: a page of 64 kB behind the first."""
 BASE = 0x40000
 """The address of the file's first byte: never equal to the offset."""
 
@@ -62,15 +64,15 @@ class ElfFile:
     """So many relative relocations come first, counted by DT_RELACOUNT."""
     dynamic: bool = True
     loadable: bool = False
-    """As a linker makes them: from address 0 on, aligned for every size of a page, and without an executable stack,
-    which newer glibc refuses."""
+    """As loaders want them: the file once to run from address 0 on, and once to write to behind that, both aligned for
+    every size of a page; and without an executable stack, which newer glibc refuses."""
     relocation: int = 6
     """The type of the relocations of symbols: R_X86_64_GLOB_DAT and R_386_GLOB_DAT have the same number."""
     strings: bytearray = field(default_factory=lambda: bytearray(b"\0"))
 
     @property
     def _base(self) -> int:
-        return 0 if self.loadable else BASE
+        return WRITABLE if self.loadable else BASE
 
     def build(self) -> bytes:
         """The bytes of the file."""
@@ -96,7 +98,8 @@ class ElfFile:
             entries.append((0x6FFFFFFF, len({library for library, _, _ in self._all_needs()})))
         relocations = self._relocations(order)
         parts.append((7 if self.with_addend else 17, relocations))
-        entries += [(8, len(relocations)), (9, 24)] if self.with_addend else [(18, len(relocations)), (19, 16)]
+        row = (3 if self.with_addend else 2) * self.bits // 8
+        entries += [(8 if self.with_addend else 18, len(relocations)), (9 if self.with_addend else 19, row)]
         if self.relative:
             entries.append((0x6FFFFFF9 if self.with_addend else 0x6FFFFFFA, self.relative))
         parts.append((5, bytes(self.strings)))
@@ -105,7 +108,7 @@ class ElfFile:
 
     def _assemble(self, entries: list[tuple[int, int]], parts: list[tuple[int | None, bytes]]) -> bytes:
         wide = self.bits == 64
-        count = 1 + self.dynamic + self.loadable + (self.interpreter is not None)
+        count = 1 + self.dynamic + 2 * self.loadable + (self.interpreter is not None)
         header, step = (64, 56) if wide else (52, 32)
         body = bytearray(bytes(header + count * step))
         segments: list[tuple[int, int, int]] = [(0x6474E551, 0, 0)] if self.loadable else []
@@ -123,17 +126,19 @@ class ElfFile:
             dynamic = b"".join(self._pack(self._words(2), *entry) for entry in [*entries, (0, 0)])
             segments.append((2, len(body), len(dynamic)))
             body += dynamic
-        table = b"".join(self._segment(*segment) for segment in [(1, 0, len(body)), *segments])
+        table = self._segment(1, 0, len(body), 5, 0) if self.loadable else b""
+        table += b"".join(self._segment(*segment) for segment in [(1, 0, len(body)), *segments])
         ident = b"\x7fELF" + bytes([self.bits // 32, 1 if self.little else 2, 1]) + bytes(9)
         fields = (self.kind, self.machine, 1, 0, header, 0, self.flags, header, step, count, 0, 0, 0)
         body[: header + count * step] = ident + self._pack("HHI" + self._words(3) + "IHHHHHH", *fields) + table
         return bytes(body)
 
-    def _segment(self, kind: int, offset: int, size: int) -> bytes:
-        align = 0x10000 if self.loadable and kind == 1 else 8
+    def _segment(self, kind: int, offset: int, size: int, rights: int = 6, base: int | None = None) -> bytes:
+        align = WRITABLE if self.loadable and kind == 1 else 8
+        at = (self._base if base is None else base) + offset
         if self.bits == 64:
-            return self._pack("IIQQQQQQ", kind, 6, offset, self._base + offset, self._base + offset, size, size, align)
-        return self._pack("IIIIIIII", kind, offset, self._base + offset, self._base + offset, size, size, 6, align)
+            return self._pack("IIQQQQQQ", kind, rights, offset, at, at, size, size, align)
+        return self._pack("IIIIIIII", kind, offset, at, at, size, size, rights, align)
 
     def _symbol_table(self, order: list[Symbol]) -> bytes:
         table = bytes(24 if self.bits == 64 else 16)

@@ -110,15 +110,24 @@ def by_pefile(pefile: ModuleType, path: Path) -> tuple[Any, Tables]:
 
 def by_objdump(path: Path) -> tuple[dict[str, list[str | int]], list[str]]:
     """What objdump shows: symbols by library (not the delayed ones), and the names of exports."""
-    shown = subprocess.run([OBJDUMP, "-p", path], capture_output=True, text=True, check=True).stdout
+    return parse_objdump(subprocess.run([OBJDUMP, "-p", path], capture_output=True, text=True, check=True).stdout)
+
+
+def parse_objdump(shown: str) -> tuple[dict[str, list[str | int]], list[str]]:
+    """The same from the text. A row of binutils 2.40 (Debian 12) has a hint or a hexadecimal ordinal, and the name; one
+    of 2.44 (Debian 13) a decimal ordinal, a hint, and the name."""
     imports: dict[str, list[str | int]] = {}
     blocks = re.split(r"\n\tDLL Name: ", shown)
     for block in blocks[1:]:
         library, _, rest = block.partition("\n")
         symbols = imports.setdefault(library, [])
-        for line in rest.partition("\n\n")[0].splitlines()[1:]:
-            _, hint, name = line.split(maxsplit=2)
-            symbols.append(int(hint, 16) if name.startswith("<none>") else name.split()[0])
+        header, *lines = rest.partition("\n\n")[0].splitlines()
+        for line in lines:
+            _, *columns = line.split()
+            if " Ordinal " in header:
+                symbols.append(columns[2] if columns[0] == "<none>" else int(columns[0]))
+            else:
+                symbols.append(int(columns[0], 16) if columns[1] == "<none>" else columns[1])
     names = re.findall(
         r"^\t\[ *\d+\](?: \+base\[ *\d+\])?(?:  ?[0-9a-f]{4})? (\S+)$",
         blocks[-1].partition("[Ordinal/Name Pointer] Table")[2].partition("\n\n")[0],
@@ -248,6 +257,22 @@ def check_version(image: Any, path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which(OBJDUMP) is None, reason=f"no {OBJDUMP} on this machine")
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "vma:  Hint/Ord Member-Name Bound-To\n\t8000000000000012\t    000000012  <none>\n\t1d310\t   59  CertOpenStore",
+        "vma:     Ordinal  Hint  Member-Name  Bound-To\n\t0000d074     18  <none> <none>\n"
+        "\t0000d004  <none>  003b  CertOpenStore",
+    ],
+    ids=["2.40", "2.44"],
+)
+@pytest.mark.parametrize("hint", ["", "  0001"])
+def test_the_objdump_of_both_debians_is_understood(rows: str, hint: str) -> None:
+    table = f"[Ordinal/Name Pointer] Table\n\t[   0] +base[   1]{hint} first_function\n\n"
+    shown = f"...\n\n\tDLL Name: a.dll\n\t{rows}\n\n{table}"
+    assert parse_objdump(shown) == ({"a.dll": [18, "CertOpenStore"]}, ["first_function"])
+
+
 def test_objdump_sees_the_same(files: list[Path]) -> None:
     for path in files[:: max(1, len(files) // 30)]:
         ours = by_us(path)

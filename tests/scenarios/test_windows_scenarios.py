@@ -89,9 +89,10 @@ def wheels(lab: Lab) -> Path:
 
 def test_a_wheel_that_fails_by_itself(lab: Lab, desk: Desk, wheels: Path) -> None:
     said = messages_of_wine(lab, "import cryptography.hazmat.bindings._rust", wheels)
-    if not said:
-        pytest.skip("this Wine has all that cryptography needs")
     verdict = json.loads(desk.ask(("cryptography.hazmat.bindings._rust",), wheels, {}))
+    if not said:  # as in Wine 10
+        assert verdict["outcome"] == "imported", verdict
+        return
     first = verdict["findings"][0]
     assert (first["code"], first["subject"], first["confidence"]) == ("missing-image", said[0], "certain")
     assert first["chain"][-2].endswith("_rust.pyd")

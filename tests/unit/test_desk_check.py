@@ -12,6 +12,7 @@ import pytest
 
 from builders.image_event import FREQUENCY, PID, payload, record
 from dlltracer.capture.requests import Watch
+from dlltracer.capture.windows.debugger.process_log import EventOrigin, ImageHeader, ProcessLog
 from dlltracer.capture.windows.etw.session import make_properties
 from dlltracer.capture.windows.image_events import RecordContext, decode_records
 from dlltracer.capture.windows.image_records import Opcode, RawRecord
@@ -158,3 +159,21 @@ def test_finding_11_an_import_that_succeeded_is_known(tmp_path: Path) -> None:
         assert [one.succeeded for one in watch.stop()] == [None, True, None]
     finally:
         del sys.modules["_good"]
+
+
+def test_finding_5_the_runner_of_windows_does_not_skip_the_lab() -> None:
+    """The workflow runs every backend, attach and debugger natively, and keeps the report of the self-test."""
+    workflow = (Path(__file__).parents[2] / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert "DLLTRACER_TEST_BACKEND: ${{ matrix.backend }}" in workflow
+    for wanted in ("backend: debugger", "DLLTRACER_LAB: native", "test_attach_under_wine.py", "upload-artifact"):
+        assert wanted in workflow, wanted
+    assert "dlltracer selftest" in workflow
+
+
+def test_finding_11_the_debugger_knows_what_was_there_before() -> None:
+    log, size = ProcessLog({}), ImageHeader(0x2000)
+    log.note_loaded_before(PID, 0x10000, r"\??\C:\Py\_ssl.pyd", size)
+    log.note_load(EventOrigin(PID, 1, 10_000), 0x90000, r"\??\C:\link\_ssl.pyd", size)
+    log.note_unload(EventOrigin(PID, 1, 11_000), 0x90000)
+    events = log.events([asked(r"C:\link\_ssl.pyd", at=5, idle=20)], PID, 1000.0, 0)
+    assert [str(event).split()[0] for event in events] == ["LoadLibrary", "UnloadLibrary"]

@@ -169,7 +169,7 @@ def test_two_providers_tell_of_the_same(write: Write) -> None:
     assert [str(event) for event in trace.recording.events] == [f"LoadLibrary {DLL}", f"UnloadLibrary {DLL}"]
     (one,) = trace.recording.processes
     assert (one.program, one.command, one.parent, one.status) == (EXE, ("python", "x.py"), 1, 3)
-    assert "2 image events were told by two providers: shown once" in trace.recording.notes
+    assert "2 image events were reported by two providers: shown once" in trace.recording.notes
     assert scan_etl(write(events)).counts == EtlCounts(2, 2)
 
 

@@ -22,6 +22,7 @@ from builders.schema_check import check_schema, problems
 from dlltracer.binary.pe import read_pe
 from dlltracer.cli.about import gather_info
 from dlltracer.cli.commands import cli
+from dlltracer.model.check import CheckReport, Problem, Severity
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError, System
@@ -264,6 +265,7 @@ ENUMS: tuple[tuple[str, tuple[str, ...], type[Enum]], ...] = (
     ("verdict", ("$defs", "finding", "properties", "evidence", "items", "properties", "source"), Source),
     ("deps", ("$defs", "binding", "properties", "state"), BindingState),
     ("diff", ("$defs", "difference", "properties", "kind"), DifferenceKind),
+    ("check", ("$defs", "problem", "properties", "severity"), Severity),
     ("order", ("properties", "outcome"), OrderOutcome),
     ("recording", ("$defs", "facts", "properties", "system"), System),
     ("recording", ("$defs", "step", "properties", "state"), StepState),
@@ -312,6 +314,8 @@ LEFT_OUT = {"symbols", "exports", "imports", "segments", "resources", "version_n
         ("verdict", ("finding", "properties", "remedies", "items"), Remedy, set()),
         ("deps", ("binding",), Binding, set()),
         ("diff", ("difference",), Difference, set()),
+        ("check", ("target",), CheckReport, set()),
+        ("check", ("problem",), Problem, set()),
         ("order", ("trial",), OrderTrial, set()),
         ("deps", ("elf",), ElfImage, {"type", "path"}),
         ("deps", ("pe",), PeImage, {"type", "path"}),

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-import pytest
-
-if sys.platform != "linux":
-    pytest.skip("stops are of Linux", allow_module_level=True)
-
-from dlltracer.capture.linux.seccomp_decode import ProcessDecoder
-from dlltracer.capture.linux.seccomp_stops import MapStop, OpenStop
+from dlltracer.capture.linux.seccomp_decode import MapStop, OpenStop, ProcessDecoder
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
 from dlltracer.model.failure import Request, RequestKind

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from builders.schema_check import problems
 from dlltracer.cli.commands import cli
+from dlltracer.host.own_files import read_trace_file
 from dlltracer.model.recording import Recording
 from dlltracer.model.run import HostFacts, RunResult, SavedTrace
 from dlltracer.model.selftest import SelfTestStep, StepState, count_states
@@ -175,3 +177,14 @@ def test_a_table_on_a_pipe_has_no_escape_sequence() -> None:
     hostile = step(seen="\x1b[31mred\x1b[0m\u202e", facts=(("f", "\x1b]0;x\x07"),), state=StepState.FAILED)
     stream = io.StringIO(render_selftest(report(hostile)).plain)
     assert "\x1b" not in stream.getvalue() and "\u202e" not in stream.getvalue()
+
+
+@pytest.mark.skipif(sys.platform in ("linux", "win32"), reason="for systems without a mechanism")
+def test_a_system_without_a_mechanism_says_so(tmp_path: Path) -> None:
+    report = tmp_path / "report.dlltrace"
+    command = [sys.executable, "-m", "dlltracer", "selftest", "-o", str(report)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    assert ran.returncode == 0, ran.stdout
+    states = {step.name: step.state for step in read_trace_file(str(report)).steps}
+    assert states["tiny images"] is StepState.OK and states["dlltracer deps"] is StepState.OK
+    assert states["dlltracer run"] is StepState.NOT_ASKED

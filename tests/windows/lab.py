@@ -6,6 +6,7 @@ and importing this module costs nothing on any system.
 
 ``DLLTRACER_LAB`` asks for more than the usual lab, which is too slow for every run:
 
+    native     on Windows: Windows itself, with the Python that runs the tests (needs gcc of mingw)
     wine10     Wine 10 in a Debian root of its own (needs root, debootstrap and 1.5 GB)
     packages   the tests with real packages, and Microsoft's C runtime in a second prefix (200 MB of wheels)
 """
@@ -513,7 +514,7 @@ def _find_native() -> Lab | str:
 def find_lab() -> Lab | str:
     """The lab of this machine, built on first use; or the reason why there is none."""
     if sys.platform == "win32":
-        if os.environ.get("DLLTRACER_LAB") == "native":
+        if "native" in WANTED:
             return _find_native()
         return "on Windows the lab is Windows itself, where DLLTRACER_LAB=native asks for it"
     if not sys.platform.startswith("linux"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from windows.lab import Lab, windows_path
 pytestmark = pytest.mark.slow
 
 QUICK = ("system", "images", "windows", "structures", "codes", "lookups", "names", "etw")
-"""Half of the time; the rest starts thirty processes, slowly here. With DLLTRACER_LAB set, all groups are asked."""
+"""Half of the time; the rest starts thirty processes, slowly here. With DLLTRACER_LAB=wine10 all groups are asked."""
 
 MAY_NOT_BE_ASKED = {
     "windows": {"version", "long paths"},
@@ -45,7 +44,7 @@ def test_the_report_of_a_hostile_user(lab: Lab, simulated: dict[str, str], tmp_p
         "TEMP": f"{folder}\\Temp", "TMP": f"{folder}\\Temp", "USERPROFILE": folder, "USERNAME": USER,
         "COMPUTERNAME": "ZOE-LAPTOP", "DT_PRIVATE": "value-of-the-environment",
     }  # fmt: skip
-    groups = () if os.environ.get("DLLTRACER_LAB") else tuple(word for name in QUICK for word in ("--only", name))
+    groups = () if lab.kind == "wine10" else tuple(word for name in QUICK for word in ("--only", name))
     ran = lab.run(
         "3.11", ["-m", "dlltracer", "selftest", "--report", report, *groups], env={**simulated, **hostile}, timeout=400
     )

@@ -36,14 +36,14 @@ def build_case(
 
 
 def _child_copies(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[str, str]:
-    """What the image that a child's loader complained of needs, in the folders of that child's LD_LIBRARY_PATH."""
+    """Find, in a child's LD_LIBRARY_PATH, the libraries that the image in an error of the child's loader needs."""
     message = child_failure(messages)
     error = message.dl_error if message is not None else None
     if message is None or error is None or error.library is None or run.process is None:
         return {}
     name = Path(message.program or "").name
-    complained = error.library if "/" in error.library else shutil.which(error.library) or error.library
-    image = LinuxProcess(run.process, run.recording).read_image(complained) if Path(complained).is_file() else None
+    failed = error.library if "/" in error.library else shutil.which(error.library) or error.library
+    image = LinuxProcess(run.process, run.recording).read_image(failed) if Path(failed).is_file() else None
     needs = [error.library] if image is None else list(image.needed)
     found: dict[str, str] = {}
     for child in run.children:

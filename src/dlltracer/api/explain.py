@@ -129,10 +129,10 @@ def explain_with_case(
     if has_worked:
         if thread is None or thread.error is None:
             return Explained(Diagnosis(what, Outcome.IMPORTED, notes=notes))
-        said = f"thread {thread.thread} ended with {thread.error.type}: {thread.error.message}"
+        end = f"thread {thread.thread} ended with {thread.error.type}: {thread.error.message}"
         if not {"ImportError", "OSError"} & set(thread.error.bases):
-            return Explained(Diagnosis(what, Outcome.IMPORTED, notes=(*notes, said)))
-        notes = (*notes, f"{said}; the rest of the program went on, and ended with status 0")
+            return Explained(Diagnosis(what, Outcome.IMPORTED, notes=(*notes, end)))
+        notes = (*notes, f"{end}; the rest of the program went on, and ended with status 0")
     from .build_case import build_case
 
     run = _completed(run, messages, hidden)
@@ -203,8 +203,8 @@ def _completed(run: RunResult, messages: tuple[OutputMessage, ...], hidden: str)
         run = replace(run, errors=with_remote_errors(run.errors))
         return run if run.process is not None else replace(run, process=_process_of(run))
     run = replace(run, process=_process_of(run), frames=run.frames or read_fault_frames(run.output.text, hidden=hidden))
-    said = thread_failure(messages) if run.status == 0 else last_traceback(messages) if (run.status or 0) > 0 else None
-    return run if said is None or said.error is None else replace(run, errors=(said.error,))
+    shown = thread_failure(messages) if run.status == 0 else last_traceback(messages) if (run.status or 0) > 0 else None
+    return run if shown is None or shown.error is None else replace(run, errors=(shown.error,))
 
 
 def _process_of(run: RunResult) -> ProcessFacts:

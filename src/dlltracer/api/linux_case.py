@@ -344,7 +344,7 @@ def _find_definers(case: Case, view: LinuxProcess) -> tuple[str, ...]:
 
 
 def _find_speaker(case: Case) -> str | None:
-    """The image that wrote what the program said before it ended itself."""
+    """Return the image that wrote the output of a program which ended itself."""
     recording = case.run.recording
     if case.error is not None or recording is None or not case.said or (case.run.status or 0) >= 0:
         return None

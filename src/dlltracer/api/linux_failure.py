@@ -60,8 +60,8 @@ def _last_word(run: RunResult, messages: tuple[OutputMessage, ...]) -> DlError |
     """What the loader of the process wrote when it ended it: at a symbol that is bound at its first call."""
     if run.status != LOADER_STATUS:
         return None
-    said = [message.dl_error for message in messages if message.kind is OutputKind.LOADER]
-    return said[-1] if said else None
+    found = [message.dl_error for message in messages if message.kind is OutputKind.LOADER]
+    return found[-1] if found else None
 
 
 def _loader_error(errors: tuple[PythonError, ...]) -> tuple[PythonError | None, DlError | None]:
@@ -72,9 +72,9 @@ def _loader_error(errors: tuple[PythonError, ...]) -> tuple[PythonError | None, 
     """
     translations = read_loader_translations(loader_messages()) if errors else {}
     classified = [(error, classify_exception(error, translations)) for error in errors]
-    known = [(error, said) for error, said in classified if said.problem is not DlProblem.UNDECIDED]
+    known = [(error, found) for error, found in classified if found.problem is not DlProblem.UNDECIDED]
     if known:
-        same = [(error, said) for error, said in known if _is_same(said, known[0][1])]
+        same = [(error, found) for error, found in known if _is_same(found, known[0][1])]
         return same[-1]
     if errors and "ModuleNotFoundError" in errors[0].bases:
         return errors[0], None
@@ -120,10 +120,10 @@ def _is_lookup(dl_error: DlError, recording: Recording) -> bool:
     return any(event.path == dl_error.library for event in recording.loads)
 
 
-def _is_same(said: DlError, other: DlError) -> bool:
+def _is_same(one: DlError, other: DlError) -> bool:
     """Whether two messages are of one failure, in other words around it."""
-    names = [(one.library or "").rpartition("/")[2] for one in (said, other)]
-    return (said.problem, said.symbol, said.version, names[0]) == (other.problem, other.symbol, other.version, names[1])
+    names = [(error.library or "").rpartition("/")[2] for error in (one, other)]
+    return (one.problem, one.symbol, one.version, names[0]) == (other.problem, other.symbol, other.version, names[1])
 
 
 def _find_subject(
@@ -145,12 +145,12 @@ def _find_subject(
 
 
 def with_dl_error(symbols: Symbols, versions: Versions, dl_error: DlError) -> tuple[Symbols, Versions]:
-    """What the loader said is missing comes first, and is there even if the files do not show it."""
+    """Put what the loader's message names first, even if the files do not show that it is missing."""
     if dl_error.problem is DlProblem.MISSING_SYMBOL and dl_error.symbol:
         known = [item for item in symbols if item.name == dl_error.symbol]
         others = [item for item in symbols if item.name != dl_error.symbol]
-        said = MissingSymbol(dl_error.symbol, dl_error.version, dl_error.library or "", dl_error.provider)
-        return (*(known or [said]), *others), versions
+        named = MissingSymbol(dl_error.symbol, dl_error.version, dl_error.library or "", dl_error.provider)
+        return (*(known or [named]), *others), versions
     if dl_error.problem is DlProblem.MISSING_VERSION and dl_error.version:
         same = [
             item for item in versions if item.version == dl_error.version and item.requested_by == dl_error.required_by

@@ -61,9 +61,8 @@ def _linux_tree(place: Place, image: ElfImage, root: str | None, search: Sequenc
     path = place.path if root is None else place.inside or ""
     # A shared object is taken for an extension module: loaded into this Python.
     is_program = image.kind == _ET_EXEC or image.interpreter is not None
-    context = read_linux_context(root, program=path if is_program else None, files=files)
+    context = read_linux_context(root, program=path if is_program else None, files=files, kind=image)
     context = replace(context, library_path=(*search, *context.library_path))
-    context = _for_machine_of(image, context)
     tree = resolve_linux(path, context, files, program=is_program)
     return _with_symbols(tree, context, files, is_program=is_program)
 
@@ -118,15 +117,6 @@ def _images_of_python(
     if is_program or context.program is None:
         return ()
     return tuple(resolve_linux(context.program, replace(context, loaded=()), files, program=True).images)
-
-
-def _for_machine_of(image: ElfImage, context: GlibcContext | MuslContext) -> GlibcContext | MuslContext:
-    if (image.bits, image.little_endian, image.machine) == (context.bits, context.little_endian, context.machine):
-        return context
-    note = "the file is for another kind of machine than this one: its system folders are those of this machine"
-    return replace(
-        context, bits=image.bits, little_endian=image.little_endian, machine=image.machine, notes=(*context.notes, note)
-    )
 
 
 def is_windows_program(path: str) -> bool:

@@ -249,7 +249,7 @@ def _program_not_started(run: RunResult) -> str | None:
     """Return the path of the program whose start Windows' loader refused; `None` if the program had begun."""
     if run.status not in NOT_STARTED or run.errors or run.crash is not None or run.requests or run.recording is None:
         return None
-    # A debugger is told the program itself first.
+    # The first event of a debugger is the program itself.
     first = next(iter(run.recording.loads), None)
     return None if first is None else first.shown_path
 

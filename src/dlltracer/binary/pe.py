@@ -101,7 +101,7 @@ _SIGNATURE = 0xFEEF04BD
 def parse_resources(layout: PeLayout) -> PeResources:
     """Parse what the resources say. What cannot be read is left out: the loader does not stop at it."""
     kinds = _kinds(layout)
-    # Windows shows the version under 1 only (VS_VERSION_INFO); one under another number is told all the same.
+    # Windows shows the version under 1 only (VS_VERSION_INFO); a version under another number is read as well.
     version = _version(_resource(layout, kinds.get(RT_VERSION), None, MAX_VERSION) or b"")
     assemblies: tuple[AssemblyReference, ...] = ()
     # The loader takes the manifest of a DLL under 2 only (ISOLATIONAWARE_MANIFEST_RESOURCE_ID), of a program under 1.

@@ -210,7 +210,7 @@ def parse_exports(layout: PeLayout) -> PeExports:
     functions = _table(layout, functions_at, 4 * count)
     indexes = _table(layout, indexes_at, 2 * named)
     names = _names(layout, _table(layout, names_at, 4 * named))
-    # As linkers lay them out that are not told otherwise; then there are no exports with an ordinal only.
+    # The default layout of linkers; then there are no exports with an ordinal only.
     if count == named and indexes == _count_up(count) and not _may_forward(functions, rva, size):
         return PeExports(tuple(range(base, base + count)), tuple(names))
     return _with_care(layout, _Tables(base, _unpacked("I", functions), _unpacked("H", indexes), names), rva, rva + size)

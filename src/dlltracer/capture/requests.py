@@ -70,8 +70,8 @@ class Watch:
         self._on_request = on_request
         self.on_return = on_return
         self._kept: list[tuple[RawRequest, object]] = []
-        self._idle: dict[int, int] = {}
-        self._open: dict[int, int] = {}
+        self._idle: dict[RawRequest, int] = {}
+        self._open: dict[int, RawRequest] = {}
         self.keeps_requests = on_request is None and on_return is None
 
     def start(self) -> bool:
@@ -87,10 +87,11 @@ class Watch:
         return tuple(
             Request(
                 RequestKind(kind), target, imports, tid, wall, clock,
-                succeeded=_has_succeeded(kind, library, number in imported), idle_clock=self._idle.get(number),
+                succeeded=_has_succeeded(kind, library, number in imported), idle_clock=self._idle.get(raw),
                 places=places, flags=flags,
             )
-            for number, ((kind, target, imports, tid, wall, clock, places, flags), library) in enumerate(self._kept)
+            for number, (raw, library) in enumerate(self._kept)
+            for kind, target, imports, tid, wall, clock, places, flags in (raw,)
         )  # fmt: skip
 
     def end(self) -> None:
@@ -109,16 +110,17 @@ class Watch:
 
     def note_activity(self) -> None:
         """The calling thread runs Python again: its last request has returned."""
-        number = self._open.pop(get_ident(), None)
-        if number is not None:
-            self._idle[number] = time.perf_counter_ns()
+        raw = self._open.pop(get_ident(), None)
+        if raw is not None:
+            self._idle[raw] = time.perf_counter_ns()
 
     def note_request(self, raw: RawRequest, library: object | None) -> None:
         if self._on_request is not None:
             self._on_request(raw)
         if not self.keeps_requests:
             return
-        self._open[get_ident()] = len(self._kept)
+        # By the request, not by its place in the list: threads of a free-threaded Python append at the same time.
+        self._open[get_ident()] = raw
         self._kept.append((raw, library))
 
 

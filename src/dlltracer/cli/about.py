@@ -178,6 +178,7 @@ def render_info(found: dict[str, Any]) -> Styled:
 _ABOUT = {
     "verdict": "dlltracer why --json",
     "deps": "dlltracer deps --json",
+    "check": "dlltracer check --json",
     "diff": "dlltracer diff --json",
     "order": "dlltracer order --json",
     "jsonl": "a line of dlltracer run --format jsonl",
@@ -220,7 +221,7 @@ def completion(shell: str) -> None:
 
     made = get_completion_class(shell)
     assert made is not None
-    # Not its own way: for bash that asks the bash of this machine for its version, and may complain.
+    # Not `made.source()`: for bash it asks the bash of this machine for its version, and may print a warning.
     say(ShellComplete.source(made(cli, {}, "dlltracer", VARIABLE)) + "\n")
 
 

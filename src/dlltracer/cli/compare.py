@@ -54,7 +54,7 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
 
 
 EXIT_UNDECIDED = 4
-"""Status when a module fails alone, so that nothing can be said of orders."""
+"""Status when a module fails alone, so that orders cannot be compared."""
 
 _BEGIN = "import os, sys; begun = os.open(sys.argv.pop(), os.O_WRONLY | os.O_APPEND)"
 _IMPORT = "os.write(begun, b'.'); import {}"

@@ -116,14 +116,14 @@ class LiveView:
         self._begin()
 
     def early(self, event: Event) -> None:
-        """A loader did something, and it will be told again when all has ended: it is shown now."""
+        """Show an event now. It comes again, in its final form, when the run has ended."""
         if self._behind is not None:
             self._behind.early(event)
         self._was_early = True
         self._show(event)
 
     def event(self, event: Event) -> None:
-        """A loader did something; what was told early was shown then."""
+        """Show an event, unless `early` has shown it."""
         if self._behind is not None:
             self._behind.event(event)
         if not self._was_early:

@@ -171,7 +171,7 @@ def say(text: str, *, err: bool = False) -> None:
 def write_styled(target: Target, render: Callable[[bool], Styled]) -> None:
     """Write a styled text with the colours that the target takes. Raises `OSError`.
 
-    `render` is told whether the target lacks the characters that draw a tree.
+    `render` gets whether the target lacks the characters that draw a tree.
     """
     stream = target.stream if isinstance(target, StreamTarget) else None
     text = render(lacks_drawing(target))

@@ -119,11 +119,11 @@ def describe_start_failure(program: str, error: OSError) -> str:
     """
     import errno
 
-    said = f"{program} could not be started: {error.strerror or error}"
+    failure = f"{program} could not be started: {error.strerror or error}"
     if error.errno != errno.ENOENT or os.sep not in program:
-        return said
+        return failure
     cause = _broken_link(program) or _missing_interpreter(program)
-    return f"{said}: {cause}" if cause else said
+    return f"{failure}: {cause}" if cause else failure
 
 
 def _broken_link(program: str) -> str | None:

@@ -93,8 +93,9 @@ def run_debugged_child(
     program: Program, *, python: str | None = None, output: tuple[int, int] | None = None, follow: bool = False,
     stopper: Stopper | None = None,
 ) -> RunResult:  # fmt: skip
-    """Run a Python program to its end under our debugger, for `why`: all of it is told, and where it was in its code
-    when it crashed, or was ended by the `stopper`.
+    """Run a Python program to its end under our debugger, for `why`.
+
+    The result has all events, and where the program was in its code when it crashed, or when the `stopper` ended it.
 
     Arguments and result as of `spawn.run_child`; `follow`: debug what it starts, too.
 
@@ -160,10 +161,10 @@ def _read_stack(result: str) -> tuple[Frame, ...]:
     """The Python lines that the program's main thread was at when its time was over; () if that did not come."""
     try:
         with open(f"{result}.stack", encoding="utf-8", errors="replace") as file:
-            said = file.read()
+            text = file.read()
     except OSError:
         return ()
-    return read_fault_frames(said, hidden=os.path.dirname(os.path.dirname(os.path.abspath(__file__))), main=True)
+    return read_fault_frames(text, hidden=os.path.dirname(os.path.dirname(os.path.abspath(__file__))), main=True)
 
 
 class _Early:
@@ -172,7 +173,7 @@ class _Early:
     Arguments:
         sink: gets it.
         follow: hand on the processes, too.
-        command: the first process's in words; as it was told if `None`. Of our runner nobody wants to know.
+        command: of the first process, in words; `None` for the reported one. This hides our runner.
         begun: a file that is there once the program's own first line is next: what the first process loaded before is
             left out. `None`: nothing is.
     """
@@ -187,22 +188,22 @@ class _Early:
         self._first: int | None = None
         self._waiting: list[TracedProcess] = []
 
-    def __call__(self, told: Event | TracedProcess) -> None:
-        if isinstance(told, TracedProcess):
-            self._first = told.pid if self._first is None else self._first
+    def __call__(self, event: Event | TracedProcess) -> None:
+        if isinstance(event, TracedProcess):
+            self._first = event.pid if self._first is None else self._first
             if self._follow:
-                is_ours = told.pid == self._first and self._command is not None
-                self._waiting.append(replace(told, command=self._command) if is_ours else told)
-        if isinstance(told, DebugEvent) or (told.pid == self._first and not self._has_begun()):
+                is_ours = event.pid == self._first and self._command is not None
+                self._waiting.append(replace(event, command=self._command) if is_ours else event)
+        if isinstance(event, DebugEvent) or (event.pid == self._first and not self._has_begun()):
             return
         for process in self._waiting:
             self._sink.process(process)
         self._waiting.clear()
-        if not isinstance(told, TracedProcess):
-            self._sink.early(told)
+        if not isinstance(event, TracedProcess):
+            self._sink.early(event)
 
     def _has_begun(self) -> bool:
-        # The program stands still while its debugger is told: what is there now was there when it loaded.
+        # The program stands still while its debugger has an event: what is there now was there when it loaded.
         if self._begun is not None and os.path.exists(self._begun):
             self._begun = None
         return self._begun is None
@@ -224,7 +225,7 @@ def _why_not_started(run: DebuggedRun) -> Iterator[str]:
     from ..api.explain import explain_program
     from ..api.windows_case import NOT_STARTED
 
-    # A debugger is told the program itself first.
+    # The first event of a debugger is the program itself.
     program = next((event for event in run.events if isinstance(event, LoadEvent)), None)
     if run.status not in NOT_STARTED or program is None:
         return

@@ -118,7 +118,7 @@ class RunnerReport:
         message: why it is so, for outcomes that need a reason; "" for none.
         recording: plain values, by `model.encode`.
         left: arguments of `capture.linux.rtld.LeftLog`, by their names; `None` if no log was left to the parent.
-        errors, process: plain values of `host.facts`; `None` if they could not be told.
+        errors, process: plain values of `host.facts`; `None` if they could not be described.
         ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.failure.Request`.
         notes: what the reader of the followed log should know.
         completed: whether the program's code ran to its end without an exception.

@@ -14,7 +14,7 @@ from ..model.recording import Recording
 from ..model.run import RECORDING_SUFFIX, RunResult, SavedTrace
 from ..model.selftest import SelfTestStep, StepState
 from ..model.tracefile import closing_lines, header_line, step_line
-from ..selftest.child import list_groups
+from ..selftest.child import GROUPS, list_groups
 from ..selftest.runner import SelfTest
 from .config import complete_file
 from .output import EXIT_MISSING, EXIT_USAGE, open_target, say_error, table_width, write_styled
@@ -33,8 +33,8 @@ _INTERRUPTED = "the self-test was interrupted: steps are missing"
     help=f"Write the report to FILE as well: a recording ({RECORDING_SUFFIX}) for dlltracer show.",
 )  # fmt: skip
 @click.option(
-    "--only", metavar="GROUP", multiple=True, type=click.Choice(list_groups()),
-    help=f"Ask the questions of this group only; may be repeated ({', '.join(list_groups())}).",
+    "--only", metavar="GROUP", multiple=True, type=click.Choice(tuple(GROUPS)),
+    help=f"Ask the questions of this group only; may be repeated ({', '.join(GROUPS)}).",
 )  # fmt: skip
 def selftest(report: str | None, only: tuple[str, ...]) -> None:
     """Ask this machine what dlltracer assumes of its loader, its mechanisms and its limits.
@@ -49,6 +49,9 @@ def selftest(report: str | None, only: tuple[str, ...]) -> None:
     Exit status: 0 all that could be asked is right, 1 something is not, 2 the self-test or its report could not be
     made, 130 it was interrupted.
     """
+    foreign = [group for group in only if group not in list_groups()]
+    if foreign:
+        raise click.UsageError(f"{foreign[0]} is about another system: here there is {', '.join(list_groups())}")
     report_file = None if report is None else _ReportFile(report)
     steps: list[SelfTestStep] = []
     interrupted = False

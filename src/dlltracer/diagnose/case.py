@@ -38,9 +38,9 @@ class Case:
     Attributes:
         what: what was tried, in words ("import x").
         system: the family of loaders.
-        run: how the run ended and what its process told: exceptions, crash, recording, output.
+        run: how the run ended and what its process reported: exceptions, crash, recording, output.
         error: the exception nearest to the loader: the innermost ImportError or OSError; `None` for a crash.
-        subject: path of the image whose load failed: an extension module, or what ctypes was told to load.
+        subject: path of the image whose load failed: an extension module, or the argument of ctypes.
         tree: what loading `subject` does by its files, in the process as it was; `None` if it could not be worked out.
         images: path to image, with symbols and resources: those of `tree`, and those the process had.
         symbols, versions, forwarders: what no image of the tree provides.
@@ -70,7 +70,7 @@ class Case:
         is_program: `subject` is a program that could not start, or was only looked at; there is no Python in it.
         messages: what loaders, runtimes and Python wrote, in the output of the run (`program_output.read_output`).
         module_files: module to its file, of modules that a child process was importing when it died.
-        child_copies: of what the loader of a child process complained of, the libraries it needs, to the copy in the
+        child_copies: of the image in an error of a child's loader, the libraries it needs, to the copy in the
             folders of the LD_LIBRARY_PATH that the child was given.
         definers: libraries of this machine that define the symbol which is missing first, and that no image lists.
         speaker: the image whose words the program wrote before it died; `None` if that is not known.

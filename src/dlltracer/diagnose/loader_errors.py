@@ -26,7 +26,7 @@ LONGEST_END = 8192
 
 
 class DlProblem(enum.Enum):
-    """What a loader of Linux complains of."""
+    """The kinds of errors of a loader of Linux."""
 
     MISSING = "missing"
     """A library was not found. glibc says the same if the only copy is for another machine."""
@@ -63,7 +63,7 @@ class DlError:
     """A loader's message, taken apart; what it does not say is `None`.
 
     Attributes:
-        problem: what it complains of.
+        problem: the kind of error.
         library: the file or name it is about. For MISSING_SYMBOL, who needs it; for MISSING_VERSION, who lacks it.
         symbol: the symbol's name, as it is mangled.
         version: the symbol version.
@@ -134,10 +134,10 @@ def classify_exception(error: PythonError, translations: Mapping[str, str] | Non
     glibc has the same words ("FILE: undefined symbol: NAME") for an image that needs a symbol and for dlsym. ctypes
     raises OSError for the first, and AttributeError or ValueError (`in_dll`) for the second (Modules/_ctypes).
     """
-    said = classify_dlerror(error.message, translations)
-    if said.problem is DlProblem.MISSING_SYMBOL and _LOOKS_UP & set(error.bases):
-        return replace(said, problem=DlProblem.NOT_IN_LIBRARY)
-    return said
+    found = classify_dlerror(error.message, translations)
+    if found.problem is DlProblem.MISSING_SYMBOL and _LOOKS_UP & set(error.bases):
+        return replace(found, problem=DlProblem.NOT_IN_LIBRARY)
+    return found
 
 
 def ends_of(text: str) -> str:
@@ -188,8 +188,8 @@ def _musl(line: str) -> DlError | None:
 
 def _by_errno(error: DlError, problems: Mapping[str, DlProblem]) -> DlError:
     """The words of the errno as the system has them; where the loader could not open a file, they are the problem."""
-    said = error.system_error or ""
-    words = next((known for known in problems if said.startswith(known)), None)
+    text = error.system_error or ""
+    words = next((known for known in problems if text.startswith(known)), None)
     problem = error.problem
     if problem is DlProblem.MISSING:
         problem = problems[words] if words else DlProblem.UNDECIDED

@@ -110,7 +110,7 @@ def find_hidden_failure(errors: Iterable[PythonError], recording: Recording | No
 
 
 def describe_failure(named: NamedFailure, recording: Recording) -> DlError:
-    """Return the complaint of the loader behind a failure, as the trace has it: about the leaf, if it shows one."""
+    """Return the loader's error behind a failure, as the trace has it: about the leaf, if it shows one."""
     event = named.event
     together = [one for one in recording.failures if _is_of_one_load(one, event)]
     for one in _below(event, together):

@@ -128,10 +128,10 @@ def _message_at(lines: list[str], at: int, hidden: str) -> tuple[OutputMessage |
         frames, used = _stack(lines, at + 1, hidden)
         return OutputMessage(kind=OutputKind.CRASH, lines=(crash[0],), frames=frames), used + 1
     if (loader := _LOADER.search(line)) is not None:
-        said = classify_dlerror(line)
+        found = classify_dlerror(line)
         return OutputMessage(
             kind=OutputKind.LOADER, lines=(line,), program=loader["program"] or loader["other"],
-            dl_error=said if said.problem is not DlProblem.UNDECIDED else None,
+            dl_error=found if found.problem is not DlProblem.UNDECIDED else None,
         ), 1  # fmt: skip
     for kind, pattern in ((OutputKind.SANITIZER, _SANITIZER), (OutputKind.ABORT, _ABORT)):
         if pattern.search(line):
@@ -234,8 +234,8 @@ def with_remote_errors(errors: tuple[PythonError, ...]) -> tuple[PythonError, ..
         if error.type not in ("RemoteTraceback", "_RemoteTraceback"):
             found.append(error)
             continue
-        said = last_traceback(read_output(error.message))
-        remote = said.error if said is not None else None
+        shown = last_traceback(read_output(error.message))
+        remote = shown.error if shown is not None else None
         if remote is None:
             found.append(error)
         elif found and found[-1].type == remote.type:
@@ -249,10 +249,10 @@ def with_remote_errors(errors: tuple[PythonError, ...]) -> tuple[PythonError, ..
 def relevant_lines(output: ProgramOutput, messages: tuple[OutputMessage, ...]) -> tuple[str, ...]:
     """The lines that a reader wants to see, at most `_MOST_SHOWN`: those of messages, else the last of stderr.
 
-    Tracebacks are left out where anything else was said: the exception is shown by itself.
+    Tracebacks are left out where there is any other message: the exception is shown by itself.
     """
-    said = [line for message in messages if message.kind not in _SHOWN_APART for line in message.lines]
-    if not said:
+    written = [line for message in messages if message.kind not in _SHOWN_APART for line in message.lines]
+    if not written:
         text = output.stderr if output.stderr.strip() else output.stdout
         skip, lines = False, []
         for line in text.splitlines():
@@ -262,8 +262,8 @@ def relevant_lines(output: ProgramOutput, messages: tuple[OutputMessage, ...]) -
                 skip = False
             elif not skip and line.strip() and not _NOISE.match(line) and not _THREAD.match(line):
                 lines.append(line.strip())
-        said = lines
-    return tuple(line[:500] for line in dict.fromkeys(said))[-_MOST_SHOWN:]
+        written = lines
+    return tuple(line[:500] for line in dict.fromkeys(written))[-_MOST_SHOWN:]
 
 
 _SHOWN_APART = (OutputKind.TRACEBACK, OutputKind.CRASH)

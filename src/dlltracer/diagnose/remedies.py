@@ -25,7 +25,7 @@ _SITE = {
     System.WINDOWS: re.compile(r"(?:lib|python[\w.-]*)\\site-packages"),
     System.LINUX: re.compile(r"(?:local/)?lib(?:32|64)?/[^/]+/(?:site|dist)-packages"),
 }
-"""Where pip installs without being told, seen from a prefix. Source: `sysconfig`, of Python and of Debian's."""
+"""Where pip installs by default, seen from a prefix. Source: `sysconfig`, of Python and of Debian's."""
 
 _REINSTALL = {
     PackageManager.DPKG: ("apt-get", "install", "--reinstall"),
@@ -130,7 +130,7 @@ def reinstall_by_pip(name: str, version: str, folder: str, process: ProcessFacts
 
 
 def _is_target(folder: str, process: ProcessFacts) -> bool:
-    """Return whether pip has to be told that folder (`pip install --target`): it is none of the interpreter's own."""
+    """Return whether pip needs the option for that folder (`--target`): it is none of the interpreter's own."""
     windows = process.system is System.WINDOWS
     site = _SITE.get(process.system)
     roots = [root for root in (process.prefix, process.base_prefix, process.user_base) if root]
@@ -169,7 +169,7 @@ NO_DLL_SITES = (
     "Take a library only from the package, the installer or the system it belongs to. Web sites that offer single DLL "
     "files are no source: the file may be altered, or of another version, and the next DLL will be missing."
 )
-"""To be said wherever a missing DLL is reported."""
+"""Shown wherever a missing DLL is reported."""
 
 
 _FAMILIES = {
@@ -279,7 +279,7 @@ _MANAGERS = {"apt-get": ProviderKind.APT, "dnf": ProviderKind.DNF, "apk": Provid
 _INSTALL, _AGAIN = ("install", "add"), ("--reinstall", "reinstall", "fix")
 
 _NEVER_AGAIN = re.compile(r"(?:libc6|libc-bin|glibc|libstdc\+\+6?|libgcc(?:-s1)?|musl)(?:-dev\w*|-devel)?(?::\w+)?")
-"""Packages that every program of the system runs on: nobody is told to replace them."""
+"""Packages that every program of the system needs: no remedy replaces them."""
 
 _TUNABLES = {"glibc.rtld.optional_static_tls": (2, 33), "glibc.rtld.execstack": (2, 41)}
 """Since when glibc has a tunable (its NEWS)."""

@@ -243,7 +243,7 @@ def _weigh(finding: Finding, result: TrialResult, diagnosis: Diagnosis) -> Findi
         return replace(finding, evidence=(*finding.evidence, evidence))
     confidence = finding.confidence
     if _takes_away(trial) and diagnosis.error is not None and diagnosis.error.message in result.message:
-        confidence = _ONE_STEP_LESS[confidence]  # the same failure without what is said to be its cause
+        confidence = _ONE_STEP_LESS[confidence]  # the same failure without the supposed cause
     evidence = Evidence(Source.TRIAL, f"the import fails {trial.how}, too: {result.message}")
     return replace(finding, confidence=confidence, remedies=others, evidence=(*finding.evidence, evidence))
 

@@ -223,7 +223,7 @@ def find_config(folder: str) -> Section | None:
     folders, mark = _project(os.path.abspath(folder))
     for place in folders:
         path = os.path.join(place, _FILE)
-        # Most files have no table for us: they are neither parsed nor complained about.
+        # Most files have no table for us: they are neither parsed nor reported.
         if not os.path.isfile(path) or not _names_us(path):
             continue
         # Git's check for safe.directory (git-config(1), CVE-2022-24765): who owns the folder owns what is done in it.

@@ -64,16 +64,16 @@ _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
 _MOST = 100
 
 
-def read_fault_frames(said: str, *, hidden: str = "", main: bool = False) -> tuple[Frame, ...]:
+def read_fault_frames(output: str, *, hidden: str = "", main: bool = False) -> tuple[Frame, ...]:
     """The lines of the thread that died, outermost first.
 
     Arguments:
-        said: what the program wrote; the format is that of CPython's Python/traceback.c.
+        output: what the program wrote; the format is that of CPython's Python/traceback.c.
         hidden: frames of files below this folder are left out.
         main: no thread died; the lines of the main thread are wanted. It is the last one, since CPython puts new
             threads first in its list (Python/pystate.c).
     """
-    lines = said.splitlines()
+    lines = output.splitlines()
     starts = [number for number, line in enumerate(lines) if _HEAD.match(line)]
     current = [number for number in starts if main or lines[number].startswith(("Current thread", "Stack"))]
     frames: list[Frame] = []

@@ -110,7 +110,7 @@ _PROFILE = re.compile(r"(.+) \(([a-z]+)\)")
 
 
 def read_mount(path: str) -> Mount | None:
-    """The mount that a path is on: that of its nearest folder if it does not exist. `None` where it cannot be told."""
+    """The mount that a path is on: that of its nearest folder if it does not exist. `None` if it is not known."""
     mounts = parse_mountinfo(_read("/proc/self/mountinfo"))
     here = os.path.realpath(path)
     while not os.path.exists(here) and here != "/":

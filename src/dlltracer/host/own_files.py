@@ -59,7 +59,7 @@ def read_trace_stream(stream: BinaryIO) -> SavedTrace:
 class TraceFileWriter:
     """Appends whole lines, each with one write: whoever is killed leaves a file of whole lines.
 
-    When the file cannot take a line (the disk is full, the reader of a pipe went away), `trouble` is told once, in
+    When the file cannot take a line (the disk is full, the reader of a pipe went away), `trouble` is called once, in
     words, and nothing is written any more; what is there stays.
 
     Arguments: `path`; a file that is there is emptied by the first line, not before. Raises `OSError` if it cannot be

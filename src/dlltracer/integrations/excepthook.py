@@ -1,4 +1,4 @@
-"""The verdict behind the traceback of any program, or thread, that ends with a failed import."""
+"""Prints the verdict after the traceback of a program or thread that ends with a failed import."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def install() -> None:
 
 
 class _ExceptHook:
-    """The hook of the program, in front of the one that was there: `before`, which `dlltracer run` goes back to."""
+    """The hook of the program. It calls the former hook (`before`) first; `dlltracer run` restores that one."""
 
     def __init__(self, verdicts: _Verdicts) -> None:
         self.before = sys.excepthook
@@ -43,7 +43,7 @@ class _ExceptHook:
 
 
 class _ThreadHook:
-    """The same for threads."""
+    """The hook of threads, as `_ExceptHook` for the program."""
 
     def __init__(self, verdicts: _Verdicts, before: Callable[[threading.ExceptHookArgs], object]) -> None:
         self._before = before
@@ -56,13 +56,13 @@ class _ThreadHook:
 
 
 class _Verdicts:
-    """What both print, and what they have printed: a pool of threads may fail for one reason."""
+    """Prints verdicts for both hooks, each only once: all threads of a pool may fail for one reason."""
 
     def __init__(self) -> None:
         self._given: set[str] = set()
 
     def give(self, error: BaseException) -> None:
-        """Print the verdict, if a loader had a part in it. Raises nothing: the traceback is out, and must stay last."""
+        """Print the verdict, if a loader took part in the failure. Raises nothing: the traceback has been printed."""
         below = error.__cause__ or error.__context__
         if not isinstance(error, (ImportError, OSError)) and not isinstance(below, (ImportError, OSError)):
             return

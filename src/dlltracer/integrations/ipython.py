@@ -1,4 +1,4 @@
-"""IPython and Jupyter: the magic `%dlltrace`, and the verdict behind the traceback of a cell.
+"""IPython and Jupyter: the magic `%dlltrace`, and the verdict after the traceback of a cell.
 
 Imported by `%load_ext dlltracer` alone, so IPython is there.
 """
@@ -25,7 +25,7 @@ _NAME = "dlltrace"
 
 
 def load(shell: InteractiveShell) -> None:
-    """Add the magic, and look at every cell that ends with an exception."""
+    """Add the magic, and explain cells that end with an exception."""
     extension = _Extension(shell)
 
     def dlltrace(line: str, cell: str | None = None) -> None:
@@ -41,7 +41,7 @@ def load(shell: InteractiveShell) -> None:
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Take both away again."""
+    """Remove the magic and the hook for exceptions."""
     for callback in list(shell.events.callbacks["post_run_cell"]):
         if isinstance(getattr(callback, "__self__", None), _Extension):
             shell.events.unregister("post_run_cell", callback)
@@ -50,7 +50,7 @@ def unload(shell: InteractiveShell) -> None:
 
 
 class _Extension:
-    """What one shell has of dlltracer: the exception that was traced last, and the one that was explained last."""
+    """The state of one shell: the exception that was traced last, and the one that was explained last."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
@@ -58,7 +58,7 @@ class _Extension:
         self._explained: BaseException | None = None
 
     def trace_code(self, line: str, cell: str | None) -> None:
-        """Run the code, traced, and show the tree. An exception of the code goes on its way."""
+        """Run the code under a trace, and show the tree. An exception of the code is passed on."""
         __tracebackhide__ = True
         options = _MagicOptions(line)
         if cell is not None and options.rest:
@@ -75,7 +75,7 @@ class _Extension:
         self._finish(trace, options.failed_only, None)
 
     def _finish(self, trace: Trace | None, failed_only: bool, error: BaseException | None) -> None:
-        """End the trace and show it; raises nothing: the cell's own exception must not be lost."""
+        """End the trace and show it. Raises nothing, so that the cell's own exception is not lost."""
         if trace is None:
             return
         try:
@@ -92,7 +92,7 @@ class _Extension:
             _tell(f"the trace could not be shown: {type(problem).__name__}: {problem}")
 
     def after_cell(self, result: ExecutionResult | None) -> None:
-        """Show the verdict on the exception that ended a cell, once, if a loader had a part in it."""
+        """Show the verdict on the exception that ended a cell, once, if a loader took part in it."""
         error = result.error_in_exec if result is not None else None
         traced, self._traced = self._traced, None
         if error is None or error is self._explained:
@@ -116,7 +116,7 @@ class _Extension:
 
 
 class _MagicOptions:
-    """The options that a line of the magic begins with, and the `rest` of it. Raises `UsageError`."""
+    """The options at the start of a magic's line, and the `rest` of the line. Raises `UsageError`."""
 
     def __init__(self, line: str) -> None:
         self.backend = "auto"
@@ -140,7 +140,7 @@ class _MagicOptions:
 
 
 def _compile(shell: InteractiveShell, source: str, *, first_line: int) -> list[CodeType]:
-    """The code as IPython itself would compile it: its magics work, the last value is shown, tracebacks have lines.
+    """Compile the code as IPython does: magics work, the last value is shown, tracebacks have lines.
 
     `first_line` is the line of the cell that the source begins with. Raises `SyntaxError`.
     """
@@ -156,7 +156,7 @@ def _compile(shell: InteractiveShell, source: str, *, first_line: int) -> list[C
 
 
 def _with_cells(diagnosis: Diagnosis, shell: InteractiveShell) -> Diagnosis:
-    """The verdict with lines of cells named as IPython's tracebacks name them, not by files that are none."""
+    """Return the verdict with lines of cells named as in IPython's tracebacks."""
     names = {}
     name_of = getattr(shell.compile, "format_code_name", lambda file: None)  # not in the first releases of IPython 8
     for frame in diagnosis.error.frames if diagnosis.error is not None else ():
@@ -173,7 +173,7 @@ def _with_cells(diagnosis: Diagnosis, shell: InteractiveShell) -> Diagnosis:
 
 
 def _start(backend: str) -> Trace | None:
-    """A running trace. Where there can be none, say what would help, and go on without."""
+    """Return a running trace. If none can be started, print what would help, and return `None`."""
     try:
         trace = Trace(backend=backend)
         trace.start()

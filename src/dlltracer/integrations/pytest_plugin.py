@@ -20,14 +20,14 @@ BACKEND_INI = "dlltracer_backend"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option, and the name of the mechanism among pytest's settings."""
+    """Add the option, and the setting for the name of the mechanism."""
     group = parser.getgroup("dlltracer", "native imports that fail")
     group.addoption("--dlltracer", action="store_true", help="Trace the tests, and say why a native import failed.")
     parser.addini(BACKEND_INI, "The mechanism of --dlltracer and of the fixture dlltrace (default: auto).", default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With the option, listen. Raises `pytest.UsageError` for a mechanism that does not exist."""
+    """Register the hooks if the option is set. Raises `pytest.UsageError` for an unknown mechanism."""
     if config.getoption("dlltracer"):
         from .pytest_verdicts import Verdicts
 
@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    """With the option, explain a conftest.py that cannot be imported, which ends pytest before it begins."""
+    """If the option is set, explain a conftest.py that cannot be imported: it ends pytest at its start."""
     if not early_config.known_args_namespace.dlltracer:
         yield
         return
@@ -62,7 +62,7 @@ def dlltrace(request: pytest.FixtureRequest) -> Iterator[LiveTrace]:
 
 
 def backend_of(config: pytest.Config) -> str:
-    """The mechanism that pytest's settings, or else those of dlltracer, name. Raises `pytest.UsageError`."""
+    """Return the mechanism from pytest's settings, else from dlltracer's. Raises `pytest.UsageError`."""
     from ..capture.backend import check_backend_name
     from ..errors import DlltracerError
 
@@ -75,7 +75,7 @@ def backend_of(config: pytest.Config) -> str:
 
 
 def _configured_backend(folder: str) -> str | None:
-    """`backend` in `[tool.dlltracer.pytest]`, else in `[tool.dlltracer]`. Raises `ConfigurationError`."""
+    """Return `backend` of `[tool.dlltracer.pytest]`, else of `[tool.dlltracer]`. Raises `ConfigurationError`."""
     from ..host.configfile import PYTEST, UntrustedSettings, find_config
 
     try:

@@ -1,4 +1,4 @@
-"""What `pytest --dlltracer` does: trace each module's import and each test, and explain what a loader refused."""
+"""The hooks of `pytest --dlltracer`: trace each module's import and each test, and explain loads that failed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..trace import Trace
 
 
 class HookResult(Protocol):
-    """What pluggy hands to a wrapper of the old kind."""
+    """The object that pluggy passes to an old-style hook wrapper."""
 
     excinfo: tuple[Any, BaseException, Any] | None
 
@@ -29,7 +29,7 @@ TITLE = "dlltracer"
 
 
 class Verdicts:
-    """The hooks of a session, and which failures it has explained already."""
+    """The hooks of a session, and the failures that it has explained."""
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
@@ -38,7 +38,7 @@ class Verdicts:
         self._explained: dict[tuple[object, ...], str] = {}
 
     def pytest_report_header(self) -> str:
-        """One line: by what the tests are traced, or why they are not."""
+        """Return the line of the header: the mechanism of the trace, or why there is none."""
         trace = self._begin()
         recording = _end(trace)
         if recording is None:
@@ -47,7 +47,7 @@ class Verdicts:
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_make_collect_report(self) -> Generator[None, HookResult]:
-        """Trace the import of a test module, or whatever else collecting takes."""
+        """Trace the collection of a test module, which imports it."""
         trace = self._begin()
         outcome = yield
         recording = _end(trace)
@@ -75,7 +75,7 @@ class Verdicts:
             self._of_test = self._begin()
 
     def _begin(self) -> Trace | None:
-        """A running trace; `None` where there can be none, which the files have to make up for."""
+        """Return a running trace; `None` if none can be started. Then verdicts rest on the files only."""
         try:
             trace = Trace(backend=self._backend)
             trace.start()
@@ -90,7 +90,7 @@ class Verdicts:
             add_section(report, text)
 
     def _told_before(self, diagnosis: Diagnosis, where: str) -> str | None:
-        """Where the same failure was explained before, if it was: one broken file may fail a hundred tests."""
+        """Return where the same failure was explained before: one broken file may fail a hundred tests."""
         error = diagnosis.error
         key: tuple[object, ...] = (error.type, error.message, error.path) if error is not None else ()
         for finding in diagnosis.findings[:1]:
@@ -132,7 +132,7 @@ def _end(trace: Trace | None) -> Recording | None:
 def _say(
     error: BaseException, recording: Recording | None, told_before: Callable[[Diagnosis], str | None]
 ) -> str | None:
-    """The verdict on an exception, or where it was given before; `None` if no loader had a part in it."""
+    """Return the verdict on an exception, or where it was given before; `None` if no loader took part."""
     try:
         # Imported for a failure only: most sessions have none.
         from ..api.explain import explain_if_of_a_loader, import_error_in
@@ -163,7 +163,7 @@ def add_section(report: Any, text: str) -> None:
 
 
 class _WithSection:
-    """What pytest shows of a failure, where that cannot hold sections (a module that cannot be imported)."""
+    """The representation of a failure that cannot hold sections (a module that cannot be imported)."""
 
     def __init__(self, shown: object, text: str) -> None:
         self._shown = shown
@@ -173,7 +173,7 @@ class _WithSection:
         return f"{self._shown}\n{f' {TITLE} ':-^80}\n{self._text}"
 
     def toterminal(self, writer: Any) -> None:
-        """As `_pytest._code.code.TerminalRepr` has it."""
+        """Write the representation, as `_pytest._code.code.TerminalRepr` does."""
         if hasattr(self._shown, "toterminal"):
             self._shown.toterminal(writer)
         else:
@@ -194,14 +194,14 @@ class LiveTrace(Sequence[Event]):
         self._seen = Recording(backend)
 
     def start(self) -> None:
-        """Begin, or go on. Raises what `Trace.start` raises."""
+        """Start or continue the trace. Raises the errors of `Trace.start`."""
         if self._running is None:
             trace = Trace(backend=self._backend)
             trace.start()
             self._running = trace
 
     def stop(self) -> None:
-        """End; what was seen stays. Does nothing when it does not run."""
+        """End the trace and keep its events. Does nothing if it is not running."""
         trace, self._running = self._running, None
         if trace is not None:
             trace.close()
@@ -209,7 +209,7 @@ class LiveTrace(Sequence[Event]):
                 self._seen = _join(self._seen, trace.recording)
 
     def __enter__(self) -> LiveTrace:
-        """Forget, and trace the block alone."""
+        """Drop all events, and trace only the block."""
         self.stop()
         self._seen = Recording(self._backend)
         self.start()
@@ -222,7 +222,7 @@ class LiveTrace(Sequence[Event]):
 
     @property
     def recording(self) -> Recording:
-        """Everything recorded until now."""
+        """The recording so far."""
         if self._running is not None:
             self.stop()
             self.start()
@@ -230,17 +230,17 @@ class LiveTrace(Sequence[Event]):
 
     @property
     def events(self) -> tuple[LoadEvent | LoadFailedEvent, ...]:
-        """The loads and the failures."""
+        """The events of loads and failures."""
         return tuple(event for event in self.recording.events if not isinstance(event, UnloadEvent | DebugEvent))
 
     @property
     def loads(self) -> tuple[LoadEvent, ...]:
-        """What was mapped."""
+        """The events of loads."""
         return self.recording.loads
 
     @property
     def failures(self) -> tuple[LoadFailedEvent, ...]:
-        """What was not, or was dropped again."""
+        """The events of loads that failed, or were dropped again."""
         return self.recording.failures
 
     def __len__(self) -> int:
@@ -263,7 +263,7 @@ class LiveTrace(Sequence[Event]):
 
 
 def _join(first: Recording, second: Recording) -> Recording:
-    """One recording after the other."""
+    """Return two recordings as one, the first one's events first."""
     losses = Losses(
         first.losses.events + second.losses.events,
         first.losses.buffers + second.losses.buffers,

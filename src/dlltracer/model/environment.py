@@ -72,7 +72,7 @@ class PackageOwner:
     Attributes:
         manager: who says so.
         package: its name.
-        version: empty if it was not said.
+        version: empty if it is not known.
         path: the file, as the manager knows it.
         folder: where pip put the package and what it says of it; empty for other managers.
     """
@@ -86,7 +86,7 @@ class PackageOwner:
 
 @dataclass(frozen=True)
 class OwnerAnswer:
-    """What the managers of a machine said.
+    """The answers of the package managers of a machine.
 
     Attributes:
         owners: each path that a package has, as it was given, to the packages: pip's first, then conda's.
@@ -276,7 +276,7 @@ class Enforcement(enum.Enum):
     """It reports what it would forbid, and forbids nothing."""
     ENFORCING = "enforcing"
     UNKNOWN = "unknown"
-    """It is there, and what it does is not told (a container)."""
+    """It exists, and a container hides what it does."""
 
 
 @dataclass(frozen=True)

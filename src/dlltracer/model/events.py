@@ -125,7 +125,7 @@ class ImageEvent:
     """What the events about one image have in common. A field is `None` where the mechanism cannot know it.
 
     Attributes:
-        path: the image's path as the loader or the kernel said it; the bare name of one that was not found.
+        path: the image's path as the loader or the kernel reported it; the bare name of one that was not found.
         display_path: the path for people, where it differs (a drive letter for a Windows device path).
         base: address of the first byte in the process.
         size: bytes from `base`, as mapped.

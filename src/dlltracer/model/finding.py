@@ -41,7 +41,7 @@ class Source(enum.Enum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """A fact that a finding rests on, as a sentence, and who said it."""
+    """A fact behind a finding, as a sentence, and its source."""
 
     source: Source
     says: str

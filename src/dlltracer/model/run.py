@@ -63,7 +63,7 @@ class FolderChange:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """How a run ended, and what its process told.
+    """How a run ended, and what its process reported.
 
     Attributes:
         status: as of `subprocess.Popen`, negative for a signal; `None` if the run had not ended when it was recorded.
@@ -78,7 +78,7 @@ class RunResult:
         process: the interpreter, as it was when the program ended; `None` if it could not tell.
         crash: where the program crashed; `None` if it did not, or nobody watched.
         crash_note: what is doubtful about `crash`, or why there is none.
-        initialising: the image whose initialiser was running when the process ended, as far as the loader told.
+        initialising: the image whose initialiser was running when the process ended, as far as the loader log shows it.
         frames: the Python lines that were running when the process died, outermost first.
         output: the end of what the program wrote.
         requests: what Python asked of the loader, where that was written down apart from the recording (Windows).

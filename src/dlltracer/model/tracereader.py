@@ -133,7 +133,7 @@ class TraceReader:
             first = recording.processes[0]
             recording = replace(recording, pid=first.pid if recording.pid is None else recording.pid)
             run = replace(run, status=first.status if run.status is None else run.status)
-        if self._early and recording.pid is None:  # no process was told of: nobody was followed
+        if self._early and recording.pid is None:  # the recording names no process: none was followed
             recording = replace(recording, pid=getattr(self._early[0], "pid", None))
         problems = tuple(dict.fromkeys((*self._trace.problems, *self._describe_problems())))
         return replace(
@@ -258,7 +258,7 @@ class TraceReader:
             verb = what if trouble.count > 1 else what.replace("were", "was", 1).replace("are", "is", 1)
             yield f"{which} {verb}: {trouble.example}"
         if self._torn:
-            yield f"its last line ({self._number}) is torn: what it said is lost"
+            yield f"its last line ({self._number}) is torn: its content is lost"
         if not self._has_end and not self.is_done:
             yield "it was cut off: the end line is missing, and whatever came before it"
         if self._early:

@@ -105,7 +105,7 @@ class LoadTree:
         top: path of the file.
         images: path to image of everything the loader would map, in its order, the top first.
         bindings: the needs, in the order in which the loader meets them.
-        notes: what could not be taken into account.
+        notes: what the resolver could not consider.
         unresolved: how many needs were not looked for, because the search would have taken too long.
         symbols, versions: what the images need of one another and do not have, where that was checked.
     """

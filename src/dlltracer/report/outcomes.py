@@ -135,7 +135,7 @@ def _likeness(share: Share) -> object:
 
 
 def process_line(process: TracedProcess, guides: Guides) -> Line:
-    """Who it is, what it was told to do, how it ended."""
+    """The process: its program, its command, how it ended."""
     line: Line = ((f"process {process.pid}", BOLD), (f"  {_command(process, guides.more)}", BOLD))
     if process.command and process.program and file_name(process.program) != file_name(process.command[0]):
         line += ((f"  ({process.program})", DIM),)

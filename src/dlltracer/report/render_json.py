@@ -21,7 +21,7 @@ from .outcomes import count
 VERSION = 1
 """Of each of these formats but the verdict's; counted up when a reader of the former version would misread the new."""
 
-SCHEMA_NAMES = ("verdict", "deps", "diff", "order", "jsonl", "recording", "info", "common")
+SCHEMA_NAMES = ("verdict", "deps", "check", "diff", "order", "jsonl", "recording", "info", "common")
 """Those of whole formats first. "common" has what they share under `$defs`, for the schemas of others too."""
 
 _SHARED = {

@@ -197,7 +197,7 @@ def find_missing_imports(
         bindings: as of `LoadTree`; among them those for the libraries that forwarders name (`requested_by`: the image
             that has the forwarder).
         images: path to image, read with symbols. What an image that is not here exports is unknown, so nothing is
-            said about symbols expected of it; nor about forwarders for which there is no binding.
+            reported about symbols expected of it; nor about forwarders for which there is no binding.
 
     Returns:
         In the order of the bindings, each symbol once for each image that asks for it.

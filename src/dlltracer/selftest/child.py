@@ -21,6 +21,7 @@ GROUPS = {
     "loader": "linux",
     "rtld": "linux_mechanisms",
     "snapshot": "linux_mechanisms",
+    "seccomp": "commands",
     "search": "linux",
     "commands": "commands",
     "windows": "windows_loader",
@@ -39,7 +40,7 @@ _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 def list_groups() -> tuple[str, ...]:
     """Return the groups of this system, in the order in which they are asked."""
     own = {
-        "linux": ("limits", "loader", "rtld", "snapshot", "search", "commands"),
+        "linux": ("limits", "loader", "rtld", "seccomp", "snapshot", "search", "commands"),
         "win32": ("windows", "structures", "codes", "lookups", "names", "debugger", "etw", "commands"),
     }.get(sys.platform, ("commands",))
     return ("system", "images", *own)

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from ..binary.reading import read_regular
+from ..capture.backend import make_backend
 from ..host.own_files import read_trace_file
 from .step import Answer, CannotAsk, Question, Room
 
@@ -22,8 +23,10 @@ _FAULTS = (11, 0xC0000005)
 
 
 def questions() -> tuple[Question, ...]:
-    """Return the questions of the group "commands"."""
+    """Return the questions of the groups "commands" and "seccomp"."""
     return (
+        Question("seccomp", "a good load", "an event with its path, from outside of the program", _ask_watched),
+        Question("seccomp", "a missing need", "the missing library is named, with status 1", _ask_watched_why),
         Question("commands", "dlltracer deps", "the need of a library of another system is named", _ask_deps),
         Question("commands", "dlltracer run", "a recording with the load, and the status of the program", _ask_run),
         Question("commands", "dlltracer run --follow", "the load of a process that the program started", _ask_follow),
@@ -76,6 +79,25 @@ def _ask_run(room: Room) -> Answer:
     return _find_load(room, ran, report, path, 7)
 
 
+def _need_seccomp() -> None:
+    found = make_backend("seccomp").availability()
+    if not found.ok:
+        raise CannotAsk(f"{found.reason}. {found.remedy}".rstrip(". "))
+
+
+def _ask_watched(room: Room) -> Answer:
+    _need_seccomp()
+    path, report = room.place("good", "good.so"), room.path("watched.dlltrace")
+    ran = _run(room, "run", "--backend", "seccomp", "-o", report, "-c", f"{_LOAD}; sys.exit(7)", path)
+    return _find_load(room, ran, report, path, 7)
+
+
+def _ask_watched_why(room: Room) -> Answer:
+    _need_seccomp()
+    ran = _run(room, "why", "--backend", "seccomp", "--json", "--no-try", room.place("needs-missing", "needy.so"))
+    return _find_cause(room, ran)
+
+
 def _ask_follow(room: Room) -> Answer:
     _need_system()
     suffix = "dll" if sys.platform == "win32" else "so"
@@ -102,7 +124,11 @@ def _find_load(room: Room, ran: subprocess.CompletedProcess[str], report: str, p
 def _ask_why(room: Room) -> Answer:
     _need_system()
     suffix = "dll" if sys.platform == "win32" else "so"
-    ran = _run(room, "why", "--json", "--no-try", room.place("needs-missing", f"needy.{suffix}"))
+    return _find_cause(room, _run(room, "why", "--json", "--no-try", room.place("needs-missing", f"needy.{suffix}")))
+
+
+def _find_cause(room: Room, ran: subprocess.CompletedProcess[str]) -> Answer:
+    """Whether the verdict names the library that `needs-missing` needs."""
     try:
         findings = _read_json(ran.stdout)["findings"]
     except (ValueError, KeyError):

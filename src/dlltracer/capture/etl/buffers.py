@@ -1,4 +1,4 @@
-"""The buffers that an .etl file consists of, one after the other. Any file is read, and what is lost is said.
+"""The buffers that an .etl file consists of, one after the other. Any file is read, and losses are counted.
 
 Source: WMI_BUFFER_HEADER (72 bytes, the same on x86 and x64) as Geoff Chappell describes it in "ETW Trace Logs" and
 "WMI_BUFFER_HEADER", checked against files of Windows 7 to 11:
@@ -51,7 +51,7 @@ def read_buffers(file: BinaryIO, size: int, damage: Damage) -> Iterator[tuple[in
     """The offset in the file of each buffer, and its content, filled up with zeros to a multiple of 8 bytes.
 
     Arguments: `file`, open at its start, of `size` bytes. After a damaged header the next buffer is looked for where
-    it lies in a file whose buffers all have the size of the first; what is passed over is told to `damage`.
+    it lies in a file whose buffers all have the size of the first; `damage` gets what is passed over.
     """
     at = step = 0
     left = LARGEST + _RATIO_IN_ALL * size
@@ -199,7 +199,7 @@ class DamagedData(ValueError):
 def decompress(data: bytes, size: int) -> bytearray:
     """The `size` bytes that `data` was made of.
 
-    Raises `DamagedData`. What follows the `size` bytes is of no account: the last word of flags may announce more.
+    Raises `DamagedData`. What follows the `size` bytes is ignored: the last word of flags may announce more.
     """
     if size > LONGEST:
         raise DamagedData(f"decompressed it would be {size} bytes long", bytearray())

@@ -51,7 +51,7 @@ class Images:
     """The images of a scanned file.
 
     Making one completes `lives`: with the path of each program, and with the processes that no other event names.
-    `undecodable` counts image events that could not be decoded, `twice` those that two providers told.
+    `undecodable` counts image events that could not be decoded, `twice` those that two providers reported.
     """
 
     def __init__(self, scan: Scan, lives: ProcessLifetimes) -> None:
@@ -133,7 +133,7 @@ class Images:
 
 
 class _EventBuilder:
-    """Events of images, one after the other: an unload is told with the path of its load, so that a reader sees one
+    """Events of images, one after the other: an unload is reported with the path of its load, so that a reader sees one
     image and not two. Windows 7 and 8 spell the path of one image in two ways."""
 
     def __init__(self, images: Images) -> None:
@@ -272,7 +272,7 @@ def _notes(scan: Scan, images: Images, startup: bool) -> tuple[str, ...]:
     if counts.unloads:
         notes.append(_UNLOADS)
     if images.twice:
-        notes.append(f"{images.twice} image events were told by two providers: shown once")
+        notes.append(f"{images.twice} image events were reported by two providers: shown once")
     if not scan.devices and counts != type(counts)():
         notes.append("the file does not say which volume has which drive letter: paths are the kernel's")
     if header is None:

@@ -106,7 +106,7 @@ def scan_etl(path: str | Path, *, pid: int | None = None, startup: bool = False)
     """Read a file.
 
     Arguments: `pid`, keep the image events of this process only; `startup`, keep images that were there at the start.
-    Damage is told in the result. Raises `NotATraceFile`, `OSError` for a file that cannot be opened
+    The result describes damage. Raises `NotATraceFile`, `OSError` for a file that cannot be opened
     or read, `BinaryFormatError` for a device or FIFO.
     """
     with os.fdopen(open_regular(str(path)), "rb") as file:

@@ -15,8 +15,10 @@ the rules of the C library (api.search_phases).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
+from ...model.elf import ElfImage
 from ...model.events import (
     FailureKind,
     ImageChange,
@@ -30,13 +32,8 @@ from ...model.events import (
 from ...model.failure import Request, RequestKind
 from .loaderstate import describe_name_not_found
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from ...model.elf import ElfImage
-    from .seccomp_lookup import Identity
-    from .seccomp_stops import MapStop, OpenStop
+Identity = tuple[int, int]
+"""Device and inode of a file."""
 
 _CACHE = "/etc/ld.so.cache"
 _NO_LIBRARIES = frozenset((_CACHE, "/etc/ld.so.preload"))
@@ -44,6 +41,90 @@ _MOST_PROBES = 4096
 """Places kept of one search; a search path of 500 kB has 100,000 folders."""
 _MOST_IMAGES = 20_000
 """Images of one process that are known by identity."""
+
+
+@dataclass(frozen=True)
+class OpenStop:
+    """A file is about to be opened for reading.
+
+    Attributes:
+        pid, tid: process and thread.
+        wall: seconds since the epoch.
+        path: as the program named it.
+        by_loader: the call comes from the loader's own code; `None` if it may, which is all that can be told of musl:
+            loader and C library are one image there.
+        found: the identity of the file that is there; `None` if there is none.
+        problem: the errno of looking at it; 0 where it is there.
+    """
+
+    pid: int
+    tid: int
+    wall: float
+    path: str
+    by_loader: bool | None
+    found: Identity | None
+    problem: int = 0
+
+
+@dataclass(frozen=True)
+class MapStop:
+    """A file is about to be mapped with the right to run it.
+
+    Attributes:
+        pid, tid, wall: as of `OpenStop`.
+        path: that the kernel has for the open file.
+        identity: of the file.
+        image: what it says about itself; `None` if it could not be read.
+        base, size: where the image lies, in bytes; `None` where the kernel chooses the place.
+    """
+
+    pid: int
+    tid: int
+    wall: float
+    path: str
+    identity: Identity
+    image: ElfImage | None
+    base: int | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class MarkStop:
+    """The runner of a process handed over a mark: `requests.encode_request` makes these, and the constants beside it.
+    """
+
+    pid: int
+    tid: int
+    mark: bytes
+
+
+@dataclass(frozen=True)
+class ExecStop:
+    """A process is about to become another program; whether it does shows later. `path` as the program named it, and
+    `privileged`, why the program would have had other rights than its caller, if it would have."""
+
+    pid: int
+    tid: int
+    path: str
+    privileged: str | None = None
+
+
+Stop = OpenStop | MapStop | MarkStop | ExecStop
+
+
+@dataclass(frozen=True)
+class WatchedProgram:
+    """A program of a watched process, as far as the rules of its loader depend on it.
+
+    Attributes: `pid`; `program`, the path of its file; `environment`, as it started; `folder`, its current one;
+    `same_files`, whether it sees the files that we see.
+    """
+
+    pid: int
+    program: str | None
+    environment: tuple[tuple[str, str], ...]
+    folder: str
+    same_files: bool
 
 
 @dataclass

@@ -11,10 +11,8 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+from .seccomp_decode import Identity
 from .seccomp_filter import AT_FDCWD
-
-Identity = tuple[int, int]
-"""Device and inode of a file."""
 
 LONGEST_PATH = 4096
 """PATH_MAX, the NUL at its end included."""

@@ -16,21 +16,19 @@ import stat
 import sys
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
+
+from collections.abc import Callable
 
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
 from .processes import read_status_field, read_text
+from .seccomp_decode import ExecStop, Identity, MapStop, MarkStop, OpenStop, Stop
 from .seccomp_filter import AT_FDCWD, I386, MAP_FIXED, Call, CallKind, call_of
-from .seccomp_lookup import LONGEST_PATH, FileLookup, Identity, read_bytes, read_link
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .seccomp_lookup import LONGEST_PATH, FileLookup, read_bytes, read_link
 
 _LONGEST_MARK = 1 << 16
 _MOST_OPEN = 64
@@ -41,75 +39,6 @@ _MOST_ODD = 100
 _AT_BASE, _AT_SYSINFO_EHDR = 7, 33
 _PT_LOAD = 1
 _VDSO_SIZE = 0x4000
-
-
-@dataclass(frozen=True)
-class OpenStop:
-    """A file is about to be opened for reading.
-
-    Attributes:
-        pid, tid: process and thread.
-        wall: seconds since the epoch.
-        path: as the program named it.
-        by_loader: the call comes from the loader's own code; `None` if it may, which is all that can be told of musl:
-            loader and C library are one image there.
-        found: the identity of the file that is there; `None` if there is none.
-        problem: the errno of looking at it; 0 where it is there.
-    """
-
-    pid: int
-    tid: int
-    wall: float
-    path: str
-    by_loader: bool | None
-    found: Identity | None
-    problem: int = 0
-
-
-@dataclass(frozen=True)
-class MapStop:
-    """A file is about to be mapped with the right to run it.
-
-    Attributes:
-        pid, tid, wall: as of `OpenStop`.
-        path: that the kernel has for the open file.
-        identity: of the file.
-        image: what it says about itself; `None` if it could not be read.
-        base, size: where the image lies, in bytes; `None` where the kernel chooses the place.
-    """
-
-    pid: int
-    tid: int
-    wall: float
-    path: str
-    identity: Identity
-    image: ElfImage | None
-    base: int | None = None
-    size: int | None = None
-
-
-@dataclass(frozen=True)
-class MarkStop:
-    """The runner of a process handed over a mark: `requests.encode_request` makes these, and the constants beside it.
-    """
-
-    pid: int
-    tid: int
-    mark: bytes
-
-
-@dataclass(frozen=True)
-class ExecStop:
-    """A process is about to become another program; whether it does shows later. `path` as the program named it, and
-    `privileged`, why the program would have had other rights than its caller, if it would have."""
-
-    pid: int
-    tid: int
-    path: str
-    privileged: str | None = None
-
-
-Stop = OpenStop | MapStop | MarkStop | ExecStop
 
 
 class TracedTask:
@@ -204,6 +133,7 @@ class StopReader:
         if pid is None:
             pid = int(read_status_field(tid, "Tgid") or 0)
             if not pid:
+                self.unreadable += os.path.exists(f"/proc/{tid}")  # no descriptor is left for its status
                 return None
             if len(self._threads) >= _MOST_THREADS:
                 self._threads.clear()

@@ -156,7 +156,7 @@ def _known(change: _Change, context: RecordContext) -> dict[str, Any]:
 
 
 def _unload_fields(change: _Change, loaded: LoadEvent | None, context: RecordContext) -> dict[str, Any]:
-    """An unload is told with the path of its load, so that a reader sees one image and not two."""
+    """Report an unload with the path of its load, so that a reader sees one image and not two."""
     known = _known(change, context)
     if loaded is not None:
         was = {field.name: getattr(loaded, field.name) for field in fields(loaded)}

@@ -78,7 +78,7 @@ def cause_image_event(*, as_resource: bool) -> bool:
 
 
 def with_final_path(request: Request, cwd: str | None = None) -> Request:
-    """Return a request for an extension module with the path that a debugger is told: no links, short names or SUBST.
+    """Return a request for an extension module with the path that a debugger gets: no links, short names or SUBST.
 
     Argument: `cwd`, the current folder of the process that asked; ours if `None`.
     """

@@ -18,7 +18,7 @@ class Text:
         left, right: what stands before and after the name in a declaration; for most types right is empty.
         opener: what opens the parenthesis that a pointer to it needs (functions and arrays); else empty.
         reference: "&" or "&&" if it is a reference, and `referent` what it refers to.
-        qualifiers: those it has already, which are not said twice.
+        qualifiers: those it has already, which are not repeated.
         last: the name a constructor of it has.
         templated: it ends with template arguments.
         special: a constructor, destructor or conversion, which has no return type.

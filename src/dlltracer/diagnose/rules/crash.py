@@ -30,12 +30,12 @@ _UNKNOWN = "the program"
 _SHARED = re.compile(
     r"/(?:ld-linux[^/]*|ld-musl[^/]*|libc|libc-\d[^/]*|libm|libpthread|libpython[^/]*|libstdc\+\+|libgcc_s|python[\d.]*)(?:\.so[^/]*)?$"
 )
-"""Images in which the mistakes of others come out."""
+"""Images that crash because of mistakes in other images."""
 _CUT = re.compile(r"end of the file|cut|beyond|truncated|outside of the file|too short|past", re.IGNORECASE)
 
 
 def check_signal(case: Case) -> Iterator[Finding]:
-    """Where it died."""
+    """Yield the finding about the place of a crash by a signal."""
     if case.error is not None or case.run.status is None or case.run.status >= 0 or case.run.stopped is not None:
         return
     number = -case.run.status
@@ -48,7 +48,7 @@ def check_signal(case: Case) -> Iterator[Finding]:
 
 
 def _truncated(case: Case, number: int) -> Iterator[Finding]:
-    """A file shorter than its own headers say: what is not there cannot be read, and the kernel sends SIGBUS."""
+    """Yield the finding about a truncated file: the kernel sends SIGBUS when code reads behind its end."""
     for path, problem in case.damaged.items():
         if number == _SIGBUS or _CUT.search(problem):
             yield Finding(
@@ -93,7 +93,7 @@ def _crash(case: Case, number: int) -> Finding:
 
 
 def _chain(case: Case, subject: str, image: str | None) -> tuple[str, ...]:
-    """Down to where it died; a library that ended the process itself is the end, and not the abort of libc."""
+    """Return the chain to the place of the crash. A library that calls abort() is its end, not the libc."""
     if subject != case.speaker:
         return case.chain_to(None, subject, *([image] if image and image != subject else []))
     load = case.load_of(subject)
@@ -114,7 +114,7 @@ def _title(case: Case, number: int, subject: str, importing: bool | None) -> str
 
 
 def _is_importing(case: Case) -> bool | None:
-    """Whether the import system was at work, by the innermost Python line; `None` where that is not known."""
+    """Return whether an import was in progress, by the innermost Python line; `None` if that is not known."""
     return case.run.frames[-1].file.startswith("<frozen importlib") if case.run.frames else None
 
 
@@ -161,7 +161,7 @@ def _explain(case: Case, number: int, subject: str, image: str | None) -> str:
     if number == _SIGABRT and subject == case.speaker:
         load = case.load_of(subject)
         by = f", which {load.requested_by} needs," if load is not None and load.requested_by else ""
-        return f"{subject}{owner}{by} checked something, wrote what it said, and ended the process (abort)."
+        return f"{subject}{owner}{by} found a failed check, wrote a message, and ended the process (abort)."
     if number == _SIGABRT:
         return f"The process ended itself (abort) in code that {subject}{owner} had called: it could not go on."
     text = f"Everything was found and bound; code of {subject}{owner} ran, and failed."
@@ -190,16 +190,16 @@ THROWN_CODE = "cpp-exception"
 
 _ILLEGAL_INSTRUCTION, _FAIL_FAST = 0xC000001D, 0xC0000409
 _DELAYED = (0xC06D007E, 0xC06D007F)
-"""What the delay-load helper raises (delayimp.h): a DLL, or a function of one, that was not found."""
+"""Exceptions of the delay-load helper (delayimp.h): a DLL, or a function of one, was not found."""
 _VISUAL_CPP, _GNU_CPP = 0xE06D7363, 0x20474343
-"""What `throw` raises: Visual C++ (ehdata.h), GCC for Windows (unwind-seh.c of libgcc)."""
+"""Exceptions that `throw` raises: Visual C++ (ehdata.h), GCC for Windows (unwind-seh.c of libgcc)."""
 _MOD_NOT_FOUND = 126
 _ABORTED = "Fatal Python error: Aborted"
-"""What Python's faulthandler writes when abort() is called; the C runtime then ends the process with status 3."""
+"""Python's faulthandler writes this when abort() is called; the C runtime then ends the process with status 3."""
 
 
 def check_exception(case: Case) -> Iterator[Finding]:
-    """Where it died, and what was being imported."""
+    """Yield the finding about a crash by an exception of Windows: its place, and the import in progress."""
     if case.run.crash is None:
         if case.error is None and case.run.status == 3 and _ABORTED in case.run.output.text:
             yield _aborted(case)
@@ -253,7 +253,7 @@ def _died(case: Case, crash: Crash) -> Finding | None:
 
 
 def _thrown(case: Case, crash: Crash) -> Finding:
-    """A C++ exception that nothing caught: Python cannot, and an extension module must."""
+    """Return the finding about a C++ exception without a handler. Python cannot catch one; an extension module must."""
     kind = cplusplus_name(crash.thrown) if crash.thrown else None
     what = f"a C++ exception{f' of type {kind}' if kind else ''}"
     words = f" Its text: {crash.message}" if crash.message else ""
@@ -296,7 +296,7 @@ _MICROSOFT_TYPE = re.compile(r"\.\?A[UV](\w+(?:@\w+)*)@@")
 
 
 def _is_windows_importing(case: Case) -> bool:
-    """Whether the import system was at work, by the innermost Python line; also if that is not known."""
+    """Return whether an import was in progress, by the innermost Python line; true if that is not known."""
     return case.run.frames[-1].file.startswith("<frozen importlib") if case.run.frames else True
 
 
@@ -329,7 +329,7 @@ def _windows_remedies(is_instruction: bool) -> Iterator[Remedy]:
 
 
 def _delayed_by_name(case: Case, crash: Crash) -> Finding | None:
-    """The DLL that the exception itself names; `None` where it could not be read."""
+    """Return the finding about the DLL that the exception names; `None` if its name could not be read."""
     if crash.wanted is None:
         return None
     wanted, symbol = crash.wanted, crash.wanted_symbol
@@ -368,7 +368,7 @@ def _delayed_by_name(case: Case, crash: Crash) -> Finding | None:
 
 
 def _delayed(case: Case) -> Iterator[Finding]:
-    """The helper does not say which: the delayed needs that are missing are the ones that it can be."""
+    """Yield findings about all missing delayed needs, because the helper did not name the one."""
     missing = [
         binding
         for binding in (case.tree.bindings if case.tree is not None else ())

@@ -22,7 +22,7 @@ _SANITIZER_LIBRARY = re.compile(r"/lib(?:asan|tsan|ubsan|lsan|hwasan|clang_rt\.\
 
 
 def check_end(case: Case) -> Iterator[Finding]:
-    """Yield what ended the program, or what it was at."""
+    """Yield how the program ended, or where it was when it was stopped."""
     if case.run.stopped is not None:
         yield _hang(case)
     elif case.run.status is not None and case.run.status >= 0 and not case.run.completed and not case.run.errors:
@@ -33,20 +33,20 @@ def check_end(case: Case) -> Iterator[Finding]:
 
 
 def _was_python_killed(case: Case) -> bool:
-    """Whether the status is one that Windows gives to a process that died: that is a crash."""
+    """Return whether the status is that of a process that crashed on Windows."""
     return bool((case.run.status or 0) >> 31)
 
 
 def _sanitizer(case: Case) -> Iterator[Finding]:
-    """A sanitizer's runtime ends the process when it is not the first library in it."""
-    said = [message for message in case.messages if message.kind is OutputKind.SANITIZER]
-    if not said:
+    """Yield the finding about a report of a sanitizer, whose runtime ended the process."""
+    reports = [message for message in case.messages if message.kind is OutputKind.SANITIZER]
+    if not reports:
         return
     loads = case.run.recording.loads if case.run.recording is not None else ()
     runtime = next((event.path for event in loads if _SANITIZER_LIBRARY.search(event.path)), None)
     last = case.last_top
     subject = last.path if last is not None and last.path != runtime else runtime or case.what
-    is_order = any("come first" in line for message in said for line in message.lines)
+    is_order = any("come first" in line for message in reports for line in message.lines)
     remedies = [Remedy("use a build of it without the sanitizer: this one is for its developers")]
     if is_order and runtime is not None and case.what.startswith("import "):
         command = ("env", f"LD_PRELOAD={runtime}", "python", "-c", case.what)
@@ -62,13 +62,13 @@ def _sanitizer(case: Case) -> Iterator[Finding]:
             if is_order
             else "It found what it looks for, and ended the process; its report says what."
         ),
-        evidence=tuple(Evidence(Source.PROGRAM, line) for message in said[:2] for line in message.lines[:2]),
+        evidence=tuple(Evidence(Source.PROGRAM, line) for message in reports[:2] for line in message.lines[:2]),
         remedies=tuple(remedies),
     )
 
 
 def _exit(case: Case) -> Finding:
-    """exit(3) or _exit(2) was called, in native code or by os._exit: no exception, no signal."""
+    """Return the finding about a program that called exit(3) or _exit(2): it left no exception and no signal."""
     running = case.run.initialising
     last = case.last_top
     # With no import in progress at the last load, that load says nothing about the end.
@@ -111,7 +111,7 @@ def _remedies_of_exit(case: Case) -> tuple[Remedy, ...]:
 
 
 def _hang(case: Case) -> Finding:
-    """It was stopped by us; where it was."""
+    """Return the finding about a program that dlltracer stopped, with the place where it was."""
     run = case.run
     seconds = f"{run.seconds:.0f} seconds" if run.seconds is not None else "some time"
     last = case.last_top
@@ -156,7 +156,7 @@ _OF_POOLS = re.compile(r"[/\\](?:multiprocessing|concurrent[/\\]futures)[/\\]\w+
 
 
 def check_children(case: Case) -> Iterator[Finding]:
-    """Yield what a child process says, where the program failed with an exception or went on."""
+    """Yield the failure of a child process, by its output, if the program failed with an exception or went on."""
     message = child_failure(case.messages)
     if message is None or case.run.stopped is not None or not case.run.errors or case.dl_error is not None:
         return
@@ -205,7 +205,7 @@ def _cannot_load(case: Case, message: OutputMessage, dl_error: DlError) -> Findi
 
 
 _OF_ANOTHER_COPY = (DlProblem.MISSING_VERSION, DlProblem.MISSING_SYMBOL, DlProblem.WRONG_CLASS)
-"""What a library of the right name from the wrong place gives."""
+"""Errors that a library of the right name from a wrong place causes."""
 
 
 def _describe(dl_error: DlError, file: str) -> str:
@@ -219,7 +219,7 @@ def _describe(dl_error: DlError, file: str) -> str:
 
 
 def _crash(case: Case, message: OutputMessage) -> Finding:
-    """A worker of a pool: Python's faulthandler wrote where it was."""
+    """Return the finding about a worker of a pool that crashed, by the report of Python's faulthandler."""
     line = next((frame for frame in reversed(message.frames) if _is_programs(frame)), None)
     module = _imported(case, line)
     file = case.module_files.get(module) if module is not None else None
@@ -246,7 +246,7 @@ _SIGNALS = {
     "Segmentation fault": "SIGSEGV", "Aborted": "SIGABRT", "Bus error": "SIGBUS", "Illegal instruction": "SIGILL",
     "Floating point exception": "SIGFPE", "Floating-point exception": "SIGFPE",
 }  # fmt: skip
-"""Python/faulthandler.c of CPython: the names that it gives to signals."""
+"""Names of signals in Python/faulthandler.c of CPython."""
 
 
 def _is_programs(frame: Frame) -> bool:

@@ -1,4 +1,4 @@
-"""Packages that are not as they were installed: files lost, changed or strange, owned twice, requirements not there."""
+"""Packages that differ from their installation: files lost, changed, owned twice or by none, requirements missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_NAMED = 12
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Files in question that a package lists and that are lost, or changed."""
+    """Yield files in question that a package lists, and that are lost or changed."""
     for check in case.checks:
         for file in check.changed:
             if file.state is FileState.ABSENT and _is_wanted(file, case):
@@ -36,7 +36,7 @@ def check(case: Case) -> Iterator[Finding]:
 
 
 def check_ownership(case: Case) -> Iterator[Finding]:
-    """Files in question of two packages, of none, and requirements of their packages that are not installed."""
+    """Yield files in question of two packages or of none, and requirements that are not installed."""
     for path in sorted(_files_in_question(case)):
         owners = tuple(owner for owner in case.owners.get(path, ()) if owner.manager is PackageManager.PIP)
         if len({owner.package for owner in owners}) > 1:
@@ -82,11 +82,11 @@ def describe_requirements(case: Case) -> str:
     by_package: dict[str, list[str]] = {}
     for one in case.unmet[:_MOST_NAMED]:
         by_package.setdefault(one.package, []).append(f"{one.name}{f' ({one.versions})' if one.versions else ''}")
-    said = [
+    texts = [
         f"{package} requires {', '.join(names)}, which {'are' if len(names) > 1 else 'is'} not installed."
         for package, names in by_package.items()
     ]
-    return " ".join(said)
+    return " ".join(texts)
 
 
 def install_requirements(case: Case) -> Remedy:
@@ -153,7 +153,7 @@ def _stray(stray: StrayFile, case: Case) -> Finding:
 
 
 def lost_file(case: Case, need: str) -> ChangedFile | None:
-    """The file of that name that a package in question lists and that is not there."""
+    """Return the lost file of that name, which a package in question lists; `None` if there is none."""
     name = posixpath.basename(need)
     for check in case.checks:
         for file in check.changed:
@@ -163,13 +163,13 @@ def lost_file(case: Case, need: str) -> ChangedFile | None:
 
 
 def has_lost_module(case: Case) -> bool:
-    """Whether a package has lost the file of the module that was not found: then that is the cause."""
+    """Return whether a package has lost the file of the module that was not found. Then that is the cause."""
     files = [file for check in case.checks for file in check.changed if file.state is FileState.ABSENT]
     return any(_is_the_module(file, case) for file in files)
 
 
 def _is_wanted(file: ChangedFile, case: Case) -> bool:
-    """Whether the failure is about that very file: a need of that name, or the module that was not found."""
+    """Return whether the failure is about that file: a need of its name, or the module that was not found."""
     name = posixpath.basename(file.path)
     needs = {binding.need for binding in (case.tree.missing if case.tree is not None else ())}
     needs |= {event.need or event.path for event in case.failed_events}
@@ -177,7 +177,7 @@ def _is_wanted(file: ChangedFile, case: Case) -> bool:
 
 
 def _is_the_module(file: ChangedFile, case: Case) -> bool:
-    """Whether it is the file of the module that the import system did not find."""
+    """Return whether this is the file of the module that was not found."""
     module = case.missing_module
     suffixes = case.run.process.suffixes if case.run.process is not None else ()
     if module is None:

@@ -1,4 +1,4 @@
-"""The file is right, and the system or the loader has no room for it, or does not allow it."""
+"""Limits of the system or the loader: no room for a good file, or a policy that forbids it."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ _POLICIES = (
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """What is exhausted or forbidden."""
+    """Yield the exhausted resource, or the policy that forbids the load."""
     dl_error = case.dl_error
     if dl_error is None:
         return
     path = dl_error.library or case.subject or ""
-    said = case.error.message if case.error is not None else ""
+    message = case.error.message if case.error is not None else ""
     if dl_error.problem is DlProblem.STATIC_TLS:
         yield _static_tls(path, case)
     elif dl_error.problem is DlProblem.EXECUTABLE_STACK:
         yield _executable_stack(path, case)
-    elif dl_error.problem is DlProblem.NOT_MAPPED and _OF_TEXT.search(said):
+    elif dl_error.problem is DlProblem.NOT_MAPPED and _OF_TEXT.search(message):
         yield _text_relocations(path, case)
     elif dl_error.problem in (DlProblem.NOT_MAPPED, DlProblem.OUT_OF_MEMORY) or is_forbidden_mapping(dl_error):
         yield from _not_mapped(path, dl_error, case)
@@ -77,11 +77,11 @@ def _simple(code: str, path: str, title: str, case: Case, text: str, remedy: Rem
 
 
 def _not_mapped(path: str, dl_error: DlError, case: Case) -> Iterator[Finding]:
-    """One text for two causes, told apart by what the system allows."""
+    """Separate two causes of one message by what the system allows."""
     limits = case.limits
     mount = limits.mount if limits is not None else None
     chain = case.chain_to(case.subject, path)
-    said = Evidence(Source.LOADER, case.error.message.partition(": ")[2] if case.error is not None else "")
+    message = Evidence(Source.LOADER, case.error.message.partition(": ")[2] if case.error is not None else "")
     if mount is not None and mount.noexec:
         yield Finding(
             code=NOEXEC_CODE,
@@ -91,7 +91,7 @@ def _not_mapped(path: str, dl_error: DlError, case: Case) -> Iterator[Finding]:
                 f"{mount.point} ({mount.kind}) is mounted noexec: the kernel refuses to map code from it, so the "
                 f"loader cannot map {path}{case.owner_of(path)}."
             ),
-            evidence=(said, Evidence(Source.SYSTEM, f"{mount.point} is mounted {','.join(mount.options)}")),
+            evidence=(message, Evidence(Source.SYSTEM, f"{mount.point} is mounted {','.join(mount.options)}")),
             remedies=(
                 Remedy("install it elsewhere (another TMPDIR or PYTHONUSERBASE, another folder for the environment)"),
                 Remedy(
@@ -101,10 +101,10 @@ def _not_mapped(path: str, dl_error: DlError, case: Case) -> Iterator[Finding]:
             ),
         )  # fmt: skip
     elif dl_error.problem is not DlProblem.NO_PERMISSION:
-        yield _memory(path, case, chain, said)
+        yield _memory(path, case, chain, message)
 
 
-def _memory(path: str, case: Case, chain: tuple[str, ...], said: Evidence) -> Finding:
+def _memory(path: str, case: Case, chain: tuple[str, ...], message: Evidence) -> Finding:
     memory = case.limits.address_space if case.limits is not None else None
     need = _memory_size(case, path)
     if memory is None or memory.limit is None:
@@ -116,7 +116,7 @@ def _memory(path: str, case: Case, chain: tuple[str, ...], said: Evidence) -> Fi
                 "No limit of the address space and no noexec mount was found: memory of a container or machine that is "
                 "used up, or a security policy, would do the same."
             ),
-            evidence=(said,),
+            evidence=(message,),
             remedies=(Remedy("see what the kernel logged", ("dmesg",)),),
         )  # fmt: skip
     free = memory.free
@@ -131,13 +131,13 @@ def _memory(path: str, case: Case, chain: tuple[str, ...], said: Evidence) -> Fi
         + (f", of which {free // _MEGA} MB were left" if free is not None else "")
         + (f"; {path}{case.owner_of(path)} and what it needs take {need / _MEGA:.1f} MB" if need is not None else "")
         + ". The loader then says that it failed to map a segment.",
-        evidence=(said, Evidence(Source.SYSTEM, f"RLIMIT_AS is {memory.limit} bytes")),
+        evidence=(message, Evidence(Source.SYSTEM, f"RLIMIT_AS is {memory.limit} bytes")),
         remedies=(Remedy("raise the limit", ("ulimit", "-v", "unlimited")),),
     )
 
 
 def _memory_size(case: Case, path: str) -> int | None:
-    """Bytes of address space that the images of the load take."""
+    """Return the bytes of address space that the images of the load take."""
     images = case.tree.images.values() if case.tree is not None else (case.images.get(path),)
     total = 0
     for image in images:
@@ -184,7 +184,7 @@ def _static_tls(path: str, case: Case) -> Finding:
 
 
 def wants_executable_stack(image: object) -> bool:
-    """Whether an image asks for a stack that code may run on (PT_GNU_STACK with PF_X)."""
+    """Return whether an image asks for an executable stack (PT_GNU_STACK with PF_X)."""
     if not isinstance(image, ElfImage):
         return False
     return any(s.type == _PT_GNU_STACK and s.flags & PF_X for s in image.segments)
@@ -228,7 +228,7 @@ def _executable_stack(path: str, case: Case) -> Finding:
 
 
 def _text_relocations(path: str, case: Case) -> Finding:
-    """Code that the loader would have to change while it maps it, and a kernel that forbids that."""
+    """Return the finding about text relocations: the loader must change code, and the kernel forbids that."""
     words = case.error.message if case.error is not None else ""
     is_forbidden = _FORBIDDEN.search(words) is not None
     why = (

@@ -1,4 +1,4 @@
-"""What a program looks up by itself: a library by `ctypes.util.find_library`, a symbol by dlsym."""
+"""Searches that a program makes itself: for a library by `ctypes.util.find_library`, for a symbol by dlsym."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _MOST_PROVIDERS = 2
 _MOST_NAMED = 4
 _NEWEST_SONAME = 30
 _PROGRAM = re.compile(r"(?:^|/)(?:python|pypy)[\d.]*[a-z]*$|(?:^|/)libpython[^/]*$")
-"""What CDLL(None) stands for: the program itself, and with it libpython."""
+"""Names of the program itself, which CDLL(None) opens, and of libpython."""
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Yield the library that the program looked for in vain, or the symbol that it wants of a library without it."""
+    """Yield the library that the program did not find, or the symbol that a library lacks."""
     searched = [event for event in final_failures(case.run.recording) if event.kind is FailureKind.NAME_NOT_FOUND]
     wanted = _searched_for(searched, case)
     if wanted is not None:
@@ -44,7 +44,7 @@ def check(case: Case) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class _Search:
-    """The search that the failure is about, how sure that is, and what says so."""
+    """The search that the failure is about, with confidence and evidence."""
 
     event: LoadFailedEvent
     confidence: Confidence
@@ -52,7 +52,7 @@ class _Search:
 
 
 def _searched_for(searched: list[LoadFailedEvent], case: Case) -> _Search | None:
-    """The search that the failure is about; `None` if it is about something else."""
+    """Return the search that the failure is about; `None` if it is about something else."""
     if not searched or case.error is None or "ModuleNotFoundError" in case.error.bases:
         return None
     if case.named is not None:
@@ -68,7 +68,7 @@ def _searched_for(searched: list[LoadFailedEvent], case: Case) -> _Search | None
 
 
 def _by_words(searched: list[LoadFailedEvent], named: NamedFailure, case: Case) -> _Search | None:
-    """The search that the message names; of several names of one library that whose package is known."""
+    """Return the search that the message names. Of several names of one library, prefer one with a known package."""
     stem = stem_of(named.event.path)
     same = [event for event in searched if event is named.event or stem_of(event.path) == stem]
     says = Evidence(Source.PYTHON, f"{named.error.type} says {named.name}")
@@ -76,13 +76,13 @@ def _by_words(searched: list[LoadFailedEvent], named: NamedFailure, case: Case) 
 
 
 def _best_known(searched: list[LoadFailedEvent], case: Case) -> LoadFailedEvent:
-    """The first name of which a package is known; else the first that is none of another system."""
+    """Return the first name with a known package; else the first that does not belong to another system."""
     own = [event for event in searched if not event.path.lower().endswith((".dylib", ".dll"))] or searched
     return next((event for event in own if _providers_of(event.path, case)), own[0])
 
 
 def _by_symbol(searched: list[LoadFailedEvent], dl_error: DlError) -> _Search:
-    """A symbol was looked for in the program itself, because the search before it gave `None`."""
+    """Return the search that gave `None`, so that a symbol was looked for in the program itself."""
     like = [event for event in searched if stem_of(event.path).lower() in (dl_error.symbol or "").lower()]
     says = f"{dl_error.symbol} was looked for in the program itself, for which ctypes.CDLL(None) stands"
     confidence = Confidence.CERTAIN if like else Confidence.LIKELY
@@ -106,7 +106,7 @@ def _package_of(event: LoadFailedEvent) -> str:
 
 
 def _is_of_the_package(event: LoadFailedEvent, case: Case) -> bool:
-    """Whether the exception came from code of the package whose import made the search."""
+    """Return whether the exception came from code of the package whose import made the search."""
     packages = {name.partition(".")[0] for name in event.imports or ()}
     frames = case.error.frames if case.error is not None else ()
     parts = set(re.split(r"[/\\]", frames[-1].file.removesuffix(".py"))) if frames else set()
@@ -147,7 +147,7 @@ def _soname_of(name: str) -> str:
 
 
 def _providers_of(name: str, case: Case) -> tuple[Provider, ...]:
-    """The sources of a library by what `find_library` is asked for: of the table's sonames the first that fits."""
+    """Return the sources of a library by the argument of `find_library`: of the first soname in the table that fits."""
     plain = _soname_of(name)
     for soname in (plain, *(f"{plain}.{number}" for number in range(_NEWEST_SONAME))):
         found = find_providers(soname, System.LINUX, case.distribution)
@@ -157,7 +157,7 @@ def _providers_of(name: str, case: Case) -> tuple[Provider, ...]:
 
 
 def _symbol(case: Case) -> Finding:
-    """dlsym found no such symbol: the caller wants it, and the library is loaded and whole."""
+    """Return the finding about a symbol that dlsym did not find in a library that is loaded and whole."""
     dl_error = case.dl_error
     assert dl_error is not None
     symbol, library = dl_error.symbol or "", dl_error.library or ""
@@ -210,7 +210,7 @@ def _alike(symbol: str, image: object, most: int = 2) -> list[str]:
 
 
 def _denied(library: str, case: Case) -> Finding:
-    """The program says in words of its own that it did not find a library, and asked no loader for it."""
+    """Return the finding about a library that the program itself reports as missing, without a load that failed."""
     error = case.error
     kind = error.type if error is not None else "the exception"
     return Finding(

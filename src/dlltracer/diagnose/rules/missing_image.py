@@ -1,4 +1,4 @@
-"""The rule for a library that no place has. It names the missing library, not the images that fail because of it."""
+"""A library that no searched place has. The rule names the missing library, not the images that fail because of it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ C_LIBRARY_CODE = "other-c-library"
 
 _MOST_PROVIDERS = 2
 _SHORTEST_NAME = 3
-"""A longer name in what the program says is no accident."""
+"""A longer name in the output of the program is no accident."""
 _PYTHONS_OWN = re.compile(r"(?:^|/)(?:libpython|python|pypy|_ctypes\.|_cffi_backend)[^/]*$")
 """Images that call dlopen because Python code asks for it."""
 _HASHED = re.compile(r"-[0-9a-f]{8}\.so")
-"""What auditwheel and delocate put into the names of libraries that a wheel brings itself."""
+"""The hash that auditwheel and delocate put into the names of libraries of a wheel."""
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Every library that is missing: the one that the loader gave up on, and by the files those that come after it."""
+    """Yield every missing library: first the one that stopped the loader, then others that the files show."""
     android = wants_plain_libc(case.dl_error.library if case.dl_error is not None else None, case)
     if android is not None and _own_c_library(case) != "musl":
         yield _plain_libc(android, case)
@@ -44,10 +44,10 @@ def check(case: Case) -> Iterator[Finding]:
         binding.need: binding for binding in case.failed_bindings(BindingState.MISSING) if not _is_present(binding)
     }
     dl_error = case.dl_error
-    said = dl_error.library if dl_error is not None and dl_error.problem is DlProblem.MISSING else None
+    named = dl_error.library if dl_error is not None and dl_error.problem is DlProblem.MISSING else None
     refused = {event.need or event.path for event in case.seen_failures(FailureKind.REFUSED)}
     # The one that the loader named comes first.
-    first = [said] if said is not None and said not in refused else []
+    first = [named] if named is not None and named not in refused else []
     for need in dict.fromkeys((*first, *seen, *bindings)):
         event, binding = seen.get(need), bindings.get(need)
         if python_of_library(need, case) or lost_file(case, need) or lead_of(need, case):
@@ -57,7 +57,7 @@ def check(case: Case) -> Iterator[Finding]:
         elif binding is None and event is None and need == case.subject and not case.is_of_another_process:
             yield _no_file(need, case)
         else:
-            yield _missing(need, event, binding, said == need, case)
+            yield _missing(need, event, binding, named == need, case)
 
 
 def _is_present(binding: Binding) -> bool:
@@ -65,7 +65,7 @@ def _is_present(binding: Binding) -> bool:
 
 
 def _is_asked_for(event: LoadFailedEvent, case: Case) -> bool:
-    """Whether a program asked for it by name, rather than an image by its list of needs."""
+    """Return whether a program requested the library by dlopen, not an image by its list of needs."""
     by = event.requested_by
     image = case.images.get(by or "")
     listed = getattr(image, "needed", ()) if image is not None else ()
@@ -74,28 +74,29 @@ def _is_asked_for(event: LoadFailedEvent, case: Case) -> bool:
 
 
 def _is_requested_by_code(event: LoadFailedEvent) -> bool:
-    """Whether native code asked for it, and not Python."""
+    """Return whether native code made the request, not Python."""
     return event.requested_by is not None and _PYTHONS_OWN.search(event.requested_by) is None
 
 
-def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, said: bool, case: Case) -> Finding:
+def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, is_named: bool, case: Case) -> Finding:
     dl_error = case.dl_error
     requested_by = binding.requested_by if binding is not None else event.requested_by if event is not None else None
-    if requested_by is None and said and dl_error is not None:
+    if requested_by is None and is_named and dl_error is not None:
         requested_by = dl_error.required_by
     evidence = []
     if event is not None:
         places = len(event.probes or ())
         evidence.append(Evidence(Source.LOADER, f"it looked for {need} in {places} places and gave up"))
-    elif said:
+    elif is_named:
         evidence.append(Evidence(Source.PYTHON, f"the loader's words are that it did not find {need}"))
     if binding is not None:
         evidence.append(Evidence(Source.FILES, f"no place that the rules lead to has a {need} that fits"))
     foreign = _other_c_library(need, case)
+    is_of_trace = event is not None and case.dl_error is None and case.run.crash is None
     return Finding(
         code=C_LIBRARY_CODE if foreign else CODE,
         title=f"{requested_by or 'the file'} was built for {foreign}" if foreign else f"{need} was not found",
-        confidence=_confidence(case, said or (event is not None and case.dl_error is None and case.run.crash is None)),
+        confidence=_confidence(case, is_named or is_of_trace),
         subject=(requested_by or need) if foreign else need, chain=case.chain_to(requested_by, need),
         probes=case.probes_of(need),
         explanation=_explain_c_library(need, requested_by, foreign, case)
@@ -110,9 +111,9 @@ def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, 
     )  # fmt: skip
 
 
-def _confidence(case: Case, said: bool) -> Confidence:
+def _confidence(case: Case, is_named: bool) -> Confidence:
     # By the files alone: with a loader that stopped at another name, this one is next in line.
-    if said and case.dl_error is not None:
+    if is_named and case.dl_error is not None:
         return Confidence.CERTAIN
     dl_error = case.dl_error
     if dl_error is not None and dl_error.problem is not DlProblem.MISSING:
@@ -173,7 +174,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
 
 
 def _is_expected_beside(need: str, requested_by: str | None, case: Case) -> bool:
-    """Whether its RPATH or RUNPATH leads to folders of its own package: so do packages that bring their libraries."""
+    """Return whether RPATH or RUNPATH lead into the image's own package, as in packages that bring their libraries."""
     folder = folder_of(requested_by or "")
     package = folder_of(folder)  # for x/core/mod.so and x.libs beside x
     near = (f"{folder}/", f"{package}/") if package.count("/") > 1 else (f"{folder}/",)
@@ -183,7 +184,7 @@ def _is_expected_beside(need: str, requested_by: str | None, case: Case) -> bool
 
 
 def _no_file(need: str, case: Case) -> Finding:
-    """What was asked for itself is not there."""
+    """Return the finding about a requested file that does not exist."""
     bare = "/" not in need
     copies = tuple(copy for copy in case.copies.get(need.rpartition("/")[2], ()) if copy.unfit is None)
     text = (
@@ -221,7 +222,7 @@ def _no_file(need: str, case: Case) -> Finding:
 
 
 def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
-    """Native code asked for a library while it ran, and did not get it."""
+    """Return the finding about a library that native code requested by dlopen, and that was not found."""
     caller = event.requested_by or ""
     stem = need.rpartition("/")[2].partition(".so")[0].removeprefix("lib")
     words = " ".join((*(error.message for error in case.run.errors), case.run.output.text))
@@ -237,13 +238,13 @@ def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
             text += " On Linux PATH is for programs; for libraries it is LD_LIBRARY_PATH."
     evidence = [Evidence(Source.LOADER, f"it looked for {need} in {len(event.probes or ())} places and gave up")]
     if mentioned:
-        evidence.append(Evidence(Source.PYTHON, f"what the program said names {stem}"))
+        evidence.append(Evidence(Source.PYTHON, f"the output of the program names {stem}"))
     confidence = Confidence.LIKELY if mentioned else Confidence.POSSIBLE
-    said = case.dl_error is not None and case.dl_error.library == need
+    is_named = case.dl_error is not None and case.dl_error.library == need
     return Finding(
         code=RUNTIME_CODE,
         title=f"{need}, which {caller.rpartition('/')[2]} asks for while it runs, was not found",
-        confidence=Confidence.CERTAIN if said else confidence,
+        confidence=Confidence.CERTAIN if is_named else confidence,
         subject=need,
         chain=case.chain_to(caller, need),
         probes=case.probes_of(need),
@@ -254,7 +255,7 @@ def _runtime(need: str, event: LoadFailedEvent, case: Case) -> Finding:
 
 
 def _other_c_library(need: str, case: Case) -> str | None:
-    """The C library that a file was built for, if it is not that of the process and this need shows it."""
+    """Return the C library that a file was built for, if this need shows that the process has another one."""
     own = _own_c_library(case)
     if own != "musl" and need.startswith(("libc.musl-", "ld-musl-")):
         return "musl (Alpine Linux)"

@@ -64,7 +64,7 @@ _NO_INSTALLATION = (Hiding.CURRENT_FOLDER, Hiding.SOURCE_FOLDER)
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Yield why nothing of that name was found."""
+    """Yield why no module of that name was found."""
     error, name = case.error, case.missing_module
     if error is None or name is None:
         return
@@ -94,7 +94,7 @@ def _says(case: Case) -> Evidence:
 
 
 def _not_built(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
-    """A module of the standard library that needs a library of the system, which was not there at the build."""
+    """Yield the finding about a module of the standard library that was not built, for want of a library."""
     table = read_table("modules")
     built: dict[str, str] | None = table["built_in"].get(name)
     packaged: dict[str, str] | None = table["of_distribution"].get(name)
@@ -205,7 +205,7 @@ def _in_archive(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding
 
 
 def _shadowed(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
-    """Another package of the same name comes first, and does not have the module."""
+    """Yield the finding about a package of the same name that comes first and lacks the module."""
     parent, top = traces.parent, name.partition(".")[0]
     error = case.error
     if traces.behind is None or parent is None or error is None or "is not a package" in error.message:
@@ -268,7 +268,7 @@ def _nowhere(error: PythonError, case: Case, traces: ModuleTraces) -> Finding:
     elif gone:
         why = f"{top} was removed from the standard library in Python {removed}."
     elif traces.other_case:
-        why = f"There is {traces.other_case[0]}: names of modules are told apart by case."
+        why = f"There is {traces.other_case[0]}: names of modules are case-sensitive."
     elif case.unmet:
         why = describe_requirements(case)
     elif traces.parent is not None:
@@ -331,7 +331,7 @@ def _remedies(
 
 
 def _installation(package: str, module: str, case: Case, traces: ModuleTraces) -> Iterator[Remedy]:
-    """How this very Python gets a package: one of uv has no pip, and pip refuses that of the system (PEP 668)."""
+    """Yield how this Python installs a package: a Python of uv has no pip, and pip refuses the system's (PEP 668)."""
     executable = _executable(case)
     if traces.is_externally_managed:
         yield Remedy(
@@ -364,7 +364,7 @@ def package_names(module: str) -> frozenset[str]:
 
 
 def _brought_by(top: str) -> str:
-    """The module of a package whose name was taken for that of a module: PIL for pillow; empty if it is none."""
+    """Return the module of a package whose name was used as a module's: PIL for pillow; empty if there is none."""
     table = read_table("modules")["packages"]
     if top in table:
         return ""
@@ -372,7 +372,7 @@ def _brought_by(top: str) -> str:
 
 
 def _package_of(name: str, packages: dict[str, str], case: Case) -> tuple[str, str | None]:
-    """The longest of its names whose package is known (google.protobuf before google), and the package."""
+    """Return the longest name with a known package (google.protobuf before google), and the package."""
     line = case.python_line
     asked = f"{case.what} {line.source if line is not None else ''}"
     below = [known for known in packages if known.startswith(f"{name}.") and known in asked]

@@ -26,13 +26,13 @@ _NO_FUNCTION = re.compile(r"dynamic module does not define (?:module export|init
 
 
 def check_foreign_files(case: Case) -> Iterator[Finding]:
-    """Yield why the module was not found, or not taken for one."""
+    """Yield why the file of a module was not found, or not accepted."""
     yield from _no_function(case)
     yield from _foreign(case)
 
 
 def _no_function(case: Case) -> Iterator[Finding]:
-    """The file loads and is no extension module of that name."""
+    """Yield the finding about a file that loads and is no extension module of that name."""
     found = _NO_FUNCTION.search(case.error.message) if case.error is not None else None
     if found is None or case.error is None:
         return
@@ -55,7 +55,7 @@ def _no_function(case: Case) -> Iterator[Finding]:
 
 
 def _foreign(case: Case) -> Iterator[Finding]:
-    """Files of the module that this Python passes over, because their names say they are for others."""
+    """Yield the finding about files of the module whose names say that they are for another Python."""
     module = case.missing_module
     if module is None or not case.foreign_modules or has_lost_module(case):
         return
@@ -120,13 +120,13 @@ _API = re.compile(r"_?(?:Graal)?Py[A-Z_]\w*$")
 
 
 def check_abi(case: Case) -> Iterator[Finding]:
-    """Yield what shows that a file was built for another Python: its libpython, functions that this one lacks."""
+    """Yield evidence that a file was built for another Python: its libpython, functions that this one lacks."""
     yield from _libpython(case)
     yield from _api(case)
 
 
 def python_of_library(name: str, case: Case) -> str | None:
-    """The Python that a libpython is of, if that is another one than the process has: "3.10"."""
+    """Return the version of a libpython, "3.10", if the process has another one."""
     found = _LIBPYTHON.match(name)
     if found is None or case.run.process is None:
         return None
@@ -137,7 +137,7 @@ def python_of_library(name: str, case: Case) -> str | None:
 
 
 def is_python_api(symbol: MissingSymbol) -> bool:
-    """Whether a symbol is one that the interpreter should have."""
+    """Return whether a symbol is one that the interpreter should have."""
     return _API.match(symbol.name) is not None
 
 
@@ -149,7 +149,7 @@ def this_python(case: Case) -> str:
 
 
 def _libpython(case: Case) -> Iterator[Finding]:
-    """A libpython of another version: needed and missing, or loaded beside the one that runs."""
+    """Yield the finding about a libpython of another version: missing, or loaded beside the running one."""
     for binding in case.tree.bindings if case.tree is not None else ():
         other = python_of_library(binding.need, case)
         if other is None:
@@ -192,7 +192,7 @@ _KINDS = (
 
 
 def _kind_of_python(symbol: str) -> str:
-    """The kind of Python that a file was built for, by a function that it asks for."""
+    """Return the kind of Python that a file was built for, by a function that it needs."""
     return next((kind for pattern, kind in _KINDS if pattern.match(symbol)), "another version of Python")
 
 
@@ -202,25 +202,25 @@ def _is_said(case: Case, need: str) -> bool:
 
 
 def _api(case: Case) -> Iterator[Finding]:
-    """A function of CPython that this interpreter does not have."""
+    """Yield the finding about a function of CPython that this interpreter lacks."""
     lacking = [symbol for symbol in case.symbols if is_python_api(symbol)]
     if not lacking:
         return
     symbol = lacking[0]
     dl_error = case.dl_error
-    said = dl_error is not None and dl_error.problem is DlProblem.MISSING_SYMBOL and dl_error.symbol == symbol.name
+    is_named = dl_error is not None and dl_error.problem is DlProblem.MISSING_SYMBOL and dl_error.symbol == symbol.name
     kind = _kind_of_python(symbol.name)
     more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
     yield Finding(
         code=API_CODE,
         title=f"{symbol.requested_by} needs {symbol.name}, which this Python does not have",
-        confidence=Confidence.CERTAIN if said else Confidence.POSSIBLE, subject=symbol.name,
+        confidence=Confidence.CERTAIN if is_named else Confidence.POSSIBLE, subject=symbol.name,
         chain=case.chain_to(symbol.requested_by, symbol.name),
         explanation=(
             f"{symbol.requested_by}{case.owner_of(symbol.requested_by)} asks for {symbol.name}{more} of the "
             f"interpreter. {this_python(case)} has none: the file was built for {kind}."
         ),
-        evidence=(Evidence(Source.LOADER, f"undefined symbol: {symbol.name}"),) if said else (),
+        evidence=(Evidence(Source.LOADER, f"undefined symbol: {symbol.name}"),) if is_named else (),
         remedies=(right_build(case),),
     )
 
@@ -242,16 +242,16 @@ _API_VERSION = re.compile(
     r"(?P<found>\S+?)\.?(?:\s|$)"
     r"|compiled using (?P<other>NumPy) (?P<wanted>[\w.]+) cannot be run in\s+NumPy (?P<there>[\w.]+)"
 )
-"""NumPy's own words: numpy/_core/code_generators/generate_numpy_api.py, numpy/_core/_internal or its __init__."""
+"""Messages of NumPy: numpy/_core/code_generators/generate_numpy_api.py, numpy/_core/_internal or its __init__."""
 _SIZE = re.compile(
     r"(?P<type>[\w.]+) size changed, may indicate binary incompatibility\. Expected (?P<built>\d+) from C header, "
     r"got (?P<found>\d+) from PyObject"
 )
-"""Cython's words: Cython/Utility/ImportExport.c."""
+"""Messages of Cython: Cython/Utility/ImportExport.c."""
 
 
 def check_versions(case: Case) -> Iterator[Finding]:
-    """Yield what a module found wrong with a package or a library that was there."""
+    """Yield the reason for which a module refused the version of a package or library."""
     package = _package(case)
     if package is not None:
         yield package
@@ -260,7 +260,7 @@ def check_versions(case: Case) -> Iterator[Finding]:
 
 
 def _package(case: Case) -> Finding | None:
-    """The module was built for another version of a package that is here; it may say so in an inner exception."""
+    """Return the finding about a module built for another version of a package, also by an inner exception."""
     texts = [error.message for error in case.run.errors]
     texts += case.run.output.stderr.splitlines()[-200:] if case.error is not None else []
     for text in texts:
@@ -301,7 +301,7 @@ def _package_finding(package: str, what: str, words: str, case: Case) -> Finding
 
 
 def _last_module(case: Case) -> str | None:
-    """The extension module that was loaded last: its initialiser is what failed."""
+    """Return the extension module that was loaded last: its initialiser failed."""
     top = case.last_top
     return top.path if top is not None and top.imports else None
 

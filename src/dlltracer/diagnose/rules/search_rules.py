@@ -32,7 +32,7 @@ _EXTENSION = ".cpython-"
 
 
 def check_search(case: Case) -> Iterator[Finding]:
-    """The libraries that a search missed though they are there, and the symbol that a scope hides."""
+    """Yield the libraries that exist and were missed by the search, and the symbol that a scope hides."""
     for need in _missed(case):
         lead = lead_of(need, case)
         if lead is not None:
@@ -43,7 +43,7 @@ def check_search(case: Case) -> Iterator[Finding]:
 
 
 def _missed(case: Case) -> dict[str, str | None]:
-    """Each name that was not found, the loader's own first, and who needs it."""
+    """Return each name that was not found with its requester, the name from the loader's message first."""
     found: dict[str, str | None] = {}
     for event in case.seen_failures(FailureKind.NOT_FOUND):
         found.setdefault(event.need or event.path, event.requested_by)
@@ -306,28 +306,28 @@ PATH_CODE = "library-path-wins"
 
 
 def check_first_wins(case: Case) -> Iterator[Finding]:
-    """The copy that is in the way."""
+    """Yield the finding about the copy that was taken first."""
     if is_about_a_rival(case):
         rival = case.shadowed[0]
         yield _loaded_first(rival, case) if rival.change is Change.NOTHING_LOADED else _library_path(rival, case)
 
 
 def is_about_a_rival(case: Case) -> bool:
-    """Whether what is missing is missing because of the copy that was taken."""
+    """Return whether a symbol or version is missing because of the copy that was taken."""
     dl_error = case.dl_error
     wanted = (DlProblem.MISSING_SYMBOL, DlProblem.MISSING_VERSION)
     return bool(case.shadowed) and dl_error is not None and dl_error.problem in wanted
 
 
 def describe_missing(case: Case) -> str:
-    """What is missing first of all, in words: "the version X_2", "the symbol foo"."""
+    """Return the first missing version or symbol in words: "the version X_2", "the symbol foo"."""
     if case.versions:
         return f"version {case.versions[0].version}"
     return f"symbol {case.symbols[0].name}" if case.symbols else "what is needed"
 
 
 def requested_by(case: Case) -> str:
-    """Who needs what is missing first of all."""
+    """Return the requester of the first missing version or symbol."""
     lacks: tuple[MissingVersion | MissingSymbol, ...] = (*case.versions[:1], *case.symbols[:1])
     return lacks[0].requested_by if lacks else case.subject or ""
 

@@ -33,11 +33,11 @@ _STRINGS = re.compile(
 _OF_C = re.compile(r"(libc|libm|libdl|libpthread|librt|ld-linux[^.]*|libgcc_s)\.so")
 _NUMBERS = re.compile(r"\d+")
 _SYSTEM_FOLDERS = ("/lib/", "/lib64/", "/lib32/", "/usr/lib/", "/usr/lib64/", "/usr/lib32/")
-"""Where a distribution keeps the libraries that its own programs run with."""
+"""Folders where a distribution keeps the libraries of its own programs."""
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """What is missing first of all; that it comes from the wrong copy is said by other rules."""
+    """Find what is missing first of all. Other rules find that a wrong copy was taken."""
     dl_error = case.dl_error
     if dl_error is None or is_about_a_rival(case) or hidden_provider(case):
         return
@@ -96,7 +96,7 @@ def _is_of_glibc(missing: MissingVersion) -> bool:
 
 
 def _newest_like(missing: MissingVersion) -> str | None:
-    """The newest version that the provider has, of those that differ in their numbers only."""
+    """Return the newest version of the provider among those that differ only in their numbers."""
     stem = _NUMBERS.sub("#", missing.version).replace(".#", "")
     like = [version for version in missing.provider_has if _NUMBERS.sub("#", version).replace(".#", "") == stem]
     return max(like, key=lambda version: [int(number) for number in _NUMBERS.findall(version)], default=None)
@@ -136,14 +136,14 @@ def _version_remedies(
 
 
 def _own_name(missing: MissingVersion, case: Case) -> str | None:
-    """The soname of the file in use, where it is another one than the name by which it was found."""
+    """Return the soname of the file in use, if it differs from the name by which the file was found."""
     image = case.images.get(missing.provider)
     name = image.soname if isinstance(image, ElfImage) else None
     return name if name != missing.library else None
 
 
 def _wrong_link_remedies(missing: MissingVersion, copies: tuple[Copy, ...], case: Case) -> Iterator[Remedy]:
-    """A link by which one version of a library passes for another, in a folder that is no system's."""
+    """Yield the remedies for a link by which one version of a library replaces another, outside of system folders."""
     if _own_name(missing, case) is None or not copies or missing.provider.startswith(_SYSTEM_FOLDERS):
         return
     yield Remedy(
@@ -208,7 +208,7 @@ def _symbol(missing: MissingSymbol, case: Case) -> Finding:
 
 
 def _symbol_title(missing: MissingSymbol, case: Case) -> str:
-    """What lacks the symbol, where its version says whose it is; else who needs it."""
+    """Return the library that lacks the symbol, if its version names one; else the requester."""
     requester = missing.requested_by.rpartition("/")[2] or "an image"
     binding = _binding_of(case, missing.requested_by, missing.library) if missing.library else None
     if len(case.definers) == 1 and binding is None:
@@ -221,7 +221,7 @@ def _symbol_title(missing: MissingSymbol, case: Case) -> str:
 
 
 def _asked_libraries(case: Case, missing: MissingSymbol) -> str:
-    """The copies of the libraries that it names, those of the C library left out: one of them should have it."""
+    """Return the copies of the needed libraries, without the C library: one of them should have the symbol."""
     own = [
         describe_choice(binding)
         for binding in (case.tree.bindings if case.tree is not None else ())
@@ -247,7 +247,7 @@ def _symbol_remedies(missing: MissingSymbol, copies: dict[str, Copy], case: Case
 
 
 def _definer_remedies(missing: MissingSymbol, definers: tuple[str, ...]) -> Iterator[Remedy]:
-    """A library that is in the process with its symbols for all makes up for a need that is not listed."""
+    """Yield the remedies for an unlisted need: a library with global symbols in the process would satisfy it."""
     for definer in definers:
         yield Remedy(
             "load that library first, with its symbols for all",
@@ -284,7 +284,7 @@ def _string_abi(missing: MissingSymbol, shown: str, twin: tuple[str, str], case:
 
 
 def _twin_of_other_abi(symbol: str, case: Case) -> tuple[str, str] | None:
-    """The image that has the same function for the other std::string, and its name there."""
+    """Return the image that has the same function for the other std::string, and the function's name there."""
     wanted = read_symbol(symbol)
     other = {StringAbi.OLD: StringAbi.NEW, StringAbi.NEW: StringAbi.OLD}.get(wanted.string_abi or StringAbi.BOTH)
     if other is None or wanted.declaration is None:
@@ -328,6 +328,6 @@ def _glibc_on_musl(missing: MissingSymbol, case: Case) -> Finding:
 
 
 def _binding_of(case: Case, requested_by_path: str, need: str | None) -> Binding | None:
-    """How a need of an image was met; that of another image, if that one does not name it."""
+    """Return how a need of an image was met; if the image does not list it, how it was met for another one."""
     bindings = [b for b in (case.tree.bindings if case.tree is not None else ()) if b.need == need and b.path]
     return next((b for b in bindings if b.requested_by == requested_by_path), bindings[0] if bindings else None)

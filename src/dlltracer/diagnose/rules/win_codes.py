@@ -1,4 +1,4 @@
-"""Windows: failures of which the code itself says what they are, whatever the files look like."""
+"""Windows: failures that the error code itself explains, whatever the files look like."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MANY_FOLDERS = 30000
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is said of a code; "{file}" and "{meaning}" are filled in."""
+    """The texts about a code; "{file}" and "{meaning}" are filled in."""
 
     code: str
     title: str
@@ -90,7 +90,7 @@ _KINDS = {
     ),
     LoadError.INITIALISATION_FAILED: _Kind(
         INITIALISER_CODE,
-        "the initialiser of {file} failed: it was found and loaded, and its own code said no",
+        "the initialiser of {file} failed: it was found and loaded, and its own code refused",
         (
             Remedy(
                 "look at what the package asks of the machine (processor, driver, configuration), and for a newer one"
@@ -101,7 +101,7 @@ _KINDS = {
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """What the code says."""
+    """Yield the finding about an error code that explains itself."""
     if case.code is None:
         return
     meaning = classify_code(case.code)
@@ -136,7 +136,7 @@ def _finding(case: Case, meaning: CodeMeaning, kind: _Kind) -> Finding:
 
 
 def _confidence(case: Case, is_initialiser: bool) -> Confidence:
-    """A code is Windows' own word; whose initialiser it was, and why it failed, is not in it."""
+    """Return how sure a finding is: the code does not tell whose initialiser failed, nor why."""
     if is_initialiser and (case.run.initialising is None or any(win_symbols.check_runtime(case))):
         return Confidence.LIKELY
     return firmness(case)
@@ -161,7 +161,7 @@ def _assemblies(case: Case) -> list[str]:
 
 
 def _too_long(case: Case) -> Iterator[Finding]:
-    """206 has two causes; the lengths tell which."""
+    """Yield the finding about error 206, which has two causes: the lengths of the paths decide."""
     paths = [case.subject or "", *(case.tree.images if case.tree is not None else ())]
     longest = max(paths, key=len)
     folders = case.run.process.added_folders if case.run.process is not None else ()

@@ -25,7 +25,7 @@ _FITTING = (LoadError.BAD_IMAGE, LoadError.NOT_FOUND, LoadError.UNKNOWN, LoadErr
 
 
 def check_image(case: Case) -> Iterator[Finding]:
-    """The file that was asked for, or one that it needs."""
+    """Yield the finding about the requested file, or one of its needs, that is no image for the process."""
     error = load_error(case)
     if error not in _FITTING:
         return
@@ -87,7 +87,7 @@ def _damaged(
 
 
 def _kind(problem: str) -> str:
-    """Which code fits what is wrong with a file, in the words of the readers of images."""
+    """Return the code of the finding for a problem as the readers of images describe it."""
     if any(words in problem for words in _OTHER):
         return CODE
     return TRUNCATED_CODE if any(words in problem for words in _CUT) else DAMAGED_CODE
@@ -107,7 +107,7 @@ _STUBS = ("python3.dll", "python3t.dll", "python3_d.dll", "python3t_d.dll")
 
 
 def check_python(case: Case) -> Iterator[Finding]:
-    """The module asks for the DLL of a Python that is not this one."""
+    """Yield the finding about a module that needs the DLL of another Python."""
     if case.run.process is None:
         return
     own = own_dlls(case)
@@ -144,7 +144,7 @@ def own_dlls(case: Case) -> frozenset[str]:
 
 
 def _incomplete(case: Case, binding: Binding) -> Finding:
-    """The DLL is one of this Python's own, and the folder of python.exe should have it."""
+    """Return the finding about a DLL of this Python that the folder of python.exe lacks."""
     process = case.run.process
     assert process is not None
     need, requested_by = binding.need, binding.requested_by
@@ -210,7 +210,7 @@ def _finding(
 
 
 def describe_python(dll: str) -> str:
-    """Which Python a python*.dll belongs to, in words."""
+    """Return in words which Python a python*.dll belongs to."""
     found = _PYTHON.fullmatch(dll.lower())
     if found is None:
         return f"the Python of {dll}"

@@ -1,4 +1,4 @@
-"""Windows: a DLL that no place had. What it is, and where else it lies, make the difference."""
+"""Windows: a DLL that no searched place had. The cause depends on its kind and on copies elsewhere."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _PYTHON = re.compile(r"python\d+t?(?:_d)?\.dll")
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Every DLL that is missing, the leaf and never those that fail because of it."""
+    """Yield every missing DLL, never the images that fail because of it."""
     yield from _lost_modules(case)
     if load_error(case) not in (LoadError.NOT_FOUND, LoadError.UNKNOWN):
         return
@@ -62,7 +62,7 @@ def check(case: Case) -> Iterator[Finding]:
 
 
 def _lost_modules(case: Case) -> Iterator[Finding]:
-    """The file of the module that Python did not find, if a package did install it."""
+    """Yield the finding about the file of a module that was not found, if a package had installed it."""
     module = case.missing_module
     if module is None or case.run.process is None:
         return
@@ -117,7 +117,7 @@ def _library(case: Case, binding: Binding) -> Finding:
 
 
 def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
-    """The finding for a DLL of which the name alone tells what it is; `None` for any other."""
+    """Return the finding for a DLL that its name alone identifies; `None` for any other."""
     name = base_name(finding.subject)
     if _DEBUG.fullmatch(name):
         return replace(
@@ -167,7 +167,7 @@ def _evidence(case: Case, binding: Binding) -> tuple[Evidence, ...]:
 
 
 def _removed(case: Case, need: str) -> tuple[PackageCheck, str] | None:
-    """The package that did install a file of that name, and its path; `None` if none did."""
+    """Return the package that had installed a file of that name, and its path; `None` if none had."""
     for check in case.checks:
         for changed in check.changed:
             if changed.state is FileState.ABSENT and base_name(changed.path) == base_name(need):
@@ -201,7 +201,7 @@ _SEARCH_OF_ADDED = LoadFlags.USER_DIRS | LoadFlags.DEFAULT_DIRS
 
 
 def with_copy(case: Case, binding: Binding, finding: Finding) -> Finding:
-    """The finding, made precise by the copies that there are; as it is without any that the process could load."""
+    """Return the finding with the copies that the process could load; unchanged if there are none."""
     copies = case.copies.get(base_name(binding.need), ())
     unfit = [copy for copy in copies if copy.unfit is not None]
     if unfit:
@@ -222,7 +222,7 @@ def with_copy(case: Case, binding: Binding, finding: Finding) -> Finding:
 
 
 def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | None:
-    """The image says itself where its needs are looked for (/DEPENDENTLOADFLAG), and that leaves out its own folder."""
+    """Return the finding about an image whose /DEPENDENTLOADFLAG leaves out its own folder."""
     image = case.images.get(binding.requested_by)
     flags = image.dependent_load_flags if isinstance(image, PeImage) else 0
     tried = {ntpath.normcase(probe.path) for probe in binding.probes}
@@ -249,7 +249,7 @@ def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | Non
 
 
 def _folders_of_load(case: Case, binding: Binding) -> set[str]:
-    """The folders, in lower case, that would have been searched without the flags."""
+    """Return the folders, in lower case, that would have been searched without the flags."""
     files = (case.subject or "", binding.requested_by)
     added = case.run.process.added_folders if case.run.process is not None else ()
     return {folder.lower() for folder in (*map(ntpath.dirname, files), *added) if folder}

@@ -48,7 +48,7 @@ _MOST_NAMED = 5
 
 
 def check_symbols(case: Case) -> Iterator[Finding]:
-    """Every pair of images of which one lacks what the other needs."""
+    """Yield each pair of images of which one lacks a symbol that the other needs."""
     if load_error(case) not in (LoadError.SYMBOL_NOT_FOUND, LoadError.UNKNOWN):
         return
     groups: dict[tuple[str, str], list[MissingSymbol]] = {}
@@ -63,7 +63,7 @@ def check_symbols(case: Case) -> Iterator[Finding]:
 
 
 def describe_symbol(symbol: MissingSymbol) -> str:
-    """Its name, or its number."""
+    """Return the name of a symbol, or its ordinal."""
     return symbol.name or f"ordinal {symbol.ordinal}"
 
 
@@ -192,7 +192,7 @@ _LOCKS, _INITIALISER = {"_Mtx_lock", "_Mtx_unlock"}, "_Mtx_init_in_situ"
 
 @dataclass
 class _Runtime:
-    """A copy of the runtime in the load: who uses it, and the newest linker among them."""
+    """A copy of the runtime in the load: the images that use it, and the newest linker among them."""
 
     path: str
     version: Version
@@ -203,7 +203,7 @@ class _Runtime:
 
 
 def check_runtime(case: Case) -> Iterator[Finding]:
-    """Copies that are too old for what is bound to them, if the failure is one that this causes."""
+    """Yield the copies that are too old for the images bound to them, if that can cause this failure."""
     if not _can_be_the_cause(case):
         return
     for runtime in _runtimes(case):
@@ -280,7 +280,7 @@ def _newest_user(case: Case, runtime: _Runtime) -> str:
 
 
 def _runtime_confidence(case: Case, runtime: _Runtime) -> Confidence:
-    """Likely if an initialiser failed, or it died in the runtime itself. An old runtime and some crash: possible."""
+    """Return LIKELY if an initialiser failed or the runtime itself crashed, POSSIBLE for any other crash."""
     if case.run.crash is None:
         return Confidence.LIKELY
     image = case.run.crash.image
@@ -299,7 +299,7 @@ def _crash_evidence(case: Case) -> tuple[Evidence, ...]:
 
 
 def _remedies(case: Case, runtime: _Runtime, user: str) -> Iterator[Remedy]:
-    """A newer copy where this one lies: another one elsewhere is not looked at."""
+    """Yield the remedies: a newer copy in place of this one, because the loader does not use a copy elsewhere."""
     folder, process = ntpath.dirname(runtime.path), case.run.process
     installers = [remedy for remedy in provider_remedies("msvcp140.dll") if remedy.command or "http" in remedy.what]
     if is_of_windows(runtime.path):

@@ -39,7 +39,7 @@ _KINDS = {
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """The file that was refused, and what it is instead."""
+    """Yield the finding about the refused file, and what it is instead."""
     dl_error = case.dl_error
     if dl_error is None or dl_error.problem is DlProblem.MISSING:
         yield from _passed_over(case)
@@ -57,7 +57,7 @@ only."""
 
 
 def wants_plain_libc(library: str | None, case: Case) -> str | None:
-    """Return the file that asked for a library of Android or musl, if the loader complained of one; `None` if none.
+    """Return the file that asked for a library of Android or musl, if the loader's message names one; `None` if none.
 
     On a machine with compilers libc.so is there, and is a text for the linker: what lies there is not to blame.
     """
@@ -78,12 +78,12 @@ def is_of_bionic(image: object) -> bool:
 
 
 def is_forbidden_mapping(dl_error: DlError) -> bool:
-    """Whether musl passes on that the kernel forbids to map code: the file itself could be opened."""
+    """Return whether musl reports that the kernel forbids to map code of a file that could be opened."""
     return dl_error.loader == "musl" and (dl_error.system_error or "").startswith("Operation not permitted")
 
 
 def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
-    """The loader said what it did not like."""
+    """Return the finding for a message in which the loader gives its reason."""
     reason = _reason(path, case)
     code = _KINDS[problem]
     if reason and _OF_MACHINE.search(reason):
@@ -111,8 +111,8 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
 
 
 def _passed_over(case: Case) -> Iterator[Finding]:
-    """A file of the name is there; glibc passes over one for another machine, and says "No such file"."""
-    said = (
+    """Yield the finding about a file that glibc passed over, with the error "No such file"."""
+    named = (
         case.dl_error.library if case.dl_error is not None and case.dl_error.problem is DlProblem.MISSING else None
     )
     seen: set[str] = set()
@@ -131,7 +131,7 @@ def _passed_over(case: Case) -> Iterator[Finding]:
         yield Finding(
             code=code,
             title=title,
-            confidence=_confidence(need == said, probe, case), subject=probe.path,
+            confidence=_confidence(need == named, probe, case), subject=probe.path,
             chain=case.chain_to(requested_by, need), probes=tuple(probes),
             explanation=(
                 f"{requested_by or 'The program'}{case.owner_of(requested_by or '')} needs {need}. {probe.path} has "
@@ -143,10 +143,10 @@ def _passed_over(case: Case) -> Iterator[Finding]:
         )
 
 
-def _confidence(said: bool, probe: Probe, case: Case) -> Confidence:
+def _confidence(is_named: bool, probe: Probe, case: Case) -> Confidence:
     if case.dl_error is None or probe.reason is None or "did not say" in probe.reason:
         return Confidence.POSSIBLE
-    return Confidence.CERTAIN if said else Confidence.LIKELY
+    return Confidence.CERTAIN if is_named else Confidence.LIKELY
 
 
 def _searches(case: Case) -> Iterator[tuple[str, str | None, tuple[Probe, ...]]]:
@@ -157,7 +157,7 @@ def _searches(case: Case) -> Iterator[tuple[str, str | None, tuple[Probe, ...]]]
 
 
 def _reason(path: str, case: Case) -> str | None:
-    """Why a file was refused, as the files show it."""
+    """Return why a file was refused, as the file itself shows it."""
     if path in case.damaged:
         return case.damaged[path]
     reasons = [b.reason for b in (case.tree.bindings if case.tree is not None else ()) if b.path == path and b.reason]
@@ -167,7 +167,7 @@ def _reason(path: str, case: Case) -> str | None:
 
 
 def _short(reason: str | None) -> str:
-    """The last part of a reason: what the file is, without the loader's words before it."""
+    """Return the last part of a reason: what the file is, without the loader's message."""
     text = (reason or "").rpartition("this is ")[2]
     return text or "no image that this loader takes"
 
@@ -187,7 +187,7 @@ def _requester(path: str, case: Case) -> str | None:
 
 
 def _words_for(code: str, path: str, kind: str) -> tuple[str, Remedy]:
-    """The title and the first remedy for a kind of wrong file."""
+    """Return the title and the first remedy for a kind of wrong file."""
     words = next((words for sign, words in _NAMED.items() if sign in kind), None) if code == CODE else _WORDS.get(code)
     if words is not None:
         title, remedy = words
@@ -246,7 +246,7 @@ _NAMED = {
         Remedy("load the library that it names, by its soname (libc.so.6 for libc.so)"),
     ),
 }
-"""For what is no image: a word in the description of what it is instead, to title and remedy."""
+"""For a file that is no image: a word of its description, to title and remedy."""
 
 
 def _misaligned(path: str, case: Case) -> Finding:

@@ -107,7 +107,7 @@ class EdgeKind(enum.Enum):
     """How it is known that an image needs another."""
 
     ASKED = "asked"
-    """The loader said who asked."""
+    """The loader named the requester."""
     LISTED = "listed"
     """The file lists the name."""
     VERDICT = "verdict"

@@ -141,7 +141,7 @@ class EtwSession:
         on_record = make_callback(self._pid, self._raw, self._kept, self._failures, self._lost)
         flags = bindings.EVENT_TRACE_FLAG_IMAGE_LOAD | (0 if self._raw else bindings.EVENT_TRACE_FLAG_NO_SYSCONFIG)
         if not kernel_logger:
-            # An error is told, and never answered by taking the NT Kernel Logger: that would stop another's trace.
+            # An error is reported. We never take over the NT Kernel Logger: that would stop the trace of somebody else.
             session = RunningSession(
                 etw, own_session_name(id(self)), os.urandom(16), bindings.EVENT_TRACE_SYSTEM_LOGGER_MODE, flags,
                 on_record,

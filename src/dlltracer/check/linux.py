@@ -1,0 +1,354 @@
+"""Would the ELF files of a wheel load on a Linux platform: what they need, by glibc's or musl's own search.
+
+Extension modules and programs are judged as what is loaded; vendored libraries in the context of what needs them. A
+library that nothing in the wheel needs is loaded by code, which may prepare the search, so less is said about it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..binary.elf import read_elf
+from ..errors import BinaryFormatError
+from ..host.filesystem import HostFilesystem
+from ..host.wheel import Wheel
+from ..model.check import Problem, Severity
+from ..model.elf import DF_1_PIE, PF_X, ElfImage, ElfNeed, describe_kind
+from ..model.loader_context import GlibcContext, MuslContext
+from ..model.tree import Binding, BindingState, LoadTree
+from ..resolve.linux import resolve_linux
+from .knowledge import musl_names
+from .platforms import GLIBC_LIBRARIES, Loader, Platform
+
+_ET_EXEC, _ET_DYN = 2, 3
+_PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
+_MODULE = re.compile(r"\.(?:cpython-\d+\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
+_MODULE_ENTRY = "PyInit_"
+_PYTHON_API = ("Py", "_Py")
+_LIBPYTHON = re.compile(r"libpython\d[\w.]*\.so[\w.]*")
+_VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI)_(\d+(?:\.\d+)*)")
+_HASH = re.compile(r"-[0-9a-f]{8}(?=\.)")
+_MOST_TREES = 5_000
+
+_OF_DESKTOPS = (
+    "libxcb*", "libxkbcommon*", "libEGL*", "libGLX*", "libOpenGL*", "libGLU*", "libGLES*", "libfontconfig*",
+    "libfreetype*", "libdbus-1*", "libwayland*", "libasound*", "libpulse*", "libdrm*", "libgbm*", "libnss*",
+    "libnspr*", "libcups*", "libgtk*", "libgdk*", "libgio*", "libpango*", "libcairo*", "libatk*", "libX*", "libgst*",
+    "libudev*", "libspeechd*", "libpcsclite*", "libbrotli*", "libmysqlclient*", "libpq*", "libodbc*", "libfbclient*",
+)  # fmt: skip
+_OF_DRIVERS = (
+    "libcuda.so*", "libnvidia-*", "libnvcuvid*", "libOpenCL*", "libvulkan*", "libamdhip*", "libhsa*", "libze_*",
+    "libva.so*", "libva-*", "librdmacm*", "libibverbs*", "libmlx*",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _NativeFile:
+    """A file: its place when installed, its image, and whether it is an extension module or a program."""
+
+    place: str
+    image: ElfImage
+    is_module: bool
+    is_program: bool
+
+    @property
+    def is_root(self) -> bool:
+        return self.is_module or self.is_program
+
+
+def check_linux(wheel: Wheel, platform: Platform) -> Iterator[Problem]:
+    """Yield what is wrong with the ELF files of a wheel on a platform."""
+    check = _LinuxCheck(wheel, platform)
+    yield from check.run()
+
+
+class _LinuxCheck:
+    def __init__(self, wheel: Wheel, platform: Platform) -> None:
+        self._wheel = wheel
+        self._platform = platform
+        self._files: dict[str, _NativeFile] = {}
+        self._reached: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
+        self._exports: dict[str, list[str]] | None = None
+        self._satisfied: dict[str, set[str]] = {}
+        self._of_c_library = musl_names()
+        self._system = HostFilesystem(wheel.folder)
+
+    def run(self) -> Iterator[Problem]:
+        for place in sorted(self._wheel.native):
+            yield from self._read(place)
+        for file in self._files.values():
+            yield from self._judge_file(file)
+        roots = [file for file in self._files.values() if file.is_root]
+        for file in roots[:_MOST_TREES]:
+            yield from self._judge_load(file)
+        # What nothing in the wheel needs is loaded by code (ctypes). What is needed and was not found was told above.
+        needed = {posixpath.basename(need) for file in self._files.values() for need in file.image.needed}
+        others = [
+            file for file in self._files.values()
+            if not file.is_root and file.place not in self._reached and posixpath.basename(file.place) not in needed
+        ]  # fmt: skip
+        for file in others[:_MOST_TREES]:
+            yield from self._judge_load(file)
+
+    def _read(self, place: str) -> Iterator[Problem]:
+        """Read a file; yield a problem where it is damaged, or for another system or processor."""
+        path = self._system.host_path(f"/{place}")
+        is_module = _MODULE.search(place) is not None
+        try:
+            image = read_elf(path, symbols=True)
+        except BinaryFormatError as error:
+            if is_module or posixpath.basename(place).partition(".so")[1]:
+                severity = Severity.ERROR if is_module else Severity.NOTE
+                what = str(error.problem)
+                code = "other-platform" if what.startswith("not an ELF") else "damaged-image"
+                yield self._problem(code, severity, place, f"it is no ELF file that loads: {what}")
+            return
+        if image.kind not in (_ET_EXEC, _ET_DYN):
+            return
+        wanted = self._platform.elf
+        entries = image.symbols.provides if image.symbols is not None else {}
+        is_module = is_module or any(name.startswith(_MODULE_ENTRY) for name in entries)
+        if (image.machine, image.bits, image.little_endian) != (wanted.number, wanted.bits, wanted.little_endian):
+            is_for = describe_kind(image.bits, image.little_endian, image.machine)
+            severity = Severity.ERROR if is_module else Severity.NOTE
+            title = f"it is for {is_for}, and the tag promises {self._platform.machine}"
+            yield self._problem("wrong-machine", severity, place, title)
+            return
+        is_program = image.interpreter is not None or image.kind == _ET_EXEC or bool(image.dynamic_flags_1 & DF_1_PIE)
+        self._files[place] = _NativeFile(place, image, is_module, is_program and not is_module)
+
+    def _judge_file(self, file: _NativeFile) -> Iterator[Problem]:
+        """Judge what can be said without looking for anything: versions, stack, alignment, search paths."""
+        yield from self._judge_versions(file)
+        yield from self._judge_c_library(file)
+        stack = [segment for segment in file.image.segments if segment.type == _PT_GNU_STACK and segment.flags & PF_X]
+        if stack:
+            yield self._problem(
+                "executable-stack", Severity.ERROR, file.place, "it asks for an executable stack",
+                ("its PT_GNU_STACK has the flag PF_X", "glibc 2.41 and later refuses such a file in dlopen"),
+                "clear the flag (patchelf --clear-execstack), or build its assembler files with .note.GNU-stack",
+            )  # fmt: skip
+        page = self._platform.elf.largest_page
+        bad = [segment for segment in file.image.segments if segment.type == _PT_LOAD and segment.align % page]
+        if bad:
+            yield self._problem(
+                "misaligned-image", Severity.ERROR, file.place,
+                f"its segments are aligned to {bad[0].align:#x} bytes: no load where pages have {page // 1024} KiB",
+                (f"there glibc says: ELF load command alignment not page-aligned ({self._platform.machine})",),
+                f"link it with -Wl,-z,max-page-size={page:#x}",
+            )  # fmt: skip
+        for folder in (file.image.runpath or file.image.rpath or "").split(":"):
+            if folder.startswith("/"):
+                title = f"its RUNPATH names {folder}, a folder of the machine that built it"
+                yield self._problem("absolute-runpath", Severity.NOTE, file.place, title)
+                break
+
+    def _judge_versions(self, file: _NativeFile) -> Iterator[Problem]:
+        highest: dict[str, tuple[tuple[int, ...], str]] = {}
+        for need in file.image.version_needs:
+            match = _VERSION.fullmatch(need.version)
+            if match is None or need.weak or not self._platform.provides(need.library):
+                continue
+            number = tuple(map(int, match[2].split(".")))
+            highest[match[1]] = max(highest.get(match[1], ((), "")), (number, need.library))
+        for family, (number, library) in sorted(highest.items()):
+            allowed = self._platform.highest(family)
+            if allowed is None or number <= allowed:
+                continue
+            needs = f"{family}_{'.'.join(map(str, number))}"
+            has = f"{family}_{'.'.join(map(str, allowed))}"
+            if family != "GLIBC" and any(posixpath.basename(place) == library for place in self._wheel.native):
+                continue  # it brings its own
+            yield self._problem(
+                "glibc-above-tag" if family == "GLIBC" else "libstdcxx-above-tag", Severity.ERROR, file.place,
+                f"it needs {needs} of {library}, and the tag promises {has} at most",
+                (f"its version needs name {needs}",),
+                f"build it on a system with {has}, or give the wheel the tag of a newer one",
+            )  # fmt: skip
+
+    def _judge_c_library(self, file: _NativeFile) -> Iterator[Problem]:
+        other = "libc.so.6" if self._platform.loader is Loader.MUSL else "libc.musl"
+        needed = next((need for need in file.image.needed if need.startswith(other)), None)
+        if needed is not None:
+            is_musl = self._platform.loader is Loader.GLIBC
+            severity = Severity.ERROR if file.is_root else Severity.NOTE
+            title = f"it was built for {'musl' if is_musl else 'glibc'}: it needs {needed}"
+            yield self._problem("other-c-library", severity, file.place, title)
+
+    def _judge_load(self, file: _NativeFile) -> Iterator[Problem]:
+        """Follow the load of a file, and judge every need that fails, and every symbol that nothing has."""
+        tree = self._resolve(file)
+        places = [_place(path) for path in tree.images]
+        self._reached.update(places)
+        is_whole = True
+        for binding in tree.missing:
+            name = posixpath.basename(binding.need)
+            if self._platform.provides(name) and not (self._platform.loader is Loader.MUSL and "/" in binding.need):
+                is_whole &= name in GLIBC_LIBRARIES or name.startswith(("ld-", "libc."))
+                continue
+            is_whole = False
+            if binding.need.startswith(("libc.so.6", "libc.musl")):
+                continue  # told already, as the other C library
+            yield from self._once(self._missing(binding, file))
+        if not file.is_program and is_whole and not tree.unresolved:
+            yield from self._judge_symbols(places)
+
+    def _resolve(self, file: _NativeFile) -> LoadTree:
+        elf = self._platform.elf
+        own = f"/{file.place}"
+        common = {"bits": elf.bits, "little_endian": elf.little_endian, "machine": elf.number}
+        context: GlibcContext | MuslContext
+        if self._platform.loader is Loader.MUSL:
+            context = MuslContext(**common)  # type: ignore[arg-type]
+        else:
+            lib = "lib64" if elf.bits == 64 else "lib"
+            context = GlibcContext(**common, lib=lib, platform=self._platform.machine)  # type: ignore[arg-type]
+        return resolve_linux(own, context, self._system, program=file.is_program)
+
+    def _missing(self, binding: Binding, file: _NativeFile) -> Problem:
+        """Return the problem of a need that nothing fulfils: who needs it, where it lies instead, what to do."""
+        name = posixpath.basename(binding.need)
+        place = _place(binding.requested_by) or file.place
+        severity = Severity.ERROR if file.is_module else Severity.WARNING
+        if binding.state is BindingState.REFUSED:
+            title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
+            return self._problem("wrong-file", severity, place, title)
+        if _LIBPYTHON.fullmatch(name):
+            return self._problem(
+                "other-libpython", severity, place, f"it is linked with {name}",
+                ("a Python may have no such library, or another one; PEP 513 forbids it",),
+                "link extension modules without libpython",
+            )  # fmt: skip
+        evidence = [f"{len(binding.probes)} places were looked at, from {place}"] if binding.probes else []
+        fix = "put it into the wheel: auditwheel repair"
+        same = [other for other in sorted(self._wheel.native) if posixpath.basename(other) == name]
+        mangled = [other for other in sorted(self._wheel.native) if _HASH.sub("", posixpath.basename(other)) == name]
+        title = f"it needs {name}, which is not in the wheel and not on every system of the tag"
+        code = "missing-image"
+        if mangled and not same:
+            title = f"it needs {name}, and the wheel has it under another name: {posixpath.basename(mangled[0])}"
+            code, fix = "mangled-name", f"patchelf --replace-needed {name} {posixpath.basename(mangled[0])} on it"
+            if self._wheel.loads_by_itself:
+                severity = Severity.NOTE
+        elif same:
+            title = f"it needs {name}, which is in the wheel where the loader does not look: {same[0]}"
+            code, fix = "not-on-runpath", f"give it the RUNPATH {_origin_path(place, same[0])}"
+            if self._wheel.loads_by_itself:
+                severity = Severity.NOTE
+                evidence.append("code of the wheel loads libraries itself, and may load this one first")
+        elif owner := self._owner(name, place):
+            severity = Severity.NOTE
+            title = f"it needs {name}, which the wheel expects from {owner}"
+        elif not self._platform.version:
+            severity = Severity.WARNING
+        elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DRIVERS):
+            severity, fix = Severity.NOTE, ""
+            title = f"it needs {name}, which comes with a driver"
+        elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DESKTOPS):
+            severity = Severity.WARNING
+        return self._problem(code, severity, place, title, evidence, fix)
+
+    def _owner(self, name: str, place: str) -> str | None:
+        """Return the package, of those that the wheel requires, that has such a library by its name or its folder."""
+        image = self._files[place].image if place in self._files else None
+        folders = f"{image.runpath or ''}:{image.rpath or ''}".lower() if image is not None else ""
+        stem = re.sub(r"^lib|\.so.*$|[^a-z]", "", name.lower())
+        for package in self._wheel.requires:
+            words = re.sub(r"[^a-z]", "", package)
+            folder = package.replace("-", "_")
+            if len(words) > 2 and (words in stem or (len(stem) > 2 and stem in words) or f"/{folder}" in folders):
+                return package
+            if package.startswith("nvidia-") and "/nvidia/" in folders:
+                return package
+        return None
+
+    def _judge_symbols(self, places: Sequence[str]) -> Iterator[Problem]:
+        """Judge the symbols that the images of a load need of one another.
+
+        A library that many modules share is judged once for each set of libraries that has what it needs.
+        """
+        if not all(place in self._files for place in places):
+            return
+        known = set(places)
+        for place in places:
+            if place in self._satisfied and self._satisfied[place] <= known:
+                continue
+            used: set[str] = set()
+            lacking = [need for need in self._needs_of(place) if not self._find(need, places, used)]
+            if not lacking:
+                self._satisfied[place] = used
+            for need in lacking:
+                yield from self._once(self._missing_symbol(place, need, known))
+
+    def _needs_of(self, place: str) -> Iterator[ElfNeed]:
+        """Yield the needs of an image that some image of the wheel has to fulfil."""
+        symbols = self._files[place].image.symbols
+        for need in symbols.needs if symbols is not None else ():
+            # All that glibc and libstdc++ have has versions. Without one it may still be a name of the C library:
+            # Python has libm in the process, and a module that is not linked with it finds it there.
+            if not (need.weak or need.name.startswith(_PYTHON_API) or need.name in self._of_c_library):
+                yield need
+
+    def _find(self, need: ElfNeed, places: Sequence[str], used: set[str]) -> bool:
+        """Return whether an image has what is needed, and add it to `used`; what is of the system is not judged."""
+        for place in places:
+            image = self._files[place].image
+            if image.symbols is None or need.name not in image.symbols.provides:
+                continue
+            versions = image.symbols.provides[need.name]
+            if need.version is None or need.version in versions or None in versions:
+                used.add(place)
+                return True
+        names = {name for place in places for name in (self._files[place].image.soname, posixpath.basename(place))}
+        return need.version is not None and need.library not in names
+
+    def _missing_symbol(self, place: str, need: ElfNeed, load: set[str]) -> Problem:
+        elsewhere = [other for other in self._defined_in(need.name) if other not in load]
+        evidence = [f"none of the {len(load)} images of the load has it, nor has the C library"]
+        if elsewhere:
+            evidence.append(f"{elsewhere[0]} of the wheel has it, which this load does not bring")
+        version = f" in version {need.version} of {need.library}" if need.version is not None else ""
+        return self._problem(
+            "missing-symbol", Severity.NOTE if elsewhere else Severity.ERROR, place,
+            f"it needs the symbol {need.name}{version}, which nothing that it loads has", evidence,
+            "link it with the library that has the symbol, or build it against this C library",
+        )  # fmt: skip
+
+    def _defined_in(self, name: str) -> list[str]:
+        if self._exports is None:
+            self._exports = {}
+            for place, file in self._files.items():
+                for defined in file.image.symbols.provides if file.image.symbols is not None else ():
+                    self._exports.setdefault(defined, []).append(place)
+        return self._exports.get(name, [])
+
+    def _once(self, problem: Problem) -> Iterator[Problem]:
+        """Yield a problem the first time that its file has it: many loads share a library."""
+        key = problem.file, problem.title
+        if key not in self._told:
+            self._told.add(key)
+            yield problem
+
+    def _problem(
+        self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
+    ) -> Problem:  # fmt: skip
+        return Problem(
+            code=code, severity=severity, file=self._wheel.native.get(place, place), title=title,
+            evidence=tuple(evidence), fix=fix, platform=self._platform.tag,
+        )  # fmt: skip
+
+
+def _origin_path(place: str, library: str) -> str:
+    """Return the RUNPATH that leads from a file to the folder of a library of the same wheel."""
+    folder = posixpath.relpath(posixpath.dirname(library) or ".", posixpath.dirname(place) or ".")
+    return "$ORIGIN" if folder == "." else f"$ORIGIN/{folder}"
+
+
+def _place(path: str) -> str:
+    """Return where a file is, from the top of site-packages; search paths lead there by "..", too."""
+    return posixpath.normpath(path).lstrip("/") if path else ""

@@ -1,0 +1,164 @@
+"""What a platform tag of a wheel promises: the system, the processor, and the libraries that are there.
+
+Sources: PEP 513, 571, 599 and 600 (manylinux), PEP 656 (musllinux), "Platform compatibility tags" of the PyPA; the
+libraries and symbol versions of the manylinux policies as pypa/auditwheel publishes them.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..model.macho import CPU_ARM64, CPU_X86_64
+from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386
+
+
+class Loader(enum.Enum):
+    """Whose rules decide."""
+
+    GLIBC = "glibc"
+    MUSL = "musl"
+    WINDOWS = "Windows"
+    DYLD = "macOS"
+
+
+@dataclass(frozen=True)
+class ElfMachine:
+    """A processor as ELF files name it: e_machine, bits, byte order, and the largest pages of its systems in bytes."""
+
+    number: int
+    bits: int = 64
+    little_endian: bool = True
+    largest_page: int = 4096
+
+
+ELF_MACHINES = {
+    "x86_64": ElfMachine(62), "i686": ElfMachine(3, 32), "aarch64": ElfMachine(183, largest_page=0x10000),
+    "armv7l": ElfMachine(40, 32), "armv6l": ElfMachine(40, 32), "ppc64le": ElfMachine(21, largest_page=0x10000),
+    "ppc64": ElfMachine(21, little_endian=False, largest_page=0x10000), "s390x": ElfMachine(22, little_endian=False),
+    "riscv64": ElfMachine(243), "loongarch64": ElfMachine(258, largest_page=0x4000),
+}  # fmt: skip
+"""By the names of platform tags. Linux for aarch64 runs with pages of 4, 16 or 64 KiB (Kconfig, ARM64_64K_PAGES)."""
+
+_WINDOWS = {"win_amd64": MACHINE_AMD64, "win32": MACHINE_I386, "win_arm64": MACHINE_ARM64}
+_MACS = {
+    "x86_64": (CPU_X86_64,), "arm64": (CPU_ARM64,), "universal2": (CPU_ARM64, CPU_X86_64), "intel": (CPU_X86_64, 7),
+    "fat64": (CPU_X86_64,), "i386": (7,),
+}  # fmt: skip
+
+_LEGACY = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
+_MANYLINUX = re.compile(r"(manylinux1|manylinux2010|manylinux2014|manylinux_(\d+)_(\d+))_(\w+)")
+_MUSLLINUX = re.compile(r"musllinux_(\d+)_(\d+)_(\w+)")
+_MACOSX = re.compile(r"macosx_(\d+)_(\d+)_(\w+)")
+
+GLIBC_LIBRARIES = frozenset(
+    ("libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0", "libutil.so.1", "libresolv.so.2",
+     "libanl.so.1", "libnsl.so.1", "libmvec.so.1", "libgcc_s.so.1", "libstdc++.so.6", "libatomic.so.1"),
+)  # fmt: skip
+"""Libraries whose symbols all have versions, so that a need without one is for none of them."""
+
+_POLICY_LIBRARIES = GLIBC_LIBRARIES | {
+    "libX11.so.6", "libXext.so.6", "libXrender.so.1", "libICE.so.6", "libSM.so.6", "libGL.so.1", "libEGL.so.1",
+    "libgobject-2.0.so.0", "libgthread-2.0.so.0", "libglib-2.0.so.0", "libz.so.1", "libexpat.so.1",
+}  # fmt: skip
+_GLIBC_LOADER = re.compile(r"ld-linux[\w-]*\.so\.\d|ld64\.so\.\d|ld\.so\.1|ld-linux\.so\.\d")
+_MUSL_LIBRARY = re.compile(r"libc\.musl-\w+\.so\.1|ld-musl-\w+\.so\.1|libc\.so|libz\.so\.1")
+
+_CXX_VERSIONS = (
+    ((2, 5), (3, 4, 8), (1, 3, 1)), ((2, 12), (3, 4, 13), (1, 3, 3)), ((2, 17), (3, 4, 19), (1, 3, 7)),
+    ((2, 24), (3, 4, 22), (1, 3, 10)), ((2, 26), (3, 4, 24), (1, 3, 11)), ((2, 28), (3, 4, 25), (1, 3, 11)),
+    ((2, 31), (3, 4, 28), (1, 3, 12)), ((2, 34), (3, 4, 29), (1, 3, 13)), ((2, 35), (3, 4, 30), (1, 3, 13)),
+    ((2, 39), (3, 4, 33), (1, 3, 15)),
+)  # fmt: skip
+"""Of systems with a glibc, the versions of libstdc++: GLIBCXX and CXXABI."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What a platform tag promises.
+
+    Attributes:
+        tag: the tag.
+        loader: whose rules decide.
+        machine: the tag's name of the processor ("x86_64", "universal2").
+        version: of glibc, musl or macOS, as (2, 17); () where the tag has none ("linux_x86_64", "win_amd64").
+    """
+
+    tag: str
+    loader: Loader
+    machine: str
+    version: tuple[int, ...] = ()
+
+    @property
+    def elf(self) -> ElfMachine:
+        """Its processor, of a Linux platform."""
+        return ELF_MACHINES[self.machine]
+
+    @property
+    def pe_machine(self) -> int:
+        """Its processor, of a Windows platform."""
+        return _WINDOWS[self.tag]
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """Its processors, of a macOS platform: an image must have one for each."""
+        return _MACS[self.machine]
+
+    def provides(self, library: str) -> bool:
+        """Whether a Linux platform has a library of that name."""
+        if self.loader is Loader.MUSL:
+            return _MUSL_LIBRARY.fullmatch(library) is not None
+        return library in _POLICY_LIBRARIES or _GLIBC_LOADER.fullmatch(library) is not None
+
+    def highest(self, family: str) -> tuple[int, ...] | None:
+        """The highest symbol version of a family ("GLIBC", "GLIBCXX", "CXXABI") that it promises; `None` for any."""
+        if self.loader is not Loader.GLIBC or not self.version:
+            return None
+        if family == "GLIBC":
+            return self.version
+        if family in ("GLIBCXX", "CXXABI"):
+            known = [entry for entry in _CXX_VERSIONS if entry[0] <= self.version]
+            return known[-1][1 if family == "GLIBCXX" else 2] if known else None
+        return None
+
+
+def read_platforms(tags: Iterable[str]) -> tuple[tuple[Platform, ...], tuple[str, ...]]:
+    """Return what platform tags promise, and the tags that are not known here. "any" promises nothing of a system.
+
+    Of tags that only differ in the version of the C library ("manylinux_2_17", "manylinux_2_28") the lowest decides: a
+    wheel with several is installed wherever one of them fits.
+    """
+    lowest: dict[tuple[Loader, str], Platform] = {}
+    unknown = []
+    for tag in tags:
+        platform = _read_platform(tag)
+        if platform is None:
+            if tag != "any":
+                unknown.append(tag)
+            continue
+        key = platform.loader, platform.machine
+        if key not in lowest or (platform.version and platform.version < lowest[key].version):
+            lowest[key] = platform
+    return tuple(lowest.values()), tuple(unknown)
+
+
+def _read_platform(tag: str) -> Platform | None:
+    found = None
+    if match := _MANYLINUX.fullmatch(tag):
+        version = _LEGACY.get(match[1]) or (int(match[2]), int(match[3]))
+        found = Platform(tag, Loader.GLIBC, match[4], version)
+    elif match := _MUSLLINUX.fullmatch(tag):
+        found = Platform(tag, Loader.MUSL, match[3], (int(match[1]), int(match[2])))
+    elif tag.startswith("linux_"):
+        found = Platform(tag, Loader.GLIBC, tag.removeprefix("linux_"))
+    elif tag in _WINDOWS:
+        found = Platform(tag, Loader.WINDOWS, tag)
+    elif match := _MACOSX.fullmatch(tag):
+        found = Platform(tag, Loader.DYLD, match[3], (int(match[1]), int(match[2])))
+    if found is None:
+        return None
+    is_linux = found.loader in (Loader.GLIBC, Loader.MUSL)
+    known = ELF_MACHINES if is_linux else _MACS if found.loader is Loader.DYLD else _WINDOWS
+    return found if found.machine in known else None

@@ -1,0 +1,257 @@
+"""Would the PE files of a wheel load on Windows: what they need, by the search of a fresh CPython."""
+
+from __future__ import annotations
+
+import fnmatch
+import ntpath
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+
+from ..errors import BinaryFormatError
+from ..host.copies import read_added_folders
+from ..host.filesystem import HostFilesystem, WindowsFiles
+from ..host.wheel import Wheel
+from ..model.check import Problem, Severity
+from ..model.loader_context import context_for_wheel
+from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Version
+from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
+from ..resolve.knowledge import explain_not_system
+from ..resolve.windows import find_missing_imports, resolve_windows
+from .platforms import Platform
+
+_MACHINES = {MACHINE_AMD64: "x64", MACHINE_ARM64: "ARM64", MACHINE_I386: "x86", 0x1C4: "32-bit ARM"}
+_DEBUG_RUNTIME = re.compile(
+    r"(?:msvcp\d+d|vcruntime\d+(?:_\d)?d|msvcr\d+d|ucrtbased|concrt\d+d|python\d+_d)\.dll", re.IGNORECASE
+)
+_CPP_RUNTIME = re.compile(r"msvcp140(?:_\d|_\w+)?(?P<hash>-[0-9a-f]{8,})?\.dll", re.IGNORECASE)
+_VC_RUNTIME = re.compile(r"(?:msvcp140|vcruntime140|concrt140|vccorlib140|vcomp140|mfc140)\w*\.dll", re.IGNORECASE)
+_PYTHON_DLL = re.compile(r"python\d+t?\.dll", re.IGNORECASE)
+_HASH = re.compile(r"-[0-9a-f]{8,}(?=\.)", re.IGNORECASE)
+_CONSTANT_MUTEX = (14, 40)
+"""From this version on std::mutex needs no call to be initialised, and older runtimes crash in its lock: release notes
+of Visual Studio 2022 17.10."""
+_LOCKS, _INITIALISER = {"_Mtx_lock", "_Mtx_unlock"}, "_Mtx_init_in_situ"
+_OF_DRIVERS = (
+    "nvcuda.dll", "nvml.dll", "nvcuvid.dll", "nvencodeapi*.dll", "opencl.dll", "vulkan-1.dll", "amdhip64*.dll",
+    "ze_loader.dll",
+)  # fmt: skip
+_MOST_TREES = 5_000
+
+
+def check_windows(wheel: Wheel, platform: Platform, python: tuple[int, int], free_threaded: bool) -> Iterator[Problem]:
+    """Yield what is wrong with the PE files of a wheel on a platform, for a version of Python."""
+    yield from _WindowsCheck(wheel, platform, python, free_threaded).run()
+
+
+class _WindowsCheck:
+    def __init__(self, wheel: Wheel, platform: Platform, python: tuple[int, int], free_threaded: bool) -> None:
+        self._wheel = wheel
+        self._platform = platform
+        self._python = python
+        self._free_threaded = free_threaded
+        self._local = HostFilesystem(wheel.folder)
+        self._files = WindowsFiles({"C:": wheel.folder}, symbols=True, resources=True)
+        self._images: dict[str, PeImage] = {}
+        self._reached: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
+
+    def run(self) -> Iterator[Problem]:
+        for place in sorted(self._wheel.native):
+            yield from self._read(place)
+        for place, image in self._images.items():
+            yield from self._judge_file(place, image)
+        roots = [place for place in self._images if _is_root(place)]
+        for place in roots[:_MOST_TREES]:
+            yield from self._judge_load(place)
+        for place in [other for other in self._images if other.lower() not in self._reached][:_MOST_TREES]:
+            yield from self._judge_load(place)
+
+    def _read(self, place: str) -> Iterator[Problem]:
+        is_module = place.lower().endswith(".pyd")
+        try:
+            image = self._files.read_image(_windows_path(place))
+        except BinaryFormatError as error:
+            if is_module or place.lower().endswith(".dll"):
+                severity = Severity.ERROR if is_module else Severity.NOTE
+                what = str(error.problem)
+                code = "other-platform" if what.startswith("not a PE") else "damaged-image"
+                yield self._problem(code, severity, place, f"it is no PE file that loads: {what}")
+            return
+        if image.machine != self._platform.pe_machine and not image.is_managed:
+            is_for = _MACHINES.get(image.machine, f"machine {image.machine:#x}")
+            wanted = _MACHINES[self._platform.pe_machine]
+            # Installers made by setuptools and distlib ship launchers for every processor.
+            severity = Severity.ERROR if is_module else Severity.NOTE
+            yield self._problem("wrong-machine", severity, place, f"it is for {is_for}, and the tag promises {wanted}")
+            return
+        self._images[place] = image
+
+    def _judge_file(self, place: str, image: PeImage) -> Iterator[Problem]:
+        match = _CPP_RUNTIME.fullmatch(posixpath.basename(place))
+        version = _file_version(image)
+        if match is not None and match["hash"] is None and version is not None and version[:2] < _CONSTANT_MUTEX:
+            yield self._problem(
+                "old-vc-runtime", Severity.ERROR, place,
+                f"the wheel brings {posixpath.basename(place)} {'.'.join(map(str, version))} under its own name",
+                ("Windows has one DLL of a name in a process: every later import gets this old copy",
+                 "code of Visual Studio 2022 17.10 and later crashes in it, in the lock of a mutex"),
+                "bring 14.40 or later, or under a name of its own: delvewheel repair",
+            )  # fmt: skip
+
+    def _judge_load(self, place: str) -> Iterator[Problem]:
+        tree = self._resolve(place)
+        for path in tree.images:
+            self._reached.add(_place(path).lower())
+        for binding in tree.missing:
+            yield from self._once(self._missing(binding, place))
+        yield from self._judge_mutexes(tree, Severity.ERROR if _is_module(place) else Severity.WARNING)
+        for missing in find_missing_imports(tree.bindings, tree.images):
+            if not isinstance(missing, MissingSymbol):
+                continue
+            name = missing.name or f"ordinal {missing.ordinal}"
+            severity = Severity.ERROR if _is_module(place) else Severity.WARNING
+            yield from self._once(
+                self._problem(
+                    "missing-symbol", severity, _place(missing.requested_by),
+                    f"it needs {name} of {missing.library}, which does not export it", (),
+                    "bring libraries that were built for one another",
+                )
+            )  # fmt: skip
+
+    def _resolve(self, place: str) -> LoadTree:
+        local = self._local.host_path(f"/{place}")
+        start = len(self._wheel.folder)
+        added = [folder[start:].replace("\\", "/").lstrip("/") for folder in read_added_folders(local)]
+        folders = tuple(map(_windows_path, added))
+        context = context_for_wheel(
+            self._platform.pe_machine, self._python, free_threaded=self._free_threaded, added_folders=folders
+        )
+        return resolve_windows(_windows_path(place), context, self._files)
+
+    def _missing(self, binding: Binding, root: str) -> Problem:
+        """Return the problem of a need that nothing fulfils."""
+        name, place = binding.need, _place(binding.requested_by) or root
+        severity = Severity.ERROR if _is_module(root) else Severity.WARNING
+        if binding.state is BindingState.REFUSED:
+            title = f"it needs {name}, and Windows does not take {_place(binding.path or '')}: {binding.reason}"
+            return self._problem("wrong-file", severity, place, title)
+        if _DEBUG_RUNTIME.fullmatch(name):
+            return self._problem(
+                "debug-build", severity, place, f"it is a debug build: it needs {name}",
+                ("debug runtimes come with Visual Studio and may not be passed on",),
+                "build it in the release configuration",
+            )  # fmt: skip
+        if _PYTHON_DLL.fullmatch(name):
+            return self._problem("other-python", severity, place, f"it needs {name}, the DLL of another Python")
+        return self._absent(name, place, severity)
+
+    def _absent(self, name: str, place: str, severity: Severity) -> Problem:
+        reason = explain_not_system(name.lower())
+        names = [(other, posixpath.basename(other).lower()) for other in sorted(self._wheel.native)]
+        same = [other for other, base in names if base == name.lower()]
+        mangled = [other for other, base in names if _HASH.sub("", base) == name.lower()]
+        code, fix = "missing-image", "put it into the wheel: delvewheel repair"
+        title = f"it needs {name}, which is not in the wheel and not on every Windows"
+        evidence = [reason] if reason else []
+        if same:
+            code = "not-on-search-path"
+            title = f"it needs {name}, which is in the wheel where Windows does not look: {same[0]}"
+            fix = "put it beside the module, or call os.add_dll_directory before the import"
+            if self._wheel.loads_by_itself:
+                severity = Severity.NOTE
+                evidence.append("code of the wheel adds folders or loads libraries, and may do so for this one")
+        elif _VC_RUNTIME.fullmatch(name):
+            code = "missing-vc-runtime"
+            fix = "bring it under a name of its own (delvewheel repair), or require msvc-runtime"
+            if "msvc-runtime" in self._wheel.requires:
+                severity = Severity.NOTE
+        elif mangled:
+            code, title = "mangled-name", f"it needs {name}, and the wheel has it under another name: {mangled[0]}"
+            if self._wheel.loads_by_itself:  # perhaps another file of the name that needs it, which it loads before
+                severity = Severity.NOTE
+        elif owner := self._owner(name):
+            severity, title = Severity.NOTE, f"it needs {name}, which the wheel expects from {owner}"
+        elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
+            severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
+        return self._problem(code, severity, place, title, evidence, fix)
+
+    def _judge_mutexes(self, tree: LoadTree, severity: Severity) -> Iterator[Problem]:
+        """Judge who relies on mutexes of a new runtime, and which runtime it gets."""
+        for binding in tree.bindings:
+            user = tree.images.get(binding.requested_by)
+            if _CPP_RUNTIME.fullmatch(binding.need) is None or not isinstance(user, PeImage) or binding.delayed:
+                continue
+            if not _locks_without_initialising(user, binding.need):
+                continue
+            runtime = tree.images.get(binding.path or "")
+            version = _file_version(runtime) if isinstance(runtime, PeImage) else None
+            if version is not None and version[:2] >= _CONSTANT_MUTEX:
+                continue
+            has = "no copy is in its reach"
+            if version is not None:
+                has = f"the copy in its reach is {'.'.join(map(str, version))}"
+            yield from self._once(
+                self._problem(
+                    "vc-runtime-too-old", severity, _place(binding.requested_by),
+                    f"it needs {binding.need} 14.40 or later, and {has}",
+                    ("it calls _Mtx_lock and never _Mtx_init_in_situ: such code relies on a runtime from 14.40 on",
+                     "an older one in the process, of Python or of another package, makes it crash"),
+                    "bring the runtime under a name of its own (delvewheel repair), or build with"
+                    " _DISABLE_CONSTEXPR_MUTEX_CONSTRUCTOR",
+                )
+            )  # fmt: skip
+
+    def _owner(self, name: str) -> str | None:
+        """Return the package, of those that the wheel requires, that has such a DLL by its name."""
+        stem = re.sub(r"^lib|\..*$|[^a-z]", "", name.lower())
+        for package in self._wheel.requires:
+            words = re.sub(r"[^a-z]", "", package)
+            if len(words) > 2 and (words in stem or (len(stem) > 2 and stem in words)):
+                return package
+        return None
+
+    def _once(self, problem: Problem) -> Iterator[Problem]:
+        """Yield a problem the first time that its file has it: many loads share a library."""
+        key = problem.file, problem.title
+        if key not in self._told:
+            self._told.add(key)
+            yield problem
+
+    def _problem(
+        self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
+    ) -> Problem:  # fmt: skip
+        return Problem(
+            code=code, severity=severity, file=self._wheel.native.get(place, place), title=title,
+            evidence=tuple(evidence), fix=fix, platform=self._platform.tag,
+        )  # fmt: skip
+
+
+def _is_module(place: str) -> bool:
+    return place.lower().endswith(".pyd")
+
+
+def _is_root(place: str) -> bool:
+    return place.lower().endswith((".pyd", ".exe"))
+
+
+def _windows_path(place: str) -> str:
+    return ntpath.join("C:\\", *place.split("/"))
+
+
+def _place(path: str) -> str:
+    return ntpath.splitdrive(path)[1].replace("\\", "/").lstrip("/")
+
+
+def _file_version(image: PeImage) -> Version | None:
+    return image.resources.file_version if image.resources is not None else None
+
+
+def _locks_without_initialising(user: PeImage, library: str) -> bool:
+    names = {
+        symbol.name
+        for imported in user.imports
+        if imported.library.lower() == library.lower()
+        for symbol in imported.symbols or ()
+    }
+    return bool(names & _LOCKS) and _INITIALISER not in names

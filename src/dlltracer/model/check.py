@@ -1,0 +1,70 @@
+"""What a check of packages found: problems with their codes, evidence and fixes, target by target."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Severity(enum.Enum):
+    """How bad a problem is."""
+
+    ERROR = "error"
+    """On a platform that the tags promise, something of it does not load, or an installer refuses it."""
+    WARNING = "warning"
+    """It loads, or may load by means that are not in the files; what is said may fail later."""
+    NOTE = "note"
+    """Worth knowing."""
+
+    @property
+    def rank(self) -> int:
+        """0 for the worst."""
+        return list(Severity).index(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something wrong with a file of a target.
+
+    Attributes:
+        code: stable name of the kind; docs/reference/checks.md has an entry for each.
+        severity: how bad it is.
+        file: the file's path in the target, "/" between its parts; empty for the target as a whole.
+        title: what is wrong, in one sentence without a full stop.
+        evidence: what that rests on, a sentence each.
+        fix: what to do; empty where nothing is known.
+        platform: the tag that promises otherwise; empty where it is wrong on all.
+    """
+
+    code: str
+    severity: Severity
+    file: str
+    title: str
+    evidence: tuple[str, ...] = ()
+    fix: str = ""
+    platform: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What came of one target.
+
+    Attributes:
+        target: as it was given.
+        problems: the worst first.
+        files: how many native files were looked at.
+        platforms: the tags that they were held against.
+        unreadable: why it could not be read at all, or not to its end; empty if it was.
+        notes: what could not be taken into account.
+    """
+
+    target: str
+    problems: tuple[Problem, ...] = ()
+    files: int = 0
+    platforms: tuple[str, ...] = ()
+    unreadable: str = ""
+    notes: tuple[str, ...] = ()
+
+    def count(self, severity: Severity) -> int:
+        """How many problems there are of a severity."""
+        return sum(problem.severity is severity for problem in self.problems)

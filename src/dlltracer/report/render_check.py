@@ -1,0 +1,202 @@
+"""The result of a check: text for people, JSON, SARIF 2.1.0, JUnit's XML, and annotations of GitHub Actions.
+
+Sources: "Static Analysis Results Interchange Format 2.1.0", OASIS; "SARIF support for code scanning" and "Workflow
+commands" of GitHub; the JUnit XML that Jenkins and GitLab read.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from .. import __version__
+from ..model.check import CheckReport, Problem, Severity
+from ..model.encode import encode
+from ..model.printable import escape
+from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
+
+_STYLES = {Severity.ERROR: FAILED, Severity.WARNING: WARNING, Severity.NOTE: DIM}
+_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "note"}
+_COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
+_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_LABEL = 9
+_ALIKE_SHOWN = 3
+"""Files of one problem that are named; of the others, the number."""
+
+
+def render_check(reports: Sequence[CheckReport], *, width: int = 100, verbose: bool = False) -> Styled:
+    """Return the problems of each target, the worst first, and a line that sums up.
+
+    Args:
+        reports: in the order of the targets.
+        width: in characters.
+        verbose: also the notes, and the evidence of everything.
+    """
+    return Styled(_lines(reports, max(60, width), verbose))
+
+
+def _lines(reports: Sequence[CheckReport], width: int, verbose: bool) -> Iterator[Line]:
+    for report in reports:
+        yield from _report_lines(report, width, verbose)
+    if len(reports) > 1:
+        bad = sum(1 for report in reports if report.unreadable or report.count(Severity.ERROR))
+        yield ((f"{number(len(reports), 'target')}, {bad} with errors", BOLD),)
+
+
+def _report_lines(report: CheckReport, width: int, verbose: bool) -> Iterator[Line]:
+    name = report.target.replace("\\", "/").rpartition("/")[2]
+    if report.unreadable:
+        yield ((f"{name}: ", BOLD), ("could not be read", FAILED))
+        yield from _wrapped("", report.unreadable, width, PLAIN)
+        return
+    style = FAILED if report.count(Severity.ERROR) else BOLD
+    yield ((f"{name}: ", BOLD), (_summary(report), style))
+    shown = [problem for problem in report.problems if verbose or problem.severity is not Severity.NOTE]
+    for alike in _group(shown):
+        yield from _problem_lines(alike, width, verbose)
+    hidden = len(report.problems) - len(shown)
+    if hidden:
+        yield ((f"{'':>{_LABEL}}  {number(hidden, 'note')}: -v shows them", DIM),)
+    for note in report.notes:
+        yield from _wrapped("", note, width, DIM)
+
+
+def _summary(report: CheckReport) -> str:
+    counts = [(report.count(severity), severity.value) for severity in (Severity.ERROR, Severity.WARNING)]
+    found = ", ".join(number(count, noun) for count, noun in counts if count)
+    on = f" on {', '.join(report.platforms)}" if report.platforms else ""
+    return f"{found or 'nothing wrong'}; {number(report.files, 'native file')} checked{on}"
+
+
+def _group(problems: Sequence[Problem]) -> list[list[Problem]]:
+    """Put together what is the same of several files, in the order of the first of each."""
+    groups: dict[tuple[object, ...], list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault((problem.code, problem.severity, problem.title, problem.platform), []).append(problem)
+    return list(groups.values())
+
+
+def _problem_lines(alike: Sequence[Problem], width: int, verbose: bool) -> Iterator[Line]:
+    first = alike[0]
+    style = _STYLES[first.severity]
+    files = [problem.file for problem in alike if problem.file]
+    shown = files if verbose or len(files) <= _ALIKE_SHOWN + 1 else files[:_ALIKE_SHOWN]
+    label = first.severity.value
+    for file in shown:
+        yield ((f"{label:>{_LABEL}}  ", style), (file, BOLD))
+        label = ""
+    if len(shown) < len(files):
+        yield ((f"{'':>{_LABEL}}  and {number(len(files) - len(shown), 'more file')}", DIM),)
+    on = f" ({first.platform})" if first.platform else ""
+    yield from _wrapped(label, f"{first.title}{on} [{first.code}]", width, PLAIN, style)
+    for fact in first.evidence if verbose else ():
+        yield from _wrapped("", fact, width, DIM)
+    if first.fix:
+        yield from _wrapped("fix", first.fix, width, BOLD)
+
+
+def _wrapped(label: str, text: str, width: int, style: str, label_style: str = DIM) -> Iterator[Line]:
+    rows = textwrap.wrap(text, width - _LABEL - 2, break_long_words=False, break_on_hyphens=False) or [""]
+    for place, row in enumerate(rows):
+        yield ((f"{label if place == 0 else '':>{_LABEL}}  ", label_style), (row, style))
+
+
+def render_check_json(reports: Sequence[CheckReport]) -> str:
+    """Return everything; docs/reference/json.md describes it, and `dlltracer schema check`."""
+    return json.dumps({"type": "check", "version": 1, "targets": encode(tuple(reports))}, indent=1) + "\n"
+
+
+def render_check_sarif(reports: Sequence[CheckReport]) -> str:
+    """Return a SARIF 2.1.0 log. A file of a wheel is a location below the wheel's own."""
+    codes = sorted({problem.code for report in reports for problem in report.problems})
+    results = [_sarif_result(report, problem) for report in reports for problem in report.problems]
+    failures = [
+        {"level": "error", "message": {"text": report.unreadable}, "locations": [_sarif_location(report.target, "")]}
+        for report in reports if report.unreadable
+    ]  # fmt: skip
+    run = {
+        "tool": {"driver": {"name": "dlltracer", "version": __version__, "rules": [{"id": code} for code in codes]}},
+        "invocations": [{"executionSuccessful": not failures, "toolExecutionNotifications": failures}],
+        "results": results,
+    }
+    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+
+
+def _sarif_result(report: CheckReport, problem: Problem) -> dict[str, Any]:
+    about = "; ".join((problem.title, *problem.evidence, *([f"fix: {problem.fix}"] if problem.fix else [])))
+    where = f"{problem.file}: " if problem.file else ""
+    return {
+        "ruleId": problem.code,
+        "level": _LEVELS[problem.severity],
+        "message": {"text": escape(f"{where}{about}")},
+        "locations": [_sarif_location(report.target, problem.file)],
+        "partialFingerprints": {"problem/v1": f"{problem.code}:{problem.platform}:{escape(problem.file)}"},
+    }
+
+
+def _sarif_location(target: str, file: str) -> dict[str, Any]:
+    place: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": _uri(target)}}}
+    if file:
+        place["logicalLocations"] = [{"fullyQualifiedName": escape(file), "kind": "resource"}]
+    return place
+
+
+def _uri(path: str) -> str:
+    from urllib.parse import quote
+
+    return quote(path.replace("\\", "/"), safe="/")
+
+
+def render_check_junit(reports: Sequence[CheckReport]) -> str:
+    """Return JUnit's XML: a suite for each target, a failed case for each error, one that passed if there is none."""
+    suites = "".join(map(_suite, reports))
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="dlltracer check">\n{suites}</testsuites>\n'
+
+
+def _suite(report: CheckReport) -> str:
+    errors = [problem for problem in report.problems if problem.severity is Severity.ERROR]
+    cases = [_case(f"{problem.code} {problem.file}".strip(), problem.title, problem.fix) for problem in errors]
+    if report.unreadable:
+        cases.append(_case("readable", report.unreadable, ""))
+    failures = len(cases)
+    if not cases:
+        cases.append(f'  <testcase classname={_xml("dlltracer.check")} name={_xml("loads")}/>\n')
+    head = f' <testsuite name={_xml(report.target)} tests="{len(cases)}" failures="{failures}">\n'
+    return f"{head}{''.join(cases)} </testsuite>\n"
+
+
+def _case(name: str, message: str, fix: str) -> str:
+    text = f"{message}{f'; fix: {fix}' if fix else ''}"
+    return (
+        f'  <testcase classname={_xml("dlltracer.check")} name={_xml(name)}>\n'
+        f"   <failure message={_xml(text)}/>\n  </testcase>\n"
+    )
+
+
+def _xml(text: str) -> str:
+    return quoteattr(escape(text), {"\n": "&#10;"})
+
+
+def render_check_github(reports: Sequence[CheckReport]) -> str:
+    """Return workflow commands, which GitHub Actions shows as annotations: one for each problem."""
+    lines = []
+    for report in reports:
+        name = report.target.replace("\\", "/").rpartition("/")[2]
+        if report.unreadable:
+            lines.append(f"::error title={_property(f'{name} could not be read')}::{_data(report.unreadable)}\n")
+        for problem in report.problems:
+            title = _property(f"{name}: {problem.code}")
+            text = f"{problem.file}: {problem.title}{f'; fix: {problem.fix}' if problem.fix else ''}"
+            lines.append(f"::{_COMMANDS[problem.severity]} title={title}::{_data(text)}\n")
+    return "".join(lines)
+
+
+def _data(text: str) -> str:
+    return escape(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

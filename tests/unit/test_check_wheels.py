@@ -1,0 +1,359 @@
+"""Every rule of `dlltracer check`, on wheels made by hand: what is broken is found, what is sound is quiet."""
+
+from __future__ import annotations
+
+import re
+import stat
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builders.elf_file import ElfFile, Symbol, need
+from builders.macho_file import ARM64, DYLIB, MACOS, X86_64, build_fat, build_macho, version
+from builders.pe_file import AMD64, build_pe, build_version
+from builders.pe_file import ARM64 as PE_ARM64
+from builders.wheel_file import build_wheel
+from dlltracer.check.platforms import Loader, read_platforms
+from dlltracer.check.wheels import check_wheel
+from dlltracer.model.check import CheckReport, Severity
+
+LINUX = "cp312-cp312-manylinux_2_17_x86_64"
+ARM_LINUX = "cp312-cp312-manylinux_2_17_aarch64"
+MUSL = "cp312-cp312-musllinux_1_2_x86_64"
+WINDOWS = "cp312-cp312-win_amd64"
+MAC = "cp312-cp312-macosx_11_0_arm64"
+UNIVERSAL = "cp312-cp312-macosx_10_9_universal2"
+
+SO, MAC_SO = "pkg/mod.cpython-312-x86_64-linux-gnu.so", "pkg/mod.cpython-312-darwin.so"
+PYD = "pkg/mod.cp312-win_amd64.pyd"
+INIT = Symbol("PyInit_mod")
+PAGE = Path(__file__).parents[2] / "docs/reference/checks.md"
+
+
+def elf(**more: object) -> bytes:
+    options: dict[str, object] = {"loadable": True, "symbols": (INIT, need("PyModule_Create2")), **more}
+    return ElfFile(**options).build()  # type: ignore[arg-type]
+
+
+def library(name: str, *symbols: Symbol, **more: object) -> bytes:
+    return elf(soname=name, symbols=symbols, **more)
+
+
+def mach(*needs: str, imports: tuple[tuple[str, int], ...] = (), **more: object) -> bytes:
+    options: dict[str, object] = {"signature": 16, **more}
+    return build_macho([*needs, "/usr/lib/libSystem.B.dylib"], list(imports), {"_PyInit_mod": None}, **options)  # type: ignore[arg-type]
+
+
+def dylib(exports: tuple[str, ...] = (), **more: object) -> bytes:
+    options: dict[str, object] = {"kind": DYLIB, "signature": 16, **more}
+    return build_macho(["/usr/lib/libSystem.B.dylib"], [], dict.fromkeys(exports), **options)  # type: ignore[arg-type]
+
+
+def pe(imports: dict[str, list[str | int]], **more: object) -> bytes:
+    return build_pe(imports, ["PyInit_mod"], **more)  # type: ignore[arg-type]
+
+
+def with_flags(data: bytes, kind: int, *, flags: int | None = None, align: int | None = None) -> bytes:
+    """Change the program header of that type, of a 64-bit little-endian ELF file."""
+    changed = bytearray(data)
+    start, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
+    for at in range(start, start + 56 * count, 56):
+        if struct.unpack_from("<I", data, at)[0] == kind:
+            if flags is not None:
+                struct.pack_into("<I", changed, at + 4, flags)
+            if align is not None:
+                struct.pack_into("<Q", changed, at + 48, align)
+    return bytes(changed)
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Callable[..., CheckReport]:
+    def run(files: dict[str, bytes], tag: str, **more: object) -> CheckReport:
+        return check_wheel(str(build_wheel(tmp_path, files, tag=tag, **more)))  # type: ignore[arg-type]
+
+    return run
+
+
+OLD_RUNTIME = build_pe({}, [], version=build_version((14, 28, 29334, 0)))
+NEW_RUNTIME = build_pe({}, ["_Mtx_lock", "_Mtx_init_in_situ"], version=build_version((14, 40, 33810, 0)))
+GLIBC_34 = ("libc.so.6", "GLIBC_2.34", False)
+
+BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
+    ("glibc-above-tag", {SO: elf(needed=("libc.so.6",), version_needs=(GLIBC_34,))}, LINUX, "error", r"GLIBC_2\.34"),
+    (
+        "libstdcxx-above-tag",
+        {SO: elf(needed=("libstdc++.so.6",), version_needs=(("libstdc++.so.6", "GLIBCXX_3.4.29", False),))},
+        LINUX, "error", r"GLIBCXX_3\.4\.29.*3\.4\.19",
+    ),
+    ("missing-image", {SO: elf(needed=("libtbb.so.12",))}, LINUX, "error", r"libtbb\.so\.12"),
+    ("missing-image", {SO: elf(needed=("libxcb-cursor.so.0",))}, LINUX, "warning", "libxcb-cursor"),
+    ("missing-image", {SO: elf(needed=("libcuda.so.1",))}, LINUX, "note", "driver"),
+    ("missing-image", {"pkg/lib.so": library("lib.so", needed=("libz9.so",))}, LINUX, "warning", "libz9"),
+    ("not-on-runpath", {SO: elf(needed=("liba.so",)), "pkg/lib/liba.so": library("liba.so")}, LINUX, "error", "liba"),
+    (
+        "mangled-name", {SO: elf(needed=("liba.so.1",)), "pkg.libs/liba-1a2b3c4d.so.1": library("liba.so.1")}, LINUX,
+        "error", r"liba-1a2b3c4d",
+    ),
+    ("other-libpython", {SO: elf(needed=("libpython3.12.so.1.0",))}, LINUX, "error", "libpython"),
+    ("executable-stack", {SO: with_flags(elf(), 0x6474E551, flags=7)}, LINUX, "error", "stack"),
+    (
+        "misaligned-image",
+        {"pkg/mod.cpython-312-aarch64-linux-gnu.so": with_flags(elf(machine=183), 1, align=0x1000)}, ARM_LINUX, "error",
+        "64 KiB",
+    ),
+    ("wrong-machine", {SO: elf(machine=183)}, LINUX, "error", "AArch64"),
+    ("wrong-machine", {"pkg/data.so": library("x", machine=183)}, LINUX, "note", "AArch64"),
+    ("other-c-library", {SO: elf(needed=("libc.musl-x86_64.so.1",))}, LINUX, "error", "musl"),
+    ("other-c-library", {SO: elf(needed=("libc.so.6",))}, MUSL, "error", "glibc"),
+    ("other-platform", {SO: pe({})}, LINUX, "error", "PE file"),
+    ("damaged-image", {SO: elf()[:200]}, LINUX, "error", "cut short"),
+    ("missing-symbol", {SO: elf(symbols=(INIT, need("never_linked")))}, LINUX, "error", "never_linked"),
+    (
+        "missing-symbol", {"pkg/lib.so": library("lib.so", need("__cxa_thread_atexit_impl"))}, MUSL, "error",
+        "__cxa_thread_atexit_impl",
+    ),
+    (
+        "missing-symbol",
+        {
+            SO: elf(needed=("liba.so",), runpath="$ORIGIN", symbols=(INIT, need("f", "V_2", "liba.so"))),
+            "pkg/liba.so": library("liba.so", Symbol("f", "V_1"), version_defs=("V_1",)),
+        },
+        LINUX, "error", "f in version V_2",
+    ),
+    ("absolute-runpath", {SO: elf(runpath="/home/builder/lib")}, LINUX, "note", "/home/builder/lib"),
+    (
+        "suffix-mismatch", {"pkg/mod.cpython-311-x86_64-linux-gnu.so": elf()}, LINUX, "error", r"3\.11.*3\.12",
+    ),
+    ("missing-vc-runtime", {PYD: pe({"MSVCP140.dll": ["f"]})}, WINDOWS, "error", "MSVCP140"),
+    ("vc-runtime-too-old", {PYD: pe({"MSVCP140.dll": ["_Mtx_lock"]})}, WINDOWS, "error", r"14\.40"),
+    (
+        "vc-runtime-too-old", {PYD: pe({"msvcp140.dll": ["_Mtx_lock"]}), "pkg/msvcp140.dll": OLD_RUNTIME}, WINDOWS,
+        "error", r"14\.28",
+    ),
+    ("old-vc-runtime", {"pkg/msvcp140.dll": OLD_RUNTIME}, WINDOWS, "error", r"14\.28\.29334\.0"),
+    ("debug-build", {PYD: pe({"VCRUNTIME140D.dll": ["f"]})}, WINDOWS, "error", "VCRUNTIME140D"),
+    ("other-python", {PYD: pe({"python311.dll": ["f"]})}, WINDOWS, "error", "python311"),
+    ("missing-image", {PYD: pe({"gone.dll": ["f"]})}, WINDOWS, "error", "gone.dll"),
+    ("missing-image", {PYD: pe({"nvcuda.dll": ["f"]})}, WINDOWS, "note", "driver"),
+    (
+        "not-on-search-path", {PYD: pe({"a.dll": ["f"]}), "pkg/lib/a.dll": build_pe({}, ["f"])}, WINDOWS, "error",
+        "pkg/lib/a.dll",
+    ),
+    (
+        "mangled-name", {PYD: pe({"a.dll": ["f"]}), "pkg.libs/a-0123456789abcdef.dll": build_pe({}, ["f"])}, WINDOWS,
+        "error", "a-0123456789abcdef",
+    ),
+    ("missing-symbol", {PYD: pe({"a.dll": ["g"]}), "pkg/a.dll": build_pe({}, ["f"])}, WINDOWS, "error", "g of a.dll"),
+    ("wrong-machine", {PYD: pe({}, machine=PE_ARM64)}, WINDOWS, "error", "ARM64"),
+    ("missing-slice", {MAC_SO: mach(cpu=X86_64)}, MAC, "error", "x86_64.*arm64"),
+    ("missing-slice", {MAC_SO: mach(targets=[(MACOS, version(10, 9), 0)])}, UNIVERSAL, "error", "arm64.*x86_64"),
+    ("unsigned-image", {MAC_SO: mach(signature=0)}, MAC, "error", "signature"),
+    ("macos-above-tag", {MAC_SO: mach(targets=[(MACOS, version(13), 0)])}, MAC, "warning", r"13\.0.*11\.0"),
+    (
+        "macos-above-tag",
+        {MAC_SO: mach(imports=(("_mkfifoat", 1),), targets=[(MACOS, version(13), 0)])}, MAC, "error", r"13\.0",
+    ),
+    ("missing-image", {MAC_SO: mach("/opt/homebrew/lib/libx.dylib")}, MAC, "error", "a path of the machine"),
+    ("missing-image", {MAC_SO: mach("@rpath/libx.dylib")}, MAC, "error", "in none of the folders"),
+    ("not-on-rpath", {MAC_SO: mach("@rpath/libx.dylib"), "pkg/lib/libx.dylib": dylib()}, MAC, "error", "pkg/lib/libx"),
+    ("other-libpython", {MAC_SO: mach("@rpath/Python3.framework/Versions/3.12/Python3")}, MAC, "error", "Python3"),
+    (
+        "missing-symbol",
+        {MAC_SO: mach("@loader_path/liba.dylib", imports=(("_g", 1),)), "pkg/liba.dylib": dylib(("_f",))}, MAC, "error",
+        "_g of @loader_path/liba.dylib",
+    ),
+    (
+        "wrong-file",
+        {MAC_SO: mach("@loader_path/liba.dylib"), "pkg/liba.dylib": dylib(targets=[(7, version(11), 0)])}, MAC, "error",
+        "iOS simulator",
+    ),
+    ("other-platform", {MAC_SO: elf()}, MAC, "error", "ELF file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "files", "tag", "severity", "words"), BROKEN)
+def test_what_is_broken_is_found(
+    check: Callable[..., CheckReport], code: str, files: dict[str, bytes], tag: str, severity: str, words: str
+) -> None:
+    report = check(files, tag)
+    found = [(p.severity.value, p.title) for p in report.problems if p.code == code]
+    assert found, report.problems
+    assert [s for s, title in found if s == severity and re.search(words, title, re.DOTALL)], found
+
+
+SOUND: list[tuple[dict[str, bytes], str]] = [
+    (
+        {
+            SO: elf(
+                needed=("liba-1a2b3c4d.so", "libc.so.6"), runpath="$ORIGIN/../pkg.libs",
+                symbols=(
+                    INIT, need("f"), need("PyErr_Occurred"), need("nextafter"),
+                    need("puts", "GLIBC_2.2.5", "libc.so.6"),
+                ),
+            ),
+            "pkg.libs/liba-1a2b3c4d.so": library("liba-1a2b3c4d.so", Symbol("f"), needed=("libm.so.6",)),
+        },
+        LINUX,
+    ),
+    ({SO: elf(needed=("libc.musl-x86_64.so.1",), symbols=(INIT, need("puts")))}, MUSL),
+    ({"pkg-1.0.data/scripts/tool": elf(interpreter="/lib64/ld-linux-x86-64.so.2", needed=("libc.so.6",))}, LINUX),
+    (
+        {
+            PYD: pe({"a.dll": ["f"], "python312.dll": ["PyErr_Occurred"], "KERNEL32.dll": ["Sleep"]}),
+            "pkg/a.dll": build_pe({}, ["f"]),
+        },
+        WINDOWS,
+    ),
+    ({PYD: pe({"msvcp140.dll": ["_Mtx_lock"]}), "pkg/msvcp140.dll": NEW_RUNTIME}, WINDOWS),
+    ({PYD: pe({"MSVCP140.dll": ["_Mtx_lock", "_Mtx_init_in_situ"]}), "pkg/msvcp140.dll": NEW_RUNTIME}, WINDOWS),
+    (
+        {
+            MAC_SO: mach(
+                "@rpath/liba.dylib", imports=(("_f", 1), ("_PyErr_Occurred", -2)), rpaths=["@loader_path/.dylibs"]
+            ),
+            "pkg/.dylibs/liba.dylib": dylib(("_f",)),
+        },
+        MAC,
+    ),
+    (
+        {MAC_SO: build_fat([mach(cpu=X86_64, targets=[(MACOS, version(10, 9), 0)], signature=0), mach(cpu=ARM64)])},
+        UNIVERSAL,
+    ),
+    ({"pkg/__init__.py": b""}, "py3-none-any"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "tag"), SOUND)
+def test_what_is_sound_is_quiet(check: Callable[..., CheckReport], files: dict[str, bytes], tag: str) -> None:
+    report = check(files, tag)
+    assert report.problems == ()
+    assert report.unreadable == ""
+
+
+def test_a_library_that_code_of_the_wheel_loads_is_a_note(check: Callable[..., CheckReport]) -> None:
+    files = {
+        SO: elf(needed=("liba.so",)), "pkg/lib/liba.so": library("liba.so"),
+        "pkg/__init__.py": b"import ctypes\nctypes.CDLL('lib/liba.so')\n",
+    }  # fmt: skip
+    (problem,) = check(files, LINUX).problems
+    assert (problem.code, problem.severity) == ("not-on-runpath", Severity.NOTE)
+
+
+def test_a_library_of_a_required_package_is_a_note(check: Callable[..., CheckReport]) -> None:
+    (problem,) = check({SO: elf(needed=("libtbb.so.12",))}, LINUX, requires=["tbb (>=2021)"]).problems
+    assert problem.severity is Severity.NOTE and "expects from tbb" in problem.title
+    (other,) = check({SO: elf(needed=("libtbb.so.12",))}, LINUX, requires=["tbb; extra == 'fast'"]).problems
+    assert other.severity is Severity.ERROR
+
+
+def test_a_delvewheel_folder_is_searched(check: Callable[..., CheckReport]) -> None:
+    patch = (
+        b"# start delvewheel patch\nlibs = os.path.join(os.path.dirname(__file__), os.pardir, 'pkg.libs')\n"
+        b"# end delvewheel patch\n"
+    )
+    files = {PYD: pe({"a.dll": ["f"]}), "pkg.libs/a.dll": build_pe({}, ["f"]), "pkg/__init__.py": patch}
+    assert check(files, WINDOWS).problems == ()
+
+
+def test_the_lowest_of_several_tags_decides(check: Callable[..., CheckReport]) -> None:
+    tag = "cp312-cp312-manylinux_2_17_x86_64.manylinux_2_34_x86_64"
+    report = check({SO: elf(needed=("libc.so.6",), version_needs=(GLIBC_34,))}, tag)
+    assert [problem.platform for problem in report.problems] == ["manylinux_2_17_x86_64"]
+
+
+def test_record(check: Callable[..., CheckReport]) -> None:
+    files = {"pkg/a.py": b"a = 1\n", "pkg/b.py": b"b = 1\n", "pkg/c.py": b"c = 1\n"}
+    record = {"pkg/a.py": "sha256=AAAA,6", "pkg/b.py": ",7", "pkg/gone.py": ",1"}
+    report = check(files, "py3-none-any", record=record, left_out=["pkg/c.py"])
+    assert [(p.code, p.file, p.severity) for p in report.problems] == [
+        ("record-mismatch", f"pkg/{name}.py", Severity.ERROR) for name in ("a", "b", "c", "gone")
+    ]
+
+
+def test_tags_that_differ(check: Callable[..., CheckReport]) -> None:
+    (problem,) = check({"pkg/a.py": b""}, "py3-none-any", wheel_tags=["cp312-cp312-win_amd64"]).problems
+    assert (problem.code, problem.severity) == ("tag-mismatch", Severity.WARNING)
+
+
+def test_entries_that_no_installer_takes(tmp_path: Path) -> None:
+    path = build_wheel(tmp_path, {"pkg/a.py": b""}, tag="py3-none-any")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../../outside.py", b"x")
+        archive.writestr("/etc/outside", b"x")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("pkg/a.py", b"x")
+    report = check_wheel(str(path))
+    found = {(problem.code, problem.file) for problem in report.problems}
+    assert found >= {("unsafe-entry", "../../outside.py"), ("unsafe-entry", "/etc/outside")}
+    assert ("duplicate-entry", "pkg/a.py") in found
+    assert not (tmp_path.parent.parent / "outside.py").exists()
+
+
+def unreadable(path: Path) -> str:
+    report = check_wheel(str(path))
+    assert report.problems == ()
+    return report.unreadable
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    whole = build_wheel(tmp_path, {"pkg/a.py": b"a = 1\n"}, tag="py3-none-any")
+    cut = tmp_path / "cut-1.0-py3-none-any.whl"
+    cut.write_bytes(whole.read_bytes()[:-40])
+    assert "zip archive" in unreadable(cut)
+    assert "No such file" in unreadable(tmp_path / "none-1.0-py3-none-any.whl")
+    assert "not that of a wheel" in unreadable(tmp_path / "pkg-1.0.tar.gz")
+    flagged = bytearray(whole.read_bytes())
+    at = flagged.rindex(b"PK\x01\x02")
+    flagged[at + 8] |= 1
+    locked = tmp_path / "locked-1.0-py3-none-any.whl"
+    locked.write_bytes(flagged)
+    assert "encrypted" in unreadable(locked)
+    folder = tmp_path / "folder-1.0-py3-none-any.whl"
+    folder.mkdir()
+    assert unreadable(folder)
+
+
+def test_a_zip_bomb(tmp_path: Path) -> None:
+    path = build_wheel(tmp_path, {"pkg/zeros.bin": bytes(100 << 20)}, tag="py3-none-any")
+    assert "zip bomb" in unreadable(path)
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "tmp"
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    path = build_wheel(wheels, {SO: elf()}, tag=LINUX)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    assert check_wheel(str(path)).files == 1
+    assert list(place.iterdir()) == []
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_platforms_of_tags() -> None:
+    tags = ["manylinux2014_x86_64", "manylinux_2_28_x86_64", "win32", "any", "emscripten_3"]
+    platforms, unknown = read_platforms(tags)
+    assert [(one.tag, one.loader, one.version) for one in platforms] == [
+        ("manylinux2014_x86_64", Loader.GLIBC, (2, 17)), ("win32", Loader.WINDOWS, ()),
+    ]  # fmt: skip
+    assert unknown == ("emscripten_3",)
+    (mac,) = read_platforms(["macosx_10_9_universal2"])[0]
+    assert mac.cpus == (ARM64, X86_64)
+    (linux,) = read_platforms(["linux_x86_64"])[0]
+    assert linux.highest("GLIBC") is None
+
+
+def test_every_code_has_an_entry_in_the_documentation() -> None:
+    headings = re.findall(r"^## (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    source = Path(check_wheel.__code__.co_filename).parent
+    texts = [path.read_text(encoding="utf-8") for path in source.glob("*.py")]
+    texts.append((source.parent / "host/wheel.py").read_text(encoding="utf-8"))
+    codes = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', "\n".join(texts))) & set(headings)
+    assert sorted(headings) == headings
+    assert codes == set(headings)
+    assert {code for code, *_ in BROKEN} <= codes
+    assert AMD64 == 0x8664
