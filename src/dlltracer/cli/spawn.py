@@ -158,9 +158,11 @@ def _share(log: int | None) -> LogSharing:
 
 
 def _is_glibc() -> bool:
+    if sys.platform == "win32":
+        return False
     try:
         return bool(os.confstr("CS_GNU_LIBC_VERSION"))
-    except (AttributeError, OSError, ValueError):
+    except (OSError, ValueError):
         return False
 
 
