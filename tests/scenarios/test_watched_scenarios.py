@@ -25,10 +25,12 @@ ALWAYS = ("missing-chain", "machine-dependency", "asked-by-name")
 ON_DEMAND = (
     "missing-leaf", "missing-two", "missing-elsewhere", "missing-runpath", "missing-everywhere", "missing-on-path",
     "missing-wrapped", "missing-after-benign", "missing-handled", "asked-by-path", "asked-dependency", "library-file",
-    "runtime-dlopen", "search-named", "class-module", "lfs-module", "truncated-library", "dangling-link",
-    "symbol-gone", "version-missing", "symbol-library-path", "crash-library", "pool-leaf", "relative-library-path",
+    "search-named", "class-module", "lfs-module", "truncated-library", "dangling-link",
+    "symbol-gone", "version-missing", "symbol-library-path", "pool-leaf", "relative-library-path",
     "broken-zlib", "works",
 )  # fmt: skip
+"""Not here: what only the log tells. Which native code calls dlopen ("runtime-dlopen"), and which initialiser runs
+("crash-library": the verdict is "crash-in-import")."""
 
 
 def places(verdict: dict[str, Any]) -> list[object]:
