@@ -13,11 +13,13 @@ from dlltracer.model.pe import PeImage
 def elf_image(
     *needed: str, soname: str | None = None, rpath: str | None = None, runpath: str | None = None, bits: int = 64,
     machine: int = 62, kind: int = 3, flags_1: int = 0, interpreter: str | None = None, is_dynamic: bool = True,
+    flags: int = 0, little_endian: bool = True, abi: int = 0,
 ) -> ElfImage:  # fmt: skip
-    """An image of a library for x86-64."""
+    """An image of a library, for x86-64 unless other values say otherwise."""
     return ElfImage(
-        bits=bits, little_endian=True, machine=machine, kind=kind, abi=0, flags=0, interpreter=interpreter,
-        soname=soname, needed=needed, rpath=rpath, runpath=runpath, dynamic_flags=0, dynamic_flags_1=flags_1,
+        bits=bits, little_endian=little_endian, machine=machine, kind=kind, abi=abi, flags=flags,
+        interpreter=interpreter, soname=soname, needed=needed, rpath=rpath, runpath=runpath, dynamic_flags=0,
+        dynamic_flags_1=flags_1,
         segments=(ElfSegment(1, 5, 0, 0, 0x1000, 0x1000, 0x1000),), version_needs=(), version_defs=(),
         is_dynamic=is_dynamic,
     )  # fmt: skip
@@ -29,7 +31,8 @@ def elf_head(image: ElfImage) -> bytes:
     ident = b"\x7fELF" + bytes((image.bits // 32, 1 if image.little_endian else 2, 1, image.abi)) + bytes(8)
     start = b"".join(number.to_bytes(size, order) for number, size in ((image.kind, 2), (image.machine, 2), (1, 4)))
     at, size = (54, 56) if image.bits == 64 else (42, 32)
-    return ((ident + start).ljust(at, b"\0") + size.to_bytes(2, order)).ljust(512, b"\0")
+    flags = image.flags.to_bytes(4, order) + bytes(2)
+    return ((ident + start).ljust(at - 6, b"\0") + flags + size.to_bytes(2, order)).ljust(512, b"\0")
 
 
 class MemoryFilesystem:

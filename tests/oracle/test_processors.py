@@ -19,11 +19,14 @@ import pytest
 
 from oracle.processors import compile_bytecode
 from oracle.roots import FOREIGN, Root, find_root
+from oracle.test_glibc_resolver import is_as_the_loader
 from oracle.test_glibc_roots import check_comparison, check_failures, check_loads
+from oracle.tiny_elf import build_scenarios
 
 if sys.platform != "linux":
     pytest.skip("qemu-user is of Linux", allow_module_level=True)
 
+from dlltracer.api.trees import load_tree
 from dlltracer.binary.elf import parse_elf
 
 pytestmark = pytest.mark.slow
@@ -181,6 +184,28 @@ def test_run_and_the_processes_that_it_starts(command: Machine) -> None:
     assert processes == {loads["_hashlib"]["pid"], loads["_bz2"]["pid"], failure["pid"]} and len(processes) == 3
 
 
+USUAL_SCENARIOS = (
+    "rpath before environment", "cache", "hwcaps", "legacy hwcaps", "$LIB", "$PLATFORM", "wrong machine", "wrong class",
+    "wrong abi", "top wrong abi", "missing",
+)  # fmt: skip
+
+
+def test_the_resolver_against_the_loader(machine: Machine, tmp_path: Path) -> None:
+    """All scenarios of the resolver's test where the processor was asked for, else some."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc on this machine")
+    tiny = build_scenarios(tmp_path, machine.root.processor)
+    if "DLLTRACER_PROCESSORS" not in os.environ:
+        tiny.scenarios = [scenario for scenario in tiny.scenarios if scenario["name"] in USUAL_SCENARIOS]
+        (tmp_path / "scenarios.json").write_text(json.dumps(tiny.scenarios))
+    done = machine.root.run(tmp_path, "resolve_inside.py", timeout=800)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert len(results) == len(tiny.scenarios) >= len(USUAL_SCENARIOS)
+    wrong = {name: seen for name, seen in results.items() if not is_as_the_loader(seen)}
+    assert not wrong, json.dumps(wrong, indent=1)
+
+
 def test_why_a_library_is_missing(command: Machine) -> None:
     (finding,) = json.loads(command.dlltracer("why", "--json", "missing_library", status=1))["findings"]
     assert (finding["code"], finding["confidence"]) == ("missing-image", "certain"), finding
@@ -191,6 +216,23 @@ def test_why_a_version_is_missing(command: Machine) -> None:
     (finding,) = json.loads(command.dlltracer("why", "--json", "missing_version", status=1))["findings"]
     assert (finding["code"], finding["confidence"]) == ("missing-version", "certain"), finding
     assert command.version in finding["title"] and command.library in finding["title"]
+
+
+def test_deps_of_a_root_that_is_not_run(machine: Machine) -> None:
+    """From this machine, with nothing of the root run: as its own loader lists them."""
+    assert machine.root.folder is not None
+    folder = machine.root.folder
+    modules = sorted(path for path in (folder / "usr/lib").rglob("*.so*") if path.is_file() and not path.is_symlink())
+    paths = [f"/{path.relative_to(folder)}" for path in modules[:: len(modules) // 6]]
+    listed = {path: machine.list_by_loader(path) for path in paths}
+    assert sum(map(len, listed.values())) > 5
+    for path, expected in listed.items():
+        tree = load_tree(str(folder / path[1:]), root=str(folder))
+        found = {binding.need: binding.path for binding in reversed(tree.bindings)}
+        for answers in (found, expected):
+            answers.pop(machine.loader.rpartition("/")[2], None)
+        assert found == expected, path
+        assert all("processor" in note or "$PLATFORM" in note for note in tree.notes), tree.notes
 
 
 def test_deps_as_the_loader_lists_them(command: Machine) -> None:

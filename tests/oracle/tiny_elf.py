@@ -10,22 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import dlltracer
+from oracle.processors import Processor
 
 LEVELS = ("x86-64-v4", "x86-64-v3", "x86-64-v2")
+TRIPLETS = ("x86_64-linux-gnu", "aarch64-linux-gnu", "arm-linux-gnueabihf", "i386-linux-gnu", "riscv64-linux-gnu")
+PLATFORMS = ("haswell", "x86_64", "aarch64", "v7l", "v8l", "i686")
+EM_X86_64, EM_386, EM_ARM, EM_RISCV = 62, 3, 40, 243
+FLAGS = {EM_ARM: 0x05000400, EM_RISCV: 5}
+"""e_flags of the usual ABI of a machine, if there are any."""
+OTHER_FLAGS = {EM_ARM: 0x05000200, EM_RISCV: 1}
+"""Those of an ABI that passes floating-point numbers in another way."""
 
 
 class TinyLibraries:
     """Builds libraries without code, and scenarios of them, in a folder that a root can share."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, processor: Processor | None = None) -> None:
         self.folder = folder
+        self.processor = processor
+        self.bits = 64 if processor is None else processor.bits
         self.scenarios: list[dict[str, Any]] = []
         self._stub = folder / "stub.so"
         self._gcc("-o", self._stub)
 
     def _gcc(self, *arguments: str | Path) -> None:
-        command = ["gcc", "-shared", "-nostdlib", "-fPIC", "-xc", "/dev/null", "-Wl,--no-as-needed", *arguments]
-        subprocess.run(command, cwd=self.folder, check=True)
+        command = ["gcc", f"-m{self.bits}", "-shared", "-nostdlib", "-fPIC", "-xc", "/dev/null", "-Wl,--no-as-needed"]
+        subprocess.run([*command, *arguments], cwd=self.folder, check=True)
 
     def build(
         self, path: str, *needs: str, rpath: str = "", runpath: str = "", soname: str = "", options: Sequence[str] = ()
@@ -55,8 +65,22 @@ class TinyLibraries:
         """A scenario: load `top`; `@` in a text is the folder."""
         self.scenarios.append({"name": name, "top": top, **more})
 
+    def retarget(self) -> None:
+        """Make the libraries, which have no code, libraries for the processor."""
+        own = EM_X86_64 if self.bits == 64 else EM_386
+        machine = own if self.processor is None else self.processor.machine
+        at = 48 if self.bits == 64 else 36
+        for path in self.folder.rglob("*.so"):
+            data = bytearray(path.read_bytes()) if path.is_file() and not path.is_symlink() else b""
+            if data[:4] == b"\x7fELF" and len(data) > at + 4 and data[18:20] == own.to_bytes(2, "little"):
+                flags = OTHER_FLAGS if path.parent.name == "wrong_abi" else FLAGS
+                data[18:20] = machine.to_bytes(2, "little")
+                data[at : at + 4] = flags.get(machine, 0).to_bytes(4, "little")
+                path.write_bytes(data)
+
     def finish(self) -> None:
         """Put beside them what runs inside a root."""
+        self.retarget()
         (self.folder / "scenarios.json").write_text(json.dumps(self.scenarios))
         home = Path(dlltracer.__file__).parent
         shutil.copytree(home, self.folder / "dlltracer", ignore=shutil.ignore_patterns("__pycache__"))
@@ -64,9 +88,9 @@ class TinyLibraries:
             shutil.copy(Path(__file__).with_name(script), self.folder)
 
 
-def build_scenarios(folder: Path) -> TinyLibraries:
-    """Every rule of a search, and every way a file can be wrong."""
-    tiny = TinyLibraries(folder)
+def build_scenarios(folder: Path, processor: Processor | None = None) -> TinyLibraries:
+    """Every rule of a search, and every way a file can be wrong; for another processor if one is given."""
+    tiny = TinyLibraries(folder, processor)
     _search_rules(tiny)
     _names_and_tokens(tiny)
     _wrong_files(tiny)
@@ -140,10 +164,12 @@ def _names_and_tokens(tiny: TinyLibraries) -> None:
     tiny.add("braces", "@/braces.so")
     tiny.build("like.so", "libx.so", runpath="$ORIGINAL/own:$ORIGIN_/own:$OTHER/own:$ORIGIN/env")
     tiny.add("what only looks like a token", "@/like.so")
-    tiny.build("lib/x86_64-linux-gnu/libx.so", soname="libx.so")
+    for triplet in TRIPLETS:
+        tiny.build(f"lib/{triplet}/libx.so", soname="libx.so")
     tiny.build("token_lib.so", "libx.so", runpath="$ORIGIN/$LIB")
     tiny.add("$LIB", "@/token_lib.so")
-    tiny.build("haswell/libx.so", soname="libx.so")
+    for platform in PLATFORMS:
+        tiny.build(f"{platform}/libx.so", soname="libx.so")
     tiny.build("token_platform.so", "libx.so", runpath="$ORIGIN/${PLATFORM}")
     tiny.add("$PLATFORM", "@/token_platform.so")
     tiny.build("twice.so", "libgone4.so", runpath="$ORIGIN/own:$ORIGIN/own/:$ORIGIN//own::/:$ORIGIN/env")
@@ -167,11 +193,12 @@ def _wrong_files(tiny: TinyLibraries) -> None:
         return good[:at] + value + good[at + len(value) :]
 
     wrong = {
-        "machine": patched(18, b"\xb7\0"),
-        "class": patched(4, b"\x01"),
+        "machine": patched(18, b"\x02\0"),  # SPARC
+        "class": patched(4, b"\x01" if tiny.bits == 64 else b"\x02"),
         "order": patched(5, b"\x02"),
         "version": patched(6, b"\x09"),
-        "abi": patched(7, b"\x09"),
+        "osabi": patched(7, b"\x09"),
+        "abi": good,
         "padding": patched(12, b"\x09"),
         "type": patched(16, b"\x01"),
         "text": b"GROUP ( libx.so.1 AS_NEEDED ( libz.so ) ) and some more text to be long enough\n",
@@ -189,7 +216,7 @@ def _wrong_files(tiny: TinyLibraries) -> None:
     (tiny.folder / "wrong_dangling/libx.so").symlink_to("nosuch")
     (tiny.folder / "wrong_loop/libx.so").symlink_to("libx.so")
     subprocess.run(
-        ["gcc", "-pie", "-fPIE", "-nostdlib", "-xc", "-", "-o", "wrong_pie/libx.so"],
+        ["gcc", f"-m{tiny.bits}", "-pie", "-fPIE", "-nostdlib", "-xc", "-", "-o", "wrong_pie/libx.so"],
         input="void _start(void) {}", text=True, cwd=tiny.folder, check=True,
     )  # fmt: skip
     for kind in (*wrong, "folder", "dangling", "loop", "pie"):

@@ -243,6 +243,33 @@ def read_anything(data: bytes) -> None:
             assert error.problem
 
 
+names = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=1, max_size=12)
+
+
+@given(
+    st.lists(names, max_size=4, unique=True), st.one_of(st.none(), names), st.one_of(st.none(), names),
+    st.lists(st.tuples(names, names, st.booleans()), max_size=3, unique_by=lambda item: item[1]),
+    st.integers(0, (1 << 32) - 1),
+)  # fmt: skip
+def test_both_orders_and_sizes_say_the_same(
+    needed: list[str], soname: str | None, runpath: str | None, versions: list[tuple[str, str, bool]], flags: int
+) -> None:
+    """What is written for one byte order and word size is read as for any other."""
+    read = [
+        parse_elf(ElfFile(
+            bits=bits, little=little, machine=22, flags=flags, needed=tuple(needed), soname=soname, runpath=runpath,
+            version_needs=tuple(versions),
+        ).build())
+        for bits, little in SHAPES
+    ]  # fmt: skip
+    assert [(image.bits, image.little_endian) for image in read] == SHAPES
+    for image in read:
+        assert (image.machine, image.flags, image.soname, image.runpath) == (22, flags, soname, runpath)
+        assert image.needed == tuple(needed)
+        found = {(need.library, need.version, need.weak) for need in image.version_needs}
+        assert found == set(versions)
+
+
 @given(st.binary(max_size=400))
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_random_bytes_give_an_image_or_an_error(data: bytes) -> None:

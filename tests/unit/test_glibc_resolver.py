@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.memory_filesystem import MemoryFilesystem, elf_head, elf_image
-from dlltracer.model.elf import DF_1_NODEFLIB, DF_1_PIE, ElfImage
+from dlltracer.model.elf import DF_1_NODEFLIB, DF_1_PIE, ElfImage, ElfSegment
 from dlltracer.model.events import FileKind, Phase, ProbeOutcome
 from dlltracer.model.loader_context import HWCAP_EXTENSION, CacheEntry, GlibcContext, LoadedImage
 from dlltracer.model.pe import PeImage
@@ -142,6 +142,98 @@ def test_hwcaps_only_where_the_subfolder_is_there() -> None:
         "/a/x.so", "/b/glibc-hwcaps/x86-64-v3/x.so", "/b/glibc-hwcaps/x86-64-v2/x.so",
     ]  # fmt: skip
     assert second.path == "/a/y.so"
+
+
+ALL_FLAGS = tuple(range(0x0003, 0x1300, 0x100))
+"""Every number that ldconfig gives to libraries of libc6 (sysdeps/generic/ldconfig.h)."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ((64, True, 62, 0), [0x303]), ((32, True, 62, 0), [0x803]), ((32, True, 3, 0), [0x3]),
+        ((64, True, 183, 0), [0xA03]), ((32, True, 40, 0x05000400), [0x3, 0x903]),
+        ((32, True, 40, 0x05000200), [0x3, 0xB03]), ((64, True, 243, 5), [0x1003]), ((64, True, 243, 1), [0xF03]),
+        ((64, True, 258, 0x43), [0x1203]), ((64, True, 258, 0x41), [0x1103]), ((64, True, 21, 2), [0x503]),
+        ((64, False, 22, 0), [0x403]), ((32, False, 22, 0), [0x3]), ((64, True, 8, 0), [0x703]),
+        ((32, True, 8, 0x20), [0x603]), ((32, True, 8, 0), [0x3]), ((64, True, 8, 0x400), [0xE03]),
+        ((64, False, 43, 0), [0x103]), ((64, True, 243, None), list(ALL_FLAGS)),
+        ((32, True, 40, None), list(ALL_FLAGS)),
+    ],
+)  # fmt: skip
+def test_the_cache_of_each_abi(kind: tuple[int, bool, int, int | None], wanted: list[int]) -> None:
+    bits, little_endian, machine, flags = kind
+    cache = tuple(CacheEntry(f"{number:x}.so", f"/{number:x}.so", number) for number in (*ALL_FLAGS, 0x1, 0x2, 0x302))
+    made = {"bits": bits, "little_endian": little_endian, "machine": machine}
+    image = elf_image(**made, flags=flags or 0)  # type: ignore[arg-type]
+    names = [entry.soname for entry in cache]
+    entries: Entries = {"/top.so": replace(image, needed=tuple(names)), **{entry.path: image for entry in cache}}
+    tree = resolve(entries, cache=cache, flags=flags, system_folders=(), **made)
+    assert [int(b.need[:-3], 16) for b in tree.bindings if b.phase is Phase.CACHE and not b.reason] == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "process", "other", "state", "reason"),
+    [
+        ((64, True, 243), 5, 1, BindingState.MISSING, "made for the ABI riscv64-lp64, this process has riscv64-lp64d"),
+        ((64, True, 243), 5, 4, BindingState.BOUND, None),  # compressed instructions or not
+        ((32, True, 40), 0x05000400, 0x05000200, BindingState.REFUSED, "internal error: made for the ABI armsf"),
+        ((32, True, 40), 0x05000400, 0x05000000, BindingState.BOUND, None),
+        ((64, True, 21), 2, 1, BindingState.MISSING, "made for the ABI ppc64-v1, this process has ppc64-v2"),
+        ((64, True, 21), 0, 1, BindingState.MISSING, "made for the ABI ppc64-v1, this process has ppc64-v2"),
+        ((64, False, 21), 0, 1, BindingState.BOUND, None), ((64, True, 21), 2, 0, BindingState.BOUND, None),
+        ((32, False, 8), 0, 0x20, BindingState.MISSING, "made for the ABI mips-n32, this process has mips-o32"),
+        ((64, True, 258), 0x43, 0x41, BindingState.BOUND, None),
+        ((64, True, 243), None, 1, BindingState.BOUND, None),  # the ABI of the process is not known
+    ],
+)  # fmt: skip
+def test_an_image_of_another_abi(
+    kind: tuple[int, bool, int], process: int | None, other: int, state: BindingState, reason: str | None
+) -> None:
+    made = dict(zip(("bits", "little_endian", "machine"), kind, strict=True))
+    top, library = elf_image("x.so", **made, flags=process or 0), elf_image(**made, flags=other)  # type: ignore[arg-type]
+    binding = only(resolve({"/top.so": top, "/lib/x.so": library}, flags=process, lib="lib", **made))
+    assert binding.state is state
+    reasons = [probe.reason for probe in binding.probes if probe.path == "/lib/x.so"]
+    assert (reasons == [None]) if reason is None else str(reasons[0]).startswith(reason)
+
+
+def test_a_loader_for_several_abis_passes_over_other_ones() -> None:
+    process = {"bits": 32, "machine": 40, "flags": 0x05000400}
+    library = elf_image(**{**process, "flags": 0x05000200})  # type: ignore[arg-type]
+    entries: Entries = {"/top.so": elf_image("x.so", **process), "/lib/x.so": library}  # type: ignore[arg-type]
+    assert only(resolve(entries, lib="lib/arm-linux-gnueabihf", **process)).state is BindingState.MISSING
+
+
+def test_the_mark_of_arm_files() -> None:
+    process = {"bits": 32, "machine": 40, "flags": 0x05000400}
+    top = elf_image("x.so", **process)  # type: ignore[arg-type]
+    marked = elf_image(**process, abi=64)  # type: ignore[arg-type] - ELFOSABI_ARM_AEABI
+    assert only(resolve({"/top.so": top, "/lib/x.so": marked}, **process)).state is BindingState.BOUND
+    assert resolve({"/top.so": elf_image("x.so"), "/lib/x.so": elf_image(abi=64)}).missing
+
+
+@pytest.mark.parametrize(
+    ("page", "align", "address", "old", "new"),
+    [
+        (4096, 0x1000, 0x2000, None, None),
+        (16384, 0x1000, 0x2000, "alignment not page-aligned", "address/offset not page-aligned"),
+        (65536, 0x4000, 0x10000, "alignment not page-aligned", None),
+        (65536, 0x10000, 0x20000, None, None),
+        (4096, 0x10000, 0x2000, "address/offset not properly aligned", None),
+        (4096, 0, 0x1000, "address/offset not properly aligned", None),
+        (4096, 1, 0x1000, "alignment not page-aligned", None),
+    ],
+)
+def test_pages_of_every_size(page: int, align: int, address: int, old: str | None, new: str | None) -> None:
+    """For glibc before 2.35 and later; tests/oracle has the loader's own word for it."""
+    top = replace(elf_image("x.so"), segments=(ElfSegment(1, 5, 0, 0, 0x1000, 0x1000, 0x10000),))
+    library = replace(elf_image(), segments=(ElfSegment(1, 5, 0, address, 0x1000, 0x1000, align),))
+    entries: Entries = {"/top.so": top, "/lib/x.so": library}
+    for checks_alignment, problem in ((True, old), (False, new)):
+        binding = only(resolve(entries, page_size=page, checks_alignment=checks_alignment))
+        assert binding.need == "x.so" and binding.reason == (problem and f"ELF load command {problem}")
+        assert binding.state is (BindingState.REFUSED if problem else BindingState.BOUND)
 
 
 def test_the_cache_by_kind_and_processor() -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,21 +19,25 @@ from dlltracer.errors import BinaryFormatError
 from dlltracer.host.filesystem import HostFilesystem
 from dlltracer.host.linux import (
     ask_loader,
-    guess_facts,
     parse_answer,
-    parse_levels,
     parse_maps,
     read_linux_context,
     read_loaded_paths,
 )
+from dlltracer.host.processors import guess_facts, read_processor
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import FileKind
-from dlltracer.model.loader_context import GlibcContext, MuslContext
+from dlltracer.model.loader_context import GlibcContext, LinuxContext, MuslContext
+
+
+def own_image() -> ElfImage:
+    image = HostFilesystem().read_image(os.path.realpath("/proc/self/exe"))
+    assert isinstance(image, ElfImage)
+    return image
 
 
 def interpreter() -> str:
-    image = HostFilesystem().read_image(os.path.realpath("/proc/self/exe"))
-    assert isinstance(image, ElfImage)
+    image = own_image()
     if image.interpreter is None or "ld-musl" in image.interpreter:
         pytest.skip("the running Python has no glibc")
     return image.interpreter
@@ -125,6 +130,7 @@ def test_this_process() -> None:
     assert isinstance(context, GlibcContext)
     assert context.bits == ctypes.sizeof(ctypes.c_void_p) * 8
     assert context.little_endian is (sys.byteorder == "little")
+    assert (context.page_size, context.flags) == (os.sysconf("SC_PAGE_SIZE"), own_image().flags)
     assert context.program == os.path.realpath(sys.executable)
     assert context.library_path == ("/a", "", "/b", "")
     assert context.preload == ("one.so", "two.so", "three.so")
@@ -142,10 +148,8 @@ def test_the_answer_of_the_loader_and_a_guess_agree() -> None:
     asked = ask_loader(loader, os.path.realpath("/proc/self/exe"))
     assert asked is not None
     context = read_linux_context()
-    guessed = guess_facts(Path(loader).read_bytes(), context.machine, context.bits)
-    assert guessed.system_folders == asked.system_folders
-    assert guessed.subfolders == tuple(name for name in asked.subfolders if name.startswith("glibc-hwcaps/"))
-    assert guessed.platform is None and "$PLATFORM" in guessed.notes[0]
+    guessed = guess_facts(Path(loader).read_bytes(), context, read_processor(context))
+    assert replace(guessed, notes=()) == asked
 
 
 def test_a_loader_that_does_not_answer(tmp_path: Path) -> None:
@@ -154,9 +158,9 @@ def test_a_loader_that_does_not_answer(tmp_path: Path) -> None:
         assert ask_loader(str(tmp_path / name), "/proc/self/exe") is None
     assert parse_answer("") is None
     assert parse_answer("1:\t search path=/other\t\t(LD_LIBRARY_PATH)\n") is None
-    guessed = guess_facts(b"", 62, 64)
+    guessed = guess_facts(b"", LinuxContext(), None)
     assert guessed.system_folders == ("/lib64", "/usr/lib64") and guessed.lib == "lib64"
-    assert "assumed" in guessed.notes[1]
+    assert "assumed" in guessed.notes[0] and "$PLATFORM is not known" in guessed.notes[1]
 
 
 def test_the_loader_that_a_file_names_is_not_run(tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ def test_the_loader_that_a_file_names_is_not_run(tmp_path: Path) -> None:
         hostile.unlink()
     assert isinstance(context, GlibcContext)
     assert context.loader == str(hostile) and not trace.exists()
-    assert any("$PLATFORM is not known" in note for note in context.notes)
+    assert any("the loader does not tell its own folders" in note for note in context.notes)
 
 
 ANSWER = (
@@ -194,14 +198,6 @@ def test_an_answer() -> None:
     assert facts.subfolders == ("glibc-hwcaps/x86-64-v2",)
     assert facts.system_folders == ("/lib64", "/usr/lib64")
     assert (facts.lib, facts.platform) == ("lib64", "haswell")
-
-
-def test_levels_of_the_processor() -> None:
-    second = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3"
-    third = "abm avx avx2 bmi1 bmi2 f16c fma movbe xsave"
-    assert parse_levels(f"flags\t\t: fpu {second} {third} avx512f\n") == ["x86-64-v2", "x86-64-v3"]
-    assert parse_levels(f"flags : {third}\n") == []
-    assert parse_levels("Features : fp asimd\n") == []
 
 
 def test_maps() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ntpath
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ..binary.elf import read_elf
 from ..binary.reading import is_macho
@@ -13,6 +12,7 @@ from ..errors import BinaryFormatError, DlltracerError
 from ..host.filesystem import HostFilesystem, Place, locate
 from ..host.linux import read_linux_context
 from ..model.elf import ElfImage
+from ..model.light import replace
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import BindingState, LoadTree
 from ..resolve.linux import resolve_linux
@@ -61,9 +61,8 @@ def _linux_tree(place: Place, image: ElfImage, root: str | None, search: Sequenc
     path = place.path if root is None else place.inside or ""
     # A shared object is taken for an extension module: loaded into this Python.
     is_program = image.kind == _ET_EXEC or image.interpreter is not None
-    context = read_linux_context(root, program=path if is_program else None, files=files)
+    context = read_linux_context(root, program=path if is_program else None, files=files, kind=image)
     context = replace(context, library_path=(*search, *context.library_path))
-    context = _for_machine_of(image, context)
     tree = resolve_linux(path, context, files, program=is_program)
     return _with_symbols(tree, context, files, is_program=is_program)
 
@@ -118,15 +117,6 @@ def _images_of_python(
     if is_program or context.program is None:
         return ()
     return tuple(resolve_linux(context.program, replace(context, loaded=()), files, program=True).images)
-
-
-def _for_machine_of(image: ElfImage, context: GlibcContext | MuslContext) -> GlibcContext | MuslContext:
-    if (image.bits, image.little_endian, image.machine) == (context.bits, context.little_endian, context.machine):
-        return context
-    note = "the file is for another kind of machine than this one: its system folders are those of this machine"
-    return replace(
-        context, bits=image.bits, little_endian=image.little_endian, machine=image.machine, notes=(*context.notes, note)
-    )
 
 
 def is_windows_program(path: str) -> bool:

@@ -5,41 +5,24 @@ glibc is asked itself: its own log of a search that finds nothing names every fo
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 
 from ..binary.loader_data import parse_ld_cache
 from ..errors import BinaryFormatError
-from ..model.elf import ElfImage
+from ..model.elf import ElfImage, describe_kind
+from ..model.light import replace
 from ..model.loader_context import GlibcContext, LinuxContext, LoadedImage, MuslContext
 from .bounded import run_bounded
 from .filesystem import HostFilesystem
+from .processors import LOADERS, LoaderFacts, guess_facts, read_processor
 
 _ASKED, _ASKED_LIB, _ASKED_PLATFORM = "/dlltracer", "/dlltracer-lib", "/dlltracer-platform"
 _NAME = "libdlltracer-asks.so"
 _SEARCH = re.compile(r"^ *\d+:\t search path=(.*)\t\t\((LD_LIBRARY_PATH|system search path)\)$", re.MULTILINE)
-_SYSTEM_FOLDERS = re.compile(rb"(?:/(?:usr/)?lib[\w./-]*/\0){2,}")
-
-_LEVELS = (
-    ("x86-64-v2", "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3"),
-    ("x86-64-v3", "abm avx avx2 bmi1 bmi2 f16c fma movbe xsave"),
-    ("x86-64-v4", "avx512bw avx512cd avx512dq avx512f avx512vl"),
-)
-"""The levels of the x86-64 psABI, each with all below it, in the words of /proc/cpuinfo."""
-
-
-@dataclass(frozen=True)
-class LoaderFacts:
-    """Attributes are those of `GlibcContext` by the same names."""
-
-    system_folders: tuple[str, ...]
-    subfolders: tuple[str, ...]
-    lib: str | None
-    platform: str | None
-    notes: tuple[str, ...] = ()
 
 
 def ask_loader(loader: str, program: str, tunables: str | None = None) -> LoaderFacts | None:
@@ -80,45 +63,6 @@ def parse_answer(text: str) -> LoaderFacts | None:
     )
 
 
-def guess_facts(loader: bytes, machine: int, bits: int) -> LoaderFacts:
-    """What the bytes of a loader that cannot be run tell, and /proc/cpuinfo of this machine.
-
-    Arguments: `loader`, all of it, or nothing; `machine` and `bits` as in `ElfImage`.
-    """
-    notes = ["$PLATFORM is not known without running the loader: folders that name it are left out"]
-    found = _SYSTEM_FOLDERS.search(loader)
-    if found is not None:
-        folders = tuple(part.decode().rstrip("/") for part in found[0].split(b"\0") if part)
-    else:
-        folders = ("/lib64", "/usr/lib64") if bits == 64 else ("/lib", "/usr/lib")
-        notes.append(f"the loader does not tell its own folders: {', '.join(folders)} are assumed")
-    subfolders: tuple[str, ...] = ()
-    if machine == 62 and b"x86-64-v2" in loader:
-        subfolders = tuple(f"glibc-hwcaps/{level}" for level in reversed(_levels_here()))
-        notes.append("the processor is taken to be that of this machine")
-    return LoaderFacts(folders, subfolders, folders[0].lstrip("/"), None, tuple(notes))
-
-
-def _levels_here() -> list[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as stream:
-            return parse_levels(stream.read())
-    except OSError:
-        return []
-
-
-def parse_levels(cpuinfo: str) -> list[str]:
-    """The x86-64 levels, lowest first, of the first processor in the text of /proc/cpuinfo."""
-    match = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
-    flags = set(match[1].split()) if match else set()
-    levels = []
-    for name, wanted in _LEVELS:
-        if not flags.issuperset(wanted.split()):
-            break
-        levels.append(name)
-    return levels
-
-
 CACHE = "/etc/ld.so.cache"
 OWN_PROGRAM = "/proc/self/exe"
 MUSL_FOLDERS = ("/lib", "/usr/local/lib", "/usr/lib")
@@ -135,6 +79,7 @@ def read_linux_context(
     loaded: Iterable[str] | None = None,
     files: HostFilesystem | None = None,
     is_secure: bool = False,
+    kind: ElfImage | None = None,
 ) -> GlibcContext | MuslContext:
     """Read what the loader of a process depends on.
 
@@ -145,6 +90,8 @@ def read_linux_context(
         loaded: paths of the images it has already (`read_loaded_paths`), other files are left out; `None` for none.
         files: the files, when they are at hand already; they must be those of `root`.
         is_secure: the process is in secure mode (AT_SECURE).
+        kind: an image that the process is to load. Where the program is for another machine, the process is one of
+            the image's, and its loader the one that is in the usual place of the system.
     Returns a `MuslContext` when the program's loader is musl's. What could not be read is in `notes`.
     """
     files = files or HostFilesystem(root)
@@ -153,6 +100,8 @@ def read_linux_context(
     if program is None:
         program = sys.executable or OWN_PROGRAM if root is None else _find_program(files)
     image, notes = _read_program(program, files)
+    if kind is not None and (image is None or not _is_for_machine_of(kind, image)):
+        image, program, notes = None, None, ()
     common = LinuxContext(
         program=None if program is None else files.real_path(program),
         preload=tuple(part for part in re.split(r"[:\s]+", environment.get("LD_PRELOAD", "")) if part),
@@ -161,20 +110,32 @@ def read_linux_context(
         secure=is_secure,
     )
     loader = None
-    if image is not None:
-        common = replace(common, bits=image.bits, little_endian=image.little_endian, machine=image.machine)
-        loader = image.interpreter
-    loader = loader or _find_loader(files)
+    like = image or kind
+    if like is not None:
+        common = replace(
+            common, bits=like.bits, little_endian=like.little_endian, machine=like.machine, flags=like.flags
+        )
+        loader = like.interpreter
+    loader = loader or _find_loader(common, files)
+    if loader is None and image is None and kind is not None:
+        made = describe_kind(kind.bits, kind.little_endian, kind.machine)
+        common = replace(common, notes=(*common.notes, f"no program and no loader of this system is for {made}"))
     common = replace(common, loaded=_read_loaded(loaded or (), common.program, image, files))
     library_path = environment.get("LD_LIBRARY_PATH", "")
     if loader is not None and "ld-musl-" in loader:
         return _musl_context(common, loader, library_path, files)
+    processor = read_processor(common)
+    if processor is not None:
+        common = replace(common, page_size=mmap.PAGESIZE)
+    own = _bytes_or_empty(loader, files)
     facts = None
     if root is None and loader is not None and _is_own_loader(loader, files):
         facts = ask_loader(loader, OWN_PROGRAM, environment.get("GLIBC_TUNABLES"))
     if facts is None:
-        facts = guess_facts(_bytes_or_empty(loader, files), common.machine, common.bits)
-    return _glibc_context(common, loader, library_path, files, facts)
+        facts = guess_facts(own, common, processor)
+    context = _glibc_context(common, loader, library_path, files, facts)
+    # Which of its rules a glibc has is told by the words that it has for them: 2.35 has others.
+    return replace(context, checks_alignment=b"ELF load command alignment not page-aligned" in own)
 
 
 def read_loaded_paths() -> tuple[str, ...]:
@@ -230,16 +191,25 @@ def _find_program(files: HostFilesystem) -> str | None:
     return next((path for path in _PROGRAMS if files.identity(path)), None)
 
 
-def _find_loader(files: HostFilesystem) -> str | None:
-    """The loader where the usual programs lie, when the program names none."""
+def _is_for_machine_of(kind: ElfImage, image: ElfImage) -> bool:
+    made, wanted = [(one.bits, one.little_endian, one.machine) for one in (kind, image)]
+    return made == wanted
+
+
+def _find_loader(context: LinuxContext, files: HostFilesystem) -> str | None:
+    """The loader where the usual programs of that kind lie, or in its usual place, where the program names none."""
+    wanted = (context.bits, context.little_endian, context.machine)
     for path in _PROGRAMS:
         try:
             image = files.read_image(path)
         except (OSError, BinaryFormatError):
             continue
-        if isinstance(image, ElfImage) and image.interpreter:
+        if not isinstance(image, ElfImage) or (image.bits, image.little_endian, image.machine) != wanted:
+            continue
+        if image.interpreter:
             return image.interpreter
-    return None
+    usual = LOADERS.get(context.abi() or "")
+    return usual if usual is not None and files.identity(usual) is not None else None
 
 
 def _read_loaded(
@@ -279,6 +249,8 @@ def _glibc_context(
         bits=common.bits,
         little_endian=common.little_endian,
         machine=common.machine,
+        flags=common.flags,
+        page_size=common.page_size,
         program=common.program,
         library_path=tuple(re.split("[:;]", library_path)) if library_path else (),
         system_folders=facts.system_folders,
@@ -309,6 +281,8 @@ def _musl_context(common: LinuxContext, loader: str, library_path: str, files: H
         bits=common.bits,
         little_endian=common.little_endian,
         machine=common.machine,
+        flags=common.flags,
+        page_size=common.page_size,
         program=common.program,
         library_path=_musl_folders(library_path),
         system_folders=folders,

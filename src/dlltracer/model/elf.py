@@ -7,8 +7,8 @@ Base Core Specification", symbol versioning.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from .light import dataclass
 from .rows import Rows
 
 PF_X, PF_W, PF_R = 1, 2, 4
@@ -171,13 +171,48 @@ class ElfImage:
     is_versioned: bool = False
 
 
-EM_X86_64, EM_RISCV = 62, 243
+EM_MIPS, EM_PPC64, EM_ARM, EM_X86_64, EM_AARCH64, EM_RISCV, EM_LOONGARCH = 8, 21, 40, 62, 183, 243, 258
 
 _MACHINES = {
     2: "SPARC", 3: "x86 (32 bit)", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "ARM (32 bit)",
     43: "SPARC64", EM_X86_64: "x86-64", 183: "AArch64", EM_RISCV: "RISC-V", 258: "LoongArch",
 }  # fmt: skip
 """e_machine of the System V ABI to the name of the processor."""
+
+
+_EF_ARM_EABI, _EF_ARM_EABI5, _EF_ARM_SOFT, _EF_ARM_HARD = 0xFF000000, 0x05000000, 0x200, 0x400
+_EF_MIPS_ABI2, _EF_MIPS_NAN2008 = 0x20, 0x400
+_FLOAT_OF_RISCV = {0: "", 2: "f", 4: "d", 6: "q"}
+_FLOAT_OF_LOONGARCH = {1: "s", 2: "f", 3: "d"}
+
+_PLAIN_ABIS = {
+    (64, EM_X86_64): "x86-64", (32, EM_X86_64): "x32", (32, 3): "i386", (32, 20): "ppc", (64, 22): "s390x",
+    (32, 22): "s390", (32, 2): "sparc", (64, 43): "sparc64",
+}  # fmt: skip
+
+
+def linux_abi(bits: int, little_endian: bool, machine: int, flags: int) -> str | None:
+    """Return the name of the Linux ABI that a file is made for; images of different ABIs do not load together.
+
+    Arguments: of the ELF header; `flags` is e_flags. `None` for a machine that this does not know. Sources: elf.h of
+    glibc, and the ELF supplements of the processors (RISC-V psABI, AAELF32, LoongArch ELF psABI, OpenPOWER ELFv2).
+    """
+    abi = _PLAIN_ABIS.get((bits, machine))
+    if machine == EM_AARCH64:
+        abi = "aarch64" if little_endian else "aarch64_be"
+    elif machine == EM_ARM:  # the bits say how floating-point numbers are passed; a file may leave them out
+        marks = flags if flags & _EF_ARM_EABI == _EF_ARM_EABI5 else 0
+        abi = "armhf" if marks & _EF_ARM_HARD else "armsf" if marks & _EF_ARM_SOFT else "arm"
+    elif machine == EM_RISCV:
+        abi = f"riscv{bits}-{'lp64' if bits == 64 else 'ilp32'}{_FLOAT_OF_RISCV[flags & 6]}"
+    elif machine == EM_LOONGARCH:
+        abi = f"loongarch{bits}-{'lp64' if bits == 64 else 'ilp32'}{_FLOAT_OF_LOONGARCH.get(flags & 7, 'd')}"
+    elif machine == EM_PPC64:
+        abi = f"ppc64-v{flags & 3}" if flags & 3 else "ppc64"  # 0: the file uses nothing that differs
+    elif machine == EM_MIPS:
+        word = "n64" if bits == 64 else "n32" if flags & _EF_MIPS_ABI2 else "o32"
+        abi = f"mips-{word}{'-nan2008' if flags & _EF_MIPS_NAN2008 else ''}"
+    return abi
 
 
 def describe_kind(bits: int, little_endian: bool, machine: int) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import ntpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from .elf import EM_ARM, EM_MIPS, EM_PPC64, EM_RISCV, linux_abi
+from .light import dataclass
 from .macho import describe_cpu
 from .pe import MACHINE_I386, AssemblyReference
 
@@ -55,12 +56,18 @@ class LoadedImage:
     names: tuple[str, ...] = ()
 
 
+MACHINES_WITH_ABIS = frozenset((EM_MIPS, EM_PPC64, EM_ARM, EM_RISCV))
+"""Machines whose glibc tells ABIs apart by e_flags."""
+
+
 @dataclass(frozen=True)
 class LinuxContext:
     """What both C libraries have in common.
 
     Attributes:
         bits, little_endian, machine: of the process, as in `ElfImage`.
+        flags: e_flags of its program, by which some machines have several ABIs; `None` if not known.
+        page_size: of the system, in bytes (AT_PAGESZ, getauxval(3)).
         program: path of the main program, links followed; its RPATH counts for what is loaded later.
         library_path: the elements of LD_LIBRARY_PATH as they stand; an empty one is kept.
         system_folders: where the loader looks last, in order, without a slash at the end.
@@ -74,6 +81,8 @@ class LinuxContext:
     bits: int = 64
     little_endian: bool = True
     machine: int = 62
+    flags: int | None = None
+    page_size: int = 4096
     program: str | None = None
     library_path: tuple[str, ...] = ()
     system_folders: tuple[str, ...] = ()
@@ -82,6 +91,10 @@ class LinuxContext:
     secure: bool = False
     current_folder: str = "/"
     notes: tuple[str, ...] = ()
+
+    def abi(self) -> str | None:
+        """Return the name of the process's ABI (`linux_abi`)."""
+        return linux_abi(self.bits, self.little_endian, self.machine, self.flags or 0)
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,8 @@ class GlibcContext(LinuxContext):
             ("glibc-hwcaps/x86-64-v3"; before glibc 2.37 also "tls/haswell" and the like).
         lib, platform: what $LIB and $PLATFORM stand for; `None` when not known.
         loader: path of ld.so, which every process has.
+        checks_alignment: the loader wants segments that are aligned to pages (before glibc 2.35), not only such whose
+            place in the file and address are at the same place of a page.
         caller: the image that calls dlopen (for Python's ctypes, _ctypes): its RPATH and RUNPATH count for a name
             without a folder.
     """
@@ -105,6 +120,7 @@ class GlibcContext(LinuxContext):
     lib: str | None = None
     platform: str | None = None
     loader: str | None = None
+    checks_alignment: bool = False
     caller: str | None = None
 
 
@@ -236,7 +252,7 @@ class WindowsContext:
     flags: LoadFlags = EXTENSION_MODULE_SEARCH
     safe_search: bool = True
     known_dlls: frozenset[str] | None = None
-    api_sets: Mapping[str, ApiSetHost] | None = field(default=None, hash=False)
+    api_sets: Mapping[str, ApiSetHost] | None = None
     loaded: tuple[str, ...] = ()
     provided: frozenset[str] = frozenset()
     has_system_files: bool = True
@@ -245,6 +261,10 @@ class WindowsContext:
     assembly_folders: tuple[str, ...] = ()
     skips_wrong_machine: bool = True
     honours_dependent_flags: bool = True
+
+    def __hash__(self) -> int:
+        # A mapping has no hash. Contexts that differ in it alone are rare.
+        return hash((self.machine, self.application_folder, self.path, self.loaded))
 
     def first_loaded(self) -> dict[str, str]:
         """Base name, lower case, to the path of the first image loaded under it."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 from ..model.elf import DF_1_NODEFLIB, ElfImage
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
-from ..model.loader_context import CacheEntry, GlibcContext, LoadedImage
+from ..model.light import replace
+from ..model.loader_context import MACHINES_WITH_ABIS, CacheEntry, GlibcContext, LoadedImage
 from ..model.tree import LoadTree
 from .lookup import Filesystem, HeaderCheck, LookupStep, judge_for_glibc, judge_image
 from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, without_environment
@@ -21,14 +21,17 @@ from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, witho
 _TOKEN = re.compile(r"\$(?:\{(ORIGIN|LIB|PLATFORM)\}|(ORIGIN|LIB|PLATFORM))(?![A-Za-z0-9_])", re.ASCII)
 """ld.so(8) "Dynamic string tokens"; _dl_dst_substitute in elf/dl-load.c."""
 
-_CACHE_IDS = {
-    (64, 62): 0x0303, (32, 62): 0x0803, (32, 3): 0x0003, (64, 183): 0x0A03, (64, 21): 0x0503, (32, 20): 0x0003,
-    (64, 22): 0x0403, (32, 22): 0x0003, (64, 43): 0x0103, (64, 243): 0x1003, (64, 258): 0x1203,
+_LIBC6 = 0x0003
+_CACHE_FLAGS = {
+    "x86-64": 0x0303, "x32": 0x0803, "aarch64": 0x0A03, "aarch64_be": 0x0A03, "armhf": 0x0903, "armsf": 0x0B03,
+    "ppc64": 0x0503, "ppc64-v1": 0x0503, "ppc64-v2": 0x0503, "s390x": 0x0403, "sparc64": 0x0103,
+    "riscv64-lp64": 0x0F03, "riscv64-lp64d": 0x1003, "riscv32-ilp32": 0x0F03, "riscv32-ilp32d": 0x1003,
+    "loongarch64-lp64s": 0x1103, "loongarch64-lp64d": 0x1203,
+    "mips-n32": 0x0603, "mips-n64": 0x0703, "mips-o32-nan2008": 0x0C03, "mips-n32-nan2008": 0x0D03,
+    "mips-n64-nan2008": 0x0E03,
 }  # fmt: skip
-"""Bits and machine to the flags of cache entries that glibc takes (sysdeps/generic/ldconfig.h, dl-cache.h).
-
-Machines with several ways to pass floating-point numbers (ARM, MIPS) are not here: any of their entries will do.
-"""
+"""ABI (`linux_abi`) to the flags of the cache entries that its glibc takes (sysdeps/generic/ldconfig.h; the dl-cache.h
+of each machine below sysdeps/unix/sysv/linux). Other machines of 32 bits have the plain `_LIBC6`."""
 
 
 def resolve_glibc(path: str, context: GlibcContext, files: Filesystem, *, program: bool = False) -> LoadTree:
@@ -110,7 +113,7 @@ class GlibcRules:
         return judge_for_glibc(head, self.context)
 
     def judge_image(self, image: object, *, is_top: bool) -> HeaderCheck:
-        return judge_image(image, program=is_top and self._starts_program)
+        return judge_image(image, self.context, program=is_top and self._starts_program)
 
     def list_places(self, name: str, requester: ElfRequester | None) -> Iterator[Probe]:
         if "/" in name:
@@ -221,7 +224,7 @@ def _at_start(context: GlibcContext, program: str, files: Filesystem) -> GlibcCo
 
 def _choose_entries(context: GlibcContext) -> dict[str, str]:
     """The file that the cache gives for each name: of the first glibc-hwcaps folder that has it; else the plain one."""
-    wanted = _CACHE_IDS.get((context.bits, context.machine))
+    wanted = _wanted_flags(context)
     ranks = {name: rank for rank, name in enumerate(context.subfolders)}
     plain_rank = len(ranks)
     chosen: dict[str, tuple[int, str]] = {}
@@ -235,8 +238,20 @@ def _choose_entries(context: GlibcContext) -> dict[str, str]:
     return {name: path for name, (_, path) in chosen.items()}
 
 
-def _rank_entry(entry: CacheEntry, wanted: int | None, ranks: dict[str, int], plain_rank: int) -> int | None:
-    if entry.flags != wanted and (wanted is not None or entry.flags & 0xFF != 3):  # 3: an ELF library for libc6
+def _wanted_flags(context: GlibcContext) -> frozenset[int] | None:
+    """The flags of the entries that count; `None` for any of libc6, where the ABI of the process is not known."""
+    abi = context.abi()
+    if abi is None or (context.flags is None and context.machine in MACHINES_WITH_ABIS):
+        return None
+    wanted = _CACHE_FLAGS.get(abi, _LIBC6)
+    # ARM: a library that is not marked fits both (sysdeps/unix/sysv/linux/arm/dl-cache.h).
+    return frozenset((wanted, _LIBC6)) if abi.startswith("arm") else frozenset((wanted,))
+
+
+def _rank_entry(
+    entry: CacheEntry, wanted: frozenset[int] | None, ranks: dict[str, int], plain_rank: int
+) -> int | None:  # fmt: skip
+    if entry.flags & 0xFF != _LIBC6 if wanted is None else entry.flags not in wanted:
         return None
     if entry.subfolder is not None:
         return ranks.get(f"glibc-hwcaps/{entry.subfolder}")

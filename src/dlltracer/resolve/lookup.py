@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ..binary.reading import describe_not_image
 from ..errors import BinaryFormatError
-from ..model.elf import DF_1_PIE, EM_RISCV, ElfImage, describe_kind
+from ..model.elf import DF_1_PIE, EM_ARM, EM_PPC64, EM_RISCV, ElfImage, describe_kind, linux_abi
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
-from ..model.loader_context import LinuxContext, WindowsContext
+from ..model.light import dataclass
+from ..model.loader_context import MACHINES_WITH_ABIS, GlibcContext, LinuxContext, WindowsContext
 from ..model.macho import MachoFile, MachoImage
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage
 from ..model.tree import Binding, BindingState, LoadTree
@@ -131,7 +131,7 @@ class HeaderCheck:
 TAKEN = HeaderCheck(LookupStep.TAKE)
 
 
-def judge_for_glibc(head: bytes, context: LinuxContext) -> HeaderCheck:
+def judge_for_glibc(head: bytes, context: GlibcContext) -> HeaderCheck:
     """What open_verify (elf/dl-load.c) decides from the first `HEAD_SIZE` bytes, in its order and words.
 
     It passes over only files of another class or machine; whatever else is wrong with a file stops the search.
@@ -144,8 +144,14 @@ def judge_for_glibc(head: bytes, context: LinuxContext) -> HeaderCheck:
     if head[4] != (2 if context.bits == 64 else 1):
         return HeaderCheck(LookupStep.NEXT_PLACE, foreign)
     problem = _ident_problem(head, context)
-    if problem is None and foreign is not None:
-        return HeaderCheck(LookupStep.NEXT_PLACE, foreign)
+    other_abi = _describe_other_abi(head, context) if foreign is None else None
+    # ARM: the loader stops with these words (VALID_FLOAT_ABI, sysdeps/unix/sysv/linux/arm/ldsodefs.h). Debian's, which
+    # has libraries of several ABIs side by side, passes over the file: seen on armhf with glibc 2.41.
+    is_multiarch = context.lib is not None and "/" in context.lib
+    if problem is None and other_abi is not None and context.machine == EM_ARM and not is_multiarch:
+        problem = f"internal error: {other_abi}"
+    if problem is None and (foreign or other_abi):
+        return HeaderCheck(LookupStep.NEXT_PLACE, foreign or other_abi)
     problem = problem or _type_problem(head, context)
     return TAKEN if problem is None else HeaderCheck(LookupStep.STOP, problem)
 
@@ -156,7 +162,7 @@ def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
         problem = f"ELF file data encoding not {_order(context)}-endian"
     elif head[6] != 1:
         problem = "ELF file version ident does not match current one"
-    elif head[7] not in (0, 3):  # ELFOSABI_SYSV, ELFOSABI_GNU
+    elif head[7] not in (0, 3) and (head[7], context.machine) != (64, EM_ARM):  # ELFOSABI_SYSV, _GNU, _ARM_AEABI
         problem = "ELF file OS ABI invalid"
     elif head[7] == 0 and head[8] != 0:  # what GNU allows grows with glibc
         problem = "ELF file ABI version invalid"
@@ -196,7 +202,7 @@ def judge_for_musl(head: bytes, context: LinuxContext) -> HeaderCheck:
     return TAKEN
 
 
-def judge_image(image: object, *, program: bool) -> HeaderCheck:
+def judge_image(image: object, context: GlibcContext, *, program: bool) -> HeaderCheck:
     """What remains to be wrong with a file whose header was taken (_dl_map_object_from_fd in elf/dl-load.c).
 
     Arguments: `program`, whether it is started rather than loaded.
@@ -206,8 +212,10 @@ def judge_image(image: object, *, program: bool) -> HeaderCheck:
         problem = "invalid ELF header"
     elif not any(segment.type == PT_LOAD for segment in image.segments):
         problem = "object file has no loadable segments"
-    elif program:
+    elif program:  # the kernel maps it
         return TAKEN
+    elif misplaced := _describe_misplaced(image, context):
+        problem = misplaced
     elif image.kind != ET_DYN:
         problem = "cannot dynamically load executable"
     elif not image.is_dynamic:
@@ -215,6 +223,26 @@ def judge_image(image: object, *, program: bool) -> HeaderCheck:
     elif image.dynamic_flags_1 & DF_1_PIE:
         problem = "cannot dynamically load position-independent executable"
     return TAKEN if problem is None else HeaderCheck(LookupStep.STOP, problem)
+
+
+def _describe_misplaced(image: ElfImage, context: GlibcContext) -> str | None:
+    """Why the segments of an image cannot be mapped on a system with pages of that size, in glibc's words.
+
+    A build for pages of 4 KiB fails so where they have 16 or 64 (arm64, ppc64le, Asahi Linux).
+    """
+    page = context.page_size
+    for segment in image.segments:
+        if segment.type != PT_LOAD:
+            continue
+        shift = segment.address - segment.offset
+        if context.checks_alignment:
+            if segment.align & (page - 1):
+                return "ELF load command alignment not page-aligned"
+            if shift & (segment.align - 1):  # of 0 or 1 alike: no place is right but the very same
+                return "ELF load command address/offset not properly aligned"
+        elif shift & (page - 1):
+            return "ELF load command address/offset not page-aligned"
+    return None
 
 
 def _header_size(context: LinuxContext) -> int:
@@ -237,6 +265,28 @@ def _describe_foreign(head: bytes, context: LinuxContext) -> str | None:
     if made[1:] == wanted[1:] and made[2] != EM_RISCV:
         return f"an ELF file of {made[0]} bits, this process has {wanted[0]}"
     return f"made for {describe_kind(*made)}, this process is {describe_kind(*wanted)}"
+
+
+def _describe_other_abi(head: bytes, context: LinuxContext) -> str | None:
+    """Why a file for this machine does not fit the process all the same: `elf_machine_matches_host` of its glibc.
+
+    LoongArch has several ABIs as well, and its glibc takes them for one.
+    """
+    if context.flags is None or context.machine not in MACHINES_WITH_ABIS:
+        return None
+    at = 48 if context.bits == 64 else 36
+    made = linux_abi(
+        context.bits, context.little_endian, context.machine, int.from_bytes(head[at : at + 4], _order(context))
+    )
+    wanted = context.abi()
+    if made == wanted or (context.machine == EM_ARM and "arm" in (made, wanted)):
+        return None
+    if context.machine == EM_PPC64:
+        # A program that uses nothing of either runs with the usual one: 2 is for little endian.
+        wanted = wanted if wanted != "ppc64" else f"ppc64-v{2 if context.little_endian else 1}"
+        if made in ("ppc64", wanted):
+            return None
+    return f"made for the ABI {made}, this process has {wanted}"
 
 
 _MACHINES = {

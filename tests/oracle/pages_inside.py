@@ -1,0 +1,51 @@
+"""Runs inside a root: load files by a loader that takes the pages of memory to have another size; print what it says.
+
+The size is a word of `_rtld_global_ro` (AT_PAGESZ, getauxval(3)), which the loader compares with the segments of a file
+before it maps them. Arguments: the size in bytes, then the files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+from dlltracer.capture.linux.debug_mask import DebugMaskPatch  # noqa: E402
+from dlltracer.host.filesystem import HostFilesystem  # noqa: E402
+from dlltracer.host.linux import read_linux_context  # noqa: E402
+from dlltracer.resolve.linux import resolve_linux  # noqa: E402
+
+
+def set_page_size(size: int) -> None:
+    """Change the only word that holds the page size, of those before the words of the debug log."""
+    patch = DebugMaskPatch()
+    start = ctypes.addressof(ctypes.c_char.in_dll(ctypes.CDLL(None), "_rtld_global_ro"))
+    page = os.sysconf("SC_PAGE_SIZE")
+    words = (ctypes.c_size_t * 16).from_address(start)
+    (place,) = (at for at, word in enumerate(words) if word == page)
+    protection = patch.protection()
+    patch._protect(protection | 2)
+    words[place] = size
+    patch._protect(protection)
+
+
+size = int(sys.argv[1])
+said, ours = {}, {}
+context = read_linux_context(environment={})
+for path in sys.argv[2:]:
+    from dataclasses import replace
+
+    tree = resolve_linux(path, replace(context, page_size=size), HostFilesystem())
+    ours[path] = tree.missing[0].reason if tree.missing else None
+set_page_size(size)
+for path in sys.argv[2:]:
+    try:
+        ctypes.CDLL(path)
+        said[path] = None
+    except OSError as error:
+        said[path] = str(error).partition(": ")[2]
+print(json.dumps({"said": said, "ours": ours}))
