@@ -87,6 +87,10 @@ def commands(python: str, modules: Sequence[str], source: Path) -> dict[str, Com
         ways["dlltracer run --follow"] = lambda folder: (
             [str(tool), "run", "--follow", "--output", str(folder / "report"), "-c", imports], {}
         )  # fmt: skip
+        if sys.platform == "linux":
+            ways["dlltracer run seccomp"] = lambda folder: (
+                [str(tool), "run", "--backend", "seccomp", "--output", str(folder / "report"), "-c", imports], {}
+            )  # fmt: skip
         ways["dlltracer run -- COMMAND"] = lambda folder: (
             [str(tool), "run", "--output", str(folder / "report"), "--", python, "-c", imports], {}
         )  # fmt: skip

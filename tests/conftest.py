@@ -17,6 +17,13 @@ os.environ.pop("GITHUB_ACTIONS", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ONCE = {
+    "test_architecture_page", "test_findings_docs", "test_hostile_recordings", "test_manpage", "test_redact",
+    "test_render_bounds", "test_resolver_bounds", "test_schemas", "test_security", "test_selftest_report",
+    "test_structure",
+}  # fmt: skip
+"""Unit tests that one Python is enough for: of the repository itself, and of time and memory."""
+
 # The same code on one more Python (tools/pythons.py) is no place to look for new inputs.
 settings.register_profile("few", max_examples=5, deadline=None)
 if os.environ.get("DLLTRACER_FEW_EXAMPLES"):
@@ -34,9 +41,9 @@ def lab() -> Lab:
 
 @pytest.hookimpl(tryfirst=True)  # before marks are selected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All unit tests run on every Python; of the others, those that say so."""
+    """The unit tests run on every Python, but for `ONCE`; of the others, those that say so."""
     for item in items:
-        if "unit" in item.path.parts:
+        if "unit" in item.path.parts and item.path.stem not in ONCE:
             item.add_marker("every_python")
 
 

@@ -41,8 +41,9 @@ LAYOUT = 1
 """Counts the changes of what an interpreter is made of: an older one in the cache is then made anew."""
 
 # What CI runs on each interpreter. Of the contract, what rests on the interpreter: `Trace` and its threads, the start
-# and the end of a program in `run`, crashes and hangs in `why`, refused calls. All unit tests, with 5 examples of each
-# property: they are the same code on every Python, and new inputs are looked for once.
+# and the end of a program in `run`, crashes and hangs in `why`, refused calls. The unit tests, with 5 examples of each
+# property: they are the same code on every Python, and new inputs are looked for once. A few are
+# left out (`ONCE` in tests/conftest.py).
 SUITES = ("tests/unit", "tests/contract")
 IN_CI = ("-m", "every_python")
 FEW_EXAMPLES = "DLLTRACER_FEW_EXAMPLES"
@@ -277,28 +278,29 @@ def _file_offset(data: bytes, address: int) -> int:
 
 def find_python(name: str) -> Path:
     """Return the interpreter of a name of RECIPES, or of a path."""
-    if name in RECIPES:
-        return make_python(name)
-    if "/" not in name:
-        raise MakeError(f"no interpreter {name!r}: {', '.join(RECIPES)}, or a path")
-    return Path(name).absolute()
+    return make_python(name) if name in RECIPES else Path(name).absolute()
 
 
-def make_environment(python: Path) -> Path:
-    """Return the interpreter of a virtual environment with this checkout and what its tests need."""
+@contextlib.contextmanager
+def environment(python: Path) -> Iterator[Path]:
+    """Yield the interpreter of a virtual environment with this checkout and what its tests need.
+
+    The environment is kept for the next time, and is one for all checkouts: no other may use it meanwhile.
+    """
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
         raise MakeError("needs uv: pip install uv")
-    key = hashlib.sha256(f"{python} {CHECKOUT}".encode() + (CHECKOUT / "pyproject.toml").read_bytes()).hexdigest()[:8]
+    key = hashlib.sha256(f"{python}".encode() + (CHECKOUT / "pyproject.toml").read_bytes()).hexdigest()[:8]
     folder = CACHE / f"venv-{python.name}-{key}"
-
+    install = [uv, "pip", "install", "--quiet", "--python", folder / "bin/python"]
     with locked(folder):
         if not (folder / "complete").exists():  # made in place: its programs name their interpreter by its full path
             shutil.rmtree(folder, ignore_errors=True)
             run_tool([uv, "venv", "--quiet", "--no-project", "--python", python, folder])
-            run_tool([uv, "pip", "install", "--quiet", "--python", folder / "bin/python", "-e", f"{CHECKOUT}[test]"])
+            run_tool([*install, "-e", f"{CHECKOUT}[test]"])
             (folder / "complete").touch()
-    return folder / "bin/python"
+        run_tool([*install, "--no-deps", "-e", CHECKOUT])
+        yield folder / "bin/python"
 
 
 @dataclass(frozen=True)
@@ -316,12 +318,14 @@ def run_tests(name: str, python: Path, arguments: Sequence[str], *, few: bool) -
     started = time.monotonic()
     command = [str(python), "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadscope", *arguments]
     print(f"\n== Python {name}: {' '.join(command)}", flush=True)
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTEST_ADDOPTS", "VIRTUAL_ENV")}
+    variables = {key: value for key, value in os.environ.items() if key != "PYTEST_ADDOPTS"}
+    variables["VIRTUAL_ENV"] = str(python.parent.parent)
+    variables["PATH"] = f"{python.parent}:{variables.get('PATH', os.defpath)}"
     if few:
-        environment[FEW_EXAMPLES] = "1"
+        variables[FEW_EXAMPLES] = "1"
     last = ""
     with subprocess.Popen(
-        command, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        command, cwd=CHECKOUT, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         errors="replace",
     ) as running:  # fmt: skip
         assert running.stdout is not None
@@ -336,13 +340,13 @@ def test_each(names: Sequence[str], *, full: bool, extra: Sequence[str]) -> list
     outcomes = []
     for name in names:
         try:
-            python = make_environment(find_python(name))
+            with environment(find_python(name)) as python:
+                arguments = [*SUITES, *(() if full else IN_CI), *extra]
+                outcomes.append(run_tests(name, python, arguments, few=not full))
         except MakeError as error:
             in_ci = os.environ.get("CI") == "true"
             print(f"\n== Python {name}: {'missing' if in_ci else 'skipped'}: {error}", flush=True)
             outcomes.append(Outcome(name, 1 if in_ci else None, f"not run: {str(error)[:300]}", 0.0))
-            continue
-        outcomes.append(run_tests(name, python, [*SUITES, *(() if full else IN_CI), *extra], few=not full))
     return outcomes
 
 
@@ -357,6 +361,9 @@ def main() -> int:
     given = sys.argv[1:]
     split = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:split])
+    for name in [options.name] if options.command == "path" else options.names:
+        if name not in RECIPES and "/" not in name:
+            parser.error(f"no interpreter {name!r}: {', '.join(RECIPES)}, or the path of one")
     if options.command == "path":
         print(find_python(options.name))
         return 0

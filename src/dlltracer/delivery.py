@@ -18,7 +18,7 @@ from _thread import RLock, allocate_lock, get_ident, get_native_id, start_new_th
 
 from .capture.requests import Watch, is_own_load
 from .model.events import DebugEvent, Event, LoadFailedEvent, UnloadEvent
-from .model.words import escape, escape_for, is_terminal
+from .model.printable import escape, escape_for, is_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,8 +146,7 @@ class Delivery:
     def __init__(self, outputs: Outputs, session: Session) -> None:
         self._outputs = outputs
         self._session: Session | None = session
-        # Only an output outside of this process can survive it: a list needs nobody to wait.
-        self._watch = Watch(self._note_request, self._note_return) if outputs.is_called else None
+        self._watch = Watch(self._note_request, self._note_return)
         self._began = time.perf_counter()
         self._progress = -1
         self._reset()
@@ -171,8 +170,7 @@ class Delivery:
     def start(self) -> None:
         """Begin to deliver."""
         self._start_thread()
-        if self._watch is not None:
-            self._watch.start()
+        self._watch.start()
         _FORKS.add(self)
         atexit.register(self._flush)
 
@@ -185,14 +183,12 @@ class Delivery:
         """Deliver the rest, when the session has stopped. Returns notes. `recording` makes the whole recording."""
         atexit.unregister(self._flush)
         _FORKS.remove(self)
-        if self._watch is not None:
-            self._watch.end()
+        self._watch.end()
         recorded = recording()
         notes: list[str] = []
         if not self._has_thread:
             self._drain()
-            if self._watch is not None:
-                notes.append("no thread could be started: events were delivered by the threads that loaded")
+            notes.append("no thread could be started: events were delivered by the threads that loaded")
         else:
             self._end_thread()
         session, self._session = self._session, None
@@ -278,14 +274,15 @@ class Delivery:
             self._turn.release()
 
     def _note_request(self, raw: RawRequest) -> None:
-        if self._session is not None:
+        if self._session is not None and self._outputs.is_called:
             self._asked[raw[3]] = raw[5]
             self._progress = self._session.progress()
 
     def _note_return(self) -> bool:
         """A thread of the program has come back from the loader, or is about to call it: deliver what is new."""
         session = self._session
-        if session is None or get_ident() == self._thread:
+        # Only an output outside of this process can survive it: a list needs nobody to wait.
+        if session is None or get_ident() == self._thread or not self._outputs.is_called:
             return True
         progress = session.progress()
         if progress == self._progress:

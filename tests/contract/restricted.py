@@ -2,7 +2,8 @@
 
 A filter of seccomp(2) answers the calls with an error, as the sandboxes of containers and of hardened systems do; it
 holds for the command and for all that the command starts. The refusals: memfd (no file in memory), tmpfile (no file
-without a name), mprotect (no page is made writable again), threads (none can be started; processes can).
+without a name), listener (of a filter of seccomp), mprotect (no page is made writable again), threads (none can be
+started; processes can).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import struct
 import sys
 
 NUMBERS = {
-    "x86_64": {"mprotect": 10, "clone": 56, "openat": 257, "memfd_create": 319, "clone3": 435},
-    "aarch64": {"mprotect": 226, "clone": 220, "openat": 56, "memfd_create": 279, "clone3": 435},
+    "x86_64": {"mprotect": 10, "clone": 56, "openat": 257, "memfd_create": 319, "seccomp": 317, "clone3": 435},
+    "aarch64": {"mprotect": 226, "clone": 220, "openat": 56, "memfd_create": 279, "seccomp": 277, "clone3": 435},
 }
 """asm/unistd.h"""
 
@@ -56,6 +57,8 @@ def steps_of(refusal: str) -> list[Step]:
         # clone3 has its flags in memory, where a filter cannot look; the C library then takes clone.
         thread = refuse(numbers["clone"], errno.EAGAIN, load(0), (BITS, 0, 0, CLONE_THREAD))
         return [*refuse(numbers["clone3"], errno.ENOSYS), *thread]
+    if refusal == "listener":  # SECCOMP_FILTER_FLAG_NEW_LISTENER, as in gVisor
+        return refuse(numbers["seccomp"], errno.EINVAL, load(1), (BITS, 0, 0, 8))
     if refusal == "mprotect":
         # Of a few pages only: the stack of a thread and a heap are made writable too, and must be.
         writable = (load(2), (EQUAL, 0, 0, 3), load(1), (GREATER, 0, 0, 0x4000))

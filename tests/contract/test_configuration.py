@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from dlltracer.cli import config as settings
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 from dlltracer.errors import ConfigurationError
 from dlltracer.host.configfile import VARIABLE
 
@@ -234,7 +234,7 @@ def test_a_setting_gives_way_to_what_it_contradicts(project: Path) -> None:
     )
     assert dlltracer("run", "-o", "x.dlltrace", "-c", "import bz2").returncode == 0
     assert (project / "in" / "x.dlltrace").read_text().startswith('{"type": "recording"')
-    assert "1 image" in dlltracer("run", "--format", "text", "-c", "import math").stderr
+    assert "1 image" in dlltracer("run", "--format", "text", "-c", "import _json").stderr
     shown = dlltracer("show", "x.dlltrace", "--html", "x.html")
     assert (shown.returncode, shown.stderr) == (0, "") and (project / "in" / "x.html").exists()
     assert not (project / "shown.txt").exists()

@@ -88,6 +88,20 @@ def test_the_last_load_before_a_crash_stands_in_out(how: str, asked_by: str, nat
 
 
 @linux_only
+@pytest.mark.parametrize("how", ["_exit", "segmentation fault"])
+def test_snapshots_show_the_last_load_before_a_crash(how: str, native: Native) -> None:
+    path = native.tiny()
+    code = (
+        "import ctypes, os, sys, dlltracer\n"
+        "dlltracer.Trace(out=sys.stdout, backend='snapshot').start()\n"
+        f"ctypes.CDLL(sys.argv[1])\n{CRASHES[how]}\n"
+    )
+    command = [sys.executable, "-X", "faulthandler=0", "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False)
+    assert done.stdout == f"LoadLibrary {path}\n", done.stderr
+
+
+@linux_only
 def test_a_failed_load_is_told_before_a_crash(native: Native, run_python: RunPython) -> None:
     done = run_python(
         """

@@ -241,7 +241,8 @@ def test_what_was_seen_outlives_a_kill(tmp_path: Path) -> None:
 @linux_only
 def test_processes_are_recorded(tmp_path: Path) -> None:
     path = tmp_path / "x.dlltrace"
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import decimal'], check=True)"
+    # Debian's Python has all that subprocess needs built in.
+    code = "import _json, subprocess, sys; subprocess.run([sys.executable, '-c', 'import decimal'], check=True)"
     assert ask("run", "--follow", "-o", path, "-c", code).returncode == 0
     trace = read_trace_file(str(path))
     first, second = trace.recording.processes

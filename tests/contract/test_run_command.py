@@ -124,7 +124,6 @@ def test_script_by_absolute_path_and_after_two_dashes(desk: Desk) -> None:
     assert_same(desk, "--", "s.py", "--", "-m")
 
 
-@pytest.mark.every_python
 def test_module(desk: Desk) -> None:
     desk.write("mod.py", STATE)
     desk.write("pkg/__init__.py", "print('package')")
@@ -135,7 +134,6 @@ def test_module(desk: Desk) -> None:
     assert_same(desk, "-mjson.tool", "--indent", "1", stdin='{"a": [1]}')
 
 
-@pytest.mark.every_python
 def test_folder_zip_and_bytecode(desk: Desk) -> None:
     desk.write("folder/__main__.py", STATE)
     with zipfile.ZipFile(desk.folder / "app.zip", "w") as archive:
@@ -195,15 +193,9 @@ def test_safe_path(desk: Desk) -> None:
         ("import sys\ndel sys.excepthook\n1/0", 1),
         ("import atexit\natexit.register(print, 'end')\natexit.register(lambda: print('__file__' in globals()))", 0),
         ("import atexit, sys\natexit.register(lambda: print('__file__' in globals()))\nsys.exit(4)", 4),
-        (f"{SEES_FILE}1/0", 1),
-        (f"{SEES_FILE}raise KeyboardInterrupt", None),
-        (f"{SEES_FILE}sys.exit('a text')", 1),
-        (f"{SEES_FILE}sys.excepthook = lambda *a: sys.exit(5)\n1/0", 5),
-        (f"{SEES_FILE}sys.excepthook = lambda *a: {{}}[1]\n1/0", 1),
         ("import atexit, sys\natexit.register(lambda: print(sys.last_traceback.tb_frame.f_code.co_filename))\n1/0", 1),
     ],
 )
-@pytest.mark.every_python
 def test_ends_the_same(desk: Desk, source: str, status: int | None) -> None:
     desk.write("s.py", source)
     for program in (["s.py"], ["-c", source], ["-m", "s"]):
@@ -216,6 +208,23 @@ def test_ends_the_same(desk: Desk, source: str, status: int | None) -> None:
         else:
             assert traced == plain
         assert desk.report.exists()
+
+
+@pytest.mark.every_python
+@pytest.mark.parametrize(
+    ("source", "status"),
+    [
+        (f"{SEES_FILE}1/0", 1),
+        (f"{SEES_FILE}raise KeyboardInterrupt", None),
+        (f"{SEES_FILE}sys.exit('a text')", 1),
+        (f"{SEES_FILE}sys.excepthook = lambda *a: sys.exit(5)\n1/0", 5),
+        (f"{SEES_FILE}sys.excepthook = lambda *a: {{}}[1]\n1/0", 1),
+    ],
+)
+def test_the_names_of_the_file_go_when_they_would(desk: Desk, source: str, status: int | None) -> None:
+    desk.write("s.py", source)
+    plain = assert_same(desk, "s.py")
+    assert status is None or plain.status == status
 
 
 @posix_only
@@ -355,10 +364,33 @@ def test_the_evidence_survives(desk: Desk, native: Native, end: str) -> None:
     assert any(json.loads(line).get("path") == native.missing for line in desk.lines())
 
 
+OF_ANOTHER_USER = "import ctypes, os, sys\nos.geteuid = lambda: 1 << 20"
+"""As if the program had given up its rights: what it may read, its parent need not tell."""
+
+
+@linux_only
+def test_the_program_need_not_be_able_to_decode(desk: Desk, native: Native) -> None:
+    tiny = native.tiny()
+    desk.write("s.py", "import ctypes, sys\nctypes.CDLL(sys.argv[1])\nsys.modules['dataclasses'] = None")
+    assert desk.traced("s.py", str(tiny), form="jsonl") == Ran(0, "", "")
+    assert desk.notes() == "" and tiny.name in desk.report.read_text()
+
+
+@linux_only
+@pytest.mark.parametrize("change", ["", OF_ANOTHER_USER], ids=["decoded by its parent", "decoded by itself"])
+def test_places_are_looked_at_as_the_program_sees_them(desk: Desk, change: str) -> None:
+    (desk.folder / "deep").mkdir()
+    desk.write("deep/libno.so", "no image")
+    code = f"import os, ctypes\nos.chdir('deep')\n{change}\ntry: ctypes.CDLL('./libno.so')\nexcept OSError: pass"
+    assert desk.traced("-c", code, form="jsonl") == Ran(0, "", "")
+    failed = [line for line in desk.report.read_text().splitlines() if "libno.so" in line]
+    assert len(failed) == 1 and "not an ELF file" in failed[0] and '"refused"' in failed[0]
+
+
 @linux_only
 def test_a_trace_that_cannot_be_ended_is_salvaged(desk: Desk, native: Native) -> None:
     tiny = native.tiny()
-    desk.write("s.py", "import ctypes, os, sys\nctypes.CDLL(sys.argv[1])\nsys.modules['dataclasses'] = None")
+    desk.write("s.py", f"{OF_ANOTHER_USER}\nctypes.CDLL(sys.argv[1])\nsys.modules['dataclasses'] = None")
     assert desk.traced("s.py", str(tiny), form="jsonl") == Ran(0, "", "")
     assert "could not be ended in the program" in desk.notes()
     assert tiny.name in desk.report.read_text()

@@ -22,6 +22,7 @@ if sys.platform != "linux":
 
 import dlltracer
 from dlltracer.capture.backend import make_backend
+from dlltracer.capture.linux.ptrace import availability as ptrace_availability
 
 if not make_backend("seccomp").availability().ok:
     pytest.skip(make_backend("seccomp").availability().reason, allow_module_level=True)
@@ -45,7 +46,7 @@ class Seen:
 
     def failed(self, need: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = [
-            one for one in self.events if one["type"] == "failed" and one["need"] == need
+            one for one in self.events if one["type"] == "failed" and one.get("need") == need
         ]  # fmt: skip
         assert len(found) == 1, self.events
         return found[0]
@@ -90,13 +91,84 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+RESTRICTED = (sys.executable, str(Path(__file__).with_name("restricted.py")), "listener", "--")
+NESTED = (*DLLTRACER, "run", "--backend", "seccomp", "-o", os.devnull, "--format", "lines", "--")
+BY_PTRACE = {
+    "filter": (RESTRICTED, "this kernel has no seccomp listeners"),
+    "calls": (NESTED, "a seccomp listener already"),
+}
+
+
+@pytest.fixture(params=BY_PTRACE)
+def by_ptrace(request: pytest.FixtureRequest) -> tuple[str, tuple[str, ...]]:
+    """A way without a listener: what the notes say of it, and the command that makes the kernel refuse one."""
+    prefix, note = BY_PTRACE[request.param]
+    if not ptrace_availability().ok:
+        pytest.skip(ptrace_availability().reason)
+    return note, prefix
+
+
+def test_ptrace_where_there_is_no_listener(
+    bench: Bench, native: Native, by_ptrace: tuple[str, tuple[str, ...]]
+) -> None:
+    """The same events as by the listener, in forked and started processes too, and the program's own status."""
+    note, prefix = by_ptrace
+    code = f"""
+        import ctypes, os, subprocess, sys, threading
+        subprocess.run([sys.executable, "-c", "import _sqlite3"], check=True)
+        if not os.fork():
+            import _ssl
+            os._exit(0)
+        os.wait()
+        thread = threading.Thread(target=lambda: __import__("_decimal"))
+        thread.start()
+        thread.join()
+        try:
+            ctypes.CDLL({str(native.broken())!r})
+        except OSError:
+            sys.exit(7)
+    """
+
+    def told(seen: Seen) -> list[object]:
+        assert seen.status == 7
+        return sorted(
+            str([*map(event.get, ("type", "path", "imports", "requested_by")), len(event.get("probes") or ())])
+            for event in seen.events
+        )  # fmt: skip
+
+    listened, traced = bench.code(code, "--follow"), bench.code(code, "--follow", prefix=prefix)
+    assert note in traced.notes and "ptrace" not in listened.notes
+    assert told(listened) == told(traced)
+    assert any(native.missing in event for event in told(traced) if isinstance(event, str))
+
+
+def test_ptrace_sees_a_crash_too(bench: Bench, by_ptrace: tuple[str, tuple[str, ...]]) -> None:
+    crash = bench.build("libcrash.so", "__attribute__((constructor)) void f(void) { *(volatile int *)8 = 1; }",
+                        "-shared", "-fPIC")  # fmt: skip
+    command = [*by_ptrace[1], *DLLTRACER, "why", "--backend", "seccomp", str(crash)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=bench.folder, check=False)
+    assert f"of SIGSEGV in {crash} at offset" in " ".join(done.stdout.split()), done.stdout
+
+
+def test_ptrace_breaks_nothing_that_is_left_behind(bench: Bench, by_ptrace: tuple[str, tuple[str, ...]]) -> None:
+    """With a filter we have to stay; without one the processes are let go."""
+    note, prefix = by_ptrace
+    (bench.folder / "go").touch()
+    seen = bench.run("--follow", "-c", LEFT_BEHIND, prefix=prefix)
+    assert seen.status == 0
+    wait_for(bench.folder / "done")
+    if "kernel" in note:
+        assert any("/_ssl." in path for path in seen.loads())
+        assert "has left behind" in seen.stderr or seen.stderr == ""
+
+
 def test_an_import_with_its_needs(bench: Bench) -> None:
     seen = bench.code("import _ssl; print('done')")
     assert (seen.status, seen.stdout, seen.head["backend"]) == (0, "done\n", "seccomp")
     (module,) = [event for event in seen.events if "/_ssl." in event["path"]]
     assert (module["imports"], module["phase"]) == (["_ssl"], "direct")
     assert module["base"] % os.sysconf("SC_PAGE_SIZE") == 0
-    (need,) = [event for event in seen.events if event["need"] and event["need"].startswith("libssl")]
+    (need,) = [event for event in seen.events if event.get("need", "").startswith("libssl")]
     assert need["requested_by"] == module["path"]
     assert need["probes"][-1]["outcome"] == "loaded"
     assert "watched from outside" in seen.notes
@@ -117,8 +189,8 @@ def test_the_same_as_the_log_of_the_loader(bench: Bench, native: Native) -> None
         seen = bench.code(f"import ctypes\n{textwrap.dedent(code)}", backend=backend)
         own = ("_ctypes.", "libffi", "_struct.")  # rtld has loaded these itself, before the program began
         return [
-            (event["type"], event["path"], event["need"], event.get("kind"), event["requested_by"], event["imports"],
-              [(probe["path"], probe["phase"], probe["outcome"] == "loaded") for probe in event["probes"] or ()])
+            (*map(event.get, ("type", "path", "need", "kind", "requested_by", "imports")),
+              [(probe["path"], probe["phase"], probe["outcome"] == "loaded") for probe in event.get("probes") or ()])
             for event in seen.events
             if event["type"] != "unload" and not Path(event["path"]).name.startswith(own)
         ]  # fmt: skip
@@ -174,7 +246,7 @@ def test_why_still_sees_a_crash(bench: Bench) -> None:
                         "-shared", "-fPIC")  # fmt: skip
     command = [*DLLTRACER, "why", "--backend", "seccomp", str(crash)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=bench.folder, check=False)
-    assert f"of SIGSEGV in {crash}" in done.stdout, done.stdout
+    assert f"of SIGSEGV in {crash} at offset" in " ".join(done.stdout.split()), done.stdout
 
 
 def test_children_come_for_free(bench: Bench) -> None:

@@ -8,8 +8,10 @@ are known. Where they do not, the phases stay `Phase.OTHER`: nothing is guessed.
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from ..capture.linux.seccomp_decode import WatchedProgram
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
@@ -24,12 +26,6 @@ _MOST_CONTEXTS = 64
 _MOST_ANSWERS = 10_000
 _LOADER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES")
 
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ..capture.linux.seccomp_watch import WatchedProgram
 
 
 @dataclass

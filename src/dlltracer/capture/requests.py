@@ -72,6 +72,7 @@ class Watch:
         self._kept: list[tuple[RawRequest, object]] = []
         self._idle: dict[RawRequest, int] = {}
         self._open: dict[int, RawRequest] = {}
+        self._taken = 0
         self.keeps_requests = on_request is None and on_return is None
 
     def start(self) -> bool:
@@ -81,18 +82,40 @@ class Watch:
     def stop(self) -> tuple[Request, ...]:
         """End and return the requests kept, in order. Stopping twice returns them again."""
         self.end()
+        return self._make(0, len(self._kept))
+
+    def _make(self, first: int, end: int) -> tuple[Request, ...]:
         from ..model.failure import Request, RequestKind
 
-        imported = _find_imported(self._kept)
+        imported = _find_imported(self._kept[:end]) if end > first else set()
         return tuple(
             Request(
                 RequestKind(kind), target, imports, tid, wall, clock,
                 succeeded=_has_succeeded(kind, library, number in imported), idle_clock=self._idle.get(raw),
                 places=places, flags=flags,
             )
-            for number, (raw, library) in enumerate(self._kept)
+            for number, (raw, library) in enumerate(self._kept[first:end], first)
             for kind, target, imports, tid, wall, clock, places, flags in (raw,)
         )  # fmt: skip
+
+    def peek(self, until: int | None) -> tuple[Request, ...]:
+        """The requests up to a moment, a value of `open_since`, or all, but those that were forgotten."""
+        end = self._taken
+        while end < len(self._kept) and (until is None or self._kept[end][0][5] <= until):
+            end += 1
+        return self._make(self._taken, end)
+
+    def forget(self, count: int) -> None:
+        """Leave out the first of the requests that `peek` returns."""
+        self._taken += count
+
+    def open_since(self, moment: int) -> int:
+        """The moment, or the one before the first request that was in progress then; as `time.perf_counter_ns()`."""
+        spans = [(raw[5], self._idle.get(raw, moment + 1)) for raw, _ in self._kept[self._taken :]]
+        for asked, idle in reversed(spans):
+            if asked <= moment < idle:
+                moment = asked - 1
+        return moment
 
     def end(self) -> None:
         """End, and import nothing for it."""
@@ -351,6 +374,8 @@ class _AuditHook:
         if looks is None:
             return
         has_loaded = False
+        for watch in self._waiting:
+            watch.note_activity()
         for watch in self._watches:
             if watch.on_return is not None:
                 has_loaded = watch.on_return() or has_loaded

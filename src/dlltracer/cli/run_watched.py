@@ -13,11 +13,15 @@ from dataclasses import dataclass, replace
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+from collections.abc import Callable
+from typing import Protocol
+
 from ..api.search_phases import SearchPhases
 from ..capture.backend import NOT_USED
 from ..capture.kept_events import KeptEvents
+from ..capture.linux.seccomp_watch import LoaderWatch
 from ..errors import BackendUnavailable
-from ..host.own_files import ScratchFile
+from ..host.scratch import ScratchFile
 from ..model.events import Event
 from ..model.recording import TracedProcess
 from ..model.run import RunResult
@@ -28,7 +32,6 @@ from .spawn import (
     CannotRun,
     DescriptorLimit,
     Relay,
-    Variables,
     child_environment,
     choose_wait,
     interpreter,
@@ -42,19 +45,18 @@ from .stopper import Stopper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from .spawn import Variables
 
-    from ..capture.linux.seccomp_watch import LoaderWatch
 
-    class Receiver(Protocol):
-        """Gets events and processes as they come."""
+class Receiver(Protocol):
+    """Gets events and processes as they come."""
 
-        @property
-        def events(self) -> KeptEvents: ...
-        @property
-        def notes(self) -> tuple[str, ...]: ...
-        def event(self, event: Event) -> None: ...
-        def process(self, process: TracedProcess) -> None: ...
+    @property
+    def events(self) -> KeptEvents: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    def event(self, event: Event) -> None: ...
+    def process(self, process: TracedProcess) -> None: ...
 
 
 NAME = "seccomp"
@@ -63,6 +65,9 @@ _LAUNCH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 _GRACE = 0.5
 """Seconds that processes may go on which the first one leaves behind. Helpers of multiprocessing end in that time."""
+
+_WATCHING = 32
+"""Files that are open when one process is watched, with some to spare."""
 
 _PATIENCE = 60.0
 """Seconds for the launcher to come up."""
@@ -99,39 +104,22 @@ class _Keeping:
         """Nobody asks."""
 
 
-def run_best(program: Program, options: WatchOptions) -> RunResult:
-    """Run the program with the best mechanism that works here: "rtld", else "seccomp", else "snapshot".
+def run_without_rtld(program: Program, options: WatchOptions, refusals: tuple[str, ...]) -> RunResult:
+    """Run the program with the best mechanism that works here without "rtld": "seccomp", else "snapshot".
 
-    Each that cannot be says so before anything of the program has run. Raises `CannotRun`.
+    A mechanism that cannot be says so before anything of the program has run. Raises `CannotRun`.
+
+    Arguments: `refusals`, why each better mechanism was not taken.
     """
-    refusals: list[str] = []
-    if options.python is None and not _is_glibc():
-        refusals.append(f"rtld{NOT_USED}this Python's C library is not glibc")
-    else:
-        run = _run_inside(program, "rtld", options)
-        if run.refusal is None:
-            return run
-        refusals.append(f"rtld{NOT_USED}{run.refusal}")
     try:
         run = run_watched(program, options)
     except BackendUnavailable as error:
-        refusals.append(f"seccomp{NOT_USED}{error}")
-        run = _run_inside(program, "snapshot", options)
-    return with_notes(run, tuple(refusals))
-
-
-def _run_inside(program: Program, backend: str, options: WatchOptions) -> RunResult:
-    return run_child(
-        program, backend, python=options.python, output=options.output, watch_crash=options.watch_crash,
-        stopper=options.stopper, limit=options.limit, variables=options.variables,
-    )  # fmt: skip
-
-
-def _is_glibc() -> bool:
-    try:
-        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
-    except (OSError, ValueError):
-        return False
+        refusals = (*refusals, f"seccomp{NOT_USED}{error}")
+        run = run_child(
+            program, "snapshot", python=options.python, output=options.output, watch_crash=options.watch_crash,
+            stopper=options.stopper, limit=options.limit, variables=options.variables,
+        )  # fmt: skip
+    return with_notes(run, refusals)
 
 
 def run_watched(program: Program, options: WatchOptions, receiver: Receiver | None = None) -> RunResult:
@@ -143,6 +131,8 @@ def run_watched(program: Program, options: WatchOptions, receiver: Receiver | No
     except OSError as error:
         raise BackendUnavailable(NAME, f"no file takes its report ({error.strerror or error})") from error
     with (options.limit or DescriptorLimit()) as limit, report as file:
+        if not limit.allows(_WATCHING):
+            raise BackendUnavailable(NAME, "the limit of open files is too low for that (ulimit -n)")
         run = _WatchedRun(program, options, receiver or _Keeping(), limit, file.path)
         return run.run()
 
@@ -167,6 +157,19 @@ class _WatchedRun:
         )  # fmt: skip
 
     def run(self) -> RunResult:
+        try:
+            return self._run_once(self._run_notified)
+        except NoListener as error:
+            self._notes = (f"it was watched by ptrace, since {error.reason}",)
+            if error.is_taken:
+                return self._run_once(self._run_at_every_call)
+        try:
+            return self._run_once(self._run_at_filter)
+        except NoListener:
+            return self._run_once(self._run_at_every_call)
+
+    def _run_once(self, run_by: Callable[[LoaderWatch], RunResult]) -> RunResult:
+        """Run it by one way of watching."""
         from ..capture.linux.seccomp_watch import LoaderWatch
 
         phases = SearchPhases()
@@ -175,10 +178,51 @@ class _WatchedRun:
             startup=self._options.startup or self._is_command, marked=not self._is_command,
         )  # fmt: skip
         try:
-            run = self._run_notified(watch)
+            run = run_by(watch)
             return self._result(run, RunnerReport.read(self._result_path), watch)
         finally:
             watch.close()
+
+    def _run_at_filter(self, watch: LoaderWatch) -> RunResult:
+        """Run it with a filter whose stops are ptrace's."""
+        return self._run_traced(watch, has_filter=True)
+
+    def _run_at_every_call(self, watch: LoaderWatch) -> RunResult:
+        """Run it without a filter: each of its system calls stops."""
+        return self._run_traced(watch, has_filter=False)
+
+    def _run_traced(self, watch: LoaderWatch, *, has_filter: bool) -> RunResult:
+        from ..capture.linux.seccomp_launch import send
+        from ..capture.linux.seccomp_ptrace import PtraceLoop
+
+        options, way = self._options, "ptrace" if has_filter else "calls"
+        with Relay(options.stopper, self._limit) as relay, _Launcher(way, self._command, options) as launcher:
+            child = launcher.child
+            launcher.await_ready()
+            watch.begin(child.pid, self._shown, _where(self._command[0]))
+            loop = PtraceLoop(
+                child, watch, lambda: send(launcher.socket, b"G"), _say_waiting, has_filter=has_filter
+            )  # fmt: skip
+            try:
+                loop.start()
+            except RuntimeError as error:  # a limit on processes (`ulimit -u`, a pids cgroup) counts threads
+                launcher.end()
+                raise BackendUnavailable(NAME, f"no thread could be started to watch the program ({error})") from error
+            relay.connect(child)
+            loop.first_ended.wait()
+            if loop.refusal is not None:
+                launcher.end()
+                raise BackendUnavailable(NAME, f"{self._notes[0]}; {loop.refusal}" if self._notes else loop.refusal)
+            loop.join()
+            launcher.check_start()
+            watched = loop.result()
+            watch.finish(child.pid, watched.status)
+            if loop.left:
+                self._notes += _left_behind(loop.left if options.follow else (), has_keeper=False)
+            run = RunResult(status=watched.status)
+            if options.watch_crash:
+                run = replace(run, crash=watched.crash, crash_note=watched.note)
+            return with_stop(run, relay.stopper)
 
     def _run_notified(self, watch: LoaderWatch) -> RunResult:
         """Run it with a listener."""
@@ -192,7 +236,11 @@ class _WatchedRun:
             listener, keeper = launcher.receive_listener()
             watch.begin(child.pid, self._shown, _where(self._command[0]))
             loop = NotifyLoop(listener, keeper, watch)
-            loop.start(child.pid)
+            try:
+                loop.start(child.pid)
+            except RuntimeError as error:  # as in _run_traced
+                launcher.end()
+                raise BackendUnavailable(NAME, f"no thread could be started to watch the program ({error})") from error
             try:
                 send(launcher.socket, b"G")
                 run = choose_wait(options.watch_crash)(child)
@@ -206,7 +254,7 @@ class _WatchedRun:
                     f"the watching ended early ({type(loop.error).__name__}: {loop.error}): what came then is missing",
                 )  # fmt: skip
             if not watching_ended:
-                self._notes += _left_behind(watch.others() if options.follow else ())
+                self._notes += _left_behind(watch.others() if options.follow else (), has_keeper=True)
             return with_stop(run, relay.stopper)
 
     def _result(self, run: RunResult, report: RunnerReport | None, watch: LoaderWatch) -> RunResult:
@@ -261,19 +309,28 @@ class _Launcher:
         if self.child.poll() is None:
             self.child.wait()
 
+    def await_ready(self) -> None:
+        """Wait until it can be seized. Raises `BackendUnavailable`."""
+        message, _ = self._receive(0)
+        if message != b"L":
+            self.end()
+            raise _refusal(message)
+
     def receive_listener(self) -> tuple[int, int]:
         """The listener, and the socket of the keeper. Raises `BackendUnavailable` where there can be none."""
         message, descriptors = self._receive(2)
         if message != b"L" or len(descriptors) != 2:
-            self._end()
+            self.end()
             raise _refusal(message)
         return descriptors[0], descriptors[1]
 
     def check_start(self) -> None:
-        """Raise `CannotRun` if the program could not be started."""
+        """Raise `CannotRun` if the program could not be started, `NoListener` if the filter could not be put on."""
         message, _ = self._receive(0)
         if message.startswith(b"X"):
             raise CannotRun(describe_start_failure(self._command[0], _error_in(message)))
+        if message.startswith(b"F"):
+            raise NoListener(NAME, _error_in(message).strerror or "no filter can be put on")
 
     def _receive(self, most: int) -> tuple[bytes, tuple[int, ...]]:
         from ..capture.linux.seccomp_launch import receive
@@ -283,7 +340,8 @@ class _Launcher:
         except OSError:
             return b"", ()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End it before it has begun."""
         self.socket.close()
         with contextlib.suppress(OSError):
             self.child.kill()
@@ -291,7 +349,9 @@ class _Launcher:
 
 
 class NoListener(BackendUnavailable):
-    """The kernel gives no listener, but may know filters: gVisor, or a process that has a listener already."""
+    """The kernel gives no listener: it knows none (gVisor), or the process has one already (`is_taken`)."""
+
+    is_taken = False
 
 
 def _refusal(message: bytes) -> BackendUnavailable:
@@ -299,7 +359,9 @@ def _refusal(message: bytes) -> BackendUnavailable:
         return BackendUnavailable(NAME, "the process for the program ended before it could begin")
     error = _error_in(message)
     if error.errno == errno.EBUSY:
-        return NoListener(NAME, "the process is watched by a seccomp listener already")
+        taken = NoListener(NAME, "the process is watched by a seccomp listener already")
+        taken.is_taken = True
+        return taken
     if error.errno == errno.EINVAL:
         return NoListener(NAME, "this kernel has no seccomp listeners (Linux before 5.5, gVisor)")
     return BackendUnavailable(NAME, f"the system refuses a seccomp filter ({error.strerror})")
@@ -310,11 +372,18 @@ def _error_in(message: bytes) -> OSError:
     return OSError(int(number) if number.isdecimal() else 0, text)
 
 
-def _left_behind(pids: tuple[int, ...]) -> tuple[str, ...]:
+def _left_behind(pids: tuple[int, ...], *, has_keeper: bool) -> tuple[str, ...]:
     shown = f" ({', '.join(map(str, pids[:8]))}{', ...' if len(pids) > 8 else ''})" if pids else ""
-    return (
-        f"processes of the program still ran when it had ended{shown}: what they load from then on is not shown. They "
-        "keep the filter; a process of dlltracer's answers it until they end",
+    keeper = ". They keep the filter; a process of dlltracer's answers it until they end" if has_keeper else ""
+    what = f"processes of the program still ran when it had ended{shown}"
+    return (f"{what}: what they load from then on is not shown{keeper}",)
+
+
+def _say_waiting(number: int) -> None:
+    """Say why the command does not end."""
+    sys.stderr.write(
+        f"dlltracer: waiting for {number} threads or processes that the program has left behind. They are watched by "
+        "ptrace with a filter, and would fail without it\n"
     )  # fmt: skip
 
 

@@ -17,7 +17,8 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass
+
+from ...model.light import dataclass
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
@@ -28,7 +29,7 @@ from ...model.failure import Crash
 from .processes import locate, read_status_field, read_text, read_threads
 from .ptrace import ENDED, EVENT_STOP, Ptrace, availability, why_refused
 
-__all__ = ["CRASH_SIGNALS", "Watched", "availability", "watch"]
+__all__ = ["CRASH_SIGNALS", "CrashWatcher", "Watched", "availability", "watch"]
 
 CRASH_SIGNALS = frozenset(
     (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS, signal.SIGTRAP)
@@ -80,7 +81,7 @@ def watch(child: subprocess.Popen[bytes]) -> Watched:
 
     A child that cannot be watched is waited for, and the note of the result has the reason.
     """
-    watcher = _Watcher(child)
+    watcher = CrashWatcher(child)
     try:
         watcher.start()
     except RuntimeError as error:  # a limit on processes (`ulimit -u`, a pids cgroup) counts threads
@@ -89,7 +90,7 @@ def watch(child: subprocess.Popen[bytes]) -> Watched:
     return watcher.result()
 
 
-class _Watcher(threading.Thread):
+class CrashWatcher(threading.Thread):
     """A thread of its own: a tracer must wait for any thread of the child, and would take the end of other children of
     the process from those who wait for them."""
 

@@ -82,36 +82,37 @@ class Ptrace:
         self._function.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
         self._function.restype = ctypes.c_long
 
-    def seize(self, tid: int) -> None:
+    def seize(self, tid: int, options: int = _OPTION_TRACECLONE) -> None:
         """Attach to a thread without stopping it; threads that it starts are attached to as well."""
-        self._ask(_SEIZE, tid, 0, _OPTION_TRACECLONE)
+        self.ask(_SEIZE, tid, 0, options)
 
     def resume(self, tid: int, number: int = 0) -> None:
         """Let a stopped thread go on, with this signal."""
-        self._ask(_CONT, tid, 0, number)
+        self.ask(_CONT, tid, 0, number)
 
     def listen(self, tid: int) -> None:
         """Leave a thread in its group-stop (Ctrl-Z), which only SIGCONT ends."""
-        self._ask(_LISTEN, tid, 0, 0)
+        self.ask(_LISTEN, tid, 0, 0)
 
     def detach(self, tid: int) -> None:
         """Let a stopped thread go on, and go."""
-        self._ask(_DETACH, tid, 0, 0)
+        self.ask(_DETACH, tid, 0, 0)
 
     def signal_info(self, tid: int) -> SignalInfo:
         """The siginfo_t of the signal that stopped the thread."""
         info = SignalInfo()
-        self._ask(_GETSIGINFO, tid, 0, ctypes.addressof(info))
+        self.ask(_GETSIGINFO, tid, 0, ctypes.addressof(info))
         return info
 
     def registers(self, tid: int) -> bytes:
         """The general registers of a stopped thread (NT_PRSTATUS)."""
         room = ctypes.create_string_buffer(_MOST_REGISTERS)
         vector = _Vector(ctypes.addressof(room), len(room))
-        self._ask(_GETREGSET, tid, _NT_PRSTATUS, ctypes.addressof(vector))
+        self.ask(_GETREGSET, tid, _NT_PRSTATUS, ctypes.addressof(vector))
         return room.raw[: vector.length]
 
-    def _ask(self, request: int, tid: int, address: int, data: int) -> None:
+    def ask(self, request: int, tid: int, address: int = 0, data: int = 0) -> None:
+        """Make one request, by its number in linux/ptrace.h. Raises `OSError`."""
         if self._function(request, tid, address, data) == -1:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))

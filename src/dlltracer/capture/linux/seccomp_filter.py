@@ -144,6 +144,24 @@ def call_of(audit: int, number: int) -> Call | None:
     return arch.calls.get(number)
 
 
+def is_told(audit: int, number: int, arguments: tuple[int, ...]) -> bool:
+    """Whether the BPF program would tell of a call: for a tracer at whom every call stops."""
+    call, arch = call_of(audit, number), ARCHITECTURES.get(audit)
+    if call is None or arch is None:
+        return False
+    if call.kind is CallKind.MAP:
+        return bool(arguments[2] & PROT_EXEC) and not arguments[3] & MAP_ANONYMOUS
+    if call.flags is None:
+        return True
+    given = arguments[call.flags] & 0xFFFFFFFF
+    return given == MARK_MODE if call.kind is CallKind.MARK else not given & _not_of_loaders(arch)
+
+
+def _not_of_loaders(arch: Architecture) -> int:
+    """Flags with which no loader opens a file."""
+    return _O_WRITES | _O_CREAT | arch.o_directory | _O_PATH
+
+
 # linux/bpf_common.h: what an instruction does.
 _LOAD, _EQUALS, _HAS_BITS, _AND, _RETURN = 0x20, 0x15, 0x45, 0x54, 0x06
 
@@ -192,8 +210,7 @@ def _block(arch: Architecture, call: Call, action: int) -> list[Instruction]:
         return [told]
     if call.kind is CallKind.MARK:
         return [_load_argument(call.flags), (_EQUALS, 0, 1, MARK_MODE), told, passed]
-    other = _O_WRITES | _O_CREAT | arch.o_directory | _O_PATH
-    return [_load_argument(call.flags), (_HAS_BITS, 1, 0, other), told, passed]
+    return [_load_argument(call.flags), (_HAS_BITS, 1, 0, _not_of_loaders(arch)), told, passed]
 
 
 def _load_argument(place: int) -> Instruction:

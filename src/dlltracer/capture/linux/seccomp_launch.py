@@ -1,7 +1,8 @@
 """Runs in the process that becomes the program: puts the filter on, hands the listener to the tracer, and execs.
 
 Run as a script, by path: `seccomp_launch.py SOCKET WAY LOCALE PROGRAM [ARGUMENTS]`. SOCKET is the number of a connected
-socket (AF_UNIX, SOCK_SEQPACKET) that the tracer has the other end of, WAY is "notify" or "ptrace", LOCALE is "-" where
+socket (AF_UNIX, SOCK_SEQPACKET) that the tracer has the other end of, WAY is "notify", "ptrace" (a filter for a tracer
+that uses ptrace) or "calls" (no filter), LOCALE is "-" where
 the environment had no LC_CTYPE: the interpreter may have set one for itself (PEP 538). Messages, the first byte says
 which:
 
@@ -31,9 +32,7 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, NoReturn
+from typing import Any, NoReturn
 
 NOTIFICATION = 80
 """Bytes of struct seccomp_notif (linux/seccomp.h)."""
@@ -198,12 +197,12 @@ def main() -> NoReturn:
     number, way, locale, *command = sys.argv[1:]
     os.set_inheritable(int(number), False)
     tracer = _socket.socket(fileno=int(number))
-    if way == "ptrace":
+    if way != "notify":
         send(tracer, b"L")
         _await_go(tracer)  # it has seized us: the filter's stops find their tracer
     keeper = fork_keeper() if way == "notify" else None
     try:
-        listener = install(way)
+        listener = install(way) if way != "calls" else -1
     except FilterError as error:
         send(tracer, _failure(b"F", error.code, str(error)))
         os._exit(_CANNOT_START)

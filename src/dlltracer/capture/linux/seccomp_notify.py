@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import select
 import struct
 import sys
@@ -15,17 +16,14 @@ import time
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+from typing import NoReturn
+
 from ...errors import BackendUnavailable
 from ..backend import Availability
 from .processes import open_process
 from .seccomp_filter import architectures_of
 from .seccomp_launch import ANSWER, CONTINUE, NOTIFICATION, RECEIVE, SEND
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NoReturn
-
-    from .seccomp_watch import LoaderWatch
+from .seccomp_watch import LoaderWatch
 
 _ACTIONS = "/proc/sys/kernel/seccomp/actions_avail"
 
@@ -67,7 +65,8 @@ _SYNC_WAKE_UP = 1
 """SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6): whoever waits for the other runs at
 once on the same processor."""
 
-_MOST_WATCHED = 4096
+_MOST_WATCHED, _RESERVED = 4096, 96
+"""Processes whose ends are waited for, each with a descriptor; and descriptors that are left for all else."""
 
 _PAUSE = 0.001
 """Seconds without a call after which the last ones are thought about."""
@@ -95,6 +94,8 @@ class NotifyLoop:
         self._poller.register(self._stop_read, select.EPOLLIN)
         self._processes: dict[int, int] = {}
         self._first = 0
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = _MOST_WATCHED if limit == resource.RLIM_INFINITY else min(_MOST_WATCHED, limit - _RESERVED)
         self._worked = 0.0
         self._thread = threading.Thread(target=self._run, name="dlltracer-seccomp", daemon=True)
         self._ended = threading.Event()
@@ -184,7 +185,7 @@ class NotifyLoop:
 
     def _expect_end(self, pid: int) -> None:
         """A process has called for the first time: learn of its end."""
-        if pid == self._first or len(self._processes) >= _MOST_WATCHED:
+        if pid == self._first or len(self._processes) >= self._most:
             return
         descriptor = open_process(pid)
         if descriptor is not None:

@@ -11,27 +11,32 @@ from dataclasses import dataclass, replace
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
+from collections.abc import Callable
+
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
+from ...model.elf import ElfImage
 from ...model.events import ImageChange, LoadEvent, LoadFailedEvent
 from ...model.failure import Request
-from ...model.recording import Losses, Recording
+from ...model.recording import Losses, Recording, TracedProcess
+from ..kept_events import KeptEvents
 from ..requests import is_own_load
 from .decode import LogMark, decode_mark
 from .decoding import examine_failure
 from .processes import Processes, read_command, read_status_field, read_text
-from .seccomp_decode import ProcessDecoder
+from .seccomp_decode import (
+    MARK_FRAME,
+    ExecStop,
+    Identity,
+    MapStop,
+    MarkStop,
+    OpenStop,
+    ProcessDecoder,
+    Stop,
+    WatchedProgram,
+)
 from .seccomp_lookup import read_link
-from .seccomp_stops import ExecStop, MapStop, MarkStop, OpenStop, Stop, StopReader, TracedTask
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ...model.elf import ElfImage
-    from ...model.recording import TracedProcess
-    from ..kept_events import KeptEvents
-    from .seccomp_lookup import Identity
+from .seccomp_stops import StopReader, TracedTask
 
 NAME = "seccomp"
 
@@ -42,22 +47,6 @@ CANNOT_SEE = (
 
 _MOST_DECODERS = 4096
 _MOST_ENVIRONMENT = 1 << 20
-_FRAME = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
-
-
-@dataclass(frozen=True)
-class WatchedProgram:
-    """A program of a watched process, as far as the rules of its loader depend on it.
-
-    Attributes: `pid`; `program`, the path of its file; `environment`, as it started; `folder`, its current one;
-    `same_files`, whether it sees the files that we see.
-    """
-
-    pid: int
-    program: str | None
-    environment: tuple[tuple[str, str], ...]
-    folder: str
-    same_files: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +59,12 @@ class _Begin:
     load: LoadEvent | None = None
     image: ElfImage | None = None
     identity: Identity | None = None
+
+
+@dataclass(frozen=True)
+class _End:
+    pid: int
+    status: int | None
 
 
 class LoaderWatch:
@@ -99,7 +94,7 @@ class LoaderWatch:
         self._privileged: dict[str, str] = {}
         self._own = 0
         self._forgotten = 0
-        self._waiting: deque[Stop | _Begin | int] = deque()
+        self._waiting: deque[Stop | _Begin | _End] = deque()
         self.reader = StopReader(self._note_start)
         self._takes_rights = False
 
@@ -126,15 +121,15 @@ class LoaderWatch:
         item = self._waiting.popleft()
         if isinstance(item, _Begin):
             self._start(item)
-        elif isinstance(item, int):
-            self.end(item)
+        elif isinstance(item, _End):
+            self.end(item.pid, item.status)
         else:
             self._handle(item)
 
-    def note_end(self, pid: int) -> None:
-        """A process has ended that is no child of ours."""
+    def note_end(self, pid: int, status: int | None = None) -> None:
+        """A process has ended; `status` as of `Popen`, `None` where that is to be found out."""
         self.reader.end(pid)
-        self._waiting.append(pid)
+        self._waiting.append(_End(pid, status))
 
     def _handle(self, stop: Stop) -> None:
         if isinstance(stop, ExecStop):
@@ -267,7 +262,7 @@ class LoaderWatch:
         )  # fmt: skip
 
     def _mark(self, decoder: ProcessDecoder, stop: MarkStop) -> None:
-        for match in _FRAME.finditer(stop.mark):
+        for match in MARK_FRAME.finditer(stop.mark):
             mark = decode_mark(match[1])
             if isinstance(mark, Request):
                 decoder.ask(mark, stop.tid)

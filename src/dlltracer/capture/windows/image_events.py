@@ -16,7 +16,7 @@ the path of one image in two ways.
 from __future__ import annotations
 
 import ntpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -81,48 +81,80 @@ class DecodedImages:
 
 def decode_records(records: Iterable[RawRecord], requests: Sequence[Request], context: RecordContext) -> DecodedImages:
     """Decode the image records of one process. Records of other processes are passed over."""
-    changes: list[_Change] = []
-    there: dict[int, str] = {}
-    undecodable = 0
-    # Buffers of several processors arrive out of order, even those of one thread ("About Event Tracing", MS Learn).
-    for record in sorted(records, key=lambda one: one.ticks):
-        if record.provider != IMAGE_PROVIDER or record.opcode not in _READ_OPCODES:
-            continue
-        image = decode_image_payload(record.data, record.version, record.pointer_size)
-        if image is None:
-            undecodable += 1
-        elif image.pid not in (context.pid, None):
-            continue
-        elif record.opcode == Opcode.RUNDOWN_START:
-            there[image.base] = ntpath.basename(image.path).lower()
-        elif (clock := context.nanoseconds(record.ticks)) < context.since:
-            _note_before(there, record.opcode, image)
-        else:
-            shown = display_path(image.path, context.devices, context.system_root)
-            changes.append(_Change(record.opcode, image, record.tid, clock, shown, None))
-    changes = _attribute(changes, requests)
-    failed = _failed_unloads(changes, there)
-    events: list[ImageChange] = []
-    loads: dict[int, LoadEvent] = {}
-    for index, change in enumerate(changes):
-        if change.opcode == Opcode.LOAD:
-            loaded = LoadEvent(**_known(change, context))
-            loads[change.image.base] = loaded
-            events.append(loaded)
-            continue
-        known = _unload_fields(change, loads.pop(change.image.base, None), context)
-        if index in failed:
-            events.append(LoadFailedEvent(**known, kind=FailureKind.DROPPED))
-        else:
-            events.append(UnloadEvent(**known))
-    return DecodedImages(tuple(events), undecodable)
+    decoder = ImageDecoder(context)
+    return DecodedImages(tuple(decoder.decode(records, requests)), decoder.undecodable)
+
+
+class ImageDecoder:
+    """Decodes the image records of one process, stretch by stretch: no request may be in progress between two of them.
+
+    Attributes: `undecodable`, how many records could not be decoded.
+    """
+
+    def __init__(self, context: RecordContext) -> None:
+        self._context = context
+        self._there: dict[int, str] = {}
+        self._loads: dict[int, LoadEvent] = {}
+        self._tops: dict[int, Request] = {}
+        self._threads: set[int] = set()
+        self.undecodable = 0
+
+    def copy(self) -> ImageDecoder:
+        """A decoder in the same state."""
+        other = ImageDecoder(self._context)
+        other._there, other._loads, other._tops = dict(self._there), dict(self._loads), dict(self._tops)
+        other._threads, other.undecodable = set(self._threads), self.undecodable
+        return other
+
+    def decode(self, records: Iterable[RawRecord], requests: Sequence[Request]) -> list[ImageChange]:
+        """Decode the next stretch; `requests`, those that were made in it."""
+        self._threads.update(request.tid for request in requests)
+        there = self._there
+        changes = _attribute(self._read(records), requests, self._threads)
+        failed = _failed_unloads(changes, there, self._tops)
+        events: list[ImageChange] = []
+        for index, change in enumerate(changes):
+            _note_before(there, change.opcode, change.image)
+            if change.opcode == Opcode.LOAD:
+                loaded = LoadEvent(**_known(change, self._context))
+                self._loads[change.image.base] = loaded
+                events.append(loaded)
+                continue
+            known = _unload_fields(change, self._loads.pop(change.image.base, None), self._context)
+            if index in failed:
+                events.append(LoadFailedEvent(**known, kind=FailureKind.DROPPED))
+            else:
+                events.append(UnloadEvent(**known))
+        return events
+
+    def _read(self, records: Iterable[RawRecord]) -> list[_Change]:
+        """The loads and unloads since the trace was ready; those before go into what is mapped."""
+        context = self._context
+        changes: list[_Change] = []
+        # Buffers of several processors arrive out of order, even those of one thread ("About Event Tracing", MS Learn).
+        for record in sorted(records, key=lambda one: one.ticks):
+            if record.provider != IMAGE_PROVIDER or record.opcode not in _READ_OPCODES:
+                continue
+            image = decode_image_payload(record.data, record.version, record.pointer_size)
+            if image is None:
+                self.undecodable += 1
+            elif image.pid not in (context.pid, None):
+                continue
+            elif record.opcode == Opcode.RUNDOWN_START:
+                self._there[image.base] = ntpath.basename(image.path).lower()
+            elif (clock := context.nanoseconds(record.ticks)) < context.since:
+                _note_before(self._there, record.opcode, image)
+            else:
+                shown = display_path(image.path, context.devices, context.system_root)
+                changes.append(_Change(record.opcode, image, record.tid, clock, shown, None))
+        return changes
 
 
 _READ_OPCODES = (Opcode.LOAD, Opcode.UNLOAD, Opcode.RUNDOWN_START)
 
 
 def _note_before(there: dict[int, str], opcode: int, image: ImagePayload) -> None:
-    """Follow what is mapped, base address to base name, before the trace is ready."""
+    """Follow what is mapped: base address to base name."""
     if opcode == Opcode.LOAD:
         there[image.base] = ntpath.basename(image.path).lower()
     else:
@@ -164,11 +196,12 @@ def _unload_fields(change: _Change, loaded: LoadEvent | None, context: RecordCon
     return known
 
 
-def _attribute(changes: list[_Change], requests: Sequence[Request]) -> list[_Change]:
+def _attribute(changes: list[_Change], requests: Sequence[Request], threads: Set[int]) -> list[_Change]:
     """Give each change the request during which it happened.
 
     In the asking thread: from the request until the thread ran Python again. In a thread that asked for nothing, as
-    those of ntdll's parallel loader: the one request whose own thread had a change before and after it.
+    those of ntdll's parallel loader: the one request whose own thread had a change before and after it. `threads`: all
+    that have asked for something until now.
     """
     by_thread: dict[int, list[Request]] = {}
     for request in requests:
@@ -179,7 +212,7 @@ def _attribute(changes: list[_Change], requests: Sequence[Request]) -> list[_Cha
         if found is not None:
             spans[id(found)] = (found, change.clock)
     for index, change in enumerate(changes):
-        if given[index] is None and change.tid not in by_thread:
+        if given[index] is None and change.tid not in threads:
             around = [request for request, last in spans.values() if request.clock <= change.clock <= last]
             given[index] = around[0] if len(around) == 1 else None
     return [
@@ -201,13 +234,15 @@ def _during(clock: int, requests: Sequence[Request]) -> Request | None:
     return None
 
 
-def _failed_unloads(changes: Sequence[_Change], there: Mapping[int, str]) -> set[int]:
+def _failed_unloads(
+    changes: Sequence[_Change], there: Mapping[int, str], tops: dict[int, Request]
+) -> set[int]:
     """Return the indexes of the unloads that are judged failed loads, by the rule of this module.
 
-    Argument: `there`, the images that were mapped before the first change: base address to base name.
+    Arguments: `there`, the images that were mapped before the first change, base address to base name; `tops`, which of
+    them a request had named, and its request: kept up to date.
     """
     named = _named_loads(changes, there)
-    tops: dict[int, Request] = {}
     names = dict(there)
     failed: set[int] = set()
     failed_calls: set[int] = set()

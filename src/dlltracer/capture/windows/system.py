@@ -11,6 +11,8 @@ from ctypes import c_uint16, c_uint32, c_void_p, c_wchar_p
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...model.failure import Request
 
 _LOAD_LIBRARY_SEARCH_SYSTEM32 = 0x800
@@ -48,6 +50,23 @@ def query_dos_devices() -> dict[str, str]:
             device = bytes(room).decode("utf-16-le", "surrogatepass").split("\0", 1)[0]
             found.setdefault(device, f"{letter}:")
     return found
+
+
+def make_module_counter() -> Callable[[], int]:
+    """Return what counts the modules of this process (K32EnumProcessModules, MS Learn)."""
+    if sys.platform != "win32":
+        return lambda: 0
+    kernel32 = open_system_library("kernel32.dll")
+    enumerate_modules = kernel32.K32EnumProcessModules
+    enumerate_modules.argtypes = (c_void_p, c_void_p, c_uint32, c_void_p)
+    this_process, needed = c_void_p(-1), c_uint32()
+
+    def count() -> int:
+        # Without room for the modules it says how many bytes there must be.
+        enumerate_modules(this_process, None, 0, ctypes.byref(needed))
+        return needed.value // ctypes.sizeof(c_void_p)
+
+    return count
 
 
 def cause_image_event(*, as_resource: bool) -> bool:

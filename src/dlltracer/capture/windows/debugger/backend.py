@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from _thread import allocate_lock, start_new_thread
+from _thread import RLock, allocate_lock, start_new_thread
 
 if sys.platform != "win32":
     raise ImportError("this module is only for Windows")
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ....model.events import Event
     from ....model.failure import Request
     from ....model.recording import Recording
+    from .live_log import LiveLog
 
 NAME = "debugger"
 
@@ -69,18 +70,27 @@ class DebuggerBackend:
 
     def start(self, *, raw: bool = False, live: bool = False) -> DebuggerSession:
         """Attach. Raises `BackendUnavailable`, `TracePermissionError` or `TraceStartError`."""
-        return DebuggerSession(the_attachment(), raw)
+        return DebuggerSession(the_attachment(), raw, live)
 
 
 class DebuggerSession:
-    """A running capture of this process."""
+    """A running capture of this process.
 
-    def __init__(self, attachment: Attachment, raw: bool) -> None:
+    Attributes: `missed`, none: what waits for `drain` waits in the helper's file.
+    """
+
+    missed = 0
+
+    def __init__(self, attachment: Attachment, raw: bool, live: bool = False) -> None:
         self._attachment = attachment
         self._raw = raw
         self._wall, self._clock = time.time(), time.perf_counter_ns()
         self._watch = Watch()
-        self._fresh: Sequence[Event] = ()
+        self._lock = RLock()
+        self._read_until = 0
+        self._live = _make_live_log(self._watch, self._wall, self._clock) if live else None
+        self._has_stopped = False
+        self._raw_drained = 0
         self._attributed = self._watch.start()
         try:
             self._helper, self._start = attachment.open()
@@ -88,22 +98,50 @@ class DebuggerSession:
             self._watch.stop()
             raise
 
-    missed = 0
-
     def progress(self) -> int:
-        """Nothing is known before the end."""
-        return 0
+        """How much the helper has written."""
+        try:
+            return 0 if self._has_stopped else self._helper.position()
+        except OSError:  # it has stopped in this moment
+            return 0
 
     def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
-        """The events, after the end."""
-        fresh, self._fresh = self._fresh, ()
-        return fresh
+        """The events that have come to light since the last call."""
+        with self._lock:
+            if self._live is None:
+                return ()
+            if not self._has_stopped:
+                now = time.perf_counter_ns()
+                self._feed(self._helper.read(self._read_until))
+                self._live.decode(now)
+            return self._take()
+
+    def _feed(self, text: bytes) -> None:
+        """Give what the helper has written to the live log, as far as it has whole lines."""
+        assert self._live is not None
+        text = text[: text.rfind(b"\n") + 1]
+        before = max(0, min(self._start - self._read_until, len(text)))
+        self._read_until += len(text)
+        self._live.feed(text, before)
+
+    def _take(self) -> Sequence[Event]:
+        assert self._live is not None
+        if not self._raw:
+            fresh, self._live.fresh = self._live.fresh, []
+            return fresh
+        from ..image_events import debug_events
+
+        records = self._live.log.records[self._raw_drained :]
+        self._raw_drained += len(records)
+        return debug_events(records)
 
     def stop(self) -> Callable[[], Recording]:
         """Detach, unless another trace needs the helper. Returns what decodes this trace's stretch of its output."""
         self._watch.note_activity()
         try:
-            output = self._attachment.close(self._helper)
+            with self._lock:
+                self._has_stopped = True
+                output = self._attachment.close(self._helper)
         finally:
             requests = self._watch.stop()
         return lambda: self._recording(output, requests)
@@ -114,19 +152,34 @@ class DebuggerSession:
         from ..system import query_dos_devices, with_final_path
         from .process_log import ProcessLog, replay_lines
 
-        log, pid = ProcessLog(query_dos_devices()), os.getpid()
-        undecodable = replay_lines(output.text, self._start, pid, log)
+        pid = os.getpid()
+        if self._live is None:
+            log = ProcessLog(query_dos_devices())
+            undecodable = replay_lines(output.text, self._start, pid, log)
+        else:
+            with self._lock:
+                rest = output.text[self._read_until :]
+                self._feed(rest if not rest or rest.endswith(b"\n") else rest + b"\n")
+                self._live.decode(time.perf_counter_ns(), is_end=True)
+                log, undecodable = self._live.log, self._live.undecodable
         notes = log.notes() + output.notes
         if not output.is_whole:
             notes += (f"the helper process {self._helper.pid} ended before the block did: what came then is not known",)
         if not self._attributed:
             notes += ("another audit hook refused ours: loads have no Python import",)
-        if self._raw:
-            events: tuple[Event, ...] = debug_events(log.records)
+        if self._live is not None and not self._raw:
+            events: tuple[Event, ...] = tuple(self._live.events)
+        elif self._raw:
+            events = debug_events(log.records)
         else:
             events = log.events([with_final_path(one) for one in requests], pid, self._wall, self._clock)
-        self._fresh = events
         return Recording(NAME, events, pid, Losses(events=output.lost, undecodable=undecodable), notes)
+
+
+def _make_live_log(watch: Watch, wall: float, clock: int) -> LiveLog:
+    from .live_log import LiveLog
+
+    return LiveLog(watch, os.getpid(), wall, clock)
 
 
 class Helper:
@@ -142,6 +195,7 @@ class Helper:
             raise BackendUnavailable(NAME, HELD, LET_GO)
         pythons = find_pythons()
         self.listeners = 0
+        self._reading = allocate_lock()
         self._file, path = _make_file()
         handed: list[int] = []
         try:
@@ -171,14 +225,16 @@ class Helper:
 
     def position(self) -> int:
         """How much there is to read now."""
-        return os.lseek(self._file, 0, os.SEEK_END)
+        with self._reading:
+            return os.lseek(self._file, 0, os.SEEK_END)
 
-    def read(self) -> bytes:
-        """All that it wrote until now."""
-        os.lseek(self._file, 0, os.SEEK_SET)
+    def read(self, start: int = 0) -> bytes:
+        """All that it wrote until now, from a position on."""
         parts = []
-        while part := os.read(self._file, 1 << 20):
-            parts.append(part)
+        with self._reading:
+            os.lseek(self._file, start, os.SEEK_SET)
+            while part := os.read(self._file, 1 << 20):
+                parts.append(part)
         return b"".join(parts)
 
     def stop(self) -> tuple[int, tuple[str, ...]]:
@@ -216,7 +272,9 @@ class Helper:
     def _leave(self) -> None:
         # It is told, and never ended by force: before its first word to Windows, its end would be ours.
         set_event(self._stop)
-        os.close(self._file)
+        with self._reading:
+            file, self._file = self._file, -1  # its number may be another file's at once
+            os.close(file)
         _winapi.CloseHandle(self._stop)
         _winapi.CloseHandle(self._process)
 

@@ -222,6 +222,11 @@ class ProcessLog:
         """The loads and unloads, as the kernel's image provider would have written them."""
         return tuple(self._records)
 
+    @property
+    def before(self) -> tuple[RawRecord, ...]:
+        """The images that were mapped before this log begins."""
+        return tuple(self._before.values())
+
     def note_loaded_before(self, pid: int, base: int, path: str, header: ImageHeader) -> None:
         """An image was mapped before this log begins: that makes no event, but its unload does."""
         self._images[base] = (path, header)
@@ -299,9 +304,9 @@ class ProcessLog:
         ready = None if self._ready is None else context.epoch(self._ready)
         events = decode_records([*self._before.values(), *self._records], requests, context).events
         return tuple(
-            _at_start(_as_seen_here(event), is_program=number == 0)
+            _at_start(as_seen_here(event), is_program=number == 0)
             if ready is not None and (event.timestamp or 0.0) < ready
-            else _as_seen_here(event)
+            else as_seen_here(event)
             for number, event in enumerate(events)
             if first is None or (event.timestamp or 0.0) >= first
         )
@@ -352,7 +357,7 @@ def decode_record_now(
     Arguments: `wall` and `clock` as of `ProcessLog.events`.
     """
     context = RecordContext(pid, devices, None, 1_000_000_000, wall, clock)
-    return tuple(_as_seen_here(event) for event in decode_records([record], (), context).events)
+    return tuple(as_seen_here(event) for event in decode_records([record], (), context).events)
 
 
 def replay_lines(text: bytes, start: int, pid: int, log: ProcessLog) -> int:
@@ -400,7 +405,7 @@ def _at_start(event: ImageChange, *, is_program: bool) -> ImageChange:
     return replace(event, imports=())
 
 
-def _as_seen_here(event: ImageChange) -> ImageChange:
+def as_seen_here(event: ImageChange) -> ImageChange:
     """Return an event with the path that the debugger was told: `C:\\x`, which the records spell `\\??\\C:\\x`."""
     if event.path.startswith("\\??\\"):
         event = replace(event, path=event.shown_path, display_path=None)

@@ -13,12 +13,12 @@ import ctypes
 import os
 import sys
 import time
-from _thread import allocate_lock
+from _thread import RLock, allocate_lock
 
 from ....errors import BackendUnavailable, TraceStartError
 from ...backend import Availability
 from ...requests import Watch
-from ..system import query_dos_devices, with_final_path
+from ..system import make_module_counter, query_dos_devices, with_final_path
 from . import bindings
 from .session import SYSTEM_TRACE_CONTROL_GUID, ProviderConfig, RunningSession, Stopped, session_names, stop_by_name
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from ....model.events import Event
     from ....model.failure import Request
     from ....model.recording import Recording
+    from ..image_events import RecordContext
     from ..image_records import RawRecord
+    from ..live_images import LiveImages
 
 NAME = "etw"
 NAME_WITH_LOADER = "etw+loader"
@@ -47,6 +49,11 @@ _USER_LOADER = bytes.fromhex("3fb859b046d9134b87ca4292839dc2f2")
 # 0x80 is ETW_UMGL_LDR_SNAPS_FLAG (LoaderSnapAssistantTool, microsoft/devhome); what the bits below it turn on is not
 # written anywhere. Level 5 is TRACE_LEVEL_VERBOSE (evntrace.h). Of the other provider every keyword is taken.
 _LOADER_PROVIDERS = (ProviderConfig(_IMAGE_PROVIDER, 5, 0xFF), ProviderConfig(_USER_LOADER, 5, 0xFFFF_FFFF_FFFF_FFFF))
+_DELIVERED_BY = 250_000_000
+"""Nanoseconds after a flush in which Windows has delivered what was buffered."""
+_AWAITED = 50_000_000
+"""Nanoseconds that a thread which has loaded something waits for its events."""
+_POLL_SECONDS = 0.001
 _SILENT = (
     "the loader itself wrote no events: Windows turns them on for a program that has TracingFlags in the registry "
     "(docs/reference/backends.md, etw+loader)"
@@ -77,13 +84,27 @@ class EtwBackend:
         """Start a session. Raises `TracePermissionError`, `TraceStartError` or `BackendUnavailable`."""
         if sys.platform != "win32":
             raise BackendUnavailable(NAME, "ETW exists on Windows only")
-        return EtwSession(raw, self._kernel_logger, self._loader_events)
+        return EtwSession(raw, self._kernel_logger, self._loader_events, live)
 
 
 class EtwSession:
-    """A running capture of this process."""
+    """A running capture of this process.
 
-    def __init__(self, raw: bool, kernel_logger: bool, loader_events: bool = False) -> None:
+    Raw events, and those that are merged with the loader's own, are known at the end only.
+
+    Attributes: `missed`, none: what waits for `drain` is kept as records.
+    """
+
+    missed = 0
+
+    def __init__(self, raw: bool, kernel_logger: bool, loader_events: bool = False, live: bool = False) -> None:
+        self._lock = RLock()
+        self._live: LiveImages | None = None
+        self._fed = 0
+        self._flushed = self._settled = 0
+        self._count_modules = make_module_counter() if live and not raw and not loader_events else None
+        if self._count_modules is not None:
+            from .. import live_images  # noqa: F401 - now, before the traced code runs
         self._raw = raw
         self._name = NAME_WITH_LOADER if loader_events else NAME
         self._loader_records: list[tuple[bytes, bytes]] = []
@@ -98,6 +119,7 @@ class EtwSession:
         self._reap(etw)
         self._wall, self._clock = time.time(), time.perf_counter_ns()
         self._fresh: Sequence[Event] = ()
+        self._has_stopped = False
         self._watch = Watch()
         attributed = self._watch.start()
         try:
@@ -109,6 +131,8 @@ class EtwSession:
             if self._holds_kernel_logger:
                 _KERNEL_LOGGER.release()
             raise
+        if self._count_modules is not None:
+            self._live = self._make_live_images()
         if not attributed:
             self._notes.append("another audit hook refused ours: loads have no Python import")
         if loader_events:
@@ -161,22 +185,74 @@ class EtwSession:
         )
         return session
 
-    missed = 0
-
     def progress(self) -> int:
-        """Nothing is known before the end."""
-        return 0
+        """How many modules there are: the kernel's events come later."""
+        return 0 if self._count_modules is None else self._count_modules()
 
     def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
-        """The events, after the end."""
-        fresh, self._fresh = self._fresh, ()
-        return fresh
+        """The events that have come to light since the last call."""
+        with self._lock:
+            if self._live is not None and not self._has_stopped:
+                self._settle(is_awaited=bool(returned))
+                self._feed()
+                self._fresh = (*self._fresh, *self._live.take(self._settled))
+            fresh, self._fresh = self._fresh, ()
+            return fresh
+
+    def _settle(self, *, is_awaited: bool) -> None:
+        """Set the moment up to which all records have come.
+
+        Windows delivers its buffers when they are full, once a second, or when asked. Then they come some milliseconds
+        later, in the thread of ProcessTrace. `is_awaited`: a thread that has loaded something waits for its events.
+        """
+        now = time.perf_counter_ns()
+        if is_awaited:
+            count = len(self._kept)
+            self._session.flush()
+            deadline = now + _AWAITED
+            while time.perf_counter_ns() < deadline and len(self._kept) == count:
+                time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)  # the images that it needs come with it
+            self._settled = self._flushed = now
+        elif now - self._flushed >= _DELIVERED_BY:
+            self._settled = max(self._settled, self._flushed)
+            self._session.flush()
+            self._flushed = now
+
+    def _feed(self) -> None:
+        """Give the live images the records that have come."""
+        from ..image_records import RawRecord
+
+        assert self._live is not None
+        count = len(self._kept)
+        self._live.add([RawRecord(header, data) for header, data in self._kept[self._fed : count]])
+        self._fed = count
+
+    def _make_live_images(self) -> LiveImages:
+        from ..image_events import ImageDecoder
+        from ..live_images import LiveImages
+
+        context = self._context()
+        return LiveImages(
+            ImageDecoder(context), lambda one: context.nanoseconds(one.ticks), self._watch, with_final_path
+        )
+
+    def _context(self) -> RecordContext:
+        from ..image_events import RecordContext
+
+        self._frequency = self._session.counter_frequency or bindings.counter_frequency()
+        return RecordContext(
+            self._pid, query_dos_devices(), os.environ.get("SYSTEMROOT"), self._frequency, self._wall, self._clock,
+            self._ready,
+        )  # fmt: skip
 
     def stop(self) -> Callable[[], Recording]:
         """Stop the sessions. Returns what makes the recording, with everything of the block."""
         self._watch.note_activity()
         listened = Stopped(0, 0, ())
         try:
+            with self._lock:
+                self._has_stopped = True
             ended = self._session.stop()
         finally:
             try:
@@ -191,7 +267,7 @@ class EtwSession:
 
     def _recording(self, ended: Stopped, listened: Stopped, requests: Sequence[Request]) -> Recording:
         from ....model.recording import Losses, Recording
-        from ..image_events import RecordContext, debug_events, decode_records
+        from ..image_events import debug_events, decode_records
         from ..image_records import RawRecord
         from .loader_merge import decode_messages, merge_messages
 
@@ -204,16 +280,18 @@ class EtwSession:
         # Both tell of the same losses: records while the trace runs, and the counts of the stop.
         events_lost = max(ended.events_lost + listened.events_lost, self._lost.count(_LOST_EVENTS))
         buffers_lost = max(ended.buffers_lost + listened.buffers_lost, sum(one in _LOST_BUFFERS for one in self._lost))
-        self._frequency = self._session.counter_frequency or bindings.counter_frequency()
+        context = self._context()
         if self._raw:
             raw = debug_events(sorted(self._without_start(records) + messages, key=lambda one: one.ticks))
             losses = Losses(events_lost, buffers_lost, len(self._failures))
             self._fresh = raw
             return Recording(self._name, raw, self._pid, losses, tuple(notes))
-        context = RecordContext(
-            self._pid, query_dos_devices(), os.environ.get("SYSTEMROOT"), self._frequency, self._wall, self._clock,
-            self._ready,
-        )  # fmt: skip
+        if self._live is not None:
+            with self._lock:
+                self._feed()
+                self._fresh = (*self._fresh, *self._live.take(time.perf_counter_ns(), is_end=True))
+            losses = Losses(events_lost, buffers_lost, len(self._failures) + self._live.undecodable)
+            return Recording(self._name, tuple(self._live.events), self._pid, losses, tuple(notes))
         requests = [with_final_path(one) for one in requests]
         decoded = decode_records(records, requests, context)
         loader = decode_messages(messages, requests, context)

@@ -230,10 +230,14 @@ class RunningSession:
             etw.EventUnregister(registered)
         return (_NOT_READY,)
 
-    def _arrives(self) -> bool:
-        """Flush the buffers; whether an event has come through by now, or does so soon."""
+    def flush(self) -> None:
+        """Have Windows deliver what it has buffered, soon."""
         room = make_properties(None, 0, 0)
         self._etw.ControlTraceW(self._handle, None, ctypes.byref(room.Properties), bindings.EVENT_TRACE_CONTROL_FLUSH)
+
+    def _arrives(self) -> bool:
+        """Flush the buffers; whether an event has come through by now, or does so soon."""
+        self.flush()
         return self._ready.acquire(timeout=_READY_SECONDS)
 
     def _consume(self) -> None:
