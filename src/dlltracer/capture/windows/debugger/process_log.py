@@ -391,7 +391,9 @@ def replay_lines(text: bytes, start: int, pid: int, log: ProcessLog) -> int:
 
 
 class LiveLog:
-    """What the helper of process `pid` writes, decoded while the trace runs; `wall` and `clock` as of `ProcessLog.events`.
+    """What the helper of process `pid` writes, decoded while the trace runs.
+
+    `wall` and `clock` are those of `ProcessLog.events`.
 
     Attributes: `log`, with all records; `events`, all until now; `fresh`, those that nobody took yet; `undecodable`,
     how many lines and records could not be decoded.
