@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from dlltracer import __version__
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 from dlltracer.cli.run import PROGRAM_FORMS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "man" / "dlltracer.1"

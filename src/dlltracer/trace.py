@@ -79,7 +79,7 @@ class Trace:
         """
         record, self._record = self._record, None
         if record is not None:
-            recording = _without_own_loads(record())
+            recording = without_own_loads(record())
             if self._refusals:
                 from .model.light import replace
 
@@ -172,7 +172,7 @@ class Trace:
         return False
 
 
-def _without_own_loads(recording: Recording) -> Recording:
+def without_own_loads(recording: Recording) -> Recording:
     """Leave out, and note, the loads of imports inside dlltracer: an inner trace decodes while an outer one listens."""
     from .capture.requests import is_own_load
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from dlltracer.cli import config as settings
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 from dlltracer.errors import ConfigurationError
 from dlltracer.host.configfile import VARIABLE
 

@@ -46,7 +46,7 @@ def test_a_library_that_has_all(native: Native) -> None:
 def test_a_list_without_colours_waits_for_little(native: Native) -> None:
     """Most of the time of the command is importing: what it does not need stays out."""
     code = (
-        "import sys; from dlltracer.cli.main import cli; "
+        "import sys; from dlltracer.cli.commands import cli; "
         f"cli.main(['deps', '--flat', {str(native.tiny())!r}], standalone_mode=False); "
         "print(sorted({'rich', 'tempfile', 'dlltracer.binary.pe', 'dlltracer.resolve.windows'} & set(sys.modules)))"
     )

@@ -364,10 +364,33 @@ def test_the_evidence_survives(desk: Desk, native: Native, end: str) -> None:
     assert any(json.loads(line).get("path") == native.missing for line in desk.lines())
 
 
+OF_ANOTHER_USER = "import ctypes, os, sys\nos.geteuid = lambda: 1 << 20"
+"""As if the program had given up its rights: what it may read, its parent need not tell."""
+
+
+@linux_only
+def test_the_program_need_not_be_able_to_decode(desk: Desk, native: Native) -> None:
+    tiny = native.tiny()
+    desk.write("s.py", "import ctypes, sys\nctypes.CDLL(sys.argv[1])\nsys.modules['dataclasses'] = None")
+    assert desk.traced("s.py", str(tiny), form="jsonl") == Ran(0, "", "")
+    assert desk.notes() == "" and tiny.name in desk.report.read_text()
+
+
+@linux_only
+@pytest.mark.parametrize("change", ["", OF_ANOTHER_USER], ids=["decoded by its parent", "decoded by itself"])
+def test_places_are_looked_at_as_the_program_sees_them(desk: Desk, change: str) -> None:
+    (desk.folder / "deep").mkdir()
+    desk.write("deep/libno.so", "no image")
+    code = f"import os, ctypes\nos.chdir('deep')\n{change}\ntry: ctypes.CDLL('./libno.so')\nexcept OSError: pass"
+    assert desk.traced("-c", code, form="jsonl") == Ran(0, "", "")
+    failed = [line for line in desk.report.read_text().splitlines() if "libno.so" in line]
+    assert len(failed) == 1 and "not an ELF file" in failed[0] and '"refused"' in failed[0]
+
+
 @linux_only
 def test_a_trace_that_cannot_be_ended_is_salvaged(desk: Desk, native: Native) -> None:
     tiny = native.tiny()
-    desk.write("s.py", "import ctypes, os, sys\nctypes.CDLL(sys.argv[1])\nsys.modules['dataclasses'] = None")
+    desk.write("s.py", f"{OF_ANOTHER_USER}\nctypes.CDLL(sys.argv[1])\nsys.modules['dataclasses'] = None")
     assert desk.traced("s.py", str(tiny), form="jsonl") == Ran(0, "", "")
     assert "could not be ended in the program" in desk.notes()
     assert tiny.name in desk.report.read_text()

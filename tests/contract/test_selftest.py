@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 from dlltracer.host.own_files import read_trace_file
 from dlltracer.model.selftest import SelfTestStep, StepState
 from dlltracer.selftest.child import GROUPS, list_groups, list_questions

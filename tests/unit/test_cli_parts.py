@@ -13,14 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from click.testing import CliRunner
 
 from dlltracer.cli import run_traced, spawn
+from dlltracer.cli.commands import cli
 from dlltracer.cli.formats import FORMS
-from dlltracer.cli.main import cli
-from dlltracer.cli.output import Colour, DirectTarget, StreamTarget, colour_of, describe_ending, open_target
+from dlltracer.cli.output import (
+    Colour,
+    CommandFailed,
+    DirectTarget,
+    StreamTarget,
+    colour_of,
+    describe_ending,
+    open_target,
+)
 from dlltracer.cli.program import NoValue, Program, ProgramKind, is_command, split_command_line
 from dlltracer.cli.runner import LogSharing, RunnerOutcome, RunnerReport
 from dlltracer.cli.spawn import salvage
@@ -197,7 +204,7 @@ def test_a_new_file_has_the_usual_mode(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     for name in (tmp_path, tmp_path / "no" / "file"):
-        with pytest.raises(click.ClickException, match="cannot write"):
+        with pytest.raises(CommandFailed, match="cannot write"):
             open_target(str(name))
 
 

@@ -31,7 +31,7 @@ from dlltracer.capture.linux.processes import (
     read_text,
 )
 from dlltracer.capture.linux.untraced import UntracedProcesses, why_untraced
-from dlltracer.host.own_files import ScratchFolder
+from dlltracer.host.scratch import ScratchFolder
 from dlltracer.model.recording import TracedProcess
 
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="LD_DEBUG is glibc's")

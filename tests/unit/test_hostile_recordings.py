@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from builders.failed_case import case
 from builders.saved_traces import CALM, SAVED_TRACES
+from dlltracer.cli.commands import cli
 from dlltracer.cli.formats import FORMS
-from dlltracer.cli.main import cli
 from dlltracer.diagnose.engine import MOST_OF_A_RULE, diagnose
 from dlltracer.model import tracereader
 from dlltracer.model.events import FailureKind, LoadFailedEvent

@@ -21,7 +21,7 @@ from builders.saved_case import CRASH, DIAGNOSIS, EVENTS, GONE, hostile_trace, s
 from builders.schema_check import check_schema, problems
 from dlltracer.binary.pe import read_pe
 from dlltracer.cli.about import gather_info
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 from dlltracer.model.check import CheckReport, Problem, Severity
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome

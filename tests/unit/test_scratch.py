@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dlltracer.host.own_files import PREFIX, ScratchFolder
+from dlltracer.host.scratch import PREFIX, ScratchFolder
 
 if sys.platform != "linux":
     pytest.skip("elsewhere nothing tells whether a folder is used", allow_module_level=True)

@@ -86,7 +86,7 @@ def watch(event, arguments):
     elif event.startswith("socket."):
         seen.append(event)
 sys.addaudithook(watch)
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 try:
     cli.main({arguments!r}, standalone_mode=False)
 except SystemExit:

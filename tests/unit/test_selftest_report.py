@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.schema_check import problems
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 from dlltracer.host.own_files import read_trace_file
 from dlltracer.model.recording import Recording
 from dlltracer.model.run import HostFacts, RunResult, SavedTrace

@@ -6,14 +6,14 @@ import sys
 import types
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 
 from builders import etl_file as etl
 from builders.image_event import payload
+from dlltracer.cli.commands import cli
 from dlltracer.cli.formats import FORMS, Form, choose_form, refuse_same_file, rendered
-from dlltracer.cli.main import cli
+from dlltracer.cli.options import BadUsage
 from dlltracer.errors import NoSuchProcess
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.recording import Recording
@@ -43,16 +43,16 @@ def test_which_format(given: str | None, output: str | None, name: str) -> None:
 
 def test_nothing_else_gets_the_name_of_a_recording() -> None:
     for given, github in (("text", False), (None, True)):
-        with pytest.raises(click.UsageError, match=r"x\.dlltrace is the name of a recording"):
+        with pytest.raises(BadUsage, match=r"x\.dlltrace is the name of a recording"):
             choose_form(given, github, "x.dlltrace", False)
-    with pytest.raises(click.UsageError, match="is the name of a recording"):
+    with pytest.raises(BadUsage, match="is the name of a recording"):
         refuse_same_file(None, "x.dlltrace")
 
 
 def test_the_report_and_the_page_are_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for output, page in (("-", "-"), ("a.html", "./a.html"), ("a.html", str(tmp_path / "a.html"))):
-        with pytest.raises(click.UsageError, match="the report and the page would both be"):
+        with pytest.raises(BadUsage, match="the report and the page would both be"):
             refuse_same_file(output, page)
     for output, page in ((None, "-"), ("-", "a"), ("a", "-"), ("a", "b"), ("/dev/null", "/dev/null")):
         refuse_same_file(output, page)

@@ -17,6 +17,7 @@ SMALLEST = 60
 
 SMALL = {
     "api.build_case": "dispatches to the builders of the two systems",
+    "cli.main": "starts without click; __main__ explains why it cannot start",
 }
 """Small modules with one importer, and why they are modules."""
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from builders.terminal import parts, run_on_terminal, screen, start_on_terminal
-from dlltracer.cli.live import FAILURES, LOADS, LiveState, LiveView, is_lively, progress
+from dlltracer.cli.live import FAILURES, LOADS, LiveState, LiveView
+from dlltracer.cli.progress import is_lively, progress
 from dlltracer.model.events import DebugEvent, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.recording import TracedProcess
 
@@ -57,7 +58,7 @@ def test_an_error_passes_through() -> None:
 
 BAR = """
     import sys, threading
-    from dlltracer.cli.live import progress
+    from dlltracer.cli.progress import progress
 
     seen = threading.Event()
     write = sys.stderr.write
@@ -94,7 +95,7 @@ def test_no_colour_is_respected() -> None:
 def test_a_dumb_terminal_gets_nothing() -> None:
     code = """
         from dlltracer.cli.live import LiveView
-        from dlltracer.cli.live import progress
+        from dlltracer.cli.progress import progress
         from dlltracer.model.events import LoadEvent
         with progress("working", delay=0):
             view = LiveView()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 
 yaml = pytest.importorskip("yaml", reason="needs pyyaml (.ci/tools.txt)")
 

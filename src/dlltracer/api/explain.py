@@ -1,30 +1,21 @@
-"""Why an import failed: for the command line, and as `dlltracer.explain` for programs."""
+"""Why an import failed: for the command line, and as `dlltracer.explain` for programs.
+
+An import that worked needs no rules, and most do: what finds a cause is imported when there is a failure.
+"""
 
 from __future__ import annotations
 
-import linecache
-from dataclasses import dataclass, replace
-
 from ..capture.backend import NOT_USED
-from ..diagnose.case import Case
-from ..diagnose.engine import conclude, find_causes
-from ..diagnose.program_output import (
-    OutputMessage,
-    last_traceback,
-    read_output,
-    thread_failure,
-    with_remote_errors,
-)
-from ..host.facts import describe_errors
-from ..host.failure import read_errors, read_fault_frames, this_process
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Diagnosis, Outcome
+from ..model.light import dataclass, replace
 from ..model.recording import Recording
 from ..model.run import RunResult
-from .build_case import build_case
-from .environment import with_available
-from .linux_failure import read_linux_failure
-from .windows_failure import is_load_error, nearest_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..diagnose.case import Case
+    from ..diagnose.program_output import OutputMessage
 
 NOT_TRACED = "there was no trace: this rests on the exception and on the files"
 
@@ -60,10 +51,15 @@ def import_error_in(error: BaseException | None) -> BaseException | None:
 
 
 def _run_of(error: BaseException, recording: Recording | None) -> RunResult:
+    from ..host.facts import describe_errors
+    from ..host.failure import read_errors, this_process
+
     return RunResult(errors=read_errors(describe_errors(error)), process=this_process(), recording=recording)
 
 
 def _explain(run: RunResult, error: BaseException) -> Diagnosis:
+    from .build_case import build_case
+
     name = getattr(error, "name", None)
     what = f"import {name}" if isinstance(name, str) and isinstance(error, ImportError) else "the load"
     return _judge(build_case(what, run, _notes_on(run))).diagnosis
@@ -74,7 +70,11 @@ def is_loader_failure(run: RunResult) -> bool:
     if run.process is None or not run.errors:
         return False
     if run.process.system is System.LINUX:
+        from .linux_failure import read_linux_failure
+
         return read_linux_failure(run).dl_error is not None
+    from .windows_failure import is_load_error, nearest_error
+
     error = nearest_error(run.errors, run.process.suffixes)
     if error is None or "ModuleNotFoundError" in error.bases or not {"ImportError", "OSError"} & set(error.bases):
         return False
@@ -99,6 +99,9 @@ def _judge(case: Case) -> Explained:
     Only the rules know which packages should be installed, so package managers are asked after them. The answers decide
     which remedies are offered.
     """
+    from ..diagnose.engine import conclude, find_causes
+    from .environment import with_available
+
     causes = find_causes(case)
     case = with_available(case, causes.findings)
     return Explained(conclude(case, causes), case)
@@ -116,15 +119,22 @@ def explain_with_case(
         must_return: the question is an import: it works only if it came to its end, not if it ended the process.
         notes: what a reader must know besides.
     """
-    messages = tuple(map(_with_sources, read_output(run.output.text, hidden=hidden)))
+    has_worked, text = _has_worked(run, must_return), run.output.text
+    if has_worked and not text:
+        return Explained(Diagnosis(what, Outcome.IMPORTED, notes=notes))
+    from ..diagnose.program_output import read_output, thread_failure
+
+    messages = tuple(map(_with_sources, read_output(text, hidden=hidden)))
     thread = thread_failure(messages) if run.status == 0 else None
-    if _has_worked(run, must_return):
+    if has_worked:
         if thread is None or thread.error is None:
             return Explained(Diagnosis(what, Outcome.IMPORTED, notes=notes))
         end = f"thread {thread.thread} ended with {thread.error.type}: {thread.error.message}"
         if not {"ImportError", "OSError"} & set(thread.error.bases):
             return Explained(Diagnosis(what, Outcome.IMPORTED, notes=(*notes, end)))
         notes = (*notes, f"{end}; the rest of the program went on, and ended with status 0")
+    from .build_case import build_case
+
     run = _completed(run, messages, hidden)
     case = build_case(what, run, (*notes, *_notes_on(run)), messages)
     return _judge(case)
@@ -151,6 +161,8 @@ def explain_interpreter(what: str, run: RunResult, path: str) -> Explained:
 
     Arguments: `path`, of the program, from the root; `run`, with what its loader wrote.
     """
+    from ..diagnose.program_output import read_output
+    from ..host.failure import this_process
     from .linux_case import build_interpreter_case
 
     run = replace(run, process=this_process())
@@ -160,6 +172,8 @@ def explain_interpreter(what: str, run: RunResult, path: str) -> Explained:
 
 def _with_sources(message: OutputMessage) -> OutputMessage:
     """The message, with the text of the lines that ran: faulthandler writes their numbers only."""
+    import linecache
+
     frames = tuple(
         replace(frame, source=linecache.getline(frame.file, frame.line).strip() or None) for frame in message.frames
     )
@@ -182,6 +196,9 @@ def _notes_on(run: RunResult) -> tuple[str, ...]:
 
 def _completed(run: RunResult, messages: tuple[OutputMessage, ...], hidden: str) -> RunResult:
     """The run, with what can be concluded where its process could not tell itself."""
+    from ..diagnose.program_output import last_traceback, thread_failure, with_remote_errors
+    from ..host.failure import read_fault_frames
+
     if run.errors:
         run = replace(run, errors=with_remote_errors(run.errors))
         return run if run.process is not None else replace(run, process=_process_of(run))
@@ -192,6 +209,8 @@ def _completed(run: RunResult, messages: tuple[OutputMessage, ...], hidden: str)
 
 def _process_of(run: RunResult) -> ProcessFacts:
     """The facts of a process that died before it could tell: those of its interpreter, with the images that it had."""
+    from ..host.failure import this_process
+
     own = run.process or replace(this_process(), added_folders=run.added_folders)
     own = replace(own, path=tuple(dict.fromkeys((own.current_folder, *own.path))))
     recording = run.recording

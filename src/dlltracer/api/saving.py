@@ -5,7 +5,6 @@ from __future__ import annotations
 import ntpath
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from .. import __version__
@@ -25,6 +24,7 @@ from ..model.encode import encode
 from ..model.events import FailureKind, ImageEvent, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Source
+from ..model.light import replace
 from ..model.loader_context import GlibcContext
 from ..model.macho import MachoImage
 from ..model.pe import PeImage, PeImport

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ntpath
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ..binary.elf import read_elf
 from ..binary.reading import is_macho
@@ -13,6 +12,7 @@ from ..errors import BinaryFormatError, DlltracerError
 from ..host.filesystem import HostFilesystem, Place, locate
 from ..host.linux import read_linux_context
 from ..model.elf import ElfImage
+from ..model.light import replace
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import BindingState, LoadTree
 from ..resolve.linux import resolve_linux

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from struct import Struct
 
 from ..errors import BinaryFormatError
 from ..model.elf import VersionNeed
+from ..model.light import dataclass
 from .reading import Cursor
 
 Segment = tuple[int, int, int, int, int, int, int]

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
-from struct import Struct
-from types import TracebackType
-from typing import Any
 
 from ..errors import BinaryFormatError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from struct import Struct
+    from types import TracebackType
+    from typing import Any
 
 _SMALL = 0x8000
 """Bytes up to which a whole file is read at once."""
@@ -255,7 +257,7 @@ _MACH_O = tuple(bytes.fromhex(magic) for magic in ("feedface", "feedfacf", "cefa
 _UNIVERSAL = (b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf")
 _LFS = b"version https://git-lfs.github.com/spec/v1"
 _SCRIPTS = (b"/* GNU ld script", b"INPUT(", b"INPUT (", b"GROUP(", b"GROUP (", b"OUTPUT_FORMAT")
-_LINK = re.compile(rb"[\w./+-]*\w\.so(?:\.\d+)*")
+_LINK = rb"[\w./+-]*\w\.so(?:\.\d+)*"
 """What git (core.symlinks=false), a zip archive or a Windows share makes of a link: a file with the target's name."""
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
@@ -301,7 +303,9 @@ def _describe_text(head: bytes) -> str | None:
         return "a script of the GNU linker, which only linkers read"
     if text.startswith(b"#!"):
         return "a script"
-    if _LINK.fullmatch(head):
+    import re
+
+    if re.fullmatch(_LINK, head):
         name = head.decode("utf-8")
         return f"a symbolic link that was stored as a text file: all it says is {name}"
     return None

@@ -217,7 +217,7 @@ def completion(shell: str) -> None:
     zsh:  dlltracer completion zsh > FOLDER/_dlltracer, FOLDER being one of $fpath
     fish: dlltracer completion fish > ~/.config/fish/completions/dlltracer.fish
     """
-    from .main import cli
+    from .commands import cli
 
     made = get_completion_class(shell)
     assert made is not None

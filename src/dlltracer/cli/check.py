@@ -12,9 +12,10 @@ from typing import Any
 import click
 
 from ..model.check import CheckReport, Problem, Severity
-from .config import complete_file, prefer_command_line
-from .live import progress
+from .config import complete_file, settings_of
+from .options import prefer_command_line
 from .output import Target, open_target, write_styled
+from .progress import progress
 
 _EXIT_PROBLEMS, _EXIT_UNREADABLE = 1, 3
 _BASELINE_LIMIT = 16 << 20
@@ -73,7 +74,7 @@ def check(**given: Any) -> None:
     program is held against the rules of that platform's loader. The exit status is 0 when nothing is wrong, 1 for
     errors, 2 for a wrong command line, and 3 when a target could not be read.
     """
-    options = _CheckOptions(**prefer_command_line(given, ("form", "as_json")))
+    options = _CheckOptions(**prefer_command_line(given, settings_of(click.get_current_context()), ("form", "as_json")))
     form, targets = options.chosen_format(), options.targets
     known = _read_baseline(options.baseline) if options.baseline is not None else frozenset()
     patterns = [_parse_ignore(text) for text in options.ignore]

@@ -10,11 +10,13 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
-    from dlltracer.capture.linux.rtld import JoinedLog
+    from dlltracer.capture.linux.rtld import JoinedLog, RtldSession
     from dlltracer.capture.requests import RawRequest, Watch
     from dlltracer.cli.runner import LogSharing, RunnerReport
+    from dlltracer.model.recording import Recording
     from dlltracer.trace import Trace
 
 
@@ -77,7 +79,10 @@ class _Tracing:
         self._owner = os.getpid()
         self._start_path = start_path
         self._session = _join_or_refuse(result, backend, log)
-        self._trace = None if self._session is not None else _start_trace_or_leave(result, backend, log)
+        self._view = log.view
+        self._own_log = None if self._session is not None else _start_own_log(result, backend, log)
+        is_traced = self._session is not None or self._own_log is not None
+        self._trace = None if is_traced else _start_trace_or_refuse(result, backend)
         self._watch = _watch_requests(f"{result}.requests") if backend == DEBUGGED else None
         self._added_folders = _watch_added_folders(None if self._watch is None else f"{result}.folders")
         self._facts: dict[str, object] = {}
@@ -107,8 +112,12 @@ class _Tracing:
         # A child made by fork runs the handlers too; the trace of the program is not its to report.
         if os.getpid() != self._owner:
             return
-        session = self._session
-        report = _end_trace(self._trace, self._start_path) if session is None else _leave_log(session)
+        if self._session is not None:
+            report = _leave_log(self._session)
+        elif self._own_log is not None:
+            report = _end_own_log(self._own_log, self._view, self._start_path)
+        else:
+            report = _end_trace(self._trace, self._start_path)
         facts = self._facts or _describe_process(self._added_folders)
         report.errors, report.process = facts.get("errors"), facts.get("process")
         report.completed = self._completed
@@ -380,36 +389,58 @@ def _refuse(result: str, error: Exception) -> NoReturn:
     sys.exit(2)
 
 
-def _start_trace_or_leave(result: str, backend: str, log: LogSharing) -> Trace | None:
+def _start_own_log(result: str, backend: str, log: LogSharing) -> RtldSession | None:
+    """Switch the loader log of this process on, into the file that the parent has made for it.
+
+    `None` if it made none, or if the log cannot be had and another mechanism will do.
+    """
+    if log.descriptor is None:
+        return None
+    try:
+        import os
+
+        os.set_inheritable(log.descriptor, False)
+        from dlltracer.capture.linux.rtld import RtldBackend
+
+        return RtldBackend(fd=log.descriptor).start()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it and nothing runs
+        if backend == "auto" and isinstance(error, OSError):
+            return None
+        _refuse(result, error)
+
+
+def _end_own_log(session: RtldSession, view: str, start_path: list[str]) -> RunnerReport:
+    """End the trace; what to tell the parent, which decodes the log unless that can be done in this process only."""
+    from dlltracer.cli.runner import RunnerOutcome, RunnerReport
+
+    try:
+        left = session.leave(view)
+    except BaseException as error:  # noqa: BLE001 - the program's status must not suffer; the parent says it
+        return RunnerReport(RunnerOutcome.UNFINISHED, f"{type(error).__name__}: {error}")
+    if left is not None:
+        return RunnerReport(RunnerOutcome.LEFT, left=left.arguments())
+
+    def decode_here() -> Recording:
+        from dlltracer.trace import without_own_loads
+
+        return without_own_loads(session.stop()())
+
+    return _record(decode_here, start_path)
+
+
+def _start_trace_or_refuse(result: str, backend: str) -> Trace | None:
     from dlltracer.cli.runner import DEBUGGED, UNTRACED
 
     if backend in (UNTRACED, DEBUGGED):
         return None
     try:
-        return _start_trace(backend, log.descriptor)
+        from dlltracer.trace import Trace
+
+        trace = Trace(backend=backend)
+        trace.start()
+        return trace
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent says it and nothing runs
         _refuse(result, error)
-
-
-def _start_trace(backend: str, fd: int | None) -> Trace:
-    from dlltracer.trace import Trace
-
-    if fd is not None:
-        import os
-
-        os.set_inheritable(fd, False)
-        from dlltracer.capture.linux.rtld import RtldBackend
-
-        trace = Trace(backend=RtldBackend(fd=fd))
-        try:
-            trace.start()
-            return trace
-        except OSError:
-            if backend != "auto":
-                raise
-    trace = Trace(backend=backend)
-    trace.start()
-    return trace
 
 
 def _end_trace(trace: Trace | None, start_path: list[str]) -> RunnerReport:
@@ -418,15 +449,27 @@ def _end_trace(trace: Trace | None, start_path: list[str]) -> RunnerReport:
 
     if trace is None:
         return RunnerReport(RunnerOutcome.UNTRACED)
+
+    def close() -> Recording | None:
+        trace.close()
+        return trace.recording
+
+    return _record(close, start_path)
+
+
+def _record(end: Callable[[], Recording | None], start_path: list[str]) -> RunnerReport:
+    """The report with the recording that `end` returns, or why there is none."""
+    from dlltracer.cli.runner import RunnerOutcome, RunnerReport
+
     # What ends a trace is imported now. A token.py of the program's own must not be taken for the library's.
     path, sys.path = sys.path, start_path
     try:
-        trace.close()
-        if trace.recording is None:
+        recording = end()
+        if recording is None:
             return RunnerReport(RunnerOutcome.UNFINISHED, "the program ended the trace itself")
         from dlltracer.model.encode import encode
 
-        return RunnerReport(RunnerOutcome.RECORDED, recording=encode(trace.recording))
+        return RunnerReport(RunnerOutcome.RECORDED, recording=encode(recording))
     except BaseException as error:  # noqa: BLE001 - the program's status must not suffer; the parent says it
         return RunnerReport(RunnerOutcome.UNFINISHED, f"{type(error).__name__}: {error}")
     finally:

@@ -6,11 +6,12 @@ import os
 
 import click
 
-from ..host.own_files import ScratchFile
+from ..host.scratch import ScratchFile
 from ..model.finding import Diagnosis, OrderOutcome, OrderTrial
 from ..model.run import RunResult
 from ..model.words import describe_end, describe_status
 from ..report.drawing import Styled
+from .options import BadUsage
 from .output import EXIT_MISSING, open_target, write_styled
 from .program import Program, ProgramKind
 from .runner import UNTRACED
@@ -101,12 +102,12 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
 
 def _check(modules: tuple[str, ...]) -> None:
     if len(modules) < 2:
-        raise click.UsageError("name at least two modules")
+        raise BadUsage("name at least two modules")
     for module in modules:
         if not all(part.isidentifier() for part in module.split(".")):
-            raise click.UsageError(f"{module} is not the name of a module")
+            raise BadUsage(f"{module} is not the name of a module")
         if modules.count(module) > 1:
-            raise click.UsageError(f"{module} is named twice")
+            raise BadUsage(f"{module} is named twice")
 
 
 def _attempt(modules: tuple[str, ...], python: str | None) -> OrderTrial:

@@ -16,14 +16,9 @@ from click.shell_completion import CompletionItem
 
 from ..errors import ConfigurationError
 from ..host.configfile import PYTEST, Section, UntrustedSettings, describe, find_config, read_config, unknown
+from .options import FOLDER, PROGRAM, WRITTEN
 
-_WRITTEN, _FOLDER = "FILE", "DIR"
-"""Metavars of options whose value is a path: in a settings file, relative to its folder. A FILE is one to write."""
-
-_PROGRAM = "PATH"
-"""The metavar of options that name a program to run: never taken from a settings file."""
-
-PATHS = (_WRITTEN, _FOLDER, _PROGRAM)
+PATHS = (WRITTEN, FOLDER, PROGRAM)
 """All metavars of options that name something in the file system."""
 
 
@@ -48,23 +43,10 @@ def load_config(ctx: click.Context, named: str | None) -> None:
     ctx.default_map = {name: _defaults(command, section.section(name), general)}
 
 
-def is_setting(name: str) -> bool:
-    """Whether the option of that name, as the command's function has it, is as a file says, not the command line."""
-    ctx = click.get_current_context(silent=True)
-    return ctx is not None and ctx.get_parameter_source(name) is click.core.ParameterSource.DEFAULT_MAP
-
-
-def prefer_command_line(given: dict[str, Any], *groups: tuple[str, ...]) -> dict[str, Any]:
-    """The options as given, without settings that contradict the command line.
-
-    Arguments: `groups` of names of options of which one at most can be chosen.
-    """
-    kept = dict(given)
-    for group in groups:
-        chosen = [name for name in group if kept[name] not in (None, False)]
-        if any(not is_setting(name) for name in chosen):
-            kept.update({name: False if kept[name] is True else None for name in chosen if is_setting(name)})
-    return kept
+def settings_of(ctx: click.Context) -> frozenset[str]:
+    """Return the parameters whose value is of a settings file, not of the command line."""
+    source = click.core.ParameterSource.DEFAULT_MAP
+    return frozenset(name for name in ctx.params if ctx.get_parameter_source(name) is source)
 
 
 def _find() -> Section | None:
@@ -154,12 +136,12 @@ def _converted(option: click.Option, section: Section, key: str, value: object) 
     else:
         value = _of_type(str, "text", section, key, value)
         # A project that was cloned must neither run programs nor write elsewhere because somebody stands in its folder.
-        if option.metavar == _PROGRAM:
+        if option.metavar == PROGRAM:
             problem = "a program to run is not taken from a file: name it on the command line"
             raise ConfigurationError(section.path, section.key(key), problem)
-        if option.metavar in (_WRITTEN, _FOLDER):
+        if option.metavar in (WRITTEN, FOLDER):
             value = _from_folder(section.path, str(value))
-        if option.metavar == _WRITTEN and not _is_inside(section.path, str(value)):
+        if option.metavar == WRITTEN and not _is_inside(section.path, str(value)):
             problem = f"{value} is not below the folder of the settings, and only there they may have a file written"
             raise ConfigurationError(section.path, section.key(key), problem)
     try:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import click
-
 from ..errors import BinaryFormatError
-from ..model.tree import LoadTree
-from .config import complete_file, complete_folder, prefer_command_line
-from .formats import GRAPHS, HTML, form_of_name, html_option, refuse_same_file, render_graph
-from .live import progress
-from .output import EXIT_MISSING, Target, annotations_option, open_target, say_annotations, write_styled
+from ..model.light import dataclass
+from .formats import GRAPHS, HTML, HTML_OPTION, form_of_name, refuse_same_file, render_graph
+from .options import ANNOTATIONS_OPTION, FOLDER, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
+from .output import EXIT_MISSING, CommandFailed, Target, open_target, say_annotations, write_styled
+from .progress import progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ..model.tree import LoadTree
 
 _TEXT, _JSON = "text", "json"
 _FORMATS = (_TEXT, _JSON, *GRAPHS)
@@ -35,12 +37,12 @@ class _DepsOptions:
     annotations: bool | None
 
     def chosen_format(self) -> str | None:
-        """The format for programs; `None` for text. Raises `click.UsageError` when options contradict each other."""
+        """The format for programs; `None` for text. Raises `BadUsage` when options contradict each other."""
         if self.as_json and self.form not in (None, _TEXT, _JSON):
-            raise click.UsageError(f"choose one of --json and --format {self.form}")
+            raise BadUsage(f"choose one of --json and --format {self.form}")
         form = _JSON if self.as_json else self.form or self._form_of_name() or _TEXT
         if sum((form != _TEXT, self.flat, self.why is not None)) > 1:
-            raise click.UsageError("choose one of --format, --json, --flat and --why")
+            raise BadUsage("choose one of --format, --json, --flat and --why")
         return None if form == _TEXT else form
 
     def _form_of_name(self) -> str | None:
@@ -53,38 +55,14 @@ class _DepsOptions:
         return _JSON if (self.output or "").lower().endswith(".json") else None
 
 
-@click.command("deps", short_help="Show what a file needs, and what of it is missing.")
-@click.argument("file", shell_complete=complete_file)
-@click.option(
-    "-o", "--output", metavar="FILE", shell_complete=complete_file, help="Write to FILE instead of stdout."
-)
-@click.option(
-    "--format", "form", type=click.Choice(_FORMATS),
-    help="text: a tree to read. json: the same as --json. dot, mermaid: a graph.  [default: by the name of FILE, else "
-    "text]",
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="JSON, with every place tried.")
-@html_option
-@click.option("--flat", is_flag=True, help="A list in the order of loading, instead of a tree.")
-@click.option("--missing", is_flag=True, help="Show what is missing only, and what leads to it.")
-@click.option("--why", metavar="NAME", help="Show who pulls in the library NAME.")
-@click.option(
-    "--root", metavar="DIR", shell_complete=complete_folder,
-    help="Look in DIR as in another system: a mounted disk, an unpacked image.",
-)  # fmt: skip
-@click.option(
-    "--path", "search", metavar="DIR", multiple=True, shell_complete=complete_folder,
-    help="Look in DIR first; may be repeated.",
-)  # fmt: skip
-@annotations_option
-def deps(**given: Any) -> None:
+def deps(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     """Show what loading FILE would bring: which rule finds each library, and what is missing.
 
     FILE is a shared object, an extension module or a program: ELF, PE or Mach-O, for any machine, on any system.
     Nothing of it is run. Symbols and their versions are compared, too. The exit status is 1 when something is missing,
     or when a search was stopped at its bounds.
     """
-    options = _DepsOptions(**prefer_command_line(given, ("form", "as_json", "flat", "why")))
+    options = _DepsOptions(**prefer_command_line(given, settings, ("form", "as_json", "flat", "why")))
     form = options.chosen_format()
     refuse_same_file(options.output or "-", options.html)
     with progress(f"reading {options.file}"):
@@ -107,7 +85,33 @@ def deps(**given: Any) -> None:
 
         say_annotations(options.annotations, lambda folder: annotate_missing(tree, workspace=folder))
     if tree.missing or tree.unresolved or tree.symbols or tree.versions:
-        raise click.exceptions.Exit(EXIT_MISSING)
+        raise SystemExit(EXIT_MISSING)
+
+
+COMMAND = CommandLine(
+    "deps", "Show what a file needs, and what of it is missing.", deps,
+    Option("output", "-o", "--output", metavar=WRITTEN, completes="file", help="Write to FILE instead of stdout."),
+    Option(
+        "form", "--format", choices=_FORMATS,
+        help="text: a tree to read. json: the same as --json. dot, mermaid: a graph.  [default: by the name of FILE, "
+        "else text]",
+    ),
+    Option("as_json", "--json", help="JSON, with every place tried."),
+    HTML_OPTION,
+    Option("flat", "--flat", help="A list in the order of loading, instead of a tree."),
+    Option("missing", "--missing", help="Show what is missing only, and what leads to it."),
+    Option("why", "--why", metavar="NAME", help="Show who pulls in the library NAME."),
+    Option(
+        "root", "--root", metavar=FOLDER, completes="folder",
+        help="Look in DIR as in another system: a mounted disk, an unpacked image.",
+    ),
+    Option(
+        "search", "--path", metavar=FOLDER, multiple=True, completes="folder",
+        help="Look in DIR first; may be repeated.",
+    ),
+    ANNOTATIONS_OPTION,
+    argument="file", is_required=True,
+)  # fmt: skip
 
 
 def _render(tree: LoadTree, form: str) -> str:
@@ -142,6 +146,6 @@ def _load(file: str, root: str | None, search: tuple[str, ...]) -> LoadTree:
     try:
         return load_tree(file, root=root, search=search)
     except BinaryFormatError as error:
-        raise click.ClickException(f"{file} is not an image: {error}") from error
+        raise CommandFailed(f"{file} is not an image: {error}") from error
     except OSError as error:
-        raise click.ClickException(f"cannot read {file}: {error.strerror or error}") from error
+        raise CommandFailed(f"cannot read {file}: {error.strerror or error}") from error

@@ -5,19 +5,20 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 
-import click
-
+from ..model.light import dataclass, replace
 from ..model.recording import Recording
 from ..model.run import RECORDING_SUFFIX, SavedTrace
-from .config import complete_file, is_setting
+from .options import WRITTEN, BadUsage, Option
 from .output import Target, lacks_drawing, table_width, write_styled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..report.drawing import Styled
     from ..report.graph import Graph
+
+STDIN = "-"
+"""In the place of a file's name."""
 
 RECORDING = "recording"
 HTML, GITHUB = "html", "github"
@@ -45,9 +46,9 @@ class Form:
     can_show_steps: bool = False
 
     def selecting(self, failed_only: bool) -> Form:
-        """Return the format, for failures only if so. Raises `click.UsageError` if it cannot leave out the rest."""
+        """Return the format, for failures only if so. Raises `BadUsage` if it cannot leave out the rest."""
         if failed_only and not self.can_select:
-            raise click.UsageError(f"--failed-only is for text, jsonl and lines: {self.name} shows the whole trace")
+            raise BadUsage(f"--failed-only is for text, jsonl and lines: {self.name} shows the whole trace")
         return self
 
 
@@ -177,36 +178,39 @@ def is_name_of_recording(file: str | None) -> bool:
     return named is not None and named.name == RECORDING
 
 
-def choose_form(given: str | None, github: bool, output: str | None, failed_only: bool) -> Form:
+def choose_form(
+    given: str | None, github: bool, output: str | None, failed_only: bool, settings: frozenset[str] = frozenset()
+) -> Form:
     """Return the format asked for by name, else by the ending of the file's name, else text.
 
-    A name of a file on the command line wins over settings. Raises `click.UsageError` for what contradicts itself.
+    A name of a file on the command line wins over `settings`, the parameters whose value is of a settings file. Raises
+    `BadUsage` for what contradicts itself.
     """
     if github and given not in (None, GITHUB):
-        raise click.UsageError(f"choose one of --github and --format {given}")
+        raise BadUsage(f"choose one of --github and --format {given}")
     asked = GITHUB if github else given
     named = form_of_name(output)
-    if named is not None and is_setting("github" if github else "form") and not is_setting("output"):
+    if named is not None and ("github" if github else "form") in settings and "output" not in settings:
         asked = None
     form = FORMS[asked] if asked is not None else named or FORMS["text"]
     refuse_as_recording(output, form.name)
-    return form.selecting(failed_only and (form.can_select or not is_setting("failed_only")))
+    return form.selecting(failed_only and (form.can_select or "failed_only" not in settings))
 
 
 def refuse_as_recording(file: str | None, form: str) -> None:
-    """Raise `click.UsageError` where something else would get the name of a recording."""
+    """Raise `BadUsage` where something else would get the name of a recording."""
     if form != RECORDING and is_name_of_recording(file):
-        raise click.UsageError(f"{file} is the name of a recording, and this would be {form}: name another file")
+        raise BadUsage(f"{file} is the name of a recording, and this would be {form}: name another file")
 
 
 def refuse_same_file(output: str | None, page: str | None) -> None:
-    """Raise `click.UsageError` when the report and the page would overwrite each other. "-" is stdout."""
+    """Raise `BadUsage` when the report and the page would overwrite each other. "-" is stdout."""
     refuse_as_recording(page, HTML)
     if page is None or output is None:
         return
     is_same = output == page if "-" in (output, page) else os.path.realpath(output) == os.path.realpath(page)
     if is_same and (output == "-" or os.path.isfile(output) or not os.path.exists(output)):
-        raise click.UsageError(f"the report and the page would both be {'stdout' if output == '-' else output}")
+        raise BadUsage(f"the report and the page would both be {'stdout' if output == '-' else output}")
 
 
 def formats_help() -> str:
@@ -219,6 +223,5 @@ def write_form(name: str, target: Target, trace: SavedTrace) -> None:
     FORMS[name].write(target, trace, False)
 
 
-html_option = click.option(
-    "--html", metavar="FILE", shell_complete=complete_file, help="Write an HTML page to FILE as well."
-)  # fmt: skip
+HTML_OPTION = Option("html", "--html", metavar=WRITTEN, help="Write an HTML page to FILE as well.", completes="file")
+"""The option of the commands that write a page beside their report."""

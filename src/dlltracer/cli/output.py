@@ -10,22 +10,26 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-import signal
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from io import TextIOWrapper
-from typing import NoReturn
 
-import click
-
-from ..model.words import describe_end, escape, escape_for, is_terminal
+from ..errors import DlltracerError
+from ..host.scratch import create_file
+from ..model.printable import escape, escape_for, is_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from io import TextIOWrapper
+    from typing import NoReturn
+
     from rich.text import Text
 
     from ..report.drawing import Line, Styled
+
+
+class CommandFailed(DlltracerError):
+    """What was asked for cannot be done; the text is one line."""
 
 
 class StreamTarget:
@@ -80,11 +84,9 @@ class FileTarget:
     is_terminal = False
 
     def __init__(self, path: str, existing: os.stat_result | None) -> None:
-        import tempfile
-
         self._path = path
         folder, name = os.path.split(path)
-        self._fd, self._part = tempfile.mkstemp(prefix=f".{name[:64]}.", suffix=".part", dir=folder)
+        self._fd, self._part = create_file(folder, f".{name[:64]}.", ".part")
         self._open = True
         if sys.platform != "win32":
             with contextlib.suppress(OSError):
@@ -118,14 +120,14 @@ Target = StreamTarget | DirectTarget | FileTarget
 def open_target(output: str | None) -> Target:
     """Make sure that the report can be written, without touching what is there. `None` is stderr, "-" stdout.
 
-    Raises `click.ClickException` when it cannot.
+    Raises `CommandFailed` when it cannot.
     """
     if output is None or output == "-":
         return StreamTarget(_stream(2 if output is None else 1))
     try:
         return _open_path(output)
     except OSError as error:
-        raise click.ClickException(f"cannot write {output}: {error.strerror or error}") from error
+        raise CommandFailed(f"cannot write {output}: {error.strerror or error}") from error
 
 
 def _open_path(output: str) -> Target:
@@ -263,12 +265,6 @@ def forgiving_pipe(stream: TextIOWrapper) -> Iterator[None]:
         os.close(nowhere)
 
 
-annotations_option = click.option(
-    "--annotations/--no-annotations", default=None,
-    help="Errors as GitHub Actions shows them beside the code, on stderr; the default is what GITHUB_ACTIONS says.",
-)  # fmt: skip
-
-
 def say_annotations(choice: bool | None, render: Callable[[str], str], *, inside_line: bool = False) -> None:
     """Write them on stderr, which the runner reads as well as stdout, and which no other program is fed with.
 
@@ -305,6 +301,7 @@ def end_like(status: int) -> NoReturn:
         sys.exit(status - (1 << 32) if status >> 31 else status)
     if sys.platform != "win32":
         import resource
+        import signal
 
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
@@ -321,6 +318,8 @@ def end_like(status: int) -> NoReturn:
 def describe_ending(status: int) -> str:
     """Return how a program ended that did not end its trace: "was killed by SIGSEGV"."""
     if status < 0 or status >> 31:
+        from ..model.words import describe_end
+
         return describe_end(status)
     why = "os._exit, another program took its place, no right or no room to write its result"
     return f"left without a word ({why}; status {status})"

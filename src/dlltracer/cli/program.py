@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import enum
-import errno
 import os
-import shlex
-import shutil
+import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
-from ..binary.elf import read_elf
-from ..binary.reading import read_regular
-from ..errors import BinaryFormatError
+from ..model.light import dataclass
 
 
 class ProgramKind(enum.Enum):
@@ -49,7 +44,18 @@ _SOURCES = (".py", ".pyw", ".pyc", ".pyz", ".pyzw")
 
 def is_command(word: str) -> bool:
     """Whether the word behind `--` names a command: what the system would run, unless its name says Python."""
-    return not word.lower().endswith(_SOURCES) and shutil.which(word) is not None
+    if word.lower().endswith(_SOURCES):
+        return False
+    import shutil
+
+    return shutil.which(word) is not None
+
+
+def command_of(program: Program, python: str | None = None) -> tuple[str, ...]:
+    """The command line of a program, as it would be without us."""
+    if program.kind is ProgramKind.COMMAND:
+        return program.words
+    return (python or sys.executable or "python", *program.words)
 
 
 class NoValue(Exception):
@@ -111,6 +117,8 @@ def describe_start_failure(program: str, error: OSError) -> str:
 
     Arguments: `program`, a path or a name of PATH; `error`, what starting it raised.
     """
+    import errno
+
     failure = f"{program} could not be started: {error.strerror or error}"
     if error.errno != errno.ENOENT or os.sep not in program:
         return failure
@@ -128,6 +136,8 @@ def _broken_link(program: str) -> str | None:
         path = os.path.join(os.path.dirname(path), target)
     if path == program or os.path.lexists(path):
         return None
+    import shlex
+
     environment = os.path.dirname(os.path.dirname(os.path.abspath(program)))
     words = f"it is a link that leads to {os.path.normpath(path)}, and there is no such file"
     if os.path.basename(program).startswith("python"):
@@ -138,6 +148,10 @@ def _broken_link(program: str) -> str | None:
 
 
 def _missing_interpreter(program: str) -> str | None:
+    from ..binary.elf import read_elf
+    from ..binary.reading import read_regular
+    from ..errors import BinaryFormatError
+
     try:
         head = read_regular(program, _MOST_OF_A_LINE)
         if head.startswith(b"#!"):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from typing import TypeVar
-
-import click
 
 from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
@@ -17,8 +14,7 @@ from ..model.events import Event
 from ..model.recording import UNKNOWN, TracedProcess
 from ..model.run import RunResult, SavedTrace
 from ..model.tracefile import closing_lines, early_line, event_line, header_line, process_line
-from .output import say_error
-from .program import Program, ProgramKind
+from .output import CommandFailed, say_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +33,7 @@ class TraceRecorder:
         command: its command line.
         backend: the mechanism asked for.
         redact: leave out what is private.
-    Raises `click.ClickException` when the file cannot be written.
+    Raises `CommandFailed` when the file cannot be written.
     """
 
     def __init__(
@@ -52,7 +48,7 @@ class TraceRecorder:
         try:
             self._file = TraceFileWriter(path, self._say)
         except OSError as error:
-            raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from error
+            raise CommandFailed(f"cannot write {path}: {error.strerror or error}") from error
 
     def process(self, process: TracedProcess) -> None:
         """A process began, or more is known of it."""
@@ -106,13 +102,6 @@ class TraceRecorder:
 
     def _say(self, trouble: str) -> None:
         say_error(f"{self._file.path} cannot be written any more: {trouble}; the program runs on, what is there stays")
-
-
-def command_of(program: Program, python: str | None = None) -> tuple[str, ...]:
-    """The command line of a program, as it would be without us."""
-    if program.kind is ProgramKind.COMMAND:
-        return program.words
-    return (python or sys.executable or "python", *program.words)
 
 
 def own_redactor() -> Redactor:

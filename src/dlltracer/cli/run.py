@@ -1,27 +1,31 @@
-"""`dlltracer run`: run a program and show what it loaded."""
+"""`dlltracer run`: run a program and show what it loaded.
+
+What the end of a run needs is imported then: until the program starts, this module imports next to nothing.
+"""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
-from typing import Any
 
-import click
-from click.shell_completion import CompletionItem
+from ..capture.backend import check_backend_name
+from .formats import FORMS, HTML, HTML_OPTION, RECORDING, Form, choose_form, formats_help, refuse_same_file
+from .options import ANNOTATIONS_OPTION, BACKEND_OPTION, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
+from .output import CommandFailed, Target, end_like, open_target, say_annotations, say_error
+from .program import Program, ProgramKind, command_of
+from .spawn import run_child
 
-from ..api.explain import Explained
-from ..api.saving import begin_trace, end_trace
-from ..capture.backend import BACKEND_NAMES, check_backend_name
-from ..model.finding import Diagnosis
-from ..model.run import RunResult, SavedTrace
-from .config import complete_backend, complete_file, prefer_command_line
-from .formats import FORMS, HTML, RECORDING, Form, choose_form, formats_help, html_option, refuse_same_file
-from .output import Target, annotations_option, end_like, open_target, say_annotations, say_error
-from .program import NoValue, Program, ProgramKind, split_command_line
-from .record import TraceRecorder, command_of, own_redactor
-from .spawn import Sink, run_child
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
-_USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
+    from ..api.explain import Explained
+    from ..model.finding import Diagnosis
+    from ..model.run import RunResult, SavedTrace
+    from .record import TraceRecorder
+    from .spawn import Sink
+
+USAGE = "[OPTIONS] (-c CODE | -m MODULE | SCRIPT | - | -- COMMAND) [ARGS]..."
 
 PROGRAM_FORMS = (
     ("-c CODE", "run this code"),
@@ -33,86 +37,34 @@ PROGRAM_FORMS = (
 """How a program is named, for the help and the manual page."""
 
 
-@dataclass(frozen=True)
 class _RunOptions:
-    """What was given on the command line, by the names of the parameters below."""
+    """What was given on the command line, by the names of the parameters in `COMMAND`."""
 
-    output: str | None
-    form: str | None
-    github: bool
-    html: str | None
-    backend: str
-    failed_only: bool
-    follow: bool
-    startup: bool
-    live: bool
-    redact: bool
-    annotations: bool | None
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.output: str | None = given["output"]
+        self.form: str | None = given["form"]
+        self.github: bool = given["github"]
+        self.html: str | None = given["html"]
+        self.backend: str = given["backend"]
+        self.failed_only: bool = given["failed_only"]
+        self.follow: bool = given["follow"]
+        self.startup: bool = given["startup"]
+        self.live: bool = given["live"]
+        self.redact: bool = given["redact"]
+        self.annotations: bool | None = given["annotations"]
 
-    def chosen_form(self) -> Form:
-        """The format of the report. Raises `click.UsageError` when options contradict each other."""
-        form = choose_form(self.form, self.github, self.output, self.failed_only)
+    def chosen_form(self, settings: frozenset[str]) -> Form:
+        """The format of the report. Raises `BadUsage` when options contradict each other."""
+        form = choose_form(self.form, self.github, self.output, self.failed_only, settings)
         if form.name == RECORDING and self.output in (None, "-"):
-            raise click.UsageError(
+            raise BadUsage(
                 "a recording is written while the program runs: name a file for it, -o FILE.dlltrace"
             )  # fmt: skip
         refuse_same_file(self.output, self.html)
         return form
 
 
-class _RunCommand(click.Command):
-    """A command whose options end where the program begins."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        takes_value = {
-            name for option in self.params if isinstance(option, click.Option) and not option.is_flag
-            for name in option.opts
-        }  # fmt: skip
-        try:
-            own, ctx.obj = split_command_line(args, takes_value)
-        except NoValue as error:
-            if ctx.resilient_parsing:  # a completion: the value is what is being typed
-                return super().parse_args(ctx, [])
-            raise click.UsageError(f"argument expected for the {error.option} option", ctx) from None
-        return super().parse_args(ctx, own)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        if ctx.obj is None and incomplete.startswith("-"):
-            return super().shell_complete(ctx, incomplete)
-        return complete_file(ctx, self, incomplete)  # the program, or what belongs to it
-
-    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_usage(ctx.command_path, _USAGE)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("The program, as python takes it; everything after it belongs to it"):
-            formatter.write_dl(list(PROGRAM_FORMS))
-        super().format_options(ctx, formatter)
-
-
-@click.command("run", cls=_RunCommand, short_help="Run a program and show what it loads.")
-@click.option(
-    "-o", "--output", metavar="FILE", shell_complete=complete_file,
-    help="Write the report to FILE ('-': stdout) instead of stderr. FILE.dlltrace: a recording, for another machine.",
-)  # fmt: skip
-@click.option(
-    "--format", "form", type=click.Choice(list(FORMS)),
-    help=f"{formats_help()}  [default: by the name of FILE, else text]",
-)  # fmt: skip
-@click.option("--github", is_flag=True, help="Markdown for an issue, at most 60 lines: the same as --format github.")
-@html_option
-@click.option(
-    "--backend", metavar="NAME", default="auto", shell_complete=complete_backend,
-    help=f"The mechanism: {', '.join(BACKEND_NAMES)}.  [default: auto]",
-)  # fmt: skip
-@click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
-@click.option("--follow", is_flag=True, help="Show the loads of all processes that the program starts, too.")
-@click.option("--startup", is_flag=True, help="Show what is loaded before the program begins, too.")
-@click.option("--live", is_flag=True, help="Show the loads on the terminal while the program runs.")
-@click.option("--redact", is_flag=True, help="Leave out names of users and of this machine, and secrets.")
-@annotations_option
-@click.pass_obj
-def run(program: Program | None, /, **given: Any) -> None:
+def run(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     """Run a program and show which native images it loaded, for which import, and what failed to load.
 
     The program's own output, input and exit status are what they are without dlltracer. Options of the interpreter
@@ -120,16 +72,17 @@ def run(program: Program | None, /, **given: Any) -> None:
 
     When the program ends with a failed import, the verdict follows: what failed, for whom, why, and what to do.
     """
+    program: Program | None = given["program"]
     if program is None:
-        raise click.UsageError("no program was given: say -c CODE, -m MODULE, a SCRIPT, - for stdin, or -- COMMAND")
-    options = _RunOptions(**prefer_command_line(given, ("form", "github")))
-    form = options.chosen_form()
+        raise BadUsage("no program was given: say -c CODE, -m MODULE, a SCRIPT, - for stdin, or -- COMMAND")
+    options = _RunOptions(prefer_command_line(given, settings, ("form", "github")))
+    form = options.chosen_form(settings)
     check_backend_name(options.backend)
     reports = _Reports(form, options, _describe(program), command_of(program))
     try:
-        run = _run_shown(program, options, reports.recorder)
+        run = _run_shown(program, options, reports)
         if run.refusal is not None:
-            raise click.ClickException(run.refusal)
+            raise CommandFailed(run.refusal)
         status, verdict = reports.write(run)
     finally:
         reports.discard()
@@ -138,10 +91,33 @@ def run(program: Program | None, /, **given: Any) -> None:
     end_like(status)
 
 
+COMMAND = CommandLine(
+    "run", "Run a program and show what it loads.", run,
+    Option(
+        "output", "-o", "--output", metavar=WRITTEN, completes="file",
+        help="Write the report to FILE ('-': stdout) instead of stderr. FILE.dlltrace: a recording, for another "
+        "machine.",
+    ),
+    Option(
+        "form", "--format", choices=tuple(FORMS),
+        help=f"{formats_help()}  [default: by the name of FILE, else text]",
+    ),
+    Option("github", "--github", help="Markdown for an issue, at most 60 lines: the same as --format github."),
+    HTML_OPTION,
+    BACKEND_OPTION,
+    Option("failed_only", "--failed-only", help="Show failures only, and what leads to them."),
+    Option("follow", "--follow", help="Show the loads of all processes that the program starts, too."),
+    Option("startup", "--startup", help="Show what is loaded before the program begins, too."),
+    Option("live", "--live", help="Show the loads on the terminal while the program runs."),
+    Option("redact", "--redact", help="Leave out names of users and of this machine, and secrets."),
+    ANNOTATIONS_OPTION,
+)  # fmt: skip
+
+
 class _Reports:
     """What is to be written when the program has ended: a report or a recording, and perhaps a page.
 
-    The constructor makes sure that all of it can be written, and raises `click.ClickException` when it cannot.
+    The constructor makes sure that all of it can be written, and raises `CommandFailed` when it cannot.
     """
 
     def __init__(self, form: Form, options: _RunOptions, what: str, command: tuple[str, ...]) -> None:
@@ -159,12 +135,19 @@ class _Reports:
                 self._outputs.append((FORMS[HTML], open_target(options.html)))
             if form.name == RECORDING:
                 assert options.output is not None
+                from .record import TraceRecorder
+
                 self.recorder = TraceRecorder(
                     options.output, what, command, options.backend, redact=options.redact
                 )  # fmt: skip
         except BaseException:
             self.discard()
             raise
+
+    @property
+    def are_short(self) -> bool:
+        """Whether all of it shows the recording and the verdict alone."""
+        return self.recorder is None and all(form.is_short for form, _ in self._outputs)
 
     def write(self, run: RunResult) -> tuple[int, Diagnosis | None]:
         """Write them, if the program began; the status to end with, and the verdict."""
@@ -195,31 +178,39 @@ class _Reports:
         if self.recorder is not None:
             return self.recorder.finish(run, explained)
         assert run.recording is not None
-        if all(form.is_short for form, _ in self._outputs):
+        if self.are_short:
+            from ..model.run import SavedTrace
+
             trace = SavedTrace(run.recording, diagnosis=explained.diagnosis if explained is not None else None)
         else:
+            from ..api.saving import begin_trace, end_trace
+
             trace = end_trace(begin_trace(self._what, self._command, self._backend), run, explained)
-        return own_redactor().redact_trace(trace) if self._redact else trace
+        if not self._redact:
+            return trace
+        from .record import own_redactor
+
+        return own_redactor().redact_trace(trace)
 
 
-def _run_shown(program: Program, options: _RunOptions, recorder: TraceRecorder | None) -> RunResult:
+def _run_shown(program: Program, options: _RunOptions, reports: _Reports) -> RunResult:
     """Run it, with what it loads on the terminal meanwhile if that is wanted."""
     if not options.live:
-        return _run(program, options, recorder)
+        return _run(program, options, reports, reports.recorder)
     from .live import LiveView
 
-    view = LiveView(behind=recorder)
+    view = LiveView(behind=reports.recorder)
     try:
-        return _run(program, options, view)
+        return _run(program, options, reports, view)
     finally:
         view.finish()
 
 
-def _run(program: Program, options: _RunOptions, sink: Sink | None) -> RunResult:
+def _run(program: Program, options: _RunOptions, reports: _Reports, sink: Sink | None) -> RunResult:
     """Run it, in the plain way if nothing asks for another one."""
     is_plain = not options.follow and not options.startup and sink is None and program.kind is not ProgramKind.COMMAND
     if is_plain and sys.platform != "win32":
-        return run_child(program, options.backend)
+        return run_child(program, options.backend, is_whole=not reports.are_short)
     from .run_traced import run_followed
 
     return run_followed(program, options.backend, follow=options.follow, startup=options.startup, sink=sink)
@@ -250,10 +241,13 @@ def _explain(what: str, run: RunResult, *, is_saved: bool = False) -> Explained 
     """
     if run.recording is None:
         return None
+    has_crashed = not run.errors and run.crash is not None
+    if not run.errors and not has_crashed and not is_saved:
+        return None  # most programs end well, and the rules need not be imported to say so
     from ..api.explain import explain_with_case, is_loader_failure
+    from ..model.light import replace
 
     run = replace(run, recording=run.recording.first_process)
-    has_crashed = not run.errors and run.crash is not None
     if not is_loader_failure(run) and not has_crashed and not (is_saved and _may_be_asked_about(run)):
         return None
     try:

@@ -16,7 +16,7 @@ from ..capture.requests import is_own_load
 from ..capture.windows.debugger.run import DebuggedRun, run_debugged
 from ..errors import BackendUnavailable
 from ..host.failure import read_fault_frames, this_process
-from ..host.own_files import ScratchFolder
+from ..host.scratch import ScratchFolder
 from ..model.events import DebugEvent, Event, LoadEvent
 from ..model.failure import Frame, Request
 from ..model.recording import Recording, TracedProcess
@@ -24,8 +24,12 @@ from ..model.run import FolderChange, RunResult
 from ..model.words import describe_crash, describe_status
 from .program import Program
 from .runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import Relay, Sink, interpreter, run_child, runner_command, with_facts
+from .spawn import Relay, interpreter, run_child, runner_command, with_facts
 from .stopper import Stopper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .spawn import Sink
 
 NAME = "debugger"
 

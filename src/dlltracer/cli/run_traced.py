@@ -7,16 +7,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 
 from ..api.linux_failure import describe_local_scopes
 from ..binary.elf import read_elf
 from ..capture.backend import NOT_USED, OUTSIDE
 from ..capture.kept_events import KeptEvents
 from ..errors import BackendUnavailable, BinaryFormatError, DlltracerError
-from ..host.own_files import ScratchFolder, temporary_folder
+from ..host.scratch import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
+from ..model.light import replace
 from ..model.recording import Recording, TracedProcess
 from ..model.run import RunResult
 from .output import describe_ending
@@ -26,7 +26,6 @@ from .spawn import (
     CannotRun,
     DescriptorLimit,
     Relay,
-    Sink,
     has_no_descriptors,
     interpreter,
     run_child,
@@ -38,6 +37,7 @@ from .spawn import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..capture.linux.follow import Follower
+    from .spawn import Sink
 
 LD_DEBUG = "ld_debug"
 """Name of the mechanism, in recordings: LD_DEBUG in the environment."""

@@ -21,7 +21,7 @@ from ..capture.backend import NOT_USED
 from ..capture.kept_events import KeptEvents
 from ..capture.linux.seccomp_watch import LoaderWatch
 from ..errors import BackendUnavailable
-from ..host.own_files import ScratchFile
+from ..host.scratch import ScratchFile
 from ..model.events import Event
 from ..model.recording import TracedProcess
 from ..model.run import RunResult
@@ -32,7 +32,6 @@ from .spawn import (
     CannotRun,
     DescriptorLimit,
     Relay,
-    Variables,
     child_environment,
     choose_wait,
     interpreter,
@@ -43,6 +42,10 @@ from .spawn import (
     with_stop,
 )
 from .stopper import Stopper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .spawn import Variables
 
 
 class Receiver(Protocol):
@@ -101,39 +104,22 @@ class _Keeping:
         """Nobody asks."""
 
 
-def run_best(program: Program, options: WatchOptions) -> RunResult:
-    """Run the program with the best mechanism that works here: "rtld", else "seccomp", else "snapshot".
+def run_without_rtld(program: Program, options: WatchOptions, refusals: tuple[str, ...]) -> RunResult:
+    """Run the program with the best mechanism that works here without "rtld": "seccomp", else "snapshot".
 
-    Each that cannot be says so before anything of the program has run. Raises `CannotRun`.
+    A mechanism that cannot be says so before anything of the program has run. Raises `CannotRun`.
+
+    Arguments: `refusals`, why each better mechanism was not taken.
     """
-    refusals: list[str] = []
-    if options.python is None and not _is_glibc():
-        refusals.append(f"rtld{NOT_USED}this Python's C library is not glibc")
-    else:
-        run = _run_inside(program, "rtld", options)
-        if run.refusal is None:
-            return run
-        refusals.append(f"rtld{NOT_USED}{run.refusal}")
     try:
         run = run_watched(program, options)
     except BackendUnavailable as error:
-        refusals.append(f"seccomp{NOT_USED}{error}")
-        run = _run_inside(program, "snapshot", options)
-    return with_notes(run, tuple(refusals))
-
-
-def _run_inside(program: Program, backend: str, options: WatchOptions) -> RunResult:
-    return run_child(
-        program, backend, python=options.python, output=options.output, watch_crash=options.watch_crash,
-        stopper=options.stopper, limit=options.limit, variables=options.variables,
-    )  # fmt: skip
-
-
-def _is_glibc() -> bool:
-    try:
-        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
-    except (OSError, ValueError):
-        return False
+        refusals = (*refusals, f"seccomp{NOT_USED}{error}")
+        run = run_child(
+            program, "snapshot", python=options.python, output=options.output, watch_crash=options.watch_crash,
+            stopper=options.stopper, limit=options.limit, variables=options.variables,
+        )  # fmt: skip
+    return with_notes(run, refusals)
 
 
 def run_watched(program: Program, options: WatchOptions, receiver: Receiver | None = None) -> RunResult:

@@ -33,6 +33,7 @@ class LogSharing:
 
     Attributes:
         descriptor: of a file that the runner inherits, and its trace writes to; the parent reads it when all is over.
+        view: what `log_file.view_of_files` is for the parent; "" if not known. Of a descriptor only.
         prefix: of the names of log files that the parent reads while the program runs.
         from_start: the log at `prefix` has begun with the process: what follows first is the runner's own doing.
         with_children: the loaders of child processes write such logs, too.
@@ -42,14 +43,15 @@ class LogSharing:
     Without a descriptor and a prefix nothing is shared.
     """
 
-    __slots__ = ("deadline", "descriptor", "from_start", "prefix", "with_children")
+    __slots__ = ("deadline", "descriptor", "from_start", "prefix", "view", "with_children")
 
     def __init__(
         self, descriptor: int | None = None, prefix: str | None = None, *, from_start: bool = False,
-        with_children: bool = False, deadline: float | None = None,
+        with_children: bool = False, deadline: float | None = None, view: str = "",
     ) -> None:  # fmt: skip
         self.deadline = deadline
         self.descriptor = descriptor
+        self.view = view
         self.prefix = prefix
         self.from_start = from_start
         self.with_children = with_children
@@ -63,7 +65,7 @@ class LogSharing:
             return f"{'s' if self.from_start else ''}{'c' if self.with_children else ''}:"
         if self.deadline is not None:
             return f"@{self.deadline!r}"
-        return "-" if self.descriptor is None else str(self.descriptor)
+        return "-" if self.descriptor is None else f"{self.descriptor},{self.view}"
 
     def environment(self) -> dict[str, str]:
         """The variables that the runner needs, and takes away before the program begins."""
@@ -78,7 +80,8 @@ class LogSharing:
             return cls(None, prefix, from_start="s" in flags, with_children="c" in flags)
         if word.startswith("@"):
             return cls(deadline=float(word[1:]))
-        return cls(int(word)) if word.isdecimal() else cls()
+        descriptor, is_descriptor, view = word.partition(",")
+        return cls(int(descriptor), view=view) if is_descriptor else cls()
 
 
 class RunnerOutcome:
@@ -92,6 +95,8 @@ class RunnerOutcome:
     """The program ended. This process did not trace it."""
     RECORDED = "recorded"
     """The program ended, and the trace was ended: `recording`."""
+    LEFT = "left"
+    """The program ended, and the trace was ended; the parent decodes the log: `left`."""
     UNFINISHED = "unfinished"
     """The trace has not been ended in its process: it could not be, and `message` says why; or the program's code has
     run to its end, and its exit handlers were still to run when this was written."""
@@ -101,7 +106,7 @@ class RunnerOutcome:
 
 OUTCOMES = (
     RunnerOutcome.REFUSED, RunnerOutcome.NOT_BEGUN, RunnerOutcome.UNTRACED, RunnerOutcome.RECORDED,
-    RunnerOutcome.UNFINISHED, RunnerOutcome.FOLLOWED,
+    RunnerOutcome.LEFT, RunnerOutcome.UNFINISHED, RunnerOutcome.FOLLOWED,
 )  # fmt: skip
 
 
@@ -112,6 +117,7 @@ class RunnerReport:
         outcome: one of `RunnerOutcome`.
         message: why it is so, for outcomes that need a reason; "" for none.
         recording: plain values, by `model.encode`.
+        left: arguments of `capture.linux.rtld.LeftLog`, by their names; `None` if no log was left to the parent.
         errors, process: plain values of `host.facts`; `None` if they could not be described.
         ends: what is known of the end of each request: (succeeded, idle_clock) pairs, see `model.failure.Request`.
         notes: what the reader of the followed log should know.
@@ -120,19 +126,20 @@ class RunnerReport:
     """
 
     __slots__ = (
-        "children", "completed", "ends", "errors", "message", "notes", "outcome", "process", "recording",
+        "children", "completed", "ends", "errors", "left", "message", "notes", "outcome", "process", "recording",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a record; no dataclass here (ADR 3)
         self, outcome: str, message: str = "", *, recording: object = None, errors: object = None,
         process: object = None, ends: Sequence[tuple[bool | None, int | None]] = (), notes: Sequence[str] = (),
-        completed: bool = False, children: Sequence[tuple[str, str]] = (),
+        completed: bool = False, children: Sequence[tuple[str, str]] = (), left: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.children = tuple(children)
         self.completed = completed
         self.outcome = outcome
         self.message = message
         self.recording = recording
+        self.left = left
         self.errors = errors
         self.process = process
         self.ends = tuple(ends)

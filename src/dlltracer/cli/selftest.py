@@ -17,8 +17,8 @@ from ..model.tracefile import closing_lines, header_line, step_line
 from ..selftest.child import GROUPS, list_groups
 from ..selftest.runner import SelfTest
 from .config import complete_file
-from .live import progress
 from .output import EXIT_MISSING, EXIT_USAGE, open_target, say_error, table_width, write_styled
+from .progress import progress
 
 BACKEND = "selftest"
 """In the place of a mechanism's name."""

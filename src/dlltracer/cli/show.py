@@ -13,11 +13,11 @@ from ..errors import BinaryFormatError
 from ..host.own_files import read_trace_file, read_trace_stream
 from ..model.run import SavedTrace
 from ..model.tracereader import NotARecording
-from .config import complete_file, prefer_command_line
-from .formats import FORMS, GITHUB, HTML, RECORDING, Form, choose_form, formats_help, refuse_as_recording
-from .output import EXIT_USAGE, open_target, say_error
+from .config import complete_file, settings_of
+from .formats import FORMS, GITHUB, HTML, RECORDING, STDIN, Form, choose_form, formats_help, refuse_as_recording
+from .options import BadUsage, prefer_command_line
+from .output import EXIT_USAGE, CommandFailed, open_target, say_error
 
-STDIN = "-"
 _HEAD = 4096
 
 
@@ -36,16 +36,16 @@ class _ShowOptions:
     process: str | None
     pid: int | None
 
-    def chosen_form(self) -> Form:
-        """Return the format to write. Raises `click.UsageError` when options contradict each other."""
+    def chosen_form(self, settings: frozenset[str]) -> Form:
+        """Return the format to write. Raises `BadUsage` when options contradict each other."""
         if self.html is not None and (self.output is not None or self.form not in (None, HTML)):
-            raise click.UsageError("--html FILE is an output of its own: leave out -o and --format")
+            raise BadUsage("--html FILE is an output of its own: leave out -o and --format")
         if self.github and (self.html is not None or self.form not in (None, GITHUB)):
-            raise click.UsageError("--github is a format of its own: leave out --html and --format")
+            raise BadUsage("--github is a format of its own: leave out --html and --format")
         if self.html is not None:
             refuse_as_recording(self.html, HTML)
-            return choose_form(HTML, False, None, self.failed_only)
-        return choose_form(self.form, self.github, self.output, self.failed_only)
+            return choose_form(HTML, False, None, self.failed_only, settings)
+        return choose_form(self.form, self.github, self.output, self.failed_only, settings)
 
 
 @click.command("show", short_help="Show a recording, made here or on another machine.")
@@ -70,12 +70,13 @@ def show(**given: Any) -> None:
 
     Exit status: 0 it was shown, 2 it is no recording, or the question was wrong.
     """
-    options = _ShowOptions(**prefer_command_line(given, ("form", "github", "html"), ("output", "html")))
-    chosen = options.chosen_form()
+    settings = settings_of(click.get_current_context())
+    options = _ShowOptions(**prefer_command_line(given, settings, ("form", "github", "html"), ("output", "html")))
+    chosen = options.chosen_form(settings)
     trace = open_recording(options.file, options.process, options.pid, startup=options.startup)
     if trace.steps and not chosen.can_show_steps:
         shown = ", ".join(form.name for form in FORMS.values() if form.can_show_steps)
-        raise click.UsageError(f"this is the report of a self-test, which is shown as {shown} only, not {chosen.name}")
+        raise BadUsage(f"this is the report of a self-test, which is shown as {shown} only, not {chosen.name}")
     if options.redact:
         from ..report.redact import redact as without_names
 
@@ -92,7 +93,7 @@ def open_recording(
 
     Arguments, for a file that has many processes (.etl): `process`, `pid`, the name of the program, the number of the
     one; `startup`, also the images that were there when it began.
-    Raises `click.ClickException` with one line on what is wrong.
+    Raises `CommandFailed` with one line on what is wrong.
     """
     try:
         if file == STDIN:
@@ -102,14 +103,14 @@ def open_recording(
         if is_etl(read_regular(file, _HEAD)):
             return read_etl(file, process=process, pid=pid, startup=startup)
         if process is not None or pid is not None or startup:
-            raise click.UsageError("--process, --pid and --startup are for .etl files: this is a recording of one run")
+            raise BadUsage("--process, --pid and --startup are for .etl files: this is a recording of one run")
         return read_trace_file(file)
     except OSError as error:
-        raise click.ClickException(f"cannot read {file}: {error.strerror or error}") from error
+        raise CommandFailed(f"cannot read {file}: {error.strerror or error}") from error
     except BinaryFormatError as error:
-        raise click.ClickException(f"cannot read {file}: {error.problem}; - reads a recording from a pipe") from error
+        raise CommandFailed(f"cannot read {file}: {error.problem}; - reads a recording from a pipe") from error
     except NotARecording as error:
-        raise click.ClickException(f"{file}: {error}") from error
+        raise CommandFailed(f"{file}: {error}") from error
 
 
 def _with_own_verdict(trace: SavedTrace) -> SavedTrace:

@@ -1,7 +1,10 @@
 """Run the program in a process of its own, and bring home what its trace recorded.
 
-A process of its own, because ours has imported click and rich: their imports would hide the program's. And because the
+A process of its own, because ours has imported its own modules: their imports would hide the program's. And because the
 evidence must outlive the program: a crash in an import is what people come for.
+
+The program starts as soon as it can (docs/adr/0003). The values of the model, and the decoder, are imported when it
+runs: `import_for_the_end`.
 """
 
 from __future__ import annotations
@@ -12,43 +15,41 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import replace
-from types import FrameType
-from typing import Protocol
 
-from ..capture.backend import OUTSIDE
+from ..capture.backend import NOT_USED, OUTSIDE
 from ..errors import BackendUnavailable, DlltracerError
-from ..host.failure import read_errors, read_process
-from ..host.own_files import ScratchFile
-from ..model.decode import DamagedRecording, decode
-from ..model.events import Event
-from ..model.recording import Recording, TracedProcess
-from ..model.run import RunResult, StartedChild
-from .output import describe_ending
-from .program import Program, describe_start_failure
+from ..host.scratch import ScratchFile
 from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
-from .stopper import Stopper
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Protocol
 
-class Sink(Protocol):
-    """Gets what a run records, as it comes; the waiting loop of the parent calls it.
+    from ..model.events import Event
+    from ..model.recording import Recording, TracedProcess
+    from ..model.run import RunResult
+    from .program import Program
+    from .stopper import Stopper
 
-    One that raises is not called again: the run goes on, and a note of the recording says so.
-    """
+    Variables = tuple[tuple[str, str | None], ...]
 
-    def process(self, process: TracedProcess) -> None:
-        """A process, before its first event; again, when more is known of it: the last word counts."""
+    class Sink(Protocol):
+        """Gets what a run records, as it comes; the waiting loop of the parent calls it.
 
-    def early(self, event: Event) -> None:
-        """An event as it was seen first, where its final form is known only when the program has ended. All events
-        come as `event` then, these among them."""
+        One that raises is not called again: the run goes on, and a note of the recording says so.
+        """
 
-    def event(self, event: Event) -> None:
-        """An event, in its final form."""
+        def process(self, process: TracedProcess) -> None:
+            """A process, before its first event; again, when more is known of it: the last word counts."""
 
+        def early(self, event: Event) -> None:
+            """An event as it was seen first, where its final form is known only when the program has ended. All events
+            come as `event` then, these among them."""
 
-Variables = tuple[tuple[str, str | None], ...]
+        def event(self, event: Event) -> None:
+            """An event, in its final form."""
 
 CHILD_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_main.py")
 
@@ -57,10 +58,10 @@ class CannotRun(DlltracerError):
     """The process for the program could not be made, or ended before it could begin."""
 
 
-def run_child(
+def run_child(  # noqa: PLR0913 - each by its name, and most of them for one caller
     program: Program, backend: str, *, python: str | None = None, output: tuple[int, int] | None = None,
     watch_crash: bool = False, stopper: Stopper | None = None, limit: DescriptorLimit | None = None,
-    variables: Variables = (),
+    variables: Variables = (), is_whole: bool = True,
 ) -> RunResult:  # fmt: skip
     """Run the program to its end. Raises `CannotRun`.
 
@@ -74,30 +75,62 @@ def run_child(
         stopper: ends it, where it takes too long or we are interrupted; `None`: it alone answers an interrupt.
         limit: has raised our limit of open files; `None`: it is raised here where it is very low.
         variables: of its environment that differ from ours; `None` takes one away.
+        is_whole: also describe the process of a program that ended well.
     """
-    if sys.platform == "linux" and backend in ("auto", OUTSIDE):
-        from .run_watched import WatchOptions, run_best, run_watched
 
-        options = WatchOptions(
-            python=python, output=output, watch_crash=watch_crash, stopper=stopper, limit=limit, variables=variables
+    def run_inside(name: str) -> RunResult:
+        return _run_inside(
+            program, name, python=python, output=output, watch_crash=watch_crash, stopper=stopper, limit=limit,
+            variables=variables, is_whole=is_whole,
         )  # fmt: skip
-        try:
-            return run_best(program, options) if backend == "auto" else run_watched(program, options)
-        except BackendUnavailable as error:
-            return RunResult(refusal=str(error))
+
+    if sys.platform != "linux" or backend not in ("auto", OUTSIDE):
+        return run_inside(backend)
+    refusals: tuple[str, ...] = ()
+    if backend == "auto":
+        refusal: str | None = "this Python's C library is not glibc"
+        if python is not None or _is_glibc():
+            run = run_inside("rtld")
+            refusal = run.refusal
+            if refusal is None:
+                return run
+        refusals = (f"rtld{NOT_USED}{refusal}",)
+    from .run_watched import WatchOptions, run_watched, run_without_rtld
+
+    options = WatchOptions(
+        python=python, output=output, watch_crash=watch_crash, stopper=stopper, limit=limit, variables=variables
+    )  # fmt: skip
+    try:
+        return run_without_rtld(program, options, refusals) if refusals else run_watched(program, options)
+    except BackendUnavailable as error:
+        from ..model.run import RunResult
+
+        return RunResult(refusal=str(error))
+
+
+def _run_inside(  # noqa: PLR0913 - as above
+    program: Program, backend: str, *, python: str | None, output: tuple[int, int] | None, watch_crash: bool,
+    stopper: Stopper | None, limit: DescriptorLimit | None, variables: Variables, is_whole: bool,
+) -> RunResult:  # fmt: skip
+    """Run the program with a mechanism of its own process, or with none; arguments as of `run_child`."""
     start = [python] if python is not None else interpreter()
     start += ["-X", "faulthandler"] if watch_crash else []
     log: int | None = None
     with (limit or DescriptorLimit()) as descriptors, contextlib.ExitStack() as stack:
+        if not descriptors.allows(ENOUGH):
+            import_all()
+        relay = Relay(stopper, descriptors)
         try:
             log = make_log(backend)
             if log is not None:
                 stack.callback(os.close, log)
             with _report_file() as file:
-                command = runner_command(start, file.path, LogSharing(log), backend, program)
-                run, pid = _run(command, log, output, Relay(stopper, descriptors), watch_crash, variables)
+                command = runner_command(start, file.path, _share(log), backend, program)
+                run, pid = _run(command, log, output, relay, watch_crash, variables)
                 report = RunnerReport.read(file.path)
         except (OSError, CannotRun) as error:
+            if relay.has_started:
+                raise
             if has_no_descriptors(error):
                 why = "the limit of open files is too low for that (ulimit -n)"
             elif isinstance(error, _NoReportFile):
@@ -107,11 +140,47 @@ def run_child(
             stack.close()
             run, _ = _run([*start, *program.words], None, output, Relay(stopper, descriptors), False, variables)
             return _untraced(run, why, is_why=watch_crash)
-        run = _with_report(run, pid, report, backend, log)
+        run = _with_report(run, pid, report, backend, log, is_whole)
         # An initialiser may also end the process without a signal, by exit(3).
         if watch_crash and not run.completed and not run.errors:
+            from ..model.light import replace
+
             run = replace(run, initialising=_read_initialising(log, pid))
         return run
+
+
+def _share(log: int | None) -> LogSharing:
+    if sys.platform != "linux" or log is None:
+        return LogSharing()
+    from ..capture.linux.log_file import view_of_files
+
+    return LogSharing(log, view=view_of_files() or "")
+
+
+def _is_glibc() -> bool:
+    if sys.platform == "win32":
+        return False
+    try:
+        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (OSError, ValueError):
+        return False
+
+
+def import_all() -> None:
+    """Import all that a run may need. An import opens files, and later there may be no descriptor left for them."""
+    from ..host import failure  # noqa: F401
+    from ..model import words  # noqa: F401
+
+    import_for_the_end()
+
+
+def import_for_the_end() -> None:
+    """Import what the end of a run needs, while the program runs: on a second processor nobody waits for it."""
+    from ..model import run  # noqa: F401
+
+    if sys.platform == "linux":
+        with contextlib.suppress(ImportError):  # a Python without _ctypes: it cannot trace, and says so at the end
+            from ..capture.linux import decoding  # noqa: F401
 
 
 def has_no_descriptors(error: BaseException) -> bool:
@@ -135,6 +204,9 @@ def _report_file() -> ScratchFile:
 
 def _untraced(run: RunResult, why: str, *, is_why: bool) -> RunResult:
     """Return the run of a program that was not traced, and the reason: its status counts."""
+    from ..model.light import replace
+    from ..model.recording import Recording
+
     note = f"it was not traced: {why}"
     return replace(run, crash_note=note) if is_why else replace(run, recording=Recording(UNTRACED, notes=(note,)))
 
@@ -196,6 +268,8 @@ def _run(
             environment = child_environment(variables) if variables else None
             child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
         except OSError as error:
+            from .program import describe_start_failure
+
             raise CannotRun(describe_start_failure(command[0], error)) from error
         finally:
             if log is not None:
@@ -209,6 +283,8 @@ def with_notes(run: RunResult, notes: tuple[str, ...]) -> RunResult:
     """The run, with notes before those of its recording."""
     if run.recording is None:
         return run
+    from ..model.light import replace
+
     return replace(run, recording=replace(run.recording, notes=(*notes, *run.recording.notes)))
 
 
@@ -216,6 +292,8 @@ def with_stop(run: RunResult, stopper: Stopper | None) -> RunResult:
     """The run, with how it was ended from outside, if it was."""
     if stopper is None or stopper.reason is None:
         return run
+    from ..model.light import replace
+
     # The signal was ours: where it hit is no crash.
     return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None)
 
@@ -241,6 +319,9 @@ _POLL = 0.1
 
 
 def _wait(child: subprocess.Popen[bytes]) -> RunResult:
+    import_for_the_end()
+    from ..model.run import RunResult
+
     while sys.platform == "win32":
         with contextlib.suppress(subprocess.TimeoutExpired):
             return RunResult(status=child.wait(_POLL))
@@ -257,10 +338,14 @@ def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
     try:
         from ..capture.linux import crashwatch
     except ImportError:  # no _ctypes: the import in question may be about just that, and is tried all the same
-        return lambda child: RunResult(status=child.wait(), crash_note=_NO_CTYPES)
+        from ..model.light import replace
+
+        return lambda child: replace(_wait(child), crash_note=_NO_CTYPES)
 
     def wait(child: subprocess.Popen[bytes]) -> RunResult:
         watched = crashwatch.watch(child)
+        from ..model.run import RunResult
+
         return RunResult(status=watched.status, crash=watched.crash, crash_note=watched.note)
 
     return wait
@@ -275,23 +360,32 @@ def _read_initialising(log: int | None, pid: int) -> str | None:
     return None
 
 
-def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None) -> RunResult:
+def _with_report(
+    run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None, is_whole: bool
+) -> RunResult:
     """The run, with what its runner reported, and what its trace recorded."""
+    from ..model.light import replace
+
     if report is not None and report.outcome == RunnerOutcome.REFUSED:
         return replace(run, refusal=report.message)
     if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
         return replace(run, begun=False)
     message = ""
-    run = with_facts(run, report)
+    if report is not None and not is_whole and run.status == 0 and not report.errors:
+        run = replace(run, completed=report.completed)
+    else:
+        run = with_facts(run, report)
     if report is not None:
         if report.outcome == RunnerOutcome.UNTRACED:
             return run
         message = report.message
-    if report is not None and report.outcome == RunnerOutcome.RECORDED:
+    if report is not None and report.outcome in (RunnerOutcome.RECORDED, RunnerOutcome.LEFT):
         try:
-            return replace(run, recording=decode(Recording, report.recording, "recording"))
-        except DamagedRecording as error:
+            return replace(run, recording=read_recorded(report, log, pid))
+        except (DlltracerError, OSError) as error:
             message = str(error)
+    from .output import describe_ending
+
     how = (
         f"the trace could not be ended in the program: {message}"
         if message
@@ -300,10 +394,33 @@ def _with_report(run: RunResult, pid: int, report: RunnerReport | None, backend:
     return replace(run, recording=salvage(how, backend, log, pid, in_search=not _died_outside_of_loader(run)))
 
 
+def read_recorded(report: RunnerReport, log: int | None, pid: int) -> Recording:
+    """The recording of a trace that was ended in its process: in the report, or in a log that is left to us.
+
+    Raises `DamagedRecording`, or `OSError` if the log cannot be read.
+    """
+    if sys.platform == "linux" and report.left is not None and log is not None:
+        from ..capture.linux.decoding import read_left_log
+        from ..capture.linux.log_file import LeftLog
+        from ..trace import without_own_loads
+
+        return without_own_loads(read_left_log(log, pid, LeftLog(**report.left)))
+    from ..model.decode import decode
+    from ..model.recording import Recording
+
+    found: Recording = decode(Recording, report.recording, "recording")
+    return found
+
+
 def with_facts(run: RunResult, report: RunnerReport | None) -> RunResult:
     """The run, with the exceptions that ended it and its interpreter, as its runner reported them."""
+    from ..model.light import replace
+
     if report is None:
         return replace(run, completed=False)
+    from ..host.failure import read_errors, read_process
+    from ..model.run import StartedChild
+
     return replace(
         run, errors=read_errors(report.errors), process=read_process(report.process), completed=report.completed,
         children=tuple(StartedChild(*child) for child in report.children),
@@ -328,6 +445,8 @@ def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: boo
             return read_recording(log, pid, notes, ended=not in_search)
         except OSError as error:  # no descriptors: the program's status must not be lost with its recording
             how = f"{how}; the loader's log could not be read ({error.strerror or error})"
+    from ..model.recording import Recording
+
     return Recording(backend, pid=pid, notes=(f"{how}; what it recorded is lost",))
 
 
@@ -363,6 +482,11 @@ class Relay:
             self.stopper.close()
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the program has been started: it must not be started a second time."""
+        return self._child is not None
 
     def connect(self, child: subprocess.Popen[bytes]) -> None:
         """The program has started: it gets what came before."""

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
-import shutil
 import sys
 import threading
 import time
 from collections import deque
-from dataclasses import replace
 from types import TracebackType
 
-import click
-
-from ..api.explain import Explained
-from ..diagnose.case import Case
-from ..diagnose.trials import Trial, TrialResult, propose_trials, weigh_results
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
+from ..model.light import replace
 from ..model.run import RECORDING_SUFFIX, ProgramOutput, RunResult
+from .options import BadUsage
 from .output import say_error
 from .program import Program, ProgramKind
 from .runner import UNTRACED
-from .spawn import CannotRun, DescriptorLimit, run_child
+from .spawn import ENOUGH, CannotRun, DescriptorLimit, import_all, run_child
 from .stopper import Stopper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..api.explain import Explained
+    from ..diagnose.case import Case
+    from ..diagnose.trials import Trial, TrialResult
 
 _LIMIT = 64 * 1024
 """Bytes of a stream that are kept: its last ones."""
@@ -127,6 +128,8 @@ def try_fixes(case: Case, diagnosis: Diagnosis, program: Program, python: str | 
         python: the interpreter; `None` for this one.
         seconds: how long it ran. All trials together take at most three times as long.
     """
+    from ..diagnose.trials import TrialResult, propose_trials, weigh_results
+
     deadline = time.monotonic() + 3 * max(seconds, _SHORTEST)
     results = []
     for trial in propose_trials(case, diagnosis):
@@ -141,6 +144,8 @@ def try_fixes(case: Case, diagnosis: Diagnosis, program: Program, python: str | 
 
 
 def _try(trial: Trial, program: Program, python: str | None, seconds: float) -> TrialResult:
+    from ..diagnose.trials import TrialResult
+
     stranger = _stranger_of(trial)
     if stranger is not None:
         return TrialResult(trial=trial, worked=None, message=f"it was not tried, since {stranger}")
@@ -167,9 +172,6 @@ def _how_it_ended(run: RunResult) -> str:
     return f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
 
 
-_FOLDER = re.compile(r"(?:^|:|')((?:/|[A-Za-z]:\\)[^:']+)")
-
-
 def _stranger_of(trial: Trial) -> str | None:
     """Why the trial would run code of somebody else: loading a library runs its initialisers; `None` if it does not.
 
@@ -177,8 +179,11 @@ def _stranger_of(trial: Trial) -> str | None:
     """
     if sys.platform == "win32":
         return None
+    import re
+
     values = [value for _, value in trial.variables if value] + ([trial.prelude] if trial.prelude else [])
-    for folder in (match for value in values for match in _FOLDER.findall(value)):
+    named = re.compile(r"(?:^|:|')((?:/|[A-Za-z]:\\)[^:']+)")
+    for folder in (match for value in values for match in named.findall(value)):
         try:
             status = os.stat(folder)
         except OSError:
@@ -212,29 +217,39 @@ def try_and_explain(
 ) -> tuple[RunResult, Explained]:
     """Run the program, and say why it fails. After `timeout` seconds it is ended, and so it is by an interrupt.
 
-    Raises `click.exceptions.Exit` when it could not be traced by the mechanism asked for, or could not begin.
+    Raises `SystemExit` when it could not be traced by the mechanism asked for, or could not begin.
     """
     from ..api.explain import explain_interpreter, explain_program, explain_with_case
-    from ..api.linux_failure import LOADER_STATUS
 
     if program.kind is ProgramKind.COMMAND:
         return RunResult(), explain_program(program.name)
-    with DescriptorLimit() as limit, OutputTail() as tail:
+    with DescriptorLimit() as limit, contextlib.ExitStack() as stack:
+        if not limit.allows(ENOUGH):
+            import_all()
+        tail = stack.enter_context(OutputTail())
         run = _try_import_try(program, backend, python, (tail.stdout, tail.stderr), Stopper(timeout), limit)
     run = replace(run, output=tail.result)
     if run.refusal is not None:
         say_error(run.refusal)
-        raise click.exceptions.Exit(Outcome.NOT_TRACED.exit_status)
+        raise SystemExit(Outcome.NOT_TRACED.exit_status)
     if not run.begun:
         lines = run.output.text.splitlines()
-        raise click.exceptions.Exit(say_error(lines[-1] if lines else f"{what} could not begin"))
-    if run.status == LOADER_STATUS and run.process is None and python is not None and sys.platform == "linux":
-        return run, explain_interpreter(what, run, os.path.abspath(shutil.which(python) or python))
+        raise SystemExit(say_error(lines[-1] if lines else f"{what} could not begin"))
     if run.status != 0 and run.process is None and python is not None:
+        if _was_ended_by_loader(run):
+            import shutil
+
+            return run, explain_interpreter(what, run, os.path.abspath(shutil.which(python) or python))
         run = _with_interpreter(run, python)
     hidden = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     notes = () if tail.note is None else (tail.note,)
     return run, explain_with_case(what, run, hidden=hidden, must_return=program.must_return, notes=notes)
+
+
+def _was_ended_by_loader(run: RunResult) -> bool:
+    from ..api.linux_failure import LOADER_STATUS
+
+    return run.status == LOADER_STATUS and sys.platform == "linux"
 
 
 def _with_interpreter(run: RunResult, python: str) -> RunResult:
@@ -246,16 +261,16 @@ def _with_interpreter(run: RunResult, python: str) -> RunResult:
 
 
 def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
-    """The question in words, and the program that asks it. Raises `click.UsageError` when it is of a file that is not
+    """The question in words, and the program that asks it. Raises `BadUsage` when it is of a file that is not
     there."""
     if module is None:
         return "the code", Program(ProgramKind.CODE, code or "")
     has_folder = os.sep in module or bool(os.altsep and os.altsep in module)
     is_there = os.path.exists(module)
     if not is_there and (has_folder or module.lower().endswith(_OF_FILES)):
-        raise click.UsageError(f"there is no file {module}")
+        raise BadUsage(f"there is no file {module}")
     if is_there and not (os.path.isfile(module) or os.path.isdir(module)):
-        raise click.UsageError(f"{module} is neither a file nor a folder")  # to load a FIFO is to wait for its writer
+        raise BadUsage(f"{module} is neither a file nor a folder")  # to load a FIFO is to wait for its writer
     if not is_there or not (has_folder or os.path.splitext(module)[1]):
         return f"import {module}", Program(ProgramKind.CODE, f"import {module}", must_return=True)
     if module.lower().endswith((".py", ".pyc")) or os.path.isdir(module):
@@ -270,6 +285,12 @@ def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
     if _is_extension_module(path, name):
         return f"importing {module}", Program(ProgramKind.CODE, _IMPORT_FILE, (name, path), must_return=True)
     return f"loading {module}", Program(ProgramKind.CODE, _LOAD_FILE, (path,), must_return=True)
+
+
+def _is_windows_program(path: str) -> bool:
+    from ..api.trees import is_windows_program
+
+    return is_windows_program(path)
 
 
 def _is_extension_module(path: str, name: str) -> bool:

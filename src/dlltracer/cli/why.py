@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
-from typing import Any
 
-import click
-
-from ..api.explain import Explained
-from ..api.saving import begin_trace, end_trace
-from ..capture.backend import BACKEND_NAMES, check_backend_name
-from ..host.own_files import looks_like_recording
-from ..model.finding import Diagnosis
+from ..capture.backend import check_backend_name
+from ..model.light import dataclass, replace
 from ..model.recording import Recording
 from ..model.run import RECORDING_SUFFIX, SavedTrace, StopReason
-from .config import complete_backend, complete_file, is_setting, prefer_command_line
-from .formats import GITHUB, HTML, form_of_name, html_option, is_name_of_recording, refuse_same_file, write_form
-from .live import progress
-from .output import EXIT_USAGE, Target, annotations_option, open_target, say_annotations, say_error, write_styled
-from .program import Program
-from .record import TraceRecorder, command_of, own_redactor
-from .show import STDIN, open_recording
+from .formats import (
+    GITHUB,
+    HTML,
+    HTML_OPTION,
+    STDIN,
+    form_of_name,
+    is_name_of_recording,
+    refuse_same_file,
+    write_form,
+)
+from .options import (
+    ANNOTATIONS_OPTION,
+    BACKEND_OPTION,
+    PROGRAM,
+    WRITTEN,
+    BadUsage,
+    CommandLine,
+    Option,
+    prefer_command_line,
+)
+from .output import EXIT_USAGE, Target, open_target, say_annotations, say_error, write_styled
+from .program import command_of
+from .progress import progress
 from .try_import import choose_program, try_and_explain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ..api.explain import Explained
+    from ..model.finding import Diagnosis
+    from .program import Program
 
 
 @dataclass(frozen=True)
@@ -59,45 +77,16 @@ class _WhyOptions:
         return "json" if (self.output or "").lower().endswith(".json") else "text"
 
     def check(self) -> None:
-        """Raise `click.UsageError` when options contradict each other."""
+        """Raise `BadUsage` when options contradict each other."""
         if (self.module is None) is (self.code is None):
-            raise click.UsageError("say what to import: a MODULE, a file, or -c CODE")
+            raise BadUsage("say what to import: a MODULE, a file, or -c CODE")
         if self.as_json and self.github:
-            raise click.UsageError("choose one of --json and --github")
+            raise BadUsage("choose one of --json and --github")
         refuse_same_file("-" if self.is_recorded else self.output or "-", self.html)
         check_backend_name(self.backend)
 
 
-@click.command("why", short_help="Say why an import fails.")
-@click.argument("module", required=False, shell_complete=complete_file)
-@click.option("-c", "code", metavar="CODE", help="Run this code instead of importing a module.")
-@click.option("--json", "as_json", is_flag=True, help="JSON, with all evidence.")
-@click.option("--github", is_flag=True, help="Markdown for an issue, at most 60 lines, with versions and the loads.")
-@click.option(
-    "-o", "--output", metavar="FILE", shell_complete=complete_file,
-    help="Write the verdict to FILE instead of stdout (.html, .md, .json: in that format); FILE.dlltrace: save the "
-    "recording there as well.",
-)  # fmt: skip
-@html_option
-@click.option(
-    "--python", metavar="PATH", shell_complete=complete_file,
-    help="The interpreter to try it with (Python 3.10 or later).",
-)  # fmt: skip
-@click.option(
-    "--backend", metavar="NAME", default="auto", shell_complete=complete_backend,
-    help=f"The mechanism: {', '.join(BACKEND_NAMES)}.  [default: auto]",
-)  # fmt: skip
-@click.option(
-    "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
-    help="End the import after so many seconds, and say where it hangs.",
-)  # fmt: skip
-@click.option(
-    "--try/--no-try", "tries", default=None,
-    help="Try the import again with each fix that needs no installation, at most three. [default: for modules]",
-)  # fmt: skip
-@click.option("--redact", is_flag=True, help="Leave out names of users and of this machine, and secrets.")
-@annotations_option
-def why(**given: Any) -> None:
+def why(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     """Import MODULE in a process of its own, and say why it fails: which file, needed by whom, looked for where.
 
     MODULE may be the name of a module, a script (*.py), or the file of an extension module or a shared library. It may
@@ -110,7 +99,7 @@ def why(**given: Any) -> None:
     Exit status: 0 it works, 1 a cause was found, 4 it fails and the evidence does not decide, 3 it could not be traced,
     2 the question was wrong, 124 it was ended by --timeout, 130 by Ctrl-C.
     """
-    options = _WhyOptions(**_without_settings(given))
+    options = _WhyOptions(**_without_settings(given, settings))
     options.check()
     prepared: list[Target] = []
     try:
@@ -125,18 +114,52 @@ def why(**given: Any) -> None:
         for one in prepared:
             one.discard()
     diagnosis = _verdict_of(trace)
+    say_annotations(options.annotations, lambda folder: _annotate(diagnosis, folder))
+    raise SystemExit(diagnosis.outcome.exit_status if stopped is None else _STATUSES[stopped])
+
+
+COMMAND = CommandLine(
+    "why", "Say why an import fails.", why,
+    Option("code", "-c", metavar="CODE", help="Run this code instead of importing a module."),
+    Option("as_json", "--json", help="JSON, with all evidence."),
+    Option("github", "--github", help="Markdown for an issue, at most 60 lines, with versions and the loads."),
+    Option(
+        "output", "-o", "--output", metavar=WRITTEN, completes="file",
+        help="Write the verdict to FILE instead of stdout (.html, .md, .json: in that format); FILE.dlltrace: save the "
+        "recording there as well.",
+    ),
+    HTML_OPTION,
+    Option(
+        "python", "--python", metavar=PROGRAM, completes="file",
+        help="The interpreter to try it with (Python 3.10 or later).",
+    ),
+    BACKEND_OPTION,
+    Option(
+        "timeout", "--timeout", metavar="SECONDS", is_positive=True,
+        help="End the import after so many seconds, and say where it hangs.",
+    ),
+    Option(
+        "tries", "--try", off="--no-try",
+        help="Try the import again with each fix that needs no installation, at most three. [default: for modules]",
+    ),
+    Option("redact", "--redact", help="Leave out names of users and of this machine, and secrets."),
+    ANNOTATIONS_OPTION,
+    argument="module",
+)  # fmt: skip
+
+
+def _annotate(diagnosis: Diagnosis, folder: str) -> str:
     from ..report.render_verdict import annotate_verdict
 
-    say_annotations(options.annotations, lambda folder: annotate_verdict(diagnosis, workspace=folder))
-    raise click.exceptions.Exit(diagnosis.outcome.exit_status if stopped is None else _STATUSES[stopped])
+    return annotate_verdict(diagnosis, workspace=folder)
 
 
-def _without_settings(given: dict[str, Any]) -> dict[str, Any]:
+def _without_settings(given: Mapping[str, Any], settings: frozenset[str]) -> dict[str, Any]:
     """The options as given, without settings that contradict the command line."""
-    kept = prefer_command_line(given, ("as_json", "github"))
+    kept = prefer_command_line(given, settings, ("as_json", "github"))
     if kept["module"] is not None and is_saved(kept["module"]):  # which settings for a trial are not about
         names = ["python"] + ["output"] * is_name_of_recording(kept["output"])
-        kept.update({name: None for name in names if is_setting(name)})
+        kept.update({name: None for name in names if name in settings})
     return kept
 
 
@@ -149,13 +172,15 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
     module = options.module
     if module is not None and is_saved(module):
         if options.python is not None or options.is_recorded:
-            raise click.UsageError("a recording is explained as it is: leave out --python and -o FILE.dlltrace")
+            raise BadUsage("a recording is explained as it is: leave out --python and -o FILE.dlltrace")
         return _explain_file(module, options.redact), None
     what, program = choose_program(module, options.code)
     command = command_of(program, options.python)
     recorder = None
     if options.is_recorded:
         assert options.output is not None
+        from .record import TraceRecorder
+
         recorder = TraceRecorder(options.output, what, command, options.backend, redact=options.redact)
     try:
         with progress(f"trying {what}"):
@@ -171,9 +196,15 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
         if options.html is None and options.form not in (GITHUB, HTML):
             trace = SavedTrace(Recording(options.backend), diagnosis=explained.diagnosis)  # the verdict is all
         else:
+            from ..api.saving import begin_trace, end_trace
+
             trace = end_trace(begin_trace(what, command, options.backend), run, explained)
-        return (own_redactor().redact_trace(trace) if options.redact else trace), run.stopped
-    except click.exceptions.Exit:  # it was not traced, or did not begin
+        if options.redact:
+            from .record import own_redactor
+
+            trace = own_redactor().redact_trace(trace)
+        return trace, run.stopped
+    except SystemExit:  # it was not traced, or did not begin
         if recorder is not None:
             recorder.discard()
         raise
@@ -200,17 +231,24 @@ def is_saved(name: str) -> bool:
     """Whether that is a recording to be explained, not a module to be tried."""
     if name.lower().endswith((RECORDING_SUFFIX, ".etl")):
         return os.path.exists(name)  # a FIFO of that name is refused, not imported
-    return name == STDIN or looks_like_recording(name)
+    return name == STDIN or (os.path.isfile(name) and _looks_like_recording(name))
+
+
+def _looks_like_recording(name: str) -> bool:
+    from ..host.own_files import looks_like_recording
+
+    return looks_like_recording(name)
 
 
 def _explain_file(file: str, redact: bool) -> SavedTrace:
     """A recording with the verdict on it, which says where it is from."""
     from ..api.saving import explain_saved
     from ..report.outcomes import describe_origin, notes_on_children
+    from .show import open_recording
 
     trace: SavedTrace = open_recording(file)
     if trace.steps:
-        raise click.UsageError(f"{file} is the report of a self-test, where no import failed: dlltracer show has it")
+        raise BadUsage(f"{file} is the report of a self-test, where no import failed: dlltracer show has it")
     if redact:
         from ..report.redact import redact as without_names
 
@@ -241,4 +279,4 @@ def _write(options: _WhyOptions, trace: SavedTrace, target: Target, page: Target
             write_form(HTML, page, trace)
     except OSError as error:
         say_error(f"the verdict could not be written: {error.strerror or error}")
-        raise click.exceptions.Exit(EXIT_USAGE) from error
+        raise SystemExit(EXIT_USAGE) from error

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
+from ..model.light import dataclass
 
 SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin")
 """Where the programs of a Linux system are: folders that only root writes to. The last one is that of NixOS."""
@@ -81,6 +80,8 @@ def run_bounded(
         seconds: after that, or beyond `MOST_OUTPUT`, it is killed with all that it started.
         stderr: return what it wrote to stderr, not what it wrote to stdout.
     """
+    import subprocess
+
     name = command[0].rpartition("/")[2]
     if sys.platform == "win32":
         return f"{name} is not asked on Windows"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from ..errors import ConfigurationError
-from .bounded import read_regular_file
+from ..binary.reading import read_regular
+from ..errors import BinaryFormatError, ConfigurationError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
 _ADMINISTRATORS = "S-1-5-32-544"
 _SYSTEM = "S-1-5-18"
@@ -141,13 +143,15 @@ class UntrustedSettings(ConfigurationError):
     """
 
 
-@dataclass(frozen=True)
 class Section:
     """A table of a file: the settings in it, and how it is named in messages ("" for the whole file)."""
 
-    path: str
-    name: str
-    values: Mapping[str, Any]
+    __slots__ = ("name", "path", "values")
+
+    def __init__(self, path: str, name: str, values: Mapping[str, Any]) -> None:
+        self.path = path
+        self.name = name
+        self.values = values
 
     def key(self, name: str) -> str:
         """A setting of it, as a message names it."""
@@ -189,6 +193,21 @@ def describe(value: object) -> str:
     return words.get(type(value), "a date or time")
 
 
+def may_have_settings() -> bool:
+    """Whether `find_config` could find settings for the current folder, or something wrong with them.
+
+    Looks for files only, and at the bytes of those that are there: what they mean takes more imports.
+    """
+    if os.environ.get(VARIABLE):
+        return True
+    try:
+        folders, _ = _project(os.getcwd())
+        paths = [os.path.join(place, _FILE) for place in folders]
+        return any(os.path.isfile(path) and _names_us(path) for path in paths)
+    except (OSError, ConfigurationError):
+        return True
+
+
 def find_config(folder: str) -> Section | None:
     """Return the settings in the file that DLLTRACER_CONFIG names; else in the nearest one from `folder` upwards.
 
@@ -205,7 +224,7 @@ def find_config(folder: str) -> Section | None:
     for place in folders:
         path = os.path.join(place, _FILE)
         # Most files have no table for us: they are neither parsed nor reported.
-        if not os.path.isfile(path) or b"dlltracer" not in _read(path):
+        if not os.path.isfile(path) or not _names_us(path):
             continue
         # Git's check for safe.directory (git-config(1), CVE-2022-24765): who owns the folder owns what is done in it.
         # The mark counts only where it extends the search beyond the folder that the user is in.
@@ -253,12 +272,20 @@ def read_config(path: str) -> Section:
     return Section(path, "", table)
 
 
+def _names_us(path: str) -> bool:
+    return b"dlltracer" in _read(path)
+
+
 def _read(path: str) -> bytes:
     try:
-        return read_regular_file(path, _LARGEST)
-    except (OSError, ValueError) as error:
-        words = error.strerror if isinstance(error, OSError) else None
-        raise ConfigurationError(path, "", f"it cannot be read: {words or error}") from error
+        data = read_regular(path, _LARGEST + 1)
+    except BinaryFormatError as error:
+        raise ConfigurationError(path, "", f"it cannot be read: {error.problem}") from error
+    except OSError as error:
+        raise ConfigurationError(path, "", f"it cannot be read: {error.strerror or error}") from error
+    if len(data) > _LARGEST:
+        raise ConfigurationError(path, "", f"it cannot be read: it has more than {_LARGEST >> 20} MiB")
+    return data
 
 
 def _table_of(path: str, data: bytes) -> dict[str, Any] | None:

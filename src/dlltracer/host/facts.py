@@ -65,13 +65,13 @@ def _text_or_none(value: object) -> str | None:
 
 def describe_process(added_folders: list[str]) -> dict[str, Any]:
     """What this interpreter knows about itself and its process."""
-    from importlib.machinery import EXTENSION_SUFFIXES
-
+    # Where importlib.machinery has them from; that package imports `warnings`, and need not be there already.
+    suffixes: list[str] = sys.modules["_frozen_importlib_external"].EXTENSION_SUFFIXES
     site = sys.modules.get("site")
     return {
         "system": {"linux": "linux", "win32": "windows"}.get(sys.platform, "other"),
         "version": list(sys.version_info[:3]),
-        "suffixes": list(EXTENSION_SUFFIXES),
+        "suffixes": list(suffixes),
         "bits": 64 if sys.maxsize > 1 << 32 else 32,
         "is_debug": hasattr(sys, "gettotalrefcount"),
         "is_free_threaded": not getattr(sys, "_is_gil_enabled", lambda: True)(),

@@ -14,10 +14,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from ..model.decode import DamagedRecording, decode
 from ..model.failure import Frame, ProcessFacts, PythonError
+from ..model.light import replace
 from .facts import describe_process
 
 

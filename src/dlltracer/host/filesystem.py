@@ -11,12 +11,12 @@ import ntpath
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ..binary.elf import read_elf
 from ..binary.reading import read_regular
 from ..model.elf import ElfImage
 from ..model.events import FileKind
+from ..model.light import dataclass
 from ..model.macho import MachoFile
 from ..model.pe import PeImage
 

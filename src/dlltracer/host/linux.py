@@ -10,11 +10,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from ..binary.loader_data import parse_ld_cache
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage, describe_kind
+from ..model.light import replace
 from ..model.loader_context import GlibcContext, LinuxContext, LoadedImage, MuslContext
 from .bounded import run_bounded
 from .filesystem import HostFilesystem

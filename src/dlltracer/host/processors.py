@@ -9,9 +9,9 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from ..model.elf import EM_AARCH64, EM_ARM, EM_LOONGARCH, EM_PPC64, EM_RISCV, EM_X86_64
+from ..model.light import dataclass
 from ..model.loader_context import LinuxContext
 
 EM_386, EM_S390 = 3, 22

@@ -12,8 +12,8 @@ import pytest
 
 from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.finding import Diagnosis
+from ..model.printable import escape
 from ..model.recording import Losses, Recording
-from ..model.words import escape
 from ..trace import Trace
 
 

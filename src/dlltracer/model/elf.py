@@ -7,8 +7,8 @@ Base Core Specification", symbol versioning.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from .light import dataclass
 from .rows import Rows
 
 PF_X, PF_W, PF_R = 1, 2, 4

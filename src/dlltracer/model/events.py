@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import enum
 
+from .light import dataclass
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import uuid
-    from dataclasses import dataclass
-else:
-    from .light import dataclass
 
 
 class Phase(enum.Enum):

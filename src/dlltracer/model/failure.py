@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import enum
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from dataclasses import dataclass
-else:
-    from .light import dataclass
+from .light import dataclass
 
 
 class System(enum.Enum):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from .events import Probe
 from .failure import Crash, PythonError, System
+from .light import dataclass
 
 
 class Confidence(enum.Enum):

@@ -10,31 +10,42 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, TypeVar
+    from dataclasses import dataclass as dataclass  # noqa: PLC0414 - exported, with what checkers know of it
+    from dataclasses import replace as replace  # noqa: PLC0414
+    from typing import Any
+else:
 
-    T = TypeVar("T")
+    def dataclass(*, frozen, repr=True, init=True, kw_only=False):
+        """Return a decorator that makes a class a frozen dataclass, as `dataclasses.dataclass(frozen=True)` would.
+
+        Defaults are values, not factories. A type checker sees the decorator of the standard library.
+
+        Arguments: `frozen`, which must be true; `repr`, `init`, `kw_only` as there.
+        """
+        assert frozen
+        return lambda given: _make(given, has_repr=repr, has_init=init, kw_only=kw_only)
+
+    def replace(value, /, **changes):
+        """Return the value with other fields, as `dataclasses.replace` does, which is asked for all other classes."""
+        if getattr(type(value), "__replace__", None) is _replace:
+            return _replace(value, **changes)
+        import dataclasses
+
+        return dataclasses.replace(value, **changes)
 
 
-def dataclass(*, frozen: bool, repr: bool = True) -> Callable[[type[Any]], type[Any]]:
-    """Return a decorator that makes a class a frozen dataclass, as `dataclasses.dataclass(frozen=True)` would.
-
-    Defaults are values, not factories. Arguments: `frozen`, which must be true; `repr`, whether to give it one.
-    """
-    assert frozen
-    return lambda given: _make(given, repr)
-
-
-def _make(kind: Any, has_repr: bool) -> Any:
+def _make(kind: Any, *, has_repr: bool, has_init: bool, kw_only: bool) -> Any:
     inherited = getattr(kind, "__match_args__", ())
     own = tuple(name for name in kind.__annotations__ if name not in inherited)
     names = (*inherited, *own)
     kind.__match_args__ = names  # type: ignore[misc]
-    kind.__init__ = _init_later(kind, names)
+    if has_init:
+        kind.__init__ = _init_later(kind, names, kw_only)
     kind.__setattr__ = _refuse_to_set
     kind.__delattr__ = _refuse_to_delete
     kind.__eq__ = _is_equal
-    kind.__hash__ = _hash
+    if "__hash__" not in vars(kind) or kind.__hash__ is None:
+        kind.__hash__ = _hash
     kind.__replace__ = _replace
     if has_repr:
         kind.__repr__ = _repr
@@ -43,19 +54,19 @@ def _make(kind: Any, has_repr: bool) -> Any:
     return kind
 
 
-def _init_later(kind: Any, names: tuple[str, ...]) -> Any:
+def _init_later(kind: Any, names: tuple[str, ...], kw_only: bool) -> Any:
     """Return an `__init__` that compiles the one of the class when it makes the first value."""
 
     def __init__(self: Any, /, *values: object, **named: object) -> None:  # noqa: N807
-        kind.__init__ = _make_init(kind, names)
+        kind.__init__ = _make_init(kind, names, kw_only)
         kind.__init__(self, *values, **named)
 
     return __init__
 
 
-def _make_init(kind: type[Any], names: tuple[str, ...]) -> Any:
+def _make_init(kind: type[Any], names: tuple[str, ...], kw_only: bool) -> Any:
     given: dict[str, Any] = {"__builtins__": {}}
-    arguments = ["self"]
+    arguments = ["self", "*"] if kw_only else ["self"]
     for name in names:
         if hasattr(kind, name):
             given[f"default_{name}"] = getattr(kind, name)
@@ -63,8 +74,9 @@ def _make_init(kind: type[Any], names: tuple[str, ...]) -> Any:
         else:
             arguments.append(name)
     # Through the dictionary: __setattr__ refuses, and object.__setattr__ takes three times as long.
-    lines = [f"def __init__({', '.join(arguments)}):", " values = self.__dict__"]
-    lines += [f" values['{name}'] = {name}" for name in names]
+    # A field may have any name ("values"), so this variable has one that no field may have.
+    lines = [f"def __init__({', '.join(arguments)}):", " __own__ = self.__dict__"]
+    lines += [f" __own__['{name}'] = {name}" for name in names]
     if hasattr(kind, "__post_init__"):
         lines.append(" self.__post_init__()")
     exec("\n".join(lines), given)  # noqa: S102 - the names of fields of our own
@@ -105,12 +117,6 @@ def _refuse_to_delete(self: object, name: str) -> None:
 
 def _replace(self: Any, /, **changes: object) -> Any:
     return type(self)(**{name: getattr(self, name) for name in self.__match_args__} | changes)
-
-
-def replace(value: T, /, **changes: object) -> T:
-    """Return the value with other fields, as `dataclasses.replace` does."""
-    changed: T = _replace(value, **changes)
-    return changed
 
 
 class _Described:

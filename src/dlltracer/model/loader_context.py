@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import ntpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from .elf import EM_ARM, EM_MIPS, EM_PPC64, EM_RISCV, linux_abi
+from .light import dataclass
 from .macho import describe_cpu
 from .pe import MACHINE_I386, AssemblyReference
 
@@ -252,7 +252,7 @@ class WindowsContext:
     flags: LoadFlags = EXTENSION_MODULE_SEARCH
     safe_search: bool = True
     known_dlls: frozenset[str] | None = None
-    api_sets: Mapping[str, ApiSetHost] | None = field(default=None, hash=False)
+    api_sets: Mapping[str, ApiSetHost] | None = None
     loaded: tuple[str, ...] = ()
     provided: frozenset[str] = frozenset()
     has_system_files: bool = True
@@ -261,6 +261,10 @@ class WindowsContext:
     assembly_folders: tuple[str, ...] = ()
     skips_wrong_machine: bool = True
     honours_dependent_flags: bool = True
+
+    def __hash__(self) -> int:
+        # A mapping has no hash. Contexts that differ in it alone are rare.
+        return hash((self.machine, self.application_folder, self.path, self.loaded))
 
     def first_loaded(self) -> dict[str, str]:
         """Base name, lower case, to the path of the first image loaded under it."""

@@ -6,8 +6,8 @@ Source of the names and numbers: MS Learn "PE Format"; for resources "VS_VERSION
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from .light import dataclass
 from .rows import Rows
 
 Version = tuple[int, int, int, int]

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from .failure import Crash
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from dataclasses import dataclass, replace
-else:
-    from .light import dataclass, replace
+from .light import dataclass, replace
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from .failure import Crash, Frame, ProcessFacts, PythonError, Request
 from .finding import Diagnosis
+from .light import dataclass
 from .recording import Recording
 from .selftest import SelfTestStep
 
@@ -204,7 +204,7 @@ class SavedTrace:
     written_by: str = ""
     started: float | None = None
     host: HostFacts | None = None
-    run: RunResult = field(default_factory=RunResult)
+    run: RunResult = RunResult()
     diagnosis: Diagnosis | None = None
     case: Mapping[str, object] | None = None
     images: tuple[ImageFacts, ...] = ()

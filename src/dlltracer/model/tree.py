@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 from .elf import ElfImage
 from .events import Phase, Probe
+from .light import dataclass
 from .macho import MachoImage
 from .pe import PeImage
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import ntpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import compress, groupby
-from typing import TypeVar
 
 from ..model.events import Phase, Probe, ProbeOutcome
-from ..model.words import escape, rule_title
+from ..model.light import dataclass
+from ..model.printable import escape
+from ..model.words import rule_title
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 Line = tuple[tuple[str, str], ...]
 """Pieces of text, each with one of the styles below."""

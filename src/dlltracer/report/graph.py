@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from ..model.events import Event, LoadFailedEvent, Phase, ProbeOutcome
+from ..model.printable import escape
 from ..model.recording import Recording
 from ..model.run import SavedTrace
 from ..model.tree import Binding, BindingState, LoadTree
-from ..model.words import escape, rule_title
+from ..model.words import rule_title
 from .drawing import file_name, number
 from .outcomes import FinalEvent, count, final_events, is_consequence
 

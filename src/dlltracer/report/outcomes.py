@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from datetime import datetime, timezone
 
 from ..model.events import DebugEvent, Event, FailureKind, LoadEvent, LoadFailedEvent, Phase, UnloadEvent
+from ..model.light import dataclass, replace
 from ..model.recording import Recording, TracedProcess
 from ..model.run import HostFacts, SavedTrace
 from ..model.words import describe_crash, describe_end, describe_status
@@ -87,8 +86,8 @@ def count(recording: Recording) -> Tally:
 
 def _with_what_was_known(failure: LoadFailedEvent, load: FinalEvent) -> LoadFailedEvent:
     """The failure, with the fields that only its load knew."""
-    unknown = [field.name for field in fields(load) if getattr(failure, field.name) is None]
-    return replace(failure, **{name: getattr(load, name) for name in unknown})
+    known = vars(load).items()
+    return replace(failure, **{name: value for name, value in known if getattr(failure, name) is None})
 
 
 _COMMAND_LENGTH = 100
@@ -206,6 +205,8 @@ def describe_start(trace: SavedTrace) -> str | None:
     if trace.started is None:
         return None
     try:
+        from datetime import datetime, timezone  # an extension module, for recordings only
+
         return f"{datetime.fromtimestamp(trace.started, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
     except (OverflowError, ValueError, OSError):
         return None

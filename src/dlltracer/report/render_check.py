@@ -15,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 from .. import __version__
 from ..model.check import CheckReport, Problem, Severity
 from ..model.encode import encode
-from ..model.words import escape
+from ..model.printable import escape
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 
 _STYLES = {Severity.ERROR: FAILED, Severity.WARNING: WARNING, Severity.NOTE: DIM}

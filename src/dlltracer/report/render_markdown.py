@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from ..model.failure import ProcessFacts
 from ..model.finding import Outcome
+from ..model.printable import escape
 from ..model.run import SavedTrace
-from ..model.words import escape
 from .drawing import ASCII, UNICODE, Guides, Line, number
 from .outcomes import count
 from .render_text import lay_out

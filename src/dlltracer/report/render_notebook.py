@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from html import escape as escape_html
 
 from ..model.finding import Diagnosis
+from ..model.printable import escape
 from ..model.recording import Recording
-from ..model.words import escape
 from .drawing import BOLD, DEEPEST, DIM, DROPPED, FAILED, PLAIN, UNICODE, WARNING, Line, TreeNode
 from .render_text import closing_lines, tree_nodes
 from .render_verdict import verdict_lines

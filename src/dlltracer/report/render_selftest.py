@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
+from ..model.printable import escape
 from ..model.run import SavedTrace
 from ..model.selftest import SelfTestStep, StepState, count_states
-from ..model.words import escape
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 from .render_markdown import code
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
+from ..model.light import dataclass
+from ..model.printable import escape
 from ..model.recording import UNKNOWN, Losses, Recording
-from ..model.words import escape, rule_title
+from ..model.words import rule_title
 from .drawing import (
     ASCII,
     BOLD,

@@ -22,8 +22,9 @@ from collections.abc import Iterator, Sequence
 from ..model.events import Probe, ProbeOutcome
 from ..model.failure import PythonError, System
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
+from ..model.printable import escape
 from ..model.tree import LoadTree
-from ..model.words import OUTCOMES, describe_crash, escape
+from ..model.words import OUTCOMES, describe_crash
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, fold_places, number
 
 _PLAIN_ON_WINDOWS = re.compile(r"--?[A-Za-z][A-Za-z0-9-]*|[A-Za-z0-9_:\\/][A-Za-z0-9_:\\/.+=~-]*")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 from ..model.elf import DF_1_NODEFLIB, ElfImage
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
+from ..model.light import replace
 from ..model.loader_context import MACHINES_WITH_ABIS, CacheEntry, GlibcContext, LoadedImage
 from ..model.tree import LoadTree
 from .lookup import Filesystem, HeaderCheck, LookupStep, judge_for_glibc, judge_image

@@ -8,10 +8,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from ..model.elf import ElfImage
 from ..model.events import Phase, Probe
+from ..model.light import replace
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import LoadTree
 from .glibc import resolve_glibc

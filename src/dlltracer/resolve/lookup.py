@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ..binary.reading import describe_not_image
 from ..errors import BinaryFormatError
 from ..model.elf import DF_1_PIE, EM_ARM, EM_PPC64, EM_RISCV, ElfImage, describe_kind, linux_abi
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
+from ..model.light import dataclass
 from ..model.loader_context import MACHINES_WITH_ABIS, GlibcContext, LinuxContext, WindowsContext
 from ..model.macho import MachoFile, MachoImage
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage

@@ -14,10 +14,10 @@ from __future__ import annotations
 import posixpath
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 
 from ..errors import BinaryFormatError
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
+from ..model.light import dataclass, replace
 from ..model.loader_context import MacosContext
 from ..model.macho import (
     CPU_ARM64,

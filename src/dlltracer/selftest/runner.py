@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import DlltracerError
-from ..host.own_files import temporary_folder
+from ..host.scratch import temporary_folder
 from ..model.decode import DamagedRecording, decode
 from ..model.selftest import SelfTestStep, StepState
 from .child import list_groups, list_questions

@@ -17,7 +17,7 @@ _LONGEST = 90
 _DRIVER = """
 import io, json, os, sys, traceback
 import click
-from dlltracer.cli.main import cli
+from dlltracer.cli.commands import cli
 
 for line in sys.stdin:
     asked = json.loads(line)

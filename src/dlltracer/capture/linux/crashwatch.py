@@ -17,7 +17,8 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass
+
+from ...model.light import dataclass
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")

@@ -7,18 +7,16 @@ import enum
 import re
 
 from ...model.failure import Request, RequestKind
+from ...model.light import dataclass
 from .lines import Line, parse_line
 from .loaderstate import Change, LoaderState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from dataclasses import dataclass
 
     from ...model.events import ImageChange
     from .loaderstate import OnStart
-else:
-    from ...model.light import dataclass
 
 
 class LogMark(enum.Enum):

@@ -19,7 +19,6 @@ from ...model.light import replace
 from ...model.recording import Losses, Recording
 from ..kept_events import KeptEvents
 from .decode import LoaderTextDecoder
-from .loader_log import without_marks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,15 +26,16 @@ if TYPE_CHECKING:
 
     from ...model.events import Event
     from .loaderstate import Change
+    from .log_file import LeftLog
 
 
 MOST_WAITING = 100_000
 """Events that wait for outputs which are slower than the loader."""
 
-_OWN_PROGRAM = "/proc/self/exe"
+OWN_PROGRAM = "/proc/self/exe"
 
 
-def examine_failure(event: LoadFailedEvent, *, program: str = _OWN_PROGRAM, folder: str = "") -> LoadFailedEvent:
+def examine_failure(event: LoadFailedEvent, *, program: str = OWN_PROGRAM, folder: str = "") -> LoadFailedEvent:
     """The event with the outcome of each of its probes, and if a file is there, the kind REFUSED with a reason.
 
     Arguments: `program`, the file that the process runs; `folder`, what its relative paths start from. Both are for
@@ -84,7 +84,7 @@ def _why_unreachable(path: str) -> str:
     return "does not exist"
 
 
-def describe_refusal(path: str, program: str = _OWN_PROGRAM) -> str | None:
+def describe_refusal(path: str, program: str = OWN_PROGRAM) -> str | None:
     """Return why a file is no image for a process of `program`, judged by its first 20 bytes (elf(5)).
 
     `None` if they show no reason.
@@ -142,18 +142,22 @@ class Decoding:
     """A recording in the making.
 
     Arguments: `pid`, the process; `raw`, the lines as they are, one `DebugEvent` a line; `live`, keep the events for
-    `take`, too.
+    `take`, too; `program` and `folder` of another process, as of `examine_failure`.
 
     Attributes: `missed`, how many events were too many to wait for `take`.
     """
 
-    def __init__(self, pid: int, *, raw: bool = False, live: bool = False) -> None:
+    def __init__(
+        self, pid: int, *, raw: bool = False, live: bool = False, program: str = OWN_PROGRAM, folder: str = ""
+    ) -> None:
         self.missed = 0
         self._fresh: list[Event] | None = [] if live else None
         self._held: list[DebugEvent] = []
         if raw and live:
             import uuid  # noqa: F401 - it brings an extension module: now, before the traced code runs
         self._pid = pid
+        self._program = program
+        self._folder = folder
         self._raw = raw
         self._decoder = LoaderTextDecoder(pid)
         self._kept = KeptEvents()
@@ -194,9 +198,9 @@ class Decoding:
     def _keep(self, changes: list[Change]) -> None:
         for event, doubt in changes:
             if isinstance(event, LoadFailedEvent):
-                if doubt is not None and is_same_file(event, doubt):
+                if doubt is not None and is_same_file(event, doubt, folder=self._folder):
                     continue
-                event = examine_failure(event)  # noqa: PLW2901
+                event = examine_failure(event, program=self._program, folder=self._folder)  # noqa: PLW2901
             self._keep_event(event)
 
     def _keep_event(self, event: Event) -> None:
@@ -219,6 +223,8 @@ class Decoding:
     def _keep_lines(self, text: bytes) -> None:
         import uuid  # brings an extension module, and raw events are rare
 
+        from .loader_log import without_marks  # brings ctypes, which whoever only decodes does without
+
         provider = uuid.uuid5(uuid.NAMESPACE_DNS, "rtld.dlltracer")
         for line in without_marks(text).split(b"\n"):
             if re.fullmatch(rb" *\d+:\t.+", line):
@@ -238,6 +244,22 @@ def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: boo
     for text in _pieces(fd):
         decoding.feed(text)
     return decoding.finish(notes, ended=ended)
+
+
+def read_left_log(fd: int, pid: int, left: LeftLog) -> Recording:
+    """Return what a process left to us in the file of its `RtldBackend` when it ended its trace.
+
+    Raises `OSError` if the file has less than was left.
+    """
+    decoding = Decoding(pid, program=left.program, folder=left.folder)
+    position = left.start
+    while position < left.end:
+        text = os.pread(fd, min(left.end - position, _PIECE), position)
+        if not text:
+            raise OSError(errno.ENODATA, "the loader log was cut short")
+        position += len(text)
+        decoding.feed(text)
+    return decoding.finish(left.notes, is_whole=left.is_whole)
 
 
 def read_initialising(fd: int, pid: int) -> str | None:

@@ -9,12 +9,7 @@ from __future__ import annotations
 import enum
 
 from ...model.events import Phase
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from dataclasses import dataclass
-else:
-    from ...model.light import dataclass
+from ...model.light import dataclass
 
 
 class LineKind(enum.Enum):

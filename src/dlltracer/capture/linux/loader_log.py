@@ -116,8 +116,8 @@ class LoaderLog:
             if listener is not None:
                 listener.position = os.fstat(self._fd).st_size
 
-    def close(self, listener: Listener) -> None:
-        """Stop to listen; the listener gets the rest of its stretch first.
+    def close(self, listener: Listener) -> int:
+        """Stop to listen; the listener gets the rest of its stretch first. Returns the position of its end.
 
         Raises `OSError` when the program has closed a file that others read: they know more than is left here.
         """
@@ -130,6 +130,7 @@ class LoaderLog:
                     listener.read(self._fd, self._size)
                 elif not self._owned:
                     raise OSError(errno.EBADF, "the program closed the descriptor of the log")
+                return self._size
             finally:
                 self._listeners.remove(listener)
                 if not self._listeners:

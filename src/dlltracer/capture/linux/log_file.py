@@ -21,6 +21,7 @@ if sys.platform != "linux":
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
 CATEGORIES = "libs,files"
 MASK, OUTPUT = "LD_DEBUG", "LD_DEBUG_OUTPUT"
@@ -158,6 +159,48 @@ def _checked(descriptor: int) -> int:
         return descriptor
     os.close(descriptor)
     raise PermissionError(1, "the file of the log is not one that this run made")
+
+
+class LeftLog:
+    """A stretch of a loader log that is left in its file for another process to decode (`decoding.read_left_log`).
+
+    Attributes:
+        start, end: positions in the file, in bytes.
+        notes: for the recording.
+        is_whole: whether nothing is missing at the end.
+        program: the file that the process runs.
+        folder: what relative paths in the log start from.
+    """
+
+    __slots__ = ("end", "folder", "is_whole", "notes", "program", "start")
+
+    def __init__(
+        self, start: int, end: int, *, notes: tuple[str, ...], is_whole: bool, program: str, folder: str
+    ) -> None:
+        self.start = start
+        self.end = end
+        self.notes = notes
+        self.is_whole = is_whole
+        self.program = program
+        self.folder = folder
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that make the same value in another process."""
+        return {name: getattr(self, name) for name in ("start", "end", "notes", "is_whole", "program", "folder")}
+
+
+def view_of_files() -> str | None:
+    """Return what decides which file an absolute path leads to for this process, and whether it may be read.
+
+    These are the root folder, the mounts (namespaces(7)) and the user, as one word: two processes with the same word
+    find the same files. `None` if that is not known.
+    """
+    try:
+        root = os.stat("/")
+        mounts = os.readlink("/proc/self/ns/mnt")
+    except OSError:
+        return None
+    return f"{root.st_dev}.{root.st_ino}.{mounts}.{os.geteuid()}.{os.getegid()}"
 
 
 def punch_hole(file: int | str, end: int) -> None:

@@ -18,7 +18,7 @@ from ..backend import Availability, LibraryFirst
 from ..requests import OWN_BEGIN, OWN_END
 from .debug_mask import DebugMaskPatch
 from .loader_log import DRAIN_AT, Listener, LoaderLog, the_loader_log
-from .log_file import open_log, out_of_the_way, set_variables_for_children
+from .log_file import LeftLog, open_log, out_of_the_way, set_variables_for_children, view_of_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class RtldSession(Listener):
         self._decoding: Decoding | None = None
         self._text: list[bytes] = []
         self._is_long = False
+        self._leaves = False
         if live:
             self._decoding = self._make_decoding()
         log.open(self, fd)
@@ -79,6 +80,11 @@ class RtldSession(Listener):
         if (self._is_long and not self._live) or sum(map(len, self._text)) >= DRAIN_AT:
             self._is_long = True
             self._decode()
+
+    def read(self, descriptor: int, end: int) -> None:
+        """Decode the text up to position `end`, unless it stays in its file."""
+        if not self._leaves:
+            super().read(descriptor, end)
 
     def restart(self) -> None:
         self._lock, self._text, self._decoding = RLock(), [], self._make_decoding() if self._live else None
@@ -103,6 +109,29 @@ class RtldSession(Listener):
         self._log.close(self)
         notes, is_whole = self._log.notes, self._log.trouble is None
         return lambda: self._record(notes, is_whole)
+
+    def leave(self, view: str) -> LeftLog | None:
+        """Switch the log off, as `stop` does, and leave its text to the process that made its file.
+
+        That process decodes it, so that the program need not import the decoder. `None` if only this process can
+        decode it, and then the trace goes on: a part was taken from the file already, or other files are at the paths
+        of the log for that process.
+
+        Arguments: `view`, what `log_file.view_of_files` is for the other process.
+        """
+        try:
+            program, folder = os.readlink("/proc/self/exe"), os.getcwd()
+        except OSError:
+            return None
+        is_complete = not self._text and self._decoding is None and not self._raw
+        if not is_complete or view != view_of_files() or program.endswith(" (deleted)"):
+            return None
+        self._leaves = True
+        end = self._log.close(self)
+        is_whole = self._log.trouble is None
+        return LeftLog(
+            self.position, end, notes=self._log.notes, is_whole=is_whole, program=program, folder=folder
+        )  # fmt: skip
 
     def _decode(self) -> Decoding:
         """Decode the text that was kept."""

@@ -17,9 +17,10 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from ...model.failure import System
+from ...model.printable import escape
 from ...model.run import SavedTrace
 from ...model.tree import LoadTree
-from ...model.words import describe_crash, escape, label_of
+from ...model.words import describe_crash, label_of
 from ..drawing import PLAIN, UNICODE, Styled, TreeNode, draw
 from ..render_verdict import remedy_line
 from .build_graph import graph_of_trace, graph_of_tree

@@ -1,0 +1,149 @@
+"""What each process of a command imports: nobody waits for modules that are not needed (docs/adr/0003)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlltracer.cli import deps, run, why
+from dlltracer.cli.commands import make_command
+from dlltracer.cli.config import settings_of
+from dlltracer.cli.options import CommandLine
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="a log that the command decodes is of Linux")
+
+NEVER = {
+    "click", "rich", "jinja2", "tempfile", "shutil", "random", "platform", "uuid", "pathlib", "importlib.resources",
+}  # fmt: skip
+"""Of no plain command line."""
+
+NEEDS_TIME = {"dataclasses", "inspect", "typing"}
+"""What costs as much as the start of Python, and what we do without."""
+
+
+class Imports:
+    """What the process of a command has imported when it ends."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        code = (
+            "import sys; sys.argv[0] = 'dlltracer'\n"
+            "from dlltracer.__main__ import main\n"
+            "import atexit; atexit.register(lambda: print('MODULES', *sorted(sys.modules), file=sys.__stdout__))\n"
+            "main()"
+        )
+        self.ran = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, check=False
+        )  # fmt: skip
+        line = next(line for line in reversed(self.ran.stdout.splitlines()) if line.startswith("MODULES"))
+        self.parent = set(line.split()[1:])
+
+    def ours(self) -> set[str]:
+        """The folders of our package that the parent has modules of."""
+        parts = (name.split(".") for name in self.parent if name.startswith("dlltracer."))
+        return {names[1] for names in parts if len(names) > 1}
+
+
+def test_the_version(tmp_path: Path) -> None:
+    seen = Imports(tmp_path, "--version")
+    assert seen.ran.stdout.startswith("dlltracer ")
+    assert seen.parent & (NEVER | NEEDS_TIME | {"subprocess", "re"}) == set()
+    assert seen.ours() <= {"__main__", "cli", "errors", "host", "model"}
+
+
+@linux_only
+def test_a_run_that_loads_well(tmp_path: Path) -> None:
+    seen = Imports(tmp_path, "run", "-c", "import _json")
+    assert "_json" in seen.ran.stderr and seen.ran.returncode == 0
+    assert seen.parent & (NEVER | NEEDS_TIME) == set()
+    assert {"api", "diagnose", "resolve"} & seen.ours() == set()
+    assert {"dlltracer.model.decode", "dlltracer.model.encode", "dlltracer.cli.record"} & seen.parent == set()
+
+
+@linux_only
+def test_the_program_imports_no_decoder(tmp_path: Path) -> None:
+    # An exit handler that is registered from the trace's own would come too late: the report is written last of all,
+    # so what the end of the trace imports is seen by the audit event of each import.
+    code = (
+        "import sys; seen = list(sys.modules); names = open('early', 'w')\n"
+        "sys.addaudithook(lambda event, given: event == 'import' and print(given[0], file=names, flush=True))\n"
+        "print(*seen, file=names)"
+    )
+    Imports(tmp_path, "run", "-c", code)
+    early = set((tmp_path / "early").read_text().split())
+    assert "dlltracer.capture.linux.rtld" in early
+    assert early & (NEVER | NEEDS_TIME | {"re", "enum", "subprocess"}) == set()
+
+
+@linux_only
+def test_an_import_that_works(tmp_path: Path) -> None:
+    seen = Imports(tmp_path, "why", "json")
+    assert "works" in seen.ran.stdout and seen.ran.returncode == 0
+    assert seen.parent & NEVER == set()
+    assert {"diagnose", "resolve"} & seen.ours() == set()
+
+
+@linux_only
+def test_a_file(tmp_path: Path) -> None:
+    import _ctypes
+
+    seen = Imports(tmp_path, "deps", "--flat", str(_ctypes.__file__))
+    assert seen.ran.returncode == 0 and "libc.so.6" in seen.ran.stdout
+    assert seen.parent & (NEVER | {"dataclasses", "inspect", "json"}) == set()
+    assert {"diagnose", "capture.linux"} & seen.ours() == set()
+    assert {"dlltracer.binary.pe", "dlltracer.resolve.windows"} & seen.parent == set()
+
+
+COMMANDS = [run.COMMAND, why.COMMAND, deps.COMMAND]
+WORDS = ["-", "--", "", "a", "x.dlltrace", "-c", "-m", "text", "json", "1", "-1", "--no-such", "-h", "-oFILE", "a=b"]
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_both_readers_of_a_command_line_agree(data: st.DataObject) -> None:
+    command = data.draw(st.sampled_from(COMMANDS))
+    spelled = [name for option in command.options for name in (*option.names, option.off) if name is not None]
+    word = st.sampled_from(WORDS) | st.sampled_from(spelled) | st.sampled_from([f"{name}=v" for name in spelled])
+    words = data.draw(st.lists(word, max_size=6))
+    plain = command.read_plain(words)
+    if plain is not None:
+        assert read_by_click(command, words) == plain
+
+
+def read_by_click(command: CommandLine, words: list[str]) -> dict[str, object]:
+    """The values that click reads from the words."""
+    read: dict[str, object] = {}
+
+    def call(given: dict[str, object], settings: frozenset[str]) -> None:
+        read.update(given)
+        assert settings == frozenset()
+
+    same = CommandLine(
+        command.name, command.summary, call, *command.options, argument=command.argument,
+        is_required=command.is_required,
+    )  # fmt: skip
+    make_command(same).main(list(words), prog_name="dlltracer", standalone_mode=False)
+    return read
+
+
+def test_usual_command_lines_are_plain() -> None:
+    for command, words in (
+        (run.COMMAND, ["-c", "import ssl"]), (run.COMMAND, ["-o", "FILE", "--failed-only", "-m", "x", "--y"]),
+        (why.COMMAND, ["ssl"]), (why.COMMAND, ["--json", "-o", "-", "ssl"]), (why.COMMAND, ["-c", "import ssl"]),
+        (deps.COMMAND, ["x.so"]), (deps.COMMAND, ["x.so", "--format", "dot", "--path", "a", "--path", "b"]),
+    ):  # fmt: skip
+        plain = command.read_plain(words)
+        assert plain is not None and read_by_click(command, words) == plain
+    assert json.dumps(deps.COMMAND.read_plain(["x.so", "--path", "a", "--path", "b"])).count('["a", "b"]') == 1
+
+
+def test_settings_are_for_click(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.dlltracer.deps]\nflat = true\n")
+    seen = Imports(tmp_path, "deps", sys.executable)
+    assert "click" in seen.parent and "├" not in seen.ran.stdout
+    assert settings_of is not None
