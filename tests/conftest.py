@@ -18,8 +18,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ONCE = {
-    "test_architecture_page", "test_findings_docs", "test_manpage", "test_redact", "test_render_bounds",
-    "test_resolver_bounds", "test_security", "test_structure",
+    "test_architecture_page", "test_findings_docs", "test_hostile_recordings", "test_manpage", "test_redact",
+    "test_render_bounds", "test_resolver_bounds", "test_schemas", "test_security", "test_selftest_report",
+    "test_structure",
 }  # fmt: skip
 """Unit tests that one Python is enough for: of the repository itself, and of time and memory."""
 

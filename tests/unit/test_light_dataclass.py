@@ -88,3 +88,15 @@ def test_it_does_not_import_dataclasses() -> None:
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True,
                           env={"PYTHONPATH": "src"})  # fmt: skip
     assert done.stdout.strip() == "[]"
+
+
+def test_a_field_may_have_the_name_of_any_variable() -> None:
+    """`Dynamic.values` of ELF files became the dictionary of its fields: every RPATH was lost."""
+
+    @light.dataclass(frozen=True)
+    class Odd:
+        cls: int
+        values: dict[int, int]
+        named: int = 3
+
+    assert Odd(1, {2: 3}).values == {2: 3}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dlltracer.capture.linux.seccomp_decode import MapStop, OpenStop, ProcessDecoder
-from dlltracer.model.elf import ElfImage
+from dlltracer.model.elf import ElfImage, ElfSegments
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
 from dlltracer.model.failure import Request, RequestKind
 
@@ -146,6 +147,16 @@ def test_a_second_segment_is_the_same_image() -> None:
     loader = Loader().load("/l/liba.so")
     loader.decoder.map(MapStop(PID, TID, 1.0, "/l/liba.so", loader.identity("/l/liba.so"), image()))
     assert len(loader.end()) == 1
+
+
+def test_an_image_without_code_is_loaded_without_a_stop() -> None:
+    """libicudata has data only: no mapping of it can be run."""
+    data = replace(image(), segments=ElfSegments((1,), (4,), (0,), (0,), (9,), (9,), (4096,)))
+    loader = Loader().ask("/m/x.so", "x").load("/m/x.so", "libdata.so", "libq.so")
+    loader.decoder.open(OpenStop(PID, TID, 1.0, "/l/libdata.so", True, (7, 7), image=data))
+    assert brief(loader.load("/l/libq.so").end()) == [
+        ("load", "/m/x.so", None), ("load", "/l/libdata.so", "/m/x.so"), ("load", "/l/libq.so", "/m/x.so"),
+    ]  # fmt: skip
 
 
 def test_threads_do_not_mix() -> None:

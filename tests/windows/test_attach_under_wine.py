@@ -242,6 +242,8 @@ def refused():
     except dlltracer.TraceStartError as error:
         print(type(error).__name__, error.call, error.winerror)
 good = sys._base_executable, sys.base_prefix
+import dlltracer.capture.windows.debugger.backend
+dlltracer.capture.windows.debugger.backend.program_path = lambda: r"C:\\\\app.exe"
 sys._base_executable, sys.base_prefix = r"C:\\\\app.exe", r"C:\\\\app"
 refused()
 os.makedirs(folder := os.path.join(os.environ["TEMP"], f"no-{os.getpid()}"))

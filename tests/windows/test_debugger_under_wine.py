@@ -487,7 +487,7 @@ def test_no_file_is_left_open(newest: Desk) -> None:
     lines = newest.drive(
         """
 import ctypes, sys
-from dlltracer.capture.windows.debugger import processes, run
+from dlltracer.capture.windows.debugger import run
 kernel32 = ctypes.WinDLL("kernel32")
 kernel32.GetFileType.argtypes = (ctypes.c_void_p,)
 FILE_TYPE_DISK = 1
@@ -503,7 +503,7 @@ told = [attempt(code) for code in ("import ssl", "import os; os.kill(os.getpid()
 told.append(attempt("", "nosuch.exe"))
 def fail(*arguments):
     raise ValueError
-processes.decode_image_header = fail
+run.decode_image_header = fail
 told.append(attempt("pass"))
 with open(sys.executable, "rb"):
     print(told, files() - before)

@@ -54,8 +54,9 @@ def prepare(kind: str, name: str, arguments: list[str]) -> PreparedProgram:
     #   PYTHON [its options] child_main.py RESULT LOG BACKEND KIND NAME [ARGUMENTS]
     # Five words stand between the script and the arguments, so `given` is the place of RESULT, one behind the script.
     # A plain `python [its options] -c CODE ARGUMENTS` has the option and the name in the place of these six words.
-    given = len(sys.orig_argv) - len(arguments) - 5
-    sys.orig_argv = [*sys.orig_argv[: given - 1], *option, name, *arguments]
+    if hasattr(sys, "orig_argv"):  # PyPy has none
+        given = len(sys.orig_argv) - len(arguments) - 5
+        sys.orig_argv = [*sys.orig_argv[: given - 1], *option, name, *arguments]
     fresh = _new_main()
     if kind == "script" and name != "-":
         return _prepare_script(name, fresh)

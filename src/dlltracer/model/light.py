@@ -74,8 +74,9 @@ def _make_init(kind: type[Any], names: tuple[str, ...], kw_only: bool) -> Any:
         else:
             arguments.append(name)
     # Through the dictionary: __setattr__ refuses, and object.__setattr__ takes three times as long.
-    lines = [f"def __init__({', '.join(arguments)}):", " values = self.__dict__"]
-    lines += [f" values['{name}'] = {name}" for name in names]
+    # A field may have any name ("values"), so this variable has one that no field may have.
+    lines = [f"def __init__({', '.join(arguments)}):", " __own__ = self.__dict__"]
+    lines += [f" __own__['{name}'] = {name}" for name in names]
     if hasattr(kind, "__post_init__"):
         lines.append(" self.__post_init__()")
     exec("\n".join(lines), given)  # noqa: S102 - the names of fields of our own

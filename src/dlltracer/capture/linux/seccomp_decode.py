@@ -15,10 +15,11 @@ the rules of the C library (api.search_phases).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from ...model.elf import ElfImage
+from ...model.elf import PF_X, ElfImage
 from ...model.events import (
     FailureKind,
     ImageChange,
@@ -32,6 +33,9 @@ from ...model.events import (
 from ...model.failure import Request, RequestKind
 from .loaderstate import describe_name_not_found
 
+MARK_FRAME = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
+"""A mark, as `capture.requests` makes them, in the path of an access(2)."""
+
 Identity = tuple[int, int]
 """Device and inode of a file."""
 
@@ -39,6 +43,7 @@ _CACHE = "/etc/ld.so.cache"
 _NO_LIBRARIES = frozenset((_CACHE, "/etc/ld.so.preload"))
 _MOST_PROBES = 4096
 """Places kept of one search; a search path of 500 kB has 100,000 folders."""
+_PT_LOAD = 1
 _MOST_IMAGES = 20_000
 """Images of one process that are known by identity."""
 
@@ -55,6 +60,7 @@ class OpenStop:
             loader and C library are one image there.
         found: the identity of the file that is there; `None` if there is none.
         problem: the errno of looking at it; 0 where it is there.
+        image: what the file says about itself; `None` where that is not known.
     """
 
     pid: int
@@ -64,6 +70,7 @@ class OpenStop:
     by_loader: bool | None
     found: Identity | None
     problem: int = 0
+    image: ElfImage | None = None
 
 
 @dataclass(frozen=True)
@@ -216,13 +223,14 @@ class ProcessDecoder:
         self._loaded: dict[Identity, LoadEvent] = {}
         self._kernel_paths: dict[Identity, str] = {}
         self._program: str | None = None
+        self._image: ElfImage | None = None
         self._out: list[ImageChange] = []
         self.unsure = 0
 
     def forked(self, pid: int) -> ProcessDecoder:
         """The decoder of a process made by fork: it has the same images."""
         child = ProcessDecoder(pid, is_shown=self._is_shown)
-        child._program = self._program
+        child._program, child._image = self._program, self._image
         child._kernel_paths = dict(self._kernel_paths)
         child._loaded = {identity: replace(event, pid=pid) for identity, event in self._loaded.items()}
         return child
@@ -243,7 +251,7 @@ class ProcessDecoder:
         self._loaded.clear()
         self._kernel_paths.clear()
         self._is_running = False
-        self._program = None if program is None else program.path
+        self._program, self._image = None if program is None else program.path, image
         load = _Load(None, is_start=True, preload=tuple(name.rpartition("/")[2] for name in preload))
         if program is not None:
             load.images.append((program.path, image.needed if image is not None else ()))
@@ -291,6 +299,20 @@ class ProcessDecoder:
             search.become_bare()
         thread.cache_asked = False
         self._add_probe(search, stop)
+        if self._is_taken_unseen(search, stop) and stop.found is not None:
+            self.map(MapStop(stop.pid, stop.tid, stop.wall, stop.path, stop.found, stop.image))
+
+    def _is_taken_unseen(self, search: _NameSearch, stop: OpenStop) -> bool:
+        """Whether an image has no code, so that no stop tells that it is mapped (libicudata has none).
+
+        Only if the loader is known to look, and the image is for this kind of process.
+        """
+        image, program = stop.image, self._image
+        if not search.is_certain or image is None or stop.found in self._loaded:
+            return False
+        has_code = any(segment.type == _PT_LOAD and segment.flags & PF_X for segment in image.segments)
+        fits = program is None or (program.bits, program.machine) == (image.bits, image.machine)
+        return image.is_dynamic and not has_code and fits
 
     def _begin(self, thread: _Thread, stop: OpenStop) -> _NameSearch:
         """The search that this open is the first place of."""

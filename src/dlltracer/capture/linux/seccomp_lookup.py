@@ -11,7 +11,6 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-from .seccomp_decode import Identity
 from .seccomp_filter import AT_FDCWD
 
 LONGEST_PATH = 4096
@@ -32,13 +31,12 @@ class FileLookup:
         """Whether root and mounts of a process are ours."""
         return read_link(f"/proc/{pid}/root") == self._root and read_link(f"/proc/{pid}/ns/mnt") == self._namespace
 
-    def look(self, pid: int, tid: int, dirfd: int, path: bytes) -> tuple[Identity | None, int]:
-        """The identity of the file that an open would come to, or the errno of looking for it."""
+    def look(self, pid: int, tid: int, dirfd: int, path: bytes) -> os.stat_result | int:
+        """The status of the file that an open would come to, or the errno of looking for it."""
         try:
-            status = self._stat(pid, tid, dirfd, path)
+            return self._stat(pid, tid, dirfd, path)
         except OSError as error:
-            return None, error.errno or errno.EIO
-        return (status.st_dev, status.st_ino), 0
+            return error.errno or errno.EIO
 
     def why_privileged(self, pid: int, tid: int, dirfd: int, path: bytes) -> str | None:
         """Why a program gets other rights than its caller has (execve(2)); `None` if it does not."""
@@ -53,12 +51,13 @@ class FileLookup:
         if not self.has_our_files(pid):
             return None
         try:
-            os.getxattr(self._whole(pid, tid, dirfd, path), "security.capability")
+            os.getxattr(self.whole(pid, tid, dirfd, path), "security.capability")
         except OSError:
             return None
         return "file capabilities"
 
-    def _whole(self, pid: int, tid: int, dirfd: int, path: bytes) -> bytes:
+    def whole(self, pid: int, tid: int, dirfd: int, path: bytes) -> bytes:
+        """A path of a process that has our files, as a path for us."""
         if path.startswith(b"/"):
             return path
         place = "cwd" if dirfd == AT_FDCWD else f"fd/{dirfd}"
@@ -70,7 +69,7 @@ class FileLookup:
         if path.startswith((b"/proc/self/", b"/proc/thread-self/")):
             path = f"/proc/{pid}/task/{tid}".encode("ascii") + path[path.index(b"self") + 4 :]
         if (not path.startswith(b"/") and dirfd != AT_FDCWD) or self.has_our_files(pid):
-            return os.stat(self._whole(pid, tid, dirfd, path))
+            return os.stat(self.whole(pid, tid, dirfd, path))
         if not path.startswith(b"/"):
             # Links on the way that begin at the root would begin at ours: the way from the root of the process.
             folder, root = read_link(f"/proc/{pid}/task/{tid}/cwd"), read_link(f"/proc/{pid}/root") or "/"

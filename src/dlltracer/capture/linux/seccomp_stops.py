@@ -25,8 +25,10 @@ from collections.abc import Callable
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
+from ...model.failure import Request
+from .decode import decode_mark
 from .processes import read_status_field, read_text
-from .seccomp_decode import ExecStop, Identity, MapStop, MarkStop, OpenStop, Stop
+from .seccomp_decode import MARK_FRAME, ExecStop, Identity, MapStop, MarkStop, OpenStop, Stop
 from .seccomp_filter import AT_FDCWD, I386, MAP_FIXED, Call, CallKind, call_of
 from .seccomp_lookup import LONGEST_PATH, FileLookup, read_bytes, read_link
 
@@ -80,7 +82,7 @@ class StopReader:
 
     def __init__(self, on_start: Callable[[TracedTask], None]) -> None:
         self._on_start = on_start
-        self._last_marks: dict[int, bytes] = {}
+        self._asked_for: dict[int, str] = {}
         self._odd_names: set[str] = set()
         self._tasks: dict[int, TracedTask] = {}
         self._threads: dict[int, int] = {}
@@ -197,17 +199,17 @@ class StopReader:
         mark = self._path(task.pid, arguments[call.path or 0], _LONGEST_MARK)
         if mark is None:
             return None
-        if len(self._last_marks) >= _MOST_THREADS:
-            self._last_marks.clear()
-        self._last_marks[tid] = mark
+        for match in MARK_FRAME.finditer(mark):
+            request = decode_mark(match[1])
+            if isinstance(request, Request):
+                if len(self._asked_for) >= _MOST_THREADS:
+                    self._asked_for.clear()
+                self._asked_for[tid] = request.target.rpartition("/")[2]
         return MarkStop(task.pid, tid, mark)
 
     def _is_asked_for(self, tid: int, name: str) -> bool:
         """Whether a name that is not a library's by its look has just been asked for, or is needed by an image."""
-        if name in self._odd_names:
-            return True
-        mark = self._last_marks.get(tid)
-        return mark is not None and name.encode("utf-8", "surrogatepass").hex().encode("ascii") in mark
+        return name in self._odd_names or name == self._asked_for.get(tid)
 
     def _open(
         self, task: TracedTask, tid: int, audit: int, call: Call, address: int, arguments: tuple[int, ...]
@@ -223,8 +225,13 @@ class StopReader:
         if by_loader is None and ".so" not in name and not self._is_asked_for(tid, name):
             return None
         dirfd = AT_FDCWD if call.dirfd is None else _signed(arguments[call.dirfd])
-        found, problem = self._lookup.look(task.pid, tid, dirfd, raw)
-        return OpenStop(task.pid, tid, time.time(), path, by_loader, found, problem)
+        status = self._lookup.look(task.pid, tid, dirfd, raw)
+        if isinstance(status, int):
+            return OpenStop(task.pid, tid, time.time(), path, by_loader, None, status)
+        image = None
+        if task.same_files and stat.S_ISREG(status.st_mode) and ".so" in name:
+            image = self._image(_text(self._lookup.whole(task.pid, tid, dirfd, raw)), status)
+        return OpenStop(task.pid, tid, time.time(), path, by_loader, (status.st_dev, status.st_ino), image=image)
 
     def _is_by_loader(self, task: TracedTask, audit: int, address: int) -> bool | None:
         """Whether the instruction that makes the call is in the loader: glibc's opens libraries itself (rtld has its

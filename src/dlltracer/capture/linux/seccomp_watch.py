@@ -25,6 +25,7 @@ from .decode import LogMark, decode_mark
 from .decoding import examine_failure
 from .processes import Processes, read_command, read_status_field, read_text
 from .seccomp_decode import (
+    MARK_FRAME,
     ExecStop,
     Identity,
     MapStop,
@@ -46,7 +47,6 @@ CANNOT_SEE = (
 
 _MOST_DECODERS = 4096
 _MOST_ENVIRONMENT = 1 << 20
-_FRAME = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class LoaderWatch:
         )  # fmt: skip
 
     def _mark(self, decoder: ProcessDecoder, stop: MarkStop) -> None:
-        for match in _FRAME.finditer(stop.mark):
+        for match in MARK_FRAME.finditer(stop.mark):
             mark = decode_mark(match[1])
             if isinstance(mark, Request):
                 decoder.ask(mark, stop.tid)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ....model.events import Event
     from ....model.failure import Request
     from ....model.recording import Recording
-    from .live_log import LiveLog
+    from .process_log import LiveLog
 
 NAME = "debugger"
 
@@ -177,7 +177,7 @@ class DebuggerSession:
 
 
 def _make_live_log(watch: Watch, wall: float, clock: int) -> LiveLog:
-    from .live_log import LiveLog
+    from .process_log import LiveLog
 
     return LiveLog(watch, os.getpid(), wall, clock)
 
