@@ -1,7 +1,7 @@
 """What the commands cost from their start to their end, next to `python -c pass`: processor time and elapsed time.
 
 Each round runs every command once, in alternating order; printed are the medians. Bytecode is compiled first. With
---cold each command also runs once a round with an empty folder for bytecode (PYTHONPYCACHEPREFIX): all is compiled then.
+--cold each command also runs once a round with an empty folder for bytecode (PYTHONPYCACHEPREFIX): all is compiled.
 """
 
 from __future__ import annotations
