@@ -310,7 +310,7 @@ def test_a_program_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, ending: RunResult, *words: str) -> Any:
-    monkeypatch.setattr("dlltracer.cli.run.run_child", lambda program, backend: ending)
+    monkeypatch.setattr("dlltracer.cli.run.run_child", lambda program, backend, is_whole: ending)
     return CliRunner().invoke(cli, ["run", *words, "-c", "pass"])
 
 
