@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import sys
+from dataclasses import replace
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -19,14 +20,15 @@ from dlltracer.host.filesystem import HostFilesystem  # noqa: E402
 from dlltracer.host.linux import read_linux_context  # noqa: E402
 from dlltracer.resolve.linux import resolve_linux  # noqa: E402
 
+PAGES = (4096, 16384, 65536)
+
 
 def set_page_size(size: int) -> None:
     """Change the only word that holds the page size, of those before the words of the debug log."""
     patch = DebugMaskPatch()
     start = ctypes.addressof(ctypes.c_char.in_dll(ctypes.CDLL(None), "_rtld_global_ro"))
-    page = os.sysconf("SC_PAGE_SIZE")
     words = (ctypes.c_size_t * 16).from_address(start)
-    (place,) = (at for at, word in enumerate(words) if word == page)
+    (place,) = (at for at, word in enumerate(words) if word in PAGES)
     protection = patch.protection()
     patch._protect(protection | 2)
     words[place] = size
@@ -37,15 +39,20 @@ size = int(sys.argv[1])
 said, ours = {}, {}
 context = read_linux_context(environment={})
 for path in sys.argv[2:]:
-    from dataclasses import replace
-
     tree = resolve_linux(path, replace(context, page_size=size), HostFilesystem())
     ours[path] = tree.missing[0].reason if tree.missing else None
-set_page_size(size)
 for path in sys.argv[2:]:
-    try:
-        ctypes.CDLL(path)
-        said[path] = None
-    except OSError as error:
-        said[path] = str(error).partition(": ")[2]
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        set_page_size(size)
+        try:
+            ctypes.CDLL(path)
+        except OSError as error:
+            os.write(writer, str(error).partition(": ")[2].encode())
+        os._exit(0)
+    os.close(writer)
+    # A file that the loader took may kill the child: the pages do not have that size.
+    said[path] = os.read(reader, 4096).decode() or None
+    os.waitpid(child, 0)
 print(json.dumps({"said": said, "ours": ours}))

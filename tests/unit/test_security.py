@@ -26,6 +26,7 @@ STARTERS = {
     "cli/try_import.py": "where the interpreter of --python lies: looked for, not started there",
     "cli/run_debugged.py": "the program that the user named",
     "cli/program.py": "whether the word behind -- names a program, as a shell finds it",
+    "capture/linux/compared_starts.py": "this interpreter, where the kernel says that this process runs it",
     "capture/windows/debugger/run.py": "the program that the user named",
     "capture/windows/debugger/backend.py": "the program that the user named",
     "capture/windows/debugger/attach.py": "our own helper, by the path of this interpreter",

@@ -35,6 +35,7 @@ class _Context:
     rules: GlibcRules | MuslRules
     main: ElfRequester | None
     requesters: dict[str, ElfRequester] = field(default_factory=dict)
+    unread: dict[str, tuple[str | None, str]] = field(default_factory=dict)
 
 
 class SearchPhases:
@@ -98,32 +99,40 @@ class SearchPhases:
 
     def _candidates(self, requested_by: str | None, context: _Context) -> Iterator[ElfRequester | None]:
         """Who may have asked: the image known to need it; else a caller of dlopen that has a search path, or none."""
-        known = context.requesters.get(requested_by or "")
+        known = self._requester(requested_by or "", context)
         if known is not None:
             yield known
             return
         yield context.main
+        for path in tuple(context.unread):
+            self._requester(path, context)
         for path, requester in context.requesters.items():
             if requester.image.rpath or requester.image.runpath or posixpath.basename(path).startswith("_ctypes"):
                 yield requester
 
     def _add_requester(self, event: LoadEvent, context: _Context, program: WatchedProgram) -> None:
         """Remember an image that may need others, and from whom it inherits search paths."""
-        if event.path in context.requesters:
-            return
-        path = posixpath.join(program.folder, event.path)
+        if event.path not in context.requesters:
+            context.unread.setdefault(event.path, (event.requested_by, posixpath.join(program.folder, event.path)))
+
+    def _requester(self, name: str, context: _Context) -> ElfRequester | None:
+        """The image of that path as one that asks for others; read when it is first asked for."""
+        if name not in context.unread:
+            return context.requesters.get(name)
+        requested_by, path = context.unread.pop(name)
         try:
             image = self._files.read_image(path)
         except (OSError, BinaryFormatError):
-            return
+            return None
         if not isinstance(image, ElfImage):
-            return
-        by = context.requesters.get(event.requested_by or "")
+            return None
+        by = self._requester(requested_by or "", context)
         if by is not None and not (by.image.rpath or by.image.runpath):
             by = by.by
         if by is None and isinstance(context.rules, MuslRules):
             by = context.main  # every dlopen inherits from the program (load_library in ldso/dynlink.c)
-        context.requesters[event.path] = ElfRequester(event.path, image, by)
+        context.requesters[name] = found = ElfRequester(name, image, by)
+        return found
 
     def _context(self, program: WatchedProgram) -> _Context | None:
         variables = dict(program.environment)

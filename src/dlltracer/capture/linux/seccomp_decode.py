@@ -223,6 +223,7 @@ class ProcessDecoder:
         self._loaded: dict[Identity, LoadEvent] = {}
         self._kernel_paths: dict[Identity, str] = {}
         self._program: str | None = None
+        self._callers: dict[RequestKind, str] = {}
         self._image: ElfImage | None = None
         self._out: list[ImageChange] = []
         self.unsure = 0
@@ -250,6 +251,7 @@ class ProcessDecoder:
         self._threads.clear()
         self._loaded.clear()
         self._kernel_paths.clear()
+        self._callers.clear()
         self._is_running = False
         self._program, self._image = None if program is None else program.path, image
         load = _Load(None, is_start=True, preload=tuple(name.rpartition("/")[2] for name in preload))
@@ -336,9 +338,13 @@ class ProcessDecoder:
     def _caller_for(self, request: Request) -> str | None:
         """The image that calls dlopen for a request of Python: _ctypes for ctypes, else the one that the interpreter is
         in. `None` where no such image is in the process."""
-        names = [(event.path.rpartition("/")[2], event.path) for event in self._loaded.values()]
-        wanted = ("_ctypes.",) if request.kind is RequestKind.CTYPES else ("libpython", "libpypy")
-        found = next((path for name, path in names if name.startswith(wanted)), None)
+        found = self._callers.get(request.kind)
+        if found is None:
+            names = [(event.path.rpartition("/")[2], event.path) for event in self._loaded.values()]
+            wanted = ("_ctypes.",) if request.kind is RequestKind.CTYPES else ("libpython", "libpypy")
+            found = next((path for name, path in names if name.startswith(wanted)), "")
+            if found or request.kind is RequestKind.EXTENSION:
+                self._callers[request.kind] = found
         return found or (self._program if request.kind is RequestKind.EXTENSION else None)
 
     def _add_probe(self, search: _NameSearch, stop: OpenStop) -> None:
