@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dlltracer.cli.runner import RunnerOutcome, RunnerReport
-from dlltracer.host import own_files
+from dlltracer.host import scratch
 
 if sys.platform != "linux":
     pytest.skip("limits and mounts of Linux", allow_module_level=True)
@@ -105,8 +105,8 @@ def test_a_file_in_memory_takes_a_report(monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse() -> str:
         raise FileNotFoundError(2, "no folder")
 
-    monkeypatch.setattr(own_files, "temporary_folder", refuse)
-    with own_files.ScratchFile("result") as file:
+    monkeypatch.setattr(scratch, "temporary_folder", refuse)
+    with scratch.ScratchFile("result") as file:
         for outcome in (RunnerOutcome.UNFINISHED, RunnerOutcome.RECORDED):
             RunnerReport(outcome, "a message").write(file.path)
             report = RunnerReport.read(file.path)

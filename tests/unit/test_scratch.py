@@ -18,7 +18,7 @@ if sys.platform != "linux":
     pytest.skip("elsewhere nothing tells whether a folder is used", allow_module_level=True)
 
 OWNER = """
-import sys, dlltracer.host.own_files as scratch
+import sys, dlltracer.host.scratch as scratch
 print(scratch.ScratchFolder().path, flush=True)
 sys.stdin.read()
 """

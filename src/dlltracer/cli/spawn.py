@@ -361,7 +361,7 @@ def _read_initialising(log: int | None, pid: int) -> str | None:
 
 
 def _with_report(
-    run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None, is_whole: bool
+    run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None, is_whole: bool = True
 ) -> RunResult:
     """The run, with what its runner reported, and what its trace recorded."""
     from ..model.light import replace
