@@ -48,14 +48,14 @@ def list_commands(group: click.Group, path: str) -> Iterator[Named]:
 
 def _lines(commands: list[Named]) -> Iterator[str]:
     yield '.\\" Made by tools/make_manpage.py from the help of the commands: do not edit.'
-    yield f'.TH DLLTRACER 1 "" "dlltracer {_text(__version__)}" "User Commands"'
+    yield f'.TH DLLTRACER 1 "" "dlltracer {roff_text(__version__)}" "User Commands"'
     yield ".SH NAME"
     yield "dlltracer \\- trace what native imports really load, and what failed to load"
     yield ".SH SYNOPSIS"
     for place, (path, command) in enumerate(commands):
         if not isinstance(command, click.Group):
             yield from ((".br",) if place else ())
-            yield f"\\fB{_text(path)}\\fR {_text(_usage(path, command))}"
+            yield f"\\fB{roff_text(path)}\\fR {roff_text(_usage(path, command))}"
     yield ".SH DESCRIPTION"
     yield from _prose(cli.help or "")
     for path, command in commands:
@@ -101,7 +101,7 @@ def _option(option: click.Option) -> tuple[str, str]:
 
 
 def _section(path: str, command: click.Command) -> Iterator[str]:
-    yield f".SH {_text(path.upper())}"
+    yield f".SH {roff_text(path.upper())}"
     yield from _prose(command.help or "")
     if path == "dlltracer run":
         for form, meaning in PROGRAM_FORMS:
@@ -113,8 +113,8 @@ def _section(path: str, command: click.Command) -> Iterator[str]:
 
 def _item(name: str, meaning: str) -> Iterator[str]:
     yield ".TP"
-    yield f"\\fB{_text(name)}\\fR"
-    yield _text(meaning)
+    yield f"\\fB{roff_text(name)}\\fR"
+    yield roff_text(meaning)
 
 
 def _prose(text: str) -> Iterator[str]:
@@ -123,13 +123,13 @@ def _prose(text: str) -> Iterator[str]:
         yield from ((".PP",) if place else ())
         if paragraph.lstrip().startswith("\b"):
             yield ".nf"
-            yield from (_text(line.strip()) for line in paragraph.replace("\b", "").strip().splitlines())
+            yield from (roff_text(line.strip()) for line in paragraph.replace("\b", "").strip().splitlines())
             yield ".fi"
         else:
-            yield _text(" ".join(paragraph.split()))
+            yield roff_text(" ".join(paragraph.split()))
 
 
-def _text(text: str) -> str:
+def roff_text(text: str) -> str:
     """Text that means itself: roff takes backslashes, dashes, and a dot or a quote at the start of a line for more."""
     shown = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     return f"\\&{shown}" if shown.startswith(".") else shown

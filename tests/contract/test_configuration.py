@@ -105,7 +105,7 @@ def test_every_option_for_a_file_or_a_program_is_one_of_the_kinds_that_are_check
     for command in cli.list_commands(click.Context(cli)):
         one = cli.get_command(click.Context(cli), command)
         assert one is not None
-        for option in settings._options(one).values() if not isinstance(one, click.Group) else ():
+        for option in settings.settable_options(one).values() if not isinstance(one, click.Group) else ():
             names.setdefault(option.metavar or "", set()).add(str(option.name))
     assert {"output", "html"} <= names["FILE"] and names["DIR"] == {"root", "search"} and names["PATH"] == {"python"}
     kinds = {"output", "html", "python", "root", "search"}
@@ -193,11 +193,11 @@ def test_numbers_have_a_type() -> None:
     for text, good in ((1, True), (True, False), ("1", False), (1.5, False)):
         section = settings.Section("f", "x", {"depth": text})
         if good:
-            assert settings._defaults(command, section, settings.Section("f", "", {})) == {"depth": text}
+            assert settings.defaults_of(command, section, settings.Section("f", "", {})) == {"depth": text}
         else:
             with pytest.raises(ConfigurationError, match=r"f: x\.depth: this is a number, not "):
-                settings._defaults(command, section, settings.Section("f", "", {}))
-    assert settings._defaults(command, settings.Section("f", "x", {"share": 1}), settings.Section("f", "", {}))
+                settings.defaults_of(command, section, settings.Section("f", "", {}))
+    assert settings.defaults_of(command, settings.Section("f", "x", {"share": 1}), settings.Section("f", "", {}))
 
 
 def test_errors_are_one_line_with_status_2(project: Path) -> None:

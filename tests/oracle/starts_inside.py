@@ -26,7 +26,7 @@ def start(*taken: int, **variables: str) -> compared_starts.Start:
         [sys.executable, script, prefix], env={**os.environ, **variables}, pass_fds=taken, stdout=subprocess.PIPE,
         check=True,
     )  # fmt: skip
-    return compared_starts._parse(done.stdout)
+    return compared_starts.parse_starts(done.stdout)
 
 
 taken = os.dup2(os.open(os.devnull, os.O_RDONLY), 3)

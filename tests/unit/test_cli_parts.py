@@ -265,13 +265,13 @@ def test_a_report(tmp_path: Path) -> None:
     ).write(path)
     report = RunnerReport.read(path)
     assert report is not None and (report.ends, report.notes) == (((True, 5), (None, None)), ("t",))
-    run = spawn._with_report(RunResult(status=3), 7, report, "auto", None)
+    run = spawn.with_report(RunResult(status=3), 7, report, "auto", None)
     assert run == RunResult(status=3, recording=RECORDING, completed=False)
 
 
 def test_a_recording_that_cannot_be_read_is_salvaged() -> None:
     report = RunnerReport(RunnerOutcome.RECORDED, recording={"version": 1})
-    run = spawn._with_report(RunResult(status=0), 7, report, "etw", None)
+    run = spawn.with_report(RunResult(status=0), 7, report, "etw", None)
     assert run.recording is not None and run.recording.pid == 7
     assert "this is not a whole recording" in run.recording.notes[0]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.diagnose.compare import _longest_rising, compare_traces, name_key, stem_key
+from dlltracer.diagnose.compare import compare_traces, longest_rising, name_key, stem_key
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase
 from dlltracer.model.failure import ProcessFacts, System
 from dlltracer.model.finding import Difference, DifferenceKind
@@ -177,7 +177,7 @@ def test_keys(path: str, name: str, stem: str) -> None:
 
 @given(st.lists(st.integers(0, 30), max_size=30, unique=True))
 def test_the_longest_rising_part_rises_and_none_is_longer(numbers: list[int]) -> None:
-    kept = [numbers[index] for index in sorted(_longest_rising(numbers))]
+    kept = [numbers[index] for index in sorted(longest_rising(numbers))]
     assert kept == sorted(kept)
     best = [1] * len(numbers)
     for at, number in enumerate(numbers):

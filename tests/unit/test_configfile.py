@@ -193,7 +193,7 @@ def test_sections(tmp_path: Path) -> None:
 @given(st.binary() | st.text().map(lambda text: f"tool.dlltracer = {text}".encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_settings_or_an_error(data: bytes) -> None:
     try:
-        table = configfile._table_of("/x/pyproject.toml", data)
+        table = configfile.table_of("/x/pyproject.toml", data)
     except ConfigurationError as error:
         assert error.path == "/x/pyproject.toml" and "\n" not in str(error)
     else:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 if sys.platform != "linux":
     pytest.skip("ptrace of Linux", allow_module_level=True)
 
-from dlltracer.capture.linux.crashwatch import CRASH_SIGNALS, _Arrival, _is_echo, availability
+from dlltracer.capture.linux.crashwatch import CRASH_SIGNALS, Arrival, availability, is_echo
 from dlltracer.capture.linux.processes import locate
 from dlltracer.capture.linux.ptrace import SignalInfo, decode_registers, parse_syscall, parse_yama
 from dlltracer.model.failure import Crash
@@ -182,8 +182,8 @@ def test_the_layouts_are_those_of_the_c_headers(tmp_path: Path) -> None:
     assert decode_registers(words, os.uname().machine) == (counter, stack)
 
 
-def arrival(sender: int | None, fault: int | None, address: int = 0x1000, thread: int = 7) -> _Arrival:
-    return _Arrival(Crash(11, "SIGSEGV", address, None, None, thread, fault), sender)
+def arrival(sender: int | None, fault: int | None, address: int = 0x1000, thread: int = 7) -> Arrival:
+    return Arrival(Crash(11, "SIGSEGV", address, None, None, thread, fault), sender)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def arrival(sender: int | None, fault: int | None, address: int = 0x1000, thread
         (arrival(99, None), arrival(None, None), False),
     ],
 )
-def test_what_only_repeats_a_fault(before: _Arrival, new: _Arrival, expected: bool) -> None:
-    assert _is_echo(before, new, pid=7) is expected
+def test_what_only_repeats_a_fault(before: Arrival, new: Arrival, expected: bool) -> None:
+    assert is_echo(before, new, pid=7) is expected
 
 
 def test_availability_changes_nothing_and_has_a_reason() -> None:

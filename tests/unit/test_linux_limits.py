@@ -226,8 +226,8 @@ def test_no_control_groups_mounted() -> None:
 def test_the_files_of_a_control_group(tmp_path: Path, files: dict[str, str], limit: tuple[int | None, int]) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert machine._read_level(str(tmp_path)) == MemoryLimit(str(tmp_path), *limit)
-    assert machine._read_level(str(tmp_path / "none")) is None
+    assert machine.read_memory_level(str(tmp_path)) == MemoryLimit(str(tmp_path), *limit)
+    assert machine.read_memory_level(str(tmp_path / "none")) is None
 
 
 @contextlib.contextmanager

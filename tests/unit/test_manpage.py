@@ -41,7 +41,7 @@ def test_every_command_and_option_is_in_it() -> None:
 
 def test_text_that_roff_would_take_for_more() -> None:
     tool = load()
-    assert tool._text(".TH a\\b 'c' -d") == "\\&.TH a\\eb \\(aqc\\(aq \\-d"
+    assert tool.roff_text(".TH a\\b 'c' -d") == "\\&.TH a\\eb \\(aqc\\(aq \\-d"
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")

@@ -40,7 +40,7 @@ def load_config(ctx: click.Context, named: str | None) -> None:
     tables = (*group.list_commands(ctx), PYTEST)
     general = Section(section.path, "", {key: value for key, value in section.values.items() if key not in tables})
     _check_general(ctx, group, general)
-    ctx.default_map = {name: _defaults(command, section.section(name), general)}
+    ctx.default_map = {name: defaults_of(command, section.section(name), general)}
 
 
 def settings_of(ctx: click.Context) -> frozenset[str]:
@@ -68,7 +68,7 @@ def _check_general(ctx: click.Context, group: click.Group, general: Section) -> 
         if not unexplained:
             return
         command = group.get_command(ctx, name)
-        options = _options(command) if command is not None else {}
+        options = settable_options(command) if command is not None else {}
         for option in options:
             unexplained.pop(_plain(option), None)
         known += [name, *options]
@@ -76,16 +76,16 @@ def _check_general(ctx: click.Context, group: click.Group, general: Section) -> 
         raise unknown(general, key, tuple(dict.fromkeys(known)))
 
 
-def _defaults(command: click.Command, section: Section, general: Section) -> dict[str, Any]:
+def defaults_of(command: click.Command, section: Section, general: Section) -> dict[str, Any]:
     """The `default_map` of a command; below a group, that of its commands."""
     if isinstance(command, click.Group):
         ctx = click.Context(command)
         section.refuse_unknown(tuple(command.list_commands(ctx)))
         below = {name: command.get_command(ctx, name) for name in command.list_commands(ctx)}
         return {
-            name: _defaults(one, section.section(name), general) for name, one in below.items() if one is not None
+            name: defaults_of(one, section.section(name), general) for name, one in below.items() if one is not None
         }
-    options = _options(command)
+    options = settable_options(command)
     by_plain = {_plain(key): option for key, option in options.items()}
     defaults: dict[str, Any] = {}
     for where, is_own in ((general, False), (section, True)):
@@ -102,7 +102,7 @@ def _defaults(command: click.Command, section: Section, general: Section) -> dic
     return defaults
 
 
-def _options(command: click.Command) -> dict[str, click.Option]:
+def settable_options(command: click.Command) -> dict[str, click.Option]:
     """The options that a file can set, by their long names."""
     found = {}
     for param in command.params:

@@ -140,7 +140,7 @@ def _run_inside(  # noqa: PLR0913 - as above
             stack.close()
             run, _ = _run([*start, *program.words], None, output, Relay(stopper, descriptors), False, variables)
             return _untraced(run, why, is_why=watch_crash)
-        run = _with_report(run, pid, report, backend, log, is_whole)
+        run = with_report(run, pid, report, backend, log, is_whole)
         # An initialiser may also end the process without a signal, by exit(3).
         if watch_crash and not run.completed and not run.errors:
             from ..model.light import replace
@@ -360,7 +360,7 @@ def _read_initialising(log: int | None, pid: int) -> str | None:
     return None
 
 
-def _with_report(
+def with_report(
     run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None, is_whole: bool = True
 ) -> RunResult:
     """The run, with what its runner reported, and what its trace recorded."""

@@ -214,7 +214,7 @@ def _only(here: _Seen | None, there: _Seen | None, facts: Mapping[str, ImageFact
 
 def _compare_order(pairs: list[tuple[_Seen, _Seen]]) -> list[Difference]:
     """The fewest images whose moving would make the orders the same."""
-    keep = _longest_rising([other.position for _, other in pairs])
+    keep = longest_rising([other.position for _, other in pairs])
     before = {index: pairs[index - 1][0] for index in range(1, len(pairs))}
     order = sorted(range(len(pairs)), key=lambda index: pairs[index][1].position)
     previous = {index: pairs[order[rank - 1]][1] for rank, index in enumerate(order) if rank}
@@ -231,7 +231,7 @@ def _behind(image: _Seen | None) -> str:
     return f"loaded after {_base_name(image.path)}" if image is not None else "loaded first"
 
 
-def _longest_rising(numbers: list[int]) -> set[int]:
+def longest_rising(numbers: list[int]) -> set[int]:
     """Indices of a longest rising subsequence (patience sorting, in n log n)."""
     tops: list[int] = []
     values: list[int] = []

@@ -230,7 +230,7 @@ def find_config(folder: str) -> Section | None:
         # The mark counts only where it extends the search beyond the folder that the user is in.
         _refuse_untrusted(path, (path, place, *((mark,) if mark and place != folders[0] else ())))
         # Read anew: what was read before the check could have been put in its place since.
-        table = _table_of(path, _read(path))
+        table = table_of(path, _read(path))
         if table is not None:
             return Section(path, "", table)
     return None
@@ -266,7 +266,7 @@ def read_config(path: str) -> Section:
 
     Raises `ConfigurationError`, also for a file without the table [tool.dlltracer].
     """
-    table = _table_of(path, _read(path))
+    table = table_of(path, _read(path))
     if table is None:
         raise ConfigurationError(path, "", "it has no table [tool.dlltracer]")
     return Section(path, "", table)
@@ -288,7 +288,7 @@ def _read(path: str) -> bytes:
     return data
 
 
-def _table_of(path: str, data: bytes) -> dict[str, Any] | None:
+def table_of(path: str, data: bytes) -> dict[str, Any] | None:
     """Return our table of the file; `None` if there is none."""
     tools = _parse(path, data).get("tool")
     table = tools.get("dlltracer") if isinstance(tools, dict) else None

@@ -171,7 +171,7 @@ def read_cgroup_limit(pid: int | None = None) -> MemoryLimit | None:
     """
     process = "self" if pid is None else str(pid)
     folders = memory_folders(_read(f"/proc/{process}/cgroup"), parse_mountinfo(_read("/proc/self/mountinfo")))
-    levels = [level for level in map(_read_level, folders) if level is not None]
+    levels = [level for level in map(read_memory_level, folders) if level is not None]
     limited = [level for level in levels if level.limit is not None]
     if limited:
         return min(limited, key=lambda level: (level.limit or 0) if level.free is None else level.free)
@@ -315,7 +315,7 @@ def _folders_up(path: str, mount: Mount) -> tuple[str, ...]:
     return tuple(posixpath.join(mount.point, *parts[:depth]) for depth in range(len(parts), -1, -1))
 
 
-def _read_level(folder: str) -> MemoryLimit | None:
+def read_memory_level(folder: str) -> MemoryLimit | None:
     """The limit of one group, whatever its version (cgroups(7); Documentation/admin-guide/cgroup-v1/memory.rst)."""
     for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
         text = _read(f"{folder}/{limit}")

@@ -79,7 +79,7 @@ def compare_starts(loader: str) -> tuple[int, int]:
         for number, (pid, out) in enumerate(children):
             _end(pid, out, has_answered=bool(answers and answers[number]))
         _remove(folder)
-    starts = [_parse(answer) for answer in answers]
+    starts = [parse_starts(answer) for answer in answers]
     if {start.loader for start in starts} != {loader}:
         raise _unavailable(f"{program} starts with another loader than this process")
     return find_compared_words(*starts)
@@ -183,7 +183,7 @@ def _read(out: int, deadline: float) -> bytes:
     return b""
 
 
-def _parse(answer: bytes) -> Start:
+def parse_starts(answer: bytes) -> Start:
     loader, *numbers = answer.decode("ascii", "replace").split()[:300] or [""]
     try:
         log, *words = map(int, numbers)

@@ -59,7 +59,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class _Arrival:
+class Arrival:
     """A crash signal on its way to a thread.
 
     Attributes: `sender`, the process that sent it, `None` for the kernel (a fault); `caller`, what the top of the stack
@@ -98,7 +98,7 @@ class CrashWatcher(threading.Thread):
         super().__init__(name="dlltracer-crashwatch", daemon=True)
         self._child = child
         self._pid = child.pid
-        self._arrivals: dict[int, _Arrival] = {}
+        self._arrivals: dict[int, Arrival] = {}
         self._blind: str | None = None
         self._found: Watched | None = None
         self._error: BaseException | None = None
@@ -185,8 +185,8 @@ class CrashWatcher(threading.Thread):
         lost = number == signal.SIGSEGV and info.fault_address == counter
         caller = self._caller(stack, maps) if lost else None
         crash = Crash(number, signal.Signals(number).name, counter, image, offset, tid, info.fault_address)
-        before, new = self._arrivals.get(number), _Arrival(crash, info.sender, caller)
-        if before is None or not _is_echo(before, new, self._pid):
+        before, new = self._arrivals.get(number), Arrival(crash, info.sender, caller)
+        if before is None or not is_echo(before, new, self._pid):
             self._arrivals.pop(number, None)  # so that the latest is the last
             self._arrivals[number] = new
 
@@ -229,7 +229,7 @@ class CrashWatcher(threading.Thread):
             return Watched(status, note=f"{name} was sent by {who}: no code of this process caused it")
         return Watched(status, last.crash, self._doubt(last))
 
-    def _doubt(self, last: _Arrival) -> str | None:
+    def _doubt(self, last: Arrival) -> str | None:
         if last.caller is not None:
             image, offset = last.caller
             return f"no code is at that address; the top of the stack says that it was called from {image}+{offset:#x}"
@@ -243,7 +243,7 @@ class CrashWatcher(threading.Thread):
         return None
 
 
-def _is_echo(before: _Arrival, new: _Arrival, pid: int) -> bool:
+def is_echo(before: Arrival, new: Arrival, pid: int) -> bool:
     """Whether a signal only repeats the fault before it: sent by the handler that has reported the fault (as
     faulthandler does), or by the kernel, because there was no stack to run the handler on."""
     if before.sender is not None:
