@@ -206,7 +206,7 @@ def completions(*words: str) -> list[str]:
         (("wh",), ["plain,why"]),
         (("run", "--format", "p"), ["plain,perfetto"]),
         (("deps", "--format", "m"), ["plain,mermaid"]),
-        (("run", "--backend", "s"), ["plain,snapshot"]),
+        (("run", "--backend", "s"), ["plain,seccomp", "plain,snapshot"]),
         (("why", "--backend", "r"), ["plain,rtld"]),
         (("schema", "v"), ["plain,verdict"]),
         (("completion", "z"), ["plain,zsh"]),

@@ -158,7 +158,6 @@ def test_ptrace_breaks_nothing_that_is_left_behind(bench: Bench, by_ptrace: tupl
     assert seen.status == 0
     wait_for(bench.folder / "done")
     if "kernel" in note:
-        assert any("/_ssl." in path for path in seen.loads())
         assert "has left behind" in seen.stderr or seen.stderr == ""
 
 

@@ -70,7 +70,7 @@ def test_every_block_says_what_it_is(page: Path) -> None:
 def test_few_blocks_are_not_run() -> None:
     """Each says why, and they are few."""
     reasons = [block.reason_not_to_run for page in PAGES for block in parse_blocks(page) if block.reason_not_to_run]
-    assert len(reasons) <= 8, reasons
+    assert len(reasons) <= 9, reasons
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)

@@ -107,8 +107,10 @@ def read_processor(context: LinuxContext) -> Processor | None:
         cpuinfo = ""
     if context.machine == EM_386 and sys.maxsize >= 1 << 32:  # the auxiliary vector is that of another kind of process
         return Processor("i686", cpuinfo=cpuinfo)
-    import ctypes
-
+    try:
+        import ctypes
+    except ImportError:  # a Python whose libffi is gone: exactly what people ask about
+        return Processor(None, cpuinfo=cpuinfo)
     getauxval = ctypes.CDLL(None).getauxval
     getauxval.argtypes, getauxval.restype = (ctypes.c_ulong,), ctypes.c_ulong
     platform = getauxval(_AT_PLATFORM)
