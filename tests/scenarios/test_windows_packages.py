@@ -122,7 +122,7 @@ SCENARIOS = [
     Scenario("cv2-without-python3", "python3.dll is gone", cv2_without_python3, "incomplete-python", "python3.dll"),
     Scenario(
         "onnxruntime-old-runtime", "an old msvcp140.dll lies beside python.exe", old_runtime_beside_python,
-        "wrong-copy", "msvcp140.dll",
+        "wrong-copy", "MSVCP140.dll",  # as the module that asks for it spells it
     ),
     Scenario(
         # Wine ends the program only when h5py calls the function. On Windows its import would fail (127).
