@@ -100,10 +100,16 @@ def run_suite(
     plugins = ["-p", "wine_report", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     env = {native.PREBUILT: windows_path(originals), "DLLTRACER_TEST_REPORT": windows_path(report)}
     arguments = [*command, *plugins, "--rootdir", ROOT]
-    result = lab.run(version, arguments, env={**environment, **env}, timeout=400, cwd=ROOT)
-    assert report.exists(), result.stdout + result.stderr
-    run = read_report(report, version)
-    wine_runs.add(run)
+    for is_last in (False, True):
+        result = lab.run(version, arguments, env={**environment, **env}, timeout=400, cwd=ROOT)
+        assert report.exists(), result.stdout + result.stderr
+        run = read_report(report, version)
+        wine_runs.add(run)
+        # Once in some hundred starts Wine 8 refuses CreateProcess with ERROR_INTERNAL_ERROR (1359): the suite runs once
+        # more then, and the summary of the session shows both runs.
+        if is_last or not run.failed or "could not be started: Internal error" not in result.stdout:
+            break
+        report.unlink()
     assert not run.failed, "\n".join(run.failed) + result.stdout[-2000:] + result.stderr[-2000:]
     assert run.passed >= least, run
     assert result.returncode == 0, result.stdout + result.stderr
