@@ -22,6 +22,7 @@ from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
 from .knowledge import musl_names
+from .platform_check import PlatformCheck, is_named_after, place_of
 from .platforms import GLIBC_LIBRARIES, Loader, Platform
 
 _ET_EXEC, _ET_DYN = 2, 3
@@ -66,13 +67,11 @@ def check_linux(wheel: Wheel, platform: Platform) -> Iterator[Problem]:
     yield from check.run()
 
 
-class _LinuxCheck:
+class _LinuxCheck(PlatformCheck):
     def __init__(self, wheel: Wheel, platform: Platform) -> None:
-        self._wheel = wheel
-        self._platform = platform
+        super().__init__(wheel, platform)
         self._files: dict[str, _NativeFile] = {}
         self._reached: set[str] = set()
-        self._told: set[tuple[str, str]] = set()
         self._exports: dict[str, list[str]] | None = None
         self._satisfied: dict[str, set[str]] = {}
         self._of_c_library = musl_names()
@@ -183,7 +182,7 @@ class _LinuxCheck:
     def _judge_load(self, file: _NativeFile) -> Iterator[Problem]:
         """Follow the load of a file, and judge every need that fails, and every symbol that nothing has."""
         tree = self._resolve(file)
-        places = [_place(path) for path in tree.images]
+        places = [place_of(path) for path in tree.images]
         self._reached.update(places)
         is_whole = True
         for binding in tree.missing:
@@ -213,7 +212,7 @@ class _LinuxCheck:
     def _missing(self, binding: Binding, file: _NativeFile) -> Problem:
         """Return the problem of a need that nothing fulfils: who needs it, where it lies instead, what to do."""
         name = posixpath.basename(binding.need)
-        place = _place(binding.requested_by) or file.place
+        place = place_of(binding.requested_by) or file.place
         severity = Severity.ERROR if file.is_module else Severity.WARNING
         if binding.state is BindingState.REFUSED:
             title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
@@ -257,11 +256,9 @@ class _LinuxCheck:
         """Return the package, of those that the wheel requires, that has such a library by its name or its folder."""
         image = self._files[place].image if place in self._files else None
         folders = f"{image.runpath or ''}:{image.rpath or ''}".lower() if image is not None else ""
-        stem = re.sub(r"^lib|\.so.*$|[^a-z]", "", name.lower())
         for package in self._wheel.requires:
-            words = re.sub(r"[^a-z]", "", package)
-            folder = package.replace("-", "_")
-            if len(words) > 2 and (words in stem or (len(stem) > 2 and stem in words) or f"/{folder}" in folders):
+            has_folder = len(re.sub(r"[^a-z]", "", package)) > 2 and f"/{package.replace('-', '_')}" in folders
+            if has_folder or is_named_after(package, name, r"\.so.*$"):
                 return package
             if package.startswith("nvidia-") and "/nvidia/" in folders:
                 return package
@@ -327,28 +324,8 @@ class _LinuxCheck:
                     self._exports.setdefault(defined, []).append(place)
         return self._exports.get(name, [])
 
-    def _once(self, problem: Problem) -> Iterator[Problem]:
-        """Yield a problem the first time that its file has it: many loads share a library."""
-        key = problem.file, problem.title
-        if key not in self._told:
-            self._told.add(key)
-            yield problem
-
-    def _problem(
-        self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
-    ) -> Problem:  # fmt: skip
-        return Problem(
-            code=code, severity=severity, file=self._wheel.native.get(place, place), title=title,
-            evidence=tuple(evidence), fix=fix, platform=self._platform.tag,
-        )  # fmt: skip
-
 
 def _origin_path(place: str, library: str) -> str:
     """Return the RUNPATH that leads from a file to the folder of a library of the same wheel."""
     folder = posixpath.relpath(posixpath.dirname(library) or ".", posixpath.dirname(place) or ".")
     return "$ORIGIN" if folder == "." else f"$ORIGIN/{folder}"
-
-
-def _place(path: str) -> str:
-    """Return where a file is, from the top of site-packages; search paths lead there by "..", too."""
-    return posixpath.normpath(path).lstrip("/") if path else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ..errors import BinaryFormatError
 from ..host.filesystem import MacosFiles
@@ -14,6 +14,7 @@ from ..model.loader_context import MacosContext
 from ..model.macho import CPU_ARM64, MH_BUNDLE, MH_DYLIB, MH_EXECUTE, MachoFile, MachoImage, describe_cpu
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.macos import find_missing_macho_symbols, is_system_path, pick_image, resolve_macos
+from .platform_check import PlatformCheck, place_of
 from .platforms import Platform
 
 _MODULE_ENTRY = "_PyInit_"
@@ -40,19 +41,17 @@ def check_macos(wheel: Wheel, platform: Platform) -> Iterator[Problem]:
         yield from _MacosCheck(wheel, platform, cpu, files).run()
 
 
-class _MacosCheck:
+class _MacosCheck(PlatformCheck):
     """The check for one processor."""
 
     def __init__(self, wheel: Wheel, platform: Platform, cpu: int, files: MacosFiles) -> None:
-        self._wheel = wheel
-        self._platform = platform
+        super().__init__(wheel, platform)
         self._cpu = cpu
         self._files = files
         self._architecture = describe_cpu(cpu, 0)
         self._images: dict[str, MachoImage] = {}
         self._without: dict[str, MachoFile] = {}
         self._reached: set[str] = set()
-        self._told: set[tuple[str, str]] = set()
 
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
@@ -141,7 +140,7 @@ class _MacosCheck:
 
     def _judge_load(self, place: str) -> Iterator[Problem]:
         tree = resolve_macos(f"/{place}", MacosContext(cpu=self._cpu), self._files)
-        self._reached.update(_place(path) for path in tree.images)
+        self._reached.update(place_of(path) for path in tree.images)
         for binding in tree.missing:
             if not _LIBPYTHON.search(binding.need) or self._is_module(place):
                 yield from self._once(self._missing(binding, place))
@@ -149,7 +148,7 @@ class _MacosCheck:
         for symbol in find_missing_macho_symbols(images, tree.bindings):
             yield from self._once(
                 self._problem(
-                    "missing-symbol", Severity.NOTE if symbol.weak else Severity.ERROR, _place(symbol.requested_by),
+                    "missing-symbol", Severity.NOTE if symbol.weak else Severity.ERROR, place_of(symbol.requested_by),
                     f"it needs {symbol.name} of {symbol.library}, which does not export it",
                     (f"{self._found(tree, symbol.requested_by, symbol.library)} is the file found",),
                     "bring libraries that were built for one another",
@@ -159,7 +158,7 @@ class _MacosCheck:
     def _found(self, tree: LoadTree, requested_by: str, library: str | None) -> str:
         return next(
             (
-                _place(binding.path or "") for binding in tree.bindings
+                place_of(binding.path or "") for binding in tree.bindings
                 if binding.requested_by == requested_by and binding.need == library
             ),
             "nothing",
@@ -167,10 +166,10 @@ class _MacosCheck:
 
     def _missing(self, binding: Binding, root: str) -> Problem:
         """Return the problem of a need that nothing fulfils."""
-        name, place = posixpath.basename(binding.need), _place(binding.requested_by)
+        name, place = posixpath.basename(binding.need), place_of(binding.requested_by)
         severity = Severity.ERROR if self._is_module(root) else Severity.WARNING
         if binding.state is BindingState.REFUSED:
-            path = _place(binding.path or "")
+            path = place_of(binding.path or "")
             title = f"it needs {binding.need}, and dyld does not take {path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
         if _LIBPYTHON.search(binding.need):
@@ -191,7 +190,7 @@ class _MacosCheck:
                 severity = Severity.NOTE
             title = f"it needs {binding.need}, which is in the wheel where dyld does not look: {found}"
             return self._problem(code, severity, place, title, evidence, fix)
-        if owner := self._owner(name):
+        if owner := self._owner_by_name(name):
             return self._problem(
                 "missing-image", Severity.NOTE, place, f"it needs {binding.need}, which the wheel expects from {owner}"
             )
@@ -200,32 +199,3 @@ class _MacosCheck:
         return self._problem(
             "missing-image", severity, place, f"it needs {binding.need}: {where}, and not in the wheel", evidence, fix
         )
-
-    def _owner(self, name: str) -> str | None:
-        """Return the package, of those that the wheel requires, that has such a library by its name."""
-        stem = re.sub(r"^lib|\..*$|[^a-z]", "", name.lower())
-        for package in self._wheel.requires:
-            words = re.sub(r"[^a-z]", "", package)
-            if len(words) > 2 and (words in stem or (len(stem) > 2 and stem in words)):
-                return package
-        return None
-
-    def _once(self, problem: Problem) -> Iterator[Problem]:
-        """Yield a problem the first time that its file has it: many loads share a library."""
-        key = problem.file, problem.title
-        if key not in self._told:
-            self._told.add(key)
-            yield problem
-
-    def _problem(
-        self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
-    ) -> Problem:  # fmt: skip
-        return Problem(
-            code=code, severity=severity, file=self._wheel.native.get(place, place), title=title,
-            evidence=tuple(evidence), fix=fix, platform=self._platform.tag,
-        )  # fmt: skip
-
-
-def _place(path: str) -> str:
-    """Return where a file is, from the top of site-packages; search paths lead there by "..", too."""
-    return posixpath.normpath(path).lstrip("/") if path else ""

@@ -6,7 +6,7 @@ import fnmatch
 import ntpath
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ..errors import BinaryFormatError
 from ..host.copies import read_added_folders
@@ -18,6 +18,7 @@ from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Vers
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import explain_not_system
 from ..resolve.windows import find_missing_imports, resolve_windows
+from .platform_check import PlatformCheck
 from .platforms import Platform
 
 _MACHINES = {MACHINE_AMD64: "x64", MACHINE_ARM64: "ARM64", MACHINE_I386: "x86", 0x1C4: "32-bit ARM"}
@@ -44,17 +45,15 @@ def check_windows(wheel: Wheel, platform: Platform, python: tuple[int, int], fre
     yield from _WindowsCheck(wheel, platform, python, free_threaded).run()
 
 
-class _WindowsCheck:
+class _WindowsCheck(PlatformCheck):
     def __init__(self, wheel: Wheel, platform: Platform, python: tuple[int, int], free_threaded: bool) -> None:
-        self._wheel = wheel
-        self._platform = platform
+        super().__init__(wheel, platform)
         self._python = python
         self._free_threaded = free_threaded
         self._local = HostFilesystem(wheel.folder)
         self._files = WindowsFiles({"C:": wheel.folder}, symbols=True, resources=True)
         self._images: dict[str, PeImage] = {}
         self._reached: set[str] = set()
-        self._told: set[tuple[str, str]] = set()
 
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
@@ -170,7 +169,7 @@ class _WindowsCheck:
             code, title = "mangled-name", f"it needs {name}, and the wheel has it under another name: {mangled[0]}"
             if self._wheel.loads_by_itself:  # perhaps another file of the name that needs it, which it loads before
                 severity = Severity.NOTE
-        elif owner := self._owner(name):
+        elif owner := self._owner_by_name(name):
             severity, title = Severity.NOTE, f"it needs {name}, which the wheel expects from {owner}"
         elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
             severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
@@ -201,30 +200,6 @@ class _WindowsCheck:
                     " _DISABLE_CONSTEXPR_MUTEX_CONSTRUCTOR",
                 )
             )  # fmt: skip
-
-    def _owner(self, name: str) -> str | None:
-        """Return the package, of those that the wheel requires, that has such a DLL by its name."""
-        stem = re.sub(r"^lib|\..*$|[^a-z]", "", name.lower())
-        for package in self._wheel.requires:
-            words = re.sub(r"[^a-z]", "", package)
-            if len(words) > 2 and (words in stem or (len(stem) > 2 and stem in words)):
-                return package
-        return None
-
-    def _once(self, problem: Problem) -> Iterator[Problem]:
-        """Yield a problem the first time that its file has it: many loads share a library."""
-        key = problem.file, problem.title
-        if key not in self._told:
-            self._told.add(key)
-            yield problem
-
-    def _problem(
-        self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
-    ) -> Problem:  # fmt: skip
-        return Problem(
-            code=code, severity=severity, file=self._wheel.native.get(place, place), title=title,
-            evidence=tuple(evidence), fix=fix, platform=self._platform.tag,
-        )  # fmt: skip
 
 
 def _is_module(place: str) -> bool:
