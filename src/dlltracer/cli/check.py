@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..model.check import CheckReport, Problem, Severity
-from .config import complete_file, settings_of
+from .commands import complete_file, settings_of
 from .options import prefer_command_line
 from .output import Target, open_target, write_styled
 from .progress import progress
