@@ -122,6 +122,10 @@ def _write_markdown(target: Target, trace: SavedTrace, failed_only: bool) -> Non
     target.write(render_markdown(trace, ascii_only=lacks_drawing(target)))
 
 
+def _write_html(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+    rendered("html", "render_html_selftest" if trace.steps else "render_html")(target, trace, failed_only)
+
+
 def _graph(form: str) -> Write:
     """Return what writes the graph of a trace, in one of `GRAPHS`."""
 
@@ -156,7 +160,7 @@ FORMS: Mapping[str, Form] = {
             RECORDING, "all that is known, for `dlltracer show` and `dlltracer why`", _write_recording,
             (RECORDING_SUFFIX,), can_show_steps=True,
         ),
-        Form(HTML, "a page to look at in a browser", rendered("html", "render_html"), (".html", ".htm")),
+        Form(HTML, "a page to look at in a browser", _write_html, (".html", ".htm"), can_show_steps=True),
         Form(GITHUB, "Markdown for an issue", _write_markdown, (".md",), can_show_steps=True),
         Form("dot", "a graph for Graphviz", _graph("dot"), (".dot", ".gv")),
         Form("mermaid", "a graph for Markdown", _graph("mermaid"), (".mmd",)),
