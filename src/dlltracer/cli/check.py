@@ -1,4 +1,4 @@
-"""`dlltracer check`: whether wheels would load where their tags promise it."""
+"""`dlltracer check`: whether wheels load where their tags promise it, and all that an environment has."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from ..check.targets import CheckTarget, TargetKind, check_target, classify_target
 from ..model.check import CheckReport, Problem, Severity
-from .config import complete_file, settings_of
+from .config import complete_file, complete_folder, settings_of
 from .options import prefer_command_line
 from .output import Target, open_target, write_styled
 from .progress import progress
@@ -29,6 +30,9 @@ class _CheckOptions:
     """What was given on the command line, by the names of the parameters below."""
 
     targets: tuple[str, ...]
+    python: str | None
+    root: str | None
+    no_cache: bool
     fail_on: str
     ignore: tuple[str, ...]
     baseline: str | None
@@ -38,6 +42,20 @@ class _CheckOptions:
     verbose: bool
     output: str | None
 
+    def chosen_targets(self) -> tuple[CheckTarget, ...]:
+        """Return the targets; without any, and without --python, the environment of this Python.
+
+        Raises `click.UsageError` when options contradict each other.
+        """
+        if self.python is not None and self.root is not None:
+            raise click.UsageError("choose one of --python and --root: nothing of another system is run")
+        kinds = [(path, classify_target(path)) for path in self.targets]
+        if self.python is not None or not kinds:
+            kinds.append((self.python or "", TargetKind.ENVIRONMENT))
+        return tuple(
+            CheckTarget(path=path, kind=kind, root=self.root, use_cache=not self.no_cache) for path, kind in kinds
+        )
+
     def chosen_format(self) -> str:
         """Return the format to write. Raises `click.UsageError` when options contradict each other."""
         if self.as_json and self.form not in (None, "json"):
@@ -46,8 +64,16 @@ class _CheckOptions:
         return "json" if self.as_json else self.form or _ENDINGS.get(ending, _TEXT)
 
 
-@click.command("check", short_help="Check wheels: would they load where their tags promise it?")
-@click.argument("targets", metavar="WHEEL...", nargs=-1, required=True, shell_complete=complete_file)
+@click.command("check", short_help="Check wheels and environments: would everything in them load?")
+@click.argument("targets", metavar="[TARGET]...", nargs=-1, shell_complete=complete_file)
+@click.option(
+    "--python", metavar="EXE", shell_complete=complete_file, help="Check the environment of another interpreter.",
+)  # fmt: skip
+@click.option(
+    "--root", metavar="DIR", shell_complete=complete_folder,
+    help="Check a whole system in a folder: an unpacked image of a container, a mounted disk.",
+)  # fmt: skip
+@click.option("--no-cache", is_flag=True, help="Read every file anew, and keep nothing for the next check.")
 @click.option(
     "--fail-on", type=click.Choice([severity.value for severity in Severity]), default=Severity.ERROR.value,
     show_default=True, help="The least severity that makes the exit status 1.",
@@ -68,19 +94,22 @@ class _CheckOptions:
 @click.option("-v", "--verbose", is_flag=True, help="Show the notes and all evidence, too.")
 @click.option("-o", "--output", metavar="FILE", shell_complete=complete_file, help="Write to FILE instead of stdout.")
 def check(**given: Any) -> None:
-    """Check wheels before they are shipped, for Windows, Linux and macOS, on any of them.
+    """Check wheels before they are shipped, and whole environments; for Windows, Linux and macOS, on any of them.
 
-    Nothing of a wheel is run or installed. For every platform that its tags promise, each extension module, library and
-    program is held against the rules of that platform's loader. The exit status is 0 when nothing is wrong, 1 for
-    errors, 2 for a wrong command line, and 3 when a target could not be read.
+    A TARGET is a wheel or a folder (a virtual environment, site-packages); without any, the environment of this Python
+    is checked. Nothing of a target is run or installed. Each extension module, library and program is held against
+    the rules of the loader: of every platform that the tags of a wheel promise, or of the system that an environment is
+    on. The exit status is 0 when nothing is wrong, 1 for errors, 2 for a wrong command line, and 3 when a target
+    could not be read.
     """
     options = _CheckOptions(**prefer_command_line(given, settings_of(click.get_current_context()), ("form", "as_json")))
-    form, targets = options.chosen_format(), options.targets
+    form, targets = options.chosen_format(), options.chosen_targets()
     known = _read_baseline(options.baseline) if options.baseline is not None else frozenset()
     patterns = [_parse_ignore(text) for text in options.ignore]
     target = open_target(options.output or "-")
     try:
-        with progress(f"checking {targets[0] if len(targets) == 1 else f'{len(targets)} wheels'}"):
+        what = f"{len(targets)} targets" if len(targets) > 1 else targets[0].path or "this environment"
+        with progress(f"checking {what}"):
             reports = [_without(report, patterns, known) for report in _check_all(targets, options.jobs)]
         _write(target, reports, form, options.verbose)
     finally:
@@ -92,17 +121,15 @@ def check(**given: Any) -> None:
         raise click.exceptions.Exit(_EXIT_PROBLEMS)
 
 
-def _check_all(targets: Sequence[str], jobs: int) -> Iterable[CheckReport]:
+def _check_all(targets: Sequence[CheckTarget], jobs: int) -> Iterable[CheckReport]:
     """Yield a report for each target, in their order."""
-    from ..check.wheels import check_wheel
-
     if jobs == 1 or len(targets) == 1:
-        return map(check_wheel, targets)
+        return map(check_target, targets)
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     with ProcessPoolExecutor(min(jobs, len(targets)), mp_context=get_context("spawn")) as pool:
-        return list(pool.map(check_wheel, targets))
+        return list(pool.map(check_target, targets))
 
 
 def _parse_ignore(text: str) -> tuple[str, str]:
