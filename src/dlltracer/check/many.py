@@ -15,7 +15,7 @@ from ..errors import DlltracerError
 from ..host.download import downloaded, is_url
 from ..host.wheel import UnreadableTarget
 from ..model.check import CheckReport
-from .wheels import check_wheel
+from .targets import CheckTarget, check_target, classify_target
 
 TRIES = 3
 """How often a target is given to a worker that does not live to answer."""
@@ -28,33 +28,34 @@ class ExecutorLost(DlltracerError):
     """The executor takes no work any more; targets without a report have not been checked."""
 
 
-def check_target(target: str) -> CheckReport:
-    """Return the report on a file or the URL of one. Never raises: an error of ours is the report on this target.
+def check_anything(target: CheckTarget) -> CheckReport:
+    """Return the report on a target, which may be the URL of a file. Never raises: our own error is the report.
 
     A file behind a URL is downloaded into a private folder, checked, and deleted.
     """
     try:
-        if not is_url(target):
-            return check_wheel(target)
-        with downloaded(target) as path:
-            return replace(check_wheel(path), target=target)
+        if not is_url(target.path):
+            return check_target(target)
+        with downloaded(target.path) as path:
+            report = check_target(replace(target, path=path, kind=classify_target(path)))
+            return replace(report, target=target.path)
     except UnreadableTarget as error:
-        return CheckReport(target=target, unreadable=str(error))
+        return CheckReport(target=target.path, unreadable=str(error))
     except Exception as error:  # noqa: BLE001 - one target must not end the check of thousands
-        return CheckReport(target=target, unreadable=f"dlltracer failed: {type(error).__name__}: {error}")
+        return CheckReport(target=target.path, unreadable=f"dlltracer failed: {type(error).__name__}: {error}")
 
 
 def check_many(
-    targets: Iterable[str],
+    targets: Iterable[str | CheckTarget],
     executor: Executor,
     *,
-    check: Callable[[str], CheckReport] = check_target,
+    check: Callable[[CheckTarget], CheckReport] = check_anything,
     in_flight: int = 0,
 ) -> Iterator[CheckReport]:
     """Yield a report for each target as soon as it is there, in no order; a target that comes twice is checked once.
 
     Args:
-        targets: paths or URLs, which the workers must be able to read. Read as they are needed.
+        targets: paths or URLs, which the workers must be able to read. They are taken as they are needed.
         executor: any; it is not shut down. A `ProcessPoolExecutor` that breaks because a worker died is replaced by a
             new one of the same size, which ends with the generator.
         check: what a worker calls with a target; a function of a module.
@@ -72,18 +73,18 @@ def check_many(
 
 
 class _Sweep:
-    def __init__(self, executor: Executor, check: Callable[[str], CheckReport], in_flight: int) -> None:
+    def __init__(self, executor: Executor, check: Callable[[CheckTarget], CheckReport], in_flight: int) -> None:
         self._executor = executor
         self._own: ProcessPoolExecutor | None = None
         self._check = check
         self._workers = getattr(executor, "_max_workers", 0)
         self._most = in_flight or (2 * self._workers + 1 if self._workers else IN_FLIGHT)
-        self._pending: dict[Future[CheckReport], str] = {}
-        self._lost: dict[str, int] = {}
-        self._suspects: deque[str] = deque()
+        self._pending: dict[Future[CheckReport], CheckTarget] = {}
+        self._lost: dict[CheckTarget, int] = {}
+        self._suspects: deque[CheckTarget] = deque()
         """Targets whose worker died with the whole pool: one of them may kill each worker that gets it."""
 
-    def run(self, targets: Iterable[str]) -> Iterator[CheckReport]:
+    def run(self, targets: Iterable[str | CheckTarget]) -> Iterator[CheckReport]:
         rest = _distinct(targets)
         while True:
             self._fill(rest)
@@ -100,7 +101,7 @@ class _Sweep:
         if self._own is not None:
             self._own.shutdown(cancel_futures=True)
 
-    def _fill(self, rest: Iterator[str]) -> None:
+    def _fill(self, rest: Iterator[CheckTarget]) -> None:
         """Give the executor as much as it may have."""
         while not self._suspects and len(self._pending) < self._most:
             target = next(rest, None)
@@ -111,7 +112,7 @@ class _Sweep:
         if self._suspects and not self._pending:
             self._submit(self._suspects.popleft())
 
-    def _submit(self, target: str) -> None:
+    def _submit(self, target: CheckTarget) -> None:
         try:
             future = self._executor.submit(self._check, target)
         except BrokenExecutor as error:
@@ -145,7 +146,7 @@ class _Sweep:
         if self._lost[target] >= TRIES:
             del self._lost[target]
             why = f"no worker lived to answer, {TRIES} times: {type(error).__name__}: {error}"
-            yield CheckReport(target=target, unreadable=why)
+            yield CheckReport(target=target.path, unreadable=why)
         elif isinstance(error, BrokenExecutor):  # all targets in flight come here: which one it was, nobody knows
             self._suspects.append(target)
         else:
@@ -161,9 +162,10 @@ class _Sweep:
         self._own = self._executor = ProcessPoolExecutor(self._workers or None, mp_context=context)
 
 
-def _distinct(targets: Iterable[str]) -> Iterator[str]:
-    seen: set[str] = set()
-    for target in targets:
+def _distinct(targets: Iterable[str | CheckTarget]) -> Iterator[CheckTarget]:
+    seen: set[CheckTarget] = set()
+    for given in targets:
+        target = CheckTarget(path=given, kind=classify_target(given)) if isinstance(given, str) else given
         if target not in seen:
             seen.add(target)
             yield target

@@ -51,7 +51,10 @@ def downloaded(url: str) -> Iterator[str]:
     A fragment `#sha256=DIGEST`, as package indexes put it behind their links, must fit the file. Raises
     `UnreadableTarget`.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UnreadableTarget(f"it is no URL: {error}") from error
     name = unquote(posixpath.basename(parts.path))
     if not name or len(name) > _MOST_NAME or "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
         raise UnreadableTarget("its URL ends with no file name")
