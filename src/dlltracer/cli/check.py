@@ -17,7 +17,7 @@ from ..check.many import check_anything, check_many
 from ..check.targets import CheckTarget, TargetKind, classify_target
 from ..model.check import CheckReport, Problem, Severity
 from .check_results import NOTHING, UNREADABLE, Results, make_line, open_results, rank_of
-from .config import complete_file, complete_folder, settings_of
+from .commands import complete_file, complete_folder, settings_of
 from .options import prefer_command_line
 from .output import CommandFailed, Target, open_target, say, write_styled
 from .progress import progress
