@@ -55,9 +55,12 @@ class GlibcRules:
     """The rules of glibc in one process (`walk.LinuxRules`).
 
     Attributes: `notes`, what could not be read; `caller`, the image that calls dlopen; `context` as it counts.
+    Argument: `like`, rules for the same system, whose choice of the cache's entries is taken over.
     """
 
-    def __init__(self, context: GlibcContext, files: Filesystem, program: str | None) -> None:
+    def __init__(
+        self, context: GlibcContext, files: Filesystem, program: str | None, like: GlibcRules | None = None
+    ) -> None:  # fmt: skip
         if context.secure:
             context = without_environment(context)
         self.notes: list[str] = []
@@ -76,14 +79,31 @@ class GlibcRules:
             ld_so = LoadedImage(context.loader, posixpath.basename(context.loader))
             context = replace(context, loaded=(*context.loaded, ld_so))
         self.context = context
-        self._names: dict[str, str] = {}
+        self._loaded_names: dict[str, str] = {}
         for loaded in context.loaded:
             for name in (loaded.path, loaded.soname, *loaded.names):
                 if name:
-                    self._names.setdefault(name, loaded.path)
-        self._cache = _choose_entries(context)
+                    self._loaded_names.setdefault(name, loaded.path)
+        self._names = dict(self._loaded_names)
+        self._cache: dict[str, str] = _choose_entries(context) if like is None else like._cache
         self._folders: dict[tuple[str, Phase], tuple[str, ...]] = {}
-        self._existing: dict[str, bool] = {}
+        self._existing: dict[str, bool] = {} if like is None else like._existing
+
+    def start_load(self) -> None:
+        """Forget what a load has brought: the next one begins in the same process."""
+        self._names = dict(self._loaded_names)
+
+    def search_key(self, requester: ElfRequester | None) -> object:
+        rpaths: tuple[str, ...] = ()
+        if requester is None or requester.image.runpath is None:
+            chain = self._rpath_chain(requester)
+            rpaths = tuple(folder for each in chain for folder in self._own_folders(each, Phase.RPATH))
+        # $ORIGIN in LD_LIBRARY_PATH is the folder of the program.
+        program = self.context.program if any("$" in folder for folder in self.context.library_path) else None
+        if requester is None:
+            return rpaths, program
+        no_defaults = bool(requester.image.dynamic_flags_1 & DF_1_NODEFLIB)
+        return rpaths, self._own_folders(requester, Phase.RUNPATH), no_defaults, program
 
     def _read(self, path: str | None) -> ElfRequester | None:
         if path is None:

@@ -14,9 +14,9 @@ from ..model.events import Phase, Probe
 from ..model.light import replace
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import LoadTree
-from .glibc import resolve_glibc
+from .glibc import GlibcRules, resolve_glibc
 from .lookup import TAKEN, Filesystem, HeaderCheck, LookupStep, judge_for_musl
-from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, without_environment
+from .walk import ElfRequester, LinuxWalk, SearchMemo, read_requester, with_preloaded, without_environment
 
 _OWN_NAME = re.compile(r"lib(?:c|pthread|rt|m|dl|util|xnet)\.")
 """Names that musl answers with itself, whatever files there are."""
@@ -63,10 +63,22 @@ class MuslRules:
             else:
                 self.main = found
         self.context = context
-        self._names: dict[str, str] = {}
+        self._loaded_names: dict[str, str] = {}
         for loaded in context.loaded:
             for name in loaded.names:
-                self._names.setdefault(name, loaded.path)
+                self._loaded_names.setdefault(name, loaded.path)
+        self._names = dict(self._loaded_names)
+
+    def start_load(self) -> None:
+        """Forget what a load has brought: the next one begins in the same process."""
+        self._names = dict(self._loaded_names)
+
+    def search_key(self, requester: ElfRequester | None) -> object:
+        folders: list[str] = []
+        while requester is not None:
+            folders += self._own_folders(requester)
+            requester = requester.by
+        return tuple(folders)
 
     def expand(self, need: str, requester: ElfRequester | None) -> str | None:
         return need
@@ -140,3 +152,38 @@ def resolve_linux(
     if isinstance(context, MuslContext):
         return resolve_musl(path, context, files, program=program)
     return resolve_glibc(path, context, files, program=program)
+
+
+class LinuxResolver:
+    """Follows many loads, each in a fresh process of the same kind, and searches for what they share only once.
+
+    The trees are those of `resolve_linux` without probes. Files are taken not to change meanwhile.
+
+    Arguments: `context`, the process of the loads that are no programs; `files`, as for `resolve_glibc`.
+    """
+
+    def __init__(self, context: GlibcContext | MuslContext, files: Filesystem) -> None:
+        self._context = context
+        self._files = files
+        self._memo = SearchMemo()
+        self._rules = self._make_rules(None)
+
+    def follow(self, path: str, *, program: bool = False) -> LoadTree:
+        """Return the tree of a load; arguments as for `resolve_glibc`."""
+        rules = self._rules
+        if program:
+            rules = self._make_rules(path)
+        else:
+            rules.start_load()
+        notes = (*rules.context.notes, *rules.notes)
+        walk = LinuxWalk(rules.context, self._files, rules, self._memo)
+        preload = rules.context.preload if program else ()
+        if isinstance(rules, MuslRules):
+            return walk.follow(path, rules.main, rules.main, notes, preload)
+        return walk.follow(path, rules.caller, None, notes, preload)
+
+    def _make_rules(self, program: str | None) -> GlibcRules | MuslRules:
+        if isinstance(self._context, MuslContext):
+            return MuslRules(self._context, self._files, program)
+        like = self._rules if program is not None and isinstance(self._rules, GlibcRules) else None
+        return GlibcRules(self._context, self._files, program, like)
