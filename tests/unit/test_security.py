@@ -20,7 +20,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks at progra
 STARTERS = {
     "host/bounded.py": "programs of the system, by absolute path",
     "host/failure.py": "on Windows, the interpreter that failed, by its own path",
-    "api/build_case.py": "where the program lies that a child could not start: looked for, not started",
+    "api/explain.py": "where the program lies that a child could not start: looked for, not started",
     "cli/spawn.py": "the program that the user named",
     "cli/run_traced.py": "the program that the user named",
     "cli/try_import.py": "where the interpreter of --python lies: looked for, not started there",

@@ -13,7 +13,7 @@ import click
 
 from ..check.targets import CheckTarget, TargetKind, check_target, classify_target
 from ..model.check import CheckReport, Problem, Severity
-from .config import complete_file, complete_folder, settings_of
+from .commands import complete_file, complete_folder, settings_of
 from .options import prefer_command_line
 from .output import Target, open_target, write_styled
 from .progress import progress

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .light import dataclass
-from .rows import Rows
+from .light import Rows, dataclass
 
 PF_X, PF_W, PF_R = 1, 2, 4
 DF_STATIC_TLS = 0x10
