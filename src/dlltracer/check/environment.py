@@ -10,6 +10,7 @@ from ..host.environments import PythonEnvironment, environment_in, environment_o
 from ..host.native_files import NativeFile, NativeListing, list_native_files
 from ..model.check import CheckReport, Problem
 from .linux_environment import check_linux_files
+from .package_files import check_package_files
 
 _FORMATS = {"elf": "Linux", "pe": "Windows", "macho": "macOS"}
 
@@ -37,6 +38,8 @@ def check_environment(path: str, root: str | None = None, *, is_folder: bool, us
     system, files, left = _choose(environment, listing)
     notes += left
     problems = list(_check_files(environment, system, files, root, notes))
+    places = {file.path: environment.place(file.path) for file in listing.files}
+    problems += check_package_files(environment, places, environment.site_folders)
     problems.sort(key=lambda problem: (problem.severity.rank, problem.file, problem.code, problem.title))
     return CheckReport(
         target=target, problems=tuple(dict.fromkeys(problems)), files=len(files), notes=tuple(dict.fromkeys(notes))

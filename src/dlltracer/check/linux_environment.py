@@ -64,7 +64,7 @@ class _LinuxEnvironment(EnvironmentCheck):
         self, environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str]
     ) -> None:
         self._root = None if root is None else root.rstrip("/")
-        super().__init__(environment, {self._inside(file.path): _relative(file.path, environment) for file in files})
+        super().__init__(environment, {self._inside(file.path): environment.place(file.path) for file in files})
         self._notes = notes
         self._system = SteadyFiles(root, lambda path: read_elf(path, needs=True))
         self._files: dict[str, _ElfFile] = {}
@@ -371,11 +371,6 @@ class _LinuxEnvironment(EnvironmentCheck):
             f"give it the RUNPATH {'$ORIGIN' if folder == '.' else f'$ORIGIN/{folder}'}"
             if not is_mangled else f"patchelf --replace-needed {name} {posixpath.basename(other)} on it",
         )  # fmt: skip
-
-
-def _relative(path: str, environment: PythonEnvironment) -> str:
-    folder = environment.folder.rstrip("/")
-    return path[len(folder) + 1 :] if path.startswith(f"{folder}/") else path
 
 
 def _kind(image: ElfImage) -> tuple[int, bool, int]:

@@ -80,7 +80,7 @@ class SymbolScope:
         self._providers: set[int] = set()
         self._definitions: dict[str, list[_Definition]] = {}
         self._interned: dict[str, str] = {}
-        self._versions_seen: set[tuple[str, str]] = set()
+        self._versions_seen: set[int] = set()
 
     def set_base(self, paths: Iterable[str]) -> None:
         """Take images for loaded before everything else: the interpreter and what it brings."""
@@ -137,10 +137,10 @@ class SymbolScope:
         for binding in tree.bindings:
             if binding.state is not BindingState.BOUND or binding.path is None:
                 continue
-            key = binding.requested_by, binding.path
-            if key in self._versions_seen:
+            # Loads share their bindings (`resolve.walk.SearchMemo`, which keeps them): one is asked about once.
+            if id(binding) in self._versions_seen:
                 continue
-            self._versions_seen.add(key)
+            self._versions_seen.add(id(binding))
             requester, provider = self._member(binding.requested_by), self._member(binding.path)
             if requester is None or provider is None or not provider.image.is_versioned:
                 continue
