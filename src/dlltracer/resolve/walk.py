@@ -107,7 +107,7 @@ class SearchMemo:
 
     def __init__(self) -> None:
         self.results: dict[tuple[str, object], _SearchResult] = {}
-        self.bindings: dict[tuple[str, str, str | None, Phase | None], Binding] = {}
+        self.bindings: dict[tuple[str, str, str | None], Binding] = {}
 
 
 class LinuxWalk:
@@ -335,9 +335,9 @@ def _same_binding(
     reason: str | None,
 ) -> Binding:  # fmt: skip
     """Return the one binding that all loads with that outcome share."""
-    key = need, requested_by, path, phase
+    key = need, requested_by, path
     binding = memo.bindings.get(key)
-    if binding is None or binding.state is not state:
+    if binding is None or binding.state is not state or binding.phase is not phase:
         binding = memo.bindings[key] = Binding(need, requested_by, state, path, phase, reason=reason)
     return binding
 
