@@ -42,7 +42,7 @@ def sound(tmp_path: Path) -> Path:
 def test_statuses(broken: Path, sound: Path, tmp_path: Path) -> None:
     assert run(sound).returncode == 0
     assert run(broken).returncode == 1
-    assert run().returncode == 2
+    assert run("--python", sys.executable, "--root", tmp_path).returncode == 2
     bad = tmp_path / "bad-1.0-py3-none-any.whl"
     bad.write_bytes(b"no zip")
     ran = run(bad, broken)

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlltracer.cli import deps, run, why
-from dlltracer.cli.commands import make_command
-from dlltracer.cli.config import settings_of
+from dlltracer.cli.commands import make_command, settings_of
 from dlltracer.cli.options import CommandLine
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="a log that the command decodes is of Linux")
@@ -125,7 +124,7 @@ def read_by_click(command: CommandLine, words: list[str]) -> dict[str, object]:
 
     same = CommandLine(
         command.name, command.summary, call, *command.options, argument=command.argument,
-        is_required=command.is_required,
+        is_required=command.is_required, takes_words=command.takes_words,
     )  # fmt: skip
     make_command(same).main(list(words), prog_name="dlltracer", standalone_mode=False)
     return read

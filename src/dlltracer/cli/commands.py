@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from .. import __version__
-from .config import complete_backend, complete_file, complete_folder, load_config, settings_of
-from .options import BadUsage, CommandLine, Option
-from .output import EXIT_USAGE, say, say_error
+from ..errors import ConfigurationError
+from ..host.configfile import PYTEST, Section, UntrustedSettings, describe, find_config, read_config, unknown
+from .options import FOLDER, PROGRAM, WRITTEN, BadUsage, CommandLine, Option
+from .output import EXIT_USAGE, CommandFailed, say, say_error
 from .program import NoValue, split_command_line
 
 _MODULES = {
@@ -39,6 +41,64 @@ class _Commands(click.Group):
                 command.callback = refusing_bad_usage(command.callback)
             self.add_command(command, cmd_name)  # the same each time: a settings file may give it further spellings
         return self.commands.get(cmd_name)
+
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if ctx.resilient_parsing or args[0].startswith("-"):
+                raise
+            raise CommandFailed(f"there is no command {args[0]}: {_suggest_command(args)}") from error
+
+
+_OTHER_WORDS = {
+    "help": "dlltracer --help", "version": "dlltracer --version", "trace": "dlltracer run", "import": "dlltracer why",
+    "ldd": "dlltracer deps", "tree": "dlltracer deps", "needs": "dlltracer deps", "doctor": "dlltracer selftest",
+    "debug": "dlltracer why", "test": "dlltracer selftest", "bug": "dlltracer report", "list": "dlltracer --help",
+    "audit": "dlltracer check", "repair": "dlltracer check", "compare": "dlltracer diff", "python": "dlltracer run",
+    "explain": "dlltracer why", "open": "dlltracer show", "view": "dlltracer show", "report": "dlltracer run -o",
+}  # fmt: skip
+"""What people type, from other tools, and the command that does it. Commands of those names win."""
+_OF_ENDINGS = {
+    ".whl": "check", ".dlltrace": "show", ".etl": "show", ".py": "run", ".pyz": "run", ".so": "deps", ".pyd": "deps",
+    ".dll": "deps", ".dylib": "deps", ".exe": "deps",
+}  # fmt: skip
+
+
+def _suggest_command(words: list[str]) -> str:
+    """Return what was probably meant by a command line whose first word is no command."""
+    import difflib
+    import os
+    import shlex
+
+    word = words[0]
+    near = difflib.get_close_matches(word.lower(), _MODULES, 1, 0.6)
+    if near:
+        return f"did you mean dlltracer {shlex.join([near[0], *words[1:]])}?"
+    if word.lower() in _OTHER_WORDS:
+        return f"did you mean {_OTHER_WORDS[word.lower()]}?"
+    ending = os.path.splitext(word)[1].lower()
+    if ending in _OF_ENDINGS:
+        return f"did you mean dlltracer {_OF_ENDINGS[ending]} {shlex.join(words)}?"
+    if word.isidentifier() or all(part.isidentifier() for part in word.split(".")) or " " in word:
+        return f"did you mean dlltracer why {shlex.join(words)}?"
+    return "dlltracer --help lists them; an import is explained by dlltracer why MODULE"
+
+
+_HINTS = {
+    ("why", "-m"): "dlltracer why MODULE imports it, dlltracer run -m MODULE runs it",
+}
+"""Options that people expect of a command, and what does it."""
+
+
+def _hint_on_option(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None and not error.possibilities:
+        hint = _HINTS.get((error.ctx.info_name or "", error.option_name))
+        return f" {hint}" if hint else ""
+    return ""
 
 
 class _ProgramCommand(click.Command):
@@ -75,9 +135,6 @@ class _ProgramCommand(click.Command):
         super().format_options(ctx, formatter)
 
 
-_COMPLETIONS = {"": None, "file": complete_file, "folder": complete_folder, "backend": complete_backend}
-
-
 def make_command(command: CommandLine) -> click.Command:
     """Return the command of click for one that is described by values."""
 
@@ -89,7 +146,11 @@ def make_command(command: CommandLine) -> click.Command:
 
     params: list[click.Parameter] = [_make_option(option) for option in command.options]
     if command.argument:
-        params.insert(0, click.Argument([command.argument], required=command.is_required, shell_complete=complete_file))
+        shape: dict[str, Any] = {"nargs": -1, "metavar": f"[{command.argument.upper()}]"} if command.takes_words else {}
+        params.insert(
+            0,
+            click.Argument([command.argument], required=command.is_required, shell_complete=complete_file, **shape),
+        )
     kind = click.Command if command.argument else _ProgramCommand
     return kind(
         command.name, params=params, callback=refusing_bad_usage(call), short_help=command.summary,
@@ -158,9 +219,191 @@ def call_by_click() -> int:
             say(f"{error.ctx.get_usage()}\n", err=True)
         # click lists the choices of a missing argument on lines of their own; names of others are not in that message.
         is_missing = isinstance(error, click.MissingParameter)
-        return say_error(" ".join(error.format_message().split()) if is_missing else error.format_message())
+        text = error.format_message() + _hint_on_option(error)
+        return say_error(" ".join(text.split()) if is_missing else text)
     except click.ClickException as error:
         return say_error(error.format_message())
     except click.Abort:
         return 130
     return status if isinstance(status, int) else 0
+
+
+PATHS = (WRITTEN, FOLDER, PROGRAM)
+"""All metavars of options that name something in the file system."""
+
+
+def load_config(ctx: click.Context, named: str | None) -> None:
+    """Make the settings the defaults of the command that the context is about to call.
+
+    `named` is the file to take; without it, the one that belongs to the current folder, if there is one. Raises
+    `ConfigurationError`.
+    """
+    section = read_config(named) if named is not None else _find()
+    if section is None or ctx.invoked_subcommand is None:
+        return
+    group = ctx.command
+    assert isinstance(group, click.Group)
+    name = ctx.invoked_subcommand
+    command = group.get_command(ctx, name)
+    if command is None:
+        return  # click says that there is no such command
+    tables = (*group.list_commands(ctx), PYTEST)
+    general = Section(section.path, "", {key: value for key, value in section.values.items() if key not in tables})
+    _check_general(ctx, group, general)
+    ctx.default_map = {name: defaults_of(command, section.section(name), general)}
+
+
+def settings_of(ctx: click.Context) -> frozenset[str]:
+    """Return the parameters whose value is of a settings file, not of the command line."""
+    source = click.core.ParameterSource.DEFAULT_MAP
+    return frozenset(name for name in ctx.params if ctx.get_parameter_source(name) is source)
+
+
+def _find() -> Section | None:
+    try:
+        return find_config(os.getcwd())
+    except FileNotFoundError:  # the current folder was removed
+        return None
+    except UntrustedSettings as error:  # to stop here would let strangers in a shared folder stop us
+        click.echo(f"dlltracer: {error} (--config FILE takes it, --no-config does not look)", err=True)
+        return None
+
+
+def _check_general(ctx: click.Context, group: click.Group, general: Section) -> None:
+    """Raise for a setting above the tables that no command has."""
+    unexplained = {_plain(key): key for key in general.values}
+    known: list[str] = []
+    # The command that is called comes first: mostly it has them all, and the others need not be imported.
+    for name in sorted(group.list_commands(ctx), key=lambda name: name != ctx.invoked_subcommand):
+        if not unexplained:
+            return
+        command = group.get_command(ctx, name)
+        options = settable_options(command) if command is not None else {}
+        for option in options:
+            unexplained.pop(_plain(option), None)
+        known += [name, *options]
+    for key in unexplained.values():
+        raise unknown(general, key, tuple(dict.fromkeys(known)))
+
+
+def defaults_of(command: click.Command, section: Section, general: Section) -> dict[str, Any]:
+    """The `default_map` of a command; below a group, that of its commands."""
+    if isinstance(command, click.Group):
+        ctx = click.Context(command)
+        section.refuse_unknown(tuple(command.list_commands(ctx)))
+        below = {name: command.get_command(ctx, name) for name in command.list_commands(ctx)}
+        return {
+            name: defaults_of(one, section.section(name), general) for name, one in below.items() if one is not None
+        }
+    options = settable_options(command)
+    by_plain = {_plain(key): option for key, option in options.items()}
+    defaults: dict[str, Any] = {}
+    for where, is_own in ((general, False), (section, True)):
+        for key, value in where.values.items():
+            option = by_plain.get(_plain(key))
+            if option is None:
+                if is_own:
+                    raise unknown(where, key, tuple(options))
+                continue
+            assert option.name is not None
+            defaults[option.name] = _checked(option, where, key, value)
+            if value is True:
+                _make_undoable(option)
+    return defaults
+
+
+def settable_options(command: click.Command) -> dict[str, click.Option]:
+    """The options that a file can set, by their long names."""
+    found = {}
+    for param in command.params:
+        if isinstance(param, click.Option) and not param.is_eager:
+            names = [name[2:] for name in param.opts if name.startswith("--")]
+            if names:
+                found[names[0]] = param
+    return found
+
+
+def _plain(key: str) -> str:
+    """A key without the difference between failed-only and failed_only."""
+    return key.replace("_", "-")
+
+
+def _checked(option: click.Option, section: Section, key: str, value: object) -> Any:
+    """The value, if it is one for the option. Raises `ConfigurationError`."""
+    if option.is_flag:
+        return _of_type(bool, "true or false", section, key, value)
+    if not option.multiple:
+        return _converted(option, section, key, value)
+    if not isinstance(value, list):
+        raise ConfigurationError(section.path, section.key(key), f"this is an array, not {describe(value)}")
+    return [_converted(option, section, key, one) for one in value]
+
+
+def _converted(option: click.Option, section: Section, key: str, value: object) -> Any:
+    if isinstance(option.type, click.types.IntParamType | click.types.FloatParamType):
+        wanted: tuple[type, ...] = (int,) if isinstance(option.type, click.types.IntParamType) else (int, float)
+        value = _of_type(wanted, "a number", section, key, value)
+    else:
+        value = _of_type(str, "text", section, key, value)
+        # A project that was cloned must neither run programs nor write elsewhere because somebody stands in its folder.
+        if option.metavar == PROGRAM:
+            problem = "a program to run is not taken from a file: name it on the command line"
+            raise ConfigurationError(section.path, section.key(key), problem)
+        if option.metavar in (WRITTEN, FOLDER):
+            value = _from_folder(section.path, str(value))
+        if option.metavar == WRITTEN and not _is_inside(section.path, str(value)):
+            problem = f"{value} is not below the folder of the settings, and only there they may have a file written"
+            raise ConfigurationError(section.path, section.key(key), problem)
+    try:
+        option.type.convert(value, option, None)
+    except click.BadParameter as error:
+        raise ConfigurationError(section.path, section.key(key), error.message.rstrip(".")) from error
+    return value
+
+
+def _of_type(wanted: type | tuple[type, ...], words: str, section: Section, key: str, value: object) -> object:
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise ConfigurationError(section.path, section.key(key), f"this is {words}, not {describe(value)}")
+    return value
+
+
+def _from_folder(file: str, value: str) -> str:
+    """A path as it is meant in the file; "-" is none."""
+    if value in ("", "-"):
+        return value
+    return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(file)), os.path.expanduser(value)))
+
+
+def _is_inside(file: str, value: str) -> bool:
+    """Return whether a path, links followed, is below the folder of the file; "-" writes no file."""
+    if value in ("", "-"):
+        return True
+    folder = os.path.realpath(os.path.dirname(os.path.abspath(file)))
+    real = os.path.realpath(value)
+    return os.path.splitdrive(real)[0] == os.path.splitdrive(folder)[0] and os.path.commonpath((folder, real)) == folder
+
+
+def _make_undoable(option: click.Option) -> None:
+    """Let --no-NAME take back on the command line what a file has turned on."""
+    if not option.secondary_opts:
+        option.secondary_opts = [f"--no-{name[2:]}" for name in option.opts if name.startswith("--")]
+
+
+def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a mechanism."""
+    from ..capture.backend import BACKEND_NAMES
+
+    return [CompletionItem(name) for name in BACKEND_NAMES if name.startswith(incomplete)]
+
+
+def complete_file(ctx: click.Context, param: object, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a file."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_folder(ctx: click.Context, param: object, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a folder."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+_COMPLETIONS = {"": None, "file": complete_file, "folder": complete_folder, "backend": complete_backend}
