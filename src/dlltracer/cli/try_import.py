@@ -13,7 +13,8 @@ from types import TracebackType
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
 from ..model.light import replace
-from ..model.run import RECORDING_SUFFIX, ProgramOutput, RunResult
+from ..model.run import ProgramOutput, RunResult
+from .formats import RECORDING_SUFFIX
 from .options import BadUsage
 from .output import say_error
 from .program import Program, ProgramKind
