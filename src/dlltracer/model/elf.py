@@ -106,6 +106,11 @@ class ElfNeeds(Rows[ElfNeed]):
         """The version that each asks for; `None` if any will do."""
         return self._columns[1]
 
+    @property
+    def weak(self) -> tuple[bool, ...]:
+        """Whether each may be missing."""
+        return self._columns[3]
+
 
 @dataclass(frozen=True)
 class ElfSymbols:

@@ -11,7 +11,7 @@ from ..model.light import replace
 from ..model.loader_context import MACHINES_WITH_ABIS, CacheEntry, GlibcContext, LoadedImage, MuslContext
 from ..model.tree import LoadTree
 from .lookup import TAKEN, Filesystem, HeaderCheck, LookupStep, judge_for_glibc, judge_for_musl, judge_image
-from .walk import ElfRequester, LinuxWalk, read_requester, with_preloaded, without_environment
+from .walk import ElfRequester, LinuxWalk, SearchMemo, read_requester, with_preloaded, without_environment
 
 _OWN_NAMES = ("libc.", "libpthread.", "librt.", "libm.", "libdl.", "libutil.", "libxnet.")
 """Names that musl answers with itself, whatever files there are."""
@@ -58,10 +58,22 @@ class MuslRules:
             else:
                 self.main = found
         self.context = context
-        self._names: dict[str, str] = {}
+        self._loaded_names: dict[str, str] = {}
         for loaded in context.loaded:
             for name in loaded.names:
-                self._names.setdefault(name, loaded.path)
+                self._loaded_names.setdefault(name, loaded.path)
+        self._names = dict(self._loaded_names)
+
+    def start_load(self) -> None:
+        """Forget what a load has brought: the next one begins in the same process."""
+        self._names = dict(self._loaded_names)
+
+    def search_key(self, requester: ElfRequester | None) -> object:
+        folders: list[str] = []
+        while requester is not None:
+            folders += self._own_folders(requester)
+            requester = requester.by
+        return tuple(folders)
 
     def expand(self, need: str, requester: ElfRequester | None) -> str | None:
         return need
@@ -175,9 +187,12 @@ class GlibcRules:
     """The rules of glibc in one process (`walk.LinuxRules`).
 
     Attributes: `notes`, what could not be read; `caller`, the image that calls dlopen; `context` as it counts.
+    Argument: `like`, rules for the same system, whose choice of the cache's entries is taken over.
     """
 
-    def __init__(self, context: GlibcContext, files: Filesystem, program: str | None) -> None:
+    def __init__(
+        self, context: GlibcContext, files: Filesystem, program: str | None, like: GlibcRules | None = None
+    ) -> None:  # fmt: skip
         if context.secure:
             context = without_environment(context)
         self.notes: list[str] = []
@@ -196,14 +211,31 @@ class GlibcRules:
             ld_so = LoadedImage(context.loader, posixpath.basename(context.loader))
             context = replace(context, loaded=(*context.loaded, ld_so))
         self.context = context
-        self._names: dict[str, str] = {}
+        self._loaded_names: dict[str, str] = {}
         for loaded in context.loaded:
             for name in (loaded.path, loaded.soname, *loaded.names):
                 if name:
-                    self._names.setdefault(name, loaded.path)
-        self._cache = _choose_entries(context)
+                    self._loaded_names.setdefault(name, loaded.path)
+        self._names = dict(self._loaded_names)
+        self._cache: dict[str, str] = _choose_entries(context) if like is None else like._cache
         self._folders: dict[tuple[str, Phase], tuple[str, ...]] = {}
-        self._existing: dict[str, bool] = {}
+        self._existing: dict[str, bool] = {} if like is None else like._existing
+
+    def start_load(self) -> None:
+        """Forget what a load has brought: the next one begins in the same process."""
+        self._names = dict(self._loaded_names)
+
+    def search_key(self, requester: ElfRequester | None) -> object:
+        rpaths: tuple[str, ...] = ()
+        if requester is None or requester.image.runpath is None:
+            chain = self._rpath_chain(requester)
+            rpaths = tuple(folder for each in chain for folder in self._own_folders(each, Phase.RPATH))
+        # $ORIGIN in LD_LIBRARY_PATH is the folder of the program.
+        program = self.context.program if any("$" in folder for folder in self.context.library_path) else None
+        if requester is None:
+            return rpaths, program
+        no_defaults = bool(requester.image.dynamic_flags_1 & DF_1_NODEFLIB)
+        return rpaths, self._own_folders(requester, Phase.RUNPATH), no_defaults, program
 
     def _read(self, path: str | None) -> ElfRequester | None:
         if path is None:
@@ -415,3 +447,38 @@ def expand_folders(elements: Iterable[str], values: Mapping[str, str | None]) ->
             folder = f"{folder.rstrip('/')}/"
         folders[folder] = None
     return tuple(folders)
+
+
+class LinuxResolver:
+    """Follows many loads, each in a fresh process of the same kind, and searches for what they share only once.
+
+    The trees are those of `resolve_linux` without probes. Files are taken not to change meanwhile.
+
+    Arguments: `context`, the process of the loads that are no programs; `files`, as for `resolve_glibc`.
+    """
+
+    def __init__(self, context: GlibcContext | MuslContext, files: Filesystem) -> None:
+        self._context = context
+        self._files = files
+        self._memo = SearchMemo()
+        self._rules = self._make_rules(None)
+
+    def follow(self, path: str, *, program: bool = False) -> LoadTree:
+        """Return the tree of a load; arguments as for `resolve_glibc`."""
+        rules = self._rules
+        if program:
+            rules = self._make_rules(path)
+        else:
+            rules.start_load()
+        notes = (*rules.context.notes, *rules.notes)
+        walk = LinuxWalk(rules.context, self._files, rules, self._memo)
+        preload = rules.context.preload if program else ()
+        if isinstance(rules, MuslRules):
+            return walk.follow(path, rules.main, rules.main, notes, preload)
+        return walk.follow(path, rules.caller, None, notes, preload)
+
+    def _make_rules(self, program: str | None) -> GlibcRules | MuslRules:
+        if isinstance(self._context, MuslContext):
+            return MuslRules(self._context, self._files, program)
+        like = self._rules if program is not None and isinstance(self._rules, GlibcRules) else None
+        return GlibcRules(self._context, self._files, program, like)
