@@ -127,15 +127,17 @@ def read_linux_context(
     facts = None
     if root is None and loader is not None and _is_own_loader(loader, files):
         facts = ask_loader(loader, OWN_PROGRAM, environment.get("GLIBC_TUNABLES"))
-    if facts is not None:
-        common = replace(common, page_size=os.sysconf("SC_PAGE_SIZE"))
-    else:
+    is_of_this_machine = facts is not None
+    if facts is None:
         from .processors import guess_facts, read_processor
 
         processor = read_processor(common)
-        if processor is not None:
-            common = replace(common, page_size=os.sysconf("SC_PAGE_SIZE"))
+        is_of_this_machine = processor is not None
         facts = guess_facts(own, common, processor)
+    if is_of_this_machine:
+        import mmap
+
+        common = replace(common, page_size=mmap.PAGESIZE)
     context = _glibc_context(common, loader, library_path, files, facts)
     # Which of its rules a glibc has is told by the words that it has for them: 2.35 has others.
     return replace(context, checks_alignment=b"ELF load command alignment not page-aligned" in own)
