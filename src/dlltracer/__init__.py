@@ -36,9 +36,12 @@ __all__ = [
     "UnknownBackend",
     "UnloadEvent",
     "__version__",
+    "check_many",
     "explain",
     "install",
 ]
+
+_FUNCTIONS = {"check_many": ".check.many", "explain": ".api.explain", "install": ".integrations.excepthook"}
 
 
 def __getattr__(name: str) -> object:
@@ -55,14 +58,10 @@ def __getattr__(name: str) -> object:
         from .model.recording import Recording
 
         return Recording
-    if name == "explain":
-        from .api.explain import explain
+    if name in _FUNCTIONS:
+        from importlib import import_module
 
-        return explain
-    if name == "install":
-        from .integrations.excepthook import install
-
-        return install
+        return getattr(import_module(_FUNCTIONS[name], __name__), name)
     if name in __all__:
         from . import errors
 

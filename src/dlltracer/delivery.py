@@ -43,6 +43,8 @@ _SLOW_SHARE = 0.05
 """So is an output that takes this share of the time since the start, and `_SLOW_SECONDS` more."""
 _MOST_WAIT = 1.0
 """Seconds that a thread waits when the machine is busy, though no output is slow."""
+_VAIN_SECONDS, _VAIN_SHARE = 0.1, 0.02
+"""Time that threads may wait where nothing comes: so many seconds, and this share of the time since the start."""
 _PATIENCE = 10.0
 """Seconds that the end of a trace waits for an output that takes nothing."""
 
@@ -149,6 +151,7 @@ class Delivery:
         self._watch = Watch(self._note_request, self._note_return)
         self._began = time.perf_counter()
         self._progress = -1
+        self._waited_in_vain = 0.0
         self._reset()
 
     def _reset(self) -> None:
@@ -198,8 +201,9 @@ class Delivery:
             notes.append(f"an output took nothing for {_PATIENCE:.0f} seconds: {late} events did not get to it")
         if session.missed:
             notes.append(f"{session.missed} events came faster than the outputs took them, and did not get to them")
-        if late or session.missed:
+        if late or session.missed or session.is_completed_later:
             self._outputs.recollect(recorded.events)
+        if late or session.missed:
             for note in notes:
                 report(note)
         return tuple(notes)
@@ -248,7 +252,7 @@ class Delivery:
         except RuntimeError:
             return  # it is awake
 
-    def _drain(self, waiters: Sequence[_Waiter] = ()) -> None:
+    def _drain(self, waiters: Sequence[_Waiter] = (), *, is_end: bool = False) -> None:
         """Deliver what has come since the last time."""
         if not self._turn.acquire(self._has_thread):  # without a thread, another one that loads does it
             return
@@ -259,7 +263,7 @@ class Delivery:
             self._is_draining = True
             try:
                 returned = [(one.tid, one.clock) for one in waiters if one.is_waiting]
-                while not self._is_abandoned and (events := session.drain(returned)):
+                while not self._is_abandoned and (events := session.drain(returned, is_end=is_end)):
                     returned = []
                     wanted = self._outputs.choose(events)
                     self._late += len(wanted)
@@ -278,24 +282,32 @@ class Delivery:
             self._asked[raw[3]] = raw[5]
             self._progress = self._session.progress()
 
-    def _note_return(self) -> bool:
+    def _note_return(self, has_failed: bool) -> bool:
         """A thread of the program has come back from the loader, or is about to call it: deliver what is new."""
         session = self._session
         # Only an output outside of this process can survive it: a list needs nobody to wait.
         if session is None or get_ident() == self._thread or not self._outputs.is_called:
             return True
         progress = session.progress()
-        if progress == self._progress:
+        is_unknown = progress == self._progress
+        if is_unknown and not (has_failed and session.hides_failures and self._may_wait_in_vain()):
             return False
         self._progress = progress
         waiter = _Waiter(get_native_id(), self._asked.get(get_native_id(), 0))
+        given, since = self._outputs.given, time.perf_counter()
         if not self._has_thread:
             self._drain([waiter])
         elif self._is_slow():
             self._wake_up()
         else:
             self._wait_for_thread(waiter)
+        if is_unknown and self._outputs.given == given:
+            self._waited_in_vain += time.perf_counter() - since
         return True
+
+    def _may_wait_in_vain(self) -> bool:
+        """Whether a thread may wait for a failure that may not be there: nothing may have been loaded at all."""
+        return self._waited_in_vain < _VAIN_SECONDS + _VAIN_SHARE * (time.perf_counter() - self._began)
 
     def _is_slow(self) -> bool:
         elapsed = time.perf_counter() - self._began
@@ -315,7 +327,7 @@ class Delivery:
         if self._has_thread:
             self._end_thread()
             self._has_thread = False
-        self._drain()
+        self._drain(is_end=True)
 
     def before_fork(self) -> None:
         """End the thread: Python 3.12 and later warn at the fork of a process with threads."""

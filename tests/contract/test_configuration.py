@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dlltracer.cli import config as settings
+from dlltracer.cli import commands as settings
 from dlltracer.cli.commands import cli
 from dlltracer.errors import ConfigurationError
 from dlltracer.host.configfile import VARIABLE

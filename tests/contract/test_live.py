@@ -88,17 +88,43 @@ def test_the_last_load_before_a_crash_stands_in_out(how: str, asked_by: str, nat
 
 
 @linux_only
-@pytest.mark.parametrize("how", ["_exit", "segmentation fault"])
+@pytest.mark.parametrize("how", CRASHES)
 def test_snapshots_show_the_last_load_before_a_crash(how: str, native: Native) -> None:
     path = native.tiny()
     code = (
-        "import ctypes, os, sys, dlltracer\n"
+        "import ctypes, os, signal, sys, dlltracer\n"
         "dlltracer.Trace(out=sys.stdout, backend='snapshot').start()\n"
         f"ctypes.CDLL(sys.argv[1])\n{CRASHES[how]}\n"
     )
     command = [sys.executable, "-X", "faulthandler=0", "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False)
     assert done.stdout == f"LoadLibrary {path}\n", done.stderr
+
+
+INITIALISER = "__attribute__((constructor)) static void crash(void) { *(volatile int *)0 = 1; }"
+PYINIT = "void *PyInit_crashing(void) { *(volatile int *)0 = 1; return 0; }"
+
+
+@linux_only
+@pytest.mark.parametrize("backend", ["rtld", "snapshot"])
+@pytest.mark.parametrize(("source", "load_it"), [
+    pytest.param(INITIALISER, "ctypes.CDLL(sys.argv[2])", id="initialiser"),
+    pytest.param(PYINIT, "sys.path.insert(0, os.path.dirname(sys.argv[2])); import crashing", id="PyInit"),
+])
+def test_a_crash_inside_a_load_leaves_what_came_before_it(
+    source: str, load_it: str, backend: str, native: Native, tmp_path: Path
+) -> None:
+    before, crashing = native.tiny(), tmp_path / "crashing.so"
+    compiler = ["cc", "-shared", "-fPIC", "-x", "c", "-o", str(crashing), "-"]
+    subprocess.run(compiler, input=source, text=True, check=True, timeout=LONG)
+    code = (
+        "import ctypes, os, sys, dlltracer\n"
+        f"dlltracer.Trace(out=sys.stdout, backend={backend!r}).start()\nctypes.CDLL(sys.argv[1])\n{load_it}\n"
+    )
+    command = [sys.executable, "-X", "faulthandler=0", "-c", code, str(before), str(crashing)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False)
+    assert done.returncode == -11
+    assert done.stdout == f"LoadLibrary {before}\n", done.stderr
 
 
 @linux_only

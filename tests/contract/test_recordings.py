@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from contract.native import Native
-from dlltracer.host.own_files import read_trace_file
+from dlltracer.host.recording_files import read_trace_file
 from dlltracer.model.finding import Outcome
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="rtld needs no privilege; others see less")

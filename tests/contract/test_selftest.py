@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from dlltracer.cli.commands import cli
-from dlltracer.host.own_files import read_trace_file
-from dlltracer.model.selftest import SelfTestStep, StepState
+from dlltracer.host.recording_files import read_trace_file
+from dlltracer.model.run import SelfTestStep, StepState
 from dlltracer.selftest.child import GROUPS, list_groups, list_questions
 from dlltracer.selftest.runner import SelfTest
 
@@ -82,7 +82,7 @@ import json, os, sys, time
 root, group, first, folder, results = sys.argv[1:]
 sys.path.insert(0, root)
 from dlltracer.model.encode import encode
-from dlltracer.model.selftest import SelfTestStep, StepState
+from dlltracer.model.run import SelfTestStep, StepState
 def write(**line):
     with open(results, "a") as file:
         file.write(json.dumps(line) + "\\n")

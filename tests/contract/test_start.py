@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlltracer.cli import deps, run, why
-from dlltracer.cli.commands import make_command
-from dlltracer.cli.config import settings_of
+from dlltracer.cli.commands import make_command, settings_of
 from dlltracer.cli.options import CommandLine
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="a log that the command decodes is of Linux")

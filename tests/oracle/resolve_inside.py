@@ -18,11 +18,10 @@ sys.path.insert(0, HERE)
 from dlltracer.capture.linux.decode import decode_loader_text  # noqa: E402
 from dlltracer.host.filesystem import HostFilesystem  # noqa: E402
 from dlltracer.host.linux import read_linux_context  # noqa: E402
-from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe  # noqa: E402  # noqa: E402
+from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe  # noqa: E402
 from dlltracer.model.loader_context import GlibcContext  # noqa: E402
 from dlltracer.model.tree import BindingState, LoadTree  # noqa: E402
-from dlltracer.resolve.glibc import resolve_glibc  # noqa: E402
-from dlltracer.resolve.linux import resolve_musl  # noqa: E402
+from dlltracer.resolve.linux import resolve_glibc, resolve_musl  # noqa: E402
 
 
 def place(text: str) -> str:

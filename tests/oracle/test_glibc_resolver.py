@@ -27,7 +27,7 @@ from dlltracer.host.linux import read_linux_context
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.loader_context import GlibcContext
 from dlltracer.model.tree import BindingState, LoadTree
-from dlltracer.resolve.glibc import resolve_glibc
+from dlltracer.resolve.linux import resolve_glibc
 
 if shutil.which("gcc") is None:
     pytest.skip("no gcc on this machine", allow_module_level=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dlltracer.api.saving import explain_saved
-from dlltracer.host.own_files import read_trace_file
+from dlltracer.host.recording_files import read_trace_file
 from dlltracer.model.finding import Confidence, Diagnosis, Outcome
 from dlltracer.model.tracefile import encode_verdict
 from dlltracer.report.redact import redact

@@ -9,7 +9,7 @@ from pathlib import Path
 from dlltracer.cli import run_traced
 from dlltracer.cli.record import TraceRecorder
 from dlltracer.cli.run_debugged import _Early
-from dlltracer.host.own_files import read_trace_file
+from dlltracer.host.recording_files import read_trace_file
 from dlltracer.model.events import Event, LoadEvent, UnloadEvent
 from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.model.run import RunResult

@@ -10,9 +10,8 @@ import pytest
 from builders.failed_case import PYTHON, absent, case, process, tree
 from dlltracer.api.explain import explain
 from dlltracer.diagnose import engine
-from dlltracer.diagnose.case import Case
+from dlltracer.diagnose.case import Case, InstallFacts, MachineLimits
 from dlltracer.diagnose.engine import diagnose
-from dlltracer.diagnose.environment import InstallFacts, MachineLimits
 from dlltracer.diagnose.remedies import is_system_install, keep_feasible, packages_to_install
 from dlltracer.host.packages import parse_apk_policy, parse_apt_policy
 from dlltracer.model.environment import AvailablePackages, CLibrary, ProviderKind

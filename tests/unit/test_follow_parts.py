@@ -19,6 +19,7 @@ if sys.platform != "linux":
     pytest.skip("for Linux", allow_module_level=True)
 
 from dlltracer.capture.linux import log_folder
+from dlltracer.capture.linux.follow import UntracedProcesses, why_untraced
 from dlltracer.capture.linux.log_file import MASK, OUTPUT, log_path, open_log, variables, variables_for_one
 from dlltracer.capture.linux.log_folder import LogFolder, LogReader, NewLogs
 from dlltracer.capture.linux.processes import (
@@ -30,7 +31,6 @@ from dlltracer.capture.linux.processes import (
     read_stat,
     read_text,
 )
-from dlltracer.capture.linux.untraced import UntracedProcesses, why_untraced
 from dlltracer.host.scratch import ScratchFolder
 from dlltracer.model.recording import TracedProcess
 

@@ -14,7 +14,7 @@ from dlltracer.model.events import FileKind, Phase, ProbeOutcome
 from dlltracer.model.loader_context import HWCAP_EXTENSION, CacheEntry, GlibcContext, LoadedImage
 from dlltracer.model.pe import PeImage
 from dlltracer.model.tree import Binding, BindingState, LoadTree
-from dlltracer.resolve.glibc import expand_folders, expand_tokens, resolve_glibc
+from dlltracer.resolve.linux import expand_folders, expand_tokens, resolve_glibc
 
 CONTEXT = GlibcContext(
     system_folders=("/lib", "/usr/lib"), lib="lib/x86_64-linux-gnu", platform="haswell", loader="/lib64/ld.so"

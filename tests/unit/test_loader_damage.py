@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.loader_text import LoaderText
-from dlltracer.capture.kept_events import KeptEvents
 from dlltracer.capture.linux.decode import LoaderTextDecoder, decode_loader_text
 from dlltracer.capture.requests import FIND_LIBRARY, GAP, encode_request
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
+from dlltracer.model.recording import KeptEvents
 
 
 def a_pair(name: str) -> LoaderText:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from builders.pe_file import AMD64, I386, build_pe
+from dlltracer.api.foreign_trees import for_machine
 from dlltracer.api.trees import load_tree
-from dlltracer.api.windows_tree import for_machine
 from dlltracer.model.loader_context import context_for_wheel
 
 

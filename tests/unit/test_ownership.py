@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.failed_case import EXT, PYTHON, absent, case, process, tree
+from dlltracer.diagnose.case import PackageCheck, StrayFile, UnmetRequirement
 from dlltracer.diagnose.engine import diagnose
-from dlltracer.diagnose.environment import PackageCheck, StrayFile, UnmetRequirement
 from dlltracer.host.distributions import Requirement, list_distributions, read_requirement
 from dlltracer.host.packages import find_strays
 from dlltracer.model.environment import ChangedFile, FileState, PackageManager, PackageOwner

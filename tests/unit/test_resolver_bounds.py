@@ -13,7 +13,7 @@ from dlltracer.host.filesystem import WindowsFiles
 from dlltracer.model.loader_context import GlibcContext, WindowsContext
 from dlltracer.model.pe import MACHINE_AMD64
 from dlltracer.model.tree import BindingState
-from dlltracer.resolve.glibc import resolve_glibc
+from dlltracer.resolve.linux import resolve_glibc
 from dlltracer.resolve.lookup import MOST_BINDINGS, MOST_PLACES
 from dlltracer.resolve.windows import resolve_windows
 

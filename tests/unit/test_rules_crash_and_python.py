@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from builders.failed_case import EXT, absent, bound, case, first, image, import_error, process, tree, verdict, with_run
-from dlltracer.diagnose.case import Case
-from dlltracer.diagnose.environment import ForeignModule
+from dlltracer.diagnose.case import Case, ForeignModule
 from dlltracer.diagnose.rules import crash
 from dlltracer.model.elf import ElfSymbols
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from builders.failed_case import EXT, PYTHON, absent, case, first, image, segment, tree, verdict
-from dlltracer.diagnose.environment import MachineLimits
+from dlltracer.diagnose.case import MachineLimits
 from dlltracer.diagnose.rules import limits
 from dlltracer.model.elf import DF_STATIC_TLS
 from dlltracer.model.environment import MemoryLimit, Mount

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from builders.failed_case import EXT, PYTHON, absent, bound, case, dropped, first, not_found, process, tree, verdict
-from dlltracer.diagnose.environment import Copy, PackageCheck
+from dlltracer.diagnose.case import Copy, PackageCheck
 from dlltracer.diagnose.rules import missing_image
 from dlltracer.model.environment import ChangedFile, CLibrary, FileState, PackageManager, PackageOwner
 from dlltracer.model.events import Phase, Probe, ProbeOutcome
@@ -163,7 +163,7 @@ def test_built_for_musl() -> None:
 
 
 def test_built_for_glibc_on_musl() -> None:
-    from dlltracer.diagnose.environment import MachineLimits
+    from dlltracer.diagnose.case import MachineLimits
 
     message = "Error loading shared library ld-linux-x86-64.so.2: No such file or directory (needed by /site/ext.so)"
     made = case(

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from builders.failed_case import case, first, process, verdict
-from dlltracer.diagnose.case import Case
-from dlltracer.diagnose.environment import UnmetRequirement
+from dlltracer.diagnose.case import Case, UnmetRequirement
 from dlltracer.diagnose.rules.missing_module import package_names
 from dlltracer.model.environment import HiddenModule, Hiding, ModuleTraces
 from dlltracer.model.failure import PythonError

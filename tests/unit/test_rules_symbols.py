@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from builders.failed_case import EXT, PYTHON, bound, case, first, image, process, tree, verdict, version_need
-from dlltracer.diagnose.environment import Change, Copy, ShadowedCopy
+from dlltracer.diagnose.case import Change, Copy, ShadowedCopy
 from dlltracer.diagnose.rules import search_rules, symbols
 from dlltracer.model.elf import ElfSymbols
 from dlltracer.model.events import LoadEvent, Phase

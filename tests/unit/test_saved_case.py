@@ -14,9 +14,8 @@ from builders.failed_case import EXT, absent, bound, case, dropped, image, not_f
 from builders.saved_traces import CALM, PLAIN
 from builders.windows_case import PYTHON, SITE, TOP, Windows, pe_image
 from dlltracer.api.saving import VERSION, decode_case, encode_case, explain_saved
-from dlltracer.diagnose.case import Case
+from dlltracer.diagnose.case import Case, Change, Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
 from dlltracer.diagnose.engine import diagnose
-from dlltracer.diagnose.environment import Change, Copy, ForeignModule, MachineLimits, PackageCheck, ShadowedCopy
 from dlltracer.model.decode import DamagedRecording, NewerRecording
 from dlltracer.model.elf import ElfNeed, ElfSymbols
 from dlltracer.model.environment import (

@@ -44,8 +44,7 @@ from dlltracer.model.finding import (
 from dlltracer.model.macho import MachoImage
 from dlltracer.model.pe import PeImage
 from dlltracer.model.recording import Losses, Recording, TracedProcess
-from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace, SearchPlaces
-from dlltracer.model.selftest import SelfTestStep, StepState
+from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace, SearchPlaces, SelfTestStep, StepState
 from dlltracer.model.tracefile import EarlyLine, EndLine, FailureLine, HeaderLine, early_line, trace_to_lines
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.render_json import (

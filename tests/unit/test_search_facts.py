@@ -16,15 +16,14 @@ from builders.elf_file import ElfFile
 from builders.memory_filesystem import MemoryFilesystem, elf_image
 from dlltracer.api.search_leads import find_leads
 from dlltracer.binary.elf import read_elf
-from dlltracer.diagnose.case import Case
-from dlltracer.diagnose.environment import LeadKind
+from dlltracer.diagnose.case import Case, LeadKind
 from dlltracer.host.failure import this_process
 from dlltracer.model.events import Phase
 from dlltracer.model.failure import System
 from dlltracer.model.loader_context import GlibcContext
 from dlltracer.model.run import RunResult
 from dlltracer.model.tree import Binding, BindingState, LoadTree
-from dlltracer.resolve.glibc import resolve_glibc
+from dlltracer.resolve.linux import resolve_glibc
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="these are facts of Linux")
 

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from builders.schema_check import problems
 from dlltracer.cli.commands import cli
-from dlltracer.host.own_files import read_trace_file
+from dlltracer.host.recording_files import read_trace_file
 from dlltracer.model.recording import Recording
-from dlltracer.model.run import HostFacts, RunResult, SavedTrace
-from dlltracer.model.selftest import SelfTestStep, StepState, count_states
+from dlltracer.model.run import HostFacts, RunResult, SavedTrace, SelfTestStep, StepState, count_states
 from dlltracer.model.tracefile import trace_to_lines
 from dlltracer.model.tracereader import read_lines
 from dlltracer.report.render_selftest import render_selftest, render_selftest_markdown

@@ -16,7 +16,6 @@ SMALLEST = 60
 """Lines. A smaller module that one other imports belongs into that one."""
 
 SMALL = {
-    "api.build_case": "dispatches to the builders of the two systems",
     "cli.main": "starts without click; __main__ explains why it cannot start",
 }
 """Small modules with one importer, and why they are modules."""

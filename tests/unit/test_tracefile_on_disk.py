@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 
 from builders.saved_traces import CALM, SAVED_TRACES
 from dlltracer.errors import BinaryFormatError
-from dlltracer.host import own_files
-from dlltracer.host.own_files import TraceFileWriter, looks_like_recording, read_trace_file, read_trace_stream
+from dlltracer.host import recording_files
+from dlltracer.host.recording_files import TraceFileWriter, looks_like_recording, read_trace_file, read_trace_stream
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.recording import Recording
 from dlltracer.model.run import SavedTrace
@@ -107,7 +107,7 @@ def test_a_reader_that_leaves(tmp_path: Path) -> None:
 
 KILLED = """
 import sys
-from dlltracer.host.own_files import TraceFileWriter
+from dlltracer.host.recording_files import TraceFileWriter
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.recording import Recording
 from dlltracer.model.run import SavedTrace
@@ -139,7 +139,7 @@ def test_whoever_is_killed_leaves_whole_lines(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_files, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(recording_files, "LONGEST_LINE", 1 << 20)
     path = tmp_path / "x.dlltrace"
     path.write_text(HEADER + event(1) + '{"type": "' + "x" * (3 << 20) + '"}\n' + event(2))
     read = read_trace_file(str(path))
@@ -148,7 +148,7 @@ def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_file_that_is_too_large_is_read_to_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_files, "LARGEST_FILE", 5000)
+    monkeypatch.setattr(recording_files, "LARGEST_FILE", 5000)
     path = tmp_path / "x.dlltrace"
     path.write_text(HEADER + "".join(map(event, range(500))))
     read = read_trace_file(str(path))
@@ -158,7 +158,7 @@ def test_a_file_that_is_too_large_is_read_to_there(tmp_path: Path, monkeypatch: 
 
 @posix_only
 def test_a_stream_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_files, "LARGEST_FILE", 64 << 20)
+    monkeypatch.setattr(recording_files, "LARGEST_FILE", 64 << 20)
     start = time.process_time()
     with open("/dev/zero", "rb") as stream, pytest.raises(NotARecording):
         read_trace_stream(stream)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from builders import failed_case as b
-from dlltracer.diagnose.environment import Change, Copy, ShadowedCopy
+from dlltracer.diagnose.case import Change, Copy, ShadowedCopy
 from dlltracer.diagnose.trials import MOST_TRIALS, TrialResult, propose_trials, weigh_results
 from dlltracer.model.elf import ElfSymbols
 from dlltracer.model.events import FailureKind, LoadFailedEvent

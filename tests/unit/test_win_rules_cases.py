@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from builders.windows_case import PROCESS, PYTHON, SITE, TOP, Windows, pe_image
-from dlltracer.diagnose.case import Case
+from dlltracer.diagnose.case import Case, Copy
 from dlltracer.diagnose.engine import diagnose
-from dlltracer.diagnose.environment import Copy
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.failure import Crash
 from dlltracer.model.finding import Confidence, Finding, Outcome

@@ -6,7 +6,7 @@ import pytest
 
 from builders.windows_case import PROCESS, TOP, Windows, pe_image
 from dlltracer.api.explain import is_loader_failure
-from dlltracer.api.windows_failure import loaded_before, read_windows_failure
+from dlltracer.api.failed_load import loaded_before, read_windows_failure
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.windows_load import LoadError, bundled_texts, classify_code, known_win32_codes
 from dlltracer.host.failure import parse_answer

@@ -34,8 +34,7 @@ from dlltracer.model.pe import (
 )
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.resolve.windows import parse_forwarder, resolve_windows
-from dlltracer.resolve.winplaces import SearchKind, search_places
-from dlltracer.resolve.winsearch import complete_name
+from dlltracer.resolve.winsearch import SearchKind, complete_name, search_places
 
 PY = "C:\\Python"
 SYSTEM = "C:\\Windows\\System32"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dlltracer.host.own_files import read_trace_file
+from dlltracer.host.recording_files import read_trace_file
 from dlltracer.model.events import LoadEvent
 from windows.fixtures import dependency_source
 from windows.lab import PYTHONS, Lab, windows_path

@@ -16,7 +16,7 @@ from windows.lab import PYTHONS, Lab, windows_path
 VERSION = max(PYTHONS)
 
 PROGRAM = r"""
-import ctypes, importlib, json, os, shutil, sys, tempfile, traceback
+import ctypes, importlib, io, json, os, shutil, sys, tempfile, traceback
 import dlltracer
 from builders.pe_file import build_pe
 from dlltracer.capture.windows.etw import bindings, session
@@ -99,6 +99,23 @@ def finding_4():
     sim.sim_set_queues(2)
     write_module("late")
     return import_failing("late", dlltracer.Trace(collect=True))
+
+def finding_4_live():
+    "A thread that comes back from the loader must not be told half of it."
+    sim.sim_set_queues(2)
+    out = io.StringIO()
+    with dlltracer.Trace(collect=True, out=out) as events:
+        for number in range(3):
+            write_module(f"live{number}")
+            try:
+                importlib.import_module(f"live{number}")
+            except ImportError:
+                pass
+            delivered = out.getvalue().splitlines()
+            library = ["bcrypt", "crypt32", "version"][number]
+            ctypes.CDLL(library)
+    names = [(line.split()[0], line.rpartition(chr(92))[2]) for line in out.getvalue().splitlines()]
+    return [[word, name] for word, name in names if name.startswith("live")], len(delivered) > 3
 
 def finding_8():
     sim.sim_set_rundown(0)
@@ -234,6 +251,12 @@ def test_finding_3_an_error_of_the_start_stops_no_foreign_session(answers: dict[
 
 def test_finding_4_records_of_two_processors_are_sorted(answers: dict[str, Any]) -> None:
     assert answers["finding_4"] == ["LoadLibrary", "Failed"]
+
+
+def test_finding_4_a_live_trace_keeps_the_order_of_two_processors(answers: dict[str, Any]) -> None:
+    shown, is_live = answers["finding_4_live"]
+    assert shown == [[word, f"live{number}.pyd"] for number in range(3) for word in ("LoadLibrary", "Failed")]
+    assert is_live
 
 
 def test_finding_8_a_start_without_rundown_makes_an_event_itself_and_hides_it(answers: dict[str, Any]) -> None:

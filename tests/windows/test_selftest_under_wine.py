@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dlltracer.host.own_files import read_trace_file
-from dlltracer.model.selftest import SelfTestStep, StepState
+from dlltracer.host.recording_files import read_trace_file
+from dlltracer.model.run import SelfTestStep, StepState
 from windows.lab import Lab, windows_path
 
 pytestmark = pytest.mark.slow

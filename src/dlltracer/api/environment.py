@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ..diagnose.case import Case, module_not_found
-from ..diagnose.environment import (
+from ..diagnose.case import (
+    Case,
     Copy,
     ForeignModule,
     MachineLimits,
+    module_not_found,
 )
 from ..diagnose.remedies import packages_to_install
 from ..host.copies import FoundCopy

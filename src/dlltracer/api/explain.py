@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..diagnose.case import Case
     from ..diagnose.program_output import OutputMessage
 
+
 NOT_TRACED = "there was no trace: this rests on the exception and on the files"
 
 
@@ -58,7 +59,6 @@ def _run_of(error: BaseException, recording: Recording | None) -> RunResult:
 
 
 def _explain(run: RunResult, error: BaseException) -> Diagnosis:
-    from .build_case import build_case
 
     name = getattr(error, "name", None)
     what = f"import {name}" if isinstance(name, str) and isinstance(error, ImportError) else "the load"
@@ -70,10 +70,10 @@ def is_loader_failure(run: RunResult) -> bool:
     if run.process is None or not run.errors:
         return False
     if run.process.system is System.LINUX:
-        from .linux_failure import read_linux_failure
+        from .failed_load import read_linux_failure
 
         return read_linux_failure(run).dl_error is not None
-    from .windows_failure import is_load_error, nearest_error
+    from .failed_load import is_load_error, nearest_error
 
     error = nearest_error(run.errors, run.process.suffixes)
     if error is None or "ModuleNotFoundError" in error.bases or not {"ImportError", "OSError"} & set(error.bases):
@@ -133,7 +133,6 @@ def explain_with_case(
         if not {"ImportError", "OSError"} & set(thread.error.bases):
             return Explained(Diagnosis(what, Outcome.IMPORTED, notes=(*notes, end)))
         notes = (*notes, f"{end}; the rest of the program went on, and ended with status 0")
-    from .build_case import build_case
 
     run = _completed(run, messages, hidden)
     case = build_case(what, run, (*notes, *_notes_on(run)), messages)
@@ -219,3 +218,73 @@ def _process_of(run: RunResult) -> ProcessFacts:
     gone = {event.path for event in recording.unloads} | {event.path for event in recording.failures}
     loaded = tuple(dict.fromkeys(event.path for event in recording.loads if event.path not in gone))
     return replace(own, loaded=loaded, address_space=None)
+
+
+def build_case(
+    what: str, run: RunResult, notes: tuple[str, ...] = (), messages: tuple[OutputMessage, ...] = ()
+) -> Case:
+    """Return all that the rules need. What cannot be read is in the notes of the case.
+
+    Arguments:
+        what: what was tried, in words ("import x").
+        run: what came of it; its `process` must be known.
+        notes: what a reader must know besides.
+        messages: what loaders, runtimes and Python wrote, in the output of the run.
+    """
+    assert run.process is not None
+    if run.process.system is System.WINDOWS:
+        from .windows_case import build_windows_case
+
+        case = build_windows_case(what, run, notes)
+    else:
+        from .linux_case import build_linux_case
+
+        case = build_linux_case(what, run, notes, messages)
+    return replace(
+        case, messages=messages, module_files=_module_files(run, messages), child_copies=_child_copies(run, messages)
+    )
+
+
+def _child_copies(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[str, str]:
+    """Find, in a child's LD_LIBRARY_PATH, the libraries that the image in an error of the child's loader needs."""
+    import shutil
+    from pathlib import Path
+
+    from ..diagnose.program_output import child_failure
+    from .linux_case import LinuxProcess
+
+    message = child_failure(messages)
+    error = message.dl_error if message is not None else None
+    if message is None or error is None or error.library is None or run.process is None:
+        return {}
+    name = Path(message.program or "").name
+    failed = error.library if "/" in error.library else shutil.which(error.library) or error.library
+    image = LinuxProcess(run.process, run.recording).read_image(failed) if Path(failed).is_file() else None
+    needs = [error.library] if image is None else list(image.needed)
+    found: dict[str, str] = {}
+    for child in run.children:
+        for folder in child.library_path.split(":") if Path(child.program).name == name else ():
+            for need in needs:
+                copy = Path(run.process.current_folder, folder, Path(need).name)
+                if need not in found and copy.is_file():
+                    found[need] = str(copy)
+    return found
+
+
+def _module_files(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[str, str]:
+    """The extension modules that child processes were importing when they died, as the import path has them."""
+    if run.process is None:
+        return {}
+    from pathlib import Path
+
+    from ..diagnose.program_output import modules_in_crashes
+
+    found = {}
+    for module in modules_in_crashes(messages):
+        *packages, stem = module.split(".")
+        names = [stem + suffix for suffix in run.process.suffixes]
+        files = (Path(folder, *packages, name) for folder in run.process.path for name in names)
+        file = next((file for file in files if file.is_file()), None)
+        if file is not None:
+            found[module] = str(file)
+    return found

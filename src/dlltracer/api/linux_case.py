@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from ..binary.elf import read_elf
 from ..binary.reading import HEAD_SIZE, describe_not_image
-from ..diagnose.case import Case
-from ..diagnose.environment import Change, Copy, ShadowedCopy
+from ..diagnose.case import Case, Change, Copy, ShadowedCopy
 from ..diagnose.loader_errors import DlProblem
 from ..diagnose.named_failure import loaded_libraries_named
 from ..diagnose.program_output import OutputMessage
@@ -37,7 +36,7 @@ from .environment import (
     read_limits,
     with_packages,
 )
-from .linux_failure import read_linux_failure, with_dl_error
+from .failed_load import read_linux_failure, with_dl_error
 from .search_leads import find_leads
 
 _RUNTIME = re.compile(r"/(?:lib(?:c|m|dl|pthread|stdc\+\+|gcc_s|c\+\+(?:abi)?|python[\d.]*)|ld-[\w.-]+)\.so[^/]*$")

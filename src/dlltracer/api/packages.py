@@ -9,8 +9,7 @@ import posixpath
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..diagnose.case import Case
-from ..diagnose.environment import InstallFacts, PackageCheck, StrayFile, UnmetRequirement
+from ..diagnose.case import Case, InstallFacts, PackageCheck, StrayFile, UnmetRequirement
 from ..diagnose.rules.missing_module import package_names
 from ..host.distributions import Distribution, check_record, list_distributions, normalize, read_requirement
 from ..host.packages import find_owners, find_strays

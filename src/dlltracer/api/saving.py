@@ -34,8 +34,7 @@ from ..model.words import describe_end
 from ..resolve.lookup import describe_machine
 from .environment import site_folders
 from .explain import Explained, is_loader_failure
-from .linux_failure import read_linux_failure, with_dl_error
-from .windows_failure import nearest_error
+from .failed_load import nearest_error, read_linux_failure, with_dl_error
 
 MOST = 5000
 """Files looked at; a trace that has more says so."""

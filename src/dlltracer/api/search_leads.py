@@ -8,15 +8,14 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..binary.elf import read_elf
-from ..diagnose.case import Case
-from ..diagnose.environment import LeadKind, SearchLead
+from ..diagnose.case import Case, LeadKind, SearchLead
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..model.elf import ElfImage
 from ..model.events import FileKind
 from ..model.failure import ProcessFacts
 from ..model.tree import BindingState
-from ..resolve.glibc import expand_tokens
+from ..resolve.linux import expand_tokens
 
 _MOST_NEEDS = 20
 _MOST_FOLDERS = 50

@@ -18,8 +18,7 @@ from ..host.linux import read_linux_context
 from ..model.elf import ElfImage
 from ..model.events import ImageChange, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from ..model.loader_context import MuslContext
-from ..resolve.glibc import GlibcRules
-from ..resolve.linux import MuslRules
+from ..resolve.linux import GlibcRules, MuslRules
 from ..resolve.walk import ElfRequester, read_requester
 
 _MOST_CONTEXTS = 64

@@ -43,11 +43,11 @@ def load_tree(file: str, *, root: str | None = None, search: Sequence[str] = ())
     head = HostFilesystem().read_head(place.path, 8)
     if head[:2] == b"MZ":
         from ..binary.pe import read_pe
-        from .windows_tree import windows_tree
+        from .foreign_trees import windows_tree
 
         return windows_tree(place, read_pe(place.path), root, search)
     if is_macho(head):
-        from .macos_tree import macos_tree
+        from .foreign_trees import macos_tree
 
         return macos_tree(place, root, search)
     return _linux_tree(place, read_elf(place.path), root, search)

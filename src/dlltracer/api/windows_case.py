@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..capture.requests import is_own_load
-from ..diagnose.case import Case
-from ..diagnose.environment import Copy
+from ..diagnose.case import Case, Copy
 from ..errors import BinaryFormatError
 from ..host.copies import FoundCopy, find_copies
 from ..host.failure import reload_code, this_process
@@ -39,7 +38,7 @@ from .environment import (
     name_owners,
     with_packages,
 )
-from .windows_failure import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
+from .failed_load import WindowsFailure, failed_requests, loaded_before, nearest_error, read_windows_failure
 
 
 class WindowsProcess(ProcessView[PeImage, MissingForwarder]):

@@ -7,6 +7,7 @@ read here: a file that lost nothing else is whole.
 from __future__ import annotations
 
 import struct
+from collections.abc import Set
 
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage, ElfSegments, ElfSymbols
@@ -27,29 +28,44 @@ from .elf_dynamic import (
     parse_dynamic,
     parse_versions,
 )
-from .elf_symbols import parse_symbols
+from .elf_symbols import parse_needs, parse_provides, parse_symbols
 from .reading import HEAD_SIZE, Cursor, Data, OpenedFile, describe_not_image
 
 _IDENT_SIZE = 16
 _SEARCH_PATH_LIMIT = 0x100000
 
 
-def read_elf(path: str, *, symbols: bool = False) -> ElfImage:
+def read_elf(path: str, *, symbols: bool = False, needs: bool = False) -> ElfImage:
     """Read the ELF file at `path`, and no more of it than is asked for.
 
     Args:
         path: the file.
         symbols: read the dynamic symbols too.
+        needs: of these only the undefined ones, those that no relocation uses included (`elf_symbols.parse_needs`).
 
     Raises:
         BinaryFormatError: it is not an ELF file, or a damaged one.
         OSError: it cannot be opened.
     """
     with OpenedFile(path) as data:
-        return parse_elf(data, symbols=symbols)
+        return parse_elf(data, symbols=symbols, needs=needs)
 
 
-def parse_elf(data: Data, *, symbols: bool = False) -> ElfImage:
+def read_provided(path: str, wanted: Set[str]) -> ElfSymbols:
+    """Read which of the wanted names an ELF file defines; the needs are left out. Raises as `read_elf`."""
+    with OpenedFile(path) as data:
+        cursor = Cursor(data)
+        layout = _check_ident(bytes(data[:_IDENT_SIZE]), cursor)
+        _, machine, _, _, segments_at, _, _, _, entry_size, count, *_ = cursor.unpack(
+            layout.header, _IDENT_SIZE, "the header"
+        )
+        dynamic = parse_dynamic(cursor, layout, _parse_segments(cursor, layout, segments_at, entry_size, count))
+        if dynamic is None:
+            return ElfSymbols((), {})
+        return parse_provides(dynamic, machine, parse_versions(dynamic), wanted)
+
+
+def parse_elf(data: Data, *, symbols: bool = False, needs: bool = False) -> ElfImage:
     """Read an ELF file from all its bytes; arguments and errors are those of `read_elf`."""
     cursor = Cursor(data)
     ident = bytes(data[:_IDENT_SIZE])
@@ -77,7 +93,7 @@ def parse_elf(data: Data, *, symbols: bool = False) -> ElfImage:
         segments=ElfSegments(*zip(*segments, strict=True)) if segments else (),
         version_needs=versions.needs,
         version_defs=versions.defined or (),
-        symbols=_parse_symbols(dynamic, machine, versions) if symbols else None,
+        symbols=_parse_symbols(dynamic, machine, versions, needs) if symbols or needs else None,
         is_dynamic=dynamic is not None,
         is_versioned=versions.defined is not None,
     )
@@ -124,8 +140,10 @@ def _text_of(dynamic: Dynamic | None, tag: int, what: str, limit: int = PATH_LIM
     return None if dynamic is None else dynamic.text_of(tag, what, limit)
 
 
-def _parse_symbols(dynamic: Dynamic | None, machine: int, versions: Versions) -> ElfSymbols:
-    return ElfSymbols((), {}) if dynamic is None else parse_symbols(dynamic, machine, versions)
+def _parse_symbols(dynamic: Dynamic | None, machine: int, versions: Versions, needs: bool) -> ElfSymbols:
+    if dynamic is None:
+        return ElfSymbols((), {})
+    return parse_needs(dynamic, machine, versions) if needs else parse_symbols(dynamic, machine, versions)
 
 
 _PT_NOTE = 4

@@ -22,14 +22,23 @@ if TYPE_CHECKING:
         def missed(self) -> int:
             """How many events `drain` did not return because too many were waiting. The recording has them."""
 
+        @property
+        def is_completed_later(self) -> bool:
+            """Whether the recording says more of the events than `drain` does."""
+
+        @property
+        def hides_failures(self) -> bool:
+            """Whether `progress` stays as it is when it becomes known that a load has failed."""
+
         def progress(self) -> int:
             """A number that grows when the loader does something. Quick, and from any thread."""
 
-        def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
+        def drain(self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False) -> Sequence[Event]:
             """The events that have come to light since the last call, in order; the rest after `stop`.
 
             Only of a session that was started `live`, and from one thread at a time. `returned`: threads that have come
             back from the loader and do nothing until `drain` returns, as native id and `clock` of the request.
+            `is_end`: the interpreter ends, and nothing will be known later.
             """
 
         def stop(self) -> Callable[[], Recording]:

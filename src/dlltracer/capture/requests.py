@@ -61,17 +61,19 @@ class Watch:
     were run, "ldconfig" first. `flags` are those of `model.failure.Request`.
 
     `on_return` is called in the thread of a request when that thread runs Python again, which may be more than once,
-    and returns whether the loader has done something since; it must be quick and must not raise.
+    and returns whether the loader has done something since; its argument is whether the request is known to have
+    failed. It must be quick and must not raise.
     """
 
     def __init__(
-        self, on_request: Callable[[RawRequest], None] | None = None, on_return: Callable[[], bool] | None = None
+        self, on_request: Callable[[RawRequest], None] | None = None, on_return: Callable[[bool], bool] | None = None
     ) -> None:
         self._on_request = on_request
         self.on_return = on_return
         self._kept: list[tuple[RawRequest, object]] = []
         self._idle: dict[RawRequest, int] = {}
         self._open: dict[int, RawRequest] = {}
+        self._failed: set[RawRequest] = set()
         self._taken = 0
         self.keeps_requests = on_request is None and on_return is None
 
@@ -91,7 +93,8 @@ class Watch:
         return tuple(
             Request(
                 RequestKind(kind), target, imports, tid, wall, clock,
-                succeeded=_has_succeeded(kind, library, number in imported), idle_clock=self._idle.get(raw),
+                succeeded=_has_succeeded(kind, library, number in imported, raw in self._failed),
+                idle_clock=self._idle.get(raw),
                 places=places, flags=flags,
             )
             for number, (raw, library) in enumerate(self._kept[first:end], first)
@@ -137,6 +140,10 @@ class Watch:
         if raw is not None:
             self._idle[raw] = time.perf_counter_ns()
 
+    def note_failed(self, raw: RawRequest) -> None:
+        """It is known of a request that it has failed."""
+        self._failed.add(raw)
+
     def note_request(self, raw: RawRequest, library: object | None) -> None:
         if self._on_request is not None:
             self._on_request(raw)
@@ -166,13 +173,33 @@ def _find_imported(kept: list[tuple[RawRequest, object]]) -> set[int]:
     return found
 
 
-def _has_succeeded(kind: str, library: object | None, is_imported: bool) -> bool | None:
+def _has_succeeded(kind: str, library: object | None, is_imported: bool, is_failed: bool) -> bool | None:
     """Return whether a request succeeded; `None` where that is not known."""
     if kind == FIND_LIBRARY:
         return False
     if library is not None:
         return "_handle" in vars(library)
-    return True if is_imported else None
+    if is_imported:
+        return True
+    return False if is_failed else None
+
+
+def _is_over_without_success(raw: RawRequest, library: object | None) -> bool:
+    """Return whether a request is known to have failed, when the frame that made it has just ended.
+
+    The frames of a call that raised live as long as its traceback. When they end, the import is no longer in progress,
+    unlike that of a module that was made and is about to be run.
+    """
+    # This function, `note_end` and `__del__`; behind them there may be nobody when the interpreter ends.
+    frame: FrameType | None = sys._getframe()
+    for _ in range(3):
+        frame = None if frame is None else frame.f_back
+    if library is not None:
+        is_loading = frame is not None and frame.f_locals.get("self") is library
+        return "_handle" not in vars(library) and not is_loading
+    if raw[0] != IMPORT or not raw[2] or raw[2][-1] in imports_in_progress(frame):
+        return False
+    return not _find_imported([(raw, library)])
 
 
 def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
@@ -244,16 +271,18 @@ class _ReturnGuard:
     No audit event comes between a load and `os._exit`, a signal or a crash, so the next one may be too late.
     """
 
-    __slots__ = ("_hook", "_thread")
+    __slots__ = ("_hook", "_library", "_raw", "_thread")
 
-    def __init__(self, hook: _AuditHook) -> None:
+    def __init__(self, hook: _AuditHook, raw: RawRequest, library: object | None) -> None:
         self._hook = hook
+        self._raw = raw
+        self._library = library
         self._thread = get_ident()
 
     def __del__(self) -> None:
         # A frame that raised lives in a traceback, and may end in another thread, or when the interpreter does.
         if get_ident() == self._thread:
-            self._hook.note_return(is_last=True)
+            self._hook.note_end(self._raw, self._library)
 
 
 _GUARD = ".dlltracer"
@@ -365,23 +394,31 @@ class _AuditHook:
             self.note_return()
         self._set_busy()
 
-    def note_return(self, *, is_last: bool = False) -> None:
+    def note_return(self, *, is_last: bool = False, has_failed: bool = False) -> None:
         """The calling thread runs Python: its request to the loader, if it made one, may have returned.
 
-        `is_last`: it has returned for certain.
+        `is_last`: it has returned for certain; `has_failed`: and is known to have failed.
         """
         looks = self._returns.pop(get_ident(), None)
-        if looks is None:
+        if looks is None and not has_failed:
             return
         has_loaded = False
         for watch in self._waiting:
             watch.note_activity()
         for watch in self._watches:
             if watch.on_return is not None:
-                has_loaded = watch.on_return() or has_loaded
+                has_loaded = watch.on_return(has_failed) or has_loaded
         # CPython raises other audit events between that of an import and the call of the loader ("open").
-        if not (is_last or has_loaded) and looks < _MOST_LOOKS:
+        if looks is not None and looks < _MOST_LOOKS and not (is_last or has_loaded):
             self._returns[get_ident()] = looks + 1
+
+    def note_end(self, raw: RawRequest, library: object | None) -> None:
+        """The frame that made a request has ended."""
+        has_failed = bool(self._waiting) and _is_over_without_success(raw, library)
+        if has_failed:
+            for watch in self._waiting:
+                watch.note_failed(raw)
+        self.note_return(is_last=True, has_failed=has_failed)
 
     def _set_busy(self) -> None:
         """Let the hook look at every event while something waits for the next one."""
@@ -414,7 +451,7 @@ class _AuditHook:
             watch.note_request(raw, library)
         if any(watch.on_return is not None for watch in watches):
             if library is not None or frame.f_globals is _IMPORTS:
-                frame.f_locals[_GUARD] = _ReturnGuard(self)
+                frame.f_locals[_GUARD] = _ReturnGuard(self, raw, library)
             self._returns[get_ident()] = 0
         self._set_busy()
 

@@ -58,5 +58,8 @@ def check_target(target: CheckTarget) -> CheckReport:
     """Check one target. What cannot be read is told in the report, never raised."""
     # Each kind has one line here and a module of its own.
     if target.kind in (TargetKind.FOLDER, TargetKind.ENVIRONMENT):
-        return CheckReport(target=target.path, unreadable=f"the {target.kind.value} cannot be checked yet")
+        from .environment import check_environment
+
+        is_folder = target.kind is TargetKind.FOLDER
+        return check_environment(target.path, target.root, is_folder=is_folder, use_cache=target.use_cache)
     return check_wheel(target.path)

@@ -22,7 +22,7 @@ from ..host.machine import describe_host
 from ..model.encode import encode
 from ..report.drawing import Styled
 from ..report.render_json import SCHEMA_NAMES, render_schema
-from .config import complete_file
+from .commands import complete_file
 from .output import open_target, say, write_styled
 
 VERSION = 1

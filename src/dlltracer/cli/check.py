@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
-from ..check.targets import CheckTarget, TargetKind, check_target, classify_target
+from ..check.many import check_anything, check_many
+from ..check.targets import CheckTarget, TargetKind, classify_target
 from ..model.check import CheckReport, Problem, Severity
-from .config import complete_file, complete_folder, settings_of
+from .check_results import NOTHING, UNREADABLE, Results, make_line, open_results, rank_of
+from .commands import complete_file, complete_folder, settings_of
 from .options import prefer_command_line
-from .output import Target, open_target, write_styled
+from .output import CommandFailed, Target, open_target, say, write_styled
 from .progress import progress
 
 _EXIT_PROBLEMS, _EXIT_UNREADABLE = 1, 3
 _BASELINE_LIMIT = 16 << 20
 _TEXT = "text"
-_FORMATS = (_TEXT, "json", "sarif", "junit", "github")
-_ENDINGS = {".json": "json", ".sarif": "sarif", ".xml": "junit"}
+_FORMATS = (_TEXT, "json", "sarif", "junit", "github", "jsonl", "parquet")
+_GROWING = ("jsonl", "parquet")
+"""Formats of which a file grows while targets are checked, and which a second run goes on with."""
+_ENDINGS = {
+    ".json": "json", ".sarif": "sarif", ".xml": "junit", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
+}  # fmt: skip
+_LIST_LIMIT = 1 << 30
+_DASK_SECONDS = 30
+"""How long a scheduler, and a first worker of it, are waited for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +49,10 @@ class _CheckOptions:
     baseline: str | None
     form: str | None
     as_json: bool
+    from_file: str | None
     jobs: int
+    dask: str | None
+    retry_unreadable: bool
     verbose: bool
     output: str | None
 
@@ -49,7 +63,10 @@ class _CheckOptions:
         """
         if self.python is not None and self.root is not None:
             raise click.UsageError("choose one of --python and --root: nothing of another system is run")
-        kinds = [(path, classify_target(path)) for path in self.targets]
+        listed = _read_list(self.from_file) if self.from_file is not None else ()
+        kinds = [(path, classify_target(path)) for path in dict.fromkeys((*self.targets, *listed))]
+        if self.from_file is not None and not kinds:
+            raise click.UsageError(f"{self.from_file} names no target")
         if self.python is not None or not kinds:
             kinds.append((self.python or "", TargetKind.ENVIRONMENT))
         return tuple(
@@ -60,8 +77,15 @@ class _CheckOptions:
         """Return the format to write. Raises `click.UsageError` when options contradict each other."""
         if self.as_json and self.form not in (None, "json"):
             raise click.UsageError(f"choose one of --json and --format {self.form}")
+        if self.dask is not None and self.jobs > 1:
+            raise click.UsageError("choose one of --jobs and --dask: a cluster has workers of its own")
         ending = os.path.splitext(self.output or "")[1].lower()
-        return "json" if self.as_json else self.form or _ENDINGS.get(ending, _TEXT)
+        form = "json" if self.as_json else self.form or _ENDINGS.get(ending, _TEXT)
+        if form == "parquet" and self.output in (None, "-"):
+            raise click.UsageError("--format parquet needs a file: -o FILE")
+        if self.retry_unreadable and (form not in _GROWING or self.output in (None, "-")):
+            raise click.UsageError("--retry-unreadable is for a file of results that grows: -o FILE.jsonl")
+        return form
 
 
 @click.command("check", short_help="Check wheels and environments: would everything in them load?")
@@ -90,7 +114,13 @@ class _CheckOptions:
     "--format", "form", type=click.Choice(_FORMATS), help="[default: by the name of FILE, else text]",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--from-file", metavar="LIST", shell_complete=complete_file,
+    help="Check the targets that a file names, one a line; - is stdin.",
+)  # fmt: skip
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to use.")
+@click.option("--dask", metavar="ADDRESS", help="Use the workers of a Dask cluster, by its scheduler's address.")
+@click.option("--retry-unreadable", is_flag=True, help="Check targets again that a file of results has as unreadable.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the notes and all evidence, too.")
 @click.option("-o", "--output", metavar="FILE", shell_complete=complete_file, help="Write to FILE instead of stdout.")
 def check(**given: Any) -> None:
@@ -106,30 +136,126 @@ def check(**given: Any) -> None:
     form, targets = options.chosen_format(), options.chosen_targets()
     known = _read_baseline(options.baseline) if options.baseline is not None else frozenset()
     patterns = [_parse_ignore(text) for text in options.ignore]
-    target = open_target(options.output or "-")
-    try:
-        what = f"{len(targets)} targets" if len(targets) > 1 else targets[0].path or "this environment"
-        with progress(f"checking {what}"):
-            reports = [_without(report, patterns, known) for report in _check_all(targets, options.jobs)]
-        _write(target, reports, form, options.verbose)
-    finally:
-        target.discard()
-    least = Severity(options.fail_on)
-    if any(report.unreadable for report in reports):
+
+    def reports(targets: Sequence[CheckTarget]) -> Iterator[CheckReport]:
+        with _open_executor(targets, options) as executor:
+            found = map(check_anything, targets) if executor is None else check_many(targets, executor)
+            what = f"{len(targets)} targets" if len(targets) > 1 else targets[0].path or "this environment"
+            with progress(f"checking {what}", len(targets) if len(targets) > 1 else None) as shown:
+                for report in found:
+                    yield _without(report, patterns, known)
+                    shown.advance()
+
+    if form in _GROWING and options.output not in (None, "-"):
+        assert options.output is not None
+        worst = _fill_results(open_results(options.output, form, again=options.retry_unreadable), targets, reports)
+    else:
+        worst = _write_all(options, form, targets, reports)
+    if worst == UNREADABLE:
         raise click.exceptions.Exit(_EXIT_UNREADABLE)
-    if any(problem.severity.rank <= least.rank for report in reports for problem in report.problems):
+    if worst <= Severity(options.fail_on).rank:
         raise click.exceptions.Exit(_EXIT_PROBLEMS)
 
 
-def _check_all(targets: Sequence[CheckTarget], jobs: int) -> Iterable[CheckReport]:
-    """Yield a report for each target, in their order."""
-    if jobs == 1 or len(targets) == 1:
-        return map(check_target, targets)
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+_Reports = Callable[[Sequence[CheckTarget]], Iterator[CheckReport]]
 
-    with ProcessPoolExecutor(min(jobs, len(targets)), mp_context=get_context("spawn")) as pool:
-        return list(pool.map(check_target, targets))
+
+def _write_all(options: _CheckOptions, form: str, targets: Sequence[CheckTarget], reports: _Reports) -> int:
+    """Write the reports in the order of their targets, and return the worst rank."""
+    target = open_target(options.output or "-")
+    try:
+        if form == "jsonl":
+            worst = NOTHING
+            for report in reports(targets):
+                target.write(make_line(report))
+                worst = min(worst, rank_of(report))
+            return worst
+        places = {one.path: place for place, one in enumerate(targets)}
+        found = sorted(reports(targets), key=lambda report: places.get(report.target, len(places)))
+        _write(target, found, form, options.verbose)
+        return min(map(rank_of, found), default=NOTHING)
+    finally:
+        target.discard()
+
+
+def _fill_results(results: Results, targets: Sequence[CheckTarget], reports: _Reports) -> int:
+    """Check the targets that a file of results does not have yet, and return the worst rank of all that are asked for.
+
+    What is there stays there, however this run ends.
+    """
+    try:
+        left = [one for one in targets if one.path not in results.done]
+        for report in reports(left) if left else ():
+            if report.target not in results.done:
+                results.add(report)
+        results.finish()
+    except OSError as error:
+        raise CommandFailed(f"the results could not be written: {error.strerror or error}") from error
+    finally:
+        results.close()
+    ranks = [results.done[one.path] for one in targets if one.path in results.done]
+    errors, unreadable = ranks.count(Severity.ERROR.rank), ranks.count(UNREADABLE)
+    there = f", {len(targets) - len(left)} of them earlier" if len(left) < len(targets) else ""
+    say(f"{len(ranks)} targets checked{there}: {errors} with errors, {unreadable} could not be read\n")
+    return min(ranks, default=NOTHING)
+
+
+@contextlib.contextmanager
+def _open_executor(targets: Sequence[CheckTarget], options: _CheckOptions) -> Iterator[Executor | None]:
+    """Give what runs the checks: processes, or the workers of a cluster; `None` for this process."""
+    if options.dask is not None:
+        with _open_cluster(options.dask) as executor:
+            yield executor
+    elif options.jobs == 1 or len(targets) == 1:
+        yield None
+    else:
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        with ProcessPoolExecutor(min(options.jobs, len(targets)), mp_context=get_context("spawn")) as pool:
+            yield pool
+
+
+@contextlib.contextmanager
+def _open_cluster(address: str) -> Iterator[Executor]:
+    """Give an executor whose workers are those of a Dask scheduler. Raises `CommandFailed`."""
+    from .. import __version__
+
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise CommandFailed("--dask needs dask.distributed: pip install 'dlltracer[dask]'") from error
+    try:
+        client = Client(address, timeout=_DASK_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"no Dask scheduler answers at {address}: {error}") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_DASK_SECONDS)
+        except TimeoutError as error:
+            raise CommandFailed(f"the Dask scheduler at {address} has no worker") from error
+        versions = client.run(lambda: __import__("dlltracer").__version__, on_error="return")
+        for worker, version in versions.items():
+            if version != __version__:
+                has = version if isinstance(version, str) else f"none ({version})"
+                raise CommandFailed(f"the worker {worker} has another dlltracer than this one, {__version__}: {has}")
+        yield client.get_executor(pure=False)
+
+
+def _read_list(path: str) -> list[str]:
+    """Return the targets that a file names, one a line, without empty lines and lines that begin with #.
+
+    Raises `CommandFailed`.
+    """
+    try:
+        with click.open_file(path, "rb") as file:
+            text = file.read(_LIST_LIMIT + 1)
+    except OSError as error:
+        raise CommandFailed(f"cannot read {path}: {error.strerror or error}") from error
+    if len(text) > _LIST_LIMIT:
+        raise CommandFailed(f"{path} is too large for a list of targets: {_LIST_LIMIT >> 30} GiB are the most")
+    lines = (os.fsdecode(line.strip()) for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _parse_ignore(text: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ..api.explain import Explained
 from ..api.saving import begin_trace, end_trace
-from ..host.own_files import TraceFileWriter
+from ..host.recording_files import TraceFileWriter
 from ..model.events import Event
 from ..model.recording import UNKNOWN, TracedProcess
 from ..model.run import RunResult, SavedTrace

@@ -8,16 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from ..api.linux_failure import describe_local_scopes
+from ..api.failed_load import describe_local_scopes
 from ..binary.elf import read_elf
 from ..capture.backend import NOT_USED, OUTSIDE
-from ..capture.kept_events import KeptEvents
 from ..errors import BackendUnavailable, BinaryFormatError, DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode
 from ..model.events import Event
 from ..model.light import replace
-from ..model.recording import Recording, TracedProcess
+from ..model.recording import KeptEvents, Recording, TracedProcess
 from ..model.run import RunResult
 from .output import describe_ending
 from .program import Program, ProgramKind, describe_start_failure

@@ -18,12 +18,11 @@ from typing import Protocol
 
 from ..api.search_phases import SearchPhases
 from ..capture.backend import NOT_USED
-from ..capture.kept_events import KeptEvents
 from ..capture.linux.seccomp_watch import LoaderWatch
 from ..errors import BackendUnavailable
 from ..host.scratch import ScratchFile
 from ..model.events import Event
-from ..model.recording import TracedProcess
+from ..model.recording import KeptEvents, TracedProcess
 from ..model.run import RunResult
 from .output import describe_ending
 from .program import Program, ProgramKind, describe_start_failure

@@ -149,7 +149,7 @@ class RunnerReport:
         """Write the report whole or not at all; the parent makes do without one."""
         try:
             data = marshal.dumps([getattr(self, name) for name in self.__slots__])
-            if path.startswith("/proc/"):  # a file in memory (host/own_files.py), which cannot be replaced
+            if path.startswith("/proc/"):  # a file in memory (host/recording_files.py), which cannot be replaced
                 with open(path, "wb") as file:
                     file.write(data)
                 return

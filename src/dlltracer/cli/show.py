@@ -10,10 +10,10 @@ import click
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
-from ..host.own_files import read_trace_file, read_trace_stream
+from ..host.recording_files import read_trace_file, read_trace_stream
 from ..model.run import SavedTrace
 from ..model.tracereader import NotARecording
-from .config import complete_file, settings_of
+from .commands import complete_file, settings_of
 from .formats import FORMS, GITHUB, HTML, RECORDING, STDIN, Form, choose_form, formats_help, refuse_as_recording
 from .options import BadUsage, prefer_command_line
 from .output import EXIT_USAGE, CommandFailed, open_target, say_error

@@ -247,7 +247,7 @@ def try_and_explain(
 
 
 def _was_ended_by_loader(run: RunResult) -> bool:
-    from ..api.linux_failure import LOADER_STATUS
+    from ..api.failed_load import LOADER_STATUS
 
     return run.status == LOADER_STATUS and sys.platform == "linux"
 

@@ -235,7 +235,7 @@ def is_saved(name: str) -> bool:
 
 
 def _looks_like_recording(name: str) -> bool:
-    from ..host.own_files import looks_like_recording
+    from ..host.recording_files import looks_like_recording
 
     return looks_like_recording(name)
 

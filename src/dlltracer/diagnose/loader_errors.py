@@ -18,7 +18,6 @@ from ..model.failure import PythonError
 from ..model.recording import Recording
 from ..model.tree import Binding
 from ..model.words import RULES
-from .environment import Copy
 from .knowledge import read_table
 
 LONGEST_END = 8192
@@ -226,13 +225,6 @@ def describe_choice(binding: Binding) -> str:
     whose = f" of {probe.origin}" if own and probe is not None and probe.origin else ""
     how = f"taken {rule}" if binding.phase is Phase.LOADED else f"found {rule}{whose}" if rule else ""
     return f"{binding.need} is {binding.path}{f', {how}' if how else ''}"
-
-
-def describe_copies(copies: tuple[Copy, ...], most: int = 2) -> str:
-    """Where other copies lie, for a sentence: "/a/libx.so.1 (a folder of PATH)"."""
-    shown = [f"{copy.path} ({copy.where})" for copy in copies[:most]]
-    rest = len(copies) - most
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 
 def folder_of(path: str) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 from ..model.environment import CLibrary, PackageManager, PackageOwner, Provider, ProviderKind
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
-from .case import Case
-from .environment import InstallFacts
+from .case import Case, InstallFacts
 from .knowledge import read_table
 
 PYTHON = "python"

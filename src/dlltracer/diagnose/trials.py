@@ -25,8 +25,7 @@ from ..model.finding import (
     Remedy,
     Source,
 )
-from .case import Case
-from .environment import Change, Copy
+from .case import Case, Change, Copy
 from .loader_errors import folder_of
 from .remedies import with_variable, without_variable
 

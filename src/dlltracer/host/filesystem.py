@@ -10,10 +10,11 @@ import errno
 import ntpath
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..binary.elf import read_elf
-from ..binary.reading import read_regular
+from ..binary.reading import HEAD_SIZE, read_regular
+from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
 from ..model.events import FileKind
 from ..model.light import dataclass
@@ -155,6 +156,89 @@ class HostFilesystem:
             parts += target.split("/")[::-1]
         self._inside[path] = found = "/" + "/".join(done)
         return found
+
+
+class SteadyFiles(HostFilesystem):
+    """Files that are taken not to change, for checks of many: each folder is listed and each file read only once.
+
+    Arguments: `root`, as for `HostFilesystem`; `read` reads the image at a path of this machine.
+    An image is kept by device and number, as search paths lead to one file by many spellings ("$ORIGIN/../..").
+    """
+
+    def __init__(
+        self, root: str | None = None, read: Callable[[str], ElfImage | PeImage | MachoFile] = read_elf
+    ) -> None:  # fmt: skip
+        super().__init__(root)
+        self._read = read
+        self._names: dict[str, frozenset[str] | None] = {}
+        self._names_by_folder: dict[tuple[int, int], frozenset[str]] = {}
+        self._found: dict[str, tuple[FileKind, tuple[int, int] | None]] = {}
+        self._by_file: dict[tuple[int, int], ElfImage | PeImage | MachoFile | BinaryFormatError] = {}
+        self._heads: dict[tuple[int, int], bytes] = {}
+
+    def kind(self, path: str) -> FileKind:
+        return self._look(path)[0]
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        return self._look(path)[1]
+
+    def read_head(self, path: str, size: int) -> bytes:
+        identity = self.identity(path)
+        if identity is None:
+            return super().read_head(path, size)
+        head = self._heads.get(identity)
+        if head is None:
+            head = self._heads[identity] = super().read_head(path, HEAD_SIZE)
+        return head[:size] if size <= HEAD_SIZE else super().read_head(path, size)
+
+    def read_image(self, path: str) -> ElfImage | PeImage | MachoFile:
+        identity = self.identity(path)
+        if identity is None:
+            return self._read(self.host_path(path))
+        image = self._by_file.get(identity)
+        if image is None:
+            try:
+                image = self._read(self.host_path(path))
+            except BinaryFormatError as error:
+                image = error
+            self._by_file[identity] = image
+        if isinstance(image, BinaryFormatError):
+            raise image
+        return image
+
+    def _look(self, path: str) -> tuple[FileKind, tuple[int, int] | None]:
+        """Return kind and identity of what is at the path; what is absent is known by the list of its folder."""
+        found = self._found.get(path)
+        if found is not None:
+            return found
+        folder, _, name = path.rpartition("/")
+        if name not in ("", ".", ".."):
+            names = self._list(folder or "/")
+            if names is not None and name not in names:
+                return FileKind.ABSENT, None
+        kind = super().kind(path)
+        identity = None if kind is FileKind.ABSENT else super().identity(path)
+        self._found[path] = kind, identity
+        return kind, identity
+
+    def _list(self, folder: str) -> frozenset[str] | None:
+        """Return the names in a folder, none where there is no folder; `None` where they cannot be listed."""
+        if folder in self._names:
+            return self._names[folder]
+        names: frozenset[str] | None
+        try:
+            here = self.host_path(folder)
+            status = os.stat(here)
+            key = status.st_dev, status.st_ino
+            names = self._names_by_folder.get(key)
+            if names is None:
+                names = self._names_by_folder[key] = frozenset(os.listdir(here))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            names = frozenset()
+        except OSError:
+            names = None
+        self._names[folder] = names
+        return names
 
 
 class MacosFiles(HostFilesystem):

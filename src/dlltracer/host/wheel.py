@@ -44,7 +44,7 @@ _HASHES = {"sha256", "sha384", "sha512"}
 
 _KEPT = re.compile(r"(?:__init__|_distributor_init\w*|_?init\w*)\.pyi?$|\.pth$")
 """Python files that may add folders to the search of DLLs."""
-_LOADING_WORDS = re.compile(
+LOADING_WORDS = re.compile(
     rb"add_dll_directory|CDLL|cdll|LoadLibrary|WinDLL|windll|dlopen|os\.environ\s*\[\s*['\"](?:PATH|LD_LIBRARY_PATH)"
 )
 _UNLISTED = {"RECORD", "RECORD.jws", "RECORD.p7s"}
@@ -210,7 +210,7 @@ class _Reader:
             kept.close()
             if _is_native(head):
                 self._wheel.native[place] = name
-        if is_text and _LOADING_WORDS.search(head[:_MOST_TEXT]):
+        if is_text and LOADING_WORDS.search(head[:_MOST_TEXT]):
             self._wheel.loads_by_itself = True
         self._sums[name] = {method: base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode("ascii")}
         self._sizes[name] = size

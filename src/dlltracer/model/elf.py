@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .light import dataclass
-from .rows import Rows
+from .light import Rows, dataclass
 
 PF_X, PF_W, PF_R = 1, 2, 4
 DF_STATIC_TLS = 0x10
@@ -106,6 +105,11 @@ class ElfNeeds(Rows[ElfNeed]):
     def versions(self) -> tuple[str | None, ...]:
         """The version that each asks for; `None` if any will do."""
         return self._columns[1]
+
+    @property
+    def weak(self) -> tuple[bool, ...]:
+        """Whether each may be missing."""
+        return self._columns[3]
 
 
 @dataclass(frozen=True)

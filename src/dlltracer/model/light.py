@@ -1,4 +1,4 @@
-"""`dataclass` for values that are made while a program is traced: the same result, without its modules and time.
+"""`dataclass`, and columns of values, for what is made while a program is traced: without the modules and the time.
 
 `dataclasses` imports `inspect`, which imports `dis` and `_opcode`; on many builds that is an extension module, and an
 image that we load is missing in the trace (docs/adr/0003). It also compiles six functions a class, half a millisecond
@@ -8,12 +8,18 @@ the first of them that is asked makes the description of the fields.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from dataclasses import dataclass as dataclass  # noqa: PLC0414 - exported, with what checkers know of it
     from dataclasses import replace as replace  # noqa: PLC0414
-    from typing import Any
+    from typing import Any, TypeVar, overload
+
+    T = TypeVar("T")
 else:
+    T = None  # at run time `Sequence[T]` is `Sequence`, and `typing` is not imported
 
     def dataclass(*, frozen, repr=True, init=True, kw_only=False):
         """Return a decorator that makes a class a frozen dataclass, as `dataclasses.dataclass(frozen=True)` would.
@@ -144,3 +150,57 @@ class _Described:
 def _defaults(kind: type[Any]) -> dict[str, object]:
     names: tuple[str, ...] = kind.__match_args__
     return {name: getattr(kind, name) for name in names if hasattr(kind, name)}
+
+
+class Rows(Sequence[T]):
+    """Many values of one kind, kept as columns: equal to every other sequence of the same values, of whatever type.
+
+    A large library has ten thousand symbols, and of most of them nobody asks more than the name. Columns are filled
+    without a call for each value. The values are made when they are looked at.
+
+    A subclass says in `_row` what one value of each column makes, and gives the columns names.
+    """
+
+    __slots__ = ("_columns",)
+
+    _row: type[T]
+
+    def __init__(self, *columns: tuple[Any, ...]) -> None:
+        """Take the columns, all of the same length, in the order of the arguments of `_row`."""
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._row, *self._columns)
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(self, index: int) -> T: ...
+
+        @overload
+        def __getitem__(self, index: slice) -> Sequence[T]: ...
+
+        def __getitem__(self, index: int | slice) -> T | Sequence[T]: ...
+
+    else:
+
+        def __getitem__(self, index):
+            if isinstance(index, slice):
+                return type(self)(*(column[index] for column in self._columns))
+            return self._row(*(column[index] for column in self._columns))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is type(self):
+            return self._columns == other._columns
+        if isinstance(other, Sequence) and not isinstance(other, str | bytes):
+            return tuple(self) == tuple(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)!r})"

@@ -9,8 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 
-from .light import dataclass
-from .rows import Rows
+from .light import Rows, dataclass
 
 MH_EXECUTE, MH_DYLIB, MH_DYLINKER, MH_BUNDLE = 2, 6, 7, 8
 MH_TWOLEVEL = 0x80

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .light import dataclass
-from .rows import Rows
+from .light import Rows, dataclass
 
 Version = tuple[int, int, int, int]
 """A file or product version: major, minor, build, revision."""

@@ -15,8 +15,7 @@ from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from .failure import Crash, ProcessFacts, PythonError
 from .finding import Diagnosis
 from .recording import UNKNOWN, Losses, TracedProcess
-from .run import HostFacts, ImageFacts, SavedTrace, SearchPlaces
-from .selftest import SelfTestStep
+from .run import HostFacts, ImageFacts, SavedTrace, SearchPlaces, SelfTestStep
 
 VERSION = 2
 """Of the file; counted up when a reader of the former version would misread the new one. 1 is what

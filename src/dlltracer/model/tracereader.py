@@ -16,8 +16,7 @@ from .events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
 from .failure import Crash, ProcessFacts
 from .finding import Diagnosis
 from .recording import UNKNOWN, Losses, Recording, TracedProcess
-from .run import ImageFacts, SavedTrace, SearchPlaces
-from .selftest import SelfTestStep
+from .run import ImageFacts, SavedTrace, SearchPlaces, SelfTestStep
 from .tracefile import CASE, LINES, VERSION, EarlyLine, EndLine, FailureLine, HeaderLine
 
 MOST_EVENTS = 1_000_000

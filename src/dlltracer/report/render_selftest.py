@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from ..model.printable import escape
-from ..model.run import SavedTrace
-from ..model.selftest import SelfTestStep, StepState, count_states
+from ..model.run import SavedTrace, SelfTestStep, StepState, count_states
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 from .render_markdown import code
 

@@ -93,13 +93,17 @@ class TreeBuilder:
 
     def add(self, binding: Binding) -> None:
         """Append a binding; where the list is long already, only one that tells something new."""
-        answer = binding.need, binding.path, binding.state
-        is_new = answer not in self._answers
-        self._answers.add(answer)
-        if is_new or len(self._bindings) < MOST_BINDINGS:
+        if len(self._bindings) < MOST_BINDINGS:
             self._bindings.append(binding)
-        else:
+            return
+        if not self._answers:
+            self._answers.update((one.need, one.path, one.state) for one in self._bindings)
+        answer = binding.need, binding.path, binding.state
+        if answer in self._answers:
             self._unlisted += 1
+        else:
+            self._answers.add(answer)
+            self._bindings.append(binding)
 
     def build(self, top: str, notes: Iterable[str]) -> LoadTree:
         """Return the tree of the file `top`."""

@@ -72,6 +72,10 @@ class LinuxRules(Protocol):
         """An image now has that name: one mapped from `path`, or (`None`) one that was there already."""
         ...
 
+    def search_key(self, requester: ElfRequester | None) -> object:
+        """All that the places for a name depend on besides the name; hashable. Equal keys mean equal places."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Tried:
@@ -83,6 +87,29 @@ class _Tried:
     known: str | None = None
 
 
+@dataclass(frozen=True)
+class _SearchResult:
+    """What a search came to: its state, the file, the rule, why it was refused, its image and identity."""
+
+    state: BindingState
+    path: str | None = None
+    phase: Phase | None = None
+    reason: str | None = None
+    image: ElfImage | None = None
+    identity: tuple[int, int] | None = None
+
+
+class SearchMemo:
+    """Remembers the searches of many loads in one process, for walks that keep no probes.
+
+    Most loads of an environment look for the same names in the same folders. Files are taken not to change meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.results: dict[tuple[str, object], _SearchResult] = {}
+        self.bindings: dict[tuple[str, str, str], Binding] = {}
+
+
 class LinuxWalk:
     """One load, followed to its end.
 
@@ -90,12 +117,16 @@ class LinuxWalk:
         context: the process.
         files: its files.
         rules: of its C library.
+        memo: of other loads in such a process; bindings then have no probes.
     """
 
-    def __init__(self, context: LinuxContext, files: Filesystem, rules: LinuxRules) -> None:
+    def __init__(
+        self, context: LinuxContext, files: Filesystem, rules: LinuxRules, memo: SearchMemo | None = None
+    ) -> None:  # fmt: skip
         self._context = context
         self._files = files
         self._rules = rules
+        self._memo = memo
         self._tree = TreeBuilder()
         self._paths: dict[tuple[int, int], str] = {}
         for loaded in context.loaded:
@@ -169,12 +200,73 @@ class LinuxWalk:
         name = self._rules.expand(need, requester)
         known = self._rules.find_known(name) if name else None
         if known is not None:
-            return Binding(need, requested_by, BindingState.BOUND, known, Phase.LOADED), None
+            return self._bind_known(need, requested_by, known), None
         binding = Binding(need, requested_by, BindingState.MISSING)
         if not name:
             reason = "empty dynamic string token substitution" if need else "an empty name"
             return replace(binding, state=BindingState.REFUSED, reason=reason), None
-        return (None, None) if self._tree.is_spent else self._search(name, requester, binding)
+        if self._tree.is_spent:
+            return None, None
+        if self._memo is not None and self._tree.images:
+            return self._recall(self._memo, name, requester, binding)
+        return self._search(name, requester, binding)
+
+    def _bind_known(self, need: str, requested_by: str, path: str) -> Binding:
+        """Return the binding of a need that an image of the process fulfils."""
+        if self._memo is None:
+            return Binding(need, requested_by, BindingState.BOUND, path, Phase.LOADED)
+        key = need, requested_by, path
+        binding = self._memo.bindings.get(key)
+        if binding is None:
+            binding = Binding(need, requested_by, BindingState.BOUND, path, Phase.LOADED)
+            self._memo.bindings[key] = binding
+        return binding
+
+    def _recall(
+        self, memo: SearchMemo, name: str, requester: ElfRequester | None, binding: Binding
+    ) -> tuple[Binding, ElfImage | None]:
+        """Return what `_search` does, without probes, and search only where no load has done so before."""
+        key = name, self._rules.search_key(requester)
+        result = memo.results.get(key)
+        if result is None:
+            result = memo.results[key] = self._find(name, requester)
+        path, image = result.path, result.image
+        state, phase, reason = result.state, result.phase, result.reason
+        known = self._paths.get(result.identity) if result.identity is not None else None
+        if known is not None:
+            path, image, state, reason = known, None, BindingState.BOUND, None
+        elif image is not None and path is not None:
+            if result.identity is not None:
+                self._paths[result.identity] = path
+            self._tree.images[path] = image
+        if state is BindingState.BOUND and path is not None:
+            self._rules.remember(name, path, image)
+        return Binding(binding.need, binding.requested_by, state, path, phase, reason=reason), image
+
+    def _find(self, name: str, requester: ElfRequester | None) -> _SearchResult:
+        """Look for a name in all its places, whatever this load has mapped."""
+        left: tuple[Phase, str | None] | None = None
+        for place in self._rules.list_places(name, requester):
+            if (place.phase, place.origin) == left or place.outcome is not ProbeOutcome.PASSED:
+                continue
+            self._tree.places_left -= 1
+            if self._tree.places_left < 0:
+                break
+            path = posixpath.join(self._context.current_folder, place.path)
+            kind = self._files.kind(path)
+            if kind is FileKind.ABSENT:
+                continue
+            check, image = self._examine(path, kind)
+            if check.step is LookupStep.NEXT_PLACE:
+                continue
+            if check.step is LookupStep.NEXT_RULE:
+                left = place.phase, place.origin
+                continue
+            identity = self._files.identity(path)
+            if check.step is LookupStep.STOP:
+                return _SearchResult(BindingState.REFUSED, place.path, place.phase, check.reason, None, identity)
+            return _SearchResult(BindingState.BOUND, place.path, place.phase, None, image, identity)
+        return _SearchResult(BindingState.MISSING)
 
     def _search(
         self, name: str, requester: ElfRequester | None, binding: Binding

@@ -29,8 +29,7 @@ from ..model.pe import MissingForwarder, PeExport, PeImage, PeImport, PeSymbol, 
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from .lookup import Filesystem, TreeBuilder
 from .symbols import MAX_NEAREST, Nearest
-from .winplaces import SearchKind
-from .winsearch import Finder, Lookup, PeRequester, complete_name
+from .winsearch import Finder, Lookup, PeRequester, SearchKind, complete_name
 
 
 def resolve_windows(path: str, context: WindowsContext, files: Filesystem) -> LoadTree:

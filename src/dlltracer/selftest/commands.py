@@ -10,7 +10,7 @@ from typing import Any
 
 from ..binary.reading import read_regular
 from ..capture.backend import make_backend
-from ..host.own_files import read_trace_file
+from ..host.recording_files import read_trace_file
 from .step import Answer, CannotAsk, Question, Room
 
 _SECONDS = 50

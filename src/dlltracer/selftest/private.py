@@ -18,8 +18,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..model.run import HostFacts
-from ..model.selftest import SelfTestStep
+from ..model.run import HostFacts, SelfTestStep
 from ..report.redact import ORDINARY_WORDS
 
 _POSIX = re.compile(r"(?<![\w<>.~/\\])/[^\s'\"<>|,;:()\[\]]+")

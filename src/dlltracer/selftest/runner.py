@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from ..errors import DlltracerError
 from ..host.scratch import temporary_folder
 from ..model.decode import DamagedRecording, decode
-from ..model.selftest import SelfTestStep, StepState
+from ..model.run import SelfTestStep, StepState
 from .child import list_groups, list_questions
 from .private import PrivacyFilter, own_filter
 from .step import Question

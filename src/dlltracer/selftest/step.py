@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
-from ..model.selftest import SelfTestStep, StepState
+from ..model.run import SelfTestStep, StepState
 
 MOST_FACTS = 300
 """Of one step. A fact more is not kept."""

@@ -22,8 +22,7 @@ from ..windows.image_records import (
     split_command_line,
 )
 from .buffers import LogfileHeader, filetime_to_epoch
-from .event import EtlEvent, EtlProvider
-from .processes import ManifestId, ProcessLifetime, ProcessLifetimes, ticks_of
+from .event import EtlEvent, EtlProvider, ManifestId, ProcessLifetime, ProcessLifetimes, ticks_of
 from .scan import Scan, scan_etl
 
 _Change = TypeVar("_Change", LoadEvent, UnloadEvent)

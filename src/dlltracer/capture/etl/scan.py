@@ -29,11 +29,11 @@ from .event import (
     UNLOADED,
     EtlEvent,
     EtlProvider,
+    ManifestId,
     as_words,
     find_events,
     read_event,
 )  # fmt: skip
-from .processes import ManifestId
 
 MOST_EVENTS = 100_000
 _BYTES_AN_EVENT = 32

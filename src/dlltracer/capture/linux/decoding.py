@@ -16,8 +16,7 @@ if sys.platform != "linux":
 
 from ...model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
 from ...model.light import replace
-from ...model.recording import Losses, Recording
-from ..kept_events import KeptEvents
+from ...model.recording import KeptEvents, Losses, Recording
 from .decode import LoaderTextDecoder
 
 TYPE_CHECKING = False

@@ -58,6 +58,8 @@ class RtldBackend:
 class RtldSession(Listener):
     """A running capture: decodes its stretch of the log when it ends, and a long one while it grows."""
 
+    is_completed_later = hides_failures = False
+
     def __init__(self, log: LoaderLog, raw: bool, fd: int | None, live: bool = False) -> None:
         super().__init__()
         # Reentrant: a signal handler may end the trace while the main thread decodes.
@@ -98,7 +100,7 @@ class RtldSession(Listener):
         """How long the log is."""
         return self._log.size()
 
-    def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
+    def drain(self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False) -> Sequence[Event]:
         """The events that have come to light since the last call."""
         self._log.read_now(self)
         with self._lock:

@@ -18,8 +18,7 @@ from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
 from ...model.events import ImageChange, LoadEvent, LoadFailedEvent
 from ...model.failure import Request
-from ...model.recording import Losses, Recording, TracedProcess
-from ..kept_events import KeptEvents
+from ...model.recording import KeptEvents, Losses, Recording, TracedProcess
 from ..requests import is_own_load
 from .decode import LogMark, decode_mark
 from .decoding import examine_failure

@@ -131,6 +131,7 @@ class SnapshotSession:
     """A running capture: the last snapshot, and what has changed until then."""
 
     missed = 0
+    is_completed_later = hides_failures = False
 
     def __init__(self, read: Callable[[bool], Snapshot], live: bool) -> None:
         self._read = read
@@ -149,7 +150,9 @@ class SnapshotSession:
             now = self._read(True)
         return now.adds + now.subs
 
-    def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[LoadEvent | UnloadEvent]:
+    def drain(
+        self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False
+    ) -> Sequence[LoadEvent | UnloadEvent]:
         """The events since the last call."""
         with self._lock:
             if self._live:

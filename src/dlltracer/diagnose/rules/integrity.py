@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from ...model.environment import ChangedFile, FileState, PackageManager, PackageOwner
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ..case import Case
-from ..environment import PackageCheck, StrayFile
+from ..case import Case, PackageCheck, StrayFile
 from ..remedies import PIP, is_package_name, reinstall_by_pip
 
 CODE = "package-file-missing"

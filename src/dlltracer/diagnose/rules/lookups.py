@@ -12,8 +12,8 @@ from ...model.environment import Provider
 from ...model.events import FailureKind, LoadFailedEvent
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ..case import Case
-from ..loader_errors import DlError, DlProblem, describe_copies
+from ..case import Case, describe_copies
+from ..loader_errors import DlError, DlProblem
 from ..named_failure import NamedFailure, final_failures, is_about_something_missing, library_that_is_denied, stem_of
 from ..remedies import find_providers, install_remedies
 

@@ -10,9 +10,8 @@ from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
-from ..case import Case
-from ..environment import Copy
-from ..loader_errors import DlProblem, describe_copies, folder_of
+from ..case import Case, Copy, describe_copies
+from ..loader_errors import DlProblem, folder_of
 from ..remedies import find_providers, install_remedies, reinstall, with_variable
 from .integrity import lost_file
 from .python_module import python_of_library

@@ -9,9 +9,8 @@ from ...model.environment import PackageManager
 from ...model.failure import PythonError
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import MissingSymbol
-from ..case import Case
-from ..environment import ForeignModule
-from ..loader_errors import DlProblem, describe_copies, describe_rule, folder_of
+from ..case import Case, ForeignModule, describe_copies
+from ..loader_errors import DlProblem, describe_rule, folder_of
 from ..named_failure import loaded_libraries_named
 from ..remedies import PIP, is_package_name, reinstall, with_variable
 from .integrity import has_lost_module

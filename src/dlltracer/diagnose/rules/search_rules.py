@@ -13,8 +13,7 @@ from ...model.elf import ElfImage
 from ...model.events import FailureKind
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState, MissingSymbol, MissingVersion
-from ..case import Case
-from ..environment import Change, LeadKind, SearchLead, ShadowedCopy
+from ..case import Case, Change, LeadKind, SearchLead, ShadowedCopy
 from ..loader_errors import DlProblem, folder_of
 from ..remedies import operand, with_variable, without_variable
 

@@ -9,9 +9,8 @@ from ...model.elf import ElfImage
 from ...model.failure import ProcessFacts
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, MissingSymbol, MissingVersion
-from ..case import Case
-from ..environment import Copy
-from ..loader_errors import DlProblem, describe_choice, describe_copies, describe_rule, folder_of
+from ..case import Case, Copy, describe_copies
+from ..loader_errors import DlProblem, describe_choice, describe_rule, folder_of
 from ..mangled import StringAbi, demangle, guess_owner, read_symbol
 from ..remedies import operand, with_variable
 from .python_module import is_python_api

@@ -13,8 +13,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
 from ...model.tree import Binding, BindingState
-from ..case import Case
-from ..environment import Copy, PackageCheck
+from ..case import Case, Copy, PackageCheck
 from ..remedies import find_providers, reinstall_by_pip
 from ..windows_load import (
     LoadError,

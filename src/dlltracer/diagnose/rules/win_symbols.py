@@ -17,8 +17,7 @@ from ...model.events import Phase
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import MissingForwarder, PeImage, Version
 from ...model.tree import Binding, BindingState, MissingSymbol
-from ..case import Case
-from ..environment import Copy
+from ..case import Case, Copy
 from ..windows_load import (
     WINE_STUB,
     LoadError,

@@ -24,7 +24,7 @@ if sys.platform != "win32":
 import _winapi
 
 from ....errors import ERROR_ACCESS_DENIED, BackendUnavailable, TracePermissionError, TraceStartError
-from ...backend import Availability
+from ...backend import Availability, LibraryFirst
 from ...requests import Watch
 from .bindings import create_event, is_debugged, program_path, set_event, temporary_folder
 from .lines import END, REFUSED, decode_lines
@@ -76,10 +76,12 @@ class DebuggerBackend:
 class DebuggerSession:
     """A running capture of this process.
 
-    Attributes: `missed`, none: what waits for `drain` waits in the helper's file.
+    Attributes: those of `Session`. `missed` is 0: what waits for `drain` waits in the helper's file.
     """
 
     missed = 0
+    is_completed_later = False
+    hides_failures = True  # that an import has failed is known some time after its images came and went
 
     def __init__(self, attachment: Attachment, raw: bool, live: bool = False) -> None:
         self._attachment = attachment
@@ -88,7 +90,7 @@ class DebuggerSession:
         self._watch = Watch()
         self._lock = RLock()
         self._read_until = 0
-        self._live = _make_live_log(self._watch, self._wall, self._clock) if live else None
+        self._live = _make_live_log(self._watch, self._wall, self._clock, raw) if live else None
         self._has_stopped = False
         self._raw_drained = 0
         self._attributed = self._watch.start()
@@ -105,15 +107,15 @@ class DebuggerSession:
         except OSError:  # it has stopped in this moment
             return 0
 
-    def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
-        """The events that have come to light since the last call."""
+    def drain(self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False) -> Sequence[Event]:
+        """The events that have come to light since the last call; at the end, all."""
         with self._lock:
             if self._live is None:
                 return ()
             if not self._has_stopped:
                 now = time.perf_counter_ns()
                 self._feed(self._helper.read(self._read_until))
-                self._live.decode(now)
+                self._live.decode(now, is_end=is_end)
             return self._take()
 
     def _feed(self, text: bytes) -> None:
@@ -176,8 +178,12 @@ class DebuggerSession:
         return Recording(NAME, events, pid, Losses(events=output.lost, undecodable=undecodable), notes)
 
 
-def _make_live_log(watch: Watch, wall: float, clock: int) -> LiveLog:
-    from .process_log import LiveLog
+def _make_live_log(watch: Watch, wall: float, clock: int, raw: bool) -> LiveLog:
+    with LibraryFirst():  # now: what is imported while the traced code runs would be in the trace
+        if raw:
+            import uuid  # noqa: F401
+
+        from .process_log import LiveLog
 
     return LiveLog(watch, os.getpid(), wall, clock)
 

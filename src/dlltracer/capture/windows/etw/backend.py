@@ -16,7 +16,7 @@ import time
 from _thread import RLock, allocate_lock
 
 from ....errors import BackendUnavailable, TraceStartError
-from ...backend import Availability
+from ...backend import Availability, LibraryFirst
 from ...requests import Watch
 from ..system import make_module_counter, query_dos_devices, with_final_path
 from . import bindings
@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ....model.events import Event
+    from ....model.events import DebugEvent, Event, ImageChange
     from ....model.failure import Request
     from ....model.recording import Recording
     from ..image_events import RecordContext
@@ -54,6 +54,7 @@ _DELIVERED_BY = 250_000_000
 _AWAITED = 50_000_000
 """Nanoseconds that a thread which has loaded something waits for its events."""
 _POLL_SECONDS = 0.001
+_QUIET_POLLS = 2
 _SILENT = (
     "the loader itself wrote no events: Windows turns them on for a program that has TracingFlags in the registry "
     "(docs/reference/backends.md, etw+loader)"
@@ -90,22 +91,23 @@ class EtwBackend:
 class EtwSession:
     """A running capture of this process.
 
-    Raw events, and those that are merged with the loader's own, are known at the end only.
+    What the loader's own messages add to events, and the failures that only they tell of, are known at the end.
 
-    Attributes: `missed`, none: what waits for `drain` is kept as records.
+    Attributes: those of `Session`. `missed` is 0: what waits for `drain` is kept as records.
     """
 
     missed = 0
+    hides_failures = True
 
     def __init__(self, raw: bool, kernel_logger: bool, loader_events: bool = False, live: bool = False) -> None:
         self._lock = RLock()
         self._live: LiveImages | None = None
-        self._fed = 0
-        self._flushed = self._settled = 0
-        self._count_modules = make_module_counter() if live and not raw and not loader_events else None
-        if self._count_modules is not None:
-            from .. import live_images  # noqa: F401 - now, before the traced code runs
+        self._fed = self._heard = self._flushed = self._settled = 0
+        self._waiting: list[RawRecord] = []
+        self._debug_events: list[DebugEvent] = []
+        self._count_modules = _prepare_live_delivery(raw) if live else None
         self._raw = raw
+        self.is_completed_later = live and loader_events and not raw
         self._name = NAME_WITH_LOADER if loader_events else NAME
         self._loader_records: list[tuple[bytes, bytes]] = []
         self._listener: RunningSession | None = None
@@ -118,20 +120,21 @@ class EtwSession:
         etw = bindings.Etw()
         self._reap(etw)
         self._wall, self._clock = time.time(), time.perf_counter_ns()
-        self._fresh: Sequence[Event] = ()
+        self._fresh: list[Event] = []
         self._has_stopped = False
         self._watch = Watch()
         attributed = self._watch.start()
         try:
             self._session = self._start(etw, kernel_logger)
-            # Loads before this moment are of the start itself.
-            self._ready = time.perf_counter_ns()
         except BaseException:
             self._watch.stop()
             if self._holds_kernel_logger:
                 _KERNEL_LOGGER.release()
             raise
-        if self._count_modules is not None:
+        # Loads before this moment are of the start itself.
+        self._ready = time.perf_counter_ns()
+        self._frequency = self._session.counter_frequency or bindings.counter_frequency()
+        if live and not raw:
             self._live = self._make_live_images()
         if not attributed:
             self._notes.append("another audit hook refused ours: loads have no Python import")
@@ -189,14 +192,17 @@ class EtwSession:
         """How many modules there are: the kernel's events come later."""
         return 0 if self._count_modules is None else self._count_modules()
 
-    def drain(self, returned: Sequence[tuple[int, int]] = ()) -> Sequence[Event]:
-        """The events that have come to light since the last call."""
+    def drain(self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False) -> Sequence[Event]:
+        """The events that have come to light since the last call; at the end, all."""
         with self._lock:
-            if self._live is not None and not self._has_stopped:
-                self._settle(is_awaited=bool(returned))
-                self._feed()
-                self._fresh = (*self._fresh, *self._live.take(self._settled))
-            fresh, self._fresh = self._fresh, ()
+            if self._count_modules is not None and not self._has_stopped:
+                self._settle(is_awaited=is_end or bool(returned))
+                if self._live is None:
+                    self._take_debug_events(self._settled)
+                else:
+                    self._feed()
+                    self._fresh += self._live.take(self._settled, is_end=is_end)
+            fresh, self._fresh = self._fresh, []
             return fresh
 
     def _settle(self, *, is_awaited: bool) -> None:
@@ -207,40 +213,78 @@ class EtwSession:
         """
         now = time.perf_counter_ns()
         if is_awaited:
-            count = len(self._kept)
-            self._session.flush()
-            deadline = now + _AWAITED
-            while time.perf_counter_ns() < deadline and len(self._kept) == count:
-                time.sleep(_POLL_SECONDS)
-            time.sleep(_POLL_SECONDS)  # the images that it needs come with it
+            self._await_records(now + _AWAITED)
             self._settled = self._flushed = now
         elif now - self._flushed >= _DELIVERED_BY:
             self._settled = max(self._settled, self._flushed)
-            self._session.flush()
+            self._flush()
             self._flushed = now
+
+    def _await_records(self, deadline: int) -> None:
+        """Wait until the records of what was just loaded have come, and no more of them come."""
+        count = len(self._kept)
+        self._flush()
+        while time.perf_counter_ns() < deadline and len(self._kept) == count:
+            time.sleep(_POLL_SECONDS)
+        quiet = 0
+        while time.perf_counter_ns() < deadline and quiet < _QUIET_POLLS:
+            count = len(self._kept)
+            time.sleep(_POLL_SECONDS)
+            quiet = quiet + 1 if len(self._kept) == count else 0
+
+    def _flush(self) -> None:
+        """Have all buffers delivered.
+
+        Each processor has a buffer of its own, and they come in no promised order ("About Event Tracing", MS Learn).
+        So they are asked for twice: what one processor was still writing the first time comes with the second.
+        """
+        for session in (self._session, self._listener):
+            if session is not None:
+                session.flush()
+                session.flush()
 
     def _feed(self) -> None:
         """Give the live images the records that have come."""
+        assert self._live is not None
+        self._live.add(self._new_records())
+
+    def _new_records(self) -> list[RawRecord]:
         from ..image_records import RawRecord
 
-        assert self._live is not None
         count = len(self._kept)
-        self._live.add([RawRecord(header, data) for header, data in self._kept[self._fed : count]])
+        fresh = [RawRecord(header, data) for header, data in self._kept[self._fed : count]]
         self._fed = count
+        return fresh
+
+    def _take_debug_events(self, until: int | None) -> None:
+        """Make raw events of all records until a moment; `None`: of all that are left."""
+        from ..image_events import debug_events
+        from ..image_records import RawRecord
+
+        count = len(self._loader_records)
+        heard = [RawRecord(header, data) for header, data in self._loader_records[self._heard : count]]
+        self._heard = count
+        waiting = [*self._waiting, *self._without_start(self._new_records()), *heard]
+        waiting.sort(key=lambda one: one.ticks)
+        number = len(waiting) if until is None else sum(self._clock_of(one) <= until for one in waiting)
+        self._waiting = waiting[number:]
+        fresh = debug_events(waiting[:number])
+        self._debug_events += fresh
+        self._fresh += fresh
+
+    def _clock_of(self, record: RawRecord) -> int:
+        """The time of a record as `time.perf_counter_ns()`."""
+        return record.ticks * 1_000_000_000 // self._frequency
 
     def _make_live_images(self) -> LiveImages:
         from ..image_events import ImageDecoder
         from ..live_images import LiveImages
 
-        context = self._context()
-        return LiveImages(
-            ImageDecoder(context), lambda one: context.nanoseconds(one.ticks), self._watch, with_final_path
-        )
+        return LiveImages(ImageDecoder(self._context()), self._clock_of, self._watch, with_final_path)
 
     def _context(self) -> RecordContext:
         from ..image_events import RecordContext
 
-        self._frequency = self._session.counter_frequency or bindings.counter_frequency()
         return RecordContext(
             self._pid, query_dos_devices(), os.environ.get("SYSTEMROOT"), self._frequency, self._wall, self._clock,
             self._ready,
@@ -267,7 +311,6 @@ class EtwSession:
 
     def _recording(self, ended: Stopped, listened: Stopped, requests: Sequence[Request]) -> Recording:
         from ....model.recording import Losses, Recording
-        from ..image_events import debug_events, decode_records
         from ..image_records import RawRecord
         from .loader_merge import decode_messages, merge_messages
 
@@ -275,36 +318,51 @@ class EtwSession:
         if self._listener is not None:
             notes += [f"listening to the loader: {note}" for note in (*self._listener.notes, *listened.notes)]
             notes += [] if self._loader_records else [_SILENT]
-        records = [RawRecord(header, data) for header, data in self._kept]
-        messages = [RawRecord(header, data) for header, data in self._loader_records]
         # Both tell of the same losses: records while the trace runs, and the counts of the stop.
         events_lost = max(ended.events_lost + listened.events_lost, self._lost.count(_LOST_EVENTS))
         buffers_lost = max(ended.buffers_lost + listened.buffers_lost, sum(one in _LOST_BUFFERS for one in self._lost))
-        context = self._context()
         if self._raw:
-            raw = debug_events(sorted(self._without_start(records) + messages, key=lambda one: one.ticks))
+            self._take_debug_events(None)
             losses = Losses(events_lost, buffers_lost, len(self._failures))
-            self._fresh = raw
-            return Recording(self._name, raw, self._pid, losses, tuple(notes))
-        if self._live is not None:
-            with self._lock:
-                self._feed()
-                self._fresh = (*self._fresh, *self._live.take(time.perf_counter_ns(), is_end=True))
-            losses = Losses(events_lost, buffers_lost, len(self._failures) + self._live.undecodable)
-            return Recording(self._name, tuple(self._live.events), self._pid, losses, tuple(notes))
+            return Recording(self._name, tuple(self._debug_events), self._pid, losses, tuple(notes))
+        context = self._context()
         requests = [with_final_path(one) for one in requests]
-        decoded = decode_records(records, requests, context)
+        images, undecodable = self._images(requests, context)
+        messages = [RawRecord(header, data) for header, data in self._loader_records]
         loader = decode_messages(messages, requests, context)
-        merged = merge_messages(decoded.events, loader.messages)
-        losses = Losses(events_lost, buffers_lost, len(self._failures) + decoded.undecodable + loader.undecodable)
-        self._fresh = merged.events
+        merged = merge_messages(images, loader.messages)
+        # Of what the loader told, the images have been delivered as the kernel told them.
+        self._fresh += [one for one in merged.events if self._live is None or getattr(one, "base", None) is None]
+        losses = Losses(events_lost, buffers_lost, len(self._failures) + undecodable + loader.undecodable)
         return Recording(self._name, merged.events, self._pid, losses, (*notes, *merged.notes))
 
+    def _images(self, requests: Sequence[Request], context: RecordContext) -> tuple[Sequence[ImageChange], int]:
+        """The events of the kernel, and how many of its records could not be decoded."""
+        from ..image_events import decode_records
+
+        if self._live is None:
+            decoded = decode_records(self._new_records(), requests, context)
+            return decoded.events, decoded.undecodable
+        with self._lock:
+            self._feed()
+            self._fresh += self._live.take(time.perf_counter_ns(), is_end=True)
+        return self._live.events, self._live.undecodable
 
     def _without_start(self, records: list[RawRecord]) -> list[RawRecord]:
         """Leave out the loads and unloads that the start itself caused."""
         since = self._ready * self._frequency // 1_000_000_000
         return [one for one in records if one.ticks >= since or one.opcode not in _CHANGES]
+
+
+def _prepare_live_delivery(raw: bool) -> Callable[[], int]:
+    """Import what makes events: what is imported while the traced code runs would be in the trace. Return what counts
+    the modules of the process."""
+    with LibraryFirst():
+        from .. import live_images  # noqa: F401
+
+        if raw:
+            import uuid  # noqa: F401
+    return make_module_counter()
 
 
 def own_session_name(number: int) -> str:

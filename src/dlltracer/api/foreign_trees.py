@@ -1,23 +1,28 @@
-"""What loading a Windows file would bring, on Windows or anywhere else.
+"""What loading a Windows or macOS file would bring, on that system or anywhere else.
 
-Separate from `trees`, so that `deps` of an ELF file need not wait for the import of the Windows resolver.
+Apart from `trees`, so that `deps` of an ELF file need not wait for the import of these resolvers.
 """
 
 from __future__ import annotations
 
 import ntpath
+import platform
+import posixpath
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ..host.copies import read_added_folders
-from ..host.filesystem import Place, WindowsFiles, locate
-from ..host.machine import this_system
+from ..host.filesystem import HostFilesystem, MacosFiles, Place, WindowsFiles, locate
+from ..host.machine import is_macos, this_system
 from ..model.events import Probe
 from ..model.failure import System
-from ..model.loader_context import STANDARD_SEARCH, WindowsContext, context_for_wheel
+from ..model.loader_context import STANDARD_SEARCH, MacosContext, WindowsContext, context_for_wheel
+from ..model.macho import CPU_ARM64, CPU_X86_64, MH_EXECUTE, MachoFile, MachoImage
 from ..model.pe import MACHINE_I386, PeImage
 from ..model.tree import Binding, LoadTree, MissingSymbol
+from ..resolve.macos import find_missing_macho_symbols, resolve_macos
 from ..resolve.windows import find_missing_imports, resolve_windows
 
 _PYTHON_DLL = re.compile(r"python(\d)(\d+)(t?)(?:_d)?\.dll", re.IGNORECASE)
@@ -118,3 +123,53 @@ def _local_probe(probe: Probe) -> Probe:
 
 def _local(path: str) -> str:
     return path[len(_DRIVE) :].replace("\\", "/") if path.startswith(f"{_DRIVE}\\") else path
+
+
+_OWN_CPUS = {"arm64": CPU_ARM64, "aarch64": CPU_ARM64, "x86_64": CPU_X86_64}
+
+
+def macos_tree(place: Place, root: str | None, search: Sequence[str]) -> LoadTree:
+    """`trees.load_tree` for a Mach-O file; of a universal one, for one processor, which the notes name."""
+    files = MacosFiles(root, symbols=True)
+    path = place.path if root is None else place.inside or ""
+    file = files.read_image(path)
+    image = _choose(file)
+    context = MacosContext(
+        cpu=image.cpu,
+        subtype=image.subtype,
+        program=_own_program(image, root),
+        library_path=tuple(_inside(folder, root) for folder in search),
+        current_folder=posixpath.dirname(path),
+        notes=tuple(_notes(file, image, root)),
+    )
+    tree = resolve_macos(path, context, files)
+    images = {path: found for path, found in tree.images.items() if isinstance(found, MachoImage)}
+    return replace(tree, symbols=find_missing_macho_symbols(images, tree.bindings))
+
+
+def _choose(file: MachoFile) -> MachoImage:
+    """Return the image for the processor of this machine; if there is none, the first."""
+    own = _OWN_CPUS.get(platform.machine().lower())
+    return next((image for image in file.images if image.cpu == own), file.images[0])
+
+
+def _own_program(image: MachoImage, root: str | None) -> str | None:
+    """Return the program that would load it: this Python, on a Mac, for what is no program itself."""
+    if not is_macos() or root is not None or image.kind == MH_EXECUTE:
+        return None
+    return HostFilesystem().real_path(sys.executable)
+
+
+def _inside(folder: str, root: str | None) -> str:
+    place = locate(folder, root)
+    return place.path if root is None else place.inside or place.path
+
+
+def _notes(file: MachoFile, image: MachoImage, root: str | None) -> list[str]:
+    notes = []
+    if len(file.images) > 1:
+        others = ", ".join(other.architecture for other in file.images if other is not image)
+        notes.append(f"the file has several images: this is the one for {image.architecture}, not {others}")
+    if not is_macos() and root is None:
+        notes.append("macOS is not here: what its own libraries are and have is not checked")
+    return notes

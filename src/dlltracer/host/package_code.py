@@ -1,0 +1,109 @@
+"""What the Python code of a package does about native files: which it goes without, whether it loads any itself.
+
+A package is sound without an optional back end that it imports in a `try`. The code is parsed, and not run.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import os
+import warnings
+from collections.abc import Iterator
+
+from .bounded import read_regular_file
+from .wheel import LOADING_WORDS
+
+_MOST_FILES = 5_000
+_MOST_BYTES = 4 << 20
+_CATCHING = {"ImportError", "ModuleNotFoundError", "OSError", "Exception", "BaseException"}
+
+
+def is_import_guarded(module: str, site_folder: str) -> bool:
+    """Return whether the package of an extension module imports it, and nowhere without catching a failure.
+
+    Arguments: `module`, path of the file; `site_folder`, the folder of packages that it is in. The code is parsed, not
+    run. Code that cannot be parsed counts as one that imports without a guard.
+    """
+    relative = os.path.relpath(module, site_folder)
+    package, separator, _ = relative.partition(os.sep)
+    if not separator or package == os.pardir:
+        return False
+    name = os.path.basename(module).partition(".")[0]
+    found = False
+    for number, path in enumerate(_list_sources(os.path.join(site_folder, package))):
+        if number >= _MOST_FILES:
+            return False
+        try:
+            source = read_regular_file(path, _MOST_BYTES)
+        except (OSError, ValueError):
+            continue
+        if name.encode() not in source or b"import" not in source:
+            continue
+        guards = _guards_of(source, name)
+        if guards is None or not all(guards):
+            return False
+        found |= bool(guards)
+    return found
+
+
+def loads_libraries(path: str, site_folder: str) -> bool:
+    """Return whether code of the package that a file belongs to names a function that loads libraries or adds folders.
+
+    Arguments: `path` of the file; `site_folder`, the folder of packages that it is in.
+    """
+    package, separator, _ = os.path.relpath(path, site_folder).partition(os.sep)
+    if not separator or package == os.pardir:
+        return False
+    for source in itertools.islice(_list_sources(os.path.join(site_folder, package)), _MOST_FILES):
+        try:
+            if LOADING_WORDS.search(read_regular_file(source, _MOST_BYTES)):
+                return True
+        except (OSError, ValueError):
+            continue
+    return False
+
+
+def _list_sources(folder: str) -> Iterator[str]:
+    for here, folders, names in os.walk(folder):
+        folders[:] = sorted(each for each in folders if each not in ("__pycache__", "tests", "test"))
+        yield from (os.path.join(here, name) for name in sorted(names) if name.endswith(".py"))
+
+
+def _guards_of(source: bytes, name: str) -> list[bool] | None:
+    """Return for each import of a module of that name whether it is guarded; `None` if the code cannot be parsed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    guards = []
+    stack: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while stack:
+        node, is_guarded = stack.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom) and _names(node, name):
+            guards.append(is_guarded)
+        if isinstance(node, ast.Try) and any(map(_catches, node.handlers)):
+            stack += [(child, True) for child in node.body]
+            rest: list[ast.AST] = [*node.handlers, *node.orelse, *node.finalbody]
+            stack += [(child, is_guarded) for child in rest]
+        else:
+            stack += [(child, is_guarded) for child in ast.iter_child_nodes(node)]
+    return guards
+
+
+def _names(node: ast.Import | ast.ImportFrom, name: str) -> bool:
+    modules = [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        modules.append(node.module or "")
+    return any(name == module.rpartition(".")[2] for module in modules)
+
+
+def _catches(handler: ast.ExceptHandler) -> bool:
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(
+        kind is None or (isinstance(kind, ast.Name) and kind.id in _CATCHING)
+        or (isinstance(kind, ast.Attribute) and kind.attr in _CATCHING)
+        for kind in kinds
+    )  # fmt: skip
