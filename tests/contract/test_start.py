@@ -124,7 +124,7 @@ def read_by_click(command: CommandLine, words: list[str]) -> dict[str, object]:
 
     same = CommandLine(
         command.name, command.summary, call, *command.options, argument=command.argument,
-        is_required=command.is_required,
+        is_required=command.is_required, takes_words=command.takes_words,
     )  # fmt: skip
     make_command(same).main(list(words), prog_name="dlltracer", standalone_mode=False)
     return read

@@ -78,7 +78,7 @@ def test_ctrl_c_says_where_it_was(tmp_path: Path) -> None:
 
 def test_a_verdict_in_a_file(native: Native, tmp_path: Path) -> None:
     ran = why(native.broken(), "-o", tmp_path / "verdict.txt")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", f"wrote {tmp_path / 'verdict.txt'}\n")
     assert native.missing in (tmp_path / "verdict.txt").read_text("utf-8")
 
 

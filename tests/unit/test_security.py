@@ -23,6 +23,8 @@ STARTERS = {
     "api/explain.py": "where the program lies that a child could not start: looked for, not started",
     "cli/spawn.py": "the program that the user named",
     "cli/run_traced.py": "the program that the user named",
+    "cli/interpreter.py": "the interpreter of --python or of the active environment: asked for its version",
+    "cli/question_path.py": "where the interpreter of a script's first line lies: looked for, not started there",
     "cli/try_import.py": "where the interpreter of --python lies: looked for, not started there",
     "capture/linux/seccomp_launch.py": "the program that the user named",
     "cli/run_watched.py": "our own launcher, by the path of this interpreter",

@@ -22,6 +22,16 @@ def main() -> None:
         from .output import say_error
 
         status = say_error(str(error))
+    except ImportError as error:
+        if error.name != "_ctypes":
+            raise
+        from .output import say_error
+
+        # On Windows nothing can be asked without it; on Linux that is the last resort of few commands.
+        status = say_error(
+            f"dlltracer needs ctypes, which this Python cannot import ({str(error).rstrip('.')}). "
+            f"Install dlltracer into another Python, and run there: dlltracer why --python {sys.executable} ctypes"
+        )
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)

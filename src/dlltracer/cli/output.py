@@ -83,8 +83,9 @@ class FileTarget:
 
     is_terminal = False
 
-    def __init__(self, path: str, existing: os.stat_result | None) -> None:
+    def __init__(self, path: str, existing: os.stat_result | None, said: str | None = None) -> None:
         self._path = path
+        self._said = said
         folder, name = os.path.split(path)
         self._fd, self._part = create_file(folder, f".{name[:64]}.", ".part")
         self._open = True
@@ -106,6 +107,8 @@ class FileTarget:
         except BaseException:
             os.unlink(self._part)
             raise
+        if self._said is not None:
+            say_written(self._said)
 
     def discard(self) -> None:
         if self._open:
@@ -117,24 +120,38 @@ class FileTarget:
 Target = StreamTarget | DirectTarget | FileTarget
 
 
-def open_target(output: str | None) -> Target:
+_NOT_WRITTEN = frozenset({
+    ".pdf", ".ps", ".doc", ".docx", ".odt", ".rtf", ".tex", ".epub", ".ppt", ".pptx", ".xls", ".xlsx", ".ods", ".csv",
+    ".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".svg", ".zip", ".gz", ".bz2", ".xz", ".zst", ".7z", ".tar",
+    ".yaml", ".yml", ".toml", ".ini", ".py", ".pyc", ".so", ".pyd", ".dll", ".dylib", ".exe", ".whl", ".c", ".h",
+})  # fmt: skip
+"""Endings of files that no report of ours is. Any other ending is part of a name: mktemp makes some."""
+
+
+def open_target(output: str | None, *, is_quiet: bool = False) -> Target:
     """Make sure that the report can be written, without touching what is there. `None` is stderr, "-" stdout.
 
-    Raises `CommandFailed` when it cannot.
+    A regular file is named on stderr when it is written, unless `is_quiet`. Raises `CommandFailed` when it cannot be
+    written, or when its name promises what we do not write (x.pdf).
     """
     if output is None or output == "-":
         return StreamTarget(_stream(2 if output is None else 1))
+    ending = os.path.splitext(output)[1].lower()
+    if ending in _NOT_WRITTEN:
+        raise CommandFailed(
+            f"{output}: dlltracer writes no {ending} files; a page for a browser is .html, Markdown .md, text .txt"
+        )
     try:
-        return _open_path(output)
+        return _open_path(output, None if is_quiet else output)
     except OSError as error:
         raise CommandFailed(f"cannot write {output}: {error.strerror or error}") from error
 
 
-def _open_path(output: str) -> Target:
+def _open_path(output: str, said: str | None) -> Target:
     try:
         existing = os.stat(output)
     except FileNotFoundError:
-        return FileTarget(os.path.realpath(output), None)
+        return FileTarget(os.path.realpath(output), None, said)
     for fd in (1, 2):
         # /dev/stdout may be a regular file, which the program writes to as well: it must be neither replaced nor
         # opened a second time, with a position of its own.
@@ -147,7 +164,7 @@ def _open_path(output: str) -> Target:
     if not os.access(output, os.W_OK):
         raise PermissionError(13, "Permission denied")
     try:
-        return FileTarget(os.path.realpath(output), existing)
+        return FileTarget(os.path.realpath(output), existing, said)
     except PermissionError:
         return DirectTarget(output)
 
@@ -166,6 +183,16 @@ def _umask() -> int:
 def say(text: str, *, err: bool = False) -> None:
     """Write lines on stdout, or on stderr: the `print` of the commands."""
     StreamTarget(_stream(2 if err else 1)).write(text)
+
+
+def say_written(name: str) -> None:
+    """Say on stderr which file was written."""
+    say(f"wrote {escape(name)}\n", err=True)
+
+
+def is_stderr_terminal() -> bool:
+    """Whether somebody reads what we write on stderr."""
+    return is_terminal(_stream(2))
 
 
 def write_styled(target: Target, render: Callable[[bool], Styled]) -> None:

@@ -16,9 +16,11 @@ from .formats import (
     STDIN,
     form_of_name,
     is_name_of_recording,
+    refuse_other_format,
     refuse_same_file,
     write_form,
 )
+from .interpreter import choose_python
 from .options import (
     ANNOTATIONS_OPTION,
     BACKEND_OPTION,
@@ -32,7 +34,8 @@ from .options import (
 from .output import EXIT_USAGE, Target, open_target, say_annotations, say_error, write_styled
 from .program import command_of
 from .progress import progress
-from .try_import import choose_program, try_and_explain
+from .question import read_question
+from .try_import import try_and_explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 class _WhyOptions:
     """What was given on the command line, by the names of the parameters below."""
 
-    module: str | None
+    module: tuple[str, ...]
     code: str | None
     as_json: bool
     github: bool
@@ -67,6 +70,11 @@ class _WhyOptions:
         return is_name_of_recording(self.output)
 
     @property
+    def file(self) -> str | None:
+        """The one word that may name a recording."""
+        return self.module[0] if len(self.module) == 1 else None
+
+    @property
     def form(self) -> str:
         """The format of the verdict: asked for, or by the name of the file."""
         if self.as_json or self.github:
@@ -78,10 +86,14 @@ class _WhyOptions:
 
     def check(self) -> None:
         """Raise `BadUsage` when options contradict each other."""
-        if (self.module is None) is (self.code is None):
+        if self.code is not None and self.module[:1] and self.module[0].startswith(("python", "pypy")):
+            raise BadUsage(f"the interpreter is named by --python: dlltracer why --python {self.module[0]} -c CODE")
+        if bool(self.module) is (self.code is not None):
             raise BadUsage("say what to import: a MODULE, a file, or -c CODE")
         if self.as_json and self.github:
             raise BadUsage("choose one of --json and --github")
+        if not self.as_json and not self.github:
+            refuse_other_format(self.output, ".html", ".htm", ".md", ".json", RECORDING_SUFFIX)
         refuse_same_file("-" if self.is_recorded else self.output or "-", self.html)
         check_backend_name(self.backend)
 
@@ -89,8 +101,9 @@ class _WhyOptions:
 def why(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     """Import MODULE in a process of its own, and say why it fails: which file, needed by whom, looked for where.
 
-    MODULE may be the name of a module, a script (*.py), or the file of an extension module or a shared library. It may
-    also be a recording, of this machine or another one: then nothing is tried, and what it holds is explained.
+    MODULE may be the name of a module, an import as one types it (from PIL import Image), a script (*.py, *.pyz), the
+    folder of a package, or the file of an extension module or a shared library. It may also be a recording, of this
+    machine or another one: then nothing is tried, and what it holds is explained.
 
     Fixes that need no installation are tried: the verdict says which of them work.
 
@@ -131,7 +144,7 @@ COMMAND = CommandLine(
     HTML_OPTION,
     Option(
         "python", "--python", metavar=PROGRAM, completes="file",
-        help="The interpreter to try it with (Python 3.10 or later).",
+        help="The interpreter to try it with (Python 3.10 or later), or the folder of its environment.",
     ),
     BACKEND_OPTION,
     Option(
@@ -144,7 +157,7 @@ COMMAND = CommandLine(
     ),
     Option("redact", "--redact", help="Leave out names of users and of this machine, and secrets."),
     ANNOTATIONS_OPTION,
-    argument="module",
+    argument="module", takes_words=True,
 )  # fmt: skip
 
 
@@ -157,7 +170,7 @@ def _annotate(diagnosis: Diagnosis, folder: str) -> str:
 def _without_settings(given: Mapping[str, Any], settings: frozenset[str]) -> dict[str, Any]:
     """The options as given, without settings that contradict the command line."""
     kept = prefer_command_line(given, settings, ("as_json", "github"))
-    if kept["module"] is not None and is_saved(kept["module"]):  # which settings for a trial are not about
+    if len(kept["module"]) == 1 and is_saved(kept["module"][0]):  # which settings for a trial are not about
         names = ["python"] + ["output"] * is_name_of_recording(kept["output"])
         kept.update({name: None for name in names if name in settings})
     return kept
@@ -169,13 +182,14 @@ _STATUSES = {StopReason.TIMED_OUT: 124, StopReason.INTERRUPTED: 130}
 
 def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
     """All that is known, the verdict in it; and why the import was ended, if it was."""
-    module = options.module
-    if module is not None and is_saved(module):
+    if options.file is not None and is_saved(options.file):
         if options.python is not None or options.is_recorded:
             raise BadUsage("a recording is explained as it is: leave out --python and -o FILE.dlltrace")
-        return _explain_file(module, options.redact), None
-    what, program = choose_program(module, options.code)
-    command = command_of(program, options.python)
+        return _explain_file(options.file, options.redact), None
+    chosen = choose_python(options.python)
+    question = read_question(options.module, options.code, chosen)
+    what, program, python = question.what, question.program, question.python or chosen
+    command = command_of(program, python)
     recorder = None
     if options.is_recorded:
         assert options.output is not None
@@ -185,12 +199,12 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
     try:
         with progress(f"trying {what}"):
             begun = time.monotonic()
-            run, explained = try_and_explain(what, program, options.python, options.backend, options.timeout)
+            run, explained = try_and_explain(what, program, python, options.backend, options.timeout)
             seconds = time.monotonic() - begun
         # A script has effects that nobody wants thrice; an import should have none.
-        tries = program.must_return and module is not None if options.tries is None else options.tries
+        tries = program.must_return if options.tries is None else options.tries
         if tries and run.stopped is None and explained.case is not None:
-            explained = replace(explained, diagnosis=_try_fixes(explained, program, options.python, seconds))
+            explained = replace(explained, diagnosis=_try_fixes(explained, program, python, seconds))
         if recorder is not None:
             return recorder.finish(run, explained), run.stopped
         if options.html is None and options.form not in (GITHUB, HTML):
