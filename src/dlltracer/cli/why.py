@@ -8,11 +8,12 @@ import time
 from ..capture.backend import check_backend_name
 from ..model.light import dataclass, replace
 from ..model.recording import Recording
-from ..model.run import RECORDING_SUFFIX, RunResult, SavedTrace, StopReason
+from ..model.run import RunResult, SavedTrace, StopReason
 from .formats import (
     GITHUB,
     HTML,
     HTML_OPTION,
+    RECORDING_SUFFIX,
     STDIN,
     form_of_name,
     is_name_of_recording,
