@@ -236,7 +236,7 @@ def test_a_setting_gives_way_to_what_it_contradicts(project: Path) -> None:
     assert (project / "in" / "x.dlltrace").read_text().startswith('{"type": "recording"')
     assert "1 image" in dlltracer("run", "--format", "text", "-c", "import _json").stderr
     shown = dlltracer("show", "x.dlltrace", "--html", "x.html")
-    assert (shown.returncode, shown.stderr) == (0, "") and (project / "in" / "x.html").exists()
+    assert (shown.returncode, shown.stderr) == (0, "wrote x.html\n") and (project / "in" / "x.html").exists()
     assert not (project / "shown.txt").exists()
     assert dlltracer("show", "x.dlltrace", "--github").returncode == 0
     assert (project / "shown.txt").read_text().startswith("### dlltracer")

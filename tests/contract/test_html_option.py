@@ -25,7 +25,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the files of th
 def test_the_page_of_a_failed_import(native: Native, tmp_path: Path) -> None:
     page = tmp_path / "why.html"
     ran = dlltracer("why", native.broken_module(), "--html", page)
-    assert (ran.returncode, ran.stderr) == (1, "") and f"{native.missing} was not found" in ran.stdout
+    assert (ran.returncode, ran.stderr) == (1, f"wrote {page}\n") and f"{native.missing} was not found" in ran.stdout
     html = page.read_text("utf-8")
     assert html.startswith("<!DOCTYPE html>") and f"{native.missing} was not found</h1>" in html
 
@@ -43,7 +43,7 @@ def test_the_page_of_a_run(tmp_path: Path) -> None:
 def test_the_page_of_a_file(native: Native, tmp_path: Path) -> None:
     page = tmp_path / "deps.html"
     ran = dlltracer("deps", native.broken(), "--html", page)
-    assert (ran.returncode, ran.stderr) == (1, "") and native.missing in ran.stdout
+    assert (ran.returncode, ran.stderr) == (1, f"wrote {page}\n") and native.missing in ran.stdout
     assert f"{native.missing} is missing</h1>" in page.read_text("utf-8")
 
 

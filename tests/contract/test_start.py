@@ -93,7 +93,8 @@ def test_a_file(tmp_path: Path) -> None:
 
     seen = Imports(tmp_path, "deps", "--flat", str(_ctypes.__file__))
     assert seen.ran.returncode == 0 and "libc.so.6" in seen.ran.stdout
-    assert seen.parent & (NEVER | {"dataclasses", "inspect", "json"}) == set()
+    assert seen.parent & (NEVER | NEEDS_TIME | {"ctypes", "json", "re", "subprocess"}) == set()
+    assert {"dlltracer.model.recording", "dlltracer.model.run", "dlltracer.host.processors"} & seen.parent == set()
     assert {"diagnose", "capture.linux"} & seen.ours() == set()
     assert {"dlltracer.binary.pe", "dlltracer.resolve.windows"} & seen.parent == set()
 
@@ -124,7 +125,7 @@ def read_by_click(command: CommandLine, words: list[str]) -> dict[str, object]:
 
     same = CommandLine(
         command.name, command.summary, call, *command.options, argument=command.argument,
-        is_required=command.is_required,
+        is_required=command.is_required, takes_words=command.takes_words,
     )  # fmt: skip
     make_command(same).main(list(words), prog_name="dlltracer", standalone_mode=False)
     return read

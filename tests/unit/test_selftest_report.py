@@ -87,7 +87,7 @@ def test_markdown_fits_an_issue_and_lets_no_mark_up_through() -> None:
     assert row.startswith("| FAILED |") and "``" in row and "\\| <img" in row
 
 
-@pytest.mark.parametrize("form", ["html", "jsonl", "lines", "dot", "mermaid", "perfetto"])
+@pytest.mark.parametrize("form", ["jsonl", "lines", "dot", "mermaid", "perfetto"])
 def test_forms_that_show_loads_are_refused(form: str, tmp_path: Path) -> None:
     file = tmp_path / "report.dlltrace"
     file.write_text("".join(trace_to_lines(report(step()))))
@@ -187,3 +187,17 @@ def test_a_system_without_a_mechanism_says_so(tmp_path: Path) -> None:
     states = {step.name: step.state for step in read_trace_file(str(report)).steps}
     assert states["tiny images"] is StepState.OK and states["dlltracer deps"] is StepState.OK
     assert states["dlltracer run"] is StepState.NOT_ASKED
+
+
+def test_the_page_has_every_step_with_its_facts_and_runs_nothing(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>\x1b[31m"
+    failed = step(StepState.FAILED, name=hostile, reason=hostile, facts=(("code", hostile), ("again", "5")))
+    saved = tmp_path / "report.dlltrace"
+    saved.write_text("".join(trace_to_lines(report(step(), failed, step(StepState.NOT_ASKED, group="etw")))))
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(cli, ["show", "--html", str(page), str(saved)])
+    assert done.exit_code == 0, done.output
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<tr class=") == 3 and text.count('<th scope="rowgroup"') == 2
+    assert "<script" not in text and "\x1b" not in text and "&lt;script&gt;" in text
+    assert "<dt>again</dt>" in text and "default-src 'none'; style-src 'sha256-" in text

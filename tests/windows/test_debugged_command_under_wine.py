@@ -14,7 +14,7 @@ import pytest
 
 from dlltracer.host.recording_files import read_trace_file
 from dlltracer.model.events import LoadEvent
-from windows.fixtures import dependency_source
+from windows.fixtures import dependency_source, python_without
 from windows.lab import PYTHONS, Lab, windows_path
 from windows.test_debugger_under_wine import CRASHING_MODULE
 
@@ -241,3 +241,12 @@ def test_what_a_recording_has_when_dlltracer_is_killed(desk: Desk, tmp_path: Pat
     assert "_bz2.pyd" in names and "python.exe" not in names, "what came before its first line is not its own"
     assert trace.recording.pid is not None and trace.run.status is None
     assert [problem for problem in trace.problems if "as they were first seen" in problem]
+
+
+def test_a_python_without_ctypes_is_named_with_what_to_do(lab: Lab, paths: dict[str, str], tmp_path: Path) -> None:
+    """Nothing of Windows can be asked without it. Another Python can ask about this one."""
+    broken = python_without(lab, max(PYTHONS), tmp_path / "broken", "libffi-8.dll")
+    done = lab.run(max(PYTHONS), ["-m", "dlltracer", "why", "ctypes"], env=paths, python=broken)
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "needs ctypes" in line and f"why --python {windows_path(broken / 'python.exe')} ctypes" in line

@@ -23,6 +23,7 @@ from ..model.encode import encode
 from ..report.drawing import Styled
 from ..report.render_json import SCHEMA_NAMES, render_schema
 from .commands import complete_file
+from .formats import is_json_asked
 from .output import open_target, say, write_styled
 
 VERSION = 1
@@ -48,6 +49,7 @@ def info(as_json: bool, output: str | None) -> None:
 
     Paths and variables of the environment are among it: look whether they say what is nobody's business.
     """
+    as_json = is_json_asked(as_json, output)
     found = gather_info()
     target = open_target(output or "-")
     try:

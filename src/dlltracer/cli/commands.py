@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import ConfigurationError
 from ..host.configfile import PYTEST, Section, UntrustedSettings, describe, find_config, read_config, unknown
 from .options import FOLDER, PROGRAM, WRITTEN, BadUsage, CommandLine, Option
-from .output import EXIT_USAGE, say, say_error
+from .output import EXIT_USAGE, CommandFailed, say, say_error
 from .program import NoValue, split_command_line
 
 _MODULES = {
@@ -41,6 +41,64 @@ class _Commands(click.Group):
                 command.callback = refusing_bad_usage(command.callback)
             self.add_command(command, cmd_name)  # the same each time: a settings file may give it further spellings
         return self.commands.get(cmd_name)
+
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if ctx.resilient_parsing or args[0].startswith("-"):
+                raise
+            raise CommandFailed(f"there is no command {args[0]}: {_suggest_command(args)}") from error
+
+
+_OTHER_WORDS = {
+    "help": "dlltracer --help", "version": "dlltracer --version", "trace": "dlltracer run", "import": "dlltracer why",
+    "ldd": "dlltracer deps", "tree": "dlltracer deps", "needs": "dlltracer deps", "doctor": "dlltracer selftest",
+    "debug": "dlltracer why", "test": "dlltracer selftest", "bug": "dlltracer report", "list": "dlltracer --help",
+    "audit": "dlltracer check", "repair": "dlltracer check", "compare": "dlltracer diff", "python": "dlltracer run",
+    "explain": "dlltracer why", "open": "dlltracer show", "view": "dlltracer show", "report": "dlltracer run -o",
+}  # fmt: skip
+"""What people type, from other tools, and the command that does it. Commands of those names win."""
+_OF_ENDINGS = {
+    ".whl": "check", ".dlltrace": "show", ".etl": "show", ".py": "run", ".pyz": "run", ".so": "deps", ".pyd": "deps",
+    ".dll": "deps", ".dylib": "deps", ".exe": "deps",
+}  # fmt: skip
+
+
+def _suggest_command(words: list[str]) -> str:
+    """Return what was probably meant by a command line whose first word is no command."""
+    import difflib
+    import os
+    import shlex
+
+    word = words[0]
+    near = difflib.get_close_matches(word.lower(), _MODULES, 1, 0.6)
+    if near:
+        return f"did you mean dlltracer {shlex.join([near[0], *words[1:]])}?"
+    if word.lower() in _OTHER_WORDS:
+        return f"did you mean {_OTHER_WORDS[word.lower()]}?"
+    ending = os.path.splitext(word)[1].lower()
+    if ending in _OF_ENDINGS:
+        return f"did you mean dlltracer {_OF_ENDINGS[ending]} {shlex.join(words)}?"
+    if word.isidentifier() or all(part.isidentifier() for part in word.split(".")) or " " in word:
+        return f"did you mean dlltracer why {shlex.join(words)}?"
+    return "dlltracer --help lists them; an import is explained by dlltracer why MODULE"
+
+
+_HINTS = {
+    ("why", "-m"): "dlltracer why MODULE imports it, dlltracer run -m MODULE runs it",
+}
+"""Options that people expect of a command, and what does it."""
+
+
+def _hint_on_option(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None and not error.possibilities:
+        hint = _HINTS.get((error.ctx.info_name or "", error.option_name))
+        return f" {hint}" if hint else ""
+    return ""
 
 
 class _ProgramCommand(click.Command):
@@ -88,7 +146,11 @@ def make_command(command: CommandLine) -> click.Command:
 
     params: list[click.Parameter] = [_make_option(option) for option in command.options]
     if command.argument:
-        params.insert(0, click.Argument([command.argument], required=command.is_required, shell_complete=complete_file))
+        shape: dict[str, Any] = {"nargs": -1, "metavar": f"[{command.argument.upper()}]"} if command.takes_words else {}
+        params.insert(
+            0,
+            click.Argument([command.argument], required=command.is_required, shell_complete=complete_file, **shape),
+        )
     kind = click.Command if command.argument else _ProgramCommand
     return kind(
         command.name, params=params, callback=refusing_bad_usage(call), short_help=command.summary,
@@ -157,7 +219,8 @@ def call_by_click() -> int:
             say(f"{error.ctx.get_usage()}\n", err=True)
         # click lists the choices of a missing argument on lines of their own; names of others are not in that message.
         is_missing = isinstance(error, click.MissingParameter)
-        return say_error(" ".join(error.format_message().split()) if is_missing else error.format_message())
+        text = error.format_message() + _hint_on_option(error)
+        return say_error(" ".join(text.split()) if is_missing else text)
     except click.ClickException as error:
         return say_error(error.format_message())
     except click.Abort:

@@ -11,8 +11,10 @@ from ..model.finding import Diagnosis, OrderOutcome, OrderTrial
 from ..model.run import RunResult
 from ..model.words import describe_end, describe_status
 from ..report.drawing import Styled
+from .formats import is_json_asked
+from .interpreter import choose_python
 from .options import BadUsage
-from .output import EXIT_MISSING, open_target, write_styled
+from .output import EXIT_MISSING, open_target, screen_of, write_styled
 from .program import Program, ProgramKind
 from .runner import UNTRACED
 from .show import open_recording
@@ -35,6 +37,7 @@ def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
     from ..diagnose.compare import compare_traces
     from ..model.finding import DifferenceKind
 
+    as_json = is_json_asked(as_json, output)
     traces = open_recording(first), open_recording(second)
     comparison = compare_traces(*traces, names=(first, second))
     target = open_target(output or "-")
@@ -63,7 +66,10 @@ _IMPORT = "os.write(begun, b'.'); import {}"
 
 @click.command("order", short_help="Find the import order that breaks.")
 @click.argument("modules", nargs=-1, metavar="MODULE MODULE...")
-@click.option("--python", metavar="PATH", help="The interpreter to try it with (Python 3.10 or later).")
+@click.option(
+    "--python", metavar="PATH",
+    help="The interpreter to try it with (Python 3.10 or later), or the folder of its environment.",
+)  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of stdout.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every trial, and the verdict.")
 def order(modules: tuple[str, ...], python: str | None, output: str | None, as_json: bool) -> None:
@@ -77,6 +83,8 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
     from ..diagnose.trials import find_breaking_order
 
     _check(modules)
+    as_json = is_json_asked(as_json, output)
+    python = choose_python(python)
     target = open_target(output or "-")
     try:
         search = find_breaking_order(modules, lambda tried: _attempt(tried, python))
@@ -87,11 +95,11 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
             target.write(render_order_json(search, verdict))
         else:
             from ..report.render_comparisons import render_order
-            from ..report.render_verdict import render_verdict
+            from ..report.render_short import render_short_verdict
 
             def render(plain: bool) -> Styled:
                 text = render_order(search)
-                return text if verdict is None else text + render_verdict(verdict, ascii_only=plain)
+                return text if verdict is None else text + render_short_verdict(verdict, screen_of(target))
 
             write_styled(target, render)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import BinaryFormatError
 from ..model.light import dataclass
-from .formats import GRAPHS, HTML, HTML_OPTION, form_of_name, refuse_same_file, render_graph
+from .formats import GRAPHS, HTML, HTML_OPTION, form_of_name, refuse_other_format, refuse_same_file, render_graph
 from .options import ANNOTATIONS_OPTION, FOLDER, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
 from .output import EXIT_MISSING, CommandFailed, Target, open_target, say_annotations, write_styled
 from .progress import progress
@@ -40,6 +40,8 @@ class _DepsOptions:
         """The format for programs; `None` for text. Raises `BadUsage` when options contradict each other."""
         if self.as_json and self.form not in (None, _TEXT, _JSON):
             raise BadUsage(f"choose one of --json and --format {self.form}")
+        if self.form is None and not self.as_json:
+            refuse_other_format(self.output, ".html", ".htm", ".json", ".dot", ".gv", ".mmd")
         form = _JSON if self.as_json else self.form or self._form_of_name() or _TEXT
         if sum((form != _TEXT, self.flat, self.why is not None)) > 1:
             raise BadUsage("choose one of --format, --json, --flat and --why")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from ..model.light import dataclass, replace
-from ..model.recording import Recording
-from ..model.run import RECORDING_SUFFIX, SavedTrace
 from .options import WRITTEN, BadUsage, Option
-from .output import Target, lacks_drawing, table_width, write_styled
+from .output import Target, lacks_drawing, screen_of, table_width, write_styled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..model.recording import Recording
+    from ..model.run import SavedTrace
     from ..report.drawing import Styled
     from ..report.graph import Graph
+
+    Write = Callable[[Target, SavedTrace, bool], None]
+    """Writes a trace to a target; the last argument asks for failures only. Raises `OSError`."""
 
 STDIN = "-"
 """In the place of a file's name."""
@@ -24,8 +29,8 @@ RECORDING = "recording"
 HTML, GITHUB = "html", "github"
 GRAPHS = ("dot", "mermaid")
 
-Write = Callable[[Target, SavedTrace, bool], None]
-"""Writes a trace to a target; the last argument asks for failures only. Raises `OSError`."""
+RECORDING_SUFFIX = ".dlltrace"
+"""The ending of the names of recording files."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,16 @@ def _write_text(target: Target, trace: SavedTrace, failed_only: bool) -> None:
         text = render_text(recording, failed_only=failed_only, ascii_only=plain)
         if verdict is None:
             return text
-        from ..report.render_verdict import render_verdict
+        from ..report.render_short import render_short_verdict
 
-        return text + render_verdict(verdict, ascii_only=plain)
+        return text + render_short_verdict(verdict, screen_of(target, _folder_of(trace)))
 
     write_styled(target, render)
+
+
+def _folder_of(trace: SavedTrace) -> str:
+    """The current folder of the program; empty where it is not known."""
+    return trace.run.process.current_folder if trace.run.process is not None else ""
 
 
 def _write_jsonl(target: Target, trace: SavedTrace, failed_only: bool) -> None:
@@ -122,6 +132,10 @@ def _write_markdown(target: Target, trace: SavedTrace, failed_only: bool) -> Non
     target.write(render_markdown(trace, ascii_only=lacks_drawing(target)))
 
 
+def _write_html(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+    rendered("html", "render_html_selftest" if trace.steps else "render_html")(target, trace, failed_only)
+
+
 def _graph(form: str) -> Write:
     """Return what writes the graph of a trace, in one of `GRAPHS`."""
 
@@ -156,7 +170,7 @@ FORMS: Mapping[str, Form] = {
             RECORDING, "all that is known, for `dlltracer show` and `dlltracer why`", _write_recording,
             (RECORDING_SUFFIX,), can_show_steps=True,
         ),
-        Form(HTML, "a page to look at in a browser", rendered("html", "render_html"), (".html", ".htm")),
+        Form(HTML, "a page to look at in a browser", _write_html, (".html", ".htm"), can_show_steps=True),
         Form(GITHUB, "Markdown for an issue", _write_markdown, (".md",), can_show_steps=True),
         Form("dot", "a graph for Graphviz", _graph("dot"), (".dot", ".gv")),
         Form("mermaid", "a graph for Markdown", _graph("mermaid"), (".mmd",)),
@@ -192,6 +206,8 @@ def choose_form(
     named = form_of_name(output)
     if named is not None and ("github" if github else "form") in settings and "output" not in settings:
         asked = None
+    if asked is None and named is None:
+        refuse_other_format(output, *(ending for form in FORMS.values() for ending in form.endings))
     form = FORMS[asked] if asked is not None else named or FORMS["text"]
     refuse_as_recording(output, form.name)
     return form.selecting(failed_only and (form.can_select or "failed_only" not in settings))
@@ -201,6 +217,26 @@ def refuse_as_recording(file: str | None, form: str) -> None:
     """Raise `BadUsage` where something else would get the name of a recording."""
     if form != RECORDING and is_name_of_recording(file):
         raise BadUsage(f"{file} is the name of a recording, and this would be {form}: name another file")
+
+
+_ENDINGS = (*{ending for form in FORMS.values() for ending in form.endings}, ".json", ".sarif", ".xml")
+
+
+def refuse_other_format(file: str | None, *written: str) -> None:
+    """Raise `BadUsage` for a name that asks for a format of ours which this command does not write.
+
+    Arguments: `written`, the endings of names that ask for what it writes.
+    """
+    name = (file or "").lower()
+    if file is not None and name.endswith(_ENDINGS) and not name.endswith(written):
+        raise BadUsage(f"{file}: this command writes text, or by the name of the file {', '.join(written)}")
+
+
+def is_json_asked(as_json: bool, output: str | None) -> bool:
+    """Return whether --json or the name of the output asks for JSON, of a command that writes text and JSON only."""
+    if not as_json:
+        refuse_other_format(output, ".json")
+    return as_json or (output or "").lower().endswith(".json")
 
 
 def refuse_same_file(output: str | None, page: str | None) -> None:

@@ -84,16 +84,18 @@ class CommandLine:
         options: in the order of the help.
         argument: the parameter of its one argument; "" if what is no option is a program with its arguments.
         is_required: whether the argument must be there.
+        takes_words: the argument may be several words, and its value is a tuple.
         call: gets the values by their parameters, and which of them are of a settings file. The documentation of the
             function is the help of the command. For a program the values have "program", a `Program` or `None`.
     """
 
-    __slots__ = ("argument", "call", "is_required", "name", "options", "summary")
+    __slots__ = ("argument", "call", "is_required", "name", "options", "summary", "takes_words")
 
     def __init__(
         self, name: str, summary: str, call: Callable[[Mapping[str, Any], frozenset[str]], None], *options: Option,
-        argument: str = "", is_required: bool = False,
+        argument: str = "", is_required: bool = False, takes_words: bool = False,
     ) -> None:  # fmt: skip
+        self.takes_words = takes_words
         self.name = name
         self.summary = summary
         self.call = call
@@ -117,9 +119,13 @@ class CommandLine:
             except NoValue:
                 return None
         arguments = self._read_options(words, given)
-        if arguments is None or len(arguments) > bool(self.argument) or len(arguments) < self.is_required:
+        if arguments is None or len(arguments) < self.is_required:
             return None
-        if self.argument:
+        if self.takes_words:
+            given[self.argument] = tuple(arguments)
+        elif len(arguments) > bool(self.argument):
+            return None
+        elif self.argument:
             given[self.argument] = arguments[0] if arguments else None
         return {**{option.parameter: option.value_without for option in self.options}, **given}
 

@@ -16,6 +16,7 @@ import sys
 from ..errors import DlltracerError
 from ..host.scratch import create_file
 from ..model.printable import escape, escape_for, is_terminal
+from ..model.screen import USUAL, Screen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ class FileTarget:
 
     is_terminal = False
 
-    def __init__(self, path: str, existing: os.stat_result | None) -> None:
+    def __init__(self, path: str, existing: os.stat_result | None, said: str | None = None) -> None:
         self._path = path
+        self._said = said
         folder, name = os.path.split(path)
         self._fd, self._part = create_file(folder, f".{name[:64]}.", ".part")
         self._open = True
@@ -106,6 +108,8 @@ class FileTarget:
         except BaseException:
             os.unlink(self._part)
             raise
+        if self._said is not None:
+            say_written(self._said)
 
     def discard(self) -> None:
         if self._open:
@@ -117,24 +121,38 @@ class FileTarget:
 Target = StreamTarget | DirectTarget | FileTarget
 
 
-def open_target(output: str | None) -> Target:
+_NOT_WRITTEN = frozenset({
+    ".pdf", ".ps", ".doc", ".docx", ".odt", ".rtf", ".tex", ".epub", ".ppt", ".pptx", ".xls", ".xlsx", ".ods", ".csv",
+    ".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".svg", ".zip", ".gz", ".bz2", ".xz", ".zst", ".7z", ".tar",
+    ".yaml", ".yml", ".toml", ".ini", ".py", ".pyc", ".so", ".pyd", ".dll", ".dylib", ".exe", ".whl", ".c", ".h",
+})  # fmt: skip
+"""Endings of files that no report of ours is. Any other ending is part of a name: mktemp makes some."""
+
+
+def open_target(output: str | None, *, is_quiet: bool = False) -> Target:
     """Make sure that the report can be written, without touching what is there. `None` is stderr, "-" stdout.
 
-    Raises `CommandFailed` when it cannot.
+    A regular file is named on stderr when it is written, unless `is_quiet`. Raises `CommandFailed` when it cannot be
+    written, or when its name promises what we do not write (x.pdf).
     """
     if output is None or output == "-":
         return StreamTarget(_stream(2 if output is None else 1))
+    ending = os.path.splitext(output)[1].lower()
+    if ending in _NOT_WRITTEN:
+        raise CommandFailed(
+            f"{output}: dlltracer writes no {ending} files; a page for a browser is .html, Markdown .md, text .txt"
+        )
     try:
-        return _open_path(output)
+        return _open_path(output, None if is_quiet else output)
     except OSError as error:
         raise CommandFailed(f"cannot write {output}: {error.strerror or error}") from error
 
 
-def _open_path(output: str) -> Target:
+def _open_path(output: str, said: str | None) -> Target:
     try:
         existing = os.stat(output)
     except FileNotFoundError:
-        return FileTarget(os.path.realpath(output), None)
+        return FileTarget(os.path.realpath(output), None, said)
     for fd in (1, 2):
         # /dev/stdout may be a regular file, which the program writes to as well: it must be neither replaced nor
         # opened a second time, with a position of its own.
@@ -147,7 +165,7 @@ def _open_path(output: str) -> Target:
     if not os.access(output, os.W_OK):
         raise PermissionError(13, "Permission denied")
     try:
-        return FileTarget(os.path.realpath(output), existing)
+        return FileTarget(os.path.realpath(output), existing, said)
     except PermissionError:
         return DirectTarget(output)
 
@@ -166,6 +184,16 @@ def _umask() -> int:
 def say(text: str, *, err: bool = False) -> None:
     """Write lines on stdout, or on stderr: the `print` of the commands."""
     StreamTarget(_stream(2 if err else 1)).write(text)
+
+
+def say_written(name: str) -> None:
+    """Say on stderr which file was written."""
+    say(f"wrote {escape(name)}\n", err=True)
+
+
+def is_stderr_terminal() -> bool:
+    """Whether somebody reads what we write on stderr."""
+    return is_terminal(_stream(2))
 
 
 def write_styled(target: Target, render: Callable[[bool], Styled]) -> None:
@@ -203,6 +231,32 @@ def to_text(lines: Iterable[Line]) -> Text:
     return text
 
 
+def screen_of(target: Target, folder: str = "") -> Screen:
+    """Return what a text for people has to fit on.
+
+    Arguments: `folder`, the current folder of the program that the text is about; empty for our own.
+    """
+    from ..host.screen import screen_here
+
+    has_links = target.is_terminal and shows_links(dict(os.environ))
+    return screen_here(
+        width=USUAL if isinstance(target, FileTarget) else None, is_ascii=lacks_drawing(target),
+        has_marks=target.is_terminal, has_links=has_links, folder=folder,
+    )  # fmt: skip
+
+
+_OLDEST_VTE = 5000
+"""VTE_VERSION since which terminals of GNOME know hyperlinks; older ones show their escape sequences as text."""
+
+
+def shows_links(environment: dict[str, str]) -> bool:
+    """Return whether a terminal knows hyperlinks (OSC 8), or passes over them as it should over any OSC sequence."""
+    if environment.get("NO_COLOR") or environment.get("TERM", "dumb") in ("dumb", "linux", ""):
+        return False
+    version = environment.get("VTE_VERSION", "")
+    return not (version.isdigit() and int(version) < _OLDEST_VTE)
+
+
 def table_width(target: Target) -> int:
     """Return the characters that a line of a table may have: those of the terminal, else of a usual page."""
     import shutil
@@ -214,9 +268,25 @@ _PAGE_WIDTH = 110
 
 
 def lacks_drawing(target: Target) -> bool:
-    """Whether the target lacks the characters that draw a tree: a stream of Windows' old code pages does."""
+    """Whether the target lacks the characters that draw a tree: a stream of Windows' old code pages does.
+
+    A terminal does where the locale is "C": Python writes UTF-8 there all the same (PEP 540).
+    """
     stream = target.stream if isinstance(target, StreamTarget) else None
-    return stream is not None and not encodes("\u251c\u2514\u2502\u2500…", stream.encoding)
+    if stream is None:
+        return False
+    return is_ascii_locale(dict(os.environ)) or not encodes("\u251c\u2514\u2502\u2500…·", stream.encoding)
+
+
+def is_ascii_locale(environment: dict[str, str]) -> bool:
+    """Return whether the locale of a terminal was said to be "C" (locale(7)): LC_ALL, else LC_CTYPE, else LANG.
+
+    Where nothing but LANG=C is set, Python itself has set LC_CTYPE to C.UTF-8 (PEP 538): that is passed over.
+    """
+    if environment.get("LC_CTYPE") == "C.UTF-8" and environment.get("LANG") in ("C", "POSIX"):
+        environment = {**environment, "LC_CTYPE": ""}
+    names = filter(None, map(environment.get, ("LC_ALL", "LC_CTYPE", "LANG")))
+    return next(names, "") in ("C", "POSIX")
 
 
 class Colour(enum.Enum):

@@ -39,6 +39,15 @@ class Program:
         return (*option, self.name, *self.arguments)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is tried: `what`, in words; the `program` that does it; the interpreter that a script names, or `None`."""
+
+    what: str
+    program: Program
+    python: str | None = None
+
+
 _SOURCES = (".py", ".pyw", ".pyc", ".pyz", ".pyzw")
 
 

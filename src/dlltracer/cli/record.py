@@ -14,7 +14,7 @@ from ..model.events import Event
 from ..model.recording import UNKNOWN, TracedProcess
 from ..model.run import RunResult, SavedTrace
 from ..model.tracefile import closing_lines, early_line, event_line, header_line, process_line
-from .output import CommandFailed, say_error
+from .output import CommandFailed, say_error, say_written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,12 +33,15 @@ class TraceRecorder:
         command: its command line.
         backend: the mechanism asked for.
         redact: leave out what is private.
+        is_quiet: do not say what was written.
     Raises `CommandFailed` when the file cannot be written.
     """
 
     def __init__(
-        self, path: str, what: str, command: tuple[str, ...], backend: str, *, redact: bool = False
-    ) -> None:
+        self, path: str, what: str, command: tuple[str, ...], backend: str, *, redact: bool = False,
+        is_quiet: bool = False,
+    ) -> None:  # fmt: skip
+        self._is_quiet = is_quiet
         # Which mechanism "auto" has chosen tells the end line.
         self._begun = begin_trace(what, command, UNKNOWN if backend == "auto" else backend, time.time())
         self._redactor = own_redactor() if redact else None
@@ -81,7 +84,10 @@ class TraceRecorder:
             self._file.write(event_line(event))
         for line in closing_lines(trace):
             self._file.write(line)
+        is_whole = self._file.is_open and self._file.is_regular
         self._file.close()
+        if is_whole and not self._is_quiet:
+            say_written(self._file.path)
         return trace
 
     def discard(self) -> None:

@@ -10,7 +10,7 @@ import sys
 from ..capture.backend import check_backend_name
 from .formats import FORMS, HTML, HTML_OPTION, RECORDING, Form, choose_form, formats_help, refuse_same_file
 from .options import ANNOTATIONS_OPTION, BACKEND_OPTION, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
-from .output import CommandFailed, Target, end_like, open_target, say_annotations, say_error
+from .output import CommandFailed, Target, end_like, is_stderr_terminal, open_target, say_annotations, say_error
 from .program import Program, ProgramKind, command_of
 from .spawn import run_child
 
@@ -128,18 +128,19 @@ class _Reports:
         self._failed_only = options.failed_only
         self.recorder: TraceRecorder | None = None
         self._outputs: list[tuple[Form, Target]] = []
+        is_quiet = not is_stderr_terminal()  # in a pipe, stderr is the program's alone
         try:
             if form.name != RECORDING:
-                self._outputs.append((form, open_target(options.output)))
+                self._outputs.append((form, open_target(options.output, is_quiet=is_quiet)))
             if options.html is not None:
-                self._outputs.append((FORMS[HTML], open_target(options.html)))
+                self._outputs.append((FORMS[HTML], open_target(options.html, is_quiet=is_quiet)))
             if form.name == RECORDING:
                 assert options.output is not None
                 from .record import TraceRecorder
 
                 self.recorder = TraceRecorder(
-                    options.output, what, command, options.backend, redact=options.redact
-                )  # fmt: skip
+                    options.output, what, command, options.backend, redact=options.redact, is_quiet=is_quiet
+                )
         except BaseException:
             self.discard()
             raise

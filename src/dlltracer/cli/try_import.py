@@ -13,8 +13,7 @@ from types import TracebackType
 from ..errors import TraceStartError
 from ..model.finding import Diagnosis, Outcome
 from ..model.light import replace
-from ..model.run import RECORDING_SUFFIX, ProgramOutput, RunResult
-from .options import BadUsage
+from ..model.run import ProgramOutput, RunResult
 from .output import say_error
 from .program import Program, ProgramKind
 from .runner import UNTRACED
@@ -195,18 +194,6 @@ def _stranger_of(trial: Trial) -> str | None:
     return None
 
 
-_IMPORT_FILE = """\
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location(sys.argv[1], sys.argv[2])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-"""
-_OF_FILES = (".py", ".pyc", ".pyd", ".dll", ".so", RECORDING_SUFFIX, ".etl")
-"""Endings of what is meant as a file, also where there is none."""
-
-_LOAD_FILE = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
-
-
 def explain_code(what: str, code: str, python: str | None) -> Diagnosis:
     """Run code in a process of its own, traced as well as it can be here, and say why it fails."""
     return try_and_explain(what, Program(ProgramKind.CODE, code), python, "auto")[1].diagnosis
@@ -258,50 +245,6 @@ def _with_interpreter(run: RunResult, python: str) -> RunResult:
         output = (null.fileno(), null.fileno())
         process = run_child(Program(ProgramKind.CODE, "pass"), UNTRACED, python=python, output=output).process
     return replace(run, process=None if process is None else replace(process, added_folders=run.added_folders))
-
-
-def choose_program(module: str | None, code: str | None) -> tuple[str, Program]:
-    """The question in words, and the program that asks it. Raises `BadUsage` when it is of a file that is not
-    there."""
-    if module is None:
-        return "the code", Program(ProgramKind.CODE, code or "")
-    has_folder = os.sep in module or bool(os.altsep and os.altsep in module)
-    is_there = os.path.exists(module)
-    if not is_there and (has_folder or module.lower().endswith(_OF_FILES)):
-        raise BadUsage(f"there is no file {module}")
-    if is_there and not (os.path.isfile(module) or os.path.isdir(module)):
-        raise BadUsage(f"{module} is neither a file nor a folder")  # to load a FIFO is to wait for its writer
-    if not is_there or not (has_folder or os.path.splitext(module)[1]):
-        return f"import {module}", Program(ProgramKind.CODE, f"import {module}", must_return=True)
-    if module.lower().endswith((".py", ".pyc")) or os.path.isdir(module):
-        return module, Program(ProgramKind.SCRIPT, module)
-    path = os.path.abspath(module)
-    if sys.platform == "win32":
-        from ..api.trees import is_windows_program
-
-        if is_windows_program(path):
-            return f"starting {module}", Program(ProgramKind.COMMAND, path)
-    name = os.path.basename(path).partition(".")[0]
-    if _is_extension_module(path, name):
-        return f"importing {module}", Program(ProgramKind.CODE, _IMPORT_FILE, (name, path), must_return=True)
-    return f"loading {module}", Program(ProgramKind.CODE, _LOAD_FILE, (path,), must_return=True)
-
-
-def _is_windows_program(path: str) -> bool:
-    from ..api.trees import is_windows_program
-
-    return is_windows_program(path)
-
-
-def _is_extension_module(path: str, name: str) -> bool:
-    """Whether the file exports PyInit_NAME; a file that cannot be read is tried as one, so that Python says why."""
-    from ..api.trees import provided_names
-    from ..errors import BinaryFormatError
-
-    try:
-        return f"PyInit_{name}" in provided_names(path)
-    except (BinaryFormatError, OSError):
-        return path.lower().endswith((".so", ".pyd"))
 
 
 def _try_import_try(

@@ -8,17 +8,20 @@ import time
 from ..capture.backend import check_backend_name
 from ..model.light import dataclass, replace
 from ..model.recording import Recording
-from ..model.run import RECORDING_SUFFIX, SavedTrace, StopReason
+from ..model.run import RunResult, SavedTrace, StopReason
 from .formats import (
     GITHUB,
     HTML,
     HTML_OPTION,
+    RECORDING_SUFFIX,
     STDIN,
     form_of_name,
     is_name_of_recording,
+    refuse_other_format,
     refuse_same_file,
     write_form,
 )
+from .interpreter import choose_python
 from .options import (
     ANNOTATIONS_OPTION,
     BACKEND_OPTION,
@@ -29,10 +32,11 @@ from .options import (
     Option,
     prefer_command_line,
 )
-from .output import EXIT_USAGE, Target, open_target, say_annotations, say_error, write_styled
+from .output import EXIT_USAGE, Target, open_target, say_annotations, say_error, screen_of, write_styled
 from .program import command_of
 from .progress import progress
-from .try_import import choose_program, try_and_explain
+from .question import read_question
+from .try_import import try_and_explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
 class _WhyOptions:
     """What was given on the command line, by the names of the parameters below."""
 
-    module: str | None
+    module: tuple[str, ...]
     code: str | None
     as_json: bool
     github: bool
@@ -60,11 +64,18 @@ class _WhyOptions:
     annotations: bool | None
     timeout: float | None
     tries: bool | None
+    verbose: bool
+    quiet: bool
 
     @property
     def is_recorded(self) -> bool:
         """Whether the output is a recording."""
         return is_name_of_recording(self.output)
+
+    @property
+    def file(self) -> str | None:
+        """The one word that may name a recording."""
+        return self.module[0] if len(self.module) == 1 else None
 
     @property
     def form(self) -> str:
@@ -78,10 +89,18 @@ class _WhyOptions:
 
     def check(self) -> None:
         """Raise `BadUsage` when options contradict each other."""
-        if (self.module is None) is (self.code is None):
+        if self.code is not None and self.module[:1] and self.module[0].startswith(("python", "pypy")):
+            raise BadUsage(f"the interpreter is named by --python: dlltracer why --python {self.module[0]} -c CODE")
+        if bool(self.module) is (self.code is not None):
             raise BadUsage("say what to import: a MODULE, a file, or -c CODE")
         if self.as_json and self.github:
             raise BadUsage("choose one of --json and --github")
+        if self.verbose and self.quiet:
+            raise BadUsage("choose one of -v and -q")
+        if (self.verbose or self.quiet) and self.form != "text":
+            raise BadUsage(f"-v and -q are for text: {self.form} has its own size")
+        if not self.as_json and not self.github:
+            refuse_other_format(self.output, ".html", ".htm", ".md", ".json", RECORDING_SUFFIX)
         refuse_same_file("-" if self.is_recorded else self.output or "-", self.html)
         check_backend_name(self.backend)
 
@@ -89,8 +108,9 @@ class _WhyOptions:
 def why(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     """Import MODULE in a process of its own, and say why it fails: which file, needed by whom, looked for where.
 
-    MODULE may be the name of a module, a script (*.py), or the file of an extension module or a shared library. It may
-    also be a recording, of this machine or another one: then nothing is tried, and what it holds is explained.
+    MODULE may be the name of a module, an import as one types it (from PIL import Image), a script (*.py, *.pyz), the
+    folder of a package, or the file of an extension module or a shared library. It may also be a recording, of this
+    machine or another one: then nothing is tried, and what it holds is explained.
 
     Fixes that need no installation are tried: the verdict says which of them work.
 
@@ -131,7 +151,7 @@ COMMAND = CommandLine(
     HTML_OPTION,
     Option(
         "python", "--python", metavar=PROGRAM, completes="file",
-        help="The interpreter to try it with (Python 3.10 or later).",
+        help="The interpreter to try it with (Python 3.10 or later), or the folder of its environment.",
     ),
     BACKEND_OPTION,
     Option(
@@ -143,8 +163,10 @@ COMMAND = CommandLine(
         help="Try the import again with each fix that needs no installation, at most three. [default: for modules]",
     ),
     Option("redact", "--redact", help="Leave out names of users and of this machine, and secrets."),
+    Option("verbose", "-v", "--verbose", help="The whole verdict, with every place, all evidence and the notes."),
+    Option("quiet", "-q", "--quiet", help="The cause alone, in one line."),
     ANNOTATIONS_OPTION,
-    argument="module",
+    argument="module", takes_words=True,
 )  # fmt: skip
 
 
@@ -156,8 +178,8 @@ def _annotate(diagnosis: Diagnosis, folder: str) -> str:
 
 def _without_settings(given: Mapping[str, Any], settings: frozenset[str]) -> dict[str, Any]:
     """The options as given, without settings that contradict the command line."""
-    kept = prefer_command_line(given, settings, ("as_json", "github"))
-    if kept["module"] is not None and is_saved(kept["module"]):  # which settings for a trial are not about
+    kept = prefer_command_line(given, settings, ("as_json", "github"), ("verbose", "quiet"))
+    if len(kept["module"]) == 1 and is_saved(kept["module"][0]):  # which settings for a trial are not about
         names = ["python"] + ["output"] * is_name_of_recording(kept["output"])
         kept.update({name: None for name in names if name in settings})
     return kept
@@ -169,13 +191,14 @@ _STATUSES = {StopReason.TIMED_OUT: 124, StopReason.INTERRUPTED: 130}
 
 def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
     """All that is known, the verdict in it; and why the import was ended, if it was."""
-    module = options.module
-    if module is not None and is_saved(module):
+    if options.file is not None and is_saved(options.file):
         if options.python is not None or options.is_recorded:
             raise BadUsage("a recording is explained as it is: leave out --python and -o FILE.dlltrace")
-        return _explain_file(module, options.redact), None
-    what, program = choose_program(module, options.code)
-    command = command_of(program, options.python)
+        return _explain_file(options.file, options.redact), None
+    chosen = choose_python(options.python)
+    question = read_question(options.module, options.code, chosen)
+    what, program, python = question.what, question.program, question.python or chosen
+    command = command_of(program, python)
     recorder = None
     if options.is_recorded:
         assert options.output is not None
@@ -185,16 +208,17 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
     try:
         with progress(f"trying {what}"):
             begun = time.monotonic()
-            run, explained = try_and_explain(what, program, options.python, options.backend, options.timeout)
+            run, explained = try_and_explain(what, program, python, options.backend, options.timeout)
             seconds = time.monotonic() - begun
         # A script has effects that nobody wants thrice; an import should have none.
-        tries = program.must_return and module is not None if options.tries is None else options.tries
+        tries = program.must_return if options.tries is None else options.tries
         if tries and run.stopped is None and explained.case is not None:
-            explained = replace(explained, diagnosis=_try_fixes(explained, program, options.python, seconds))
+            explained = replace(explained, diagnosis=_try_fixes(explained, program, python, seconds))
         if recorder is not None:
             return recorder.finish(run, explained), run.stopped
         if options.html is None and options.form not in (GITHUB, HTML):
-            trace = SavedTrace(Recording(options.backend), diagnosis=explained.diagnosis)  # the verdict is all
+            recording = run.recording or Recording(options.backend)
+            trace = SavedTrace(recording, run=RunResult(process=run.process), diagnosis=explained.diagnosis)
         else:
             from ..api.saving import begin_trace, end_trace
 
@@ -272,11 +296,30 @@ def _write(options: _WhyOptions, trace: SavedTrace, target: Target, page: Target
         elif options.form in (GITHUB, HTML):
             write_form(options.form, target, trace)
         else:
-            from ..report.render_verdict import render_verdict
-
-            write_styled(target, lambda plain: render_verdict(diagnosis, ascii_only=plain))
+            _write_text(options, trace, target)
         if page is not None:
             write_form(HTML, page, trace)
     except OSError as error:
         say_error(f"the verdict could not be written: {error.strerror or error}")
         raise SystemExit(EXIT_USAGE) from error
+
+
+def _write_text(options: _WhyOptions, trace: SavedTrace, target: Target) -> None:
+    """Write the verdict for people, as long as it is wanted."""
+    diagnosis = _verdict_of(trace)
+    if options.verbose:
+        from ..report.render_verdict import render_verdict
+
+        write_styled(target, lambda plain: render_verdict(diagnosis, ascii_only=plain))
+        return
+    from ..report.drawing import number
+    from ..report.outcomes import count
+    from ..report.render_short import render_first_line, render_short_verdict
+
+    screen = screen_of(target, trace.run.process.current_folder if trace.run.process is not None else "")
+    if options.quiet:
+        write_styled(target, lambda _: render_first_line(diagnosis, screen))
+        return
+    tally = count(trace.recording)
+    counts = f"{number(tally.loaded, 'image')}, {tally.failed} failed" if trace.recording.events else ""
+    write_styled(target, lambda _: render_short_verdict(diagnosis, screen, counts=counts))

@@ -56,6 +56,18 @@ class Distribution:
         except csv.Error:
             return []
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The top-level modules that it brings, by its RECORD; the packages first."""
+        packages, files = dict[str, None](), dict[str, None]()
+        for path, _, _ in self.record or ():
+            first, slash, _ = path.partition("/")
+            if slash and first.isidentifier() and not path.endswith(".pth"):
+                packages[first] = None
+            elif not slash and first.endswith((".py", ".so", ".pyd")) and first.partition(".")[0].isidentifier():
+                files[first.partition(".")[0]] = None
+        return (*packages, *(name for name in files if name not in packages))
+
     def locate(self, recorded: str) -> str:
         """Return the path of a file that the RECORD lists."""
         return os.path.normpath(os.path.join(self.folder, recorded))

@@ -62,6 +62,8 @@ class TraceFileWriter:
     When the file cannot take a line (the disk is full, the reader of a pipe went away), `trouble` is called once, in
     words, and nothing is written any more; what is there stays.
 
+    Attributes: `path`; `is_regular`, whether that is a file, not a pipe or a device.
+
     Arguments: `path`; a file that is there is emptied by the first line, not before. Raises `OSError` if it cannot be
     opened.
     """
@@ -72,7 +74,7 @@ class TraceFileWriter:
         self._existed = os.path.lexists(path)
         # Neither the program nor what it starts shall have it: Python opens files so that they do not inherit it.
         self._fd: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-        self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self.is_regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._size = 0
         self._begun = False
 
@@ -87,7 +89,7 @@ class TraceFileWriter:
             return
         data = line.encode("ascii")
         try:
-            if not self._begun and self._is_file:
+            if not self._begun and self.is_regular:
                 os.ftruncate(self._fd, 0)
             self._begun = True
             done = 0
@@ -109,7 +111,7 @@ class TraceFileWriter:
     def discard(self) -> None:
         """There is nothing to record after all: take the file away, unless one was there before."""
         self.close()
-        if not self._existed and self._is_file:
+        if not self._existed and self.is_regular:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
 
@@ -117,7 +119,7 @@ class TraceFileWriter:
         assert self._fd is not None
         fd, self._fd = self._fd, None
         with contextlib.suppress(OSError):  # the first error is the one to tell
-            if self._is_file:
+            if self.is_regular:
                 os.ftruncate(fd, self._size)  # half a line is of no use
             os.close(fd)
         self._trouble(_words(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 
 from ..model.printable import escape
@@ -86,6 +87,23 @@ def _row(step: SelfTestStep, widths: tuple[int, int, int]) -> Iterator[Line]:
 
 def _pad(text: str, width: int) -> str:
     return text.ljust(width + _GAP)
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A step in words. `key` names its state for a style sheet."""
+
+    step: SelfTestStep
+    key: str
+    word: str
+    seen: str
+    time: str
+
+
+def row_of(step: SelfTestStep) -> StepRow:
+    """Return a step as a row of a table."""
+    word = _STATES[step.state][0]
+    return StepRow(step, word.lower().replace(" ", "-"), word, _seen(step), _format_time(step.seconds))
 
 
 def _seen(step: SelfTestStep) -> str:

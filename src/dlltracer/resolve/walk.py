@@ -8,13 +8,12 @@ from __future__ import annotations
 import posixpath
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
 
 from ..binary.reading import HEAD_SIZE
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
-from ..model.light import dataclass, replace
+from ..model.light import Protocol, TypeVar, dataclass, replace
 from ..model.loader_context import LinuxContext, LoadedImage
 from ..model.tree import Binding, BindingState, LoadTree
 from .lookup import Filesystem, HeaderCheck, LookupStep, TreeBuilder

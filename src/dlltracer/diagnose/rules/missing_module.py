@@ -275,7 +275,7 @@ def _nowhere(error: PythonError, case: Case, traces: ModuleTraces) -> Finding:
         why = f"The package {name.rpartition('.')[0]} is there ({traces.parent}), and has no such module."
         if traces.near:
             why += f" Alike, and there: {', '.join(traces.near)}."
-    elif brought := _brought_by(top):
+    elif brought := module_of_package(top):
         why = f"{top} is the name of a package: the module that it brings is {brought}."
     else:
         why = f"No folder of sys.path of {_executable(case)} has it: it is not installed there, or for another Python."
@@ -308,7 +308,7 @@ def _remedies(
     elif case.unmet:
         yield install_requirements(case)
     else:
-        if brought := _brought_by(top):
+        if brought := module_of_package(top):
             yield Remedy(f"write import {brought}")
         if traces.near:
             yield Remedy(f"see whether {traces.near[0]} is meant")
@@ -363,7 +363,7 @@ def package_names(module: str) -> frozenset[str]:
     return frozenset(normalized(name) for name in (parts[0], *(table[one] for one in names if one in table)))
 
 
-def _brought_by(top: str) -> str:
+def module_of_package(top: str) -> str:
     """Return the module of a package whose name was used as a module's: PIL for pillow; empty if there is none."""
     table = read_table("modules")["packages"]
     if top in table:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from itertools import groupby
 
 from jinja2 import Environment
 from markupsafe import Markup
@@ -22,6 +23,7 @@ from ...model.run import SavedTrace
 from ...model.tree import LoadTree
 from ...model.words import describe_crash, label_of
 from ..drawing import PLAIN, UNICODE, Styled, TreeNode, draw
+from ..render_selftest import row_of, summarize
 from ..render_verdict import remedy_line
 from .build_graph import graph_of_trace, graph_of_tree
 from .graph import NODE_HEIGHT, NODE_WIDTH, EdgeKind, PageGraph, PageNodeKind, Picture, State, lay_out, limit
@@ -76,6 +78,20 @@ def render_html_tree(tree: LoadTree, *, title: str | None = None) -> str:
         "places_of": places_of,
     }
     return render_page("tree.html.j2", graph, values)
+
+
+def render_html_selftest(saved: SavedTrace) -> str:
+    """The page of a self-test's report: its steps as a table, with all their facts; UTF-8 can hold it."""
+    style = _joined(("base.css", "selftest.css"))
+    groups = [(name, [row_of(step) for step in steps]) for name, steps in groupby(saved.steps, lambda one: one.group)]
+    return _environment().get_template("selftest.html.j2").render(
+        saved=saved,
+        summary=summarize(saved.steps),
+        notes=(*saved.problems, *saved.recording.notes),
+        groups=groups,
+        style=_as_it_is(style),
+        style_hash=_hash(style),
+    )
 
 
 _STYLES = ("base.css", "verdict.css", "graph.css", "table.css")
