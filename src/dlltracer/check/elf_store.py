@@ -133,7 +133,8 @@ def _decode_headers(plain: Any) -> tuple[ElfImage, Needs]:
         **fields, needed=_texts(plain["needed"]),
         segments=ElfSegments(*zip(*segments, strict=True)) if segments else (),
         version_needs=tuple(
-            VersionNeed(*_texts([library, version]), weak is True) for library, version, weak in plain["version_needs"]
+            VersionNeed(_text(library), _text(version), weak is True)
+            for library, version, weak in plain["version_needs"]
         ),
         version_defs=_texts(plain["version_defs"]),
     )  # fmt: skip
@@ -166,13 +167,14 @@ def _decode_defined(plain: Any) -> ElfSymbols:
 
 
 def _texts(values: Any) -> tuple[str, ...]:
-    texts = tuple(values)
-    if not all(isinstance(text, str) for text in texts):
+    return tuple(map(_text, values))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
         raise TypeError("not a text")
-    return texts
+    return value
 
 
 def _text_or_none(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError("not a text")
-    return value
+    return None if value is None else _text(value)
