@@ -23,7 +23,8 @@ def screen_here(
     """
     return Screen(
         width=shutil.get_terminal_size((USUAL, 24)).columns if width is None else width, is_ascii=is_ascii,
-        has_marks=has_marks, documentation=_documentation() if has_links else "", folders=tuple(filter(None, (folder, _current_folder()))),
+        has_marks=has_marks, documentation=_documentation() if has_links else "",
+        folders=tuple(filter(None, (folder, _current_folder()))),
         programs=tuple(_names_of_python()),
     )  # fmt: skip
 
