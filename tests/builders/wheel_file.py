@@ -16,6 +16,7 @@ def build_wheel(
     tag: str = "cp312-cp312-manylinux_2_17_x86_64",
     wheel_tags: Sequence[str] | None = None,
     requires: Sequence[str] = (),
+    requires_python: str | None = None,
     record: Mapping[str, str] | None = None,
     left_out: Sequence[str] = (),
 ) -> Path:
@@ -26,6 +27,7 @@ def build_wheel(
         tag: of the file name.
         wheel_tags: of the metadata; those of the name without more.
         requires: lines of Requires-Dist.
+        requires_python: the field Requires-Python.
         record: lines of RECORD that differ: path to the rest of the line.
         left_out: paths that RECORD does not list.
     """
@@ -33,6 +35,8 @@ def build_wheel(
     interpreter, abi, platforms = tag.split("-")
     own = [f"{interpreter}-{abi}-{platform}" for platform in platforms.split(".")]
     metadata = ["Metadata-Version: 2.1", "Name: pkg", "Version: 1.0", *(f"Requires-Dist: {one}" for one in requires)]
+    if requires_python is not None:
+        metadata.append(f"Requires-Python: {requires_python}")
     wheel = ["Wheel-Version: 1.0", "Root-Is-Purelib: false", *(f"Tag: {one}" for one in wheel_tags or own)]
     everything = {
         **files, f"{info}/METADATA": ("\n".join(metadata) + "\n\n").encode(),

@@ -27,6 +27,7 @@ WINDOWS = "cp312-cp312-win_amd64"
 MAC = "cp312-cp312-macosx_11_0_arm64"
 UNIVERSAL = "cp312-cp312-macosx_10_9_universal2"
 
+MUSL_SO = "pkg/mod.cpython-312-x86_64-linux-musl.so"
 SO, MAC_SO = "pkg/mod.cpython-312-x86_64-linux-gnu.so", "pkg/mod.cpython-312-darwin.so"
 PYD = "pkg/mod.cp312-win_amd64.pyd"
 INIT = Symbol("PyInit_mod")
@@ -69,6 +70,16 @@ def with_flags(data: bytes, kind: int, *, flags: int | None = None, align: int |
     return bytes(changed)
 
 
+def without_segment(data: bytes, kind: int) -> bytes:
+    """Turn the program header of that type into one that says nothing (PT_NULL)."""
+    changed = bytearray(data)
+    start, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
+    for at in range(start, start + 56 * count, 56):
+        if struct.unpack_from("<I", data, at)[0] == kind:
+            struct.pack_into("<I", changed, at, 0)
+    return bytes(changed)
+
+
 @pytest.fixture
 def check(tmp_path: Path) -> Callable[..., CheckReport]:
     def run(files: dict[str, bytes], tag: str, **more: object) -> CheckReport:
@@ -104,6 +115,13 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
         {"pkg/mod.cpython-312-aarch64-linux-gnu.so": with_flags(elf(machine=183), 1, align=0x1000)}, ARM_LINUX, "error",
         "64 KiB",
     ),
+    ("executable-stack", {SO: without_segment(elf(), 0x6474E551)}, LINUX, "error", "stack"),
+    ("executable-stack", {MUSL_SO: with_flags(elf(), 0x6474E551, flags=7)}, MUSL, "note", "stack"),
+    (
+        "executable-stack",
+        {"pkg/tool": with_flags(elf(interpreter="/lib64/ld-linux-x86-64.so.2", symbols=()), 0x6474E551, flags=7)},
+        LINUX, "note", "stack",
+    ),
     ("wrong-machine", {SO: elf(machine=183)}, LINUX, "error", "AArch64"),
     ("wrong-machine", {"pkg/data.so": library("x", machine=183)}, LINUX, "note", "AArch64"),
     ("other-c-library", {SO: elf(needed=("libc.musl-x86_64.so.1",))}, LINUX, "error", "musl"),
@@ -124,8 +142,67 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
         LINUX, "error", "f in version V_2",
     ),
     ("absolute-runpath", {SO: elf(runpath="/home/builder/lib")}, LINUX, "note", "/home/builder/lib"),
+    ("suffix-mismatch", {"pkg/mod.cpython-312t-x86_64-linux-gnu.so": elf()}, LINUX, "error", r"3\.12t"),
+    ("suffix-mismatch", {SO: elf(machine=183)}, ARM_LINUX, "error", "aarch64-linux-gnu"),
+    ("suffix-mismatch", {SO: elf()}, MUSL, "error", "x86_64-linux-musl"),
+    ("suffix-mismatch", {"pkg/mod.cp312-win32.pyd": pe({})}, WINDOWS, "error", "win_amd64"),
+    ("suffix-mismatch", {SO: elf()}, "cp312-abi3-manylinux_2_17_x86_64", "error", "stable ABI"),
+    ("suffix-mismatch", {SO: elf()}, "py3-none-manylinux_2_17_x86_64", "warning", "every Python 3"),
+    ("tag-mismatch", {SO: elf()}, "py3-none-any", "warning", "every platform"),
     (
         "suffix-mismatch", {"pkg/mod.cpython-311-x86_64-linux-gnu.so": elf()}, LINUX, "error", r"3\.11.*3\.12",
+    ),
+    (
+        "other-c-library",
+        {
+            SO: elf(needed=("liba.so",), runpath="$ORIGIN"),
+            "pkg/liba.so": library("liba.so", needed=("libc.musl-x86_64.so.1",)),
+        },
+        LINUX, "error", "an extension module needs it",
+    ),
+    (
+        "missing-symbol",
+        {
+            MUSL_SO: elf(needed=("liba.so",), runpath="$ORIGIN"),
+            "pkg/liba.so": library("liba.so", need("__memcpy_chk", "GLIBC_2.3.4", "libc.so.6"), needed=("libc.so.6",)),
+        },
+        MUSL, "error", "__memcpy_chk",
+    ),
+    (
+        "glibc-above-tag", {SO: elf(needed=("libc.so.6",), version_needs=(("libc.so.6", "GLIBC_ABI_DT_RELR", False),))},
+        LINUX, "error", r"GLIBC_2\.36",
+    ),
+    (
+        "libstdcxx-above-tag",
+        {SO: elf(needed=("libgcc_s.so.1",), version_needs=(("libgcc_s.so.1", "GCC_12.0.0", False),))}, LINUX, "error",
+        r"GCC_12\.0\.0 of libgcc_s\.so\.1.*GCC_4\.8\.0",
+    ),
+    ("musl-above-tag", {MUSL_SO: elf(symbols=(INIT, need("qsort_r")))}, MUSL, "warning", r"qsort_r.*1\.2\.3"),
+    (
+        "musl-above-tag", {MUSL_SO: elf(symbols=(INIT, need("gettid")))}, "cp312-cp312-musllinux_1_1_x86_64", "error",
+        r"gettid.*1\.2\.2",
+    ),
+    (
+        "missing-symbol", {MUSL_SO: elf(symbols=(INIT, need("__dlsym_time64")))}, MUSL, "error", "__dlsym_time64",
+    ),
+    ("dangling-runpath", {SO: elf(needed=("libc.so.6",), runpath="$ORIGIN/../pkg.libs")}, LINUX, "note", "pkg.libs"),
+    (
+        "mangled-name",
+        {SO: elf(needed=("liba-00000000.so.1",)), "pkg.libs/liba-1a2b3c4d.so.1": library("liba.so.1")}, LINUX, "error",
+        r"liba-1a2b3c4d",
+    ),
+    (
+        "other-libpython",
+        {
+            SO: elf(needed=("libpython3.12-1a2b3c4d.so.1.0",), runpath="$ORIGIN/../pkg.libs"),
+            "pkg.libs/libpython3.12-1a2b3c4d.so.1.0": library("libpython3.12-1a2b3c4d.so.1.0"),
+        },
+        LINUX, "warning", "a Python of its own",
+    ),
+    (
+        "missing-image",
+        {"pkg-1.0.data/scripts/tool": elf(interpreter="/lib64/ld-linux-x86-64.so.2", needed=("liba.so",), symbols=())},
+        LINUX, "error", "liba",
     ),
     ("missing-vc-runtime", {PYD: pe({"MSVCP140.dll": ["f"]})}, WINDOWS, "error", "MSVCP140"),
     ("vc-runtime-too-old", {PYD: pe({"MSVCP140.dll": ["_Mtx_lock"]})}, WINDOWS, "error", r"14\.40"),
@@ -135,6 +212,8 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ),
     ("old-vc-runtime", {"pkg/msvcp140.dll": OLD_RUNTIME}, WINDOWS, "error", r"14\.28\.29334\.0"),
     ("debug-build", {PYD: pe({"VCRUNTIME140D.dll": ["f"]})}, WINDOWS, "error", "VCRUNTIME140D"),
+    ("debug-build", {PYD: pe({"python312_d.dll": ["f"]})}, WINDOWS, "error", "python312_d"),
+    ("debug-build", {PYD: pe({"MSVCP140_1D.dll": ["f"]})}, WINDOWS, "error", "MSVCP140_1D"),
     ("other-python", {PYD: pe({"python311.dll": ["f"]})}, WINDOWS, "error", "python311"),
     ("missing-image", {PYD: pe({"gone.dll": ["f"]})}, WINDOWS, "error", "gone.dll"),
     ("missing-image", {PYD: pe({"nvcuda.dll": ["f"]})}, WINDOWS, "note", "driver"),
@@ -198,7 +277,7 @@ SOUND: list[tuple[dict[str, bytes], str]] = [
         },
         LINUX,
     ),
-    ({SO: elf(needed=("libc.musl-x86_64.so.1",), symbols=(INIT, need("puts")))}, MUSL),
+    ({MUSL_SO: elf(needed=("libc.musl-x86_64.so.1",), symbols=(INIT, need("puts"), need("open64")))}, MUSL),
     ({"pkg-1.0.data/scripts/tool": elf(interpreter="/lib64/ld-linux-x86-64.so.2", needed=("libc.so.6",))}, LINUX),
     (
         {
@@ -316,11 +395,6 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert unreadable(folder)
 
 
-def test_a_zip_bomb(tmp_path: Path) -> None:
-    path = build_wheel(tmp_path, {"pkg/zeros.bin": bytes(100 << 20)}, tag="py3-none-any")
-    assert "zip bomb" in unreadable(path)
-
-
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "tmp"
     place.mkdir()
@@ -348,11 +422,11 @@ def test_platforms_of_tags() -> None:
 
 
 def test_every_code_has_an_entry_in_the_documentation() -> None:
-    headings = re.findall(r"^## (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    headings = re.findall(r"^## ([a-z].+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     source = Path(check_wheel.__code__.co_filename).parent
     texts = [path.read_text(encoding="utf-8") for path in source.glob("*.py")]
     texts.append((source.parent / "host/wheel.py").read_text(encoding="utf-8"))
-    codes = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', "\n".join(texts))) & set(headings)
+    codes = set(re.findall(r'"([a-z]+\d?(?:-[a-z]+)+)"', "\n".join(texts))) & set(headings)
     assert sorted(headings) == headings
     assert codes == set(headings)
     assert {code for code, *_ in BROKEN} <= codes

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dlltracer.host import bounded
-from dlltracer.host.bounded import ProgramAnswer, ask_program, find_program, run_bounded
+from dlltracer.host.bounded import ProgramAnswer, ask_loader_program, ask_program, find_program, run_bounded
 from dlltracer.host.distributions import Distribution, check_record, list_distributions, normalize
 from dlltracer.host.packages import find_owners
 from dlltracer.model.environment import FileState, PackageManager, PackageOwner
@@ -290,7 +291,25 @@ def test_a_program_gets_nothing_of_ours(system: Path, tmp_path: Path, monkeypatc
     folder, *variables = answer.output.splitlines()
     assert folder == "/"
     assert {line.partition("=")[0] for line in variables} <= {"LC_ALL", "PATH", "HOME", "PWD", "_", "SHLVL", "OLDPWD"}
-    assert run_bounded((str(system / "x"),), {}, stderr=True) == ProgramAnswer(0, "err\n")
+    assert ask_loader_program((str(system / "x"),), {}) == ProgramAnswer(0, "err\n")
+
+
+@posix_only
+def test_a_loader_is_asked_where_our_own_streams_are_closed(system: Path) -> None:
+    write_program(system / "ld.so", "echo out; echo err >&2; exit 3")
+    code = (
+        "import os; [os.close(fd) for fd in (0, 1, 2)]\n"
+        "from dlltracer.host.bounded import ask_loader_program as ask\n"
+        "import sys; answer = ask((sys.argv[1],), {}); os._exit(answer.status if answer.output == 'err\\n' else 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(system / "ld.so")], check=False).returncode == 3
+
+
+@posix_only
+def test_a_loader_that_does_not_end_is_killed(system: Path) -> None:
+    write_program(system / "ld.so", "sleep 60 & sleep 60")
+    assert ask_loader_program((str(system / "ld.so"),), {}, seconds=0.2) == "ld.so did not answer within 0.2 s"
+    assert ask_loader_program((str(system / "none"),), {}).startswith("none could not be run: ")
 
 
 @posix_only
@@ -312,7 +331,8 @@ def test_on_windows_no_program_is_asked(tmp_path: Path, monkeypatch: pytest.Monk
         for suffix in ("", ".exe", ".bat"):
             write_program(tmp_path / f"{name}{suffix}", f"touch {tmp_path}/ran")
         assert find_program(name) is None and ask_program(name) == f"{name} is not installed"
-    assert run_bounded((str(tmp_path / "rpm"),), {}) == "rpm is not asked on Windows"
+    for ask in (run_bounded, ask_loader_program):
+        assert ask((str(tmp_path / "rpm"),), {}) == "rpm is not asked on Windows"
     assert dict(find_owners([str(tmp_path / "x.dll")]).unavailable)[PackageManager.RPM] == "rpm is not installed"
     assert not (tmp_path / "ran").exists()
 

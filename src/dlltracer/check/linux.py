@@ -23,17 +23,23 @@ from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
 from .knowledge import musl_names
 from .platform_check import PlatformCheck, is_named_after, place_of
-from .platforms import GLIBC_LIBRARIES, Loader, Platform
+from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform
+from .python_abi import is_python_name
+from .tags import PythonPromise
 
 _ET_EXEC, _ET_DYN = 2, 3
 _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
 _MODULE_ENTRY = "PyInit_"
-_PYTHON_API = ("Py", "_Py")
-_LIBPYTHON = re.compile(r"libpython\d[\w.]*\.so[\w.]*")
-_VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI)_(\d+(?:\.\d+)*)")
-_HASH = re.compile(r"-[0-9a-f]{8}(?=\.)")
+_LIBPYTHON = re.compile(r"libpython\d[\w.]*(?:-[0-9a-f]{8}[\w.]*)?\.so[\w.]*")
+_VERSION = re.compile(rf"({'|'.join(VERSION_FAMILIES)})_(\d+(?:\.\d+)*)")
+_PACKED_RELOCATIONS = "GLIBC_ABI_DT_RELR"
+"""A version that glibc has from 2.36 on, the first to read DT_RELR."""
+_STACKS_BY_DEFAULT = {62, 3}
+"""Processors, x86-64 and i386, where a file without PT_GNU_STACK gets an executable stack: stackinfo.h of glibc."""
 _MOST_TREES = 5_000
+_MUSL_MACHINES = {"x86_64", "i686", "aarch64", "armv7l", "ppc64le", "s390x"}
+"""Processors whose musl was read. For the others every name counts that some processor has."""
 
 _OF_DESKTOPS = (
     "libxcb*", "libxkbcommon*", "libEGL*", "libGLX*", "libOpenGL*", "libGLU*", "libGLES*", "libfontconfig*",
@@ -61,17 +67,17 @@ class _NativeFile:
         return self.is_module or self.is_program
 
 
-def check_linux(wheel: Wheel, platform: Platform) -> Iterator[Problem]:
-    """Yield what is wrong with the ELF files of a wheel on a platform."""
-    check = _LinuxCheck(wheel, platform)
-    yield from check.run()
+def check_linux(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
+    """Yield what is wrong with the ELF files of a wheel on a platform, for the Pythons that it promises."""
+    yield from _LinuxCheck(wheel, platform, promise).run()
 
 
 class _LinuxCheck(PlatformCheck):
-    def __init__(self, wheel: Wheel, platform: Platform) -> None:
-        super().__init__(wheel, platform)
+    def __init__(self, wheel: Wheel, platform: Platform, promise: PythonPromise) -> None:
+        super().__init__(wheel, platform, promise)
         self._files: dict[str, _NativeFile] = {}
         self._reached: set[str] = set()
+        self._folders: set[str] = set()
         self._exports: dict[str, list[str]] | None = None
         self._satisfied: dict[str, set[str]] = {}
         self._of_c_library = musl_names()
@@ -125,13 +131,11 @@ class _LinuxCheck(PlatformCheck):
         """Judge what can be said without looking for anything: versions, stack, alignment, search paths."""
         yield from self._judge_versions(file)
         yield from self._judge_c_library(file)
-        stack = [segment for segment in file.image.segments if segment.type == _PT_GNU_STACK and segment.flags & PF_X]
-        if stack:
-            yield self._problem(
-                "executable-stack", Severity.ERROR, file.place, "it asks for an executable stack",
-                ("its PT_GNU_STACK has the flag PF_X", "glibc 2.41 and later refuses such a file in dlopen"),
-                "clear the flag (patchelf --clear-execstack), or build its assembler files with .note.GNU-stack",
-            )  # fmt: skip
+        yield from self._judge_stack(file)
+        symbols = file.image.symbols
+        if symbols is not None:
+            yield from self._judge_api(file.place, [need.name for need in symbols.needs if not need.weak])
+            yield from self._judge_musl_names(file, [need.name for need in symbols.needs if not need.weak])
         page = self._platform.elf.largest_page
         bad = [segment for segment in file.image.segments if segment.type == _PT_LOAD and segment.align % page]
         if bad:
@@ -141,16 +145,71 @@ class _LinuxCheck(PlatformCheck):
                 (f"there glibc says: ELF load command alignment not page-aligned ({self._platform.machine})",),
                 f"link it with -Wl,-z,max-page-size={page:#x}",
             )  # fmt: skip
-        for folder in (file.image.runpath or file.image.rpath or "").split(":"):
-            if folder.startswith("/"):
-                title = f"its RUNPATH names {folder}, a folder of the machine that built it"
+        yield from self._judge_runpath(file)
+
+    def _judge_stack(self, file: _NativeFile) -> Iterator[Problem]:
+        """Judge whether a file asks for an executable stack, which newer glibc refuses to give in dlopen."""
+        stacks = [segment.flags for segment in file.image.segments if segment.type == _PT_GNU_STACK]
+        asks = any(flags & PF_X for flags in stacks)
+        if not asks and (stacks or self._platform.elf.number not in _STACKS_BY_DEFAULT or file.is_program):
+            return
+        why = "its PT_GNU_STACK has the flag PF_X" if asks else "it has no PT_GNU_STACK, which means the same"
+        # The kernel gives a program such a stack at its start. musl does not read the flag at all.
+        is_refused = self._platform.loader is Loader.GLIBC and not file.is_program
+        yield self._problem(
+            "executable-stack", Severity.ERROR if is_refused else Severity.NOTE, file.place,
+            "it asks for an executable stack",
+            (why, "glibc 2.41 and later refuses such a file in dlopen" if is_refused else "it loads all the same"),
+            "clear the flag (patchelf --clear-execstack), or build its assembler files with .note.GNU-stack",
+        )  # fmt: skip
+
+    def _judge_runpath(self, file: _NativeFile) -> Iterator[Problem]:
+        """Judge the folders that a file names for the search of what it needs."""
+        folders = [folder for folder in (file.image.runpath or file.image.rpath or "").split(":") if folder]
+        for folder in folders:
+            if not folder.startswith(("$ORIGIN", "${ORIGIN}")):
+                where = "a folder of the machine that built it" if folder.startswith("/") else "relative to the process"
+                title = f"its RUNPATH names {folder}, {where}"
                 yield self._problem("absolute-runpath", Severity.NOTE, file.place, title)
                 break
+        origin = posixpath.dirname(file.place)
+        for folder in folders:
+            rest = re.sub(r"^\$(?:ORIGIN|\{ORIGIN\})", "", folder)
+            place = posixpath.normpath(posixpath.join(origin, rest.lstrip("/")))
+            if rest != folder and file.image.needed and not place.startswith("..") and not self._has_folder(place):
+                title = f"its RUNPATH names {folder}, and the wheel has no such folder"
+                yield self._problem("dangling-runpath", Severity.NOTE, file.place, title)
+                break
+
+    def _has_folder(self, place: str) -> bool:
+        if not self._folders:
+            for name in self._wheel.names:
+                while (name := posixpath.dirname(name)) not in self._folders:
+                    self._folders.add(name)
+        return place == "." or place in self._folders
+
+    def _judge_musl_names(self, file: _NativeFile, names: Sequence[str]) -> Iterator[Problem]:
+        """Judge names that musl brought after the version that the tag promises."""
+        version = self._platform.version
+        if self._platform.loader is not Loader.MUSL or not version:
+            return
+        newer = [(self._of_c_library[name].since, name) for name in names if name in self._of_c_library]
+        newer = [(since, name) for since, name in newer if since > version and not self._defined_in(name)]
+        if newer:
+            since, name = max(newer)
+            is_other = since[:2] > version[:2]
+            yield self._problem(
+                "musl-above-tag", Severity.ERROR if is_other else Severity.WARNING, file.place,
+                f"it needs {name}, which musl has from {'.'.join(map(str, since))} on, and the tag promises"
+                f" {'.'.join(map(str, version))}",
+                [f"{name}: musl {'.'.join(map(str, since))}" for since, name in sorted(newer)],
+                "build it on a system with an older musl, or without these functions",
+            )  # fmt: skip
 
     def _judge_versions(self, file: _NativeFile) -> Iterator[Problem]:
         highest: dict[str, tuple[tuple[int, ...], str]] = {}
         for need in file.image.version_needs:
-            match = _VERSION.fullmatch(need.version)
+            match = _VERSION.fullmatch("GLIBC_2.36" if need.version == _PACKED_RELOCATIONS else need.version)
             if match is None or need.weak or not self._platform.provides(need.library):
                 continue
             number = tuple(map(int, match[2].split(".")))
@@ -161,7 +220,7 @@ class _LinuxCheck(PlatformCheck):
                 continue
             needs = f"{family}_{'.'.join(map(str, number))}"
             has = f"{family}_{'.'.join(map(str, allowed))}"
-            if family != "GLIBC" and any(posixpath.basename(place) == library for place in self._wheel.native):
+            if family != "GLIBC" and self._of_name(library):
                 continue  # it brings its own
             yield self._problem(
                 "glibc-above-tag" if family == "GLIBC" else "libstdcxx-above-tag", Severity.ERROR, file.place,
@@ -179,6 +238,12 @@ class _LinuxCheck(PlatformCheck):
             title = f"it was built for {'musl' if is_musl else 'glibc'}: it needs {needed}"
             yield self._problem("other-c-library", severity, file.place, title)
 
+    def _brings_other_c_library(self, place: str, need: str) -> Problem:
+        return self._problem(
+            "other-c-library", Severity.ERROR, place, f"an extension module needs it, and it needs {need}",
+            ("it was built for another C library than the tag promises",), "build it in the image of the tag",
+        )  # fmt: skip
+
     def _judge_load(self, file: _NativeFile) -> Iterator[Problem]:
         """Follow the load of a file, and judge every need that fails, and every symbol that nothing has."""
         tree = self._resolve(file)
@@ -192,10 +257,25 @@ class _LinuxCheck(PlatformCheck):
                 continue
             is_whole = False
             if binding.need.startswith(("libc.so.6", "libc.musl")):
+                if place_of(binding.requested_by) != file.place and file.is_module:
+                    yield from self._once(self._brings_other_c_library(place_of(binding.requested_by), binding.need))
                 continue  # told already, as the other C library
             yield from self._once(self._missing(binding, file))
+        yield from self._judge_second_python(file, places)
         if not file.is_program and is_whole and not tree.unresolved:
             yield from self._judge_symbols(places)
+
+    def _judge_second_python(self, file: _NativeFile, places: Sequence[str]) -> Iterator[Problem]:
+        """Judge a libpython that the wheel brings and that its extension modules load."""
+        for place in places[1:] if file.is_module else ():
+            if _LIBPYTHON.fullmatch(posixpath.basename(place)):
+                yield from self._once(
+                    self._problem(
+                        "other-libpython", Severity.WARNING, file.place, f"it brings a Python of its own: {place}",
+                        ("the process has one already; which of them a module gets depends on how that was built",),
+                        "link extension modules without libpython, and leave it out of the wheel",
+                    )
+                )  # fmt: skip
 
     def _resolve(self, file: _NativeFile) -> LoadTree:
         elf = self._platform.elf
@@ -213,7 +293,9 @@ class _LinuxCheck(PlatformCheck):
         """Return the problem of a need that nothing fulfils: who needs it, where it lies instead, what to do."""
         name = posixpath.basename(binding.need)
         place = place_of(binding.requested_by) or file.place
-        severity = Severity.ERROR if file.is_module else Severity.WARNING
+        # A program among the scripts is started as it is; another one by code, which may set LD_LIBRARY_PATH.
+        is_command = file.is_program and file.place.startswith(".scripts/")
+        severity = Severity.ERROR if file.is_module or is_command else Severity.WARNING
         if binding.state is BindingState.REFUSED:
             title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
@@ -225,8 +307,8 @@ class _LinuxCheck(PlatformCheck):
             )  # fmt: skip
         evidence = [f"{len(binding.probes)} places were looked at, from {place}"] if binding.probes else []
         fix = "put it into the wheel: auditwheel repair"
-        same = [other for other in sorted(self._wheel.native) if posixpath.basename(other) == name]
-        mangled = [other for other in sorted(self._wheel.native) if _HASH.sub("", posixpath.basename(other)) == name]
+        same = [other for other in self._of_name(name) if posixpath.basename(other) == name]
+        mangled = self._renamed(name)
         title = f"it needs {name}, which is not in the wheel and not on every system of the tag"
         code = "missing-image"
         if mangled and not same:
@@ -237,7 +319,7 @@ class _LinuxCheck(PlatformCheck):
         elif same:
             title = f"it needs {name}, which is in the wheel where the loader does not look: {same[0]}"
             code, fix = "not-on-runpath", f"give it the RUNPATH {_origin_path(place, same[0])}"
-            if self._wheel.loads_by_itself:
+            if self._wheel.loads_by_itself or not file.is_root:
                 severity = Severity.NOTE
                 evidence.append("code of the wheel loads libraries itself, and may load this one first")
         elif owner := self._owner(name, place):
@@ -288,21 +370,31 @@ class _LinuxCheck(PlatformCheck):
         for need in symbols.needs if symbols is not None else ():
             # All that glibc and libstdc++ have has versions. Without one it may still be a name of the C library:
             # Python has libm in the process, and a module that is not linked with it finds it there.
-            if not (need.weak or need.name.startswith(_PYTHON_API) or need.name in self._of_c_library):
+            if not (need.weak or is_python_name(need.name) or self._is_of_c_library(need.name)):
                 yield need
 
+    def _is_of_c_library(self, name: str) -> bool:
+        found = self._of_c_library.get(name)
+        is_musl = self._platform.loader is Loader.MUSL
+        machines = found.machines if found is not None and is_musl and self._platform.machine in _MUSL_MACHINES else ()
+        return found is not None and (not machines or self._platform.machine in machines)
+
     def _find(self, need: ElfNeed, places: Sequence[str], used: set[str]) -> bool:
-        """Return whether an image has what is needed, and add it to `used`; what is of the system is not judged."""
+        """Return whether an image has what is needed, and add it to `used`; what is of the system is not judged.
+
+        musl goes by the name alone: it does not read the versions of needs.
+        """
+        wanted = None if self._platform.loader is Loader.MUSL else need.version
         for place in places:
             image = self._files[place].image
             if image.symbols is None or need.name not in image.symbols.provides:
                 continue
             versions = image.symbols.provides[need.name]
-            if need.version is None or need.version in versions or None in versions:
+            if wanted is None or wanted in versions or None in versions:
                 used.add(place)
                 return True
         names = {name for place in places for name in (self._files[place].image.soname, posixpath.basename(place))}
-        return need.version is not None and need.library not in names
+        return wanted is not None and need.library not in names
 
     def _missing_symbol(self, place: str, need: ElfNeed, load: set[str]) -> Problem:
         elsewhere = [other for other in self._defined_in(need.name) if other not in load]

@@ -16,11 +16,11 @@ from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.macos import find_missing_macho_symbols, is_system_path, pick_image, resolve_macos
 from .platform_check import PlatformCheck, place_of
 from .platforms import Platform
+from .tags import PythonPromise
 
 _MODULE_ENTRY = "_PyInit_"
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*-darwin|abi3|pypy\d+-[\w-]+)\.so$")
 _LIBPYTHON = re.compile(r"(?:^|/)(?:Python\.framework/|libpython\d[\w.]*\.dylib$|Python3?$)")
-_HASH = re.compile(r"-[0-9a-f]{8}(?=\.)")
 _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000
@@ -34,18 +34,20 @@ _SINCE = {
 (__OSX_AVAILABLE), and reports of what dyld did not find on older systems."""
 
 
-def check_macos(wheel: Wheel, platform: Platform) -> Iterator[Problem]:
-    """Yield what is wrong with the Mach-O files of a wheel on a platform."""
+def check_macos(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
+    """Yield what is wrong with the Mach-O files of a wheel on a platform, for the Pythons that it promises."""
     files = MacosFiles(wheel.folder, symbols=True)
     for cpu in platform.cpus:
-        yield from _MacosCheck(wheel, platform, cpu, files).run()
+        yield from _MacosCheck(wheel, platform, promise, cpu, files).run()
 
 
 class _MacosCheck(PlatformCheck):
     """The check for one processor."""
 
-    def __init__(self, wheel: Wheel, platform: Platform, cpu: int, files: MacosFiles) -> None:
-        super().__init__(wheel, platform)
+    def __init__(
+        self, wheel: Wheel, platform: Platform, promise: PythonPromise, cpu: int, files: MacosFiles
+    ) -> None:  # fmt: skip
+        super().__init__(wheel, platform, promise)
         self._cpu = cpu
         self._files = files
         self._architecture = describe_cpu(cpu, 0)
@@ -110,6 +112,9 @@ class _MacosCheck(PlatformCheck):
         )  # fmt: skip
 
     def _judge_file(self, place: str, image: MachoImage) -> Iterator[Problem]:
+        if image.symbols is not None:
+            names = [one.name for one in image.symbols.imports if not one.weak and one.name.startswith(("_Py", "__Py"))]
+            yield from self._judge_api(place, [name[1:] for name in names])
         lowest, promised = image.lowest_macos, self._platform.version
         if self._cpu == CPU_ARM64:
             promised = max(promised, _FIRST_ARM64)
@@ -178,8 +183,8 @@ class _MacosCheck(PlatformCheck):
                 ("another Python has none, or has it elsewhere",), "link it with -undefined dynamic_lookup instead",
             )  # fmt: skip
         evidence = [f"tried: {probe.path}" for probe in binding.probes[:3]]
-        same = [other for other in sorted(self._wheel.native) if posixpath.basename(other) == name]
-        mangled = [other for other in sorted(self._wheel.native) if _HASH.sub("", posixpath.basename(other)) == name]
+        same = [other for other in self._of_name(name) if posixpath.basename(other) == name]
+        mangled = self._renamed(name)
         fix = "put it into the wheel: delocate-wheel"
         if same or mangled:
             found = (same or mangled)[0]

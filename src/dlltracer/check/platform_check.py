@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
 from .platforms import Platform
+from .python_abi import ApiProblem, judge_api
+from .tags import PythonPromise, file_python
+
+_MANGLED = re.compile(r"-[0-9a-f]{8,40}(?=\.)", re.IGNORECASE)
+"""What repair tools put into names of libraries: 8 hexadecimal digits (auditwheel, maturin), up to 40 (delvewheel)."""
 
 
 class PlatformCheck:
     """The check of a wheel on one platform; a subclass has the rules of its loader.
 
-    Arguments: `wheel`, opened; `platform`, what its tag promises.
+    Arguments: `wheel`, opened; `platform`, what its tag promises; `promise`, the Pythons that its tags promise.
     """
 
-    def __init__(self, wheel: Wheel, platform: Platform) -> None:
+    def __init__(self, wheel: Wheel, platform: Platform, promise: PythonPromise) -> None:
         self._wheel = wheel
         self._platform = platform
+        self._promise = promise
         self._told: set[tuple[str, str]] = set()
+        self._by_name: dict[str, list[str]] = {}
+        self._by_original_name: dict[str, list[str]] = {}
+        for place in sorted(wheel.native):
+            name = posixpath.basename(place)
+            self._by_name.setdefault(name.lower(), []).append(place)
+            self._by_original_name.setdefault(original_name(name), []).append(place)
 
     def _once(self, problem: Problem) -> Iterator[Problem]:
         """Yield a problem the first time that its file has it: many loads share a library."""
@@ -37,9 +49,34 @@ class PlatformCheck:
             evidence=tuple(evidence), fix=fix, platform=self._platform.tag,
         )  # fmt: skip
 
+    def _judge_api(self, place: str, names: Iterable[str]) -> Iterator[Problem]:
+        """Judge the symbols that a file imports of Python."""
+        for found in judge_api(names, file_python(place, self._promise)):
+            yield self._api_problem(place, found)
+
+    def _api_problem(self, place: str, found: ApiProblem) -> Problem:
+        return self._problem(found.code, found.severity, place, found.title, found.evidence, found.fix)
+
+    def _renamed(self, name: str) -> list[str]:
+        """Return the files of the wheel that have a library's name but for what a repair tool put into it.
+
+        Either may have it: the file was renamed and its user was not, or the user was, and the file is another one.
+        """
+        alike = self._by_original_name.get(original_name(name), [])
+        return [place for place in alike if posixpath.basename(place).lower() != name.lower()]
+
+    def _of_name(self, name: str) -> list[str]:
+        """Return the files of the wheel with that name, but for the case of its letters."""
+        return self._by_name.get(name.lower(), [])
+
     def _owner_by_name(self, name: str) -> str | None:
         """Return the package, of those that the wheel requires, that has such a library by its name."""
         return next((one for one in self._wheel.requires if is_named_after(one, name, r"\..*$")), None)
+
+
+def original_name(library: str) -> str:
+    """Return the name of a library before a repair tool gave it another, in lower case."""
+    return _MANGLED.sub("", library).lower()
 
 
 def is_named_after(package: str, library: str, ending: str) -> bool:

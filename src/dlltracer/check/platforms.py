@@ -60,19 +60,33 @@ GLIBC_LIBRARIES = frozenset(
 """Libraries whose symbols all have versions, so that a need without one is for none of them."""
 
 _POLICY_LIBRARIES = GLIBC_LIBRARIES | {
-    "libX11.so.6", "libXext.so.6", "libXrender.so.1", "libICE.so.6", "libSM.so.6", "libGL.so.1", "libEGL.so.1",
+    "libX11.so.6", "libXext.so.6", "libXrender.so.1", "libICE.so.6", "libSM.so.6", "libGL.so.1",
     "libgobject-2.0.so.0", "libgthread-2.0.so.0", "libglib-2.0.so.0", "libz.so.1", "libexpat.so.1",
 }  # fmt: skip
 _GLIBC_LOADER = re.compile(r"ld-linux[\w-]*\.so\.\d|ld64\.so\.\d|ld\.so\.1|ld-linux\.so\.\d")
 _MUSL_LIBRARY = re.compile(r"libc\.musl-\w+\.so\.1|ld-musl-\w+\.so\.1|libc\.so|libz\.so\.1")
 
-_CXX_VERSIONS = (
-    ((2, 5), (3, 4, 8), (1, 3, 1)), ((2, 12), (3, 4, 13), (1, 3, 3)), ((2, 17), (3, 4, 19), (1, 3, 7)),
-    ((2, 24), (3, 4, 22), (1, 3, 10)), ((2, 26), (3, 4, 24), (1, 3, 11)), ((2, 28), (3, 4, 25), (1, 3, 11)),
-    ((2, 31), (3, 4, 28), (1, 3, 12)), ((2, 34), (3, 4, 29), (1, 3, 13)), ((2, 35), (3, 4, 30), (1, 3, 13)),
-    ((2, 39), (3, 4, 33), (1, 3, 15)),
-)  # fmt: skip
-"""Of systems with a glibc, the versions of libstdc++: GLIBCXX and CXXABI."""
+_VERSIONS: dict[str, tuple[tuple[tuple[int, int], tuple[int, ...]], ...]] = {
+    "GLIBCXX": (
+        ((2, 5), (3, 4, 8)), ((2, 12), (3, 4, 13)), ((2, 17), (3, 4, 19)), ((2, 24), (3, 4, 22)), ((2, 26), (3, 4, 24)),
+        ((2, 31), (3, 4, 28)), ((2, 34), (3, 4, 29)), ((2, 35), (3, 4, 30)), ((2, 39), (3, 4, 33)),
+    ),
+    "CXXABI": (
+        ((2, 5), (1, 3, 1)), ((2, 12), (1, 3, 3)), ((2, 17), (1, 3, 7)), ((2, 24), (1, 3, 10)), ((2, 26), (1, 3, 11)),
+        ((2, 31), (1, 3, 12)), ((2, 34), (1, 3, 13)), ((2, 39), (1, 3, 15)),
+    ),
+    "GCC": (
+        ((2, 5), (4, 2, 0)), ((2, 12), (4, 5, 0)), ((2, 17), (4, 8, 0)), ((2, 26), (7, 0, 0)), ((2, 34), (11, 0)),
+        ((2, 35), (12, 0, 0)), ((2, 39), (14, 0, 0)),
+    ),
+    "LIBATOMIC": (((2, 17), (1, 0)), ((2, 24), (1, 2))),
+    "ZLIB": (((2, 12), (1, 2, 2, 4)), ((2, 17), (1, 2, 5, 2)), ((2, 26), (1, 2, 9)), ((2, 36), (1, 2, 12))),
+}  # fmt: skip
+"""Of families of symbol versions, the highest that a manylinux policy allows, by its version of glibc. GLIBCXX of 2.26
+differs by processor; the higher one counts."""
+_GLIBC_OF_AARCH64 = {(2, 17): (2, 18)}
+"""What the policy for aarch64 allows beyond its number."""
+VERSION_FAMILIES = ("GLIBC", *_VERSIONS)
 
 
 @dataclass(frozen=True)
@@ -113,15 +127,14 @@ class Platform:
         return library in _POLICY_LIBRARIES or _GLIBC_LOADER.fullmatch(library) is not None
 
     def highest(self, family: str) -> tuple[int, ...] | None:
-        """The highest symbol version of a family ("GLIBC", "GLIBCXX", "CXXABI") that it promises; `None` for any."""
+        """The highest symbol version of a family (`VERSION_FAMILIES`) that it promises; `None` for any."""
         if self.loader is not Loader.GLIBC or not self.version:
             return None
         if family == "GLIBC":
-            return self.version
-        if family in ("GLIBCXX", "CXXABI"):
-            known = [entry for entry in _CXX_VERSIONS if entry[0] <= self.version]
-            return known[-1][1 if family == "GLIBCXX" else 2] if known else None
-        return None
+            more = _GLIBC_OF_AARCH64 if self.machine == "aarch64" else {}
+            return more.get((self.version[0], self.version[1]), self.version)
+        known = [highest for since, highest in _VERSIONS[family] if since <= self.version]
+        return known[-1] if known else None
 
 
 def read_platforms(tags: Iterable[str]) -> tuple[tuple[Platform, ...], tuple[str, ...]]:

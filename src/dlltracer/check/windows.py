@@ -20,15 +20,18 @@ from ..resolve.knowledge import explain_not_system
 from ..resolve.windows import find_missing_imports, resolve_windows
 from .platform_check import PlatformCheck
 from .platforms import Platform
+from .python_abi import judge_api, judge_python3_dll
+from .tags import PythonPromise, file_python
 
 _MACHINES = {MACHINE_AMD64: "x64", MACHINE_ARM64: "ARM64", MACHINE_I386: "x86", 0x1C4: "32-bit ARM"}
 _DEBUG_RUNTIME = re.compile(
-    r"(?:msvcp\d+d|vcruntime\d+(?:_\d)?d|msvcr\d+d|ucrtbased|concrt\d+d|python\d+_d)\.dll", re.IGNORECASE
+    r"(?:msvcp\d+(?:_\d)?d|vcruntime\d+(?:_\d)?d|msvcr\d+d|ucrtbased|concrt\d+d|vccorlib\d+d|vcomp\d+d|mfc\d+u?d"
+    r"|python\d+t?_d)\.dll", re.IGNORECASE,
 )
 _CPP_RUNTIME = re.compile(r"msvcp140(?:_\d|_\w+)?(?P<hash>-[0-9a-f]{8,})?\.dll", re.IGNORECASE)
 _VC_RUNTIME = re.compile(r"(?:msvcp140|vcruntime140|concrt140|vccorlib140|vcomp140|mfc140)\w*\.dll", re.IGNORECASE)
 _PYTHON_DLL = re.compile(r"python\d+t?\.dll", re.IGNORECASE)
-_HASH = re.compile(r"-[0-9a-f]{8,}(?=\.)", re.IGNORECASE)
+_STABLE_DLL = re.compile(r"python3t?\.dll", re.IGNORECASE)
 _CONSTANT_MUTEX = (14, 40)
 """From this version on std::mutex needs no call to be initialised, and older runtimes crash in its lock: release notes
 of Visual Studio 2022 17.10."""
@@ -40,16 +43,14 @@ _OF_DRIVERS = (
 _MOST_TREES = 5_000
 
 
-def check_windows(wheel: Wheel, platform: Platform, python: tuple[int, int], free_threaded: bool) -> Iterator[Problem]:
-    """Yield what is wrong with the PE files of a wheel on a platform, for a version of Python."""
-    yield from _WindowsCheck(wheel, platform, python, free_threaded).run()
+def check_windows(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
+    """Yield what is wrong with the PE files of a wheel on a platform, for the Pythons that it promises."""
+    yield from _WindowsCheck(wheel, platform, promise).run()
 
 
 class _WindowsCheck(PlatformCheck):
-    def __init__(self, wheel: Wheel, platform: Platform, python: tuple[int, int], free_threaded: bool) -> None:
-        super().__init__(wheel, platform)
-        self._python = python
-        self._free_threaded = free_threaded
+    def __init__(self, wheel: Wheel, platform: Platform, promise: PythonPromise) -> None:
+        super().__init__(wheel, platform, promise)
         self._local = HostFilesystem(wheel.folder)
         self._files = WindowsFiles({"C:": wheel.folder}, symbols=True, resources=True)
         self._images: dict[str, PeImage] = {}
@@ -97,6 +98,28 @@ class _WindowsCheck(PlatformCheck):
                  "code of Visual Studio 2022 17.10 and later crashes in it, in the lock of a mutex"),
                 "bring 14.40 or later, or under a name of its own: delvewheel repair",
             )  # fmt: skip
+        yield from self._judge_python_dlls(place, image)
+
+    def _judge_python_dlls(self, place: str, image: PeImage) -> Iterator[Problem]:
+        """Judge what a file imports of Python's DLLs."""
+        python = file_python(place, self._promise)
+        for imported in image.imports:
+            names = [symbol.name for symbol in imported.symbols or () if symbol.name is not None]
+            if imported.delayed or _PYTHON_DLL.fullmatch(imported.library) is None:
+                continue
+            if _STABLE_DLL.fullmatch(imported.library):
+                for found in judge_python3_dll(names, python):
+                    yield self._api_problem(place, found)
+            elif python.is_stable:
+                yield self._problem(
+                    "abi3-violation", Severity.ERROR if _is_module(place) else Severity.WARNING, place,
+                    f"it needs {imported.library}, the DLL of one version, and the tags promise the stable ABI",
+                    ("a process has the DLL of the Python that it runs, and no other one",),
+                    "define Py_LIMITED_API, so that it is linked with python3.dll",
+                )  # fmt: skip
+            else:
+                for found in judge_api(names, python):
+                    yield self._api_problem(place, found)
 
     def _judge_load(self, place: str) -> Iterator[Problem]:
         tree = self._resolve(place)
@@ -123,15 +146,17 @@ class _WindowsCheck(PlatformCheck):
         start = len(self._wheel.folder)
         added = [folder[start:].replace("\\", "/").lstrip("/") for folder in read_added_folders(local)]
         folders = tuple(map(_windows_path, added))
+        python = file_python(place, self._promise)
         context = context_for_wheel(
-            self._platform.pe_machine, self._python, free_threaded=self._free_threaded, added_folders=folders
+            self._platform.pe_machine, python.usual, free_threaded=python.is_free_threaded, added_folders=folders
         )
         return resolve_windows(_windows_path(place), context, self._files)
 
     def _missing(self, binding: Binding, root: str) -> Problem:
         """Return the problem of a need that nothing fulfils."""
         name, place = binding.need, _place(binding.requested_by) or root
-        severity = Severity.ERROR if _is_module(root) else Severity.WARNING
+        is_command = root.lower().startswith(".scripts/")
+        severity = Severity.ERROR if _is_module(root) or is_command else Severity.WARNING
         if binding.state is BindingState.REFUSED:
             title = f"it needs {name}, and Windows does not take {_place(binding.path or '')}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
@@ -143,13 +168,12 @@ class _WindowsCheck(PlatformCheck):
             )  # fmt: skip
         if _PYTHON_DLL.fullmatch(name):
             return self._problem("other-python", severity, place, f"it needs {name}, the DLL of another Python")
-        return self._absent(name, place, severity)
+        return self._absent(name, place, root, severity)
 
-    def _absent(self, name: str, place: str, severity: Severity) -> Problem:
+    def _absent(self, name: str, place: str, root: str, severity: Severity) -> Problem:
         reason = explain_not_system(name.lower())
-        names = [(other, posixpath.basename(other).lower()) for other in sorted(self._wheel.native)]
-        same = [other for other, base in names if base == name.lower()]
-        mangled = [other for other, base in names if _HASH.sub("", base) == name.lower()]
+        same = self._of_name(name)
+        mangled = self._renamed(name)
         code, fix = "missing-image", "put it into the wheel: delvewheel repair"
         title = f"it needs {name}, which is not in the wheel and not on every Windows"
         evidence = [reason] if reason else []
@@ -157,7 +181,7 @@ class _WindowsCheck(PlatformCheck):
             code = "not-on-search-path"
             title = f"it needs {name}, which is in the wheel where Windows does not look: {same[0]}"
             fix = "put it beside the module, or call os.add_dll_directory before the import"
-            if self._wheel.loads_by_itself:
+            if self._wheel.loads_by_itself or not _is_root(root):
                 severity = Severity.NOTE
                 evidence.append("code of the wheel adds folders or loads libraries, and may do so for this one")
         elif _VC_RUNTIME.fullmatch(name):

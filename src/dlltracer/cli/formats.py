@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from ..model.light import dataclass, replace
-from ..model.recording import Recording
-from ..model.run import RECORDING_SUFFIX, SavedTrace
 from .options import WRITTEN, BadUsage, Option
-from .output import Target, lacks_drawing, table_width, write_styled
+from .output import Target, lacks_drawing, screen_of, table_width, write_styled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..model.recording import Recording
+    from ..model.run import SavedTrace
     from ..report.drawing import Styled
     from ..report.graph import Graph
+
+    Write = Callable[[Target, SavedTrace, bool], None]
+    """Writes a trace to a target; the last argument asks for failures only. Raises `OSError`."""
 
 STDIN = "-"
 """In the place of a file's name."""
@@ -24,8 +29,8 @@ RECORDING = "recording"
 HTML, GITHUB = "html", "github"
 GRAPHS = ("dot", "mermaid")
 
-Write = Callable[[Target, SavedTrace, bool], None]
-"""Writes a trace to a target; the last argument asks for failures only. Raises `OSError`."""
+RECORDING_SUFFIX = ".dlltrace"
+"""The ending of the names of recording files."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,16 @@ def _write_text(target: Target, trace: SavedTrace, failed_only: bool) -> None:
         text = render_text(recording, failed_only=failed_only, ascii_only=plain)
         if verdict is None:
             return text
-        from ..report.render_verdict import render_verdict
+        from ..report.render_short import render_short_verdict
 
-        return text + render_verdict(verdict, ascii_only=plain)
+        return text + render_short_verdict(verdict, screen_of(target, _folder_of(trace)))
 
     write_styled(target, render)
+
+
+def _folder_of(trace: SavedTrace) -> str:
+    """The current folder of the program; empty where it is not known."""
+    return trace.run.process.current_folder if trace.run.process is not None else ""
 
 
 def _write_jsonl(target: Target, trace: SavedTrace, failed_only: bool) -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from ..model.run import RECORDING_SUFFIX
+from .formats import RECORDING_SUFFIX
 from .options import BadUsage
 from .output import CommandFailed
 from .program import Asked, Program, ProgramKind

@@ -70,15 +70,14 @@ def ask_program(name: str, *arguments: str, seconds: float = SECONDS) -> Program
 
 
 def run_bounded(
-    command: Sequence[str], environment: Mapping[str, str], *, seconds: float = SECONDS, stderr: bool = False
+    command: Sequence[str], environment: Mapping[str, str], *, seconds: float = SECONDS
 ) -> ProgramAnswer | str:
-    """Run a program by its absolute path and return its answer; or, in words, why there is none.
+    """Run a program by its absolute path and return its answer on stdout; or, in words, why there is none.
 
     Arguments:
         command: the program and its arguments. Its input is empty, its current folder is the root.
         environment: all of it.
         seconds: after that, or beyond `MOST_OUTPUT`, it is killed with all that it started.
-        stderr: return what it wrote to stderr, not what it wrote to stdout.
     """
     import subprocess
 
@@ -88,30 +87,76 @@ def run_bounded(
     try:
         child = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, env=dict(environment), cwd="/", start_new_session=True,
-            stdout=subprocess.DEVNULL if stderr else subprocess.PIPE,
-            stderr=subprocess.PIPE if stderr else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         return f"{name} could not be run: {error}"
-    stream = child.stderr if stderr else child.stdout
-    assert stream is not None
-    with stream:
-        output, problem = _read_until(stream.fileno(), time.monotonic() + seconds)
-        if problem is None:
-            try:
-                child.wait(max(seconds, 1.0))
-            except subprocess.TimeoutExpired:
-                problem = "did not end"
-    if problem is not None:
-        import signal
+    assert child.stdout is not None
+    with child.stdout as stream:
+        answer = _answer_of(child.pid, stream.fileno(), name, seconds)
+    child.returncode = 0 if isinstance(answer, str) else answer.status  # waited for below: Popen need not
+    return answer
 
-        try:
-            os.killpg(child.pid, signal.SIGKILL)  # it is the leader of a group of its own
-        except OSError:
-            child.kill()
-        child.wait()
-        return f"{name} {problem.format(seconds=seconds)}"
-    return ProgramAnswer(child.returncode, os.fsdecode(output))
+
+def ask_loader_program(
+    command: Sequence[str], environment: Mapping[str, str], *, seconds: float = SECONDS
+) -> ProgramAnswer | str:
+    """Run a loader as `run_bounded` does, and return what it wrote to stderr.
+
+    Every `deps` waits for this, so it does without `subprocess`, whose import takes longer than the loader. The
+    current folder is ours: a loader that is given absolute paths does not look at it.
+    """
+    name = command[0].rpartition("/")[2]
+    if sys.platform == "win32":
+        return f"{name} is not asked on Windows"
+    reader, writer = os.pipe()  # inherited by nobody (PEP 446), but as the descriptor that it becomes below
+    try:
+        nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
+        # The pipe first: where our own streams are closed, it may be descriptor 0 or 1.
+        streams = [(os.POSIX_SPAWN_DUP2, writer, 2), nothing, (os.POSIX_SPAWN_DUP2, 0, 1)]
+        pid = os.posix_spawn(command[0], list(command), dict(environment), file_actions=streams, setpgroup=0)
+    except (OSError, ValueError) as error:
+        os.close(reader)
+        return f"{name} could not be run: {error}"
+    finally:
+        os.close(writer)
+    try:
+        return _answer_of(pid, reader, name, seconds)
+    finally:
+        os.close(reader)
+
+
+def _answer_of(pid: int, fd: int, name: str, seconds: float) -> ProgramAnswer | str:
+    """Read what a child that leads a process group writes, and wait for its end. Kill the group if that takes long."""
+    if sys.platform == "win32":
+        return f"{name} is not asked on Windows"
+    output, problem = _read_until(fd, time.monotonic() + seconds)
+    status = _wait_until(pid, time.monotonic() + max(seconds, 1.0)) if problem is None else None
+    if status is not None:
+        return ProgramAnswer(status, os.fsdecode(output))
+    import signal
+
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return f"{name} {(problem or 'did not end').format(seconds=seconds)}"
+
+
+def _wait_until(pid: int, deadline: float) -> int | None:
+    """Wait for the end of a child that has closed its output; returns its exit status, `None` if it did not end."""
+    if sys.platform == "win32":
+        return None
+    pause = 0.0001
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
 
 
 def _read_until(fd: int, deadline: float) -> tuple[bytes, str | None]:

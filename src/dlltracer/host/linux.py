@@ -5,9 +5,7 @@ glibc is asked itself: its own log of a search that finds nothing names every fo
 
 from __future__ import annotations
 
-import mmap
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -15,14 +13,12 @@ from ..binary.loader_data import parse_ld_cache
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage, describe_kind
 from ..model.light import replace
-from ..model.loader_context import GlibcContext, LinuxContext, LoadedImage, MuslContext
-from .bounded import run_bounded
+from ..model.loader_context import GlibcContext, LinuxContext, LoadedImage, LoaderFacts, MuslContext
+from .bounded import ask_loader_program
 from .filesystem import HostFilesystem
-from .processors import LOADERS, LoaderFacts, guess_facts, read_processor
 
 _ASKED, _ASKED_LIB, _ASKED_PLATFORM = "/dlltracer", "/dlltracer-lib", "/dlltracer-platform"
 _NAME = "libdlltracer-asks.so"
-_SEARCH = re.compile(r"^ *\d+:\t search path=(.*)\t\t\((LD_LIBRARY_PATH|system search path)\)$", re.MULTILINE)
 
 
 def ask_loader(loader: str, program: str, tunables: str | None = None) -> LoaderFacts | None:
@@ -36,17 +32,20 @@ def ask_loader(loader: str, program: str, tunables: str | None = None) -> Loader
     environment = {"LD_DEBUG": "libs", "LD_LIBRARY_PATH": asked, "LD_PRELOAD": _NAME}
     if tunables is not None:
         environment["GLIBC_TUNABLES"] = tunables
-    answer = run_bounded((loader, "--list", program), environment, seconds=10, stderr=True)
+    answer = ask_loader_program((loader, "--list", program), environment, seconds=10)
     return None if isinstance(answer, str) else parse_answer(answer.output)
 
 
 def parse_answer(text: str) -> LoaderFacts | None:
     """Read the answer to `ask_loader`: the folders as the loader names them before it looks."""
     lines: dict[str, list[str]] = {}
-    for match in _SEARCH.finditer(text):
-        lines.setdefault(match[2], match[1].split(":"))
-    asked = lines.get("LD_LIBRARY_PATH", [])
-    if _ASKED not in asked or "system search path" not in lines:
+    for line in text.split("\n"):  # "     1234:\t search path=FOLDERS\t\t(RULE)"
+        pid, mark, rest = line.partition(":\t search path=")
+        folders, has_rule, rule = rest.rpartition("\t\t(")
+        if mark and has_rule and pid.strip(" ").isdigit():
+            lines.setdefault(rule, folders.split(":"))
+    asked = lines.get("LD_LIBRARY_PATH)", [])
+    if _ASKED not in asked or "system search path)" not in lines:
         return None
     step = asked.index(_ASKED) + 1
     subfolders = tuple(folder.removeprefix(f"{_ASKED}/") for folder in asked[: step - 1])
@@ -56,7 +55,7 @@ def parse_answer(text: str) -> LoaderFacts | None:
             if folder.startswith(f"{prefix}/"):
                 values[prefix] = folder[len(prefix) + 1 :]
     return LoaderFacts(
-        tuple(lines["system search path"][step - 1 :: step]),
+        tuple(lines["system search path)"][step - 1 :: step]),
         subfolders,
         values.get(_ASKED_LIB),
         values.get(_ASKED_PLATFORM),
@@ -69,7 +68,7 @@ MUSL_FOLDERS = ("/lib", "/usr/local/lib", "/usr/lib")
 """Where musl looks when there is no /etc/ld-musl-ARCH.path (ldso/dynlink.c)."""
 
 _PROGRAMS = ("/usr/bin/python3", "/usr/local/bin/python3", "/opt/python/bin/python3", "/bin/sh")
-_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ [0-9a-f]+ \S+ \d+ +(/.*)")
+_MAPPING = r"[0-9a-f]+-[0-9a-f]+ \S+ [0-9a-f]+ \S+ \d+ +(/.*)"
 
 
 def read_linux_context(
@@ -104,7 +103,7 @@ def read_linux_context(
         image, program, notes = None, None, ()
     common = LinuxContext(
         program=None if program is None else files.real_path(program),
-        preload=tuple(part for part in re.split(r"[:\s]+", environment.get("LD_PRELOAD", "")) if part),
+        preload=tuple(environment.get("LD_PRELOAD", "").replace(":", " ").split()),
         current_folder=_current_folder() if root is None else "/",
         notes=notes,
         secure=is_secure,
@@ -124,15 +123,21 @@ def read_linux_context(
     library_path = environment.get("LD_LIBRARY_PATH", "")
     if loader is not None and "ld-musl-" in loader:
         return _musl_context(common, loader, library_path, files)
-    processor = read_processor(common)
-    if processor is not None:
-        common = replace(common, page_size=mmap.PAGESIZE)
     own = _bytes_or_empty(loader, files)
     facts = None
     if root is None and loader is not None and _is_own_loader(loader, files):
         facts = ask_loader(loader, OWN_PROGRAM, environment.get("GLIBC_TUNABLES"))
+    is_of_this_machine = facts is not None
     if facts is None:
+        from .processors import guess_facts, read_processor
+
+        processor = read_processor(common)
+        is_of_this_machine = processor is not None
         facts = guess_facts(own, common, processor)
+    if is_of_this_machine:
+        import mmap
+
+        common = replace(common, page_size=mmap.PAGESIZE)
     context = _glibc_context(common, loader, library_path, files, facts)
     # Which of its rules a glibc has is told by the words that it has for them: 2.35 has others.
     return replace(context, checks_alignment=b"ELF load command alignment not page-aligned" in own)
@@ -152,7 +157,10 @@ def parse_maps(text: str) -> tuple[str, ...]:
 
     Images are not all: one that is only data has no code to tell it by.
     """
-    paths = dict.fromkeys(match[1] for match in map(_MAPPING.fullmatch, text.split("\n")) if match)
+    import re  # not above: `deps` has no use for it
+
+    mapping = re.compile(_MAPPING)
+    paths = dict.fromkeys(match[1] for match in map(mapping.fullmatch, text.split("\n")) if match)
     return tuple(path for path in paths if not path.endswith(" (deleted)"))
 
 
@@ -208,6 +216,8 @@ def _find_loader(context: LinuxContext, files: HostFilesystem) -> str | None:
             continue
         if image.interpreter:
             return image.interpreter
+    from .processors import LOADERS
+
     usual = LOADERS.get(context.abi() or "")
     return usual if usual is not None and files.identity(usual) is not None else None
 
@@ -252,7 +262,7 @@ def _glibc_context(
         flags=common.flags,
         page_size=common.page_size,
         program=common.program,
-        library_path=tuple(re.split("[:;]", library_path)) if library_path else (),
+        library_path=tuple(library_path.replace(";", ":").split(":")) if library_path else (),
         system_folders=facts.system_folders,
         loaded=common.loaded,
         preload=common.preload,
@@ -296,7 +306,7 @@ def _musl_context(common: LinuxContext, loader: str, library_path: str, files: H
 
 
 def _musl_folders(text: str) -> tuple[str, ...]:
-    return tuple(folder for folder in re.split(r"[:\n]", text) if folder)
+    return tuple(folder for folder in text.replace("\n", ":").split(":") if folder)
 
 
 def _bytes_or_empty(path: str | None, files: HostFilesystem) -> bytes:

@@ -23,7 +23,7 @@ from ..errors import BinaryFormatError
 from ..model.environment import CLibrary, Enforcement, MemoryLimit, Mount, SecurityModule
 from ..model.failure import System
 from ..model.run import HostFacts
-from .bounded import run_bounded
+from .bounded import ask_loader_program
 
 
 def this_system() -> System:
@@ -260,7 +260,7 @@ def read_c_library() -> CLibrary:
         # Without a program it says who it is, and ends with status 1 (ldso/dynlink.c).
     except (OSError, BinaryFormatError):
         return found
-    answer = run_bounded((loader,), {}, seconds=10, stderr=True)
+    answer = ask_loader_program((loader,), {}, seconds=10)
     return found if isinstance(answer, str) else parse_musl_version(answer.output)
 
 

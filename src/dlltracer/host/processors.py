@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from ..model.elf import EM_AARCH64, EM_ARM, EM_LOONGARCH, EM_PPC64, EM_RISCV, EM_X86_64
 from ..model.light import dataclass
-from ..model.loader_context import LinuxContext
+from ..model.loader_context import LinuxContext, LoaderFacts
 
 EM_386, EM_S390 = 3, 22
 
@@ -83,17 +83,6 @@ class Processor:
     hwcap: int = 0
     hwcap2: int = 0
     cpuinfo: str = ""
-
-
-@dataclass(frozen=True)
-class LoaderFacts:
-    """Attributes are those of `GlibcContext` by the same names."""
-
-    system_folders: tuple[str, ...]
-    subfolders: tuple[str, ...]
-    lib: str | None
-    platform: str | None
-    notes: tuple[str, ...] = ()
 
 
 def read_processor(context: LinuxContext) -> Processor | None:

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import hashlib
 import io
+import lzma
 import os
 import posixpath
 import re
+import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+from packaging.version import InvalidVersion, Version
 
 from ..binary.reading import is_macho
 from ..errors import DlltracerError
@@ -26,9 +32,15 @@ _LARGEST = 4 << 30
 """Bytes of all files of a wheel together, unpacked. The largest wheels on PyPI have less than 3 GB."""
 _SUSPICIOUS_SIZE, _SUSPICIOUS_RATIO = 64 << 20, 400
 """A file of more bytes than this that was packed so well is a zip bomb: deflate reaches 1,032 with zeros only."""
+_FREE_SIZE, _LARGEST_RATIO = 256 << 20, 100
+"""All files of a wheel together may be that large. Beyond, they were packed too well if the archive is so many times
+smaller: the best packed of 447 wheels of popular packages has a ratio of 10."""
 _CHUNK = 1 << 20
 _MOST_TEXT = 1 << 20
 _METADATA_LIMIT = 64 << 20
+_METADATA_NAMES = ("RECORD", "WHEEL", "METADATA")
+_HASHES = {"sha256", "sha384", "sha512"}
+"""What RECORD may name: PEP 376 and PEP 427 ask for sha256 or better."""
 
 _KEPT = re.compile(r"(?:__init__|_distributor_init\w*|_?init\w*)\.pyi?$|\.pth$")
 """Python files that may add folders to the search of DLLs."""
@@ -36,6 +48,7 @@ LOADING_WORDS = re.compile(
     rb"add_dll_directory|CDLL|cdll|LoadLibrary|WinDLL|windll|dlopen|os\.environ\s*\[\s*['\"](?:PATH|LD_LIBRARY_PATH)"
 )
 _UNLISTED = {"RECORD", "RECORD.jws", "RECORD.p7s"}
+_INFO = re.compile(r"[^/]+\.dist-info/")
 _DATA = re.compile(r"[^/]+\.data/(purelib|platlib|scripts|data|headers)/(.+)")
 
 
@@ -55,6 +68,8 @@ class Wheel:
         loads_by_itself: whether Python code in it names a function that loads libraries or adds folders.
         tags: of the metadata file WHEEL.
         requires: the names of the packages that it always needs, lower case.
+        requires_python: the field Requires-Python of its metadata.
+        is_pure: whether the metadata say Root-Is-Purelib.
         problems: what is wrong with the archive.
     """
 
@@ -65,6 +80,7 @@ class Wheel:
     loads_by_itself: bool = False
     tags: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
+    requires_python: str = ""
     is_pure: bool = False
     problems: list[Problem] = field(default_factory=list)
 
@@ -77,7 +93,10 @@ def open_wheel(path: str, folder: str) -> Wheel:
     try:
         with zipfile.ZipFile(path) as archive:
             return _Reader(archive, os.path.basename(path), folder).read()
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError, struct.error,
+        OverflowError, IndexError,
+    ) as error:  # fmt: skip
         raise UnreadableTarget(f"not a whole zip archive: {error}") from error
     except RuntimeError as error:  # zipfile's error for a file with a password
         raise UnreadableTarget(f"it cannot be unpacked: {error}") from error
@@ -89,11 +108,17 @@ class _Reader:
     def __init__(self, archive: zipfile.ZipFile, name: str, folder: str) -> None:
         self._archive = archive
         self._wheel = Wheel(name, folder)
-        self._sums: dict[str, tuple[str, int]] = {}
+        self._sums: dict[str, dict[str, str]] = {}
+        self._sizes: dict[str, int] = {}
         self._metadata: dict[str, bytes] = {}
+        self._infos: set[str] = set()
+        self._methods: dict[str, str] = {}
+        self._installed: dict[str, str] = {}
 
     def read(self) -> Wheel:
         entries = self._sound_entries()
+        self._infos = {entry.filename.split("/")[0] for entry in entries if _INFO.match(entry.filename)}
+        self._methods = self._named_methods(entries)
         for entry in entries:
             if not entry.is_dir():
                 self._read_entry(entry)
@@ -107,8 +132,14 @@ class _Reader:
         entries = self._archive.infolist()
         if len(entries) > _MOST_ENTRIES:
             raise UnreadableTarget(f"it has {len(entries)} entries; {_MOST_ENTRIES} are the most that are read")
-        if sum(entry.file_size for entry in entries) > _LARGEST:
+        whole, packed = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
+        length = self._length()
+        if whole > _LARGEST:
             raise UnreadableTarget(f"unpacked it has more than {_LARGEST >> 30} GiB")
+        if packed > length:
+            raise UnreadableTarget(f"its entries overlap: they take {packed} bytes of an archive of {length}")
+        if whole > _FREE_SIZE and whole > _LARGEST_RATIO * length:
+            raise UnreadableTarget(f"it is a zip bomb: {length} bytes that become {whole}")
         sound, seen = [], set()
         for entry in entries:
             if entry.flag_bits & 1:
@@ -122,56 +153,106 @@ class _Reader:
                 self._add("duplicate-entry", name, "the archive has two files of that name")
             else:
                 sound.append(entry)
+                if stat.S_ISLNK(entry.external_attr >> 16):
+                    self._add(
+                        "link-entry", name, "it is stored as a link, and installers write a file with the link's text",
+                        "store the file itself, and give each library one name", Severity.WARNING,
+                    )  # fmt: skip
             seen.add(name)
         return sound
+
+    def _length(self) -> int:
+        file = self._archive.fp
+        return os.fstat(file.fileno()).st_size if file is not None else 0
+
+    def _named_methods(self, entries: list[zipfile.ZipInfo]) -> dict[str, str]:
+        """Return the file to the hash that RECORD has of it, where that is another one than SHA-256."""
+        records = [entry for entry in entries if _INFO.match(entry.filename) and entry.filename.endswith("/RECORD")]
+        methods = {}
+        for entry in records[:1] if records and records[0].file_size <= _METADATA_LIMIT else ():
+            for row in _record_rows(self._archive.read(entry)):
+                method = row[1].partition("=")[0] if len(row) > 1 else ""
+                if method in _HASHES - {"sha256"}:
+                    methods[row[0]] = method
+        return methods
 
     def _read_entry(self, entry: zipfile.ZipInfo) -> None:
         """Read a file, note its sum, and keep what is native, metadata, or Python code that may add folders."""
         name = entry.filename
         place = _installed(name)
         self._wheel.names.add(place)
-        digest, size, kept = hashlib.sha256(), 0, None
+        method = self._methods.get(name, "sha256")
+        digest, size, kept = hashlib.new(method), 0, None
+        other = self._installed.setdefault(place, name)
+        if other != name:
+            self._add("duplicate-entry", name, f"it is installed to the place of {other}")
         is_text = name.endswith((".py", ".pth"))
         head = b""
         with self._archive.open(entry) as file:
             while chunk := file.read(_CHUNK):
                 if not size:
                     head = chunk
-                    if _is_native(chunk) or _KEPT.search(posixpath.basename(name)):
-                        kept = self._create(place)
+                    if other == name and (_is_native(chunk) or _KEPT.search(posixpath.basename(name))):
+                        kept = self._create(name, place)
                 size += len(chunk)
                 if size > entry.file_size:
                     raise UnreadableTarget(f"{name} is longer than the archive says")
                 digest.update(chunk)
                 if kept is not None:
                     kept.write(chunk)
-                elif ".dist-info/" in name and size <= _METADATA_LIMIT:
+                elif name.rpartition("/")[2] in _METADATA_NAMES and name.rpartition("/")[0] in self._infos:
+                    if size > _METADATA_LIMIT:
+                        raise UnreadableTarget(f"{name} has more than {_METADATA_LIMIT >> 20} MiB")
                     self._metadata[name] = self._metadata.get(name, b"") + chunk
-        if not size and _KEPT.search(posixpath.basename(name)):
-            kept = self._create(place)  # an empty __init__.py makes a package, too
+        if not size and other == name and _KEPT.search(posixpath.basename(name)):
+            kept = self._create(name, place)  # an empty __init__.py makes a package, too
         if kept is not None:
             kept.close()
             if _is_native(head):
                 self._wheel.native[place] = name
         if is_text and LOADING_WORDS.search(head[:_MOST_TEXT]):
             self._wheel.loads_by_itself = True
-        self._sums[name] = base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode("ascii"), size
+        self._sums[name] = {method: base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode("ascii")}
+        self._sizes[name] = size
 
-    def _create(self, place: str) -> io.BufferedWriter:
+    def _create(self, name: str, place: str) -> io.BufferedWriter | None:
+        """Open the copy of a file; `None` where no file system takes its name, or the archive has it as a folder."""
         path = os.path.join(self._wheel.folder, *place.split("/"))
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        return open(path, "xb")
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            return open(path, "xb")
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            self._add("duplicate-entry", name, "the archive has a file and a folder of one name there")
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+                raise
+            self._add("unsafe-entry", name, f"it cannot be written: {error.strerror}")
+        return None
 
     def _find_info(self) -> str:
         """Return the path of the folder with the metadata. Raises `UnreadableTarget`."""
-        folders = sorted({name.split("/")[0] for name in self._metadata if name.split("/")[0].endswith(".dist-info")})
-        wanted = "-".join(self._wheel.name.split("-")[:2]).lower()
-        for folder in folders:
-            if folder.lower().removesuffix(".dist-info").replace("-", "_") == wanted.replace("-", "_"):
-                return folder
+        folders = sorted(self._infos)
         if not folders:
             raise UnreadableTarget("it has no .dist-info folder, so it is no wheel")
-        return folders[0]
+        distribution = _plain_name(self._wheel.name.partition("-")[0])
+        fitting = [
+            folder for folder in folders if _plain_name(folder).startswith(f"{distribution}-")
+        ]  # fmt: skip
+        info = fitting[0] if fitting else folders[0]
+        if len(folders) > 1:
+            self._add(
+                "metadata-mismatch", folders[1] if info == folders[0] else folders[0],
+                f"the wheel has {len(folders)} .dist-info folders; installers take one only", "build the wheel again",
+            )  # fmt: skip
+        elif not fitting:
+            self._add(
+                "metadata-mismatch", info, f"the folder is not named after {self._wheel.name}: installers refuse it",
+                "do not rename wheels by hand: build it again, or change its tags with python -m wheel tags",
+            )  # fmt: skip
+        for needed in ("WHEEL", "METADATA"):
+            if f"{info}/{needed}" not in self._metadata:
+                self._add("metadata-mismatch", f"{info}/{needed}", "the wheel lacks this file", "build it again")
+        return info
 
     def _check_record(self, info: str) -> None:
         """Compare RECORD with the files: every file listed once, with its sum and size."""
@@ -180,29 +261,57 @@ class _Reader:
             self._add("record-mismatch", f"{info}/RECORD", "the wheel has no RECORD", fix="build the wheel again")
             return
         listed: dict[str, tuple[str, str]] = {}
-        for row in csv.reader(io.StringIO(record.decode("utf-8", "replace"))):
-            if row:
-                listed[row[0]] = (*row[1:3], "", "")[:2]  # type: ignore[assignment]
-        for problem in _compare_record(info, listed, self._sums):
+        for row in _record_rows(record):
+            # Some build tools on Windows write "\\" between folders; pip takes it for "/" there.
+            path = row[0] if row[0] in self._sizes else row[0].replace("\\", "/")
+            listed[path] = (*row[1:3], "", "")[:2]  # type: ignore[assignment]
+        for problem in _compare_record(info, listed, self._sums, self._sizes):
             self._add("record-mismatch", *problem, fix="build the wheel again, or repack it with: python -m wheel pack")
 
     def _read_metadata(self, info: str) -> None:
         wheel = self._metadata.get(f"{info}/WHEEL", b"").decode("utf-8", "replace")
         self._wheel.tags = tuple(_fields(wheel, "Tag"))
         self._wheel.is_pure = next(iter(_fields(wheel, "Root-Is-Purelib")), "").lower() == "true"
-        metadata = self._metadata.get(f"{info}/METADATA", b"").decode("utf-8", "replace").split("\n\n")[0]
+        metadata = self._metadata.get(f"{info}/METADATA", b"").decode("utf-8", "replace")
+        metadata = re.split(r"\r?\n\r?\n", metadata, maxsplit=1)[0]
+        self._check_version(f"{info}/METADATA", next(iter(_fields(metadata, "Version")), ""))
+        self._wheel.requires_python = next(iter(_fields(metadata, "Requires-Python")), "")
         self._wheel.requires = tuple(
             re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0].lower().replace("_", "-")
             for text in _fields(metadata, "Requires-Dist")
             if "extra" not in text.partition(";")[2]
         )
 
-    def _add(self, code: str, file: str, title: str, fix: str = "") -> None:
-        self._wheel.problems.append(Problem(code=code, severity=Severity.ERROR, file=file, title=title, fix=fix))
+    def _check_version(self, file: str, version: str) -> None:
+        """Compare the version of the metadata with that of the name: pip refuses the wheel if they differ."""
+        named = self._wheel.name.split("-")[1]
+        try:
+            differs = bool(version) and Version(version) != Version(named.replace("_", "-"))
+        except InvalidVersion:
+            return
+        if differs:
+            title = f"it says version {version}, and the name of the wheel says {named}: installers refuse it"
+            self._add("metadata-mismatch", file, title, "build the wheel again instead of renaming it")
+
+    def _add(self, code: str, file: str, title: str, fix: str = "", severity: Severity = Severity.ERROR) -> None:
+        self._wheel.problems.append(Problem(code=code, severity=severity, file=file, title=title, fix=fix))
+
+
+def _record_rows(record: bytes) -> Iterator[list[str]]:
+    """Yield the rows of RECORD; raises `UnreadableTarget` where it is no table."""
+    try:
+        yield from filter(None, csv.reader(io.StringIO(record.decode("utf-8", "replace"))))
+    except csv.Error as error:
+        raise UnreadableTarget(f"its RECORD is no table: {error}") from error
+
+
+def _plain_name(text: str) -> str:
+    """Return the name of a package in the spelling that all spellings have in common."""
+    return re.sub(r"[-_.]+", "-", text).lower()
 
 
 def _compare_record(
-    info: str, listed: dict[str, tuple[str, str]], sums: dict[str, tuple[str, int]]
+    info: str, listed: Mapping[str, tuple[str, str]], sums: Mapping[str, Mapping[str, str]], sizes: Mapping[str, int]
 ) -> Iterator[tuple[str, str]]:
     """Yield file and title of each difference between RECORD and the archive."""
     exempt = {f"{info}/{name}" for name in _UNLISTED}
@@ -215,8 +324,8 @@ def _compare_record(
             yield name, "RECORD lists it, and the archive does not have it"
             continue
         method, _, value = told.partition("=")
-        found, length = sums[name]
-        if method == "sha256" and value.rstrip("=") != found:
+        found, length = sums[name].get(method), sizes[name]
+        if found is not None and value.rstrip("=") != found:
             yield name, "its sum is not the one in RECORD: it was changed after the wheel was built"
         elif size.isdecimal() and int(size) != length:
             yield name, f"it has {length} bytes, and RECORD says {size}"

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from dataclasses import dataclass as dataclass  # noqa: PLC0414 - exported, with what checkers know of it
     from dataclasses import replace as replace  # noqa: PLC0414
-    from typing import Any, TypeVar, overload
-
-    T = TypeVar("T")
+    from typing import Any, overload
+    from typing import Protocol as Protocol  # noqa: PLC0414
+    from typing import TypeVar as TypeVar  # noqa: PLC0414
 else:
-    T = None  # at run time `Sequence[T]` is `Sequence`, and `typing` is not imported
+    # Names for type checkers only. `typing` costs as much as all that reads an ELF file.
+    Protocol = object
+
+    def TypeVar(name, **bounds):  # noqa: N802
+        return None
 
     def dataclass(*, frozen, repr=True, init=True, kw_only=False):
         """Return a decorator that makes a class a frozen dataclass, as `dataclasses.dataclass(frozen=True)` would.
@@ -150,6 +154,9 @@ class _Described:
 def _defaults(kind: type[Any]) -> dict[str, object]:
     names: tuple[str, ...] = kind.__match_args__
     return {name: getattr(kind, name) for name in names if hasattr(kind, name)}
+
+
+T = TypeVar("T")
 
 
 class Rows(Sequence[T]):

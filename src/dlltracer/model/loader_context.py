@@ -125,6 +125,17 @@ class GlibcContext(LinuxContext):
 
 
 @dataclass(frozen=True)
+class LoaderFacts:
+    """What glibc's loader tells, or its bytes: the attributes of `GlibcContext` by the same names."""
+
+    system_folders: tuple[str, ...]
+    subfolders: tuple[str, ...]
+    lib: str | None
+    platform: str | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class MuslContext(LinuxContext):
     """A process with musl.
 

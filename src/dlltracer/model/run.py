@@ -106,10 +106,6 @@ class RunResult:
     children: tuple[StartedChild, ...] = ()
 
 
-RECORDING_SUFFIX = ".dlltrace"
-"""How names of files end that hold one."""
-
-
 @dataclass(frozen=True)
 class HostFacts:
     """The machine of a trace.

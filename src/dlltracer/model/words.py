@@ -5,7 +5,6 @@ Verdicts (`diagnose`) and reports (`report`) use the same words. Both may import
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from .events import Phase, Probe, ProbeOutcome
@@ -15,7 +14,7 @@ from .light import dataclass
 _IMPORTS = 20
 """Names of a chain of imports that are shown."""
 
-_ABI_TAG = re.compile(r"\.(?:cpython-[^.]+|cp\d[^.]*|abi3)(?=\.(?:so|pyd)$)")
+_ABI_TAG = r"\.(?:cpython-[^.]+|cp\d[^.]*|abi3)(?=\.(?:so|pyd)$)"
 """What an extension module's file name says of the Python it is for (PEP 3149)."""
 
 
@@ -64,7 +63,11 @@ def span_in_words(seconds: float) -> str:
 
 def without_abi_tag(name: str) -> str:
     """The name of an extension module, its ABI tag cut short: "_ssl….so"."""
-    return _ABI_TAG.sub("…", name, count=1)
+    if not any(tag in name for tag in (".cpython-", ".cp", ".abi3")):
+        return name
+    import re  # not above: most names have no tag
+
+    return re.sub(_ABI_TAG, "…", name, count=1)
 
 
 def label_of(name: str, room: int) -> str:

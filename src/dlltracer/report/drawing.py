@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ntpath
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, groupby
 
@@ -22,11 +21,10 @@ Line = tuple[tuple[str, str], ...]
 """Pieces of text, each with one of the styles below."""
 
 PLAIN, DIM, BOLD = "", "dim", "bold"
-FAILED, DROPPED, WARNING = "bold red", "red", "bold magenta"
+FAILED, DROPPED, WARNING, FIXED = "bold red", "red", "bold magenta", "green"
 """Words for colours of the terminal's own: yellow cannot be read on white, and red on black only where it is a word or
 two."""
 
-_WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\")
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,8 @@ def file_name(path: str) -> str:
 
 def is_windows_path(path: str) -> bool:
     """Whether a path has the look of Windows: it begins with a drive or a backslash."""
-    return _WINDOWS_PATH.match(path) is not None
+    drive, colon, slash = path[:1], path[1:2], path[2:3]
+    return drive == "\\" or (drive.isascii() and drive.isalpha() and colon == ":" and slash in ("\\", "/"))
 
 
 def number(count: int, noun: str) -> str:

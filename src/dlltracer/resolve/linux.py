@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..model.elf import DF_1_NODEFLIB, ElfImage
@@ -14,7 +13,7 @@ from ..model.tree import LoadTree
 from .lookup import TAKEN, Filesystem, HeaderCheck, LookupStep, judge_for_glibc, judge_for_musl, judge_image
 from .walk import ElfRequester, LinuxWalk, SearchMemo, read_requester, with_preloaded, without_environment
 
-_OWN_NAME = re.compile(r"lib(?:c|pthread|rt|m|dl|util|xnet)\.")
+_OWN_NAMES = ("libc.", "libpthread.", "librt.", "libm.", "libdl.", "libutil.", "libxnet.")
 """Names that musl answers with itself, whatever files there are."""
 
 _LONGEST_PATH = 511
@@ -80,7 +79,7 @@ class MuslRules:
         return need
 
     def find_known(self, name: str) -> str | None:
-        if _OWN_NAME.match(name) or name == self.context.loader:
+        if name.startswith(_OWN_NAMES) or name == self.context.loader:
             return self.context.loader
         return None if "/" in name else self._names.get(name)
 
@@ -121,7 +120,8 @@ class MuslRules:
         rest = text.replace("${ORIGIN}", "").replace("$ORIGIN", "")
         if "$" in rest:
             return []  # musl knows one token, and ignores a path with any other
-        return split_folders(re.sub(r"\$(?:ORIGIN|\{ORIGIN\})", lambda _: self._origin_of(ancestor.path), text))
+        origin = self._origin_of(ancestor.path)
+        return split_folders(origin.join(part.replace("$ORIGIN", origin) for part in text.split("${ORIGIN}")))
 
     def _origin_of(self, path: str) -> str:
         if path == self.context.program:
@@ -131,7 +131,7 @@ class MuslRules:
 
 def split_folders(text: str) -> list[str]:
     """The folders of a search path of musl: divided by colons or line ends, the empty ones left out."""
-    return [folder for folder in re.split(r"[:\n]", text) if folder]
+    return [folder for folder in text.replace("\n", ":").split(":") if folder]
 
 
 def _in_folders(folders: Iterable[str], name: str, phase: Phase, origin: str | None = None) -> Iterator[Probe]:
@@ -150,7 +150,7 @@ def resolve_linux(
     return resolve_glibc(path, context, files, program=program)
 
 
-_TOKEN = re.compile(r"\$(?:\{(ORIGIN|LIB|PLATFORM)\}|(ORIGIN|LIB|PLATFORM))(?![A-Za-z0-9_])", re.ASCII)
+_VARIABLE = r"(?a)\$(?:\{(ORIGIN|LIB|PLATFORM)\}|(ORIGIN|LIB|PLATFORM))(?![A-Za-z0-9_])"
 """ld.so(8) "Dynamic string tokens"; _dl_dst_substitute in elf/dl-load.c."""
 
 _LIBC6 = 0x0003
@@ -217,6 +217,7 @@ class GlibcRules:
                 if name:
                     self._loaded_names.setdefault(name, loaded.path)
         self._names = dict(self._loaded_names)
+        self._keys: dict[str, object] = {}
         self._cache: dict[str, str] = _choose_entries(context) if like is None else like._cache
         self._folders: dict[tuple[str, Phase], tuple[str, ...]] = {}
         self._existing: dict[str, bool] = {} if like is None else like._existing
@@ -226,6 +227,14 @@ class GlibcRules:
         self._names = dict(self._loaded_names)
 
     def search_key(self, requester: ElfRequester | None) -> object:
+        if requester is not None and (requester.by is None or requester.image.runpath is not None):
+            key = self._keys.get(requester.path)
+            if key is None:
+                key = self._keys[requester.path] = self._make_key(requester)
+            return key
+        return self._make_key(requester)
+
+    def _make_key(self, requester: ElfRequester | None) -> object:
         rpaths: tuple[str, ...] = ()
         if requester is None or requester.image.runpath is None:
             chain = self._rpath_chain(requester)
@@ -420,9 +429,11 @@ def expand_tokens(text: str, values: Mapping[str, str | None]) -> str | None:
     """
     if "$" not in text:
         return text
+    import re  # not above: few images need it
+
     parts = []
     end = 0
-    for match in _TOKEN.finditer(text):
+    for match in re.finditer(_VARIABLE, text):
         value = values.get(match[1] or match[2])
         if value is None:
             return None

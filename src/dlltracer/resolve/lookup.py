@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from typing import Literal, Protocol
 
 from ..binary.reading import describe_not_image
 from ..errors import BinaryFormatError
 from ..model.elf import DF_1_PIE, EM_ARM, EM_PPC64, EM_RISCV, ElfImage, describe_kind, linux_abi
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
-from ..model.light import dataclass
+from ..model.light import Protocol, dataclass
 from ..model.loader_context import MACHINES_WITH_ABIS, GlibcContext, LinuxContext, WindowsContext
 from ..model.macho import MachoFile, MachoImage
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage
@@ -163,7 +162,7 @@ def judge_for_glibc(head: bytes, context: GlibcContext) -> HeaderCheck:
 def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
     problem = None
     if head[5] != (1 if context.little_endian else 2):
-        problem = f"ELF file data encoding not {_order(context)}-endian"
+        problem = f"ELF file data encoding not {'little' if context.little_endian else 'big'}-endian"
     elif head[6] != 1:
         problem = "ELF file version ident does not match current one"
     elif head[7] not in (0, 3) and (head[7], context.machine) != (64, EM_ARM):  # ELFOSABI_SYSV, _GNU, _ARM_AEABI
@@ -172,22 +171,22 @@ def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
         problem = "ELF file ABI version invalid"
     elif any(head[9:16]):
         problem = "nonzero padding in e_ident"
-    elif int.from_bytes(head[20:24], _order(context)) != 1:
+    elif _number(head[20:24], context) != 1:
         problem = "ELF file version does not match current one"
     return problem
 
 
 def _type_problem(head: bytes, context: LinuxContext) -> str | None:
-    if int.from_bytes(head[16:18], _order(context)) not in (2, 3):
+    if _number(head[16:18], context) not in (2, 3):
         return "only ET_DYN and ET_EXEC can be loaded"
     at, size = (54, 56) if context.bits == 64 else (42, 32)
-    if int.from_bytes(head[at : at + 2], _order(context)) != size:
+    if _number(head[at : at + 2], context) != size:
         return "ELF file's phentsize not the expected size"
     return None
 
 
-def _order(context: LinuxContext) -> Literal["little", "big"]:
-    return "little" if context.little_endian else "big"
+def _number(data: bytes, context: LinuxContext) -> int:
+    return int.from_bytes(data, "little" if context.little_endian else "big")
 
 
 def judge_for_musl(head: bytes, context: LinuxContext) -> HeaderCheck:
@@ -201,7 +200,7 @@ def judge_for_musl(head: bytes, context: LinuxContext) -> HeaderCheck:
     foreign = _describe_foreign(head, context)
     if foreign is not None:
         return HeaderCheck(LookupStep.STOP, foreign)
-    if int.from_bytes(head[16:18], _order(context)) not in (2, 3):
+    if _number(head[16:18], context) not in (2, 3):
         return HeaderCheck(LookupStep.STOP, "Exec format error: neither a shared object nor a program")
     return TAKEN
 
@@ -280,7 +279,7 @@ def _describe_other_abi(head: bytes, context: LinuxContext) -> str | None:
         return None
     at = 48 if context.bits == 64 else 36
     made = linux_abi(
-        context.bits, context.little_endian, context.machine, int.from_bytes(head[at : at + 4], _order(context))
+        context.bits, context.little_endian, context.machine, _number(head[at : at + 4], context)
     )
     wanted = context.abi()
     if made == wanted or (context.machine == EM_ARM and "arm" in (made, wanted)):

@@ -1,13 +1,70 @@
-"""What is known of the systems that wheels are for, each table in a text file beside this one."""
+"""What is known of the systems and Pythons that wheels are for, each table in a text file beside this one."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 
 
+def _rows(name: str) -> Iterator[list[str]]:
+    text = resources.files(__name__).joinpath(name).read_text(encoding="ascii")
+    return (line.split() for line in text.splitlines() if line and not line.startswith("#"))
+
+
+@dataclass(frozen=True)
+class MuslName:
+    """A name that musl's libc exports: since which version, and on which processors (none given: on all)."""
+
+    since: tuple[int, ...] = (1, 0)
+    machines: tuple[str, ...] = ()
+
+
 @functools.cache
-def musl_names() -> frozenset[str]:
-    """The names that musl's libc exports. They are also names of C libraries in general."""
-    text = resources.files(__name__).joinpath("musl_libc.txt").read_text(encoding="ascii")
-    return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
+def musl_names() -> Mapping[str, MuslName]:
+    """Return the names that musl's libc exports. They are also names of C libraries in general."""
+    names = {}
+    for name, *facts in _rows("musl_libc.txt"):
+        since = (1, 0)
+        if facts and facts[0][0].isdecimal():
+            since = tuple(map(int, facts.pop(0).split(".")))  # type: ignore[assignment]
+        names[name] = MuslName(since, tuple(facts))
+    return names
+
+
+NEWEST_PYTHON = 15
+"""The table of Python's API ends with 3.15."""
+
+
+@dataclass(frozen=True)
+class PythonName:
+    """A name of CPython's C API.
+
+    Attributes:
+        stable_since: the minor version of Python 3 that put it into the stable ABI; `None` if it is not in there.
+        minors: the minor versions that export it, from 6 to `NEWEST_PYTHON`.
+        is_free_threaded: whether the free-threaded 3.14 exports it.
+        is_debug: whether debug builds alone have it.
+        is_elsewhere: whether Linux has it in no version: a name for Windows.
+    """
+
+    stable_since: int | None
+    minors: frozenset[int]
+    is_free_threaded: bool
+    is_debug: bool
+    is_elsewhere: bool
+
+
+@functools.cache
+def python_names() -> Mapping[str, PythonName]:
+    """Return the names of CPython's C API, private ones included."""
+    names = {}
+    for name, added, ranges, marks in _rows("python_api.txt"):
+        minors: set[int] = set()
+        for part in ranges.split(",") if ranges != "-" else ():
+            first, _, last = part.partition("-")
+            minors.update(range(int(first), int(last or first) + 1))
+        stable = None if added == "-" else int(added)
+        names[name] = PythonName(stable, frozenset(minors), "t" in marks, "d" in marks, "w" in marks)
+    return names

@@ -1,0 +1,255 @@
+"""What the tags of a wheel say of Python, held against its metadata and the names of its extension modules.
+
+Sources: "Platform compatibility tags" of the PyPA; PEP 3149 and PEP 703 for the ends of names; configure.ac of CPython
+for the platforms in them; PEP 384 and PEP 803 for the stable ABI.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+from ..host.wheel import UnreadableTarget, Wheel
+from ..model.check import Problem, Severity
+from .knowledge import NEWEST_PYTHON
+from .platforms import Loader, Platform
+
+Tag = tuple[str, str, str]
+"""Interpreter, ABI and platform: ("cp312", "abi3", "win_amd64")."""
+
+_INTERPRETER = re.compile(r"(cp|py)(\d)(\d*)")
+_USUAL_PYTHON = (3, 11)
+_FIRST_KNOWN = 6
+_STABLE = ("abi3", "abi3t")
+_SUFFIX = re.compile(
+    r"(?P<stem>[^/]+?)\.(?:cpython-(?P<so>\d{2,3})(?P<so_flags>[dmut]*)(?:-(?P<so_platform>[\w-]+))?\.so"
+    r"|cp(?P<pyd>\d{2,3})(?P<pyd_flags>[dt]*)-(?P<pyd_platform>\w+)\.pyd)$"
+)
+_ANY_MODULE = re.compile(r"[^/]+\.(?:abi3t?(?:-[\w-]+)?\.so|cpython-\d+\w*(?:-[\w-]+)?\.so|pyd|pypy\d+-[\w-]+\.so)$")
+_GNU = {
+    "x86_64": "x86_64-linux-gnu", "i686": "i386-linux-gnu", "aarch64": "aarch64-linux-gnu",
+    "armv7l": "arm-linux-gnueabihf", "armv6l": "arm-linux-gnueabihf", "ppc64le": "powerpc64le-linux-gnu",
+    "ppc64": "powerpc64-linux-gnu", "s390x": "s390x-linux-gnu", "riscv64": "riscv64-linux-gnu",
+    "loongarch64": "loongarch64-linux-gnu",
+}  # fmt: skip
+_MUSL_NAMED_SINCE = (3, 11)
+"""From it on every CPython for musl has "musl" in the ends of names (bpo-43112); older ones differ by patch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonPromise:
+    """The Pythons that the tags of a wheel promise.
+
+    Attributes:
+        version: the one version, or the lowest that may use the stable ABI; `None` where the tags name none or several.
+        is_stable: whether the tags name the stable ABI.
+        is_free_threaded: whether they name the free-threaded build only.
+        minors: of Python 3, the versions known here that the tags and Requires-Python allow; () without `version`.
+    """
+
+    version: tuple[int, int] | None = None
+    is_stable: bool = False
+    is_free_threaded: bool = False
+    minors: tuple[int, ...] = ()
+
+    @property
+    def usual(self) -> tuple[int, int]:
+        """The version to judge by: the promised one, or a usual one where the tags name none."""
+        return self.version or _USUAL_PYTHON
+
+
+def read_tags(name: str) -> list[Tag]:
+    """Return every tag in the file name of a wheel. Raises `UnreadableTarget`."""
+    try:
+        _, _, _, tags = parse_wheel_filename(name)
+    except InvalidWheelFilename as error:
+        raise UnreadableTarget(f"its name is not that of a wheel: {error}") from error
+    return sorted((tag.interpreter, tag.abi, tag.platform) for tag in tags)
+
+
+def read_promise(tags: Sequence[Tag], requires_python: str = "") -> PythonPromise:
+    """Return the Pythons that the tags of a wheel promise.
+
+    Argument: `requires_python`, the field of its metadata, which may leave some of them out.
+    """
+    versions = set()
+    for interpreter, _, _ in tags:
+        match = _INTERPRETER.fullmatch(interpreter)
+        if match is None or match[1] != "cp" or not match[3]:
+            return PythonPromise()
+        versions.add((int(match[2]), int(match[3])))
+    is_stable = any(abi in _STABLE for _, abi, _ in tags)
+    if not versions or (len(versions) > 1 and not is_stable):
+        return PythonPromise()
+    version = min(versions)
+    newest = NEWEST_PYTHON if is_stable else version[1]
+    minors = range(max(version[1], _FIRST_KNOWN), newest + 1) if version[0] == 3 else ()
+    return PythonPromise(
+        version=version, is_stable=is_stable,
+        is_free_threaded=all(abi.endswith("t") and abi not in _STABLE for _, abi, _ in tags),
+        minors=tuple(minor for minor in minors if _allows(requires_python, minor)),
+    )  # fmt: skip
+
+
+def _allows(requires_python: str, minor: int) -> bool:
+    """Whether some release of 3.`minor` fulfils Requires-Python."""
+    try:
+        specifiers = SpecifierSet(requires_python)
+    except InvalidSpecifier:
+        return True
+    return any(specifiers.contains(f"3.{minor}.{patch}", prereleases=True) for patch in (0, 5, 99))
+
+
+def judge_tags(wheel: Wheel, tags: Sequence[Tag]) -> Iterator[Problem]:
+    """Judge the tags of the name against those of the metadata, and against there being extension modules at all."""
+    named = {"-".join(tag) for tag in tags}
+    if wheel.tags and set(wheel.tags) != named:
+        yield Problem(
+            code="tag-mismatch", severity=Severity.WARNING, file="",
+            title="its name and its metadata have different tags",
+            evidence=(f"the name: {', '.join(sorted(named))}", f"WHEEL: {', '.join(sorted(wheel.tags))}"),
+            fix="rename it with: python -m wheel tags",
+        )  # fmt: skip
+    modules = [place for place in wheel.native if _ANY_MODULE.search(posixpath.basename(place))]
+    if not modules:
+        return
+    if all(platform == "any" for _, _, platform in tags):
+        yield Problem(
+            code="tag-mismatch", severity=Severity.WARNING, file=wheel.native[modules[0]],
+            title="the tag promises every platform, and the wheel has extension modules",
+            evidence=(f"extension modules: {len(modules)}; each is for one system and processor",),
+            fix="build the wheel for its platform (has_ext_modules of setuptools, or python -m wheel tags)",
+        )  # fmt: skip
+    elif wheel.is_pure:
+        yield Problem(
+            code="tag-mismatch", severity=Severity.NOTE, file=wheel.native[modules[0]],
+            title="WHEEL says Root-Is-Purelib: true, and the wheel has extension modules",
+            evidence=("some systems have folders of their own for what is not pure Python (lib64)",),
+            fix="build the wheel with Root-Is-Purelib: false",
+        )  # fmt: skip
+
+
+def judge_suffixes(
+    wheel: Wheel, tags: Sequence[Tag], platforms: Sequence[Platform], promise: PythonPromise
+) -> Iterator[Problem]:
+    """Judge extension modules that no Python of the tags looks for, by the ends of their names.
+
+    A module may be there several times, once for each Python: it is judged by all of its files together.
+    """
+    found: dict[str, list[tuple[str, re.Match[str]]]] = {}
+    plain = set()
+    for place in wheel.native:
+        if match := _SUFFIX.search(place):
+            found.setdefault(place[: match.end("stem")], []).append((place, match))
+        elif place.endswith((".so", ".pyd")):
+            plain.add(re.sub(r"(?:\.abi3t?(?:-[\w-]+)?)?\.(?:so|pyd)$", "", place))
+    for stem, files in found.items():
+        if stem not in plain:
+            yield from _judge_pythons(wheel, stem, files, tags, promise)
+            yield from _judge_platforms(wheel, files, platforms)
+
+
+def _judge_pythons(
+    wheel: Wheel, stem: str, files: list[tuple[str, re.Match[str]]], tags: Sequence[Tag], promise: PythonPromise
+) -> Iterator[Problem]:
+    matches = [_INTERPRETER.fullmatch(interpreter) for interpreter, _, _ in tags]
+    has = sorted({_python_of(match) for _, match in files}, key=_version_key)
+    file = wheel.native[files[0][0]]
+    versions = ", ".join(has)
+    passed_over = ("the import system of another version passes over a file with that end of its name",)
+    if promise.is_stable:
+        others = [f"3.{minor}" for minor in promise.minors if not {f"3.{minor}", f"3.{minor}t"} & set(has)]
+        if others:
+            yield Problem(
+                code="suffix-mismatch", severity=Severity.ERROR if len(has) == 1 else Severity.WARNING, file=file,
+                title=f"it is a module for Python {versions}, and the tags promise the stable ABI",
+                evidence=passed_over,
+                fix="give it the end .abi3.so (py_limited_api of setuptools), or the wheel the tags of that version",
+            )  # fmt: skip
+        return
+    wanted = {
+        f"{match[2]}.{match[3]}{'t' if abi.endswith('t') else ''}"
+        for match, (_, abi, _) in zip(matches, tags, strict=True)
+        if match is not None and match[1] == "cp" and match[3]
+    }  # fmt: skip
+    if any(abi == "none" for _, abi, _ in tags):
+        wanted |= {f"{version}t" for version in wanted}
+    if wanted and not wanted & set(has):
+        yield Problem(
+            code="suffix-mismatch", severity=Severity.ERROR, file=file,
+            title=f"it is a module for Python {versions}, and the tags promise {', '.join(sorted(wanted))}",
+            evidence=passed_over, fix="build the wheel again with the Python of its tag",
+        )  # fmt: skip
+    elif all(match is not None and match[1] == "py" for match in matches) and not stem.startswith("."):
+        yield Problem(
+            code="suffix-mismatch", severity=Severity.WARNING, file=file,
+            title=f"it is a module for Python {versions}, and the tags promise every Python 3", evidence=passed_over,
+            fix="give the wheel the tags of that version",
+        )  # fmt: skip
+
+
+def _judge_platforms(
+    wheel: Wheel, files: list[tuple[str, re.Match[str]]], platforms: Sequence[Platform]
+) -> Iterator[Problem]:
+    """Judge the platforms in the ends of names: a Python for aarch64 looks for no "cpython-312-x86_64-linux-gnu.so"."""
+    for platform in platforms:
+        wanted = {name for _, match in files for name in _wanted_platforms(platform, _number_of(match))}
+        has = {match["so_platform"] or match["pyd_platform"] or "" for _, match in files}
+        if wanted and not has & (wanted | {""}):
+            place = files[0][0]
+            yield Problem(
+                code="suffix-mismatch", severity=Severity.ERROR, file=wheel.native[place], platform=platform.tag,
+                title=f"its name ends for {', '.join(sorted(has))}, and Python there looks for {min(wanted)}",
+                evidence=("the import system passes over a file with the end of another platform",),
+                fix="set the end of the name for the platform that it is built for (SETUPTOOLS_EXT_SUFFIX)",
+            )  # fmt: skip
+
+
+def _wanted_platforms(platform: Platform, version: tuple[int, int]) -> set[str]:
+    """Return the platforms that the ends of names may have; an empty set where that is not certain."""
+    if platform.loader is Loader.WINDOWS:
+        return {platform.tag}
+    if platform.loader is Loader.DYLD:
+        return {"darwin"}
+    gnu = _GNU.get(platform.machine)
+    if gnu is None:
+        return set()
+    if platform.loader is Loader.MUSL:
+        musl = gnu.replace("-gnu", "-musl")
+        return {musl} if version >= _MUSL_NAMED_SINCE else {musl, gnu}
+    return {gnu}
+
+
+def _number_of(match: re.Match[str]) -> tuple[int, int]:
+    digits = match["so"] or match["pyd"]
+    return int(digits[0]), int(digits[1:])
+
+
+def _python_of(match: re.Match[str]) -> str:
+    """Return the Python that a file is for, by the end of its name: "3.13t"."""
+    first, second = _number_of(match)
+    flags = (match["so_flags"] or "") + (match["pyd_flags"] or "")
+    return f"{first}.{second}{'t' if 't' in flags else ''}"
+
+
+def _version_key(text: str) -> tuple[int, bool]:
+    return int(text.removesuffix("t").partition(".")[2]), text.endswith("t")
+
+
+def file_python(place: str, promise: PythonPromise) -> PythonPromise:
+    """Return the Pythons that one file is for: its name may tell more than the tags.
+
+    A file for one version is judged by that version, whatever else the wheel has.
+    """
+    match = _SUFFIX.search(place)
+    if match is None:
+        return promise
+    version = _number_of(match)
+    flags = (match["so_flags"] or "") + (match["pyd_flags"] or "")
+    minors = (version[1],) if version[0] == 3 and _FIRST_KNOWN <= version[1] <= NEWEST_PYTHON else ()
+    return PythonPromise(version=version, is_free_threaded="t" in flags, minors=minors)
