@@ -135,8 +135,9 @@ def test_the_single_file_runs_where_nothing_is_installed(
     archive, python = release / "dlltracer.pyz", broken_environment / "bin" / "python"
 
     def ask(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
         return subprocess.run(
-            [python, archive, *words], env=without_environment(**{"HOME": str(tmp_path), "XDG_CACHE_HOME": "", **variables}),
+            [python, archive, *words], env=without_environment(**{**home, **variables}),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
         )  # fmt: skip
 
