@@ -93,7 +93,8 @@ class _CheckOptions:
 @click.command("check", short_help="Check wheels and environments: would everything in them load?")
 @click.argument("targets", metavar="[TARGET]...", nargs=-1, shell_complete=complete_file)
 @click.option(
-    "--python", metavar=PROGRAM, shell_complete=complete_file, help="Check the environment of another interpreter, or of its folder.",
+    "--python", metavar=PROGRAM, shell_complete=complete_file,
+    help="Check the environment of another interpreter, or in another folder.",
 )  # fmt: skip
 @click.option(
     "--root", metavar="DIR", shell_complete=complete_folder,
