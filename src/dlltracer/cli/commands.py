@@ -77,7 +77,7 @@ _OTHER_WORDS = {
     "ldd": "dlltracer deps", "tree": "dlltracer deps", "needs": "dlltracer deps", "doctor": "dlltracer selftest",
     "debug": "dlltracer why", "test": "dlltracer selftest", "bug": "dlltracer report", "list": "dlltracer --help",
     "audit": "dlltracer check", "repair": "dlltracer check", "compare": "dlltracer diff", "python": "dlltracer run",
-    "explain": "dlltracer why", "open": "dlltracer show", "view": "dlltracer show", "report": "dlltracer run -o",
+    "open": "dlltracer show", "view": "dlltracer show", "report": "dlltracer run -o",
 }  # fmt: skip
 """What people type, from other tools, and the command that does it. Commands of those names win."""
 _OF_ENDINGS = {
