@@ -295,7 +295,9 @@ class _LinuxCheck(PlatformCheck):
         place = place_of(binding.requested_by) or file.place
         # A program among the scripts is started as it is; another one by code, which may set LD_LIBRARY_PATH.
         is_command = file.is_program and file.place.startswith(".scripts/")
-        severity = Severity.ERROR if file.is_module or is_command else Severity.WARNING
+        severity = Severity.ERROR if is_command else Severity.WARNING
+        if file.is_module:
+            severity = self._severity_of(file.place)
         if binding.state is BindingState.REFUSED:
             title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..host.package_code import is_import_guarded
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
 from .platforms import Platform
@@ -26,7 +27,8 @@ class PlatformCheck:
         self._wheel = wheel
         self._platform = platform
         self._promise = promise
-        self._told: set[tuple[str, str]] = set()
+        self._told: dict[tuple[str, str], int] = {}
+        self._optional: dict[str, bool] = {}
         self._by_name: dict[str, list[str]] = {}
         self._by_original_name: dict[str, list[str]] = {}
         for place in sorted(wheel.native):
@@ -35,11 +37,18 @@ class PlatformCheck:
             self._by_original_name.setdefault(original_name(name), []).append(place)
 
     def _once(self, problem: Problem) -> Iterator[Problem]:
-        """Yield a problem the first time that its file has it: many loads share a library."""
+        """Yield a problem the first time that its file has it, and again if it is worse: many loads share a library."""
         key = problem.file, problem.title
-        if key not in self._told:
-            self._told.add(key)
+        if key not in self._told or problem.severity.rank < self._told[key]:
+            self._told[key] = problem.severity.rank
             yield problem
+
+    def _severity_of(self, module: str) -> Severity:
+        """Return how bad it is that an extension module lacks a library: its package may go on without the module."""
+        if module not in self._optional:
+            folder = self._wheel.folder
+            self._optional[module] = is_import_guarded(posixpath.join(folder, module), folder)
+        return Severity.WARNING if self._optional[module] else Severity.ERROR
 
     def _problem(
         self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""

@@ -156,7 +156,9 @@ class _WindowsCheck(PlatformCheck):
         """Return the problem of a need that nothing fulfils."""
         name, place = binding.need, _place(binding.requested_by) or root
         is_command = root.lower().startswith(".scripts/")
-        severity = Severity.ERROR if _is_module(root) or is_command else Severity.WARNING
+        severity = Severity.ERROR if is_command else Severity.WARNING
+        if _is_module(root):
+            severity = self._severity_of(root)
         if binding.state is BindingState.REFUSED:
             title = f"it needs {name}, and Windows does not take {_place(binding.path or '')}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)

@@ -42,8 +42,8 @@ _METADATA_NAMES = ("RECORD", "WHEEL", "METADATA")
 _HASHES = {"sha256", "sha384", "sha512"}
 """What RECORD may name: PEP 376 and PEP 427 ask for sha256 or better."""
 
-_KEPT = re.compile(r"(?:__init__|_distributor_init\w*|_?init\w*)\.pyi?$|\.pth$")
-"""Python files that may add folders to the search of DLLs."""
+_KEPT = re.compile(r"\.(?:py|pth)$")
+"""Python files: they may add folders to the search of DLLs, and import a module in a `try`. They are not run."""
 LOADING_WORDS = re.compile(
     rb"add_dll_directory|CDLL|cdll|LoadLibrary|WinDLL|windll|dlopen|os\.environ\s*\[\s*['\"](?:PATH|LD_LIBRARY_PATH)"
 )
