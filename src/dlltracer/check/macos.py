@@ -177,7 +177,7 @@ class _MacosCheck(PlatformCheck):
             path = place_of(binding.path or "")
             title = f"it needs {binding.need}, and dyld does not take {path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
-        if _LIBPYTHON.search(binding.need):
+        if _LIBPYTHON.search(binding.need) and not self._wheel.others:
             return self._problem(
                 "other-libpython", severity, place, f"it is linked with {binding.need}",
                 ("another Python has none, or has it elsewhere",), "link it with -undefined dynamic_lookup instead",

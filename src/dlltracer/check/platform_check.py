@@ -16,6 +16,9 @@ from .tags import PythonPromise, file_python
 _MANGLED = re.compile(r"-[0-9a-f]{8,40}(?=\.)", re.IGNORECASE)
 """What repair tools put into names of libraries: 8 hexadecimal digits (auditwheel, maturin), up to 40 (delvewheel)."""
 
+_SITE_PACKAGES = re.compile(r"(?:lib/python[\d.t]+|Lib)/site-packages/")
+"""Where packages are in the prefix of a conda environment."""
+
 
 class PlatformCheck:
     """The check of a wheel on one platform; a subclass has the rules of its loader.
@@ -47,7 +50,9 @@ class PlatformCheck:
         """Return how bad it is that an extension module lacks a library: its package may go on without the module."""
         if module not in self._optional:
             folder = self._wheel.folder
-            self._optional[module] = is_import_guarded(posixpath.join(folder, module), folder)
+            match = _SITE_PACKAGES.match(module)
+            site = posixpath.join(folder, match[0].rstrip("/")) if match is not None else folder
+            self._optional[module] = is_import_guarded(posixpath.join(folder, module), site)
         return Severity.WARNING if self._optional[module] else Severity.ERROR
 
     def _problem(
@@ -80,6 +85,8 @@ class PlatformCheck:
 
     def _owner_by_name(self, name: str) -> str | None:
         """Return the package, of those that the wheel requires, that has such a library by its name."""
+        if self._wheel.others:
+            return self._wheel.others
         return next((one for one in self._wheel.requires if is_named_after(one, name, r"\..*$")), None)
 
 

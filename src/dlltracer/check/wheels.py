@@ -25,7 +25,7 @@ def check_wheel(path: str) -> CheckReport:
             promise = read_promise(tags, wheel.requires_python)
             problems = [*wheel.problems, *judge_tags(wheel, tags), *judge_suffixes(wheel, tags, platforms, promise)]
             for platform in platforms:
-                problems += _judge_platform(wheel, platform, promise)
+                problems += judge_platform(wheel, platform, promise)
     except UnreadableTarget as error:
         return CheckReport(target=path, unreadable=str(error))
     problems = sorted_problems(problems)
@@ -44,7 +44,8 @@ def sorted_problems(problems: Iterable[Problem]) -> list[Problem]:
     return list(found.values())
 
 
-def _judge_platform(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
+def judge_platform(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
+    """Yield what is wrong with the native files of a wheel, or of another package, on a platform."""
     if platform.loader is Loader.WINDOWS:
         return check_windows(wheel, platform, promise)
     check = check_macos if platform.loader is Loader.DYLD else check_linux
