@@ -101,7 +101,7 @@ def test_sarif(broken: Path, tmp_path: Path) -> None:
     log = json.loads(target.read_text())
     assert log["version"] == "2.1.0"
     (one,) = log["runs"]
-    assert one["tool"]["driver"]["rules"] == [{"id": "missing-image"}]
+    assert one["tool"]["driver"]["rules"] == [{"id": "missing-image", "shortDescription": {"text": "Missing image"}}]
     (result,) = one["results"]
     assert (result["ruleId"], result["level"]) == ("missing-image", "error")
     assert "libtbb.so.12" in result["message"]["text"]

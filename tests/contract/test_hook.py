@@ -88,7 +88,7 @@ one()
     )
     ran = run(sys.executable, str(tmp_path / "program.py"))
     assert ran.stdout == "mine ImportError\n" * 3 + "mine ZeroDivisionError\n" + "mine SystemExit\n"
-    assert ran.stderr.count("needed by") == 2 and ran.stderr.count("was not found: explained above\n") == 2
+    assert ran.stderr.count("\n  chain ") == 2 and ran.stderr.count("was not found: explained above\n") == 2
     assert ran.stderr.count("Traceback") == 1
 
 

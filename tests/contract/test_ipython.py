@@ -93,9 +93,9 @@ def test_a_cell_that_fails(run_cells: Cells, broken: str) -> None:
     assert out.count("Traceback") == 1 and "ipython.py" not in out
     assert f"Cell In[2], line 4, in f()\n      3 def f():\n----> 4     import {broken}" in out
     assert verdict.startswith(f"import {broken} failed: {Native.missing} was not found")
-    assert f"needed by  Cell In[2], line 4: import {broken}\n" in verdict and "there was no trace" not in verdict
+    assert f"chain   Cell In[2], line 4: import {broken}\n" in verdict and "there was no trace" not in verdict
     (verdict,) = texts(plain)
-    assert not plain["ok"] and "Cell In[3], line 1" in verdict and "note: there was no trace" in verdict
+    assert not plain["ok"] and "Cell In[3], line 1" in verdict and "note    there was no trace" in verdict
     assert after["ok"] and after["shown"] == []
 
 
@@ -135,7 +135,7 @@ def test_where_no_trace_can_start_the_cell_runs_all_the_same(run_cells: Cells, b
     )
     assert cell["ok"] and "Out[2]: 42" in str(cell["out"]) and cell["shown"] == []
     assert str(cell["err"]).startswith("dlltracer: not traced: backend 'etw' is not available here: ")
-    assert "note: there was no trace" in texts(failing)[0]
+    assert "note    there was no trace" in texts(failing)[0]
 
 
 def test_unload(run_cells: Cells, broken: str) -> None:

@@ -182,7 +182,7 @@ WHY = "import ctypes; ctypes.CDLL('libnope-at-all.so')"
 
 @pytest.mark.parametrize("what", RTLD)
 def test_why_does_without(what: str) -> None:
-    done = dlltracer(RTLD[what], "why", "-c", WHY)
+    done = dlltracer(RTLD[what], "why", "-v", "-c", WHY)
     assert done.returncode == 1 and "certain  the loader: there is no libnope-at-all.so" in done.stdout, done.stdout
     assert "looked for" in done.stdout and "was not used" not in done.stdout
 
@@ -191,7 +191,7 @@ def test_why_does_without(what: str) -> None:
 @pytest.mark.every_python
 def test_why_says_that_the_loader_was_not_heard(what: str) -> None:
     refuse, reason = SNAPSHOT[what]
-    done = dlltracer(refuse, "why", "-c", WHY)
+    done = dlltracer(refuse, "why", "-v", "-c", WHY)
     assert done.returncode == 1, done.stderr
     if what == "memfd and folders":
         assert "no file takes its report" in done.stdout

@@ -33,9 +33,13 @@ def test_a_missing_library(native: Native) -> None:
     lines = ran.stdout.splitlines()
     assert (ran.returncode, ran.stderr) == (1, "")
     assert lines[0].endswith(f"failed: {native.missing} was not found")
-    assert len(lines) <= 25, "it fits on a screen"
-    assert any(line.strip().startswith("certain  ") for line in lines)
-    assert "missing-image" in ran.stdout and "/usr/lib" in ran.stdout
+    assert len(lines) <= 14 and max(map(len, lines)) <= 80, "it fits on a screen"
+    code = "missing-image"
+    assert any(line.split(" · ")[:3] == ["  certain", code, f"dlltracer explain {code}"] for line in lines)
+    whole = why(native.broken_module(), "-v")
+    assert "looked for" in whole.stdout and "/usr/lib" in whole.stdout and f"[{code}]" in whole.stdout
+    quiet = why(native.broken_module(), "-q")
+    assert (quiet.returncode, quiet.stdout.count("\n")) == (1, 1) and quiet.stdout.rstrip().endswith("was not found")
 
 
 @pytest.mark.every_python

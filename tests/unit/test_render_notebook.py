@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.finding import Confidence, Diagnosis, Finding, Outcome
 from dlltracer.model.recording import Recording
+from dlltracer.model.screen import Screen
 from dlltracer.report.render_notebook import render_tree_html, render_verdict_html
+from dlltracer.report.render_short import render_short_verdict
 from dlltracer.report.render_text import render_text
-from dlltracer.report.render_verdict import render_verdict
 
 TAGS = {"style", "div", "details", "summary", "ul", "li", "span", "p", "pre"}
 
@@ -80,4 +81,5 @@ def test_a_verdict_has_the_lines_of_its_text() -> None:
         confidence=Confidence.CERTAIN, subject="<b>", chain=("x.py:1", "import b", "<b>"),
     )
     verdict = Diagnosis("import b", Outcome.EXPLAINED, findings=(finding,), notes=("a & b",))
-    assert Reader(render_verdict_html(verdict)).text.strip("\n") == render_verdict(verdict).plain.strip("\n")
+    text = render_short_verdict(verdict, Screen(width=100)).plain
+    assert Reader(render_verdict_html(verdict)).text.strip("\n") == text.strip("\n")

@@ -27,6 +27,7 @@ STARTERS = {
     "cli/question_path.py": "where the interpreter of a script's first line lies: looked for, not started there",
     "cli/try_import.py": "where the interpreter of --python lies: looked for, not started there",
     "capture/linux/seccomp_launch.py": "the program that the user named",
+    "host/screen.py": "which Python a shell would start, to show commands with its short name: it is not started",
     "cli/run_watched.py": "our own launcher, by the path of this interpreter",
     "selftest/commands.py": "this interpreter",
     "selftest/linux.py": "this interpreter",

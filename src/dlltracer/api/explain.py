@@ -21,14 +21,30 @@ if TYPE_CHECKING:
 NOT_TRACED = "there was no trace: this rests on the exception and on the files"
 
 
-def explain(error: BaseException, recording: Recording | None = None) -> Diagnosis:
-    """Say why an import failed.
+class Explanation(Diagnosis):
+    """A verdict that prints as people read it."""
+
+    def __str__(self) -> str:
+        """Return the short verdict: what failed, the fix, who needed it, where it was looked for."""
+        from ..host.screen import screen_here
+        from ..report.render_short import render_short_verdict
+
+        return render_short_verdict(self, screen_here()).plain.rstrip("\n")
+
+    def __repr__(self) -> str:
+        codes = ", ".join(finding.code for finding in self.findings)
+        return f"<{type(self).__name__} of {self.what}: {codes or self.outcome.value}>"
+
+
+def explain(error: BaseException, recording: Recording | None = None) -> Explanation:
+    """Say why an import failed. `print` shows the verdict.
 
     Arguments:
         error: the exception, ImportError or what a load by ctypes raised; its traceback is used.
         recording: of a `Trace` that was running; `None` for none: then the files decide, and the verdict is less sure.
     """
-    return _explain(_run_of(error, recording), error)
+    diagnosis = _explain(_run_of(error, recording), error)
+    return Explanation(*(getattr(diagnosis, name) for name in Diagnosis.__match_args__))
 
 
 def explain_if_of_a_loader(error: BaseException, recording: Recording | None = None) -> Diagnosis | None:

@@ -15,6 +15,7 @@ from ..errors import BinaryFormatError
 from ..host.conda import CondaPackage, open_conda
 from ..host.environments import environment_in
 from ..host.filesystem import HostFilesystem
+from ..host.image_cache import ImageCache
 from ..host.native_files import NativeFile
 from ..host.wheel import UnreadableTarget, Wheel, is_native_head
 from ..model.check import CheckReport, Problem
@@ -115,7 +116,8 @@ def _judge_elf(path: str, root: str | None, notes: list[str]) -> Iterator[Proble
         str(place), "elf", (status.st_dev, status.st_ino), status.st_size, (status.st_mtime_ns, status.st_ctime_ns)
     )
     environment = replace(environment_in(str(place.parent), root), folder=str(place.parent), folders=())
-    yield from check_linux_files(environment, [native], root, notes)
+    with ImageCache(None) as cache:
+        yield from check_linux_files(environment, [native], root, notes, cache)
 
 
 def _platforms_of(path: str, head: bytes) -> Sequence[Platform]:

@@ -126,11 +126,11 @@ class _CheckOptions:
 def check(**given: Any) -> None:
     """Check wheels before they are shipped, and whole environments; for Windows, Linux and macOS, on any of them.
 
-    A TARGET is a wheel or a folder (a virtual environment, site-packages); without any, the environment of this Python
-    is checked. Nothing of a target is run or installed. Each extension module, library and program is held against
-    the rules of the loader: of every platform that the tags of a wheel promise, or of the system that an environment is
-    on. The exit status is 0 when nothing is wrong, 1 for errors, 2 for a wrong command line, and 3 when a target
-    could not be read.
+    A TARGET is a wheel, a conda package, a single native file or a folder (a virtual environment, site-packages);
+    without any, the environment of this Python is checked. Nothing of a target is run or installed. Each extension
+    module, library and program is held against the rules of the loader: of every platform that the tags of a wheel
+    promise, or of the system that an environment is on. The exit status is 0 when nothing is wrong, 1 for errors, 2
+    for a wrong command line, and 3 when a target could not be read.
     """
     options = _CheckOptions(**prefer_command_line(given, settings_of(click.get_current_context()), ("form", "as_json")))
     form, targets = options.chosen_format(), options.chosen_targets()

@@ -19,7 +19,8 @@ from .output import EXIT_USAGE, CommandFailed, say, say_error
 from .program import NoValue, split_command_line
 
 _MODULES = {
-    "run": "run", "why": "why", "show": "show", "deps": "deps", "check": "check", "diff": "compare", "order": "compare",
+    "run": "run", "why": "why", "show": "show", "deps": "deps", "check": "check", "explain": "explain",
+    "diff": "compare", "order": "compare",
     "hook": "about", "info": "about", "selftest": "selftest", "schema": "about", "completion": "about",
 }  # fmt: skip
 """The module beside this one that has the command: under the command's name or, as values, as `COMMAND`."""

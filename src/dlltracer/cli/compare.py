@@ -14,7 +14,7 @@ from ..report.drawing import Styled
 from .formats import is_json_asked
 from .interpreter import choose_python
 from .options import BadUsage
-from .output import EXIT_MISSING, open_target, write_styled
+from .output import EXIT_MISSING, open_target, screen_of, write_styled
 from .program import Program, ProgramKind
 from .runner import UNTRACED
 from .show import open_recording
@@ -95,11 +95,11 @@ def order(modules: tuple[str, ...], python: str | None, output: str | None, as_j
             target.write(render_order_json(search, verdict))
         else:
             from ..report.render_comparisons import render_order
-            from ..report.render_verdict import render_verdict
+            from ..report.render_short import render_short_verdict
 
             def render(plain: bool) -> Styled:
                 text = render_order(search)
-                return text if verdict is None else text + render_verdict(verdict, ascii_only=plain)
+                return text if verdict is None else text + render_short_verdict(verdict, screen_of(target))
 
             write_styled(target, render)
     finally:

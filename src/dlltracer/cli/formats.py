@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ..model.light import dataclass, replace
 from .options import WRITTEN, BadUsage, Option
-from .output import Target, lacks_drawing, table_width, write_styled
+from .output import Target, lacks_drawing, screen_of, table_width, write_styled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,11 +72,16 @@ def _write_text(target: Target, trace: SavedTrace, failed_only: bool) -> None:
         text = render_text(recording, failed_only=failed_only, ascii_only=plain)
         if verdict is None:
             return text
-        from ..report.render_verdict import render_verdict
+        from ..report.render_short import render_short_verdict
 
-        return text + render_verdict(verdict, ascii_only=plain)
+        return text + render_short_verdict(verdict, screen_of(target, _folder_of(trace)))
 
     write_styled(target, render)
+
+
+def _folder_of(trace: SavedTrace) -> str:
+    """The current folder of the program; empty where it is not known."""
+    return trace.run.process.current_folder if trace.run.process is not None else ""
 
 
 def _write_jsonl(target: Target, trace: SavedTrace, failed_only: bool) -> None:

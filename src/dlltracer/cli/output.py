@@ -16,6 +16,7 @@ import sys
 from ..errors import DlltracerError
 from ..host.scratch import create_file
 from ..model.printable import escape, escape_for, is_terminal
+from ..model.screen import USUAL, Screen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -230,6 +231,32 @@ def to_text(lines: Iterable[Line]) -> Text:
     return text
 
 
+def screen_of(target: Target, folder: str = "") -> Screen:
+    """Return what a text for people has to fit on.
+
+    Arguments: `folder`, the current folder of the program that the text is about; empty for our own.
+    """
+    from ..host.screen import screen_here
+
+    has_links = target.is_terminal and shows_links(dict(os.environ))
+    return screen_here(
+        width=USUAL if isinstance(target, FileTarget) else None, is_ascii=lacks_drawing(target),
+        has_marks=target.is_terminal, has_links=has_links, folder=folder,
+    )  # fmt: skip
+
+
+_OLDEST_VTE = 5000
+"""VTE_VERSION since which terminals of GNOME know hyperlinks; older ones show their escape sequences as text."""
+
+
+def shows_links(environment: dict[str, str]) -> bool:
+    """Return whether a terminal knows hyperlinks (OSC 8), or passes over them as it should over any OSC sequence."""
+    if environment.get("NO_COLOR") or environment.get("TERM", "dumb") in ("dumb", "linux", ""):
+        return False
+    version = environment.get("VTE_VERSION", "")
+    return not (version.isdigit() and int(version) < _OLDEST_VTE)
+
+
 def table_width(target: Target) -> int:
     """Return the characters that a line of a table may have: those of the terminal, else of a usual page."""
     import shutil
@@ -241,9 +268,25 @@ _PAGE_WIDTH = 110
 
 
 def lacks_drawing(target: Target) -> bool:
-    """Whether the target lacks the characters that draw a tree: a stream of Windows' old code pages does."""
+    """Whether the target lacks the characters that draw a tree: a stream of Windows' old code pages does.
+
+    A terminal does where the locale is "C": Python writes UTF-8 there all the same (PEP 540).
+    """
     stream = target.stream if isinstance(target, StreamTarget) else None
-    return stream is not None and not encodes("\u251c\u2514\u2502\u2500…", stream.encoding)
+    if stream is None:
+        return False
+    return is_ascii_locale(dict(os.environ)) or not encodes("\u251c\u2514\u2502\u2500…·", stream.encoding)
+
+
+def is_ascii_locale(environment: dict[str, str]) -> bool:
+    """Return whether the locale of a terminal was said to be "C" (locale(7)): LC_ALL, else LC_CTYPE, else LANG.
+
+    Where nothing but LANG=C is set, Python itself has set LC_CTYPE to C.UTF-8 (PEP 538): that is passed over.
+    """
+    if environment.get("LC_CTYPE") == "C.UTF-8" and environment.get("LANG") in ("C", "POSIX"):
+        environment = {**environment, "LC_CTYPE": ""}
+    names = filter(None, map(environment.get, ("LC_ALL", "LC_CTYPE", "LANG")))
+    return next(names, "") in ("C", "POSIX")
 
 
 class Colour(enum.Enum):

@@ -8,7 +8,7 @@ import time
 from ..capture.backend import check_backend_name
 from ..model.light import dataclass, replace
 from ..model.recording import Recording
-from ..model.run import SavedTrace, StopReason
+from ..model.run import RunResult, SavedTrace, StopReason
 from .formats import (
     GITHUB,
     HTML,
@@ -32,7 +32,7 @@ from .options import (
     Option,
     prefer_command_line,
 )
-from .output import EXIT_USAGE, Target, open_target, say_annotations, say_error, write_styled
+from .output import EXIT_USAGE, Target, open_target, say_annotations, say_error, screen_of, write_styled
 from .program import command_of
 from .progress import progress
 from .question import read_question
@@ -64,6 +64,8 @@ class _WhyOptions:
     annotations: bool | None
     timeout: float | None
     tries: bool | None
+    verbose: bool
+    quiet: bool
 
     @property
     def is_recorded(self) -> bool:
@@ -93,6 +95,10 @@ class _WhyOptions:
             raise BadUsage("say what to import: a MODULE, a file, or -c CODE")
         if self.as_json and self.github:
             raise BadUsage("choose one of --json and --github")
+        if self.verbose and self.quiet:
+            raise BadUsage("choose one of -v and -q")
+        if (self.verbose or self.quiet) and self.form != "text":
+            raise BadUsage(f"-v and -q are for text: {self.form} has its own size")
         if not self.as_json and not self.github:
             refuse_other_format(self.output, ".html", ".htm", ".md", ".json", RECORDING_SUFFIX)
         refuse_same_file("-" if self.is_recorded else self.output or "-", self.html)
@@ -157,6 +163,8 @@ COMMAND = CommandLine(
         help="Try the import again with each fix that needs no installation, at most three. [default: for modules]",
     ),
     Option("redact", "--redact", help="Leave out names of users and of this machine, and secrets."),
+    Option("verbose", "-v", "--verbose", help="The whole verdict, with every place, all evidence and the notes."),
+    Option("quiet", "-q", "--quiet", help="The cause alone, in one line."),
     ANNOTATIONS_OPTION,
     argument="module", takes_words=True,
 )  # fmt: skip
@@ -170,7 +178,7 @@ def _annotate(diagnosis: Diagnosis, folder: str) -> str:
 
 def _without_settings(given: Mapping[str, Any], settings: frozenset[str]) -> dict[str, Any]:
     """The options as given, without settings that contradict the command line."""
-    kept = prefer_command_line(given, settings, ("as_json", "github"))
+    kept = prefer_command_line(given, settings, ("as_json", "github"), ("verbose", "quiet"))
     if len(kept["module"]) == 1 and is_saved(kept["module"][0]):  # which settings for a trial are not about
         names = ["python"] + ["output"] * is_name_of_recording(kept["output"])
         kept.update({name: None for name in names if name in settings})
@@ -209,7 +217,8 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
         if recorder is not None:
             return recorder.finish(run, explained), run.stopped
         if options.html is None and options.form not in (GITHUB, HTML):
-            trace = SavedTrace(Recording(options.backend), diagnosis=explained.diagnosis)  # the verdict is all
+            recording = run.recording or Recording(options.backend)
+            trace = SavedTrace(recording, run=RunResult(process=run.process), diagnosis=explained.diagnosis)
         else:
             from ..api.saving import begin_trace, end_trace
 
@@ -287,11 +296,30 @@ def _write(options: _WhyOptions, trace: SavedTrace, target: Target, page: Target
         elif options.form in (GITHUB, HTML):
             write_form(options.form, target, trace)
         else:
-            from ..report.render_verdict import render_verdict
-
-            write_styled(target, lambda plain: render_verdict(diagnosis, ascii_only=plain))
+            _write_text(options, trace, target)
         if page is not None:
             write_form(HTML, page, trace)
     except OSError as error:
         say_error(f"the verdict could not be written: {error.strerror or error}")
         raise SystemExit(EXIT_USAGE) from error
+
+
+def _write_text(options: _WhyOptions, trace: SavedTrace, target: Target) -> None:
+    """Write the verdict for people, as long as it is wanted."""
+    diagnosis = _verdict_of(trace)
+    if options.verbose:
+        from ..report.render_verdict import render_verdict
+
+        write_styled(target, lambda plain: render_verdict(diagnosis, ascii_only=plain))
+        return
+    from ..report.drawing import number
+    from ..report.outcomes import count
+    from ..report.render_short import render_first_line, render_short_verdict
+
+    screen = screen_of(target, trace.run.process.current_folder if trace.run.process is not None else "")
+    if options.quiet:
+        write_styled(target, lambda _: render_first_line(diagnosis, screen))
+        return
+    tally = count(trace.recording)
+    counts = f"{number(tally.loaded, 'image')}, {tally.failed} failed" if trace.recording.events else ""
+    write_styled(target, lambda _: render_short_verdict(diagnosis, screen, counts=counts))

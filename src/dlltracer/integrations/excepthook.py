@@ -81,10 +81,12 @@ class _Verdicts:
         diagnosis = explain_if_of_a_loader(error)
         if diagnosis is None:
             return None
-        from ..report.render_verdict import render_verdict
+        from ..host.screen import screen_here
+        from ..report.render_short import render_first_line, render_short_verdict
 
-        text = render_verdict(diagnosis, ascii_only=True).plain
+        screen = screen_here(is_ascii=True)
+        text = render_short_verdict(diagnosis, screen).plain
         if text in self._given:
-            return f"{text.partition(chr(10))[0]}: explained above\n"
+            return f"{render_first_line(diagnosis, screen).plain.rstrip()}: explained above\n"
         self._given.add(text)
         return text

@@ -107,10 +107,11 @@ class _Extension:
                 return
             self._explained = error
             diagnosis = _with_cells(diagnosis, self._shell)
+            from ..host.screen import screen_here
             from ..report.render_notebook import render_verdict_html
-            from ..report.render_verdict import render_verdict
+            from ..report.render_short import render_short_verdict
 
-            _show(render_verdict(diagnosis).plain, render_verdict_html(diagnosis))
+            _show(render_short_verdict(diagnosis, screen_here()).plain, render_verdict_html(diagnosis))
         except Exception as problem:  # noqa: BLE001 - the traceback is out; nothing more is owed
             _tell(f"no verdict: {type(problem).__name__}: {problem}")
 

@@ -136,7 +136,8 @@ def _say(
     try:
         # Imported for a failure only: most sessions have none.
         from ..api.explain import explain_if_of_a_loader, import_error_in
-        from ..report.render_verdict import render_verdict
+        from ..host.screen import screen_here
+        from ..report.render_short import render_short_verdict
 
         cause = import_error_in(error)
         diagnosis = None if cause is None else explain_if_of_a_loader(cause, recording)
@@ -145,7 +146,7 @@ def _say(
         before = told_before(diagnosis)
         if before is not None:
             return f"explained before: the same failure as in {escape(before)}"
-        return render_verdict(diagnosis, ascii_only=True).plain.rstrip("\n")
+        return render_short_verdict(diagnosis, screen_here(is_ascii=True)).plain.rstrip("\n")
     except Exception as problem:  # noqa: BLE001 - a test's own failure must not be hidden by one of ours
         return f"no verdict: {type(problem).__name__}: {escape(str(problem))}"
 

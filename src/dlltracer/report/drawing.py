@@ -21,7 +21,7 @@ Line = tuple[tuple[str, str], ...]
 """Pieces of text, each with one of the styles below."""
 
 PLAIN, DIM, BOLD = "", "dim", "bold"
-FAILED, DROPPED, WARNING = "bold red", "red", "bold magenta"
+FAILED, DROPPED, WARNING, FIXED = "bold red", "red", "bold magenta", "green"
 """Words for colours of the terminal's own: yellow cannot be read on white, and red on black only where it is a word or
 two."""
 

@@ -1,12 +1,14 @@
 """The result of a check: text for people, JSON, SARIF 2.1.0, JUnit's XML, and annotations of GitHub Actions.
 
 Sources: "Static Analysis Results Interchange Format 2.1.0", OASIS; "SARIF support for code scanning" and "Workflow
-commands" of GitHub; the JUnit XML that Jenkins and GitLab read.
+commands" of GitHub; the JUnit XML that Jenkins and GitLab read (junit-10.xsd of Jenkins' xUnit plugin).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 from .. import __version__
 from ..model.check import CheckReport, Problem, Severity
 from ..model.encode import encode
-from ..model.printable import escape
+from ..model.printable import escape, escape_lines
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 
 _STYLES = {Severity.ERROR: FAILED, Severity.WARNING: WARNING, Severity.NOTE: DIM}
@@ -117,10 +119,12 @@ def render_check_sarif(reports: Sequence[CheckReport]) -> str:
         {"level": "error", "message": {"text": report.unreadable}, "locations": [_sarif_location(report.target, "")]}
         for report in reports if report.unreadable
     ]  # fmt: skip
+    rules = [{"id": code, "shortDescription": {"text": code.replace("-", " ").capitalize()}} for code in codes]
     run = {
-        "tool": {"driver": {"name": "dlltracer", "version": __version__, "rules": [{"id": code} for code in codes]}},
+        "tool": {"driver": {"name": "dlltracer", "version": __version__, "rules": rules}},
         "invocations": [{"executionSuccessful": not failures, "toolExecutionNotifications": failures}],
         "results": results,
+        "columnKind": "unicodeCodePoints",
     }
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
@@ -133,21 +137,37 @@ def _sarif_result(report: CheckReport, problem: Problem) -> dict[str, Any]:
         "level": _LEVELS[problem.severity],
         "message": {"text": escape(f"{where}{about}")},
         "locations": [_sarif_location(report.target, problem.file)],
-        "partialFingerprints": {"problem/v1": f"{problem.code}:{problem.platform}:{escape(problem.file)}"},
+        "partialFingerprints": {"problem/v1": _fingerprint(problem)},
     }
 
 
+def _fingerprint(problem: Problem) -> str:
+    """Return what stays the same for a problem when the wheel gets a new version."""
+    facts = "\0".join((problem.code, problem.platform, problem.file, problem.title))
+    return hashlib.sha256(facts.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _sarif_location(target: str, file: str) -> dict[str, Any]:
-    place: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": _uri(target)}}}
+    # Code scanning takes results with a region only; a binary has no lines, so it is the first character.
+    first = {"startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 1}
+    place: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": _uri(target)}, "region": first}}
     if file:
         place["logicalLocations"] = [{"fullyQualifiedName": escape(file), "kind": "resource"}]
     return place
 
 
-def _uri(path: str) -> str:
+def _uri(target: str) -> str:
+    """Return the target as a reference to a URI (RFC 3986): relative for a relative path, which code scanning wants."""
     from urllib.parse import quote
 
-    return quote(path.replace("\\", "/"), safe="/")
+    if re.match(r"https?://", target, re.IGNORECASE):
+        return quote(target, safe="/:?#[]@!$&'()*+,;=%~", errors="surrogatepass")
+    path = target.replace("\\", "/")
+    if re.match(r"[A-Za-z]:/", path):
+        return f"file:///{path[:2]}{quote(path[2:], errors='surrogatepass')}"
+    if path.startswith("//"):
+        return f"file:{quote(path, errors='surrogatepass')}"
+    return f"{'file://' if path.startswith('/') else ''}{quote(path, errors='surrogatepass')}"
 
 
 def render_check_junit(reports: Sequence[CheckReport]) -> str:
@@ -157,22 +177,31 @@ def render_check_junit(reports: Sequence[CheckReport]) -> str:
 
 
 def _suite(report: CheckReport) -> str:
-    errors = [problem for problem in report.problems if problem.severity is Severity.ERROR]
-    cases = [_case(f"{problem.code} {problem.file}".strip(), problem.title, problem.fix) for problem in errors]
+    failed = [problem for problem in report.problems if problem.severity is Severity.ERROR]
+    cases = [
+        _case(f"{problem.code} {problem.file}".strip(), "failure", problem.code, problem.title, _details(problem))
+        for problem in failed
+    ]  # fmt: skip
     if report.unreadable:
-        cases.append(_case("readable", report.unreadable, ""))
-    failures = len(cases)
+        cases.append(_case("readable", "error", "unreadable", report.unreadable, ""))
+    counts = f'tests="{max(len(cases), 1)}" failures="{len(failed)}" errors="{int(bool(report.unreadable))}"'
     if not cases:
         cases.append(f'  <testcase classname={_xml("dlltracer.check")} name={_xml("loads")}/>\n')
-    head = f' <testsuite name={_xml(report.target)} tests="{len(cases)}" failures="{failures}">\n'
-    return f"{head}{''.join(cases)} </testsuite>\n"
+    return f" <testsuite name={_xml(report.target)} {counts}>\n{''.join(cases)} </testsuite>\n"
 
 
-def _case(name: str, message: str, fix: str) -> str:
-    text = f"{message}{f'; fix: {fix}' if fix else ''}"
+def _details(problem: Problem) -> str:
+    platform = f"on {problem.platform}" if problem.platform else ""
+    return "\n".join(filter(None, (*problem.evidence, platform, problem.fix and f"fix: {problem.fix}")))
+
+
+def _case(name: str, kind: str, code: str, message: str, details: str) -> str:
+    from xml.sax.saxutils import escape as escape_markup
+
+    text = escape_markup(escape_lines(details).replace("\t", " "))
     return (
         f'  <testcase classname={_xml("dlltracer.check")} name={_xml(name)}>\n'
-        f"   <failure message={_xml(text)}/>\n  </testcase>\n"
+        f"   <{kind} type={_xml(code)} message={_xml(message)}>{text}</{kind}>\n  </testcase>\n"
     )
 
 
@@ -189,7 +218,8 @@ def render_check_github(reports: Sequence[CheckReport]) -> str:
             lines.append(f"::error title={_property(f'{name} could not be read')}::{_data(report.unreadable)}\n")
         for problem in report.problems:
             title = _property(f"{name}: {problem.code}")
-            text = f"{problem.file}: {problem.title}{f'; fix: {problem.fix}' if problem.fix else ''}"
+            where = f"{problem.file}: " if problem.file else ""
+            text = f"{where}{problem.title}{f'; fix: {problem.fix}' if problem.fix else ''}"
             lines.append(f"::{_COMMANDS[problem.severity]} title={title}::{_data(text)}\n")
     return "".join(lines)
 

@@ -13,8 +13,10 @@ from ..model.failure import ProcessFacts
 from ..model.finding import Outcome
 from ..model.printable import escape
 from ..model.run import SavedTrace
+from ..model.screen import Screen
 from .drawing import ASCII, UNICODE, Guides, Line, number
 from .outcomes import count
+from .render_short import short_lines
 from .render_text import lay_out
 from .render_verdict import verdict_lines
 
@@ -23,8 +25,10 @@ MOST = 60
 
 _WIDEST = 400
 """Characters of a line: a path of Windows may have 32767."""
-_VERDICT = 34
-"""Lines of the verdict; the usual one has 25."""
+_DETAILS = 27
+"""Lines of the details of the verdict; usually they fit."""
+_PAGE = 100
+"""Columns of the verdict: an issue is wider than a terminal."""
 
 
 def render_markdown(saved: SavedTrace, *, ascii_only: bool = False) -> str:
@@ -34,7 +38,9 @@ def render_markdown(saved: SavedTrace, *, ascii_only: bool = False) -> str:
     """
     guides = ASCII if ascii_only else UNICODE
     head = [*_title(saved), "", *_facts(saved), "", *_verdict(saved, guides)]
-    return "".join(f"{line}\n" for line in (*head, *_tree(saved, MOST - len(head), guides)))
+    details = [*_details(saved, guides)]
+    tree = _tree(saved, MOST - len(head) - len(details), guides)
+    return "".join(f"{line}\n" for line in (*head, *details, *tree))
 
 
 def _title(saved: SavedTrace) -> Iterator[str]:
@@ -76,8 +82,22 @@ def _python(process: ProcessFacts) -> str:
 def _verdict(saved: SavedTrace, guides: Guides) -> Iterator[str]:
     if saved.diagnosis is None or saved.diagnosis.outcome is Outcome.IMPORTED:
         return
+    folder = saved.run.process.current_folder if saved.run.process is not None else ""
+    screen = Screen(width=_PAGE, is_ascii=guides is ASCII, folders=(folder,) if folder else ())
+    yield from _block(_plain(line, guides) for line in short_lines(saved.diagnosis, screen))
+    yield ""
+
+
+def _details(saved: SavedTrace, guides: Guides) -> Iterator[str]:
+    """The whole verdict, folded: every place, all evidence, the notes."""
+    if saved.diagnosis is None or saved.diagnosis.outcome is Outcome.IMPORTED:
+        return
     lines = [_plain(line, guides) for line in verdict_lines(saved.diagnosis, guides.more)]
-    yield from _block(_cut(lines, _VERDICT - 2, guides))
+    yield "<details><summary>every place, all evidence</summary>"
+    yield ""
+    yield from _block(_cut(lines, _DETAILS - 7, guides))
+    yield ""
+    yield "</details>"
     yield ""
 
 

@@ -12,21 +12,28 @@ from html import escape as escape_html
 from ..model.finding import Diagnosis
 from ..model.printable import escape
 from ..model.recording import Recording
-from .drawing import BOLD, DEEPEST, DIM, DROPPED, FAILED, PLAIN, UNICODE, WARNING, Line, TreeNode
+from ..model.screen import Screen
+from .drawing import BOLD, DEEPEST, DIM, DROPPED, FAILED, FIXED, PLAIN, UNICODE, WARNING, Line, TreeNode
+from .render_short import short_lines
 from .render_text import closing_lines, tree_nodes
-from .render_verdict import verdict_lines
+
+_PAGE = 100
+"""Columns of a verdict: a cell of a notebook is about so wide."""
 
 _SMALL = 60
 """A tree of so many lines is shown open; of a larger one, what leads to a failure."""
 
-_CLASSES = {PLAIN: "", DIM: "dim", BOLD: "bold", FAILED: "failed", DROPPED: "dropped", WARNING: "warning"}
+_CLASSES = {
+    PLAIN: "", DIM: "dim", BOLD: "bold", FAILED: "failed", DROPPED: "dropped", WARNING: "warning", FIXED: "fixed",
+}  # fmt: skip
 
 _STYLE = """\
 <style>
-.dlltracer { --dlltracer-bad: #b3261e; --dlltracer-warn: #805300; line-height: 1.5; overflow-x: auto;
+.dlltracer { --dlltracer-bad: #b3261e; --dlltracer-warn: #805300; --dlltracer-good: #1b6e2e;
+  line-height: 1.5; overflow-x: auto;
   font-family: var(--jp-code-font-family, ui-monospace, monospace); font-size: var(--jp-code-font-size, 13px); }
 [data-jp-theme-light="false"] .dlltracer, .vscode-dark .dlltracer, html[theme="dark"] .dlltracer {
-  --dlltracer-bad: #ff8a80; --dlltracer-warn: #e8b34b; }
+  --dlltracer-bad: #ff8a80; --dlltracer-warn: #e8b34b; --dlltracer-good: #7ddf91; }
 .dlltracer ul, .dlltracer li { list-style: none !important; margin: 0 !important; padding: 0; }
 .dlltracer ul { margin-left: .35em !important; padding-left: 1.2em; border-left: 1px solid rgba(128, 128, 128, .4); }
 .dlltracer p, .dlltracer pre { margin: .5em 0 0 !important; padding: 0; font: inherit; color: inherit;
@@ -37,6 +44,7 @@ _STYLE = """\
 .dlltracer .bold { font-weight: 600; }
 .dlltracer .failed { color: var(--dlltracer-bad); font-weight: 600; }
 .dlltracer .dropped { color: var(--dlltracer-bad); }
+.dlltracer .fixed { color: var(--dlltracer-good); }
 .dlltracer .warning { color: var(--dlltracer-warn); font-weight: 600; }
 </style>"""
 
@@ -52,7 +60,7 @@ def render_tree_html(recording: Recording, failed_only: bool = False) -> str:
 
 def render_verdict_html(diagnosis: Diagnosis) -> str:
     """The verdict. As <pre>: nbconvert takes spaces that stand alone out of everything else."""
-    lines = "\n".join(map(_spans, verdict_lines(diagnosis, UNICODE.more)))
+    lines = "\n".join(map(_spans, short_lines(diagnosis, Screen(width=_PAGE))))
     return _frame(f"<pre>{lines}</pre>\n")
 
 

@@ -1,0 +1,105 @@
+"""What a text is shown on: its width, its characters; and texts that are made to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .light import dataclass
+from .printable import escape
+
+NARROWEST, USUAL = 40, 80
+"""Columns: of the narrowest screen that texts are laid out for, and where the width is not known."""
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A terminal, a page, or whatever else shows a text.
+
+    Attributes:
+        width: columns of a line.
+        is_ascii: it has ASCII characters only.
+        has_marks: a mark (✓, ✗) may stand in the place of words ("works", "failed").
+        documentation: the address of the documentation, for hyperlinks (OSC 8); empty where it shows none.
+        folders: folders that the reader knows, which paths may be relative to: the current one.
+        programs: pairs of a path and the name by which a shell of the reader finds the program.
+    """
+
+    width: int = USUAL
+    is_ascii: bool = False
+    has_marks: bool = False
+    documentation: str = ""
+    folders: tuple[str, ...] = ()
+    programs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def columns(self) -> int:
+        """The width to lay out for."""
+        return max(self.width, NARROWEST)
+
+    @property
+    def more(self) -> str:
+        """What stands where something was left out."""
+        return "..." if self.is_ascii else "…"
+
+
+def columns_of(text: str) -> int:
+    """Return the columns that a text takes on a terminal (Unicode Standard Annex 11: wide characters take two)."""
+    if text.isascii():
+        return len(text)
+    import unicodedata  # an extension module, which the usual text does without
+
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(1 for char in text if unicodedata.combining(char))
+
+
+def fit(text: str, room: int, more: str = "…") -> str:
+    """Return the text in at most so many columns: its middle is left out, and its end, which tells most, kept."""
+    if columns_of(text) <= room:
+        return text
+    room = max(room - len(more), 0)
+    head = _take(text, room // 3)
+    tail = _take(text[::-1], room - columns_of(head))[::-1]
+    return f"{head}{more}{tail}"
+
+
+def cut(text: str, room: int, more: str = "…") -> str:
+    """Return the text in at most so many columns: its end is left out."""
+    return text if columns_of(text) <= room else f"{_take(text, max(room - len(more), 0)).rstrip()}{more}"
+
+
+def _take(text: str, room: int) -> str:
+    """The characters at the start that fit."""
+    text = text[:room]
+    while columns_of(text) > room:
+        text = text[:-1]
+    return text
+
+
+def wrap(text: str, width: int, most: int, more: str = "…") -> list[str]:
+    """Return the text in at most `most` rows of so many columns, with escapes; `more` ends the last where it was cut.
+
+    Rows end between words. A word that is wider than a row loses its middle.
+    """
+    rows: list[str] = []
+    for row in _rows(escape(" ".join(text.split())), width, more):
+        if len(rows) == most:
+            rows[-1] = cut(f"{rows[-1]} {more}", width, more) if columns_of(rows[-1]) + 1 + len(more) > width else (
+                f"{rows[-1]} {more}"
+            )
+            return rows
+        rows.append(row)
+    return rows
+
+
+def _rows(text: str, width: int, more: str) -> Iterator[str]:
+    row = ""
+    for word in text.split(" "):
+        shown = fit(word, width, more)
+        joined = f"{row} {shown}" if row else shown
+        if columns_of(joined) <= width:
+            row = joined
+        else:
+            yield row
+            row = shown
+    if row:
+        yield row
