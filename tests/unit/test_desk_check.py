@@ -74,6 +74,19 @@ def test_finding_2_the_kernel_spells_the_path_otherwise(target: str, kernel: str
     assert kinds(failing(kernel), asked(target)) == ["LoadLibrary", "LoadLibrary", "Failed", "Failed"]
 
 
+@pytest.mark.parametrize(("succeeded", "wanted"), [(False, "Failed"), (True, "UnloadLibrary"), (None, "UnloadLibrary")])
+def test_finding_2_a_hard_link_that_ctypes_asked_for(succeeded: bool | None, wanted: str) -> None:
+    """Without its name in the kernel's path only a call that is known to have failed makes it a failure."""
+    kernel = rf"{VOLUME}\pkgs\0f3a91"
+    request = replace(asked(r"C:\Py\libssl.dll", succeeded=succeeded), kind=RequestKind.CTYPES)
+    records = [image(Opcode.LOAD, kernel, 1, 10), image(Opcode.UNLOAD, kernel, 1, 13)]
+    assert kinds(records, request) == ["LoadLibrary", wanted]
+    other = rf"{VOLUME}\Py\other.dll"
+    needed = [image(Opcode.LOAD, other, 5, 14), image(Opcode.UNLOAD, other, 5, 15)]
+    same = [image(Opcode.LOAD, DLL, 3, 11), *needed]
+    assert kinds(same, request)[2] == "UnloadLibrary", "the image of that name stays"
+
+
 def test_finding_2_the_whole_path_decides_between_several() -> None:
     other = rf"{VOLUME}\other\_ssl.pyd"
     records = [
@@ -162,12 +175,18 @@ def test_finding_11_an_import_that_succeeded_is_known(tmp_path: Path) -> None:
 
 
 def test_finding_5_the_runner_of_windows_does_not_skip_the_lab() -> None:
-    """The workflow runs every backend, attach and debugger natively, and keeps the report of the self-test."""
-    workflow = (Path(__file__).parents[2] / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    """The workflow runs every backend, attach and debugger natively, and keeps the report of the self-test.
+
+    That the lab is Windows itself there is tried under Wine (tests/windows/test_desk_check.py).
+    """
+    root = Path(__file__).parents[2]
+    workflow = (root / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     assert "DLLTRACER_TEST_BACKEND: ${{ matrix.backend }}" in workflow
     for wanted in ("backend: debugger", "DLLTRACER_LAB: native", "test_attach_under_wine.py", "upload-artifact"):
         assert wanted in workflow, wanted
     assert "dlltracer selftest" in workflow
+    tests = {word for word in workflow.split() if word.startswith("tests/")}
+    assert len(tests) > 4 and [word for word in tests if not (root / word).exists()] == []
 
 
 def test_finding_11_the_debugger_knows_what_was_there_before() -> None:

@@ -7,9 +7,15 @@ import pkgutil
 import re
 from pathlib import Path
 
-from dlltracer.diagnose import rules
+import pytest
 
-PAGE = Path(__file__).parents[2] / "docs/reference/findings.md"
+from dlltracer.diagnose import rules
+from dlltracer.model.screen import Screen, columns_of
+from dlltracer.report.causes import PAGES, address_of, read_causes, render_cause
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/reference/findings.md"
+PACKAGE = ROOT / "src/dlltracer/report/pages"
 NAME = re.compile(r"(?:\w+_)?CODE")
 
 
@@ -39,3 +45,31 @@ def test_no_entry_comes_twice() -> None:
 
 def test_codes_are_short_and_hyphenated() -> None:
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", code) and len(code) <= 30 for code in codes())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_of_the_documentation_is_the_one_of_the_package(page: str) -> None:
+    shipped = PACKAGE / f"{page}.md"
+    assert (PAGE.parent / f"{page}.md").read_bytes() == shipped.read_bytes(), f"copy it over {shipped}, or the reverse"
+
+
+def test_every_code_has_all_parts() -> None:
+    causes = read_causes()
+    assert len({(cause.page, cause.code) for cause in causes}) == len(causes) > 100
+    for cause in causes:
+        parts = ("".join(cause.meaning), cause.check, cause.fix, cause.avoid)
+        assert all(len(part) > 15 and part.rstrip().endswith((".", ":", ")", "`")) for part in parts), cause.code
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_page_as_text(width: int) -> None:
+    for cause in read_causes():
+        text = render_cause([cause], Screen(width=width)).plain
+        assert max(map(columns_of, text.splitlines())) <= width
+        assert "How to check\n" in text and "For the maintainer\n" in text and "](" not in text
+
+
+def test_addresses() -> None:
+    assert address_of("first-wins", "https://x.org/d/") == "https://x.org/d/reference/findings.html#first-wins"
+    assert address_of("tag-mismatch", "file:///p") == "file:///p/checks.md#tag-mismatch"
+    assert address_of("nope", "https://x.org") == ""

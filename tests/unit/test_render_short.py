@@ -137,7 +137,7 @@ DIAGNOSIS = st.builds(
     st.lists(TEXT, max_size=4).map(tuple), st.sampled_from(System), st.lists(TEXT, max_size=5).map(tuple),
 )  # fmt: skip
 SCREEN = st.builds(
-    Screen, st.integers(40, 200), st.booleans(), st.booleans(), st.booleans(),
+    Screen, st.integers(40, 200), st.booleans(), st.booleans(), st.just("") | st.just("https://example.org"),
     st.just(("/home/me/app",)) | st.just(()),
 )  # fmt: skip
 

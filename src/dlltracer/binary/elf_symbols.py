@@ -82,6 +82,8 @@ _LOWEST_GLOBAL = _GLOBAL << 4
 _ENTRIES_AT_ONCE = 8192
 _NAMES_AT_ONCE, _CHARACTERS_AT_ONCE = 1024, 1 << 26
 """How many names are cut, and how many characters they may have, before it is asked whether they overlap."""
+_FEW = 8
+"""Wanted names that are looked for in the string table as a whole before any name is cut out of it."""
 _HIDDEN = 0x8000
 """Of the number of a version."""
 _NO_VERSION = (None, None)
@@ -174,7 +176,7 @@ class _SymbolTable:
         self._read(end)
         kinds = {kind: self._kind(kind) for kind in set(self.kinds)}
         wanted = {kind for kind, (info, section) in kinds.items() if not section and info >= _LOWEST_GLOBAL}
-        needs = _Part(0, end, [number > 0 and kind in wanted for number, kind in enumerate(self.kinds)])
+        needs = _Part(0, end, [kind in wanted for kind in self.kinds])
         asked = needs.of(self._version_numbers(end))
         return ElfSymbols(self._list_needs(needs, self._names(needs.of(self.positions)), asked, kinds), {})
 
@@ -185,6 +187,8 @@ class _SymbolTable:
             raise BinaryFormatError(
                 self.start, f"cut short or damaged: the symbol table has no room for {count} entries"
             )
+        if len(wanted) <= _FEW and not self._has_any(wanted):
+            return ElfSymbols((), {})
         self._read(count)
         found = self._found(first, count, {kind: self._kind(kind) for kind in set(self.kinds)})
         names = self._names(found.of(self.positions))
@@ -194,6 +198,12 @@ class _SymbolTable:
             [name for name, _ in pairs], [number for _, number in pairs], self.versions.by_number
         )
         return ElfSymbols((), provides, versioned_only)
+
+    def _has_any(self, names: Set[str]) -> bool:
+        """Whether the string table has one of the names at all."""
+        start, end = self.dynamic.strings
+        block = self.dynamic.cursor.take(start, end - start, "the string table")
+        return any(name.encode("utf-8", "surrogateescape") + b"\0" in block for name in names)
 
     def _list_needs(
         self, needs: _Part, names: list[str], asked: list[int], kinds: Mapping[int, tuple[int, int]]

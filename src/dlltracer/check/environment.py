@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from ..errors import DlltracerError
 from ..host.environments import PythonEnvironment, environment_in, environment_of, own_environment, read_path_files
+from ..host.image_cache import ImageCache, cache_folder
 from ..host.native_files import NativeFile, NativeListing, list_native_files
 from ..model.check import CheckReport, Problem
 from .linux_environment import check_linux_files
+from .package_files import check_package_files
 
 _FORMATS = {"elf": "Linux", "pe": "Windows", "macho": "macOS"}
 
@@ -36,7 +38,11 @@ def check_environment(path: str, root: str | None = None, *, is_folder: bool, us
     notes = [*environment.notes, *listing.describe_losses()]
     system, files, left = _choose(environment, listing)
     notes += left
-    problems = list(_check_files(environment, system, files, root, notes))
+    with ImageCache(cache_folder() if use_cache else None) as cache:
+        problems = list(_check_files(environment, system, files, root, notes, cache))
+    notes += cache.notes
+    places = {file.path: environment.place(file.path) for file in listing.files}
+    problems += check_package_files(environment, places, environment.site_folders)
     problems.sort(key=lambda problem: (problem.severity.rank, problem.file, problem.code, problem.title))
     return CheckReport(
         target=target, problems=tuple(dict.fromkeys(problems)), files=len(files), notes=tuple(dict.fromkeys(notes))
@@ -67,9 +73,10 @@ def _choose(environment: PythonEnvironment, listing: NativeListing) -> tuple[str
 
 
 def _check_files(
-    environment: PythonEnvironment, form: str, files: list[NativeFile], root: str | None, notes: list[str]
-) -> Iterator[Problem]:
+    environment: PythonEnvironment, form: str, files: list[NativeFile], root: str | None, notes: list[str],
+    cache: ImageCache,
+) -> Iterator[Problem]:  # fmt: skip
     if form == "elf":
-        return check_linux_files(environment, files, root, notes)
+        return check_linux_files(environment, files, root, notes, cache)
     notes.append(f"native files of {_FORMATS[form]} are not judged in an environment")
     return iter(())

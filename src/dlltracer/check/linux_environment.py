@@ -15,6 +15,7 @@ from ..binary.elf import read_elf, read_provided
 from ..errors import BinaryFormatError
 from ..host.environments import PythonEnvironment
 from ..host.filesystem import SteadyFiles
+from ..host.image_cache import ImageCache
 from ..host.linux import read_linux_context
 from ..host.native_files import NativeFile
 from ..host.package_code import is_import_guarded, loads_libraries
@@ -23,6 +24,7 @@ from ..model.elf import DF_1_PIE, ElfImage, ElfSymbols, describe_kind
 from ..model.loader_context import GlibcContext, LoadedImage, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.linux import LinuxResolver, resolve_linux
+from .elf_store import ElfStore
 from .environment_check import EnvironmentCheck, without_hash
 from .platforms import GLIBC_LIBRARIES
 from .scope import Load, SymbolScope
@@ -49,26 +51,30 @@ class _ElfFile:
 
 
 def check_linux_files(
-    environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str]
+    environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str], cache: ImageCache
 ) -> Iterator[Problem]:
     """Yield what is wrong with the ELF files of an environment.
 
     Arguments: `files` to judge; `root`, the folder that holds their system, `None` for this machine; `notes`, to which
-    is added what could not be taken into account.
+    is added what could not be taken into account; `cache`, of what earlier checks read.
     """
-    yield from _LinuxEnvironment(environment, files, root, notes).run()
+    yield from _LinuxEnvironment(environment, files, root, notes, cache).run()
 
 
 class _LinuxEnvironment(EnvironmentCheck):
     def __init__(
-        self, environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str]
-    ) -> None:
+        self, environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str],
+        cache: ImageCache,
+    ) -> None:  # fmt: skip
         self._root = None if root is None else root.rstrip("/")
-        super().__init__(environment, {self._inside(file.path): _relative(file.path, environment) for file in files})
+        super().__init__(environment, {self._inside(file.path): environment.place(file.path) for file in files})
         self._notes = notes
-        self._system = SteadyFiles(root, lambda path: read_elf(path, needs=True))
+        self._store = ElfStore(cache)
+        self._system = SteadyFiles(root, self._store.read)
         self._files: dict[str, _ElfFile] = {}
-        self._scope = SymbolScope(self._read, self._read_provided, self._read_all, self._system.identity)
+        self._scope = SymbolScope(
+            self._read, self._store.take_needs, self._read_provided, self._read_all, self._system.identity
+        )
         self._context: GlibcContext | MuslContext | None = None
         self._has_system = True
         self._unversioned: set[tuple[str, str | None]] = set()
@@ -109,7 +115,7 @@ class _LinuxEnvironment(EnvironmentCheck):
         return image
 
     def _read_provided(self, path: str, wanted: Set[str]) -> ElfSymbols:
-        return read_provided(self._system.host_path(path), wanted)
+        return self._store.read_provided(self._system.host_path(path), wanted)
 
     def _read_all(self, path: str) -> ElfImage:
         return read_elf(self._system.host_path(path), symbols=True)
@@ -145,7 +151,7 @@ class _LinuxEnvironment(EnvironmentCheck):
             return False
         entry = f"PyInit_{name.partition('.')[0]}"
         try:
-            return bool(self._read_provided(path, frozenset((entry,))).provides)
+            return bool(read_provided(self._system.host_path(path), frozenset((entry,))).provides)
         except (OSError, BinaryFormatError):
             return False
 
@@ -371,11 +377,6 @@ class _LinuxEnvironment(EnvironmentCheck):
             f"give it the RUNPATH {'$ORIGIN' if folder == '.' else f'$ORIGIN/{folder}'}"
             if not is_mangled else f"patchelf --replace-needed {name} {posixpath.basename(other)} on it",
         )  # fmt: skip
-
-
-def _relative(path: str, environment: PythonEnvironment) -> str:
-    folder = environment.folder.rstrip("/")
-    return path[len(folder) + 1 :] if path.startswith(f"{folder}/") else path
 
 
 def _kind(image: ElfImage) -> tuple[int, bool, int]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 
 from ..errors import BinaryFormatError
-from ..model.elf import ElfImage, ElfNeeds, ElfSymbols
+from ..model.elf import ElfImage, ElfSymbols
 from ..model.tree import BindingState, LoadTree, MissingSymbol, MissingVersion
 
 _MOST_SETS = 8
@@ -56,7 +56,8 @@ class SymbolScope:
     First `add` all trees, then `index`, then ask `find_missing` of each load.
 
     Arguments:
-        read: the image at a path, its needs among it (`read_elf(path, needs=True)`).
+        read: the image at a path, without symbols.
+        take_needs: what the image of an identity needs: names and their versions, without the weak ones.
         read_provided: which of some names the image at a path defines.
         read_all: the image at a path with all its symbols, for what is missing.
         identity: what all paths of a file have in common.
@@ -65,11 +66,13 @@ class SymbolScope:
     def __init__(
         self,
         read: Callable[[str], ElfImage],
+        take_needs: Callable[[tuple[int, int] | None], tuple[tuple[str, ...], tuple[str | None, ...]]],
         read_provided: Callable[[str, Set[str]], ElfSymbols],
         read_all: Callable[[str], ElfImage],
         identity: Callable[[str], tuple[int, int] | None],
     ) -> None:
         self._read = read
+        self._needs_of = take_needs
         self._read_provided = read_provided
         self._read_all = read_all
         self._identity = identity
@@ -79,8 +82,7 @@ class SymbolScope:
         self._base: frozenset[int] = frozenset()
         self._providers: set[int] = set()
         self._definitions: dict[str, list[_Definition]] = {}
-        self._interned: dict[str, str] = {}
-        self._versions_seen: set[tuple[str, str]] = set()
+        self._versions_seen: set[int] = set()
 
     def set_base(self, paths: Iterable[str]) -> None:
         """Take images for loaded before everything else: the interpreter and what it brings."""
@@ -97,16 +99,18 @@ class SymbolScope:
     def index(self) -> None:
         """Read what the images define of all that others need."""
         for number, member in enumerate(self._members):
-            self._take_needs(number, member)
+            needs = self._needs_of(self._identity(member.path))
+            if number not in self._base:
+                member.names, member.versions = needs
         wanted = {name for member in self._members for name in member.names}
         self._index(self._base, wanted)
         # What the base has, every load finds there: nothing more is asked about it. Of the base itself nothing is.
         plain, free, versioned = self._list_base()
-        for number, member in enumerate(self._members):
+        for member in self._members:
             kept = [
                 name not in plain if version is None else name not in free and (name, version) not in versioned
                 for name, version in zip(member.names, member.versions, strict=True)
-            ] if number not in self._base else []  # fmt: skip
+            ]
             member.names = tuple(compress(member.names, kept))
             member.versions = tuple(compress(member.versions, kept))
         self._index(self._providers - self._base, {name for member in self._members for name in member.names})
@@ -137,10 +141,10 @@ class SymbolScope:
         for binding in tree.bindings:
             if binding.state is not BindingState.BOUND or binding.path is None:
                 continue
-            key = binding.requested_by, binding.path
-            if key in self._versions_seen:
+            # Loads share their bindings (`resolve.walk.SearchMemo`, which keeps them): one is asked about once.
+            if id(binding) in self._versions_seen:
                 continue
-            self._versions_seen.add(key)
+            self._versions_seen.add(id(binding))
             requester, provider = self._member(binding.requested_by), self._member(binding.path)
             if requester is None or provider is None or not provider.image.is_versioned:
                 continue
@@ -175,17 +179,6 @@ class SymbolScope:
     def _member(self, path: str) -> _Member | None:
         number = self._number(path)
         return None if number is None else self._members[number]
-
-    def _take_needs(self, number: int, member: _Member) -> None:
-        symbols = member.image.symbols
-        if symbols is None or number in self._base:
-            return
-        needs = symbols.needs
-        if not isinstance(needs, ElfNeeds):  # there are none
-            return
-        intern, strong = self._interned.setdefault, [not weak for weak in needs.weak]
-        member.names = tuple(intern(name, name) for name in compress(needs.names, strong))
-        member.versions = tuple(compress(needs.versions, strong))
 
     def _index(self, numbers: Set[int], wanted: Set[str]) -> None:
         for number in sorted(numbers):

@@ -58,6 +58,11 @@ class PythonEnvironment:
     is_conda: bool = False
     notes: tuple[str, ...] = ()
 
+    def place(self, path: str) -> str:
+        """Return the path of a file in the target, "/" between its parts; the path itself for one outside of it."""
+        start = self.folder.rstrip(os.sep) + os.sep
+        return path[len(start) :].replace(os.sep, "/") if path.startswith(start) else path
+
 
 def own_environment() -> PythonEnvironment:
     """Return the environment of the running Python."""
@@ -107,6 +112,11 @@ def environment_in(folder: str, root: str | None = None) -> PythonEnvironment:
         folder=folder, program=found.program, version=found.version, free_threaded=found.free_threaded,
         site_folders=sites or (folder,), folders=(folder,), is_windows=found.is_windows,
     )  # fmt: skip
+
+
+def folder_exists(path: str) -> bool:
+    """Whether there is a folder at the path."""
+    return os.path.isdir(path)
 
 
 def read_path_files(folder: str) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
-from ..binary.reading import is_macho, open_regular
+from ..binary.reading import is_macho, open_regular, read_regular
 from ..errors import BinaryFormatError
 
 MOST_ENTRIES = 2_000_000
@@ -87,6 +88,25 @@ def list_native_files(folders: Iterable[str], *, one_system: bool = False) -> Na
     for folder in dict.fromkeys(folders):
         walk.take(folder)
     return walk.finish()
+
+
+def is_cut_short(path: str) -> bool:
+    """Whether an ELF file ends before its section headers do, which lie at its end; other files are not judged.
+
+    No loader reads them (elf(5)): such a file may load all the same.
+    """
+    try:
+        head = read_regular(path, 64)
+        size = os.stat(path).st_size
+    except (OSError, BinaryFormatError):
+        return False
+    if len(head) < 64 or not head.startswith(b"\x7fELF"):
+        return False
+    order: Literal["little", "big"] = "big" if head[5] == 2 else "little"
+    start, width, counts = (40, 8, 58) if head[4] == 2 else (32, 4, 46)
+    offset = int.from_bytes(head[start : start + width], order)
+    entry, count = (int.from_bytes(head[at : at + 2], order) for at in (counts, counts + 2))
+    return bool(offset) and offset + entry * count > size
 
 
 class _FolderWalk:

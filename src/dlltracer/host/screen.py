@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..model.screen import USUAL, Screen
 
@@ -16,14 +17,32 @@ def screen_here(
 ) -> Screen:  # fmt: skip
     """Return the screen of this process: its width, its current folder, the names by which its shell finds Python.
 
-    Arguments: `width`, columns, `None` for those of COLUMNS or of the terminal; the others as of `Screen`; `folder`,
-    the current folder of the program that the text is about, empty for ours.
+    Arguments: `width`, columns, `None` for those of COLUMNS or of the terminal; `has_links`, it shows
+    hyperlinks; `folder`, the current folder of the program that the text is about, empty for ours; the others as of
+    `Screen`.
     """
     return Screen(
         width=shutil.get_terminal_size((USUAL, 24)).columns if width is None else width, is_ascii=is_ascii,
-        has_marks=has_marks, has_links=has_links, folders=tuple(filter(None, (folder, _current_folder()))),
+        has_marks=has_marks, documentation=_documentation() if has_links else "",
+        folders=tuple(filter(None, (folder, _current_folder()))),
         programs=tuple(_names_of_python()),
     )  # fmt: skip
+
+
+def _documentation() -> str:
+    """The address of our documentation: that of the installed package, else its own pages, which are files."""
+    import importlib.metadata
+
+    try:
+        addresses = importlib.metadata.metadata("dlltracer").get_all("Project-URL") or ()
+    except importlib.metadata.PackageNotFoundError:
+        addresses = ()
+    for entry in addresses:
+        label, _, address = entry.partition(",")
+        if label.strip().lower() == "documentation":
+            return str(address.strip())
+    pages = Path(__file__).resolve().parents[1] / "report" / "pages"
+    return pages.as_uri() if pages.is_dir() else ""  # none in a zip archive
 
 
 def _names_of_python() -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ class Screen:
         width: columns of a line.
         is_ascii: it has ASCII characters only.
         has_marks: a mark (✓, ✗) may stand in the place of words ("works", "failed").
-        has_links: it shows hyperlinks (OSC 8).
+        documentation: the address of the documentation, for hyperlinks (OSC 8); empty where it shows none.
         folders: folders that the reader knows, which paths may be relative to: the current one.
         programs: pairs of a path and the name by which a shell of the reader finds the program.
     """
@@ -27,7 +27,7 @@ class Screen:
     width: int = USUAL
     is_ascii: bool = False
     has_marks: bool = False
-    has_links: bool = False
+    documentation: str = ""
     folders: tuple[str, ...] = ()
     programs: tuple[tuple[str, str], ...] = ()
 

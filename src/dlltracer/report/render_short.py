@@ -389,12 +389,12 @@ class _VerdictLayout:
 
 def link_style(code: str, screen: Screen) -> str:
     """Return the style of a code that leads to its page, where the screen has links."""
-    return f"{DIM} link {page_of(code)}" if screen.has_links else DIM
+    if not screen.documentation:
+        return DIM
+    from .causes import address_of
 
-
-def page_of(code: str) -> str:
-    """Return the address of the page of a code."""
-    return f"https://dlltracer.readthedocs.io/en/latest/reference/findings.html#{code}"
+    address = address_of(code, screen.documentation)
+    return f"{DIM} link {address}" if address else DIM
 
 
 def _share(parts: Sequence[_Section], room: int) -> list[int]:

@@ -217,6 +217,7 @@ class GlibcRules:
                 if name:
                     self._loaded_names.setdefault(name, loaded.path)
         self._names = dict(self._loaded_names)
+        self._keys: dict[str, object] = {}
         self._cache: dict[str, str] = _choose_entries(context) if like is None else like._cache
         self._folders: dict[tuple[str, Phase], tuple[str, ...]] = {}
         self._existing: dict[str, bool] = {} if like is None else like._existing
@@ -226,6 +227,14 @@ class GlibcRules:
         self._names = dict(self._loaded_names)
 
     def search_key(self, requester: ElfRequester | None) -> object:
+        if requester is not None and (requester.by is None or requester.image.runpath is not None):
+            key = self._keys.get(requester.path)
+            if key is None:
+                key = self._keys[requester.path] = self._make_key(requester)
+            return key
+        return self._make_key(requester)
+
+    def _make_key(self, requester: ElfRequester | None) -> object:
         rpaths: tuple[str, ...] = ()
         if requester is None or requester.image.runpath is None:
             chain = self._rpath_chain(requester)

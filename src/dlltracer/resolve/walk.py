@@ -106,7 +106,7 @@ class SearchMemo:
 
     def __init__(self) -> None:
         self.results: dict[tuple[str, object], _SearchResult] = {}
-        self.bindings: dict[tuple[str, str, str], Binding] = {}
+        self.bindings: dict[tuple[str, str, str | None], Binding] = {}
 
 
 class LinuxWalk:
@@ -214,12 +214,7 @@ class LinuxWalk:
         """Return the binding of a need that an image of the process fulfils."""
         if self._memo is None:
             return Binding(need, requested_by, BindingState.BOUND, path, Phase.LOADED)
-        key = need, requested_by, path
-        binding = self._memo.bindings.get(key)
-        if binding is None:
-            binding = Binding(need, requested_by, BindingState.BOUND, path, Phase.LOADED)
-            self._memo.bindings[key] = binding
-        return binding
+        return _same_binding(self._memo, need, requested_by, BindingState.BOUND, path, Phase.LOADED, None)
 
     def _recall(
         self, memo: SearchMemo, name: str, requester: ElfRequester | None, binding: Binding
@@ -240,7 +235,7 @@ class LinuxWalk:
             self._tree.images[path] = image
         if state is BindingState.BOUND and path is not None:
             self._rules.remember(name, path, image)
-        return Binding(binding.need, binding.requested_by, state, path, phase, reason=reason), image
+        return _same_binding(memo, binding.need, binding.requested_by, state, path, phase, reason), image
 
     def _find(self, name: str, requester: ElfRequester | None) -> _SearchResult:
         """Look for a name in all its places, whatever this load has mapped."""
@@ -332,6 +327,18 @@ class LinuxWalk:
         except BinaryFormatError as error:
             verdict = HeaderCheck(LookupStep.STOP, str(error))
         return verdict, image if isinstance(image, ElfImage) else None
+
+
+def _same_binding(
+    memo: SearchMemo, need: str, requested_by: str, state: BindingState, path: str | None, phase: Phase | None,
+    reason: str | None,
+) -> Binding:  # fmt: skip
+    """Return the one binding that all loads with that outcome share."""
+    key = need, requested_by, path
+    binding = memo.bindings.get(key)
+    if binding is None or binding.state is not state or binding.phase is not phase:
+        binding = memo.bindings[key] = Binding(need, requested_by, state, path, phase, reason=reason)
+    return binding
 
 
 def _heir_of(requester: ElfRequester) -> ElfRequester | None:
