@@ -18,7 +18,8 @@ from ..check.targets import CheckTarget, TargetKind, classify_target
 from ..model.check import CheckReport, Problem, Severity
 from .check_results import NOTHING, UNREADABLE, Results, make_line, open_results, rank_of
 from .commands import complete_file, complete_folder, settings_of
-from .options import prefer_command_line
+from .interpreter import choose_python
+from .options import PROGRAM, prefer_command_line
 from .output import CommandFailed, Target, open_target, say, write_styled
 from .progress import progress
 
@@ -68,7 +69,8 @@ class _CheckOptions:
         if self.from_file is not None and not kinds:
             raise click.UsageError(f"{self.from_file} names no target")
         if self.python is not None or not kinds:
-            kinds.append((self.python or "", TargetKind.ENVIRONMENT))
+            python = choose_python(self.python) if self.root is None else None
+            kinds.append((python or "", TargetKind.ENVIRONMENT))
         return tuple(
             CheckTarget(path=path, kind=kind, root=self.root, use_cache=not self.no_cache) for path, kind in kinds
         )
@@ -91,7 +93,8 @@ class _CheckOptions:
 @click.command("check", short_help="Check wheels and environments: would everything in them load?")
 @click.argument("targets", metavar="[TARGET]...", nargs=-1, shell_complete=complete_file)
 @click.option(
-    "--python", metavar="EXE", shell_complete=complete_file, help="Check the environment of another interpreter.",
+    "--python", metavar=PROGRAM, shell_complete=complete_file,
+    help="Check the environment of another interpreter, or in another folder.",
 )  # fmt: skip
 @click.option(
     "--root", metavar="DIR", shell_complete=complete_folder,
