@@ -9,7 +9,17 @@ import sys
 
 from ..capture.backend import check_backend_name
 from .formats import FORMS, HTML, HTML_OPTION, RECORDING, Form, choose_form, formats_help, refuse_same_file
-from .options import ANNOTATIONS_OPTION, BACKEND_OPTION, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
+from .interpreter import choose_python
+from .options import (
+    ANNOTATIONS_OPTION,
+    BACKEND_OPTION,
+    PROGRAM,
+    WRITTEN,
+    BadUsage,
+    CommandLine,
+    Option,
+    prefer_command_line,
+)
 from .output import CommandFailed, Target, end_like, is_stderr_terminal, open_target, say_annotations, say_error
 from .program import Program, ProgramKind, command_of
 from .spawn import run_child
@@ -46,6 +56,7 @@ class _RunOptions:
         self.github: bool = given["github"]
         self.html: str | None = given["html"]
         self.backend: str = given["backend"]
+        self.python: str | None = given["python"]
         self.failed_only: bool = given["failed_only"]
         self.follow: bool = given["follow"]
         self.startup: bool = given["startup"]
@@ -78,6 +89,10 @@ def run(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     options = _RunOptions(prefer_command_line(given, settings, ("form", "github")))
     form = options.chosen_form(settings)
     check_backend_name(options.backend)
+    if program.kind is not ProgramKind.COMMAND:
+        program = program.with_python(choose_python(options.python))
+    elif options.python is not None:
+        raise BadUsage("a command brings its own interpreter: leave out --python, or name a SCRIPT, -c or -m")
     reports = _Reports(form, options, _describe(program), command_of(program))
     try:
         run = _run_shown(program, options, reports)
@@ -105,6 +120,10 @@ COMMAND = CommandLine(
     Option("github", "--github", help="Markdown for an issue, at most 60 lines: the same as --format github."),
     HTML_OPTION,
     BACKEND_OPTION,
+    Option(
+        "python", "--python", metavar=PROGRAM, completes="file",
+        help="The interpreter to run it with (Python 3.10 or later), or the folder of its environment.",
+    ),
     Option("failed_only", "--failed-only", help="Show failures only, and what leads to them."),
     Option("follow", "--follow", help="Show the loads of all processes that the program starts, too."),
     Option("startup", "--startup", help="Show what is loaded before the program begins, too."),

@@ -282,10 +282,12 @@ def _named_loads(changes: Sequence[_Change], there: Mapping[int, str]) -> set[in
 
     A hard link of another name, or a renamed file that is in the cache of files, has another base name, too. Windows
     maps the image that was asked for before those that it needs, so without that name the first load counts, unless an
-    image of that name was there already: then nothing had to be mapped for the request itself.
+    image of that name was there already: then nothing had to be mapped for the request itself. For a library that
+    ctypes asked for, this holds when the call is known to have failed.
     """
     chosen: dict[int, int] = {}
     exact: set[int] = set()
+    answered: set[int] = set()
     named: set[int] = set()
     firsts: dict[int, int] = {}
     names = dict(there)
@@ -301,6 +303,9 @@ def _named_loads(changes: Sequence[_Change], there: Mapping[int, str]) -> set[in
         if request.kind is not RequestKind.EXTENSION:
             if is_same_name(change.image.path, request.target):
                 named.add(index)
+                answered.add(id(request))
+            elif request.succeeded is False and change.tid == request.tid:
+                firsts.setdefault(id(request), index)
         elif is_same_path(change.image.path, change.shown, request.target):
             if id(request) not in exact:
                 exact.add(id(request))
@@ -309,7 +314,7 @@ def _named_loads(changes: Sequence[_Change], there: Mapping[int, str]) -> set[in
             chosen.setdefault(id(request), index)
         elif change.tid == request.tid:
             firsts.setdefault(id(request), -1 if was_there else index)
-    unnamed = {first for number, first in firsts.items() if number not in chosen and first >= 0}
+    unnamed = {first for number, first in firsts.items() if number not in chosen.keys() | answered and first >= 0}
     return named | set(chosen.values()) | unnamed
 
 
