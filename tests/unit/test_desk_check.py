@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from builders.image_event import FREQUENCY, PID, payload, record
 from dlltracer.capture.requests import Watch
 from dlltracer.capture.windows.debugger.process_log import EventOrigin, ImageHeader, ProcessLog
-from dlltracer.capture.windows.etw.session import make_properties
+from dlltracer.capture.windows.etw.bindings import Etw
+from dlltracer.capture.windows.etw.session import RunningSession, make_properties
 from dlltracer.capture.windows.image_events import RecordContext, decode_records
 from dlltracer.capture.windows.image_records import Opcode, RawRecord
+from dlltracer.errors import TraceStartError
 from dlltracer.model.failure import Request, RequestKind
 
 VOLUME = r"\Device\HarddiskVolume3"
@@ -51,6 +55,32 @@ def failing(kernel: str) -> list[RawRecord]:
 def test_finding_1_only_a_start_leaves_out_the_name_of_a_log_file() -> None:
     assert make_properties(bytes(16), 0x100, 4).Properties.LogFileNameOffset == 0
     assert make_properties(None, 0, 0).Properties.LogFileNameOffset > 0, "ControlTrace writes a name there"
+
+
+class RefusingEtw:
+    """ETW whose sessions start and cannot be read."""
+
+    callback_type = staticmethod(ctypes.CFUNCTYPE(None, ctypes.c_void_p))
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*_: object) -> int:
+            self.calls.append(name)
+            return self.handle if name == "OpenTraceW" else 0
+
+        return call
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_trace_that_cannot_be_opened_is_refused_in_both_widths(bits: int) -> None:
+    """The failure of OpenTraceW is (UINT64)UINTPTR_MAX: 0xFFFFFFFF in a process of 32 bits ("OpenTraceW", MS Learn)."""
+    etw = RefusingEtw((1 << bits) - 1)
+    with pytest.raises(TraceStartError, match="OpenTrace"):
+        RunningSession(cast("Etw", etw), "name", bytes(16), 0, 4, lambda _: None)
+    assert etw.calls == ["StartTraceW", "OpenTraceW", "ControlTraceW"], "its session is stopped"
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,8 @@ _SYNC_WAKE_UP = 1
 """SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6): whoever waits for the other runs at
 once on the same processor."""
 
+_NOTHING = bytes(NOTIFICATION)
+
 _MOST_WATCHED, _RESERVED = 4096, 96
 """Processes whose ends are waited for, each with a descriptor; and descriptors that are left for all else."""
 
@@ -92,11 +94,13 @@ class NotifyLoop:
         self._poller.register(listener, select.EPOLLIN)
         self._stop_read, self._stop_write = os.pipe()
         self._poller.register(self._stop_read, select.EPOLLIN)
+        self._room = bytearray(NOTIFICATION)
         self._processes: dict[int, int] = {}
         self._first = 0
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most = _MOST_WATCHED if limit == resource.RLIM_INFINITY else min(_MOST_WATCHED, limit - _RESERVED)
         self._worked = 0.0
+        self._is_idle = False
         self._thread = threading.Thread(target=self._run, name="dlltracer-seccomp", daemon=True)
         self._ended = threading.Event()
         self.error: BaseException | None = None
@@ -137,11 +141,17 @@ class NotifyLoop:
         A call that nobody has taken up yet can be interrupted by a signal, and then fails with EINTR, if the handler is
         one without SA_RESTART. So the next call is taken up before the last one is thought about.
         """
-        has_work = self._watch.has_work
-        ready = self._poller.poll(_PAUSE if has_work else None)
+        watch = self._watch
+        has_work = watch.has_work
+        # After a pause has passed without a call there is time for all that waits: one look for a call between two.
+        ready = self._poller.poll(None if not has_work else 0 if self._is_idle else _PAUSE)
+        self._is_idle = not ready
         if has_work and (not ready or time.monotonic() - self._worked >= _LONGEST_WAIT):
-            self._watch.work()
+            watch.work()
             self._worked = time.monotonic()
+        if len(ready) == 1 and ready[0] == (self._listener, select.EPOLLIN):  # nearly always
+            self._answer()
+            return True
         descriptors = [descriptor for descriptor, _ in ready]
         if self._stop_read in descriptors:
             return False
@@ -157,16 +167,18 @@ class NotifyLoop:
         return True
 
     def _answer(self) -> None:
-        room = bytearray(NOTIFICATION)
+        room = self._room
+        room[:] = _NOTHING  # or the kernel refuses it
         try:
             fcntl.ioctl(self._listener, RECEIVE, room)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return  # its process was killed meanwhile
             raise
-        number, tid, _, call, audit, address, *arguments = _FIELDS.unpack(room)
+        fields = _FIELDS.unpack(room)
+        number, tid, _, call, audit, address = fields[:6]
         try:
-            stop = self._watch.reader.read(tid, audit, call, address, tuple(arguments))
+            stop = self._watch.reader.read(tid, audit, call, address, fields[6:])
         finally:
             # Also when we are at fault: the program is not.
             is_valid = self._let_pass(number)
