@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from typing import TypeVar
 
@@ -122,10 +123,10 @@ def own_redactor() -> Redactor:
 
 def _names_of_account() -> tuple[str, ...]:
     """The name of the account that runs this, and of its owner where that is on record (passwd(5), GECOS)."""
-    try:
-        import pwd
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return ()
+    import pwd
+
     try:
         account = pwd.getpwuid(os.getuid())
     except KeyError:
