@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import glob
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +66,8 @@ class _CheckOptions:
         if self.python is not None and self.root is not None:
             raise click.UsageError("choose one of --python and --root: nothing of another system is run")
         listed = _read_list(self.from_file) if self.from_file is not None else ()
-        kinds = [(path, classify_target(path)) for path in dict.fromkeys((*self.targets, *listed))]
+        named = (path for target in self.targets for path in _expand(target))
+        kinds = [(path, classify_target(path)) for path in dict.fromkeys((*named, *listed))]
         if self.from_file is not None and not kinds:
             raise click.UsageError(f"{self.from_file} names no target")
         if self.python is not None or not kinds:
@@ -129,11 +131,11 @@ class _CheckOptions:
 def check(**given: Any) -> None:
     """Check wheels before they are shipped, and whole environments; for Windows, Linux and macOS, on any of them.
 
-    A TARGET is a wheel or a folder (a virtual environment, site-packages); without any, the environment of this Python
-    is checked. Nothing of a target is run or installed. Each extension module, library and program is held against
-    the rules of the loader: of every platform that the tags of a wheel promise, or of the system that an environment is
-    on. The exit status is 0 when nothing is wrong, 1 for errors, 2 for a wrong command line, and 3 when a target
-    could not be read.
+    A TARGET is a wheel, a conda package, a single native file or a folder (a virtual environment, site-packages);
+    without any, the environment of this Python is checked. Nothing of a target is run or installed. Each extension
+    module, library and program is held against the rules of the loader: of every platform that the tags of a wheel
+    promise, or of the system that an environment is on. The exit status is 0 when nothing is wrong, 1 for errors, 2
+    for a wrong command line, and 3 when a target could not be read.
     """
     options = _CheckOptions(**prefer_command_line(given, settings_of(click.get_current_context()), ("form", "as_json")))
     form, targets = options.chosen_format(), options.chosen_targets()
@@ -243,6 +245,13 @@ def _open_cluster(address: str) -> Iterator[Executor]:
                 has = version if isinstance(version, str) else f"none ({version})"
                 raise CommandFailed(f"the worker {worker} has another dlltracer than this one, {__version__}: {has}")
         yield client.get_executor(pure=False)
+
+
+def _expand(target: str) -> list[str]:
+    """Return the files that a pattern names, as in "dist/*.whl" where no shell has expanded it (tox, a CI's action)."""
+    if not glob.has_magic(target) or os.path.lexists(target) or "://" in target:
+        return [target]
+    return sorted(glob.glob(target, recursive=True)) or [target]
 
 
 def _read_list(path: str) -> list[str]:
