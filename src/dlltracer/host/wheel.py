@@ -58,7 +58,7 @@ class UnreadableTarget(DlltracerError):
 
 @dataclass
 class Wheel:
-    """What was found in a wheel.
+    """What was found in a wheel, or in an environment for another system, which is judged by the same rules.
 
     Attributes:
         name: of the file.
@@ -71,6 +71,7 @@ class Wheel:
         requires_python: the field Requires-Python of its metadata.
         is_pure: whether the metadata say Root-Is-Purelib.
         problems: what is wrong with the archive.
+        noun, promises: words for messages: what it is, and who says what it is for.
     """
 
     name: str
@@ -83,6 +84,8 @@ class Wheel:
     requires_python: str = ""
     is_pure: bool = False
     problems: list[Problem] = field(default_factory=list)
+    noun: str = "wheel"
+    promises: str = "the tag promises"
 
 
 def open_wheel(path: str, folder: str) -> Wheel:

@@ -188,7 +188,8 @@ MAX_FORWARDS = 16
 
 
 def find_missing_imports(
-    bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage]
+    bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage],
+    exports: ExportTables | None = None,
 ) -> tuple[MissingSymbol | MissingForwarder, ...]:
     """Compare what images import with what the images they are bound to export. Delayed imports are left out.
 
@@ -197,14 +198,15 @@ def find_missing_imports(
             that has the forwarder).
         images: path to image, read with symbols. What an image that is not here exports is unknown, so nothing is
             reported about symbols expected of it; nor about forwarders for which there is no binding.
+        exports: tables that earlier calls made of the same files, and this one adds to; `None` for none.
 
     Returns:
         In the order of the bindings, each symbol once for each image that asks for it.
     """
-    return tuple(_Check(bindings, images).find())
+    return tuple(_Check(bindings, images, {} if exports is None else exports).find())
 
 
-class _Exports:
+class ImageExports:
     """What an image exports, to be asked."""
 
     def __init__(self, exports: tuple[PeExport, ...]) -> None:
@@ -222,8 +224,14 @@ class _Exports:
         return Nearest(self._by_name)
 
 
+ExportTables = dict[str, ImageExports | None]
+"""Path of an image to what it exports; `None` where that is not known."""
+
+
 class _Check:
-    def __init__(self, bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage]) -> None:
+    def __init__(
+        self, bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage], exports: ExportTables
+    ) -> None:  # fmt: skip
         self._images = images
         self._bindings: dict[tuple[str, str], Binding] = {}
         for binding in bindings:
@@ -231,7 +239,7 @@ class _Check:
             key = binding.requested_by, binding.need.lower()
             if key not in self._bindings or (self._bindings[key].delayed and not binding.delayed):
                 self._bindings[key] = binding
-        self._exports: dict[str, _Exports | None] = {}
+        self._exports = exports
         self._guesses = MAX_NEAREST
 
     def find(self) -> Iterator[MissingSymbol | MissingForwarder]:
@@ -252,17 +260,17 @@ class _Check:
                 found.update(dict.fromkeys((need.library, symbol) for symbol in need.symbols or ()))
         return found
 
-    def _exports_of(self, path: str | None) -> _Exports | None:
+    def _exports_of(self, path: str | None) -> ImageExports | None:
         """What the image at the path exports; `None` if that is not known."""
         if path is None:
             return None
-        if path not in self._exports:
-            exports = getattr(self._images.get(path), "exports", None)
-            self._exports[path] = None if exports is None else _Exports(exports)
-        return self._exports[path]
+        if path not in self._exports and path in self._images:
+            exports = getattr(self._images[path], "exports", None)
+            self._exports[path] = None if exports is None else ImageExports(exports)
+        return self._exports.get(path)
 
     def _check(
-        self, symbol: PeSymbol, requested_by: str, library: str, path: str, exports: _Exports
+        self, symbol: PeSymbol, requested_by: str, library: str, path: str, exports: ImageExports
     ) -> MissingSymbol | MissingForwarder | None:
         export = exports.get(symbol)
         if export is None:
