@@ -17,7 +17,7 @@ from ..model.loader_context import context_for_wheel
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Version
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import explain_not_system
-from ..resolve.windows import ExportTables, find_missing_imports, resolve_windows
+from ..resolve.windows import KnownExports, find_missing_imports, resolve_windows
 from .platform_check import PlatformCheck
 from .platforms import Platform
 from .python_abi import judge_api, judge_python3_dll
@@ -57,7 +57,7 @@ class WindowsCheck(PlatformCheck):
         self._files = WindowsFiles({"C:": wheel.folder}, symbols=True, resources=True)
         self._images: dict[str, PeImage] = {}
         self._reached: set[str] = set()
-        self._exports: ExportTables = {}
+        self._exports = KnownExports()
 
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):

@@ -189,7 +189,7 @@ MAX_FORWARDS = 16
 
 def find_missing_imports(
     bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage],
-    exports: ExportTables | None = None,
+    known: KnownExports | None = None,
 ) -> tuple[MissingSymbol | MissingForwarder, ...]:
     """Compare what images import with what the images they are bound to export. Delayed imports are left out.
 
@@ -198,12 +198,12 @@ def find_missing_imports(
             that has the forwarder).
         images: path to image, read with symbols. What an image that is not here exports is unknown, so nothing is
             reported about symbols expected of it; nor about forwarders for which there is no binding.
-        exports: tables that earlier calls made of the same files, and this one adds to; `None` for none.
+        known: of earlier calls with the same files, and this one adds to it; `None` for nothing.
 
     Returns:
         In the order of the bindings, each symbol once for each image that asks for it.
     """
-    return tuple(_Check(bindings, images, {} if exports is None else exports).find())
+    return tuple(_Check(bindings, images, known or KnownExports()).find())
 
 
 class ImageExports:
@@ -224,13 +224,22 @@ class ImageExports:
         return Nearest(self._by_name)
 
 
-ExportTables = dict[str, ImageExports | None]
-"""Path of an image to what it exports; `None` where that is not known."""
+class KnownExports:
+    """What is known of images that many loads share.
+
+    Attributes:
+        tables: path of an image to what it exports; `None` where that is not known.
+        sound: who needs which library that was found where: all that is imported is there, and nothing is forwarded.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[str, ImageExports | None] = {}
+        self.sound: set[tuple[str, str, str]] = set()
 
 
 class _Check:
     def __init__(
-        self, bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage], exports: ExportTables
+        self, bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage], known: KnownExports
     ) -> None:  # fmt: skip
         self._images = images
         self._bindings: dict[tuple[str, str], Binding] = {}
@@ -239,18 +248,28 @@ class _Check:
             key = binding.requested_by, binding.need.lower()
             if key not in self._bindings or (self._bindings[key].delayed and not binding.delayed):
                 self._bindings[key] = binding
-        self._exports = exports
+        self._exports = known.tables
+        self._sound = known.sound
         self._guesses = MAX_NEAREST
+        self._forwards = 0
 
     def find(self) -> Iterator[MissingSymbol | MissingForwarder]:
         for (requested_by, need), binding in self._bindings.items():
             exports = self._exports_of(binding.path) if binding.state is BindingState.BOUND else None
             if exports is None or binding.path is None or binding.delayed:
                 continue
+            key = requested_by, need, binding.path
+            if key in self._sound:
+                continue
+            self._forwards = 0
+            is_sound = True
             for library, symbol in self._imports(requested_by, need):
                 missing = self._check(symbol, requested_by, library, binding.path, exports)
                 if missing is not None:
+                    is_sound = False
                     yield missing
+            if is_sound and not self._forwards:
+                self._sound.add(key)
 
     def _imports(self, path: str, library: str) -> dict[tuple[str, PeSymbol], None]:
         """Library and symbol of what the image imports from a library (in small letters), each once."""
@@ -285,6 +304,7 @@ class _Check:
     def _follow(self, symbol: PeSymbol, requested_by: str, path: str, export: PeExport) -> MissingForwarder | None:
         """Follow an export through its forwarders; `None` when it ends at code, or where nothing is known."""
         at, forwarder = path, export.forwarder
+        self._forwards += forwarder is not None
         target = ""
         for _ in range(MAX_FORWARDS):
             if forwarder is None:
