@@ -1,7 +1,8 @@
 """Makes what a release consists of: `python tools/build_release.py FOLDER`.
 
 The sdist; the wheel, built from the sdist in an environment of its own; `twine check` of both; a bill of materials
-(CycloneDX) of the wheel installed alone. Needs `build`, `twine` and `cyclonedx-bom` (.ci/tools.txt), and an index.
+(CycloneDX) of the wheel installed alone; dlltracer.pyz, all of it in one file. Needs `build`, `twine` and
+`cyclonedx-bom` (.ci/tools.txt), and an index.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+
+from build_pyz import build_pyz
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,6 +54,7 @@ def main() -> None:
         sys.exit(f"{folder} is not empty")
     _, wheel = build(folder)
     write_bill_of_materials(wheel)
+    build_pyz(wheel, folder)
 
 
 if __name__ == "__main__":

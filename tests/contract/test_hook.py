@@ -19,6 +19,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fixtures' m
 SOURCE = str(Path(dlltracer.__file__).parents[1])
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of the fixtures are long, and their headlines are to be on one line."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def run(python: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if name != "DLLTRACER"}
     return subprocess.run(
@@ -141,3 +147,21 @@ def test_the_variable_in_an_environment_that_opted_in(native: Native, tmp_path: 
     assert "is gone" in run(python, "-m", "dlltracer", "hook", "disable", **paths).stdout
     assert "was not there" in run(python, "-m", "dlltracer", "hook", "disable", **paths).stdout
     assert "was not found" not in run(python, "-c", failing(native), DLLTRACER="1", **paths).stderr
+
+
+TYPED = ("from {} import (\n    anything)", "from {} import anything as other  # why", "import {}; 1 / 0")
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_the_headline_is_what_was_typed(typed: str, native: Native, tmp_path: Path) -> None:
+    broken = native.broken()
+    name = broken.name.partition(".")[0]
+    (tmp_path / "wrapper.py").write_text(typed.format(name))
+    code = f"import sys; sys.path[:0] = {[str(broken.parent), str(tmp_path)]!r}\n"
+    code += "import dlltracer; dlltracer.install()\n"
+    (tmp_path / "outer.py").write_text(f"{code}import wrapper\n")
+    (tmp_path / "inner.py").write_text(f"{code}{typed.format(name)}\n")
+    outer, inner = (run(sys.executable, str(tmp_path / f"{which}.py")).stderr for which in ("outer", "inner"))
+    statement = typed.format(name).split("(")[0].split("  #")[0].split(";")[0].strip()
+    assert f"\nimport wrapper failed: {native.missing} was not found\n" in outer
+    assert f"\n{statement}{' ...' if '(' in typed else ''} failed: " in inner.replace("\n  ", " ")

@@ -145,7 +145,7 @@ def test_ptrace_where_there_is_no_listener(
 def test_ptrace_sees_a_crash_too(bench: Bench, by_ptrace: tuple[str, tuple[str, ...]]) -> None:
     crash = bench.build("libcrash.so", "__attribute__((constructor)) void f(void) { *(volatile int *)8 = 1; }",
                         "-shared", "-fPIC")  # fmt: skip
-    command = [*by_ptrace[1], *DLLTRACER, "why", "--backend", "seccomp", str(crash)]
+    command = [*by_ptrace[1], *DLLTRACER, "why", "-v", "--backend", "seccomp", str(crash)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=bench.folder, check=False)
     assert f"of SIGSEGV in {crash} at offset" in " ".join(done.stdout.split()), done.stdout
 
@@ -243,7 +243,7 @@ def test_why_names_what_is_missing_for_whom_and_where(bench: Bench, native: Nati
 def test_why_still_sees_a_crash(bench: Bench) -> None:
     crash = bench.build("libcrash.so", "__attribute__((constructor)) void f(void) { *(volatile int *)8 = 1; }",
                         "-shared", "-fPIC")  # fmt: skip
-    command = [*DLLTRACER, "why", "--backend", "seccomp", str(crash)]
+    command = [*DLLTRACER, "why", "-v", "--backend", "seccomp", str(crash)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=bench.folder, check=False)
     assert f"of SIGSEGV in {crash} at offset" in " ".join(done.stdout.split()), done.stdout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_a_missing_library(native: Native) -> None:
     ran = why(native.broken_module())
     lines = ran.stdout.splitlines()
     assert (ran.returncode, ran.stderr) == (1, "")
-    assert lines[0].endswith(f"failed: {native.missing} was not found")
+    assert f"failed: {native.missing} was not found" in " ".join(ran.stdout.split())
     assert len(lines) <= 14 and max(map(len, lines)) <= 80, "it fits on a screen"
     code = "missing-image"
     assert any(line.split(" · ")[:3] == ["  certain", code, f"dlltracer explain {code}"] for line in lines)
@@ -122,3 +123,24 @@ def test_run_ends_with_the_verdict(native: Native) -> None:
     ).stderr.splitlines()
     types = [json.loads(line)["type"] for line in lines if line.startswith("{")]
     assert types[-2:] == ["verdict", "summary"]
+
+
+@pytest.mark.parametrize("command", ["why", "show"])
+def test_ctrl_c_is_one_line(command: str) -> None:
+    """While it reads a recording from a pipe: the pipe is empty when all that was written was read."""
+    import fcntl
+    import termios
+
+    child = subprocess.Popen(
+        [sys.executable, "-m", "dlltracer", command, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdin is not None
+    child.stdin.write('{"type"')
+    child.stdin.flush()
+    waiting = b"\1"
+    while any(waiting) and child.poll() is None:
+        waiting = fcntl.ioctl(child.stdin.fileno(), termios.FIONREAD, bytes(4))
+    child.send_signal(signal.SIGINT)
+    written, said = child.communicate(timeout=60)
+    assert (child.returncode, written, said) == (130, "", "dlltracer: interrupted\n")

@@ -1,7 +1,8 @@
 """The code blocks of a Markdown page, and whether an output is the one that the page shows. Pure.
 
 A comment just above a block says what the test must know: `<!-- exit 1 -->` (status of the last command), `<!-- only:
-glibc -->` (needs that), `<!-- goes on -->` (not run, and why). Readers do not see it.
+glibc -->` (needs that), `<!-- not run: why -->`, `<!-- run by: tests/x.py -->` (that test runs it). Readers do not
+see it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ class Block:
         """The exit status that its last command must have."""
         match = re.search(r"exit (\d+)", self.directive)
         return int(match[1]) if match else 0
+
+    @property
+    def other_test(self) -> str | None:
+        """The test that runs it, if that is another one than that of the pages."""
+        match = re.search(r"run by: (\S+)", self.directive)
+        return match[1] if match else None
 
     @property
     def reason_not_to_run(self) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,12 +39,3 @@ def readers_python(readers_wheel: Path, tmp_path_factory: pytest.TempPathFactory
         if done.returncode:
             pytest.skip(f"no package index can be reached: {done.stderr.strip().splitlines()[-1:]}")
     return folder / "bin"
-
-
-@pytest.fixture(scope="session")
-def readers_pip(readers_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Settings with which `pip install dlltracer` takes this checkout's wheel: the index has another of that name."""
-    file = tmp_path_factory.mktemp("pip") / "constraints.txt"
-    file.write_text(f"dlltracer @ {readers_wheel.as_uri()}\n", encoding="utf-8")
-    given = os.environ.get("PIP_CONSTRAINT")
-    return {"PIP_CONSTRAINT": f"{given} {file}" if given else str(file)}

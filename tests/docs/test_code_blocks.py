@@ -35,11 +35,12 @@ Room = BashRoom | WindowsRoom
 
 
 @pytest.fixture
-def bash(tmp_path: Path, readers_python: Path, readers_pip: dict[str, str]) -> BashRoom:
+def bash(tmp_path: Path, readers_python: Path, readers_wheel: Path) -> BashRoom:
     home = tmp_path / "home"
     home.mkdir()
+    shutil.copy(readers_wheel, home)
     names = {str(home): "/home/me", str(readers_python.parent): "/home/me/venv"}
-    return BashRoom(home, {**reader_environment(home, readers_python), **readers_pip}, names)
+    return BashRoom(home, reader_environment(home, readers_python), names)
 
 
 @pytest.fixture
@@ -71,6 +72,8 @@ def test_few_blocks_are_not_run() -> None:
     """Each says why, and they are few."""
     reasons = [block.reason_not_to_run for page in PAGES for block in parse_blocks(page) if block.reason_not_to_run]
     assert len(reasons) <= 9, reasons
+    others = {block.other_test for page in PAGES for block in parse_blocks(page)} - {None}
+    assert others and all((ROOT / str(other)).is_file() for other in others)
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
@@ -85,7 +88,7 @@ def test_code_blocks(page: Path, request: pytest.FixtureRequest) -> None:
 
     absent = set()
     for block in parse_blocks(page):
-        if block.language in OUTPUT_ONLY or block.reason_not_to_run:
+        if block.language in OUTPUT_ONLY or block.reason_not_to_run or block.other_test:
             continue
         try:
             _CHECKS[block.language](block, room)

@@ -58,20 +58,25 @@ class RootError(RuntimeError):
 @dataclass(frozen=True)
 class Recipe:
     """How to make a root: a Debian suite with these packages; the platform of the portable Python to run in it;
-    Debian's name of the processor, if it is another one."""
+    Debian's name of the processor, if it is another one; the name of its folder, if another root is of that suite."""
 
     suite: str
     packages: tuple[str, ...] = ()
     portable: str | None = None
     architecture: str | None = None
+    folder: str | None = None
 
 
+FRESH = ("python3", "python3-venv", "ca-certificates")
+"""What README.md asks a reader of Debian to have."""
 TRIXIE = ("python3", "musl")
 
 RECIPES = {
     # glibc 2.31; its own Python is 3.9
     "bullseye": Recipe("bullseye", portable="manylinux2014_x86_64"),
     "trixie": Recipe("trixie", TRIXIE),
+    "fresh-bookworm": Recipe("bookworm", FRESH, folder="fresh-bookworm"),
+    "fresh-trixie": Recipe("trixie", FRESH, folder="fresh-trixie"),
     "sid": Recipe("sid", ("python3",)),
     # the older musl of bookworm lacks functions that the portable Python needs
     "musl": Recipe("trixie", TRIXIE, portable="musllinux_1_2_x86_64"),
@@ -235,6 +240,8 @@ def _obstacle() -> str | None:
 
 
 def _folder_name(recipe: Recipe) -> str:
+    if recipe.folder is not None:
+        return recipe.folder
     return recipe.suite if recipe.architecture is None else f"{recipe.suite}-{recipe.architecture}"
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from contract.native import build_here
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
@@ -71,15 +73,101 @@ def test_the_bill_of_materials_names_what_is_installed_with_it(release: Path) ->
     assert not {"pip", "setuptools", "pytest", "hypothesis"} & names
 
 
-@pytest.mark.parametrize("tool", ["uvx", "pipx"])
-def test_it_runs_from_the_wheel_without_being_installed(tool: str, wheel: Path, tmp_path: Path) -> None:
+def without_environment(**changed: str) -> dict[str, str]:
+    """Our environment, without an active virtual environment."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
+    return {**kept, **changed}
+
+
+@pytest.fixture(scope="module")
+def broken_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment without pip and dlltracer, in which `import brokenmod` needs a library that is gone."""
+    folder = tmp_path_factory.mktemp("user") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=120)
+    built = build_here(tmp_path_factory.mktemp("native"))
+    (site,) = folder.glob("lib/python3.*/site-packages")
+    (module,) = built.glob("brokenmod.*")
+    shutil.copy(module, site)
+    return folder
+
+
+def runner(tool: str, wheel: Path, home: Path) -> tuple[list[str], dict[str, str]]:
+    """How a tool runs the wheel: the words before "dlltracer", and variables that keep what it makes in `home`."""
     program = shutil.which(tool, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if program is None:
         pytest.skip(f"needs {tool}")
     start = {"uvx": ["--from", str(wheel)], "pipx": ["run", "--spec", str(wheel)]}[tool]
-    home = {"HOME": str(tmp_path), "PIPX_HOME": str(tmp_path / "pipx"), "UV_CACHE_DIR": str(tmp_path / "uv")}
-    done = subprocess.run(
-        [program, *start, "dlltracer", "why", "ssl"], env={**os.environ, **home}, cwd=tmp_path,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (0, "import ssl works: nothing to explain\n"), done.stderr
+    variables = {"HOME": str(home), "PIPX_HOME": str(home / "pipx"), "UV_CACHE_DIR": str(home / "uv")}
+    return [program, *start], variables
+
+
+@pytest.mark.parametrize("tool", ["uvx", "pipx"])
+def test_it_runs_from_the_wheel_without_being_installed(
+    tool: str, wheel: Path, broken_environment: Path, tmp_path: Path
+) -> None:
+    """The line of "help a stranger"; without --python, the Python of the active environment is taken, and named."""
+    start, home = runner(tool, wheel, tmp_path)
+    python = broken_environment / "bin" / "python"
+
+    def ask(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*start, "dlltracer", *words], env=without_environment(**home, **variables), cwd=tmp_path,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    works = ask("why", "ssl")
+    assert (works.returncode, works.stdout) == (0, "import ssl works: nothing to explain\n"), works.stderr
+    path = f"{python.parent}:{os.environ['PATH']}"
+    active = {"VIRTUAL_ENV": str(broken_environment), "PATH": path}
+    named = shutil.which("python", path=path)
+    assert named == str(python)
+    for words, said in ((("why", "--python", named), False), (("why",), True)):
+        verdict = ask(*words, "brokenmod", **active)
+        assert verdict.returncode == 1 and "libgone.so was not found" in verdict.stdout, verdict.stderr
+        line = f"dlltracer: taking the Python of VIRTUAL_ENV: {python} (--python PATH takes another one)\n"
+        assert (line in verdict.stderr) is said, verdict.stderr
+
+
+def test_the_single_file_runs_where_nothing_is_installed(
+    release: Path, broken_environment: Path, tmp_path: Path
+) -> None:
+    """With a Python that has no packages, also for child processes, and where nothing can be kept."""
+    archive, python = release / "dlltracer.pyz", broken_environment / "bin" / "python"
+
+    def ask(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
+        return subprocess.run(
+            [python, archive, *words], env=without_environment(**{**home, **variables}),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
+        )  # fmt: skip
+
+    verdict = ask("why", "brokenmod")
+    assert verdict.returncode == 1 and "libgone.so was not found" in verdict.stdout, verdict.stderr
+    (kept,) = (tmp_path / ".cache" / "dlltracer-pyz").iterdir()
+    assert not kept.stat().st_mode & 0o077 and (kept / "dlltracer" / "cli" / "child_main.py").is_file()
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import _bz2'])"
+    followed = ask("run", "--follow", "-c", child)
+    assert followed.returncode == 0 and "_bz2" in followed.stderr, followed.stderr
+    other = ask("why", "--python", sys.executable, "--html", "page.html", "ssl")
+    assert (other.returncode, other.stderr) == (0, "wrote page.html\n"), other.stderr
+    assert ask("deps", python).returncode == 0 and ask("check", "no.whl").returncode in (2, 3)
+    (tmp_path / "room").mkdir()
+    nowhere = ask("why", "brokenmod", HOME="/proc/self/none", TMPDIR=str(tmp_path / "room"))
+    assert nowhere.returncode == 1 and "libgone.so was not found" in nowhere.stdout, nowhere.stderr
+    assert not list((tmp_path / "room").iterdir())
+
+
+def test_the_single_file_is_the_same_for_the_same_files(wheel: Path, tmp_path: Path) -> None:
+    """And it has no compiled code: it runs with every Python on every system."""
+    spec = importlib.util.spec_from_file_location("build_pyz", ROOT / "tools" / "build_pyz.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shutil.unpack_archive(wheel, tmp_path / "files", "zip")
+    for name in ("one", "two"):
+        module.pack(tmp_path / "files", tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    with zipfile.ZipFile(wheel.parent / "dlltracer.pyz") as archive:
+        names = archive.namelist()
+    assert names[0] == "__main__.py" and not [name for name in names if name.endswith((".so", ".pyd", ".pyc"))]
+    assert {"click/__init__.py", "tomli/__init__.py", "rich/__init__.py", "jinja2/__init__.py"} <= set(names)

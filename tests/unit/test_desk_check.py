@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from builders.image_event import FREQUENCY, PID, payload, record
 from dlltracer.capture.requests import Watch
 from dlltracer.capture.windows.debugger.process_log import EventOrigin, ImageHeader, ProcessLog
-from dlltracer.capture.windows.etw.session import make_properties
+from dlltracer.capture.windows.etw.bindings import Etw
+from dlltracer.capture.windows.etw.session import RunningSession, make_properties
 from dlltracer.capture.windows.image_events import RecordContext, decode_records
 from dlltracer.capture.windows.image_records import Opcode, RawRecord
+from dlltracer.errors import TraceStartError
 from dlltracer.model.failure import Request, RequestKind
 
 VOLUME = r"\Device\HarddiskVolume3"
@@ -53,6 +57,32 @@ def test_finding_1_only_a_start_leaves_out_the_name_of_a_log_file() -> None:
     assert make_properties(None, 0, 0).Properties.LogFileNameOffset > 0, "ControlTrace writes a name there"
 
 
+class RefusingEtw:
+    """ETW whose sessions start and cannot be read."""
+
+    callback_type = staticmethod(ctypes.CFUNCTYPE(None, ctypes.c_void_p))
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*_: object) -> int:
+            self.calls.append(name)
+            return self.handle if name == "OpenTraceW" else 0
+
+        return call
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_trace_that_cannot_be_opened_is_refused_in_both_widths(bits: int) -> None:
+    """The failure of OpenTraceW is (UINT64)UINTPTR_MAX: 0xFFFFFFFF in a process of 32 bits ("OpenTraceW", MS Learn)."""
+    etw = RefusingEtw((1 << bits) - 1)
+    with pytest.raises(TraceStartError, match="OpenTrace"):
+        RunningSession(cast("Etw", etw), "name", bytes(16), 0, 4, lambda _: None)
+    assert etw.calls == ["StartTraceW", "OpenTraceW", "ControlTraceW"], "its session is stopped"
+
+
 @pytest.mark.parametrize(
     ("target", "kernel"),
     [
@@ -72,6 +102,19 @@ def test_finding_1_only_a_start_leaves_out_the_name_of_a_log_file() -> None:
 )
 def test_finding_2_the_kernel_spells_the_path_otherwise(target: str, kernel: str) -> None:
     assert kinds(failing(kernel), asked(target)) == ["LoadLibrary", "LoadLibrary", "Failed", "Failed"]
+
+
+@pytest.mark.parametrize(("succeeded", "wanted"), [(False, "Failed"), (True, "UnloadLibrary"), (None, "UnloadLibrary")])
+def test_finding_2_a_hard_link_that_ctypes_asked_for(succeeded: bool | None, wanted: str) -> None:
+    """Without its name in the kernel's path only a call that is known to have failed makes it a failure."""
+    kernel = rf"{VOLUME}\pkgs\0f3a91"
+    request = replace(asked(r"C:\Py\libssl.dll", succeeded=succeeded), kind=RequestKind.CTYPES)
+    records = [image(Opcode.LOAD, kernel, 1, 10), image(Opcode.UNLOAD, kernel, 1, 13)]
+    assert kinds(records, request) == ["LoadLibrary", wanted]
+    other = rf"{VOLUME}\Py\other.dll"
+    needed = [image(Opcode.LOAD, other, 5, 14), image(Opcode.UNLOAD, other, 5, 15)]
+    same = [image(Opcode.LOAD, DLL, 3, 11), *needed]
+    assert kinds(same, request)[2] == "UnloadLibrary", "the image of that name stays"
 
 
 def test_finding_2_the_whole_path_decides_between_several() -> None:
@@ -162,12 +205,18 @@ def test_finding_11_an_import_that_succeeded_is_known(tmp_path: Path) -> None:
 
 
 def test_finding_5_the_runner_of_windows_does_not_skip_the_lab() -> None:
-    """The workflow runs every backend, attach and debugger natively, and keeps the report of the self-test."""
-    workflow = (Path(__file__).parents[2] / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    """The workflow runs every backend, attach and debugger natively, and keeps the report of the self-test.
+
+    That the lab is Windows itself there is tried under Wine (tests/windows/test_desk_check.py).
+    """
+    root = Path(__file__).parents[2]
+    workflow = (root / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     assert "DLLTRACER_TEST_BACKEND: ${{ matrix.backend }}" in workflow
     for wanted in ("backend: debugger", "DLLTRACER_LAB: native", "test_attach_under_wine.py", "upload-artifact"):
         assert wanted in workflow, wanted
     assert "dlltracer selftest" in workflow
+    tests = {word for word in workflow.split() if word.startswith("tests/")}
+    assert len(tests) > 4 and [word for word in tests if not (root / word).exists()] == []
 
 
 def test_finding_11_the_debugger_knows_what_was_there_before() -> None:

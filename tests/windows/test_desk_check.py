@@ -317,3 +317,24 @@ def test_finding_14_a_reload_shows_no_box_for_a_crash(lab: Lab, paths: dict[str,
     code += "print(reload(sys.executable, sys.argv[1], 8))"
     done = lab.run(VERSION, ["-c", code, dll], env=paths)
     assert done.stdout.split() == ["0"], "neither SEM_FAILCRITICALERRORS nor SEM_NOGPFAULTERRORBOX: " + done.stderr
+
+
+COMPILER = '#include <stdio.h>\nint main(void) { puts("x86_64-w64-mingw32"); return 0; }\n'
+
+
+@pytest.mark.slow
+def test_finding_5_on_windows_the_lab_is_windows_itself(lab: Lab, tmp_path: Path) -> None:
+    """What the workflow does on Windows: pytest in CPython for Windows, which runs tests of the debugger in itself.
+
+    No test that is asked for here compiles anything, so that the compiler need only say that it is there.
+    """
+    (tmp_path / "gcc.c").write_text(COMPILER)
+    lab._compile(["-o", tmp_path / "gcc.exe", tmp_path / "gcc.c"])
+    root = Path(__file__).parents[2]
+    env = {
+        "PYTHONPATH": ";".join(map(windows_path, (root / "src", root / "tests", lab.site))), "DLLTRACER_LAB": "native",
+        "WINEPATH": windows_path(tmp_path), "LOCALAPPDATA": windows_path(tmp_path),
+    }  # fmt: skip
+    asked = ["-p", "no:cacheprovider", "tests/windows/test_launchers_under_wine.py", "-k", "behind_a_launcher"]
+    done = lab.run(VERSION, ["-m", "pytest", "-q", *asked], env=env, cwd=root, timeout=300)
+    assert done.stdout.splitlines()[-1].startswith("1 passed"), done.stdout + done.stderr

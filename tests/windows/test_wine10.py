@@ -77,6 +77,14 @@ def test_32_bits_run(lab10: Lab) -> None:
     assert "_ssl.pyd" in done.stderr and "libcrypto-3.dll" in done.stderr
 
 
+@pytest.mark.parametrize("version", [VERSION, PYTHON32])
+def test_etw_is_refused(lab10: Lab, version: str) -> None:
+    """OpenTraceW of Wine fails, and says so with a number of 32 bits to a process of 32 bits, as Windows does."""
+    code = "import dlltracer\ntry: dlltracer.Trace().start()\nexcept PermissionError as error: print(error.winerror)"
+    done = lab10.run(version, ["-c", code], env={"PYTHONPATH": windows_path(ROOT / "src")})
+    assert done.stdout.split() == ["5"], done.stdout + done.stderr
+
+
 def test_32_bits_why(lab10: Lab, tmp_path: Path) -> None:
     """The dependency is missing, in a Python of 32 bits."""
     python = lab10.python_dir(PYTHON32)

@@ -76,9 +76,42 @@ def _run_of(error: BaseException, recording: Recording | None) -> RunResult:
 
 def _explain(run: RunResult, error: BaseException) -> Diagnosis:
 
-    name = getattr(error, "name", None)
-    what = f"import {name}" if isinstance(name, str) and isinstance(error, ImportError) else "the load"
+    what = _typed_import(run)
+    if what is None:
+        name = getattr(error, "name", None)
+        what = f"import {name}" if isinstance(name, str) and isinstance(error, ImportError) else "the load"
     return _judge(build_case(what, run, _notes_on(run))).diagnosis
+
+
+_LONGEST_STATEMENT = 200
+
+
+def _typed_import(run: RunResult) -> str | None:
+    """Return the outermost import on the way to the failure, as it was typed; `None` if no line shows one.
+
+    An import relative to a package is passed over: nobody types it to ask for the package.
+    """
+    for frame in (frame for error in run.errors for frame in error.frames):
+        statement = _import_in(frame.source or "")
+        if statement is not None:
+            return statement
+    return None
+
+
+def _import_in(source: str) -> str | None:
+    """Return the import statement of a line of Python; of one that goes on in the next line, its beginning."""
+    import ast
+
+    source = source.strip()
+    if not source.startswith(("import ", "from ")) or source.startswith("from ."):
+        return None
+    try:
+        node = ast.parse(source).body[0]
+    except (SyntaxError, ValueError, IndexError, RecursionError, MemoryError):
+        begin, bracket, _ = source.partition("(")
+        return f"{begin.strip()} ..." if bracket and len(begin) < _LONGEST_STATEMENT else None
+    text = ast.unparse(node)
+    return text if isinstance(node, ast.Import | ast.ImportFrom) and len(text) < _LONGEST_STATEMENT else None
 
 
 def is_loader_failure(run: RunResult) -> bool:

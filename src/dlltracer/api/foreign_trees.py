@@ -31,11 +31,13 @@ _DRIVE = "Z:"
 """Stands for the root of a system that has no drives, as in Wine."""
 
 
-def windows_tree(place: Place, image: PeImage, root: str | None, search: Sequence[str]) -> LoadTree:
+def windows_tree(
+    place: Place, image: PeImage, root: str | None, search: Sequence[str], python: str | None = None
+) -> LoadTree:
     """Return what `trees.load_tree` does, for a PE file that has been read."""
     own = read_added_folders(place.path)
     notes = tuple(f"the package adds {folder} when it is imported (delvewheel)" for folder in own)
-    tree = _tree(place, image, root, (*search, *own))
+    tree = _tree(place, image, root, (*search, *own), python)
     missing = find_missing_imports(tree.bindings, tree.images)
     tree = replace(tree, symbols=tuple(item for item in missing if isinstance(item, MissingSymbol)))
     notes += tuple(
@@ -46,11 +48,15 @@ def windows_tree(place: Place, image: PeImage, root: str | None, search: Sequenc
     return replace(tree, notes=(*tree.notes, *notes))
 
 
-def _tree(place: Place, image: PeImage, root: str | None, search: Sequence[str]) -> LoadTree:
+def _tree(
+    place: Place, image: PeImage, root: str | None, search: Sequence[str], python: str | None
+) -> LoadTree:
     if this_system() is System.WINDOWS and root is None:
         from ..host.windows import read_windows_context
 
         own = read_windows_context(added_folders=tuple(search))
+        if python is not None:
+            own = replace(own, application_folder=ntpath.dirname(ntpath.abspath(python)), loaded=())
         context = own if own.machine == image.machine else for_machine(own, image.machine, python_of(image))
         if not image.is_dll:  # a program: its own folder is the one searched first
             context = replace(context, application_folder=ntpath.dirname(place.path), loaded=(), flags=STANDARD_SEARCH)
@@ -128,7 +134,9 @@ def _local(path: str) -> str:
 _OWN_CPUS = {"arm64": CPU_ARM64, "aarch64": CPU_ARM64, "x86_64": CPU_X86_64}
 
 
-def macos_tree(place: Place, root: str | None, search: Sequence[str]) -> LoadTree:
+def macos_tree(
+    place: Place, root: str | None, search: Sequence[str], python: str | None = None
+) -> LoadTree:
     """`trees.load_tree` for a Mach-O file; of a universal one, for one processor, which the notes name."""
     files = MacosFiles(root, symbols=True)
     path = place.path if root is None else place.inside or ""
@@ -137,7 +145,7 @@ def macos_tree(place: Place, root: str | None, search: Sequence[str]) -> LoadTre
     context = MacosContext(
         cpu=image.cpu,
         subtype=image.subtype,
-        program=_own_program(image, root),
+        program=_own_program(image, root, python),
         library_path=tuple(_inside(folder, root) for folder in search),
         current_folder=posixpath.dirname(path),
         notes=tuple(_notes(file, image, root)),
@@ -153,11 +161,11 @@ def _choose(file: MachoFile) -> MachoImage:
     return next((image for image in file.images if image.cpu == own), file.images[0])
 
 
-def _own_program(image: MachoImage, root: str | None) -> str | None:
-    """Return the program that would load it: this Python, on a Mac, for what is no program itself."""
+def _own_program(image: MachoImage, root: str | None, python: str | None) -> str | None:
+    """Return the program that would load it: the Python, on a Mac, for what is no program itself."""
     if not is_macos() or root is not None or image.kind == MH_EXECUTE:
         return None
-    return HostFilesystem().real_path(sys.executable)
+    return HostFilesystem().real_path(python or sys.executable)
 
 
 def _inside(folder: str, root: str | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..capture.linux.seccomp_decode import WatchedProgram
 from ..errors import BinaryFormatError
@@ -17,6 +17,7 @@ from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
 from ..model.elf import ElfImage
 from ..model.events import ImageChange, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
+from ..model.light import replace
 from ..model.loader_context import MuslContext
 from ..resolve.linux import GlibcRules, MuslRules
 from ..resolve.walk import ElfRequester, read_requester
@@ -43,6 +44,7 @@ class SearchPhases:
     def __init__(self) -> None:
         self._files = HostFilesystem()
         self._contexts: dict[object, _Context | None] = {}
+        self._last: tuple[WatchedProgram | None, _Context | None] = (None, None)
         self._answers: dict[object, tuple[Probe, ...] | None] = {}
 
     def complete(self, event: ImageChange, program: WatchedProgram) -> ImageChange:
@@ -134,6 +136,8 @@ class SearchPhases:
         return found
 
     def _context(self, program: WatchedProgram) -> _Context | None:
+        if program is self._last[0]:  # one event after the other is of one program
+            return self._last[1]
         variables = dict(program.environment)
         key = program.program, program.folder, tuple(variables.get(name, "") for name in _LOADER_VARIABLES)
         if key not in self._contexts:
@@ -141,6 +145,7 @@ class SearchPhases:
                 self._contexts.clear()
                 self._answers.clear()
             self._contexts[key] = self._read_context(program, variables)
+        self._last = program, self._contexts[key]
         return self._contexts[key]
 
     def _read_context(self, program: WatchedProgram, variables: dict[str, str]) -> _Context | None:

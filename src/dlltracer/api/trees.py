@@ -25,7 +25,9 @@ class CannotResolve(DlltracerError, ValueError):
     """The question cannot be answered as asked; its text says why, and what to do."""
 
 
-def load_tree(file: str, *, root: str | None = None, search: Sequence[str] = ()) -> LoadTree:
+def load_tree(
+    file: str, *, root: str | None = None, search: Sequence[str] = (), python: str | None = None
+) -> LoadTree:
     """What loading `file` would bring: every image, every need, every place tried.
 
     Arguments:
@@ -34,6 +36,7 @@ def load_tree(file: str, *, root: str | None = None, search: Sequence[str] = ())
             `None` for this machine.
         search: folders to look in first: as LD_LIBRARY_PATH has them, os.add_dll_directory, or
             DYLD_LIBRARY_PATH.
+        python: the interpreter that would load it; `None` for this one. Without `root` only.
 
     Raises `BinaryFormatError` when it is no image, `OSError` when it cannot be read, `CannotResolve`.
     """
@@ -45,23 +48,25 @@ def load_tree(file: str, *, root: str | None = None, search: Sequence[str] = ())
         from ..binary.pe import read_pe
         from .foreign_trees import windows_tree
 
-        return windows_tree(place, read_pe(place.path), root, search)
+        return windows_tree(place, read_pe(place.path), root, search, python)
     if is_macho(head):
         from .foreign_trees import macos_tree
 
-        return macos_tree(place, root, search)
-    return _linux_tree(place, read_elf(place.path), root, search)
+        return macos_tree(place, root, search, python)
+    return _linux_tree(place, read_elf(place.path), root, search, python)
 
 
-def _linux_tree(place: Place, image: ElfImage, root: str | None, search: Sequence[str]) -> LoadTree:
+def _linux_tree(
+    place: Place, image: ElfImage, root: str | None, search: Sequence[str], python: str | None
+) -> LoadTree:
     if root is None and os.sep == "\\":
         # Paths of Linux are divided by slashes and have no drives: on Windows the drive of the file is the root.
         root = ntpath.splitdrive(place.path)[0] + os.sep
     files = HostFilesystem(root)
     path = place.path if root is None else place.inside or ""
-    # A shared object is taken for an extension module: loaded into this Python.
+    # A shared object is taken for an extension module: loaded into the Python.
     is_program = image.kind == _ET_EXEC or image.interpreter is not None
-    context = read_linux_context(root, program=path if is_program else None, files=files, kind=image)
+    context = read_linux_context(root, program=path if is_program else python, files=files, kind=image)
     context = replace(context, library_path=(*search, *context.library_path))
     tree = resolve_linux(path, context, files, program=is_program)
     return _with_symbols(tree, context, files, is_program=is_program)

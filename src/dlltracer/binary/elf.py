@@ -35,20 +35,21 @@ _IDENT_SIZE = 16
 _SEARCH_PATH_LIMIT = 0x100000
 
 
-def read_elf(path: str, *, symbols: bool = False, needs: bool = False) -> ElfImage:
+def read_elf(path: str, *, symbols: bool = False, needs: bool = False, versions: bool = True) -> ElfImage:
     """Read the ELF file at `path`, and no more of it than is asked for.
 
     Args:
         path: the file.
         symbols: read the dynamic symbols too.
         needs: of these only the undefined ones, those that no relocation uses included (`elf_symbols.parse_needs`).
+        versions: read which versions of symbols it needs and defines.
 
     Raises:
         BinaryFormatError: it is not an ELF file, or a damaged one.
         OSError: it cannot be opened.
     """
     with OpenedFile(path) as data:
-        return parse_elf(data, symbols=symbols, needs=needs)
+        return parse_elf(data, symbols=symbols, needs=needs, versions=versions)
 
 
 def read_provided(path: str, wanted: Set[str]) -> ElfSymbols:
@@ -65,7 +66,7 @@ def read_provided(path: str, wanted: Set[str]) -> ElfSymbols:
         return parse_provides(dynamic, machine, parse_versions(dynamic), wanted)
 
 
-def parse_elf(data: Data, *, symbols: bool = False, needs: bool = False) -> ElfImage:
+def parse_elf(data: Data, *, symbols: bool = False, needs: bool = False, versions: bool = True) -> ElfImage:
     """Read an ELF file from all its bytes; arguments and errors are those of `read_elf`."""
     cursor = Cursor(data)
     ident = bytes(data[:_IDENT_SIZE])
@@ -75,7 +76,7 @@ def parse_elf(data: Data, *, symbols: bool = False, needs: bool = False) -> ElfI
     )
     segments = _parse_segments(cursor, layout, segments_at, entry_size, count)
     dynamic = parse_dynamic(cursor, layout, segments)
-    versions = Versions((), None, {}) if dynamic is None else parse_versions(dynamic)
+    found = parse_versions(dynamic) if dynamic is not None and versions else Versions((), None, {})
     return ElfImage(
         bits=layout.bits,
         little_endian=layout.little_endian,
@@ -91,11 +92,11 @@ def parse_elf(data: Data, *, symbols: bool = False, needs: bool = False) -> ElfI
         dynamic_flags=0 if dynamic is None else dynamic.values.get(DT_FLAGS, 0),
         dynamic_flags_1=0 if dynamic is None else dynamic.values.get(DT_FLAGS_1, 0),
         segments=ElfSegments(*zip(*segments, strict=True)) if segments else (),
-        version_needs=versions.needs,
-        version_defs=versions.defined or (),
-        symbols=_parse_symbols(dynamic, machine, versions, needs) if symbols or needs else None,
+        version_needs=found.needs,
+        version_defs=found.defined or (),
+        symbols=_parse_symbols(dynamic, machine, found, needs) if symbols or needs else None,
         is_dynamic=dynamic is not None,
-        is_versioned=versions.defined is not None,
+        is_versioned=found.defined is not None,
     )
 
 

@@ -295,11 +295,13 @@ class _LinuxCheck(PlatformCheck):
         place = place_of(binding.requested_by) or file.place
         # A program among the scripts is started as it is; another one by code, which may set LD_LIBRARY_PATH.
         is_command = file.is_program and file.place.startswith(".scripts/")
-        severity = Severity.ERROR if file.is_module or is_command else Severity.WARNING
+        severity = Severity.ERROR if is_command else Severity.WARNING
+        if file.is_module:
+            severity = self._severity_of(file.place)
         if binding.state is BindingState.REFUSED:
             title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
-        if _LIBPYTHON.fullmatch(name):
+        if _LIBPYTHON.fullmatch(name) and not self._wheel.others:
             return self._problem(
                 "other-libpython", severity, place, f"it is linked with {name}",
                 ("a Python may have no such library, or another one; PEP 513 forbids it",),
@@ -332,10 +334,14 @@ class _LinuxCheck(PlatformCheck):
             title = f"it needs {name}, which comes with a driver"
         elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DESKTOPS):
             severity = Severity.WARNING
+        if severity is Severity.NOTE and code == "missing-image":
+            fix = ""
         return self._problem(code, severity, place, title, evidence, fix)
 
     def _owner(self, name: str, place: str) -> str | None:
         """Return the package, of those that the wheel requires, that has such a library by its name or its folder."""
+        if self._wheel.others:
+            return self._wheel.others
         image = self._files[place].image if place in self._files else None
         folders = f"{image.runpath or ''}:{image.rpath or ''}".lower() if image is not None else ""
         for package in self._wheel.requires:

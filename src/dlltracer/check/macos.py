@@ -172,12 +172,12 @@ class MacosCheck(PlatformCheck):
     def _missing(self, binding: Binding, root: str) -> Problem:
         """Return the problem of a need that nothing fulfils."""
         name, place = posixpath.basename(binding.need), place_of(binding.requested_by)
-        severity = Severity.ERROR if self._is_module(root) else Severity.WARNING
+        severity = self._severity_of(root) if self._is_module(root) else Severity.WARNING
         if binding.state is BindingState.REFUSED:
             path = place_of(binding.path or "")
             title = f"it needs {binding.need}, and dyld does not take {path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
-        if _LIBPYTHON.search(binding.need):
+        if _LIBPYTHON.search(binding.need) and not self._wheel.others:
             return self._problem(
                 "other-libpython", severity, place, f"it is linked with {binding.need}",
                 ("another Python has none, or has it elsewhere",), "link it with -undefined dynamic_lookup instead",

@@ -62,4 +62,12 @@ def check_target(target: CheckTarget) -> CheckReport:
 
         is_folder = target.kind is TargetKind.FOLDER
         return check_environment(target.path, target.root, is_folder=is_folder, use_cache=target.use_cache)
+    if target.kind in (TargetKind.CONDA, TargetKind.FILE, TargetKind.SDIST):
+        from . import packages
+
+        if target.kind is TargetKind.FILE:
+            return packages.check_file(target.path, target.root)
+        if target.kind is TargetKind.CONDA:
+            return packages.check_conda(target.path)
+        return packages.refuse_sdist(target.path)
     return check_wheel(target.path)

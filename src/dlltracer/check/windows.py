@@ -96,7 +96,7 @@ class WindowsCheck(PlatformCheck):
         version = _file_version(image)
         if match is not None and match["hash"] is None and version is not None and version[:2] < _CONSTANT_MUTEX:
             yield self._problem(
-                "old-vc-runtime", Severity.ERROR, place,
+                "old-vc-runtime", Severity.WARNING if self._wheel.others else Severity.ERROR, place,
                 f"the {self._wheel.noun} brings {posixpath.basename(place)} {'.'.join(map(str, version))} under its own"
                 " name",
                 ("Windows has one DLL of a name in a process: every later import gets this old copy",
@@ -150,7 +150,7 @@ class WindowsCheck(PlatformCheck):
         local = self._local.host_path(f"/{place}")
         start = len(self._wheel.folder)
         added = [folder[start:].replace("\\", "/").lstrip("/") for folder in read_added_folders(local)]
-        folders = tuple(map(_windows_path, added))
+        folders = tuple(map(_windows_path, (*added, *self._wheel.added_folders)))
         python = file_python(place, self._promise)
         context = context_for_wheel(
             self._platform.pe_machine, python.usual, free_threaded=python.is_free_threaded, added_folders=folders
@@ -161,7 +161,9 @@ class WindowsCheck(PlatformCheck):
         """Return the problem of a need that nothing fulfils."""
         name, place = binding.need, _place(binding.requested_by) or root
         is_command = root.lower().startswith(".scripts/")
-        severity = Severity.ERROR if _is_module(root) or is_command else Severity.WARNING
+        severity = Severity.ERROR if is_command else Severity.WARNING
+        if _is_module(root):
+            severity = self._severity_of(root)
         if binding.state is BindingState.REFUSED:
             title = f"it needs {name}, and Windows does not take {_place(binding.path or '')}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
@@ -189,7 +191,7 @@ class WindowsCheck(PlatformCheck):
             if self._wheel.loads_by_itself or not _is_root(root):
                 severity = Severity.NOTE
                 evidence.append("code of the package adds folders or loads libraries, and may do so for this one")
-        elif _VC_RUNTIME.fullmatch(name):
+        elif _VC_RUNTIME.fullmatch(name) and not self._wheel.others:
             code = "missing-vc-runtime"
             fix = "bring it under a name of its own (delvewheel repair), or require msvc-runtime"
             if "msvc-runtime" in self._wheel.requires:
@@ -200,6 +202,7 @@ class WindowsCheck(PlatformCheck):
             if self._wheel.loads_by_itself:  # perhaps another file of the name that needs it, which it loads before
                 severity = Severity.NOTE
         elif owner := self._owner_by_name(name):
+            fix = ""
             severity, title = Severity.NOTE, f"it needs {name}, which the wheel expects from {owner}"
         elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
             severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
@@ -215,6 +218,8 @@ class WindowsCheck(PlatformCheck):
                 continue
             runtime = tree.images.get(binding.path or "")
             version = _file_version(runtime) if isinstance(runtime, PeImage) else None
+            if version is None and self._wheel.others:
+                continue
             if version is not None and version[:2] >= _CONSTANT_MUTEX:
                 continue
             has = "no copy is in its reach"

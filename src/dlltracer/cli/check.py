@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import glob
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,8 @@ from ..check.targets import CheckTarget, TargetKind, classify_target
 from ..model.check import CheckReport, Problem, Severity
 from .check_results import NOTHING, UNREADABLE, Results, make_line, open_results, rank_of
 from .commands import complete_file, complete_folder, settings_of
-from .options import prefer_command_line
+from .interpreter import choose_python
+from .options import PROGRAM, prefer_command_line
 from .output import CommandFailed, Target, open_target, say, write_styled
 from .progress import progress
 
@@ -64,11 +66,13 @@ class _CheckOptions:
         if self.python is not None and self.root is not None:
             raise click.UsageError("choose one of --python and --root: nothing of another system is run")
         listed = _read_list(self.from_file) if self.from_file is not None else ()
-        kinds = [(path, classify_target(path)) for path in dict.fromkeys((*self.targets, *listed))]
+        named = (path for target in self.targets for path in _expand(target))
+        kinds = [(path, classify_target(path)) for path in dict.fromkeys((*named, *listed))]
         if self.from_file is not None and not kinds:
             raise click.UsageError(f"{self.from_file} names no target")
         if self.python is not None or not kinds:
-            kinds.append((self.python or "", TargetKind.ENVIRONMENT))
+            python = choose_python(self.python) if self.root is None else None
+            kinds.append((python or "", TargetKind.ENVIRONMENT))
         return tuple(
             CheckTarget(path=path, kind=kind, root=self.root, use_cache=not self.no_cache) for path, kind in kinds
         )
@@ -91,7 +95,8 @@ class _CheckOptions:
 @click.command("check", short_help="Check wheels and environments: would everything in them load?")
 @click.argument("targets", metavar="[TARGET]...", nargs=-1, shell_complete=complete_file)
 @click.option(
-    "--python", metavar="EXE", shell_complete=complete_file, help="Check the environment of another interpreter.",
+    "--python", metavar=PROGRAM, shell_complete=complete_file,
+    help="Check the environment of another interpreter, or in another folder.",
 )  # fmt: skip
 @click.option(
     "--root", metavar="DIR", shell_complete=complete_folder,
@@ -126,11 +131,11 @@ class _CheckOptions:
 def check(**given: Any) -> None:
     """Check wheels before they are shipped, and whole environments; for Windows, Linux and macOS, on any of them.
 
-    A TARGET is a wheel or a folder (a virtual environment, site-packages); without any, the environment of this Python
-    is checked. Nothing of a target is run or installed. Each extension module, library and program is held against
-    the rules of the loader: of every platform that the tags of a wheel promise, or of the system that an environment is
-    on. The exit status is 0 when nothing is wrong, 1 for errors, 2 for a wrong command line, and 3 when a target
-    could not be read.
+    A TARGET is a wheel, a conda package, a single native file or a folder (a virtual environment, site-packages);
+    without any, the environment of this Python is checked. Nothing of a target is run or installed. Each extension
+    module, library and program is held against the rules of the loader: of every platform that the tags of a wheel
+    promise, or of the system that an environment is on. The exit status is 0 when nothing is wrong, 1 for errors, 2
+    for a wrong command line, and 3 when a target could not be read.
     """
     options = _CheckOptions(**prefer_command_line(given, settings_of(click.get_current_context()), ("form", "as_json")))
     form, targets = options.chosen_format(), options.chosen_targets()
@@ -240,6 +245,13 @@ def _open_cluster(address: str) -> Iterator[Executor]:
                 has = version if isinstance(version, str) else f"none ({version})"
                 raise CommandFailed(f"the worker {worker} has another dlltracer than this one, {__version__}: {has}")
         yield client.get_executor(pure=False)
+
+
+def _expand(target: str) -> list[str]:
+    """Return the files that a pattern names, as in "dist/*.whl" where no shell has expanded it (tox, a CI's action)."""
+    if not glob.has_magic(target) or os.path.lexists(target) or "://" in target:
+        return [target]
+    return sorted(glob.glob(target, recursive=True)) or [target]
 
 
 def _read_list(path: str) -> list[str]:

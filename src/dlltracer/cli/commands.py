@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from click.shell_completion import CompletionItem
 from .. import __version__
 from ..errors import ConfigurationError
 from ..host.configfile import PYTEST, Section, UntrustedSettings, describe, find_config, read_config, unknown
-from .options import FOLDER, PROGRAM, WRITTEN, BadUsage, CommandLine, Option
+from .options import FOLDER, PROGRAM, WRITTEN, BadUsage, CommandLine, Interrupted, Option
 from .output import EXIT_USAGE, CommandFailed, say, say_error
 from .program import NoValue, split_command_line
 
@@ -24,6 +25,14 @@ _MODULES = {
     "hook": "about", "info": "about", "selftest": "selftest", "schema": "about", "completion": "about",
 }  # fmt: skip
 """The module beside this one that has the command: under the command's name or, as values, as `COMMAND`."""
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted from error
 
 
 class _Commands(click.Group):
@@ -44,6 +53,14 @@ class _Commands(click.Group):
         return self.commands.get(cmd_name)
 
 
+    def make_context(self, *arguments: Any, **given: Any) -> click.Context:
+        with _interruptible():
+            return super().make_context(*arguments, **given)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _interruptible():
+            return super().invoke(ctx)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -60,7 +77,7 @@ _OTHER_WORDS = {
     "ldd": "dlltracer deps", "tree": "dlltracer deps", "needs": "dlltracer deps", "doctor": "dlltracer selftest",
     "debug": "dlltracer why", "test": "dlltracer selftest", "bug": "dlltracer report", "list": "dlltracer --help",
     "audit": "dlltracer check", "repair": "dlltracer check", "compare": "dlltracer diff", "python": "dlltracer run",
-    "explain": "dlltracer why", "open": "dlltracer show", "view": "dlltracer show", "report": "dlltracer run -o",
+    "open": "dlltracer show", "view": "dlltracer show", "report": "dlltracer run -o",
 }  # fmt: skip
 """What people type, from other tools, and the command that does it. Commands of those names win."""
 _OF_ENDINGS = {
@@ -224,8 +241,6 @@ def call_by_click() -> int:
         return say_error(" ".join(text.split()) if is_missing else text)
     except click.ClickException as error:
         return say_error(error.format_message())
-    except click.Abort:
-        return 130
     return status if isinstance(status, int) else 0
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from ..errors import BinaryFormatError
 from ..model.light import dataclass
 from .formats import GRAPHS, HTML, HTML_OPTION, form_of_name, refuse_other_format, refuse_same_file, render_graph
-from .options import ANNOTATIONS_OPTION, FOLDER, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
+from .interpreter import choose_python
+from .module_file import choose_file
+from .options import ANNOTATIONS_OPTION, FOLDER, PROGRAM, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
 from .output import EXIT_MISSING, CommandFailed, Target, open_target, say_annotations, write_styled
 from .progress import progress
 
@@ -34,6 +36,7 @@ class _DepsOptions:
     why: str | None
     root: str | None
     search: tuple[str, ...]
+    python: str | None
     annotations: bool | None
 
     def chosen_format(self) -> str | None:
@@ -43,6 +46,8 @@ class _DepsOptions:
         if self.form is None and not self.as_json:
             refuse_other_format(self.output, ".html", ".htm", ".json", ".dot", ".gv", ".mmd")
         form = _JSON if self.as_json else self.form or self._form_of_name() or _TEXT
+        if self.root is not None and self.python is not None:
+            raise BadUsage("choose one of --root and --python: with --root the Python of that system is taken")
         if sum((form != _TEXT, self.flat, self.why is not None)) > 1:
             raise BadUsage("choose one of --format, --json, --flat and --why")
         return None if form == _TEXT else form
@@ -60,15 +65,19 @@ class _DepsOptions:
 def deps(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     """Show what loading FILE would bring: which rule finds each library, and what is missing.
 
-    FILE is a shared object, an extension module or a program: ELF, PE or Mach-O, for any machine, on any system.
-    Nothing of it is run. Symbols and their versions are compared, too. The exit status is 1 when something is missing,
-    or when a search was stopped at its bounds.
+    FILE is a shared object, an extension module or a program: ELF, PE or Mach-O, for any machine, on any system. It may
+    also be the name of a module, or of a program on PATH. Nothing of it is run. Symbols and their versions are
+    compared, too. The exit status is 1 when something is missing, or when a search was stopped at its bounds.
     """
     options = _DepsOptions(**prefer_command_line(given, settings, ("form", "as_json", "flat", "why")))
     form = options.chosen_format()
     refuse_same_file(options.output or "-", options.html)
-    with progress(f"reading {options.file}"):
-        tree = _load(options.file, options.root, options.search)
+    python, file = None, options.file
+    if options.root is None:
+        python = choose_python(options.python)
+        file = choose_file(options.file, python)
+    with progress(f"reading {file}"):
+        tree = _load(file, options.root, options.search, python)
     target, page = open_target(options.output or "-"), None
     try:
         page = open_target(options.html) if options.html is not None else None
@@ -111,6 +120,10 @@ COMMAND = CommandLine(
         "search", "--path", metavar=FOLDER, multiple=True, completes="folder",
         help="Look in DIR first; may be repeated.",
     ),
+    Option(
+        "python", "--python", metavar=PROGRAM, completes="file",
+        help="The interpreter that would load it, and that has the module; or the folder of its environment.",
+    ),
     ANNOTATIONS_OPTION,
     argument="file", is_required=True,
 )  # fmt: skip
@@ -142,11 +155,11 @@ def _write_text(tree: LoadTree, target: Target, options: _DepsOptions) -> None:
         write_styled(target, lambda plain: render_deps(tree, missing_only=options.missing, ascii_only=plain))
 
 
-def _load(file: str, root: str | None, search: tuple[str, ...]) -> LoadTree:
+def _load(file: str, root: str | None, search: tuple[str, ...], python: str | None) -> LoadTree:
     from ..api.trees import load_tree
 
     try:
-        return load_tree(file, root=root, search=search)
+        return load_tree(file, root=root, search=search, python=python)
     except BinaryFormatError as error:
         raise CommandFailed(f"{file} is not an image: {error}") from error
     except OSError as error:

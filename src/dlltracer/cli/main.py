@@ -6,6 +6,10 @@ import gc
 import sys
 
 from ..errors import DlltracerError
+from .options import Interrupted
+
+EXIT_INTERRUPTED = 130
+"""The status of a shell for a command that SIGINT ended."""
 
 _PLAIN = ("run", "why", "deps")
 """Commands that are described by values (options.py), in modules of their names."""
@@ -36,8 +40,11 @@ def main() -> None:
             f"dlltracer needs ctypes, which this Python cannot import ({str(error).rstrip('.')}). "
             f"Install dlltracer into another Python, and run there: dlltracer why --python {sys.executable} ctypes"
         )
-    except KeyboardInterrupt:
-        status = 130
+    except (KeyboardInterrupt, Interrupted):
+        from .output import say
+
+        say("dlltracer: interrupted\n", err=True)
+        status = EXIT_INTERRUPTED
     sys.exit(status)
 
 

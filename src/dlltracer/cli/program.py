@@ -25,12 +25,18 @@ class Program:
     """What to run: its `kind`, the `name` (code, module, or path), its own `arguments`.
 
     `must_return`: the question is whether all of it runs, as for an import. A script may end itself (sys.exit).
+    `python`: the interpreter to run it with; `None` for ours.
     """
 
     kind: ProgramKind
     name: str
     arguments: tuple[str, ...] = ()
     must_return: bool = False
+    python: str | None = None
+
+    def with_python(self, python: str | None) -> Program:
+        """Return the same program for an interpreter; `None` for ours."""
+        return Program(self.kind, self.name, self.arguments, self.must_return, python)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -64,7 +70,7 @@ def command_of(program: Program, python: str | None = None) -> tuple[str, ...]:
     """The command line of a program, as it would be without us."""
     if program.kind is ProgramKind.COMMAND:
         return program.words
-    return (python or sys.executable or "python", *program.words)
+    return (python or program.python or sys.executable or "python", *program.words)
 
 
 class NoValue(Exception):

@@ -120,7 +120,7 @@ def _explain_word(name: str) -> Iterator[str]:
         yield f"{name} is a word of the language, not a module"
     required = re.match(rf"([A-Za-z0-9][\w.-]*?)\s*(?:\[[^\]]*\])?\s*(?:[=~!<>]=|[<>@]|\[|{_MARKER}|$)", name)
     if required is not None and not required[1].endswith("."):
-        module = _module_of(required[1])
+        module = module_of(required[1])
         if required[1] == name:
             yield f"{name} is the name of a package, not of a module: did you mean dlltracer why {module}?"
         yield f"{name} is what pip is told to install; to try what is installed: dlltracer why {module}"
@@ -137,7 +137,7 @@ def _explain_word(name: str) -> Iterator[str]:
     yield f"{name} is neither the name of a module nor a file{meant}"
 
 
-def _module_of(package: str) -> str:
+def module_of(package: str) -> str:
     """Return the module that a package brings, if it is installed here or well known; else the most likely name."""
     from ..diagnose.rules.missing_module import module_of_package
     from ..host.distributions import list_distributions, normalize

@@ -24,7 +24,7 @@ from ..model.run import FolderChange, RunResult
 from ..model.words import describe_crash, describe_status
 from .program import Program
 from .runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import Relay, interpreter, run_child, runner_command, with_facts
+from .spawn import Relay, interpreter_of, run_child, runner_command, with_facts
 from .stopper import Stopper
 
 TYPE_CHECKING = False
@@ -120,7 +120,7 @@ def _run_program(
     stopper = relay.stopper if relay is not None else None
     with ScratchFolder() as folder:
         result = os.path.join(folder.path, "result")
-        start = [*([python] if python is not None else interpreter()), *options]
+        start = [*interpreter_of(program, python), *options]
         command = runner_command(start, result, _sharing(stopper), DEBUGGED, program)
         shown = (*start, *program.words)
         early = None if sink is None else _Early(sink, follow, shown, None if startup else f"{result}.begun")
@@ -148,7 +148,8 @@ def _run_program(
             frames=_read_stack(result) if stopper is not None and stopper.reason is not None else (),
         )  # fmt: skip
         found = with_facts(found, report)
-        if found.process is None and python is None:  # it crashed, or left at once: its interpreter is the same as ours
+        # It crashed, or left at once: its interpreter is the same as ours, unless another one was named.
+        if found.process is None and python is None and program.python is None:
             return replace(found, process=replace(this_process(), added_folders=found.added_folders))
         return found
 

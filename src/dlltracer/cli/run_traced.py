@@ -26,7 +26,7 @@ from .spawn import (
     DescriptorLimit,
     Relay,
     has_no_descriptors,
-    interpreter,
+    interpreter_of,
     run_child,
     runner_command,
     with_facts,
@@ -76,7 +76,9 @@ def run_followed(
 
 def _has_log(program: Program) -> bool:
     """Whether the loader of the program writes a log, as far as its file shows that: glibc's does."""
-    path = shutil.which(program.words[0]) if program.kind is ProgramKind.COMMAND else sys.executable
+    path: str | None = sys.executable if program.python is None else program.python
+    if program.kind is ProgramKind.COMMAND:
+        path = shutil.which(program.words[0])
     try:
         loader = None if path is None else read_elf(path).interpreter
     except (OSError, BinaryFormatError):
@@ -230,7 +232,7 @@ class _LinuxRun:
 
         That changes nothing in the process, so it works where rtld does not; no request of Python is in such a log.
         """
-        start, *options = interpreter()
+        start, *options = interpreter_of(self._program)
         program = Program(ProgramKind.COMMAND, start, (*options, *self._program.words))
         run = _LinuxRun(program, "auto", self._follow, True, self._guard).run()
         return with_notes(run, (f"rtld{NOT_USED}{why}",))
@@ -266,8 +268,8 @@ class _LinuxRun:
             environment.update(variables(prefix, environment))
         else:
             log = LogSharing(prefix=prefix, from_start=self._startup, with_children=self._follow)
-            command = runner_command(interpreter(), result, log, self._backend, program)
-            shown = [*interpreter(), *program.words]
+            command = runner_command(interpreter_of(program), result, log, self._backend, program)
+            shown = [*interpreter_of(program), *program.words]
             if self._startup:
                 environment.update(variables_for_one(prefix, environment))
             environment.update(log.environment())

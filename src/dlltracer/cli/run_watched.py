@@ -33,7 +33,7 @@ from .spawn import (
     Relay,
     child_environment,
     choose_wait,
-    interpreter,
+    interpreter_of,
     run_child,
     runner_command,
     with_facts,
@@ -148,7 +148,7 @@ class _WatchedRun:
         self._result_path = result
         self._is_command = program.kind is ProgramKind.COMMAND
         self._notes: tuple[str, ...] = ()
-        start = [options.python] if options.python is not None else interpreter()
+        start = interpreter_of(program, options.python)
         start += ["-X", "faulthandler"] if options.watch_crash else []
         self._shown = tuple(program.words) if self._is_command else (*start, *program.words)
         self._command = (
@@ -192,7 +192,7 @@ class _WatchedRun:
 
     def _run_traced(self, watch: LoaderWatch, *, has_filter: bool) -> RunResult:
         from ..capture.linux.seccomp_launch import send
-        from ..capture.linux.seccomp_ptrace import PtraceLoop
+        from ..capture.linux.seccomp_notify import PtraceLoop
 
         options, way = self._options, "ptrace" if has_filter else "calls"
         with Relay(options.stopper, self._limit) as relay, _Launcher(way, self._command, options) as launcher:

@@ -68,7 +68,7 @@ def run_child(  # noqa: PLR0913 - each by its name, and most of them for one cal
     Arguments:
         program: what to run.
         backend: the mechanism; `runner.UNTRACED` for none.
-        python: the interpreter; `None` for this one, with the options it was given.
+        python: the interpreter; `None` for that of the program, else for this one, with the options it was given.
         output: the descriptors that get its stdout and stderr; `None`: our standard streams are its own.
         watch_crash: find out where it crashes, if it does. The program can tell: it has a tracer, and Python's
             faulthandler writes where it was.
@@ -89,7 +89,7 @@ def run_child(  # noqa: PLR0913 - each by its name, and most of them for one cal
     refusals: tuple[str, ...] = ()
     if backend == "auto":
         refusal: str | None = "this Python's C library is not glibc"
-        if python is not None or _is_glibc():
+        if python is not None or program.python is not None or _is_glibc():
             run = run_inside("rtld")
             refusal = run.refusal
             if refusal is None:
@@ -113,7 +113,7 @@ def _run_inside(  # noqa: PLR0913 - as above
     stopper: Stopper | None, limit: DescriptorLimit | None, variables: Variables, is_whole: bool,
 ) -> RunResult:  # fmt: skip
     """Run the program with a mechanism of its own process, or with none; arguments as of `run_child`."""
-    start = [python] if python is not None else interpreter()
+    start = interpreter_of(program, python)
     start += ["-X", "faulthandler"] if watch_crash else []
     log: int | None = None
     with (limit or DescriptorLimit()) as descriptors, contextlib.ExitStack() as stack:
@@ -238,6 +238,12 @@ def make_log(backend: str) -> int | None:
         finally:
             os.close(low)
     return None
+
+
+def interpreter_of(program: Program, python: str | None = None) -> list[str]:
+    """The interpreter that runs the program, with our options if it is ours; `python` is one to take in any case."""
+    chosen = python if python is not None else program.python
+    return interpreter() if chosen is None else [chosen]
 
 
 def interpreter() -> list[str]:

@@ -321,5 +321,7 @@ def _write_text(options: _WhyOptions, trace: SavedTrace, target: Target) -> None
         write_styled(target, lambda _: render_first_line(diagnosis, screen))
         return
     tally = count(trace.recording)
-    counts = f"{number(tally.loaded, 'image')}, {tally.failed} failed" if trace.recording.events else ""
+    counts = f"{number(tally.loaded, 'image')}, 0 failed" if trace.recording.events else ""
+    if counts and tally.failed:
+        counts += f", {tally.failed} done without"
     write_styled(target, lambda _: render_short_verdict(diagnosis, screen, counts=counts))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 from ..model.light import dataclass
-from ..model.screen import Screen, wrap
+from ..model.screen import Screen, cut, wrap
 from .drawing import BOLD, DIM, PLAIN, Line, Styled
 
 PAGES = {"findings": "dlltracer why", "checks": "dlltracer check"}
@@ -90,7 +90,7 @@ def _plain(text: str) -> str:
 
 def _lines(cause: CausePage, screen: Screen) -> Iterator[Line]:
     width = min(screen.columns, 100)
-    yield ((cause.code, BOLD), (f"  ({PAGES[cause.page]})", DIM))
+    yield ((cause.code, BOLD), (cut(f"  ({PAGES[cause.page]})", width - len(cause.code), screen.more), DIM))
     for place, paragraph in enumerate(cause.meaning):
         yield ()
         if place == 0:

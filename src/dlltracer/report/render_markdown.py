@@ -84,7 +84,7 @@ def _verdict(saved: SavedTrace, guides: Guides) -> Iterator[str]:
         return
     folder = saved.run.process.current_folder if saved.run.process is not None else ""
     screen = Screen(width=_PAGE, is_ascii=guides is ASCII, folders=(folder,) if folder else ())
-    yield from _block(_plain(line, guides) for line in short_lines(saved.diagnosis, screen))
+    yield from code_block(_plain(line, guides) for line in short_lines(saved.diagnosis, screen))
     yield ""
 
 
@@ -95,7 +95,7 @@ def _details(saved: SavedTrace, guides: Guides) -> Iterator[str]:
     lines = [_plain(line, guides) for line in verdict_lines(saved.diagnosis, guides.more)]
     yield "<details><summary>every place, all evidence</summary>"
     yield ""
-    yield from _block(_cut(lines, _DETAILS - 7, guides))
+    yield from code_block(_cut(lines, _DETAILS - 7, guides))
     yield ""
     yield "</details>"
     yield ""
@@ -112,7 +112,7 @@ def _tree(saved: SavedTrace, room: int, guides: Guides) -> Iterator[str]:
         title += "; below is what failed, and what leads to it"
     yield f"<details><summary>{title}</summary>"
     yield ""
-    yield from _block(_cut(lines, room - 6, guides))
+    yield from code_block(_cut(lines, room - 6, guides))
     yield ""
     yield "</details>"
 
@@ -128,8 +128,8 @@ def _cut(lines: list[str], most: int, guides: Guides) -> list[str]:
     return [*lines[: most - 1], f"{guides.more} {number(len(lines) - most + 1, 'more line')}"]
 
 
-def _block(lines: Iterable[str]) -> Iterator[str]:
-    """The lines as code, between fences that are longer than any row of backticks in them."""
+def code_block(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines as code, between fences that are longer than any row of backticks in them."""
     lines = list(lines)
     fence = "`" * max(3, 1 + _longest_ticks("\n".join(lines)))
     yield f"{fence}text"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ...model.elf import PF_X, ElfImage
 from ...model.events import (
@@ -31,6 +31,8 @@ from ...model.events import (
     UnloadEvent,
 )
 from ...model.failure import Request, RequestKind
+from ...model.light import replace
+from .decode import LogMark
 from .loaderstate import describe_name_not_found
 
 MARK_FRAME = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
@@ -97,12 +99,11 @@ class MapStop:
 
 @dataclass(frozen=True)
 class MarkStop:
-    """The runner of a process handed over a mark: `requests.encode_request` makes these, and the constants beside it.
-    """
+    """The runner of a process handed over marks: `requests.encode_request` makes these, and the constants beside it."""
 
     pid: int
     tid: int
-    mark: bytes
+    marks: tuple[Request | LogMark, ...]
 
 
 @dataclass(frozen=True)

@@ -199,13 +199,14 @@ class StopReader:
         mark = self._path(task.pid, arguments[call.path or 0], _LONGEST_MARK)
         if mark is None:
             return None
-        for match in MARK_FRAME.finditer(mark):
-            request = decode_mark(match[1])
+        decoded = (decode_mark(match[1]) for match in MARK_FRAME.finditer(mark))
+        marks = tuple(one for one in decoded if one is not None)
+        for request in marks:
             if isinstance(request, Request):
                 if len(self._asked_for) >= _MOST_THREADS:
                     self._asked_for.clear()
                 self._asked_for[tid] = request.target.rpartition("/")[2]
-        return MarkStop(task.pid, tid, mark)
+        return MarkStop(task.pid, tid, marks)
 
     def _is_asked_for(self, tid: int, name: str) -> bool:
         """Whether a name that is not a library's by its look has just been asked for, or is needed by an image."""
@@ -266,7 +267,7 @@ class StopReader:
                 if len(self._images) >= _MOST_IMAGES:
                     self._images.clear()
                 self._images[key] = None
-                image = self._images[key] = read_elf(path)
+                image = self._images[key] = read_elf(path, versions=False)
                 odd = [need.rpartition("/")[2] for need in image.needed[:_MOST_ODD] if ".so" not in need]
                 self._odd_names.update(odd)
             return self._images[key]

@@ -20,11 +20,10 @@ from ...model.events import ImageChange, LoadEvent, LoadFailedEvent
 from ...model.failure import Request
 from ...model.recording import KeptEvents, Losses, Recording, TracedProcess
 from ..requests import is_own_load
-from .decode import LogMark, decode_mark
+from .decode import LogMark
 from .decoding import examine_failure
 from .processes import Processes, read_command, read_status_field, read_text
 from .seccomp_decode import (
-    MARK_FRAME,
     ExecStop,
     Identity,
     MapStop,
@@ -261,8 +260,7 @@ class LoaderWatch:
         )  # fmt: skip
 
     def _mark(self, decoder: ProcessDecoder, stop: MarkStop) -> None:
-        for match in MARK_FRAME.finditer(stop.mark):
-            mark = decode_mark(match[1])
+        for mark in stop.marks:
             if isinstance(mark, Request):
                 decoder.ask(mark, stop.tid)
             elif mark in (LogMark.OWN_BEGIN, LogMark.OWN_END):

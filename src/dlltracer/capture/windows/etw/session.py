@@ -167,7 +167,7 @@ class RunningSession:
         )
         logfile.EventRecordCallback = ctypes.cast(self._callback, ctypes.c_void_p).value
         handle = self._etw.OpenTraceW(ctypes.byref(logfile))
-        if handle == bindings.INVALID_PROCESSTRACE_HANDLE:
+        if handle in bindings.INVALID_PROCESSTRACE_HANDLES:
             raise_start_error("OpenTrace", last_error())
         return ctypes.c_uint64(handle)
 

@@ -1,0 +1,177 @@
+"""The file that `dlltracer deps` was asked about: named itself, or by the module, the package or the program it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from .output import CommandFailed, say
+from .question import module_of
+from .question_path import ARCHIVES, IMAGES, is_module
+
+_SECONDS = 20.0
+_MOST_SHOWN = 3
+_MOST_FILES = 20_000
+
+_FIND = """\
+import importlib.machinery as machinery, json, os, sys
+name, limit = sys.argv[1], int(sys.argv[2])
+parts, path, spec = name.split("."), None, None
+for at, part in enumerate(parts):
+    spec = machinery.BuiltinImporter.find_spec(part) if at == 0 else None
+    spec = spec or machinery.PathFinder.find_spec(".".join(parts[: at + 1]), path)
+    if spec is None:
+        break
+    path = list(spec.submodule_search_locations or ())
+natives, seen = [], 0
+for top in path or ():
+    for folder, folders, files in os.walk(top):
+        seen += len(files)
+        if seen > limit:
+            break
+        folders.sort()
+        endings = tuple(machinery.EXTENSION_SUFFIXES)
+        natives += sorted(os.path.join(folder, one) for one in files if one.endswith(endings))
+names = []
+for file in natives:
+    top = next(one for one in path if file.startswith(one))
+    dotted = os.path.relpath(file, top).split(".")[0].replace(os.sep, ".")
+    names.append((name + "." + dotted, file))
+origin = None if spec is None else spec.origin
+print(json.dumps([spec is not None, origin, names]))
+"""
+"""Run by the Python in question: finds a module as its import system does, and imports neither it nor its parents."""
+
+
+def choose_file(name: str, python: str | None) -> str:
+    """Return the file that is meant.
+
+    Arguments: `name`, of a file, a folder, a module or a program; `python`, whose modules they are, `None` for ours.
+    Raises `CommandFailed` with one line that says what to type.
+    """
+    if os.path.isdir(name):
+        return _only(name, [(path, path) for path in _native_files(name)], "folder")
+    if os.path.lexists(name):
+        _refuse_other_files(name)
+        return name
+    words = name.split()
+    if len(words) == 2 and words[0] == "import":
+        name = words[1]
+    found = _find_module(name, python) if is_module(name) else None
+    if found is None:
+        return _of_program(name)
+    origin, natives = found
+    if origin is None or origin.endswith((".py", ".pyc")):
+        if natives:
+            return _only(name, natives, "package")
+        if origin is None:
+            raise CommandFailed(f"{name} is a folder without native modules")
+        raise CommandFailed(
+            f"{name} is Python source ({origin}), which needs no image itself: dlltracer run -c 'import {name}' shows "
+            "what it loads"
+        )
+    if origin in ("built-in", "frozen"):
+        program = python or sys.executable
+        raise CommandFailed(f"{name} is part of this Python itself: dlltracer deps {program}")
+    say(f"dlltracer: {name} is {origin}\n", err=True)
+    return origin
+
+
+def _find_module(name: str, python: str | None) -> tuple[str | None, list[tuple[str, str]]] | None:
+    """Return the origin of a module and the native modules below it; `None` if this Python finds no such module."""
+    try:
+        done = subprocess.run(
+            [python or sys.executable, "-c", _FIND, name, str(_MOST_FILES)], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_SECONDS, check=False,
+        )  # fmt: skip
+        is_there, origin, natives = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return (origin, [(str(one), str(path)) for one, path in natives]) if is_there else None
+
+
+def _native_files(folder: str) -> list[str]:
+    found: list[str] = []
+    seen = 0
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        seen += len(files)
+        if seen > _MOST_FILES:
+            break
+        found += sorted(os.path.join(place, one) for one in files if one.endswith(IMAGES) or ".so." in one)
+    return found
+
+
+def _only(name: str, files: list[tuple[str, str]], kind: str) -> str:
+    """Return the one native file there is; of several, the user chooses."""
+    import shlex
+
+    if not files:
+        raise CommandFailed(f"{name} is a folder without native files")
+    if len(files) > 1:
+        shown = ", ".join(shlex.quote(one) for one, _ in files[:_MOST_SHOWN])
+        more = f" and {len(files) - _MOST_SHOWN} more" if len(files) > _MOST_SHOWN else ""
+        first = shlex.quote(files[0][0])
+        raise CommandFailed(f"{name} is a {kind} of {len(files)} native files ({shown}{more}): dlltracer deps {first}")
+    say(f"dlltracer: {name} has one native file: {files[0][1]}\n", err=True)
+    return files[0][1]
+
+
+def _refuse_other_files(name: str) -> None:
+    """Raise `CommandFailed` for a file whose ending says that it is no image."""
+    import shlex
+
+    quoted = shlex.quote(name)
+    lower = name.lower()
+    if lower.endswith(".whl"):
+        raise CommandFailed(f"{name} is a wheel: dlltracer check {quoted} looks at every file in it")
+    kind = next((kind for ending, kind in ARCHIVES.items() if lower.endswith(ending)), None)
+    if kind is not None:
+        raise CommandFailed(f"{name} is {kind}: unpack it, and name a file in it")
+    if lower.endswith((".py", ".pyw", ".pyc", ".pyz")):
+        raise CommandFailed(f"{name} is Python, and needs no image itself: dlltracer run {quoted} shows what it loads")
+    if lower.endswith(".dlltrace"):
+        raise CommandFailed(f"{name} is a recording: dlltracer show {quoted}")
+
+
+_LIBRARIES = ("/usr/local/lib", "/usr/lib", "/usr/lib64", "/lib", "/lib64")
+
+
+def _library(name: str) -> str | None:
+    """Return the library of that name in a usual folder of the system, or in one of Debian (multiarch) below it."""
+    import glob
+
+    if ".so" not in name:
+        return None
+    places = [path for folder in _LIBRARIES for path in (f"{folder}/{name}", *sorted(glob.glob(
+        f"{folder}/*-linux-*/{glob.escape(name)}"
+    )))]  # fmt: skip
+    return next((path for path in places if os.path.isfile(path)), None)
+
+
+def _of_program(name: str) -> str:
+    """Return the program of PATH, or the library of the system, that has this name.
+
+    Raises `CommandFailed` with what was perhaps meant.
+    """
+    import difflib
+    import shutil
+
+    found = (shutil.which(name) or _library(name)) if not os.path.dirname(name) else None
+    if found is not None:
+        say(f"dlltracer: {name} is {found}\n", err=True)
+        return found
+    folder, last = os.path.split(name)
+    try:
+        names = sorted(os.listdir(folder or os.curdir))[:_MOST_FILES]
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(last, names, 1, 0.75)
+    meant = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+    module = module_of(name)
+    if not near and module != name and is_module(module):
+        meant = f"; did you mean the module {module}?"
+    kind = "file, module or program" if is_module(name) else "file"
+    raise CommandFailed(f"cannot read {name}: there is no such {kind}{meant}")
