@@ -16,8 +16,7 @@ from ..capture.windows.debugger.backend import find_pythons
 from ..capture.windows.debugger.run import DebuggedRun, run_debugged
 from ..errors import BackendUnavailable
 from .step import Answer, CannotAsk, Question, Room
-from .windows_api import WindowsApi
-from .windows_traces import ask_dependency, ask_failed, ask_good, ask_import, ask_refused, ask_unload
+from .windows_api import WindowsApi, ask_dependency, ask_failed, ask_good, ask_import, ask_refused, ask_unload
 
 NAME = "debugger"
 _ROUNDS, _THREADS = 10, 4

@@ -26,8 +26,16 @@ from ..capture.windows.etw.session import (
 from ..capture.windows.image_records import HEADER_SIZE, IMAGE_PROVIDER
 from ..trace import Trace
 from .step import Answer, CannotAsk, Question, Room
-from .windows_api import WindowsApi
-from .windows_traces import ask_dependency, ask_failed, ask_good, ask_import, ask_refused, ask_unload, note_recording
+from .windows_api import (
+    WindowsApi,
+    ask_dependency,
+    ask_failed,
+    ask_good,
+    ask_import,
+    ask_refused,
+    ask_unload,
+    note_recording,
+)
 
 NAME = "etw"
 _STUB = "its ETW is a stub"

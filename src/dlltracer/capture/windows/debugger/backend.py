@@ -27,7 +27,7 @@ from ....errors import ERROR_ACCESS_DENIED, BackendUnavailable, TracePermissionE
 from ...backend import Availability, LibraryFirst
 from ...requests import Watch
 from .bindings import create_event, is_debugged, program_path, set_event, temporary_folder
-from .lines import END, REFUSED, decode_lines
+from .loop import END, REFUSED, decode_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from ....model.events import DebugEvent, Event, ImageChange
     from ....model.failure import Request
     from ....model.recording import Recording
-    from ..image_events import RecordContext
+    from ..image_events import LiveImages, RecordContext
     from ..image_records import RawRecord
-    from ..live_images import LiveImages
 
 NAME = "etw"
 NAME_WITH_LOADER = "etw+loader"
@@ -277,8 +276,7 @@ class EtwSession:
         return record.ticks * 1_000_000_000 // self._frequency
 
     def _make_live_images(self) -> LiveImages:
-        from ..image_events import ImageDecoder
-        from ..live_images import LiveImages
+        from ..image_events import ImageDecoder, LiveImages
 
         return LiveImages(ImageDecoder(self._context()), self._clock_of, self._watch, with_final_path)
 
@@ -312,7 +310,7 @@ class EtwSession:
     def _recording(self, ended: Stopped, listened: Stopped, requests: Sequence[Request]) -> Recording:
         from ....model.recording import Losses, Recording
         from ..image_records import RawRecord
-        from .loader_merge import decode_messages, merge_messages
+        from .loader_messages import decode_messages, merge_messages
 
         notes = [*self._notes, *self._session.notes, *ended.notes]
         if self._listener is not None:
@@ -358,7 +356,7 @@ def _prepare_live_delivery(raw: bool) -> Callable[[], int]:
     """Import what makes events: what is imported while the traced code runs would be in the trace. Return what counts
     the modules of the process."""
     with LibraryFirst():
-        from .. import live_images  # noqa: F401
+        from .. import image_events  # noqa: F401
 
         if raw:
             import uuid  # noqa: F401
