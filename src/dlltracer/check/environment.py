@@ -10,6 +10,7 @@ from ..host.environments import PythonEnvironment, environment_in, environment_o
 from ..host.image_cache import ImageCache, cache_folder
 from ..host.native_files import NativeFile, NativeListing, list_native_files
 from ..model.check import CheckReport, Problem
+from .foreign_environment import check_macos_files, check_windows_files
 from .linux_environment import check_linux_files
 from .package_files import check_package_files
 
@@ -78,5 +79,5 @@ def _check_files(
 ) -> Iterator[Problem]:  # fmt: skip
     if form == "elf":
         return check_linux_files(environment, files, root, notes, cache)
-    notes.append(f"native files of {_FORMATS[form]} are not judged in an environment")
-    return iter(())
+    check = check_windows_files if form == "pe" else check_macos_files
+    return check(environment, files, notes)

@@ -272,7 +272,8 @@ def _make_schema(pyarrow: Any) -> Any:
         ("code", text), ("severity", text), ("file", text), ("title", text), ("evidence", texts), ("fix", text),
         ("platform", text),
     ])  # fmt: skip
+    content = pyarrow.struct([("name", text), ("version", text), ("files", texts)])
     return pyarrow.schema([
         ("target", text), ("problems", pyarrow.list_(problem)), ("files", pyarrow.int64()), ("platforms", texts),
-        ("unreadable", text), ("notes", texts),
+        ("unreadable", text), ("notes", texts), ("packages", pyarrow.list_(content)),
     ])  # fmt: skip

@@ -58,7 +58,7 @@ class UnreadableTarget(DlltracerError):
 
 @dataclass
 class Wheel:
-    """What was found in a wheel, or in a package of another kind.
+    """What was found in a wheel, in a package of another kind, or in an environment for another system.
 
     Attributes:
         name: of the file.
@@ -73,6 +73,7 @@ class Wheel:
         others: words for the packages that may bring what this one lacks, as those of conda do; "" for none.
         added_folders: that the process searches for DLLs, from the top.
         problems: what is wrong with the archive.
+        noun, promises: words for messages: what it is, and who says what it is for.
     """
 
     name: str
@@ -87,6 +88,8 @@ class Wheel:
     others: str = ""
     added_folders: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
+    noun: str = "wheel"
+    promises: str = "the tag promises"
 
 
 def open_wheel(path: str, folder: str) -> Wheel:
