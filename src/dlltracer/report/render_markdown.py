@@ -14,8 +14,8 @@ from ..model.finding import Diagnosis, Outcome
 from ..model.printable import escape
 from ..model.run import SavedTrace
 from ..model.screen import Screen
+from .counts import count
 from .drawing import ASCII, UNICODE, Guides, Line, number
-from .outcomes import count
 from .render_short import short_lines
 from .render_text import lay_out
 from .render_verdict import verdict_lines
