@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 from browser.chromium import Browser
-from builders.report_traces import GONE, many_images, small_failure
-from dlltracer.report.html import render_html
-from unit.test_html_page import HOSTILE, trace_named
+from builders.failed_case import bound, image
+from builders.large_run import large_run
+from builders.report_traces import GONE, many_images, small_failure, windows_failure
+from dlltracer.model.tree import LoadTree
+from dlltracer.report.html import render_html, render_html_tree
+from unit.test_html_page import HOSTILE, trace_named, tree_named
 
-DOWN, UP, LEFT, RIGHT, ENTER, ESCAPE, TAB, HOME, END = (
-    "\ue015", "\ue013", "\ue012", "\ue014", "\ue007", "\ue00c", "\ue004", "\ue011", "\ue010",
+DOWN, LEFT, RIGHT, ENTER, ESCAPE, HOME, END, BACKSPACE = (
+    "\ue015", "\ue012", "\ue014", "\ue007", "\ue00c", "\ue011", "\ue010", "\ue003",
 )  # fmt: skip
+MOST_ELEMENTS = 3000
 
 
 def open_failure(browser: Browser, pages: Path, **more: Any) -> None:
@@ -23,137 +27,164 @@ def open_failure(browser: Browser, pages: Path, **more: Any) -> None:
 
 
 def shown_rows(browser: Browser) -> list[str]:
-    return list(
-        browser.run("return [...document.querySelectorAll('#table tbody tr:not([hidden]) th a')].map(a => a.innerText)")
-    )
+    names = "return [...document.querySelectorAll('.nm .mid')].map(one => one.innerText.replace('\\n', ''))"
+    return list(browser.run(names))
 
 
-def chosen(browser: Browser) -> str:
-    return str(browser.run("return document.querySelector('.node.now')?.textContent ?? ''"))
+def active_row(browser: Browser) -> str:
+    return str(browser.run(
+        "return document.querySelector('#' + document.activeElement.getAttribute('aria-activedescendant') + ' .mid')"
+        ".innerText.replace('\\n', '')"
+    ))  # fmt: skip
 
 
-def focused(browser: Browser) -> str:
-    return str(browser.run("return document.activeElement.id"))
+def click_row(browser: Browser, name: str) -> None:
+    browser.run(
+        "[...document.querySelectorAll('.row')].find(one => one.querySelector('.mid').innerText.replace('\\n', '')"
+        " === arguments[0]).click()", name,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("trace", [small_failure(), many_images(60, processes=3), trace_named("a.so")])
+def choose(browser: Browser, key: str) -> None:
+    browser.click(f".exhead [data-k={key}]")
+
+
+@pytest.mark.parametrize(
+    "trace", [small_failure(), many_images(60, processes=3), windows_failure(), trace_named("a.so")],
+    ids=["failure", "processes", "windows", "everything"],
+)  # fmt: skip
 def test_no_request_and_no_complaint(browser: Browser, pages: Path, trace: Any) -> None:
     browser.open(render_html(trace), pages / "page.html")
-    browser.click("#theme")
+    browser.click("#themes [data-k=dark]")
+    browser.click(".row")
     assert browser.complaints() == []
     assert browser.requests() == [(pages / "page.html").as_uri()]
 
 
-@pytest.mark.parametrize("name", [HOSTILE[0], "".join(HOSTILE), "".join(reversed(HOSTILE))])
+LONG = "</script>" + "\u05d0\u202e" * 5_000
+
+
+@pytest.mark.parametrize("name", [HOSTILE[0], "".join(HOSTILE), LONG], ids=["script", "all", "long"])
 def test_a_hostile_name_is_inert(browser: Browser, pages: Path, name: str) -> None:
-    browser.open(render_html(trace_named(name)), pages / "hostile.html")
-    browser.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-    assert browser.run("return document.querySelectorAll('#details .tag').length") == 1  # its own script did run
-    assert browser.run("return document.images.length + document.scripts.length") == 2
-    assert browser.run(
-        "return [...document.querySelectorAll('*')]"
-        ".every(e => [...e.attributes].every(a => !a.name.startsWith('on')))"
-    )
-    assert browser.complaints() == [] and browser.requests() == [(pages / "hostile.html").as_uri()]
+    for html in (render_html(trace_named(name)), render_html_tree(tree_named(name))):
+        browser.open(html, pages / "hostile.html", width=800)
+        assert browser.run("return document.documentElement.dataset.ready")  # its own script did run
+        browser.run("document.querySelectorAll('.row.opens, .row.isbad').forEach(one => one.click())")
+        browser.run("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        assert browser.run("return document.images.length + document.scripts.length") == 2
+        assert browser.run(
+            "return [...document.querySelectorAll('*')]"
+            ".every(e => [...e.attributes].every(a => !a.name.startsWith('on')))"
+        )
+        assert browser.run("return document.documentElement.scrollWidth") <= 800
+        assert browser.complaints() == [] and browser.requests() == [(pages / "hostile.html").as_uri()]
 
 
-def test_what_failed_is_chosen_first_with_its_places(browser: Browser, pages: Path) -> None:
+def test_failures_are_shown_first_and_the_filters_show_the_rest(browser: Browser, pages: Path) -> None:
     open_failure(browser, pages)
-    assert chosen(browser) == GONE
-    details = browser.text("#details")
-    for text in ("not found", "Needed by (1)", "libdep.so.2", "Places tried, in order (16)", "/etc/ld.so.cache"):
-        assert text in details
-    box = browser.run(
-        "const v = document.querySelector('#view').getBoundingClientRect(),"
-        "n = document.querySelector('.now').getBoundingClientRect();"
-        "return n.left >= v.left && n.right <= v.right && n.top >= v.top && n.bottom <= v.bottom"
-    )
-    assert box
-
-
-def test_a_click_on_an_image_shows_it_and_a_link_leads_on(browser: Browser, pages: Path) -> None:
-    open_failure(browser, pages)
-    node = browser.run("return [...document.querySelectorAll('.node')].find(n => n.textContent === 'libdep.so.2')")
-    node.click()
-    details = browser.text("#details")
-    for text in ("dropped", "RUNPATH of", "pkg 1.0", "87.8 KiB", "Needs (1)", "libc.so.6", "0x7f0000000000", "4711"):
-        assert text in details
-    browser.click("#details a[href='#n4']")
-    assert chosen(browser) == GONE and focused(browser) == "h-details"
-
-
-def test_the_graph_by_keyboard(browser: Browser, pages: Path) -> None:
-    open_failure(browser, pages)
-    browser.run("document.querySelector('#fit').focus()")
-    browser.type(TAB)
-    assert focused(browser) == "view"
-    assert browser.run("return document.activeElement.getAttribute('role')") == "tree"
-    steps = [(HOME, "import pkg"), (RIGHT, "_json.so"), (DOWN, "core….so"), (RIGHT, "libdep.so.2"), (LEFT, "core….so")]
-    steps += [(UP, "_json.so"), (END, GONE)]
-    for key, name in steps:
-        browser.type(key)
-        assert chosen(browser) == name
-        active = browser.run("return document.getElementById(arguments[0]).textContent", browser.run(
-            "return document.activeElement.getAttribute('aria-activedescendant')"
-        ))  # fmt: skip
-        assert active == name
-    browser.type(ENTER)
-    assert focused(browser) == "h-details"
-    browser.type(ESCAPE)
-    assert focused(browser) == "view"
-    before = browser.run("return document.querySelector('#picture').getAttribute('viewBox')")
-    browser.type("+")
-    assert browser.run("return document.querySelector('#picture').getAttribute('viewBox')") != before
-
-
-def test_the_search(browser: Browser, pages: Path) -> None:
-    browser.open(render_html(many_images(100)), pages / "many.html")
-    browser.run("document.querySelector('#search').focus()")
-    browser.type("pkg02 _EXT1")
-    assert browser.run("return document.querySelectorAll('.node.hit').length") == 6
-    assert browser.text("#found") == "1 of 6"
-    browser.type(ENTER)
-    assert browser.text("#found") == "2 of 6" and chosen(browser).startswith("_ext1")
-    browser.driver.set_script_timeout(5)
-    said = browser.driver.execute_async_script(
-        "const done = arguments[0]; new MutationObserver(() => done(document.querySelector('#live').textContent))"
-        ".observe(document.querySelector('#live'), {childList: true}); document.querySelector('#next').click()"
-    )
-    assert said.startswith("3 of 6: _ext1") and said.endswith(", loaded")
-
-
-def test_filter_and_states(browser: Browser, pages: Path) -> None:
-    open_failure(browser, pages)
-    assert len(shown_rows(browser)) == 4
-    browser.run("document.querySelector('#filter').focus()")
+    assert GONE in shown_rows(browser) and "_json.so" not in shown_rows(browser)
+    browser.click(".states [data-k=loaded]")
+    choose(browser, "list")
+    assert shown_rows(browser) == ["_json.so", "core….so", "libdep.so.2", GONE]
+    browser.click("#filter")
     browser.type("PKG 1.0")
-    assert shown_rows(browser) == ["core.cpython-311-x86_64-linux-gnu.so", "libdep.so.2"]
-    assert browser.text("#shown") == "2 of 4"
-    for _ in range(7):
-        browser.type("\ue003")
-    browser.click("[data-state=dropped][type=checkbox]")
-    assert shown_rows(browser) == ["_json.so", GONE]
+    assert shown_rows(browser) == ["core….so", "libdep.so.2"]
+    browser.type(*7 * [BACKSPACE], "no such name")
+    assert browser.text(".sizer") == "Nothing fits the filter."
+
+
+def test_a_click_on_an_image_opens_its_needs_and_its_details(browser: Browser, pages: Path) -> None:
+    open_failure(browser, pages)
+    choose(browser, "list")
+    assert shown_rows(browser) == ["core….so", "libdep.so.2", GONE]
+    click_row(browser, "core….so")
+    assert shown_rows(browser) == ["core….so", "libdep.so.2", "libc.so.6", "libdep.so.2", GONE]
+    details = browser.text(".det")
+    for text in ("dropped", "because libgone.so.1 failed", "pkg 1.0", "0x7f0000000000", "Needs (2)", "libc.so.6"):
+        assert text in details
+    browser.run("[...document.querySelectorAll('.det .link')].find(one => one.innerText === 'libdep.so.2').click()")
+    assert browser.text(".det h3") == "libdep.so.2" and "Needed by (1)" in browser.text(".det")
+    click_row(browser, "core….so")
+    click_row(browser, "core….so")
+    assert shown_rows(browser) == ["core….so", "libdep.so.2", GONE]
+    click_row(browser, GONE)
+    assert "16 places, none had it" in browser.text(".det")
+    browser.click(".det .dlt-fold summary")
+    assert "/lib/x86_64-linux-gnu/libgone.so.1" in browser.text(".det")
+
+
+def test_needs_that_are_mutual_do_not_open_without_end(browser: Browser, pages: Path) -> None:
+    needs = tuple(bound(f"{end}.so", f"/l/{end}.so", f"/l/{start}.so") for start in range(50) for end in range(50))
+    tree = LoadTree("/l/0.so", {f"/l/{n}.so": image() for n in range(50)}, needs)
+    browser.open(render_html_tree(tree), pages / "mutual.html")
+    click_row(browser, "0.so")
+    click_row(browser, "1.so")
+    assert shown_rows(browser)[:4] == ["0.so", "1.so", "0.so", "2.so"]
+    assert not browser.run("return document.querySelectorAll('.row')[2].classList.contains('opens')")
+    assert browser.run("return document.getElementsByTagName('*').length") < MOST_ELEMENTS
+    assert browser.complaints() == []
+
+
+def test_the_table_by_keyboard(browser: Browser, pages: Path) -> None:
+    open_failure(browser, pages)
+    browser.run("document.querySelector('.grid').focus()")
+    assert active_row(browser) == GONE  # what failed is where the reader starts
+    browser.type(HOME, DOWN)
+    assert active_row(browser) == "pkg itself"
+    browser.type(DOWN, DOWN, RIGHT, RIGHT)
+    assert active_row(browser) == "libdep.so.2"
+    browser.type(LEFT)
+    assert active_row(browser) == "core….so"
+    browser.type(LEFT, END)
+    assert active_row(browser) == GONE
+    shadow = browser.run("return getComputedStyle(document.querySelector('.row.act')).boxShadow")
+    assert "inset" in shadow
+    browser.type(ENTER)
+    assert browser.run("return document.activeElement.className") == "det"
+    browser.type(ESCAPE)
+    assert browser.run("return document.activeElement.className") == "grid"
+    assert browser.run("return document.querySelector('.det').hidden")
+    roles = browser.run(
+        "const row = document.querySelector('.row.opens');"
+        "return ['role', 'aria-level', 'aria-posinset', 'aria-setsize', 'aria-expanded'].map(n => row.getAttribute(n))"
+    )
+    assert roles[0] == "row" and all(roles)
+    assert browser.run("return document.querySelector('.grid').getAttribute('role')") == "treegrid"
+
+
+def test_the_map_by_keyboard_and_the_focus_is_seen(browser: Browser, pages: Path) -> None:
+    browser.open(render_html(many_images(100)), pages / "map.html")
+    browser.run("document.querySelector('.cell[tabindex=\"0\"]').focus()")
+    browser.type(DOWN)
+    assert browser.run("return document.activeElement.innerText").startswith("pkg0")
+    assert browser.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    browser.type(ENTER)
+    assert browser.run("return document.querySelectorAll('.crumbs button').length") == 3
+    browser.type(BACKSPACE)
+    assert browser.run("return document.querySelectorAll('.crumbs button').length") == 2
+    browser.run("document.querySelector('.filter').blur()")
+    browser.type("/")
+    assert browser.run("return document.activeElement.id") == "filter"
 
 
 def test_sorting(browser: Browser, pages: Path) -> None:
-    browser.open(render_html(many_images(40)), pages / "sorted.html")
-    sizes = (
-        "return [...document.querySelectorAll('#table td[data-key]')].map(td => td.innerText).filter(t => /B$/.test(t))"
-    )
-    heads = browser.driver.find_elements("css selector", "#table thead button")
-    (size,) = (head for head in heads if head.text == "Size")
-    size.click()
-    assert browser.run(sizes)[0] == "132.0 KiB"
-    (name,) = (head for head in heads if head.text == "Image")
-    name.click()
-    rows = shown_rows(browser)
-    assert rows[0].startswith("_ext00") and rows[-1].startswith("libpkg01-") and sorted(rows) != rows[::-1]
-    name.click()
-    assert shown_rows(browser)[-1].startswith("_ext00")
-    assert browser.run("return document.querySelector('#table th:nth-child(2)').ariaSort") == "descending"
+    browser.open(render_html(many_images(30)), pages / "sorted.html")
+    choose(browser, "list")
+    browser.click(".hrow [data-k=name] button")
+    order = "return document.querySelector('.hrow > *').ariaSort"
+    assert shown_rows(browser)[0].startswith("_ext00") and browser.run(order) == "ascending"
+    browser.click(".hrow [data-k=name] button")
+    assert shown_rows(browser)[0].startswith("libpkg01-") and browser.run(order) == "descending"
 
 
-def test_the_theme_follows_the_system_and_the_button(browser: Browser, pages: Path) -> None:
+def test_a_cause_of_the_verdict_shows_its_images(browser: Browser, pages: Path) -> None:
+    browser.open(render_html(large_run()), pages / "large.html")
+    browser.click("[data-cause='1']")
+    assert browser.text(".crumbs [aria-current]") == "Library not found"
+    assert "102 of 1,866 images" in browser.text(".foot")
+
+
+def test_the_theme_follows_the_system_and_the_choice(browser: Browser, pages: Path) -> None:
     colour = "return getComputedStyle(document.body).backgroundColor"
     open_failure(browser, pages)
     browser.run("localStorage.clear()")
@@ -162,71 +193,85 @@ def test_the_theme_follows_the_system_and_the_button(browser: Browser, pages: Pa
     open_failure(browser, pages, dark=True)
     dark = browser.run(colour)
     assert light != dark
-    browser.click("#theme")
+    browser.click("#themes [data-k=light]")
     assert browser.run(colour) == light
     open_failure(browser, pages, dark=True)
     assert browser.run(colour) == light  # remembered
     browser.run("localStorage.clear()")
 
 
-def test_copying_a_command(browser: Browser, pages: Path) -> None:
+def test_copying_the_command_and_the_report(browser: Browser, pages: Path) -> None:
     open_failure(browser, pages)
     browser.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
-    browser.click("#verdict .copy")
-    copied = browser.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0], arguments[0])")
-    assert copied == "apt-get install libgone1"
+    read = "navigator.clipboard.readText().then(arguments[0], arguments[0])"
+    browser.click("[data-copy]")
+    assert browser.driver.execute_async_script(read) == "apt-get install libgone1"
+    browser.click("#copy-report")
+    assert browser.driver.execute_async_script(read).startswith("### dlltracer: `import pkg` failed")
 
 
-def test_without_scripts_the_verdict_the_table_and_the_picture_are_there(browser: Browser, pages: Path) -> None:
+def test_without_scripts_verdict_fix_failures_and_a_list_are_there(browser: Browser, pages: Path) -> None:
     try:
         browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-        open_failure(browser, pages)
-        assert browser.text("h1") == f"{GONE} was not found"
-        assert browser.driver.find_element("css selector", "#table tbody tr").is_displayed()
-        assert browser.driver.find_element("css selector", "#n4").is_displayed()
-        assert not browser.driver.find_element("css selector", "#search").is_displayed()
-        assert not browser.driver.find_element("css selector", ".copy").is_displayed()
+        open_failure(browser, pages, width=390, height=800)
+        text = browser.text("body")
+        assert browser.text("h1").endswith(f"{GONE} was not found")
+        for part in ("apt-get install libgone1", f"{GONE} not found, needed by libdep.so.2", "lib-dynload/_json.so"):
+            assert part in text
+        assert not browser.driver.find_element("css selector", "#themes").is_displayed()
+        assert not browser.driver.find_element("css selector", "[data-copy]").is_displayed()
     finally:
         browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-@pytest.mark.parametrize("width", [360, 800, 1400])
-def test_nothing_makes_the_page_wider_than_the_window(browser: Browser, pages: Path, width: int) -> None:
-    open_failure(browser, pages, width=width)
+@pytest.mark.parametrize("width", [390, 800, 1400])
+def test_the_fix_is_above_the_fold_and_nothing_makes_the_page_wider(browser: Browser, pages: Path, width: int) -> None:
+    open_failure(browser, pages, width=width, height=800)
     assert browser.run("return document.documentElement.scrollWidth") <= width
+    assert browser.run("return document.querySelector('.dlt-command').getBoundingClientRect().bottom") < 800
+    row = browser.run("return document.querySelector('.row').getBoundingClientRect().height")
+    assert row == (40 if width < 600 else 32)
+
+
+def test_on_paper_all_rows_are_there_and_no_controls(browser: Browser, pages: Path) -> None:
+    browser.open(render_html(many_images(200)), pages / "paper.html", dark=True)
+    choose(browser, "list")
+    assert len(shown_rows(browser)) < 60
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    assert len(shown_rows(browser)) == 200
+    assert browser.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    hidden = "return [...document.querySelectorAll('.exhead .seg, .filter, #copy-report')].every(e => !e.offsetParent)"
+    assert browser.run(hidden)
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert len(shown_rows(browser)) < 60
 
 
 def test_landmarks_headings_and_names(browser: Browser, pages: Path) -> None:
     open_failure(browser, pages)
+    click_row(browser, GONE)
     headings = browser.run("return [...document.querySelectorAll('h1,h2,h3,h4')].map(h => Number(h.tagName[1]))")
     assert headings.count(1) == 1 and headings[0] == 1
     assert all(after - before <= 1 for before, after in pairwise(headings))
-    assert browser.run(
-        "return ['header', 'nav', 'main', 'footer'].every(t => document.querySelectorAll(t).length === 1)"
-    )
+    assert browser.run("return ['header', 'main'].every(t => document.querySelectorAll('body > ' + t).length === 1)")
     nameless = browser.run(
-        "return [...document.querySelectorAll('button, input, a, section, aside, [role=region], [role=tree]')]"
+        "return [...document.querySelectorAll('button, input, a, section, aside, [role=region], [role=treegrid]')]"
         ".filter(e => e.offsetParent && !(e.innerText.trim() || e.ariaLabel || e.getAttribute('aria-labelledby')"
         " || e.labels?.length)).map(e => e.outerHTML)"
     )
     assert nameless == []
 
 
-def test_a_thousand_images(browser: Browser, pages: Path) -> None:
-    browser.open(render_html(many_images(1000)), pages / "thousand.html")
-    assert browser.run("return document.querySelectorAll('.node.image').length") == 1000
-    assert browser.run("return document.getElementsByTagName('*').length") < 20_000
-    assert len(shown_rows(browser)) == 250
-    browser.run("document.querySelector('#filter').focus()")
-    browser.type("pkg39")
-    assert len(shown_rows(browser)) == 25
-    browser.run("const f = document.querySelector('#filter'); f.value = ''; f.dispatchEvent(new Event('input'))")
-    browser.click("#more")
-    assert len(shown_rows(browser)) == 1000
-    # What a reader waits for, with room for a busy machine.
-    spent = browser.run(
-        "const start = performance.now(); graph.choose(500); document.body.offsetHeight;"
-        "return performance.now() - start"
-    )
-    assert spent < 2000
+def test_1866_images_stay_below_3000_elements(browser: Browser, pages: Path) -> None:
+    """The time until it is ready is measured by benchmarks/report_page.py: a busy machine would fail a test of it."""
+    elements = "return document.getElementsByTagName('*').length"
+    browser.open(render_html(large_run()), pages / "large.html", height=2000)
+    assert browser.run(elements) < MOST_ELEMENTS
+    browser.click(".states [data-k=loaded]")
+    for arrangement in ("import", "package", "needs", "list", "cause"):
+        choose(browser, arrangement)
+        browser.run("document.querySelectorAll('.row.opens').forEach(one => one.click())")
+        browser.run("document.querySelector('.grid').scrollTop = 9000")
+        assert browser.run(elements) < MOST_ELEMENTS, arrangement
     assert browser.complaints() == []

@@ -15,17 +15,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from builders.large_run import large_run
 from builders.memory_filesystem import elf_image
-from builders.report_traces import GONE, load, many_images, missing, small_failure, windows_failure
-from dlltracer.model.events import DebugEvent, Phase, Probe, ProbeOutcome
+from builders.report_traces import GONE, dropped, load, many_images, missing, small_failure, windows_failure
+from dlltracer.model.events import DebugEvent, Event, FailureKind, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace
-from dlltracer.model.tree import Binding, BindingState, LoadTree
+from dlltracer.model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from dlltracer.model.words import label_of, size_in_words, time_in_words
+from dlltracer.report.causes import read_causes
 from dlltracer.report.drawing import escape
 from dlltracer.report.html import json_for_html, render_html, render_html_tree
+from dlltracer.report.render_markdown import render_markdown
 
 HOSTILE = (
     "</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "'\" onclick=x()", "<!--", "]]>", "{{7*7}}",
@@ -127,7 +130,9 @@ def check_harmless(html: str) -> Page:
     assert all(c.isprintable() or c == "\n" for c in html)
     page = Page(html)
     plain = usual_page()
-    allowed = {tag for tag, _ in plain.elements} | {"ul", "table", "tr", "th", "td", "small", "use", "ol", "dl"}
+    allowed = {tag for tag, _ in plain.elements} | {
+        "ul", "table", "thead", "tbody", "tr", "th", "td", "small", "ol", "dl", "dt", "dd", "code", "rect", "a",
+    }  # fmt: skip
     assert {tag for tag, _ in page.elements} <= allowed
     assert not page.comments
     assert len(page.scripts) == 2 and page.scripts[1] == plain.scripts[1]
@@ -142,7 +147,7 @@ def check_harmless(html: str) -> Page:
             )
             assert attribute != "href" or re.fullmatch(r"#[a-z][-a-z0-9]*", value or "")
             assert attribute != "http-equiv" or (tag, value) == ("meta", "Content-Security-Policy")
-    assert page.data["nodes"]
+    assert page.data["images"]
     return page
 
 
@@ -204,13 +209,20 @@ def test_the_page_of_a_failure_says_it_all_without_scripts() -> None:
         "1 event or line could not be decoded", "Debian GNU/Linux 12", "2027-01-15 08:00:00 UTC",
     ):  # fmt: skip
         assert text in page.text, text
-    assert page.data["focus"] == 4
+    assert page.data["focus"] == 3
+
+
+def test_the_fix_stands_directly_behind_the_headline() -> None:
+    text = Page(render_html(small_failure())).text
+    parts = (f"{GONE} was not found", "apt-get install", "Python says", "Needed by", "Why")
+    order = [text.index(part) for part in parts]
+    assert order == sorted(order)
 
 
 def headline(saved: SavedTrace) -> tuple[str, str]:
     html = render_html(saved)
-    (tone,) = re.findall(r'<div class="hero (\w+)">', html)
-    (title,) = re.findall(r'<h1 id="h-verdict">(.*?)</h1>', html)
+    (tone,) = re.findall(r'<section class="card dlt-card dlt-(\w+)"', html)
+    (title,) = re.findall(r'<h1 class="dlt-title" id="title"><span class="dlt-unseen">[^<]*</span>(.*?)</h1>', html)
     return tone, title
 
 
@@ -223,16 +235,16 @@ def test_headlines() -> None:
     errors = (PythonError("ValueError", "no"),)
     crash = Crash(11, "SIGSEGV", 1, "/x/a.so", 2, None, None)
     assert headline(ended(0)) == ("good", "It works: nothing to explain")
-    assert headline(SavedTrace(empty)) == ("unsure", "How it ended is not known")
-    assert headline(ended(3)) == ("unsure", "It ended with status 3")
-    assert headline(ended(-9)) == ("unsure", "It was killed by SIGKILL")
+    assert headline(SavedTrace(empty)) == ("warn", "How it ended is not known")
+    assert headline(ended(3)) == ("warn", "It ended with status 3")
+    assert headline(ended(-9)) == ("bad", "It was killed by SIGKILL")
     assert headline(ended(1, errors=errors)) == ("bad", "It ended with ValueError")
     died = ("bad", "It died of SIGSEGV in /x/a.so at offset 0x2")
     assert headline(ended(-11, crash=crash)) == died
     failed = Recording("rtld", (missing("libq.so", "/x/a.so"),))
-    assert headline(ended(0, failed)) == ("good", "It works, although 1 load failed on the way")
+    assert headline(replace(ended(-9), recording=failed))[0] == "bad"
     undecided = Diagnosis("import x", Outcome.UNDECIDED, undecided=("a trace",))
-    assert headline(replace(ended(1), diagnosis=undecided)) == ("unsure", "The evidence does not decide why")
+    assert headline(replace(ended(1), diagnosis=undecided)) == ("bad", "The evidence does not decide why")
     assert "a trace" in Page(render_html(replace(ended(1), diagnosis=undecided))).text
     assert headline(windows_failure()) == ("bad", "msvcp140.dll was not found")
 
@@ -249,11 +261,64 @@ def test_what_is_not_on_the_page_is_said() -> None:
     assert "1 raw event" in Page(render_html(SavedTrace(raw))).text
 
 
-def test_every_image_has_a_row_and_the_columns_hold_something() -> None:
-    saved = many_images(120, processes=2)
-    html = render_html(saved)
-    assert len(re.findall(r"<tr data-state=", html)) == 120
-    assert re.findall(r'class="c-(\w+)"', html) == ["rule", "requester", "import", "package", "size", "time", "process"]
+def test_it_is_green_only_where_no_load_failed_that_mattered() -> None:
+    fine = RunResult(status=0)
+    plugin = load("/x/plugin.so")
+    refused = LoadFailedEvent(**vars(load("/x/b.so")), kind=FailureKind.REFUSED, reason="invalid ELF header")
+    probe = missing("libfast.so.avx2", "/x/plugin.so")
+    green = ("good", "It works: nothing to explain")
+
+    def of(*events: Event, **more: Any) -> tuple[str, str]:
+        return headline(SavedTrace(Recording("rtld", events, **more), run=fine))
+
+    assert of(plugin) == green and of(plugin, probe) == green
+    assert of(refused) == ("warn", "It ran, and 1 load failed on the way")
+    assert of(plugin, dropped(plugin), missing("libq.so", "/x/plugin.so"))[0] == "warn"
+    assert of(plugin, dropped(plugin)) == ("warn", "It ran, and 1 image left with loads that failed")
+    assert headline(large_run()) == ("warn", "It ran, and 190 loads failed on the way")
+    children = TracedProcess(1, None, ("python",), status=0), TracedProcess(2, 1, ("python",), status=-11)
+    assert of(plugin, processes=children) == ("warn", "It ran, and 1 process that it started died")
+
+
+def test_what_failed_is_there_without_scripts_by_cause_and_by_name() -> None:
+    text = Page(render_html(large_run())).text
+    for part in (
+        "Undefined symbol: libperl5.36 5.36.0-7", "Libraries not found", "32 other causes", "90 more",
+        "auto/Mod0/Mod0.so", "undefined symbol: Perl_sv_0", "1,618 loaded", "58 dropped",
+    ):  # fmt: skip
+        assert part in text, part
+
+
+def test_the_data_has_every_image_once_and_its_strings_once() -> None:
+    data: Any = Page(render_html(many_images(120, processes=2))).data
+    assert all(len(column) == 120 for column in data["images"].values()) and len(data["facts"]) == 120
+    assert len(set(data["strings"])) == len(data["strings"])
+    assert data["processes"] == ["process 4711: python -m app0", "process 4712: python -m app1"]
+    assert set(data["images"]["process"]) == {0, 1} and data["isTimed"]
+
+
+def test_the_markdown_of_the_page_is_that_of_the_renderer() -> None:
+    saved = small_failure()
+    data: Any = Page(render_html(saved)).data
+    assert data["markdown"] == render_markdown(saved).splitlines()
+
+
+def test_a_code_leads_to_its_explanation_and_a_code_of_others_to_nothing() -> None:
+    page = Page(render_html(small_failure()))
+    assert ("a", "#cause-missing-image") in [(tag, found.get("href")) for tag, found in page.elements]
+    assert ("div", "cause-missing-image") in [(tag, found.get("id")) for tag, found in page.elements]
+    (cause,) = (one for one in read_causes("missing-image") if one.page == "findings")
+    assert cause.fix in page.text and cause.avoid in page.text
+    assert "#cause-" not in str(Page(render_html(trace_named("no-such-code"))).elements)
+
+
+def test_a_name_of_10000_characters_leaves_room_for_the_rest() -> None:
+    name = "lib" + "\u05d0" * 9_990 + ".so.1"
+    saved = trace_named(name)
+    page = check_harmless(render_html(saved))
+    assert "characters …" in page.text and name in str(page.data["strings"])
+    tone, title = headline(saved)
+    assert tone == "bad" and len(title) < 300
 
 
 def test_numbers_that_no_calendar_or_float_has() -> None:
@@ -283,6 +348,10 @@ def test_times_and_labels() -> None:
 
 def test_the_page_of_a_tree() -> None:
     page = Page(render_html_tree(tree_named("libq.so")))
-    assert "libq.so is missing" in page.text and "Needed by" in page.text
+    assert "libq.so is missing" in page.text and "needed by" in page.text
     whole = LoadTree("/x/a.so", {"/x/a.so": elf_image()}, ())
     assert "Nothing is missing" in Page(render_html_tree(whole)).text
+    lacking = replace(whole, symbols=(MissingSymbol("f", None, "/x/a.so", "libb.so"),))
+    assert "nothing has f" in Page(render_html_tree(lacking)).text
+    late = replace(whole, bindings=(Binding("late.dll", "/x/a.so", BindingState.MISSING, delayed=True),))
+    assert "Nothing is missing that it must have" in Page(render_html_tree(late)).text

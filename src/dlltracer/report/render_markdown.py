@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..model.failure import ProcessFacts
-from ..model.finding import Outcome
+from ..model.finding import Diagnosis, Outcome
 from ..model.printable import escape
 from ..model.run import SavedTrace
 from ..model.screen import Screen
+from .counts import count
 from .drawing import ASCII, UNICODE, Guides, Line, number
-from .outcomes import count
 from .render_short import short_lines
 from .render_text import lay_out
 from .render_verdict import verdict_lines
@@ -41,6 +41,23 @@ def render_markdown(saved: SavedTrace, *, ascii_only: bool = False) -> str:
     details = [*_details(saved, guides)]
     tree = _tree(saved, MOST - len(head) - len(details), guides)
     return "".join(f"{line}\n" for line in (*head, *details, *tree))
+
+
+_WHOLE = 120
+"""Lines of the whole verdict, where a summary of many verdicts has room for them."""
+
+
+def render_markdown_verdict(diagnosis: Diagnosis) -> str:
+    """Return one verdict under a heading of its own, for a page that has others beside it."""
+    lines = [_plain(line) for line in verdict_lines(diagnosis)]
+    screen = Screen(width=_PAGE, is_ascii=False, folders=())
+    text = [
+        f"### dlltracer: {code(diagnosis.what)} failed", "",
+        *code_block(_plain(line) for line in short_lines(diagnosis, screen)), "",
+        "<details><summary>every place, all evidence</summary>", "",
+        *code_block(_cut(lines, _WHOLE, UNICODE)), "", "</details>", "",
+    ]  # fmt: skip
+    return "".join(f"{line}\n" for line in text)
 
 
 def _title(saved: SavedTrace) -> Iterator[str]:
@@ -84,7 +101,7 @@ def _verdict(saved: SavedTrace, guides: Guides) -> Iterator[str]:
         return
     folder = saved.run.process.current_folder if saved.run.process is not None else ""
     screen = Screen(width=_PAGE, is_ascii=guides is ASCII, folders=(folder,) if folder else ())
-    yield from _block(_plain(line, guides) for line in short_lines(saved.diagnosis, screen))
+    yield from code_block(_plain(line, guides) for line in short_lines(saved.diagnosis, screen))
     yield ""
 
 
@@ -95,7 +112,7 @@ def _details(saved: SavedTrace, guides: Guides) -> Iterator[str]:
     lines = [_plain(line, guides) for line in verdict_lines(saved.diagnosis, guides.more)]
     yield "<details><summary>every place, all evidence</summary>"
     yield ""
-    yield from _block(_cut(lines, _DETAILS - 7, guides))
+    yield from code_block(_cut(lines, _DETAILS - 7, guides))
     yield ""
     yield "</details>"
     yield ""
@@ -112,7 +129,7 @@ def _tree(saved: SavedTrace, room: int, guides: Guides) -> Iterator[str]:
         title += "; below is what failed, and what leads to it"
     yield f"<details><summary>{title}</summary>"
     yield ""
-    yield from _block(_cut(lines, room - 6, guides))
+    yield from code_block(_cut(lines, room - 6, guides))
     yield ""
     yield "</details>"
 
@@ -128,8 +145,8 @@ def _cut(lines: list[str], most: int, guides: Guides) -> list[str]:
     return [*lines[: most - 1], f"{guides.more} {number(len(lines) - most + 1, 'more line')}"]
 
 
-def _block(lines: Iterable[str]) -> Iterator[str]:
-    """The lines as code, between fences that are longer than any row of backticks in them."""
+def code_block(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines as code, between fences that are longer than any row of backticks in them."""
     lines = list(lines)
     fence = "`" * max(3, 1 + _longest_ticks("\n".join(lines)))
     yield f"{fence}text"

@@ -106,8 +106,8 @@ def _exit(case: Case) -> Finding:
 
 
 def _remedies_of_exit(case: Case) -> tuple[Remedy, ...]:
-    said = "do what it said" if case.said else "find the call"
-    return (Remedy(f"{said}; a debugger shows who ends it: a breakpoint on exit and _exit"),)
+    first = "do what its output says" if case.output_lines else "find the call"
+    return (Remedy(f"{first}; a debugger shows who ends it: a breakpoint on exit and _exit"),)
 
 
 def _hang(case: Case) -> Finding:

@@ -1,6 +1,7 @@
 """A trace, or what a file needs, as one HTML page that works offline: docs/reference/html-report.md.
 
-The page is made from templates: it needs no other file, requests nothing, and runs only its own script.
+The page is made from templates: it needs no other file, requests nothing, and runs only its own script. Verdict, fix
+and failures are plain HTML; the script draws the explorer of all images from data.
 """
 
 from __future__ import annotations
@@ -9,142 +10,124 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import resources
+import re
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment
-from markupsafe import Markup
-
-from ...model.failure import System
 from ...model.printable import escape
 from ...model.run import SavedTrace
 from ...model.tree import LoadTree
-from ...model.words import describe_crash, label_of
-from ..drawing import PLAIN, UNICODE, Styled, TreeNode, draw
+from ...model.words import shorten
+from ..render_deps import render_flat
+from ..render_markdown import code_block, render_markdown
 from ..render_selftest import row_of, summarize
-from ..render_verdict import remedy_line
-from .build_graph import graph_of_trace, graph_of_tree
-from .graph import NODE_HEIGHT, NODE_WIDTH, EdgeKind, PageGraph, PageNodeKind, Picture, State, lay_out, limit
-from .summary import (
-    CONFIDENCE,
-    about_trace,
-    headline_of_trace,
-    headline_of_tree,
-    main_and_other,
-    missing_of_tree,
-    places_of,
-    summary_of_trace,
-)
-from .views import first_time, page_data, table_of, timeline_of
+from .about import about_trace
+from .build_images import images_of_trace, images_of_tree
+from .data import page_data
+from .images import PageImages, limit
+from .styles import SCRIPTS, STYLES, join_templates, theme_css
+from .summary import VerdictCard, card_of_trace, card_of_tree, explained_causes, failed_rows, missing_of_tree
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+MOST_IMAGES, MOST_NEEDS = 20_000, 60_000
+"""Of a page: about what a browser reads in a second."""
+
+_LONGEST = 3000
+"""Characters of a text that is shown; its data has all of them."""
+_BREAKS = 60
+"""Separators of a path behind which it may break."""
+_OUTLINE = 2000
+"""Images in the list for a browser without scripts."""
 
 
 def render_html(saved: SavedTrace, *, title: str | None = None) -> str:
-    """The page of a trace: verdict, graph, timeline, images, facts; UTF-8 can hold it.
+    """The page of a trace: verdict, fix, failures, all images, facts; UTF-8 can hold it.
 
     Arguments: `title`, of the page; `None` for what was run.
     """
-    graph = graph_of_trace(saved)
-    main, others = main_and_other(saved.diagnosis)
-    system = saved.diagnosis.system if saved.diagnosis is not None else System.OTHER
-    values = {
-        "title": title or saved.what or "a trace",
-        "headline": headline_of_trace(saved, graph),
-        "summary": summary_of_trace(saved, graph),
-        "saved": saved,
-        "main": main,
-        "others": others,
-        "confidence": CONFIDENCE,
-        "places_of": places_of,
-        "about": about_trace(saved),
-        "describe_crash": describe_crash,
-        "line_of": lambda remedy: remedy_line(remedy, system),
-    }
-    return render_page("trace.html.j2", graph, values)
+    found = limit(images_of_trace(saved), MOST_IMAGES, MOST_NEEDS)
+    about = about_trace(saved)
+    process = saved.run.process
+    return render_page(
+        "trace.html.j2", found, card_of_trace(saved, found, about.incomplete), {"about": about},
+        title=title or saved.what or "a trace", markdown=render_markdown(saved),
+        folders=() if process is None else process.path,
+    )  # fmt: skip
 
 
 def render_html_tree(tree: LoadTree, *, title: str | None = None) -> str:
-    """The page of a load tree: what is missing, the graph, the images; UTF-8 can hold it.
+    """The page of a load tree: what is missing, who needs it, all images; UTF-8 can hold it.
 
     Arguments: `title`, of the page; `None` for the path of the file.
     """
-    graph = graph_of_tree(tree)
-    values = {
-        "title": title or tree.top,
-        "headline": headline_of_tree(tree, graph),
-        "tree": tree,
-        "missing": missing_of_tree(tree),
-        "places_of": places_of,
-    }
-    return render_page("tree.html.j2", graph, values)
+    found = limit(images_of_tree(tree), MOST_IMAGES, MOST_NEEDS)
+    missing = missing_of_tree(tree)
+    lines = [f"{need.need} is missing, needed by {', '.join(need.requested_by[:3])}" for need in missing]
+    text = shorten([*lines, *render_flat(tree).plain.splitlines()], _MARKDOWN, "more lines")
+    markdown = "".join(f"{line}\n" for line in ("### dlltracer: what a file needs", "", *code_block(text)))
+    return render_page(
+        "tree.html.j2", found, card_of_tree(tree, found), {"tree": tree, "missing": missing},
+        title=title or tree.top, markdown=markdown, is_tree=True,
+    )  # fmt: skip
 
 
 def render_html_selftest(saved: SavedTrace) -> str:
     """The page of a self-test's report: its steps as a table, with all their facts; UTF-8 can hold it."""
-    style = _joined(("base.css", "selftest.css"))
+    style = theme_css() + join_templates(("base.css", "selftest.css"))
     groups = [(name, [row_of(step) for step in steps]) for name, steps in groupby(saved.steps, lambda one: one.group)]
-    return _environment().get_template("selftest.html.j2").render(
+    return environment().get_template("selftest.html.j2").render(
         saved=saved,
         summary=summarize(saved.steps),
         notes=(*saved.problems, *saved.recording.notes),
         groups=groups,
-        style=_as_it_is(style),
-        style_hash=_hash(style),
+        style=as_markup(style),
+        style_hash=hash_for_policy(style),
     )
 
 
-_STYLES = ("base.css", "verdict.css", "graph.css", "table.css")
-_SCRIPTS = ("start.js", "details.js", "graph.js", "table.js")
-MOST_NODES, MOST_EDGES = 4000, 20_000
-"""Of a graph, on a page: about what a browser shows in a second."""
-
-_LABEL_ROOM, _LABEL_ROOM_WITH_ICON = 27, 24
+_MARKDOWN = 60
+"""Lines of a load tree that are copied as Markdown."""
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """A node as the picture has it."""
-
-    number: int
-    x: float
-    y: float
-    label: str
-    classes: str
-    icon: str
-
-
-def render_page(template: str, graph: PageGraph, values: Mapping[str, object]) -> str:
-    """Fill a template, and join what every page has: graph, timeline, table, data, style and script.
+def render_page(
+    template: str, found: PageImages, verdict: VerdictCard, values: Mapping[str, object], *, title: str, markdown: str,
+    folders: Sequence[str] = (), is_tree: bool = False,
+) -> str:  # fmt: skip
+    """Fill a template, and join what every page has: verdict, failures, data, style and script.
 
     The text can be written as UTF-8: what does not print, lone surrogates too, is shown as escapes.
     """
-    environment = _environment()
-    graph = limit(graph, MOST_NODES, MOST_EDGES)
-    picture = lay_out(graph)
-    start = first_time(graph.images)
-    table = table_of(graph, start)
-    style, script = _joined(_STYLES), _joined(_SCRIPTS)
-    return environment.get_template(template).render(
+    style, script = theme_css() + join_templates(STYLES), join_templates(SCRIPTS)
+    data = page_data(found, verdict.causes, folders)
+    data |= {"markdown": markdown.splitlines(), "isTree": is_tree}
+    return environment().get_template(template).render(
         **values,
-        graph=graph,
-        picture=picture,
-        drawn=_draw(graph, picture),
-        lines=_path(picture),
-        outline=_lines_as_they_are(outline_of(graph)),
-        states=table.states,
-        has_asked=any(edge.kind is EdgeKind.ASKED for edge in graph.edges),
-        has_listed=any(edge.kind is not EdgeKind.ASKED for edge in graph.edges),
-        timeline=timeline_of(graph),
-        table=table,
-        numbers=graph.numbers_by_name(),
-        node_size=(NODE_WIDTH, NODE_HEIGHT),
-        data=json_for_html(page_data(graph, picture, start)),
-        style=_as_it_is(style),
-        script=_as_it_is(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        title=title,
+        verdict=verdict,
+        explained={cause.code: cause for cause in explained_causes(verdict)},
+        failures=failed_rows(found),
+        outline=_lines_as_they_are(outline_of(found)),
+        data=json_for_html(data),
+        style=as_markup(style),
+        script=as_markup(script),
+        style_hash=hash_for_policy(style),
+        script_hash=hash_for_policy(script),
     )
+
+
+def outline_of(found: PageImages) -> str:
+    """Return the images as lines of text: state, path, rule."""
+    lines = [
+        "  ".join(filter(None, (image.state.value, image.path, image.rule and f"found by {image.rule}")))
+        for image in found.images[:_OUTLINE]
+    ]
+    if len(found.images) > _OUTLINE:
+        lines.append(f"… {len(found.images) - _OUTLINE} more images")
+    return "\n".join(map(escape, lines))
 
 
 def json_for_html(value: object) -> Markup:
@@ -155,7 +138,7 @@ def json_for_html(value: object) -> Markup:
     text = json.dumps(_shown(value), separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return _as_it_is(text)
+    return as_markup(text)
 
 
 def _shown(value: object) -> object:
@@ -165,26 +148,27 @@ def _shown(value: object) -> object:
     if isinstance(value, dict):
         return {key: _shown(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_shown(item) for item in value]
+        # Most lists are columns of thousands of numbers, which need no look at each.
+        return value if all(type(item) in (int, float) for item in value) else [_shown(item) for item in value]
     return value
 
 
 @functools.cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the environment of all templates: every text that they put out is escaped for the eye and for HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     def finalize(value: object) -> object:
         # Every text that a template puts out comes by here; markup has been made by us.
-        return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        return _clipped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("dlltracer.report", "templates"), autoescape=True, undefined=StrictUndefined,
         finalize=finalize, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["as_lines"] = _lines_as_they_are
-    environment.filters["plain"] = escape
-    return environment
+    made.filters |= {"as_lines": _lines_as_they_are, "breakable": _breakable, "whole": _whole, "sentence": _sentence}
+    return made
 
 
 def _lines_as_they_are(text: str) -> Markup:
@@ -192,79 +176,49 @@ def _lines_as_they_are(text: str) -> Markup:
     from markupsafe import Markup
     from markupsafe import escape as escape_markup
 
-    return Markup("\n").join(escape_markup(escape(line)) for line in text.splitlines())
+    return Markup("\n").join(escape_markup(_clipped(line)) for line in text.splitlines())
 
 
-def _as_it_is(text: str) -> Markup:
+def _whole(text: str) -> Markup:
+    """A command: what is copied is all of it, however long."""
+    from markupsafe import escape as escape_markup
+
+    return escape_markup(escape(text))
+
+
+def _clipped(text: str) -> str:
+    """The text with escapes; of one that is longer than any path, the two ends.
+
+    A browser needs seconds to lay out a name of 30,000 characters whose direction changes 10,000 times.
+    """
+    text = escape(text)
+    if len(text) <= _LONGEST:
+        return text
+    half = _LONGEST // 2
+    return f"{text[:half]} … {len(text) - 2 * half} characters … {text[-half:]}"
+
+
+def _breakable(text: str) -> Markup:
+    """A path that may break behind each separator; with hundreds of them, as hostile names have, it breaks anywhere."""
+    from markupsafe import Markup
+    from markupsafe import escape as escape_markup
+
+    parts = re.findall(r"[^/\\]*[/\\]+|[^/\\]+", _clipped(text))
+    between = Markup("<wbr>") if len(parts) <= _BREAKS else Markup()
+    return between.join(map(escape_markup, parts))
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def as_markup(text: str) -> Markup:
+    """Return a text that is put out as it is: style, script and escaped JSON."""
     from markupsafe import Markup
 
-    return Markup(text)  # noqa: S704 - style, script and escaped JSON
+    return Markup(text)  # noqa: S704
 
 
-@functools.cache
-def _joined(names: tuple[str, ...]) -> str:
-    folder = resources.files("dlltracer.report") / "templates"
-    return "".join((folder / name).read_text(encoding="utf-8") for name in names)
-
-
-def _hash(text: str) -> str:
+def hash_for_policy(text: str) -> str:
+    """Return the hash by which a Content-Security-Policy allows that style or script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _draw(graph: PageGraph, picture: Picture) -> list[_Drawn]:
-    drawn = []
-    for number, (node, box) in enumerate(zip(graph.nodes, picture.nodes, strict=True)):
-        key = node.kind.value if node.state is None else node.state.key
-        icon = "" if node.state is None else "bad" if node.state.is_bad else key
-        has_icon = icon in ("bad", "dropped", "late", "unloaded", "system")
-        room = _LABEL_ROOM_WITH_ICON if has_icon else _LABEL_ROOM
-        kind = "image" if node.kind is PageNodeKind.IMAGE else "group"
-        classes = f"node {kind} {key}{' bad' if icon == 'bad' else ''}"
-        label = label_of(escape(node.title), room)
-        drawn.append(_Drawn(number, box.x, box.y, label, classes, icon if has_icon else ""))
-    return drawn
-
-
-def _path(picture: Picture) -> str:
-    """All lines as one SVG path: out of the parent, down in the middle of the gap, into the child."""
-    parts = []
-    for x1, y1, x2, y2 in picture.lines:
-        if y1 == y2:
-            parts.append(f"M{x1:.0f} {y1:.0f}H{x2:.0f}")
-            continue
-        middle = x1 + 16
-        parts.append(f"M{x1:.0f} {y1:.0f}H{middle - 6:.0f}q6 0 6 6V{y2 - 6:.0f}q0 6 6 6H{x2:.0f}")
-    return "".join(parts)
-
-
-_NO_NEWS = (State.LOADED, State.FOUND)
-
-
-def outline_of(graph: PageGraph) -> str:
-    """A tree of lines, characters that do not print escaped; empty for a graph without nodes."""
-    below: list[list[TreeNode]] = [[] for _ in graph.nodes]
-    roots: list[TreeNode] = []
-    # Children come behind their parents, so from the end each node finds its own finished.
-    for number in range(len(graph.nodes) - 1, -1, -1):
-        node = graph.nodes[number]
-        done = TreeNode(((_line(graph, number), PLAIN),), tuple(reversed(below[number])))
-        (roots if node.parent is None else below[node.parent]).append(done)
-    # The roots stand at the left, without a branch of their own.
-    return "".join(
-        Styled((root.label, *draw(root.below, UNICODE))).plain for root in reversed(roots)
-    )  # fmt: skip
-
-
-def _line(graph: PageGraph, number: int) -> str:
-    node = graph.nodes[number]
-    image = node.image
-    if image is None:
-        return f"{node.title}  {node.note}" if node.note else node.title
-    parts = [node.title]
-    if image.path != node.title:
-        parts.append(image.path)
-    if image.state not in _NO_NEWS:
-        parts.append(f"{image.state.value.upper()}{f': {image.reason}' if image.reason else ''}")
-    elif image.rule:
-        parts.append(f"found by {image.rule}")
-    return "  ".join(parts)

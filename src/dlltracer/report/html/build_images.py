@@ -1,0 +1,295 @@
+"""The images of a saved trace, or of a load tree, as the page shows them.
+
+The requester of an image is the one that the loader named. Where the mechanism does not say who asked (Windows), it is
+the first image of the same import whose file lists the name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ...model.elf import ElfImage
+from ...model.events import FailureKind, ImageEvent, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome
+from ...model.finding import Confidence, Finding, Outcome
+from ...model.macho import MachoImage
+from ...model.pe import PeImage
+from ...model.recording import Recording
+from ...model.run import ImageFacts, SavedTrace
+from ...model.tree import Binding, BindingState, LoadTree
+from ..counts import FinalEvent, final_events, is_consequence
+from ..drawing import file_name, is_windows_path
+from .images import ImageNeed, ImageView, NeedSource, PageImages, State, first_of_interest, found_by, roots
+
+
+def is_windows(saved: SavedTrace) -> bool:
+    """Whether the trace is of a Windows, by the word of the machine, else by the look of its paths."""
+    if saved.host is not None:
+        return saved.host.system == "windows"
+    return any(isinstance(event, ImageEvent) and is_windows_path(event.path) for event in saved.recording.events)
+
+
+def has_worked(saved: SavedTrace) -> bool:
+    """Whether the program is known to have done what it was run for."""
+    if saved.diagnosis is not None:
+        return saved.diagnosis.outcome is Outcome.IMPORTED
+    return saved.run.status == 0 and saved.run.crash is None
+
+
+def images_of_trace(saved: SavedTrace) -> PageImages:
+    """Return the images of all processes, in the order of their loads."""
+    builder = _ImageBuilder(saved)
+    by_process = list(_by_process(saved.recording))
+    for pid, recording in by_process:
+        builder.add_process(pid, recording)
+    subjects = []
+    if saved.diagnosis is not None:
+        for finding in saved.diagnosis.findings:
+            builder.add_concluded(finding)
+            subjects.append(finding.subject)
+    pids = [pid for pid, _ in by_process] if len(by_process) > 1 else []
+    return builder.finish(subjects, pids, has_worked(saved))
+
+
+def image_of_event(event: FinalEvent, facts: ImageFacts | None = None, *, unloaded: bool = False) -> ImageView:
+    """Return what the page shows of an event."""
+    state, reason = State.UNLOADED if unloaded else State.LOADED, None
+    if isinstance(event, LoadFailedEvent):
+        state, reason = State.DROPPED if is_consequence(event) else _STATES[event.kind], event.reason
+    probes = event.probes or ()
+    return ImageView(
+        name=file_name(event.need or event.shown_path), path=event.shown_path, state=state, reason=reason,
+        rule=found_by(event.phase, probes), requested_by=event.requested_by, imports=event.imports, pid=event.pid,
+        base=event.base, size=event.size, time=event.timestamp, probes=probes, facts=facts,
+    )  # fmt: skip
+
+
+_STATES = {
+    FailureKind.NOT_FOUND: State.NOT_FOUND,
+    FailureKind.NAME_NOT_FOUND: State.NOT_FOUND,
+    FailureKind.REFUSED: State.REFUSED,
+    FailureKind.DROPPED: State.FAILED,
+    None: State.FAILED,
+}
+
+
+class ImageNames:
+    """Names to numbers; the first number of a name counts. On Windows, upper and lower case are the same."""
+
+    def __init__(self, windows: bool) -> None:
+        self._windows = windows
+        self._numbers: dict[str, int] = {}
+
+    def fold(self, name: str) -> str:
+        """Return the last part of a name or path, as it is compared."""
+        name = file_name(name)
+        return name.lower() if self._windows else name
+
+    def add(self, number: int, *names: str) -> None:
+        """Make the image known under the last part of each name."""
+        for name in names:
+            self._numbers.setdefault(self.fold(name), number)
+
+    def find(self, name: str) -> int | None:
+        """Return the number of the image of that name."""
+        return self._numbers.get(self.fold(name))
+
+
+def _by_process(recording: Recording) -> Iterator[tuple[int | None, Recording]]:
+    """Yield the recording of each process: those that were followed, then any other that has events."""
+    events: dict[int | None, list[ImageEvent]] = {process.pid: [] for process in recording.processes}
+    for event in recording.events:
+        if isinstance(event, ImageEvent):
+            events.setdefault(event.pid if event.pid is not None else recording.pid, []).append(event)
+    for pid, own in events.items():
+        yield pid, replace(recording, events=tuple(own), pid=pid)  # type: ignore[arg-type]
+
+
+class _ImageBuilder:
+    def __init__(self, saved: SavedTrace) -> None:
+        self._facts = {facts.path: facts for facts in saved.images}
+        self._processes = {process.pid: process for process in saved.recording.processes}
+        self._windows = is_windows(saved)
+        self._images: list[ImageView] = []
+        self._needs: dict[tuple[int, int], NeedSource] = {}
+        self._elsewhere: dict[int, tuple[str, ...]] = {}
+
+    def finish(self, subjects: list[str], pids: list[int | None], worked: bool) -> PageImages:
+        """Return what was added; the subject that has an image and comes first is looked at first."""
+        if worked:
+            self._mark_optional()
+        needs = tuple(ImageNeed(start, end, source) for (start, end), source in self._needs.items())
+        processes = tuple((pid, self._title(pid)) for pid in pids)
+        found = PageImages(tuple(self._images), needs, self._elsewhere, processes)
+        known = found.numbers_by_name
+        focus = next((known[subject] for subject in subjects if subject in known), first_of_interest(found.images))
+        return replace(found, focus=focus)
+
+    def add_process(self, pid: int | None, recording: Recording) -> None:
+        """Add the images of one process."""
+        requesters = _Requesters(ImageNames(self._windows), self._facts)
+        left = Counter(event.path for event in recording.unloads)
+        first = len(self._images)
+        for event in final_events(recording):
+            by = requesters.next(event)
+            unloaded = isinstance(event, LoadEvent) and left[event.path] > 0
+            left[event.path] -= unloaded
+            image = image_of_event(event, self._facts.get(event.path), unloaded=unloaded)
+            if by is not None:
+                self._needs[first + by.place, len(self._images)] = by.source
+                image = replace(image, parent=first + by.place)
+            self._images.append(replace(image, pid=pid if image.pid is None else image.pid))
+        self._add_listed(range(first, len(self._images)))
+
+    def add_concluded(self, finding: Finding) -> None:
+        """Add what the verdict says is missing or bad, where no event of the trace says it."""
+        chain = finding.chain
+        if finding.confidence is Confidence.POSSIBLE or len(chain) < 2 or chain[-1] != finding.subject:
+            return
+        is_path = file_name(finding.subject) != finding.subject
+        names = ImageNames(self._windows)
+        for number, image in enumerate(self._images):
+            names.add(number, image.path, image.name)
+        if not (finding.probes or is_path) or names.find(finding.subject) is not None:
+            return
+        parent = names.find(chain[-2])
+        state = State.FAILED if not finding.probes else State.NOT_FOUND
+        if any(probe.outcome is ProbeOutcome.PRESENT for probe in finding.probes):
+            state = State.REFUSED
+        above = None if parent is None else self._images[parent]
+        if parent is not None:
+            self._needs[parent, len(self._images)] = NeedSource.VERDICT
+        self._images.append(ImageView(
+            file_name(finding.subject), finding.subject, state, finding.title, probes=finding.probes, parent=parent,
+            requested_by=None if parent is None else chain[-2], concluded=f"the verdict ({finding.code})",
+            pid=None if above is None else above.pid, imports=None if above is None else above.imports,
+        ))  # fmt: skip
+
+    def _title(self, pid: int | None) -> str:
+        process = self._processes.get(pid) if pid is not None else None
+        words = () if process is None else process.command or (process.program or "",)
+        command = " ".join((file_name(words[0]), *words[1:])) if words else ""
+        return ("unknown process" if pid is None else f"process {pid}") + (f": {command}" if command else "")
+
+    def _mark_optional(self) -> None:
+        """In a run that worked, a name that was looked for in vain did not matter, unless another image left with it.
+
+        A library that an image lists is required: without it the loader drops that image. A name that was not found
+        while its requester stayed was asked for by dlopen, and whoever asked went on.
+        """
+        tops = [number for number, _ in roots(self._images)]
+        lost = {tops[number] for number, image in enumerate(self._images) if image.state is State.DROPPED}
+        for number, image in enumerate(self._images):
+            if image.state is State.NOT_FOUND and tops[number] not in lost:
+                self._images[number] = replace(image, state=State.OPTIONAL)
+
+    def _add_listed(self, numbers: range) -> None:
+        """Add the needs that the files of these images list, and the names that lead to none of them."""
+        names = ImageNames(self._windows)
+        for number in numbers:
+            image = self._images[number]
+            names.add(number, image.name, image.path)
+            if image.facts is not None and image.facts.soname:
+                names.add(number, image.facts.soname)
+        elsewhere: defaultdict[int, list[str]] = defaultdict(list)
+        for number in numbers:
+            facts = self._images[number].facts
+            for need in (facts.needs if facts is not None else None) or ():
+                end = names.find(need)
+                if end is None:
+                    elsewhere[number].append(need)
+                elif end != number:
+                    self._needs.setdefault((number, end), NeedSource.LISTED)
+        self._elsewhere |= {number: tuple(needs) for number, needs in elsewhere.items()}
+
+
+@dataclass(frozen=True)
+class _Requester:
+    """Who asked for an image: the place of its event, and how that is known."""
+
+    place: int
+    source: NeedSource
+
+
+class _Requesters:
+    """Finds who asked for the image of each event, among the events before it."""
+
+    def __init__(self, names: ImageNames, facts: Mapping[str, ImageFacts]) -> None:
+        self._names = names
+        self._facts = facts
+        self._count = 0
+        self._latest: dict[str, int] = {}
+        self._lists: dict[tuple[tuple[str, ...] | None, str], int] = {}
+
+    def next(self, event: FinalEvent) -> _Requester | None:
+        """Return the requester of the next event; `None` if no image before it is."""
+        place, facts = self._count, self._facts.get(event.path)
+        found = self._latest.get(event.requested_by) if event.requested_by is not None else None
+        requester = None if found is None else _Requester(found, NeedSource.ASKED)
+        if event.requested_by is None:
+            names = (event.path, event.need, None if facts is None else facts.soname)
+            listed = [self._lists.get((event.imports, self._names.fold(name))) for name in names if name]
+            first = min((one for one in listed if one is not None), default=None)
+            requester = None if first is None else _Requester(first, NeedSource.LISTED)
+        self._count += 1
+        self._latest[event.path] = place
+        for need in (facts.needs if facts is not None else None) or ():
+            self._lists.setdefault((event.imports, self._names.fold(need)), place)
+        return requester
+
+
+_STATES_OF_NEEDS = {
+    BindingState.BOUND: State.FOUND,
+    BindingState.MISSING: State.NOT_FOUND,
+    BindingState.REFUSED: State.REFUSED,
+    BindingState.SYSTEM: State.SYSTEM,
+}
+
+
+def images_of_tree(tree: LoadTree) -> PageImages:
+    """Return the images of the tree and the names that became none; the parent is the first image that needs it."""
+    images: list[ImageView] = []
+    needs: dict[tuple[int, int], NeedSource] = {}
+    numbers: dict[tuple[BindingState, str], int] = {(BindingState.BOUND, tree.top): 0}
+    image = tree.images.get(tree.top)
+    facts = None if image is None else _facts_of_file(tree.top, image)
+    images.append(ImageView(file_name(tree.top), tree.top, State.FOUND, facts=facts))
+    for binding in tree.bindings:
+        start = numbers.get((BindingState.BOUND, binding.requested_by))
+        key = (binding.state, binding.need)
+        if binding.state is BindingState.BOUND and binding.path is not None:
+            key = (binding.state, binding.path)
+        if key not in numbers:
+            numbers[key] = len(images)
+            images.append(replace(_image_of_need(tree, binding), parent=start))
+        if start is not None and start != numbers[key]:
+            needs[start, numbers[key]] = NeedSource.LISTED
+    found = tuple(ImageNeed(start, end, source) for (start, end), source in needs.items())
+    return PageImages(tuple(images), found, focus=first_of_interest(images))
+
+
+def _image_of_need(tree: LoadTree, binding: Binding) -> ImageView:
+    state = _STATES_OF_NEEDS[binding.state]
+    if state.is_bad and (binding.delayed or binding.optional):
+        state = State.LATE if binding.delayed else State.OPTIONAL
+    image = None if binding.path is None else tree.images.get(binding.path)
+    rule = None if binding.phase is Phase.LOADED else found_by(binding.phase, binding.probes)
+    return ImageView(
+        name=file_name(binding.need), path=binding.path or binding.need, state=state, reason=binding.reason,
+        rule=rule if state in (State.FOUND, State.REFUSED) else None, requested_by=binding.requested_by,
+        probes=binding.probes,
+        facts=None if image is None or binding.path is None else _facts_of_file(binding.path, image),
+    )  # fmt: skip
+
+
+def _facts_of_file(path: str, image: ElfImage | PeImage | MachoImage) -> ImageFacts:
+    if isinstance(image, ElfImage):
+        return ImageFacts(path, soname=image.soname, needs=image.needed)
+    if isinstance(image, MachoImage):
+        return ImageFacts(path, soname=image.install_name, needs=tuple(need.name for need in image.needs))
+    version = image.resources.file_version if image.resources is not None else None
+    return ImageFacts(
+        path, needs=tuple(one.library for one in image.imports),
+        file_version=None if version is None else ".".join(map(str, version)),
+    )  # fmt: skip

@@ -1,0 +1,199 @@
+"""The values of a page: its images, what became of each, and who needs whom."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from ...model.events import Phase, Probe, ProbeOutcome
+from ...model.run import ImageFacts
+from ...model.words import rule_title
+
+
+class State(enum.Enum):
+    """What became of an image; the values are the words that people read."""
+
+    LOADED = "loaded"
+    UNLOADED = "unloaded"
+    """Loaded, and let go later, for no failure."""
+    FOUND = "found"
+    """For a file that was not loaded: a loader would take it."""
+    SYSTEM = "of the system"
+    OPTIONAL = "not required"
+    """A program looked for it, did not find it and went on; or the need says that the load goes on without it."""
+    LATE = "missing at the first call"
+    """Not found, and looked for only when it is first called: no load fails of it."""
+    DROPPED = "dropped"
+    """Fine by itself; it left because another load failed."""
+    NOT_FOUND = "not found"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+    @property
+    def key(self) -> str:
+        """A word for style sheets and scripts."""
+        return self.name.lower().replace("_", "-")
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it is a failure by itself."""
+        return self in (State.NOT_FOUND, State.REFUSED, State.FAILED)
+
+    @property
+    def group(self) -> str:
+        """The filter of the page that shows it: "bad", "dropped", "optional" or "loaded"."""
+        if self.is_bad:
+            return "bad"
+        if self is State.DROPPED:
+            return "dropped"
+        return "optional" if self in (State.OPTIONAL, State.LATE) else "loaded"
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """An image, or a need that became none. A field is `None` where it is not known; texts are as they came.
+
+    Attributes:
+        name: the name asked for, or that of the file.
+        path: for people.
+        state, reason: what became of it, and the loader's words on it.
+        rule: what found it, in words.
+        requested_by: path of the image that asked.
+        imports: the Python imports in progress.
+        pid: the process.
+        base, size, time: address, bytes as mapped, seconds since the epoch.
+        probes: the places tried.
+        facts: of the file.
+        concluded: the image is not from an event but was worked out: the text says of what.
+        parent: number of the image that asked for it first.
+    """
+
+    name: str
+    path: str
+    state: State
+    reason: str | None = None
+    rule: str | None = None
+    requested_by: str | None = None
+    imports: tuple[str, ...] | None = None
+    pid: int | None = None
+    base: int | None = None
+    size: int | None = None
+    time: float | None = None
+    probes: tuple[Probe, ...] = ()
+    facts: ImageFacts | None = None
+    concluded: str | None = None
+    parent: int | None = None
+
+
+class NeedSource(enum.Enum):
+    """How it is known that an image needs another; the values are the words that people read."""
+
+    ASKED = "the loader says so"
+    LISTED = "its file lists it"
+    VERDICT = "the verdict says so"
+
+
+@dataclass(frozen=True)
+class ImageNeed:
+    """The image of number `start` needs that of number `end`."""
+
+    start: int
+    end: int
+    source: NeedSource
+
+
+@dataclass(frozen=True)
+class PageImages:
+    """The images by number, in the order of their loads.
+
+    Attributes:
+        images: the number of an image is its place here.
+        needs: who needs whom.
+        elsewhere: number to the names needed that are no image of the page.
+        processes: process id and title of each process, where there are several.
+        focus: number of the image to look at first.
+        left_out: sentences that count what was left out where there is too much for a page.
+    """
+
+    images: tuple[ImageView, ...]
+    needs: tuple[ImageNeed, ...] = ()
+    elsewhere: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    processes: tuple[tuple[int | None, str], ...] = ()
+    focus: int | None = None
+    left_out: tuple[str, ...] = ()
+
+    def count(self, group: str) -> int:
+        """How many images are of a group of `State.group`."""
+        return sum(image.state.group == group for image in self.images)
+
+    @property
+    def numbers_by_name(self) -> dict[str, int]:
+        """Paths and names to the first image that has them."""
+        found: dict[str, int] = {}
+        for number, image in enumerate(self.images):
+            found.setdefault(image.path, number)
+            found.setdefault(image.name, number)
+        return found
+
+
+def found_by(phase: Phase | None, probes: Sequence[Probe]) -> str | None:
+    """Return the rule that found an image, in words that follow "found by"."""
+    if phase is None:
+        return None
+    origin = next((probe.origin for probe in probes if probe.outcome is ProbeOutcome.LOADED), None)
+    return "its full path" if phase is Phase.DIRECT else rule_title(phase, origin)
+
+
+def roots(images: Sequence[ImageView]) -> Iterator[tuple[int, ImageView]]:
+    """Yield for each image the number and the value of the first one in its chain of requesters.
+
+    The chain of a request made by an image that stayed begins anew: dlopen of a loaded image is another request.
+    """
+    tops: list[int] = []
+    for number, image in enumerate(images):  # each behind its parent
+        parent = image.parent
+        goes_on = parent is not None and parent < number and images[parent].state.group in ("bad", "dropped")
+        tops.append(tops[parent] if goes_on and parent is not None else number)
+        yield tops[-1], images[tops[-1]]
+
+
+def first_of_interest(images: Sequence[ImageView]) -> int | None:
+    """Return the number of the first image that failed by itself; else of the first that was dropped."""
+    for group in ("bad", "dropped"):
+        for number, image in enumerate(images):
+            if image.state.group == group:
+                return number
+    return None
+
+
+def limit(found: PageImages, most_images: int, most_needs: int) -> PageImages:
+    """Return at most so many images and needs: failures first, then the first ones of each.
+
+    A file of 5 MB can describe 100,000 images, and a page of those takes a browser seconds.
+    """
+    kept = set(range(len(found.images)))
+    if len(found.images) > most_images:
+        failed = [number for number, image in enumerate(found.images) if image.state.is_bad]
+        kept = {*failed[: most_images // 2], *([] if found.focus is None else [found.focus])}
+        rest = (number for number in range(len(found.images)) if number not in kept)
+        kept |= set(islice(rest, most_images - len(kept)))
+    places = {number: place for place, number in enumerate(sorted(kept))}
+    images = tuple(
+        replace(found.images[number], parent=places.get(-1 if parent is None else parent))
+        for number in places
+        for parent in (found.images[number].parent,)
+    )
+    ends = (need for need in found.needs if need.start in places and need.end in places)
+    needs = [replace(need, start=places[need.start], end=places[need.end]) for need in islice(ends, most_needs)]
+    left_out = []
+    if len(images) < len(found.images):
+        left_out.append(f"{len(found.images) - len(images)} more images are not on this page")
+    elif len(needs) < len(found.needs):
+        left_out.append(f"{len(found.needs) - len(needs)} more needs are not on this page")
+    elsewhere = {places[number]: names for number, names in found.elsewhere.items() if number in places}
+    focus = None if found.focus is None else places[found.focus]
+    return replace(
+        found, images=images, needs=tuple(needs), elsewhere=elsewhere, focus=focus, left_out=tuple(left_out)
+    )  # fmt: skip
