@@ -235,6 +235,8 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
         "macos-above-tag",
         {MAC_SO: mach(imports=(("_mkfifoat", 1),), targets=[(MACOS, version(13), 0)])}, MAC, "error", r"13\.0",
     ),
+    ("macos-above-tag", {MAC_SO: mach(imports=(("_strchrnul", 1),))}, MAC, "error", r"_strchrnul.*15\.4.*11\.0"),
+    ("macos-above-tag", {MAC_SO: mach(imports=(("_dgemm$NEWLAPACK", 1),))}, MAC, "error", r"NEWLAPACK.*13\.3"),
     ("missing-image", {MAC_SO: mach("/opt/homebrew/lib/libx.dylib")}, MAC, "error", "a path of the machine"),
     ("missing-image", {MAC_SO: mach("@rpath/libx.dylib")}, MAC, "error", "in none of the folders"),
     ("not-on-rpath", {MAC_SO: mach("@rpath/libx.dylib"), "pkg/lib/libx.dylib": dylib()}, MAC, "error", "pkg/lib/libx"),
@@ -301,6 +303,7 @@ SOUND: list[tuple[dict[str, bytes], str]] = [
         {MAC_SO: build_fat([mach(cpu=X86_64, targets=[(MACOS, version(10, 9), 0)], signature=0), mach(cpu=ARM64)])},
         UNIVERSAL,
     ),
+    ({MAC_SO: mach(imports=(("_strchrnul", 1, True), ("_clock_gettime", 1)))}, MAC),
     ({"pkg/__init__.py": b""}, "py3-none-any"),
 ]  # fmt: skip
 
