@@ -7,7 +7,8 @@ The environment variable WHEELS names a folder that keeps what was downloaded.
 
 Of each package the newest version counts, and of each platform tag one wheel: the one for CPython 3.12 if there is one,
 else for the stable ABI, for any Python 3, for another CPython. Wheels for "any" have nothing native to be judged, and
-wheels for other interpreters are left out. tools/checked_packages.toml has what was found out about each problem.
+wheels for other interpreters, Android, iOS and WebAssembly are left out. tools/checked_packages.toml has what was found
+out about each problem.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import re
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +47,7 @@ _HERE = Path(__file__).resolve().parent
 _EXPLANATIONS = _HERE / "checked_packages.toml"
 _PAGE = _HERE.parent / "docs/reference/checked-packages.md"
 _CHUNK = 1 << 20
+_OTHERS = re.compile(r"-(?:pp\d|graalpy|android|ios|pyodide|pyemscripten|emscripten|wasm)")
 
 
 def main() -> int:
@@ -79,7 +82,7 @@ def _choose(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     for entry in entries:
         name = entry["filename"]
-        if not name.endswith(".whl") or name.endswith("-any.whl") or re.search(r"-(?:pp|graalpy)", name):
+        if not name.endswith(".whl") or name.endswith("-any.whl") or _OTHERS.search(name):
             continue
         *_, python, abi, platform = name.removesuffix(".whl").split("-")
         rank = _rank(python, abi)
@@ -104,7 +107,8 @@ def _check(entry: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="check-packages-") as folder:
         path = Path(os.environ.get("WHEELS", folder)) / entry["filename"]
         if not path.exists():
-            _download(entry["url"], path)
+            # An index in between may give addresses relative to its own page of the package.
+            _download(urllib.parse.urljoin("https://pypi.org/simple/package/", entry["url"]), path)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         if sha256 != entry["digests"]["sha256"]:
             raise SystemExit(f"{path} is not what the index has")

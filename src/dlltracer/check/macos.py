@@ -173,8 +173,9 @@ class _MacosCheck(PlatformCheck):
 
     def _newer_symbols(self, image: MachoImage, promised: tuple[int, ...]) -> list[tuple[str, tuple[int, int]]]:
         """Return the symbols of the system's libraries that it cannot do without and that the promised macOS lacks."""
+        newer = _imports(image, lambda name: _first_version(name) > promised)
         return [
-            (one.name, _first_version(one.name)) for one in _imports(image, lambda name: _first_version(name) > promised)
+            (one.name, _first_version(one.name)) for one in newer
             if 0 < one.ordinal <= len(image.needs) and is_system_path(image.needs[one.ordinal - 1].name)
         ]  # fmt: skip
 
