@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import BinaryFormatError
 from ..host.filesystem import MacosFiles
@@ -16,16 +16,20 @@ from ..model.macho import (
     MH_BUNDLE,
     MH_DYLIB,
     MH_EXECUTE,
+    MH_TWOLEVEL,
     MachoFile,
     MachoImage,
     MachoImport,
     MachoImports,
+    SymbolPlace,
     describe_cpu,
 )
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.macos import find_missing_macho_symbols, is_system_path, pick_image, resolve_macos
+from .knowledge import musl_names
 from .platform_check import PlatformCheck, place_of
 from .platforms import Platform
+from .python_abi import is_python_name
 from .tags import PythonPromise
 
 _MODULE_ENTRY = "_PyInit_"
@@ -35,6 +39,10 @@ _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000
 
+_PLAIN_SYSTEM = {"libSystem.B.dylib", "libc++.1.dylib", "libc++abi.dylib", "libgcc_s.1.dylib", "libstdc++.6.dylib"}
+"""Libraries of the system that have what C and C++ are made of, and nothing else."""
+_BRINGING_SYMBOLS = {"torch", "tensorflow", "tensorflow-macos", "jaxlib", "mxnet", "shiboken6", "pyside6"}
+"""Packages whose libraries extension modules of others find in the process once they are imported."""
 _NEWER_SYMBOLS = {
     (10, 10): "openat fstatat fstatat$INODE64 unlinkat mkdirat renameat linkat symlinkat readlinkat faccessat fchmodat"
     " fchownat getattrlistbulk",
@@ -196,6 +204,51 @@ class _MacosCheck(PlatformCheck):
                 )
             )  # fmt: skip
 
+        if self._is_module(place):
+            yield from self._judge_flat(place, images, tree)
+
+    def _judge_flat(self, place: str, images: Mapping[str, MachoImage], tree: LoadTree) -> Iterator[Problem]:
+        """Judge symbols without a library: the linker was told to leave them to whatever the process has.
+
+        That is meant for the names of Python. Any other was in no library that the linker knew, the system's included:
+        its library was forgotten. dyld says "symbol not found in flat namespace".
+        """
+        needed = {binding.need for binding in tree.bindings if binding.state is BindingState.SYSTEM}
+        if tree.missing:
+            return
+        has_objc = any("/Frameworks/" in need or need.startswith("/usr/lib/libobjc") for need in needed)
+        exports = [image.symbols.exports for image in images.values() if image.symbols is not None]
+        for path, image in images.items():
+            names = [
+                one.name for one in _imports(image, lambda name: not _is_left_to_process(name))
+                if one.ordinal == SymbolPlace.FLAT and not any(one.name in has for has in exports)
+                and not (has_objc and one.name.startswith("_objc_"))
+            ] if image.flags & MH_TWOLEVEL else []  # fmt: skip
+            if not names:
+                continue
+            severity, evidence = self._severity_of_flat(names[0], needed)
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            yield from self._once(
+                self._problem(
+                    "missing-symbol", severity, place_of(path),
+                    f"it needs {names[0]}{more}, of no library that it names",
+                    (*evidence, "dyld looks for it in the whole process: symbol not found in flat namespace"),
+                    "link it with the library that has the symbol: -undefined dynamic_lookup is for Python's names",
+                )
+            )  # fmt: skip
+
+    def _severity_of_flat(self, name: str, needed: set[str]) -> tuple[Severity, tuple[str, ...]]:
+        """Return how bad it is that nothing in a load exports a symbol, and what may have it all the same."""
+        others = [place for place, image in self._images.items() if image.symbols and name in image.symbols.exports]
+        if others:
+            return Severity.NOTE, (f"{others[0]} of the wheel has it, which this load does not bring",)
+        if self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires):
+            return Severity.WARNING, ("a package that it requires may have it",)
+        system = [need for need in sorted(needed) if posixpath.basename(need) not in _PLAIN_SYSTEM]
+        if system:
+            return Severity.WARNING, (f"{posixpath.basename(system[0])} of the system may have it",)
+        return Severity.ERROR, ("no image of the load has it",)
+
     def _found(self, tree: LoadTree, requested_by: str, library: str | None) -> str:
         return next(
             (
@@ -240,6 +293,13 @@ class _MacosCheck(PlatformCheck):
         return self._problem(
             "missing-image", severity, place, f"it needs {binding.need}: {where}, and not in the wheel", evidence, fix
         )
+
+
+def _is_left_to_process(name: str) -> bool:
+    """Whether a symbol is one that the process has anyhow: of Python, of C, of the C++ runtime."""
+    plain = name[1:]
+    of_runtime = ("__", "_ZS", "_ZNS", "_ZNKS", "_ZT", "_Zn", "_Zd")
+    return is_python_name(plain) or plain in musl_names() or plain.startswith(of_runtime)
 
 
 def _imports(image: MachoImage, wanted: Callable[[str], bool]) -> list[MachoImport]:
