@@ -25,7 +25,7 @@ def check_environment(path: str, root: str | None = None, *, is_folder: bool, us
         root: a folder that holds the system that it belongs to; `None` for this machine.
         is_folder: `path` is a folder.
         use_cache: whether results of earlier checks may be used and kept.
-    Nothing of it is run. What cannot be read is told in the report.
+    Nothing of it is run. The report says what cannot be read.
     """
     try:
         environment = _find(path, root, is_folder=is_folder)
