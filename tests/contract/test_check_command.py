@@ -50,8 +50,11 @@ def test_statuses(broken: Path, sound: Path, tmp_path: Path) -> None:
     assert "could not be read" in ran.stdout
     assert "libtbb.so.12" in ran.stdout, "the other targets are checked all the same"
     assert ran.stderr == ""
-    sdist = run(tmp_path / "pkg-1.0.tar.gz")
-    assert sdist.returncode == 3 and "not that of a wheel" in sdist.stdout
+    archive = tmp_path / "pkg-1.0.tar.gz"
+    archive.write_bytes(b"\x1f\x8b")
+    sdist = run(archive)
+    assert sdist.returncode == 3 and "it is a source distribution" in sdist.stdout and "pip wheel" in sdist.stdout
+    assert "No such file" in run(tmp_path / "gone-1.0.tar.gz").stdout
 
 
 def test_text(broken: Path, sound: Path) -> None:

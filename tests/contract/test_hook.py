@@ -19,6 +19,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fixtures' m
 SOURCE = str(Path(dlltracer.__file__).parents[1])
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of the fixtures are long, and their headlines are to be on one line."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def run(python: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if name != "DLLTRACER"}
     return subprocess.run(

@@ -36,6 +36,12 @@ print(json.dumps(said))
 Cells = Callable[..., list[dict[str, object]]]
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of the fixtures are long, and their headlines are to be on one line."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 @pytest.fixture
 def run_cells(tmp_path: Path) -> Cells:
     """Run cells in one shell of their own: for each, whether it was fine, its text, what it showed."""

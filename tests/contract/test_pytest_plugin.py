@@ -16,6 +16,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fixtures' m
 SECTION = "*---- dlltracer ----*"
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of the fixtures are long, and their headlines are to be on one line."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 @pytest.fixture
 def broken(native: Native, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a module that a test of the session can import, and that fails for want of `Native.missing`."""

@@ -33,7 +33,7 @@ def test_a_missing_library(native: Native) -> None:
     ran = why(native.broken_module())
     lines = ran.stdout.splitlines()
     assert (ran.returncode, ran.stderr) == (1, "")
-    assert lines[0].endswith(f"failed: {native.missing} was not found")
+    assert f"failed: {native.missing} was not found" in " ".join(ran.stdout.split())
     assert len(lines) <= 14 and max(map(len, lines)) <= 80, "it fits on a screen"
     code = "missing-image"
     assert any(line.split(" · ")[:3] == ["  certain", code, f"dlltracer explain {code}"] for line in lines)
@@ -49,7 +49,7 @@ def test_json(native: Native) -> None:
     assert (said["type"], said["version"], said["outcome"]) == ("verdict", 1, "explained")
     first = said["findings"][0]
     assert (first["code"], first["subject"], first["confidence"]) == ("missing-image", native.missing, "certain")
-    assert first["chain"][-2:] == [str(native.broken()), native.missing] or first["chain"][-1] == native.missing
+    assert first["chain"][-1] == native.missing
     assert any(probe["outcome"] == "no entry" for probe in first["probes"])
 
 

@@ -321,6 +321,31 @@ def test_a_library_that_code_of_the_wheel_loads_is_a_note(check: Callable[..., C
     assert (problem.code, problem.severity) == ("not-on-runpath", Severity.NOTE)
 
 
+@pytest.mark.parametrize(
+    ("code", "severity"),
+    [
+        (b"try:\n    from . import mod\nexcept ImportError:\n    mod = None\n", Severity.WARNING),
+        (b"try:\n    from . import mod\nexcept ImportError:\n    raise ImportError('see the page')\n", Severity.ERROR),
+        (b"from . import mod\n", Severity.ERROR),
+    ],
+)
+def test_a_module_that_its_package_goes_without(
+    check: Callable[..., CheckReport], code: bytes, severity: Severity
+) -> None:  # fmt: skip
+    files = {SO: elf(needed=("libgomp.so.1",)), "pkg/__init__.py": code}
+    assert [problem.severity for problem in check(files, LINUX).problems] == [severity]
+
+
+def test_the_worst_of_two_loads_is_told(check: Callable[..., CheckReport]) -> None:
+    files = {
+        "pkg/a.cpython-312-x86_64-linux-gnu.so": elf(needed=("liba.so",), runpath="$ORIGIN"),
+        "pkg/b.cpython-312-x86_64-linux-gnu.so": elf(needed=("liba.so",), runpath="$ORIGIN"),
+        "pkg/liba.so": library("liba.so", needed=("gone.so",)),
+        "pkg/__init__.py": b"from . import b\ntry:\n    from . import a\nexcept ImportError:\n    pass\n",
+    }
+    assert [(p.file, p.severity) for p in check(files, LINUX).problems] == [("pkg/liba.so", Severity.ERROR)]
+
+
 def test_a_library_of_a_required_package_is_a_note(check: Callable[..., CheckReport]) -> None:
     (problem,) = check({SO: elf(needed=("libtbb.so.12",))}, LINUX, requires=["tbb (>=2021)"]).problems
     assert problem.severity is Severity.NOTE and "expects from tbb" in problem.title

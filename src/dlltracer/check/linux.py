@@ -1,7 +1,7 @@
 """Would the ELF files of a wheel load on a Linux platform: what they need, by glibc's or musl's own search.
 
 Extension modules and programs are judged as what is loaded; vendored libraries in the context of what needs them. A
-library that nothing in the wheel needs is loaded by code, which may prepare the search, so less is said about it.
+library that nothing in the wheel needs is loaded by code, which may prepare the search, so less is reported about it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class _LinuxCheck(PlatformCheck):
         roots = [file for file in self._files.values() if file.is_root]
         for file in roots[:_MOST_TREES]:
             yield from self._judge_load(file)
-        # What nothing in the wheel needs is loaded by code (ctypes). What is needed and was not found was told above.
+        # What nothing in the wheel needs is loaded by code (ctypes). What is needed and missing is reported above.
         needed = {posixpath.basename(need) for file in self._files.values() for need in file.image.needed}
         others = [
             file for file in self._files.values()
@@ -259,7 +259,7 @@ class _LinuxCheck(PlatformCheck):
             if binding.need.startswith(("libc.so.6", "libc.musl")):
                 if place_of(binding.requested_by) != file.place and file.is_module:
                     yield from self._once(self._brings_other_c_library(place_of(binding.requested_by), binding.need))
-                continue  # told already, as the other C library
+                continue  # reported already, as the other C library
             yield from self._once(self._missing(binding, file))
         yield from self._judge_second_python(file, places)
         if not file.is_program and is_whole and not tree.unresolved:
@@ -295,11 +295,13 @@ class _LinuxCheck(PlatformCheck):
         place = place_of(binding.requested_by) or file.place
         # A program among the scripts is started as it is; another one by code, which may set LD_LIBRARY_PATH.
         is_command = file.is_program and file.place.startswith(".scripts/")
-        severity = Severity.ERROR if file.is_module or is_command else Severity.WARNING
+        severity = Severity.ERROR if is_command else Severity.WARNING
+        if file.is_module:
+            severity = self._severity_of(file.place)
         if binding.state is BindingState.REFUSED:
             title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
-        if _LIBPYTHON.fullmatch(name):
+        if _LIBPYTHON.fullmatch(name) and not self._wheel.others:
             return self._problem(
                 "other-libpython", severity, place, f"it is linked with {name}",
                 ("a Python may have no such library, or another one; PEP 513 forbids it",),
@@ -332,10 +334,14 @@ class _LinuxCheck(PlatformCheck):
             title = f"it needs {name}, which comes with a driver"
         elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DESKTOPS):
             severity = Severity.WARNING
+        if severity is Severity.NOTE and code == "missing-image":
+            fix = ""
         return self._problem(code, severity, place, title, evidence, fix)
 
     def _owner(self, name: str, place: str) -> str | None:
         """Return the package, of those that the wheel requires, that has such a library by its name or its folder."""
+        if self._wheel.others:
+            return self._wheel.others
         image = self._files[place].image if place in self._files else None
         folders = f"{image.runpath or ''}:{image.rpath or ''}".lower() if image is not None else ""
         for package in self._wheel.requires:

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..host.package_code import is_import_guarded
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
 from .platforms import Platform
@@ -14,6 +15,9 @@ from .tags import PythonPromise, file_python
 
 _MANGLED = re.compile(r"-[0-9a-f]{8,40}(?=\.)", re.IGNORECASE)
 """What repair tools put into names of libraries: 8 hexadecimal digits (auditwheel, maturin), up to 40 (delvewheel)."""
+
+_SITE_PACKAGES = re.compile(r"(?:lib/python[\d.t]+|Lib)/site-packages/")
+"""Where packages are in the prefix of a conda environment."""
 
 
 class PlatformCheck:
@@ -26,7 +30,8 @@ class PlatformCheck:
         self._wheel = wheel
         self._platform = platform
         self._promise = promise
-        self._told: set[tuple[str, str]] = set()
+        self._told: dict[tuple[str, str], int] = {}
+        self._optional: dict[str, bool] = {}
         self._by_name: dict[str, list[str]] = {}
         self._by_original_name: dict[str, list[str]] = {}
         for place in sorted(wheel.native):
@@ -35,11 +40,20 @@ class PlatformCheck:
             self._by_original_name.setdefault(original_name(name), []).append(place)
 
     def _once(self, problem: Problem) -> Iterator[Problem]:
-        """Yield a problem the first time that its file has it: many loads share a library."""
+        """Yield a problem the first time that its file has it, and again if it is worse: many loads share a library."""
         key = problem.file, problem.title
-        if key not in self._told:
-            self._told.add(key)
+        if key not in self._told or problem.severity.rank < self._told[key]:
+            self._told[key] = problem.severity.rank
             yield problem
+
+    def _severity_of(self, module: str) -> Severity:
+        """Return how bad it is that an extension module lacks a library: its package may go on without the module."""
+        if module not in self._optional:
+            folder = self._wheel.folder
+            match = _SITE_PACKAGES.match(module)
+            site = posixpath.join(folder, match[0].rstrip("/")) if match is not None else folder
+            self._optional[module] = is_import_guarded(posixpath.join(folder, module), site)
+        return Severity.WARNING if self._optional[module] else Severity.ERROR
 
     def _problem(
         self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
@@ -71,6 +85,8 @@ class PlatformCheck:
 
     def _owner_by_name(self, name: str) -> str | None:
         """Return the package, of those that the wheel requires, that has such a library by its name."""
+        if self._wheel.others:
+            return self._wheel.others
         return next((one for one in self._wheel.requires if is_named_after(one, name, r"\..*$")), None)
 
 

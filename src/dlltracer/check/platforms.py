@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..model.macho import CPU_ARM64, CPU_X86_64
@@ -98,12 +98,14 @@ class Platform:
         loader: whose rules decide.
         machine: the tag's name of the processor ("x86_64", "universal2").
         version: of glibc, musl or macOS, as (2, 17); () where the tag has none ("linux_x86_64", "win_amd64").
+        is_conda: packages bring libstdc++ and libgcc of their own.
     """
 
     tag: str
     loader: Loader
     machine: str
     version: tuple[int, ...] = ()
+    is_conda: bool = False
 
     @property
     def elf(self) -> ElfMachine:
@@ -113,7 +115,7 @@ class Platform:
     @property
     def pe_machine(self) -> int:
         """Its processor, of a Windows platform."""
-        return _WINDOWS[self.tag]
+        return _WINDOWS[self.machine]
 
     @property
     def cpus(self) -> tuple[int, ...]:
@@ -133,8 +135,34 @@ class Platform:
         if family == "GLIBC":
             more = _GLIBC_OF_AARCH64 if self.machine == "aarch64" else {}
             return more.get((self.version[0], self.version[1]), self.version)
+        if self.is_conda:
+            return None
         known = [highest for since, highest in _VERSIONS[family] if since <= self.version]
         return known[-1] if known else None
+
+
+_CONDA = {
+    "linux-64": (Loader.GLIBC, "x86_64"), "linux-32": (Loader.GLIBC, "i686"),
+    "linux-aarch64": (Loader.GLIBC, "aarch64"), "linux-ppc64le": (Loader.GLIBC, "ppc64le"),
+    "linux-s390x": (Loader.GLIBC, "s390x"),
+    "linux-armv7l": (Loader.GLIBC, "armv7l"), "linux-riscv64": (Loader.GLIBC, "riscv64"),
+    "win-64": (Loader.WINDOWS, "win_amd64"), "win-32": (Loader.WINDOWS, "win32"),
+    "win-arm64": (Loader.WINDOWS, "win_arm64"), "osx-64": (Loader.DYLD, "x86_64"), "osx-arm64": (Loader.DYLD, "arm64"),
+}  # fmt: skip
+_CONDA_FLOORS = {Loader.GLIBC: (2, 17), Loader.DYLD: (10, 13)}
+"""The lowest glibc and macOS of packages that name none, since 2024: conda_build_config.yaml of conda-forge."""
+
+
+def conda_platform(subdir: str, floors: Mapping[str, tuple[int, ...]]) -> Platform | None:
+    """Return the platform of a conda package; `None` for "noarch" and what is not known.
+
+    Arguments: `subdir` of its index; `floors`, the lowest versions that it depends on, by virtual package ("__glibc").
+    """
+    if subdir not in _CONDA:
+        return None
+    loader, machine = _CONDA[subdir]
+    name = "__glibc" if loader is Loader.GLIBC else "__osx"
+    return Platform(subdir, loader, machine, floors.get(name, _CONDA_FLOORS.get(loader, ())), is_conda=True)
 
 
 def read_platforms(tags: Iterable[str]) -> tuple[tuple[Platform, ...], tuple[str, ...]]:

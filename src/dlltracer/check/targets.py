@@ -55,11 +55,19 @@ def classify_target(path: str) -> TargetKind:
 
 
 def check_target(target: CheckTarget) -> CheckReport:
-    """Check one target. What cannot be read is told in the report, never raised."""
+    """Check one target. The report says what cannot be read; nothing is raised."""
     # Each kind has one line here and a module of its own.
     if target.kind in (TargetKind.FOLDER, TargetKind.ENVIRONMENT):
         from .environment import check_environment
 
         is_folder = target.kind is TargetKind.FOLDER
         return check_environment(target.path, target.root, is_folder=is_folder, use_cache=target.use_cache)
+    if target.kind in (TargetKind.CONDA, TargetKind.FILE, TargetKind.SDIST):
+        from . import packages
+
+        if target.kind is TargetKind.FILE:
+            return packages.check_file(target.path, target.root)
+        if target.kind is TargetKind.CONDA:
+            return packages.check_conda(target.path)
+        return packages.refuse_sdist(target.path)
     return check_wheel(target.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..host.wheel import UnreadableTarget, Wheel, open_wheel
 from ..model.check import CheckReport, Problem
@@ -25,18 +25,27 @@ def check_wheel(path: str) -> CheckReport:
             promise = read_promise(tags, wheel.requires_python)
             problems = [*wheel.problems, *judge_tags(wheel, tags), *judge_suffixes(wheel, tags, platforms, promise)]
             for platform in platforms:
-                problems += _judge_platform(wheel, platform, promise)
+                problems += judge_platform(wheel, platform, promise)
     except UnreadableTarget as error:
         return CheckReport(target=path, unreadable=str(error))
-    problems.sort(key=lambda problem: (problem.severity.rank, problem.file, problem.code, problem.title))
+    problems = sorted_problems(problems)
     notes = tuple(f"the platform tag {tag} is not known: nothing was held against it" for tag in unknown)
     return CheckReport(
-        target=path, problems=tuple(dict.fromkeys(problems)), files=len(wheel.native),
+        target=path, problems=tuple(problems), files=len(wheel.native),
         platforms=tuple(platform.tag for platform in platforms), notes=notes,
     )  # fmt: skip
 
 
-def _judge_platform(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
+def sorted_problems(problems: Iterable[Problem]) -> list[Problem]:
+    """Return each problem once, the worst first; of those that differ by their severity alone, the worst."""
+    found: dict[tuple[str, ...], Problem] = {}
+    for problem in sorted(problems, key=lambda one: (one.severity.rank, one.file, one.code, one.title, one.platform)):
+        found.setdefault((problem.code, problem.file, problem.title, problem.platform), problem)
+    return list(found.values())
+
+
+def judge_platform(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
+    """Yield what is wrong with the native files of a wheel, or of another package, on a platform."""
     if platform.loader is Loader.WINDOWS:
         return check_windows(wheel, platform, promise)
     check = check_macos if platform.loader is Loader.DYLD else check_linux

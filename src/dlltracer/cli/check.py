@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import glob
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +27,12 @@ from .progress import progress
 _EXIT_PROBLEMS, _EXIT_UNREADABLE = 1, 3
 _BASELINE_LIMIT = 16 << 20
 _TEXT = "text"
-_FORMATS = (_TEXT, "json", "sarif", "junit", "github", "jsonl", "parquet")
+_FORMATS = (_TEXT, "json", "html", "sarif", "junit", "github", "jsonl", "parquet")
 _GROWING = ("jsonl", "parquet")
 """Formats of which a file grows while targets are checked, and which a second run goes on with."""
 _ENDINGS = {
-    ".json": "json", ".sarif": "sarif", ".xml": "junit", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
+    ".json": "json", ".html": "html", ".htm": "html", ".sarif": "sarif", ".xml": "junit", ".jsonl": "jsonl",
+    ".ndjson": "jsonl", ".parquet": "parquet",
 }  # fmt: skip
 _LIST_LIMIT = 1 << 30
 _DASK_SECONDS = 30
@@ -65,7 +67,8 @@ class _CheckOptions:
         if self.python is not None and self.root is not None:
             raise click.UsageError("choose one of --python and --root: nothing of another system is run")
         listed = _read_list(self.from_file) if self.from_file is not None else ()
-        kinds = [(path, classify_target(path)) for path in dict.fromkeys((*self.targets, *listed))]
+        named = (path for target in self.targets for path in _expand(target))
+        kinds = [(path, classify_target(path)) for path in dict.fromkeys((*named, *listed))]
         if self.from_file is not None and not kinds:
             raise click.UsageError(f"{self.from_file} names no target")
         if self.python is not None or not kinds:
@@ -129,11 +132,11 @@ class _CheckOptions:
 def check(**given: Any) -> None:
     """Check wheels before they are shipped, and whole environments; for Windows, Linux and macOS, on any of them.
 
-    A TARGET is a wheel or a folder (a virtual environment, site-packages); without any, the environment of this Python
-    is checked. Nothing of a target is run or installed. Each extension module, library and program is held against
-    the rules of the loader: of every platform that the tags of a wheel promise, or of the system that an environment is
-    on. The exit status is 0 when nothing is wrong, 1 for errors, 2 for a wrong command line, and 3 when a target
-    could not be read.
+    A TARGET is a wheel, a conda package, a single native file or a folder (a virtual environment, site-packages);
+    without any, the environment of this Python is checked. Nothing of a target is run or installed. Each extension
+    module, library and program is held against the rules of the loader: of every platform that the tags of a wheel
+    promise, or of the system that an environment is on. The exit status is 0 when nothing is wrong, 1 for errors, 2
+    for a wrong command line, and 3 when a target could not be read.
     """
     options = _CheckOptions(**prefer_command_line(given, settings_of(click.get_current_context()), ("form", "as_json")))
     form, targets = options.chosen_format(), options.chosen_targets()
@@ -245,6 +248,13 @@ def _open_cluster(address: str) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
+def _expand(target: str) -> list[str]:
+    """Return the files that a pattern names, as in "dist/*.whl" where no shell has expanded it (tox, a CI's action)."""
+    if not glob.has_magic(target) or os.path.lexists(target) or "://" in target:
+        return [target]
+    return sorted(glob.glob(target, recursive=True)) or [target]
+
+
 def _read_list(path: str) -> list[str]:
     """Return the targets that a file names, one a line, without empty lines and lines that begin with #.
 
@@ -311,6 +321,11 @@ def _write(target: Target, reports: Sequence[CheckReport], form: str, verbose: b
 
         width = min(shutil.get_terminal_size((100, 24)).columns, 120)
         write_styled(target, lambda plain: render.render_check(reports, width=width, verbose=verbose))
+        return
+    if form == "html":
+        from ..report.html.check import render_check_html
+
+        target.write(render_check_html(reports))
         return
     renderers: dict[str, Callable[[Sequence[CheckReport]], str]] = {
         "json": render.render_check_json, "sarif": render.render_check_sarif, "junit": render.render_check_junit,

@@ -40,6 +40,7 @@ class Form:
     `is_short`: it shows the recording and the verdict alone, so that of a run no more need be gathered.
     `can_select`: it can leave out what did not fail.
     `can_show_steps`: it can show the report of a self-test.
+    `write_full`: writes all of it, where `write` leaves out what is obvious (-v).
     """
 
     name: str
@@ -49,6 +50,15 @@ class Form:
     is_short: bool = False
     can_select: bool = False
     can_show_steps: bool = False
+    write_full: Write | None = None
+
+    def in_full(self, verbose: bool) -> Form:
+        """Return the format, with all that it can show if so. Raises `BadUsage` if it has one size only."""
+        if not verbose:
+            return self
+        if self.write_full is None:
+            raise BadUsage(f"-v is for text: {self.name} leaves nothing out")
+        return replace(self, write=self.write_full)
 
     def selecting(self, failed_only: bool) -> Form:
         """Return the format, for failures only if so. Raises `BadUsage` if it cannot leave out the rest."""
@@ -57,7 +67,7 @@ class Form:
         return self
 
 
-def _write_text(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+def _write_text(target: Target, trace: SavedTrace, failed_only: bool, *, is_full: bool = False) -> None:
     """Write the recording as a tree, and behind it the verdict; the report of a self-test as a table."""
     if trace.steps:
         from ..report.render_selftest import render_selftest
@@ -69,14 +79,32 @@ def _write_text(target: Target, trace: SavedTrace, failed_only: bool) -> None:
     recording, verdict = _with_origin(trace), trace.diagnosis
 
     def render(plain: bool) -> Styled:
-        text = render_text(recording, failed_only=failed_only, ascii_only=plain)
+        text = render_text(
+            recording, failed_only=failed_only, ascii_only=plain, is_brief=not is_full, ended_well=ended_well(trace)
+        )
         if verdict is None:
             return text
+        if is_full:
+            from ..report.render_verdict import render_verdict
+
+            return text + render_verdict(verdict, ascii_only=plain)
         from ..report.render_short import render_short_verdict
 
         return text + render_short_verdict(verdict, screen_of(target, _folder_of(trace)))
 
     write_styled(target, render)
+
+
+def _write_full_text(target: Target, trace: SavedTrace, failed_only: bool) -> None:
+    _write_text(target, trace, failed_only, is_full=True)
+
+
+def ended_well(trace: SavedTrace) -> bool:
+    """Return whether the program came to a good end, so that it could do without what failed to load."""
+    from ..model.finding import Outcome
+
+    has_worked = trace.diagnosis is None or trace.diagnosis.outcome is Outcome.IMPORTED
+    return trace.run.status == 0 and has_worked
 
 
 def _folder_of(trace: SavedTrace) -> str:
@@ -99,7 +127,7 @@ def _write_lines(target: Target, trace: SavedTrace, failed_only: bool) -> None:
 
 def _with_origin(trace: SavedTrace) -> Recording:
     """Return the recording, with where it is from and what is wrong with its file among its notes."""
-    from ..report.outcomes import describe_origin
+    from ..report.counts import describe_origin
 
     return replace(trace.recording, notes=(*describe_origin(trace), *trace.recording.notes, *trace.problems))
 
@@ -161,7 +189,10 @@ def render_graph(graph: Graph, form: str) -> str:
 FORMS: Mapping[str, Form] = {
     form.name: form
     for form in (
-        Form("text", "a tree to read", _write_text, is_short=True, can_select=True, can_show_steps=True),
+        Form(
+            "text", "a tree to read", _write_text, is_short=True, can_select=True, can_show_steps=True,
+            write_full=_write_full_text,
+        ),
         Form(
             "jsonl", "JSON, one line an event", _write_jsonl, (".jsonl",), is_short=True, can_select=True
         ),

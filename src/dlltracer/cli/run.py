@@ -62,6 +62,7 @@ class _RunOptions:
         self.startup: bool = given["startup"]
         self.live: bool = given["live"]
         self.redact: bool = given["redact"]
+        self.verbose: bool = given["verbose"]
         self.annotations: bool | None = given["annotations"]
 
     def chosen_form(self, settings: frozenset[str]) -> Form:
@@ -72,7 +73,7 @@ class _RunOptions:
                 "a recording is written while the program runs: name a file for it, -o FILE.dlltrace"
             )  # fmt: skip
         refuse_same_file(self.output, self.html)
-        return form
+        return form.in_full(self.verbose and (form.write_full is not None or "verbose" not in settings))
 
 
 def run(given: Mapping[str, Any], settings: frozenset[str]) -> None:
@@ -124,6 +125,7 @@ COMMAND = CommandLine(
         "python", "--python", metavar=PROGRAM, completes="file",
         help="The interpreter to run it with (Python 3.10 or later), or the folder of its environment.",
     ),
+    Option("verbose", "-v", "--verbose", help="Text: show all images and places, and the whole verdict."),
     Option("failed_only", "--failed-only", help="Show failures only, and what leads to them."),
     Option("follow", "--follow", help="Show the loads of all processes that the program starts, too."),
     Option("startup", "--startup", help="Show what is loaded before the program begins, too."),
@@ -199,9 +201,12 @@ class _Reports:
             return self.recorder.finish(run, explained)
         assert run.recording is not None
         if self.are_short:
+            from ..model.light import replace
             from ..model.run import SavedTrace
 
-            trace = SavedTrace(run.recording, diagnosis=explained.diagnosis if explained is not None else None)
+            diagnosis = explained.diagnosis if explained is not None else None
+            ending = replace(run, recording=None, errors=())
+            trace = SavedTrace(run.recording, run=ending, diagnosis=diagnosis)
         else:
             from ..api.saving import begin_trace, end_trace
 
@@ -243,8 +248,26 @@ def _annotate(verdict: Diagnosis, annotations: bool | None, *, inside_line: bool
 
 
 def _describe(program: Program) -> str:
-    names = {ProgramKind.CODE: "the code", ProgramKind.MODULE: f"-m {program.name}"}
-    return names.get(program.kind, program.name)
+    """The program as it was typed; code that is more than an import would fill the line."""
+    if program.kind is ProgramKind.MODULE:
+        return f"-m {program.name}"
+    if program.kind is not ProgramKind.CODE:
+        return program.name
+    code = program.name.strip()
+    is_import = code.startswith(("import ", "from ")) and len(code) < _LONGEST_IMPORT and not set(code) & set(";\n#")
+    return code if is_import else "the code"
+
+
+_LONGEST_IMPORT = 60
+
+
+def _has_crashed(run: RunResult) -> bool:
+    """Whether a fault ended it, wherever: a signal that somebody sent (SIGINT, SIGTERM, SIGKILL) is no crash."""
+    return not run.errors and (run.crash is not None or -(run.status or 0) in _CRASH_SIGNALS)
+
+
+_CRASH_SIGNALS = (4, 5, 6, 7, 8, 11, 31)
+"""SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS (signal(7)): `signal` is not imported for them."""
 
 
 def _may_be_asked_about(run: RunResult) -> bool:
@@ -261,7 +284,7 @@ def _explain(what: str, run: RunResult, *, is_saved: bool = False) -> Explained 
     """
     if run.recording is None:
         return None
-    has_crashed = not run.errors and run.crash is not None
+    has_crashed = _has_crashed(run)
     if not run.errors and not has_crashed and not is_saved:
         return None  # most programs end well, and the rules need not be imported to say so
     from ..api.explain import explain_with_case, is_loader_failure

@@ -31,6 +31,7 @@ class _ShowOptions:
     html: str | None
     github: bool
     failed_only: bool
+    verbose: bool
     redact: bool
     startup: bool
     process: str | None
@@ -57,6 +58,7 @@ class _ShowOptions:
 )  # fmt: skip
 @click.option("--html", metavar="FILE", shell_complete=complete_file, help="Write an HTML page to FILE.")
 @click.option("--github", is_flag=True, help="Markdown for an issue, at most 60 lines: the same as --format github.")
+@click.option("-v", "--verbose", is_flag=True, help="Text: show all images and places, and the whole verdict.")
 @click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
 @click.option("--redact", is_flag=True, help="Leave out names of users and of the machine, and secrets.")
 @click.option("--startup", is_flag=True, help="Of an .etl file: show the images that were there when it began, too.")
@@ -73,6 +75,7 @@ def show(**given: Any) -> None:
     settings = settings_of(click.get_current_context())
     options = _ShowOptions(**prefer_command_line(given, settings, ("form", "github", "html"), ("output", "html")))
     chosen = options.chosen_form(settings)
+    chosen = chosen.in_full(options.verbose and (chosen.write_full is not None or "verbose" not in settings))
     trace = open_recording(options.file, options.process, options.pid, startup=options.startup)
     if trace.steps and not chosen.can_show_steps:
         shown = ", ".join(form.name for form in FORMS.values() if form.can_show_steps)

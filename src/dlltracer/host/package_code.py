@@ -101,6 +101,9 @@ def _names(node: ast.Import | ast.ImportFrom, name: str) -> bool:
 
 
 def _catches(handler: ast.ExceptHandler) -> bool:
+    """Whether a handler catches a failed import and goes on: numpy's raises another error, with advice."""
+    if any(isinstance(node, ast.Raise) for statement in handler.body for node in ast.walk(statement)):
+        return False
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     return any(
         kind is None or (isinstance(kind, ast.Name) and kind.id in _CATCHING)

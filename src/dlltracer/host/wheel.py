@@ -27,12 +27,12 @@ from ..binary.reading import is_macho
 from ..errors import DlltracerError
 from ..model.check import Problem, Severity
 
-_MOST_ENTRIES = 200_000
-_LARGEST = 4 << 30
+MOST_ENTRIES = 200_000
+LARGEST_SIZE = 4 << 30
 """Bytes of all files of a wheel together, unpacked. The largest wheels on PyPI have less than 3 GB."""
 _SUSPICIOUS_SIZE, _SUSPICIOUS_RATIO = 64 << 20, 400
 """A file of more bytes than this that was packed so well is a zip bomb: deflate reaches 1,032 with zeros only."""
-_FREE_SIZE, _LARGEST_RATIO = 256 << 20, 100
+FREE_SIZE, LARGEST_RATIO = 128 << 20, 100
 """All files of a wheel together may be that large. Beyond, they were packed too well if the archive is so many times
 smaller: the best packed of 447 wheels of popular packages has a ratio of 10."""
 _CHUNK = 1 << 20
@@ -42,8 +42,8 @@ _METADATA_NAMES = ("RECORD", "WHEEL", "METADATA")
 _HASHES = {"sha256", "sha384", "sha512"}
 """What RECORD may name: PEP 376 and PEP 427 ask for sha256 or better."""
 
-_KEPT = re.compile(r"(?:__init__|_distributor_init\w*|_?init\w*)\.pyi?$|\.pth$")
-"""Python files that may add folders to the search of DLLs."""
+KEPT_NAMES = re.compile(r"\.(?:py|pth)$")
+"""Python files: they may add folders to the search of DLLs, and import a module in a `try`. They are not run."""
 LOADING_WORDS = re.compile(
     rb"add_dll_directory|CDLL|cdll|LoadLibrary|WinDLL|windll|dlopen|os\.environ\s*\[\s*['\"](?:PATH|LD_LIBRARY_PATH)"
 )
@@ -58,7 +58,7 @@ class UnreadableTarget(DlltracerError):
 
 @dataclass
 class Wheel:
-    """What was found in a wheel.
+    """What was found in a wheel, in a package of another kind, or in an environment for another system.
 
     Attributes:
         name: of the file.
@@ -70,7 +70,10 @@ class Wheel:
         requires: the names of the packages that it always needs, lower case.
         requires_python: the field Requires-Python of its metadata.
         is_pure: whether the metadata say Root-Is-Purelib.
+        others: words for the packages that may bring what this one lacks, as those of conda do; "" for none.
+        added_folders: that the process searches for DLLs, from the top.
         problems: what is wrong with the archive.
+        noun, promises: words for messages: what it is, and who says what it is for.
     """
 
     name: str
@@ -82,7 +85,11 @@ class Wheel:
     requires: tuple[str, ...] = ()
     requires_python: str = ""
     is_pure: bool = False
+    others: str = ""
+    added_folders: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
+    noun: str = "wheel"
+    promises: str = "the tag promises"
 
 
 def open_wheel(path: str, folder: str) -> Wheel:
@@ -130,15 +137,15 @@ class _Reader:
     def _sound_entries(self) -> list[zipfile.ZipInfo]:
         """Return the entries that can be unpacked; raises for what no real wheel has."""
         entries = self._archive.infolist()
-        if len(entries) > _MOST_ENTRIES:
-            raise UnreadableTarget(f"it has {len(entries)} entries; {_MOST_ENTRIES} are the most that are read")
+        if len(entries) > MOST_ENTRIES:
+            raise UnreadableTarget(f"it has {len(entries)} entries; {MOST_ENTRIES} are the most that are read")
         whole, packed = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
         length = self._length()
-        if whole > _LARGEST:
-            raise UnreadableTarget(f"unpacked it has more than {_LARGEST >> 30} GiB")
+        if whole > LARGEST_SIZE:
+            raise UnreadableTarget(f"unpacked it has more than {LARGEST_SIZE >> 30} GiB")
         if packed > length:
             raise UnreadableTarget(f"its entries overlap: they take {packed} bytes of an archive of {length}")
-        if whole > _FREE_SIZE and whole > _LARGEST_RATIO * length:
+        if whole > FREE_SIZE and whole > LARGEST_RATIO * length:
             raise UnreadableTarget(f"it is a zip bomb: {length} bytes that become {whole}")
         sound, seen = [], set()
         for entry in entries:
@@ -147,7 +154,7 @@ class _Reader:
             name, packed, size = entry.filename, max(entry.compress_size, 1), entry.file_size
             if size > _SUSPICIOUS_SIZE and size > _SUSPICIOUS_RATIO * packed:
                 raise UnreadableTarget(f"{name} is a zip bomb: {packed} bytes that become {size}")
-            if _is_unsafe(name):
+            if is_unsafe_name(name):
                 self._add("unsafe-entry", name, "its path leads out of the folder of the installation")
             elif name in seen:
                 self._add("duplicate-entry", name, "the archive has two files of that name")
@@ -192,7 +199,7 @@ class _Reader:
             while chunk := file.read(_CHUNK):
                 if not size:
                     head = chunk
-                    if other == name and (_is_native(chunk) or _KEPT.search(posixpath.basename(name))):
+                    if other == name and (is_native_head(chunk) or KEPT_NAMES.search(posixpath.basename(name))):
                         kept = self._create(name, place)
                 size += len(chunk)
                 if size > entry.file_size:
@@ -204,11 +211,11 @@ class _Reader:
                     if size > _METADATA_LIMIT:
                         raise UnreadableTarget(f"{name} has more than {_METADATA_LIMIT >> 20} MiB")
                     self._metadata[name] = self._metadata.get(name, b"") + chunk
-        if not size and other == name and _KEPT.search(posixpath.basename(name)):
+        if not size and other == name and KEPT_NAMES.search(posixpath.basename(name)):
             kept = self._create(name, place)  # an empty __init__.py makes a package, too
         if kept is not None:
             kept.close()
-            if _is_native(head):
+            if is_native_head(head):
                 self._wheel.native[place] = name
         if is_text and LOADING_WORDS.search(head[:_MOST_TEXT]):
             self._wheel.loads_by_itself = True
@@ -216,17 +223,11 @@ class _Reader:
         self._sizes[name] = size
 
     def _create(self, name: str, place: str) -> io.BufferedWriter | None:
-        """Open the copy of a file; `None` where no file system takes its name, or the archive has it as a folder."""
-        path = os.path.join(self._wheel.folder, *place.split("/"))
+        """Open the copy of a file; `None` where that cannot be."""
         try:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            return open(path, "xb")
-        except (FileExistsError, NotADirectoryError, IsADirectoryError):
-            self._add("duplicate-entry", name, "the archive has a file and a folder of one name there")
-        except OSError as error:
-            if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
-                raise
-            self._add("unsafe-entry", name, f"it cannot be written: {error.strerror}")
+            return create_copy(self._wheel.folder, place)
+        except UnfitName as error:
+            self._add(error.code, name, str(error))
         return None
 
     def _find_info(self) -> str:
@@ -317,13 +318,13 @@ def _compare_record(
     exempt = {f"{info}/{name}" for name in _UNLISTED}
     for name in sums.keys() - listed.keys() - exempt:
         yield name, "RECORD does not list it, so that uninstalling leaves it behind"
-    for name, (told, size) in listed.items():
+    for name, (recorded, size) in listed.items():
         if name in exempt:
             continue
         if name not in sums:
             yield name, "RECORD lists it, and the archive does not have it"
             continue
-        method, _, value = told.partition("=")
+        method, _, value = recorded.partition("=")
         found, length = sums[name].get(method), sizes[name]
         if found is not None and value.rstrip("=") != found:
             yield name, "its sum is not the one in RECORD: it was changed after the wheel was built"
@@ -331,7 +332,33 @@ def _compare_record(
             yield name, f"it has {length} bytes, and RECORD says {size}"
 
 
-def _is_unsafe(name: str) -> bool:
+class UnfitName(DlltracerError):
+    """A name of a file that cannot be written; `code` is that of the problem."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def create_copy(folder: str, place: str) -> io.BufferedWriter:
+    """Open a new file below a folder, and make the folders in between. Raises `UnfitName`.
+
+    Argument: `place`, a relative path that `is_unsafe_name` refused not, "/" between its parts.
+    """
+    path = os.path.join(folder, *place.split("/"))
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        return open(path, "xb")
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise UnfitName("duplicate-entry", "the archive has a file and a folder of one name there") from None
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+            raise
+        raise UnfitName("unsafe-entry", f"it cannot be written: {error.strerror}") from error
+
+
+def is_unsafe_name(name: str) -> bool:
+    """Whether a path leads out of the folder that it is to be in, on any system."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or re.match(r"[A-Za-z]:", name) is not None or "\0" in name
 
@@ -345,7 +372,8 @@ def _installed(name: str) -> str:
     return rest if kind in ("purelib", "platlib") else f".{kind}/{rest}"
 
 
-def _is_native(head: bytes) -> bool:
+def is_native_head(head: bytes) -> bool:
+    """Whether a file that begins like this is ELF, PE or Mach-O."""
     return head.startswith((b"\x7fELF", b"MZ")) or is_macho(head)
 
 

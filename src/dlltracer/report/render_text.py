@@ -10,6 +10,19 @@ from ..model.light import dataclass
 from ..model.printable import escape
 from ..model.recording import UNKNOWN, Losses, Recording
 from ..model.words import rule_title
+from .brief_tree import choose_events, folded_title
+from .counts import (
+    FinalEvent,
+    count,
+    describe_processes,
+    final_events,
+    is_consequence,
+    is_killed,
+    is_program,
+    like_it_line,
+    process_line,
+    shares,
+)
 from .drawing import (
     ASCII,
     BOLD,
@@ -28,18 +41,6 @@ from .drawing import (
     grow,
     number,
     place_nodes,
-)
-from .outcomes import (
-    FinalEvent,
-    count,
-    describe_processes,
-    final_events,
-    is_consequence,
-    is_killed,
-    is_program,
-    like_it_line,
-    process_line,
-    shares,
 )
 
 NO_LOADS = "no load of an image was recorded"
@@ -91,14 +92,19 @@ _Shown = Group | _TopImage | Image | TreeNode
 """What becomes a line of the tree."""
 
 
-def render_text(recording: Recording, *, failed_only: bool = False, ascii_only: bool = False) -> Styled:
+def render_text(
+    recording: Recording, *, failed_only: bool = False, ascii_only: bool = False, is_brief: bool = False,
+    ended_well: bool = False,
+) -> Styled:  # fmt: skip
     """Return the report as styled lines.
 
     Arguments: `failed_only` leaves out what is not a failure and does not lead to one; `ascii_only` draws the tree
-    with ASCII characters.
+    with ASCII characters; `is_brief` leaves out what is obvious, and counts it; `ended_well`: the program came to a
+    good end, so that it could do without what failed to load.
     """
     guides = ASCII if ascii_only else UNICODE
-    return Styled(lay_out(recording, failed_only=failed_only, guides=guides))
+    lines = lay_out(recording, failed_only=failed_only, guides=guides, is_brief=is_brief, ended_well=ended_well)
+    return Styled(lines)
 
 
 def render_lines(recording: Recording, *, failed_only: bool = False, escaped: bool = False) -> str:
@@ -114,13 +120,26 @@ def render_lines(recording: Recording, *, failed_only: bool = False, escaped: bo
     )
 
 
-def lay_out(recording: Recording, *, failed_only: bool, guides: Guides) -> Iterator[Line]:
-    """The lines of the report."""
+def lay_out(
+    recording: Recording, *, failed_only: bool, guides: Guides, is_brief: bool = False, ended_well: bool = False
+) -> Iterator[Line]:
+    """The lines of the report. Arguments as of `render_text`."""
+    style = _TreeStyle(guides, failed_only, is_brief and not failed_only, ended_well)
     if len(recording.processes) < 2:
-        yield from _tree(recording, failed_only, guides, python=_asks_python(recording))
+        yield from _tree(recording, style, python=_asks_python(recording))
     else:
-        yield from _processes(recording, failed_only, guides)
-    yield from closing_lines(recording, failed_only=failed_only)
+        yield from _processes(recording, style)
+    yield from closing_lines(recording, failed_only=failed_only, ended_well=ended_well)
+
+
+@dataclass(frozen=True)
+class _TreeStyle:
+    """How a tree is drawn: `is_brief` without what is obvious; `ended_well` without places that no program missed."""
+
+    guides: Guides
+    failed_only: bool = False
+    is_brief: bool = False
+    ended_well: bool = False
 
 
 def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides, python: bool = True) -> list[TreeNode]:
@@ -128,49 +147,73 @@ def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides, pytho
 
     Arguments: `python`, whether the mechanism asks Python for the imports, so that it matters who asked.
     """
+    return _nodes(recording, _TreeStyle(guides, failed_only), python=python)
+
+
+def _nodes(recording: Recording, style: _TreeStyle, *, python: bool) -> list[TreeNode]:
+    events = final_events(recording)
+    folded: dict[str, list[str]] = {}
+    hidden = 0
+    if style.is_brief:
+        brief = choose_events(events)
+        events, folded, hidden = brief.events, dict(brief.folded), brief.obvious
 
     def describe(one: _Shown) -> tuple[Line, Iterable[_Shown]]:
         if isinstance(one, TreeNode):
             return one.label, one.below
         if isinstance(one, Group):
             tops = (_TopImage(image, is_outside=not one.names) for image in one.images)
-            return ((_group_title(one, python=python), BOLD),), (*tops, *one.groups)
+            below = _folded_node(folded.pop(one.names[0], []), style.guides) if one.names else ()
+            return ((_group_title(one, python=python), BOLD),), (*tops, *one.groups, *below)
         image = one.image if isinstance(one, _TopImage) else one
-        label, places = _image_line(image.event, guides)
+        label, places = _image_line(image.event, style)
         if isinstance(one, _TopImage):
             label += _requester(image.event, is_outside=one.is_outside)
         return label, (*places, *image.needs)
 
-    tops: list[_Shown] = [*_build_groups(recording, failed_only=failed_only)]
-    return grow(tops, describe)
+    tops: list[_Shown] = [*_build_groups(events, failed_only=style.failed_only)]
+    nodes = grow(tops, describe)
+    for name, names in folded.items():  # imports of which nothing else is left
+        nodes.append(TreeNode(((f"import {name}", BOLD),), _folded_node(names, style.guides)))
+    if hidden:
+        text = f"{style.guides.more} {number(hidden, 'part')} of the C library and the loader"
+        nodes.append(TreeNode(((text, DIM),)))
+    return nodes
 
 
-def closing_lines(recording: Recording, *, failed_only: bool) -> Iterator[Line]:
-    """What follows the tree: counts, the mechanism, what was lost, notes."""
+def _folded_node(names: Sequence[str], guides: Guides) -> tuple[TreeNode, ...]:
+    return (TreeNode(((folded_title(names, guides.more), DIM),)),) if names else ()
+
+
+def closing_lines(recording: Recording, *, failed_only: bool, ended_well: bool = False) -> Iterator[Line]:
+    """What follows the tree: counts, the mechanism, what was lost, notes. `ended_well` as of `render_text`."""
     counts = count(recording)
     if failed_only and not recording.failures:
         yield (("no load failed", PLAIN),)
     elif not recording.events:
         # With a note or a loss, what was not recorded may have happened all the same.
         yield ((NO_LOADS if recording.notes or recording.losses else NOTHING, PLAIN),)
-    summary = f"{number(counts.loaded, 'image')} loaded, {counts.failed} failed"
+    missed = 0 if ended_well else counts.failed
+    summary = f"{number(counts.loaded, 'image')} loaded, {missed} failed"
+    if counts.failed > missed:
+        summary += f", {counts.failed} not found or refused, which the program did without"
     if counts.dropped:
         summary += f", {counts.dropped} dropped because of that"
     if counts.raw:
         summary += f"; {number(counts.raw, 'raw event')}"
     summary += describe_processes(recording)
     by = "how it was traced is not known" if recording.backend == UNKNOWN else f"traced by {recording.backend}"
-    yield ((summary, FAILED if recording.failures else BOLD), (f"; {by}", PLAIN))
+    yield ((summary, FAILED if recording.failures and not ended_well else BOLD), (f"; {by}", PLAIN))
     if recording.losses:
         yield ((f"evidence was lost: {_losses(recording.losses)}", WARNING),)
     for note in recording.notes:
         yield (("note: ", WARNING), (note, PLAIN))
 
 
-def _tree(recording: Recording, failed_only: bool, guides: Guides, *, python: bool) -> Iterator[Line]:
-    for node in tree_nodes(recording, failed_only=failed_only, guides=guides, python=python):
+def _tree(recording: Recording, style: _TreeStyle, *, python: bool) -> Iterator[Line]:
+    for node in _nodes(recording, style, python=python):
         yield node.label
-        yield from draw(node.below, guides)
+        yield from draw(node.below, style.guides)
 
 
 def _asks_python(recording: Recording) -> bool:
@@ -180,7 +223,7 @@ def _asks_python(recording: Recording) -> bool:
     return recording.backend != "ld_debug"
 
 
-def _processes(recording: Recording, failed_only: bool, guides: Guides) -> Iterator[Line]:
+def _processes(recording: Recording, style: _TreeStyle) -> Iterator[Line]:
     """A part for each process; of failures only, those in which a load failed, and those that were killed.
 
     Of more than `_PROCESSES`, and of more than that many with trouble, the rest is counted.
@@ -188,28 +231,28 @@ def _processes(recording: Recording, failed_only: bool, guides: Guides) -> Itera
     plain = troubled = hidden = 0
     for share in shares(recording):
         has_trouble = bool(share.recording.failures) or is_killed(share.process)
-        if failed_only and not has_trouble:
+        if style.failed_only and not has_trouble:
             continue
         troubled += has_trouble
         plain += not has_trouble
         if (troubled if has_trouble else plain) > _PROCESSES:
             hidden += 1
             continue
-        yield process_line(share.process, guides)
+        yield process_line(share.process, style.guides)
         is_first = share.process.pid == recording.pid
-        yield from _tree(share.recording, failed_only, guides, python=is_first and _asks_python(share.recording))
+        yield from _tree(share.recording, style, python=is_first and _asks_python(share.recording))
         if share.like_it:
-            yield like_it_line(share, guides)
+            yield like_it_line(share, style.guides)
         yield ()
     if hidden:
-        yield ((f"{guides.more} {hidden} more processes (--format jsonl has all)", DIM),)
+        yield ((f"{style.guides.more} {hidden} more processes (--format jsonl has all)", DIM),)
         yield ()
 
 
-def _build_groups(recording: Recording, *, failed_only: bool) -> list[Group]:
+def _build_groups(last: Sequence[FinalEvent], *, failed_only: bool) -> list[Group]:
     """The groups at the top, in order of first appearance; `failed_only` keeps failures and what leads to them."""
     by_chain: dict[Chain, list[FinalEvent]] = {}
-    for event in final_events(recording):
+    for event in last:
         by_chain.setdefault(event.imports, []).append(event)
     images = {chain: _nest(events, failed_only=failed_only) for chain, events in by_chain.items()}
     if failed_only:
@@ -262,13 +305,15 @@ def _group_title(group: Group, *, python: bool) -> str:
     return "(outside any import)"
 
 
-def _image_line(event: FinalEvent, guides: Guides) -> tuple[Line, Sequence[TreeNode]]:
+def _image_line(event: FinalEvent, style: _TreeStyle) -> tuple[Line, Sequence[TreeNode]]:
     """The line of an image, and the places that were tried in vain."""
     if not isinstance(event, LoadFailedEvent):
-        return (*_name_and_path(event, PLAIN), *_found_by(event)), ()
+        return (*_name_and_path(event, PLAIN), *_found_by(event, is_brief=style.is_brief)), ()
+    if style.is_brief and style.ended_well:
+        return tuple((text, DIM) for text, _ in _failure_label(event)), ()
     if is_consequence(event) or not event.probes or [probe.path for probe in event.probes] == [event.path]:
         return _failure_label(event), ()
-    return _failure_label(event), place_nodes(event.probes, guides)
+    return _failure_label(event), place_nodes(event.probes, style.guides)
 
 
 def _failure_label(event: LoadFailedEvent) -> Line:
@@ -301,10 +346,12 @@ def _name_and_path(event: FinalEvent, style: str) -> Line:
     return ((name, style or BOLD),) if name == path else ((name, style or BOLD), (f"  {path}", PLAIN))
 
 
-def _found_by(event: FinalEvent) -> Line:
+def _found_by(event: FinalEvent, *, is_brief: bool) -> Line:
     if event.phase is None or event.phase is Phase.DIRECT:
         return ()
     origin = next((p.origin for p in event.probes or () if p.outcome is ProbeOutcome.LOADED), None)
+    if is_brief and event.phase in (Phase.RPATH, Phase.RUNPATH):
+        origin = None  # the path of the requester, which stands above
     return ((f"  found by {rule_title(event.phase, origin)}", DIM),)
 
 

@@ -60,8 +60,8 @@ class ShortPaths:
 def choose_short_paths(diagnosis: Diagnosis, folders: Sequence[str]) -> ShortPaths:
     """Return what shortens the paths of the first cause.
 
-    Arguments: `folders`, which the reader knows, such as the current folder. One of them that has most of the paths is
-    preferred, or the folder that packages are installed in; else it is the folder that most paths have in common.
+    Arguments: `folders`, which the reader knows, such as the current folder. One of them is preferred, or the folder
+    that packages are installed in, where no other folder has so many more of the paths that it saves more.
     """
     paths = list(_paths_of(diagnosis.findings[0]))[:_MOST_PATHS] if diagnosis.findings else []
     known = [folder.rstrip("/\\") for folder in folders]
@@ -69,9 +69,12 @@ def choose_short_paths(diagnosis: Diagnosis, folders: Sequence[str]) -> ShortPat
     known += dict.fromkeys(match.group() for match in found if match is not None)
     best = max(known, key=lambda folder: _saved(folder, paths), default="")
     common = _common_folder(paths)
-    if 2 * _count_in(best, paths) >= max(_count_in(common, paths), 1):
+    # A folder inside the known one would save more, and says less: the names of packages are lost.
+    if _count_in(best, paths) and (f"{common}/".startswith((f"{best}/", f"{best}\\")) or _saved(best, paths) >= _saved(
+        common, paths
+    )):
         return ShortPaths(best)
-    return ShortPaths(common if len(common) >= _SHORTEST else "")
+    return ShortPaths(common if _count_in(common, paths) else "")
 
 
 def _paths_of(finding: Finding) -> Iterable[str]:

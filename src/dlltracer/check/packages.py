@@ -1,0 +1,175 @@
+"""Check what is no wheel: a conda package, a single native file. Each is judged by the same rules of its platform."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..binary.macho import read_macho
+from ..binary.pe import read_pe
+from ..binary.reading import is_macho
+from ..errors import BinaryFormatError
+from ..host.conda import CondaPackage, open_conda
+from ..host.environments import environment_in
+from ..host.filesystem import HostFilesystem
+from ..host.image_cache import ImageCache
+from ..host.native_files import NativeFile
+from ..host.wheel import UnreadableTarget, Wheel, is_native_head
+from ..model.check import CheckReport, Problem
+from ..model.macho import CPU_ARM64, CPU_X86_64
+from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386
+from .linux_environment import check_linux_files
+from .platforms import Loader, Platform, conda_platform
+from .tags import PythonPromise
+from .wheels import judge_platform, sorted_problems
+
+_PYTHON_OF = (
+    re.compile(r"python_abi\s+(\d)\.(\d+)\.\*(?:\s+\S*_cp\d+(t?))?"), re.compile(r"python\s+>=(\d)\.(\d+)\S*,<\S+"),
+    re.compile(r"python\s+(\d)\.(\d+)"),
+)  # fmt: skip
+_FLOOR = re.compile(r"(__glibc|__osx)\s+>=(\d+(?:\.\d+)*)")
+_PYTHON_DLL = re.compile(r"python(\d)(\d+)(t?)\.dll", re.IGNORECASE)
+_PE_NAMES = {MACHINE_AMD64: "win_amd64", MACHINE_ARM64: "win_arm64", MACHINE_I386: "win32"}
+_MAC_NAMES = {CPU_ARM64: "arm64", CPU_X86_64: "x86_64"}
+_ANY_MACOS = (999, 0)
+"""A single file promises no system."""
+_HEAD = 64
+
+
+def check_conda(path: str) -> CheckReport:
+    """Check the conda package at `path`. Nothing of it is run; nothing is written but a private temporary folder."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="dlltracer-check-") as folder:
+            package = open_conda(path, folder)
+            wheel = package.content
+            platform = conda_platform(package.subdir, _floors(package))
+            problems = list(wheel.problems)
+            if platform is not None:
+                problems += judge_platform(wheel, platform, _promise(package))
+    except UnreadableTarget as error:
+        return CheckReport(target=path, unreadable=str(error))
+    notes = []
+    if platform is None and wheel.native:
+        notes.append(f"{len(wheel.native)} native files in a package for {package.subdir} were held against nothing")
+    return CheckReport(
+        target=path, problems=tuple(sorted_problems(problems)), files=len(wheel.native),
+        platforms=(package.subdir,) if platform is not None else (), notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _floors(package: CondaPackage) -> dict[str, tuple[int, ...]]:
+    """Return the lowest glibc and macOS that a package depends on."""
+    matches = [_FLOOR.match(one) for one in package.depends]
+    return {match[1]: (*map(int, match[2].split(".")), 0)[:2] for match in matches if match is not None}
+
+
+def _promise(package: CondaPackage) -> PythonPromise:
+    for pattern in _PYTHON_OF:
+        for one in package.depends:
+            if match := pattern.match(one):
+                minor = int(match[2])
+                is_free = pattern.groups == 3 and match[3] == "t"
+                return PythonPromise(version=(int(match[1]), minor), is_free_threaded=is_free)
+    return PythonPromise()
+
+
+def check_file(path: str, root: str | None = None) -> CheckReport:
+    """Check one native file where it lies, by the search of its system as far as that is known here.
+
+    An ELF file is held against this system, or the one in `root`. Of a PE or Mach-O file, the libraries of its folder
+    and the names of Windows and macOS count.
+    """
+    try:
+        return _check_native(path, root)
+    except BinaryFormatError as error:
+        return CheckReport(target=path, unreadable=str(error.problem))
+    except UnreadableTarget as error:
+        return CheckReport(target=path, unreadable=str(error))
+    except OSError as error:
+        return CheckReport(target=path, unreadable=error.strerror or str(error))
+
+
+def _check_native(path: str, root: str | None) -> CheckReport:
+    head = HostFilesystem().read_head(path, _HEAD)
+    if not is_native_head(head):
+        raise UnreadableTarget(_describe_other(path, head))
+    notes: list[str] = []
+    if head.startswith(b"\x7fELF"):
+        platforms: tuple[str, ...] = ()
+        problems = list(_judge_elf(path, root, notes))
+    else:
+        found = _platforms_of(path, head)
+        platforms = tuple(platform.tag for platform in found)
+        problems = list(_judge_others(path, found))
+    return CheckReport(
+        target=path, problems=tuple(sorted_problems(problems)), files=1, platforms=platforms, notes=tuple(notes)
+    )
+
+
+def _judge_elf(path: str, root: str | None, notes: list[str]) -> Iterator[Problem]:
+    place = Path(path).resolve()
+    status = place.stat()
+    native = NativeFile(
+        str(place), "elf", (status.st_dev, status.st_ino), status.st_size, (status.st_mtime_ns, status.st_ctime_ns)
+    )
+    environment = replace(environment_in(str(place.parent), root), folder=str(place.parent), folders=())
+    with ImageCache(None) as cache:
+        yield from check_linux_files(environment, [native], root, notes, cache)
+
+
+def _platforms_of(path: str, head: bytes) -> Sequence[Platform]:
+    """Return the platforms that a PE or Mach-O file is for."""
+    if is_macho(head):
+        cpus = dict.fromkeys(image.cpu for image in read_macho(path).images)
+        return [
+            Platform(f"macOS {_MAC_NAMES[cpu]}", Loader.DYLD, _MAC_NAMES[cpu], _ANY_MACOS) for cpu in cpus
+            if cpu in _MAC_NAMES
+        ]  # fmt: skip
+    machine = _PE_NAMES.get(read_pe(path).machine)
+    return [Platform(machine, Loader.WINDOWS, machine)] if machine is not None else []
+
+
+def _judge_others(path: str, platforms: Sequence[Platform]) -> Iterator[Problem]:
+    place = Path(path).resolve()
+    # The folder is read in place, for the libraries beside the file, and not copied.
+    content = Wheel(place.name, place.parent.as_posix(), native={place.name: place.name}, names={place.name})
+    for platform in platforms:
+        yield from judge_platform(content, platform, _python_of_dlls(path, platform))
+
+
+def _python_of_dlls(path: str, platform: Platform) -> PythonPromise:
+    """Return the Python that a PE file is for, by the DLL that it needs: there are no tags to tell."""
+    imports = read_pe(path).imports if platform.loader is Loader.WINDOWS else ()
+    matches = [_PYTHON_DLL.fullmatch(imported.library) for imported in imports]
+    version = next((match for match in matches if match is not None), None)
+    if version is None:
+        return PythonPromise()
+    return PythonPromise(version=(int(version[1]), int(version[2])), is_free_threaded=bool(version[3]))
+
+
+def _describe_other(path: str, head: bytes) -> str:
+    """Return why a file is nothing to check, and what to do with it."""
+    name = path.lower()
+    if name.endswith(".egg"):
+        return "it is an egg, which pip does not install any more: build a wheel and check that"
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"!<arch>\n"):
+        return "it is an archive of object files, which no loader loads: check what is linked with it"
+    if head.startswith((b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        return "it is an archive: unpack it and check the folder, or name a wheel or a conda package"
+    return "it is no native file (ELF, PE or Mach-O), wheel, conda package or folder"
+
+
+def refuse_sdist(path: str) -> CheckReport:
+    """Return the report on a source distribution: there is nothing in it that a loader loads."""
+    fix = "build a wheel of it (pip wheel --no-deps FILE) and check that"
+    try:
+        HostFilesystem().read_head(path, _HEAD)
+        text = f"it is a source distribution, which has nothing to load: {fix}"
+    except (OSError, BinaryFormatError) as error:
+        text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return CheckReport(target=path, unreadable=text)
