@@ -30,7 +30,7 @@ from .knowledge import musl_names
 from .platform_check import PlatformCheck, place_of
 from .platforms import Platform
 from .python_abi import is_python_name
-from .tags import PythonPromise
+from .tags import PythonPromise, file_python
 
 _MODULE_ENTRY = "_PyInit_"
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*-darwin|abi3|pypy\d+-[\w-]+)\.so$")
@@ -218,9 +218,10 @@ class MacosCheck(PlatformCheck):
             return
         has_objc = any("/Frameworks/" in need or need.startswith("/usr/lib/libobjc") for need in needed)
         exports = [image.symbols.exports for image in images.values() if image.symbols is not None]
+        python = file_python(place, self._promise)
         for path, image in images.items():
             names = [
-                one.name for one in _imports(image, lambda name: not _is_left_to_process(name))
+                one.name for one in _imports(image, lambda name: not _is_left_to_process(name, python))
                 if one.ordinal == SymbolPlace.FLAT and not any(one.name in has for has in exports)
                 and not (has_objc and one.name.startswith("_objc_"))
             ] if image.flags & MH_TWOLEVEL else []  # fmt: skip
@@ -294,11 +295,11 @@ class MacosCheck(PlatformCheck):
         return self._problem("missing-image", severity, place, title, evidence, fix)
 
 
-def _is_left_to_process(name: str) -> bool:
+def _is_left_to_process(name: str, python: PythonPromise) -> bool:
     """Whether a symbol is one that the process has anyhow: of Python, of C, of the C++ runtime."""
     plain = name[1:]
     of_runtime = ("__", "_ZS", "_ZNS", "_ZNKS", "_ZT", "_Zn", "_Zd")
-    return is_python_name(plain) or plain in musl_names() or plain.startswith(of_runtime)
+    return is_python_name(plain, python) or plain in musl_names() or plain.startswith(of_runtime)
 
 
 def _imports(image: MachoImage, wanted: Callable[[str], bool]) -> list[MachoImport]:
