@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from dlltracer.cli.commands import cli
 from dlltracer.host.recording_files import read_trace_file
 from dlltracer.model.run import SelfTestStep, StepState
-from dlltracer.selftest.child import GROUPS, list_groups, list_questions
 from dlltracer.selftest.runner import SelfTest
+from dlltracer.selftest.step import GROUPS, list_groups, list_questions
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the groups are those of Linux")
 

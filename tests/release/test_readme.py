@@ -1,7 +1,7 @@
 """The shell blocks of README.md, in fresh roots of Debian 12 and 13: a checkout, Python, and what the page asks for.
 
 On demand, since it takes minutes and an index: DLLTRACER_README=1 runs the first block as it is, and the second one
-with the folder that the page names for the unit tests alone. DLLTRACER_README=all runs the second one as it is.
+with the part of the tests that the page names. DLLTRACER_README=all runs the second one as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 ASKED = os.environ.get("DLLTRACER_README", "")
 THIS = "tests/release/test_readme.py"
-UNITS = "tests/unit"
+PART = "tests/unit/test_question.py"
+"""What the page names for a part of the tests."""
 
 pytestmark = pytest.mark.slow
 on_demand = pytest.mark.skipif(not ASKED, reason="set DLLTRACER_README=1: it installs from an index, in fresh roots")
@@ -72,7 +73,7 @@ def test_the_page_has_two_blocks_to_copy() -> None:
     install, test = blocks()
     assert install.startswith("python3 -m venv") and "pip install .\n" in install and "dlltracer why" in install
     assert test.startswith("python3 -m venv") and "-n 2" in test and "python -m pytest\n" in test
-    assert f"python -m pytest\n{UNITS}`" in README.read_text("utf-8")
+    assert f"`python -m pytest {PART}`" in README.read_text("utf-8")
 
 
 @on_demand
@@ -86,7 +87,7 @@ def test_what_a_reader_copies_works(root: Root, shared: Path) -> None:
     assert re.search(r"import ssl > import _ssl\n.*_ssl\.", first.stderr, re.S) and ", 0 failed" in first.stderr
     print(first.stdout[-400:], first.stderr[-1500:], sep="\n")
     if ASKED != "all":
-        test = test.replace("python -m pytest\n", f"python -m pytest {UNITS}\n")
+        test = test.replace("python -m pytest\n", f"python -m pytest {PART}\n")
     second = run(root, shared, test, 3600)
     print(second.stdout[-1500:])
     assert second.returncode == 0, second.stdout[-5000:] + second.stderr[-2000:]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.capture.windows.debugger.lines import (
+from dlltracer.capture.windows.debugger.loop import (
     DEBUG_STRING,
     END,
     LOAD,

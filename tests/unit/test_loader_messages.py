@@ -13,7 +13,6 @@ from builders import etl_file as etl
 from builders import loader_messages as b
 from builders.image_event import PID, payload, record
 from dlltracer.capture.etl import read_etl
-from dlltracer.capture.windows.etw.loader_merge import TimedMessage, decode_messages, merge_messages
 from dlltracer.capture.windows.etw.loader_messages import (
     IMAGE_OPCODES,
     USER_LOADER,
@@ -24,8 +23,11 @@ from dlltracer.capture.windows.etw.loader_messages import (
     SearchFolders,
     SearchHit,
     SearchPlacesMessage,
+    TimedMessage,
     decode_image_loader,
+    decode_messages,
     decode_user_loader,
+    merge_messages,
 )
 from dlltracer.capture.windows.image_events import RecordContext
 from dlltracer.capture.windows.image_records import RawRecord

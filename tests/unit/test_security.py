@@ -29,7 +29,7 @@ STARTERS = {
     "capture/linux/seccomp_launch.py": "the program that the user named",
     "host/screen.py": "which Python a shell would start, to show commands with its short name: it is not started",
     "cli/run_watched.py": "our own launcher, by the path of this interpreter",
-    "selftest/commands.py": "this interpreter",
+    "selftest/everywhere.py": "this interpreter",
     "selftest/linux.py": "this interpreter",
     "selftest/runner.py": "this interpreter",
     "selftest/windows_debugger.py": "this interpreter",

@@ -22,8 +22,8 @@ from dlltracer.model.run import HostFacts, RunResult, SavedTrace, SelfTestStep, 
 from dlltracer.model.tracefile import trace_to_lines
 from dlltracer.model.tracereader import read_lines
 from dlltracer.report.render_selftest import render_selftest, render_selftest_markdown
-from dlltracer.selftest import private
-from dlltracer.selftest.private import PrivacyFilter, own_filter
+from dlltracer.selftest import runner
+from dlltracer.selftest.runner import PrivacyFilter, own_filter
 from dlltracer.selftest.step import CannotAsk, Question, Room, answer
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -107,7 +107,7 @@ def test_no_name_of_a_user_and_no_home_gets_through(name: str, monkeypatch: pyte
     home = f"/srv/people/{name}"
     for variable, value in (("HOME", home), ("USER", name), ("LOGNAME", name), ("USERNAME", name)):
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(private.platform, "node", lambda: "secret-laptop.example.org")
+    monkeypatch.setattr(runner.platform, "node", lambda: "secret-laptop.example.org")
     found = own_filter(f"{home}/tmp/dlltracer-selftest-abc")
     texts = [
         f"cannot open {home}/tmp/dlltracer-selftest-abc/rtld-1/good.so: no",

@@ -10,6 +10,7 @@ from ..host.environments import PythonEnvironment, environment_in, environment_o
 from ..host.image_cache import ImageCache, cache_folder
 from ..host.native_files import NativeFile, NativeListing, list_native_files
 from ..model.check import CheckReport, Problem
+from .foreign_environment import check_macos_files, check_windows_files
 from .linux_environment import check_linux_files
 from .package_files import check_package_files
 
@@ -24,7 +25,7 @@ def check_environment(path: str, root: str | None = None, *, is_folder: bool, us
         root: a folder that holds the system that it belongs to; `None` for this machine.
         is_folder: `path` is a folder.
         use_cache: whether results of earlier checks may be used and kept.
-    Nothing of it is run. What cannot be read is told in the report.
+    Nothing of it is run. The report says what cannot be read.
     """
     try:
         environment = _find(path, root, is_folder=is_folder)
@@ -78,5 +79,5 @@ def _check_files(
 ) -> Iterator[Problem]:  # fmt: skip
     if form == "elf":
         return check_linux_files(environment, files, root, notes, cache)
-    notes.append(f"native files of {_FORMATS[form]} are not judged in an environment")
-    return iter(())
+    check = check_windows_files if form == "pe" else check_macos_files
+    return check(environment, files, notes)

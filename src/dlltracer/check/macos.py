@@ -38,10 +38,10 @@ def check_macos(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Ite
     """Yield what is wrong with the Mach-O files of a wheel on a platform, for the Pythons that it promises."""
     files = MacosFiles(wheel.folder, symbols=True)
     for cpu in platform.cpus:
-        yield from _MacosCheck(wheel, platform, promise, cpu, files).run()
+        yield from MacosCheck(wheel, platform, promise, cpu, files).run()
 
 
-class _MacosCheck(PlatformCheck):
+class MacosCheck(PlatformCheck):
     """The check for one processor."""
 
     def __init__(
@@ -107,7 +107,7 @@ class _MacosCheck(PlatformCheck):
         if _MODULE.search(place) is None and (others or is_named):
             severity = Severity.NOTE
         yield self._problem(
-            "missing-slice", severity, place, f"it has {has} only, and the tag promises {self._architecture}",
+            "missing-slice", severity, place, f"it has {has} only, and {self._wheel.promises} {self._architecture}",
             (), f"build it for {self._architecture} too (ARCHFLAGS, -arch), or change the tag",
         )  # fmt: skip
 
@@ -130,7 +130,7 @@ class _MacosCheck(PlatformCheck):
             evidence = [f"it imports {name}, which macOS {'.'.join(map(str, since))} brought" for name, since in newer]
             yield self._problem(
                 "macos-above-tag", Severity.ERROR if newer else Severity.WARNING, place,
-                f"it was built for macOS {needs} and later, and the tag promises {has}",
+                f"it was built for macOS {needs} and later, and {self._wheel.promises} {has}",
                 evidence or ("dyld does not refuse it for that; symbols that older systems lack would",),
                 f"build it with MACOSX_DEPLOYMENT_TARGET={has}, or tag the wheel macosx_{needs.replace('.', '_')}",
             )  # fmt: skip
@@ -193,7 +193,7 @@ class _MacosCheck(PlatformCheck):
             code = "not-on-rpath" if same else "mangled-name"
             if self._wheel.loads_by_itself:
                 severity = Severity.NOTE
-            title = f"it needs {binding.need}, which is in the wheel where dyld does not look: {found}"
+            title = f"it needs {binding.need}, which is in the {self._wheel.noun} where dyld does not look: {found}"
             return self._problem(code, severity, place, title, evidence, fix)
         if owner := self._owner_by_name(name):
             return self._problem(
@@ -201,6 +201,5 @@ class _MacosCheck(PlatformCheck):
             )
         is_here = binding.need.startswith("/") and not is_system_path(binding.need)
         where = "a path of the machine that built it" if is_here else "in none of the folders that dyld searches"
-        return self._problem(
-            "missing-image", severity, place, f"it needs {binding.need}: {where}, and not in the wheel", evidence, fix
-        )
+        title = f"it needs {binding.need}: {where}, and not in the {self._wheel.noun}"
+        return self._problem("missing-image", severity, place, title, evidence, fix)

@@ -119,8 +119,8 @@ def _judge_stable(known: list[tuple[str, PythonName]], promise: PythonPromise) -
             evidence=tuple(_describe(name, entry) for name, entry in lacking[:_SHOWN]),
             fix="build it with Py_LIMITED_API of the lowest version that the tags promise, or change the tags",
         )  # fmt: skip
-    told = {name for name, _ in lacking}
-    foreign = [(n, e) for n, e in known if e.stable_since is None and n not in told]
+    reported = {name for name, _ in lacking}
+    foreign = [(n, e) for n, e in known if e.stable_since is None and n not in reported]
     if foreign:
         yield ApiProblem(
             code="abi3-violation", severity=Severity.WARNING,
@@ -130,7 +130,7 @@ def _judge_stable(known: list[tuple[str, PythonName]], promise: PythonPromise) -
         )  # fmt: skip
     lowest = promise.minors[0] if promise.minors else None
     yield from _judge_newer(
-        [(n, e) for n, e in known if n not in told], lowest, Severity.NOTE,
+        [(n, e) for n, e in known if n not in reported], lowest, Severity.NOTE,
         "the promised versions export it all the same",
     )  # fmt: skip
 

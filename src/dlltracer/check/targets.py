@@ -55,7 +55,7 @@ def classify_target(path: str) -> TargetKind:
 
 
 def check_target(target: CheckTarget) -> CheckReport:
-    """Check one target. What cannot be read is told in the report, never raised."""
+    """Check one target. The report says what cannot be read; nothing is raised."""
     # Each kind has one line here and a module of its own.
     if target.kind in (TargetKind.FOLDER, TargetKind.ENVIRONMENT):
         from .environment import check_environment

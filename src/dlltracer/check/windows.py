@@ -17,7 +17,7 @@ from ..model.loader_context import context_for_wheel
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Version
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import explain_not_system
-from ..resolve.windows import find_missing_imports, resolve_windows
+from ..resolve.windows import KnownExports, find_missing_imports, resolve_windows
 from .platform_check import PlatformCheck
 from .platforms import Platform
 from .python_abi import judge_api, judge_python3_dll
@@ -45,16 +45,19 @@ _MOST_TREES = 5_000
 
 def check_windows(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
     """Yield what is wrong with the PE files of a wheel on a platform, for the Pythons that it promises."""
-    yield from _WindowsCheck(wheel, platform, promise).run()
+    yield from WindowsCheck(wheel, platform, promise).run()
 
 
-class _WindowsCheck(PlatformCheck):
+class WindowsCheck(PlatformCheck):
+    """The check of the files in one folder, which is drive C:."""
+
     def __init__(self, wheel: Wheel, platform: Platform, promise: PythonPromise) -> None:
         super().__init__(wheel, platform, promise)
         self._local = HostFilesystem(wheel.folder)
         self._files = WindowsFiles({"C:": wheel.folder}, symbols=True, resources=True)
         self._images: dict[str, PeImage] = {}
         self._reached: set[str] = set()
+        self._exports = KnownExports()
 
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
@@ -83,7 +86,8 @@ class _WindowsCheck(PlatformCheck):
             wanted = _MACHINES[self._platform.pe_machine]
             # Installers made by setuptools and distlib ship launchers for every processor.
             severity = Severity.ERROR if is_module else Severity.NOTE
-            yield self._problem("wrong-machine", severity, place, f"it is for {is_for}, and the tag promises {wanted}")
+            title = f"it is for {is_for}, and {self._wheel.promises} {wanted}"
+            yield self._problem("wrong-machine", severity, place, title)
             return
         self._images[place] = image
 
@@ -93,7 +97,8 @@ class _WindowsCheck(PlatformCheck):
         if match is not None and match["hash"] is None and version is not None and version[:2] < _CONSTANT_MUTEX:
             yield self._problem(
                 "old-vc-runtime", Severity.WARNING if self._wheel.others else Severity.ERROR, place,
-                f"the wheel brings {posixpath.basename(place)} {'.'.join(map(str, version))} under its own name",
+                f"the {self._wheel.noun} brings {posixpath.basename(place)} {'.'.join(map(str, version))} under its own"
+                " name",
                 ("Windows has one DLL of a name in a process: every later import gets this old copy",
                  "code of Visual Studio 2022 17.10 and later crashes in it, in the lock of a mutex"),
                 "bring 14.40 or later, or under a name of its own: delvewheel repair",
@@ -128,7 +133,7 @@ class _WindowsCheck(PlatformCheck):
         for binding in tree.missing:
             yield from self._once(self._missing(binding, place))
         yield from self._judge_mutexes(tree, Severity.ERROR if _is_module(place) else Severity.WARNING)
-        for missing in find_missing_imports(tree.bindings, tree.images):
+        for missing in find_missing_imports(tree.bindings, tree.images, self._exports):
             if not isinstance(missing, MissingSymbol):
                 continue
             name = missing.name or f"ordinal {missing.ordinal}"
@@ -177,22 +182,23 @@ class _WindowsCheck(PlatformCheck):
         same = self._of_name(name)
         mangled = self._renamed(name)
         code, fix = "missing-image", "put it into the wheel: delvewheel repair"
-        title = f"it needs {name}, which is not in the wheel and not on every Windows"
+        title = f"it needs {name}, which is not in the {self._wheel.noun} and not on every Windows"
         evidence = [reason] if reason else []
         if same:
             code = "not-on-search-path"
-            title = f"it needs {name}, which is in the wheel where Windows does not look: {same[0]}"
+            title = f"it needs {name}, which is in the {self._wheel.noun} where Windows does not look: {same[0]}"
             fix = "put it beside the module, or call os.add_dll_directory before the import"
             if self._wheel.loads_by_itself or not _is_root(root):
                 severity = Severity.NOTE
-                evidence.append("code of the wheel adds folders or loads libraries, and may do so for this one")
+                evidence.append("code of the package adds folders or loads libraries, and may do so for this one")
         elif _VC_RUNTIME.fullmatch(name) and not self._wheel.others:
             code = "missing-vc-runtime"
             fix = "bring it under a name of its own (delvewheel repair), or require msvc-runtime"
             if "msvc-runtime" in self._wheel.requires:
                 severity = Severity.NOTE
         elif mangled:
-            code, title = "mangled-name", f"it needs {name}, and the wheel has it under another name: {mangled[0]}"
+            code = "mangled-name"
+            title = f"it needs {name}, and the {self._wheel.noun} has it under another name: {mangled[0]}"
             if self._wheel.loads_by_itself:  # perhaps another file of the name that needs it, which it loads before
                 severity = Severity.NOTE
         elif owner := self._owner_by_name(name):

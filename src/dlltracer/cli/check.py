@@ -27,11 +27,12 @@ from .progress import progress
 _EXIT_PROBLEMS, _EXIT_UNREADABLE = 1, 3
 _BASELINE_LIMIT = 16 << 20
 _TEXT = "text"
-_FORMATS = (_TEXT, "json", "sarif", "junit", "github", "jsonl", "parquet")
+_FORMATS = (_TEXT, "json", "html", "sarif", "junit", "github", "jsonl", "parquet")
 _GROWING = ("jsonl", "parquet")
 """Formats of which a file grows while targets are checked, and which a second run goes on with."""
 _ENDINGS = {
-    ".json": "json", ".sarif": "sarif", ".xml": "junit", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet",
+    ".json": "json", ".html": "html", ".htm": "html", ".sarif": "sarif", ".xml": "junit", ".jsonl": "jsonl",
+    ".ndjson": "jsonl", ".parquet": "parquet",
 }  # fmt: skip
 _LIST_LIMIT = 1 << 30
 _DASK_SECONDS = 30
@@ -320,6 +321,11 @@ def _write(target: Target, reports: Sequence[CheckReport], form: str, verbose: b
 
         width = min(shutil.get_terminal_size((100, 24)).columns, 120)
         write_styled(target, lambda plain: render.render_check(reports, width=width, verbose=verbose))
+        return
+    if form == "html":
+        from ..report.html.check import render_check_html
+
+        target.write(render_check_html(reports))
         return
     renderers: dict[str, Callable[[Sequence[CheckReport]], str]] = {
         "json": render.render_check_json, "sarif": render.render_check_sarif, "junit": render.render_check_junit,

@@ -93,7 +93,7 @@ class JsonLines:
 
     def close(self) -> None:
         if not self._file.closed:
-            with contextlib.suppress(OSError):  # it was said by `add` if the disk is full
+            with contextlib.suppress(OSError):  # `add` has reported a full disk
                 self._force()
             self._file.close()
 
@@ -272,7 +272,8 @@ def _make_schema(pyarrow: Any) -> Any:
         ("code", text), ("severity", text), ("file", text), ("title", text), ("evidence", texts), ("fix", text),
         ("platform", text),
     ])  # fmt: skip
+    content = pyarrow.struct([("name", text), ("version", text), ("files", texts)])
     return pyarrow.schema([
         ("target", text), ("problems", pyarrow.list_(problem)), ("files", pyarrow.int64()), ("platforms", texts),
-        ("unreadable", text), ("notes", texts),
+        ("unreadable", text), ("notes", texts), ("packages", pyarrow.list_(content)),
     ])  # fmt: skip

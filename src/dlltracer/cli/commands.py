@@ -21,7 +21,7 @@ from .program import NoValue, split_command_line
 
 _MODULES = {
     "run": "run", "why": "why", "show": "show", "deps": "deps", "check": "check", "explain": "explain",
-    "diff": "compare", "order": "compare",
+    "report": "bundle", "diff": "compare", "order": "compare",
     "hook": "about", "info": "about", "selftest": "selftest", "schema": "about", "completion": "about",
 }  # fmt: skip
 """The module beside this one that has the command: under the command's name or, as values, as `COMMAND`."""
@@ -77,7 +77,7 @@ _OTHER_WORDS = {
     "ldd": "dlltracer deps", "tree": "dlltracer deps", "needs": "dlltracer deps", "doctor": "dlltracer selftest",
     "debug": "dlltracer why", "test": "dlltracer selftest", "bug": "dlltracer report", "list": "dlltracer --help",
     "audit": "dlltracer check", "repair": "dlltracer check", "compare": "dlltracer diff", "python": "dlltracer run",
-    "open": "dlltracer show", "view": "dlltracer show", "report": "dlltracer run -o",
+    "open": "dlltracer show", "view": "dlltracer show",
 }  # fmt: skip
 """What people type, from other tools, and the command that does it. Commands of those names win."""
 _OF_ENDINGS = {
@@ -244,10 +244,6 @@ def call_by_click() -> int:
     return status if isinstance(status, int) else 0
 
 
-PATHS = (WRITTEN, FOLDER, PROGRAM)
-"""All metavars of options that name something in the file system."""
-
-
 def load_config(ctx: click.Context, named: str | None) -> None:
     """Make the settings the defaults of the command that the context is about to call.
 
@@ -280,7 +276,7 @@ def _find() -> Section | None:
         return find_config(os.getcwd())
     except FileNotFoundError:  # the current folder was removed
         return None
-    except UntrustedSettings as error:  # to stop here would let strangers in a shared folder stop us
+    except UntrustedSettings as error:  # to stop here would let other users of a shared folder stop us
         click.echo(f"dlltracer: {error} (--config FILE takes it, --no-config does not look)", err=True)
         return None
 

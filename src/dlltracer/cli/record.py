@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from typing import TypeVar
 
@@ -114,6 +115,20 @@ def own_redactor() -> Redactor:
     """One that knows who runs it, and where: lines are written before all names in them were met."""
     from ..report.redact import Redactor
 
-    names = (os.environ.get("USER"), os.environ.get("USERNAME"), os.path.basename(os.path.expanduser("~")))
-    host = platform.node()
-    return Redactor(tuple(dict.fromkeys(filter(None, names))), (host,) if host else ())
+    variables = ("USER", "USERNAME", "LOGNAME", "SUDO_USER")
+    users = [*map(os.environ.get, variables), os.path.basename(os.path.expanduser("~")), *_names_of_account()]
+    hosts = [platform.node(), os.environ.get("HOSTNAME"), os.environ.get("COMPUTERNAME"), os.environ.get("USERDOMAIN")]
+    return Redactor(tuple(dict.fromkeys(filter(None, users))), tuple(dict.fromkeys(filter(None, hosts))))
+
+
+def _names_of_account() -> tuple[str, ...]:
+    """The name of the account that runs this, and of its owner where that is on record (passwd(5), GECOS)."""
+    if sys.platform == "win32":
+        return ()
+    import pwd
+
+    try:
+        account = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return ()
+    return account.pw_name, account.pw_gecos.partition(",")[0]

@@ -192,7 +192,7 @@ class _WatchedRun:
 
     def _run_traced(self, watch: LoaderWatch, *, has_filter: bool) -> RunResult:
         from ..capture.linux.seccomp_launch import send
-        from ..capture.linux.seccomp_ptrace import PtraceLoop
+        from ..capture.linux.seccomp_notify import PtraceLoop
 
         options, way = self._options, "ptrace" if has_filter else "calls"
         with Relay(options.stopper, self._limit) as relay, _Launcher(way, self._command, options) as launcher:

@@ -13,8 +13,8 @@ from ..host.recording_files import TraceFileWriter
 from ..model.recording import Recording
 from ..model.run import RunResult, SavedTrace, SelfTestStep, StepState
 from ..model.tracefile import closing_lines, header_line, step_line
-from ..selftest.child import GROUPS, list_groups
 from ..selftest.runner import SelfTest
+from ..selftest.step import GROUPS, list_groups
 from .commands import complete_file
 from .formats import RECORDING_SUFFIX
 from .output import EXIT_MISSING, EXIT_USAGE, open_target, say_error, table_width, write_styled

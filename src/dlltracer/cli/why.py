@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from ..api.explain import Explained
     from ..model.finding import Diagnosis
-    from .program import Program
+    from .program import Asked, Program
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,8 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
         return _explain_file(options.file, options.redact), None
     chosen = choose_python(options.python)
     question = read_question(options.module, options.code, chosen)
-    what, program, python = question.what, question.program, question.python or chosen
-    command = command_of(program, python)
+    what, python = question.what, question.python or chosen
+    command = command_of(question.program, python)
     recorder = None
     if options.is_recorded:
         assert options.output is not None
@@ -206,14 +206,7 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
 
         recorder = TraceRecorder(options.output, what, command, options.backend, redact=options.redact)
     try:
-        with progress(f"trying {what}"):
-            begun = time.monotonic()
-            run, explained = try_and_explain(what, program, python, options.backend, options.timeout)
-            seconds = time.monotonic() - begun
-        # A script has effects that nobody wants thrice; an import should have none.
-        tries = program.must_return if options.tries is None else options.tries
-        if tries and run.stopped is None and explained.case is not None:
-            explained = replace(explained, diagnosis=_try_fixes(explained, program, python, seconds))
+        run, explained = examine(question, python, options.backend, options.timeout, options.tries)
         if recorder is not None:
             return recorder.finish(run, explained), run.stopped
         if options.html is None and options.form not in (GITHUB, HTML):
@@ -235,6 +228,25 @@ def _answer(options: _WhyOptions) -> tuple[SavedTrace, StopReason | None]:
     finally:
         if recorder is not None:
             recorder.close()
+
+
+def examine(
+    asked: Asked, python: str | None, backend: str, timeout: float | None, tries: bool | None
+) -> tuple[RunResult, Explained]:
+    """Try what was asked, and explain what came of it.
+
+    Arguments: `python`, the interpreter, `None` for ours; `tries`, whether fixes are tried, `None` for imports only.
+    Raises `SystemExit` when it could not be traced, or could not begin.
+    """
+    program = asked.program
+    with progress(f"trying {asked.what}"):
+        begun = time.monotonic()
+        run, explained = try_and_explain(asked.what, program, python, backend, timeout)
+        seconds = time.monotonic() - begun
+    # A script has effects that nobody wants thrice; an import should have none.
+    if (program.must_return if tries is None else tries) and run.stopped is None and explained.case is not None:
+        explained = replace(explained, diagnosis=_try_fixes(explained, program, python, seconds))
+    return run, explained
 
 
 def _try_fixes(explained: Explained, program: Program, python: str | None, seconds: float) -> Diagnosis:
@@ -267,7 +279,7 @@ def _looks_like_recording(name: str) -> bool:
 def _explain_file(file: str, redact: bool) -> SavedTrace:
     """A recording with the verdict on it, which says where it is from."""
     from ..api.saving import explain_saved
-    from ..report.outcomes import describe_origin, notes_on_children
+    from ..report.counts import describe_origin, notes_on_children
     from .show import open_recording
 
     trace: SavedTrace = open_recording(file)
@@ -312,16 +324,16 @@ def _write_text(options: _WhyOptions, trace: SavedTrace, target: Target) -> None
 
         write_styled(target, lambda plain: render_verdict(diagnosis, ascii_only=plain))
         return
+    from ..report.counts import count
     from ..report.drawing import number
-    from ..report.outcomes import count
     from ..report.render_short import render_first_line, render_short_verdict
 
     screen = screen_of(target, trace.run.process.current_folder if trace.run.process is not None else "")
     if options.quiet:
         write_styled(target, lambda _: render_first_line(diagnosis, screen))
         return
-    tally = count(trace.recording)
-    counts = f"{number(tally.loaded, 'image')}, 0 failed" if trace.recording.events else ""
-    if counts and tally.failed:
-        counts += f", {tally.failed} done without"
+    outcomes = count(trace.recording)
+    counts = f"{number(outcomes.loaded, 'image')}, 0 failed" if trace.recording.events else ""
+    if counts and outcomes.failed:
+        counts += f", {outcomes.failed} done without"
     write_styled(target, lambda _: render_short_verdict(diagnosis, screen, counts=counts))

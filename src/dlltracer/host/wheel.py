@@ -58,7 +58,7 @@ class UnreadableTarget(DlltracerError):
 
 @dataclass
 class Wheel:
-    """What was found in a wheel, or in a package of another kind.
+    """What was found in a wheel, in a package of another kind, or in an environment for another system.
 
     Attributes:
         name: of the file.
@@ -73,6 +73,7 @@ class Wheel:
         others: words for the packages that may bring what this one lacks, as those of conda do; "" for none.
         added_folders: that the process searches for DLLs, from the top.
         problems: what is wrong with the archive.
+        noun, promises: words for messages: what it is, and who says what it is for.
     """
 
     name: str
@@ -87,6 +88,8 @@ class Wheel:
     others: str = ""
     added_folders: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
+    noun: str = "wheel"
+    promises: str = "the tag promises"
 
 
 def open_wheel(path: str, folder: str) -> Wheel:
@@ -315,13 +318,13 @@ def _compare_record(
     exempt = {f"{info}/{name}" for name in _UNLISTED}
     for name in sums.keys() - listed.keys() - exempt:
         yield name, "RECORD does not list it, so that uninstalling leaves it behind"
-    for name, (told, size) in listed.items():
+    for name, (recorded, size) in listed.items():
         if name in exempt:
             continue
         if name not in sums:
             yield name, "RECORD lists it, and the archive does not have it"
             continue
-        method, _, value = told.partition("=")
+        method, _, value = recorded.partition("=")
         found, length = sums[name].get(method), sizes[name]
         if found is not None and value.rstrip("=") != found:
             yield name, "its sum is not the one in RECORD: it was changed after the wheel was built"

@@ -12,7 +12,7 @@ class Severity(enum.Enum):
     ERROR = "error"
     """On a platform that the tags promise, something of it does not load, or an installer refuses it."""
     WARNING = "warning"
-    """It loads, or may load by means that are not in the files; what is said may fail later."""
+    """It loads, or may load by means that are not in the files; what is reported may fail later."""
     NOTE = "note"
     """Worth knowing."""
 
@@ -46,6 +46,20 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackageContent:
+    """The native files that a package brought into an environment.
+
+    Attributes:
+        name, version: as its metadata has them.
+        files: their paths in the target.
+    """
+
+    name: str
+    version: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckReport:
     """What came of one target.
 
@@ -56,6 +70,7 @@ class CheckReport:
         platforms: the tags that they were held against.
         unreadable: why it could not be read at all, or not to its end; empty if it was.
         notes: what could not be taken into account.
+        packages: of an environment, those that have native files.
     """
 
     target: str
@@ -64,6 +79,7 @@ class CheckReport:
     platforms: tuple[str, ...] = ()
     unreadable: str = ""
     notes: tuple[str, ...] = ()
+    packages: tuple[PackageContent, ...] = ()
 
     def count(self, severity: Severity) -> int:
         """How many problems there are of a severity."""

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from ..model.events import LoadFailedEvent, Phase
 from ..model.light import dataclass, replace
 from ..model.words import label_of
+from .counts import FinalEvent
 from .drawing import file_name
-from .outcomes import FinalEvent
 
 _OBVIOUS = re.compile(
     r"(?:libc|libm|libpthread|libdl|librt|libutil|libresolv|libanl|libnsl|libmvec)(?:-2\.\d+)?\.so(?:\.\d+)?"

@@ -213,6 +213,12 @@ class Redactor:
     def __init__(self, users: tuple[str, ...] = (), hosts: tuple[str, ...] = ()) -> None:
         self._text = PrivateText(users, hosts)
 
+    def add_secrets(self, values: Iterable[str]) -> None:
+        """Take note of values that are secrets, wherever they stand. Words too short to be looked for are left out."""
+        for value in values:
+            if len(value) >= _SHORTEST_SECRET:
+                self._text.secret(value)
+
     def learn(self, value: object) -> None:
         """Take note of all names in a value."""
         self._change(value, "")

@@ -55,9 +55,9 @@ def _report_lines(report: CheckReport, width: int, verbose: bool) -> Iterator[Li
         yield from _wrapped("", report.unreadable, width, PLAIN)
         return
     style = FAILED if report.count(Severity.ERROR) else BOLD
-    yield ((f"{name}: ", BOLD), (_summary(report), style))
+    yield ((f"{name}: ", BOLD), (summarize_report(report), style))
     shown = [problem for problem in report.problems if verbose or problem.severity is not Severity.NOTE]
-    for alike in _group(shown):
+    for alike in group_problems(shown):
         yield from _problem_lines(alike, width, verbose)
     hidden = len(report.problems) - len(shown)
     if hidden:
@@ -66,14 +66,15 @@ def _report_lines(report: CheckReport, width: int, verbose: bool) -> Iterator[Li
         yield from _wrapped("", note, width, DIM)
 
 
-def _summary(report: CheckReport) -> str:
+def summarize_report(report: CheckReport) -> str:
+    """Return what is wrong with a target, "; ", and what was looked at, in numbers."""
     counts = [(report.count(severity), severity.value) for severity in (Severity.ERROR, Severity.WARNING)]
     found = ", ".join(number(count, noun) for count, noun in counts if count)
     on = f" on {', '.join(report.platforms)}" if report.platforms else ""
     return f"{found or 'nothing wrong'}; {number(report.files, 'native file')} checked{on}"
 
 
-def _group(problems: Sequence[Problem]) -> list[list[Problem]]:
+def group_problems(problems: Sequence[Problem]) -> list[list[Problem]]:
     """Put together what is the same of several files, in the order of the first of each."""
     groups: dict[tuple[object, ...], list[Problem]] = {}
     for problem in problems:

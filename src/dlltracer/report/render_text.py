@@ -11,6 +11,18 @@ from ..model.printable import escape
 from ..model.recording import UNKNOWN, Losses, Recording
 from ..model.words import rule_title
 from .brief_tree import choose_events, folded_title
+from .counts import (
+    FinalEvent,
+    count,
+    describe_processes,
+    final_events,
+    is_consequence,
+    is_killed,
+    is_program,
+    like_it_line,
+    process_line,
+    shares,
+)
 from .drawing import (
     ASCII,
     BOLD,
@@ -29,18 +41,6 @@ from .drawing import (
     grow,
     number,
     place_nodes,
-)
-from .outcomes import (
-    FinalEvent,
-    count,
-    describe_processes,
-    final_events,
-    is_consequence,
-    is_killed,
-    is_program,
-    like_it_line,
-    process_line,
-    shares,
 )
 
 NO_LOADS = "no load of an image was recorded"

@@ -188,7 +188,8 @@ MAX_FORWARDS = 16
 
 
 def find_missing_imports(
-    bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage]
+    bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage],
+    known: KnownExports | None = None,
 ) -> tuple[MissingSymbol | MissingForwarder, ...]:
     """Compare what images import with what the images they are bound to export. Delayed imports are left out.
 
@@ -197,14 +198,15 @@ def find_missing_imports(
             that has the forwarder).
         images: path to image, read with symbols. What an image that is not here exports is unknown, so nothing is
             reported about symbols expected of it; nor about forwarders for which there is no binding.
+        known: of earlier calls with the same files, and this one adds to it; `None` for nothing.
 
     Returns:
         In the order of the bindings, each symbol once for each image that asks for it.
     """
-    return tuple(_Check(bindings, images).find())
+    return tuple(_Check(bindings, images, known or KnownExports()).find())
 
 
-class _Exports:
+class ImageExports:
     """What an image exports, to be asked."""
 
     def __init__(self, exports: tuple[PeExport, ...]) -> None:
@@ -222,8 +224,23 @@ class _Exports:
         return Nearest(self._by_name)
 
 
+class KnownExports:
+    """What is known of images that many loads share.
+
+    Attributes:
+        tables: path of an image to what it exports; `None` where that is not known.
+        sound: who needs which library that was found where: all that is imported is there, and nothing is forwarded.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[str, ImageExports | None] = {}
+        self.sound: set[tuple[str, str, str]] = set()
+
+
 class _Check:
-    def __init__(self, bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage]) -> None:
+    def __init__(
+        self, bindings: Iterable[Binding], images: Mapping[str, PeImage | ElfImage | MachoImage], known: KnownExports
+    ) -> None:  # fmt: skip
         self._images = images
         self._bindings: dict[tuple[str, str], Binding] = {}
         for binding in bindings:
@@ -231,18 +248,28 @@ class _Check:
             key = binding.requested_by, binding.need.lower()
             if key not in self._bindings or (self._bindings[key].delayed and not binding.delayed):
                 self._bindings[key] = binding
-        self._exports: dict[str, _Exports | None] = {}
+        self._exports = known.tables
+        self._sound = known.sound
         self._guesses = MAX_NEAREST
+        self._forwards = 0
 
     def find(self) -> Iterator[MissingSymbol | MissingForwarder]:
         for (requested_by, need), binding in self._bindings.items():
             exports = self._exports_of(binding.path) if binding.state is BindingState.BOUND else None
             if exports is None or binding.path is None or binding.delayed:
                 continue
+            key = requested_by, need, binding.path
+            if key in self._sound:
+                continue
+            self._forwards = 0
+            is_sound = True
             for library, symbol in self._imports(requested_by, need):
                 missing = self._check(symbol, requested_by, library, binding.path, exports)
                 if missing is not None:
+                    is_sound = False
                     yield missing
+            if is_sound and not self._forwards:
+                self._sound.add(key)
 
     def _imports(self, path: str, library: str) -> dict[tuple[str, PeSymbol], None]:
         """Library and symbol of what the image imports from a library (in small letters), each once."""
@@ -252,17 +279,17 @@ class _Check:
                 found.update(dict.fromkeys((need.library, symbol) for symbol in need.symbols or ()))
         return found
 
-    def _exports_of(self, path: str | None) -> _Exports | None:
+    def _exports_of(self, path: str | None) -> ImageExports | None:
         """What the image at the path exports; `None` if that is not known."""
         if path is None:
             return None
-        if path not in self._exports:
-            exports = getattr(self._images.get(path), "exports", None)
-            self._exports[path] = None if exports is None else _Exports(exports)
-        return self._exports[path]
+        if path not in self._exports and path in self._images:
+            exports = getattr(self._images[path], "exports", None)
+            self._exports[path] = None if exports is None else ImageExports(exports)
+        return self._exports.get(path)
 
     def _check(
-        self, symbol: PeSymbol, requested_by: str, library: str, path: str, exports: _Exports
+        self, symbol: PeSymbol, requested_by: str, library: str, path: str, exports: ImageExports
     ) -> MissingSymbol | MissingForwarder | None:
         export = exports.get(symbol)
         if export is None:
@@ -277,6 +304,7 @@ class _Check:
     def _follow(self, symbol: PeSymbol, requested_by: str, path: str, export: PeExport) -> MissingForwarder | None:
         """Follow an export through its forwarders; `None` when it ends at code, or where nothing is known."""
         at, forwarder = path, export.forwarder
+        self._forwards += forwarder is not None
         target = ""
         for _ in range(MAX_FORWARDS):
             if forwarder is None:

@@ -1,9 +1,10 @@
-"""A question of the self-test, and the room in which it is asked: a folder of its own, and the facts that it notes."""
+"""A question of the self-test, the room in which it is asked, and the process that asks those of one group."""
 
 from __future__ import annotations
 
 import base64
 import functools
+import importlib
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
+from ..model.encode import encode
 from ..model.run import SelfTestStep, StepState
 
 MOST_FACTS = 300
@@ -181,3 +183,85 @@ def describe_error(error: BaseException) -> str:
         place = place.tb_next
     where = f", line {place.tb_lineno} of {os.path.basename(place.tb_frame.f_code.co_filename)}" if place else ""
     return f"{type(error).__name__}: {error}{end}{where}"[:LONGEST_TEXT]
+
+
+GROUPS = {
+    "system": "everywhere",
+    "images": "everywhere",
+    "limits": "linux",
+    "loader": "linux",
+    "rtld": "linux_mechanisms",
+    "snapshot": "linux_mechanisms",
+    "seccomp": "everywhere",
+    "search": "linux",
+    "commands": "everywhere",
+    "windows": "windows_loader",
+    "structures": "windows_loader",
+    "codes": "windows_loader",
+    "lookups": "windows_loader",
+    "names": "windows_names",
+    "etw": "windows_etw",
+    "debugger": "windows_debugger",
+}
+"""The groups, and the module of each: its function `questions` returns those of all groups in it."""
+
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def list_groups() -> tuple[str, ...]:
+    """Return the groups of this system, in the order in which they are asked."""
+    own = {
+        "linux": ("limits", "loader", "rtld", "seccomp", "snapshot", "search", "commands"),
+        "win32": ("windows", "structures", "codes", "lookups", "names", "debugger", "etw", "commands"),
+    }.get(sys.platform, ("commands",))
+    return ("system", "images", *own)
+
+
+def list_questions(group: str) -> tuple[Question, ...]:
+    """Return the questions of a group."""
+    module = importlib.import_module(f".{GROUPS[group]}", __package__)
+    return tuple(question for question in module.questions() if question.group == group)
+
+
+def is_wine() -> bool:
+    """Return whether this Windows is Wine, whose ntdll says so (wine_get_version)."""
+    if sys.platform != "win32":
+        return False
+    from ..capture.windows.system import open_system_library
+
+    return hasattr(open_system_library("ntdll.dll"), "wine_get_version")
+
+
+def main(arguments: list[str]) -> None:
+    """Ask the questions of a group from a number on.
+
+    Arguments: the group, the number of its first question, the folder for the rooms, the file for the answers.
+    """
+    group, first, folder, results = arguments
+    if sys.platform == "win32":
+        _silence_windows()
+    wine = is_wine()
+    with open(results, "a", encoding="ascii") as file:
+
+        def write(**line: object) -> None:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+
+        for number, question in enumerate(list_questions(group)):
+            if number < int(first):
+                continue
+            write(begun=number)
+            room = Room(os.path.join(folder, f"{group}-{number}"), _LETTERS[number % len(_LETTERS)])
+            os.makedirs(room.folder, exist_ok=True)
+            write(number=number, step=encode(answer(question, room, wine)))
+
+
+def _silence_windows() -> None:
+    """No message boxes: for a missing drive or a damaged image (1), a crash (2), a file not found (0x8000).
+
+    Source: SetErrorMode, MS Learn. Processes that this one starts inherit it.
+    """
+    if sys.platform == "win32":
+        from ..capture.windows.system import open_system_library
+
+        open_system_library("kernel32.dll").SetErrorMode(0x1 | 0x2 | 0x8000)

@@ -11,8 +11,13 @@ from ...errors import NoSuchProcess
 from ...model.events import Event, LoadEvent, UnloadEvent
 from ...model.recording import Losses, Recording, TracedProcess
 from ...model.run import HostFacts, RunResult, SavedTrace
-from ..windows.etw.loader_merge import TimedMessage, merge_messages
-from ..windows.etw.loader_messages import USER_LOADER_IDS, decode_image_loader, decode_user_loader
+from ..windows.etw.loader_messages import (
+    USER_LOADER_IDS,
+    TimedMessage,
+    decode_image_loader,
+    decode_user_loader,
+    merge_messages,
+)
 from ..windows.image_records import (
     ImagePayload,
     Opcode,

@@ -236,7 +236,7 @@ class StopReader:
 
     def _is_by_loader(self, task: TracedTask, audit: int, address: int) -> bool | None:
         """Whether the instruction that makes the call is in the loader: glibc's opens libraries itself (rtld has its
-        own open64_nocancel, elf/dl-load.c), and libc.so serves the program. `None` if that cannot be told."""
+        own open64_nocancel, elf/dl-load.c), and libc.so serves the program. `None` if that cannot be known."""
         if not task.loader or (audit == I386.audit and address in task.vdso):
             return None  # a static program; or the kernel's common entry for all of the process (vsyscall)
         if address not in task.loader:

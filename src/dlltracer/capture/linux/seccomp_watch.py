@@ -166,7 +166,7 @@ class LoaderWatch:
         self._programs.pop(pid, None)
 
     def others(self) -> tuple[int, ...]:
-        """The processes that still run, as far as they have called anything that is told of, but for the first one."""
+        """The processes that still run, as far as one of their calls has stopped, but for the first one."""
         return tuple(
             known.process.pid for known in self._processes if known.alive and known.process.pid != self._first
         )  # fmt: skip

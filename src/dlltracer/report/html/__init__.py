@@ -85,7 +85,7 @@ def render_html_selftest(saved: SavedTrace) -> str:
         notes=(*saved.problems, *saved.recording.notes),
         groups=groups,
         style=as_markup(style),
-        style_hash=_hash(style),
+        style_hash=hash_for_policy(style),
     )
 
 
@@ -114,8 +114,8 @@ def render_page(
         data=json_for_html(data),
         style=as_markup(style),
         script=as_markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=hash_for_policy(style),
+        script_hash=hash_for_policy(script),
     )
 
 
@@ -219,5 +219,6 @@ def as_markup(text: str) -> Markup:
     return Markup(text)  # noqa: S704
 
 
-def _hash(text: str) -> str:
+def hash_for_policy(text: str) -> str:
+    """Return the hash by which a Content-Security-Policy allows that style or script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -29,6 +29,7 @@ def usual_known_dlls() -> frozenset[str]:
     return frozenset(_read_lines("known_dlls.txt"))
 
 
+@functools.cache
 def explain_not_system(name: str) -> str | None:
     """Why a file of that base name (lower case) is not on every Windows, though it is often taken for Windows' own.
 

@@ -15,8 +15,7 @@ import _winapi
 
 from ....errors import TraceStartError
 from .bindings import Debugging, set_event
-from .lines import DEBUG_STRING, END, LOAD, NOTE, READY, REFUSED, UNLOAD, encode_line
-from .loop import DebugLoop
+from .loop import DEBUG_STRING, END, LOAD, NOTE, READY, REFUSED, UNLOAD, DebugLoop, encode_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

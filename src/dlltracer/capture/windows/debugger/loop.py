@@ -1,4 +1,5 @@
-"""The loop of a debugger: waits for debug events of processes, hands them to a listener, answers them.
+"""The loop of a debugger: waits for debug events of processes, hands them to a listener, answers them. And the lines
+in which the helper of a trace writes these events down.
 
 A process stands still until its event is answered, so the listener gets an event before all that follows from it.
 Nothing here needs the process to run. Every exception goes back unhandled except two that only a debugger causes: the
@@ -15,7 +16,8 @@ from . import bindings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from collections.abc import Iterator
+    from typing import Any, Protocol
 
     from .bindings import Debugging
 
@@ -148,3 +150,62 @@ class DebugLoop:
         size = min(info.nDebugStringLength, _LONGEST_STRING) * (2 if info.fUnicode else 1)
         data = self._api.read_memory(self._handles.get(pid, 0), info.lpDebugStringData, size)
         self._listener.note_debug_string(pid, data, bool(info.fUnicode))
+
+
+LOAD, UNLOAD, DEBUG_STRING, NOTE = "load", "unload", "string", "note"
+READY, REFUSED, END = "ready", "refused", "end"
+
+_SHAPES: dict[str, tuple[int | type, ...]] = {
+    LOAD: (32, 63, 63, str, bytes),  # thread, clock, base, path, start of the image
+    UNLOAD: (32, 63, 63),  # thread, clock, base
+    DEBUG_STRING: (1, bytes),  # whether it is UTF-16, the text
+    NOTE: (str,),
+    READY: (),  # lines before this one tell what was loaded before the attach
+    REFUSED: (32,),  # Windows' error
+    END: (63,),  # how many lines could not be written
+}
+"""The values of each kind: a number of so many bits, text, bytes."""
+
+
+def encode_line(kind: str, *values: int | str | bytes) -> bytes:
+    """Return a line of that kind."""
+    return " ".join([kind, *map(_encode, values), "\n"]).encode("ascii")
+
+
+def decode_lines(data: bytes) -> Iterator[tuple[Any, ...] | None]:
+    """Yield each line as its kind and values, `None` for a damaged one."""
+    *whole, rest = data.split(b"\n")
+    for line in whole:
+        yield _decode_line(line)
+    if rest:
+        yield None
+
+
+def _encode(value: int | str | bytes) -> str:
+    if isinstance(value, str):
+        return f"s{value.encode('utf-8', 'surrogatepass').hex()}"
+    return f"x{value.hex()}" if isinstance(value, bytes) else str(value)
+
+
+def _decode_line(line: bytes) -> tuple[Any, ...] | None:
+    try:
+        kind, *words, end = line.decode("ascii").split(" ")
+        values = [_decode(word) for word in words]
+    except ValueError:
+        return None
+    shape = _SHAPES.get(kind)
+    if shape is None or end or len(shape) != len(values) or not all(map(_fits, values, shape)):
+        return None
+    return kind, *values
+
+
+def _decode(word: str) -> int | str | bytes:
+    if word.startswith("s"):
+        return bytes.fromhex(word[1:]).decode("utf-8", "surrogatepass")
+    return bytes.fromhex(word[1:]) if word.startswith("x") else int(word)
+
+
+def _fits(value: int | str | bytes, shape: int | type) -> bool:
+    if isinstance(shape, int):
+        return isinstance(value, int) and 0 <= value < 1 << shape
+    return type(value) is shape

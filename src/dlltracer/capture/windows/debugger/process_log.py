@@ -23,12 +23,11 @@ from dataclasses import dataclass, replace
 from ....model.events import ImageChange, LoadEvent, Phase
 from ....model.failure import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, Crash, Request, exception_name
 from ...requests import Watch
-from ..image_events import ImageDecoder, RecordContext, decode_records
+from ..image_events import ImageDecoder, LiveImages, RecordContext, decode_records
 from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord, display_path
-from ..live_images import LiveImages
 from ..system import query_dos_devices, with_final_path
 from .bindings import EXCEPTION_RECORD
-from .lines import DEBUG_STRING, LOAD, NOTE, UNLOAD, decode_lines
+from .loop import DEBUG_STRING, LOAD, NOTE, UNLOAD, decode_lines
 
 Reader = Callable[[int, int], bytes]
 """Returns up to so many bytes at an address of the process; fewer where memory ends."""
@@ -450,7 +449,7 @@ def _at_start(event: ImageChange, *, is_program: bool) -> ImageChange:
 
 
 def as_seen_here(event: ImageChange) -> ImageChange:
-    """Return an event with the path that the debugger was told: `C:\\x`, which the records spell `\\??\\C:\\x`."""
+    """Return an event with the path that the debugger got: `C:\\x`, which the records spell `\\??\\C:\\x`."""
     if event.path.startswith("\\??\\"):
         event = replace(event, path=event.shown_path, display_path=None)
     return event if event.size else replace(event, size=None, checksum=None)

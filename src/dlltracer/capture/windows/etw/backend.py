@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from ....model.events import DebugEvent, Event, ImageChange
     from ....model.failure import Request
     from ....model.recording import Recording
-    from ..image_events import RecordContext
+    from ..image_events import LiveImages, RecordContext
     from ..image_records import RawRecord
-    from ..live_images import LiveImages
 
 NAME = "etw"
 NAME_WITH_LOADER = "etw+loader"
@@ -102,7 +101,7 @@ class EtwSession:
     def __init__(self, raw: bool, kernel_logger: bool, loader_events: bool = False, live: bool = False) -> None:
         self._lock = RLock()
         self._live: LiveImages | None = None
-        self._fed = self._heard = self._flushed = self._settled = 0
+        self._fed = self._taken = self._flushed = self._settled = 0
         self._waiting: list[RawRecord] = []
         self._debug_events: list[DebugEvent] = []
         self._count_modules = _prepare_live_delivery(raw) if live else None
@@ -262,9 +261,9 @@ class EtwSession:
         from ..image_records import RawRecord
 
         count = len(self._loader_records)
-        heard = [RawRecord(header, data) for header, data in self._loader_records[self._heard : count]]
-        self._heard = count
-        waiting = [*self._waiting, *self._without_start(self._new_records()), *heard]
+        messages = [RawRecord(header, data) for header, data in self._loader_records[self._taken : count]]
+        self._taken = count
+        waiting = [*self._waiting, *self._without_start(self._new_records()), *messages]
         waiting.sort(key=lambda one: one.ticks)
         number = len(waiting) if until is None else sum(self._clock_of(one) <= until for one in waiting)
         self._waiting = waiting[number:]
@@ -277,8 +276,7 @@ class EtwSession:
         return record.ticks * 1_000_000_000 // self._frequency
 
     def _make_live_images(self) -> LiveImages:
-        from ..image_events import ImageDecoder
-        from ..live_images import LiveImages
+        from ..image_events import ImageDecoder, LiveImages
 
         return LiveImages(ImageDecoder(self._context()), self._clock_of, self._watch, with_final_path)
 
@@ -312,7 +310,7 @@ class EtwSession:
     def _recording(self, ended: Stopped, listened: Stopped, requests: Sequence[Request]) -> Recording:
         from ....model.recording import Losses, Recording
         from ..image_records import RawRecord
-        from .loader_merge import decode_messages, merge_messages
+        from .loader_messages import decode_messages, merge_messages
 
         notes = [*self._notes, *self._session.notes, *ended.notes]
         if self._listener is not None:
@@ -331,7 +329,7 @@ class EtwSession:
         messages = [RawRecord(header, data) for header, data in self._loader_records]
         loader = decode_messages(messages, requests, context)
         merged = merge_messages(images, loader.messages)
-        # Of what the loader told, the images have been delivered as the kernel told them.
+        # The images that the loader names have been delivered already, as the kernel named them.
         self._fresh += [one for one in merged.events if self._live is None or getattr(one, "base", None) is None]
         losses = Losses(events_lost, buffers_lost, len(self._failures) + undecodable + loader.undecodable)
         return Recording(self._name, merged.events, self._pid, losses, (*notes, *merged.notes))
@@ -358,7 +356,7 @@ def _prepare_live_delivery(raw: bool) -> Callable[[], int]:
     """Import what makes events: what is imported while the traced code runs would be in the trace. Return what counts
     the modules of the process."""
     with LibraryFirst():
-        from .. import live_images  # noqa: F401
+        from .. import image_events  # noqa: F401
 
         if raw:
             import uuid  # noqa: F401
