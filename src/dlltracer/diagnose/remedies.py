@@ -69,7 +69,7 @@ def operand(path: str) -> str:
 
 
 def python_words(case: Case) -> tuple[str, ...]:
-    """Return the interpreter, and as its program the import, the script or the module that failed, where it is known."""
+    """Return the interpreter, and the import, script or module that failed as its program, where that is known."""
     what = case.what
     if re.fullmatch(r"import [\w., ]+|from [\w.]+ import [\w., *]+", what):
         return (PYTHON, "-c", what)
