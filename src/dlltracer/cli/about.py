@@ -279,7 +279,7 @@ def status() -> None:
 def _hook_path() -> str:
     try:
         folder = sysconfig.get_path("purelib")
-    except ImportError:  # no _sysconfigdata, as above
+    except (ImportError, AttributeError, KeyError):  # no _sysconfigdata, as above; 3.13 lacks a variable of it then
         folder = site.getsitepackages()[0]
     return os.path.join(folder, HOOK_FILE)
 

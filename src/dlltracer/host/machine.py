@@ -31,6 +31,11 @@ def this_system() -> System:
     return {"linux": System.LINUX, "win32": System.WINDOWS}.get(sys.platform, System.OTHER)
 
 
+def summary_of_job() -> str | None:
+    """The file whose Markdown a runner of GitHub Actions shows on the page of the job; `None` where there is none."""
+    return os.environ.get("GITHUB_STEP_SUMMARY") or None
+
+
 def is_macos() -> bool:
     """Whether this Python runs on macOS."""
     return sys.platform == "darwin"
