@@ -12,6 +12,10 @@ from windows.summary import runs_of
 
 # The commands write annotations where this says so; tests that want them set it.
 os.environ.pop("GITHUB_ACTIONS", None)
+os.environ.pop("GITHUB_STEP_SUMMARY", None)
+# Commands of the tests name their Python by running it, whatever environment is active in the shell.
+os.environ.pop("VIRTUAL_ENV", None)
+os.environ.pop("CONDA_PREFIX", None)
 # A shell without job control starts what it puts in the background with SIGINT ignored (POSIX.1-2017, 2.11), and
 # exec keeps that: programs of the tests would never die of it. exec turns a handler into the default (signal(7)).
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

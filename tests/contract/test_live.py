@@ -127,6 +127,33 @@ def test_a_crash_inside_a_load_leaves_what_came_before_it(
     assert done.stdout == f"LoadLibrary {before}\n", done.stderr
 
 
+IMPORTS_BESIDE_SNAPSHOTS = """
+import importlib.machinery, importlib.util, os, sys, threading
+from dlltracer.capture.linux.snapshot import make_reader
+sys.setswitchinterval(1e-5)
+read, has_ended = make_reader(), threading.Event()
+def watch():
+    while not has_ended.is_set():
+        read(False)
+thread = threading.Thread(target=watch)
+thread.start()
+for path in sys.argv[1:]:
+    loader = importlib.machinery.ExtensionFileLoader("tinymod", path)
+    importlib.util.module_from_spec(importlib.util.spec_from_file_location("tinymod", path, loader=loader))
+has_ended.set()
+thread.join()
+print(len([path for _, path in read(False).images if path in sys.argv]))
+"""
+
+
+@linux_only
+def test_snapshots_in_a_thread_hold_up_no_import(native: Native) -> None:
+    """The loader's lock and the GIL are taken in one order by an import, and must not be in another by a snapshot."""
+    command = [sys.executable, "-c", IMPORTS_BESIDE_SNAPSHOTS, *(str(native.module()) for _ in range(150))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False)
+    assert done.stdout.split() == ["150"], done.stderr
+
+
 @linux_only
 def test_a_failed_load_is_told_before_a_crash(native: Native, run_python: RunPython) -> None:
     done = run_python(

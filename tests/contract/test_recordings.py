@@ -50,7 +50,7 @@ def test_run_writes_a_recording(native: Native, tmp_path: Path) -> None:
     facts = {image.path: image for image in trace.images}[str(library)]
     assert facts.size == library.stat().st_size and facts.machine == "x86-64"
     assert facts.digest is not None and facts.digest.startswith(("build-id:", "sha256:"))
-    assert (trace.places is not None and "/usr/lib" in dict(trace.places.folders).values()) or trace.places is not None
+    assert trace.places is not None and trace.places.folders
     assert {name for name, _ in trace.run.process.environment} <= {
         "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "CONDA_PREFIX", "VIRTUAL_ENV",
     }  # fmt: skip

@@ -63,6 +63,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module(site / "newer/ext", call="PyObject_FromTheFuture()", more="void PyObject_FromTheFuture(void);")
     module(site / "weak/ext", call="if(maybe)maybe()", more="extern void maybe(void) __attribute__((weak));")
     module(site / "plain/ext", suffix=".so")
+    for package, code in (("full", full), ("half", "int base(void){return 1;}")):
+        same = build(site / package / "libsame.so.1", code, *SHARED, "-Wl,-soname,libsame.so.1")
+        call = "extra()" if package == "full" else "base()"
+        module(site / package / "ext", str(same), "-Wl,-rpath,$ORIGIN", call=call, more="int extra(void),base(void);")
     (site / "gone/libgone.so.1").unlink()
     build(site / "old/libold.so.1", "int base(void){return 1;}", *SHARED, "-Wl,-soname,libold.so.1")
     (site / "v.map").write_text("V1 { global: base; };")
@@ -118,6 +122,23 @@ def test_the_same_undefined_symbols_as_ldd(site: Path, report: CheckReport) -> N
             continue  # a version or a library: the symbols follow from it
         assert bool(theirs) == bool(texts), (path, theirs, texts)
         assert all(any(name in text for text in texts) for name in theirs)
+
+
+def test_whose_library_wins_by_the_order_of_imports(site: Path, report: CheckReport) -> None:
+    """Both packages have a library of one name. A real process says which order fails, and so does the check."""
+    paths = [str(next((site / package).glob("ext*.so"))) for package in ("full", "half")]
+    code = "import ctypes, sys; [ctypes.CDLL(path) for path in sys.argv[1:]]"
+    done = [
+        subprocess.run([sys.executable, "-c", code, *order], capture_output=True, text=True, check=False)
+        for order in (paths, paths[::-1])
+    ]
+    assert done[0].returncode == 0 and "undefined symbol: extra" in done[1].stderr
+    (conflict,) = [problem for problem in report.problems if problem.code == "runtime-conflict"]
+    assert conflict.severity is Severity.WARNING and conflict.file.endswith(f"full/ext{SUFFIX}")
+    assert "half/libsame.so.1 was loaded before, which has no extra" in conflict.title
+    assert conflict.fix.startswith("import full before half")
+    (copies,) = [problem for problem in report.problems if problem.code == "runtime-copies"]
+    assert copies.severity is Severity.NOTE and "libsame.so.1 is in 2 packages" in copies.title
 
 
 def test_a_healthy_environment_is_quiet(tmp_path: Path) -> None:

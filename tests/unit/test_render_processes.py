@@ -10,7 +10,7 @@ import pytest
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, UnloadEvent
 from dlltracer.model.failure import Crash
 from dlltracer.model.recording import Recording, TracedProcess
-from dlltracer.report.outcomes import count, notes_on_children
+from dlltracer.report.counts import count, notes_on_children
 from dlltracer.report.render_json import render_jsonl
 from dlltracer.report.render_text import render_lines, render_text
 

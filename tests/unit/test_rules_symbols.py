@@ -19,7 +19,7 @@ SYMBOL = f"{EXT}: undefined symbol: extra"
 VERSION = f"/lib/libx.so.1: version `X_2' not found (required by {EXT})"
 LACK = MissingSymbol("extra", None, EXT, None)
 VERSION_LACK = MissingVersion("X_2", "libx.so.1", "/lib/libx.so.1", EXT, ("X_1", "X_1.5", "Y_9"))
-RIVAL = ShadowedCopy(Change.NOTHING_LOADED, "libx.so.1", "/old/libx.so.1", Phase.LOADED, "/new/libx.so.1")
+SHADOWED = ShadowedCopy(Change.NOTHING_LOADED, "libx.so.1", "/old/libx.so.1", Phase.LOADED, "/new/libx.so.1")
 LOADED = Recording(
     "rtld", (LoadEvent("/old/libx.so.1", need="libx.so.1", requested_by="/a/_core.so", imports=("alpha",)),)
 )
@@ -94,7 +94,7 @@ def test_a_newer_glibc() -> None:
 
 def test_the_first_wins() -> None:
     made = case(SYMBOL, symbols=(LACK,), tree=tree(bound("libx.so.1", "/old/libx.so.1", phase=Phase.LOADED)),
-                shadowed=(RIVAL,), recording=LOADED)  # fmt: skip
+                shadowed=(SHADOWED,), recording=LOADED)  # fmt: skip
     assert [f.code for f in verdict(made).findings] == ["first-wins"]
     found = first(made)
     assert found.subject == "/old/libx.so.1"
@@ -103,19 +103,19 @@ def test_the_first_wins() -> None:
 
 
 def test_the_first_wins_though_nobody_knows_who_loaded_it() -> None:
-    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(), shadowed=(RIVAL,)))
+    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(), shadowed=(SHADOWED,)))
     assert found.code == "first-wins" and "before the trace began" in found.explanation
 
 
 def test_the_library_path_wins() -> None:
-    rival = replace(RIVAL, change=Change.NO_LIBRARY_PATH, phase=Phase.ENVIRONMENT)
+    shadowed = replace(SHADOWED, change=Change.NO_LIBRARY_PATH, phase=Phase.ENVIRONMENT)
     facts = process(environment=(("LD_LIBRARY_PATH", "/old"),))
-    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(), shadowed=(rival,), process=facts))
+    found = first(case(VERSION, versions=(VERSION_LACK,), tree=tree(), shadowed=(shadowed,), process=facts))
     assert (found.code, found.subject) == ("library-path-wins", "/old/libx.so.1")
 
 
-def test_a_rival_without_a_complaint_is_no_finding() -> None:
-    assert not list(search_rules.check_first_wins(case(None, shadowed=(RIVAL,), symbols=(LACK,))))
+def test_a_shadowed_copy_without_a_dl_error_is_no_finding() -> None:
+    assert not list(search_rules.check_first_wins(case(None, shadowed=(SHADOWED,), symbols=(LACK,))))
 
 
 OLD_NAME = "_ZN3c105ErrorC2ERKSs"

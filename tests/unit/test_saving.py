@@ -28,7 +28,7 @@ from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phas
 from dlltracer.model.failure import System
 from dlltracer.model.recording import Recording
 from dlltracer.model.run import HostFacts, RunResult, SavedTrace
-from dlltracer.report.outcomes import describe_origin
+from dlltracer.report.counts import describe_origin
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="ELF files of this machine")
 LIBC = "/lib/x86_64-linux-gnu/libc.so.6"

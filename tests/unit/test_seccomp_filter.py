@@ -54,7 +54,7 @@ def decide(program: bytes, audit: int, number: int, *arguments: int) -> int:
     raise AssertionError("no return")
 
 
-def is_told(arch: Architecture, kind: CallKind, number: int, **given: int) -> bool:
+def does_stop(arch: Architecture, kind: CallKind, number: int, **given: int) -> bool:
     """Whether a call is told of: `flags` or `mode`; of mmap `prot` and `flags`."""
     call = arch.calls[number]
     assert call.kind is kind
@@ -77,43 +77,43 @@ def calls(kind: CallKind) -> Iterator[tuple[Architecture, int]]:
 @pytest.mark.parametrize("flags", [O_RDONLY, O_CLOEXEC, O_CLOEXEC | 0o100000, 0o4000])
 def test_opens_to_read_are_told_of(flags: int) -> None:
     for arch, number in calls(CallKind.OPEN):
-        assert is_told(arch, CallKind.OPEN, number, flags=flags), (arch.name, number)
+        assert does_stop(arch, CallKind.OPEN, number, flags=flags), (arch.name, number)
 
 
 @pytest.mark.parametrize("flags", [O_WRONLY, O_RDWR, O_WRONLY | O_CREAT, O_PATH | O_CLOEXEC])
 def test_opens_that_no_loader_makes_are_let_pass(flags: int) -> None:
     for arch, number in calls(CallKind.OPEN):
         if arch.calls[number].flags is not None:
-            assert not is_told(arch, CallKind.OPEN, number, flags=flags), (arch.name, number)
+            assert not does_stop(arch, CallKind.OPEN, number, flags=flags), (arch.name, number)
 
 
 def test_folders_are_let_pass_by_the_flag_of_their_processor() -> None:
-    assert not is_told(X86_64, CallKind.OPEN, 257, flags=0o200000 | O_CLOEXEC)
-    assert not is_told(AARCH64, CallKind.OPEN, 56, flags=0o40000 | O_CLOEXEC)
-    assert not is_told(ARM, CallKind.OPEN, 322, flags=0o40000)
-    assert not is_told(RISCV64, CallKind.OPEN, 56, flags=0o200000)
+    assert not does_stop(X86_64, CallKind.OPEN, 257, flags=0o200000 | O_CLOEXEC)
+    assert not does_stop(AARCH64, CallKind.OPEN, 56, flags=0o40000 | O_CLOEXEC)
+    assert not does_stop(ARM, CallKind.OPEN, 322, flags=0o40000)
+    assert not does_stop(RISCV64, CallKind.OPEN, 56, flags=0o200000)
     # The same bit is O_DIRECT there, and no folder: what is doubtful is looked at.
-    assert is_told(AARCH64, CallKind.OPEN, 56, flags=0o200000)
+    assert does_stop(AARCH64, CallKind.OPEN, 56, flags=0o200000)
 
 
 def test_mmap_of_a_file_to_run_is_told_of() -> None:
     for arch, number in calls(CallKind.MAP):
-        assert is_told(arch, CallKind.MAP, number, prot=READ | EXEC, flags=PRIVATE)
-        assert not is_told(arch, CallKind.MAP, number, prot=READ | WRITE, flags=PRIVATE)
-        assert not is_told(arch, CallKind.MAP, number, prot=READ | EXEC, flags=PRIVATE | ANONYMOUS)
+        assert does_stop(arch, CallKind.MAP, number, prot=READ | EXEC, flags=PRIVATE)
+        assert not does_stop(arch, CallKind.MAP, number, prot=READ | WRITE, flags=PRIVATE)
+        assert not does_stop(arch, CallKind.MAP, number, prot=READ | EXEC, flags=PRIVATE | ANONYMOUS)
 
 
 def test_access_is_told_of_with_our_mode_only() -> None:
     for arch, number in calls(CallKind.MARK):
-        assert is_told(arch, CallKind.MARK, number, mode=MARK_MODE)
+        assert does_stop(arch, CallKind.MARK, number, mode=MARK_MODE)
         for mode in (0, 4, 7, MARK_MODE ^ 1):
-            assert not is_told(arch, CallKind.MARK, number, mode=mode)
+            assert not does_stop(arch, CallKind.MARK, number, mode=mode)
     assert MARK_MODE & ~7  # what the kernel refuses before it looks at the path
     assert MARK_MODE < 1 << 31
 
 
 def test_execve_is_told_of() -> None:
-    assert {arch.name for arch, number in calls(CallKind.EXEC) if is_told(arch, CallKind.EXEC, number)} == {
+    assert {arch.name for arch, number in calls(CallKind.EXEC) if does_stop(arch, CallKind.EXEC, number)} == {
         arch.name for arch in ARCHITECTURES.values()
     }
 

@@ -345,10 +345,10 @@ def _find_definers(case: Case, view: LinuxProcess) -> tuple[str, ...]:
 def _find_speaker(case: Case) -> str | None:
     """Return the image that wrote the output of a program which ended itself."""
     recording = case.run.recording
-    if case.error is not None or recording is None or not case.said or (case.run.status or 0) >= 0:
+    if case.error is not None or recording is None or not case.output_lines or (case.run.status or 0) >= 0:
         return None
     paths = dict.fromkeys(event.path for event in recording.loads)
-    return find_speaker(case.said, [path for path in paths if not _RUNTIME.search(path)])
+    return find_speaker(case.output_lines, [path for path in paths if not _RUNTIME.search(path)])
 
 
 def _suspects(case: Case) -> tuple[str, ...]:
@@ -366,8 +366,8 @@ def _paths_in_question(case: Case, shadowed: tuple[ShadowedCopy, ...]) -> tuple[
     paths += [symbol.requested_by for symbol in case.symbols[:1]]
     for version in case.versions[:1]:
         paths += [version.provider, version.requested_by]
-    for rival in shadowed[:1]:
-        paths += [rival.used, rival.other]
+    for one in shadowed[:1]:
+        paths += [one.used, one.other]
     paths += [case.run.crash.image if case.run.crash is not None else None, case.run.initialising]
     return tuple(dict.fromkeys(path for path in paths if path and "/" in path.replace("\\", "/")))
 

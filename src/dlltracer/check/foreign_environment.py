@@ -27,6 +27,7 @@ from ..model.macho import MachoFile, describe_cpu
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386
 from ..model.tree import LoadTree
 from ..resolve.windows import resolve_windows
+from .copies import RuntimeCopy, family_of, judge_copies
 from .macos import MacosCheck
 from .platforms import Loader, Platform
 from .tags import PythonPromise, file_python
@@ -111,6 +112,10 @@ class _PackageCode:
         """Return the path of a file on this machine."""
         return f"{self._folder}/{place}"
 
+    def name_of(self, place: str) -> str:
+        """Return the name of the top folder of the package that a file is in, without the ends of repair tools."""
+        return posixpath.basename(self.package_of(place)).removesuffix(".libs") or "the environment"
+
     def _site_of(self, place: str) -> str | None:
         path = self.path_of(place)
         sites = [site for site in self._environment.site_folders if path.startswith(f"{site}/")]
@@ -130,6 +135,17 @@ class _WindowsEnvironment(WindowsCheck):
         )
         tag = self._choose_tag()
         self._platform = Platform(tag, Loader.WINDOWS, tag)
+
+    def run(self) -> Iterator[Problem]:
+        yield from super().run()
+        copies = []
+        for place, image in self._images.items():
+            name = posixpath.basename(place)
+            if name.lower().endswith(".dll") and family_of(name) is not None:
+                version = image.resources.file_version if image.resources is not None else None
+                build = ".".join(map(str, version)) if version is not None else place
+                copies.append(RuntimeCopy(self._wheel.native[place], name.lower(), self._code.name_of(place), build))
+        yield from judge_copies(copies)
 
     def _choose_tag(self) -> str:
         """Return the platform of the interpreter; without one, of most modules."""
@@ -218,6 +234,15 @@ class _MacosEnvironment(MacosCheck):
         self._top = ""
         self._optional: dict[str, bool] = {}
 
+    def run(self) -> Iterator[Problem]:
+        yield from super().run()
+        # dyld takes images by their whole install name: that is what two copies may share.
+        yield from judge_copies(
+            RuntimeCopy(self._wheel.native[place], posixpath.basename(place), self._code.name_of(place),
+                        image.uuid or place)
+            for place, image in self._images.items() if family_of(posixpath.basename(place)) is not None
+        )  # fmt: skip
+
     def _judge_load(self, place: str) -> Iterator[Problem]:
         self._top = place
         self._wheel.loads_by_itself = self._code.loads(place)
@@ -238,6 +263,8 @@ def _for_environment(problem: Problem, top: str, code: _PackageCode, optional: d
     Arguments: `top`, the file whose load is judged, "" for none; `optional`, of modules asked about before.
     """
     severity = problem.severity
+    if problem.code == "old-vc-runtime" and severity is Severity.ERROR:
+        severity = Severity.WARNING  # who needs a newer one is told by vc-runtime-too-old
     name = top.lower()
     is_root = name.endswith((".pyd", ".so", ".exe")) or "." not in posixpath.basename(name)
     if top and not is_root:

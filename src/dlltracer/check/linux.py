@@ -1,7 +1,7 @@
 """Would the ELF files of a wheel load on a Linux platform: what they need, by glibc's or musl's own search.
 
 Extension modules and programs are judged as what is loaded; vendored libraries in the context of what needs them. A
-library that nothing in the wheel needs is loaded by code, which may prepare the search, so less is said about it.
+library that nothing in the wheel needs is loaded by code, which may prepare the search, so less is reported about it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .knowledge import musl_names
 from .platform_check import PlatformCheck, is_named_after, place_of
 from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform
 from .python_abi import is_python_name
-from .tags import PythonPromise
+from .tags import PythonPromise, file_python
 
 _ET_EXEC, _ET_DYN = 2, 3
 _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
@@ -91,7 +91,7 @@ class _LinuxCheck(PlatformCheck):
         roots = [file for file in self._files.values() if file.is_root]
         for file in roots[:_MOST_TREES]:
             yield from self._judge_load(file)
-        # What nothing in the wheel needs is loaded by code (ctypes). What is needed and was not found was told above.
+        # What nothing in the wheel needs is loaded by code (ctypes). What is needed and missing is reported above.
         needed = {posixpath.basename(need) for file in self._files.values() for need in file.image.needed}
         others = [
             file for file in self._files.values()
@@ -259,7 +259,7 @@ class _LinuxCheck(PlatformCheck):
             if binding.need.startswith(("libc.so.6", "libc.musl")):
                 if place_of(binding.requested_by) != file.place and file.is_module:
                     yield from self._once(self._brings_other_c_library(place_of(binding.requested_by), binding.need))
-                continue  # told already, as the other C library
+                continue  # reported already, as the other C library
             yield from self._once(self._missing(binding, file))
         yield from self._judge_second_python(file, places)
         if not file.is_program and is_whole and not tree.unresolved:
@@ -373,10 +373,11 @@ class _LinuxCheck(PlatformCheck):
     def _needs_of(self, place: str) -> Iterator[ElfNeed]:
         """Yield the needs of an image that some image of the wheel has to fulfil."""
         symbols = self._files[place].image.symbols
+        python = file_python(place, self._promise)
         for need in symbols.needs if symbols is not None else ():
             # All that glibc and libstdc++ have has versions. Without one it may still be a name of the C library:
             # Python has libm in the process, and a module that is not linked with it finds it there.
-            if not (need.weak or is_python_name(need.name) or self._is_of_c_library(need.name)):
+            if not (need.weak or is_python_name(need.name, python) or self._is_of_c_library(need.name)):
                 yield need
 
     def _is_of_c_library(self, name: str) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
-from ..binary.elf import read_elf, read_provided
+from ..binary.elf import read_build_id, read_elf, read_provided
 from ..errors import BinaryFormatError
 from ..host.environments import PythonEnvironment
 from ..host.filesystem import SteadyFiles
@@ -24,10 +25,59 @@ from ..model.elf import DF_1_PIE, ElfImage, ElfSymbols, describe_kind
 from ..model.loader_context import GlibcContext, LoadedImage, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.linux import LinuxResolver, resolve_linux
+from .copies import RuntimeCopy, family_of, judge_copies
 from .elf_store import ElfStore
-from .environment_check import EnvironmentCheck, without_hash
 from .platforms import GLIBC_LIBRARIES
-from .scope import Load, SymbolScope
+from .scope import Conflict, Load, SymbolScope
+
+_HASH = re.compile(r"-[0-9a-f]{8,}(?=\.)")
+
+
+class EnvironmentCheck:
+    """The check of an environment; a subclass has the rules of its loader.
+
+    Arguments: `environment`; `places`, path of each native file to its path in the target, "/" between its parts.
+    """
+
+    def __init__(self, environment: PythonEnvironment, places: dict[str, str]) -> None:
+        self._environment = environment
+        self._places = places
+        self._told: set[tuple[str, str]] = set()
+        self._by_name: dict[str, list[str]] | None = None
+
+    def _once(self, problem: Problem) -> Iterator[Problem]:
+        """Yield a problem the first time that its file has it: many loads share a library."""
+        key = problem.file, problem.title
+        if key not in self._told:
+            self._told.add(key)
+            yield problem
+
+    def _problem(
+        self, code: str, severity: Severity, path: str, title: str, evidence: Sequence[str] = (), fix: str = ""
+    ) -> Problem:  # fmt: skip
+        return Problem(
+            code=code, severity=severity, file=self._place(path), title=title, evidence=tuple(evidence), fix=fix
+        )  # fmt: skip
+
+    def _place(self, path: str) -> str:
+        """Return a path in the target; the path itself for a file that is elsewhere."""
+        return self._places.get(path, path)
+
+    def _named(self, name: str) -> list[str]:
+        """Return the files of the environment that have a name, or would have it without the hash of a repair tool."""
+        if self._by_name is None:
+            self._by_name = {}
+            for path in sorted(self._places):
+                base = posixpath.basename(self._places[path]).lower()
+                for key in dict.fromkeys((base, _HASH.sub("", base))):
+                    self._by_name.setdefault(key, []).append(path)
+        return self._by_name.get(name.lower(), [])
+
+
+def without_hash(name: str) -> str:
+    """Return the name of a library without the hash that auditwheel and delvewheel put into it."""
+    return _HASH.sub("", name)
+
 
 _ET_EXEC, _ET_DYN = 2, 3
 _SUFFIX = re.compile(r"\.(?:cpython-(\d)(\d+)(t?)\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
@@ -78,6 +128,7 @@ class _LinuxEnvironment(EnvironmentCheck):
         self._context: GlibcContext | MuslContext | None = None
         self._has_system = True
         self._unversioned: set[tuple[str, str | None]] = set()
+        self._copies: list[RuntimeCopy] = []
         self._loading: dict[tuple[str, str], bool] = {}
         self._place_of: dict[tuple[int, int] | None, str] = {}
 
@@ -243,6 +294,55 @@ class _LinuxEnvironment(EnvironmentCheck):
         self._scope.index()
         for file, severity, load in loads:
             yield from self._judge_symbols(file, severity, load)
+        yield from self._judge_copies(files)
+        conflicts = self._scope.find_conflicts((load for file, _, load in loads if file.is_module), self._are_rivals)
+        for conflict in conflicts:
+            yield from self._once(self._conflict(conflict))
+
+    def _judge_copies(self, files: dict[str, _ElfFile]) -> Iterator[Problem]:
+        libraries = [file for file in files.values() if not _is_root(file)]
+        names = Counter(self._name_of(file) for file in libraries)
+        for file in libraries:
+            name = self._name_of(file)
+            if family_of(name) is None and names[name] < 2:
+                continue
+            self._copies.append(
+                RuntimeCopy(self._place(file.path), name, self._package_of(file.path), self._build_of(file.path))
+            )
+        yield from judge_copies(self._copies)
+
+    def _name_of(self, file: _ElfFile) -> str:
+        return file.image.soname or posixpath.basename(file.path)
+
+    def _package_of(self, path: str) -> str:
+        """Return the name of the top folder of the package that a file is in; "the system" for files elsewhere."""
+        site = self._site_of(path)
+        if site is None:
+            return "the environment" if self._place(path) != path else "the system"
+        return self._system.host_path(path)[len(site) + 1 :].partition("/")[0].removesuffix(".libs")
+
+    def _build_of(self, path: str) -> str:
+        """Return what tells one build of a library from another: its build-id, else the file itself."""
+        here = self._system.host_path(path)
+        try:
+            return read_build_id(here, self._read(path)) or here
+        except (OSError, BinaryFormatError):
+            return here
+
+    def _are_rivals(self, one: str, other: str) -> bool:
+        return self._package_of(one) != self._package_of(other) and self._build_of(one) != self._build_of(other)
+
+    def _conflict(self, conflict: Conflict) -> Problem:
+        name, rival = posixpath.basename(conflict.taken), self._place(conflict.rival)
+        more = f" and {len(conflict.lacking) - 1} more" if len(conflict.lacking) > 1 else ""
+        return self._problem(
+            "runtime-conflict", Severity.WARNING, conflict.user,
+            f"it fails where {rival} was loaded before, which has no {conflict.lacking[0]}{more}",
+            (f"alone it gets {self._place(conflict.taken)}", f"a process has one {name}: the first that is loaded",
+             *conflict.lacking[1:_SYMBOLS_NAMED]),
+            f"import {self._package_of(conflict.user)} before {self._package_of(conflict.rival)}, or install builds"
+            " that use the same library",
+        )  # fmt: skip
 
     def _severity(self, file: _ElfFile) -> Severity:
         """How bad it is that a file does not load."""

@@ -36,8 +36,13 @@ class ApiProblem:
     fix: str
 
 
-def is_python_name(name: str) -> bool:
-    """Whether CPython, of any version or build, exports a symbol of that name; PyPy's names count, too."""
+def is_python_name(name: str, promise: PythonPromise) -> bool:
+    """Whether a Python exports a symbol of that name: CPython 3 of any version or build, PyPy.
+
+    For files of which it is not known that they are for Python 3, every name counts that looks like one of the C API.
+    """
+    if _API.match(name) and (promise.version is None or promise.version[0] != 3):
+        return True
     return name in python_names() or name.startswith(("PyPy", "_PyPy")) or _TRACING.match(name) is not None
 
 
@@ -119,8 +124,8 @@ def _judge_stable(known: list[tuple[str, PythonName]], promise: PythonPromise) -
             evidence=tuple(_describe(name, entry) for name, entry in lacking[:_SHOWN]),
             fix="build it with Py_LIMITED_API of the lowest version that the tags promise, or change the tags",
         )  # fmt: skip
-    told = {name for name, _ in lacking}
-    foreign = [(n, e) for n, e in known if e.stable_since is None and n not in told]
+    reported = {name for name, _ in lacking}
+    foreign = [(n, e) for n, e in known if e.stable_since is None and n not in reported]
     if foreign:
         yield ApiProblem(
             code="abi3-violation", severity=Severity.WARNING,
@@ -130,7 +135,7 @@ def _judge_stable(known: list[tuple[str, PythonName]], promise: PythonPromise) -
         )  # fmt: skip
     lowest = promise.minors[0] if promise.minors else None
     yield from _judge_newer(
-        [(n, e) for n, e in known if n not in told], lowest, Severity.NOTE,
+        [(n, e) for n, e in known if n not in reported], lowest, Severity.NOTE,
         "the promised versions export it all the same",
     )  # fmt: skip
 

@@ -18,6 +18,8 @@ from ..errors import BinaryFormatError
 from ..model.elf import ElfImage, ElfSymbols
 from ..model.tree import BindingState, LoadTree, MissingSymbol, MissingVersion
 
+_MOST_RIVALS = 20
+"""Files of one name that are held against each other."""
 _MOST_SETS = 8
 """Sets of providers remembered of an image. Real images have one or two."""
 
@@ -48,6 +50,16 @@ class Load:
 
     top: str
     images: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """An image (`user`) that has what it needs of the library `taken`, and lacks something where `rival` is loaded."""
+
+    user: str
+    taken: str
+    rival: str
+    lacking: tuple[str, ...]
 
 
 class SymbolScope:
@@ -154,6 +166,55 @@ class SymbolScope:
                 is_its = need.library in names and not need.weak
                 if is_its and need.version not in has and need.version != provider.image.soname:
                     yield MissingVersion(need.version, need.library, binding.path, binding.requested_by, has)
+
+    def find_conflicts(self, loads: Iterable[Load], rivals: Callable[[str, str], bool]) -> Iterator[Conflict]:
+        """Yield who would lack what if the library of a name were another one, which was loaded before.
+
+        glibc takes the image that has the name already, whatever the search would find.
+
+        Argument: `rivals`, whether the images at two paths with one name may be of different packages and builds.
+        """
+        by_name: dict[str, list[int]] = {}
+        for number in sorted(self._providers):
+            soname = self._members[number].image.soname
+            if soname is not None:
+                by_name.setdefault(soname, []).append(number)
+        others: dict[int, list[int]] = {}
+        for numbers in by_name.values():
+            for number in numbers if 1 < len(numbers) <= _MOST_RIVALS else ():
+                path = self._members[number].path
+                others[number] = [
+                    other for other in numbers if other != number and rivals(path, self._members[other].path)
+                ]
+        seen: set[tuple[int, int, int]] = set()
+        for load in loads:
+            for taken in load.images[1:]:
+                for rival in others.get(taken, ()):
+                    if rival in load.images or taken in self._base:
+                        continue
+                    for user in load.images:
+                        if (user, taken, rival) not in seen:
+                            seen.add((user, taken, rival))
+                            yield from self._compare(user, taken, rival, load)
+
+    def _compare(self, user: int, taken: int, rival: int, load: Load) -> Iterator[Conflict]:
+        """Yield what an image has of one library, and neither of its rival nor of the rest of the load."""
+        member, image, other = self._members[user], self._members[taken].image, self._members[rival].image
+        lacking = [
+            f"the version {need.version}" for need in member.image.version_needs
+            if need.library == image.soname and not need.weak and other.is_versioned
+            and need.version not in other.version_defs and need.version != other.soname
+        ]  # fmt: skip
+        scope = (self._base.union(load.images) - {taken}) | {rival}
+        for name, version in zip(member.names, member.versions, strict=True):
+            definitions = [found for found in self._definitions.get(name, ()) if _fits(found, version)]
+            if any(found.image == taken for found in definitions) and not any(
+                found.image in scope for found in definitions
+            ):
+                lacking.append(name)
+        if lacking and user not in (taken, rival):
+            members = self._members
+            yield Conflict(members[user].path, members[taken].path, members[rival].path, tuple(lacking))
 
     def defined_in(self, name: str, paths: Iterable[str]) -> Iterator[str]:
         """Yield which of the images at some paths define a name."""

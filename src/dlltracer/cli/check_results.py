@@ -93,7 +93,7 @@ class JsonLines:
 
     def close(self) -> None:
         if not self._file.closed:
-            with contextlib.suppress(OSError):  # it was said by `add` if the disk is full
+            with contextlib.suppress(OSError):  # `add` has reported a full disk
                 self._force()
             self._file.close()
 

@@ -20,7 +20,7 @@ from .output import EXIT_USAGE, CommandFailed, say, say_error
 from .program import NoValue, split_command_line
 
 _MODULES = {
-    "run": "run", "why": "why", "show": "show", "deps": "deps", "check": "check", "explain": "explain",
+    "run": "run", "why": "why", "show": "show", "deps": "deps", "check": "check", "explain": "about",
     "report": "bundle", "diff": "compare", "order": "compare",
     "hook": "about", "info": "about", "selftest": "selftest", "schema": "about", "completion": "about",
 }  # fmt: skip
@@ -244,10 +244,6 @@ def call_by_click() -> int:
     return status if isinstance(status, int) else 0
 
 
-PATHS = (WRITTEN, FOLDER, PROGRAM)
-"""All metavars of options that name something in the file system."""
-
-
 def load_config(ctx: click.Context, named: str | None) -> None:
     """Make the settings the defaults of the command that the context is about to call.
 
@@ -280,7 +276,7 @@ def _find() -> Section | None:
         return find_config(os.getcwd())
     except FileNotFoundError:  # the current folder was removed
         return None
-    except UntrustedSettings as error:  # to stop here would let strangers in a shared folder stop us
+    except UntrustedSettings as error:  # to stop here would let other users of a shared folder stop us
         click.echo(f"dlltracer: {error} (--config FILE takes it, --no-config does not look)", err=True)
         return None
 

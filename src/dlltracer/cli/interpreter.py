@@ -83,8 +83,8 @@ def _check_version(named: str, path: str) -> None:
         return  # the run of it says why it cannot be started
     import re
 
-    said = done.stdout[:4096].decode("utf-8", "replace")
-    found = re.search(r"^Python (\d+)\.(\d+)", said, re.M)
+    answer = done.stdout[:4096].decode("utf-8", "replace")
+    found = re.search(r"^Python (\d+)\.(\d+)", answer, re.M)
     if found is None:
         if done.returncode < 0 or done.returncode >> 31 or done.returncode == _LOADER_STATUS:
             return  # a Python whose own libraries are missing looks like this

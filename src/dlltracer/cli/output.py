@@ -84,9 +84,9 @@ class FileTarget:
 
     is_terminal = False
 
-    def __init__(self, path: str, existing: os.stat_result | None, said: str | None = None) -> None:
+    def __init__(self, path: str, existing: os.stat_result | None, written_name: str | None = None) -> None:
         self._path = path
-        self._said = said
+        self._written_name = written_name
         folder, name = os.path.split(path)
         self._fd, self._part = create_file(folder, f".{name[:64]}.", ".part")
         self._open = True
@@ -108,8 +108,8 @@ class FileTarget:
         except BaseException:
             os.unlink(self._part)
             raise
-        if self._said is not None:
-            say_written(self._said)
+        if self._written_name is not None:
+            say_written(self._written_name)
 
     def discard(self) -> None:
         if self._open:
@@ -148,11 +148,11 @@ def open_target(output: str | None, *, is_quiet: bool = False) -> Target:
         raise CommandFailed(f"cannot write {output}: {error.strerror or error}") from error
 
 
-def _open_path(output: str, said: str | None) -> Target:
+def _open_path(output: str, written_name: str | None) -> Target:
     try:
         existing = os.stat(output)
     except FileNotFoundError:
-        return FileTarget(os.path.realpath(output), None, said)
+        return FileTarget(os.path.realpath(output), None, written_name)
     for fd in (1, 2):
         # /dev/stdout may be a regular file, which the program writes to as well: it must be neither replaced nor
         # opened a second time, with a position of its own.
@@ -165,7 +165,7 @@ def _open_path(output: str, said: str | None) -> Target:
     if not os.access(output, os.W_OK):
         raise PermissionError(13, "Permission denied")
     try:
-        return FileTarget(os.path.realpath(output), existing, said)
+        return FileTarget(os.path.realpath(output), existing, written_name)
     except PermissionError:
         return DirectTarget(output)
 
@@ -279,7 +279,7 @@ def lacks_drawing(target: Target) -> bool:
 
 
 def is_ascii_locale(environment: dict[str, str]) -> bool:
-    """Return whether the locale of a terminal was said to be "C" (locale(7)): LC_ALL, else LC_CTYPE, else LANG.
+    """Return whether the locale of a terminal is "C" (locale(7)): LC_ALL, else LC_CTYPE, else LANG.
 
     Where nothing but LANG=C is set, Python itself has set LC_CTYPE to C.UTF-8 (PEP 538): that is passed over.
     """

@@ -145,9 +145,9 @@ def try_fixes(case: Case, diagnosis: Diagnosis, program: Program, python: str | 
 def _try(trial: Trial, program: Program, python: str | None, seconds: float) -> TrialResult:
     from ..diagnose.trials import TrialResult
 
-    stranger = _stranger_of(trial)
-    if stranger is not None:
-        return TrialResult(trial=trial, worked=None, message=f"it was not tried, since {stranger}")
+    foreign = _foreign_module_of(trial)
+    if foreign is not None:
+        return TrialResult(trial=trial, worked=None, message=f"it was not tried, since {foreign}")
     changed = replace(program, name=f"{_NEEDED}{trial.prelude}\n{program.name}") if trial.prelude else program
     try:
         with OutputTail() as tail:
@@ -171,7 +171,7 @@ def _how_it_ended(run: RunResult) -> str:
     return f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
 
 
-def _stranger_of(trial: Trial) -> str | None:
+def _foreign_module_of(trial: Trial) -> str | None:
     """Why the trial would run code of somebody else: loading a library runs its initialisers; `None` if it does not.
 
     A folder counts whose owner is neither root nor we, or that anybody may write to.

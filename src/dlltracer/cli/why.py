@@ -279,7 +279,7 @@ def _looks_like_recording(name: str) -> bool:
 def _explain_file(file: str, redact: bool) -> SavedTrace:
     """A recording with the verdict on it, which says where it is from."""
     from ..api.saving import explain_saved
-    from ..report.outcomes import describe_origin, notes_on_children
+    from ..report.counts import describe_origin, notes_on_children
     from .show import open_recording
 
     trace: SavedTrace = open_recording(file)
@@ -324,16 +324,16 @@ def _write_text(options: _WhyOptions, trace: SavedTrace, target: Target) -> None
 
         write_styled(target, lambda plain: render_verdict(diagnosis, ascii_only=plain))
         return
+    from ..report.counts import count
     from ..report.drawing import number
-    from ..report.outcomes import count
     from ..report.render_short import render_first_line, render_short_verdict
 
     screen = screen_of(target, trace.run.process.current_folder if trace.run.process is not None else "")
     if options.quiet:
         write_styled(target, lambda _: render_first_line(diagnosis, screen))
         return
-    tally = count(trace.recording)
-    counts = f"{number(tally.loaded, 'image')}, 0 failed" if trace.recording.events else ""
-    if counts and tally.failed:
-        counts += f", {tally.failed} done without"
+    outcomes = count(trace.recording)
+    counts = f"{number(outcomes.loaded, 'image')}, 0 failed" if trace.recording.events else ""
+    if counts and outcomes.failed:
+        counts += f", {outcomes.failed} done without"
     write_styled(target, lambda _: render_short_verdict(diagnosis, screen, counts=counts))

@@ -123,7 +123,7 @@ class Case:
         return self.run.recording.failures if self.run.recording is not None else ()
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def output_lines(self) -> tuple[str, ...]:
         """The lines that the program wrote before it failed and that matter; () if the exception says it all."""
         if self.error is not None and all(message.error is not None for message in self.messages):
             return ()

@@ -128,7 +128,7 @@ def conclude(case: Case, causes: Causes) -> Diagnosis:
         () if decided else tuple(_what_would_decide(case)),
         (*case.notes, *causes.notes),
         case.system,
-        case.said,
+        case.output_lines,
     )
 
 

@@ -299,9 +299,9 @@ def _check_paths(found: _Found) -> None:
         if name not in found.sums:
             found.add("record-mismatch", name, "info/paths.json lists it, and the package does not have it")
             continue
-        told, size = entry.get("sha256"), entry.get("size_in_bytes")
+        listed_digest, size = entry.get("sha256"), entry.get("size_in_bytes")
         digest, length = found.sums[name]
-        if isinstance(told, str) and told.lower() != digest:
+        if isinstance(listed_digest, str) and listed_digest.lower() != digest:
             found.add("record-mismatch", name, "its sum is not the one in info/paths.json: it was changed afterwards")
         elif isinstance(size, int) and size != length:
             found.add("record-mismatch", name, f"it has {length} bytes, and info/paths.json says {size}")

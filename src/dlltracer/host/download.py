@@ -80,7 +80,7 @@ def _download(url: str, path: str) -> str:
     digest, size = hashlib.sha256(), 0
     try:
         with _open(url) as answer, open(path, "xb") as file:
-            told = answer.headers.get("Content-Length", "")
+            announced = answer.headers.get("Content-Length", "")
             while chunk := answer.read(_CHUNK):
                 size += len(chunk)
                 if size > _LARGEST:
@@ -93,8 +93,8 @@ def _download(url: str, path: str) -> str:
         raise UnreadableTarget(f"it cannot be downloaded: {error.reason}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UnreadableTarget(f"it cannot be downloaded: {error or type(error).__name__}") from error
-    if told.isdecimal() and int(told) != size:
-        raise UnreadableTarget(f"the download ended after {size} of {told} bytes")
+    if announced.isdecimal() and int(announced) != size:
+        raise UnreadableTarget(f"the download ended after {size} of {announced} bytes")
     return digest.hexdigest()
 
 

@@ -139,7 +139,7 @@ def read_linux_context(
 
         common = replace(common, page_size=mmap.PAGESIZE)
     context = _glibc_context(common, loader, library_path, files, facts)
-    # Which of its rules a glibc has is told by the words that it has for them: 2.35 has others.
+    # The messages in a glibc show which rules it has: 2.35 has others.
     return replace(context, checks_alignment=b"ELF load command alignment not page-aligned" in own)
 
 

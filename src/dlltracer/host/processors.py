@@ -61,7 +61,7 @@ _LEVELS = (
 _POWER = (("power9", 0, 0x00C00000), ("power10", 0, 0x00060000))
 _Z = (("z13", 0x800, 0), ("z14", 0x7000, 0), ("z15", 0x18000, 0), ("z16", 0x80000, 0))
 """Each name with the bits of AT_HWCAP and AT_HWCAP2 that it and all before it need (sysdeps/powerpc/powerpc64/le/ and
-sysdeps/s390/s390-64/dl-hwcaps-subdirs.c). z17 cannot be told by them."""
+sysdeps/s390/s390-64/dl-hwcaps-subdirs.c). They do not tell z17 apart."""
 
 _AT_PLATFORM, _AT_HWCAP, _AT_HWCAP2 = 15, 16, 26
 

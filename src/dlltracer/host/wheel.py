@@ -318,13 +318,13 @@ def _compare_record(
     exempt = {f"{info}/{name}" for name in _UNLISTED}
     for name in sums.keys() - listed.keys() - exempt:
         yield name, "RECORD does not list it, so that uninstalling leaves it behind"
-    for name, (told, size) in listed.items():
+    for name, (recorded, size) in listed.items():
         if name in exempt:
             continue
         if name not in sums:
             yield name, "RECORD lists it, and the archive does not have it"
             continue
-        method, _, value = told.partition("=")
+        method, _, value = recorded.partition("=")
         found, length = sums[name].get(method), sizes[name]
         if found is not None and value.rstrip("=") != found:
             yield name, "its sum is not the one in RECORD: it was changed after the wheel was built"

@@ -51,7 +51,7 @@ def read_windows_context(
     return WindowsContext(
         image.machine,
         application_folder=os.path.dirname(program),
-        # A 32-bit process on 64-bit Windows is told "System32", and gets the files of SysWOW64 for it. Others see the
+        # A 32-bit process on 64-bit Windows gets the name "System32", and the files of SysWOW64 for it. Others see the
         # real folder: a debugger, and whoever reads a recording ("File System Redirector", MS Learn).
         system_folder=_ask_folder("GetSystemWow64DirectoryW" if _is_wow64() else "GetSystemDirectoryW"),
         windows_folder=windows_folder,

@@ -17,32 +17,44 @@ if TYPE_CHECKING:
     from .pytest_verdicts import LiveTrace
 
 BACKEND_INI = "dlltracer_backend"
+SUMMARY_INI = "dlltracer_summary"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option, and the setting for the name of the mechanism."""
     group = parser.getgroup("dlltracer", "native imports that fail")
     group.addoption("--dlltracer", action="store_true", help="Trace the tests, and say why a native import failed.")
+    group.addoption(
+        "--dlltracer-summary", metavar="FILE",
+        help="Append the verdicts to FILE as Markdown, for the summary of a CI job; none: nowhere. With --dlltracer "
+        "the default is what GITHUB_STEP_SUMMARY says.",
+    )  # fmt: skip
+    parser.addini(SUMMARY_INI, "The same as --dlltracer-summary.", default="")
     parser.addini(BACKEND_INI, "The mechanism of --dlltracer and of the fixture dlltrace (default: auto).", default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the hooks if the option is set. Raises `pytest.UsageError` for an unknown mechanism."""
-    if config.getoption("dlltracer"):
+    if config.getoption("dlltracer") or config.getoption("dlltracer_summary"):
+        from .pytest_summary import JobSummary
         from .pytest_verdicts import Verdicts
 
-        config.pluginmanager.register(Verdicts(backend_of(config)), "dlltracer-verdicts")
+        summary = JobSummary(summary_file_of(config))
+        config.pluginmanager.register(summary, "dlltracer-summary")
+        config.pluginmanager.register(Verdicts(backend_of(config), summary), "dlltracer-verdicts")
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     """If the option is set, explain a conftest.py that cannot be imported: it ends pytest at its start."""
-    if not early_config.known_args_namespace.dlltracer:
+    known = early_config.known_args_namespace
+    if not known.dlltracer and not known.dlltracer_summary:
         yield
         return
+    from .pytest_summary import JobSummary
     from .pytest_verdicts import explain_conftest
 
-    yield from explain_conftest(lambda: backend_of(early_config))
+    yield from explain_conftest(lambda: backend_of(early_config), JobSummary(summary_file_of(early_config)))
 
 
 @pytest.fixture
@@ -59,6 +71,16 @@ def dlltrace(request: pytest.FixtureRequest) -> Iterator[LiveTrace]:
         yield trace
     finally:
         trace.stop()
+
+
+def summary_file_of(config: pytest.Config) -> str | None:
+    """Return the file that the verdicts are appended to: of the option, of the setting, else of the CI job."""
+    from ..host.machine import summary_of_job
+
+    named: str = config.known_args_namespace.dlltracer_summary or config.getini(SUMMARY_INI)
+    if named == "none":
+        return None
+    return str(config.invocation_params.dir / named) if named else summary_of_job()
 
 
 def backend_of(config: pytest.Config) -> str:

@@ -15,6 +15,7 @@ from ..model.finding import Diagnosis
 from ..model.printable import escape
 from ..model.recording import Losses, Recording
 from ..trace import Trace
+from .pytest_summary import JobSummary
 
 
 class HookResult(Protocol):
@@ -31,8 +32,9 @@ TITLE = "dlltracer"
 class Verdicts:
     """The hooks of a session, and the failures that it has explained."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, summary: JobSummary) -> None:
         self._backend = backend
+        self._summary = summary
         self._refusal = ""
         self._of_test: Trace | None = None
         self._explained: dict[tuple[object, ...], str] = {}
@@ -95,14 +97,16 @@ class Verdicts:
         key: tuple[object, ...] = (error.type, error.message, error.path) if error is not None else ()
         for finding in diagnosis.findings[:1]:
             key += (finding.code, finding.subject, *finding.chain[-2:])
+        self._summary.add(repr(key), diagnosis, where)
         first = self._explained.setdefault(key, where)
         return None if first == where else first
 
 
-def explain_conftest(backend: Callable[[], str]) -> Generator[None, HookResult]:
+def explain_conftest(backend: Callable[[], str], summary: JobSummary) -> Generator[None, HookResult]:
     """Trace what a wrapper of pytest_load_initial_conftests wraps; a verdict goes to stderr, as pytest's own words do.
 
-    Where `backend` raises there is no trace: pytest_configure will say why, if it comes to that.
+    It goes into the summary of the job at once, as pytest ends then. Where `backend` raises there is no trace:
+    pytest_configure will say why, if it comes to that.
     """
     trace = None
     try:
@@ -113,7 +117,8 @@ def explain_conftest(backend: Callable[[], str]) -> Generator[None, HookResult]:
     outcome = yield
     recording = _end(trace)
     if outcome.excinfo is not None:
-        text = _say(outcome.excinfo[1], recording, lambda _: None)
+        text = _say(outcome.excinfo[1], recording, lambda diagnosis: summary.add("", diagnosis, "conftest.py"))
+        summary.write()
         if text is not None and sys.stderr is not None:
             encoding = sys.stderr.encoding or "ascii"
             print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)

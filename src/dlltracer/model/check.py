@@ -12,7 +12,7 @@ class Severity(enum.Enum):
     ERROR = "error"
     """On a platform that the tags promise, something of it does not load, or an installer refuses it."""
     WARNING = "warning"
-    """It loads, or may load by means that are not in the files; what is said may fail later."""
+    """It loads, or may load by means that are not in the files; what is reported may fail later."""
     NOTE = "note"
     """Worth knowing."""
 

@@ -46,7 +46,7 @@ ASCII = Guides("|- ", "`- ", "|  ", "...")
 
 
 DEEPEST = 40
-"""Levels that are drawn by indentation. A library that strangers made may need 5,000 others in a chain: with an
+"""Levels that are drawn by indentation. A hostile library may need 5,000 others in a chain: with an
 indentation for each level, the text of such a tree grows with the square of its depth."""
 
 

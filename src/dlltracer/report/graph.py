@@ -13,8 +13,8 @@ from ..model.recording import Recording
 from ..model.run import SavedTrace
 from ..model.tree import Binding, BindingState, LoadTree
 from ..model.words import rule_title
+from .counts import FinalEvent, count, final_events, is_consequence
 from .drawing import file_name, number
-from .outcomes import FinalEvent, count, final_events, is_consequence
 
 MOST_EDGES = 50_000
 """Edges of a graph: more than any program draws. 600 images that need one another have 360,000."""

@@ -14,7 +14,7 @@ _HEADINGS = {
     DifferenceKind.OTHER_VERSION: "Another version",
     DifferenceKind.OTHER_ORDER: "Another order",
     DifferenceKind.ONLY_ONE: "Loaded by one of them only",
-    DifferenceKind.ENVIRONMENT: "Surroundings",
+    DifferenceKind.ENVIRONMENT: "Environment",
 }
 _MOST = {DifferenceKind.ONLY_ONE: 20, DifferenceKind.OTHER_ORDER: 10}
 """Of what is mostly harmless, so many are shown; JSON has all."""

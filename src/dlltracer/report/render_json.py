@@ -16,7 +16,7 @@ from ..model.finding import Comparison, Diagnosis, OrderSearch
 from ..model.recording import Recording
 from ..model.tracefile import HEADER, PROCESS, SUMMARY, encode_verdict
 from ..model.tree import LoadTree
-from .outcomes import count
+from .counts import count
 
 VERSION = 1
 """Of each of these formats but the verdict's; counted up when a reader of the former version would misread the new."""

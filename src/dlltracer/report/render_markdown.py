@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..model.failure import ProcessFacts
-from ..model.finding import Outcome
+from ..model.finding import Diagnosis, Outcome
 from ..model.printable import escape
 from ..model.run import SavedTrace
 from ..model.screen import Screen
+from .counts import count
 from .drawing import ASCII, UNICODE, Guides, Line, number
-from .outcomes import count
 from .render_short import short_lines
 from .render_text import lay_out
 from .render_verdict import verdict_lines
@@ -41,6 +41,23 @@ def render_markdown(saved: SavedTrace, *, ascii_only: bool = False) -> str:
     details = [*_details(saved, guides)]
     tree = _tree(saved, MOST - len(head) - len(details), guides)
     return "".join(f"{line}\n" for line in (*head, *details, *tree))
+
+
+_WHOLE = 120
+"""Lines of the whole verdict, where a summary of many verdicts has room for them."""
+
+
+def render_markdown_verdict(diagnosis: Diagnosis) -> str:
+    """Return one verdict under a heading of its own, for a page that has others beside it."""
+    lines = [_plain(line) for line in verdict_lines(diagnosis)]
+    screen = Screen(width=_PAGE, is_ascii=False, folders=())
+    text = [
+        f"### dlltracer: {code(diagnosis.what)} failed", "",
+        *code_block(_plain(line) for line in short_lines(diagnosis, screen)), "",
+        "<details><summary>every place, all evidence</summary>", "",
+        *code_block(_cut(lines, _WHOLE, UNICODE)), "", "</details>", "",
+    ]  # fmt: skip
+    return "".join(f"{line}\n" for line in text)
 
 
 def _title(saved: SavedTrace) -> Iterator[str]:

@@ -18,8 +18,8 @@ from ..model.printable import escape
 from ..model.recording import Recording, TracedProcess
 from ..model.run import SavedTrace
 from ..model.words import describe_end
+from .counts import is_consequence
 from .drawing import file_name
-from .outcomes import is_consequence
 
 Entry = dict[str, Any]
 

@@ -84,8 +84,8 @@ def annotate_verdict(diagnosis: Diagnosis, *, workspace: str = "") -> str:
     place = _place(diagnosis.error, workspace)
     if diagnosis.outcome is not Outcome.EXPLAINED:
         title = diagnosis.undecided_title
-        said = "" if diagnosis.error is None else f"{diagnosis.error.type}: {diagnosis.error.message}"
-        return _error(title, " ".join(filter(None, (said, *diagnosis.undecided))), place)
+        message = "" if diagnosis.error is None else f"{diagnosis.error.type}: {diagnosis.error.message}"
+        return _error(title, " ".join(filter(None, (message, *diagnosis.undecided))), place)
     sure = [finding for finding in diagnosis.findings if finding.confidence is not Confidence.POSSIBLE]
     messages = [(f"{diagnosis.what} failed: {one.title}", _message(one, diagnosis.system)) for one in sure[:MOST]]
     return "".join(_error(title, message, place) for title, message in messages)

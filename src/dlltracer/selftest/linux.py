@@ -13,7 +13,9 @@ if sys.platform != "linux":
     raise ImportError("only for Linux")
 
 from ..api.explain import explain
-from ..capture.linux.processes import read_status_field, read_text
+from ..binary.reading import read_kernel_file
+from ..capture.linux.log_file import create_memory_file
+from ..capture.linux.processes import read_status_field
 from ..capture.linux.ptrace import availability as ask_ptrace_availability
 from ..diagnose.loader_errors import DlProblem, classify_dlerror
 from ..host.filesystem import HostFilesystem
@@ -53,7 +55,7 @@ def questions() -> tuple[Question, ...]:
         Question("limits", "temporary folder", "code may be loaded from it", _ask_temporary_folder),
         Question("limits", "memory", "what loads may take is known", _ask_memory),
         Question("limits", "security modules", "what SELinux and AppArmor do here is known", _ask_modules),
-        Question("limits", "memory files", "a file without a name can be made (memfd_create)", _ask_memory_file),
+        Question("limits", "memory files", "a file without a name can be made and written", _ask_memory_file),
         Question("loader", "a good library", "it is loaded, and its data can be read", _ask_good),
         *(
             Question("loader", name, fails.format(code), _load_question(image, problem, code))
@@ -69,7 +71,7 @@ def questions() -> tuple[Question, ...]:
 
 def _ask_ptrace(room: Room) -> Answer:
     found = ask_ptrace_availability()
-    room.note("Yama's ptrace_scope", read_text("/proc/sys/kernel/yama/ptrace_scope").strip() or "there is none")
+    room.note("Yama's ptrace_scope", read_kernel_file("/proc/sys/kernel/yama/ptrace_scope").strip() or "there is none")
     room.note("effective capabilities", read_status_field(os.getpid(), "CapEff"))
     room.note("tracer of this process", read_status_field(os.getpid(), "TracerPid"))
     if not found.ok:
@@ -137,7 +139,7 @@ def _ask_modules(room: Room) -> Answer:
 
 
 def _ask_memory_file(room: Room) -> Answer:
-    descriptor = os.memfd_create("dlltracer-selftest")
+    descriptor = create_memory_file("dlltracer-selftest")
     try:
         os.write(descriptor, b"x")
         return os.pread(descriptor, 2, 0) == b"x", "it takes text"

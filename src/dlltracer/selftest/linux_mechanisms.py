@@ -12,6 +12,7 @@ if sys.platform != "linux":
 
 from ..capture.backend import BACKEND_NAMES, make_backend
 from ..capture.linux.debug_mask import WANTED, DebugMaskPatch, prove_patch
+from ..capture.linux.log_file import create_memory_file
 from ..errors import BackendUnavailable
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, ProbeOutcome
 from ..model.recording import Recording
@@ -81,7 +82,7 @@ def _ask_words(room: Room) -> Answer:
 
 def _ask_proof(room: Room) -> Answer:
     _need_backend("rtld")
-    file = os.memfd_create("dlltracer-selftest")
+    file = create_memory_file("dlltracer-selftest")
     try:
         patch = prove_patch(DebugMaskPatch(), file)
         patch.restore()

@@ -108,7 +108,7 @@ class WindowsApi:
         return process.value, native.value
 
     def peb(self) -> int:
-        """The address of this process' environment block (NtQueryInformationProcess); 0 where it is not told."""
+        """The address of this process' environment block (NtQueryInformationProcess); 0 where it is not known."""
         call = self.ntdll.NtQueryInformationProcess
         _type(call, c_int32, c_void_p, c_uint32, c_void_p, c_uint32, c_void_p)
         basic = (c_size_t * 6)()

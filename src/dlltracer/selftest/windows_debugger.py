@@ -114,8 +114,8 @@ def _ask_killed(room: Room) -> Answer:
         room.note("note", note)
     if len(helpers) != 1:
         raise CannotAsk(f"{len(helpers)} processes were found that could be the helper")
-    told = [note for note in trace.recording.notes if "helper" in note]
-    return bool(told), told[0] if told else "no note tells of it"
+    found = [note for note in trace.recording.notes if "helper" in note]
+    return bool(found), found[0] if found else "no note says so"
 
 
 def _system(name: str) -> str:
@@ -175,10 +175,10 @@ def _ask_program(room: Room) -> Answer:
         "sys.exit(7)", path,
     )  # fmt: skip
     seen = os.path.normcase(path) in [os.path.normcase(getattr(event, "shown_path", "")) for event in ran.events]
-    heard = any("dlltracer selftest" in note for note in ran.notes)
+    has_string = any("dlltracer selftest" in note for note in ran.notes)
     room.note("events", len(ran.events))
-    right = ran.status == 7 and seen and heard and text == "done"
-    return right, f"status {ran.status}; seen: its load {seen}, its string {heard}"
+    right = ran.status == 7 and seen and has_string and text == "done"
+    return right, f"status {ran.status}; seen: its load {seen}, its string {has_string}"
 
 
 def _ask_heap(room: Room) -> Answer:
@@ -250,11 +250,11 @@ def _ask_snaps(room: Room) -> Answer:
         "print(WindowsApi().load(sys.argv[2])[1])"
     )
     ran, text = _debug(room, code, _root(), path)
-    heard = [note for note in ran.notes if "Ldr" in note or "LDR" in note]
-    named = [note for note in heard if f"dt_gone{room.letter}" in note]
-    room.note("messages of the loader", len(heard))
+    messages = [note for note in ran.notes if "Ldr" in note or "LDR" in note]
+    named = [note for note in messages if f"dt_gone{room.letter}" in note]
+    room.note("messages of the loader", len(messages))
     room.note("that name the missing DLL", len(named))
-    return ran.status == 0 and text == "126", f"error {text}; {len(heard)} messages, {len(named)} name the DLL"
+    return ran.status == 0 and text == "126", f"error {text}; {len(messages)} messages, {len(named)} name the DLL"
 
 
 def _ask_python(room: Room) -> Answer:

@@ -66,7 +66,7 @@ def questions() -> tuple[Question, ...]:
         ("kernel flags without the mode", "StartTrace refuses an ordinary session with them", _ask_without_mode),
         ("the same name twice", "error 183, and after the stop the name is free again", _ask_twice),
         ("delivery", "a load arrives, between the two times around it", _ask_delivery),
-        ("rundown", "to be learned: images told at the start and at the end", _ask_rundown),
+        ("rundown", "to be learned: images reported at the start and at the end", _ask_rundown),
         ("order", f"{_LOADS} loads on two processors are in order when sorted by time", _ask_order),
         ("records", "header and payload of image events are as documented", _ask_records),
         ("a good load", "an event with its path", lambda room: _traced(ask_good, room)),
@@ -365,9 +365,9 @@ def _ask_records(room: Room) -> Answer:
             size = 4 if flags & 0x20 else 8
             room.note(f"header, opcode {opcode}", header[:88].hex())
             room.note(f"payload, opcode {opcode}", f"{data[: _PAYLOAD_HEAD[size]].hex()} and {len(data)} bytes in all")
-            told = int.from_bytes(data[:size], "little")
-            if told != base or header[42] not in (2, 3):
-                wrong.append(f"base {told:#x}, not {base:#x}; version {header[42]}")
+            reported = int.from_bytes(data[:size], "little")
+            if reported != base or header[42] not in (2, 3):
+                wrong.append(f"base {reported:#x}, not {base:#x}; version {header[42]}")
     return not wrong, "; ".join(wrong[:3]) or "ten records, versions and bases are right"
 
 

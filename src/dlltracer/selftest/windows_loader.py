@@ -361,15 +361,15 @@ def _ask_known_dlls(room: Room) -> Answer:
     context = read_windows_context()
     known = context.known_dlls or frozenset()
     system = os.path.normcase(context.system_folder)
-    strangers = [
+    foreign = [
         path for path in list_loaded_images()
         if os.path.basename(path).lower() in known and os.path.normcase(os.path.dirname(path)) != system
     ]
     room.note("known DLLs", ", ".join(sorted(known)))
-    room.note("from elsewhere", ", ".join(strangers))
+    room.note("from elsewhere", ", ".join(foreign))
     if not known:
         raise CannotAsk("this Windows names no known DLLs")
-    return not strangers, f"{len(known)} known DLLs, {len(strangers)} loaded from elsewhere"
+    return not foreign, f"{len(known)} known DLLs, {len(foreign)} loaded from elsewhere"
 
 
 def _ask_known_copy(room: Room) -> Answer:

@@ -58,7 +58,7 @@ class OpenStop:
         pid, tid: process and thread.
         wall: seconds since the epoch.
         path: as the program named it.
-        by_loader: the call comes from the loader's own code; `None` if it may, which is all that can be told of musl:
+        by_loader: the call comes from the loader's own code; `None` if it may, which is all that can be known of musl:
             loader and C library are one image there.
         found: the identity of the file that is there; `None` if there is none.
         problem: the errno of looking at it; 0 where it is there.
@@ -213,7 +213,7 @@ class _Thread:
 class ProcessDecoder:
     """The loader of one process, up to the last stop.
 
-    Arguments: `pid`; `is_shown`, what happens now is to be told (`set_own`).
+    Arguments: `pid`; `is_shown`, what happens now becomes events (`set_own`).
     """
 
     def __init__(self, pid: int, *, is_shown: bool = True) -> None:
@@ -264,7 +264,7 @@ class ProcessDecoder:
         self._threads[tid] = _Thread(load=load)
 
     def set_own(self, is_own: bool) -> None:
-        """Set whether what comes next is dlltracer's own doing, which is not told."""
+        """Set whether what comes next is dlltracer's own doing, of which no events are made."""
         self.settle()
         self._is_shown = not is_own
         self._is_running = True

@@ -1,6 +1,6 @@
-"""The BPF program of backend "seccomp": which system calls of a process its tracer is told of. Pure.
+"""The BPF program of backend "seccomp": which system calls of a process stop for its tracer. Pure.
 
-Told of are the calls by which a loader works, on any C library: open, openat and openat2 for reading, and mmap of a
+The calls by which a loader works stop, on any C library: open, openat and openat2 for reading, and mmap of a
 file with the right to run it. Also execve, because what is known of a process ends with its program, and access with
 `MARK_MODE`, which is how our runner hands over the requests of Python.
 
@@ -35,7 +35,7 @@ _X32_BIT = 0x40000000
 
 
 class CallKind(enum.Enum):
-    """What a system call that the tracer is told of does."""
+    """What a system call that stops for the tracer does."""
 
     OPEN = "open"
     MAP = "map"
@@ -135,7 +135,7 @@ def architectures_of(machine: str, bits: int) -> tuple[Architecture, ...]:
 
 
 def call_of(audit: int, number: int) -> Call | None:
-    """The system call that a stop is of; `None` if it is none that the program tells of."""
+    """The system call that a stop is of; `None` if it is none of the calls that stop."""
     arch = ARCHITECTURES.get(audit)
     if arch is None:
         return None
@@ -144,8 +144,8 @@ def call_of(audit: int, number: int) -> Call | None:
     return arch.calls.get(number)
 
 
-def is_told(audit: int, number: int, arguments: tuple[int, ...]) -> bool:
-    """Whether the BPF program would tell of a call: for a tracer at whom every call stops."""
+def does_stop(audit: int, number: int, arguments: tuple[int, ...]) -> bool:
+    """Whether the BPF program would stop a call: for a tracer at whom every call stops."""
     call, arch = call_of(audit, number), ARCHITECTURES.get(audit)
     if call is None or arch is None:
         return False
@@ -200,17 +200,17 @@ def _section(arch: Architecture, action: int) -> list[Instruction]:
 
 def _block(arch: Architecture, call: Call, action: int) -> list[Instruction]:
     """What is done with one system call: always a return."""
-    told, passed = (_RETURN, 0, 0, action), (_RETURN, 0, 0, RET_ALLOW)
+    stopped, passed = (_RETURN, 0, 0, action), (_RETURN, 0, 0, RET_ALLOW)
     if call.kind is CallKind.MAP:
         return [
             _load_argument(2), (_HAS_BITS, 0, 3, PROT_EXEC),
-            _load_argument(3), (_HAS_BITS, 1, 0, MAP_ANONYMOUS), told, passed,
+            _load_argument(3), (_HAS_BITS, 1, 0, MAP_ANONYMOUS), stopped, passed,
         ]  # fmt: skip
     if call.kind is CallKind.EXEC or call.flags is None:
-        return [told]
+        return [stopped]
     if call.kind is CallKind.MARK:
-        return [_load_argument(call.flags), (_EQUALS, 0, 1, MARK_MODE), told, passed]
-    return [_load_argument(call.flags), (_HAS_BITS, 1, 0, _not_of_loaders(arch)), told, passed]
+        return [_load_argument(call.flags), (_EQUALS, 0, 1, MARK_MODE), stopped, passed]
+    return [_load_argument(call.flags), (_HAS_BITS, 1, 0, _not_of_loaders(arch)), stopped, passed]
 
 
 def _load_argument(place: int) -> Instruction:

@@ -11,7 +11,7 @@ which:
                      X  the program cannot be started; errno and a text follow. The end of the stream: it has started
     tracer -> here   G  go on
 
-A filter outlives its tracer. When the last descriptor of a listener is closed, every system call that would be told of
+A filter outlives its tracer. When the last descriptor of a listener is closed, every system call that would stop
 fails with ENOSYS (seccomp_unotify(2)), so the program could open no file any more. Hence the **keeper**: a process of
 its own session that holds the listener too, sleeps while the tracer lives, and lets every call pass when the tracer is
 gone: killed, or done while processes go on that the program has left behind. It ends with the last process that has
@@ -49,7 +49,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER = 1
 _NEW_LISTENER, _WAIT_KILLABLE = 1 << 3, 1 << 5
 """SECCOMP_FILTER_FLAG_NEW_LISTENER; _WAIT_KILLABLE_RECV (Linux 5.19): signals do not interrupt a call that the tracer
-has taken up. Without it a timer of the program may have the same call told of again and again."""
+has taken up. Without it a timer of the program may stop the same call again and again."""
 
 _CANNOT_START = 127
 

@@ -1,4 +1,4 @@
-"""Watch the system calls of a program: each that a filter tells of is looked at, and goes on.
+"""Watch the system calls of a program: each that a filter stops is looked at, and goes on.
 
 By the listener of the filter (`NotifyLoop`, seccomp_unotify(2)). Where the kernel gives none, by ptrace(2)
 (`PtraceLoop`), in one of two ways. Where filters work (gVisor, Linux before 5.5), the filter stops the calls of
@@ -33,7 +33,7 @@ from ..backend import Availability
 from .crashwatch import CRASH_SIGNALS, CrashWatcher, Watched
 from .processes import open_process, read_status_field
 from .ptrace import EVENT_STOP, Ptrace, why_refused
-from .seccomp_filter import AARCH64, I386, RISCV64, X86_64, architectures_of, is_told
+from .seccomp_filter import AARCH64, I386, RISCV64, X86_64, architectures_of, does_stop
 from .seccomp_launch import ANSWER, CONTINUE, NOTIFICATION, RECEIVE, SEND
 from .seccomp_watch import LoaderWatch
 
@@ -353,7 +353,7 @@ class PtraceLoop(CrashWatcher):
             called = self._called(tid)
             if called is not None:
                 audit, call, address, arguments = called
-                if self._has_filter or is_told(audit, call, arguments):
+                if self._has_filter or does_stop(audit, call, arguments):
                     stop = self._watch_of.reader.read(tid, audit, call, address, arguments)
         elif is_signal and number in CRASH_SIGNALS and read_status_field(tid, "Tgid") == str(self._pid):
             self._note(tid, number)

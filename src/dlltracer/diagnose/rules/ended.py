@@ -106,14 +106,16 @@ def _exit(case: Case) -> Finding:
 
 
 def _remedies_of_exit(case: Case) -> tuple[Remedy, ...]:
-    said = "do what it said" if case.said else "find the call"
-    return (Remedy(f"{said}; a debugger shows who ends it: a breakpoint on exit and _exit"),)
+    first = "do what its output says" if case.output_lines else "find the call"
+    return (Remedy(f"{first}; a debugger shows who ends it: a breakpoint on exit and _exit"),)
 
 
 def _hang(case: Case) -> Finding:
     """Return the finding about a program that dlltracer stopped, with the place where it was."""
     run = case.run
-    seconds = f"{run.seconds:.0f} seconds" if run.seconds is not None else "some time"
+    seconds = "some time"
+    if run.seconds is not None:
+        seconds = f"{run.seconds:.0f} second{'' if round(run.seconds) == 1 else 's'}"
     last = case.last_top
     importing = last.imports[-1] if last is not None and last.imports else None
     line = case.python_line

@@ -306,12 +306,12 @@ PATH_CODE = "library-path-wins"
 
 def check_first_wins(case: Case) -> Iterator[Finding]:
     """Yield the finding about the copy that was taken first."""
-    if is_about_a_rival(case):
-        rival = case.shadowed[0]
-        yield _loaded_first(rival, case) if rival.change is Change.NOTHING_LOADED else _library_path(rival, case)
+    if is_about_a_shadowed_copy(case):
+        pair = case.shadowed[0]
+        yield _loaded_first(pair, case) if pair.change is Change.NOTHING_LOADED else _library_path(pair, case)
 
 
-def is_about_a_rival(case: Case) -> bool:
+def is_about_a_shadowed_copy(case: Case) -> bool:
     """Return whether a symbol or version is missing because of the copy that was taken."""
     dl_error = case.dl_error
     wanted = (DlProblem.MISSING_SYMBOL, DlProblem.MISSING_VERSION)
@@ -331,11 +331,11 @@ def requested_by(case: Case) -> str:
     return lacks[0].requested_by if lacks else case.subject or ""
 
 
-def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
-    event = case.load_of(rival.used)
+def _loaded_first(pair: ShadowedCopy, case: Case) -> Finding:
+    event = case.load_of(pair.used)
     process = case.run.process
     preloaded = process.loader_environment.get("LD_PRELOAD", "") if process is not None else ""
-    is_preloaded = any(posixpath.basename(rival.used) == posixpath.basename(one) for one in _PRELOADS.split(preloaded))
+    is_preloaded = any(posixpath.basename(pair.used) == posixpath.basename(one) for one in _PRELOADS.split(preloaded))
     if is_preloaded:
         who = f"LD_PRELOAD brought it at the start (it is {preloaded})"
     elif event is None:
@@ -353,47 +353,47 @@ def _loaded_first(rival: ShadowedCopy, case: Case) -> Finding:
     if first and top and first != top:
         remedies.append(Remedy(f"import {top} before {first}: then the other copy wins, if {first} can live with it"))
     remedies.append(
-        Remedy(f"bring the packages to one version of {rival.need}, from one source (all conda, or all pip)")
+        Remedy(f"bring the packages to one version of {pair.need}, from one source (all conda, or all pip)")
     )
     why = (
-        f"A process has one image of a name: {rival.used}{case.owner_of(rival.used)} was in it already; {who}. "
-        f"{rival.other}{case.owner_of(rival.other)} has what is needed, and would have been taken in a fresh process, "
+        f"A process has one image of a name: {pair.used}{case.owner_of(pair.used)} was in it already; {who}. "
+        f"{pair.other}{case.owner_of(pair.other)} has what is needed, and would have been taken in a fresh process, "
         "which is why ldd shows nothing wrong."
     )
-    title = f"another {rival.need} was loaded first, and lacks {describe_missing(case)}"
-    return _about_the_copy(CODE, title, why, tuple(remedies), rival, case)
+    title = f"another {pair.need} was loaded first, and lacks {describe_missing(case)}"
+    return _about_the_copy(CODE, title, why, tuple(remedies), pair, case)
 
 
-def _library_path(rival: ShadowedCopy, case: Case) -> Finding:
+def _library_path(pair: ShadowedCopy, case: Case) -> Finding:
     process = case.run.process
     value = process.loader_environment.get("LD_LIBRARY_PATH", "") if process is not None else ""
     # An element that is empty, as before or after a colon too many, stands for the current folder: ld.so(8).
-    here = "" if "/" in rival.used or process is None else (
+    here = "" if "/" in pair.used or process is None else (
         " An empty element in it (a colon at an end, or two in a row) means the current folder, "
         f"{process.current_folder}."
     )
     why = (
-        f"LD_LIBRARY_PATH is {value!r}, so {rival.used}{case.owner_of(rival.used)} was taken. Without it the loader "
-        f"takes {rival.other}{case.owner_of(rival.other)}, which has it.{here}"
+        f"LD_LIBRARY_PATH is {value!r}, so {pair.used}{case.owner_of(pair.used)} was taken. Without it the loader "
+        f"takes {pair.other}{case.owner_of(pair.other)}, which has it.{here}"
     )
-    title = f"LD_LIBRARY_PATH leads to a {rival.need} that lacks {describe_missing(case)}"
+    title = f"LD_LIBRARY_PATH leads to a {pair.need} that lacks {describe_missing(case)}"
     without = without_variable(case, "LD_LIBRARY_PATH")
     remedy = Remedy("start the program without it, or without that folder in it", without)
-    return _about_the_copy(PATH_CODE, title, why, (remedy,), rival, case)
+    return _about_the_copy(PATH_CODE, title, why, (remedy,), pair, case)
 
 
 def _about_the_copy(
-    code: str, title: str, why: str, remedies: tuple[Remedy, ...], rival: ShadowedCopy, case: Case
+    code: str, title: str, why: str, remedies: tuple[Remedy, ...], pair: ShadowedCopy, case: Case
 ) -> Finding:
     """Return the finding about a copy that was taken and lacks something; `why` says how it came to be taken."""
     requester = requested_by(case)
     return Finding(
-        code=code, title=title, confidence=Confidence.CERTAIN, subject=rival.used,
-        chain=case.chain_to(requester, f"{rival.need} (in use: {rival.used})"),
-        explanation=f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {rival.need}. {why}",
+        code=code, title=title, confidence=Confidence.CERTAIN, subject=pair.used,
+        chain=case.chain_to(requester, f"{pair.need} (in use: {pair.used})"),
+        explanation=f"{requester}{case.owner_of(requester)} needs {describe_missing(case)} of {pair.need}. {why}",
         evidence=(
-            Evidence(Source.LOADER, f"{rival.used} lacks {describe_missing(case)}"),
-            Evidence(Source.FILES, f"{rival.other} has it"),
+            Evidence(Source.LOADER, f"{pair.used} lacks {describe_missing(case)}"),
+            Evidence(Source.FILES, f"{pair.other} has it"),
         ),
         remedies=remedies,
     )  # fmt: skip

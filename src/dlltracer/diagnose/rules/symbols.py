@@ -14,7 +14,7 @@ from ..loader_errors import DlProblem, describe_choice, describe_rule, folder_of
 from ..mangled import StringAbi, demangle, guess_owner, read_symbol
 from ..remedies import operand, with_variable
 from .python_module import is_python_api
-from .search_rules import hidden_provider, is_about_a_rival
+from .search_rules import hidden_provider, is_about_a_shadowed_copy
 
 CODE = "missing-symbol"
 VERSION_CODE = "missing-version"
@@ -38,7 +38,7 @@ _SYSTEM_FOLDERS = ("/lib/", "/lib64/", "/lib32/", "/usr/lib/", "/usr/lib64/", "/
 def check(case: Case) -> Iterator[Finding]:
     """Find what is missing first of all. Other rules find that a wrong copy was taken."""
     dl_error = case.dl_error
-    if dl_error is None or is_about_a_rival(case) or hidden_provider(case):
+    if dl_error is None or is_about_a_shadowed_copy(case) or hidden_provider(case):
         return
     if dl_error.problem is DlProblem.MISSING_VERSION and case.versions:
         yield _version(case.versions[0], case)

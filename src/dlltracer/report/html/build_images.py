@@ -18,8 +18,8 @@ from ...model.pe import PeImage
 from ...model.recording import Recording
 from ...model.run import ImageFacts, SavedTrace
 from ...model.tree import Binding, BindingState, LoadTree
+from ..counts import FinalEvent, final_events, is_consequence
 from ..drawing import file_name, is_windows_path
-from ..outcomes import FinalEvent, final_events, is_consequence
 from .images import ImageNeed, ImageView, NeedSource, PageImages, State, first_of_interest, found_by, roots
 
 

@@ -16,8 +16,8 @@ from ...model.run import SavedTrace
 from ...model.tree import LoadTree
 from ...model.words import OUTCOMES, describe_crash, describe_end, shorten, size_in_words, span_in_words
 from ..causes import CausePage, read_causes
+from ..counts import is_killed
 from ..drawing import Rule, file_name, fold_places, number
-from ..outcomes import is_killed
 from ..render_verdict import remedy_line, remedy_words
 from .grouping import CauseCount, causes_of, count_causes, origin_of
 from .images import PageImages, State

@@ -7,7 +7,7 @@ A process can have one debugger only, so it has one helper. Traces that nest or 
 its own stretch of the helper's file. A thread that loads an image stands still until the helper has written that down,
 so what is in the file at a moment is all that was loaded by then: nobody has to be asked.
 
-The helper must never need this process, which it holds at every event. So it inherits handles and is told by events;
+The helper must never need this process, which it holds at every event. So it inherits handles and is asked by events;
 what it writes lies in a file that disappears with the last process that has it open.
 """
 
@@ -259,7 +259,7 @@ class Helper:
         return (ends[0] if ends else 0), notes
 
     def _await(self, ready: int) -> None:
-        """Wait until it is attached and has been told what is loaded."""
+        """Wait until it is attached and has the list of what is loaded."""
         _winapi.WaitForMultipleObjects((ready, self._process), False, _START_MS)
         if _winapi.WaitForSingleObject(ready, 0) != _winapi.WAIT_TIMEOUT:
             return
@@ -276,7 +276,7 @@ class Helper:
         raise TraceStartError(_ATTACH, refused[0], f"this process cannot be debugged. {_USE_ETW}")
 
     def _leave(self) -> None:
-        # It is told, and never ended by force: before its first word to Windows, its end would be ours.
+        # It is asked to leave, and never ended by force: before its first word to Windows, its end would be ours.
         set_event(self._stop)
         with self._reading:
             file, self._file = self._file, -1  # its number may be another file's at once

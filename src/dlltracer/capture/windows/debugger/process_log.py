@@ -449,7 +449,7 @@ def _at_start(event: ImageChange, *, is_program: bool) -> ImageChange:
 
 
 def as_seen_here(event: ImageChange) -> ImageChange:
-    """Return an event with the path that the debugger was told: `C:\\x`, which the records spell `\\??\\C:\\x`."""
+    """Return an event with the path that the debugger got: `C:\\x`, which the records spell `\\??\\C:\\x`."""
     if event.path.startswith("\\??\\"):
         event = replace(event, path=event.shown_path, display_path=None)
     return event if event.size else replace(event, size=None, checksum=None)

@@ -62,7 +62,7 @@ class DebuggedProcesses:
 
     Arguments: `devices` as in `image_records.display_path`; `wall` (seconds since the epoch) and `clock`
     (`time.perf_counter_ns()`) of one moment; `on_event`, as in `run.run_debugged`; `behind_launcher`: the first process
-    is a launcher, and only the first process that runs Python is told, as soon as it is known.
+    is a launcher, and only the first process that runs Python is shown, as soon as it is known.
 
     Events of a process whose start was not seen are passed over: this thread debugged it before.
 
@@ -140,14 +140,14 @@ class DebuggedProcesses:
             self._emit_process(one)
 
     def choose(self, pid: int) -> None:
-        """Take a process for the one to tell of: what it did so far is handed on, what others did is dropped."""
+        """Take a process for the one to show: what it did so far is handed on, what others did is dropped."""
         self.subject = pid
         if pid != self._all[0].pid:
             name = ntpath.basename(self._shown(self._all[0].program) or "the launcher")
             self._running[pid].log.note(f"{name} starts Python as another process, and that one is shown")
         held, self._held = self._held.pop(pid, []), {}
-        for told in held:
-            self._hand_on(told)
+        for event in held:
+            self._hand_on(event)
 
     def forget(self, pid: int) -> None:
         """A process is not debugged any more."""
@@ -158,9 +158,9 @@ class DebuggedProcesses:
         return pid not in self._running and any(one.pid == pid for one in self._all)
 
     def crash(self, status: int) -> Crash | None:
-        """Return where the process crashed that is told first; `None` if it did not. `status`: of the first process."""
+        """Return where the first process shown crashed; `None` if it did not. `status`: of the first process."""
         if self.subject is not None:
-            return self._told()[0].crash
+            return self._shown_processes()[0].crash
         return self._all[0].log.crash(status) if self._all else None
 
     def events(self, requests: Sequence[Request], since: int | None = None) -> tuple[Event, ...]:
@@ -172,24 +172,24 @@ class DebuggedProcesses:
         wall, clock = self._wall, self._clock
         logs = [
             one.log.events(requests if number == 0 else (), one.pid, wall, clock, None if number else since)
-            for number, one in enumerate(self._told())
+            for number, one in enumerate(self._shown_processes())
         ]
         return tuple(heapq.merge(*logs, key=lambda event: event.timestamp or 0.0))
 
     def processes(self) -> tuple[TracedProcess, ...]:
         """Return the facts about each process, in the order of their starts."""
-        return tuple(self._describe(one) for one in self._told())
+        return tuple(self._describe(one) for one in self._shown_processes())
 
     def notes(self) -> tuple[str, ...]:
         """Return the notes of all processes. Notes of another than the first name their process."""
         return tuple(
             note if number == 0 else f"process {one.pid}: {note}"
-            for number, one in enumerate(self._told())
+            for number, one in enumerate(self._shown_processes())
             for note in one.log.notes()
         )
 
-    def _told(self) -> list[_DebuggedProcess]:
-        """Return the processes that are told of: all, or the one behind the launcher."""
+    def _shown_processes(self) -> list[_DebuggedProcess]:
+        """Return the processes that are shown: all, or the one behind the launcher."""
         return [one for one in self._all if not self._behind_launcher or one.pid == self.subject]
 
     def _describe(self, one: _DebuggedProcess) -> TracedProcess:
@@ -210,15 +210,15 @@ class DebuggedProcesses:
             for event in decode_record_now(record, pid, self._devices, self._wall, self._clock):
                 self._emit(pid, event)
 
-    def _emit(self, pid: int, told: Event | TracedProcess) -> None:
+    def _emit(self, pid: int, event: Event | TracedProcess) -> None:
         if not self._behind_launcher or pid == self.subject:
-            self._hand_on(told)
+            self._hand_on(event)
         elif self.subject is None:
-            self._held.setdefault(pid, []).append(told)
+            self._held.setdefault(pid, []).append(event)
 
-    def _hand_on(self, told: Event | TracedProcess) -> None:
+    def _hand_on(self, event: Event | TracedProcess) -> None:
         if self._on_event is not None:
-            self._on_event(told)
+            self._on_event(event)
 
     def _shown(self, path: str | None) -> str | None:
         return None if path is None else display_path(path, self._devices, None) or path
@@ -279,7 +279,7 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
             give the loads their imports and tell failed loads from unloads; without, every unload is an `UnloadEvent`.
         begun: asked once, too: when it began, as `time.perf_counter_ns()`. What it loaded before is left out.
         follow: debug what it starts, too, and what they start, until the program ends. Otherwise they are not seen,
-            unless the program is a launcher: then the Python that it starts is told instead of it.
+            unless the program is a launcher: then the Python that it starts is shown instead of it.
         on_event: called at once with each process, before its first event and when it has ended, and with each load
             and unload, without what `begun` and `requests` tell later. The program waits meanwhile. It must not raise.
         on_start: called with the process before its first event is read. Whoever gets it may terminate it at any time:
@@ -311,11 +311,7 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
         raise
     if behind_launcher and processes.subject is None:
         processes.choose(child.pid)
-    for pid in loop.running:
-        if pid == child.pid:
-            continue  # it got rid of its debugger
-        processes.note(pid, "it was there when the program ended, and went on unseen")
-        api.detach(pid)
+    _let_others_go(api, loop, processes, child.pid)
     status = child.wait()
     asked = [with_final_path(request, cwd) for request in requests()] if requests is not None else []
     since = begun() if begun is not None else None
@@ -323,6 +319,15 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
         status, processes.events(asked, since), processes.crash(status), processes.notes(),
         processes.subject or child.pid, processes.processes(),
     )  # fmt: skip
+
+
+def _let_others_go(api: Debugging, loop: DebugLoop, processes: DebuggedProcesses, first: int) -> None:
+    """Debug no more what the program has left behind; it runs on. `first`: the program, if it got rid of its debugger.
+    """
+    for pid in loop.running:
+        if pid != first:
+            processes.note(pid, "it was there when the program ended, and went on unseen")
+            api.detach(pid)
 
 
 def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Popen[bytes]) -> None:

@@ -101,7 +101,7 @@ class EtwSession:
     def __init__(self, raw: bool, kernel_logger: bool, loader_events: bool = False, live: bool = False) -> None:
         self._lock = RLock()
         self._live: LiveImages | None = None
-        self._fed = self._heard = self._flushed = self._settled = 0
+        self._fed = self._taken = self._flushed = self._settled = 0
         self._waiting: list[RawRecord] = []
         self._debug_events: list[DebugEvent] = []
         self._count_modules = _prepare_live_delivery(raw) if live else None
@@ -261,9 +261,9 @@ class EtwSession:
         from ..image_records import RawRecord
 
         count = len(self._loader_records)
-        heard = [RawRecord(header, data) for header, data in self._loader_records[self._heard : count]]
-        self._heard = count
-        waiting = [*self._waiting, *self._without_start(self._new_records()), *heard]
+        messages = [RawRecord(header, data) for header, data in self._loader_records[self._taken : count]]
+        self._taken = count
+        waiting = [*self._waiting, *self._without_start(self._new_records()), *messages]
         waiting.sort(key=lambda one: one.ticks)
         number = len(waiting) if until is None else sum(self._clock_of(one) <= until for one in waiting)
         self._waiting = waiting[number:]
@@ -329,7 +329,7 @@ class EtwSession:
         messages = [RawRecord(header, data) for header, data in self._loader_records]
         loader = decode_messages(messages, requests, context)
         merged = merge_messages(images, loader.messages)
-        # Of what the loader told, the images have been delivered as the kernel told them.
+        # The images that the loader names have been delivered already, as the kernel named them.
         self._fresh += [one for one in merged.events if self._live is None or getattr(one, "base", None) is None]
         losses = Losses(events_lost, buffers_lost, len(self._failures) + undecodable + loader.undecodable)
         return Recording(self._name, merged.events, self._pid, losses, (*notes, *merged.notes))

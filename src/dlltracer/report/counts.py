@@ -18,7 +18,7 @@ _NEVER_MAPPED = (FailureKind.NOT_FOUND, FailureKind.REFUSED, FailureKind.NAME_NO
 
 
 @dataclass(frozen=True)
-class Tally:
+class OutcomeCounts:
     """Counts of one recording.
 
     Attributes:
@@ -70,12 +70,12 @@ def is_program(event: FinalEvent) -> bool:
     return event.phase is Phase.DIRECT and event.need is None and event.requested_by is None
 
 
-def count(recording: Recording) -> Tally:
+def count(recording: Recording) -> OutcomeCounts:
     """Count the events. A failure whose kind is not known counts as failed."""
     last = final_events(recording)
     failed = [event for event in last if isinstance(event, LoadFailedEvent)]
     dropped = sum(map(is_consequence, failed))
-    return Tally(
+    return OutcomeCounts(
         loaded=len(last) - len(failed),
         failed=len(failed) - dropped,
         dropped=dropped,
