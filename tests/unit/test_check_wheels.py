@@ -16,8 +16,8 @@ from builders.macho_file import ARM64, DYLIB, MACOS, X86_64, build_fat, build_ma
 from builders.pe_file import AMD64, build_pe, build_version
 from builders.pe_file import ARM64 as PE_ARM64
 from builders.wheel_file import build_wheel
+from dlltracer.check.packages import check_wheel
 from dlltracer.check.platforms import Loader, read_platforms
-from dlltracer.check.wheels import check_wheel
 from dlltracer.model.check import CheckReport, Severity
 
 LINUX = "cp312-cp312-manylinux_2_17_x86_64"

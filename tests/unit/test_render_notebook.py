@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
-from dlltracer.model.finding import Confidence, Diagnosis, Finding, Outcome
+from dlltracer.model.failure import Frame, PythonError
+from dlltracer.model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
 from dlltracer.model.recording import Recording
-from dlltracer.model.screen import Screen
 from dlltracer.report.render_notebook import render_tree_html, render_verdict_html
-from dlltracer.report.render_short import render_short_verdict
 from dlltracer.report.render_text import render_text
 
-TAGS = {"style", "div", "details", "summary", "ul", "li", "span", "p", "pre"}
+TAGS = {
+    "style", "div", "details", "summary", "ul", "ol", "li", "span", "p", "pre", "code", "h3", "h4", "svg", "path", "dl",
+    "dt", "dd", "b",
+}  # fmt: skip
+ATTRIBUTES = {"class", "open", "title", "aria-hidden", "width", "height", "viewbox", "d"}
 
 
 class Reader(HTMLParser):
@@ -31,10 +35,12 @@ class Reader(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in TAGS and {name for name, _ in attrs} <= {"class", "open"}
+        assert tag in TAGS | {"wbr"} and {name for name, _ in attrs} <= ATTRIBUTES
+        if tag == "wbr":
+            return
         self.open.append(tag)
         if tag == "details":
-            self.details.append(bool(attrs))
+            self.details.append("open" in dict(attrs))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -74,12 +80,36 @@ def test_a_large_tree_is_folded_but_for_its_failures() -> None:
     assert folded.details == [True, True] and "/x/8.so" not in folded.text
 
 
-def test_a_verdict_has_the_lines_of_its_text() -> None:
+def a_verdict(name: str) -> Diagnosis:
     finding = Finding(
-        code="missing-image",
-        title="<b> was not found",
-        confidence=Confidence.CERTAIN, subject="<b>", chain=("x.py:1", "import b", "<b>"),
-    )
-    verdict = Diagnosis("import b", Outcome.EXPLAINED, findings=(finding,), notes=("a & b",))
-    text = render_short_verdict(verdict, Screen(width=100)).plain
-    assert Reader(render_verdict_html(verdict)).text.strip("\n") == text.strip("\n")
+        code="missing-image", title=f"{name} was not found", confidence=Confidence.CERTAIN, subject=name,
+        chain=("x.py:1", "import b", name), explanation="It is needed.",
+        remedies=(Remedy("install it", ("apt", "install", "b")),),
+    )  # fmt: skip
+    error = PythonError("ImportError", f"{name}: no such file", frames=(Frame("x.py", 1, "<module>", "import b"),))
+    return Diagnosis("import b", Outcome.EXPLAINED, error, findings=(finding,), notes=("a & b",))
+
+
+def test_a_verdict_is_the_card_of_the_report_without_anything_that_needs_a_script() -> None:
+    text = Reader(render_verdict_html(a_verdict("<b>"))).text
+    parts = ("import b failed", "<b> was not found", "certain", "missing-image", "Fix", "Install it", "apt install b")
+    parts += ("Python says", "ImportError: <b>: no such file", "Needed by", "x.py:1", "Why", "It is needed.", "a & b")
+    places = [text.index(part) for part in parts]
+    assert places[:11] == sorted(places[:11])
+    assert "Copy" not in text
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=()), min_size=1))
+def test_any_name_is_text_in_a_verdict(name: str) -> None:
+    html = render_verdict_html(a_verdict(name))
+    html.encode("utf-8")
+    Reader(html)
+
+
+def test_the_style_of_a_card_names_nothing_that_a_notebook_has() -> None:
+    style = render_verdict_html(a_verdict("b")).partition("</style>")[0]
+    selectors = re.findall(r"^ ?([^{}@/]+?) \{", style, re.MULTILINE)
+    assert len(selectors) > 50
+    parts = [part for selector in selectors for part in selector.split(", ")]
+    assert [part for part in parts if ".dlt-" not in part and ".dlltracer" not in part] == []

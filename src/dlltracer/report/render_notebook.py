@@ -1,7 +1,7 @@
 """A recording and a verdict as pieces of HTML for a notebook: no scripts, nothing from elsewhere, every name escaped.
 
-The colours follow the theme of the notebook: JupyterLab, nbconvert and Notebook 7 mark it at a `data-jp-theme-light`,
-VS Code at the class `vscode-dark`, Colab at `theme="dark"`.
+The verdict is the card of the HTML report (`templates/card.html.j2`). Both follow the theme of the notebook
+(`html.styles.notebook_theme_css`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from html import escape as escape_html
 from ..model.finding import Diagnosis
 from ..model.printable import escape
 from ..model.recording import Recording
-from ..model.screen import Screen
 from .drawing import BOLD, DEEPEST, DIM, DROPPED, FAILED, FIXED, PLAIN, UNICODE, WARNING, Line, TreeNode
-from .render_short import short_lines
+from .html import as_markup, environment
+from .html.styles import join_templates, notebook_theme_css
+from .html.summary import card_of_diagnosis
 from .render_text import closing_lines, tree_nodes
-
-_PAGE = 100
-"""Columns of a verdict: a cell of a notebook is about so wide."""
 
 _SMALL = 60
 """A tree of so many lines is shown open; of a larger one, what leads to a failure."""
@@ -28,25 +26,29 @@ _CLASSES = {
 }  # fmt: skip
 
 _STYLE = """\
-<style>
-.dlltracer { --dlltracer-bad: #b3261e; --dlltracer-warn: #805300; --dlltracer-good: #1b6e2e;
-  line-height: 1.5; overflow-x: auto;
-  font-family: var(--jp-code-font-family, ui-monospace, monospace); font-size: var(--jp-code-font-size, 13px); }
-[data-jp-theme-light="false"] .dlltracer, .vscode-dark .dlltracer, html[theme="dark"] .dlltracer {
-  --dlltracer-bad: #ff8a80; --dlltracer-warn: #e8b34b; --dlltracer-good: #7ddf91; }
-.dlltracer ul, .dlltracer li { list-style: none !important; margin: 0 !important; padding: 0; }
-.dlltracer ul { margin-left: .35em !important; padding-left: 1.2em; border-left: 1px solid rgba(128, 128, 128, .4); }
-.dlltracer p, .dlltracer pre { margin: .5em 0 0 !important; padding: 0; font: inherit; color: inherit;
-  background: none; }
-.dlltracer summary { cursor: pointer; }
-.dlltracer summary, .dlltracer li, .dlltracer pre, .dlltracer p { white-space: pre; }
-.dlltracer .dim { opacity: .7; }
-.dlltracer .bold { font-weight: 600; }
-.dlltracer .failed { color: var(--dlltracer-bad); font-weight: 600; }
-.dlltracer .dropped { color: var(--dlltracer-bad); }
-.dlltracer .fixed { color: var(--dlltracer-good); }
-.dlltracer .warning { color: var(--dlltracer-warn); font-weight: 600; }
-</style>"""
+.dlltracer-tree { line-height: 1.5; overflow-x: auto;
+  font-family: var(--jp-code-font-family, var(--mono)); font-size: var(--jp-code-font-size, 13px); }
+.dlltracer-tree ul, .dlltracer-tree li { list-style: none !important; margin: 0 !important; padding: 0; }
+.dlltracer-tree ul { margin-left: .35em !important; padding-left: 1.2em;
+  border-left: 1px solid rgba(128, 128, 128, .4); }
+.dlltracer-tree p { margin: .5em 0 0 !important; padding: 0; font: inherit; color: inherit; background: none; }
+.dlltracer-tree summary { cursor: pointer; }
+.dlltracer-tree summary, .dlltracer-tree li, .dlltracer-tree p { white-space: pre; }
+.dlltracer-tree .dim { opacity: .7; }
+.dlltracer-tree .bold { font-weight: 600; }
+.dlltracer-tree .failed { color: var(--fail); font-weight: 600; }
+.dlltracer-tree .dropped { color: var(--fail); }
+.dlltracer-tree .fixed { color: var(--ok); }
+.dlltracer-tree .warning { color: var(--warn); font-weight: 600; }
+"""
+
+_CARD_STYLE = """\
+.dlltracer-card { font: 14px/20px var(--sans); color: var(--text); background: var(--surface);
+  max-width: 1200px; border-radius: 12px; }
+.dlltracer-card .dlt-card { border: 1px solid var(--line); border-top: 4px solid var(--tone); border-radius: 12px; }
+.dlltracer-card .dlt-title { font-size: 20px; line-height: 26px; }
+.dlltracer-card .dlt-label, .dlltracer-card .dlt-title { font-family: inherit; }
+"""
 
 
 def render_tree_html(recording: Recording, failed_only: bool = False) -> str:
@@ -59,13 +61,15 @@ def render_tree_html(recording: Recording, failed_only: bool = False) -> str:
 
 
 def render_verdict_html(diagnosis: Diagnosis) -> str:
-    """The verdict. As <pre>: nbconvert takes spaces that stand alone out of everything else."""
-    lines = "\n".join(map(_spans, short_lines(diagnosis, Screen(width=_PAGE))))
-    return _frame(f"<pre>{lines}</pre>\n")
+    """The verdict, as the card that the HTML report begins with."""
+    style = notebook_theme_css() + join_templates(("card.css",)) + _CARD_STYLE
+    return environment().get_template("notebook.html.j2").render(
+        style=as_markup(style), verdict=card_of_diagnosis(diagnosis), notes=diagnosis.notes
+    )  # fmt: skip
 
 
 def _frame(body: str) -> str:
-    return f'{_STYLE}\n<div class="dlltracer">\n{body}</div>\n'
+    return f'<style>\n{notebook_theme_css()}{_STYLE}</style>\n<div class="dlltracer dlltracer-tree">\n{body}</div>\n'
 
 
 def _list(tops: Sequence[TreeNode], *, is_open: bool) -> Iterator[str]:

@@ -25,6 +25,17 @@ def theme_css() -> str:
     )
 
 
+NOTEBOOK_DARK = '[data-jp-theme-light="false"] .dlltracer, .vscode-dark .dlltracer, html[theme="dark"] .dlltracer'
+"""Where notebooks mark a dark theme: JupyterLab, nbconvert and Notebook 7; VS Code; Colab."""
+
+
+@functools.cache
+def notebook_theme_css() -> str:
+    """Return the same colours for the pieces in a notebook, which follow its theme and leave the rest of it alone."""
+    light, dark = read_template("theme-light.css"), read_template("theme-dark.css")
+    return f".dlltracer {{\n{_FONTS}{light}}}\n{NOTEBOOK_DARK} {{\n{dark}}}\n"
+
+
 @functools.cache
 def join_templates(names: tuple[str, ...]) -> str:
     """Return the text of several files of `templates`, one behind the other."""

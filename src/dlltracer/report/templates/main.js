@@ -61,7 +61,7 @@ function makeExplorer() {
   ].filter(Boolean);
   const ways_ = make("div", { class: "seg", role: "radiogroup", "aria-label": "Arrange" });
   const filter = make("input", {
-    class: "filter", id: "filter", type: "search", placeholder: "Filter by name, package, rule\u2026", title: "Press / to come here", "aria-keyshortcuts": "/", "aria-label": "Filter the images",
+    class: "filter", id: "filter", type: "search", placeholder: "Filter by words\u2026", title: "Name, package, rule, state, reason, import; press / to come here", "aria-keyshortcuts": "/", "aria-label": "Filter the images",
     autocomplete: "off", spellcheck: "false", oninput: (event) => { ui.filter = event.target.value; refresh(true); },
   });
   document.addEventListener("keydown", (event) => {

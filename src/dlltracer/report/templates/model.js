@@ -51,7 +51,8 @@ for (const image of images) {
 }
 /** With a single import at the outside, the packages that it imported tell more: the first one that is not its own. */
 const innerOf = (image) => image.imports.find((name) => packageOf(name) !== packageOf(image.imports[0]));
-const hasOneImport = importsOfPackage.size === 1 && [...importsOfPackage.values()][0].size === 1 && images.some(innerOf);
+const hasOneImport = importsOfPackage.size === 1 && [...importsOfPackage.values()][0].size === 1;
+let hasInner = false;
 function innerImport(image) {
   const own = packageOf(image.imports[0]), inner = innerOf(image);
   return inner ? [packageOf(inner), `import ${packageOf(inner)}`, "import"] : ["own", `${own} itself`, "import"];
@@ -64,7 +65,7 @@ const ARRANGEMENTS = {
   import(image) {
     if (!image.imports.length) return [[OUTSIDE, OUTSIDE, "import"], ofPackage(image)];
     const first = outermost(image), name = packageOf(first), all = importsOfPackage.get(name);
-    if (hasOneImport) return [[first, `import ${first}`, "import"], innerImport(image), ofPackage(image)];
+    if (hasOneImport && hasInner) return [[first, `import ${first}`, "import"], innerImport(image), ofPackage(image)];
     const own = [first, `import ${first}`, "import"];
     const path = all.size > 1 ? [[`${name}.*`, `${name} (${many(all.size, "import")})`, "import"], own] : [own];
     return [...path, ofPackage(image)];
@@ -94,6 +95,7 @@ const SEP = "\n";
 function build() {
   const words = ui.filter.toLowerCase().split(/\s+/).filter(Boolean);
   shown = images.filter((image) => ui.shows[image.group] && words.every((word) => hay(image).includes(word)));
+  hasInner = shown.some(innerOf);
   const keys = ARRANGEMENTS[ui.arrange] || (() => []);
   nodes = new Map();
   const add = (id, label, kind, parent) => {

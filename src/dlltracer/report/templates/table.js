@@ -93,8 +93,8 @@ const isPrinting = () => root.classList.contains("printing");
 function paint(force) {
   const height = rowHeight(), all = isPrinting();
   const first = all ? 0 : Math.max(0, Math.floor((grid.scrollTop - height) / height) - 6);
-  // Before the first layout the table has no height: a screen full is made then.
-  const seen = Math.max(grid.clientHeight, force ? 640 : 0);
+  // Before the first layout the table has no height: a screen full is made then. On paper it is as high as its rows.
+  const seen = Math.max(Math.min(grid.clientHeight, innerHeight), force ? 640 : 0);
   const last = all ? rows.length : Math.min(rows.length, Math.ceil((grid.scrollTop + seen) / height) + 6);
   const key = `${first}-${last}-${rows.length}`;
   if (!force && key === painted) return;
