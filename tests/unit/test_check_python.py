@@ -129,6 +129,12 @@ def test_a_name_of_no_python_at_all(check: Check) -> None:
     assert (problem.code, problem.severity) == ("missing-symbol", ERROR)
 
 
+@pytest.mark.parametrize("tag", ["cp27-cp27mu", "py3-none", "pp310-pypy310_pp73"])
+def test_names_of_other_pythons_are_not_judged(check: Check, tag: str) -> None:
+    assert check({"pkg/_mod.so": elf("PyString_FromString")}, f"{tag}-{LINUX}") == []
+    assert check({"pkg/_mod.so": macho("PyString_FromString")}, f"{tag}-{MAC}") == []
+
+
 def test_free_threaded(check: Check) -> None:
     name = next(name for name, entry in python_names().items() if entry.is_free_threaded and 14 not in entry.minors)
     own = {"pkg/mod.cpython-314t-x86_64-linux-gnu.so": elf(name, "PyArg_ParseTuple")}
