@@ -297,7 +297,7 @@ from dlltracer.capture.windows.debugger.helper import Writer
 writer = Writer(0xDEAD0, 0)
 writer.note(1, "lost")
 print(writer.lost)
-from dlltracer.capture.windows.debugger import helper, lines
+from dlltracer.capture.windows.debugger import helper, loop
 class NearlyFull:
     room, written = [99, 3, 0, 0, 99, 2, 1, 99], b""
     def WriteFile(self, file, line):
@@ -308,7 +308,7 @@ helper._winapi = disk = NearlyFull()
 writer = Writer(0, 0)
 for number in range(8):
     writer.note(1, str(number))
-print([line and line[1] for line in lines.decode_lines(disk.written)], writer.lost)
+print([line and line[1] for line in loop.decode_lines(disk.written)], writer.lost)
 """
     )
     assert lines == [
