@@ -6,8 +6,7 @@ import pytest
 
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.recording import Recording
-from dlltracer.report.brief_tree import LARGE
-from dlltracer.report.render_text import render_text
+from dlltracer.report.render_text import LARGE, render_text
 
 EXT = "/app/ext.so"
 

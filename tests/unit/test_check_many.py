@@ -14,8 +14,7 @@ import pytest
 
 from builders.check_workers import check
 from builders.wheel_file import build_wheel
-from dlltracer.check.many import TRIES, ExecutorLost, check_many
-from dlltracer.check.targets import CheckTarget
+from dlltracer.check.many import TRIES, CheckTarget, ExecutorLost, check_many
 from dlltracer.model.check import CheckReport
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")

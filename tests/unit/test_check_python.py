@@ -12,8 +12,8 @@ from builders.macho_file import build_macho
 from builders.pe_file import build_pe
 from builders.wheel_file import build_wheel
 from dlltracer.check.knowledge import python_names
+from dlltracer.check.packages import check_wheel
 from dlltracer.check.tags import read_promise
-from dlltracer.check.wheels import check_wheel
 from dlltracer.model.check import Problem, Severity
 
 LINUX, WINDOWS, MAC = "manylinux_2_17_x86_64", "win_amd64", "macosx_11_0_arm64"
@@ -127,6 +127,12 @@ def test_a_name_that_the_version_does_not_have(check: Check, file: str, content:
 def test_a_name_of_no_python_at_all(check: Check) -> None:
     (problem,) = check({"pkg/mod.cpython-312-x86_64-linux-gnu.so": elf("PyNever_Heard")}, f"cp312-cp312-{LINUX}")
     assert (problem.code, problem.severity) == ("missing-symbol", ERROR)
+
+
+@pytest.mark.parametrize("tag", ["cp27-cp27mu", "py3-none", "pp310-pypy310_pp73"])
+def test_names_of_other_pythons_are_not_judged(check: Check, tag: str) -> None:
+    assert check({"pkg/_mod.so": elf("PyString_FromString")}, f"{tag}-{LINUX}") == []
+    assert check({"pkg/_mod.so": macho("PyString_FromString")}, f"{tag}-{MAC}") == []
 
 
 def test_free_threaded(check: Check) -> None:

@@ -16,8 +16,8 @@ from builders.macho_file import ARM64, DYLIB, MACOS, X86_64, build_fat, build_ma
 from builders.pe_file import AMD64, build_pe, build_version
 from builders.pe_file import ARM64 as PE_ARM64
 from builders.wheel_file import build_wheel
+from dlltracer.check.packages import check_wheel
 from dlltracer.check.platforms import Loader, read_platforms
-from dlltracer.check.wheels import check_wheel
 from dlltracer.model.check import CheckReport, Severity
 
 LINUX = "cp312-cp312-manylinux_2_17_x86_64"
@@ -235,6 +235,19 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
         "macos-above-tag",
         {MAC_SO: mach(imports=(("_mkfifoat", 1),), targets=[(MACOS, version(13), 0)])}, MAC, "error", r"13\.0",
     ),
+    (
+        "missing-symbol", {MAC_SO: mach(imports=(("_PQbackendPID", -2),))}, MAC, "error", "_PQbackendPID",
+    ),
+    (
+        "missing-symbol",
+        {MAC_SO: mach("/usr/lib/libxml2.2.dylib", imports=(("_xmlOther", -2),))}, MAC, "warning", "_xmlOther",
+    ),
+    (
+        "missing-symbol",
+        {MAC_SO: mach(imports=(("_f", -2),)), "pkg/liba.dylib": dylib(("_f",))}, MAC, "note", "_f, of no",
+    ),
+    ("macos-above-tag", {MAC_SO: mach(imports=(("_strchrnul", 1),))}, MAC, "error", r"_strchrnul.*15\.4.*11\.0"),
+    ("macos-above-tag", {MAC_SO: mach(imports=(("_dgemm$NEWLAPACK", 1),))}, MAC, "error", r"NEWLAPACK.*13\.3"),
     ("missing-image", {MAC_SO: mach("/opt/homebrew/lib/libx.dylib")}, MAC, "error", "a path of the machine"),
     ("missing-image", {MAC_SO: mach("@rpath/libx.dylib")}, MAC, "error", "in none of the folders"),
     ("not-on-rpath", {MAC_SO: mach("@rpath/libx.dylib"), "pkg/lib/libx.dylib": dylib()}, MAC, "error", "pkg/lib/libx"),
@@ -301,6 +314,16 @@ SOUND: list[tuple[dict[str, bytes], str]] = [
         {MAC_SO: build_fat([mach(cpu=X86_64, targets=[(MACOS, version(10, 9), 0)], signature=0), mach(cpu=ARM64)])},
         UNIVERSAL,
     ),
+    (
+        {
+            MAC_SO: mach(
+                "@loader_path/liba.dylib", imports=(("_f", -2), ("_PyErr_Occurred", -2), ("_g", -2, True))
+            ),
+            "pkg/liba.dylib": dylib(("_f",)),
+        },
+        MAC,
+    ),
+    ({MAC_SO: mach(imports=(("_strchrnul", 1, True), ("_clock_gettime", 1)))}, MAC),
     ({"pkg/__init__.py": b""}, "py3-none-any"),
 ]  # fmt: skip
 

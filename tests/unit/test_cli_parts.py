@@ -167,8 +167,9 @@ def test_forced_colour_on_a_stream_that_lacks_characters(monkeypatch: pytest.Mon
     assert said.count(b"\n") == 3
 
 
-def test_a_closed_stream() -> None:
+def test_a_closed_stream_gets_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     FORMS["text"].write(StreamTarget(None), SavedTrace(RECORDING), False)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_file_appears_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

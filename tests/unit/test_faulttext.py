@@ -64,4 +64,4 @@ def test_what_this_python_writes() -> None:
 @given(st.text(max_size=300))
 def test_any_text_is_taken(text: str) -> None:
     for said in (text, f"Current thread 0x1 (most recent call first):\n{text}"):
-        read_fault_frames(said)
+        assert len(read_fault_frames(said)) <= said.count("\n") + 1

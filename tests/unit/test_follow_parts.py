@@ -18,6 +18,7 @@ from builders.elf_file import ElfFile
 if sys.platform != "linux":
     pytest.skip("for Linux", allow_module_level=True)
 
+from dlltracer.binary.reading import read_kernel_file
 from dlltracer.capture.linux import log_folder
 from dlltracer.capture.linux.follow import UntracedProcesses, why_untraced
 from dlltracer.capture.linux.log_file import MASK, OUTPUT, log_path, open_log, variables, variables_for_one
@@ -29,7 +30,6 @@ from dlltracer.capture.linux.processes import (
     open_process,
     read_command,
     read_stat,
-    read_text,
 )
 from dlltracer.host.scratch import ScratchFolder
 from dlltracer.model.recording import TracedProcess
@@ -64,7 +64,7 @@ def test_a_process_that_lives(child: subprocess.Popen[str]) -> None:
     command = read_command(child.pid)
     assert command is not None and command[0] == sys.executable and command[-1] == "two words"
     program = os.path.realpath(sys.executable)
-    span = mapped_span(program, read_text(f"/proc/{child.pid}/maps"))
+    span = mapped_span(program, read_kernel_file(f"/proc/{child.pid}/maps"))
     assert span is not None and span[0] % 4096 == span[1] % 4096 == 0 < span[1]
     known = Followed(child.pid).processes.get(child.pid)
     assert (known.program, known.folder, known.same_files) == (program, os.getcwd(), True)

@@ -18,7 +18,7 @@ import pytest
 
 from builders.elf_file import ElfFile, Symbol
 from builders.wheel_file import build_wheel
-from dlltracer.check.wheels import check_wheel
+from dlltracer.check.packages import check_wheel
 from dlltracer.model.check import CheckReport, Severity
 
 PURE = "py3-none-any"
@@ -49,7 +49,7 @@ def bounded(path: Path) -> str:
     """Check in a process of its own, within the bounds, and return what it says."""
     child = (
         "import resource, sys\n"
-        "from dlltracer.check.wheels import check_wheel\n"
+        "from dlltracer.check.packages import check_wheel\n"
         "report = check_wheel(sys.argv[1])\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
         "print(report.unreadable or [p.code for p in report.problems])\n"

@@ -196,6 +196,10 @@ def test_a_tool_looks_at_the_active_environment(
     monkeypatch.delenv("CONDA_PREFIX", raising=False)
     monkeypatch.setenv("VIRTUAL_ENV", str(room / "env"))
     assert choose_python(None) is None  # python -m: that Python was chosen
+    with monkeypatch.context() as patched:  # the script of an installation
+        patched.setattr(sys.modules["__main__"], "__spec__", None)
+        patched.setattr(sys, "argv", [str(tool / "bin" / "dlltracer"), "why"])
+        assert choose_python(None) == str(python) and capsys.readouterr().err != ""
     (tool / "uv-receipt.toml").touch()
     assert choose_python(None) == str(python)
     assert capsys.readouterr().err == (

@@ -309,3 +309,12 @@ def _describe_text(head: bytes) -> str | None:
         name = head.decode("utf-8")
         return f"a symbolic link that was stored as a text file: all it says is {name}"
     return None
+
+
+def read_kernel_file(path: str) -> str:
+    """Return the text of a file of the kernel (proc(5)); empty where there is none or it may not be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
+            return stream.read()
+    except OSError:
+        return ""

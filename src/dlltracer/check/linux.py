@@ -25,7 +25,7 @@ from .knowledge import musl_names
 from .platform_check import PlatformCheck, is_named_after, place_of
 from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform
 from .python_abi import is_python_name
-from .tags import PythonPromise
+from .tags import PythonPromise, file_python
 
 _ET_EXEC, _ET_DYN = 2, 3
 _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
@@ -373,10 +373,11 @@ class _LinuxCheck(PlatformCheck):
     def _needs_of(self, place: str) -> Iterator[ElfNeed]:
         """Yield the needs of an image that some image of the wheel has to fulfil."""
         symbols = self._files[place].image.symbols
+        python = file_python(place, self._promise)
         for need in symbols.needs if symbols is not None else ():
             # All that glibc and libstdc++ have has versions. Without one it may still be a name of the C library:
             # Python has libm in the process, and a module that is not linked with it finds it there.
-            if not (need.weak or is_python_name(need.name) or self._is_of_c_library(need.name)):
+            if not (need.weak or is_python_name(need.name, python) or self._is_of_c_library(need.name)):
                 yield need
 
     def _is_of_c_library(self, name: str) -> bool:

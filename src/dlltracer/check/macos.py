@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import BinaryFormatError
 from ..host.filesystem import MacosFiles
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
 from ..model.loader_context import MacosContext
-from ..model.macho import CPU_ARM64, MH_BUNDLE, MH_DYLIB, MH_EXECUTE, MachoFile, MachoImage, describe_cpu
+from ..model.macho import (
+    CPU_ARM64,
+    MH_BUNDLE,
+    MH_DYLIB,
+    MH_EXECUTE,
+    MH_TWOLEVEL,
+    MachoFile,
+    MachoImage,
+    MachoImport,
+    MachoImports,
+    SymbolPlace,
+    describe_cpu,
+)
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.macos import find_missing_macho_symbols, is_system_path, pick_image, resolve_macos
+from .knowledge import musl_names
 from .platform_check import PlatformCheck, place_of
 from .platforms import Platform
-from .tags import PythonPromise
+from .python_abi import is_python_name
+from .tags import PythonPromise, file_python
 
 _MODULE_ENTRY = "_PyInit_"
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*-darwin|abi3|pypy\d+-[\w-]+)\.so$")
@@ -25,13 +39,35 @@ _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000
 
-_SINCE = {
-    "_clock_gettime": (10, 12), "_os_unfair_lock_lock": (10, 12), "____chkstk_darwin": (10, 15),
-    "_aligned_alloc": (10, 15), "___darwin_check_fd_set_overflow": (11, 0), "_preadv": (11, 0), "_pwritev": (11, 0),
-    "_kIOMainPortDefault": (12, 0), "_mkfifoat": (13, 0), "_mknodat": (13, 0),
+_PLAIN_SYSTEM = {"libSystem.B.dylib", "libc++.1.dylib", "libc++abi.dylib", "libgcc_s.1.dylib", "libstdc++.6.dylib"}
+"""Libraries of the system that have what C and C++ are made of, and nothing else."""
+_BRINGING_SYMBOLS = {"torch", "tensorflow", "tensorflow-macos", "jaxlib", "mxnet", "shiboken6", "pyside6"}
+"""Packages whose libraries extension modules of others find in the process once they are imported."""
+_NEWER_SYMBOLS = {
+    (10, 10): "openat fstatat fstatat$INODE64 unlinkat mkdirat renameat linkat symlinkat readlinkat faccessat fchmodat"
+    " fchownat getattrlistbulk",
+    (10, 12): "clock_gettime clock_getres clock_settime getentropy mkostemp mkostemps os_unfair_lock_lock"
+    " os_unfair_lock_unlock os_unfair_lock_trylock renamex_np renameatx_np clonefile fclonefileat os_log_create"
+    " _os_log_impl",
+    (10, 13): "futimens utimensat fmemopen open_memstream _ZnwmSt11align_val_t _ZdlPvSt11align_val_t",
+    (10, 15): "___chkstk_darwin aligned_alloc timespec_get posix_spawn_file_actions_addchdir_np objc_opt_class"
+    " objc_opt_self objc_opt_isKindOfClass objc_opt_respondsToSelector objc_opt_new",
+    (11, 0): "__darwin_check_fd_set_overflow preadv pwritev pthread_jit_write_protect_np",
+    (12, 0): "kIOMainPortDefault IOMainPort",
+    (13, 0): "mkfifoat mknodat freadlink",
+    (13, 3): "_ZNSt3__122__libcpp_verbose_abortEPKcz _ZNSt3__18to_charsEPcS0_d _ZNSt3__18to_charsEPcS0_f"
+    " _ZNSt3__18to_charsEPcS0_e",
+    (14, 0): "_ZNSt3__13pmr20get_default_resourceEv _ZNSt3__13pmr15memory_resourceD2Ev",
+    (14, 4): "os_sync_wait_on_address os_sync_wake_by_address_any os_sync_wake_by_address_all",
+    (15, 4): "strchrnul",
 }  # fmt: skip
-"""Symbols of libSystem and IOKit that are newer than macOS 10.9, with their first version: Apple's headers
-(__OSX_AVAILABLE), and reports of what dyld did not find on older systems."""
+_SINCE = {f"_{name}": version for version, names in _NEWER_SYMBOLS.items() for name in names.split()}
+"""Symbols of the system's libraries that are newer than macOS 10.9, as Mach-O files spell them, with their first
+version: Apple's headers (__OSX_AVAILABLE), <__availability> of libc++, and reports of what dyld did not find on older
+systems."""
+_NEWER_PARTS = (("__ZNSt3__14__fs10filesystem", (10, 15)), ("__ZNKSt3__14__fs10filesystem", (10, 15)))
+_NEWER_ENDS = (("$NEWLAPACK", (13, 3)), ("$NEWLAPACK$ILP64", (13, 3)))
+"""std::filesystem of libc++, and the new interfaces of Accelerate."""
 
 
 def check_macos(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
@@ -112,9 +148,8 @@ class MacosCheck(PlatformCheck):
         )  # fmt: skip
 
     def _judge_file(self, place: str, image: MachoImage) -> Iterator[Problem]:
-        if image.symbols is not None:
-            names = [one.name for one in image.symbols.imports if not one.weak and one.name.startswith(("_Py", "__Py"))]
-            yield from self._judge_api(place, [name[1:] for name in names])
+        of_python = _imports(image, lambda name: name.startswith(("_Py", "__Py")))
+        yield from self._judge_api(place, [one.name[1:] for one in of_python])
         lowest, promised = image.lowest_macos, self._platform.version
         if self._cpu == CPU_ARM64:
             promised = max(promised, _FIRST_ARM64)
@@ -124,9 +159,10 @@ class MacosCheck(PlatformCheck):
                     ("the kernel of macOS ends a process that maps arm64 code without one",),
                     f"codesign --force -s - {place}",
                 )  # fmt: skip
+        newer = self._newer_symbols(image, promised)
+        has = ".".join(map(str, promised))
         if lowest is not None and lowest[:2] > promised:
-            newer = self._newer_symbols(image, promised)
-            needs, has = ".".join(map(str, lowest[:2])), ".".join(map(str, promised))
+            needs = ".".join(map(str, lowest[:2]))
             evidence = [f"it imports {name}, which macOS {'.'.join(map(str, since))} brought" for name, since in newer]
             yield self._problem(
                 "macos-above-tag", Severity.ERROR if newer else Severity.WARNING, place,
@@ -134,13 +170,21 @@ class MacosCheck(PlatformCheck):
                 evidence or ("dyld does not refuse it for that; symbols that older systems lack would",),
                 f"build it with MACOSX_DEPLOYMENT_TARGET={has}, or tag the wheel macosx_{needs.replace('.', '_')}",
             )  # fmt: skip
+        elif newer:
+            name, since = max(newer, key=lambda one: one[1])
+            yield self._problem(
+                "macos-above-tag", Severity.ERROR, place,
+                f"it imports {name}, which macOS {'.'.join(map(str, since))} brought, and the tag promises {has}",
+                [f"{one}: macOS {'.'.join(map(str, version))}" for one, version in newer],
+                f"do not call it where it is missing, or tag the wheel macosx_{'_'.join(map(str, since))}",
+            )  # fmt: skip
 
     def _newer_symbols(self, image: MachoImage, promised: tuple[int, ...]) -> list[tuple[str, tuple[int, int]]]:
-        if image.symbols is None:
-            return []
+        """Return the symbols of the system's libraries that it cannot do without and that the promised macOS lacks."""
+        newer = _imports(image, lambda name: _first_version(name) > promised)
         return [
-            (one.name, _SINCE[one.name]) for one in image.symbols.imports
-            if _SINCE.get(one.name, (0, 0)) > promised and not one.weak and one.ordinal > 0
+            (one.name, _first_version(one.name)) for one in newer
+            if 0 < one.ordinal <= len(image.needs) and is_system_path(image.needs[one.ordinal - 1].name)
         ]  # fmt: skip
 
     def _judge_load(self, place: str) -> Iterator[Problem]:
@@ -159,6 +203,52 @@ class MacosCheck(PlatformCheck):
                     "bring libraries that were built for one another",
                 )
             )  # fmt: skip
+
+        if self._is_module(place):
+            yield from self._judge_flat(place, images, tree)
+
+    def _judge_flat(self, place: str, images: Mapping[str, MachoImage], tree: LoadTree) -> Iterator[Problem]:
+        """Judge symbols without a library: the linker was told to leave them to whatever the process has.
+
+        That is meant for the names of Python. Any other was in no library that the linker knew, the system's included:
+        its library was forgotten. dyld says "symbol not found in flat namespace".
+        """
+        needed = {binding.need for binding in tree.bindings if binding.state is BindingState.SYSTEM}
+        if tree.missing:
+            return
+        has_objc = any("/Frameworks/" in need or need.startswith("/usr/lib/libobjc") for need in needed)
+        exports = [image.symbols.exports for image in images.values() if image.symbols is not None]
+        python = file_python(place, self._promise)
+        for path, image in images.items():
+            names = [
+                one.name for one in _imports(image, lambda name: not _is_left_to_process(name, python))
+                if one.ordinal == SymbolPlace.FLAT and not any(one.name in has for has in exports)
+                and not (has_objc and one.name.startswith("_objc_"))
+            ] if image.flags & MH_TWOLEVEL else []  # fmt: skip
+            if not names:
+                continue
+            severity, evidence = self._severity_of_flat(names[0], needed)
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            yield from self._once(
+                self._problem(
+                    "missing-symbol", severity, place_of(path),
+                    f"it needs {names[0]}{more}, of no library that it names",
+                    (*evidence, "dyld looks for it in the whole process: symbol not found in flat namespace"),
+                    "link it with the library that has the symbol: -undefined dynamic_lookup is for Python's names",
+                )
+            )  # fmt: skip
+
+    def _severity_of_flat(self, name: str, needed: set[str]) -> tuple[Severity, tuple[str, ...]]:
+        """Return how bad it is that nothing in a load exports a symbol, and what may have it all the same."""
+        others = [place for place, image in self._images.items() if image.symbols and name in image.symbols.exports]
+        if others:
+            return Severity.NOTE, (f"{others[0]} of the wheel has it, which this load does not bring",)
+        if self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires):
+            return Severity.WARNING, ("a package that it requires may have it",)
+        system = [need for need in sorted(needed) if posixpath.basename(need) not in _PLAIN_SYSTEM]
+        if system:
+            return Severity.WARNING, (f"{posixpath.basename(system[0])} of the system may have it",)
+        return Severity.ERROR, ("no image of the load has it",)
 
     def _found(self, tree: LoadTree, requested_by: str, library: str | None) -> str:
         return next(
@@ -203,3 +293,24 @@ class MacosCheck(PlatformCheck):
         where = "a path of the machine that built it" if is_here else "in none of the folders that dyld searches"
         title = f"it needs {binding.need}: {where}, and not in the {self._wheel.noun}"
         return self._problem("missing-image", severity, place, title, evidence, fix)
+
+
+def _is_left_to_process(name: str, python: PythonPromise) -> bool:
+    """Whether a symbol is one that the process has anyhow: of Python, of C, of the C++ runtime."""
+    plain = name[1:]
+    of_runtime = ("__", "_ZS", "_ZNS", "_ZNKS", "_ZT", "_Zn", "_Zd")
+    return is_python_name(plain, python) or plain in musl_names() or plain.startswith(of_runtime)
+
+
+def _imports(image: MachoImage, wanted: Callable[[str], bool]) -> list[MachoImport]:
+    """Return the symbols with wanted names that an image imports and cannot do without."""
+    imports = image.symbols.imports if image.symbols is not None else ()
+    names = imports.names if isinstance(imports, MachoImports) else [one.name for one in imports]
+    return [one for one in (imports[place] for place, name in enumerate(names) if wanted(name)) if not one.weak]
+
+
+def _first_version(name: str) -> tuple[int, int]:
+    """Return the first macOS that has a symbol of its libraries; (0, 0) where that is not known."""
+    parts = (since for start, since in _NEWER_PARTS if name.startswith(start))
+    ends = (since for end, since in _NEWER_ENDS if name.endswith(end))
+    return _SINCE.get(name) or next(parts, None) or next(ends, (0, 0))

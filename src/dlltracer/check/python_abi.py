@@ -36,8 +36,13 @@ class ApiProblem:
     fix: str
 
 
-def is_python_name(name: str) -> bool:
-    """Whether CPython, of any version or build, exports a symbol of that name; PyPy's names count, too."""
+def is_python_name(name: str, promise: PythonPromise) -> bool:
+    """Whether a Python exports a symbol of that name: CPython 3 of any version or build, PyPy.
+
+    For files of which it is not known that they are for Python 3, every name counts that looks like one of the C API.
+    """
+    if _API.match(name) and (promise.version is None or promise.version[0] != 3):
+        return True
     return name in python_names() or name.startswith(("PyPy", "_PyPy")) or _TRACING.match(name) is not None
 
 

@@ -218,7 +218,7 @@ class WindowsCheck(PlatformCheck):
                 continue
             runtime = tree.images.get(binding.path or "")
             version = _file_version(runtime) if isinstance(runtime, PeImage) else None
-            if version is None and self._wheel.others:
+            if version is None and (self._wheel.others or self._of_name(binding.need)):
                 continue
             if version is not None and version[:2] >= _CONSTANT_MUTEX:
                 continue

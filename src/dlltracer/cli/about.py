@@ -1,7 +1,8 @@
-"""Commands about dlltracer itself: `info`, `schema`, `completion` and `hook`."""
+"""Commands about dlltracer itself: `info`, `schema`, `completion` and `hook`; and `explain`, the page of a code."""
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import json
 import os
@@ -12,7 +13,7 @@ import sysconfig
 from typing import Any
 
 import click
-from click.shell_completion import ShellComplete, get_completion_class
+from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
 from .. import __version__
 from ..capture.backend import BACKEND_NAMES, Availability, make_backend
@@ -20,11 +21,13 @@ from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.machine import describe_host
 from ..model.encode import encode
-from ..report.drawing import Styled
+from ..report.causes import PAGES, read_causes, render_cause
+from ..report.drawing import BOLD, PLAIN, Line, Styled
 from ..report.render_json import SCHEMA_NAMES, render_schema
 from .commands import complete_file
 from .formats import is_json_asked
-from .output import open_target, say, write_styled
+from .options import BadUsage
+from .output import open_target, say, screen_of, write_styled
 
 VERSION = 1
 """Counted up when a reader of the former version would misread the new one."""
@@ -146,7 +149,7 @@ def _version_of(package: str) -> str | None:
 
 def render_info(found: dict[str, Any]) -> Styled:
     """The same for people."""
-    from ..report.drawing import BOLD, DIM, FAILED, PLAIN, Line, Styled
+    from ..report.drawing import BOLD, DIM, FAILED, PLAIN, Styled
 
     python, host = found["python"], found["host"]
     kinds = [f"{python['bits']} bits", *(["debug build"] if python["debug"] else [])]
@@ -279,3 +282,41 @@ def _hook_path() -> str:
     except (ImportError, AttributeError, KeyError):  # no _sysconfigdata, as above; 3.13 lacks a variable of it then
         folder = site.getsitepackages()[0]
     return os.path.join(folder, HOOK_FILE)
+
+
+def _complete_code(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    codes = sorted({cause.code for cause in read_causes()})
+    return [CompletionItem(code) for code in codes if code.startswith(incomplete)]
+
+
+@click.command("explain", short_help="Print the page of a code: what it means, how to check, fix and avoid it.")
+@click.argument("code", required=False, shell_complete=_complete_code)
+def explain(code: str | None) -> None:
+    """Print what CODE means, how to check it, how to fix it, and how the maintainer of a package avoids it.
+
+    CODE stands in the last line of a verdict and behind each problem of dlltracer check. Without CODE, all are listed.
+
+    Exit status: 0 it was printed, 2 there is no such code.
+    """
+    target = open_target("-")
+    screen = screen_of(target)
+    if code is None:
+        write_styled(target, lambda _: Styled(_list_of_codes()))
+        return
+    asked = code.strip().strip("[]").lower()
+    causes = read_causes(asked)
+    if not causes:
+        codes = sorted({cause.code for cause in read_causes()})
+        near = difflib.get_close_matches(asked, codes, 3, 0.5)
+        near = near or [known for known in codes if asked and (asked in known or known in asked)][:3]
+        meant = f"did you mean {' or '.join(near)}?" if near else "dlltracer explain lists all"
+        raise BadUsage(f"there is no code {code}: {meant}")
+    write_styled(target, lambda _: render_cause(causes, screen))
+
+
+def _list_of_codes() -> list[Line]:
+    lines: list[Line] = []
+    for page, command in PAGES.items():
+        lines.append(((f"{command}:", BOLD),))
+        lines += [((f"  {cause.code}", PLAIN),) for cause in read_causes() if cause.page == page]
+    return lines

@@ -14,8 +14,7 @@ from typing import Any
 
 import click
 
-from ..check.many import check_anything, check_many
-from ..check.targets import CheckTarget, TargetKind, classify_target
+from ..check.many import CheckTarget, TargetKind, check_anything, check_many, classify_target
 from ..model.check import CheckReport, Problem, Severity
 from .check_results import NOTHING, UNREADABLE, Results, make_line, open_results, rank_of
 from .commands import complete_file, complete_folder, settings_of

@@ -20,7 +20,7 @@ from .output import EXIT_USAGE, CommandFailed, say, say_error
 from .program import NoValue, split_command_line
 
 _MODULES = {
-    "run": "run", "why": "why", "show": "show", "deps": "deps", "check": "check", "explain": "explain",
+    "run": "run", "why": "why", "show": "show", "deps": "deps", "check": "check", "explain": "about",
     "report": "bundle", "diff": "compare", "order": "compare",
     "hook": "about", "info": "about", "selftest": "selftest", "schema": "about", "completion": "about",
 }  # fmt: skip

@@ -115,13 +115,12 @@ def _of_active_environment(environment: Mapping[str, str]) -> tuple[str, str] | 
 
 
 def _is_script() -> bool:
-    """Whether we were started by the script of the installation; `python -m` gives its module a spec (runpy)."""
-    return getattr(sys.modules.get("__main__"), "__spec__", None) is None and not _is_archive()
+    """Whether we were started by the script of the installation, and not by a Python that somebody named.
 
-
-def _is_archive() -> bool:
-    """Whether we are the single-file build, which runs with the Python that somebody chose, or that PATH has first."""
-    return bool(getattr(sys.modules.get("__main__"), "DLLTRACER_ARCHIVE", False))
+    `python -m` gives its module a spec, and so does a zip archive that Python runs (runpy).
+    """
+    has_spec = getattr(sys.modules.get("__main__"), "__spec__", None) is not None
+    return not has_spec and os.path.basename(sys.argv[0]).startswith("dlltracer")
 
 
 def _is_of_tool() -> bool:

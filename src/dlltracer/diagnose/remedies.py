@@ -69,9 +69,14 @@ def operand(path: str) -> str:
 
 
 def python_words(case: Case) -> tuple[str, ...]:
-    """Return the interpreter, and the import that failed as its program where it was an import."""
-    statement = ("-c", case.what) if re.fullmatch(r"import [\w.]+", case.what) else ()
-    return (PYTHON, *statement)
+    """Return the interpreter, and the import, script or module that failed as its program, where that is known."""
+    what = case.what
+    if re.fullmatch(r"import [\w., ]+|from [\w.]+ import [\w., *]+", what):
+        return (PYTHON, "-c", what)
+    if re.fullmatch(r"-m [\w.]+", what):
+        return (PYTHON, *what.split())
+    is_script = re.fullmatch(r"[^\s-][^\s]*\.pyw?", what) is not None
+    return (PYTHON, what) if is_script else (PYTHON,)
 
 
 def with_variable(case: Case, name: str, value: str) -> tuple[str, ...]:

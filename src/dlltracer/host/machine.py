@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..binary.elf import read_elf
-from ..binary.reading import read_regular
+from ..binary.reading import read_kernel_file, read_regular
 from ..errors import BinaryFormatError
 from ..model.environment import CLibrary, Enforcement, MemoryLimit, Mount, SecurityModule
 from ..model.failure import System
@@ -116,7 +116,7 @@ _PROFILE = re.compile(r"(.+) \(([a-z]+)\)")
 
 def read_mount(path: str) -> Mount | None:
     """The mount that a path is on: that of its nearest folder if it does not exist. `None` if it is not known."""
-    mounts = parse_mountinfo(_read("/proc/self/mountinfo"))
+    mounts = parse_mountinfo(read_kernel_file("/proc/self/mountinfo"))
     here = os.path.realpath(path)
     while not os.path.exists(here) and here != "/":
         here = posixpath.dirname(here)
@@ -157,9 +157,9 @@ def find_mount(mounts: Sequence[Mount], path: str) -> Mount | None:
 def read_address_space_limit(pid: int | None = None) -> MemoryLimit:
     """RLIMIT_AS of a process, this one for `None`, and the size of its address space."""
     process = "self" if pid is None else str(pid)
-    pages = _number(_read(f"/proc/{process}/statm").split(" ")[0])
+    pages = _number(read_kernel_file(f"/proc/{process}/statm").split(" ")[0])
     used = None if pages is None else pages * read_page_size()
-    return MemoryLimit(ADDRESS_SPACE, parse_process_limits(_read(f"/proc/{process}/limits")), used)
+    return MemoryLimit(ADDRESS_SPACE, parse_process_limits(read_kernel_file(f"/proc/{process}/limits")), used)
 
 
 def parse_process_limits(text: str) -> int | None:
@@ -175,7 +175,8 @@ def read_cgroup_limit(pid: int | None = None) -> MemoryLimit | None:
     be read. A container may hide the groups above its own.
     """
     process = "self" if pid is None else str(pid)
-    folders = memory_folders(_read(f"/proc/{process}/cgroup"), parse_mountinfo(_read("/proc/self/mountinfo")))
+    mounts = parse_mountinfo(read_kernel_file("/proc/self/mountinfo"))
+    folders = memory_folders(read_kernel_file(f"/proc/{process}/cgroup"), mounts)
     levels = [level for level in map(read_memory_level, folders) if level is not None]
     limited = [level for level in levels if level.limit is not None]
     if limited:
@@ -215,12 +216,12 @@ def read_page_size() -> int:
 
 def read_security_modules() -> tuple[SecurityModule, ...]:
     """SELinux and AppArmor, and what each does with this process."""
-    enabled = _read("/sys/module/apparmor/parameters/enabled").strip() == "Y"
-    label = _read("/proc/self/attr/current")
+    enabled = read_kernel_file("/sys/module/apparmor/parameters/enabled").strip() == "Y"
+    label = read_kernel_file("/proc/self/attr/current")
     # Before Linux 5.8 the profile was only where the label of any module is.
-    profile = _read("/proc/self/attr/apparmor/current") or (label if enabled else "")
+    profile = read_kernel_file("/proc/self/attr/apparmor/current") or (label if enabled else "")
     return (
-        parse_selinux(_read("/sys/fs/selinux/enforce"), "" if label == profile else label),
+        parse_selinux(read_kernel_file("/sys/fs/selinux/enforce"), "" if label == profile else label),
         parse_apparmor(profile, enabled=enabled),
     )
 
@@ -304,7 +305,7 @@ def _read_mount_number(path: str) -> int | None:
     except OSError:
         return None
     try:
-        found = re.search(r"^mnt_id:\s*(\d+)$", _read(f"/proc/self/fdinfo/{fd}"), re.MULTILINE)
+        found = re.search(r"^mnt_id:\s*(\d+)$", read_kernel_file(f"/proc/self/fdinfo/{fd}"), re.MULTILINE)
         return None if found is None else _number(found[1])
     finally:
         os.close(fd)
@@ -323,16 +324,8 @@ def _folders_up(path: str, mount: Mount) -> tuple[str, ...]:
 def read_memory_level(folder: str) -> MemoryLimit | None:
     """The limit of one group, whatever its version (cgroups(7); Documentation/admin-guide/cgroup-v1/memory.rst)."""
     for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-        text = _read(f"{folder}/{limit}")
+        text = read_kernel_file(f"{folder}/{limit}")
         if text:
-            return MemoryLimit(folder, parse_memory_amount(text), parse_memory_amount(_read(f"{folder}/{used}")))
+            in_use = parse_memory_amount(read_kernel_file(f"{folder}/{used}"))
+            return MemoryLimit(folder, parse_memory_amount(text), in_use)
     return None
-
-
-def _read(path: str) -> str:
-    """A file of the kernel; empty where there is none or it may not be read."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
-            return stream.read()
-    except OSError:
-        return ""

@@ -52,14 +52,17 @@ def columns_of(text: str) -> int:
     return len(text) + wide - sum(1 for char in text if unicodedata.combining(char))
 
 
-def fit(text: str, room: int, more: str = "…") -> str:
-    """Return the text in at most so many columns: its middle is left out, and its end, which tells most, kept."""
+def fit(text: str, room: int, more: str = "…", head: float = 1 / 3) -> str:
+    """Return the text in at most so many columns: its middle is left out, and its end, which tells most, kept.
+
+    Arguments: `head`, the part of the room that the beginning gets.
+    """
     if columns_of(text) <= room:
         return text
     room = max(room - len(more), 0)
-    head = _take(text, room // 3)
-    tail = _take(text[::-1], room - columns_of(head))[::-1]
-    return f"{head}{more}{tail}"
+    begin = _take(text, int(room * head))
+    end = _take(text[::-1], room - columns_of(begin))[::-1]
+    return f"{begin}{more}{end}"
 
 
 def cut(text: str, room: int, more: str = "…") -> str:

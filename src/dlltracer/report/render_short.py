@@ -16,7 +16,7 @@ from ..model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
 from ..model.light import dataclass, replace
 from ..model.printable import escape
 from ..model.screen import Screen, columns_of, cut, fit, wrap
-from ..model.words import OUTCOMES, RULES, describe_crash
+from ..model.words import OUTCOMES, RULES, describe_crash, without_abi_tag
 from .drawing import BOLD, DIM, FAILED, FIXED, PLAIN, WARNING, Line, Styled, file_name, number
 from .render_verdict import remedy_line
 from .short_paths import ShortPaths, choose_short_paths
@@ -39,9 +39,19 @@ _WORKS = len(" works: nothing to explain")
 _FRAME = re.compile(r"(?P<place>.+?:\d+): (?P<source>.+)", re.DOTALL)
 """A step of a chain that is a line of Python."""
 
+_TAGGED = re.compile(r"[\w-]+\.(?:cpython-|cp\d)[\w-]+\.(?:so|pyd)\b")
+"""Names of extension modules with what they say of the Python that they are for."""
+
+_TELLING = re.compile(
+    r"error|fatal|fail|cannot|can't|could not|unable|not found|mismatch|no such|\d+\.\d+|\.so\b|\.dll\b", re.IGNORECASE
+)
+"""What is in the lines of a program's output that say what is wrong."""
+
 _LOADER_WORDS = re.compile(
     r"cannot open shared object file|undefined symbol|DLL load failed|version `|file too short|invalid ELF header|"
-    r"No module named|cannot load any more object|failed to map segment|wrong ELF class"
+    r"No module named|cannot load any more object|failed to map segment|wrong ELF class|symbol lookup error|static TLS|"
+    r"cannot enable executable stack|cannot make segment writable|ISA level is lower|cannot dynamically load|"
+    r"only ET_DYN|ELF load command|ELF file (?:version|data)|cannot map zero-fill|does not define module export"
 )
 """Messages that say nothing that a verdict does not say better."""
 
@@ -177,8 +187,9 @@ class _VerdictLayout:
         """The parts, in the order in which they stand; those that come first in `_ORDER` get lines first."""
         diagnosis, finding = self._diagnosis, self._finding
         parts: list[_Section] = []
-        if diagnosis.output:
-            parts.append(_Section(self._said, 1, 2, 0))
+        if self._lines_said():
+            is_all_there_is = finding is not None and finding.code in _OWN_WORDS
+            parts.append(_Section(self._said, 2 if is_all_there_is else 1, 5 if is_all_there_is else 3, 0))
         elif self._says_more():
             parts.append(_Section(self._python_says, 1, 2, 0))
         if finding is None:
@@ -189,7 +200,7 @@ class _VerdictLayout:
             parts += [_Section(self._perhaps(one), 1, 2, 2, "cause") for one in diagnosis.findings[:2]]
             return parts
         for place, remedy in enumerate(finding.remedies[:2]):
-            least = max(len(self._command(remedy)), 1)
+            least = len(self._command(remedy)) or min(len(self._wrap(remedy.what, 3)), 2)
             first = place == 0
             parts.append(_Section(self._fix(remedy), least if first else 0, least + 1 if first else 0, 1, "fix"))
         if finding.chain:
@@ -198,8 +209,8 @@ class _VerdictLayout:
             parts.append(_Section(self._looked, 1, 1, 2))
         if finding.explanation:
             parts.append(_Section(self._why, 2, 4, 2))
-        others = [one for one in diagnosis.findings[1:] if one.confidence is not Confidence.POSSIBLE]
-        parts += [_Section(self._also(one), place == 0, 1, 2, "cause") for place, one in enumerate(others[:2])]
+        others = enumerate(diagnosis.findings[1:3])
+        parts += [_Section(self._also(one), place == 0, 1, 2, "cause") for place, one in others]
         parts += [_Section(self._note(note), 0, 0, 2, "note") for note in diagnosis.notes[:1]]
         return parts
 
@@ -210,14 +221,30 @@ class _VerdictLayout:
         ]
 
     def _wrap(self, text: str, most: int) -> list[str]:
-        return wrap(self._shorten(text), self._prose, most, self._more)
+        return wrap(self._without_tags(self._shorten(text)), self._prose, most, self._more)
+
+    def _without_tags(self, text: str) -> str:
+        """The text with short names of extension modules, whose whole names the chain has: "ext….so"."""
+        return _TAGGED.sub(lambda name: without_abi_tag(name.group()).replace("…", self._more), text)
+
+    def _lines_said(self) -> list[str]:
+        """What the program wrote, without words of a loader that the verdict says better."""
+        output = self._diagnosis.output
+        return [line for line in output if self._finding is None or not _LOADER_WORDS.search(line)]
 
     def _said(self, most: int) -> list[Line]:
-        most = min(most, 3)
-        rows = [cut(escape(self._shorten(line)), self._room, self._more) for line in self._diagnosis.output[:most]]
-        if len(rows) == 1 == len(self._diagnosis.output) and most > 1:
-            rows = self._wrap(self._diagnosis.output[0], 2)
-        return self._labelled("it said", rows)
+        rows: list[str] = []
+        lines = self._lines_said()
+        if len(lines) > most:  # those that tell most, in their order
+            best = sorted(range(len(lines)), key=lambda at: not _TELLING.search(lines[at]))[:most]
+            lines = [lines[at] for at in sorted(best)]
+        for place, line in enumerate(lines):
+            room = max(min(most, 6) - len(rows) - (len(lines) - place - 1), 1)  # each has a row before any has two
+            if room > 1:
+                rows += self._wrap(line, room)
+            else:  # its head is a date or a function; its end says what is wrong
+                rows.append(fit(escape(self._without_tags(self._shorten(line))), self._room, self._more, 1 / 8))
+        return self._labelled("it said", rows[:most])
 
     def _says_more(self) -> bool:
         """Whether the exception has words of its own, which no loader and no verdict says."""
@@ -250,7 +277,10 @@ class _VerdictLayout:
         return lambda most: self._labelled("perhaps", self._wrap(f"{finding.title} ({finding.code})", min(most, 2)))
 
     def _also(self, finding: Finding) -> Callable[[int], list[Line]]:
-        return lambda most: self._labelled("also", self._wrap(f"{finding.title} ({finding.code})", min(most, 2)))
+        label = "perhaps" if finding.confidence is Confidence.POSSIBLE else "also"
+        needs = [file_name(step) for step in finding.chain[-2:-1] if not _FRAME.fullmatch(step) and " " not in step]
+        by = f", needed by {needs[0]}" if needs and needs[0] not in finding.title else ""
+        return lambda most: self._labelled(label, self._wrap(f"{finding.title}{by} ({finding.code})", min(most, 2)))
 
     def _note(self, note: str) -> Callable[[int], list[Line]]:
         return lambda most: self._labelled("note", self._wrap(note, min(most, 2)))
@@ -280,7 +310,9 @@ class _VerdictLayout:
         line = remedy_line(replace(remedy, command=words), self._diagnosis.system)
         if not line or columns_of(line) <= self._room:
             return [line] if line else []
-        if remedy.code or self._diagnosis.system is System.WINDOWS:
+        if remedy.code:
+            return _python_rows(remedy.code, self._room)
+        if self._diagnosis.system is System.WINDOWS:
             return []  # no way to go on in the next line serves both of its shells
         rows, row = list[str](), ""
         for word in map(shlex.quote, words):
@@ -333,15 +365,15 @@ class _VerdictLayout:
     def _why(self, most: int) -> list[Line]:
         assert self._finding is not None
         sentences = re.split(r"(?<=[.!?]) (?=[A-Z/\"'(])", self._shorten.in_prose(self._finding.explanation))
-        text, kept = "", 0
-        for sentence in sentences:
-            longer = f"{text} {sentence}".strip()
-            if kept and len(self._wrap(longer, most + 1)) > most:
+        whole = " ".join(sentences)
+        for kept in range(len(sentences), 0, -1):
+            text = " ".join(sentences[:kept])
+            rows = self._wrap(text if kept == len(sentences) else f"{text} {self._more}", most + 1)
+            if len(rows) == most or (len(rows) < most and kept == len(sentences)):
+                return self._labelled("why", rows)
+            if len(rows) < most:
                 break
-            text, kept = longer, kept + 1
-        if kept < len(sentences):
-            text = f"{text} {self._more}"
-        return self._labelled("why", self._wrap(text, most))
+        return self._labelled("why", self._wrap(whole, most))
 
     def _foot(self, shown: Sequence[str]) -> list[Line]:
         """How sure, the code, the way to more; the folder that paths are relative to; what is left out.
@@ -395,6 +427,28 @@ def link_style(code: str, screen: Screen) -> str:
 
     address = address_of(code, screen.documentation)
     return f"{DIM} link {address}" if address else DIM
+
+
+def _python_rows(code: str, room: int) -> list[str]:
+    """A line of Python in rows that Python reads as one: broken within brackets only; [] if a row would not fit."""
+    import io
+    import tokenize
+
+    depth, cuts = 0, [0]
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(code).readline):
+            depth += (token.string in "([{") - (token.string in ")]}") if token.type == tokenize.OP else 0
+            if depth and token.type == tokenize.OP and token.string in "([{,":
+                cuts.append(token.end[1])
+    except (tokenize.TokenError, SyntaxError):
+        return []
+    rows = [""]
+    for piece in (code[start:end] for start, end in zip(cuts, [*cuts[1:], len(code)], strict=True)):
+        if columns_of(rows[-1] + piece) <= room:
+            rows[-1] += piece
+        else:
+            rows.append(f"  {piece.strip()}")
+    return rows if all(columns_of(row) <= room for row in rows) else []
 
 
 def _share(parts: Sequence[_Section], room: int) -> list[int]:
@@ -466,6 +520,12 @@ _SHORT_RULES = {
     Phase.ADDED: "os.add_dll_directory",
     Phase.DIRECT: "its full path",
 }
+
+_OWN_WORDS = frozenset((
+    "abort", "crash", "crash-in-import", "crash-in-initialiser", "exit-in-import", "exit-in-initialiser",
+    "cpp-exception", "library-check-failed", "built-against-other-package",
+))  # fmt: skip
+"""Causes of which the program itself says the most."""
 
 _STATES = {
     "missing-image": "not found", "package-file-missing": "not found", "library-not-found": "found nothing",

@@ -13,8 +13,9 @@ if sys.platform != "linux":
     raise ImportError("only for Linux")
 
 from ..api.explain import explain
+from ..binary.reading import read_kernel_file
 from ..capture.linux.log_file import create_memory_file
-from ..capture.linux.processes import read_status_field, read_text
+from ..capture.linux.processes import read_status_field
 from ..capture.linux.ptrace import availability as ask_ptrace_availability
 from ..diagnose.loader_errors import DlProblem, classify_dlerror
 from ..host.filesystem import HostFilesystem
@@ -70,7 +71,7 @@ def questions() -> tuple[Question, ...]:
 
 def _ask_ptrace(room: Room) -> Answer:
     found = ask_ptrace_availability()
-    room.note("Yama's ptrace_scope", read_text("/proc/sys/kernel/yama/ptrace_scope").strip() or "there is none")
+    room.note("Yama's ptrace_scope", read_kernel_file("/proc/sys/kernel/yama/ptrace_scope").strip() or "there is none")
     room.note("effective capabilities", read_status_field(os.getpid(), "CapEff"))
     room.note("tracer of this process", read_status_field(os.getpid(), "TracerPid"))
     if not found.ok:

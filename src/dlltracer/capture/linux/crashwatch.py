@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 
+from ...binary.reading import read_kernel_file
 from ...model.light import dataclass
 
 if sys.platform != "linux":
@@ -26,7 +27,7 @@ if sys.platform != "linux":
 import subprocess
 
 from ...model.failure import Crash
-from .processes import locate, read_status_field, read_text, read_threads
+from .processes import locate, read_status_field, read_threads
 from .ptrace import ENDED, EVENT_STOP, Ptrace, availability, why_refused
 
 __all__ = ["CRASH_SIGNALS", "CrashWatcher", "Watched", "availability", "watch"]
@@ -179,7 +180,7 @@ class CrashWatcher(threading.Thread):
             self._blind = f"the registers of this machine ({os.uname().machine}) cannot be read"
             return
         counter, stack = place
-        maps = read_text(f"/proc/{self._pid}/maps")
+        maps = read_kernel_file(f"/proc/{self._pid}/maps")
         image, offset = locate(counter, maps) or (None, None)
         # The instruction itself could not be fetched.
         lost = number == signal.SIGSEGV and info.fault_address == counter
@@ -200,7 +201,7 @@ class CrashWatcher(threading.Thread):
             raise
         except OSError:
             known = None
-        return known or parse_syscall(read_text(f"/proc/{self._pid}/task/{tid}/syscall"))
+        return known or parse_syscall(read_kernel_file(f"/proc/{self._pid}/task/{tid}/syscall"))
 
     def _caller(self, stack: int, maps: str) -> tuple[str, int] | None:
         """Where the top of the stack points, if to code: on x86 a call to a bad address has left its origin there."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...binary.elf import read_elf
+from ...binary.reading import read_kernel_file
 from ...errors import BinaryFormatError
 from ...model.events import ImageChange, LoadFailedEvent
 from ...model.recording import KeptEvents, Losses, Recording, TracedProcess
@@ -26,7 +27,7 @@ from .decoding import examine_failure, is_same_file
 from .loaderstate import Change
 from .log_file import MASK, OUTPUT, log_path
 from .log_folder import LogFolder, LogReader
-from .processes import Known, Processes, read_link, read_stat, read_status_field, read_text
+from .processes import Known, Processes, read_link, read_stat, read_status_field
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
@@ -380,7 +381,7 @@ class UntracedProcesses:
         if untraced.why is not None:
             return
         user = read_status_field(pid, "Uid").split()[1:2]
-        if f"{OUTPUT}={self._prefix}" in read_text(f"/proc/{pid}/environ").split("\0"):
+        if f"{OUTPUT}={self._prefix}" in read_kernel_file(f"/proc/{pid}/environ").split("\0"):
             if user and user[0] not in (str(os.geteuid()), "0"):
                 untraced.why = "it runs as another user, who could open no log: its standard output got the lines"
             return
@@ -401,7 +402,7 @@ class UntracedProcesses:
             links = [read_link(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
         except OSError:
             return
-        if path in links or not read_text(f"/proc/{pid}/cmdline"):
+        if path in links or not read_kernel_file(f"/proc/{pid}/cmdline"):
             self._closed.pop(pid, None)
         else:
             self._closed[pid] = pid in self._closed

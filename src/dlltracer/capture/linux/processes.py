@@ -16,22 +16,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from ...binary.reading import read_kernel_file
 from ...model.events import LoadEvent, Phase
 from ...model.recording import TracedProcess
 
 
-def read_text(path: str) -> str:
-    """A file of the kernel; empty where there is none or it may not be read."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
-            return stream.read()
-    except OSError:
-        return ""
-
-
 def read_status_field(pid: int, name: str) -> str:
     """A field of /proc/PID/status, by its name there."""
-    for line in read_text(f"/proc/{pid}/status").split("\n"):
+    for line in read_kernel_file(f"/proc/{pid}/status").split("\n"):
         key, _, value = line.partition(":")
         if key == name:
             return value.strip()
@@ -87,7 +79,7 @@ class Stat:
 def read_stat(pid: int) -> Stat | None:
     """`None` when there is no such process."""
     # The name stands in brackets, and may hold anything.
-    fields = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    fields = read_kernel_file(f"/proc/{pid}/stat").rpartition(")")[2].split()
     try:
         return Stat(int(fields[1]), int(fields[19]), fields[0] in "ZX", int(fields[49]))
     except (IndexError, ValueError):
@@ -96,7 +88,7 @@ def read_stat(pid: int) -> Stat | None:
 
 def read_command(pid: int) -> tuple[str, ...] | None:
     """The command line; `None` for a zombie, and where there is none."""
-    text = read_text(f"/proc/{pid}/cmdline")
+    text = read_kernel_file(f"/proc/{pid}/cmdline")
     return tuple(text.removesuffix("\0").split("\0")) if text else None
 
 
@@ -272,7 +264,7 @@ class Processes:
         path = program or name
         if "/" not in path:
             return None
-        span = mapped_span(path, read_text(f"/proc/{pid}/maps")) if program is not None else None
+        span = mapped_span(path, read_kernel_file(f"/proc/{pid}/maps")) if program is not None else None
         base, size = span or (None, None)
         return LoadEvent(path, base=base, size=size, pid=pid, phase=Phase.DIRECT)
 

@@ -11,8 +11,9 @@ import errno
 import os
 import sys
 
+from ...binary.reading import read_kernel_file
 from ..backend import Availability
-from .processes import read_status_field, read_text
+from .processes import read_status_field
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
@@ -195,7 +196,7 @@ def parse_yama(scope: str, capabilities: str) -> str | None:
 
 
 def _read_yama() -> str | None:
-    return parse_yama(read_text(_YAMA), read_status_field(os.getpid(), "CapEff"))
+    return parse_yama(read_kernel_file(_YAMA), read_status_field(os.getpid(), "CapEff"))
 
 
 def _refusal(error: OSError) -> str:

@@ -23,11 +23,12 @@ if sys.platform != "linux":
 from collections.abc import Callable
 
 from ...binary.elf import read_elf
+from ...binary.reading import read_kernel_file
 from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
 from ...model.failure import Request
 from .decode import decode_mark
-from .processes import read_status_field, read_text
+from .processes import read_status_field
 from .seccomp_decode import MARK_FRAME, ExecStop, Identity, MapStop, MarkStop, OpenStop, Stop
 from .seccomp_filter import AT_FDCWD, I386, MAP_FIXED, Call, CallKind, call_of
 from .seccomp_lookup import LONGEST_PATH, FileLookup, read_bytes, read_link
@@ -172,7 +173,7 @@ class StopReader:
         if interpreter is not None:
             task.is_musl = "ld-musl-" in interpreter
         if base := words.get(_AT_BASE):
-            task.loader = _extent(base, read_text(f"/proc/{task.pid}/maps"))
+            task.loader = _extent(base, read_kernel_file(f"/proc/{task.pid}/maps"))
         self._on_start(task)
 
     def _bits_of(self, pid: int) -> int:

@@ -14,6 +14,7 @@ if sys.platform != "linux":
 from collections.abc import Callable
 
 from ...binary.elf import read_elf
+from ...binary.reading import read_kernel_file
 from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
 from ...model.events import ImageChange, LoadEvent, LoadFailedEvent
@@ -22,7 +23,7 @@ from ...model.recording import KeptEvents, Losses, Recording, TracedProcess
 from ..requests import is_own_load
 from .decode import LogMark
 from .decoding import examine_failure
-from .processes import Processes, read_command, read_status_field, read_text
+from .processes import Processes, read_command, read_status_field
 from .seccomp_decode import (
     ExecStop,
     Identity,
@@ -253,7 +254,7 @@ class LoaderWatch:
 
     def _look(self, task: TracedTask) -> WatchedProgram:
         place = f"/proc/{task.pid}"
-        pairs = (line.partition("=") for line in read_text(f"{place}/environ")[:_MOST_ENVIRONMENT].split("\0"))
+        pairs = (line.partition("=") for line in read_kernel_file(f"{place}/environ")[:_MOST_ENVIRONMENT].split("\0"))
         environment = tuple((name, value) for name, is_pair, value in pairs if is_pair)
         return WatchedProgram(
             task.pid, read_link(f"{place}/exe"), environment, read_link(f"{place}/cwd") or "/", task.same_files
@@ -270,7 +271,7 @@ class LoaderWatch:
 
     def _compare(self, decoder: ProcessDecoder) -> None:
         """Tell what has been unloaded since it was loaded, by what is mapped now."""
-        maps = read_text(f"/proc/{decoder.pid}/maps")
+        maps = read_kernel_file(f"/proc/{decoder.pid}/maps")
         mapped = {line.split(None, 5)[5].removesuffix(" (deleted)") for line in maps.split("\n") if " /" in line}
         if mapped:
             decoder.settle()

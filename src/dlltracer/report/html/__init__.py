@@ -203,7 +203,6 @@ def _sentence(text: str) -> str:
 
 def as_markup(text: str) -> Markup:
     """Return a text that is put out as it is: style, script and escaped JSON."""
-
     return Markup(text)  # noqa: S704
 
 

@@ -311,11 +311,7 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
         raise
     if behind_launcher and processes.subject is None:
         processes.choose(child.pid)
-    for pid in loop.running:
-        if pid == child.pid:
-            continue  # it got rid of its debugger
-        processes.note(pid, "it was there when the program ended, and went on unseen")
-        api.detach(pid)
+    _let_others_go(api, loop, processes, child.pid)
     status = child.wait()
     asked = [with_final_path(request, cwd) for request in requests()] if requests is not None else []
     since = begun() if begun is not None else None
@@ -323,6 +319,15 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
         status, processes.events(asked, since), processes.crash(status), processes.notes(),
         processes.subject or child.pid, processes.processes(),
     )  # fmt: skip
+
+
+def _let_others_go(api: Debugging, loop: DebugLoop, processes: DebuggedProcesses, first: int) -> None:
+    """Debug no more what the program has left behind; it runs on. `first`: the program, if it got rid of its debugger.
+    """
+    for pid in loop.running:
+        if pid != first:
+            processes.note(pid, "it was there when the program ended, and went on unseen")
+            api.detach(pid)
 
 
 def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Popen[bytes]) -> None:
