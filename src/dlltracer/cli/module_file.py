@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 
 from .output import CommandFailed, say
-from .question import module_of
 from .question_path import ARCHIVES, IMAGES, is_module
 
 _SECONDS = 20.0
@@ -81,6 +78,9 @@ def choose_file(name: str, python: str | None) -> str:
 
 def _find_module(name: str, python: str | None) -> tuple[str | None, list[tuple[str, str]]] | None:
     """Return the origin of a module and the native modules below it; `None` if this Python finds no such module."""
+    import json
+    import subprocess
+
     try:
         done = subprocess.run(
             [python or sys.executable, "-c", _FIND, name, str(_MOST_FILES)], stdin=subprocess.DEVNULL,
@@ -158,6 +158,8 @@ def _of_program(name: str) -> str:
     """
     import difflib
     import shutil
+
+    from .question import module_of
 
     found = (shutil.which(name) or _library(name)) if not os.path.dirname(name) else None
     if found is not None:
