@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 
@@ -72,6 +71,8 @@ def python_in(folder: str) -> str | None:
 
 def _check_version(named: str, path: str) -> None:
     """Raise `CommandFailed` unless the program is a Python that we can run, or one that its loader cannot start."""
+    import subprocess  # not above, as in every function here: most commands look at no other Python
+
     try:
         done = subprocess.run(
             [path, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -147,6 +148,8 @@ sys.exit(3 if places and all(os.path.realpath(one) == os.path.realpath(sys.argv[
 
 def is_namespace_of(name: str, folder: str, python: str | None) -> bool:
     """Return whether importing `name` would give a package without any code, whose one place is that folder."""
+    import subprocess
+
     try:
         done = subprocess.run(
             [python or sys.executable, "-c", _FIND, name, folder], stdin=subprocess.DEVNULL,
