@@ -71,7 +71,7 @@ def python_in(folder: str) -> str | None:
 
 def _check_version(named: str, path: str) -> None:
     """Raise `CommandFailed` unless the program is a Python that we can run, or one that its loader cannot start."""
-    import subprocess
+    import subprocess  # not above, as in every function here: most commands look at no other Python
 
     try:
         done = subprocess.run(
