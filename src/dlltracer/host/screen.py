@@ -21,14 +21,14 @@ def screen_here(
     """
     return Screen(
         width=_columns() if width is None else width, is_ascii=is_ascii,
-        has_marks=has_marks, documentation=_documentation() if has_links else "",
+        has_marks=has_marks, documentation=documentation_address() if has_links else "",
         folders=tuple(filter(None, (folder, _current_folder()))),
         programs=tuple(_names_of_python()),
     )  # fmt: skip
 
 
-def _documentation() -> str:
-    """The address of our documentation: that of the installed package, else its own pages, which are files."""
+def documentation_address() -> str:
+    """Return the address of our documentation: of the installed package, else of its own pages, which are files."""
     import importlib.metadata
 
     try:
