@@ -28,7 +28,7 @@ from typing import Any
 
 import tomllib
 
-from dlltracer.check.wheels import check_wheel
+from dlltracer.check.packages import check_wheel
 from dlltracer.model.check import Severity
 
 PACKAGES = [
