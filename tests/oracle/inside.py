@@ -15,6 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import dlltracer  # noqa: E402
+from dlltracer.capture.backend import make_backend  # noqa: E402
 
 
 def doctor_pattern(places: int) -> None:
@@ -94,6 +95,7 @@ def main() -> None:
         "words": loader_words(),
         "pid": os.getpid(),
         "error": error,
+        "filters": make_backend("seccomp").availability().ok,
         "events": [shown(event) for event in events],
     }
     print(json.dumps(result))

@@ -91,6 +91,11 @@ def test_code_that_is_an_import_is_named_as_it_was_typed() -> None:
         (("numpy", "pandas"), "dlltracer why 'import numpy, pandas'"),
         (("python3", "a.py"), "dlltracer why --python python3 a.py"),
         (("pkg.mod:main",), "dlltracer why pkg.mod"),
+        (("numpy.linalg==2",), "to try what is installed: dlltracer why numpy.linalg"),
+        (("json", "as", "j"), "dlltracer why 'import json as j'"),
+        (("json,", "re"), "dlltracer why 'import json, re'"),
+        (("json\\tool",), "did you mean dlltracer why json.tool?"),
+        (("123",), "123 is neither the name of a module nor a file"),
         ((".sub",), "dlltracer why PACKAGE.sub"),
         (("json.",), "did you mean dlltracer why json?"),
         (("print(1)",), "dlltracer why -c 'print(1)'"),
@@ -196,6 +201,10 @@ def test_a_tool_looks_at_the_active_environment(
     monkeypatch.delenv("CONDA_PREFIX", raising=False)
     monkeypatch.setenv("VIRTUAL_ENV", str(room / "env"))
     assert choose_python(None) is None  # python -m: that Python was chosen
+    with monkeypatch.context() as patched:  # the script of an installation
+        patched.setattr(sys.modules["__main__"], "__spec__", None)
+        patched.setattr(sys, "argv", [str(tool / "bin" / "dlltracer"), "why"])
+        assert choose_python(None) == str(python) and capsys.readouterr().err != ""
     (tool / "uv-receipt.toml").touch()
     assert choose_python(None) == str(python)
     assert capsys.readouterr().err == (

@@ -97,7 +97,7 @@ def test_what_is_left_out_is_counted() -> None:
     other = replace(FOUND, confidence=Confidence.LIKELY, code="first-wins", title="another copy")
     many = replace(FOUND, remedies=FOUND.remedies * 5)
     text = shown(replace(VERDICT, findings=(many, *[other] * 4), notes=("one", "two", "three")))
-    assert "also    another copy (first-wins)" in text
+    assert "also    another copy, needed by _imaging" in text
     assert "more fixes" in text and "other causes" in text and "notes)" in text
 
 

@@ -124,14 +124,17 @@ def is_loader_failure(run: RunResult) -> bool:
         return read_linux_failure(run).dl_error is not None
     from .failed_load import is_load_error, nearest_error
 
+    if run.process.system is System.OTHER:
+        from ..diagnose.dyld_messages import is_of_dyld
+
+        return any(is_of_dyld(error.message) for error in run.errors)
     error = nearest_error(run.errors, run.process.suffixes)
     if error is None or "ModuleNotFoundError" in error.bases or not {"ImportError", "OSError"} & set(error.bases):
         return False
     if run.recording is not None and run.recording.failures:
         return True
-    if "ImportError" not in error.bases:
-        return is_load_error(error)
-    return error.path is not None and error.path.endswith(run.process.suffixes)
+    is_of_module = error.path is not None and error.path.endswith(run.process.suffixes)
+    return is_of_module if "ImportError" in error.bases else is_load_error(error)
 
 
 @dataclass(frozen=True)
@@ -285,6 +288,10 @@ def build_case(
         from .windows_case import build_windows_case
 
         case = build_windows_case(what, run, notes)
+    elif run.process.system is System.OTHER:
+        from .macos_case import build_macos_case
+
+        case = build_macos_case(what, run, notes)
     else:
         from .linux_case import build_linux_case
 

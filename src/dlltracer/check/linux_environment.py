@@ -27,7 +27,7 @@ from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.linux import LinuxResolver, resolve_linux
 from .copies import RuntimeCopy, family_of, judge_copies
 from .elf_store import ElfStore
-from .platforms import GLIBC_LIBRARIES
+from .platforms import Loader, Platform
 from .scope import Conflict, Load, SymbolScope
 
 _HASH = re.compile(r"-[0-9a-f]{8,}(?=\.)")
@@ -127,6 +127,7 @@ class _LinuxEnvironment(EnvironmentCheck):
         )
         self._context: GlibcContext | MuslContext | None = None
         self._has_system = True
+        self._usual = Platform("linux", Loader.GLIBC, "")
         self._unversioned: set[tuple[str, str | None]] = set()
         self._copies: list[RuntimeCopy] = []
         self._loading: dict[tuple[str, str], bool] = {}
@@ -242,6 +243,9 @@ class _LinuxEnvironment(EnvironmentCheck):
         context = read_linux_context(self._root, program=inside, files=self._system, kind=like)
         self._notes += [note for note in context.notes if "no program was found" not in note]
         self._has_system = not isinstance(context, GlibcContext) or context.loader is not None
+        if not self._has_system:
+            context = self._without_system(context)
+            self._notes.append("the system of these files is not here: its own libraries are taken for present")
         if context.program is not None:
             tree = resolve_linux(context.program, replace(context, loaded=()), self._system, program=True)
             base = list(tree.images)
@@ -260,6 +264,17 @@ class _LinuxEnvironment(EnvironmentCheck):
                 base.append(context.loader)
             self._scope.set_base(base)
         self._context = context
+
+    def _without_system(self, context: GlibcContext | MuslContext) -> GlibcContext | MuslContext:
+        """Return the context of files whose system is not here: of musl, if most of them need it."""
+        needs = [need for file in self._files.values() for need in file.image.needed]
+        count = sum(need.startswith("libc.musl") for need in needs)
+        if count <= sum(need.startswith("libc.so.6") for need in needs):
+            return context
+        self._usual = Platform("musllinux", Loader.MUSL, "")
+        return MuslContext(
+            bits=context.bits, little_endian=context.little_endian, machine=context.machine, notes=context.notes
+        )  # fmt: skip
 
     def _judge(self, files: dict[str, _ElfFile]) -> Iterator[Problem]:
         assert self._context is not None
@@ -376,7 +391,9 @@ class _LinuxEnvironment(EnvironmentCheck):
 
     def _judge_tree(self, file: _ElfFile, tree: LoadTree, severity: Severity) -> Iterator[Problem]:
         for binding in tree.missing:
-            yield from self._once(self._missing(binding, severity, file.path))
+            # Without the system of the files (of another machine) what every system has is taken for present.
+            if self._has_system or not self._usual.provides(posixpath.basename(binding.need)):
+                yield from self._once(self._missing(binding, severity, file.path))
         for missing in self._scope.find_missing_versions(tree):
             self._unversioned.add((missing.requested_by, missing.version))
             yield from self._once(
@@ -436,8 +453,6 @@ class _LinuxEnvironment(EnvironmentCheck):
         if binding.state is BindingState.REFUSED:
             title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
             return self._problem("wrong-file", severity, path, title, leads)
-        if not self._has_system and (name in GLIBC_LIBRARIES or name.startswith("ld-")):
-            severity = Severity.NOTE  # of a machine that is not this one: its system is not here
         if name.startswith(("libc.so.6", "libc.musl")) and severity is not Severity.NOTE:
             built = "musl" if "musl" in name else "glibc"
             return self._problem(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 
@@ -72,6 +71,8 @@ def python_in(folder: str) -> str | None:
 
 def _check_version(named: str, path: str) -> None:
     """Raise `CommandFailed` unless the program is a Python that we can run, or one that its loader cannot start."""
+    import subprocess  # not above, as in every function here: most commands look at no other Python
+
     try:
         done = subprocess.run(
             [path, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -115,13 +116,12 @@ def _of_active_environment(environment: Mapping[str, str]) -> tuple[str, str] | 
 
 
 def _is_script() -> bool:
-    """Whether we were started by the script of the installation; `python -m` gives its module a spec (runpy)."""
-    return getattr(sys.modules.get("__main__"), "__spec__", None) is None and not _is_archive()
+    """Whether we were started by the script of the installation, and not by a Python that somebody named.
 
-
-def _is_archive() -> bool:
-    """Whether we are the single-file build, which runs with the Python that somebody chose, or that PATH has first."""
-    return bool(getattr(sys.modules.get("__main__"), "DLLTRACER_ARCHIVE", False))
+    `python -m` gives its module a spec, and so does a zip archive that Python runs (runpy).
+    """
+    has_spec = getattr(sys.modules.get("__main__"), "__spec__", None) is not None
+    return not has_spec and os.path.basename(sys.argv[0]).startswith("dlltracer")
 
 
 def _is_of_tool() -> bool:
@@ -148,6 +148,8 @@ sys.exit(3 if places and all(os.path.realpath(one) == os.path.realpath(sys.argv[
 
 def is_namespace_of(name: str, folder: str, python: str | None) -> bool:
     """Return whether importing `name` would give a package without any code, whose one place is that folder."""
+    import subprocess
+
     try:
         done = subprocess.run(
             [python or sys.executable, "-c", _FIND, name, folder], stdin=subprocess.DEVNULL,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 
 from .output import CommandFailed, say
-from .question import module_of
-from .question_path import ARCHIVES, IMAGES, is_module
 
 _SECONDS = 20.0
 _MOST_SHOWN = 3
@@ -56,6 +52,8 @@ def choose_file(name: str, python: str | None) -> str:
     if os.path.lexists(name):
         _refuse_other_files(name)
         return name
+    from .question_path import is_module  # not above: a file that is there needs none of this
+
     words = name.split()
     if len(words) == 2 and words[0] == "import":
         name = words[1]
@@ -81,6 +79,9 @@ def choose_file(name: str, python: str | None) -> str:
 
 def _find_module(name: str, python: str | None) -> tuple[str | None, list[tuple[str, str]]] | None:
     """Return the origin of a module and the native modules below it; `None` if this Python finds no such module."""
+    import json
+    import subprocess
+
     try:
         done = subprocess.run(
             [python or sys.executable, "-c", _FIND, name, str(_MOST_FILES)], stdin=subprocess.DEVNULL,
@@ -93,6 +94,8 @@ def _find_module(name: str, python: str | None) -> tuple[str | None, list[tuple[
 
 
 def _native_files(folder: str) -> list[str]:
+    from .question_path import IMAGES
+
     found: list[str] = []
     seen = 0
     for place, folders, files in os.walk(folder):
@@ -121,10 +124,14 @@ def _only(name: str, files: list[tuple[str, str]], kind: str) -> str:
 
 def _refuse_other_files(name: str) -> None:
     """Raise `CommandFailed` for a file whose ending says that it is no image."""
+    lower = name.lower()
+    if lower.endswith(".so") or lower.rpartition(".so.")[2].replace(".", "").isdigit():
+        return  # nearly always
     import shlex
 
+    from .question_path import ARCHIVES
+
     quoted = shlex.quote(name)
-    lower = name.lower()
     if lower.endswith(".whl"):
         raise CommandFailed(f"{name} is a wheel: dlltracer check {quoted} looks at every file in it")
     kind = next((kind for ending, kind in ARCHIVES.items() if lower.endswith(ending)), None)
@@ -158,6 +165,9 @@ def _of_program(name: str) -> str:
     """
     import difflib
     import shutil
+
+    from .question import module_of
+    from .question_path import is_module
 
     found = (shutil.which(name) or _library(name)) if not os.path.dirname(name) else None
     if found is not None:

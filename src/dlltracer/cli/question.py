@@ -101,6 +101,8 @@ def _on_several(words: tuple[str, ...]) -> str:
         if len(words) == 2:
             return f"say the script alone: dlltracer why --python {words[0]} {shlex.quote(words[1])}"
         return "a program with arguments is for run: dlltracer run SCRIPT ARGUMENTS"
+    if words[1] == "as" or words[0].endswith(","):
+        return f"say it as an import: dlltracer why {shlex.quote('import ' + ' '.join(words))}"
     if all(map(is_module, words)):
         joined = ", ".join(words)
         return f"say one module, or an import of several: dlltracer why 'import {joined}'"
@@ -119,12 +121,12 @@ def _explain_word(name: str) -> Iterator[str]:
     if keyword.iskeyword(name):
         yield f"{name} is a word of the language, not a module"
     required = re.match(rf"([A-Za-z0-9][\w.-]*?)\s*(?:\[[^\]]*\])?\s*(?:[=~!<>]=|[<>@]|\[|{_MARKER}|$)", name)
-    if required is not None and not required[1].endswith("."):
-        module = module_of(required[1])
+    module = "" if required is None or required[1].endswith(".") else module_of(required[1])
+    if required is not None and is_module(module):
         if required[1] == name:
             yield f"{name} is the name of a package, not of a module: did you mean dlltracer why {module}?"
         yield f"{name} is what pip is told to install; to try what is installed: dlltracer why {module}"
-    module, colon, _ = name.partition(":")
+    module, colon, _ = name.partition(":")  # as entry points are written, and lines of files
     if colon and is_module(module):
         yield f"{name} names something in a module: dlltracer why {module}"
     parts = [part.strip() for part in name.split(",")]
@@ -132,13 +134,15 @@ def _explain_word(name: str) -> Iterator[str]:
         yield f"say one module, or an import of several: dlltracer why 'import {', '.join(parts)}'"
     if re.search(r"[()=;\s]", name):
         yield f"that is code, not the name of a module: dlltracer why -c {shlex.quote(name)}"
-    plain = re.sub(r"[^\w.]+", "_", name).strip("_.")
+    plain = re.sub(r"[^\w.]+", "_", name.replace("\\", ".")).strip("_.")
     meant = f"; did you mean dlltracer why {plain}?" if is_module(plain) else ""
     yield f"{name} is neither the name of a module nor a file{meant}"
 
 
 def module_of(package: str) -> str:
     """Return the module that a package brings, if it is installed here or well known; else the most likely name."""
+    import re
+
     from ..diagnose.rules.missing_module import module_of_package
     from ..host.distributions import list_distributions, normalize
 
@@ -147,7 +151,7 @@ def module_of(package: str) -> str:
             modules = [one for one in found.modules if not one.startswith("_")]
             if modules:
                 return next((one for one in modules if normalize(one) == normalize(package)), modules[0])
-    return module_of_package(package) or package.replace("-", "_").replace(".", "_")
+    return module_of_package(package) or (package if is_module(package) else re.sub(r"[-.]+", "_", package))
 
 
 def _what_is_near(name: str) -> str:

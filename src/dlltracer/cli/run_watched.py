@@ -126,6 +126,10 @@ def run_watched(program: Program, options: WatchOptions, receiver: Receiver | No
     if not os.path.isdir("/proc/self/fd"):
         raise BackendUnavailable(NAME, "there is no /proc, by which a process is looked at")
     try:
+        import ctypes  # noqa: F401 - the listener and the watcher need it, and come when the program runs
+    except ImportError as error:
+        raise BackendUnavailable(NAME, f"this Python cannot import ctypes ({error})") from error
+    try:
         report = ScratchFile("result")
     except OSError as error:
         raise BackendUnavailable(NAME, f"no file takes its report ({error.strerror or error})") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ..model.events import FailureKind
+from ..model.failure import System
 from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from ..model.words import describe_end
 from .case import Case
@@ -18,6 +19,7 @@ from .rules import (
     integrity,
     limits,
     lookups,
+    macos,
     missing_image,
     missing_module,
     python_module,
@@ -49,7 +51,7 @@ LINUX_RULES: tuple[Rule, ...] = (
     crash.check_signal,
     integrity.check_ownership,
 )
-"""The rules about glibc, musl and any other system than Windows, the more specific ones first."""
+"""The rules about glibc and musl, the more specific ones first."""
 
 WINDOWS_RULES: tuple[Rule, ...] = (
     python_module.check_foreign_files,
@@ -65,6 +67,16 @@ WINDOWS_RULES: tuple[Rule, ...] = (
     integrity.check_ownership,
 )
 """The rules about Windows, the more specific ones first."""
+
+MACOS_RULES: tuple[Rule, ...] = (
+    python_module.check_foreign_files,
+    missing_module.check,
+    macos.check,
+    ended.check_end,
+    crash.check_signal,
+    integrity.check_ownership,
+)
+"""The rules about macOS, where nothing is traced: dyld's words, the exception, the files."""
 
 MOST_OF_A_RULE = 50
 """Findings of one rule. A recording may have 40,000 loads that failed, and a page on each helps nobody."""
@@ -89,7 +101,7 @@ def find_causes(case: Case, rules: Iterable[Rule] | None = None) -> Causes:
     """Return the causes that the rules of the system find, unless other rules are given."""
     found: dict[tuple[str, str], Finding] = {}
     notes: tuple[str, ...] = ()
-    own = WINDOWS_RULES if case.is_windows else LINUX_RULES
+    own = {System.WINDOWS: WINDOWS_RULES, System.OTHER: MACOS_RULES}.get(case.system, LINUX_RULES)
     for rule in own if rules is None else rules:
         causes = iter(rule(case))
         for finding in islice(causes, MOST_OF_A_RULE):
@@ -179,7 +191,7 @@ def _what_would_decide(case: Case) -> Iterator[str]:
         yield f"what {case.error.type} is about: its message names no file that failed to load"
     if case.is_windows and case.tree is not None and not case.tree.missing:
         yield "the code of the Windows error, and Windows' own log (Event Viewer, CodeIntegrity and Application)"
-    if not case.is_windows and case.tree is not None:
+    if case.system is System.LINUX and case.tree is not None:
         yield "the loader's full log: LD_DEBUG=all, in the environment of the program"
 
 

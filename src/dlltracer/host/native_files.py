@@ -82,7 +82,8 @@ def list_native_files(folders: Iterable[str], *, one_system: bool = False) -> Na
 
     Links to folders are not followed, as they may lead in circles and anywhere; what they lead to is found where it is.
 
-    Arguments: `one_system`, stay on the file system of each folder (a root with /proc mounted in it).
+    Arguments: `one_system`, the folders are of another system: links are left out, as the absolute ones among them
+    would lead into this one, and so is what is mounted there (/proc).
     """
     walk = _FolderWalk(one_system=one_system)
     for folder in dict.fromkeys(folders):
@@ -165,7 +166,8 @@ class _FolderWalk:
             if dot and ending.lower() in _NOT_NATIVE:
                 return False
             if entry.is_symlink():
-                self._links.append(entry.path)
+                if not self._one_system:
+                    self._links.append(entry.path)
             elif entry.is_file(follow_symlinks=False):
                 self._add(entry.path)
         except OSError as error:

@@ -42,6 +42,11 @@ _FRAME = re.compile(r"(?P<place>.+?:\d+): (?P<source>.+)", re.DOTALL)
 _TAGGED = re.compile(r"[\w-]+\.(?:cpython-|cp\d)[\w-]+\.(?:so|pyd)\b")
 """Names of extension modules with what they say of the Python that they are for."""
 
+_TELLING = re.compile(
+    r"error|fatal|fail|cannot|can't|could not|unable|not found|mismatch|no such|\d+\.\d+|\.so\b|\.dll\b", re.IGNORECASE
+)
+"""What is in the lines of a program's output that say what is wrong."""
+
 _LOADER_WORDS = re.compile(
     r"cannot open shared object file|undefined symbol|DLL load failed|version `|file too short|invalid ELF header|"
     r"No module named|cannot load any more object|failed to map segment|wrong ELF class|symbol lookup error|static TLS|"
@@ -183,7 +188,8 @@ class _VerdictLayout:
         diagnosis, finding = self._diagnosis, self._finding
         parts: list[_Section] = []
         if self._lines_said():
-            parts.append(_Section(self._said, 1, 3, 0))
+            is_all_there_is = finding is not None and finding.code in _OWN_WORDS
+            parts.append(_Section(self._said, 2 if is_all_there_is else 1, 5 if is_all_there_is else 3, 0))
         elif self._says_more():
             parts.append(_Section(self._python_says, 1, 2, 0))
         if finding is None:
@@ -203,8 +209,8 @@ class _VerdictLayout:
             parts.append(_Section(self._looked, 1, 1, 2))
         if finding.explanation:
             parts.append(_Section(self._why, 2, 4, 2))
-        others = [one for one in diagnosis.findings[1:] if one.confidence is not Confidence.POSSIBLE]
-        parts += [_Section(self._also(one), place == 0, 1, 2, "cause") for place, one in enumerate(others[:2])]
+        others = enumerate(diagnosis.findings[1:3])
+        parts += [_Section(self._also(one), place == 0, 1, 2, "cause") for place, one in others]
         parts += [_Section(self._note(note), 0, 0, 2, "note") for note in diagnosis.notes[:1]]
         return parts
 
@@ -228,9 +234,12 @@ class _VerdictLayout:
 
     def _said(self, most: int) -> list[Line]:
         rows: list[str] = []
-        lines = self._lines_said()[:3]
+        lines = self._lines_said()
+        if len(lines) > most:  # those that tell most, in their order
+            best = sorted(range(len(lines)), key=lambda at: not _TELLING.search(lines[at]))[:most]
+            lines = [lines[at] for at in sorted(best)]
         for place, line in enumerate(lines):
-            room = max(min(most, 4) - len(rows) - (len(lines) - place - 1), 1)  # each has a row before any has two
+            room = max(min(most, 6) - len(rows) - (len(lines) - place - 1), 1)  # each has a row before any has two
             if room > 1:
                 rows += self._wrap(line, room)
             else:  # its head is a date or a function; its end says what is wrong
@@ -268,7 +277,10 @@ class _VerdictLayout:
         return lambda most: self._labelled("perhaps", self._wrap(f"{finding.title} ({finding.code})", min(most, 2)))
 
     def _also(self, finding: Finding) -> Callable[[int], list[Line]]:
-        return lambda most: self._labelled("also", self._wrap(f"{finding.title} ({finding.code})", min(most, 2)))
+        label = "perhaps" if finding.confidence is Confidence.POSSIBLE else "also"
+        needs = [file_name(step) for step in finding.chain[-2:-1] if not _FRAME.fullmatch(step) and " " not in step]
+        by = f", needed by {needs[0]}" if needs and needs[0] not in finding.title else ""
+        return lambda most: self._labelled(label, self._wrap(f"{finding.title}{by} ({finding.code})", min(most, 2)))
 
     def _note(self, note: str) -> Callable[[int], list[Line]]:
         return lambda most: self._labelled("note", self._wrap(note, min(most, 2)))
@@ -508,6 +520,12 @@ _SHORT_RULES = {
     Phase.ADDED: "os.add_dll_directory",
     Phase.DIRECT: "its full path",
 }
+
+_OWN_WORDS = frozenset((
+    "abort", "crash", "crash-in-import", "crash-in-initialiser", "exit-in-import", "exit-in-initialiser",
+    "cpp-exception", "library-check-failed", "built-against-other-package",
+))  # fmt: skip
+"""Causes of which the program itself says the most."""
 
 _STATES = {
     "missing-image": "not found", "package-file-missing": "not found", "library-not-found": "found nothing",

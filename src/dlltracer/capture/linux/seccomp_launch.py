@@ -106,6 +106,26 @@ def install(way: str) -> int:
     raise FilterError(-result, os.strerror(-result))
 
 
+def refusal_of_filters() -> int:
+    """Return the error with which this system refuses every filter, 0 if it takes one. Changes nothing.
+
+    A filter without a program is refused with EFAULT where filters exist: the program is read first
+    (seccomp_set_mode_filter in kernel/seccomp.c). qemu-user has no seccomp(2), whatever the kernel under it can do, and
+    a sandbox may forbid it.
+    """
+    import ctypes
+
+    from dlltracer.capture.linux.seccomp_filter import architectures_of
+
+    architectures = architectures_of(os.uname().machine, 8 * ctypes.sizeof(ctypes.c_void_p))
+    if not architectures:
+        return errno.ENOSYS
+    library, zero = ctypes.CDLL(None, use_errno=True), ctypes.c_ulong(0)
+    result = library.syscall(ctypes.c_long(architectures[0].seccomp), ctypes.c_ulong(_SET_MODE_FILTER), zero, zero)
+    code = ctypes.get_errno() if result < 0 else 0
+    return 0 if code == errno.EFAULT else code
+
+
 def fork_keeper() -> Any:
     """Start the keeper; returns the socket to it. Its end wakes the keeper, and the listener has to be sent there."""
     import _socket

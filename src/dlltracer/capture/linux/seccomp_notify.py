@@ -34,7 +34,7 @@ from .crashwatch import CRASH_SIGNALS, CrashWatcher, Watched
 from .processes import open_process, read_status_field
 from .ptrace import EVENT_STOP, Ptrace, why_refused
 from .seccomp_filter import AARCH64, I386, RISCV64, X86_64, architectures_of, does_stop
-from .seccomp_launch import ANSWER, CONTINUE, NOTIFICATION, RECEIVE, SEND
+from .seccomp_launch import ANSWER, CONTINUE, NOTIFICATION, RECEIVE, SEND, refusal_of_filters
 from .seccomp_watch import LoaderWatch
 
 if sys.platform != "linux":
@@ -57,6 +57,13 @@ class SeccompBackend:
         machine = os.uname().machine
         if not architectures_of(machine, struct.calcsize("P") * 8):
             return Availability(False, f"the system calls of this processor ({machine}) are not known")
+        try:
+            code = refusal_of_filters()
+        except ImportError:  # no _ctypes: only the attempt shows it
+            code = 0
+        if code:
+            reason = f"this system takes no filter of system calls (seccomp: {os.strerror(code)})"
+            return Availability(False, reason, "qemu-user and some sandboxes have none: run it on the machine itself")
         try:
             with open(_ACTIONS, encoding="ascii") as file:
                 actions = file.read().split()

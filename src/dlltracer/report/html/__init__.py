@@ -13,7 +13,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from markupsafe import escape as escape_markup
 
 from ...model.printable import escape
 from ...model.run import SavedTrace
@@ -28,10 +31,6 @@ from .data import page_data
 from .images import PageImages, limit
 from .styles import SCRIPTS, STYLES, join_templates, theme_css
 from .summary import VerdictCard, card_of_trace, card_of_tree, explained_causes, failed_rows, missing_of_tree
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
 
 MOST_IMAGES, MOST_NEEDS = 20_000, 60_000
 """Of a page: about what a browser reads in a second."""
@@ -156,8 +155,6 @@ def _shown(value: object) -> object:
 @functools.cache
 def environment() -> Environment:
     """Return the environment of all templates: every text that they put out is escaped for the eye and for HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
     def finalize(value: object) -> object:
         # Every text that a template puts out comes by here; markup has been made by us.
@@ -173,16 +170,11 @@ def environment() -> Environment:
 
 def _lines_as_they_are(text: str) -> Markup:
     """A text of several lines, for an element that keeps them."""
-    from markupsafe import Markup
-    from markupsafe import escape as escape_markup
-
     return Markup("\n").join(escape_markup(_clipped(line)) for line in text.splitlines())
 
 
 def _whole(text: str) -> Markup:
     """A command: what is copied is all of it, however long."""
-    from markupsafe import escape as escape_markup
-
     return escape_markup(escape(text))
 
 
@@ -200,9 +192,6 @@ def _clipped(text: str) -> str:
 
 def _breakable(text: str) -> Markup:
     """A path that may break behind each separator; with hundreds of them, as hostile names have, it breaks anywhere."""
-    from markupsafe import Markup
-    from markupsafe import escape as escape_markup
-
     parts = re.findall(r"[^/\\]*[/\\]+|[^/\\]+", _clipped(text))
     between = Markup("<wbr>") if len(parts) <= _BREAKS else Markup()
     return between.join(map(escape_markup, parts))
@@ -214,8 +203,6 @@ def _sentence(text: str) -> str:
 
 def as_markup(text: str) -> Markup:
     """Return a text that is put out as it is: style, script and escaped JSON."""
-    from markupsafe import Markup
-
     return Markup(text)  # noqa: S704
 
 
