@@ -140,8 +140,8 @@ def find_changed(found: Distribution, identities: Container[str]) -> RecordCheck
 def is_repackaged(found: Distribution) -> bool:
     """Whether conda or a Linux distribution installed it: they change files after the RECORD was made.
 
-    conda writes the prefix into files; dpkg and rpm packages are stripped. The file INSTALLER names who installed; Debian's
-    packages have none, and a folder of their own (Python Policy).
+    conda writes the prefix into files; dpkg and rpm packages are stripped. The file INSTALLER names who installed;
+    Debian's packages have none, and a folder of their own (Python Policy).
     """
     if found.folder.replace(os.sep, "/").endswith("/lib/python3/dist-packages"):
         return True
