@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import DlltracerError
-from ..host.distributions import Distribution, find_changed, is_from_conda, list_distributions
+from ..host.distributions import Distribution, find_changed, is_repackaged, list_distributions
 from ..host.environments import (
     PythonEnvironment,
     environment_in,
@@ -148,7 +148,7 @@ def _check_one(
             evidence=("only the metadata of the package is left",),
         )  # fmt: skip
         return
-    changes, conda = _Changes(), is_from_conda(distribution)
+    changes, conda = _Changes(), is_repackaged(distribution)
     for changed in check.changed:
         yield from _judge(changed, environment, who, fix, changes, is_conda=conda)
     info = environment.place(distribution.info)
