@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import tomllib
-from dlltracer.check.wheels import check_wheel
 
+from dlltracer.check.packages import check_wheel
 from dlltracer.model.check import Severity
 
 PACKAGES = [

@@ -128,3 +128,7 @@ class NoSuchProcess(DlltracerError, LookupError):
         )
         self.wanted = wanted
         self.names = names
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, as click lets it pass: for a KeyboardInterrupt it would write a line of its own."""

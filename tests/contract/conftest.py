@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if sys.platform not in ("linux", "win32"):
         for item in items:
             if "contract" in item.path.parts:
-                item.add_marker(pytest.mark.skip(reason=f"no mechanism exists for {sys.platform}"))
+                item.add_marker(pytest.mark.skip(reason=f"the contract has not been run on {sys.platform} yet"))
 
 
 @pytest.fixture(scope="session")

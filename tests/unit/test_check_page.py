@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+from builders.elf_file import ElfFile
 from builders.saved_case import HOSTILE
+from dlltracer.check.environment import check_environment
 from dlltracer.model.check import CheckReport, PackageContent, Problem, Severity
 from dlltracer.report.html.check import render_check_html
 
@@ -100,3 +103,18 @@ def test_a_large_result_gives_a_page_that_a_browser_reads() -> None:
     problems = tuple(problem("missing-image", Severity.ERROR, f"f{n}", f"title {n % 1000}") for n in range(100_000))
     html = render_check_html([CheckReport(target="big", problems=problems)])
     assert len(html) < 6_000_000 and "700 more kinds of problems are not shown" in html
+
+
+def test_an_environment_says_which_package_brings_what(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "python3.12" / "site-packages"
+    for name in ("one", "two"):
+        (site / name).mkdir(parents=True)
+        (site / name / "lib_x.so").write_bytes(ElfFile(loadable=True).build())
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "RECORD").write_text(f"{name}/lib_x.so,,\n{name}/gone.py,,\n")
+    report = check_environment(str(site), is_folder=True, use_cache=False)
+    found = [(one.name, one.version, len(one.files)) for one in report.packages]
+    assert found == [("one", "1.0", 1), ("two", "1.0", 1)]
+    assert "lib_x.so" in Reader(render_check_html([report])).text

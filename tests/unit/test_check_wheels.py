@@ -291,6 +291,7 @@ SOUND: list[tuple[dict[str, bytes], str]] = [
         LINUX,
     ),
     ({MUSL_SO: elf(needed=("libc.musl-x86_64.so.1",), symbols=(INIT, need("puts"), need("open64")))}, MUSL),
+    ({"pkg-1.0.data/scripts/tool": elf(kind=2, dynamic=False, symbols=())}, MUSL),
     ({"pkg-1.0.data/scripts/tool": elf(interpreter="/lib64/ld-linux-x86-64.so.2", needed=("libc.so.6",))}, LINUX),
     (
         {

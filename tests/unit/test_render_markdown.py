@@ -106,3 +106,12 @@ def test_never_more_than_sixty_lines(names: list[str], with_verdict: bool) -> No
     text = render_markdown(replace(saved, diagnosis=diagnosis))
     assert len(text.splitlines()) <= MOST
     assert "</details>" in prose(text).splitlines()[-1]
+
+
+def test_the_cause_leads_to_its_page() -> None:
+    trace = saved_trace(diagnosis=replace(DIAGNOSIS, findings=(replace(FINDING, code="first-wins"),)))
+    link = "[first-wins](https://example.org/reference/findings.html#first-wins): "
+    assert f"\n{link}" in render_markdown(trace, documentation="https://example.org/")
+    assert "[first-wins](" not in render_markdown(trace, documentation="file:///home/me/pages")
+    hostile = replace(DIAGNOSIS, findings=(replace(FINDING, code="x](http://bad)"),))
+    assert "](http" not in prose(render_markdown(saved_trace(diagnosis=hostile), documentation="https://example.org/"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import io
 import shlex
 from dataclasses import replace
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dlltracer
 from dlltracer.model.events import Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import Crash, PythonError, System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
@@ -153,3 +156,20 @@ def test_any_verdict_fits(diagnosis: Diagnosis, screen: Screen) -> None:
     if screen.is_ascii:
         drawn = text
         assert not set("✗✓·└…") & set(drawn) or any(mark in repr(diagnosis) for mark in "✗✓·└…")
+
+
+def test_what_explain_returns_prints_the_verdict() -> None:
+    try:
+        ctypes.CDLL("libnot-there-at-all.so.9")
+    except OSError as error:
+        verdict = dlltracer.explain(error)
+    assert len(repr(verdict)) < 200 and verdict.what in repr(verdict)
+    lines = str(verdict).splitlines()
+    assert 1 < len(lines) <= MOST and isinstance(verdict, Diagnosis) and replace(verdict, what="x").what == "x"
+    assert print_of(verdict) == f"{verdict}\n"
+
+
+def print_of(value: object) -> str:
+    stream = io.StringIO()
+    print(value, file=stream)
+    return stream.getvalue()

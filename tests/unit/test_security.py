@@ -24,6 +24,7 @@ STARTERS = {
     "cli/spawn.py": "the program that the user named",
     "cli/run_traced.py": "the program that the user named",
     "cli/interpreter.py": "the interpreter of --python or of the active environment: asked for its version",
+    "cli/module_file.py": "the Python in question: asked where a module lies; and where a program of that name lies",
     "cli/question_path.py": "where the interpreter of a script's first line lies: looked for, not started there",
     "cli/try_import.py": "where the interpreter of --python lies: looked for, not started there",
     "capture/linux/seccomp_launch.py": "the program that the user named",

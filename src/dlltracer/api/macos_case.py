@@ -19,7 +19,12 @@ from .failed_load import nearest_error
 
 
 def build_macos_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
-    """Return the case of a failure on macOS; arguments as of `build_case`."""
+    """Return the case of a failure on macOS; arguments as of `build_case`.
+
+    dyld names the file that was asked for, who needs what failed, and the library that should have had a symbol. The
+    packages of these files are looked up. What else is missing is worked out from the files, on a Mac only: dyld stops
+    at the first failure.
+    """
     assert run.process is not None
     error = _error_of(run.errors, run.process)
     dyld = classify_dyld(error.message) if error is not None and is_of_dyld(error.message) else None

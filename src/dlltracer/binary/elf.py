@@ -52,8 +52,9 @@ def read_elf(path: str, *, symbols: bool = False, needs: bool = False, versions:
         return parse_elf(data, symbols=symbols, needs=needs, versions=versions)
 
 
-def read_provided(path: str, wanted: Set[str]) -> ElfSymbols:
-    """Read which of the wanted names an ELF file defines; the needs are left out. Raises as `read_elf`."""
+def read_provided(path: str, wanted: Set[str] | None) -> ElfSymbols:
+    """Read which of the wanted names an ELF file defines, of all with `None`; needs are left out. Raises as `read_elf`.
+    """
     with OpenedFile(path) as data:
         cursor = Cursor(data)
         layout = _check_ident(bytes(data[:_IDENT_SIZE]), cursor)

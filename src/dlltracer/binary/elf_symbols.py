@@ -116,8 +116,8 @@ def parse_needs(dynamic: Dynamic, machine: int, versions: Versions) -> ElfSymbol
     return table.parse_first(first) if first > 1 else table.parse(machine)
 
 
-def parse_provides(dynamic: Dynamic, machine: int, versions: Versions, wanted: Set[str]) -> ElfSymbols:
-    """The definitions of the wanted names alone. Raises `BinaryFormatError`."""
+def parse_provides(dynamic: Dynamic, machine: int, versions: Versions, wanted: Set[str] | None) -> ElfSymbols:
+    """The definitions of the wanted names, or with `None` of all. Raises `BinaryFormatError`."""
     place = dynamic.locate(DT_SYMTAB, "the symbol table")
     return ElfSymbols((), {}) if place is None else _SymbolTable(dynamic, versions, *place).parse_found(machine, wanted)
 
@@ -180,23 +180,23 @@ class _SymbolTable:
         asked = needs.of(self._version_numbers(end))
         return ElfSymbols(self._list_needs(needs, self._names(needs.of(self.positions)), asked, kinds), {})
 
-    def parse_found(self, machine: int, wanted: Set[str]) -> ElfSymbols:
-        """Return the definitions of the wanted names."""
+    def parse_found(self, machine: int, wanted: Set[str] | None) -> ElfSymbols:
+        """Return the definitions of the wanted names, or with `None` of all."""
         first, count = hashed_range(self.dynamic, machine, self.room)
         if count > self.room:
             raise BinaryFormatError(
                 self.start, f"cut short or damaged: the symbol table has no room for {count} entries"
             )
-        if len(wanted) <= _FEW and not self._has_any(wanted):
+        if wanted is not None and len(wanted) <= _FEW and not self._has_any(wanted):
             return ElfSymbols((), {})
         self._read(count)
         found = self._found(first, count, {kind: self._kind(kind) for kind in set(self.kinds)})
         names = self._names(found.of(self.positions))
         numbers = found.of(self._version_numbers(count))
-        pairs = [(name, number) for name, number in zip(names, numbers, strict=True) if name in wanted]
-        provides, versioned_only = _provide(
-            [name for name, _ in pairs], [number for _, number in pairs], self.versions.by_number
-        )
+        if wanted is not None:
+            taken = [name in wanted for name in names]
+            names, numbers = list(compress(names, taken)), list(compress(numbers, taken))
+        provides, versioned_only = _provide(names, numbers, self.versions.by_number)
         return ElfSymbols((), provides, versioned_only)
 
     def _has_any(self, names: Set[str]) -> bool:

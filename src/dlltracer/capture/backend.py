@@ -110,9 +110,10 @@ def make_backend(name: str) -> Backend:
 
             return RtldBackend()
         if name == "snapshot":
-            from .linux.snapshot import SnapshotBackend
+            from .linux.snapshot import make_reader
+            from .snapshots import SnapshotBackend
 
-            return SnapshotBackend()
+            return SnapshotBackend(make_reader)
         if name == OUTSIDE:
             from .linux.seccomp_notify import SeccompBackend
 
@@ -126,6 +127,11 @@ def make_backend(name: str) -> Backend:
             from .windows.debugger.backend import DebuggerBackend
 
             return DebuggerBackend()
+    if sys.platform == "darwin" and name == "snapshot":
+        from .dyld_images import NOTE, make_dyld_reader
+        from .snapshots import SnapshotBackend
+
+        return SnapshotBackend(make_dyld_reader, NOTE)
     raise BackendUnavailable(name, f"it is a mechanism of another system than {sys.platform!r}", _use_auto())
 
 
@@ -147,7 +153,7 @@ def default_backend_name() -> str:
 
 def candidates() -> tuple[str, ...]:
     """The mechanisms of this platform, best first."""
-    return {"win32": ("etw", "debugger"), "linux": ("rtld", "snapshot")}.get(sys.platform, ())
+    return {"win32": ("etw", "debugger"), "linux": ("rtld", "snapshot"), "darwin": ("snapshot",)}.get(sys.platform, ())
 
 
 NOT_USED = " was not used: "

@@ -59,32 +59,18 @@ class ElfStore:
         """Return which of the wanted names a file defines. Raises `BinaryFormatError`, `OSError`."""
         status = os.stat(path)
         kept = _load(self._cache.get(status, _DEFINED), _decode_defined)
-        if kept is not None:
-            provides = {name: kept.provides[name] for name in wanted & kept.provides.keys()}
-            return ElfSymbols((), provides, kept.versioned_only & wanted)
-        if not self._cache.is_open:
-            return read_provided(path, wanted)
-        symbols = read_provided(path, Everything())
-        self._keep(status, _DEFINED, _encode_defined(symbols))
-        provides = {name: symbols.provides[name] for name in wanted & symbols.provides.keys()}
-        return ElfSymbols((), provides, symbols.versioned_only & wanted)
+        if kept is None:
+            if not self._cache.is_open:
+                return read_provided(path, wanted)
+            kept = read_provided(path, None)
+            self._keep(status, _DEFINED, _encode_defined(kept))
+        # In this order: there are many more wanted names than any file defines.
+        provides = {name: versions for name, versions in kept.provides.items() if name in wanted}
+        return ElfSymbols((), provides, frozenset(name for name in kept.versioned_only if name in wanted))
 
     def _keep(self, status: os.stat_result, kind: str, value: Any) -> None:
         if self._cache.is_open and value is not None:
             self._cache.put(status, kind, json.dumps(value, separators=(",", ":")).encode("ascii"))
-
-
-class Everything(Set[str]):
-    """The set of all names."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        raise TypeError("all names cannot be listed")
-
-    def __len__(self) -> int:
-        return 1 << 60
 
 
 def _strong_needs(image: ElfImage) -> Needs:

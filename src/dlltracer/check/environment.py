@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import DlltracerError
-from ..host.distributions import Distribution, find_changed, is_from_conda, list_distributions
+from ..host.distributions import Distribution, find_changed, is_repackaged, list_distributions
 from ..host.environments import (
     PythonEnvironment,
     environment_in,
@@ -20,7 +20,7 @@ from ..host.environments import (
 )
 from ..host.image_cache import ImageCache, cache_folder
 from ..host.native_files import NativeFile, NativeListing, is_cut_short, list_native_files
-from ..model.check import CheckReport, Problem, Severity
+from ..model.check import CheckReport, PackageContent, Problem, Severity
 from ..model.environment import ChangedFile, FileState
 from .foreign_environment import check_macos_files, check_windows_files
 from .linux_environment import check_linux_files
@@ -54,11 +54,22 @@ def check_environment(path: str, root: str | None = None, *, is_folder: bool, us
         problems = list(_check_files(environment, system, files, root, notes, cache))
     notes += cache.notes
     places = {file.path: environment.place(file.path) for file in listing.files}
-    problems += check_package_files(environment, places, environment.site_folders)
+    distributions = list(list_distributions(environment.site_folders))
+    problems += check_package_files(environment, places, distributions)
     problems.sort(key=lambda problem: (problem.severity.rank, problem.file, problem.code, problem.title))
     return CheckReport(
-        target=target, problems=tuple(dict.fromkeys(problems)), files=len(files), notes=tuple(dict.fromkeys(notes))
+        target=target, problems=tuple(dict.fromkeys(problems)), files=len(files), notes=tuple(dict.fromkeys(notes)),
+        packages=tuple(_contents_of(distributions, places)),
     )  # fmt: skip
+
+
+def _contents_of(distributions: Sequence[Distribution], places: Mapping[str, str]) -> Iterator[PackageContent]:
+    """Yield the native files of each package that has some, by their RECORDs."""
+    for distribution in distributions:
+        paths = map(distribution.locate, (row[0] for row in distribution.record or ()))
+        files = tuple(places[path] for path in paths if path in places)
+        if files:
+            yield PackageContent(name=distribution.name, version=distribution.version, files=files)
 
 
 def _find(path: str, root: str | None, *, is_folder: bool) -> PythonEnvironment:
@@ -109,14 +120,14 @@ class _Changes:
 
 
 def check_package_files(
-    environment: PythonEnvironment, places: Mapping[str, str], sites: Sequence[str]
+    environment: PythonEnvironment, places: Mapping[str, str], distributions: Sequence[Distribution]
 ) -> Iterator[Problem]:  # fmt: skip
     """Yield what is wrong with the files that the RECORDs of an environment list.
 
-    Arguments: `places`, path of each native file on this machine to its path in the target; `sites`, the folders whose
-    packages are held against their RECORDs.
+    Arguments: `places`, path of each native file on this machine to its path in the target; `distributions`, those
+    that are held against their RECORDs.
     """
-    for distribution in list_distributions(sites):
+    for distribution in distributions:
         yield from _check_one(distribution, environment, places)
 
 
@@ -137,7 +148,7 @@ def _check_one(
             evidence=("only the metadata of the package is left",),
         )  # fmt: skip
         return
-    changes, conda = _Changes(), is_from_conda(distribution)
+    changes, conda = _Changes(), is_repackaged(distribution)
     for changed in check.changed:
         yield from _judge(changed, environment, who, fix, changes, is_conda=conda)
     info = environment.place(distribution.info)

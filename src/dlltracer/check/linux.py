@@ -246,6 +246,8 @@ class _LinuxCheck(PlatformCheck):
 
     def _judge_load(self, file: _NativeFile) -> Iterator[Problem]:
         """Follow the load of a file, and judge every need that fails, and every symbol that nothing has."""
+        if file.is_program and file.image.interpreter is None:
+            return  # a static program: the kernel starts it, and no loader has a part in it
         tree = self._resolve(file)
         places = [place_of(path) for path in tree.images]
         self._reached.update(places)

@@ -13,9 +13,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from .. import __version__
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, Interrupted
 from ..host.configfile import PYTEST, Section, UntrustedSettings, describe, find_config, read_config, unknown
-from .options import FOLDER, PROGRAM, WRITTEN, BadUsage, CommandLine, Interrupted, Option
+from .options import FOLDER, PROGRAM, WRITTEN, BadUsage, CommandLine, Option
 from .output import EXIT_USAGE, CommandFailed, say, say_error
 from .program import NoValue, split_command_line
 

@@ -155,9 +155,11 @@ def _write_markdown(target: Target, trace: SavedTrace, failed_only: bool) -> Non
 
         target.write(render_selftest_markdown(trace))
         return
+    from ..host.screen import documentation_address
     from ..report.render_markdown import render_markdown
 
-    target.write(render_markdown(trace, ascii_only=lacks_drawing(target)))
+    text = render_markdown(trace, ascii_only=lacks_drawing(target), documentation=documentation_address())
+    target.write(text)
 
 
 def _write_html(target: Target, trace: SavedTrace, failed_only: bool) -> None:

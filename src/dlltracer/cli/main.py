@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from ..errors import DlltracerError
-from .options import Interrupted
+from ..errors import DlltracerError, Interrupted
 
 EXIT_INTERRUPTED = 130
 """The status of a shell for a command that SIGINT ended."""

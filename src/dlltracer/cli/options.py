@@ -27,10 +27,6 @@ class BadUsage(DlltracerError):
     """The command line contradicts itself, or lacks something; the text says what. Raised before anything is done."""
 
 
-class Interrupted(BaseException):
-    """Ctrl-C, as click lets it pass: for a KeyboardInterrupt it would write a line of its own."""
-
-
 class Option:
     """An option.
 

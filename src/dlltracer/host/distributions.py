@@ -137,10 +137,16 @@ def find_changed(found: Distribution, identities: Container[str]) -> RecordCheck
     return RecordCheck(found.name, found.version, len(rows), tuple(changed), folder=found.folder)
 
 
-def is_from_conda(found: Distribution) -> bool:
-    """Whether conda installed the distribution: it changes files after the RECORD was made (prefixes, scripts)."""
+def is_repackaged(found: Distribution) -> bool:
+    """Whether conda or a Linux distribution installed it: they change files after the RECORD was made.
+
+    conda writes the prefix into files; dpkg and rpm packages are stripped. The file INSTALLER names who installed;
+    Debian's packages have none, and a folder of their own (Python Policy).
+    """
+    if found.folder.replace(os.sep, "/").endswith("/lib/python3/dist-packages"):
+        return True
     try:
-        return read_regular_file(os.path.join(found.info, "INSTALLER"), 64).strip() == b"conda"
+        return read_regular_file(os.path.join(found.info, "INSTALLER"), 64).strip() in (b"conda", b"debian", b"rpm")
     except (OSError, ValueError):
         return False
 

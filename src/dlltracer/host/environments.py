@@ -151,7 +151,10 @@ def _read_prefix(prefix: str, root: str | None, program: str | None = None) -> P
     folders = [prefix]
     if prefix.rstrip(os.sep) + os.sep in {each.rstrip("/") + "/" for each in _SYSTEM_PREFIXES} and not settings:
         folders = [os.path.dirname(site) if os.path.basename(site) == _SITE[0] else site for site in sites]
-        folders += [each for each in (f"{prefix.rstrip('/')}/lib/python3/dist-packages",) if os.path.isdir(each)]
+        # Modules of the standard library, and on Debian the packages of all its versions of Python.
+        more = [f"{folder}/lib-dynload" for folder, _ in _python_folders(prefix)]
+        more.append(f"{prefix.rstrip('/')}/lib/python3/dist-packages")
+        folders += [each for each in more if os.path.isdir(each)]
     conda = os.path.isdir(os.path.join(prefix, "conda-meta"))
     return PythonEnvironment(
         folder=prefix, program=program, version=version, free_threaded=free, site_folders=tuple(dict.fromkeys(sites)),

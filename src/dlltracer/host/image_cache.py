@@ -32,6 +32,8 @@ _LARGEST = 1 << 30
 _KEPT = 256 << 20
 """Bytes of all entries; beyond it those go first that were not used for longest."""
 _LARGEST_ENTRY = 32 << 20
+_AT_ONCE = 4 << 20
+"""Bytes that wait to be written."""
 _BUSY_MS = 1_000
 _STEPS, _MOST_STEPS = 100_000, 500
 """SQLite's own steps between two looks, and how many looks a database gets: ours need a hundredth of that. A hostile
@@ -74,6 +76,8 @@ class ImageCache:
         self._database: sqlite3.Connection | None = None
         self._new: dict[tuple[int, int, str], tuple[int, int, int, bytes]] = {}
         self._used: list[tuple[int, int, str]] = []
+        self._waiting = 0
+        self._has_written = False
         self._steps_left = _MOST_STEPS
         if folder is not None:
             self._open(folder)
@@ -115,23 +119,30 @@ class ImageCache:
         return row[0]
 
     def put(self, status: os.stat_result, kind: str, data: bytes) -> None:
-        """Keep something of a file; it is written when the block ends."""
+        """Keep something of a file; the last of it is written when the block ends."""
         if self._database is None or len(data) > _LARGEST_ENTRY or _is_recent(status):
             return
         key = status.st_dev, _signed(status.st_ino), kind
         self._new[key] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, data
+        self._waiting += len(data)
+        if self._waiting > _AT_ONCE:
+            self._flush()
 
     def close(self) -> None:
         """Write what is new, and let go of the database."""
-        database = self._database
-        if database is None:
+        self._flush(is_last=True)
+        self._close()
+
+    def _flush(self, *, is_last: bool = False) -> None:
+        if self._database is None:
             return
         try:
             self._steps_left = 100 * _MOST_STEPS
-            self._write(database)
+            self._write(self._database, is_last=is_last)
         except Exception as error:  # noqa: BLE001 - as in `get`
             self._give_up(error)
-        self._close()
+        self._new.clear()
+        self._waiting = 0
 
     def _open(self, folder: str) -> None:
         path = os.path.join(folder, f"images-{FORMAT}.sqlite")
@@ -178,7 +189,7 @@ class ImageCache:
         else:
             database.execute("PRAGMA synchronous=NORMAL")
 
-    def _write(self, database: sqlite3.Connection) -> None:
+    def _write(self, database: sqlite3.Connection, *, is_last: bool) -> None:
         now = int(time.time())
         database.execute("BEGIN IMMEDIATE")
         if self._new:
@@ -187,13 +198,14 @@ class ImageCache:
                 ((*key, size, modified, changed, now, data)
                  for key, (size, modified, changed, data) in self._new.items()),
             )  # fmt: skip
-        if self._used:
+        if self._used and is_last:
             # To the day is enough to know what goes first, and leaves most runs nothing to write.
             database.executemany(
                 "UPDATE files SET used=? WHERE device=? AND number=? AND kind=? AND used < ?",
                 ((now, *key, now - 86_400) for key in self._used),
             )
-        if self._new:
+        self._has_written |= bool(self._new)
+        if is_last and self._has_written:
             self._drop_oldest(database)
         database.execute("COMMIT")
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from ..model.screen import USUAL, Screen
 
@@ -22,15 +20,15 @@ def screen_here(
     `Screen`.
     """
     return Screen(
-        width=shutil.get_terminal_size((USUAL, 24)).columns if width is None else width, is_ascii=is_ascii,
-        has_marks=has_marks, documentation=_documentation() if has_links else "",
+        width=_columns() if width is None else width, is_ascii=is_ascii,
+        has_marks=has_marks, documentation=documentation_address() if has_links else "",
         folders=tuple(filter(None, (folder, _current_folder()))),
         programs=tuple(_names_of_python()),
     )  # fmt: skip
 
 
-def _documentation() -> str:
-    """The address of our documentation: that of the installed package, else its own pages, which are files."""
+def documentation_address() -> str:
+    """Return the address of our documentation: of the installed package, else of its own pages, which are files."""
     import importlib.metadata
 
     try:
@@ -41,6 +39,8 @@ def _documentation() -> str:
         label, _, address = entry.partition(",")
         if label.strip().lower() == "documentation":
             return str(address.strip())
+    from pathlib import Path
+
     pages = Path(__file__).resolve().parents[1] / "report" / "pages"
     return pages.as_uri() if pages.is_dir() else ""  # none in a zip archive
 
@@ -48,13 +48,34 @@ def _documentation() -> str:
 def _names_of_python() -> Iterator[tuple[str, str]]:
     """Paths of Pythons with the names by which a shell finds them; a venv has several names for its one."""
     for name in ("python", "python3"):
-        path = shutil.which(name)
+        path = _which(name)
         if path is None:
             continue
         yield path, name
         is_beside = sys.executable and os.path.dirname(sys.executable) == os.path.dirname(path)
         if is_beside and os.path.realpath(sys.executable) == os.path.realpath(path):
             yield sys.executable, name
+
+
+def _which(name: str) -> str | None:
+    """The path of a program as a shell finds it. `shutil` is not imported for that: every verdict needs it."""
+    if sys.platform == "win32":  # with the endings of PATHEXT
+        import shutil
+
+        return shutil.which(name)
+    paths = (os.path.join(folder, name) for folder in os.get_exec_path())
+    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)
+
+
+def _columns() -> int:
+    """The width that COLUMNS or the terminal has, as `shutil.get_terminal_size` finds it."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    try:
+        return (os.get_terminal_size(sys.__stdout__.fileno()).columns if sys.__stdout__ is not None else 0) or USUAL
+    except (ValueError, OSError):
+        return USUAL
 
 
 def _current_folder() -> str:

@@ -44,6 +44,7 @@ class JobSummary:
             self._texts[key] = render_markdown_verdict(diagnosis)
         self._tests.setdefault(key, []).append(test)
 
+    @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take the failures of a worker of pytest-xdist."""
         for key, text, tests in getattr(node, "workeroutput", {}).get(_OF_WORKER, ()):

@@ -14,6 +14,7 @@ from ..model.finding import Diagnosis, Outcome
 from ..model.printable import escape
 from ..model.run import SavedTrace
 from ..model.screen import Screen
+from .causes import address_of
 from .counts import count
 from .drawing import ASCII, UNICODE, Guides, Line, number
 from .render_short import short_lines
@@ -31,13 +32,14 @@ _PAGE = 100
 """Columns of the verdict: an issue is wider than a terminal."""
 
 
-def render_markdown(saved: SavedTrace, *, ascii_only: bool = False) -> str:
+def render_markdown(saved: SavedTrace, *, ascii_only: bool = False, documentation: str = "") -> str:
     """The trace for an issue. What does not fit is counted where it was cut.
 
-    `ascii_only`: what is drawn is drawn with ASCII characters; names stay as they are.
+    `ascii_only`: what is drawn is drawn with ASCII characters; names stay as they are. `documentation`: the address of
+    the site, whose page of the cause is linked to.
     """
     guides = ASCII if ascii_only else UNICODE
-    head = [*_title(saved), "", *_facts(saved), "", *_verdict(saved, guides)]
+    head = [*_title(saved), "", *_facts(saved), "", *_verdict(saved, guides), *_page(saved, documentation)]
     details = [*_details(saved, guides)]
     tree = _tree(saved, MOST - len(head) - len(details), guides)
     return "".join(f"{line}\n" for line in (*head, *details, *tree))
@@ -103,6 +105,18 @@ def _verdict(saved: SavedTrace, guides: Guides) -> Iterator[str]:
     screen = Screen(width=_PAGE, is_ascii=guides is ASCII, folders=(folder,) if folder else ())
     yield from code_block(_plain(line, guides) for line in short_lines(saved.diagnosis, screen))
     yield ""
+
+
+def _page(saved: SavedTrace, documentation: str) -> Iterator[str]:
+    """The link to the page of the cause; nothing where nobody else could open it."""
+    diagnosis = saved.diagnosis
+    if diagnosis is None or diagnosis.outcome is not Outcome.EXPLAINED or not documentation.startswith("https:"):
+        return
+    cause = diagnosis.findings[0].code if diagnosis.findings else ""
+    address = address_of(cause, documentation)
+    if address:
+        yield f"[{cause}]({address}): what it means, how to check it, how to fix and how to avoid it"
+        yield ""
 
 
 def _details(saved: SavedTrace, guides: Guides) -> Iterator[str]:

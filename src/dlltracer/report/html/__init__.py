@@ -155,6 +155,7 @@ def _shown(value: object) -> object:
 @functools.cache
 def environment() -> Environment:
     """Return the environment of all templates: every text that they put out is escaped for the eye and for HTML."""
+
     def finalize(value: object) -> object:
         # Every text that a template puts out comes by here; markup has been made by us.
         return _clipped(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -279,12 +279,12 @@ def _number(count: int, noun: str) -> str:
 
 def _facts_of_trace(saved: SavedTrace, found: PageImages) -> list[tuple[str, str]]:
     images = found.images
-    mapped = sum(image.size or 0 for image in images if image.state is State.LOADED)
+    mapped = sum(image.size or 0 for image in images if image.state.group == "loaded")
     times = [image.time for image in images if image.time is not None]
     packages = {origin.label for image in images if (origin := origin_of(image)).kind == "package"}
     imports = len({image.imports[0] for image in images if image.imports})
     process = saved.run.process
-    loaded = sum(image.state is State.LOADED for image in images)
+    loaded = found.count("loaded")
     optional = found.count("optional")
     pairs = (
         ("Loaded", _number(loaded, "image")),

@@ -73,7 +73,7 @@ const ARRANGEMENTS = {
   package: (image) => [[image.kind, KIND_TITLES[image.kind], image.kind], ofPackage(image)],
   process: (image) => [
     [`p${image.process}`, image.process < 0 ? "unknown process" : page.processes[image.process], "import"],
-    [outermost(image), image.imports.length ? `import ${outermost(image)}` : OUTSIDE, "import"], ofPackage(image),
+    ...(hasImports ? [[outermost(image), image.imports.length ? `import ${outermost(image)}` : OUTSIDE, "import"]] : []), ofPackage(image),
   ],
   cause(image) {
     if (!image.causeTitle) return [[image.group, image.group === "optional" ? "Not required" : "Loaded", "package"], ofPackage(image)];

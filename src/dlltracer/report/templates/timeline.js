@@ -21,7 +21,8 @@ function makeTimeline() {
     if (!nodes.has(id)) { for (const group in ui.shows) ui.shows[group] = true; markStates(); build(); }
     go(id);
   });
-  const hint = `Imports above, first to last load; below, loads up${hasFailed ? ", failed and dropped down" : ""}. Click an import to look closer.`;
+  const bars = `bars up for loads${hasFailed ? ", arrows down for what failed or was dropped" : ""}`;
+  const hint = lanes.length ? `Imports above, first to last load; below, ${bars}. Click an import to look closer.` : `B${bars.slice(1)}.`;
   return make("div", { class: "time" }, make("div", { class: "timehead" }, make("h3", null, page.isTimed ? "When" : "In which order"), make("span", { class: "legend hint" }, hint)), timeSvg);
 }
 
