@@ -42,6 +42,13 @@ def test_others_are_shown(name: str) -> None:
     assert any(name in line for line in brief(module("ext", "ext"), load(f"/lib/{name}", EXT)))
 
 
+@pytest.mark.parametrize("asked_by", [None, "/lib-dynload/_ctypes.cpython-311-x86_64-linux-gnu.so"])
+def test_what_the_program_loads_by_name_is_shown(asked_by: str | None) -> None:
+    own = LoadEvent("/lib/libresolv.so.2", need="libresolv.so.2", requested_by=asked_by, phase=Phase.CACHE)
+    lines = brief(own)
+    assert any("/lib/libresolv.so.2" in line for line in lines) and not any("part of" in line for line in lines)
+
+
 def test_what_something_hangs_on_and_what_failed_stay() -> None:
     lines = brief(
         module("ext", "ext"), load("/lib/libm.so.6", EXT), load("/lib/libsvml.so", "/lib/libm.so.6"),

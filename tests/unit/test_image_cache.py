@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_hostile_databases_are_left_alone(tmp_path: Path) -> None:
     path = folder / f"images-{FORMAT}.sqlite"
 
     def endless() -> None:
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database, database:
             database.execute(
                 "CREATE VIEW files AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n)"
                 " SELECT i AS device, i AS number, 'needs' AS kind, i AS size, i AS modified, i AS changed, i AS used,"
@@ -75,7 +76,7 @@ def test_hostile_databases_are_left_alone(tmp_path: Path) -> None:
             )
 
     def foreign() -> None:
-        with sqlite3.connect(path) as database:
+        with closing(sqlite3.connect(path)) as database, database:
             database.execute("CREATE TABLE files (x)")
 
     def damaged() -> None:
@@ -131,7 +132,7 @@ def test_several_at_once_and_one_killed(tmp_path: Path) -> None:
             assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
         seen = 0
         while seen < 200:  # until much of all three is there
-            with sqlite3.connect(os.path.join(folder, f"images-{FORMAT}.sqlite")) as database:
+            with closing(sqlite3.connect(os.path.join(folder, f"images-{FORMAT}.sqlite"))) as database, database:
                 (seen,) = database.execute("SELECT count(*) FROM files").fetchone()
             assert all(writer.poll() is None for writer in writers)
     finally:
@@ -143,7 +144,7 @@ def test_several_at_once_and_one_killed(tmp_path: Path) -> None:
         cache.put(status, "after", b"after")
     with ImageCache(folder) as cache:
         assert cache.get(status, "after") == b"after" and cache.notes == []
-    with sqlite3.connect(os.path.join(folder, f"images-{FORMAT}.sqlite")) as database:
+    with closing(sqlite3.connect(os.path.join(folder, f"images-{FORMAT}.sqlite"))) as database, database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 

@@ -201,8 +201,10 @@ class _VerdictLayout:
             return parts
         for place, remedy in enumerate(finding.remedies[:2]):
             least = len(self._command(remedy)) or min(len(self._wrap(remedy.what, 3)), 2)
-            first = place == 0
-            parts.append(_Section(self._fix(remedy), least if first else 0, least + 1 if first else 0, 1, "fix"))
+            if place == 0:
+                parts.append(_Section(self._fix(remedy), least, least + 1, 1, "fix"))
+            else:  # that one is to be seen where the first is only advice
+                parts.append(_Section(self._fix(remedy), not finding.remedies[0].command, 0, 1, "fix"))
         if finding.chain:
             parts.append(_Section(self._chain, 3, 4, 2))
         if finding.probes:
@@ -291,7 +293,7 @@ class _VerdictLayout:
             said = f"{remedy.what} (tried: the import works)" if remedy.tried else remedy.what
             if not command or len(command) > most:
                 has_long_one = bool(remedy_line(remedy, self._diagnosis.system))
-                text = f"{said} (-v has the command, which is long)" if has_long_one else said
+                text = f"{said.partition(' (')[0]} (-v has the command, which is long)" if has_long_one else said
                 return self._labelled("fix", self._wrap(text, min(most, 3)), FIXED)
             lines = self._labelled("fix", command, FIXED)
             begin = "tried: the import works" if remedy.tried else ""
@@ -306,7 +308,7 @@ class _VerdictLayout:
     def _command(self, remedy: Remedy) -> list[str]:
         """What to type, in rows that a shell reads as one command; [] if it does not fit, or there is nothing."""
         names = dict(reversed(self._screen.programs))
-        words = tuple(names.get(word, word) for word in remedy.command)
+        words = tuple(self._relative(names.get(word, word)) for word in remedy.command)
         line = remedy_line(replace(remedy, command=words), self._diagnosis.system)
         if not line or columns_of(line) <= self._room:
             return [line] if line else []
@@ -323,6 +325,15 @@ class _VerdictLayout:
             row = joined
         rows.append(row)
         return rows if all(columns_of(one) <= self._room for one in rows) else []
+
+    def _relative(self, word: str) -> str:
+        """The word; a path in the reader's current folder, where the command is pasted, relative to that."""
+        here = self._screen.folders[-1] if self._screen.folders else ""
+        separator = "\\" if self._diagnosis.system is System.WINDOWS else "/"
+        if here and word.rstrip(separator) == here:
+            return "."
+        inside = here and word.startswith(here + separator)
+        return f".{separator}{word.removeprefix(here + separator)}" if inside else word
 
     def _chain(self, most: int) -> list[Line]:
         assert self._finding is not None

@@ -422,9 +422,16 @@ def folded_title(names: Sequence[str], more: str) -> str:
     return f"{more} {len(names)} {modules} that needed no other library: {listed}"
 
 
+_LOAD_BY_NAME = ("_ctypes.", "_ctypes_d.", "_cffi_backend.")
+
+
 def _is_obvious(event: FinalEvent, askers: set[str | None]) -> bool:
-    name = file_name(event.need or event.path)
-    return not _has_failed(event) and event.path not in askers and _OBVIOUS.fullmatch(name) is not None
+    if _has_failed(event) or event.path in askers:
+        return False
+    # What a program loads by name is no need of a file: the modules of ctypes and cffi ask for it, or nothing known.
+    if event.need is not None and file_name(event.requested_by or "_ctypes.").startswith(_LOAD_BY_NAME):
+        return False
+    return _OBVIOUS.fullmatch(file_name(event.need or event.path)) is not None
 
 
 def _has_failed(event: FinalEvent) -> bool:
