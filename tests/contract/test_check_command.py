@@ -55,6 +55,7 @@ def test_statuses(broken: Path, sound: Path, tmp_path: Path) -> None:
     sdist = run(archive)
     assert sdist.returncode == 3 and "it is a source distribution" in sdist.stdout and "pip wheel" in sdist.stdout
     assert "No such file" in run(tmp_path / "gone-1.0.tar.gz").stdout
+    assert "No such file" in run(tmp_path / "gone.whl").stdout, "not that its name is wrong"
 
 
 def test_text(broken: Path, sound: Path) -> None:

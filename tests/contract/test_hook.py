@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,27 @@ def test_the_headline_is_what_was_typed(typed: str, native: Native, tmp_path: Pa
     statement = typed.format(name).split("(")[0].split("  #")[0].split(";")[0].strip()
     assert f"\nimport wrapper failed: {native.missing} was not found\n" in outer
     assert f"\n{statement}{' ...' if '(' in typed else ''} failed: " in inner.replace("\n  ", " ")
+
+
+@pytest.mark.parametrize("statement", ["from outer import front", "import outer.EXT"])
+def test_code_without_lines_is_named_by_the_module_that_it_imported(
+    statement: str, native: Native, tmp_path: Path
+) -> None:
+    package = tmp_path / "outer"
+    package.mkdir()
+    broken = native.broken_module()
+    extension = broken.name.partition(".")[0]
+    shutil.copy(broken, package)
+    (package / "__init__.py").touch()
+    (package / "front.py").write_text(f"from . import {extension}")
+    typed = statement.replace("EXT", extension)
+    code = f"""
+import dlltracer, sys
+sys.path.insert(0, {str(tmp_path)!r})
+try:
+    exec({typed!r})
+except ImportError as error:
+    print(dlltracer.explain(error).what)
+"""
+    ran = run(sys.executable, "-c", code)
+    assert ran.stdout == f"import outer.{extension if 'front' not in typed else 'front'}\n", ran.stderr

@@ -58,6 +58,21 @@ def test_a_verdict() -> None:
     assert text.index("fix  ") < text.index("chain  ") < text.index("looked  ") < text.index("why  ")
 
 
+def test_a_folder_with_spaces_is_named_once() -> None:
+    spaced = "/home/me/my last app"
+
+    def moved(text: str) -> str:
+        return text.replace(APP, spaced)
+
+    found = replace(
+        FOUND, subject=moved(LOST), chain=tuple(map(moved, FOUND.chain)), explanation=moved(FOUND.explanation),
+        probes=(),
+    )  # fmt: skip
+    for folders in ((spaced,), ()):
+        text = shown(replace(VERDICT, findings=(found,)), Screen(folders=folders))
+        assert text.count("my last app") == 1 and text.endswith("  in /home/me/my last app\n"), text
+
+
 def test_without_a_terminal_words_stand_for_the_mark() -> None:
     assert shown(VERDICT).startswith("import PIL.Image failed: libjpeg")
     assert shown(VERDICT, Screen(has_marks=True, is_ascii=True)).isascii()

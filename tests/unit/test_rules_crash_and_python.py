@@ -74,6 +74,17 @@ def test_an_abort_with_its_last_words() -> None:
     assert first(made).code == "abort" and verdict(made).output == ("no licence for ext",)
 
 
+@pytest.mark.parametrize(
+    ("what", "words"), [
+        ("my program.py", ("my program.py",)), ("the code", ("-c", "CODE")),
+        ("-m ext.tool", ("-m", "ext.tool")), ("import ext", ("-c", "import ext")),
+    ],
+)  # fmt: skip
+def test_the_debugger_is_given_the_whole_program(what: str, words: tuple[str, ...]) -> None:
+    command = first(replace(died(11), what=what)).remedies[0].command
+    assert command[command.index("--args") + 2 :] == words
+
+
 def test_an_instruction_that_the_processor_does_not_know() -> None:
     assert first(died(4)).code == "illegal-instruction"
 

@@ -76,7 +76,7 @@ def _run_of(error: BaseException, recording: Recording | None) -> RunResult:
 
 def _explain(run: RunResult, error: BaseException) -> Diagnosis:
 
-    what = _typed_import(run)
+    what = _typed_import(run) or _imported_module(run)
     if what is None:
         name = getattr(error, "name", None)
         what = f"import {name}" if isinstance(name, str) and isinstance(error, ImportError) else "the load"
@@ -95,6 +95,27 @@ def _typed_import(run: RunResult) -> str | None:
         statement = _import_in(frame.source or "")
         if statement is not None:
             return statement
+    return None
+
+
+def _imported_module(run: RunResult) -> str | None:
+    """Return the import of the outermost module that was being imported; `None` if no file of sys.path shows one.
+
+    For code without lines: of `python -c` and of the prompt. CPython gives an ImportError of an extension module its
+    name without the package (Python/importdl.c), so the file says more than the name.
+    """
+    folders = [folder or run.process.current_folder for folder in run.process.path] if run.process is not None else []
+    # The first line of a traceback is the importer's: where the exception was caught, or the program itself.
+    began = [frame.file for error in run.errors for frame in error.frames[1:] if frame.function == "<module>"]
+    for file in (*began, *(error.path for error in run.errors if error.path and "ImportError" in error.bases)):
+        for folder in sorted(filter(None, folders), key=len, reverse=True):
+            if file.startswith((f"{folder}/", f"{folder}\\")):
+                *packages, last = file[len(folder) + 1 :].replace("\\", "/").split("/")
+                names = [*packages, last.partition(".")[0]]
+                names = names[:-1] if names[-1] == "__init__" else names
+                if names and all(name.isidentifier() for name in names):
+                    return f"import {'.'.join(names)}"
+                break
     return None
 
 

@@ -91,7 +91,10 @@ def _choose(environment: PythonEnvironment, listing: NativeListing) -> tuple[str
         (form for form, _ in (*modules.most_common(1), *every.most_common(1))), "elf"
     )  # fmt: skip
     others = Counter(_FORMATS[file.format] for file in listing.files if file.format != chosen)
-    notes = [f"{count} files are for {name}, and were not judged" for name, count in sorted(others.items())]
+    notes = [
+        f"{count} {'file is' if count == 1 else 'files are'} for {name}, and not judged"
+        for name, count in sorted(others.items())
+    ]
     return chosen, [file for file in listing.files if file.format == chosen], notes
 
 

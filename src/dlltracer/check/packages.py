@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ def check_wheel(path: str) -> CheckReport:
     """Check the wheel at `path`. Nothing of it is run, and nothing is written outside of a private temporary folder."""
     name = path.replace("\\", "/").rpartition("/")[2]
     try:
+        os.stat(path)  # a file that is not there has no wrong name
         tags = read_tags(name)
         with tempfile.TemporaryDirectory(prefix="dlltracer-check-") as folder:
             wheel = open_wheel(path, folder)
@@ -43,6 +45,8 @@ def check_wheel(path: str) -> CheckReport:
                 problems += judge_platform(wheel, platform, promise)
     except UnreadableTarget as error:
         return CheckReport(target=path, unreadable=str(error))
+    except FileNotFoundError as error:
+        return CheckReport(target=path, unreadable=error.strerror or str(error))
     problems = sorted_problems(problems)
     notes = tuple(f"the platform tag {tag} is not known: nothing was held against it" for tag in unknown)
     return CheckReport(

@@ -69,13 +69,18 @@ def operand(path: str) -> str:
 
 
 def python_words(case: Case) -> tuple[str, ...]:
-    """Return the interpreter, and the import, script or module that failed as its program, where that is known."""
+    """Return the interpreter, and the import, script or module that failed as its program, where that is known.
+
+    Code is not kept with the case: "CODE" stands for it, since an interpreter alone would start a prompt.
+    """
     what = case.what
+    if what == "the code":
+        return (PYTHON, "-c", "CODE")
     if re.fullmatch(r"import [\w., ]+|from [\w.]+ import [\w., *]+", what):
         return (PYTHON, "-c", what)
     if re.fullmatch(r"-m [\w.]+", what):
         return (PYTHON, *what.split())
-    is_script = re.fullmatch(r"[^\s-][^\s]*\.pyw?", what) is not None
+    is_script = re.fullmatch(r"[^\s-][^\n]*\.pyw?", what) is not None
     return (PYTHON, what) if is_script else (PYTHON,)
 
 

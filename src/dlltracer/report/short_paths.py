@@ -11,6 +11,8 @@ from ..model.finding import Diagnosis, Finding
 from .drawing import is_windows_path
 
 _PATH = re.compile(r"""(?:(?<=[\s('"=:>])|^)(?:/|[A-Za-z]:\\)[^\s'"(),;]+""")
+_WHOLE_PATH = re.compile(r"""(?:/|[A-Za-z]:\\)[^'"(),;:\n]*(?=:\d+:|$)""")
+"""A text that is a path alone, or begins with it and a number of a line: such a path may have spaces."""
 _PACKAGES = re.compile(r"^.*?[/\\](?:site|dist)-packages(?=[/\\])")
 _OF_THE_SYSTEM = ("/lib/", "/lib64/", "/usr/", "/etc/", "/proc/", "/dev/", "/bin/", "/sbin/")
 _SHORTEST = 6
@@ -78,11 +80,14 @@ def choose_short_paths(diagnosis: Diagnosis, folders: Sequence[str]) -> ShortPat
 
 
 def _paths_of(finding: Finding) -> Iterable[str]:
-    for text in (*finding.chain, finding.subject, finding.title, finding.explanation):
-        for match in _PATH.finditer(text[:10_000]):
-            path = match.group().rstrip(".:")
-            if not path.startswith(_OF_THE_SYSTEM) and not path.lower().startswith("c:\\windows\\"):
-                yield path
+    """The paths in the texts of a cause; of one with spaces, the whole where it stands alone, never its beginning."""
+    texts = [text[:10_000] for text in (*finding.chain, finding.subject, finding.title, finding.explanation)]
+    alone = filter(None, map(_WHOLE_PATH.match, texts[: len(finding.chain) + 1]))
+    spaced = [match.group() for match in alone if " " in match.group()]
+    words = (match.group().rstrip(".:") for text in texts for match in _PATH.finditer(text))
+    for path in (*spaced, *(word for word in words if not any(whole.startswith(f"{word} ") for whole in spaced))):
+        if not path.startswith(_OF_THE_SYSTEM) and not path.lower().startswith("c:\\windows\\"):
+            yield path
 
 
 def _count_in(folder: str, paths: Sequence[str]) -> int:
