@@ -15,6 +15,7 @@ from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import Crash, Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.recording import Losses, Recording
+from dlltracer.model.run import StopReason
 from dlltracer.model.tree import MissingSymbol
 
 IMPORTING = (Frame("/app/main.py", 3, "<module>", "import ext"), Frame("<frozen importlib._bootstrap>", 9, "_call"))
@@ -72,6 +73,18 @@ def test_in_an_initialiser() -> None:
 def test_an_abort_with_its_last_words() -> None:
     made = died(6, "/usr/lib/libc.so.6", said="no licence for ext\nFatal Python error: Aborted\n")
     assert first(made).code == "abort" and verdict(made).output == ("no licence for ext",)
+
+
+def test_ctrl_c_is_the_cause_also_where_python_answered_it() -> None:
+    answered = PythonError("KeyboardInterrupt", "", ("KeyboardInterrupt", "BaseException"))
+    made = case(
+        None, error=answered, errors=(answered,), stopped=StopReason.INTERRUPTED, seconds=3.0, subject=None,
+        recording=Recording("rtld"),
+    )  # fmt: skip
+    assert verdict(made).outcome is Outcome.EXPLAINED
+    assert first(made).title.startswith("it was interrupted after 3 seconds, and was still running")
+    own = with_run(made, errors=(PythonError("ValueError", "mine", ("ValueError", "Exception")),))
+    assert verdict(own).outcome is Outcome.UNDECIDED
 
 
 @pytest.mark.parametrize(

@@ -126,11 +126,15 @@ def _hang(case: Case) -> Finding:
         else f"the last import was {importing}" if importing
         else "where it was is not known"
     )  # fmt: skip
-    how = "was interrupted" if run.stopped is StopReason.INTERRUPTED else "had not finished"
+    is_interrupted = run.stopped is StopReason.INTERRUPTED
+    how = "was interrupted" if is_interrupted else "had not finished"
+    # Whoever presses Ctrl-C knows why it ended, unless the program ended with an exception of its own meanwhile.
+    is_known = is_interrupted and all(error.type == "KeyboardInterrupt" for error in run.errors[:1])
     return Finding(
         code=HANG_CODE,
         title=f"it {how} after {seconds}, and was still running: {at}",
-        confidence=Confidence.LIKELY if run.initialising or importing or line is not None else Confidence.POSSIBLE,
+        confidence=Confidence.LIKELY if run.initialising or importing or line is not None or is_known
+        else Confidence.POSSIBLE,
         subject=subject,
         chain=case.chain_to(None, subject) if subject != case.what else (),
         explanation=(
