@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import types
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,14 @@ from dlltracer.cli.output import (
     describe_ending,
     open_target,
 )
-from dlltracer.cli.program import NoValue, Program, ProgramKind, is_command, split_command_line
+from dlltracer.cli.program import (
+    NoValue,
+    Program,
+    ProgramKind,
+    is_command,
+    split_command_line,
+    what_is_meant,
+)
 from dlltracer.cli.runner import LogSharing, RunnerOutcome, RunnerReport
 from dlltracer.cli.spawn import salvage
 from dlltracer.model.encode import encode
@@ -340,3 +348,24 @@ def test_help_and_version() -> None:
     for option in ("-c CODE", "-m MODULE", "SCRIPT", "-- COMMAND", "--output", "--format", "--backend"):
         assert option in explained
     assert all(f"--{option}" in explained for option in ("failed-only", "follow", "startup"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="programs of Windows have no mode, and are PE files")
+def test_a_program_given_as_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    for name, mode in (("bin/tool", 0o755), ("my app", 0o755), ("plain.so", 0o755), ("data", 0o644)):
+        (tmp_path / name).write_bytes(b"\x7fELF and more")
+        (tmp_path / name).chmod(mode)
+    assert (what_is_meant("tool") or "").endswith(": dlltracer run -- tool")
+    assert (what_is_meant("bin/tool") or "").endswith("is a program, not a script of Python: dlltracer run -- bin/tool")
+    assert (what_is_meant("my app") or "").endswith(": dlltracer run -- './my app'")
+    assert "dlltracer why ./plain.so" in (what_is_meant("plain.so") or "")
+    assert "dlltracer why ./data" in (what_is_meant("data") or "")
+    with zipfile.ZipFile(tmp_path / "my app", "a") as launcher:
+        launcher.writestr("__main__.py", "")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "script").write_text("pass")
+    for name in ("my app", "pipe", "script", "bin", "none", "none.py", "bin/none", "-", "", "\0"):
+        assert what_is_meant(name) is None, name

@@ -66,6 +66,38 @@ def is_command(word: str) -> bool:
     return shutil.which(word) is not None
 
 
+def what_is_meant(script: str) -> str | None:
+    """Return what to type for a SCRIPT that is a program, or the name of one; `None` for what Python is to read.
+
+    A native file with a zip archive behind it is for Python, too: the launchers of pip are.
+    """
+    if not os.path.lexists(script):
+        if os.path.dirname(script) or "\0" in script or not is_command(script):
+            return None
+        return f"there is no script {script} here, and there is a program of that name: dlltracer run -- {script}"
+    if not _is_elf(script):
+        return None
+    import shlex
+    import zipfile
+
+    path = shlex.quote(script if os.path.dirname(script) else os.path.join(os.curdir, script))
+    if zipfile.is_zipfile(script):
+        return None
+    if is_command(os.path.abspath(script)) and ".so" not in os.path.basename(script):  # some libraries may be executed
+        return f"{script} is a program, not a script of Python: dlltracer run -- {path}"
+    return f"{script} is a native file, not a script of Python: dlltracer why {path} tries to load it"
+
+
+def _is_elf(path: str) -> bool:
+    if not os.path.isfile(path):  # to read a pipe would take the program from it
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"\x7fELF"
+    except OSError:
+        return False
+
+
 def command_of(program: Program, python: str | None = None) -> tuple[str, ...]:
     """The command line of a program, as it would be without us."""
     if program.kind is ProgramKind.COMMAND:

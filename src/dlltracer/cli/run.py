@@ -21,7 +21,7 @@ from .options import (
     prefer_command_line,
 )
 from .output import CommandFailed, Target, end_like, is_stderr_terminal, open_target, say_annotations, say_error
-from .program import Program, ProgramKind, command_of
+from .program import Program, ProgramKind, command_of, what_is_meant
 from .spawn import run_child
 
 TYPE_CHECKING = False
@@ -94,6 +94,9 @@ def run(given: Mapping[str, Any], settings: frozenset[str]) -> None:
         program = program.with_python(choose_python(options.python))
     elif options.python is not None:
         raise BadUsage("a command brings its own interpreter: leave out --python, or name a SCRIPT, -c or -m")
+    meant = what_is_meant(program.name) if program.kind is ProgramKind.SCRIPT else None
+    if meant is not None:
+        raise CommandFailed(meant)
     reports = _Reports(form, options, _describe(program), command_of(program))
     try:
         run = _run_shown(program, options, reports)
