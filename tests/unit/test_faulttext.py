@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,3 +66,14 @@ def test_what_this_python_writes() -> None:
 def test_any_text_is_taken(text: str) -> None:
     for said in (text, f"Current thread 0x1 (most recent call first):\n{text}"):
         assert len(read_fault_frames(said)) <= said.count("\n") + 1
+
+
+def test_names_that_are_not_ascii_are_those_of_the_files(tmp_path: Path) -> None:
+    written = {"\u00e9.py": r"\xe9.py", "\u6f22.py": r"\u6f22.py", "\U0001f600.py": r"\U0001f600.py"}
+    for name, escaped in written.items():
+        text = f'Current thread 0x1 (most recent call first):\n  File "{tmp_path}/{escaped}", line 1 in f\n'
+        (gone,) = read_fault_frames(text)
+        assert gone.file == f"{tmp_path}/{escaped}", "no file decides what it means"
+        (tmp_path / name).write_text("call()\n", encoding="utf-8")
+        (frame,) = read_fault_frames(text)
+        assert (frame.file, frame.source) == (f"{tmp_path}/{name}", "call()")

@@ -61,6 +61,7 @@ def _is_machinery(file: str) -> bool:
 # A free-threaded Python shows the thread that died only, as "Stack" (Python/traceback.c, Modules/faulthandler.c).
 _HEAD = re.compile(r"^(?:(?:Current thread|Thread) 0x[0-9a-f]+.*|Stack) \(most recent call first\):$")
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
+_ESCAPED = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U(000[0-9a-f]{5}|0010[0-9a-f]{4}))")
 _MOST = 100
 
 
@@ -81,11 +82,20 @@ def read_fault_frames(output: str, *, hidden: str = "", main: bool = False) -> t
         found = _FRAME.match(line)
         if found is None:
             break
-        file = found[1]
+        file = _unescaped(found[1])
         if not (hidden and file.startswith(hidden)):
             number = int(found[2])
             frames.append(Frame(file, number, found[3], linecache.getline(file, number).strip() or None))
     return tuple(frames[::-1])
+
+
+def _unescaped(file: str) -> str:
+    r"""Return the name of a file that CPython wrote in ASCII: "\xe9.py" is "é.py" where there is that file alone.
+
+    A backslash itself is written as it is (_Py_DumpASCII, Python/traceback.c), so the text alone does not decide.
+    """
+    name = _ESCAPED.sub(lambda found: chr(int(found[1] or found[2] or found[3], 16)), file)
+    return name if name != file and not os.path.lexists(file) and os.path.lexists(name) else file
 
 
 FORMAT_MESSAGE_IGNORE_INSERTS = 0x200
