@@ -46,7 +46,7 @@ def test_the_pair_is_found_among_others(shop: Workshop) -> None:
     assert ran.returncode == 1, ran.stderr
     assert "import new fails after old" in ran.stdout
     assert "this order works: new, old" in ran.stdout
-    assert "[first-wins]" in ran.stdout
+    assert " · first-wins · dlltracer explain first-wins\n" in ran.stdout
     assert "at new: ImportError: " in ran.stdout
 
 

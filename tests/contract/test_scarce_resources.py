@@ -98,7 +98,8 @@ def test_a_command_without_a_writable_folder() -> None:
 
 def test_why_without_a_writable_folder() -> None:
     ran = read_only(f"exec {DLLTRACER} why -c 'import ctypes; ctypes.CDLL(\"libnope.so\")'")
-    assert ran.returncode == 1 and "[no-such-file]" in ran.stdout
+    assert ran.returncode == 1 and ran.stdout.startswith("the code failed: libnope.so was not found\n")
+    assert "  certain · no-such-file · " in ran.stdout
 
 
 def test_a_file_in_memory_takes_a_report(monkeypatch: pytest.MonkeyPatch) -> None:

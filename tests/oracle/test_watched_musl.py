@@ -108,7 +108,8 @@ def test_why_names_the_cause(musl: Musl) -> None:
     done = musl.run("why", "--json", "/mnt/libs/libmid9.so")
     verdict = json.loads(done.stdout)
     assert (done.returncode, verdict["findings"][0]["code"]) == (1, "missing-image")
-    text = musl.run("why", "/mnt/libs/libmid9.so").stdout
+    assert "libdep9.so was not found" in musl.run("why", "/mnt/libs/libmid9.so").stdout.splitlines()[0]
+    text = musl.run("why", "-v", "/mnt/libs/libmid9.so").stdout
     assert "RUNPATH of /mnt/libs/libmid9.so: /mnt/libs/sub/libdep9.so  not there" in text
     assert "the loader: it looked for libdep9.so in" in text
 

@@ -111,7 +111,7 @@ def classify_dlerror(text: str, translations: Mapping[str, str] | None = None) -
     text = ends_of(text)
     for translated, english in (translations or {}).items():
         text = text.replace(translated, english)
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.split("\n")]  # a name may have what else `splitlines` takes for an end
     problems, errors = _problems("glibc"), _problems("errno")
     # Some wrappers break lines anywhere: then the whole is one line.
     for line in (*lines, *([" ".join(lines)] if len(lines) > 1 else [])):
@@ -133,7 +133,11 @@ def classify_exception(error: PythonError, translations: Mapping[str, str] | Non
     glibc has the same words ("FILE: undefined symbol: NAME") for an image that needs a symbol and for dlsym. ctypes
     raises OSError for the first, and AttributeError or ValueError (`in_dll`) for the second (Modules/_ctypes).
     """
-    found = classify_dlerror(error.message, translations)
+    path = error.path or ""
+    if "\n" in path and error.message.startswith(f"{path}: "):  # else its last line would be taken for the file
+        found = replace(classify_dlerror(f"/:{error.message[len(path) + 1 :]}", translations), library=path)
+    else:
+        found = classify_dlerror(error.message, translations)
     if found.problem is DlProblem.MISSING_SYMBOL and _LOOKS_UP & set(error.bases):
         return replace(found, problem=DlProblem.NOT_IN_LIBRARY)
     return found

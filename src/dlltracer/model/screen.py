@@ -81,10 +81,11 @@ def _take(text: str, room: int) -> str:
 def wrap(text: str, width: int, most: int, more: str = "…") -> list[str]:
     """Return the text in at most `most` rows of so many columns, with escapes; `more` ends the last where it was cut.
 
-    Rows end between words. A word that is wider than a row loses its middle.
+    Rows end between words. A word that is wider than a row loses its middle. Line ends and tabs may be in the name of
+    a file, so they are shown as escapes: a text whose lines mean nothing is joined by the caller.
     """
     rows: list[str] = []
-    for row in _rows(escape(" ".join(text.split())), width, more):
+    for row in _rows(escape(text), width, more):
         if len(rows) == most:
             rows[-1] = cut(f"{rows[-1]} {more}", width, more) if columns_of(rows[-1]) + 1 + len(more) > width else (
                 f"{rows[-1]} {more}"
@@ -96,7 +97,7 @@ def wrap(text: str, width: int, most: int, more: str = "…") -> list[str]:
 
 def _rows(text: str, width: int, more: str) -> Iterator[str]:
     row = ""
-    for word in text.split(" "):
+    for word in filter(None, text.split(" ")):
         shown = fit(word, width, more)
         joined = f"{row} {shown}" if row else shown
         if columns_of(joined) <= width:

@@ -105,5 +105,5 @@ def _lines(cause: CausePage, screen: Screen) -> Iterator[Line]:
 
 
 def _paragraph(text: str, width: int, screen: Screen) -> Iterator[Line]:
-    for row in wrap(text, width - 2, _PARAGRAPH_LINES, screen.more):
+    for row in wrap(" ".join(text.split()), width - 2, _PARAGRAPH_LINES, screen.more):
         yield ((f"  {row}", PLAIN),)

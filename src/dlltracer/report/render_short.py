@@ -86,7 +86,7 @@ def headline(
     shorten = shorten or choose_short_paths(diagnosis, screen.folders)
     has_mark = screen.has_marks and not screen.is_ascii
     room = screen.columns - (_WORKS if diagnosis.outcome is Outcome.IMPORTED else len("✗ : failed"))
-    asked = fit(escape(" ".join(shorten(diagnosis.what).split())), room, screen.more)
+    asked = fit(escape(shorten(diagnosis.what)), room, screen.more)
     if diagnosis.outcome is Outcome.IMPORTED:
         return [_works(asked, screen, counts, has_mark)]
     if diagnosis.outcome is Outcome.EXPLAINED and diagnosis.findings:
@@ -198,6 +198,9 @@ class _VerdictLayout:
             if diagnosis.undecided:
                 parts.append(_Section(self._would_tell, 2, 6, 1))
             parts += [_Section(self._perhaps(one), 1, 2, 2, "cause") for one in diagnosis.findings[:2]]
+            # What was lost may be why it does not decide: a recording that was cut off. Where it is from comes last.
+            notes = sorted(diagnosis.notes, key=lambda note: note.startswith("recorded: "))[:3]
+            parts += [_Section(self._note(note), place == 0, 1, 3, "note") for place, note in enumerate(notes)]
             return parts
         for place, remedy in enumerate(finding.remedies[:2]):
             least = len(self._command(remedy)) or min(len(self._wrap(remedy.what, 3)), 2)
@@ -232,6 +235,7 @@ class _VerdictLayout:
     def _lines_said(self) -> list[str]:
         """What the program wrote, without words of a loader that the verdict says better."""
         output = self._diagnosis.output
+        output = [" ".join(line.split()) for line in output]
         return [line for line in output if self._finding is None or not _LOADER_WORDS.search(line)]
 
     def _said(self, most: int) -> list[Line]:
@@ -258,7 +262,14 @@ class _VerdictLayout:
     def _python_says(self, most: int) -> list[Line]:
         error = self._diagnosis.error
         assert error is not None
-        return self._labelled("python", self._wrap(f"{error.type}: {error.message}", min(most, 2)))
+        return self._labelled("python", self._wrap(f"{error.type}: {self._message()}", min(most, 2)))
+
+    def _message(self) -> str:
+        """The message of the exception on one line; a path in it has its line ends as they are, to be escaped."""
+        error = self._diagnosis.error
+        assert error is not None
+        parts = error.message.split(error.path) if error.path else [error.message]
+        return (error.path or "").join(re.sub(r"\s+", " ", part) for part in parts).strip()
 
     def _died(self, most: int) -> list[Line]:
         assert self._diagnosis.crash is not None
