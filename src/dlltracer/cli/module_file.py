@@ -121,7 +121,7 @@ def _native_files(folder: str) -> tuple[list[str], str]:
         seen += len(files)
         if seen > _MOST_FILES:
             break
-    return found, _losses(seen > _MOST_FILES, [(one.filename, one.strerror) for one in refused])
+    return found, _losses(seen > _MOST_FILES, [(one.filename, one.strerror or str(one)) for one in refused])
 
 
 def _only(name: str, files: list[tuple[str, str]], kind: str, unseen: str = "") -> str:
