@@ -22,11 +22,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ONCE = {
-    "test_architecture_page", "test_findings_docs", "test_hostile_recordings", "test_manpage", "test_redact",
-    "test_render_bounds", "test_resolver_bounds", "test_schemas", "test_security", "test_selftest_report",
-    "test_structure",
+    "test_architecture_page", "test_check_many", "test_check_page", "test_check_recipes", "test_etl_recordings",
+    "test_findings_docs", "test_hostile_recordings", "test_hostile_wheels", "test_html_page", "test_mangled",
+    "test_manpage", "test_providers", "test_redact", "test_render_bounds", "test_resolver_bounds", "test_schemas",
+    "test_security", "test_selftest_report", "test_structure",
 }  # fmt: skip
-"""Unit tests that one Python is enough for: of the repository itself, and of time and memory."""
+"""Unit tests that one Python is enough for: of the repository itself, of time and memory, of tables and pages, and of
+what other tools do."""
 
 # The same code on one more Python (tools/pythons.py) is no place to look for new inputs.
 settings.register_profile("few", max_examples=5, deadline=None)

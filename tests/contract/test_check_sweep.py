@@ -95,8 +95,9 @@ def test_lines_grow_and_a_second_run_goes_on(wheels: list[str], tmp_path: Path) 
 
 
 def test_what_could_not_be_read_is_tried_again_when_asked(wheels: list[str], tmp_path: Path) -> None:
-    results, late = tmp_path / "results.jsonl", tmp_path / "late-1.0-cp312-cp312-manylinux_2_17_x86_64.whl"
+    results, late = tmp_path / "results.jsonl", tmp_path / "late" / Path(wheels[0]).name
     assert run("-o", results, late, wheels[0]).returncode == 3
+    late.parent.mkdir()
     late.write_bytes(Path(wheels[0]).read_bytes())
     assert run("-o", results, late, wheels[0]).returncode == 3
     again = run("-o", results, "--retry-unreadable", late, wheels[0])

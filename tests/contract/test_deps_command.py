@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,10 +145,48 @@ def test_no_image(tmp_path: Path, content: bytes, words: str) -> None:
 def test_bad_questions(tmp_path: Path) -> None:
     for arguments, words in (
         ((tmp_path / "none.so",), "cannot read"),
-        ((tmp_path,), "cannot read"),
+        ((tmp_path,), f"{tmp_path} is a folder without native files"),
         ((sys.executable, "--flat", "--json"), "choose one of"),
         ((sys.executable, "-o", tmp_path / "no" / "file"), "cannot write"),
     ):
         ran = deps(*arguments)
         assert ran.returncode == 2 and ran.stdout == ""
         assert words in ran.stderr.splitlines()[-1], ran.stderr
+
+
+@linux_only
+def test_a_folder_of_which_not_all_could_be_looked_at(tmp_path: Path) -> None:
+    """It is not said to have no native file, nor only one."""
+    shut = tmp_path / "shut"
+    shut.mkdir()
+    for number in range(2):
+        (tmp_path / f"lib{number}.so").symlink_to(sys.executable)
+    plain = [sys.executable, "-m", "dlltracer", "deps"]
+    if os.geteuid() == 0:  # root without its privileges is refused as others are
+        if shutil.which("setpriv") is None:
+            pytest.skip("needs setpriv")
+        plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *plain]
+    shut.chmod(0)
+    try:
+        several = subprocess.run([*plain, tmp_path], capture_output=True, text=True, check=False)
+        (tmp_path / "lib1.so").unlink()
+        one = subprocess.run([*plain, tmp_path], capture_output=True, text=True, check=False)
+        (tmp_path / "lib0.so").unlink()
+        none = subprocess.run([*plain, tmp_path], capture_output=True, text=True, check=False)
+    finally:
+        shut.chmod(0o700)
+    refused = f"cannot read {shut} (Permission denied)"
+    for ran in (several, one):
+        assert f"dlltracer: not all of {tmp_path} was looked at: {refused}" in ran.stderr.splitlines()
+    assert several.returncode == 2 and "folder of 2 native files" in several.stderr.splitlines()[-1]
+    assert one.returncode == 0 and "has one native file" in one.stderr and one.stdout
+    assert none.returncode == 2 and none.stdout == ""
+    assert none.stderr == f"dlltracer: error: no native file was found in {tmp_path}: {refused}\n"
+
+
+def test_a_folder_of_very_many_files(tmp_path: Path) -> None:
+    for number in range(20_001):
+        (tmp_path / f"{number}.txt").touch()
+    ran = deps(tmp_path)
+    words = f"no native file was found in {tmp_path}: only its first 20000 files were looked at"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"dlltracer: error: {words}\n")

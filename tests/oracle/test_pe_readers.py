@@ -151,7 +151,7 @@ def python_files(request: pytest.FixtureRequest) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def wine_files() -> list[Path]:
-    files = [path for folder in ("x86_64-windows", "i386-windows") for path in images_in(WINE / folder)][::3]
+    files = [path for folder in ("x86_64-windows", "i386-windows") for path in images_in(WINE / folder)][::6]
     if not files:
         pytest.skip(f"no DLLs of Wine in {WINE}")
     return files

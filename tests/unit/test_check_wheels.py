@@ -432,7 +432,10 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     cut.write_bytes(whole.read_bytes()[:-40])
     assert "zip archive" in unreadable(cut)
     assert "No such file" in unreadable(tmp_path / "none-1.0-py3-none-any.whl")
-    assert "not that of a wheel" in unreadable(tmp_path / "pkg-1.0.tar.gz")
+    assert "No such file" in unreadable(tmp_path / "pkg-1.0.tar.gz")
+    other = tmp_path / "pkg.whl"
+    other.write_bytes(whole.read_bytes())
+    assert "not that of a wheel" in unreadable(other)
     flagged = bytearray(whole.read_bytes())
     at = flagged.rindex(b"PK\x01\x02")
     flagged[at + 8] |= 1

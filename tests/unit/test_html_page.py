@@ -91,7 +91,7 @@ def trace_named(name: str) -> SavedTrace:
         confidence=Confidence.LIKELY, subject=name, chain=(name, path, name), probes=probes,
         explanation=name,
         evidence=(Evidence(Source.FILES, name),),
-        remedies=(Remedy(name, name),),
+        remedies=(Remedy(name, (name,)),),
     )  # fmt: skip
     error = PythonError(name, name, frames=(Frame(name, 1, name, name),))
     crash = Crash(11, name, 1, name, 2, None, None)

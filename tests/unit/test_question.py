@@ -216,3 +216,13 @@ def test_a_tool_looks_at_the_active_environment(
     assert choose_python(None) is None  # ours is the active one
     monkeypatch.setenv("VIRTUAL_ENV", str(room / "gone"))
     assert choose_python(None) == str(python) and "CONDA_PREFIX" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("pip install pillow",), ("pip", "install", "-U", "pillow"), ("python3 -m pip install pillow==12",),
+              ("!pip install pillow[x]",), ("uv", "add", "pillow"), ("conda", "install", "-y", "pillow")],
+)  # fmt: skip
+def test_a_command_that_installs(words: tuple[str, ...]) -> None:
+    with pytest.raises(CommandFailed, match=r"installs, dlltracer looks .*: dlltracer why PIL$"):
+        read_question(words, None)

@@ -212,7 +212,13 @@ def test_a_crash_in_an_import_is_reported(desk: Desk) -> None:
     image = windows_path(desk.native / "crashmod.pyd")
     note = f"note: the program crashed: access violation (0xc0000005) in {image} at offset 0x"
     assert [line for line in report if line.startswith(note)], done.stderr
-    assert [line for line in report if line.endswith("[crash-in-import]")], done.stderr
+    verdict = done.stderr[done.stderr.index("\nimport bz2, crashmod failed: ") :].split()
+    (code,) = [line for line in report if line.endswith("dlltracer explain crash-in-import")]
+    assert code.split()[:3] == ["likely", "·", "crash-in-import"]
+    assert " ".join(verdict).startswith(
+        "import bz2, crashmod failed: the process died of access violation in crashmod.pyd"
+    ), done.stderr
+    assert windows_path(desk.native) == report[report.index(code) + 1].split()[1], done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from .output import CommandFailed, say
 
@@ -21,9 +22,9 @@ for at, part in enumerate(parts):
     if spec is None:
         break
     path = list(spec.submodule_search_locations or ())
-natives, seen = [], 0
+natives, seen, refused = [], 0, []
 for top in path or ():
-    for folder, folders, files in os.walk(top):
+    for folder, folders, files in os.walk(top, onerror=refused.append):
         seen += len(files)
         if seen > limit:
             break
@@ -36,7 +37,7 @@ for file in natives:
     dotted = os.path.relpath(file, top).split(".")[0].replace(os.sep, ".")
     names.append((name + "." + dotted, file))
 origin = None if spec is None else spec.origin
-print(json.dumps([spec is not None, origin, names]))
+print(json.dumps([spec is not None, origin, names, seen > limit, [(one.filename, one.strerror) for one in refused]]))
 """
 """Run by the Python in question: finds a module as its import system does, and imports neither it nor its parents."""
 
@@ -48,7 +49,8 @@ def choose_file(name: str, python: str | None) -> str:
     Raises `CommandFailed` with one line that says what to type.
     """
     if os.path.isdir(name):
-        return _only(name, [(path, path) for path in _native_files(name)], "folder")
+        files, unseen = _native_files(name)
+        return _only(name, [(path, path) for path in files], "folder", unseen)
     if os.path.lexists(name):
         _refuse_other_files(name)
         return name
@@ -60,12 +62,12 @@ def choose_file(name: str, python: str | None) -> str:
     found = _find_module(name, python) if is_module(name) else None
     if found is None:
         return _of_program(name)
-    origin, natives = found
+    origin, natives, unseen = found
     if origin is None or origin.endswith((".py", ".pyc")):
         if natives:
-            return _only(name, natives, "package")
+            return _only(name, natives, "package", unseen)
         if origin is None:
-            raise CommandFailed(f"{name} is a folder without native modules")
+            raise CommandFailed(f"{name} is a folder without native modules{unseen and f': {unseen}'}")
         raise CommandFailed(
             f"{name} is Python source ({origin}), which needs no image itself: dlltracer run -c 'import {name}' shows "
             "what it loads"
@@ -77,8 +79,11 @@ def choose_file(name: str, python: str | None) -> str:
     return origin
 
 
-def _find_module(name: str, python: str | None) -> tuple[str | None, list[tuple[str, str]]] | None:
-    """Return the origin of a module and the native modules below it; `None` if this Python finds no such module."""
+def _find_module(name: str, python: str | None) -> tuple[str | None, list[tuple[str, str]], str] | None:
+    """Return the origin of a module, the native modules below it and what was not looked at ("" if nothing).
+
+    `None` if this Python finds no such module.
+    """
     import json
     import subprocess
 
@@ -87,30 +92,49 @@ def _find_module(name: str, python: str | None) -> tuple[str | None, list[tuple[
             [python or sys.executable, "-c", _FIND, name, str(_MOST_FILES)], stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_SECONDS, check=False,
         )  # fmt: skip
-        is_there, origin, natives = json.loads(done.stdout)
+        is_there, origin, natives, is_cut, refused = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
-    return (origin, [(str(one), str(path)) for one, path in natives]) if is_there else None
+    return (origin, [(str(one), str(path)) for one, path in natives], _losses(is_cut, refused)) if is_there else None
 
 
-def _native_files(folder: str) -> list[str]:
+def _losses(is_cut: bool, refused: Sequence[tuple[str, str]]) -> str:
+    """Return what of a folder was not looked at, "" if nothing; `refused` has folders, each with the reason."""
+    words = [f"only its first {_MOST_FILES} files were looked at"] if is_cut else []
+    if refused:
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        words.append(f"cannot read {refused[0][0]} ({refused[0][1]}){more}")
+    return "; ".join(words)
+
+
+def _native_files(folder: str) -> tuple[list[str], str]:
+    """Return the native files in and below a folder, by their names, and what was not looked at ("" if nothing)."""
     from .question_path import IMAGES
 
     found: list[str] = []
+    refused: list[OSError] = []
     seen = 0
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=refused.append):
         folders.sort()
+        taken = sorted(files)[: _MOST_FILES - seen]
+        found += [os.path.join(place, one) for one in taken if one.endswith(IMAGES) or ".so." in one]
         seen += len(files)
         if seen > _MOST_FILES:
             break
-        found += sorted(os.path.join(place, one) for one in files if one.endswith(IMAGES) or ".so." in one)
-    return found
+    return found, _losses(seen > _MOST_FILES, [(one.filename, one.strerror or str(one)) for one in refused])
 
 
-def _only(name: str, files: list[tuple[str, str]], kind: str) -> str:
-    """Return the one native file there is; of several, the user chooses."""
+def _only(name: str, files: list[tuple[str, str]], kind: str, unseen: str = "") -> str:
+    """Return the one native file there is; of several, the user chooses.
+
+    Arguments: `unseen`, what of the folder was not looked at.
+    """
     import shlex
 
+    if unseen and not files:
+        raise CommandFailed(f"no native file was found in {name}: {unseen}")
+    if unseen:
+        say(f"dlltracer: not all of {name} was looked at: {unseen}\n", err=True)
     if not files:
         raise CommandFailed(f"{name} is a folder without native files")
     if len(files) > 1:

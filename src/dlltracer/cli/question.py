@@ -48,6 +48,8 @@ def read_question(words: tuple[str, ...], code: str | None, python: str | None =
         raise BadUsage("say what to import: a MODULE, a file, or -c CODE")
     if asked.partition(" ")[0] in ("import", "from"):
         return _statement(asked)
+    if " install " in asked or " add " in asked:
+        _refuse_installing(asked)
     if len(words) > 1:
         raise CommandFailed(_on_several(words))
     name = words[0]
@@ -92,6 +94,21 @@ def _statement(text: str) -> Asked:
         if not isinstance(node, ast.Import | ast.ImportFrom):
             raise CommandFailed(f"that is more than imports: dlltracer why -c {shlex.quote(text)}")
     return Asked(text, Program(ProgramKind.CODE, text, must_return=True))
+
+
+def _refuse_installing(asked: str) -> None:
+    """Raise `CommandFailed` for a command of pip, uv, conda and their like that installs something."""
+    import re
+
+    command = re.match(
+        r"[!%]?(?:python[\d.]* -m )?(pip[\d.]*|pipx|uv|conda|mamba|poetry) (?:pip )?(?:install|add)(?: -\S+)*"
+        r" ([A-Za-z0-9][A-Za-z0-9._-]*)(?!\S*[/:])",
+        asked,
+    )
+    if command is not None:
+        raise CommandFailed(
+            f"{command[1]} installs, dlltracer looks at what is installed: dlltracer why {module_of(command[2])}"
+        )
 
 
 def _on_several(words: tuple[str, ...]) -> str:

@@ -39,7 +39,7 @@ _WORKS = len(" works: nothing to explain")
 _FRAME = re.compile(r"(?P<place>.+?:\d+): (?P<source>.+)", re.DOTALL)
 """A step of a chain that is a line of Python."""
 
-_TAGGED = re.compile(r"[\w-]+\.(?:cpython-|cp\d)[\w-]+\.(?:so|pyd)\b")
+_TAGGED = re.compile(r"(?<![\w-])[\w-]+\.(?:cpython-|cp\d)[\w-]+\.(?:so|pyd)\b")
 """Names of extension modules with what they say of the Python that they are for."""
 
 _TELLING = re.compile(
