@@ -234,8 +234,7 @@ class _VerdictLayout:
 
     def _lines_said(self) -> list[str]:
         """What the program wrote, without words of a loader that the verdict says better."""
-        output = self._diagnosis.output
-        output = [" ".join(line.split()) for line in output]
+        output = [" ".join(line.split()) for line in self._diagnosis.output]
         return [line for line in output if self._finding is None or not _LOADER_WORDS.search(line)]
 
     def _said(self, most: int) -> list[Line]:
