@@ -199,21 +199,15 @@ def ask_unload(room: Room, backend: str) -> Answer:
 
 def ask_failed(room: Room, backend: str) -> Answer:
     """A DLL whose need is missing: a load by ctypes, so that the request is known."""
-    path = room.place("needs-missing", f"dt_needs_{room.letter}.dll")
-    trace = Trace(backend=backend, unloads=True)
-    with trace:
-        try:
-            ctypes.CDLL(path)
-        except OSError as error:
-            room.note("error", error)
-    assert trace.recording is not None
-    note_recording(room, trace.recording)
-    return _judge(trace.recording, path, ["load", "failed"])
+    return _ask_load_that_fails(room, backend, room.place("needs-missing", f"dt_needs_{room.letter}.dll"))
 
 
 def ask_refused(room: Room, backend: str) -> Answer:
     """A DLL whose DllMain returns FALSE."""
-    path = room.place("refuses", f"dt_refuses_{room.letter}.dll")
+    return _ask_load_that_fails(room, backend, room.place("refuses", f"dt_refuses_{room.letter}.dll"))
+
+
+def _ask_load_that_fails(room: Room, backend: str, path: str) -> Answer:
     trace = Trace(backend=backend, unloads=True)
     with trace:
         try:
