@@ -11,14 +11,12 @@ from ..binary.reading import is_macho
 from ..errors import BinaryFormatError, DlltracerError
 from ..host.filesystem import HostFilesystem, Place, locate
 from ..host.linux import read_linux_context
-from ..model.elf import ElfImage
+from ..model.elf import ET_EXEC, ElfImage
 from ..model.light import replace
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import BindingState, LoadTree
 from ..resolve.linux import resolve_linux
 from ..resolve.symbols import find_missing_symbols, find_missing_versions
-
-_ET_EXEC = 2
 
 
 class CannotResolve(DlltracerError, ValueError):
@@ -65,7 +63,7 @@ def _linux_tree(
     files = HostFilesystem(root)
     path = place.path if root is None else place.inside or ""
     # A shared object is taken for an extension module: loaded into the Python.
-    is_program = image.kind == _ET_EXEC or image.interpreter is not None
+    is_program = image.kind == ET_EXEC or image.interpreter is not None
     context = read_linux_context(root, program=path if is_program else python, files=files, kind=image)
     context = replace(context, library_path=(*search, *context.library_path))
     tree = resolve_linux(path, context, files, program=is_program)

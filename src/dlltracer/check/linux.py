@@ -17,7 +17,7 @@ from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
-from ..model.elf import DF_1_PIE, PF_X, ElfImage, ElfNeed, describe_kind
+from ..model.elf import ET_DYN, ET_EXEC, PF_X, ElfImage, ElfNeed, describe_kind
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
@@ -27,7 +27,6 @@ from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform
 from .python_abi import is_python_name
 from .tags import PythonPromise, file_python
 
-_ET_EXEC, _ET_DYN = 2, 3
 _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
 _MODULE_ENTRY = "PyInit_"
@@ -113,7 +112,7 @@ class _LinuxCheck(PlatformCheck):
                 code = "other-platform" if what.startswith("not an ELF") else "damaged-image"
                 yield self._problem(code, severity, place, f"it is no ELF file that loads: {what}")
             return
-        if image.kind not in (_ET_EXEC, _ET_DYN):
+        if image.kind not in (ET_EXEC, ET_DYN):
             return
         wanted = self._platform.elf
         entries = image.symbols.provides if image.symbols is not None else {}
@@ -124,8 +123,7 @@ class _LinuxCheck(PlatformCheck):
             title = f"it is for {is_for}, and the tag promises {self._platform.machine}"
             yield self._problem("wrong-machine", severity, place, title)
             return
-        is_program = image.interpreter is not None or image.kind == _ET_EXEC or bool(image.dynamic_flags_1 & DF_1_PIE)
-        self._files[place] = _NativeFile(place, image, is_module, is_program and not is_module)
+        self._files[place] = _NativeFile(place, image, is_module, image.is_program and not is_module)
 
     def _judge_file(self, file: _NativeFile) -> Iterator[Problem]:
         """Judge what can be said without looking for anything: versions, stack, alignment, search paths."""

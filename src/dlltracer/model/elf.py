@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from .light import Rows, dataclass
 
+ET_EXEC, ET_DYN = 2, 3
 PF_X, PF_W, PF_R = 1, 2, 4
 DF_STATIC_TLS = 0x10
 DF_1_NODEFLIB = 0x800
@@ -173,6 +174,11 @@ class ElfImage:
     symbols: ElfSymbols | None = None
     is_dynamic: bool = True
     is_versioned: bool = False
+
+    @property
+    def is_program(self) -> bool:
+        """Whether the kernel starts it: with a loader, at a fixed place (ET_EXEC), or linked as a PIE."""
+        return self.interpreter is not None or self.kind == ET_EXEC or bool(self.dynamic_flags_1 & DF_1_PIE)
 
 
 EM_MIPS, EM_PPC64, EM_ARM, EM_X86_64, EM_AARCH64, EM_RISCV, EM_LOONGARCH = 8, 21, 40, 62, 183, 243, 258

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ..binary.reading import describe_not_image
 from ..errors import BinaryFormatError
-from ..model.elf import DF_1_PIE, EM_ARM, EM_PPC64, EM_RISCV, ElfImage, describe_kind, linux_abi
+from ..model.elf import DF_1_PIE, EM_ARM, EM_PPC64, EM_RISCV, ET_DYN, ElfImage, describe_kind, linux_abi
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.light import Protocol, dataclass
 from ..model.loader_context import MACHINES_WITH_ABIS, GlibcContext, LinuxContext, WindowsContext
@@ -120,7 +120,7 @@ class TreeBuilder:
         return LoadTree(top, self.images, tuple(self._bindings), tuple(found), self._unresolved)
 
 
-PT_LOAD, ET_DYN = 1, 3
+PT_LOAD = 1
 
 
 @dataclass(frozen=True)
