@@ -187,25 +187,19 @@ def _of_program(name: str) -> str:
 
     Raises `CommandFailed` with what was perhaps meant.
     """
-    import difflib
     import shutil
 
     from .question import module_of
-    from .question_path import is_module
+    from .question_path import is_module, near_file
 
     found = (shutil.which(name) or _library(name)) if not os.path.dirname(name) else None
     if found is not None:
         say(f"dlltracer: {name} is {found}\n", err=True)
         return found
-    folder, last = os.path.split(name)
-    try:
-        names = sorted(os.listdir(folder or os.curdir))[:_MOST_FILES]
-    except OSError:
-        names = []
-    near = difflib.get_close_matches(last, names, 1, 0.75)
-    meant = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+    near = near_file(name)
+    meant = f"; did you mean {near}?" if near is not None else ""
     module = module_of(name)
-    if not near and module != name and is_module(module):
+    if near is None and module != name and is_module(module):
         meant = f"; did you mean the module {module}?"
     kind = "file, module or program" if is_module(name) else "file"
     raise CommandFailed(f"cannot read {name}: there is no such {kind}{meant}")

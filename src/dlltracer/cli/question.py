@@ -23,6 +23,7 @@ from .question_path import (
     has_folder,
     is_environment,
     is_module,
+    near_file,
     packages_below,
     question_of_path,
 )
@@ -173,16 +174,9 @@ def module_of(package: str) -> str:
 
 def _what_is_near(name: str) -> str:
     """What may have been meant by a file that is not there: one of a similar name, or a module."""
-    import difflib
-
-    folder, last = os.path.split(name)
-    try:
-        names = sorted(os.listdir(folder or os.curdir))[:20_000]
-    except OSError:
-        names = []
-    near = difflib.get_close_matches(last, names, 1, 0.75)
-    if near:
-        return f"; did you mean {os.path.join(folder, near[0])}?"
+    near = near_file(name)
+    if near is not None:
+        return f"; did you mean {near}?"
     stem = os.path.splitext(name)[0].replace(os.sep, ".").strip(".")
     if name.lower().endswith((".so", ".dll", ".dylib")) or ".so." in name:
         return "; a library by its name alone: dlltracer why -c \"import ctypes; ctypes.CDLL('NAME')\""

@@ -28,6 +28,8 @@ ARCHIVES = {
     ".whl": "a wheel", ".tar.gz": "a source archive", ".tgz": "a source archive", ".conda": "a package of conda",
     ".egg": "an egg", ".tar.bz2": "an archive",
 }  # fmt: skip
+_MOST_NAMES, _LIKENESS = 20_000, 0.75
+"""Names of a folder that are compared, and the least likeness (`difflib`) of one that may have been meant."""
 PYTHONS = ("python", "pypy", "py.exe")
 """How the names of interpreters begin."""
 
@@ -38,6 +40,19 @@ def is_module(name: str) -> bool:
 
 def has_folder(name: str) -> bool:
     return os.sep in name or bool(os.altsep and os.altsep in name) or name in (os.curdir, os.pardir)
+
+
+def near_file(name: str) -> str | None:
+    """Return the path of a file or folder with a similar name, where a path names none that is there."""
+    import difflib
+
+    folder, last = os.path.split(name)
+    try:
+        names = sorted(os.listdir(folder or os.curdir))[:_MOST_NAMES]
+    except OSError:
+        return None
+    near = difflib.get_close_matches(last, names, 1, _LIKENESS)
+    return os.path.join(folder, near[0]) if near else None
 
 
 def question_of_path(path: str, python: str | None) -> Asked:
@@ -126,13 +141,14 @@ def _of_other_file(path: str, python: str | None) -> Asked | None:
 def _is_elf_program(path: str) -> bool:
     from ..binary.elf import read_elf
     from ..errors import BinaryFormatError
+    from ..model.elf import ET_EXEC
 
-    executable = 2  # ET_EXEC, elf(5); position-independent programs are ET_DYN with an interpreter
     try:
         image = read_elf(path)
     except (OSError, BinaryFormatError):
         return False
-    return image.kind == executable or image.interpreter is not None
+    # Position-independent programs are ET_DYN with an interpreter (elf(5)).
+    return image.kind == ET_EXEC or image.interpreter is not None
 
 
 def _of_shebang(path: str, head: bytes, python: str | None, quoted: str) -> Asked:
