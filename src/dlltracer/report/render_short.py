@@ -160,15 +160,14 @@ class _VerdictLayout:
     def lines(self) -> list[Line]:
         head = headline(self._diagnosis, self._screen, shorten=self._shorten)
         parts = self._parts()
-        for part in parts:
-            part.build(_FULL)  # learns whether a path is shortened
+        wants = [len(part.build(_FULL)) for part in parts]  # the foot needs to know whether a path is shortened
         foot = self._foot([])
         for is_airy in (True, False):
             room = MOST - len(head) - len(foot) - 1
             groups = len({part.group for part in parts})
             room -= groups if is_airy else min(groups, 1)
-            shares = _share(parts, room)
-            if all(len(part.build(_FULL)) <= share for part, share in zip(parts, shares, strict=True)):
+            shares = _share(parts, wants, room)
+            if all(want <= share for want, share in zip(wants, shares, strict=True)):
                 break
         foot = self._foot([part.kind for part, share in zip(parts, shares, strict=True) if share])
         built = [(part.group, part.build(share)) for part, share in zip(parts, shares, strict=True) if share]
@@ -472,9 +471,8 @@ def _python_rows(code: str, room: int) -> list[str]:
     return rows if all(columns_of(row) <= room for row in rows) else []
 
 
-def _share(parts: Sequence[_Section], room: int) -> list[int]:
+def _share(parts: Sequence[_Section], wants: Sequence[int], room: int) -> list[int]:
     """How many lines each part gets: first what it needs at least, in order of weight, then what it wants."""
-    wants = [len(part.build(_FULL)) for part in parts]
     shares = [0] * len(parts)
     order = sorted(range(len(parts)), key=lambda at: parts[at].least == 0)
     pairs = [*zip(parts, wants, strict=True)]
