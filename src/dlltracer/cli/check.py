@@ -15,8 +15,8 @@ from typing import Any
 import click
 
 from ..check.many import CheckTarget, TargetKind, check_anything, check_many, classify_target
-from ..model.check import CheckReport, Problem, Severity
-from .check_results import NOTHING, UNREADABLE, Results, make_line, open_results, rank_of
+from ..model.check import NOTHING, UNREADABLE, CheckReport, Problem, Severity
+from .check_results import Results, make_line, open_results
 from .commands import complete_file, complete_folder, settings_of
 from .interpreter import choose_python
 from .options import PROGRAM, prefer_command_line
@@ -173,12 +173,12 @@ def _write_all(options: _CheckOptions, form: str, targets: Sequence[CheckTarget]
             worst = NOTHING
             for report in reports(targets):
                 target.write(make_line(report))
-                worst = min(worst, rank_of(report))
+                worst = min(worst, report.worst)
             return worst
         places = {one.path: place for place, one in enumerate(targets)}
         found = sorted(reports(targets), key=lambda report: places.get(report.target, len(places)))
         _write(target, found, form, options.verbose)
-        return min(map(rank_of, found), default=NOTHING)
+        return min((report.worst for report in found), default=NOTHING)
     finally:
         target.discard()
 

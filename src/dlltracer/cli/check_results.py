@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
 
-from ..model.check import CheckReport, Severity
+from ..model.check import NOTHING, UNREADABLE, CheckReport, Severity
 from ..model.encode import encode
 from .output import CommandFailed
 
@@ -23,10 +23,6 @@ _BATCH, _BATCH_SECONDS = 64, 5.0
 """Lines, and seconds, after which they are forced to the disk."""
 _LONGEST_LINE = 256 << 20
 _ROW_GROUP = 1_000
-UNREADABLE = -1
-"""In the place of the severity's rank, of a target that could not be read."""
-NOTHING = len(Severity)
-"""In that place, of a target without problems."""
 
 
 class Results(Protocol):
@@ -83,7 +79,7 @@ class JsonLines:
     def add(self, report: CheckReport) -> None:
         self._file.write(make_line(report).encode("ascii"))
         self._file.flush()
-        self.done[report.target] = rank_of(report)
+        self.done[report.target] = report.worst
         self._unforced += 1
         if self._unforced >= _BATCH or time.monotonic() - self._forced_at > _BATCH_SECONDS:
             self._force()
@@ -155,15 +151,8 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return plain
 
 
-def rank_of(report: CheckReport) -> int:
-    """Return the rank of the worst problem of a result, `UNREADABLE` or `NOTHING`."""
-    if report.unreadable:
-        return UNREADABLE
-    return min((problem.severity.rank for problem in report.problems), default=NOTHING)
-
-
 def _rank_of_row(plain: Any) -> int:
-    """Return the same of a line or a row. Raises `KeyError`, `TypeError` or `ValueError` for another object."""
+    """Return `CheckReport.worst` of a row. Raises `KeyError`, `TypeError` or `ValueError` for another object."""
     ranks = [Severity(problem["severity"]).rank for problem in plain["problems"]]
     if not isinstance(plain["target"], str) or not isinstance(plain["unreadable"], str):
         raise TypeError("the target and why it is unreadable are texts")

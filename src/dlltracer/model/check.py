@@ -22,6 +22,12 @@ class Severity(enum.Enum):
         return list(Severity).index(self)
 
 
+UNREADABLE = -1
+"""In the place of the severity's rank, of a target that could not be read."""
+NOTHING = len(Severity)
+"""In that place, of a target without problems."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """Something wrong with a file of a target.
@@ -84,3 +90,10 @@ class CheckReport:
     def count(self, severity: Severity) -> int:
         """How many problems there are of a severity."""
         return sum(problem.severity is severity for problem in self.problems)
+
+    @property
+    def worst(self) -> int:
+        """The rank of the worst problem, `UNREADABLE` or `NOTHING`."""
+        if self.unreadable:
+            return UNREADABLE
+        return min((problem.severity.rank for problem in self.problems), default=NOTHING)

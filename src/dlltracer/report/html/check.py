@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ... import __version__
-from ...model.check import CheckReport, PackageContent, Problem, Severity
+from ...model.check import UNREADABLE, CheckReport, PackageContent, Problem, Severity
 from ..drawing import number
 from ..render_check import group_problems, summarize_report
 from . import as_markup, environment, hash_for_policy
@@ -73,7 +73,7 @@ class _Page:
 
 def render_check_html(reports: Sequence[CheckReport]) -> str:
     """Return the page of some targets; those with errors come first."""
-    ordered = sorted(reports, key=_rank)
+    ordered = sorted(reports, key=lambda report: report.worst)
     kept = [report for place, report in enumerate(ordered) if place < _MOST_PAGES]
     style = theme_css() + join_templates(("base.css", "check.css"))
     return environment().get_template("check.html.j2").render(
@@ -83,16 +83,10 @@ def render_check_html(reports: Sequence[CheckReport]) -> str:
     )  # fmt: skip
 
 
-def _rank(report: CheckReport) -> int:
-    if report.unreadable:
-        return -1
-    return min((problem.severity.rank for problem in report.problems), default=len(Severity))
-
-
 def _page_of(report: CheckReport) -> _Page:
     groups = group_problems(report.problems)
-    rank = _rank(report)
-    tone = "bad" if rank < 0 else next((_TONES[one] for one in Severity if one.rank == rank), "good")
+    worst = report.worst
+    tone = "bad" if worst == UNREADABLE else next((_TONES[one] for one in Severity if one.rank == worst), "good")
     summary = summarize_report(report)
     headline, _, rest = summary.partition("; ")
     return _Page(
