@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import DlltracerError
 from .bounded import read_regular_file
@@ -102,11 +102,7 @@ def environment_in(folder: str, root: str | None = None) -> PythonEnvironment:
     prefix = _prefix_of(folder)
     if prefix is not None:
         around = _read_prefix(prefix, root)
-        return PythonEnvironment(
-            folder=folder, program=around.program, version=around.version, free_threaded=around.free_threaded,
-            site_folders=(folder,), folders=(folder,), is_windows=around.is_windows, is_conda=around.is_conda,
-            notes=around.notes,
-        )  # fmt: skip
+        return replace(around, folder=folder, site_folders=(folder,), folders=(folder,))
     sites = tuple(_sites_below(folder, 6)) if found.site_folders or _is_same(folder, root or "") else (folder,)
     return PythonEnvironment(
         folder=folder, program=found.program, version=found.version, free_threaded=found.free_threaded,
@@ -163,8 +159,6 @@ def _read_prefix(prefix: str, root: str | None, program: str | None = None) -> P
 
 
 def _with_folders(found: PythonEnvironment, more: list[str]) -> PythonEnvironment:
-    from dataclasses import replace
-
     return replace(
         found,
         site_folders=tuple(dict.fromkeys((*found.site_folders, *more))),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .events import Phase, Probe, ProbeOutcome
+from .events import Phase, ProbeOutcome
 from .failure import Crash, status_name
 from .light import dataclass
 
@@ -43,14 +43,6 @@ def time_in_words(seconds: float | None) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def imports_in_words(imports: tuple[str, ...]) -> str:
-    """The chain of imports; of a long one, its two ends and how many are between them."""
-    if len(imports) > _IMPORTS:
-        half = _IMPORTS // 2
-        imports = (*imports[:half], f"… {len(imports) - 2 * half} more", *imports[-half:])
-    return " > ".join(imports)
-
-
 def shorten(texts: Sequence[str], most: int, what: str) -> list[str]:
     """The first ones, and how many more there are: "… 3210 more lines"."""
     return [*texts] if len(texts) <= most else [*texts[:most], f"… {len(texts) - most} {what}"]
@@ -78,11 +70,6 @@ def label_of(name: str, room: int) -> str:
         tail = room // 3
         name = f"{name[: room - tail - 1]}…{name[-tail:]}"
     return name
-
-
-def place_row(probe: Probe) -> tuple[str, str, str, str]:
-    """A place tried: the rule, the path, what became of it, why."""
-    return rule_title(probe.phase, probe.origin), probe.path, OUTCOMES[probe.outcome], probe.reason or ""
 
 
 @dataclass(frozen=True)
