@@ -19,21 +19,21 @@ from ..host.environments import PythonEnvironment, folder_exists
 from ..host.filesystem import MacosFiles
 from ..host.machine import is_macos
 from ..host.native_files import NativeFile
-from ..host.package_code import is_import_guarded, loads_libraries
+from ..host.package_code import PackageCode
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
 from ..model.loader_context import WindowsContext, context_for_wheel
 from ..model.macho import MachoFile, describe_cpu
-from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386
+from ..model.pe import MACHINE_AMD64
 from ..model.tree import LoadTree
 from ..resolve.windows import resolve_windows
 from .copies import RuntimeCopy, family_of, judge_copies
 from .macos import MacosCheck
-from .platforms import Loader, Platform
+from .platform_check import PlatformCheck
+from .platforms import WINDOWS_TAGS, Loader, Platform
 from .tags import PythonPromise, file_python
 from .windows import WindowsCheck
 
-_TAGS = {MACHINE_AMD64: "win_amd64", MACHINE_ARM64: "win_arm64", MACHINE_I386: "win32"}
 _PYD = re.compile(r"\.cp(\d)(\d+)t?-\w+\.pyd$", re.IGNORECASE)
 _CONDA_FOLDERS = ("", "Library/mingw-w64/bin", "Library/usr/bin", "Library/bin", "Scripts", "bin")
 """What the Python of conda adds to its search, in order ("Using conda with Windows", CONDA_DLL_SEARCH_MODIFICATION)."""
@@ -81,32 +81,17 @@ def _as_wheel(environment: PythonEnvironment, files: Sequence[NativeFile]) -> Wh
     )  # fmt: skip
 
 
-class _PackageCode:
-    """What the code of the packages says of their files, asked once for each package."""
+class _PlacedCode(PackageCode):
+    """The same for files by their places, from `folder`."""
 
     def __init__(self, environment: PythonEnvironment, folder: str) -> None:
-        self._environment = environment
+        super().__init__(environment.site_folders)
         self._folder = folder.rstrip("/\\")
-        self._loading: dict[str, bool] = {}
-
-    def loads(self, place: str) -> bool:
-        """Whether code of the package of a file loads libraries itself."""
-        package, site = self.package_of(place), self._site_of(place)
-        if package not in self._loading:
-            self._loading[package] = site is not None and loads_libraries(self.path_of(place), site)
-        return self._loading[package]
 
     def package_of(self, place: str) -> str:
         """Return the folder of the package that a file is in; that of the file where it is in none."""
-        path, site = self.path_of(place), self._site_of(place)
-        if site is None:
-            return posixpath.dirname(place)
-        return f"{site}/{path[len(site) + 1 :].partition('/')[0]}"[len(self._folder) + 1 :]
-
-    def is_optional(self, place: str) -> bool:
-        """Whether the package of a module goes on without it."""
-        site = self._site_of(place)
-        return site is not None and is_import_guarded(self.path_of(place), site)
+        top = self.top_of(self.path_of(place))
+        return posixpath.dirname(place) if top is None else top[len(self._folder) + 1 :]
 
     def path_of(self, place: str) -> str:
         """Return the path of a file on this machine."""
@@ -116,20 +101,40 @@ class _PackageCode:
         """Return the name of the top folder of the package that a file is in, without the ends of repair tools."""
         return posixpath.basename(self.package_of(place)).removesuffix(".libs") or "the environment"
 
-    def _site_of(self, place: str) -> str | None:
-        path = self.path_of(place)
-        sites = [site for site in self._environment.site_folders if path.startswith(f"{site}/")]
-        return max(sites, key=len) if sites else None
+
+class _OfEnvironment(PlatformCheck):
+    """What the checks of wheels do in another way for an environment; it comes before them in a class's bases.
+
+    Attributes: `_top`, the file whose load is judged, "" for none.
+    """
+
+    _code: _PlacedCode
+    _top = ""
+
+    def _is_optional(self, module: str) -> bool:
+        return self._code.is_optional(self._code.path_of(module))
+
+    def _problem(
+        self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
+    ) -> Problem:  # fmt: skip
+        if code == "old-vc-runtime" and severity is Severity.ERROR:
+            severity = Severity.WARNING  # who needs a newer one is told by vc-runtime-too-old
+        name = self._top.lower()
+        is_root = name.endswith((".pyd", ".so", ".exe")) or "." not in posixpath.basename(name)
+        if self._top and not is_root:
+            severity = Severity.NOTE  # loaded by code, if at all
+        elif self._top and severity is Severity.ERROR:
+            severity = self._severity_of(self._top)
+        problem = super()._problem(code, severity, place, title, evidence, _FIXES.get(code, fix))
+        return replace(problem, platform="")
 
 
-class _WindowsEnvironment(WindowsCheck):
+class _WindowsEnvironment(_OfEnvironment, WindowsCheck):
     def __init__(self, environment: PythonEnvironment, wheel: Wheel) -> None:
         promise = PythonPromise(version=environment.version, is_free_threaded=environment.free_threaded)
-        super().__init__(wheel, Platform(_TAGS[MACHINE_AMD64], Loader.WINDOWS, "win_amd64"), promise)
+        super().__init__(wheel, Platform(WINDOWS_TAGS[MACHINE_AMD64], Loader.WINDOWS, "win_amd64"), promise)
         self._environment = environment
-        self._code = _PackageCode(environment, wheel.folder)
-        self._top = ""
-        self._optional: dict[str, bool] = {}
+        self._code = _PlacedCode(environment, wheel.folder)
         self._dll_folders = tuple(
             dict.fromkeys(posixpath.dirname(place) for place in sorted(wheel.native) if place.lower().endswith(".dll"))
         )
@@ -158,8 +163,8 @@ class _WindowsEnvironment(WindowsCheck):
                 image = self._files.read_image(f"C:\\{place}".replace("/", "\\"))
             except (OSError, BinaryFormatError):
                 continue
-            if image.machine in _TAGS:
-                counts[_TAGS[image.machine]] += 100_000 if is_interpreter and "/" not in place else 1
+            if image.machine in WINDOWS_TAGS:
+                counts[WINDOWS_TAGS[image.machine]] += 100_000 if is_interpreter and "/" not in place else 1
         return counts.most_common(1)[0][0] if counts else "win_amd64"
 
     def _read(self, place: str) -> Iterator[Problem]:
@@ -178,7 +183,7 @@ class _WindowsEnvironment(WindowsCheck):
 
     def _judge_load(self, place: str) -> Iterator[Problem]:
         self._top = place
-        self._wheel.loads_by_itself = self._code.loads(place)
+        self._wheel.loads_by_itself = self._code.loads(self._code.path_of(place))
         for problem in super()._judge_load(place):
             # The code finds its DLLs where they are, or it would not be there.
             if problem.code != "not-on-search-path" or problem.severity is not Severity.NOTE:
@@ -208,31 +213,22 @@ class _WindowsEnvironment(WindowsCheck):
         path = self._code.path_of(place)
         start = len(self._wheel.folder.rstrip("/\\")) + 1
         added = [folder.replace("\\", "/")[start:] for folder in read_added_folders(path)]
-        if self._code.loads(place):
+        if self._code.loads(self._code.path_of(place)):
             package = self._code.package_of(place)
             added += [folder for folder in self._dll_folders if f"{folder}/".startswith(f"{package}/")]
         if self._environment.is_conda:
             added += [each for each in _CONDA_FOLDERS if folder_exists(f"{self._environment.folder}/{each}")]
         return tuple(ntpath.join("C:\\", folder.replace("/", "\\")) for folder in dict.fromkeys(added))
 
-    def _problem(
-        self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
-    ) -> Problem:  # fmt: skip
-        return _for_environment(
-            super()._problem(code, severity, place, title, evidence, fix), self._top, self._code, self._optional
-        )
 
-
-class _MacosEnvironment(MacosCheck):
+class _MacosEnvironment(_OfEnvironment, MacosCheck):
     def __init__(self, environment: PythonEnvironment, wheel: Wheel, cpu: int, files: MacosFiles) -> None:
         machine = describe_cpu(cpu, 0)
         # No version of macOS is promised: the files may be for the newest.
         platform = Platform(f"macosx_99_0_{machine}", Loader.DYLD, machine, (99, 0))
         promise = PythonPromise(version=environment.version, is_free_threaded=environment.free_threaded)
         super().__init__(wheel, platform, promise, cpu, files)
-        self._code = _PackageCode(environment, wheel.folder)
-        self._top = ""
-        self._optional: dict[str, bool] = {}
+        self._code = _PlacedCode(environment, wheel.folder)
 
     def run(self) -> Iterator[Problem]:
         yield from super().run()
@@ -245,36 +241,9 @@ class _MacosEnvironment(MacosCheck):
 
     def _judge_load(self, place: str) -> Iterator[Problem]:
         self._top = place
-        self._wheel.loads_by_itself = self._code.loads(place)
+        self._wheel.loads_by_itself = self._code.loads(self._code.path_of(place))
         yield from super()._judge_load(place)
         self._top = ""
-
-    def _problem(
-        self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
-    ) -> Problem:  # fmt: skip
-        return _for_environment(
-            super()._problem(code, severity, place, title, evidence, fix), self._top, self._code, self._optional
-        )
-
-
-def _for_environment(problem: Problem, top: str, code: _PackageCode, optional: dict[str, bool]) -> Problem:
-    """Return the problem of a wheel's check as one of an environment.
-
-    Arguments: `top`, the file whose load is judged, "" for none; `optional`, of modules asked about before.
-    """
-    severity = problem.severity
-    if problem.code == "old-vc-runtime" and severity is Severity.ERROR:
-        severity = Severity.WARNING  # who needs a newer one is told by vc-runtime-too-old
-    name = top.lower()
-    is_root = name.endswith((".pyd", ".so", ".exe")) or "." not in posixpath.basename(name)
-    if top and not is_root:
-        severity = Severity.NOTE  # loaded by code, if at all
-    elif top and severity is Severity.ERROR:
-        if top not in optional:
-            optional[top] = code.is_optional(top)
-        severity = Severity.WARNING if optional[top] else severity
-    fix = _FIXES.get(problem.code, problem.fix) if problem.fix or problem.code in _FIXES else ""
-    return replace(problem, severity=severity, platform="", fix=fix)
 
 
 def _choose_cpu(wheel: Wheel, files: MacosFiles) -> int | None:

@@ -19,9 +19,9 @@ from ..host.filesystem import SteadyFiles
 from ..host.image_cache import ImageCache
 from ..host.linux import read_linux_context
 from ..host.native_files import NativeFile
-from ..host.package_code import is_import_guarded, loads_libraries
+from ..host.package_code import PackageCode
 from ..model.check import Problem, Severity
-from ..model.elf import DF_1_PIE, ElfImage, ElfSymbols, describe_kind
+from ..model.elf import DF_1_PIE, ET_DYN, ET_EXEC, ElfImage, ElfSymbols, describe_kind
 from ..model.loader_context import GlibcContext, LoadedImage, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.linux import LinuxResolver, resolve_linux
@@ -33,53 +33,11 @@ from .scope import Conflict, Load, SymbolScope
 _HASH = re.compile(r"-[0-9a-f]{8,}(?=\.)")
 
 
-class EnvironmentCheck:
-    """The check of an environment; a subclass has the rules of its loader.
-
-    Arguments: `environment`; `places`, path of each native file to its path in the target, "/" between its parts.
-    """
-
-    def __init__(self, environment: PythonEnvironment, places: dict[str, str]) -> None:
-        self._environment = environment
-        self._places = places
-        self._told: set[tuple[str, str]] = set()
-        self._by_name: dict[str, list[str]] | None = None
-
-    def _once(self, problem: Problem) -> Iterator[Problem]:
-        """Yield a problem the first time that its file has it: many loads share a library."""
-        key = problem.file, problem.title
-        if key not in self._told:
-            self._told.add(key)
-            yield problem
-
-    def _problem(
-        self, code: str, severity: Severity, path: str, title: str, evidence: Sequence[str] = (), fix: str = ""
-    ) -> Problem:  # fmt: skip
-        return Problem(
-            code=code, severity=severity, file=self._place(path), title=title, evidence=tuple(evidence), fix=fix
-        )  # fmt: skip
-
-    def _place(self, path: str) -> str:
-        """Return a path in the target; the path itself for a file that is elsewhere."""
-        return self._places.get(path, path)
-
-    def _named(self, name: str) -> list[str]:
-        """Return the files of the environment that have a name, or would have it without the hash of a repair tool."""
-        if self._by_name is None:
-            self._by_name = {}
-            for path in sorted(self._places):
-                base = posixpath.basename(self._places[path]).lower()
-                for key in dict.fromkeys((base, _HASH.sub("", base))):
-                    self._by_name.setdefault(key, []).append(path)
-        return self._by_name.get(name.lower(), [])
-
-
 def without_hash(name: str) -> str:
     """Return the name of a library without the hash that auditwheel and delvewheel put into it."""
     return _HASH.sub("", name)
 
 
-_ET_EXEC, _ET_DYN = 2, 3
 _SUFFIX = re.compile(r"\.(?:cpython-(\d)(\d+)(t?)\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
 _LIBPYTHON = re.compile(r"libpython(\d)(?:\.(\d+))?[\w.]*\.so[\w.]*")
 _DRIVER = re.compile(r"lib(?:cuda|nvidia-\w+|nvcuvid|OpenCL|vulkan|amdhip64|ze_loader|hsa-runtime64)\.so")
@@ -111,13 +69,16 @@ def check_linux_files(
     yield from _LinuxEnvironment(environment, files, root, notes, cache).run()
 
 
-class _LinuxEnvironment(EnvironmentCheck):
+class _LinuxEnvironment:
     def __init__(
         self, environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str],
         cache: ImageCache,
     ) -> None:  # fmt: skip
         self._root = None if root is None else root.rstrip("/")
-        super().__init__(environment, {self._inside(file.path): environment.place(file.path) for file in files})
+        self._environment = environment
+        self._places = {self._inside(file.path): environment.place(file.path) for file in files}
+        self._told: set[tuple[str, str]] = set()
+        self._by_name: dict[str, list[str]] | None = None
         self._notes = notes
         self._store = ElfStore(cache)
         self._system = SteadyFiles(root, self._store.read)
@@ -130,7 +91,8 @@ class _LinuxEnvironment(EnvironmentCheck):
         self._usual = Platform("linux", Loader.GLIBC, "")
         self._unversioned: set[tuple[str, str | None]] = set()
         self._copies: list[RuntimeCopy] = []
-        self._loading: dict[tuple[str, str], bool] = {}
+        self._code = PackageCode(environment.site_folders)
+        self._builds: dict[str, str] = {}
         self._place_of: dict[tuple[int, int] | None, str] = {}
 
     def run(self) -> Iterator[Problem]:
@@ -145,6 +107,30 @@ class _LinuxEnvironment(EnvironmentCheck):
             if path not in fitting:
                 yield self._wrong_machine(file, like)
         yield from self._judge(fitting)
+
+    def _once(self, problem: Problem) -> Iterator[Problem]:
+        """Yield a problem the first time that its file has it: many loads share a library."""
+        key = problem.file, problem.title
+        if key not in self._told:
+            self._told.add(key)
+            yield problem
+
+    def _problem(
+        self, code: str, severity: Severity, path: str, title: str, evidence: Sequence[str] = (), fix: str = ""
+    ) -> Problem:  # fmt: skip
+        return Problem(
+            code=code, severity=severity, file=self._place(path), title=title, evidence=tuple(evidence), fix=fix
+        )  # fmt: skip
+
+    def _named(self, name: str) -> list[str]:
+        """Return the files of the environment that have a name, or would have it without the hash of a repair tool."""
+        if self._by_name is None:
+            self._by_name = {}
+            for path in sorted(self._places):
+                base = posixpath.basename(self._places[path]).lower()
+                for key in dict.fromkeys((base, _HASH.sub("", base))):
+                    self._by_name.setdefault(key, []).append(path)
+        return self._by_name.get(name.lower(), [])
 
     def _inside(self, path: str) -> str:
         """Return a path of this machine as the files' own system has it."""
@@ -184,10 +170,10 @@ class _LinuxEnvironment(EnvironmentCheck):
         except OSError as error:
             self._notes.append(f"{path} could not be read: {error.strerror}")
             return
-        if image.kind not in (_ET_EXEC, _ET_DYN):
+        if image.kind not in (ET_EXEC, ET_DYN):
             return
         is_module = match is not None or self._has_entry(path, image)
-        is_program = image.interpreter is not None or image.kind == _ET_EXEC or bool(image.dynamic_flags_1 & DF_1_PIE)
+        is_program = image.is_program
         if image.soname is not None and not image.dynamic_flags_1 & DF_1_PIE:
             is_program = False  # libc.so.6 can be started, too, and is a library
         version = self._environment.version
@@ -199,7 +185,7 @@ class _LinuxEnvironment(EnvironmentCheck):
     def _has_entry(self, path: str, image: ElfImage) -> bool:
         """Whether it is an extension module by the function that an import calls."""
         name = posixpath.basename(path)
-        if not name.endswith(".so") or image.kind != _ET_DYN:
+        if not name.endswith(".so") or image.kind != ET_DYN:
             return False
         entry = f"PyInit_{name.partition('.')[0]}"
         try:
@@ -331,18 +317,20 @@ class _LinuxEnvironment(EnvironmentCheck):
 
     def _package_of(self, path: str) -> str:
         """Return the name of the top folder of the package that a file is in; "the system" for files elsewhere."""
-        site = self._site_of(path)
-        if site is None:
+        top = self._code.top_of(self._system.host_path(path))
+        if top is None:
             return "the environment" if self._place(path) != path else "the system"
-        return self._system.host_path(path)[len(site) + 1 :].partition("/")[0].removesuffix(".libs")
+        return posixpath.basename(top).removesuffix(".libs")
 
     def _build_of(self, path: str) -> str:
         """Return what tells one build of a library from another: its build-id, else the file itself."""
         here = self._system.host_path(path)
-        try:
-            return read_build_id(here, self._read(path)) or here
-        except (OSError, BinaryFormatError):
-            return here
+        if here not in self._builds:
+            try:
+                self._builds[here] = read_build_id(here, self._read(path)) or here
+            except (OSError, BinaryFormatError):
+                self._builds[here] = here
+        return self._builds[here]
 
     def _are_rivals(self, one: str, other: str) -> bool:
         return self._package_of(one) != self._package_of(other) and self._build_of(one) != self._build_of(other)
@@ -369,25 +357,8 @@ class _LinuxEnvironment(EnvironmentCheck):
         return Severity.NOTE
 
     def _is_optional(self, file: _ElfFile) -> bool:
-        """Whether the package of a module goes on without it."""
-        site = self._site_of(file.path)
-        return file.is_module and site is not None and is_import_guarded(self._system.host_path(file.path), site)
-
-    def _is_loaded_by_code(self, path: str) -> bool:
-        """Whether code of the package of a file loads libraries itself, and so perhaps what this file needs."""
-        site = self._site_of(path)
-        if site is None:
-            return False
-        key = site, self._system.host_path(path)[len(site) + 1 :].partition("/")[0]
-        if key not in self._loading:
-            self._loading[key] = loads_libraries(self._system.host_path(path), site)
-        return self._loading[key]
-
-    def _site_of(self, path: str) -> str | None:
-        """Return the folder of packages that a file is in."""
-        here = self._system.host_path(path)
-        sites = [site for site in self._environment.site_folders if here.startswith(f"{site}/")]
-        return max(sites, key=len) if sites else None
+        """Whether it is a module that its package goes on without."""
+        return file.is_module and self._code.is_optional(self._system.host_path(file.path))
 
     def _judge_tree(self, file: _ElfFile, tree: LoadTree, severity: Severity) -> Iterator[Problem]:
         for binding in tree.missing:
@@ -418,7 +389,7 @@ class _LinuxEnvironment(EnvironmentCheck):
                 evidence.append(f"{self._place(elsewhere)} has it, which this load does not bring")
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             is_lazy = file.is_program  # it starts, and fails at the first call
-            is_loaded = elsewhere is not None and self._is_loaded_by_code(path)
+            is_loaded = elsewhere is not None and self._code.loads(self._system.host_path(path))
             worst = Severity.NOTE if is_loaded else Severity.WARNING if is_lazy else severity
             yield from self._once(
                 self._problem(
@@ -466,7 +437,7 @@ class _LinuxEnvironment(EnvironmentCheck):
             )  # fmt: skip
         same = [other for other in self._named(name) if other != path]
         if same:
-            if self._is_loaded_by_code(root):
+            if self._code.loads(self._system.host_path(root)):
                 severity = Severity.NOTE
                 leads = (*leads, "code of the package loads libraries itself, and may load this one first")
             return self._elsewhere(name, path, same, severity, leads)

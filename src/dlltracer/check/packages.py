@@ -21,11 +21,10 @@ from ..host.native_files import NativeFile
 from ..host.wheel import UnreadableTarget, Wheel, is_native_head, open_wheel
 from ..model.check import CheckReport, Problem
 from ..model.macho import CPU_ARM64, CPU_X86_64
-from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386
 from .linux import check_linux
 from .linux_environment import check_linux_files
 from .macos import check_macos
-from .platforms import Loader, Platform, conda_platform, read_platforms
+from .platforms import WINDOWS_TAGS, Loader, Platform, conda_platform, read_platforms
 from .tags import PythonPromise, judge_suffixes, judge_tags, read_promise, read_tags
 from .windows import check_windows
 
@@ -77,7 +76,6 @@ _PYTHON_OF = (
 )  # fmt: skip
 _FLOOR = re.compile(r"(__glibc|__osx)\s+>=(\d+(?:\.\d+)*)")
 _PYTHON_DLL = re.compile(r"python(\d)(\d+)(t?)\.dll", re.IGNORECASE)
-_PE_NAMES = {MACHINE_AMD64: "win_amd64", MACHINE_ARM64: "win_arm64", MACHINE_I386: "win32"}
 _MAC_NAMES = {CPU_ARM64: "arm64", CPU_X86_64: "x86_64"}
 _ANY_MACOS = (999, 0)
 """A single file promises no system."""
@@ -173,7 +171,7 @@ def _platforms_of(path: str, head: bytes) -> Sequence[Platform]:
             Platform(f"macOS {_MAC_NAMES[cpu]}", Loader.DYLD, _MAC_NAMES[cpu], _ANY_MACOS) for cpu in cpus
             if cpu in _MAC_NAMES
         ]  # fmt: skip
-    machine = _PE_NAMES.get(read_pe(path).machine)
+    machine = WINDOWS_TAGS.get(read_pe(path).machine)
     return [Platform(machine, Loader.WINDOWS, machine)] if machine is not None else []
 
 

@@ -47,13 +47,17 @@ class PlatformCheck:
             yield problem
 
     def _severity_of(self, module: str) -> Severity:
-        """Return how bad it is that an extension module lacks a library: its package may go on without the module."""
+        """Return how bad it is that an extension module lacks a library."""
+        return Severity.WARNING if self._is_optional(module) else Severity.ERROR
+
+    def _is_optional(self, module: str) -> bool:
+        """Whether the package of an extension module goes on without it."""
         if module not in self._optional:
             folder = self._wheel.folder
             match = _SITE_PACKAGES.match(module)
             site = posixpath.join(folder, match[0].rstrip("/")) if match is not None else folder
             self._optional[module] = is_import_guarded(posixpath.join(folder, module), site)
-        return Severity.WARNING if self._optional[module] else Severity.ERROR
+        return self._optional[module]
 
     def _problem(
         self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""

@@ -43,6 +43,8 @@ ELF_MACHINES = {
 """By the names of platform tags. Linux for aarch64 runs with pages of 4, 16 or 64 KiB (Kconfig, ARM64_64K_PAGES)."""
 
 _WINDOWS = {"win_amd64": MACHINE_AMD64, "win32": MACHINE_I386, "win_arm64": MACHINE_ARM64}
+WINDOWS_TAGS = {machine: tag for tag, machine in _WINDOWS.items()}
+"""Platform tags by the machine of a PE file."""
 _MACS = {
     "x86_64": (CPU_X86_64,), "arm64": (CPU_ARM64,), "universal2": (CPU_ARM64, CPU_X86_64), "intel": (CPU_X86_64, 7),
     "fat64": (CPU_X86_64,), "i386": (7,),

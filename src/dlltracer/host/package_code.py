@@ -9,7 +9,7 @@ import ast
 import itertools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .bounded import read_regular_file
 from .wheel import LOADING_WORDS
@@ -62,6 +62,44 @@ def loads_libraries(path: str, site_folder: str) -> bool:
         except (OSError, ValueError):
             continue
     return False
+
+
+class PackageCode:
+    """The answers for the native files of an environment, each asked for once.
+
+    Arguments: `site_folders`, the folders of packages; paths of files begin with one of them and "/".
+    """
+
+    def __init__(self, site_folders: Sequence[str]) -> None:
+        self._site_folders = site_folders
+        self._loading: dict[str, bool] = {}
+        self._optional: dict[str, bool] = {}
+
+    def site_of(self, path: str) -> str | None:
+        """Return the folder of packages that a file is in; `None` for a file elsewhere."""
+        sites = [site for site in self._site_folders if path.startswith(f"{site}/")]
+        return max(sites, key=len) if sites else None
+
+    def top_of(self, path: str) -> str | None:
+        """Return the top folder of the package that a file is in; `None` for a file elsewhere."""
+        site = self.site_of(path)
+        return None if site is None else f"{site}/{path[len(site) + 1 :].partition('/')[0]}"
+
+    def loads(self, path: str) -> bool:
+        """Whether code of the package of a file loads libraries itself, and so perhaps what this file needs."""
+        site, top = self.site_of(path), self.top_of(path)
+        if site is None or top is None:
+            return False
+        if top not in self._loading:
+            self._loading[top] = loads_libraries(path, site)
+        return self._loading[top]
+
+    def is_optional(self, path: str) -> bool:
+        """Whether the package of a module goes on without it."""
+        if path not in self._optional:
+            site = self.site_of(path)
+            self._optional[path] = site is not None and is_import_guarded(path, site)
+        return self._optional[path]
 
 
 def _list_sources(folder: str) -> Iterator[str]:
