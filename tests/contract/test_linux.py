@@ -351,7 +351,7 @@ def test_a_program_that_closes_the_log_goes_on_and_keeps_its_files(
 
 
 STRESS = """
-import _ctypes, collections, ctypes, os, shutil, sys, threading, dlltracer
+import _ctypes, collections, ctypes, os, shutil, sys, threading, time, dlltracer
 loads, folder, tiny, broken = int(sys.argv[1]), *sys.argv[2:]
 THREADS = 8
 
@@ -377,7 +377,10 @@ with trace as events:
         thread.join()
     (log,) = (path for path in map("/proc/self/fd/{}".format, os.listdir("/proc/self/fd"))
               if os.path.lexists(path) and "dlltracer-loader-log" in os.readlink(path))
-    status = os.stat(log)
+    # The reader may lag behind eight threads that write; it catches up within its half second.
+    deadline = time.monotonic() + 30
+    while (status := os.stat(log)).st_blocks * 512 >= 5 << 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
 counts = collections.Counter((type(event).__name__, os.path.basename(event.path)[:3]) for event in events)
 print(sorted(counts.items()))
 print(trace.recording.losses, len({event.tid for event in events}))
