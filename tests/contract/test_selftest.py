@@ -119,6 +119,43 @@ def test_a_question_that_ends_its_process_costs_its_own_answer_only() -> None:
     assert steps[-1].group == "end" and steps[-1].seen == "nothing"
 
 
+ONE_ANSWER = """
+import json, os, sys, time
+root, group, first, folder, results = sys.argv[1:]
+sys.path.insert(0, root)
+from dlltracer.model.encode import encode
+from dlltracer.model.run import SelfTestStep, StepState
+from dlltracer.selftest.step import list_questions
+def write(**line):
+    with open(results, "a") as file:
+        file.write(json.dumps(line) + "\\n")
+for number in range(len(list_questions(group))):
+    if group == "limits" and number == 1:
+        time.sleep(600)
+    write(number=number, step=encode(SelfTestStep(group=group, name=str(number), expected="e", state=StepState.OK)))
+"""
+
+
+@LINUX
+def test_an_interrupted_test_keeps_what_was_answered() -> None:
+    """The groups are asked side by side; Ctrl-C comes while one of them hangs in its second question."""
+    steps: list[SelfTestStep] = []
+
+    def take(step: SelfTestStep) -> None:
+        steps.append(step)
+        if len(steps) > 1:
+            return
+        deadline, answers = time.monotonic() + 30, Path(test.folder, "answers-limits-0")
+        while not (answers.exists() and answers.read_bytes().endswith(b"\n")):
+            assert time.monotonic() < deadline
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), SelfTest(["rtld", "limits"], program=ONE_ANSWER) as test:
+        test.run(take)
+    assert [(step.group, step.name) for step in steps] == [("rtld", "0"), ("limits", "0")]
+    assert not os.path.exists(test.folder)
+
+
 def test_every_group_has_questions_and_every_question_a_group() -> None:
     assert set(list_groups()) <= set(GROUPS)
     for group in list_groups():

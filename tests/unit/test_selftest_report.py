@@ -74,7 +74,7 @@ def test_the_table_has_every_word_of_a_step() -> None:
     assert re.search(r"^ok +a load +an event +one +250 ms$", text, re.MULTILINE)
     assert re.search(r"^FAILED +a load +an event +two \(not what is expected\)", text, re.MULTILINE)
     assert "mask: 0x43" in text and "needs Administrator" in text
-    assert text.splitlines()[-1] == "3 steps in 0.8 s: 1 ok, 1 failed, 1 could not be asked"
+    assert text.splitlines()[-1] == "3 steps: 1 ok, 1 failed, 1 could not be asked"
     assert count_states((step(), wrong, refused)) == dict.fromkeys(StepState, 1)
 
 
@@ -94,7 +94,7 @@ def test_forms_that_show_loads_are_refused(form: str, tmp_path: Path) -> None:
     said = CliRunner().invoke(cli, ["show", str(file), "--format", form])
     assert said.exit_code == 2
     shown = CliRunner().invoke(cli, ["show", str(file)])
-    assert shown.exit_code == 0 and "1 step in 0.2 s: 1 ok" in shown.output
+    assert shown.exit_code == 0 and "1 step: 1 ok" in shown.output
     assert CliRunner().invoke(cli, ["why", str(file)]).exit_code == 2
 
 

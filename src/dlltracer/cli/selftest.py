@@ -113,7 +113,8 @@ def _finish(begun: SavedTrace, steps: tuple[SelfTestStep, ...], interrupted: boo
     """Return the whole report; its status is that of the command."""
     failed = any(step.state is StepState.FAILED for step in steps)
     status = EXIT_INTERRUPTED if interrupted else EXIT_MISSING if failed else 0
-    notes = (_NOTHING_PRIVATE, *([_INTERRUPTED] if interrupted else []))
+    took = f"it took {time.time() - (begun.started or 0.0):.0f} s, two groups of steps at a time"
+    notes = (_NOTHING_PRIVATE, took, *([_INTERRUPTED] if interrupted else []))
     return replace(begun, recording=Recording(BACKEND, notes=notes), run=RunResult(status=status), steps=steps)
 
 

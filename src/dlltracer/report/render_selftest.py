@@ -55,10 +55,9 @@ def _lines(trace: SavedTrace, width: int) -> Iterator[Line]:
 def summarize(steps: Sequence[SelfTestStep]) -> str:
     """Return one line: how many steps were right, wrong, and could not be asked."""
     counts = count_states(tuple(steps))
-    seconds = sum(step.seconds for step in steps)
     parts = [f"{counts[StepState.OK]} ok", f"{counts[StepState.FAILED]} failed"]
     parts.append(f"{counts[StepState.NOT_ASKED]} could not be asked")
-    return f"{number(len(steps), 'step')} in {seconds:.1f} s: {', '.join(parts)}"
+    return f"{number(len(steps), 'step')}: {', '.join(parts)}"
 
 
 def _column_widths(width: int) -> tuple[int, int, int]:

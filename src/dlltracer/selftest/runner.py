@@ -1,4 +1,4 @@
-"""Runs the self-test: a process for each group, a limit for each question, and nothing left behind."""
+"""Runs the self-test: a process for each group, two at a time, a limit for each question, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from ..errors import DlltracerError
@@ -32,6 +34,10 @@ ALL_SECONDS = 300.0
 """For all of them; the questions that are left then cannot be asked."""
 
 _POLL = 0.02
+_AT_ONCE = 2
+"""Groups. A question of "debugger" mostly waits for processes to start; more at once would slow each other's limits."""
+_LONGEST = ("debugger", "commands")
+"""Begun first, so that none of them is left alone at the end."""
 CHILD_PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from dlltracer.selftest.step import main; main(sys.argv[1:])"
 )
@@ -93,6 +99,7 @@ class SelfTest:
         self._step_seconds = step_seconds
         self._groups = tuple(groups) if groups is not None else list_groups()
         self._deadline = time.monotonic() + ALL_SECONDS
+        self._stopped = threading.Event()
         try:
             self.folder, self._why = make_folder()
         except OSError as error:
@@ -106,28 +113,49 @@ class SelfTest:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, on_step: Callable[[SelfTestStep], None]) -> None:
-        """Ask everything; `on_step` gets each step as soon as it is answered, without what is private."""
-        for group in self._groups:
-            for step in self._ask_group(group):
-                on_step(self.privacy.clean(step))
+        """Ask everything; `on_step` gets the steps of a group when all are answered, without what is private.
+
+        It is called in this thread, and the groups come in their order. After Ctrl-C it gets what was answered
+        so far, and the exception goes on when the processes have ended.
+        """
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            by_length = sorted(self._groups, key=lambda group: group not in _LONGEST)
+            asked = {group: threads.submit(self._ask_group, group) for group in by_length}
+            left = list(self._groups)
+            try:
+                while left:
+                    steps = asked[left[0]].result()
+                    del left[0]
+                    self._give(steps, on_step)
+            finally:
+                self._stopped.set()
+                for group in left:
+                    if not asked[group].cancel():
+                        self._give(asked[group].result(), on_step)
         on_step(self.privacy.clean(self._clean_up()))
 
-    def _ask_group(self, group: str) -> Iterator[SelfTestStep]:
+    def _give(self, steps: list[SelfTestStep], on_step: Callable[[SelfTestStep], None]) -> None:
+        for step in steps:
+            on_step(self.privacy.clean(step))
+
+    def _ask_group(self, group: str) -> list[SelfTestStep]:
         questions = list_questions(group)
         number = 0
-        while number < len(questions):
+        steps: list[SelfTestStep] = []
+        while number < len(questions) and not self._stopped.is_set():
             if time.monotonic() > self._deadline:
-                for question in questions[number:]:
-                    yield _not_answered(question, StepState.NOT_ASKED, f"the {ALL_SECONDS:g} s for all steps were over")
-                return
+                over = f"the {ALL_SECONDS:g} s for all steps were over"
+                return steps + [_not_answered(one, StepState.NOT_ASKED, over) for one in questions[number:]]
             answers = _Answers(os.path.join(self.folder, f"answers-{group}-{number}"), questions, number)
             end = self._run_child(group, answers)
-            yield from answers.steps
+            steps += answers.steps
             number = answers.done
-            if number < len(questions):  # the process ended in the middle of this question
+            if number < len(questions) and not self._stopped.is_set():
+                # The process ended in the middle of this question.
                 seconds = time.monotonic() - answers.since
-                yield _not_answered(questions[number], StepState.FAILED, end, seconds)
+                steps.append(_not_answered(questions[number], StepState.FAILED, end, seconds))
                 number += 1
+        return steps
 
     def _run_child(self, group: str, answers: _Answers) -> str:
         """Run one process to its end; how it ended, in words."""
@@ -135,7 +163,7 @@ class SelfTest:
             pass
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         command = [sys.executable, "-c", self._program, root, group, str(answers.done), self.folder, answers.path]
-        output = os.path.join(self.folder, "output")
+        output = os.path.join(self.folder, f"output-{group}")
         with open(output, "wb") as stream:
             try:
                 child = subprocess.Popen(
@@ -165,7 +193,7 @@ class SelfTest:
                 return False
             except subprocess.TimeoutExpired:
                 answers.read()
-            if time.monotonic() - answers.since > self._step_seconds:
+            if self._stopped.is_set() or time.monotonic() - answers.since > self._step_seconds:
                 return True
 
     def _clean_up(self) -> SelfTestStep:
