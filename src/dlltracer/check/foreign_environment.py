@@ -18,8 +18,7 @@ from ..host.copies import read_added_folders
 from ..host.environments import PythonEnvironment, folder_exists
 from ..host.filesystem import MacosFiles
 from ..host.machine import is_macos
-from ..host.native_files import NativeFile
-from ..host.package_code import PackageCode
+from ..host.native_files import NativeFile, PackageCode
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
 from ..model.loader_context import WindowsContext, context_for_wheel
@@ -27,9 +26,8 @@ from ..model.macho import MachoFile, describe_cpu
 from ..model.pe import MACHINE_AMD64
 from ..model.tree import LoadTree
 from ..resolve.windows import resolve_windows
-from .copies import RuntimeCopy, family_of, judge_copies
 from .macos import MacosCheck
-from .platform_check import PlatformCheck
+from .platform_check import PlatformCheck, RuntimeCopy, family_of, judge_copies
 from .platforms import WINDOWS_TAGS, Loader, Platform
 from .tags import PythonPromise, file_python
 from .windows import WindowsCheck
