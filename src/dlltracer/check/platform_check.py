@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..host.package_code import is_import_guarded
-from ..host.wheel import Wheel
+from ..host.wheel import Wheel, unpack_code
 from ..model.check import Problem, Severity
 from .platforms import Platform
 from .python_abi import ApiProblem, judge_api
@@ -53,6 +53,7 @@ class PlatformCheck:
     def _is_optional(self, module: str) -> bool:
         """Whether the package of an extension module goes on without it."""
         if module not in self._optional:
+            unpack_code(self._wheel)
             folder = self._wheel.folder
             match = _SITE_PACKAGES.match(module)
             site = posixpath.join(folder, match[0].rstrip("/")) if match is not None else folder
