@@ -18,7 +18,8 @@ from ..host.copies import read_added_folders
 from ..host.environments import PythonEnvironment, folder_exists
 from ..host.filesystem import MacosFiles
 from ..host.machine import is_macos
-from ..host.native_files import NativeFile, PackageCode
+from ..host.native_files import NativeFile
+from ..host.package_code import PackageCode
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
 from ..model.loader_context import WindowsContext, context_for_wheel
@@ -194,7 +195,8 @@ class _WindowsEnvironment(_OfEnvironment, WindowsCheck):
             self._platform.pe_machine, python.usual, free_threaded=python.is_free_threaded,
             added_folders=self._added_folders(place),
         )  # fmt: skip
-        return resolve_windows(f"C:\\{place}".replace("/", "\\"), self._with_interpreter(context), self._files)
+        path = f"C:\\{place}".replace("/", "\\")
+        return resolve_windows(path, self._with_interpreter(context), self._files, self._memo)
 
     def _with_interpreter(self, context: WindowsContext) -> WindowsContext:
         """Return the context with the folder of the interpreter, where the environment has one of its own."""

@@ -18,7 +18,8 @@ from ..host.environments import PythonEnvironment
 from ..host.filesystem import SteadyFiles
 from ..host.image_cache import ImageCache
 from ..host.linux import read_linux_context
-from ..host.native_files import NativeFile, PackageCode
+from ..host.native_files import NativeFile
+from ..host.package_code import PackageCode
 from ..model.check import Problem, Severity
 from ..model.elf import DF_1_PIE, ET_DYN, ET_EXEC, ElfImage, ElfSymbols, describe_kind
 from ..model.loader_context import GlibcContext, LoadedImage, MuslContext

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..host.native_files import is_import_guarded, names_library
-from ..host.wheel import Wheel
+from ..host.package_code import is_import_guarded, names_library
+from ..host.wheel import Wheel, unpack_code
 from ..model.check import Problem, Severity
 from .platforms import Platform
 from .python_abi import ApiProblem, judge_api
@@ -69,12 +69,14 @@ class PlatformCheck:
         if self._has_modules or self._wheel.others or not self._wheel.loads_by_itself:
             return Severity.WARNING
         if place not in self._named:
+            unpack_code(self._wheel)
             self._named[place] = names_library(posixpath.basename(place), self._wheel.folder)
         return Severity.ERROR if self._named[place] else Severity.WARNING
 
     def _is_optional(self, module: str) -> bool:
         """Whether the package of an extension module goes on without it."""
         if module not in self._optional:
+            unpack_code(self._wheel)
             folder = self._wheel.folder
             match = _SITE_PACKAGES.match(module)
             site = posixpath.join(folder, match[0].rstrip("/")) if match is not None else folder
