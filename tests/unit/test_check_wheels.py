@@ -92,6 +92,9 @@ OLD_RUNTIME = build_pe({}, [], version=build_version((14, 28, 29334, 0)))
 NEW_RUNTIME = build_pe({}, ["_Mtx_lock", "_Mtx_init_in_situ"], version=build_version((14, 40, 33810, 0)))
 GLIBC_34 = ("libc.so.6", "GLIBC_2.34", False)
 
+BY_CTYPES = {"pkg/__init__.py": b"import ctypes\nctypes.CDLL(__path__[0] + '/libown' + end)\n"}
+PLAIN, PLAIN_WINDOWS, PLAIN_MAC = "py3-none-manylinux_2_17_x86_64", "py3-none-win_amd64", "py3-none-macosx_11_0_arm64"
+
 BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ("glibc-above-tag", {SO: elf(needed=("libc.so.6",), version_needs=(GLIBC_34,))}, LINUX, "error", r"GLIBC_2\.34"),
     (
@@ -240,7 +243,7 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ),
     (
         "missing-symbol",
-        {MAC_SO: mach("/usr/lib/libxml2.2.dylib", imports=(("_xmlOther", -2),))}, MAC, "warning", "_xmlOther",
+        {MAC_SO: mach("/usr/lib/libxml2.2.dylib", imports=(("_xmlOther", -2),))}, MAC, "error", "_xmlOther",
     ),
     (
         "missing-symbol",
@@ -263,6 +266,57 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
         "iOS simulator",
     ),
     ("other-platform", {MAC_SO: elf()}, MAC, "error", "ELF file"),
+    # Loaded by ctypes, in a wheel without extension modules: without its library the package is of no use.
+    (
+        "missing-image", {"pkg/libown.so": library("libown.so", needed=("libz9.so",)), **BY_CTYPES}, PLAIN, "error",
+        "libz9",
+    ),
+    (
+        "missing-image", {"pkg/own.dll": build_pe({"MSVCR120.dll": ["f"]}, []), **BY_CTYPES}, PLAIN_WINDOWS, "error",
+        "MSVCR",
+    ),
+    (
+        "missing-vc-runtime", {"pkg/own.dll": build_pe({"MSVCP140.dll": ["f"]}, []), **BY_CTYPES}, PLAIN_WINDOWS,
+        "error", "MSVCP140",
+    ),
+    (
+        "vc-runtime-too-old", {"pkg/own.dll": build_pe({"MSVCP140.dll": ["_Mtx_lock"]}, []), **BY_CTYPES},
+        PLAIN_WINDOWS, "error", r"14\.40",
+    ),
+    (
+        "missing-image", {"pkg/libown.dylib": mach("@rpath/libz9.dylib", kind=DYLIB), **BY_CTYPES}, PLAIN_MAC, "error",
+        "libz9",
+    ),
+    (
+        "missing-symbol", {"pkg/libown.dylib": mach(imports=(("_forgotten", -2),), kind=DYLIB), **BY_CTYPES}, PLAIN_MAC,
+        "error", "_forgotten",
+    ),
+    # Beside extension modules, or named by no code, it may be a plug-in.
+    (
+        "missing-image", {SO: elf(), "pkg/libown.so": library("libown.so", needed=("libz9.so",)), **BY_CTYPES}, LINUX,
+        "warning", "libz9",
+    ),
+    (
+        "missing-image", {"pkg/other.so": library("other.so", needed=("libz9.so",)), **BY_CTYPES}, PLAIN, "warning",
+        "libz9",
+    ),
+    # Needs without a version, that libstdc++ fulfils where it is new enough.
+    (
+        "libstdcxx-above-tag",
+        {SO: elf(needed=("libstdc++.so.6",), symbols=(INIT, need("_ZSt28__throw_bad_array_new_lengthv")))}, LINUX,
+        "error", r"_ZSt28.*GLIBCXX_3\.4\.29.*3\.4\.19",
+    ),
+    (
+        "missing-symbol",
+        {SO: elf(needed=("libstdc++.so.6",), symbols=(INIT, need("_ZNSt6vectorI3FooE4growEv")))}, LINUX, "error",
+        "vector",
+    ),
+    ("missing-symbol", {SO: elf(symbols=(INIT, need("_ZSt20__throw_length_errorPKc")))}, LINUX, "error", "_ZSt20"),
+    (
+        "missing-symbol",
+        {SO: elf(needed=("libc.so.6",), symbols=(INIT, need("scalbln", "GLIBC_2.2.5", "libc.so.6")))}, LINUX, "error",
+        "scalbln.*no more",
+    ),
 ]  # fmt: skip
 
 
@@ -326,6 +380,16 @@ SOUND: list[tuple[dict[str, bytes], str]] = [
     ),
     ({MAC_SO: mach(imports=(("_strchrnul", 1, True), ("_clock_gettime", 1)))}, MAC),
     ({"pkg/__init__.py": b""}, "py3-none-any"),
+    ({SO: elf(symbols=(INIT, need("gamma"), need("backtrace")))}, LINUX),
+    (
+        {
+            SO: elf(
+                needed=("libstdc++.so.6",), symbols=(INIT, need("_ZSt28__throw_bad_array_new_lengthv"), need("_ZdlPvm"))
+            )
+        },
+        "cp312-cp312-manylinux_2_35_x86_64",
+    ),
+    ({MAC_SO: mach(imports=(("_objc_msgSend", -2),))}, MAC),
 ]  # fmt: skip
 
 
@@ -384,6 +448,30 @@ def test_a_delvewheel_folder_is_searched(check: Callable[..., CheckReport]) -> N
     )
     files = {PYD: pe({"a.dll": ["f"]}), "pkg.libs/a.dll": build_pe({}, ["f"]), "pkg/__init__.py": patch}
     assert check(files, WINDOWS).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("platforms", "severity", "words"),
+    [
+        ("macosx_10_9_arm64", Severity.ERROR, "11.0"),
+        ("macosx_12_3_arm64", Severity.ERROR, "macosx_12_0 or macosx_13_0"),
+        ("macosx_10_9_arm64.macosx_11_0_arm64", Severity.NOTE, "macosx_10_9_arm64"),
+        ("manylinux2010_aarch64", Severity.ERROR, "manylinux_2_17"),
+        ("manylinux_2_12_aarch64.manylinux_2_17_aarch64", Severity.NOTE, "manylinux_2_12"),
+        ("macosx_10_16_x86_64", None, ""), ("macosx_10_9_universal2", None, ""), ("manylinux1_i686", None, ""),
+    ],
+)  # fmt: skip
+def test_tags_that_no_system_has(
+    check: Callable[..., CheckReport], platforms: str, severity: Severity | None, words: str
+) -> None:
+    problems = [one for one in check({"pkg/a.py": b""}, f"py3-none-{platforms}").problems if one.code == "unfit-tag"]
+    assert [one.severity for one in problems] == ([severity] if severity else [])
+    assert all(words in one.title for one in problems)
+
+
+def test_the_proposed_tag_of_macos_is_one_that_installers_look_for(check: Callable[..., CheckReport]) -> None:
+    (problem,) = check({MAC_SO: mach(targets=[(MACOS, version(11, 7), 0)])}, MAC).problems
+    assert problem.fix.endswith("tag the wheel macosx_12_0")
 
 
 def test_the_lowest_of_several_tags_decides(check: Callable[..., CheckReport]) -> None:

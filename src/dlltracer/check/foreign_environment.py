@@ -196,7 +196,8 @@ class _WindowsEnvironment(_OfEnvironment, WindowsCheck):
             self._platform.pe_machine, python.usual, free_threaded=python.is_free_threaded,
             added_folders=self._added_folders(place),
         )  # fmt: skip
-        return resolve_windows(f"C:\\{place}".replace("/", "\\"), self._with_interpreter(context), self._files)
+        path = f"C:\\{place}".replace("/", "\\")
+        return resolve_windows(path, self._with_interpreter(context), self._files, self._memo)
 
     def _with_interpreter(self, context: WindowsContext) -> WindowsContext:
         """Return the context with the folder of the interpreter, where the environment has one of its own."""

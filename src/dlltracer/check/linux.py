@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..binary.elf import read_elf
@@ -21,7 +21,8 @@ from ..model.elf import ET_DYN, ET_EXEC, PF_X, ElfImage, ElfNeed, describe_kind
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
-from .knowledge import musl_names
+from .knowledge import glibc_names, musl_names
+from .libstdcxx import libstdcxx_version, symbols_above_tag
 from .platform_check import PlatformCheck, is_named_after, place_of
 from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform
 from .python_abi import is_python_name
@@ -32,11 +33,15 @@ _MODULE = re.compile(r"\.(?:cpython-\d+\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-
 _MODULE_ENTRY = "PyInit_"
 _LIBPYTHON = re.compile(r"libpython\d[\w.]*(?:-[0-9a-f]{8}[\w.]*)?\.so[\w.]*")
 _VERSION = re.compile(rf"({'|'.join(VERSION_FAMILIES)})_(\d+(?:\.\d+)*)")
+_LIBSTDCXX = "libstdc++.so.6"
 _PACKED_RELOCATIONS = "GLIBC_ABI_DT_RELR"
 """A version that glibc has from 2.36 on, the first to read DT_RELR."""
 _STACKS_BY_DEFAULT = {62, 3}
 """Processors, x86-64 and i386, where a file without PT_GNU_STACK gets an executable stack: stackinfo.h of glibc."""
+_LOST_BY_LIBC = {"scalbln", "scalblnf", "scalblnl"}
+"""Names that libc.so.6 exported before glibc 2.15, by mistake: ABI Laboratory, glibc 2.14.1 against 2.15."""
 _MOST_TREES = 5_000
+_MOST_SHOWN = 8
 _MUSL_MACHINES = {"x86_64", "i686", "aarch64", "armv7l", "ppc64le", "s390x"}
 """Processors whose musl was read. For the others every name counts that some processor has."""
 
@@ -88,6 +93,7 @@ class _LinuxCheck(PlatformCheck):
         for file in self._files.values():
             yield from self._judge_file(file)
         roots = [file for file in self._files.values() if file.is_root]
+        self._has_modules = any(file.is_module for file in roots)
         for file in roots[:_MOST_TREES]:
             yield from self._judge_load(file)
         # What nothing in the wheel needs is loaded by code (ctypes). What is needed and missing is reported above.
@@ -128,6 +134,7 @@ class _LinuxCheck(PlatformCheck):
     def _judge_file(self, file: _NativeFile) -> Iterator[Problem]:
         """Judge what can be said without looking for anything: versions, stack, alignment, search paths."""
         yield from self._judge_versions(file)
+        yield from self._judge_lost_names(file)
         yield from self._judge_c_library(file)
         yield from self._judge_stack(file)
         symbols = file.image.symbols
@@ -227,6 +234,19 @@ class _LinuxCheck(PlatformCheck):
                 f"build it on a system with {has}, or give the wheel the tag of a newer one",
             )  # fmt: skip
 
+    def _judge_lost_names(self, file: _NativeFile) -> Iterator[Problem]:
+        """Judge symbols that libc.so.6 of the tag's build system had, and that newer ones lack."""
+        symbols = file.image.symbols
+        for need in symbols.needs if symbols is not None and self._platform.loader is Loader.GLIBC else ():
+            if need.library == "libc.so.6" and need.name in _LOST_BY_LIBC and not need.weak:
+                yield self._problem(
+                    "missing-symbol", Severity.ERROR, file.place,
+                    f"it needs {need.name} in version {need.version} of libc.so.6, which has it no more",
+                    ("with the version, the loader looks for it in libc.so.6 only: not defined in file libc.so.6 with"
+                     " link time reference",),
+                    "link it with libm (-lm)",
+                )  # fmt: skip
+
     def _judge_c_library(self, file: _NativeFile) -> Iterator[Problem]:
         other = "libc.so.6" if self._platform.loader is Loader.MUSL else "libc.musl"
         needed = next((need for need in file.image.needed if need.startswith(other)), None)
@@ -289,15 +309,18 @@ class _LinuxCheck(PlatformCheck):
             context = GlibcContext(**common, lib=lib, platform=self._platform.machine)  # type: ignore[arg-type]
         return resolve_linux(own, context, self._system, program=file.is_program)
 
+    def _severity_of_need(self, file: _NativeFile) -> Severity:
+        """Return how bad it is that the load of a file lacks a library."""
+        if file.is_program:
+            # A program among the scripts is started as it is; another one by code, which may set LD_LIBRARY_PATH.
+            return Severity.ERROR if file.place.startswith(".scripts/") else Severity.WARNING
+        return self._severity_of(file.place) if file.is_module else self._severity_of_library(file.place)
+
     def _missing(self, binding: Binding, file: _NativeFile) -> Problem:
         """Return the problem of a need that nothing fulfils: who needs it, where it lies instead, what to do."""
         name = posixpath.basename(binding.need)
         place = place_of(binding.requested_by) or file.place
-        # A program among the scripts is started as it is; another one by code, which may set LD_LIBRARY_PATH.
-        is_command = file.is_program and file.place.startswith(".scripts/")
-        severity = Severity.ERROR if is_command else Severity.WARNING
-        if file.is_module:
-            severity = self._severity_of(file.place)
+        severity = self._severity_of_need(file)
         if binding.state is BindingState.REFUSED:
             title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
@@ -367,8 +390,34 @@ class _LinuxCheck(PlatformCheck):
             lacking = [need for need in self._needs_of(place) if not self._find(need, places, used)]
             if not lacking:
                 self._satisfied[place] = used
+            of_libstdcxx = self._of_libstdcxx(lacking, places)
+            yield from self._judge_unversioned(place, of_libstdcxx)
             for need in lacking:
-                yield from self._once(self._missing_symbol(place, need, known))
+                if need.name not in of_libstdcxx:
+                    yield from self._once(self._missing_symbol(place, need, known))
+
+    def _of_libstdcxx(self, needs: Sequence[ElfNeed], places: Sequence[str]) -> set[str]:
+        """Return the symbols without a version that libstdc++ of the system may have, where a load has it."""
+        loads = any(_LIBSTDCXX in self._files[place].image.needed for place in places)
+        if self._platform.loader is not Loader.GLIBC or not loads:
+            return set()
+        return {need.name for need in needs if need.version is None and libstdcxx_version(need.name) is not None}
+
+    def _judge_unversioned(self, place: str, names: Iterable[str]) -> Iterator[Problem]:
+        """Judge the symbols of libstdc++ that a file needs without a version."""
+        above = symbols_above_tag(names, self._platform)
+        if above:
+            name, version, promised = above[0]
+            evidence = [f"{one}: {since}" for one, since, _ in above[:_MOST_SHOWN]]
+            if len(above) > _MOST_SHOWN:
+                evidence.append(f"and {len(above) - _MOST_SHOWN} more")
+            yield from self._once(
+                self._problem(
+                    "libstdcxx-above-tag", Severity.ERROR, place,
+                    f"it needs {name}, which {_LIBSTDCXX} has in {version}, and the tag promises {promised} at most",
+                    evidence, "build and link it with one compiler, in the image of the tag, or give it a newer tag",
+                )
+            )  # fmt: skip
 
     def _needs_of(self, place: str) -> Iterator[ElfNeed]:
         """Yield the needs of an image that some image of the wheel has to fulfil."""
@@ -383,6 +432,8 @@ class _LinuxCheck(PlatformCheck):
     def _is_of_c_library(self, name: str) -> bool:
         found = self._of_c_library.get(name)
         is_musl = self._platform.loader is Loader.MUSL
+        if not is_musl and name in glibc_names():
+            return True
         machines = found.machines if found is not None and is_musl and self._platform.machine in _MUSL_MACHINES else ()
         return found is not None and (not machines or self._platform.machine in machines)
 

@@ -30,7 +30,7 @@ from .knowledge import musl_names
 from .platform_check import PlatformCheck, place_of
 from .platforms import Platform
 from .python_abi import is_python_name
-from .tags import PythonPromise, file_python
+from .tags import PythonPromise, file_python, macos_tag
 
 _MODULE_ENTRY = "_PyInit_"
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*-darwin|abi3|pypy\d+-[\w-]+)\.so$")
@@ -39,8 +39,6 @@ _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000
 
-_PLAIN_SYSTEM = {"libSystem.B.dylib", "libc++.1.dylib", "libc++abi.dylib", "libgcc_s.1.dylib", "libstdc++.6.dylib"}
-"""Libraries of the system that have what C and C++ are made of, and nothing else."""
 _BRINGING_SYMBOLS = {"torch", "tensorflow", "tensorflow-macos", "jaxlib", "mxnet", "shiboken6", "pyside6"}
 """Packages whose libraries extension modules of others find in the process once they are imported."""
 _NEWER_SYMBOLS = {
@@ -99,6 +97,7 @@ class MacosCheck(PlatformCheck):
         for place, image in self._images.items():
             yield from self._judge_file(place, image)
         roots = [place for place, image in self._images.items() if self._is_module(place) or image.kind == MH_EXECUTE]
+        self._has_modules = any(map(self._is_module, roots))
         for place in roots[:_MOST_TREES]:
             yield from self._judge_load(place)
         # What nothing in the wheel needs is loaded by code (ctypes).
@@ -168,7 +167,7 @@ class MacosCheck(PlatformCheck):
                 "macos-above-tag", Severity.ERROR if newer else Severity.WARNING, place,
                 f"it was built for macOS {needs} and later, and {self._wheel.promises} {has}",
                 evidence or ("dyld does not refuse it for that; symbols that older systems lack would",),
-                f"build it with MACOSX_DEPLOYMENT_TARGET={has}, or tag the wheel macosx_{needs.replace('.', '_')}",
+                f"build it with MACOSX_DEPLOYMENT_TARGET={has}, or tag the wheel {macos_tag(lowest)}",
             )  # fmt: skip
         elif newer:
             name, since = max(newer, key=lambda one: one[1])
@@ -176,7 +175,7 @@ class MacosCheck(PlatformCheck):
                 "macos-above-tag", Severity.ERROR, place,
                 f"it imports {name}, which macOS {'.'.join(map(str, since))} brought, and the tag promises {has}",
                 [f"{one}: macOS {'.'.join(map(str, version))}" for one, version in newer],
-                f"do not call it where it is missing, or tag the wheel macosx_{'_'.join(map(str, since))}",
+                f"do not call it where it is missing, or tag the wheel {macos_tag(since)}",
             )  # fmt: skip
 
     def _newer_symbols(self, image: MachoImage, promised: tuple[int, ...]) -> list[tuple[str, tuple[int, int]]]:
@@ -204,7 +203,7 @@ class MacosCheck(PlatformCheck):
                 )
             )  # fmt: skip
 
-        if self._is_module(place):
+        if self._is_module(place) or (self._images[place].kind == MH_DYLIB and not self._has_modules):
             yield from self._judge_flat(place, images, tree)
 
     def _judge_flat(self, place: str, images: Mapping[str, MachoImage], tree: LoadTree) -> Iterator[Problem]:
@@ -213,21 +212,18 @@ class MacosCheck(PlatformCheck):
         That is meant for the names of Python. Any other was in no library that the linker knew, the system's included:
         its library was forgotten. dyld says "symbol not found in flat namespace".
         """
-        needed = {binding.need for binding in tree.bindings if binding.state is BindingState.SYSTEM}
         if tree.missing:
             return
-        has_objc = any("/Frameworks/" in need or need.startswith("/usr/lib/libobjc") for need in needed)
         exports = [image.symbols.exports for image in images.values() if image.symbols is not None]
         python = file_python(place, self._promise)
         for path, image in images.items():
             names = [
                 one.name for one in _imports(image, lambda name: not _is_left_to_process(name, python))
                 if one.ordinal == SymbolPlace.FLAT and not any(one.name in has for has in exports)
-                and not (has_objc and one.name.startswith("_objc_"))
             ] if image.flags & MH_TWOLEVEL else []  # fmt: skip
             if not names:
                 continue
-            severity, evidence = self._severity_of_flat(names[0], needed)
+            severity, evidence = self._severity_of_flat(place, names[0])
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             yield from self._once(
                 self._problem(
@@ -238,17 +234,16 @@ class MacosCheck(PlatformCheck):
                 )
             )  # fmt: skip
 
-    def _severity_of_flat(self, name: str, needed: set[str]) -> tuple[Severity, tuple[str, ...]]:
+    def _severity_of_flat(self, root: str, name: str) -> tuple[Severity, tuple[str, ...]]:
         """Return how bad it is that nothing in a load exports a symbol, and what may have it all the same."""
         others = [place for place, image in self._images.items() if image.symbols and name in image.symbols.exports]
         if others:
             return Severity.NOTE, (f"{others[0]} of the wheel has it, which this load does not bring",)
         if self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires):
             return Severity.WARNING, ("a package that it requires may have it",)
-        system = [need for need in sorted(needed) if posixpath.basename(need) not in _PLAIN_SYSTEM]
-        if system:
-            return Severity.WARNING, (f"{posixpath.basename(system[0])} of the system may have it",)
-        return Severity.ERROR, ("no image of the load has it",)
+        # Libraries of the system that the file names cannot have it: the linker would have bound it to them.
+        severity = Severity.ERROR if self._is_module(root) else self._severity_of_library(root)
+        return severity, ("no image of the load has it, nor had a library of the system that the linker was given",)
 
     def _found(self, tree: LoadTree, requested_by: str, library: str | None) -> str:
         return next(
@@ -262,7 +257,10 @@ class MacosCheck(PlatformCheck):
     def _missing(self, binding: Binding, root: str) -> Problem:
         """Return the problem of a need that nothing fulfils."""
         name, place = posixpath.basename(binding.need), place_of(binding.requested_by)
-        severity = self._severity_of(root) if self._is_module(root) else Severity.WARNING
+        if self._images[root].kind == MH_EXECUTE:
+            severity = Severity.ERROR if root.startswith(".scripts/") else Severity.WARNING
+        else:
+            severity = self._severity_of(root) if self._is_module(root) else self._severity_of_library(root)
         if binding.state is BindingState.REFUSED:
             path = place_of(binding.path or "")
             title = f"it needs {binding.need}, and dyld does not take {path}: {binding.reason}"
@@ -296,9 +294,12 @@ class MacosCheck(PlatformCheck):
 
 
 def _is_left_to_process(name: str, python: PythonPromise) -> bool:
-    """Whether a symbol is one that the process has anyhow: of Python, of C, of the C++ runtime."""
+    """Whether a symbol is one that the process has anyhow: of Python, of C, of the runtimes of C++ and Objective-C.
+
+    libSystem brings libobjc into every process.
+    """
     plain = name[1:]
-    of_runtime = ("__", "_ZS", "_ZNS", "_ZNKS", "_ZT", "_Zn", "_Zd")
+    of_runtime = ("__", "objc_", "_ZS", "_ZNS", "_ZNKS", "_ZT", "_Zn", "_Zd")
     return is_python_name(plain, python) or plain in musl_names() or plain.startswith(of_runtime)
 
 

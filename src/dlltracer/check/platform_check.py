@@ -6,8 +6,8 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..host.package_code import is_import_guarded
-from ..host.wheel import Wheel
+from ..host.package_code import is_import_guarded, names_library
+from ..host.wheel import Wheel, unpack_code
 from ..model.check import Problem, Severity
 from .platforms import Platform
 from .python_abi import ApiProblem, judge_api
@@ -32,6 +32,8 @@ class PlatformCheck:
         self._promise = promise
         self._told: dict[tuple[str, str], int] = {}
         self._optional: dict[str, bool] = {}
+        self._named: dict[str, bool] = {}
+        self._has_modules = False
         self._by_name: dict[str, list[str]] = {}
         self._by_original_name: dict[str, list[str]] = {}
         for place in sorted(wheel.native):
@@ -50,9 +52,23 @@ class PlatformCheck:
         """Return how bad it is that an extension module lacks a library."""
         return Severity.WARNING if self._is_optional(module) else Severity.ERROR
 
+    def _severity_of_library(self, place: str) -> Severity:
+        """Return how bad it is that a library lacks something, which nothing of the wheel needs.
+
+        A package without extension modules loads its library by ctypes, and is of no use without it. Beside extension
+        modules such a library may be a plug-in, or be for another purpose.
+        """
+        if self._has_modules or self._wheel.others or not self._wheel.loads_by_itself:
+            return Severity.WARNING
+        if place not in self._named:
+            unpack_code(self._wheel)
+            self._named[place] = names_library(posixpath.basename(place), self._wheel.folder)
+        return Severity.ERROR if self._named[place] else Severity.WARNING
+
     def _is_optional(self, module: str) -> bool:
         """Whether the package of an extension module goes on without it."""
         if module not in self._optional:
+            unpack_code(self._wheel)
             folder = self._wheel.folder
             match = _SITE_PACKAGES.match(module)
             site = posixpath.join(folder, match[0].rstrip("/")) if match is not None else folder

@@ -18,6 +18,7 @@ from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Vers
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import explain_not_system
 from ..resolve.windows import KnownExports, find_missing_imports, resolve_windows
+from ..resolve.winsearch import WindowsSearchMemo
 from .platform_check import PlatformCheck
 from .platforms import Platform
 from .python_abi import judge_api, judge_python3_dll
@@ -58,6 +59,7 @@ class WindowsCheck(PlatformCheck):
         self._images: dict[str, PeImage] = {}
         self._reached: set[str] = set()
         self._exports = KnownExports()
+        self._memo = WindowsSearchMemo()
 
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
@@ -65,6 +67,7 @@ class WindowsCheck(PlatformCheck):
         for place, image in self._images.items():
             yield from self._judge_file(place, image)
         roots = [place for place in self._images if _is_root(place)]
+        self._has_modules = any(map(_is_module, roots))
         for place in roots[:_MOST_TREES]:
             yield from self._judge_load(place)
         for place in [other for other in self._images if other.lower() not in self._reached][:_MOST_TREES]:
@@ -132,12 +135,12 @@ class WindowsCheck(PlatformCheck):
             self._reached.add(_place(path).lower())
         for binding in tree.missing:
             yield from self._once(self._missing(binding, place))
-        yield from self._judge_mutexes(tree, Severity.ERROR if _is_module(place) else Severity.WARNING)
+        yield from self._judge_mutexes(tree, self._severity_of_load(place, Severity.ERROR))
         for missing in find_missing_imports(tree.bindings, tree.images, self._exports):
             if not isinstance(missing, MissingSymbol):
                 continue
             name = missing.name or f"ordinal {missing.ordinal}"
-            severity = Severity.ERROR if _is_module(place) else Severity.WARNING
+            severity = self._severity_of_load(place, Severity.ERROR)
             yield from self._once(
                 self._problem(
                     "missing-symbol", severity, _place(missing.requested_by),
@@ -145,6 +148,12 @@ class WindowsCheck(PlatformCheck):
                     "bring libraries that were built for one another",
                 )
             )  # fmt: skip
+
+    def _severity_of_load(self, place: str, of_module: Severity) -> Severity:
+        """Return how bad a fault in a load is, by what is loaded."""
+        if _is_module(place):
+            return of_module
+        return Severity.WARNING if _is_root(place) else self._severity_of_library(place)
 
     def _resolve(self, place: str) -> LoadTree:
         local = self._local.host_path(f"/{place}")
@@ -155,15 +164,15 @@ class WindowsCheck(PlatformCheck):
         context = context_for_wheel(
             self._platform.pe_machine, python.usual, free_threaded=python.is_free_threaded, added_folders=folders
         )
-        return resolve_windows(_windows_path(place), context, self._files)
+        return resolve_windows(_windows_path(place), context, self._files, self._memo)
 
     def _missing(self, binding: Binding, root: str) -> Problem:
         """Return the problem of a need that nothing fulfils."""
         name, place = binding.need, _place(binding.requested_by) or root
-        is_command = root.lower().startswith(".scripts/")
-        severity = Severity.ERROR if is_command else Severity.WARNING
-        if _is_module(root):
-            severity = self._severity_of(root)
+        is_module = _is_module(root)
+        severity = self._severity_of(root) if is_module else self._severity_of_load(root, Severity.ERROR)
+        if root.lower().startswith(".scripts/"):
+            severity = Severity.ERROR
         if binding.state is BindingState.REFUSED:
             title = f"it needs {name}, and Windows does not take {_place(binding.path or '')}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
