@@ -24,7 +24,7 @@ from ..resolve.linux import resolve_linux
 from .knowledge import glibc_names, musl_names
 from .libstdcxx import libstdcxx_version, symbols_above_tag
 from .platform_check import PlatformCheck, is_named_after, place_of
-from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform
+from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform, is_of_driver
 from .python_abi import is_python_name
 from .tags import PythonPromise, file_python
 
@@ -50,10 +50,6 @@ _OF_DESKTOPS = (
     "libfreetype*", "libdbus-1*", "libwayland*", "libasound*", "libpulse*", "libdrm*", "libgbm*", "libnss*",
     "libnspr*", "libcups*", "libgtk*", "libgdk*", "libgio*", "libpango*", "libcairo*", "libatk*", "libX*", "libgst*",
     "libudev*", "libspeechd*", "libpcsclite*", "libbrotli*", "libmysqlclient*", "libpq*", "libodbc*", "libfbclient*",
-)  # fmt: skip
-_OF_DRIVERS = (
-    "libcuda.so*", "libnvidia-*", "libnvcuvid*", "libOpenCL*", "libvulkan*", "libamdhip*", "libhsa*", "libze_*",
-    "libva.so*", "libva-*", "librdmacm*", "libibverbs*", "libmlx*",
 )  # fmt: skip
 
 
@@ -352,7 +348,7 @@ class _LinuxCheck(PlatformCheck):
             title = f"it needs {name}, which the wheel expects from {owner}"
         elif not self._platform.version:
             severity = Severity.WARNING
-        elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DRIVERS):
+        elif is_of_driver(name):
             severity, fix = Severity.NOTE, ""
             title = f"it needs {name}, which comes with a driver"
         elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DESKTOPS):
