@@ -23,7 +23,7 @@ from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
 from .knowledge import glibc_names, musl_names
 from .libstdcxx import libstdcxx_version, symbols_above_tag
-from .platform_check import PlatformCheck, is_named_after, place_of
+from .platform_check import PlatformCheck, place_of, search_places
 from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform
 from .python_abi import is_python_name
 from .tags import PythonPromise, file_python
@@ -81,6 +81,7 @@ class _LinuxCheck(PlatformCheck):
         super().__init__(wheel, platform, promise)
         self._files: dict[str, _NativeFile] = {}
         self._reached: set[str] = set()
+        self._loaded: set[str] = set()
         self._folders: set[str] = set()
         self._exports: dict[str, list[str]] | None = None
         self._satisfied: dict[str, set[str]] = {}
@@ -104,6 +105,7 @@ class _LinuxCheck(PlatformCheck):
         ]  # fmt: skip
         for file in others[:_MOST_TREES]:
             yield from self._judge_load(file)
+        yield from self._yield_deferred(self._loaded)
 
     def _read(self, place: str) -> Iterator[Problem]:
         """Read a file; yield a problem where it is damaged, or for another system or processor."""
@@ -269,7 +271,10 @@ class _LinuxCheck(PlatformCheck):
         tree = self._resolve(file)
         places = [place_of(path) for path in tree.images]
         self._reached.update(places)
+        if file.is_module:
+            self._loaded.update(places[1:])
         is_whole = True
+        self._lacking = tuple(posixpath.basename(binding.need) for binding in tree.missing)
         for binding in tree.missing:
             name = posixpath.basename(binding.need)
             if self._platform.provides(name) and not (self._platform.loader is Loader.MUSL and "/" in binding.need):
@@ -280,10 +285,15 @@ class _LinuxCheck(PlatformCheck):
                 if place_of(binding.requested_by) != file.place and file.is_module:
                     yield from self._once(self._brings_other_c_library(place_of(binding.requested_by), binding.need))
                 continue  # reported already, as the other C library
-            yield from self._once(self._missing(binding, file))
+            problem = self._missing(binding, file)
+            found = [place for place in self._of_name(name) if self._has_soname(place, name)]
+            if problem.code == "not-on-runpath" and found:
+                self._defer(problem, found[0])
+            else:
+                yield from self._once(problem)
         yield from self._judge_second_python(file, places)
         if not file.is_program and is_whole and not tree.unresolved:
-            yield from self._judge_symbols(places)
+            yield from self._judge_symbols(file, places)
 
     def _judge_second_python(self, file: _NativeFile, places: Sequence[str]) -> Iterator[Problem]:
         """Judge a libpython that the wheel brings and that its extension modules load."""
@@ -347,7 +357,7 @@ class _LinuxCheck(PlatformCheck):
             if self._wheel.loads_by_itself or not file.is_root:
                 severity = Severity.NOTE
                 evidence.append("code of the wheel loads libraries itself, and may load this one first")
-        elif owner := self._owner(name, place):
+        elif owner := self._suppliers.find(name, self._folders_of(place)):
             severity = Severity.NOTE
             title = f"it needs {name}, which the wheel expects from {owner}"
         elif not self._platform.version:
@@ -357,25 +367,20 @@ class _LinuxCheck(PlatformCheck):
             title = f"it needs {name}, which comes with a driver"
         elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DESKTOPS):
             severity = Severity.WARNING
-        if severity is Severity.NOTE and code == "missing-image":
-            fix = ""
+        if code == "missing-image":
+            severity, more = self._downgraded(severity, name, self._folders_of(place))
+            evidence.extend(more)
+            fix = fix if severity is not Severity.NOTE else ""
         return self._problem(code, severity, place, title, evidence, fix)
 
-    def _owner(self, name: str, place: str) -> str | None:
-        """Return the package, of those that the wheel requires, that has such a library by its name or its folder."""
-        if self._wheel.others:
-            return self._wheel.others
-        image = self._files[place].image if place in self._files else None
-        folders = f"{image.runpath or ''}:{image.rpath or ''}".lower() if image is not None else ""
-        for package in self._wheel.requires:
-            has_folder = len(re.sub(r"[^a-z]", "", package)) > 2 and f"/{package.replace('-', '_')}" in folders
-            if has_folder or is_named_after(package, name, r"\.so.*$"):
-                return package
-            if package.startswith("nvidia-") and "/nvidia/" in folders:
-                return package
-        return None
+    def _has_soname(self, place: str, name: str) -> bool:
+        return place in self._files and self._files[place].image.soname == name
 
-    def _judge_symbols(self, places: Sequence[str]) -> Iterator[Problem]:
+    def _folders_of(self, place: str) -> list[str]:
+        image = self._files[place].image
+        return search_places(place, [one for one in f"{image.runpath or ''}:{image.rpath or ''}".split(":") if one])
+
+    def _judge_symbols(self, file: _NativeFile, places: Sequence[str]) -> Iterator[Problem]:
         """Judge the symbols that the images of a load need of one another.
 
         A library that many modules share is judged once for each set of libraries that has what it needs.
@@ -392,9 +397,9 @@ class _LinuxCheck(PlatformCheck):
                 self._satisfied[place] = used
             of_libstdcxx = self._of_libstdcxx(lacking, places)
             yield from self._judge_unversioned(place, of_libstdcxx)
-            for need in lacking:
-                if need.name not in of_libstdcxx:
-                    yield from self._once(self._missing_symbol(place, need, known))
+            rest = [need for need in lacking if need.name not in of_libstdcxx]
+            for need in rest[: len(rest) if len(rest) <= _MOST_SHOWN else 1]:
+                yield from self._once(self._missing_symbol(file, place, need, known, rest))
 
     def _of_libstdcxx(self, needs: Sequence[ElfNeed], places: Sequence[str]) -> set[str]:
         """Return the symbols without a version that libstdc++ of the system may have, where a load has it."""
@@ -454,14 +459,24 @@ class _LinuxCheck(PlatformCheck):
         names = {name for place in places for name in (self._files[place].image.soname, posixpath.basename(place))}
         return wanted is not None and need.library not in names
 
-    def _missing_symbol(self, place: str, need: ElfNeed, load: set[str]) -> Problem:
+    def _missing_symbol(
+        self, file: _NativeFile, place: str, need: ElfNeed, load: set[str], lacking: Sequence[ElfNeed]
+    ) -> Problem:  # fmt: skip
+        """Return the problem of a symbol that nothing has; it stands for all that the file lacks, where they are many.
+
+        Arguments: `file`, what is loaded; `place` of the image that needs it; `load`, the images of the load.
+        """
         elsewhere = [other for other in self._defined_in(need.name) if other not in load]
         evidence = [f"none of the {len(load)} images of the load has it, nor has the C library"]
         if elsewhere:
             evidence.append(f"{elsewhere[0]} of the wheel has it, which this load does not bring")
         version = f" in version {need.version} of {need.library}" if need.version is not None else ""
+        if len(lacking) > _MOST_SHOWN:
+            evidence.append("among them: " + ", ".join(one.name for one in lacking[1 : _MOST_SHOWN + 1]))
+            version += f" and {len(lacking) - 1} more"
+        severity = Severity.ERROR if file.is_module else self._severity_of_library(file.place)
         return self._problem(
-            "missing-symbol", Severity.NOTE if elsewhere else Severity.ERROR, place,
+            "missing-symbol", Severity.NOTE if elsewhere else severity, place,
             f"it needs the symbol {need.name}{version}, which nothing that it loads has", evidence,
             "link it with the library that has the symbol, or build it against this C library",
         )  # fmt: skip
