@@ -27,9 +27,8 @@ from ..model.macho import MachoFile, describe_cpu
 from ..model.pe import MACHINE_AMD64
 from ..model.tree import LoadTree
 from ..resolve.windows import resolve_windows
-from .copies import RuntimeCopy, family_of, judge_copies
 from .macos import MacosCheck
-from .platform_check import PlatformCheck
+from .platform_check import PlatformCheck, RuntimeCopy, family_of, judge_copies
 from .platforms import WINDOWS_TAGS, Loader, Platform
 from .tags import PythonPromise, file_python
 from .windows import WindowsCheck
@@ -196,7 +195,8 @@ class _WindowsEnvironment(_OfEnvironment, WindowsCheck):
             self._platform.pe_machine, python.usual, free_threaded=python.is_free_threaded,
             added_folders=self._added_folders(place),
         )  # fmt: skip
-        return resolve_windows(f"C:\\{place}".replace("/", "\\"), self._with_interpreter(context), self._files)
+        path = f"C:\\{place}".replace("/", "\\")
+        return resolve_windows(path, self._with_interpreter(context), self._files, self._memo)
 
     def _with_interpreter(self, context: WindowsContext) -> WindowsContext:
         """Return the context with the folder of the interpreter, where the environment has one of its own."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 
 from ..host.package_code import imported_packages
-from ..host.wheel import Wheel
+from ..host.wheel import Wheel, unpack_code
 
 _SHORTEST_NAME = 3
 _SHORTEST_WORD = 4
@@ -57,6 +57,7 @@ class Suppliers:
         """Return what the wheel requires, and what its code imports that neither it nor Python has."""
         if self._candidates is None:
             own = {name.partition("/")[0].partition(".")[0] for name in self._wheel.names}
+            unpack_code(self._wheel)
             found = imported_packages(self._wheel.folder) - own - sys.stdlib_module_names
             imported = (_normal(name) for name in sorted(found))
             self._candidates = tuple(dict.fromkeys((*self._wheel.requires, *imported)))

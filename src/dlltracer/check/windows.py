@@ -18,6 +18,7 @@ from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Vers
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import explain_not_system
 from ..resolve.windows import KnownExports, find_missing_imports, resolve_windows
+from ..resolve.winsearch import WindowsSearchMemo
 from .platform_check import PlatformCheck
 from .platforms import Platform
 from .python_abi import judge_api, judge_python3_dll
@@ -59,6 +60,7 @@ class WindowsCheck(PlatformCheck):
         self._reached: set[str] = set()
         self._loaded: set[str] = set()
         self._exports = KnownExports()
+        self._memo = WindowsSearchMemo()
 
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
@@ -171,12 +173,13 @@ class WindowsCheck(PlatformCheck):
         context = context_for_wheel(
             self._platform.pe_machine, python.usual, free_threaded=python.is_free_threaded, added_folders=folders
         )
-        return resolve_windows(_windows_path(place), context, self._files)
+        return resolve_windows(_windows_path(place), context, self._files, self._memo)
 
     def _missing(self, binding: Binding, root: str) -> Problem:
         """Return the problem of a need that nothing fulfils."""
         name, place = binding.need, _place(binding.requested_by) or root
-        severity = self._severity_of_load(root, self._severity_of(root))
+        is_module = _is_module(root)
+        severity = self._severity_of(root) if is_module else self._severity_of_load(root, Severity.ERROR)
         if root.lower().startswith(".scripts/"):
             severity = Severity.ERROR
         if binding.state is BindingState.REFUSED:

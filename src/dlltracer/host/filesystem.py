@@ -275,6 +275,7 @@ class WindowsFiles:
         self._symbols = symbols
         self._resources = resources
         self._listings: dict[str, dict[str, str]] = {}
+        self._folders: dict[str, str | None] = {}
         self._images: dict[str, PeImage] = {}
 
     def kind(self, path: str) -> FileKind:
@@ -323,6 +324,19 @@ class WindowsFiles:
         """The file behind a Windows path, as this system names it; `None` if there is none."""
         if self._drives is None:
             return path
+        folder, _, name = path.rpartition("\\")
+        if not name or name in (".", "..") or "/" in path or ":" in name or len(folder) < 3:
+            return self._follow(path)
+        # Searches ask for many names in few folders.
+        if folder not in self._folders:
+            self._folders[folder] = self._follow(folder)
+        local = self._folders[folder]
+        found = self._list(local).get(name.lower()) if local is not None else None
+        return None if local is None or found is None else os.path.join(local, found)
+
+    def _follow(self, path: str) -> str | None:
+        """Return the file behind a path of any form, part by part; `None` if there is none."""
+        assert self._drives is not None
         drive, rest = ntpath.splitdrive(ntpath.normpath(path.replace("/", "\\")))
         local = self._drives.get(drive.lower())
         if local is None or not rest.startswith("\\"):

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from .bounded import read_regular_file
-from .wheel import LOADING_WORDS
+from .wheel import names_loading
 
 _MOST_FILES = 5_000
 _MOST_BYTES = 4 << 20
@@ -60,7 +60,7 @@ def loads_libraries(path: str, site_folder: str) -> bool:
         return False
     for source in itertools.islice(_list_sources(os.path.join(site_folder, package)), _MOST_FILES):
         try:
-            if LOADING_WORDS.search(read_regular_file(source, _MOST_BYTES)):
+            if names_loading(read_regular_file(source, _MOST_BYTES)):
                 return True
         except (OSError, ValueError):
             continue
