@@ -129,7 +129,7 @@ def test_a_crash_inside_a_load_leaves_what_came_before_it(
 
 IMPORTS_BESIDE_SNAPSHOTS = """
 import importlib.machinery, importlib.util, os, sys, threading
-from dlltracer.capture.linux.snapshot import make_reader
+from dlltracer.capture.snapshots import make_reader
 sys.setswitchinterval(1e-5)
 read, has_ended = make_reader(), threading.Event()
 def watch():

@@ -68,10 +68,8 @@ def test_the_table_is_what_show_makes_of_the_report(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_said_first(tmp_path: Path) -> None:
-    begun = time.monotonic()
     ran = run("-o", str(tmp_path / "absent" / "report.dlltrace"))
     assert ran.returncode == 2 and ran.stdout == "" and "cannot write" in ran.stderr
-    assert time.monotonic() - begun < 20
     assert run("--only", "nothing").returncode == 2
     foreign = run("--only", "etw" if sys.platform != "win32" else "rtld")
     assert foreign.returncode == 2 and "is about another system" in foreign.stderr

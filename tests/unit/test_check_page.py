@@ -11,7 +11,7 @@ from builders.elf_file import ElfFile
 from builders.saved_case import HOSTILE
 from dlltracer.check.environment import check_environment
 from dlltracer.model.check import CheckReport, PackageContent, Problem, Severity
-from dlltracer.report.html.check import render_check_html
+from dlltracer.report.render_check import render_check_html
 
 
 class Reader(HTMLParser):

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from dlltracer.capture.dyld_images import NOTE, make_dyld_reader
-from dlltracer.capture.snapshots import SnapshotBackend
+from dlltracer.capture.snapshots import NOTE, SnapshotBackend, make_dyld_reader
 from dlltracer.errors import BackendUnavailable
 from dlltracer.model.events import LoadEvent, UnloadEvent
 

@@ -30,6 +30,7 @@ from ..resolve.symbols import find_missing_symbols, find_missing_versions
 from .environment import (
     ProcessView,
     find_foreign_modules,
+    find_namesake_of,
     find_traces_of_module,
     judge_copies,
     name_owners,
@@ -289,12 +290,18 @@ def _with_environment(case: Case, process: ProcessFacts, view: LinuxProcess) -> 
     shadowed = _find_shadowed(case, view)
     copies = _find_copies(case, process, view)
     damaged = {**case.damaged, **view.damage_of(_suspects(case))}
-    owners = name_owners(tuple(dict.fromkeys((*damaged, *_paths_in_question(case, shadowed)))), process)
+    foreign = find_foreign_modules(case.error, process)
+    namesake = find_namesake_of(case.run.errors, process)
+    modules = [module.path for module in foreign]
+    modules += [f"{namesake.path}/__init__.py"] if namesake is not None and namesake.is_plain_folder else []
+    asked = (*damaged, *_paths_in_question(case, shadowed), *modules)
+    owners = name_owners(tuple(dict.fromkeys(asked)), process)
     case = replace(case, shadowed=shadowed, copies=copies, owners=owners, damaged=damaged)
     case = replace(
         case,
         limits=read_limits(case.subject, process),
-        foreign_modules=find_foreign_modules(case.error, process),
+        foreign_modules=foreign,
+        namesake=namesake,
         module_traces=find_traces_of_module(case.error, process),
         leads=find_leads(case, process),
         definers=_find_definers(case, view),
@@ -369,6 +376,8 @@ def _paths_in_question(case: Case, shadowed: tuple[ShadowedCopy, ...]) -> tuple[
     for one in shadowed[:1]:
         paths += [one.used, one.other]
     paths += [case.run.crash.image if case.run.crash is not None else None, case.run.initialising]
+    if case.error is not None and case.dl_error is None and case.last_top is not None and case.last_top.imports:
+        paths.append(case.last_top.path)  # its own code may have raised the exception
     return tuple(dict.fromkeys(path for path in paths if path and "/" in path.replace("\\", "/")))
 
 

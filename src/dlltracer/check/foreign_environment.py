@@ -27,9 +27,8 @@ from ..model.macho import MachoFile, describe_cpu
 from ..model.pe import MACHINE_AMD64
 from ..model.tree import LoadTree
 from ..resolve.windows import resolve_windows
-from .copies import RuntimeCopy, family_of, judge_copies
 from .macos import MacosCheck
-from .platform_check import PlatformCheck
+from .platform_check import PlatformCheck, RuntimeCopy, family_of, judge_copies
 from .platforms import WINDOWS_TAGS, Loader, Platform
 from .tags import PythonPromise, file_python
 from .windows import WindowsCheck

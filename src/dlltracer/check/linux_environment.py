@@ -25,8 +25,8 @@ from ..model.elf import DF_1_PIE, ET_DYN, ET_EXEC, ElfImage, ElfSymbols, describ
 from ..model.loader_context import GlibcContext, LoadedImage, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.linux import LinuxResolver, resolve_linux
-from .copies import RuntimeCopy, family_of, judge_copies
 from .elf_store import ElfStore
+from .platform_check import RuntimeCopy, family_of, judge_copies
 from .platforms import Loader, Platform
 from .scope import Conflict, Load, SymbolScope
 

@@ -175,6 +175,8 @@ class Hiding(enum.Enum):
     """The user's own packages: -s, -I, PYTHONNOUSERSITE and virtual environments keep them out."""
     ENVIRONMENT = "environment"
     """Another environment: activated, or beside the program."""
+    OTHER_VERSION = "other version"
+    """The packages of another version of Python, under the same prefix: the environment's Python was replaced."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,21 @@ class ModuleTraces:
     has_pip: bool | None = None
     is_of_uv: bool = False
     is_externally_managed: bool = False
+
+
+@dataclass(frozen=True)
+class Namesake:
+    """A file or folder that Python takes for a module, though another one may be meant.
+
+    Attributes:
+        path: what is taken: a file, the folder of a package, or a folder without `__init__.py`.
+        behind: the module of the same name that comes later on sys.path; `None` if there is none.
+        is_plain_folder: `path` is a folder without `__init__.py`, and no module of that name is anywhere.
+    """
+
+    path: str
+    behind: str | None = None
+    is_plain_folder: bool = False
 
 
 @dataclass(frozen=True)

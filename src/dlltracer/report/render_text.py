@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
 from ..model.light import dataclass, replace
-from ..model.printable import escape
 from ..model.recording import UNKNOWN, Losses, Recording
+from ..model.screen import escape
 from ..model.words import label_of, rule_title
 from .counts import (
     FinalEvent,
