@@ -448,7 +448,7 @@ def test_a_module_that_its_package_goes_without(
     assert [problem.severity for problem in check(files, LINUX).problems] == [severity]
 
 
-def test_the_worst_of_two_loads_is_told(check: Callable[..., CheckReport]) -> None:
+def test_the_worst_of_two_loads_is_reported(check: Callable[..., CheckReport]) -> None:
     files = {
         "pkg/a.cpython-312-x86_64-linux-gnu.so": elf(needed=("liba.so",), runpath="$ORIGIN"),
         "pkg/b.cpython-312-x86_64-linux-gnu.so": elf(needed=("liba.so",), runpath="$ORIGIN"),

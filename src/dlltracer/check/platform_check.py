@@ -1,7 +1,7 @@
 """What the checks of all platforms share: making problems, knowing whose a library is, and copies of one runtime.
 
-Copies of one build are harmless, whoever wins. Tools that repair wheels patch the copies, so that builds are told apart
-by their identification (build-id, UUID, version) and not by their bytes.
+Copies of one build are harmless, whoever wins. Tools that repair wheels patch the copies, so that builds are
+distinguished by their identification (build-id, UUID, version) and not by their bytes.
 
 Sources for copies: _dl_map_object in elf/dl-load.c of glibc and "Dynamic-link library search order" of MS Learn (one
 image of a name in a process); __kmp_register_library_startup in the OpenMP runtime of LLVM ("OMP: Error #15").
