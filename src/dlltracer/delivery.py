@@ -18,7 +18,7 @@ from _thread import RLock, allocate_lock, get_ident, get_native_id, start_new_th
 
 from .capture.requests import Watch, is_own_load
 from .model.events import DebugEvent, Event, LoadFailedEvent, UnloadEvent
-from .model.printable import escape, escape_for, is_terminal
+from .model.screen import escape, escape_for, is_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -129,7 +129,7 @@ def test_a_crash_inside_a_load_leaves_what_came_before_it(
 
 IMPORTS_BESIDE_SNAPSHOTS = """
 import importlib.machinery, importlib.util, os, sys, threading
-from dlltracer.capture.linux.snapshot import make_reader
+from dlltracer.capture.snapshots import make_reader
 sys.setswitchinterval(1e-5)
 read, has_ended = make_reader(), threading.Event()
 def watch():
@@ -155,7 +155,7 @@ def test_snapshots_in_a_thread_hold_up_no_import(native: Native) -> None:
 
 
 @linux_only
-def test_a_failed_load_is_told_before_a_crash(native: Native, run_python: RunPython) -> None:
+def test_a_failed_load_is_delivered_before_a_crash(native: Native, run_python: RunPython) -> None:
     done = run_python(
         """
         import ctypes, os, sys, dlltracer

@@ -322,7 +322,7 @@ def _write(target: Target, reports: Sequence[CheckReport], form: str, verbose: b
         write_styled(target, lambda plain: render.render_check(reports, width=width, verbose=verbose))
         return
     if form == "html":
-        from ..report.html.check import render_check_html
+        from ..report.render_check import render_check_html
 
         target.write(render_check_html(reports))
         return

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..model.events import DebugEvent, Event, ImageEvent, LoadEvent, LoadFailedEvent, UnloadEvent
-from ..model.printable import escape
 from ..model.recording import Recording, TracedProcess
 from ..model.run import SavedTrace
+from ..model.screen import escape
 from ..model.words import describe_end
 from .counts import is_consequence
 from .drawing import file_name

@@ -14,8 +14,7 @@ from ..model.events import Phase, Probe, ProbeOutcome
 from ..model.failure import System
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
 from ..model.light import dataclass, replace
-from ..model.printable import escape
-from ..model.screen import Screen, columns_of, cut, fit, wrap
+from ..model.screen import Screen, columns_of, cut, escape, fit, wrap
 from ..model.words import OUTCOMES, RULES, describe_crash, without_abi_tag
 from .drawing import BOLD, DIM, FAILED, FIXED, PLAIN, WARNING, Line, Styled, file_name, number
 from .render_verdict import remedy_line
