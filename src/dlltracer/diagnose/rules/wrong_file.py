@@ -123,8 +123,8 @@ def rewritten(path: str, case: Case) -> Finding:
         confidence=Confidence.LIKELY,
         subject=path,
         chain=case.chain_to(None, path),
-        explanation=f"The process died while or after it loaded {path}{case.owner_of(path)}, where each line feed has a "
-        "carriage return before it.",
+        explanation=f"The process died while or after it loaded {path}{case.owner_of(path)}: each of its line feeds "
+        "has a carriage return before it.",
         evidence=(Evidence(Source.FILES, case.damaged[path]),),
         remedies=(remedy, *_sources(CODE, path, None, case)),
     )
