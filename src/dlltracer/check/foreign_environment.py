@@ -121,7 +121,7 @@ class _OfEnvironment(PlatformCheck):
         self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
     ) -> Problem:  # fmt: skip
         if code == "old-vc-runtime" and severity is Severity.ERROR:
-            severity = Severity.WARNING  # who needs a newer one is told by vc-runtime-too-old
+            severity = Severity.WARNING  # vc-runtime-too-old names those that need a newer one
         name = self._top.lower()
         is_root = name.endswith((".pyd", ".so", ".exe")) or "." not in posixpath.basename(name)
         if self._top and not is_root:

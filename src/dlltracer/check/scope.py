@@ -1,6 +1,6 @@
 """Which symbols the images of many loads need of one another and do not have, for loads that share most images.
 
-The rules are those of `resolve.symbols`; the work is done once for all loads. Images are told apart by file, as one
+The rules are those of `resolve.symbols`; the work is done once for all loads. Images are distinguished by file, as one
 file has many spellings ("$ORIGIN/../.."). Only names that anybody needs are looked up. What an image needs is looked
 for again only in a load that lacks one of the images that had it before.
 

@@ -2,7 +2,7 @@
 
 It is in the user's cache folder. The entry of a file answers for one state of it: device, number, size, and both times
 to the nanosecond. That of a check has a name of its own, and says itself what it answers for. What changed just now
-is not kept, as another change within the same tick of the clock could not be told from it. The database may be used by
+is not kept, as another change within the same tick of the clock would look the same. The database may be used by
 several checks at once and survives any of them being killed (write-ahead log); whoever finds it busy goes without.
 A database that is damaged, foreign or of another version is left alone, and a note says so.
 
