@@ -342,14 +342,14 @@ class _LinuxEnvironment:
         return self._package_of(one) != self._package_of(other) and self._build_of(one) != self._build_of(other)
 
     def _conflict(self, conflict: Conflict) -> Problem:
-        name, rival = posixpath.basename(conflict.taken), self._place(conflict.rival)
+        name, earlier = posixpath.basename(conflict.taken), self._place(conflict.earlier)
         more = f" and {len(conflict.lacking) - 1} more" if len(conflict.lacking) > 1 else ""
         return self._problem(
             "runtime-conflict", Severity.WARNING, conflict.user,
-            f"it fails where {rival} was loaded before, which has no {conflict.lacking[0]}{more}",
+            f"it fails where {earlier} was loaded before, which has no {conflict.lacking[0]}{more}",
             (f"alone it gets {self._place(conflict.taken)}", f"a process has one {name}: the first that is loaded",
              *conflict.lacking[1:_SYMBOLS_NAMED]),
-            f"import {self._package_of(conflict.user)} before {self._package_of(conflict.rival)}, or install builds"
+            f"import {self._package_of(conflict.user)} before {self._package_of(conflict.earlier)}, or install builds"
             " that use the same library",
         )  # fmt: skip
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,10 @@ from .tags import PythonPromise, judge_suffixes, judge_tags, read_promise, read_
 
 if TYPE_CHECKING:
     from ..host.conda import CondaPackage
+
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[\w,-]*\])?(?:(?:[=~!<>]=|[<>])[\w.*+!,=<>~-]+)?")
+"""How pip is asked for a package (PEP 508)."""
+_MOST_NAMES = 10_000
 
 
 def check_wheel(path: str) -> CheckReport:
@@ -138,6 +144,11 @@ def check_file(path: str, root: str | None = None) -> CheckReport:
         return CheckReport(target=path, unreadable=str(error.problem))
     except UnreadableTarget as error:
         return CheckReport(target=path, unreadable=str(error))
+    except FileNotFoundError as error:
+        why = error.strerror or str(error)
+        if _REQUIREMENT.fullmatch(path):
+            why += f"; packages are not looked up by name: pip download --no-deps {path}"
+        return CheckReport(target=path, unreadable=why)
     except OSError as error:
         return CheckReport(target=path, unreadable=error.strerror or str(error))
 
@@ -225,8 +236,20 @@ def refuse_sdist(path: str) -> CheckReport:
     """Return the report on a source distribution: there is nothing in it that a loader loads."""
     fix = "build a wheel of it (pip wheel --no-deps FILE) and check that"
     try:
-        HostFilesystem().read_head(path, _HEAD)
+        head = HostFilesystem().read_head(path, _HEAD)
         text = f"it is a source distribution, which has nothing to load: {fix}"
+        if path.lower().endswith(".zip") and not _is_sdist_zip(path):
+            text = _describe_other(path, head)
     except (OSError, BinaryFormatError) as error:
         text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     return CheckReport(target=path, unreadable=text)
+
+
+def _is_sdist_zip(path: str) -> bool:
+    """Return whether a zip archive may be a source distribution: it has its metadata, code that builds, or no list."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {posixpath.basename(name) for name in archive.namelist()[:_MOST_NAMES]}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return True
+    return bool(names & {"PKG-INFO", "setup.py", "pyproject.toml"})

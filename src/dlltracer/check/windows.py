@@ -225,7 +225,7 @@ class WindowsCheck(PlatformCheck):
         elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
             severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
         if code in ("missing-image", "missing-vc-runtime"):
-            severity, more = self._downgraded(severity, name)
+            severity, more = self._downgraded(severity, name, is_runtime=code == "missing-vc-runtime")
             evidence.extend(more)
             fix = fix if severity is not Severity.NOTE else ""
         return self._problem(code, severity, place, title, evidence, fix)
