@@ -96,7 +96,7 @@ class ElfSymbolCheck(PlatformCheck):
             if not lacking:
                 self._satisfied[place] = used
             of_libstdcxx = self._of_libstdcxx(lacking, places)
-            yield from self._judge_unversioned(place, of_libstdcxx)
+            yield from self._judge_unversioned(place, of_libstdcxx, is_whole=is_whole)
             rest = [need for need in lacking if need.name not in of_libstdcxx] if is_whole else []
             for need in rest[: len(rest) if len(rest) <= _MOST_SHOWN else 1]:
                 yield from self._once(self._missing_symbol(file, place, need, known, rest))
@@ -108,17 +108,22 @@ class ElfSymbolCheck(PlatformCheck):
             return set()
         return {need.name for need in needs if need.version is None and libstdcxx_version(need.name) is not None}
 
-    def _judge_unversioned(self, place: str, names: Iterable[str]) -> Iterator[Problem]:
-        """Judge the symbols of libstdc++ that a file needs without a version."""
+    def _judge_unversioned(self, place: str, names: Iterable[str], *, is_whole: bool) -> Iterator[Problem]:
+        """Judge the symbols of libstdc++ that a file needs without a version.
+
+        The linker leaves the version out, too, where another library that it is given exports such a symbol.
+        """
         above = symbols_above_tag(names, self._platform)
         if above:
             name, version, promised = above[0]
             evidence = [f"{one}: {since}" for one, since, _ in above[:_MOST_SHOWN]]
             if len(above) > _MOST_SHOWN:
                 evidence.append(f"and {len(above) - _MOST_SHOWN} more")
+            if not is_whole:
+                evidence.append("a library that the wheel expects from elsewhere may have it")
             yield from self._once(
                 self._problem(
-                    "libstdcxx-above-tag", Severity.ERROR, place,
+                    "libstdcxx-above-tag", Severity.ERROR if is_whole else Severity.WARNING, place,
                     f"it needs {name}, which {_LIBSTDCXX} has in {version}, and the tag promises {promised} at most",
                     evidence, "build and link it with one compiler, in the image of the tag, or give it a newer tag",
                 )

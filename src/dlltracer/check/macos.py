@@ -71,7 +71,7 @@ _NEWER_PARTS = tuple(
         (r"__ZNSt3__1(?:20__libcpp_atomic_wait|23__libcpp_atomic_monitor|23__cxx_atomic_notify_)", (11, 0)),
         (
             r"__Z\w*NSt3__1(?:15basic_stringbuf|18basic_stringstream|19basic_[io]stringstream|13basic_filebuf"
-            r"|14basic_[io]fstream)Ic", (12, 3),
+            r"|14basic_[io]fstream)Ic", (12, 0),
         ),
         (r"___cxa_init_primary_exception$|__ZNSt13exception_ptr31__from_native_exception_pointer", (15, 0)),
         (r"__ZNSt3__119__is_posix_terminal", (15, 0)),

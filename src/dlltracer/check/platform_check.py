@@ -118,17 +118,18 @@ class PlatformCheck:
         return self._by_name.get(name.lower(), [])
 
     def _downgraded(
-        self, severity: Severity, library: str, folders: Sequence[str] = ()
+        self, severity: Severity, library: str, folders: Sequence[str] = (), *, is_runtime: bool = False
     ) -> tuple[Severity, tuple[str, ...]]:  # fmt: skip
         """Return how bad it is that a library is nowhere, when other packages may have it though its name says none.
 
-        Argument: `folders`, where it is looked for.
+        Arguments: `folders`, where it is looked for; `is_runtime`, whether it is one of a compiler, which says nothing
+        of who brings it.
         """
         if severity is not Severity.ERROR:
             return severity, ()
         if family := self._suppliers.family():
             return Severity.NOTE, (f"{family} may have it: the wheel shares folders with it",)
-        for other in self._lacking:
+        for other in () if is_runtime else self._lacking:
             if other != library and (owner := self._suppliers.find(other, folders)):
                 return Severity.WARNING, (f"{owner} may have it, as it has {other}",)
         return severity, ()

@@ -114,9 +114,9 @@ class WindowsCheck(PlatformCheck):
         """Judge what a file imports of Python's DLLs."""
         python = file_python(place, self._promise)
         for imported in image.imports:
-            names = [symbol.name for symbol in imported.symbols or () if symbol.name is not None]
             if imported.delayed or _PYTHON_DLL.fullmatch(imported.library) is None:
                 continue
+            names = [symbol.name for symbol in imported.symbols or () if symbol.name is not None]
             if _STABLE_DLL.fullmatch(imported.library):
                 for found in judge_python3_dll(names, python):
                     yield self._api_problem(place, found)
@@ -225,7 +225,7 @@ class WindowsCheck(PlatformCheck):
         elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
             severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
         if code in ("missing-image", "missing-vc-runtime"):
-            severity, more = self._downgraded(severity, name)
+            severity, more = self._downgraded(severity, name, is_runtime=code == "missing-vc-runtime")
             evidence.extend(more)
             fix = fix if severity is not Severity.NOTE else ""
         return self._problem(code, severity, place, title, evidence, fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fnmatch
 import glob
@@ -66,7 +67,7 @@ class _CheckOptions:
         if self.python is not None and self.root is not None:
             raise click.UsageError("choose one of --python and --root: nothing of another system is run")
         listed = _read_list(self.from_file) if self.from_file is not None else ()
-        named = (path for target in self.targets for path in _expand(target))
+        named = (path for target in self.targets for path in _expand(target.rstrip("/") or target))
         kinds = [(path, classify_target(path)) for path in dict.fromkeys((*named, *listed))]
         if self.from_file is not None and not kinds:
             raise click.UsageError(f"{self.from_file} names no target")
@@ -248,10 +249,22 @@ def _open_cluster(address: str) -> Iterator[Executor]:
 
 
 def _expand(target: str) -> list[str]:
-    """Return the files that a pattern names, as in "dist/*.whl" where no shell has expanded it (tox, a CI's action)."""
-    if not glob.has_magic(target) or os.path.lexists(target) or "://" in target:
+    """Return the files that a target names.
+
+    That may be a pattern, as in "dist/*.whl" where no shell has expanded it (tox, a CI's action), or a folder of wheels
+    and conda packages, as dist/ is; source distributions beside them are passed over.
+    """
+    if "\0" in target or "://" in target:
         return [target]
-    return sorted(glob.glob(target, recursive=True)) or [target]
+    if glob.has_magic(target) and not os.path.lexists(target):
+        return sorted(glob.glob(target, recursive=True)) or [target]
+    try:
+        entries = sorted(os.scandir(target), key=lambda entry: entry.name)
+    except OSError:
+        return [target]
+    packages = [entry.path for entry in entries if entry.name.lower().endswith((".whl", ".conda", ".tar.bz2"))]
+    holds_more = any(entry.is_dir() for entry in entries) or os.path.lexists(os.path.join(target, "pyvenv.cfg"))
+    return packages if packages and not holds_more else [*packages, target]
 
 
 def _read_list(path: str) -> list[str]:
@@ -266,7 +279,7 @@ def _read_list(path: str) -> list[str]:
         raise CommandFailed(f"cannot read {path}: {error.strerror or error}") from error
     if len(text) > _LIST_LIMIT:
         raise CommandFailed(f"{path} is too large for a list of targets: {_LIST_LIMIT >> 30} GiB are the most")
-    lines = (os.fsdecode(line.strip()) for line in text.splitlines())
+    lines = (os.fsdecode(line.strip()) for line in text.removeprefix(codecs.BOM_UTF8).splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
