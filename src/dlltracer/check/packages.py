@@ -10,12 +10,10 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..binary.macho import read_macho
-from ..binary.pe import read_pe
 from ..binary.reading import is_macho
 from ..errors import BinaryFormatError
-from ..host.conda import CondaPackage, open_conda
 from ..host.environments import environment_in
 from ..host.filesystem import HostFilesystem
 from ..host.image_cache import ImageCache
@@ -23,12 +21,11 @@ from ..host.native_files import NativeFile
 from ..host.wheel import UnreadableTarget, Wheel, is_native_head, open_wheel
 from ..model.check import CheckReport, Problem
 from ..model.macho import CPU_ARM64, CPU_X86_64
-from .linux import check_linux
-from .linux_environment import check_linux_files
-from .macos import check_macos
 from .platforms import WINDOWS_TAGS, Loader, Platform, conda_platform, read_platforms
 from .tags import PythonPromise, judge_suffixes, judge_tags, read_promise, read_tags
-from .windows import check_windows
+
+if TYPE_CHECKING:
+    from ..host.conda import CondaPackage
 
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[\w,-]*\])?(?:(?:[=~!<>]=|[<>])[\w.*+!,=<>~-]+)?")
 """How pip is asked for a package (PEP 508)."""
@@ -70,10 +67,18 @@ def sorted_problems(problems: Iterable[Problem]) -> list[Problem]:
 
 def judge_platform(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
     """Yield what is wrong with the native files of a wheel, or of another package, on a platform."""
+    # Not above: most wheels are for one system, and the rules of the others take a quarter of the start.
     if platform.loader is Loader.WINDOWS:
+        from .windows import check_windows
+
         return check_windows(wheel, platform, promise)
-    check = check_macos if platform.loader is Loader.DYLD else check_linux
-    return check(wheel, platform, promise)
+    if platform.loader is Loader.DYLD:
+        from .macos import check_macos
+
+        return check_macos(wheel, platform, promise)
+    from .linux import check_linux
+
+    return check_linux(wheel, platform, promise)
 
 
 _PYTHON_OF = (
@@ -90,6 +95,8 @@ _HEAD = 64
 
 def check_conda(path: str) -> CheckReport:
     """Check the conda package at `path`. Nothing of it is run; nothing is written but a private temporary folder."""
+    from ..host.conda import open_conda
+
     try:
         with tempfile.TemporaryDirectory(prefix="dlltracer-check-") as folder:
             package = open_conda(path, folder)
@@ -164,6 +171,8 @@ def _check_native(path: str, root: str | None) -> CheckReport:
 
 
 def _judge_elf(path: str, root: str | None, notes: list[str]) -> Iterator[Problem]:
+    from .linux_environment import check_linux_files
+
     place = Path(path).resolve()
     status = place.stat()
     native = NativeFile(
@@ -176,6 +185,9 @@ def _judge_elf(path: str, root: str | None, notes: list[str]) -> Iterator[Proble
 
 def _platforms_of(path: str, head: bytes) -> Sequence[Platform]:
     """Return the platforms that a PE or Mach-O file is for."""
+    from ..binary.macho import read_macho
+    from ..binary.pe import read_pe
+
     if is_macho(head):
         cpus = dict.fromkeys(image.cpu for image in read_macho(path).images)
         return [
@@ -196,6 +208,8 @@ def _judge_others(path: str, platforms: Sequence[Platform]) -> Iterator[Problem]
 
 def _python_of_dlls(path: str, platform: Platform) -> PythonPromise:
     """Return the Python that a PE file is for, by the DLL that it needs: there are no tags to tell."""
+    from ..binary.pe import read_pe
+
     imports = read_pe(path).imports if platform.loader is Loader.WINDOWS else ()
     matches = [_PYTHON_DLL.fullmatch(imported.library) for imported in imports]
     version = next((match for match in matches if match is not None), None)

@@ -114,9 +114,9 @@ class WindowsCheck(PlatformCheck):
         """Judge what a file imports of Python's DLLs."""
         python = file_python(place, self._promise)
         for imported in image.imports:
-            names = [symbol.name for symbol in imported.symbols or () if symbol.name is not None]
             if imported.delayed or _PYTHON_DLL.fullmatch(imported.library) is None:
                 continue
+            names = [symbol.name for symbol in imported.symbols or () if symbol.name is not None]
             if _STABLE_DLL.fullmatch(imported.library):
                 for found in judge_python3_dll(names, python):
                     yield self._api_problem(place, found)
