@@ -289,7 +289,7 @@ print(trace.recording.backend, trace.recording.notes[0])
     assert second.startswith("snapshot rtld was not used: ") and reason in second
 
 
-def test_a_python_without_ctypes_is_told_so(run_python: RunPython) -> None:
+def test_a_python_without_ctypes_gets_the_reason(run_python: RunPython) -> None:
     result = run_python(
         """
         import sys, dlltracer

@@ -155,7 +155,7 @@ def test_snapshots_in_a_thread_hold_up_no_import(native: Native) -> None:
 
 
 @linux_only
-def test_a_failed_load_is_told_before_a_crash(native: Native, run_python: RunPython) -> None:
+def test_a_failed_load_is_delivered_before_a_crash(native: Native, run_python: RunPython) -> None:
     done = run_python(
         """
         import ctypes, os, sys, dlltracer

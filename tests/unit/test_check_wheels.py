@@ -133,8 +133,8 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ("damaged-image", {SO: elf()[:200]}, LINUX, "error", "cut short"),
     ("missing-symbol", {SO: elf(symbols=(INIT, need("never_linked")))}, LINUX, "error", "never_linked"),
     (
-        "missing-symbol", {"pkg/lib.so": library("lib.so", need("__cxa_thread_atexit_impl"))}, MUSL, "error",
-        "__cxa_thread_atexit_impl",
+        "missing-symbol", {"pkg/libown.so": library("lib.so", need("__cxa_thread_atexit_impl")), **BY_CTYPES}, MUSL,
+        "error", "__cxa_thread_atexit_impl",
     ),
     (
         "missing-symbol",
@@ -247,9 +247,23 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ),
     (
         "missing-symbol",
+        {MAC_SO: mach("/System/Library/Frameworks/A.framework/A", imports=(("_FSMake", -2),))}, MAC, "warning",
+        "_FSMake",
+    ),
+    (
+        "missing-symbol",
         {MAC_SO: mach(imports=(("_f", -2),)), "pkg/liba.dylib": dylib(("_f",))}, MAC, "note", "_f, of no",
     ),
     ("macos-above-tag", {MAC_SO: mach(imports=(("_strchrnul", 1),))}, MAC, "error", r"_strchrnul.*15\.4.*11\.0"),
+    (
+        "macos-above-tag", {MAC_SO: mach(imports=(("__ZNSt3__117bad_function_callD1Ev", 1),))}, MAC, "error",
+        r"bad_function.*15\.4",
+    ),
+    (
+        "macos-above-tag",
+        {MAC_SO: mach(imports=(("__ZTVNSt3__115basic_stringbufIcNS_11char_traitsIcEENS_9allocatorIcEEEE", 1),))}, MAC,
+        "error", r"basic_stringbuf.*12\.0",
+    ),
     ("macos-above-tag", {MAC_SO: mach(imports=(("_dgemm$NEWLAPACK", 1),))}, MAC, "error", r"NEWLAPACK.*13\.3"),
     ("missing-image", {MAC_SO: mach("/opt/homebrew/lib/libx.dylib")}, MAC, "error", "a path of the machine"),
     ("missing-image", {MAC_SO: mach("@rpath/libx.dylib")}, MAC, "error", "in none of the folders"),
@@ -305,6 +319,16 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
         "libstdcxx-above-tag",
         {SO: elf(needed=("libstdc++.so.6",), symbols=(INIT, need("_ZSt28__throw_bad_array_new_lengthv")))}, LINUX,
         "error", r"_ZSt28.*GLIBCXX_3\.4\.29.*3\.4\.19",
+    ),
+    (
+        "libstdcxx-above-tag",  # perhaps the missing library has it
+        {
+            SO: elf(
+                needed=("libstdc++.so.6", "libz9.so"),
+                symbols=(INIT, need("_ZSt21ios_base_library_initv"), need("z9_open")),
+            )
+        },
+        "cp312-cp312-manylinux_2_28_x86_64", "warning", r"GLIBCXX_3\.4\.32",
     ),
     (
         "missing-symbol",
@@ -424,7 +448,7 @@ def test_a_module_that_its_package_goes_without(
     assert [problem.severity for problem in check(files, LINUX).problems] == [severity]
 
 
-def test_the_worst_of_two_loads_is_told(check: Callable[..., CheckReport]) -> None:
+def test_the_worst_of_two_loads_is_reported(check: Callable[..., CheckReport]) -> None:
     files = {
         "pkg/a.cpython-312-x86_64-linux-gnu.so": elf(needed=("liba.so",), runpath="$ORIGIN"),
         "pkg/b.cpython-312-x86_64-linux-gnu.so": elf(needed=("liba.so",), runpath="$ORIGIN"),
@@ -439,6 +463,54 @@ def test_a_library_of_a_required_package_is_a_note(check: Callable[..., CheckRep
     assert problem.severity is Severity.NOTE and "expects from tbb" in problem.title
     (other,) = check({SO: elf(needed=("libtbb.so.12",))}, LINUX, requires=["tbb; extra == 'fast'"]).problems
     assert other.severity is Severity.ERROR
+
+
+@pytest.mark.parametrize(
+    ("requires", "code", "library", "severity"),
+    [
+        (["pkg-qt6>=6"], b"", "libQt6Core.so.6", Severity.NOTE),  # wheels of one family fill one folder
+        (["make-widgets"], b"", "libwidgets_core.so.1", Severity.NOTE),  # a word of the package's name
+        (["make-python"], b"", "libpython_x.so", Severity.ERROR),
+        ([], b"import os, re\nimport widgets\n", "libwidgets.so", Severity.NOTE),  # what code imports, it needs
+        ([], b"import os, re\nimport pkg\n", "libos.so", Severity.ERROR),
+        (["make-widgets"], b"", "libother.so", Severity.WARNING),  # libwidgets.so beside it is of make-widgets
+        (["somebody"], b"", "libother.so", Severity.ERROR),
+    ],
+)  # fmt: skip
+def test_libraries_of_other_packages(
+    check: Callable[..., CheckReport], requires: list[str], code: bytes, library: str, severity: Severity
+) -> None:
+    needed = ("libwidgets.so", library) if library == "libother.so" else (library,)
+    report = check({SO: elf(needed=needed), "pkg/__init__.py": code}, LINUX, requires=requires)
+    (found,) = [one for one in report.problems if library in one.title]
+    assert (found.code, found.severity) == ("missing-image", severity)
+
+
+def test_the_vc_runtime_is_of_no_package_that_has_other_libraries(check: Callable[..., CheckReport]) -> None:
+    files = {PYD: pe({"MSVCP140.dll": ["f"], "widgets.dll": ["g"]})}
+    found = {one.code: one.severity for one in check(files, WINDOWS, requires=["widgets"]).problems}
+    assert found == {"missing-vc-runtime": Severity.ERROR, "missing-image": Severity.NOTE}
+
+
+def test_a_library_in_the_folders_of_a_required_package_of_macos(check: Callable[..., CheckReport]) -> None:
+    module = mach("@rpath/libc10.dylib", rpaths=["@loader_path/../widgets/lib"])
+    (problem,) = check({MAC_SO: module}, MAC, requires=["widgets"]).problems
+    assert (problem.severity, problem.title.endswith("expects from widgets")) == (Severity.NOTE, True)
+
+
+def test_what_another_module_loads_is_found_by_its_name(check: Callable[..., CheckReport]) -> None:
+    library = build_pe({}, ["f"])
+    files = {"pkg/sub/mod.cp312-win_amd64.pyd": pe({"a.dll": ["f"]}), "pkg/a.dll": library}
+    assert [one.severity for one in check(files, WINDOWS).problems] == [Severity.ERROR]
+    files["pkg/first.cp312-win_amd64.pyd"] = pe({"a.dll": ["f"]})
+    (problem,) = check(files, WINDOWS).problems
+    assert (problem.code, problem.severity) == ("not-on-search-path", Severity.WARNING)
+    assert "after one of them" in problem.evidence[-1]
+
+
+def test_many_missing_symbols_are_one_problem(check: Callable[..., CheckReport]) -> None:
+    (problem,) = check({SO: elf(symbols=(INIT, *(need(f"name_{n}") for n in range(40))))}, LINUX).problems
+    assert "and 39 more" in problem.title
 
 
 def test_a_delvewheel_folder_is_searched(check: Callable[..., CheckReport]) -> None:
@@ -469,9 +541,14 @@ def test_tags_that_no_system_has(
     assert all(words in one.title for one in problems)
 
 
-def test_the_proposed_tag_of_macos_is_one_that_installers_look_for(check: Callable[..., CheckReport]) -> None:
-    (problem,) = check({MAC_SO: mach(targets=[(MACOS, version(11, 7), 0)])}, MAC).problems
-    assert problem.fix.endswith("tag the wheel macosx_12_0")
+@pytest.mark.parametrize(
+    ("built_for", "tag"), [((11, 7), "macosx_12_0"), ((13, 0), "macosx_13_0"), ((15, 4), "macosx_26_0")]
+)  # fmt: skip
+def test_the_proposed_tag_of_macos_is_one_that_installers_look_for(
+    check: Callable[..., CheckReport], built_for: tuple[int, int], tag: str
+) -> None:
+    (problem,) = check({MAC_SO: mach(targets=[(MACOS, version(*built_for), 0)])}, MAC).problems
+    assert problem.fix.endswith(f"tag the wheel {tag}")
 
 
 def test_the_lowest_of_several_tags_decides(check: Callable[..., CheckReport]) -> None:

@@ -49,7 +49,7 @@ def test_what_is_private_is_left_out_early(tmp_path: Path) -> None:
 
 
 def test_before_the_first_line_of_the_program(tmp_path: Path) -> None:
-    """What its interpreter loads is not its own; of what it starts all is told. It is told by its own words."""
+    """What its interpreter loads is not its own; of what it starts all is shown. It is recognised by its own words."""
     kept, begun = Kept(), tmp_path / "begun"
     early = _Early(kept, True, ("python", "-c", "x"), str(begun))
     for told in (FIRST, LOAD):

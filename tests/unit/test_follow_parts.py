@@ -145,7 +145,7 @@ def test_new_files(tmp_path: Path, overflow: bool, monkeypatch: pytest.MonkeyPat
     assert files.drain() is None
 
 
-def test_new_files_where_nobody_tells(tmp_path: Path) -> None:
+def test_new_files_without_notifications(tmp_path: Path) -> None:
     assert NewLogs(str(tmp_path / "none")).drain() is None
 
 

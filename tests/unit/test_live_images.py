@@ -77,7 +77,7 @@ def test_every_division_gives_the_same(calls: list[tuple[bool, bool]], moments: 
     assert tuple(told) == tuple(live.events) == decode_records(records, requests, MACHINE).events
 
 
-def test_a_failed_import_is_told_when_it_is_known() -> None:
+def test_a_failed_import_is_delivered_when_it_is_known() -> None:
     request, records = a_call(0, fails=True, extension=True)
     request = replace(request, succeeded=None)  # nothing tells yet whether the module is imported
     live = LiveImages(ImageDecoder(MACHINE), clock, Requests([request]), lambda one: one)

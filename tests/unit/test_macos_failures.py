@@ -185,7 +185,7 @@ def test_what_a_message_says_apart() -> None:
     assert error.asked == "/a (b), c, 2)/x.so"
 
 
-def test_a_library_of_dyld_library_path_is_told() -> None:
+def test_a_library_of_dyld_library_path_is_reported() -> None:
     text = symbol("__cg_jpeg_resync_to_restart", "/usr/local/lib/libJPEG.dylib", "/System/x/ImageIO")
     environment = (("DYLD_LIBRARY_PATH", "/usr/local/lib/:/x"),)
     (finding,) = explain(text, environment=environment).findings

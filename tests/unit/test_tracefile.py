@@ -196,7 +196,7 @@ def early_lines(events: tuple[Event, ...] = EARLY) -> list[bytes]:
     return [early_line(event).encode("ascii") for event in events]
 
 
-def test_what_was_seen_early_counts_until_it_is_told_finally() -> None:
+def test_an_early_event_counts_until_its_final_one() -> None:
     head, *others = lines_of(replace(TRACE, recording=replace(TRACE.recording, pid=None)))
     cut = read_lines([head, *early_lines()])
     assert (cut.recording.events, cut.recording.pid) == (EARLY, 9)

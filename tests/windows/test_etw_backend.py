@@ -93,7 +93,7 @@ def test_a_failed_start_leaves_nothing_behind(lab: Lab, version: str, simulated:
     ]
 
 
-def test_what_was_lost_is_told(lab: Lab, version: str, simulated: dict[str, str]) -> None:
+def test_what_was_lost_is_reported(lab: Lab, version: str, simulated: dict[str, str]) -> None:
     out = run(
         lab, version, simulated,
         """

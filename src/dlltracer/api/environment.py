@@ -75,7 +75,7 @@ def judge_copies(
 ) -> tuple[Copy, ...]:
     """Return files of a wanted name with what speaks against each in this process.
 
-    `provides` tells of a path whether the file has what the copy in use lacks; `None` where nothing is known.
+    `provides` says of a path whether the file has what the copy in use lacks; `None` where that is not known.
     """
     return tuple(Copy(file.path, file.where, view.incompatibility(file.path), provides(file.path)) for file in files)
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from ..errors import BinaryFormatError
 from ..host.copies import read_added_folders
 from ..host.environments import PythonEnvironment, folder_exists
-from ..host.filesystem import MacosFiles
+from ..host.filesystem import HostFilesystem, MacosFiles
 from ..host.machine import is_macos
 from ..host.native_files import NativeFile
 from ..host.package_code import PackageCode
@@ -55,11 +55,15 @@ def check_windows_files(
 
 
 def check_macos_files(
-    environment: PythonEnvironment, files: Sequence[NativeFile], notes: list[str]
+    environment: PythonEnvironment, files: Sequence[NativeFile], notes: list[str], used: list[HostFilesystem]
 ) -> Iterator[Problem]:  # fmt: skip
-    """Yield what is wrong with the Mach-O files of an environment; `notes` gets what was not taken into account."""
+    """Yield what is wrong with the Mach-O files of an environment.
+
+    Arguments: `notes` gets what was not taken into account; `used` gets the files, as they were looked at.
+    """
     wheel = _as_wheel(environment, files)
     images = MacosFiles(wheel.folder, symbols=True)
+    used.append(images)
     cpu = _choose_cpu(wheel, images)
     if cpu is None:
         return
@@ -117,7 +121,7 @@ class _OfEnvironment(PlatformCheck):
         self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
     ) -> Problem:  # fmt: skip
         if code == "old-vc-runtime" and severity is Severity.ERROR:
-            severity = Severity.WARNING  # who needs a newer one is told by vc-runtime-too-old
+            severity = Severity.WARNING  # vc-runtime-too-old names those that need a newer one
         name = self._top.lower()
         is_root = name.endswith((".pyd", ".so", ".exe")) or "." not in posixpath.basename(name)
         if self._top and not is_root:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from .platforms import Platform
 
 _OF_LIBSTDCXX = (
+    ("GLIBCXX_3.4.32", r"_ZSt21ios_base_library_init"),
     ("GLIBCXX_3.4.30", r"_ZSt21__glibcxx_assert_fail|_ZNSt18condition_variable4waitERSt11unique_lock"),
     ("GLIBCXX_3.4.29", r"_ZSt28__throw_bad_array_new_length|_ZSt(?:8to|10from)_chars|_ZNKRSt7__cxx11"),
     ("GLIBCXX_3.4.29", r"_ZSt17__istream_extract"),
@@ -33,7 +34,7 @@ _OF_LIBSTDCXX = (
     ("", r"_ZNK?S[tsiodb]\w|_ZSt\d+__throw_|_ZSt\d(?:cout|cerr|cin|clog)|_ZT[VIS]S[tsiod]|_ZT[VIS]NSt"),
     ("", r"_ZN10__cxxabiv1|_ZT[VIS]N10__cxxabiv1|_ZS[tlr]|_Z[nd][wal]|__cxa_|__gxx_personality|_ZN9__gnu_cxx"),
 )
-"""The version of symbols of libstdc++, by what their names begin with: nm -D of libstdc++.so.6 of GCC 14."""
+"""The version of symbols of libstdc++, by what their names begin with: nm -D of GCC 12, and gnu.ver of GCC 13."""
 _TEMPLATES = re.compile(r"_ZNK?St(?:6vector|3map|3set|4list|5deque|8_Rb_tree|10_Hashtable|8function|10shared_ptr)I")
 """Templates that are compiled into each program, and that libstdc++ has nothing of."""
 

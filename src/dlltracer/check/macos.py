@@ -27,7 +27,7 @@ from ..model.macho import (
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.macos import find_missing_macho_symbols, is_system_path, pick_image, resolve_macos
 from .knowledge import musl_names
-from .platform_check import PlatformCheck, place_of
+from .platform_check import PlatformCheck, place_of, search_places
 from .platforms import Platform
 from .python_abi import is_python_name
 from .tags import PythonPromise, file_python, macos_tag
@@ -63,9 +63,25 @@ _SINCE = {f"_{name}": version for version, names in _NEWER_SYMBOLS.items() for n
 """Symbols of the system's libraries that are newer than macOS 10.9, as Mach-O files spell them, with their first
 version: Apple's headers (__OSX_AVAILABLE), <__availability> of libc++, and reports of what dyld did not find on older
 systems."""
-_NEWER_PARTS = (("__ZNSt3__14__fs10filesystem", (10, 15)), ("__ZNKSt3__14__fs10filesystem", (10, 15)))
+_NEWER_PARTS = tuple(
+    (re.compile(pattern), version) for pattern, version in (
+        (r"__ZN?K?(?:T[IVS]N)?St3__119__shared_mutex_base|___cxa_uncaught_exceptions$", (10, 12)),
+        (r"__Z\w*St(?:3__1)?(?:19bad_optional_access|18bad_variant_access|12bad_any_cast)", (10, 13)),
+        (r"__ZNK?St3__14__fs10filesystem", (10, 15)),
+        (r"__ZNSt3__1(?:20__libcpp_atomic_wait|23__libcpp_atomic_monitor|23__cxx_atomic_notify_)", (11, 0)),
+        (
+            r"__Z\w*NSt3__1(?:15basic_stringbuf|18basic_stringstream|19basic_[io]stringstream|13basic_filebuf"
+            r"|14basic_[io]fstream)Ic", (12, 0),
+        ),
+        (r"___cxa_init_primary_exception$|__ZNSt13exception_ptr31__from_native_exception_pointer", (15, 0)),
+        (r"__ZNSt3__119__is_posix_terminal", (15, 0)),
+        (r"__ZNSt3__1(?:17bad_function_callD[012]|6chrono\w*get_tzdb)|__ZNSt3__119bad_expected_accessIvED", (15, 4)),
+        (r"__ZNSt3__127__from_chars_floating_point", (26, 0)),
+    )
+)  # fmt: skip
 _NEWER_ENDS = (("$NEWLAPACK", (13, 3)), ("$NEWLAPACK$ILP64", (13, 3)))
-"""std::filesystem of libc++, and the new interfaces of Accelerate."""
+"""Parts of libc++ with their first version of macOS (libcxx/include/__configuration/availability.h of LLVM, and its
+older <__availability>), and the new interfaces of Accelerate."""
 
 
 def check_macos(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
@@ -189,6 +205,7 @@ class MacosCheck(PlatformCheck):
     def _judge_load(self, place: str) -> Iterator[Problem]:
         tree = resolve_macos(f"/{place}", MacosContext(cpu=self._cpu), self._files)
         self._reached.update(place_of(path) for path in tree.images)
+        self._lacking = tuple(posixpath.basename(binding.need) for binding in tree.missing)
         for binding in tree.missing:
             if not _LIBPYTHON.search(binding.need) or self._is_module(place):
                 yield from self._once(self._missing(binding, place))
@@ -223,6 +240,7 @@ class MacosCheck(PlatformCheck):
             ] if image.flags & MH_TWOLEVEL else []  # fmt: skip
             if not names:
                 continue
+            names.sort(key=lambda name: name[1:2].isupper())  # the surest first
             severity, evidence = self._severity_of_flat(place, names[0])
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             yield from self._once(
@@ -241,7 +259,10 @@ class MacosCheck(PlatformCheck):
             return Severity.NOTE, (f"{others[0]} of the wheel has it, which this load does not bring",)
         if self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires):
             return Severity.WARNING, ("a package that it requires may have it",)
-        # Libraries of the system that the file names cannot have it: the linker would have bound it to them.
+        if name[1:2].isupper() and any("/Frameworks/" in need.name for need in self._images[root].needs):
+            # Frameworks export names that Apple's SDK lists no more, as FSPathMakeRef of CoreServices.
+            return Severity.WARNING, ("a framework of the system may have it",)
+        # Other libraries that the file names cannot have it: the linker would have bound it to them.
         severity = Severity.ERROR if self._is_module(root) else self._severity_of_library(root)
         return severity, ("no image of the load has it, nor had a library of the system that the linker was given",)
 
@@ -283,14 +304,18 @@ class MacosCheck(PlatformCheck):
                 severity = Severity.NOTE
             title = f"it needs {binding.need}, which is in the {self._wheel.noun} where dyld does not look: {found}"
             return self._problem(code, severity, place, title, evidence, fix)
-        if owner := self._owner_by_name(name):
+        image = self._images[place]
+        folders = search_places(place, image.rpaths)
+        if owner := self._suppliers.find(name, folders):
             return self._problem(
                 "missing-image", Severity.NOTE, place, f"it needs {binding.need}, which the wheel expects from {owner}"
             )
         is_here = binding.need.startswith("/") and not is_system_path(binding.need)
         where = "a path of the machine that built it" if is_here else "in none of the folders that dyld searches"
         title = f"it needs {binding.need}: {where}, and not in the {self._wheel.noun}"
-        return self._problem("missing-image", severity, place, title, evidence, fix)
+        severity, more = self._downgraded(severity, name, folders)
+        fix = fix if severity is not Severity.NOTE else ""
+        return self._problem("missing-image", severity, place, title, [*evidence, *more], fix)
 
 
 def _is_left_to_process(name: str, python: PythonPromise) -> bool:
@@ -312,6 +337,6 @@ def _imports(image: MachoImage, wanted: Callable[[str], bool]) -> list[MachoImpo
 
 def _first_version(name: str) -> tuple[int, int]:
     """Return the first macOS that has a symbol of its libraries; (0, 0) where that is not known."""
-    parts = (since for start, since in _NEWER_PARTS if name.startswith(start))
+    parts = (since for pattern, since in _NEWER_PARTS if pattern.match(name)) if "St" in name or "cxa" in name else ()
     ends = (since for end, since in _NEWER_ENDS if name.endswith(end))
-    return _SINCE.get(name) or next(parts, None) or next(ends, (0, 0))
+    return _SINCE.get(name) or next(iter(parts), None) or next(ends, (0, 0))

@@ -1,7 +1,7 @@
 """What the checks of all platforms share: making problems, knowing whose a library is, and copies of one runtime.
 
-Copies of one build are harmless, whoever wins. Tools that repair wheels patch the copies, so that builds are told apart
-by their identification (build-id, UUID, version) and not by their bytes.
+Copies of one build are harmless, whoever wins. Tools that repair wheels patch the copies, so that builds are
+distinguished by their identification (build-id, UUID, version) and not by their bytes.
 
 Sources for copies: _dl_map_object in elf/dl-load.c of glibc and "Dynamic-link library search order" of MS Learn (one
 image of a name in a process); __kmp_register_library_startup in the OpenMP runtime of LLVM ("OMP: Error #15").
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from ..host.package_code import is_import_guarded, names_library
 from ..host.wheel import Wheel, unpack_code
@@ -20,8 +20,10 @@ from ..model.check import Problem, Severity
 from ..model.environment import without_hash
 from .platforms import Platform
 from .python_abi import ApiProblem, judge_api
+from .suppliers import Suppliers
 from .tags import PythonPromise, file_python
 
+_OWN_FOLDER = re.compile(r"^(?:\$ORIGIN|\$\{ORIGIN\}|@loader_path|@executable_path)")
 _SITE_PACKAGES = re.compile(r"(?:lib/python[\d.t]+|Lib)/site-packages/")
 """Where packages are in the prefix of a conda environment."""
 
@@ -39,6 +41,10 @@ class PlatformCheck:
         self._told: dict[tuple[str, str], int] = {}
         self._optional: dict[str, bool] = {}
         self._named: dict[str, bool] = {}
+        self._suppliers = Suppliers(wheel)
+        self._deferred: list[tuple[Problem, str]] = []
+        self._lacking: tuple[str, ...] = ()
+        """The libraries that the load that is judged lacks."""
         self._has_modules = False
         self._by_name: dict[str, list[str]] = {}
         self._by_original_name: dict[str, list[str]] = {}
@@ -109,11 +115,35 @@ class PlatformCheck:
         """Return the files of the wheel with that name, but for the case of its letters."""
         return self._by_name.get(name.lower(), [])
 
-    def _owner_by_name(self, name: str) -> str | None:
-        """Return the package, of those that the wheel requires, that has such a library by its name."""
-        if self._wheel.others:
-            return self._wheel.others
-        return next((one for one in self._wheel.requires if is_named_after(one, name, r"\..*$")), None)
+    def _downgraded(
+        self, severity: Severity, library: str, folders: Sequence[str] = (), *, is_runtime: bool = False
+    ) -> tuple[Severity, tuple[str, ...]]:  # fmt: skip
+        """Return how bad it is that a library is nowhere, when other packages may have it though its name says none.
+
+        Arguments: `folders`, where it is looked for; `is_runtime`, whether it is one of a compiler, which says nothing
+        of who brings it.
+        """
+        if severity is not Severity.ERROR:
+            return severity, ()
+        if family := self._suppliers.family():
+            return Severity.NOTE, (f"{family} may have it: the wheel shares folders with it",)
+        for other in () if is_runtime else self._lacking:
+            if other != library and (owner := self._suppliers.find(other, folders)):
+                return Severity.WARNING, (f"{owner} may have it, as it has {other}",)
+        return severity, ()
+
+    def _defer(self, problem: Problem, place: str) -> None:
+        """Keep a problem until it is known whether another module loads the file at `place`, which it did not find."""
+        self._deferred.append((problem, place))
+
+    def _yield_deferred(self, loaded: Container[str]) -> Iterator[Problem]:
+        """Yield what was kept. What another module loads is there for every later one: loaders go by its name."""
+        for problem, place in self._deferred:
+            severity, evidence = problem.severity, problem.evidence
+            if place in loaded and severity is Severity.ERROR:
+                severity = Severity.WARNING
+                evidence = (*evidence, f"other modules load {place}: the import works after one of them")
+            yield from self._once(replace(problem, severity=severity, evidence=evidence))
 
 
 def original_name(library: str) -> str:
@@ -121,14 +151,14 @@ def original_name(library: str) -> str:
     return without_hash(library).lower()
 
 
-def is_named_after(package: str, library: str, ending: str) -> bool:
-    """Whether a library's name has a package's in it, or the reverse.
+def search_places(place: str, folders: Iterable[str]) -> list[str]:
+    """Return the folders in which a file's needs are looked for: as the file names them, and from the top.
 
-    Argument: `ending`, a regular expression for what ends the names of libraries.
+    Arguments: `place` of the file; `folders` of its RUNPATH or LC_RPATH.
     """
-    stem = re.sub(rf"^lib|{ending}|[^a-z]", "", library.lower())
-    words = re.sub(r"[^a-z]", "", package)
-    return len(words) > 2 and (words in stem or (len(stem) > 2 and stem in words))
+    named = list(folders)
+    rests = [_OWN_FOLDER.sub("", folder).lstrip("/") for folder in named]
+    return [*named, *(place_of(posixpath.join("/", posixpath.dirname(place), rest)) for rest in rests)]
 
 
 def place_of(path: str) -> str:

@@ -41,6 +41,8 @@ _MACOSX = re.compile(r"macosx_(\d+)_(\d+)_(\w+)")
 _MANYLINUX = re.compile(r"manylinux(?:(1|2010)|_(\d+)_(\d+))_(\w+)")
 _OLDEST_OTHERS = (2, 17)
 """The glibc of the first manylinux tags for other processors than those of Intel: packaging.tags, PEP 599."""
+_SKIPPED_MACOS = range(16, 26)
+"""macOS 26 came after 15: since then versions are named after years."""
 _MUSL_NAMED_SINCE = (3, 11)
 """From it on every CPython for musl has "musl" in the ends of names (bpo-43112); older ones differ by patch."""
 
@@ -48,7 +50,10 @@ _MUSL_NAMED_SINCE = (3, 11)
 def macos_tag(version: Sequence[int]) -> str:
     """Return the start of the first platform tag for a version of macOS and later: "macosx_12_0" for 11.7."""
     major, minor = version[0], version[1] if len(version) > 1 else 0
-    return f"macosx_{major}_{minor}" if major == 10 else f"macosx_{major + bool(minor)}_0"
+    if major == 10:
+        return f"macosx_10_{minor}"
+    whole = major + bool(minor)
+    return f"macosx_{whole if whole not in _SKIPPED_MACOS else _SKIPPED_MACOS.stop}_0"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,7 @@ class WindowsCheck(PlatformCheck):
         self._files = WindowsFiles({"C:": wheel.folder}, symbols=True, resources=True)
         self._images: dict[str, PeImage] = {}
         self._reached: set[str] = set()
+        self._loaded: set[str] = set()
         self._exports = KnownExports()
         self._memo = WindowsSearchMemo()
 
@@ -69,6 +70,7 @@ class WindowsCheck(PlatformCheck):
             yield from self._judge_load(place)
         for place in [other for other in self._images if other.lower() not in self._reached][:_MOST_TREES]:
             yield from self._judge_load(place)
+        yield from self._yield_deferred(self._loaded)
 
     def _read(self, place: str) -> Iterator[Problem]:
         is_module = place.lower().endswith(".pyd")
@@ -109,9 +111,9 @@ class WindowsCheck(PlatformCheck):
         """Judge what a file imports of Python's DLLs."""
         python = file_python(place, self._promise)
         for imported in image.imports:
-            names = [symbol.name for symbol in imported.symbols or () if symbol.name is not None]
             if imported.delayed or _PYTHON_DLL.fullmatch(imported.library) is None:
                 continue
+            names = [symbol.name for symbol in imported.symbols or () if symbol.name is not None]
             if _STABLE_DLL.fullmatch(imported.library):
                 for found in judge_python3_dll(names, python):
                     yield self._api_problem(place, found)
@@ -128,10 +130,17 @@ class WindowsCheck(PlatformCheck):
 
     def _judge_load(self, place: str) -> Iterator[Problem]:
         tree = self._resolve(place)
-        for path in tree.images:
-            self._reached.add(_place(path).lower())
+        places = [_place(path).lower() for path in tree.images]
+        self._reached.update(places)
+        if _is_module(place):
+            self._loaded.update(places[1:])
+        self._lacking = tuple(binding.need for binding in tree.missing)
         for binding in tree.missing:
-            yield from self._once(self._missing(binding, place))
+            problem = self._missing(binding, place)
+            if problem.code == "not-on-search-path" and not self._wheel.others:
+                self._defer(problem, self._of_name(binding.need)[0].lower())
+            else:
+                yield from self._once(problem)
         yield from self._judge_mutexes(tree, self._severity_of_load(place, Severity.ERROR))
         for missing in find_missing_imports(tree.bindings, tree.images, self._exports):
             if not isinstance(missing, MissingSymbol):
@@ -207,11 +216,15 @@ class WindowsCheck(PlatformCheck):
             title = f"it needs {name}, and the {self._wheel.noun} has it under another name: {mangled[0]}"
             if self._wheel.loads_by_itself:  # perhaps another file of the name that needs it, which it loads before
                 severity = Severity.NOTE
-        elif owner := self._owner_by_name(name):
+        elif owner := self._suppliers.find(name):
             fix = ""
             severity, title = Severity.NOTE, f"it needs {name}, which the wheel expects from {owner}"
         elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
             severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
+        if code in ("missing-image", "missing-vc-runtime"):
+            severity, more = self._downgraded(severity, name, is_runtime=code == "missing-vc-runtime")
+            evidence.extend(more)
+            fix = fix if severity is not Severity.NOTE else ""
         return self._problem(code, severity, place, title, evidence, fix)
 
     def _judge_mutexes(self, tree: LoadTree, severity: Severity) -> Iterator[Problem]:
@@ -231,7 +244,9 @@ class WindowsCheck(PlatformCheck):
             if version is not None and version[:2] >= CONSTANT_MUTEX:
                 continue
             has = "no copy is in its reach"
-            if version is not None:
+            if version is None and self._suppliers.family():
+                severity = Severity.WARNING  # another wheel of the folder may bring one
+            elif version is not None:
                 has = f"the copy in its reach is {'.'.join(map(str, version))}"
             yield from self._once(
                 self._problem(

@@ -380,7 +380,7 @@ def _explain_word(name: str) -> Iterator[str]:
     if required is not None and is_module(module):
         if required[1] == name:
             yield f"{name} is the name of a package, not of a module: did you mean dlltracer why {module}?"
-        yield f"{name} is what pip is told to install; to try what is installed: dlltracer why {module}"
+        yield f"{name} is the name that pip installs; to try what is installed: dlltracer why {module}"
     module, colon, _ = name.partition(":")  # as entry points are written, and lines of files
     if colon and is_module(module):
         yield f"{name} names something in a module: dlltracer why {module}"

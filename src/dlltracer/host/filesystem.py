@@ -97,6 +97,13 @@ class HostFilesystem:
         except OSError:
             return path
 
+    def looked_at(self) -> tuple[list[str], list[str]]:
+        """Return the paths that were asked about, and the folders whose lists told what is not there.
+
+        Only files that are taken not to change keep account of that; of others, nothing.
+        """
+        return [], []
+
     def read_head(self, path: str, size: int) -> bytes:
         return read_regular(self.host_path(path), size)
 
@@ -176,6 +183,13 @@ class SteadyFiles(HostFilesystem):
         self._by_file: dict[tuple[int, int], ElfImage | PeImage | MachoFile | BinaryFormatError] = {}
         self._heads: dict[tuple[int, int], bytes] = {}
 
+    def looked_at(self) -> tuple[list[str], list[str]]:
+        return list(self._found), list(self._names)
+
+    def read_bytes(self, path: str) -> bytes:
+        self._look(path)
+        return super().read_bytes(path)
+
     def kind(self, path: str) -> FileKind:
         return self._look(path)[0]
 
@@ -248,10 +262,23 @@ class MacosFiles(HostFilesystem):
         super().__init__(root)
         self._symbols = symbols
         self._files: dict[str, MachoFile] = {}
+        self._looked_at: dict[str, None] = {}
+
+    def looked_at(self) -> tuple[list[str], list[str]]:
+        return list(self._looked_at), []
+
+    def kind(self, path: str) -> FileKind:
+        self._looked_at[path] = None
+        return super().kind(path)
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        self._looked_at[path] = None
+        return super().identity(path)
 
     def read_image(self, path: str) -> MachoFile:
         from ..binary.macho import read_macho
 
+        self._looked_at[path] = None
         here = self.host_path(path)
         if here not in self._files:
             self._files[here] = read_macho(here, symbols=self._symbols)

@@ -18,6 +18,7 @@ from .wheel import names_loading
 _MOST_FILES = 5_000
 _MOST_BYTES = 4 << 20
 _SHORTEST_STEM = 2
+_IMPORT = re.compile(rb"^[ \t]*(?:import|from)[ \t]+([A-Za-z_][A-Za-z0-9_]*)", re.MULTILINE)
 _CATCHING = {"ImportError", "ModuleNotFoundError", "OSError", "Exception", "BaseException"}
 
 
@@ -84,6 +85,17 @@ def names_library(library: str, site_folder: str) -> bool:
         except (OSError, ValueError):
             continue
     return False
+
+
+def imported_packages(site_folder: str) -> set[str]:
+    """Return the names of the packages that Python code below a folder imports, in whatever way. It is not run."""
+    found: set[str] = set()
+    for source in itertools.islice(_list_sources(site_folder), _MOST_FILES):
+        try:
+            found |= {name.decode("ascii") for name in _IMPORT.findall(read_regular_file(source, _MOST_BYTES))}
+        except (OSError, ValueError):
+            continue
+    return found
 
 
 class PackageCode:

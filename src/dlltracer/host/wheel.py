@@ -125,16 +125,19 @@ def unpack_code(wheel: Wheel) -> None:
 
     Raises `UnreadableTarget` where the file of the wheel was changed meanwhile.
     """
-    code, wheel.code = wheel.code, {}
-    if not code:
+    if not wheel.code:
         return
     try:
         with zipfile.ZipFile(wheel.archive) as archive:
-            for place, name in code.items():
-                with archive.open(name) as file, create_copy(wheel.folder, place) as copy:
-                    copy.write(file.read(_MOST_CODE))
+            _unpack(wheel, archive, list(wheel.code))
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, UnfitName, RuntimeError, ValueError) as error:
         raise UnreadableTarget(f"it was changed while it was read: {error}") from error
+
+
+def _unpack(wheel: Wheel, archive: zipfile.ZipFile, places: Iterable[str]) -> None:
+    for place in places:
+        with archive.open(wheel.code.pop(place)) as file, create_copy(wheel.folder, place) as copy:
+            copy.write(file.read(_MOST_CODE))
 
 
 class _Reader:
@@ -148,6 +151,7 @@ class _Reader:
         self._methods: dict[str, str] = {}
         self._installed: dict[str, str] = {}
         self._is_plain = False
+        self._windows: list[str] = []
 
     def read(self) -> Wheel:
         entries = self._sound_entries()
@@ -157,10 +161,20 @@ class _Reader:
         for entry in entries:
             if not entry.is_dir():
                 self._read_entry(entry)
+        self._unpack_packages()
         info = self._find_info()
         self._check_record(info)
         self._read_metadata(info)
         return self._wheel
+
+    def _unpack_packages(self) -> None:
+        """Unpack the __init__.py of the packages that have PE files in them: it may add folders to their search."""
+        folders: set[str] = set()
+        for place in self._windows:
+            while (place := posixpath.dirname(place)) and place not in folders:
+                folders.add(place)
+        wanted = (f"{folder}/__init__.py" for folder in folders)
+        _unpack(self._wheel, self._archive, [place for place in wanted if place in self._wheel.code])
 
     def _sound_entries(self) -> list[zipfile.ZipInfo]:
         """Return the entries that can be unpacked; raises for what no real wheel has."""
@@ -214,16 +228,11 @@ class _Reader:
     def _read_entry(self, entry: zipfile.ZipInfo) -> None:
         """Read a file, note its sum, and keep what is native, metadata, or Python code that may add folders."""
         name = entry.filename
-        place = _installed(name)
-        self._wheel.names.add(place)
         method = self._methods.get(name, "sha256")
         digest, size, kept = hashlib.new(method), 0, None
-        other = self._installed.setdefault(place, name)
-        if other != name:
-            self._add("duplicate-entry", name, f"it is installed to the place of {other}")
+        place, other = self._place(name)
         is_text = name.endswith((".py", ".pth"))
-        # That a folder has an __init__.py makes it a package, for which every one is looked for.
-        is_later = name.endswith(".py") and not name.endswith("__init__.py") and self._is_plain
+        is_later = name.endswith(".py") and self._is_plain
         head = b""
         with self._archive.open(entry) as file:
             while chunk := file.read(_CHUNK):
@@ -247,11 +256,22 @@ class _Reader:
             kept.close()
             if is_native_head(head):
                 self._wheel.native[place] = name
+                self._windows += [place] if head.startswith(b"MZ") else []
         elif is_later and other == name:
             self._wheel.code[place] = name
-        self._wheel.loads_by_itself |= is_text and names_loading(head[:_MOST_TEXT])
+        if is_text and not self._wheel.loads_by_itself:
+            self._wheel.loads_by_itself = names_loading(head[:_MOST_TEXT])
         self._sums[name] = {method: base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode("ascii")}
         self._sizes[name] = size
+
+    def _place(self, name: str) -> tuple[str, str]:
+        """Return where an installer puts a file, and the first file of the archive that comes there."""
+        place = _installed(name)
+        self._wheel.names.add(place)
+        other = self._installed.setdefault(place, name)
+        if other != name:
+            self._add("duplicate-entry", name, f"it is installed to the place of {other}")
+        return place, other
 
     def _create(self, name: str, place: str) -> io.BufferedWriter | None:
         """Open the copy of a file; `None` where that cannot be."""

@@ -271,7 +271,7 @@ class Finder:
             return True
         if place.phase in (Phase.SYSTEM, Phase.WINDOWS) and not self._context.has_system_files:
             return False
-        return self._files.kind(ntpath.join(place.folder, name)) is not FileKind.ABSENT
+        return self._files.kind(_join(place.folder, name)) is not FileKind.ABSENT
 
     def _note_others(self, name: str, taken: SearchFolder) -> None:
         """Windows does not say in which order it searches the added folders: say so where that decides."""
@@ -330,6 +330,11 @@ class Finder:
             return None
         known = self._identities.setdefault(identity, path)
         return None if known == path else known
+
+
+def _join(folder: str, name: str) -> str:
+    """Return a name in a folder; what `ntpath.join` does, which is asked for the rare forms of folders."""
+    return f"{folder}\\{name}" if folder[-1:] not in ("", "\\", "/", ":") else ntpath.join(folder, name)
 
 
 def complete_name(need: str) -> str:

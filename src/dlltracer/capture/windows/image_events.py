@@ -1,6 +1,6 @@
 """Image records and the requests of Python, turned into events. Pure: runs on any system.
 
-The rule that judges an unload (docs/reference/failed-or-unloaded.md). The kernel tells of unloads only; process exit,
+The rule that judges an unload (docs/reference/failed-or-unloaded.md). The kernel reports unloads only; process exit,
 FreeLibrary and a file mapped to be read look the same as a load that failed. An unload is *Failed* when
 
 (a) the image is an extension module that Python asked for in this trace, no image of its name stays, and its import is
