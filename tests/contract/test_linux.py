@@ -198,12 +198,12 @@ def test_snapshot_sees_what_is_there_and_says_what_it_cannot_see(native: Native)
 
 
 def test_snapshot_agrees_with_rtld(native: Native) -> None:
-    with dlltracer.Trace(collect=True) as told, dlltracer.Trace(collect=True, backend="snapshot") as seen:
+    with dlltracer.Trace(collect=True) as reported, dlltracer.Trace(collect=True, backend="snapshot") as seen:
         import_file("tinymod", native.module())
         load(native.tiny())
-    assert [(e.path, e.base) for e in told] == [(e.path, e.base) for e in seen]
+    assert [(e.path, e.base) for e in reported] == [(e.path, e.base) for e in seen]
     # rtld says the size in bytes as the loader does; both end in the same page
-    assert [(e.size + 4095) // 4096 for e in told] == [(e.size + 4095) // 4096 for e in seen]
+    assert [(e.size + 4095) // 4096 for e in reported] == [(e.size + 4095) // 4096 for e in seen]
 
 
 def test_snapshot_has_no_raw_events() -> None:
