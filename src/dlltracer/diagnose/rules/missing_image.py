@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-from ...model.environment import PackageManager
+from ...model.environment import PackageManager, has_hash
 from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
@@ -30,7 +30,6 @@ _SHORTEST_NAME = 3
 """A longer name in the output of the program is no accident."""
 _PYTHONS_OWN = re.compile(r"(?:^|/)(?:libpython|python|pypy|_ctypes\.|_cffi_backend)[^/]*$")
 """Images that call dlopen because Python code asks for it."""
-_HASHED = re.compile(r"-[0-9a-f]{8}\.so")
 """The hash that auditwheel and delocate put into the names of libraries of a wheel."""
 
 
@@ -218,7 +217,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
     providers = find_providers(need, System.LINUX, case.distribution, requested_by or "")
     providers = providers or provider_by_rule(need, case.distribution)
     yield from install_remedies(providers[:_MOST_PROVIDERS])
-    if fit and not _HASHED.search(need):
+    if fit and not has_hash(need):
         return
     owner = next((one for one in case.owners.get(requested_by or "", ()) if one.manager is PackageManager.PIP), None)
     if owner is None and _is_expected_beside(need, requested_by, case):
