@@ -177,11 +177,6 @@ class Delivery:
         _FORKS.add(self)
         atexit.register(self._flush)
 
-    @property
-    def has_thread(self) -> bool:
-        """Whether there is a thread that delivers; without it, the threads that load do."""
-        return self._has_thread
-
     def finish(self, recording: Callable[[], Recording]) -> tuple[str, ...]:
         """Deliver the rest, when the session has stopped. Returns notes. `recording` makes the whole recording."""
         atexit.unregister(self._flush)

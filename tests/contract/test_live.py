@@ -353,13 +353,13 @@ def test_a_forked_child_delivers_its_own_events(native: Native, run_python: RunP
 
 @linux_only
 def test_a_trace_without_outputs_has_no_thread(native: Native) -> None:
-    def count() -> int:
-        return len(os.listdir("/proc/self/task"))
+    def tasks() -> set[str]:
+        return set(os.listdir("/proc/self/task"))
 
-    threads = count()
+    before = tasks()  # a thread of an earlier test may still end: its join returns before the kernel removes the task
     with dlltracer.Trace() as events:
         load(native.tiny())
-        assert (events, count()) == (None, threads)
+        assert events is None and tasks() <= before
 
 
 @linux_only

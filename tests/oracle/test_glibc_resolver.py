@@ -21,7 +21,7 @@ from oracle.tiny_elf import TinyLibraries, build_scenarios
 if sys.platform != "linux":
     pytest.skip("glibc is of Linux", allow_module_level=True)
 
-from dlltracer.capture.linux.decode import decode_loader_text
+from builders.loader_text import decode_loader_text
 from dlltracer.host.filesystem import HostFilesystem
 from dlltracer.host.linux import read_linux_context
 from dlltracer.model.events import LoadEvent

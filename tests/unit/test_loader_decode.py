@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.loader_text import LoaderText
-from dlltracer.capture.linux.decode import decode_loader_text, split_text
+from builders.loader_text import LoaderText, decode_loader_text
+from dlltracer.capture.linux.decode import split_text
 from dlltracer.capture.linux.lines import LineKind, parse_line
 from dlltracer.capture.requests import encode_request
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent

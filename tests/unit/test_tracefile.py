@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.saved_traces import CALM, PLAIN, PROCESSES, SAVED_TRACES
+from builders.saved_traces import CALM, PLAIN, PROCESSES, SAVED_TRACES, read_lines
 from dlltracer.model import tracereader
 from dlltracer.model.events import Event, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.failure import ProcessFacts, PythonError, System
@@ -19,7 +19,7 @@ from dlltracer.model.finding import Diagnosis, Outcome
 from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace
 from dlltracer.model.tracefile import early_line, process_line, trace_to_lines
-from dlltracer.model.tracereader import NotARecording, is_recording, read_lines
+from dlltracer.model.tracereader import NotARecording, is_recording
 from dlltracer.report.render_json import render_jsonl
 
 PROCESS = ProcessFacts(System.LINUX, (3, 11, 4), (".so",), 64, "/usr/bin/python3", "/usr", "/usr")

@@ -201,13 +201,10 @@ _UNKNOWN, _MANY = b"\xff", (1 << 64) - 1
 """What is in a counter that the C library does not write."""
 
 
-def take_snapshot() -> Snapshot:
-    """The images loaded now. Raises `BackendUnavailable` where the C library has no dl_iterate_phdr."""
-    return make_reader()(False)
-
-
 def make_reader() -> Callable[[bool], Snapshot]:
-    """Return what takes snapshots; given `True`, of the counters only. Raises as `take_snapshot`.
+    """Return what takes snapshots of the images; given `True`, of the counters only.
+
+    Raises `BackendUnavailable` where the C library has no dl_iterate_phdr.
 
     The types of ctypes are made once: ctypes keeps them for ever.
 

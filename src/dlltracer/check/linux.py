@@ -22,7 +22,7 @@ from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
 from .elf_symbols import CheckedElf, ElfSymbolCheck
 from .platform_check import place_of, search_places
-from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform
+from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform, is_of_driver
 from .tags import PythonPromise
 
 _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
@@ -41,10 +41,6 @@ _OF_DESKTOPS = (
     "libfreetype*", "libdbus-1*", "libwayland*", "libasound*", "libpulse*", "libdrm*", "libgbm*", "libnss*",
     "libnspr*", "libcups*", "libgtk*", "libgdk*", "libgio*", "libpango*", "libcairo*", "libatk*", "libX*", "libgst*",
     "libudev*", "libspeechd*", "libpcsclite*", "libbrotli*", "libmysqlclient*", "libpq*", "libodbc*", "libfbclient*",
-)  # fmt: skip
-_OF_DRIVERS = (
-    "libcuda.so*", "libnvidia-*", "libnvcuvid*", "libOpenCL*", "libvulkan*", "libamdhip*", "libhsa*", "libze_*",
-    "libva.so*", "libva-*", "librdmacm*", "libibverbs*", "libmlx*",
 )  # fmt: skip
 
 
@@ -304,7 +300,7 @@ class _LinuxCheck(ElfSymbolCheck):
             title = f"it needs {name}, which the wheel expects from {owner}"
         elif not self._platform.version:
             severity = Severity.WARNING
-        elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DRIVERS):
+        elif is_of_driver(name):
             severity, fix = Severity.NOTE, ""
             title = f"it needs {name}, which comes with a driver"
         elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DESKTOPS):

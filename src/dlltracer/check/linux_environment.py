@@ -22,25 +22,17 @@ from ..host.native_files import NativeFile
 from ..host.package_code import PackageCode
 from ..model.check import Problem, Severity
 from ..model.elf import DF_1_PIE, ET_DYN, ET_EXEC, ElfImage, ElfSymbols, describe_kind
+from ..model.environment import without_hash
 from ..model.loader_context import GlibcContext, LoadedImage, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.linux import LinuxResolver, resolve_linux
 from .elf_store import ElfStore
 from .platform_check import RuntimeCopy, family_of, judge_copies
-from .platforms import Loader, Platform
+from .platforms import Loader, Platform, is_of_driver
 from .scope import Conflict, Load, SymbolScope
-
-_HASH = re.compile(r"-[0-9a-f]{8,}(?=\.)")
-
-
-def without_hash(name: str) -> str:
-    """Return the name of a library without the hash that auditwheel and delvewheel put into it."""
-    return _HASH.sub("", name)
-
 
 _SUFFIX = re.compile(r"\.(?:cpython-(\d)(\d+)(t?)\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
 _LIBPYTHON = re.compile(r"libpython(\d)(?:\.(\d+))?[\w.]*\.so[\w.]*")
-_DRIVER = re.compile(r"lib(?:cuda|nvidia-\w+|nvcuvid|OpenCL|vulkan|amdhip64|ze_loader|hsa-runtime64)\.so")
 _PROGRAM_FOLDERS = ("bin", "sbin", "libexec")
 _STANDARD_LIBRARY = "/lib-dynload/"
 _MOST_NEEDS = 3_000_000
@@ -134,7 +126,7 @@ class _LinuxEnvironment:
             self._by_name = {}
             for path in sorted(self._places):
                 base = posixpath.basename(self._places[path]).lower()
-                for key in dict.fromkeys((base, _HASH.sub("", base))):
+                for key in dict.fromkeys((base, without_hash(base))):
                     self._by_name.setdefault(key, []).append(path)
         return self._by_name.get(name.lower(), [])
 
@@ -447,7 +439,7 @@ class _LinuxEnvironment:
                 severity = Severity.NOTE
                 leads = (*leads, "code of the package loads libraries itself, and may load this one first")
             return self._elsewhere(name, path, same, severity, leads)
-        if _DRIVER.match(name):
+        if is_of_driver(name):
             severity = min(Severity.WARNING, severity, key=lambda each: -each.rank)
         return self._problem(
             "missing-image", severity, path, f"it needs {name}, which is nowhere where the loader looks",

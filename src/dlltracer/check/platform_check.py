@@ -17,13 +17,11 @@ from dataclasses import dataclass, replace
 from ..host.package_code import is_import_guarded, names_library
 from ..host.wheel import Wheel, unpack_code
 from ..model.check import Problem, Severity
+from ..model.environment import without_hash
 from .platforms import Platform
 from .python_abi import ApiProblem, judge_api
 from .suppliers import Suppliers
 from .tags import PythonPromise, file_python
-
-_MANGLED = re.compile(r"-[0-9a-f]{8,40}(?=\.)", re.IGNORECASE)
-"""What repair tools put into names of libraries: 8 hexadecimal digits (auditwheel, maturin), up to 40 (delvewheel)."""
 
 _OWN_FOLDER = re.compile(r"^(?:\$ORIGIN|\$\{ORIGIN\}|@loader_path|@executable_path)")
 _SITE_PACKAGES = re.compile(r"(?:lib/python[\d.t]+|Lib)/site-packages/")
@@ -150,7 +148,7 @@ class PlatformCheck:
 
 def original_name(library: str) -> str:
     """Return the name of a library before a repair tool gave it another, in lower case."""
-    return _MANGLED.sub("", library).lower()
+    return without_hash(library).lower()
 
 
 def search_places(place: str, folders: Iterable[str]) -> list[str]:

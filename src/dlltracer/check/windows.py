@@ -13,8 +13,9 @@ from ..host.copies import read_added_folders
 from ..host.filesystem import HostFilesystem, WindowsFiles
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
+from ..model.environment import without_hash
 from ..model.loader_context import context_for_wheel
-from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Version
+from ..model.pe import CONSTANT_MUTEX, MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Version
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import explain_not_system
 from ..resolve.windows import KnownExports, find_missing_imports, resolve_windows
@@ -29,14 +30,10 @@ _DEBUG_RUNTIME = re.compile(
     r"(?:msvcp\d+(?:_\d)?d|vcruntime\d+(?:_\d)?d|msvcr\d+d|ucrtbased|concrt\d+d|vccorlib\d+d|vcomp\d+d|mfc\d+u?d"
     r"|python\d+t?_d)\.dll", re.IGNORECASE,
 )
-_CPP_RUNTIME = re.compile(r"msvcp140(?:_\d|_\w+)?(?P<hash>-[0-9a-f]{8,})?\.dll", re.IGNORECASE)
+_CPP_RUNTIME = re.compile(r"msvcp140(?:_\d|_\w+)?\.dll", re.IGNORECASE)
 _VC_RUNTIME = re.compile(r"(?:msvcp140|vcruntime140|concrt140|vccorlib140|vcomp140|mfc140)\w*\.dll", re.IGNORECASE)
 _PYTHON_DLL = re.compile(r"python\d+t?\.dll", re.IGNORECASE)
 _STABLE_DLL = re.compile(r"python3t?\.dll", re.IGNORECASE)
-_CONSTANT_MUTEX = (14, 40)
-"""From this version on std::mutex needs no call to be initialised, and older runtimes crash in its lock: release notes
-of Visual Studio 2022 17.10."""
-_LOCKS, _INITIALISER = {"_Mtx_lock", "_Mtx_unlock"}, "_Mtx_init_in_situ"
 _OF_DRIVERS = (
     "nvcuda.dll", "nvml.dll", "nvcuvid.dll", "nvencodeapi*.dll", "opencl.dll", "vulkan-1.dll", "amdhip64*.dll",
     "ze_loader.dll",
@@ -97,9 +94,9 @@ class WindowsCheck(PlatformCheck):
         self._images[place] = image
 
     def _judge_file(self, place: str, image: PeImage) -> Iterator[Problem]:
-        match = _CPP_RUNTIME.fullmatch(posixpath.basename(place))
+        is_runtime = _CPP_RUNTIME.fullmatch(posixpath.basename(place)) is not None
         version = _file_version(image)
-        if match is not None and match["hash"] is None and version is not None and version[:2] < _CONSTANT_MUTEX:
+        if is_runtime and version is not None and version[:2] < CONSTANT_MUTEX:
             yield self._problem(
                 "old-vc-runtime", Severity.WARNING if self._wheel.others else Severity.ERROR, place,
                 f"the {self._wheel.noun} brings {posixpath.basename(place)} {'.'.join(map(str, version))} under its own"
@@ -234,15 +231,17 @@ class WindowsCheck(PlatformCheck):
         """Judge who relies on mutexes of a new runtime, and which runtime it gets."""
         for binding in tree.bindings:
             user = tree.images.get(binding.requested_by)
-            if _CPP_RUNTIME.fullmatch(binding.need) is None or not isinstance(user, PeImage) or binding.delayed:
+            if binding.delayed or not isinstance(user, PeImage):
                 continue
-            if not _locks_without_initialising(user, binding.need):
+            if _CPP_RUNTIME.fullmatch(without_hash(binding.need)) is None:
+                continue
+            if not user.locks_without_initialising(binding.need):
                 continue
             runtime = tree.images.get(binding.path or "")
             version = _file_version(runtime) if isinstance(runtime, PeImage) else None
             if version is None and (self._wheel.others or self._of_name(binding.need)):
                 continue
-            if version is not None and version[:2] >= _CONSTANT_MUTEX:
+            if version is not None and version[:2] >= CONSTANT_MUTEX:
                 continue
             has = "no copy is in its reach"
             if version is None and self._suppliers.family():
@@ -279,13 +278,3 @@ def _place(path: str) -> str:
 
 def _file_version(image: PeImage) -> Version | None:
     return image.resources.file_version if image.resources is not None else None
-
-
-def _locks_without_initialising(user: PeImage, library: str) -> bool:
-    names = {
-        symbol.name
-        for imported in user.imports
-        if imported.library.lower() == library.lower()
-        for symbol in imported.symbols or ()
-    }
-    return bool(names & _LOCKS) and _INITIALISER not in names

@@ -67,7 +67,7 @@ class _CheckOptions:
         if self.python is not None and self.root is not None:
             raise click.UsageError("choose one of --python and --root: nothing of another system is run")
         listed = _read_list(self.from_file) if self.from_file is not None else ()
-        named = (path for target in self.targets for path in _expand(target.rstrip("/") or target))
+        named = (path for target in self.targets for path in _expand(target))
         kinds = [(path, classify_target(path)) for path in dict.fromkeys((*named, *listed))]
         if self.from_file is not None and not kinds:
             raise click.UsageError(f"{self.from_file} names no target")
@@ -256,6 +256,7 @@ def _expand(target: str) -> list[str]:
     """
     if "\0" in target or "://" in target:
         return [target]
+    target = target.rstrip("/") or target
     if glob.has_magic(target) and not os.path.lexists(target):
         return sorted(glob.glob(target, recursive=True)) or [target]
     try:

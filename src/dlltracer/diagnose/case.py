@@ -265,7 +265,9 @@ _PASS_ON = frozenset((
 """Exceptions by which a program notices that another process failed, or passes its status on (sys.exit)."""
 _LEAVE_TRACES = (DlProblem.MISSING, DlProblem.MISSING_SYMBOL, DlProblem.MISSING_VERSION)
 """What it cannot miss: something was searched in vain, or mapped and dropped."""
-_MACHINERY = re.compile(r"^<(?!ipython-input-)|[/\\](?:ctypes|importlib)[/\\]\w+\.py$|[/\\]cffi[/\\]api\.py$")
+_MACHINERY = re.compile(
+    r"^<(?!ipython-input-)|[/\\](?:ctypes|importlib)[/\\]\w+\.py$|[/\\](?:cffi[/\\]api|subprocess)\.py$"
+)
 """Files of Python itself and of cffi that only pass on what others ask for; cells of IPython have such names too."""
 _CANNOT_IMPORT = re.compile(r"cannot import name '(\w+)' from (?:partially initialized module )?'([\w.]+)'")
 
@@ -301,6 +303,10 @@ def module_that_lacks(errors: Iterable[PythonError]) -> str | None:
 def describe_owner(owner: PackageOwner) -> str:
     """A package in words: "numpy 2.1.0, pip"."""
     return f"{owner.package}{f' {owner.version}' if owner.version else ''}, {owner.manager.value}"
+
+
+CONFIGURED = "a folder of ld.so.conf"
+"""Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
 
 
 @dataclass(frozen=True)
@@ -443,6 +449,8 @@ class LeadKind(enum.Enum):
     """LD_LIBRARY_PATH names the folder, and does not count in secure mode."""
     RENAMED = "renamed"
     """A folder that was searched has the library under its new name (t64)."""
+    NUMBERED = "numbered"
+    """A folder that was searched has the library with the number of its version only; the name has none."""
     LINK_MISSING = "link missing"
     """A folder that was searched has a file whose soname is the name asked for, under another name."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..model.environment import CLibrary, PackageManager, PackageOwner, Provider, ProviderKind
+from ..model.environment import CLibrary, PackageManager, PackageOwner, Provider, ProviderKind, has_hash
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
 from .case import Case, InstallFacts
@@ -227,7 +227,6 @@ def find_providers(
 
 
 _SONAME = re.compile(r"lib([A-Za-z][\w.+-]{0,80}?)(?:\.so\.(\d[\w.]{0,20})|-(\d[\d.]{0,20})\.so)")
-_HASHED = re.compile(r"-[0-9a-f]{8}\.")
 _NAMING_RULE = "the name that Debian's rules give to its package"
 
 
@@ -238,7 +237,7 @@ def provider_by_rule(soname: str, distribution: str | None) -> tuple[Provider, .
     such a package is offered only where the package manager knows one (`keep_feasible`).
     """
     found = _SONAME.fullmatch(soname)
-    if found is None or package_kind(distribution) is not ProviderKind.APT or _HASHED.search(soname):
+    if found is None or package_kind(distribution) is not ProviderKind.APT or has_hash(soname):
         return ()
     stem, number = found[1].lower().replace("_", "-"), found[2] or found[3]
     name = f"lib{stem}{'-' if stem[-1].isdigit() else ''}{number}"

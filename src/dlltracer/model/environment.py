@@ -7,8 +7,23 @@ memory in static TLS block". Its setting for the start (glibc.rtld.optional_stat
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+_REPAIRED = re.compile(r"-[0-9a-f]{8,64}(?=\.)", re.IGNORECASE)
+"""auditwheel, delocate and maturin put 8 hexadecimal digits of a hash into the name of a library that they copy into a
+wheel, delvewheel 32 (40 in its first versions)."""
+
+
+def without_hash(name: str) -> str:
+    """Return the name of a library without the hash that a tool which repairs wheels has put into it."""
+    return _REPAIRED.sub("", name)
+
+
+def has_hash(name: str) -> bool:
+    """Whether the name of a library has the hash of a tool which repairs wheels: no other package has such a file."""
+    return _REPAIRED.search(name) is not None
 
 
 class ProviderKind(enum.Enum):

@@ -552,6 +552,7 @@ _STATES = {
     "symbol-not-in-library": "lacks it", "not-an-image": "not an image", "truncated-image": "cut short",
     "damaged-image": "damaged", "wrong-machine": "other processor", "unreadable-image": "may not be read",
     "unreadable-folder": "may not be read", "exit-in-initialiser": "its initialiser was running",
+    "initialiser-raised": "raised it", "killed": "was loaded last",
     "crash-in-initialiser": "crashed", "crash-in-import": "crashed", "crash": "crashed", "abort": "ended the process",
     "library-path-set-late": "not found", "library-path-wins": "lacks it", "renamed-library": "not found",
     "relative-need": "not there", "origin-lost": "not found", "origin-of-a-link": "not found",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 
-from ...model.environment import PackageManager
+from ...model.environment import PackageManager, has_hash
 from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
-from ..case import Case, Copy, describe_copies
+from ..case import CONFIGURED, Case, Copy, describe_copies
 from ..loader_errors import DlProblem, folder_of
 from ..named_failure import final_failures, stem_of
 from ..remedies import find_providers, install_remedies, package_kind, provider_by_rule, with_variable
@@ -29,7 +30,6 @@ _SHORTEST_NAME = 3
 """A longer name in the output of the program is no accident."""
 _PYTHONS_OWN = re.compile(r"(?:^|/)(?:libpython|python|pypy|_ctypes\.|_cffi_backend)[^/]*$")
 """Images that call dlopen because Python code asks for it."""
-_HASHED = re.compile(r"-[0-9a-f]{8}\.so")
 """The hash that auditwheel and delocate put into the names of libraries of a wheel."""
 
 
@@ -125,7 +125,8 @@ def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, 
     is_of_trace = event is not None and case.dl_error is None and case.run.crash is None
     return Finding(
         code=C_LIBRARY_CODE if foreign else CODE,
-        title=f"{requested_by or 'the file'} was built for {foreign}" if foreign else f"{need} was not found",
+        title=f"{requested_by or 'the file'} was built for {foreign}" if foreign
+        else f"{need} was not found{_mistake_in_path(need, case)}",
         confidence=_confidence(case, is_named or is_of_trace),
         subject=(requested_by or need) if foreign else need, chain=case.chain_to(requested_by, need),
         probes=case.probes_of(need),
@@ -161,6 +162,8 @@ def _explain(need: str, requested_by: str | None, binding: Binding | None, case:
     if fit:
         text += f" There is {describe_copies(fit)}, where the loader does not look."
         text += _why_not_inherited(fit, requested_by, case)
+        if any(map(_is_configured, fit)):
+            text += " ld.so.conf names that folder, and ld.so.cache does not have the file: ldconfig has not run since."
     elif copies:
         text += f" {copies[0].path} has that name, but {copies[0].unfit}."
     if binding is None and case.tree is None:
@@ -178,11 +181,34 @@ def _why_not_inherited(copies: tuple[Copy, ...], requested_by: str | None, case:
     return ""
 
 
+def _mistake_in_path(need: str, case: Case) -> str:
+    """Return what is wrong with an element of LD_LIBRARY_PATH that is meant for the library; empty if nothing is.
+
+    The loader takes each element as a folder, letter by letter (ld.so(8)).
+    """
+    process = case.run.process
+    elements = process.loader_environment.get("LD_LIBRARY_PATH", "").split(":") if process is not None else []
+    copies = [copy for copy in case.copies.get(need, ()) if copy.unfit is None]
+    for element in elements if copies else ():
+        if element in {copy.path for copy in copies} or posixpath.basename(element) == need:
+            return f": LD_LIBRARY_PATH has to name its folder, and names the file {element}"
+        if element.startswith("~"):
+            return f": in LD_LIBRARY_PATH {element} is no folder, because only shells know what ~ is"
+        if element.startswith(("'", '"', "$HOME", "${")):
+            return f": in LD_LIBRARY_PATH {element} is no folder, because the loader knows no quotes and variables"
+    return ""
+
+
+def _is_configured(copy: Copy) -> bool:
+    return copy.where == CONFIGURED
+
+
 def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remedy]:
     fit = [copy for copy in case.copies.get(need, ()) if copy.unfit is None]
     if fit:
+        fit.sort(key=_is_configured, reverse=True)
         folder = folder_of(fit[0].path)
-        if folder in ("/usr/local/lib", "/usr/local/lib64"):
+        if _is_configured(fit[0]):
             yield Remedy("let the system take note of its new libraries (as root)", ("ldconfig",))
         yield Remedy(
             "let the loader look there, to see whether that copy will do",
@@ -191,7 +217,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
     providers = find_providers(need, System.LINUX, case.distribution, requested_by or "")
     providers = providers or provider_by_rule(need, case.distribution)
     yield from install_remedies(providers[:_MOST_PROVIDERS])
-    if fit and not _HASHED.search(need):
+    if fit and not has_hash(need):
         return
     owner = next((one for one in case.owners.get(requested_by or "", ()) if one.manager is PackageManager.PIP), None)
     if owner is None and _is_expected_beside(need, requested_by, case):

@@ -44,6 +44,8 @@ def check(case: Case) -> Iterator[Finding]:
     dl_error = case.dl_error
     if dl_error is None or dl_error.problem is DlProblem.MISSING:
         yield from _passed_over(case)
+    elif dl_error.library and "(CR LF)" in case.damaged.get(dl_error.library, ""):
+        yield _refused(dl_error.library, DlProblem.NOT_AN_IMAGE, case)
     elif dl_error.problem is DlProblem.ALIGNMENT and dl_error.library:
         yield _misaligned(dl_error.library, case)
     elif wants_plain_libc(dl_error.library, case):
@@ -109,6 +111,22 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
         explanation=f"The loader opened {path}{case.owner_of(path)} and refused it{f': {reason}' if reason else ''}.",
         evidence=(Evidence(Source.LOADER, words.rpartition(": ")[2] or problem.value),),
         remedies=(remedy, *_sources(code, path, reason, case)),
+    )
+
+
+def rewritten(path: str, case: Case) -> Finding:
+    """Return the finding about a file whose line ends were rewritten, and whose load ended in a crash."""
+    title, remedy = _words_for(CODE, path, "(CR LF)")
+    return Finding(
+        code=CODE,
+        title=title,
+        confidence=Confidence.LIKELY,
+        subject=path,
+        chain=case.chain_to(None, path),
+        explanation=f"The process died while or after it loaded {path}{case.owner_of(path)}: each of its line feeds "
+        "has a carriage return before it.",
+        evidence=(Evidence(Source.FILES, case.damaged[path]),),
+        remedies=(remedy, *_sources(CODE, path, None, case)),
     )
 
 
@@ -258,6 +276,10 @@ _NAMED = {
     "empty file": (
         "{path} is an empty file",
         Remedy("fetch or install the file again, and look at its size: a disk was full, or it only keeps a place"),
+    ),
+    "(CR LF)": (
+        "{path} is damaged: the ends of its lines were rewritten (CR LF), as if it were a text",
+        Remedy("tell git that it is no text (*.so binary in .gitattributes), and fetch it again"),
     ),
     "ar archive": (
         "{path} is a static library (an ar archive), not a shared one",
