@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker of pytest-xdist tells what it ran under Wine."""
+    """Send what this worker of pytest-xdist ran under Wine to the main process."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
         output["wine"] = runs_of(session.config).lines
@@ -62,7 +62,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """And here that is heard."""
+    """Collect in the main process what a worker ran under Wine."""
     runs_of(node.config).lines.extend(getattr(node, "workeroutput", {}).get("wine", ()))
 
 

@@ -18,7 +18,7 @@ from _thread import RLock, allocate_lock, get_ident, get_native_id, start_new_th
 
 from .capture.requests import Watch, is_own_load
 from .model.events import DebugEvent, Event, LoadFailedEvent, UnloadEvent
-from .model.printable import escape, escape_for, is_terminal
+from .model.screen import escape, escape_for, is_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,11 +176,6 @@ class Delivery:
         self._watch.start()
         _FORKS.add(self)
         atexit.register(self._flush)
-
-    @property
-    def has_thread(self) -> bool:
-        """Whether there is a thread that delivers; without it, the threads that load do."""
-        return self._has_thread
 
     def finish(self, recording: Callable[[], Recording]) -> tuple[str, ...]:
         """Deliver the rest, when the session has stopped. Returns notes. `recording` makes the whole recording."""

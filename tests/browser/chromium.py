@@ -53,7 +53,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.driver.get("about:blank")
-        self.complaints(), self.requests()
+        self.problems(), self.requests()
         self.driver.get(path.as_uri())
 
     def run(self, script: str, *arguments: object) -> Any:
@@ -71,7 +71,7 @@ class Browser:
         """Press keys, at whatever has the focus."""
         self.driver.switch_to.active_element.send_keys(*keys)
 
-    def complaints(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What came to the console since the last call, of any level; breaches of the policy are among it."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 

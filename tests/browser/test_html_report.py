@@ -53,11 +53,11 @@ def choose(browser: Browser, key: str) -> None:
     "trace", [small_failure(), many_images(60, processes=3), windows_failure(), trace_named("a.so")],
     ids=["failure", "processes", "windows", "everything"],
 )  # fmt: skip
-def test_no_request_and_no_complaint(browser: Browser, pages: Path, trace: Any) -> None:
+def test_no_request_and_no_console_message(browser: Browser, pages: Path, trace: Any) -> None:
     browser.open(render_html(trace), pages / "page.html")
     browser.click("#themes [data-k=dark]")
     browser.click(".row")
-    assert browser.complaints() == []
+    assert browser.problems() == []
     assert browser.requests() == [(pages / "page.html").as_uri()]
 
 
@@ -77,7 +77,7 @@ def test_a_hostile_name_is_inert(browser: Browser, pages: Path, name: str) -> No
             ".every(e => [...e.attributes].every(a => !a.name.startsWith('on')))"
         )
         assert browser.run("return document.documentElement.scrollWidth") <= 800
-        assert browser.complaints() == [] and browser.requests() == [(pages / "hostile.html").as_uri()]
+        assert browser.problems() == [] and browser.requests() == [(pages / "hostile.html").as_uri()]
 
 
 def test_failures_are_shown_first_and_the_filters_show_the_rest(browser: Browser, pages: Path) -> None:
@@ -122,7 +122,7 @@ def test_needs_that_are_mutual_do_not_open_without_end(browser: Browser, pages: 
     assert shown_rows(browser)[:4] == ["0.so", "1.so", "0.so", "2.so"]
     assert not browser.run("return document.querySelectorAll('.row')[2].classList.contains('opens')")
     assert browser.run("return document.getElementsByTagName('*').length") < MOST_ELEMENTS
-    assert browser.complaints() == []
+    assert browser.problems() == []
 
 
 def test_the_table_by_keyboard(browser: Browser, pages: Path) -> None:
@@ -274,4 +274,4 @@ def test_1866_images_stay_below_3000_elements(browser: Browser, pages: Path) -> 
         browser.run("document.querySelectorAll('.row.opens').forEach(one => one.click())")
         browser.run("document.querySelector('.grid').scrollTop = 9000")
         assert browser.run(elements) < MOST_ELEMENTS, arrangement
-    assert browser.complaints() == []
+    assert browser.problems() == []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dlltracer.capture.linux.decode import LoaderTextDecoder
 from dlltracer.capture.requests import encode_request
+from dlltracer.model.events import ImageChange
 
 PYTHON = "/usr/bin/python3"
 
@@ -90,3 +92,39 @@ class LoaderText:
 
     def error(self, path: str, text: str) -> LoaderText:
         return self.line(f"{path}: error: {text} (fatal)")
+
+
+@dataclass(frozen=True)
+class DecodedText:
+    """What a decoder makes of a whole text.
+
+    Attributes: `events` in order; `undecodable` lines; `foreign` lines, written by other processes (a child made by
+    fork in C code); `initialising`, the image whose initialiser was running when the text ended, if any; `doubts`:
+    index of a failure in `events` -> the image opened next, as in `loaderstate.Change`.
+    """
+
+    events: tuple[ImageChange, ...]
+    doubts: dict[int, str]
+    undecodable: int
+    foreign: int
+    initialising: str | None
+
+
+def decode_loader_text(text: bytes, *, pid: int | None = None, ended: bool = True) -> DecodedText:
+    """Decode the loader's text.
+
+    Arguments:
+        text: bytes as written by ld.so, with the marks of `requests.encode_request` between.
+        pid: only lines of this process; `None` for the process of the first line.
+        ended: the text is whole. `False` for a process that died: a search without a result is then no failure.
+    Never raises for any input: what it cannot read is counted.
+    """
+    decoder = LoaderTextDecoder(pid)
+    changes = decoder.feed(text) + decoder.finish(ended)
+    return DecodedText(
+        tuple(event for event, _ in changes),
+        {number: doubt for number, (_, doubt) in enumerate(changes) if doubt is not None},
+        decoder.undecodable,
+        decoder.foreign,
+        decoder.initialising(),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from dlltracer.model.failure import Crash, Frame, ProcessFacts, PythonError, Sys
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace, SearchPlaces
+from dlltracer.model.tracereader import TraceReader
 
 CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """For tests that make whole traces: that takes its time on a machine that does other things as well."""
@@ -101,3 +104,11 @@ SAVED_TRACES = st.builds(
     command=NAMES,
     places=maybe(st.builds(SearchPlaces, PAIRS, PAIRS, maybe(NUMBERS), NAMES, NAMES, NAMES)),
 )  # fmt: skip
+
+
+def read_lines(lines: Iterable[bytes]) -> SavedTrace:
+    """Return the trace in the lines of a file, ends of lines included. Raises `NotARecording`, and nothing else."""
+    reader = TraceReader()
+    for line in lines:
+        reader.add(line)
+    return reader.finish()

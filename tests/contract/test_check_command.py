@@ -39,6 +39,25 @@ def sound(tmp_path: Path) -> Path:
     return build_wheel(tmp_path, {SO: module("libc.so.6", runpath="/build")}, tag=TAG)
 
 
+def test_a_folder_of_wheels(broken: Path, sound: Path) -> None:
+    folder = broken.parent
+    sound.rename(folder / "pkg-2.0-py3-none-any.whl")
+    (folder / "pkg-1.0.tar.gz").write_bytes(b"\x1f\x8b")
+    ran = run(f"{folder}/")
+    assert (ran.returncode, "libtbb.so.12" in ran.stdout) == (1, True)
+    assert "2 targets, " in ran.stdout and "tar.gz" not in ran.stdout
+
+
+def test_odd_lines_of_a_list(broken: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    odd = b"\xef\xbb\xbf" + bytes(broken) + b"\r\n \r\n# a comment\r\n\xff\0bad\nnumpy==1.26\n" + bytes(broken) + b"\n"
+    listed.write_bytes(odd)
+    ran = run("--from-file", listed)
+    assert (ran.returncode, ran.stderr) == (3, "")
+    assert "libtbb.so.12" in ran.stdout and "NUL" in ran.stdout and "looked up by name" in ran.stdout
+    assert "3 targets, " in ran.stdout and "dlltracer failed" not in ran.stdout
+
+
 def test_statuses(broken: Path, sound: Path, tmp_path: Path) -> None:
     assert run(sound).returncode == 0
     assert run(broken).returncode == 1

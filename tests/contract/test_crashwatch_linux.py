@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ void exec_in_thread(char **arguments) {
     pthread_create(&thread, 0, become, 0);
     pause();
 }
-/* a process, but none that fork has made: no signal tells of its end */
+/* a process, but none that fork has made: no signal reports its end */
 int quiet_fork(void) { return syscall(SYS_clone, 0, 0, 0, 0, 0); }
 """
 
@@ -118,9 +118,10 @@ def status_field(pid: int, name: str) -> str:
 
 def wait_until_seized(child: subprocess.Popen[bytes], over: threading.Event) -> None:
     for thread in os.listdir(f"/proc/{child.pid}/task"):
-        while status_field(int(thread), "TracerPid") == "0":
-            assert not over.is_set(), "the child was never watched"
-            os.sched_yield()
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            while status_field(int(thread), "TracerPid") == "0":
+                assert not over.is_set(), "the child was never watched"
+                os.sched_yield()
 
 
 def say(child: subprocess.Popen[bytes]) -> None:
@@ -262,7 +263,7 @@ def test_a_fault_survived_before_is_not_taken_for_the_crash(crasher: Path) -> No
     assert crash_of(watched, signal.SIGSEGV).fault_address == 0x20
 
 
-def test_an_abort_in_the_handler_of_a_fault_tells_of_the_fault(crasher: Path) -> None:
+def test_an_abort_in_the_handler_of_a_fault_shows_the_fault(crasher: Path) -> None:
     watched, _ = watch_code(crasher, "lib.survive(); lib.survive_trap(); lib.abort_in_handler()")
     crash_of(watched, signal.SIGABRT)
     assert watched.note is not None and f"SIGSEGV came earlier at {crasher}+0x" in watched.note
@@ -536,7 +537,7 @@ def run_watcher(crasher: Path, before: str, *prefix: str, wait: bool = True) -> 
 
 
 @pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="the number of ptrace(2) is not known")
-def test_a_container_without_ptrace_is_told_so(crasher: Path) -> None:
+def test_a_container_without_ptrace_gets_the_reason(crasher: Path) -> None:
     ok, reason, status, image, note = run_watcher(crasher, FILTER.replace("ERROR", str(errno.EPERM)), wait=False)
     assert not ok and "refuses ptrace (Operation not permitted)" in str(reason)
     assert (status, image) == (-signal.SIGSEGV, None)

@@ -446,7 +446,7 @@ def test_what_cannot_be_followed(desk: Desk) -> None:
 
 
 def test_who_goes_on_when_the_first_has_ended(desk: Desk, pipe: tuple[int, int]) -> None:
-    # The shell must not end before its child has become the other program: until then nothing tells of the child.
+    # The shell must not end before its child has become the other program: until then nothing shows the child.
     wait = "until grep -q libc.so /proc/$!/maps; do :; done"
     desk.write("s.sh", f"exec 5<&0\n/bin/cat <&5 >/dev/null 2>&1 &\n{wait}\necho $!\n")
     report = desk.run("--follow", "--", "sh", "s.sh", stdin=pipe[0])
@@ -459,7 +459,7 @@ def test_who_goes_on_when_the_first_has_ended(desk: Desk, pipe: tuple[int, int])
 
 
 class Collector:
-    """A sink; what it is told may make it write to a descriptor, or raise."""
+    """A sink; what it gets may make it write to a descriptor, or raise."""
 
     def __init__(self, awaited: str = "", answer: int | None = None, raises: bool = False) -> None:
         self.said: list[tuple[str, int]] = []
@@ -499,7 +499,7 @@ def test_a_sink_that_raises(native: Native) -> None:
     assert "OSError: the disk is full" in ending.recording.notes[0] and {kind for kind, _ in sink.said} == {"process"}
 
 
-def test_another_mechanism_tells_at_the_end(native: Native) -> None:
+def test_another_mechanism_reports_at_the_end(native: Native) -> None:
     sink = Collector()
     source = f"import ctypes; ctypes.CDLL({str(native.tiny())!r})"
     ending = run_followed(Program(ProgramKind.CODE, source), "snapshot", sink=sink)

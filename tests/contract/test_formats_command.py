@@ -193,7 +193,7 @@ def test_scripts_for_shells(shell: str, tmp_path: Path) -> None:
 
 
 def completions(*words: str) -> list[str]:
-    """What bash is told could stand in the place of the last word."""
+    """What bash gets as words that could stand in the place of the last word."""
     line = " ".join(("dlltracer", *(word or "''" for word in words)))
     ran = dlltracer(COMP_WORDS=line, COMP_CWORD=str(len(words)), _DLLTRACER_COMPLETE="bash_complete")
     assert ran.stderr == ""

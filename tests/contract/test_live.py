@@ -129,7 +129,7 @@ def test_a_crash_inside_a_load_leaves_what_came_before_it(
 
 IMPORTS_BESIDE_SNAPSHOTS = """
 import importlib.machinery, importlib.util, os, sys, threading
-from dlltracer.capture.linux.snapshot import make_reader
+from dlltracer.capture.snapshots import make_reader
 sys.setswitchinterval(1e-5)
 read, has_ended = make_reader(), threading.Event()
 def watch():
@@ -155,7 +155,7 @@ def test_snapshots_in_a_thread_hold_up_no_import(native: Native) -> None:
 
 
 @linux_only
-def test_a_failed_load_is_told_before_a_crash(native: Native, run_python: RunPython) -> None:
+def test_a_failed_load_is_delivered_before_a_crash(native: Native, run_python: RunPython) -> None:
     done = run_python(
         """
         import ctypes, os, sys, dlltracer
@@ -375,13 +375,13 @@ def test_a_forked_child_delivers_its_own_events(native: Native, run_python: RunP
 
 @linux_only
 def test_a_trace_without_outputs_has_no_thread(native: Native) -> None:
-    def count() -> int:
-        return len(os.listdir("/proc/self/task"))
+    def tasks() -> set[str]:
+        return set(os.listdir("/proc/self/task"))
 
-    threads = count()
+    before = tasks()  # a thread of an earlier test may still end: its join returns before the kernel removes the task
     with dlltracer.Trace() as events:
         load(native.tiny())
-        assert (events, count()) == (None, threads)
+        assert events is None and tasks() <= before
 
 
 @linux_only

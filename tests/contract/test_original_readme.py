@@ -137,11 +137,11 @@ import sys
 import uuid
 import dlltracer
 
-heard = []
+seen = []
 
 def hook(event, args):
     if event == "dlltracer.debug":
-        heard.append(args)
+        seen.append(args)
 
 sys.addaudithook(hook)
 
@@ -155,8 +155,8 @@ with dlltracer.Trace(debug=True, audit=True, collect=True, out=sys.stderr) as ev
 for e in events:
     assert isinstance(e, dlltracer.DebugEvent)
     assert repr(e) == f"<Debug({e.provider}, {e.opcode}, {e.header!r}, {e.data!r})>"
-assert heard == [(e.provider, e.opcode, e.header, e.data) for e in events]
-for provider, opcode, header, data in heard:
+assert seen == [(e.provider, e.opcode, e.header, e.data) for e in events]
+for provider, opcode, header, data in seen:
     assert isinstance(provider, uuid.UUID) and isinstance(opcode, int)
     assert type(header) is type(data) is bytes
 print(len(events) > 0, any("tinymod".encode(CODEC) in e.data for e in events))

@@ -10,7 +10,7 @@ import pytest
 from builders.failed_case import case
 from contract.native import Native
 from dlltracer.diagnose.engine import diagnose
-from dlltracer.integrations.pytest_summary import MOST, JobSummary
+from dlltracer.integrations.pytest_verdicts import MOST, JobSummary
 
 pytest_plugins = ("pytester",)
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the fixtures' messages are those of Linux")

@@ -95,7 +95,7 @@ SNAPSHOT = {
     "proc": (inside(NO_PROC), "/proc/self/maps cannot be read (No such file or directory)"),
     "memfd and folders": (both(NO_FOLDER, "memfd"), "no file takes the loader's log (Operation not permitted)"),
 }
-"""Without these the images before and after are compared; and the reason that is told."""
+"""Without these the images before and after are compared; and the reason that is given."""
 
 TRACE = """
 import ctypes, sys, threading, dlltracer
@@ -189,7 +189,7 @@ def test_why_does_without(what: str) -> None:
 
 @pytest.mark.parametrize("what", SNAPSHOT)
 @pytest.mark.every_python
-def test_why_says_that_the_loader_was_not_heard(what: str) -> None:
+def test_why_says_that_the_loader_was_not_traced(what: str) -> None:
     refuse, reason = SNAPSHOT[what]
     done = dlltracer(refuse, "why", "-v", "-c", WHY)
     assert done.returncode == 1, done.stderr

@@ -98,10 +98,10 @@ def test_nothing_is_tried_when_not_wanted(shop: Workshop) -> None:
 
 
 def test_an_import_that_hangs_only_then_costs_three_imports_at_most(shop: Workshop) -> None:
-    shop.write("app.py", "import os, time\nif 'LD_LIBRARY_PATH' not in os.environ: time.sleep(60)\nimport ext\n")
+    shop.write("app.py", "import os, time\nif 'LD_LIBRARY_PATH' not in os.environ: time.sleep(600)\nimport ext\n")
     begun = time.monotonic()
     found = first(shop.ask("app", environment={"LD_LIBRARY_PATH": str(shop.folder / "old")}))
-    assert time.monotonic() - begun < 50
+    assert time.monotonic() - begun < 300, "three times its own limit"
     assert any("is not known: it was ended after" in says for says in trials(found))
 
 

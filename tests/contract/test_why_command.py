@@ -62,7 +62,7 @@ def test_what_the_program_writes_is_not_mixed_in(tmp_path: Path) -> None:
 @pytest.mark.every_python
 def test_an_import_that_hangs_is_ended(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)\n")
-    ran = why("slow", "--timeout", "2", "--json", folder=tmp_path, PYTHONPATH=str(tmp_path))
+    ran = why("slow", "--timeout", "4", "--json", folder=tmp_path, PYTHONPATH=str(tmp_path))
     said = json.loads(ran.stdout)
     assert (ran.returncode, said["outcome"], said["findings"][0]["code"]) == (124, "explained", "import-hangs")
     assert "slow.py, line 2" in said["findings"][0]["title"] and "crash" not in said

@@ -1,8 +1,8 @@
 """Programs for other processors, by qemu-user, and Debian's packages for them unpacked without running anything.
 
-The kernel is told about qemu in a user namespace that has a binfmt_misc of its own (Linux 6.7 and later): the table of
+qemu is registered in a user namespace that has a binfmt_misc of its own (Linux 6.7 and later): the table of
 interpreters of the machine stays as it is, and root is not needed. With the flag F the kernel opens qemu when it is
-told, so that nothing of qemu has to be in the root (Documentation/admin-guide/binfmt-misc.rst of Linux).
+registered, so that nothing of qemu has to be in the root (Documentation/admin-guide/binfmt-misc.rst of Linux).
 """
 
 from __future__ import annotations

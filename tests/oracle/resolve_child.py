@@ -1,4 +1,4 @@
-"""Runs inside a root, on any C library: load what it is told to, and say what was loaded before and after.
+"""Runs inside a root, on any C library: load what it is given, and say what was loaded before and after.
 
 Arguments: the file or name to load, then files to load before it.
 """

@@ -15,7 +15,7 @@ from typing import Any
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-from dlltracer.capture.linux.decode import decode_loader_text  # noqa: E402
+from dlltracer.capture.linux.decode import LoaderTextDecoder  # noqa: E402
 from dlltracer.host.filesystem import HostFilesystem  # noqa: E402
 from dlltracer.host.linux import read_linux_context  # noqa: E402
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe  # noqa: E402
@@ -57,10 +57,10 @@ def shown(probes: tuple[Probe, ...] | None, folder: str) -> list[tuple[str, str]
 
 
 def read_log(text: bytes, folder: str) -> list[Any]:
-    decoded = decode_loader_text(text)
+    decoder = LoaderTextDecoder(None)
     kept: list[Any] = []
-    for number, event in enumerate(decoded.events):
-        if number in decoded.doubts:
+    for event, doubt in [*decoder.feed(text), *decoder.finish(True)]:
+        if doubt is not None:
             continue
         if isinstance(event, LoadEvent):
             kept.append((event.need, event.path, shown(event.probes, folder)))

@@ -21,7 +21,7 @@ from oracle.tiny_elf import TinyLibraries, build_scenarios
 if sys.platform != "linux":
     pytest.skip("glibc is of Linux", allow_module_level=True)
 
-from dlltracer.capture.linux.decode import decode_loader_text
+from builders.loader_text import decode_loader_text
 from dlltracer.host.filesystem import HostFilesystem
 from dlltracer.host.linux import read_linux_context
 from dlltracer.model.events import LoadEvent
@@ -112,7 +112,7 @@ def build_aligned(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_segments_for_pages_of_another_size(name: str, tmp_path: Path) -> None:
-    """Against the loader's own code, which is told that the pages have that size."""
+    """Against the loader's own code, which is given that size of pages."""
     root = this_system() if name == "this system" else find_root(name)
     if isinstance(root, str):
         pytest.skip(root)
@@ -169,7 +169,7 @@ def real_libraries() -> list[Path]:
     system = sorted(Path("/usr/lib/x86_64-linux-gnu").glob("*.so*"))
     programs = [Path("/usr/bin") / name for name in ("gcc", "perl", "openssl", "git", "gdb", "ssh")]
     here = [Path(sys.executable), *Path(sys.base_prefix).glob("lib/python*/lib-dynload/*.so")]
-    # ld.so resolves no links to find $ORIGIN of a program that it is told to start, as the kernel would have.
+    # ld.so resolves no links to find $ORIGIN of a program that it is given to start, as the kernel would have.
     return [path.resolve() for path in (*here, *modules, *system[::4], *programs) if path.exists()]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dlltracer.check.copies import RuntimeCopy, family_of, judge_copies
+from dlltracer.check.platform_check import RuntimeCopy, family_of, judge_copies
 
 
 @pytest.mark.parametrize(

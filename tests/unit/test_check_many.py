@@ -80,7 +80,7 @@ def test_a_worker_of_a_cluster_that_dies_ends_one_task() -> None:
     assert executor.submitted.count("c") == TRIES and "CancelledError" in reports["c"].unreadable
 
 
-def test_an_executor_that_ends_is_told_and_what_is_there_is_kept() -> None:
+def test_an_executor_that_ends_is_reported_and_the_results_are_kept() -> None:
     executor = Immediate(lambda target: BrokenExecutor("gone") if target == "c" else None)
     seen = []
 

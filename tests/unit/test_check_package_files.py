@@ -147,7 +147,20 @@ def test_a_large_tree_is_looked_through_once(tmp_path: Path) -> None:
         (folder / "back").symlink_to(tmp_path)
         os.link(folder / "lib.so", folder / "hard.so")
     listing = list_native_files([str(tmp_path), str(tmp_path / "1"), str(tmp_path)])
-    assert len(listing.files) == 300 and listing.is_complete and listing.unreadable == []
+    assert len(listing.files) == 300 and listing.is_complete and listing.describe_losses() == []
+
+
+def test_links_to_folders_elsewhere_are_reported(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "lib.so").write_bytes(module())
+    for name in ("first", "second"):
+        (inside / name).symlink_to(outside)
+    listing = list_native_files([str(inside)])
+    assert [file.path for file in listing.files] == [str(inside / "lib.so")]
+    assert listing.describe_losses() == [f"links to folders elsewhere, which were not followed: {inside / 'first'}"]
+    assert list_native_files([str(inside), str(outside)]).describe_losses() == []
 
 
 def test_more_entries_than_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import re
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,10 @@ def test_what_is_refused(tmp_path: Path, name: str, content: bytes, words: str) 
     report = check(path)
     told = report.unreadable or report.problems[0].title
     assert re.search(words, told) and "\n" not in told
+
+
+def test_a_zip_archive_is_a_source_distribution_by_what_it_holds(tmp_path: Path) -> None:
+    for name, words in (("pkg-1.0/PKG-INFO", "a source distribution"), ("pkg.whl", "an archive: unpack it")):
+        with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+            archive.writestr(name, b"")
+        assert words in check(tmp_path / "some.zip").unreadable

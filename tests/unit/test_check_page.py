@@ -11,7 +11,7 @@ from builders.elf_file import ElfFile
 from builders.saved_case import HOSTILE
 from dlltracer.check.environment import check_environment
 from dlltracer.model.check import CheckReport, PackageContent, Problem, Severity
-from dlltracer.report.html.check import render_check_html
+from dlltracer.report.render_check import render_check_html
 
 
 class Reader(HTMLParser):
@@ -67,7 +67,7 @@ def test_what_is_wrong_and_who_brings_what() -> None:
     order = ("libx.so is nowhere", "do it", "it is wrong", "Names that several", "Who brings")
     places = [text.index(words) for words in order]
     assert places == sorted(places), "errors come first"
-    assert html.count("libx.so is nowhere") == 1, "alike problems of several files are told once"
+    assert html.count("libx.so is nowhere") == 1, "alike problems of several files are shown once"
     shared = text[text.index("Names that several") : text.index("Who brings")]
     assert "libomp.so.5" in shared and "a, b" in shared and "m.so" not in shared
     brings = text[text.index("Who brings") :]

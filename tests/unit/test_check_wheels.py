@@ -92,6 +92,9 @@ OLD_RUNTIME = build_pe({}, [], version=build_version((14, 28, 29334, 0)))
 NEW_RUNTIME = build_pe({}, ["_Mtx_lock", "_Mtx_init_in_situ"], version=build_version((14, 40, 33810, 0)))
 GLIBC_34 = ("libc.so.6", "GLIBC_2.34", False)
 
+BY_CTYPES = {"pkg/__init__.py": b"import ctypes\nctypes.CDLL(__path__[0] + '/libown' + end)\n"}
+PLAIN, PLAIN_WINDOWS, PLAIN_MAC = "py3-none-manylinux_2_17_x86_64", "py3-none-win_amd64", "py3-none-macosx_11_0_arm64"
+
 BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ("glibc-above-tag", {SO: elf(needed=("libc.so.6",), version_needs=(GLIBC_34,))}, LINUX, "error", r"GLIBC_2\.34"),
     (
@@ -130,8 +133,8 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ("damaged-image", {SO: elf()[:200]}, LINUX, "error", "cut short"),
     ("missing-symbol", {SO: elf(symbols=(INIT, need("never_linked")))}, LINUX, "error", "never_linked"),
     (
-        "missing-symbol", {"pkg/lib.so": library("lib.so", need("__cxa_thread_atexit_impl"))}, MUSL, "error",
-        "__cxa_thread_atexit_impl",
+        "missing-symbol", {"pkg/libown.so": library("lib.so", need("__cxa_thread_atexit_impl")), **BY_CTYPES}, MUSL,
+        "error", "__cxa_thread_atexit_impl",
     ),
     (
         "missing-symbol",
@@ -240,13 +243,27 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ),
     (
         "missing-symbol",
-        {MAC_SO: mach("/usr/lib/libxml2.2.dylib", imports=(("_xmlOther", -2),))}, MAC, "warning", "_xmlOther",
+        {MAC_SO: mach("/usr/lib/libxml2.2.dylib", imports=(("_xmlOther", -2),))}, MAC, "error", "_xmlOther",
+    ),
+    (
+        "missing-symbol",
+        {MAC_SO: mach("/System/Library/Frameworks/A.framework/A", imports=(("_FSMake", -2),))}, MAC, "warning",
+        "_FSMake",
     ),
     (
         "missing-symbol",
         {MAC_SO: mach(imports=(("_f", -2),)), "pkg/liba.dylib": dylib(("_f",))}, MAC, "note", "_f, of no",
     ),
     ("macos-above-tag", {MAC_SO: mach(imports=(("_strchrnul", 1),))}, MAC, "error", r"_strchrnul.*15\.4.*11\.0"),
+    (
+        "macos-above-tag", {MAC_SO: mach(imports=(("__ZNSt3__117bad_function_callD1Ev", 1),))}, MAC, "error",
+        r"bad_function.*15\.4",
+    ),
+    (
+        "macos-above-tag",
+        {MAC_SO: mach(imports=(("__ZTVNSt3__115basic_stringbufIcNS_11char_traitsIcEENS_9allocatorIcEEEE", 1),))}, MAC,
+        "error", r"basic_stringbuf.*12\.0",
+    ),
     ("macos-above-tag", {MAC_SO: mach(imports=(("_dgemm$NEWLAPACK", 1),))}, MAC, "error", r"NEWLAPACK.*13\.3"),
     ("missing-image", {MAC_SO: mach("/opt/homebrew/lib/libx.dylib")}, MAC, "error", "a path of the machine"),
     ("missing-image", {MAC_SO: mach("@rpath/libx.dylib")}, MAC, "error", "in none of the folders"),
@@ -263,6 +280,67 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
         "iOS simulator",
     ),
     ("other-platform", {MAC_SO: elf()}, MAC, "error", "ELF file"),
+    # Loaded by ctypes, in a wheel without extension modules: without its library the package is of no use.
+    (
+        "missing-image", {"pkg/libown.so": library("libown.so", needed=("libz9.so",)), **BY_CTYPES}, PLAIN, "error",
+        "libz9",
+    ),
+    (
+        "missing-image", {"pkg/own.dll": build_pe({"MSVCR120.dll": ["f"]}, []), **BY_CTYPES}, PLAIN_WINDOWS, "error",
+        "MSVCR",
+    ),
+    (
+        "missing-vc-runtime", {"pkg/own.dll": build_pe({"MSVCP140.dll": ["f"]}, []), **BY_CTYPES}, PLAIN_WINDOWS,
+        "error", "MSVCP140",
+    ),
+    (
+        "vc-runtime-too-old", {"pkg/own.dll": build_pe({"MSVCP140.dll": ["_Mtx_lock"]}, []), **BY_CTYPES},
+        PLAIN_WINDOWS, "error", r"14\.40",
+    ),
+    (
+        "missing-image", {"pkg/libown.dylib": mach("@rpath/libz9.dylib", kind=DYLIB), **BY_CTYPES}, PLAIN_MAC, "error",
+        "libz9",
+    ),
+    (
+        "missing-symbol", {"pkg/libown.dylib": mach(imports=(("_forgotten", -2),), kind=DYLIB), **BY_CTYPES}, PLAIN_MAC,
+        "error", "_forgotten",
+    ),
+    # Beside extension modules, or named by no code, it may be a plug-in.
+    (
+        "missing-image", {SO: elf(), "pkg/libown.so": library("libown.so", needed=("libz9.so",)), **BY_CTYPES}, LINUX,
+        "warning", "libz9",
+    ),
+    (
+        "missing-image", {"pkg/other.so": library("other.so", needed=("libz9.so",)), **BY_CTYPES}, PLAIN, "warning",
+        "libz9",
+    ),
+    # Needs without a version, that libstdc++ fulfils where it is new enough.
+    (
+        "libstdcxx-above-tag",
+        {SO: elf(needed=("libstdc++.so.6",), symbols=(INIT, need("_ZSt28__throw_bad_array_new_lengthv")))}, LINUX,
+        "error", r"_ZSt28.*GLIBCXX_3\.4\.29.*3\.4\.19",
+    ),
+    (
+        "libstdcxx-above-tag",  # perhaps the missing library has it
+        {
+            SO: elf(
+                needed=("libstdc++.so.6", "libz9.so"),
+                symbols=(INIT, need("_ZSt21ios_base_library_initv"), need("z9_open")),
+            )
+        },
+        "cp312-cp312-manylinux_2_28_x86_64", "warning", r"GLIBCXX_3\.4\.32",
+    ),
+    (
+        "missing-symbol",
+        {SO: elf(needed=("libstdc++.so.6",), symbols=(INIT, need("_ZNSt6vectorI3FooE4growEv")))}, LINUX, "error",
+        "vector",
+    ),
+    ("missing-symbol", {SO: elf(symbols=(INIT, need("_ZSt20__throw_length_errorPKc")))}, LINUX, "error", "_ZSt20"),
+    (
+        "missing-symbol",
+        {SO: elf(needed=("libc.so.6",), symbols=(INIT, need("scalbln", "GLIBC_2.2.5", "libc.so.6")))}, LINUX, "error",
+        "scalbln.*no more",
+    ),
 ]  # fmt: skip
 
 
@@ -326,6 +404,16 @@ SOUND: list[tuple[dict[str, bytes], str]] = [
     ),
     ({MAC_SO: mach(imports=(("_strchrnul", 1, True), ("_clock_gettime", 1)))}, MAC),
     ({"pkg/__init__.py": b""}, "py3-none-any"),
+    ({SO: elf(symbols=(INIT, need("gamma"), need("backtrace")))}, LINUX),
+    (
+        {
+            SO: elf(
+                needed=("libstdc++.so.6",), symbols=(INIT, need("_ZSt28__throw_bad_array_new_lengthv"), need("_ZdlPvm"))
+            )
+        },
+        "cp312-cp312-manylinux_2_35_x86_64",
+    ),
+    ({MAC_SO: mach(imports=(("_objc_msgSend", -2),))}, MAC),
 ]  # fmt: skip
 
 
@@ -360,7 +448,7 @@ def test_a_module_that_its_package_goes_without(
     assert [problem.severity for problem in check(files, LINUX).problems] == [severity]
 
 
-def test_the_worst_of_two_loads_is_told(check: Callable[..., CheckReport]) -> None:
+def test_the_worst_of_two_loads_is_reported(check: Callable[..., CheckReport]) -> None:
     files = {
         "pkg/a.cpython-312-x86_64-linux-gnu.so": elf(needed=("liba.so",), runpath="$ORIGIN"),
         "pkg/b.cpython-312-x86_64-linux-gnu.so": elf(needed=("liba.so",), runpath="$ORIGIN"),
@@ -377,6 +465,54 @@ def test_a_library_of_a_required_package_is_a_note(check: Callable[..., CheckRep
     assert other.severity is Severity.ERROR
 
 
+@pytest.mark.parametrize(
+    ("requires", "code", "library", "severity"),
+    [
+        (["pkg-qt6>=6"], b"", "libQt6Core.so.6", Severity.NOTE),  # wheels of one family fill one folder
+        (["make-widgets"], b"", "libwidgets_core.so.1", Severity.NOTE),  # a word of the package's name
+        (["make-python"], b"", "libpython_x.so", Severity.ERROR),
+        ([], b"import os, re\nimport widgets\n", "libwidgets.so", Severity.NOTE),  # what code imports, it needs
+        ([], b"import os, re\nimport pkg\n", "libos.so", Severity.ERROR),
+        (["make-widgets"], b"", "libother.so", Severity.WARNING),  # libwidgets.so beside it is of make-widgets
+        (["somebody"], b"", "libother.so", Severity.ERROR),
+    ],
+)  # fmt: skip
+def test_libraries_of_other_packages(
+    check: Callable[..., CheckReport], requires: list[str], code: bytes, library: str, severity: Severity
+) -> None:
+    needed = ("libwidgets.so", library) if library == "libother.so" else (library,)
+    report = check({SO: elf(needed=needed), "pkg/__init__.py": code}, LINUX, requires=requires)
+    (found,) = [one for one in report.problems if library in one.title]
+    assert (found.code, found.severity) == ("missing-image", severity)
+
+
+def test_the_vc_runtime_is_of_no_package_that_has_other_libraries(check: Callable[..., CheckReport]) -> None:
+    files = {PYD: pe({"MSVCP140.dll": ["f"], "widgets.dll": ["g"]})}
+    found = {one.code: one.severity for one in check(files, WINDOWS, requires=["widgets"]).problems}
+    assert found == {"missing-vc-runtime": Severity.ERROR, "missing-image": Severity.NOTE}
+
+
+def test_a_library_in_the_folders_of_a_required_package_of_macos(check: Callable[..., CheckReport]) -> None:
+    module = mach("@rpath/libc10.dylib", rpaths=["@loader_path/../widgets/lib"])
+    (problem,) = check({MAC_SO: module}, MAC, requires=["widgets"]).problems
+    assert (problem.severity, problem.title.endswith("expects from widgets")) == (Severity.NOTE, True)
+
+
+def test_what_another_module_loads_is_found_by_its_name(check: Callable[..., CheckReport]) -> None:
+    library = build_pe({}, ["f"])
+    files = {"pkg/sub/mod.cp312-win_amd64.pyd": pe({"a.dll": ["f"]}), "pkg/a.dll": library}
+    assert [one.severity for one in check(files, WINDOWS).problems] == [Severity.ERROR]
+    files["pkg/first.cp312-win_amd64.pyd"] = pe({"a.dll": ["f"]})
+    (problem,) = check(files, WINDOWS).problems
+    assert (problem.code, problem.severity) == ("not-on-search-path", Severity.WARNING)
+    assert "after one of them" in problem.evidence[-1]
+
+
+def test_many_missing_symbols_are_one_problem(check: Callable[..., CheckReport]) -> None:
+    (problem,) = check({SO: elf(symbols=(INIT, *(need(f"name_{n}") for n in range(40))))}, LINUX).problems
+    assert "and 39 more" in problem.title
+
+
 def test_a_delvewheel_folder_is_searched(check: Callable[..., CheckReport]) -> None:
     patch = (
         b"# start delvewheel patch\nlibs = os.path.join(os.path.dirname(__file__), os.pardir, 'pkg.libs')\n"
@@ -384,6 +520,35 @@ def test_a_delvewheel_folder_is_searched(check: Callable[..., CheckReport]) -> N
     )
     files = {PYD: pe({"a.dll": ["f"]}), "pkg.libs/a.dll": build_pe({}, ["f"]), "pkg/__init__.py": patch}
     assert check(files, WINDOWS).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("platforms", "severity", "words"),
+    [
+        ("macosx_10_9_arm64", Severity.ERROR, "11.0"),
+        ("macosx_12_3_arm64", Severity.ERROR, "macosx_12_0 or macosx_13_0"),
+        ("macosx_10_9_arm64.macosx_11_0_arm64", Severity.NOTE, "macosx_10_9_arm64"),
+        ("manylinux2010_aarch64", Severity.ERROR, "manylinux_2_17"),
+        ("manylinux_2_12_aarch64.manylinux_2_17_aarch64", Severity.NOTE, "manylinux_2_12"),
+        ("macosx_10_16_x86_64", None, ""), ("macosx_10_9_universal2", None, ""), ("manylinux1_i686", None, ""),
+    ],
+)  # fmt: skip
+def test_tags_that_no_system_has(
+    check: Callable[..., CheckReport], platforms: str, severity: Severity | None, words: str
+) -> None:
+    problems = [one for one in check({"pkg/a.py": b""}, f"py3-none-{platforms}").problems if one.code == "unfit-tag"]
+    assert [one.severity for one in problems] == ([severity] if severity else [])
+    assert all(words in one.title for one in problems)
+
+
+@pytest.mark.parametrize(
+    ("built_for", "tag"), [((11, 7), "macosx_12_0"), ((13, 0), "macosx_13_0"), ((15, 4), "macosx_26_0")]
+)  # fmt: skip
+def test_the_proposed_tag_of_macos_is_one_that_installers_look_for(
+    check: Callable[..., CheckReport], built_for: tuple[int, int], tag: str
+) -> None:
+    (problem,) = check({MAC_SO: mach(targets=[(MACOS, version(*built_for), 0)])}, MAC).problems
+    assert problem.fix.endswith(f"tag the wheel {tag}")
 
 
 def test_the_lowest_of_several_tags_decides(check: Callable[..., CheckReport]) -> None:

@@ -60,7 +60,7 @@ def test_a_library_that_one_has_not_comes_first() -> None:
     assert found[1] == Difference(DifferenceKind.MISSING, "libdep.so.1", *fates, "needed by /venv/mod.so")
 
 
-def test_another_copy_is_told_with_its_rules_and_versions() -> None:
+def test_another_copy_is_shown_with_its_rules_and_versions() -> None:
     def found_by(path: str, phase: Phase) -> SavedTrace:
         made = trace(path)
         return replace(made, recording=replace(made.recording, events=(LoadEvent(path, pid=7, phase=phase),)))

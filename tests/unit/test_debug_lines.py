@@ -76,7 +76,7 @@ def test_no_bytes_raise(data: bytes, start: int) -> None:
 
 
 @given(st.lists(LINES, max_size=20), st.integers(0, 20))
-def test_any_lines_can_be_told(lines: list[tuple[object, ...]], before: int) -> None:
+def test_any_lines_can_be_rendered(lines: list[tuple[object, ...]], before: int) -> None:
     log = ProcessLog({})
     text = written(*lines)
     assert replay_lines(text, len(written(*lines[:before])), PID, log) == 0

@@ -42,7 +42,7 @@ def test_page_protection_of_a_known_mapping() -> None:
         debug_mask.page_protection(1)
 
 
-def test_a_system_without_glibc_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_without_glibc_gets_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     import ctypes
 
     class Without:
@@ -70,7 +70,7 @@ def test_words_that_say_nothing_are_refused_and_restored(monkeypatch: pytest.Mon
     assert debug_mask.DebugMaskPatch().before == before
 
 
-def test_a_page_that_cannot_be_written_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_cannot_be_written_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     found = debug_mask.DebugMaskPatch()
 
     class Libc:

@@ -84,7 +84,7 @@ def test_paths_are_those_of_windows_programs(log: ProcessLog, told: str, path: s
     assert (event.path, event.shown_path, crash and crash.image) == (path, shown, shown)
 
 
-def test_what_is_told_early_is_what_is_told_finally_without_requests() -> None:
+def test_early_events_are_the_final_ones_without_requests() -> None:
     devices = {r"\Device\HarddiskVolume3": "C:"}
     told: list[object] = []
     log = ProcessLog(devices, lambda record: told.extend(decode_record_now(record, PID, devices, 1000.0, 0)))
@@ -243,7 +243,7 @@ def test_no_header_raises(data: bytes, start: int) -> None:
     st.lists(st.tuples(st.booleans(), st.integers(1, 4), st.integers(0, 0xFFFFFFFF), st.integers(0, 3)), max_size=30),
     st.integers(0, 2**64 - 1),
 )
-def test_whatever_is_noted_can_be_told(steps: list[tuple[bool, int, int, int]], address: int) -> None:
+def test_whatever_is_noted_can_be_decoded(steps: list[tuple[bool, int, int, int]], address: int) -> None:
     log = ProcessLog({})
     seen: set[int] = set()
     told = 0

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from dlltracer.capture.dyld_images import NOTE, make_dyld_reader
-from dlltracer.capture.snapshots import SnapshotBackend
+from dlltracer.capture.snapshots import NOTE, SnapshotBackend, make_dyld_reader
 from dlltracer.errors import BackendUnavailable
 from dlltracer.model.events import LoadEvent, UnloadEvent
 
@@ -57,7 +56,7 @@ def test_images_that_move_while_they_are_read_are_read_again() -> None:
     assert found.images == {(0x2000, "/v/ext\udcff.so"): 0}
 
 
-def test_a_system_without_dyld_is_told() -> None:
+def test_a_system_without_dyld_gets_the_reason() -> None:
     with pytest.raises(BackendUnavailable, match="no dyld that can be asked"):
         make_dyld_reader(SimpleNamespace())
     assert not SnapshotBackend(lambda: make_dyld_reader(SimpleNamespace())).availability().ok

@@ -144,7 +144,7 @@ def test_a_program_without_any_event_of_its_process(write: Write) -> None:
     assert len(read_etl(write(events), process="python.exe").recording.events) == 1
 
 
-def test_an_unload_is_told_with_the_path_of_its_load(write: Write) -> None:
+def test_an_unload_has_the_path_of_its_load(write: Write) -> None:
     events = [image(b.LOAD, r"\Windows\x.dll", 2), image(b.UNLOAD, rf"{VOLUME}\Windows\x.dll", 2, seconds=1)]
     trace = read_etl(write(events))
     assert [event.path for event in trace.recording.events] == [r"\Windows\x.dll"] * 2

@@ -41,7 +41,7 @@ def test_a_match_of_every_kind_of_length(length: int) -> None:
 
 @settings(deadline=None, derandomize=True)
 @given(REPETITIVE, st.data())
-def test_damage_is_told_and_never_more_than_that(plain: bytes, data: st.DataObject) -> None:
+def test_damage_is_reported_as_damage_only(plain: bytes, data: st.DataObject) -> None:
     compressed = bytearray(compress(plain))
     for _ in range(data.draw(st.integers(1, 4))):
         compressed[data.draw(st.integers(0, len(compressed) - 1))] = data.draw(st.integers(0, 255))

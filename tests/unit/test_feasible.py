@@ -53,7 +53,7 @@ def test_packages_of_the_distribution() -> None:
 
 
 @pytest.mark.parametrize("package", ["libc6", "libc6:amd64", "libc6-dev", "libstdc++6", "glibc", "musl", "libgcc-s1"])
-def test_nobody_is_told_to_replace_what_the_system_runs_on(package: str) -> None:
+def test_no_fix_replaces_what_the_system_runs_on(package: str) -> None:
     assert kept((*APT, "--reinstall", package), InstallFacts()) is None
     assert kept((*APT, "--reinstall", "libfoo1"), InstallFacts()) is not None
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.failed_case import case
-from builders.saved_traces import CALM, SAVED_TRACES
+from builders.saved_traces import CALM, SAVED_TRACES, read_lines
 from dlltracer.cli.commands import cli
 from dlltracer.cli.formats import FORMS
 from dlltracer.diagnose.engine import MOST_OF_A_RULE, diagnose
@@ -25,7 +25,7 @@ from dlltracer.model.events import FailureKind, LoadFailedEvent
 from dlltracer.model.recording import Recording
 from dlltracer.model.run import SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
-from dlltracer.model.tracereader import NotARecording, read_lines
+from dlltracer.model.tracereader import NotARecording
 
 MOST_SECONDS = 5.0
 """Of processor time: on a busy machine the wall clock says nothing."""

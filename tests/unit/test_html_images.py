@@ -15,8 +15,16 @@ from dlltracer.model.recording import Recording
 from dlltracer.model.run import ImageFacts, RunResult, SavedTrace
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.report.html.build_images import images_of_trace, images_of_tree
-from dlltracer.report.html.grouping import causes_of, count_causes, origin_of
-from dlltracer.report.html.images import ImageView, NeedSource, PageImages, State, limit
+from dlltracer.report.html.images import (
+    ImageView,
+    NeedSource,
+    PageImages,
+    State,
+    causes_of,
+    count_causes,
+    limit,
+    origin_of,
+)
 
 
 def found_in(*events: object, **more: object) -> PageImages:

@@ -45,6 +45,19 @@ def test_an_answer_is_for_one_state(tmp_path: Path, file: Path) -> None:
     assert cache.notes == []
 
 
+def test_what_is_of_no_file_has_a_name(tmp_path: Path, file: Path) -> None:
+    folder = str(tmp_path / "cache")
+    with ImageCache(folder) as cache:
+        assert cache.get_named("report") is None
+        cache.put_named("report", b"first")
+        cache.put_named("other", b"other")
+    with ImageCache(folder) as cache:
+        cache.put_named("report", b"second")
+        assert cache.get(os.stat(file), "report") is None
+    with ImageCache(folder) as cache:
+        assert (cache.get_named("report"), cache.get_named("other")) == (b"second", b"other")
+
+
 def test_what_has_just_changed_is_not_kept(tmp_path: Path, file: Path) -> None:
     folder = str(tmp_path / "cache")
     file.write_bytes(b"new")

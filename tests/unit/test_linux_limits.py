@@ -310,7 +310,7 @@ def test_apparmor(profile: str, enabled: bool, expected: Enforcement, label: str
 
 
 @linux_only
-def test_the_modules_here_are_told_by_name() -> None:
+def test_the_modules_here_are_known_by_name() -> None:
     selinux, apparmor = machine.read_security_modules()
     assert (selinux.name, apparmor.name) == ("SELinux", "AppArmor")
     active = Path("/sys/kernel/security/lsm")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.loader_text import LoaderText
-from dlltracer.capture.linux.decode import decode_loader_text, split_text
+from builders.loader_text import LoaderText, decode_loader_text
+from dlltracer.capture.linux.decode import split_text
 from dlltracer.capture.linux.lines import LineKind, parse_line
 from dlltracer.capture.requests import encode_request
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
@@ -216,13 +216,13 @@ def test_no_mutation_makes_it_raise_or_invent(data: st.DataObject) -> None:
 
 
 def test_a_megabyte_of_an_error_is_parsed_at_once() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for piece in ("x: error: ", " (fatal", ": error: ("):
         text = "/lib/x.so: error: " + piece * (1_000_000 // len(piece))
         assert parse_line(text).kind is LineKind.UNKNOWN
         fatal = parse_line(f"{text} (fatal)")
         assert (fatal.kind, fatal.name) == (LineKind.ERROR, "/lib/x.so")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_the_flags_of_a_request() -> None:

@@ -39,8 +39,8 @@ DLL = LoadEvent(r"\Device\HarddiskVolume3\Py\libssl.dll", r"C:\Py\libssl.dll", 0
 NAME = "libcrypto-3.dll"
 
 
-def at(time: float, heard: object, tid: int = 1) -> TimedMessage:
-    return TimedMessage(heard, PID, tid, time)  # type: ignore[arg-type]
+def at(time: float, message: object, tid: int = 1) -> TimedMessage:
+    return TimedMessage(message, PID, tid, time)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.loader_text import LoaderText
-from dlltracer.capture.linux.decode import LoaderTextDecoder, decode_loader_text
+from builders.loader_text import LoaderText, decode_loader_text
+from dlltracer.capture.linux.decode import LoaderTextDecoder
 from dlltracer.capture.requests import FORKED, OWN_BEGIN, OWN_END
 from dlltracer.model.events import LoadEvent, LoadFailedEvent, UnloadEvent
 

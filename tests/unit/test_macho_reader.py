@@ -194,9 +194,9 @@ def test_a_table_of_symbols_that_is_too_large(tmp_path: Path) -> None:
     data = bytearray(build_macho(imports=IMPORTS))
     at = data.index(struct.pack("<2I", 0x2, 24)) + 12
     struct.pack_into("<I", data, at, 0x7FFFFFFF)
-    begun = time.monotonic()
+    begun = time.process_time()
     assert problem(bytes(data))
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
     file = tmp_path / "x.dylib"
     file.write_bytes(data)
     with pytest.raises(BinaryFormatError):

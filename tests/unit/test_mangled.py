@@ -156,10 +156,10 @@ def test_any_text_gives_a_declaration_or_none(symbol: str) -> None:
 )  # fmt: skip
 def test_hostile_names_take_bounded_time_and_depth(symbol: str) -> None:
     limit = sys.getrecursionlimit()
-    started = time.perf_counter()
+    started = time.process_time()
     sys.setrecursionlimit(700)
     try:
         demangle(symbol)
     finally:
         sys.setrecursionlimit(limit)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

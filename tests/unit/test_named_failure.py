@@ -180,11 +180,11 @@ def test_dlsym_is_no_relocation() -> None:
 )
 def test_a_megabyte_is_read_at_once(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    start = time.perf_counter()
+    start = time.process_time()
     classify_dlerror(text + f"\nlibx.so.1: {MISSING}")
     find_named_failure((error(text),), Recording("rtld", tuple(not_found(f"lib{n}.so") for n in range(1000))))
     library_that_is_denied((error(text),))
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_the_words_at_the_end_of_a_long_message_count() -> None:

@@ -83,7 +83,7 @@ def test_a_requirement_with_another_name_is_no_better_than_others() -> None:
     assert first.remedies[-1].command[-1] == "numpy>=1.21"
 
 
-def test_a_strangers_requirement_is_in_no_command() -> None:
+def test_a_requirement_of_another_package_is_in_no_command() -> None:
     unmet = (UnmetRequirement(package="x 1", name="--index-url=http://x"), UnmetRequirement(package="x", name="y;z"))
     findings = diagnose(case(CUBLAS, tree=tree(absent("libcublas.so.12")), unmet=unmet)).findings
     commands = [one.command for finding in findings for one in finding.remedies]

@@ -58,7 +58,7 @@ def test_folders_of_a_loader_that_does_not_tell(kind: tuple[int, bool, int, int]
     assert "are assumed" in facts.notes[0]
 
 
-def test_a_loader_tells_its_folders() -> None:
+def test_a_loader_lists_its_folders() -> None:
     """As Debian and Fedora build it for RISC-V: $LIB is the last part only where no patch makes it more."""
     multiarch = guess_facts(b"\0/lib/riscv64-linux-gnu/\0/usr/lib/riscv64-linux-gnu/\0/lib/\0", context(RISCV), None)
     assert multiarch.system_folders == ("/lib/riscv64-linux-gnu", "/usr/lib/riscv64-linux-gnu", "/lib")

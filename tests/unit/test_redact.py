@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.failed_case import case, not_found, process, with_run
-from builders.saved_traces import CALM, SAVED_TRACES
+from builders.saved_traces import CALM, SAVED_TRACES, read_lines
 from dlltracer.api.saving import encode_case, explain_saved
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.model.events import DebugEvent, LoadEvent
@@ -19,7 +19,6 @@ from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.recording import Recording, TracedProcess
 from dlltracer.model.run import HostFacts, RunResult, SavedTrace
 from dlltracer.model.tracefile import trace_to_lines
-from dlltracer.model.tracereader import read_lines
 from dlltracer.report.redact import PrivateText, redact
 
 

@@ -104,7 +104,7 @@ def test_notes_on_children_that_did_not_end_by_themselves() -> None:
 
 
 def test_of_a_command_no_import_is_missed() -> None:
-    """A debugger runs Python and anything else: where no import is known, none is spoken of."""
+    """A debugger runs Python and anything else: where no import is known, none is shown."""
     loads = (LoadEvent("C:\\a.exe", pid=1, phase=Phase.DIRECT, imports=()), LoadEvent("C:\\b.dll", pid=1))
     titles = [line for line in text(Recording("debugger", loads, 1)) if line.startswith("(")]
     assert titles == ["(at its start)", "(while it ran)"]

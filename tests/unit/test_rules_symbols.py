@@ -65,7 +65,7 @@ def test_marks_of_glibc_are_about_glibc(version: str, words: str) -> None:
     assert not any("libc.so.6" in remedy.what for remedy in found.remedies)
 
 
-def test_nobody_is_told_to_replace_a_library_of_the_system() -> None:
+def test_no_fix_replaces_a_library_of_the_system() -> None:
     message = f"/usr/lib/libstdc++.so.6: version `GLIBCXX_3.4.99' not found (required by {EXT})"
     lack = MissingVersion("GLIBCXX_3.4.99", "libstdc++.so.6", "/usr/lib/libstdc++.so.6", EXT, ("GLIBCXX_3.4.30",))
     own = first(case(message, versions=(lack,), tree=tree()))

@@ -1,4 +1,4 @@
-"""What a process tells of its loader's settings, and what the files around a requester show."""
+"""What a process reports of its loader's settings, and what the files around a requester show."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_threads_do_not_mix() -> None:
     assert [(event.path, event.imports) for event in loader.end()] == [("/m/b.so", ("b",)), ("/m/a.so", ("a",))]
 
 
-def test_own_doing_is_not_told_and_is_known_all_the_same() -> None:
+def test_own_loads_are_known_and_not_shown() -> None:
     loader = Loader()
     loader.decoder.set_own(True)
     loader.load("/l/liba.so")

@@ -55,7 +55,7 @@ def decide(program: bytes, audit: int, number: int, *arguments: int) -> int:
 
 
 def does_stop(arch: Architecture, kind: CallKind, number: int, **given: int) -> bool:
-    """Whether a call is told of: `flags` or `mode`; of mmap `prot` and `flags`."""
+    """Whether a call stops the process: `flags` or `mode`; of mmap `prot` and `flags`."""
     call = arch.calls[number]
     assert call.kind is kind
     words = [0] * 6
@@ -75,7 +75,7 @@ def calls(kind: CallKind) -> Iterator[tuple[Architecture, int]]:
 
 
 @pytest.mark.parametrize("flags", [O_RDONLY, O_CLOEXEC, O_CLOEXEC | 0o100000, 0o4000])
-def test_opens_to_read_are_told_of(flags: int) -> None:
+def test_opens_to_read_stop(flags: int) -> None:
     for arch, number in calls(CallKind.OPEN):
         assert does_stop(arch, CallKind.OPEN, number, flags=flags), (arch.name, number)
 
@@ -96,14 +96,14 @@ def test_folders_are_let_pass_by_the_flag_of_their_processor() -> None:
     assert does_stop(AARCH64, CallKind.OPEN, 56, flags=0o200000)
 
 
-def test_mmap_of_a_file_to_run_is_told_of() -> None:
+def test_mmap_of_a_file_to_run_stops() -> None:
     for arch, number in calls(CallKind.MAP):
         assert does_stop(arch, CallKind.MAP, number, prot=READ | EXEC, flags=PRIVATE)
         assert not does_stop(arch, CallKind.MAP, number, prot=READ | WRITE, flags=PRIVATE)
         assert not does_stop(arch, CallKind.MAP, number, prot=READ | EXEC, flags=PRIVATE | ANONYMOUS)
 
 
-def test_access_is_told_of_with_our_mode_only() -> None:
+def test_access_stops_with_our_mode_only() -> None:
     for arch, number in calls(CallKind.MARK):
         assert does_stop(arch, CallKind.MARK, number, mode=MARK_MODE)
         for mode in (0, 4, 7, MARK_MODE ^ 1):
@@ -112,7 +112,7 @@ def test_access_is_told_of_with_our_mode_only() -> None:
     assert MARK_MODE < 1 << 31
 
 
-def test_execve_is_told_of() -> None:
+def test_execve_stops() -> None:
     assert {arch.name for arch, number in calls(CallKind.EXEC) if does_stop(arch, CallKind.EXEC, number)} == {
         arch.name for arch in ARCHITECTURES.values()
     }

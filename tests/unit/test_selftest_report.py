@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders.saved_traces import read_lines
 from builders.schema_check import problems
 from dlltracer.cli.commands import cli
 from dlltracer.host.recording_files import read_trace_file
 from dlltracer.model.recording import Recording
 from dlltracer.model.run import HostFacts, RunResult, SavedTrace, SelfTestStep, StepState, count_states
 from dlltracer.model.tracefile import trace_to_lines
-from dlltracer.model.tracereader import read_lines
 from dlltracer.report.render_selftest import render_selftest, render_selftest_markdown
 from dlltracer.selftest import runner
 from dlltracer.selftest.runner import PrivacyFilter, own_filter

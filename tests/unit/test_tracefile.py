@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.saved_traces import CALM, PLAIN, PROCESSES, SAVED_TRACES
+from builders.saved_traces import CALM, PLAIN, PROCESSES, SAVED_TRACES, read_lines
 from dlltracer.model import tracereader
 from dlltracer.model.events import Event, FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from dlltracer.model.failure import ProcessFacts, PythonError, System
@@ -19,7 +19,7 @@ from dlltracer.model.finding import Diagnosis, Outcome
 from dlltracer.model.recording import Losses, Recording, TracedProcess
 from dlltracer.model.run import HostFacts, ImageFacts, RunResult, SavedTrace
 from dlltracer.model.tracefile import early_line, process_line, trace_to_lines
-from dlltracer.model.tracereader import NotARecording, is_recording, read_lines
+from dlltracer.model.tracereader import NotARecording, is_recording
 from dlltracer.report.render_json import render_jsonl
 
 PROCESS = ProcessFacts(System.LINUX, (3, 11, 4), (".so",), 64, "/usr/bin/python3", "/usr", "/usr")
@@ -196,7 +196,7 @@ def early_lines(events: tuple[Event, ...] = EARLY) -> list[bytes]:
     return [early_line(event).encode("ascii") for event in events]
 
 
-def test_what_was_seen_early_counts_until_it_is_told_finally() -> None:
+def test_an_early_event_counts_until_its_final_one() -> None:
     head, *others = lines_of(replace(TRACE, recording=replace(TRACE.recording, pid=None)))
     cut = read_lines([head, *early_lines()])
     assert (cut.recording.events, cut.recording.pid) == (EARLY, 9)

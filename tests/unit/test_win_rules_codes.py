@@ -148,7 +148,7 @@ def test_what_ctypes_asked_for_last_is_the_subject() -> None:
     assert (failed.subject, failed.code, failed.imports) == ("C:\\x.dll", 193, ("a", "b"))
 
 
-def test_cffi_tells_the_code() -> None:
+def test_cffi_names_the_code() -> None:
     failed = read_windows_failure(of_load("cannot load library 'foo.dll': error 0x7e", "api.py", "dlopen"), PROCESS)
     assert (failed.subject, failed.code) == ("foo.dll", 126)
 

@@ -463,7 +463,7 @@ def test_the_top_itself() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1, max_size=8))
-def test_any_graph_ends_and_every_need_is_told_once(graph: list[list[int]]) -> None:
+def test_any_graph_ends_and_every_need_is_reported_once(graph: list[list[int]]) -> None:
     files = {f"{PKG}\\{n}.dll": image(*dict.fromkeys(f"{to}.dll" for to in needed)) for n, needed in enumerate(graph)}
     tree = resolve(files, f"{PKG}\\0.dll")
     asked = [(b.requested_by, b.need) for b in tree.bindings]

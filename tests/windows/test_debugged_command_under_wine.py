@@ -94,7 +94,7 @@ def loaded(run: dict, pid: int | None = None) -> list[str]:
 
 
 def test_all_that_a_program_starts(desk: Desk) -> None:
-    """Two at a time, one of them with a child that crashes; each is told with its own events, parent, and end."""
+    """Two at a time, one of them with a child that crashes; each is reported with its own events, parent, and end."""
     leaf = "import os; print('leaf', os.getpid(), os.getppid(), flush=True); import crashmod"
     middle = f"""
 import os, subprocess, sys
@@ -169,7 +169,7 @@ print(child.pid)
 
 
 def test_any_program(desk: Desk) -> None:
-    """Its own DLLs are told, and one that is missing is what Windows says; it is found as a shell finds it."""
+    """Its own DLLs are reported, and one that is missing is what Windows says; it is found as a shell finds it."""
     program, lame = windows_path(desk.native / "program.exe"), windows_path(desk.native / "lame.exe")
     (run, other, dotted), said = desk.run(([program], {}), ([lame], {"follow": True}), ([program[:-4] + ".x"], {}))
     assert (run["status"], said, run["processes"], run["backend"]) == (7, ["42", "42"], [], "debugger")
@@ -192,7 +192,7 @@ def test_with_and_without_the_start_of_the_interpreter(desk: Desk) -> None:
 
 
 def test_what_the_interpreter_knew(desk: Desk) -> None:
-    """The program's own is told when it ended by itself, also where it failed, and what that takes is not its own."""
+    """What the interpreter knew is reported when the program ended by itself, also by a failure."""
     code = "import os, sys; sys.path.append('marker'); os.add_dll_directory('C:\\\\windows'); "
     runs, _ = desk.run(*((["-c", f"{code}{end}"], {}) for end in ("pass", "sys.exit(4)", "1 / 0", "os._exit(5)")))
     assert [run["status"] for run in runs] == [0, 4, 1, 5]

@@ -101,7 +101,7 @@ def finding_4():
     return import_failing("late", dlltracer.Trace(collect=True))
 
 def finding_4_live():
-    "A thread that comes back from the loader must not be told half of it."
+    "A thread that comes back from the loader must not get half of it."
     sim.sim_set_queues(2)
     out = io.StringIO()
     with dlltracer.Trace(collect=True, out=out) as events:
@@ -236,7 +236,7 @@ def test_finding_1_a_real_time_start_has_no_log_file_name(answers: dict[str, Any
     assert with_offset[:2] == ["TraceStartError", 161], "the simulator is not strict"
 
 
-def test_finding_2_a_failure_is_told_however_the_kernel_spells_the_path(answers: dict[str, Any]) -> None:
+def test_finding_2_a_failure_is_reported_however_the_kernel_spells_the_path(answers: dict[str, Any]) -> None:
     assert len(answers["finding_2"]) == 5
     for kernel, said in answers["finding_2"].items():
         assert said == ["LoadLibrary", "Failed"], kernel

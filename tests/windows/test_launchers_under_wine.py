@@ -53,7 +53,7 @@ def launchers(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_finding_6_the_python_behind_a_launcher_is_the_one_that_is_told(
+def test_finding_6_the_python_behind_a_launcher_is_the_one_reported(
     lab: Lab, paths: dict[str, str], launchers: Path, tmp_path: Path
 ) -> None:
     kinds = sorted(path.stem for path in launchers.glob("*.exe"))

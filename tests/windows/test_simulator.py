@@ -306,7 +306,7 @@ def test_other_processes_and_providers_are_mixed_in(stream: Stream) -> None:
         before, event, after = stream.events[index - 1 : index + 2]
         assert (before["opcode"], after["opcode"]) == (LOAD, UNLOAD)
         assert before["owner"] == before["pid"] == after["owner"] == after["pid"] != stream.pid
-        assert before["base"] == event["base"] == after["base"], "told apart by the process only"
+        assert before["base"] == event["base"] == after["base"], "distinguished by the process only"
     config = [event for event in stream.events if event["provider"] == SYSTEM_CONFIG]
     assert [(event["opcode"], event["pid"]) for event in config] == [(10, stream.pid), (25, stream.pid)]
     pointers = [event for event in stream.events if event["provider"] == IMAGE and event["opcode"] in (33, 34)]

@@ -13,11 +13,12 @@ from ..diagnose.case import (
     ForeignModule,
     MachineLimits,
     module_not_found,
+    module_that_lacks,
 )
 from ..diagnose.remedies import packages_to_install
 from ..host.copies import FoundCopy
 from ..host.machine import read_c_library, read_mount, read_page_size, this_system
-from ..model.environment import AvailablePackages, MemoryLimit, ModuleTraces, PackageOwner
+from ..model.environment import AvailablePackages, MemoryLimit, ModuleTraces, Namesake, PackageOwner
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Finding
 from ..model.tree import LoadTree, MissingSymbol
@@ -74,7 +75,7 @@ def judge_copies(
 ) -> tuple[Copy, ...]:
     """Return files of a wanted name with what speaks against each in this process.
 
-    `provides` tells of a path whether the file has what the copy in use lacks; `None` where nothing is known.
+    `provides` says of a path whether the file has what the copy in use lacks; `None` where that is not known.
     """
     return tuple(Copy(file.path, file.where, view.incompatibility(file.path), provides(file.path)) for file in files)
 
@@ -157,6 +158,18 @@ def find_foreign_modules(error: PythonError | None, process: ProcessFacts) -> tu
                 tag = name[len(last) + 1 :].rpartition(".")[0]
                 foreign_modules.append(ForeignModule(str(folder / name), tag))
     return tuple(foreign_modules)
+
+
+def find_namesake_of(errors: Iterable[PythonError], process: ProcessFacts) -> Namesake | None:
+    """Return what was taken for the module that lacks a name; `None` if no exception is about one, or it is right."""
+    top = module_that_lacks(errors)
+    if top is None or process.system is not this_system():
+        return None
+    try:
+        from ..host.modules import find_namesake
+    except ImportError:  # as below
+        return None
+    return find_namesake(top, process)
 
 
 def find_traces_of_module(error: PythonError | None, process: ProcessFacts) -> ModuleTraces | None:

@@ -18,7 +18,7 @@ from ..host.copies import find_copies, find_definers, find_speaker
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
 from ..host.machine import read_distribution, this_system
-from ..model.elf import ElfImage
+from ..model.elf import ElfImage, describe_kind
 from ..model.events import FailureKind, FileKind
 from ..model.failure import ProcessFacts, System
 from ..model.loader_context import GlibcContext, MuslContext
@@ -30,6 +30,7 @@ from ..resolve.symbols import find_missing_symbols, find_missing_versions
 from .environment import (
     ProcessView,
     find_foreign_modules,
+    find_namesake_of,
     find_traces_of_module,
     judge_copies,
     name_owners,
@@ -138,12 +139,45 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
             head = self._linux.read_head(path, HEAD_SIZE)
             if not head.startswith(ELF_MAGIC):
                 return f"this is {describe_not_image(head) or 'no ELF file'}"
+            if _has_rewritten_ends(path):
+                return REWRITTEN_ENDS
             read_elf(path, symbols=True)
         except BinaryFormatError as error:
             return error.problem
         except OSError as error:
             return f"it cannot be read ({error.strerror or error})"
         return None
+
+    def why_not_started(self, path: str) -> str | None:
+        """Why the kernel refuses to start a file (execve(2)); `None` if nothing speaks against it."""
+        try:
+            head = self._linux.read_head(path, HEAD_SIZE) if self._linux.kind(path) is FileKind.FILE else b""
+        except OSError:
+            head = b""
+        if not head.startswith(ELF_MAGIC):
+            return self._why_no_script(head) if head else None
+        damage, problem = self.damage(path), self.incompatibility(path)
+        if damage is not None:
+            return damage
+        image, own = read_elf(path), self._linux_context()
+        if problem is not None:
+            kind = describe_kind(image.bits, image.little_endian, image.machine)
+            here = describe_kind(self._process.bits, image.little_endian, own.machine)
+            return f"it is for {kind}, and this machine is {here}" if kind != here else problem
+        loader = image.interpreter
+        is_there = loader is None or self._linux.kind(loader) is FileKind.FILE
+        return None if is_there else f"its loader {loader} is not here: it was built for another system or C library"
+
+    def _why_no_script(self, head: bytes) -> str | None:
+        line, _, _ = head.partition(b"\n")
+        if not line.startswith(b"#!"):
+            return f"this is {describe_not_image(head)}" if describe_not_image(head) else "it has no first line with #!"
+        program = line[2:].strip(b" \t").partition(b" ")[0].decode("utf-8", "replace")
+        if self._linux.kind(program) is FileKind.FILE:
+            return None
+        if program.endswith("\r"):  # the kernel takes the carriage return for a part of the name
+            return "its lines end as on Windows (CR LF), and no program has a carriage return in its name"
+        return f"its first line names {program}, which is not here"
 
     def read_images(self, tree: LoadTree | None) -> dict[str, ElfImage]:
         """The images of the tree and those the process had, with symbols; those that cannot be read are left out."""
@@ -206,6 +240,20 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
             )  # fmt: skip
             self._notes += self._in_linux.notes
         return self._in_linux
+
+
+REWRITTEN_ENDS = "the ends of its lines were rewritten (CR LF), as if it were a text"
+_FEWEST_ENDS = 32
+"""Line feeds that all have a carriage return before them: in a binary file that is no accident."""
+_MOST_OF_TEXT = 1 << 20
+
+
+def _has_rewritten_ends(path: str) -> bool:
+    """Whether each line feed of a file has a carriage return before it, as git's autocrlf and FTP leave them."""
+    with open(path, "rb") as file:
+        data = file.read(_MOST_OF_TEXT)
+    ends = data.count(b"\n")
+    return ends >= _FEWEST_ENDS and data.count(b"\r\n") == ends
 
 
 def _as_traced(process: ProcessFacts, recording: Recording | None) -> ProcessFacts:
@@ -288,19 +336,40 @@ def _with_environment(case: Case, process: ProcessFacts, view: LinuxProcess) -> 
     """The case, with what the machine has around it."""
     shadowed = _find_shadowed(case, view)
     copies = _find_copies(case, process, view)
-    damaged = {**case.damaged, **view.damage_of(_suspects(case))}
-    owners = name_owners(tuple(dict.fromkeys((*damaged, *_paths_in_question(case, shadowed)))), process)
+    damaged = {**case.damaged, **view.damage_of(_suspects(case)), **_programs_not_started(case, process, view)}
+    foreign = find_foreign_modules(case.error, process)
+    namesake = find_namesake_of(case.run.errors, process)
+    modules = [module.path for module in foreign]
+    modules += [f"{namesake.path}/__init__.py"] if namesake is not None and namesake.is_plain_folder else []
+    asked = (*damaged, *_paths_in_question(case, shadowed), *modules)
+    owners = name_owners(tuple(dict.fromkeys(asked)), process)
     case = replace(case, shadowed=shadowed, copies=copies, owners=owners, damaged=damaged)
     case = replace(
         case,
         limits=read_limits(case.subject, process),
-        foreign_modules=find_foreign_modules(case.error, process),
+        foreign_modules=foreign,
+        namesake=namesake,
         module_traces=find_traces_of_module(case.error, process),
         leads=find_leads(case, process),
         definers=_find_definers(case, view),
         speaker=_find_speaker(case),
     )
     return with_packages(replace(case, notes=(*case.notes, *view.notes)))
+
+
+_NOT_STARTED = re.compile(r"\[Errno (?:2|8)\] [^:]+: '([^']*/[^']*)'$")
+"""Messages of OSError about ENOENT and ENOEXEC; a name without a slash was searched for in PATH."""
+
+
+def _programs_not_started(case: Case, process: ProcessFacts, view: LinuxProcess) -> dict[str, str]:
+    """The program that the kernel refused to start, and why."""
+    error = case.error
+    found = _NOT_STARTED.match(error.message) if error is not None and "OSError" in error.bases else None
+    if error is None or found is None or not any(frame.file.endswith("/subprocess.py") for frame in error.frames):
+        return {}
+    path = posixpath.normpath(posixpath.join(process.current_folder, found[1]))
+    problem = view.why_not_started(path)
+    return {path: problem} if problem is not None else {}
 
 
 def _find_copies(case: Case, process: ProcessFacts, view: LinuxProcess) -> Mapping[str, tuple[Copy, ...]]:
@@ -369,6 +438,8 @@ def _paths_in_question(case: Case, shadowed: tuple[ShadowedCopy, ...]) -> tuple[
     for one in shadowed[:1]:
         paths += [one.used, one.other]
     paths += [case.run.crash.image if case.run.crash is not None else None, case.run.initialising]
+    if case.error is not None and case.dl_error is None and case.last_top is not None and case.last_top.imports:
+        paths.append(case.last_top.path)  # its own code may have raised the exception
     return tuple(dict.fromkeys(path for path in paths if path and "/" in path.replace("\\", "/")))
 
 

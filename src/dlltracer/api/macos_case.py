@@ -44,8 +44,8 @@ def build_macos_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> 
 
 def _error_of(errors: tuple[PythonError, ...], process: ProcessFacts) -> PythonError | None:
     """Return the innermost exception with words of dyld, else the one that is nearest to a loader."""
-    spoken = [error for error in errors if is_of_dyld(error.message)]
-    return spoken[-1] if spoken else nearest_error(errors, process.suffixes)
+    from_dyld = [error for error in errors if is_of_dyld(error.message)]
+    return from_dyld[-1] if from_dyld else nearest_error(errors, process.suffixes)
 
 
 def _tree_of(subject: str | None, process: ProcessFacts) -> tuple[LoadTree | None, str]:

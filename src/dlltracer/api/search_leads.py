@@ -152,6 +152,8 @@ def _other_names(need: str, folders: Iterable[str], files: HostFilesystem) -> It
                 left -= 1
                 if _soname_of(path) == need:
                     yield SearchLead(LeadKind.LINK_MISSING, path)
+                elif need.endswith(".so") and _soname_of(path) == name and name.startswith(f"{need}."):
+                    yield SearchLead(LeadKind.NUMBERED, path)
 
 
 def _soname_of(path: str) -> str | None:

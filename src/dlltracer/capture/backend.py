@@ -110,8 +110,7 @@ def make_backend(name: str) -> Backend:
 
             return RtldBackend()
         if name == "snapshot":
-            from .linux.snapshot import make_reader
-            from .snapshots import SnapshotBackend
+            from .snapshots import SnapshotBackend, make_reader
 
             return SnapshotBackend(make_reader)
         if name == OUTSIDE:
@@ -128,8 +127,7 @@ def make_backend(name: str) -> Backend:
 
             return DebuggerBackend()
     if sys.platform == "darwin" and name == "snapshot":
-        from .dyld_images import NOTE, make_dyld_reader
-        from .snapshots import SnapshotBackend
+        from .snapshots import NOTE, SnapshotBackend, make_dyld_reader
 
         return SnapshotBackend(make_dyld_reader, NOTE)
     raise BackendUnavailable(name, f"it is a mechanism of another system than {sys.platform!r}", _use_auto())

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import DlltracerError
 from ..host.distributions import Distribution, find_changed, is_repackaged, list_distributions
@@ -18,12 +18,12 @@ from ..host.environments import (
     own_environment,
     read_path_files,
 )
+from ..host.filesystem import HostFilesystem
 from ..host.image_cache import ImageCache, cache_folder
 from ..host.native_files import NativeFile, NativeListing, is_cut_short, list_native_files
 from ..model.check import CheckReport, PackageContent, Problem, Severity
 from ..model.environment import ChangedFile, FileState
-from .foreign_environment import check_macos_files, check_windows_files
-from .linux_environment import check_linux_files
+from .kept_reports import KeptReport
 
 _FORMATS = {"elf": "Linux", "pe": "Windows", "macho": "macOS"}
 
@@ -43,24 +43,36 @@ def check_environment(path: str, root: str | None = None, *, is_folder: bool, us
     except DlltracerError as error:
         return CheckReport(target=path, unreadable=str(error))
     added = [folder for site in environment.site_folders for folder in read_path_files(site)] if not is_folder else []
-    listing = list_native_files((*environment.folders, *added), one_system=root is not None)
-    if not listing.entries and listing.unreadable:
-        return CheckReport(target=path or environment.folder, unreadable=listing.unreadable[0][1])
+    folders = (*environment.folders, *added)
     target = path if is_folder else environment.folder
+    with ImageCache(cache_folder() if use_cache else None) as cache:
+        kept = KeptReport(cache, environment, folders, root, target)
+        report = kept.find() or _check_folders(environment, folders, root, target, cache, kept)
+    return replace(report, notes=tuple(dict.fromkeys((*report.notes, *cache.notes))))
+
+
+def _check_folders(
+    environment: PythonEnvironment, folders: Sequence[str], root: str | None, target: str, cache: ImageCache,
+    kept: KeptReport,
+) -> CheckReport:  # fmt: skip
+    listing = list_native_files(folders, one_system=root is not None)
+    if not listing.entries and listing.unreadable:
+        return CheckReport(target=target or environment.folder, unreadable=listing.unreadable[0][1])
     notes = [*environment.notes, *listing.describe_losses()]
     system, files, left = _choose(environment, listing)
     notes += left
-    with ImageCache(cache_folder() if use_cache else None) as cache:
-        problems = list(_check_files(environment, system, files, root, notes, cache))
-    notes += cache.notes
+    used: list[HostFilesystem] = []
+    problems = list(_check_files(environment, system, files, root, notes, cache, used))
     places = {file.path: environment.place(file.path) for file in listing.files}
     distributions = list(list_distributions(environment.site_folders))
     problems += check_package_files(environment, places, distributions)
     problems.sort(key=lambda problem: (problem.severity.rank, problem.file, problem.code, problem.title))
-    return CheckReport(
+    report = CheckReport(
         target=target, problems=tuple(dict.fromkeys(problems)), files=len(files), notes=tuple(dict.fromkeys(notes)),
         packages=tuple(_contents_of(distributions, places)),
     )  # fmt: skip
+    kept.keep(report, used, (path for one in distributions for path in one.recorded_elsewhere()))
+    return report
 
 
 def _contents_of(distributions: Sequence[Distribution], places: Mapping[str, str]) -> Iterator[PackageContent]:
@@ -100,12 +112,18 @@ def _choose(environment: PythonEnvironment, listing: NativeListing) -> tuple[str
 
 def _check_files(
     environment: PythonEnvironment, form: str, files: list[NativeFile], root: str | None, notes: list[str],
-    cache: ImageCache,
+    cache: ImageCache, used: list[HostFilesystem],
 ) -> Iterator[Problem]:  # fmt: skip
+    # Not above: a report that was kept needs none of them.
     if form == "elf":
-        return check_linux_files(environment, files, root, notes, cache)
-    check = check_windows_files if form == "pe" else check_macos_files
-    return check(environment, files, notes)
+        from .linux_environment import check_linux_files
+
+        return check_linux_files(environment, files, root, notes, cache, used)
+    from .foreign_environment import check_macos_files, check_windows_files
+
+    if form == "pe":
+        return check_windows_files(environment, files, notes)
+    return check_macos_files(environment, files, notes, used)
 
 
 _NATIVE = re.compile(r"\.(?:so(?:\.\d+)*|pyd|dll|dylib)$", re.IGNORECASE)

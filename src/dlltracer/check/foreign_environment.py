@@ -16,7 +16,7 @@ from dataclasses import replace
 from ..errors import BinaryFormatError
 from ..host.copies import read_added_folders
 from ..host.environments import PythonEnvironment, folder_exists
-from ..host.filesystem import MacosFiles
+from ..host.filesystem import HostFilesystem, MacosFiles
 from ..host.machine import is_macos
 from ..host.native_files import NativeFile
 from ..host.package_code import PackageCode
@@ -27,9 +27,8 @@ from ..model.macho import MachoFile, describe_cpu
 from ..model.pe import MACHINE_AMD64
 from ..model.tree import LoadTree
 from ..resolve.windows import resolve_windows
-from .copies import RuntimeCopy, family_of, judge_copies
 from .macos import MacosCheck
-from .platform_check import PlatformCheck
+from .platform_check import PlatformCheck, RuntimeCopy, family_of, judge_copies
 from .platforms import WINDOWS_TAGS, Loader, Platform
 from .tags import PythonPromise, file_python
 from .windows import WindowsCheck
@@ -56,11 +55,15 @@ def check_windows_files(
 
 
 def check_macos_files(
-    environment: PythonEnvironment, files: Sequence[NativeFile], notes: list[str]
+    environment: PythonEnvironment, files: Sequence[NativeFile], notes: list[str], used: list[HostFilesystem]
 ) -> Iterator[Problem]:  # fmt: skip
-    """Yield what is wrong with the Mach-O files of an environment; `notes` gets what was not taken into account."""
+    """Yield what is wrong with the Mach-O files of an environment.
+
+    Arguments: `notes` gets what was not taken into account; `used` gets the files, as they were looked at.
+    """
     wheel = _as_wheel(environment, files)
     images = MacosFiles(wheel.folder, symbols=True)
+    used.append(images)
     cpu = _choose_cpu(wheel, images)
     if cpu is None:
         return
@@ -118,7 +121,7 @@ class _OfEnvironment(PlatformCheck):
         self, code: str, severity: Severity, place: str, title: str, evidence: Sequence[str] = (), fix: str = ""
     ) -> Problem:  # fmt: skip
         if code == "old-vc-runtime" and severity is Severity.ERROR:
-            severity = Severity.WARNING  # who needs a newer one is told by vc-runtime-too-old
+            severity = Severity.WARNING  # vc-runtime-too-old names those that need a newer one
         name = self._top.lower()
         is_root = name.endswith((".pyd", ".so", ".exe")) or "." not in posixpath.basename(name)
         if self._top and not is_root:
@@ -196,7 +199,8 @@ class _WindowsEnvironment(_OfEnvironment, WindowsCheck):
             self._platform.pe_machine, python.usual, free_threaded=python.is_free_threaded,
             added_folders=self._added_folders(place),
         )  # fmt: skip
-        return resolve_windows(f"C:\\{place}".replace("/", "\\"), self._with_interpreter(context), self._files)
+        path = f"C:\\{place}".replace("/", "\\")
+        return resolve_windows(path, self._with_interpreter(context), self._files, self._memo)
 
     def _with_interpreter(self, context: WindowsContext) -> WindowsContext:
         """Return the context with the folder of the interpreter, where the environment has one of its own."""

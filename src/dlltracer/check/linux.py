@@ -10,22 +10,20 @@ import fnmatch
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from ..binary.elf import read_elf
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
-from ..model.elf import ET_DYN, ET_EXEC, PF_X, ElfImage, ElfNeed, describe_kind
+from ..model.elf import ET_DYN, ET_EXEC, PF_X, describe_kind
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
-from .knowledge import musl_names
-from .platform_check import PlatformCheck, is_named_after, place_of
-from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform
-from .python_abi import is_python_name
-from .tags import PythonPromise, file_python
+from .elf_symbols import CheckedElf, ElfSymbolCheck
+from .platform_check import place_of, search_places
+from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform, is_of_driver
+from .tags import PythonPromise
 
 _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
@@ -37,8 +35,6 @@ _PACKED_RELOCATIONS = "GLIBC_ABI_DT_RELR"
 _STACKS_BY_DEFAULT = {62, 3}
 """Processors, x86-64 and i386, where a file without PT_GNU_STACK gets an executable stack: stackinfo.h of glibc."""
 _MOST_TREES = 5_000
-_MUSL_MACHINES = {"x86_64", "i686", "aarch64", "armv7l", "ppc64le", "s390x"}
-"""Processors whose musl was read. For the others every name counts that some processor has."""
 
 _OF_DESKTOPS = (
     "libxcb*", "libxkbcommon*", "libEGL*", "libGLX*", "libOpenGL*", "libGLU*", "libGLES*", "libfontconfig*",
@@ -46,24 +42,6 @@ _OF_DESKTOPS = (
     "libnspr*", "libcups*", "libgtk*", "libgdk*", "libgio*", "libpango*", "libcairo*", "libatk*", "libX*", "libgst*",
     "libudev*", "libspeechd*", "libpcsclite*", "libbrotli*", "libmysqlclient*", "libpq*", "libodbc*", "libfbclient*",
 )  # fmt: skip
-_OF_DRIVERS = (
-    "libcuda.so*", "libnvidia-*", "libnvcuvid*", "libOpenCL*", "libvulkan*", "libamdhip*", "libhsa*", "libze_*",
-    "libva.so*", "libva-*", "librdmacm*", "libibverbs*", "libmlx*",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _NativeFile:
-    """A file: its place when installed, its image, and whether it is an extension module or a program."""
-
-    place: str
-    image: ElfImage
-    is_module: bool
-    is_program: bool
-
-    @property
-    def is_root(self) -> bool:
-        return self.is_module or self.is_program
 
 
 def check_linux(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
@@ -71,15 +49,12 @@ def check_linux(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Ite
     yield from _LinuxCheck(wheel, platform, promise).run()
 
 
-class _LinuxCheck(PlatformCheck):
+class _LinuxCheck(ElfSymbolCheck):
     def __init__(self, wheel: Wheel, platform: Platform, promise: PythonPromise) -> None:
         super().__init__(wheel, platform, promise)
-        self._files: dict[str, _NativeFile] = {}
         self._reached: set[str] = set()
+        self._loaded: set[str] = set()
         self._folders: set[str] = set()
-        self._exports: dict[str, list[str]] | None = None
-        self._satisfied: dict[str, set[str]] = {}
-        self._of_c_library = musl_names()
         self._system = HostFilesystem(wheel.folder)
 
     def run(self) -> Iterator[Problem]:
@@ -88,6 +63,7 @@ class _LinuxCheck(PlatformCheck):
         for file in self._files.values():
             yield from self._judge_file(file)
         roots = [file for file in self._files.values() if file.is_root]
+        self._has_modules = any(file.is_module for file in roots)
         for file in roots[:_MOST_TREES]:
             yield from self._judge_load(file)
         # What nothing in the wheel needs is loaded by code (ctypes). What is needed and missing is reported above.
@@ -98,6 +74,7 @@ class _LinuxCheck(PlatformCheck):
         ]  # fmt: skip
         for file in others[:_MOST_TREES]:
             yield from self._judge_load(file)
+        yield from self._yield_deferred(self._loaded)
 
     def _read(self, place: str) -> Iterator[Problem]:
         """Read a file; yield a problem where it is damaged, or for another system or processor."""
@@ -123,11 +100,12 @@ class _LinuxCheck(PlatformCheck):
             title = f"it is for {is_for}, and the tag promises {self._platform.machine}"
             yield self._problem("wrong-machine", severity, place, title)
             return
-        self._files[place] = _NativeFile(place, image, is_module, image.is_program and not is_module)
+        self._files[place] = CheckedElf(place, image, is_module, image.is_program and not is_module)
 
-    def _judge_file(self, file: _NativeFile) -> Iterator[Problem]:
+    def _judge_file(self, file: CheckedElf) -> Iterator[Problem]:
         """Judge what can be said without looking for anything: versions, stack, alignment, search paths."""
         yield from self._judge_versions(file)
+        yield from self._judge_lost_names(file)
         yield from self._judge_c_library(file)
         yield from self._judge_stack(file)
         symbols = file.image.symbols
@@ -145,7 +123,7 @@ class _LinuxCheck(PlatformCheck):
             )  # fmt: skip
         yield from self._judge_runpath(file)
 
-    def _judge_stack(self, file: _NativeFile) -> Iterator[Problem]:
+    def _judge_stack(self, file: CheckedElf) -> Iterator[Problem]:
         """Judge whether a file asks for an executable stack, which newer glibc refuses to give in dlopen."""
         stacks = [segment.flags for segment in file.image.segments if segment.type == _PT_GNU_STACK]
         asks = any(flags & PF_X for flags in stacks)
@@ -161,7 +139,7 @@ class _LinuxCheck(PlatformCheck):
             "clear the flag (patchelf --clear-execstack), or build its assembler files with .note.GNU-stack",
         )  # fmt: skip
 
-    def _judge_runpath(self, file: _NativeFile) -> Iterator[Problem]:
+    def _judge_runpath(self, file: CheckedElf) -> Iterator[Problem]:
         """Judge the folders that a file names for the search of what it needs."""
         folders = [folder for folder in (file.image.runpath or file.image.rpath or "").split(":") if folder]
         for folder in folders:
@@ -186,25 +164,7 @@ class _LinuxCheck(PlatformCheck):
                     self._folders.add(name)
         return place == "." or place in self._folders
 
-    def _judge_musl_names(self, file: _NativeFile, names: Sequence[str]) -> Iterator[Problem]:
-        """Judge names that musl brought after the version that the tag promises."""
-        version = self._platform.version
-        if self._platform.loader is not Loader.MUSL or not version:
-            return
-        newer = [(self._of_c_library[name].since, name) for name in names if name in self._of_c_library]
-        newer = [(since, name) for since, name in newer if since > version and not self._defined_in(name)]
-        if newer:
-            since, name = max(newer)
-            is_other = since[:2] > version[:2]
-            yield self._problem(
-                "musl-above-tag", Severity.ERROR if is_other else Severity.WARNING, file.place,
-                f"it needs {name}, which musl has from {'.'.join(map(str, since))} on, and the tag promises"
-                f" {'.'.join(map(str, version))}",
-                [f"{name}: musl {'.'.join(map(str, since))}" for since, name in sorted(newer)],
-                "build it on a system with an older musl, or without these functions",
-            )  # fmt: skip
-
-    def _judge_versions(self, file: _NativeFile) -> Iterator[Problem]:
+    def _judge_versions(self, file: CheckedElf) -> Iterator[Problem]:
         highest: dict[str, tuple[tuple[int, ...], str]] = {}
         for need in file.image.version_needs:
             match = _VERSION.fullmatch("GLIBC_2.36" if need.version == _PACKED_RELOCATIONS else need.version)
@@ -227,7 +187,7 @@ class _LinuxCheck(PlatformCheck):
                 f"build it on a system with {has}, or give the wheel the tag of a newer one",
             )  # fmt: skip
 
-    def _judge_c_library(self, file: _NativeFile) -> Iterator[Problem]:
+    def _judge_c_library(self, file: CheckedElf) -> Iterator[Problem]:
         other = "libc.so.6" if self._platform.loader is Loader.MUSL else "libc.musl"
         needed = next((need for need in file.image.needed if need.startswith(other)), None)
         if needed is not None:
@@ -242,14 +202,17 @@ class _LinuxCheck(PlatformCheck):
             ("it was built for another C library than the tag promises",), "build it in the image of the tag",
         )  # fmt: skip
 
-    def _judge_load(self, file: _NativeFile) -> Iterator[Problem]:
+    def _judge_load(self, file: CheckedElf) -> Iterator[Problem]:
         """Follow the load of a file, and judge every need that fails, and every symbol that nothing has."""
         if file.is_program and file.image.interpreter is None:
             return  # a static program: the kernel starts it, and no loader has a part in it
         tree = self._resolve(file)
         places = [place_of(path) for path in tree.images]
         self._reached.update(places)
+        if file.is_module:
+            self._loaded.update(places[1:])
         is_whole = True
+        self._lacking = tuple(posixpath.basename(binding.need) for binding in tree.missing)
         for binding in tree.missing:
             name = posixpath.basename(binding.need)
             if self._platform.provides(name) and not (self._platform.loader is Loader.MUSL and "/" in binding.need):
@@ -260,12 +223,17 @@ class _LinuxCheck(PlatformCheck):
                 if place_of(binding.requested_by) != file.place and file.is_module:
                     yield from self._once(self._brings_other_c_library(place_of(binding.requested_by), binding.need))
                 continue  # reported already, as the other C library
-            yield from self._once(self._missing(binding, file))
+            problem = self._missing(binding, file)
+            found = [place for place in self._of_name(name) if self._has_soname(place, name)]
+            if problem.code == "not-on-runpath" and found:
+                self._defer(problem, found[0])
+            else:
+                yield from self._once(problem)
         yield from self._judge_second_python(file, places)
-        if not file.is_program and is_whole and not tree.unresolved:
-            yield from self._judge_symbols(places)
+        if not file.is_program and not tree.unresolved:
+            yield from self._judge_symbols(file, places, is_whole=is_whole)
 
-    def _judge_second_python(self, file: _NativeFile, places: Sequence[str]) -> Iterator[Problem]:
+    def _judge_second_python(self, file: CheckedElf, places: Sequence[str]) -> Iterator[Problem]:
         """Judge a libpython that the wheel brings and that its extension modules load."""
         for place in places[1:] if file.is_module else ():
             if _LIBPYTHON.fullmatch(posixpath.basename(place)):
@@ -277,7 +245,7 @@ class _LinuxCheck(PlatformCheck):
                     )
                 )  # fmt: skip
 
-    def _resolve(self, file: _NativeFile) -> LoadTree:
+    def _resolve(self, file: CheckedElf) -> LoadTree:
         elf = self._platform.elf
         own = f"/{file.place}"
         common = {"bits": elf.bits, "little_endian": elf.little_endian, "machine": elf.number}
@@ -289,15 +257,18 @@ class _LinuxCheck(PlatformCheck):
             context = GlibcContext(**common, lib=lib, platform=self._platform.machine)  # type: ignore[arg-type]
         return resolve_linux(own, context, self._system, program=file.is_program)
 
-    def _missing(self, binding: Binding, file: _NativeFile) -> Problem:
+    def _severity_of_need(self, file: CheckedElf) -> Severity:
+        """Return how bad it is that the load of a file lacks a library."""
+        if file.is_program:
+            # A program among the scripts is started as it is; another one by code, which may set LD_LIBRARY_PATH.
+            return Severity.ERROR if file.place.startswith(".scripts/") else Severity.WARNING
+        return self._severity_of(file.place) if file.is_module else self._severity_of_library(file.place)
+
+    def _missing(self, binding: Binding, file: CheckedElf) -> Problem:
         """Return the problem of a need that nothing fulfils: who needs it, where it lies instead, what to do."""
         name = posixpath.basename(binding.need)
         place = place_of(binding.requested_by) or file.place
-        # A program among the scripts is started as it is; another one by code, which may set LD_LIBRARY_PATH.
-        is_command = file.is_program and file.place.startswith(".scripts/")
-        severity = Severity.ERROR if is_command else Severity.WARNING
-        if file.is_module:
-            severity = self._severity_of(file.place)
+        severity = self._severity_of_need(file)
         if binding.state is BindingState.REFUSED:
             title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
@@ -324,105 +295,28 @@ class _LinuxCheck(PlatformCheck):
             if self._wheel.loads_by_itself or not file.is_root:
                 severity = Severity.NOTE
                 evidence.append("code of the wheel loads libraries itself, and may load this one first")
-        elif owner := self._owner(name, place):
+        elif owner := self._suppliers.find(name, self._folders_of(place)):
             severity = Severity.NOTE
             title = f"it needs {name}, which the wheel expects from {owner}"
         elif not self._platform.version:
             severity = Severity.WARNING
-        elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DRIVERS):
+        elif is_of_driver(name):
             severity, fix = Severity.NOTE, ""
             title = f"it needs {name}, which comes with a driver"
         elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DESKTOPS):
             severity = Severity.WARNING
-        if severity is Severity.NOTE and code == "missing-image":
-            fix = ""
+        if code == "missing-image":
+            severity, more = self._downgraded(severity, name, self._folders_of(place))
+            evidence.extend(more)
+            fix = fix if severity is not Severity.NOTE else ""
         return self._problem(code, severity, place, title, evidence, fix)
 
-    def _owner(self, name: str, place: str) -> str | None:
-        """Return the package, of those that the wheel requires, that has such a library by its name or its folder."""
-        if self._wheel.others:
-            return self._wheel.others
-        image = self._files[place].image if place in self._files else None
-        folders = f"{image.runpath or ''}:{image.rpath or ''}".lower() if image is not None else ""
-        for package in self._wheel.requires:
-            has_folder = len(re.sub(r"[^a-z]", "", package)) > 2 and f"/{package.replace('-', '_')}" in folders
-            if has_folder or is_named_after(package, name, r"\.so.*$"):
-                return package
-            if package.startswith("nvidia-") and "/nvidia/" in folders:
-                return package
-        return None
+    def _has_soname(self, place: str, name: str) -> bool:
+        return place in self._files and self._files[place].image.soname == name
 
-    def _judge_symbols(self, places: Sequence[str]) -> Iterator[Problem]:
-        """Judge the symbols that the images of a load need of one another.
-
-        A library that many modules share is judged once for each set of libraries that has what it needs.
-        """
-        if not all(place in self._files for place in places):
-            return
-        known = set(places)
-        for place in places:
-            if place in self._satisfied and self._satisfied[place] <= known:
-                continue
-            used: set[str] = set()
-            lacking = [need for need in self._needs_of(place) if not self._find(need, places, used)]
-            if not lacking:
-                self._satisfied[place] = used
-            for need in lacking:
-                yield from self._once(self._missing_symbol(place, need, known))
-
-    def _needs_of(self, place: str) -> Iterator[ElfNeed]:
-        """Yield the needs of an image that some image of the wheel has to fulfil."""
-        symbols = self._files[place].image.symbols
-        python = file_python(place, self._promise)
-        for need in symbols.needs if symbols is not None else ():
-            # All that glibc and libstdc++ have has versions. Without one it may still be a name of the C library:
-            # Python has libm in the process, and a module that is not linked with it finds it there.
-            if not (need.weak or is_python_name(need.name, python) or self._is_of_c_library(need.name)):
-                yield need
-
-    def _is_of_c_library(self, name: str) -> bool:
-        found = self._of_c_library.get(name)
-        is_musl = self._platform.loader is Loader.MUSL
-        machines = found.machines if found is not None and is_musl and self._platform.machine in _MUSL_MACHINES else ()
-        return found is not None and (not machines or self._platform.machine in machines)
-
-    def _find(self, need: ElfNeed, places: Sequence[str], used: set[str]) -> bool:
-        """Return whether an image has what is needed, and add it to `used`; what is of the system is not judged.
-
-        musl goes by the name alone: it does not read the versions of needs.
-        """
-        wanted = None if self._platform.loader is Loader.MUSL else need.version
-        for place in places:
-            image = self._files[place].image
-            if image.symbols is None or need.name not in image.symbols.provides:
-                continue
-            versions = image.symbols.provides[need.name]
-            if wanted is None or wanted in versions or None in versions:
-                used.add(place)
-                return True
-        names = {name for place in places for name in (self._files[place].image.soname, posixpath.basename(place))}
-        return wanted is not None and need.library not in names
-
-    def _missing_symbol(self, place: str, need: ElfNeed, load: set[str]) -> Problem:
-        elsewhere = [other for other in self._defined_in(need.name) if other not in load]
-        evidence = [f"none of the {len(load)} images of the load has it, nor has the C library"]
-        if elsewhere:
-            evidence.append(f"{elsewhere[0]} of the wheel has it, which this load does not bring")
-        version = f" in version {need.version} of {need.library}" if need.version is not None else ""
-        return self._problem(
-            "missing-symbol", Severity.NOTE if elsewhere else Severity.ERROR, place,
-            f"it needs the symbol {need.name}{version}, which nothing that it loads has", evidence,
-            "link it with the library that has the symbol, or build it against this C library",
-        )  # fmt: skip
-
-    def _defined_in(self, name: str) -> list[str]:
-        if self._exports is None:
-            self._exports = {}
-            for place, file in self._files.items():
-                for defined in file.image.symbols.provides if file.image.symbols is not None else ():
-                    self._exports.setdefault(defined, []).append(place)
-        return self._exports.get(name, [])
-
+    def _folders_of(self, place: str) -> list[str]:
+        image = self._files[place].image
+        return search_places(place, [one for one in f"{image.runpath or ''}:{image.rpath or ''}".split(":") if one])
 
 def _origin_path(place: str, library: str) -> str:
     """Return the RUNPATH that leads from a file to the folder of a library of the same wheel."""

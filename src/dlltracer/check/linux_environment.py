@@ -15,32 +15,24 @@ from dataclasses import dataclass, replace
 from ..binary.elf import read_build_id, read_elf, read_provided
 from ..errors import BinaryFormatError
 from ..host.environments import PythonEnvironment
-from ..host.filesystem import SteadyFiles
+from ..host.filesystem import HostFilesystem, SteadyFiles
 from ..host.image_cache import ImageCache
 from ..host.linux import read_linux_context
 from ..host.native_files import NativeFile
 from ..host.package_code import PackageCode
 from ..model.check import Problem, Severity
 from ..model.elf import DF_1_PIE, ET_DYN, ET_EXEC, ElfImage, ElfSymbols, describe_kind
+from ..model.environment import without_hash
 from ..model.loader_context import GlibcContext, LoadedImage, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.linux import LinuxResolver, resolve_linux
-from .copies import RuntimeCopy, family_of, judge_copies
 from .elf_store import ElfStore
-from .platforms import Loader, Platform
+from .platform_check import RuntimeCopy, family_of, judge_copies
+from .platforms import Loader, Platform, is_of_driver
 from .scope import Conflict, Load, SymbolScope
-
-_HASH = re.compile(r"-[0-9a-f]{8,}(?=\.)")
-
-
-def without_hash(name: str) -> str:
-    """Return the name of a library without the hash that auditwheel and delvewheel put into it."""
-    return _HASH.sub("", name)
-
 
 _SUFFIX = re.compile(r"\.(?:cpython-(\d)(\d+)(t?)\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
 _LIBPYTHON = re.compile(r"libpython(\d)(?:\.(\d+))?[\w.]*\.so[\w.]*")
-_DRIVER = re.compile(r"lib(?:cuda|nvidia-\w+|nvcuvid|OpenCL|vulkan|amdhip64|ze_loader|hsa-runtime64)\.so")
 _PROGRAM_FOLDERS = ("bin", "sbin", "libexec")
 _STANDARD_LIBRARY = "/lib-dynload/"
 _MOST_NEEDS = 3_000_000
@@ -59,17 +51,23 @@ class _ElfFile:
 
 
 def check_linux_files(
-    environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str], cache: ImageCache
-) -> Iterator[Problem]:
+    environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str],
+    cache: ImageCache, used: list[HostFilesystem],
+) -> Iterator[Problem]:  # fmt: skip
     """Yield what is wrong with the ELF files of an environment.
 
     Arguments: `files` to judge; `root`, the folder that holds their system, `None` for this machine; `notes`, to which
-    is added what could not be taken into account; `cache`, of what earlier checks read.
+    is added what could not be taken into account; `cache`, of what earlier checks read; `used` gets the files of the
+    system, as they were looked at.
     """
-    yield from _LinuxEnvironment(environment, files, root, notes, cache).run()
+    check = _LinuxEnvironment(environment, files, root, notes, cache)
+    used.append(check.system)
+    yield from check.run()
 
 
 class _LinuxEnvironment:
+    """The check. Attribute: `system`, the files of the system of the environment."""
+
     def __init__(
         self, environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str],
         cache: ImageCache,
@@ -77,14 +75,14 @@ class _LinuxEnvironment:
         self._root = None if root is None else root.rstrip("/")
         self._environment = environment
         self._places = {self._inside(file.path): environment.place(file.path) for file in files}
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
         self._by_name: dict[str, list[str]] | None = None
         self._notes = notes
         self._store = ElfStore(cache)
-        self._system = SteadyFiles(root, self._store.read)
+        self.system = SteadyFiles(root, self._store.read)
         self._files: dict[str, _ElfFile] = {}
         self._scope = SymbolScope(
-            self._read, self._store.take_needs, self._read_provided, self._read_all, self._system.identity
+            self._read, self._store.take_needs, self._read_provided, self._read_all, self.system.identity
         )
         self._context: GlibcContext | MuslContext | None = None
         self._has_system = True
@@ -111,8 +109,8 @@ class _LinuxEnvironment:
     def _once(self, problem: Problem) -> Iterator[Problem]:
         """Yield a problem the first time that its file has it: many loads share a library."""
         key = problem.file, problem.title
-        if key not in self._told:
-            self._told.add(key)
+        if key not in self._reported:
+            self._reported.add(key)
             yield problem
 
     def _problem(
@@ -128,7 +126,7 @@ class _LinuxEnvironment:
             self._by_name = {}
             for path in sorted(self._places):
                 base = posixpath.basename(self._places[path]).lower()
-                for key in dict.fromkeys((base, _HASH.sub("", base))):
+                for key in dict.fromkeys((base, without_hash(base))):
                     self._by_name.setdefault(key, []).append(path)
         return self._by_name.get(name.lower(), [])
 
@@ -143,20 +141,20 @@ class _LinuxEnvironment:
         if path in self._places:
             return self._places[path]
         if not self._place_of:
-            self._place_of = {self._system.identity(own): place for own, place in self._places.items()}
-        return self._place_of.get(self._system.identity(path), path)
+            self._place_of = {self.system.identity(own): place for own, place in self._places.items()}
+        return self._place_of.get(self.system.identity(path), path)
 
     def _read(self, path: str) -> ElfImage:
-        image = self._system.read_image(path)
+        image = self.system.read_image(path)
         if not isinstance(image, ElfImage):
             raise BinaryFormatError(0, "not an ELF file")
         return image
 
     def _read_provided(self, path: str, wanted: Set[str]) -> ElfSymbols:
-        return self._store.read_provided(self._system.host_path(path), wanted)
+        return self._store.read_provided(self.system.host_path(path), wanted)
 
     def _read_all(self, path: str) -> ElfImage:
-        return read_elf(self._system.host_path(path), symbols=True)
+        return read_elf(self.system.host_path(path), symbols=True)
 
     def _take(self, path: str) -> Iterator[Problem]:
         """Read a file; yield a problem where it is damaged."""
@@ -189,7 +187,7 @@ class _LinuxEnvironment:
             return False
         entry = f"PyInit_{name.partition('.')[0]}"
         try:
-            return bool(read_provided(self._system.host_path(path), frozenset((entry,))).provides)
+            return bool(read_provided(self.system.host_path(path), frozenset((entry,))).provides)
         except (OSError, BinaryFormatError):
             return False
 
@@ -226,14 +224,14 @@ class _LinuxEnvironment:
         """Make the context of the process that loads the modules: the interpreter, with all that it brings."""
         program = self._environment.program
         inside = None if program is None else self._inside(program)
-        context = read_linux_context(self._root, program=inside, files=self._system, kind=like)
+        context = read_linux_context(self._root, program=inside, files=self.system, kind=like)
         self._notes += [note for note in context.notes if "no program was found" not in note]
         self._has_system = not isinstance(context, GlibcContext) or context.loader is not None
         if not self._has_system:
             context = self._without_system(context)
             self._notes.append("the system of these files is not here: its own libraries are taken for present")
         if context.program is not None:
-            tree = resolve_linux(context.program, replace(context, loaded=()), self._system, program=True)
+            tree = resolve_linux(context.program, replace(context, loaded=()), self.system, program=True)
             base = list(tree.images)
             for binding in tree.missing:
                 yield from self._once(self._missing(binding, Severity.ERROR, context.program))
@@ -264,7 +262,7 @@ class _LinuxEnvironment:
 
     def _judge(self, files: dict[str, _ElfFile]) -> Iterator[Problem]:
         assert self._context is not None
-        resolver = LinuxResolver(self._context, self._system)
+        resolver = LinuxResolver(self._context, self.system)
         roots = sorted((file for file in files.values() if _is_root(file)), key=_order)
         loads: list[tuple[_ElfFile, Severity, Load]] = []
         reached: set[object] = set()
@@ -273,7 +271,7 @@ class _LinuxEnvironment:
         for group in (roots, None):
             others = [file for file in files.values() if not _is_root(file)]
             for file in others if group is None else group:
-                if group is None and self._system.identity(file.path) in reached:
+                if group is None and self.system.identity(file.path) in reached:
                     continue
                 if left <= 0:
                     skipped += 1
@@ -282,7 +280,7 @@ class _LinuxEnvironment:
                 tree = resolver.follow(file.path, program=file.is_program)
                 left -= len(tree.bindings) + 1
                 if group is not None:
-                    reached.update(self._system.identity(path) for path in tree.images)
+                    reached.update(self.system.identity(path) for path in tree.images)
                 load = self._scope.add(tree)
                 if tree.missing and severity is Severity.ERROR and self._is_optional(file):
                     severity = Severity.WARNING
@@ -317,14 +315,14 @@ class _LinuxEnvironment:
 
     def _package_of(self, path: str) -> str:
         """Return the name of the top folder of the package that a file is in; "the system" for files elsewhere."""
-        top = self._code.top_of(self._system.host_path(path))
+        top = self._code.top_of(self.system.host_path(path))
         if top is None:
             return "the environment" if self._place(path) != path else "the system"
         return posixpath.basename(top).removesuffix(".libs")
 
     def _build_of(self, path: str) -> str:
         """Return what tells one build of a library from another: its build-id, else the file itself."""
-        here = self._system.host_path(path)
+        here = self.system.host_path(path)
         if here not in self._builds:
             try:
                 self._builds[here] = read_build_id(here, self._read(path)) or here
@@ -336,14 +334,14 @@ class _LinuxEnvironment:
         return self._package_of(one) != self._package_of(other) and self._build_of(one) != self._build_of(other)
 
     def _conflict(self, conflict: Conflict) -> Problem:
-        name, rival = posixpath.basename(conflict.taken), self._place(conflict.rival)
+        name, earlier = posixpath.basename(conflict.taken), self._place(conflict.earlier)
         more = f" and {len(conflict.lacking) - 1} more" if len(conflict.lacking) > 1 else ""
         return self._problem(
             "runtime-conflict", Severity.WARNING, conflict.user,
-            f"it fails where {rival} was loaded before, which has no {conflict.lacking[0]}{more}",
+            f"it fails where {earlier} was loaded before, which has no {conflict.lacking[0]}{more}",
             (f"alone it gets {self._place(conflict.taken)}", f"a process has one {name}: the first that is loaded",
              *conflict.lacking[1:_SYMBOLS_NAMED]),
-            f"import {self._package_of(conflict.user)} before {self._package_of(conflict.rival)}, or install builds"
+            f"import {self._package_of(conflict.user)} before {self._package_of(conflict.earlier)}, or install builds"
             " that use the same library",
         )  # fmt: skip
 
@@ -358,7 +356,7 @@ class _LinuxEnvironment:
 
     def _is_optional(self, file: _ElfFile) -> bool:
         """Whether it is a module that its package goes on without."""
-        return file.is_module and self._code.is_optional(self._system.host_path(file.path))
+        return file.is_module and self._code.is_optional(self.system.host_path(file.path))
 
     def _judge_tree(self, file: _ElfFile, tree: LoadTree, severity: Severity) -> Iterator[Problem]:
         for binding in tree.missing:
@@ -389,7 +387,7 @@ class _LinuxEnvironment:
                 evidence.append(f"{self._place(elsewhere)} has it, which this load does not bring")
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             is_lazy = file.is_program  # it starts, and fails at the first call
-            is_loaded = elsewhere is not None and self._code.loads(self._system.host_path(path))
+            is_loaded = elsewhere is not None and self._code.loads(self.system.host_path(path))
             worst = Severity.NOTE if is_loaded else Severity.WARNING if is_lazy else severity
             yield from self._once(
                 self._problem(
@@ -404,7 +402,7 @@ class _LinuxEnvironment:
 
     def _leads(self, file: _ElfFile, path: str) -> tuple[str, ...]:
         """Return a sentence on what needs a library, if that is another file."""
-        if self._system.identity(file.path) == self._system.identity(path):
+        if self.system.identity(file.path) == self.system.identity(path):
             return ()
         return (f"{self._place(file.path)} needs it",)
 
@@ -437,11 +435,11 @@ class _LinuxEnvironment:
             )  # fmt: skip
         same = [other for other in self._named(name) if other != path]
         if same:
-            if self._code.loads(self._system.host_path(root)):
+            if self._code.loads(self.system.host_path(root)):
                 severity = Severity.NOTE
                 leads = (*leads, "code of the package loads libraries itself, and may load this one first")
             return self._elsewhere(name, path, same, severity, leads)
-        if _DRIVER.match(name):
+        if is_of_driver(name):
             severity = min(Severity.WARNING, severity, key=lambda each: -each.rank)
         return self._problem(
             "missing-image", severity, path, f"it needs {name}, which is nowhere where the loader looks",

@@ -27,10 +27,10 @@ from ..model.macho import (
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.macos import find_missing_macho_symbols, is_system_path, pick_image, resolve_macos
 from .knowledge import musl_names
-from .platform_check import PlatformCheck, place_of
+from .platform_check import PlatformCheck, place_of, search_places
 from .platforms import Platform
 from .python_abi import is_python_name
-from .tags import PythonPromise, file_python
+from .tags import PythonPromise, file_python, macos_tag
 
 _MODULE_ENTRY = "_PyInit_"
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*-darwin|abi3|pypy\d+-[\w-]+)\.so$")
@@ -39,8 +39,6 @@ _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000
 
-_PLAIN_SYSTEM = {"libSystem.B.dylib", "libc++.1.dylib", "libc++abi.dylib", "libgcc_s.1.dylib", "libstdc++.6.dylib"}
-"""Libraries of the system that have what C and C++ are made of, and nothing else."""
 _BRINGING_SYMBOLS = {"torch", "tensorflow", "tensorflow-macos", "jaxlib", "mxnet", "shiboken6", "pyside6"}
 """Packages whose libraries extension modules of others find in the process once they are imported."""
 _NEWER_SYMBOLS = {
@@ -65,9 +63,25 @@ _SINCE = {f"_{name}": version for version, names in _NEWER_SYMBOLS.items() for n
 """Symbols of the system's libraries that are newer than macOS 10.9, as Mach-O files spell them, with their first
 version: Apple's headers (__OSX_AVAILABLE), <__availability> of libc++, and reports of what dyld did not find on older
 systems."""
-_NEWER_PARTS = (("__ZNSt3__14__fs10filesystem", (10, 15)), ("__ZNKSt3__14__fs10filesystem", (10, 15)))
+_NEWER_PARTS = tuple(
+    (re.compile(pattern), version) for pattern, version in (
+        (r"__ZN?K?(?:T[IVS]N)?St3__119__shared_mutex_base|___cxa_uncaught_exceptions$", (10, 12)),
+        (r"__Z\w*St(?:3__1)?(?:19bad_optional_access|18bad_variant_access|12bad_any_cast)", (10, 13)),
+        (r"__ZNK?St3__14__fs10filesystem", (10, 15)),
+        (r"__ZNSt3__1(?:20__libcpp_atomic_wait|23__libcpp_atomic_monitor|23__cxx_atomic_notify_)", (11, 0)),
+        (
+            r"__Z\w*NSt3__1(?:15basic_stringbuf|18basic_stringstream|19basic_[io]stringstream|13basic_filebuf"
+            r"|14basic_[io]fstream)Ic", (12, 0),
+        ),
+        (r"___cxa_init_primary_exception$|__ZNSt13exception_ptr31__from_native_exception_pointer", (15, 0)),
+        (r"__ZNSt3__119__is_posix_terminal", (15, 0)),
+        (r"__ZNSt3__1(?:17bad_function_callD[012]|6chrono\w*get_tzdb)|__ZNSt3__119bad_expected_accessIvED", (15, 4)),
+        (r"__ZNSt3__127__from_chars_floating_point", (26, 0)),
+    )
+)  # fmt: skip
 _NEWER_ENDS = (("$NEWLAPACK", (13, 3)), ("$NEWLAPACK$ILP64", (13, 3)))
-"""std::filesystem of libc++, and the new interfaces of Accelerate."""
+"""Parts of libc++ with their first version of macOS (libcxx/include/__configuration/availability.h of LLVM, and its
+older <__availability>), and the new interfaces of Accelerate."""
 
 
 def check_macos(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
@@ -99,6 +113,7 @@ class MacosCheck(PlatformCheck):
         for place, image in self._images.items():
             yield from self._judge_file(place, image)
         roots = [place for place, image in self._images.items() if self._is_module(place) or image.kind == MH_EXECUTE]
+        self._has_modules = any(map(self._is_module, roots))
         for place in roots[:_MOST_TREES]:
             yield from self._judge_load(place)
         # What nothing in the wheel needs is loaded by code (ctypes).
@@ -168,7 +183,7 @@ class MacosCheck(PlatformCheck):
                 "macos-above-tag", Severity.ERROR if newer else Severity.WARNING, place,
                 f"it was built for macOS {needs} and later, and {self._wheel.promises} {has}",
                 evidence or ("dyld does not refuse it for that; symbols that older systems lack would",),
-                f"build it with MACOSX_DEPLOYMENT_TARGET={has}, or tag the wheel macosx_{needs.replace('.', '_')}",
+                f"build it with MACOSX_DEPLOYMENT_TARGET={has}, or tag the wheel {macos_tag(lowest)}",
             )  # fmt: skip
         elif newer:
             name, since = max(newer, key=lambda one: one[1])
@@ -176,7 +191,7 @@ class MacosCheck(PlatformCheck):
                 "macos-above-tag", Severity.ERROR, place,
                 f"it imports {name}, which macOS {'.'.join(map(str, since))} brought, and the tag promises {has}",
                 [f"{one}: macOS {'.'.join(map(str, version))}" for one, version in newer],
-                f"do not call it where it is missing, or tag the wheel macosx_{'_'.join(map(str, since))}",
+                f"do not call it where it is missing, or tag the wheel {macos_tag(since)}",
             )  # fmt: skip
 
     def _newer_symbols(self, image: MachoImage, promised: tuple[int, ...]) -> list[tuple[str, tuple[int, int]]]:
@@ -190,6 +205,7 @@ class MacosCheck(PlatformCheck):
     def _judge_load(self, place: str) -> Iterator[Problem]:
         tree = resolve_macos(f"/{place}", MacosContext(cpu=self._cpu), self._files)
         self._reached.update(place_of(path) for path in tree.images)
+        self._lacking = tuple(posixpath.basename(binding.need) for binding in tree.missing)
         for binding in tree.missing:
             if not _LIBPYTHON.search(binding.need) or self._is_module(place):
                 yield from self._once(self._missing(binding, place))
@@ -204,7 +220,7 @@ class MacosCheck(PlatformCheck):
                 )
             )  # fmt: skip
 
-        if self._is_module(place):
+        if self._is_module(place) or (self._images[place].kind == MH_DYLIB and not self._has_modules):
             yield from self._judge_flat(place, images, tree)
 
     def _judge_flat(self, place: str, images: Mapping[str, MachoImage], tree: LoadTree) -> Iterator[Problem]:
@@ -213,21 +229,19 @@ class MacosCheck(PlatformCheck):
         That is meant for the names of Python. Any other was in no library that the linker knew, the system's included:
         its library was forgotten. dyld says "symbol not found in flat namespace".
         """
-        needed = {binding.need for binding in tree.bindings if binding.state is BindingState.SYSTEM}
         if tree.missing:
             return
-        has_objc = any("/Frameworks/" in need or need.startswith("/usr/lib/libobjc") for need in needed)
         exports = [image.symbols.exports for image in images.values() if image.symbols is not None]
         python = file_python(place, self._promise)
         for path, image in images.items():
             names = [
                 one.name for one in _imports(image, lambda name: not _is_left_to_process(name, python))
                 if one.ordinal == SymbolPlace.FLAT and not any(one.name in has for has in exports)
-                and not (has_objc and one.name.startswith("_objc_"))
             ] if image.flags & MH_TWOLEVEL else []  # fmt: skip
             if not names:
                 continue
-            severity, evidence = self._severity_of_flat(names[0], needed)
+            names.sort(key=lambda name: name[1:2].isupper())  # the surest first
+            severity, evidence = self._severity_of_flat(place, names[0])
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             yield from self._once(
                 self._problem(
@@ -238,17 +252,19 @@ class MacosCheck(PlatformCheck):
                 )
             )  # fmt: skip
 
-    def _severity_of_flat(self, name: str, needed: set[str]) -> tuple[Severity, tuple[str, ...]]:
+    def _severity_of_flat(self, root: str, name: str) -> tuple[Severity, tuple[str, ...]]:
         """Return how bad it is that nothing in a load exports a symbol, and what may have it all the same."""
         others = [place for place, image in self._images.items() if image.symbols and name in image.symbols.exports]
         if others:
             return Severity.NOTE, (f"{others[0]} of the wheel has it, which this load does not bring",)
         if self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires):
             return Severity.WARNING, ("a package that it requires may have it",)
-        system = [need for need in sorted(needed) if posixpath.basename(need) not in _PLAIN_SYSTEM]
-        if system:
-            return Severity.WARNING, (f"{posixpath.basename(system[0])} of the system may have it",)
-        return Severity.ERROR, ("no image of the load has it",)
+        if name[1:2].isupper() and any("/Frameworks/" in need.name for need in self._images[root].needs):
+            # Frameworks export names that Apple's SDK lists no more, as FSPathMakeRef of CoreServices.
+            return Severity.WARNING, ("a framework of the system may have it",)
+        # Other libraries that the file names cannot have it: the linker would have bound it to them.
+        severity = Severity.ERROR if self._is_module(root) else self._severity_of_library(root)
+        return severity, ("no image of the load has it, nor had a library of the system that the linker was given",)
 
     def _found(self, tree: LoadTree, requested_by: str, library: str | None) -> str:
         return next(
@@ -262,7 +278,10 @@ class MacosCheck(PlatformCheck):
     def _missing(self, binding: Binding, root: str) -> Problem:
         """Return the problem of a need that nothing fulfils."""
         name, place = posixpath.basename(binding.need), place_of(binding.requested_by)
-        severity = self._severity_of(root) if self._is_module(root) else Severity.WARNING
+        if self._images[root].kind == MH_EXECUTE:
+            severity = Severity.ERROR if root.startswith(".scripts/") else Severity.WARNING
+        else:
+            severity = self._severity_of(root) if self._is_module(root) else self._severity_of_library(root)
         if binding.state is BindingState.REFUSED:
             path = place_of(binding.path or "")
             title = f"it needs {binding.need}, and dyld does not take {path}: {binding.reason}"
@@ -285,20 +304,27 @@ class MacosCheck(PlatformCheck):
                 severity = Severity.NOTE
             title = f"it needs {binding.need}, which is in the {self._wheel.noun} where dyld does not look: {found}"
             return self._problem(code, severity, place, title, evidence, fix)
-        if owner := self._owner_by_name(name):
+        image = self._images[place]
+        folders = search_places(place, image.rpaths)
+        if owner := self._suppliers.find(name, folders):
             return self._problem(
                 "missing-image", Severity.NOTE, place, f"it needs {binding.need}, which the wheel expects from {owner}"
             )
         is_here = binding.need.startswith("/") and not is_system_path(binding.need)
         where = "a path of the machine that built it" if is_here else "in none of the folders that dyld searches"
         title = f"it needs {binding.need}: {where}, and not in the {self._wheel.noun}"
-        return self._problem("missing-image", severity, place, title, evidence, fix)
+        severity, more = self._downgraded(severity, name, folders)
+        fix = fix if severity is not Severity.NOTE else ""
+        return self._problem("missing-image", severity, place, title, [*evidence, *more], fix)
 
 
 def _is_left_to_process(name: str, python: PythonPromise) -> bool:
-    """Whether a symbol is one that the process has anyhow: of Python, of C, of the C++ runtime."""
+    """Whether a symbol is one that the process has anyhow: of Python, of C, of the runtimes of C++ and Objective-C.
+
+    libSystem brings libobjc into every process.
+    """
     plain = name[1:]
-    of_runtime = ("__", "_ZS", "_ZNS", "_ZNKS", "_ZT", "_Zn", "_Zd")
+    of_runtime = ("__", "objc_", "_ZS", "_ZNS", "_ZNKS", "_ZT", "_Zn", "_Zd")
     return is_python_name(plain, python) or plain in musl_names() or plain.startswith(of_runtime)
 
 
@@ -311,6 +337,6 @@ def _imports(image: MachoImage, wanted: Callable[[str], bool]) -> list[MachoImpo
 
 def _first_version(name: str) -> tuple[int, int]:
     """Return the first macOS that has a symbol of its libraries; (0, 0) where that is not known."""
-    parts = (since for start, since in _NEWER_PARTS if name.startswith(start))
+    parts = (since for pattern, since in _NEWER_PARTS if pattern.match(name)) if "St" in name or "cxa" in name else ()
     ends = (since for end, since in _NEWER_ENDS if name.endswith(end))
-    return _SINCE.get(name) or next(parts, None) or next(ends, (0, 0))
+    return _SINCE.get(name) or next(iter(parts), None) or next(ends, (0, 0))

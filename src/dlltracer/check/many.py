@@ -101,6 +101,8 @@ def check_anything(target: CheckTarget) -> CheckReport:
     A file behind a URL is downloaded into a private folder, checked, and deleted.
     """
     try:
+        if "\0" in target.path:
+            return CheckReport(target=target.path, unreadable="its name has a NUL character, which no file's has")
         if not is_url(target.path):
             return check_target(target)
         with downloaded(target.path) as path:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..binary.macho import read_macho
-from ..binary.pe import read_pe
 from ..binary.reading import is_macho
 from ..errors import BinaryFormatError
-from ..host.conda import CondaPackage, open_conda
 from ..host.environments import environment_in
 from ..host.filesystem import HostFilesystem
 from ..host.image_cache import ImageCache
@@ -21,12 +21,15 @@ from ..host.native_files import NativeFile
 from ..host.wheel import UnreadableTarget, Wheel, is_native_head, open_wheel
 from ..model.check import CheckReport, Problem
 from ..model.macho import CPU_ARM64, CPU_X86_64
-from .linux import check_linux
-from .linux_environment import check_linux_files
-from .macos import check_macos
 from .platforms import WINDOWS_TAGS, Loader, Platform, conda_platform, read_platforms
 from .tags import PythonPromise, judge_suffixes, judge_tags, read_promise, read_tags
-from .windows import check_windows
+
+if TYPE_CHECKING:
+    from ..host.conda import CondaPackage
+
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[\w,-]*\])?(?:(?:[=~!<>]=|[<>])[\w.*+!,=<>~-]+)?")
+"""How pip is asked for a package (PEP 508)."""
+_MOST_NAMES = 10_000
 
 
 def check_wheel(path: str) -> CheckReport:
@@ -64,10 +67,18 @@ def sorted_problems(problems: Iterable[Problem]) -> list[Problem]:
 
 def judge_platform(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
     """Yield what is wrong with the native files of a wheel, or of another package, on a platform."""
+    # Not above: most wheels are for one system, and the rules of the others take a quarter of the start.
     if platform.loader is Loader.WINDOWS:
+        from .windows import check_windows
+
         return check_windows(wheel, platform, promise)
-    check = check_macos if platform.loader is Loader.DYLD else check_linux
-    return check(wheel, platform, promise)
+    if platform.loader is Loader.DYLD:
+        from .macos import check_macos
+
+        return check_macos(wheel, platform, promise)
+    from .linux import check_linux
+
+    return check_linux(wheel, platform, promise)
 
 
 _PYTHON_OF = (
@@ -84,6 +95,8 @@ _HEAD = 64
 
 def check_conda(path: str) -> CheckReport:
     """Check the conda package at `path`. Nothing of it is run; nothing is written but a private temporary folder."""
+    from ..host.conda import open_conda
+
     try:
         with tempfile.TemporaryDirectory(prefix="dlltracer-check-") as folder:
             package = open_conda(path, folder)
@@ -131,6 +144,11 @@ def check_file(path: str, root: str | None = None) -> CheckReport:
         return CheckReport(target=path, unreadable=str(error.problem))
     except UnreadableTarget as error:
         return CheckReport(target=path, unreadable=str(error))
+    except FileNotFoundError as error:
+        why = error.strerror or str(error)
+        if _REQUIREMENT.fullmatch(path):
+            why += f"; packages are not looked up by name: pip download --no-deps {path}"
+        return CheckReport(target=path, unreadable=why)
     except OSError as error:
         return CheckReport(target=path, unreadable=error.strerror or str(error))
 
@@ -153,6 +171,8 @@ def _check_native(path: str, root: str | None) -> CheckReport:
 
 
 def _judge_elf(path: str, root: str | None, notes: list[str]) -> Iterator[Problem]:
+    from .linux_environment import check_linux_files
+
     place = Path(path).resolve()
     status = place.stat()
     native = NativeFile(
@@ -160,11 +180,14 @@ def _judge_elf(path: str, root: str | None, notes: list[str]) -> Iterator[Proble
     )
     environment = replace(environment_in(str(place.parent), root), folder=str(place.parent), folders=())
     with ImageCache(None) as cache:
-        yield from check_linux_files(environment, [native], root, notes, cache)
+        yield from check_linux_files(environment, [native], root, notes, cache, [])
 
 
 def _platforms_of(path: str, head: bytes) -> Sequence[Platform]:
     """Return the platforms that a PE or Mach-O file is for."""
+    from ..binary.macho import read_macho
+    from ..binary.pe import read_pe
+
     if is_macho(head):
         cpus = dict.fromkeys(image.cpu for image in read_macho(path).images)
         return [
@@ -185,6 +208,8 @@ def _judge_others(path: str, platforms: Sequence[Platform]) -> Iterator[Problem]
 
 def _python_of_dlls(path: str, platform: Platform) -> PythonPromise:
     """Return the Python that a PE file is for, by the DLL that it needs: there are no tags to tell."""
+    from ..binary.pe import read_pe
+
     imports = read_pe(path).imports if platform.loader is Loader.WINDOWS else ()
     matches = [_PYTHON_DLL.fullmatch(imported.library) for imported in imports]
     version = next((match for match in matches if match is not None), None)
@@ -211,8 +236,20 @@ def refuse_sdist(path: str) -> CheckReport:
     """Return the report on a source distribution: there is nothing in it that a loader loads."""
     fix = "build a wheel of it (pip wheel --no-deps FILE) and check that"
     try:
-        HostFilesystem().read_head(path, _HEAD)
+        head = HostFilesystem().read_head(path, _HEAD)
         text = f"it is a source distribution, which has nothing to load: {fix}"
+        if path.lower().endswith(".zip") and not _is_sdist_zip(path):
+            text = _describe_other(path, head)
     except (OSError, BinaryFormatError) as error:
         text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     return CheckReport(target=path, unreadable=text)
+
+
+def _is_sdist_zip(path: str) -> bool:
+    """Return whether a zip archive may be a source distribution: it has its metadata, code that builds, or no list."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {posixpath.basename(name) for name in archive.namelist()[:_MOST_NAMES]}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return True
+    return bool(names & {"PKG-INFO", "setup.py", "pyproject.toml"})

@@ -1,21 +1,29 @@
-"""What the checks of all platforms share: making problems, each once for its file, and knowing whose a library is."""
+"""What the checks of all platforms share: making problems, knowing whose a library is, and copies of one runtime.
+
+Copies of one build are harmless, whoever wins. Tools that repair wheels patch the copies, so that builds are
+distinguished by their identification (build-id, UUID, version) and not by their bytes.
+
+Sources for copies: _dl_map_object in elf/dl-load.c of glibc and "Dynamic-link library search order" of MS Learn (one
+image of a name in a process); __kmp_register_library_startup in the OpenMP runtime of LLVM ("OMP: Error #15").
+"""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from ..host.package_code import is_import_guarded
-from ..host.wheel import Wheel
+from ..host.package_code import is_import_guarded, names_library
+from ..host.wheel import Wheel, unpack_code
 from ..model.check import Problem, Severity
+from ..model.environment import without_hash
 from .platforms import Platform
 from .python_abi import ApiProblem, judge_api
+from .suppliers import Suppliers
 from .tags import PythonPromise, file_python
 
-_MANGLED = re.compile(r"-[0-9a-f]{8,40}(?=\.)", re.IGNORECASE)
-"""What repair tools put into names of libraries: 8 hexadecimal digits (auditwheel, maturin), up to 40 (delvewheel)."""
-
+_OWN_FOLDER = re.compile(r"^(?:\$ORIGIN|\$\{ORIGIN\}|@loader_path|@executable_path)")
 _SITE_PACKAGES = re.compile(r"(?:lib/python[\d.t]+|Lib)/site-packages/")
 """Where packages are in the prefix of a conda environment."""
 
@@ -30,8 +38,14 @@ class PlatformCheck:
         self._wheel = wheel
         self._platform = platform
         self._promise = promise
-        self._told: dict[tuple[str, str], int] = {}
+        self._reported: dict[tuple[str, str], int] = {}
         self._optional: dict[str, bool] = {}
+        self._named: dict[str, bool] = {}
+        self._suppliers = Suppliers(wheel)
+        self._deferred: list[tuple[Problem, str]] = []
+        self._lacking: tuple[str, ...] = ()
+        """The libraries that the load that is judged lacks."""
+        self._has_modules = False
         self._by_name: dict[str, list[str]] = {}
         self._by_original_name: dict[str, list[str]] = {}
         for place in sorted(wheel.native):
@@ -42,17 +56,31 @@ class PlatformCheck:
     def _once(self, problem: Problem) -> Iterator[Problem]:
         """Yield a problem the first time that its file has it, and again if it is worse: many loads share a library."""
         key = problem.file, problem.title
-        if key not in self._told or problem.severity.rank < self._told[key]:
-            self._told[key] = problem.severity.rank
+        if key not in self._reported or problem.severity.rank < self._reported[key]:
+            self._reported[key] = problem.severity.rank
             yield problem
 
     def _severity_of(self, module: str) -> Severity:
         """Return how bad it is that an extension module lacks a library."""
         return Severity.WARNING if self._is_optional(module) else Severity.ERROR
 
+    def _severity_of_library(self, place: str) -> Severity:
+        """Return how bad it is that a library lacks something, which nothing of the wheel needs.
+
+        A package without extension modules loads its library by ctypes, and is of no use without it. Beside extension
+        modules such a library may be a plug-in, or be for another purpose.
+        """
+        if self._has_modules or self._wheel.others or not self._wheel.loads_by_itself:
+            return Severity.WARNING
+        if place not in self._named:
+            unpack_code(self._wheel)
+            self._named[place] = names_library(posixpath.basename(place), self._wheel.folder)
+        return Severity.ERROR if self._named[place] else Severity.WARNING
+
     def _is_optional(self, module: str) -> bool:
         """Whether the package of an extension module goes on without it."""
         if module not in self._optional:
+            unpack_code(self._wheel)
             folder = self._wheel.folder
             match = _SITE_PACKAGES.match(module)
             site = posixpath.join(folder, match[0].rstrip("/")) if match is not None else folder
@@ -87,28 +115,113 @@ class PlatformCheck:
         """Return the files of the wheel with that name, but for the case of its letters."""
         return self._by_name.get(name.lower(), [])
 
-    def _owner_by_name(self, name: str) -> str | None:
-        """Return the package, of those that the wheel requires, that has such a library by its name."""
-        if self._wheel.others:
-            return self._wheel.others
-        return next((one for one in self._wheel.requires if is_named_after(one, name, r"\..*$")), None)
+    def _downgraded(
+        self, severity: Severity, library: str, folders: Sequence[str] = (), *, is_runtime: bool = False
+    ) -> tuple[Severity, tuple[str, ...]]:  # fmt: skip
+        """Return how bad it is that a library is nowhere, when other packages may have it though its name says none.
+
+        Arguments: `folders`, where it is looked for; `is_runtime`, whether it is one of a compiler, which says nothing
+        of who brings it.
+        """
+        if severity is not Severity.ERROR:
+            return severity, ()
+        if family := self._suppliers.family():
+            return Severity.NOTE, (f"{family} may have it: the wheel shares folders with it",)
+        for other in () if is_runtime else self._lacking:
+            if other != library and (owner := self._suppliers.find(other, folders)):
+                return Severity.WARNING, (f"{owner} may have it, as it has {other}",)
+        return severity, ()
+
+    def _defer(self, problem: Problem, place: str) -> None:
+        """Keep a problem until it is known whether another module loads the file at `place`, which it did not find."""
+        self._deferred.append((problem, place))
+
+    def _yield_deferred(self, loaded: Container[str]) -> Iterator[Problem]:
+        """Yield what was kept. What another module loads is there for every later one: loaders go by its name."""
+        for problem, place in self._deferred:
+            severity, evidence = problem.severity, problem.evidence
+            if place in loaded and severity is Severity.ERROR:
+                severity = Severity.WARNING
+                evidence = (*evidence, f"other modules load {place}: the import works after one of them")
+            yield from self._once(replace(problem, severity=severity, evidence=evidence))
 
 
 def original_name(library: str) -> str:
     """Return the name of a library before a repair tool gave it another, in lower case."""
-    return _MANGLED.sub("", library).lower()
+    return without_hash(library).lower()
 
 
-def is_named_after(package: str, library: str, ending: str) -> bool:
-    """Whether a library's name has a package's in it, or the reverse.
+def search_places(place: str, folders: Iterable[str]) -> list[str]:
+    """Return the folders in which a file's needs are looked for: as the file names them, and from the top.
 
-    Argument: `ending`, a regular expression for what ends the names of libraries.
+    Arguments: `place` of the file; `folders` of its RUNPATH or LC_RPATH.
     """
-    stem = re.sub(rf"^lib|{ending}|[^a-z]", "", library.lower())
-    words = re.sub(r"[^a-z]", "", package)
-    return len(words) > 2 and (words in stem or (len(stem) > 2 and stem in words))
+    named = list(folders)
+    rests = [_OWN_FOLDER.sub("", folder).lstrip("/") for folder in named]
+    return [*named, *(place_of(posixpath.join("/", posixpath.dirname(place), rest)) for rest in rests)]
 
 
 def place_of(path: str) -> str:
     """Return where a file is, from the top of site-packages; search paths lead there by "..", too."""
     return posixpath.normpath(path).lstrip("/") if path else ""
+
+
+_FAMILIES = (
+    ("LLVM's OpenMP", re.compile(r"lib(?:omp|iomp5)(?:md|140[\w.]*)?\.")), ("libgomp", re.compile(r"libgomp\.")),
+    ("libstdc++", re.compile(r"libstdc\+\+")), ("libgcc_s", re.compile(r"libgcc_s")),
+    ("libgfortran", re.compile(r"libgfortran")), ("OpenBLAS", re.compile(r"lib\w*openblas")),
+    ("TBB", re.compile(r"(?:lib)?tbb(?:12)?\.")), ("OpenSSL", re.compile(r"libcrypto")),
+    ("protobuf", re.compile(r"libprotobuf\.")), ("HDF5", re.compile(r"(?:lib)?hdf5\.")),
+    ("the C++ runtime", re.compile(r"msvcp140\.")), ("the C runtime", re.compile(r"vcruntime140\.")),
+    ("concrt140", re.compile(r"concrt140\.")), ("vcomp140", re.compile(r"vcomp140\.")),
+)  # fmt: skip
+_ONE_ONLY = "LLVM's OpenMP"
+_NAMED = 4
+
+
+@dataclass(frozen=True)
+class RuntimeCopy:
+    """A library of an environment: its place, the name that others ask for, its package, and what tells its build."""
+
+    place: str
+    name: str
+    package: str
+    build: str
+
+
+def family_of(name: str) -> str | None:
+    """Return the runtime that a library is a copy of, by its name; `None` for a library of another kind."""
+    plain = original_name(name)
+    return next((family for family, pattern in _FAMILIES if pattern.match(plain)), None)
+
+
+def judge_copies(copies: Iterable[RuntimeCopy]) -> Iterator[Problem]:
+    """Yield a problem for each runtime of which several packages have copies of different builds."""
+    groups: dict[str, list[RuntimeCopy]] = {}
+    for copy in copies:
+        groups.setdefault(family_of(copy.name) or copy.name, []).append(copy)
+    for family, found in sorted(groups.items()):
+        packages = sorted({copy.package for copy in found})
+        builds = {copy.build for copy in found}
+        if len(packages) > 1 and len(builds) > 1:
+            yield _several(family, found, packages, len(builds))
+
+
+def _several(family: str, found: Sequence[RuntimeCopy], packages: Sequence[str], builds: int) -> Problem:
+    names = {copy.name.lower() for copy in found}
+    more = f" and {len(packages) - _NAMED} more" if len(packages) > _NAMED else ""
+    severity, fix = Severity.NOTE, ""
+    if len(names) == 1:
+        outcome = "all have one name: the copy of the package that is imported first serves the others, too"
+    elif len(names) == len({copy.place for copy in found}):
+        outcome = "each has a name of its own, and serves its own package"
+    else:
+        outcome = "of those with one name the copy of the package that is imported first serves the others, too"
+    if family == _ONE_ONLY and len(names) > 1:
+        severity, fix = Severity.WARNING, "install builds of the packages that share one (conda), or use one of them"
+        outcome = "a process that gets two of them ends with: OMP: Error #15"
+    return Problem(
+        code="runtime-copies", severity=severity, file=found[0].place,
+        title=f"{family} is in {len(packages)} packages, in {builds} builds: {', '.join(packages[:_NAMED])}{more}",
+        evidence=(outcome, *(f"{copy.package}: {copy.place}" for copy in found)), fix=fix,
+    )  # fmt: skip

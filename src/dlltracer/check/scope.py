@@ -1,6 +1,6 @@
 """Which symbols the images of many loads need of one another and do not have, for loads that share most images.
 
-The rules are those of `resolve.symbols`; the work is done once for all loads. Images are told apart by file, as one
+The rules are those of `resolve.symbols`; the work is done once for all loads. Images are distinguished by file, as one
 file has many spellings ("$ORIGIN/../.."). Only names that anybody needs are looked up. What an image needs is looked
 for again only in a load that lacks one of the images that had it before.
 
@@ -54,11 +54,11 @@ class Load:
 
 @dataclass(frozen=True)
 class Conflict:
-    """An image (`user`) that has what it needs of the library `taken`, and lacks something where `rival` is loaded."""
+    """An image (`user`) that has all it needs of the library `taken`, and lacks something with `earlier`."""
 
     user: str
     taken: str
-    rival: str
+    earlier: str
     lacking: tuple[str, ...]
 
 
@@ -189,32 +189,32 @@ class SymbolScope:
         seen: set[tuple[int, int, int]] = set()
         for load in loads:
             for taken in load.images[1:]:
-                for rival in others.get(taken, ()):
-                    if rival in load.images or taken in self._base:
+                for earlier in others.get(taken, ()):
+                    if earlier in load.images or taken in self._base:
                         continue
                     for user in load.images:
-                        if (user, taken, rival) not in seen:
-                            seen.add((user, taken, rival))
-                            yield from self._compare(user, taken, rival, load)
+                        if (user, taken, earlier) not in seen:
+                            seen.add((user, taken, earlier))
+                            yield from self._compare(user, taken, earlier, load)
 
-    def _compare(self, user: int, taken: int, rival: int, load: Load) -> Iterator[Conflict]:
-        """Yield what an image has of one library, and neither of its rival nor of the rest of the load."""
-        member, image, other = self._members[user], self._members[taken].image, self._members[rival].image
+    def _compare(self, user: int, taken: int, earlier: int, load: Load) -> Iterator[Conflict]:
+        """Yield what an image has of one library, and neither of the earlier copy nor of the rest of the load."""
+        member, image, other = self._members[user], self._members[taken].image, self._members[earlier].image
         lacking = [
             f"the version {need.version}" for need in member.image.version_needs
             if need.library == image.soname and not need.weak and other.is_versioned
             and need.version not in other.version_defs and need.version != other.soname
         ]  # fmt: skip
-        scope = (self._base.union(load.images) - {taken}) | {rival}
+        scope = (self._base.union(load.images) - {taken}) | {earlier}
         for name, version in zip(member.names, member.versions, strict=True):
             definitions = [found for found in self._definitions.get(name, ()) if _fits(found, version)]
             if any(found.image == taken for found in definitions) and not any(
                 found.image in scope for found in definitions
             ):
                 lacking.append(name)
-        if lacking and user not in (taken, rival):
+        if lacking and user not in (taken, earlier):
             members = self._members
-            yield Conflict(members[user].path, members[taken].path, members[rival].path, tuple(lacking))
+            yield Conflict(members[user].path, members[taken].path, members[earlier].path, tuple(lacking))
 
     def defined_in(self, name: str, paths: Iterable[str]) -> Iterator[str]:
         """Yield which of the images at some paths define a name."""

@@ -37,8 +37,23 @@ _GNU = {
     "ppc64": "powerpc64-linux-gnu", "s390x": "s390x-linux-gnu", "riscv64": "riscv64-linux-gnu",
     "loongarch64": "loongarch64-linux-gnu",
 }  # fmt: skip
+_MACOSX = re.compile(r"macosx_(\d+)_(\d+)_(\w+)")
+_MANYLINUX = re.compile(r"manylinux(?:(1|2010)|_(\d+)_(\d+))_(\w+)")
+_OLDEST_OTHERS = (2, 17)
+"""The glibc of the first manylinux tags for other processors than those of Intel: packaging.tags, PEP 599."""
+_SKIPPED_MACOS = range(16, 26)
+"""macOS 26 came after 15: since then versions are named after years."""
 _MUSL_NAMED_SINCE = (3, 11)
 """From it on every CPython for musl has "musl" in the ends of names (bpo-43112); older ones differ by patch."""
+
+
+def macos_tag(version: Sequence[int]) -> str:
+    """Return the start of the first platform tag for a version of macOS and later: "macosx_12_0" for 11.7."""
+    major, minor = version[0], version[1] if len(version) > 1 else 0
+    if major == 10:
+        return f"macosx_10_{minor}"
+    whole = major + bool(minor)
+    return f"macosx_{whole if whole not in _SKIPPED_MACOS else _SKIPPED_MACOS.stop}_0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +130,7 @@ def judge_tags(wheel: Wheel, tags: Sequence[Tag]) -> Iterator[Problem]:
             evidence=(f"the name: {', '.join(sorted(named))}", f"WHEEL: {', '.join(sorted(wheel.tags))}"),
             fix="rename it with: python -m wheel tags",
         )  # fmt: skip
+    yield from _judge_unfit(tags)
     modules = [place for place in wheel.native if _ANY_MODULE.search(posixpath.basename(place))]
     if not modules:
         return
@@ -132,6 +148,35 @@ def judge_tags(wheel: Wheel, tags: Sequence[Tag]) -> Iterator[Problem]:
             evidence=("some systems have folders of their own for what is not pure Python (lib64)",),
             fix="build the wheel with Root-Is-Purelib: false",
         )  # fmt: skip
+
+
+def _judge_unfit(tags: Sequence[Tag]) -> Iterator[Problem]:
+    """Judge platform tags that no system has: installers pass over such a wheel without a word."""
+    platforms = sorted({platform for _, _, platform in tags})
+    unfit = {platform: why for platform in platforms if (why := _why_unfit(platform))}
+    if unfit:
+        platform, why = next(iter(unfit.items()))
+        yield Problem(
+            code="unfit-tag", severity=Severity.ERROR if len(unfit) == len(platforms) else Severity.NOTE, file="",
+            title=f"no system has the tag {platform}: {why}",
+            evidence=("installers pass over the wheel, and take an older release or the source instead",),
+            fix="give it a tag that systems have: python -m wheel tags --platform-tag",
+        )  # fmt: skip
+
+
+def _why_unfit(platform: str) -> str:
+    """Return why installers look for no wheel of a platform tag; "" for a tag that some look for."""
+    if match := _MACOSX.fullmatch(platform):
+        major, minor, machine = int(match[1]), int(match[2]), match[3]
+        if major == 10 and machine == "arm64":
+            return "the first macOS for arm64 is 11.0"
+        if major > 10 and minor:
+            return f"from macOS 11 on, tags count whole versions: macosx_{major}_0 or macosx_{major + 1}_0"
+    elif match := _MANYLINUX.fullmatch(platform):
+        is_old = match[1] is not None or (int(match[2]), int(match[3])) < _OLDEST_OTHERS
+        if is_old and match[4] not in ("x86_64", "i686"):
+            return f"tags for {match[4]} begin with manylinux_{'_'.join(map(str, _OLDEST_OTHERS))} (manylinux2014)"
+    return ""
 
 
 def judge_suffixes(

@@ -13,11 +13,13 @@ from ..host.copies import read_added_folders
 from ..host.filesystem import HostFilesystem, WindowsFiles
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
+from ..model.environment import without_hash
 from ..model.loader_context import context_for_wheel
-from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Version
+from ..model.pe import CONSTANT_MUTEX, MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Version
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.knowledge import explain_not_system
 from ..resolve.windows import KnownExports, find_missing_imports, resolve_windows
+from ..resolve.winsearch import WindowsSearchMemo
 from .platform_check import PlatformCheck
 from .platforms import Platform
 from .python_abi import judge_api, judge_python3_dll
@@ -28,14 +30,10 @@ _DEBUG_RUNTIME = re.compile(
     r"(?:msvcp\d+(?:_\d)?d|vcruntime\d+(?:_\d)?d|msvcr\d+d|ucrtbased|concrt\d+d|vccorlib\d+d|vcomp\d+d|mfc\d+u?d"
     r"|python\d+t?_d)\.dll", re.IGNORECASE,
 )
-_CPP_RUNTIME = re.compile(r"msvcp140(?:_\d|_\w+)?(?P<hash>-[0-9a-f]{8,})?\.dll", re.IGNORECASE)
+_CPP_RUNTIME = re.compile(r"msvcp140(?:_\d|_\w+)?\.dll", re.IGNORECASE)
 _VC_RUNTIME = re.compile(r"(?:msvcp140|vcruntime140|concrt140|vccorlib140|vcomp140|mfc140)\w*\.dll", re.IGNORECASE)
 _PYTHON_DLL = re.compile(r"python\d+t?\.dll", re.IGNORECASE)
 _STABLE_DLL = re.compile(r"python3t?\.dll", re.IGNORECASE)
-_CONSTANT_MUTEX = (14, 40)
-"""From this version on std::mutex needs no call to be initialised, and older runtimes crash in its lock: release notes
-of Visual Studio 2022 17.10."""
-_LOCKS, _INITIALISER = {"_Mtx_lock", "_Mtx_unlock"}, "_Mtx_init_in_situ"
 _OF_DRIVERS = (
     "nvcuda.dll", "nvml.dll", "nvcuvid.dll", "nvencodeapi*.dll", "opencl.dll", "vulkan-1.dll", "amdhip64*.dll",
     "ze_loader.dll",
@@ -57,7 +55,9 @@ class WindowsCheck(PlatformCheck):
         self._files = WindowsFiles({"C:": wheel.folder}, symbols=True, resources=True)
         self._images: dict[str, PeImage] = {}
         self._reached: set[str] = set()
+        self._loaded: set[str] = set()
         self._exports = KnownExports()
+        self._memo = WindowsSearchMemo()
 
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
@@ -65,10 +65,12 @@ class WindowsCheck(PlatformCheck):
         for place, image in self._images.items():
             yield from self._judge_file(place, image)
         roots = [place for place in self._images if _is_root(place)]
+        self._has_modules = any(map(_is_module, roots))
         for place in roots[:_MOST_TREES]:
             yield from self._judge_load(place)
         for place in [other for other in self._images if other.lower() not in self._reached][:_MOST_TREES]:
             yield from self._judge_load(place)
+        yield from self._yield_deferred(self._loaded)
 
     def _read(self, place: str) -> Iterator[Problem]:
         is_module = place.lower().endswith(".pyd")
@@ -92,9 +94,9 @@ class WindowsCheck(PlatformCheck):
         self._images[place] = image
 
     def _judge_file(self, place: str, image: PeImage) -> Iterator[Problem]:
-        match = _CPP_RUNTIME.fullmatch(posixpath.basename(place))
+        is_runtime = _CPP_RUNTIME.fullmatch(posixpath.basename(place)) is not None
         version = _file_version(image)
-        if match is not None and match["hash"] is None and version is not None and version[:2] < _CONSTANT_MUTEX:
+        if is_runtime and version is not None and version[:2] < CONSTANT_MUTEX:
             yield self._problem(
                 "old-vc-runtime", Severity.WARNING if self._wheel.others else Severity.ERROR, place,
                 f"the {self._wheel.noun} brings {posixpath.basename(place)} {'.'.join(map(str, version))} under its own"
@@ -109,9 +111,9 @@ class WindowsCheck(PlatformCheck):
         """Judge what a file imports of Python's DLLs."""
         python = file_python(place, self._promise)
         for imported in image.imports:
-            names = [symbol.name for symbol in imported.symbols or () if symbol.name is not None]
             if imported.delayed or _PYTHON_DLL.fullmatch(imported.library) is None:
                 continue
+            names = [symbol.name for symbol in imported.symbols or () if symbol.name is not None]
             if _STABLE_DLL.fullmatch(imported.library):
                 for found in judge_python3_dll(names, python):
                     yield self._api_problem(place, found)
@@ -128,16 +130,23 @@ class WindowsCheck(PlatformCheck):
 
     def _judge_load(self, place: str) -> Iterator[Problem]:
         tree = self._resolve(place)
-        for path in tree.images:
-            self._reached.add(_place(path).lower())
+        places = [_place(path).lower() for path in tree.images]
+        self._reached.update(places)
+        if _is_module(place):
+            self._loaded.update(places[1:])
+        self._lacking = tuple(binding.need for binding in tree.missing)
         for binding in tree.missing:
-            yield from self._once(self._missing(binding, place))
-        yield from self._judge_mutexes(tree, Severity.ERROR if _is_module(place) else Severity.WARNING)
+            problem = self._missing(binding, place)
+            if problem.code == "not-on-search-path" and not self._wheel.others:
+                self._defer(problem, self._of_name(binding.need)[0].lower())
+            else:
+                yield from self._once(problem)
+        yield from self._judge_mutexes(tree, self._severity_of_load(place, Severity.ERROR))
         for missing in find_missing_imports(tree.bindings, tree.images, self._exports):
             if not isinstance(missing, MissingSymbol):
                 continue
             name = missing.name or f"ordinal {missing.ordinal}"
-            severity = Severity.ERROR if _is_module(place) else Severity.WARNING
+            severity = self._severity_of_load(place, Severity.ERROR)
             yield from self._once(
                 self._problem(
                     "missing-symbol", severity, _place(missing.requested_by),
@@ -145,6 +154,12 @@ class WindowsCheck(PlatformCheck):
                     "bring libraries that were built for one another",
                 )
             )  # fmt: skip
+
+    def _severity_of_load(self, place: str, of_module: Severity) -> Severity:
+        """Return how bad a fault in a load is, by what is loaded."""
+        if _is_module(place):
+            return of_module
+        return Severity.WARNING if _is_root(place) else self._severity_of_library(place)
 
     def _resolve(self, place: str) -> LoadTree:
         local = self._local.host_path(f"/{place}")
@@ -155,15 +170,15 @@ class WindowsCheck(PlatformCheck):
         context = context_for_wheel(
             self._platform.pe_machine, python.usual, free_threaded=python.is_free_threaded, added_folders=folders
         )
-        return resolve_windows(_windows_path(place), context, self._files)
+        return resolve_windows(_windows_path(place), context, self._files, self._memo)
 
     def _missing(self, binding: Binding, root: str) -> Problem:
         """Return the problem of a need that nothing fulfils."""
         name, place = binding.need, _place(binding.requested_by) or root
-        is_command = root.lower().startswith(".scripts/")
-        severity = Severity.ERROR if is_command else Severity.WARNING
-        if _is_module(root):
-            severity = self._severity_of(root)
+        is_module = _is_module(root)
+        severity = self._severity_of(root) if is_module else self._severity_of_load(root, Severity.ERROR)
+        if root.lower().startswith(".scripts/"):
+            severity = Severity.ERROR
         if binding.state is BindingState.REFUSED:
             title = f"it needs {name}, and Windows does not take {_place(binding.path or '')}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
@@ -201,29 +216,37 @@ class WindowsCheck(PlatformCheck):
             title = f"it needs {name}, and the {self._wheel.noun} has it under another name: {mangled[0]}"
             if self._wheel.loads_by_itself:  # perhaps another file of the name that needs it, which it loads before
                 severity = Severity.NOTE
-        elif owner := self._owner_by_name(name):
+        elif owner := self._suppliers.find(name):
             fix = ""
             severity, title = Severity.NOTE, f"it needs {name}, which the wheel expects from {owner}"
         elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
             severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
+        if code in ("missing-image", "missing-vc-runtime"):
+            severity, more = self._downgraded(severity, name, is_runtime=code == "missing-vc-runtime")
+            evidence.extend(more)
+            fix = fix if severity is not Severity.NOTE else ""
         return self._problem(code, severity, place, title, evidence, fix)
 
     def _judge_mutexes(self, tree: LoadTree, severity: Severity) -> Iterator[Problem]:
         """Judge who relies on mutexes of a new runtime, and which runtime it gets."""
         for binding in tree.bindings:
             user = tree.images.get(binding.requested_by)
-            if _CPP_RUNTIME.fullmatch(binding.need) is None or not isinstance(user, PeImage) or binding.delayed:
+            if binding.delayed or not isinstance(user, PeImage):
                 continue
-            if not _locks_without_initialising(user, binding.need):
+            if _CPP_RUNTIME.fullmatch(without_hash(binding.need)) is None:
+                continue
+            if not user.locks_without_initialising(binding.need):
                 continue
             runtime = tree.images.get(binding.path or "")
             version = _file_version(runtime) if isinstance(runtime, PeImage) else None
             if version is None and (self._wheel.others or self._of_name(binding.need)):
                 continue
-            if version is not None and version[:2] >= _CONSTANT_MUTEX:
+            if version is not None and version[:2] >= CONSTANT_MUTEX:
                 continue
             has = "no copy is in its reach"
-            if version is not None:
+            if version is None and self._suppliers.family():
+                severity = Severity.WARNING  # another wheel of the folder may bring one
+            elif version is not None:
                 has = f"the copy in its reach is {'.'.join(map(str, version))}"
             yield from self._once(
                 self._problem(
@@ -255,13 +278,3 @@ def _place(path: str) -> str:
 
 def _file_version(image: PeImage) -> Version | None:
     return image.resources.file_version if image.resources is not None else None
-
-
-def _locks_without_initialising(user: PeImage, library: str) -> bool:
-    names = {
-        symbol.name
-        for imported in user.imports
-        if imported.library.lower() == library.lower()
-        for symbol in imported.symbols or ()
-    }
-    return bool(names & _LOCKS) and _INITIALISER not in names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fnmatch
 import glob
@@ -248,10 +249,23 @@ def _open_cluster(address: str) -> Iterator[Executor]:
 
 
 def _expand(target: str) -> list[str]:
-    """Return the files that a pattern names, as in "dist/*.whl" where no shell has expanded it (tox, a CI's action)."""
-    if not glob.has_magic(target) or os.path.lexists(target) or "://" in target:
+    """Return the files that a target names.
+
+    That may be a pattern, as in "dist/*.whl" where no shell has expanded it (tox, a CI's action), or a folder of wheels
+    and conda packages, as dist/ is; source distributions beside them are passed over.
+    """
+    if "\0" in target or "://" in target:
         return [target]
-    return sorted(glob.glob(target, recursive=True)) or [target]
+    target = target.rstrip("/") or target
+    if glob.has_magic(target) and not os.path.lexists(target):
+        return sorted(glob.glob(target, recursive=True)) or [target]
+    try:
+        entries = sorted(os.scandir(target), key=lambda entry: entry.name)
+    except OSError:
+        return [target]
+    packages = [entry.path for entry in entries if entry.name.lower().endswith((".whl", ".conda", ".tar.bz2"))]
+    holds_more = any(entry.is_dir() for entry in entries) or os.path.lexists(os.path.join(target, "pyvenv.cfg"))
+    return packages if packages and not holds_more else [*packages, target]
 
 
 def _read_list(path: str) -> list[str]:
@@ -266,7 +280,7 @@ def _read_list(path: str) -> list[str]:
         raise CommandFailed(f"cannot read {path}: {error.strerror or error}") from error
     if len(text) > _LIST_LIMIT:
         raise CommandFailed(f"{path} is too large for a list of targets: {_LIST_LIMIT >> 30} GiB are the most")
-    lines = (os.fsdecode(line.strip()) for line in text.splitlines())
+    lines = (os.fsdecode(line.strip()) for line in text.removeprefix(codecs.BOM_UTF8).splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -322,7 +336,7 @@ def _write(target: Target, reports: Sequence[CheckReport], form: str, verbose: b
         write_styled(target, lambda plain: render.render_check(reports, width=width, verbose=verbose))
         return
     if form == "html":
-        from ..report.html.check import render_check_html
+        from ..report.render_check import render_check_html
 
         target.write(render_check_html(reports))
         return

@@ -178,7 +178,7 @@ def _watch_added_folders(path: str | None) -> list[str]:
     """A list that fills with the folders given to os.add_dll_directory: Windows lets nobody read them back.
 
     They are written to the file at `path` as well, a line each: a crash takes nothing with it. So are those that are
-    taken back. Nothing tells of that but the function itself, which is replaced by one that notes it (os.py of CPython:
+    taken back. Nothing records that but the function itself, which is replaced by one that notes it (os.py of CPython:
     `add_dll_directory` hands it to what it returns).
     """
     folders: list[str] = []

@@ -21,7 +21,7 @@ from .program import NoValue, split_command_line
 
 _MODULES = {
     "run": "run", "why": "why", "show": "show", "deps": "deps", "check": "check", "explain": "about",
-    "report": "bundle", "diff": "compare", "order": "compare",
+    "report": "bundle", "diff": "show", "order": "show",
     "hook": "about", "info": "about", "selftest": "selftest", "schema": "about", "completion": "about",
 }  # fmt: skip
 """The module beside this one that has the command: under the command's name or, as values, as `COMMAND`."""

@@ -1,14 +1,20 @@
-"""`dlltracer deps`: what loading a file would bring, without loading it."""
+"""`dlltracer deps`: what loading a file would bring, without loading it.
+
+The file is named itself, or by the module, the package or the program that it is.
+"""
 
 from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
 
 from ..errors import BinaryFormatError
 from ..model.light import dataclass
 from .formats import GRAPHS, HTML, HTML_OPTION, form_of_name, refuse_other_format, refuse_same_file, render_graph
 from .interpreter import choose_python
-from .module_file import choose_file
 from .options import ANNOTATIONS_OPTION, FOLDER, PROGRAM, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
-from .output import EXIT_MISSING, CommandFailed, Target, open_target, say_annotations, write_styled
+from .output import EXIT_MISSING, CommandFailed, Target, open_target, say, say_annotations, write_styled
 from .progress import progress
 
 TYPE_CHECKING = False
@@ -17,6 +23,202 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..model.tree import LoadTree
+
+_SECONDS = 20.0
+_MOST_SHOWN = 3
+_MOST_FILES = 20_000
+
+_FIND = """\
+import importlib.machinery as machinery, json, os, sys
+name, limit = sys.argv[1], int(sys.argv[2])
+parts, path, spec = name.split("."), None, None
+for at, part in enumerate(parts):
+    spec = machinery.BuiltinImporter.find_spec(part) if at == 0 else None
+    spec = spec or machinery.PathFinder.find_spec(".".join(parts[: at + 1]), path)
+    if spec is None:
+        break
+    path = list(spec.submodule_search_locations or ())
+natives, seen, refused = [], 0, []
+for top in path or ():
+    for folder, folders, files in os.walk(top, onerror=refused.append):
+        seen += len(files)
+        if seen > limit:
+            break
+        folders.sort()
+        endings = tuple(machinery.EXTENSION_SUFFIXES)
+        natives += sorted(os.path.join(folder, one) for one in files if one.endswith(endings))
+names = []
+for file in natives:
+    top = next(one for one in path if file.startswith(one))
+    dotted = os.path.relpath(file, top).split(".")[0].replace(os.sep, ".")
+    names.append((name + "." + dotted, file))
+origin = None if spec is None else spec.origin
+print(json.dumps([spec is not None, origin, names, seen > limit, [(one.filename, one.strerror) for one in refused]]))
+"""
+"""Run by the Python in question: finds a module as its import system does, and imports neither it nor its parents."""
+
+
+def choose_file(name: str, python: str | None) -> str:
+    """Return the file that is meant.
+
+    Arguments: `name`, of a file, a folder, a module or a program; `python`, whose modules they are, `None` for ours.
+    Raises `CommandFailed` with one line that says what to type.
+    """
+    if os.path.isdir(name):
+        files, unseen = _native_files(name)
+        return _only(name, [(path, path) for path in files], "folder", unseen)
+    if os.path.lexists(name):
+        _refuse_other_files(name)
+        return name
+    from .question import is_module  # not above: a file that is there needs none of this
+
+    words = name.split()
+    if len(words) == 2 and words[0] == "import":
+        name = words[1]
+    found = _find_module(name, python) if is_module(name) else None
+    if found is None:
+        return _of_program(name)
+    origin, natives, unseen = found
+    if origin is None or origin.endswith((".py", ".pyc")):
+        if natives:
+            return _only(name, natives, "package", unseen)
+        if origin is None:
+            raise CommandFailed(f"{name} is a folder without native modules{unseen and f': {unseen}'}")
+        raise CommandFailed(
+            f"{name} is Python source ({origin}), which needs no image itself: dlltracer run -c 'import {name}' shows "
+            "what it loads"
+        )
+    if origin in ("built-in", "frozen"):
+        program = python or sys.executable
+        raise CommandFailed(f"{name} is part of this Python itself: dlltracer deps {program}")
+    say(f"dlltracer: {name} is {origin}\n", err=True)
+    return origin
+
+
+def _find_module(name: str, python: str | None) -> tuple[str | None, list[tuple[str, str]], str] | None:
+    """Return the origin of a module, the native modules below it and what was not looked at ("" if nothing).
+
+    `None` if this Python finds no such module.
+    """
+    import json
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [python or sys.executable, "-c", _FIND, name, str(_MOST_FILES)], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_SECONDS, check=False,
+        )  # fmt: skip
+        is_there, origin, natives, is_cut, refused = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return (origin, [(str(one), str(path)) for one, path in natives], _losses(is_cut, refused)) if is_there else None
+
+
+def _losses(is_cut: bool, refused: Sequence[tuple[str, str]]) -> str:
+    """Return what of a folder was not looked at, "" if nothing; `refused` has folders, each with the reason."""
+    words = [f"only its first {_MOST_FILES} files were looked at"] if is_cut else []
+    if refused:
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        words.append(f"cannot read {refused[0][0]} ({refused[0][1]}){more}")
+    return "; ".join(words)
+
+
+def _native_files(folder: str) -> tuple[list[str], str]:
+    """Return the native files in and below a folder, by their names, and what was not looked at ("" if nothing)."""
+    from .question import IMAGES
+
+    found: list[str] = []
+    refused: list[OSError] = []
+    seen = 0
+    for place, folders, files in os.walk(folder, onerror=refused.append):
+        folders.sort()
+        taken = sorted(files)[: _MOST_FILES - seen]
+        found += [os.path.join(place, one) for one in taken if one.endswith(IMAGES) or ".so." in one]
+        seen += len(files)
+        if seen > _MOST_FILES:
+            break
+    return found, _losses(seen > _MOST_FILES, [(one.filename, one.strerror or str(one)) for one in refused])
+
+
+def _only(name: str, files: list[tuple[str, str]], kind: str, unseen: str = "") -> str:
+    """Return the one native file there is; of several, the user chooses.
+
+    Arguments: `unseen`, what of the folder was not looked at.
+    """
+    import shlex
+
+    if unseen and not files:
+        raise CommandFailed(f"no native file was found in {name}: {unseen}")
+    if unseen:
+        say(f"dlltracer: not all of {name} was looked at: {unseen}\n", err=True)
+    if not files:
+        raise CommandFailed(f"{name} is a folder without native files")
+    if len(files) > 1:
+        shown = ", ".join(shlex.quote(one) for one, _ in files[:_MOST_SHOWN])
+        more = f" and {len(files) - _MOST_SHOWN} more" if len(files) > _MOST_SHOWN else ""
+        first = shlex.quote(files[0][0])
+        raise CommandFailed(f"{name} is a {kind} of {len(files)} native files ({shown}{more}): dlltracer deps {first}")
+    say(f"dlltracer: {name} has one native file: {files[0][1]}\n", err=True)
+    return files[0][1]
+
+
+def _refuse_other_files(name: str) -> None:
+    """Raise `CommandFailed` for a file whose ending says that it is no image."""
+    lower = name.lower()
+    if lower.endswith(".so") or lower.rpartition(".so.")[2].replace(".", "").isdigit():
+        return  # nearly always
+    import shlex
+
+    from .question import ARCHIVES
+
+    quoted = shlex.quote(name)
+    if lower.endswith(".whl"):
+        raise CommandFailed(f"{name} is a wheel: dlltracer check {quoted} looks at every file in it")
+    kind = next((kind for ending, kind in ARCHIVES.items() if lower.endswith(ending)), None)
+    if kind is not None:
+        raise CommandFailed(f"{name} is {kind}: unpack it, and name a file in it")
+    if lower.endswith((".py", ".pyw", ".pyc", ".pyz")):
+        raise CommandFailed(f"{name} is Python, and needs no image itself: dlltracer run {quoted} shows what it loads")
+    if lower.endswith(".dlltrace"):
+        raise CommandFailed(f"{name} is a recording: dlltracer show {quoted}")
+
+
+_LIBRARIES = ("/usr/local/lib", "/usr/lib", "/usr/lib64", "/lib", "/lib64")
+
+
+def _library(name: str) -> str | None:
+    """Return the library of that name in a usual folder of the system, or in one of Debian (multiarch) below it."""
+    import glob
+
+    if ".so" not in name:
+        return None
+    places = [path for folder in _LIBRARIES for path in (f"{folder}/{name}", *sorted(glob.glob(
+        f"{folder}/*-linux-*/{glob.escape(name)}"
+    )))]  # fmt: skip
+    return next((path for path in places if os.path.isfile(path)), None)
+
+
+def _of_program(name: str) -> str:
+    """Return the program of PATH, or the library of the system, that has this name.
+
+    Raises `CommandFailed` with what was perhaps meant.
+    """
+    import shutil
+
+    from .question import is_module, module_of, near_file
+
+    found = (shutil.which(name) or _library(name)) if not os.path.dirname(name) else None
+    if found is not None:
+        say(f"dlltracer: {name} is {found}\n", err=True)
+        return found
+    near = near_file(name)
+    meant = f"; did you mean {near}?" if near is not None else ""
+    module = module_of(name)
+    if near is None and module != name and is_module(module):
+        meant = f"; did you mean the module {module}?"
+    kind = "file, module or program" if is_module(name) else "file"
+    raise CommandFailed(f"cannot read {name}: there is no such {kind}{meant}")
+
 
 _TEXT, _JSON = "text", "json"
 _FORMATS = (_TEXT, _JSON, *GRAPHS)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import TextIO
 
 from ..model.events import DebugEvent, Event, LoadEvent, LoadFailedEvent, UnloadEvent
-from ..model.printable import escape
 from ..model.recording import TracedProcess
+from ..model.screen import escape
 from ..report.drawing import BOLD, DIM, FAILED, PLAIN, Line, file_name, number
 from .progress import is_lively
 

@@ -15,8 +15,7 @@ import sys
 
 from ..errors import DlltracerError
 from ..host.scratch import create_file
-from ..model.printable import escape, escape_for, is_terminal
-from ..model.screen import USUAL, Screen
+from ..model.screen import USUAL, Screen, escape, escape_for, is_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 import sys
 from _thread import allocate_lock
 
-from ..model.printable import escape, is_terminal
+from ..model.screen import escape, is_terminal
 from .output import encodes
 
 TYPE_CHECKING = False

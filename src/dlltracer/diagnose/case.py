@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..model.elf import ElfImage
-from ..model.environment import AvailablePackages, ChangedFile, CLibrary, MemoryLimit, ModuleTraces, Mount, PackageOwner
+from ..model.environment import (
+    AvailablePackages,
+    ChangedFile,
+    CLibrary,
+    MemoryLimit,
+    ModuleTraces,
+    Mount,
+    Namesake,
+    PackageOwner,
+)
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe
 from ..model.failure import Frame, PythonError, System
 from ..model.pe import MissingForwarder, PeImage
@@ -64,6 +73,7 @@ class Case:
             folders of the LD_LIBRARY_PATH that the child was given.
         definers: libraries of this machine that define the symbol which is missing first, and that no image lists.
         speaker: the image whose words the program wrote before it died; `None` if that is not known.
+        namesake: what stands in the place of a module that lacks a name; `None` if nothing does.
         windows_own: of the names that were not found, in lower case, those that are files of Windows itself.
     """
 
@@ -100,6 +110,7 @@ class Case:
     windows_own: frozenset[str] = frozenset()
     definers: tuple[str, ...] = ()
     speaker: str | None = None
+    namesake: Namesake | None = None
     load_flags: int | None = None
     other_folders: tuple[tuple[str, str], ...] = ()
     is_program: bool = False
@@ -254,8 +265,10 @@ _PASS_ON = frozenset((
 """Exceptions by which a program notices that another process failed, or passes its status on (sys.exit)."""
 _LEAVE_TRACES = (DlProblem.MISSING, DlProblem.MISSING_SYMBOL, DlProblem.MISSING_VERSION)
 """What it cannot miss: something was searched in vain, or mapped and dropped."""
-_MACHINERY = re.compile(r"^<(?!ipython-input-)|[/\\](?:ctypes|importlib)[/\\]\w+\.py$")
-"""Files of Python itself that only pass on what others ask for; the cells of IPython have such names too."""
+_MACHINERY = re.compile(
+    r"^<(?!ipython-input-)|[/\\](?:ctypes|importlib)[/\\]\w+\.py$|[/\\](?:cffi[/\\]api|subprocess)\.py$"
+)
+"""Files of Python itself and of cffi that only pass on what others ask for; cells of IPython have such names too."""
 _CANNOT_IMPORT = re.compile(r"cannot import name '(\w+)' from (?:partially initialized module )?'([\w.]+)'")
 
 
@@ -272,9 +285,28 @@ def module_not_found(error: PythonError | None) -> str | None:
     return f"{found[2]}.{found[1]}" if found else None
 
 
+_LACKS_NAME = re.compile(
+    r"module '([\w.]+)' has no attribute|cannot import name '\w+' from (?:partially initialized module )?'([\w.]+)'"
+)
+"""Words of CPython (Objects/moduleobject.c, Python/ceval.c)."""
+
+
+def module_that_lacks(errors: Iterable[PythonError]) -> str | None:
+    """The top module or package that lacks a name, by the first exception that says so; `None` if none does."""
+    for error in errors:
+        found = _LACKS_NAME.search(error.message)
+        if found:
+            return (found[1] or found[2]).partition(".")[0]
+    return None
+
+
 def describe_owner(owner: PackageOwner) -> str:
     """A package in words: "numpy 2.1.0, pip"."""
     return f"{owner.package}{f' {owner.version}' if owner.version else ''}, {owner.manager.value}"
+
+
+CONFIGURED = "a folder of ld.so.conf"
+"""Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
 
 
 @dataclass(frozen=True)
@@ -417,6 +449,8 @@ class LeadKind(enum.Enum):
     """LD_LIBRARY_PATH names the folder, and does not count in secure mode."""
     RENAMED = "renamed"
     """A folder that was searched has the library under its new name (t64)."""
+    NUMBERED = "numbered"
+    """A folder that was searched has the library with the number of its version only; the name has none."""
     LINK_MISSING = "link missing"
     """A folder that was searched has a file whose soname is the name asked for, under another name."""
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ..model.environment import without_hash
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.finding import Comparison, Difference, DifferenceKind
 from ..model.recording import UNKNOWN, Recording
@@ -17,8 +18,6 @@ from ..model.run import ImageFacts, SavedTrace
 from ..model.words import describe_crash, describe_end
 
 _EXTENSION_TAG = re.compile(r"\.(?:cpython-\d+[a-z]*|cp\d+[a-z]*|abi3|pypy\d+)[^/\\]*?(?=\.(?:so|pyd)$)")
-_HASH = re.compile(r"-[0-9a-f]{8,64}(?=\.)")
-"""Of auditwheel (8 digits) and delvewheel (32): part of the name of a vendored library."""
 _VERSION = re.compile(r"(?:\.so)(?:\.\d+)*$|[-_.]?\d[\d_.]*(?=(?:\.dll)$)|(?:\.dll|\.pyd)$")
 _HOME = re.compile(r"^(?:/home/[^/]+|/root|/Users/[^/]+|[A-Za-z]:\\Users\\[^\\]+)(?=[/\\]|$)", re.I)
 _PYTHON_FOLDER = re.compile(r"([/\\])(?:lib|Lib)[/\\](?:python3\.\d+t?[/\\])?(?=(?:site|dist)-packages(?:[/\\]|$))")
@@ -377,4 +376,4 @@ def name_key(path: str) -> str:
 
 def stem_key(path: str) -> str:
     """What names the same library in every version: "libssl" for libssl.so.1.1 and libssl-1a2b3c4d.so.3."""
-    return _VERSION.sub("", _HASH.sub("", name_key(path)))
+    return _VERSION.sub("", without_hash(name_key(path)))

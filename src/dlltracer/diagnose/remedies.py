@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..model.environment import CLibrary, PackageManager, PackageOwner, Provider, ProviderKind
+from ..model.environment import CLibrary, PackageManager, PackageOwner, Provider, ProviderKind, has_hash
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
 from .case import Case, InstallFacts
@@ -226,6 +226,24 @@ def find_providers(
     return ()
 
 
+_SONAME = re.compile(r"lib([A-Za-z][\w.+-]{0,80}?)(?:\.so\.(\d[\w.]{0,20})|-(\d[\d.]{0,20})\.so)")
+_NAMING_RULE = "the name that Debian's rules give to its package"
+
+
+def provider_by_rule(soname: str, distribution: str | None) -> tuple[Provider, ...]:
+    """Return the package of a library by the rule for names (Debian Policy 8.1): libfoo.so.2 is in libfoo2.
+
+    () for another distribution than Debian and its family, and for other names. Not every package follows the rule, so
+    such a package is offered only where the package manager knows one (`keep_feasible`).
+    """
+    found = _SONAME.fullmatch(soname)
+    if found is None or package_kind(distribution) is not ProviderKind.APT or has_hash(soname):
+        return ()
+    stem, number = found[1].lower().replace("_", "-"), found[2] or found[3]
+    name = f"lib{stem}{'-' if stem[-1].isdigit() else ''}{number}"
+    return (Provider(ProviderKind.APT, name, (*_COMMANDS[ProviderKind.APT], name), note=_NAMING_RULE),)
+
+
 def install_remedies(providers: Iterable[Provider]) -> Iterator[Remedy]:
     """Yield how to install from each source: its command, its note and its address."""
     for provider in providers:
@@ -345,6 +363,8 @@ def _of_the_system(remedy: Remedy, facts: InstallFacts) -> Remedy | None:
     packages = _operands(remedy.command)
     if any(name in available.installed for name in packages):
         return None
+    if available.unchecked is not None and _NAMING_RULE in remedy.what:
+        return None  # that there is such a package is no more than a guess
     if available.unchecked is not None:
         return replace(remedy, what=f"{remedy.what} (not checked whether there is one: {available.unchecked})")
     renamed = {name: f"{name}t64" for name in packages if available.candidates.get(name, "") is None}

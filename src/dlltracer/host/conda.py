@@ -29,7 +29,6 @@ from .wheel import (
     KEPT_NAMES,
     LARGEST_RATIO,
     LARGEST_SIZE,
-    LOADING_WORDS,
     MOST_ENTRIES,
     UnfitName,
     UnreadableTarget,
@@ -37,6 +36,7 @@ from .wheel import (
     create_copy,
     is_native_head,
     is_unsafe_name,
+    names_loading,
 )
 
 _CHUNK = 1 << 20
@@ -212,7 +212,7 @@ def _read_file(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, fou
             kept.close()
     if kept is not None and is_native_head(head):
         found.wheel.native[name] = name
-    if name.endswith(".py") and LOADING_WORDS.search(head):
+    if name.endswith(".py") and names_loading(head):
         found.wheel.loads_by_itself = True
     found.sums[name] = digest.hexdigest(), size
 

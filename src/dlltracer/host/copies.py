@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -94,6 +95,22 @@ def _folders(process: ProcessFacts, more: Iterable[tuple[str, str]]) -> Iterator
             yield folder, where
 
 
+def _configured_folders(file: str = "/etc/ld.so.conf", depth: int = 2) -> Iterator[str]:
+    """The folders that ldconfig(8) reads from ld.so.conf and the files that it includes."""
+    try:
+        lines = read_regular(file, _MOST_BYTES).decode("utf-8", "replace").splitlines()
+    except (OSError, BinaryFormatError):
+        return
+    for line in lines[:_MOST_FOLDERS]:
+        words = line.partition("#")[0].split()
+        if words[:1] == ["include"] and depth:
+            for pattern in words[1:]:
+                for included in sorted(glob.glob(os.path.join(os.path.dirname(file), pattern)))[:_MOST_FOLDERS]:
+                    yield from _configured_folders(included, depth - 1)
+        elif words and words[0].startswith("/"):
+            yield words[0].rstrip("/")
+
+
 def _real(path: str) -> str:
     """The path without links; as it is where Windows cannot tell (260 characters or more)."""
     try:
@@ -111,6 +128,7 @@ def _named_folders(process: ProcessFacts) -> Iterator[tuple[str, str]]:
     for entry in process.variable("PATH").split(os.pathsep):
         yield entry, "a folder of PATH"
     if process.system is System.LINUX:
+        yield from ((folder, "a folder of ld.so.conf") for folder in _configured_folders())
         yield from _system_folders()
     for entry in dict.fromkeys(entry or process.current_folder for entry in process.path):
         if os.path.isdir(entry):

@@ -68,6 +68,13 @@ class Distribution:
                 files[first.partition(".")[0]] = None
         return (*packages, *(name for name in files if name not in packages))
 
+    def recorded_elsewhere(self) -> Iterator[str]:
+        """Yield the files of the RECORD that may be in no folder of packages, or that are among compiled files."""
+        for path, recorded, _ in self.record or ():
+            is_elsewhere = ".." in path or os.path.isabs(path) or "__pycache__" in path
+            if recorded and is_elsewhere and not path.endswith(".pyc"):
+                yield self.locate(path)
+
     def locate(self, recorded: str) -> str:
         """Return the path of a file that the RECORD lists."""
         return os.path.normpath(os.path.join(self.folder, recorded))

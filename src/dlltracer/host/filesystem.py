@@ -97,6 +97,13 @@ class HostFilesystem:
         except OSError:
             return path
 
+    def looked_at(self) -> tuple[list[str], list[str]]:
+        """Return the paths that were asked about, and the folders whose lists told what is not there.
+
+        Only files that are taken not to change keep account of that; of others, nothing.
+        """
+        return [], []
+
     def read_head(self, path: str, size: int) -> bytes:
         return read_regular(self.host_path(path), size)
 
@@ -176,6 +183,13 @@ class SteadyFiles(HostFilesystem):
         self._by_file: dict[tuple[int, int], ElfImage | PeImage | MachoFile | BinaryFormatError] = {}
         self._heads: dict[tuple[int, int], bytes] = {}
 
+    def looked_at(self) -> tuple[list[str], list[str]]:
+        return list(self._found), list(self._names)
+
+    def read_bytes(self, path: str) -> bytes:
+        self._look(path)
+        return super().read_bytes(path)
+
     def kind(self, path: str) -> FileKind:
         return self._look(path)[0]
 
@@ -248,10 +262,23 @@ class MacosFiles(HostFilesystem):
         super().__init__(root)
         self._symbols = symbols
         self._files: dict[str, MachoFile] = {}
+        self._looked_at: dict[str, None] = {}
+
+    def looked_at(self) -> tuple[list[str], list[str]]:
+        return list(self._looked_at), []
+
+    def kind(self, path: str) -> FileKind:
+        self._looked_at[path] = None
+        return super().kind(path)
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        self._looked_at[path] = None
+        return super().identity(path)
 
     def read_image(self, path: str) -> MachoFile:
         from ..binary.macho import read_macho
 
+        self._looked_at[path] = None
         here = self.host_path(path)
         if here not in self._files:
             self._files[here] = read_macho(here, symbols=self._symbols)
@@ -275,6 +302,7 @@ class WindowsFiles:
         self._symbols = symbols
         self._resources = resources
         self._listings: dict[str, dict[str, str]] = {}
+        self._folders: dict[str, str | None] = {}
         self._images: dict[str, PeImage] = {}
 
     def kind(self, path: str) -> FileKind:
@@ -323,6 +351,19 @@ class WindowsFiles:
         """The file behind a Windows path, as this system names it; `None` if there is none."""
         if self._drives is None:
             return path
+        folder, _, name = path.rpartition("\\")
+        if not name or name in (".", "..") or "/" in path or ":" in name or len(folder) < 3:
+            return self._follow(path)
+        # Searches ask for many names in few folders.
+        if folder not in self._folders:
+            self._folders[folder] = self._follow(folder)
+        local = self._folders[folder]
+        found = self._list(local).get(name.lower()) if local is not None else None
+        return None if local is None or found is None else os.path.join(local, found)
+
+    def _follow(self, path: str) -> str | None:
+        """Return the file behind a path of any form, part by part; `None` if there is none."""
+        assert self._drives is not None
         drive, rest = ntpath.splitdrive(ntpath.normpath(path.replace("/", "\\")))
         local = self._drives.get(drive.lower())
         if local is None or not rest.startswith("\\"):

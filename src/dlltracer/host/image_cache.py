@@ -1,7 +1,8 @@
-"""What was read of native files, kept for the next check in an SQLite database in the user's cache folder.
+"""What was read of native files, and what came of whole checks, kept for the next check in an SQLite database.
 
-An entry answers for a file in one state: device, number, size, and both times to the nanosecond. What changed just now
-is not kept, as another change within the same tick of the clock could not be told from it. The database may be used by
+It is in the user's cache folder. The entry of a file answers for one state of it: device, number, size, and both times
+to the nanosecond. That of a check has a name of its own, and says itself what it answers for. What changed just now
+is not kept, as another change within the same tick of the clock would look the same. The database may be used by
 several checks at once and survives any of them being killed (write-ahead log); whoever finds it busy goes without.
 A database that is damaged, foreign or of another version is left alone, and a note says so.
 
@@ -38,6 +39,8 @@ _BUSY_MS = 1_000
 _STEPS, _MOST_STEPS = 100_000, 500
 """SQLite's own steps between two looks, and how many looks a database gets: ours need a hundredth of that. A hostile
 one has views that never end."""
+_NAMED = -1
+"""The device of entries that are of no file."""
 _RECENT_NS = 1_000_000_000
 _COARSE_NS = 2_100_000_000
 """FAT counts time in two seconds, ext3 and HFS+ in one."""
@@ -100,14 +103,19 @@ class ImageCache:
 
         Arguments: `status`, of the file; `kind`, what was kept of it ("needs").
         """
+        state = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        return self._find((status.st_dev, _signed(status.st_ino), kind), state)
+
+    def get_named(self, name: str) -> bytes | None:
+        """Return what was kept under a name."""
+        return self._find((_NAMED, 0, name), (0, 0, 0))
+
+    def _find(self, key: tuple[int, int, str], state: tuple[int, int, int]) -> bytes | None:
         if self._database is None:
             return None
-        key = status.st_dev, _signed(status.st_ino), kind
         try:
             self._steps_left = _MOST_STEPS
-            row = self._database.execute(
-                _FIND, (*key, status.st_size, status.st_mtime_ns, status.st_ctime_ns, _LARGEST_ENTRY)
-            ).fetchone()
+            row = self._database.execute(_FIND, (*key, *state, _LARGEST_ENTRY)).fetchone()
         except Exception as error:  # noqa: BLE001 - sqlite3.Error, OverflowError: whatever a hostile file makes of it
             self._give_up(error)
             return None
@@ -120,10 +128,18 @@ class ImageCache:
 
     def put(self, status: os.stat_result, kind: str, data: bytes) -> None:
         """Keep something of a file; the last of it is written when the block ends."""
-        if self._database is None or len(data) > _LARGEST_ENTRY or _is_recent(status):
+        if not _is_recent(status):
+            state = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            self._keep((status.st_dev, _signed(status.st_ino), kind), state, data)
+
+    def put_named(self, name: str, data: bytes) -> None:
+        """Keep something under a name, in the place of what was kept under it."""
+        self._keep((_NAMED, 0, name), (0, 0, 0), data)
+
+    def _keep(self, key: tuple[int, int, str], state: tuple[int, int, int], data: bytes) -> None:
+        if self._database is None or len(data) > _LARGEST_ENTRY:
             return
-        key = status.st_dev, _signed(status.st_ino), kind
-        self._new[key] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, data
+        self._new[key] = *state, data
         self._waiting += len(data)
         if self._waiting > _AT_ONCE:
             self._flush()
@@ -248,5 +264,12 @@ def _signed(number: int) -> int:
 def _is_recent(status: os.stat_result) -> bool:
     """Whether the file may change once more without its times changing."""
     times: Iterable[int] = (status.st_mtime_ns, status.st_ctime_ns)
-    margin = _COARSE_NS if all(value % 1_000_000_000 == 0 for value in times) else _RECENT_NS
-    return max(times) > time.time_ns() - margin
+    return not is_settled(max(times), time.time_ns(), is_coarse=all(value % 1_000_000_000 == 0 for value in times))
+
+
+def is_settled(changed: int, now: int, *, is_coarse: bool) -> bool:
+    """Whether what changed last at a time can not have changed again by now in the same tick of its clock.
+
+    Arguments: both times in nanoseconds; `is_coarse`, the file system may keep whole seconds only.
+    """
+    return changed <= now - (_COARSE_NS if is_coarse else _RECENT_NS)

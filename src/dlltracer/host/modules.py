@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..model.environment import HiddenModule, Hiding, ModuleTraces, PackageManager
+from ..model.environment import HiddenModule, Hiding, ModuleTraces, Namesake, PackageManager
 from ..model.failure import ProcessFacts
 
 _MOST_NAMES = 20_000
@@ -55,6 +55,29 @@ def find_module_traces(name: str, process: ProcessFacts) -> ModuleTraces:
         is_externally_managed=any(os.path.isfile(os.path.join(entry, "EXTERNALLY-MANAGED")) for entry in entries)
         and process.prefix == process.base_prefix,
     )
+
+
+def find_namesake(top: str, process: ProcessFacts) -> Namesake | None:
+    """Return what Python takes for a module without a dot in its name, if another one may be meant; else `None`.
+
+    The import system takes the first package or file on sys.path. It takes a folder without `__init__.py` only if
+    there is neither (PEP 420).
+    """
+    found: dict[str, str] = {}
+    plain = None
+    for entry in dict.fromkeys(entry or process.current_folder for entry in process.path):
+        folder = os.path.join(entry, top)
+        package = os.path.join(folder, "__init__.py")
+        files = (f"{folder}{suffix}" for suffix in (*process.suffixes, ".py"))
+        one = package if os.path.isfile(package) else next((file for file in files if os.path.isfile(file)), None)
+        if one is not None:
+            found.setdefault(_real(one), one)
+        elif plain is None and os.path.isdir(folder):
+            plain = folder
+    if not found:
+        return Namesake(plain, is_plain_folder=True) if plain is not None else None
+    first, *others = [os.path.dirname(one) if one.endswith("/__init__.py") else one for one in found.values()]
+    return Namesake(first, others[0]) if others else None
 
 
 def _is_of_uv(prefix: str) -> bool:
@@ -141,6 +164,8 @@ def _other_folders(process: ProcessFacts) -> Iterator[tuple[str, Hiding]]:
     for top in (process.prefix, process.base_prefix):
         own = Hiding.SITE if top == process.prefix else Hiding.BASE
         yield from ((folder, own) for folder in _site_folders(top, process.version))
+    if process.prefix != process.base_prefix:
+        yield from ((folder, Hiding.OTHER_VERSION) for folder in _site_folders(process.prefix, None))
     if process.user_base:
         yield from ((folder, Hiding.USER) for folder in _site_folders(process.user_base, process.version))
     named = [process.variable(variable) for variable in ("VIRTUAL_ENV", "CONDA_PREFIX")]

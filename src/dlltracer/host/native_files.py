@@ -57,12 +57,14 @@ class NativeListing:
         files: in the order of their paths; of several links to one file the first that is no symbolic link.
         entries: how many entries of folders were looked at.
         unreadable: folders and files that could not be read, each with the reason.
+        unfollowed: links to folders that were not looked at by another way.
         is_complete: whether all entries were looked at.
     """
 
     files: list[NativeFile] = field(default_factory=list)
     entries: int = 0
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    unfollowed: list[str] = field(default_factory=list)
     is_complete: bool = True
 
     def describe_losses(self) -> list[str]:
@@ -72,6 +74,10 @@ class NativeListing:
             shown = ", ".join(f"{path} ({why})" for path, why in self.unreadable[:_MOST_NAMED])
             more = f", and {len(self.unreadable) - _MOST_NAMED} more" if len(self.unreadable) > _MOST_NAMED else ""
             notes.append(f"{len(self.unreadable)} folders or files could not be read: {shown}{more}")
+        if self.unfollowed:
+            shown = ", ".join(self.unfollowed[:_MOST_NAMED])
+            more = f", and {len(self.unfollowed) - _MOST_NAMED} more" if len(self.unfollowed) > _MOST_NAMED else ""
+            notes.append(f"links to folders elsewhere, which were not followed: {shown}{more}")
         if not self.is_complete:
             notes.append(f"only the first {MOST_ENTRIES} entries were looked at: check parts of it by themselves")
         return notes
@@ -117,6 +123,7 @@ class _FolderWalk:
         self._folders: set[tuple[int, int]] = set()
         self._files: dict[tuple[int, int], NativeFile] = {}
         self._links: list[str] = []
+        self._unfollowed: set[tuple[int, int]] = set()
 
     def take(self, top: str) -> None:
         try:
@@ -180,6 +187,11 @@ class _FolderWalk:
         except OSError:
             return  # a link to nothing, or one that leads back to itself
         identity = status.st_dev, status.st_ino
+        if stat.S_ISDIR(status.st_mode):
+            if identity not in self._folders and identity not in self._unfollowed:
+                self._unfollowed.add(identity)
+                self._listing.unfollowed.append(path)
+            return
         if status.st_size < _SMALLEST or not stat.S_ISREG(status.st_mode) or identity in self._files:
             return
         try:

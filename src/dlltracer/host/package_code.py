@@ -8,14 +8,17 @@ from __future__ import annotations
 import ast
 import itertools
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 
 from .bounded import read_regular_file
-from .wheel import LOADING_WORDS
+from .wheel import names_loading
 
 _MOST_FILES = 5_000
 _MOST_BYTES = 4 << 20
+_SHORTEST_STEM = 2
+_IMPORT = re.compile(rb"^[ \t]*(?:import|from)[ \t]+([A-Za-z_][A-Za-z0-9_]*)", re.MULTILINE)
 _CATCHING = {"ImportError", "ModuleNotFoundError", "OSError", "Exception", "BaseException"}
 
 
@@ -57,11 +60,42 @@ def loads_libraries(path: str, site_folder: str) -> bool:
         return False
     for source in itertools.islice(_list_sources(os.path.join(site_folder, package)), _MOST_FILES):
         try:
-            if LOADING_WORDS.search(read_regular_file(source, _MOST_BYTES)):
+            if names_loading(read_regular_file(source, _MOST_BYTES)):
                 return True
         except (OSError, ValueError):
             continue
     return False
+
+
+def names_library(library: str, site_folder: str) -> bool:
+    """Return whether Python code below a folder names a library: code that loads one by ctypes does.
+
+    Code may leave out "lib" and the end of the name, which differ by system ("z3" for libz3.so, libz3.dll).
+
+    Arguments: `library`, name of the file; `site_folder`, the folder of packages. The code is not run.
+    """
+    stem = library.partition(".")[0].removeprefix("lib")
+    if len(stem) < _SHORTEST_STEM:
+        stem = library
+    wanted = re.compile(rb"(?<![A-Za-z0-9])(?:lib)?" + re.escape(stem.encode()) + rb"(?![A-Za-z0-9])")
+    for source in itertools.islice(_list_sources(site_folder), _MOST_FILES):
+        try:
+            if wanted.search(read_regular_file(source, _MOST_BYTES)):
+                return True
+        except (OSError, ValueError):
+            continue
+    return False
+
+
+def imported_packages(site_folder: str) -> set[str]:
+    """Return the names of the packages that Python code below a folder imports, in whatever way. It is not run."""
+    found: set[str] = set()
+    for source in itertools.islice(_list_sources(site_folder), _MOST_FILES):
+        try:
+            found |= {name.decode("ascii") for name in _IMPORT.findall(read_regular_file(source, _MOST_BYTES))}
+        except (OSError, ValueError):
+            continue
+    return found
 
 
 class PackageCode:

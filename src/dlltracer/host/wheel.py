@@ -18,7 +18,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
@@ -37,6 +37,8 @@ FREE_SIZE, LARGEST_RATIO = 128 << 20, 100
 smaller: the best packed of 447 wheels of popular packages has a ratio of 10."""
 _CHUNK = 1 << 20
 _MOST_TEXT = 1 << 20
+_MOST_CODE = 8 << 20
+"""Bytes of a Python file: more than anybody reads of one (`host.package_code`)."""
 _METADATA_LIMIT = 64 << 20
 _METADATA_NAMES = ("RECORD", "WHEEL", "METADATA")
 _HASHES = {"sha256", "sha384", "sha512"}
@@ -44,9 +46,10 @@ _HASHES = {"sha256", "sha384", "sha512"}
 
 KEPT_NAMES = re.compile(r"\.(?:py|pth)$")
 """Python files: they may add folders to the search of DLLs, and import a module in a `try`. They are not run."""
-LOADING_WORDS = re.compile(
-    rb"add_dll_directory|CDLL|cdll|LoadLibrary|WinDLL|windll|dlopen|os\.environ\s*\[\s*['\"](?:PATH|LD_LIBRARY_PATH)"
-)
+_LOADING_WORDS = (b"add_dll_directory", b"CDLL", b"cdll", b"LoadLibrary", b"WinDLL", b"windll", b"dlopen")
+_SETTING_PATHS = re.compile(rb"os\.environ\s*\[\s*['\"](?:PATH|LD_LIBRARY_PATH)")
+_EVERYWHERE = re.compile(r"[\x20-\x7e]{1,200}")
+"""A path that every file system takes."""
 _UNLISTED = {"RECORD", "RECORD.jws", "RECORD.p7s"}
 _INFO = re.compile(r"[^/]+\.dist-info/")
 _DATA = re.compile(r"[^/]+\.data/(purelib|platlib|scripts|data|headers)/(.+)")
@@ -73,6 +76,8 @@ class Wheel:
         others: words for the packages that may bring what this one lacks, as those of conda do; "" for none.
         added_folders: that the process searches for DLLs, from the top.
         problems: what is wrong with the archive.
+        code: place of each Python file that is not in the folder yet, to its path in the wheel (`unpack_code`).
+        archive: the path of the wheel.
         noun, promises: words for messages: what it is, and who says what it is for.
     """
 
@@ -88,6 +93,8 @@ class Wheel:
     others: str = ""
     added_folders: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
+    code: dict[str, str] = field(default_factory=dict)
+    archive: str = ""
     noun: str = "wheel"
     promises: str = "the tag promises"
 
@@ -99,7 +106,9 @@ def open_wheel(path: str, folder: str) -> Wheel:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Reader(archive, os.path.basename(path), folder).read()
+            wheel = _Reader(archive, os.path.basename(path), folder).read()
+            wheel.archive = path
+            return wheel
     except (
         zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError, struct.error,
         OverflowError, IndexError,
@@ -109,6 +118,26 @@ def open_wheel(path: str, folder: str) -> Wheel:
         raise UnreadableTarget(f"it cannot be unpacked: {error}") from error
     except OSError as error:
         raise UnreadableTarget(error.strerror or str(error)) from error
+
+
+def unpack_code(wheel: Wheel) -> None:
+    """Put the Python files of a wheel into its folder: few wheels are asked about them, and many have thousands.
+
+    Raises `UnreadableTarget` where the file of the wheel was changed meanwhile.
+    """
+    if not wheel.code:
+        return
+    try:
+        with zipfile.ZipFile(wheel.archive) as archive:
+            _unpack(wheel, archive, list(wheel.code))
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, UnfitName, RuntimeError, ValueError) as error:
+        raise UnreadableTarget(f"it was changed while it was read: {error}") from error
+
+
+def _unpack(wheel: Wheel, archive: zipfile.ZipFile, places: Iterable[str]) -> None:
+    for place in places:
+        with archive.open(wheel.code.pop(place)) as file, create_copy(wheel.folder, place) as copy:
+            copy.write(file.read(_MOST_CODE))
 
 
 class _Reader:
@@ -121,18 +150,31 @@ class _Reader:
         self._infos: set[str] = set()
         self._methods: dict[str, str] = {}
         self._installed: dict[str, str] = {}
+        self._is_plain = False
+        self._windows: list[str] = []
 
     def read(self) -> Wheel:
         entries = self._sound_entries()
         self._infos = {entry.filename.split("/")[0] for entry in entries if _INFO.match(entry.filename)}
         self._methods = self._named_methods(entries)
+        self._is_plain = _are_plain([entry.filename for entry in entries if not entry.is_dir()])
         for entry in entries:
             if not entry.is_dir():
                 self._read_entry(entry)
+        self._unpack_packages()
         info = self._find_info()
         self._check_record(info)
         self._read_metadata(info)
         return self._wheel
+
+    def _unpack_packages(self) -> None:
+        """Unpack the __init__.py of the packages that have PE files in them: it may add folders to their search."""
+        folders: set[str] = set()
+        for place in self._windows:
+            while (place := posixpath.dirname(place)) and place not in folders:
+                folders.add(place)
+        wanted = (f"{folder}/__init__.py" for folder in folders)
+        _unpack(self._wheel, self._archive, [place for place in wanted if place in self._wheel.code])
 
     def _sound_entries(self) -> list[zipfile.ZipInfo]:
         """Return the entries that can be unpacked; raises for what no real wheel has."""
@@ -186,20 +228,17 @@ class _Reader:
     def _read_entry(self, entry: zipfile.ZipInfo) -> None:
         """Read a file, note its sum, and keep what is native, metadata, or Python code that may add folders."""
         name = entry.filename
-        place = _installed(name)
-        self._wheel.names.add(place)
         method = self._methods.get(name, "sha256")
         digest, size, kept = hashlib.new(method), 0, None
-        other = self._installed.setdefault(place, name)
-        if other != name:
-            self._add("duplicate-entry", name, f"it is installed to the place of {other}")
+        place, other = self._place(name)
         is_text = name.endswith((".py", ".pth"))
+        is_later = name.endswith(".py") and self._is_plain
         head = b""
         with self._archive.open(entry) as file:
             while chunk := file.read(_CHUNK):
                 if not size:
                     head = chunk
-                    if other == name and (is_native_head(chunk) or KEPT_NAMES.search(posixpath.basename(name))):
+                    if other == name and (is_native_head(chunk) or (is_text and not is_later)):
                         kept = self._create(name, place)
                 size += len(chunk)
                 if size > entry.file_size:
@@ -211,16 +250,28 @@ class _Reader:
                     if size > _METADATA_LIMIT:
                         raise UnreadableTarget(f"{name} has more than {_METADATA_LIMIT >> 20} MiB")
                     self._metadata[name] = self._metadata.get(name, b"") + chunk
-        if not size and other == name and KEPT_NAMES.search(posixpath.basename(name)):
+        if not size and other == name and is_text and not is_later:
             kept = self._create(name, place)  # an empty __init__.py makes a package, too
         if kept is not None:
             kept.close()
             if is_native_head(head):
                 self._wheel.native[place] = name
-        if is_text and LOADING_WORDS.search(head[:_MOST_TEXT]):
-            self._wheel.loads_by_itself = True
+                self._windows += [place] if head.startswith(b"MZ") else []
+        elif is_later and other == name:
+            self._wheel.code[place] = name
+        if is_text and not self._wheel.loads_by_itself:
+            self._wheel.loads_by_itself = names_loading(head[:_MOST_TEXT])
         self._sums[name] = {method: base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode("ascii")}
         self._sizes[name] = size
+
+    def _place(self, name: str) -> tuple[str, str]:
+        """Return where an installer puts a file, and the first file of the archive that comes there."""
+        place = _installed(name)
+        self._wheel.names.add(place)
+        other = self._installed.setdefault(place, name)
+        if other != name:
+            self._add("duplicate-entry", name, f"it is installed to the place of {other}")
+        return place, other
 
     def _create(self, name: str, place: str) -> io.BufferedWriter | None:
         """Open the copy of a file; `None` where that cannot be."""
@@ -304,6 +355,24 @@ def _record_rows(record: bytes) -> Iterator[list[str]]:
         yield from filter(None, csv.reader(io.StringIO(record.decode("utf-8", "replace"))))
     except csv.Error as error:
         raise UnreadableTarget(f"its RECORD is no table: {error}") from error
+
+
+def names_loading(code: bytes) -> bool:
+    """Whether Python code names a function that loads libraries or adds folders to their search."""
+    if any(word in code for word in _LOADING_WORDS):
+        return True
+    return b"os.environ" in code and _SETTING_PATHS.search(code) is not None
+
+
+def _are_plain(names: Sequence[str]) -> bool:
+    """Whether every file system takes files of these names: none is too long, and none is a folder of another."""
+    installed = [_installed(name) for name in names]
+    places = {place.lower() for place in installed}
+    folders: set[str] = set()
+    for place in places:
+        while (place := posixpath.dirname(place)) and place not in folders:
+            folders.add(place)
+    return len(places) == len(installed) and folders.isdisjoint(places) and all(map(_EVERYWHERE.fullmatch, installed))
 
 
 def _plain_name(text: str) -> str:

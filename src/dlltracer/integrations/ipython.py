@@ -17,8 +17,8 @@ from IPython.display import display
 
 from ..errors import DlltracerError, UnknownBackend
 from ..model.finding import Diagnosis
-from ..model.printable import escape
 from ..model.recording import Recording
+from ..model.screen import escape
 from ..trace import Trace
 
 _NAME = "dlltrace"

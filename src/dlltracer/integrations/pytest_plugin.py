@@ -36,8 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the hooks if the option is set. Raises `pytest.UsageError` for an unknown mechanism."""
     if config.getoption("dlltracer") or config.getoption("dlltracer_summary"):
-        from .pytest_summary import JobSummary
-        from .pytest_verdicts import Verdicts
+        from .pytest_verdicts import JobSummary, Verdicts
 
         summary = JobSummary(summary_file_of(config))
         config.pluginmanager.register(summary, "dlltracer-summary")
@@ -51,8 +50,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     if not known.dlltracer and not known.dlltracer_summary:
         yield
         return
-    from .pytest_summary import JobSummary
-    from .pytest_verdicts import explain_conftest
+    from .pytest_verdicts import JobSummary, explain_conftest
 
     yield from explain_conftest(lambda: backend_of(early_config), JobSummary(summary_file_of(early_config)))
 

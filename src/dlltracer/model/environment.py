@@ -7,8 +7,23 @@ memory in static TLS block". Its setting for the start (glibc.rtld.optional_stat
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+_REPAIRED = re.compile(r"-[0-9a-f]{8,64}(?=\.)", re.IGNORECASE)
+"""auditwheel, delocate and maturin put 8 hexadecimal digits of a hash into the name of a library that they copy into a
+wheel, delvewheel 32 (40 in its first versions)."""
+
+
+def without_hash(name: str) -> str:
+    """Return the name of a library without the hash that a tool which repairs wheels has put into it."""
+    return _REPAIRED.sub("", name)
+
+
+def has_hash(name: str) -> bool:
+    """Whether the name of a library has the hash of a tool which repairs wheels: no other package has such a file."""
+    return _REPAIRED.search(name) is not None
 
 
 class ProviderKind(enum.Enum):
@@ -175,6 +190,8 @@ class Hiding(enum.Enum):
     """The user's own packages: -s, -I, PYTHONNOUSERSITE and virtual environments keep them out."""
     ENVIRONMENT = "environment"
     """Another environment: activated, or beside the program."""
+    OTHER_VERSION = "other version"
+    """The packages of another version of Python, under the same prefix: the environment's Python was replaced."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +233,21 @@ class ModuleTraces:
     has_pip: bool | None = None
     is_of_uv: bool = False
     is_externally_managed: bool = False
+
+
+@dataclass(frozen=True)
+class Namesake:
+    """A file or folder that Python takes for a module, though another one may be meant.
+
+    Attributes:
+        path: what is taken: a file, the folder of a package, or a folder without `__init__.py`.
+        behind: the module of the same name that comes later on sys.path; `None` if there is none.
+        is_plain_folder: `path` is a folder without `__init__.py`, and no module of that name is anywhere.
+    """
+
+    path: str
+    behind: str | None = None
+    is_plain_folder: bool = False
 
 
 @dataclass(frozen=True)

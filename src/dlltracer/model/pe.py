@@ -12,6 +12,11 @@ from .light import Rows, dataclass
 Version = tuple[int, int, int, int]
 """A file or product version: major, minor, build, revision."""
 
+CONSTANT_MUTEX = (14, 40)
+"""From this version of the Visual C++ runtime on std::mutex needs no call to be initialised. Programs that are built so
+crash in the lock of an older runtime: release notes of Visual Studio 2022 17.10."""
+_LOCKS, _INITIALISER = {"_Mtx_lock", "_Mtx_unlock"}, "_Mtx_init_in_situ"
+
 MACHINE_I386 = 0x14C
 MACHINE_AMD64 = 0x8664
 MACHINE_ARM64 = 0xAA64
@@ -211,3 +216,13 @@ class PeImage:
     def is_dll(self) -> bool:
         """IMAGE_FILE_DLL."""
         return bool(self.characteristics & 0x2000)
+
+    def locks_without_initialising(self, library: str) -> bool:
+        """Whether the image locks mutexes of that runtime and never initialises one, which `CONSTANT_MUTEX` allows."""
+        names = {
+            symbol.name
+            for imported in self.imports
+            if imported.library.lower() == library.lower()
+            for symbol in imported.symbols or ()
+        }
+        return bool(names & _LOCKS) and _INITIALISER not in names

@@ -81,7 +81,7 @@ _JSON = json.JSONEncoder(allow_nan=False)
 
 
 def trace_to_lines(trace: SavedTrace) -> Iterator[str]:
-    """Yield the lines of the file of a trace, each with its end; `tracereader.read_lines` gives the trace back."""
+    """Yield the lines of the file of a trace, each with its end; `tracereader.TraceReader` gives the trace back."""
     yield header_line(trace)
     for process in trace.recording.processes:
         yield process_line(process)

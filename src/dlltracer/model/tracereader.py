@@ -46,14 +46,6 @@ class NotARecording(DlltracerError, ValueError):
         self.problem = problem
 
 
-def read_lines(lines: Iterable[bytes]) -> SavedTrace:
-    """Return the trace in the lines of a file, ends of lines included. Raises `NotARecording`, and nothing else."""
-    reader = TraceReader()
-    for line in lines:
-        reader.add(line)
-    return reader.finish()
-
-
 def is_recording(head: bytes) -> bool:
     """Return whether a file with these first bytes looks like a recording: a line of JSON that names its type."""
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b'{"type"')

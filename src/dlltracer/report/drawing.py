@@ -8,7 +8,7 @@ from itertools import compress, groupby
 
 from ..model.events import Phase, Probe, ProbeOutcome
 from ..model.light import dataclass
-from ..model.printable import escape
+from ..model.screen import escape
 from ..model.words import rule_title
 
 TYPE_CHECKING = False

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from ..model.events import Event, LoadFailedEvent, Phase, ProbeOutcome
-from ..model.printable import escape
 from ..model.recording import Recording
 from ..model.run import SavedTrace
+from ..model.screen import escape
 from ..model.tree import Binding, BindingState, LoadTree
 from ..model.words import rule_title
 from .counts import FinalEvent, count, final_events, is_consequence

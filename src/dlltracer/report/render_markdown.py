@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from ..model.failure import ProcessFacts
 from ..model.finding import Diagnosis, Outcome
-from ..model.printable import escape
 from ..model.run import SavedTrace
-from ..model.screen import Screen
+from ..model.screen import Screen, escape
 from .causes import address_of
 from .counts import count
 from .drawing import ASCII, UNICODE, Guides, Line, number

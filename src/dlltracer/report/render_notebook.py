@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from html import escape as escape_html
 
 from ..model.finding import Diagnosis
-from ..model.printable import escape
 from ..model.recording import Recording
+from ..model.screen import escape
 from .drawing import BOLD, DEEPEST, DIM, DROPPED, FAILED, FIXED, PLAIN, UNICODE, WARNING, Line, TreeNode
-from .html import as_markup, environment
-from .html.styles import join_templates, notebook_theme_css
+from .html import as_markup, environment, join_templates, notebook_theme_css
 from .html.summary import card_of_diagnosis
 from .render_text import closing_lines, tree_nodes
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from ..model.printable import escape
 from ..model.run import SavedTrace, SelfTestStep, StepState, count_states
+from ..model.screen import escape
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 from .render_markdown import code
 

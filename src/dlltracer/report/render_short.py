@@ -14,8 +14,7 @@ from ..model.events import Phase, Probe, ProbeOutcome
 from ..model.failure import System
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
 from ..model.light import dataclass, replace
-from ..model.printable import escape
-from ..model.screen import Screen, columns_of, cut, fit, wrap
+from ..model.screen import Screen, columns_of, cut, escape, fit, wrap
 from ..model.words import OUTCOMES, RULES, describe_crash, without_abi_tag
 from .drawing import BOLD, DIM, FAILED, FIXED, PLAIN, WARNING, Line, Styled, file_name, number
 from .render_verdict import remedy_line
@@ -553,6 +552,7 @@ _STATES = {
     "symbol-not-in-library": "lacks it", "not-an-image": "not an image", "truncated-image": "cut short",
     "damaged-image": "damaged", "wrong-machine": "other processor", "unreadable-image": "may not be read",
     "unreadable-folder": "may not be read", "exit-in-initialiser": "its initialiser was running",
+    "initialiser-raised": "raised it", "killed": "was loaded last",
     "crash-in-initialiser": "crashed", "crash-in-import": "crashed", "crash": "crashed", "abort": "ended the process",
     "library-path-set-late": "not found", "library-path-wins": "lacks it", "renamed-library": "not found",
     "relative-need": "not there", "origin-lost": "not found", "origin-of-a-link": "not found",

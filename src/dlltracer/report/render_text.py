@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..model.events import DebugEvent, FailureKind, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
 from ..model.light import dataclass, replace
-from ..model.printable import escape
 from ..model.recording import UNKNOWN, Losses, Recording
+from ..model.screen import escape
 from ..model.words import label_of, rule_title
 from .counts import (
     FinalEvent,
@@ -397,16 +397,16 @@ class BriefEvents:
 
 def choose_events(events: Sequence[FinalEvent]) -> BriefEvents:
     """Return what the usual tree shows of the events."""
-    askers = {event.requested_by for event in events}
-    kept = [event for event in events if not _is_obvious(event, askers)]
+    requesters = {event.requested_by for event in events}
+    kept = [event for event in events if not _is_obvious(event, requesters)]
     obvious = len(events) - len(kept)
     if len(kept) <= LARGE:
         return BriefEvents(tuple(kept), {}, obvious)
-    askers = {event.requested_by for event in kept}
+    requesters = {event.requested_by for event in kept}
     folded: dict[str, list[str]] = {}
     shown: list[FinalEvent] = []
     for event in kept:
-        if event.imports and event.phase is Phase.DIRECT and event.path not in askers and not _has_failed(event):
+        if event.imports and event.phase is Phase.DIRECT and event.path not in requesters and not _has_failed(event):
             folded.setdefault(event.imports[0], []).append(label_of(event.imports[-1], _NAME))
         elif event.imports:
             shown.append(replace(event, imports=event.imports[:1]))
@@ -425,8 +425,8 @@ def folded_title(names: Sequence[str], more: str) -> str:
 _LOAD_BY_NAME = ("_ctypes.", "_ctypes_d.", "_cffi_backend.")
 
 
-def _is_obvious(event: FinalEvent, askers: set[str | None]) -> bool:
-    if _has_failed(event) or event.path in askers:
+def _is_obvious(event: FinalEvent, requesters: set[str | None]) -> bool:
+    if _has_failed(event) or event.path in requesters:
         return False
     # What a program loads by name is no need of a file: the modules of ctypes and cffi ask for it, or nothing known.
     if event.need is not None and file_name(event.requested_by or "_ctypes.").startswith(_LOAD_BY_NAME):

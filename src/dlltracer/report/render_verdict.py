@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from ..model.events import Probe, ProbeOutcome
 from ..model.failure import PythonError, System
 from ..model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
-from ..model.printable import escape
+from ..model.screen import escape
 from ..model.tree import LoadTree
 from ..model.words import OUTCOMES, describe_crash
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, fold_places, number
@@ -42,7 +42,7 @@ def join_command(words: Sequence[str], system: System) -> str | None:
     For Windows the line means the same to cmd.exe and PowerShell, but for a program whose path needs quotes: before
     that PowerShell wants "& ", and without it reports an error and runs nothing. Elsewhere the line is for sh.
     """
-    # What does not print would be escaped on the screen (model.printable): what is pasted would name another file.
+    # What does not print would be escaped on the screen (model.screen): what is pasted would name another file.
     if not words or not all(map(str.isprintable, words)):
         return None
     if system is not System.WINDOWS:

@@ -29,10 +29,12 @@ from ..model.pe import MissingForwarder, PeExport, PeImage, PeImport, PeSymbol, 
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from .lookup import Filesystem, TreeBuilder
 from .symbols import MAX_NEAREST, Nearest
-from .winsearch import Finder, Lookup, PeRequester, SearchKind, complete_name
+from .winsearch import Finder, Lookup, PeRequester, SearchKind, WindowsSearchMemo, complete_name
 
 
-def resolve_windows(path: str, context: WindowsContext, files: Filesystem) -> LoadTree:
+def resolve_windows(
+    path: str, context: WindowsContext, files: Filesystem, memo: WindowsSearchMemo | None = None
+) -> LoadTree:  # fmt: skip
     """Work out the whole load of `path`, without running anything.
 
     Everything missing is found at once; the real loader reports the first. Libraries that forwarded symbols lead to are
@@ -42,12 +44,13 @@ def resolve_windows(path: str, context: WindowsContext, files: Filesystem) -> Lo
         path: a Windows path; or a bare name, which is searched for as LoadLibraryExW would.
         context: the process and the call.
         files: the files of that Windows, by Windows paths (`host.filesystem.WindowsFiles`).
+        memo: of other loads with these files; bindings then have no probes of absent files.
 
     Returns:
         The tree; `images` has what the load maps, depth first as the imports are met. What delayed imports would bring
         later is in `bindings` only, at their end, `delayed` down to the last leaf.
     """
-    return _WindowsWalk(context, files).follow(path)
+    return _WindowsWalk(context, files, memo).follow(path)
 
 
 @dataclass
@@ -60,10 +63,10 @@ class _Frame:
 
 
 class _WindowsWalk:
-    def __init__(self, context: WindowsContext, files: Filesystem) -> None:
+    def __init__(self, context: WindowsContext, files: Filesystem, memo: WindowsSearchMemo | None) -> None:
         self._context = context
         self._tree = TreeBuilder()
-        self._finder = Finder(context, files, self._tree)
+        self._finder = Finder(context, files, self._tree, memo)
         self._mapped: dict[str, PeImage] = {}
         self._later: deque[tuple[str, PeImport]] = deque()
         self._forwarded: set[tuple[str, str, PeSymbol]] = set()
@@ -213,6 +216,16 @@ class ImageExports:
         self._by_name = {export.name: export for export in exports if export.name is not None}
         self._by_ordinal = {export.ordinal: export for export in exports}
 
+        self._own_names = {name for name, export in self._by_name.items() if export.forwarder is None}
+        self._own_ordinals = {number for number, export in self._by_ordinal.items() if export.forwarder is None}
+
+    def has_all(self, symbols: Iterable[PeSymbol]) -> bool:
+        """Whether all symbols are exported, and none of them is forwarded."""
+        names, ordinals = self._own_names, self._own_ordinals
+        return all(
+            symbol.name in names if symbol.name is not None else symbol.ordinal in ordinals for symbol in symbols
+        )
+
     def get(self, symbol: PeSymbol) -> PeExport | None:
         if symbol.name is not None:
             return self._by_name.get(symbol.name)
@@ -261,6 +274,9 @@ class _Check:
             key = requested_by, need, binding.path
             if key in self._sound:
                 continue
+            if all(exports.has_all(imported.symbols or ()) for imported in self._imports_of(requested_by, need)):
+                self._sound.add(key)
+                continue
             self._forwards = 0
             is_sound = True
             for library, symbol in self._imports(requested_by, need):
@@ -274,10 +290,14 @@ class _Check:
     def _imports(self, path: str, library: str) -> dict[tuple[str, PeSymbol], None]:
         """Library and symbol of what the image imports from a library (in small letters), each once."""
         found: dict[tuple[str, PeSymbol], None] = {}
-        for need in getattr(self._images.get(path), "imports", ()):
-            if not need.delayed and need.library.lower() == library:
-                found.update(dict.fromkeys((need.library, symbol) for symbol in need.symbols or ()))
+        for need in self._imports_of(path, library):
+            found.update(dict.fromkeys((need.library, symbol) for symbol in need.symbols or ()))
         return found
+
+    def _imports_of(self, path: str, library: str) -> list[PeImport]:
+        """Return what the image imports from a library (in small letters), but for delayed imports."""
+        imports = getattr(self._images.get(path), "imports", ())
+        return [need for need in imports if not need.delayed and need.library.lower() == library]
 
     def _exports_of(self, path: str | None) -> ImageExports | None:
         """What the image at the path exports; `None` if that is not known."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import ntpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..model.events import FileKind, Phase, Probe
@@ -99,6 +99,21 @@ class Lookup:
     image: PeImage | None = None
 
 
+class WindowsSearchMemo:
+    """Remembers in which folders many loads found nothing, for walks that keep no probes of absent files.
+
+    Most loads of an environment look for the same names in the same folders. Files are taken not to change meanwhile.
+
+    Attributes:
+        orders: the folders of a search, and what is taken for present in them, to a number of that order.
+        starts: that number and a name (lower case) to how many of the folders come before anything is there.
+    """
+
+    def __init__(self) -> None:
+        self.orders: dict[tuple[object, ...], int] = {}
+        self.starts: dict[tuple[int, str], int] = {}
+
+
 class Finder:
     """Finds names in one process, and remembers what has been mapped.
 
@@ -106,10 +121,15 @@ class Finder:
         context: the process.
         files: its files.
         tree: counts the places that are looked at.
+        memo: of other loads with the same files; what is found then has no probes of absent files.
     """
 
-    def __init__(self, context: WindowsContext, files: Filesystem, tree: TreeBuilder) -> None:
+    def __init__(
+        self, context: WindowsContext, files: Filesystem, tree: TreeBuilder, memo: WindowsSearchMemo | None = None
+    ) -> None:  # fmt: skip
         self._context = context
+        self._memo = memo
+        self._orders: dict[SearchKind, tuple[tuple[SearchFolder, ...], int]] = {}
         self._tree = tree
         self._files = files
         self._names = context.first_loaded()
@@ -213,7 +233,7 @@ class Finder:
 
     def _search(self, name: str, search: SearchKind) -> Lookup:
         tried: list[TriedFile] = []
-        for place in search_places(search, self._context):
+        for place in self._places_with(name, search):
             given = self._given(name, place)
             if given is not None:
                 return replace(given, probes=tuple(t.probe for t in tried))
@@ -225,6 +245,33 @@ class Finder:
                 self._note_others(name, place)
                 break
         return self._conclude(tried, name)
+
+    def _places_with(self, name: str, search: SearchKind) -> Sequence[SearchFolder]:
+        """Return the folders to look in, in order; with a memo, those from the first on that has anything."""
+        if search not in self._orders:
+            places = search_places(search, self._context)
+            number = 0
+            if self._memo is not None:
+                order = (*places, self._context.provided, self._context.has_system_files)
+                number = self._memo.orders.setdefault(order, len(self._memo.orders))
+            self._orders[search] = places, number
+        places, number = self._orders[search]
+        if self._memo is None:
+            return places
+        key = number, name.lower()
+        start = self._memo.starts.get(key)
+        if start is None:
+            start = next((at for at, place in enumerate(places) if self._has(name, place)), len(places))
+            self._memo.starts[key] = start
+        return places[start:]
+
+    def _has(self, name: str, place: SearchFolder) -> bool:
+        """Whether a search may end at a folder."""
+        if self._given(name, place) is not None:
+            return True
+        if place.phase in (Phase.SYSTEM, Phase.WINDOWS) and not self._context.has_system_files:
+            return False
+        return self._files.kind(_join(place.folder, name)) is not FileKind.ABSENT
 
     def _note_others(self, name: str, taken: SearchFolder) -> None:
         """Windows does not say in which order it searches the added folders: say so where that decides."""
@@ -283,6 +330,11 @@ class Finder:
             return None
         known = self._identities.setdefault(identity, path)
         return None if known == path else known
+
+
+def _join(folder: str, name: str) -> str:
+    """Return a name in a folder; what `ntpath.join` does, which is asked for the rare forms of folders."""
+    return f"{folder}\\{name}" if folder[-1:] not in ("", "\\", "/", ":") else ntpath.join(folder, name)
 
 
 def complete_name(need: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..capture.windows.system import last_error, open_system_library
 from ..model.events import ImageEvent, LoadEvent, LoadFailedEvent, UnloadEvent
-from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH, LoadFlags
+from ..model.loader_context import EXTENSION_MODULE_SEARCH, LoadFlags
 from ..model.recording import Recording
 from ..trace import Trace
 from .step import Answer, Room
@@ -19,8 +19,8 @@ if sys.platform != "win32":
     raise ImportError("only for Windows")
 
 
-IMPORT, BY_NAME, STANDARD = int(EXTENSION_MODULE_SEARCH), int(CTYPES_NAME_SEARCH), 0
-"""Flags of LoadLibraryExW: those of `import`, those of ctypes for a bare name, none."""
+IMPORT, STANDARD = int(EXTENSION_MODULE_SEARCH), 0
+"""Flags of LoadLibraryExW: those of `import`, none."""
 ALTERED = int(LoadFlags.ALTERED_SEARCH_PATH)
 SYSTEM32 = int(LoadFlags.SYSTEM32)
 

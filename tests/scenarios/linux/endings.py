@@ -82,7 +82,48 @@ def child_gets_our_library_path(shop: Workshop) -> Question:
     return shop.ask("app.py")
 
 
+def _starts(shop: Workshop) -> Question:
+    (shop.folder / "tool").chmod(0o755)
+    shop.write("app.py", "import subprocess\nsubprocess.run(['./tool'], check=True)\n")
+    return shop.ask("app.py")
+
+
+def child_without_loader(shop: Workshop) -> Question:
+    shop.write("x.c", "int main(void) { return 0; }\n")
+    command = ["gcc", "x.c", "-o", "tool", "-Wl,--dynamic-linker=/lib/ld-none.so.9"]
+    subprocess.run(command, cwd=shop.folder, check=True)
+    return _starts(shop)
+
+
+def child_of_other_machine(shop: Workshop) -> Question:
+    shop.write("x.c", "int main(void) { return 0; }\n")
+    subprocess.run(["gcc", "x.c", "-o", "tool"], cwd=shop.folder, check=True)
+    shop.patch("tool", 18, b"\xf3\0")  # e_machine, at the same place in files of 32 and of 64 bits
+    return _starts(shop)
+
+
+def script_of_windows(shop: Workshop) -> Question:
+    shop.write("tool", "#!/bin/sh\r\necho hello\r\n")
+    return _starts(shop)
+
+
+def exit_after_failed_load(shop: Workshop) -> Question:
+    shop.library("libplugq.so", "int nobody(void); int go(void) { return nobody(); }", (), ["-Wl,-z,now"])
+    code = "#include <dlfcn.h>\n#include <stdlib.h>\n__attribute__((constructor)) static void begin(void) {"
+    code += 'if (!dlopen("libplugq.so", RTLD_NOW)) _Exit(4); }'
+    shop.module("ext", code, (), ["-Wl,-rpath,$ORIGIN"])
+    return shop.ask("ext")
+
+
 SCENARIOS: tuple[Scenario[Workshop], ...] = (
+    Scenario("child-without-loader", "a program that it starts has a loader that is not here: no such file",
+             child_without_loader, "child-cannot-load", "tool", ("/lib/ld-none.so.9",)),
+    Scenario("child-of-other-machine", "a program that it starts is for RISC-V: exec format error",
+             child_of_other_machine, "child-cannot-load", "tool", ("RISC-V",)),
+    Scenario("script-of-windows", "a script that it starts has CR LF ends: no such file", script_of_windows,
+             "child-cannot-load", "tool", ("CR LF",)),
+    Scenario("exit-after-failed-load", "an initialiser does not get its plug-in, and exits", exit_after_failed_load,
+             "exit-in-initialiser", "ext.", ("libplugq.so", "nobody")),
     Scenario("exit-0-in-library", "exit(0) in the initialiser of a library", exits_with_0_in_a_library,
              "exit-in-initialiser", "libleaf.so.1", ("no dongle found",)),
     Scenario("exit-0-in-init", "_exit(0) in PyInit", exits_with_0_in_init, "exit-in-import", "import ext", ("ext.",)),

@@ -38,6 +38,13 @@ def search_benign(shop: Workshop) -> Question:
     return _search(shop, "raise RuntimeError('wrapx wants a newer Python')\n")
 
 
+def names_tried(shop: Workshop) -> Question:
+    code = "import ctypes\nerrors = []\nfor name in ('/nowhere/libzqmix.so', 'libzqmix.so', 'libzqmix.so.4'):\n"
+    code += "    try:\n        ctypes.CDLL(name)\n    except OSError as error:\n        errors.append(str(error))\n"
+    shop.write("app.py", f"{code}raise RuntimeError('cannot load it: ' + '; '.join(errors))\n")
+    return shop.ask("app.py")
+
+
 def symbol_of_library(shop: Workshop) -> Question:
     made = shop.library("libcodecx.so.2", "int codec_open_v2(void) { return 1; }")
     shop.write("codecx.py", f"import ctypes\nopen = ctypes.CDLL({str(made)!r}).codec_open\n")
@@ -113,6 +120,8 @@ static PyMethodDef methods[] = {{"load", load, METH_O, 0}, {0}};
 
 
 SCENARIOS: tuple[Scenario[Workshop], ...] = (
+    Scenario("names-tried", "a library is tried by several names: the folder of the first is not the point",
+             names_tried, "no-such-file", "libzqmix.so", ("It tried 3 names",)),
     Scenario("search-named", "find_library finds nothing, and the exception says so", search_named,
              "library-not-found", "zqbarx", ("find_library",)),
     Scenario("search-then-none", "find_library finds nothing, and CDLL(None) is asked for a symbol", search_then_none,

@@ -88,7 +88,33 @@ def unknown_name(shop: Workshop) -> Question:
     return shop.ask("zqxw_nothing")
 
 
+def name_of_python(shop: Workshop) -> Question:
+    shop.write("secrets.py", "print('my own')\n")
+    shop.write("app.py", "import secrets\nprint(secrets.token_hex(4))\n")
+    return shop.ask("app.py")
+
+
+def plain_folder(shop: Workshop) -> Question:
+    shop.write("arraysq/notes.txt", "to do\n")
+    shop.write("app.py", "import arraysq\narraysq.zeros(3)\n")
+    return shop.ask("app.py")
+
+
+def replaced_python(shop: Workshop) -> Question:
+    shop.write("venv/pyvenv.cfg", f"home = {os.path.dirname(os.path.realpath(sys.executable))}\n")
+    shop.write("venv/lib/python3.1/site-packages/packageq/__init__.py", "")
+    (shop.folder / "venv/bin").mkdir()
+    (shop.folder / "venv/bin/python").symlink_to(os.path.realpath(sys.executable))
+    return shop.ask("--python", str(shop.folder / "venv/bin/python"), "packageq")
+
+
 SCENARIOS: tuple[Scenario[Workshop], ...] = (
+    Scenario("name-of-python", "a file of the program has the name of a module of Python", name_of_python,
+             "package-shadowed", "secrets.py", ("secrets.py another name",)),
+    Scenario("plain-folder", "a folder without __init__.py has the name of a package", plain_folder,
+             "package-shadowed", "arraysq", ("without __init__.py",)),
+    Scenario("replaced-python", "the environment was made for another version of Python", replaced_python,
+             "module-not-on-path", "python3.1/site-packages/packageq", ("make the environment again",)),
     Scenario("stdlib-without-lzma", "a Python that was built without xz", no_lzma, "stdlib-not-built", "_lzma",
              ("pip cannot bring it",)),
     Scenario("stdlib-without-readline", "a Python that was built without readline", no_readline, "stdlib-not-built",

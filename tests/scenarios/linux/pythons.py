@@ -129,7 +129,29 @@ def cut(shop: Workshop) -> Question:
     return shop.ask("pkg")
 
 
+def raises(shop: Workshop) -> Question:
+    for name in ("one", "two"):
+        shop.write(f"{name}/__init__.py", "")
+        again = 'PyErr_SetString(PyExc_ImportError, "type \\"Point\\" is already registered!"); return 0'
+        shop.module(f"{name}/geoq", init=again if name == "two" else "")
+    shop.write("app.py", "import one.geoq\nimport two.geoq\n")
+    return shop.ask("app.py")
+
+
+NUMPY = r"""fputs("A module that was compiled using NumPy 1.x cannot be run in\nNumPy 2.2.6.\n", stderr);
+PyErr_SetString(PyExc_ImportError, "numpy.core.multiarray failed to import"); return 0"""
+
+
+def other_numpy(shop: Workshop) -> Question:
+    shop.module("fastq", "#include <stdio.h>", init=NUMPY)
+    return shop.ask("fastq")
+
+
 SCENARIOS: tuple[Scenario[Workshop], ...] = (
+    Scenario("initialiser-raises", "two copies of one module, and the second refuses", raises, "initialiser-raised",
+             "two/geoq", ("one/geoq",)),
+    Scenario("other-numpy", "NumPy says that a module was compiled for another NumPy, on two lines", other_numpy,
+             "built-against-other-package", "fastq", ("numpy<2",)),
     Scenario("other-python", "the module is there for another Python", other_python, "other-python", "_core.cpython-"),
     Scenario("other-python-from", "the same, asked for as a name of its package", other_python_from, "other-python",
              "_core.cpython-"),

@@ -104,7 +104,30 @@ def hidden_in_a_ctypes_library(shop: Workshop) -> Question:
     return shop.ask("app.py")
 
 
+def path_is_file(shop: Workshop) -> Question:
+    shop.library("sdk/libleaf.so.1", LEAF)
+    shop.module("ext", "int leaf(void);", ["sdk/libleaf.so.1"], init="leaf()")
+    return shop.ask("ext", environment={"LD_LIBRARY_PATH": str(shop.folder / "sdk/libleaf.so.1")})
+
+
+def path_with_tilde(shop: Workshop) -> Question:
+    path_is_file(shop)
+    return shop.ask("ext", environment={"LD_LIBRARY_PATH": "~/sdk"})
+
+
+def number_only(shop: Workshop) -> Question:
+    shop.library("sdk/libleaf.so.1", LEAF)
+    shop.write("app.py", "import ctypes\nctypes.CDLL('libleaf.so')\n")
+    return shop.ask("app.py", environment={"LD_LIBRARY_PATH": str(shop.folder / "sdk")})
+
+
 SCENARIOS = (
+    Scenario("path-is-file", "LD_LIBRARY_PATH names the library, not its folder", path_is_file, "missing-image",
+             "libleaf.so.1", ("has to name its folder",)),
+    Scenario("path-with-tilde", "LD_LIBRARY_PATH begins with ~", path_with_tilde, "missing-image", "libleaf.so.1",
+             ("what ~ is",)),
+    Scenario("number-only", "the library is there with its number, and not without", number_only, "link-missing",
+             "libleaf.so", ("libleaf.so.1",)),
     Scenario(
         "late-library-path-package", "a package sets LD_LIBRARY_PATH while it runs", set_late_by_a_package,
         "library-path-set-late", "libleaf.so.1", ("before",),

@@ -150,6 +150,24 @@ def truncated_dependency(shop: Workshop) -> Question:
     return shop.ask("ext")
 
 
+def object_file(shop: Workshop) -> Question:
+    shop.write("x.c", "int answer(void) { return 42; }\n")
+    subprocess.run(["gcc", "-c", "-fPIC", "x.c", "-o", f"ext{SUFFIX}"], cwd=shop.folder, check=True)
+    return shop.ask("ext")
+
+
+def rewritten_ends(shop: Workshop) -> Question:
+    path = shop.module("ext", f'const char *lines = "{40 * (chr(92) + "n")}";')
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    return shop.ask("ext")
+
+
+def archive(shop: Workshop) -> Question:
+    shop.write("libx.so", "!<arch>\nx.o/            0           0     0     644     4         `\nabcd")
+    shop.write("app.py", f"import ctypes\nctypes.CDLL({str(shop.folder / 'libx.so')!r})\n")
+    return shop.ask("app.py")
+
+
 def no_function(shop: Workshop) -> Question:
     shop.module("other")
     shop.move(f"other{SUFFIX}", f"ext{SUFFIX}")
@@ -174,6 +192,10 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     Scenario("header-module", "the module has its header left", header_only, "truncated-image", "ext."),
     Scenario("linker-script", "libc.so is a text for linkers", linker_script, "not-an-image", "libc.so", ("linker",)),
     Scenario("program", "a program is loaded as a library", program, "not-a-library", "tool"),
+    Scenario("object-file", "the module was compiled and not linked", object_file, "not-a-library", "ext.",
+             ("an object file", "-shared")),
+    Scenario("rewritten-ends", "git took the module for a text", rewritten_ends, "not-an-image", "ext.", ("CR LF",)),
+    Scenario("archive", "a static library is loaded", archive, "not-an-image", "libx.so", ("a static library",)),
     Scenario("dangling-link", "a link that leads nowhere", dangling, "broken-link", "libleaf.so.1",
              ("libleaf.so.1.2.3",)),
     Scenario("looping-link", "a link that leads to itself", looping, "broken-link", "libleaf.so.1",

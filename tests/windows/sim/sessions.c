@@ -166,7 +166,7 @@ typedef struct rivals {
     int all, system;
 } rivals;
 
-static int rival(const session_info *info, void *context)
+static int earlier(const session_info *info, void *context)
 {
     rivals *seen = context;
     seen->all++;
@@ -221,7 +221,7 @@ static ULONG start_session(const WCHAR *name, EVENT_TRACE_PROPERTIES *properties
 {
     rivals seen = {name, properties->Wnode.Guid, 0, 0};
     session *slot = NULL;
-    if (registry_each(rival, &seen))
+    if (registry_each(earlier, &seen))
         return ERROR_ALREADY_EXISTS;
     if (lingering && !_wcsicmp(name, last_stopped)) {
         lingering--;

@@ -7,7 +7,6 @@ import enum
 import re
 
 from ...model.failure import Request, RequestKind
-from ...model.light import dataclass
 from .lines import Line, parse_line
 from .loaderstate import Change, LoaderState
 
@@ -15,7 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ...model.events import ImageChange
     from .loaderstate import OnStart
 
 
@@ -105,42 +103,6 @@ def split_text(text: bytes) -> Iterator[Request | LogMark | bytes | None]:
         begun.append(rest)
         yield decode_mark(match[1])
     yield from b"".join((*begun, text[position:])).split(b"\n")
-
-
-@dataclass(frozen=True)
-class DecodedText:
-    """Arguments of `Recording` that the text decides.
-
-    Attributes: `events` in order; `undecodable` lines; `foreign` lines, written by other processes (a child made by
-    fork in C code); `initialising`, the image whose initialiser was running when the text ended, if any; `doubts`:
-    index of a failure in `events` -> the image opened next, as in `loaderstate.Change`.
-    """
-
-    events: tuple[ImageChange, ...]
-    doubts: dict[int, str]
-    undecodable: int
-    foreign: int
-    initialising: str | None
-
-
-def decode_loader_text(text: bytes, *, pid: int | None = None, ended: bool = True) -> DecodedText:
-    """Decode the loader's text.
-
-    Arguments:
-        text: bytes as written by ld.so, with the marks of `requests.encode_request` between.
-        pid: only lines of this process; `None` for the process of the first line.
-        ended: the text is whole. `False` for a process that died: a search without a result is then no failure.
-    Never raises for any input: what it cannot read is counted.
-    """
-    decoder = LoaderTextDecoder(pid)
-    changes = decoder.feed(text) + decoder.finish(ended)
-    return DecodedText(
-        tuple(event for event, _ in changes),
-        {number: doubt for number, (_, doubt) in enumerate(changes) if doubt is not None},
-        decoder.undecodable,
-        decoder.foreign,
-        decoder.initialising(),
-    )
 
 
 class LoaderTextDecoder:

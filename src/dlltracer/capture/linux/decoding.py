@@ -178,7 +178,10 @@ class Decoding:
             raise
 
     def finish(self, notes: tuple[str, ...] = (), *, ended: bool = True, is_whole: bool = True) -> Recording:
-        """The recording. Arguments: `ended` as of `decode_loader_text`; `is_whole`, nothing is missing at the end."""
+        """The recording.
+
+        Arguments: `ended` as of `LoaderState.finish`; `is_whole`, nothing is missing at the end.
+        """
         if self._raw:
             self._keep_lines(self._rest)
             lines = self._kept.take()
@@ -238,7 +241,7 @@ class Decoding:
 
 
 def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: bool = False) -> Recording:
-    """Return what a process that died left in the file of its `RtldBackend`; `ended` as in `decode_loader_text`."""
+    """Return what a process that died left in the file of its `RtldBackend`; `ended` as of `LoaderState.finish`."""
     decoding = Decoding(pid)
     for text in _pieces(fd):
         decoding.feed(text)

@@ -35,7 +35,8 @@ DRAIN_AT = 4 << 20
 ordinary length is decoded when it has ended, and nothing of it is imported before that."""
 
 HELD = 64 << 20
-"""Bytes of text that stay for our parent: what the last 60,000 loads or so have left."""
+"""Bytes of text that stay behind the place where it is read, for the other reader: the trace in the program and our
+parent read the same log. The last 60,000 loads or so have left that much."""
 
 _PIECE = 1 << 20
 

@@ -23,7 +23,7 @@ if sys.platform != "linux":
 
 from collections.abc import Mapping
 
-from .loader_log import without_marks
+from .loader_log import HELD, without_marks
 from .log_file import MASK, OUTPUT, log_path, open_for_appending, open_for_reading, punch_hole
 
 _NAME = "log"
@@ -31,9 +31,6 @@ _CHUNK = 1 << 20
 
 _AHEAD = 512
 """Logs that are made beforehand: so many processes and threads may start, on the whole machine, between two looks."""
-
-HELD = 64 << 20
-"""Bytes of a log that stay on the disk behind the place where it is read: a trace in the program reads them, too."""
 
 _CREATE, _MODIFY = 0x100, 2
 _HEAD = struct.Struct("=iIII")

@@ -404,7 +404,7 @@ class ProcessDecoder:
             self._settle(thread, failed=ended)
 
     def compare(self, mapped: Collection[str]) -> None:
-        """Find the images that have left since: nothing tells of that.
+        """Find the images that were unmapped since: no stop shows that.
 
         Arguments: `mapped`, the files that are mapped now, as the kernel names them.
         """

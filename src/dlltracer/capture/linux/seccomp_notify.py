@@ -132,7 +132,7 @@ class NotifyLoop:
             fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
 
     def start(self, first: int) -> None:
-        """Begin; `first`, the first process, whose end its parent tells of. Raises `RuntimeError` without a thread."""
+        """Begin; `first`, the first process, whose end its parent reports. Raises `RuntimeError` without a thread."""
         self._first = first
         self._thread.start()
 
@@ -377,7 +377,7 @@ class PtraceLoop(CrashWatcher):
             if error.errno == errno.ESRCH:
                 raise
             if not self._has_filter:
-                return None  # Linux before 5.3: the entry of a call cannot be told from its return
+                return None  # Linux before 5.3: the entry of a call looks like its return
             return read_call(self._ptrace.registers(tid), os.uname().machine)
         kind, audit, address, _, number, *arguments, _ = _INFO.unpack(room.raw)
         return (audit, number, address, tuple(arguments)) if kind in (_ENTRY, _AT_SECCOMP) else None

@@ -5,7 +5,7 @@ as they are then (the flag CONTINUE in seccomp_unotify(2)): another thread can h
 here, so a program that does so deceives nobody but the reader of its trace.
 
 Whether a file is there is looked at by us, at the moment of the call, as the process would find it: from its root and
-its current folder. The call itself has no result yet, and nobody tells of it later.
+its current folder. The call itself has no result yet, and no later stop shows it.
 """
 
 from __future__ import annotations

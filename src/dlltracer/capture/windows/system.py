@@ -70,7 +70,7 @@ def make_module_counter() -> Callable[[], int]:
 
 
 def cause_image_event(*, as_resource: bool) -> bool:
-    """Map a DLL of Windows that no program needs, and unmap it: the kernel tells of both. `False` if none was free.
+    """Map a DLL of Windows that no program needs, and unmap it: the kernel reports both. `False` if none was free.
 
     Argument: `as_resource`, map it as resources only. Otherwise it is loaded, without its dependencies and its code.
     """

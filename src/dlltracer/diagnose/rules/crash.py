@@ -15,7 +15,7 @@ from ..mangled import demangle
 from ..remedies import python_words, reinstall
 from ..windows_load import WINE_STUB, classify_code, described, is_of_windows, name_of, provider_remedies
 from . import win_symbols
-from .wrong_file import TRUNCATED_CODE
+from .wrong_file import TRUNCATED_CODE, rewritten
 
 CODE = "crash-in-import"
 INITIALISER_CODE = "crash-in-initialiser"
@@ -23,6 +23,9 @@ LATER_CODE = "crash"
 ABORT_CODE = "abort"
 INSTRUCTION_CODE = "illegal-instruction"
 
+KILLED_CODE = "killed"
+
+_SIGKILL = 9
 _SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGFPE, _SIGSEGV, _SIGSYS = 4, 5, 6, 7, 8, 11, 31
 _CRASHES = frozenset((_SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGFPE, _SIGSEGV, _SIGSYS))
 """Signals by which code of the process itself ends it; signal(7)."""
@@ -39,6 +42,8 @@ def check_signal(case: Case) -> Iterator[Finding]:
     if case.error is not None or case.run.status is None or case.run.status >= 0 or case.run.stopped is not None:
         return
     number = -case.run.status
+    if number == _SIGKILL:
+        yield _killed(case)
     if number not in _CRASHES:
         return  # sent from outside: nothing in the process did it
     truncated = list(_truncated(case, number))
@@ -47,9 +52,34 @@ def check_signal(case: Case) -> Iterator[Finding]:
         yield _crash(case, number)
 
 
+def _killed(case: Case) -> Finding:
+    """Return the finding about SIGKILL, which no program can catch: the kernel sends it where memory runs out."""
+    last = case.last_top
+    importing = last.imports[-1] if last is not None and last.imports else None
+    loaded = last.path if last is not None and importing is not None else None
+    while_ = f" while or after it imported {importing}" if importing else ""
+    return Finding(
+        code=KILLED_CODE,
+        title=f"the process was killed (SIGKILL){while_}: mostly the kernel does that, for want of memory",
+        confidence=Confidence.POSSIBLE,
+        subject=loaded or case.what,
+        chain=case.chain_to(None, *([loaded] if loaded else [])),
+        explanation="SIGKILL comes from outside. The kernel sends it when the machine or the container has no memory "
+        "left (OOM killer); a job system or a supervisor sends it at a limit of theirs. No loader had a part in it.",
+        evidence=(Evidence(Source.SYSTEM, _how(case)),),
+        remedies=(
+            Remedy("see whether the kernel did it, for want of memory", ("dmesg",)),
+            Remedy("give the container or the job more memory: docker run --memory, resources.limits.memory, --mem"),
+        ),
+    )
+
+
 def _truncated(case: Case, number: int) -> Iterator[Finding]:
     """Yield the finding about a truncated file: the kernel sends SIGBUS when code reads behind its end."""
     for path, problem in case.damaged.items():
+        if "(CR LF)" in problem:
+            yield rewritten(path, case)
+            return
         if number == _SIGBUS or _CUT.search(problem):
             yield Finding(
                 code=TRUNCATED_CODE,

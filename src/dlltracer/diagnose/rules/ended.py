@@ -6,12 +6,14 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from ...model.events import FailureKind, LoadFailedEvent
 from ...model.failure import Frame
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.run import StopReason
 from ..case import Case
 from ..loader_errors import DlError, DlProblem
 from ..program_output import OutputKind, OutputMessage, child_failure
+from ..remedies import operand
 
 INITIALISER_CODE = "exit-in-initialiser"
 EARLY_CODE = "exit-in-import"
@@ -76,6 +78,7 @@ def _exit(case: Case) -> Finding:
     subject = running or case.what
     is_import = case.what.startswith(("import ", "importing ", "loading "))  # a script may mean to leave so
     status = case.run.status
+    before = _failed_before(case)
     where = "while its initialiser ran" if running else "and had not reached its end"
     importing = f"import {last.imports[-1]}" if last is not None and last.imports else case.what
     title = (
@@ -83,13 +86,17 @@ def _exit(case: Case) -> Finding:
         else f"the process ended itself with status {status}, {where}; the last load was for {importing}" if loaded
         else f"{case.what} ended itself with status {status}, {where}"
     )  # fmt: skip
+    if before is not None:
+        what = f"{before.need or before.path} could not be loaded"
+        title = f"{what}, and then {'the initialiser of ' + running if running else 'something'} ended the process"
+        title += f" with status {status}"
     return Finding(
         code=INITIALISER_CODE if running else EARLY_CODE,
         title=title,
         confidence=Confidence.LIKELY if running or is_import else Confidence.POSSIBLE,
         subject=subject,
         chain=case.chain_to(None, running or loaded or "") if running or loaded else (),
-        explanation=(
+        explanation=_before_exit(before) if before is not None else (
             f"Everything was found. Code of {subject}{case.owner_of(subject)} ran, and called exit: no loader and no "
             "exception has a part in that."
             if running
@@ -100,12 +107,31 @@ def _exit(case: Case) -> Finding:
             Evidence(Source.SYSTEM, f"the process ended with status {status} before its code had run to its end"),
             *((Evidence(Source.LOADER, f"the initialiser of {running} had begun, and did not end"),)
               if running else ()),
+            *((Evidence(Source.LOADER, _before_exit(before)),) if before is not None else ()),
         ),
-        remedies=_remedies_of_exit(case),
+        remedies=_remedies_of_exit(case, before),
     )  # fmt: skip
 
 
-def _remedies_of_exit(case: Case) -> tuple[Remedy, ...]:
+def _failed_before(case: Case) -> LoadFailedEvent | None:
+    """Return the load that failed last of all and that nothing came in after; `None` if there is none.
+
+    A library that cannot do without a plug-in often tries to load it, writes a line of its own, and exits.
+    """
+    failed = [event for event in case.failed_events if event.kind in (FailureKind.DROPPED, FailureKind.NOT_FOUND)]
+    return failed[-1] if failed else None
+
+
+def _before_exit(event: LoadFailedEvent) -> str:
+    name = event.need or event.path
+    why = event.reason or ("it was not found" if event.kind is FailureKind.NOT_FOUND else "it was dropped again")
+    by = f", for which {event.requested_by} had asked," if event.requested_by else ""
+    return f"{name}{by} was the last that the loader could not load: {why}. The process then called exit."
+
+
+def _remedies_of_exit(case: Case, before: LoadFailedEvent | None) -> tuple[Remedy, ...]:
+    if before is not None and before.kind is FailureKind.DROPPED:
+        return (Remedy("see what it lacks, and what provides that", ("dlltracer", "why", operand(before.path))),)
     first = "do what its output says" if case.output_lines else "find the call"
     return (Remedy(f"{first}; a debugger shows who ends it: a breakpoint on exit and _exit"),)
 
@@ -163,6 +189,9 @@ _OF_POOLS = re.compile(r"[/\\](?:multiprocessing|concurrent[/\\]futures)[/\\]\w+
 
 def check_children(case: Case) -> Iterator[Finding]:
     """Yield the failure of a child process, by its output, if the program failed with an exception or went on."""
+    error = case.error
+    if error is not None and case.dl_error is None and "OSError" in error.bases and "[Errno " in error.message:
+        yield from (_not_started(path, problem, case) for path, problem in case.damaged.items())
     message = child_failure(case.messages)
     if message is None or case.run.stopped is not None or not case.run.errors or case.dl_error is not None:
         return
@@ -170,6 +199,24 @@ def check_children(case: Case) -> Iterator[Finding]:
         yield _cannot_load(case, message, message.dl_error)
     elif message.kind is OutputKind.CRASH:
         yield _crash(case, message)
+
+
+def _not_started(path: str, problem: str, case: Case) -> Finding:
+    """Return the finding about a program that the kernel refused to start: "No such file" may be its loader."""
+    words = case.error.message if case.error is not None else ""
+    return Finding(
+        code=LOAD_CODE,
+        title=f"{path}, which it started, could not start: {problem}",
+        confidence=Confidence.CERTAIN,
+        subject=path,
+        chain=case.chain_to(None, path),
+        explanation=f"The file is there. The kernel refused to start it, and says only: {words}.",
+        evidence=(Evidence(Source.PYTHON, words), Evidence(Source.FILES, f"{path}: {problem}")),
+        remedies=(
+            Remedy("write its lines with LF ends", ("sed", "-i", r"s/\r$//", operand(path))) if "CR LF" in problem
+            else Remedy(f"install a build of {posixpath.basename(path)} for this system"),
+        ),
+    )  # fmt: skip
 
 
 def _cannot_load(case: Case, message: OutputMessage, dl_error: DlError) -> Finding:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 
-from ...model.environment import PackageManager
+from ...model.environment import PackageManager, has_hash
 from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
-from ..case import Case, Copy, describe_copies
+from ..case import CONFIGURED, Case, Copy, describe_copies
 from ..loader_errors import DlProblem, folder_of
-from ..remedies import find_providers, install_remedies, reinstall, with_variable
+from ..named_failure import final_failures, stem_of
+from ..remedies import find_providers, install_remedies, package_kind, provider_by_rule, with_variable
 from .integrity import lost_file
 from .python_module import python_of_library
 from .search_rules import lead_of
@@ -28,7 +30,6 @@ _SHORTEST_NAME = 3
 """A longer name in the output of the program is no accident."""
 _PYTHONS_OWN = re.compile(r"(?:^|/)(?:libpython|python|pypy|_ctypes\.|_cffi_backend)[^/]*$")
 """Images that call dlopen because Python code asks for it."""
-_HASHED = re.compile(r"-[0-9a-f]{8}\.so")
 """The hash that auditwheel and delocate put into the names of libraries of a wheel."""
 
 
@@ -39,15 +40,20 @@ def check(case: Case) -> Iterator[Finding]:
         yield _plain_libc(android, case)
         return
     seen = {event.need or event.path: event for event in case.seen_failures(FailureKind.NOT_FOUND)}
+    names = _names_tried(case)
+    for failure in case.run.recording.failures if case.run.recording is not None and names else ():
+        if failure.need in names or failure.path in names:
+            seen.setdefault(failure.need or failure.path, failure)
     bindings = {
         binding.need: binding for binding in case.failed_bindings(BindingState.MISSING) if not _is_present(binding)
     }
     dl_error = case.dl_error
     named = dl_error.library if dl_error is not None and dl_error.problem is DlProblem.MISSING else None
+    named = _best_known(names, case) if names else named
     refused = {event.need or event.path for event in case.seen_failures(FailureKind.REFUSED)}
     # The one that the loader named comes first.
     first = [named] if named is not None and named not in refused else []
-    for need in dict.fromkeys((*first, *seen, *bindings)):
+    for need in dict.fromkeys((*first, *(name for name in seen if name not in names), *bindings)):
         event, binding = seen.get(need), bindings.get(need)
         if python_of_library(need, case) or lost_file(case, need) or lead_of(need, case):
             continue
@@ -57,6 +63,31 @@ def check(case: Case) -> Iterator[Finding]:
             yield _no_file(need, case)
         else:
             yield _missing(need, event, binding, named == need, case)
+
+
+def _names_tried(case: Case) -> tuple[str, ...]:
+    """Return the names by which a program asked for one library, one after the other, and got it by none.
+
+    () if it asked by a single name, or an image lists it among its needs.
+    """
+    dl_error = case.dl_error
+    library = dl_error.library if dl_error is not None and dl_error.problem is DlProblem.MISSING else None
+    if library is None or any(library in getattr(image, "needed", ()) for image in case.images.values()):
+        return ()
+    stem = stem_of(library)
+    tried = [event.need or event.path for event in final_failures(case.run.recording)
+             if event.kind is FailureKind.NOT_FOUND and _is_asked_for(event, case)]  # fmt: skip
+    names = dict.fromkeys((library, *(name for name in tried if stem and stem_of(name) == stem)))
+    return tuple(names) if len(names) > 1 else ()
+
+
+def _best_known(names: tuple[str, ...], case: Case) -> str:
+    """Return the name with a known package of this system, else with any, else the first that is no path."""
+    bare = [name for name in names if "/" not in name] or list(names)
+    known = {name: find_providers(name, System.LINUX, case.distribution) for name in bare}
+    kind = package_kind(case.distribution)
+    own = (name for name in bare if any(provider.kind is kind for provider in known[name]))
+    return next(own, next((name for name in bare if known[name]), bare[0]))
 
 
 def _is_present(binding: Binding) -> bool:
@@ -94,7 +125,8 @@ def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, 
     is_of_trace = event is not None and case.dl_error is None and case.run.crash is None
     return Finding(
         code=C_LIBRARY_CODE if foreign else CODE,
-        title=f"{requested_by or 'the file'} was built for {foreign}" if foreign else f"{need} was not found",
+        title=f"{requested_by or 'the file'} was built for {foreign}" if foreign
+        else f"{need} was not found{_mistake_in_path(need, case)}",
         confidence=_confidence(case, is_named or is_of_trace),
         subject=(requested_by or need) if foreign else need, chain=case.chain_to(requested_by, need),
         probes=case.probes_of(need),
@@ -130,6 +162,8 @@ def _explain(need: str, requested_by: str | None, binding: Binding | None, case:
     if fit:
         text += f" There is {describe_copies(fit)}, where the loader does not look."
         text += _why_not_inherited(fit, requested_by, case)
+        if any(map(_is_configured, fit)):
+            text += " ld.so.conf names that folder, and ld.so.cache does not have the file: ldconfig has not run since."
     elif copies:
         text += f" {copies[0].path} has that name, but {copies[0].unfit}."
     if binding is None and case.tree is None:
@@ -147,29 +181,56 @@ def _why_not_inherited(copies: tuple[Copy, ...], requested_by: str | None, case:
     return ""
 
 
+def _mistake_in_path(need: str, case: Case) -> str:
+    """Return what is wrong with an element of LD_LIBRARY_PATH that is meant for the library; empty if nothing is.
+
+    The loader takes each element as a folder, letter by letter (ld.so(8)).
+    """
+    process = case.run.process
+    elements = process.loader_environment.get("LD_LIBRARY_PATH", "").split(":") if process is not None else []
+    copies = [copy for copy in case.copies.get(need, ()) if copy.unfit is None]
+    for element in elements if copies else ():
+        if element in {copy.path for copy in copies} or posixpath.basename(element) == need:
+            return f": LD_LIBRARY_PATH has to name its folder, and names the file {element}"
+        if element.startswith("~"):
+            return f": in LD_LIBRARY_PATH {element} is no folder, because only shells know what ~ is"
+        if element.startswith(("'", '"', "$HOME", "${")):
+            return f": in LD_LIBRARY_PATH {element} is no folder, because the loader knows no quotes and variables"
+    return ""
+
+
+def _is_configured(copy: Copy) -> bool:
+    return copy.where == CONFIGURED
+
+
 def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remedy]:
     fit = [copy for copy in case.copies.get(need, ()) if copy.unfit is None]
     if fit:
+        fit.sort(key=_is_configured, reverse=True)
         folder = folder_of(fit[0].path)
-        if folder in ("/usr/local/lib", "/usr/local/lib64"):
+        if _is_configured(fit[0]):
             yield Remedy("let the system take note of its new libraries (as root)", ("ldconfig",))
         yield Remedy(
             "let the loader look there, to see whether that copy will do",
             with_variable(case, "LD_LIBRARY_PATH", folder),
         )
     providers = find_providers(need, System.LINUX, case.distribution, requested_by or "")
+    providers = providers or provider_by_rule(need, case.distribution)
     yield from install_remedies(providers[:_MOST_PROVIDERS])
-    if _HASHED.search(need) or not fit:
-        why = f"{need} is a file of its own" if _HASHED.search(need) else "in case a file of it was lost"
-        owners = [owner for owner in case.owners.get(requested_by or "", ()) if owner.manager is PackageManager.PIP]
-        known = [*reinstall(owners, case.run.process, why)]
-        yield from known
-        if not known and _is_expected_beside(need, requested_by, case):
-            yield Remedy(
-                f"install the package of {requested_by} again: it expects {need} in a folder of its own, so that "
-                "file is "
-                "part of the package, and was lost or never copied along"
-            )
+    if fit and not has_hash(need):
+        return
+    owner = next((one for one in case.owners.get(requested_by or "", ()) if one.manager is PackageManager.PIP), None)
+    if owner is None and _is_expected_beside(need, requested_by, case):
+        yield Remedy(
+            f"install the package of {requested_by} again: it expects {need} in a folder of its own, so that file is "
+            "part of the package, and was lost or never copied along"
+        )
+    elif owner is not None and not providers:
+        # A package that lists the file and lost it is another finding. One that never had it cannot bring it.
+        yield Remedy(
+            f"find what brings {need}: it is no file of {owner.package}, which expects it from the system or from "
+            "another package"
+        )
 
 
 def _is_expected_beside(need: str, requested_by: str | None, case: Case) -> bool:
@@ -193,6 +254,9 @@ def _no_file(need: str, case: Case) -> Finding:
     )
     if copies:
         text += f" There is {describe_copies(copies)}, which was not looked at."
+    elif tried := _names_tried(case):
+        others = [name for name in tried if name != need]
+        text += f" It tried {len(tried)} names of the library, and got it by none: also {', '.join(others[:4])}."
     elif bare and re.search(r"\.so$", need):
         text += " A name that ends in .so without a number is often there for compilers only (the -dev packages)."
     remedies = (
@@ -206,7 +270,8 @@ def _no_file(need: str, case: Case) -> Finding:
         else []
     )
     if bare:
-        remedies += install_remedies(find_providers(need, System.LINUX, case.distribution)[:_MOST_PROVIDERS])
+        providers = find_providers(need, System.LINUX, case.distribution) or provider_by_rule(need, case.distribution)
+        remedies += install_remedies(providers[:_MOST_PROVIDERS])
     title = f"{need} was not found" if bare else f"there is no {need}"
     evidence = Evidence(Source.LOADER if case.failed_events else Source.PYTHON, f"there is no {need}")
     confidence = Confidence.CERTAIN if case.dl_error is not None else Confidence.POSSIBLE

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from ...model.environment import HiddenModule, Hiding, ModuleTraces, PackageManager, ProviderKind
 from ...model.failure import ProcessFacts, PythonError
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ..case import Case
+from ..case import Case, describe_owner, module_that_lacks
 from ..knowledge import read_table
-from ..remedies import PIP, is_package_name, operand, package_kind, python_words
+from ..remedies import PIP, is_package_name, operand, package_kind, python_words, reinstall
+from .integrity import CODE as LOST_CODE
 from .integrity import describe_requirements, has_lost_module, install_requirements
 from .python_module import this_python
 
@@ -54,6 +55,11 @@ _WHY_HIDDEN = {
         "environment)",
         "start Python without -s, -I and PYTHONNOUSERSITE, or install it into the environment",
     ),
+    Hiding.OTHER_VERSION: (
+        "it is installed for another version of Python: the environment's own Python was replaced by this one, as an "
+        "upgrade of the system does",
+        "make the environment again with this Python, and install its packages into it",
+    ),
     Hiding.ENVIRONMENT: (
         "it is installed in another environment than the one of this Python",
         "start the Python of that environment",
@@ -64,7 +70,11 @@ _NO_INSTALLATION = (Hiding.CURRENT_FOLDER, Hiding.SOURCE_FOLDER)
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """Yield why no module of that name was found."""
+    """Yield why no module of that name was found, or why the one that was found is another one."""
+    namesake = _namesake(case)
+    if namesake is not None:
+        yield namesake
+        return
     error, name = case.error, case.missing_module
     if error is None or name is None:
         return
@@ -83,6 +93,60 @@ def check(case: Case) -> Iterator[Finding]:
         *_unreadable(name, case, traces),
     ]
     yield from found or ([] if is_import_name else [_nowhere(error, case, traces)])
+
+
+_INSTALLED = re.compile(r"[/\\\\](?:lib(?:64)?[/\\\\]python3[\d.]*t?|Lib|(?:site|dist)-packages)[/\\\\]")
+"""Folders of Python's own modules and of installed packages."""
+
+
+def _namesake(case: Case) -> Finding | None:
+    """Return the finding about a file or folder of the program's that stands for a module of Python or of a package."""
+    found = case.namesake
+    if found is None or case.dl_error is not None:
+        return None
+    module = posixpath.basename(found.path).partition(".")[0]
+    words = next((one.message for one in case.run.errors if module_that_lacks((one,)) == module), "")
+    says = Evidence(Source.PYTHON, words)
+    owners = case.owners.get(f"{found.path}/__init__.py", ())
+    if found.is_plain_folder and owners:
+        return Finding(
+            code=LOST_CODE,
+            title=f"{found.path}/__init__.py was installed by {describe_owner(owners[0])}, and is gone",
+            confidence=Confidence.CERTAIN,
+            subject=f"{found.path}/__init__.py",
+            chain=case.chain_to(None, found.path),
+            explanation=f"Without it Python takes the folder for an empty package, so {module} has nothing in it. "
+            "Something took files away after they were installed: an interrupted installation or removal.",
+            evidence=(says, Evidence(Source.FILES, f"there is no {found.path}/__init__.py")),
+            remedies=tuple(reinstall(owners, case.run.process)),
+        )
+    if found.is_plain_folder:
+        return Finding(
+            code=SHADOWED_CODE,
+            title=f"{found.path} is a folder without __init__.py, and Python takes it for the package {module}",
+            confidence=Confidence.LIKELY,
+            subject=found.path,
+            chain=case.chain_to(None, found.path),
+            explanation=f"No folder of sys.path has a module {module}. Python then takes a plain folder of that name "
+            "for a package (PEP 420), so that the import itself works, and all names are missing from it.",
+            evidence=(says, Evidence(Source.FILES, f"there is no {found.path}/__init__.py")),
+            remedies=(Remedy(
+                f"give the folder another name or start from another folder, and see that {module} is installed for "
+                f"{this_python(case)}"
+            ),),
+        )  # fmt: skip
+    if found.behind is None or not _INSTALLED.search(found.behind) or _INSTALLED.search(found.path):
+        return None
+    return Finding(
+        code=SHADOWED_CODE,
+        title=f"{found.path} has the name of another module, {module}, and comes first",
+        confidence=Confidence.LIKELY,
+        subject=found.path,
+        chain=case.chain_to(None, found.path),
+        explanation=f"What imports {module} gets {found.path}, and not {found.behind}, which comes later on sys.path.",
+        evidence=(says, Evidence(Source.FILES, f"{found.behind} is there")),
+        remedies=(Remedy(f"give {posixpath.basename(found.path)} another name, or start from another folder"),),
+    )
 
 
 def _executable(case: Case) -> str:

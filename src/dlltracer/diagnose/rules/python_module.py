@@ -227,7 +227,8 @@ def _api(case: Case) -> Iterator[Finding]:
 def right_build(case: Case) -> Remedy:
     """Return the advice to install a build for the Python that failed."""
     text = f"install a build for {this_python(case)}, with its own pip"
-    for owner in case.owners.get(case.subject or "", ()):
+    files = (case.subject or "", *(module.path for module in case.foreign_modules))
+    for owner in (owner for file in files for owner in case.owners.get(file, ())):
         if owner.manager is PackageManager.PIP and is_package_name(owner.package, PackageManager.PIP):
             return Remedy(text, (*PIP, "install", "--force-reinstall", "--no-deps", owner.package))
     return Remedy(text)
@@ -255,31 +256,60 @@ def check_versions(case: Case) -> Iterator[Finding]:
     if package is not None:
         yield package
     elif case.error is not None and case.dl_error is None and case.missing_module is None:
-        yield from _library(case, case.error)
+        checked = list(_library(case, case.error))
+        yield from checked
+        if not checked and case.named is None and case.namesake is None:
+            yield from _raised(case, case.error)
 
 
 def _package(case: Case) -> Finding | None:
     """Return the finding about a module built for another version of a package, also by an inner exception."""
     texts = [error.message for error in case.run.errors]
-    texts += case.run.output.stderr.splitlines()[-200:] if case.error is not None else []
+    # NumPy writes its message over several lines, above the traceback.
+    texts += ["\n".join(case.run.output.stderr.splitlines()[-200:])] if case.error is not None else []
     for text in texts:
-        flat = " ".join(text[:5000].split())
+        flat = " ".join(text[-_LONGEST_OUTPUT:].split())
         if (found := _API_VERSION.search(flat)) is not None:
             package = (found["package"] or found["other"]).lower()
             built, there = found["built"] or found["wanted"], found["found"] or found["there"]
             what = f"was compiled for {package} {'with ABI ' if found['built'] else ''}{built}, and here it is {there}"
-            return _package_finding(package, what, found[0].strip(), case)
+            return _package_finding(package, what, found[0].strip(), _fitting_numpy(package, built, there), case)
         if (found := _SIZE.search(flat)) is not None:
             package = found["type"].partition(".")[0]
             what = f"was compiled for another version of {package}: {found['type']} has another size there"
-            return _package_finding(package, what, found[0], case)
+            wanted = _SIZES_OF_NUMPY.get((found["type"], int(found["built"]), int(found["found"])), "")
+            return _package_finding(package, what, found[0], wanted, case)
     return None
 
 
-def _package_finding(package: str, what: str, words: str, case: Case) -> Finding:
+_LONGEST_OUTPUT = 50_000
+_SIZES_OF_NUMPY = {
+    ("numpy.dtype", 96, 88): "numpy<2", ("numpy.dtype", 88, 96): "numpy>=2",
+    ("numpy.ndarray", 88, 80): "numpy>=1.20", ("numpy.ndarray", 96, 80): "numpy>=1.22",
+    ("numpy.ndarray", 96, 88): "numpy>=1.22",
+}  # fmt: skip
+"""Sizes of NumPy's types on 64-bit systems: dtype shrank in 2.0, ndarray grew in 1.20 and in 1.22 (ndarraytypes.h)."""
+
+
+def _fitting_numpy(package: str, built: str, there: str) -> str:
+    """Return which NumPy a module needs that was built for the API `built`; empty where that does not say it.
+
+    The ABI has the number 0x1000009 in NumPy 1 and 0x2000000 in NumPy 2 (numpy/_core/setup_common.py).
+    """
+    if package != "numpy":
+        return ""
+    is_old = [text.startswith(("0x1000", "1.")) for text in (built, there)]
+    is_new = [text.startswith(("0x2000", "2.")) for text in (built, there)]
+    if is_old[0] and is_new[1]:
+        return "numpy<2"
+    return "numpy>=2" if is_new[0] and is_old[1] else ""
+
+
+def _package_finding(package: str, what: str, words: str, wanted: str, case: Case) -> Finding:
     module = case.subject or _last_module(case)
-    owner = next((owner.package for owner in case.owners.get(module or "", ())), None)
-    name = owner or (module or "the module").rpartition("/")[2]
+    owner = next((owner for owner in case.owners.get(module or "", ()) if owner.manager is PackageManager.PIP), None)
+    name = f"{owner.package} {owner.version}".strip() if owner is not None else (module or "it").rpartition("/")[2]
+    newer = (*PIP, "install", "--upgrade", owner.package) if owner is not None else ()
     version = case.install.distributions.get(package) if case.install is not None else None
     return Finding(
         code=PACKAGE_CODE,
@@ -293,8 +323,12 @@ def _package_finding(package: str, what: str, words: str, case: Case) -> Finding
         ),
         evidence=(Evidence(Source.PYTHON, words),),
         remedies=(
-            Remedy(f"bring {name} to a release that was built for the {package} that is here (mostly a newer one)"),
-            Remedy(f"or bring {package} to the version that {name} was built for, in an environment of their own"),
+            *([Remedy(f"bring {package} to a version that {name} was built for", (*PIP, "install", wanted))]
+              if wanted else []),
+            Remedy(
+                f"bring {name} to a release that was built for the {package} that is here (mostly a newer one)", newer
+            ),
+            *([] if wanted else [Remedy(f"or bring {package} to the version that {name} was built for")]),
         ),
     )
 
@@ -303,6 +337,49 @@ def _last_module(case: Case) -> str | None:
     """Return the extension module that was loaded last: its initialiser failed."""
     top = case.last_top
     return top.path if top is not None and top.imports else None
+
+
+RAISED_CODE = "initialiser-raised"
+
+_OF_IMPORTS = ("cannot import name", "No module named", "attempted relative import", "dynamic module does not")
+"""How messages of the import system itself begin."""
+
+
+def _raised(case: Case, error: PythonError) -> Iterator[Finding]:
+    """Yield the finding about an extension module whose own initialiser raised the exception.
+
+    Native code has no frame in a traceback: it ends at the import statement of the module that was loaded last.
+    """
+    top = case.last_top
+    suffixes = case.run.process.suffixes if case.run.process is not None else ()
+    if top is None or not top.imports or not top.path.endswith(suffixes or ("?",)) or not error.frames:
+        return
+    source = error.frames[-1].source or ""
+    names = re.split(r"\W+", source)
+    is_import = source.startswith(("import ", "from ")) and top.imports[-1].rpartition(".")[2] in names
+    if not is_import or error.message.startswith(_OF_IMPORTS):
+        return
+    name = top.path.rpartition("/")[2]
+    loads = case.run.recording.loads if case.run.recording is not None else ()
+    twins = [event.path for event in loads if event.path.endswith(f"/{name}") and event.path != top.path]
+    again = f" {twins[0]}, of the same name, is loaded as well." if twins else ""
+    yield Finding(
+        code=RAISED_CODE,
+        title=f"the initialiser of {top.path} raised {error.type}: {' '.join(error.message.split())}",
+        confidence=Confidence.LIKELY,
+        subject=top.path,
+        chain=case.chain_to(None, *twins[:1], top.path),
+        explanation=f"{top.path}{case.owner_of(top.path)} was loaded, with all that it needs. Its own code then raised "
+        f"{error.type}, and no loader did.{again}",
+        evidence=(
+            Evidence(Source.PYTHON, "the traceback ends at the import of that module, before any code of Python"),
+            Evidence(Source.LOADER, f"{top.path} was loaded last"),
+        ),
+        remedies=(
+            Remedy("keep one of the two in the program: a type is registered once in a process") if twins
+            else Remedy("do what the message says: nothing is missing that a loader looks for"),
+        ),
+    )  # fmt: skip
 
 
 def _library(case: Case, error: PythonError) -> Iterator[Finding]:

@@ -213,6 +213,20 @@ def _renamed(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
     )
 
 
+def _numbered(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
+    name, folder = posixpath.basename(lead.path or ""), folder_of(lead.path or "")
+    return (
+        LINK_MISSING_CODE,
+        f"{need} was not found: here it is {name}, with the number of its version",
+        f"There is {lead.path}, whose soname is {name}. The name without a number is a link for compilers, which the "
+        "package for developers brings (-dev, -devel).",
+        [
+            Remedy(f"ask for {name}, or install the package for developers, which has the link"),
+            Remedy("or make the link", ("ln", "-s", operand(name), operand(f"{folder}/{need}"))),
+        ],
+    )
+
+
 def _link_missing(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
     folder = folder_of(lead.path or "")
     return (
@@ -231,6 +245,7 @@ def _link_missing(need: str, lead: SearchLead, requester: str, case: Case) -> _W
 
 _WORDS = {
     LeadKind.LATE_LIBRARY_PATH: _late_path,
+    LeadKind.NUMBERED: _numbered,
     LeadKind.RELATIVE_LIBRARY_PATH: _relative_path,
     LeadKind.SECURE_MODE: _secure_mode,
     LeadKind.RELATIVE_NEED: _relative_need,

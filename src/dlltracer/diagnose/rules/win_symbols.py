@@ -13,9 +13,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from ...model.environment import without_hash
 from ...model.events import Phase
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.pe import MissingForwarder, PeImage, Version
+from ...model.pe import CONSTANT_MUTEX, MissingForwarder, PeImage, Version
 from ...model.tree import Binding, BindingState, MissingSymbol
 from ..case import Case, Copy
 from ..windows_load import (
@@ -180,13 +181,11 @@ def _module(case: Case) -> str:
 
 RUNTIME_CODE = "vc-runtime-too-old"
 
-_RUNTIME = re.compile(r"(msvcp140|vcruntime140|concrt140)(?:_\d|_\w+)?(?:-[0-9a-f]{8,})?\.dll")
+_RUNTIME = re.compile(r"(msvcp140|vcruntime140|concrt140)(?:_\d|_\w+)?\.dll")
 _VISUAL_CPP = 14
-_CONSTANT_MUTEX = (14, 40)
 _CRASHES = (0xC0000005, 0xC0000409)
 """An access violation; a fail fast, which is how abort() ends."""
 _FAILURES = (LoadError.INITIALISATION_FAILED, LoadError.INVALID_ACCESS, LoadError.SYMBOL_NOT_FOUND)
-_LOCKS, _INITIALISER = {"_Mtx_lock", "_Mtx_unlock"}, "_Mtx_init_in_situ"
 
 
 @dataclass
@@ -223,28 +222,22 @@ def _runtimes(case: Case) -> list[_Runtime]:
         if path is None or binding.state is not BindingState.BOUND or binding.delayed:
             continue
         image, user = case.images.get(path), case.images.get(binding.requested_by)
-        if not _RUNTIME.fullmatch(base_name(path)) or not isinstance(image, PeImage) or not isinstance(user, PeImage):
+        if not isinstance(image, PeImage) or not isinstance(user, PeImage) or not _is_runtime(path):
             continue
         version = image.resources.file_version if image.resources is not None else None
-        if version is None or version[0] != _VISUAL_CPP or _RUNTIME.fullmatch(base_name(binding.requested_by)):
+        if version is None or version[0] != _VISUAL_CPP or _is_runtime(binding.requested_by):
             continue
         runtime = found.setdefault(ntpath.normcase(path), _Runtime(path, version, binding.phase))
         runtime.users.append(binding.requested_by)
         if user.linker_version[0] == _VISUAL_CPP:
             runtime.newest = max(runtime.newest, user.linker_version)
-        if version[:2] < _CONSTANT_MUTEX and _locks_without_initialising(user, binding.need):
+        if version[:2] < CONSTANT_MUTEX and user.locks_without_initialising(binding.need):
             runtime.locking.append(binding.requested_by)
     return list(found.values())
 
 
-def _locks_without_initialising(user: PeImage, library: str) -> bool:
-    names = {
-        symbol.name
-        for imported in user.imports
-        if imported.library.lower() == library.lower()
-        for symbol in imported.symbols or ()
-    }
-    return bool(names & _LOCKS) and _INITIALISER not in names
+def _is_runtime(path: str) -> bool:
+    return _RUNTIME.fullmatch(without_hash(base_name(path))) is not None
 
 
 def _finding(case: Case, runtime: _Runtime) -> Finding:

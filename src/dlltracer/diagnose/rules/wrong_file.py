@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ...model.events import FailureKind, Probe, ProbeOutcome
+from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState
 from ..case import Case
 from ..loader_errors import DlError, DlProblem
-from ..remedies import operand, reinstall
+from ..remedies import find_providers, install_remedies, operand, reinstall
 
 CODE = "not-an-image"
 MACHINE_CODE = "wrong-machine"
@@ -43,6 +44,8 @@ def check(case: Case) -> Iterator[Finding]:
     dl_error = case.dl_error
     if dl_error is None or dl_error.problem is DlProblem.MISSING:
         yield from _passed_over(case)
+    elif dl_error.library and "(CR LF)" in case.damaged.get(dl_error.library, ""):
+        yield _refused(dl_error.library, DlProblem.NOT_AN_IMAGE, case)
     elif dl_error.problem is DlProblem.ALIGNMENT and dl_error.library:
         yield _misaligned(dl_error.library, case)
     elif wants_plain_libc(dl_error.library, case):
@@ -95,7 +98,8 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
     words = case.error.message if case.error is not None else ""
     if _IS_FOLDER in words:  # strerror(EISDIR): the loader could open it, and read nothing
         code, reason = CODE, "this is a folder"
-    title, remedy = _words_for(code, path, _short(reason))
+    kind = _short(reason) if code != LIBRARY_CODE else f"{reason} {words}"
+    title, remedy = _words_for(code, path, kind)
     requested_by = _requester(path, case)
     return Finding(
         code=code,
@@ -106,8 +110,35 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
         probes=tuple(probe for probe in _probes(path, case) if probe.outcome is ProbeOutcome.PRESENT),
         explanation=f"The loader opened {path}{case.owner_of(path)} and refused it{f': {reason}' if reason else ''}.",
         evidence=(Evidence(Source.LOADER, words.rpartition(": ")[2] or problem.value),),
-        remedies=(remedy, *reinstall(case.owners.get(path, ()), case.run.process)),
+        remedies=(remedy, *_sources(code, path, reason, case)),
     )
+
+
+def rewritten(path: str, case: Case) -> Finding:
+    """Return the finding about a file whose line ends were rewritten, and whose load ended in a crash."""
+    title, remedy = _words_for(CODE, path, "(CR LF)")
+    return Finding(
+        code=CODE,
+        title=title,
+        confidence=Confidence.LIKELY,
+        subject=path,
+        chain=case.chain_to(None, path),
+        explanation=f"The process died while or after it loaded {path}{case.owner_of(path)}: each of its line feeds "
+        "has a carriage return before it.",
+        evidence=(Evidence(Source.FILES, case.damaged[path]),),
+        remedies=(remedy, *_sources(CODE, path, None, case)),
+    )
+
+
+def _sources(code: str, path: str, reason: str | None, case: Case) -> Iterator[Remedy]:
+    """Yield where the right file comes from: the package that installed it, or the known source of an empty one.
+
+    Containers have empty files in place of the driver's libraries when they run without the driver.
+    """
+    owned = [*reinstall(case.owners.get(path, ()), case.run.process)]
+    yield from owned
+    if not owned and code == CODE and "empty file" in (reason or ""):
+        yield from install_remedies(find_providers(path, System.LINUX, case.distribution)[:1])
 
 
 def _passed_over(case: Case) -> Iterator[Finding]:
@@ -188,7 +219,8 @@ def _requester(path: str, case: Case) -> str | None:
 
 def _words_for(code: str, path: str, kind: str) -> tuple[str, Remedy]:
     """Return the title and the first remedy for a kind of wrong file."""
-    words = next((words for sign, words in _NAMED.items() if sign in kind), None) if code == CODE else _WORDS.get(code)
+    named = {CODE: _NAMED, LIBRARY_CODE: _UNLINKED}.get(code, {})
+    words = next((words for sign, words in named.items() if sign in kind), None) or _WORDS.get(code)
     if words is not None:
         title, remedy = words
         command = tuple(operand(path) if word == "{path}" else word for word in remedy.command)
@@ -208,7 +240,7 @@ _WORDS = {
     ),
     LIBRARY_CODE: (
         "{path} is a program, not a library",
-        Remedy("load the library that belongs to it; programs can only be started"),
+        Remedy("load the library that belongs to it, or link it as one: gcc -shared -fPIC"),
     ),
     UNREADABLE_CODE: (
         "{path} may not be read",
@@ -241,12 +273,31 @@ _NAMED = {
         "{path} is a Git LFS pointer, not the file itself",
         Remedy("fetch the file itself", ("git", "lfs", "pull")),
     ),
+    "empty file": (
+        "{path} is an empty file",
+        Remedy("fetch or install the file again, and look at its size: a disk was full, or it only keeps a place"),
+    ),
+    "(CR LF)": (
+        "{path} is damaged: the ends of its lines were rewritten (CR LF), as if it were a text",
+        Remedy("tell git that it is no text (*.so binary in .gitattributes), and fetch it again"),
+    ),
+    "ar archive": (
+        "{path} is a static library (an ar archive), not a shared one",
+        Remedy("link a shared library of its objects, which have to be compiled with -fPIC: gcc -shared"),
+    ),
     "linker": (
         "{path} is a text for linkers, not a library",
         Remedy("load the library that it names, by its soname (libc.so.6 for libc.so)"),
     ),
 }
 """For a file that is no image: a word of its description, to title and remedy."""
+_UNLINKED = {
+    "only ET_DYN": (
+        "{path} is an object file that was not linked",
+        Remedy("link it as a shared library: gcc -shared -fPIC, without -c"),
+    ),
+}
+"""For an ELF file that is no library: words of glibc (elf/dl-load.c) that tell object files from programs."""
 
 
 def _misaligned(path: str, case: Case) -> Finding:

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from ...model.events import ProbeOutcome
 from ...model.words import shorten, size_in_words, time_in_words
 from ..drawing import file_name
-from .grouping import KINDS, CauseCount, causes_of, origin_of
-from .images import ImageView, NeedSource, PageImages, State
+from .images import KINDS, CauseCount, ImageView, NeedSource, PageImages, State, causes_of, origin_of
 from .summary import places_of
 
 _NAMES = 200

@@ -19,8 +19,7 @@ from ..causes import CausePage, read_causes
 from ..counts import is_killed
 from ..drawing import Rule, file_name, fold_places, number
 from ..render_verdict import remedy_line, remedy_words
-from .grouping import CauseCount, causes_of, count_causes, origin_of
-from .images import PageImages, State
+from .images import CauseCount, PageImages, State, causes_of, count_causes, origin_of
 
 CONFIDENCE = {
     Confidence.CERTAIN: "the evidence leaves no other cause",

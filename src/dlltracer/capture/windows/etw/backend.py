@@ -388,7 +388,7 @@ def make_callback(
 
     A stop logs some 20,000 images of other processes, so a record that is not ours is rejected after two reads. It
     never raises: ctypes would print and go on. A record that could not be copied leaves its opcode in `failures`, one
-    that tells of lost events leaves its own in `lost`.
+    that reports lost events leaves its own in `lost`.
     """
     string_at, byte, word = ctypes.string_at, ctypes.c_uint8.from_address, ctypes.c_uint16.from_address
     dword, pointer = ctypes.c_uint32.from_address, ctypes.c_void_p.from_address
