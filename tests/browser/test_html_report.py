@@ -53,7 +53,7 @@ def choose(browser: Browser, key: str) -> None:
     "trace", [small_failure(), many_images(60, processes=3), windows_failure(), trace_named("a.so")],
     ids=["failure", "processes", "windows", "everything"],
 )  # fmt: skip
-def test_no_request_and_no_complaint(browser: Browser, pages: Path, trace: Any) -> None:
+def test_no_request_and_no_console_message(browser: Browser, pages: Path, trace: Any) -> None:
     browser.open(render_html(trace), pages / "page.html")
     browser.click("#themes [data-k=dark]")
     browser.click(".row")

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -118,9 +118,10 @@ def status_field(pid: int, name: str) -> str:
 
 def wait_until_seized(child: subprocess.Popen[bytes], over: threading.Event) -> None:
     for thread in os.listdir(f"/proc/{child.pid}/task"):
-        while status_field(int(thread), "TracerPid") == "0":
-            assert not over.is_set(), "the child was never watched"
-            os.sched_yield()
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            while status_field(int(thread), "TracerPid") == "0":
+                assert not over.is_set(), "the child was never watched"
+                os.sched_yield()
 
 
 def say(child: subprocess.Popen[bytes]) -> None:

@@ -124,7 +124,7 @@ def test_descriptors_are_not_leaked(native: Native) -> None:
     for _ in range(3):
         with dlltracer.Trace():
             load(native.tiny())
-    assert os.listdir("/proc/self/fd") == before
+    assert set(os.listdir("/proc/self/fd")) <= set(before), "files of earlier tests may be closed meanwhile"
 
 
 def test_nothing_reaches_stderr(native: Native, run_python: RunPython) -> None:
@@ -198,12 +198,12 @@ def test_snapshot_sees_what_is_there_and_says_what_it_cannot_see(native: Native)
 
 
 def test_snapshot_agrees_with_rtld(native: Native) -> None:
-    with dlltracer.Trace(collect=True) as told, dlltracer.Trace(collect=True, backend="snapshot") as seen:
+    with dlltracer.Trace(collect=True) as reported, dlltracer.Trace(collect=True, backend="snapshot") as seen:
         import_file("tinymod", native.module())
         load(native.tiny())
-    assert [(e.path, e.base) for e in told] == [(e.path, e.base) for e in seen]
+    assert [(e.path, e.base) for e in reported] == [(e.path, e.base) for e in seen]
     # rtld says the size in bytes as the loader does; both end in the same page
-    assert [(e.size + 4095) // 4096 for e in told] == [(e.size + 4095) // 4096 for e in seen]
+    assert [(e.size + 4095) // 4096 for e in reported] == [(e.size + 4095) // 4096 for e in seen]
 
 
 def test_snapshot_has_no_raw_events() -> None:
@@ -378,7 +378,7 @@ with trace as events:
     (log,) = (path for path in map("/proc/self/fd/{}".format, os.listdir("/proc/self/fd"))
               if os.path.lexists(path) and "dlltracer-loader-log" in os.readlink(path))
     # The reader may lag behind eight threads that write; it catches up within its half second.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while (status := os.stat(log)).st_blocks * 512 >= 5 << 20 and time.monotonic() < deadline:
         time.sleep(0.01)
 counts = collections.Counter((type(event).__name__, os.path.basename(event.path)[:3]) for event in events)

@@ -129,7 +129,7 @@ def test_ptrace_where_there_is_no_listener(
             sys.exit(7)
     """
 
-    def told(seen: Seen) -> list[object]:
+    def reported(seen: Seen) -> list[object]:
         assert seen.status == 7
         return sorted(
             str([*map(event.get, ("type", "path", "imports", "requested_by")), len(event.get("probes") or ())])
@@ -138,8 +138,8 @@ def test_ptrace_where_there_is_no_listener(
 
     listened, traced = bench.code(code, "--follow"), bench.code(code, "--follow", prefix=prefix)
     assert note in traced.notes and "ptrace" not in listened.notes
-    assert told(listened) == told(traced)
-    assert any(native.missing in event for event in told(traced) if isinstance(event, str))
+    assert reported(listened) == reported(traced)
+    assert any(native.missing in event for event in reported(traced) if isinstance(event, str))
 
 
 def test_ptrace_sees_a_crash_too(bench: Bench, by_ptrace: tuple[str, tuple[str, ...]]) -> None:
@@ -184,7 +184,7 @@ def test_the_same_as_the_log_of_the_loader(bench: Bench, native: Native) -> None
                 pass
     """
 
-    def told(backend: str) -> list[tuple[object, ...]]:
+    def reported(backend: str) -> list[tuple[object, ...]]:
         seen = bench.code(f"import ctypes\n{textwrap.dedent(code)}", backend=backend)
         own = ("_ctypes.", "libffi", "_struct.")  # rtld has loaded these itself, before the program began
         return [
@@ -194,7 +194,7 @@ def test_the_same_as_the_log_of_the_loader(bench: Bench, native: Native) -> None
             if event["type"] != "unload" and not Path(event["path"]).name.startswith(own)
         ]  # fmt: skip
 
-    inside, outside = told("rtld"), told("seccomp")
+    inside, outside = reported("rtld"), reported("seccomp")
     assert len(inside) > 6
     assert [event for event in outside if event not in inside] == []
     assert [event for event in inside if event not in outside] == []

@@ -103,7 +103,7 @@ for number in range(int(first), 8):
 @LINUX
 def test_a_question_that_ends_its_process_costs_its_own_answer_only() -> None:
     steps: list[SelfTestStep] = []
-    with SelfTest(["rtld"], program=ANSWER, step_seconds=2) as test:
+    with SelfTest(["rtld"], program=ANSWER, step_seconds=8) as test:
         test.run(steps.append)
     assert not os.path.exists(test.folder)
     names = [question.name for question in list_questions("rtld")]
@@ -111,7 +111,7 @@ def test_a_question_that_ends_its_process_costs_its_own_answer_only() -> None:
     died, hung, damaged = steps[1:4]
     assert died.state is StepState.FAILED
     assert died.reason == "its process ended with status 9; it wrote: last words of the process"
-    assert hung.state is StepState.FAILED and hung.reason == "its process was ended after 2 s"
+    assert hung.state is StepState.FAILED and hung.reason == "its process was ended after 8 s"
     assert damaged.state is StepState.FAILED and "damaged" in (damaged.reason or "")
     assert [step.state for step in steps[4:]] == [StepState.OK] * (len(names) - 4 + 1)
     assert steps[-1].group == "end" and steps[-1].seen == "nothing"
@@ -143,9 +143,10 @@ def test_an_interrupted_test_keeps_what_was_answered() -> None:
         steps.append(step)
         if len(steps) > 1:
             return
-        deadline, answers = time.monotonic() + 30, Path(test.folder, "answers-limits-0")
+        deadline, answers = time.monotonic() + 120, Path(test.folder, "answers-limits-0")
         while not (answers.exists() and answers.read_bytes().endswith(b"\n")):
             assert time.monotonic() < deadline
+            time.sleep(0.02)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), SelfTest(["rtld", "limits"], program=ONE_ANSWER) as test:

@@ -367,11 +367,11 @@ def test_a_benign_unload_is_silent_unless_asked_for(native: Native) -> None:
     first, second, out = native.tiny(), native.tiny(), io.StringIO()
     with dlltracer.Trace(collect=True) as silent:
         unload(load(first))
-    with dlltracer.Trace(collect=True, out=out, unloads=True) as told:
+    with dlltracer.Trace(collect=True, out=out, unloads=True) as reported:
         unload(load(second))
     assert loads(silent, first) == 1 and fails(silent, first) == 0
     assert {type(e) for e in silent or () if same(e, first)} == {dlltracer.LoadEvent}
-    ours = [e for e in told or () if same(e, second)]
+    ours = [e for e in reported or () if same(e, second)]
     assert [type(e) for e in ours] == [dlltracer.LoadEvent, dlltracer.UnloadEvent]
     assert ours[0].base == ours[1].base
     assert [line.split()[0] for line in lines_with(out.getvalue(), second)] == ["LoadLibrary", "UnloadLibrary"]

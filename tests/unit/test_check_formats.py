@@ -74,7 +74,7 @@ def test_every_format_is_valid_whatever_it_says(sarif: Any, junit: Any, reports:
         assert re.fullmatch(r"(?:[^%]|%(?:25|0D|0A|3A|2C))*", match[2] + match[3]), line
 
 
-def test_sarif_tells_problems_apart() -> None:
+def test_sarif_distinguishes_problems() -> None:
     other = Problem(code="missing-image", severity=Severity.ERROR, file="pkg/mod.so", title="liby.so is in no folder")
     report = CheckReport(target="dist/pkg-1.0-py3-none-any.whl", problems=(MISSING, other))
     (run,) = json.loads(render_check_sarif([report, TORN]))["runs"]

@@ -150,7 +150,7 @@ def test_a_large_tree_is_looked_through_once(tmp_path: Path) -> None:
     assert len(listing.files) == 300 and listing.is_complete and listing.describe_losses() == []
 
 
-def test_links_to_folders_elsewhere_are_told(tmp_path: Path) -> None:
+def test_links_to_folders_elsewhere_are_reported(tmp_path: Path) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     for folder in (inside, outside):
         folder.mkdir()

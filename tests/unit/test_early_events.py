@@ -52,12 +52,12 @@ def test_before_the_first_line_of_the_program(tmp_path: Path) -> None:
     """What its interpreter loads is not its own; of what it starts all is shown. It is recognised by its own words."""
     kept, begun = Kept(), tmp_path / "begun"
     early = _Early(kept, True, ("python", "-c", "x"), str(begun))
-    for told in (FIRST, LOAD):
-        early(told)
+    for reported in (FIRST, LOAD):
+        early(reported)
     assert kept.said == []
     shown = TracedProcess(7, command=("python", "-c", "x"))
-    for told in (CHILD, CHILDS, LOAD):
-        early(told)
+    for reported in (CHILD, CHILDS, LOAD):
+        early(reported)
     assert kept.said == [shown, CHILD, CHILDS]
     begun.write_text("")
     early(LATER)
@@ -69,8 +69,8 @@ def test_before_the_first_line_of_the_program(tmp_path: Path) -> None:
 def test_all_of_it_and_no_processes() -> None:
     kept = Kept()
     early = _Early(kept, False)
-    for told in (FIRST, LOAD, LATER):
-        early(told)
+    for reported in (FIRST, LOAD, LATER):
+        early(reported)
     assert kept.said == [LOAD, LATER]
 
 

@@ -65,16 +65,16 @@ def test_every_division_gives_the_same(calls: list[tuple[bool, bool]], moments: 
     made = [a_call(number, *call) for number, call in enumerate(calls)]
     requests, records = [one for one, _ in made], [one for _, some in made for one in some]
     live, came = LiveImages(ImageDecoder(MACHINE), clock, Requests(requests), lambda one: one), 0
-    told = []
+    reported = []
     for moment in sorted(moments):
         until = moment * 1000
         fresh = [one for one in records[came:] if clock(one) <= until]
         came += len(fresh)
         live.add(fresh)
-        told += live.take(until)
+        reported += live.take(until)
     live.add(records[came:])
-    told += live.take(SECOND, is_end=True)
-    assert tuple(told) == tuple(live.events) == decode_records(records, requests, MACHINE).events
+    reported += live.take(SECOND, is_end=True)
+    assert tuple(reported) == tuple(live.events) == decode_records(records, requests, MACHINE).events
 
 
 def test_a_failed_import_is_delivered_when_it_is_known() -> None:

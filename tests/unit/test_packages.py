@@ -264,12 +264,12 @@ def test_a_manager_that_fails_or_reads(system: Path) -> None:
 
 @posix_only
 def test_a_program_that_hangs_is_killed_with_its_children(system: Path) -> None:
-    write_program(system / "x", f"(/bin/sleep 60; echo > {system}/late) & echo $!; wait")
+    write_program(system / "x", f"(/bin/sleep 600; echo > {system}/late) & echo $!; wait")
     began = time.monotonic()
     assert ask_program("x", seconds=0.3) == "x did not answer within 0.3 s"
-    assert time.monotonic() - began < 50
-    write_program(system / "y", "exec >&- 2>&-; exec /bin/sleep 60")
-    assert ask_program("y", seconds=0.3) == "y did not end"
+    assert time.monotonic() - began < 300
+    write_program(system / "y", "exec >&- 2>&-; exec /bin/sleep 600")
+    assert ask_program("y", seconds=3) == "y did not end"
 
 
 @posix_only

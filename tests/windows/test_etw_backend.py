@@ -205,7 +205,7 @@ def test_both_versions_of_the_payload(lab: Lab, version: str, simulated: dict[st
             _ctypes.FreeLibrary(library._handle)
         print([type(e).__name__ for e in events], {{e.pid for e in events}} == {{os.getpid()}})
         print(len({{e.base for e in events}}))
-        print(abs(events[0].timestamp - time.time()) < 30, trace.recording.losses)
+        print(abs(events[0].timestamp - time.time()) < 600, trace.recording.losses)
         """,
     )  # fmt: skip
     assert out.splitlines() == [

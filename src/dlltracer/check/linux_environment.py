@@ -75,7 +75,7 @@ class _LinuxEnvironment:
         self._root = None if root is None else root.rstrip("/")
         self._environment = environment
         self._places = {self._inside(file.path): environment.place(file.path) for file in files}
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
         self._by_name: dict[str, list[str]] | None = None
         self._notes = notes
         self._store = ElfStore(cache)
@@ -109,8 +109,8 @@ class _LinuxEnvironment:
     def _once(self, problem: Problem) -> Iterator[Problem]:
         """Yield a problem the first time that its file has it: many loads share a library."""
         key = problem.file, problem.title
-        if key not in self._told:
-            self._told.add(key)
+        if key not in self._reported:
+            self._reported.add(key)
             yield problem
 
     def _problem(

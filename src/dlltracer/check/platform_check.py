@@ -38,7 +38,7 @@ class PlatformCheck:
         self._wheel = wheel
         self._platform = platform
         self._promise = promise
-        self._told: dict[tuple[str, str], int] = {}
+        self._reported: dict[tuple[str, str], int] = {}
         self._optional: dict[str, bool] = {}
         self._named: dict[str, bool] = {}
         self._suppliers = Suppliers(wheel)
@@ -56,8 +56,8 @@ class PlatformCheck:
     def _once(self, problem: Problem) -> Iterator[Problem]:
         """Yield a problem the first time that its file has it, and again if it is worse: many loads share a library."""
         key = problem.file, problem.title
-        if key not in self._told or problem.severity.rank < self._told[key]:
-            self._told[key] = problem.severity.rank
+        if key not in self._reported or problem.severity.rank < self._reported[key]:
+            self._reported[key] = problem.severity.rank
             yield problem
 
     def _severity_of(self, module: str) -> Severity:

@@ -129,7 +129,7 @@ class _Timeline:
         self._clocks: dict[int, _Clock] = {}
         self._tracks: dict[tuple[int, int], _Track] = {}
         self._entries: list[Entry] = []
-        self._told: set[tuple[int, int]] = set()
+        self._named: set[tuple[int, int]] = set()
         """The threads that an event named; others stand for what is not known."""
 
     def entries(self) -> list[Entry]:
@@ -171,7 +171,7 @@ class _Timeline:
             return
         pid = self._pid(event.pid)
         tid = event.tid if event.tid is not None else pid
-        self._told |= {(pid, tid)} if event.tid is not None else set()
+        self._named |= {(pid, tid)} if event.tid is not None else set()
         now, own = self._clock(pid).place(event.timestamp)
         track = self._track(pid, tid)
         track.move_to(event.imports or (), now)
@@ -229,7 +229,7 @@ class _Timeline:
             yield {"name": "process_name", **ids, "args": {"name": name}}
             yield {"name": "process_sort_index", **ids, "args": {"sort_index": place}}
         for pid, tid in self._tracks:
-            name = f"thread {tid}" if tid != pid else "main thread" if (pid, tid) in self._told else "thread not known"
+            name = f"thread {tid}" if tid != pid else "main thread" if (pid, tid) in self._named else "thread not known"
             yield {"name": "thread_name", "ph": "M", "ts": 0, "pid": pid, "tid": tid, "args": {"name": name}}
 
 

@@ -363,7 +363,7 @@ class LiveImages:
         self._watch = watch
         self._adjust = adjust
         self._waiting: list[RawRecord] = []
-        self._told: set[tuple[int | None, float | None]] = set()
+        self._given: set[tuple[int | None, float | None]] = set()
         self.events: list[ImageChange] = []
 
     @property
@@ -390,20 +390,20 @@ class LiveImages:
         if is_early:
             # A load is one whatever comes of it. What is behind the first unload waits for the next time.
             first = next((at for at, one in enumerate(events) if not isinstance(one, LoadEvent)), len(events))
-            fresh = self._not_told(events[:first])
-            self._told.update((one.base, one.timestamp) for one in fresh)
+            fresh = self._not_given(events[:first])
+            self._given.update((one.base, one.timestamp) for one in fresh)
         else:
-            fresh = self._not_told(events)
-            self._told.clear()
+            fresh = self._not_given(events)
+            self._given.clear()
             self._watch.forget(len(requests))
             left = set(map(id, records))
             self._waiting = [one for one in self._waiting if id(one) not in left]
         self.events += fresh
         return fresh
 
-    def _not_told(self, events: Sequence[ImageChange]) -> list[ImageChange]:
+    def _not_given(self, events: Sequence[ImageChange]) -> list[ImageChange]:
         return [
-            one for one in events if not isinstance(one, LoadEvent) or (one.base, one.timestamp) not in self._told
+            one for one in events if not isinstance(one, LoadEvent) or (one.base, one.timestamp) not in self._given
         ]
 
 
