@@ -10,7 +10,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..binary.reading import is_macho
 from ..errors import BinaryFormatError
@@ -23,9 +22,6 @@ from ..model.check import CheckReport, Problem
 from ..model.macho import CPU_ARM64, CPU_X86_64
 from .platforms import WINDOWS_TAGS, Loader, Platform, conda_platform, read_platforms
 from .tags import PythonPromise, judge_suffixes, judge_tags, read_promise, read_tags
-
-if TYPE_CHECKING:
-    from ..host.conda import CondaPackage
 
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[\w,-]*\])?(?:(?:[=~!<>]=|[<>])[\w.*+!,=<>~-]+)?")
 """How pip is asked for a package (PEP 508)."""
@@ -101,10 +97,10 @@ def check_conda(path: str) -> CheckReport:
         with tempfile.TemporaryDirectory(prefix="dlltracer-check-") as folder:
             package = open_conda(path, folder)
             wheel = package.content
-            platform = conda_platform(package.subdir, _floors(package))
+            platform = conda_platform(package.subdir, _floors(package.depends))
             problems = list(wheel.problems)
             if platform is not None:
-                problems += judge_platform(wheel, platform, _promise(package))
+                problems += judge_platform(wheel, platform, _promise(package.depends))
     except UnreadableTarget as error:
         return CheckReport(target=path, unreadable=str(error))
     notes = []
@@ -116,15 +112,15 @@ def check_conda(path: str) -> CheckReport:
     )  # fmt: skip
 
 
-def _floors(package: CondaPackage) -> dict[str, tuple[int, ...]]:
-    """Return the lowest glibc and macOS that a package depends on."""
-    matches = [_FLOOR.match(one) for one in package.depends]
+def _floors(depends: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Return the lowest glibc and macOS among what a conda package depends on."""
+    matches = [_FLOOR.match(one) for one in depends]
     return {match[1]: (*map(int, match[2].split(".")), 0)[:2] for match in matches if match is not None}
 
 
-def _promise(package: CondaPackage) -> PythonPromise:
+def _promise(depends: tuple[str, ...]) -> PythonPromise:
     for pattern in _PYTHON_OF:
-        for one in package.depends:
+        for one in depends:
             if match := pattern.match(one):
                 minor = int(match[2])
                 is_free = pattern.groups == 3 and match[3] == "t"
