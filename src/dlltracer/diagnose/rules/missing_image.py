@@ -51,13 +51,14 @@ def check(case: Case) -> Iterator[Finding]:
     named = dl_error.library if dl_error is not None and dl_error.problem is DlProblem.MISSING else None
     named = _best_known(names, case) if names else named
     refused = {event.need or event.path for event in case.seen_failures(FailureKind.REFUSED)}
+    dropped = _dropped_images(case)
     # The one that the loader named comes first.
     first = [named] if named is not None and named not in refused else []
     for need in dict.fromkeys((*first, *(name for name in seen if name not in names), *bindings)):
         event, binding = seen.get(need), bindings.get(need)
         if python_of_library(need, case) or lost_file(case, need) or lead_of(need, case):
             continue
-        if binding is None and event is not None and _is_asked_for(event, case):
+        if binding is None and event is not None and _is_asked_for(event, case, dropped):
             yield _runtime(need, event, case) if _is_requested_by_code(event) else _no_file(need, case)
         elif binding is None and event is None and need == case.subject and not case.is_of_another_process:
             yield _no_file(need, case)
@@ -75,8 +76,9 @@ def _names_tried(case: Case) -> tuple[str, ...]:
     if library is None or any(library in getattr(image, "needed", ()) for image in case.images.values()):
         return ()
     stem = stem_of(library)
+    dropped = _dropped_images(case)
     tried = [event.need or event.path for event in final_failures(case.run.recording)
-             if event.kind is FailureKind.NOT_FOUND and _is_asked_for(event, case)]  # fmt: skip
+             if event.kind is FailureKind.NOT_FOUND and _is_asked_for(event, case, dropped)]  # fmt: skip
     names = dict.fromkeys((library, *(name for name in tried if stem and stem_of(name) == stem)))
     return tuple(names) if len(names) > 1 else ()
 
@@ -94,12 +96,16 @@ def _is_present(binding: Binding) -> bool:
     return any(probe.outcome is ProbeOutcome.PRESENT for probe in binding.probes)
 
 
-def _is_asked_for(event: LoadFailedEvent, case: Case) -> bool:
+def _dropped_images(case: Case) -> frozenset[str]:
+    """Return the paths of images that left because another load failed."""
+    return frozenset(failure.path for failure in case.failed_events if failure.kind is FailureKind.DROPPED)
+
+
+def _is_asked_for(event: LoadFailedEvent, case: Case, dropped: frozenset[str]) -> bool:
     """Return whether a program requested the library by dlopen, not an image by its list of needs."""
     by = event.requested_by
     image = case.images.get(by or "")
     listed = getattr(image, "needed", ()) if image is not None else ()
-    dropped = {failure.path for failure in case.failed_events if failure.kind is FailureKind.DROPPED}
     return by not in dropped and event.need not in listed
 
 
