@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from builders.failed_case import EXT, PYTHON, absent, bound, case, dropped, first, not_found, process, tree, verdict
-from dlltracer.diagnose.case import Copy, PackageCheck
+from dlltracer.diagnose.case import CONFIGURED, Copy, PackageCheck
 from dlltracer.diagnose.rules import missing_image
 from dlltracer.model.environment import ChangedFile, CLibrary, FileState, PackageManager, PackageOwner
 from dlltracer.model.events import Phase, Probe, ProbeOutcome
@@ -104,7 +104,7 @@ def test_a_copy_that_would_not_do_is_no_remedy() -> None:
 
 
 def test_a_copy_in_usr_local_wants_ldconfig() -> None:
-    copies = {"libgone.so.1": (Copy("/usr/local/lib/libgone.so.1", "a folder of the system"),)}
+    copies = {"libgone.so.1": (Copy("/usr/local/lib/libgone.so.1", CONFIGURED),)}
     assert first(case(GONE, tree=tree(absent("libgone.so.1")), copies=copies)).remedies[0].command == ("ldconfig",)
 
 

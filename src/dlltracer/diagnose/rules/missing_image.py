@@ -14,7 +14,7 @@ from ...model.tree import Binding, BindingState
 from ..case import CONFIGURED, Case, Copy, describe_copies
 from ..loader_errors import DlProblem, folder_of
 from ..named_failure import final_failures, stem_of
-from ..remedies import find_providers, install_remedies, package_kind, provider_by_rule, with_variable
+from ..remedies import find_providers, install_remedies, package_kind, provider_by_rule, reinstall, with_variable
 from .integrity import lost_file
 from .python_module import python_of_library
 from .search_rules import lead_of
@@ -30,7 +30,6 @@ _SHORTEST_NAME = 3
 """A longer name in the output of the program is no accident."""
 _PYTHONS_OWN = re.compile(r"(?:^|/)(?:libpython|python|pypy|_ctypes\.|_cffi_backend)[^/]*$")
 """Images that call dlopen because Python code asks for it."""
-"""The hash that auditwheel and delocate put into the names of libraries of a wheel."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -225,13 +224,16 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
     yield from install_remedies(providers[:_MOST_PROVIDERS])
     if fit and not has_hash(need):
         return
-    owner = next((one for one in case.owners.get(requested_by or "", ()) if one.manager is PackageManager.PIP), None)
+    owners = [one for one in case.owners.get(requested_by or "", ()) if one.manager is PackageManager.PIP]
+    again = [*reinstall(owners, case.run.process, f"{need} is a file of its own")] if has_hash(need) else []
+    yield from again
+    owner = next(iter(owners), None)
     if owner is None and _is_expected_beside(need, requested_by, case):
         yield Remedy(
             f"install the package of {requested_by} again: it expects {need} in a folder of its own, so that file is "
             "part of the package, and was lost or never copied along"
         )
-    elif owner is not None and not providers:
+    elif owner is not None and not providers and not again:
         # A package that lists the file and lost it is another finding. One that never had it cannot bring it.
         yield Remedy(
             f"find what brings {need}: it is no file of {owner.package}, which expects it from the system or from "
