@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from builders.memory_filesystem import MemoryFilesystem, elf_image
@@ -49,6 +49,10 @@ def answer(tree: LoadTree) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("context", CONTEXTS, ids=["glibc", "glibc-program", "musl"])
 @given(entries=FILES, order=st.permutations(TOPS), loaded=st.booleans())
+@example(
+    entries={"/top.so": elf_image("/lib/a.so"), "/lib/a.so": FileKind.DENIED, "/a/c.so": "/lib/a.so"}, order=TOPS,
+    loaded=True,
+)  # fmt: skip
 def test_the_same_trees(
     context: GlibcContext | MuslContext, entries: Entries, order: list[str], loaded: bool
 ) -> None:

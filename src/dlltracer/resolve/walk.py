@@ -299,7 +299,8 @@ class LinuxWalk:
             absent = Probe(probe.path, probe.phase, probe.origin, ProbeOutcome.ABSENT)
             return _Tried(absent, LookupStep.NEXT_PLACE)
         identity = self._files.identity(path)
-        if identity is not None and identity in self._paths:
+        # Both loaders open a file before they compare it with those that they have: one that is denied is passed over.
+        if kind is FileKind.FILE and identity is not None and identity in self._paths:
             return _Tried(_taken(probe), LookupStep.TAKE, known=self._paths[identity])
         verdict, image = self._examine(path, kind)
         if verdict.step is not LookupStep.TAKE:
