@@ -298,11 +298,13 @@ class LinuxWalk:
         if kind is FileKind.ABSENT:
             absent = Probe(probe.path, probe.phase, probe.origin, ProbeOutcome.ABSENT)
             return _Tried(absent, LookupStep.NEXT_PLACE)
-        identity = self._files.identity(path)
-        # Both loaders open a file before they compare it with those that they have: one that is denied is passed over.
-        if kind is FileKind.FILE and identity is not None and identity in self._paths:
-            return _Tried(_taken(probe), LookupStep.TAKE, known=self._paths[identity])
         verdict, image = self._examine(path, kind)
+        identity = self._files.identity(path)
+        # Both loaders open a file and read its head before they compare it with those that they have: one that is
+        # denied, or for another processor, is passed over (open_verify in elf/dl-load.c, load_library in musl).
+        is_passed_over = verdict.step in (LookupStep.NEXT_PLACE, LookupStep.NEXT_RULE)
+        if not is_passed_over and identity is not None and identity in self._paths:
+            return _Tried(_taken(probe), LookupStep.TAKE, known=self._paths[identity])
         if verdict.step is not LookupStep.TAKE:
             return _Tried(replace(probe, outcome=ProbeOutcome.PRESENT, reason=verdict.reason), verdict.step)
         if identity is not None:
