@@ -73,10 +73,15 @@ def _packages_with(wanted: set[str]) -> dict[str, set[str]]:
             assert helper.stdout is not None
             for line in helper.stdout:
                 path, _, packages = line.decode("utf-8", "replace").rstrip().rpartition(" ")
-                file = path.rstrip().rpartition("/")[2]
-                if file in wanted:
+                for file in _names_of(path.rstrip()) & wanted:
                     having[file].update(package.rpartition("/")[2] for package in packages.split(","))
     return having
+
+
+def _names_of(path: str) -> set[str]:
+    """The names that a row may have for a file: its own, and that without its version, by which find_library asks."""
+    file = path.rpartition("/")[2]
+    return {file, re.sub(r"(?:-\d[\w.]*)?\.so(?:\.[\d.]+\w*)?$", ".so", file)}
 
 
 def _needs(package: str) -> set[str]:
@@ -98,7 +103,7 @@ def test_the_packages_of_this_machine() -> None:
     for row in ROWS:
         for package in set(row["apt"]) & installed.keys():
             packages = [package, *(installed[package] & installed.keys())]
-            files = {line.rpartition("/")[2] for line in _run("dpkg", "-L", *packages).splitlines()}
+            files = {name for line in _run("dpkg", "-L", *packages).splitlines() for name in _names_of(line)}
             assert files & set(row["names"]), (package, row["names"])
             checked += 1
     if not checked:
