@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from ..host.environments import PythonEnvironment
 from ..host.file_states import FileStates, code_above, describe_process, has_linked_folders, own_folder
 from ..host.filesystem import HostFilesystem
 from ..host.image_cache import ImageCache, is_settled
-from ..model.check import CheckReport, PackageContent, Problem, Severity
+from ..model.check import CheckReport
+from ..model.decode import decode
+from ..model.encode import encode
 
 
 class KeptReport:
@@ -63,12 +63,13 @@ class KeptReport:
             plain = json.loads(data)
             if plain["tree"] != self._tree.digest():
                 return None
-            paths, names, others = (list(map(_text, plain[key])) for key in ("paths", "names", "others"))
+            paths, names, others = (decode(tuple[str, ...], plain[key], key) for key in ("paths", "names", "others"))
             if plain["rest"] != self._add_up(paths, names, others).digest():
                 return None
-            return _decode(plain["report"])
+            report: CheckReport = decode(CheckReport, plain["report"], "report")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None  # none of ours
+        return report
 
     def keep(self, report: CheckReport, used: Iterable[HostFilesystem], others: Iterable[str]) -> None:
         """Keep a report, unless something that it rests on has changed since just before the check began.
@@ -87,7 +88,7 @@ class KeptReport:
             return
         plain = {
             "tree": self._tree.digest(), "paths": paths, "names": names, "others": outside, "rest": rest.digest(),
-            "report": _encode(report),
+            "report": encode(report),
         }  # fmt: skip
         self._cache.put_named(self._name, json.dumps(plain, separators=(",", ":")).encode("ascii"))
 
@@ -98,40 +99,3 @@ class KeptReport:
         rest.add_names(names, system)
         rest.add_paths(others, HostFilesystem())
         return rest
-
-
-def _encode(report: CheckReport) -> dict[str, Any]:
-    plain = asdict(report)
-    for problem, kept in zip(report.problems, plain["problems"], strict=True):
-        kept["severity"] = problem.severity.value
-    return plain
-
-
-def _decode(plain: Mapping[str, Any]) -> CheckReport:
-    problems = tuple(
-        Problem(
-            code=_text(one["code"]), severity=Severity(one["severity"]), file=_text(one["file"]),
-            title=_text(one["title"]), evidence=_texts(one["evidence"]), fix=_text(one["fix"]),
-            platform=_text(one["platform"]),
-        )
-        for one in plain["problems"]
-    )  # fmt: skip
-    packages = tuple(
-        PackageContent(name=_text(one["name"]), version=_text(one["version"]), files=_texts(one["files"]))
-        for one in plain["packages"]
-    )
-    return CheckReport(
-        target=_text(plain["target"]), problems=problems, files=int(plain["files"]),
-        platforms=_texts(plain["platforms"]), unreadable=_text(plain["unreadable"]), notes=_texts(plain["notes"]),
-        packages=packages,
-    )  # fmt: skip
-
-
-def _texts(values: Any) -> tuple[str, ...]:
-    return tuple(map(_text, values))
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a text")
-    return value
