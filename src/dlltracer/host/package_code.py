@@ -6,6 +6,7 @@ A package is sound without an optional back end that it imports in a `try`. The 
 from __future__ import annotations
 
 import ast
+import contextlib
 import itertools
 import os
 import re
@@ -58,13 +59,7 @@ def loads_libraries(path: str, site_folder: str) -> bool:
     package, separator, _ = os.path.relpath(path, site_folder).partition(os.sep)
     if not separator or package == os.pardir:
         return False
-    for source in itertools.islice(_list_sources(os.path.join(site_folder, package)), _MOST_FILES):
-        try:
-            if names_loading(read_regular_file(source, _MOST_BYTES)):
-                return True
-        except (OSError, ValueError):
-            continue
-    return False
+    return any(names_loading(code) for code in _read_sources(os.path.join(site_folder, package)))
 
 
 def names_library(library: str, site_folder: str) -> bool:
@@ -78,24 +73,12 @@ def names_library(library: str, site_folder: str) -> bool:
     if len(stem) < _SHORTEST_STEM:
         stem = library
     wanted = re.compile(rb"(?<![A-Za-z0-9])(?:lib)?" + re.escape(stem.encode()) + rb"(?![A-Za-z0-9])")
-    for source in itertools.islice(_list_sources(site_folder), _MOST_FILES):
-        try:
-            if wanted.search(read_regular_file(source, _MOST_BYTES)):
-                return True
-        except (OSError, ValueError):
-            continue
-    return False
+    return any(wanted.search(code) is not None for code in _read_sources(site_folder))
 
 
 def imported_packages(site_folder: str) -> set[str]:
     """Return the names of the packages that Python code below a folder imports, in whatever way. It is not run."""
-    found: set[str] = set()
-    for source in itertools.islice(_list_sources(site_folder), _MOST_FILES):
-        try:
-            found |= {name.decode("ascii") for name in _IMPORT.findall(read_regular_file(source, _MOST_BYTES))}
-        except (OSError, ValueError):
-            continue
-    return found
+    return {name.decode("ascii") for code in _read_sources(site_folder) for name in _IMPORT.findall(code)}
 
 
 class PackageCode:
@@ -134,6 +117,13 @@ class PackageCode:
             site = self.site_of(path)
             self._optional[path] = site is not None and is_import_guarded(path, site)
         return self._optional[path]
+
+
+def _read_sources(folder: str) -> Iterator[bytes]:
+    """Yield the Python files below a folder, as many as are looked at, without those that cannot be read."""
+    for path in itertools.islice(_list_sources(folder), _MOST_FILES):
+        with contextlib.suppress(OSError, ValueError):
+            yield read_regular_file(path, _MOST_BYTES)
 
 
 def _list_sources(folder: str) -> Iterator[str]:
