@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from builders.failed_case import EXT, PYTHON, absent, bound, case, dropped, first, not_found, process, tree, verdict
-from dlltracer.diagnose.case import CONFIGURED, Copy, PackageCheck
+from dlltracer.diagnose.case import Copy, PackageCheck
 from dlltracer.diagnose.rules import missing_image
-from dlltracer.model.environment import ChangedFile, CLibrary, FileState, PackageManager, PackageOwner
+from dlltracer.model.environment import CONFIGURED, ChangedFile, CLibrary, FileState, PackageManager, PackageOwner
 from dlltracer.model.events import Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import Crash, PythonError, System
 from dlltracer.model.finding import Confidence, Outcome

@@ -305,10 +305,6 @@ def describe_owner(owner: PackageOwner) -> str:
     return f"{owner.package}{f' {owner.version}' if owner.version else ''}, {owner.manager.value}"
 
 
-CONFIGURED = "a folder of ld.so.conf"
-"""Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
-
-
 @dataclass(frozen=True)
 class Copy:
     """A file of a wanted name, somewhere on this machine where the loader did not look, or did not take it.

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
+from ..model.environment import CONFIGURED
 from ..model.failure import ProcessFacts, System
 from .bounded import read_regular_file
 
 _START, _END = "# start delvewheel patch", "# end delvewheel patch"
 """Without the end of the line, which is CR LF in the files of some wheels (psycopg2-binary 2.9.11)."""
 _FOLDER = re.compile(r"os\.path\.join\(os\.path\.dirname\(__file__\)((?:, ?os\.pardir)*), ?'([^'/\\]+)'\)")
-_DEPTH = 16
+MOST_PARENTS = 16
+"""Folders above a file in which `read_added_folders` looks for code."""
 _MOST_BYTES = 1 << 20
 _MOST_FOLDERS = 64
 
@@ -25,7 +27,7 @@ def read_added_folders(image: str) -> tuple[str, ...]:
     """The folders that importing the packages of `image` (a path of this system) adds; () if they add none."""
     found: dict[str, None] = {}
     folder = os.path.dirname(os.path.abspath(image))
-    for _ in range(_DEPTH):
+    for _ in range(MOST_PARENTS):
         code = _read(os.path.join(folder, "__init__.py"))
         if code is None:
             break
@@ -128,7 +130,7 @@ def _named_folders(process: ProcessFacts) -> Iterator[tuple[str, str]]:
     for entry in process.variable("PATH").split(os.pathsep):
         yield entry, "a folder of PATH"
     if process.system is System.LINUX:
-        yield from ((folder, "a folder of ld.so.conf") for folder in _configured_folders())
+        yield from ((folder, CONFIGURED) for folder in _configured_folders())
         yield from _system_folders()
     for entry in dict.fromkeys(entry or process.current_folder for entry in process.path):
         if os.path.isdir(entry):

@@ -15,6 +15,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator
 
+from .copies import MOST_PARENTS
 from .filesystem import HostFilesystem
 
 MOST_ENTRIES = 2_000_000
@@ -26,7 +27,6 @@ _CURRENT = "/proc/"
 """Files that are another one in each process, or a moment later: only what they lead to counts."""
 
 _VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
-_PARENTS = 16
 _HEAD_OF_LIST = 1 << 14
 _OF_PROCESSOR = (b"model name", b"flags", b"Features", b"isa")
 
@@ -175,10 +175,10 @@ def has_linked_folders(folders: Iterable[str]) -> bool:
 
 
 def code_above(folders: Iterable[str]) -> Iterator[str]:
-    """Yield where an __init__.py above some folders would be, as far up as `host.copies.read_added_folders` looks."""
+    """Yield where an __init__.py above some folders would be, as far up as `copies.read_added_folders` looks."""
     for folder in folders:
         parent = os.path.abspath(folder)
-        for _ in range(_PARENTS):
+        for _ in range(MOST_PARENTS):
             parent = os.path.dirname(parent)
             yield os.path.join(parent, "__init__.py")
 

@@ -26,6 +26,10 @@ def has_hash(name: str) -> bool:
     return _REPAIRED.search(name) is not None
 
 
+CONFIGURED = "a folder of ld.so.conf"
+"""Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
+
+
 class ProviderKind(enum.Enum):
     """How a library is to be had."""
 

@@ -6,12 +6,12 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-from ...model.environment import PackageManager, has_hash
+from ...model.environment import CONFIGURED, PackageManager, has_hash
 from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
-from ..case import CONFIGURED, Case, Copy, describe_copies
+from ..case import Case, Copy, describe_copies
 from ..loader_errors import DlProblem, folder_of
 from ..named_failure import final_failures, stem_of
 from ..remedies import find_providers, install_remedies, package_kind, provider_by_rule, reinstall, with_variable
