@@ -75,7 +75,7 @@ def test_what_cannot_be_written_is_said_first(tmp_path: Path) -> None:
     assert foreign.returncode == 2 and "is about another system" in foreign.stderr
 
 
-ANSWER = """
+ANSWERING = """
 import json, os, sys, time
 root, group, first, folder, results = sys.argv[1:]
 sys.path.insert(0, root)
@@ -84,6 +84,8 @@ from dlltracer.model.run import SelfTestStep, StepState
 def write(**line):
     with open(results, "a") as file:
         file.write(json.dumps(line) + "\\n")
+"""
+ANSWER = ANSWERING + """
 for number in range(int(first), 8):
     write(begun=number)
     if number == 1:
@@ -117,16 +119,8 @@ def test_a_question_that_ends_its_process_costs_its_own_answer_only() -> None:
     assert steps[-1].group == "end" and steps[-1].seen == "nothing"
 
 
-ONE_ANSWER = """
-import json, os, sys, time
-root, group, first, folder, results = sys.argv[1:]
-sys.path.insert(0, root)
-from dlltracer.model.encode import encode
-from dlltracer.model.run import SelfTestStep, StepState
+ONE_ANSWER = ANSWERING + """
 from dlltracer.selftest.step import list_questions
-def write(**line):
-    with open(results, "a") as file:
-        file.write(json.dumps(line) + "\\n")
 for number in range(len(list_questions(group))):
     if group == "limits" and number == 1:
         time.sleep(600)
