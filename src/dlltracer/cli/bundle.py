@@ -80,7 +80,7 @@ def report(
 
     Exit status: 0 the archive was made, whatever became of the import; 2 it was not; 3 it could not be traced.
     """
-    from ..capture.backend import check_backend_name
+    from ..capture.choose import check_backend_name
 
     if bool(module) is (code is not None):
         raise BadUsage("say what to report: a MODULE, a file, or -c CODE")

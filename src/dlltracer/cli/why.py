@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..capture.backend import check_backend_name
+from ..capture.choose import check_backend_name
 from ..model.light import dataclass, replace
 from ..model.recording import Recording
 from ..model.run import RunResult, SavedTrace, StopReason
