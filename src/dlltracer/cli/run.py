@@ -9,7 +9,6 @@ import sys
 
 from ..capture.choose import check_backend_name
 from .formats import FORMS, HTML, HTML_OPTION, RECORDING, Form, choose_form, formats_help, refuse_same_file
-from .interpreter import choose_python
 from .options import (
     ANNOTATIONS_OPTION,
     BACKEND_OPTION,
@@ -22,7 +21,7 @@ from .options import (
 )
 from .output import CommandFailed, Target, end_like, is_stderr_terminal, open_target, say_annotations, say_error
 from .process import RunOptions
-from .program import Program, ProgramKind, command_of, what_is_meant
+from .program import Program, ProgramKind, choose_python, command_of, what_is_meant
 from .spawn import run_child
 
 TYPE_CHECKING = False

@@ -31,11 +31,10 @@ from .formats import (
     is_json_asked,
     refuse_as_recording,
 )
-from .interpreter import choose_python
 from .options import BadUsage, prefer_command_line
 from .output import EXIT_MISSING, EXIT_USAGE, CommandFailed, open_target, say_error, screen_of, write_styled
 from .process import RunOptions
-from .program import Program, ProgramKind
+from .program import Program, ProgramKind, choose_python
 from .runner import UNTRACED
 from .spawn import run_child
 
