@@ -144,7 +144,7 @@ def check(**given: Any) -> None:
 
     def reports(targets: Sequence[CheckTarget]) -> Iterator[CheckReport]:
         with _open_executor(targets, options) as executor:
-            found = map(check_anything, targets)
+            found: Iterator[CheckReport] = map(check_anything, targets)
             if executor is not None:
                 from ..check.many import check_many
 
