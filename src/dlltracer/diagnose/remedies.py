@@ -390,6 +390,11 @@ def _of_the_system(remedy: Remedy, facts: InstallFacts) -> Remedy | None:
         return replace(remedy, what=f"{remedy.what} (not checked whether there is one: {available.unchecked})")
     if available.providers.keys() & set(packages):
         return _of_libraries(remedy, available)
+    return _by_new_names(remedy, packages, available)
+
+
+def _by_new_names(remedy: Remedy, packages: tuple[str, ...], available: AvailablePackages) -> Remedy | None:
+    """Return an installation with the names that packages of Debian got with times of 64 bits, where they have those."""
     renamed = {name: f"{name}t64" for name in packages if available.candidates.get(name, "") is None}
     if any(available.candidates.get(new) is None or new in available.installed for new in renamed.values()):
         return None

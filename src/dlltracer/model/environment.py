@@ -26,6 +26,16 @@ def has_hash(name: str) -> bool:
     return _REPAIRED.search(name) is not None
 
 
+_LIBPYTHON = re.compile(
+    r"(?:^|/)(?:libpython\d[\w.]*(?:-[0-9a-f]{8}[\w.]*)?\.(?:so[\w.]*|dylib)$|Python3?$|Python3?\.framework/)"
+)
+
+
+def is_libpython(name: str) -> bool:
+    """Whether an image is the library of an interpreter, by its name or path: libpython, or the framework of macOS."""
+    return _LIBPYTHON.search(name) is not None
+
+
 CONFIGURED = "a folder of ld.so.conf"
 """Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
 
