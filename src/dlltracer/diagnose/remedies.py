@@ -394,7 +394,7 @@ def _of_the_system(remedy: Remedy, facts: InstallFacts) -> Remedy | None:
 
 
 def _by_new_names(remedy: Remedy, packages: tuple[str, ...], available: AvailablePackages) -> Remedy | None:
-    """Return an installation with the names that packages of Debian got with times of 64 bits, where they have those."""
+    """Return an installation by the new names of packages of Debian whose times have 64 bits, where it has those."""
     renamed = {name: f"{name}t64" for name in packages if available.candidates.get(name, "") is None}
     if any(available.candidates.get(new) is None or new in available.installed for new in renamed.values()):
         return None
