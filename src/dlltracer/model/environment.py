@@ -136,10 +136,12 @@ class AvailablePackages:
         candidates: package to the version that can be installed; `None` for a package that there is none of.
         installed: package to the version that is installed.
         unchecked: why `candidates` does not tell, in words; `None` if it does.
+        providers: library that a package was asked for by ("so:libuv.so.1") to the names of the packages that have it.
     """
 
     candidates: Mapping[str, str | None] = field(default_factory=dict)
     installed: Mapping[str, str] = field(default_factory=dict)
+    providers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unchecked: str | None = None
 
 
