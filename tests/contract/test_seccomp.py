@@ -21,7 +21,7 @@ if sys.platform != "linux":
     pytest.skip("seccomp is of Linux", allow_module_level=True)
 
 import dlltracer
-from dlltracer.capture.backend import make_backend
+from dlltracer.capture.choose import make_backend
 from dlltracer.capture.linux.ptrace import availability as ptrace_availability
 
 if not make_backend("seccomp").availability().ok:

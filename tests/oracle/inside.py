@@ -15,7 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import dlltracer  # noqa: E402
-from dlltracer.capture.backend import make_backend  # noqa: E402
+from dlltracer.capture.choose import make_backend  # noqa: E402
 
 
 def doctor_pattern(places: int) -> None:

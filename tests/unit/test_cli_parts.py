@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from dlltracer.cli import run_traced, spawn
+from dlltracer.cli import process, run_traced, spawn
 from dlltracer.cli.commands import cli
 from dlltracer.cli.formats import FORMS
 from dlltracer.cli.output import (
@@ -309,17 +309,17 @@ def test_options_of_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "_args_from_interpreter_flags", lambda: ["-B", "-X", "dev"])
     monkeypatch.setattr(sys, "_xoptions", {"dev": True, "mine": "1", "other": True})
     monkeypatch.setattr(sys, "__stdout__", None)
-    assert spawn.interpreter() == [sys.executable, "-B", "-X", "dev", "-X", "mine=1", "-X", "other"]
+    assert process.interpreter() == [sys.executable, "-B", "-X", "dev", "-X", "mine=1", "-X", "other"]
 
 
 def test_a_program_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    with pytest.raises(spawn.CannotRun, match="/no/such/python could not be started: No such file"):
-        spawn.run_child(Program(ProgramKind.CODE, "pass"), "auto")
+    with pytest.raises(process.CannotRun, match="/no/such/python could not be started: No such file"):
+        spawn.run_child(Program(ProgramKind.CODE, "pass"), "auto", process.RunOptions())
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, ending: RunResult, *words: str) -> Any:
-    monkeypatch.setattr("dlltracer.cli.run.run_child", lambda program, backend, is_whole: ending)
+    monkeypatch.setattr("dlltracer.cli.run.run_child", lambda program, backend, options: ending)
     return CliRunner().invoke(cli, ["run", *words, "-c", "pass"])
 
 

@@ -19,9 +19,9 @@ from ..check.many import CheckTarget, TargetKind, check_anything, check_many, cl
 from ..model.check import NOTHING, UNREADABLE, CheckReport, Problem, Severity
 from .check_results import Results, make_line, open_results
 from .commands import complete_file, complete_folder, settings_of
-from .interpreter import choose_python
 from .options import PROGRAM, prefer_command_line
 from .output import CommandFailed, Target, open_target, say, write_styled
+from .program import choose_python
 from .progress import progress
 
 _EXIT_PROBLEMS, _EXIT_UNREADABLE = 1, 3

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from ..errors import BinaryFormatError
 from ..model.light import dataclass
 from .formats import GRAPHS, HTML, HTML_OPTION, form_of_name, refuse_other_format, refuse_same_file, render_graph
-from .interpreter import choose_python
 from .options import ANNOTATIONS_OPTION, FOLDER, PROGRAM, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
 from .output import EXIT_MISSING, CommandFailed, Target, open_target, say, say_annotations, write_styled
+from .program import choose_python
 from .progress import progress
 
 TYPE_CHECKING = False

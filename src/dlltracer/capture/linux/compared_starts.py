@@ -13,7 +13,7 @@ import sys
 import time
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.backend keeps other systems away")
+    raise ImportError("only for Linux: capture.choose keeps other systems away")
 
 from ...errors import BackendUnavailable
 
