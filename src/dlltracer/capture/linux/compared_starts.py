@@ -23,10 +23,11 @@ _VALUES = (("libs", 1, 64), ("files", 64, 1))
 _LARGEST = 1 << 16
 """Beyond any mask and any descriptor: other words are halves of addresses."""
 
-_SECONDS = 10.0
+SECONDS = 10.0
+"""The three starts together may take so many seconds."""
 _MOST_TEXT = 1 << 16
 
-_CHILD = """\
+CHILD = """\
 import ctypes, os, sys
 start = ctypes.addressof(ctypes.c_char.in_dll(ctypes.PyDLL(None), "_rtld_global_ro"))
 for line in open("/proc/self/maps"):
@@ -73,7 +74,7 @@ def compare_starts(loader: str) -> tuple[int, int]:
     try:
         for number in range(3):
             children.append(_start(program, folder, number))
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + SECONDS
         answers += [_read(out, deadline) for _, out in children]
     finally:
         for number, (pid, out) in enumerate(children):
@@ -158,7 +159,7 @@ def _start(program: str, folder: str, number: int) -> tuple[int, int]:
         files += [(os.POSIX_SPAWN_OPEN, at, "/dev/null", os.O_RDWR, 0) for at in (0, 2, 3)]
         if number != 2:
             files.append((os.POSIX_SPAWN_CLOSE, 3))
-        command = (program, "-I", "-S", "-c", _CHILD, prefix)
+        command = (program, "-I", "-S", "-c", CHILD, prefix)
         return os.posix_spawn(program, command, environment, file_actions=files), out
     except OSError as error:
         os.close(out)
