@@ -87,7 +87,7 @@ def test_only_a_download_that_was_asked_for_speaks_to_the_network() -> None:
     assert re.findall(r"socket\.\w+", names["cli/run_watched.py"].read_text("utf-8")).count("socket.socketpair") == 1
     # A URL that is a target of `dlltracer check` is downloaded; nothing else asks for that.
     users = [path for path in SOURCES.rglob("*.py") if "host.download import" in path.read_text("utf-8")]
-    assert [path.relative_to(SOURCES).as_posix() for path in users] == ["check/many.py"]
+    assert [path.relative_to(SOURCES).as_posix() for path in users] == ["check/targets.py"]
 
 
 def test_the_page_names_tests_that_exist() -> None:
