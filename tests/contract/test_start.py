@@ -64,11 +64,11 @@ def test_a_program_that_calls_us_goes_on_behind_us(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
-def test_the_status_of_a_full_disk_is_that_of_the_interpreter(tmp_path: Path) -> None:
+def test_the_status_of_a_full_disk_is_that_of_the_interpreter() -> None:
     """Nothing is left in a buffer when the process ends at once, and what cannot be written is said."""
     code = "import sys; sys.argv = ['x', '--version']; print('before'); from dlltracer.__main__ import main; main()"
     with open("/dev/full", "w") as full:
-        ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, check=False)
+        ran = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, check=False)
     assert ran.returncode != 0 and b"No space left on device" in ran.stderr
 
 
