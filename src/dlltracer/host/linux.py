@@ -123,24 +123,10 @@ def read_linux_context(
     library_path = environment.get("LD_LIBRARY_PATH", "")
     if loader is not None and "ld-musl-" in loader:
         return _musl_context(common, loader, library_path, files)
-    own = _bytes_or_empty(loader, files)
     facts = None
     if root is None and loader is not None and _is_own_loader(loader, files):
         facts = ask_loader(loader, OWN_PROGRAM, environment.get("GLIBC_TUNABLES"))
-    is_of_this_machine = facts is not None
-    if facts is None:
-        from .processors import guess_facts, read_processor
-
-        processor = read_processor(common)
-        is_of_this_machine = processor is not None
-        facts = guess_facts(own, common, processor)
-    if is_of_this_machine:
-        import mmap
-
-        common = replace(common, page_size=mmap.PAGESIZE)
-    context = _glibc_context(common, loader, library_path, files, facts)
-    # The messages in a glibc show which rules it has: 2.35 has others.
-    return replace(context, checks_alignment=b"ELF load command alignment not page-aligned" in own)
+    return _glibc_context(common, loader, library_path, files, facts)
 
 
 def read_loaded_paths() -> tuple[str, ...]:
@@ -245,8 +231,22 @@ def _read_loaded(
 
 
 def _glibc_context(
-    common: LinuxContext, loader: str | None, library_path: str, files: HostFilesystem, facts: LoaderFacts
+    common: LinuxContext, loader: str | None, library_path: str, files: HostFilesystem, facts: LoaderFacts | None
 ) -> GlibcContext:
+    """Return what a glibc depends on. Arguments: `facts`, the loader's own answer; `None`: they are guessed."""
+    own = _bytes_or_empty(loader, files)
+    is_of_this_machine = facts is not None
+    if facts is None:
+        from .processors import guess_facts, read_processor
+
+        processor = read_processor(common)
+        is_of_this_machine = processor is not None
+        facts = guess_facts(own, common, processor)
+    page_size = common.page_size
+    if is_of_this_machine:
+        import mmap
+
+        page_size = mmap.PAGESIZE
     notes = [*common.notes, *facts.notes]
     try:
         cache = parse_ld_cache(files.read_bytes(CACHE))
@@ -260,7 +260,7 @@ def _glibc_context(
         little_endian=common.little_endian,
         machine=common.machine,
         flags=common.flags,
-        page_size=common.page_size,
+        page_size=page_size,
         program=common.program,
         library_path=tuple(library_path.replace(";", ":").split(":")) if library_path else (),
         system_folders=facts.system_folders,
@@ -275,6 +275,8 @@ def _glibc_context(
         lib=facts.lib,
         platform=facts.platform,
         loader=loader,
+        # The messages in a glibc show which rules it has: 2.35 has others.
+        checks_alignment=b"ELF load command alignment not page-aligned" in own,
     )
 
 
