@@ -16,7 +16,7 @@ if sys.platform != "linux":
     pytest.skip("the loader of glibc is Linux's", allow_module_level=True)
 
 import dlltracer
-from dlltracer.capture.linux import compared_starts, debug_mask, log_file
+from dlltracer.capture.linux import compared_starts, debug_mask, loader_log, log_file
 from dlltracer.capture.linux.compared_starts import Start, find_compared_words
 from dlltracer.errors import BackendUnavailable
 
@@ -108,7 +108,7 @@ def test_a_trace_whose_pattern_does_not_fit(
     find = debug_mask.find_debug_fd
     monkeypatch.setattr(debug_mask, "find_debug_fd", lambda words: find(words * places))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("dlltracer.capture.linux.loader_log._LOADER_LOG._words", None)
+    monkeypatch.setattr(loader_log.the_loader_log(), "words", None)
     descriptors, children = os.listdir("/proc/self/fd"), own_children()
     trace = dlltracer.Trace(collect=True, backend="rtld")
     with trace as events:
@@ -152,8 +152,8 @@ def test_an_application_is_not_started(
 
 
 def test_a_child_that_hangs_is_ended(glibc: debug_mask.DebugMaskPatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compared_starts, "_CHILD", "import time; time.sleep(60)")
-    monkeypatch.setattr(compared_starts, "_FIRST_SECONDS", 0.2)
+    monkeypatch.setattr(compared_starts, "CHILD", "import time; time.sleep(60)")
+    monkeypatch.setattr(compared_starts, "FIRST_SECONDS", 0.2)
     children = own_children()
     with pytest.raises(BackendUnavailable, match="gave no answer within 0 s"):
         glibc.compare_starts("no place")

@@ -23,7 +23,7 @@ _VALUES = (("libs", 1, 64), ("files", 64, 1))
 _LARGEST = 1 << 16
 """Beyond any mask and any descriptor: other words are halves of addresses."""
 
-_FIRST_SECONDS = 90.0
+FIRST_SECONDS = 90.0
 """How long the first answer may take. A start took 5 s under qemu-user on a busy machine, and only a file system that
 hangs keeps an interpreter from starting at all."""
 
@@ -33,7 +33,7 @@ on a machine that is as slow."""
 
 _MOST_TEXT = 1 << 16
 
-_CHILD = """\
+CHILD = """\
 import ctypes, os, sys
 start = ctypes.addressof(ctypes.c_char.in_dll(ctypes.PyDLL(None), "_rtld_global_ro"))
 for line in open("/proc/self/maps"):
@@ -81,7 +81,7 @@ def compare_starts(loader: str) -> tuple[int, int]:
         for number in range(3):
             children.append(_start(program, folder, number))
         began = time.monotonic()
-        deadline = began + _FIRST_SECONDS
+        deadline = began + FIRST_SECONDS
         for _, out in children:
             answers.append(_read(out, deadline))
             if len(answers) == 1:
@@ -170,7 +170,7 @@ def _start(program: str, folder: str, number: int) -> tuple[int, int]:
         files += [(os.POSIX_SPAWN_OPEN, at, "/dev/null", os.O_RDWR, 0) for at in (0, 2, 3)]
         if number != 2:
             files.append((os.POSIX_SPAWN_CLOSE, 3))
-        command = (program, "-I", "-S", "-c", _CHILD, prefix)
+        command = (program, "-I", "-S", "-c", CHILD, prefix)
         return os.posix_spawn(program, command, environment, file_actions=files), out
     except OSError as error:
         os.close(out)
