@@ -97,6 +97,11 @@ BACKEND_NAMES = ("auto", "etw", "etw+loader", "debugger", "rtld", "seccomp", "sn
 """What `Trace(backend=...)` and `--backend` take."""
 
 
+NO_PYDLL = "the ctypes of this Python has no PyDLL, as PyPy's"
+"""A reason: calls of C that let no other Python code run."""
+USE_RUN = "`dlltracer run` and `dlltracer why` trace this Python from outside"
+"""What to do where no mechanism works in the process itself."""
+
 OUTSIDE = "seccomp"
 """The mechanism that `dlltracer run` and `dlltracer why` have alone, and `Trace` never."""
 

@@ -17,7 +17,7 @@ from struct import Struct
 from types import MethodType
 
 from ..errors import BackendUnavailable
-from .backend import Availability
+from .backend import NO_PYDLL, USE_RUN, Availability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -235,6 +235,8 @@ def make_reader() -> Callable[[bool], Snapshot]:
     info = Info.from_buffer(room)
     images: list[tuple[tuple[int, bytes | None], bytes, tuple[int, int]]] = []
     counts: list[tuple[int, int]] = []
+    if not hasattr(ctypes, "PyDLL"):
+        raise BackendUnavailable(NAME, NO_PYDLL, USE_RUN)
     try:
         library = ctypes.PyDLL(None)
         iterate = library.dl_iterate_phdr

@@ -232,7 +232,8 @@ def make_log(backend: str) -> int | None:
             return None  # the mechanism then makes, or misses, its own
         try:
             # Out of the way: the first file that a program opens is often descriptor 3, and some count on it.
-            return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 200)
+            # PyPy lacks the constant (linux/fcntl.h).
+            return fcntl.fcntl(low, getattr(fcntl, "F_DUPFD_CLOEXEC", 1030), 200)
         except OSError:
             return os.dup(low)
         finally:
@@ -254,7 +255,8 @@ def interpreter() -> list[str]:
     for name, value in sys._xoptions.items():
         if name not in given:
             options += ["-X", name if value is True else f"{name}={value}"]
-    if getattr(sys.__stdout__, "write_through", False):
+    # PyPy's is always so.
+    if sys.implementation.name != "pypy" and getattr(sys.__stdout__, "write_through", False):
         options.append("-u")
     return [sys.executable, *options]
 
