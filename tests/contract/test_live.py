@@ -228,7 +228,7 @@ def test_a_slow_output_holds_up_nobody(native: Native) -> None:
 def test_an_output_that_never_takes_anything_ends_with_the_trace(
     native: Native, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dlltracer.delivery._PATIENCE", 0.0)
+    monkeypatch.setattr("dlltracer.delivery.PATIENCE", 0.0)
     first, second, out = native.tiny(), native.tiny(), Blocked()
     trace = dlltracer.Trace(collect=True, out=out)
     with trace as events:

@@ -212,7 +212,7 @@ def test_it(dlltrace):
     ctypes.CDLL({str(native.tiny())!r})
     first = list(dlltrace)
     assert [event.path for event in first] == [event.path for event in dlltrace.loads]
-    assert [event.path for event in first] == [{str(native._folder)!r} + "/" + first[0].path.rpartition("/")[2]]
+    assert [event.path for event in first] == [{str(native.folder)!r} + "/" + first[0].path.rpartition("/")[2]]
     with pytest.raises(ImportError):
         import {broken}
     assert dlltrace.failures[0].path == {Native.missing!r}

@@ -17,7 +17,7 @@ from contract.native import Native
 if sys.platform != "linux":
     pytest.skip("refusals of Linux", allow_module_level=True)
 
-from dlltracer.capture.backend import make_backend
+from dlltracer.capture.choose import make_backend
 from dlltracer.capture.linux.rtld import RtldBackend
 
 if not RtldBackend().availability().ok:

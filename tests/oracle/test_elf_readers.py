@@ -67,7 +67,10 @@ def test_libraries_of_this_machine(peer: Callable[[str], Account]) -> None:
 
 
 def test_no_file_of_this_machine_is_refused() -> None:
-    for path in system_libraries():
+    paths = system_libraries()
+    if not paths:
+        pytest.skip("no ELF files on this machine")
+    for path in paths:
         assert read_elf(path, symbols=True).symbols is not None, path
 
 

@@ -16,7 +16,7 @@ from oracle.roots import Root, find_root
 if sys.platform != "linux":
     pytest.skip("a root of Linux", allow_module_level=True)
 
-from dlltracer.capture.backend import make_backend
+from dlltracer.capture.choose import make_backend
 
 if not make_backend("seccomp").availability().ok:
     pytest.skip(make_backend("seccomp").availability().reason, allow_module_level=True)

@@ -16,7 +16,7 @@ from builders.conda_file import build_conda
 from builders.elf_file import ElfFile, Symbol, need
 from builders.macho_file import ARM64, DYLIB, X86_64, build_fat, build_macho
 from builders.pe_file import build_pe
-from dlltracer.check.many import CheckTarget, check_target, classify_target
+from dlltracer.check.targets import CheckTarget, check_target, classify_target
 from dlltracer.model.check import CheckReport, Severity
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from dlltracer.cli import run_traced, spawn
+from dlltracer.cli import deps, process, run_traced, spawn
 from dlltracer.cli.commands import cli
 from dlltracer.cli.formats import FORMS
 from dlltracer.cli.output import (
@@ -309,17 +309,17 @@ def test_options_of_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "_args_from_interpreter_flags", lambda: ["-B", "-X", "dev"])
     monkeypatch.setattr(sys, "_xoptions", {"dev": True, "mine": "1", "other": True})
     monkeypatch.setattr(sys, "__stdout__", None)
-    assert spawn.interpreter() == [sys.executable, "-B", "-X", "dev", "-X", "mine=1", "-X", "other"]
+    assert process.interpreter() == [sys.executable, "-B", "-X", "dev", "-X", "mine=1", "-X", "other"]
 
 
 def test_a_program_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    with pytest.raises(spawn.CannotRun, match="/no/such/python could not be started: No such file"):
-        spawn.run_child(Program(ProgramKind.CODE, "pass"), "auto")
+    with pytest.raises(process.CannotRun, match="/no/such/python could not be started: No such file"):
+        spawn.run_child(Program(ProgramKind.CODE, "pass"), "auto", process.RunOptions())
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, ending: RunResult, *words: str) -> Any:
-    monkeypatch.setattr("dlltracer.cli.run.run_child", lambda program, backend, is_whole: ending)
+    monkeypatch.setattr("dlltracer.cli.run.run_child", lambda program, backend, options: ending)
     return CliRunner().invoke(cli, ["run", *words, "-c", "pass"])
 
 
@@ -369,3 +369,15 @@ def test_a_program_given_as_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "script").write_text("pass")
     for name in ("my app", "pipe", "script", "bin", "none", "none.py", "bin/none", "-", "", "\0"):
         assert what_is_meant(name) is None, name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the slow interpreter is a script of the shell")
+def test_a_python_that_is_too_slow_is_not_said_to_lack_the_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(deps, "_SECONDS", 0.1)
+    with pytest.raises(CommandFailed, match=r"python did not say within 0\.1 s where numpy is: name the file"):
+        deps.choose_file("numpy", str(slow))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,10 +145,45 @@ def test_an_enormous_file_is_refused(tmp_path: Path) -> None:
         read_config(str(tmp_path / "pyproject.toml"))
 
 
-def test_a_file_that_is_not_about_us_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_about_us_is_not_parsed(tmp_path: Path) -> None:
     make(tmp_path, "pyproject.toml=[tool.other]\nthis is broken")
+    assert find_config(str(tmp_path)) is None, "to parse it would be an error"
+
+
+@pytest.mark.parametrize("content", [
+    "[project]\nname = 'x'\ndependencies = ['dlltracer']\n[tool.ruff.lint.per-file-ignores]\n'dlltracer/*' = []\n",
+    "[project.scripts]\ndlltracer = 'dlltracer:main'\n[tool.toolbox]\nname = 'dlltracer'\n[broken\n",
+])  # fmt: skip
+def test_a_project_that_only_names_us_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:  # fmt: skip
+    make(tmp_path, f"pyproject.toml={content}")
     monkeypatch.setattr(configfile, "_parse", lambda *_: pytest.fail("parsed"))
+    monkeypatch.chdir(tmp_path)
     assert find_config(str(tmp_path)) is None
+    assert not configfile.may_have_settings()
+
+
+_TOOL = st.sampled_from(("tool", '"tool"', "'tool'", '"to\\u006fl"'))
+_US = st.sampled_from(("dlltracer", '"dlltracer"', "'dlltracer'"))
+_BACKEND = "backend = 'dlltracer'"
+
+
+@settings(deadline=None)
+@given(_TOOL, _US, st.sampled_from(("", " ", "\t")), st.sampled_from(("\n", "\r\n")), st.data())
+def test_the_table_is_seen_in_every_spelling(tool: str, us: str, space: str, end: str, data: st.DataObject) -> None:
+    text = data.draw(st.sampled_from((
+        f"{space}[{space}{tool}{space}.{space}{us}{space}]{space}# ours{end}{_BACKEND}",
+        f"[{tool}.{us}.run]{end}{_BACKEND}",
+        f"{space}{tool}{space}.{space}{us}{space}.{space}{_BACKEND}",
+        f"{tool}.{us} = {{{_BACKEND}}}",
+        f"{tool}{space}={space}{{{us}.{_BACKEND}}}",
+        f"[{tool}]{end}{space}{us}{space}={space}{{{_BACKEND}}}",
+        f"[{space}{tool}{space}]{end}{us}.{_BACKEND}",
+    )))  # fmt: skip
+    content = f"title = 'x'{end}{text}{end}".encode()
+    assert configfile.table_of("x", content) is not None
+    assert configfile.may_hold_table(content)
 
 
 @pytest.mark.parametrize(
@@ -197,4 +233,6 @@ def test_any_bytes_are_settings_or_an_error(data: bytes) -> None:
     except ConfigurationError as error:
         assert error.path == "/x/pyproject.toml" and "\n" not in str(error)
     else:
-        assert table is None or isinstance(table, dict)
+        tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
+        tools = tomllib.loads(data.decode("utf-8")).get("tool")
+        assert table == (tools.get("dlltracer") if isinstance(tools, dict) else None)

@@ -82,7 +82,7 @@ SEGMENTS = st.builds(Segment, st.integers(1, 9), st.integers(0, 3), st.integers(
 
 
 @given(
-    st.lists(st.lists(SEGMENTS, min_size=1, max_size=5), max_size=6),
+    st.lists(st.lists(SEGMENTS, min_size=1, max_size=5), min_size=1, max_size=6),
     st.integers(0, 1 << 40),
     st.data(),
 )

@@ -241,11 +241,11 @@ def test_no_header_raises(data: bytes, start: int) -> None:
 
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(1, 4), st.integers(0, 0xFFFFFFFF), st.integers(0, 3)), max_size=30),
-    st.integers(0, 2**64 - 1),
+    st.integers(0, 5 << 32) | st.integers(0, 2**64 - 1),
 )
 def test_whatever_is_noted_can_be_decoded(steps: list[tuple[bool, int, int, int]], address: int) -> None:
     log = ProcessLog({})
-    seen: set[int] = set()
+    loaded: dict[int, int] = {}  # base to size
     told = 0
     for is_load, place, size, tid in steps:
         base = place << 32
@@ -253,11 +253,16 @@ def test_whatever_is_noted_can_be_decoded(steps: list[tuple[bool, int, int, int]
             log.note_load(at(told, tid), base, f"\\??\\C:\\{place}.dll", ImageHeader(size, size, size))
         else:
             log.note_unload(at(told, tid), base)
-        told += is_load or base in seen
-        seen = seen | {base} if is_load else seen - {base}
+        told += is_load or base in loaded
+        if is_load:
+            loaded[base] = size
+        else:
+            loaded.pop(base, None)
     log.note_exception(TID, exception(VIOLATION, address), is_first_chance=False)
     events = log.events((), PID, 0.0, 0)
     assert len(events) == told
     crash = log.crash(0)
-    assert crash is not None and (crash.image is None) == (crash.offset is None)
-    assert crash.image is None or crash.image == f"C:\\{address >> 32}.dll"
+    base = address >> 32 << 32
+    is_inside = address - base < loaded.get(base, 0)
+    expected = (f"C:\\{address >> 32}.dll", address - base) if is_inside else (None, None)
+    assert crash is not None and (crash.image, crash.offset) == expected

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlltracer.cli import run_traced
 from dlltracer.cli.record import TraceRecorder
-from dlltracer.cli.run_debugged import _Early
+from dlltracer.cli.run_debugged import EarlyEvents
 from dlltracer.host.recording_files import read_trace_file
 from dlltracer.model.events import Event, LoadEvent, UnloadEvent
 from dlltracer.model.recording import Recording, TracedProcess
@@ -51,7 +51,7 @@ def test_what_is_private_is_left_out_early(tmp_path: Path) -> None:
 def test_before_the_first_line_of_the_program(tmp_path: Path) -> None:
     """What its interpreter loads is not its own; of what it starts all is shown. It is recognised by its own words."""
     kept, begun = Kept(), tmp_path / "begun"
-    early = _Early(kept, True, ("python", "-c", "x"), str(begun))
+    early = EarlyEvents(kept, True, ("python", "-c", "x"), str(begun))
     for reported in (FIRST, LOAD):
         early(reported)
     assert kept.said == []
@@ -68,7 +68,7 @@ def test_before_the_first_line_of_the_program(tmp_path: Path) -> None:
 
 def test_all_of_it_and_no_processes() -> None:
     kept = Kept()
-    early = _Early(kept, False)
+    early = EarlyEvents(kept, False)
     for reported in (FIRST, LOAD, LATER):
         early(reported)
     assert kept.said == [LOAD, LATER]

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dlltracer.cli import interpreter
-from dlltracer.cli.interpreter import choose_python, find_python, python_in
+from dlltracer.cli import program
 from dlltracer.cli.options import BadUsage
 from dlltracer.cli.output import CommandFailed
-from dlltracer.cli.program import ProgramKind
+from dlltracer.cli.program import ProgramKind, choose_python, find_python, python_in
 from dlltracer.cli.question import read_question
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="programs of Linux")
@@ -197,7 +196,7 @@ def test_a_tool_looks_at_the_active_environment(
     python.symlink_to(sys.executable)
     tool = room / "tool"
     tool.mkdir()
-    monkeypatch.setattr(interpreter.sys, "prefix", str(tool))
+    monkeypatch.setattr(program.sys, "prefix", str(tool))
     monkeypatch.delenv("CONDA_PREFIX", raising=False)
     monkeypatch.setenv("VIRTUAL_ENV", str(room / "env"))
     assert choose_python(None) is None  # python -m: that Python was chosen

@@ -58,7 +58,7 @@ def test_of_several_names_of_a_library_the_one_that_has_a_package_counts(
 ) -> None:
     found = first(failed(python_error("OSError", message), *(search(name) for name in names)))
     assert (found.subject, found.confidence) == (subject, Confidence.CERTAIN)
-    assert package is None or found.remedies[0].command[-1] == package
+    assert found.remedies[0].command[-1:] == (() if package is None else (package,))
 
 
 def test_the_program_itself_was_asked_because_the_search_gave_nothing() -> None:

@@ -73,7 +73,7 @@ def native(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, library in (("program", good), ("lame", gone)):
         source = folder / f"{name}.c"
         source.write_text(PROGRAM)
-        lab._compile(["-o", folder / f"{name}.exe", source, library])
+        lab.compile(["-o", folder / f"{name}.exe", source, library])
     gone.unlink()
     # A dot in the name: Windows itself then looks for no other extension.
     shutil.copy2(folder / "program.exe", folder / "program.x.exe")

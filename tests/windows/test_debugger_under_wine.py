@@ -159,7 +159,7 @@ def told(run: dict, folder: Path | str, kind: str = "") -> list[tuple[str, str]]
 
 def test_every_field_lies_where_the_compiler_puts_it(lab: Lab, tmp_path: Path) -> None:
     exe = tmp_path / "debug_layout.exe"
-    lab._compile(["-o", exe, HERE / "debug_layout.c"])
+    lab.compile(["-o", exe, HERE / "debug_layout.c"])
     told: dict[str, tuple[int, ...]] = {}
     for line in lab.run_exe(exe).splitlines():
         name, *numbers = line.split()

@@ -329,7 +329,7 @@ def test_finding_5_on_windows_the_lab_is_windows_itself(lab: Lab, tmp_path: Path
     No test that is asked for here compiles anything, so that the compiler need only say that it is there.
     """
     (tmp_path / "gcc.c").write_text(COMPILER)
-    lab._compile(["-o", tmp_path / "gcc.exe", tmp_path / "gcc.c"])
+    lab.compile(["-o", tmp_path / "gcc.exe", tmp_path / "gcc.c"])
     root = Path(__file__).parents[2]
     env = {
         "PYTHONPATH": ";".join(map(windows_path, (root / "src", root / "tests", lab.site))), "DLLTRACER_LAB": "native",

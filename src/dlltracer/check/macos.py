@@ -10,6 +10,7 @@ from ..errors import BinaryFormatError
 from ..host.filesystem import MacosFiles
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
+from ..model.environment import is_libpython
 from ..model.loader_context import MacosContext
 from ..model.macho import (
     CPU_ARM64,
@@ -34,7 +35,6 @@ from .tags import PythonPromise, file_python, macos_tag
 
 _MODULE_ENTRY = "_PyInit_"
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*-darwin|abi3|pypy\d+-[\w-]+)\.so$")
-_LIBPYTHON = re.compile(r"(?:^|/)(?:Python\.framework/|libpython\d[\w.]*\.dylib$|Python3?$)")
 _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000
@@ -207,7 +207,7 @@ class MacosCheck(PlatformCheck):
         self._reached.update(place_of(path) for path in tree.images)
         self._lacking = tuple(posixpath.basename(binding.need) for binding in tree.missing)
         for binding in tree.missing:
-            if not _LIBPYTHON.search(binding.need) or self._is_module(place):
+            if not is_libpython(binding.need) or self._is_module(place):
                 yield from self._once(self._missing(binding, place))
         images = {path: image for path, image in tree.images.items() if isinstance(image, MachoImage)}
         for symbol in find_missing_macho_symbols(images, tree.bindings):
@@ -286,7 +286,7 @@ class MacosCheck(PlatformCheck):
             path = place_of(binding.path or "")
             title = f"it needs {binding.need}, and dyld does not take {path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
-        if _LIBPYTHON.search(binding.need) and not self._wheel.others:
+        if is_libpython(binding.need) and not self._wheel.others:
             return self._problem(
                 "other-libpython", severity, place, f"it is linked with {binding.need}",
                 ("another Python has none, or has it elsewhere",), "link it with -undefined dynamic_lookup instead",

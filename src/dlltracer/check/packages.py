@@ -11,12 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..binary.reading import is_macho
+from ..binary.reading import is_macho, read_regular
 from ..errors import BinaryFormatError
-from ..host.environments import environment_in
-from ..host.filesystem import HostFilesystem
-from ..host.image_cache import ImageCache
-from ..host.native_files import NativeFile
 from ..host.wheel import UnreadableTarget, Wheel, is_native_head, open_wheel
 from ..model.check import CheckReport, Problem
 from ..model.macho import CPU_ARM64, CPU_X86_64
@@ -150,7 +146,7 @@ def check_file(path: str, root: str | None = None) -> CheckReport:
 
 
 def _check_native(path: str, root: str | None) -> CheckReport:
-    head = HostFilesystem().read_head(path, _HEAD)
+    head = read_regular(path, _HEAD)
     if not is_native_head(head):
         raise UnreadableTarget(_describe_other(path, head))
     notes: list[str] = []
@@ -167,14 +163,17 @@ def _check_native(path: str, root: str | None) -> CheckReport:
 
 
 def _judge_elf(path: str, root: str | None, notes: list[str]) -> Iterator[Problem]:
+    from ..host.environments import environment_in
+    from ..host.image_cache import ImageCache
+    from ..host.native_files import NativeFile
     from .linux_environment import check_linux_files
 
     place = Path(path).resolve()
-    status = place.stat()
+    status, folder = place.stat(), str(place.parent)
     native = NativeFile(
         str(place), "elf", (status.st_dev, status.st_ino), status.st_size, (status.st_mtime_ns, status.st_ctime_ns)
     )
-    environment = replace(environment_in(str(place.parent), root), folder=str(place.parent), folders=())
+    environment = replace(environment_in(folder, root), folder=folder, folders=())
     with ImageCache(None) as cache:
         yield from check_linux_files(environment, [native], root, notes, cache, [])
 
@@ -232,7 +231,7 @@ def refuse_sdist(path: str) -> CheckReport:
     """Return the report on a source distribution: there is nothing in it that a loader loads."""
     fix = "build a wheel of it (pip wheel --no-deps FILE) and check that"
     try:
-        head = HostFilesystem().read_head(path, _HEAD)
+        head = read_regular(path, _HEAD)
         text = f"it is a source distribution, which has nothing to load: {fix}"
         if path.lower().endswith(".zip") and not _is_sdist_zip(path):
             text = _describe_other(path, head)

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
@@ -17,34 +16,28 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..api.search_phases import SearchPhases
-from ..capture.backend import NOT_USED
 from ..capture.linux.seccomp_watch import LoaderWatch
 from ..errors import BackendUnavailable
 from ..host.scratch import ScratchFile
 from ..model.events import Event
+from ..model.light import replace
 from ..model.recording import KeptEvents, TracedProcess
 from ..model.run import RunResult
 from .output import describe_ending
-from .program import Program, ProgramKind, describe_start_failure
-from .runner import WATCHED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import (
+from .process import (
     CannotRun,
     DescriptorLimit,
     Relay,
+    RunOptions,
     child_environment,
     choose_wait,
     interpreter_of,
-    run_child,
     runner_command,
     with_facts,
-    with_notes,
     with_stop,
 )
-from .stopper import Stopper
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .spawn import Variables
+from .program import Program, ProgramKind, describe_start_failure
+from .runner import WATCHED, LogSharing, RunnerOutcome, RunnerReport
 
 
 class Receiver(Protocol):
@@ -72,23 +65,6 @@ _PATIENCE = 60.0
 """Seconds for the launcher to come up."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatchOptions:
-    """How to run the program; the first six as of `spawn.run_child`.
-
-    Attributes: `follow`, also the processes that it starts; `startup`, also what comes before the program begins.
-    """
-
-    python: str | None = None
-    output: tuple[int, int] | None = None
-    watch_crash: bool = False
-    stopper: Stopper | None = None
-    limit: DescriptorLimit | None = None
-    variables: Variables = ()
-    follow: bool = False
-    startup: bool = False
-
-
 class _Keeping:
     """A receiver for a run without one: keeps the events."""
 
@@ -103,25 +79,7 @@ class _Keeping:
         """Nobody asks."""
 
 
-def run_without_rtld(program: Program, options: WatchOptions, refusals: tuple[str, ...]) -> RunResult:
-    """Run the program with the best mechanism that works here without "rtld": "seccomp", else "snapshot".
-
-    A mechanism that cannot be says so before anything of the program has run. Raises `CannotRun`.
-
-    Arguments: `refusals`, why each better mechanism was not taken.
-    """
-    try:
-        run = run_watched(program, options)
-    except BackendUnavailable as error:
-        refusals = (*refusals, f"seccomp{NOT_USED}{error}")
-        run = run_child(
-            program, "snapshot", python=options.python, output=options.output, watch_crash=options.watch_crash,
-            stopper=options.stopper, limit=options.limit, variables=options.variables,
-        )  # fmt: skip
-    return with_notes(run, refusals)
-
-
-def run_watched(program: Program, options: WatchOptions, receiver: Receiver | None = None) -> RunResult:
+def run_watched(program: Program, options: RunOptions, receiver: Receiver | None = None) -> RunResult:
     """Run the program to its end. Raises `CannotRun`, and `BackendUnavailable` before anything of it has run."""
     if not os.path.isdir("/proc/self/fd"):
         raise BackendUnavailable(NAME, "there is no /proc, by which a process is looked at")
@@ -144,7 +102,7 @@ class _WatchedRun:
     """One run."""
 
     def __init__(
-        self, program: Program, options: WatchOptions, receiver: Receiver, limit: DescriptorLimit, result: str
+        self, program: Program, options: RunOptions, receiver: Receiver, limit: DescriptorLimit, result: str
     ) -> None:  # fmt: skip
         self._options = options
         self._receiver = receiver
@@ -282,7 +240,7 @@ class _WatchedRun:
 class _Launcher:
     """The process that becomes the program, until it does. Raises `CannotRun`."""
 
-    def __init__(self, way: str, command: list[str], options: WatchOptions) -> None:
+    def __init__(self, way: str, command: list[str], options: RunOptions) -> None:
         import socket
 
         self._command = command

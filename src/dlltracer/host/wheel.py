@@ -21,8 +21,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from packaging.version import InvalidVersion, Version
-
 from ..binary.reading import is_macho
 from ..errors import DlltracerError
 from ..model.check import Problem, Severity
@@ -337,8 +335,12 @@ class _Reader:
     def _check_version(self, file: str, version: str) -> None:
         """Compare the version of the metadata with that of the name: pip refuses the wheel if they differ."""
         named = self._wheel.name.split("-")[1]
+        if not version or version == named:
+            return
+        from packaging.version import InvalidVersion, Version  # not above: nearly all are spelled alike
+
         try:
-            differs = bool(version) and Version(version) != Version(named.replace("_", "-"))
+            differs = Version(version) != Version(named.replace("_", "-"))
         except InvalidVersion:
             return
         if differs:

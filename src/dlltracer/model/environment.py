@@ -26,6 +26,16 @@ def has_hash(name: str) -> bool:
     return _REPAIRED.search(name) is not None
 
 
+_LIBPYTHON = re.compile(
+    r"(?:^|/)(?:libpython\d[\w.]*(?:-[0-9a-f]{8}[\w.]*)?\.(?:so[\w.]*|dylib)$|Python3?$|Python3?\.framework/)"
+)
+
+
+def is_libpython(name: str) -> bool:
+    """Whether an image is the library of an interpreter, by its name or path: libpython, or the framework of macOS."""
+    return _LIBPYTHON.search(name) is not None
+
+
 CONFIGURED = "a folder of ld.so.conf"
 """Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
 
@@ -126,10 +136,12 @@ class AvailablePackages:
         candidates: package to the version that can be installed; `None` for a package that there is none of.
         installed: package to the version that is installed.
         unchecked: why `candidates` does not tell, in words; `None` if it does.
+        providers: library that a package was asked for by ("so:libuv.so.1") to the names of the packages that have it.
     """
 
     candidates: Mapping[str, str | None] = field(default_factory=dict)
     installed: Mapping[str, str] = field(default_factory=dict)
+    providers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unchecked: str | None = None
 
 

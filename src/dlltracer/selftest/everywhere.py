@@ -16,7 +16,7 @@ from .. import __version__
 from ..binary.elf import read_elf
 from ..binary.pe import read_pe
 from ..binary.reading import read_regular
-from ..capture.backend import BACKEND_NAMES, candidates, make_backend
+from ..capture.choose import BACKEND_NAMES, candidates, make_backend
 from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.machine import describe_host

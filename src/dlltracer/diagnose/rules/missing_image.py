@@ -58,9 +58,9 @@ def check(case: Case) -> Iterator[Finding]:
         if python_of_library(need, case) or lost_file(case, need) or lead_of(need, case):
             continue
         if binding is None and event is not None and _is_asked_for(event, case, dropped):
-            yield _runtime(need, event, case) if _is_requested_by_code(event) else _no_file(need, case)
+            yield _runtime(need, event, case) if _is_requested_by_code(event) else _no_file(need, case, names)
         elif binding is None and event is None and need == case.subject and not case.is_of_another_process:
-            yield _no_file(need, case)
+            yield _no_file(need, case, names)
         else:
             yield _missing(need, event, binding, named == need, case)
 
@@ -251,8 +251,8 @@ def _is_expected_beside(need: str, requested_by: str | None, case: Case) -> bool
     )
 
 
-def _no_file(need: str, case: Case) -> Finding:
-    """Return the finding about a requested file that does not exist."""
+def _no_file(need: str, case: Case, tried: tuple[str, ...]) -> Finding:
+    """Return the finding about a requested file that does not exist; `tried` as of `_names_tried`."""
     bare = "/" not in need
     copies = tuple(copy for copy in case.copies.get(need.rpartition("/")[2], ()) if copy.unfit is None)
     text = (
@@ -262,7 +262,7 @@ def _no_file(need: str, case: Case) -> Finding:
     )
     if copies:
         text += f" There is {describe_copies(copies)}, which was not looked at."
-    elif tried := _names_tried(case):
+    elif tried:
         others = [name for name in tried if name != need]
         text += f" It tried {len(tried)} names of the library, and got it by none: also {', '.join(others[:4])}."
     elif bare and re.search(r"\.so$", need):
