@@ -18,7 +18,8 @@ KINDS = {kind.value for kind in ProviderKind}
 MAKERS = {
     "aka.ms", "learn.microsoft.com", "support.microsoft.com", "www.microsoft.com", "developer.nvidia.com",
     "www.nvidia.com", "www.python.org", "www.postgresql.org", "dev.mysql.com", "mariadb.com", "www.oracle.com",
-    "www.ibm.com", "ffmpeg.org", "www.msys2.org",
+    "www.ibm.com", "ffmpeg.org", "www.msys2.org", "imagemagick.org", "www.videolan.org", "ghostscript.com",
+    "adoptium.net", "mpv.io", "docs.nvidia.com",
 }  # fmt: skip
 
 MANAGED = {

@@ -153,4 +153,18 @@ def test_a_symbol_of_glibc_on_musl() -> None:
     built = image(version_needs=(version_need("libc.so.6", "GLIBC_2.2.5"),))
     made = case(message, symbols=(wanted,), tree=tree(), images={EXT: built})
     assert first(made).code == "glibc-symbol-on-musl"
-    assert first(replace(made, images={EXT: image()})).code == "missing-symbol"
+    without = first(replace(made, images={EXT: image()}))
+    assert (without.code, without.confidence) == ("glibc-symbol-on-musl", Confidence.LIKELY)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("__vsnprintf_chk", "glibc-symbol-on-musl"), ("fcntl64", "glibc-symbol-on-musl"), ("mine", "missing-symbol")],
+)
+def test_a_name_of_glibc_without_a_version_on_musl(name: str, code: str) -> None:
+    """As in libraries linked with -nostdlib, or by tools that drop the versions."""
+    lack = (MissingSymbol(name, None, EXT, None),)
+    made = case(f"Error relocating {EXT}: {name}: symbol not found", symbols=lack, tree=tree(), images={EXT: image()})
+    assert first(made).code == code
+    other = case(f"{EXT}: undefined symbol: {name}", symbols=lack, tree=tree(), images={EXT: image()})
+    assert first(other).code == "missing-symbol", "with glibc, its own names mean nothing"

@@ -55,16 +55,14 @@ def test_a_folder_that_was_not_in_force_at_the_load() -> None:
     finding = in_another_folder(other_folders=(("d:\\far\\", "it was taken back"),))
     assert finding.code == "folder-not-searched"
     assert "D:\\far\\far.dll" in finding.explanation and "it was taken back" in finding.explanation
-    assert [remedy.code for remedy in finding.remedies] == ["os.add_dll_directory('D:\\\\far')"]
+    assert finding.remedies[0].code == "os.add_dll_directory('D:\\\\far')"
 
 
 def test_winmode_takes_added_folders_out_of_the_search() -> None:
     finding = in_another_folder(load_flags=0)
     assert "winmode" in finding.explanation and "PATH" in finding.explanation
     assert [remedy.code for remedy in finding.remedies] == ["", ""]
-    assert [remedy.code for remedy in in_another_folder(load_flags=0x1000).remedies] == [
-        "os.add_dll_directory('C:\\\\other')"
-    ]
+    assert in_another_folder(load_flags=0x1000).remedies[0].code == "os.add_dll_directory('C:\\\\other')"
 
 
 def test_load_flags_do_not_explain_what_is_nowhere() -> None:

@@ -154,12 +154,11 @@ def find_mount(mounts: Sequence[Mount], path: str) -> Mount | None:
     return found
 
 
-def read_address_space_limit(pid: int | None = None) -> MemoryLimit:
-    """RLIMIT_AS of a process, this one for `None`, and the size of its address space."""
-    process = "self" if pid is None else str(pid)
-    pages = _number(read_kernel_file(f"/proc/{process}/statm").split(" ")[0])
+def read_address_space_limit() -> MemoryLimit:
+    """RLIMIT_AS of this process, and the size of its address space."""
+    pages = _number(read_kernel_file("/proc/self/statm").split(" ")[0])
     used = None if pages is None else pages * read_page_size()
-    return MemoryLimit(ADDRESS_SPACE, parse_process_limits(read_kernel_file(f"/proc/{process}/limits")), used)
+    return MemoryLimit(ADDRESS_SPACE, parse_process_limits(read_kernel_file("/proc/self/limits")), used)
 
 
 def parse_process_limits(text: str) -> int | None:
