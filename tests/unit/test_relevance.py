@@ -13,8 +13,8 @@ MESSAGE = "libgone.so: cannot open shared object file: No such file or directory
 
 
 def behind(*events: LoadEvent | LoadFailedEvent, message: str | None = MESSAGE) -> tuple[LoadFailedEvent, ...]:
-    said = classify_dlerror(message) if message else None
-    dl_error = said if said is not None and said.problem.value != "undecided" else None
+    output = classify_dlerror(message) if message else None
+    dl_error = output if output is not None and output.problem.value != "undecided" else None
     return failures_behind(Recording("rtld", events), import_error(message) if message else None, dl_error)
 
 

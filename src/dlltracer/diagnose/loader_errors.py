@@ -93,6 +93,10 @@ _MUSL_LOAD = re.compile(r"Error loading shared library (.{1,2000}?): (.{1,200}?)
 _MUSL_RELOCATE = re.compile(
     r"Error relocating (.{1,2000}?): (\S{1,8000}): (symbol not found|initial-exec TLS resolves)"
 )
+_MUSL_REFUSE = re.compile(
+    r"Error relocating (.{1,2000}?): (unsupported relocation type|RELRO protection failed: (.{1,200}))"
+)
+"""Of a damaged file, or one for another processor, whose kinds of relocations are not known here; of mprotect."""
 _MUSL_SYMBOL = re.compile(r"Symbol not found: (\S{1,8000})")
 _OPENING = re.compile(r"['\"`(\[{<=\u2018\u201c\u00ab]")
 _LAST_NAME = re.compile(r"[^\s/]\S*\.so[\w.]*$")
@@ -184,6 +188,9 @@ def _musl(line: str) -> DlError | None:
     if found := _MUSL_RELOCATE.search(line):
         problem = DlProblem.MISSING_SYMBOL if found[3] == "symbol not found" else DlProblem.STATIC_TLS
         return DlError(problem, found[1], found[2], loader="musl")
+    if found := _MUSL_REFUSE.search(line):
+        problem = DlProblem.NOT_MAPPED if found[3] else DlProblem.DAMAGED
+        return DlError(problem, found[1], system_error=found[3], loader="musl")
     if found := _MUSL_SYMBOL.search(line):
         return DlError(DlProblem.MISSING_SYMBOL, symbol=found[1], loader="musl")
     return None
