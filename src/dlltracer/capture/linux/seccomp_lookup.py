@@ -11,13 +11,9 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-<<<<<<< HEAD
 from ...binary.elf import read_elf
 from ...errors import BinaryFormatError
-from .seccomp_filter import AT_FDCWD, PAGE
-=======
-from .seccomp_filter import AT_FDCWD, O_PATH
->>>>>>> main
+from .seccomp_filter import AT_FDCWD, O_PATH, PAGE
 
 LONGEST_PATH = 4096
 """PATH_MAX, the NUL at its end included."""
