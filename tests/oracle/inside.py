@@ -43,7 +43,7 @@ def loader_state() -> tuple[int, str] | None:
 def loader_words() -> tuple[int, int] | None:
     """The indexes of mask and descriptor as the trace found them; `None` if it did not look."""
     log = sys.modules.get("dlltracer.capture.linux.loader_log")
-    words = log and log.the_loader_log()._words
+    words = log and log.the_loader_log().words
     return words and (words.mask, words.fd)
 
 

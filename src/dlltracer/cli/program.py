@@ -226,7 +226,9 @@ _VARIABLES = ("VIRTUAL_ENV", "CONDA_PREFIX")
 _OF_TOOLS = ("uv-receipt.toml", "pipx_metadata.json", "pipx_expired_flag")
 """Files of environments that hold one tool: of `uv tool install`, and of pipx (install and run)."""
 _OLDEST = (3, 10)
-_SECONDS = 10.0
+_SECONDS = 30.0
+"""How long a Python may take to start: the first start of one in a file system of the network takes some seconds."""
+
 _LOADER_STATUS = 127
 """With which ld.so and the loader of musl end a program that they cannot start (elf/rtld.c; ldso/dynlink.c)."""
 

@@ -86,7 +86,7 @@ def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink
     """
     with Relay():
         words = [shutil.which(command[0]) or command[0], *command[1:]]
-        run = run_debugged(words, follow=follow, on_event=None if sink is None else _Early(sink, follow))
+        run = run_debugged(words, follow=follow, on_event=None if sink is None else EarlyEvents(sink, follow))
     return RunResult(status=run.status, recording=_recording(run, follow), crash=run.crash)
 
 
@@ -120,7 +120,7 @@ def _run_program(
         start = [*interpreter_of(program, python), *options]
         command = runner_command(start, result, _sharing(stopper), DEBUGGED, program)
         shown = (*start, *program.words)
-        early = None if sink is None else _Early(sink, follow, shown, None if startup else f"{result}.begun")
+        early = None if sink is None else EarlyEvents(sink, follow, shown, None if startup else f"{result}.begun")
         asked: list[Request] = []
 
         def requests() -> list[Request]:
@@ -165,7 +165,7 @@ def _read_stack(result: str) -> tuple[Frame, ...]:
     return read_fault_frames(text, hidden=os.path.dirname(os.path.dirname(os.path.abspath(__file__))), main=True)
 
 
-class _Early:
+class EarlyEvents:
     """Hands on to a sink what a debugger tells while the program runs.
 
     Arguments:

@@ -175,7 +175,8 @@ def make_log(backend: str) -> int | None:
             return None  # the mechanism then makes, or misses, its own
         try:
             # Out of the way: the first file that a program opens is often descriptor 3, and some count on it.
-            return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 200)
+            # PyPy lacks the constant (linux/fcntl.h).
+            return fcntl.fcntl(low, getattr(fcntl, "F_DUPFD_CLOEXEC", 1030), 200)
         except OSError:
             return os.dup(low)
         finally:

@@ -28,7 +28,8 @@ AT_FDCWD = -100
 
 _O_WRITES = 0o3
 _O_CREAT = 0o100
-_O_PATH = 0o10000000
+O_PATH = 0o10000000
+"""As in asm-generic/fcntl.h; PyPy's os lacks it."""
 
 _X32_BIT = 0x40000000
 """In the number of a system call of the x32 ABI, whose processes have the audit architecture of x86-64."""
@@ -159,7 +160,7 @@ def does_stop(audit: int, number: int, arguments: tuple[int, ...]) -> bool:
 
 def _not_of_loaders(arch: Architecture) -> int:
     """Flags with which no loader opens a file."""
-    return _O_WRITES | _O_CREAT | arch.o_directory | _O_PATH
+    return _O_WRITES | _O_CREAT | arch.o_directory | O_PATH
 
 
 # linux/bpf_common.h: what an instruction does.

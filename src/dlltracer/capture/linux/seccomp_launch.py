@@ -199,7 +199,8 @@ def receive(socket: Any, most: int) -> tuple[bytes, tuple[int, ...]]:
 
     numbers = array.array("i")
     room = _socket.CMSG_SPACE(most * numbers.itemsize)
-    message, ancillary, _, _ = socket.recvmsg(4096, room, _socket.MSG_CMSG_CLOEXEC)
+    # PyPy lacks the constant (linux/socket.h).
+    message, ancillary, _, _ = socket.recvmsg(4096, room, getattr(_socket, "MSG_CMSG_CLOEXEC", 0x40000000))
     for level, kind, data in ancillary:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
             numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])

@@ -11,7 +11,7 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-from .seccomp_filter import AT_FDCWD
+from .seccomp_filter import AT_FDCWD, O_PATH
 
 LONGEST_PATH = 4096
 """PATH_MAX, the NUL at its end included."""
@@ -81,9 +81,9 @@ class FileLookup:
 
     def _stat_in_root(self, root: str, path: bytes) -> os.stat_result:
         """stat(2) with links resolved inside of a root that is not ours: openat2(2), Linux 5.6."""
-        folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = os.open(root, O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            how = struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+            how = struct.pack("=QQQ", O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
             import ctypes
 
             found = ctypes.CDLL(None, use_errno=True).syscall(

@@ -35,12 +35,6 @@ def musl_names() -> Mapping[str, MuslName]:
     return names
 
 
-@functools.cache
-def glibc_names() -> frozenset[str]:
-    """Return the names that glibc exports and musl does not."""
-    return frozenset(name for name, *_ in _rows("glibc_libc.txt"))
-
-
 NEWEST_PYTHON = 15
 """The table of Python's API ends with 3.15."""
 
