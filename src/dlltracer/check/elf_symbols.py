@@ -119,11 +119,12 @@ class ElfSymbolCheck(PlatformCheck):
             evidence = [f"{one}: {since}" for one, since, _ in above[:_MOST_SHOWN]]
             if len(above) > _MOST_SHOWN:
                 evidence.append(f"and {len(above) - _MOST_SHOWN} more")
-            if not is_whole:
+            is_elsewhere = not is_whole and self._suppliers.may_export_runtime(self._lacking)
+            if is_elsewhere:
                 evidence.append("a library that the wheel expects from elsewhere may have it")
             yield from self._once(
                 self._problem(
-                    "libstdcxx-above-tag", Severity.ERROR if is_whole else Severity.WARNING, place,
+                    "libstdcxx-above-tag", Severity.WARNING if is_elsewhere else Severity.ERROR, place,
                     f"it needs {name}, which {_LIBSTDCXX} has in {version}, and the tag promises {promised} at most",
                     evidence, "build and link it with one compiler, in the image of the tag, or give it a newer tag",
                 )

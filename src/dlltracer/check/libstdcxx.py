@@ -22,7 +22,10 @@ _OF_LIBSTDCXX = (
     ("GLIBCXX_3.4.26", r"_ZNSt7__cxx11(?:18basic_|19basic_[io])stringstreamI\w+C[12]Ev$"),
     ("GLIBCXX_3.4.22", r"_Z(?:T[VIS])?NSt6thread6_State|_ZSt19uncaught_exceptions"),
     ("GLIBCXX_3.4.22", r"_ZNSt6thread15_M_start_threadESt10unique_ptr"),
-    ("GLIBCXX_3.4.21", r"\w*St7__cxx11\d+(?:basic_(?:string|[io]stringstream)|num|money|time|collate|messages)"),
+    (
+        "GLIBCXX_3.4.21",
+        r"_Z(?:NK?|T[VIST]N)?St(?:\w*St)?7__cxx11\d+(?:basic_(?:string|[io]stringstream)|num|money|time|collate|messages)",
+    ),
     ("GLIBCXX_3.4.20", r"_ZSt24__throw_out_of_range_fmt"),
     ("GLIBCXX_3.4.19", r"_ZNSt6chrono3_V2"),
     ("GLIBCXX_3.4.14", r"_ZSt25__throw_bad_function_call|_ZSt20__throw_future_error"),

@@ -120,12 +120,12 @@ class PlatformCheck:
     ) -> tuple[Severity, tuple[str, ...]]:  # fmt: skip
         """Return how bad it is that a library is nowhere, when other packages may have it though its name says none.
 
-        Arguments: `folders`, where it is looked for; `is_runtime`, whether it is one of a compiler, which says nothing
-        of who brings it.
+        Arguments: `folders` of the package in which it is looked for; `is_runtime`, whether it is one of a compiler,
+        which says nothing of who brings it.
         """
         if severity is not Severity.ERROR:
             return severity, ()
-        if family := self._suppliers.family():
+        if family := self._suppliers.family(folders):
             return Severity.NOTE, (f"{family} may have it: the wheel shares folders with it",)
         for other in () if is_runtime else self._lacking:
             if other != library and (owner := self._suppliers.find(other, folders)):
@@ -152,13 +152,13 @@ def original_name(library: str) -> str:
 
 
 def search_places(place: str, folders: Iterable[str]) -> list[str]:
-    """Return the folders in which a file's needs are looked for: as the file names them, and from the top.
+    """Return the folders in which a file's needs are looked for beside it, from the top of site-packages.
 
-    Arguments: `place` of the file; `folders` of its RUNPATH or LC_RPATH.
+    Arguments: `place` of the file; `folders` of its RUNPATH or LC_RPATH, of which those of the build machine are left
+    out.
     """
-    named = list(folders)
-    rests = [_OWN_FOLDER.sub("", folder).lstrip("/") for folder in named]
-    return [*named, *(place_of(posixpath.join("/", posixpath.dirname(place), rest)) for rest in rests)]
+    rests = [_OWN_FOLDER.sub("", folder, count=1).lstrip("/") for folder in folders if _OWN_FOLDER.match(folder)]
+    return [place_of(posixpath.join("/", posixpath.dirname(place), rest)) for rest in rests]
 
 
 def place_of(path: str) -> str:
