@@ -45,7 +45,7 @@ _MOST_WAIT = 1.0
 """Seconds that a thread waits when the machine is busy, though no output is slow."""
 _VAIN_SECONDS, _VAIN_SHARE = 0.1, 0.02
 """Time that threads may wait where nothing comes: so many seconds, and this share of the time since the start."""
-_PATIENCE = 10.0
+PATIENCE = 10.0
 """Seconds that the end of a trace waits for an output that takes nothing."""
 
 
@@ -193,7 +193,7 @@ class Delivery:
         assert session is not None
         late = self._late + len(self._outputs.choose(session.drain())) if self._is_abandoned else 0
         if late:
-            notes.append(f"an output took nothing for {_PATIENCE:.0f} seconds: {late} events did not get to it")
+            notes.append(f"an output took nothing for {PATIENCE:.0f} seconds: {late} events did not get to it")
         if session.missed:
             notes.append(f"{session.missed} events came faster than the outputs took them, and did not get to them")
         if late or session.missed or session.is_completed_later:
@@ -237,7 +237,7 @@ class Delivery:
         while not self._has_ended.acquire(timeout=WAKE_SECONDS):
             if self._outputs.given != given:
                 given, since = self._outputs.given, time.perf_counter()
-            elif time.perf_counter() - since >= _PATIENCE:
+            elif time.perf_counter() - since >= PATIENCE:
                 self._is_abandoned = True
                 return
 

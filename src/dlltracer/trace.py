@@ -51,7 +51,7 @@ class Trace:
         unloads: bool = False,
         live: bool = True,
     ) -> None:
-        from .capture.backend import check_backend_name, default_backend_name
+        from .capture.choose import check_backend_name, default_backend_name
 
         if backend is None:
             backend = default_backend_name()
@@ -94,7 +94,8 @@ class Trace:
         """
         if self._session is not None:
             return self._collected
-        from .capture.backend import LibraryFirst, make_backend, start_best
+        from .capture.backend import LibraryFirst
+        from .capture.choose import make_backend, start_best
 
         collected: list[Event] | None = None if self._collected is None else []
         has_outputs = collected is not None or self._out is not None or self._audit

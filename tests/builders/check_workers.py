@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from dlltracer.check.many import CheckTarget
+from dlltracer.check.targets import CheckTarget
 from dlltracer.model.check import CheckReport
 
 

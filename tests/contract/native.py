@@ -59,13 +59,13 @@ class Native:
 
     def __init__(self, originals: Path, folder: Path) -> None:
         self._originals = originals
-        self._folder = folder
+        self.folder = folder
         self._numbers = itertools.count()
 
     def _copy(self, stem: str, suffix: str) -> Path:
         # Unique in the process: Windows takes a loaded image of the same base name for the one asked for.
-        name = f"{stem}_{os.getpid()}_{self._folder.name[-24:]}_{next(self._numbers)}{suffix}"
-        return Path(shutil.copy(self._originals / f"{stem}{suffix}", self._folder / name))
+        name = f"{stem}_{os.getpid()}_{self.folder.name[-24:]}_{next(self._numbers)}{suffix}"
+        return Path(shutil.copy(self._originals / f"{stem}{suffix}", self.folder / name))
 
     def tiny(self) -> Path:
         """A library that loads and needs nothing of its own."""

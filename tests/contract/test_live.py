@@ -67,15 +67,15 @@ CRASHES = {
 
 @linux_only
 @pytest.mark.parametrize("how", CRASHES)
-@pytest.mark.parametrize("asked_by", ["ctypes", "import"])
-def test_the_last_load_before_a_crash_stands_in_out(how: str, asked_by: str, native: Native) -> None:
-    path = native.tiny() if asked_by == "ctypes" else native.module()
+@pytest.mark.parametrize("requester", ["ctypes", "import"])
+def test_the_last_load_before_a_crash_stands_in_out(how: str, requester: str, native: Native) -> None:
+    path = native.tiny() if requester == "ctypes" else native.module()
     code = f"""if True:
         import ctypes, importlib.util, os, signal, sys, dlltracer
         spec = importlib.util.spec_from_file_location("tinymod", sys.argv[1])
         trace = dlltracer.Trace(out=sys.stdout)
         trace.start()
-        if {asked_by!r} == "ctypes":
+        if {requester!r} == "ctypes":
             ctypes.CDLL(sys.argv[1])
         else:
             importlib.util.module_from_spec(spec)
@@ -228,7 +228,7 @@ def test_a_slow_output_holds_up_nobody(native: Native) -> None:
 def test_an_output_that_never_takes_anything_ends_with_the_trace(
     native: Native, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dlltracer.delivery._PATIENCE", 0.0)
+    monkeypatch.setattr("dlltracer.delivery.PATIENCE", 0.0)
     first, second, out = native.tiny(), native.tiny(), Blocked()
     trace = dlltracer.Trace(collect=True, out=out)
     with trace as events:

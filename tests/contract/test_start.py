@@ -55,6 +55,23 @@ def test_the_version(tmp_path: Path) -> None:
     assert seen.ours() <= {"__main__", "cli", "errors", "host", "model"}
 
 
+def test_a_program_that_calls_us_goes_on_behind_us(tmp_path: Path) -> None:
+    """The process ends at once only where the command line is all of its program (dlltracer.__main__)."""
+    wrapper = "from dlltracer.__main__ import main\ntry:\n main()\nfinally:\n print('after')"
+    code = f"import sys; sys.argv = ['x', '--version']; exec({wrapper!r}, {{'__name__': 'wrapper'}})"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[1:] == ["after"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+def test_the_status_of_a_full_disk_is_that_of_the_interpreter() -> None:
+    """Nothing is left in a buffer when the process ends at once, and what cannot be written is said."""
+    code = "import sys; sys.argv = ['x', '--version']; print('before'); from dlltracer.__main__ import main; main()"
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert ran.returncode != 0 and b"No space left on device" in ran.stderr
+
+
 @linux_only
 def test_a_run_that_loads_well(tmp_path: Path) -> None:
     seen = Imports(tmp_path, "run", "-c", "import _json")

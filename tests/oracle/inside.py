@@ -15,7 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import dlltracer  # noqa: E402
-from dlltracer.capture.backend import make_backend  # noqa: E402
+from dlltracer.capture.choose import make_backend  # noqa: E402
 
 
 def doctor_pattern(places: int) -> None:
@@ -43,7 +43,7 @@ def loader_state() -> tuple[int, str] | None:
 def loader_words() -> tuple[int, int] | None:
     """The indexes of mask and descriptor as the trace found them; `None` if it did not look."""
     log = sys.modules.get("dlltracer.capture.linux.loader_log")
-    words = log and log.the_loader_log()._words
+    words = log and log.the_loader_log().words
     return words and (words.mask, words.fd)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import os
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from dataclasses import replace
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-from dlltracer.capture.linux.debug_mask import DebugMaskPatch  # noqa: E402
+from dlltracer.capture.linux.debug_mask import page_protection  # noqa: E402
 from dlltracer.host.filesystem import HostFilesystem  # noqa: E402
 from dlltracer.host.linux import read_linux_context  # noqa: E402
 from dlltracer.resolve.linux import resolve_linux  # noqa: E402
@@ -25,18 +26,20 @@ PAGES = (4096, 16384, 65536)
 
 def set_page_size(size: int) -> None:
     """Change the only word that holds the page size, of those before the words of the debug log."""
-    patch = DebugMaskPatch()
     start = ctypes.addressof(ctypes.c_char.in_dll(ctypes.CDLL(None), "_rtld_global_ro"))
     words = (ctypes.c_size_t * 16).from_address(start)
     (place,) = (at for at, word in enumerate(words) if word in PAGES)
-    protection = patch.protection()
-    patch._protect(protection | 2)
+    page = start + place * ctypes.sizeof(ctypes.c_size_t) & -mmap.PAGESIZE
+    mprotect = ctypes.CDLL(None).mprotect
+    mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    protection = page_protection(page)
+    assert mprotect(page, mmap.PAGESIZE, protection | mmap.PROT_WRITE) == 0
     words[place] = size
-    patch._protect(protection)
+    assert mprotect(page, mmap.PAGESIZE, protection) == 0
 
 
 size = int(sys.argv[1])
-said, ours = {}, {}
+output, ours = {}, {}
 context = read_linux_context(environment={})
 for path in sys.argv[2:]:
     tree = resolve_linux(path, replace(context, page_size=size), HostFilesystem())
@@ -53,6 +56,6 @@ for path in sys.argv[2:]:
         os._exit(0)
     os.close(writer)
     # A file that the loader took may kill the child: the pages do not have that size.
-    said[path] = os.read(reader, 4096).decode() or None
+    output[path] = os.read(reader, 4096).decode() or None
     os.waitpid(child, 0)
-print(json.dumps({"said": said, "ours": ours}))
+print(json.dumps({"loader": output, "ours": ours}))

@@ -112,6 +112,7 @@ def test_the_codes_and_what_they_name(report: CheckReport) -> None:
 
 
 def test_the_same_undefined_symbols_as_ldd(site: Path, report: CheckReport) -> None:
+    compared = set()
     for path in sorted(site.rglob("*.so*")):
         done = subprocess.run(["ldd", "-r", str(path)], capture_output=True, text=True, check=False)
         theirs = set(re.findall(r"undefined symbol: (\w+)", done.stdout + done.stderr))
@@ -122,6 +123,8 @@ def test_the_same_undefined_symbols_as_ldd(site: Path, report: CheckReport) -> N
             continue  # a version or a library: the symbols follow from it
         assert bool(theirs) == bool(texts), (path, theirs, texts)
         assert all(any(name in text for text in texts) for name in theirs)
+        compared.add(bool(theirs))
+    assert compared == {True, False}, "some files lack symbols, and some do not"
 
 
 def test_whose_library_wins_by_the_order_of_imports(site: Path, report: CheckReport) -> None:

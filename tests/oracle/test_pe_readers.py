@@ -199,6 +199,7 @@ def built_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(params=["python_files", "wine_files", "mingw_files", "built_files"])
 def files(request: pytest.FixtureRequest) -> list[Path]:
     result: list[Path] = request.getfixturevalue(request.param)
+    assert result
     return result
 
 

@@ -21,7 +21,7 @@ if sys.platform != "linux":
 if shutil.which("gcc") is None:
     pytest.skip("no gcc on this machine", allow_module_level=True)
 
-from dlltracer.capture.backend import make_backend
+from dlltracer.capture.choose import make_backend
 
 if not make_backend("seccomp").availability().ok:
     pytest.skip(make_backend("seccomp").availability().reason, allow_module_level=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dlltracer.capture.backend import make_backend
+from dlltracer.capture.choose import make_backend
 from scenarios.linux.asking import ask_why
 from scenarios.linux.catalogue import SCENARIOS
 from scenarios.linux.workshop import Workshop, why_there_is_none

@@ -14,7 +14,8 @@ import pytest
 
 from builders.check_workers import check
 from builders.wheel_file import build_wheel
-from dlltracer.check.many import TRIES, CheckTarget, ExecutorLost, check_many
+from dlltracer.check.many import TRIES, ExecutorLost, check_many
+from dlltracer.check.targets import CheckTarget
 from dlltracer.model.check import CheckReport
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
@@ -117,9 +118,9 @@ def test_few_targets_are_in_flight_and_each_is_checked_once() -> None:
 
 
 def test_an_error_of_ours_is_the_report_on_its_target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from dlltracer.check import many
+    from dlltracer.check import many, targets
 
-    monkeypatch.setattr(many, "check_target", check)
+    monkeypatch.setattr(targets, "check_target", check)
     with ThreadPoolExecutor(1) as threads:
         by_target = {report.target: report for report in many.check_many(["raise:this", "fine"], threads)}
     assert by_target["raise:this"].unreadable == "dlltracer failed: ValueError: this"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import json
 import marshal
@@ -203,15 +202,25 @@ JUNK = st.recursive(
 @given(st.sampled_from(sorted(encode(SMALL))), JUNK)
 @CALM
 def test_junk_in_a_field_raises_nothing_else(name: str, junk: object) -> None:
-    with contextlib.suppress(DamagedRecording):
-        assert isinstance(decode(Whole, encode(SMALL) | {name: junk}, "whole"), Whole)
+    try:
+        whole = decode(Whole, encode(SMALL) | {name: junk}, "whole")
+    except DamagedRecording as error:
+        assert error.where.startswith(f"whole.{name}"), "the error names the place"
+    else:
+        assert isinstance(whole, Whole)
+        through(Whole, whole)
 
 
 @given(st.sampled_from(sorted([*FIELDS, "kind", "reason"])), JUNK)
 @CALM
 def test_junk_in_an_event_raises_nothing_else(name: str, junk: object) -> None:
-    with contextlib.suppress(DamagedRecording):
-        decode(Event, {"type": "failed", "path": "x", name: junk}, "event")
+    try:
+        event = decode(Event, {"type": "failed", "path": "x", name: junk}, "event")
+    except DamagedRecording as error:
+        assert error.where.startswith("event"), "the error names the place"
+    else:
+        assert isinstance(event, LoadEvent | LoadFailedEvent | UnloadEvent)
+        through(Event, event)
 
 
 @dataclass(frozen=True)

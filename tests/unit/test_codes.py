@@ -59,7 +59,10 @@ def test_every_entry_can_be_read() -> None:
 
 
 # Not in the headers of mingw-w64: numbers of the newer SDK, exceptions of delayimp.h and of the C++ runtime.
-NOT_IN_HEADERS = {225, 226, 577, 4551, 0xC06D007E, 0xC06D007F, 0xE06D7363, 0x20474343}
+NOT_IN_HEADERS = {
+    225, 226, 362, 388, 395, 426, 577, 740, 786, 4551, 4556, 4557, 0xC06D007E, 0xC06D007F, 0xE06D7363, 0x20474343,
+    0xC000042C, 0xC0000906, 0xC0000907, 0xC0E90002,
+}  # fmt: skip
 
 
 def test_names_and_numbers_are_those_of_the_headers() -> None:
@@ -129,6 +132,10 @@ def test_names_and_numbers_are_those_of_the_headers() -> None:
          DlError(DlProblem.MISSING_SYMBOL, "/p/x.so", "__cxa_thread_atexit_impl", loader="musl")),
         ("Error relocating /p/x.so: v: initial-exec TLS resolves to dynamic definition in /p/y.so",
          DlError(DlProblem.STATIC_TLS, "/p/x.so", "v", loader="musl")),
+        ("Error relocating /p/x.so: unsupported relocation type 1026",
+         DlError(DlProblem.DAMAGED, "/p/x.so", loader="musl")),
+        ("Error relocating /p/x.so: RELRO protection failed: Out of memory",
+         DlError(DlProblem.NOT_MAPPED, "/p/x.so", system_error="Out of memory", loader="musl")),
         ("Symbol not found: PyInit_x", DlError(DlProblem.MISSING_SYMBOL, symbol="PyInit_x", loader="musl")),
         ("libfoo.so.1: Kann die Shared-Object-Datei nicht \u00f6ffnen: Datei oder Verzeichnis nicht gefunden",
          DlError(DlProblem.UNDECIDED, "libfoo.so.1")),

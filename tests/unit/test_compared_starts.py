@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ if sys.platform != "linux":
     pytest.skip("the loader of glibc is Linux's", allow_module_level=True)
 
 import dlltracer
-from dlltracer.capture.linux import compared_starts, debug_mask, log_file
+from dlltracer.capture.linux import compared_starts, debug_mask, loader_log, log_file
 from dlltracer.capture.linux.compared_starts import Start, find_compared_words
 from dlltracer.errors import BackendUnavailable
 
@@ -107,7 +108,7 @@ def test_a_trace_whose_pattern_does_not_fit(
     find = debug_mask.find_debug_fd
     monkeypatch.setattr(debug_mask, "find_debug_fd", lambda words: find(words * places))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("dlltracer.capture.linux.loader_log._LOADER_LOG._words", None)
+    monkeypatch.setattr(loader_log.the_loader_log(), "words", None)
     descriptors, children = os.listdir("/proc/self/fd"), own_children()
     trace = dlltracer.Trace(collect=True, backend="rtld")
     with trace as events:
@@ -151,12 +152,41 @@ def test_an_application_is_not_started(
 
 
 def test_a_child_that_hangs_is_ended(glibc: debug_mask.DebugMaskPatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compared_starts, "_CHILD", "import time; time.sleep(60)")
-    monkeypatch.setattr(compared_starts, "_SECONDS", 0.2)
+    monkeypatch.setattr(compared_starts, "CHILD", "import time; time.sleep(60)")
+    monkeypatch.setattr(compared_starts, "FIRST_SECONDS", 0.2)
     children = own_children()
-    with pytest.raises(BackendUnavailable, match="gave no answer"):
+    with pytest.raises(BackendUnavailable, match="gave no answer within 0 s"):
         glibc.compare_starts("no place")
     assert own_children() <= children
+
+
+@pytest.mark.parametrize(
+    ("times", "is_found"),
+    [((10, 45, 45), True), ((10, 55, 55), False), ((1, 10, 10), True), ((1, 12, 12), False), ((95, 95, 95), False)],
+)
+def test_the_limit_grows_with_the_time_of_the_first_start(
+    times: tuple[int, int, int], is_found: bool, glibc: debug_mask.DebugMaskPatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real starts whose answers come so many seconds late, by a clock that each look at a pipe moves on."""
+    clock, pipes = [0.0], list[int]()
+    read = os.read
+
+    def read_late(descriptor: int, size: int) -> bytes:
+        if descriptor not in pipes:
+            pipes.append(descriptor)
+        if clock[0] < times[pipes.index(descriptor)]:
+            clock[0] += 0.5
+            raise BlockingIOError
+        os.set_blocking(descriptor, True)
+        return read(descriptor, size)
+
+    monkeypatch.setattr(compared_starts, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda _: None))
+    monkeypatch.setattr(os, "read", read_late)
+    if is_found:
+        assert glibc.compare_starts("no place").mask == glibc.words.mask
+    else:
+        with pytest.raises(BackendUnavailable, match=r"gave no answer within \d+ s"):
+            glibc.compare_starts("no place")
 
 
 def test_no_process_may_be_started(glibc: debug_mask.DebugMaskPatch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_the_variable_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @as_root
 @pytest.mark.parametrize(
-    ("others", "said"),
+    ("others", "output"),
     [
         (("shared/pyproject.toml",), "shared/pyproject.toml"),
         (("shared",), "shared"),
@@ -80,14 +81,14 @@ def test_the_variable_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_what_another_user_left_in_a_folder_above_is_refused(
-    tmp_path: Path, others: tuple[str, ...], said: str
+    tmp_path: Path, others: tuple[str, ...], output: str
 ) -> None:
     make(tmp_path, "shared/.git/", f"shared/pyproject.toml={TABLE}", "shared/work/")
     for path in others:
         os.chown(tmp_path / path, NOBODY, NOBODY)
     with pytest.raises(UntrustedSettings) as caught:
         find_config(str(tmp_path / "shared" / "work"))
-    problem = f"not used, because {tmp_path / said} belongs to user "
+    problem = f"not used, because {tmp_path / output} belongs to user "
     assert str(caught.value).startswith(f"{tmp_path / 'shared/pyproject.toml'}: {problem}")
     assert "65534" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -144,14 +145,49 @@ def test_an_enormous_file_is_refused(tmp_path: Path) -> None:
         read_config(str(tmp_path / "pyproject.toml"))
 
 
-def test_a_file_that_is_not_about_us_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_about_us_is_not_parsed(tmp_path: Path) -> None:
     make(tmp_path, "pyproject.toml=[tool.other]\nthis is broken")
+    assert find_config(str(tmp_path)) is None, "to parse it would be an error"
+
+
+@pytest.mark.parametrize("content", [
+    "[project]\nname = 'x'\ndependencies = ['dlltracer']\n[tool.ruff.lint.per-file-ignores]\n'dlltracer/*' = []\n",
+    "[project.scripts]\ndlltracer = 'dlltracer:main'\n[tool.toolbox]\nname = 'dlltracer'\n[broken\n",
+])  # fmt: skip
+def test_a_project_that_only_names_us_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:  # fmt: skip
+    make(tmp_path, f"pyproject.toml={content}")
     monkeypatch.setattr(configfile, "_parse", lambda *_: pytest.fail("parsed"))
+    monkeypatch.chdir(tmp_path)
     assert find_config(str(tmp_path)) is None
+    assert not configfile.may_have_settings()
+
+
+_TOOL = st.sampled_from(("tool", '"tool"', "'tool'", '"to\\u006fl"'))
+_US = st.sampled_from(("dlltracer", '"dlltracer"', "'dlltracer'"))
+_BACKEND = "backend = 'dlltracer'"
+
+
+@settings(deadline=None)
+@given(_TOOL, _US, st.sampled_from(("", " ", "\t")), st.sampled_from(("\n", "\r\n")), st.data())
+def test_the_table_is_seen_in_every_spelling(tool: str, us: str, space: str, end: str, data: st.DataObject) -> None:
+    text = data.draw(st.sampled_from((
+        f"{space}[{space}{tool}{space}.{space}{us}{space}]{space}# ours{end}{_BACKEND}",
+        f"[{tool}.{us}.run]{end}{_BACKEND}",
+        f"{space}{tool}{space}.{space}{us}{space}.{space}{_BACKEND}",
+        f"{tool}.{us} = {{{_BACKEND}}}",
+        f"{tool}{space}={space}{{{us}.{_BACKEND}}}",
+        f"[{tool}]{end}{space}{us}{space}={space}{{{_BACKEND}}}",
+        f"[{space}{tool}{space}]{end}{us}.{_BACKEND}",
+    )))  # fmt: skip
+    content = f"title = 'x'{end}{text}{end}".encode()
+    assert configfile.table_of("x", content) is not None
+    assert configfile.may_hold_table(content)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "output"),
     [
         ("other.toml", "[run", "it is not TOML: "),
         ("other.toml", "[run]", "it has no table [tool.dlltracer]"),
@@ -160,12 +196,12 @@ def test_a_file_that_is_not_about_us_is_not_parsed(tmp_path: Path, monkeypatch: 
         ("pyproject.toml", "tool = 'dlltracer'", "it has no table [tool.dlltracer]"),
     ],
 )
-def test_a_bad_file(tmp_path: Path, name: str, content: str, said: str) -> None:
+def test_a_bad_file(tmp_path: Path, name: str, content: str, output: str) -> None:
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(ConfigurationError) as caught:
         read_config(str(path))
-    assert str(caught.value).startswith(f"{path}: {said}")
+    assert str(caught.value).startswith(f"{path}: {output}")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -178,7 +214,7 @@ def test_sections(tmp_path: Path) -> None:
     section = read_config(str(tmp_path / "s.toml"))
     assert section.section("run").text("format") == "x" and section.section("why").values == {}
     assert section.section("run").key("format") == "run.format"
-    for wrong, said in (
+    for wrong, output in (
         (lambda: section.text("backend"), "backend: this is text, not a number"),
         (lambda: section.section("backend"), "backend: this is a table, not a value"),
         (lambda: section.section("run").refuse_unknown(("formats",)), "run.format: there is no such setting; did you"),
@@ -186,7 +222,7 @@ def test_sections(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError) as caught:
             wrong()
-        assert f"s.toml: {said}" in str(caught.value)
+        assert f"s.toml: {output}" in str(caught.value)
 
 
 @settings(deadline=None)
@@ -197,4 +233,6 @@ def test_any_bytes_are_settings_or_an_error(data: bytes) -> None:
     except ConfigurationError as error:
         assert error.path == "/x/pyproject.toml" and "\n" not in str(error)
     else:
-        assert table is None or isinstance(table, dict)
+        tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
+        tools = tomllib.loads(data.decode("utf-8")).get("tool")
+        assert table == (tools.get("dlltracer") if isinstance(tools, dict) else None)

@@ -82,7 +82,7 @@ SEGMENTS = st.builds(Segment, st.integers(1, 9), st.integers(0, 3), st.integers(
 
 
 @given(
-    st.lists(st.lists(SEGMENTS, min_size=1, max_size=5), max_size=6),
+    st.lists(st.lists(SEGMENTS, min_size=1, max_size=5), min_size=1, max_size=6),
     st.integers(0, 1 << 40),
     st.data(),
 )
@@ -174,8 +174,8 @@ def test_the_layouts_are_those_of_the_c_headers(tmp_path: Path) -> None:
         pytest.skip("needs gcc")
     (tmp_path / "layout.c").write_text(LAYOUT)
     subprocess.run(["gcc", "layout.c", "-o", "layout"], cwd=tmp_path, check=True)
-    said = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout
-    size, code, pid, address, registers, counter, stack = map(int, said.split())
+    output = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout
+    size, code, pid, address, registers, counter, stack = map(int, output.split())
     rest = SignalInfo.rest.offset
     assert (ctypes.sizeof(SignalInfo), SignalInfo.code.offset, rest, rest) == (size, code, pid, address)
     words = b"".join(at.to_bytes(8, sys.byteorder) for at in range(0, registers, 8))

@@ -67,7 +67,7 @@ def test_a_load_says_what_was_seen(log: ProcessLog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "path", "shown"),
+    ("reported", "path", "shown"),
     [
         (r"\??\C:\x\a.dll", r"C:\x\a.dll", r"C:\x\a.dll"),
         (r"\??\UNC\server\share\a.dll", r"\\server\share\a.dll", r"\\server\share\a.dll"),
@@ -76,8 +76,8 @@ def test_a_load_says_what_was_seen(log: ProcessLog) -> None:
         ("\\??\\C:\\\udc80\u00e9\U0001f40d.dll", "C:\\\udc80\u00e9\U0001f40d.dll", "C:\\\udc80\u00e9\U0001f40d.dll"),
     ],
 )
-def test_paths_are_those_of_windows_programs(log: ProcessLog, told: str, path: str, shown: str) -> None:
-    log.note_load(at(1), 0x1000_0000, told, HEADER)
+def test_paths_are_those_of_windows_programs(log: ProcessLog, reported: str, path: str, shown: str) -> None:
+    log.note_load(at(1), 0x1000_0000, reported, HEADER)
     log.note_exception(TID, exception(VIOLATION, 0x1000_0010), is_first_chance=False)
     (event,) = log.events((), PID, 0.0, 0)
     crash = log.crash(VIOLATION)
@@ -86,13 +86,13 @@ def test_paths_are_those_of_windows_programs(log: ProcessLog, told: str, path: s
 
 def test_early_events_are_the_final_ones_without_requests() -> None:
     devices = {r"\Device\HarddiskVolume3": "C:"}
-    told: list[object] = []
-    log = ProcessLog(devices, lambda record: told.extend(decode_record_now(record, PID, devices, 1000.0, 0)))
+    reported: list[object] = []
+    log = ProcessLog(devices, lambda record: reported.extend(decode_record_now(record, PID, devices, 1000.0, 0)))
     failed_import(log)
-    assert len(told) == 4
+    assert len(reported) == 4
     log.note_load(at(14), 0x1000_0000, r"\Device\HarddiskVolume3\a.dll", ImageHeader())
     log.note_unload(at(15), 0x7000_0000)
-    assert told == list(log.events((), PID, 1000.0, 0))
+    assert reported == list(log.events((), PID, 1000.0, 0))
 
 
 def test_without_requests_an_unload_is_neutral(log: ProcessLog) -> None:
@@ -241,23 +241,28 @@ def test_no_header_raises(data: bytes, start: int) -> None:
 
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(1, 4), st.integers(0, 0xFFFFFFFF), st.integers(0, 3)), max_size=30),
-    st.integers(0, 2**64 - 1),
+    st.integers(0, 5 << 32) | st.integers(0, 2**64 - 1),
 )
 def test_whatever_is_noted_can_be_decoded(steps: list[tuple[bool, int, int, int]], address: int) -> None:
     log = ProcessLog({})
-    seen: set[int] = set()
-    told = 0
+    loaded: dict[int, int] = {}  # base to size
+    reported = 0
     for is_load, place, size, tid in steps:
         base = place << 32
         if is_load:
-            log.note_load(at(told, tid), base, f"\\??\\C:\\{place}.dll", ImageHeader(size, size, size))
+            log.note_load(at(reported, tid), base, f"\\??\\C:\\{place}.dll", ImageHeader(size, size, size))
         else:
-            log.note_unload(at(told, tid), base)
-        told += is_load or base in seen
-        seen = seen | {base} if is_load else seen - {base}
+            log.note_unload(at(reported, tid), base)
+        reported += is_load or base in loaded
+        if is_load:
+            loaded[base] = size
+        else:
+            loaded.pop(base, None)
     log.note_exception(TID, exception(VIOLATION, address), is_first_chance=False)
     events = log.events((), PID, 0.0, 0)
-    assert len(events) == told
+    assert len(events) == reported
     crash = log.crash(0)
-    assert crash is not None and (crash.image is None) == (crash.offset is None)
-    assert crash.image is None or crash.image == f"C:\\{address >> 32}.dll"
+    base = address >> 32 << 32
+    is_inside = address - base < loaded.get(base, 0)
+    expected = (f"C:\\{address >> 32}.dll", address - base) if is_inside else (None, None)
+    assert crash is not None and (crash.image, crash.offset) == expected

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlltracer.cli import run_traced
 from dlltracer.cli.record import TraceRecorder
-from dlltracer.cli.run_debugged import _Early
+from dlltracer.cli.run_debugged import EarlyEvents
 from dlltracer.host.recording_files import read_trace_file
 from dlltracer.model.events import Event, LoadEvent, UnloadEvent
 from dlltracer.model.recording import Recording, TracedProcess
@@ -24,8 +24,8 @@ class Kept:
     """A sink that keeps what it gets."""
 
     def __init__(self) -> None:
-        self.said: list[Event | TracedProcess] = []
-        self.process = self.early = self.event = self.said.append
+        self.output: list[Event | TracedProcess] = []
+        self.process = self.early = self.event = self.output.append
 
 
 def test_what_the_file_has_while_the_program_runs(tmp_path: Path) -> None:
@@ -51,27 +51,27 @@ def test_what_is_private_is_left_out_early(tmp_path: Path) -> None:
 def test_before_the_first_line_of_the_program(tmp_path: Path) -> None:
     """What its interpreter loads is not its own; of what it starts all is shown. It is recognised by its own words."""
     kept, begun = Kept(), tmp_path / "begun"
-    early = _Early(kept, True, ("python", "-c", "x"), str(begun))
+    early = EarlyEvents(kept, True, ("python", "-c", "x"), str(begun))
     for reported in (FIRST, LOAD):
         early(reported)
-    assert kept.said == []
+    assert kept.output == []
     shown = TracedProcess(7, command=("python", "-c", "x"))
     for reported in (CHILD, CHILDS, LOAD):
         early(reported)
-    assert kept.said == [shown, CHILD, CHILDS]
+    assert kept.output == [shown, CHILD, CHILDS]
     begun.write_text("")
     early(LATER)
     begun.unlink()  # it is looked at no more
     early(LOAD)
-    assert kept.said[3:] == [LATER, LOAD]
+    assert kept.output[3:] == [LATER, LOAD]
 
 
 def test_all_of_it_and_no_processes() -> None:
     kept = Kept()
-    early = _Early(kept, False)
+    early = EarlyEvents(kept, False)
     for reported in (FIRST, LOAD, LATER):
         early(reported)
-    assert kept.said == [LOAD, LATER]
+    assert kept.output == [LOAD, LATER]
 
 
 def failing(error: BaseException) -> Callable[[object], None]:
@@ -87,7 +87,7 @@ def test_a_sink_that_raises_is_given_up_and_said() -> None:
     guard.early(LOAD)
     guard.early(LOAD)
     ending = guard.replay(RunResult(status=0, recording=Recording("debugger", (LATER,), 7, notes=("n",))))
-    assert kept.said == [] and guard.events.take() == (LATER,)
+    assert kept.output == [] and guard.events.take() == (LATER,)
     assert ending.recording is not None
     assert ending.recording.notes == (
         "n", "events were not handed on from then on, as they came: OSError: full",

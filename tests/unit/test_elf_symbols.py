@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from builders.elf_file import WEAK, ElfFile, Symbol, need
-from dlltracer.binary.elf import parse_elf
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders.elf_file import WEAK, ElfFile, Symbol, gnu_hash, need
+from dlltracer.binary.elf import parse_elf, read_elf, read_provided
+from dlltracer.binary.elf_symbols import hash_names
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.tree import MissingSymbol, MissingVersion
 from dlltracer.resolve.symbols import find_missing_symbols, find_missing_versions
@@ -113,3 +123,47 @@ def test_similar_names_are_offered() -> None:
 def test_many_missing_symbols_are_all_reported() -> None:
     app = image(*(need(f"f{number}") for number in range(2000)))
     assert len(missing(app, library(*(Symbol(f"g{number}") for number in range(2000))))) == 2000
+
+
+def test_the_hash_of_a_name_is_that_of_the_table() -> None:
+    names = ["", "f", "SSL_CTX_new", "_ZNSt6vectorIiSaIiEE9push_backEOi", "caf\u00e9"]
+    expected = {gnu_hash(name.encode()) | bit for name in names for bit in (0, 1)}
+    assert hash_names(names) == {value & ~1 for value in expected} | {value | 1 for value in expected}
+
+
+_NAMES = st.sampled_from([f"name_{number}" for number in range(12)])
+_SYMBOLS = st.builds(
+    Symbol, name=_NAMES, version=st.sampled_from((None, "X_1", "X_2", "X_3")), binding=st.sampled_from((0, 1, 2, 10)),
+    kind=st.sampled_from((0, 1, 2, 3, 6, 10)), visibility=st.integers(0, 3), hidden=st.booleans(),
+    defined=st.booleans(), value=st.sampled_from((0, 0x1000)),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(_SYMBOLS, max_size=20), st.sets(_NAMES), st.sampled_from((32, 64)), st.booleans(),
+    st.sampled_from(("gnu", "sysv", "none")),
+)  # fmt: skip
+def test_names_are_found_by_their_hashes_as_without(
+    symbols: list[Symbol], wanted: set[str], bits: int, little: bool, table: str
+) -> None:
+    file = ElfFile(
+        bits=bits, little=little, soname="libx.so.1", symbols=tuple(symbols), version_defs=("X_1", "X_2", "X_3"),
+        hash=table,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "libx.so.1")
+        Path(path).write_bytes(file.build())
+        assert read_provided(path, wanted, hash_names(wanted)) == read_provided(path, wanted)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the libraries of Linux")
+def test_names_of_a_real_library_are_found_by_their_hashes() -> None:
+    image = read_elf(sys.modules["math"].__file__ or sys.executable, needs=True)
+    assert image.symbols is not None
+    wanted = {need.name for need in image.symbols.needs}
+    with open("/proc/self/maps") as maps:
+        libraries = {line.split()[-1] for line in maps if ".so" in line and "/" in line and line.split()[-1][0] == "/"}
+    assert libraries
+    for path in sorted(libraries):
+        assert read_provided(path, wanted, hash_names(wanted)) == read_provided(path, wanted)

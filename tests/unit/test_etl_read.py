@@ -258,7 +258,7 @@ def test_a_file_of_too_many_events_is_read_as_far_as_they_are_kept(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "MOST_EVENTS", 7)  # the description of the file is one
-    monkeypatch.setattr(scan, "_BYTES_AN_EVENT", 1 << 20)
+    monkeypatch.setattr(scan, "BYTES_AN_EVENT", 1 << 20)
     loads = [image(b.LOAD, f"{VOLUME}\\{number}.dll", number) for number in range(1, 5)]
     assert read_etl(write(loads)).problems == ()
     trace = read_etl(write([*loads, *loads]))
@@ -271,7 +271,7 @@ def test_a_file_that_swells_is_read_as_far_as_is_proper(write: Write, monkeypatc
     loads = [image(b.LOAD, f"{VOLUME}\\{'a' * 400}{number}.dll", number) for number in range(1, 41)]
     path = write(loads, compressed=True)
     assert len(read_etl(path).recording.events) == 40
-    monkeypatch.setattr(buffers, "_RATIO_IN_ALL", 1)
+    monkeypatch.setattr(buffers, "RATIO_IN_ALL", 1)
     monkeypatch.setattr(buffers, "LARGEST", 8192)
     trace = read_etl(path)
     assert 0 < len(trace.recording.events) < 40

@@ -12,7 +12,7 @@ from dlltracer.api.explain import explain
 from dlltracer.diagnose import engine
 from dlltracer.diagnose.case import Case, InstallFacts, MachineLimits
 from dlltracer.diagnose.engine import diagnose
-from dlltracer.diagnose.remedies import is_system_install, keep_feasible, packages_to_install
+from dlltracer.diagnose.remedies import is_system_install, keep_feasible, packages_to_install, provider_by_rule
 from dlltracer.host.packages import parse_apk_policy, parse_apt_policy
 from dlltracer.model.environment import AvailablePackages, CLibrary, ProviderKind
 from dlltracer.model.finding import Confidence, Finding, Remedy
@@ -125,6 +125,35 @@ def test_the_words_of_apk() -> None:
         "mesa-gl policy:\n  23.3.6-r1:\n    https://dl-cdn.alpinelinux.org/alpine/v3.19/main\n"
     )
     assert parse_apk_policy(text) == ({"musl": "1.2.4-r2", "mesa-gl": "23.3.6-r1"}, {"musl": "1.2.4-r2"})
+
+
+APK_ADD = ("apk", "add", "so:libuv.so.1")
+
+
+@pytest.mark.parametrize(
+    ("facts", "offered"),
+    [
+        (AvailablePackages(providers={APK_ADD[2]: ("libuv",)}), Remedy("install libuv", ("apk", "add", "libuv"))),
+        (AvailablePackages(providers={APK_ADD[2]: ("a", "b")}), Remedy("do: a or b", APK_ADD)),
+        (AvailablePackages(providers={APK_ADD[2]: ()}), None),
+        (AvailablePackages(providers={APK_ADD[2]: ("libuv",)}, installed={"libuv": ""}), None),
+        (AvailablePackages(unchecked="no lists"), Remedy("do (not checked whether there is one: no lists)", APK_ADD)),
+    ],
+)
+def test_apk_installs_by_the_name_of_a_library(facts: AvailablePackages, offered: Remedy | None) -> None:
+    assert kept(APK_ADD, InstallFacts(available=facts)) == offered
+
+
+@pytest.mark.parametrize(("distribution", "command"), [("alpine", APK_ADD), ("wolfi", APK_ADD), ("debian", None)])
+def test_a_library_that_no_table_has_on_alpine(distribution: str, command: tuple[str, ...] | None) -> None:
+    words = "Error loading shared library libuv.so.1: No such file or directory (needed by /x.so)"
+    (finding,) = diagnose(case(words, tree=tree(absent("libuv.so.1")), distribution=distribution)).findings
+    assert (command in [remedy.command for remedy in finding.remedies]) is (command is not None)
+
+
+@pytest.mark.parametrize("name", ["libfoo.so", "libtorch-1a2b3c4d.so.1", "foo.so.1", "libfoo.so.1;reboot", "lib.so.1"])
+def test_no_command_for_a_name_that_is_no_numbered_library(name: str) -> None:
+    assert not provider_by_rule(name, "alpine")
 
 
 def test_rules_run_once_for_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

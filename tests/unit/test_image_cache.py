@@ -162,7 +162,7 @@ def test_several_at_once_and_one_killed(tmp_path: Path) -> None:
 
 
 def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlltracer.host.image_cache._KEPT", 50_000)
+    monkeypatch.setattr("dlltracer.host.image_cache.MOST_KEPT", 50_000)
     folder, status = str(tmp_path / "cache"), os.stat(os.__file__)
     for turn in range(10):
         with ImageCache(folder) as cache:

@@ -18,6 +18,7 @@ from dlltracer.capture.windows.etw.loader_messages import (
     USER_LOADER,
     USER_LOADER_IDS,
     FailedLoad,
+    LoaderMessage,
     LoaderRemark,
     NewImage,
     SearchFolders,
@@ -85,10 +86,15 @@ def test_events_of_the_user_loader(number: int, data: bytes, messages: object) -
 @settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=120), st.sampled_from([4, 8]))
 def test_any_bytes_are_decoded_or_not(data: bytes, pointer_size: int) -> None:
-    for opcode in IMAGE_OPCODES:
-        assert decode_image_loader(opcode, data, pointer_size) is None or data
-    for number in USER_LOADER_IDS:
-        assert decode_user_loader(number, data) is None or data
+    found = [decode_image_loader(opcode, data, pointer_size) for opcode in IMAGE_OPCODES]
+    found += [decode_user_loader(number, data) for number in USER_LOADER_IDS]
+    for message in found:
+        if isinstance(message, FailedLoad):
+            assert message.name and message.name.encode("utf-16-le", "surrogatepass") in data
+        else:
+            assert isinstance(message, LoaderMessage | None)
+    if not data:
+        assert set(found) == {None}
 
 
 @pytest.mark.parametrize("opcode", sorted(IMAGE_OPCODES - {215}))

@@ -147,11 +147,11 @@ def test_a_program_that_needs_nothing_is_named_when_it_gets_control() -> None:
 
 def test_a_library_missing_at_the_start() -> None:
     text = LoaderText().need("libgone.so", "./x").find("libgone.so").trying("/lib/libgone.so")
-    for blank, ended, said in ((False, None, 0), (True, None, 1), (False, True, 1), (True, False, 0)):
+    for blank, ended, output in ((False, None, 0), (True, None, 1), (False, True, 1), (True, False, 0)):
         decoder = LoaderTextDecoder(77, others=True, fresh=True, on_start=Programs())
         decoder.feed(text.bytes + (b"       77:\t\n" if blank else b""))
         changes = decoder.finish(ended)
-        assert [str(event) for event, _ in changes] == ["Failed libgone.so"] * said
+        assert [str(event) for event, _ in changes] == ["Failed libgone.so"] * output
 
 
 def test_another_program_takes_the_place() -> None:
@@ -211,7 +211,8 @@ def test_the_log_of_a_forked_child_begins_in_its_midst() -> None:
 
 @pytest.mark.parametrize("others", [True, False])
 @given(data=st.data())
-def test_no_input_makes_it_raise(others: bool, data: st.DataObject) -> None:
+def test_any_pieces_give_the_events_of_their_whole(others: bool, data: st.DataObject) -> None:
+    """Whatever the text is: nothing raises, and where it is cut changes no event and no count."""
     text = a_long_text().started("sh", LIBC).left().request("/x.so", "x").bytes
     lines = [
         *text.splitlines(keepends=True),
@@ -222,7 +223,13 @@ def test_no_input_makes_it_raise(others: bool, data: st.DataObject) -> None:
         b"       78:\t\n",
         b"99999999999999:\tx\n",
     ]
-    decoder = LoaderTextDecoder(None, others=others, fresh=data.draw(st.booleans()), on_start=Programs())
-    for piece in data.draw(st.lists(st.sampled_from(lines) | st.binary(max_size=9), max_size=20)):
-        decoder.feed(piece)
-    decoder.finish(None)
+    fresh = data.draw(st.booleans())
+    pieces = data.draw(st.lists(st.sampled_from(lines) | st.binary(max_size=9), max_size=20))
+    results = []
+    for cut in (pieces, [b"".join(pieces)]):
+        programs = Programs()
+        # Of a log that others may write into, the first line tells the process; of another one it is known.
+        decoder = LoaderTextDecoder(None if others else 77, others=others, fresh=fresh, on_start=programs)
+        changes = [change for piece in cut for change in decoder.feed(piece)]
+        results.append((changes + decoder.finish(None), decoder.undecodable, decoder.pids, programs.started))
+    assert results[0] == results[1]

@@ -75,7 +75,12 @@ def test_the_longest_words_count() -> None:
 @given(st.text(max_size=200), st.dictionaries(st.integers(1, 99), st.text(max_size=20), max_size=5))
 def test_any_text_is_taken(text: str, system: dict[int, str]) -> None:
     found = find_code(text, system)
-    assert found is None or found.code
+    if found is not None and found.source is MessageSource.SYSTEM:
+        assert found.code in system
+    elif found is not None and found.source is MessageSource.NUMBER:
+        assert str(found.code) in text
+    elif found is not None:
+        assert found.code in known_win32_codes()
 
 
 def test_this_system() -> None:

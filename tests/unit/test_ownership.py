@@ -58,7 +58,8 @@ def test_a_requirement_of_windows() -> None:
 @given(st.text(max_size=60) | st.text("abc;()'\"=<>and or in _", max_size=60))
 def test_any_requirement_is_taken(text: str) -> None:
     found = read_requirement(text, LINUX)
-    assert found is None or found.name
+    if found is not None:
+        assert found.name and found.name in text and found.versions in text.replace(" ", "")
 
 
 def test_what_the_package_requires_comes_first() -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from dlltracer.host import bounded
+from dlltracer.host import bounded, packages
 from dlltracer.host.bounded import ProgramAnswer, ask_loader_program, ask_program, find_program, run_bounded
 from dlltracer.host.distributions import Distribution, check_record, list_distributions, normalize
-from dlltracer.host.packages import find_owners
-from dlltracer.model.environment import FileState, PackageManager, PackageOwner
+from dlltracer.host.packages import find_owners, read_available
+from dlltracer.model.environment import FileState, PackageManager, PackageOwner, ProviderKind
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="programs written in sh")
 
@@ -251,6 +251,28 @@ def test_the_answers_of_other_managers(system: Path, name: str, script: str, own
     write_program(system / name, script)
     assert owners_of(owner.path) == (owner,)
     assert owners_of("/usr/lib64/none.so") == ()
+
+
+APK_LIBRARIES = """
+case "$*" in
+"policy -- so:libuv.so.1 so:libnone.so.1 mesa-gl") printf 'mesa-gl policy:\n  23.3.6-r1:\n    https://x/v3.19/main\n' ;;
+"search --exact -- so:libuv.so.1") printf 'libuv-1.47.0-r0\nlibuv-1.46.0-r0\nlib-uv2-2_git20240101-r1\n' ;;
+"info --installed -- lib-uv2 libuv") echo libuv ;;
+esac
+"""
+
+
+@posix_only
+def test_the_libraries_in_packages_of_apk(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of apk-tools 2.14 and 3: `search` takes the names that packages provide, `policy` does not."""
+    write_program(system / "apk", APK_LIBRARIES)
+    lists = system / "lists"
+    lists.mkdir()
+    (lists / "APKINDEX.066df28d.tar.gz").touch()
+    monkeypatch.setitem(packages._LISTS, ProviderKind.APK, str(lists))
+    found = read_available(ProviderKind.APK, ["so:libuv.so.1", "so:libnone.so.1", "mesa-gl"])
+    assert found.providers == {"so:libuv.so.1": ("lib-uv2", "libuv"), "so:libnone.so.1": ()}
+    assert (found.candidates["mesa-gl"], found.installed, found.unchecked) == ("23.3.6-r1", {"libuv": ""}, None)
 
 
 @posix_only

@@ -12,6 +12,7 @@ from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.finding import Confidence, Diagnosis, Finding, Outcome, Remedy
 from dlltracer.model.recording import Recording
+from dlltracer.report.drawing import escape
 from dlltracer.report.render_notebook import render_tree_html, render_verdict_html
 from dlltracer.report.render_text import render_text
 
@@ -63,10 +64,10 @@ def recording(*names: str, failed: str | None = None, below: str = "") -> Record
 @given(st.text(st.characters(), min_size=1), st.text(st.characters()))
 def test_any_name_is_text(name: str, other: str) -> None:
     made = recording(f"/x/{name}.so", failed=name, below=other)
-    said = Reader(render_tree_html(made)).text
+    output = Reader(render_tree_html(made)).text
     for line in render_text(made).plain.splitlines():
-        assert line.lstrip("\u251c\u2514\u2500\u2502 ") in said
-    assert "<note>" in said
+        assert line.lstrip("\u251c\u2514\u2500\u2502 ") in output
+    assert "<note>" in output
 
 
 def test_a_large_tree_is_folded_but_for_its_failures() -> None:
@@ -104,7 +105,7 @@ def test_a_verdict_is_the_card_of_the_report_without_anything_that_needs_a_scrip
 def test_any_name_is_text_in_a_verdict(name: str) -> None:
     html = render_verdict_html(a_verdict(name))
     html.encode("utf-8")
-    Reader(html)
+    assert f"{escape(name)} was not found" in Reader(html).text
 
 
 def test_the_style_of_a_card_names_nothing_that_a_notebook_has() -> None:

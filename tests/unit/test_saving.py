@@ -63,10 +63,15 @@ def test_a_build_id_of_the_other_byte_order() -> None:
     assert parse_build_id(note(3, b"GNU\0", b"\xab", ">").ljust(200, b"\0"), big) == "ab"
 
 
-@given(st.binary(max_size=200))
-def test_notes_that_are_none(data: bytes) -> None:
+@given(st.binary(max_size=40), st.integers(0, 3), st.sampled_from([b"GNU\0", b"XXX\0"]), st.binary(max_size=30))
+def test_any_notes_give_an_identification_that_they_hold(junk: bytes, kind: int, name: bytes, mark: bytes) -> None:
+    assert parse_build_id(junk, NOTES) is None, "shorter than the header of the file says"
+    data = (note(kind, name, mark) + junk).ljust(200, b"\0")
     found = parse_build_id(data, NOTES)
-    assert found is None or bytes.fromhex(found)
+    if (kind, name) == (3, b"GNU\0") and mark:
+        assert found == mark.hex()
+    elif found is not None:
+        assert bytes.fromhex(found) in data
 
 
 @linux_only
@@ -74,8 +79,8 @@ def test_notes_that_are_none(data: bytes) -> None:
 def test_build_ids_as_readelf_has_them(path: str) -> None:
     if shutil.which("readelf") is None or not os.path.exists(path):
         pytest.skip("no readelf, or no such file")
-    said = subprocess.run(["readelf", "-n", path], capture_output=True, text=True, check=True).stdout
-    wanted = said.partition("Build ID: ")[2].split("\n")[0].strip() or None
+    output = subprocess.run(["readelf", "-n", path], capture_output=True, text=True, check=True).stdout
+    wanted = output.partition("Build ID: ")[2].split("\n")[0].strip() or None
     assert read_build_id(path, read_elf(path)) == wanted
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +29,10 @@ O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_CLOEXEC, O_PATH = 0, 1, 2, 0o100, 0o20000
 READ, WRITE, EXEC, PRIVATE, ANONYMOUS = 1, 2, 4, 2, 0x20
 
 
-def decide(program: bytes, audit: int, number: int, *arguments: int) -> int:
+def decide(program: bytes, audit: int, number: int, *arguments: int, address: int = 0) -> int:
     """What the kernel does with a call: the program is run as linux/filter.h says."""
     words = [*arguments, *[0] * (6 - len(arguments))]
-    data = struct.pack("<IIQ6Q", number, audit, 0, *(word & 0xFFFFFFFFFFFFFFFF for word in words))
+    data = struct.pack("<IIQ6Q", number, audit, address, *(word & 0xFFFFFFFFFFFFFFFF for word in words))
     instructions = list(struct.iter_unpack("<HBBI", program))
     at = accumulator = 0
     for _ in range(len(instructions)):
@@ -69,9 +68,12 @@ def does_stop(arch: Architecture, kind: CallKind, number: int, **given: int) -> 
     return result == RET_USER_NOTIF
 
 
-def calls(kind: CallKind) -> Iterator[tuple[Architecture, int]]:
-    for arch in ARCHITECTURES.values():
-        yield from ((arch, number) for number, call in arch.calls.items() if call.kind is kind)
+def calls(kind: CallKind) -> list[tuple[Architecture, int]]:
+    """Each architecture with the numbers of its calls of that kind, of which it has one or more."""
+    found = [(arch, number) for arch in ARCHITECTURES.values() for number, call in arch.calls.items()
+             if call.kind is kind]  # fmt: skip
+    assert {arch.name for arch, _ in found} == {arch.name for arch in ARCHITECTURES.values()}
+    return found
 
 
 @pytest.mark.parametrize("flags", [O_RDONLY, O_CLOEXEC, O_CLOEXEC | 0o100000, 0o4000])
@@ -82,9 +84,10 @@ def test_opens_to_read_stop(flags: int) -> None:
 
 @pytest.mark.parametrize("flags", [O_WRONLY, O_RDWR, O_WRONLY | O_CREAT, O_PATH | O_CLOEXEC])
 def test_opens_that_no_loader_makes_are_let_pass(flags: int) -> None:
-    for arch, number in calls(CallKind.OPEN):
-        if arch.calls[number].flags is not None:
-            assert not does_stop(arch, CallKind.OPEN, number, flags=flags), (arch.name, number)
+    with_flags = [(arch, number) for arch, number in calls(CallKind.OPEN) if arch.calls[number].flags is not None]
+    assert {arch.name for arch, _ in with_flags} == {arch.name for arch in ARCHITECTURES.values()}
+    for arch, number in with_flags:
+        assert not does_stop(arch, CallKind.OPEN, number, flags=flags), (arch.name, number)
 
 
 def test_folders_are_let_pass_by_the_flag_of_their_processor() -> None:
@@ -170,3 +173,19 @@ def test_the_numbers_are_those_of_the_kernel(arch: Architecture) -> None:
         if number not in (520, 545):  # of x32
             assert numbers[number] in NAMES[call.kind], number
     assert numbers[arch.seccomp] == "seccomp"
+
+
+def test_opens_of_libc_are_let_pass_wherever_it_is_mapped() -> None:
+    passed = (0x90, 0x11, 0xFFE)
+    program = make_program((X86_64, I386), RET_USER_NOTIF, passed)
+    for base in (0x7FE3C3515000, 0x5000):
+        for number in (2, 257):
+            for place in passed:
+                assert decide(program, X86_64.audit, number, 0, 0, 0, address=base + place) == RET_ALLOW
+                assert decide(program, I386.audit, 5, 0, 0, 0, address=base + place) == RET_USER_NOTIF
+            for place in (0x10, 0x12, 0, 0xFFF):
+                assert decide(program, X86_64.audit, number, 0, 0, 0, address=base + place) == RET_USER_NOTIF
+                assert decide(program, X86_64.audit, number, 0, O_WRONLY, O_WRONLY, address=base + place) == RET_ALLOW
+        # What is no open stops wherever it comes from.
+        assert decide(program, X86_64.audit, 9, 0, 0, EXEC, PRIVATE, 3, 0, address=base + 0x90) == RET_USER_NOTIF
+        assert decide(program, X86_64.audit, 59, 0, 0, 0, address=base + 0x90) == RET_USER_NOTIF

@@ -23,7 +23,6 @@ STARTERS = {
     "api/explain.py": "where the program lies that a child could not start: looked for, not started",
     "cli/spawn.py": "the program that the user named",
     "cli/run_traced.py": "the program that the user named",
-    "cli/interpreter.py": "the interpreter of --python or of the active environment: asked for its version",
     "cli/deps.py": "the Python in question: asked where a module lies; and where a program of that name lies",
     "cli/question.py": "where the interpreter of a script's first line lies: looked for, not started there",
     "cli/try_import.py": "where the interpreter of --python lies: looked for, not started there",
@@ -36,11 +35,11 @@ STARTERS = {
     "selftest/windows_debugger.py": "this interpreter",
     "selftest/windows_etw.py": "this interpreter",
     "cli/run_debugged.py": "the program that the user named",
-    "cli/program.py": "whether the word behind -- names a program, as a shell finds it",
+    "cli/program.py": "the interpreter of --python or of the active environment: asked for its version; and whether the"
+    " word behind -- names a program, as a shell finds it",
     "capture/linux/compared_starts.py": "this interpreter, where the kernel says that this process runs it",
     "capture/windows/debugger/run.py": "the program that the user named",
     "capture/windows/debugger/backend.py": "the program that the user named",
-    "capture/windows/debugger/attach.py": "our own helper, by the path of this interpreter",
 }
 """Modules that may start or look for programs, and which."""
 
@@ -88,7 +87,7 @@ def test_only_a_download_that_was_asked_for_speaks_to_the_network() -> None:
     assert re.findall(r"socket\.\w+", names["cli/run_watched.py"].read_text("utf-8")).count("socket.socketpair") == 1
     # A URL that is a target of `dlltracer check` is downloaded; nothing else asks for that.
     users = [path for path in SOURCES.rglob("*.py") if "host.download import" in path.read_text("utf-8")]
-    assert [path.relative_to(SOURCES).as_posix() for path in users] == ["check/many.py"]
+    assert [path.relative_to(SOURCES).as_posix() for path in users] == ["check/targets.py"]
 
 
 def test_the_page_names_tests_that_exist() -> None:

@@ -15,6 +15,9 @@ MODULES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(
 SMALLEST = 60
 """Lines. A smaller module that one other imports belongs into that one."""
 
+MOST_LINES, MOST_STATEMENTS = 60, 40
+"""Of a function, with its docstring and with the functions in it."""
+
 SMALL = {
     "cli.main": "starts without click; __main__ explains why it cannot start",
 }
@@ -72,6 +75,18 @@ def test_no_small_module_serves_one_other() -> None:
         and len(path.read_text(encoding="utf-8").splitlines()) < SMALLEST
     }  # fmt: skip
     assert small - SMALL.keys() == set()
+
+
+def test_no_function_is_too_long_to_be_read_at_once() -> None:
+    long = set()
+    for path, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                statements = sum(isinstance(inner, ast.stmt) for inner in ast.walk(node)) - 1
+                if lines > MOST_LINES or statements > MOST_STATEMENTS:
+                    long.add((name_of(path), node.name, lines, statements))
+    assert long == set()
 
 
 def system_of(tree: ast.Module) -> str | None:

@@ -50,6 +50,7 @@ def test_actions_are_pinned_and_checkouts_keep_no_credentials() -> None:
 
 
 def test_every_job_ends_and_runs_in_a_bounded_time() -> None:
+    assert jobs()
     for name, job in jobs():
         assert 0 < job["timeout-minutes"] <= 40, name
 

@@ -181,7 +181,8 @@ class Lab:
                 raise
         return subprocess.CompletedProcess(command, process.returncode, _text(out), _text(err))
 
-    def _compile(self, arguments: Sequence[str | Path]) -> None:
+    def compile(self, arguments: Sequence[str | Path]) -> None:
+        """Run the compiler for Windows with the usual warnings and these arguments."""
         _tool([COMPILER, "-O1", "-g0", *WARNINGS, *map(str, arguments)])
 
     def build_simulator(self, build_dir: Path) -> Path:
@@ -189,7 +190,7 @@ class Lab:
         build_dir.mkdir(parents=True, exist_ok=True)
         result = build_dir / "etwsim.dll"
         sources = sorted((HERE / "sim").glob("*.c"))
-        self._compile(["-shared", "-static-libgcc", "-o", result, *sources, "-lntdll"])
+        self.compile(["-shared", "-static-libgcc", "-o", result, *sources, "-lntdll"])
         return result
 
     def build_pyd(self, version: str, name: str, c_source: str, out_dir: Path, links: Sequence[Path] = ()) -> Path:
@@ -198,20 +199,20 @@ class Lab:
         library = python / "libs" / f"python{version.replace('.', '')}.lib"
         source = self._write(out_dir, name, c_source)
         result = out_dir / f"{name}.pyd"
-        self._compile(["-shared", "-I", python / "include", "-o", result, source, *links, library])
+        self.compile(["-shared", "-I", python / "include", "-o", result, source, *links, library])
         return result
 
     def build_dll(self, name: str, c_source: str, out_dir: Path, links: Sequence[Path] = ()) -> Path:
         """A plain ``name``.dll; ``links`` are DLLs that it depends on."""
         result = out_dir / f"{name}.dll"
-        self._compile(["-shared", "-o", result, self._write(out_dir, name, c_source), *links])
+        self.compile(["-shared", "-o", result, self._write(out_dir, name, c_source), *links])
         return result
 
     def compile_layout(self, build_dir: Path) -> Path:
         """layout.exe: prints the sizes and offsets that the compiler gives to the ETW structs."""
         build_dir.mkdir(parents=True, exist_ok=True)
         result = build_dir / "layout.exe"
-        self._compile(["-o", result, HERE / "layout.c"])
+        self.compile(["-o", result, HERE / "layout.c"])
         return result
 
     def compile32(self, source: Path, target: Path, *options: str) -> Path:

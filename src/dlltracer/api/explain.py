@@ -5,7 +5,7 @@ An import that worked needs no rules, and most do: what finds a cause is importe
 
 from __future__ import annotations
 
-from ..capture.backend import NOT_USED
+from ..capture.choose import NOT_USED
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Diagnosis, Outcome
 from ..model.light import dataclass, replace

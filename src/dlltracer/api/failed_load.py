@@ -6,9 +6,18 @@ import ntpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..binary.elf import read_elf
-from ..diagnose.loader_errors import DlError, DlProblem, classify_exception, failures_behind, loader_messages, top_of
+from ..diagnose.loader_errors import (
+    DlError,
+    DlProblem,
+    classify_exception,
+    ends_of,
+    failures_behind,
+    loader_messages,
+    top_of,
+)
 from ..diagnose.named_failure import NamedFailure, NameMatch, describe_failure, find_hidden_failure, find_named_failure
 from ..diagnose.program_output import OutputKind, OutputMessage
 from ..diagnose.windows_load import MessageSource, find_code, known_win32_codes
@@ -217,6 +226,7 @@ def _symbols_of(path: str) -> frozenset[str]:
 _NOT_FOUND = 126
 _CTYPES = re.compile(r"Could not find module '(.+)' \(or one of its dependencies\)")
 _CFFI = re.compile(r"cannot load library '(.+?)': error 0x([0-9a-fA-F]{1,8})")
+_OF_OTHERS = re.compile(r"\.(?:so(?:\.\d+)*|dylib)$", re.IGNORECASE)
 _NO_CODE = "DLL load failed"
 """Python/dynload_win.c of CPython: how an ImportError begins that hides a code."""
 _OF_PYTHON = (_NO_CODE, "Module use of ", "dynamic module does not define ")
@@ -226,6 +236,8 @@ _OF_LOADERS = frozenset({126, 127, 182, 193, 577, 1114, 1154, 1157, 14001, 4551}
 _QUOTED = re.compile(
     r"""['"<(]([^'"<>()|?*]{1,400}\.(?:dll|pyd|exe))['">)]|(\S{1,300}\.(?:dll|pyd|exe))\b""", re.IGNORECASE
 )
+_PATH = re.compile(r"(?<![\w\\])([A-Za-z]:[\\/][^\n\"'<>|?*:]{1,400}?\.(?:dll|pyd))(?!\w)", re.IGNORECASE)
+_ERROR_NUMBER = re.compile(r"\b(?:system |Windows )?error(?: code)?:? (\d{1,5})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -352,11 +364,27 @@ def _of_words(error: PythonError, process: ProcessFacts, requests: Sequence[Requ
     text = error.message.lower()
     named = next((one for one in failed if _is_named(one.target, text)), None)
     if named is None:
-        return WindowsFailure()
+        return _of_quoted_file(error)
     flags: int = EXTENSION_MODULE_SEARCH if ntpath.dirname(named.target) else CTYPES_NAME_SEARCH
     flags = flags if named.flags is None else named.flags
     code = reload_code(process.executable, named.target, flags, process.added_folders)
     return WindowsFailure(named.target, code or None, is_guess=True, imports=named.imports)
+
+
+def _of_quoted_file(error: PythonError) -> WindowsFailure:
+    """A failed load of native code that an exception names by the whole path, with the words or the number of Windows.
+
+    A manager of drivers does that (ODBC: "... could not be loaded due to system error 126 (..., C:\\x\\driver.dll)").
+    The file is not loaded for it: the exception may be one of a recording.
+    """
+    text = ends_of(error.message)
+    number = _ERROR_NUMBER.search(text)
+    known = find_code(text, read_system_texts(known_win32_codes()))
+    code = int(number[1]) if number is not None else known.code if known is not None else None
+    path = next((found[1] for found in _PATH.finditer(text) if Path(found[1]).is_file()), None)
+    if path is None or code not in _OF_LOADERS:
+        return WindowsFailure()
+    return WindowsFailure(path, code, is_guess=True)
 
 
 def _is_named(target: str, text: str) -> bool:
@@ -367,9 +395,11 @@ def _is_named(target: str, text: str) -> bool:
 
 def _of_load(error: PythonError, requests: Sequence[Request]) -> WindowsFailure:
     """An OSError is a loader's when ctypes, cffi or os.add_dll_directory raised it, or when its code is one."""
-    found = _CFFI.search(error.message)
-    if found is not None:
-        return WindowsFailure(found[1], int(found[2], 16))
+    # A wrapper may try the names of all systems in turn, and quote every failure.
+    tried = [(found[1], int(found[2], 16)) for found in _CFFI.finditer(error.message)]
+    own = [one for one in tried if not _OF_OTHERS.search(one[0])] or tried
+    if own:
+        return WindowsFailure(*own[-1])
     where = error.frames[-1] if error.frames else None
     if where is None:
         return _of_native_code(error, requests)

@@ -306,9 +306,7 @@ def build_linux_case(
     return _with_environment(case, run.process, view)
 
 
-def build_interpreter_case(
-    what: str, run: RunResult, path: str, messages: tuple[OutputMessage, ...] = (), notes: tuple[str, ...] = ()
-) -> Case:
+def build_interpreter_case(what: str, run: RunResult, path: str, messages: tuple[OutputMessage, ...]) -> Case:
     """Return the case of a program whose loader ended it before it began, by its files.
 
     Arguments: `path`, of the program, from the root; the others as of `build_case`.
@@ -326,7 +324,7 @@ def build_interpreter_case(
         symbols, versions = with_dl_error(symbols, versions, dl_error)
     case = Case(
         what=what, system=process.system, run=run, subject=path, tree=tree, images=images, symbols=symbols,
-        versions=versions, notes=notes, dl_error=dl_error, distribution=read_distribution(), is_program=True,
+        versions=versions, dl_error=dl_error, distribution=read_distribution(), is_program=True,
         damaged={path: problem} if problem is not None else {},
     )  # fmt: skip
     return _with_environment(case, process, view)

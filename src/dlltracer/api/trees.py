@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ntpath
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from ..binary.elf import read_elf
+from ..binary.elf import read_elf, read_provided
+from ..binary.elf_symbols import hash_names
 from ..binary.reading import is_macho
 from ..errors import BinaryFormatError, DlltracerError
 from ..host.filesystem import HostFilesystem, Place, locate
@@ -88,6 +89,10 @@ def _with_symbols(
     paths = list(dict.fromkeys((*_images_of_python(context, files, is_program), *tree.images)))
     # Of what is in the process already only the names are in the tree.
     paths += [b.path for b in tree.bindings if b.path is not None and b.state is BindingState.BOUND]
+    # A program may have undefined symbols behind its first ones, where `needs=True` does not look: with the address of
+    # its own PLT, for pointers to functions (pointer_equality_needed in bfd/elfxx-x86.c).
+    if not (is_program or tree.missing or tree.unresolved) and _has_all_symbols(tree, dict.fromkeys(paths), files):
+        return tree
     images: dict[str, ElfImage] = {}
     left = _MOST_SYMBOLS
     for path in dict.fromkeys(paths):
@@ -111,6 +116,35 @@ def _with_symbols(
     )  # fmt: skip
     versions = tuple(v for v in find_missing_versions(images, list(images)) if v.requested_by in of_tree)
     return replace(tree, symbols=symbols, versions=versions)
+
+
+def _has_all_symbols(tree: LoadTree, paths: Iterable[str], files: HostFilesystem) -> bool:
+    """Whether the images of a tree are seen to find all symbols and versions that they name; `paths`, where they look.
+
+    For most files that answers all: needs are read without the relocations, and of the definitions only those with the
+    hash of a needed name. An image that cannot be read, or a symbol that is missing, takes the whole comparison.
+    """
+    images: dict[str, ElfImage] = {}
+    wanted: set[str] = set()
+    try:
+        for path in paths:
+            image = files.read_image(path)
+            if not isinstance(image, ElfImage):
+                return False
+            images[path] = image
+            if path in tree.images:
+                images[path] = image = read_elf(files.host_path(path), needs=True)
+                needs = image.symbols.needs if image.symbols is not None else ()
+                wanted.update(need.name for need in needs if not need.weak)
+        if len(wanted) > _MOST_SYMBOLS:
+            return False
+        hashes = hash_names(wanted)
+        for path, image in images.items():
+            found = read_provided(files.host_path(path), wanted, hashes)
+            images[path] = replace(image, symbols=replace(found, needs=image.symbols.needs if image.symbols else ()))
+    except (BinaryFormatError, OSError):
+        return False
+    return not find_missing_symbols(images, list(images)) and not find_missing_versions(images, list(images))
 
 
 def _images_of_python(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ..capture.requests import is_own_load
 from ..diagnose.case import Case, Copy
+from ..diagnose.rules.win_missing import CONDA
+from ..diagnose.windows_load import is_in
 from ..errors import BinaryFormatError
 from ..host.copies import FoundCopy, find_copies
 from ..host.failure import reload_code, this_process
@@ -154,7 +156,8 @@ _MOST_NAMED = 5
 _MOST_RELOADS = 12
 _INIT_FAILED = (1114, 998)
 NOT_STARTED = frozenset(
-    {0xC0000135, 0xC0000138, 0xC0000139, 0xC000007B, 0xC0000142, 0xC0000022, 0xC0150002, 0xC0000428}
+    {0xC0000135, 0xC0000138, 0xC0000139, 0xC000007B, 0xC0000142, 0xC0000022, 0xC0150002, 0xC0000428,
+     0xC0000361, 0xC0E90002}
 )
 """Statuses with which Windows' loader ends a process before its first instruction (ntstatus.h)."""
 
@@ -310,10 +313,14 @@ _UNMET = (BindingState.MISSING, BindingState.REFUSED)
 
 
 def _where(file: FoundCopy, process: ProcessFacts) -> str:
-    """The kind of place; a Python installation that has a conda-meta is a conda environment."""
-    prefix = process.prefix
-    is_inside = ntpath.normcase(file.path).startswith(ntpath.normcase(prefix) + "\\")
-    return "the conda environment" if is_inside and Path(prefix, "conda-meta").is_dir() else file.where
+    """The kind of place; a Python installation that has a conda-meta is a conda environment.
+
+    A virtual environment that was made from the Python of one (`base_prefix`) has no conda-meta of its own.
+    """
+    for prefix in (process.prefix, process.base_prefix):
+        if is_in(file.path, prefix) and Path(prefix, "conda-meta").is_dir():
+            return CONDA
+    return file.where
 
 
 def _names_of_windows(tree: LoadTree | None) -> frozenset[str]:

@@ -52,8 +52,10 @@ def read_elf(path: str, *, symbols: bool = False, needs: bool = False, versions:
         return parse_elf(data, symbols=symbols, needs=needs, versions=versions)
 
 
-def read_provided(path: str, wanted: Set[str] | None) -> ElfSymbols:
+def read_provided(path: str, wanted: Set[str] | None, hashes: Set[int] | None = None) -> ElfSymbols:
     """Read which of the wanted names an ELF file defines, of all with `None`; needs are left out. Raises as `read_elf`.
+
+    Arguments: `hashes`, of the wanted names (`elf_symbols.hash_names`), for one who asks many files for many names.
     """
     with OpenedFile(path) as data:
         cursor = Cursor(data)
@@ -64,7 +66,7 @@ def read_provided(path: str, wanted: Set[str] | None) -> ElfSymbols:
         dynamic = parse_dynamic(cursor, layout, _parse_segments(cursor, layout, segments_at, entry_size, count))
         if dynamic is None:
             return ElfSymbols((), {})
-        return parse_provides(dynamic, machine, parse_versions(dynamic), wanted)
+        return parse_provides(dynamic, machine, parse_versions(dynamic), wanted, hashes)
 
 
 def parse_elf(data: Data, *, symbols: bool = False, needs: bool = False, versions: bool = True) -> ElfImage:

@@ -32,7 +32,8 @@ class ElfLayout:
 
     Attributes:
         header: Elf_Ehdr after e_ident. segment: Elf_Phdr without p_paddr. dynamic: Elf_Dyn.
-        symbol_size: bytes of an Elf_Sym.
+        symbol: Elf_Sym, of symbol_size bytes. symbol_order: the places among its fields of st_name, st_info, st_other,
+            st_shndx and st_value.
         need, need_version: Elf_Verneed, Elf_Vernaux. definition, definition_name: Elf_Verdef, Elf_Verdaux.
         word: one Elf_Word, which has 4 bytes in both sizes.
     """
@@ -42,7 +43,9 @@ class ElfLayout:
     header: Struct
     segment: Struct
     dynamic: Struct
+    symbol: Struct
     symbol_size: int
+    symbol_order: tuple[int, int, int, int, int]
     need: Struct
     need_version: Struct
     definition: Struct
@@ -58,7 +61,9 @@ def _layout(bits: int, order: str) -> ElfLayout:
         header=Struct(f"{order}HHI{address * 3}IHHHHHH"),
         segment=Struct(f"{order}IIQQ8xQQQ" if bits == 64 else f"{order}III4xIIII"),
         dynamic=Struct(f"{order}{address}{address}"),
+        symbol=Struct(f"{order}IBBHQ8x" if bits == 64 else f"{order}II4xBBH"),
         symbol_size=24 if bits == 64 else 16,
+        symbol_order=(0, 1, 2, 3, 4) if bits == 64 else (0, 2, 3, 4, 1),
         need=Struct(f"{order}HHIII"),
         need_version=Struct(f"{order}IHHII"),
         definition=Struct(f"{order}HHHHIII"),

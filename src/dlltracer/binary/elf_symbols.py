@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import compress
 
 from ..errors import BinaryFormatError
@@ -48,9 +48,8 @@ def hashed_range(dynamic: Dynamic, machine: int, room: int) -> tuple[int, int]:
 
 def _gnu_hashed_range(dynamic: Dynamic, start: int, end: int, room: int) -> tuple[int, int]:
     what = "the hash table"
-    cursor, word = dynamic.cursor, dynamic.layout.word
-    buckets, first, bloom = (cursor.unpack(word, start + at, what)[0] for at in (0, 4, 8))
-    at = start + 16 + bloom * dynamic.layout.bits // 8
+    cursor = dynamic.cursor
+    buckets, first, at = _gnu_buckets(dynamic, start)
     if at + 4 * buckets > end:
         raise cursor.cut_short(at, 4 * buckets, what, end)
     last = max(integers("I", cursor.take(at, 4 * buckets, what), dynamic.layout.little_endian), default=0)
@@ -68,6 +67,27 @@ def _gnu_hashed_range(dynamic: Dynamic, start: int, end: int, room: int) -> tupl
             if hashed & 1:
                 return first, last
     raise BinaryFormatError(start, "cut short or damaged: the hash table has no end")
+
+
+def _gnu_buckets(dynamic: Dynamic, start: int) -> tuple[int, int, int]:
+    """The number of buckets of a DT_GNU_HASH table, the first hashed symbol, and the file offset of the buckets."""
+    cursor, word = dynamic.cursor, dynamic.layout.word
+    buckets, first, bloom = (cursor.unpack(word, start + at, "the hash table")[0] for at in (0, 4, 8))
+    return buckets, first, start + 16 + bloom * dynamic.layout.bits // 8
+
+
+def hash_names(names: Iterable[str]) -> frozenset[int]:
+    """Return the hashes of names as a DT_GNU_HASH table may have them (dl_new_hash in elf/dl-hash.h of glibc).
+
+    The lowest bit of a hash marks the end of a chain in the table, so each is returned with it and without it.
+    """
+    hashes = set()
+    for name in names:
+        value = 5381
+        for byte in name.encode("utf-8", "surrogateescape"):
+            value = value * 33 + byte & 0xFFFFFFFF
+        hashes.add(value & ~1)
+    return frozenset(hashes | {value | 1 for value in hashes})
 
 
 _GLOBAL, _WEAK, _UNIQUE = 1, 2, 10
@@ -116,10 +136,17 @@ def parse_needs(dynamic: Dynamic, machine: int, versions: Versions) -> ElfSymbol
     return table.parse_first(first) if first > 1 else table.parse(machine)
 
 
-def parse_provides(dynamic: Dynamic, machine: int, versions: Versions, wanted: Set[str] | None) -> ElfSymbols:
-    """The definitions of the wanted names, or with `None` of all. Raises `BinaryFormatError`."""
+def parse_provides(
+    dynamic: Dynamic, machine: int, versions: Versions, wanted: Set[str] | None, hashes: Set[int] | None = None
+) -> ElfSymbols:  # fmt: skip
+    """The definitions of the wanted names, or with `None` of all. Raises `BinaryFormatError`.
+
+    Arguments: `hashes`, of the wanted names (`hash_names`): names with other hashes are then not even cut out.
+    """
     place = dynamic.locate(DT_SYMTAB, "the symbol table")
-    return ElfSymbols((), {}) if place is None else _SymbolTable(dynamic, versions, *place).parse_found(machine, wanted)
+    if place is None:
+        return ElfSymbols((), {})
+    return _SymbolTable(dynamic, versions, *place).parse_found(machine, wanted, hashes)
 
 
 class _Part:
@@ -180,13 +207,16 @@ class _SymbolTable:
         asked = needs.of(self._version_numbers(end))
         return ElfSymbols(self._list_needs(needs, self._names(needs.of(self.positions)), asked, kinds), {})
 
-    def parse_found(self, machine: int, wanted: Set[str] | None) -> ElfSymbols:
-        """Return the definitions of the wanted names, or with `None` of all."""
+    def parse_found(self, machine: int, wanted: Set[str] | None, hashes: Set[int] | None) -> ElfSymbols:
+        """Return the definitions of the wanted names, or with `None` of all; `hashes` as for `parse_provides`."""
         first, count = hashed_range(self.dynamic, machine, self.room)
         if count > self.room:
             raise BinaryFormatError(
                 self.start, f"cut short or damaged: the symbol table has no room for {count} entries"
             )
+        known = self._hashes(first, count) if wanted is not None and hashes is not None else None
+        if known is not None and wanted is not None and hashes is not None:
+            return self._pick(compress(range(first, count), map(hashes.__contains__, known)), count, wanted)
         if wanted is not None and len(wanted) <= _FEW and not self._has_any(wanted):
             return ElfSymbols((), {})
         self._read(count)
@@ -197,6 +227,37 @@ class _SymbolTable:
             taken = [name in wanted for name in names]
             names, numbers = list(compress(names, taken)), list(compress(numbers, taken))
         provides, versioned_only = _provide(names, numbers, self.versions.by_number)
+        return ElfSymbols((), provides, versioned_only)
+
+    def _hashes(self, first: int, count: int) -> array[int] | None:
+        """Return the hashes of the symbols from `first` on and before `count`; `None` without a DT_GNU_HASH table."""
+        what = "the hash table"
+        place = self.dynamic.locate(DT_GNU_HASH, what)
+        if place is None:
+            return None
+        buckets, _, at = _gnu_buckets(self.dynamic, place[0])
+        block = self.dynamic.cursor.take(at + 4 * buckets, 4 * (count - first), what)
+        return integers("I", block, self.dynamic.layout.little_endian)
+
+    def _pick(self, rows: Iterable[int], count: int, wanted: Set[str]) -> ElfSymbols:
+        """Return the definitions of the wanted names in a few rows of the `count` that a lookup can find."""
+        layout = self.dynamic.layout
+        table = self.dynamic.cursor.take(self.start, count * layout.symbol_size, "the symbol table")
+        every = self._version_numbers(count)
+        positions, numbers = [], []
+        for row in rows:
+            fields = layout.symbol.unpack_from(table, row * layout.symbol_size)
+            position, info, other, section, value = (fields[at] for at in layout.symbol_order)
+            if other & 3 in _HIDDEN_FROM_OTHERS or not section or info not in _FOUND:
+                continue
+            if value or _may_be_zero(info, section):
+                positions.append(position)
+                numbers.append(every[row])
+        names = self._names(positions)
+        taken = [name in wanted for name in names]
+        provides, versioned_only = _provide(
+            list(compress(names, taken)), list(compress(numbers, taken)), self.versions.by_number
+        )
         return ElfSymbols((), provides, versioned_only)
 
     def _has_any(self, names: Set[str]) -> bool:

@@ -17,7 +17,7 @@ from struct import Struct
 from types import MethodType
 
 from ..errors import BackendUnavailable
-from .backend import Availability
+from .backend import NO_PYDLL, USE_RUN, Availability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -216,10 +216,8 @@ def make_reader() -> Callable[[bool], Snapshot]:
     """
     if sys.platform == "win32":
         raise BackendUnavailable(NAME, "Windows has no dl_iterate_phdr")
-    try:
-        import ctypes
-    except ImportError as error:
-        raise BackendUnavailable(NAME, f"this Python cannot call C functions ({error})") from error
+    iterate, make_bytes, copiers = _c_functions()
+    import ctypes
 
     page = os.sysconf("SC_PAGE_SIZE")
     address = ctypes.c_size_t
@@ -235,19 +233,6 @@ def make_reader() -> Callable[[bool], Snapshot]:
     info = Info.from_buffer(room)
     images: list[tuple[tuple[int, bytes | None], bytes, tuple[int, int]]] = []
     counts: list[tuple[int, int]] = []
-    try:
-        library = ctypes.PyDLL(None)
-        iterate = library.dl_iterate_phdr
-        make_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
-            ("PyBytes_FromStringAndSize", ctypes.pythonapi)
-        )
-        copiers = [
-            ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(("memcpy", library))
-            for _ in range(2)
-        ]
-    except (AttributeError, OSError) as error:
-        raise BackendUnavailable(NAME, f"this C library has no dl_iterate_phdr ({error})") from error
-
     counters = attrgetter("dlpi_adds", "dlpi_subs")
     sizes = map(mul, map(attrgetter("dlpi_phnum"), repeat(info)), repeat(header.size))
     headers = map(make_bytes, map(attrgetter("dlpi_phdr"), repeat(info)), sizes)
@@ -269,6 +254,28 @@ def make_reader() -> Callable[[bool], Snapshot]:
         return Snapshot(found, -1, -1) if _MANY in (adds, subs) else Snapshot(found, adds, subs)
 
     return read
+
+
+def _c_functions() -> tuple[Any, Any, list[Any]]:
+    """Return dl_iterate_phdr, what makes bytes of memory, and two memcpy: each gets a `restype` of its own.
+
+    Raises `BackendUnavailable`.
+    """
+    try:
+        import ctypes
+    except ImportError as error:
+        raise BackendUnavailable(NAME, f"this Python cannot call C functions ({error})") from error
+    if not hasattr(ctypes, "PyDLL"):
+        raise BackendUnavailable(NAME, NO_PYDLL, USE_RUN)
+    try:
+        library = ctypes.PyDLL(None)
+        make_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
+            ("PyBytes_FromStringAndSize", ctypes.pythonapi)
+        )
+        copy = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+        return library.dl_iterate_phdr, make_bytes, [copy(("memcpy", library)) for _ in range(2)]
+    except (AttributeError, OSError) as error:
+        raise BackendUnavailable(NAME, f"this C library has no dl_iterate_phdr ({error})") from error
 
 
 def _iterate_undisturbed(iterate: Callable[[object, None], object], callback: object) -> None:

@@ -13,13 +13,16 @@ from collections.abc import Iterator, Sequence
 
 from ..binary.elf import read_elf
 from ..errors import BinaryFormatError
-from ..host.filesystem import HostFilesystem
+from ..host.filesystem import SteadyFiles
+from ..host.stored_images import StoredElfFiles
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
-from ..model.elf import DF_STATIC_TLS, ET_DYN, ET_EXEC, PF_X, describe_kind
+from ..model.elf import DF_STATIC_TLS, ET_DYN, ET_EXEC, PF_X, ElfImage, describe_kind
+from ..model.environment import is_libpython
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
+from ..resolve.lookup import Filesystem
 from .elf_symbols import CheckedElf, ElfSymbolCheck
 from .platform_check import place_of, search_places
 from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform, is_of_driver
@@ -31,7 +34,6 @@ _STATIC_TLS_LEFT = 1_728
 up. glibc 2.36 took a file with 1,680 and refused one with 1,720."""
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
 _MODULE_ENTRY = "PyInit_"
-_LIBPYTHON = re.compile(r"libpython\d[\w.]*(?:-[0-9a-f]{8}[\w.]*)?\.so[\w.]*")
 _VERSION = re.compile(rf"({'|'.join(VERSION_FAMILIES)})_(\d+(?:\.\d+)*)")
 _PACKED_RELOCATIONS = "GLIBC_ABI_DT_RELR"
 """A version that glibc has from 2.36 on, the first to read DT_RELR."""
@@ -58,7 +60,11 @@ class _LinuxCheck(ElfSymbolCheck):
         self._reached: set[str] = set()
         self._loaded: set[str] = set()
         self._folders: set[str] = set()
-        self._system = HostFilesystem(wheel.folder)
+        self._system: Filesystem
+        if wheel.images is None:
+            self._system = SteadyFiles(wheel.folder, lambda path: read_elf(path, symbols=True))
+        else:
+            self._system = StoredElfFiles(wheel.images)
 
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
@@ -81,10 +87,10 @@ class _LinuxCheck(ElfSymbolCheck):
 
     def _read(self, place: str) -> Iterator[Problem]:
         """Read a file; yield a problem where it is damaged, or for another system or processor."""
-        path = self._system.host_path(f"/{place}")
         is_module = _MODULE.search(place) is not None
         try:
-            image = read_elf(path, symbols=True)
+            image = self._system.read_image(f"/{place}")
+            assert isinstance(image, ElfImage)
         except BinaryFormatError as error:
             if is_module or posixpath.basename(place).partition(".so")[1]:
                 severity = Severity.ERROR if is_module else Severity.NOTE
@@ -240,7 +246,7 @@ class _LinuxCheck(ElfSymbolCheck):
     def _judge_second_python(self, file: CheckedElf, places: Sequence[str]) -> Iterator[Problem]:
         """Judge a libpython that the wheel brings and that its extension modules load."""
         for place in places[1:] if file.is_module else ():
-            if _LIBPYTHON.fullmatch(posixpath.basename(place)):
+            if is_libpython(place):
                 yield from self._once(
                     self._problem(
                         "other-libpython", Severity.WARNING, file.place, f"it brings a Python of its own: {place}",
@@ -301,30 +307,18 @@ class _LinuxCheck(ElfSymbolCheck):
         if binding.state is BindingState.REFUSED:
             title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
-        if _LIBPYTHON.fullmatch(name) and not self._wheel.others:
+        if is_libpython(name) and not self._wheel.others:
             return self._problem(
                 "other-libpython", severity, place, f"it is linked with {name}",
                 ("a Python may have no such library, or another one; PEP 513 forbids it",),
                 "link extension modules without libpython",
             )  # fmt: skip
         evidence = [f"{len(binding.probes)} places were looked at, from {place}"] if binding.probes else []
+        if in_wheel := self._out_of_reach(name, place, file, severity, evidence):
+            return in_wheel
         fix = "put it into the wheel: auditwheel repair"
-        same = [other for other in self._of_name(name) if posixpath.basename(other) == name]
-        mangled = self._renamed(name)
         title = f"it needs {name}, which is not in the wheel and not on every system of the tag"
-        code = "missing-image"
-        if mangled and not same:
-            title = f"it needs {name}, and the wheel has it under another name: {posixpath.basename(mangled[0])}"
-            code, fix = "mangled-name", f"patchelf --replace-needed {name} {posixpath.basename(mangled[0])} on it"
-            if self._wheel.loads_by_itself:
-                severity = Severity.NOTE
-        elif same:
-            title = f"it needs {name}, which is in the wheel where the loader does not look: {same[0]}"
-            code, fix = "not-on-runpath", f"give it the RUNPATH {_origin_path(place, same[0])}"
-            if self._wheel.loads_by_itself or not file.is_root:
-                severity = Severity.NOTE
-                evidence.append("code of the wheel loads libraries itself, and may load this one first")
-        elif owner := self._suppliers.find(name, self._folders_of(place)):
+        if owner := self._suppliers.find(name, self._folders_of(place)):
             severity = Severity.NOTE
             title = f"it needs {name}, which the wheel expects from {owner}"
         elif not self._platform.version:
@@ -334,11 +328,30 @@ class _LinuxCheck(ElfSymbolCheck):
             title = f"it needs {name}, which comes with a driver"
         elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DESKTOPS):
             severity = Severity.WARNING
-        if code == "missing-image":
-            severity, more = self._downgraded(severity, name, self._folders_of(place))
-            evidence.extend(more)
-            fix = fix if severity is not Severity.NOTE else ""
-        return self._problem(code, severity, place, title, evidence, fix)
+        severity, more = self._downgraded(severity, name, self._folders_of(place))
+        fix = fix if severity is not Severity.NOTE else ""
+        return self._problem("missing-image", severity, place, title, (*evidence, *more), fix)
+
+    def _out_of_reach(
+        self, name: str, place: str, file: CheckedElf, severity: Severity, evidence: Sequence[str]
+    ) -> Problem | None:
+        """Return the problem of a library that the wheel has where the loader does not look, or under another name."""
+        same = [other for other in self._of_name(name) if posixpath.basename(other) == name]
+        if same:
+            title = f"it needs {name}, which is in the wheel where the loader does not look: {same[0]}"
+            if self._wheel.loads_by_itself or not file.is_root:
+                severity = Severity.NOTE
+                evidence = (*evidence, "code of the wheel loads libraries itself, and may load this one first")
+            fix = f"give it the RUNPATH {_origin_path(place, same[0])}"
+            return self._problem("not-on-runpath", severity, place, title, evidence, fix)
+        mangled = self._renamed(name)
+        if not mangled:
+            return None
+        other = posixpath.basename(mangled[0])
+        title = f"it needs {name}, and the wheel has it under another name: {other}"
+        severity = Severity.NOTE if self._wheel.loads_by_itself else severity
+        fix = f"patchelf --replace-needed {name} {other} on it"
+        return self._problem("mangled-name", severity, place, title, evidence, fix)
 
     def _has_soname(self, place: str, name: str) -> bool:
         return place in self._files and self._files[place].image.soname == name

@@ -22,7 +22,7 @@ from ..host.native_files import NativeFile
 from ..host.package_code import PackageCode
 from ..model.check import Problem, Severity
 from ..model.elf import DF_1_PIE, ET_DYN, ET_EXEC, ElfImage, ElfSymbols, describe_kind
-from ..model.environment import without_hash
+from ..model.environment import is_libpython, without_hash
 from ..model.loader_context import GlibcContext, LoadedImage, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.linux import LinuxResolver, resolve_linux
@@ -32,7 +32,6 @@ from .platforms import Loader, Platform, is_of_driver
 from .scope import Conflict, Load, SymbolScope
 
 _SUFFIX = re.compile(r"\.(?:cpython-(\d)(\d+)(t?)\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
-_LIBPYTHON = re.compile(r"libpython(\d)(?:\.(\d+))?[\w.]*\.so[\w.]*")
 _PROGRAM_FOLDERS = ("bin", "sbin", "libexec")
 _STANDARD_LIBRARY = "/lib-dynload/"
 _MOST_NEEDS = 3_000_000
@@ -428,7 +427,7 @@ class _LinuxEnvironment:
                 "other-c-library", severity, path, f"it was built for {built}, which this system does not have", leads,
                 "install the package again on this system",
             )  # fmt: skip
-        if _LIBPYTHON.fullmatch(name):
+        if is_libpython(name):
             return self._problem(
                 "other-libpython", severity, path, f"it is linked with {name}, which this Python does not have", leads,
                 "install a build of the package for this Python",

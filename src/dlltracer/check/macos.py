@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import BinaryFormatError
 from ..host.filesystem import MacosFiles
+from ..host.stored_images import StoredMachoFiles
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
+from ..model.environment import is_libpython
 from ..model.loader_context import MacosContext
 from ..model.macho import (
     CPU_ARM64,
@@ -34,7 +36,6 @@ from .tags import PythonPromise, file_python, macos_tag
 
 _MODULE_ENTRY = "_PyInit_"
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*-darwin|abi3|pypy\d+-[\w-]+)\.so$")
-_LIBPYTHON = re.compile(r"(?:^|/)(?:Python\.framework/|libpython\d[\w.]*\.dylib$|Python3?$)")
 _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000
@@ -86,7 +87,7 @@ older <__availability>), and the new interfaces of Accelerate."""
 
 def check_macos(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
     """Yield what is wrong with the Mach-O files of a wheel on a platform, for the Pythons that it promises."""
-    files = MacosFiles(wheel.folder, symbols=True)
+    files = MacosFiles(wheel.folder, symbols=True) if wheel.images is None else StoredMachoFiles(wheel.images)
     for cpu in platform.cpus:
         yield from MacosCheck(wheel, platform, promise, cpu, files).run()
 
@@ -95,7 +96,7 @@ class MacosCheck(PlatformCheck):
     """The check for one processor."""
 
     def __init__(
-        self, wheel: Wheel, platform: Platform, promise: PythonPromise, cpu: int, files: MacosFiles
+        self, wheel: Wheel, platform: Platform, promise: PythonPromise, cpu: int, files: MacosFiles | StoredMachoFiles
     ) -> None:  # fmt: skip
         super().__init__(wheel, platform, promise)
         self._cpu = cpu
@@ -207,7 +208,7 @@ class MacosCheck(PlatformCheck):
         self._reached.update(place_of(path) for path in tree.images)
         self._lacking = tuple(posixpath.basename(binding.need) for binding in tree.missing)
         for binding in tree.missing:
-            if not _LIBPYTHON.search(binding.need) or self._is_module(place):
+            if not is_libpython(binding.need) or self._is_module(place):
                 yield from self._once(self._missing(binding, place))
         images = {path: image for path, image in tree.images.items() if isinstance(image, MachoImage)}
         for symbol in find_missing_macho_symbols(images, tree.bindings):
@@ -286,7 +287,7 @@ class MacosCheck(PlatformCheck):
             path = place_of(binding.path or "")
             title = f"it needs {binding.need}, and dyld does not take {path}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
-        if _LIBPYTHON.search(binding.need) and not self._wheel.others:
+        if is_libpython(binding.need) and not self._wheel.others:
             return self._problem(
                 "other-libpython", severity, place, f"it is linked with {binding.need}",
                 ("another Python has none, or has it elsewhere",), "link it with -undefined dynamic_lookup instead",

@@ -1,4 +1,4 @@
-"""What a target of `dlltracer check` is, and the checks of many of them, over an executor.
+"""The checks of many targets, over an executor.
 
 The executor is any `concurrent.futures.Executor`: processes here, or machines of a cluster. It may lose workers. A
 target whose worker died is checked again, at most `TRIES` times, and then reported. So every target gets one report,
@@ -7,82 +7,14 @@ whatever happens to the workers.
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from ..errors import DlltracerError
-from ..host.download import downloaded, is_url
-from ..host.wheel import UnreadableTarget
 from ..model.check import CheckReport
-from .packages import check_wheel
-
-
-class TargetKind(enum.Enum):
-    """What a target is; its name decides for files, so that a damaged wheel is reported as a wheel."""
-
-    WHEEL = "wheel"
-    CONDA = "conda package"
-    SDIST = "source distribution"
-    FILE = "file"
-    FOLDER = "folder"
-    """A virtual environment, a site-packages or `--target` folder, an unpacked tree."""
-    ENVIRONMENT = "environment"
-    """That of an interpreter: this one, or another."""
-
-
-_ENDINGS = {
-    ".whl": TargetKind.WHEEL, ".conda": TargetKind.CONDA, ".tar.bz2": TargetKind.CONDA, ".tar.gz": TargetKind.SDIST,
-    ".tgz": TargetKind.SDIST, ".zip": TargetKind.SDIST, ".tar.xz": TargetKind.SDIST,
-}  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckTarget:
-    """A target, and what its check depends on. Other processes get it by pickle.
-
-    Attributes:
-        path: the file or folder; for an environment the interpreter, "" for the running one.
-        kind: what it is.
-        root: a folder that holds the system that the target belongs to; `None` for this machine.
-        use_cache: whether results of earlier checks may be used and kept.
-    """
-
-    path: str
-    kind: TargetKind
-    root: str | None = None
-    use_cache: bool = True
-
-
-def classify_target(path: str) -> TargetKind:
-    """Return what the file or folder at `path` is. What is not there is a file, which cannot be read."""
-    if Path(path).is_dir():
-        return TargetKind.FOLDER
-    name = path.lower()
-    return next((kind for ending, kind in _ENDINGS.items() if name.endswith(ending)), TargetKind.FILE)
-
-
-def check_target(target: CheckTarget) -> CheckReport:
-    """Check one target. The report says what cannot be read; nothing is raised."""
-    # Each kind has one line here and a module of its own.
-    if target.kind in (TargetKind.FOLDER, TargetKind.ENVIRONMENT):
-        from .environment import check_environment
-
-        is_folder = target.kind is TargetKind.FOLDER
-        return check_environment(target.path, target.root, is_folder=is_folder, use_cache=target.use_cache)
-    if target.kind in (TargetKind.CONDA, TargetKind.FILE, TargetKind.SDIST):
-        from . import packages
-
-        if target.kind is TargetKind.FILE:
-            return packages.check_file(target.path, target.root)
-        if target.kind is TargetKind.CONDA:
-            return packages.check_conda(target.path)
-        return packages.refuse_sdist(target.path)
-    return check_wheel(target.path)
-
+from .targets import CheckTarget, check_anything, classify_target
 
 TRIES = 3
 """How often a target is given to a worker that does not live to answer."""
@@ -93,25 +25,6 @@ IN_FLIGHT = 32
 
 class ExecutorLost(DlltracerError):
     """The executor takes no work any more; targets without a report have not been checked."""
-
-
-def check_anything(target: CheckTarget) -> CheckReport:
-    """Return the report on a target, which may be the URL of a file. Never raises: our own error is the report.
-
-    A file behind a URL is downloaded into a private folder, checked, and deleted.
-    """
-    try:
-        if "\0" in target.path:
-            return CheckReport(target=target.path, unreadable="its name has a NUL character, which no file's has")
-        if not is_url(target.path):
-            return check_target(target)
-        with downloaded(target.path) as path:
-            report = check_target(replace(target, path=path, kind=classify_target(path)))
-            return replace(report, target=target.path)
-    except UnreadableTarget as error:
-        return CheckReport(target=target.path, unreadable=str(error))
-    except Exception as error:  # noqa: BLE001 - one target must not end the check of thousands
-        return CheckReport(target=target.path, unreadable=f"dlltracer failed: {type(error).__name__}: {error}")
 
 
 def check_many(

@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..binary.reading import is_macho
+from ..binary.reading import is_macho, read_regular
 from ..errors import BinaryFormatError
-from ..host.environments import environment_in
-from ..host.filesystem import HostFilesystem
-from ..host.image_cache import ImageCache
-from ..host.native_files import NativeFile
-from ..host.wheel import UnreadableTarget, Wheel, is_native_head, open_wheel
+from ..host.wheel import UnreadableTarget, Wheel, is_native_head, opened_wheel
 from ..model.check import CheckReport, Problem
 from ..model.macho import CPU_ARM64, CPU_X86_64
 from .platforms import WINDOWS_TAGS, Loader, Platform, conda_platform, read_platforms
@@ -29,13 +24,12 @@ _MOST_NAMES = 10_000
 
 
 def check_wheel(path: str) -> CheckReport:
-    """Check the wheel at `path`. Nothing of it is run, and nothing is written outside of a private temporary folder."""
+    """Check the wheel at `path`. Nothing of it is run, and nothing is written but private temporary files."""
     name = path.replace("\\", "/").rpartition("/")[2]
     try:
         os.stat(path)  # a file that is not there has no wrong name
         tags = read_tags(name)
-        with tempfile.TemporaryDirectory(prefix="dlltracer-check-") as folder:
-            wheel = open_wheel(path, folder)
+        with opened_wheel(path) as wheel:
             platforms, unknown = read_platforms(dict.fromkeys(platform for _, _, platform in tags))
             promise = read_promise(tags, wheel.requires_python)
             problems = [*wheel.problems, *judge_tags(wheel, tags), *judge_suffixes(wheel, tags, platforms, promise)]
@@ -91,6 +85,8 @@ _HEAD = 64
 
 def check_conda(path: str) -> CheckReport:
     """Check the conda package at `path`. Nothing of it is run; nothing is written but a private temporary folder."""
+    import tempfile
+
     from ..host.conda import open_conda
 
     try:
@@ -150,7 +146,7 @@ def check_file(path: str, root: str | None = None) -> CheckReport:
 
 
 def _check_native(path: str, root: str | None) -> CheckReport:
-    head = HostFilesystem().read_head(path, _HEAD)
+    head = read_regular(path, _HEAD)
     if not is_native_head(head):
         raise UnreadableTarget(_describe_other(path, head))
     notes: list[str] = []
@@ -167,14 +163,17 @@ def _check_native(path: str, root: str | None) -> CheckReport:
 
 
 def _judge_elf(path: str, root: str | None, notes: list[str]) -> Iterator[Problem]:
+    from ..host.environments import environment_in
+    from ..host.image_cache import ImageCache
+    from ..host.native_files import NativeFile
     from .linux_environment import check_linux_files
 
     place = Path(path).resolve()
-    status = place.stat()
+    status, folder = place.stat(), str(place.parent)
     native = NativeFile(
         str(place), "elf", (status.st_dev, status.st_ino), status.st_size, (status.st_mtime_ns, status.st_ctime_ns)
     )
-    environment = replace(environment_in(str(place.parent), root), folder=str(place.parent), folders=())
+    environment = replace(environment_in(folder, root), folder=folder, folders=())
     with ImageCache(None) as cache:
         yield from check_linux_files(environment, [native], root, notes, cache, [])
 
@@ -232,7 +231,7 @@ def refuse_sdist(path: str) -> CheckReport:
     """Return the report on a source distribution: there is nothing in it that a loader loads."""
     fix = "build a wheel of it (pip wheel --no-deps FILE) and check that"
     try:
-        head = HostFilesystem().read_head(path, _HEAD)
+        head = read_regular(path, _HEAD)
         text = f"it is a source distribution, which has nothing to load: {fix}"
         if path.lower().endswith(".zip") and not _is_sdist_zip(path):
             text = _describe_other(path, head)

@@ -10,9 +10,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from itertools import product
 
 from ..host.wheel import UnreadableTarget, Wheel
 from ..model.check import Problem, Severity
@@ -22,6 +20,11 @@ from .platforms import Loader, Platform
 Tag = tuple[str, str, str]
 """Interpreter, ABI and platform: ("cp312", "abi3", "win_amd64")."""
 
+_USUAL_NAME = re.compile(
+    r"[A-Za-z0-9](?:[\w.]*[A-Za-z0-9])?-\d+(?:\.\d+)*"
+    r"-([a-z]\w*(?:\.[a-z]\w*)*)-([a-z]\w*(?:\.[a-z]\w*)*)-([a-z]\w*(?:\.[a-z]\w*)*)\.whl", re.ASCII,
+)
+_USUAL_BOUND = re.compile(r"\s*(>=|<)\s*3\.(\d{1,4})\s*", re.ASCII)
 _INTERPRETER = re.compile(r"(cp|py)(\d)(\d*)")
 _USUAL_PYTHON = (3, 11)
 _FIRST_KNOWN = 6
@@ -83,6 +86,12 @@ class PythonPromise:
 
 def read_tags(name: str) -> list[Tag]:
     """Return every tag in the file name of a wheel. Raises `UnreadableTarget`."""
+    # Nearly all names have this form. `packaging.utils` takes as long to import as a small wheel to check.
+    usual = _USUAL_NAME.fullmatch(name)
+    if usual is not None and "__" not in name.partition("-")[0]:
+        return sorted(set(product(*(group.lower().split(".") for group in usual.groups()))))
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
     try:
         _, _, _, tags = parse_wheel_filename(name)
     except InvalidWheelFilename as error:
@@ -117,6 +126,11 @@ def read_promise(tags: Sequence[Tag], requires_python: str = "") -> PythonPromis
 
 def _allows(requires_python: str, minor: int) -> bool:
     """Whether some release of 3.`minor` fulfils Requires-Python."""
+    bounds = [_USUAL_BOUND.fullmatch(clause) for clause in requires_python.split(",")] if requires_python else []
+    if all(bounds):  # nearly always, and `packaging.specifiers` takes a while to import
+        return all((minor >= int(one[2])) == (one[1] == ">=") for one in bounds if one is not None)
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
     try:
         specifiers = SpecifierSet(requires_python)
     except InvalidSpecifier:

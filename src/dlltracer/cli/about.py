@@ -16,7 +16,8 @@ import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
 from .. import __version__
-from ..capture.backend import BACKEND_NAMES, Availability, make_backend
+from ..capture.backend import Availability
+from ..capture.choose import BACKEND_NAMES, make_backend
 from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.machine import describe_host

@@ -20,10 +20,9 @@ from ..report.render_verdict import render_verdict
 from .about import gather_info, render_info
 from .commands import complete_backend, complete_file
 from .formats import is_name_of_recording
-from .interpreter import choose_python
 from .options import PROGRAM, WRITTEN, BadUsage
 from .output import CommandFailed, say, say_written
-from .program import Asked, command_of
+from .program import Asked, choose_python, command_of
 from .question import read_question
 from .record import own_redactor
 from .why import examine, is_saved
@@ -81,7 +80,7 @@ def report(
 
     Exit status: 0 the archive was made, whatever became of the import; 2 it was not; 3 it could not be traced.
     """
-    from ..capture.backend import check_backend_name
+    from ..capture.choose import check_backend_name
 
     if bool(module) is (code is not None):
         raise BadUsage("say what to report: a MODULE, a file, or -c CODE")

@@ -9,19 +9,18 @@ import glob
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
-from ..check.many import CheckTarget, TargetKind, check_anything, check_many, classify_target
+from ..check.targets import CheckTarget, TargetKind, check_anything, classify_target
 from ..model.check import NOTHING, UNREADABLE, CheckReport, Problem, Severity
 from .check_results import Results, make_line, open_results
 from .commands import complete_file, complete_folder, settings_of
-from .interpreter import choose_python
 from .options import PROGRAM, prefer_command_line
 from .output import CommandFailed, Target, open_target, say, write_styled
+from .program import choose_python
 from .progress import progress
 
 _EXIT_PROBLEMS, _EXIT_UNREADABLE = 1, 3
@@ -145,7 +144,11 @@ def check(**given: Any) -> None:
 
     def reports(targets: Sequence[CheckTarget]) -> Iterator[CheckReport]:
         with _open_executor(targets, options) as executor:
-            found = map(check_anything, targets) if executor is None else check_many(targets, executor)
+            found: Iterator[CheckReport] = map(check_anything, targets)
+            if executor is not None:
+                from ..check.many import check_many
+
+                found = check_many(targets, executor)
             what = f"{len(targets)} targets" if len(targets) > 1 else targets[0].path or "this environment"
             with progress(f"checking {what}", len(targets) if len(targets) > 1 else None) as shown:
                 for report in found:
@@ -207,8 +210,11 @@ def _fill_results(results: Results, targets: Sequence[CheckTarget], reports: _Re
 
 
 @contextlib.contextmanager
-def _open_executor(targets: Sequence[CheckTarget], options: _CheckOptions) -> Iterator[Executor | None]:
-    """Give what runs the checks: processes, or the workers of a cluster; `None` for this process."""
+def _open_executor(targets: Sequence[CheckTarget], options: _CheckOptions) -> Iterator[Any]:
+    """Give the `Executor` that runs the checks: processes, or the workers of a cluster; `None` for this process.
+
+    The module of `Executor` takes longer to import than a small wheel to check.
+    """
     if options.dask is not None:
         with _open_cluster(options.dask) as executor:
             yield executor
@@ -223,7 +229,7 @@ def _open_executor(targets: Sequence[CheckTarget], options: _CheckOptions) -> It
 
 
 @contextlib.contextmanager
-def _open_cluster(address: str) -> Iterator[Executor]:
+def _open_cluster(address: str) -> Iterator[Any]:
     """Give an executor whose workers are those of a Dask scheduler. Raises `CommandFailed`."""
     from .. import __version__
 

@@ -403,7 +403,7 @@ def _make_undoable(option: click.Option) -> None:
 
 def complete_backend(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the name of a mechanism."""
-    from ..capture.backend import BACKEND_NAMES
+    from ..capture.choose import BACKEND_NAMES
 
     return [CompletionItem(name) for name in BACKEND_NAMES if name.startswith(incomplete)]
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from ..errors import BinaryFormatError
 from ..model.light import dataclass
 from .formats import GRAPHS, HTML, HTML_OPTION, form_of_name, refuse_other_format, refuse_same_file, render_graph
-from .interpreter import choose_python
 from .options import ANNOTATIONS_OPTION, FOLDER, PROGRAM, WRITTEN, BadUsage, CommandLine, Option, prefer_command_line
 from .output import EXIT_MISSING, CommandFailed, Target, open_target, say, say_annotations, write_styled
+from .program import choose_python
 from .progress import progress
 
 TYPE_CHECKING = False
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from ..model.tree import LoadTree
 
-_SECONDS = 20.0
+_SECONDS = 60.0
+"""How long Python may take to find a module: one of many folders in a file system of the network takes long once."""
+
 _MOST_SHOWN = 3
 _MOST_FILES = 20_000
 
@@ -98,7 +100,7 @@ def choose_file(name: str, python: str | None) -> str:
 def _find_module(name: str, python: str | None) -> tuple[str | None, list[tuple[str, str]], str] | None:
     """Return the origin of a module, the native modules below it and what was not looked at ("" if nothing).
 
-    `None` if this Python finds no such module.
+    `None` if this Python finds no such module. Raises `CommandFailed` if it gave no answer in time.
     """
     import json
     import subprocess
@@ -109,7 +111,10 @@ def _find_module(name: str, python: str | None) -> tuple[str | None, list[tuple[
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_SECONDS, check=False,
         )  # fmt: skip
         is_there, origin, natives, is_cut, refused = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.TimeoutExpired):
+    except subprocess.TimeoutExpired:
+        program = python or sys.executable
+        raise CommandFailed(f"{program} did not say within {_SECONDS:g} s where {name} is: name the file") from None
+    except (OSError, ValueError):
         return None
     return (origin, [(str(one), str(path)) for one, path in natives], _losses(is_cut, refused)) if is_there else None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-from ..capture.backend import BACKEND_NAMES
+from ..capture.choose import BACKEND_NAMES
 from ..errors import DlltracerError
 
 TYPE_CHECKING = False

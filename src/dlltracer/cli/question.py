@@ -422,7 +422,7 @@ def _what_is_near(name: str) -> str:
 
 def _refuse_folder_of_name(name: str, folder: str, python: str | None) -> None:
     """Raise `CommandFailed` where the import would find the folder alone, and load nothing (a namespace package)."""
-    from .interpreter import is_namespace_of
+    from .program import is_namespace_of
 
     if not is_namespace_of(name, os.path.abspath(folder), python):
         return

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from ..capture.backend import check_backend_name
+from ..capture.choose import check_backend_name
 from .formats import FORMS, HTML, HTML_OPTION, RECORDING, Form, choose_form, formats_help, refuse_same_file
-from .interpreter import choose_python
 from .options import (
     ANNOTATIONS_OPTION,
     BACKEND_OPTION,
@@ -21,7 +20,8 @@ from .options import (
     prefer_command_line,
 )
 from .output import CommandFailed, Target, end_like, is_stderr_terminal, open_target, say_annotations, say_error
-from .program import Program, ProgramKind, command_of, what_is_meant
+from .process import RunOptions
+from .program import Program, ProgramKind, choose_python, command_of, what_is_meant
 from .spawn import run_child
 
 TYPE_CHECKING = False
@@ -238,7 +238,7 @@ def _run(program: Program, options: _RunOptions, reports: _Reports, sink: Sink |
     """Run it, in the plain way if nothing asks for another one."""
     is_plain = not options.follow and not options.startup and sink is None and program.kind is not ProgramKind.COMMAND
     if is_plain and sys.platform != "win32":
-        return run_child(program, options.backend, is_whole=not reports.are_short)
+        return run_child(program, options.backend, RunOptions(is_whole=not reports.are_short))
     from .run_traced import run_followed
 
     return run_followed(program, options.backend, follow=options.follow, startup=options.startup, sink=sink)

@@ -22,9 +22,10 @@ from ..model.failure import Frame, Request
 from ..model.recording import Recording, TracedProcess
 from ..model.run import FolderChange, RunResult
 from ..model.words import describe_crash, describe_status
+from .process import Relay, RunOptions, interpreter_of, runner_command, with_facts
 from .program import Program
 from .runner import DEBUGGED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import Relay, interpreter_of, run_child, runner_command, with_facts
+from .spawn import run_child
 from .stopper import Stopper
 
 TYPE_CHECKING = False
@@ -57,12 +58,12 @@ def run_on_windows(
     if backend not in ("auto", NAME):
         if follow or startup:
             raise BackendUnavailable(backend, "it sees one process, from its first line on", f"Use --backend {NAME}")
-        return run_child(program, backend)
+        return run_child(program, backend, RunOptions())
     refusals: tuple[str, ...] = ()
     if backend == "auto" and (follow or startup):
         refusals = ("etw was not used: it sees one process, from its first line on",)
     elif backend == "auto":
-        ending = run_child(program, "etw")
+        ending = run_child(program, "etw", RunOptions())
         if ending.refusal is None:
             return ending
         refusals = (f"etw was not used: {ending.refusal}",)
@@ -85,28 +86,24 @@ def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink
     """
     with Relay():
         words = [shutil.which(command[0]) or command[0], *command[1:]]
-        run = run_debugged(words, follow=follow, on_event=None if sink is None else _Early(sink, follow))
+        run = run_debugged(words, follow=follow, on_event=None if sink is None else EarlyEvents(sink, follow))
     return RunResult(status=run.status, recording=_recording(run, follow), crash=run.crash)
 
 
-def run_debugged_child(
-    program: Program, *, python: str | None = None, output: tuple[int, int] | None = None, follow: bool = False,
-    stopper: Stopper | None = None,
-) -> RunResult:  # fmt: skip
+def run_debugged_child(program: Program, options: RunOptions) -> RunResult:
     """Run a Python program to its end under our debugger, for `why`.
 
     The result has all events, and where the program was in its code when it crashed, or when the `stopper` ended it.
 
-    Arguments and result as of `spawn.run_child`; `follow`: debug what it starts, too.
-
     Raises `TraceStartError` when it cannot be debugged, `BackendUnavailable` where there are no debuggers of this kind.
     """
-    stopper = stopper if stopper is not None else Stopper()
+    stopper = options.stopper or Stopper()
     relay = Relay(stopper)
     with relay:
         run = _run_program(
-            program, ["-X", "faulthandler"], python=python, output=output, follow=follow, startup=True, relay=relay
-        )
+            program, ["-X", "faulthandler"], python=options.python, output=options.output, follow=options.follow,
+            startup=True, relay=relay,
+        )  # fmt: skip
     if stopper.reason is None:
         return run
     # The end was ours: its status says nothing.
@@ -123,7 +120,7 @@ def _run_program(
         start = [*interpreter_of(program, python), *options]
         command = runner_command(start, result, _sharing(stopper), DEBUGGED, program)
         shown = (*start, *program.words)
-        early = None if sink is None else _Early(sink, follow, shown, None if startup else f"{result}.begun")
+        early = None if sink is None else EarlyEvents(sink, follow, shown, None if startup else f"{result}.begun")
         asked: list[Request] = []
 
         def requests() -> list[Request]:
@@ -168,7 +165,7 @@ def _read_stack(result: str) -> tuple[Frame, ...]:
     return read_fault_frames(text, hidden=os.path.dirname(os.path.dirname(os.path.abspath(__file__))), main=True)
 
 
-class _Early:
+class EarlyEvents:
     """Hands on to a sink what a debugger tells while the program runs.
 
     Arguments:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ..api.failed_load import describe_local_scopes
 from ..binary.elf import read_elf
-from ..capture.backend import NOT_USED, OUTSIDE
+from ..capture.choose import NOT_USED, OUTSIDE
 from ..errors import BackendUnavailable, BinaryFormatError, DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode
@@ -19,19 +19,20 @@ from ..model.light import replace
 from ..model.recording import KeptEvents, Recording, TracedProcess
 from ..model.run import RunResult
 from .output import describe_ending
-from .program import Program, ProgramKind, describe_start_failure
-from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import (
+from .process import (
     CannotRun,
     DescriptorLimit,
     Relay,
+    RunOptions,
     has_no_descriptors,
     interpreter_of,
-    run_child,
     runner_command,
     with_facts,
     with_notes,
 )
+from .program import Program, ProgramKind, describe_start_failure
+from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
+from .spawn import run_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def run_followed(
     if follow or startup or is_command:
         what = "a command" if is_command else "--follow" if follow else "--startup"
         raise CannotFollow(f"{what} cannot be traced by {backend!r} on {sys.platform}: leave out --backend")
-    return guard.replay(run_child(program, backend))
+    return guard.replay(run_child(program, backend, RunOptions()))
 
 
 def _has_log(program: Program) -> bool:
@@ -89,13 +90,13 @@ def _has_log(program: Program) -> bool:
 def _run_watched(program: Program, backend: str, guard: _Guard, *, follow: bool, startup: bool) -> RunResult:
     if sys.platform != "linux":
         raise CannotFollow("for Linux")
-    from .run_watched import WatchOptions, run_watched
+    from .run_watched import run_watched
 
     try:
-        return run_watched(program, WatchOptions(follow=follow, startup=startup), guard)
+        return run_watched(program, RunOptions(follow=follow, startup=startup), guard)
     except BackendUnavailable as error:
         if backend == "auto" and not (follow or startup or program.kind is ProgramKind.COMMAND):
-            return guard.replay(run_child(program, backend))
+            return guard.replay(run_child(program, backend, RunOptions()))
         return RunResult(refusal=str(error))
 
 
@@ -125,15 +126,39 @@ class _Guard:
         self._sink = sink
         self.events = KeptEvents()
         self.notes: tuple[str, ...] = ()
+        self._held: list[TracedProcess] | None = None
+
+    def hold(self) -> None:
+        """Keep back what is known of the first process until it has loaded something or another one began.
+
+        The process may refuse its mechanism before anything of the program has run: then it is not the program's.
+        """
+        self._held = []
+
+    def drop_held(self) -> None:
+        """Forget what is kept back."""
+        self._held = None
+
+    def release(self) -> None:
+        """Hand on what is kept back, and keep back no more."""
+        held, self._held = self._held, None
+        for process in held or ():
+            self.process(process)
 
     def early(self, event: Event) -> None:
+        self.release()
         self._hand_on(lambda sink: sink.early(event))
 
     def event(self, event: Event) -> None:
+        self.release()
         self.events.add(event)
         self._hand_on(lambda sink: sink.event(event))
 
     def process(self, process: TracedProcess) -> None:
+        if self._held is not None and all(held.pid == process.pid for held in self._held):
+            self._held.append(process)
+            return
+        self.release()
         self._hand_on(lambda sink: sink.process(process))
 
     def replay(self, run: RunResult) -> RunResult:
@@ -194,7 +219,7 @@ class _LinuxRun:
         if self._is_command:
             run = RunResult(status=_run_plainly(list(self._program.words)))
             return replace(run, recording=Recording(UNTRACED, notes=(f"it was not traced: {why}",)))
-        run = run_child(self._program, self._backend)
+        run = run_child(self._program, self._backend, RunOptions())
         asked = [*(["what it loads before its first line"] if self._startup else []),
                  *(["the processes that it starts"] if self._follow else [])]  # fmt: skip
         if run.recording is not None and asked:
@@ -208,10 +233,14 @@ class _LinuxRun:
         # A start that is shown is shown at once, and cannot be taken back when the runner is refused rtld.
         refusal = _refusal_of_rtld() if self._startup else None
         if refusal is None:
+            if not self._startup:
+                self._guard.hold()
             run = self._run_with_logs()
             refusal = run.refusal
             if refusal is None:
+                self._guard.release()
                 return run
+            self._guard.drop_held()
         try:
             run = self._run_watched()
         except BackendUnavailable as error:
@@ -222,9 +251,9 @@ class _LinuxRun:
         """Run it by the next mechanism. Raises `BackendUnavailable` before anything of it has run."""
         if sys.platform != "linux":
             raise CannotFollow("for Linux")
-        from .run_watched import WatchOptions, run_watched
+        from .run_watched import run_watched
 
-        options = WatchOptions(follow=self._follow, startup=self._startup, limit=self._limit)
+        options = RunOptions(follow=self._follow, startup=self._startup, limit=self._limit)
         return run_watched(self._program, options, self._guard)
 
     def _run_as_command(self, why: str) -> RunResult:

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
@@ -17,34 +16,28 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..api.search_phases import SearchPhases
-from ..capture.backend import NOT_USED
 from ..capture.linux.seccomp_watch import LoaderWatch
 from ..errors import BackendUnavailable
 from ..host.scratch import ScratchFile
 from ..model.events import Event
+from ..model.light import replace
 from ..model.recording import KeptEvents, TracedProcess
 from ..model.run import RunResult
 from .output import describe_ending
-from .program import Program, ProgramKind, describe_start_failure
-from .runner import WATCHED, LogSharing, RunnerOutcome, RunnerReport
-from .spawn import (
+from .process import (
     CannotRun,
     DescriptorLimit,
     Relay,
+    RunOptions,
     child_environment,
     choose_wait,
     interpreter_of,
-    run_child,
     runner_command,
     with_facts,
-    with_notes,
     with_stop,
 )
-from .stopper import Stopper
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .spawn import Variables
+from .program import Program, ProgramKind, describe_start_failure
+from .runner import WATCHED, LogSharing, RunnerOutcome, RunnerReport
 
 
 class Receiver(Protocol):
@@ -72,23 +65,6 @@ _PATIENCE = 60.0
 """Seconds for the launcher to come up."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatchOptions:
-    """How to run the program; the first six as of `spawn.run_child`.
-
-    Attributes: `follow`, also the processes that it starts; `startup`, also what comes before the program begins.
-    """
-
-    python: str | None = None
-    output: tuple[int, int] | None = None
-    watch_crash: bool = False
-    stopper: Stopper | None = None
-    limit: DescriptorLimit | None = None
-    variables: Variables = ()
-    follow: bool = False
-    startup: bool = False
-
-
 class _Keeping:
     """A receiver for a run without one: keeps the events."""
 
@@ -103,25 +79,7 @@ class _Keeping:
         """Nobody asks."""
 
 
-def run_without_rtld(program: Program, options: WatchOptions, refusals: tuple[str, ...]) -> RunResult:
-    """Run the program with the best mechanism that works here without "rtld": "seccomp", else "snapshot".
-
-    A mechanism that cannot be says so before anything of the program has run. Raises `CannotRun`.
-
-    Arguments: `refusals`, why each better mechanism was not taken.
-    """
-    try:
-        run = run_watched(program, options)
-    except BackendUnavailable as error:
-        refusals = (*refusals, f"seccomp{NOT_USED}{error}")
-        run = run_child(
-            program, "snapshot", python=options.python, output=options.output, watch_crash=options.watch_crash,
-            stopper=options.stopper, limit=options.limit, variables=options.variables,
-        )  # fmt: skip
-    return with_notes(run, refusals)
-
-
-def run_watched(program: Program, options: WatchOptions, receiver: Receiver | None = None) -> RunResult:
+def run_watched(program: Program, options: RunOptions, receiver: Receiver | None = None) -> RunResult:
     """Run the program to its end. Raises `CannotRun`, and `BackendUnavailable` before anything of it has run."""
     if not os.path.isdir("/proc/self/fd"):
         raise BackendUnavailable(NAME, "there is no /proc, by which a process is looked at")
@@ -144,7 +102,7 @@ class _WatchedRun:
     """One run."""
 
     def __init__(
-        self, program: Program, options: WatchOptions, receiver: Receiver, limit: DescriptorLimit, result: str
+        self, program: Program, options: RunOptions, receiver: Receiver, limit: DescriptorLimit, result: str
     ) -> None:  # fmt: skip
         self._options = options
         self._receiver = receiver
@@ -152,6 +110,7 @@ class _WatchedRun:
         self._result_path = result
         self._is_command = program.kind is ProgramKind.COMMAND
         self._notes: tuple[str, ...] = ()
+        self._passed: frozenset[int] = frozenset()
         start = interpreter_of(program, options.python)
         start += ["-X", "faulthandler"] if options.watch_crash else []
         self._shown = tuple(program.words) if self._is_command else (*start, *program.words)
@@ -165,20 +124,25 @@ class _WatchedRun:
         except NoListener as error:
             self._notes = (f"it was watched by ptrace, since {error.reason}",)
             if error.is_taken:
-                return self._run_once(self._run_at_every_call)
+                return self._run_once(self._run_at_every_call, has_filter=False)
         try:
             return self._run_once(self._run_at_filter)
         except NoListener:
-            return self._run_once(self._run_at_every_call)
+            return self._run_once(self._run_at_every_call, has_filter=False)
 
-    def _run_once(self, run_by: Callable[[LoaderWatch], RunResult]) -> RunResult:
+    def _launch(self, way: str) -> _Launcher:
+        return _Launcher(way, self._command, self._options, self._passed)
+
+    def _run_once(self, run_by: Callable[[LoaderWatch], RunResult], *, has_filter: bool = True) -> RunResult:
         """Run it by one way of watching."""
+        from ..capture.linux.seccomp_lookup import find_passed_entries
         from ..capture.linux.seccomp_watch import LoaderWatch
 
         phases = SearchPhases()
+        self._passed = find_passed_entries() if has_filter else frozenset()
         watch = LoaderWatch(
             self._receiver.event, self._receiver.process, phases.complete, everyone=self._options.follow,
-            startup=self._options.startup or self._is_command, marked=not self._is_command,
+            startup=self._options.startup or self._is_command, marked=not self._is_command, passed=self._passed,
         )  # fmt: skip
         try:
             run = run_by(watch)
@@ -199,7 +163,7 @@ class _WatchedRun:
         from ..capture.linux.seccomp_notify import PtraceLoop
 
         options, way = self._options, "ptrace" if has_filter else "calls"
-        with Relay(options.stopper, self._limit) as relay, _Launcher(way, self._command, options) as launcher:
+        with Relay(options.stopper, self._limit) as relay, self._launch(way) as launcher:
             child = launcher.child
             launcher.await_ready()
             watch.begin(child.pid, self._shown, _where(self._command[0]))
@@ -233,7 +197,7 @@ class _WatchedRun:
         from ..capture.linux.seccomp_notify import NotifyLoop
 
         options = self._options
-        with Relay(options.stopper, self._limit) as relay, _Launcher("notify", self._command, options) as launcher:
+        with Relay(options.stopper, self._limit) as relay, self._launch("notify") as launcher:
             child = launcher.child
             relay.connect(child)
             listener, keeper = launcher.receive_listener()
@@ -280,9 +244,12 @@ class _WatchedRun:
 
 
 class _Launcher:
-    """The process that becomes the program, until it does. Raises `CannotRun`."""
+    """The process that becomes the program, until it does. Raises `CannotRun`.
 
-    def __init__(self, way: str, command: list[str], options: WatchOptions) -> None:
+    Arguments: `way` and `passed` as of seccomp_launch.py.
+    """
+
+    def __init__(self, way: str, command: list[str], options: RunOptions, passed: frozenset[int]) -> None:
         import socket
 
         self._command = command
@@ -291,7 +258,8 @@ class _Launcher:
         locale = "+" if "LC_CTYPE" in environment else "-"
         # A Python that was made a program of (sys.frozen) takes a script, and no options.
         flags = [] if getattr(sys, "frozen", False) else ["-I", "-S"]
-        words = [sys.executable, *flags, _LAUNCH, str(other.fileno()), way, locale, *command]
+        numbers = ",".join(map(str, sorted(passed)))
+        words = [sys.executable, *flags, _LAUNCH, str(other.fileno()), way, numbers, locale, *command]
         stdout, stderr = options.output if options.output is not None else (None, None)
         try:
             other.set_inheritable(True)

@@ -31,10 +31,10 @@ from .formats import (
     is_json_asked,
     refuse_as_recording,
 )
-from .interpreter import choose_python
 from .options import BadUsage, prefer_command_line
 from .output import EXIT_MISSING, EXIT_USAGE, CommandFailed, open_target, say_error, screen_of, write_styled
-from .program import Program, ProgramKind
+from .process import RunOptions
+from .program import Program, ProgramKind, choose_python
 from .runner import UNTRACED
 from .spawn import run_child
 
@@ -258,7 +258,7 @@ def _attempt(modules: tuple[str, ...], python: str | None) -> OrderTrial:
         begun = file.path
         with open(begun, "wb"), open(os.devnull, "wb") as null:
             program = Program(ProgramKind.CODE, "\n".join([_BEGIN, *map(_IMPORT.format, modules)]), (begun,))
-            run = run_child(program, UNTRACED, python=python, output=(null.fileno(), null.fileno()))
+            run = run_child(program, UNTRACED, RunOptions(python=python, output=(null.fileno(), null.fileno())))
         count = os.stat(begun).st_size
     if run.status == 0:
         return OrderTrial(modules)

@@ -2,38 +2,45 @@
 
 A process of its own, because ours has imported its own modules: their imports would hide the program's. And because the
 evidence must outlive the program: a crash in an import is what people come for.
-
-The program starts as soon as it can (docs/adr/0003). The values of the model, and the decoder, are imported when it
-runs: `import_for_the_end`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import signal
 import subprocess
 import sys
 
-from ..capture.backend import NOT_USED, OUTSIDE
+from ..capture.choose import NOT_USED, OUTSIDE
 from ..errors import BackendUnavailable, DlltracerError
 from ..host.scratch import ScratchFile
+from ..model.light import replace
+from .process import (
+    ENOUGH,
+    CannotRun,
+    DescriptorLimit,
+    Relay,
+    RunOptions,
+    child_environment,
+    choose_wait,
+    has_no_descriptors,
+    import_all,
+    interpreter_of,
+    runner_command,
+    with_facts,
+    with_notes,
+    with_stop,
+)
 from .runner import UNTRACED, LogSharing, RunnerOutcome, RunnerReport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
     from typing import Protocol
 
     from ..model.events import Event
     from ..model.recording import Recording, TracedProcess
     from ..model.run import RunResult
     from .program import Program
-    from .stopper import Stopper
-
-    Variables = tuple[tuple[str, str | None], ...]
 
     class Sink(Protocol):
         """Gets what a run records, as it comes; the waiting loop of the parent calls it.
@@ -51,82 +58,52 @@ if TYPE_CHECKING:
         def event(self, event: Event) -> None:
             """An event, in its final form."""
 
-CHILD_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_main.py")
-
-
-class CannotRun(DlltracerError):
-    """The process for the program could not be made, or ended before it could begin."""
-
-
-def run_child(  # noqa: PLR0913 - each by its name, and most of them for one caller
-    program: Program, backend: str, *, python: str | None = None, output: tuple[int, int] | None = None,
-    watch_crash: bool = False, stopper: Stopper | None = None, limit: DescriptorLimit | None = None,
-    variables: Variables = (), is_whole: bool = True,
-) -> RunResult:  # fmt: skip
+def run_child(program: Program, backend: str, options: RunOptions) -> RunResult:
     """Run the program to its end. Raises `CannotRun`.
 
-    Arguments:
-        program: what to run.
-        backend: the mechanism; `runner.UNTRACED` for none.
-        python: the interpreter; `None` for that of the program, else for this one, with the options it was given.
-        output: the descriptors that get its stdout and stderr; `None`: our standard streams are its own.
-        watch_crash: find out where it crashes, if it does. The program can tell: it has a tracer, and Python's
-            faulthandler writes where it was.
-        stopper: ends it, where it takes too long or we are interrupted; `None`: it alone answers an interrupt.
-        limit: has raised our limit of open files; `None`: it is raised here where it is very low.
-        variables: of its environment that differ from ours; `None` takes one away.
-        is_whole: also describe the process of a program that ended well.
+    Arguments: `backend`, the mechanism, or `runner.UNTRACED` for none; `options`, but its `follow` and `startup`.
     """
-
-    def run_inside(name: str) -> RunResult:
-        return _run_inside(
-            program, name, python=python, output=output, watch_crash=watch_crash, stopper=stopper, limit=limit,
-            variables=variables, is_whole=is_whole,
-        )  # fmt: skip
-
     if sys.platform != "linux" or backend not in ("auto", OUTSIDE):
-        return run_inside(backend)
+        return _run_inside(program, backend, options)
     refusals: tuple[str, ...] = ()
     if backend == "auto":
         refusal: str | None = "this Python's C library is not glibc"
-        if python is not None or program.python is not None or _is_glibc():
-            run = run_inside("rtld")
+        if options.python is not None or program.python is not None or _is_glibc():
+            run = _run_inside(program, "rtld", options)
             refusal = run.refusal
             if refusal is None:
                 return run
         refusals = (f"rtld{NOT_USED}{refusal}",)
-    from .run_watched import WatchOptions, run_watched, run_without_rtld
+    from .run_watched import run_watched
 
-    options = WatchOptions(
-        python=python, output=output, watch_crash=watch_crash, stopper=stopper, limit=limit, variables=variables
-    )  # fmt: skip
     try:
-        return run_without_rtld(program, options, refusals) if refusals else run_watched(program, options)
+        return with_notes(run_watched(program, options), refusals)
     except BackendUnavailable as error:
-        from ..model.run import RunResult
+        # It says so before anything of the program has run.
+        if backend == OUTSIDE:
+            from ..model.run import RunResult
 
-        return RunResult(refusal=str(error))
+            return RunResult(refusal=str(error))
+        run = _run_inside(program, "snapshot", options)
+        return with_notes(run, (*refusals, f"{OUTSIDE}{NOT_USED}{error}"))
 
 
-def _run_inside(  # noqa: PLR0913 - as above
-    program: Program, backend: str, *, python: str | None, output: tuple[int, int] | None, watch_crash: bool,
-    stopper: Stopper | None, limit: DescriptorLimit | None, variables: Variables, is_whole: bool,
-) -> RunResult:  # fmt: skip
-    """Run the program with a mechanism of its own process, or with none; arguments as of `run_child`."""
-    start = interpreter_of(program, python)
-    start += ["-X", "faulthandler"] if watch_crash else []
+def _run_inside(program: Program, backend: str, options: RunOptions) -> RunResult:
+    """Run the program with a mechanism of its own process, or with none."""
+    start = interpreter_of(program, options.python)
+    start += ["-X", "faulthandler"] if options.watch_crash else []
     log: int | None = None
-    with (limit or DescriptorLimit()) as descriptors, contextlib.ExitStack() as stack:
+    with (options.limit or DescriptorLimit()) as descriptors, contextlib.ExitStack() as stack:
         if not descriptors.allows(ENOUGH):
             import_all()
-        relay = Relay(stopper, descriptors)
+        relay = Relay(options.stopper, descriptors)
         try:
             log = make_log(backend)
             if log is not None:
                 stack.callback(os.close, log)
             with _report_file() as file:
                 command = runner_command(start, file.path, _share(log), backend, program)
-                run, pid = _run(command, log, output, relay, watch_crash, variables)
+                run, pid = _run(command, log, relay, options)
                 report = RunnerReport.read(file.path)
         except (OSError, CannotRun) as error:
             if relay.has_started:
@@ -138,13 +115,12 @@ def _run_inside(  # noqa: PLR0913 - as above
             else:
                 raise
             stack.close()
-            run, _ = _run([*start, *program.words], None, output, Relay(stopper, descriptors), False, variables)
-            return _untraced(run, why, is_why=watch_crash)
-        run = with_report(run, pid, report, backend, log, is_whole)
+            plain = replace(options, watch_crash=False)
+            run, _ = _run([*start, *program.words], None, Relay(options.stopper, descriptors), plain)
+            return _untraced(run, why, is_why=options.watch_crash)
+        run = with_report(run, pid, report, backend, log, options.is_whole)
         # An initialiser may also end the process without a signal, by exit(3).
-        if watch_crash and not run.completed and not run.errors:
-            from ..model.light import replace
-
+        if options.watch_crash and not run.completed and not run.errors:
             run = replace(run, initialising=_read_initialising(log, pid))
         return run
 
@@ -166,30 +142,6 @@ def _is_glibc() -> bool:
         return False
 
 
-def import_all() -> None:
-    """Import all that a run may need. An import opens files, and later there may be no descriptor left for them."""
-    from ..host import failure  # noqa: F401
-    from ..model import words  # noqa: F401
-
-    import_for_the_end()
-
-
-def import_for_the_end() -> None:
-    """Import what the end of a run needs, while the program runs: on a second processor nobody waits for it."""
-    from ..model import run  # noqa: F401
-
-    if sys.platform == "linux":
-        with contextlib.suppress(ImportError):  # a Python without _ctypes: it cannot trace, and says so at the end
-            from ..capture.linux import decoding  # noqa: F401
-
-
-def has_no_descriptors(error: BaseException) -> bool:
-    """Whether a program was not started for want of file descriptors: `ulimit -n` is very low."""
-    while isinstance(error, CannotRun) and error.__cause__ is not None:
-        error = error.__cause__
-    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
-
-
 class _NoReportFile(CannotRun):
     """There is no place for the report of the runner: no folder takes files, and the system makes none in memory."""
 
@@ -204,19 +156,10 @@ def _report_file() -> ScratchFile:
 
 def _untraced(run: RunResult, why: str, *, is_why: bool) -> RunResult:
     """Return the run of a program that was not traced, and the reason: its status counts."""
-    from ..model.light import replace
     from ..model.recording import Recording
 
     note = f"it was not traced: {why}"
     return replace(run, crash_note=note) if is_why else replace(run, recording=Recording(UNTRACED, notes=(note,)))
-
-
-def runner_command(start: list[str], result: str, log: LogSharing, backend: str, program: Program) -> list[str]:
-    """The command line that has an interpreter, started with the words `start`, run the program by the runner.
-
-    Arguments: `result`, the file for the runner's report; `log`, `backend` and `program` are for the runner.
-    """
-    return [*start, CHILD_MAIN, result, log.encode(), backend, program.kind.value, program.name, *program.arguments]
 
 
 def make_log(backend: str) -> int | None:
@@ -232,7 +175,8 @@ def make_log(backend: str) -> int | None:
             return None  # the mechanism then makes, or misses, its own
         try:
             # Out of the way: the first file that a program opens is often descriptor 3, and some count on it.
-            return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 200)
+            # PyPy lacks the constant (linux/fcntl.h).
+            return fcntl.fcntl(low, getattr(fcntl, "F_DUPFD_CLOEXEC", 1030), 200)
         except OSError:
             return os.dup(low)
         finally:
@@ -240,38 +184,16 @@ def make_log(backend: str) -> int | None:
     return None
 
 
-def interpreter_of(program: Program, python: str | None = None) -> list[str]:
-    """The interpreter that runs the program, with our options if it is ours; `python` is one to take in any case."""
-    chosen = python if python is not None else program.python
-    return interpreter() if chosen is None else [chosen]
-
-
-def interpreter() -> list[str]:
-    """This interpreter, with the options that it was given."""
-    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    given = {option.partition("=")[0] for option in options}
-    # subprocess passes on the -X options that it knows; the program may look for any other in sys._xoptions.
-    for name, value in sys._xoptions.items():
-        if name not in given:
-            options += ["-X", name if value is True else f"{name}={value}"]
-    if getattr(sys.__stdout__, "write_through", False):
-        options.append("-u")
-    return [sys.executable, *options]
-
-
-def _run(
-    command: list[str], log: int | None, output: tuple[int, int] | None, relay: Relay, watch_crash: bool,
-    variables: Variables,
-) -> tuple[RunResult, int]:  # fmt: skip
+def _run(command: list[str], log: int | None, relay: Relay, options: RunOptions) -> tuple[RunResult, int]:
     """Run it to its end: how it ended, and its process id."""
-    wait = choose_wait(watch_crash)
-    stdout, stderr = output if output is not None else (None, None)
+    wait = choose_wait(options.watch_crash)
+    stdout, stderr = options.output if options.output is not None else (None, None)
     with relay:
         try:
             if log is not None:
                 os.set_inheritable(log, True)
             # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-            environment = child_environment(variables) if variables else None
+            environment = child_environment(options.variables) if options.variables else None
             child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
         except OSError as error:
             from .program import describe_start_failure
@@ -283,78 +205,6 @@ def _run(
         relay.connect(child)
         run = wait(child)
     return with_stop(run, relay.stopper), child.pid
-
-
-def with_notes(run: RunResult, notes: tuple[str, ...]) -> RunResult:
-    """The run, with notes before those of its recording."""
-    if run.recording is None:
-        return run
-    from ..model.light import replace
-
-    return replace(run, recording=replace(run.recording, notes=(*notes, *run.recording.notes)))
-
-
-def with_stop(run: RunResult, stopper: Stopper | None) -> RunResult:
-    """The run, with how it was ended from outside, if it was."""
-    if stopper is None or stopper.reason is None:
-        return run
-    from ..model.light import replace
-
-    # The signal was ours: where it hit is no crash.
-    return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None)
-
-
-def child_environment(variables: Variables) -> dict[str, str]:
-    """Our environment, with these variables changed; `None` takes one away."""
-    changed = dict(os.environ)
-    for name, value in variables:
-        if value is None:
-            changed.pop(name, None)
-        else:
-            changed[name] = value
-    return changed
-
-
-def choose_wait(watch_crash: bool) -> Callable[[subprocess.Popen[bytes]], RunResult]:
-    """The function that waits for a child, and sees its crash if that is wanted."""
-    return _crash_watcher() if watch_crash else _wait
-
-
-_POLL = 0.1
-"""Seconds after which a wait on Windows lets Python see an interrupt: there it goes on through one."""
-
-
-def _wait(child: subprocess.Popen[bytes]) -> RunResult:
-    import_for_the_end()
-    from ..model.run import RunResult
-
-    while sys.platform == "win32":
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return RunResult(status=child.wait(_POLL))
-    return RunResult(status=child.wait())
-
-
-_NO_CTYPES = "the place of a crash is not known: this Python has no _ctypes, by which a child is watched"
-
-
-def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
-    """The function that waits for a child and sees its crash. Made before the child is: its first moments count."""
-    if sys.platform != "linux":
-        return _wait
-    try:
-        from ..capture.linux import crashwatch
-    except ImportError:  # no _ctypes: the import in question may be about just that, and is tried all the same
-        from ..model.light import replace
-
-        return lambda child: replace(_wait(child), crash_note=_NO_CTYPES)
-
-    def wait(child: subprocess.Popen[bytes]) -> RunResult:
-        watched = crashwatch.watch(child)
-        from ..model.run import RunResult
-
-        return RunResult(status=watched.status, crash=watched.crash, crash_note=watched.note)
-
-    return wait
 
 
 def _read_initialising(log: int | None, pid: int) -> str | None:
@@ -370,8 +220,6 @@ def with_report(
     run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None, is_whole: bool = True
 ) -> RunResult:
     """The run, with what its runner reported, and what its trace recorded."""
-    from ..model.light import replace
-
     if report is not None and report.outcome == RunnerOutcome.REFUSED:
         return replace(run, refusal=report.message)
     if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
@@ -418,21 +266,6 @@ def read_recorded(report: RunnerReport, log: int | None, pid: int) -> Recording:
     return found
 
 
-def with_facts(run: RunResult, report: RunnerReport | None) -> RunResult:
-    """The run, with the exceptions that ended it and its interpreter, as its runner reported them."""
-    from ..model.light import replace
-
-    if report is None:
-        return replace(run, completed=False)
-    from ..host.failure import read_errors, read_process
-    from ..model.run import StartedChild
-
-    return replace(
-        run, errors=read_errors(report.errors), process=read_process(report.process), completed=report.completed,
-        children=tuple(StartedChild(*child) for child in report.children),
-    )  # fmt: skip
-
-
 def _died_outside_of_loader(run: RunResult) -> bool:
     """Whether it is known that no search of the loader was cut off: whatever it looked for last, it had given up on."""
     return run.crash is not None and run.crash.image is not None and "/ld-" not in run.crash.image
@@ -454,122 +287,3 @@ def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: boo
     from ..model.recording import Recording
 
     return Recording(backend, pid=pid, notes=(f"{how}; what it recorded is lost",))
-
-
-class Relay:
-    """Our signals while the program runs.
-
-    What the terminal sends to the whole group (SIGINT, SIGQUIT) is the program's to answer, and reaches it without us.
-    What somebody sends to us alone (SIGTERM ...) is passed on. A signal that we were started to ignore stays ignored.
-    With a `stopper`, an interrupt ends the program if it does not end by itself.
-    """
-
-    _LEAVE = ("SIGINT", "SIGQUIT", "SIGBREAK")
-    _PASS_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-
-    def __init__(self, stopper: Stopper | None = None, limit: DescriptorLimit | None = None) -> None:
-        self.stopper = stopper
-        self._limit = limit
-        self._child: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Relay:
-        # Handlers, not SIG_IGN: the program would inherit that.
-        for name in self._LEAVE:
-            self._take(name, self._leave)
-        if sys.platform != "win32":
-            for name in self._PASS_ON:
-                self._take(name, self._pass_on)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.stopper is not None:
-            self.stopper.close()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    @property
-    def has_started(self) -> bool:
-        """Whether the program has been started: it must not be started a second time."""
-        return self._child is not None
-
-    def connect(self, child: subprocess.Popen[bytes]) -> None:
-        """The program has started: it gets what came before."""
-        self._child = child
-        if self._limit is not None:
-            self._limit.give_back(child.pid)
-        if self.stopper is not None:
-            self.stopper.connect(child)
-        for number in self._early:
-            child.send_signal(number)
-
-    def _take(self, name: str, handler: object) -> None:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            self._before[number] = signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _leave(self, number: int, frame: FrameType | None) -> None:
-        if self.stopper is not None and number == signal.SIGINT:
-            self.stopper.interrupt()
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if self._child is None:
-            self._early.append(number)
-        else:
-            self._child.send_signal(number)
-
-
-ENOUGH = 256
-"""Descriptors that a run of ours can do with; a log lies at 200 or above, out of the program's way."""
-
-
-class DescriptorLimit:
-    """Raises our limit of open files (RLIMIT_NOFILE) for a block, where it is very low: `ulimit -n 6`.
-
-    A child inherits the raised limit; `give_back` sets it to what the user had (prlimit(2)) as soon as it has started.
-    Nothing is done where the system refuses: the soft limit can be raised to the hard one, that one by root only.
-    """
-
-    def __init__(self) -> None:
-        self._former: tuple[int, int] | None = None
-
-    def __enter__(self) -> DescriptorLimit:
-        if self._former is not None:
-            return self  # raised already
-        if sys.platform == "linux":
-            import resource
-
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            if soft != resource.RLIM_INFINITY and soft < ENOUGH:
-                most = ENOUGH if hard == resource.RLIM_INFINITY else min(ENOUGH, hard)
-                for limits in ((ENOUGH, max(ENOUGH, hard)), (most, hard)):
-                    with contextlib.suppress(OSError, ValueError):
-                        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-                        self._former = (soft, hard)
-                        break
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if sys.platform == "linux" and self._former is not None:
-            import resource
-
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._former)
-            self._former = None
-
-    def allows(self, number: int) -> bool:
-        """Return whether so many files can be open, ours of now among them."""
-        if sys.platform == "linux":
-            import resource
-
-            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            return soft == resource.RLIM_INFINITY or soft >= number
-        return True
-
-    def give_back(self, pid: int) -> None:
-        """Let a child have the limit that the user set."""
-        if sys.platform == "linux" and self._former is not None:
-            import resource
-
-            with contextlib.suppress(OSError):  # it has ended
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, self._former)

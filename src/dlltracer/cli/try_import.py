@@ -15,9 +15,10 @@ from ..model.finding import Diagnosis, Outcome
 from ..model.light import replace
 from ..model.run import ProgramOutput, RunResult
 from .output import say_error
+from .process import ENOUGH, CannotRun, DescriptorLimit, RunOptions, import_all
 from .program import Program, ProgramKind
 from .runner import UNTRACED
-from .spawn import ENOUGH, CannotRun, DescriptorLimit, import_all, run_child
+from .spawn import run_child
 from .stopper import Stopper
 
 TYPE_CHECKING = False
@@ -151,10 +152,10 @@ def _try(trial: Trial, program: Program, python: str | None, seconds: float) -> 
     changed = replace(program, name=f"{_NEEDED}{trial.prelude}\n{program.name}") if trial.prelude else program
     try:
         with OutputTail() as tail:
-            run = run_child(
-                changed, UNTRACED, python=python, output=(tail.stdout, tail.stderr), stopper=Stopper(seconds),
-                variables=trial.variables,
+            options = RunOptions(
+                python=python, output=(tail.stdout, tail.stderr), stopper=Stopper(seconds), variables=trial.variables
             )  # fmt: skip
+            run = run_child(changed, UNTRACED, options)
     except CannotRun as error:
         return TrialResult(trial=trial, worked=None, message=str(error))
     if run.stopped is not None:
@@ -214,7 +215,10 @@ def try_and_explain(
         if not limit.allows(ENOUGH):
             import_all()
         tail = stack.enter_context(OutputTail())
-        run = _try_import_try(program, backend, python, (tail.stdout, tail.stderr), Stopper(timeout), limit)
+        options = RunOptions(
+            python=python, output=(tail.stdout, tail.stderr), watch_crash=True, stopper=Stopper(timeout), limit=limit
+        )  # fmt: skip
+        run = _try_once(program, backend, options)
     run = replace(run, output=tail.result)
     if run.refusal is not None:
         say_error(run.refusal)
@@ -242,33 +246,28 @@ def _was_ended_by_loader(run: RunResult) -> bool:
 def _with_interpreter(run: RunResult, python: str) -> RunResult:
     """The run of a program that crashed or left at once, with what its interpreter says of itself in another run."""
     with open(os.devnull, "wb") as null:
-        output = (null.fileno(), null.fileno())
-        process = run_child(Program(ProgramKind.CODE, "pass"), UNTRACED, python=python, output=output).process
+        options = RunOptions(python=python, output=(null.fileno(), null.fileno()))
+        process = run_child(Program(ProgramKind.CODE, "pass"), UNTRACED, options).process
     return replace(run, process=None if process is None else replace(process, added_folders=run.added_folders))
 
 
-def _try_import_try(
-    program: Program, backend: str, python: str | None, output: tuple[int, int], stopper: Stopper,
-    limit: DescriptorLimit,
-) -> RunResult:  # fmt: skip
+def _try_once(program: Program, backend: str, options: RunOptions) -> RunResult:
     if sys.platform == "win32" and backend in ("auto", "debugger"):
-        return _try_debugged(program, backend, python, output, stopper)
-    run = run_child(program, backend, python=python, output=output, watch_crash=True, stopper=stopper, limit=limit)
+        return _try_debugged(program, backend, options)
+    run = run_child(program, backend, options)
     if run.refusal is None or backend != "auto":
         return run
     # No mechanism works here. What the exception and the files say is worth having all the same; it is noted.
-    return run_child(program, UNTRACED, python=python, output=output, watch_crash=True, stopper=stopper, limit=limit)
+    return run_child(program, UNTRACED, options)
 
 
-def _try_debugged(
-    program: Program, backend: str, python: str | None, output: tuple[int, int], stopper: Stopper
-) -> RunResult:
+def _try_debugged(program: Program, backend: str, options: RunOptions) -> RunResult:
     """On Windows: as its debugger, which needs no privilege and sees crashes; without any trace if that cannot be."""
     from .run_debugged import run_debugged_child
 
     try:
-        return run_debugged_child(program, python=python, output=output, stopper=stopper)
+        return run_debugged_child(program, options)
     except TraceStartError as error:
         if backend != "auto":
             return RunResult(refusal=str(error))
-        return run_child(program, UNTRACED, python=python, output=output, watch_crash=True, stopper=stopper)
+        return run_child(program, UNTRACED, options)

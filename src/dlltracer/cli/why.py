@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from ..capture.backend import check_backend_name
+from ..capture.choose import check_backend_name
 from ..model.light import dataclass, replace
 from ..model.recording import Recording
 from ..model.run import RunResult, SavedTrace, StopReason
@@ -21,7 +21,6 @@ from .formats import (
     refuse_same_file,
     write_form,
 )
-from .interpreter import choose_python
 from .options import (
     ANNOTATIONS_OPTION,
     BACKEND_OPTION,
@@ -33,7 +32,7 @@ from .options import (
     prefer_command_line,
 )
 from .output import EXIT_USAGE, Target, open_target, say_annotations, say_error, screen_of, write_styled
-from .program import command_of
+from .program import choose_python, command_of
 from .progress import progress
 from .question import read_question
 from .try_import import try_and_explain

@@ -468,8 +468,8 @@ class SearchLead:
     target: str | None = None
 
 
-def describe_copies(copies: tuple[Copy, ...], most: int = 2) -> str:
-    """Where other copies lie, for a sentence: "/a/libx.so.1 (a folder of PATH)"."""
-    shown = [f"{copy.path} ({copy.where})" for copy in copies[:most]]
-    rest = len(copies) - most
+def describe_copies(copies: tuple[Copy, ...]) -> str:
+    """Where two other copies lie, for a sentence: "/a/libx.so.1 (a folder of PATH)"."""
+    shown = [f"{copy.path} ({copy.where})" for copy in copies[:2]]
+    rest = len(copies) - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")

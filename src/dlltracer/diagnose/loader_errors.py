@@ -93,6 +93,10 @@ _MUSL_LOAD = re.compile(r"Error loading shared library (.{1,2000}?): (.{1,200}?)
 _MUSL_RELOCATE = re.compile(
     r"Error relocating (.{1,2000}?): (\S{1,8000}): (symbol not found|initial-exec TLS resolves)"
 )
+_MUSL_REFUSE = re.compile(
+    r"Error relocating (.{1,2000}?): (unsupported relocation type|RELRO protection failed: (.{1,200}))"
+)
+"""Of a damaged file, or one for another processor, whose kinds of relocations are not known here; of mprotect."""
 _MUSL_SYMBOL = re.compile(r"Symbol not found: (\S{1,8000})")
 _OPENING = re.compile(r"['\"`(\[{<=\u2018\u201c\u00ab]")
 _LAST_NAME = re.compile(r"[^\s/]\S*\.so[\w.]*$")
@@ -184,6 +188,9 @@ def _musl(line: str) -> DlError | None:
     if found := _MUSL_RELOCATE.search(line):
         problem = DlProblem.MISSING_SYMBOL if found[3] == "symbol not found" else DlProblem.STATIC_TLS
         return DlError(problem, found[1], found[2], loader="musl")
+    if found := _MUSL_REFUSE.search(line):
+        problem = DlProblem.NOT_MAPPED if found[3] else DlProblem.DAMAGED
+        return DlError(problem, found[1], system_error=found[3], loader="musl")
     if found := _MUSL_SYMBOL.search(line):
         return DlError(DlProblem.MISSING_SYMBOL, symbol=found[1], loader="musl")
     return None
@@ -260,6 +267,8 @@ def failures_behind(
         return ()
     if anchor.timestamp is None:
         return _block(events, anchor)
+    if anchor.imports is None:
+        return _linked(_block(events, anchor), anchor)
     same = (anchor.timestamp, anchor.imports)
     return tuple(event for event in failures if (event.timestamp, event.imports) == same)
 
@@ -272,6 +281,19 @@ def top_of(failures: tuple[LoadFailedEvent, ...]) -> str | None:
     if tops:
         return tops[-1]
     return failures[-1].path if failures else None
+
+
+def _linked(block: tuple[LoadFailedEvent, ...], anchor: LoadFailedEvent) -> tuple[LoadFailedEvent, ...]:
+    """The failures of one load where no request of Python joins them: each has the time at which it was mapped."""
+    paths = {anchor.path}
+    while True:
+        requesters = {event.requested_by for event in block if event.path in paths}
+        new = {
+            event.path for event in block if event.path in requesters or event.requested_by in paths
+        } - paths  # fmt: skip
+        if not new:
+            return tuple(event for event in block if event.path in paths)
+        paths |= new
 
 
 def _is_about(event: LoadFailedEvent, names: set[str]) -> bool:

@@ -72,7 +72,8 @@ _ABORT = re.compile(
     r"|double free or corruption|free\(\): |malloc\(\): |realloc\(\): |corrupted (?:size|double)|munmap_chunk\(\): "
     r"|The futex facility returned)"
     r"|\bAssertion [`'].{1,500} failed|File already exists in database|\[libprotobuf FATAL|CHECK failed: "
-    r"|descriptor_database\.cc|Could not load the Qt platform plugin|no Qt platform plugin could be initialized"
+    r"|descriptor_database\.cc|[Cc]ould not (?:find|load) the Qt platform plugin"
+    r"|no Qt platform plugin could be initialized"
     r"|Available platform plugins are|\bFATAL(?: ERROR)?\b|OMP: Error #|Fatal error in"
 )
 _CRASH = re.compile(r"^(?:Fatal Python error: |Windows fatal exception: )(.+)$")

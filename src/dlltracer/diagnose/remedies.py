@@ -9,7 +9,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..model.environment import CLibrary, PackageManager, PackageOwner, Provider, ProviderKind, has_hash
+from ..model.environment import (
+    AvailablePackages,
+    CLibrary,
+    PackageManager,
+    PackageOwner,
+    Provider,
+    ProviderKind,
+    has_hash,
+)
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
 from .case import Case, InstallFacts
@@ -228,16 +236,29 @@ def find_providers(
 
 _SONAME = re.compile(r"lib([A-Za-z][\w.+-]{0,80}?)(?:\.so\.(\d[\w.]{0,20})|-(\d[\d.]{0,20})\.so)")
 _NAMING_RULE = "the name that Debian's rules give to its package"
+_NUMBERED = re.compile(r"lib[A-Za-z0-9][\w.+-]{0,80}\.so\.\d[\w.]{0,20}")
+_LIBRARY_RULE = "apk installs by the name of a library, too"
+_OF_ABUILD = {*_FAMILIES[ProviderKind.APK].split(), "wolfi", "chainguard"}
+"""ID of distributions whose packages name the libraries in them."""
 
 
 def provider_by_rule(soname: str, distribution: str | None) -> tuple[Provider, ...]:
-    """Return the package of a library by the rule for names (Debian Policy 8.1): libfoo.so.2 is in libfoo2.
+    """Return the package of a library by the rules that a distribution has for names.
 
-    () for another distribution than Debian and its family, and for other names. Not every package follows the rule, so
-    such a package is offered only where the package manager knows one (`keep_feasible`).
+    With Debian and its family libfoo.so.2 is in libfoo2 (Policy 8.1). Not every package follows the rule, so such a
+    package is offered only where the package manager knows one (`keep_feasible`). apk installs a package by the name of
+    a library in it, which abuild notes in every package: so:libfoo.so.2.
+
+    () for another distribution, and for other names.
     """
+    if has_hash(soname):
+        return ()
+    if {*(distribution or "").lower().split()} & _OF_ABUILD and _NUMBERED.fullmatch(soname):
+        library = f"so:{soname}"
+        what = f"the package of {soname}, if there is one"
+        return (Provider(ProviderKind.APK, what, (*_COMMANDS[ProviderKind.APK], library), note=_LIBRARY_RULE),)
     found = _SONAME.fullmatch(soname)
-    if found is None or package_kind(distribution) is not ProviderKind.APT or has_hash(soname):
+    if found is None or package_kind(distribution) is not ProviderKind.APT:
         return ()
     stem, number = found[1].lower().replace("_", "-"), found[2] or found[3]
     name = f"lib{stem}{'-' if stem[-1].isdigit() else ''}{number}"
@@ -367,6 +388,13 @@ def _of_the_system(remedy: Remedy, facts: InstallFacts) -> Remedy | None:
         return None  # that there is such a package is no more than a guess
     if available.unchecked is not None:
         return replace(remedy, what=f"{remedy.what} (not checked whether there is one: {available.unchecked})")
+    if available.providers.keys() & set(packages):
+        return _of_libraries(remedy, available)
+    return _by_new_names(remedy, packages, available)
+
+
+def _by_new_names(remedy: Remedy, packages: tuple[str, ...], available: AvailablePackages) -> Remedy | None:
+    """Return an installation by the new names of packages of Debian whose times have 64 bits, where it has those."""
     renamed = {name: f"{name}t64" for name in packages if available.candidates.get(name, "") is None}
     if any(available.candidates.get(new) is None or new in available.installed for new in renamed.values()):
         return None
@@ -374,6 +402,18 @@ def _of_the_system(remedy: Remedy, facts: InstallFacts) -> Remedy | None:
         return remedy
     names = ", ".join(f"{old} is {new} here" for old, new in renamed.items())
     return Remedy(f"{remedy.what} ({names})", tuple(renamed.get(word, word) for word in remedy.command))
+
+
+def _of_libraries(remedy: Remedy, available: AvailablePackages) -> Remedy | None:
+    """Return an installation of packages by the names of libraries with the names of the packages in their place."""
+    owners = {name: available.providers[name] for name in _operands(remedy.command) if name in available.providers}
+    if any(not names or set(names) & available.installed.keys() for names in owners.values()):
+        return None
+    if all(len(names) == 1 for names in owners.values()):
+        what = f"install {', '.join(names[0] for names in owners.values())}"
+        return Remedy(what, tuple(owners[word][0] if word in owners else word for word in remedy.command))
+    # Of several apk may choose none: the user does.
+    return replace(remedy, what=f"{remedy.what}: {', '.join(' or '.join(names) for names in owners.values())}")
 
 
 def _is_installed(command: tuple[str, ...], facts: InstallFacts) -> bool:

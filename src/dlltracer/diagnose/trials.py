@@ -26,7 +26,7 @@ from ..model.finding import (
     Source,
 )
 from .case import Case, Change, Copy
-from .loader_errors import folder_of
+from .loader_errors import DlProblem, classify_dlerror, folder_of
 from .remedies import with_variable, without_variable
 
 MOST_TRIALS = 3
@@ -240,11 +240,29 @@ def _weigh(finding: Finding, result: TrialResult, diagnosis: Diagnosis) -> Findi
     if result.worked is None:
         evidence = Evidence(Source.TRIAL, f"whether the import works {trial.how} is not known: {result.message}")
         return replace(finding, evidence=(*finding.evidence, evidence))
+    if _gets_further(result, diagnosis):
+        # The load is mended, and another trouble comes after it: the fix is right, and not all that is needed.
+        evidence = Evidence(Source.TRIAL, f"{trial.how} that load works, and the import then fails: {result.message}")
+        return replace(finding, evidence=(*finding.evidence, evidence))
     confidence = finding.confidence
     if _takes_away(trial) and diagnosis.error is not None and diagnosis.error.message in result.message:
         confidence = _ONE_STEP_LESS[confidence]  # the same failure without the supposed cause
     evidence = Evidence(Source.TRIAL, f"the import fails {trial.how}, too: {result.message}")
     return replace(finding, confidence=confidence, remedies=others, evidence=(*finding.evidence, evidence))
+
+
+_MAY_BE_OF_A_LOADER = ("ImportError", "OSError", "FileNotFoundError", "PermissionError")
+
+
+def _gets_further(result: TrialResult, diagnosis: Diagnosis) -> bool:
+    """Whether the trial adds a folder to the search, and ended with an exception that no loader has a part in."""
+    kind, is_exception, message = result.message.partition(": ")
+    if not is_exception or kind in _MAY_BE_OF_A_LOADER or not kind.isidentifier() or _takes_away(result.trial):
+        return False
+    before = diagnosis.error
+    if before is None or before.type == kind or before.message in message:
+        return False
+    return "DLL load failed" not in message and classify_dlerror(message).problem is DlProblem.UNDECIDED
 
 
 def _takes_away(trial: Trial) -> bool:

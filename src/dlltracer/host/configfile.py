@@ -273,7 +273,30 @@ def read_config(path: str) -> Section:
 
 
 def _names_us(path: str) -> bool:
-    return b"dlltracer" in _read(path)
+    return may_hold_table(_read(path))
+
+
+def may_hold_table(data: bytes) -> bool:
+    """Return whether a file may have our table. It is not parsed: `tomllib` takes as long to import as Python to start.
+
+    Only a header or a key at the start of a line can name the table, as [tool.dlltracer], [tool] or tool = {...}.
+    Projects name dlltracer in other places too, as one of their requirements.
+    """
+    return b"dlltracer" in data and any(map(_may_name_us, data.split(b"\n")))
+
+
+_BEFORE_KEY = b" \t[\"'"
+
+
+def _may_name_us(line: bytes) -> bool:
+    text = line.lstrip(_BEFORE_KEY)
+    if not text.startswith(b"tool"):
+        return b"\\" in text and line.lstrip(b" \t")[:1] in (b"[", b'"')  # a quoted key may have escapes
+    rest = text[4:].lstrip(b" \t\"'")
+    if rest.startswith(b"."):
+        key = rest[1:].lstrip(_BEFORE_KEY)
+        return key.startswith(b"dlltracer") or b"\\" in key
+    return rest[:1] in (b"]", b"=")
 
 
 def _read(path: str) -> bytes:

@@ -29,9 +29,9 @@ FORMAT = 1
 """Changes whenever the entries do, or what the readers make of a file. It is in the name of the database."""
 _APPLICATION = 0x646C6C74
 _LARGEST = 1 << 30
-"""Bytes of a database that is used. Ours stay below `_KEPT`."""
-_KEPT = 256 << 20
-"""Bytes of all entries; beyond it those go first that were not used for longest."""
+"""Bytes of a database that is used. Ours stay below `MOST_KEPT`."""
+MOST_KEPT = 256 << 20
+"""Bytes of all entries together; beyond that, the entries go first that were not used for longest."""
 _LARGEST_ENTRY = 32 << 20
 _AT_ONCE = 4 << 20
 """Bytes that wait to be written."""
@@ -227,13 +227,13 @@ class ImageCache:
 
     def _drop_oldest(self, database: sqlite3.Connection) -> None:
         total = database.execute("SELECT coalesce(sum(length(data)), 0) FROM files").fetchone()[0]
-        if total <= _KEPT:
+        if total <= MOST_KEPT:
             return
         gone = []
         for row, size in database.execute("SELECT rowid, length(data) FROM files ORDER BY used, rowid"):
             gone.append((row,))
             total -= size
-            if total <= _KEPT * 3 // 4:
+            if total <= MOST_KEPT * 3 // 4:
                 break
         database.executemany("DELETE FROM files WHERE rowid=?", gone)
 

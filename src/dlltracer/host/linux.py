@@ -123,24 +123,10 @@ def read_linux_context(
     library_path = environment.get("LD_LIBRARY_PATH", "")
     if loader is not None and "ld-musl-" in loader:
         return _musl_context(common, loader, library_path, files)
-    own = _bytes_or_empty(loader, files)
     facts = None
     if root is None and loader is not None and _is_own_loader(loader, files):
         facts = ask_loader(loader, OWN_PROGRAM, environment.get("GLIBC_TUNABLES"))
-    is_of_this_machine = facts is not None
-    if facts is None:
-        from .processors import guess_facts, read_processor
-
-        processor = read_processor(common)
-        is_of_this_machine = processor is not None
-        facts = guess_facts(own, common, processor)
-    if is_of_this_machine:
-        import mmap
-
-        common = replace(common, page_size=mmap.PAGESIZE)
-    context = _glibc_context(common, loader, library_path, files, facts)
-    # The messages in a glibc show which rules it has: 2.35 has others.
-    return replace(context, checks_alignment=b"ELF load command alignment not page-aligned" in own)
+    return _glibc_context(common, loader, library_path, files, facts)
 
 
 def read_loaded_paths() -> tuple[str, ...]:
@@ -245,8 +231,21 @@ def _read_loaded(
 
 
 def _glibc_context(
-    common: LinuxContext, loader: str | None, library_path: str, files: HostFilesystem, facts: LoaderFacts
+    common: LinuxContext, loader: str | None, library_path: str, files: HostFilesystem, facts: LoaderFacts | None
 ) -> GlibcContext:
+    """Return what a glibc depends on. Arguments: `facts`, the loader's own answer; `None`: they are guessed."""
+    own = _bytes_or_empty(loader, files)
+    is_of_this_machine = facts is not None
+    if facts is None:
+        from .processors import guess_facts, read_processor
+
+        processor = read_processor(common)
+        is_of_this_machine = processor is not None
+        facts = guess_facts(own, common, processor)
+    if is_of_this_machine:
+        import mmap
+
+        common = replace(common, page_size=mmap.PAGESIZE)
     notes = [*common.notes, *facts.notes]
     try:
         cache = parse_ld_cache(files.read_bytes(CACHE))
@@ -255,26 +254,20 @@ def _glibc_context(
     except (OSError, BinaryFormatError) as error:
         cache = ()
         notes.append(f"{CACHE} could not be read: {error}")
-    return GlibcContext(
-        bits=common.bits,
-        little_endian=common.little_endian,
-        machine=common.machine,
-        flags=common.flags,
-        page_size=common.page_size,
-        program=common.program,
+    common = replace(
+        common, system_folders=facts.system_folders, notes=tuple(notes),
         library_path=tuple(library_path.replace(";", ":").split(":")) if library_path else (),
-        system_folders=facts.system_folders,
-        loaded=common.loaded,
-        preload=common.preload,
-        secure=common.secure,
-        current_folder=common.current_folder,
-        notes=tuple(notes),
+    )  # fmt: skip
+    return GlibcContext(
+        **{name: getattr(common, name) for name in LinuxContext.__match_args__},
         cache=cache,
         cache_path=CACHE,
         subfolders=facts.subfolders,
         lib=facts.lib,
         platform=facts.platform,
         loader=loader,
+        # The messages in a glibc show which rules it has: 2.35 has others.
+        checks_alignment=b"ELF load command alignment not page-aligned" in own,
     )
 
 
@@ -287,22 +280,8 @@ def _musl_context(common: LinuxContext, loader: str, library_path: str, files: H
         pass
     except (OSError, BinaryFormatError):
         folders = ()  # musl then looks nowhere
-    return MuslContext(
-        bits=common.bits,
-        little_endian=common.little_endian,
-        machine=common.machine,
-        flags=common.flags,
-        page_size=common.page_size,
-        program=common.program,
-        library_path=_musl_folders(library_path),
-        system_folders=folders,
-        loaded=common.loaded,
-        preload=common.preload,
-        secure=common.secure,
-        current_folder=common.current_folder,
-        notes=common.notes,
-        loader=loader,
-    )
+    common = replace(common, library_path=_musl_folders(library_path), system_folders=folders)
+    return MuslContext(**{name: getattr(common, name) for name in LinuxContext.__match_args__}, loader=loader)
 
 
 def _musl_folders(text: str) -> tuple[str, ...]:

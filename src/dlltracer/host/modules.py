@@ -49,6 +49,7 @@ def find_module_traces(name: str, process: ProcessFacts) -> ModuleTraces:
         hidden=tuple(_hidden(name, entries, process)),
         shadow=_shadow(entries, name.partition(".")[0]),
         parent=_parent(entries, packages),
+        broken_links=tuple(_broken_links(folders, last, process.suffixes)),
         behind=_behind(entries, name, process.suffixes) if packages else None,
         has_pip=any(os.path.isdir(os.path.join(entry, "pip")) for entry in entries),
         is_of_uv=_is_of_uv(process.prefix),
@@ -117,6 +118,15 @@ def _unreadable(entries: tuple[str, ...], packages: list[str]) -> Iterator[str]:
                 break
             except OSError:
                 break
+
+
+def _broken_links(folders: list[str], last: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Symbolic links that have the name of the module and lead nowhere: the import system passes over them."""
+    for folder in folders:
+        for ending in ("", ".py", *suffixes):
+            path = os.path.join(folder, last + ending)
+            if os.path.islink(path) and not os.path.exists(path):
+                yield path
 
 
 def _zipped(entries: tuple[str, ...], packages: list[str], last: str, suffixes: tuple[str, ...]) -> Iterator[str]:

@@ -35,13 +35,9 @@ def is_import_guarded(module: str, site_folder: str) -> bool:
         return False
     name = os.path.basename(module).partition(".")[0]
     found = False
-    for number, path in enumerate(_list_sources(os.path.join(site_folder, package))):
+    for number, source in enumerate(_read_sources(os.path.join(site_folder, package), _MOST_FILES + 1)):
         if number >= _MOST_FILES:
             return False
-        try:
-            source = read_regular_file(path, _MOST_BYTES)
-        except (OSError, ValueError):
-            continue
         if name.encode() not in source or b"import" not in source:
             continue
         guards = _guards_of(source, name)
@@ -119,9 +115,9 @@ class PackageCode:
         return self._optional[path]
 
 
-def _read_sources(folder: str) -> Iterator[bytes]:
-    """Yield the Python files below a folder, as many as are looked at, without those that cannot be read."""
-    for path in itertools.islice(_list_sources(folder), _MOST_FILES):
+def _read_sources(folder: str, most: int = _MOST_FILES) -> Iterator[bytes]:
+    """Yield the Python files below a folder, `most` of them, without those that cannot be read."""
+    for path in itertools.islice(_list_sources(folder), most):
         with contextlib.suppress(OSError, ValueError):
             yield read_regular_file(path, _MOST_BYTES)
 

@@ -321,7 +321,24 @@ def _ask_apk_policy(names: list[str]) -> AvailablePackages:
     candidates, installed = parse_apk_policy(answer.output)
     if not _has_lists(ProviderKind.APK, ".tar.gz"):
         return AvailablePackages(installed=installed, unchecked=_NO_LISTS.format("apk"))
-    return AvailablePackages(candidates={**dict.fromkeys(names), **candidates}, installed=installed)
+    providers = {}
+    for name in [name for name in names if name.startswith("so:")][:_MOST_SINGLE]:
+        # `policy` takes names of packages only.
+        found = ask_program("apk", "search", "--exact", "--", name)
+        if isinstance(found, str):
+            return AvailablePackages(installed=installed, unchecked=found)
+        providers[name] = parse_apk_search(found.output)
+        have = ask_program("apk", "info", "--installed", "--", *providers[name]) if providers[name] else ""
+        if not isinstance(have, str):
+            installed |= dict.fromkeys(set(have.output.split()) & {*providers[name]}, "")
+    return AvailablePackages(
+        candidates={**dict.fromkeys(names), **candidates}, installed=installed, providers=providers
+    )  # fmt: skip
+
+
+def parse_apk_search(text: str) -> tuple[str, ...]:
+    """Return the names of packages in what `apk search` writes: a line for each, "libuv-1.49.2-r0"."""
+    return tuple(sorted({found[1] for found in re.finditer(r"^(\S+)-\d[^-\s]*-r\d+$", text, re.MULTILINE)}))
 
 
 def parse_apk_policy(text: str) -> tuple[dict[str, str | None], dict[str, str]]:

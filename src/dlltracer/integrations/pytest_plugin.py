@@ -83,7 +83,7 @@ def summary_file_of(config: pytest.Config) -> str | None:
 
 def backend_of(config: pytest.Config) -> str:
     """Return the mechanism from pytest's settings, else from dlltracer's. Raises `pytest.UsageError`."""
-    from ..capture.backend import check_backend_name
+    from ..capture.choose import check_backend_name
     from ..errors import DlltracerError
 
     try:

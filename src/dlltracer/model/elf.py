@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from .light import Rows, dataclass
 
 ET_EXEC, ET_DYN = 2, 3
-PF_X, PF_W, PF_R = 1, 2, 4
+PF_X = 1
 DF_STATIC_TLS = 0x10
 DF_1_NODEFLIB = 0x800
 DF_1_PIE = 0x08000000

@@ -26,6 +26,16 @@ def has_hash(name: str) -> bool:
     return _REPAIRED.search(name) is not None
 
 
+_LIBPYTHON = re.compile(
+    r"(?:^|/)(?:libpython\d[\w.]*(?:-[0-9a-f]{8}[\w.]*)?\.(?:so[\w.]*|dylib)$|Python3?$|Python3?\.framework/)"
+)
+
+
+def is_libpython(name: str) -> bool:
+    """Whether an image is the library of an interpreter, by its name or path: libpython, or the framework of macOS."""
+    return _LIBPYTHON.search(name) is not None
+
+
 CONFIGURED = "a folder of ld.so.conf"
 """Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
 
@@ -126,10 +136,12 @@ class AvailablePackages:
         candidates: package to the version that can be installed; `None` for a package that there is none of.
         installed: package to the version that is installed.
         unchecked: why `candidates` does not tell, in words; `None` if it does.
+        providers: library that a package was asked for by ("so:libuv.so.1") to the names of the packages that have it.
     """
 
     candidates: Mapping[str, str | None] = field(default_factory=dict)
     installed: Mapping[str, str] = field(default_factory=dict)
+    providers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unchecked: str | None = None
 
 
@@ -220,6 +232,7 @@ class ModuleTraces:
         hidden: the module in folders that are not on sys.path.
         shadow: the single file that stands where its package is looked for.
         parent: the folder of its package, which is there; `None` for a module of no package.
+        broken_links: symbolic links of its name that lead to no file.
         behind: the module in another package of the same name, which comes later on sys.path.
         has_pip: whether this Python has pip; `None` if that is not known.
         is_of_uv: whether it is an environment that uv made.
@@ -233,6 +246,7 @@ class ModuleTraces:
     hidden: tuple[HiddenModule, ...] = ()
     shadow: str | None = None
     parent: str | None = None
+    broken_links: tuple[str, ...] = ()
     behind: str | None = None
     has_pip: bool | None = None
     is_of_uv: bool = False

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from .light import Rows, dataclass
 
-MH_EXECUTE, MH_DYLIB, MH_DYLINKER, MH_BUNDLE = 2, 6, 7, 8
+MH_EXECUTE, MH_DYLIB, MH_BUNDLE = 2, 6, 8
 MH_TWOLEVEL = 0x80
 
 CPU_X86_64, CPU_ARM64 = 0x01000007, 0x0100000C

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 from .. import __version__
 from ..model.check import UNREADABLE, CheckReport, PackageContent, Problem, Severity
@@ -210,6 +209,8 @@ def _case(name: str, kind: str, code: str, message: str, details: str) -> str:
 
 
 def _xml(text: str) -> str:
+    from xml.sax.saxutils import quoteattr
+
     return quoteattr(escape(text), {"\n": "&#10;"})
 
 

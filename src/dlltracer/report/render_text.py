@@ -142,15 +142,13 @@ class _TreeStyle:
     ended_well: bool = False
 
 
-def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides, python: bool = True) -> list[TreeNode]:
-    """Return the tree of one process: a node for each import, or chain of them, with its images and imports below.
-
-    Arguments: `python`, whether the mechanism asks Python for the imports, so that it matters who asked.
-    """
-    return _nodes(recording, _TreeStyle(guides, failed_only), python=python)
+def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides) -> list[TreeNode]:
+    """Return the tree of one process: a node for each import, or chain of them, with its images and imports below."""
+    return _nodes(recording, _TreeStyle(guides, failed_only), python=True)
 
 
 def _nodes(recording: Recording, style: _TreeStyle, *, python: bool) -> list[TreeNode]:
+    """Return the tree; `python`: the mechanism asks Python for the imports, so that it matters who asked."""
     events = final_events(recording)
     folded: dict[str, list[str]] = {}
     hidden = 0

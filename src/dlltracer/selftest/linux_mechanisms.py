@@ -10,7 +10,7 @@ import threading
 if sys.platform != "linux":
     raise ImportError("only for Linux")
 
-from ..capture.backend import BACKEND_NAMES, make_backend
+from ..capture.choose import BACKEND_NAMES, make_backend
 from ..capture.linux.debug_mask import WANTED, DebugMaskPatch, prove_patch
 from ..capture.linux.log_file import create_memory_file
 from ..errors import BackendUnavailable

@@ -45,4 +45,4 @@ def take_backend(select: ModuleType) -> None:
 if "DLLTRACER_TEST_ETW" in os.environ:
     sys.meta_path.insert(0, ChangingFinder("dlltracer.capture.windows.etw.bindings", simulate_etw))  # type: ignore[arg-type]
 if "DLLTRACER_TEST_BACKEND" in os.environ:
-    sys.meta_path.insert(0, ChangingFinder("dlltracer.capture.backend", take_backend))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, ChangingFinder("dlltracer.capture.choose", take_backend))  # type: ignore[arg-type]

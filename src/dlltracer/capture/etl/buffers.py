@@ -24,7 +24,7 @@ LARGEST = 1 << 24
 
 _LARGEST_RATIO = 64
 """To which a buffer may grow when it is decompressed; files of Windows stay below 14."""
-_RATIO_IN_ALL = 16
+RATIO_IN_ALL = 16
 """To which a whole file may grow, beyond the first `LARGEST` bytes: a file of 5 MB then costs seconds, not minutes."""
 _COMPRESSED = 0x40
 _HEADER = struct.Struct("<II40xIH18x")
@@ -54,10 +54,10 @@ def read_buffers(file: BinaryIO, size: int, damage: Damage) -> Iterator[tuple[in
     it lies in a file whose buffers all have the size of the first; `damage` gets what is passed over.
     """
     at = step = 0
-    left = LARGEST + _RATIO_IN_ALL * size
+    left = LARGEST + RATIO_IN_ALL * size
     while at < size:
         if left <= 0:
-            damage.add(f"it holds more than {_RATIO_IN_ALL} times its size: nothing from offset {at:#x} on is read")
+            damage.add(f"it holds more than {RATIO_IN_ALL} times its size: nothing from offset {at:#x} on is read")
             return
         file.seek(at)
         head = file.read(HEADER_SIZE)

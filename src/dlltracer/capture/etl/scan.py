@@ -36,7 +36,7 @@ from .event import (
 )  # fmt: skip
 
 MOST_EVENTS = 100_000
-_BYTES_AN_EVENT = 32
+BYTES_AN_EVENT = 32
 """Events of images and processes that are kept: so many, or one for so many bytes of the file. Real files stay far
 below; a small file of many tiny events, compressed, would cost gigabytes."""
 
@@ -110,7 +110,7 @@ def scan_etl(path: str | Path, *, pid: int | None = None, startup: bool = False)
     or read, `BinaryFormatError` for a device or FIFO.
     """
     with os.fdopen(open_regular(str(path)), "rb") as file:
-        most = max(MOST_EVENTS, file.seek(0, 2) // _BYTES_AN_EVENT)
+        most = max(MOST_EVENTS, file.seek(0, 2) // BYTES_AN_EVENT)
         one = _Pass(pid, startup, most)
         for at, content in _open_buffers(file, str(path), one.scan.damage):
             one.take_buffer(at, content)

@@ -13,7 +13,7 @@ import sys
 import time
 
 if sys.platform != "linux":
-    raise ImportError("only for Linux: capture.backend keeps other systems away")
+    raise ImportError("only for Linux: capture.choose keeps other systems away")
 
 from ...errors import BackendUnavailable
 
@@ -23,10 +23,17 @@ _VALUES = (("libs", 1, 64), ("files", 64, 1))
 _LARGEST = 1 << 16
 """Beyond any mask and any descriptor: other words are halves of addresses."""
 
-_SECONDS = 10.0
+FIRST_SECONDS = 90.0
+"""How long the first answer may take. A start took 5 s under qemu-user on a busy machine, and only a file system that
+hangs keeps an interpreter from starting at all."""
+
+_MORE_SECONDS = 10.0
+"""How much later the others may answer; or four times as long as the first took, if that is more: they start together,
+on a machine that is as slow."""
+
 _MOST_TEXT = 1 << 16
 
-_CHILD = """\
+CHILD = """\
 import ctypes, os, sys
 start = ctypes.addressof(ctypes.c_char.in_dll(ctypes.PyDLL(None), "_rtld_global_ro"))
 for line in open("/proc/self/maps"):
@@ -73,11 +80,16 @@ def compare_starts(loader: str) -> tuple[int, int]:
     try:
         for number in range(3):
             children.append(_start(program, folder, number))
-        deadline = time.monotonic() + _SECONDS
-        answers += [_read(out, deadline) for _, out in children]
+        began = time.monotonic()
+        deadline = began + FIRST_SECONDS
+        for _, out in children:
+            answers.append(_read(out, deadline))
+            if len(answers) == 1:
+                now = time.monotonic()
+                deadline = now + max(_MORE_SECONDS, 4 * (now - began))
     finally:
         for number, (pid, out) in enumerate(children):
-            _end(pid, out, has_answered=bool(answers and answers[number]))
+            _end(pid, out, has_answered=number < len(answers) and answers[number] != b"")
         _remove(folder)
     starts = [parse_starts(answer) for answer in answers]
     if {start.loader for start in starts} != {loader}:
@@ -158,7 +170,7 @@ def _start(program: str, folder: str, number: int) -> tuple[int, int]:
         files += [(os.POSIX_SPAWN_OPEN, at, "/dev/null", os.O_RDWR, 0) for at in (0, 2, 3)]
         if number != 2:
             files.append((os.POSIX_SPAWN_CLOSE, 3))
-        command = (program, "-I", "-S", "-c", _CHILD, prefix)
+        command = (program, "-I", "-S", "-c", CHILD, prefix)
         return os.posix_spawn(program, command, environment, file_actions=files), out
     except OSError as error:
         os.close(out)
@@ -168,10 +180,18 @@ def _start(program: str, folder: str, number: int) -> tuple[int, int]:
 
 
 def _read(out: int, deadline: float) -> bytes:
-    """All that a child answers. Without select, which is an extension module: importing it would be in the trace."""
+    """Return all that a child answers; nothing for one that answers endlessly. Raises `BackendUnavailable` if none
+    came in time.
+
+    Without select, which is an extension module: importing it would be in the trace.
+    """
+    began = time.monotonic()
     os.set_blocking(out, False)
     text = b""
-    while len(text) < _MOST_TEXT and time.monotonic() < deadline:
+    while len(text) < _MOST_TEXT:
+        if time.monotonic() >= deadline:
+            seconds = f"{deadline - began:.0f} s"
+            raise _unavailable(f"an interpreter that was started to compare gave no answer within {seconds}")
         try:
             piece = os.read(out, _MOST_TEXT)
         except BlockingIOError:

@@ -84,7 +84,7 @@ class LoaderLog:
         self._owned = True
         self._trouble: str | None = None
         self._patch: DebugMaskPatch | None = None
-        self._words: DebugWords | None = None
+        self.words: DebugWords | None = None
         self._watch: Watch | None = None
         self._attributed = False
         self._prefix: str | None = None
@@ -98,7 +98,7 @@ class LoaderLog:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the reader of the log should know."""
-        found = None if self._words is None else self._words.note
+        found = None if self.words is None else self.words.note
         notes = (None if self._attributed else UNATTRIBUTED, found, self._trouble)
         return tuple(note for note in notes if note)
 
@@ -167,7 +167,7 @@ class LoaderLog:
                 self._write(OWN_BEGIN)
 
     def _turn_on(self, fd: int | None) -> None:
-        patch = DebugMaskPatch(self._words)
+        patch = DebugMaskPatch(self.words)
         if fd is None:
             try:
                 self._fd, self._owned = create_memory_file(_NAME), True
@@ -184,7 +184,7 @@ class LoaderLog:
         except BaseException:
             self._drop_file()
             raise
-        self._patch, self._words = patch, patch.words
+        self._patch, self.words = patch, patch.words
         self._watch = Watch(self._note_request)
         self._attributed = self._watch.start()
         if not self._fork_noted:

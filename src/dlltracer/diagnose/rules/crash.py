@@ -15,6 +15,7 @@ from ..mangled import demangle
 from ..remedies import python_words, reinstall
 from ..windows_load import WINE_STUB, classify_code, described, is_of_windows, name_of, provider_remedies
 from . import win_symbols
+from .own_words import fatal_message
 from .wrong_file import TRUNCATED_CODE, rewritten
 
 CODE = "crash-in-import"
@@ -46,6 +47,8 @@ def check_signal(case: Case) -> Iterator[Finding]:
         yield _killed(case)
     if number not in _CRASHES:
         return  # sent from outside: nothing in the process did it
+    if number == _SIGABRT and fatal_message(case) is not None:
+        return
     truncated = list(_truncated(case, number))
     yield from truncated
     if not truncated:
@@ -230,6 +233,8 @@ _ABORTED = "Fatal Python error: Aborted"
 
 def check_exception(case: Case) -> Iterator[Finding]:
     """Yield the finding about a crash by an exception of Windows: its place, and the import in progress."""
+    if (case.run.crash is None or case.run.crash.code == _FAIL_FAST) and fatal_message(case) is not None:
+        return
     if case.run.crash is None:
         if case.error is None and case.run.status == 3 and _ABORTED in case.run.output.text:
             yield _aborted(case)

@@ -14,6 +14,7 @@ from ..case import Case
 from ..loader_errors import DlError, DlProblem
 from ..program_output import OutputKind, OutputMessage, child_failure
 from ..remedies import operand
+from .own_words import fatal_message
 
 INITIALISER_CODE = "exit-in-initialiser"
 EARLY_CODE = "exit-in-import"
@@ -30,7 +31,8 @@ def check_end(case: Case) -> Iterator[Finding]:
     elif case.run.status is not None and case.run.status >= 0 and not case.run.completed and not case.run.errors:
         sanitizer = list(_sanitizer(case))
         yield from sanitizer
-        if not sanitizer and case.run.completed is False and case.dl_error is None and not _was_python_killed(case):
+        has_words = sanitizer or case.dl_error is not None or fatal_message(case) is not None
+        if not has_words and case.run.completed is False and not _was_python_killed(case):
             yield _exit(case)
 
 

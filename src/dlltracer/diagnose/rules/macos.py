@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from ...model.environment import is_libpython
 from ...model.events import Phase, Probe, ProbeOutcome
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState
@@ -40,7 +41,6 @@ DAMAGED_CODE = "damaged-image"
 UNREADABLE_CODE = "unreadable-image"
 
 _SYSTEM = ("/usr/lib/", "/System/")
-_LIBPYTHON = re.compile(r"(?:^|/)(?:Python3?$|Python3?\.framework/|libpython\d[\w.]*\.dylib$)")
 _PYTHON_API = re.compile(r"__?_?Py[A-Z_]")
 _FORMULA = re.compile(r"/(?:opt/homebrew|usr/local)/(?:opt|Cellar)/([a-z0-9][\w@.+-]{0,60})/")
 _PREFIXES = {"/opt/homebrew/": "Homebrew for Apple processors", "/usr/local/": "Homebrew for Intel, or by hand",
@@ -132,7 +132,7 @@ def _missing(error: DyldError, case: Case) -> Finding:
 def _why_missing(name: str, error: DyldError, case: Case) -> tuple[str, str, tuple[Remedy, ...]]:
     """Return the code, why a library was not found, and what helps."""
     owners = tuple(reinstall(case.owners.get(error.requested_by or "", ()), case.run.process))
-    if _LIBPYTHON.search(name):
+    if is_libpython(name):
         why = "It is a library of another Python: the module was linked with it, and this Python has none there."
         return LIBPYTHON_CODE, why, (Remedy("Take a build of the package that is not linked with libpython."), *owners)
     if error.requested_by is None and error.asked is not None:

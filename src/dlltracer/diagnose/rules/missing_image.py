@@ -58,9 +58,9 @@ def check(case: Case) -> Iterator[Finding]:
         if python_of_library(need, case) or lost_file(case, need) or lead_of(need, case):
             continue
         if binding is None and event is not None and _is_asked_for(event, case, dropped):
-            yield _runtime(need, event, case) if _is_requested_by_code(event) else _no_file(need, case)
+            yield _runtime(need, event, case) if _is_requested_by_code(event) else _no_file(need, case, names)
         elif binding is None and event is None and need == case.subject and not case.is_of_another_process:
-            yield _no_file(need, case)
+            yield _no_file(need, case, names)
         else:
             yield _missing(need, event, binding, named == need, case)
 
@@ -171,9 +171,20 @@ def _explain(need: str, requested_by: str | None, binding: Binding | None, case:
             text += " ld.so.conf names that folder, and ld.so.cache does not have the file: ldconfig has not run since."
     elif copies:
         text += f" {copies[0].path} has that name, but {copies[0].unfit}."
+    if _own_c_library(case) == "musl":
+        text += _ignored_by_musl(requested_by, case)
     if binding is None and case.tree is None:
         text += " Whether more is missing could not be worked out."
     return text
+
+
+def _ignored_by_musl(requested_by: str | None, case: Case) -> str:
+    """Return that musl ignores a search path as a whole, for a token in it (fixup_rpath in ldso/dynlink.c)."""
+    image = case.images.get(requested_by or "")
+    path = getattr(image, "rpath" if getattr(image, "runpath", None) is None else "runpath", None) or ""
+    if "$" not in path.replace("${ORIGIN}", "").replace("$ORIGIN", ""):
+        return ""
+    return f" musl knows no other token than $ORIGIN, so that it ignores the search path in that file: {path}."
 
 
 def _why_not_inherited(copies: tuple[Copy, ...], requested_by: str | None, case: Case) -> str:
@@ -251,8 +262,8 @@ def _is_expected_beside(need: str, requested_by: str | None, case: Case) -> bool
     )
 
 
-def _no_file(need: str, case: Case) -> Finding:
-    """Return the finding about a requested file that does not exist."""
+def _no_file(need: str, case: Case, tried: tuple[str, ...]) -> Finding:
+    """Return the finding about a requested file that does not exist; `tried` as of `_names_tried`."""
     bare = "/" not in need
     copies = tuple(copy for copy in case.copies.get(need.rpartition("/")[2], ()) if copy.unfit is None)
     text = (
@@ -262,7 +273,7 @@ def _no_file(need: str, case: Case) -> Finding:
     )
     if copies:
         text += f" There is {describe_copies(copies)}, which was not looked at."
-    elif tried := _names_tried(case):
+    elif tried:
         others = [name for name in tried if name != need]
         text += f" It tried {len(tried)} names of the library, and got it by none: also {', '.join(others[:4])}."
     elif bare and re.search(r"\.so$", need):

@@ -15,6 +15,7 @@ from ..remedies import PIP, is_package_name, operand, package_kind, python_words
 from .integrity import CODE as LOST_CODE
 from .integrity import describe_requirements, has_lost_module, install_requirements
 from .python_module import this_python
+from .wrong_file import LINK_CODE
 
 CODE = "no-such-module"
 NOT_BUILT_CODE = "stdlib-not-built"
@@ -87,9 +88,10 @@ def check(case: Case) -> Iterator[Finding]:
     traces = case.module_traces or ModuleTraces()
     found = [
         *_shadowed(name, case, traces),
-        *_not_built(name, case, traces),
+        *(_of_another_system(name, case, traces) or _not_built(name, case, traces)),
         *_in_archive(name, case, traces),
         *(_hidden(name, case, traces) if not is_import_name else ()),
+        *_broken_link(name, case, traces),
         *_unreadable(name, case, traces),
     ]
     yield from found or ([] if is_import_name else [_nowhere(error, case, traces)])
@@ -157,6 +159,38 @@ def _says(case: Case) -> Evidence:
     return Evidence(Source.PYTHON, case.error.message if case.error is not None else "")
 
 
+def _of_another_system(name: str, case: Case, traces: ModuleTraces) -> list[Finding]:
+    """Return the finding about a module of the standard library that Python has on other systems only.
+
+    Source: "Availability" in the Python documentation of each module.
+    """
+    table = read_table("modules")
+    only_on: dict[str, dict[str, str]] = table["only_on"]
+    process = case.run.process
+    if name in table["removed"] and process is not None and _is_at_least(process, table["removed"][name]):
+        return []
+    own = "windows" if case.is_windows else "unix"
+    system, stand_in = next(((one, names[name]) for one, names in only_on.items() if name in names), (own, ""))
+    if system == own or traces.hidden:
+        return []
+    here, there = ("Windows", "Unix (Linux, macOS)") if case.is_windows else ("this system", "Windows")
+    or_there = ", or run the program in WSL" if case.is_windows else ""
+    remedies: tuple[Remedy, ...] = (Remedy(f"use a version of the program that supports {here}{or_there}"),)
+    if stand_in:
+        remedies = (Remedy(f"install {stand_in}, which brings one", (*PIP, "install", stand_in)), *remedies)
+    return [Finding(
+        code=CODE,
+        title=f"there is no module {name} on {here}: Python has it on {there} only",
+        confidence=Confidence.CERTAIN,
+        subject=name,
+        chain=case.chain_to(None, f"import {name}"),
+        explanation=f"{name} is a part of the standard library that belongs to {there}: nothing is missing from this "
+        f"Python. What imports it was not written for {here}, or takes the wrong way on it.",
+        evidence=(_says(case),),
+        remedies=remedies,
+    )]  # fmt: skip
+
+
 def _not_built(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
     """Yield the finding about a module of the standard library that was not built, for want of a library."""
     table = read_table("modules")
@@ -172,6 +206,9 @@ def _not_built(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]
         return
     library = built["library"] if built is not None else name
     is_packaged = of_distribution and packaged is not None
+    if case.is_windows:
+        yield _left_out(name, library, case)
+        return
     title = (
         f"{name} of the standard library is not installed: this system has it in a package of its own"
         if is_packaged
@@ -195,6 +232,30 @@ def _not_built(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]
         evidence=(_says(case), Evidence(Source.FILES, f"no folder of sys.path has a file of {name}")),
         remedies=tuple(_build_remedies(name, built, packaged if of_distribution else None, case, process)),
     )
+
+
+def _left_out(name: str, library: str, case: Case) -> Finding:
+    """Return the finding about a module that the installers of Windows' Python have, and this Python has not.
+
+    The embeddable package has no tkinter ("The embeddable package", Python documentation, Using Python on Windows).
+    """
+    is_tk = name in ("_tkinter", "tkinter")
+    return Finding(
+        code=NOT_BUILT_CODE,
+        title=f"{name} of the standard library is not in this Python: its file, {name}.pyd, is missing",
+        confidence=Confidence.CERTAIN,
+        subject=name,
+        chain=case.chain_to(None, f"import {name}"),
+        explanation=f"{name} ({library}) belongs to Python itself, so pip cannot bring it. No folder of sys.path of "
+        f"{_executable(case)} has it: "
+        + ("the embeddable package of python.org and some bundles have no tkinter." if is_tk
+           else "the installation is not whole, or a bundle left it out."),
+        evidence=(_says(case), Evidence(Source.FILES, f"no folder of sys.path has a file of {name}")),
+        remedies=(
+            Remedy("run the installer of Python again (Modify: tcl/tk and IDLE), not the embeddable one") if is_tk
+            else Remedy("run the installer of Python again (Repair); a bundle has to collect the module"),
+        ),
+    )  # fmt: skip
 
 
 def _is_at_least(process: ProcessFacts, version: str) -> bool:
@@ -223,6 +284,23 @@ def _build_remedies(
         yield Remedy("then build that Python again", ("pyenv", "install", "--force", pyenv[1]))
     else:
         yield Remedy(f"then build Python {version} again, or take one that has {name}")
+
+
+def _broken_link(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
+    for path in traces.broken_links[:1]:
+        yield Finding(
+            code=LINK_CODE,
+            title=f"{path} is a symbolic link that leads to no file",
+            confidence=Confidence.CERTAIN,
+            subject=path,
+            chain=case.chain_to(None, path),
+            explanation=f"Python looks for files. It passed over that link{case.owner_of(path)} and found no {name}.",
+            evidence=(_says(case), Evidence(Source.FILES, f"{path} leads to no file")),
+            remedies=(
+                Remedy("install or build again what it leads to"),
+                *reinstall(case.owners.get(path, ()), case.run.process),
+            ),
+        )
 
 
 def _unreadable(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:

@@ -286,6 +286,23 @@ _KINDS = {
             Remedy("ask whoever sets the policy for an exception, or the package's makers for signed files"),
         ),
     ),
+    LoadError.ELEVATION: _Kind(
+        DENIED_CODE,
+        "{file} asks to be run as administrator",
+        (
+            Remedy("start the program from a prompt that was opened with Run as administrator, if you trust it"),
+            Remedy("or use a build of it whose manifest asks for no more than the user has (asInvoker)"),
+        ),
+    ),
+    LoadError.NOT_FETCHED: _Kind(
+        UNREADABLE_CODE,
+        "{file} is not on this disk: {meaning}",
+        (
+            Remedy("start the sync program (OneDrive), and have the folder always kept on this device (Explorer, menu "
+                   "of the folder)"),
+            Remedy("or make the environment in a folder that is not synchronised"),
+        ),
+    ),
     LoadError.OUT_OF_MEMORY: _Kind(
         MEMORY_CODE,
         "there is not enough memory to load {file}: {meaning}",
@@ -327,6 +344,25 @@ _KINDS = {
 }
 
 
+_ANTIVIRUS = (
+    Remedy(
+        "see in the protection history of the antivirus program (Windows Security) what it takes the file for, and ask "
+        "the makers of the package whether it is theirs: do not allow what you do not trust"
+    ),
+    Remedy("if it is a false alarm, allow the file there, and install the package again: the file may be gone"),
+)
+_REMEDIES_BY_CODE = {
+    32: (Remedy("wait until the installer, update or scan is over, or end the other program, and try again"),),
+    225: _ANTIVIRUS,
+    226: _ANTIVIRUS,
+    1920: (
+        Remedy("look where it leads: dir /AL in its folder lists links; make a broken one, or the environment, again"),
+        Remedy("look into the log of the antivirus program, and whether the sync program of the folder runs"),
+    ),
+}
+"""Remedies that are better than those of the kind of failure."""
+
+
 def check(case: Case) -> Iterator[Finding]:
     """Yield the finding about an error code that explains itself."""
     if case.code is None:
@@ -357,7 +393,7 @@ def _win_codes_finding(case: Case, meaning: CodeMeaning, kind: _Kind) -> Finding
         evidence=(*code_evidence(case), *_initialiser_evidence(case, is_initialiser)),
         remedies=tuple(
             replace(remedy, command=tuple(operand(file) if word == "{file}" else word for word in remedy.command))
-            for remedy in kind.remedies
+            for remedy in _REMEDIES_BY_CODE.get(meaning.code, kind.remedies)
         ),
     )
 

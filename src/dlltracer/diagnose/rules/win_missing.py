@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...model.environment import FileState, ProviderKind
+from ...model.environment import FileState, ProviderKind, has_hash
 from ...model.failure import ProcessFacts, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
 from ...model.tree import Binding, BindingState
 from ..case import Case, Copy, PackageCheck
-from ..remedies import find_providers, reinstall_by_pip
+from ..remedies import NO_DLL_SITES, find_providers, install_remedies, reinstall_by_pip
 from ..windows_load import (
     LoadError,
     base_name,
@@ -23,9 +23,10 @@ from ..windows_load import (
     is_in,
     load_error,
     name_of,
-    provider_remedies,
+    reinstall,
     was_loaded,
 )
+from .win_lookups import providers_of
 
 CODE = "missing-image"
 FILE_CODE = "no-such-file"
@@ -41,6 +42,10 @@ _DEBUG = re.compile(
 )
 _RUNTIME = re.compile(r"(?:vcruntime|msvcp|msvcr|concrt|vccorlib|vcomp|vcamp)\d{2,3}(?:_\w+)?\.dll|mfc\d{2,3}\w*\.dll")
 _PYTHON = re.compile(r"python\d+t?(?:_d)?\.dll")
+_UNIVERSAL_CRT = re.compile(r"ucrtbase\.dll|api-ms-win-crt-[\w-]+\.dll")
+"""The Universal C Runtime: part of Windows 10, an update (KB2999226) of older ones; MS Learn, "Universal CRT
+deployment". Its contracts are files there, unlike those of Windows itself."""
+_OF_ANOTHER_SYSTEM = re.compile(r"[^\\/]+\.(?:so(?:\.\d+)*|dylib)")
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -79,18 +84,78 @@ def _lost_modules(case: Case) -> Iterator[Finding]:
 
 
 def _file_itself(case: Case, binding: Binding) -> Finding:
+    other = _OF_ANOTHER_SYSTEM.fullmatch(base_name(binding.need))
+    failed = [one.target for one in case.run.requests if one.succeeded is False and one.target != binding.need]
+    has_own_names = any(not _OF_ANOTHER_SYSTEM.fullmatch(base_name(target)) for target in failed)
+    if other is not None and not has_own_names and not case.copies.get(base_name(binding.need)):
+        return _of_another_system(case, binding)
+    if ntpath.dirname(binding.need):
+        return _no_such_path(case, binding)
     finding = Finding(
         code=FILE_CODE,
         title=f"there is no {binding.need}",
         confidence=firmness(case), subject=binding.need, chain=case.chain_to(None, binding.need),
         probes=binding.probes,
-        explanation=(
-            f"The file asked for is not there{', nor where it was searched for' if len(binding.probes) > 1 else ''}."
-        ),
+        explanation="The file asked for is not there, nor where it was searched for.",
         evidence=_evidence(case, binding),
-        remedies=(Remedy("give the path of the file, or put its folder on the search with os.add_dll_directory"),),
+        remedies=(
+            *install_remedies(providers_of(binding.need)),
+            Remedy("give the path of the file, or put its folder on the search with os.add_dll_directory"),
+        ),
     )
     return with_copy(case, binding, finding)
+
+
+def _no_such_path(case: Case, binding: Binding) -> Finding:
+    """Return the finding about a request for a file by its path, which is not searched for anywhere else."""
+    need = binding.need
+    process = case.run.process
+    current = process.current_folder if process is not None else ""
+    is_relative = not ntpath.isabs(need)
+    copies = [copy for copy in case.copies.get(base_name(need), ()) if copy.unfit is None]
+    start = f" It is a relative path, which starts from the current folder{f', {current}' if current else ''}."
+    remedies = [Remedy("give the path of that file", code=f"ctypes.CDLL({copies[0].path!r})")] if copies else []
+    if is_relative:
+        here = f"os.path.join(os.path.dirname(__file__), {need!r})"
+        remedies.append(Remedy("make it a path from the folder of the code, not from the current one", code=here))
+    elif not copies:
+        remedies += [*install_remedies(providers_of(need)), Remedy("see where the file is, and give that path")]
+    finding = Finding(
+        code=FILE_CODE,
+        title=f"there is no {need}",
+        confidence=firmness(case),
+        subject=need,
+        chain=case.chain_to(None, need),
+        probes=binding.probes,
+        explanation=f"The program asked for that very file: what has a folder in its name is not searched for."
+        f"{start if is_relative else ''}{f' There is {copies[0].path} ({copies[0].where}).' if copies else ''}",
+        evidence=_evidence(case, binding),
+        remedies=tuple(remedies),
+    )
+    removed = _removed(case, need)
+    return finding if removed is None else _as_removed(finding, *removed, process)
+
+
+def _of_another_system(case: Case, binding: Binding) -> Finding:
+    """Return the finding about a request for a library of Linux or macOS, such as libc.so.6: Windows has none."""
+    system = "macOS" if base_name(binding.need).endswith(".dylib") else "Linux"
+    line = case.python_line
+    return Finding(
+        code=FILE_CODE,
+        title=f"{binding.need} is a library of {system}, and this is Windows",
+        confidence=firmness(case),
+        subject=binding.need,
+        chain=case.chain_to(None, binding.need),
+        probes=binding.probes,
+        explanation=f"{line.file if line is not None else 'The program'} asks for a file that only {system} has: that "
+        "code, or the part of it that ran, is not for Windows.",
+        evidence=_evidence(case, binding),
+        remedies=(
+            Remedy("use a version of the package for Windows, if there is one; no file can be installed for it"),
+            Remedy(f"or run the program on {system} (on this machine in WSL)" if system == "Linux"
+                   else f"or run the program on {system}"),
+        ),
+    )  # fmt: skip
 
 
 def _library(case: Case, binding: Binding) -> Finding:
@@ -106,13 +171,35 @@ def _library(case: Case, binding: Binding) -> Finding:
             "has it."
         ),
         evidence=_evidence(case, binding),
-        remedies=tuple(provider_remedies(need)),
+        remedies=tuple(_sources(case, binding)),
     )
     removed = _removed(case, need)
     if removed is not None:
         return _as_removed(finding, *removed, case.run.process)
     kind = _of_kind(case, finding, binding)
     return kind if kind is not None else with_copy(case, binding, finding)
+
+
+def _sources(case: Case, binding: Binding) -> Iterator[Remedy]:
+    """Yield where to get a missing library, and the word against other sources."""
+    need, requested_by = binding.need, binding.requested_by
+    providers = find_providers(base_name(need), System.WINDOWS)
+    owners = case.owners.get(requested_by, ())
+    who = owners[0].package if owners else name_of(requested_by)
+    again = tuple(reinstall(case, requested_by))
+    if has_hash(base_name(need)):
+        # delvewheel and the like gave it that name when they copied it into the wheel: nothing else has it.
+        yield from again or (
+            Remedy(f"install the package of {name_of(requested_by)} again: {need} is a file of its own (*.libs)"),
+        )
+    yield from install_remedies(providers)
+    has_copy = any(copy.unfit is None for copy in case.copies.get(base_name(need), ()))
+    is_known = has_copy or any(provider.kind is not ProviderKind.CONDA for provider in providers)
+    if not has_hash(base_name(need)) and not is_known:
+        yield Remedy(
+            f"see in the documentation of {who} what it needs on Windows: another program or package brings {need}"
+        )
+    yield Remedy(NO_DLL_SITES)
 
 
 def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
@@ -126,6 +213,37 @@ def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
             explanation=f"{finding.explanation} {finding.subject} is a debug runtime: Visual Studio alone installs it, "
             "and it may not be passed on.",
         )
+    providers = find_providers(name, System.WINDOWS)
+    has_own = _has_copy_of_its_own(case, binding)
+    if any(provider.kind is ProviderKind.DRIVER for provider in providers) and not has_own:
+        return replace(
+            finding,
+            title=f"{finding.subject} was not found: the driver of the graphics card brings it",
+            explanation=f"{finding.explanation} No package has it: it belongs to the driver, and fits that alone.",
+        )
+    if _RUNTIME.fullmatch(name) and not has_own:
+        return replace(
+            finding,
+            code=RUNTIME_CODE,
+            title=f"the Visual C++ runtime is missing: {finding.subject}",
+            explanation=f"{finding.explanation} It is part of the Visual C++ runtime, which is not part of Windows.",
+            evidence=(*finding.evidence, *_copies_evidence(case, name)),
+        )
+    return _of_windows(case, finding, binding)
+
+
+def _of_windows(case: Case, finding: Finding, binding: Binding) -> Finding | None:
+    """Return the finding for a DLL of Windows itself, or an update or feature of it; `None` for any other."""
+    name = base_name(finding.subject)
+    providers = find_providers(name, System.WINDOWS)
+    if _UNIVERSAL_CRT.fullmatch(name):
+        return replace(
+            finding,
+            code=RUNTIME_CODE,
+            title=f"the Universal C Runtime is missing: {finding.subject}",
+            explanation=f"{finding.explanation} It is part of Windows 10 and later, and an update of older ones.",
+            evidence=(*finding.evidence, *_copies_evidence(case, name)),
+        )
     if name.startswith(("api-ms-win-", "ext-ms-")):
         return replace(
             finding,
@@ -135,20 +253,12 @@ def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
             "no file can be installed for it.",
             remedies=(Remedy("use a newer Windows, or a version of the package (or of Python) for this one"),),
         )
-    providers = find_providers(name, System.WINDOWS)
     if any(provider.kind is ProviderKind.WINDOWS_FEATURE for provider in providers):
         return replace(
             finding,
             code=FEATURE_CODE,
             title=f"{finding.subject} is missing: a part of Windows that this edition comes without",
             explanation=f"{finding.explanation} {binding.reason or 'Some editions of Windows come without it'}.",
-        )
-    if _RUNTIME.fullmatch(name) and not case.copies.get(name):
-        return replace(
-            finding,
-            code=RUNTIME_CODE,
-            title=f"the Visual C++ runtime is missing: {finding.subject}",
-            explanation=f"{finding.explanation} It is part of the Visual C++ runtime, which is not part of Windows.",
         )
     if name in case.windows_own:
         return replace(
@@ -158,6 +268,33 @@ def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
             remedies=(Remedy("use a newer or repaired Windows; a single DLL of another one does not help"),),
         )
     return None
+
+
+def _has_copy_of_its_own(case: Case, binding: Binding) -> bool:
+    """Return whether the requester's own package, or the conda environment, has a copy of the runtime.
+
+    The copy of another package or program is of that one's version. Whoever adds its folder lets an old runtime serve
+    all: the first one in a process wins.
+    """
+    requester = ntpath.dirname(binding.requested_by)
+    process = case.run.process
+    tops = [requester] if requester else []
+    for folder in process.path if process is not None else ():
+        if folder and is_in(binding.requested_by, folder):
+            package = ntpath.relpath(binding.requested_by, folder).split("\\")[0]
+            tops += [ntpath.join(folder, f"{package}{suffix}") for suffix in ("", ".libs")]
+    return any(
+        copy.unfit is None and (copy.where == CONDA or any(is_in(copy.path, top) for top in tops))
+        for copy in case.copies.get(base_name(binding.need), ())
+    )
+
+
+def _copies_evidence(case: Case, name: str) -> Iterator[Evidence]:
+    copies = [copy.path for copy in case.copies.get(name, ()) if copy.unfit is None]
+    if copies:
+        yield Evidence(
+            Source.FILES, f"{', '.join(copies[:3])} belongs to others, and is no substitute: it may be older"
+        )
 
 
 def _evidence(case: Case, binding: Binding) -> tuple[Evidence, ...]:
@@ -194,6 +331,8 @@ PATH_CODE = "path-not-searched"
 CONDA_CODE = "conda-not-activated"
 FLAGS_CODE = "search-restricted"
 FOLDER_CODE = "folder-not-searched"
+CONDA = "the conda environment"
+"""What kind of place a copy lies in: the words of `Copy.where`."""
 
 _FIRST_WITHOUT_PATH = (3, 8)
 _SEARCH_OF_ADDED = LoadFlags.USER_DIRS | LoadFlags.DEFAULT_DIRS
@@ -256,20 +395,37 @@ def _folders_of_load(case: Case, binding: Binding) -> set[str]:
 
 def _in_conda(case: Case, copy: Copy, finding: Finding) -> Finding | None:
     process = case.run.process
-    if process is None or copy.where != "the conda environment" or not is_in(copy.path, process.prefix):
+    prefix = conda_prefix(case, copy.path)
+    if process is None or copy.where != CONDA or prefix is None:
         return None
     active = process.variable("CONDA_PREFIX")
-    if active and ntpath.normcase(active) == ntpath.normcase(process.prefix):
+    if active and ntpath.normcase(active) == ntpath.normcase(prefix):
         return None
     other = f"; the active one is {active}" if active else ""
+    is_base = ntpath.normcase(prefix) != ntpath.normcase(process.prefix)
+    behind = f", from which the virtual environment {process.prefix} was made," if is_base else ""
     return replace(
         finding,
         code=CONDA_CODE,
-        title=f"the conda environment {process.prefix} is not activated, so {finding.subject} in it is not found",
+        title=f"the conda environment {prefix}{' behind this one' if is_base else ''} is not activated, so "
+        f"{finding.subject} in it is not found",
         explanation=f"{finding.explanation} {copy.path} has it. Activation is what makes its folder searched: this "
-        f"Python was started without{other}.",
-        remedies=(Remedy("activate the environment first", ("conda", "activate", process.prefix)),),
+        f"Python was started without{other}. {prefix}{behind} is conda's.",
+        remedies=(
+            Remedy(
+                f"activate that environment first{', then the virtual one' if is_base else ''}",
+                ("conda", "activate", prefix),
+            ),
+            *(_add(ntpath.dirname(copy.path)) if is_base else ()),
+        ),
     )
+
+
+def conda_prefix(case: Case, path: str) -> str | None:
+    """Return which prefix of the process a file lies in: its environment, or the Python that this was made from."""
+    process = case.run.process
+    prefixes = (process.prefix, process.base_prefix) if process is not None else ()
+    return next((prefix for prefix in prefixes if is_in(path, prefix)), None)
 
 
 def _on_path(case: Case, copy: Copy, finding: Finding) -> Finding | None:
@@ -286,7 +442,7 @@ def _on_path(case: Case, copy: Copy, finding: Finding) -> Finding | None:
         title=f"{finding.subject} is in a folder of PATH, which is not searched for the needs of extension modules",
         explanation=f"{finding.explanation} {copy.path} is on PATH, and Python does not search it since 3.8: "
         "the program has to add the folder itself.",
-        remedies=_add(folder),
+        remedies=(*_add(folder), *finding.remedies),
     )
 
 
@@ -296,7 +452,9 @@ def _elsewhere(case: Case, copies: list[Copy], finding: Finding) -> Finding:
     folder = ntpath.dirname(copy.path)
     why = others.get(_plain(folder), "")
     reason = f" os.add_dll_directory had that folder: {why}." if why else ""
-    remedies = _add(folder)
+    if has_hash(base_name(copy.path)):
+        reason += " The package adds that folder itself when it is imported (delvewheel), and has not done so."
+    remedies = (*_add(folder), *finding.remedies)
     if case.load_flags is not None and not case.load_flags & _SEARCH_OF_ADDED:
         reason += (
             f" The call gave the flags {case.load_flags:#x} (winmode of ctypes): with these, Windows looks in none of "

@@ -29,8 +29,7 @@ from ..drawing import number
 from ..render_deps import render_flat
 from ..render_markdown import code_block, render_markdown
 from ..render_selftest import row_of, summarize
-from .build_images import images_of_trace, images_of_tree
-from .data import page_data
+from .build_images import images_of_trace, images_of_tree, page_data
 from .images import PageImages, limit
 from .summary import VerdictCard, card_of_trace, card_of_tree, explained_causes, failed_rows, missing_of_tree
 

@@ -149,6 +149,11 @@ class DebuggedProcesses:
         for event in held:
             self._hand_on(event)
 
+    def choose_program(self, pid: int) -> None:
+        """Show the program itself where it was taken for a launcher, and no Python came."""
+        if self._behind_launcher and self.subject is None:
+            self.choose(pid)
+
     def forget(self, pid: int) -> None:
         """A process is not debugged any more."""
         self._running.pop(pid, None)
@@ -300,6 +305,20 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
     streams = output if isinstance(output, tuple) else (output, output)
     flags = DEBUG_PROCESS if follow or behind_launcher else DEBUG_ONLY_THIS_PROCESS
     child = _start(command, env, cwd, streams, flags)
+    status = _debug_to_the_end(api, loop, processes, child, on_start)
+    asked = [with_final_path(request, cwd) for request in requests()] if requests is not None else []
+    since = begun() if begun is not None else None
+    return DebuggedRun(
+        status, processes.events(asked, since), processes.crash(status), processes.notes(),
+        processes.subject or child.pid, processes.processes(),
+    )  # fmt: skip
+
+
+def _debug_to_the_end(
+    api: Debugging, loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Popen[bytes],
+    on_start: Callable[[subprocess.Popen[bytes]], None] | None,
+) -> int:  # fmt: skip
+    """Debug the program until it ends, and return its status. Nobody is debugged any more, whatever happens."""
     try:
         api.keep_alive_without_us()
         if on_start is not None:
@@ -309,16 +328,9 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
         for pid in {child.pid, *loop.running}:
             api.detach(pid)
         raise
-    if behind_launcher and processes.subject is None:
-        processes.choose(child.pid)
+    processes.choose_program(child.pid)
     _let_others_go(api, loop, processes, child.pid)
-    status = child.wait()
-    asked = [with_final_path(request, cwd) for request in requests()] if requests is not None else []
-    since = begun() if begun is not None else None
-    return DebuggedRun(
-        status, processes.events(asked, since), processes.crash(status), processes.notes(),
-        processes.subject or child.pid, processes.processes(),
-    )  # fmt: skip
+    return child.wait()
 
 
 def _let_others_go(api: Debugging, loop: DebugLoop, processes: DebuggedProcesses, first: int) -> None:

@@ -1,0 +1,313 @@
+"""The process of its own that a program runs in: how it is started, our signals and open files meanwhile, how it ended.
+
+The program starts as soon as it can (docs/adr/0003). The values of the model, and the decoder, are imported when it
+runs: `import_for_the_end`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+from ..errors import DlltracerError
+from ..model.light import dataclass, replace
+from .runner import LogSharing, RunnerReport
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from ..model.run import RunResult
+    from .program import Program
+    from .stopper import Stopper
+
+    Variables = tuple[tuple[str, str | None], ...]
+
+CHILD_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_main.py")
+
+
+class CannotRun(DlltracerError):
+    """The process for the program could not be made, or ended before it could begin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How to run a program.
+
+    Attributes:
+        python: the interpreter; `None` for that of the program, else for this one, with the options it was given.
+        output: the descriptors that get its stdout and stderr; `None`: our standard streams are its own.
+        watch_crash: find out where it crashes, if it does. The program can tell: it has a tracer, and Python's
+            faulthandler writes where it was.
+        stopper: ends it, where it takes too long or we are interrupted; `None`: it alone answers an interrupt.
+        limit: has raised our limit of open files; `None`: it is raised here where it is very low.
+        variables: of its environment that differ from ours; `None` takes one away.
+        is_whole: also describe the process of a program that ended well.
+        follow: trace the processes that it starts as well.
+        startup: trace what comes before the program begins as well.
+    """
+
+    python: str | None = None
+    output: tuple[int, int] | None = None
+    watch_crash: bool = False
+    stopper: Stopper | None = None
+    limit: DescriptorLimit | None = None
+    variables: Variables = ()
+    is_whole: bool = True
+    follow: bool = False
+    startup: bool = False
+
+
+def import_all() -> None:
+    """Import all that a run may need. An import opens files, and later there may be no descriptor left for them."""
+    from ..host import failure  # noqa: F401
+    from ..model import words  # noqa: F401
+
+    import_for_the_end()
+
+
+def import_for_the_end() -> None:
+    """Import what the end of a run needs, while the program runs: on a second processor nobody waits for it."""
+    from ..model import run  # noqa: F401
+
+    if sys.platform == "linux":
+        with contextlib.suppress(ImportError):  # a Python without _ctypes: it cannot trace, and says so at the end
+            from ..capture.linux import decoding  # noqa: F401
+
+
+def has_no_descriptors(error: BaseException) -> bool:
+    """Whether a program was not started for want of file descriptors: `ulimit -n` is very low."""
+    while isinstance(error, CannotRun) and error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def runner_command(start: list[str], result: str, log: LogSharing, backend: str, program: Program) -> list[str]:
+    """The command line that has an interpreter, started with the words `start`, run the program by the runner.
+
+    Arguments: `result`, the file for the runner's report; `log`, `backend` and `program` are for the runner.
+    """
+    return [*start, CHILD_MAIN, result, log.encode(), backend, program.kind.value, program.name, *program.arguments]
+
+
+def interpreter_of(program: Program, python: str | None = None) -> list[str]:
+    """The interpreter that runs the program, with our options if it is ours; `python` is one to take in any case."""
+    chosen = python if python is not None else program.python
+    return interpreter() if chosen is None else [chosen]
+
+
+def interpreter() -> list[str]:
+    """This interpreter, with the options that it was given."""
+    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    given = {option.partition("=")[0] for option in options}
+    # subprocess passes on the -X options that it knows; the program may look for any other in sys._xoptions.
+    for name, value in sys._xoptions.items():
+        if name not in given:
+            options += ["-X", name if value is True else f"{name}={value}"]
+    # PyPy's is always so.
+    if sys.implementation.name != "pypy" and getattr(sys.__stdout__, "write_through", False):
+        options.append("-u")
+    return [sys.executable, *options]
+
+
+def with_notes(run: RunResult, notes: tuple[str, ...]) -> RunResult:
+    """The run, with notes before those of its recording."""
+    if run.recording is None:
+        return run
+    return replace(run, recording=replace(run.recording, notes=(*notes, *run.recording.notes)))
+
+
+def with_stop(run: RunResult, stopper: Stopper | None) -> RunResult:
+    """The run, with how it was ended from outside, if it was."""
+    if stopper is None or stopper.reason is None:
+        return run
+    # The signal was ours: where it hit is no crash.
+    return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None)
+
+
+def child_environment(variables: Variables) -> dict[str, str]:
+    """Our environment, with these variables changed; `None` takes one away."""
+    changed = dict(os.environ)
+    for name, value in variables:
+        if value is None:
+            changed.pop(name, None)
+        else:
+            changed[name] = value
+    return changed
+
+
+def choose_wait(watch_crash: bool) -> Callable[[subprocess.Popen[bytes]], RunResult]:
+    """The function that waits for a child, and sees its crash if that is wanted."""
+    return _crash_watcher() if watch_crash else _wait
+
+
+_POLL = 0.1
+"""Seconds after which a wait on Windows lets Python see an interrupt: there it goes on through one."""
+
+
+def _wait(child: subprocess.Popen[bytes]) -> RunResult:
+    import_for_the_end()
+    from ..model.run import RunResult
+
+    while sys.platform == "win32":
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return RunResult(status=child.wait(_POLL))
+    return RunResult(status=child.wait())
+
+
+_NO_CTYPES = "the place of a crash is not known: this Python has no _ctypes, by which a child is watched"
+
+
+def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
+    """The function that waits for a child and sees its crash. Made before the child is: its first moments count."""
+    if sys.platform != "linux":
+        return _wait
+    try:
+        from ..capture.linux import crashwatch
+    except ImportError:  # no _ctypes: the import in question may be about just that, and is tried all the same
+        return lambda child: replace(_wait(child), crash_note=_NO_CTYPES)
+
+    def wait(child: subprocess.Popen[bytes]) -> RunResult:
+        watched = crashwatch.watch(child)
+        from ..model.run import RunResult
+
+        return RunResult(status=watched.status, crash=watched.crash, crash_note=watched.note)
+
+    return wait
+
+
+def with_facts(run: RunResult, report: RunnerReport | None) -> RunResult:
+    """The run, with the exceptions that ended it and its interpreter, as its runner reported them."""
+    if report is None:
+        return replace(run, completed=False)
+    from ..host.failure import read_errors, read_process
+    from ..model.run import StartedChild
+
+    return replace(
+        run, errors=read_errors(report.errors), process=read_process(report.process), completed=report.completed,
+        children=tuple(StartedChild(*child) for child in report.children),
+    )  # fmt: skip
+
+
+class Relay:
+    """Our signals while the program runs.
+
+    What the terminal sends to the whole group (SIGINT, SIGQUIT) is the program's to answer, and reaches it without us.
+    What somebody sends to us alone (SIGTERM ...) is passed on. A signal that we were started to ignore stays ignored.
+    With a `stopper`, an interrupt ends the program if it does not end by itself.
+    """
+
+    _LEAVE = ("SIGINT", "SIGQUIT", "SIGBREAK")
+    _PASS_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+    def __init__(self, stopper: Stopper | None = None, limit: DescriptorLimit | None = None) -> None:
+        self.stopper = stopper
+        self._limit = limit
+        self._child: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Relay:
+        # Handlers, not SIG_IGN: the program would inherit that.
+        for name in self._LEAVE:
+            self._take(name, self._leave)
+        if sys.platform != "win32":
+            for name in self._PASS_ON:
+                self._take(name, self._pass_on)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.stopper is not None:
+            self.stopper.close()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the program has been started: it must not be started a second time."""
+        return self._child is not None
+
+    def connect(self, child: subprocess.Popen[bytes]) -> None:
+        """The program has started: it gets what came before."""
+        self._child = child
+        if self._limit is not None:
+            self._limit.give_back(child.pid)
+        if self.stopper is not None:
+            self.stopper.connect(child)
+        for number in self._early:
+            child.send_signal(number)
+
+    def _take(self, name: str, handler: object) -> None:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            self._before[number] = signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        if self.stopper is not None and number == signal.SIGINT:
+            self.stopper.interrupt()
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self._child is None:
+            self._early.append(number)
+        else:
+            self._child.send_signal(number)
+
+
+ENOUGH = 256
+"""Descriptors that a run of ours can do with; a log lies at 200 or above, out of the program's way."""
+
+
+class DescriptorLimit:
+    """Raises our limit of open files (RLIMIT_NOFILE) for a block, where it is very low: `ulimit -n 6`.
+
+    A child inherits the raised limit; `give_back` sets it to what the user had (prlimit(2)) as soon as it has started.
+    Nothing is done where the system refuses: the soft limit can be raised to the hard one, that one by root only.
+    """
+
+    def __init__(self) -> None:
+        self._former: tuple[int, int] | None = None
+
+    def __enter__(self) -> DescriptorLimit:
+        if self._former is not None:
+            return self  # raised already
+        if sys.platform == "linux":
+            import resource
+
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            if soft != resource.RLIM_INFINITY and soft < ENOUGH:
+                most = ENOUGH if hard == resource.RLIM_INFINITY else min(ENOUGH, hard)
+                for limits in ((ENOUGH, max(ENOUGH, hard)), (most, hard)):
+                    with contextlib.suppress(OSError, ValueError):
+                        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+                        self._former = (soft, hard)
+                        break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if sys.platform == "linux" and self._former is not None:
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._former)
+            self._former = None
+
+    def allows(self, number: int) -> bool:
+        """Return whether so many files can be open, ours of now among them."""
+        if sys.platform == "linux":
+            import resource
+
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return soft == resource.RLIM_INFINITY or soft >= number
+        return True
+
+    def give_back(self, pid: int) -> None:
+        """Let a child have the limit that the user set."""
+        if sys.platform == "linux" and self._former is not None:
+            import resource
+
+            with contextlib.suppress(OSError):  # it has ended
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, self._former)
