@@ -256,9 +256,8 @@ def test_a_name_with_a_known_source() -> None:
 def test_a_relative_path_starts_from_the_current_folder() -> None:
     finding = requested("lib/core.dll", "C:\\app\\lib\\core.dll")
     assert "C:\\work" in finding.explanation and "add_dll_directory" not in words_of(finding)
-    assert [one.code for one in finding.remedies] == [
-        "ctypes.CDLL('C:\\\\app\\\\lib\\\\core.dll')", "os.path.join(os.path.dirname(__file__), 'lib/core.dll')",
-    ]  # fmt: skip
+    assert "C:\\app\\lib\\core.dll" in finding.remedies[0].what and "__file__" in finding.remedies[1].what
+    assert not any(one.code for one in finding.remedies)  # a trial would run it before the import, which proves nothing
 
 
 def test_a_whole_path_is_not_searched_for() -> None:

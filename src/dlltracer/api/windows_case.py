@@ -10,6 +10,9 @@ from pathlib import Path
 
 from ..capture.requests import is_own_load
 from ..diagnose.case import Case, Copy
+from ..diagnose.program_output import OutputMessage
+from ..diagnose.rules.own_words import mkl_libraries
+from ..diagnose.rules.win_lookups import libraries_asked_for_a_function
 from ..diagnose.rules.win_missing import CONDA
 from ..diagnose.windows_load import is_in
 from ..errors import BinaryFormatError
@@ -162,7 +165,9 @@ NOT_STARTED = frozenset(
 """Statuses with which Windows' loader ends a process before its first instruction (ntstatus.h)."""
 
 
-def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
+def build_windows_case(
+    what: str, run: RunResult, notes: tuple[str, ...] = (), messages: tuple[OutputMessage, ...] = ()
+) -> Case:
     """Return the case of a failure on Windows; arguments as of `build_case`."""
     assert run.process is not None
     process = run.process
@@ -190,7 +195,10 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
     case = Case(
         what=what, system=process.system, run=replace(run, process=process), error=error, subject=failed.subject,
         tree=tree, images=images, symbols=symbols, forwarders=forwarders,
-        copies=_find_copies(tree, symbols, process, view, [folder for folder, _ in others]),
+        copies=_find_copies(
+            tree, symbols, process, view, [folder for folder, _ in others],
+            (*mkl_libraries(messages), *libraries_asked_for_a_function(error, run.requests)),
+        ),
         owners=name_owners(_files_of_interest(failed.subject, tree, images), process),
         damaged={failed.subject: problem} if failed.subject is not None and problem is not None else {},
         notes=(*notes, *view.notes, *_notes_on_requests(run, failed.subject)),
@@ -288,8 +296,12 @@ def _find_copies(
     process: ProcessFacts,
     view: WindowsProcess,
     former_folders: Iterable[str] = (),
+    more: Iterable[str] = (),
 ) -> dict[str, tuple[Copy, ...]]:
-    """Copies of what was not found or not taken, and of libraries that lack something: whether those have it, too."""
+    """Copies of what was not found or not taken, and of libraries that lack something: whether those have it, too.
+
+    `more`: names of other libraries that the failure is about.
+    """
     lacking: dict[str, list[MissingSymbol]] = {}
     for symbol in symbols:
         if symbol.library is not None:
@@ -298,7 +310,8 @@ def _find_copies(
     wanted = {ntpath.basename(binding.need).lower(): binding.need for binding in bindings if binding.state in _UNMET}
     used = {ntpath.normcase(binding.path) for binding in bindings if binding.path is not None}
     former = [(folder, "a folder that the program had added") for folder in former_folders]
-    found = find_copies(sorted({*wanted, *lacking}), process, former)
+    others_named = {ntpath.basename(name).lower() for name in more}
+    found = find_copies(sorted({*wanted, *lacking, *others_named}), process, former)
     copies = {}
     for name, files in found.items():
         others = [

@@ -114,10 +114,11 @@ def _no_such_path(case: Case, binding: Binding) -> Finding:
     is_relative = not ntpath.isabs(need)
     copies = [copy for copy in case.copies.get(base_name(need), ()) if copy.unfit is None]
     start = f" It is a relative path, which starts from the current folder{f', {current}' if current else ''}."
-    remedies = [Remedy("give the path of that file", code=f"ctypes.CDLL({copies[0].path!r})")] if copies else []
+    remedies = [Remedy(f"give the path of that file: {copies[0].path}")] if copies else []
     if is_relative:
+        # No line to run before the import, which a trial could prove: the call itself has to be another one.
         here = f"os.path.join(os.path.dirname(__file__), {need!r})"
-        remedies.append(Remedy("make it a path from the folder of the code, not from the current one", code=here))
+        remedies.append(Remedy(f"make it a path from the folder of the code, not from the current one: {here}"))
     elif not copies:
         remedies += [*install_remedies(providers_of(need)), Remedy("see where the file is, and give that path")]
     finding = Finding(
