@@ -75,12 +75,19 @@ def libraries_asked_for_a_function(error: PythonError | None, requests: Iterable
     """Return the file names of the libraries, loaded by ctypes, that may lack the function of an exception."""
     if error is None or not _NO_FUNCTION.match(error.message) or not _is_of_ctypes(error):
         return ()
-    targets = dict.fromkeys(base_name(one.target) for one in _loaded_by_ctypes(requests))
-    return tuple(name if name.endswith(".dll") else f"{name}.dll" for name in targets)
+    return tuple(dict.fromkeys(_file_name(one.target) for one in _loaded_by_ctypes(requests)))
+
+
+def _file_name(target: str) -> str:
+    """Return the file name that a request leads to: Windows puts .dll behind a name without an extension."""
+    name = base_name(target)
+    return name if "." in name else f"{name}.dll"
 
 
 def _loaded_by_ctypes(requests: Iterable[Request]) -> list[Request]:
-    return [one for one in requests if one.kind is RequestKind.CTYPES and one.succeeded]
+    """Return what the program loaded by ctypes: its own import of ctypes loads kernel32, too (Lib/ctypes)."""
+    loads = (one for one in requests if one.kind is RequestKind.CTYPES and one.succeeded)
+    return [one for one in loads if one.imports[-1:] != ("ctypes",)]
 
 
 def _is_of_ctypes(error: PythonError) -> bool:
@@ -91,7 +98,9 @@ def _is_of_ctypes(error: PythonError) -> bool:
 
 def _symbol(case: Case, name: str) -> Finding:
     """Return the finding about a function that ctypes did not find in a library that is loaded and whole."""
-    targets = list(dict.fromkeys(one.target for one in _loaded_by_ctypes(case.run.requests)))
+    loaded = dict.fromkeys(one.target for one in _loaded_by_ctypes(case.run.requests))
+    # The last one comes last, and what is Windows' own before all others.
+    targets = sorted(loaded, key=lambda target: _file_name(target) not in case.windows_own)
     line = case.python_line
     source = line.source or "" if line is not None else ""
     # ctypes.windll.NAME.function names the library in the line itself.
@@ -133,11 +142,10 @@ def _image_of(case: Case, target: str) -> str | None:
     """Return the image that a request by ctypes led to: the one of its name that the process has."""
     if ntpath.dirname(target):
         return target
-    wanted = {base_name(target), f"{base_name(target)}.dll"}
     loaded = case.run.process.loaded if case.run.process is not None else ()
     events = case.run.recording.loads if case.run.recording is not None else ()
     paths = [*(event.shown_path for event in events), *loaded]
-    return next((path for path in paths if base_name(path) in wanted), None)
+    return next((path for path in paths if base_name(path) == _file_name(target)), None)
 
 
 def _copies_that_have(case: Case, library: str, symbol: str) -> list[Copy]:
