@@ -144,7 +144,7 @@ def fork_keeper() -> Any:
 
 
 def keep(number: int) -> None:
-    """Be the keeper. `number` is the descriptor of its socket."""
+    """Answer the filter's stops until the last process with the filter ends. `number`: the descriptor of the socket."""
     import _socket
 
     os.setsid()

@@ -239,7 +239,7 @@ _LAST_SECONDS = 2.0  # for the ends of processes that end together with the prog
 
 @dataclass(frozen=True)
 class DebuggedRun:
-    """What a debugger saw of a program.
+    """The events and the end of a program that ran under its debugger.
 
     Attributes:
         status: the exit status, 32 bits without a sign.
