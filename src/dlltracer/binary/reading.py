@@ -77,7 +77,7 @@ def _read_at(fd: int, offset: int, size: int) -> bytes:
     """Return `size` bytes at `offset`; fewer only where the file ends."""
     parts: list[bytes] = []
     found = 0
-    while found < size and (part := _pread(fd, min(size - found, _PIECE), offset + found)):
+    while found < size and (part := pread(fd, min(size - found, _PIECE), offset + found)):
         parts.append(part)
         found += len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -88,7 +88,8 @@ def _pread_of_windows(fd: int, size: int, offset: int) -> bytes:
     return os.read(fd, size)
 
 
-_pread = getattr(os, "pread", _pread_of_windows)
+pread = getattr(os, "pread", _pread_of_windows)
+"""Reads bytes at an offset: pread(2). On Windows it moves the place in the file, so that no two threads may use it."""
 
 
 class FileBytes:

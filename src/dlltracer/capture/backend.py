@@ -90,3 +90,9 @@ class LibraryFirst:
     def __exit__(self, *error: object) -> None:
         for folder in self._library:
             sys.path.remove(folder)
+
+
+NO_PYDLL = "the ctypes of this Python has no PyDLL, as PyPy's"
+"""A reason: calls of C that let no other Python code run."""
+USE_RUN = "`dlltracer run` and `dlltracer why` trace this Python from outside"
+"""What to do where no mechanism works in the process itself."""

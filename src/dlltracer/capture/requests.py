@@ -36,7 +36,10 @@ MARK_MODE = 0x6C6C6474
 above 7 with EINVAL before it looks at the path (do_faccessat in fs/open.c): whether somebody watches or not, the call
 does nothing. Python raises no audit event for it."""
 
-UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
+_IS_CPYTHON = sys.implementation.name == "cpython"
+UNATTRIBUTED = (
+    "another audit hook refused ours" if _IS_CPYTHON else f"{sys.implementation.name} raises no audit events of imports"
+) + ": loads have no Python import"
 """A note."""
 
 OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f", b"\x1egap\x1f"

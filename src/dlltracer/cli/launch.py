@@ -144,8 +144,8 @@ def _prepare_script(name: str, module: ModuleType) -> PreparedProgram:
 
 
 def _has_importer(path: str) -> bool:
-    """Return whether modules can be imported from `path` (a folder, a zip archive), as PyImport_GetImporter finds out.
-    """
+    """Return whether modules can be imported from `path` (a folder, a zip archive), as PyImport_GetImporter finds
+    out."""
     for hook in sys.path_hooks:
         try:
             sys.path_importer_cache[path] = hook(path)

@@ -167,8 +167,8 @@ ANNOTATIONS_OPTION = Option(
 
 
 def _is_plain(word: str) -> bool:
-    """Return whether a word means itself. On Windows, click expands patterns, variables and the home folder in words.
-    """
+    """Return whether a word means itself. On Windows, click expands patterns, variables and the home folder in
+    words."""
     return bool(word) and (sys.platform != "win32" or not any(sign in word for sign in "*?[]~$%"))
 
 

@@ -109,7 +109,8 @@ def interpreter() -> list[str]:
     for name, value in sys._xoptions.items():
         if name not in given:
             options += ["-X", name if value is True else f"{name}={value}"]
-    if getattr(sys.__stdout__, "write_through", False):
+    # PyPy's is always so.
+    if sys.implementation.name != "pypy" and getattr(sys.__stdout__, "write_through", False):
         options.append("-u")
     return [sys.executable, *options]
 

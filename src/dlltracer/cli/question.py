@@ -194,8 +194,8 @@ def _of_image(path: str) -> Asked:
 
 
 def _is_extension_module(path: str, name: str) -> bool:
-    """Return whether the file exports PyInit_NAME; a file that cannot be read is tried as one, so that Python says why.
-    """
+    """Return whether the file exports PyInit_NAME; a file that cannot be read is tried as one, so that Python says
+    why."""
     from ..api.trees import provided_names
     from ..errors import BinaryFormatError
 

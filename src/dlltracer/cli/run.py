@@ -265,7 +265,8 @@ _LONGEST_IMPORT = 60
 
 
 def _has_crashed(run: RunResult) -> bool:
-    """Return whether a fault ended the process, wherever: a signal that somebody sent (SIGINT, SIGTERM, SIGKILL) is no crash."""
+    """Return whether a fault ended the process, wherever: a signal that somebody sent (SIGINT, SIGTERM, SIGKILL) is no
+    crash."""
     return not run.errors and (run.crash is not None or -(run.status or 0) in _CRASH_SIGNALS)
 
 

@@ -175,7 +175,8 @@ def make_log(backend: str) -> int | None:
             return None  # the mechanism then makes, or misses, its own
         try:
             # Out of the way: the first file that a program opens is often descriptor 3, and some count on it.
-            return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 200)
+            # PyPy lacks the constant (linux/fcntl.h).
+            return fcntl.fcntl(low, getattr(fcntl, "F_DUPFD_CLOEXEC", 1030), 200)
         except OSError:
             return os.dup(low)
         finally:
@@ -266,8 +267,8 @@ def read_recorded(report: RunnerReport, log: int | None, pid: int) -> Recording:
 
 
 def _died_outside_of_loader(run: RunResult) -> bool:
-    """Return whether no search of the loader was cut off, as far as that is known: whatever it looked for last, it had given up
-    on."""
+    """Return whether no search of the loader was cut off, as far as that is known: whatever it looked for last, it had
+    given up on."""
     return run.crash is not None and run.crash.image is not None and "/ld-" not in run.crash.image
 
 

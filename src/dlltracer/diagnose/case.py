@@ -192,8 +192,8 @@ class Case:
                 yield binding
 
     def chain_to(self, path: str | None, *last: str) -> tuple[str, ...]:
-        """Return who needs an image: the Python line, the imports in progress, then images down to `path`, then `last`.
-        """
+        """Return who needs an image: the Python line, the imports in progress, then images down to `path`, then
+        `last`."""
         steps = [self._python_step(), *self._import_steps()]
         if self.tree is not None and path is not None:
             steps += self.tree.chain_to(path)

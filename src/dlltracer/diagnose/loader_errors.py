@@ -267,6 +267,8 @@ def failures_behind(
         return ()
     if anchor.timestamp is None:
         return _block(events, anchor)
+    if anchor.imports is None:
+        return _linked(_block(events, anchor), anchor)
     same = (anchor.timestamp, anchor.imports)
     return tuple(event for event in failures if (event.timestamp, event.imports) == same)
 
@@ -279,6 +281,19 @@ def top_of(failures: tuple[LoadFailedEvent, ...]) -> str | None:
     if tops:
         return tops[-1]
     return failures[-1].path if failures else None
+
+
+def _linked(block: tuple[LoadFailedEvent, ...], anchor: LoadFailedEvent) -> tuple[LoadFailedEvent, ...]:
+    """The failures of one load where no request of Python joins them: each has the time at which it was mapped."""
+    paths = {anchor.path}
+    while True:
+        requesters = {event.requested_by for event in block if event.path in paths}
+        new = {
+            event.path for event in block if event.path in requesters or event.requested_by in paths
+        } - paths  # fmt: skip
+        if not new:
+            return tuple(event for event in block if event.path in paths)
+        paths |= new
 
 
 def _is_about(event: LoadFailedEvent, names: set[str]) -> bool:

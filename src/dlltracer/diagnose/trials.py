@@ -255,8 +255,8 @@ _MAY_BE_OF_A_LOADER = ("ImportError", "OSError", "FileNotFoundError", "Permissio
 
 
 def _gets_further(result: TrialResult, diagnosis: Diagnosis) -> bool:
-    """Return whether the trial adds a folder to the search, and ended with an exception that no loader has a part in.
-    """
+    """Return whether the trial adds a folder to the search, and ended with an exception that no loader has a part
+    in."""
     kind, is_exception, message = result.message.partition(": ")
     if not is_exception or kind in _MAY_BE_OF_A_LOADER or not kind.isidentifier() or _takes_away(result.trial):
         return False

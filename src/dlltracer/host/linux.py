@@ -172,8 +172,8 @@ def _read_program(program: str | None, files: HostFilesystem) -> tuple[ElfImage 
 
 
 def _is_own_loader(loader: str, files: HostFilesystem) -> bool:
-    """Return whether a file is the loader of this very process. No other is run: a file to be examined may name anything.
-    """
+    """Return whether a file is the loader of this very process. No other is run: a file to be examined may name
+    anything."""
     try:
         image = files.read_image(OWN_PROGRAM)
     except (OSError, BinaryFormatError):

@@ -300,7 +300,8 @@ def _read_mount_number(path: str) -> int | None:
     if sys.platform != "linux":
         return None
     try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        # PyPy lacks the constant (asm-generic/fcntl.h).
+        fd = os.open(path, getattr(os, "O_PATH", 0o10000000) | os.O_CLOEXEC)
     except OSError:
         return None
     try:

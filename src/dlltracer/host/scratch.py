@@ -233,7 +233,8 @@ def _old_folders(root: str) -> Iterator[str]:
 
 
 def _is_used(folder: bytes) -> bool:
-    """Return whether a process has the folder in its command line or its environment, or has a file in it open (proc(5))."""
+    """Return whether a process has the folder in its command line or its environment, or has a file in it open
+    (proc(5))."""
     try:
         numbers = [name for name in os.listdir(b"/proc") if name.isdigit()]
     except OSError:

@@ -61,8 +61,8 @@ def final_events(recording: Recording) -> tuple[FinalEvent, ...]:
 
 
 def is_consequence(event: LoadFailedEvent) -> bool:
-    """Return whether the load failed only because another one did: it has no reason of its own (an undefined symbol).
-    """
+    """Return whether the load failed only because another one did: it has no reason of its own (an undefined
+    symbol)."""
     return event.kind is FailureKind.DROPPED and event.reason is None
 
 
@@ -153,8 +153,8 @@ def like_it_line(share: Share, guides: Guides) -> Line:
 
 
 def describe_processes(recording: Recording) -> str:
-    """Return how many processes there were, and how many of them a signal killed: " in 3 processes, 1 of them killed".
-    """
+    """Return how many processes there were, and how many of them a signal killed: " in 3 processes, 1 of them
+    killed"."""
     if len(recording.processes) < 2:
         return ""
     killed = sum(is_killed(process) for process in recording.processes)

@@ -68,8 +68,8 @@ def _first_time(saved: SavedTrace) -> float | None:
 
 
 def _is_time(timestamp: float) -> bool:
-    """Return whether a number is seconds since 1970 of our age: a damaged file may say anything, and JSON has no word for
-    NaN."""
+    """Return whether a number is seconds since 1970 of our age: a damaged file may say anything, and JSON has no word
+    for NaN."""
     return 0 <= timestamp < _LAST_TIME
 
 

@@ -215,7 +215,8 @@ def _tree(recording: Recording, style: _TreeStyle, *, python: bool) -> Iterator[
 
 
 def _asks_python(recording: Recording) -> bool:
-    """Return whether the page shows which import asked. A debugger runs any program: whether one knew an import tells."""
+    """Return whether the page shows which import asked. A debugger runs any program: whether one knew an import
+    tells."""
     if recording.backend == "debugger":
         return any(getattr(event, "imports", None) for event in recording.events)
     return recording.backend != "ld_debug"

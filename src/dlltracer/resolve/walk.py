@@ -64,7 +64,8 @@ class LinuxRules(Protocol):
         ...
 
     def judge_image(self, image: object, *, is_top: bool) -> HeaderCheck:
-        """Return whether the loader would map an image whose head it took; `is_top` for the file that all began with."""
+        """Return whether the loader would map an image whose head it took; `is_top` for the file that all began
+        with."""
         ...
 
     def remember(self, name: str, path: str, image: ElfImage | None) -> None:

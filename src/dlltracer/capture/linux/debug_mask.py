@@ -14,6 +14,7 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
+from ..backend import NO_PYDLL, USE_RUN
 
 DL_DEBUG_LIBS = 1
 DL_DEBUG_IMPCALLS = 2
@@ -60,6 +61,8 @@ class DebugMaskPatch:
             self._libc_without_gil = ctypes.CDLL(None)
         except (ImportError, OSError) as error:
             raise BackendUnavailable("rtld", f"this Python cannot call C functions ({error})") from error
+        except AttributeError:
+            raise BackendUnavailable("rtld", NO_PYDLL, USE_RUN) from None
         self._ctypes = ctypes
         try:
             start = ctypes.addressof(ctypes.c_char.in_dll(self._libc, "_rtld_global_ro"))

@@ -276,7 +276,7 @@ def read_initialising(fd: int, pid: int) -> str | None:
 def _pieces(fd: int) -> Iterator[bytes]:
     """Yield the text of a log, from where its process has not released it; a NUL byte stands for the rest."""
     try:
-        position = os.lseek(fd, 0, os.SEEK_DATA)
+        position = os.lseek(fd, 0, getattr(os, "SEEK_DATA", 3))  # PyPy lacks the constant (linux/fs.h)
     except OSError:  # it is empty, or its file system does not know holes
         position = 0
     if position:

@@ -55,8 +55,8 @@ class _Log(LogReader):
         self.decoder = decoder
 
     def is_full(self) -> bool:
-        """Return whether the log's disk is full, or the log has reached the size that files may have (as far as that is ours,
-        too)."""
+        """Return whether the log's disk is full, or the log has reached the size that files may have (as far as that is
+        ours, too)."""
         status = self.status()
         if status is None:
             return False

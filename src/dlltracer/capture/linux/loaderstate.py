@@ -310,8 +310,8 @@ class LoaderState:
         }  # fmt: skip
 
     def _share(self, value: ValueT) -> ValueT:
-        """The equal value that was there before: a service that loads the same plug-in a million times holds it once.
-        """
+        """The equal value that was there before: a service that loads the same plug-in a million times holds it
+        once."""
         if len(self._shared) >= _MOST_SHARED:
             self._shared.clear()
         return self._shared.setdefault(value, value)  # type: ignore[return-value]

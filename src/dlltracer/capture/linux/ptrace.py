@@ -174,8 +174,8 @@ def why_refused(pid: int, error: OSError) -> str:
     try:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return ENDED
-    except OSError:
-        pass  # not ours to wait for any more: what follows still says something
+    except (OSError, AttributeError):
+        pass  # not ours to wait for any more, or PyPy, which has no waitid: what follows still says something
     tracer = read_status_field(pid, "TracerPid")
     if tracer not in ("", "0"):
         return f"process {tracer} traces it already (a debugger, strace)"
