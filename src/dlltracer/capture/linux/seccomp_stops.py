@@ -185,7 +185,7 @@ class StopReader:
         self._on_start(task)
 
     def _may_be_passed_over(self, task: TracedTask, interpreter: str | None) -> bool:
-        """Whether the loader of a program may open files where the filter lets opens pass.
+        """Return whether the loader of a program may open files where the filter lets opens pass.
 
         The places of the filter are none of this system's loader. Another one, or the code of a static program, has the
         same place in a page by chance: one in a hundred.
@@ -200,7 +200,7 @@ class StopReader:
         return len(code) < len(task.loader) or bool(find_entries(code, task.loader.start) & self._passed)
 
     def _is_own_loader(self, interpreter: str) -> bool:
-        """Whether a path is that of the loader of this process."""
+        """Return whether a path is that of the loader of this process."""
         try:
             if self._own_loader is None:
                 own = os.stat(self._interpreter(os.getpid()) or "")
