@@ -177,6 +177,16 @@ def test_followed_runs_take_the_log_of_the_start(
     assert len({event["pid"] for event in events if event["type"] == "load"}) == 1, "nothing of the first try"
 
 
+def test_the_first_try_is_no_process_of_the_run(native: Native, tmp_path: Path) -> None:
+    file = tmp_path / "run.dlltrace"
+    code = f"import ctypes; ctypes.CDLL({str(native.tiny())!r})"
+    done = dlltracer(refused("mprotect"), "run", "--follow", "-o", str(file), "-c", code)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    processes = {line["pid"] for line in lines if line["type"] == "process"}
+    assert processes == {line["pid"] for line in lines if line["type"] == "load"}
+
+
 WHY = "import ctypes; ctypes.CDLL('libnope-at-all.so')"
 
 

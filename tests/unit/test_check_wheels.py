@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import struct
@@ -18,6 +19,7 @@ from builders.pe_file import ARM64 as PE_ARM64
 from builders.wheel_file import build_wheel
 from dlltracer.check.packages import check_wheel
 from dlltracer.check.platforms import Loader, read_platforms
+from dlltracer.check.targets import CheckTarget, check_anything, classify_target
 from dlltracer.model.check import CheckReport, Severity
 
 LINUX = "cp312-cp312-manylinux_2_17_x86_64"
@@ -610,6 +612,29 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "folder-1.0-py3-none-any.whl"
     folder.mkdir()
     assert unreadable(folder)
+
+
+def test_names_that_cannot_be_written(tmp_path: Path) -> None:
+    long = f"pkg/{'x' * 256}.so"
+    path = build_wheel(tmp_path, {SO: elf(), "pkg/a": b"", "pkg/a/b.py": b"", long: elf()}, tag=LINUX)
+    report = check_wheel(str(path))
+    assert {(one.code, one.file) for one in report.problems} == {("duplicate-entry", "pkg/a"), ("unsafe-entry", long)}
+    assert report.files == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("ending", ["-1.0-py3-none-any.whl", ".conda", ".tar.bz2", ".so"])
+def test_nothing_waits_for_a_fifo(tmp_path: Path, ending: str) -> None:
+    path = str(tmp_path / f"pkg{ending}")
+    os.mkfifo(path)
+    report = check_anything(CheckTarget(path=path, kind=classify_target(path)))
+    assert "not a regular file" in report.unreadable
+
+
+def test_a_large_image_is_read_from_a_file(check: Callable[..., CheckReport], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlltracer.host.zip_members.LARGEST_WHOLE", 100)
+    (problem,) = check({SO: elf(needed=("libx.so.1",))}, LINUX).problems
+    assert problem.code == "missing-image"
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,13 @@ def test_a_module_in_the_current_folder_has_no_package(tmp_path: Path) -> None:
     [hidden] = traces("mine", tmp_path, "site").hidden
     assert (hidden.why, hidden.package) == (Hiding.CURRENT_FOLDER, "")
     assert traces("mine", tmp_path, "here").hidden == ()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links of Windows need a right")
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "pkg").mkdir()
+    for name in ("fast.so", "pkg/inner.py", "other.so", "there.py"):
+        (tmp_path / name).symlink_to("/nowhere" if name != "there.py" else __file__)
+    for module, links in (("fast", ["fast.so"]), ("pkg.inner", ["pkg/inner.py"]), ("there", []), ("none", [])):
+        found = traces(module, tmp_path, "")
+        assert found.broken_links == tuple(str(tmp_path / link) for link in links)

@@ -10,9 +10,10 @@ from builders.failed_case import EXT, PYTHON, absent, case, first, image, segmen
 from dlltracer.diagnose.case import MachineLimits
 from dlltracer.diagnose.rules import limits
 from dlltracer.model.elf import DF_STATIC_TLS
-from dlltracer.model.environment import MemoryLimit, Mount
+from dlltracer.model.environment import CLibrary, MemoryLimit, Mount
 from dlltracer.model.events import FailureKind, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.finding import Confidence, Outcome
+from dlltracer.model.tree import Binding, BindingState
 
 MAPPED = f"{EXT}: failed to map segment from shared object"
 ENOENT = "libx.so.1: cannot open shared object file: No such file or directory"
@@ -120,6 +121,34 @@ def test_static_tls() -> None:
     assert found.remedies[0].what == "import ext before everything else"
 
 
+def test_static_tls_with_musl() -> None:
+    """musl keeps no room for later images: neither the order of imports nor a tunable of glibc helps."""
+    words = f"Error relocating {EXT}: state: initial-exec TLS resolves to dynamic definition in {EXT}"
+    found = first(case(words, images={EXT: image(segments=(segment(7, size=64),))}))
+    assert found.code == "static-tls" and "musl gives room there" in found.explanation
+    assert [remedy.command[:2] for remedy in found.remedies] == [("env", f"LD_PRELOAD={EXT}"), ()]
+    assert "GLIBC_TUNABLES" not in str(found.remedies)
+
+
+MUSL = MachineLimits(c_library=CLibrary("musl", "1.2.5"))
+
+
+@pytest.mark.parametrize("words", [
+    "Error loading shared library ld-linux-aarch64.so.1: No such file or directory (needed by /site/ext.so)",
+    f"Error relocating {EXT}: unsupported relocation type 1026",
+    f"Error relocating {EXT}: state: symbol not found",
+    "dynamic module does not define module export function (PyInit_ext)",
+])  # fmt: skip
+def test_a_file_for_another_processor_that_musl_maps(words: str) -> None:
+    """musl does not look at e_machine: what it says is what failed then."""
+    made = tree(absent("ld-linux-aarch64.so.1"), Binding(EXT, EXT, BindingState.REFUSED, EXT, reason=FOREIGN))
+    found = first(case(words, tree=made, limits=MUSL, images={EXT: image(machine=183)}))
+    assert (found.code, found.confidence, found.subject) == ("wrong-machine", Confidence.CERTAIN, EXT)
+    if "relocation type" not in words:
+        with_glibc = verdict(case(words, tree=made)).findings
+        assert not with_glibc or with_glibc[0].code != "wrong-machine"
+
+
 @pytest.mark.parametrize("refusal", ["Permission denied", "Operation not permitted"])
 def test_an_executable_stack_that_a_policy_forbids(refusal: str) -> None:
     found = first(case(f"{EXT}: cannot enable executable stack as shared object requires: {refusal}"))
@@ -206,14 +235,14 @@ def test_a_file_for_android(needed: tuple[str, ...], words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "said", "unsaid"),
+    ("reason", "output", "unsaid"),
     [
         ("Permission denied", "MemoryDenyWriteExecute", "glibc 2.41"),
         ("Operation not permitted", "MemoryDenyWriteExecute", "glibc 2.41"),
         ("Invalid argument", "glibc 2.41", "MemoryDenyWriteExecute"),
     ],
 )
-def test_who_refuses_an_executable_stack(reason: str, said: str, unsaid: str) -> None:
+def test_who_refuses_an_executable_stack(reason: str, output: str, unsaid: str) -> None:
     words = f"{EXT}: cannot enable executable stack as shared object requires: {reason}"
     explanation = first(case(words)).explanation
-    assert said in explanation and unsaid not in explanation
+    assert output in explanation and unsaid not in explanation

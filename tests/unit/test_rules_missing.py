@@ -6,7 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from builders.failed_case import EXT, PYTHON, absent, bound, case, dropped, first, not_found, process, tree, verdict
+from builders.failed_case import (
+    EXT,
+    PYTHON,
+    absent,
+    bound,
+    case,
+    dropped,
+    first,
+    image,
+    not_found,
+    process,
+    tree,
+    verdict,
+)
 from dlltracer.diagnose.case import Copy, PackageCheck
 from dlltracer.diagnose.rules import missing_image
 from dlltracer.model.environment import CONFIGURED, ChangedFile, CLibrary, FileState, PackageManager, PackageOwner
@@ -136,9 +149,9 @@ def test_runpath_counts_for_its_own_image_only() -> None:
     assert f"The RUNPATH of {EXT} names that folder" in found.explanation
 
 
-def _at_runtime(message: str | None, said: str = "", **changes: object) -> object:
+def _at_runtime(message: str | None, output: str = "", **changes: object) -> object:
     event = not_found("libcudnn_ops.so.9", "/site/engine.so")
-    return case(message, failures=(event,), subject="libcudnn_ops.so.9", said=said, **changes)
+    return case(message, failures=(event,), subject="libcudnn_ops.so.9", stderr=output, **changes)
 
 
 def test_asked_for_by_native_code_while_it_ran() -> None:
@@ -170,6 +183,19 @@ def test_built_for_glibc_on_musl() -> None:
         message, tree=tree(absent("ld-linux-x86-64.so.2")), limits=MachineLimits(c_library=CLibrary("musl", "1.2"))
     )
     assert (first(made).code, first(made).confidence) == ("other-c-library", Confidence.CERTAIN)
+
+
+@pytest.mark.parametrize(
+    ("runpath", "is_said"), [("$LIB/x:$ORIGIN", True), ("${ORIGIN}/../$PLATFORM", True), ("$ORIGIN/lib", False)]
+)
+def test_a_token_that_musl_does_not_know(runpath: str, is_said: bool) -> None:
+    from dlltracer.diagnose.case import MachineLimits
+
+    words = "Error loading shared library libx.so: No such file or directory (needed by /site/ext.so)"
+    made = case(words, tree=tree(absent("libx.so")), images={EXT: image(runpath=runpath)},
+                limits=MachineLimits(c_library=CLibrary("musl", "1.2")))  # fmt: skip
+    text = f"musl knows no other token than $ORIGIN, so that it ignores the search path in that file: {runpath}."
+    assert (text in first(made).explanation) is is_said
 
 
 def _package(path: str, state: FileState) -> PackageCheck:

@@ -29,6 +29,11 @@ def commands(made: Case) -> list[str]:
     return [" ".join(remedy.command) for remedy in first(made).remedies]
 
 
+def test_a_link_of_that_name_that_leads_nowhere() -> None:
+    found = first(missing("fast", traces=ModuleTraces(broken_links=("/site/fast.abi3.so",))))
+    assert (found.code, found.subject) == ("broken-link", "/site/fast.abi3.so")
+
+
 def test_the_requirement_of_an_installed_package() -> None:
     unmet = (
         UnmetRequirement(package="cssselect2 0.10", name="tinycss2"),

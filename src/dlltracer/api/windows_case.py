@@ -1,4 +1,4 @@
-"""Everything about a failed import on Windows, for the rules: the exception with its code, the trace, the files."""
+"""Builds the case of a failed import on Windows for the rules: the exception with its code, the trace, the files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class WindowsProcess(ProcessView[PeImage, MissingForwarder]):
         return () if self._is_here else ("this machine is not Windows: its files were not looked at",)
 
     def resolve(self, subject: str, flags: LoadFlags | None = None) -> tuple[LoadTree | None, str | None]:
-        """What loading `subject` (a file, or a bare name that is searched for) would do; or what is wrong with it.
+        """Return the load of `subject` (a file, or a bare name that is searched for), or the reason why it is no image.
 
         Argument: `flags` of the call; `None` for those that `import` and ctypes give.
         """
@@ -78,7 +78,7 @@ class WindowsProcess(ProcessView[PeImage, MissingForwarder]):
         return resolve_windows(subject, replace(context, flags=flags, loaded=loaded), self._files), None
 
     def resolve_program(self, path: str) -> tuple[LoadTree | None, str | None]:
-        """What starting a program would load; or what is wrong with its file.
+        """Return the load that starts a program, or the reason why its file is no image.
 
         A program's imports are searched for in the standard order, its own folder first ("Dynamic-link library search
         order", MS Learn); nothing that Python or a package added to the search of this process counts.
@@ -100,7 +100,7 @@ class WindowsProcess(ProcessView[PeImage, MissingForwarder]):
         return resolve_windows(path, context, self._files), None
 
     def damage(self, path: str) -> str | None:
-        """What is wrong with a file as an image; `None` if it is one, for whatever machine."""
+        """Return what is wrong with a file as an image; `None` if it is an image, for whatever machine."""
         try:
             self._files.read_image(path)
         except BinaryFormatError as error:
@@ -131,7 +131,7 @@ class WindowsProcess(ProcessView[PeImage, MissingForwarder]):
         return symbols, tuple(item for item in lacking if isinstance(item, MissingForwarder))
 
     def incompatibility(self, path: str) -> str | None:
-        """Why an image could not be loaded into the process at all; `None` if nothing speaks against it."""
+        """Return why an image could not be loaded into the process at all; `None` if nothing speaks against it."""
         problem = self.damage(path)
         if problem is not None:
             return problem
@@ -355,7 +355,7 @@ def _failing_initialiser(tree: LoadTree | None, process: ProcessFacts) -> str | 
 
 
 def _has_all(view: WindowsProcess, symbols: list[MissingSymbol] | None, path: str) -> bool | None:
-    """Whether a file exports all that the copy in use lacks."""
+    """Return whether a file exports all that the copy in use lacks."""
     if symbols is None:
         return None
     image = view.read_image(path)

@@ -1,4 +1,4 @@
-"""Would the symbols that ELF files of a wheel need be there: in a load, in the C library, in libstdc++."""
+"""Checks whether the symbols that ELF files of a wheel need are there: in the load, the C library, libstdc++."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..diagnose.knowledge import glibc_names
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
 from ..model.elf import ElfImage, ElfNeed
-from .knowledge import glibc_names, musl_names
+from .knowledge import musl_names
 from .platform_check import PlatformCheck
 from .platforms import Loader, Platform
 from .python_abi import is_python_name

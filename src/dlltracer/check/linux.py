@@ -1,4 +1,4 @@
-"""Would the ELF files of a wheel load on a Linux platform: what they need, by glibc's or musl's own search.
+"""Checks whether the ELF files of a wheel would load on a Linux platform, by glibc's or musl's own search.
 
 Extension modules and programs are judged as what is loaded; vendored libraries in the context of what needs them. A
 library that nothing in the wheel needs is loaded by code, which may prepare the search, so less is reported about it.
@@ -13,14 +13,16 @@ from collections.abc import Iterator, Sequence
 
 from ..binary.elf import read_elf
 from ..errors import BinaryFormatError
-from ..host.filesystem import HostFilesystem
+from ..host.filesystem import SteadyFiles
+from ..host.stored_images import StoredElfFiles
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
-from ..model.elf import ET_DYN, ET_EXEC, PF_X, describe_kind
+from ..model.elf import ET_DYN, ET_EXEC, PF_X, ElfImage, describe_kind
 from ..model.environment import is_libpython
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
+from ..resolve.lookup import Filesystem
 from .elf_symbols import CheckedElf, ElfSymbolCheck
 from .platform_check import place_of, search_places
 from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform, is_of_driver
@@ -55,7 +57,11 @@ class _LinuxCheck(ElfSymbolCheck):
         self._reached: set[str] = set()
         self._loaded: set[str] = set()
         self._folders: set[str] = set()
-        self._system = HostFilesystem(wheel.folder)
+        self._system: Filesystem
+        if wheel.images is None:
+            self._system = SteadyFiles(wheel.folder, lambda path: read_elf(path, symbols=True))
+        else:
+            self._system = StoredElfFiles(wheel.images)
 
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
@@ -78,10 +84,10 @@ class _LinuxCheck(ElfSymbolCheck):
 
     def _read(self, place: str) -> Iterator[Problem]:
         """Read a file; yield a problem where it is damaged, or for another system or processor."""
-        path = self._system.host_path(f"/{place}")
         is_module = _MODULE.search(place) is not None
         try:
-            image = read_elf(path, symbols=True)
+            image = self._system.read_image(f"/{place}")
+            assert isinstance(image, ElfImage)
         except BinaryFormatError as error:
             if is_module or posixpath.basename(place).partition(".so")[1]:
                 severity = Severity.ERROR if is_module else Severity.NOTE

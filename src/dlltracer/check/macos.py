@@ -1,4 +1,4 @@
-"""Would the Mach-O files of a wheel load on a macOS platform, for each processor that its tag promises."""
+"""Checks whether the Mach-O files of a wheel would load on a macOS platform, for each processor of its tag."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import BinaryFormatError
 from ..host.filesystem import MacosFiles
+from ..host.stored_images import StoredMachoFiles
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
 from ..model.environment import is_libpython
@@ -86,7 +87,7 @@ older <__availability>), and the new interfaces of Accelerate."""
 
 def check_macos(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
     """Yield what is wrong with the Mach-O files of a wheel on a platform, for the Pythons that it promises."""
-    files = MacosFiles(wheel.folder, symbols=True)
+    files = MacosFiles(wheel.folder, symbols=True) if wheel.images is None else StoredMachoFiles(wheel.images)
     for cpu in platform.cpus:
         yield from MacosCheck(wheel, platform, promise, cpu, files).run()
 
@@ -95,7 +96,7 @@ class MacosCheck(PlatformCheck):
     """The check for one processor."""
 
     def __init__(
-        self, wheel: Wheel, platform: Platform, promise: PythonPromise, cpu: int, files: MacosFiles
+        self, wheel: Wheel, platform: Platform, promise: PythonPromise, cpu: int, files: MacosFiles | StoredMachoFiles
     ) -> None:  # fmt: skip
         super().__init__(wheel, platform, promise)
         self._cpu = cpu
@@ -319,7 +320,8 @@ class MacosCheck(PlatformCheck):
 
 
 def _is_left_to_process(name: str, python: PythonPromise) -> bool:
-    """Whether a symbol is one that the process has anyhow: of Python, of C, of the runtimes of C++ and Objective-C.
+    """Return whether a symbol is one that the process has anyhow: of Python, of C, of the runtimes of C++ and
+    Objective-C.
 
     libSystem brings libobjc into every process.
     """

@@ -1,4 +1,4 @@
-"""What the checks of all platforms share: making problems, knowing whose a library is, and copies of one runtime.
+"""Shares among the platforms' checks: making problems, finding the owner of a library, copies of one runtime.
 
 Copies of one build are harmless, whoever wins. Tools that repair wheels patch the copies, so that builds are
 distinguished by their identification (build-id, UUID, version) and not by their bytes.
@@ -78,7 +78,7 @@ class PlatformCheck:
         return Severity.ERROR if self._named[place] else Severity.WARNING
 
     def _is_optional(self, module: str) -> bool:
-        """Whether the package of an extension module goes on without it."""
+        """Return whether the package of an extension module goes on without it."""
         if module not in self._optional:
             unpack_code(self._wheel)
             folder = self._wheel.folder
@@ -287,7 +287,7 @@ def _normal(name: str) -> str:
 
 
 def _is_named_after(package: str, library: str) -> bool:
-    """Whether a library's name has a package's in it, or a word of it, or the reverse."""
+    """Return whether a library's name has a package's in it, or a word of it, or the reverse."""
     stem = re.sub(r"[^a-z]", "", re.sub(_END, "", library.lower()).removeprefix("lib"))
     whole = re.sub(r"[^a-z]", "", package)
     if len(whole) >= _SHORTEST_NAME and (whole in stem or (len(stem) >= _SHORTEST_NAME and stem in whole)):

@@ -37,6 +37,7 @@ Rule = Callable[[Case], Iterator[Finding]]
 
 LINUX_RULES: tuple[Rule, ...] = (
     integrity.check,
+    wrong_file.check_machine,
     python_module.check_abi,
     python_module.check_foreign_files,
     missing_module.check,

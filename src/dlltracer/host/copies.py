@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
@@ -23,22 +24,29 @@ _MOST_BYTES = 1 << 20
 _MOST_FOLDERS = 64
 
 
-def read_added_folders(image: str) -> tuple[str, ...]:
-    """The folders that importing the packages of `image` (a path of this system) adds; () if they add none."""
+def read_added_folders(
+    image: str, read: Callable[[str], str | None] | None = None, is_folder: Callable[[str], bool] = os.path.isdir,
+    paths: ModuleType = os.path,
+) -> tuple[str, ...]:  # fmt: skip
+    """The folders that importing the packages of `image` (a path of this system) adds; () if they add none.
+
+    Arguments, for files elsewhere: `read` returns the text at a path, `None` for no file; `is_folder` says whether
+    there is a folder; `paths`, the module for their paths.
+    """
     found: dict[str, None] = {}
-    folder = os.path.dirname(os.path.abspath(image))
+    folder = paths.dirname(paths.abspath(image))
     for _ in range(MOST_PARENTS):
-        code = _read(os.path.join(folder, "__init__.py"))
+        code = (read or _read)(paths.join(folder, "__init__.py"))
         if code is None:
             break
         # Not one regular expression: many starts without an end would take it the square of the file's size.
         for block in code.split(_START)[1:]:
             patch, end, _ = block.partition(_END)
             for up, name in _FOLDER.findall(patch)[:_MOST_FOLDERS] if end else ():
-                added = os.path.normpath(os.path.join(folder, *([os.pardir] * up.count("pardir")), name))
-                if os.path.isdir(added):
+                added = paths.normpath(paths.join(folder, *([os.pardir] * up.count("pardir")), name))
+                if is_folder(added):
                     found[added] = None
-        folder = os.path.dirname(folder)
+        folder = paths.dirname(folder)
     return tuple(found)
 
 

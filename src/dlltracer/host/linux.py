@@ -1,4 +1,4 @@
-"""What the loader of this Linux machine knows, as values.
+"""Reads what the loader of this Linux machine knows.
 
 glibc is asked itself: its own log of a search that finds nothing names every folder that it would look in.
 """
@@ -172,7 +172,8 @@ def _read_program(program: str | None, files: HostFilesystem) -> tuple[ElfImage 
 
 
 def _is_own_loader(loader: str, files: HostFilesystem) -> bool:
-    """Whether it is the loader of this very process. No other is run: a file to be examined may name anything."""
+    """Return whether a file is the loader of this very process. No other is run: a file to be examined may name
+    anything."""
     try:
         image = files.read_image(OWN_PROGRAM)
     except (OSError, BinaryFormatError):
@@ -242,11 +243,10 @@ def _glibc_context(
         processor = read_processor(common)
         is_of_this_machine = processor is not None
         facts = guess_facts(own, common, processor)
-    page_size = common.page_size
     if is_of_this_machine:
         import mmap
 
-        page_size = mmap.PAGESIZE
+        common = replace(common, page_size=mmap.PAGESIZE)
     notes = [*common.notes, *facts.notes]
     try:
         cache = parse_ld_cache(files.read_bytes(CACHE))
@@ -255,20 +255,12 @@ def _glibc_context(
     except (OSError, BinaryFormatError) as error:
         cache = ()
         notes.append(f"{CACHE} could not be read: {error}")
-    return GlibcContext(
-        bits=common.bits,
-        little_endian=common.little_endian,
-        machine=common.machine,
-        flags=common.flags,
-        page_size=page_size,
-        program=common.program,
+    common = replace(
+        common, system_folders=facts.system_folders, notes=tuple(notes),
         library_path=tuple(library_path.replace(";", ":").split(":")) if library_path else (),
-        system_folders=facts.system_folders,
-        loaded=common.loaded,
-        preload=common.preload,
-        secure=common.secure,
-        current_folder=common.current_folder,
-        notes=tuple(notes),
+    )  # fmt: skip
+    return GlibcContext(
+        **{name: getattr(common, name) for name in LinuxContext.__match_args__},
         cache=cache,
         cache_path=CACHE,
         subfolders=facts.subfolders,
@@ -289,22 +281,8 @@ def _musl_context(common: LinuxContext, loader: str, library_path: str, files: H
         pass
     except (OSError, BinaryFormatError):
         folders = ()  # musl then looks nowhere
-    return MuslContext(
-        bits=common.bits,
-        little_endian=common.little_endian,
-        machine=common.machine,
-        flags=common.flags,
-        page_size=common.page_size,
-        program=common.program,
-        library_path=_musl_folders(library_path),
-        system_folders=folders,
-        loaded=common.loaded,
-        preload=common.preload,
-        secure=common.secure,
-        current_folder=common.current_folder,
-        notes=common.notes,
-        loader=loader,
-    )
+    common = replace(common, library_path=_musl_folders(library_path), system_folders=folders)
+    return MuslContext(**{name: getattr(common, name) for name in LinuxContext.__match_args__}, loader=loader)
 
 
 def _musl_folders(text: str) -> tuple[str, ...]:

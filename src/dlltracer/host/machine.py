@@ -1,4 +1,4 @@
-"""This machine: its system in words, and what a Linux system allows a process.
+"""Describes this machine: its system in words, and what a Linux system allows a process.
 
 A limit on the address space makes a mapping fail. A limit of a control group does not: the process is killed (SIGKILL)
 when it touches more than it may. The amount of free static TLS cannot be known (`model.environment`).
@@ -37,7 +37,7 @@ def summary_of_job() -> str | None:
 
 
 def is_macos() -> bool:
-    """Whether this Python runs on macOS."""
+    """Return whether this Python runs on macOS."""
     return sys.platform == "darwin"
 
 
@@ -81,7 +81,7 @@ LARGEST_HASHED = 4 << 20
 
 @dataclass(frozen=True)
 class FileStamp:
-    """Of a regular file: `size` in bytes, `modified` in seconds since the epoch."""
+    """Size and time of a regular file: `size` in bytes, `modified` in seconds since the epoch."""
 
     size: int
     modified: float
@@ -154,12 +154,11 @@ def find_mount(mounts: Sequence[Mount], path: str) -> Mount | None:
     return found
 
 
-def read_address_space_limit(pid: int | None = None) -> MemoryLimit:
-    """RLIMIT_AS of a process, this one for `None`, and the size of its address space."""
-    process = "self" if pid is None else str(pid)
-    pages = _number(read_kernel_file(f"/proc/{process}/statm").split(" ")[0])
+def read_address_space_limit() -> MemoryLimit:
+    """RLIMIT_AS of this process, and the size of its address space."""
+    pages = _number(read_kernel_file("/proc/self/statm").split(" ")[0])
     used = None if pages is None else pages * read_page_size()
-    return MemoryLimit(ADDRESS_SPACE, parse_process_limits(read_kernel_file(f"/proc/{process}/limits")), used)
+    return MemoryLimit(ADDRESS_SPACE, parse_process_limits(read_kernel_file("/proc/self/limits")), used)
 
 
 def parse_process_limits(text: str) -> int | None:
@@ -301,7 +300,8 @@ def _read_mount_number(path: str) -> int | None:
     if sys.platform != "linux":
         return None
     try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        # PyPy lacks the constant (asm-generic/fcntl.h).
+        fd = os.open(path, getattr(os, "O_PATH", 0o10000000) | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What is on this machine of a module that the import system did not find: hidden, unreadable, zipped, misspelt.
+"""Looks on this machine for a module that the import system did not find: hidden, unreadable, zipped, misspelt.
 
 The import system passes over folders that it may not read and over archives that hold extension modules
 (Lib/importlib/_bootstrap_external.py, Lib/zipimport.py) without a word.
@@ -49,6 +49,7 @@ def find_module_traces(name: str, process: ProcessFacts) -> ModuleTraces:
         hidden=tuple(_hidden(name, entries, process)),
         shadow=_shadow(entries, name.partition(".")[0]),
         parent=_parent(entries, packages),
+        broken_links=tuple(_broken_links(folders, last, process.suffixes)),
         behind=_behind(entries, name, process.suffixes) if packages else None,
         has_pip=any(os.path.isdir(os.path.join(entry, "pip")) for entry in entries),
         is_of_uv=_is_of_uv(process.prefix),
@@ -81,7 +82,7 @@ def find_namesake(top: str, process: ProcessFacts) -> Namesake | None:
 
 
 def _is_of_uv(prefix: str) -> bool:
-    """Whether an environment has the line "uv = VERSION" in its pyvenv.cfg."""
+    """Return whether an environment has the line "uv = VERSION" in its pyvenv.cfg."""
     try:
         with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as lines:
             return any(line.partition("=")[0].strip() == "uv" for line in lines.read(8192).splitlines())
@@ -117,6 +118,15 @@ def _unreadable(entries: tuple[str, ...], packages: list[str]) -> Iterator[str]:
                 break
             except OSError:
                 break
+
+
+def _broken_links(folders: list[str], last: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Symbolic links that have the name of the module and lead nowhere: the import system passes over them."""
+    for folder in folders:
+        for ending in ("", ".py", *suffixes):
+            path = os.path.join(folder, last + ending)
+            if os.path.islink(path) and not os.path.exists(path):
+                yield path
 
 
 def _zipped(entries: tuple[str, ...], packages: list[str], last: str, suffixes: tuple[str, ...]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""This process on this Windows, as far as its loader is concerned.
+"""Reads the facts about this process and this Windows that its loader goes by.
 
 Sources: MS Learn, the page of each function; "Dynamic-link library search order" for the registry values.
 """
@@ -47,7 +47,7 @@ def read_windows_context(
     image = read_pe(program, resources=True)
     windows_folder = _ask_folder("GetWindowsDirectoryW")
     redirection = f"{program}.local"
-    overrides = _registry_value(_EXECUTION_OPTIONS, "DevOverrideEnable") == 1 and os.path.exists(redirection)
+    overrides = read_registry_value(_EXECUTION_OPTIONS, "DevOverrideEnable") == 1 and os.path.exists(redirection)
     return WindowsContext(
         image.machine,
         application_folder=os.path.dirname(program),
@@ -60,7 +60,7 @@ def read_windows_context(
         added_folders=added_folders,
         dll_directory=read_dll_directory(),
         flags=flags,
-        safe_search=_registry_value(_SESSION_MANAGER, "SafeDllSearchMode") != 0,
+        safe_search=read_registry_value(_SESSION_MANAGER, "SafeDllSearchMode") != 0,
         known_dlls=frozenset(_list_known_objects() or _list_known_values()),
         api_sets=read_api_sets(),
         loaded=tuple(list_loaded_images()),
@@ -225,7 +225,8 @@ def _list_known_values() -> Iterator[str]:
         return
 
 
-def _registry_value(key: str, name: str) -> object:
+def read_registry_value(key: str, name: str) -> object:
+    """Return a value of a key of HKEY_LOCAL_MACHINE; `None` if there is none, or it may not be read."""
     try:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, key) as opened:
             value: object = winreg.QueryValueEx(opened, name)[0]

@@ -1,4 +1,4 @@
-"""A recording as text: Python imports, below them the images loaded for them, below those what they needed."""
+"""Renders a recording as text: Python imports, below them the images loaded for them, below those their needs."""
 
 from __future__ import annotations
 
@@ -142,15 +142,13 @@ class _TreeStyle:
     ended_well: bool = False
 
 
-def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides, python: bool = True) -> list[TreeNode]:
-    """Return the tree of one process: a node for each import, or chain of them, with its images and imports below.
-
-    Arguments: `python`, whether the mechanism asks Python for the imports, so that it matters who asked.
-    """
-    return _nodes(recording, _TreeStyle(guides, failed_only), python=python)
+def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides) -> list[TreeNode]:
+    """Return the tree of one process: a node for each import, or chain of them, with its images and imports below."""
+    return _nodes(recording, _TreeStyle(guides, failed_only), python=True)
 
 
 def _nodes(recording: Recording, style: _TreeStyle, *, python: bool) -> list[TreeNode]:
+    """Return the tree; `python`: the mechanism asks Python for the imports, so that it matters who asked."""
     events = final_events(recording)
     folded: dict[str, list[str]] = {}
     hidden = 0
@@ -186,7 +184,7 @@ def _folded_node(names: Sequence[str], guides: Guides) -> tuple[TreeNode, ...]:
 
 
 def closing_lines(recording: Recording, *, failed_only: bool, ended_well: bool = False) -> Iterator[Line]:
-    """What follows the tree: counts, the mechanism, what was lost, notes. `ended_well` as of `render_text`."""
+    """Return the lines after the tree: counts, the mechanism, losses, notes. `ended_well` as of `render_text`."""
     counts = count(recording)
     if failed_only and not recording.failures:
         yield (("no load failed", PLAIN),)
@@ -217,7 +215,8 @@ def _tree(recording: Recording, style: _TreeStyle, *, python: bool) -> Iterator[
 
 
 def _asks_python(recording: Recording) -> bool:
-    """Whether it matters which import asked. A debugger runs any program: whether one knew an import tells."""
+    """Return whether the page shows which import asked. A debugger runs any program: whether one knew an import
+    tells."""
     if recording.backend == "debugger":
         return any(getattr(event, "imports", None) for event in recording.events)
     return recording.backend != "ld_debug"

@@ -217,7 +217,7 @@ class _Listener:
     `first`, when the first record arrived.
     """
 
-    def __init__(self, room: Room, flags: int = _IMAGES | _NO_SYSCONFIG) -> None:
+    def __init__(self, room: Room) -> None:
         etw, self._api = _need_rights(), WindowsApi()
         self.records: list[tuple[int, bytes, bytes]] = []
         self.counts: Counter[int] = Counter()
@@ -225,7 +225,7 @@ class _Listener:
         self.begun = self._api.counter()
         self._pid = os.getpid()
         self._session = RunningSession(
-            etw, _session_name(room), os.urandom(16), _SYSTEM_LOGGER, flags, self._take
+            etw, _session_name(room), os.urandom(16), _SYSTEM_LOGGER, _IMAGES | _NO_SYSCONFIG, self._take
         )
         self.started = self._api.counter()
         for note in self._session.notes:

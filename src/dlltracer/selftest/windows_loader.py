@@ -13,15 +13,13 @@ from contextlib import contextmanager
 if sys.platform != "win32":
     raise ImportError("only for Windows")
 
-import winreg
-
 from ..capture.windows.debugger import bindings as debugging
 from ..capture.windows.etw import bindings as etw
 from ..capture.windows.image_records import display_path
 from ..capture.windows.system import query_dos_devices
 from ..host.failure import read_system_texts
 from ..host.filesystem import WindowsFiles
-from ..host.windows import list_loaded_images, read_api_sets, read_windows_context
+from ..host.windows import list_loaded_images, read_api_sets, read_registry_value, read_windows_context
 from ..model.loader_context import LoadFlags
 from ..resolve.windows import resolve_windows
 from .step import Answer, CannotAsk, Question, Room, other_machines, read_image
@@ -131,21 +129,12 @@ def _ask_version(room: Room) -> Answer:
     key = r"SOFTWARE\Microsoft\Windows NT\CurrentVersion"
     registry = ""
     for name in ("CurrentBuildNumber", "UBR", "EditionID", "InstallationType", "DisplayVersion"):
-        value = _registry_value(key, name)
+        value = read_registry_value(key, name)
         room.note(name, value)
         registry = str(value) if name == "CurrentBuildNumber" else registry
     # The build of platform_version is that of kernel32.dll, which updates like 22H2 leave as it is (19041, not 19045).
     right = registry == str(real[2]) and own.platform_version[:2] == real[:2]
     return right, f"{'.'.join(map(str, real))}, platform_version {own.platform_version}, registry {registry}"
-
-
-def _registry_value(key: str, name: str) -> object:
-    try:
-        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, key) as opened:
-            value: object = winreg.QueryValueEx(opened, name)[0]
-            return value
-    except OSError:
-        return None
 
 
 def _ask_rights(room: Room) -> Answer:
@@ -198,7 +187,8 @@ def _ask_devices(room: Room) -> Answer:
 
 def _ask_long_path(room: Room) -> Answer:
     api = WindowsApi()
-    room.note("LongPathsEnabled", _registry_value(r"SYSTEM\CurrentControlSet\Control\FileSystem", "LongPathsEnabled"))
+    enabled = read_registry_value(r"SYSTEM\CurrentControlSet\Control\FileSystem", "LongPathsEnabled")
+    room.note("LongPathsEnabled", enabled)
     folder = "\\\\?\\" + room.folder
     for _ in range(6):
         folder += "\\" + "long" * 12

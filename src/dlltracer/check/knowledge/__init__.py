@@ -1,4 +1,4 @@
-"""What is known of the systems and Pythons that wheels are for, each table in a text file beside this one."""
+"""Reads tables of the systems and Pythons that wheels are for, each in a text file beside this one."""
 
 from __future__ import annotations
 
@@ -33,12 +33,6 @@ def musl_names() -> Mapping[str, MuslName]:
             since = tuple(map(int, facts.pop(0).split(".")))  # type: ignore[assignment]
         names[name] = MuslName(since, tuple(facts))
     return names
-
-
-@functools.cache
-def glibc_names() -> frozenset[str]:
-    """Return the names that glibc exports and musl does not."""
-    return frozenset(name for name, *_ in _rows("glibc_libc.txt"))
 
 
 NEWEST_PYTHON = 15

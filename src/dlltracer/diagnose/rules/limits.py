@@ -164,6 +164,8 @@ def _static_tls(path: str, case: Case) -> Finding:
         takes += " That is more than the loader sets aside: the order of imports does not help."
     elif users:
         takes += f" Others that use it: {', '.join(users[:3])}. What comes first gets it."
+    if case.dl_error is not None and case.dl_error.loader == "musl":
+        return _tls_on_musl(path, case)
     top = case.first_import
     first = Remedy(f"import {top} before everything else" if top else "load it before everything else")
     return Finding(
@@ -180,6 +182,25 @@ def _static_tls(path: str, case: Case) -> Finding:
          Remedy("have it loaded with the program", with_variable(case, "LD_PRELOAD", path)),
          Remedy("or have the loader set more aside (glibc 2.33 and later)",
                 with_variable(case, "GLIBC_TUNABLES", f"glibc.rtld.optional_static_tls={max(2048, 2 * size)}"))),
+    )  # fmt: skip
+
+
+def _tls_on_musl(path: str, case: Case) -> Finding:
+    """Return the finding about static TLS with musl, which keeps no room in that block for what is loaded later.
+
+    do_relocs (ldso/dynlink.c) refuses every relocation to it beyond the images that came with the program.
+    """
+    variable = case.dl_error.symbol if case.dl_error is not None else None
+    return Finding(
+        code=TLS_CODE,
+        title=f"{path} can be loaded by musl with the program only: it wants static TLS",
+        confidence=Confidence.CERTAIN, subject=path, chain=case.chain_to(path),
+        explanation=f"{path}{case.owner_of(path)} was built to find {variable or 'variables'} of its threads in the "
+        "static block (the initial-exec model). musl gives room there to the images that are loaded with the program, "
+        "and none to later ones.",
+        evidence=(Evidence(Source.LOADER, "initial-exec TLS resolves to dynamic definition"),),
+        remedies=(Remedy("have it loaded with the program", with_variable(case, "LD_PRELOAD", path)),
+         Remedy("or build it with -ftls-model=global-dynamic")),
     )  # fmt: skip
 
 

@@ -203,10 +203,11 @@ def _symbol(case: Case) -> Finding:
     )
 
 
-def _alike(symbol: str, image: object, most: int = 2) -> list[str]:
+def _alike(symbol: str, image: object) -> list[str]:
+    """Return two exported names of which one begins with the other."""
     symbols = image.symbols if isinstance(image, ElfImage) else None
     names = symbols.provides if symbols is not None else ()
-    return sorted(name for name in names if name.startswith(symbol) or symbol.startswith(f"{name}_"))[:most]
+    return sorted(name for name in names if name.startswith(symbol) or symbol.startswith(f"{name}_"))[:2]
 
 
 def _denied(library: str, case: Case) -> Finding:

@@ -171,9 +171,20 @@ def _explain(need: str, requested_by: str | None, binding: Binding | None, case:
             text += " ld.so.conf names that folder, and ld.so.cache does not have the file: ldconfig has not run since."
     elif copies:
         text += f" {copies[0].path} has that name, but {copies[0].unfit}."
+    if _own_c_library(case) == "musl":
+        text += _ignored_by_musl(requested_by, case)
     if binding is None and case.tree is None:
         text += " Whether more is missing could not be worked out."
     return text
+
+
+def _ignored_by_musl(requested_by: str | None, case: Case) -> str:
+    """Return that musl ignores a search path as a whole, for a token in it (fixup_rpath in ldso/dynlink.c)."""
+    image = case.images.get(requested_by or "")
+    path = getattr(image, "rpath" if getattr(image, "runpath", None) is None else "runpath", None) or ""
+    if "$" not in path.replace("${ORIGIN}", "").replace("$ORIGIN", ""):
+        return ""
+    return f" musl knows no other token than $ORIGIN, so that it ignores the search path in that file: {path}."
 
 
 def _why_not_inherited(copies: tuple[Copy, ...], requested_by: str | None, case: Case) -> str:

@@ -15,6 +15,7 @@ from ..remedies import PIP, is_package_name, operand, package_kind, python_words
 from .integrity import CODE as LOST_CODE
 from .integrity import describe_requirements, has_lost_module, install_requirements
 from .python_module import this_python
+from .wrong_file import LINK_CODE
 
 CODE = "no-such-module"
 NOT_BUILT_CODE = "stdlib-not-built"
@@ -90,6 +91,7 @@ def check(case: Case) -> Iterator[Finding]:
         *(_of_another_system(name, case, traces) or _not_built(name, case, traces)),
         *_in_archive(name, case, traces),
         *(_hidden(name, case, traces) if not is_import_name else ()),
+        *_broken_link(name, case, traces),
         *_unreadable(name, case, traces),
     ]
     yield from found or ([] if is_import_name else [_nowhere(error, case, traces)])
@@ -282,6 +284,23 @@ def _build_remedies(
         yield Remedy("then build that Python again", ("pyenv", "install", "--force", pyenv[1]))
     else:
         yield Remedy(f"then build Python {version} again, or take one that has {name}")
+
+
+def _broken_link(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:
+    for path in traces.broken_links[:1]:
+        yield Finding(
+            code=LINK_CODE,
+            title=f"{path} is a symbolic link that leads to no file",
+            confidence=Confidence.CERTAIN,
+            subject=path,
+            chain=case.chain_to(None, path),
+            explanation=f"Python looks for files. It passed over that link{case.owner_of(path)} and found no {name}.",
+            evidence=(_says(case), Evidence(Source.FILES, f"{path} leads to no file")),
+            remedies=(
+                Remedy("install or build again what it leads to"),
+                *reinstall(case.owners.get(path, ()), case.run.process),
+            ),
+        )
 
 
 def _unreadable(name: str, case: Case, traces: ModuleTraces) -> Iterator[Finding]:

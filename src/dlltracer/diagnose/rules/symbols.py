@@ -10,9 +10,10 @@ from ...model.failure import ProcessFacts
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, MissingSymbol, MissingVersion
 from ..case import Case, Copy, describe_copies
+from ..knowledge import glibc_names
 from ..loader_errors import DlProblem, describe_choice, describe_rule, folder_of
 from ..mangled import StringAbi, demangle, guess_owner, read_symbol
-from ..remedies import operand, with_variable
+from ..remedies import operand, reinstall, with_variable
 from .python_module import is_python_api
 from .search_rules import hidden_provider, is_about_a_shadowed_copy
 
@@ -159,7 +160,9 @@ def _is_inside(path: str, process: ProcessFacts | None) -> bool:
 def _symbol(missing: MissingSymbol, case: Case) -> Finding:
     declaration = demangle(missing.name)
     shown = f"{missing.name} ({declaration})" if declaration else missing.name
-    if case.dl_error is not None and case.dl_error.loader == "musl" and _is_for_glibc(case, missing):
+    if case.dl_error is not None and case.dl_error.loader == "musl" and (
+        _is_for_glibc(case, missing) or missing.name in glibc_names()
+    ):
         return _glibc_on_musl(missing, case)
     twin = _twin_of_other_abi(missing.name, case)
     if twin is not None:
@@ -313,16 +316,19 @@ def _is_for_glibc(case: Case, missing: MissingSymbol) -> bool:
 
 
 def _glibc_on_musl(missing: MissingSymbol, case: Case) -> Finding:
+    has_versions = _is_for_glibc(case, missing)
     return Finding(
         code=MUSL_CODE,
         title=f"{missing.requested_by} was built for glibc, and this Python runs on musl",
-        confidence=Confidence.CERTAIN,
+        confidence=Confidence.CERTAIN if has_versions else Confidence.LIKELY,
         subject=missing.requested_by,
         chain=case.chain_to(missing.requested_by, missing.name),
-        explanation=f"It needs {missing.name}, which only glibc has, and symbol versions of glibc.",
+        explanation=f"It needs {missing.name}, which only glibc has{', and symbol versions of glibc' * has_versions}.",
         evidence=(Evidence(Source.LOADER, f"{missing.name}: symbol not found"),
-         Evidence(Source.FILES, "it needs symbol versions of glibc")),
-        remedies=(Remedy("install a build for musl (a musllinux wheel), or use a Python that runs on glibc"),),
+         Evidence(Source.FILES, "it needs symbol versions of glibc" if has_versions
+                  else f"{missing.name} is a name of glibc that musl does not have")),
+        remedies=(Remedy("install a build for musl (a musllinux wheel), or use a Python that runs on glibc"),
+         *reinstall(case.owners.get(missing.requested_by, ()), case.run.process)),
     )  # fmt: skip
 
 

@@ -54,6 +54,34 @@ def check(case: Case) -> Iterator[Finding]:
         yield _refused(dl_error.library, dl_error.problem, case)
 
 
+def check_machine(case: Case) -> Iterator[Finding]:
+    """Yield the file for another processor that the loader of musl mapped all the same.
+
+    map_library of musl (ldso/dynlink.c) looks at the size and e_type only. What fails then is a consequence: a library
+    of that other system, a symbol, a kind of relocation, or the process, which runs foreign code.
+    """
+    dl_error = case.dl_error
+    library = case.limits.c_library if case.limits is not None else None
+    if library is None or library.name != "musl" or (dl_error is not None and dl_error.problem in _KINDS):
+        return
+    for binding in case.tree.bindings if case.tree is not None else ():
+        if binding.path is None or binding.reason is None or not _OF_MACHINE.search(binding.reason):
+            continue
+        title, remedy = _words_for(MACHINE_CODE, binding.path, "")
+        yield Finding(
+            code=MACHINE_CODE,
+            title=title,
+            confidence=Confidence.CERTAIN,
+            subject=binding.path,
+            chain=case.chain_to(_requester(binding.path, case), binding.path),
+            explanation=f"{binding.path}{case.owner_of(binding.path)} is {binding.reason}. musl does not look at "
+            "that: it maps the file, and what fails then is a consequence.",
+            evidence=(Evidence(Source.FILES, binding.reason),),
+            remedies=(remedy, *_sources(MACHINE_CODE, binding.path, None, case)),
+        )
+        return
+
+
 _OF_BIONIC = frozenset(("liblog.so", "libandroid.so", "libdl.so", "libm.so", "libstdc++.so", "libc++_shared.so"))
 """Libraries of Android whose names have no version, besides libc.so (Android NDK, "Native APIs"); musl has libc.so
 only."""
