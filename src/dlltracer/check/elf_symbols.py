@@ -1,4 +1,4 @@
-"""Would the symbols that ELF files of a wheel need be there: in a load, in the C library, in libstdc++."""
+"""Checks whether the symbols that ELF files of a wheel need are there: in the load, the C library, libstdc++."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Would the ELF files of a wheel load on a Linux platform: what they need, by glibc's or musl's own search.
+"""Checks whether the ELF files of a wheel would load on a Linux platform, by glibc's or musl's own search.
 
 Extension modules and programs are judged as what is loaded; vendored libraries in the context of what needs them. A
 library that nothing in the wheel needs is loaded by code, which may prepare the search, so less is reported about it.

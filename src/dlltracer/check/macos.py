@@ -1,4 +1,4 @@
-"""Would the Mach-O files of a wheel load on a macOS platform, for each processor that its tag promises."""
+"""Checks whether the Mach-O files of a wheel would load on a macOS platform, for each processor of its tag."""
 
 from __future__ import annotations
 
@@ -323,7 +323,8 @@ class MacosCheck(PlatformCheck):
 
 
 def _is_left_to_process(name: str, python: PythonPromise) -> bool:
-    """Whether a symbol is one that the process has anyhow: of Python, of C, of the runtimes of C++ and Objective-C.
+    """Return whether a symbol is one that the process has anyhow: of Python, of C, of the runtimes of C++ and
+    Objective-C.
 
     libSystem brings libobjc into every process.
     """

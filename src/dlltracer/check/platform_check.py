@@ -1,4 +1,4 @@
-"""What the checks of all platforms share: making problems, knowing whose a library is, and copies of one runtime.
+"""Shares among the platforms' checks: making problems, finding the owner of a library, copies of one runtime.
 
 Copies of one build are harmless, whoever wins. Tools that repair wheels patch the copies, so that builds are
 distinguished by their identification (build-id, UUID, version) and not by their bytes.
@@ -78,7 +78,7 @@ class PlatformCheck:
         return Severity.ERROR if self._named[place] else Severity.WARNING
 
     def _is_optional(self, module: str) -> bool:
-        """Whether the package of an extension module goes on without it."""
+        """Return whether the package of an extension module goes on without it."""
         if module not in self._optional:
             unpack_code(self._wheel)
             folder = self._wheel.folder
@@ -270,11 +270,11 @@ class Suppliers:
         return next((one for one in self._list_imported() if self._has_name_of(one, library, parts)), None)
 
     def may_bring_symbols(self) -> bool:
-        """Whether a package that the wheel requires may have symbols that the files do not name a library for."""
+        """Return whether a package that the wheel requires may have symbols that the files do not name a library for."""
         return bool(self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires))
 
     def may_export_runtime(self, libraries: Iterable[str]) -> bool:
-        """Whether one of the libraries that a load lacks has names of the C++ runtime that it was linked with.
+        """Return whether one of the libraries that a load lacks has names of the C++ runtime that it was linked with.
 
         A library exports them by chance. That holds for the package in the versions that the wheel was built with, and
         so where it requires them.
@@ -296,7 +296,7 @@ class Suppliers:
         return " or ".join(one for one in self._wheel.requires if one.split("-")[0] == own)
 
     def _is_named_after(self, package: str, library: str) -> bool:
-        """Whether a library's name has that of a required package in it, or a word of it, or is a part of it."""
+        """Return whether a library's name has that of a required package in it, or a word of it, or is a part of it."""
         stem, words = _stem(library), _words(package)
         if len(stem) >= _SHORTEST_NAME and stem in _sequences(words):
             return True
@@ -307,7 +307,7 @@ class Suppliers:
         return any(len(word) >= _SHORTEST_WORD and word in stem for word in telling)
 
     def _has_name_of(self, package: str, library: str, parts: set[str]) -> bool:
-        """Whether a package that code imports, and that is not required, has a library: it begins with its name."""
+        """Return whether a package that code imports, and that is not required, has a library: it begins with its name."""
         whole = "".join(_words(package))
         return package.replace("-", "_") in parts or (len(whole) >= _SHORTEST_WORD and _stem(library).startswith(whole))
 

@@ -1,4 +1,4 @@
-"""Would the names that native files import of Python be there: the stable ABI, other versions, debug builds.
+"""Checks whether the names that native files import of Python are there: stable ABI, versions, debug builds.
 
 What a version exports is known from the files of CPython itself (knowledge/python_api.txt). On Linux and macOS a module
 finds whatever the running Python exports: a name outside the stable ABI fails only where a promised version lacks it.
@@ -40,7 +40,7 @@ class ApiProblem:
 
 
 def is_python_name(name: str, promise: PythonPromise) -> bool:
-    """Whether a Python exports a symbol of that name: CPython 3 of any version or build, PyPy.
+    """Return whether a Python exports a symbol of that name: CPython 3 of any version or build, PyPy.
 
     For files of which it is not known that they are for Python 3, every name counts that looks like one of the C API.
     """

@@ -1,4 +1,4 @@
-"""What the tags of a wheel say of Python, held against its metadata and the names of its extension modules.
+"""Holds the Python tags of a wheel against its metadata and the names of its extension modules.
 
 Sources: "Platform compatibility tags" of the PyPA; PEP 3149 and PEP 703 for the ends of names; configure.ac of CPython
 for the platforms in them; PEP 384 and PEP 803 for the stable ABI.
@@ -125,7 +125,7 @@ def read_promise(tags: Sequence[Tag], requires_python: str = "") -> PythonPromis
 
 
 def _allows(requires_python: str, minor: int) -> bool:
-    """Whether some release of 3.`minor` fulfils Requires-Python."""
+    """Return whether some release of 3.`minor` fulfils Requires-Python."""
     bounds = [_USUAL_BOUND.fullmatch(clause) for clause in requires_python.split(",")] if requires_python else []
     if all(bounds):  # nearly always, and `packaging.specifiers` takes a while to import
         return all((minor >= int(one[2])) == (one[1] == ">=") for one in bounds if one is not None)

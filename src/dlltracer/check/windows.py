@@ -1,4 +1,4 @@
-"""Would the PE files of a wheel load on Windows: what they need, by the search of a fresh CPython."""
+"""Checks whether the PE files of a wheel would load on Windows, by the search of a fresh CPython."""
 
 from __future__ import annotations
 

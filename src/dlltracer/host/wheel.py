@@ -63,7 +63,7 @@ class UnreadableTarget(DlltracerError):
 
 @dataclass
 class Wheel:
-    """What was found in a wheel, in a package of another kind, or in an environment for another system.
+    """The content of a wheel, of a package of another kind, or of an environment for another system.
 
     Attributes:
         name: of the file.
@@ -423,14 +423,14 @@ def _record_rows(record: bytes) -> Iterator[list[str]]:
 
 
 def names_loading(code: bytes) -> bool:
-    """Whether Python code names a function that loads libraries or adds folders to their search."""
+    """Return whether Python code names a function that loads libraries or adds folders to their search."""
     if any(word in code for word in _LOADING_WORDS):
         return True
     return b"os.environ" in code and _SETTING_PATHS.search(code) is not None
 
 
 def _is_too_long(place: str) -> bool:
-    """Whether a part of a path is longer than the file systems of today take."""
+    """Return whether a part of a path is longer than the file systems of today take."""
     return any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in place.split("/"))
 
 
@@ -486,7 +486,7 @@ def create_copy(folder: str, place: str) -> io.BufferedWriter:
 
 
 def is_unsafe_name(name: str) -> bool:
-    """Whether a path leads out of the folder that it is to be in, on any system."""
+    """Return whether a path leads out of the folder that it is to be in, on any system."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or re.match(r"[A-Za-z]:", name) is not None or "\0" in name
 
@@ -501,7 +501,7 @@ def _installed(name: str) -> str:
 
 
 def is_native_head(head: bytes) -> bool:
-    """Whether a file that begins like this is ELF, PE or Mach-O."""
+    """Return whether a file that begins like this is ELF, PE or Mach-O."""
     return head.startswith((b"\x7fELF", b"MZ")) or is_macho(head)
 
 
