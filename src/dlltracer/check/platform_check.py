@@ -274,7 +274,7 @@ class Suppliers:
         return bool(self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires))
 
     def may_export_runtime(self, libraries: Iterable[str]) -> bool:
-        """Return whether one of the libraries that a load lacks has names of the C++ runtime that it was linked with.
+        """Return whether a library that a load lacks has names of the C++ runtime that it was linked with.
 
         A library exports them by chance. That holds for the package in the versions that the wheel was built with, and
         so where it requires them.
@@ -307,9 +307,10 @@ class Suppliers:
         return any(len(word) >= _SHORTEST_WORD and word in stem for word in telling)
 
     def _has_name_of(self, package: str, library: str, parts: set[str]) -> bool:
-        """Return whether a package that code imports, and that is not required, has a library: it begins with its name."""
+        """Return whether a package that is imported and not required has a library: it begins with its name."""
         whole = "".join(_words(package))
-        return package.replace("-", "_") in parts or (len(whole) >= _SHORTEST_WORD and _stem(library).startswith(whole))
+        is_named = len(whole) >= _SHORTEST_WORD and _stem(library).startswith(whole)
+        return is_named or package.replace("-", "_") in parts
 
     def _list_imported(self) -> tuple[str, ...]:
         """Return what the wheel's code imports that neither it nor Python has, and that is not required."""
