@@ -270,7 +270,7 @@ class Suppliers:
         return next((one for one in self._list_imported() if self._has_name_of(one, library, parts)), None)
 
     def may_bring_symbols(self) -> bool:
-        """Return whether a package that the wheel requires may have symbols that the files do not name a library for."""
+        """Return whether a required package may have symbols that the files name no library for."""
         return bool(self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires))
 
     def may_export_runtime(self, libraries: Iterable[str]) -> bool:
