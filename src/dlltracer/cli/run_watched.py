@@ -1,4 +1,4 @@
-"""Run a program whose system calls are watched (backend "seccomp"): for any C library, from outside."""
+"""Runs a program whose system calls are watched (backend "seccomp"): for any C library, from outside."""
 
 from __future__ import annotations
 

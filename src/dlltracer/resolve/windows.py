@@ -1,4 +1,4 @@
-"""What the Windows loader would do with a file: every image it would map, every import and its outcome.
+"""Works out what the Windows loader would do with a file: every image it would map, every import and its outcome.
 
 Pure: files come from a `Filesystem`, all else from a `WindowsContext`, so it runs on any system.
 
@@ -210,7 +210,7 @@ def find_missing_imports(
 
 
 class ImageExports:
-    """What an image exports, to be asked."""
+    """The exports of an image, indexed for questions."""
 
     def __init__(self, exports: tuple[PeExport, ...]) -> None:
         self._by_name = {export.name: export for export in exports if export.name is not None}
@@ -220,7 +220,7 @@ class ImageExports:
         self._own_ordinals = {number for number, export in self._by_ordinal.items() if export.forwarder is None}
 
     def has_all(self, symbols: Iterable[PeSymbol]) -> bool:
-        """Whether all symbols are exported, and none of them is forwarded."""
+        """Return whether all symbols are exported, and none of them is forwarded."""
         names, ordinals = self._own_names, self._own_ordinals
         return all(
             symbol.name in names if symbol.name is not None else symbol.ordinal in ordinals for symbol in symbols
@@ -238,7 +238,7 @@ class ImageExports:
 
 
 class KnownExports:
-    """What is known of images that many loads share.
+    """The exports of images that many loads share.
 
     Attributes:
         tables: path of an image to what it exports; `None` where that is not known.

@@ -1,4 +1,4 @@
-"""The BPF program of backend "seccomp": which system calls of a process stop for its tracer. Pure.
+"""Makes the BPF program of backend "seccomp": which system calls of a process stop for its tracer. Pure.
 
 The calls by which a loader works stop, on any C library: open, openat and openat2 for reading, and mmap of a
 file with the right to run it. Also execve, because what is known of a process ends with its program, and access with
@@ -41,7 +41,7 @@ _X32_BIT = 0x40000000
 
 
 class CallKind(enum.Enum):
-    """What a system call that stops for the tracer does."""
+    """The purpose of a system call that stops for the tracer."""
 
     OPEN = "open"
     MAP = "map"
@@ -151,7 +151,7 @@ def call_of(audit: int, number: int) -> Call | None:
 
 
 def does_stop(audit: int, number: int, arguments: tuple[int, ...]) -> bool:
-    """Whether the BPF program would stop a call: for a tracer at whom every call stops."""
+    """Return whether the BPF program would stop a call: for a tracer at whom every call stops."""
     call, arch = call_of(audit, number), ARCHITECTURES.get(audit)
     if call is None or arch is None:
         return False

@@ -147,7 +147,7 @@ def fork_keeper() -> Any:
 
 
 def keep(number: int) -> None:
-    """Be the keeper. `number` is the descriptor of its socket."""
+    """Answer the filter's stops until the last process with the filter ends. `number`: the descriptor of the socket."""
     import _socket
 
     os.setsid()
@@ -196,8 +196,8 @@ def send(socket: Any, message: bytes, descriptors: tuple[int, ...] = ()) -> None
 
 
 def receive(socket: Any, most: int) -> tuple[bytes, tuple[int, ...]]:
-    """Return one message, empty at the end of the stream, and at most so many descriptors, which are not inheritable.
-    """
+    """Return one message, empty at the end of the stream, and at most so many descriptors, which are not
+    inheritable."""
     import _socket
 
     numbers = array.array("i")

@@ -30,7 +30,7 @@ class FileLookup:
         self._root = read_link("/proc/self/root")
 
     def has_our_files(self, pid: int) -> bool:
-        """Whether root and mounts of a process are ours."""
+        """Return whether root and mounts of a process are ours."""
         return read_link(f"/proc/{pid}/root") == self._root and read_link(f"/proc/{pid}/ns/mnt") == self._namespace
 
     def look(self, pid: int, tid: int, dirfd: int, path: bytes) -> os.stat_result | int:
@@ -41,7 +41,7 @@ class FileLookup:
             return error.errno or errno.EIO
 
     def why_privileged(self, pid: int, tid: int, dirfd: int, path: bytes) -> str | None:
-        """Why a program gets other rights than its caller has (execve(2)); `None` if it does not."""
+        """Return why a program gets other rights than its caller has (execve(2)); `None` if it does not get any."""
         try:
             status = self._stat(pid, tid, dirfd, path)
         except OSError:

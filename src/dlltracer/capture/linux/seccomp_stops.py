@@ -1,4 +1,4 @@
-"""From a system call that waits for its tracer to a value: what was asked for, by whom, and what is there.
+"""Turns a system call that waits for its tracer into a value: the request, the caller, the file there.
 
 All of this is observation. The call is carried out by the kernel after it was looked at, with the memory and the files
 as they are then (the flag CONTINUE in seccomp_unotify(2)): another thread can have changed them. Nothing is forbidden
@@ -185,7 +185,7 @@ class StopReader:
         self._on_start(task)
 
     def _may_be_passed_over(self, task: TracedTask, interpreter: str | None) -> bool:
-        """Whether the loader of a program may open files where the filter lets opens pass.
+        """Return whether the loader of a program may open files where the filter lets opens pass.
 
         The places of the filter are none of this system's loader. Another one, or the code of a static program, has the
         same place in a page by chance: one in a hundred.
@@ -200,7 +200,7 @@ class StopReader:
         return len(code) < len(task.loader) or bool(find_entries(code, task.loader.start) & self._passed)
 
     def _is_own_loader(self, interpreter: str) -> bool:
-        """Whether a path is that of the loader of this process."""
+        """Return whether a path is that of the loader of this process."""
         try:
             if self._own_loader is None:
                 own = os.stat(self._interpreter(os.getpid()) or "")
@@ -244,7 +244,8 @@ class StopReader:
         return MarkStop(task.pid, tid, marks)
 
     def _is_asked_for(self, tid: int, name: str) -> bool:
-        """Whether a name that is not a library's by its look has just been asked for, or is needed by an image."""
+        """Return whether a name that is not a library's by its look has just been asked for, or is needed by an
+        image."""
         return name in self._odd_names or name == self._asked_for.get(tid)
 
     def _open(
@@ -270,8 +271,8 @@ class StopReader:
         return OpenStop(task.pid, tid, time.time(), path, by_loader, (status.st_dev, status.st_ino), image=image)
 
     def _is_by_loader(self, task: TracedTask, audit: int, address: int) -> bool | None:
-        """Whether the instruction that makes the call is in the loader: glibc's opens libraries itself (rtld has its
-        own open64_nocancel, elf/dl-load.c), and libc.so serves the program. `None` if that cannot be known."""
+        """Return whether the instruction that makes the call is in the loader: glibc's opens libraries itself (rtld has
+        its own open64_nocancel, elf/dl-load.c), and libc.so serves the program. `None` if that cannot be known."""
         if not task.loader or (audit == I386.audit and address in task.vdso):
             return None  # a static program; or the kernel's common entry for all of the process (vsyscall)
         if address not in task.loader:

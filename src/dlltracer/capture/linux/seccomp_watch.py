@@ -1,4 +1,4 @@
-"""Everything that the watched processes of a run load: their stops, joined with what /proc shows of them."""
+"""Joins the stops of all watched processes of a run with what /proc shows of them."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class LoaderWatch:
 
     @property
     def has_work(self) -> bool:
-        """Whether stops wait that were taken in."""
+        """True if stops wait that were taken in."""
         return bool(self._waiting)
 
     def work(self) -> None:
