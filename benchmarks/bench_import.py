@@ -166,7 +166,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def compile_all(python: str, modules: Sequence[str], source: Path) -> None:
-    """Compile our bytecode, and that of the modules if they are of this Python: some installers leave it to a first run."""
+    """Compile our bytecode, and that of the modules if they are of this Python: some installers leave it to a run."""
     compileall.compile_dir(str(source), quiet=1)
     for name in {module.partition(".")[0] for module in modules} if python == sys.executable else ():
         found = importlib.util.find_spec(name)
