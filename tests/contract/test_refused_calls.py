@@ -177,6 +177,14 @@ def test_followed_runs_take_the_log_of_the_start(
     assert len({event["pid"] for event in events if event["type"] == "load"}) == 1, "nothing of the first try"
 
 
+@pytest.mark.parametrize("options", [[], ["--follow"]])
+def test_run_where_a_sandbox_does_not_know_clone3(options: list[str], native: Native) -> None:
+    """posix_spawn of glibc 2.34 and later fails there, and vfork does not."""
+    code = f"import ctypes; ctypes.CDLL({str(native.tiny())!r}); raise SystemExit(7)"
+    done = dlltracer(refused("clone3"), "run", *options, "-c", code)
+    assert done.returncode == 7 and "traced by rtld" in done.stderr, done.stderr
+
+
 WHY = "import ctypes; ctypes.CDLL('libnope-at-all.so')"
 
 
