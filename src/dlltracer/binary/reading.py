@@ -1,4 +1,4 @@
-"""Bytes of files that nobody has checked yet: opened so that nothing waits, read so that nothing outside is read.
+"""Reads bytes of unchecked files: opening never waits, and nothing outside of the data is read.
 
 Files are read by pread(2), never mapped. A mapped file that another process shortens raises SIGBUS at the next access
 (mmap(2)), which no Python code can catch; a read that finds less than it asked for is an ordinary error.
@@ -246,7 +246,7 @@ class Cursor:
 
 
 def is_macho(head: bytes) -> bool:
-    """Whether a file that begins with these bytes, at least eight, is a Mach-O file, thin or universal."""
+    """Return whether a file that begins with these bytes, at least eight, is a Mach-O file, thin or universal."""
     # A Java class begins as a universal file does; there the next number is a version, 45 or higher.
     return head[:4] in _MACH_O or (head[:4] in _UNIVERSAL and int.from_bytes(head[4:8], "big") < 45)
 

@@ -1,4 +1,4 @@
-"""Check a wheel, a conda package or a single native file: each file by the rules of its platform."""
+"""Checks a wheel, a conda package or a single native file: each file by the rules of its platform."""
 
 from __future__ import annotations
 

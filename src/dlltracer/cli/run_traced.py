@@ -1,4 +1,4 @@
-"""Run a program, or a command, and read what its loaders say while it runs: its own, and those of what it starts."""
+"""Runs a program or a command, and reads the loader logs of all its processes meanwhile."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LD_DEBUG = "ld_debug"
 
 
 class CannotFollow(DlltracerError):
-    """What was asked for cannot be had from this mechanism, or on this system."""
+    """This mechanism or this system cannot do what was asked for."""
 
 
 def run_followed(
@@ -76,7 +76,7 @@ def run_followed(
 
 
 def _has_log(program: Program) -> bool:
-    """Whether the loader of the program writes a log, as far as its file shows that: glibc's does."""
+    """Return whether the loader of the program writes a log, as far as its file shows that: glibc's does."""
     path: str | None = sys.executable if program.python is None else program.python
     if program.kind is ProgramKind.COMMAND:
         path = shutil.which(program.words[0])

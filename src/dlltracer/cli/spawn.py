@@ -267,12 +267,13 @@ def read_recorded(report: RunnerReport, log: int | None, pid: int) -> Recording:
 
 
 def _died_outside_of_loader(run: RunResult) -> bool:
-    """Whether it is known that no search of the loader was cut off: whatever it looked for last, it had given up on."""
+    """Return whether no search of the loader was cut off, as far as that is known: whatever it looked for last, it had
+    given up on."""
     return run.crash is not None and run.crash.image is not None and "/ld-" not in run.crash.image
 
 
 def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: bool = True) -> Recording:
-    """What can be known of a trace that was not ended.
+    """Return the recording of a trace that was not ended, from the text of its loader log.
 
     `how` says why it was not; `in_search`, that the loader may have been at a search when the process died.
     """

@@ -54,7 +54,7 @@ _NO_DECODER = (
 
 @dataclass(frozen=True)
 class CondaPackage:
-    """What was found in a conda package.
+    """The content of a conda package.
 
     Attributes:
         content: its native files and problems. Places are below the prefix of an environment.

@@ -69,7 +69,7 @@ class _StoredFiles:
         return self._stored(path).head[:size]
 
     def is_folder(self, path: str) -> bool:
-        """Whether there is a folder with native files below it."""
+        """Return whether there is a folder with native files below it."""
         return self.kind(path) is FileKind.FOLDER
 
     def _stored(self, path: str) -> StoredImage:

@@ -51,6 +51,8 @@ _SETTING_PATHS = re.compile(rb"os\.environ\s*\[\s*['\"](?:PATH|LD_LIBRARY_PATH)"
 _LONGEST_NAME = 255
 """Bytes of one name: NAME_MAX of Linux and macOS; as many units of 16 bits on NTFS."""
 _UNLISTED = {"RECORD", "RECORD.jws", "RECORD.p7s"}
+_UPPER_BOUND = re.compile(r"[=~]=|<")
+"""In a requirement: versions from some on are left out."""
 _INFO = re.compile(r"[^/]+\.dist-info/")
 _DATA = re.compile(r"[^/]+\.data/(purelib|platlib|scripts|data|headers)/(.+)")
 
@@ -61,7 +63,7 @@ class UnreadableTarget(DlltracerError):
 
 @dataclass
 class Wheel:
-    """What was found in a wheel, in a package of another kind, or in an environment for another system.
+    """The content of a wheel, of a package of another kind, or of an environment for another system.
 
     Attributes:
         name: of the file.
@@ -72,6 +74,7 @@ class Wheel:
         loads_by_itself: whether Python code in it names a function that loads libraries or adds folders.
         tags: of the metadata file WHEEL.
         requires: the names of the packages that it always needs, lower case.
+        bounded: those among them that it requires in versions up to one ("==2.11", "~=1.90", "<3").
         requires_python: the field Requires-Python of its metadata.
         is_pure: whether the metadata say Root-Is-Purelib.
         others: words for the packages that may bring what this one lacks, as those of conda do; "" for none.
@@ -91,6 +94,7 @@ class Wheel:
     loads_by_itself: bool = False
     tags: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
+    bounded: frozenset[str] = frozenset()
     requires_python: str = ""
     is_pure: bool = False
     others: str = ""
@@ -358,10 +362,20 @@ class _Reader:
             self._add("record-mismatch", f"{info}/RECORD", "the wheel has no RECORD", fix="build the wheel again")
             return
         listed: dict[str, tuple[str, str]] = {}
+        reversed_names = []
         for row in _record_rows(record):
-            # Some build tools on Windows write "\\" between folders; pip takes it for "/" there.
-            path = row[0] if row[0] in self._sizes else row[0].replace("\\", "/")
+            path = row[0]
+            if path not in self._sizes and (plain := path.replace("\\", "/")) in self._sizes:
+                # pip and uv take "\\" for "/"; `validate_record` of the library installer (Poetry, PDM) does not.
+                reversed_names += [plain] if plain != f"{info}/RECORD" else []
+                path = plain
             listed[path] = (*row[1:3], "", "")[:2]  # type: ignore[assignment]
+        if reversed_names:
+            self._add(
+                "record-mismatch", f"{info}/RECORD",
+                f"RECORD has backslashes between folders: {len(reversed_names)} file(s) not listed by the name",
+                "write \"/\" between folders: python -m wheel pack does",
+            )  # fmt: skip
         for problem in _compare_record(info, listed, self._sums, self._sizes):
             self._add("record-mismatch", *problem, fix="build the wheel again, or repack it with: python -m wheel pack")
 
@@ -373,11 +387,10 @@ class _Reader:
         metadata = re.split(r"\r?\n\r?\n", metadata, maxsplit=1)[0]
         self._check_version(f"{info}/METADATA", next(iter(_fields(metadata, "Version")), ""))
         self._wheel.requires_python = next(iter(_fields(metadata, "Requires-Python")), "")
-        self._wheel.requires = tuple(
-            re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0].lower().replace("_", "-")
-            for text in _fields(metadata, "Requires-Dist")
-            if "extra" not in text.partition(";")[2]
-        )
+        required = [text.partition(";") for text in _fields(metadata, "Requires-Dist")]
+        always = [text for text, _, condition in required if "extra" not in condition]
+        self._wheel.requires = tuple(map(_required_name, always))
+        self._wheel.bounded = frozenset(_required_name(text) for text in always if _UPPER_BOUND.search(text))
 
     def _check_version(self, file: str, version: str) -> None:
         """Compare the version of the metadata with that of the name: pip refuses the wheel if they differ."""
@@ -398,6 +411,10 @@ class _Reader:
         self._wheel.problems.append(Problem(code=code, severity=severity, file=file, title=title, fix=fix))
 
 
+def _required_name(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0].lower().replace("_", "-")
+
+
 def _record_rows(record: bytes) -> Iterator[list[str]]:
     """Yield the rows of RECORD; raises `UnreadableTarget` where it is no table."""
     try:
@@ -407,14 +424,14 @@ def _record_rows(record: bytes) -> Iterator[list[str]]:
 
 
 def names_loading(code: bytes) -> bool:
-    """Whether Python code names a function that loads libraries or adds folders to their search."""
+    """Return whether Python code names a function that loads libraries or adds folders to their search."""
     if any(word in code for word in _LOADING_WORDS):
         return True
     return b"os.environ" in code and _SETTING_PATHS.search(code) is not None
 
 
 def _is_too_long(place: str) -> bool:
-    """Whether a part of a path is longer than the file systems of today take."""
+    """Return whether a part of a path is longer than the file systems of today take."""
     return any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in place.split("/"))
 
 
@@ -470,7 +487,7 @@ def create_copy(folder: str, place: str) -> io.BufferedWriter:
 
 
 def is_unsafe_name(name: str) -> bool:
-    """Whether a path leads out of the folder that it is to be in, on any system."""
+    """Return whether a path leads out of the folder that it is to be in, on any system."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or re.match(r"[A-Za-z]:", name) is not None or "\0" in name
 
@@ -485,7 +502,7 @@ def _installed(name: str) -> str:
 
 
 def is_native_head(head: bytes) -> bool:
-    """Whether a file that begins like this is ELF, PE or Mach-O."""
+    """Return whether a file that begins like this is ELF, PE or Mach-O."""
     return head.startswith((b"\x7fELF", b"MZ")) or is_macho(head)
 
 

@@ -1,4 +1,4 @@
-"""What the Windows loader would do with a file: every image it would map, every import and its outcome.
+"""Works out what the Windows loader would do with a file: every image it would map, every import and its outcome.
 
 Pure: files come from a `Filesystem`, all else from a `WindowsContext`, so it runs on any system.
 
@@ -210,7 +210,7 @@ def find_missing_imports(
 
 
 class ImageExports:
-    """What an image exports, to be asked."""
+    """The exports of an image, indexed for questions."""
 
     def __init__(self, exports: Sequence[PeExport]) -> None:
         if not isinstance(exports, PeExports):
@@ -225,7 +225,7 @@ class ImageExports:
         self._own_ordinals = frozenset(exports.ordinals).difference(one.ordinal for one in forwarders)
 
     def has_all(self, symbols: Sequence[PeSymbol]) -> bool:
-        """Whether all symbols are exported, and none of them is forwarded."""
+        """Return whether all symbols are exported, and none of them is forwarded."""
         if not isinstance(symbols, PeSymbols):
             symbols = PeSymbols(tuple(one.name for one in symbols), tuple(one.ordinal for one in symbols))
         if None not in symbols.names:
@@ -254,7 +254,7 @@ class ImageExports:
 
 
 class KnownExports:
-    """What is known of images that many loads share.
+    """The exports of images that many loads share.
 
     Attributes:
         tables: path of an image to what it exports; `None` where that is not known.

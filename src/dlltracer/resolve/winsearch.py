@@ -1,4 +1,4 @@
-"""One name, asked for by one image: where the Windows loader finds it.
+"""Finds the file that the Windows loader takes for one name that one image asks for.
 
 The order of the rules is that of MS Learn "Dynamic-link library search order" ("Factors that affect searching"): API
 sets, redirection, manifests, images already loaded, known DLLs, then the folders. Only the last two and the manifest
@@ -25,7 +25,7 @@ _CONTRACT = re.compile(r"(?:api|ext)-[a-z0-9-]+-l\d+-\d+-\d+(?:\.dll)?", re.IGNO
 
 
 class ContractState(enum.Enum):
-    """What is known about a contract."""
+    """The state of a contract."""
 
     MAPPED = "mapped"
     """The map of that Windows names its host."""
@@ -39,14 +39,15 @@ class ContractState(enum.Enum):
 
 @dataclass(frozen=True)
 class Contract:
-    """What is known about a contract; `host` is a base name, lower case, if it is MAPPED."""
+    """The entry of a contract; `host` is a base name, lower case, if it is MAPPED."""
 
     state: ContractState
     host: str | None = None
 
 
 def is_contract(name: str) -> bool:
-    """Whether the name is built as a contract's (any case): api-...-lN-N-N or ext-...-lN-N-N, with or without ".dll".
+    """Return whether the name is built as a contract's (any case): api-...-lN-N-N or ext-...-lN-N-N, with or without
+    ".dll".
 
     The loader itself looks at the first four characters only, and then into its map.
     """
@@ -54,7 +55,7 @@ def is_contract(name: str) -> bool:
 
 
 def is_optional_contract(name: str) -> bool:
-    """Whether a program must expect that the contract is not there: ext-*."""
+    """Return whether a program must expect that the contract is not there: ext-*."""
     return name.lower().startswith("ext-")
 
 
@@ -68,7 +69,7 @@ def contract_stem(name: str) -> str:
 
 
 def look_up_contract(name: str, importer: str, context: WindowsContext) -> Contract:
-    """What the context's map says about the contract `name`, asked for by the image with base name `importer`.
+    """Return the entry of the context's map for the contract `name`, asked for by the image with base name `importer`.
 
     Without a map, what the bundled table says.
     """
@@ -90,7 +91,7 @@ class PeRequester:
 
 @dataclass(frozen=True)
 class Lookup:
-    """What became of a name; the words are those of `Binding`. `image` is set if this newly maps a file."""
+    """The result for a name; the words are those of `Binding`. `image` is set if this newly maps a file."""
 
     state: BindingState
     path: str | None = None
@@ -142,7 +143,7 @@ class Finder:
         """What could not be decided."""
 
     def find(self, need: str, requester: PeRequester, search: SearchKind) -> Lookup:
-        """What the loader makes of `need` (a name, a path, with or without ".dll"), and map it if that is new."""
+        """Return the result for `need` (a name or a path, with or without ".dll"), and map the file if that is new."""
         name = complete_name(need)
         if "\\" in name or ":" in name:  # nearly no need has a folder
             if ntpath.splitdrive(name)[0] or name.startswith("\\"):
@@ -270,7 +271,7 @@ class Finder:
         return places[start:]
 
     def _has(self, name: str, place: SearchFolder) -> bool:
-        """Whether a search may end at a folder."""
+        """Return whether a search may end at a folder."""
         if self._given(name, place) is not None:
             return True
         if place.phase in (Phase.SYSTEM, Phase.WINDOWS) and not self._context.has_system_files:
@@ -369,7 +370,7 @@ _PROCESSORS = {MACHINE_I386: "x86", MACHINE_AMD64: "amd64", MACHINE_ARM64: "arm6
 
 @dataclass(frozen=True)
 class SearchKind:
-    """How one image's imports are looked for.
+    """The search order for one image's imports.
 
     Attributes:
         flags: of the call, or of the image (DependentLoadFlags).
@@ -436,7 +437,7 @@ def _standard(search: SearchKind, context: WindowsContext) -> Iterator[SearchFol
 
 
 def assembly_folders(reference: AssemblyReference, beside: str, context: WindowsContext) -> Iterator[str]:
-    """Where a file of the assembly may be, in the order in which Windows looks.
+    """Return the folders that may have a file of the assembly, in the order in which Windows looks.
 
     The shared ones of WinSxS come first, the newest that has the same major and minor version (Windows' publisher
     policies lead there); then the private ones.
