@@ -48,10 +48,10 @@ def case(message: str | None = None, **changes: Any) -> Case:
     """A failed `import ext` on Linux with that message of the loader."""
     facts: dict[str, Any] = {"process": process(), "subject": EXT, "failures": ()}
     if message is not None:
-        said = classify_dlerror(message)
+        shown = classify_dlerror(message)
         facts["error"] = import_error(message)
         facts["errors"] = (facts["error"],)
-        facts["dl_error"] = said if said.problem.name != "UNDECIDED" else None
+        facts["dl_error"] = shown if shown.problem.name != "UNDECIDED" else None
     return Case(what="import ext", system=System.LINUX, **fields_of_case({**facts, **changes}))
 
 
@@ -60,8 +60,8 @@ _OF_RUN = frozenset(field.name for field in fields(RunResult))
 
 def fields_of_case(changes: dict[str, Any]) -> dict[str, Any]:
     """Fields of a case: those of the run are gathered in one."""
-    if "said" in changes:
-        changes["output"] = ProgramOutput(stderr=changes.pop("said"))
+    if "stderr" in changes:
+        changes["output"] = ProgramOutput(stderr=changes.pop("stderr"))
     of_run = {name: changes.pop(name) for name in list(changes) if name in _OF_RUN}
     return {"run": RunResult(**of_run), **changes}
 

@@ -18,11 +18,11 @@ def run_on_terminal(code: str, *arguments: str, **more: str) -> tuple[str, str]:
     child, terminal = start_on_terminal([sys.executable, "-c", textwrap.dedent(code), *arguments], **more)
     assert child.stdin is not None
     child.stdin.close()
-    said = "".join(parts(terminal))
+    output = "".join(parts(terminal))
     child.stdin = None
     stdout, _ = child.communicate(timeout=60)
-    assert child.returncode == 0, said
-    return said, stdout.decode()
+    assert child.returncode == 0, output
+    return output, stdout.decode()
 
 
 def run_command_on_terminal(command: list[str], **more: str) -> str:
@@ -30,9 +30,9 @@ def run_command_on_terminal(command: list[str], **more: str) -> str:
     child, terminal = start_on_terminal(command, stdout_too=True, **more)
     assert child.stdin is not None
     child.stdin.close()
-    said = "".join(parts(terminal))
+    output = "".join(parts(terminal))
     child.wait(60)
-    return said
+    return output
 
 
 def start_on_terminal(
@@ -68,10 +68,10 @@ def parts(terminal: int) -> Iterator[str]:
         os.close(terminal)
 
 
-def screen(said: str) -> list[str]:
+def screen(output: str) -> list[str]:
     """The lines that remain on a terminal: enough of ECMA-48 for what rich writes; raises on anything else."""
     rows, row, column = [""], 0, 0
-    for piece in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+|\x1b", said):
+    for piece in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+|\x1b", output):
         if piece == "\r":
             column = 0
         elif piece == "\n":

@@ -139,10 +139,10 @@ def test_hostile_names_in_every_format(tmp_path: Path) -> None:
     evil = "pkg/\x1b[2J\u202e::error::%0A\n.cpython-312-x86_64-linux-gnu.so"
     path = build_wheel(tmp_path, {evil: module("lib\nx\x1b[0m.so")}, tag=TAG, left_out=[evil])
     for form in ("text", "github", "junit", "sarif"):
-        said = run("--format", form, path).stdout
-        assert "\x1b" not in said and "\u202e" not in said, form
+        output = run("--format", form, path).stdout
+        assert "\x1b" not in output and "\u202e" not in output, form
         if form == "github":
-            assert all(line.startswith(("::error title=", "::notice title=")) for line in said.splitlines())
+            assert all(line.startswith(("::error title=", "::notice title=")) for line in output.splitlines())
 
 
 def test_several_processes(broken: Path, sound: Path) -> None:

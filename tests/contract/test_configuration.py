@@ -152,7 +152,7 @@ def test_the_choice_of_the_file(project: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "printed"),
     [
         ("bakend = 1", "bakend: there is no such setting; did you mean 'backend'?"),
         ("[rum]\nx = 1", "rum: there is no such setting; did you mean 'run'?"),
@@ -168,11 +168,11 @@ def test_the_choice_of_the_file(project: Path, monkeypatch: pytest.MonkeyPatch) 
         ("backend = [1]", "backend: this is text, not an array"),
     ],
 )
-def test_a_wrong_setting(project: Path, text: str, said: str) -> None:
+def test_a_wrong_setting(project: Path, text: str, printed: str) -> None:
     write(project, text)
     result = CliRunner().invoke(cli, ["run", "-c", "1/0"])
     assert isinstance(result.exception, ConfigurationError)
-    assert str(result.exception).startswith(f"{project / 'pyproject.toml'}: {said}")
+    assert str(result.exception).startswith(f"{project / 'pyproject.toml'}: {printed}")
 
 
 def test_a_setting_of_another_command_is_none_of_this_one(project: Path) -> None:

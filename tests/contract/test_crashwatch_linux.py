@@ -193,8 +193,9 @@ def test_a_fault_is_located(crasher: Path) -> None:
 
 
 def test_the_programs_own_handler_runs_and_its_echo_is_not_the_crash(crasher: Path) -> None:
-    watched, said = watch_code(crasher, "import faulthandler; faulthandler.enable(); lib.touch(ctypes.c_void_p(0x18))")
-    assert "Fatal Python error: Segmentation fault" in said
+    code = "import faulthandler; faulthandler.enable(); lib.touch(ctypes.c_void_p(0x18))"
+    watched, output = watch_code(crasher, code)
+    assert "Fatal Python error: Segmentation fault" in output
     assert_in(crash_of(watched, signal.SIGSEGV), crasher, "touch")
     assert watched.note is None
 

@@ -58,9 +58,9 @@ def test_a_list_without_colours_waits_for_little(native: Native) -> None:
 @linux_only
 def test_json_and_why(native: Native) -> None:
     broken = native.broken()
-    said = json.loads(deps(broken, "--json").stdout)
-    assert said["missing"] == [native.missing] and said["top"] == str(broken)
-    (binding,) = [b for b in said["bindings"] if b["need"] == native.missing]
+    output = json.loads(deps(broken, "--json").stdout)
+    assert output["missing"] == [native.missing] and output["top"] == str(broken)
+    (binding,) = [b for b in output["bindings"] if b["need"] == native.missing]
     assert binding["state"] == "missing" and len(binding["probes"]) > 2
     assert deps(broken, "--why", native.missing).stdout.startswith(f"{broken.name} > {native.missing}  NOT FOUND")
 

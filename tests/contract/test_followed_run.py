@@ -430,13 +430,13 @@ def test_a_failure_that_nothing_follows(desk: Desk, ends: str) -> None:
 
 
 def test_what_cannot_be_followed(desk: Desk) -> None:
-    for words, said in (
+    for words, output in (
         (["--follow", "--backend", "snapshot", "-c", "print(1)"], "--follow cannot be traced by 'snapshot'"),
         (["--backend", "rtld", "--", "true"], "a command cannot be traced by 'rtld'"),
     ):
         report = desk.run(*words)
         assert (report.status, report.stdout, report.stderr.count("\n")) == (2, "", 1)
-        assert report.stderr.startswith("dlltracer: error: ") and said in report.stderr
+        assert report.stderr.startswith("dlltracer: error: ") and output in report.stderr
     (desk.folder / "noformat").write_bytes(b"\x00\x01")
     (desk.folder / "noformat").chmod(0o755)
     report = desk.run("--", "./noformat")
@@ -462,16 +462,16 @@ class Collector:
     """A sink; what it gets may make it write to a descriptor, or raise."""
 
     def __init__(self, awaited: str = "", answer: int | None = None, raises: bool = False) -> None:
-        self.said: list[tuple[str, int]] = []
+        self.output: list[tuple[str, int]] = []
         self._awaited, self._answer, self._raises = awaited, answer, raises
 
     def process(self, process: Any) -> None:
-        self.said.append(("process", process.pid))
+        self.output.append(("process", process.pid))
 
     def event(self, event: Any) -> None:
         if self._raises:
             raise OSError("the disk is full")
-        self.said.append((event.path, event.pid))
+        self.output.append((event.path, event.pid))
         if self._answer is not None and event.path == self._awaited:
             os.write(self._answer, b"seen\n")
 
@@ -485,8 +485,8 @@ def test_events_come_while_the_program_runs(native: Native, pipe: tuple[int, int
     ending = run_followed(Program(ProgramKind.CODE, source), "auto", follow=follow, sink=sink)
     assert ending.status == 0 and ending.recording is not None
     first = ending.recording.pid
-    assert sink.said[0] == ("process", first)
-    events = [one for one in sink.said if one[0] != "process"]
+    assert sink.output[0] == ("process", first)
+    events = [one for one in sink.output if one[0] != "process"]
     assert events == [(event.path, event.pid) for event in ending.recording.events if isinstance(event, LoadEvent)]
     assert events[-2:] == [(str(tiny), first), (str(later), first)]
     assert ending.recording.processes[0].status == 0 and ending.recording.notes == ()
@@ -496,7 +496,7 @@ def test_a_sink_that_raises(native: Native) -> None:
     sink = Collector(raises=True)
     ending = run_followed(Program(ProgramKind.COMMAND, "true"), "auto", sink=sink)
     assert ending.recording is not None and len(ending.recording.events) >= 2
-    assert "OSError: the disk is full" in ending.recording.notes[0] and {kind for kind, _ in sink.said} == {"process"}
+    assert "OSError: the disk is full" in ending.recording.notes[0] and {kind for kind, _ in sink.output} == {"process"}
 
 
 def test_another_mechanism_reports_at_the_end(native: Native) -> None:
@@ -504,7 +504,7 @@ def test_another_mechanism_reports_at_the_end(native: Native) -> None:
     source = f"import ctypes; ctypes.CDLL({str(native.tiny())!r})"
     ending = run_followed(Program(ProgramKind.CODE, source), "snapshot", sink=sink)
     assert ending.recording is not None and ending.recording.backend == "snapshot"
-    assert [path for path, _ in sink.said] == [event.path for event in ending.recording.loads] != []
+    assert [path for path, _ in sink.output] == [event.path for event in ending.recording.loads] != []
 
 
 CLOSES = """

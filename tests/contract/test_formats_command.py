@@ -81,13 +81,13 @@ def test_info(as_json: bool) -> None:
         for word in ("dlltracer  ", "Python  ", sys.executable, "mechanisms  ", "DLLTRACER=0", "click "):
             assert word in ran.stdout, word
         return
-    said = json.loads(ran.stdout)
-    assert problems("info", said) == []
-    assert said["python"]["version"] == sys.version.split()[0] and said["environment"]["NO_COLOR"] == "1"
-    works = {one["name"]: one["available"] for one in said["backends"]}
-    assert len(works) == len(said["backends"]), "each is named once"
+    output = json.loads(ran.stdout)
+    assert problems("info", output) == []
+    assert output["python"]["version"] == sys.version.split()[0] and output["environment"]["NO_COLOR"] == "1"
+    works = {one["name"]: one["available"] for one in output["backends"]}
+    assert len(works) == len(output["backends"]), "each is named once"
     assert works["debugger"] is (sys.platform == "win32") and (works["debugger"] or not works["etw"])
-    assert all(one["available"] or one["reason"] for one in said["backends"])
+    assert all(one["available"] or one["reason"] for one in output["backends"])
 
 
 @pytest.mark.parametrize("command", [("info", "--json"), ("hook", "status")])

@@ -40,12 +40,12 @@ def dlltracer(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "dlltracer", *map(str, arguments)]
 
 
-def check(said: str) -> None:
+def check(output: str) -> None:
     """Nothing but our own sequences and text that prints; the name is there, escaped, on its line."""
-    rest = re.sub(OURS, "", said)
+    rest = re.sub(OURS, "", output)
     assert rest.isprintable(), ascii(re.sub(r"[\x20-\x7e]+", "", rest))
-    assert r"ev\x1b]0;owned\x07\x1b[31m\x9b2J\u202egpj\rX\nFailed" in rest, ascii(said)
-    assert not re.search(r"^\s*Failed \S*$", said.replace("\r", "\n"), re.MULTILINE), "a line of its own making"
+    assert r"ev\x1b]0;owned\x07\x1b[31m\x9b2J\u202egpj\rX\nFailed" in rest, ascii(output)
+    assert not re.search(r"^\s*Failed \S*$", output.replace("\r", "\n"), re.MULTILINE), "a line of its own making"
 
 
 def trace(*, imports: tuple[str, ...] = (EVIL,)) -> SavedTrace:
@@ -89,10 +89,10 @@ def recording(tmp_path: Path) -> Path:
     ids=lambda arguments: " ".join(arguments).replace(EVIL, "NAME"),
 )  # fmt: skip
 def test_error_lines(arguments: tuple[str, ...]) -> None:
-    said = run_command_on_terminal(dlltracer(*arguments))
-    rest = re.sub(OURS, "", said)
-    assert rest.isprintable(), ascii(said)
-    assert re.search(r"dlltracer: error: .*ev\\x1b\]0;owned", said), ascii(said)
+    output = run_command_on_terminal(dlltracer(*arguments))
+    rest = re.sub(OURS, "", output)
+    assert rest.isprintable(), ascii(output)
+    assert re.search(r"dlltracer: error: .*ev\\x1b\]0;owned", output), ascii(output)
 
 
 def test_an_error_line_is_one_line_in_a_pipe_too(tmp_path: Path) -> None:
@@ -102,19 +102,19 @@ def test_an_error_line_is_one_line_in_a_pipe_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["text", "lines", "jsonl", "dot", "mermaid", "github", "perfetto", "recording"])
 def test_show(recording: Path, form: str) -> None:
-    said = run_command_on_terminal(dlltracer("show", recording, "--format", form))
-    rest = re.sub(OURS, "", said)
-    assert rest.replace("\t", "").isprintable(), ascii(said)
-    assert "owned" in rest and not re.search(r"^Failed \S*$", said.replace("\r", ""), re.MULTILINE)
+    output = run_command_on_terminal(dlltracer("show", recording, "--format", form))
+    rest = re.sub(OURS, "", output)
+    assert rest.replace("\t", "").isprintable(), ascii(output)
+    assert "owned" in rest and not re.search(r"^Failed \S*$", output.replace("\r", ""), re.MULTILINE)
     if form in ("text", "lines"):
-        check(said)
+        check(output)
 
 
 def test_show_writes_a_device_that_is_a_terminal(recording: Path) -> None:
-    said = run_command_on_terminal(
+    output = run_command_on_terminal(
         ["sh", "-c", 'exec "$0" -m dlltracer show "$1" --format lines -o "$(tty <&2)"', sys.executable, str(recording)]
     )
-    check(said)
+    check(output)
 
 
 def test_lines_in_a_pipe_and_a_file_have_names_as_they_are(recording: Path, tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_difference(recording: Path, tmp_path: Path) -> None:
 def test_needs_of_a_file(options: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / EVIL
     file.write_bytes(ElfFile(needed=("libneed.so", "lib\x1b[2J.so"), soname="x").build())
-    said = run_command_on_terminal(dlltracer("deps", *options, file))
-    assert re.sub(OURS, "", said).isprintable() and "owned" in said, ascii(said)
+    output = run_command_on_terminal(dlltracer("deps", *options, file))
+    assert re.sub(OURS, "", output).isprintable() and "owned" in output, ascii(output)
 
 
 def test_info() -> None:
@@ -158,24 +158,24 @@ def test_run(options: tuple[str, ...], native: Native, tmp_path: Path) -> None:
     file = tmp_path / f"{IN_A_LOG}.so"
     shutil.copy(native.tiny(), file)
     code = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
-    said = run_command_on_terminal(dlltracer("run", *options, "-c", code, file))
-    assert re.sub(OURS, "", said).replace("\t", "").isprintable(), ascii(said)
-    assert "owned" in said, ascii(said)
+    output = run_command_on_terminal(dlltracer("run", *options, "-c", code, file))
+    assert re.sub(OURS, "", output).replace("\t", "").isprintable(), ascii(output)
+    assert "owned" in output, ascii(output)
     if options in ((), ("--format", "lines"), ("--live",)):
-        assert r"ev\x1b]0;owned\x07\x1b[31m\x9b2J\u202egpj\rXFailed" in said, ascii(said)
+        assert r"ev\x1b]0;owned\x07\x1b[31m\x9b2J\u202egpj\rXFailed" in output, ascii(output)
 
 
 def test_the_output_of_the_program_is_its_own() -> None:
-    said = run_command_on_terminal(dlltracer("run", "-c", r"print('\x1b]0;mine\x07')"))
-    assert "\x1b]0;mine\x07" in said
+    output = run_command_on_terminal(dlltracer("run", "-c", r"print('\x1b]0;mine\x07')"))
+    assert "\x1b]0;mine\x07" in output
 
 
 def test_why_tries_a_file_of_that_name(tmp_path: Path) -> None:
     file = tmp_path / f"{EVIL}.so"
     file.write_bytes(b"\x7fELF, and no more")
-    said = run_command_on_terminal(dlltracer("why", file))
-    check(said)
-    assert r"X\nFailed \udc9b.so is cut short" in said, "the whole name, not its last line"
+    output = run_command_on_terminal(dlltracer("why", file))
+    check(output)
+    assert r"X\nFailed \udc9b.so is cut short" in output, "the whole name, not its last line"
 
 
 @pytest.mark.parametrize("how", ["install", "trace"])
@@ -199,5 +199,5 @@ def test_in_the_process_of_the_program(how: str, native: Native, tmp_path: Path)
             except OSError as error:
                 sys.excepthook(type(error), error, error.__traceback__)
         """
-    said, _ = run_on_terminal(code, how, str(file))
-    assert re.sub(OURS, "", said).isprintable() and "owned" in said, ascii(said)
+    output, _ = run_on_terminal(code, how, str(file))
+    assert re.sub(OURS, "", output).isprintable() and "owned" in output, ascii(output)

@@ -34,7 +34,7 @@ def room(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         ("wyh numpy", "there is no command wyh: did you mean dlltracer why numpy?"),
         ("PIL.Image", "did you mean dlltracer why PIL.Image?"),
@@ -61,12 +61,12 @@ def room(tmp_path: Path) -> Path:
         ("deps no_such_thing", "there is no such file, module or program"),
     ],
 )
-def test_one_line_says_what_to_type(words: str, said: str, room: Path) -> None:
+def test_one_line_says_what_to_type(words: str, output: str, room: Path) -> None:
     before = sorted(room.iterdir())
     ran = dlltracer(*words.split(" "), folder=room)
     assert (ran.returncode, ran.stdout) == (2, ""), ran
     last = ran.stderr.splitlines()[-1]
-    assert last.startswith("dlltracer: error: ") and said in last, ran.stderr
+    assert last.startswith("dlltracer: error: ") and output in last, ran.stderr
     assert ran.stderr.count("dlltracer: error") == 1 and sorted(room.iterdir()) == before
 
 
@@ -75,12 +75,12 @@ def test_a_program_that_is_no_python_is_not_run_with_our_arguments(room: Path) -
     ran = dlltracer("why", "--python", "/bin/ls", "json", folder=room)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "dlltracer: error: --python /bin/ls: that is no Python: its --version does not say so\n"
-    told = room / "told"
-    (room / "tool").write_text(f'#!/bin/sh\necho "$@" >> {told}\n')
+    reported = room / "told"
+    (room / "tool").write_text(f'#!/bin/sh\necho "$@" >> {reported}\n')
     (room / "tool").chmod(0o755)
     for command in (("why", "json"), ("run", "-c", "pass"), ("order", "json", "re"), ("deps", "_json")):
         assert dlltracer(command[0], "--python", "./tool", *command[1:], folder=room).returncode == 2
-    assert told.read_text().splitlines() == ["--version"] * 4
+    assert reported.read_text().splitlines() == ["--version"] * 4
 
 
 @linux_only

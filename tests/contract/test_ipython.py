@@ -129,8 +129,8 @@ def test_wrong_lines(run_cells: Cells) -> None:
         "%%dlltrace\nx = 3\nx =": "SyntaxError: invalid syntax",
     }
     _, *cells, after = run_cells("%load_ext dlltracer", *wrong, "x")
-    for cell, said in zip(cells, wrong.values(), strict=True):
-        assert not cell["ok"] and said in f"{cell['out']}{cell['err']}" and cell["shown"] == []
+    for cell, printed in zip(cells, wrong.values(), strict=True):
+        assert not cell["ok"] and printed in f"{cell['out']}{cell['err']}" and cell["shown"] == []
     assert "line 3\n" in str(cells[-1]["out"])
     assert "NameError" in str(after["out"]), "nothing of it was run"
 

@@ -67,15 +67,15 @@ CRASHES = {
 
 @linux_only
 @pytest.mark.parametrize("how", CRASHES)
-@pytest.mark.parametrize("asked_by", ["ctypes", "import"])
-def test_the_last_load_before_a_crash_stands_in_out(how: str, asked_by: str, native: Native) -> None:
-    path = native.tiny() if asked_by == "ctypes" else native.module()
+@pytest.mark.parametrize("requester", ["ctypes", "import"])
+def test_the_last_load_before_a_crash_stands_in_out(how: str, requester: str, native: Native) -> None:
+    path = native.tiny() if requester == "ctypes" else native.module()
     code = f"""if True:
         import ctypes, importlib.util, os, signal, sys, dlltracer
         spec = importlib.util.spec_from_file_location("tinymod", sys.argv[1])
         trace = dlltracer.Trace(out=sys.stdout)
         trace.start()
-        if {asked_by!r} == "ctypes":
+        if {requester!r} == "ctypes":
             ctypes.CDLL(sys.argv[1])
         else:
             importlib.util.module_from_spec(spec)

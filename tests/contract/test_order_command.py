@@ -52,11 +52,11 @@ def test_the_pair_is_found_among_others(shop: Workshop) -> None:
 
 def test_the_reverse_of_the_order_given_is_tried(shop: Workshop) -> None:
     ran = order(shop.folder, "--json", "new", "one", "old")
-    said = json.loads(ran.stdout)
-    assert (ran.returncode, said["type"], said["outcome"]) == (1, "order", "an order breaks")
-    assert said["breaking"]["modules"] == ["old", "new"]
-    assert said["works"]["modules"] == ["new", "old"]
-    assert said["verdict"]["findings"][0]["code"] == "first-wins"
+    output = json.loads(ran.stdout)
+    assert (ran.returncode, output["type"], output["outcome"]) == (1, "order", "an order breaks")
+    assert output["breaking"]["modules"] == ["old", "new"]
+    assert output["works"]["modules"] == ["new", "old"]
+    assert output["verdict"]["findings"][0]["code"] == "first-wins"
 
 
 def test_no_order_breaks(shop: Workshop) -> None:

@@ -81,11 +81,11 @@ def test_from():
     result = run(pytester, "--dlltracer")
     result.assert_outcomes(failed=3, passed=1, errors=2)
     assert verdicts(result) == 1
-    said = result.stdout.str()
-    assert said.count("explained before: the same failure as in ") == 2
+    output = result.stdout.str()
+    assert output.count("explained before: the same failure as in ") == 2
     for name in ("libgone-after.so", "libgone-call.so"):
-        assert said.count(f"the load failed: {name} was not found") == 1
-    assert "there was no trace" not in said
+        assert output.count(f"the load failed: {name} was not found") == 1
+    assert "there was no trace" not in output
 
 
 def test_failures_of_others_and_imports_that_a_test_expects_to_fail(pytester: pytest.Pytester, broken: str) -> None:
@@ -117,8 +117,8 @@ def test_a_conftest_at_the_start(pytester: pytest.Pytester, broken: str) -> None
     pytester.makeconftest(f"import {broken}")
     result = run(pytester, "--dlltracer")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    said = [f"import {broken} failed: *", "*certain - missing-image - *", "ImportError while loading *"]
-    result.stderr.fnmatch_lines(said)
+    output = [f"import {broken} failed: *", "*certain - missing-image - *", "ImportError while loading *"]
+    result.stderr.fnmatch_lines(output)
     assert "failed: " not in run(pytester).stderr.str()
 
 
@@ -159,45 +159,46 @@ def test_workers_and_junitxml(pytester: pytest.Pytester, broken: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "said"),
+    ("backend", "output"),
     [("snapshot", "traced by snapshot"), ("etw", "verdicts without a trace: backend 'etw' is not available here")],
 )
-def test_the_mechanism(pytester: pytest.Pytester, broken: str, backend: str, said: str) -> None:
+def test_the_mechanism(pytester: pytest.Pytester, broken: str, backend: str, output: str) -> None:
     pytester.makepyfile(f"def test_it(): import {broken}")
     pytester.makeini(f"[pytest]\ndlltracer_backend = {backend}")
     result = run(pytester, "--dlltracer")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([f"dlltracer: {said}*", SECTION, f"import {broken} failed: {Native.missing} was not *"])
+    verdict = f"import {broken} failed: {Native.missing} was not *"
+    result.stdout.fnmatch_lines([f"dlltracer: {output}*", SECTION, verdict])
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "output"),
     [
         ('[tool.dlltracer]\nbackend = "snapshot"', "dlltracer: traced by snapshot"),
         ('[tool.dlltracer]\nbackend = "rtld"\n[tool.dlltracer.pytest]\nbackend = "snapshot"', "*traced by snapshot"),
     ],
 )
-def test_the_settings_of_the_project(pytester: pytest.Pytester, table: str, said: str) -> None:
+def test_the_settings_of_the_project(pytester: pytest.Pytester, table: str, output: str) -> None:
     pytester.makepyprojecttoml(table)
     pytester.makepyfile("def test_it(dlltrace): assert dlltrace.recording.backend == 'snapshot'")
-    run(pytester, "--dlltracer").stdout.fnmatch_lines([said, "*1 passed*"])
+    run(pytester, "--dlltracer").stdout.fnmatch_lines([output, "*1 passed*"])
     run(pytester).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "output"),
     [
         ('[tool.dlltracer.pytest]\nbackend = "nope"', "ERROR: dlltracer: unknown backend 'nope'*"),
         ('[tool.dlltracer.pytest]\nbakend = "rtld"', "*pyproject.toml: pytest.bakend: there is no such *'backend'?*"),
         ("[tool.dlltracer]\nbackend = 1", "*pyproject.toml: backend: this is text, not a number*"),
     ],
 )
-def test_wrong_settings(pytester: pytest.Pytester, table: str, said: str) -> None:
+def test_wrong_settings(pytester: pytest.Pytester, table: str, output: str) -> None:
     pytester.makepyprojecttoml(table)
     pytester.makepyfile("def test_it(): pass")
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--dlltracer")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([said])
+    result.stderr.fnmatch_lines([output])
     pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 

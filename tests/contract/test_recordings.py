@@ -65,20 +65,20 @@ def test_run_saves_why_it_failed(native: Native, tmp_path: Path) -> None:
     trace = read_trace_file(str(path))
     assert trace.diagnosis is not None and trace.diagnosis.outcome is Outcome.EXPLAINED
     assert trace.run.errors and trace.case is not None
-    said = ask("why", path)
-    assert said.returncode == 1 and said.stdout.startswith(f"the code failed: {native.missing}, which ")
+    printed = ask("why", path)
+    assert printed.returncode == 1 and printed.stdout.startswith(f"the code failed: {native.missing}, which ")
     assert "note: recorded: the code" in ask("why", "-v", path).stdout
 
 
 @linux_only
 @pytest.mark.parametrize(
-    ("code", "said"), [("import no_such_thing", "no-such-module"), ("import os; os.kill(os.getpid(), 11)", "crash")]
+    ("code", "printed"), [("import no_such_thing", "no-such-module"), ("import os; os.kill(os.getpid(), 11)", "crash")]
 )
-def test_run_saves_what_may_be_asked_later(code: str, said: str, tmp_path: Path) -> None:
+def test_run_saves_what_may_be_asked_later(code: str, printed: str, tmp_path: Path) -> None:
     path = tmp_path / "x.dlltrace"
     assert ask("run", "-o", path, "-c", code).returncode
     assert read_trace_file(str(path)).case is not None
-    assert said in ask("why", path, "--json").stdout
+    assert printed in ask("why", path, "--json").stdout
 
 
 @linux_only
@@ -128,10 +128,10 @@ def test_redacted(native: Native, tmp_path: Path) -> None:
     ran = ask("run", "--redact", "-o", path, "-c", code, **named)
     text = path.read_text("ascii")
     assert ran.returncode == 1 and "zaphodq" not in text and "qwertzuiop" not in text and "redacted: " in text
-    said = ask("why", path).stdout
-    assert "zaphodq" not in said and "/user1  (-v: " in said.splitlines()[-1], "the folder of broken.so"
-    said = ask("why", "-v", path).stdout
-    assert "zaphodq" not in said and "user1/broken.so" in said
+    printed = ask("why", path).stdout
+    assert "zaphodq" not in printed and "/user1  (-v: " in printed.splitlines()[-1], "the folder of broken.so"
+    printed = ask("why", "-v", path).stdout
+    assert "zaphodq" not in printed and "user1/broken.so" in printed
     ran = ask("run", "--redact", "--failed-only", "-c", code, **named)
     report = ran.stderr[ran.stderr.index("traced by rtld") :]
     assert "zaphodq" not in report and "broken.so" in report and report.endswith("/user1\n")

@@ -185,6 +185,16 @@ def test_run_where_a_sandbox_does_not_know_clone3(options: list[str], native: Na
     assert done.returncode == 7 and "traced by rtld" in done.stderr, done.stderr
 
 
+def test_the_first_try_is_no_process_of_the_run(native: Native, tmp_path: Path) -> None:
+    file = tmp_path / "run.dlltrace"
+    code = f"import ctypes; ctypes.CDLL({str(native.tiny())!r})"
+    done = dlltracer(refused("mprotect"), "run", "--follow", "-o", str(file), "-c", code)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    processes = {line["pid"] for line in lines if line["type"] == "process"}
+    assert processes == {line["pid"] for line in lines if line["type"] == "load"}
+
+
 WHY = "import ctypes; ctypes.CDLL('libnope-at-all.so')"
 
 

@@ -91,7 +91,7 @@ def test_it_works_also_where_the_import_works_and_overwrites_nothing(home: Path)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         (("report",), "say what to report"),
         (("report", "json", "-o", "x.txt"), "the report is a .zip file"),
@@ -100,9 +100,9 @@ def test_it_works_also_where_the_import_works_and_overwrites_nothing(home: Path)
         (("report", "json", "--backend", "nope"), "unknown backend"),
     ],
 )
-def test_what_cannot_be_reported(words: tuple[str, ...], said: str, home: Path) -> None:
+def test_what_cannot_be_reported(words: tuple[str, ...], output: str, home: Path) -> None:
     ran = dlltracer(*words, home=home)
-    assert (ran.returncode, ran.stdout) == (2, "") and said in ran.stderr.splitlines()[-1]
+    assert (ran.returncode, ran.stdout) == (2, "") and output in ran.stderr.splitlines()[-1]
     assert list(home.iterdir()) == []
 
 

@@ -451,7 +451,7 @@ def run_only(desk: Desk, *words: str) -> Ran:
 
 def test_a_trace_that_cannot_start_runs_nothing(desk: Desk) -> None:
     other = "etw" if LINUX else "rtld"
-    for words, said in (
+    for words, printed in (
         (["--backend", "magic", "-c", "print(1)"], "unknown backend 'magic'"),
         (["--backend", other, "-c", "print(1)"], "not available here"),
         (["--backend", "debugger" if LINUX else "snapshot", "-c", "print(1)"], "not available here"),
@@ -460,12 +460,12 @@ def test_a_trace_that_cannot_start_runs_nothing(desk: Desk) -> None:
     ):
         ran = run_only(desk, *words)
         assert (ran.status, ran.stdout, ran.stderr.count("\n")) == (2, "", 1), ran
-        assert ran.stderr.startswith("dlltracer: error: ") and said in ran.stderr
+        assert ran.stderr.startswith("dlltracer: error: ") and printed in ran.stderr
     assert list(desk.folder.iterdir()) == []
 
 
 def test_usage(desk: Desk) -> None:
-    for words, said in (
+    for words, printed in (
         ([], "no program was given"),
         (["--failed-only"], "no program was given"),
         (["-c"], "argument expected for the -c option"),
@@ -474,7 +474,7 @@ def test_usage(desk: Desk) -> None:
     ):
         ran = run_only(desk, *words)
         assert (ran.status, ran.stdout) == (2, "")
-        assert said in ran.stderr and "Usage: dlltracer run" in ran.stderr and "Traceback" not in ran.stderr
+        assert printed in ran.stderr and "Usage: dlltracer run" in ran.stderr and "Traceback" not in ran.stderr
 
 
 @posix_only

@@ -129,9 +129,9 @@ def test_audit_events(native: Native, run_python: RunPython) -> None:
         broken := native.broken(),
     )
     assert result.returncode == 0, result.stderr
-    said = result.stdout.splitlines()
-    assert [line.split()[0] for line in said if tiny.name in line] == ["dlltracer.load"]
-    assert [line.split()[0] for line in said if broken.name in line] == ["dlltracer.load", "dlltracer.failed"]
+    output = result.stdout.splitlines()
+    assert [line.split()[0] for line in output if tiny.name in line] == ["dlltracer.load"]
+    assert [line.split()[0] for line in output if broken.name in line] == ["dlltracer.load", "dlltracer.failed"]
 
 
 def test_a_raising_hook_costs_nothing_and_is_reported_once(native: Native, run_python: RunPython) -> None:
@@ -280,8 +280,8 @@ def test_a_closed_out_costs_nothing_else(native: Native, capsys: pytest.CaptureF
         load(path)
         load(native.tiny())
     assert loads(events, path) == 1
-    said = capsys.readouterr().err
-    assert said.count("dlltracer: ") == 1 and "closed file" in said
+    output = capsys.readouterr().err
+    assert output.count("dlltracer: ") == 1 and "closed file" in output
 
 
 def test_a_failing_out_gets_the_lines_it_can_take(native: Native, capsys: pytest.CaptureFixture[str]) -> None:

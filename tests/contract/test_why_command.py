@@ -45,9 +45,9 @@ def test_a_missing_library(native: Native) -> None:
 
 @pytest.mark.every_python
 def test_json(native: Native) -> None:
-    said = json.loads(why(native.broken(), "--json").stdout)
-    assert (said["type"], said["version"], said["outcome"]) == ("verdict", 1, "explained")
-    first = said["findings"][0]
+    output = json.loads(why(native.broken(), "--json").stdout)
+    assert (output["type"], output["version"], output["outcome"]) == ("verdict", 1, "explained")
+    first = output["findings"][0]
     assert (first["code"], first["subject"], first["confidence"]) == ("missing-image", native.missing, "certain")
     assert first["chain"][-1] == native.missing
     assert any(probe["outcome"] == "no entry" for probe in first["probes"])
@@ -63,9 +63,9 @@ def test_what_the_program_writes_is_not_mixed_in(tmp_path: Path) -> None:
 def test_an_import_that_hangs_is_ended(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)\n")
     ran = why("slow", "--timeout", "4", "--json", folder=tmp_path, PYTHONPATH=str(tmp_path))
-    said = json.loads(ran.stdout)
-    assert (ran.returncode, said["outcome"], said["findings"][0]["code"]) == (124, "explained", "import-hangs")
-    assert "slow.py, line 2" in said["findings"][0]["title"] and "crash" not in said
+    output = json.loads(ran.stdout)
+    assert (ran.returncode, output["outcome"], output["findings"][0]["code"]) == (124, "explained", "import-hangs")
+    assert "slow.py, line 2" in output["findings"][0]["title"] and "crash" not in output
 
 
 @pytest.mark.every_python
@@ -76,9 +76,9 @@ def test_ctrl_c_says_where_it_was(tmp_path: Path) -> None:
         "os.kill(os.getppid(), signal.SIGINT)\n_signal.sigwait([signal.SIGUSR1])\n"
     )
     ran = why("slow", "--json", folder=tmp_path, PYTHONPATH=str(tmp_path))
-    said = json.loads(ran.stdout)
-    assert (ran.returncode, said["findings"][0]["code"]) == (130, "import-hangs")
-    assert "interrupted" in said["findings"][0]["title"] and "slow.py, line 4" in said["findings"][0]["title"]
+    output = json.loads(ran.stdout)
+    assert (ran.returncode, output["findings"][0]["code"]) == (130, "import-hangs")
+    assert "interrupted" in output["findings"][0]["title"] and "slow.py, line 4" in output["findings"][0]["title"]
 
 
 def test_a_verdict_in_a_file(native: Native, tmp_path: Path) -> None:
@@ -142,5 +142,5 @@ def test_ctrl_c_is_one_line(command: str) -> None:
     while any(waiting) and child.poll() is None:
         waiting = fcntl.ioctl(child.stdin.fileno(), termios.FIONREAD, bytes(4))
     child.send_signal(signal.SIGINT)
-    written, said = child.communicate(timeout=60)
-    assert (child.returncode, written, said) == (130, "", "dlltracer: interrupted\n")
+    written, output = child.communicate(timeout=60)
+    assert (child.returncode, written, output) == (130, "", "dlltracer: interrupted\n")

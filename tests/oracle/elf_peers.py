@@ -13,7 +13,7 @@ Named = frozenset[tuple[str, str | None]]
 
 
 @dataclass(frozen=True)
-class Account:
+class Summary:
     """What a reader says. `needs` are the undefined symbols that relocations use, `provides` those that a lookup finds,
     both without the symbols that are named as versions of the file: readers differ on which version those have."""
 
@@ -25,24 +25,24 @@ class Account:
     provides: Named
 
 
-def own_account(path: str) -> Account:
+def own_summary(path: str) -> Summary:
     from dlltracer.binary.elf import read_elf
 
     image = read_elf(path, symbols=True)
     assert image.symbols is not None
     needs = frozenset((need.name, need.version) for need in image.symbols.needs)
     provides = frozenset((name, version) for name, found in image.symbols.provides.items() for version in found)
-    return _account(
+    return _summary(
         image.needed, image.soname, image.rpath, image.runpath, needs, provides, set(image.version_defs)
     )  # fmt: skip
 
 
-def _account(
+def _summary(
     needed: tuple[str, ...], soname: str | None, rpath: str | None, runpath: str | None, needs: Named, provides: Named,
     versions: set[str],
-) -> Account:  # fmt: skip
+) -> Summary:  # fmt: skip
     kept = frozenset(one for one in provides if one[0] not in versions)
-    return Account(needed, soname, rpath, runpath, needs, kept)
+    return Summary(needed, soname, rpath, runpath, needs, kept)
 
 
 _SYMBOL = re.compile(
@@ -53,7 +53,7 @@ _SYMBOL = re.compile(
 _RELOCATION = re.compile(r"^[0-9a-f]+ +[0-9a-f]+ R_\S+ +[0-9a-f]+ +(\S+)(?: [+-] [0-9a-f]+)?$", re.MULTILINE)
 
 
-def readelf_account(path: str) -> Account:
+def readelf_summary(path: str) -> Summary:
     """`readelf`, told not to cut names."""
     run = subprocess.run(
         ["readelf", "-W", "-d", "-r", "--dyn-syms", path],
@@ -75,7 +75,7 @@ def readelf_account(path: str) -> Account:
             if section == "ABS" and not int(value, 16):
                 versions.add(name.partition("@")[0])
     used = {_split(name) for name in _RELOCATION.findall(text)}
-    return _account(
+    return _summary(
         tuple(dynamic("NEEDED", "Shared library")),
         *(next(iter(dynamic(*tag)), None) for tag in (
             ("SONAME", "Library soname"), ("RPATH", "Library rpath"), ("RUNPATH", "Library runpath")
@@ -89,7 +89,7 @@ def _split(name: str) -> tuple[str, str | None]:
     return symbol, version.lstrip("@") or None
 
 
-def lief_account(path: str) -> Account:
+def lief_summary(path: str) -> Summary:
     """LIEF."""
     import lief
 
@@ -116,7 +116,7 @@ def lief_account(path: str) -> Account:
         return entries.get(tag, [None])[0]
 
     versions = {aux.name for d in binary.symbols_version_definition for aux in d.auxiliary_symbols}
-    return _account(
+    return _summary(
         tuple(entries.get("NEEDED", ())), one_of("SONAME"), one_of("RPATH"), one_of("RUNPATH"), frozenset(needs & used),
         frozenset(provides), versions,
     )  # fmt: skip
@@ -130,7 +130,7 @@ def _lief_named(symbol: Any) -> tuple[str, str | None]:
     return symbol.name, auxiliary.name if named else None
 
 
-def pyelftools_account(path: str) -> Account:
+def pyelftools_summary(path: str) -> Summary:
     """pyelftools: the dynamic segment, and the sections of versions and relocations."""
     from elftools.elf.elffile import ELFFile
     from elftools.elf.gnuversions import GNUVerDefSection, GNUVerNeedSection, GNUVerSymSection
@@ -178,7 +178,7 @@ def pyelftools_account(path: str) -> Account:
         def one_of(kind: str) -> str | None:
             return next((getattr(t, kind) for t in tags if t.entry.d_tag == f"DT_{kind.upper()}"), None)
 
-        return _account(
+        return _summary(
             tuple(tag.needed for tag in tags if tag.entry.d_tag == "DT_NEEDED"), one_of("soname"), one_of("rpath"),
             one_of("runpath"), frozenset(needs), frozenset(provides), versions,
         )  # fmt: skip

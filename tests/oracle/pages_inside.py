@@ -39,7 +39,7 @@ def set_page_size(size: int) -> None:
 
 
 size = int(sys.argv[1])
-said, ours = {}, {}
+output, ours = {}, {}
 context = read_linux_context(environment={})
 for path in sys.argv[2:]:
     tree = resolve_linux(path, replace(context, page_size=size), HostFilesystem())
@@ -56,6 +56,6 @@ for path in sys.argv[2:]:
         os._exit(0)
     os.close(writer)
     # A file that the loader took may kill the child: the pages do not have that size.
-    said[path] = os.read(reader, 4096).decode() or None
+    output[path] = os.read(reader, 4096).decode() or None
     os.waitpid(child, 0)
-print(json.dumps({"said": said, "ours": ours}))
+print(json.dumps({"loader": output, "ours": ours}))

@@ -46,8 +46,8 @@ def run_really(scenario: dict[str, Any], environment: dict[str, str]) -> tuple[d
                 text = stream.read()
             os.unlink(os.path.join(HERE, name))
     begin = text.find(b"file=%b [0];  dynamically loaded by" % os.fsencode(top))
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said, text[text.rfind(b"\n", 0, begin) + 1 :] if begin >= 0 else b""
+    output: dict[str, Any] = json.loads(done.stdout)
+    return output, text[text.rfind(b"\n", 0, begin) + 1 :] if begin >= 0 else b""
 
 
 def shown(probes: tuple[Probe, ...] | None, folder: str) -> list[tuple[str, str]]:
@@ -92,25 +92,25 @@ def read_tree(tree: LoadTree, folder: str) -> list[Any]:
 def compare(scenario: dict[str, Any]) -> dict[str, Any]:
     environment = {name: place(value) for name, value in scenario.get("environment", {}).items()}
     folder = place(scenario.get("folder", "@"))
-    said, text = run_really(scenario, environment)
+    output, text = run_really(scenario, environment)
     program = scenario.get("program") or os.path.realpath("/proc/self/exe")
     files = HostFilesystem()
-    context = read_linux_context(environment=environment, program=program, loaded=said["before"], files=files)
+    context = read_linux_context(environment=environment, program=program, loaded=output["before"], files=files)
     context = replace(context, current_folder=folder)
     top = place(scenario["top"])
     if isinstance(context, GlibcContext):
-        context = replace(context, caller=said["caller"])
+        context = replace(context, caller=output["caller"])
         tree = resolve_glibc(top, context, files)
     else:
         tree = resolve_musl(top, context, files)
     failures = [(b.need, b.state.name, b.reason, b.path) for b in tree.missing]
     return {
         "notes": tree.notes,
-        "error": said["error"],
+        "error": output["error"],
         "failures": failures,
         "log": read_log(text, folder),
         "tree": read_tree(tree, folder),
-        "new": sorted(set(said["after"]) - set(said["before"])),
+        "new": sorted(set(output["after"]) - set(output["before"])),
         "images": sorted(os.path.realpath(os.path.join(folder, path)) for path in tree.images),
         "bindings": [(b.need, b.requested_by, b.state.name, b.path, b.phase and b.phase.name) for b in tree.bindings],
         "probes": [[(p.path, p.outcome.name, p.reason) for p in b.probes] for b in tree.bindings],

@@ -69,17 +69,17 @@ class Recipe:
 
 FRESH = ("python3", "python3-venv", "ca-certificates")
 """What README.md asks a reader of Debian to have."""
-TRIXIE = ("python3", "musl")
+TRIXIE = ("python3", "musl", "pypy3")
 
 RECIPES = {
     # glibc 2.31; its own Python is 3.9
     "bullseye": Recipe("bullseye", portable="manylinux2014_x86_64"),
-    "trixie": Recipe("trixie", TRIXIE),
+    "trixie": Recipe("trixie", TRIXIE, folder="trixie-pypy"),
     "fresh-bookworm": Recipe("bookworm", FRESH, folder="fresh-bookworm"),
     "fresh-trixie": Recipe("trixie", FRESH, folder="fresh-trixie"),
     "sid": Recipe("sid", ("python3",)),
     # the older musl of bookworm lacks functions that the portable Python needs
-    "musl": Recipe("trixie", TRIXIE, portable="musllinux_1_2_x86_64"),
+    "musl": Recipe("trixie", TRIXIE, portable="musllinux_1_2_x86_64", folder="trixie-pypy"),
     "arm64-bullseye": Recipe("bullseye", ("zlib1g",), "manylinux2014_aarch64", "arm64"),
     "arm64-bookworm": Recipe("bookworm", ("python3",), architecture="arm64"),
     **{f"{name}-trixie": Recipe("trixie", ("python3",), architecture=name) for name in PROCESSORS},

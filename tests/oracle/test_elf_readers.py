@@ -18,7 +18,7 @@ from dlltracer.binary.elf import parse_elf, read_elf
 from dlltracer.errors import BinaryFormatError
 from dlltracer.model.elf import ElfImage
 from dlltracer.resolve.symbols import find_missing_symbols, find_missing_versions
-from oracle.elf_peers import Account, lief_account, own_account, pyelftools_account, readelf_account
+from oracle.elf_peers import Summary, lief_summary, own_summary, pyelftools_summary, readelf_summary
 
 PLACES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", f"{sys.base_prefix}/lib")
 SAMPLE = 90
@@ -31,15 +31,15 @@ needs_gcc = pytest.mark.skipif(
 
 
 @pytest.fixture(params=["readelf", "lief", "elftools"])
-def peer(request: pytest.FixtureRequest) -> Callable[[str], Account]:
+def peer(request: pytest.FixtureRequest) -> Callable[[str], Summary]:
     name: str = request.param
     if name == "readelf":
         if shutil.which("readelf") is None:
             pytest.skip("no readelf on this machine (binutils)")
-        return readelf_account
+        return readelf_summary
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed (pip install lief pyelftools)")
-    return lief_account if name == "lief" else pyelftools_account
+    return lief_summary if name == "lief" else pyelftools_summary
 
 
 def system_libraries() -> list[str]:
@@ -59,11 +59,11 @@ def is_elf(path: str) -> bool:
         return file.read(4) == b"\x7fELF"
 
 
-def test_libraries_of_this_machine(peer: Callable[[str], Account]) -> None:
+def test_libraries_of_this_machine(peer: Callable[[str], Summary]) -> None:
     paths = system_libraries()
     if not paths:
         pytest.skip("no ELF files on this machine")
-    assert {path: own_account(path) for path in paths} == {path: peer(path) for path in paths}
+    assert {path: own_summary(path) for path in paths} == {path: peer(path) for path in paths}
 
 
 def test_no_file_of_this_machine_is_refused() -> None:
@@ -89,7 +89,7 @@ def test_no_file_of_this_machine_is_refused() -> None:
     ],
     ids=" ".join,
 )
-def test_files_of_gcc(options: tuple[str, ...], tmp_path: Path, peer: Callable[[str], Account]) -> None:
+def test_files_of_gcc(options: tuple[str, ...], tmp_path: Path, peer: Callable[[str], Summary]) -> None:
     (tmp_path / "versions").write_text("F_1 { global: f; };\nF_2 { global: g; local: *; } F_1;\n")
     source = """
     #include <stddef.h>
@@ -104,7 +104,7 @@ def test_files_of_gcc(options: tuple[str, ...], tmp_path: Path, peer: Callable[[
     done = subprocess.run(command, input=source, text=True, cwd=tmp_path, capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"gcc here cannot: {done.stderr.strip().splitlines()[-1]}")
-    own = own_account(str(tmp_path / "f.so"))
+    own = own_summary(str(tmp_path / "f.so"))
     assert own == peer(str(tmp_path / "f.so"))
     assert {"elsewhere", "maybe"} <= {name for name, _ in own.needs}
     assert {"f", "g"} <= {name for name, _ in own.provides}
@@ -253,19 +253,19 @@ def test_the_loader_misses_what_we_say(
 
 
 def check(scope: Scope, symbol: str | None, version: str | None) -> None:
-    said = scope.load()
+    output = scope.load()
     images = scope.images("module.so", "liblib.so")
     symbols = find_missing_symbols(images, tuple(images))
     versions = find_missing_versions(images, tuple(images))
     assert [one.name for one in symbols] == ([symbol] if symbol else [])
     assert [one.version for one in versions] == ([version] if version else [])
     if version:
-        assert f"version `{version}' not found (required by {versions[0].requested_by})" in said
+        assert f"version `{version}' not found (required by {versions[0].requested_by})" in output
     elif symbol:
         asked = f", version {symbols[0].version}" if symbols[0].version else ""
-        assert said.endswith(f"undefined symbol: {symbol}{asked}")
+        assert output.endswith(f"undefined symbol: {symbol}{asked}")
     else:
-        assert said == ""
+        assert output == ""
 
 
 @needs_gcc
@@ -301,9 +301,9 @@ def test_the_loader_takes_a_library_that_lost_all_its_versions(scope: Scope) -> 
     scope.build("module.so", USER, "-llib")
     source = "int other(void); int f(void) { return other(); } int g(void) {}"
     scope.build("liblib.so", source, "-lother")
-    said = scope.load()
+    output = scope.load()
     images = scope.images("module.so", "liblib.so", "libother.so")
-    assert said == ""
+    assert output == ""
     assert not images[str(scope.folder / "liblib.so")].is_versioned
     assert find_missing_versions(images, tuple(images)) == ()
     assert find_missing_symbols(images, tuple(images)) == ()

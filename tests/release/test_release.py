@@ -121,11 +121,11 @@ def test_it_runs_from_the_wheel_without_being_installed(
     active = {"VIRTUAL_ENV": str(broken_environment), "PATH": path}
     named = shutil.which("python", path=path)
     assert named == str(python)
-    for words, said in ((("why", "--python", named), False), (("why",), True)):
+    for words, output in ((("why", "--python", named), False), (("why",), True)):
         verdict = ask(*words, "brokenmod", **active)
         assert verdict.returncode == 1 and "libgone.so was not found" in verdict.stdout, verdict.stderr
         line = f"dlltracer: taking the Python of VIRTUAL_ENV: {python} (--python PATH takes another one)\n"
-        assert (line in verdict.stderr) is said, verdict.stderr
+        assert (line in verdict.stderr) is output, verdict.stderr
 
 
 def test_the_single_file_runs_where_nothing_is_installed(

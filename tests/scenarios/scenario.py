@@ -78,10 +78,10 @@ def judge(scenario: Scenario[Any], ask: Callable[[], str]) -> Judgement:
     start = time.perf_counter()
     text = ask()
     seconds = time.perf_counter() - start
-    said = json.loads(text)
-    findings = said["findings"]
+    output = json.loads(text)
+    findings = output["findings"]
     first = findings[0] if findings else {}
-    verdict = first["code"] if said["outcome"] == "explained" else said["outcome"]
+    verdict = first["code"] if output["outcome"] == "explained" else output["outcome"]
     problems = []
     if verdict != scenario.expected:
         problems.append(f"expected {scenario.expected}, got {verdict}")

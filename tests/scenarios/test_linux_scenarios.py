@@ -78,8 +78,8 @@ def test_words_of_musl(name: str, code: str, subject: str, tmp_path: Path) -> No
     home = Path(dlltracer.__file__).parent
     shutil.copytree(home, tmp_path / "site/dlltracer", ignore=shutil.ignore_patterns("__pycache__"))
     done = root.run(tmp_path, "inside.py", f"/mnt/{name}")
-    said = json.loads(done.stdout or done.stderr)
-    assert said["findings"], said
-    first = said["findings"][0]
-    assert (first["code"], said["outcome"]) == (code, "explained"), first
+    output = json.loads(done.stdout or done.stderr)
+    assert output["findings"], output
+    first = output["findings"][0]
+    assert (first["code"], output["outcome"]) == (code, "explained"), first
     assert subject in first["subject"]

@@ -38,12 +38,12 @@ def heads(diagnosis: Diagnosis) -> list[tuple[str, Confidence]]:
 def test_the_verdict_of_the_other_machine(scenario: Scenario[Workshop], lab: Lab, desk: Desk, tmp_path: Path) -> None:
     shop = Workshop(lab, desk, tmp_path)
     path = tmp_path / "windows.dlltrace"
-    said: dict[str, Any] = json.loads(shop.ask(scenario.build(shop), path))
+    output: dict[str, Any] = json.loads(shop.ask(scenario.build(shop), path))
     trace = read_trace_file(str(path))
     assert trace.problems == ()
     assert trace.host is not None and trace.host.system == "windows"
     again = explain_saved(trace)
-    assert encode_verdict(again) == said
+    assert encode_verdict(again) == output
     assert (again.findings[0].code, again.outcome) == (scenario.expected, Outcome.EXPLAINED)
     redacted = explain_saved(redact(trace))
     assert heads(redacted) == heads(again)
@@ -54,10 +54,10 @@ def test_without_the_case_it_is_not_guessed(lab: Lab, desk: Desk, tmp_path: Path
     path = tmp_path / "windows.dlltrace"
     shop.ask(next(one for one in SCENARIOS if one.id == "missing-leaf").build(shop), path)
     trace = read_trace_file(str(path))
-    said = explain_saved(replace(trace, case=None))
-    assert said.findings[0].code == "missing-image" and "given where it was recorded" in said.notes[-1]
-    said = explain_saved(replace(trace, case=None, diagnosis=None))
-    assert said.outcome is Outcome.UNDECIDED and said.undecided
+    output = explain_saved(replace(trace, case=None))
+    assert output.findings[0].code == "missing-image" and "given where it was recorded" in output.notes[-1]
+    output = explain_saved(replace(trace, case=None, diagnosis=None))
+    assert output.outcome is Outcome.UNDECIDED and output.undecided
 
 
 def test_what_windows_alone_knows_is_in_it(lab: Lab, desk: Desk, tmp_path: Path) -> None:

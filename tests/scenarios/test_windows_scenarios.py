@@ -52,8 +52,8 @@ def test_wine_itself_names_what_is_missing(scenario: Scenario[Workshop], lab: La
     """The catalogue says what it says: Wine's own loader is asked, not ours."""
     shop = Workshop(lab, desk, tmp_path)
     module = scenario.build(shop).arguments[-1]
-    said = messages_of_wine(lab, f"import {module}", shop.site)
-    assert any(scenario.subject.rpartition("/")[2].lower() in name.lower() for name in said), said
+    output = messages_of_wine(lab, f"import {module}", shop.site)
+    assert any(scenario.subject.rpartition("/")[2].lower() in name.lower() for name in output), output
 
 
 def messages_of_wine(lab: Lab, code: str, site: Path) -> list[str]:
@@ -88,13 +88,13 @@ def wheels(lab: Lab) -> Path:
 
 
 def test_a_wheel_that_fails_by_itself(lab: Lab, desk: Desk, wheels: Path) -> None:
-    said = messages_of_wine(lab, "import cryptography.hazmat.bindings._rust", wheels)
+    output = messages_of_wine(lab, "import cryptography.hazmat.bindings._rust", wheels)
     verdict = json.loads(desk.ask(("cryptography.hazmat.bindings._rust",), wheels, {}))
-    if not said:  # as in Wine 10
+    if not output:  # as in Wine 10
         assert verdict["outcome"] == "imported", verdict
         return
     first = verdict["findings"][0]
-    assert (first["code"], first["subject"], first["confidence"]) == ("missing-image", said[0], "certain")
+    assert (first["code"], first["subject"], first["confidence"]) == ("missing-image", output[0], "certain")
     assert first["chain"][-2].endswith("_rust.pyd")
 
 

@@ -11,9 +11,9 @@ from dlltracer.report.render_text import LARGE, render_text
 EXT = "/app/ext.so"
 
 
-def load(path: str, asked_by: str | None = None, *imports: str, phase: Phase = Phase.CACHE) -> LoadEvent:
-    need = path.rpartition("/")[2] if asked_by is not None else None
-    return LoadEvent(path, need=need, requested_by=asked_by, imports=imports or ("ext",), phase=phase)
+def load(path: str, requester: str | None = None, *imports: str, phase: Phase = Phase.CACHE) -> LoadEvent:
+    need = path.rpartition("/")[2] if requester is not None else None
+    return LoadEvent(path, need=need, requested_by=requester, imports=imports or ("ext",), phase=phase)
 
 
 def module(name: str, *imports: str) -> LoadEvent:
@@ -42,9 +42,9 @@ def test_others_are_shown(name: str) -> None:
     assert any(name in line for line in brief(module("ext", "ext"), load(f"/lib/{name}", EXT)))
 
 
-@pytest.mark.parametrize("asked_by", [None, "/lib-dynload/_ctypes.cpython-311-x86_64-linux-gnu.so"])
-def test_what_the_program_loads_by_name_is_shown(asked_by: str | None) -> None:
-    own = LoadEvent("/lib/libresolv.so.2", need="libresolv.so.2", requested_by=asked_by, phase=Phase.CACHE)
+@pytest.mark.parametrize("requester", [None, "/lib-dynload/_ctypes.cpython-311-x86_64-linux-gnu.so"])
+def test_what_the_program_loads_by_name_is_shown(requester: str | None) -> None:
+    own = LoadEvent("/lib/libresolv.so.2", need="libresolv.so.2", requested_by=requester, phase=Phase.CACHE)
     lines = brief(own)
     assert any("/lib/libresolv.so.2" in line for line in lines) and not any("part of" in line for line in lines)
 

@@ -24,16 +24,16 @@ def copy(package: str, name: str, build: str) -> RuntimeCopy:
     return RuntimeCopy(f"{package}/{name}", name, package, build)
 
 
-def said(*copies: RuntimeCopy) -> list[tuple[str, str]]:
+def output(*copies: RuntimeCopy) -> list[tuple[str, str]]:
     return [(problem.severity.value, problem.evidence[0].partition(":")[0]) for problem in judge_copies(copies)]
 
 
 def test_copies() -> None:
     own = [copy("a", "libgomp-00000001.so.1", "1"), copy("b", "libgomp-00000002.so.1", "2")]
-    assert said(*own) == [("note", "each has a name of its own, and serves its own package")]
-    assert said(copy("a", "libgomp.so.1", "1"), copy("b", "libgomp.so.1", "2")) == [("note", "all have one name")]
-    assert said(copy("a", "libgomp.so.1", "1"), copy("b", "libgomp.so.1", "1")) == [], "one build"
-    assert said(copy("a", "libgomp.so.1", "1"), copy("a", "libgomp-2.so.1", "2")) == [], "one package"
-    ((severity, words),) = said(copy("a", "libomp-00000001.so", "1"), copy("b", "libiomp5.so", "2"))
+    assert output(*own) == [("note", "each has a name of its own, and serves its own package")]
+    assert output(copy("a", "libgomp.so.1", "1"), copy("b", "libgomp.so.1", "2")) == [("note", "all have one name")]
+    assert output(copy("a", "libgomp.so.1", "1"), copy("b", "libgomp.so.1", "1")) == [], "one build"
+    assert output(copy("a", "libgomp.so.1", "1"), copy("a", "libgomp-2.so.1", "2")) == [], "one package"
+    ((severity, words),) = output(copy("a", "libomp-00000001.so", "1"), copy("b", "libiomp5.so", "2"))
     assert severity == "warning" and words.startswith("a process that gets two of them ends with")
-    assert said(copy("a", "libiomp5.so", "1"), copy("b", "libiomp5.so", "2")) == [("note", "all have one name")]
+    assert output(copy("a", "libiomp5.so", "1"), copy("b", "libiomp5.so", "2")) == [("note", "all have one name")]

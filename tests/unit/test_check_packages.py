@@ -50,7 +50,7 @@ def library(name: str, *symbols: Symbol, **more: object) -> bytes:
     return ElfFile(loadable=True, soname=name, symbols=symbols, **more).build()  # type: ignore[arg-type]
 
 
-def said(report: CheckReport) -> list[tuple[str, Severity]]:
+def output(report: CheckReport) -> list[tuple[str, Severity]]:
     assert report.unreadable == ""
     return [(problem.code, problem.severity) for problem in report.problems]
 
@@ -71,7 +71,7 @@ def test_a_sound_package(tmp_path: Path, form: str) -> None:
 def test_broken_packages(tmp_path: Path, form: str) -> None:
     files = {SO: module("_PyDict_GetItemId"), "lib/liba.so": library("liba.so", machine=183), "lib/x.py": b"x"}
     report = check(build_conda(tmp_path, files, depends=PYTHON, form=form, sums={"lib/x.py": "0" * 64}))
-    assert set(said(report)) == {("other-python", ERROR), ("wrong-machine", NOTE), ("record-mismatch", ERROR)}
+    assert set(output(report)) == {("other-python", ERROR), ("wrong-machine", NOTE), ("record-mismatch", ERROR)}
 
 
 def test_what_other_packages_bring_is_a_note(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_what_other_packages_bring_is_a_note(tmp_path: Path) -> None:
 
 def test_the_lowest_glibc(tmp_path: Path) -> None:
     content = module(needed=("libc.so.6",), version_needs=(("libc.so.6", "GLIBC_2.28", False),))
-    assert said(check(build_conda(tmp_path, {SO: content}))) == [("glibc-above-tag", ERROR)]
-    assert said(check(build_conda(tmp_path, {SO: content}, depends=["__glibc >=2.28,<3.0.a0"]))) == []
+    assert output(check(build_conda(tmp_path, {SO: content}))) == [("glibc-above-tag", ERROR)]
+    assert output(check(build_conda(tmp_path, {SO: content}, depends=["__glibc >=2.28,<3.0.a0"]))) == []
 
 
 def test_other_systems(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_other_systems(tmp_path: Path) -> None:
         folder = tmp_path / subdir
         folder.mkdir()
         report = check(build_conda(folder, {place: content}, subdir=subdir, depends=PYTHON))
-        assert said(report) == [("missing-image", NOTE)], subdir
+        assert output(report) == [("missing-image", NOTE)], subdir
     report = check(build_conda(tmp_path, {"site-packages/a.so": module()}, subdir="noarch"))
     assert report.problems == () and "noarch" in report.notes[0]
 
@@ -175,14 +175,14 @@ def test_single_files(tmp_path: Path) -> None:
         path.write_bytes(content)
         return check(path)
 
-    assert ("missing-image", ERROR) in said(report("mod.abi3.so", module(needed=("libgone.so.9",))))
-    assert said(report("tool.dll", build_pe({"gone.dll": ["f"]}, []))) == [("missing-image", WARNING)]
+    assert ("missing-image", ERROR) in output(report("mod.abi3.so", module(needed=("libgone.so.9",))))
+    assert output(report("tool.dll", build_pe({"gone.dll": ["f"]}, []))) == [("missing-image", WARNING)]
     (tmp_path / "beside.dll").write_bytes(build_pe({}, ["f"]))
-    assert said(report("m.pyd", build_pe({"beside.dll": ["f"], "python313.dll": ["PyArg_Parse"]}, []))) == []
+    assert output(report("m.pyd", build_pe({"beside.dll": ["f"], "python313.dll": ["PyArg_Parse"]}, []))) == []
     mac = [build_macho(["@loader_path/gone.dylib"], cpu=cpu, kind=DYLIB, signature=16) for cpu in (X86_64, ARM64)]
     both = report("lib.dylib", build_fat(mac))
     assert both.platforms == ("macOS x86_64", "macOS arm64")
-    assert said(both) == [("missing-image", WARNING)] * 2
+    assert output(both) == [("missing-image", WARNING)] * 2
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ def test_what_is_refused(tmp_path: Path, name: str, content: bytes, words: str) 
     path = tmp_path / name
     path.write_bytes(content)
     report = check(path)
-    told = report.unreadable or report.problems[0].title
-    assert re.search(words, told) and "\n" not in told
+    reported = report.unreadable or report.problems[0].title
+    assert re.search(words, reported) and "\n" not in reported
 
 
 def test_a_zip_archive_is_a_source_distribution_by_what_it_holds(tmp_path: Path) -> None:

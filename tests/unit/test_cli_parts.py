@@ -99,10 +99,10 @@ def test_the_words_of_a_program() -> None:
 @pytest.mark.parametrize("kind", [ProgramKind.COMMAND, ProgramKind.MODULE])
 def test_on_windows_the_debugger_follows(monkeypatch: pytest.MonkeyPatch, kind: ProgramKind) -> None:
     recording = replace(RECORDING, pid=7, processes=(TracedProcess(7),))
-    said: list[object] = []
+    shown: list[object] = []
 
     def run(*first: object, **options: bool) -> RunResult:
-        said.extend((*first, options))
+        shown.extend((*first, options))
         return RunResult(status=3, recording=recording)
 
     program = Program(kind, "x", ("a",))
@@ -112,13 +112,13 @@ def test_on_windows_the_debugger_follows(monkeypatch: pytest.MonkeyPatch, kind: 
     monkeypatch.setattr(run_traced.sys, "platform", "win32")
     module.NAME = "debugger"  # type: ignore[attr-defined]
     module.run_debugged_command = module.run_on_windows = run  # type: ignore[attr-defined]
-    sink = types.SimpleNamespace(process=said.append, event=said.append)
+    sink = types.SimpleNamespace(process=shown.append, event=shown.append)
     assert run_traced.run_followed(program, "auto", follow=True, sink=sink) == RunResult(status=3, recording=recording)
-    options_given = next(item for item in said if isinstance(item, dict))
+    options_given = next(item for item in shown if isinstance(item, dict))
     assert isinstance(options_given.pop("sink"), run_traced._Guard), "what raises there must not disturb the debugger"
     first = [["x", "a"]] if kind is ProgramKind.COMMAND else [program, "auto"]
     options = {"follow": True} if kind is ProgramKind.COMMAND else {"follow": True, "startup": False}
-    assert said == [*first, options, *recording.processes, *recording.events]
+    assert shown == [*first, options, *recording.processes, *recording.events]
     if kind is ProgramKind.COMMAND:
         with pytest.raises(run_traced.CannotFollow, match="a command cannot be traced by 'etw'"):
             run_traced.run_followed(program, "etw")
@@ -170,9 +170,9 @@ def test_forced_colour_on_a_stream_that_lacks_characters(monkeypatch: pytest.Mon
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "20")
-    said = written("ascii", "text")
-    assert b"\x1b[1mimport m\x1b[0m\n" in said and rb"/gr\xfc\xdf/\udcff.so" in said
-    assert said.count(b"\n") == 3
+    shown = written("ascii", "text")
+    assert b"\x1b[1mimport m\x1b[0m\n" in shown and rb"/gr\xfc\xdf/\udcff.so" in shown
+    assert shown.count(b"\n") == 3
 
 
 def test_a_closed_stream_gets_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -341,8 +341,8 @@ def test_status_of_the_program_is_ours(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_help_and_version() -> None:
-    said = CliRunner().invoke(cli, ["--help"])
-    assert said.exit_code == 0 and "run " in said.output
+    shown = CliRunner().invoke(cli, ["--help"])
+    assert shown.exit_code == 0 and "run " in shown.output
     assert CliRunner().invoke(cli, ["--version"]).output.startswith("dlltracer ")
     explained = CliRunner().invoke(cli, ["run", "--help"]).output
     for option in ("-c CODE", "-m MODULE", "SCRIPT", "-- COMMAND", "--output", "--format", "--backend"):

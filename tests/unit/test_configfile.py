@@ -72,7 +72,7 @@ def test_the_variable_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @as_root
 @pytest.mark.parametrize(
-    ("others", "said"),
+    ("others", "output"),
     [
         (("shared/pyproject.toml",), "shared/pyproject.toml"),
         (("shared",), "shared"),
@@ -81,14 +81,14 @@ def test_the_variable_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_what_another_user_left_in_a_folder_above_is_refused(
-    tmp_path: Path, others: tuple[str, ...], said: str
+    tmp_path: Path, others: tuple[str, ...], output: str
 ) -> None:
     make(tmp_path, "shared/.git/", f"shared/pyproject.toml={TABLE}", "shared/work/")
     for path in others:
         os.chown(tmp_path / path, NOBODY, NOBODY)
     with pytest.raises(UntrustedSettings) as caught:
         find_config(str(tmp_path / "shared" / "work"))
-    problem = f"not used, because {tmp_path / said} belongs to user "
+    problem = f"not used, because {tmp_path / output} belongs to user "
     assert str(caught.value).startswith(f"{tmp_path / 'shared/pyproject.toml'}: {problem}")
     assert "65534" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -187,7 +187,7 @@ def test_the_table_is_seen_in_every_spelling(tool: str, us: str, space: str, end
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "output"),
     [
         ("other.toml", "[run", "it is not TOML: "),
         ("other.toml", "[run]", "it has no table [tool.dlltracer]"),
@@ -196,12 +196,12 @@ def test_the_table_is_seen_in_every_spelling(tool: str, us: str, space: str, end
         ("pyproject.toml", "tool = 'dlltracer'", "it has no table [tool.dlltracer]"),
     ],
 )
-def test_a_bad_file(tmp_path: Path, name: str, content: str, said: str) -> None:
+def test_a_bad_file(tmp_path: Path, name: str, content: str, output: str) -> None:
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(ConfigurationError) as caught:
         read_config(str(path))
-    assert str(caught.value).startswith(f"{path}: {said}")
+    assert str(caught.value).startswith(f"{path}: {output}")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_sections(tmp_path: Path) -> None:
     section = read_config(str(tmp_path / "s.toml"))
     assert section.section("run").text("format") == "x" and section.section("why").values == {}
     assert section.section("run").key("format") == "run.format"
-    for wrong, said in (
+    for wrong, output in (
         (lambda: section.text("backend"), "backend: this is text, not a number"),
         (lambda: section.section("backend"), "backend: this is a table, not a value"),
         (lambda: section.section("run").refuse_unknown(("formats",)), "run.format: there is no such setting; did you"),
@@ -222,7 +222,7 @@ def test_sections(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError) as caught:
             wrong()
-        assert f"s.toml: {said}" in str(caught.value)
+        assert f"s.toml: {output}" in str(caught.value)
 
 
 @settings(deadline=None)

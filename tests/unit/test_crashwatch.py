@@ -174,8 +174,8 @@ def test_the_layouts_are_those_of_the_c_headers(tmp_path: Path) -> None:
         pytest.skip("needs gcc")
     (tmp_path / "layout.c").write_text(LAYOUT)
     subprocess.run(["gcc", "layout.c", "-o", "layout"], cwd=tmp_path, check=True)
-    said = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout
-    size, code, pid, address, registers, counter, stack = map(int, said.split())
+    output = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout
+    size, code, pid, address, registers, counter, stack = map(int, output.split())
     rest = SignalInfo.rest.offset
     assert (ctypes.sizeof(SignalInfo), SignalInfo.code.offset, rest, rest) == (size, code, pid, address)
     words = b"".join(at.to_bytes(8, sys.byteorder) for at in range(0, registers, 8))

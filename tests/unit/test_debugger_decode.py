@@ -67,7 +67,7 @@ def test_a_load_says_what_was_seen(log: ProcessLog) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "path", "shown"),
+    ("reported", "path", "shown"),
     [
         (r"\??\C:\x\a.dll", r"C:\x\a.dll", r"C:\x\a.dll"),
         (r"\??\UNC\server\share\a.dll", r"\\server\share\a.dll", r"\\server\share\a.dll"),
@@ -76,8 +76,8 @@ def test_a_load_says_what_was_seen(log: ProcessLog) -> None:
         ("\\??\\C:\\\udc80\u00e9\U0001f40d.dll", "C:\\\udc80\u00e9\U0001f40d.dll", "C:\\\udc80\u00e9\U0001f40d.dll"),
     ],
 )
-def test_paths_are_those_of_windows_programs(log: ProcessLog, told: str, path: str, shown: str) -> None:
-    log.note_load(at(1), 0x1000_0000, told, HEADER)
+def test_paths_are_those_of_windows_programs(log: ProcessLog, reported: str, path: str, shown: str) -> None:
+    log.note_load(at(1), 0x1000_0000, reported, HEADER)
     log.note_exception(TID, exception(VIOLATION, 0x1000_0010), is_first_chance=False)
     (event,) = log.events((), PID, 0.0, 0)
     crash = log.crash(VIOLATION)
@@ -86,13 +86,13 @@ def test_paths_are_those_of_windows_programs(log: ProcessLog, told: str, path: s
 
 def test_early_events_are_the_final_ones_without_requests() -> None:
     devices = {r"\Device\HarddiskVolume3": "C:"}
-    told: list[object] = []
-    log = ProcessLog(devices, lambda record: told.extend(decode_record_now(record, PID, devices, 1000.0, 0)))
+    reported: list[object] = []
+    log = ProcessLog(devices, lambda record: reported.extend(decode_record_now(record, PID, devices, 1000.0, 0)))
     failed_import(log)
-    assert len(told) == 4
+    assert len(reported) == 4
     log.note_load(at(14), 0x1000_0000, r"\Device\HarddiskVolume3\a.dll", ImageHeader())
     log.note_unload(at(15), 0x7000_0000)
-    assert told == list(log.events((), PID, 1000.0, 0))
+    assert reported == list(log.events((), PID, 1000.0, 0))
 
 
 def test_without_requests_an_unload_is_neutral(log: ProcessLog) -> None:
@@ -246,21 +246,21 @@ def test_no_header_raises(data: bytes, start: int) -> None:
 def test_whatever_is_noted_can_be_decoded(steps: list[tuple[bool, int, int, int]], address: int) -> None:
     log = ProcessLog({})
     loaded: dict[int, int] = {}  # base to size
-    told = 0
+    reported = 0
     for is_load, place, size, tid in steps:
         base = place << 32
         if is_load:
-            log.note_load(at(told, tid), base, f"\\??\\C:\\{place}.dll", ImageHeader(size, size, size))
+            log.note_load(at(reported, tid), base, f"\\??\\C:\\{place}.dll", ImageHeader(size, size, size))
         else:
-            log.note_unload(at(told, tid), base)
-        told += is_load or base in loaded
+            log.note_unload(at(reported, tid), base)
+        reported += is_load or base in loaded
         if is_load:
             loaded[base] = size
         else:
             loaded.pop(base, None)
     log.note_exception(TID, exception(VIOLATION, address), is_first_chance=False)
     events = log.events((), PID, 0.0, 0)
-    assert len(events) == told
+    assert len(events) == reported
     crash = log.crash(0)
     base = address >> 32 << 32
     is_inside = address - base < loaded.get(base, 0)

@@ -24,8 +24,8 @@ class Kept:
     """A sink that keeps what it gets."""
 
     def __init__(self) -> None:
-        self.said: list[Event | TracedProcess] = []
-        self.process = self.early = self.event = self.said.append
+        self.output: list[Event | TracedProcess] = []
+        self.process = self.early = self.event = self.output.append
 
 
 def test_what_the_file_has_while_the_program_runs(tmp_path: Path) -> None:
@@ -54,16 +54,16 @@ def test_before_the_first_line_of_the_program(tmp_path: Path) -> None:
     early = EarlyEvents(kept, True, ("python", "-c", "x"), str(begun))
     for reported in (FIRST, LOAD):
         early(reported)
-    assert kept.said == []
+    assert kept.output == []
     shown = TracedProcess(7, command=("python", "-c", "x"))
     for reported in (CHILD, CHILDS, LOAD):
         early(reported)
-    assert kept.said == [shown, CHILD, CHILDS]
+    assert kept.output == [shown, CHILD, CHILDS]
     begun.write_text("")
     early(LATER)
     begun.unlink()  # it is looked at no more
     early(LOAD)
-    assert kept.said[3:] == [LATER, LOAD]
+    assert kept.output[3:] == [LATER, LOAD]
 
 
 def test_all_of_it_and_no_processes() -> None:
@@ -71,7 +71,7 @@ def test_all_of_it_and_no_processes() -> None:
     early = EarlyEvents(kept, False)
     for reported in (FIRST, LOAD, LATER):
         early(reported)
-    assert kept.said == [LOAD, LATER]
+    assert kept.output == [LOAD, LATER]
 
 
 def failing(error: BaseException) -> Callable[[object], None]:
@@ -87,7 +87,7 @@ def test_a_sink_that_raises_is_given_up_and_said() -> None:
     guard.early(LOAD)
     guard.early(LOAD)
     ending = guard.replay(RunResult(status=0, recording=Recording("debugger", (LATER,), 7, notes=("n",))))
-    assert kept.said == [] and guard.events.take() == (LATER,)
+    assert kept.output == [] and guard.events.take() == (LATER,)
     assert ending.recording is not None
     assert ending.recording.notes == (
         "n", "events were not handed on from then on, as they came: OSError: full",

@@ -45,18 +45,18 @@ def asked(target: str, at: int, idle: int | None, **options: object) -> Request:
     return replace(request, **options)  # type: ignore[arg-type]
 
 
-def said(records: list[RawRecord], *requests: Request) -> list[str]:
+def output(records: list[RawRecord], *requests: Request) -> list[str]:
     return [str(event) for event in decode_records(records, requests, MACHINE).events]
 
 
 def kinds(records: list[RawRecord], *requests: Request) -> list[str]:
-    return [line.split()[0] for line in said(records, *requests)]
+    return [line.split()[0] for line in output(records, *requests)]
 
 
 def test_the_example_of_the_contract() -> None:
     records = [load(PYD, 1, 10), load(SYSTEM, 2, 11), load(DLL, 3, 12)]
     records += [unload(SYSTEM, 2, 13), unload(DLL, 3, 14), unload(PYD, 1, 15)]
-    assert said(records, asked(r"C:\Py\_ssl.pyd", 5, 20)) == [
+    assert output(records, asked(r"C:\Py\_ssl.pyd", 5, 20)) == [
         r"LoadLibrary C:\Py\_ssl.pyd",
         r"LoadLibrary C:\Windows\System32\crypt32.dll",
         r"LoadLibrary C:\Py\libssl.dll",
@@ -128,7 +128,7 @@ def test_records_of_two_processors_arrive_out_of_order() -> None:
     ordered = [load(PYD, 1, 10), load(DLL, 3, 11), unload(DLL, 3, 12), unload(PYD, 1, 13)]
     late = [ordered[1], ordered[3], ordered[0], ordered[2]]
     request = asked(r"C:\Py\_ssl.pyd", 5, 20)
-    assert said(late, request) == said(ordered, request)
+    assert output(late, request) == output(ordered, request)
 
 
 def test_an_unload_without_a_request_is_benign() -> None:

@@ -64,8 +64,8 @@ def test_what_this_python_writes() -> None:
 
 @given(st.text(max_size=300))
 def test_any_text_is_taken(text: str) -> None:
-    for said in (text, f"Current thread 0x1 (most recent call first):\n{text}"):
-        assert len(read_fault_frames(said)) <= said.count("\n") + 1
+    for output in (text, f"Current thread 0x1 (most recent call first):\n{text}"):
+        assert len(read_fault_frames(output)) <= output.count("\n") + 1
 
 
 def test_names_that_are_not_ascii_are_those_of_the_files(tmp_path: Path) -> None:

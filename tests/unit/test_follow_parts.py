@@ -52,8 +52,8 @@ class Followed:
     """Processes with what was said of them, and a first one."""
 
     def __init__(self, first: int, prefix: str = "/nowhere/log") -> None:
-        self.said: list[TracedProcess] = []
-        self.processes = Processes(self.said.append)
+        self.output: list[TracedProcess] = []
+        self.processes = Processes(self.output.append)
         self.processes.begin(first, ("first",), given=0)
         self.untraced = UntracedProcesses(self.processes, prefix)
 
@@ -120,11 +120,11 @@ def test_a_start_of_what_is_not_there_any_more(child: subprocess.Popen[str]) -> 
     followed = Followed(child.pid)
     event = followed.processes.start(child.pid, "/bin/other")
     assert event is not None and (event.path, event.base) == ("/bin/other", None)
-    assert (followed.said[-1].command, followed.said[-1].program) == (None, "/bin/other")
+    assert (followed.output[-1].command, followed.output[-1].program) == (None, "/bin/other")
     assert followed.processes.start(child.pid, "other") is None
     event = followed.processes.start(child.pid, sys.executable)
     assert event is not None and event.path == os.path.realpath(sys.executable) and event.base
-    assert followed.said[-1].command == read_command(child.pid)
+    assert followed.output[-1].command == read_command(child.pid)
 
 
 @pytest.mark.parametrize("overflow", [False, True])
@@ -291,8 +291,8 @@ def program(tmp_path: Path, interpreter: str | None, mode: int = 0o755) -> str:
     ],
 )
 def test_why_a_program_is_silent(tmp_path: Path, interpreter: str | None, mode: int, why: str | None) -> None:
-    said = why_untraced(program(tmp_path, interpreter, mode))
-    assert said is None if why is None else said is not None and why in said
+    output = why_untraced(program(tmp_path, interpreter, mode))
+    assert output is None if why is None else output is not None and why in output
 
 
 def test_what_is_no_program_is_not_judged(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_child_whose_environment_was_cleaned_is_noted() -> None:
         followed.untraced.look(0.0)
         (note,) = followed.untraced.notes()
         assert "/cat" in note and "taken out of its environment" in note
-        (child,) = (process for process in followed.said if process.pid != shell.pid)
+        (child,) = (process for process in followed.output if process.pid != shell.pid)
         assert child.parent == shell.pid and child.command == ("cat",)
         # Its log comes after all: nothing to note.
         followed.processes.get(child.pid).log = True
@@ -329,8 +329,8 @@ def test_a_child_made_by_fork_that_does_nothing_is_not_noted() -> None:
         assert parent.stdout is not None and parent.stdout.readline()
         followed = Followed(parent.pid)
         followed.untraced.look_now()
-        assert len({process.pid for process in followed.said}) == 2
-        assert {process.command for process in followed.said} == {("first",)}, "as the user called it"
+        assert len({process.pid for process in followed.output}) == 2
+        assert {process.command for process in followed.output} == {("first",)}, "as the user called it"
         assert followed.untraced.notes() == ()
         followed.processes.close()
         parent.communicate()

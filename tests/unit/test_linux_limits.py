@@ -176,8 +176,8 @@ def test_process_limits() -> None:
 def test_the_address_space_of_a_limited_process() -> None:
     code = "from dlltracer.host.machine import *; print(read_address_space_limit())"
     limited = ["sh", "-c", 'ulimit -v 2000000 && exec "$@"', "sh", sys.executable, "-c", code]
-    said = subprocess.run(limited, capture_output=True, text=True, check=True, env=with_our_path()).stdout
-    found = re.fullmatch(r"MemoryLimit\(where='RLIMIT_AS', limit=(\d+), used=(\d+)\)\n", said)
+    output = subprocess.run(limited, capture_output=True, text=True, check=True, env=with_our_path()).stdout
+    found = re.fullmatch(r"MemoryLimit\(where='RLIMIT_AS', limit=(\d+), used=(\d+)\)\n", output)
     assert found is not None and int(found[1]) == 2000000 * 1024
     assert 1 << 20 < int(found[2]) < int(found[1])
 

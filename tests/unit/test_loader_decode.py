@@ -16,7 +16,7 @@ from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phas
 from dlltracer.model.failure import Request
 
 
-def said(text: LoaderText, *, ended: bool = True) -> list[str]:
+def output(text: LoaderText, *, ended: bool = True) -> list[str]:
     decoded = decode_loader_text(text.bytes, ended=ended)
     assert decoded.undecodable == 0
     return [str(event) for event in decoded.events]
@@ -98,7 +98,7 @@ def test_a_newer_loader_says_why_not() -> None:
 def test_a_name_the_loader_knew_already_is_no_failure() -> None:
     text = a_module().need("libalias.so", "/m.so").find("libalias.so").trying("/a/libalias.so")
     text.need("libc.so.6", "/m.so").init("/m.so").opened("/m.so")
-    assert said(text) == ["LoadLibrary /m.so"]
+    assert output(text) == ["LoadLibrary /m.so"]
 
 
 def test_the_reason_of_a_relocation_error_is_kept() -> None:
@@ -114,11 +114,11 @@ def test_dlclose_is_not_a_failure() -> None:
 
 
 def test_dlclose_of_what_was_there_before_the_trace() -> None:
-    assert said(LoaderText().fini("/old.so").destroy("/old.so")) == ["UnloadLibrary /old.so"]
+    assert output(LoaderText().fini("/old.so").destroy("/old.so")) == ["UnloadLibrary /old.so"]
 
 
 def test_dlclose_without_initialisers_and_finalisers() -> None:
-    assert said(a_module().opened("/m.so").destroy("/m.so")) == ["LoadLibrary /m.so", "UnloadLibrary /m.so"]
+    assert output(a_module().opened("/m.so").destroy("/m.so")) == ["LoadLibrary /m.so", "UnloadLibrary /m.so"]
 
 
 @pytest.mark.parametrize("after", ["end", "dlclose", "dlopen"])
@@ -128,7 +128,7 @@ def test_a_missing_top_file(after: str) -> None:
         text.fini("/old.so").destroy("/old.so")
     elif after == "dlopen":
         text.open("/m.so").map("/m.so").opened("/m.so")
-    assert said(text)[0] == "Failed /none.so"
+    assert output(text)[0] == "Failed /none.so"
 
 
 def test_a_missing_file_then_an_image_there_already_is_left_to_who_can_look() -> None:
@@ -147,7 +147,7 @@ def test_a_dlopen_inside_an_initialiser() -> None:
 
 def test_a_dlopen_that_fails_inside_an_initialiser() -> None:
     text = a_module().init("/m.so").open("/plugin.so", by="/m.so").opened("/m.so").fini("/m.so").destroy("/m.so")
-    assert said(text) == ["LoadLibrary /m.so", "Failed /plugin.so", "UnloadLibrary /m.so"]
+    assert output(text) == ["LoadLibrary /m.so", "Failed /plugin.so", "UnloadLibrary /m.so"]
 
 
 def test_a_mark_inside_a_line_does_not_break_it() -> None:
@@ -168,7 +168,7 @@ def test_a_mark_inside_a_line_does_not_break_it() -> None:
 
 def test_a_killed_process_leaves_what_was_certain() -> None:
     text = a_module().need("libx.so", "/m.so").find("libx.so").trying("/a/libx.so")
-    assert said(text, ended=False) == ["LoadLibrary /m.so"]
+    assert output(text, ended=False) == ["LoadLibrary /m.so"]
     assert decode_loader_text(a_module().init("/m.so").bytes, ended=False).initialising == "/m.so"
 
 
@@ -191,7 +191,7 @@ def test_names_that_are_not_utf8_survive() -> None:
 
 
 def test_lines_of_no_use_are_not_undecodable() -> None:
-    assert said(a_module().line("file=/m.so [0];  needed by /lib/x.so [0] (relocation dependency)")) == [
+    assert output(a_module().line("file=/m.so [0];  needed by /lib/x.so [0] (relocation dependency)")) == [
         "LoadLibrary /m.so"
     ]
     for line in ("symbol=f;  lookup in file=/x [0]", "binding file /a [0] to /b [0]: normal symbol `f' [V]"):

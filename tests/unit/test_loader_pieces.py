@@ -147,11 +147,11 @@ def test_a_program_that_needs_nothing_is_named_when_it_gets_control() -> None:
 
 def test_a_library_missing_at_the_start() -> None:
     text = LoaderText().need("libgone.so", "./x").find("libgone.so").trying("/lib/libgone.so")
-    for blank, ended, said in ((False, None, 0), (True, None, 1), (False, True, 1), (True, False, 0)):
+    for blank, ended, output in ((False, None, 0), (True, None, 1), (False, True, 1), (True, False, 0)):
         decoder = LoaderTextDecoder(77, others=True, fresh=True, on_start=Programs())
         decoder.feed(text.bytes + (b"       77:\t\n" if blank else b""))
         changes = decoder.finish(ended)
-        assert [str(event) for event, _ in changes] == ["Failed libgone.so"] * said
+        assert [str(event) for event, _ in changes] == ["Failed libgone.so"] * output
 
 
 def test_another_program_takes_the_place() -> None:
@@ -228,7 +228,8 @@ def test_any_pieces_give_the_events_of_their_whole(others: bool, data: st.DataOb
     results = []
     for cut in (pieces, [b"".join(pieces)]):
         programs = Programs()
-        decoder = LoaderTextDecoder(None, others=others, fresh=fresh, on_start=programs)
+        # Of a log that others may write into, the first line tells the process; of another one it is known.
+        decoder = LoaderTextDecoder(None if others else 77, others=others, fresh=fresh, on_start=programs)
         changes = [change for piece in cut for change in decoder.feed(piece)]
         results.append((changes + decoder.finish(None), decoder.undecodable, decoder.pids, programs.started))
     assert results[0] == results[1]

@@ -108,8 +108,8 @@ def test_the_leaf_below_the_file_that_is_named() -> None:
     recording = Recording("rtld", (leaf, middle, dropped(DRIVER)))
     found = find_named_failure((error(f"Can't open lib '{DRIVER}'"),), recording)
     assert found is not None
-    said = describe_failure(found, recording)
-    assert (said.problem, said.library, said.required_by) == (
+    dl_error = describe_failure(found, recording)
+    assert (dl_error.problem, dl_error.library, dl_error.required_by) == (
         DlProblem.MISSING, "libleaf.so.3", "/opt/odbc/libmid.so",
     )  # fmt: skip
 
@@ -119,8 +119,8 @@ def test_the_loaders_reason_in_the_trace() -> None:
     recording = Recording("rtld", (event,))
     found = find_named_failure((error(f"cannot use {EXT}"),), recording)
     assert found is not None
-    said = describe_failure(found, recording)
-    assert (said.problem, said.symbol, said.library) == (DlProblem.MISSING_SYMBOL, "core_fn", EXT)
+    dl_error = describe_failure(found, recording)
+    assert (dl_error.problem, dl_error.symbol, dl_error.library) == (DlProblem.MISSING_SYMBOL, "core_fn", EXT)
 
 
 def test_a_library_that_the_program_looked_for_itself() -> None:
@@ -153,13 +153,14 @@ def test_stems(name: str, stem: str) -> None:
     ],
 )
 def test_a_loaders_words_in_the_words_of_others(before: str, after: str, library: str) -> None:
-    said = classify_dlerror(f"{before}{library}: {MISSING}{after}")
-    assert (said.problem, said.library) == (DlProblem.MISSING, library)
+    dl_error = classify_dlerror(f"{before}{library}: {MISSING}{after}")
+    assert (dl_error.problem, dl_error.library) == (DlProblem.MISSING, library)
 
 
 def test_lines_that_were_wrapped() -> None:
-    said = classify_dlerror("cannot start: libx.so.1: cannot open shared\n   object file: No such file or\n directory")
-    assert (said.problem, said.library) == (DlProblem.MISSING, "libx.so.1")
+    text = "cannot start: libx.so.1: cannot open shared\n   object file: No such file or\n directory"
+    dl_error = classify_dlerror(text)
+    assert (dl_error.problem, dl_error.library) == (DlProblem.MISSING, "libx.so.1")
 
 
 def test_dlsym_is_no_relocation() -> None:
@@ -168,8 +169,8 @@ def test_dlsym_is_no_relocation() -> None:
         ("OSError", DlProblem.MISSING_SYMBOL), ("AttributeError", DlProblem.NOT_IN_LIBRARY),
         ("ValueError", DlProblem.NOT_IN_LIBRARY),
     ):  # fmt: skip
-        said = classify_exception(error(words, kind, "Exception"))
-        assert (said.problem, said.library, said.symbol) == (problem, "/usr/lib/libz.so.1", "zbar_version")
+        dl_error = classify_exception(error(words, kind, "Exception"))
+        assert (dl_error.problem, dl_error.library, dl_error.symbol) == (problem, "/usr/lib/libz.so.1", "zbar_version")
     cffi = f"function/symbol 'zbar_version' not found in library 'libz.so.1': {words}"
     assert classify_exception(error(cffi, "AttributeError")).library == "/usr/lib/libz.so.1"
 
@@ -181,10 +182,14 @@ def test_dlsym_is_no_relocation() -> None:
 def test_a_megabyte_is_read_at_once(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     start = time.process_time()
-    classify_dlerror(text + f"\nlibx.so.1: {MISSING}")
-    find_named_failure((error(text),), Recording("rtld", tuple(not_found(f"lib{n}.so") for n in range(1000))))
-    library_that_is_denied((error(text),))
+    dl_error = classify_dlerror(text + f"\nlibx.so.1: {MISSING}")
+    found = find_named_failure((error(text),), Recording("rtld", tuple(not_found(f"lib{n}.so") for n in range(1000))))
+    denied = library_that_is_denied((error(text),))
     assert time.process_time() - start < 3
+    is_symbol = piece.startswith("undefined")
+    expected = (DlProblem.MISSING_SYMBOL, None) if is_symbol else (DlProblem.MISSING, "libx.so.1")
+    assert (dl_error.problem, dl_error.library) == expected
+    assert (found, denied) == (None, None)
 
 
 def test_the_words_at_the_end_of_a_long_message_count() -> None:

@@ -274,8 +274,8 @@ class TestVersionAndManifest:
         start = PeLayout(data).headers.directories[2][0]
         offset = PeLayout(data).offset(start, "resources")
         # The directory of a kind leads back to the root: a circle, which a tree of three levels cannot follow.
-        circle = patched(data, offset + 20, "<I", 0x80000000)
-        for damaged in (circle, patched(data, offset + 14, "<H", 0xFFFF), patched(data, offset + 20, "<I", 0x8FFFFFFF)):
+        loop = patched(data, offset + 20, "<I", 0x80000000)
+        for damaged in (loop, patched(data, offset + 14, "<H", 0xFFFF), patched(data, offset + 20, "<I", 0x8FFFFFFF)):
             image = full(damaged)
             assert image.resources is not None and image.resources.file_version is None
             assert image.imports == full(data).imports

@@ -76,7 +76,7 @@ def test_code_that_is_an_import_is_named_as_it_was_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "shown"),
     [
         (("numpy==2.0",), "dlltracer why numpy"),
         (("numpy >= 2",), "dlltracer why numpy"),
@@ -122,11 +122,11 @@ def test_code_that_is_an_import_is_named_as_it_was_typed() -> None:
         (("proj/",), "dlltracer why mylib"),
     ],
 )
-def test_what_is_no_question_is_answered_in_one_line(words: tuple[str, ...], said: str) -> None:
+def test_what_is_no_question_is_answered_in_one_line(words: tuple[str, ...], shown: str) -> None:
     with pytest.raises(CommandFailed) as raised:
         read_question(words, None)
     text = str(raised.value)
-    assert said in text and "\n" not in text
+    assert shown in text and "\n" not in text
 
 
 @pytest.mark.parametrize("words", [(), ("",), ("  ",)])
@@ -140,12 +140,12 @@ def test_programs_are_for_run(room: Path) -> None:
     shutil.copy("/bin/true", room / "tool")
     (room / "shell").write_text("#!/bin/sh\n")
     (room / "other").write_bytes(b"MZ" + bytes(100))
-    for name, said in (
+    for name, shown in (
         ("tool", "dlltracer run -- ./tool shows"), ("shell", "run --follow -- ./shell"), ("other", "deps ./other"),
     ):  # fmt: skip
         with pytest.raises(CommandFailed) as raised:
             read_question((f"./{name}",), None)
-        assert said in str(raised.value)
+        assert shown in str(raised.value)
 
 
 @linux_only
@@ -179,11 +179,11 @@ def test_python_may_be_named_by_its_environment_and_is_asked_what_it_is(room: Pa
     old.chmod(0o755)
     broken.chmod(0o755)
     assert find_python(str(broken)) == str(broken)
-    for named, said in (
+    for named, shown in (
         ("/bin/ls", "that is no Python"), ("empty", "has no Python"), ("3.99", "no python3.99 on PATH"),
         (str(old), "Python 3.8: 3.10 or later"),
     ):  # fmt: skip
-        with pytest.raises(CommandFailed, match=said):
+        with pytest.raises(CommandFailed, match=shown):
             find_python(named)
 
 

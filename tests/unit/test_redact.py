@@ -155,11 +155,11 @@ def test_a_whole_trace() -> None:
 
 def test_rules_come_to_the_same_verdict() -> None:
     before, after = trace(), redact(trace())
-    said = explain_saved(after)
-    assert [(one.code, one.confidence) for one in said.findings] == [
+    output = explain_saved(after)
+    assert [(one.code, one.confidence) for one in output.findings] == [
         (one.code, one.confidence) for one in explain_saved(before).findings
     ]
-    assert said.findings and "/home/user1/site/ext.so" in said.findings[0].chain
+    assert output.findings and "/home/user1/site/ext.so" in output.findings[0].chain
 
 
 def test_the_payload_of_raw_events_goes() -> None:

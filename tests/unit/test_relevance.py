@@ -13,8 +13,8 @@ MESSAGE = "libgone.so: cannot open shared object file: No such file or directory
 
 
 def behind(*events: LoadEvent | LoadFailedEvent, message: str | None = MESSAGE) -> tuple[LoadFailedEvent, ...]:
-    said = classify_dlerror(message) if message else None
-    dl_error = said if said is not None and said.problem.value != "undecided" else None
+    output = classify_dlerror(message) if message else None
+    dl_error = output if output is not None and output.problem.value != "undecided" else None
     return failures_behind(Recording("rtld", events), import_error(message) if message else None, dl_error)
 
 
@@ -29,6 +29,16 @@ def test_what_was_tried_in_vain_before_does_not_belong() -> None:
 def test_of_two_attempts_the_last_counts() -> None:
     first, second = not_found("libgone.so", timestamp=1.0), not_found("libgone.so", timestamp=2.0)
     assert behind(first, second) == (second,)
+
+
+def test_without_requests_of_python_a_load_is_joined_by_who_needed_what() -> None:
+    # As pypy's loads are, watched from outside: each event has the time of its own call.
+    benign = not_found("libopt.so", "/lib/other.so", timestamp=1.0, imports=None)
+    times = (2.0, 2.1, 2.2, 2.3)
+    gone = not_found("libgone.so", "/lib/libmid.so", imports=None)
+    load = (dropped(), dropped("/lib/libmid.so", EXT), gone, dropped("/lib/libother.so", "/lib/libmid.so"))
+    one = tuple(replace(event, timestamp=time, imports=None) for event, time in zip(load, times, strict=True))
+    assert behind(benign, *one) == one
 
 
 def test_a_failure_of_another_name_does_not_belong() -> None:

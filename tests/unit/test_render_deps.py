@@ -109,13 +109,13 @@ def test_who_pulls_a_library_in() -> None:
 
 
 def test_json_has_every_place() -> None:
-    said = json.loads(render_deps_json(tree_of(*CHAIN, missing("libz.so", TOP))))
-    assert (said["type"], said["version"], said["missing"]) == ("deps", 1, ["libz.so"])
-    assert [image["path"] for image in said["images"]] == [TOP, "/x/liba.so", "/lib/libc.so.6", "/lib/libb.so"]
-    assert said["bindings"][-1]["probes"][0] == {
+    output = json.loads(render_deps_json(tree_of(*CHAIN, missing("libz.so", TOP))))
+    assert (output["type"], output["version"], output["missing"]) == ("deps", 1, ["libz.so"])
+    assert [image["path"] for image in output["images"]] == [TOP, "/x/liba.so", "/lib/libc.so.6", "/lib/libb.so"]
+    assert output["bindings"][-1]["probes"][0] == {
         "path": "/x/libz.so",
         "phase": "runpath",
         "origin": TOP,
         "outcome": "absent",
     }
-    assert said["bindings"][-1]["state"] == "missing"
+    assert output["bindings"][-1]["state"] == "missing"

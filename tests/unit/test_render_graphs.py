@@ -190,9 +190,9 @@ def test_graphviz_reads_it_and_shows_the_names() -> None:
             ["dot", "-Tjson"], input=render_dot(graph).encode(), capture_output=True, timeout=120, check=False
         )
         assert (ran.returncode, ran.stderr) == (0, b"")
-        said = json.loads(ran.stdout)
-        shown = {one["name"]: one for one in said["objects"] if one["name"].startswith("n")}
-        assert len(shown) == len(graph.nodes) and len(said.get("edges", [])) == len(graph.edges)
+        output = json.loads(ran.stdout)
+        shown = {one["name"]: one for one in output["objects"] if one["name"].startswith("n")}
+        assert len(shown) == len(graph.nodes) and len(output.get("edges", [])) == len(graph.edges)
         for place, node in enumerate(graph.nodes):
             drawn = [op["text"] for op in shown[f"n{place}"]["_ldraw_"] if op["op"] == "T"]
             assert drawn == [escape(row) for row in (node.name, *filter(None, node.detail.split("\n")))]

@@ -64,10 +64,10 @@ def recording(*names: str, failed: str | None = None, below: str = "") -> Record
 @given(st.text(st.characters(), min_size=1), st.text(st.characters()))
 def test_any_name_is_text(name: str, other: str) -> None:
     made = recording(f"/x/{name}.so", failed=name, below=other)
-    said = Reader(render_tree_html(made)).text
+    output = Reader(render_tree_html(made)).text
     for line in render_text(made).plain.splitlines():
-        assert line.lstrip("\u251c\u2514\u2500\u2502 ") in said
-    assert "<note>" in said
+        assert line.lstrip("\u251c\u2514\u2500\u2502 ") in output
+    assert "<note>" in output
 
 
 def test_a_large_tree_is_folded_but_for_its_failures() -> None:

@@ -19,9 +19,9 @@ from dlltracer.report.render_perfetto import NO_LATER_TIME, NO_TIME, render_perf
 def entries(saved: SavedTrace) -> list[dict[str, Any]]:
     text = render_perfetto(saved)
     assert text.isascii()
-    said = json.loads(text, parse_constant=lambda name: 1 / 0)
-    assert set(said) == {"traceEvents", "displayTimeUnit", "otherData"}
-    found: list[dict[str, Any]] = said["traceEvents"]
+    output = json.loads(text, parse_constant=lambda name: 1 / 0)
+    assert set(output) == {"traceEvents", "displayTimeUnit", "otherData"}
+    found: list[dict[str, Any]] = output["traceEvents"]
     check(found)
     return found
 

@@ -71,7 +71,7 @@ def test_in_an_initialiser() -> None:
 
 
 def test_an_abort_with_its_last_words() -> None:
-    made = died(6, "/usr/lib/libc.so.6", said="no licence for ext\nFatal Python error: Aborted\n")
+    made = died(6, "/usr/lib/libc.so.6", stderr="no licence for ext\nFatal Python error: Aborted\n")
     assert first(made).code == "abort" and verdict(made).output == ("no licence for ext",)
 
 
@@ -178,16 +178,16 @@ def test_a_file_without_the_function_of_its_module() -> None:
     ],
 )  # fmt: skip
 def test_the_kind_of_python_that_a_file_was_built_for(symbol: str, kind: str) -> None:
-    lack = MissingSymbol(symbol, None, EXT, None)
-    found = first(case(f"{EXT}: undefined symbol: {symbol}", symbols=(lack,), tree=tree()))
+    wanted = MissingSymbol(symbol, None, EXT, None)
+    found = first(case(f"{EXT}: undefined symbol: {symbol}", symbols=(wanted,), tree=tree()))
     assert found.code == "python-api-missing" and kind in found.explanation
 
 
 def test_a_failure_of_python_alone_is_said_to_be_one() -> None:
     error = PythonError("ValueError", "no", ("ValueError", "Exception"))
     made = case(None, error=error, errors=(error,), subject=None, process=process(), recording=Recording("rtld"))
-    said = verdict(made)
-    assert said.outcome is Outcome.UNDECIDED and "no loader had a part in it" in said.undecided[0]
+    shown = verdict(made)
+    assert shown.outcome is Outcome.UNDECIDED and "no loader had a part in it" in shown.undecided[0]
     child = PythonError("CalledProcessError", "no", ("CalledProcessError", "SubprocessError", "Exception"))
     names = PythonError("ValueError", "libx.so.1 is odd", ("ValueError", "Exception"))
     optional = LoadFailedEvent("libopt.so", need="libopt.so", kind=FailureKind.NOT_FOUND)

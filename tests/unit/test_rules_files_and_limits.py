@@ -236,14 +236,14 @@ def test_a_file_for_android(needed: tuple[str, ...], words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "said", "unsaid"),
+    ("reason", "output", "unsaid"),
     [
         ("Permission denied", "MemoryDenyWriteExecute", "glibc 2.41"),
         ("Operation not permitted", "MemoryDenyWriteExecute", "glibc 2.41"),
         ("Invalid argument", "glibc 2.41", "MemoryDenyWriteExecute"),
     ],
 )
-def test_who_refuses_an_executable_stack(reason: str, said: str, unsaid: str) -> None:
+def test_who_refuses_an_executable_stack(reason: str, output: str, unsaid: str) -> None:
     words = f"{EXT}: cannot enable executable stack as shared object requires: {reason}"
     explanation = first(case(words)).explanation
-    assert said in explanation and unsaid not in explanation
+    assert output in explanation and unsaid not in explanation

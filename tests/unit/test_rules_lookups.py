@@ -26,8 +26,8 @@ def search(name: str, *imports: str) -> LoadFailedEvent:
 def failed(error: PythonError, *events: LoadEvent | LoadFailedEvent, **changes: Any) -> Case:
     """A case as it is gathered, of one exception and a whole trace."""
     recording = Recording("rtld", events)
-    said = classify_exception(error)
-    dl_error = said if said.problem.name != "UNDECIDED" else None
+    output = classify_exception(error)
+    dl_error = output if output.problem.name != "UNDECIDED" else None
     named = find_named_failure((error,), recording) if dl_error is None else None
     facts = {"error": error, "errors": (error,), "recording": recording, "dl_error": dl_error, "named": named}
     return case(None, **{**facts, "subject": None, "distribution": "debian", **changes})
@@ -81,9 +81,9 @@ def test_an_exception_of_the_package_that_searched() -> None:
     [("No backend available", ("PIL",)), ("usb wants Python 4", ("usb",)), ("the licence has expired", ("usb",))],
 )
 def test_an_exception_about_something_else_decides_nothing(message: str, imports: tuple[str, ...]) -> None:
-    said = verdict(failed(python_error("RuntimeError", message), search("usb-1.0", *imports)))
-    assert said.outcome is Outcome.UNDECIDED
-    assert {one.confidence for one in said.findings} == {Confidence.POSSIBLE}
+    output = verdict(failed(python_error("RuntimeError", message), search("usb-1.0", *imports)))
+    assert output.outcome is Outcome.UNDECIDED
+    assert {one.confidence for one in output.findings} == {Confidence.POSSIBLE}
 
 
 def test_a_search_that_succeeded_later_is_no_cause() -> None:

@@ -149,9 +149,9 @@ def test_runpath_counts_for_its_own_image_only() -> None:
     assert f"The RUNPATH of {EXT} names that folder" in found.explanation
 
 
-def _at_runtime(message: str | None, said: str = "", **changes: object) -> object:
+def _at_runtime(message: str | None, output: str = "", **changes: object) -> object:
     event = not_found("libcudnn_ops.so.9", "/site/engine.so")
-    return case(message, failures=(event,), subject="libcudnn_ops.so.9", said=said, **changes)
+    return case(message, failures=(event,), subject="libcudnn_ops.so.9", stderr=output, **changes)
 
 
 def test_asked_for_by_native_code_while_it_ran() -> None:

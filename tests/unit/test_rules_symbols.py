@@ -59,35 +59,35 @@ def test_a_version_with_what_the_copy_has() -> None:
 )  # fmt: skip
 def test_marks_of_glibc_are_about_glibc(version: str, words: str) -> None:
     message = f"/lib/libc.so.6: version `{version}' not found (required by {EXT})"
-    lack = MissingVersion(version, "libc.so.6", "/lib/libc.so.6", EXT, ("GLIBC_2.36",))
-    found = first(case(message, versions=(lack,), tree=tree()))
+    wanted = MissingVersion(version, "libc.so.6", "/lib/libc.so.6", EXT, ("GLIBC_2.36",))
+    found = first(case(message, versions=(wanted,), tree=tree()))
     assert found.code == "glibc-too-old" and words in found.explanation
     assert not any("libc.so.6" in remedy.what for remedy in found.remedies)
 
 
 def test_no_fix_replaces_a_library_of_the_system() -> None:
     message = f"/usr/lib/libstdc++.so.6: version `GLIBCXX_3.4.99' not found (required by {EXT})"
-    lack = MissingVersion("GLIBCXX_3.4.99", "libstdc++.so.6", "/usr/lib/libstdc++.so.6", EXT, ("GLIBCXX_3.4.30",))
-    own = first(case(message, versions=(lack,), tree=tree()))
+    wanted = MissingVersion("GLIBCXX_3.4.99", "libstdc++.so.6", "/usr/lib/libstdc++.so.6", EXT, ("GLIBCXX_3.4.30",))
+    own = first(case(message, versions=(wanted,), tree=tree()))
     assert not any("out of the way" in remedy.what for remedy in own.remedies)
-    elsewhere = replace(lack, provider="/opt/old/libstdc++.so.6")
+    elsewhere = replace(wanted, provider="/opt/old/libstdc++.so.6")
     other = first(case(message.replace("/usr/lib", "/opt/old"), versions=(elsewhere,), tree=tree()))
     assert any("out of the way" in remedy.what for remedy in other.remedies)
 
 
 def test_a_version_says_whose_the_symbol_is() -> None:
-    lack = MissingSymbol("extra", "V_1", EXT, "libx.so.1")
-    found = first(case(f"{EXT}: undefined symbol: extra, version V_1", symbols=(lack,),
+    wanted = MissingSymbol("extra", "V_1", EXT, "libx.so.1")
+    found = first(case(f"{EXT}: undefined symbol: extra, version V_1", symbols=(wanted,),
                        tree=tree(bound("libx.so.1", "/lib/libx.so.1"))))  # fmt: skip
     assert found.title == "libx.so.1 lacks extra in version V_1, which ext.so needs"
 
 
 def test_a_newer_glibc() -> None:
     message = f"/lib/libc.so.6: version `GLIBC_2.99' not found (required by {EXT})"
-    lack = MissingVersion(
+    wanted = MissingVersion(
         "GLIBC_2.99", "libc.so.6", "/lib/libc.so.6", EXT, ("GLIBC_2.9", "GLIBC_2.36", "GLIBC_PRIVATE")
     )
-    found = first(case(message, versions=(lack,), tree=tree()))
+    found = first(case(message, versions=(wanted,), tree=tree()))
     assert (found.code, found.confidence) == ("glibc-too-old", Confidence.CERTAIN)
     assert "none newer than GLIBC_2.36" in found.explanation
 
@@ -125,8 +125,8 @@ NEW_NAME = "_ZN3c105ErrorC2ERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcE
 def _with_provider(asked: str, provided: str) -> object:
     library = image(symbols=ElfSymbols((), {provided: (None,)}))
     loaded = tree(bound("libc10.so", "/t/libc10.so"))
-    lack = MissingSymbol(asked, None, EXT, None)
-    return case(f"{EXT}: undefined symbol: {asked}", symbols=(lack,), tree=loaded, images={"/t/libc10.so": library})
+    wanted = MissingSymbol(asked, None, EXT, None)
+    return case(f"{EXT}: undefined symbol: {asked}", symbols=(wanted,), tree=loaded, images={"/t/libc10.so": library})
 
 
 def test_the_other_string_of_gcc() -> None:
@@ -142,16 +142,16 @@ def test_another_function_with_the_other_string_is_no_twin() -> None:
 
 
 def test_a_function_of_python() -> None:
-    lack = MissingSymbol("PyThreadState_GetFromTheFuture", None, EXT, None)
-    made = case(f"{EXT}: undefined symbol: {lack.name}", symbols=(lack,), tree=tree())
+    wanted = MissingSymbol("PyThreadState_GetFromTheFuture", None, EXT, None)
+    made = case(f"{EXT}: undefined symbol: {wanted.name}", symbols=(wanted,), tree=tree())
     assert [f.code for f in verdict(made).findings] == ["python-api-missing"]
 
 
 def test_a_symbol_of_glibc_on_musl() -> None:
     message = f"Error relocating {EXT}: gnu_get_libc_version: symbol not found"
-    lack = MissingSymbol("gnu_get_libc_version", None, EXT, None)
+    wanted = MissingSymbol("gnu_get_libc_version", None, EXT, None)
     built = image(version_needs=(version_need("libc.so.6", "GLIBC_2.2.5"),))
-    made = case(message, symbols=(lack,), tree=tree(), images={EXT: built})
+    made = case(message, symbols=(wanted,), tree=tree(), images={EXT: built})
     assert first(made).code == "glibc-symbol-on-musl"
     without = first(replace(made, images={EXT: image()}))
     assert (without.code, without.confidence) == ("glibc-symbol-on-musl", Confidence.LIKELY)

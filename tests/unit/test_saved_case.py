@@ -108,8 +108,8 @@ def test_versions() -> None:
 @CALM
 def test_junk_in_a_case_costs_the_case_only(name: str, junk: object) -> None:
     damaged = through_json(FULL) | {name: junk}
-    said = explain_saved(SavedTrace(FAILED, "import ext", case=damaged, run=RunResult(status=1)))
-    assert said.outcome in (Outcome.EXPLAINED, Outcome.UNDECIDED)
+    output = explain_saved(SavedTrace(FAILED, "import ext", case=damaged, run=RunResult(status=1)))
+    assert output.outcome in (Outcome.EXPLAINED, Outcome.UNDECIDED)
 
 
 def trace(made: Case, **changes: Any) -> SavedTrace:
@@ -138,36 +138,36 @@ EVIL = Finding(
 
 def test_without_a_case_the_verdict_is_passed_on_as_that_of_the_recording() -> None:
     own = replace(diagnose(MISSING), findings=(EVIL, *diagnose(MISSING).findings))
-    said = explain_saved(trace(MISSING, case=None, diagnosis=own))
-    assert "given where it was recorded" in said.notes[-1]
-    assert [finding.title for finding in said.findings] == [
+    output = explain_saved(trace(MISSING, case=None, diagnosis=own))
+    assert "given where it was recorded" in output.notes[-1]
+    assert [finding.title for finding in output.findings] == [
         f"said by the recording: {finding.title}" for finding in own.findings
     ]
-    assert not any(finding.remedies for finding in said.findings), "its commands are not ours"
+    assert not any(finding.remedies for finding in output.findings), "its commands are not ours"
 
 
 def test_a_verdict_that_a_recording_brings_along_does_not_count_where_its_facts_do() -> None:
     forged = Diagnosis("import ext", Outcome.EXPLAINED, findings=(EVIL,))
     for made in (trace(MISSING, diagnosis=forged), trace(MISSING, diagnosis=forged, case=None)):
-        said = explain_saved(made)
-        commands = [remedy.command for finding in said.findings for remedy in finding.remedies]
+        output = explain_saved(made)
+        commands = [remedy.command for finding in output.findings for remedy in finding.remedies]
         assert EVIL.remedies[0].command not in commands
     assert explain_saved(trace(MISSING, diagnosis=forged)).findings == diagnose(MISSING).findings
-    said = explain_saved(trace(MISSING, case={"version": 9}))
-    assert any("could not be read" in note for note in said.notes)
+    output = explain_saved(trace(MISSING, case={"version": 9}))
+    assert any("could not be read" in note for note in output.notes)
 
 
 def test_without_both_the_loaders_words_are_left_and_nothing_is_certain() -> None:
-    said = explain_saved(trace(MISSING, case=None, diagnosis=None))
-    first = said.findings[0]
-    assert (said.outcome, first.subject, first.confidence) == (Outcome.EXPLAINED, "libgone.so", Confidence.LIKELY)
-    assert "no file was looked at" in said.notes[0]
+    output = explain_saved(trace(MISSING, case=None, diagnosis=None))
+    first = output.findings[0]
+    assert (output.outcome, first.subject, first.confidence) == (Outcome.EXPLAINED, "libgone.so", Confidence.LIKELY)
+    assert "no file was looked at" in output.notes[0]
 
 
 def test_without_the_exception_the_name_is_left() -> None:
-    said = explain_saved(SavedTrace(FAILED, "import ext"))
-    assert (said.outcome, said.findings[0].subject) == (Outcome.UNDECIDED, "libgone.so")
-    assert any("libgone.so" in text and "why -o" in text for text in said.undecided)
+    output = explain_saved(SavedTrace(FAILED, "import ext"))
+    assert (output.outcome, output.findings[0].subject) == (Outcome.UNDECIDED, "libgone.so")
+    assert any("libgone.so" in text and "why -o" in text for text in output.undecided)
 
 
 def test_a_crash_or_a_lost_module_is_possible_at_most_without_the_files() -> None:
@@ -176,21 +176,21 @@ def test_a_crash_or_a_lost_module_is_possible_at_most_without_the_files() -> Non
     error = PythonError("ModuleNotFoundError", "No module named 'x'", ("ModuleNotFoundError", "ImportError"), "x")
     lost = SavedTrace(Recording("rtld"), "import x", run=RunResult(status=1, errors=(error,), process=process()))
     for one in (died, lost):
-        said = explain_saved(one)
-        assert said.outcome is Outcome.UNDECIDED and said.findings[0].confidence is Confidence.POSSIBLE
+        output = explain_saved(one)
+        assert output.outcome is Outcome.UNDECIDED and output.findings[0].confidence is Confidence.POSSIBLE
 
 
 def test_windows_without_a_case() -> None:
     made = WINDOWS.case(126, "DLL load failed while importing ext: The specified module could not be found.")
     assert explain_saved(trace(made)).findings[0].subject == "gone.dll"
-    said = explain_saved(trace(made, case=None, diagnosis=None))
-    assert said.outcome is Outcome.UNDECIDED and said.undecided
+    output = explain_saved(trace(made, case=None, diagnosis=None))
+    assert output.outcome is Outcome.UNDECIDED and output.undecided
 
 
 def test_an_unknown_end_is_no_failure() -> None:
-    said = explain_saved(SavedTrace(Recording("rtld"), "import x"))
-    assert (said.outcome, said.may_have_worked) == (Outcome.UNDECIDED, True)
-    assert said.undecided_title == "how import x ended is not known, nor whether it failed"
+    output = explain_saved(SavedTrace(Recording("rtld"), "import x"))
+    assert (output.outcome, output.may_have_worked) == (Outcome.UNDECIDED, True)
+    assert output.undecided_title == "how import x ended is not known, nor whether it failed"
     assert not explain_saved(SavedTrace(Recording("rtld"), "import x", run=RunResult(status=-9))).may_have_worked
 
 
@@ -203,8 +203,8 @@ def test_what_other_processes_could_not_load_is_noted() -> None:
 
     processes = tuple(TracedProcess(pid, status=status) for pid, status in ((1, 0), (2, 1), (3, 0), (4, None)))
     recording = Recording("rtld", tuple(event for pid in (1, 2, 3, 4) for event in of(pid)), 1, processes=processes)
-    said = explain_saved(SavedTrace(recording, "x.py", run=RunResult(status=0)))
-    assert said.outcome is Outcome.IMPORTED and said.notes == (
+    output = explain_saved(SavedTrace(recording, "x.py", run=RunResult(status=0)))
+    assert output.outcome is Outcome.IMPORTED and output.notes == (
         "process 2, which ended with status 1, could not load libgone.so; this is about the first process",
         "process 4 could not load libgone.so; this is about the first process",
     )

@@ -79,8 +79,8 @@ def test_any_notes_give_an_identification_that_they_hold(junk: bytes, kind: int,
 def test_build_ids_as_readelf_has_them(path: str) -> None:
     if shutil.which("readelf") is None or not os.path.exists(path):
         pytest.skip("no readelf, or no such file")
-    said = subprocess.run(["readelf", "-n", path], capture_output=True, text=True, check=True).stdout
-    wanted = said.partition("Build ID: ")[2].split("\n")[0].strip() or None
+    output = subprocess.run(["readelf", "-n", path], capture_output=True, text=True, check=True).stdout
+    wanted = output.partition("Build ID: ")[2].split("\n")[0].strip() or None
     assert read_build_id(path, read_elf(path)) == wanted
 
 

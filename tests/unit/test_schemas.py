@@ -84,14 +84,14 @@ def lines(recording: Recording | None = None) -> list[Any]:
 @pytest.mark.parametrize("name", SCHEMA_NAMES)
 def test_each_is_a_schema_and_is_printed_whole(name: str) -> None:
     check_schema(name)
-    said = CliRunner().invoke(cli, ["schema", name])
-    assert said.exit_code == 0 and json.loads(said.output) == bundle_schema(name)
-    assert said.output.isascii()
+    shown = CliRunner().invoke(cli, ["schema", name])
+    assert shown.exit_code == 0 and json.loads(shown.output) == bundle_schema(name)
+    assert shown.output.isascii()
 
 
 def test_the_list_of_schemas() -> None:
-    said = CliRunner().invoke(cli, ["schema"])
-    assert [line.split()[0] for line in said.output.splitlines()] == list(SCHEMA_NAMES)
+    shown = CliRunner().invoke(cli, ["schema"])
+    assert [line.split()[0] for line in shown.output.splitlines()] == list(SCHEMA_NAMES)
     assert CliRunner().invoke(cli, ["schema", "nope"]).exit_code == 2
 
 

@@ -91,8 +91,8 @@ def test_markdown_fits_an_issue_and_lets_no_mark_up_through() -> None:
 def test_forms_that_show_loads_are_refused(form: str, tmp_path: Path) -> None:
     file = tmp_path / "report.dlltrace"
     file.write_text("".join(trace_to_lines(report(step()))))
-    said = CliRunner().invoke(cli, ["show", str(file), "--format", form])
-    assert said.exit_code == 2
+    printed = CliRunner().invoke(cli, ["show", str(file), "--format", form])
+    assert printed.exit_code == 2
     shown = CliRunner().invoke(cli, ["show", str(file)])
     assert shown.exit_code == 0 and "1 step: 1 ok" in shown.output
     assert CliRunner().invoke(cli, ["why", str(file)]).exit_code == 2

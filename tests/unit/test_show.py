@@ -92,14 +92,14 @@ def test_a_trace_file_of_windows(path: str, tmp_path: Path) -> None:
     file.write_bytes(etl.etl_file([etl.volume(r"\Device\HarddiskVolume3", "C:"), *events]))
 
     def shown(*options: str) -> list[str]:
-        said = CliRunner().invoke(cli, ["show", str(file), "--format", "lines", *options])
-        assert said.exit_code == 0, said.output
-        return said.output.splitlines()
+        printed = CliRunner().invoke(cli, ["show", str(file), "--format", "lines", *options])
+        assert printed.exit_code == 0, printed.output
+        return printed.output.splitlines()
 
     ssl, perl, old = (rf"LoadLibrary C:\Py\{name}" for name in ("_ssl.pyd", "perl.dll", "old.dll"))
     assert shown() == [ssl, perl]
     assert shown("--process", "python.exe") == shown("--pid", "7") == [ssl]
     assert shown("--process", "python.exe", "--startup") == [old, ssl]
-    said = CliRunner().invoke(cli, ["show", str(file), "--process", "ruby.exe"])
-    assert isinstance(said.exception, NoSuchProcess)
+    printed = CliRunner().invoke(cli, ["show", str(file), "--process", "ruby.exe"])
+    assert isinstance(printed.exception, NoSuchProcess)
     assert CliRunner().invoke(cli, ["show", path, "--startup"]).exit_code == 2, "a recording of ours is of one run"

@@ -78,17 +78,17 @@ BAR = """
 @posix_only
 @pytest.mark.parametrize(("total", "wanted"), [("100", "%"), ("0", "0:00:0")])
 def test_a_bar_and_a_spinner_leave_nothing_behind(total: str, wanted: str) -> None:
-    said, stdout = run_on_terminal(BAR, "reading", total)
-    assert wanted in said and "/xyz.etl" in said and "\\x1b[31m" in said and "\x1b[31maaa" not in said
-    assert screen(said) == [""] * len(screen(said)), "everything is taken back"
-    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l"), "the cursor is back"
+    shown, stdout = run_on_terminal(BAR, "reading", total)
+    assert wanted in shown and "/xyz.etl" in shown and "\\x1b[31m" in shown and "\x1b[31maaa" not in shown
+    assert screen(shown) == [""] * len(screen(shown)), "everything is taken back"
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l"), "the cursor is back"
     assert stdout == "after\n"
 
 
 @posix_only
 def test_no_colour_is_respected() -> None:
-    said, _ = run_on_terminal(BAR, "reading", "100", NO_COLOR="1")
-    assert "reading" in said and not any(f"\x1b[{code}" in said for code in ("3", "1;3", "9"))
+    shown, _ = run_on_terminal(BAR, "reading", "100", NO_COLOR="1")
+    assert "reading" in shown and not any(f"\x1b[{code}" in shown for code in ("3", "1;3", "9"))
 
 
 @posix_only
@@ -126,10 +126,10 @@ LIVE = """
 
 @posix_only
 def test_the_view_shows_what_came_and_leaves_nothing_behind() -> None:
-    said, _ = run_on_terminal(LIVE)
-    assert "200 loads, 1 failed" in said and "lib199.so" in said and "libgone\\x1b[2J.so  not found" in said
-    assert "\x1b[2J" not in said
-    assert [line for line in screen(said) if line] == ["before", "after"]
+    shown, _ = run_on_terminal(LIVE)
+    assert "200 loads, 1 failed" in shown and "lib199.so" in shown and "libgone\\x1b[2J.so  not found" in shown
+    assert "\x1b[2J" not in shown
+    assert [line for line in screen(shown) if line] == ["before", "after"]
 
 
 EARLY = """
@@ -153,9 +153,9 @@ EARLY = """
 
 @posix_only
 def test_what_was_shown_early_is_not_shown_again() -> None:
-    said, _ = run_on_terminal(EARLY)
-    assert "2 loads, 0 failed" in said and "4 loads" not in said
-    assert [line for line in screen(said) if line] == ["True"]
+    shown, _ = run_on_terminal(EARLY)
+    assert "2 loads, 0 failed" in shown and "4 loads" not in shown
+    assert [line for line in screen(shown) if line] == ["True"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there the events come while the program runs")
@@ -166,15 +166,15 @@ def test_a_program_is_watched_while_it_runs(tmp_path: Path, output: str) -> None
     command = [sys.executable, "-m", "dlltracer", "run", "--live", "-o", str(tmp_path / output), "-c", code]
     child, terminal = start_on_terminal(command)
     assert child.stdin is not None
-    said = ""
+    shown = ""
     for part in parts(terminal):
-        said += part
-        if "libresolv.so.2" in said and not child.stdin.closed:
+        shown += part
+        if "libresolv.so.2" in shown and not child.stdin.closed:
             child.stdin.write(b"x")
             child.stdin.close()
     child.stdin = None
     assert child.communicate(timeout=60)[0] == b"" and child.returncode == 0
-    assert "".join(screen(said)) == f"wrote {tmp_path / output}"
+    assert "".join(screen(shown)) == f"wrote {tmp_path / output}"
     assert "libresolv.so.2" in (tmp_path / output).read_text()
 
 

@@ -60,8 +60,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
     import resource
 
     path = tmp_path / "x.dlltrace"
-    said: list[str] = []
-    writer = TraceFileWriter(str(path), said.append)
+    output: list[str] = []
+    writer = TraceFileWriter(str(path), output.append)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
@@ -70,7 +70,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
             writer.write(event(number))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert said == [os.strerror(27)], "once: EFBIG"
+    assert output == [os.strerror(27)], "once: EFBIG"
     assert not writer.is_open
     read = read_trace_file(str(path))
     whole = (2000 - len(HEADER)) // len(event(10))
@@ -81,12 +81,12 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 @posix_only
 def test_a_device_without_room() -> None:
-    said: list[str] = []
-    writer = TraceFileWriter("/dev/full", said.append)
+    output: list[str] = []
+    writer = TraceFileWriter("/dev/full", output.append)
     writer.write(HEADER)
     writer.write(HEADER)
     writer.close()
-    assert said == [os.strerror(28)], "ENOSPC"
+    assert output == [os.strerror(28)], "ENOSPC"
 
 
 @posix_only
@@ -94,15 +94,15 @@ def test_a_reader_that_leaves(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    said: list[str] = []
-    writer = TraceFileWriter(str(fifo), said.append)
+    output: list[str] = []
+    writer = TraceFileWriter(str(fifo), output.append)
     writer.write(HEADER)
     assert os.read(reader, 10_000).decode() == HEADER
     os.close(reader)
     writer.write(event(1))
     writer.write(event(2))
     writer.close()
-    assert said == [os.strerror(32)], "EPIPE"
+    assert output == [os.strerror(32)], "EPIPE"
 
 
 KILLED = """

@@ -24,7 +24,7 @@ def first(case: Case) -> Finding:
     return diagnose(case).findings[0]
 
 
-def said(case: Case) -> tuple[str, str, Confidence]:
+def output(case: Case) -> tuple[str, str, Confidence]:
     finding = first(case)
     return finding.code, finding.subject, finding.confidence
 
@@ -41,7 +41,7 @@ def test_load_flags_that_leave_out_the_sibling() -> None:
     sibling = f"{SITE}\\sibling.dll"
     machine = Windows({TOP: pe_image({"sibling.dll": ["f"]}, dependent_load_flags=0x800), sibling: pe_image()})
     case = machine.case(126, copies={"sibling.dll": (Copy(sibling, "a package on sys.path"),)})
-    assert said(case) == ("search-restricted", "sibling.dll", Confidence.CERTAIN)
+    assert output(case) == ("search-restricted", "sibling.dll", Confidence.CERTAIN)
     assert "/DEPENDENTLOADFLAG:0x800" in first(case).explanation
 
 
@@ -67,12 +67,12 @@ def test_winmode_takes_added_folders_out_of_the_search() -> None:
 
 def test_load_flags_do_not_explain_what_is_nowhere() -> None:
     machine = Windows({TOP: pe_image({"gone.dll": ["f"]}, dependent_load_flags=0x800)})
-    assert said(machine.case(126))[0] == "missing-image"
+    assert output(machine.case(126))[0] == "missing-image"
 
 
 def test_media_foundation() -> None:
     case = Windows({TOP: pe_image({"MFPlat.DLL": ["MFStartup"]})}).case(126)
-    assert said(case) == ("missing-windows-feature", "MFPlat.DLL", Confidence.CERTAIN)
+    assert output(case) == ("missing-windows-feature", "MFPlat.DLL", Confidence.CERTAIN)
     assert any("MediaFeaturePack" in " ".join(remedy.command) for remedy in first(case).remedies)
 
 
@@ -80,12 +80,12 @@ def test_media_foundation() -> None:
     "name", ["VCRUNTIME140D.dll", "ucrtbased.dll", "MSVCP140D.dll", "MSVCP140_1D.dll", "mfc140ud.dll"]
 )
 def test_debug_runtimes(name: str) -> None:
-    assert said(Windows({TOP: pe_image({name: ["f"]})}).case(126)) == ("debug-build", name, Confidence.CERTAIN)
+    assert output(Windows({TOP: pe_image({name: ["f"]})}).case(126)) == ("debug-build", name, Confidence.CERTAIN)
 
 
 @pytest.mark.parametrize("name", ["MSVCP140.dll", "VCRUNTIME140_1.dll", "concrt140.dll", "MSVCP120.dll", "mfc140u.dll"])
 def test_runtimes(name: str) -> None:
-    assert said(Windows({TOP: pe_image({name: ["f"]})}).case(126)) == ("missing-vc-runtime", name, Confidence.CERTAIN)
+    assert output(Windows({TOP: pe_image({name: ["f"]})}).case(126)) == ("missing-vc-runtime", name, Confidence.CERTAIN)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_runtimes(name: str) -> None:
 )
 def test_other_pythons(name: str, words: str) -> None:
     case = Windows({TOP: pe_image({name: ["PyModule_Create2"]})}).case(126)
-    assert said(case) == ("other-libpython", TOP, Confidence.CERTAIN)
+    assert output(case) == ("other-libpython", TOP, Confidence.CERTAIN)
     assert words in first(case).title
 
 
@@ -106,7 +106,7 @@ def test_other_pythons(name: str, words: str) -> None:
 def test_a_dll_of_this_very_python_is_missing(name: str) -> None:
     """A bundle has left it out: the module fits."""
     case = Windows({TOP: pe_image({name: ["PyModule_Create2"]})}).case(126)
-    assert said(case) == ("incomplete-python", name, Confidence.CERTAIN)
+    assert output(case) == ("incomplete-python", name, Confidence.CERTAIN)
     assert len(diagnose(case).findings) == 1
 
 
@@ -120,7 +120,7 @@ def test_a_dll_of_this_very_python_is_missing(name: str) -> None:
 def test_the_limited_api_of_another_kind_of_build(name: str, is_free_threaded: bool, words: str) -> None:
     facts = replace(PROCESS, is_free_threaded=is_free_threaded)
     case = Windows({TOP: pe_image({name: ["PyModule_Create2"]})}, facts=facts).case(126)
-    assert said(case) == ("other-libpython", TOP, Confidence.CERTAIN)
+    assert output(case) == ("other-libpython", TOP, Confidence.CERTAIN)
     assert words in first(case).title and "limited API" in first(case).explanation
 
 
@@ -133,7 +133,7 @@ def test_the_delay_load_helper_names_what_it_wanted(code: int) -> None:
     )  # fmt: skip
     case = machine.case(crash=crash)
     expected = "missing-delayed-image" if code == 0xC06D007E else "missing-delayed-symbol"
-    assert said(case) == (expected, "later.dll", Confidence.CERTAIN)
+    assert output(case) == (expected, "later.dll", Confidence.CERTAIN)
     assert first(case).chain[-1] == ("later.dll" if code == 0xC06D007E else "compute")
     assert len(diagnose(case).findings) == 1
 
@@ -144,7 +144,7 @@ def test_a_cplusplus_exception_has_its_type_and_text() -> None:
         message="no device",
     )  # fmt: skip
     case = Windows({TOP: pe_image()}).case(crash=crash)
-    assert said(case) == ("cpp-exception", TOP, Confidence.LIKELY)
+    assert output(case) == ("cpp-exception", TOP, Confidence.LIKELY)
     assert "std::runtime_error" in first(case).title and "no device" in first(case).title
 
 
@@ -155,7 +155,7 @@ def test_a_delayed_need_is_no_cause() -> None:
 def test_a_delayed_need_is_the_cause_of_its_own_exception() -> None:
     machine = Windows({TOP: pe_image(delayed=["later.dll"])})
     case = machine.case(crash=died(0xC06D007E, f"{SYSTEM}\\kernelbase.dll", "delay-loaded DLL not found"))
-    assert said(case) == ("missing-delayed-image", "later.dll", Confidence.LIKELY)
+    assert output(case) == ("missing-delayed-image", "later.dll", Confidence.LIKELY)
 
 
 def test_what_was_seen_to_load_is_not_missing() -> None:
@@ -168,7 +168,7 @@ def test_what_was_seen_to_load_is_not_missing() -> None:
 
 def test_a_crash_makes_nothing_missing() -> None:
     machine = Windows({TOP: pe_image({"gone.dll": ["f"]})})
-    assert said(machine.case(crash=died(0xC0000005, TOP)))[0] == "crash-in-import"
+    assert output(machine.case(crash=died(0xC0000005, TOP)))[0] == "crash-in-import"
 
 
 # Functions that are not there.
@@ -181,7 +181,7 @@ def test_a_forwarder_of_windows_to_what_an_old_windows_lacks() -> None:
             f"{SYSTEM}\\icuuc.dll": pe_image(exports=[PeExport(1, "ucnv_open", "icu.ucnv_open")]),
         }
     )
-    assert said(machine.case(127)) == ("missing-forwarder", "icu.dll", Confidence.CERTAIN)
+    assert output(machine.case(127)) == ("missing-forwarder", "icu.dll", Confidence.CERTAIN)
 
 
 def test_names_with_a_version() -> None:
@@ -208,7 +208,7 @@ def test_an_ordinal() -> None:
 def test_windows_too_old_for_a_function() -> None:
     machine = Windows({TOP: pe_image({"bcrypt.dll": ["NewCall"]}), f"{SYSTEM}\\bcrypt.dll": pe_image()})
     case = machine.case(127, windows_own=frozenset({"bcrypt.dll"}))
-    assert said(case) == ("windows-too-old", f"{SYSTEM}\\bcrypt.dll", Confidence.CERTAIN)
+    assert output(case) == ("windows-too-old", f"{SYSTEM}\\bcrypt.dll", Confidence.CERTAIN)
 
 
 def test_first_wins_names_the_import() -> None:
@@ -246,7 +246,7 @@ def test_the_sharp_sign_with_a_crash_in_the_runtime() -> None:
 
 @pytest.mark.parametrize("code", [1114, 998])
 def test_an_old_runtime_and_a_failed_initialiser(code: int) -> None:
-    assert said(old_runtime(("f",)).case(code, initialising=TOP))[0] == "vc-runtime-too-old"
+    assert output(old_runtime(("f",)).case(code, initialising=TOP))[0] == "vc-runtime-too-old"
 
 
 def test_an_old_runtime_is_not_blamed_for_a_crash_elsewhere() -> None:

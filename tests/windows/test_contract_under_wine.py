@@ -123,9 +123,9 @@ def names_of(text: str) -> list[tuple[str, str]]:
 def test_the_ssl_example(lab: Lab, version: str, simulated: dict[str, str]) -> None:
     result = lab.run(version, ["-c", SSL_EXAMPLE], env=simulated)
     assert result.returncode == 0, result.stderr
-    said = names_of(result.stdout)
-    assert {word for word, _ in said} == {"LoadLibrary"}
-    assert {"_ssl.pyd", "libcrypto-3.dll", "libssl-3.dll"} <= {name for _, name in said}
+    output = names_of(result.stdout)
+    assert {word for word, _ in output} == {"LoadLibrary"}
+    assert {"_ssl.pyd", "libcrypto-3.dll", "libssl-3.dll"} <= {name for _, name in output}
     assert all(re.fullmatch(r"LoadLibrary [A-Z]:\\.*", line) for line in result.stdout.splitlines()), result.stdout
 
 
@@ -134,12 +134,12 @@ def test_the_ssl_example_without_libcrypto(lab: Lab, version: str, simulated: di
     result = lab.run(version, ["-c", SSL_EXAMPLE], env=simulated, python=python)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("ImportError: DLL load failed while importing _ssl")
-    said = names_of(result.stdout)
-    assert said[0] == ("LoadLibrary", "_ssl.pyd")
-    assert ("Failed", "_ssl.pyd") in said and ("Failed", "libssl-3.dll") in said
-    assert all("libcrypto" not in name for _, name in said)
-    failed = {name for word, name in said if word == "Failed"}
-    assert failed <= {name for word, name in said if word == "LoadLibrary"}
+    output = names_of(result.stdout)
+    assert output[0] == ("LoadLibrary", "_ssl.pyd")
+    assert ("Failed", "_ssl.pyd") in output and ("Failed", "libssl-3.dll") in output
+    assert all("libcrypto" not in name for _, name in output)
+    failed = {name for word, name in output if word == "Failed"}
+    assert failed <= {name for word, name in output if word == "LoadLibrary"}
 
 
 def test_sqlite3(lab: Lab, version: str, simulated: dict[str, str]) -> None:

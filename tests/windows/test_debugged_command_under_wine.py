@@ -110,9 +110,9 @@ children = [subprocess.Popen([sys.executable, "-c", {middle!r}, *words]) for wor
 print([child.wait() for child in children], flush=True)
 import ssl
 """
-    (run, alone), said = desk.run((["-c", root, "x"], {"follow": True}), (["-c", root], {}))
-    assert said[:5].count("[3, 4]") == said[5:].count("[3, 4]") == 1
-    pids = {int(line.split()[1]): int(line.split()[2]) for line in said[:5] if "[" not in line}
+    (run, alone), output = desk.run((["-c", root, "x"], {"follow": True}), (["-c", root], {}))
+    assert output[:5].count("[3, 4]") == output[5:].count("[3, 4]") == 1
+    pids = {int(line.split()[1]): int(line.split()[2]) for line in output[:5] if "[" not in line}
     processes = run["processes"]
     assert {process["pid"]: process["parent"] for process in processes} == pids
     first = processes[0]
@@ -158,21 +158,21 @@ os.set_inheritable(writer, True)
 child = subprocess.Popen([sys.executable, "-c", {left!r}], stdin=reader)
 print(child.pid)
 """
-    (run,), said = desk.run(([desk.python(), "-c", program], {"follow": True}))
+    (run,), output = desk.run(([desk.python(), "-c", program], {"follow": True}))
     first, second = run["processes"]
-    assert (first["status"], second["pid"], second["status"], second["ended"]) == (0, int(said[0]), None, None)
+    assert (first["status"], second["pid"], second["status"], second["ended"]) == (0, int(output[0]), None, None)
     assert run["notes"] == [f"process {second['pid']}: it was there when the program ended, and went on unseen"]
     wait = "import _winapi, sys; h = _winapi.OpenProcess(0x100000, False, int(sys.argv[1])); "
     wait += "print(_winapi.WaitForSingleObject(h, 30000))"
-    desk.lab.run(desk.version, ["-c", f"try:\n exec({wait!r})\nexcept OSError: pass", said[0]])
+    desk.lab.run(desk.version, ["-c", f"try:\n exec({wait!r})\nexcept OSError: pass", output[0]])
     assert (tmp_path / "left").read_text().strip() == "0"
 
 
 def test_any_program(desk: Desk) -> None:
     """Its own DLLs are reported, and one that is missing is what Windows says; it is found as a shell finds it."""
     program, lame = windows_path(desk.native / "program.exe"), windows_path(desk.native / "lame.exe")
-    (run, other, dotted), said = desk.run(([program], {}), ([lame], {"follow": True}), ([program[:-4] + ".x"], {}))
-    assert (run["status"], said, run["processes"], run["backend"]) == (7, ["42", "42"], [], "debugger")
+    (run, other, dotted), output = desk.run(([program], {}), ([lame], {"follow": True}), ([program[:-4] + ".x"], {}))
+    assert (run["status"], output, run["processes"], run["backend"]) == (7, ["42", "42"], [], "debugger")
     assert dotted["status"] == 7 and loaded(dotted)[0] == "program.x.exe"
     assert loaded(run)[0] == "program.exe" and "good.dll" in loaded(run)
     at_start = [event for event in run["events"] if event["imports"] == []]
@@ -237,11 +237,11 @@ def test_what_a_recording_has_when_dlltracer_is_killed(desk: Desk, tmp_path: Pat
             assert process.stdout.readline().split() == [b"ready"]
             process.kill()
             process.wait(30)
-            said, _ = process.communicate(b"on\n", timeout=30)
+            output, _ = process.communicate(b"on\n", timeout=30)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    assert said.split() == [b"onon"]
+    assert output.split() == [b"onon"]
     trace = read_trace_file(str(path))
     names = [event.path.rsplit("\\", 1)[1].lower() for event in trace.recording.events if type(event) is LoadEvent]
     assert "_bz2.pyd" in names and "python.exe" not in names, "what came before its first line is not its own"

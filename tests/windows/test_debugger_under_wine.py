@@ -150,7 +150,7 @@ def newest(lab: Lab, paths: dict[str, str], libraries: Path, tmp_path: Path) -> 
     return Desk(lab, max(PYTHONS), paths, libraries, tmp_path / "result.json")
 
 
-def told(run: dict, folder: Path | str, kind: str = "") -> list[tuple[str, str]]:
+def reported(run: dict, folder: Path | str, kind: str = "") -> list[tuple[str, str]]:
     """(type, base name in lower case) of the events about files below a folder."""
     start = windows_path(folder).lower() + "\\"
     lines = [(event["type"], event["path"].lower()) for event in run["events"]]
@@ -160,10 +160,10 @@ def told(run: dict, folder: Path | str, kind: str = "") -> list[tuple[str, str]]
 def test_every_field_lies_where_the_compiler_puts_it(lab: Lab, tmp_path: Path) -> None:
     exe = tmp_path / "debug_layout.exe"
     lab.compile(["-o", exe, HERE / "debug_layout.c"])
-    told: dict[str, tuple[int, ...]] = {}
+    reported: dict[str, tuple[int, ...]] = {}
     for line in lab.run_exe(exe).splitlines():
         name, *numbers = line.split()
-        told[name] = tuple(map(int, numbers))
+        reported[name] = tuple(map(int, numbers))
     ours: dict[str, tuple[int, ...]] = {}
     unchecked = {"TYPE_CHECKING", "ERROR_ELEVATION_REQUIRED"}  # mingw-w64 10 has no name for the latter
     for name, value in vars(bindings).items():
@@ -173,7 +173,7 @@ def test_every_field_lies_where_the_compiler_puts_it(lab: Lab, tmp_path: Path) -
             ours[name] = (ctypes.sizeof(value),)
             fields = [(field, getattr(value, field)) for field, *_ in value._fields_]
             ours |= {f"{name}.{field}": (place.offset, place.size) for field, place in fields}
-    assert ours == told
+    assert ours == reported
 
 
 def test_what_ssl_loads(desk: Desk) -> None:
@@ -194,7 +194,7 @@ def test_a_dll_that_is_missing(desk: Desk) -> None:
     assert "ImportError: DLL load failed while importing brokenmod" in done.stderr
     assert (run["status"], run["crash"]) == (1, None)
     # Wine 8 forgets to unmap the two ("Unrolling is rather difficult", loader.c); Windows does.
-    assert told(run, desk.native, "LoadEvent") == [("LoadEvent", "brokenmod.pyd"), ("LoadEvent", "goodlib.dll")]
+    assert reported(run, desk.native, "LoadEvent") == [("LoadEvent", "brokenmod.pyd"), ("LoadEvent", "goodlib.dll")]
 
 
 def test_a_dll_that_refuses(desk: Desk) -> None:
@@ -203,9 +203,9 @@ def test_a_dll_that_refuses(desk: Desk) -> None:
     )
     loads = [("LoadEvent", "refusemod.pyd"), ("LoadEvent", "refusedep.dll")]
     for run, verdict in ((plain, "UnloadEvent"), (judged, "LoadFailedEvent")):
-        assert told(run, desk.native, "LoadEvent") == loads
-        assert sorted(told(run, desk.native, verdict)) == [(verdict, "refusedep.dll"), (verdict, "refusemod.pyd")]
-        assert len(told(run, desk.native)) == 4
+        assert reported(run, desk.native, "LoadEvent") == loads
+        assert sorted(reported(run, desk.native, verdict)) == [(verdict, "refusedep.dll"), (verdict, "refusemod.pyd")]
+        assert len(reported(run, desk.native)) == 4
     failed = [event for event in judged["events"] if event["type"] == "LoadFailedEvent"]
     assert {tuple(event["imports"]) for event in failed} == {("refusemod",)}
     assert done.stdout.strip() == "refusemod"

@@ -238,8 +238,8 @@ def test_finding_1_a_real_time_start_has_no_log_file_name(answers: dict[str, Any
 
 def test_finding_2_a_failure_is_reported_however_the_kernel_spells_the_path(answers: dict[str, Any]) -> None:
     assert len(answers["finding_2"]) == 5
-    for kernel, said in answers["finding_2"].items():
-        assert said == ["LoadLibrary", "Failed"], kernel
+    for kernel, output in answers["finding_2"].items():
+        assert output == ["LoadLibrary", "Failed"], kernel
 
 
 def test_finding_3_an_error_of_the_start_stops_no_foreign_session(answers: dict[str, Any]) -> None:

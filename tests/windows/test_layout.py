@@ -16,16 +16,16 @@ STRUCTS = (
 
 
 def test_every_field_lies_where_the_compiler_puts_it(lab: Lab, tmp_path: Path) -> None:
-    told: dict[str, tuple[int, ...]] = {}
+    reported: dict[str, tuple[int, ...]] = {}
     for line in lab.run_exe(lab.compile_layout(tmp_path)).splitlines():
         name, *numbers = line.split()
-        told[name] = tuple(map(int, numbers))
+        reported[name] = tuple(map(int, numbers))
     compared = 0
     for name in STRUCTS:
         kind = getattr(bindings, name)
-        assert told[name] == (ctypes.sizeof(kind),), name
+        assert reported[name] == (ctypes.sizeof(kind),), name
         for field, *_ in kind._fields_:
             place = getattr(kind, field)
-            assert told[f"{name}.{field}"] == (place.offset, place.size), f"{name}.{field}"
+            assert reported[f"{name}.{field}"] == (place.offset, place.size), f"{name}.{field}"
             compared += 1
     assert compared > 100

@@ -193,9 +193,9 @@ def test_noise_can_be_off_and_version_2_spells_loads_without_volume(delivery: Re
 
 
 def test_two_processors_deliver_out_of_order(delivery: Result) -> None:
-    said = delivery["two processors"]
-    assert sorted(said[-6:]) == [str(number) for number in range(6)]
-    assert said[-6:] != sorted(said[-6:])
+    output = delivery["two processors"]
+    assert sorted(output[-6:]) == [str(number) for number in range(6)]
+    assert output[-6:] != sorted(output[-6:])
     assert delivery["their times"] != sorted(delivery["their times"])
 
 

@@ -59,7 +59,7 @@ class Session:
     """All loads of one Python, the complaints of Wine (name, who needs it), and where everything is."""
 
     done: dict[str, list[Done]]
-    complaints: set[tuple[str, str]]
+    dl_errors: set[tuple[str, str]]
     places: dict[str, Path]
     files: WindowsFiles
 
@@ -185,8 +185,8 @@ def compare(session: Session, done: Done, *, runs_code: bool = False) -> LoadTre
             new = [path for path in new if path in images or not path.startswith("c:\\windows\\system32")]
         assert images == new, story
     else:
-        complaints = {(name, who) for name, who in session.complaints if who in lower(tree.images)}
-        assert failing(tree) == complaints, story
+        dl_errors = {(name, who) for name, who in session.dl_errors if who in lower(tree.images)}
+        assert failing(tree) == dl_errors, story
     return tree
 
 

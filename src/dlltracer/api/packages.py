@@ -1,4 +1,4 @@
-"""The Python packages of an interpreter: which ones have given files, and what is wrong with their files.
+"""Answers questions about the Python packages of an interpreter: owners of files, and damage to their files.
 
 `environment` imports this module when it is needed: hashing files takes modules that a broken Python may lack.
 """

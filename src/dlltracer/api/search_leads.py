@@ -1,4 +1,4 @@
-"""Why a search for a library missed a file that is there: what the files around the requester show."""
+"""Finds why a search missed a library that is there: facts in the files around the requester."""
 
 from __future__ import annotations
 

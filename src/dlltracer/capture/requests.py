@@ -36,7 +36,10 @@ MARK_MODE = 0x6C6C6474
 above 7 with EINVAL before it looks at the path (do_faccessat in fs/open.c): whether somebody watches or not, the call
 does nothing. Python raises no audit event for it."""
 
-UNATTRIBUTED = "another audit hook refused ours: loads have no Python import"
+_IS_CPYTHON = sys.implementation.name == "cpython"
+UNATTRIBUTED = (
+    "another audit hook refused ours" if _IS_CPYTHON else f"{sys.implementation.name} raises no audit events of imports"
+) + ": loads have no Python import"
 """A note."""
 
 OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f", b"\x1egap\x1f"
@@ -131,7 +134,7 @@ class Watch:
 
     @property
     def has_open(self) -> bool:
-        """Whether a request is kept of a thread that has not run Python since."""
+        """True if a request is kept of a thread that has not run Python since."""
         return bool(self._open)
 
     def note_activity(self) -> None:
@@ -141,7 +144,7 @@ class Watch:
             self._idle[raw] = time.perf_counter_ns()
 
     def note_failed(self, raw: RawRequest) -> None:
-        """It is known of a request that it has failed."""
+        """Note that a request has failed."""
         self._failed.add(raw)
 
     def note_request(self, raw: RawRequest, library: object | None) -> None:
@@ -217,7 +220,7 @@ def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
 
 
 def is_own_load(event: object) -> bool:
-    """Whether an import inside dlltracer loaded, or dropped, the image of an event: such events are never shown.
+    """Return whether an import inside dlltracer loaded, or dropped, the image of an event: such events are never shown.
 
     A trace that ends imports its decoder, which other traces of the process see; so does a description of an exception.
     """

@@ -17,7 +17,7 @@ from struct import Struct
 from types import MethodType
 
 from ..errors import BackendUnavailable
-from .backend import Availability
+from .backend import NO_PYDLL, USE_RUN, Availability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class SnapshotSession:
             from ..model import events  # noqa: F401
 
     def progress(self) -> int:
-        """How many images came or went since the process began; -1 if the C library does not count them."""
+        """Number of images that came or went since the process began; -1 if the C library does not count them."""
         with self._lock:
             now = self._read(True)
         return now.adds + now.subs
@@ -265,6 +265,8 @@ def _c_functions() -> tuple[Any, Any, list[Any]]:
         import ctypes
     except ImportError as error:
         raise BackendUnavailable(NAME, f"this Python cannot call C functions ({error})") from error
+    if not hasattr(ctypes, "PyDLL"):
+        raise BackendUnavailable(NAME, NO_PYDLL, USE_RUN)
     try:
         library = ctypes.PyDLL(None)
         make_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(

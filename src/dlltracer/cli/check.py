@@ -1,4 +1,4 @@
-"""`dlltracer check`: whether wheels load where their tags promise it, and all that an environment has."""
+"""`dlltracer check`: checks whether wheels load where their tags promise it, and whether an environment loads."""
 
 from __future__ import annotations
 

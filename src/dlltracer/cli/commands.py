@@ -1,4 +1,5 @@
-"""The commands for click, which reads every command line that is not plain, writes the help and completes words."""
+"""Makes the commands for click, which reads every command line that is not plain, writes the help and completes
+words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The command `dlltracer`: a plain command line is read here, any other one by click; and what becomes of errors."""
+"""Runs the command `dlltracer`: reads a plain command line here and any other by click, and turns errors into exit
+statuses."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def main() -> None:
     """Run the command line of this process; never returns."""
     # Imports and the reading of images make many objects and hardly any garbage, yet the collector looks at all of
     # them again and again: a tenth of the time of `deps`. Let it run after more new objects than the usual 700.
-    gc.set_threshold(50_000)
+    if hasattr(gc, "set_threshold"):  # PyPy's collector has none
+        gc.set_threshold(50_000)
     try:
         status = _call_plain(sys.argv[1:])
         if status is None:

@@ -1,4 +1,4 @@
-"""The command line of a command as values, and the reading of a plain one.
+"""Describes the command line of a command as values, and reads a plain one.
 
 Of `run`, `why` and `deps` people wait for the start, and `click` takes as long to import as Python takes to start. So
 their options stand here as values: `commands.py` makes options of click from them, and `read_plain` reads the command
@@ -65,7 +65,7 @@ class Option:
 
     @property
     def is_flag(self) -> bool:
-        """Whether it has no value on the command line."""
+        """True if the option has no value on the command line."""
         return self.metavar is None and not self.choices
 
     @property
@@ -167,7 +167,8 @@ ANNOTATIONS_OPTION = Option(
 
 
 def _is_plain(word: str) -> bool:
-    """Whether a word means itself. On Windows, click expands patterns, variables and the home folder in words."""
+    """Return whether a word means itself. On Windows, click expands patterns, variables and the home folder in
+    words."""
     return bool(word) and (sys.platform != "win32" or not any(sign in word for sign in "*?[]~$%"))
 
 

@@ -37,7 +37,7 @@ class CannotRun(DlltracerError):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How to run a program.
+    """Options for running a program.
 
     Attributes:
         python: the interpreter; `None` for that of the program, else for this one, with the options it was given.
@@ -104,7 +104,7 @@ def import_for_the_end() -> None:
 
 
 def has_no_descriptors(error: BaseException) -> bool:
-    """Whether a program was not started for want of file descriptors: `ulimit -n` is very low."""
+    """Return whether a program was not started for want of file descriptors: `ulimit -n` is very low."""
     while isinstance(error, CannotRun) and error.__cause__ is not None:
         error = error.__cause__
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
@@ -132,7 +132,8 @@ def interpreter() -> list[str]:
     for name, value in sys._xoptions.items():
         if name not in given:
             options += ["-X", name if value is True else f"{name}={value}"]
-    if getattr(sys.__stdout__, "write_through", False):
+    # PyPy's is always so.
+    if sys.implementation.name != "pypy" and getattr(sys.__stdout__, "write_through", False):
         options.append("-u")
     return [sys.executable, *options]
 
@@ -251,7 +252,7 @@ class Relay:
 
     @property
     def has_started(self) -> bool:
-        """Whether the program has been started: it must not be started a second time."""
+        """True if the program has been started: it must not be started a second time."""
         return self._child is not None
 
     def connect(self, child: subprocess.Popen[bytes]) -> None:

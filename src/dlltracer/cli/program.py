@@ -1,4 +1,4 @@
-"""The program to run, and the Python that runs it: where our options end, and why the system could not start it."""
+"""Splits our options from the program to run, and says why the system could not start it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .output import CommandFailed, say
 
 
 class ProgramKind(enum.Enum):
-    """How the program is named. `child_main.py` is given these values, except for a command, which it does not run."""
+    """The way in which the program is named. `child_main.py` gets these values, except for a command, which it does not
+    run."""
 
     CODE = "code"
     MODULE = "module"
@@ -23,7 +24,7 @@ class ProgramKind(enum.Enum):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: its `kind`, the `name` (code, module, or path), its own `arguments`.
+    """A program to run: its `kind`, the `name` (code, module, or path), its own `arguments`.
 
     `must_return`: the question is whether all of it runs, as for an import. A script may end itself (sys.exit).
     `python`: the interpreter to run it with; `None` for ours.
@@ -48,7 +49,8 @@ class Program:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is tried: `what`, in words; the `program` that does it; the interpreter that a script names, or `None`."""
+    """An import or program to try: `what`, in words; the `program` that does it; the interpreter that a script names,
+    or `None`."""
 
     what: str
     program: Program
@@ -59,7 +61,7 @@ _SOURCES = (".py", ".pyw", ".pyc", ".pyz", ".pyzw")
 
 
 def is_command(word: str) -> bool:
-    """Whether the word behind `--` names a command: what the system would run, unless its name says Python."""
+    """Return whether the word behind `--` names a command: what the system would run, unless its name says Python."""
     if word.lower().endswith(_SOURCES):
         return False
     import shutil
@@ -329,7 +331,7 @@ def _of_active_environment(environment: Mapping[str, str]) -> tuple[str, str] | 
 
 
 def _is_script() -> bool:
-    """Whether we were started by the script of the installation, and not by a Python that somebody named.
+    """Return whether we were started by the script of the installation, and not by a Python that somebody named.
 
     `python -m` gives its module a spec, and so does a zip archive that Python runs (runpy).
     """
@@ -338,7 +340,8 @@ def _is_script() -> bool:
 
 
 def _is_of_tool() -> bool:
-    """Whether our environment holds this tool alone. uvx keeps those in a cache whose folders are called archive-v0."""
+    """Return whether our environment holds this tool alone. uvx keeps those in a cache whose folders are called
+    archive-v0."""
     if any(os.path.isfile(os.path.join(sys.prefix, name)) for name in _OF_TOOLS):
         return True
     return sys.prefix != sys.base_prefix and os.path.basename(os.path.dirname(sys.prefix)).startswith("archive-v")

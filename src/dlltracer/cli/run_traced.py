@@ -1,4 +1,4 @@
-"""Run a program, or a command, and read what its loaders say while it runs: its own, and those of what it starts."""
+"""Runs a program or a command, and reads the loader logs of all its processes meanwhile."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LD_DEBUG = "ld_debug"
 
 
 class CannotFollow(DlltracerError):
-    """What was asked for cannot be had from this mechanism, or on this system."""
+    """This mechanism or this system cannot do what was asked for."""
 
 
 def run_followed(
@@ -76,7 +76,7 @@ def run_followed(
 
 
 def _has_log(program: Program) -> bool:
-    """Whether the loader of the program writes a log, as far as its file shows that: glibc's does."""
+    """Return whether the loader of the program writes a log, as far as its file shows that: glibc's does."""
     path: str | None = sys.executable if program.python is None else program.python
     if program.kind is ProgramKind.COMMAND:
         path = shutil.which(program.words[0])
@@ -126,15 +126,39 @@ class _Guard:
         self._sink = sink
         self.events = KeptEvents()
         self.notes: tuple[str, ...] = ()
+        self._held: list[TracedProcess] | None = None
+
+    def hold(self) -> None:
+        """Keep back what is known of the first process until it has loaded something or another one began.
+
+        The process may refuse its mechanism before anything of the program has run: then it is not the program's.
+        """
+        self._held = []
+
+    def drop_held(self) -> None:
+        """Forget what is kept back."""
+        self._held = None
+
+    def release(self) -> None:
+        """Hand on what is kept back, and keep back no more."""
+        held, self._held = self._held, None
+        for process in held or ():
+            self.process(process)
 
     def early(self, event: Event) -> None:
+        self.release()
         self._hand_on(lambda sink: sink.early(event))
 
     def event(self, event: Event) -> None:
+        self.release()
         self.events.add(event)
         self._hand_on(lambda sink: sink.event(event))
 
     def process(self, process: TracedProcess) -> None:
+        if self._held is not None and all(held.pid == process.pid for held in self._held):
+            self._held.append(process)
+            return
+        self.release()
         self._hand_on(lambda sink: sink.process(process))
 
     def replay(self, run: RunResult) -> RunResult:
@@ -209,10 +233,14 @@ class _LinuxRun:
         # A start that is shown is shown at once, and cannot be taken back when the runner is refused rtld.
         refusal = _refusal_of_rtld() if self._startup else None
         if refusal is None:
+            if not self._startup:
+                self._guard.hold()
             run = self._run_with_logs()
             refusal = run.refusal
             if refusal is None:
+                self._guard.release()
                 return run
+            self._guard.drop_held()
         try:
             run = self._run_watched()
         except BackendUnavailable as error:

@@ -1,4 +1,4 @@
-"""`dlltracer selftest`: asks this machine whether all is so as dlltracer assumes it, and writes a report."""
+"""`dlltracer selftest`: checks this machine against what dlltracer assumes, and writes a report."""
 
 from __future__ import annotations
 

@@ -175,7 +175,8 @@ def make_log(backend: str) -> int | None:
             return None  # the mechanism then makes, or misses, its own
         try:
             # Out of the way: the first file that a program opens is often descriptor 3, and some count on it.
-            return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 200)
+            # PyPy lacks the constant (linux/fcntl.h).
+            return fcntl.fcntl(low, getattr(fcntl, "F_DUPFD_CLOEXEC", 1030), 200)
         except OSError:
             return os.dup(low)
         finally:
@@ -265,12 +266,13 @@ def read_recorded(report: RunnerReport, log: int | None, pid: int) -> Recording:
 
 
 def _died_outside_of_loader(run: RunResult) -> bool:
-    """Whether it is known that no search of the loader was cut off: whatever it looked for last, it had given up on."""
+    """Return whether no search of the loader was cut off, as far as that is known: whatever it looked for last, it had
+    given up on."""
     return run.crash is not None and run.crash.image is not None and "/ld-" not in run.crash.image
 
 
 def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: bool = True) -> Recording:
-    """What can be known of a trace that was not ended.
+    """Return the recording of a trace that was not ended, from the text of its loader log.
 
     `how` says why it was not; `in_search`, that the loader may have been at a search when the process died.
     """

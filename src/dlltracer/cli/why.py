@@ -68,7 +68,7 @@ class _WhyOptions:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether the output is a recording."""
+        """True if the output is a recording."""
         return is_name_of_recording(self.output)
 
     @property
@@ -263,7 +263,7 @@ def _verdict_of(trace: SavedTrace) -> Diagnosis:
 
 
 def is_saved(name: str) -> bool:
-    """Whether that is a recording to be explained, not a module to be tried."""
+    """Return whether that is a recording to be explained, not a module to be tried."""
     if name.lower().endswith((RECORDING_SUFFIX, ".etl")):
         return os.path.exists(name)  # a FIFO of that name is refused, not imported
     return name == STDIN or (os.path.isfile(name) and _looks_like_recording(name))

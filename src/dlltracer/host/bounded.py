@@ -26,7 +26,7 @@ _ENVIRONMENT = {"LC_ALL": "C", "PATH": ":".join(SYSTEM_FOLDERS), "HOME": "/nonex
 
 @dataclass(frozen=True)
 class ProgramAnswer:
-    """What a program answered: its exit `status` (negative for a signal), and what it wrote to the stream asked for."""
+    """The answer of a program: its exit `status` (negative for a signal), and the text of the stream asked for."""
 
     status: int
     output: str
@@ -70,7 +70,7 @@ def ask_program(name: str, *arguments: str, seconds: float = SECONDS) -> Program
 
 
 def run_bounded(
-    command: Sequence[str], environment: Mapping[str, str], *, seconds: float = SECONDS
+    command: Sequence[str], environment: Mapping[str, str], *, seconds: float = SECONDS, from_stderr: bool = False
 ) -> ProgramAnswer | str:
     """Run a program by its absolute path and return its answer on stdout; or, in words, why there is none.
 
@@ -78,6 +78,7 @@ def run_bounded(
         command: the program and its arguments. Its input is empty, its current folder is the root.
         environment: all of it.
         seconds: after that, or beyond `MOST_OUTPUT`, it is killed with all that it started.
+        from_stderr: its answer is what it writes to stderr instead.
     """
     import subprocess
 
@@ -87,12 +88,14 @@ def run_bounded(
     try:
         child = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, env=dict(environment), cwd="/", start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if from_stderr else subprocess.PIPE,
+            stderr=subprocess.PIPE if from_stderr else subprocess.DEVNULL,
         )  # fmt: skip
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         return f"{name} could not be run: {error}"
-    assert child.stdout is not None
-    with child.stdout as stream:
+    answering = child.stderr if from_stderr else child.stdout
+    assert answering is not None
+    with answering as stream:
         answer = _answer_of(child.pid, stream.fileno(), name, seconds)
     child.returncode = 0 if isinstance(answer, str) else answer.status  # waited for below: Popen need not
     return answer
@@ -109,6 +112,8 @@ def ask_loader_program(
     name = command[0].rpartition("/")[2]
     if sys.platform == "win32":
         return f"{name} is not asked on Windows"
+    if not hasattr(os, "posix_spawn"):  # PyPy
+        return run_bounded(command, environment, seconds=seconds, from_stderr=True)
     reader, writer = os.pipe()  # inherited by nobody (PEP 446), but as the descriptor that it becomes below
     try:
         nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)

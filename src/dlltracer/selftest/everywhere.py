@@ -36,7 +36,7 @@ _NEEDS = {
 def questions() -> tuple[Question, ...]:
     """Return the questions of the groups "system", "images", "seccomp" and "commands"."""
     return (
-        Question("system", "this Python", "CPython 3.10 or later", _ask_python),
+        Question("system", "this Python", "CPython or PyPy, 3.10 or later", _ask_python),
         Question("system", "this system", "its version and machine are known", _ask_system),
         Question("system", "mechanisms", "one of them can work here", _ask_mechanisms),
         Question("images", "tiny images", "each is read as it was made, whatever its machine", _ask_images),
@@ -58,7 +58,7 @@ def _ask_python(room: Room) -> Answer:
     room.note("isolated", bool(sys.flags.isolated))
     kind = f"{platform.python_implementation()} {platform.python_version()}"
     seen = f"{kind}, {struct.calcsize('P') * 8} bits, {_kind_of_python()}"
-    return sys.implementation.name == "cpython" and sys.version_info >= (3, 10), seen
+    return sys.implementation.name in ("cpython", "pypy") and sys.version_info >= (3, 10), seen
 
 
 def _kind_of_python() -> str:
@@ -273,7 +273,7 @@ def _ask_why(room: Room) -> Answer:
 
 
 def _find_cause(room: Room, ran: subprocess.CompletedProcess[str]) -> Answer:
-    """Whether the verdict names the library that `needs-missing` needs."""
+    """Return whether the verdict names the library that `needs-missing` needs."""
     try:
         findings = _read_json(ran.stdout)["findings"]
     except (ValueError, KeyError):

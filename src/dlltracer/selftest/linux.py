@@ -18,6 +18,7 @@ from ..capture.linux.log_file import create_memory_file
 from ..capture.linux.processes import read_status_field
 from ..capture.linux.ptrace import availability as ask_ptrace_availability
 from ..diagnose.loader_errors import DlProblem, classify_dlerror
+from ..errors import BackendUnavailable
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context, read_loaded_paths
 from ..host.machine import (
@@ -34,7 +35,7 @@ from .step import Answer, CannotAsk, Question, Room, other_machines
 
 _AT_SECURE = 23  # elf.h
 _SECONDS = 30
-_LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1]); print(open('/proc/self/maps').read())"
+_LOAD = "import ctypes, sys; library = ctypes.CDLL(sys.argv[1]); print(open('/proc/self/maps').read())"
 _LOADS = (
     ("a missing library", "needs-missing", DlProblem.MISSING, "missing-image"),
     ("a missing symbol version", "needs-version", DlProblem.MISSING_VERSION, "missing-version"),
@@ -173,6 +174,8 @@ def _ask_load(room: Room, path: str, problem: DlProblem, code: str) -> Answer:
     try:
         with trace:
             ctypes.CDLL(path)
+    except BackendUnavailable as error:  # as on PyPy; the steps of the mechanisms fail where one has to work
+        raise CannotAsk(error.reason) from None
     except OSError as error:
         understood = classify_dlerror(str(error))
         verdict = explain(error, trace.recording)
@@ -214,8 +217,10 @@ def _ask_search(room: Room, image: str, folder: str) -> Answer:
     wanted = room.place("dependency", folder, room.dependency)
     top = room.place(image, f"{image}.so")
     predicted = _predict(top, {})
-    ctypes.CDLL(top)
-    return _compare(room, wanted, _dependency_in(predicted, room), _mapped(room))
+    library = ctypes.CDLL(top)
+    mapped = _mapped(room)
+    del library  # PyPy takes an image out when nobody has it any more
+    return _compare(room, wanted, _dependency_in(predicted, room), mapped)
 
 
 def _ask_environment(room: Room) -> Answer:

@@ -96,8 +96,8 @@ def wrapped(shop: Workshop) -> Question:
 
 def in_a_child(shop: Workshop) -> Question:
     """The words are those of a loader, in another process."""
-    said = "git: error while loading shared libraries: libpcre9.so.0: cannot open shared object file: No such file"
-    shop.write("app.py", f"raise RuntimeError({said + ' or directory'!r})\n")
+    output = "git: error while loading shared libraries: libpcre9.so.0: cannot open shared object file: No such file"
+    shop.write("app.py", f"raise RuntimeError({output + ' or directory'!r})\n")
     return shop.ask("app.py")
 
 

@@ -1,4 +1,4 @@
-"""The two words inside glibc's ld.so that switch its log on, found, patched and proved in the running process.
+"""Finds, patches and proves the two words inside glibc's ld.so that switch its log on in the running process.
 
 LD_DEBUG is read once at start, but all it sets is `_rtld_global_ro._dl_debug_mask`, which the loader consults at every
 event; the text goes to the descriptor in `_rtld_global_ro._dl_debug_fd`. Both can be written after start, once the page
@@ -14,6 +14,7 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
+from ..backend import NO_PYDLL, USE_RUN
 
 DL_DEBUG_LIBS = 1
 DL_DEBUG_IMPCALLS = 2
@@ -28,7 +29,7 @@ USE_SNAPSHOT = "Use backend='snapshot', which sees less"
 
 
 class DebugWords:
-    """Where the two words lie.
+    """The places of the two words that switch the loader log on.
 
     Attributes: `mask` and `fd`, their indexes among the ints of `_rtld_global_ro`; `note`, how they were found if not
     by their pattern.
@@ -60,6 +61,8 @@ class DebugMaskPatch:
             self._libc_without_gil = ctypes.CDLL(None)
         except (ImportError, OSError) as error:
             raise BackendUnavailable("rtld", f"this Python cannot call C functions ({error})") from error
+        except AttributeError:
+            raise BackendUnavailable("rtld", NO_PYDLL, USE_RUN) from None
         self._ctypes = ctypes
         try:
             start = ctypes.addressof(ctypes.c_char.in_dll(self._libc, "_rtld_global_ro"))

@@ -1,4 +1,5 @@
-"""Files that take the loader's log: one in memory for a process that reads its own, one at a path for another reader.
+"""Makes the files that take the loader log: one in memory for a process that reads its own, one at a path for another
+reader.
 
 ld.so opens `$LD_DEBUG_OUTPUT.PID`, to append to it, as it starts with LD_DEBUG set (elf/rtld.c of glibc): one file an
 image started by execve, inherited by the processes that it forks. A program that we run ourselves opens the same file.
@@ -92,7 +93,7 @@ def _unlinked_file_in(folder: str) -> int:
     """Return a new file of this folder that no path leads to. Raises `OSError`."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
     try:
-        return os.open(folder, os.O_TMPFILE | flags, 0o600)
+        return os.open(folder, getattr(os, "O_TMPFILE", 0) | flags, 0o600)  # PyPy lacks it: EISDIR
     except OSError:
         # Not every file system has O_TMPFILE (open(2)): a file under a name that nobody can guess, which goes at once.
         path = f"{folder}/.dlltracer-{os.getpid()}-{os.urandom(8).hex()}"

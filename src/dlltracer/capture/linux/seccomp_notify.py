@@ -51,7 +51,7 @@ class SeccompBackend:
     name = "seccomp"
 
     def availability(self) -> Availability:
-        """Whether a program can be watched, as far as that can be found out without one."""
+        """Return whether a program can be watched, as far as that is known without starting one."""
         if not os.path.isdir("/proc/self/fd"):
             return Availability(False, "there is no /proc, by which a process is looked at", "Mount /proc")
         machine = os.uname().machine
@@ -168,7 +168,7 @@ class NotifyLoop:
         watch = self._watch
         has_work = watch.has_work
         # After a pause has passed without a call there is time for all that waits: one look for a call between two.
-        ready = self._poller.poll(None if not has_work else 0 if self._is_idle else _PAUSE)
+        ready = self._poller.poll(-1 if not has_work else 0 if self._is_idle else _PAUSE)
         self._is_idle = not ready
         if has_work and (not ready or time.monotonic() - self._worked >= _LONGEST_WAIT):
             watch.work()

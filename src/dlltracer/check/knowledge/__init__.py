@@ -1,4 +1,4 @@
-"""What is known of the systems and Pythons that wheels are for, each table in a text file beside this one."""
+"""Reads tables of the systems and Pythons that wheels are for, each in a text file beside this one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is known about Windows without one: its names, its contracts, its usual known DLLs, and names that only look
-like its own. Each table is a text file beside this one, read when it is first asked for.
+"""Reads tables about Windows: its names, its contracts, its usual known DLLs, and names that only look like its own.
+Each table is a text file beside this one, read when it is first asked for.
 
 A table tells that a name is Windows' own, never that it is on one particular Windows; what it does not have is unknown.
 """
@@ -31,7 +31,8 @@ def usual_known_dlls() -> frozenset[str]:
 
 @functools.cache
 def explain_not_system(name: str) -> str | None:
-    """Why a file of that base name (lower case) is not on every Windows, though it is often taken for Windows' own.
+    """Return why a file of that base name (lower case) is not on every Windows, though it is often taken for Windows'
+    own.
 
     Returns: words for a report ("part of the Visual C++ runtime, ..."), or `None` if nothing is known against it.
     """
