@@ -31,7 +31,10 @@ _OF_LIBSTDCXX = (
     ("GLIBCXX_3.4.26", r"_ZNSt7__cxx11(?:18basic_|19basic_[io])stringstreamI\w+C[12]Ev$"),
     ("GLIBCXX_3.4.22", r"_Z(?:T[VIS])?NSt6thread6_State|_ZSt19uncaught_exceptions"),
     ("GLIBCXX_3.4.22", r"_ZNSt6thread15_M_start_threadESt10unique_ptr"),
-    ("GLIBCXX_3.4.21", r"\w*St7__cxx11\d+(?:basic_(?:string|[io]stringstream)|num|money|time|collate|messages)"),
+    (
+        "GLIBCXX_3.4.21",
+        r"_Z(?:NK?|T[VIST]N)?St(?:\w*St)?7__cxx11\d+(?:basic_(?:string|[io]stringstream)|num|money|time|collate|messages)",
+    ),
     ("GLIBCXX_3.4.20", r"_ZSt24__throw_out_of_range_fmt"),
     ("GLIBCXX_3.4.19", r"_ZNSt6chrono3_V2"),
     ("GLIBCXX_3.4.14", r"_ZSt25__throw_bad_function_call|_ZSt20__throw_future_error"),
@@ -174,11 +177,12 @@ class ElfSymbolCheck(PlatformCheck):
             evidence = [f"{one}: {since}" for one, since, _ in above[:_MOST_SHOWN]]
             if len(above) > _MOST_SHOWN:
                 evidence.append(f"and {len(above) - _MOST_SHOWN} more")
-            if not is_whole:
+            is_elsewhere = not is_whole and self._suppliers.may_export_runtime(self._lacking)
+            if is_elsewhere:
                 evidence.append("a library that the wheel expects from elsewhere may have it")
             yield from self._once(
                 self._problem(
-                    "libstdcxx-above-tag", Severity.ERROR if is_whole else Severity.WARNING, place,
+                    "libstdcxx-above-tag", Severity.WARNING if is_elsewhere else Severity.ERROR, place,
                     f"it needs {name}, which {_LIBSTDCXX} has in {version}, and the tag promises {promised} at most",
                     evidence, "build and link it with one compiler, in the image of the tag, or give it a newer tag",
                 )
