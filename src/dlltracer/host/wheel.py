@@ -319,7 +319,8 @@ class _Reader:
             self._images[name] = read_stored(content)
             return
         folder, _, last = name.rpartition("/")
-        loads = name.endswith((".py", ".pth")) and names_loading(head)
+        is_asked = last == "__init__.py" or not self._wheel.loads_by_itself
+        loads = is_asked and name.endswith((".py", ".pth")) and names_loading(head)
         self._wheel.loads_by_itself |= loads
         if name.endswith(".py") and name in self._first:
             self._code.add(name)
