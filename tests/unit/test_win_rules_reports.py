@@ -309,6 +309,26 @@ def test_of_several_names_that_cffi_tried_the_one_of_windows_counts() -> None:
     assert (found.subject, found.code) == ("libcairo-2.dll", 126)
 
 
+@pytest.mark.parametrize("code", [5, 8, 32, 126, 127, 182, 206, 225, 998, 1114, 1260, 1455, 1920, 4551, 14001])
+def test_an_os_error_of_a_loader_of_torch(code: int) -> None:
+    """Its own code calls LoadLibraryExW, and makes the error of GetLastError."""
+    path = "C:\\site\\torch\\lib\\c10.dll"
+    text = f'[WinError {code}] Whatever. Error loading "{path}" or one of its dependencies.'
+    line = Frame("C:\\site\\torch\\__init__.py", 148, "<module>", "raise err")
+    error = PythonError("OSError", text, ("OSError", "Exception"), frames=(line,), code=code)
+    found = read_windows_failure(error, PROCESS)
+    assert (found.subject, found.code) == (path, code)
+
+
+@pytest.mark.parametrize("code", [5, 32, 1455])
+def test_an_os_error_of_no_loader(code: int) -> None:
+    text = f"[WinError {code}] Whatever: 'C:\\site\\torch\\lib\\c10.dll'"
+    line = Frame("C:\\Python\\Lib\\shutil.py", 1, "copyfile", "os.remove(path)")
+    error = PythonError("PermissionError", text, ("PermissionError", "OSError"), frames=(line,), code=code)
+    found = read_windows_failure(error, PROCESS)
+    assert (found.subject, found.code) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("words", "is_there", "expected"),
     [
