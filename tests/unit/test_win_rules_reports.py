@@ -232,6 +232,19 @@ def test_a_library_that_the_program_reports_as_missing(kind: str, text: str, wan
 
 
 @pytest.mark.parametrize(
+    ("text", "file", "wanted"),
+    [
+        ("No backend available", "C:\\site\\usb\\core.py", "libusb-package"),
+        ("no library found", "C:\\site\\sounddevice.py", "sounddevice"),
+        ('DPI-1047: Cannot locate a 64-bit Oracle Client library: "..."', "C:\\app.py", "Oracle Instant Client"),
+    ],
+)
+def test_a_library_that_is_known_by_the_package_or_other_words(text: str, file: str, wanted: str) -> None:
+    finding = diagnose(raised("NoBackendError", text, Frame(file, 1, "f"))).findings[0]
+    assert finding.confidence is Confidence.LIKELY and wanted in words_of(finding)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "numpy.core.multiarray failed to import", "cannot import name 'x' from 'y'", "no licence could be found",
