@@ -188,7 +188,8 @@ def test_a_function_that_a_library_of_another_program_lacks() -> None:
     assert (finding := diagnose(case).findings[0]).code == "symbol-not-in-library"
     assert (finding.subject, finding.confidence) == ("zlib1.dll", Confidence.CERTAIN)
     kernel = replace(asked, target="kernel32", imports=("pkg", "ctypes"))
-    mine = raised("AttributeError", "function 'compress9' not found", *frames, requests=(asked, kernel))
+    ours = replace(asked, target="kernel32.dll", flags=0x800)
+    mine = raised("AttributeError", "function 'compress9' not found", *frames, requests=(asked, kernel, ours))
     assert diagnose(mine).findings[0].confidence is Confidence.CERTAIN  # ctypes asks for that one by itself
     both = (asked, replace(kernel, imports=("pkg",)))
     two = raised(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from ...model.environment import Provider
 from ...model.failure import PythonError, Request, RequestKind, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
 from ..case import Case, Copy
 from ..loader_errors import ends_of
@@ -98,9 +99,12 @@ def _file_name(target: str) -> str:
 
 
 def _loaded_by_ctypes(requests: Iterable[Request]) -> list[Request]:
-    """Return what the program loaded by ctypes: its own import of ctypes loads kernel32, too (Lib/ctypes)."""
+    """Return what the program loaded by ctypes.
+
+    The import of ctypes loads kernel32 itself (Lib/ctypes), and so do we, from System32 alone, to describe a failure.
+    """
     loads = (one for one in requests if one.kind is RequestKind.CTYPES and one.succeeded)
-    return [one for one in loads if one.imports[-1:] != ("ctypes",)]
+    return [one for one in loads if one.flags != LoadFlags.SYSTEM32 and one.imports[-1:] != ("ctypes",)]
 
 
 def _is_of_ctypes(error: PythonError) -> bool:
@@ -128,7 +132,7 @@ def _symbol(case: Case, name: str) -> Finding:
     nearest = _alike(case, path, name)
     alike = f" Alike, and there: {', '.join(nearest)}." if nearest else ""
     more = "" if is_sure else f" It may be any of {', '.join(likely[-_MOST_NAMED:])}." if likely else ""
-    who = name_of(library) if is_sure else "a library that the program loaded"
+    who = name_of(library) or "a library that the program loaded"
     return Finding(
         code=SYMBOL_CODE,
         title=f"{who} has no function {name}, which the program asks for",
