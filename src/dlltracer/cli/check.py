@@ -125,7 +125,7 @@ class _CheckOptions:
 )  # fmt: skip
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to use.")
 @click.option("--dask", metavar="ADDRESS", help="Use the workers of a Dask cluster, by its scheduler's address.")
-@click.option("--retry-unreadable", is_flag=True, help="Check again the targets that the file of results lists as unreadable.")
+@click.option("--retry-unreadable", is_flag=True, help="Check again the targets that the results list as unreadable.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the notes and all evidence, too.")
 @click.option("-o", "--output", metavar="FILE", shell_complete=complete_file, help="Write to FILE instead of stdout.")
 def check(**given: Any) -> None:
