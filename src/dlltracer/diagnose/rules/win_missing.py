@@ -480,7 +480,8 @@ def _elsewhere(case: Case, copies: list[Copy], finding: Finding) -> Finding:
     reason = f" os.add_dll_directory had that folder: {why}." if why else ""
     if has_hash(base_name(copy.path)):
         reason += " The package adds that folder itself when it is imported (delvewheel), and has not done so."
-    remedies = (*_add(folder), *finding.remedies)
+    owned = tuple(reinstall(case, finding.chain[-2])) if len(finding.chain) > 1 and not has_hash(copy.path) else ()
+    remedies = (*_add(folder), *owned, *finding.remedies)
     if case.load_flags is LoadFlags.ALTERED_SEARCH_PATH:
         reason += " Native code loads it, with a search of PATH, and not of the folders of os.add_dll_directory."
         remedies = (Remedy(f"put {folder} on PATH before the program starts"), *finding.remedies)
