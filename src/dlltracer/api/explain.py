@@ -310,7 +310,7 @@ def build_case(
     if run.process.system is System.WINDOWS:
         from .windows_case import build_windows_case
 
-        case = build_windows_case(what, run, notes)
+        case = build_windows_case(what, run, notes, messages)
     elif run.process.system is System.OTHER:
         from .macos_case import build_macos_case
 

@@ -386,7 +386,8 @@ def _of_quoted_file(error: PythonError) -> WindowsFailure:
     path = next((found[1] for found in _PATH.finditer(text) if Path(found[1]).is_file()), None)
     if path is None or code not in _OF_LOADERS:
         return WindowsFailure()
-    return WindowsFailure(path, code, is_guess=True)
+    # Managers of drivers and plug-ins load by the whole path, and have its folder and PATH searched for its needs.
+    return WindowsFailure(path, code, is_guess=True, flags=LoadFlags.ALTERED_SEARCH_PATH)
 
 
 def _is_named(target: str, text: str) -> bool:

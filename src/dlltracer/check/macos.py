@@ -40,8 +40,8 @@ _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000
 
-_BRINGING_SYMBOLS = {"torch", "tensorflow", "tensorflow-macos", "jaxlib", "mxnet", "shiboken6", "pyside6"}
-"""Packages whose libraries extension modules of others find in the process once they are imported."""
+_OF_SYSTEM = ("libc++.1.dylib", "libc++abi.dylib", "libz.1.dylib", "libiconv.2.dylib", "libsqlite3.dylib")
+"""Libraries of macOS that conda and Homebrew have, too: with theirs, a file is linked by @rpath."""
 _NEWER_SYMBOLS = {
     (10, 10): "openat fstatat fstatat$INODE64 unlinkat mkdirat renameat linkat symlinkat readlinkat faccessat fchmodat"
     " fchownat getattrlistbulk",
@@ -258,7 +258,7 @@ class MacosCheck(PlatformCheck):
         others = [place for place, image in self._images.items() if image.symbols and name in image.symbols.exports]
         if others:
             return Severity.NOTE, (f"{others[0]} of the wheel has it, which this load does not bring",)
-        if self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires):
+        if self._suppliers.may_bring_symbols():
             return Severity.WARNING, ("a package that it requires may have it",)
         if name[1:2].isupper() and any("/Frameworks/" in need.name for need in self._images[root].needs):
             # Frameworks export names that Apple's SDK lists no more, as FSPathMakeRef of CoreServices.
@@ -315,6 +315,9 @@ class MacosCheck(PlatformCheck):
         where = "a path of the machine that built it" if is_here else "in none of the folders that dyld searches"
         title = f"it needs {binding.need}: {where}, and not in the {self._wheel.noun}"
         severity, more = self._downgraded(severity, name, folders)
+        if name in _OF_SYSTEM:
+            evidence.append(f"macOS has it as /usr/lib/{name}, where @rpath does not lead")
+            fix = f"install_name_tool -change {binding.need} /usr/lib/{name} {posixpath.basename(place)}; then codesign"
         fix = fix if severity is not Severity.NOTE else ""
         return self._problem("missing-image", severity, place, title, [*evidence, *more], fix)
 

@@ -235,10 +235,18 @@ class WindowsCheck(PlatformCheck):
         elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
             severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
         if code in ("missing-image", "missing-vc-runtime"):
-            severity, more = self._downgraded(severity, name, is_runtime=code == "missing-vc-runtime")
+            shared = self._shared_folders(place)
+            severity, more = self._downgraded(severity, name, shared, is_runtime=code == "missing-vc-runtime")
             evidence.extend(more)
             fix = fix if severity is not Severity.NOTE else ""
         return self._problem(code, severity, place, title, evidence, fix)
+
+    def _shared_folders(self, place: str) -> list[str]:
+        """Return the folder of a file, if other wheels may fill it: it has another name than the wheel, or its code
+        adds folders to the search."""
+        top = place.partition("/")[0].lower()
+        is_own = top == self._wheel.name.partition("-")[0].lower()
+        return [posixpath.dirname(place)] if self._wheel.loads_by_itself or not is_own else []
 
     def _judge_mutexes(self, tree: LoadTree, severity: Severity) -> Iterator[Problem]:
         """Judge who relies on mutexes of a new runtime, and which runtime it gets."""
@@ -257,7 +265,7 @@ class WindowsCheck(PlatformCheck):
             if version is not None and version[:2] >= CONSTANT_MUTEX:
                 continue
             has = "no copy is in its reach"
-            if version is None and self._suppliers.family():
+            if version is None and self._suppliers.family(self._shared_folders(_place(binding.requested_by))):
                 severity = Severity.WARNING  # another wheel of the folder may bring one
             elif version is not None:
                 has = f"the copy in its reach is {'.'.join(map(str, version))}"

@@ -304,9 +304,34 @@ def _check_version(named: str, path: str) -> None:
     if found is None:
         if done.returncode < 0 or done.returncode >> 31 or done.returncode == _LOADER_STATUS:
             return  # a Python whose own libraries are missing looks like this
-        raise CommandFailed(f"--python {named}: that is no Python: its --version does not say so")
+        no_python = "that is no Python: its --version does not say so"
+        raise CommandFailed(f"--python {named}: {_without_base(path) or no_python}")
     if (int(found[1]), int(found[2])) < _OLDEST:
         raise CommandFailed(f"--python {named}: that is Python {found[1]}.{found[2]}: 3.10 or later is needed")
+
+
+_LONGEST_CONFIGURATION = 1 << 16
+
+
+def _without_base(path: str) -> str | None:
+    """Return what to say of a virtual environment whose Python is gone; `None` for anything else.
+
+    On Windows its python.exe is a program that starts the Python of `home` in pyvenv.cfg (PEP 405; PC/launcher.c).
+    """
+    environment = os.path.dirname(os.path.dirname(os.path.abspath(path)))
+    try:
+        with open(os.path.join(environment, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
+            text = file.read(_LONGEST_CONFIGURATION)
+    except OSError:
+        return None
+    pairs = (line.partition("=") for line in text.splitlines())
+    home = next((value.strip() for key, _, value in pairs if key.strip().lower() == "home"), "")
+    if not home or os.path.exists(os.path.join(home, "python.exe" if os.name == "nt" else "python3")):
+        return None
+    return (
+        f"the Python that this virtual environment was made from is gone: its pyvenv.cfg names {home}. Install "
+        "that Python again, or make the environment anew with one that is there (python -m venv --clear)"
+    )
 
 
 def _of_active_environment(environment: Mapping[str, str]) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
-from ..model.environment import CONFIGURED
+from ..model.environment import CONFIGURED, has_hash
 from ..model.failure import ProcessFacts, System
 from .bounded import read_regular_file
 
@@ -93,6 +93,27 @@ def find_copies(
                 path = os.path.join(folder, entry)
                 found.setdefault(name, {}).setdefault(_real(path), FoundCopy(path, where))
     return {name: tuple(copies.values()) for name, copies in found.items()}
+
+
+_NUMBER = re.compile(r"\d+")
+_MOST_VERSIONS = 5
+
+
+def find_other_versions(name: str, process: ProcessFacts) -> tuple[FoundCopy, ...]:
+    """Files whose names differ from that of a library of Windows in numbers only: gdal309.dll for gdal304.dll.
+
+    () for a name without a number, and for one with a hash, which is no version.
+    """
+    if not _NUMBER.search(name) or has_hash(name):
+        return ()
+    pattern = re.compile(r"\d+".join(map(re.escape, _NUMBER.split(name))), re.IGNORECASE)
+    found: list[FoundCopy] = []
+    for number, (folder, where) in enumerate(_folders(process, ())):
+        if number >= _MOST_SEARCHED_FOLDERS or len(found) >= _MOST_VERSIONS:
+            break
+        names = (entry for entry in _list(folder) if pattern.fullmatch(entry) and entry.lower() != name.lower())
+        found += [FoundCopy(os.path.join(folder, entry), where) for entry in names]
+    return tuple(found[:_MOST_VERSIONS])
 
 
 def _folders(process: ProcessFacts, more: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:

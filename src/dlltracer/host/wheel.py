@@ -51,6 +51,8 @@ _SETTING_PATHS = re.compile(rb"os\.environ\s*\[\s*['\"](?:PATH|LD_LIBRARY_PATH)"
 _LONGEST_NAME = 255
 """Bytes of one name: NAME_MAX of Linux and macOS; as many units of 16 bits on NTFS."""
 _UNLISTED = {"RECORD", "RECORD.jws", "RECORD.p7s"}
+_UPPER_BOUND = re.compile(r"[=~]=|<")
+"""In a requirement: versions from some on are left out."""
 _INFO = re.compile(r"[^/]+\.dist-info/")
 _DATA = re.compile(r"[^/]+\.data/(purelib|platlib|scripts|data|headers)/(.+)")
 
@@ -72,6 +74,7 @@ class Wheel:
         loads_by_itself: whether Python code in it names a function that loads libraries or adds folders.
         tags: of the metadata file WHEEL.
         requires: the names of the packages that it always needs, lower case.
+        bounded: those among them that it requires in versions up to one ("==2.11", "~=1.90", "<3").
         requires_python: the field Requires-Python of its metadata.
         is_pure: whether the metadata say Root-Is-Purelib.
         others: words for the packages that may bring what this one lacks, as those of conda do; "" for none.
@@ -80,6 +83,7 @@ class Wheel:
         code: place of each Python file that is not in the folder yet, to its path in the wheel (`unpack_code`).
         packages: place of each __init__.py, to its text where it loads libraries or adds folders, else "".
         archive: the path of the wheel.
+        code_folders: where the Python code of the target is; `None` for all of `folder` (`code_folders_of`).
         noun, promises: words for messages: what it is, and who says what it is for.
     """
 
@@ -91,6 +95,7 @@ class Wheel:
     loads_by_itself: bool = False
     tags: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
+    bounded: frozenset[str] = frozenset()
     requires_python: str = ""
     is_pure: bool = False
     others: str = ""
@@ -99,6 +104,7 @@ class Wheel:
     code: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
     archive: str = ""
+    code_folders: tuple[str, ...] | None = None
     noun: str = "wheel"
     promises: str = "the tag promises"
 
@@ -135,6 +141,12 @@ def _open_wheel(path: str) -> Wheel:
         raise UnreadableTarget(f"it cannot be unpacked: {error}") from error
     except OSError as error:
         raise UnreadableTarget(error.strerror or str(error)) from error
+
+
+def code_folders_of(wheel: Wheel) -> tuple[str, ...]:
+    """Return the folders that have the Python code of the target, unpacked; () where it has none."""
+    unpack_code(wheel)
+    return wheel.code_folders if wheel.code_folders is not None else (wheel.folder,) if wheel.folder else ()
 
 
 def unpack_code(wheel: Wheel) -> None:
@@ -315,7 +327,8 @@ class _Reader:
             self._images[name] = read_stored(content)
             return
         folder, _, last = name.rpartition("/")
-        loads = name.endswith((".py", ".pth")) and names_loading(head)
+        is_asked = last == "__init__.py" or not self._wheel.loads_by_itself
+        loads = is_asked and name.endswith((".py", ".pth")) and names_loading(head)
         self._wheel.loads_by_itself |= loads
         if name.endswith(".py") and name in self._first:
             self._code.add(name)
@@ -357,10 +370,20 @@ class _Reader:
             self._add("record-mismatch", f"{info}/RECORD", "the wheel has no RECORD", fix="build the wheel again")
             return
         listed: dict[str, tuple[str, str]] = {}
+        reversed_names = []
         for row in _record_rows(record):
-            # Some build tools on Windows write "\\" between folders; pip takes it for "/" there.
-            path = row[0] if row[0] in self._sizes else row[0].replace("\\", "/")
+            path = row[0]
+            if path not in self._sizes and (plain := path.replace("\\", "/")) in self._sizes:
+                # pip and uv take "\\" for "/"; `validate_record` of the library installer (Poetry, PDM) does not.
+                reversed_names += [plain] if plain != f"{info}/RECORD" else []
+                path = plain
             listed[path] = (*row[1:3], "", "")[:2]  # type: ignore[assignment]
+        if reversed_names:
+            self._add(
+                "record-mismatch", f"{info}/RECORD",
+                f"RECORD has backslashes between folders: {len(reversed_names)} file(s) not listed by the name",
+                "write \"/\" between folders: python -m wheel pack does",
+            )  # fmt: skip
         for problem in _compare_record(info, listed, self._sums, self._sizes):
             self._add("record-mismatch", *problem, fix="build the wheel again, or repack it with: python -m wheel pack")
 
@@ -372,11 +395,10 @@ class _Reader:
         metadata = re.split(r"\r?\n\r?\n", metadata, maxsplit=1)[0]
         self._check_version(f"{info}/METADATA", next(iter(_fields(metadata, "Version")), ""))
         self._wheel.requires_python = next(iter(_fields(metadata, "Requires-Python")), "")
-        self._wheel.requires = tuple(
-            re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0].lower().replace("_", "-")
-            for text in _fields(metadata, "Requires-Dist")
-            if "extra" not in text.partition(";")[2]
-        )
+        required = [text.partition(";") for text in _fields(metadata, "Requires-Dist")]
+        always = [text for text, _, condition in required if "extra" not in condition]
+        self._wheel.requires = tuple(map(_required_name, always))
+        self._wheel.bounded = frozenset(_required_name(text) for text in always if _UPPER_BOUND.search(text))
 
     def _check_version(self, file: str, version: str) -> None:
         """Compare the version of the metadata with that of the name: pip refuses the wheel if they differ."""
@@ -395,6 +417,10 @@ class _Reader:
 
     def _add(self, code: str, file: str, title: str, fix: str = "", severity: Severity = Severity.ERROR) -> None:
         self._wheel.problems.append(Problem(code=code, severity=severity, file=file, title=title, fix=fix))
+
+
+def _required_name(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0].lower().replace("_", "-")
 
 
 def _record_rows(record: bytes) -> Iterator[list[str]]:

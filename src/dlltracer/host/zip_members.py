@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import struct
+import sys
 import threading
 import zipfile
 import zlib
@@ -30,6 +31,7 @@ _WORTH_A_THREAD = 1 << 20
 _MOST_WAITING = 4
 """Members that wait for the first thread: with `LARGEST_WHOLE`, that bounds the memory."""
 _HEADER = struct.Struct("<4s2xHH16xHH")
+_ROOM = 64
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 
 
@@ -138,27 +140,37 @@ class _Reading:
             content = None
         if content is None or len(content) != entry.file_size or zlib.crc32(content) != entry.CRC:
             return Member(entry, None)
-        return Member(entry, content, hashlib.new(self._methods.get(entry.filename, "sha256"), content).digest())
+        method = self._methods.get(entry.filename)
+        digest = hashlib.sha256(content) if method is None else hashlib.new(method, content)
+        return Member(entry, content, digest.digest())
 
     def _inflate(self, entry: zipfile.ZipInfo) -> bytes | None:
         packed, size = entry.compress_size, entry.file_size
         is_stored = entry.compress_type == zipfile.ZIP_STORED
         if max(packed, size) > LARGEST_WHOLE or not (is_stored or entry.compress_type == zipfile.ZIP_DEFLATED):
             return None
-        start = entry.header_offset
-        mark, flags, _, name_size, extra_size = _HEADER.unpack(pread(self._fd, _HEADER.size, start))
-        start += _HEADER.size
-        name = pread(self._fd, name_size, start).decode("utf-8" if flags & _UTF8 else "cp437")
-        start += name_size + extra_size
-        if mark != b"PK\x03\x04" or flags & _ENCRYPTED or name != entry.orig_filename:
+        # In one read, with room for the fields behind the name, which need not be those of the directory.
+        size_of_all = _HEADER.size + len(entry.orig_filename) + _ROOM + packed
+        data = memoryview(pread(self._fd, size_of_all, entry.header_offset))
+        mark, flags, _, name_size, extra_size = _HEADER.unpack(data[: _HEADER.size])
+        name = bytes(data[_HEADER.size : _HEADER.size + name_size])
+        start = _HEADER.size + name_size + extra_size
+        if mark != b"PK\x03\x04" or flags & _ENCRYPTED or _decode(name, flags) != entry.orig_filename:
             return None
-        if start + packed > self._ends.get(entry.header_offset, start + packed):
+        if entry.header_offset + start + packed > self._ends.get(entry.header_offset, sys.maxsize):
             return None  # it overlaps with the next one, as those of zip bombs do
-        data = pread(self._fd, packed, start)
+        data = data[start : start + packed]
+        if len(data) != packed:
+            data = memoryview(pread(self._fd, packed, entry.header_offset + start))
         if len(data) != packed or is_stored:
-            return data
+            return bytes(data)
         # One more than there should be: what is longer is found so, and none is unpacked further.
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+
+
+def _decode(name: bytes, flags: int) -> str:
+    # The decoder of cp437 is no part of the interpreter's core, and slow.
+    return name.decode("ascii" if name.isascii() else "utf-8" if flags & _UTF8 else "cp437")
 
 
 def _count_processors() -> int:

@@ -8,6 +8,7 @@ look at files; a redirection or a manifest is looked at before the loaded images
 from __future__ import annotations
 
 import enum
+import functools
 import ntpath
 import re
 from collections.abc import Iterator, Sequence
@@ -144,10 +145,11 @@ class Finder:
     def find(self, need: str, requester: PeRequester, search: SearchKind) -> Lookup:
         """Return the result for `need` (a name or a path, with or without ".dll"), and map the file if that is new."""
         name = complete_name(need)
-        if ntpath.splitdrive(name)[0] or name.startswith("\\"):
-            return self._take_path(ntpath.normpath(name))
-        if "\\" in name:
-            return self._search(name, search)
+        if "\\" in name or ":" in name:  # nearly no need has a folder
+            if ntpath.splitdrive(name)[0] or name.startswith("\\"):
+                return self._take_path(ntpath.normpath(name))
+            if "\\" in name:
+                return self._search(name, search)
         if not is_contract(name):
             return self._find_file(name, requester, search)
         contract = look_up_contract(name, ntpath.basename(requester.path), self._context)
@@ -194,14 +196,14 @@ class Finder:
     def _judge_contract(self, found: Lookup, name: str, state: ContractState) -> Lookup:
         """A contract that is no file either: missing only where the whole map is known, and never if optional."""
         if is_optional_contract(name):
-            reason = "an optional contract, which programs expect to be absent"
+            reason: str | None = "an optional contract, which programs expect to be absent"
         elif state is ContractState.ABSENT:
             return replace(found, reason="a contract that this Windows does not have")
         elif state is ContractState.KNOWN:
-            return replace(found, state=BindingState.SYSTEM, phase=Phase.API_SET)
+            reason = found.reason
         else:
             reason = "a contract that is not in the bundled table: whether a Windows has it is not known"
-        return replace(found, state=BindingState.SYSTEM, phase=Phase.API_SET, reason=reason)
+        return Lookup(BindingState.SYSTEM, found.path, Phase.API_SET, found.probes, reason, found.image)
 
     def _redirected(self, name: str) -> Lookup | None:
         """PROGRAM.local: a folder holds the files, a file means the application folder. Not for known DLLs."""
@@ -215,6 +217,8 @@ class Finder:
     def _by_manifest(self, name: str, requester: PeRequester) -> Lookup | None:
         resources = requester.image.resources if requester.image else None
         own = resources.assemblies if resources else ()
+        if not own and not self._context.assemblies:  # mostly
+            return None
         for references, beside, origin in (
             (own, ntpath.dirname(requester.path), requester.path),
             (self._context.assemblies, self._context.application_folder, self._context.application_folder),
@@ -237,11 +241,11 @@ class Finder:
         for place in self._places_with(name, search):
             given = self._given(name, place)
             if given is not None:
-                return replace(given, probes=tuple(t.probe for t in tried))
+                return replace(given, probes=tuple(t.probe for t in tried)) if tried else given
             if place.phase in (Phase.SYSTEM, Phase.WINDOWS) and not self._context.has_system_files:
                 continue
             self._tree.places_left -= 1
-            tried.append(try_file(ntpath.join(place.folder, name), place.phase, self._files, self._context))
+            tried.append(try_file(_join(place.folder, name), place.phase, self._files, self._context))
             if tried[-1].step is not LookupStep.NEXT_PLACE:
                 self._note_others(name, place)
                 break
@@ -314,13 +318,14 @@ class Finder:
         known = self._known_path(probe.path)
         path = known or probe.path
         # The first of a name stays: a second file of that name is mapped, and nobody finds it by name.
-        self._names.setdefault(ntpath.basename(path).lower(), path)
-        self._paths.setdefault(ntpath.normcase(path), path)
+        name, whole = _keys_of(path)
+        self._names.setdefault(name, path)
+        self._paths.setdefault(whole, path)
         return Lookup(BindingState.BOUND, path, probe.phase, probes, image=None if known else image)
 
     def _known_path(self, path: str) -> str | None:
         """The path under which that file is in the process already, and remember it if it is not."""
-        loaded = self._paths.get(ntpath.normcase(path))
+        loaded = self._paths.get(_keys_of(path)[1])
         if loaded is not None:
             return loaded
         if self._identities is None:
@@ -331,6 +336,12 @@ class Finder:
             return None
         known = self._identities.setdefault(identity, path)
         return None if known == path else known
+
+
+@functools.lru_cache(maxsize=4096)
+def _keys_of(path: str) -> tuple[str, str]:
+    """Return the name of a file and its whole path as they are compared; the loads of a wheel ask for the same ones."""
+    return ntpath.basename(path).lower(), ntpath.normcase(path)
 
 
 def _join(folder: str, name: str) -> str:
@@ -344,7 +355,7 @@ def complete_name(need: str) -> str:
     A dot at the end says that there is no extension, and is not part of the name (LoadLibraryExW).
     """
     name = need.rstrip(" ").replace("/", "\\")
-    last = ntpath.basename(name)
+    last = ntpath.basename(name) if "\\" in name or ":" in name else name
     if last.endswith("."):
         return name[:-1]
     return name if "." in last else f"{name}.dll"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ntpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ...model.environment import Provider
-from ...model.failure import PythonError, RequestKind, System
+from ...model.failure import PythonError, Request, RequestKind, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import PeImage
 from ..case import Case, Copy
@@ -71,6 +71,25 @@ def providers_of(name: str) -> tuple[Provider, ...]:
     return next((found for one in names_of(name) if (found := find_providers(one, System.WINDOWS))), ())
 
 
+def libraries_asked_for_a_function(error: PythonError | None, requests: Iterable[Request]) -> tuple[str, ...]:
+    """Return the file names of the libraries, loaded by ctypes, that may lack the function of an exception."""
+    if error is None or not _NO_FUNCTION.match(error.message) or not _is_of_ctypes(error):
+        return ()
+    return tuple(dict.fromkeys(_file_name(one.target) for one in _loaded_by_ctypes(requests)))
+
+
+def _file_name(target: str) -> str:
+    """Return the file name that a request leads to: Windows puts .dll behind a name without an extension."""
+    name = base_name(target)
+    return name if "." in name else f"{name}.dll"
+
+
+def _loaded_by_ctypes(requests: Iterable[Request]) -> list[Request]:
+    """Return what the program loaded by ctypes: its own import of ctypes loads kernel32, too (Lib/ctypes)."""
+    loads = (one for one in requests if one.kind is RequestKind.CTYPES and one.succeeded)
+    return [one for one in loads if one.imports[-1:] != ("ctypes",)]
+
+
 def _is_of_ctypes(error: PythonError) -> bool:
     return bool(error.frames) and _CTYPES_FILE.search(error.frames[-1].file) is not None
 
@@ -79,8 +98,9 @@ def _is_of_ctypes(error: PythonError) -> bool:
 
 def _symbol(case: Case, name: str) -> Finding:
     """Return the finding about a function that ctypes did not find in a library that is loaded and whole."""
-    asked = [one for one in case.run.requests if one.kind is RequestKind.CTYPES and one.succeeded]
-    targets = list(dict.fromkeys(one.target for one in asked))
+    loaded = dict.fromkeys(one.target for one in _loaded_by_ctypes(case.run.requests))
+    # The last one comes last, and what is Windows' own before all others.
+    targets = sorted(loaded, key=lambda target: _file_name(target) not in case.windows_own)
     line = case.python_line
     source = line.source or "" if line is not None else ""
     # ctypes.windll.NAME.function names the library in the line itself.
@@ -91,7 +111,7 @@ def _symbol(case: Case, name: str) -> Finding:
     library = path or (likely[-1] if likely else "")
     is_sure = len(likely) == 1
     copies = _copies_that_have(case, library, name)
-    other = f" {copies[0].path} ({copies[0].where}) has it." if copies else ""
+    other = f" There is {copies[0].path}, too ({copies[0].where})." if copies else ""
     nearest = _alike(case, path, name)
     alike = f" Alike, and there: {', '.join(nearest)}." if nearest else ""
     more = "" if is_sure else f" It may be any of {', '.join(likely[-_MOST_NAMED:])}." if likely else ""
@@ -107,7 +127,7 @@ def _symbol(case: Case, name: str) -> Finding:
         f"expects, or another library of that name.{more}{other}{alike}",
         evidence=(Evidence(Source.PYTHON, f"ctypes found no {name}"),),
         remedies=(
-            *((Remedy("load the other one by its whole path", code=f"ctypes.CDLL({copies[0].path!r})"),) if copies
+            *((Remedy(f"see whether the other one has it: load it by its whole path, {copies[0].path}"),) if copies
               else ()),
             Remedy(
                 f"bring {who} and the program to versions that belong together"
@@ -122,16 +142,20 @@ def _image_of(case: Case, target: str) -> str | None:
     """Return the image that a request by ctypes led to: the one of its name that the process has."""
     if ntpath.dirname(target):
         return target
-    wanted = {base_name(target), f"{base_name(target)}.dll"}
     loaded = case.run.process.loaded if case.run.process is not None else ()
     events = case.run.recording.loads if case.run.recording is not None else ()
     paths = [*(event.shown_path for event in events), *loaded]
-    return next((path for path in paths if base_name(path) in wanted), None)
+    return next((path for path in paths if base_name(path) == _file_name(target)), None)
 
 
 def _copies_that_have(case: Case, library: str, symbol: str) -> list[Copy]:
+    """Return copies that have the function, or that were not read: those of the process are known not to have it."""
     found = case.copies.get(base_name(library), ())
-    return [copy for copy in found if copy.unfit is None and symbol in _exports(case, copy.path)]
+    return [
+        copy for copy in found
+        if copy.unfit is None and copy.path.lower() != library.lower()
+        and (copy.path not in case.images or symbol in _exports(case, copy.path))
+    ]  # fmt: skip
 
 
 def _exports(case: Case, path: str | None) -> tuple[str, ...]:
@@ -205,7 +229,7 @@ def _bad_folder(case: Case, error: PythonError) -> Iterator[Finding]:
         f"search for DLLs, and Windows refuses it (error {error.code}): it {why}. No DLL was asked for yet.",
         evidence=(Evidence(Source.PYTHON, error.message),),
         remedies=(
-            Remedy("make it a whole path", code=f"os.add_dll_directory(os.path.abspath({folder!r}))") if is_relative
+            Remedy(f"make it a whole path: os.add_dll_directory(os.path.abspath({folder!r}))") if is_relative
             else Remedy(
                 f"install what brings {what}, or correct the setting that it comes from: a variable of the environment "
                 "(CUDA_PATH, JAVA_HOME) may name a version that is gone"
@@ -235,14 +259,17 @@ def _reported(case: Case, error: PythonError, name: str) -> Finding:
     is_known = bool(providers) or name.lower().endswith(".dll")
     return Finding(
         code=LIBRARY_CODE,
-        title=f"the program did not find {name}",
+        title=f"the program could not find {name}, or could not load it",
         confidence=Confidence.LIKELY if is_known else Confidence.POSSIBLE,
         subject=name,
         chain=case.chain_to(None, name),
         explanation=(
-            f"{error.type} says that {name} is missing. The program looked for it by itself, mostly in the folders of "
-            "PATH (ctypes.util.find_library): where it looks, its documentation says."
+            f"{error.type} says so. The program looked for it by itself, mostly in the folders of PATH "
+            "(ctypes.util.find_library): where it looks, its documentation says."
         ),
         evidence=(Evidence(Source.PYTHON, f"{error.type} names {name}"),),
-        remedies=tuple(_sources(name)),
+        remedies=(
+            *_sources(name),
+            Remedy("if the file is there, ask what it lacks: dlltracer why, with its path"),
+        ),
     )
