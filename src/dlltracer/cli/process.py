@@ -63,6 +63,29 @@ class RunOptions:
     startup: bool = False
 
 
+def start_program(
+    command: list[str], environment: dict[str, str] | None = None, stdout: int | None = None, stderr: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program, which gets every descriptor of ours that may be inherited: a pipe of the shell, a socket.
+
+    Arguments: `environment`, ours by default; `stdout` and `stderr`, descriptors. Raises `OSError`.
+    """
+
+    def start(folder: str | None) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command, close_fds=False, cwd=folder, env=environment, stdout=stdout, stderr=stderr
+        )  # fmt: skip
+
+    try:
+        return start(None)
+    except PermissionError as error:
+        # posix_spawn of glibc 2.34 calls clone3, to which older sandboxes answer EPERM (Docker before 20.10.10). With a
+        # folder to start in, Python makes the process itself, by vfork.
+        if error.errno != errno.EPERM or sys.platform == "win32":
+            raise
+        return start(".")
+
+
 def import_all() -> None:
     """Import all that a run may need. An import opens files, and later there may be no descriptor left for them."""
     from ..host import failure  # noqa: F401

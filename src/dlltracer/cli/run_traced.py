@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -27,6 +26,7 @@ from .process import (
     has_no_descriptors,
     interpreter_of,
     runner_command,
+    start_program,
     with_facts,
     with_notes,
 )
@@ -304,8 +304,7 @@ class _LinuxRun:
             environment.update(log.environment())
         with Relay(limit=self._limit) as relay:
             try:
-                # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-                child = subprocess.Popen(command, close_fds=False, env=environment)
+                child = start_program(command, environment)
             except OSError as error:
                 raise CannotRun(describe_start_failure(command[0], error)) from error
             self._has_started = True
@@ -361,7 +360,7 @@ def _refusal_of_rtld() -> str | None:
 def _run_plainly(command: list[str]) -> int:
     with Relay() as relay:
         try:
-            child = subprocess.Popen(command, close_fds=False)
+            child = start_program(command)
         except OSError as error:
             raise CannotRun(describe_start_failure(command[0], error)) from error
         relay.connect(child)

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import subprocess
 import sys
 
 if sys.platform != "linux":
@@ -33,6 +32,7 @@ from .process import (
     choose_wait,
     interpreter_of,
     runner_command,
+    start_program,
     with_facts,
     with_stop,
 )
@@ -253,7 +253,10 @@ class _Launcher:
         import socket
 
         self._command = command
-        self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise BackendUnavailable(NAME, f"the system refuses a pair of sockets ({error.strerror})") from error
         environment = child_environment(options.variables)
         locale = "+" if "LC_CTYPE" in environment else "-"
         # A Python that was made a program of (sys.frozen) takes a script, and no options.
@@ -263,8 +266,7 @@ class _Launcher:
         stdout, stderr = options.output if options.output is not None else (None, None)
         try:
             other.set_inheritable(True)
-            # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-            self.child = subprocess.Popen(words, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
+            self.child = start_program(words, environment, stdout, stderr)
         except OSError as error:
             self.socket.close()
             raise CannotRun(describe_start_failure(words[0], error)) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 
 from ..capture.choose import NOT_USED, OUTSIDE
@@ -27,6 +26,7 @@ from .process import (
     import_all,
     interpreter_of,
     runner_command,
+    start_program,
     with_facts,
     with_notes,
     with_stop,
@@ -192,9 +192,8 @@ def _run(command: list[str], log: int | None, relay: Relay, options: RunOptions)
         try:
             if log is not None:
                 os.set_inheritable(log, True)
-            # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
             environment = child_environment(options.variables) if options.variables else None
-            child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
+            child = start_program(command, environment, stdout, stderr)
         except OSError as error:
             from .program import describe_start_failure
 
