@@ -7,7 +7,10 @@ platform is, and next to it stands what unpacking and hashing alone cost: RECORD
 is that of all processes of a command, its start included. The commands take turns, and of each the best round counts,
 as other work only adds.
 
-`--growth` checks all targets as one command, with 1, 2 and 4 processes and with a local Dask cluster of as many.
+`--growth` shows how the cost grows, in one run and one table whose rows come as they are measured: with the files (one
+module, the package of an environment that has nearest to 100, the environment), with wheels, and with workers (1 and 2
+processes, and as many of a local Dask cluster) for all wheels together. A command that goes file by file is stopped
+after `--seconds`; the files that it came to are a random part of all, and the row says how many they are.
 """
 
 from __future__ import annotations
@@ -15,14 +18,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dlltracer.host.native_files import list_native_files
@@ -33,32 +38,50 @@ from distributed import LocalCluster
 if __name__ == "__main__":
     cluster = LocalCluster(n_workers={count}, threads_per_worker=1, dashboard_address=None)
     print(cluster.scheduler_address, flush=True)
-    input()
+    import sys
+    sys.stdin.read()
+    cluster.close()
 """
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What commands cost: processor time and clock time in seconds, largest resident memory of a process in MB."""
+    """What commands cost: processor time and clock time in seconds, largest resident memory of a process in MB.
+
+    `done` is how many of the commands were run to their end.
+    """
 
     processor: float
     clock: float
     megabytes: float
+    done: int = 1
 
 
 Run = Callable[[], Sample]
 
 
-def measure(commands: Sequence[Sequence[str]], environment: dict[str, str] | None = None) -> Sample:
-    """Run the commands one after the other."""
-    seconds = largest = 0.0
+def measure(
+    commands: Sequence[Sequence[str]], environment: dict[str, str] | None = None, seconds: float = 1e9
+) -> Sample:
+    """Run the commands one after the other; none is begun after so many seconds, and one that runs then is killed."""
+    processor = largest = 0.0
+    done = 0
     start = time.perf_counter()
     for command in commands:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        _, _, usage = os.wait4(process.pid, 0)
-        seconds += usage.ru_utime + usage.ru_stime
+        left = seconds - (time.perf_counter() - start)
+        if left <= 0:
+            break
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
+        timer = threading.Timer(min(left, 1e6), process.kill)
+        timer.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        timer.cancel()
+        processor += usage.ru_utime + usage.ru_stime
         largest = max(largest, usage.ru_maxrss / 1024)
-    return Sample(seconds, time.perf_counter() - start, largest)
+        done += not os.WIFSIGNALED(status)
+    return Sample(processor, time.perf_counter() - start, largest, done)
 
 
 def for_files(target: str, files: Sequence[str], cache: str, slow: bool) -> dict[str, Run]:
@@ -87,14 +110,18 @@ def for_wheel(path: str) -> dict[str, Run]:
         "dlltracer check": lambda: measure([[*OWN, path]]),
         "inflating and SHA-256 alone": lambda: floor(path),
     }
-    name = os.path.basename(path)
-    peer = ("auditwheel", "show") if "linux" in name else ("delvewheel", "show")
-    if "macosx" in name:
-        peer = ("delocate-listdeps", "--all")
-    program = find(peer[0])
+    peer, program = peer_of(os.path.basename(path))
     if program is not None:
         found[" ".join(peer)] = lambda: measure([[program, *peer[1:], path]])
     return found
+
+
+def peer_of(wheel: str) -> tuple[tuple[str, ...], str | None]:
+    """Return the command of the tool for a wheel's platform, and its path; `None` where it is not installed."""
+    peer = ("auditwheel", "show") if "linux" in wheel else ("delvewheel", "show")
+    if "macosx" in wheel:
+        peer = ("delocate-listdeps", "--all")
+    return peer, find(peer[0])
 
 
 def find(name: str) -> str | None:
@@ -132,34 +159,121 @@ def compare(title: str, runs: dict[str, Run], rounds: int, base: str) -> None:
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-@contextmanager
-def cluster(count: int) -> Iterator[str]:
-    """Give the address of a Dask scheduler with so many workers of one thread on this machine."""
+class Table:
+    """The rows of `--growth`, printed as they come, and a line on stderr that says what is being measured."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._start = time.perf_counter()
+
+    def head(self, title: str, base: str) -> None:
+        print(f"\n{title}\n\n| | command | processor s | of `{base}` | clock s | peak MB |")
+        print("| --- | --- | --- | --- | --- | --- |", flush=True)
+        self._base, self._of = base, 0.0
+
+    def row(
+        self, what: str, name: str, commands: Sequence[Sequence[str]], environment: dict[str, str] | None = None
+    ) -> None:
+        """Measure the commands, and print the row. The base of the table has to come first of its kind."""
+        print(f"[{time.perf_counter() - self._start:.0f} s] {name} of {what}", file=sys.stderr, flush=True)
+        self.print(what, name, measure(commands, environment, self._seconds), len(commands))
+
+    def print(self, what: str, name: str, sample: Sample, count: int = 1) -> None:
+        part = "" if sample.done >= count else f" ({sample.done} of {count}, then stopped)"
+        each = sample.processor / max(sample.done, 1) * count
+        if name == self._base:
+            self._of = each
+        ratio = f"{each / self._of:.2f}" if self._of else ""
+        cells = what + part, f"`{name}`", f"{sample.processor:.2f}", ratio, f"{sample.clock:.2f}"
+        print(f"| {' | '.join(cells)} | {sample.megabytes:.0f} |", flush=True)
+
+
+def grow_files(table: Table, folder: str) -> None:
+    """Print what the checks of one file, of some hundred and of all files of an environment cost."""
+    every = [file.path for file in list_native_files([folder]).files if file.format == "elf"]
+    if not every:
+        print(f"{folder} has no ELF files", file=sys.stderr)
+        return
+    parts: dict[str, list[str]] = {}
+    for path in every:
+        for match in re.finditer("/site-packages/[^/]+(?=/)", path):
+            parts.setdefault(path[: match.end()], []).append(path)
+    part, files = min(parts.items(), key=lambda one: abs(len(one[1]) - 100)) if parts else (folder, every)
+    one = next((path for path in files if path.endswith(".so")), files[0])
+    table.head(f"{folder}, {os.cpu_count()} processors", "ldd -r")
+    for target, several in ((one, [one]), (part, files), (folder, every)):
+        what = f"{len(several)} file{'s' if len(several) > 1 else ''}"
+        shuffled = random.Random(0).sample(several, len(several))
+        for name, arguments in (("ldd", ("-r",)), ("libtree", ("-p",)), ("lddtree", ("-l",))):
+            path = find(name)
+            if path is not None:
+                table.row(what, " ".join((name, *arguments)), [[path, *arguments, file] for file in shuffled])
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {**os.environ, "XDG_CACHE_HOME": cache}
+            table.row(what, "dlltracer check --no-cache", [[*OWN, "--no-cache", target]])
+            if os.path.isdir(target):
+                table.row(what, "dlltracer check, first", [[*OWN, target]], environment)
+                table.row(what, "dlltracer check, again", [[*OWN, target]], environment)
+
+
+def grow_wheels(table: Table, wheels: Sequence[str]) -> None:
+    """Print what the check of each wheel costs, next to the tool for its platform; then of all, by more workers."""
+    for path in wheels:
+        name = os.path.basename(path)
+        table.head(f"{name}, {os.path.getsize(path) >> 20} MiB", "dlltracer check")
+        with zipfile.ZipFile(path) as archive:
+            count = sum(one.endswith((".so", ".pyd", ".dll", ".dylib")) or ".so." in one for one in archive.namelist())
+        what = f"{count} native files"
+        table.row(what, "dlltracer check", [[*OWN, path]])
+        table.print(what, "inflating and SHA-256 alone", floor(path))
+        peer, program = peer_of(name)
+        if program is not None:
+            table.row(what, " ".join(peer), [[program, *peer[1:], path]])
+    if len(wheels) < 2:
+        return
+    table.head(f"{len(wheels)} wheels, {os.cpu_count()} processors", "--jobs 1")
+    for count in (1, 2):
+        command = [*OWN, "--no-cache", "--jobs", str(count), *wheels]
+        table.row(f"{count} worker{'s' if count > 1 else ''}", f"--jobs {count}", [command])
+    for count in (1, 2):
+        what, name = f"{count} worker{'s' if count > 1 else ''}", f"--dask, {count} workers"
+        try:
+            table.print(what, name, measure_cluster(count, wheels))
+        except OSError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+
+
+def measure_cluster(count: int, wheels: Sequence[str]) -> Sample:
+    """Check the wheels with a Dask cluster of so many workers of one thread; all its processes count, and its start.
+
+    Raises `OSError` where there is none.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "cluster.py")
         with open(path, "w", encoding="utf-8") as file:
             file.write(CLUSTER.format(count=count))
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen([sys.executable, path], text=True, **pipes) as process:  # type: ignore[call-overload]
+        with open(os.path.join(folder, "errors"), "w+b") as errors:
+            process = subprocess.Popen(
+                [sys.executable, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=folder
+            )
+            assert process.stdin is not None and process.stdout is not None
+            timer = threading.Timer(120, process.kill)
+            timer.start()
             try:
-                yield process.stdout.readline().strip()
+                address = process.stdout.readline().decode().strip()
+                found = measure([[*OWN, "--no-cache", "--dask", address, *wheels]], None, 100) if address else None
+                process.stdin.close()
+                _, _, usage = os.wait4(process.pid, 0)
             finally:
-                process.communicate("\n", timeout=30)
-
-
-def grow(targets: Sequence[str], rounds: int) -> None:
-    """Print how long all targets take by the clock, with more and more processes."""
-    rows: dict[str, float] = {}
-    for count in (1, 2, 4) * rounds:
-        taken = measure([[*OWN, "--no-cache", "--jobs", str(count), *targets]]).clock
-        rows[f"--jobs {count}"] = min(rows.get(f"--jobs {count}", 1e9), taken)
-    for count in (1, 2, 4) * rounds:
-        with cluster(count) as address:
-            taken = measure([[*OWN, "--no-cache", "--dask", address, *targets]]).clock
-        rows[f"--dask, {count} workers"] = min(rows.get(f"--dask, {count} workers", 1e9), taken)
-    print(f"\n{len(targets)} targets, {os.cpu_count()} processors\n\n| | clock s | times faster |\n| --- | --- | --- |")
-    for name, seconds in rows.items():
-        print(f"| `{name}` | {seconds:.1f} | {rows['--jobs 1'] / seconds:.2f} |")
+                timer.cancel()
+                process.stdout.close()
+                process.returncode = 0  # it was waited for above
+            if found is None or not found.done:
+                errors.seek(0)
+                raise OSError(f"no cluster: {errors.read()[-400:].decode('utf-8', 'replace')}")
+        return Sample(
+            found.processor + usage.ru_utime + usage.ru_stime, found.clock, max(found.megabytes, usage.ru_maxrss / 1024)
+        )
 
 
 def main() -> None:
@@ -167,12 +281,18 @@ def main() -> None:
     parser.add_argument("targets", nargs="+", help="environments, folders of packages in one, ELF files, wheels")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-slow", action="store_true", help="leave out lddtree, a third of a second a file")
-    parser.add_argument("--growth", action="store_true", help="check all targets with more and more processes")
+    parser.add_argument("--growth", action="store_true", help="how the cost grows with files, wheels and workers")
+    parser.add_argument(
+        "--seconds", type=float, default=40.0, help="with --growth, the most that a command may take (default: 40)"
+    )
     options = parser.parse_args()
     # What is measured is not the compiler of Python.
-    measure([[*OWN, "--no-cache", options.targets[0]]])
+    measure([[*OWN, "--no-cache", options.targets[-1]]])
     if options.growth:
-        grow(options.targets, options.rounds)
+        table = Table(options.seconds)
+        for folder in filter(os.path.isdir, options.targets):
+            grow_files(table, folder)
+        grow_wheels(table, [path for path in options.targets if path.endswith(".whl")])
         return
     for target in options.targets:
         if target.endswith(".whl"):

@@ -1,4 +1,4 @@
-"""Trace what a native import really loads, and what failed to load.
+"""Traces which native images an import loads, and which failed to load.
 
 ``with dlltracer.Trace(out=sys.stdout): import module_to_trace`` is the whole interface of a script;
 ``dlltracer run`` is the same from the command line.
@@ -74,14 +74,14 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """What `%load_ext dlltracer` calls: the magic `%dlltrace`, and verdicts behind tracebacks of failed imports."""
+    """Register the magic `%dlltrace` and verdicts behind tracebacks: `%load_ext dlltracer` calls this function."""
     from .integrations.ipython import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """What `%unload_ext dlltracer` calls."""
+    """Remove what `load_ipython_extension` registered: `%unload_ext dlltracer` calls this function."""
     from .integrations.ipython import unload
 
     unload(shell)

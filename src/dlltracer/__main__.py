@@ -1,4 +1,4 @@
-"""`python -m dlltracer`, and the console script."""
+"""Runs the command line: `python -m dlltracer`, and the console script."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .model.recording import Recording
 
     class TextSink(Protocol):
-        """What `print(file=...)` accepts."""
+        """An object that `print(file=...)` accepts."""
 
         def write(self, text: str, /) -> object: ...
 
@@ -68,7 +68,7 @@ class Outputs:
 
     @property
     def is_called(self) -> bool:
-        """Whether there is an output that runs code of the program, or of the system."""
+        """True if there is an output that runs code of the program, or of the system."""
         return self.out is not None or self.audit
 
     def choose(self, events: Sequence[Event]) -> list[Event]:
@@ -301,7 +301,7 @@ class Delivery:
         return True
 
     def _may_wait_in_vain(self) -> bool:
-        """Whether a thread may wait for a failure that may not be there: nothing may have been loaded at all."""
+        """Return whether a thread may wait for a failure that may not be there: nothing may have been loaded at all."""
         return self._waited_in_vain < _VAIN_SECONDS + _VAIN_SHARE * (time.perf_counter() - self._began)
 
     def _is_slow(self) -> bool:

@@ -1,4 +1,4 @@
-"""`Trace`: the context manager. `delivery` gives its events to the outputs."""
+"""`Trace`: the context manager that traces this process. `delivery` gives its events to the outputs."""
 
 from __future__ import annotations
 

@@ -177,6 +177,14 @@ def test_followed_runs_take_the_log_of_the_start(
     assert len({event["pid"] for event in events if event["type"] == "load"}) == 1, "nothing of the first try"
 
 
+@pytest.mark.parametrize("options", [[], ["--follow"]])
+def test_run_where_a_sandbox_does_not_know_clone3(options: list[str], native: Native) -> None:
+    """posix_spawn of glibc 2.34 and later fails there, and vfork does not."""
+    code = f"import ctypes; ctypes.CDLL({str(native.tiny())!r}); raise SystemExit(7)"
+    done = dlltracer(refused("clone3"), "run", *options, "-c", code)
+    assert done.returncode == 7 and "traced by rtld" in done.stderr, done.stderr
+
+
 def test_the_first_try_is_no_process_of_the_run(native: Native, tmp_path: Path) -> None:
     file = tmp_path / "run.dlltrace"
     code = f"import ctypes; ctypes.CDLL({str(native.tiny())!r})"

@@ -21,8 +21,11 @@ if sys.platform != "linux":
     pytest.skip("seccomp is of Linux", allow_module_level=True)
 
 import dlltracer
+from dlltracer.binary.elf import read_elf
 from dlltracer.capture.choose import make_backend
 from dlltracer.capture.linux.ptrace import availability as ptrace_availability
+from dlltracer.capture.linux.seccomp_filter import PAGE
+from dlltracer.capture.linux.seccomp_lookup import find_entries, find_passed_entries
 
 if not make_backend("seccomp").availability().ok:
     pytest.skip(make_backend("seccomp").availability().reason, allow_module_level=True)
@@ -275,6 +278,25 @@ def test_a_command_from_its_start(bench: Bench) -> None:
     assert seen.status == 0
     assert seen.loads()[0] == os.path.realpath(shutil.which("ls") or "/bin/ls")
     assert any("libc." in path or "ld-musl" in path for path in seen.loads())
+
+
+def test_a_loader_that_the_filter_may_pass_over_is_named(bench: Bench) -> None:
+    """The filter lets the opens of libc pass by their place in a page, which another loader may have by chance."""
+    passed = find_passed_entries()
+    interpreter = read_elf(sys.executable).interpreter
+    if not passed or interpreter is None:
+        pytest.skip("no opens are let pass here: libc is the loader (musl), or the processor is not known")
+    assert not passed & find_entries(Path(interpreter).read_bytes())
+    code = Path(interpreter).read_bytes()
+    instruction = bytes.fromhex({"x86_64": "0f05", "aarch64": "010000d4"}[os.uname().machine])
+    start = -len(code) % PAGE + min(passed) + PAGE - len(instruction)
+    for name, behind, is_named in (("same", b"", False), ("other", bytes(start) + instruction, True)):
+        loader = bench.folder / name
+        loader.write_bytes(code + behind)
+        loader.chmod(0o755)
+        seen = bench.run("--", str(loader), shutil.which("true") or "/bin/true")
+        assert seen.status == 0
+        assert (f"{loader}: its loader is not this system's" in seen.notes) is is_named, seen.notes
 
 
 def test_a_program_that_is_not_there(bench: Bench) -> None:

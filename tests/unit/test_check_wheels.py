@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import struct
@@ -18,7 +19,9 @@ from builders.pe_file import ARM64 as PE_ARM64
 from builders.wheel_file import build_wheel
 from dlltracer.check.packages import check_wheel
 from dlltracer.check.platforms import Loader, read_platforms
+from dlltracer.check.targets import CheckTarget, check_anything, classify_target
 from dlltracer.model.check import CheckReport, Severity
+from dlltracer.model.elf import DF_STATIC_TLS
 
 LINUX = "cp312-cp312-manylinux_2_17_x86_64"
 ARM_LINUX = "cp312-cp312-manylinux_2_17_aarch64"
@@ -88,6 +91,22 @@ def check(tmp_path: Path) -> Callable[..., CheckReport]:
     return run
 
 
+def with_static_tls(size: int) -> bytes:
+    """Return a module whose thread-local variables take so many bytes of the static TLS block."""
+    data = bytearray(elf(tags=((DT_FLAGS, DF_STATIC_TLS),), interpreter="/none"))
+    start, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
+    for at in range(start, start + 56 * count, 56):
+        if struct.unpack_from("<I", data, at)[0] == PT_INTERP:
+            struct.pack_into("<I", data, at, PT_TLS)
+            struct.pack_into("<Q", data, at + 40, size)
+    return bytes(data)
+
+
+DT_FLAGS, PT_INTERP, PT_TLS = 30, 3, 7
+MANYLINUX_28, NO_ABI = "cp312-cp312-manylinux_2_28_x86_64", "cp314-none-manylinux_2_17_x86_64"
+OF_NEW_LIBSTDCXX = elf(
+    needed=("libstdc++.so.6", "libwidgets.so"), symbols=(INIT, need("_ZSt21ios_base_library_initv"), need("w_open"))
+)
 OLD_RUNTIME = build_pe({}, [], version=build_version((14, 28, 29334, 0)))
 NEW_RUNTIME = build_pe({}, ["_Mtx_lock", "_Mtx_init_in_situ"], version=build_version((14, 40, 33810, 0)))
 GLIBC_34 = ("libc.so.6", "GLIBC_2.34", False)
@@ -320,16 +339,24 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
         {SO: elf(needed=("libstdc++.so.6",), symbols=(INIT, need("_ZSt28__throw_bad_array_new_lengthv")))}, LINUX,
         "error", r"_ZSt28.*GLIBCXX_3\.4\.29.*3\.4\.19",
     ),
+    ("libstdcxx-above-tag", {SO: OF_NEW_LIBSTDCXX}, MANYLINUX_28, "error", r"GLIBCXX_3\.4\.32"),
     (
-        "libstdcxx-above-tag",  # perhaps the missing library has it
+        "missing-symbol",  # a string of libstdc++ among its parameters makes it none of libstdc++
         {
             SO: elf(
-                needed=("libstdc++.so.6", "libz9.so"),
-                symbols=(INIT, need("_ZSt21ios_base_library_initv"), need("z9_open")),
+                needed=("libstdc++.so.6",),
+                symbols=(INIT, need("_ZN7testing2EqERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE")),
             )
         },
-        "cp312-cp312-manylinux_2_28_x86_64", "warning", r"GLIBCXX_3\.4\.32",
+        LINUX, "error", "testing",
     ),
+    ("static-tls", {MUSL_SO: with_static_tls(8)}, MUSL, "error", "musl has no place"),
+    (
+        "static-tls", {MUSL_SO: elf(needed=("liba.so",), runpath="$ORIGIN"), "pkg/liba.so": with_static_tls(8)}, MUSL,
+        "error", "static TLS",
+    ),
+    ("static-tls", {SO: with_static_tls(4096)}, LINUX, "error", "glibc has not that much"),
+    ("other-python", {"pkg/mod.so": elf(symbols=(INIT, need("_Py_Dealloc")))}, NO_ABI, "error", r"3\.14t"),
     (
         "missing-symbol",
         {SO: elf(needed=("libstdc++.so.6",), symbols=(INIT, need("_ZNSt6vectorI3FooE4growEv")))}, LINUX, "error",
@@ -414,6 +441,9 @@ SOUND: list[tuple[dict[str, bytes], str]] = [
         "cp312-cp312-manylinux_2_35_x86_64",
     ),
     ({MAC_SO: mach(imports=(("_objc_msgSend", -2),))}, MAC),
+    ({SO: with_static_tls(64)}, LINUX),
+    ({"pkg/mod.so": elf(symbols=(INIT, need("_Py_Dealloc")))}, "cp312-none-manylinux_2_17_x86_64"),
+    ({"pkg/mod.so": elf(symbols=(INIT, need("_Py_Dealloc")))}, "cp314-cp314-manylinux_2_17_x86_64"),
 ]  # fmt: skip
 
 
@@ -469,19 +499,24 @@ def test_a_library_of_a_required_package_is_a_note(check: Callable[..., CheckRep
     ("requires", "code", "library", "severity"),
     [
         (["pkg-qt6>=6"], b"", "libQt6Core.so.6", Severity.NOTE),  # wheels of one family fill one folder
+        (["pkg-qt6>=6"], b"", "libgone.so", Severity.NOTE),
         (["make-widgets"], b"", "libwidgets_core.so.1", Severity.NOTE),  # a word of the package's name
         (["make-python"], b"", "libpython_x.so", Severity.ERROR),
         ([], b"import os, re\nimport widgets\n", "libwidgets.so", Severity.NOTE),  # what code imports, it needs
         ([], b"import os, re\nimport pkg\n", "libos.so", Severity.ERROR),
         (["make-widgets"], b"", "libother.so", Severity.WARNING),  # libwidgets.so beside it is of make-widgets
         (["somebody"], b"", "libother.so", Severity.ERROR),
+        (["apache-widgets-ffi"], b"", "libwidgets_ffi.so", Severity.NOTE),  # words of the package's name
+        (["pkg-data"], b"", "libpkg-c-api.so", Severity.ERROR),  # the word is the wheel's own name
+        ([], b"import ptxcompiler\n", "libomp.so", Severity.ERROR),  # nobody named "omp" is imported
     ],
 )  # fmt: skip
 def test_libraries_of_other_packages(
     check: Callable[..., CheckReport], requires: list[str], code: bytes, library: str, severity: Severity
 ) -> None:
     needed = ("libwidgets.so", library) if library == "libother.so" else (library,)
-    report = check({SO: elf(needed=needed), "pkg/__init__.py": code}, LINUX, requires=requires)
+    runpath = None if library == "libpkg-c-api.so" else "$ORIGIN/lib"
+    report = check({SO: elf(needed=needed, runpath=runpath), "pkg/__init__.py": code}, LINUX, requires=requires)
     (found,) = [one for one in report.problems if library in one.title]
     assert (found.code, found.severity) == ("missing-image", severity)
 
@@ -496,6 +531,24 @@ def test_a_library_in_the_folders_of_a_required_package_of_macos(check: Callable
     module = mach("@rpath/libc10.dylib", rpaths=["@loader_path/../widgets/lib"])
     (problem,) = check({MAC_SO: module}, MAC, requires=["widgets"]).problems
     assert (problem.severity, problem.title.endswith("expects from widgets")) == (Severity.NOTE, True)
+
+
+def test_folders_of_the_build_machine_name_no_package(check: Callable[..., CheckReport]) -> None:
+    module = mach("@rpath/libc++.1.dylib", rpaths=["/var/folders/x/widgets-1/lib", "/home/me/widgets/lib"])
+    (problem,) = check({MAC_SO: module}, MAC, requires=["widgets"]).problems
+    assert problem.severity is Severity.ERROR
+    assert "-change @rpath/libc++.1.dylib /usr/lib/libc++.1.dylib" in problem.fix
+
+
+@pytest.mark.parametrize(
+    ("requirement", "severity"),
+    [("widgets>=1", Severity.ERROR), ("widgets~=1.2", Severity.WARNING), ("torch", Severity.ERROR)],
+)
+def test_a_library_that_has_parts_of_libstdcxx_by_chance(
+    check: Callable[..., CheckReport], requirement: str, severity: Severity
+) -> None:  # fmt: skip
+    report = check({SO: OF_NEW_LIBSTDCXX}, MANYLINUX_28, requires=[requirement])
+    assert [one.severity for one in report.problems if one.code == "libstdcxx-above-tag"] == [severity]
 
 
 def test_what_another_module_loads_is_found_by_its_name(check: Callable[..., CheckReport]) -> None:
@@ -566,6 +619,13 @@ def test_record(check: Callable[..., CheckReport]) -> None:
     ]
 
 
+def test_a_record_with_backslashes(check: Callable[..., CheckReport]) -> None:
+    record = {"pkg\\a.py": ",6", "pkg-1.0.dist-info\\RECORD": ","}
+    (problem,) = check({"pkg/a.py": b"a = 1\n"}, "py3-none-any", record=record, left_out=["pkg/a.py"]).problems
+    assert (problem.code, problem.severity) == ("record-mismatch", Severity.ERROR)
+    assert "backslashes" in problem.title and "1 file" in problem.title
+
+
 def test_tags_that_differ(check: Callable[..., CheckReport]) -> None:
     (problem,) = check({"pkg/a.py": b""}, "py3-none-any", wheel_tags=["cp312-cp312-win_amd64"]).problems
     assert (problem.code, problem.severity) == ("tag-mismatch", Severity.WARNING)
@@ -610,6 +670,29 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "folder-1.0-py3-none-any.whl"
     folder.mkdir()
     assert unreadable(folder)
+
+
+def test_names_that_cannot_be_written(tmp_path: Path) -> None:
+    long = f"pkg/{'x' * 256}.so"
+    path = build_wheel(tmp_path, {SO: elf(), "pkg/a": b"", "pkg/a/b.py": b"", long: elf()}, tag=LINUX)
+    report = check_wheel(str(path))
+    assert {(one.code, one.file) for one in report.problems} == {("duplicate-entry", "pkg/a"), ("unsafe-entry", long)}
+    assert report.files == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("ending", ["-1.0-py3-none-any.whl", ".conda", ".tar.bz2", ".so"])
+def test_nothing_waits_for_a_fifo(tmp_path: Path, ending: str) -> None:
+    path = str(tmp_path / f"pkg{ending}")
+    os.mkfifo(path)
+    report = check_anything(CheckTarget(path=path, kind=classify_target(path)))
+    assert "not a regular file" in report.unreadable
+
+
+def test_a_large_image_is_read_from_a_file(check: Callable[..., CheckReport], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlltracer.host.zip_members.LARGEST_WHOLE", 100)
+    (problem,) = check({SO: elf(needed=("libx.so.1",))}, LINUX).problems
+    assert problem.code == "missing-image"
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

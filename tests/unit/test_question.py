@@ -176,12 +176,16 @@ def test_python_may_be_named_by_its_environment_and_is_asked_what_it_is(room: Pa
     old, broken = room / "old", room / "broken"
     old.write_text("#!/bin/sh\necho Python 3.8.1\n")
     broken.write_text("#!/bin/sh\nexit 127\n")
-    old.chmod(0o755)
-    broken.chmod(0o755)
+    alone = room / "alone" / "bin" / "python"
+    alone.parent.mkdir(parents=True)
+    alone.write_text("#!/bin/sh\necho No Python at gone; exit 103\n")  # what the launcher of Windows says and returns
+    (room / "alone" / "pyvenv.cfg").write_text("home = /gone/python\nversion = 3.11.9\n")
+    for script in (old, broken, alone):
+        script.chmod(0o755)
     assert find_python(str(broken)) == str(broken)
     for named, shown in (
         ("/bin/ls", "that is no Python"), ("empty", "has no Python"), ("3.99", "no python3.99 on PATH"),
-        (str(old), "Python 3.8: 3.10 or later"),
+        (str(old), "Python 3.8: 3.10 or later"), ("alone", "its pyvenv.cfg names /gone/python"),
     ):  # fmt: skip
         with pytest.raises(CommandFailed, match=shown):
             find_python(named)

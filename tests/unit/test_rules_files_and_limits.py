@@ -29,6 +29,7 @@ def present(reason: str) -> Probe:
     [
         ("invalid ELF header", "this is a Git LFS pointer, not the file itself", "not-an-image", "Git LFS pointer"),
         ("invalid ELF header", "this is an HTML or XML page", "not-an-image", "HTML"),
+        ("ELF file OS ABI invalid", "ELF file OS ABI invalid", "not-an-image", "for another operating system"),
         (
             "invalid ELF header",
             "this is a script of the GNU linker, which only linkers read",

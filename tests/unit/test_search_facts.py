@@ -113,7 +113,8 @@ def lead_for(folder: Path, need: str, image: ElfFile, **changes: object) -> list
 
 
 @pytest.mark.parametrize(
-    "element", ["/libs", "ORIGIN/libs", "RIGIN/libs", "{ORIGIN}/libs", "$(ORIGIN)/libs"]
+    "element",
+    ["/libs", "ORIGIN/libs", "RIGIN/libs", "{ORIGIN}/libs", "$(ORIGIN)/libs", "\\$ORIGIN/libs", "'$ORIGIN/libs'"],
 )
 def test_what_is_left_of_an_eaten_origin(element: str, tmp_path: Path) -> None:
     (tmp_path / "libs").mkdir()

@@ -29,10 +29,10 @@ O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_CLOEXEC, O_PATH = 0, 1, 2, 0o100, 0o20000
 READ, WRITE, EXEC, PRIVATE, ANONYMOUS = 1, 2, 4, 2, 0x20
 
 
-def decide(program: bytes, audit: int, number: int, *arguments: int) -> int:
+def decide(program: bytes, audit: int, number: int, *arguments: int, address: int = 0) -> int:
     """What the kernel does with a call: the program is run as linux/filter.h says."""
     words = [*arguments, *[0] * (6 - len(arguments))]
-    data = struct.pack("<IIQ6Q", number, audit, 0, *(word & 0xFFFFFFFFFFFFFFFF for word in words))
+    data = struct.pack("<IIQ6Q", number, audit, address, *(word & 0xFFFFFFFFFFFFFFFF for word in words))
     instructions = list(struct.iter_unpack("<HBBI", program))
     at = accumulator = 0
     for _ in range(len(instructions)):
@@ -173,3 +173,19 @@ def test_the_numbers_are_those_of_the_kernel(arch: Architecture) -> None:
         if number not in (520, 545):  # of x32
             assert numbers[number] in NAMES[call.kind], number
     assert numbers[arch.seccomp] == "seccomp"
+
+
+def test_opens_of_libc_are_let_pass_wherever_it_is_mapped() -> None:
+    passed = (0x90, 0x11, 0xFFE)
+    program = make_program((X86_64, I386), RET_USER_NOTIF, passed)
+    for base in (0x7FE3C3515000, 0x5000):
+        for number in (2, 257):
+            for place in passed:
+                assert decide(program, X86_64.audit, number, 0, 0, 0, address=base + place) == RET_ALLOW
+                assert decide(program, I386.audit, 5, 0, 0, 0, address=base + place) == RET_USER_NOTIF
+            for place in (0x10, 0x12, 0, 0xFFF):
+                assert decide(program, X86_64.audit, number, 0, 0, 0, address=base + place) == RET_USER_NOTIF
+                assert decide(program, X86_64.audit, number, 0, O_WRONLY, O_WRONLY, address=base + place) == RET_ALLOW
+        # What is no open stops wherever it comes from.
+        assert decide(program, X86_64.audit, 9, 0, 0, EXEC, PRIVATE, 3, 0, address=base + 0x90) == RET_USER_NOTIF
+        assert decide(program, X86_64.audit, 59, 0, 0, 0, address=base + 0x90) == RET_USER_NOTIF

@@ -1,4 +1,4 @@
-"""What a machine has around a failed load: who installed the files, what the system allows, what else lies there."""
+"""Collects facts around a failed load: owners of the files, what the system allows, other copies."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ProcessView(Protocol[ImageT, LackT_co]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What could not be looked at."""
+        """Notes on what could not be looked at."""
         ...
 
     def resolve(self, subject: str) -> tuple[LoadTree | None, str | None]:
@@ -132,7 +132,7 @@ def site_folders(process: ProcessFacts) -> tuple[str, ...]:
 
 
 def read_limits(subject: str | None, process: ProcessFacts) -> MachineLimits | None:
-    """What the machine allows; `None` for a process of Windows or of another machine."""
+    """Return what the machine allows; `None` for a process of Windows or of another machine."""
     if process.system is not System.LINUX or process.system is not this_system():
         return None
     memory = MemoryLimit("RLIMIT_AS", process.address_space_limit, process.address_space)
@@ -173,7 +173,7 @@ def find_namesake_of(errors: Iterable[PythonError], process: ProcessFacts) -> Na
 
 
 def find_traces_of_module(error: PythonError | None, process: ProcessFacts) -> ModuleTraces | None:
-    """What there is of the module that was not found; `None` if all were, or on another machine."""
+    """Return the traces of the module that was not found; `None` if all were found, or on another machine."""
     module = module_not_found(error)
     if module is None or process.system is not this_system():
         return None

@@ -1,4 +1,4 @@
-"""Why an import failed: for the command line, and as `dlltracer.explain` for programs.
+"""Explains why an import failed: for the command line, and as `dlltracer.explain` for programs.
 
 An import that worked needs no rules, and most do: what finds a cause is imported when there is a failure.
 """
@@ -136,7 +136,8 @@ def _import_in(source: str) -> str | None:
 
 
 def is_loader_failure(run: RunResult) -> bool:
-    """Whether a loader has a part in the exceptions that ended the run: an image of theirs failed, or a load did."""
+    """Return whether a loader has a part in the exceptions that ended the run: an image of theirs failed, or a load
+    did."""
     if run.process is None or not run.errors:
         return False
     if run.process.system is System.LINUX:
@@ -253,7 +254,8 @@ def _with_sources(message: OutputMessage) -> OutputMessage:
 
 
 def _has_worked(run: RunResult, must_return: bool) -> bool:
-    """Whether the program came to its end: status 0 alone does not prove it, exit(3) in a library gives that, too."""
+    """Return whether the program came to its end: status 0 alone does not prove it, exit(3) in a library gives that,
+    too."""
     if run.status != 0 or run.stopped is not None:
         return False
     left = bool(run.errors) and "SystemExit" in run.errors[0].bases
@@ -308,7 +310,7 @@ def build_case(
     if run.process.system is System.WINDOWS:
         from .windows_case import build_windows_case
 
-        case = build_windows_case(what, run, notes)
+        case = build_windows_case(what, run, notes, messages)
     elif run.process.system is System.OTHER:
         from .macos_case import build_macos_case
 

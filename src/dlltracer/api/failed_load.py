@@ -1,4 +1,4 @@
-"""Which load failed, and with which words or code of the loader: in the exceptions of a run, and in its trace."""
+"""Finds the load that failed, and the loader's words or code for it, in the exceptions of a run and in its trace."""
 
 from __future__ import annotations
 
@@ -126,14 +126,15 @@ def _checked(dl_error: DlError, errors: tuple[PythonError, ...], recording: Reco
 
 
 def _is_lookup(dl_error: DlError, recording: Recording) -> bool:
-    """Whether the words are those of a dlsym of native code: a whole trace saw that image come in, and no load fail."""
+    """Return whether the words are those of a dlsym of native code: a whole trace saw that image come in, and no load
+    fail."""
     if recording.backend != "rtld" or recording.losses or recording.failures:
         return False
     return any(event.path == dl_error.library for event in recording.loads)
 
 
 def _is_same(one: DlError, other: DlError) -> bool:
-    """Whether two messages are of one failure, in other words around it."""
+    """Return whether two messages are of one failure, in other words around it."""
     names = [(error.library or "").rpartition("/")[2] for error in (one, other)]
     return (one.problem, one.symbol, one.version, names[0]) == (other.problem, other.symbol, other.version, names[1])
 
@@ -233,6 +234,7 @@ _OF_PYTHON = (_NO_CODE, "Module use of ", "dynamic module does not define ")
 """How ImportErrors of CPython's own loader begin (Python/dynload_win.c, Python/importdl.c)."""
 _OF_LOADERS = frozenset({126, 127, 182, 193, 577, 1114, 1154, 1157, 14001, 4551})
 """Errors that no function but those of the loader gives: an OSError with one of them comes of a load."""
+_LOADS = re.compile(r"\bload(?:ing|ed|library\w*)?\b", re.IGNORECASE)
 _QUOTED = re.compile(
     r"""['"<(]([^'"<>()|?*]{1,400}\.(?:dll|pyd|exe))['">)]|(\S{1,300}\.(?:dll|pyd|exe))\b""", re.IGNORECASE
 )
@@ -264,7 +266,8 @@ class WindowsFailure:
 def read_windows_failure(
     error: PythonError | None, process: ProcessFacts, requests: Sequence[Request] = ()
 ) -> WindowsFailure:
-    """What the exception stands for. Without one (`error` is `None`: a crash) the last request is the subject.
+    """Return the failed load that an exception stands for; without one (`None`: a crash) the last request is the
+    subject.
 
     May load the file once more, in a process of its own (`host.failure.reload_code`).
     """
@@ -288,7 +291,7 @@ def _read_failure(error: PythonError | None, process: ProcessFacts, requests: Se
 
 
 def is_load_error(error: PythonError) -> bool:
-    """Whether an OSError came of a load: any program raises others."""
+    """Return whether an OSError came of a load: any program raises others."""
     found = _of_load(error, ())
     return found.subject is not None or found.code is not None
 
@@ -350,7 +353,7 @@ def _of_import(error: PythonError, process: ProcessFacts, requests: Sequence[Req
 
 
 def _is_of_loader(error: PythonError, suffixes: Sequence[str]) -> bool:
-    """Whether an exception is of CPython's own loading code, or an OSError of a load."""
+    """Return whether an exception is of CPython's own loading code, or an OSError of a load."""
     if "ModuleNotFoundError" in error.bases:
         return False
     if "ImportError" in error.bases:
@@ -384,11 +387,12 @@ def _of_quoted_file(error: PythonError) -> WindowsFailure:
     path = next((found[1] for found in _PATH.finditer(text) if Path(found[1]).is_file()), None)
     if path is None or code not in _OF_LOADERS:
         return WindowsFailure()
-    return WindowsFailure(path, code, is_guess=True)
+    # Managers of drivers and plug-ins load by the whole path, and have its folder and PATH searched for its needs.
+    return WindowsFailure(path, code, is_guess=True, flags=LoadFlags.ALTERED_SEARCH_PATH)
 
 
 def _is_named(target: str, text: str) -> bool:
-    """Whether a text names a file: by its base name, as a word of its own."""
+    """Return whether a text names a file: by its base name, as a word of its own."""
     name = re.escape(ntpath.basename(target).lower())
     return re.search(rf"(?<![\w.-]){name}(?![\w-])", text) is not None
 
@@ -417,9 +421,11 @@ def _of_load(error: PythonError, requests: Sequence[Request]) -> WindowsFailure:
 
 def _of_native_code(error: PythonError, requests: Sequence[Request]) -> WindowsFailure:
     """An OSError that native code made of GetLastError (PyErr_SetFromWindowsErr): it may name the file, or not."""
-    if error.code not in _OF_LOADERS:
-        return WindowsFailure()
     found = _QUOTED.search(error.message)
     subject = (found[1] or found[2]) if found is not None else None
+    # Any function gives the other codes (5, 8, 1455 ...): then the words have to be about a load of a library.
+    is_about_load = subject is not None and error.code is not None and _LOADS.search(error.message) is not None
+    if error.code not in _OF_LOADERS and not (is_about_load and error.code in known_win32_codes()):
+        return WindowsFailure()
     last = requests[-1] if requests else None
     return WindowsFailure(subject, error.code, imports=last.imports if last is not None else ())

@@ -1,4 +1,4 @@
-"""What loading a Windows or macOS file would bring, on that system or anywhere else.
+"""Resolves the load of a Windows or macOS file, on that system or on any other.
 
 Apart from `trees`, so that `deps` of an ELF file need not wait for the import of these resolvers.
 """

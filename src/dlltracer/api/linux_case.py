@@ -1,4 +1,4 @@
-"""Everything about a failed import on Linux, for the rules: the trace, the exception, the files, the machine."""
+"""Builds the case of a failed import on Linux for the rules: the trace, the exception, the files, the machine."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
         return resolve_linux(path, self._linux_context(), self._linux, program=True), None
 
     def resolve_otherwise(self, subject: str, change: Change) -> LoadTree | None:
-        """What loading `subject` would have done if something had been otherwise; `None` if nothing would have been."""
+        """Return the load of `subject` as it would go under a change; `None` if the change alters nothing."""
         context = self._linux_context()
         if change is Change.NO_LIBRARY_PATH:
             if not any(context.library_path):
@@ -97,7 +97,7 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
         return resolve_linux(subject, replace(context, loaded=first), self._linux)
 
     def provides_missing(self, path: str, case: Case) -> bool:
-        """Whether an image has the version, or else the symbol, that is missing first of all."""
+        """Return whether an image has the version, or else the symbol, that is missing first of all."""
         image = self.read_image(path)
         if image is None:
             return False
@@ -113,7 +113,7 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
         return self._linux.real_path(path) if self._is_here else path
 
     def is_same(self, path: str, other: str) -> bool:
-        """Whether two paths are one file."""
+        """Return whether two paths are one file."""
         return self.real_path(path) == self.real_path(other)
 
     def cached_libraries(self) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
         return tuple(dict.fromkeys(entry.path for entry in getattr(context, "cache", None) or ()))
 
     def damage_of(self, paths: Iterable[str]) -> dict[str, str]:
-        """What is wrong with those of the files that are no whole images."""
+        """Return path and damage of those of the files that are not whole images."""
         found = {path: self.damage(path) for path in paths if self._is_here}
         return {path: problem for path, problem in found.items() if problem is not None}
 
@@ -134,7 +134,7 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
             return None
 
     def damage(self, path: str) -> str | None:
-        """What is wrong with a file as an image; `None` if it is one, for whatever machine."""
+        """Return what is wrong with a file as an image; `None` if it is an image, for whatever machine."""
         try:
             head = self._linux.read_head(path, HEAD_SIZE)
             if not head.startswith(ELF_MAGIC):
@@ -149,7 +149,7 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
         return None
 
     def why_not_started(self, path: str) -> str | None:
-        """Why the kernel refuses to start a file (execve(2)); `None` if nothing speaks against it."""
+        """Return why the kernel refuses to start a file (execve(2)); `None` if nothing speaks against it."""
         try:
             head = self._linux.read_head(path, HEAD_SIZE) if self._linux.kind(path) is FileKind.FILE else b""
         except OSError:
@@ -207,7 +207,7 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
         )
 
     def incompatibility(self, path: str) -> str | None:
-        """Why an image could not be loaded into the process at all; `None` if nothing speaks against it."""
+        """Return why an image could not be loaded into the process at all; `None` if nothing speaks against it."""
         problem = self.damage(path)
         if problem is not None:
             return problem
@@ -249,7 +249,7 @@ _MOST_OF_TEXT = 1 << 20
 
 
 def _has_rewritten_ends(path: str) -> bool:
-    """Whether each line feed of a file has a carriage return before it, as git's autocrlf and FTP leave them."""
+    """Return whether each line feed of a file has a carriage return before it, as git's autocrlf and FTP leave them."""
     with open(path, "rb") as file:
         data = file.read(_MOST_OF_TEXT)
     ends = data.count(b"\n")

@@ -1,4 +1,4 @@
-"""Everything about a failed import on macOS, for the rules: dyld's words in the exception, and the files.
+"""Builds the case of a failed import on macOS for the rules: dyld's words in the exception, and the files.
 
 Nothing is traced there. dlltracer has not been run on a Mac yet.
 """

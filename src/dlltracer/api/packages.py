@@ -1,4 +1,4 @@
-"""The Python packages of an interpreter: which ones have given files, and what is wrong with their files.
+"""Answers questions about the Python packages of an interpreter: owners of files, and damage to their files.
 
 `environment` imports this module when it is needed: hashing files takes modules that a broken Python may lack.
 """
@@ -92,9 +92,19 @@ class InstalledPackages:
         crash = case.run.crash.image if case.run.crash is not None else None
         missing = [binding.requested_by for binding in case.tree.missing[:2]] if case.tree is not None else []
         asked = (case.subject, crash, case.run.initialising, *missing, *(one.requested_by for one in case.symbols[:1]))
-        paths = [path for path in dict.fromkeys(asked) if path and path not in case.owners and Path(path).is_file()]
+        paths = [
+            path for path in dict.fromkeys(asked)
+            if path and path not in case.owners and Path(path).is_file() and not self._is_of_python(path)
+        ]  # fmt: skip
         found = find_strays(paths, self._installed.values())
         return tuple(StrayFile(path=path, package=" ".join(owner).strip()) for path, owner in found.items())
+
+    def _is_of_python(self, path: str) -> bool:
+        """Return whether a file is the interpreter's own: no RECORD lists these, and some packages put DLLs beside."""
+        own = self._process
+        places = [Path(own.executable).parent, Path(own.base_prefix), Path(own.base_prefix, "DLLs")]
+        is_beside = own.system is System.WINDOWS and Path(path).parent in places
+        return is_beside or Path(path).name.lower().startswith(("libpython", "python3"))
 
     def _owners_of_module(self, module: str) -> dict[str, tuple[PackageOwner, ...]]:
         """Return the packages that should have the file of a module that was not found."""

@@ -1,4 +1,4 @@
-"""A saved trace: made of a run with all that its verdict rests on, and explained again on any machine."""
+"""Makes a saved trace of a run with the facts that its verdict rests on, and explains it again on any machine."""
 
 from __future__ import annotations
 
@@ -180,12 +180,12 @@ NOT_TRACED = "none"
 
 
 def begin_trace(what: str, command: tuple[str, ...], backend: str, started: float | None = None) -> SavedTrace:
-    """What is known of a run when it begins: arguments are attributes of `SavedTrace` by the same names."""
+    """Return the saved trace of a run that begins. Arguments are attributes of `SavedTrace` by the same names."""
     return SavedTrace(Recording(backend), what, __version__, started, describe_named_host(), command=command)
 
 
 def end_trace(begun: SavedTrace, run: RunResult, explained: Explained | None) -> SavedTrace:
-    """What is known when it has ended, of a trace that `begin_trace` made. Looks at the files that loaded."""
+    """Return the trace of `begin_trace`, completed at the end of the run. Looks at the files that loaded."""
     recorded = run.recording if run.recording is not None else Recording(NOT_TRACED, notes=("there was no trace",))
     case = explained.case if explained is not None else None
     process = run.process if run.process is not None or case is None else case.run.process

@@ -1,4 +1,4 @@
-"""Why a search for a library missed a file that is there: what the files around the requester show."""
+"""Finds why a search missed a library that is there: facts in the files around the requester."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LEVELS = 4
 _STEM = re.compile(r"(.+?\.so)(?:\.|$)")
 _T64 = "t64"
 """What Debian and Ubuntu added to names in 2024, for libraries whose time_t grew to 64 bits."""
-_EATEN = re.compile(r"^(?:\\?\$?[({]?(?:ORIGIN|RIGIN)?[)}]?|')(?=/)")
+_EATEN = re.compile(r"^(?:[\\'\"]?\$?[({]?(?:ORIGIN|RIGIN)?[)}]?)(?=/)")
 """What a shell or a build tool leaves of "$ORIGIN/": "$O" is an empty variable to make, "$ORIGIN" to a shell."""
 
 
@@ -97,8 +97,10 @@ def _beside_the_link(need: str, requester: str, elements: Iterable[str], files: 
 
 def _eaten_origin(need: str, requester: str, elements: Iterable[str], files: HostFilesystem) -> Iterator[SearchLead]:
     for element in elements:
-        if not element or expand_tokens(element, {"ORIGIN": "", "LIB": None, "PLATFORM": None}) != element:
-            continue  # its tokens are whole
+        is_whole = expand_tokens(element, {"ORIGIN": "", "LIB": None, "PLATFORM": None}) != element
+        # A token behind a backslash or a quote is expanded, and leads nowhere.
+        if not element or (is_whole and not element.startswith(("\\", "'", '"'))):
+            continue
         rest = _EATEN.sub("", element, count=1)
         path = posixpath.normpath(posixpath.join(posixpath.dirname(requester), rest.strip("'\"").lstrip("/"), need))
         named = posixpath.normpath(posixpath.join(element, need))

@@ -1,4 +1,4 @@
-"""The rules of the loader behind the places that were tried, where only the places were seen.
+"""Finds the loader's rules behind the places that were tried, where a mechanism saw only the places.
 
 Backend "seccomp" sees which files a loader opens, on any C library. The rules of the C library (`resolve`) say which
 places there are for a name, in which order, and by which rule. Where all places seen come in that order, their rules

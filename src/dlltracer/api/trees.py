@@ -1,4 +1,4 @@
-"""What loading a file would bring, for any file on any system."""
+"""Resolves the load of any file on any system."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CannotResolve(DlltracerError, ValueError):
 def load_tree(
     file: str, *, root: str | None = None, search: Sequence[str] = (), python: str | None = None
 ) -> LoadTree:
-    """What loading `file` would bring: every image, every need, every place tried.
+    """Return the load that `file` would cause: every image, every need, every place tried.
 
     Arguments:
         file: an ELF, PE or Mach-O file, of any machine.
@@ -119,7 +119,8 @@ def _with_symbols(
 
 
 def _has_all_symbols(tree: LoadTree, paths: Iterable[str], files: HostFilesystem) -> bool:
-    """Whether the images of a tree are seen to find all symbols and versions that they name; `paths`, where they look.
+    """Return whether the images of a tree are seen to find all symbols and versions that they name; `paths`, where they
+    look.
 
     For most files that answers all: needs are read without the relocations, and of the definitions only those with the
     hash of a needed name. An image that cannot be read, or a symbol that is missing, takes the whole comparison.
@@ -157,7 +158,7 @@ def _images_of_python(
 
 
 def is_windows_program(path: str) -> bool:
-    """Whether a file is a Windows program: a PE file that is no DLL (IMAGE_FILE_DLL, "PE Format", MS Learn)."""
+    """Return whether a file is a Windows program: a PE file that is no DLL (IMAGE_FILE_DLL, "PE Format", MS Learn)."""
     from ..binary.pe import read_pe
 
     try:

@@ -1,4 +1,4 @@
-"""Everything about a failed import on Windows, for the rules: the exception with its code, the trace, the files."""
+"""Builds the case of a failed import on Windows for the rules: the exception with its code, the trace, the files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pathlib import Path
 
 from ..capture.requests import is_own_load
 from ..diagnose.case import Case, Copy
-from ..diagnose.rules.win_missing import CONDA
+from ..diagnose.program_output import OutputMessage
+from ..diagnose.rules.own_words import mkl_libraries
+from ..diagnose.rules.win_lookups import libraries_asked_for_a_function
+from ..diagnose.rules.win_missing import CONDA, OTHER_VERSION
 from ..diagnose.windows_load import is_in
 from ..errors import BinaryFormatError
-from ..host.copies import FoundCopy, find_copies
+from ..host.copies import FoundCopy, find_copies, find_other_versions
 from ..host.failure import reload_code, this_process
 from ..host.filesystem import WindowsFiles
 from ..host.machine import this_system
@@ -57,7 +60,7 @@ class WindowsProcess(ProcessView[PeImage, MissingForwarder]):
         return () if self._is_here else ("this machine is not Windows: its files were not looked at",)
 
     def resolve(self, subject: str, flags: LoadFlags | None = None) -> tuple[LoadTree | None, str | None]:
-        """What loading `subject` (a file, or a bare name that is searched for) would do; or what is wrong with it.
+        """Return the load of `subject` (a file, or a bare name that is searched for), or the reason why it is no image.
 
         Argument: `flags` of the call; `None` for those that `import` and ctypes give.
         """
@@ -75,7 +78,7 @@ class WindowsProcess(ProcessView[PeImage, MissingForwarder]):
         return resolve_windows(subject, replace(context, flags=flags, loaded=loaded), self._files), None
 
     def resolve_program(self, path: str) -> tuple[LoadTree | None, str | None]:
-        """What starting a program would load; or what is wrong with its file.
+        """Return the load that starts a program, or the reason why its file is no image.
 
         A program's imports are searched for in the standard order, its own folder first ("Dynamic-link library search
         order", MS Learn); nothing that Python or a package added to the search of this process counts.
@@ -97,7 +100,7 @@ class WindowsProcess(ProcessView[PeImage, MissingForwarder]):
         return resolve_windows(path, context, self._files), None
 
     def damage(self, path: str) -> str | None:
-        """What is wrong with a file as an image; `None` if it is one, for whatever machine."""
+        """Return what is wrong with a file as an image; `None` if it is an image, for whatever machine."""
         try:
             self._files.read_image(path)
         except BinaryFormatError as error:
@@ -128,7 +131,7 @@ class WindowsProcess(ProcessView[PeImage, MissingForwarder]):
         return symbols, tuple(item for item in lacking if isinstance(item, MissingForwarder))
 
     def incompatibility(self, path: str) -> str | None:
-        """Why an image could not be loaded into the process at all; `None` if nothing speaks against it."""
+        """Return why an image could not be loaded into the process at all; `None` if nothing speaks against it."""
         problem = self.damage(path)
         if problem is not None:
             return problem
@@ -162,7 +165,9 @@ NOT_STARTED = frozenset(
 """Statuses with which Windows' loader ends a process before its first instruction (ntstatus.h)."""
 
 
-def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> Case:
+def build_windows_case(
+    what: str, run: RunResult, notes: tuple[str, ...] = (), messages: tuple[OutputMessage, ...] = ()
+) -> Case:
     """Return the case of a failure on Windows; arguments as of `build_case`."""
     assert run.process is not None
     process = run.process
@@ -187,16 +192,17 @@ def build_windows_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -
     symbols, forwarders = view.find_missing(tree, images)
     if failed.code in _INIT_FAILED:
         run = replace(run, initialising=_failing_initialiser(tree, process))
+    named = (*mkl_libraries(messages), *libraries_asked_for_a_function(error, run.requests))
     case = Case(
         what=what, system=process.system, run=replace(run, process=process), error=error, subject=failed.subject,
         tree=tree, images=images, symbols=symbols, forwarders=forwarders,
-        copies=_find_copies(tree, symbols, process, view, [folder for folder, _ in others]),
+        copies=_find_copies(tree, symbols, process, view, [folder for folder, _ in others], named),
         owners=name_owners(_files_of_interest(failed.subject, tree, images), process),
         damaged={failed.subject: problem} if failed.subject is not None and problem is not None else {},
         notes=(*notes, *view.notes, *_notes_on_requests(run, failed.subject)),
         foreign_modules=find_foreign_modules(error, process),
         module_traces=find_traces_of_module(error, process), code=failed.code,
-        code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree),
+        code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree, named),
         is_program=program is not None, load_flags=failed.flags, other_folders=others,
     )  # fmt: skip
     return with_packages(case)
@@ -288,8 +294,12 @@ def _find_copies(
     process: ProcessFacts,
     view: WindowsProcess,
     former_folders: Iterable[str] = (),
+    more: Iterable[str] = (),
 ) -> dict[str, tuple[Copy, ...]]:
-    """Copies of what was not found or not taken, and of libraries that lack something: whether those have it, too."""
+    """Copies of what was not found or not taken, and of libraries that lack something: whether those have it, too.
+
+    `more`: names of other libraries that the failure is about.
+    """
     lacking: dict[str, list[MissingSymbol]] = {}
     for symbol in symbols:
         if symbol.library is not None:
@@ -298,7 +308,8 @@ def _find_copies(
     wanted = {ntpath.basename(binding.need).lower(): binding.need for binding in bindings if binding.state in _UNMET}
     used = {ntpath.normcase(binding.path) for binding in bindings if binding.path is not None}
     former = [(folder, "a folder that the program had added") for folder in former_folders]
-    found = find_copies(sorted({*wanted, *lacking}), process, former)
+    others_named = {ntpath.basename(name).lower() for name in more}
+    found = find_copies(sorted({*wanted, *lacking, *others_named}), process, former)
     copies = {}
     for name, files in found.items():
         others = [
@@ -306,6 +317,10 @@ def _find_copies(
             for file in files[:_MOST_COPIES] if ntpath.normcase(file.path) not in used
         ]  # fmt: skip
         copies[name] = judge_copies(others, view, functools.partial(_has_all, view, lacking.get(name)))
+    for name in [name for name in wanted if name not in copies][:_MOST_NAMED]:
+        versions = [Copy(one.path, one.where, OTHER_VERSION) for one in find_other_versions(name, process)]
+        if versions and name not in system_names():
+            copies[name] = tuple(versions)
     return copies
 
 
@@ -323,10 +338,10 @@ def _where(file: FoundCopy, process: ProcessFacts) -> str:
     return file.where
 
 
-def _names_of_windows(tree: LoadTree | None) -> frozenset[str]:
-    """The names asked for, in lower case, that are files of Windows itself."""
-    needs = {ntpath.basename(binding.need).lower() for binding in (tree.bindings if tree is not None else ())}
-    return frozenset(needs & system_names())
+def _names_of_windows(tree: LoadTree | None, more: Iterable[str] = ()) -> frozenset[str]:
+    """The names asked for, and `more`, in lower case, that are files of Windows itself."""
+    needs = [*more, *(binding.need for binding in (tree.bindings if tree is not None else ()))]
+    return frozenset(ntpath.basename(need).lower() for need in needs) & system_names()
 
 
 def _failing_initialiser(tree: LoadTree | None, process: ProcessFacts) -> str | None:
@@ -340,7 +355,7 @@ def _failing_initialiser(tree: LoadTree | None, process: ProcessFacts) -> str | 
 
 
 def _has_all(view: WindowsProcess, symbols: list[MissingSymbol] | None, path: str) -> bool | None:
-    """Whether a file exports all that the copy in use lacks."""
+    """Return whether a file exports all that the copy in use lacks."""
     if symbols is None:
         return None
     image = view.read_image(path)

@@ -1,1 +1,1 @@
-"""Readers: bytes of an image to plain values."""
+"""Readers: they turn the bytes of an image into plain values."""

@@ -1,4 +1,4 @@
-"""Read ELF files: what they need, what they provide, where they say to look.
+"""Reads ELF files: their needs, their definitions, their search paths.
 
 Sources: elf(5) and the generic ABI, chapters 4 and 5. What the loader does not read (section headers above all) is not
 read here: a file that lost nothing else is whole.

@@ -1,4 +1,4 @@
-"""The dynamic section of an ELF image: its place, its entries, symbol versions. Source: elf(5), the gABI."""
+"""Reads the dynamic section of an ELF image: its place, its entries, symbol versions. Source: elf(5), the gABI."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ PATH_LIMIT = 4096
 
 
 class DynamicPlaces:
-    """Where in the file the loaded addresses lie."""
+    """Maps addresses of loaded segments to offsets in the file."""
 
     def __init__(self, segments: list[Segment]) -> None:
         self._loads = [

@@ -1,4 +1,4 @@
-"""The symbol table of an ELF image, and the hash tables that find a name in it."""
+"""Reads the symbol table of an ELF image, and the hash tables that find a name in it."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ class _SymbolTable:
         return ElfSymbols((), provides, versioned_only)
 
     def _has_any(self, names: Set[str]) -> bool:
-        """Whether the string table has one of the names at all."""
+        """Return whether the string table has one of the names at all."""
         start, end = self.dynamic.strings
         block = self.dynamic.cursor.take(start, end - start, "the string table")
         return any(name.encode("utf-8", "surrogateescape") + b"\0" in block for name in names)
@@ -356,7 +356,7 @@ class _SymbolTable:
 
 
 def _may_be_zero(info: int, section: int) -> bool:
-    """Whether a lookup takes a symbol of value 0: check_match."""
+    """Return whether a lookup takes a symbol of value 0: check_match."""
     return section == _SHN_ABS or info & 15 == _TLS
 
 

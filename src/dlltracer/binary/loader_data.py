@@ -1,4 +1,4 @@
-"""Data that a loader itself keeps for its searches: ld.so.cache of glibc, and the API set map of Windows.
+"""Reads data that loaders keep for their searches: ld.so.cache of glibc, and the API set map of Windows.
 
 Source of ld.so.cache: sysdeps/generic/dl-cache.h and elf/cache.c of glibc (struct cache_file, cache_file_new,
 cache_extension).

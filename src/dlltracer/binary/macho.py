@@ -1,4 +1,4 @@
-"""Reads Mach-O files (macOS), thin and universal: what they need, where they say to look, what they were built for.
+"""Reads Mach-O files (macOS), thin and universal: their needs, their search paths, the system they were built for.
 
 Sources: <mach-o/loader.h> and <mach-o/fat.h> of Apple's cctools; for what dyld refuses, the open source of dyld.
 """
@@ -262,7 +262,7 @@ overlap, so that a small file has many long ones."""
 
 @dataclass
 class LinkEdit:
-    """Where the tables of an image are, as its load commands say; `None` for one that is not there.
+    """Places of an image's tables, as its load commands say; `None` for a table that is not there.
 
     `symbols` and `undefined` count entries: the table's offset and length, and the first and the number of those that
     are undefined. The others count bytes.

@@ -1,4 +1,4 @@
-"""The headers of a PE file, and where in the file the bytes of its addresses lie.
+"""Reads the headers of a PE file, and maps addresses to offsets in the file.
 
 Source: MS Learn "PE Format". Where that leaves open what Windows does, the rules are those by which it maps a file:
 raw data begins at a multiple of 512 bytes whatever FileAlignment says, no more of it is mapped than the section's
@@ -33,7 +33,7 @@ _DIRECTORIES = [struct.Struct(f"<{2 * count}I") for count in range(17)]
 
 @dataclass(slots=True)
 class Headers:
-    """What the file header and the optional header say; directories as pairs of address and size."""
+    """Values of the file header and the optional header; directories as pairs of address and size."""
 
     machine: int
     sections: int
@@ -120,13 +120,14 @@ class PeLayout:
         self._start, self._end, self._shift, self._limit = self._regions[index]
 
     def room(self, rva: int, what: str) -> int:
-        """How many bytes there are from an address to the end of its section."""
+        """Return the number of bytes from an address to the end of its section."""
         if not self._start <= rva < self._end:
             self._enter(rva, what)
         return self._end - rva
 
     def offset(self, rva: int, what: str) -> int:
-        """Where in the file the address lies; the end of what the file has of its section, if among the zeros."""
+        """Return the offset in the file of an address; for one among the zeros, the end of the section's part of the
+        file."""
         if not self._start <= rva < self._end:
             self._enter(rva, what)
         return min(rva + self._shift, self._limit)
@@ -167,7 +168,7 @@ class PeLayout:
         return stop
 
     def text(self, low: int, high: int, count: int, what: str) -> str:
-        """What is there from an address to the end of the last of `count` names, a character for each byte.
+        """Return the bytes from an address to the end of the last of `count` names, a character for each byte.
 
         Arguments: `high`, where that name begins. Returns nothing if the names do not lie close together.
         """

@@ -1,4 +1,4 @@
-"""The import and export directories of a PE image. Source: "PE Format", MS Learn."""
+"""Reads the import and export directories of a PE image. Source: "PE Format", MS Learn."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def _with_care(layout: PeLayout, tables: _Tables, rva: int, end: int) -> PeExpor
 
 
 def _may_forward(functions: bytes, rva: int, size: int) -> bool:
-    """Whether one of the addresses may lie inside of the export table, or be zero; "no" is certain."""
+    """Return whether one of the addresses may lie inside of the export table, or be zero; "no" is certain."""
     if _ZERO in functions or functions[3::4].strip(b"\0"):  # the latter: beyond the first 16 MB of an image
         return True
     # Which of its pieces of 64 kB the addresses lie in is soon seen: in few.

@@ -1,4 +1,4 @@
-"""Bytes of files that nobody has checked yet: opened so that nothing waits, read so that nothing outside is read.
+"""Reads bytes of unchecked files: opening never waits, and nothing outside of the data is read.
 
 Files are read by pread(2), never mapped. A mapped file that another process shortens raises SIGBUS at the next access
 (mmap(2)), which no Python code can catch; a read that finds less than it asked for is an ordinary error.
@@ -77,7 +77,7 @@ def _read_at(fd: int, offset: int, size: int) -> bytes:
     """Return `size` bytes at `offset`; fewer only where the file ends."""
     parts: list[bytes] = []
     found = 0
-    while found < size and (part := _pread(fd, min(size - found, _PIECE), offset + found)):
+    while found < size and (part := pread(fd, min(size - found, _PIECE), offset + found)):
         parts.append(part)
         found += len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -88,7 +88,8 @@ def _pread_of_windows(fd: int, size: int, offset: int) -> bytes:
     return os.read(fd, size)
 
 
-_pread = getattr(os, "pread", _pread_of_windows)
+pread = getattr(os, "pread", _pread_of_windows)
+"""Reads bytes at an offset: pread(2). On Windows it moves the place in the file, so that no two threads may use it."""
 
 
 class FileBytes:
@@ -245,7 +246,7 @@ class Cursor:
 
 
 def is_macho(head: bytes) -> bool:
-    """Whether a file that begins with these bytes, at least eight, is a Mach-O file, thin or universal."""
+    """Return whether a file that begins with these bytes, at least eight, is a Mach-O file, thin or universal."""
     # A Java class begins as a universal file does; there the next number is a version, 45 or higher.
     return head[:4] in _MACH_O or (head[:4] in _UNIVERSAL and int.from_bytes(head[4:8], "big") < 45)
 

@@ -1,1 +1,1 @@
-"""Capture: what an operating system says about loads, turned into events. Platform code lives here and in host."""
+"""Captures: turns an operating system's reports on loads into events. Platform code lives here and in host."""

@@ -1,5 +1,6 @@
-"""What a mechanism must offer. Kept free of dataclasses and typing at run time: it is imported before the traced
-code runs, and `dataclasses` alone would bring nine modules, one of them native on some builds."""
+"""Declares what a mechanism must offer, and chooses one. Kept free of dataclasses and typing at run time: it is
+imported before the traced code runs, and `dataclasses` alone would bring nine modules, one of them native on some
+builds."""
 
 from __future__ import annotations
 
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
 
         @property
         def missed(self) -> int:
-            """How many events `drain` did not return because too many were waiting. The recording has them."""
+            """Number of events that `drain` did not return because too many were waiting. The recording has them."""
 
         @property
         def is_completed_later(self) -> bool:
-            """Whether the recording says more of the events than `drain` does."""
+            """True if the recording says more of the events than `drain` does."""
 
         @property
         def hides_failures(self) -> bool:
-            """Whether `progress` stays as it is when it becomes known that a load has failed."""
+            """True if `progress` stays as it is when it becomes known that a load has failed."""
 
         def progress(self) -> int:
             """A number that grows when the loader does something. Quick, and from any thread."""
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
         def name(self) -> str: ...
 
         def availability(self) -> Availability:
-            """Whether it can work in this process, without changing anything."""
+            """Return whether the mechanism can work in this process, without changing anything."""
 
         def start(self, *, raw: bool = False, live: bool = False) -> Session:
             """Begin to capture this process; `raw` asks for `DebugEvent`s only, `live` for events before the end.
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 
 
 class Availability:
-    """Whether a mechanism can work here: `ok`, else the `reason` and a `remedy` (possibly empty)."""
+    """Answer of a mechanism: `ok` if it can work here, else the `reason` and a `remedy` (possibly empty)."""
 
     __slots__ = ("ok", "reason", "remedy")
 

@@ -134,7 +134,7 @@ class Watch:
 
     @property
     def has_open(self) -> bool:
-        """Whether a request is kept of a thread that has not run Python since."""
+        """True if a request is kept of a thread that has not run Python since."""
         return bool(self._open)
 
     def note_activity(self) -> None:
@@ -144,7 +144,7 @@ class Watch:
             self._idle[raw] = time.perf_counter_ns()
 
     def note_failed(self, raw: RawRequest) -> None:
-        """It is known of a request that it has failed."""
+        """Note that a request has failed."""
         self._failed.add(raw)
 
     def note_request(self, raw: RawRequest, library: object | None) -> None:
@@ -220,7 +220,7 @@ def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
 
 
 def is_own_load(event: object) -> bool:
-    """Whether an import inside dlltracer loaded, or dropped, the image of an event: such events are never shown.
+    """Return whether an import inside dlltracer loaded, or dropped, the image of an event: such events are never shown.
 
     A trace that ends imports its decoder, which other traces of the process see; so does a description of an exception.
     """

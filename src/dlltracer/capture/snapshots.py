@@ -86,7 +86,7 @@ class SnapshotSession:
             from ..model import events  # noqa: F401
 
     def progress(self) -> int:
-        """How many images came or went since the process began; -1 if the C library does not count them."""
+        """Number of images that came or went since the process began; -1 if the C library does not count them."""
         with self._lock:
             now = self._read(True)
         return now.adds + now.subs

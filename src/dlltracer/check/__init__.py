@@ -1,1 +1,1 @@
-"""Check wheels and files before they are shipped: would they load where their tags promise it?"""
+"""Checks wheels, files and environments: whether they would load where their tags promise it."""

@@ -1,4 +1,4 @@
-"""Would the symbols that ELF files of a wheel need be there: in a load, in the C library, in libstdc++."""
+"""Checks whether the symbols that ELF files of a wheel need are there: in the load, the C library, libstdc++."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..host.wheel import Wheel
 from ..knowledge import glibc_names, musl_names
 from ..model.check import Problem, Severity
-from ..model.elf import ElfImage, ElfNeed
+from ..model.elf import ElfImage, ElfNeed, ElfNeeds
 from .platform_check import PlatformCheck
 from .platforms import Loader, Platform
 from .python_abi import is_python_name
@@ -30,7 +31,10 @@ _OF_LIBSTDCXX = (
     ("GLIBCXX_3.4.26", r"_ZNSt7__cxx11(?:18basic_|19basic_[io])stringstreamI\w+C[12]Ev$"),
     ("GLIBCXX_3.4.22", r"_Z(?:T[VIS])?NSt6thread6_State|_ZSt19uncaught_exceptions"),
     ("GLIBCXX_3.4.22", r"_ZNSt6thread15_M_start_threadESt10unique_ptr"),
-    ("GLIBCXX_3.4.21", r"\w*St7__cxx11\d+(?:basic_(?:string|[io]stringstream)|num|money|time|collate|messages)"),
+    (
+        "GLIBCXX_3.4.21",
+        r"_Z(?:NK?|T[VIST]N)?St(?:\w*St)?7__cxx11\d+(?:basic_(?:string|[io]stringstream)|num|money|time|collate|messages)",
+    ),
     ("GLIBCXX_3.4.20", r"_ZSt24__throw_out_of_range_fmt"),
     ("GLIBCXX_3.4.19", r"_ZNSt6chrono3_V2"),
     ("GLIBCXX_3.4.14", r"_ZSt25__throw_bad_function_call|_ZSt20__throw_future_error"),
@@ -91,6 +95,14 @@ class CheckedElf:
     def is_root(self) -> bool:
         return self.is_module or self.is_program
 
+    @cached_property
+    def strong_names(self) -> tuple[str, ...]:
+        """The symbols that it cannot do without."""
+        needs = self.image.symbols.needs if self.image.symbols is not None else ()
+        if isinstance(needs, ElfNeeds):  # without making a value of each
+            return tuple(name for name, weak in zip(needs.names, needs.weak, strict=True) if not weak)
+        return tuple(need.name for need in needs if not need.weak)
+
 
 class ElfSymbolCheck(PlatformCheck):
     """The check of symbols; `_files` has every ELF file of the wheel that is for the platform, by its place."""
@@ -101,11 +113,15 @@ class ElfSymbolCheck(PlatformCheck):
         self._exports: dict[str, list[str]] | None = None
         self._satisfied: dict[str, set[str]] = {}
         self._of_c_library = musl_names()
+        self._of_process: dict[PythonPromise, dict[str, bool]] = {}
+        """For a Python, whether a name is of it or of the C library: the files of a wheel need the same ones."""
 
     def _judge_lost_names(self, file: CheckedElf) -> Iterator[Problem]:
         """Judge symbols that libc.so.6 of the tag's build system had, and that newer ones lack."""
         symbols = file.image.symbols
-        for need in symbols.needs if symbols is not None and self._platform.loader is Loader.GLIBC else ():
+        if self._platform.loader is not Loader.GLIBC or symbols is None or _LOST_BY_LIBC.isdisjoint(file.strong_names):
+            return
+        for need in symbols.needs:
             if need.library == "libc.so.6" and need.name in _LOST_BY_LIBC and not need.weak:
                 yield self._problem(
                     "missing-symbol", Severity.ERROR, file.place,
@@ -173,11 +189,12 @@ class ElfSymbolCheck(PlatformCheck):
             evidence = [f"{one}: {since}" for one, since, _ in above[:_MOST_SHOWN]]
             if len(above) > _MOST_SHOWN:
                 evidence.append(f"and {len(above) - _MOST_SHOWN} more")
-            if not is_whole:
+            is_elsewhere = not is_whole and self._suppliers.may_export_runtime(self._lacking)
+            if is_elsewhere:
                 evidence.append("a library that the wheel expects from elsewhere may have it")
             yield from self._once(
                 self._problem(
-                    "libstdcxx-above-tag", Severity.ERROR if is_whole else Severity.WARNING, place,
+                    "libstdcxx-above-tag", Severity.WARNING if is_elsewhere else Severity.ERROR, place,
                     f"it needs {name}, which {_LIBSTDCXX} has in {version}, and the tag promises {promised} at most",
                     evidence, "build and link it with one compiler, in the image of the tag, or give it a newer tag",
                 )
@@ -187,10 +204,14 @@ class ElfSymbolCheck(PlatformCheck):
         """Yield the needs of an image that some image of the wheel has to fulfil."""
         symbols = self._files[place].image.symbols
         python = file_python(place, self._promise)
+        known = self._of_process.setdefault(python, {})
+        for name in self._files[place].strong_names:
+            if name not in known:
+                # All that glibc and libstdc++ have has versions. Without one it may still be a name of the C library:
+                # Python has libm in the process, and a module that is not linked with it finds it there.
+                known[name] = is_python_name(name, python) or self._is_of_c_library(name)
         for need in symbols.needs if symbols is not None else ():
-            # All that glibc and libstdc++ have has versions. Without one it may still be a name of the C library:
-            # Python has libm in the process, and a module that is not linked with it finds it there.
-            if not (need.weak or is_python_name(need.name, python) or self._is_of_c_library(need.name)):
+            if not (need.weak or known[need.name]):
                 yield need
 
     def _is_of_c_library(self, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Check an environment: would every extension module, library and program in it load on its own system."""
+"""Checks an environment: whether every extension module, library and program in it would load on its own system."""
 
 from __future__ import annotations
 

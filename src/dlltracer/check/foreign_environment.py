@@ -1,4 +1,4 @@
-"""Would the native files of an environment of Windows or macOS load, checked on any system by the rules for wheels.
+"""Checks an environment of Windows or macOS on any system, by the rules for wheels.
 
 All packages of such an environment are one tree. What Windows and macOS themselves have is known by name, as for a
 wheel. There is no tag: the interpreter, or else most modules, say what processor the environment is for.
@@ -80,7 +80,7 @@ def _as_wheel(environment: PythonEnvironment, files: Sequence[NativeFile]) -> Wh
     native = {file.path.replace("\\", "/")[len(top) + 1 :]: environment.place(file.path) for file in files}
     return Wheel(
         environment.folder, "/" if not top else environment.folder, native=native, noun="environment",
-        promises="this environment is for",
+        promises="this environment is for", code_folders=environment.site_folders,
     )  # fmt: skip
 
 

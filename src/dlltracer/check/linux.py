@@ -1,4 +1,4 @@
-"""Would the ELF files of a wheel load on a Linux platform: what they need, by glibc's or musl's own search.
+"""Checks whether the ELF files of a wheel would load on a Linux platform, by glibc's or musl's own search.
 
 Extension modules and programs are judged as what is loaded; vendored libraries in the context of what needs them. A
 library that nothing in the wheel needs is loaded by code, which may prepare the search, so less is reported about it.
@@ -13,20 +13,25 @@ from collections.abc import Iterator, Sequence
 
 from ..binary.elf import read_elf
 from ..errors import BinaryFormatError
-from ..host.filesystem import HostFilesystem
+from ..host.filesystem import SteadyFiles
+from ..host.stored_images import StoredElfFiles
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
-from ..model.elf import ET_DYN, ET_EXEC, PF_X, describe_kind
+from ..model.elf import DF_STATIC_TLS, ET_DYN, ET_EXEC, PF_X, ElfImage, describe_kind
 from ..model.environment import is_libpython
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
+from ..resolve.lookup import Filesystem
 from .elf_symbols import CheckedElf, ElfSymbolCheck
 from .platform_check import place_of, search_places
 from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform, is_of_driver
 from .tags import PythonPromise
 
-_PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
+_PT_LOAD, _PT_TLS, _PT_GNU_STACK = 1, 7, 0x6474E551
+_STATIC_TLS_LEFT = 1_728
+"""Bytes of the static TLS block that glibc keeps free for dlopen, at most: TLS_STATIC_SURPLUS of elf/dl-tls.c, rounded
+up. glibc 2.36 took a file with 1,680 and refused one with 1,720."""
 _MODULE = re.compile(r"\.(?:cpython-\d+\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
 _MODULE_ENTRY = "PyInit_"
 _VERSION = re.compile(rf"({'|'.join(VERSION_FAMILIES)})_(\d+(?:\.\d+)*)")
@@ -55,7 +60,11 @@ class _LinuxCheck(ElfSymbolCheck):
         self._reached: set[str] = set()
         self._loaded: set[str] = set()
         self._folders: set[str] = set()
-        self._system = HostFilesystem(wheel.folder)
+        self._system: Filesystem
+        if wheel.images is None:
+            self._system = SteadyFiles(wheel.folder, lambda path: read_elf(path, symbols=True))
+        else:
+            self._system = StoredElfFiles(wheel.images)
 
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
@@ -78,10 +87,10 @@ class _LinuxCheck(ElfSymbolCheck):
 
     def _read(self, place: str) -> Iterator[Problem]:
         """Read a file; yield a problem where it is damaged, or for another system or processor."""
-        path = self._system.host_path(f"/{place}")
         is_module = _MODULE.search(place) is not None
         try:
-            image = read_elf(path, symbols=True)
+            image = self._system.read_image(f"/{place}")
+            assert isinstance(image, ElfImage)
         except BinaryFormatError as error:
             if is_module or posixpath.basename(place).partition(".so")[1]:
                 severity = Severity.ERROR if is_module else Severity.NOTE
@@ -110,8 +119,8 @@ class _LinuxCheck(ElfSymbolCheck):
         yield from self._judge_stack(file)
         symbols = file.image.symbols
         if symbols is not None:
-            yield from self._judge_api(file.place, [need.name for need in symbols.needs if not need.weak])
-            yield from self._judge_musl_names(file, [need.name for need in symbols.needs if not need.weak])
+            yield from self._judge_api(file.place, file.strong_names)
+            yield from self._judge_musl_names(file, file.strong_names)
         page = self._platform.elf.largest_page
         bad = [segment for segment in file.image.segments if segment.type == _PT_LOAD and segment.align % page]
         if bad:
@@ -230,6 +239,7 @@ class _LinuxCheck(ElfSymbolCheck):
             else:
                 yield from self._once(problem)
         yield from self._judge_second_python(file, places)
+        yield from self._judge_static_tls(file, places)
         if not file.is_program and not tree.unresolved:
             yield from self._judge_symbols(file, places, is_whole=is_whole)
 
@@ -242,6 +252,31 @@ class _LinuxCheck(ElfSymbolCheck):
                         "other-libpython", Severity.WARNING, file.place, f"it brings a Python of its own: {place}",
                         ("the process has one already; which of them a module gets depends on how that was built",),
                         "link extension modules without libpython, and leave it out of the wheel",
+                    )
+                )  # fmt: skip
+
+    def _judge_static_tls(self, file: CheckedElf, places: Sequence[str]) -> Iterator[Problem]:
+        """Judge files that want their thread-local variables in the static TLS block, which is laid out at the start.
+
+        musl gives no place in it to what dlopen loads (do_relocs in ldso/dynlink.c); glibc has a few bytes left.
+        """
+        is_musl = self._platform.loader is Loader.MUSL
+        for place in places if not file.is_program else ():
+            if place not in self._files or not self._files[place].image.dynamic_flags & DF_STATIC_TLS:
+                continue
+            size = sum(part.memory_size for part in self._files[place].image.segments if part.type == _PT_TLS)
+            if size and (is_musl or size > _STATIC_TLS_LEFT):
+                severity = self._severity_of(file.place) if file.is_module else self._severity_of_library(file.place)
+                said = "initial-exec TLS resolves to dynamic definition" if is_musl else (
+                    "cannot allocate memory in static TLS block"
+                )
+                yield from self._once(
+                    self._problem(
+                        "static-tls", severity, place,
+                        "it wants its thread-local variables in the static TLS block, where"
+                        f" {'musl has no' if is_musl else 'glibc has not that much'} place after the start",
+                        (f"DT_FLAGS has DF_STATIC_TLS; the variables take {size} bytes", f"in dlopen it says: {said}"),
+                        "build it with -ftls-model=global-dynamic (a Go library for musl: not as c-shared)",
                     )
                 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Would the ELF files of an environment load, by the real search of their system: glibc's or musl's, with its folders.
+"""Checks whether the ELF files of an environment would load, by the real search of their system (glibc or musl).
 
 Extension modules and programs are judged as what is loaded; libraries together with what needs them. What nothing needs
 is loaded by code, which may prepare the search: what that lacks is a note.
@@ -180,7 +180,7 @@ class _LinuxEnvironment:
         self._files[path] = _ElfFile(path, image, is_module, is_program and not is_module)
 
     def _has_entry(self, path: str, image: ElfImage) -> bool:
-        """Whether it is an extension module by the function that an import calls."""
+        """Return whether the file is an extension module, by the function that an import calls."""
         name = posixpath.basename(path)
         if not name.endswith(".so") or image.kind != ET_DYN:
             return False
@@ -354,7 +354,7 @@ class _LinuxEnvironment:
         return Severity.NOTE
 
     def _is_optional(self, file: _ElfFile) -> bool:
-        """Whether it is a module that its package goes on without."""
+        """Return whether the file is a module that its package goes on without."""
         return file.is_module and self._code.is_optional(self.system.host_path(file.path))
 
     def _judge_tree(self, file: _ElfFile, tree: LoadTree, severity: Severity) -> Iterator[Problem]:

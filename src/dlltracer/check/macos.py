@@ -1,4 +1,4 @@
-"""Would the Mach-O files of a wheel load on a macOS platform, for each processor that its tag promises."""
+"""Checks whether the Mach-O files of a wheel would load on a macOS platform, for each processor of its tag."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import BinaryFormatError
 from ..host.filesystem import MacosFiles
+from ..host.stored_images import StoredMachoFiles
 from ..host.wheel import Wheel
 from ..knowledge import musl_names
 from ..model.check import Problem, Severity
@@ -39,8 +40,8 @@ _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000
 
-_BRINGING_SYMBOLS = {"torch", "tensorflow", "tensorflow-macos", "jaxlib", "mxnet", "shiboken6", "pyside6"}
-"""Packages whose libraries extension modules of others find in the process once they are imported."""
+_OF_SYSTEM = ("libc++.1.dylib", "libc++abi.dylib", "libz.1.dylib", "libiconv.2.dylib", "libsqlite3.dylib")
+"""Libraries of macOS that conda and Homebrew have, too: with theirs, a file is linked by @rpath."""
 _NEWER_SYMBOLS = {
     (10, 10): "openat fstatat fstatat$INODE64 unlinkat mkdirat renameat linkat symlinkat readlinkat faccessat fchmodat"
     " fchownat getattrlistbulk",
@@ -86,7 +87,7 @@ older <__availability>), and the new interfaces of Accelerate."""
 
 def check_macos(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
     """Yield what is wrong with the Mach-O files of a wheel on a platform, for the Pythons that it promises."""
-    files = MacosFiles(wheel.folder, symbols=True)
+    files = MacosFiles(wheel.folder, symbols=True) if wheel.images is None else StoredMachoFiles(wheel.images)
     for cpu in platform.cpus:
         yield from MacosCheck(wheel, platform, promise, cpu, files).run()
 
@@ -95,7 +96,7 @@ class MacosCheck(PlatformCheck):
     """The check for one processor."""
 
     def __init__(
-        self, wheel: Wheel, platform: Platform, promise: PythonPromise, cpu: int, files: MacosFiles
+        self, wheel: Wheel, platform: Platform, promise: PythonPromise, cpu: int, files: MacosFiles | StoredMachoFiles
     ) -> None:  # fmt: skip
         super().__init__(wheel, platform, promise)
         self._cpu = cpu
@@ -257,7 +258,7 @@ class MacosCheck(PlatformCheck):
         others = [place for place, image in self._images.items() if image.symbols and name in image.symbols.exports]
         if others:
             return Severity.NOTE, (f"{others[0]} of the wheel has it, which this load does not bring",)
-        if self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires):
+        if self._suppliers.may_bring_symbols():
             return Severity.WARNING, ("a package that it requires may have it",)
         if name[1:2].isupper() and any("/Frameworks/" in need.name for need in self._images[root].needs):
             # Frameworks export names that Apple's SDK lists no more, as FSPathMakeRef of CoreServices.
@@ -314,12 +315,16 @@ class MacosCheck(PlatformCheck):
         where = "a path of the machine that built it" if is_here else "in none of the folders that dyld searches"
         title = f"it needs {binding.need}: {where}, and not in the {self._wheel.noun}"
         severity, more = self._downgraded(severity, name, folders)
+        if name in _OF_SYSTEM:
+            evidence.append(f"macOS has it as /usr/lib/{name}, where @rpath does not lead")
+            fix = f"install_name_tool -change {binding.need} /usr/lib/{name} {posixpath.basename(place)}; then codesign"
         fix = fix if severity is not Severity.NOTE else ""
         return self._problem("missing-image", severity, place, title, [*evidence, *more], fix)
 
 
 def _is_left_to_process(name: str, python: PythonPromise) -> bool:
-    """Whether a symbol is one that the process has anyhow: of Python, of C, of the runtimes of C++ and Objective-C.
+    """Return whether a symbol is one that the process has anyhow: of Python, of C, of the runtimes of C++ and
+    Objective-C.
 
     libSystem brings libobjc into every process.
     """

@@ -1,4 +1,4 @@
-"""The checks of many targets, over an executor.
+"""Runs the checks of many targets over an executor.
 
 The executor is any `concurrent.futures.Executor`: processes here, or machines of a cluster. It may lose workers. A
 target whose worker died is checked again, at most `TRIES` times, and then reported. So every target gets one report,

@@ -1,11 +1,10 @@
-"""Check a wheel, a conda package or a single native file: each file by the rules of its platform."""
+"""Checks a wheel, a conda package or a single native file: each file by the rules of its platform."""
 
 from __future__ import annotations
 
 import os
 import posixpath
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from ..binary.reading import is_macho, read_regular
 from ..errors import BinaryFormatError
-from ..host.wheel import UnreadableTarget, Wheel, is_native_head, open_wheel
+from ..host.wheel import UnreadableTarget, Wheel, is_native_head, opened_wheel
 from ..model.check import CheckReport, Problem
 from ..model.macho import CPU_ARM64, CPU_X86_64
 from .platforms import WINDOWS_TAGS, Loader, Platform, conda_platform, read_platforms
@@ -25,13 +24,12 @@ _MOST_NAMES = 10_000
 
 
 def check_wheel(path: str) -> CheckReport:
-    """Check the wheel at `path`. Nothing of it is run, and nothing is written outside of a private temporary folder."""
+    """Check the wheel at `path`. Nothing of it is run, and nothing is written but private temporary files."""
     name = path.replace("\\", "/").rpartition("/")[2]
     try:
         os.stat(path)  # a file that is not there has no wrong name
         tags = read_tags(name)
-        with tempfile.TemporaryDirectory(prefix="dlltracer-check-") as folder:
-            wheel = open_wheel(path, folder)
+        with opened_wheel(path) as wheel:
             platforms, unknown = read_platforms(dict.fromkeys(platform for _, _, platform in tags))
             promise = read_promise(tags, wheel.requires_python)
             problems = [*wheel.problems, *judge_tags(wheel, tags), *judge_suffixes(wheel, tags, platforms, promise)]
@@ -87,6 +85,8 @@ _HEAD = 64
 
 def check_conda(path: str) -> CheckReport:
     """Check the conda package at `path`. Nothing of it is run; nothing is written but a private temporary folder."""
+    import tempfile
+
     from ..host.conda import open_conda
 
     try:
@@ -196,7 +196,9 @@ def _platforms_of(path: str, head: bytes) -> Sequence[Platform]:
 def _judge_others(path: str, platforms: Sequence[Platform]) -> Iterator[Problem]:
     place = Path(path).resolve()
     # The folder is read in place, for the libraries beside the file, and not copied.
-    content = Wheel(place.name, place.parent.as_posix(), native={place.name: place.name}, names={place.name})
+    content = Wheel(
+        place.name, place.parent.as_posix(), native={place.name: place.name}, names={place.name}, code_folders=()
+    )
     for platform in platforms:
         yield from judge_platform(content, platform, _python_of_dlls(path, platform))
 

@@ -1,4 +1,4 @@
-"""What the checks of all platforms share: making problems, knowing whose a library is, and copies of one runtime.
+"""Shares among the platforms' checks: making problems, finding the owner of a library, copies of one runtime.
 
 Copies of one build are harmless, whoever wins. Tools that repair wheels patch the copies, so that builds are
 distinguished by their identification (build-id, UUID, version) and not by their bytes.
@@ -16,7 +16,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..host.package_code import imported_packages, is_import_guarded, names_library
-from ..host.wheel import Wheel, unpack_code
+from ..host.wheel import Wheel, code_folders_of
 from ..model.check import Problem, Severity
 from ..model.environment import without_hash
 from .platforms import Platform
@@ -73,18 +73,19 @@ class PlatformCheck:
         if self._has_modules or self._wheel.others or not self._wheel.loads_by_itself:
             return Severity.WARNING
         if place not in self._named:
-            unpack_code(self._wheel)
-            self._named[place] = names_library(posixpath.basename(place), self._wheel.folder)
+            name = posixpath.basename(place)
+            self._named[place] = any(names_library(name, folder) for folder in code_folders_of(self._wheel))
         return Severity.ERROR if self._named[place] else Severity.WARNING
 
     def _is_optional(self, module: str) -> bool:
-        """Whether the package of an extension module goes on without it."""
+        """Return whether the package of an extension module goes on without it."""
         if module not in self._optional:
-            unpack_code(self._wheel)
-            folder = self._wheel.folder
             match = _SITE_PACKAGES.match(module)
-            site = posixpath.join(folder, match[0].rstrip("/")) if match is not None else folder
-            self._optional[module] = is_import_guarded(posixpath.join(folder, module), site)
+            site = match[0].rstrip("/") if match is not None else ""
+            self._optional[module] = any(
+                is_import_guarded(posixpath.join(folder, module), posixpath.join(folder, site))
+                for folder in code_folders_of(self._wheel)
+            )
         return self._optional[module]
 
     def _problem(
@@ -120,12 +121,12 @@ class PlatformCheck:
     ) -> tuple[Severity, tuple[str, ...]]:  # fmt: skip
         """Return how bad it is that a library is nowhere, when other packages may have it though its name says none.
 
-        Arguments: `folders`, where it is looked for; `is_runtime`, whether it is one of a compiler, which says nothing
-        of who brings it.
+        Arguments: `folders` of the package in which it is looked for; `is_runtime`, whether it is one of a compiler,
+        which says nothing of who brings it.
         """
         if severity is not Severity.ERROR:
             return severity, ()
-        if family := self._suppliers.family():
+        if family := self._suppliers.family(folders):
             return Severity.NOTE, (f"{family} may have it: the wheel shares folders with it",)
         for other in () if is_runtime else self._lacking:
             if other != library and (owner := self._suppliers.find(other, folders)):
@@ -152,13 +153,13 @@ def original_name(library: str) -> str:
 
 
 def search_places(place: str, folders: Iterable[str]) -> list[str]:
-    """Return the folders in which a file's needs are looked for: as the file names them, and from the top.
+    """Return the folders in which a file's needs are looked for beside it, from the top of site-packages.
 
-    Arguments: `place` of the file; `folders` of its RUNPATH or LC_RPATH.
+    Arguments: `place` of the file; `folders` of its RUNPATH or LC_RPATH, of which those of the build machine are left
+    out.
     """
-    named = list(folders)
-    rests = [_OWN_FOLDER.sub("", folder).lstrip("/") for folder in named]
-    return [*named, *(place_of(posixpath.join("/", posixpath.dirname(place), rest)) for rest in rests)]
+    rests = [_OWN_FOLDER.sub("", folder, count=1).lstrip("/") for folder in folders if _OWN_FOLDER.match(folder)]
+    return [place_of(posixpath.join("/", posixpath.dirname(place), rest)) for rest in rests]
 
 
 def place_of(path: str) -> str:
@@ -232,65 +233,114 @@ _SHORTEST_WORD = 4
 _OF_NO_PACKAGE = {"python", "core", "common", "runtime", "tools", "base", "extensions", "stubs", "client", "headers"}
 """Words in names of packages that say nothing of what they have."""
 _END = r"\.(?:so|dll|dylib|framework|abi3|cpython)\b.*$|\.\d.*$"
+_BRINGING_SYMBOLS = {"torch", "tensorflow", "tensorflow-macos", "jaxlib", "mxnet", "shiboken6", "pyside6"}
+"""Packages whose libraries extension modules of others find in the process once they are imported. They export what
+they were linked with, too: libtorch some of libstdc++ (pytorch/pytorch#80489)."""
+_OF_REPAIR = (".libs", ".dylibs")
+"""Ends of the folders that repair tools make: each is of one wheel alone."""
 
 
 class Suppliers:
-    """The packages that may bring what a wheel lacks.
+    """The packages that may bring what a wheel lacks: those that it requires, or that its code imports.
+
+    A name alone proves little: `libtket-c-api` is not of tket-eccs because tket requires that. So the words of the
+    wheel's own name do not count, and a package that is imported and not required must have given the library its name.
 
     Argument: `wheel`, opened.
     """
 
     def __init__(self, wheel: Wheel) -> None:
         self._wheel = wheel
-        self._candidates: tuple[str, ...] | None = None
+        self._own = set(_words(wheel.name.split("-")[0]))
+        self._imported: tuple[str, ...] | None = None
 
     def find(self, library: str, folders: Iterable[str] = ()) -> str | None:
         """Return the package that has such a library by its name, or by a folder in which the loader looks for it.
 
-        Arguments: `library`, a file name; `folders`, where it is looked for, as the file says and from the top.
+        Arguments: `library`, a file name; `folders` in which the file has it looked for, from the top of site-packages
+        (`search_places`).
         """
         if self._wheel.others:
             return self._wheel.others
-        places = ":".join(f"/{folder}" for folder in folders).lower()
-        for package in self._packages():
-            words = re.sub(r"[^a-z]", "", package)
-            has_folder = len(words) >= _SHORTEST_NAME and f"/{package.replace('-', '_')}" in places
-            if has_folder or _is_named_after(package, library):
+        parts = {part for folder in folders for part in folder.lower().split("/")}
+        for package in self._wheel.requires:
+            if package.replace("-", "_") in parts or self._is_named_after(package, library):
                 return package
-            if package.startswith("nvidia-") and "/nvidia/" in places:
+            if package.startswith("nvidia-") and "nvidia" in parts:
                 return package
-        return None
+        return next((one for one in self._list_imported() if self._has_name_of(one, library, parts)), None)
 
-    def family(self) -> str:
+    def may_bring_symbols(self) -> bool:
+        """Return whether a required package may have symbols that the files name no library for."""
+        return bool(self._wheel.others or _BRINGING_SYMBOLS & set(self._wheel.requires))
+
+    def may_export_runtime(self, libraries: Iterable[str]) -> bool:
+        """Return whether a library that a load lacks has names of the C++ runtime that it was linked with.
+
+        A library exports them by chance. That holds for the package in the versions that the wheel was built with, and
+        so where it requires them.
+        """
+        owners = {self.find(library) for library in libraries}
+        return bool(self._wheel.others or owners & (_BRINGING_SYMBOLS | self._wheel.bounded))
+
+    def family(self, folders: Iterable[str]) -> str:
         """Return the required packages whose names begin as the wheel's does, with which it shares folders; "" if none.
 
         Several wheels may fill one folder: PyQt6 and PyQt6-Qt6, PySide6-Addons and PySide6-Essentials.
+
+        Argument: `folders` of the package in which libraries are looked for. A folder that a repair tool made for this
+        wheel is shared with none.
         """
         own = _normal(self._wheel.name.split("-")[0]).partition("-")[0]
-        if len(own) < _SHORTEST_NAME:
+        if len(own) < _SHORTEST_NAME or all(folder.endswith(_OF_REPAIR) for folder in folders):
             return ""
         return " or ".join(one for one in self._wheel.requires if one.split("-")[0] == own)
 
-    def _packages(self) -> tuple[str, ...]:
-        """Return what the wheel requires, and what its code imports that neither it nor Python has."""
-        if self._candidates is None:
+    def _is_named_after(self, package: str, library: str) -> bool:
+        """Return whether a library's name has that of a required package in it, or a word of it, or is a part of it."""
+        stem, words = _stem(library), _words(package)
+        if len(stem) >= _SHORTEST_NAME and stem in _sequences(words):
+            return True
+        whole = "".join(words)
+        if len(whole) >= _SHORTEST_NAME and whole in stem:
+            return True
+        telling = set(words) - _OF_NO_PACKAGE - self._own
+        return any(len(word) >= _SHORTEST_WORD and word in stem for word in telling)
+
+    def _has_name_of(self, package: str, library: str, parts: set[str]) -> bool:
+        """Return whether a package that is imported and not required has a library: it begins with its name."""
+        whole = "".join(_words(package))
+        is_named = len(whole) >= _SHORTEST_WORD and _stem(library).startswith(whole)
+        return is_named or package.replace("-", "_") in parts
+
+    def _list_imported(self) -> tuple[str, ...]:
+        """Return what the wheel's code imports that neither it nor Python has, and that is not required."""
+        if self._imported is None:
             own = {name.partition("/")[0].partition(".")[0] for name in self._wheel.names}
-            unpack_code(self._wheel)
-            found = imported_packages(self._wheel.folder) - own - sys.stdlib_module_names
-            imported = (_normal(name) for name in sorted(found))
-            self._candidates = tuple(dict.fromkeys((*self._wheel.requires, *imported)))
-        return self._candidates
+            found = {name for folder in code_folders_of(self._wheel) for name in imported_packages(folder)}
+            found -= own | sys.stdlib_module_names
+            required = set(self._wheel.requires)
+            self._imported = tuple(name for name in map(_normal, sorted(found)) if name not in required)
+        return self._imported
 
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _is_named_after(package: str, library: str) -> bool:
-    """Whether a library's name has a package's in it, or a word of it, or the reverse."""
-    stem = re.sub(r"[^a-z]", "", re.sub(_END, "", library.lower()).removeprefix("lib"))
-    whole = re.sub(r"[^a-z]", "", package)
-    if len(whole) >= _SHORTEST_NAME and (whole in stem or (len(stem) >= _SHORTEST_NAME and stem in whole)):
-        return True
-    words = {re.sub(r"[^a-z]", "", word) for word in package.split("-")} - _OF_NO_PACKAGE
-    return any(len(word) >= _SHORTEST_WORD and word in stem for word in words)
+def _words(package: str) -> list[str]:
+    """Return the words of a package's name, letters only."""
+    words = (re.sub(r"[^a-z]", "", word) for word in _normal(package).split("-"))
+    return [word for word in words if word]
+
+
+def _stem(library: str) -> str:
+    """Return the letters of a library's name without "lib", its version and its end."""
+    return re.sub(r"[^a-z]", "", re.sub(_END, "", library.lower()).removeprefix("lib"))
+
+
+def _sequences(words: list[str]) -> Iterator[str]:
+    """Yield the words that follow one another as one: "tvmffi" of apache-tvm-ffi."""
+    for first in range(len(words)):
+        for end in range(first + 1, len(words) + 1):
+            yield "".join(words[first:end])

@@ -1,4 +1,4 @@
-"""What a platform tag of a wheel promises: the system, the processor, and the libraries that are there.
+"""Defines what a platform tag of a wheel promises: the system, the processor, and the libraries that are there.
 
 Sources: PEP 513, 571, 599 and 600 (manylinux), PEP 656 (musllinux), "Platform compatibility tags" of the PyPA; the
 libraries and symbol versions of the manylinux policies as pypa/auditwheel publishes them.
@@ -95,7 +95,7 @@ _OF_DRIVERS = re.compile(
 
 
 def is_of_driver(name: str) -> bool:
-    """Whether a library of Linux comes with a driver, by its name."""
+    """Return whether a library of Linux comes with a driver, by its name."""
     return _OF_DRIVERS.match(name) is not None
 
 
@@ -104,7 +104,7 @@ VERSION_FAMILIES = ("GLIBC", *_VERSIONS)
 
 @dataclass(frozen=True)
 class Platform:
-    """What a platform tag promises.
+    """The promise of a platform tag.
 
     Attributes:
         tag: the tag.
@@ -136,7 +136,7 @@ class Platform:
         return _MACS[self.machine]
 
     def provides(self, library: str) -> bool:
-        """Whether a Linux platform has a library of that name."""
+        """Return whether a Linux platform has a library of that name."""
         if self.loader is Loader.MUSL:
             return _MUSL_LIBRARY.fullmatch(library) is not None
         return library in _POLICY_LIBRARIES or _GLIBC_LOADER.fullmatch(library) is not None

@@ -1,4 +1,4 @@
-"""Would the names that native files import of Python be there: the stable ABI, other versions, debug builds.
+"""Checks whether the names that native files import of Python are there: stable ABI, versions, debug builds.
 
 What a version exports is known from the files of CPython itself (knowledge/python_api.txt). On Linux and macOS a module
 finds whatever the running Python exports: a name outside the stable ABI fails only where a promised version lacks it.
@@ -22,6 +22,9 @@ _TRACING = re.compile(
 )
 """Names that debug builds alone export: Include/refcount.h and Include/modsupport.h of CPython."""
 _FREE_THREADED_KNOWN = 14
+_OF_GIL_BUILD = "_Py_Dealloc"
+_OF_FREE_THREADED = {"_Py_MergeZeroLocalRefcount", "_Py_DecRefShared"}
+"""Names that Py_DECREF is compiled to: the first with a GIL, the others without one (Include/refcount.h)."""
 _SHOWN = 5
 
 
@@ -37,7 +40,7 @@ class ApiProblem:
 
 
 def is_python_name(name: str, promise: PythonPromise) -> bool:
-    """Whether a Python exports a symbol of that name: CPython 3 of any version or build, PyPy.
+    """Return whether a Python exports a symbol of that name: CPython 3 of any version or build, PyPy.
 
     For files of which it is not known that they are for Python 3, every name counts that looks like one of the C API.
     """
@@ -56,6 +59,8 @@ def judge_api(names: Iterable[str], promise: PythonPromise) -> Iterator[ApiProbl
     table = python_names()
     wanted = [name for name in names if _API.match(name)]
     yield from _judge_debug(wanted)
+    if promise.takes_both_builds and promise.version is not None:
+        yield from _judge_build(wanted, promise.version)
     known = [(name, table[name]) for name in wanted if name in table and not table[name].is_debug]
     if not promise.minors:
         return
@@ -108,6 +113,19 @@ def _judge_debug(names: Iterable[str]) -> Iterator[ApiProblem]:
             code="debug-build", severity=Severity.ERROR,
             title=f"it needs {debug[0]}, which debug builds of Python alone have",
             evidence=("it was compiled with Py_DEBUG or Py_TRACE_REFS",), fix="build it with a release build of Python",
+        )  # fmt: skip
+
+
+def _judge_build(names: list[str], version: tuple[int, int]) -> Iterator[ApiProblem]:
+    """Judge a module whose name and tags let Pythons with and without a GIL import it: objects differ between them."""
+    if _OF_GIL_BUILD in names and _OF_FREE_THREADED.isdisjoint(names):
+        python = f"Python 3.{version[1]}"
+        yield ApiProblem(
+            code="other-python", severity=Severity.ERROR,
+            title=f"it was built for {python} with a GIL, and its tag (ABI none) is for {python}t (free-threaded), too",
+            evidence=(f"it needs {_OF_GIL_BUILD}, to which Py_DECREF is compiled for the build with a GIL",
+                      "objects are laid out differently without one: the import crashes"),
+            fix=f"give the wheel the ABI tag cp3{version[1]}: python -m wheel tags --abi-tag cp3{version[1]}",
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Which symbols the images of many loads need of one another and do not have, for loads that share most images.
+"""Finds the symbols that the images of many loads need of one another and lack, for loads that share most images.
 
 The rules are those of `resolve.symbols`; the work is done once for all loads. Images are distinguished by file, as one
 file has many spellings ("$ORIGIN/../.."). Only names that anybody needs are looked up. What an image needs is looked
@@ -287,5 +287,5 @@ class SymbolScope:
 
 
 def _fits(found: _Definition, version: str | None) -> bool:
-    """Whether a lookup takes the definition: check_match."""
+    """Return whether a lookup takes the definition: check_match."""
     return found.is_plain if version is None else version in found.versions or None in found.versions

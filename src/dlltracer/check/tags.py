@@ -1,4 +1,4 @@
-"""What the tags of a wheel say of Python, held against its metadata and the names of its extension modules.
+"""Holds the Python tags of a wheel against its metadata and the names of its extension modules.
 
 Sources: "Platform compatibility tags" of the PyPA; PEP 3149 and PEP 703 for the ends of names; configure.ac of CPython
 for the platforms in them; PEP 384 and PEP 803 for the stable ABI.
@@ -28,6 +28,7 @@ _USUAL_BOUND = re.compile(r"\s*(>=|<)\s*3\.(\d{1,4})\s*", re.ASCII)
 _INTERPRETER = re.compile(r"(cp|py)(\d)(\d*)")
 _USUAL_PYTHON = (3, 11)
 _FIRST_KNOWN = 6
+_FIRST_FREE_THREADED = (3, 13)
 _STABLE = ("abi3", "abi3t")
 _SUFFIX = re.compile(
     r"(?P<stem>[^/]+?)\.(?:cpython-(?P<so>\d{2,3})(?P<so_flags>[dmut]*)(?:-(?P<so_platform>[\w-]+))?\.so"
@@ -67,12 +68,14 @@ class PythonPromise:
         version: the one version, or the lowest that may use the stable ABI; `None` where the tags name none or several.
         is_stable: whether the tags name the stable ABI.
         is_free_threaded: whether they name the free-threaded build only.
+        takes_both_builds: whether free-threaded Pythons of the version install it, too, as for "cp314-none".
         minors: of Python 3, the versions known here that the tags and Requires-Python allow; () without `version`.
     """
 
     version: tuple[int, int] | None = None
     is_stable: bool = False
     is_free_threaded: bool = False
+    takes_both_builds: bool = False
     minors: tuple[int, ...] = ()
 
     @property
@@ -116,12 +119,13 @@ def read_promise(tags: Sequence[Tag], requires_python: str = "") -> PythonPromis
     return PythonPromise(
         version=version, is_stable=is_stable,
         is_free_threaded=all(abi.endswith("t") and abi not in _STABLE for _, abi, _ in tags),
+        takes_both_builds=version >= _FIRST_FREE_THREADED and all(abi == "none" for _, abi, _ in tags),
         minors=tuple(minor for minor in minors if _allows(requires_python, minor)),
     )  # fmt: skip
 
 
 def _allows(requires_python: str, minor: int) -> bool:
-    """Whether some release of 3.`minor` fulfils Requires-Python."""
+    """Return whether some release of 3.`minor` fulfils Requires-Python."""
     bounds = [_USUAL_BOUND.fullmatch(clause) for clause in requires_python.split(",")] if requires_python else []
     if all(bounds):  # nearly always, and `packaging.specifiers` takes a while to import
         return all((minor >= int(one[2])) == (one[1] == ">=") for one in bounds if one is not None)

@@ -11,7 +11,7 @@ from ..model.check import CheckReport
 
 
 class TargetKind(enum.Enum):
-    """What a target is; its name decides for files, so that a damaged wheel is reported as a wheel."""
+    """The kind of a target. The name of a file decides, so that a damaged wheel is reported as a wheel."""
 
     WHEEL = "wheel"
     CONDA = "conda package"

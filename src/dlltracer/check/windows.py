@@ -1,4 +1,4 @@
-"""Would the PE files of a wheel load on Windows: what they need, by the search of a fresh CPython."""
+"""Checks whether the PE files of a wheel would load on Windows, by the search of a fresh CPython."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from ..errors import BinaryFormatError
 from ..host.copies import read_added_folders
-from ..host.filesystem import HostFilesystem, WindowsFiles
+from ..host.filesystem import WindowsFiles
+from ..host.stored_images import StoredPeFiles
 from ..host.wheel import Wheel
 from ..knowledge import explain_not_system
 from ..model.check import Problem, Severity
@@ -51,8 +52,11 @@ class WindowsCheck(PlatformCheck):
 
     def __init__(self, wheel: Wheel, platform: Platform, promise: PythonPromise) -> None:
         super().__init__(wheel, platform, promise)
-        self._local = HostFilesystem(wheel.folder)
-        self._files = WindowsFiles({"C:": wheel.folder}, symbols=True, resources=True)
+        self._files: StoredPeFiles | WindowsFiles
+        if wheel.images is None:
+            self._files = WindowsFiles({"C:": wheel.folder}, symbols=True, resources=True)
+        else:
+            self._files = StoredPeFiles(wheel.images)
         self._images: dict[str, PeImage] = {}
         self._reached: set[str] = set()
         self._loaded: set[str] = set()
@@ -162,15 +166,24 @@ class WindowsCheck(PlatformCheck):
         return Severity.WARNING if _is_root(place) else self._severity_of_library(place)
 
     def _resolve(self, place: str) -> LoadTree:
-        local = self._local.host_path(f"/{place}")
-        start = len(self._wheel.folder)
-        added = [folder[start:].replace("\\", "/").lstrip("/") for folder in read_added_folders(local)]
-        folders = tuple(map(_windows_path, (*added, *self._wheel.added_folders)))
+        folders = tuple(map(_windows_path, (*self._folders_of_code(place), *self._wheel.added_folders)))
         python = file_python(place, self._promise)
         context = context_for_wheel(
             self._platform.pe_machine, python.usual, free_threaded=python.is_free_threaded, added_folders=folders
         )
         return resolve_windows(_windows_path(place), context, self._files, self._memo)
+
+    def _folders_of_code(self, place: str) -> list[str]:
+        """Return the folders, from the top, that the packages of a file add to the search."""
+        if isinstance(self._files, StoredPeFiles):
+            packages, files = self._wheel.packages, self._files
+            added = read_added_folders(
+                f"/{place}", lambda path: packages.get(path[1:]), lambda path: files.is_folder(f"C:{path}"), posixpath
+            )
+            return [folder[1:] for folder in added]
+        start = len(self._wheel.folder)
+        local = posixpath.join(self._wheel.folder, place)
+        return [folder[start:].replace("\\", "/").lstrip("/") for folder in read_added_folders(local)]
 
     def _missing(self, binding: Binding, root: str) -> Problem:
         """Return the problem of a need that nothing fulfils."""
@@ -222,10 +235,18 @@ class WindowsCheck(PlatformCheck):
         elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
             severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
         if code in ("missing-image", "missing-vc-runtime"):
-            severity, more = self._downgraded(severity, name, is_runtime=code == "missing-vc-runtime")
+            shared = self._shared_folders(place)
+            severity, more = self._downgraded(severity, name, shared, is_runtime=code == "missing-vc-runtime")
             evidence.extend(more)
             fix = fix if severity is not Severity.NOTE else ""
         return self._problem(code, severity, place, title, evidence, fix)
+
+    def _shared_folders(self, place: str) -> list[str]:
+        """Return the folder of a file, if other wheels may fill it: it has another name than the wheel, or its code
+        adds folders to the search."""
+        top = place.partition("/")[0].lower()
+        is_own = top == self._wheel.name.partition("-")[0].lower()
+        return [posixpath.dirname(place)] if self._wheel.loads_by_itself or not is_own else []
 
     def _judge_mutexes(self, tree: LoadTree, severity: Severity) -> Iterator[Problem]:
         """Judge who relies on mutexes of a new runtime, and which runtime it gets."""
@@ -244,7 +265,7 @@ class WindowsCheck(PlatformCheck):
             if version is not None and version[:2] >= CONSTANT_MUTEX:
                 continue
             has = "no copy is in its reach"
-            if version is None and self._suppliers.family():
+            if version is None and self._suppliers.family(self._shared_folders(_place(binding.requested_by))):
                 severity = Severity.WARNING  # another wheel of the folder may bring one
             elif version is not None:
                 has = f"the copy in its reach is {'.'.join(map(str, version))}"

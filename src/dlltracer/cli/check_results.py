@@ -1,4 +1,4 @@
-"""Results of a long check as a file that grows: JSON lines, or Parquet with a journal; a second run goes on with it.
+"""Keeps results of a long check in a file that grows: JSON lines, or Parquet with a journal; a second run continues it.
 
 A line is one object of "targets" of `dlltracer check --json`. Lines reach the disk in batches. So a run that was killed
 loses the last batch at most, and leaves at most one line that is not whole, at the end.

@@ -1,4 +1,4 @@
-"""The ways to write a saved trace: the table of formats, and which one the name of a file asks for."""
+"""Lists the formats of a saved trace, and chooses one by the name of a file."""
 
 from __future__ import annotations
 

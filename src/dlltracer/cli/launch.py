@@ -1,4 +1,4 @@
-"""Be `python PROGRAM`: what the interpreter does between its start and the first line of a program, in Python.
+"""Becomes `python PROGRAM`: does in Python what the interpreter does before the first line of a program.
 
 Runs in the process of the program (child_main.py). It imitates Modules/main.c and Python/pythonrun.c of CPython; "as C
 does" means these. What it imports, the interpreter has imported anyway or imports for that kind of program.
@@ -144,7 +144,8 @@ def _prepare_script(name: str, module: ModuleType) -> PreparedProgram:
 
 
 def _has_importer(path: str) -> bool:
-    """Whether modules can be imported from `path` (a folder, a zip archive), as PyImport_GetImporter finds out."""
+    """Return whether modules can be imported from `path` (a folder, a zip archive), as PyImport_GetImporter finds
+    out."""
     for hook in sys.path_hooks:
         try:
             sys.path_importer_cache[path] = hook(path)
@@ -185,7 +186,7 @@ def _remove_file_names(names: dict[str, Any]) -> None:
 
 
 def found_no_module(error: BaseException, runner: str) -> bool:
-    """Whether this is runpy's own exit with "No module named ...": nothing of the program ran below it.
+    """Return whether this is runpy's own exit with "No module named ...": nothing of the program ran below it.
 
     `runner` is the file of child_main.py, as its code objects say it; frames of it are not the program's.
     """

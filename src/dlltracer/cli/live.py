@@ -1,4 +1,4 @@
-"""What a running program loads, as it loads it: a few lines at the foot of the terminal, gone when it ends.
+"""Shows the loads of a running program as they happen: a few lines at the foot of the terminal, gone at the end.
 
 Gets its events as a sink (cli/spawn.py); draws on stderr, where it is a terminal that can take lines back.
 """
@@ -36,7 +36,7 @@ PER_SECOND = 8
 
 
 class LiveState:
-    """What is known so far: counts, the last loads, the last failures. No terminal has a part in it."""
+    """The facts so far: counts, the last loads, the last failures. Knows no terminal."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -49,7 +49,7 @@ class LiveState:
         self._processes[process.pid] = process
 
     def event(self, event: Event) -> None:
-        """What a loader did."""
+        """Count an event, and keep it among the last ones."""
         if isinstance(event, LoadEvent):
             self._counts["loaded"] += 1
             self._loads.append(event)

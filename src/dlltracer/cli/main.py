@@ -1,4 +1,5 @@
-"""The command `dlltracer`: a plain command line is read here, any other one by click; and what becomes of errors."""
+"""Runs the command `dlltracer`: reads a plain command line here and any other by click, and turns errors into exit
+statuses."""
 
 from __future__ import annotations
 

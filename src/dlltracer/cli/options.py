@@ -1,4 +1,4 @@
-"""The command line of a command as values, and the reading of a plain one.
+"""Describes the command line of a command as values, and reads a plain one.
 
 Of `run`, `why` and `deps` people wait for the start, and `click` takes as long to import as Python takes to start. So
 their options stand here as values: `commands.py` makes options of click from them, and `read_plain` reads the command
@@ -65,7 +65,7 @@ class Option:
 
     @property
     def is_flag(self) -> bool:
-        """Whether it has no value on the command line."""
+        """True if the option has no value on the command line."""
         return self.metavar is None and not self.choices
 
     @property
@@ -162,12 +162,13 @@ BACKEND_OPTION = Option(
 )  # fmt: skip
 ANNOTATIONS_OPTION = Option(
     "annotations", "--annotations", off="--no-annotations",
-    help="Errors as GitHub Actions shows them beside the code, on stderr; the default is what GITHUB_ACTIONS says.",
+    help="Write errors to stderr as annotations of GitHub Actions; the default follows the variable GITHUB_ACTIONS.",
 )  # fmt: skip
 
 
 def _is_plain(word: str) -> bool:
-    """Whether a word means itself. On Windows, click expands patterns, variables and the home folder in words."""
+    """Return whether a word means itself. On Windows, click expands patterns, variables and the home folder in
+    words."""
     return bool(word) and (sys.platform != "win32" or not any(sign in word for sign in "*?[]~$%"))
 
 

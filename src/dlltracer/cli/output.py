@@ -1,4 +1,4 @@
-"""Where our text goes, and the exit status with which the command ends.
+"""Writes our text to its place, and decides the exit status of the command.
 
 Everything that the commands print goes through here. A target that is a terminal escapes what does not print, whatever
 made the text: escape sequences and direction marks of foreign names do not reach it. A file or a pipe gets the format
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class CommandFailed(DlltracerError):
-    """What was asked for cannot be done; the text is one line."""
+    """A command cannot do what it was asked for; the text is one line."""
 
 
 class StreamTarget:
@@ -191,7 +191,7 @@ def say_written(name: str) -> None:
 
 
 def is_stderr_terminal() -> bool:
-    """Whether somebody reads what we write on stderr."""
+    """Return whether somebody reads what we write on stderr."""
     return is_terminal(_stream(2))
 
 
@@ -267,7 +267,7 @@ _PAGE_WIDTH = 110
 
 
 def lacks_drawing(target: Target) -> bool:
-    """Whether the target lacks the characters that draw a tree: a stream of Windows' old code pages does.
+    """Return whether the target lacks the characters that draw a tree: a stream of Windows' old code pages does.
 
     A terminal does where the locale is "C": Python writes UTF-8 there all the same (PEP 540).
     """
@@ -289,7 +289,7 @@ def is_ascii_locale(environment: dict[str, str]) -> bool:
 
 
 class Colour(enum.Enum):
-    """Whether to write styles."""
+    """The choice whether to write styles."""
 
     NONE = enum.auto()
     TERMINAL = enum.auto()
@@ -315,7 +315,7 @@ def _errors_for(text: str, encoding: str | None) -> str:
 
 
 def encodes(text: str, encoding: str | None, errors: str = "strict") -> bool:
-    """Whether the encoding has all the characters."""
+    """Return whether the encoding has all the characters."""
     try:
         text.encode(encoding or "ascii", errors)
     except (UnicodeEncodeError, LookupError):

@@ -37,7 +37,7 @@ class CannotRun(DlltracerError):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How to run a program.
+    """Options for running a program.
 
     Attributes:
         python: the interpreter; `None` for that of the program, else for this one, with the options it was given.
@@ -63,6 +63,29 @@ class RunOptions:
     startup: bool = False
 
 
+def start_program(
+    command: list[str], environment: dict[str, str] | None = None, stdout: int | None = None, stderr: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program, which gets every descriptor of ours that may be inherited: a pipe of the shell, a socket.
+
+    Arguments: `environment`, ours by default; `stdout` and `stderr`, descriptors. Raises `OSError`.
+    """
+
+    def start(folder: str | None) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command, close_fds=False, cwd=folder, env=environment, stdout=stdout, stderr=stderr
+        )  # fmt: skip
+
+    try:
+        return start(None)
+    except PermissionError as error:
+        # posix_spawn of glibc 2.34 calls clone3, to which older sandboxes answer EPERM (Docker before 20.10.10). With a
+        # folder to start in, Python makes the process itself, by vfork.
+        if error.errno != errno.EPERM or sys.platform == "win32":
+            raise
+        return start(".")
+
+
 def import_all() -> None:
     """Import all that a run may need. An import opens files, and later there may be no descriptor left for them."""
     from ..host import failure  # noqa: F401
@@ -81,7 +104,7 @@ def import_for_the_end() -> None:
 
 
 def has_no_descriptors(error: BaseException) -> bool:
-    """Whether a program was not started for want of file descriptors: `ulimit -n` is very low."""
+    """Return whether a program was not started for want of file descriptors: `ulimit -n` is very low."""
     while isinstance(error, CannotRun) and error.__cause__ is not None:
         error = error.__cause__
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
@@ -229,7 +252,7 @@ class Relay:
 
     @property
     def has_started(self) -> bool:
-        """Whether the program has been started: it must not be started a second time."""
+        """True if the program has been started: it must not be started a second time."""
         return self._child is not None
 
     def connect(self, child: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The program to run, and the Python that runs it: where our options end, and why the system could not start it."""
+"""Splits our options from the program to run, and says why the system could not start it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .output import CommandFailed, say
 
 
 class ProgramKind(enum.Enum):
-    """How the program is named. `child_main.py` is given these values, except for a command, which it does not run."""
+    """The way in which the program is named. `child_main.py` gets these values, except for a command, which it does not
+    run."""
 
     CODE = "code"
     MODULE = "module"
@@ -23,7 +24,7 @@ class ProgramKind(enum.Enum):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: its `kind`, the `name` (code, module, or path), its own `arguments`.
+    """A program to run: its `kind`, the `name` (code, module, or path), its own `arguments`.
 
     `must_return`: the question is whether all of it runs, as for an import. A script may end itself (sys.exit).
     `python`: the interpreter to run it with; `None` for ours.
@@ -48,7 +49,8 @@ class Program:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is tried: `what`, in words; the `program` that does it; the interpreter that a script names, or `None`."""
+    """An import or program to try: `what`, in words; the `program` that does it; the interpreter that a script names,
+    or `None`."""
 
     what: str
     program: Program
@@ -59,7 +61,7 @@ _SOURCES = (".py", ".pyw", ".pyc", ".pyz", ".pyzw")
 
 
 def is_command(word: str) -> bool:
-    """Whether the word behind `--` names a command: what the system would run, unless its name says Python."""
+    """Return whether the word behind `--` names a command: what the system would run, unless its name says Python."""
     if word.lower().endswith(_SOURCES):
         return False
     import shutil
@@ -302,9 +304,34 @@ def _check_version(named: str, path: str) -> None:
     if found is None:
         if done.returncode < 0 or done.returncode >> 31 or done.returncode == _LOADER_STATUS:
             return  # a Python whose own libraries are missing looks like this
-        raise CommandFailed(f"--python {named}: that is no Python: its --version does not say so")
+        no_python = "that is no Python: its --version does not say so"
+        raise CommandFailed(f"--python {named}: {_without_base(path) or no_python}")
     if (int(found[1]), int(found[2])) < _OLDEST:
         raise CommandFailed(f"--python {named}: that is Python {found[1]}.{found[2]}: 3.10 or later is needed")
+
+
+_LONGEST_CONFIGURATION = 1 << 16
+
+
+def _without_base(path: str) -> str | None:
+    """Return what to say of a virtual environment whose Python is gone; `None` for anything else.
+
+    On Windows its python.exe is a program that starts the Python of `home` in pyvenv.cfg (PEP 405; PC/launcher.c).
+    """
+    environment = os.path.dirname(os.path.dirname(os.path.abspath(path)))
+    try:
+        with open(os.path.join(environment, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
+            text = file.read(_LONGEST_CONFIGURATION)
+    except OSError:
+        return None
+    pairs = (line.partition("=") for line in text.splitlines())
+    home = next((value.strip() for key, _, value in pairs if key.strip().lower() == "home"), "")
+    if not home or os.path.exists(os.path.join(home, "python.exe" if os.name == "nt" else "python3")):
+        return None
+    return (
+        f"the Python that this virtual environment was made from is gone: its pyvenv.cfg names {home}. Install "
+        "that Python again, or make the environment anew with one that is there (python -m venv --clear)"
+    )
 
 
 def _of_active_environment(environment: Mapping[str, str]) -> tuple[str, str] | None:
@@ -329,7 +356,7 @@ def _of_active_environment(environment: Mapping[str, str]) -> tuple[str, str] | 
 
 
 def _is_script() -> bool:
-    """Whether we were started by the script of the installation, and not by a Python that somebody named.
+    """Return whether we were started by the script of the installation, and not by a Python that somebody named.
 
     `python -m` gives its module a spec, and so does a zip archive that Python runs (runpy).
     """
@@ -338,7 +365,8 @@ def _is_script() -> bool:
 
 
 def _is_of_tool() -> bool:
-    """Whether our environment holds this tool alone. uvx keeps those in a cache whose folders are called archive-v0."""
+    """Return whether our environment holds this tool alone. uvx keeps those in a cache whose folders are called
+    archive-v0."""
     if any(os.path.isfile(os.path.join(sys.prefix, name)) for name in _OF_TOOLS):
         return True
     return sys.prefix != sys.base_prefix and os.path.basename(os.path.dirname(sys.prefix)).startswith("archive-v")

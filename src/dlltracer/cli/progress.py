@@ -1,4 +1,4 @@
-"""A sign of life while a command works: a bar or a spinner on a terminal, gone when the work is done."""
+"""Shows that a command works: a bar or a spinner on a terminal, gone when the work is done."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST = 48
 
 
 class Progress:
-    """What the work says about itself. All of it may be called whether or not anything is shown."""
+    """Receives the state of a command's work. All methods may be called whether or not anything is shown."""
 
     def __init__(self, what: str, total: int | None) -> None:
         self._what = what
@@ -41,7 +41,7 @@ class Progress:
         self._update()
 
     def say(self, what: str) -> None:
-        """What is being done now."""
+        """Show what is being done now."""
         self._what = what
         self._update()
 
@@ -102,7 +102,7 @@ def progress(
 
 
 def is_lively(stream: object, environment: dict[str, str]) -> bool:
-    """Whether lines can be drawn and taken back: a terminal, and not one that calls itself dumb."""
+    """Return whether lines can be drawn and taken back: a terminal, and not one that calls itself dumb."""
     return is_terminal(stream) and environment.get("TERM") != "dumb"
 
 

@@ -1,4 +1,4 @@
-"""What `dlltracer why` was asked: a module, an import as it is typed, a script, a folder or an image.
+"""Recognizes what `dlltracer why` was asked: a module, an import as it is typed, a script, a folder or an image.
 
 What names something else is answered in one line that says what to type: `CommandFailed`, before anything runs.
 """
@@ -79,7 +79,7 @@ def question_of_path(path: str, python: str | None) -> Asked:
 
 
 def _is_application(path: str) -> bool:
-    """Whether it is a zip archive that Python runs: with a __main__.py in it (zipapp)."""
+    """Return whether a file is a zip archive that Python runs: with a __main__.py in it (zipapp)."""
     import zipfile
 
     try:
@@ -194,7 +194,8 @@ def _of_image(path: str) -> Asked:
 
 
 def _is_extension_module(path: str, name: str) -> bool:
-    """Whether the file exports PyInit_NAME; a file that cannot be read is tried as one, so that Python says why."""
+    """Return whether the file exports PyInit_NAME; a file that cannot be read is tried as one, so that Python says
+    why."""
     from ..api.trees import provided_names
     from ..errors import BinaryFormatError
 
@@ -247,7 +248,7 @@ def explain_folder(path: str) -> str:
 
 
 def is_environment(folder: str) -> bool:
-    """Whether a folder is an environment of venv (PEP 405) or conda."""
+    """Return whether a folder is an environment of venv (PEP 405) or conda."""
     return any(os.path.exists(os.path.join(folder, name)) for name in ("pyvenv.cfg", "conda-meta"))
 
 
@@ -304,7 +305,7 @@ def read_question(words: tuple[str, ...], code: str | None, python: str | None =
 
 
 def _is_import(text: str) -> bool:
-    """Whether a text is one import statement, or several."""
+    """Return whether a text is one import statement, or several."""
     import ast
 
     if not text.startswith(("import ", "from ")):

@@ -1,4 +1,4 @@
-"""Write a recording file while a program runs."""
+"""Writes a recording file while a program runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dlltracer run`: run a program and show what it loaded.
+"""`dlltracer run`: runs a program and shows what it loaded.
 
 What the end of a run needs is imported then: until the program starts, this module imports next to nothing.
 """
@@ -171,7 +171,7 @@ class _Reports:
 
     @property
     def are_short(self) -> bool:
-        """Whether all of it shows the recording and the verdict alone."""
+        """True if all of it shows the recording and the verdict alone."""
         return self.recorder is None and all(form.is_short for form, _ in self._outputs)
 
     def write(self, run: RunResult) -> tuple[int, Diagnosis | None]:
@@ -265,7 +265,8 @@ _LONGEST_IMPORT = 60
 
 
 def _has_crashed(run: RunResult) -> bool:
-    """Whether a fault ended it, wherever: a signal that somebody sent (SIGINT, SIGTERM, SIGKILL) is no crash."""
+    """Return whether a fault ended the process, wherever: a signal that somebody sent (SIGINT, SIGTERM, SIGKILL) is no
+    crash."""
     return not run.errors and (run.crash is not None or -(run.status or 0) in _CRASH_SIGNALS)
 
 
@@ -274,7 +275,7 @@ _CRASH_SIGNALS = (4, 5, 6, 7, 8, 11, 31)
 
 
 def _may_be_asked_about(run: RunResult) -> bool:
-    """Whether it died, or a module could not be imported for whatever reason."""
+    """Return whether the program died, or a module could not be imported for whatever reason."""
     if not run.errors:
         return (run.status or 0) < 0 or run.crash is not None
     return any("ImportError" in error.bases for error in run.errors)

@@ -1,4 +1,4 @@
-"""Run the program on Windows as its debugger: needs no privilege, and sees how a crash came.
+"""Runs the program on Windows as its debugger: needs no privilege, and sees the cause of a crash.
 
 The program's own requests of the loader come home in a file, written as they happen: a crash takes nothing with it.
 """

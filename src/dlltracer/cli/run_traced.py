@@ -1,10 +1,9 @@
-"""Run a program, or a command, and read what its loaders say while it runs: its own, and those of what it starts."""
+"""Runs a program or a command, and reads the loader logs of all its processes meanwhile."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -27,6 +26,7 @@ from .process import (
     has_no_descriptors,
     interpreter_of,
     runner_command,
+    start_program,
     with_facts,
     with_notes,
 )
@@ -44,7 +44,7 @@ LD_DEBUG = "ld_debug"
 
 
 class CannotFollow(DlltracerError):
-    """What was asked for cannot be had from this mechanism, or on this system."""
+    """This mechanism or this system cannot do what was asked for."""
 
 
 def run_followed(
@@ -76,7 +76,7 @@ def run_followed(
 
 
 def _has_log(program: Program) -> bool:
-    """Whether the loader of the program writes a log, as far as its file shows that: glibc's does."""
+    """Return whether the loader of the program writes a log, as far as its file shows that: glibc's does."""
     path: str | None = sys.executable if program.python is None else program.python
     if program.kind is ProgramKind.COMMAND:
         path = shutil.which(program.words[0])
@@ -304,8 +304,7 @@ class _LinuxRun:
             environment.update(log.environment())
         with Relay(limit=self._limit) as relay:
             try:
-                # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-                child = subprocess.Popen(command, close_fds=False, env=environment)
+                child = start_program(command, environment)
             except OSError as error:
                 raise CannotRun(describe_start_failure(command[0], error)) from error
             self._has_started = True
@@ -361,7 +360,7 @@ def _refusal_of_rtld() -> str | None:
 def _run_plainly(command: list[str]) -> int:
     with Relay() as relay:
         try:
-            child = subprocess.Popen(command, close_fds=False)
+            child = start_program(command)
         except OSError as error:
             raise CannotRun(describe_start_failure(command[0], error)) from error
         relay.connect(child)

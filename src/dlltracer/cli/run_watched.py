@@ -1,4 +1,4 @@
-"""Run a program whose system calls are watched (backend "seccomp"): for any C library, from outside."""
+"""Runs a program whose system calls are watched (backend "seccomp"): for any C library, from outside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import subprocess
 import sys
 
 if sys.platform != "linux":
@@ -33,6 +32,7 @@ from .process import (
     choose_wait,
     interpreter_of,
     runner_command,
+    start_program,
     with_facts,
     with_stop,
 )
@@ -110,6 +110,7 @@ class _WatchedRun:
         self._result_path = result
         self._is_command = program.kind is ProgramKind.COMMAND
         self._notes: tuple[str, ...] = ()
+        self._passed: frozenset[int] = frozenset()
         start = interpreter_of(program, options.python)
         start += ["-X", "faulthandler"] if options.watch_crash else []
         self._shown = tuple(program.words) if self._is_command else (*start, *program.words)
@@ -123,20 +124,25 @@ class _WatchedRun:
         except NoListener as error:
             self._notes = (f"it was watched by ptrace, since {error.reason}",)
             if error.is_taken:
-                return self._run_once(self._run_at_every_call)
+                return self._run_once(self._run_at_every_call, has_filter=False)
         try:
             return self._run_once(self._run_at_filter)
         except NoListener:
-            return self._run_once(self._run_at_every_call)
+            return self._run_once(self._run_at_every_call, has_filter=False)
 
-    def _run_once(self, run_by: Callable[[LoaderWatch], RunResult]) -> RunResult:
+    def _launch(self, way: str) -> _Launcher:
+        return _Launcher(way, self._command, self._options, self._passed)
+
+    def _run_once(self, run_by: Callable[[LoaderWatch], RunResult], *, has_filter: bool = True) -> RunResult:
         """Run it by one way of watching."""
+        from ..capture.linux.seccomp_lookup import find_passed_entries
         from ..capture.linux.seccomp_watch import LoaderWatch
 
         phases = SearchPhases()
+        self._passed = find_passed_entries() if has_filter else frozenset()
         watch = LoaderWatch(
             self._receiver.event, self._receiver.process, phases.complete, everyone=self._options.follow,
-            startup=self._options.startup or self._is_command, marked=not self._is_command,
+            startup=self._options.startup or self._is_command, marked=not self._is_command, passed=self._passed,
         )  # fmt: skip
         try:
             run = run_by(watch)
@@ -157,7 +163,7 @@ class _WatchedRun:
         from ..capture.linux.seccomp_notify import PtraceLoop
 
         options, way = self._options, "ptrace" if has_filter else "calls"
-        with Relay(options.stopper, self._limit) as relay, _Launcher(way, self._command, options) as launcher:
+        with Relay(options.stopper, self._limit) as relay, self._launch(way) as launcher:
             child = launcher.child
             launcher.await_ready()
             watch.begin(child.pid, self._shown, _where(self._command[0]))
@@ -191,7 +197,7 @@ class _WatchedRun:
         from ..capture.linux.seccomp_notify import NotifyLoop
 
         options = self._options
-        with Relay(options.stopper, self._limit) as relay, _Launcher("notify", self._command, options) as launcher:
+        with Relay(options.stopper, self._limit) as relay, self._launch("notify") as launcher:
             child = launcher.child
             relay.connect(child)
             listener, keeper = launcher.receive_listener()
@@ -238,23 +244,29 @@ class _WatchedRun:
 
 
 class _Launcher:
-    """The process that becomes the program, until it does. Raises `CannotRun`."""
+    """The process that becomes the program, until it does. Raises `CannotRun`.
 
-    def __init__(self, way: str, command: list[str], options: RunOptions) -> None:
+    Arguments: `way` and `passed` as of seccomp_launch.py.
+    """
+
+    def __init__(self, way: str, command: list[str], options: RunOptions, passed: frozenset[int]) -> None:
         import socket
 
         self._command = command
-        self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise BackendUnavailable(NAME, f"the system refuses a pair of sockets ({error.strerror})") from error
         environment = child_environment(options.variables)
         locale = "+" if "LC_CTYPE" in environment else "-"
         # A Python that was made a program of (sys.frozen) takes a script, and no options.
         flags = [] if getattr(sys, "frozen", False) else ["-I", "-S"]
-        words = [sys.executable, *flags, _LAUNCH, str(other.fileno()), way, locale, *command]
+        numbers = ",".join(map(str, sorted(passed)))
+        words = [sys.executable, *flags, _LAUNCH, str(other.fileno()), way, numbers, locale, *command]
         stdout, stderr = options.output if options.output is not None else (None, None)
         try:
             other.set_inheritable(True)
-            # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
-            self.child = subprocess.Popen(words, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
+            self.child = start_program(words, environment, stdout, stderr)
         except OSError as error:
             self.socket.close()
             raise CannotRun(describe_start_failure(words[0], error)) from error

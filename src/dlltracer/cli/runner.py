@@ -1,4 +1,4 @@
-"""What the parent and the runner (child_main.py) say to each other: a command line one way, a report the other way.
+"""Defines what the parent and the runner (child_main.py) exchange: a command line one way, a report the other way.
 
 Both sides import this module, and the runner does so in the process of the program: nothing is imported here that a
 plain interpreter has not imported anyway (ADR 3).
@@ -29,7 +29,7 @@ what it requests."""
 
 
 class LogSharing:
-    """How the text of the program's loader reaches the parent.
+    """The way in which the text of the program's loader reaches the parent.
 
     Attributes:
         descriptor: of a file that the runner inherits, and its trace writes to; the parent reads it when all is over.
@@ -85,7 +85,7 @@ class LogSharing:
 
 
 class RunnerOutcome:
-    """What became of a program, as far as the runner knows: values of `RunnerReport.outcome`."""
+    """The result of a program, as far as the runner knows it: values of `RunnerReport.outcome`."""
 
     REFUSED = "refused"
     """The trace could not start, and the program was not run; `message` says why."""
@@ -111,7 +111,7 @@ OUTCOMES = (
 
 
 class RunnerReport:
-    """What the runner has to report of its program, at the end.
+    """The report of the runner on its program, at the end.
 
     Attributes:
         outcome: one of `RunnerOutcome`.

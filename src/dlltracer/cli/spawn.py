@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 
 from ..capture.choose import NOT_USED, OUTSIDE
@@ -27,6 +26,7 @@ from .process import (
     import_all,
     interpreter_of,
     runner_command,
+    start_program,
     with_facts,
     with_notes,
     with_stop,
@@ -192,9 +192,8 @@ def _run(command: list[str], log: int | None, relay: Relay, options: RunOptions)
         try:
             if log is not None:
                 os.set_inheritable(log, True)
-            # close_fds off: what was handed to us (a pipe of the shell, a socket) is for the program.
             environment = child_environment(options.variables) if options.variables else None
-            child = subprocess.Popen(command, close_fds=False, stdout=stdout, stderr=stderr, env=environment)
+            child = start_program(command, environment, stdout, stderr)
         except OSError as error:
             from .program import describe_start_failure
 
@@ -267,12 +266,13 @@ def read_recorded(report: RunnerReport, log: int | None, pid: int) -> Recording:
 
 
 def _died_outside_of_loader(run: RunResult) -> bool:
-    """Whether it is known that no search of the loader was cut off: whatever it looked for last, it had given up on."""
+    """Return whether no search of the loader was cut off, as far as that is known: whatever it looked for last, it had
+    given up on."""
     return run.crash is not None and run.crash.image is not None and "/ld-" not in run.crash.image
 
 
 def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: bool = True) -> Recording:
-    """What can be known of a trace that was not ended.
+    """Return the recording of a trace that was not ended, from the text of its loader log.
 
     `how` says why it was not; `in_search`, that the loader may have been at a search when the process died.
     """

@@ -152,14 +152,14 @@ class Case:
 
     @property
     def is_of_another_process(self) -> bool:
-        """Whether the loader's message seems to come from another process: in this one nothing failed that way."""
+        """True if the loader's message seems to come from another process: in this one nothing failed that way."""
         if self.dl_error is None or self.run.recording is None or self.run.recording.backend != _SEES_FAILURES:
             return False
         return self.dl_error.problem in _LEAVE_TRACES and not self.failed_events
 
     @property
     def is_proven_free_of_loaders(self) -> bool:
-        """Whether no loader had a part in the failure, as far as a whole trace and all words can prove it.
+        """True if no loader had a part in the failure, as far as a whole trace and all words can prove it.
 
         A trace of another mechanism does not see loads that fail, and another process may have had the trouble.
         """
@@ -176,7 +176,7 @@ class Case:
 
     @property
     def last_top(self) -> LoadEvent | None:
-        """What was asked for last of all, and came in; `None` if that is not known."""
+        """The last image that was asked for and came in; `None` if that is not known."""
         loads = self.run.recording.loads if self.run.recording is not None else ()
         if not loads:
             return None
@@ -192,7 +192,8 @@ class Case:
                 yield binding
 
     def chain_to(self, path: str | None, *last: str) -> tuple[str, ...]:
-        """Who needs an image: the Python line, the imports in progress, then images down to `path`, then `last`."""
+        """Return who needs an image: the Python line, the imports in progress, then images down to `path`, then
+        `last`."""
         steps = [self._python_step(), *self._import_steps()]
         if self.tree is not None and path is not None:
             steps += self.tree.chain_to(path)
@@ -323,7 +324,7 @@ class Copy:
 
 
 class Change(enum.Enum):
-    """What would have been otherwise, to see whether the import would then work."""
+    """A change of the circumstances, to see whether the import would then work."""
 
     NOTHING_LOADED = "nothing loaded before"
     NO_LIBRARY_PATH = "without LD_LIBRARY_PATH"
@@ -349,7 +350,7 @@ class ShadowedCopy:
 
 @dataclass(frozen=True)
 class MachineLimits:
-    """What the machine allows.
+    """The limits and policies of the machine.
 
     Attributes:
         mount: where the file lies that could not be loaded.
@@ -386,7 +387,7 @@ class StrayFile:
 
 @dataclass(frozen=True, kw_only=True)
 class InstallFacts:
-    """What remedies can work on the machine: what is installed there, and what can be.
+    """Facts that tell which remedies can work on the machine: what is installed there, and what can be.
 
     Attributes:
         available: packages of the distribution.
@@ -429,7 +430,7 @@ class PackageCheck:
 
 
 class LeadKind(enum.Enum):
-    """Why a search did not find a file that is there."""
+    """The reason why a search did not find a file that is there."""
 
     RELATIVE_NEED = "relative need"
     """The need is a path that starts from the current folder."""
@@ -469,7 +470,7 @@ class SearchLead:
 
 
 def describe_copies(copies: tuple[Copy, ...]) -> str:
-    """Where two other copies lie, for a sentence: "/a/libx.so.1 (a folder of PATH)"."""
+    """Return the places of at most two other copies, for a sentence: "/a/libx.so.1 (a folder of PATH)"."""
     shown = [f"{copy.path} ({copy.where})" for copy in copies[:2]]
     rest = len(copies) - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")

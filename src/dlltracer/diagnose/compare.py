@@ -40,7 +40,7 @@ class _Seen:
 
     @property
     def is_mapped(self) -> bool:
-        """Whether it was found and taken, if only to be dropped when another load failed."""
+        """True if a file was found and taken, if only to be dropped when another load failed."""
         return self.is_loaded or (isinstance(self.event, LoadFailedEvent) and self.event.kind is FailureKind.DROPPED)
 
 
@@ -370,10 +370,10 @@ def _base_name(path: str) -> str:
 
 
 def name_key(path: str) -> str:
-    """What names the same image for every Python: "_ssl.so" for _ssl.cpython-311-x86_64-linux-gnu.so."""
+    """Return the name of an image without its Python: "_ssl.so" for _ssl.cpython-311-x86_64-linux-gnu.so."""
     return _EXTENSION_TAG.sub("", _base_name(path))
 
 
 def stem_key(path: str) -> str:
-    """What names the same library in every version: "libssl" for libssl.so.1.1 and libssl-1a2b3c4d.so.3."""
+    """Return the name of a library without its version: "libssl" for libssl.so.1.1 and libssl-1a2b3c4d.so.3."""
     return _VERSION.sub("", without_hash(name_key(path)))

@@ -131,7 +131,7 @@ _SIGNED = re.compile(r"code signature[^\n]{0,80}? in (?:<[^>\n]{1,40}> )?['(](?P
 
 
 def is_of_dyld(text: str) -> bool:
-    """Whether a text has a message of dyld in it."""
+    """Return whether a text has a message of dyld in it."""
     text = ends_of(text)
     if _NOT_LOADED.search(text) or _FLAT.search(text) or (_SYMBOL.search(text) and _FROM.search(text)):
         return True

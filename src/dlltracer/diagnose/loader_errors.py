@@ -1,4 +1,4 @@
-"""What dlerror() and ImportError say on Linux, as values; and the words of verdicts about them.
+"""Parses messages of dlerror() and ImportError on Linux into values, and words them for verdicts.
 
 Sources: glibc's elf/dl-load.c, dl-lookup.c, dl-version.c, dl-reloc.c, dl-tls.c, dl-map-segments.h (2.31 to 2.43);
 musl's ldso/dynlink.c (1.2). A message is OBJECT: WORDS[: WORDS OF THE ERRNO] in glibc, whatever its language.
@@ -106,7 +106,7 @@ _LEADING_NAME = re.compile(r"(?:^|: )([^\s:]{1,500}\.so(?:\.[\w.]{1,40})?): \S")
 
 
 def classify_dlerror(text: str, translations: Mapping[str, str] | None = None) -> DlError:
-    """What a message of dlerror(), of an ImportError or OSError, or of ld.so on standard error says.
+    """Return the parts of a message of dlerror(), of an ImportError or OSError, or of ld.so on standard error.
 
     Arguments:
         text: the message; a traceback around it does no harm. The first line with known words counts.
@@ -132,7 +132,7 @@ def _problems(part: str) -> Mapping[str, DlProblem]:
 
 
 def classify_exception(error: PythonError, translations: Mapping[str, str] | None = None) -> DlError:
-    """What the message of an exception says, by its kind: an AttributeError of ctypes has the words of dlsym.
+    """Return the parts of an exception's message, by its kind: an AttributeError of ctypes has the words of dlsym.
 
     glibc has the same words ("FILE: undefined symbol: NAME") for an image that needs a symbol and for dlsym. ctypes
     raises OSError for the first, and AttributeError or ValueError (`in_dll`) for the second (Modules/_ctypes).
@@ -224,12 +224,12 @@ def _object(before: str) -> str | None:
 
 
 def describe_rule(phase: Phase | None) -> str:
-    """How a copy was chosen, for a sentence: "by RUNPATH"; empty where that is not known."""
+    """Return how a copy was chosen, for a sentence: "by RUNPATH"; empty where that is not known."""
     return RULES[phase].found if phase is not None else ""
 
 
 def describe_choice(binding: Binding) -> str:
-    """Which file a need led to, and why: "libx.so.1 is /a/libx.so.1, found by RUNPATH of /b/y.so"."""
+    """Return which file a need led to, and why: "libx.so.1 is /a/libx.so.1, found by RUNPATH of /b/y.so"."""
     probe = next((probe for probe in binding.probes if probe.path == binding.path), None)
     rule = describe_rule(binding.phase)
     own = binding.phase in (Phase.RPATH, Phase.RUNPATH)
@@ -302,7 +302,7 @@ def _is_about(event: LoadFailedEvent, names: set[str]) -> bool:
 
 
 def _nothing_follows(events: list[LoadEvent | LoadFailedEvent], failures: list[LoadFailedEvent]) -> bool:
-    """Whether the trace ends with failures: no image came in for good after them."""
+    """Return whether the trace ends with failures: no image came in for good after them."""
     dropped = {event.path for event in failures}
     for event in reversed(events):
         if isinstance(event, LoadFailedEvent):

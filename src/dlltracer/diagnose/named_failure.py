@@ -1,4 +1,4 @@
-"""Which of the loads that failed an exception names, in whatever words: drivers and wrappers pass on the name only.
+"""Finds the failed load that an exception names, in whatever words: drivers and wrappers pass on the name only.
 
 ODBC says "Can't open lib '/x/libdriver.so' : file not found" for a file that is there and whose dependency is not, and
 a wrapper of ctypes says "PortAudio library not found". The trace knows what became of that load.
@@ -39,7 +39,7 @@ _LOADING = re.compile(
 
 
 class NameMatch(enum.IntEnum):
-    """How much of its name the message has; the surest last."""
+    """The part of a library's name that a message has; the surest last."""
 
     FOLDER = 0
     """None of it: the file lies in the package whose code raised the exception, and the program hid the failure."""
@@ -226,7 +226,7 @@ def _match(event: LoadFailedEvent, text: str, words: str) -> tuple[str, NameMatc
 
 
 def _has_word(text: str, name: str) -> bool:
-    """Whether a text has a name that does not go on to either side; "libx.so" is not in "libx.so.1"."""
+    """Return whether a text has a name that does not go on to either side; "libx.so" is not in "libx.so.1"."""
     at = text.find(name)
     while at >= 0:
         before, after = text[at - 1 : at], text[at + len(name) : at + len(name) + 2]

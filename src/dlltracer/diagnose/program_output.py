@@ -1,4 +1,4 @@
-"""What a program wrote before it ended, read for what loaders, runtimes and Python itself say there.
+"""Reads the output of a program for messages of loaders, runtimes and Python itself.
 
 A loader that ends a process by itself, an abort, a sanitizer, and the exception of a thread or of a child process leave
 no exception in the program: their lines on stderr are all there is. Sources of the words: glibc's elf/rtld.c,
@@ -18,7 +18,7 @@ from .loader_errors import DlError, DlProblem, classify_dlerror
 
 
 class OutputKind(enum.Enum):
-    """Who wrote a message."""
+    """The author of a message."""
 
     LOADER = "loader"
     """A loader that ended a process, or one that could not preload a library."""

@@ -1,4 +1,4 @@
-"""Commands for remedies, names of packages that may stand in them, and whether they can work on the machine."""
+"""Makes the commands of remedies, and judges which packages may stand in them and can be installed on the machine."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ def install_remedies(providers: Iterable[Provider]) -> Iterator[Remedy]:
 
 
 def package_kind(distribution: str | None) -> ProviderKind | None:
-    """Which manager a distribution of Linux has; `None` if it is not one of those known."""
+    """Return the package manager of a distribution of Linux; `None` for an unknown distribution."""
     words = (distribution or "").lower().split()
     return next((kind for word in words for kind, family in _FAMILIES.items() if word in family.split()), None)
 

@@ -1,4 +1,4 @@
-"""Experiments with an import: changes under which it is tried again, orders of imports, and their results. Pure.
+"""Proposes experiments with an import (changes to try again with, orders of imports) and reads their results. Pure.
 
 A fix that needs no installation is tried: the import runs again in a child with the change in force (`cli.try_import`).
 A fix that works proves its cause. Of a fix that does not work, only the result is kept.
@@ -73,7 +73,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """What became of a trial.
+    """The result of a trial.
 
     Attributes:
         trial: the change.
@@ -255,7 +255,8 @@ _MAY_BE_OF_A_LOADER = ("ImportError", "OSError", "FileNotFoundError", "Permissio
 
 
 def _gets_further(result: TrialResult, diagnosis: Diagnosis) -> bool:
-    """Whether the trial adds a folder to the search, and ended with an exception that no loader has a part in."""
+    """Return whether the trial adds a folder to the search, and ended with an exception that no loader has a part
+    in."""
     kind, is_exception, message = result.message.partition(": ")
     if not is_exception or kind in _MAY_BE_OF_A_LOADER or not kind.isidentifier() or _takes_away(result.trial):
         return False
@@ -266,12 +267,12 @@ def _gets_further(result: TrialResult, diagnosis: Diagnosis) -> bool:
 
 
 def _takes_away(trial: Trial) -> bool:
-    """Whether the trial takes the suspected cause away, rather than adding what is missing."""
+    """Return whether the trial takes the suspected cause away, rather than adding what is missing."""
     return any(value is None for _, value in trial.variables) or trial.code == "first-wins"
 
 
 def _is_same(remedy: Remedy, tried: Remedy) -> bool:
-    """Whether both do one thing, in other words: they set or unset the same variables, or run the same line."""
+    """Return whether both do one thing, in other words: they set or unset the same variables, or run the same line."""
     if tried.code:
         return remedy.code == tried.code
     return bool(remedy.command) and _variables_of(remedy.command) == _variables_of(tried.command)

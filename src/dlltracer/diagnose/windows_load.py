@@ -1,4 +1,4 @@
-"""Failures of the loader of Windows: what its codes mean, and which kind of failure a case shows.
+"""Classifies failures of the Windows loader: the meaning of its codes, and the kind of failure that a case shows.
 
 Sources: winerror.h and ntstatus.h of the Windows SDK (names and numbers), delayimp.h (VcppException), "System Error
 Codes" of MS Learn; causes from failures seen in the wild.
@@ -28,7 +28,7 @@ HRESULT_FROM_WIN32 = 0x80070000
 
 
 class LoadError(enum.Enum):
-    """What kind of failure a code stands for."""
+    """The kind of failure that a code stands for."""
 
     NOT_FOUND = "not found"
     """A file is not where the loader looked: this one, or one that it needs."""
@@ -59,7 +59,7 @@ class LoadError(enum.Enum):
 
 @dataclass(frozen=True)
 class CodeMeaning:
-    """What a code means.
+    """The meaning of a code.
 
     Attributes:
         code: as Windows counts it: an error code below 2**16, or an NTSTATUS of 32 bits without sign.
@@ -108,7 +108,7 @@ LONGEST_REPORT = 20_000
 
 
 class MessageSource(enum.Enum):
-    """How a code was found."""
+    """The way in which a code was found."""
 
     NUMBER = "number"
     """The text says it."""
@@ -198,7 +198,7 @@ def load_error(case: Case) -> LoadError | None:
 
 
 def firmness(case: Case) -> Confidence:
-    """How sure a cause is that the files show and the code fits: by how the code came to be known."""
+    """Return the confidence in a cause that the files show and the code fits, by how the code came to be known."""
     return Confidence.CERTAIN if case.code is not None and not case.code_is_guess else Confidence.LIKELY
 
 
@@ -228,18 +228,18 @@ def name_of(path: str) -> str:
 
 
 def is_in(path: str, folder: str) -> bool:
-    """Whether the file lies in that folder or below."""
+    """Return whether the file lies in that folder or below."""
     top = ntpath.normcase(ntpath.normpath(folder)).rstrip("\\") + "\\" if folder else ""
     return bool(top) and ntpath.normcase(ntpath.normpath(path)).startswith(top)
 
 
 def is_of_windows(path: str) -> bool:
-    """Whether a file lies in the system folder."""
+    """Return whether a file lies in the system folder."""
     return base_name(ntpath.dirname(path)) in ("system32", "syswow64")
 
 
 def first_importer(case: Case, path: str) -> str:
-    """Who brought an image into the process, as a clause: "import pyarrow" ...; empty if that was not seen."""
+    """Return who brought an image into the process, as a clause: "import pyarrow" ...; empty if that was not seen."""
     loads = case.run.recording.loads if case.run.recording is not None else ()
     wanted = ntpath.normcase(path)
     for event in loads:
@@ -249,7 +249,7 @@ def first_importer(case: Case, path: str) -> str:
 
 
 def was_loaded(case: Case, name: str) -> bool:
-    """Whether an image of that base name was seen to come into the process, if only for a moment.
+    """Return whether an image of that base name was seen to come into the process, if only for a moment.
 
     Then it was found, by a rule that is not known here: SetDllDirectory or AddDllDirectory called by native code.
     """
@@ -286,7 +286,7 @@ def reinstall(case: Case, path: str | None) -> Iterator[Remedy]:
 
 
 def binding_of(case: Case, requested_by: str, library: str) -> Binding | None:
-    """What became of that need of that image."""
+    """Return the binding of that need of that image."""
     wanted = library.lower()
     for binding in case.tree.bindings if case.tree is not None else ():
         if binding.requested_by == requested_by and binding.need.lower() == wanted and not binding.delayed:

@@ -26,7 +26,7 @@ _ENVIRONMENT = {"LC_ALL": "C", "PATH": ":".join(SYSTEM_FOLDERS), "HOME": "/nonex
 
 @dataclass(frozen=True)
 class ProgramAnswer:
-    """What a program answered: its exit `status` (negative for a signal), and what it wrote to the stream asked for."""
+    """The answer of a program: its exit `status` (negative for a signal), and the text of the stream asked for."""
 
     status: int
     output: str

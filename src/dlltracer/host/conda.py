@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
+from ..binary.reading import open_regular
+from ..errors import BinaryFormatError
 from ..model.check import Problem, Severity
 from .wheel import (
     FREE_SIZE,
@@ -52,7 +54,7 @@ _NO_DECODER = (
 
 @dataclass(frozen=True)
 class CondaPackage:
-    """What was found in a conda package.
+    """The content of a conda package.
 
     Attributes:
         content: its native files and problems. Places are below the prefix of an environment.
@@ -95,12 +97,15 @@ def open_conda(path: str, folder: str) -> CondaPackage:
     """
     found = _Found(Wheel(os.path.basename(path), folder), 0)
     try:
+        os.close(open_regular(path))  # a FIFO or a device would be waited for
         found.length = os.stat(path).st_size
         if path.lower().endswith(".conda"):
             _read_zip(path, found)
         else:
             with bz2.open(path) as stream:
                 _read_tar(stream, found)
+    except BinaryFormatError as error:
+        raise UnreadableTarget(f"it is {error.problem}") from error
     except (
         tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError,
         RuntimeError, struct.error, OverflowError,

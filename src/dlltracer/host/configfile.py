@@ -194,7 +194,7 @@ def describe(value: object) -> str:
 
 
 def may_have_settings() -> bool:
-    """Whether `find_config` could find settings for the current folder, or something wrong with them.
+    """Return whether `find_config` could find settings for the current folder, or something wrong with them.
 
     Looks for files only, and at the bytes of those that are there: what they mean takes more imports.
     """

@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 from ..binary.reading import read_regular
 from ..errors import BinaryFormatError
-from ..model.environment import CONFIGURED
+from ..model.environment import CONFIGURED, has_hash
 from ..model.failure import ProcessFacts, System
 from .bounded import read_regular_file
 
@@ -23,22 +24,29 @@ _MOST_BYTES = 1 << 20
 _MOST_FOLDERS = 64
 
 
-def read_added_folders(image: str) -> tuple[str, ...]:
-    """The folders that importing the packages of `image` (a path of this system) adds; () if they add none."""
+def read_added_folders(
+    image: str, read: Callable[[str], str | None] | None = None, is_folder: Callable[[str], bool] = os.path.isdir,
+    paths: ModuleType = os.path,
+) -> tuple[str, ...]:  # fmt: skip
+    """The folders that importing the packages of `image` (a path of this system) adds; () if they add none.
+
+    Arguments, for files elsewhere: `read` returns the text at a path, `None` for no file; `is_folder` says whether
+    there is a folder; `paths`, the module for their paths.
+    """
     found: dict[str, None] = {}
-    folder = os.path.dirname(os.path.abspath(image))
+    folder = paths.dirname(paths.abspath(image))
     for _ in range(MOST_PARENTS):
-        code = _read(os.path.join(folder, "__init__.py"))
+        code = (read or _read)(paths.join(folder, "__init__.py"))
         if code is None:
             break
         # Not one regular expression: many starts without an end would take it the square of the file's size.
         for block in code.split(_START)[1:]:
             patch, end, _ = block.partition(_END)
             for up, name in _FOLDER.findall(patch)[:_MOST_FOLDERS] if end else ():
-                added = os.path.normpath(os.path.join(folder, *([os.pardir] * up.count("pardir")), name))
-                if os.path.isdir(added):
+                added = paths.normpath(paths.join(folder, *([os.pardir] * up.count("pardir")), name))
+                if is_folder(added):
                     found[added] = None
-        folder = os.path.dirname(folder)
+        folder = paths.dirname(folder)
     return tuple(found)
 
 
@@ -85,6 +93,27 @@ def find_copies(
                 path = os.path.join(folder, entry)
                 found.setdefault(name, {}).setdefault(_real(path), FoundCopy(path, where))
     return {name: tuple(copies.values()) for name, copies in found.items()}
+
+
+_NUMBER = re.compile(r"\d+")
+_MOST_VERSIONS = 5
+
+
+def find_other_versions(name: str, process: ProcessFacts) -> tuple[FoundCopy, ...]:
+    """Files whose names differ from that of a library of Windows in numbers only: gdal309.dll for gdal304.dll.
+
+    () for a name without a number, and for one with a hash, which is no version.
+    """
+    if not _NUMBER.search(name) or has_hash(name):
+        return ()
+    pattern = re.compile(r"\d+".join(map(re.escape, _NUMBER.split(name))), re.IGNORECASE)
+    found: list[FoundCopy] = []
+    for number, (folder, where) in enumerate(_folders(process, ())):
+        if number >= _MOST_SEARCHED_FOLDERS or len(found) >= _MOST_VERSIONS:
+            break
+        names = (entry for entry in _list(folder) if pattern.fullmatch(entry) and entry.lower() != name.lower())
+        found += [FoundCopy(os.path.join(folder, entry), where) for entry in names]
+    return tuple(found[:_MOST_VERSIONS])
 
 
 def _folders(process: ProcessFacts, more: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:

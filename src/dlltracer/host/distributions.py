@@ -1,4 +1,4 @@
-"""Installed Python distributions: their files, and which of their requirements apply to an interpreter.
+"""Reads installed Python distributions: their files, and which of their requirements apply to an interpreter.
 
 Source: "Recording installed projects" and "Core metadata", Python Packaging User Guide. importlib.metadata is not used:
 the files may be anybody's, and it would wait for a FIFO and read without a bound.
@@ -145,7 +145,7 @@ def find_changed(found: Distribution, identities: Container[str]) -> RecordCheck
 
 
 def is_repackaged(found: Distribution) -> bool:
-    """Whether conda or a Linux distribution installed it: they change files after the RECORD was made.
+    """Return whether conda or a Linux distribution installed it: they change files after the RECORD was made.
 
     conda writes the prefix into files; dpkg and rpm packages are stripped. The file INSTALLER names who installed;
     Debian's packages have none, and a folder of their own (Python Policy).

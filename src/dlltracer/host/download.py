@@ -40,7 +40,7 @@ _MOST_NAME = 255
 
 
 def is_url(target: str) -> bool:
-    """Whether a target is the URL of a file, as http or https."""
+    """Return whether a target is the URL of a file, as http or https."""
     return _URL.match(target) is not None
 
 

@@ -1,4 +1,4 @@
-"""Where a Python environment has its interpreter, its packages and its other files, told from files alone.
+"""Finds the interpreter, the packages and the other files of a Python environment, from files alone.
 
 Sources: PEP 405 (pyvenv.cfg), "sysconfig installation paths" and "site" of the Python documentation, "Python Policy" of
 Debian (dist-packages), "Environments" of the conda documentation. No interpreter is run: it may be of another system,
@@ -111,7 +111,7 @@ def environment_in(folder: str, root: str | None = None) -> PythonEnvironment:
 
 
 def folder_exists(path: str) -> bool:
-    """Whether there is a folder at the path."""
+    """Return whether there is a folder at the path."""
     return os.path.isdir(path)
 
 

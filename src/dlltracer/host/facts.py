@@ -1,4 +1,5 @@
-"""What an interpreter knows about the exception that ends its program, and about itself. Runs in the program's process.
+"""Collects the facts of an interpreter about the exception that ends its program, and about itself. Runs in the
+program's process.
 
 Imports nothing that is not there already. The dictionaries have the form of `model.encode`, of `PythonError` and
 `ProcessFacts`; `host.failure` reads them.
@@ -64,7 +65,7 @@ def _text_or_none(value: object) -> str | None:
 
 
 def describe_process(added_folders: list[str]) -> dict[str, Any]:
-    """What this interpreter knows about itself and its process."""
+    """Return the facts of this interpreter about itself and its process."""
     # Where importlib.machinery has them from; that package imports `warnings`, and need not be there already.
     suffixes: list[str] = sys.modules["_frozen_importlib_external"].EXTENSION_SUFFIXES
     site = sys.modules.get("site")
@@ -114,7 +115,7 @@ def _loader_settings() -> dict[str, Any]:
 
 
 def _is_secure() -> bool:
-    """Whether the process is in secure mode (getauxval(3), AT_SECURE)."""
+    """Return whether the process is in secure mode (getauxval(3), AT_SECURE)."""
     # The environment cannot show it: the loader of such a process removes LD_LIBRARY_PATH from it before Python starts
     # (ld.so(8), "Secure-execution mode"; sysdeps/generic/unsecvars.h of glibc). The auxiliary vector is what the loader
     # itself asks: pairs of words, a type and a value, left by the kernel (proc_pid_auxv(5)).

@@ -1,4 +1,4 @@
-"""What other processes know of a failure: facts read back, the code of Windows for a file, translated messages.
+"""Reads what other processes know of a failure: facts, Windows' code for a file, translated messages.
 
 An ImportError has a message in the language of the user, and no code of Windows. Where the message is not known,
 `load_again` asks another process for the code. That process starts with nothing loaded, so a load that fails only after
@@ -53,7 +53,7 @@ def _own_frames(frames: tuple[Frame, ...]) -> Iterator[Frame]:
 
 
 def _is_machinery(file: str) -> bool:
-    """Whether a frame is ours or the import system's: nobody looks for a cause there."""
+    """Return whether a frame is ours or the import system's: nobody looks for a cause there."""
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return file.startswith("<frozen importlib") or os.path.dirname(os.path.dirname(file)) == folder
 
@@ -106,7 +106,7 @@ LOCALES = "/usr/share/locale"
 
 
 def read_system_texts(codes: Iterable[int]) -> dict[int, str]:
-    """What Windows says for each code in the language of the user, "%1" left in; {} on other systems.
+    """Return Windows' text for each code in the language of the user, "%1" left in; {} on other systems.
 
     CPython formats its messages by the same call with the same language (0).
     Source: FormatMessageW, MS Learn.

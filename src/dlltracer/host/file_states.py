@@ -1,4 +1,4 @@
-"""A sum over the states of files and folders: what changes in any of them changes the sum.
+"""Makes a sum over the states of files and folders, which differs when any of them has changed.
 
 The state of a file is its device, number, mode, owner, size and both times; nothing is opened. A folder counts by the
 names in it, as its own times also change where Python writes its compiled files (`__pycache__`, which is left out).
@@ -163,7 +163,7 @@ class FileStates:
 
 
 def has_linked_folders(folders: Iterable[str]) -> bool:
-    """Whether some of the folders have links to other folders in them."""
+    """Return whether some of the folders have links to other folders in them."""
     for folder in folders:
         try:
             with os.scandir(folder) as entries:

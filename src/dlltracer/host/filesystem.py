@@ -1,4 +1,4 @@
-"""Files as a loader sees them: of this machine, of a folder that stands for another one, of a Windows.
+"""Shows files as a loader sees them: of this machine, of a folder that stands for another one, of a Windows.
 
 `WindowsFiles` compares names without regard to case, as Windows does. It lists each folder and reads each image once,
 so one object serves one question, and shows the files as they were then.
@@ -306,7 +306,7 @@ class WindowsFiles:
         self._images: dict[str, PeImage] = {}
 
     def kind(self, path: str) -> FileKind:
-        """What is at the path."""
+        """Return the kind of file at the path."""
         local = self.local_path(path)
         if local is None:
             return FileKind.ABSENT

@@ -1,4 +1,4 @@
-"""What was read of native files, and what came of whole checks, kept for the next check in an SQLite database.
+"""Keeps facts read from native files, and results of whole checks, for the next check in an SQLite database.
 
 It is in the user's cache folder. The entry of a file answers for one state of it: device, number, size, and both times
 to the nanosecond. That of a check has a name of its own, and says itself what it answers for. What changed just now
@@ -95,7 +95,7 @@ class ImageCache:
 
     @property
     def is_open(self) -> bool:
-        """Whether anything is kept."""
+        """True if anything is kept."""
         return self._database is not None
 
     def get(self, status: os.stat_result, kind: str) -> bytes | None:
@@ -262,13 +262,13 @@ def _signed(number: int) -> int:
 
 
 def _is_recent(status: os.stat_result) -> bool:
-    """Whether the file may change once more without its times changing."""
+    """Return whether the file may change once more without its times changing."""
     times: Iterable[int] = (status.st_mtime_ns, status.st_ctime_ns)
     return not is_settled(max(times), time.time_ns(), is_coarse=all(value % 1_000_000_000 == 0 for value in times))
 
 
 def is_settled(changed: int, now: int, *, is_coarse: bool) -> bool:
-    """Whether what changed last at a time can not have changed again by now in the same tick of its clock.
+    """Return whether a file that changed last at a time cannot have changed again by now in the same tick of its clock.
 
     Arguments: both times in nanoseconds; `is_coarse`, the file system may keep whole seconds only.
     """

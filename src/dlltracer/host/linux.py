@@ -1,4 +1,4 @@
-"""What the loader of this Linux machine knows, as values.
+"""Reads what the loader of this Linux machine knows.
 
 glibc is asked itself: its own log of a search that finds nothing names every folder that it would look in.
 """
@@ -172,7 +172,8 @@ def _read_program(program: str | None, files: HostFilesystem) -> tuple[ElfImage 
 
 
 def _is_own_loader(loader: str, files: HostFilesystem) -> bool:
-    """Whether it is the loader of this very process. No other is run: a file to be examined may name anything."""
+    """Return whether a file is the loader of this very process. No other is run: a file to be examined may name
+    anything."""
     try:
         image = files.read_image(OWN_PROGRAM)
     except (OSError, BinaryFormatError):

@@ -1,4 +1,4 @@
-"""This machine: its system in words, and what a Linux system allows a process.
+"""Describes this machine: its system in words, and what a Linux system allows a process.
 
 A limit on the address space makes a mapping fail. A limit of a control group does not: the process is killed (SIGKILL)
 when it touches more than it may. The amount of free static TLS cannot be known (`model.environment`).
@@ -37,7 +37,7 @@ def summary_of_job() -> str | None:
 
 
 def is_macos() -> bool:
-    """Whether this Python runs on macOS."""
+    """Return whether this Python runs on macOS."""
     return sys.platform == "darwin"
 
 
@@ -81,7 +81,7 @@ LARGEST_HASHED = 4 << 20
 
 @dataclass(frozen=True)
 class FileStamp:
-    """Of a regular file: `size` in bytes, `modified` in seconds since the epoch."""
+    """Size and time of a regular file: `size` in bytes, `modified` in seconds since the epoch."""
 
     size: int
     modified: float

@@ -1,4 +1,4 @@
-"""What is on this machine of a module that the import system did not find: hidden, unreadable, zipped, misspelt.
+"""Looks on this machine for a module that the import system did not find: hidden, unreadable, zipped, misspelt.
 
 The import system passes over folders that it may not read and over archives that hold extension modules
 (Lib/importlib/_bootstrap_external.py, Lib/zipimport.py) without a word.
@@ -82,7 +82,7 @@ def find_namesake(top: str, process: ProcessFacts) -> Namesake | None:
 
 
 def _is_of_uv(prefix: str) -> bool:
-    """Whether an environment has the line "uv = VERSION" in its pyvenv.cfg."""
+    """Return whether an environment has the line "uv = VERSION" in its pyvenv.cfg."""
     try:
         with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as lines:
             return any(line.partition("=")[0].strip() == "uv" for line in lines.read(8192).splitlines())

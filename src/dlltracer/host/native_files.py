@@ -98,7 +98,7 @@ def list_native_files(folders: Iterable[str], *, one_system: bool = False) -> Na
 
 
 def is_cut_short(path: str) -> bool:
-    """Whether an ELF file ends before its section headers do, which lie at its end; other files are not judged.
+    """Return whether an ELF file ends before its section headers do, which lie at its end; other files are not judged.
 
     No loader reads them (elf(5)): such a file may load all the same.
     """

@@ -1,4 +1,4 @@
-"""What the Python code of a package does about native files: which it goes without, whether it loads any itself.
+"""Reads the Python code of a package for native files that it loads itself or can do without.
 
 A package is sound without an optional back end that it imports in a `try`. The code is parsed, and not run.
 """
@@ -99,7 +99,7 @@ class PackageCode:
         return None if site is None else f"{site}/{path[len(site) + 1 :].partition('/')[0]}"
 
     def loads(self, path: str) -> bool:
-        """Whether code of the package of a file loads libraries itself, and so perhaps what this file needs."""
+        """Return whether code of the package of a file loads libraries itself, and so perhaps what this file needs."""
         site, top = self.site_of(path), self.top_of(path)
         if site is None or top is None:
             return False
@@ -108,7 +108,7 @@ class PackageCode:
         return self._loading[top]
 
     def is_optional(self, path: str) -> bool:
-        """Whether the package of a module goes on without it."""
+        """Return whether the package of a module goes on without it."""
         if path not in self._optional:
             site = self.site_of(path)
             self._optional[path] = site is not None and is_import_guarded(path, site)
@@ -159,7 +159,7 @@ def _names(node: ast.Import | ast.ImportFrom, name: str) -> bool:
 
 
 def _catches(handler: ast.ExceptHandler) -> bool:
-    """Whether a handler catches a failed import and goes on: numpy's raises another error, with advice."""
+    """Return whether a handler catches a failed import and goes on: numpy's raises another error, with advice."""
     if any(isinstance(node, ast.Raise) for statement in handler.body for node in ast.walk(statement)):
         return False
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]

@@ -1,4 +1,4 @@
-"""What the package managers of this machine know: owners of files, what is installed, what could be.
+"""Asks the package managers of this machine: owners of files, installed packages, available packages.
 
 Nothing here raises for what is absent: a manager that does not exist here is named in the answer. Each manager is asked
 once for all files together. On Windows none is run: the lists of pip and conda are read.

@@ -1,4 +1,4 @@
-"""What glibc makes of a processor, for systems whose loader is not run: another disk, an image, another machine.
+"""Works out glibc's view of a processor for systems whose loader is not run: another disk, an image, another machine.
 
 Where the loader can be run, it is asked itself (`host.linux.ask_loader`).
 """
@@ -70,7 +70,7 @@ _HWCAP_ATOMICS, _HWCAP_VFP, _HWCAP_NEON = 1 << 8, 1 << 6, 1 << 12
 
 @dataclass(frozen=True)
 class Processor:
-    """What the kernel tells programs of the processor.
+    """The facts about the processor that the kernel tells programs.
 
     Attributes:
         platform: AT_PLATFORM, which $PLATFORM stands for; `None` for none. (AT_BASE_PLATFORM, of PowerPC, names what
@@ -108,7 +108,7 @@ def read_processor(context: LinuxContext) -> Processor | None:
 
 
 def guess_facts(loader: bytes, context: LinuxContext, processor: Processor | None) -> LoaderFacts:
-    """What the bytes of a loader that is not run tell, and the processor.
+    """Return the loader's facts as far as the bytes of a loader that is not run, and the processor, tell them.
 
     Arguments: `loader`, all of it, or nothing; `context`, the kind of process; `processor`, `None` if not known.
     """

@@ -1,4 +1,4 @@
-"""Recordings in files: read, however damaged, and written line by line."""
+"""Reads recordings from files, however damaged, and writes them line by line."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class TraceFileWriter:
 
     @property
     def is_open(self) -> bool:
-        """Whether lines are still taken."""
+        """True if lines are still taken."""
         return self._fd is not None
 
     def write(self, line: str) -> None:

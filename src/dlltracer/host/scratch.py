@@ -1,4 +1,4 @@
-"""A folder or a file of our own for one run, and the folders that killed runs have left behind.
+"""Makes a folder or a file of our own for one run, and removes those that killed runs have left behind.
 
 A run makes its folder before the program starts, so this module imports next to nothing (docs/adr/0003): `tempfile`
 and `shutil` bring `random`, `hashlib`, `bz2` and `lzma`, a third of the time of a bare interpreter.
@@ -50,7 +50,8 @@ def temporary_folder() -> str:
 
 
 def _takes_files(folder: str) -> bool:
-    """Whether a file can be made in a folder. One is made: only that proves it (a full disk, one that is read-only)."""
+    """Return whether a file can be made in a folder. One is made: only that proves it (a full disk, one that is
+    read-only)."""
     try:
         descriptor, path = create_file(folder, PREFIX)
         try:
@@ -232,7 +233,8 @@ def _old_folders(root: str) -> Iterator[str]:
 
 
 def _is_used(folder: bytes) -> bool:
-    """Whether a process has it in its command line or its environment, or has a file in it open (proc(5))."""
+    """Return whether a process has the folder in its command line or its environment, or has a file in it open
+    (proc(5))."""
     try:
         numbers = [name for name in os.listdir(b"/proc") if name.isdigit()]
     except OSError:

@@ -1,4 +1,4 @@
-"""The terminal of this process, as what a text has to fit on."""
+"""Measures the terminal of this process, for texts that have to fit on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens a wheel without trusting it: its names, sizes, sums and metadata, and a private copy of its native files.
+"""Opens a wheel without trusting it: its names, sizes, sums and metadata, and what its native files say.
 
 Sources: PEP 427 and "Binary distribution format" of the PyPA; APPNOTE.TXT of PKWARE for zip files.
 """
@@ -6,14 +6,15 @@ Sources: PEP 427 and "Binary distribution format" of the PyPA; APPNOTE.TXT of PK
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import errno
 import hashlib
 import io
 import lzma
 import os
-import posixpath
 import re
+import shutil
 import stat
 import struct
 import zipfile
@@ -21,9 +22,11 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..binary.reading import is_macho
-from ..errors import DlltracerError
+from ..binary.reading import FileBytes, is_macho
+from ..errors import BinaryFormatError, DlltracerError
 from ..model.check import Problem, Severity
+from .stored_images import StoredImage, list_folders, read_stored
+from .zip_members import open_archive, read_members
 
 MOST_ENTRIES = 200_000
 LARGEST_SIZE = 4 << 30
@@ -34,7 +37,6 @@ FREE_SIZE, LARGEST_RATIO = 128 << 20, 100
 """All files of a wheel together may be that large. Beyond, they were packed too well if the archive is so many times
 smaller: the best packed of 447 wheels of popular packages has a ratio of 10."""
 _CHUNK = 1 << 20
-_MOST_TEXT = 1 << 20
 _MOST_CODE = 8 << 20
 """Bytes of a Python file: more than anybody reads of one (`host.package_code`)."""
 _METADATA_LIMIT = 64 << 20
@@ -46,9 +48,11 @@ KEPT_NAMES = re.compile(r"\.(?:py|pth)$")
 """Python files: they may add folders to the search of DLLs, and import a module in a `try`. They are not run."""
 _LOADING_WORDS = (b"add_dll_directory", b"CDLL", b"cdll", b"LoadLibrary", b"WinDLL", b"windll", b"dlopen")
 _SETTING_PATHS = re.compile(rb"os\.environ\s*\[\s*['\"](?:PATH|LD_LIBRARY_PATH)")
-_EVERYWHERE = re.compile(r"[\x20-\x7e]{1,200}")
-"""A path that every file system takes."""
+_LONGEST_NAME = 255
+"""Bytes of one name: NAME_MAX of Linux and macOS; as many units of 16 bits on NTFS."""
 _UNLISTED = {"RECORD", "RECORD.jws", "RECORD.p7s"}
+_UPPER_BOUND = re.compile(r"[=~]=|<")
+"""In a requirement: versions from some on are left out."""
 _INFO = re.compile(r"[^/]+\.dist-info/")
 _DATA = re.compile(r"[^/]+\.data/(purelib|platlib|scripts|data|headers)/(.+)")
 
@@ -59,54 +63,75 @@ class UnreadableTarget(DlltracerError):
 
 @dataclass
 class Wheel:
-    """What was found in a wheel, in a package of another kind, or in an environment for another system.
+    """The content of a wheel, of a package of another kind, or of an environment for another system.
 
     Attributes:
         name: of the file.
-        folder: where the copies of native files are.
+        folder: where the native files are, and Python code; "" for a wheel until `unpack_code` has put code there.
+        images: what was read of the native files, by place; `None` where they are in the folder.
         native: path in the folder, as installed, to the path in the wheel, of every native file.
         names: every file in the wheel, by its place when installed.
         loads_by_itself: whether Python code in it names a function that loads libraries or adds folders.
         tags: of the metadata file WHEEL.
         requires: the names of the packages that it always needs, lower case.
+        bounded: those among them that it requires in versions up to one ("==2.11", "~=1.90", "<3").
         requires_python: the field Requires-Python of its metadata.
         is_pure: whether the metadata say Root-Is-Purelib.
         others: words for the packages that may bring what this one lacks, as those of conda do; "" for none.
         added_folders: that the process searches for DLLs, from the top.
         problems: what is wrong with the archive.
         code: place of each Python file that is not in the folder yet, to its path in the wheel (`unpack_code`).
+        packages: place of each __init__.py, to its text where it loads libraries or adds folders, else "".
         archive: the path of the wheel.
+        code_folders: where the Python code of the target is; `None` for all of `folder` (`code_folders_of`).
         noun, promises: words for messages: what it is, and who says what it is for.
     """
 
     name: str
     folder: str
     native: dict[str, str] = field(default_factory=dict)
+    images: dict[str, StoredImage] | None = None
     names: set[str] = field(default_factory=set)
     loads_by_itself: bool = False
     tags: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
+    bounded: frozenset[str] = frozenset()
     requires_python: str = ""
     is_pure: bool = False
     others: str = ""
     added_folders: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
     code: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
     archive: str = ""
+    code_folders: tuple[str, ...] | None = None
     noun: str = "wheel"
     promises: str = "the tag promises"
 
 
-def open_wheel(path: str, folder: str) -> Wheel:
-    """Read a wheel whole, and copy its native files below `folder`, an empty private one, as an installer places them.
+@contextlib.contextmanager
+def opened_wheel(path: str) -> Iterator[Wheel]:
+    """Give a wheel that was read whole. Nothing is written but Python code, if that is asked for (`unpack_code`).
 
-    Nothing is written elsewhere. Raises `UnreadableTarget`.
+    Raises `UnreadableTarget`.
     """
+    wheel = _open_wheel(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            wheel = _Reader(archive, os.path.basename(path), folder).read()
-            wheel.archive = path
-            return wheel
+        yield wheel
+    finally:
+        if wheel.folder:
+            shutil.rmtree(wheel.folder, ignore_errors=True)
+
+
+def _open_wheel(path: str) -> Wheel:
+    try:
+        archive, fd = open_archive(path)
+        try:
+            return _Reader(archive, fd, path).read()
+        finally:
+            os.close(fd)
+    except BinaryFormatError as error:
+        raise UnreadableTarget(f"it is {error.problem}") from error
     except (
         zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError, struct.error,
         OverflowError, IndexError,
@@ -118,61 +143,98 @@ def open_wheel(path: str, folder: str) -> Wheel:
         raise UnreadableTarget(error.strerror or str(error)) from error
 
 
+def code_folders_of(wheel: Wheel) -> tuple[str, ...]:
+    """Return the folders that have the Python code of the target, unpacked; () where it has none."""
+    unpack_code(wheel)
+    return wheel.code_folders if wheel.code_folders is not None else (wheel.folder,) if wheel.folder else ()
+
+
 def unpack_code(wheel: Wheel) -> None:
     """Put the Python files of a wheel into its folder: few wheels are asked about them, and many have thousands.
 
-    Raises `UnreadableTarget` where the file of the wheel was changed meanwhile.
+    Files go there as an installer places them. Raises `UnreadableTarget` where the wheel was changed meanwhile.
     """
     if not wheel.code:
         return
+    import tempfile  # not above: most wheels need no folder
+
     try:
-        with zipfile.ZipFile(wheel.archive) as archive:
-            _unpack(wheel, archive, list(wheel.code))
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, UnfitName, RuntimeError, ValueError) as error:
+        wheel.folder = wheel.folder or tempfile.mkdtemp(prefix="dlltracer-check-")
+        archive, fd = open_archive(wheel.archive)
+        try:
+            for place, name in wheel.code.items():
+                # What this system cannot write, by its names, is code that cannot be asked.
+                with contextlib.suppress(UnfitName), create_copy(wheel.folder, place) as copy:
+                    copy.write(archive.open(name).read(_MOST_CODE))
+        finally:
+            os.close(fd)
+        wheel.code.clear()
+    except (
+        zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError, ValueError, NotImplementedError,
+    ) as error:  # fmt: skip
         raise UnreadableTarget(f"it was changed while it was read: {error}") from error
 
 
-def _unpack(wheel: Wheel, archive: zipfile.ZipFile, places: Iterable[str]) -> None:
-    for place in places:
-        with archive.open(wheel.code.pop(place)) as file, create_copy(wheel.folder, place) as copy:
-            copy.write(file.read(_MOST_CODE))
-
-
 class _Reader:
-    def __init__(self, archive: zipfile.ZipFile, name: str, folder: str) -> None:
+    def __init__(self, archive: zipfile.ZipFile, fd: int, path: str) -> None:
         self._archive = archive
-        self._wheel = Wheel(name, folder)
+        self._fd = fd
+        self._wheel = Wheel(os.path.basename(path), "", images={}, archive=path)
+        self._images: dict[str, StoredImage] = {}
         self._sums: dict[str, dict[str, str]] = {}
         self._sizes: dict[str, int] = {}
         self._metadata: dict[str, bytes] = {}
         self._infos: set[str] = set()
         self._methods: dict[str, str] = {}
-        self._installed: dict[str, str] = {}
-        self._is_plain = False
-        self._windows: list[str] = []
+        self._first: dict[str, str] = {}
+        self._code: set[str] = set()
 
     def read(self) -> Wheel:
         entries = self._sound_entries()
         self._infos = {entry.filename.split("/")[0] for entry in entries if _INFO.match(entry.filename)}
         self._methods = self._named_methods(entries)
-        self._is_plain = _are_plain([entry.filename for entry in entries if not entry.is_dir()])
-        for entry in entries:
-            if not entry.is_dir():
-                self._read_entry(entry)
-        self._unpack_packages()
+        files = [entry for entry in entries if not entry.is_dir()]
+        self._place_files([entry.filename for entry in files])
+        for entry, content, digest in read_members(self._fd, files, self._methods):
+            if content is None:
+                self._read_in_pieces(entry)
+            else:
+                self._note_sum(entry.filename, digest, len(content))
+                self._take(entry.filename, content[:_CHUNK], content)
+        self._keep_in_order()
         info = self._find_info()
         self._check_record(info)
         self._read_metadata(info)
         return self._wheel
 
-    def _unpack_packages(self) -> None:
-        """Unpack the __init__.py of the packages that have PE files in them: it may add folders to their search."""
-        folders: set[str] = set()
-        for place in self._windows:
-            while (place := posixpath.dirname(place)) and place not in folders:
-                folders.add(place)
-        wanted = (f"{folder}/__init__.py" for folder in folders)
-        _unpack(self._wheel, self._archive, [place for place in wanted if place in self._wheel.code])
+    def _place_files(self, names: Sequence[str]) -> None:
+        """Say where an installer puts the files; of several for one place the first one counts."""
+        taken: dict[str, str] = {}
+        for name in names:
+            place = _installed(name)
+            self._wheel.names.add(place)
+            if taken.setdefault(place, name) == name:
+                self._first[name] = place
+            else:
+                self._add("duplicate-entry", name, f"it is installed to the place of {taken[place]}")
+        folders = list_folders(taken)
+        for place, name in taken.items():
+            if place in folders:
+                self._add("duplicate-entry", name, "the archive has a file and a folder of one name there")
+                del self._first[name]
+            elif len(place) > _LONGEST_NAME and _is_too_long(place):
+                self._add("unsafe-entry", name, "it cannot be written: a name in its path is too long")
+                del self._first[name]
+
+    def _keep_in_order(self) -> None:
+        """Give the wheel what was found, in the order of the archive: threads found it in any."""
+        for name, place in self._first.items():
+            if name in self._images:
+                self._wheel.native[place] = name
+                assert self._wheel.images is not None
+                self._wheel.images[place] = self._images[name]
+            elif name in self._code:
+                self._wheel.code[place] = name
 
     def _sound_entries(self) -> list[zipfile.ZipInfo]:
         """Return the entries that can be unpacked; raises for what no real wheel has."""
@@ -223,61 +285,58 @@ class _Reader:
                     methods[row[0]] = method
         return methods
 
-    def _read_entry(self, entry: zipfile.ZipInfo) -> None:
-        """Read a file, note its sum, and keep what is native, metadata, or Python code that may add folders."""
+    def _read_in_pieces(self, entry: zipfile.ZipInfo) -> None:
+        """Read a file that is too large for the memory; one that is damaged raises the errors of `zipfile`."""
         name = entry.filename
+        digest, size, kept, head = hashlib.new(self._methods.get(name, "sha256")), 0, None, b""
+        with contextlib.ExitStack() as stack:
+            with self._archive.open(entry) as file:
+                while chunk := file.read(_CHUNK):
+                    if not size:
+                        head = chunk
+                        if is_native_head(chunk):
+                            import tempfile
+
+                            kept = stack.enter_context(tempfile.TemporaryFile())
+                    size += len(chunk)
+                    digest.update(chunk)
+                    if kept is not None:
+                        kept.write(chunk)
+            self._note_sum(name, digest.digest(), size)
+            if kept is not None:
+                kept.flush()
+                self._take(name, head, FileBytes(kept.fileno(), size))
+            elif name.rpartition("/")[2] in _METADATA_NAMES and name.rpartition("/")[0] in self._infos:
+                if size > _METADATA_LIMIT:
+                    raise UnreadableTarget(f"{name} has more than {_METADATA_LIMIT >> 20} MiB")
+                self._take(name, head, self._archive.read(entry))
+            else:
+                self._take(name, head, head)
+
+    def _note_sum(self, name: str, digest: bytes, size: int) -> None:
         method = self._methods.get(name, "sha256")
-        digest, size, kept = hashlib.new(method), 0, None
-        place, other = self._place(name)
-        is_text = name.endswith((".py", ".pth"))
-        is_later = name.endswith(".py") and self._is_plain
-        head = b""
-        with self._archive.open(entry) as file:
-            while chunk := file.read(_CHUNK):
-                if not size:
-                    head = chunk
-                    if other == name and (is_native_head(chunk) or (is_text and not is_later)):
-                        kept = self._create(name, place)
-                size += len(chunk)
-                if size > entry.file_size:
-                    raise UnreadableTarget(f"{name} is longer than the archive says")
-                digest.update(chunk)
-                if kept is not None:
-                    kept.write(chunk)
-                elif name.rpartition("/")[2] in _METADATA_NAMES and name.rpartition("/")[0] in self._infos:
-                    if size > _METADATA_LIMIT:
-                        raise UnreadableTarget(f"{name} has more than {_METADATA_LIMIT >> 20} MiB")
-                    self._metadata[name] = self._metadata.get(name, b"") + chunk
-        if not size and other == name and is_text and not is_later:
-            kept = self._create(name, place)  # an empty __init__.py makes a package, too
-        if kept is not None:
-            kept.close()
-            if is_native_head(head):
-                self._wheel.native[place] = name
-                self._windows += [place] if head.startswith(b"MZ") else []
-        elif is_later and other == name:
-            self._wheel.code[place] = name
-        if is_text and not self._wheel.loads_by_itself:
-            self._wheel.loads_by_itself = names_loading(head[:_MOST_TEXT])
-        self._sums[name] = {method: base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode("ascii")}
+        self._sums[name] = {method: base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")}
         self._sizes[name] = size
 
-    def _place(self, name: str) -> tuple[str, str]:
-        """Return where an installer puts a file, and the first file of the archive that comes there."""
-        place = _installed(name)
-        self._wheel.names.add(place)
-        other = self._installed.setdefault(place, name)
-        if other != name:
-            self._add("duplicate-entry", name, f"it is installed to the place of {other}")
-        return place, other
+    def _take(self, name: str, head: bytes, content: bytes | FileBytes) -> None:
+        """Keep what matters of a file: what an image says, metadata, whether code loads libraries or adds folders.
 
-    def _create(self, name: str, place: str) -> io.BufferedWriter | None:
-        """Open the copy of a file; `None` where that cannot be."""
-        try:
-            return create_copy(self._wheel.folder, place)
-        except UnfitName as error:
-            self._add(error.code, name, str(error))
-        return None
+        Arguments: `head`, its first bytes; `content`, all of it, or no more than those of a large file without use.
+        """
+        if name in self._first and is_native_head(head):
+            self._images[name] = read_stored(content)
+            return
+        folder, _, last = name.rpartition("/")
+        is_asked = last == "__init__.py" or not self._wheel.loads_by_itself
+        loads = is_asked and name.endswith((".py", ".pth")) and names_loading(head)
+        self._wheel.loads_by_itself |= loads
+        if name.endswith(".py") and name in self._first:
+            self._code.add(name)
+            if last == "__init__.py":
+                is_patched = loads or b"delvewheel" in head
+                self._wheel.packages[self._first[name]] = head.decode("utf-8", "replace") if is_patched else ""
+        if last in _METADATA_NAMES and folder in self._infos:
+            self._metadata[name] = bytes(content[:_METADATA_LIMIT])
 
     def _find_info(self) -> str:
         """Return the path of the folder with the metadata. Raises `UnreadableTarget`."""
@@ -311,10 +370,20 @@ class _Reader:
             self._add("record-mismatch", f"{info}/RECORD", "the wheel has no RECORD", fix="build the wheel again")
             return
         listed: dict[str, tuple[str, str]] = {}
+        reversed_names = []
         for row in _record_rows(record):
-            # Some build tools on Windows write "\\" between folders; pip takes it for "/" there.
-            path = row[0] if row[0] in self._sizes else row[0].replace("\\", "/")
+            path = row[0]
+            if path not in self._sizes and (plain := path.replace("\\", "/")) in self._sizes:
+                # pip and uv take "\\" for "/"; `validate_record` of the library installer (Poetry, PDM) does not.
+                reversed_names += [plain] if plain != f"{info}/RECORD" else []
+                path = plain
             listed[path] = (*row[1:3], "", "")[:2]  # type: ignore[assignment]
+        if reversed_names:
+            self._add(
+                "record-mismatch", f"{info}/RECORD",
+                f"RECORD has backslashes between folders: {len(reversed_names)} file(s) not listed by the name",
+                "write \"/\" between folders: python -m wheel pack does",
+            )  # fmt: skip
         for problem in _compare_record(info, listed, self._sums, self._sizes):
             self._add("record-mismatch", *problem, fix="build the wheel again, or repack it with: python -m wheel pack")
 
@@ -326,11 +395,10 @@ class _Reader:
         metadata = re.split(r"\r?\n\r?\n", metadata, maxsplit=1)[0]
         self._check_version(f"{info}/METADATA", next(iter(_fields(metadata, "Version")), ""))
         self._wheel.requires_python = next(iter(_fields(metadata, "Requires-Python")), "")
-        self._wheel.requires = tuple(
-            re.split(r"[^A-Za-z0-9._-]", text.strip(), maxsplit=1)[0].lower().replace("_", "-")
-            for text in _fields(metadata, "Requires-Dist")
-            if "extra" not in text.partition(";")[2]
-        )
+        required = [text.partition(";") for text in _fields(metadata, "Requires-Dist")]
+        always = [text for text, _, condition in required if "extra" not in condition]
+        self._wheel.requires = tuple(map(_required_name, always))
+        self._wheel.bounded = frozenset(_required_name(text) for text in always if _UPPER_BOUND.search(text))
 
     def _check_version(self, file: str, version: str) -> None:
         """Compare the version of the metadata with that of the name: pip refuses the wheel if they differ."""
@@ -351,6 +419,10 @@ class _Reader:
         self._wheel.problems.append(Problem(code=code, severity=severity, file=file, title=title, fix=fix))
 
 
+def _required_name(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0].lower().replace("_", "-")
+
+
 def _record_rows(record: bytes) -> Iterator[list[str]]:
     """Yield the rows of RECORD; raises `UnreadableTarget` where it is no table."""
     try:
@@ -360,21 +432,15 @@ def _record_rows(record: bytes) -> Iterator[list[str]]:
 
 
 def names_loading(code: bytes) -> bool:
-    """Whether Python code names a function that loads libraries or adds folders to their search."""
+    """Return whether Python code names a function that loads libraries or adds folders to their search."""
     if any(word in code for word in _LOADING_WORDS):
         return True
     return b"os.environ" in code and _SETTING_PATHS.search(code) is not None
 
 
-def _are_plain(names: Sequence[str]) -> bool:
-    """Whether every file system takes files of these names: none is too long, and none is a folder of another."""
-    installed = [_installed(name) for name in names]
-    places = {place.lower() for place in installed}
-    folders: set[str] = set()
-    for place in places:
-        while (place := posixpath.dirname(place)) and place not in folders:
-            folders.add(place)
-    return len(places) == len(installed) and folders.isdisjoint(places) and all(map(_EVERYWHERE.fullmatch, installed))
+def _is_too_long(place: str) -> bool:
+    """Return whether a part of a path is longer than the file systems of today take."""
+    return any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in place.split("/"))
 
 
 def _plain_name(text: str) -> str:
@@ -429,7 +495,7 @@ def create_copy(folder: str, place: str) -> io.BufferedWriter:
 
 
 def is_unsafe_name(name: str) -> bool:
-    """Whether a path leads out of the folder that it is to be in, on any system."""
+    """Return whether a path leads out of the folder that it is to be in, on any system."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or re.match(r"[A-Za-z]:", name) is not None or "\0" in name
 
@@ -444,7 +510,7 @@ def _installed(name: str) -> str:
 
 
 def is_native_head(head: bytes) -> bool:
-    """Whether a file that begins like this is ELF, PE or Mach-O."""
+    """Return whether a file that begins like this is ELF, PE or Mach-O."""
     return head.startswith((b"\x7fELF", b"MZ")) or is_macho(head)
 
 

@@ -1,4 +1,4 @@
-"""This process on this Windows, as far as its loader is concerned.
+"""Reads the facts about this process and this Windows that its loader goes by.
 
 Sources: MS Learn, the page of each function; "Dynamic-link library search order" for the registry values.
 """

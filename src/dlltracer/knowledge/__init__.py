@@ -1,4 +1,4 @@
-"""What is known of systems, Pythons and packages without one at hand: tables in the data files of this folder.
+"""Reads tables of systems, Pythons and packages from the data files of this folder.
 
 A table of names tells that a name is the system's own, never that it is on one particular system; what it does not have
 is unknown. Each file is read when it is first asked for, also from inside a zip archive.
@@ -122,13 +122,19 @@ class PythonName:
 @functools.cache
 def python_names() -> Mapping[str, PythonName]:
     """Return the names of CPython's C API, private ones included."""
-    names = {}
+    names, alike = {}, {}
     for line in _read_lines("python_api.txt"):
-        name, added, ranges, marks = line.split()
-        minors: set[int] = set()
-        for part in ranges.split(",") if ranges != "-" else ():
-            first, _, last = part.partition("-")
-            minors.update(range(int(first), int(last or first) + 1))
-        stable = None if added == "-" else int(added)
-        names[name] = PythonName(stable, frozenset(minors), "t" in marks, "d" in marks, "w" in marks)
+        name, facts = line.split(maxsplit=1)
+        if facts not in alike:  # a few hundred of three thousand are not
+            alike[facts] = _read_python_name(*facts.split())
+        names[name] = alike[facts]
     return names
+
+
+def _read_python_name(added: str, ranges: str, marks: str) -> PythonName:
+    minors: set[int] = set()
+    for part in ranges.split(",") if ranges != "-" else ():
+        first, _, last = part.partition("-")
+        minors.update(range(int(first), int(last or first) + 1))
+    stable = None if added == "-" else int(added)
+    return PythonName(stable, frozenset(minors), "t" in marks, "d" in marks, "w" in marks)

@@ -1,4 +1,4 @@
-"""What a check of packages found: problems with their codes, evidence and fixes, target by target."""
+"""Values of a check of packages: problems with their codes, evidence and fixes, target by target."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Severity(enum.Enum):
-    """How bad a problem is."""
+    """The severity of a problem."""
 
     ERROR = "error"
     """On a platform that the tags promise, something of it does not load, or an installer refuses it."""
@@ -67,7 +67,7 @@ class PackageContent:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """What came of one target.
+    """The result for one target.
 
     Attributes:
         target: as it was given.
@@ -88,7 +88,7 @@ class CheckReport:
     packages: tuple[PackageContent, ...] = ()
 
     def count(self, severity: Severity) -> int:
-        """How many problems there are of a severity."""
+        """Return the number of problems of a severity."""
         return sum(problem.severity is severity for problem in self.problems)
 
     @property

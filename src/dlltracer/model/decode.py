@@ -1,4 +1,4 @@
-"""The one way back from what JSON holds to values of the model, by the type hints of their fields.
+"""Turns JSON values into values of the model, by the type hints of their fields: the only way back.
 
 Reading trusts nothing: any input gives a value of the type asked for, or `DamagedRecording`. Keys that a class does not
 know are passed over: a later dlltracer may add some. `model.encode` describes the form.

@@ -1,4 +1,4 @@
-"""What an ELF file says about itself and about what it needs.
+"""Values read from an ELF file: facts about itself, and its needs.
 
 Sources of the names and numbers: elf(5), the generic ABI (gabi) chapters 4 and 5, and for versions the "Linux Standard
 Base Core Specification", symbol versioning.
@@ -109,7 +109,7 @@ class ElfNeeds(Rows[ElfNeed]):
 
     @property
     def weak(self) -> tuple[bool, ...]:
-        """Whether each may be missing."""
+        """For each need, whether it may be missing."""
         return self._columns[3]
 
 
@@ -177,7 +177,7 @@ class ElfImage:
 
     @property
     def is_program(self) -> bool:
-        """Whether the kernel starts it: with a loader, at a fixed place (ET_EXEC), or linked as a PIE."""
+        """True if the kernel starts it: with a loader, at a fixed place (ET_EXEC), or linked as a PIE."""
         return self.interpreter is not None or self.kind == ET_EXEC or bool(self.dynamic_flags_1 & DF_1_PIE)
 
 

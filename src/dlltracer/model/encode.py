@@ -1,4 +1,4 @@
-"""The one way from values of the model to what JSON can hold. `model.decode` is the way back.
+"""Turns values of the model into values for JSON: the only way there. `model.decode` is the way back.
 
 A dataclass becomes an object with a key for each field; a field that is `None` is left out. A class that stands beside
 others in a union has a `TAG`, which becomes the key "type". An enum becomes its value, bytes become hexadecimal digits,

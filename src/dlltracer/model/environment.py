@@ -1,4 +1,4 @@
-"""What a machine has around a failed load: sources and owners of files, traces of modules, limits.
+"""Values around a failed load: sources and owners of files, traces of modules, limits.
 
 The limits do not include the free static TLS. glibc does not report it before the load that fails with "cannot allocate
 memory in static TLS block". Its setting for the start (glibc.rtld.optional_static_tls) does not say what is left.
@@ -22,7 +22,8 @@ def without_hash(name: str) -> str:
 
 
 def has_hash(name: str) -> bool:
-    """Whether the name of a library has the hash of a tool which repairs wheels: no other package has such a file."""
+    """Return whether the name of a library has the hash of a tool which repairs wheels: no other package has such a
+    file."""
     return _REPAIRED.search(name) is not None
 
 
@@ -32,7 +33,8 @@ _LIBPYTHON = re.compile(
 
 
 def is_libpython(name: str) -> bool:
-    """Whether an image is the library of an interpreter, by its name or path: libpython, or the framework of macOS."""
+    """Return whether an image is the library of an interpreter, by its name or path: libpython, or the framework of
+    macOS."""
     return _LIBPYTHON.search(name) is not None
 
 
@@ -41,7 +43,7 @@ CONFIGURED = "a folder of ld.so.conf"
 
 
 class ProviderKind(enum.Enum):
-    """How a library is to be had."""
+    """The way to get a library."""
 
     PIP = "pip"
     CONDA = "conda"
@@ -84,7 +86,7 @@ class Provider:
 
 
 class PackageManager(enum.Enum):
-    """Who keeps the list of what is installed."""
+    """The program that keeps the list of installed packages."""
 
     DPKG = "dpkg"
     RPM = "rpm"
@@ -146,7 +148,7 @@ class AvailablePackages:
 
 
 class FileState(enum.Enum):
-    """What became of a file since its package was installed."""
+    """The change of a file since its package was installed."""
 
     ABSENT = "absent"
     CHANGED = "changed"
@@ -192,7 +194,7 @@ class RecordCheck:
 
 
 class Hiding(enum.Enum):
-    """Why a folder that has the module is not on sys.path."""
+    """The reason why a folder that has the module is not on sys.path."""
 
     CURRENT_FOLDER = "current folder"
     """-P, -I and PYTHONSAFEPATH keep it out; a program's own folder comes instead of it."""
@@ -222,7 +224,7 @@ class HiddenModule:
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleTraces:
-    """What there is of a module that was not found.
+    """The traces on this machine of a module that was not found.
 
     Attributes:
         unreadable: folders where it was looked for, and whose names may not be read.
@@ -292,7 +294,7 @@ class Mount:
 
     @property
     def noexec(self) -> bool:
-        """Whether nothing there may be mapped for execution: mmap(2) fails with EPERM, and so does every load."""
+        """True if nothing there may be mapped for execution: mmap(2) fails with EPERM, and so does every load."""
         return "noexec" in self.options
 
 
@@ -313,12 +315,12 @@ class MemoryLimit:
 
     @property
     def free(self) -> int | None:
-        """What is left, not below 0; `None` where there is no limit or it is not known."""
+        """Bytes left, not below 0; `None` where there is no limit or it is not known."""
         return None if self.limit is None or self.used is None else max(0, self.limit - self.used)
 
 
 class Enforcement(enum.Enum):
-    """Whether a security module does what it is there for."""
+    """The mode of a security module: enforcing its policy, reporting only, or off."""
 
     OFF = "off"
     """It is not there, or has no rules for this process."""

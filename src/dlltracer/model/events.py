@@ -1,4 +1,4 @@
-"""What a loader did, as frozen values: one class a kind of event."""
+"""Events of a loader, as frozen values: one class a kind of event."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Phase(enum.Enum):
 
 
 class ProbeOutcome(enum.Enum):
-    """What became of a place that was tried."""
+    """The outcome of one place that was tried."""
 
     LOADED = "loaded"
     PASSED = "passed"
@@ -74,7 +74,7 @@ class ProbeOutcome(enum.Enum):
 
 
 class FileKind(enum.Enum):
-    """What is at a path, links followed."""
+    """The kind of file at a path, links followed."""
 
     FILE = "file"
     FOLDER = "folder"
@@ -108,7 +108,7 @@ class Probe:
 
 
 class FailureKind(enum.Enum):
-    """How a load failed."""
+    """The way in which a load failed."""
 
     NOT_FOUND = "not found"
     """No place had the file: it never became an image."""
@@ -122,7 +122,7 @@ class FailureKind(enum.Enum):
 
 @dataclass(frozen=True, repr=False)
 class ImageEvent:
-    """What the events about one image have in common. A field is `None` where the mechanism cannot know it.
+    """The fields that all events about one image have. A field is `None` where the mechanism cannot know it.
 
     Attributes:
         path: the image's path as the loader or the kernel reported it; the bare name of one that was not found.

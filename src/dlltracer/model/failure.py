@@ -1,4 +1,4 @@
-"""How a program failed: its exceptions or its crash, and what its interpreter knew then."""
+"""The failure of a program: its exceptions or its crash, and the facts of its interpreter."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PythonError:
 
 @dataclass(frozen=True)
 class ProcessFacts:
-    """What an interpreter knew when its program failed.
+    """The facts of an interpreter when its program failed.
 
     Attributes:
         system: its family of loaders.
@@ -102,7 +102,7 @@ class ProcessFacts:
 
 
 class RequestKind(enum.Enum):
-    """How Python asked; the values are the names of CPython's audit events, but for the last."""
+    """The way in which Python asked; the values are the names of CPython's audit events, but for the last."""
 
     EXTENSION = "import"
     """An extension module: `name` is the module, `target` its file."""
@@ -193,7 +193,7 @@ def exception_name(code: int) -> str:
 
 @dataclass(frozen=True)
 class Crash:
-    """What ended a process that did not end by itself. A field is `None` where that is not known.
+    """The signal or exception that ended a process. A field is `None` where that is not known.
 
     Attributes:
         code: the NTSTATUS of the exception on Windows (0xC0000005), the number of the signal on Linux (11).

@@ -1,4 +1,4 @@
-"""What dlltracer concludes: causes with their evidence, differences of two traces, an import order that breaks."""
+"""Conclusions of dlltracer: causes with their evidence, differences of two traces, an import order that breaks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .light import dataclass
 
 
 class Confidence(enum.Enum):
-    """How much the evidence decides."""
+    """The strength of the evidence for a finding."""
 
     CERTAIN = "certain"
     """The evidence leaves no other cause."""
@@ -21,7 +21,7 @@ class Confidence(enum.Enum):
 
 
 class Source(enum.Enum):
-    """Who gave a piece of evidence."""
+    """The origin of a piece of evidence."""
 
     LOADER = "the loader"
     """What the loader was seen to do."""
@@ -93,7 +93,7 @@ class Finding:
 
 
 class Outcome(enum.Enum):
-    """What came of it all."""
+    """The outcome of a diagnosis."""
 
     IMPORTED = "imported"
     EXPLAINED = "explained"
@@ -139,7 +139,7 @@ class Diagnosis:
 
     @property
     def may_have_worked(self) -> bool:
-        """Whether nothing says that it failed: how it ended is not known."""
+        """True if nothing says that the run failed: how it ended is not known."""
         return self.error is None and self.crash is None and UNKNOWN_END in self.undecided
 
     @property
@@ -151,7 +151,7 @@ class Diagnosis:
 
 
 class DifferenceKind(enum.Enum):
-    """What kind of difference; in the order in which they explain why one works and the other does not."""
+    """The kind of a difference; in the order in which they explain why one run works and the other does not."""
 
     OUTCOME = "outcome"
     """One program ended well and the other did not."""
@@ -206,7 +206,7 @@ class Comparison:
 
 
 class OrderOutcome(enum.Enum):
-    """What came of it all."""
+    """The outcome of trying orders of imports."""
 
     NO_ORDER_BREAKS = "no order breaks"
     """The order as given and its reverse work: so every two of them were tried in both orders."""

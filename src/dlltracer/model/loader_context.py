@@ -1,4 +1,4 @@
-"""What a loader's answer depends on besides the files: settings, folders, images already loaded."""
+"""Inputs of a loader's decisions besides the files: settings, folders, images already loaded."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ MACHINES_WITH_ABIS = frozenset((EM_MIPS, EM_PPC64, EM_ARM, EM_RISCV))
 
 @dataclass(frozen=True)
 class LinuxContext:
-    """What both C libraries have in common.
+    """The settings and facts that glibc's and musl's loaders have in common.
 
     Attributes:
         bits, little_endian, machine: of the process, as in `ElfImage`.
@@ -126,7 +126,7 @@ class GlibcContext(LinuxContext):
 
 @dataclass(frozen=True)
 class LoaderFacts:
-    """What glibc's loader tells, or its bytes: the attributes of `GlibcContext` by the same names."""
+    """Facts that glibc's loader tells, or its bytes: the attributes of `GlibcContext` by the same names."""
 
     system_folders: tuple[str, ...]
     subfolders: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a Mach-O file (macOS) says about itself and about what it needs.
+"""Values read from a Mach-O file (macOS): facts about itself, and its needs.
 
 Sources of the names and numbers: <mach-o/loader.h>, <mach-o/fat.h> and <mach-o/nlist.h> of Apple's cctools;
 <mach/machine.h> for the processors.
@@ -21,7 +21,7 @@ PLATFORM_MACOS = 1
 
 
 class NeedKind(enum.Enum):
-    """How a load command asks for a library."""
+    """The way in which a load command asks for a library."""
 
     LOAD = "load"
     """LC_LOAD_DYLIB."""
@@ -52,7 +52,7 @@ class MachoNeed:
 
 
 class SymbolPlace(enum.IntEnum):
-    """Where an undefined symbol is looked for, when that is no library of the load commands.
+    """The place in which an undefined symbol is looked for, when that is no library of the load commands.
 
     The numbers are those of chained fixups and bind opcodes; a symbol table has 0, 0xff and 0xfe for the first three.
     """

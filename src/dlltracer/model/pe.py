@@ -1,4 +1,4 @@
-"""What a PE file (a Windows image) says about itself and about what it needs.
+"""Values read from a PE file (a Windows image): facts about itself, and its needs.
 
 Source of the names and numbers: MS Learn "PE Format"; for resources "VS_VERSIONINFO" and "Application manifests".
 """
@@ -113,12 +113,12 @@ class PeExports(Rows[PeExport]):
 
     @property
     def forwarders(self) -> tuple[str | None, ...]:
-        """Of each the text that says where the symbol is; `None` for one that is in the file itself."""
+        """For each export the text that says where the symbol is; `None` for one that is in the file itself."""
         return self._columns[2]
 
 
 def list_forwarders(exports: Sequence[PeExport]) -> list[PeExport]:
-    """Those of the exports that are forwarders; soon done for `PeExports`, of which few are."""
+    """Return the exports that are forwarders; soon done for `PeExports`, of which few are."""
     if isinstance(exports, PeExports) and exports.forwarders.count(None) == len(exports):
         return []
     return [export for export in exports if export.forwarder is not None]
@@ -156,7 +156,7 @@ class AssemblyReference:
 
 @dataclass(frozen=True)
 class PeResources:
-    """What the resources say; fields are `None` where they do not.
+    """Facts from the resources of a file; `None` where they have none.
 
     Attributes:
         file_version, product_version: of VS_FIXEDFILEINFO.
@@ -218,7 +218,8 @@ class PeImage:
         return bool(self.characteristics & 0x2000)
 
     def locks_without_initialising(self, library: str) -> bool:
-        """Whether the image locks mutexes of that runtime and never initialises one, which `CONSTANT_MUTEX` allows."""
+        """Return whether the image locks mutexes of that runtime and never initialises one, which `CONSTANT_MUTEX`
+        allows."""
         names = {
             symbol.name
             for imported in self.imports

@@ -1,4 +1,4 @@
-"""A recording: everything one trace has to say, as one value."""
+"""A recording: the events, losses and notes of one trace, as one value."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Recording:
-    """What one trace recorded.
+    """The recording of one trace.
 
     Attributes:
         backend: the mechanism that spoke.
@@ -76,7 +76,7 @@ class Recording:
 
     @property
     def first_process(self) -> Recording:
-        """What the first process recorded: an exception that ended the run is its."""
+        """The events of the first process: an exception that ended the run is its exception."""
         if len(self.processes) < 2:
             return self
         own = (event for event in self.events if getattr(event, "pid", None) in (None, self.pid))

@@ -1,4 +1,4 @@
-"""A finished run, and a saved trace of it: all that a reader elsewhere needs, as one value.
+"""A finished run, and a saved trace of it with what a reader elsewhere needs.
 
 Reports are made of a saved trace. Recording files hold one: docs/reference/recording-format.md.
 """
@@ -34,7 +34,7 @@ class ProgramOutput:
 
 
 class StopReason(enum.Enum):
-    """Why a run was ended from outside, by us: it had not ended by itself."""
+    """The reason why dlltracer ended a run that had not ended by itself."""
 
     TIMED_OUT = "timed out"
     INTERRUPTED = "interrupted"
@@ -62,7 +62,7 @@ class FolderChange:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """How a run ended, and what its process reported.
+    """The end of a run, and the report of its process.
 
     Attributes:
         status: as of `subprocess.Popen`, negative for a signal; `None` if the run had not ended when it was recorded.
@@ -154,7 +154,8 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class SearchPlaces:
-    """Where the loader of a process looks, besides what images say themselves. Empty where it does not apply.
+    """The places where the loader of a process looks, besides what images say themselves. Empty where it does not
+    apply.
 
     Attributes:
         folders: (rule, folder) pairs in the order of the search, the rule as `model.events.Phase` has it.
@@ -210,7 +211,7 @@ class SavedTrace:
 
 
 class StepState(enum.Enum):
-    """What came of a step."""
+    """The result of a step."""
 
     OK = "ok"
     """What was seen is what was expected."""

@@ -74,7 +74,7 @@ class Screen:
 
     @property
     def more(self) -> str:
-        """What stands where something was left out."""
+        """The text that stands where something was left out."""
         return "..." if self.is_ascii else "…"
 
 

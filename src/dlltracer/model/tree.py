@@ -1,4 +1,4 @@
-"""What a loader would do with a file: every image it would map, every need and what became of it."""
+"""The load of a file, worked out: every image, every need and its outcome."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class MissingVersion:
 
 
 class BindingState(enum.Enum):
-    """What became of a need."""
+    """The outcome of a need."""
 
     BOUND = "bound"
     """An image has it."""

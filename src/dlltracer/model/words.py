@@ -74,7 +74,7 @@ def label_of(name: str, room: int) -> str:
 
 @dataclass(frozen=True)
 class RuleWords:
-    """How a rule of a loader is called.
+    """The names of a rule of a loader.
 
     Attributes:
         title: its name, for a heading and behind "found by".

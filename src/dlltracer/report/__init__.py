@@ -1,1 +1,1 @@
-"""Show a recording: each renderer is a pure function from a recording to text."""
+"""Renderers: each is a pure function from a recording to text."""

@@ -1,4 +1,4 @@
-"""The page of a code: what it means, how to check it, how to fix it, and how a maintainer avoids it.
+"""Reads the page of a code: its meaning, how to check it, how to fix it, how a maintainer avoids it.
 
 The texts are the pages of the documentation: docs/reference has copies of `pages/findings.md` (of `dlltracer why`) and
 `pages/checks.md` (of `dlltracer check`).
@@ -27,7 +27,7 @@ _PARAGRAPH_LINES = 40
 
 @dataclass(frozen=True)
 class CausePage:
-    """What there is to say about one code.
+    """The page of one code.
 
     Attributes:
         code: of a finding or a problem.

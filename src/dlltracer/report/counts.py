@@ -1,4 +1,4 @@
-"""What a recording shows: the outcome of each image, counts of outcomes, and its processes."""
+"""Counts what a recording shows: the outcome of each image, and its processes."""
 
 from __future__ import annotations
 
@@ -61,12 +61,13 @@ def final_events(recording: Recording) -> tuple[FinalEvent, ...]:
 
 
 def is_consequence(event: LoadFailedEvent) -> bool:
-    """Whether the load failed only because another one did: it has no reason of its own (an undefined symbol)."""
+    """Return whether the load failed only because another one did: it has no reason of its own (an undefined
+    symbol)."""
     return event.kind is FailureKind.DROPPED and event.reason is None
 
 
 def is_program(event: FinalEvent) -> bool:
-    """Whether the image is the program itself: nobody asked the loader for it."""
+    """Return whether the image is the program itself: nobody asked the loader for it."""
     return event.phase is Phase.DIRECT and event.need is None and event.requested_by is None
 
 
@@ -98,7 +99,7 @@ _LIKE_IT = 8
 
 @dataclass(frozen=True)
 class Share:
-    """What one process did: a recording with its events alone. `like_it`: others that ran and loaded the same."""
+    """The part of one process in a recording: its events alone. `like_it`: others that ran and loaded the same."""
 
     process: TracedProcess
     recording: Recording
@@ -152,7 +153,8 @@ def like_it_line(share: Share, guides: Guides) -> Line:
 
 
 def describe_processes(recording: Recording) -> str:
-    """How many there were, and how many of them a signal killed: " in 3 processes, 1 of them killed"."""
+    """Return how many processes there were, and how many of them a signal killed: " in 3 processes, 1 of them
+    killed"."""
     if len(recording.processes) < 2:
         return ""
     killed = sum(is_killed(process) for process in recording.processes)
@@ -160,7 +162,7 @@ def describe_processes(recording: Recording) -> str:
 
 
 def is_killed(process: TracedProcess) -> bool:
-    """Whether it did not end by itself."""
+    """Return whether a signal or an exception ended the process."""
     return process.status is not None and (process.status < 0 or bool(process.status >> 31))
 
 
@@ -191,7 +193,7 @@ def _ending(process: TracedProcess) -> tuple[str, str]:
 
 
 def describe_origin(trace: SavedTrace) -> tuple[str, ...]:
-    """What was recorded, where and when, as far as that is known; and how it ended."""
+    """Return what was recorded, where and when, as far as that is known; and how the run ended."""
     return tuple(_sentences(trace))
 
 

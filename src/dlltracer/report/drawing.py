@@ -120,7 +120,7 @@ def file_name(path: str) -> str:
 
 
 def is_windows_path(path: str) -> bool:
-    """Whether a path has the look of Windows: it begins with a drive or a backslash."""
+    """Return whether a path has the look of Windows: it begins with a drive or a backslash."""
     drive, colon, slash = path[:1], path[1:2], path[2:3]
     return drive == "\\" or (drive.isascii() and drive.isalpha() and colon == ":" and slash in ("\\", "/"))
 
@@ -148,7 +148,7 @@ class Rule:
 
     @property
     def more(self) -> int:
-        """How many places are not worth a line."""
+        """Number of places that are not worth a line."""
         return len(self.hidden)
 
 
@@ -193,7 +193,7 @@ def _rule_of(probe: Probe) -> tuple[Phase, str | None, ProbeOutcome | None]:
 
 
 def _is_variant(path: str) -> bool:
-    """Whether the file's folder, or one above it, is a processor variant of a searched folder.
+    """Return whether the file's folder, or one above it, is a processor variant of a searched folder.
 
     A folder that merely has such a name (/opt/x86_64/lib) does not count: the names stand last, next to each other.
     """

@@ -1,4 +1,4 @@
-"""What needs what, as a graph: nodes and edges for programs that draw."""
+"""Makes graphs of who needs what: nodes and edges for programs that draw."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_EDGES = 50_000
 
 
 class NodeKind(enum.Enum):
-    """What a node stands for."""
+    """The kind of thing that a node stands for."""
 
     TOP = "top"
     """The file that the question is about."""

@@ -1,4 +1,4 @@
-"""A saved trace without names of people and machines, and without secrets: for whoever gives it away.
+"""Removes names of people and machines, and secrets, from a saved trace before it is given away.
 
 Every text of the trace is gone through (`PrivateText` says for what), and the same thing gets the same word
 everywhere: paths stay different where they were, so that rules and readers come to the same conclusions.

@@ -1,4 +1,4 @@
-"""The result of a check: text for people, JSON, SARIF 2.1.0, JUnit's XML, annotations of GitHub Actions, an HTML page.
+"""Renders the result of a check: text, JSON, SARIF 2.1.0, JUnit's XML, annotations of GitHub Actions, an HTML page.
 
 Sources: "Static Analysis Results Interchange Format 2.1.0", OASIS; "SARIF support for code scanning" and "Workflow
 commands" of GitHub; the JUnit XML that Jenkins and GitLab read (junit-10.xsd of Jenkins' xUnit plugin).

@@ -1,4 +1,4 @@
-"""Text of what differs between two traces, and of an import order that breaks."""
+"""Renders differences between two traces, and an import order that breaks, as text."""
 
 from __future__ import annotations
 

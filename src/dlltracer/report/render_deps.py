@@ -1,4 +1,4 @@
-"""What a file needs, as a tree, a list, or the chains that lead to one name."""
+"""Renders the needs of a file as a tree, a list, or the chains that lead to one name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""All that is written as JSON for programs, and the JSON Schemas (json-schema.org, draft 2020-12) that describe it.
+"""Renders everything that programs read as JSON, and the JSON Schemas (json-schema.org, draft 2020-12) that describe
+it.
 
 Everything is ASCII. Keys whose value is `None` are left out (`model.encode`); docs/reference/json.md has the rest.
 """

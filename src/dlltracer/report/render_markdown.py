@@ -1,4 +1,4 @@
-"""A trace as Markdown for the report of a bug: what failed, why, on what, and the tree, folded; at most `MOST` lines.
+"""Renders a trace as Markdown for a bug report: what failed, why, on what, and the tree, folded; at most `MOST` lines.
 
 Source of what GitHub makes of text: the GitHub Flavored Markdown Spec (github.github.com/gfm). Whatever comes from
 files stands in code, the one place where GitHub finds no mark-up, no HTML and no links, and mentions nobody.

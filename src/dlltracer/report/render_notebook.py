@@ -1,4 +1,5 @@
-"""A recording and a verdict as pieces of HTML for a notebook: no scripts, nothing from elsewhere, every name escaped.
+"""Renders a recording and a verdict as pieces of HTML for a notebook: no scripts, nothing from elsewhere, every name
+escaped.
 
 The verdict is the card of the HTML report (`templates/card.html.j2`). Both follow the theme of the notebook
 (`html.styles.notebook_theme_css`).
@@ -51,7 +52,7 @@ _CARD_STYLE = """\
 
 
 def render_tree_html(recording: Recording, failed_only: bool = False) -> str:
-    """What loaded and what did not, as lists that open and close."""
+    """Return the loads and failures as lists that open and close."""
     nodes = tree_nodes(recording, failed_only=failed_only, guides=UNICODE)
     is_small = sum(1 for _ in _walk(nodes)) <= _SMALL
     trees = "".join(_list(nodes, is_open=is_small)).removesuffix("\n")

@@ -1,4 +1,4 @@
-"""The timeline of a trace for ui.perfetto.dev and chrome://tracing.
+"""Renders the timeline of a trace for ui.perfetto.dev and chrome://tracing.
 
 Source: "Trace Event Format", docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU. Times are whole
 microseconds from the first thing known.
@@ -68,7 +68,8 @@ def _first_time(saved: SavedTrace) -> float | None:
 
 
 def _is_time(timestamp: float) -> bool:
-    """Whether it is seconds since 1970 of our age: a damaged file may say anything, and JSON has no word for NaN."""
+    """Return whether a number is seconds since 1970 of our age: a damaged file may say anything, and JSON has no word
+    for NaN."""
     return 0 <= timestamp < _LAST_TIME
 
 

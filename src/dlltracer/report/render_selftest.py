@@ -1,4 +1,4 @@
-"""The report of a self-test as a table: for people, and as Markdown for an issue."""
+"""Renders the report of a self-test as a table: for people, and as Markdown for an issue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict as people read it first: at most `MOST` lines as wide as the screen.
+"""Renders the short verdict that people read first: at most `MOST` lines as wide as the screen.
 
 In order: what was asked for and the cause, what to do, who needed it, where it was looked for, why, how sure, and how
 to learn more. `render_verdict.verdict_lines` has all the places, all evidence and the notes.
@@ -250,7 +250,7 @@ class _VerdictLayout:
         return self._labelled("it said", rows[:most])
 
     def _says_more(self) -> bool:
-        """Whether the exception has words of its own, which no loader and no verdict says."""
+        """Return whether the exception has words of its own, which no loader and no verdict says."""
         error = self._diagnosis.error
         if error is None or not error.message:
             return error is not None and self._finding is None

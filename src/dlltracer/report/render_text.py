@@ -1,4 +1,4 @@
-"""A recording as text: Python imports, below them the images loaded for them, below those what they needed."""
+"""Renders a recording as text: Python imports, below them the images loaded for them, below those their needs."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _folded_node(names: Sequence[str], guides: Guides) -> tuple[TreeNode, ...]:
 
 
 def closing_lines(recording: Recording, *, failed_only: bool, ended_well: bool = False) -> Iterator[Line]:
-    """What follows the tree: counts, the mechanism, what was lost, notes. `ended_well` as of `render_text`."""
+    """Return the lines after the tree: counts, the mechanism, losses, notes. `ended_well` as of `render_text`."""
     counts = count(recording)
     if failed_only and not recording.failures:
         yield (("no load failed", PLAIN),)
@@ -215,7 +215,8 @@ def _tree(recording: Recording, style: _TreeStyle, *, python: bool) -> Iterator[
 
 
 def _asks_python(recording: Recording) -> bool:
-    """Whether it matters which import asked. A debugger runs any program: whether one knew an import tells."""
+    """Return whether the page shows which import asked. A debugger runs any program: whether one knew an import
+    tells."""
     if recording.backend == "debugger":
         return any(getattr(event, "imports", None) for event in recording.events)
     return recording.backend != "ld_debug"

@@ -1,4 +1,4 @@
-"""The verdict as text, as commands for a shell, and as annotations of GitHub Actions.
+"""Renders the verdict as text, as commands for a shell, and as annotations of GitHub Actions.
 
 The usual verdict has at most 25 lines.
 

@@ -1,4 +1,4 @@
-"""Paths relative to one folder: it is named once, and the paths in it are shown without it."""
+"""Shortens paths to one folder, which is named once."""
 
 from __future__ import annotations
 

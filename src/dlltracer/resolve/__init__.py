@@ -1,1 +1,1 @@
-"""What a loader would do, worked out from files. Pure: the files come in through a `Filesystem`."""
+"""Resolvers: they work out from files what a loader would do. Pure: the files come in through a `Filesystem`."""

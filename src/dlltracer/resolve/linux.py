@@ -1,4 +1,4 @@
-"""What the loader of a Linux process would do with a file, worked out from files: glibc's and musl's."""
+"""Works out from files what the loader of a Linux process would do with a file: glibc's and musl's."""
 
 from __future__ import annotations
 
@@ -320,7 +320,7 @@ class GlibcRules:
         return self._folders[key]
 
     def _is_trusted(self, element: str, values: Mapping[str, str | None]) -> bool:
-        """Whether an element counts in secure mode: with $ORIGIN only when it leads to a folder of the system.
+        """Return whether an element counts in secure mode: with $ORIGIN only when it leads to a folder of the system.
 
         Whoever may write beside a program must not choose what a privileged run of it loads
         (is_trusted_path_normalize in elf/dl-load.c).

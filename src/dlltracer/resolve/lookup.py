@@ -1,4 +1,4 @@
-"""What looking for a file needs: a file system, whether a loader takes a file, its next step, a bound on the work.
+"""Shared by all searches: a file system, whether a loader takes a file, its next step, a bound on the work.
 
 `host.filesystem` implements the file system; tests have one in memory.
 """
@@ -44,7 +44,7 @@ class Filesystem(Protocol):
 
 
 class LookupStep(enum.Enum):
-    """What a loader does after it has looked at a place."""
+    """The next step of a loader after it has looked at a place."""
 
     TAKE = "take"
     """Use the file."""
@@ -83,7 +83,7 @@ class TreeBuilder:
 
     @property
     def is_spent(self) -> bool:
-        """Whether nothing more may be looked for."""
+        """True if nothing more may be looked for."""
         return self.places_left <= 0 or len(self.images) >= MOST_IMAGES
 
     def skip_need(self) -> None:
@@ -125,7 +125,7 @@ PT_LOAD = 1
 
 @dataclass(frozen=True)
 class HeaderCheck:
-    """What the loader does with a file by its header, and why it does not take it."""
+    """The decision of the loader about a file by its header, and the reason for a refusal."""
 
     step: LookupStep
     reason: str | None = None
@@ -135,7 +135,7 @@ TAKEN = HeaderCheck(LookupStep.TAKE)
 
 
 def judge_for_glibc(head: bytes, context: GlibcContext) -> HeaderCheck:
-    """What open_verify (elf/dl-load.c) decides from the first `HEAD_SIZE` bytes, in its order and words.
+    """Return the decision of open_verify (elf/dl-load.c) by the first `HEAD_SIZE` bytes, in its order and words.
 
     It passes over only files of another class or machine; whatever else is wrong with a file stops the search.
     """
@@ -190,7 +190,7 @@ def _number(data: bytes, context: LinuxContext) -> int:
 
 
 def judge_for_musl(head: bytes, context: LinuxContext) -> HeaderCheck:
-    """What map_library (ldso/dynlink.c) decides, which looks at the size and e_type only.
+    """Return the decision of map_library (ldso/dynlink.c), which looks at the size and e_type only.
 
     A file of another machine is mapped all the same, and fails when it is relocated, or reads as damaged: the reason
     given is the machine. musl stops at the first file that can be opened.
@@ -206,7 +206,7 @@ def judge_for_musl(head: bytes, context: LinuxContext) -> HeaderCheck:
 
 
 def judge_image(image: object, context: GlibcContext, *, program: bool) -> HeaderCheck:
-    """What remains to be wrong with a file whose header was taken (_dl_map_object_from_fd in elf/dl-load.c).
+    """Return what is wrong with a file whose header was taken (_dl_map_object_from_fd in elf/dl-load.c).
 
     Arguments: `program`, whether it is started rather than loaded.
     """
@@ -349,7 +349,7 @@ def _read(path: str, kind: FileKind, files: Filesystem) -> PeImage | str:
 
 
 def fits_machine(image: PeImage, machine: int) -> bool:
-    """Whether a process of that machine can map the image.
+    """Return whether a process of that machine can map the image.
 
     x86-64 processes on ARM also take ARM64X files, whose header says ARM64 (MS Learn "Arm64X PE files"). A .NET file is
     mapped whatever its header says, if it has no native code of its own; that is not looked at.

@@ -1,4 +1,4 @@
-"""What dyld (macOS 12 and later) would do with a file, worked out from files.
+"""Works out from files what dyld (macOS 12 and later) would do with a file.
 
 Sources: dyld(1), dlopen(3); Loader.cpp, DyldProcessConfig.cpp and JustInTimeLoader.cpp of dyld, versions 941 to 1378.
 It was never held against a dyld: these rules were read, not tried.
@@ -77,7 +77,7 @@ def pick_image(file: MachoFile, cpu: int, subtype: int = 0) -> MachoImage | None
 
 
 def is_system_path(path: str) -> bool:
-    """Whether dyld takes a path for one of the system's, which may be in the shared cache without a file."""
+    """Return whether dyld takes a path for one of the system's, which may be in the shared cache without a file."""
     return path.startswith(_SYSTEM)
 
 

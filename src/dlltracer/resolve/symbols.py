@@ -1,4 +1,4 @@
-"""Which symbols and versions glibc would not find in images that are loaded together; and the names most like one.
+"""Finds the symbols and versions that glibc would miss in images loaded together, and names most like a missing one.
 
 Sources: elf/dl-version.c (match_symbol) and elf/dl-lookup.c (check_match, do_lookup_x) of glibc. The answer depends on
 what the scope holds, not on its order: any definition that fits will do.

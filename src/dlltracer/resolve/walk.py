@@ -1,4 +1,4 @@
-"""The walk that glibc and musl have in common: breadth first, each file once, from need to image.
+"""Walks the needs of an image as glibc and musl both do: breadth first, each file once.
 
 What differs between them is in their `LinuxRules`.
 """
@@ -39,7 +39,7 @@ class ElfRequester:
 
 
 class LinuxRules(Protocol):
-    """What a C library has of its own.
+    """The rules in which C libraries differ.
 
     Attributes: `on_symlink_loop`, what it does at a link that leads back to itself.
     """
@@ -60,11 +60,12 @@ class LinuxRules(Protocol):
         ...
 
     def judge_head(self, head: bytes) -> HeaderCheck:
-        """Whether it would take a file that begins like this."""
+        """Return whether the loader would take a file that begins like this."""
         ...
 
     def judge_image(self, image: object, *, is_top: bool) -> HeaderCheck:
-        """Whether it would map an image whose head it took; `is_top` for the file that all began with."""
+        """Return whether the loader would map an image whose head it took; `is_top` for the file that all began
+        with."""
         ...
 
     def remember(self, name: str, path: str, image: ElfImage | None) -> None:

@@ -1,4 +1,4 @@
-"""What the Windows loader would do with a file: every image it would map, every import and its outcome.
+"""Works out what the Windows loader would do with a file: every image it would map, every import and its outcome.
 
 Pure: files come from a `Filesystem`, all else from a `WindowsContext`, so it runs on any system.
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ntpath
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from ..model.elf import ElfImage
 from ..model.events import Phase
 from ..model.loader_context import STANDARD_SEARCH, LoadFlags, WindowsContext
 from ..model.macho import MachoImage
-from ..model.pe import MissingForwarder, PeExport, PeImage, PeImport, PeSymbol, list_forwarders
+from ..model.pe import MissingForwarder, PeExport, PeExports, PeImage, PeImport, PeSymbol, PeSymbols, list_forwarders
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from .lookup import Filesystem, TreeBuilder
 from .symbols import MAX_NEAREST, Nearest
@@ -210,26 +210,42 @@ def find_missing_imports(
 
 
 class ImageExports:
-    """What an image exports, to be asked."""
+    """The exports of an image, indexed for questions."""
 
-    def __init__(self, exports: tuple[PeExport, ...]) -> None:
-        self._by_name = {export.name: export for export in exports if export.name is not None}
-        self._by_ordinal = {export.ordinal: export for export in exports}
+    def __init__(self, exports: Sequence[PeExport]) -> None:
+        if not isinstance(exports, PeExports):
+            exports = PeExports(
+                tuple(one.ordinal for one in exports), tuple(one.name for one in exports),
+                tuple(one.forwarder for one in exports),
+            )  # fmt: skip
+        self._exports = exports
+        # By columns: libraries export ten thousand symbols, and most questions are about all that one file imports.
+        forwarders = list_forwarders(exports)
+        self._own_names = frozenset(exports.names).difference(one.name for one in forwarders)
+        self._own_ordinals = frozenset(exports.ordinals).difference(one.ordinal for one in forwarders)
 
-        self._own_names = {name for name, export in self._by_name.items() if export.forwarder is None}
-        self._own_ordinals = {number for number, export in self._by_ordinal.items() if export.forwarder is None}
-
-    def has_all(self, symbols: Iterable[PeSymbol]) -> bool:
-        """Whether all symbols are exported, and none of them is forwarded."""
-        names, ordinals = self._own_names, self._own_ordinals
-        return all(
-            symbol.name in names if symbol.name is not None else symbol.ordinal in ordinals for symbol in symbols
-        )
+    def has_all(self, symbols: Sequence[PeSymbol]) -> bool:
+        """Return whether all symbols are exported, and none of them is forwarded."""
+        if not isinstance(symbols, PeSymbols):
+            symbols = PeSymbols(tuple(one.name for one in symbols), tuple(one.ordinal for one in symbols))
+        if None not in symbols.names:
+            return self._own_names.issuperset(symbols.names)
+        by_ordinal = {number for name, number in zip(symbols.names, symbols.ordinals, strict=True) if name is None}
+        by_name = (name for name in symbols.names if name is not None)
+        return self._own_names.issuperset(by_name) and self._own_ordinals.issuperset(by_ordinal)
 
     def get(self, symbol: PeSymbol) -> PeExport | None:
         if symbol.name is not None:
             return self._by_name.get(symbol.name)
         return self._by_ordinal.get(symbol.ordinal) if symbol.ordinal is not None else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, PeExport]:
+        return {export.name: export for export in self._exports if export.name is not None}
+
+    @cached_property
+    def _by_ordinal(self) -> dict[int, PeExport]:
+        return {export.ordinal: export for export in self._exports}
 
     @cached_property
     def nearest(self) -> Nearest:
@@ -238,7 +254,7 @@ class ImageExports:
 
 
 class KnownExports:
-    """What is known of images that many loads share.
+    """The exports of images that many loads share.
 
     Attributes:
         tables: path of an image to what it exports; `None` where that is not known.
@@ -274,7 +290,8 @@ class _Check:
             key = requested_by, need, binding.path
             if key in self._sound:
                 continue
-            if all(exports.has_all(imported.symbols or ()) for imported in self._imports_of(requested_by, need)):
+            asked = [imported.symbols for imported in self._imports_of(requested_by, need) if imported.symbols]
+            if all(map(exports.has_all, asked)):
                 self._sound.add(key)
                 continue
             self._forwards = 0

@@ -1,4 +1,4 @@
-"""One name, asked for by one image: where the Windows loader finds it.
+"""Finds the file that the Windows loader takes for one name that one image asks for.
 
 The order of the rules is that of MS Learn "Dynamic-link library search order" ("Factors that affect searching"): API
 sets, redirection, manifests, images already loaded, known DLLs, then the folders. Only the last two and the manifest
@@ -8,6 +8,7 @@ look at files; a redirection or a manifest is looked at before the loaded images
 from __future__ import annotations
 
 import enum
+import functools
 import ntpath
 import re
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ _CONTRACT = re.compile(r"(?:api|ext)-[a-z0-9-]+-l\d+-\d+-\d+(?:\.dll)?", re.IGNO
 
 
 class ContractState(enum.Enum):
-    """What is known about a contract."""
+    """The state of a contract."""
 
     MAPPED = "mapped"
     """The map of that Windows names its host."""
@@ -38,14 +39,15 @@ class ContractState(enum.Enum):
 
 @dataclass(frozen=True)
 class Contract:
-    """What is known about a contract; `host` is a base name, lower case, if it is MAPPED."""
+    """The entry of a contract; `host` is a base name, lower case, if it is MAPPED."""
 
     state: ContractState
     host: str | None = None
 
 
 def is_contract(name: str) -> bool:
-    """Whether the name is built as a contract's (any case): api-...-lN-N-N or ext-...-lN-N-N, with or without ".dll".
+    """Return whether the name is built as a contract's (any case): api-...-lN-N-N or ext-...-lN-N-N, with or without
+    ".dll".
 
     The loader itself looks at the first four characters only, and then into its map.
     """
@@ -53,7 +55,7 @@ def is_contract(name: str) -> bool:
 
 
 def is_optional_contract(name: str) -> bool:
-    """Whether a program must expect that the contract is not there: ext-*."""
+    """Return whether a program must expect that the contract is not there: ext-*."""
     return name.lower().startswith("ext-")
 
 
@@ -67,7 +69,7 @@ def contract_stem(name: str) -> str:
 
 
 def look_up_contract(name: str, importer: str, context: WindowsContext) -> Contract:
-    """What the context's map says about the contract `name`, asked for by the image with base name `importer`.
+    """Return the entry of the context's map for the contract `name`, asked for by the image with base name `importer`.
 
     Without a map, what the bundled table says.
     """
@@ -89,7 +91,7 @@ class PeRequester:
 
 @dataclass(frozen=True)
 class Lookup:
-    """What became of a name; the words are those of `Binding`. `image` is set if this newly maps a file."""
+    """The result for a name; the words are those of `Binding`. `image` is set if this newly maps a file."""
 
     state: BindingState
     path: str | None = None
@@ -141,12 +143,13 @@ class Finder:
         """What could not be decided."""
 
     def find(self, need: str, requester: PeRequester, search: SearchKind) -> Lookup:
-        """What the loader makes of `need` (a name, a path, with or without ".dll"), and map it if that is new."""
+        """Return the result for `need` (a name or a path, with or without ".dll"), and map the file if that is new."""
         name = complete_name(need)
-        if ntpath.splitdrive(name)[0] or name.startswith("\\"):
-            return self._take_path(ntpath.normpath(name))
-        if "\\" in name:
-            return self._search(name, search)
+        if "\\" in name or ":" in name:  # nearly no need has a folder
+            if ntpath.splitdrive(name)[0] or name.startswith("\\"):
+                return self._take_path(ntpath.normpath(name))
+            if "\\" in name:
+                return self._search(name, search)
         if not is_contract(name):
             return self._find_file(name, requester, search)
         contract = look_up_contract(name, ntpath.basename(requester.path), self._context)
@@ -193,14 +196,14 @@ class Finder:
     def _judge_contract(self, found: Lookup, name: str, state: ContractState) -> Lookup:
         """A contract that is no file either: missing only where the whole map is known, and never if optional."""
         if is_optional_contract(name):
-            reason = "an optional contract, which programs expect to be absent"
+            reason: str | None = "an optional contract, which programs expect to be absent"
         elif state is ContractState.ABSENT:
             return replace(found, reason="a contract that this Windows does not have")
         elif state is ContractState.KNOWN:
-            return replace(found, state=BindingState.SYSTEM, phase=Phase.API_SET)
+            reason = found.reason
         else:
             reason = "a contract that is not in the bundled table: whether a Windows has it is not known"
-        return replace(found, state=BindingState.SYSTEM, phase=Phase.API_SET, reason=reason)
+        return Lookup(BindingState.SYSTEM, found.path, Phase.API_SET, found.probes, reason, found.image)
 
     def _redirected(self, name: str) -> Lookup | None:
         """PROGRAM.local: a folder holds the files, a file means the application folder. Not for known DLLs."""
@@ -214,6 +217,8 @@ class Finder:
     def _by_manifest(self, name: str, requester: PeRequester) -> Lookup | None:
         resources = requester.image.resources if requester.image else None
         own = resources.assemblies if resources else ()
+        if not own and not self._context.assemblies:  # mostly
+            return None
         for references, beside, origin in (
             (own, ntpath.dirname(requester.path), requester.path),
             (self._context.assemblies, self._context.application_folder, self._context.application_folder),
@@ -236,11 +241,11 @@ class Finder:
         for place in self._places_with(name, search):
             given = self._given(name, place)
             if given is not None:
-                return replace(given, probes=tuple(t.probe for t in tried))
+                return replace(given, probes=tuple(t.probe for t in tried)) if tried else given
             if place.phase in (Phase.SYSTEM, Phase.WINDOWS) and not self._context.has_system_files:
                 continue
             self._tree.places_left -= 1
-            tried.append(try_file(ntpath.join(place.folder, name), place.phase, self._files, self._context))
+            tried.append(try_file(_join(place.folder, name), place.phase, self._files, self._context))
             if tried[-1].step is not LookupStep.NEXT_PLACE:
                 self._note_others(name, place)
                 break
@@ -266,7 +271,7 @@ class Finder:
         return places[start:]
 
     def _has(self, name: str, place: SearchFolder) -> bool:
-        """Whether a search may end at a folder."""
+        """Return whether a search may end at a folder."""
         if self._given(name, place) is not None:
             return True
         if place.phase in (Phase.SYSTEM, Phase.WINDOWS) and not self._context.has_system_files:
@@ -313,13 +318,14 @@ class Finder:
         known = self._known_path(probe.path)
         path = known or probe.path
         # The first of a name stays: a second file of that name is mapped, and nobody finds it by name.
-        self._names.setdefault(ntpath.basename(path).lower(), path)
-        self._paths.setdefault(ntpath.normcase(path), path)
+        name, whole = _keys_of(path)
+        self._names.setdefault(name, path)
+        self._paths.setdefault(whole, path)
         return Lookup(BindingState.BOUND, path, probe.phase, probes, image=None if known else image)
 
     def _known_path(self, path: str) -> str | None:
         """The path under which that file is in the process already, and remember it if it is not."""
-        loaded = self._paths.get(ntpath.normcase(path))
+        loaded = self._paths.get(_keys_of(path)[1])
         if loaded is not None:
             return loaded
         if self._identities is None:
@@ -330,6 +336,12 @@ class Finder:
             return None
         known = self._identities.setdefault(identity, path)
         return None if known == path else known
+
+
+@functools.lru_cache(maxsize=4096)
+def _keys_of(path: str) -> tuple[str, str]:
+    """Return the name of a file and its whole path as they are compared; the loads of a wheel ask for the same ones."""
+    return ntpath.basename(path).lower(), ntpath.normcase(path)
 
 
 def _join(folder: str, name: str) -> str:
@@ -343,7 +355,7 @@ def complete_name(need: str) -> str:
     A dot at the end says that there is no extension, and is not part of the name (LoadLibraryExW).
     """
     name = need.rstrip(" ").replace("/", "\\")
-    last = ntpath.basename(name)
+    last = ntpath.basename(name) if "\\" in name or ":" in name else name
     if last.endswith("."):
         return name[:-1]
     return name if "." in last else f"{name}.dll"
@@ -358,7 +370,7 @@ _PROCESSORS = {MACHINE_I386: "x86", MACHINE_AMD64: "amd64", MACHINE_ARM64: "arm6
 
 @dataclass(frozen=True)
 class SearchKind:
-    """How one image's imports are looked for.
+    """The search order for one image's imports.
 
     Attributes:
         flags: of the call, or of the image (DependentLoadFlags).
@@ -425,7 +437,7 @@ def _standard(search: SearchKind, context: WindowsContext) -> Iterator[SearchFol
 
 
 def assembly_folders(reference: AssemblyReference, beside: str, context: WindowsContext) -> Iterator[str]:
-    """Where a file of the assembly may be, in the order in which Windows looks.
+    """Return the folders that may have a file of the assembly, in the order in which Windows looks.
 
     The shared ones of WinSxS come first, the newest that has the same major and minor version (Windows' publisher
     policies lead there); then the private ones.

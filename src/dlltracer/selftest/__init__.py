@@ -1,1 +1,1 @@
-"""`dlltracer selftest`: asks this machine everything that dlltracer assumes of it."""
+"""`dlltracer selftest`: checks on this machine everything that dlltracer assumes of it."""

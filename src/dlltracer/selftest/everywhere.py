@@ -273,7 +273,7 @@ def _ask_why(room: Room) -> Answer:
 
 
 def _find_cause(room: Room, ran: subprocess.CompletedProcess[str]) -> Answer:
-    """Whether the verdict names the library that `needs-missing` needs."""
+    """Return whether the verdict names the library that `needs-missing` needs."""
     try:
         findings = _read_json(ran.stdout)["findings"]
     except (ValueError, KeyError):

@@ -51,7 +51,7 @@ class Question:
 
 
 class Room:
-    """Where one question is asked.
+    """The files and helpers with which one question is asked.
 
     Arguments:
         folder: of this question alone; it exists.

@@ -79,7 +79,7 @@ class WindowsApi:
         return ticks.value
 
     def is_member(self, group: int) -> bool:
-        """Whether the token of this process has a group of BUILTIN (544, 559), and it is enabled."""
+        """Return whether the token of this process has a group of BUILTIN (544, 559), and it is enabled."""
         advapi32 = open_system_library("advapi32.dll")
         _type(advapi32.CheckTokenMembership, c_int32, c_void_p, c_void_p, POINTER(c_int32))
         # SID: revision 1, two sub-authorities, authority 5 (NT), 32 (BUILTIN), the group.

@@ -1,4 +1,4 @@
-"""The buffers that an .etl file consists of, one after the other. Any file is read, and losses are counted.
+"""Reads the buffers of an .etl file one after the other. Any file is read, and losses are counted.
 
 Source: WMI_BUFFER_HEADER (72 bytes, the same on x86 and x64) as Geoff Chappell describes it in "ETW Trace Logs" and
 "WMI_BUFFER_HEADER", checked against files of Windows 7 to 11:
@@ -33,7 +33,7 @@ _MOST_PROBLEMS = 20
 
 @dataclass
 class Damage:
-    """What could not be read of a file, as it is found.
+    """Problems of a file, collected while it is read.
 
     Attributes: `count` of buffers and events; `problems`, sentences on the first of them.
     """
@@ -110,7 +110,7 @@ _TIMES = struct.Struct("<qqqII")
 
 
 def is_etl(head: bytes) -> bool:
-    """Whether a file that begins with `head`, its first `HEAD_SIZE` bytes or more, is a recorded ETW session.
+    """Return whether a file that begins with `head`, its first `HEAD_SIZE` bytes or more, is a recorded ETW session.
 
     By the header of the first buffer, and that of the first event in it, which describes the file: a system event
     (0xC001, 0xC002) of group and type 0.

@@ -24,7 +24,7 @@ NO_ID = 0xFFFF_FFFF
 
 
 class EtlProvider(IntEnum):
-    """Who wrote an event, as far as this reader listens."""
+    """The providers of events that this reader knows."""
 
     LOGFILE = 0
     """The description of the file: group 0, type 0."""
@@ -239,7 +239,7 @@ class ManifestId(IntEnum):
 
 @dataclass(frozen=True)
 class ProcessPayload:
-    """What one event says about a process. `None` where its version does not say it.
+    """The facts that one event has about a process. `None` where its version does not have the field.
 
     Attributes: `status`, its exit status, without a sign; `name`, the file's name, possibly cut to 14 bytes; `program`,
     the file's path; `created`, a FILETIME.
@@ -342,7 +342,7 @@ class ProcessLifetime:
         return ntpath.basename(self.program) if self.program else self.name or ""
 
     def is_called(self, name: str) -> bool:
-        """Whether its program has that file name; case does not matter, and ".exe" may be left out."""
+        """Return whether its program has that file name; case does not matter, and ".exe" may be left out."""
         wanted = name.lower()
         names = {known.lower() for known in (self.shown_name, self.name) if known}
         if names & {wanted, wanted + ".exe"}:

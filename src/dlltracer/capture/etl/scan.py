@@ -1,4 +1,4 @@
-"""One pass over an .etl file: what it says of images and processes, picked out of everything else."""
+"""Makes one pass over an .etl file, and picks out the events of images and processes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class EtlCounts:
 
 @dataclass
 class Scan:
-    """What a pass over a file has collected; events in the order of the file, which is that of time on one processor.
+    """The events that a pass over a file collected, in the order of the file (that of time on one processor).
 
     Attributes:
         header: what the file says about itself; `None` when that is damaged.
@@ -137,7 +137,7 @@ def _cut(at: int) -> str:
 
 
 def _is_foreign(content: bytes | bytearray, start: int, word: int, pid: int) -> bool:
-    """Whether an image event of the kernel belongs to another process than this one.
+    """Return whether an image event of the kernel belongs to another process than this one.
 
     The payload of version 0, which only Windows 2000 wrote, does not say it.
     """

@@ -1,4 +1,4 @@
-"""The two words that switch the loader's log on, found by starting the interpreter three times.
+"""Finds the two words that switch the loader log on, by starting the interpreter three times.
 
 LD_DEBUG sets one word of `_rtld_global_ro` to a value that we know, and LD_DEBUG_OUTPUT another one to the number of a
 descriptor that the child can look up (process_dl_debug and dl_main in elf/rtld.c of glibc). A child without the
@@ -53,7 +53,7 @@ os.write(1, " ".join(map(str, (f"{device}:{inode}", log, *words))).encode())
 
 
 class Start:
-    """What one start of the interpreter showed.
+    """The values that one start of the interpreter showed.
 
     Attributes: `loader`, device and inode of its ld.so; `log`, the descriptor of the loader's log, -1 for none;
     `words`, the leading ints of `_rtld_global_ro`.

@@ -1,4 +1,4 @@
-"""Where a child process crashed: the image and the offset in it, without root, a debugger or a core file.
+"""Finds where a child process crashed: the image and the offset in it, without root, a debugger or a core file.
 
 The child is seized by ptrace(2) after its start, as an unprivileged process may do with its children. It runs at full
 speed and stops at signals and new threads only; a signal is passed on as it came, so handlers of the program
@@ -46,7 +46,7 @@ _UNKNOWN = "the place of a crash is not known: "
 
 @dataclass(frozen=True)
 class Watched:
-    """How a watched child ended.
+    """The end of a watched child: its status and, for a crash, the place.
 
     Attributes:
         status: as of `subprocess.Popen.returncode`: negative for a signal.
@@ -245,7 +245,7 @@ class CrashWatcher(threading.Thread):
 
 
 def is_echo(before: Arrival, new: Arrival, pid: int) -> bool:
-    """Whether a signal only repeats the fault before it: sent by the handler that has reported the fault (as
+    """Return whether a signal only repeats the fault before it: sent by the handler that has reported the fault (as
     faulthandler does), or by the kernel, because there was no stack to run the handler on."""
     if before.sender is not None:
         return False

@@ -1,4 +1,4 @@
-"""The two words inside glibc's ld.so that switch its log on, found, patched and proved in the running process.
+"""Finds, patches and proves the two words inside glibc's ld.so that switch its log on in the running process.
 
 LD_DEBUG is read once at start, but all it sets is `_rtld_global_ro._dl_debug_mask`, which the loader consults at every
 event; the text goes to the descriptor in `_rtld_global_ro._dl_debug_fd`. Both can be written after start, once the page
@@ -29,7 +29,7 @@ USE_SNAPSHOT = "Use backend='snapshot', which sees less"
 
 
 class DebugWords:
-    """Where the two words lie.
+    """The places of the two words that switch the loader log on.
 
     Attributes: `mask` and `fd`, their indexes among the ints of `_rtld_global_ro`; `note`, how they were found if not
     by their pattern.

@@ -1,5 +1,5 @@
-"""glibc's log of its loader, with the marks that dlltracer wrote into it, decoded into events. Pure: bytes in, values
-out, on any system."""
+"""Decodes glibc's loader log, with the marks that dlltracer wrote into it, into events. Pure: bytes in, values out, on
+any system."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class LoaderTextDecoder:
         return None if state is None else state.initialising
 
     def feed(self, data: bytes, wall: float | None = None) -> list[Change]:
-        """What the next bytes bring to light; `wall`, in seconds since the epoch: when they were read.
+        """Return the changes that the next bytes show; `wall`, in seconds since the epoch: when they were read.
 
         A line, and a mark in it, are looked at when they are whole. NUL bytes, which no line has, are a hole in the
         file: text that was released before it was read, or never written.
@@ -165,7 +165,7 @@ class LoaderTextDecoder:
         return self._take()
 
     def finish(self, ended: bool | None = True, pid: int | None = None) -> list[Change]:
-        """What is to be concluded because nothing follows: no byte at all, or none of process `pid`.
+        """Return the changes that follow from the end of the text: of all, or of process `pid`.
 
         `ended` as of `LoaderState.finish`.
         """
@@ -178,7 +178,7 @@ class LoaderTextDecoder:
         return self._take()
 
     def note_return(self, tid: int, clock: int) -> list[Change]:
-        """What is to be concluded because a thread has come back from the loader: `LoaderState.note_return`."""
+        """Return the changes that follow when a thread has come back from the loader: `LoaderState.note_return`."""
         self._first.note_return(tid, clock)
         return self._take()
 

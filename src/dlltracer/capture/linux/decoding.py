@@ -1,4 +1,4 @@
-"""The recording of one process from its loader log: decoded piece by piece, examined, bounded.
+"""Makes the recording of one process from its loader log: decoded piece by piece, examined, bounded.
 
 glibc passes over a file for another machine, does not log why, and reports "No such file". `examine_failure` looks at
 the file when the trace ends. That is later than the search: the outcome is about the file that is there now.
@@ -51,7 +51,7 @@ def examine_failure(event: LoadFailedEvent, *, program: str = OWN_PROGRAM, folde
 
 
 def is_same_file(event: ImageEvent, image: str, *, folder: str = "") -> bool:
-    """Whether a place tried for `event` is the file of `image`: glibc then takes the image that it has already.
+    """Return whether a place tried for `event` is the file of `image`: glibc then takes the image that it has already.
 
     `folder` as of `examine_failure`.
     """

@@ -1,4 +1,4 @@
-"""Read the logs of a process, and of all processes that it starts, while they grow (LD_DEBUG; `log_folder`).
+"""Reads the loader logs of a process, and of all processes that it starts, while they grow (LD_DEBUG; `log_folder`).
 
 The loop that waits for the end of the process reads them: nothing is injected, no process is traced or slowed, and its
 log outlives a process.
@@ -55,7 +55,8 @@ class _Log(LogReader):
         self.decoder = decoder
 
     def is_full(self) -> bool:
-        """Whether its disk is full, or it has reached the size that files may have (as far as that is ours, too)."""
+        """Return whether the log's disk is full, or the log has reached the size that files may have (as far as that is
+        ours, too)."""
         status = self.status()
         if status is None:
             return False
@@ -236,7 +237,8 @@ class Follower:
             self._emit(log.decoder.finish(self._went_on(known, log), pid), log)
 
     def _went_on(self, known: Known, log: _Log) -> bool | None:
-        """Whether a process that has ended went on behind the last line that is there, as of `LoaderState.finish`."""
+        """Return whether a process that has ended went on behind the last line that is there, as of
+        `LoaderState.finish`."""
         self._full = self._full or log.is_full()
         status = known.process.status
         return False if log.is_full() else None if status is None else status >= 0
@@ -409,7 +411,7 @@ class UntracedProcesses:
 
 
 def why_untraced(program: str) -> str | None:
-    """Why the loader of a program writes no log; `None` if it should write one."""
+    """Return why the loader of a program writes no log; `None` if it should write one."""
     try:
         mode = os.stat(program).st_mode
         image = read_elf(program)

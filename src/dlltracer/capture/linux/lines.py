@@ -1,4 +1,4 @@
-"""One line of glibc's own log of its loader (LD_DEBUG=libs,files), as a value.
+"""Parses one line of glibc's loader log (LD_DEBUG=libs,files) into a value.
 
 Source of the wording: elf/dl-load.c, dl-open.c, dl-close.c, dl-init.c, dl-fini.c and dl-catch.c of glibc 2.31 to 2.43;
 ld.so(8) names the categories.
@@ -13,7 +13,7 @@ from ...model.light import dataclass
 
 
 class LineKind(enum.Enum):
-    """What a line reports. `IGNORED`: known, and of no use here. `UNKNOWN`: not understood, and counted."""
+    """The statement that a line makes. `IGNORED`: known, of no use here. `UNKNOWN`: not understood, and counted."""
 
     OPEN = "dynamically loaded by"
     NEED = "needed by"

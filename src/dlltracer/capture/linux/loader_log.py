@@ -1,4 +1,4 @@
-"""The loader's log of this process, switched on while at least one trace listens.
+"""Switches the loader log of this process on while at least one trace listens, and hands out its text.
 
 The loader has one mask and one descriptor, so a process has one log. Traces that nest or run side by side share it;
 each reads its own stretch of the text. The text goes to a file in memory: writing to it never blocks, so the loader is
@@ -92,12 +92,12 @@ class LoaderLog:
 
     @property
     def trouble(self) -> str | None:
-        """Why the text may lack something, if it may."""
+        """The reason why lines may be missing from the log; `None` if there is none."""
         return self._trouble
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the reader of the log should know."""
+        """Notes for the reader of a recording that was made from this log."""
         found = None if self.words is None else self.words.note
         notes = (None if self._attributed else UNATTRIBUTED, found, self._trouble)
         return tuple(note for note in notes if note)
@@ -150,7 +150,7 @@ class LoaderLog:
             self._lock.release()
 
     def size(self) -> int:
-        """How much was written until now."""
+        """Number of bytes written so far."""
         self._is_there()
         return self._size
 
@@ -209,7 +209,7 @@ class LoaderLog:
         self._fd = -1
 
     def _is_there(self) -> bool:
-        """Whether the descriptor is the log's: a program may close what it did not open, and use the number."""
+        """Return whether the descriptor is the log's: a program may close what it did not open, and use the number."""
         try:
             status = os.fstat(self._fd)
         except OSError:

@@ -1,4 +1,4 @@
-"""The state of glibc's loader in one process, as far as its log shows it: lines in, events out. Pure.
+"""Tracks the state of glibc's loader in one process, as far as its log shows it: lines in, events out. Pure.
 
 A load is a *transaction* of dlopen: opened, searched, mapped, then either initialised and opened, or torn down. glibc
 never says "not found"; that is read from what follows a search that led to no image (`LoaderState._settle`).
@@ -69,7 +69,7 @@ class DlopenCall:
         self.error: tuple[str, str] | None = None
 
     def is_about(self, path: str) -> bool:
-        """Whether `path` is what this dlopen asked for."""
+        """Return whether `path` is what this dlopen asked for."""
         return path == self.name or (bool(self.mapped) and self.mapped[0] == path)
 
 
@@ -201,7 +201,7 @@ class LoaderState:
 
     @property
     def can_load_at_once(self) -> bool:
-        """Whether the next dlopen decides nothing about what came before it, so that `load_at_once` may take it."""
+        """True if the next dlopen decides nothing about what came before it, so that `load_at_once` may take it."""
         return self._current_search is None and self._mapping is None and self._on_start is None
 
     def load_at_once(self, name: str, by: str, base: int, size: int, wall: float | None) -> None:
@@ -310,8 +310,8 @@ class LoaderState:
         }  # fmt: skip
 
     def _share(self, value: ValueT) -> ValueT:
-        """The equal value that was there before: a service that loads the same plug-in a million times holds it once.
-        """
+        """The equal value that was there before: a service that loads the same plug-in a million times holds it
+        once."""
         if len(self._shared) >= _MOST_SHARED:
             self._shared.clear()
         return self._shared.setdefault(value, value)  # type: ignore[return-value]

@@ -1,4 +1,5 @@
-"""Files that take the loader's log: one in memory for a process that reads its own, one at a path for another reader.
+"""Makes the files that take the loader log: one in memory for a process that reads its own, one at a path for another
+reader.
 
 ld.so opens `$LD_DEBUG_OUTPUT.PID`, to append to it, as it starts with LD_DEBUG set (elf/rtld.c of glibc): one file an
 image started by execve, inherited by the processes that it forks. A program that we run ourselves opens the same file.

@@ -1,4 +1,4 @@
-"""The folder for the logs of a followed run: private, watched for new logs, read with care, given back at the end.
+"""Manages the folder for the logs of a followed run: private, watched for new logs, removed at the end.
 
 Who may do what. The folder belongs to the user who runs dlltracer, and nobody else can make, rename or remove a file in
 it: ld.so opens its log by path (O_APPEND and O_NOFOLLOW, elf/rtld.c), and would take a hard link or wait for a FIFO.
@@ -127,7 +127,7 @@ class LogReader:
         self._position = 0
 
     def read(self) -> bytes:
-        """What was written since the last call, or a part of it."""
+        """Return the bytes that were written since the last call, or a part of them."""
         try:
             descriptor = open_for_reading(self.path)
         except PermissionError:

@@ -1,4 +1,4 @@
-"""The processes of a followed run: what /proc shows of them while they live, and how they ended.
+"""Collects what /proc shows of the processes of a followed run while they live, and how they ended.
 
 The status of a process goes to its parent, which takes it away. Linux 6.15 and later keep a copy for a process
 that holds a descriptor of it (pidfd_open(2), PIDFD_GET_INFO). Before that the status can be read while the process is a
@@ -67,8 +67,8 @@ def locate(address: int, maps: str, *, runs: bool = False) -> tuple[str, int] | 
 
 @dataclass(frozen=True)
 class Stat:
-    """Of /proc/PID/stat: `parent`, `ticks` (start, in clock ticks since the boot), `is_zombie`, `exit_code` (as of
-    waitpid(2), known of a zombie only)."""
+    """Fields of /proc/PID/stat: `parent`, `ticks` (start, in clock ticks since the boot), `is_zombie`, `exit_code` (as
+    of waitpid(2), known of a zombie only)."""
 
     parent: int
     ticks: int
@@ -167,7 +167,7 @@ class Processes:
         return self._known[pid]
 
     def is_running(self, pid: int) -> bool:
-        """Whether a process of this number lives, and can be one of the run."""
+        """Return whether a process of this number lives, and can be one of the run."""
         stat = read_stat(pid)
         return stat is not None and not stat.is_zombie and stat.ticks >= self._oldest
 

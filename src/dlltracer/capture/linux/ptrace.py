@@ -1,4 +1,4 @@
-"""ptrace(2): the few requests that watching a process needs, and the layouts of what they answer.
+"""Wraps ptrace(2): the few requests that watching a process needs, and the layouts of their answers.
 
 Every method raises `OSError`: ESRCH for a thread that is gone or not stopped, EPERM where the system does not allow it.
 All calls for a thread must come from the thread that seized it.
@@ -154,7 +154,7 @@ _CAP_SYS_PTRACE = 19
 
 
 def availability() -> Availability:
-    """Whether a child can be watched here, as far as that can be found out without one."""
+    """Return whether a child can be watched here, as far as that is known without starting one."""
     try:
         Ptrace().seize(0)  # there is no such process, so a system that allows the call says just that
     except OSError as error:
@@ -170,7 +170,7 @@ def availability() -> Availability:
 
 
 def why_refused(pid: int, error: OSError) -> str:
-    """Why a child of ours could not be seized, after the attempt failed with this error."""
+    """Return why a child of ours could not be seized, after the attempt failed with this error."""
     try:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return ENDED
@@ -183,7 +183,7 @@ def why_refused(pid: int, error: OSError) -> str:
 
 
 def parse_yama(scope: str, capabilities: str) -> str | None:
-    """Why Yama forbids to trace a child; `None` if it does not.
+    """Return why Yama forbids to trace a child; `None` if Yama allows it.
 
     Arguments: the text of /proc/sys/kernel/yama/ptrace_scope, empty where there is none (1 allows descendants), and
     CapEff of the process (capabilities(7)).

@@ -1,4 +1,4 @@
-"""Backend "rtld": glibc's own log of its loader, switched on in the running process.
+"""Backend "rtld": glibc's own loader log, switched on in the running process.
 
 Needs no restart, no root, no ptrace and no compiler. Sees every image that any thread loads or fails to load through
 the loader, with every place tried. Does not see what a program maps without the loader.
@@ -43,7 +43,7 @@ class RtldBackend:
         self._fd = fd
 
     def availability(self) -> Availability:
-        """Whether the loader's words are found; that they work is proved at the start of a trace only."""
+        """Return whether the two words of the loader are found. Only the start of a trace proves that they work."""
         try:
             DebugMaskPatch().protection()
         except BackendUnavailable as error:
@@ -97,7 +97,7 @@ class RtldSession(Listener):
         return 0 if self._decoding is None else self._decoding.missed
 
     def progress(self) -> int:
-        """How long the log is."""
+        """Length of the log in bytes."""
         return self._log.size()
 
     def drain(self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False) -> Sequence[Event]:
@@ -164,7 +164,7 @@ class JoinedLog:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the reader of the log should know."""
+        """Notes for the reader of a recording that was made from this log."""
         return self._log.notes
 
     def leave(self) -> None:

@@ -1,4 +1,4 @@
-"""What a loader did in one process, as far as the files show it that it opened and mapped: stops in, events out. Pure.
+"""Concludes what a loader did from the files that it opened and mapped in one process: stops in, events out. Pure.
 
 A loader tells nothing of itself here. What its calls mean is read from what it must have been doing, on any C library:
 
@@ -158,7 +158,7 @@ class _NameSearch:
         return self.name.rpartition("/")[2]
 
     def begins_anew(self, path: str) -> bool:
-        """Whether a place is the first of another search for the same name, after this one has failed.
+        """Return whether a place is the first of another search for the same name, after this one has failed.
 
         A search may try a place twice: where two rules have the same folder, or two subfolders the same name
         (tls/x86_64 in glibc 2.36). It has three places or more before it ends without result: those of the system.
@@ -238,7 +238,7 @@ class ProcessDecoder:
         return child
 
     def take(self) -> list[ImageChange]:
-        """What was concluded since the last call."""
+        """Return the changes that were concluded since the last call."""
         taken, self._out = self._out, []
         return taken
 
@@ -306,7 +306,7 @@ class ProcessDecoder:
             self.map(MapStop(stop.pid, stop.tid, stop.wall, stop.path, stop.found, stop.image))
 
     def _is_taken_unseen(self, search: _NameSearch, stop: OpenStop) -> bool:
-        """Whether an image has no code, so that no stop tells that it is mapped (libicudata has none).
+        """Return whether an image has no code, so that no stop tells that it is mapped (libicudata has none).
 
         Only if the loader is known to look, and the image is for this kind of process.
         """

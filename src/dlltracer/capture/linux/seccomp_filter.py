@@ -1,4 +1,4 @@
-"""The BPF program of backend "seccomp": which system calls of a process stop for its tracer. Pure.
+"""Makes the BPF program of backend "seccomp": which system calls of a process stop for its tracer. Pure.
 
 The calls by which a loader works stop, on any C library: open, openat and openat2 for reading, and mmap of a
 file with the right to run it. Also execve, because what is known of a process ends with its program, and access with
@@ -8,6 +8,10 @@ The program decides by numbers alone: BPF cannot read the memory behind a pointe
 more. Opens to write, to create, of folders and with O_PATH are no loader's (glibc: open_verify in elf/dl-load.c; musl:
 path_open in ldso/dynlink.c; both open with O_RDONLY | O_CLOEXEC).
 
+Most opens to read are the program's own: Python opens a file for each module. They differ from the loader's by the
+instruction alone. Where in memory that lies is random (ASLR), but not where in a page: `make_program` takes the places
+from which libc opens files and the loader does not (`seccomp_lookup.find_passed_entries`).
+
 Sources: seccomp(2), linux/seccomp.h, linux/audit.h, linux/filter.h, the system call tables of Linux (asm/unistd.h).
 """
 
@@ -16,6 +20,7 @@ from __future__ import annotations
 import enum
 import struct
 import sys
+from collections.abc import Collection
 
 from ..requests import MARK_MODE
 
@@ -36,7 +41,7 @@ _X32_BIT = 0x40000000
 
 
 class CallKind(enum.Enum):
-    """What a system call that stops for the tracer does."""
+    """The purpose of a system call that stops for the tracer."""
 
     OPEN = "open"
     MAP = "map"
@@ -146,7 +151,7 @@ def call_of(audit: int, number: int) -> Call | None:
 
 
 def does_stop(audit: int, number: int, arguments: tuple[int, ...]) -> bool:
-    """Whether the BPF program would stop a call: for a tracer at whom every call stops."""
+    """Return whether the BPF program would stop a call: for a tracer at whom every call stops."""
     call, arch = call_of(audit, number), ARCHITECTURES.get(audit)
     if call is None or arch is None:
         return False
@@ -163,24 +168,28 @@ def _not_of_loaders(arch: Architecture) -> int:
     return _O_WRITES | _O_CREAT | arch.o_directory | O_PATH
 
 
+PAGE = 0x1000
+"""No page is smaller: the place in it is the same wherever the kernel maps the file."""
+
 # linux/bpf_common.h: what an instruction does.
 _LOAD, _EQUALS, _HAS_BITS, _AND, _RETURN = 0x20, 0x15, 0x45, 0x54, 0x06
 
 _INSTRUCTION = struct.Struct("=HBBI")
 """struct sock_filter: code, how many instructions to skip if true, and if false, and a constant."""
 
-_NUMBER_AT, _ARCH_AT, _ARGUMENTS_AT = 0, 4, 16
+_NUMBER_AT, _ARCH_AT, _ADDRESS_AT, _ARGUMENTS_AT = 0, 4, 8, 16
 """struct seccomp_data (linux/seccomp.h)."""
 
 Instruction = tuple[int, int, int, int]
 
 
-def make_program(architectures: tuple[Architecture, ...], action: int) -> bytes:
+def make_program(architectures: tuple[Architecture, ...], action: int, passed: Collection[int] = ()) -> bytes:
     """The BPF program, as an array of struct sock_filter.
 
-    Arguments: `action`, `RET_USER_NOTIF` or `RET_TRACE`. Processes of other architectures are let pass.
+    Arguments: `action`, `RET_USER_NOTIF` or `RET_TRACE`. `passed`, addresses modulo `PAGE`: opens are let pass that an
+    instruction just before one makes, in processes of the first architecture. Other architectures are let pass.
     """
-    sections = [_section(arch, action) for arch in architectures]
+    sections = [_section(arch, action, () if number else passed) for number, arch in enumerate(architectures)]
     program: list[Instruction] = [(_LOAD, 0, 0, _ARCH_AT)]
     for arch, section in zip(architectures, sections, strict=True):
         assert len(section) < 256  # a jump has eight bits
@@ -189,17 +198,17 @@ def make_program(architectures: tuple[Architecture, ...], action: int) -> bytes:
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
 
 
-def _section(arch: Architecture, action: int) -> list[Instruction]:
+def _section(arch: Architecture, action: int, passed: Collection[int]) -> list[Instruction]:
     section: list[Instruction] = [(_LOAD, 0, 0, _NUMBER_AT)]
     if arch is X86_64:
         section.append((_AND, 0, 0, 0xFFFFFFFF ^ _X32_BIT))
     for number, call in arch.calls.items():
-        block = _block(arch, call, action)
+        block = _block(arch, call, action, passed)
         section += [(_EQUALS, 0, len(block), number), *block]
     return [*section, (_RETURN, 0, 0, RET_ALLOW)]
 
 
-def _block(arch: Architecture, call: Call, action: int) -> list[Instruction]:
+def _block(arch: Architecture, call: Call, action: int, passed_at: Collection[int]) -> list[Instruction]:
     """What is done with one system call: always a return."""
     stopped, passed = (_RETURN, 0, 0, action), (_RETURN, 0, 0, RET_ALLOW)
     if call.kind is CallKind.MAP:
@@ -211,9 +220,19 @@ def _block(arch: Architecture, call: Call, action: int) -> list[Instruction]:
         return [stopped]
     if call.kind is CallKind.MARK:
         return [_load_argument(call.flags), (_EQUALS, 0, 1, MARK_MODE), stopped, passed]
-    return [_load_argument(call.flags), (_HAS_BITS, 1, 0, _not_of_loaders(arch)), stopped, passed]
+    places = sorted(passed_at)
+    # A place that is one of them jumps over the other comparisons and the stop.
+    compared = [(_EQUALS, len(places) - number, 0, place) for number, place in enumerate(places)]
+    address = [_load_low(_ADDRESS_AT), (_AND, 0, 0, PAGE - 1), *compared] if places else []
+    flags = (_HAS_BITS, len(address) + 1, 0, _not_of_loaders(arch))
+    return [_load_argument(call.flags), flags, *address, stopped, passed]
 
 
 def _load_argument(place: int) -> Instruction:
-    """Load the low half of an argument: BPF works with 32 bits."""
-    return _LOAD, 0, 0, _ARGUMENTS_AT + 8 * place + (0 if sys.byteorder == "little" else 4)
+    """Load the low half of an argument."""
+    return _load_low(_ARGUMENTS_AT + 8 * place)
+
+
+def _load_low(offset: int) -> Instruction:
+    """Load the low half of a number of 64 bits: BPF works with 32."""
+    return _LOAD, 0, 0, offset + (0 if sys.byteorder == "little" else 4)

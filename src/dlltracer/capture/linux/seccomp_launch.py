@@ -1,10 +1,10 @@
 """Runs in the process that becomes the program: puts the filter on, hands the listener to the tracer, and execs.
 
-Run as a script, by path: `seccomp_launch.py SOCKET WAY LOCALE PROGRAM [ARGUMENTS]`. SOCKET is the number of a connected
-socket (AF_UNIX, SOCK_SEQPACKET) that the tracer has the other end of, WAY is "notify", "ptrace" (a filter for a tracer
-that uses ptrace) or "calls" (no filter), LOCALE is "-" where
-the environment had no LC_CTYPE: the interpreter may have set one for itself (PEP 538). Messages, the first byte says
-which:
+Run as a script, by path: `seccomp_launch.py SOCKET WAY PASSED LOCALE PROGRAM [ARGUMENTS]`. SOCKET is the number of a
+connected socket (AF_UNIX, SOCK_SEQPACKET) that the tracer has the other end of. WAY is "notify", "ptrace" (a filter for
+a tracer that uses ptrace) or "calls" (no filter). PASSED has numbers (`seccomp_filter.make_program`), with commas
+between. LOCALE is "-" where the environment had no LC_CTYPE: the interpreter may have set one for itself (PEP 538).
+Messages, the first byte says which:
 
     here -> tracer   L  the listener, and a socket to the keeper (SCM_RIGHTS); for ptrace: ready to be seized
                      F  the filter cannot be had; errno and a text follow
@@ -62,8 +62,11 @@ class FilterError(Exception):
         self.code = code
 
 
-def install(way: str) -> int:
-    """Put the filter on this process. Returns the listener for "notify", -1 for "ptrace". Raises `FilterError`."""
+def install(way: str, passed: tuple[int, ...] = ()) -> int:
+    """Put the filter on this process. Returns the listener for "notify", -1 for "ptrace". Raises `FilterError`.
+
+    Arguments: `passed`, as of `seccomp_filter.make_program`.
+    """
     import ctypes
 
     from dlltracer.capture.linux.seccomp_filter import (
@@ -76,7 +79,7 @@ def install(way: str) -> int:
     architectures = architectures_of(os.uname().machine, 8 * ctypes.sizeof(ctypes.c_void_p))
     if not architectures:
         raise FilterError(errno.ENOSYS, f"the system calls of this processor ({os.uname().machine}) are not known")
-    code = make_program(architectures, RET_USER_NOTIF if way == "notify" else RET_TRACE)
+    code = make_program(architectures, RET_USER_NOTIF if way == "notify" else RET_TRACE, passed)
 
     class FilterProgram(ctypes.Structure):  # struct sock_fprog
         _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
@@ -144,7 +147,7 @@ def fork_keeper() -> Any:
 
 
 def keep(number: int) -> None:
-    """Be the keeper. `number` is the descriptor of its socket."""
+    """Answer the filter's stops until the last process with the filter ends. `number`: the descriptor of the socket."""
     import _socket
 
     os.setsid()
@@ -193,8 +196,8 @@ def send(socket: Any, message: bytes, descriptors: tuple[int, ...] = ()) -> None
 
 
 def receive(socket: Any, most: int) -> tuple[bytes, tuple[int, ...]]:
-    """Return one message, empty at the end of the stream, and at most so many descriptors, which are not inheritable.
-    """
+    """Return one message, empty at the end of the stream, and at most so many descriptors, which are not
+    inheritable."""
     import _socket
 
     numbers = array.array("i")
@@ -215,7 +218,7 @@ def main() -> NoReturn:
     """Become the program that the arguments name."""
     import _socket
 
-    number, way, locale, *command = sys.argv[1:]
+    number, way, passed, locale, *command = sys.argv[1:]
     os.set_inheritable(int(number), False)
     tracer = _socket.socket(fileno=int(number))
     if way != "notify":
@@ -223,7 +226,7 @@ def main() -> NoReturn:
         _await_go(tracer)  # it has seized us: the filter's stops find their tracer
     keeper = fork_keeper() if way == "notify" else None
     try:
-        listener = install(way) if way != "calls" else -1
+        listener = install(way, tuple(map(int, filter(None, passed.split(","))))) if way != "calls" else -1
     except FilterError as error:
         send(tracer, _failure(b"F", error.code, str(error)))
         os._exit(_CANNOT_START)

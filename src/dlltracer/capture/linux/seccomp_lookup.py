@@ -11,7 +11,9 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-from .seccomp_filter import AT_FDCWD, O_PATH
+from ...binary.elf import read_elf
+from ...errors import BinaryFormatError
+from .seccomp_filter import AT_FDCWD, O_PATH, PAGE
 
 LONGEST_PATH = 4096
 """PATH_MAX, the NUL at its end included."""
@@ -28,7 +30,7 @@ class FileLookup:
         self._root = read_link("/proc/self/root")
 
     def has_our_files(self, pid: int) -> bool:
-        """Whether root and mounts of a process are ours."""
+        """Return whether root and mounts of a process are ours."""
         return read_link(f"/proc/{pid}/root") == self._root and read_link(f"/proc/{pid}/ns/mnt") == self._namespace
 
     def look(self, pid: int, tid: int, dirfd: int, path: bytes) -> os.stat_result | int:
@@ -39,7 +41,7 @@ class FileLookup:
             return error.errno or errno.EIO
 
     def why_privileged(self, pid: int, tid: int, dirfd: int, path: bytes) -> str | None:
-        """Why a program gets other rights than its caller has (execve(2)); `None` if it does not."""
+        """Return why a program gets other rights than its caller has (execve(2)); `None` if it does not get any."""
         try:
             status = self._stat(pid, tid, dirfd, path)
         except OSError:
@@ -99,6 +101,53 @@ class FileLookup:
                 os.close(found)
         finally:
             os.close(folder)
+
+
+_ENTER_KERNEL = {"x86_64": b"\x0f\x05", "aarch64": b"\x01\x00\x00\xd4"}
+"""Of a machine with 64 bits, as of uname(2), the instruction of a system call: syscall; svc 0."""
+_NEAR = 256
+"""Bytes of a function of libc that opens a file; what follows it is libc's as well."""
+
+
+def find_entries(code: bytes, address: int = 0) -> frozenset[int]:
+    """Return where code may enter the kernel: addresses modulo `PAGE`, each behind the instruction.
+
+    Arguments: `address`, where the code lies. Data that look like the instruction count too. Empty for a machine whose
+    instruction is not known.
+    """
+    instruction = _ENTER_KERNEL.get(os.uname().machine)
+    found = set()
+    at = code.find(instruction) if instruction is not None else -1
+    while instruction is not None and at >= 0:
+        found.add((address + at + len(instruction)) % PAGE)
+        at = code.find(instruction, at + 1)
+    return frozenset(found)
+
+
+def find_passed_entries() -> frozenset[int]:
+    """Return where libc's open and openat enter the kernel, without the places where this system's loader does.
+
+    On glibc, an open that comes from there is none of the loader's, which has functions of its own. Empty where that is
+    not known: on musl, where loader and libc are one file, and where a library took the place of these functions.
+    """
+    try:
+        interpreter = read_elf("/proc/self/exe").interpreter
+        if interpreter is None or "ld-musl-" in interpreter or struct.calcsize("P") != 8:
+            return frozenset()
+        import ctypes
+
+        library = ctypes.CDLL(None)
+        found: set[int] = set()
+        memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for name in ("open64", "openat64"):
+                address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+                found |= find_entries(os.pread(memory, _NEAR, address), address)
+        finally:
+            os.close(memory)
+        return frozenset(found - find_entries(read_bytes(interpreter, 1 << 24)))
+    except (OSError, BinaryFormatError, AttributeError, ImportError, OverflowError):
+        return frozenset()
 
 
 def read_link(path: str) -> str | None:

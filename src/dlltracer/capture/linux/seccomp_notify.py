@@ -51,7 +51,7 @@ class SeccompBackend:
     name = "seccomp"
 
     def availability(self) -> Availability:
-        """Whether a program can be watched, as far as that can be found out without one."""
+        """Return whether a program can be watched, as far as that is known without starting one."""
         if not os.path.isdir("/proc/self/fd"):
             return Availability(False, "there is no /proc, by which a process is looked at", "Mount /proc")
         machine = os.uname().machine

@@ -1,4 +1,4 @@
-"""From a system call that waits for its tracer to a value: what was asked for, by whom, and what is there.
+"""Turns a system call that waits for its tracer into a value: the request, the caller, the file there.
 
 All of this is observation. The call is carried out by the kernel after it was looked at, with the memory and the files
 as they are then (the flag CONTINUE in seccomp_unotify(2)): another thread can have changed them. Nothing is forbidden
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 import sys
 import time
 from collections import OrderedDict
@@ -31,7 +32,7 @@ from .decode import decode_mark
 from .processes import read_status_field
 from .seccomp_decode import MARK_FRAME, ExecStop, Identity, MapStop, MarkStop, OpenStop, Stop
 from .seccomp_filter import AT_FDCWD, I386, MAP_FIXED, Call, CallKind, call_of
-from .seccomp_lookup import LONGEST_PATH, FileLookup, read_bytes, read_link
+from .seccomp_lookup import LONGEST_PATH, FileLookup, find_entries, read_bytes, read_link
 
 _LONGEST_MARK = 1 << 16
 _MOST_OPEN = 64
@@ -42,6 +43,7 @@ _MOST_ODD = 100
 _AT_BASE, _AT_SYSINFO_EHDR = 7, 33
 _PT_LOAD = 1
 _VDSO_SIZE = 0x4000
+_LONGEST_CODE = 1 << 26
 
 
 class TracedTask:
@@ -53,6 +55,7 @@ class TracedTask:
         generation: how many programs it has begun since it was seen first.
         same_files: its root and mounts are ours.
         is_musl: its loader is musl's; `None` if there is no loader, or it could not be looked at.
+        is_passed_over: its loader may open files where the filter lets opens pass.
     """
 
     def __init__(self, pid: int, parent: int) -> None:
@@ -67,6 +70,7 @@ class TracedTask:
         self.may_exec = 0  # the thread that has called execve
         self.same_files = True
         self.is_musl: bool | None = None
+        self.is_passed_over = False
         self.loader: range = range(0)
         self.vdso: range = range(0)
         self.start: bytes = b""
@@ -75,14 +79,17 @@ class TracedTask:
 class StopReader:
     """Makes values of system calls that wait.
 
-    Arguments: `on_start`, called with a process when it is first seen, and with one that has become another program.
+    Arguments: `on_start`, called with a process when it is first seen, and with one that has become another program;
+    `passed`, of the filter (`seccomp_filter.make_program`).
 
     Attributes: `unreadable`, how many calls could not be looked at, because the memory of their process cannot be read;
     `on_process`, called with the process id of each process that is new.
     """
 
-    def __init__(self, on_start: Callable[[TracedTask], None]) -> None:
+    def __init__(self, on_start: Callable[[TracedTask], None], passed: frozenset[int] = frozenset()) -> None:
         self._on_start = on_start
+        self._passed = passed
+        self._own_loader: Identity | None = None
         self._asked_for: dict[int, str] = {}
         self._odd_names: set[str] = set()
         self._tasks: dict[int, TracedTask] = {}
@@ -174,7 +181,34 @@ class StopReader:
             task.is_musl = "ld-musl-" in interpreter
         if base := words.get(_AT_BASE):
             task.loader = _extent(base, read_kernel_file(f"/proc/{task.pid}/maps"))
+        task.is_passed_over = bool(self._passed) and self._may_be_passed_over(task, interpreter)
         self._on_start(task)
+
+    def _may_be_passed_over(self, task: TracedTask, interpreter: str | None) -> bool:
+        """Return whether the loader of a program may open files where the filter lets opens pass.
+
+        The places of the filter are none of this system's loader. Another one, or the code of a static program, has the
+        same place in a page by chance: one in a hundred.
+        """
+        if interpreter is not None and task.same_files and self._is_own_loader(interpreter):
+            return False
+        if self._bits_of(task.pid) != struct.calcsize("P") * 8:
+            return False
+        if not task.loader:
+            return bool(find_entries(read_bytes(f"/proc/{task.pid}/exe", _LONGEST_CODE)) & self._passed)
+        code = self._peek(task.pid, task.loader.start, len(task.loader))
+        return len(code) < len(task.loader) or bool(find_entries(code, task.loader.start) & self._passed)
+
+    def _is_own_loader(self, interpreter: str) -> bool:
+        """Return whether a path is that of the loader of this process."""
+        try:
+            if self._own_loader is None:
+                own = os.stat(self._interpreter(os.getpid()) or "")
+                self._own_loader = own.st_dev, own.st_ino
+            status = os.stat(interpreter)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._own_loader
 
     def _bits_of(self, pid: int) -> int:
         head = read_bytes(f"/proc/{pid}/exe", 5)
@@ -210,7 +244,8 @@ class StopReader:
         return MarkStop(task.pid, tid, marks)
 
     def _is_asked_for(self, tid: int, name: str) -> bool:
-        """Whether a name that is not a library's by its look has just been asked for, or is needed by an image."""
+        """Return whether a name that is not a library's by its look has just been asked for, or is needed by an
+        image."""
         return name in self._odd_names or name == self._asked_for.get(tid)
 
     def _open(
@@ -236,8 +271,8 @@ class StopReader:
         return OpenStop(task.pid, tid, time.time(), path, by_loader, (status.st_dev, status.st_ino), image=image)
 
     def _is_by_loader(self, task: TracedTask, audit: int, address: int) -> bool | None:
-        """Whether the instruction that makes the call is in the loader: glibc's opens libraries itself (rtld has its
-        own open64_nocancel, elf/dl-load.c), and libc.so serves the program. `None` if that cannot be known."""
+        """Return whether the instruction that makes the call is in the loader: glibc's opens libraries itself (rtld has
+        its own open64_nocancel, elf/dl-load.c), and libc.so serves the program. `None` if that cannot be known."""
         if not task.loader or (audit == I386.audit and address in task.vdso):
             return None  # a static program; or the kernel's common entry for all of the process (vsyscall)
         if address not in task.loader:

@@ -1,4 +1,4 @@
-"""Everything that the watched processes of a run load: their stops, joined with what /proc shows of them."""
+"""Joins the stops of all watched processes of a run with what /proc shows of them."""
 
 from __future__ import annotations
 
@@ -75,11 +75,13 @@ class LoaderWatch:
         explain: puts the rules of the loader to the places of an event.
         everyone: also of the processes that the first one starts.
         marked: the first process hands over marks, and what is before the first of them is not its program's doing.
+        passed: of the filter (`seccomp_filter.make_program`).
     """
 
     def __init__(
         self, on_event: Callable[[ImageChange], None], on_process: Callable[[TracedProcess], None],
         explain: Callable[[ImageChange, WatchedProgram], ImageChange], *, everyone: bool, startup: bool, marked: bool,
+        passed: frozenset[int] = frozenset(),
     ) -> None:  # fmt: skip
         self._on_event = on_event
         self._explain = explain
@@ -94,7 +96,8 @@ class LoaderWatch:
         self._own = 0
         self._forgotten = 0
         self._waiting: deque[Stop | _Begin | _End] = deque()
-        self.reader = StopReader(self._note_start)
+        self.reader = StopReader(self._note_start, passed)
+        self._passed_over: dict[str, None] = {}
         self._takes_rights = False
 
     def begin(self, pid: int, command: tuple[str, ...], file: str | None) -> None:
@@ -112,7 +115,7 @@ class LoaderWatch:
 
     @property
     def has_work(self) -> bool:
-        """Whether stops wait that were taken in."""
+        """True if stops wait that were taken in."""
         return bool(self._waiting)
 
     def work(self) -> None:
@@ -189,6 +192,11 @@ class LoaderWatch:
                 f"{unsure} files named like libraries were opened and not mapped, by whom is not known (the loader and "
                 "the C library are one image): they are not shown as failures",
             )  # fmt: skip
+        notes += tuple(
+            f"{path}: its loader is not this system's, and may open files where the filter takes an open for the "
+            "program's own: libraries that it looked for may be missing here"
+            for path in self._passed_over
+        )  # fmt: skip
         if self._own:
             notes += (f"{self._own} events of modules that dlltracer itself imported are left out",)
         if self._takes_rights:
@@ -214,6 +222,8 @@ class LoaderWatch:
         pid = task.pid
         if not self._is_wanted(pid):
             return
+        if task.is_passed_over and len(self._passed_over) < 16:
+            self._passed_over[read_link(f"/proc/{pid}/exe") or f"process {pid}"] = None
         if pid not in self._processes:
             self._processes.add(pid, like=task.parent)
         if task.generation == 1:

@@ -1,4 +1,4 @@
-"""Image records and the requests of Python, turned into events. Pure: runs on any system.
+"""Turns image records and the requests of Python into events. Pure: runs on any system.
 
 The rule that judges an unload (docs/reference/failed-or-unloaded.md). The kernel reports unloads only; process exit,
 FreeLibrary and a file mapped to be read look the same as a load that failed. An unload is *Failed* when
@@ -36,7 +36,7 @@ from .image_records import (
 
 @dataclass(frozen=True)
 class RecordContext:
-    """What decoding must know of the process and the machine besides the records.
+    """Facts about the process and the machine that decoding needs besides the records.
 
     Attributes: `pid`; `devices` and `system_root` as in `image_records.display_path`; `frequency`, ticks of the events'
     clock a second; `wall` (seconds since the epoch) and `clock` (`time.perf_counter_ns()`) of one moment; `since`, the
@@ -336,7 +336,7 @@ _IMPORTED_BY = 1_000_000_000
 
 
 class RequestSource(Protocol):
-    """What gives the requests: a `Watch`, which describes these."""
+    """A source of requests, such as a `Watch`, which describes these."""
 
     def peek(self, until: int | None) -> Sequence[Request]: ...
 
@@ -368,7 +368,7 @@ class LiveImages:
 
     @property
     def undecodable(self) -> int:
-        """How many records could not be decoded."""
+        """Number of records that could not be decoded."""
         return self._decoder.undecodable
 
     def add(self, records: Iterable[RawRecord]) -> None:
@@ -408,7 +408,7 @@ class LiveImages:
 
 
 def _is_undecided(records: Sequence[RawRecord], requests: Sequence[Request], now: int) -> bool:
-    """Whether it may turn out that an import was a success although an image of it was unmapped.
+    """Return whether an import may still turn out a success although an image of it was unmapped.
 
     That is so for a file with another name, whose module was there already: Windows maps it, and unmaps it again.
     """

@@ -1,4 +1,4 @@
-"""What the NT kernel reports, decoded into plain values: image events, device paths, command lines. Pure.
+"""Decodes the NT kernel's reports into plain values: image events, device paths, command lines. Pure.
 
 Source: the Image_Load class and its older versions in wmicore.mof of the Windows Driver Kit ("Image_Load class", MS
 Learn). P is the pointer size of the *event* (32-bit Python on 64-bit Windows gets 64-bit payloads); nothing is padded.
@@ -54,7 +54,7 @@ class Opcode(IntEnum):
 
 
 class ImagePayload(NamedTuple):
-    """What the payload of an image event says; `None` where its version has no such field."""
+    """The payload of an image event, decoded; `None` where its version has no such field."""
 
     base: int
     size: int
@@ -202,8 +202,8 @@ def is_same_path(kernel_path: str, shown: str | None, target: str) -> bool:
 
 
 def is_same_name(kernel_path: str, target: str) -> bool:
-    """Whether an image has the base name that LoadLibrary was asked for; ".dll" is added where it has no extension
-    ("LoadLibraryW", MS Learn)."""
+    """Return whether an image has the base name that LoadLibrary was asked for; ".dll" is added where it has no
+    extension ("LoadLibraryW", MS Learn)."""
     name = ntpath.basename(target).lower()
     if name.endswith("."):
         name = name[:-1]

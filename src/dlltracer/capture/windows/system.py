@@ -1,6 +1,5 @@
-"""What every mechanism of Windows needs of its system DLLs. They are opened from System32 only: we may run as
-Administrator, and a DLL of the same name beside the program must not be taken. Importable on any system.
-"""
+"""Opens the system DLLs that every mechanism of Windows needs. They are opened from System32 only: we may run as
+Administrator, and a DLL of the same name beside the program must not be taken. Importable on any system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mangled C++ symbol says: its declaration, the std::string ABI that it asks for, who has it.
+"""Reads mangled C++ symbols: the declaration, the std::string ABI that it asks for, the library that has it.
 
 Source: "Itanium C++ ABI", section 5.1 (External Names), in the wording that c++filt of GNU binutils prints.
 Expressions, decltype and vectors are not read: a name that has one has no declaration here, rather than a wrong one.
@@ -59,7 +59,7 @@ class Symbols(Grammar):
         return Text(self.variant(kind) + str(self.encoding(outermost=True)))
 
     def variant(self, kind: str) -> str:
-        """What another function that stands for the one that follows is called."""
+        """Return the name of another function that stands for the one that follows."""
         if kind in ("Th", "Tv"):
             self.at -= 1
             self.call_offset()
@@ -81,7 +81,7 @@ MICROSOFT_NAME = re.compile(r"\?(\?_{0,2}[0-9A-Z])?((?:[\w$]{1,400}@){1,20})@")
 
 
 class StringAbi(enum.Enum):
-    """Which std::string a symbol is about ("Dual ABI", libstdc++ manual)."""
+    """The std::string that a symbol is about ("Dual ABI", libstdc++ manual)."""
 
     NEW = "new"
     """std::__cxx11::string, or an [abi:cxx11] tag: _GLIBCXX_USE_CXX11_ABI=1, GCC 5 and later."""
@@ -94,7 +94,7 @@ class StringAbi(enum.Enum):
 
 @dataclass(frozen=True)
 class MangledSymbol:
-    """What was read from a symbol.
+    """The declaration and the facts that were read from a symbol.
 
     Attributes:
         declaration: as c++filt prints it; `None` if it cannot be read whole.
@@ -133,7 +133,7 @@ def _string_abi(symbol: str, old: bool) -> StringAbi | None:
 
 @dataclass(frozen=True)
 class SymbolOwner:
-    """Which library a symbol belongs to by its name: a guess, since names are free.
+    """The library that a symbol belongs to by its name: a guess, since names are free.
 
     Attributes:
         name: what the library is called.

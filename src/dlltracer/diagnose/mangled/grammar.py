@@ -1,4 +1,4 @@
-"""Names and types in mangled C++ symbols ("Itanium C++ ABI", section 5.1): no expressions, decltype, vectors."""
+"""Parses names and types in mangled C++ symbols ("Itanium C++ ABI", section 5.1): no expressions, decltype, vectors."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class NameCursor:
 
     @property
     def scope(self) -> object:
-        """What template parameters stand for here."""
+        """The arguments that template parameters stand for here."""
         return IN_LAMBDA if self.in_lambda else self.arguments
 
     def distrust_substitutions(self) -> None:
@@ -258,7 +258,7 @@ class Grammar(NameCursor):
             return name, ""
 
     def first(self, own: bool) -> bool:
-        """Whether this is the name that the whole symbol is about."""
+        """Return whether this is the name that the whole symbol is about."""
         first, self._named = own and not self._named, self._named or own
         return first
 

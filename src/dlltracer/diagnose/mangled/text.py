@@ -1,4 +1,4 @@
-"""The text of C++ types: a declarator has a part to the left of where a name would stand and one to the right."""
+"""Writes C++ types as text: a declarator has a part to the left of where a name would stand and one to the right."""
 
 from __future__ import annotations
 

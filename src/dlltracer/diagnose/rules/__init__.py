@@ -1,1 +1,1 @@
-"""The rules, one file a family. A rule looks at a case, and yields the causes that it can prove or that fit."""
+"""The rules, one file a family. A rule reads a case, and yields the causes that it can prove or that fit."""

@@ -7,14 +7,14 @@ of Intel's developer guide; qguiapplication.cpp of Qt (init_platform).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ...model.environment import without_hash
 from ...model.events import LoadEvent
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case, describe_copies
-from ..program_output import OutputKind
+from ..program_output import OutputKind, OutputMessage
 from ..remedies import find_providers, install_remedies, operand
 
 OPENMP_CODE = "two-openmp-runtimes"
@@ -23,7 +23,9 @@ QT_CODE = "qt-platform-plugin"
 
 _OPENMP = re.compile(r"OMP: Error #15: Initializing (\S{1,200}), but found (\S{1,200}) already initialized")
 _OPENMP_RUNTIME = re.compile(r"(?:lib)?(?:iomp5(?:md)?|omp(?:140\.\w+)?|gomp|gomp-1)(?:\.so[\d.]*|\.dll|\.dylib)")
-_MKL = re.compile(r"MKL FATAL ERROR: Cannot load (?:neither )?(\S{1,200}?)(?: (?:or|nor) (\S{1,200}?))?\.?\s*$")
+_MKL = re.compile(
+    r"MKL FATAL ERROR: [Cc]annot load (?!symbol )(?:neither )?(\S{1,200}?)(?: (?:or|nor) (\S{1,200}?))?\.?\s*$"
+)
 _MKL_ITSELF = re.compile(r"(?:lib)?mkl_(?:rt|core)\b")
 _QT = re.compile(r"[Cc]ould not (find|load) the Qt platform plugin \"(\w{1,50})\" in \"([^\"\n]{0,500})\"")
 _NO_QT = "no Qt platform plugin could be initialized"
@@ -61,6 +63,12 @@ def fatal_message(case: Case) -> FatalMessage | None:
             if found is not None and (kind != QT_CODE or any(_NO_QT in one for one in lines) or case.is_windows):
                 return FatalMessage(kind, found, line)
     return None
+
+
+def mkl_libraries(messages: Iterable[OutputMessage]) -> tuple[str, ...]:
+    """Return the names of the libraries that MKL says it cannot load."""
+    lines = (line for message in messages if message.kind is OutputKind.ABORT for line in message.lines)
+    return tuple(name for line in lines if (found := _MKL.search(line)) for name in found.groups() if name)
 
 
 def _two_runtimes(case: Case, message: FatalMessage) -> Finding:

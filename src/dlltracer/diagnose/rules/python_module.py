@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ...model.environment import PackageManager
 from ...model.failure import PythonError
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.pe import PeImage
 from ...model.tree import MissingSymbol
 from ..case import Case, ForeignModule, describe_copies
 from ..loader_errors import DlProblem, describe_rule, folder_of
@@ -30,6 +31,14 @@ def check_foreign_files(case: Case) -> Iterator[Finding]:
     yield from _foreign(case)
 
 
+def _exported(image: object) -> Collection[str] | None:
+    """Return the names that an image exports; `None` if they are not known."""
+    if isinstance(image, PeImage):
+        return None if image.exports is None else [export.name for export in image.exports if export.name]
+    symbols = getattr(image, "symbols", None)
+    return symbols.provides if symbols is not None else None
+
+
 def _no_function(case: Case) -> Iterator[Finding]:
     """Yield the finding about a file that loads and is no extension module of that name."""
     found = _NO_FUNCTION.search(case.error.message) if case.error is not None else None
@@ -37,10 +46,11 @@ def _no_function(case: Case) -> Iterator[Finding]:
         return
     path = case.error.path or case.subject or "the file"
     image = case.images.get(path)
-    symbols = getattr(image, "symbols", None)
-    provided = sorted(name for name in symbols.provides if name.startswith(("PyInit_", "init"))) if symbols else []
+    names = _exported(image)
+    provided = sorted(name for name in names or () if name.startswith(("PyInit_", "init")))
     has = f"It has {', '.join(provided[:3])}: it was renamed, or is a module of another name." if provided else (
-        "It has no such function of any name: it is a plain library, or a module for Python 2.")  # fmt: skip
+        "It has no such function of any name: it is a plain library, or a module for Python 2." if names is not None
+        else "Which functions it has was not looked at.")  # fmt: skip
     yield Finding(
         code=FUNCTION_CODE,
         title=f"{path} is not the extension module that it was taken for: it has no {found[1]}",

@@ -182,11 +182,18 @@ def _origin_of_link(need: str, lead: SearchLead, requester: str, case: Case) -> 
 def _eaten_origin(need: str, lead: SearchLead, requester: str, case: Case) -> _Words:
     rest = posixpath.relpath(folder_of(lead.path or ""), folder_of(requester))
     wanted = "$ORIGIN" if rest == "." else f"$ORIGIN/{rest}"
+    is_quoted = lead.element is not None and lead.element.startswith(("\\", "'", '"'))
+    lost = "has its $ORIGIN behind a backslash or a quote" if is_quoted else "has lost its $ORIGIN"
+    why = (
+        "What was meant to keep $ORIGIN from a shell is a part of the path now."
+        if is_quoted
+        else "A shell or make takes $ORIGIN (or $O) for a variable of its own and leaves nothing of it, when the "
+        "linker's option is not quoted."
+    )
     return (
         EATEN_CODE,
-        f"the RUNPATH of {requester} has lost its $ORIGIN: it is {lead.element}",
-        f"With {wanted} it would lead to {lead.path}. A shell or make takes $ORIGIN (or $O) for a variable of its own "
-        "and leaves nothing of it, when the linker's option is not quoted.",
+        f"the RUNPATH of {requester} {lost}: it is {lead.element}",
+        f"With {wanted} it would lead to {lead.path}. {why}",
         [
             Remedy("set it again", ("patchelf", "--set-rpath", wanted, operand(requester))),
             Remedy("and build it with the option in single quotes: '-Wl,-rpath,$ORIGIN/...' (in a Makefile $$ORIGIN)"),

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ntpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ...model.environment import Provider
-from ...model.failure import PythonError, RequestKind, System
+from ...model.failure import PythonError, Request, RequestKind, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
 from ..case import Case, Copy
 from ..loader_errors import ends_of
@@ -29,13 +30,26 @@ _NO_FUNCTION = re.compile(
 _CTYPES_FILE = re.compile(r"[/\\]ctypes[/\\]__init__\.py$")
 _OF_CDLL = ("__init__", "_load_library", "LoadLibrary")
 _SEARCH = re.compile(r"find_library\(\s*[rbu]?(['\"])([^'\"\n]{1,200})\1")
-_NAMED = re.compile(r"(?<![\w.\\/:+-])((?:lib[\w+-]{2,80})|[\w.+-]{1,80}\.dll)(?![\w\\/])", re.IGNORECASE)
+_NAMED = re.compile(r"(?<![\w.\\/:+-])([\w.+-]{1,80}\.dll|lib[\w+-]{2,80})(?![\w\\/])", re.IGNORECASE)
 _DENIES = re.compile(
     r"\b(?:not|no|unable|cannot|can't|couldn't|could not|missing|fail\w*|without)\b.{0,200}"
-    r"\b(?:load|find|found|locate|install\w*|librar\w+|dlls?|available|open)\b"
+    r"\b(?:load|find|found|locate|install\w*|librar\w+|dlls?|available|open|backends?)\b"
     r"|\b(?:load|find|found|locate|librar\w+|dlls?|available)\b.{0,200}\b(?:not|missing|fail\w*)\b",
     re.IGNORECASE,
 )
+_BY_WORDS = (
+    (re.compile(r"\bOracle Client librar"), "oci.dll"),
+    (re.compile(r"\bODBC Driver 17 for SQL Server\b"), "msodbcsql17.dll"),
+    (re.compile(r"\bODBC Driver 18 for SQL Server\b"), "msodbcsql18.dll"),
+)
+"""Words for a library that are not its name."""
+_BY_PACKAGE = {
+    "usb": "libusb-1.0", "magic": "libmagic", "pyzbar": "libzbar-64", "sounddevice": "portaudio",
+    "soundfile": "libsndfile", "enchant": "libenchant-2", "wand": "core_rl_magickwand_", "pylibdmtx": "libdmtx-64",
+    "cairocffi": "libcairo-2", "weasyprint": "libgobject-2.0-0", "pyvips": "libvips-42", "openslide": "libopenslide-1",
+    "mpv": "libmpv-2", "vlc": "libvlc", "sdl2": "sdl2",
+}  # fmt: skip
+"""Packages that look for one library by themselves, and may say no more than that there is none."""
 _WORD = re.compile(r"[A-Za-z][\w+.-]{2,60}")
 _LIBRARY = re.compile(r"\blibrar(?:y|ies)\b|\bdlls?\b", re.IGNORECASE)
 _NO_NAMES = re.compile(r"lib(?:rar\w*|eral\w*|ert\w*|s|clang format)?", re.IGNORECASE)
@@ -71,6 +85,28 @@ def providers_of(name: str) -> tuple[Provider, ...]:
     return next((found for one in names_of(name) if (found := find_providers(one, System.WINDOWS))), ())
 
 
+def libraries_asked_for_a_function(error: PythonError | None, requests: Iterable[Request]) -> tuple[str, ...]:
+    """Return the file names of the libraries, loaded by ctypes, that may lack the function of an exception."""
+    if error is None or not _NO_FUNCTION.match(error.message) or not _is_of_ctypes(error):
+        return ()
+    return tuple(dict.fromkeys(_file_name(one.target) for one in _loaded_by_ctypes(requests)))
+
+
+def _file_name(target: str) -> str:
+    """Return the file name that a request leads to: Windows puts .dll behind a name without an extension."""
+    name = base_name(target)
+    return name if "." in name else f"{name}.dll"
+
+
+def _loaded_by_ctypes(requests: Iterable[Request]) -> list[Request]:
+    """Return what the program loaded by ctypes.
+
+    The import of ctypes loads kernel32 itself (Lib/ctypes), and so do we, from System32 alone, to describe a failure.
+    """
+    loads = (one for one in requests if one.kind is RequestKind.CTYPES and one.succeeded)
+    return [one for one in loads if one.flags != LoadFlags.SYSTEM32 and one.imports[-1:] != ("ctypes",)]
+
+
 def _is_of_ctypes(error: PythonError) -> bool:
     return bool(error.frames) and _CTYPES_FILE.search(error.frames[-1].file) is not None
 
@@ -79,8 +115,9 @@ def _is_of_ctypes(error: PythonError) -> bool:
 
 def _symbol(case: Case, name: str) -> Finding:
     """Return the finding about a function that ctypes did not find in a library that is loaded and whole."""
-    asked = [one for one in case.run.requests if one.kind is RequestKind.CTYPES and one.succeeded]
-    targets = list(dict.fromkeys(one.target for one in asked))
+    loaded = dict.fromkeys(one.target for one in _loaded_by_ctypes(case.run.requests))
+    # The last one comes last, and what is Windows' own before all others.
+    targets = sorted(loaded, key=lambda target: _file_name(target) not in case.windows_own)
     line = case.python_line
     source = line.source or "" if line is not None else ""
     # ctypes.windll.NAME.function names the library in the line itself.
@@ -91,11 +128,11 @@ def _symbol(case: Case, name: str) -> Finding:
     library = path or (likely[-1] if likely else "")
     is_sure = len(likely) == 1
     copies = _copies_that_have(case, library, name)
-    other = f" {copies[0].path} ({copies[0].where}) has it." if copies else ""
+    other = f" There is {copies[0].path}, too ({copies[0].where})." if copies else ""
     nearest = _alike(case, path, name)
     alike = f" Alike, and there: {', '.join(nearest)}." if nearest else ""
     more = "" if is_sure else f" It may be any of {', '.join(likely[-_MOST_NAMED:])}." if likely else ""
-    who = name_of(library) if is_sure else "a library that the program loaded"
+    who = name_of(library) or "a library that the program loaded"
     return Finding(
         code=SYMBOL_CODE,
         title=f"{who} has no function {name}, which the program asks for",
@@ -107,7 +144,7 @@ def _symbol(case: Case, name: str) -> Finding:
         f"expects, or another library of that name.{more}{other}{alike}",
         evidence=(Evidence(Source.PYTHON, f"ctypes found no {name}"),),
         remedies=(
-            *((Remedy("load the other one by its whole path", code=f"ctypes.CDLL({copies[0].path!r})"),) if copies
+            *((Remedy(f"see whether the other one has it: load it by its whole path, {copies[0].path}"),) if copies
               else ()),
             Remedy(
                 f"bring {who} and the program to versions that belong together"
@@ -122,16 +159,20 @@ def _image_of(case: Case, target: str) -> str | None:
     """Return the image that a request by ctypes led to: the one of its name that the process has."""
     if ntpath.dirname(target):
         return target
-    wanted = {base_name(target), f"{base_name(target)}.dll"}
     loaded = case.run.process.loaded if case.run.process is not None else ()
     events = case.run.recording.loads if case.run.recording is not None else ()
     paths = [*(event.shown_path for event in events), *loaded]
-    return next((path for path in paths if base_name(path) in wanted), None)
+    return next((path for path in paths if base_name(path) == _file_name(target)), None)
 
 
 def _copies_that_have(case: Case, library: str, symbol: str) -> list[Copy]:
+    """Return copies that have the function, or that were not read: those of the process are known not to have it."""
     found = case.copies.get(base_name(library), ())
-    return [copy for copy in found if copy.unfit is None and symbol in _exports(case, copy.path)]
+    return [
+        copy for copy in found
+        if copy.unfit is None and copy.path.lower() != library.lower()
+        and (copy.path not in case.images or symbol in _exports(case, copy.path))
+    ]  # fmt: skip
 
 
 def _exports(case: Case, path: str | None) -> tuple[str, ...]:
@@ -205,7 +246,7 @@ def _bad_folder(case: Case, error: PythonError) -> Iterator[Finding]:
         f"search for DLLs, and Windows refuses it (error {error.code}): it {why}. No DLL was asked for yet.",
         evidence=(Evidence(Source.PYTHON, error.message),),
         remedies=(
-            Remedy("make it a whole path", code=f"os.add_dll_directory(os.path.abspath({folder!r}))") if is_relative
+            Remedy(f"make it a whole path: os.add_dll_directory(os.path.abspath({folder!r}))") if is_relative
             else Remedy(
                 f"install what brings {what}, or correct the setting that it comes from: a variable of the environment "
                 "(CUDA_PATH, JAVA_HOME) may name a version that is gone"
@@ -225,7 +266,12 @@ def _denied(case: Case) -> Iterator[Finding]:
             known = [found[1] for found in _NAMED.finditer(line) if not _NO_NAMES.fullmatch(found[1])]
             words = _WORD.findall(line) if _LIBRARY.search(line) else []
             name = next((one for one in (*known, *words) if providers_of(one)), next(iter(known), None))
-            if name is not None and {"ImportError", "OSError", "RuntimeError", "Exception"} & set(error.bases):
+            if name is None:
+                name = next((library for pattern, library in _BY_WORDS if pattern.search(line)), None)
+            if name is None and error.frames:
+                parts = re.split(r"[/\\]", error.frames[-1].file.lower().removesuffix(".py"))
+                name = next((_BY_PACKAGE[part] for part in parts[-2:] if part in _BY_PACKAGE), None)
+            if name is not None and "Exception" in error.bases:
                 yield _reported(case, error, name)
                 return
 
@@ -235,14 +281,17 @@ def _reported(case: Case, error: PythonError, name: str) -> Finding:
     is_known = bool(providers) or name.lower().endswith(".dll")
     return Finding(
         code=LIBRARY_CODE,
-        title=f"the program did not find {name}",
+        title=f"the program could not find {name}, or could not load it",
         confidence=Confidence.LIKELY if is_known else Confidence.POSSIBLE,
         subject=name,
         chain=case.chain_to(None, name),
         explanation=(
-            f"{error.type} says that {name} is missing. The program looked for it by itself, mostly in the folders of "
-            "PATH (ctypes.util.find_library): where it looks, its documentation says."
+            f"{error.type} says so. The program looked for it by itself, mostly in the folders of PATH "
+            "(ctypes.util.find_library): where it looks, its documentation says."
         ),
         evidence=(Evidence(Source.PYTHON, f"{error.type} names {name}"),),
-        remedies=tuple(_sources(name)),
+        remedies=(
+            *_sources(name),
+            Remedy("if the file is there, ask what it lacks: dlltracer why, with its path"),
+        ),
     )

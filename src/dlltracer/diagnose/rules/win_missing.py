@@ -45,6 +45,7 @@ _PYTHON = re.compile(r"python\d+t?(?:_d)?\.dll")
 _UNIVERSAL_CRT = re.compile(r"ucrtbase\.dll|api-ms-win-crt-[\w-]+\.dll")
 """The Universal C Runtime: part of Windows 10, an update (KB2999226) of older ones; MS Learn, "Universal CRT
 deployment". Its contracts are files there, unlike those of Windows itself."""
+_QUOTED = re.compile(r"(['\"])([^'\"\n]{1,400})\1")
 _OF_ANOTHER_SYSTEM = re.compile(r"[^\\/]+\.(?:so(?:\.\d+)*|dylib)")
 
 
@@ -111,13 +112,15 @@ def _no_such_path(case: Case, binding: Binding) -> Finding:
     need = binding.need
     process = case.run.process
     current = process.current_folder if process is not None else ""
-    is_relative = not ntpath.isabs(need)
+    written = _written_path(case, need, current)
+    is_relative = not ntpath.isabs(written)
     copies = [copy for copy in case.copies.get(base_name(need), ()) if copy.unfit is None]
     start = f" It is a relative path, which starts from the current folder{f', {current}' if current else ''}."
-    remedies = [Remedy("give the path of that file", code=f"ctypes.CDLL({copies[0].path!r})")] if copies else []
+    remedies = [Remedy(f"give the path of that file: {copies[0].path}")] if copies else []
     if is_relative:
-        here = f"os.path.join(os.path.dirname(__file__), {need!r})"
-        remedies.append(Remedy("make it a path from the folder of the code, not from the current one", code=here))
+        # No line to run before the import, which a trial could prove: the call itself has to be another one.
+        here = f"os.path.join(os.path.dirname(__file__), {written!r})"
+        remedies.append(Remedy(f"make it a path from the folder of the code, not from the current one: {here}"))
     elif not copies:
         remedies += [*install_remedies(providers_of(need)), Remedy("see where the file is, and give that path")]
     finding = Finding(
@@ -134,6 +137,15 @@ def _no_such_path(case: Case, binding: Binding) -> Finding:
     )
     removed = _removed(case, need)
     return finding if removed is None else _as_removed(finding, *removed, process)
+
+
+def _written_path(case: Case, need: str, current: str) -> str:
+    """Return the path as the line of the program has it: ctypes makes a relative one whole before it asks for it."""
+    line = case.python_line
+    for found in _QUOTED.finditer(line.source or "" if line is not None else ""):
+        if current and ntpath.normcase(ntpath.normpath(ntpath.join(current, found[2]))) == ntpath.normcase(need):
+            return found[2]
+    return need
 
 
 def _of_another_system(case: Case, binding: Binding) -> Finding:
@@ -185,7 +197,7 @@ def _sources(case: Case, binding: Binding) -> Iterator[Remedy]:
     need, requested_by = binding.need, binding.requested_by
     providers = find_providers(base_name(need), System.WINDOWS)
     owners = case.owners.get(requested_by, ())
-    who = owners[0].package if owners else name_of(requested_by)
+    who = owners[0].package if owners else case.first_import or name_of(requested_by)
     again = tuple(reinstall(case, requested_by))
     if has_hash(base_name(need)):
         # delvewheel and the like gave it that name when they copied it into the wheel: nothing else has it.
@@ -331,6 +343,8 @@ PATH_CODE = "path-not-searched"
 CONDA_CODE = "conda-not-activated"
 FLAGS_CODE = "search-restricted"
 FOLDER_CODE = "folder-not-searched"
+OTHER_VERSION = "its name is that of another version"
+"""Why a copy does not fit whose name differs in numbers only: the words of `Copy.unfit`."""
 CONDA = "the conda environment"
 """What kind of place a copy lies in: the words of `Copy.where`."""
 
@@ -342,6 +356,18 @@ def with_copy(case: Case, binding: Binding, finding: Finding) -> Finding:
     """Return the finding with the copies that the process could load; unchanged if there are none."""
     copies = case.copies.get(base_name(binding.need), ())
     unfit = [copy for copy in copies if copy.unfit is not None]
+    versions = [copy.path for copy in unfit if copy.unfit == OTHER_VERSION]
+    if versions:
+        requester = name_of(binding.requested_by) or "the program"
+        remedy = Remedy(
+            f"bring {requester} and {name_of(versions[0])} to versions that belong together; a renamed copy is no help"
+        )
+        finding = replace(
+            finding,
+            explanation=f"{finding.explanation} There is {', '.join(versions[:3])}: another version, by its name.",
+            remedies=(remedy, *finding.remedies),
+        )
+    unfit = [copy for copy in unfit if copy.unfit != OTHER_VERSION]
     if unfit:
         says = "; ".join(f"{copy.path} has that name, but {copy.unfit}" for copy in unfit[:3])
         finding = replace(finding, evidence=(*finding.evidence, Evidence(Source.FILES, says)))
@@ -454,8 +480,12 @@ def _elsewhere(case: Case, copies: list[Copy], finding: Finding) -> Finding:
     reason = f" os.add_dll_directory had that folder: {why}." if why else ""
     if has_hash(base_name(copy.path)):
         reason += " The package adds that folder itself when it is imported (delvewheel), and has not done so."
-    remedies = (*_add(folder), *finding.remedies)
-    if case.load_flags is not None and not case.load_flags & _SEARCH_OF_ADDED:
+    owned = tuple(reinstall(case, finding.chain[-2])) if len(finding.chain) > 1 and not has_hash(copy.path) else ()
+    remedies = (*_add(folder), *owned, *finding.remedies)
+    if case.load_flags is LoadFlags.ALTERED_SEARCH_PATH:
+        reason += " Native code loads it, with a search of PATH, and not of the folders of os.add_dll_directory."
+        remedies = (Remedy(f"put {folder} on PATH before the program starts"), *finding.remedies)
+    elif case.load_flags is not None and not case.load_flags & _SEARCH_OF_ADDED:
         reason += (
             f" The call gave the flags {case.load_flags:#x} (winmode of ctypes): with these, Windows looks in none of "
             f"the folders of os.add_dll_directory{'' if case.load_flags else ', nor that of the library, but PATH'}."

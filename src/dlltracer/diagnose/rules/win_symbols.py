@@ -95,7 +95,7 @@ def _explain(case: Case, binding: Binding, path: str, symbols: list[MissingSymbo
     if binding.phase is Phase.LOADED:
         return _first_wins(case, finding, binding, better)
     if better:
-        return _wrong_copy(finding, binding, better[0])
+        return _wrong_copy(case, finding, binding, better[0])
     if is_of_windows(path) and base_name(path) in case.windows_own:
         return replace(
             finding,
@@ -123,7 +123,16 @@ def _first_wins(case: Case, finding: Finding, binding: Binding, better: list[Cop
     )
 
 
-def _wrong_copy(finding: Finding, binding: Binding, better: Copy) -> Finding:
+def _wrong_copy(case: Case, finding: Finding, binding: Binding, better: Copy) -> Finding:
+    path = binding.path or ""
+    owners = case.owners.get(path, ())
+    whose = f" of {owners[0].package}" if owners else ""
+    # Nobody is told to take a file away: other programs need it, or Windows itself.
+    second = (
+        "or use a newer Windows, or a version of the package for this one" if base_name(path) in case.windows_own
+        else "or have it removed by the program that put it into the folder of Windows" if is_of_windows(path)
+        else f"or bring {path}{whose} to the version of the other one"
+    )  # fmt: skip
     return replace(
         finding,
         code=COPY_CODE,
@@ -131,7 +140,7 @@ def _wrong_copy(finding: Finding, binding: Binding, better: Copy) -> Finding:
         explanation=f"{finding.explanation} {better.path} ({better.where}) has what is missing.",
         remedies=(
             Remedy("load the right one before the import", code=f"ctypes.CDLL({better.path!r})"),
-            Remedy(f"or take {binding.path} away, or bring it to the version of the other one"),
+            Remedy(second),
         ),
     )
 

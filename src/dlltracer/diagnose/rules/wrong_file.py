@@ -293,6 +293,10 @@ _NAMED = {
         Remedy("install the build for Linux: this one is for macOS"),
     ),
     "Windows": ("{path} is a file for Windows", Remedy("install the build for Linux: this one is for Windows")),
+    "OS ABI invalid": (
+        "{path} is an ELF file for another operating system",
+        Remedy("install the build for Linux: this one is for FreeBSD or another system (its EI_OSABI says which)"),
+    ),
     "folder": (
         "{path} is a folder, not a library",
         Remedy("move that folder out of the way, and install the package of the library again"),

@@ -1,4 +1,4 @@
-"""A trace, or what a file needs, as one HTML page that works offline: docs/reference/html-report.md.
+"""Renders a trace, or the load of a file, as one HTML page that works offline: docs/reference/html-report.md.
 
 The page is made from templates: it needs no other file, requests nothing, and runs only its own script. Verdict, fix
 and failures are plain HTML; the script draws the explorer of all images from data.

@@ -1,4 +1,4 @@
-"""The images of a saved trace, or of a load tree, as the page shows them.
+"""Builds the images of the page from a saved trace, or from a load tree.
 
 The requester of an image is the one that the loader named. Where the mechanism does not say who asked (Windows), it is
 the first image of the same import whose file lists the name.
@@ -40,14 +40,14 @@ from .summary import places_of
 
 
 def is_windows(saved: SavedTrace) -> bool:
-    """Whether the trace is of a Windows, by the word of the machine, else by the look of its paths."""
+    """Return whether the trace is of a Windows, by the word of the machine, else by the look of its paths."""
     if saved.host is not None:
         return saved.host.system == "windows"
     return any(isinstance(event, ImageEvent) and is_windows_path(event.path) for event in saved.recording.events)
 
 
 def has_worked(saved: SavedTrace) -> bool:
-    """Whether the program is known to have done what it was run for."""
+    """Return whether the program is known to have done what it was run for."""
     if saved.diagnosis is not None:
         return saved.diagnosis.outcome is Outcome.IMPORTED
     return saved.run.status == 0 and saved.run.crash is None

@@ -1,4 +1,4 @@
-"""The values of a page: its images, what became of each and why, where each comes from, and who needs whom."""
+"""Values of a page: its images, their states and reasons, their origins, and who needs whom."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..drawing import file_name
 
 
 class State(enum.Enum):
-    """What became of an image; the values are the words that people read."""
+    """The state of an image; the values are the words that people read."""
 
     LOADED = "loaded"
     UNLOADED = "unloaded"
@@ -40,7 +40,7 @@ class State(enum.Enum):
 
     @property
     def is_bad(self) -> bool:
-        """Whether it is a failure by itself."""
+        """True if the state is a failure by itself."""
         return self in (State.NOT_FOUND, State.REFUSED, State.FAILED)
 
     @property
@@ -90,7 +90,7 @@ class ImageView:
 
 
 class NeedSource(enum.Enum):
-    """How it is known that an image needs another; the values are the words that people read."""
+    """The source of the knowledge that an image needs another; the values are the words that people read."""
 
     ASKED = "the loader says so"
     LISTED = "its file lists it"
@@ -127,7 +127,7 @@ class PageImages:
     left_out: tuple[str, ...] = ()
 
     def count(self, group: str) -> int:
-        """How many images are of a group of `State.group`."""
+        """Return the number of images of a group of `State.group`."""
         return sum(image.state.group == group for image in self.images)
 
     @property
@@ -221,7 +221,7 @@ _SYSTEM = re.compile(
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an image comes from: a key of `KINDS`, and the name of its package or else of its folder."""
+    """The origin of an image: a key of `KINDS`, and the name of its package or else of its folder."""
 
     kind: str
     label: str
@@ -248,7 +248,7 @@ def origin_of(image: ImageView) -> Origin:
 
 @dataclass(frozen=True)
 class FailureCause:
-    """Why an image is not there.
+    """The reason why an image is not there.
 
     Attributes:
         number: of the image that failed by itself; -1 where it is not known.
@@ -306,7 +306,7 @@ def _describe(image: ImageView) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class CauseCount:
-    """How many images failed by themselves for one cause: `title` and `detail` as in `FailureCause`."""
+    """The number of images that failed by themselves for one cause: `title` and `detail` as in `FailureCause`."""
 
     title: str
     detail: str

@@ -1,4 +1,4 @@
-"""The verdict card of a page: what happened, the fix, who needed it, why, where it was looked for.
+"""Renders the verdict card of a page: what happened, the fix, who needed it, why, where it was looked for.
 
 The notebook shows the same card (`report.render_notebook`).
 """
@@ -49,7 +49,8 @@ class Headline:
 
 @dataclass(frozen=True)
 class PlaceList:
-    """Where a rule led: rows of path, words for the outcome, whether a file is there; those folded away as well."""
+    """The places that a rule led to: rows of path, words for the outcome, whether a file is there; those folded away as
+    well."""
 
     title: str
     shown: tuple[tuple[str, str, bool], ...]

@@ -61,7 +61,7 @@ class DebuggerBackend:
     name = NAME
 
     def availability(self) -> Availability:
-        """Whether this process is free for a debugger, and a Python is there to be one."""
+        """Return whether this process is free for a debugger, and a Python exists that can be the debugger."""
         try:
             find_pythons()
         except BackendUnavailable as error:
@@ -101,7 +101,7 @@ class DebuggerSession:
             raise
 
     def progress(self) -> int:
-        """How much the helper has written."""
+        """Number of bytes that the helper has written."""
         try:
             return 0 if self._has_stopped else self._helper.position()
         except OSError:  # it has stopped in this moment
@@ -230,7 +230,7 @@ class Helper:
         return _winapi.WaitForSingleObject(self._process, 0) != _winapi.WAIT_TIMEOUT
 
     def position(self) -> int:
-        """How much there is to read now."""
+        """Number of bytes that can be read now."""
         with self._reading:
             return os.lseek(self._file, 0, os.SEEK_END)
 
@@ -377,7 +377,7 @@ def _cause_debug_event() -> None:
 
 
 class HelperOutput:
-    """What a helper wrote for one listener.
+    """The lines that a helper wrote for one listener.
 
     Attributes: `text`, everything until the end of the block; `is_whole`, whether the helper was there until then;
     `lost`, how many lines it could not write; `notes` on what went wrong at its end.

@@ -195,7 +195,7 @@ class Debugging:
         self._kill_on_exit(0)
 
     def detach(self, pid: int) -> None:
-        """Be its debugger no more; it runs on. Windows closes the handles it gave us with the events."""
+        """Stop debugging a process, which runs on. Windows closes the handles that came with its events."""
         self._detach(pid)
 
     def read_memory(self, process: int, address: int, size: int) -> bytes:
@@ -221,7 +221,8 @@ class Debugging:
         return ctypes.string_at(self._room, 2 * length).decode("utf-16-le", "surrogatepass")
 
     def read_origin(self, process: int) -> tuple[int | None, str]:
-        """Who started a process, by its id, and its command line; `None` and "" where that cannot be read.
+        """Return the id of the process that started another one, and its command line; `None` and "" if they cannot be
+        read.
 
         The command line is the program's own copy, at PEB.ProcessParameters (winternl.h).
         """
@@ -257,7 +258,7 @@ class Debugging:
 
 
 def is_debugged() -> bool:
-    """Whether this process has a debugger: it can have one only (CheckRemoteDebuggerPresent)."""
+    """Return whether this process has a debugger: it can have one only (CheckRemoteDebuggerPresent)."""
     check = _typed(open_system_library("kernel32.dll").CheckRemoteDebuggerPresent, c_void_p, POINTER(c_int32))
     found = c_int32()
     return bool(check(c_void_p(-1), ctypes.byref(found))) and bool(found.value)

@@ -1,4 +1,4 @@
-"""The helper process of a trace: the debugger of a process that traces itself. It writes each event to a file.
+"""Runs in the helper process of a trace: debugs the process that traces itself, and writes each event to a file.
 
 The process stands still while the helper is at work. So the helper waits for nothing but debug events, and a file never
 makes it wait. Runs in the helper only, and imports next to nothing.
@@ -60,7 +60,7 @@ def serve(pid: int, file: int, ready: int, stop: int, target: int) -> None:
 
 
 def _is_set(handle: int) -> bool:
-    """Whether an event is set, or a process has ended."""
+    """Return whether an event is set, or a process has ended."""
     return _winapi.WaitForSingleObject(handle, 0) != _winapi.WAIT_TIMEOUT
 
 

@@ -1,4 +1,4 @@
-"""Which programs start Python as another process, so that a debugger must look for that one. Reads files only.
+"""Recognizes programs that start Python as another process, which a debugger must then follow. Reads files only.
 
 A launcher is started in place of Python and waits for it. Whoever debugs the launcher alone sees nothing of Python.
 """

@@ -1,5 +1,5 @@
-"""The loop of a debugger: waits for debug events of processes, hands them to a listener, answers them. And the lines
-in which the helper of a trace writes these events down.
+"""Runs the loop of a debugger: waits for debug events, hands them to a listener, answers them. Defines the lines in
+which the helper of a trace writes these events.
 
 A process stands still until its event is answered, so the listener gets an event before all that follows from it.
 Nothing here needs the process to run. Every exception goes back unhandled except two that only a debugger causes: the

@@ -1,4 +1,4 @@
-"""The log of one debugged process: its debug events and exceptions, turned into events and a crash. Pure.
+"""Turns the debug events and exceptions of one process into events and a crash. Pure.
 
 Some exceptions carry pointers in EXCEPTION_RECORD.ExceptionInformation: to the name of a DLL that is loaded
 late, or to a type of C++. A debugger follows them in the memory of the program, which may be anything.
@@ -52,7 +52,7 @@ _STANDARD = ("St13runtime_error", "St11logic_error", "St16invalid_argument", "St
 
 @dataclass(frozen=True)
 class ExceptionFacts:
-    """What is known of an exception besides its code. A field is `None` where it could not be read.
+    """Facts about an exception besides its code. A field is `None` where it could not be read.
 
     Attributes:
         wanted, wanted_symbol: the DLL, and the function ("ordinal 7" without a name), that a delayed load asked for.
@@ -390,7 +390,7 @@ def replay_lines(text: bytes, start: int, pid: int, log: ProcessLog) -> int:
 
 
 class LiveLog:
-    """What the helper of process `pid` writes, decoded while the trace runs.
+    """Decodes the lines that the helper of process `pid` writes, while the trace runs.
 
     `wall` and `clock` are those of `ProcessLog.events`.
 

@@ -239,7 +239,7 @@ _LAST_SECONDS = 2.0  # for the ends of processes that end together with the prog
 
 @dataclass(frozen=True)
 class DebuggedRun:
-    """What a debugger saw of a program.
+    """The events and the end of a program that ran under its debugger.
 
     Attributes:
         status: the exit status, 32 bits without a sign.
@@ -334,8 +334,8 @@ def _debug_to_the_end(
 
 
 def _let_others_go(api: Debugging, loop: DebugLoop, processes: DebuggedProcesses, first: int) -> None:
-    """Debug no more what the program has left behind; it runs on. `first`: the program, if it got rid of its debugger.
-    """
+    """Debug no more what the program has left behind; it runs on. `first`: the program, if it got rid of its
+    debugger."""
     for pid in loop.running:
         if pid != first:
             processes.note(pid, "it was there when the program ended, and went on unseen")

@@ -73,7 +73,7 @@ class EtwBackend:
         return NAME_WITH_LOADER if self._loader_events else NAME
 
     def availability(self) -> Availability:
-        """Whether the user may; that Windows really allows it, only a start can tell."""
+        """Return whether the user has the rights for a session. Only a start tells whether Windows allows it."""
         if sys.platform != "win32":
             return Availability(False, "ETW exists on Windows only")
         if not bindings.is_administrator():
@@ -188,7 +188,7 @@ class EtwSession:
         return session
 
     def progress(self) -> int:
-        """How many modules there are: the kernel's events come later."""
+        """Number of modules in the process: the kernel's events come later."""
         return 0 if self._count_modules is None else self._count_modules()
 
     def drain(self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False) -> Sequence[Event]:

@@ -273,7 +273,7 @@ class Etw:
 
 
 def is_administrator() -> bool:
-    """Whether this process has the rights of an Administrator, not only its user ("IsUserAnAdmin", MS Learn)."""
+    """Return whether this process has the rights of an Administrator, not only its user ("IsUserAnAdmin", MS Learn)."""
     return bool(open_system_library("shell32.dll").IsUserAnAdmin())
 
 
@@ -309,8 +309,8 @@ def process_start(pid: int) -> int | None:
 
 
 def is_process_alive(pid: int, start: int) -> bool:
-    """Whether the process of that id and creation time runs. Where Windows will not say, it does: nobody's session is
-    stopped on a guess."""
+    """Return whether the process of that id and creation time runs. If Windows does not say, it counts as running: no
+    session is stopped on a guess."""
     found = process_start(pid)
     return found is not None and (0 in (found, start) or found == start)
 

@@ -1,4 +1,4 @@
-"""The messages of the loader of Windows (ntdll): decoded, and merged with the image events of the kernel. Pure."""
+"""Decodes the messages of the Windows loader (ntdll), and merges them with the image events of the kernel. Pure."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class NewImage:
 
 @dataclass(frozen=True)
 class SearchPlacesMessage:
-    """Where a name is looked for: `text` is folders with semicolons between them, a folder, or a file."""
+    """The places of a search: `text` is folders with semicolons between them, a folder, or a file."""
 
     description: str
     text: str

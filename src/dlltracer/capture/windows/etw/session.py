@@ -1,4 +1,4 @@
-"""One ETW session from start to stop: the controller's side, and the thread that consumes its events.
+"""Controls one ETW session from start to stop, with the thread that consumes its events.
 
 Order of ending: stop the session, which flushes every buffer to the consumer; wait for ProcessTrace, which returns by
 itself when all is delivered; close the consumer. The other way round loses the last events (CloseTrace, MS Learn).
@@ -40,7 +40,7 @@ _REMEDIES = {
 
 
 class Stopped:
-    """How a session ended: what it lost, and `notes` on what went wrong."""
+    """The end of a session: its losses, and `notes` on what went wrong."""
 
     __slots__ = ("buffers_lost", "events_lost", "notes")
 
