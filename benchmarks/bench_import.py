@@ -1,12 +1,16 @@
-"""What tracing costs: the time of importing large native packages, traced and untraced, in pairs.
+"""What tracing costs: the time of importing large native packages, traced and untraced, in pairs; and the commands.
 
 Each sample is a new process. A pair is one traced and one untraced run, back to back, in alternating order, so that
-slow drifts of the machine fall out of the ratio. Printed are the median of the pairs' ratios with its quartiles.
+slow drifts of the machine fall out of the ratio. Printed are the median of the pairs' ratios with its quartiles, of the
+elapsed and of the processor time, and the peak memory of the largest process. Bytecode is compiled first. The table of
+bench_commands.py follows, unless `--only` chooses rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
+import importlib.util
 import json
 import os
 import random
@@ -19,15 +23,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import bench_commands
+
 MODULES = ("numpy", "pandas", "scipy.stats", "sklearn", "pyarrow")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds of one process: elapsed, and of processor (user and system, its children included)."""
+    """Seconds of one process: elapsed, and of processor (user and system, its children included); and megabytes: the
+    most that one of them had in memory."""
 
     wall: float
     cpu: float
+    peak: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Row:
     cpu_ratio: tuple[float, float, float]
     interval: tuple[float, float]
     """95 % bootstrap interval of the median wall ratio."""
+    peak_mb: tuple[float, float]
+    """Of the largest process, untraced and traced: medians."""
 
 
 Command = Callable[[Path], tuple[list[str], dict[str, str]]]
@@ -58,16 +68,16 @@ def measure(command: Command) -> Sample:
             " stderr=subprocess.DEVNULL).returncode\n"
             "wall = time.perf_counter() - start\n"
             "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-            "print(status, wall, used.ru_utime + used.ru_stime)\n"
+            "print(status, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)\n"
         )
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **extra}, capture_output=True, text=True, check=True,
         )  # fmt: skip
-    status, wall, cpu = done.stdout.split()
+    status, wall, cpu, peak = done.stdout.split()
     if status != "0":
         raise SystemExit(f"status {status}: {' '.join(arguments)}")
-    return Sample(float(wall), float(cpu))
+    return Sample(float(wall), float(cpu), float(peak))
 
 
 def commands(python: str, modules: Sequence[str], source: Path) -> dict[str, Command]:
@@ -98,11 +108,8 @@ def commands(python: str, modules: Sequence[str], source: Path) -> dict[str, Com
         [python, "-c", imports], {"LD_DEBUG": "libs,files", "LD_DEBUG_OUTPUT": str(folder / "text")}
     )  # fmt: skip
     if shutil.which("strace"):
-        strace = ["strace", "-f", "-e", "trace=openat"]
-        ways["strace -f openat"] = lambda folder: ([*strace, "-o", str(folder / "text"), python, "-c", imports], {})
-        ways["strace --seccomp-bpf"] = lambda folder: (
-            [*strace, "--seccomp-bpf", "-o", str(folder / "text"), python, "-c", imports], {}
-        )  # fmt: skip
+        strace = ["strace", "-f", "--seccomp-bpf", "-e", "trace=openat"]
+        ways["strace --seccomp-bpf"] = lambda folder: ([*strace, "-o", str(folder / "text"), python, "-c", imports], {})
     return ways
 
 
@@ -138,11 +145,14 @@ def compare(name: str, way: Command, plain: Command, pairs: int) -> Row:
         quartiles(wall),
         quartiles([sample.cpu / base.cpu for sample, base in measured]),
         interval_of_median(wall),
+        (statistics.median(base.peak for _, base in measured), statistics.median(one.peak for one, _ in measured)),
     )
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = [f"{'':<24} {'wall s':>7}  {'wall ratio (quartiles) [95 %]':>41}  {'cpu ratio (quartiles)':>23}"]
+    lines = [
+        f"{'':<24} {'wall s':>7}  {'wall ratio (quartiles) [95 %]':>41}  {'cpu ratio (quartiles)':>23}  {'peak MB':>15}"
+    ]  # fmt: skip
     for row in rows:
         low, ratio, high = row.wall_ratio
         cpu_low, cpu, cpu_high = row.cpu_ratio
@@ -150,13 +160,23 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(
             f"{row.name:<24} {row.wall_s[1]:7.2f}  {f'{ratio:.3f} ({low:.3f}-{high:.3f}) {interval}':>41}"
             f"  {f'{cpu:.3f} ({cpu_low:.3f}-{cpu_high:.3f})':>23}"
+            f"  {f'{row.peak_mb[0]:.0f} -> {row.peak_mb[1]:.0f}':>15}"
         )
     return "\n".join(lines)
 
 
+def compile_all(python: str, modules: Sequence[str], source: Path) -> None:
+    """Compile our bytecode, and that of the modules if they are of this Python: some installers leave it to a run."""
+    compileall.compile_dir(str(source), quiet=1)
+    for name in {module.partition(".")[0] for module in modules} if python == sys.executable else ():
+        found = importlib.util.find_spec(name)
+        for folder in found.submodule_search_locations or () if found is not None else ():
+            compileall.compile_dir(folder, quiet=2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=20, help="pairs for each way of tracing (default 20)")
+    parser.add_argument("--pairs", type=int, default=12, help="pairs for each way of tracing (default 12)")
     parser.add_argument("--only", action="append", help="one way of tracing; may be repeated (default: all)")
     parser.add_argument("--modules", default=",".join(MODULES), help="what to import, with commas between")
     parser.add_argument("--python", default=sys.executable, help="the Python that has the modules (default: this one)")
@@ -165,6 +185,7 @@ def main() -> None:
     source = Path(__file__).resolve().parents[1] / "src"
     ways = commands(options.python, options.modules.split(","), source)
     plain = ways.pop("untraced")
+    compile_all(options.python, options.modules.split(","), source)
     chosen = options.only or list(ways)
     if unknown := set(chosen) - set(ways):
         parser.error(f"no such way here: {', '.join(sorted(unknown))}; there are {', '.join(ways)}")
@@ -175,6 +196,9 @@ def main() -> None:
     rows += [compare(name, ways[name], plain, options.pairs) for name in chosen]
     print(f"import {options.modules}; {options.pairs} pairs each; Python {sys.version.split()[0]}\n")
     print(table(rows))
+    if not options.only:
+        print()
+        bench_commands.print_table(15, bench_commands.usual_file())
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 

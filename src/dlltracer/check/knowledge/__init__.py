@@ -61,12 +61,19 @@ class PythonName:
 @functools.cache
 def python_names() -> Mapping[str, PythonName]:
     """Return the names of CPython's C API, private ones included."""
-    names = {}
-    for name, added, ranges, marks in _rows("python_api.txt"):
-        minors: set[int] = set()
-        for part in ranges.split(",") if ranges != "-" else ():
-            first, _, last = part.partition("-")
-            minors.update(range(int(first), int(last or first) + 1))
-        stable = None if added == "-" else int(added)
-        names[name] = PythonName(stable, frozenset(minors), "t" in marks, "d" in marks, "w" in marks)
+    names, alike = {}, {}
+    for name, *facts in _rows("python_api.txt"):
+        key = tuple(facts)
+        if key not in alike:  # a few hundred of three thousand are not
+            alike[key] = _read_python_name(*facts)
+        names[name] = alike[key]
     return names
+
+
+def _read_python_name(added: str, ranges: str, marks: str) -> PythonName:
+    minors: set[int] = set()
+    for part in ranges.split(",") if ranges != "-" else ():
+        first, _, last = part.partition("-")
+        minors.update(range(int(first), int(last or first) + 1))
+    stable = None if added == "-" else int(added)
+    return PythonName(stable, frozenset(minors), "t" in marks, "d" in marks, "w" in marks)
