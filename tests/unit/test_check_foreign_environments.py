@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,16 @@ MACOS_CASES: dict[str, tuple[Files, Codes]] = {
 def test_macos(what: str, tmp_path: Path) -> None:
     files, expected = MACOS_CASES[what]
     assert check(tmp_path, MACOS, files) == expected
+
+
+def test_only_code_of_the_target_is_read_on_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the tree of files is the whole disk, as libraries may be anywhere; the code that names them may not."""
+    walked: list[str] = []
+    walk = os.walk
+    monkeypatch.setattr("dlltracer.check.foreign_environment.is_macos", lambda: True)
+    monkeypatch.setattr("os.walk", lambda top: walked.append(top) or walk(top))
+    lacking = build_macho(["@rpath/libno.dylib"], (), {"_f": None}, kind=DYLIB, install_name="libx", signature=16)
+    code = b"import ctypes, other\nctypes.CDLL('libx.dylib')\n"
+    assert check(tmp_path, MACOS, {"pkg/libx.dylib": lacking, "pkg/__init__.py": code})
+    assert str(tmp_path / MACOS) in walked
+    assert all(top.startswith(str(tmp_path)) for top in walked)

@@ -7,12 +7,12 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from ..diagnose.knowledge import glibc_names
 from ..host.wheel import Wheel
+from ..knowledge import glibc_names, musl_names
 from ..model.check import Problem, Severity
-from ..model.elf import ElfImage, ElfNeed
-from .knowledge import musl_names
+from ..model.elf import ElfImage, ElfNeed, ElfNeeds
 from .platform_check import PlatformCheck
 from .platforms import Loader, Platform
 from .python_abi import is_python_name
@@ -95,6 +95,14 @@ class CheckedElf:
     def is_root(self) -> bool:
         return self.is_module or self.is_program
 
+    @cached_property
+    def strong_names(self) -> tuple[str, ...]:
+        """The symbols that it cannot do without."""
+        needs = self.image.symbols.needs if self.image.symbols is not None else ()
+        if isinstance(needs, ElfNeeds):  # without making a value of each
+            return tuple(name for name, weak in zip(needs.names, needs.weak, strict=True) if not weak)
+        return tuple(need.name for need in needs if not need.weak)
+
 
 class ElfSymbolCheck(PlatformCheck):
     """The check of symbols; `_files` has every ELF file of the wheel that is for the platform, by its place."""
@@ -105,11 +113,15 @@ class ElfSymbolCheck(PlatformCheck):
         self._exports: dict[str, list[str]] | None = None
         self._satisfied: dict[str, set[str]] = {}
         self._of_c_library = musl_names()
+        self._of_process: dict[PythonPromise, dict[str, bool]] = {}
+        """For a Python, whether a name is of it or of the C library: the files of a wheel need the same ones."""
 
     def _judge_lost_names(self, file: CheckedElf) -> Iterator[Problem]:
         """Judge symbols that libc.so.6 of the tag's build system had, and that newer ones lack."""
         symbols = file.image.symbols
-        for need in symbols.needs if symbols is not None and self._platform.loader is Loader.GLIBC else ():
+        if self._platform.loader is not Loader.GLIBC or symbols is None or _LOST_BY_LIBC.isdisjoint(file.strong_names):
+            return
+        for need in symbols.needs:
             if need.library == "libc.so.6" and need.name in _LOST_BY_LIBC and not need.weak:
                 yield self._problem(
                     "missing-symbol", Severity.ERROR, file.place,
@@ -192,10 +204,14 @@ class ElfSymbolCheck(PlatformCheck):
         """Yield the needs of an image that some image of the wheel has to fulfil."""
         symbols = self._files[place].image.symbols
         python = file_python(place, self._promise)
+        known = self._of_process.setdefault(python, {})
+        for name in self._files[place].strong_names:
+            if name not in known:
+                # All that glibc and libstdc++ have has versions. Without one it may still be a name of the C library:
+                # Python has libm in the process, and a module that is not linked with it finds it there.
+                known[name] = is_python_name(name, python) or self._is_of_c_library(name)
         for need in symbols.needs if symbols is not None else ():
-            # All that glibc and libstdc++ have has versions. Without one it may still be a name of the C library:
-            # Python has libm in the process, and a module that is not linked with it finds it there.
-            if not (need.weak or is_python_name(need.name, python) or self._is_of_c_library(need.name)):
+            if not (need.weak or known[need.name]):
                 yield need
 
     def _is_of_c_library(self, name: str) -> bool:

@@ -80,7 +80,7 @@ def _as_wheel(environment: PythonEnvironment, files: Sequence[NativeFile]) -> Wh
     native = {file.path.replace("\\", "/")[len(top) + 1 :]: environment.place(file.path) for file in files}
     return Wheel(
         environment.folder, "/" if not top else environment.folder, native=native, noun="environment",
-        promises="this environment is for",
+        promises="this environment is for", code_folders=environment.site_folders,
     )  # fmt: skip
 
 

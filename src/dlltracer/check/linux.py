@@ -119,8 +119,8 @@ class _LinuxCheck(ElfSymbolCheck):
         yield from self._judge_stack(file)
         symbols = file.image.symbols
         if symbols is not None:
-            yield from self._judge_api(file.place, [need.name for need in symbols.needs if not need.weak])
-            yield from self._judge_musl_names(file, [need.name for need in symbols.needs if not need.weak])
+            yield from self._judge_api(file.place, file.strong_names)
+            yield from self._judge_musl_names(file, file.strong_names)
         page = self._platform.elf.largest_page
         bad = [segment for segment in file.image.segments if segment.type == _PT_LOAD and segment.align % page]
         if bad:

@@ -10,6 +10,7 @@ from ..errors import BinaryFormatError
 from ..host.filesystem import MacosFiles
 from ..host.stored_images import StoredMachoFiles
 from ..host.wheel import Wheel
+from ..knowledge import musl_names
 from ..model.check import Problem, Severity
 from ..model.environment import is_libpython
 from ..model.loader_context import MacosContext
@@ -28,7 +29,6 @@ from ..model.macho import (
 )
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.macos import find_missing_macho_symbols, is_system_path, pick_image, resolve_macos
-from .knowledge import musl_names
 from .platform_check import PlatformCheck, place_of, search_places
 from .platforms import Platform
 from .python_abi import is_python_name

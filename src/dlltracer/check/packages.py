@@ -196,7 +196,9 @@ def _platforms_of(path: str, head: bytes) -> Sequence[Platform]:
 def _judge_others(path: str, platforms: Sequence[Platform]) -> Iterator[Problem]:
     place = Path(path).resolve()
     # The folder is read in place, for the libraries beside the file, and not copied.
-    content = Wheel(place.name, place.parent.as_posix(), native={place.name: place.name}, names={place.name})
+    content = Wheel(
+        place.name, place.parent.as_posix(), native={place.name: place.name}, names={place.name}, code_folders=()
+    )
     for platform in platforms:
         yield from judge_platform(content, platform, _python_of_dlls(path, platform))
 

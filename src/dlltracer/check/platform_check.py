@@ -16,7 +16,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..host.package_code import imported_packages, is_import_guarded, names_library
-from ..host.wheel import Wheel, unpack_code
+from ..host.wheel import Wheel, code_folders_of
 from ..model.check import Problem, Severity
 from ..model.environment import without_hash
 from .platforms import Platform
@@ -73,18 +73,19 @@ class PlatformCheck:
         if self._has_modules or self._wheel.others or not self._wheel.loads_by_itself:
             return Severity.WARNING
         if place not in self._named:
-            unpack_code(self._wheel)
-            self._named[place] = names_library(posixpath.basename(place), self._wheel.folder)
+            name = posixpath.basename(place)
+            self._named[place] = any(names_library(name, folder) for folder in code_folders_of(self._wheel))
         return Severity.ERROR if self._named[place] else Severity.WARNING
 
     def _is_optional(self, module: str) -> bool:
         """Return whether the package of an extension module goes on without it."""
         if module not in self._optional:
-            unpack_code(self._wheel)
-            folder = self._wheel.folder
             match = _SITE_PACKAGES.match(module)
-            site = posixpath.join(folder, match[0].rstrip("/")) if match is not None else folder
-            self._optional[module] = is_import_guarded(posixpath.join(folder, module), site)
+            site = match[0].rstrip("/") if match is not None else ""
+            self._optional[module] = any(
+                is_import_guarded(posixpath.join(folder, module), posixpath.join(folder, site))
+                for folder in code_folders_of(self._wheel)
+            )
         return self._optional[module]
 
     def _problem(
@@ -323,8 +324,8 @@ class Suppliers:
         """Return what the wheel's code imports that neither it nor Python has, and that is not required."""
         if self._imported is None:
             own = {name.partition("/")[0].partition(".")[0] for name in self._wheel.names}
-            unpack_code(self._wheel)
-            found = imported_packages(self._wheel.folder) - own - sys.stdlib_module_names
+            found = {name for folder in code_folders_of(self._wheel) for name in imported_packages(folder)}
+            found -= own | sys.stdlib_module_names
             required = set(self._wheel.requires)
             self._imported = tuple(name for name in map(_normal, sorted(found)) if name not in required)
         return self._imported

@@ -83,6 +83,7 @@ class Wheel:
         code: place of each Python file that is not in the folder yet, to its path in the wheel (`unpack_code`).
         packages: place of each __init__.py, to its text where it loads libraries or adds folders, else "".
         archive: the path of the wheel.
+        code_folders: where the Python code of the target is; `None` for all of `folder` (`code_folders_of`).
         noun, promises: words for messages: what it is, and who says what it is for.
     """
 
@@ -103,6 +104,7 @@ class Wheel:
     code: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
     archive: str = ""
+    code_folders: tuple[str, ...] | None = None
     noun: str = "wheel"
     promises: str = "the tag promises"
 
@@ -139,6 +141,12 @@ def _open_wheel(path: str) -> Wheel:
         raise UnreadableTarget(f"it cannot be unpacked: {error}") from error
     except OSError as error:
         raise UnreadableTarget(error.strerror or str(error)) from error
+
+
+def code_folders_of(wheel: Wheel) -> tuple[str, ...]:
+    """Return the folders that have the Python code of the target, unpacked; () where it has none."""
+    unpack_code(wheel)
+    return wheel.code_folders if wheel.code_folders is not None else (wheel.folder,) if wheel.folder else ()
 
 
 def unpack_code(wheel: Wheel) -> None:
