@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..knowledge import read_table
 from ..model.environment import PackageManager
 from ..model.events import ImageEvent, Phase
 from ..model.failure import System
@@ -21,7 +22,6 @@ from ..model.pe import PeImage
 from ..model.tree import Binding
 from ..model.words import RULES
 from .case import Case
-from .knowledge import read_table
 from .remedies import NO_DLL_SITES, find_providers, install_remedies, reinstall_by_pip
 
 HRESULT_FROM_WIN32 = 0x80070000

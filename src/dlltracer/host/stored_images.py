@@ -39,7 +39,7 @@ def read_stored(data: bytes | FileBytes) -> StoredImage:
             return StoredImage(head, parse_pe(data, symbols=True, resources=True))
         from ..binary.macho import parse_macho
 
-        return StoredImage(head, parse_macho(data, symbols=True))
+        return StoredImage(head, parse_macho(data, symbols=True, sums=True))
     except BinaryFormatError as error:
         # Not the error itself: its traceback has the whole file.
         return StoredImage(head, BinaryFormatError(error.offset, error.problem))
