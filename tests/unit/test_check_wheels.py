@@ -726,6 +726,12 @@ def test_names_that_cannot_be_written(tmp_path: Path) -> None:
     assert report.files == 1
 
 
+@pytest.mark.parametrize(("tag", "found"), [(WINDOWS, ["warning"]), (MAC, ["warning"]), (LINUX, [])])
+def test_names_that_differ_by_case(check: Callable[..., CheckReport], tag: str, found: list[str]) -> None:
+    problems = check({"pkg/A.py": b"", "pkg/a.py": b""}, tag).problems
+    assert [one.severity.value for one in problems if one.code == "duplicate-entry"] == found
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
 @pytest.mark.parametrize("ending", ["-1.0-py3-none-any.whl", ".conda", ".tar.bz2", ".so"])
 def test_nothing_waits_for_a_fifo(tmp_path: Path, ending: str) -> None:
