@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from ..knowledge import read_table
 from ..model.environment import (
     AvailablePackages,
     CLibrary,
@@ -21,7 +22,6 @@ from ..model.environment import (
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
 from .case import Case, InstallFacts
-from .knowledge import read_table
 
 PYTHON = "python"
 """The interpreter in the commands of rules and tables: the one that failed takes its place."""
