@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from dlltracer.binary.elf import read_elf
-from dlltracer.check.knowledge import musl_names
+from dlltracer.knowledge import musl_names
 
 _LEFT_OUT = re.compile(r"\w*f(?:16|32|64|128)x?(?:_[rl])?|f\d+x?\w+f\d+x?|_dl_\w+|_rtld\w*|__libc_\w+|GLIBC_\w+")
 

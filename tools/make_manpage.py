@@ -50,7 +50,7 @@ def _lines(commands: list[Named]) -> Iterator[str]:
     yield '.\\" Made by tools/make_manpage.py from the help of the commands: do not edit.'
     yield f'.TH DLLTRACER 1 "" "dlltracer {roff_text(__version__)}" "User Commands"'
     yield ".SH NAME"
-    yield "dlltracer \\- trace what native imports really load, and what failed to load"
+    yield "dlltracer \\- explain why a native import fails, and show what a program loads"
     yield ".SH SYNOPSIS"
     for place, (path, command) in enumerate(commands):
         if not isinstance(command, click.Group):

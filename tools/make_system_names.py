@@ -1,4 +1,4 @@
-"""Writes the names that Windows has of its own into src/dlltracer/resolve/knowledge.
+"""Writes the names that Windows has of its own into src/dlltracer/knowledge.
 
     python tools/make_system_names.py [FOLDER OF MINGW-W64'S IMPORT LIBRARIES]
 
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-KNOWLEDGE = Path(__file__).parents[1] / "src" / "dlltracer" / "resolve" / "knowledge"
+KNOWLEDGE = Path(__file__).parents[1] / "src" / "dlltracer" / "knowledge"
 LIBRARIES = Path("/usr/x86_64-w64-mingw32/lib")
 DLLTOOL = "x86_64-w64-mingw32-dlltool"
 

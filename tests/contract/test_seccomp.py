@@ -388,16 +388,43 @@ def test_what_is_left_behind_goes_on(bench: Bench) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_tracer_stops_nothing(bench: Bench) -> None:
-    source = "import os, time\nopen('ready', 'w').close()\n" + LEFT_BEHIND.split("os.setsid()\n")[1]
-    tracer = subprocess.Popen(
-        [*DLLTRACER, "run", "--backend", "seccomp", "-o", "report.txt", "-c", source], cwd=bench.folder
-    )  # fmt: skip
-    wait_for(bench.folder / "ready", 60)
-    tracer.kill()
-    tracer.wait()
-    (bench.folder / "go").touch()
-    wait_for(bench.folder / "done")
+WAITS_FOR_ITS_TRACER = """
+import os, time
+os.mkdir("ready")
+while not os.path.exists("go"):
+    time.sleep(0.02)
+os.mkdir("goes")
+import _ssl
+os.mkdir("done")
+"""
+
+
+def test_a_tracer_that_is_killed_while_the_program_waits_for_it(bench: Bench) -> None:
+    """With a listener the keeper answers in the tracer's place. What is traced by ptrace ends (PTRACE_O_EXITKILL)."""
+    ways: list[tuple[str, ...]] = [()]
+    if ptrace_availability().ok:
+        ways.append(RESTRICTED)
+    for number, prefix in enumerate(ways):
+        folder = bench.folder / str(number)
+        folder.mkdir()
+        command = [*prefix, *DLLTRACER, "run", "--backend", "seccomp", "-o", "report.txt", "-c", WAITS_FOR_ITS_TRACER]
+        tracer = subprocess.Popen(command, cwd=folder)
+        wait_for(folder / "ready")
+        (child,) = Path(f"/proc/{tracer.pid}/task/{tracer.pid}/children").read_text().split()[:1]
+        os.kill(tracer.pid, signal.SIGSTOP)
+        (folder / "go").touch()
+        wait_for(folder / "goes")  # a folder is made without a stop, and what is imported then is not
+        assert not (folder / "done").exists()
+        tracer.kill()
+        tracer.wait()
+        if prefix:
+            deadline = time.monotonic() + 60
+            while os.path.exists(f"/proc/{child}/exe"):  # not of one that has ended and nobody waits for
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            assert not (folder / "done").exists()
+        else:
+            wait_for(folder / "done")
 
 
 def test_without_the_filter_nothing_is_left(bench: Bench) -> None:
@@ -423,6 +450,25 @@ def test_a_setuid_program_is_named(bench: Bench) -> None:
         if shutil.which("setpriv") is None:
             pytest.skip("needs setpriv")
     assert note in bench.run("-c", code, prefix=prefix).notes
+
+
+def test_a_process_that_may_not_be_looked_at(bench: Bench) -> None:
+    """One that is not dumpable hides what its descriptors are: what it maps is known by what it has opened."""
+    prefix = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace") if os.geteuid() == 0 else ()
+    if prefix and shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv")
+    code = """
+        import ctypes
+        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+        import _ssl
+        try: ctypes.CDLL("libno-such-library.so.3")
+        except OSError: pass
+    """
+    seen = bench.code(code, prefix=prefix)
+    assert seen.status == 0 and "system calls could not be looked at" in seen.notes
+    names = [Path(path).name.partition(".")[0] for path in seen.loads()]
+    assert {"_ssl", "libssl", "libcrypto"} <= set(names)
+    assert [event["need"] for event in seen.events if event["type"] == "failed"] == ["libno-such-library.so.3"]
 
 
 def test_threads_load_at_once(bench: Bench, native: Native) -> None:

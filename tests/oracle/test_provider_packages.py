@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dlltracer.diagnose.knowledge import read_table
+from dlltracer.knowledge import read_table
 
 ROWS = [row for row in read_table("providers")["providers"] if row.get("apt")]
 OF_OTHER_RELEASES = {"libffi7", "libssl1.1", "libtiff5", "libjpeg-turbo8", "libmysqlclient12"}

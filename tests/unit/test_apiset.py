@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from dlltracer.binary.loader_data import HEADER_SIZE, decode_api_set_map, decode_api_set_size
 from dlltracer.errors import BinaryFormatError
+from dlltracer.knowledge import contract_stems, explain_not_system, system_names, usual_known_dlls
 from dlltracer.model.loader_context import ApiSetHost, WindowsContext
 from dlltracer.model.pe import MACHINE_AMD64
-from dlltracer.resolve.knowledge import contract_stems, explain_not_system, system_names, usual_known_dlls
 from dlltracer.resolve.winsearch import ContractState, contract_stem, is_contract, look_up_contract
 
 MAP = {

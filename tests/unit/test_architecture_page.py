@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "dlltracer"
 WALKS = {"The path of one load": 25, "The path of one verdict": 30}
 """The sections with a walk, and how many steps each may have."""
 
-PACKAGES = "api|binary|capture|cli|diagnose|host|integrations|model|report|resolve|selftest|trace"
+PACKAGES = "api|binary|capture|cli|diagnose|host|integrations|knowledge|model|report|resolve|selftest|trace"
 NAME = re.compile(rf"`((?:{PACKAGES})(?:\.\w+)+)`")
 """A module with a function or class in it, as the page writes them: `cli.run.run`."""
 

@@ -11,9 +11,9 @@ from builders.elf_file import ElfFile, Symbol, need
 from builders.macho_file import build_macho
 from builders.pe_file import build_pe
 from builders.wheel_file import build_wheel
-from dlltracer.check.knowledge import python_names
 from dlltracer.check.packages import check_wheel
 from dlltracer.check.tags import read_promise
+from dlltracer.knowledge import python_names
 from dlltracer.model.check import Problem, Severity
 
 LINUX, WINDOWS, MAC = "manylinux_2_17_x86_64", "win_amd64", "macosx_11_0_arm64"

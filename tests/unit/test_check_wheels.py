@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from builders.elf_file import ElfFile, Symbol, need
-from builders.macho_file import ARM64, DYLIB, MACOS, X86_64, build_fat, build_macho, version
+from builders.macho_file import ARM64, DYLIB, MACOS, X86_64, build_fat, build_macho, sign, version
 from builders.pe_file import AMD64, build_pe, build_version
 from builders.pe_file import ARM64 as PE_ARM64
 from builders.wheel_file import build_wheel
@@ -252,6 +252,27 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ("missing-slice", {MAC_SO: mach(cpu=X86_64)}, MAC, "error", "x86_64.*arm64"),
     ("missing-slice", {MAC_SO: mach(targets=[(MACOS, version(10, 9), 0)])}, UNIVERSAL, "error", "arm64.*x86_64"),
     ("unsigned-image", {MAC_SO: mach(signature=0)}, MAC, "error", "signature"),
+    (
+        "signature-invalid", {MAC_SO: sign(mach(signature=4096)).replace(b"libSystem.B", b"libSystem.C")}, MAC, "error",
+        "changed after",
+    ),
+    (
+        "missing-symbol",  # perhaps pkg.other has loaded AppKit
+        {
+            MAC_SO: mach(imports=(("_OBJC_CLASS_$_NSApplication", -2),)),
+            "pkg/other.cpython-312-darwin.so": mach("/System/Library/Frameworks/AppKit.framework/AppKit"),
+        },
+        MAC, "warning", "NSApplication.*flat namespace",
+    ),
+    (
+        "missing-symbol",
+        {
+            MAC_SO: mach(imports=(("_rotl64", -2),)),
+            "pkg/__init__.py": b"try:\n    from . import mod\nexcept ImportError:\n    mod = None\n",
+        },
+        MAC, "warning", "_rotl64",
+    ),
+    ("missing-slice", {MAC_SO: mach(cpu=X86_64)}, "cp37-cp37m-macosx_10_6_intel", "error", "i386"),
     ("macos-above-tag", {MAC_SO: mach(targets=[(MACOS, version(13), 0)])}, MAC, "warning", r"13\.0.*11\.0"),
     (
         "macos-above-tag",
@@ -441,6 +462,19 @@ SOUND: list[tuple[dict[str, bytes], str]] = [
         "cp312-cp312-manylinux_2_35_x86_64",
     ),
     ({MAC_SO: mach(imports=(("_objc_msgSend", -2),))}, MAC),
+    ({MAC_SO: mach(imports=(("_kCFBooleanTrue", -2), ("_CFRelease", -2)))}, MAC),
+    (
+        {
+            MAC_SO: mach("@loader_path/liba.dylib", "/usr/lib/libBLAS.dylib", imports=(("_f", 1),)),
+            "pkg/liba.dylib": build_macho(
+                ["/usr/lib/libSystem.B.dylib"], [("_cblas_caxpy", -2), ("_dgesv_", -2)], {"_f": None}, kind=DYLIB,
+                signature=16,
+            ),
+        },
+        MAC,
+    ),
+    ({MAC_SO: sign(mach(signature=4096))}, MAC),
+    ({MAC_SO: mach(cpu=X86_64)}, "cp312-cp312-macosx_11_0_intel"),
     ({SO: with_static_tls(64)}, LINUX),
     ({"pkg/mod.so": elf(symbols=(INIT, need("_Py_Dealloc")))}, "cp312-none-manylinux_2_17_x86_64"),
     ({"pkg/mod.so": elf(symbols=(INIT, need("_Py_Dealloc")))}, "cp314-cp314-manylinux_2_17_x86_64"),
@@ -469,6 +503,7 @@ def test_a_library_that_code_of_the_wheel_loads_is_a_note(check: Callable[..., C
         (b"try:\n    from . import mod\nexcept ImportError:\n    mod = None\n", Severity.WARNING),
         (b"try:\n    from . import mod\nexcept ImportError:\n    raise ImportError('see the page')\n", Severity.ERROR),
         (b"from . import mod\n", Severity.ERROR),
+        (b"try:\n    from . import mod\nexcept ModuleNotFoundError:\n    pass\n", Severity.ERROR),
     ],
 )
 def test_a_module_that_its_package_goes_without(
@@ -507,6 +542,7 @@ def test_a_library_of_a_required_package_is_a_note(check: Callable[..., CheckRep
         (["make-widgets"], b"", "libother.so", Severity.WARNING),  # libwidgets.so beside it is of make-widgets
         (["somebody"], b"", "libother.so", Severity.ERROR),
         (["apache-widgets-ffi"], b"", "libwidgets_ffi.so", Severity.NOTE),  # words of the package's name
+        (["h5py"], b"", "libhdf5.so.310", Severity.NOTE),  # known to be brought by it
         (["pkg-data"], b"", "libpkg-c-api.so", Severity.ERROR),  # the word is the wheel's own name
         ([], b"import ptxcompiler\n", "libomp.so", Severity.ERROR),  # nobody named "omp" is imported
     ],
@@ -678,6 +714,12 @@ def test_names_that_cannot_be_written(tmp_path: Path) -> None:
     report = check_wheel(str(path))
     assert {(one.code, one.file) for one in report.problems} == {("duplicate-entry", "pkg/a"), ("unsafe-entry", long)}
     assert report.files == 1
+
+
+@pytest.mark.parametrize(("tag", "found"), [(WINDOWS, ["warning"]), (MAC, ["warning"]), (LINUX, [])])
+def test_names_that_differ_by_case(check: Callable[..., CheckReport], tag: str, found: list[str]) -> None:
+    problems = check({"pkg/A.py": b"", "pkg/a.py": b""}, tag).problems
+    assert [one.severity.value for one in problems if one.code == "duplicate-entry"] == found
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")

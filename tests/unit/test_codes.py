@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.diagnose.knowledge import read_table
 from dlltracer.diagnose.loader_errors import DlError, DlProblem, classify_dlerror, loader_messages
 from dlltracer.diagnose.windows_load import LoadError, classify_code, known_win32_codes
+from dlltracer.knowledge import read_table
 
 HEADERS = Path("/usr/x86_64-w64-mingw32/include")
 

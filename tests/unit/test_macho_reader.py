@@ -25,6 +25,7 @@ from builders.macho_file import (
     X86_64,
     build_fat,
     build_macho,
+    sign,
     version,
 )
 from dlltracer.binary.macho import parse_macho, read_macho
@@ -258,3 +259,24 @@ def test_names_that_overlap_are_bounded() -> None:
     assert "longer than any real file's" in problem(bytes(moved))
     assert time.process_time() - begun < 5
     assert symbols_at < names_at
+
+
+@pytest.mark.parametrize(("method", "page_bits"), [(2, 12), (2, 14), (1, 12)])
+def test_a_page_that_was_changed_after_it_was_signed(method: int, page_bits: int) -> None:
+    exports: dict[str, tuple[int, str] | None] = {f"_{n}_{chr(120) * 300}": None for n in range(200)}
+    image = sign(build_macho([], [], exports, signature=4096), method=method, page_bits=page_bits)
+    (sound,) = parse_macho(image, sums=True).images
+    assert sound.changed_page is None
+    changed = bytearray(image)
+    changed[3 << page_bits >> 1] ^= 1
+    (found,) = parse_macho(bytes(changed), sums=True).images
+    assert found.changed_page == 1
+    (not_asked,) = parse_macho(bytes(changed)).images
+    assert not_asked.changed_page is None
+
+
+def test_a_signature_that_cannot_be_read_says_nothing() -> None:
+    image = build_macho([], [], {}, signature=64)
+    for signature in (b"", b"\xfa\xde\x0c\xc0" + b"\xff" * 60, struct.pack(">5I", 0xFADE0CC0, 64, 1, 0, 60)):
+        (found,) = parse_macho(image[:-64] + signature.ljust(64, b"\0"), sums=True).images
+        assert found.changed_page is None

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.diagnose.knowledge import read_table
 from dlltracer.diagnose.mangled import LONGEST_SYMBOL, StringAbi, demangle, guess_owner, read_symbol
 from dlltracer.diagnose.mangled.grammar import ABBREVIATIONS, BUILTIN, OPERATORS
+from dlltracer.knowledge import read_table
 
 OLD_STRING = "std::basic_string<char, std::char_traits<char>, std::allocator<char> >"
 NEW_STRING = "std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> >"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.diagnose.knowledge import read_table
 from dlltracer.diagnose.remedies import NO_DLL_SITES, find_providers, package_kind
+from dlltracer.knowledge import read_table
 from dlltracer.model.environment import ProviderKind
 from dlltracer.model.failure import System
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dlltracer.capture.linux.seccomp_decode import MapStop, OpenStop, ProcessDecoder
+from dlltracer.capture.linux.seccomp_decode import MapStop, OpenStop, ProcessDecoder, UnreadMapStop
 from dlltracer.model.elf import ElfImage, ElfSegments
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
 from dlltracer.model.failure import Request, RequestKind
@@ -63,6 +63,20 @@ def test_a_request_of_python_gives_imports_and_time() -> None:
     (event,) = Loader().ask("/m/_x.so", "x", "_x").load("/m/_x.so").end()
     assert (event.need, event.imports, event.timestamp, event.phase) == ("/m/_x.so", ("x", "_x"), 5.0, Phase.DIRECT)
     assert (event.base, event.size, event.pid, event.tid) == (0x1000, 0x2000, PID, TID)
+
+
+def test_a_mapping_that_may_not_be_looked_at_is_of_the_file_opened_before() -> None:
+    loader = Loader().ask("/m/_x.so", "x")
+    loader.decoder.map_unread(UnreadMapStop(PID, TID, 1.0))  # of a program, for which nothing was opened
+    for path, needs in (("/m/_x.so", ("liba.so",)), ("/l/liba.so", ())):
+        loader.decoder.open(OpenStop(PID, TID, 1.0, path, True, loader.identity(path), image=image(*needs)))
+        for _ in range(2):  # an image may have two segments with code
+            loader.decoder.map_unread(UnreadMapStop(PID, TID, 1.0))
+    loader.absent("/k/libb.so").decoder.map_unread(UnreadMapStop(PID, TID, 1.0))
+    events = loader.end()
+    assert brief(events)[:2] == [("load", "/m/_x.so", None), ("load", "/l/liba.so", "/m/_x.so")]
+    assert [event.base for event in events[:2]] == [None, None]
+    assert not any(isinstance(event, LoadEvent) for event in events[2:])
 
 
 def test_needs_are_searched_for_breadth_first() -> None:

@@ -188,7 +188,8 @@ def test_a_function_that_a_library_of_another_program_lacks() -> None:
     assert (finding := diagnose(case).findings[0]).code == "symbol-not-in-library"
     assert (finding.subject, finding.confidence) == ("zlib1.dll", Confidence.CERTAIN)
     kernel = replace(asked, target="kernel32", imports=("pkg", "ctypes"))
-    mine = raised("AttributeError", "function 'compress9' not found", *frames, requests=(asked, kernel))
+    ours = replace(asked, target="kernel32.dll", flags=0x800)
+    mine = raised("AttributeError", "function 'compress9' not found", *frames, requests=(asked, kernel, ours))
     assert diagnose(mine).findings[0].confidence is Confidence.CERTAIN  # ctypes asks for that one by itself
     both = (asked, replace(kernel, imports=("pkg",)))
     two = raised(
@@ -229,6 +230,19 @@ def test_a_library_that_the_program_reports_as_missing(kind: str, text: str, wan
     finding = diagnose(raised(kind, text)).findings[0]
     assert (finding.code, finding.confidence) == ("library-not-found", Confidence.LIKELY)
     assert wanted in words_of(finding)
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "wanted"),
+    [
+        ("No backend available", "C:\\site\\usb\\core.py", "libusb-package"),
+        ("no library found", "C:\\site\\sounddevice.py", "sounddevice"),
+        ('DPI-1047: Cannot locate a 64-bit Oracle Client library: "..."', "C:\\app.py", "Oracle Instant Client"),
+    ],
+)
+def test_a_library_that_is_known_by_the_package_or_other_words(text: str, file: str, wanted: str) -> None:
+    finding = diagnose(raised("NoBackendError", text, Frame(file, 1, "f"))).findings[0]
+    assert finding.confidence is Confidence.LIKELY and wanted in words_of(finding)
 
 
 @pytest.mark.parametrize(
@@ -309,6 +323,26 @@ def test_of_several_names_that_cffi_tried_the_one_of_windows_counts() -> None:
     assert (found.subject, found.code) == ("libcairo-2.dll", 126)
 
 
+@pytest.mark.parametrize("code", [5, 8, 32, 126, 127, 182, 206, 225, 998, 1114, 1260, 1455, 1920, 4551, 14001])
+def test_an_os_error_of_a_loader_of_torch(code: int) -> None:
+    """Its own code calls LoadLibraryExW, and makes the error of GetLastError."""
+    path = "C:\\site\\torch\\lib\\c10.dll"
+    text = f'[WinError {code}] Whatever. Error loading "{path}" or one of its dependencies.'
+    line = Frame("C:\\site\\torch\\__init__.py", 148, "<module>", "raise err")
+    error = PythonError("OSError", text, ("OSError", "Exception"), frames=(line,), code=code)
+    found = read_windows_failure(error, PROCESS)
+    assert (found.subject, found.code) == (path, code)
+
+
+@pytest.mark.parametrize("code", [5, 32, 1455])
+def test_an_os_error_of_no_loader(code: int) -> None:
+    text = f"[WinError {code}] Whatever: 'C:\\site\\torch\\lib\\c10.dll'"
+    line = Frame("C:\\Python\\Lib\\shutil.py", 1, "copyfile", "os.remove(path)")
+    error = PythonError("PermissionError", text, ("PermissionError", "OSError"), frames=(line,), code=code)
+    found = read_windows_failure(error, PROCESS)
+    assert (found.subject, found.code) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("words", "is_there", "expected"),
     [
@@ -366,6 +400,13 @@ def test_modules_that_this_python_cannot_have(name: str, code: str, wanted: str)
     finding = diagnose(HEALTHY.case(None, error=error, errors=(error,), subject=None, tree=None)).findings[0]
     assert (finding.code, finding.confidence) == (code, Confidence.CERTAIN)
     assert wanted in words_of(finding) and "headers" not in words_of(finding)
+
+
+def test_a_failed_initialiser_of_a_load_that_uses_the_runtime() -> None:
+    runtime = "C:\\Windows\\System32\\msvcp140.dll"
+    machine = Windows({TOP: pe_image({"MSVCP140.dll": ["f"]}), runtime: pe_image(version=(14, 44, 1, 0))})
+    assert "vc_redist" in words_of(diagnose(machine.case(1114)).findings[0])
+    assert "vc_redist" not in words_of(diagnose(HEALTHY.case(1114)).findings[0])
 
 
 @pytest.mark.parametrize(

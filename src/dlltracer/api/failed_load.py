@@ -69,7 +69,8 @@ LOADER_STATUS = 127
 
 
 def _last_word(run: RunResult, messages: tuple[OutputMessage, ...]) -> DlError | None:
-    """What the loader of the process wrote when it ended it: at a symbol that is bound at its first call."""
+    """Return the message that the process's loader wrote when it ended the process: at a symbol bound at its first
+    call."""
     if run.status != LOADER_STATUS:
         return None
     found = [message.dl_error for message in messages if message.kind is OutputKind.LOADER]
@@ -234,6 +235,7 @@ _OF_PYTHON = (_NO_CODE, "Module use of ", "dynamic module does not define ")
 """How ImportErrors of CPython's own loader begin (Python/dynload_win.c, Python/importdl.c)."""
 _OF_LOADERS = frozenset({126, 127, 182, 193, 577, 1114, 1154, 1157, 14001, 4551})
 """Errors that no function but those of the loader gives: an OSError with one of them comes of a load."""
+_LOADS = re.compile(r"\bload(?:ing|ed|library\w*)?\b", re.IGNORECASE)
 _QUOTED = re.compile(
     r"""['"<(]([^'"<>()|?*]{1,400}\.(?:dll|pyd|exe))['">)]|(\S{1,300}\.(?:dll|pyd|exe))\b""", re.IGNORECASE
 )
@@ -420,9 +422,11 @@ def _of_load(error: PythonError, requests: Sequence[Request]) -> WindowsFailure:
 
 def _of_native_code(error: PythonError, requests: Sequence[Request]) -> WindowsFailure:
     """An OSError that native code made of GetLastError (PyErr_SetFromWindowsErr): it may name the file, or not."""
-    if error.code not in _OF_LOADERS:
-        return WindowsFailure()
     found = _QUOTED.search(error.message)
     subject = (found[1] or found[2]) if found is not None else None
+    # Any function gives the other codes (5, 8, 1455 ...): then the words have to be about a load of a library.
+    is_about_load = subject is not None and error.code is not None and _LOADS.search(error.message) is not None
+    if error.code not in _OF_LOADERS and not (is_about_load and error.code in known_win32_codes()):
+        return WindowsFailure()
     last = requests[-1] if requests else None
     return WindowsFailure(subject, error.code, imports=last.imports if last is not None else ())

@@ -20,6 +20,7 @@ from ..host.copies import FoundCopy, find_copies, find_other_versions
 from ..host.failure import reload_code, this_process
 from ..host.filesystem import WindowsFiles
 from ..host.machine import this_system
+from ..knowledge import system_names
 from ..model.events import FileKind
 from ..model.failure import Crash, ProcessFacts, System
 from ..model.loader_context import (
@@ -32,7 +33,6 @@ from ..model.loader_context import (
 from ..model.pe import MACHINE_I386, MissingForwarder, PeImage
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree, MissingSymbol
-from ..resolve.knowledge import system_names
 from ..resolve.lookup import describe_machine, fits_machine
 from ..resolve.windows import find_missing_imports, resolve_windows
 from .environment import (
@@ -345,7 +345,7 @@ def _names_of_windows(tree: LoadTree | None, more: Iterable[str] = ()) -> frozen
 
 
 def _failing_initialiser(tree: LoadTree | None, process: ProcessFacts) -> str | None:
-    """Of the images of a load whose initialisation failed: the one that fails alone, and all that it needs does not."""
+    """Return the image whose initialisation failed by itself: all that it needs was initialised."""
     own = [path for path in (tree.images if tree is not None else ()) if not _is_of_windows(path)]
     for path in own[::-1][:_MOST_RELOADS]:  # depth first, so what an image needs comes after it
         code = reload_code(process.executable, path, EXTENSION_MODULE_SEARCH, process.added_folders)

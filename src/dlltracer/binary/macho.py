@@ -5,12 +5,14 @@ Sources: <mach-o/loader.h> and <mach-o/fat.h> of Apple's cctools; for what dyld 
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import BinaryFormatError
 from ..model.macho import (
+    CPU_ARM64,
     MachoFile,
     MachoImage,
     MachoImports,
@@ -50,32 +52,40 @@ _KNOWN = {_RPATH, _DYLD_INFO_ONLY, _EXPORTS_TRIE, _CHAINED_FIXUPS, 0x28 | _MUST_
 _LONGEST_NAME = 4096
 
 
-def read_macho(path: str, *, symbols: bool = False) -> MachoFile:
+_SIGNATURE_BLOB, _CODE_DIRECTORY = 0xFADE0CC0, 0xFADE0C02
+_BLOB_HEAD, _DIRECTORY = struct.Struct(">3I"), struct.Struct(">9I4B")
+_PAGE_BITS = range(12, 17)
+_SUMS = {1: "sha1", 2: "sha256", 3: "sha256", 4: "sha384"}
+"""CS_HASHTYPE_... of <kern/cs_blobs.h>, whose structures these are; all are big-endian."""
+
+
+def read_macho(path: str, *, symbols: bool = False, sums: bool = False) -> MachoFile:
     """Read the Mach-O file at `path`, and no more of it than is asked for.
 
     Args:
         path: the file.
         symbols: also the symbols that it imports and exports.
+        sums: compare the pages of images for arm64 with the sums in their code signatures.
 
     Raises:
         BinaryFormatError: it is no Mach-O file, or a damaged one.
         OSError: it cannot be opened.
     """
     with OpenedFile(path) as data:
-        return parse_macho(data, symbols=symbols)
+        return parse_macho(data, symbols=symbols, sums=sums)
 
 
-def parse_macho(data: Data, *, symbols: bool = False) -> MachoFile:
+def parse_macho(data: Data, *, symbols: bool = False, sums: bool = False) -> MachoFile:
     """Read a Mach-O file from all its bytes; arguments and errors are those of `read_macho`."""
     cursor = Cursor(data)
     magic = bytes(data[:4])
     if magic in _MAGICS:
-        return MachoFile((_Slice(cursor, 0, cursor.size).parse(symbols),), False)
+        return MachoFile((_Slice(cursor, 0, cursor.size).parse(symbols, sums),), False)
     head = bytes(data[:HEAD_SIZE])
     if is_macho(head) and len(head) >= _FAT_HEAD.size:
         number, count = _FAT_HEAD.unpack_from(head)
         slices = _find_slices(cursor, _FAT_ENTRIES[number], count)
-        return MachoFile(tuple(_Slice(cursor, at, size).parse(symbols) for at, size in slices), True)
+        return MachoFile(tuple(_Slice(cursor, at, size).parse(symbols, sums) for at, size in slices), True)
     what = describe_not_image(head)
     raise BinaryFormatError(0, f"not a Mach-O file: it is {what}" if what else "not a Mach-O file")
 
@@ -105,10 +115,10 @@ class _Slice:
         self._unknown: list[int] = []
         self._install_name: str | None = None
         self._uuid: str | None = None
-        self._is_signed = False
+        self._signature = (0, 0)
         self._link_edit = LinkEdit()
 
-    def parse(self, symbols: bool) -> MachoImage:
+    def parse(self, symbols: bool, sums: bool) -> MachoImage:
         """Return the image."""
         magic = self._cursor.take(self._offset, 4, "the header of an image")
         if magic not in _MAGICS:
@@ -134,11 +144,39 @@ class _Slice:
             rpaths=tuple(self._rpaths),
             targets=tuple(self._targets),
             uuid=self._uuid,
-            is_signed=self._is_signed,
+            is_signed=self._signature[1] > 0,
             is_chained=self._link_edit.fixups is not None,
             unknown_commands=tuple(self._unknown),
             symbols=parse_symbols(part, self._link_edit, bits, order) if symbols else None,
+            changed_page=self._find_changed_page(part) if sums and cpu == CPU_ARM64 else None,
         )
+
+    def _find_changed_page(self, image: Cursor) -> int | None:
+        """Return the first page whose sum is another one than in the code signature; `None` if it cannot be told.
+
+        The first code directory counts: those that may follow have sums of the same pages by other functions.
+        """
+        try:
+            signature = image.part(*self._signature)
+            magic, _, count = signature.unpack(_BLOB_HEAD, 0, "the code signature")
+            kind, at = signature.unpack(struct.Struct(">2I"), _BLOB_HEAD.size, "the code signature")
+            if magic != _SIGNATURE_BLOB or not count or kind != 0:
+                return None
+            (magic, _, _, _, sums_at, _, _, count, limit, length, method, _, bits) = signature.unpack(
+                _DIRECTORY, at, "the code directory"
+            )
+            pages = -(-limit >> bits) if bits in _PAGE_BITS else 0
+            if magic != _CODE_DIRECTORY or method not in _SUMS or not length or pages > count or limit > image.size:
+                return None
+            sums = signature.take(at + sums_at, pages * length, "the sums of pages")
+        except BinaryFormatError:
+            return None
+        for page in range(pages):
+            start = page << bits
+            content = image.data[start : min(start + (1 << bits), limit)]
+            if hashlib.new(_SUMS[method], content).digest()[:length] != sums[page * length : (page + 1) * length]:
+                return page
+        return None
 
     def _read_commands(self, start: int, count: int, size: int) -> None:
         if start + size > self._size:
@@ -170,8 +208,8 @@ class _Slice:
         elif command == _UUID:
             self._uuid = body.take(8, 16, "the UUID").hex()
         elif command == _SIGNATURE:
-            _, size = self._numbers(body, 8, 2, "the place of the code signature")
-            self._is_signed = size > 0
+            offset, size = self._numbers(body, 8, 2, "the place of the code signature")
+            self._signature = (offset, size)
         elif command in _LINK_EDIT:
             self._place_tables(command, body)
         elif command & _MUST_KNOW and command not in _KNOWN:

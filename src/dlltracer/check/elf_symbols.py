@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..diagnose.knowledge import glibc_names
 from ..host.wheel import Wheel
+from ..knowledge import glibc_names, musl_names
 from ..model.check import Problem, Severity
 from ..model.elf import ElfImage, ElfNeed, ElfNeeds
-from .knowledge import musl_names
 from .platform_check import PlatformCheck
 from .platforms import Loader, Platform
 from .python_abi import is_python_name

@@ -10,6 +10,7 @@ from ..errors import BinaryFormatError
 from ..host.filesystem import MacosFiles
 from ..host.stored_images import StoredMachoFiles
 from ..host.wheel import Wheel
+from ..knowledge import musl_names
 from ..model.check import Problem, Severity
 from ..model.environment import is_libpython
 from ..model.loader_context import MacosContext
@@ -28,7 +29,6 @@ from ..model.macho import (
 )
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.macos import find_missing_macho_symbols, is_system_path, pick_image, resolve_macos
-from .knowledge import musl_names
 from .platform_check import PlatformCheck, place_of, search_places
 from .platforms import Platform
 from .python_abi import is_python_name
@@ -39,6 +39,7 @@ _MODULE = re.compile(r"\.(?:cpython-\d+\w*-darwin|abi3|pypy\d+-[\w-]+)\.so$")
 _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000
+_MOST_SHOWN = 3
 
 _OF_SYSTEM = ("libc++.1.dylib", "libc++abi.dylib", "libz.1.dylib", "libiconv.2.dylib", "libsqlite3.dylib")
 """Libraries of macOS that conda and Homebrew have, too: with theirs, a file is linked by @rpath."""
@@ -87,7 +88,11 @@ older <__availability>), and the new interfaces of Accelerate."""
 
 def check_macos(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Iterator[Problem]:
     """Yield what is wrong with the Mach-O files of a wheel on a platform, for the Pythons that it promises."""
-    files = MacosFiles(wheel.folder, symbols=True) if wheel.images is None else StoredMachoFiles(wheel.images)
+    files: MacosFiles | StoredMachoFiles
+    if wheel.images is None:
+        files = MacosFiles(wheel.folder, symbols=True, sums=True)
+    else:
+        files = StoredMachoFiles(wheel.images)
     for cpu in platform.cpus:
         yield from MacosCheck(wheel, platform, promise, cpu, files).run()
 
@@ -175,6 +180,13 @@ class MacosCheck(PlatformCheck):
                     ("the kernel of macOS ends a process that maps arm64 code without one",),
                     f"codesign --force -s - {place}",
                 )  # fmt: skip
+            elif image.changed_page is not None:
+                yield self._problem(
+                    "signature-invalid", Severity.ERROR, place, "its image for arm64 was changed after it was signed",
+                    (f"the sum of page {image.changed_page} is not the one in its code signature",
+                     "the kernel of macOS ends a process that uses such a page: Killed: 9"),
+                    f"codesign --force -s - {place}, as the last step: install_name_tool and strip break the signature",
+                )  # fmt: skip
         newer = self._newer_symbols(image, promised)
         has = ".".join(map(str, promised))
         if lowest is not None and lowest[:2] > promised:
@@ -233,22 +245,25 @@ class MacosCheck(PlatformCheck):
         if tree.missing:
             return
         exports = [image.symbols.exports for image in images.values() if image.symbols is not None]
+        has_blas = any(_BLAS.search(need.name) for image in images.values() for need in image.needs)
         python = file_python(place, self._promise)
         for path, image in images.items():
             names = [
                 one.name for one in _imports(image, lambda name: not _is_left_to_process(name, python))
                 if one.ordinal == SymbolPlace.FLAT and not any(one.name in has for has in exports)
+                and not (has_blas and _OF_BLAS.match(one.name))
             ] if image.flags & MH_TWOLEVEL else []  # fmt: skip
             if not names:
                 continue
             names.sort(key=lambda name: name[1:2].isupper())  # the surest first
             severity, evidence = self._severity_of_flat(place, names[0])
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
             yield from self._once(
                 self._problem(
                     "missing-symbol", severity, place_of(path),
-                    f"it needs {names[0]}{more}, of no library that it names",
-                    (*evidence, "dyld looks for it in the whole process: symbol not found in flat namespace"),
+                    f"it needs {', '.join(names[:_MOST_SHOWN])}{more}, of no library that it names: symbol not found in"
+                    " flat namespace",
+                    (*evidence, "dyld looks for it in the whole process, by -undefined dynamic_lookup"),
                     "link it with the library that has the symbol: -undefined dynamic_lookup is for Python's names",
                 )
             )  # fmt: skip
@@ -260,11 +275,14 @@ class MacosCheck(PlatformCheck):
             return Severity.NOTE, (f"{others[0]} of the wheel has it, which this load does not bring",)
         if self._suppliers.may_bring_symbols():
             return Severity.WARNING, ("a package that it requires may have it",)
-        if name[1:2].isupper() and any("/Frameworks/" in need.name for need in self._images[root].needs):
-            # Frameworks export names that Apple's SDK lists no more, as FSPathMakeRef of CoreServices.
-            return Severity.WARNING, ("a framework of the system may have it",)
+        if _OF_FRAMEWORKS.match(name) and any(
+            "/System/Library/Frameworks/" in need.name for image in self._images.values() for need in image.needs
+        ):
+            # Frameworks export names that Apple's SDK lists no more, as FSPathMakeRef of CoreServices. Any that another
+            # module has loaded is in the process, too: pygame.base loads AppKit, whose names sdlmain_osx needs.
+            return Severity.WARNING, ("a framework of the system may have it, which files of the wheel load",)
         # Other libraries that the file names cannot have it: the linker would have bound it to them.
-        severity = Severity.ERROR if self._is_module(root) else self._severity_of_library(root)
+        severity = self._severity_of(root) if self._is_module(root) else self._severity_of_library(root)
         return severity, ("no image of the load has it, nor had a library of the system that the linker was given",)
 
     def _found(self, tree: LoadTree, requested_by: str, library: str | None) -> str:
@@ -322,14 +340,20 @@ class MacosCheck(PlatformCheck):
         return self._problem("missing-image", severity, place, title, [*evidence, *more], fix)
 
 
+_BLAS = re.compile(r"/(?:Accelerate|vecLib)\.framework/|/lib(?:BLAS|LAPACK)\.dylib$")
+_OF_BLAS = re.compile(r"_(?:cblas|catlas|clapack)_|_[sdcz][a-z0-9]{2,7}_$")
+"""Libraries of the system with the names of BLAS and LAPACK, and these names."""
+_OF_FRAMEWORKS = re.compile(r"_k?[A-Z]")
+
+
 def _is_left_to_process(name: str, python: PythonPromise) -> bool:
     """Return whether a symbol is one that the process has anyhow: of Python, of C, of the runtimes of C++ and
     Objective-C.
 
-    libSystem brings libobjc into every process.
+    libSystem brings libobjc into every process. CPython for macOS is linked with CoreFoundation (configure.ac).
     """
     plain = name[1:]
-    of_runtime = ("__", "objc_", "_ZS", "_ZNS", "_ZNKS", "_ZT", "_Zn", "_Zd")
+    of_runtime = ("__", "objc_", "_objc_", "CF", "kCF", "_ZS", "_ZNS", "_ZNKS", "_ZT", "_Zn", "_Zd")
     return is_python_name(plain, python) or plain in musl_names() or plain.startswith(of_runtime)
 
 

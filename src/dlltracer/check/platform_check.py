@@ -236,6 +236,11 @@ _END = r"\.(?:so|dll|dylib|framework|abi3|cpython)\b.*$|\.\d.*$"
 _BRINGING_SYMBOLS = {"torch", "tensorflow", "tensorflow-macos", "jaxlib", "mxnet", "shiboken6", "pyside6"}
 """Packages whose libraries extension modules of others find in the process once they are imported. They export what
 they were linked with, too: libtorch some of libstdc++ (pytorch/pytorch#80489)."""
+_KNOWN_LIBRARIES = {
+    "h5py": ("hdf5",), "tables": ("hdf5",), "torch": ("c10", "shm"), "pyarrow": ("arrow", "parquet"),
+    "intel-openmp": ("iomp5",),
+}  # fmt: skip
+"""What the names of libraries begin with that these packages bring, as far as it is not their own name."""
 _OF_REPAIR = (".libs", ".dylibs")
 """Ends of the folders that repair tools make: each is of one wheel alone."""
 
@@ -299,6 +304,8 @@ class Suppliers:
     def _is_named_after(self, package: str, library: str) -> bool:
         """Return whether a library's name has that of a required package in it, or a word of it, or is a part of it."""
         stem, words = _stem(library), _words(package)
+        if library.lower().removeprefix("lib").startswith(_KNOWN_LIBRARIES.get(package, ())):
+            return True
         if len(stem) >= _SHORTEST_NAME and stem in _sequences(words):
             return True
         whole = "".join(words)

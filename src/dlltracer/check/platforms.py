@@ -45,10 +45,13 @@ ELF_MACHINES = {
 _WINDOWS = {"win_amd64": MACHINE_AMD64, "win32": MACHINE_I386, "win_arm64": MACHINE_ARM64}
 WINDOWS_TAGS = {machine: tag for tag, machine in _WINDOWS.items()}
 """Platform tags by the machine of a PE file."""
+_CPU_I386 = 7
 _MACS = {
-    "x86_64": (CPU_X86_64,), "arm64": (CPU_ARM64,), "universal2": (CPU_ARM64, CPU_X86_64), "intel": (CPU_X86_64, 7),
-    "fat64": (CPU_X86_64,), "i386": (7,),
+    "x86_64": (CPU_X86_64,), "arm64": (CPU_ARM64,), "universal2": (CPU_ARM64, CPU_X86_64),
+    "intel": (CPU_X86_64, _CPU_I386), "fat64": (CPU_X86_64,), "i386": (_CPU_I386,),
 }  # fmt: skip
+_FIRST_WITHOUT_32_BITS = (10, 15)
+"""macOS Catalina runs no 32-bit programs."""
 
 _LEGACY = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 _MANYLINUX = re.compile(r"(manylinux1|manylinux2010|manylinux2014|manylinux_(\d+)_(\d+))_(\w+)")
@@ -133,7 +136,8 @@ class Platform:
     @property
     def cpus(self) -> tuple[int, ...]:
         """Its processors, of a macOS platform: an image must have one for each."""
-        return _MACS[self.machine]
+        has_32_bits = self.version < _FIRST_WITHOUT_32_BITS
+        return tuple(cpu for cpu in _MACS[self.machine] if cpu != _CPU_I386 or has_32_bits)
 
     def provides(self, library: str) -> bool:
         """Return whether a Linux platform has a library of that name."""

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..knowledge import NEWEST_PYTHON, PythonName, python_names
 from ..model.check import Severity
-from .knowledge import NEWEST_PYTHON, PythonName, python_names
 from .tags import PythonPromise
 
 _API = re.compile(r"_?Py(?!Py|Init_)")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..host.wheel import UnreadableTarget, Wheel
+from ..knowledge import NEWEST_PYTHON
 from ..model.check import Problem, Severity
-from .knowledge import NEWEST_PYTHON
 from .platforms import Loader, Platform
 
 Tag = tuple[str, str, str]

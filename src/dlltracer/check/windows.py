@@ -13,12 +13,12 @@ from ..host.copies import read_added_folders
 from ..host.filesystem import WindowsFiles
 from ..host.stored_images import StoredPeFiles
 from ..host.wheel import Wheel
+from ..knowledge import explain_not_system
 from ..model.check import Problem, Severity
 from ..model.environment import without_hash
 from ..model.loader_context import context_for_wheel
 from ..model.pe import CONSTANT_MUTEX, MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Version
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
-from ..resolve.knowledge import explain_not_system
 from ..resolve.windows import KnownExports, find_missing_imports, resolve_windows
 from ..resolve.winsearch import WindowsSearchMemo
 from .platform_check import PlatformCheck

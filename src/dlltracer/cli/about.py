@@ -51,7 +51,7 @@ _PACKAGES = ("click", "rich", "jinja2", "pip", "setuptools")
 def info(as_json: bool, output: str | None) -> None:
     """Print what the report of a bug needs: versions, the build of Python, the system, which mechanisms work here.
 
-    Paths and variables of the environment are among it: look whether they say what is nobody's business.
+    The output has paths and environment variables. Look for private data before you publish it.
     """
     as_json = is_json_asked(as_json, output)
     found = gather_info()
@@ -199,7 +199,7 @@ _ABOUT = {
 def schema(name: str | None) -> None:
     """Print the JSON Schema (draft 2020-12) of what a command writes; without NAME, list them.
 
-    A schema is whole: what it shares with others is inside.
+    Each schema is complete: it includes the definitions that it shares with others.
     """
     if name is None:
         for known in SCHEMA_NAMES:
@@ -246,13 +246,13 @@ It may outlive dlltracer, which pip uninstalls without it.
 def hook() -> None:
     """Let DLLTRACER=1 in the environment add the verdict to any program that ends with a failed import.
 
-    Works by a .pth file in the site-packages of this Python, which nothing else puts there.
+    The hook is a .pth file in the site-packages of this Python. Only `dlltracer hook enable` puts it there.
     """
 
 
 @hook.command("enable")
 def enable() -> None:
-    """Put the file into this environment."""
+    """Put the hook into this environment."""
     path = _hook_path()
     with open(path, "w", encoding="ascii", newline="\n") as file:
         file.write(HOOK_LINE)
@@ -261,7 +261,7 @@ def enable() -> None:
 
 @hook.command("disable")
 def disable() -> None:
-    """Take it away again."""
+    """Remove the hook from this environment."""
     try:
         os.unlink(_hook_path())
     except FileNotFoundError:
@@ -272,7 +272,7 @@ def disable() -> None:
 
 @hook.command("status")
 def status() -> None:
-    """Say whether it is there."""
+    """Say whether this environment has the hook."""
     there = os.path.exists(_hook_path())
     say(f"{_hook_path()} {'is in place' if there else 'is not there'}\n")
 

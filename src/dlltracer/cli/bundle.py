@@ -73,12 +73,13 @@ def report(
     module: tuple[str, ...], code: str | None, output: str | None, python: str | None, backend: str,
     timeout: float | None,
 ) -> None:  # fmt: skip
-    """Try MODULE as dlltracer why does, and put the answer and all that it rests on into one archive for an issue.
+    """Try MODULE as dlltracer why does, and put the verdict and its evidence into one archive for an issue.
 
-    MODULE may be all that why takes, but no recording. The archive is made also when the import works. Names of users
-    and machines, the home folder and secrets are replaced, and the command says how many.
+    MODULE may be everything that why takes, except a recording. The archive is made also when the import works. Names
+    of users and machines, the home folder and secrets are replaced, and the command says how many.
 
-    Exit status: 0 the archive was made, whatever became of the import; 2 it was not; 3 it could not be traced.
+    Exit status: 0 the archive was made, whether or not the import works; 2 the archive was not made; 3 the import could
+    not be traced.
     """
     from ..capture.choose import check_backend_name
 
@@ -116,7 +117,7 @@ def name_archive(asked: Asked) -> str:
 def _refuse(path: str) -> None:
     """Raise `CommandFailed` where no archive can be made, before anything runs."""
     if os.path.lexists(path):
-        raise CommandFailed(f"{path} exists, and is not overwritten: name another file with -o, or take it away")
+        raise CommandFailed(f"{path} exists, and is not overwritten: name another file with -o, or delete it")
     if not path.lower().endswith(".zip") or is_name_of_recording(path):
         raise CommandFailed(f"{path}: the report is a .zip file")
     folder = os.path.dirname(path) or os.curdir

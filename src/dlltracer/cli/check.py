@@ -40,7 +40,7 @@ _DASK_SECONDS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class _CheckOptions:
-    """What was given on the command line, by the names of the parameters below."""
+    """Values of the command line, by the names of the parameters below."""
 
     targets: tuple[str, ...]
     python: str | None
@@ -92,7 +92,7 @@ class _CheckOptions:
         return form
 
 
-@click.command("check", short_help="Check wheels and environments: would everything in them load?")
+@click.command("check", short_help="Check whether everything in wheels and environments would load.")
 @click.argument("targets", metavar="[TARGET]...", nargs=-1, shell_complete=complete_file)
 @click.option(
     "--python", metavar=PROGRAM, shell_complete=complete_file,
@@ -125,17 +125,17 @@ class _CheckOptions:
 )  # fmt: skip
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to use.")
 @click.option("--dask", metavar="ADDRESS", help="Use the workers of a Dask cluster, by its scheduler's address.")
-@click.option("--retry-unreadable", is_flag=True, help="Check targets again that a file of results has as unreadable.")
+@click.option("--retry-unreadable", is_flag=True, help="Check again the targets that the results list as unreadable.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the notes and all evidence, too.")
 @click.option("-o", "--output", metavar="FILE", shell_complete=complete_file, help="Write to FILE instead of stdout.")
 def check(**given: Any) -> None:
-    """Check wheels before they are shipped, and whole environments; for Windows, Linux and macOS, on any of them.
+    """Check whether wheels and whole environments would load; for Windows, Linux and macOS, on any of them.
 
-    A TARGET is a wheel, a conda package, a single native file or a folder (a virtual environment, site-packages);
-    without any, the environment of this Python is checked. Nothing of a target is run or installed. Each extension
-    module, library and program is held against the rules of the loader: of every platform that the tags of a wheel
-    promise, or of the system that an environment is on. The exit status is 0 when nothing is wrong, 1 for errors, 2
-    for a wrong command line, and 3 when a target could not be read.
+    A TARGET is a wheel, a conda package, a single native file or a folder (a virtual environment, site-packages).
+    Without a TARGET, the environment of this Python is checked. No file of a target is run or installed. Each extension
+    module, library and program is compared with the rules of a loader. For a wheel, these are the loaders of all
+    platforms that its tags promise; for an environment, the loader of its system. The exit status is 0 when nothing is
+    wrong, 1 for errors, 2 for a wrong command line, and 3 when a target could not be read.
     """
     options = _CheckOptions(**prefer_command_line(given, settings_of(click.get_current_context()), ("form", "as_json")))
     form, targets = options.chosen_format(), options.chosen_targets()

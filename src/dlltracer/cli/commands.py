@@ -216,9 +216,9 @@ def refusing_bad_usage(call: Callable[..., None]) -> Callable[..., None]:
 @click.option("--no-config", is_flag=True, help="Take no settings from a file.")
 @click.pass_context
 def cli(ctx: click.Context, config: str | None, no_config: bool) -> None:
-    """Trace what native imports really load, and what failed to load.
+    """Explain why a native import fails, and show what a program loads.
 
-    Settings of a project stand in its pyproject.toml, as [tool.dlltracer].
+    A project keeps its settings in the table [tool.dlltracer] of its pyproject.toml.
     """
     if no_config and config is not None:
         raise click.UsageError("choose one of --config and --no-config")

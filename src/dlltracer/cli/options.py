@@ -162,7 +162,7 @@ BACKEND_OPTION = Option(
 )  # fmt: skip
 ANNOTATIONS_OPTION = Option(
     "annotations", "--annotations", off="--no-annotations",
-    help="Errors as GitHub Actions shows them beside the code, on stderr; the default is what GITHUB_ACTIONS says.",
+    help="Write errors to stderr as annotations of GitHub Actions; the default follows the variable GITHUB_ACTIONS.",
 )  # fmt: skip
 
 

@@ -411,7 +411,7 @@ def module_of(package: str) -> str:
 
 
 def _what_is_near(name: str) -> str:
-    """What may have been meant by a file that is not there: one of a similar name, or a module."""
+    """Return a suggestion for a file that is not there: one of a similar name, or a module."""
     near = near_file(name)
     if near is not None:
         return f"; did you mean {near}?"

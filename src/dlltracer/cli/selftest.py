@@ -37,17 +37,18 @@ _INTERRUPTED = "the self-test was interrupted: steps are missing"
     help=f"Ask the questions of this group only; may be repeated ({', '.join(GROUPS)}).",
 )  # fmt: skip
 def selftest(report: str | None, only: tuple[str, ...]) -> None:
-    """Ask this machine what dlltracer assumes of its loader, its mechanisms and its limits.
+    """Check on this machine what dlltracer assumes of its loader, its mechanisms and its limits.
 
-    Loads tiny libraries that dlltracer brings, each question in a process that may crash or hang without harm, and
-    prints a table. Takes less than a minute. Nothing is installed or changed, and nothing is left behind.
+    The self-test loads tiny libraries that dlltracer brings, and prints a table. Each question is asked in a process of
+    its own, which may crash or hang without harm. The self-test takes less than a minute. It installs and changes
+    nothing, and leaves nothing behind.
 
-    On Windows run it twice: as you are, and from an elevated prompt, where ETW can be asked.
+    On Windows run the command twice: once as usual, and once from an elevated prompt, which ETW needs.
 
-    The report holds no names of users or machines, no values of the environment, and no folders of yours.
+    The report has no names of users or machines, no values of the environment, and none of your folders.
 
-    Exit status: 0 all that could be asked is right, 1 something is not, 2 the self-test or its report could not be
-    made, 130 it was interrupted.
+    Exit status: 0 every answer is right, 1 some answer is wrong, 2 the self-test or its report could not be made, 130
+    the self-test was interrupted. Questions that this machine does not allow do not count.
     """
     foreign = [group for group in only if group not in list_groups()]
     if foreign:

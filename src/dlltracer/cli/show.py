@@ -43,7 +43,7 @@ _HEAD = 4096
 
 @dataclass(frozen=True)
 class _ShowOptions:
-    """What was given on the command line, by the names of the parameters below."""
+    """Values of the command line, by the names of the parameters below."""
 
     file: str
     output: str | None
@@ -81,16 +81,16 @@ class _ShowOptions:
 @click.option("-v", "--verbose", is_flag=True, help="Text: show all images and places, and the whole verdict.")
 @click.option("--failed-only", is_flag=True, help="Show failures only, and what leads to them.")
 @click.option("--redact", is_flag=True, help="Leave out names of users and of the machine, and secrets.")
-@click.option("--startup", is_flag=True, help="Of an .etl file: show the images that were there when it began, too.")
-@click.option("--process", metavar="NAME", help="Of a file that has many processes (.etl): those of that program.")
-@click.option("--pid", metavar="N", type=int, help="Of a file that has many processes (.etl): that one.")
+@click.option("--startup", is_flag=True, help="For an .etl file: show the images that were loaded at its start, too.")
+@click.option("--process", metavar="NAME", help="For a file of many processes (.etl): those of this program.")
+@click.option("--pid", metavar="N", type=int, help="For a file of many processes (.etl): the one with this id.")
 def show(**given: Any) -> None:
-    """Show what a recording has: what was loaded and what failed, and the verdict if there is one.
+    """Show a recording: the loads, the failures, and the verdict if there is one.
 
-    FILE was made by dlltracer run or dlltracer why (-o FILE.dlltrace), on this machine or another one, whatever its
-    system; "-" reads one from standard input. A damaged or torn one is shown as far as it can be read.
+    FILE was made by dlltracer run or dlltracer why (-o FILE.dlltrace), on this or another machine with any system; "-"
+    reads a recording from standard input. A damaged or torn recording is shown as far as it can be read.
 
-    Exit status: 0 it was shown, 2 it is no recording, or the question was wrong.
+    Exit status: 0 the recording was shown, 2 the file is no recording, or the command line is wrong.
     """
     settings = settings_of(click.get_current_context())
     options = _ShowOptions(**prefer_command_line(given, settings, ("form", "github", "html"), ("output", "html")))
@@ -162,10 +162,10 @@ def _write(trace: SavedTrace, form: Form, output: str, failed_only: bool) -> Non
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of stdout.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every difference.")
 def diff(first: str, second: str, output: str | None, as_json: bool) -> None:
-    """Compare two recordings: of a machine where it works and one where it does not, of before and after.
+    """Compare two recordings: one of a machine where a program works and one where it fails, or before and after.
 
-    First come the differences that matter: how it ended, what is missing, what came from another place, another
-    version, another order. Then what only one of them loaded, and what is otherwise around them.
+    The differences that matter come first: the end of the run, missing images, other places, versions and orders.
+    Images that only one run loaded follow, then differences of the environment.
 
     The exit status is 1 when something differs besides the environment.
     """
@@ -208,12 +208,12 @@ _IMPORT = "os.write(begun, b'.'); import {}"
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of stdout.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, with every trial, and the verdict.")
 def order(modules: tuple[str, ...], python: str | None, output: str | None, as_json: bool) -> None:
-    """Find out whether the order of these imports matters, and which fewest of them do not go together.
+    """Find out whether the order of these imports matters, and the smallest set of them that fails together.
 
-    Each module is tried alone, then all in the order given and in reverse, each time in a process of its own. Of an
-    order that fails, modules are left out until no fewer fail; then `why` explains what is left.
+    Each module is tried alone, then all in the order given and in reverse, each time in a process of its own. If an
+    order fails, modules are left out until the smallest failing set remains. `why` then explains that set.
 
-    Exit status: 0 no order breaks, 1 one does, 4 a module fails alone, 2 the question was wrong.
+    Exit status: 0 no order fails, 1 an order fails, 4 a module fails alone, 2 the command line is wrong.
     """
     from ..diagnose.trials import find_breaking_order
 

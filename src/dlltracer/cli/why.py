@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _WhyOptions:
-    """What was given on the command line, by the names of the parameters below."""
+    """Values of the command line, by the names of the parameters below."""
 
     module: tuple[str, ...]
     code: str | None
@@ -107,16 +107,16 @@ class _WhyOptions:
 def why(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     """Import MODULE in a process of its own, and say why it fails: which file, needed by whom, looked for where.
 
-    MODULE may be the name of a module, an import as one types it (from PIL import Image), a script (*.py, *.pyz), the
-    folder of a package, or the file of an extension module or a shared library. It may also be a recording, of this
-    machine or another one: then nothing is tried, and what it holds is explained.
+    MODULE may be the name of a module, an import statement (from PIL import Image), a script (*.py, *.pyz), the folder
+    of a package, or the file of an extension module or a shared library. A recording, made here or on another machine,
+    is explained from its contents, and nothing is imported.
 
     Fixes that need no installation are tried: the verdict says which of them work.
 
     An import that hangs is ended by --timeout or Ctrl-C, and the verdict says where it was.
 
-    Exit status: 0 it works, 1 a cause was found, 4 it fails and the evidence does not decide, 3 it could not be traced,
-    2 the question was wrong, 124 it was ended by --timeout, 130 by Ctrl-C.
+    Exit status: 0 the import works, 1 a cause was found, 4 the import fails and the evidence does not decide, 3 the
+    import could not be traced, 2 the command line is wrong, 124 --timeout ended the import, 130 Ctrl-C ended it.
     """
     options = _WhyOptions(**_without_settings(given, settings))
     options.check()

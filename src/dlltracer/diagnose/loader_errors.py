@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
+from ..knowledge import read_table
 from ..model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase
 from ..model.failure import PythonError
 from ..model.recording import Recording
 from ..model.tree import Binding
 from ..model.words import RULES
-from .knowledge import read_table
 
 LONGEST_END = 8192
 """Characters that are read of each end of a message: a wrapper may put a build log before the words, or after them."""

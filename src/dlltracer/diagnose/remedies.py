@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from ..knowledge import read_table
 from ..model.environment import (
     AvailablePackages,
     CLibrary,
@@ -21,7 +22,6 @@ from ..model.environment import (
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
 from .case import Case, InstallFacts
-from .knowledge import read_table
 
 PYTHON = "python"
 """The interpreter in the commands of rules and tables: the one that failed takes its place."""
@@ -270,8 +270,9 @@ def install_remedies(providers: Iterable[Provider]) -> Iterator[Remedy]:
     for provider in providers:
         verb = "needed" if provider.kind in (ProviderKind.REBUILD, ProviderKind.NEWER_WINDOWS) else "install"
         note = f" ({provider.note})" if provider.note else ""
+        # The address before the note: the short verdict cuts what is long.
         source = f", from {provider.url}" if provider.url else ""
-        yield Remedy(f"{verb} {provider.name}{note}{source}", provider.command)
+        yield Remedy(f"{verb} {provider.name}{source}{note}", provider.command)
 
 
 def package_kind(distribution: str | None) -> ProviderKind | None:

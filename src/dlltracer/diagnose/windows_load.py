@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..knowledge import read_table
 from ..model.environment import PackageManager
 from ..model.events import ImageEvent, Phase
 from ..model.failure import System
@@ -21,7 +22,6 @@ from ..model.pe import PeImage
 from ..model.tree import Binding
 from ..model.words import RULES
 from .case import Case
-from .knowledge import read_table
 from .remedies import NO_DLL_SITES, find_providers, install_remedies, reinstall_by_pip
 
 HRESULT_FROM_WIN32 = 0x80070000
@@ -175,7 +175,8 @@ def _longest(plain: str, texts: Mapping[tuple[int, str], str]) -> tuple[int, str
 
 
 def _plain(text: str) -> str:
-    """What is compared: Windows puts a file name for %1 or leaves it out, and changed its quotes over the years."""
+    """Normalise a message for comparison: Windows puts a file name for %1 or leaves it out, and changed its quotes over
+    the years."""
     words = text.replace("%1", " ").replace("\u2019", "'").replace("\u00a0", " ")
     return " ".join(words.casefold().split()).rstrip(" .\u3002")
 

@@ -256,11 +256,18 @@ class SteadyFiles(HostFilesystem):
 
 
 class MacosFiles(HostFilesystem):
-    """Files as dyld sees them. Arguments: `root`, as for `HostFilesystem`; `symbols`, whether images have theirs."""
+    """Files as dyld sees them.
 
-    def __init__(self, root: str | None = None, *, symbols: bool = False) -> None:
+    Args:
+        root: as for `HostFilesystem`.
+        symbols: read images with their symbols.
+        sums: compare images with their code signatures.
+    """
+
+    def __init__(self, root: str | None = None, *, symbols: bool = False, sums: bool = False) -> None:
         super().__init__(root)
         self._symbols = symbols
+        self._sums = sums
         self._files: dict[str, MachoFile] = {}
         self._looked_at: dict[str, None] = {}
 
@@ -281,7 +288,7 @@ class MacosFiles(HostFilesystem):
         self._looked_at[path] = None
         here = self.host_path(path)
         if here not in self._files:
-            self._files[here] = read_macho(here, symbols=self._symbols)
+            self._files[here] = read_macho(here, symbols=self._symbols, sums=self._sums)
         return self._files[here]
 
 

@@ -20,7 +20,8 @@ _MOST_FILES = 5_000
 _MOST_BYTES = 4 << 20
 _SHORTEST_STEM = 2
 _IMPORT = re.compile(rb"^[ \t]*(?:import|from)[ \t]+([A-Za-z_][A-Za-z0-9_]*)", re.MULTILINE)
-_CATCHING = {"ImportError", "ModuleNotFoundError", "OSError", "Exception", "BaseException"}
+_CATCHING = {"ImportError", "Exception", "BaseException"}
+"""What catches a failed load of an extension module, which is an ImportError and no ModuleNotFoundError."""
 
 
 def is_import_guarded(module: str, site_folder: str) -> bool:

@@ -1,4 +1,4 @@
-"""What was read of native files in an archive, and a file system of them for the search of a loader: no file is made.
+"""Keeps the native files of an archive as read, with a file system of them for a loader's search: no file is made.
 
 The paths are those from the top of the folder that the archive would be installed to. Most archives have files of one
 format, so that each reader is imported when it is first needed.
@@ -39,14 +39,14 @@ def read_stored(data: bytes | FileBytes) -> StoredImage:
             return StoredImage(head, parse_pe(data, symbols=True, resources=True))
         from ..binary.macho import parse_macho
 
-        return StoredImage(head, parse_macho(data, symbols=True))
+        return StoredImage(head, parse_macho(data, symbols=True, sums=True))
     except BinaryFormatError as error:
         # Not the error itself: its traceback has the whole file.
         return StoredImage(head, BinaryFormatError(error.offset, error.problem))
 
 
 class _StoredFiles:
-    """What the file systems of all loaders have in common. Argument: `images`, by their places, "/" between parts."""
+    """The parts that the file systems of all loaders share. Argument: `images`, by their places, "/" between parts."""
 
     def __init__(self, images: Mapping[str, StoredImage]) -> None:
         self._images = images

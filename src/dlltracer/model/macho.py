@@ -134,10 +134,12 @@ class MachoImage:
         rpaths: LC_RPATH, in order, repetitions included.
         targets: the systems that it was built for; () in old files, which say none.
         uuid: LC_UUID in hexadecimal; `None` if it has none.
-        is_signed: whether there is a code signature. Whether it is valid is not looked at here.
+        is_signed: whether there is a code signature.
         is_chained: whether its fixups are chained: macOS 11 (arm64) or 10.15 and later read such files.
         unknown_commands: load commands that dyld must know (LC_REQ_DYLD) and that are not known here.
         symbols: what it imports and exports; `None` when they were not asked for.
+        changed_page: the first page that was changed after the image was signed; `None` if none was, or if that was not
+            asked for.
     """
 
     TAG = "macho"
@@ -158,6 +160,7 @@ class MachoImage:
     is_chained: bool
     unknown_commands: tuple[int, ...] = ()
     symbols: MachoSymbols | None = None
+    changed_page: int | None = None
 
     @property
     def architecture(self) -> str:

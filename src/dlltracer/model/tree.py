@@ -139,7 +139,7 @@ class LoadTree:
 
     @cached_property
     def _parents(self) -> dict[str, str]:
-        """Of each image that the top leads to, the one before it in a shortest chain."""
+        """Return for each image that the top leads to the one before it in a shortest chain."""
         needs: dict[str, list[str]] = {}
         for binding in self.bindings:
             if binding.path is not None and binding.state is BindingState.BOUND:

@@ -229,7 +229,7 @@ def judge_image(image: object, context: GlibcContext, *, program: bool) -> Heade
 
 
 def _describe_misplaced(image: ElfImage, context: GlibcContext) -> str | None:
-    """Why the segments of an image cannot be mapped on a system with pages of that size, in glibc's words.
+    """Return why the segments of an image cannot be mapped on a system with pages of that size, in glibc's words.
 
     A build for pages of 4 KiB fails so where they have 16 or 64 (arm64, ppc64le, Asahi Linux).
     """
@@ -259,7 +259,7 @@ def _with_kind(words: str, head: bytes) -> str:
 
 
 def _describe_foreign(head: bytes, context: LinuxContext) -> str | None:
-    """Why a file is for another kind of process; `None` if it is for this one."""
+    """Return why a file is for another kind of process; `None` if it is for this one."""
     little = head[5] != 2
     made = (32 if head[4] == 1 else 64, little, int.from_bytes(head[18:20], "little" if little else "big"))
     wanted = (context.bits, context.little_endian, context.machine)
@@ -271,7 +271,7 @@ def _describe_foreign(head: bytes, context: LinuxContext) -> str | None:
 
 
 def _describe_other_abi(head: bytes, context: LinuxContext) -> str | None:
-    """Why a file for this machine does not fit the process all the same: `elf_machine_matches_host` of its glibc.
+    """Return why a file for this machine does not fit the process: `elf_machine_matches_host` of its glibc.
 
     LoongArch has several ABIs as well, and its glibc takes them for one.
     """

@@ -89,7 +89,7 @@ class _Tried:
 
 @dataclass(frozen=True)
 class _SearchResult:
-    """What a search came to: its state, the file, the rule, why it was refused, its image and identity."""
+    """The result of a search: its state, the file, the rule, why it was refused, its image and identity."""
 
     state: BindingState
     path: str | None = None

@@ -14,11 +14,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ..knowledge import contract_stems, explain_not_system, system_names, usual_known_dlls
 from ..model.events import FileKind, Phase, Probe
 from ..model.loader_context import LoadFlags, WindowsContext
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, AssemblyReference, PeImage
 from ..model.tree import BindingState
-from .knowledge import contract_stems, explain_not_system, system_names, usual_known_dlls
 from .lookup import Filesystem, LookupStep, TreeBuilder, TriedFile, try_file
 
 _CONTRACT = re.compile(r"(?:api|ext)-[a-z0-9-]+-l\d+-\d+-\d+(?:\.dll)?", re.IGNORECASE | re.ASCII)
@@ -291,7 +291,8 @@ class Finder:
             self.notes.append(f"{first} is taken; as well it may be {', '.join(others)}: the order is not specified")
 
     def _given(self, name: str, place: SearchFolder) -> Lookup | None:
-        """What is taken for present in a folder that cannot be read."""
+        """Return the lookup of a DLL that counts as present in a folder that cannot be read; `None` for any other
+        DLL."""
         if place.phase is Phase.APPLICATION and name.lower() in self._context.provided:
             reason = "comes with Python"
             return Lookup(BindingState.SYSTEM, phase=place.phase, reason=reason)

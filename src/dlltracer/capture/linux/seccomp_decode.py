@@ -98,6 +98,16 @@ class MapStop:
 
 
 @dataclass(frozen=True)
+class UnreadMapStop:
+    """A file is about to be mapped with the right to run it, and which one may not be looked at: that needs more rights
+    than reading memory by a file that was opened before, once a process is not dumpable (prctl(2))."""
+
+    pid: int
+    tid: int
+    wall: float
+
+
+@dataclass(frozen=True)
 class MarkStop:
     """The runner of a process handed over marks: `requests.encode_request` makes these, and the constants beside it."""
 
@@ -117,7 +127,7 @@ class ExecStop:
     privileged: str | None = None
 
 
-Stop = OpenStop | MapStop | MarkStop | ExecStop
+Stop = OpenStop | MapStop | UnreadMapStop | MarkStop | ExecStop
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ class _NameSearch:
     """A name that the loader is looking for.
 
     Attributes: `name`, as it was asked for, or the path where only that is known; `is_bare`, it has no folder;
-    `is_certain`, it is the loader that looks; `is_known`, the name is what was asked for.
+    `is_certain`, it is the loader that looks; `is_known`, the name is what was asked for; `image`, opened last.
     """
 
     name: str
@@ -151,6 +161,7 @@ class _NameSearch:
     wall: float
     probes: list[Probe] = field(default_factory=list)
     found: list[Identity | None] = field(default_factory=list)
+    image: ElfImage | None = None
     left_out: int = 0
 
     @property
@@ -302,6 +313,7 @@ class ProcessDecoder:
             search.become_bare()
         thread.cache_asked = False
         self._add_probe(search, stop)
+        search.image = stop.image
         if self._is_taken_unseen(search, stop) and stop.found is not None:
             self.map(MapStop(stop.pid, stop.tid, stop.wall, stop.path, stop.found, stop.image))
 
@@ -392,6 +404,16 @@ class ProcessDecoder:
             self._loaded[stop.identity] = event
             self._kernel_paths[stop.identity] = stop.path
         self._emit(event)
+
+    def map_unread(self, stop: UnreadMapStop) -> None:
+        """A file is mapped that may not be looked at: the one that the thread has just opened.
+
+        A loader maps nothing else between the open of a library and the mapping of its code.
+        """
+        search = self._thread(stop.tid).search
+        found = search.found[-1] if search is not None and search.found else None
+        if search is not None and found is not None and found not in self._loaded:
+            self.map(MapStop(stop.pid, stop.tid, stop.wall, search.probes[-1].path, found, search.image))
 
     def settle(self) -> None:
         """Conclude every search: the threads have gone on without mapping anything."""

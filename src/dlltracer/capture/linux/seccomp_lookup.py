@@ -21,6 +21,8 @@ LONGEST_PATH = 4096
 _OPENAT2 = 437
 _RESOLVE_IN_ROOT = 0x10
 
+_MOST_KNOWN = 4096
+
 
 class FileLookup:
     """Looks at files as a process would find them."""
@@ -28,10 +30,17 @@ class FileLookup:
     def __init__(self) -> None:
         self._namespace = read_link("/proc/self/ns/mnt")
         self._root = read_link("/proc/self/root")
+        self._ours: dict[int, bool] = {}
 
     def has_our_files(self, pid: int) -> bool:
-        """Return whether root and mounts of a process are ours."""
-        return read_link(f"/proc/{pid}/root") == self._root and read_link(f"/proc/{pid}/ns/mnt") == self._namespace
+        """Return whether root and mounts of a process are ours; of one that hides them since, whether they were."""
+        root, namespace = read_link(f"/proc/{pid}/root"), read_link(f"/proc/{pid}/ns/mnt")
+        if root is None or namespace is None:
+            return self._ours.get(pid, False)
+        if len(self._ours) >= _MOST_KNOWN:
+            self._ours.clear()
+        self._ours[pid] = root == self._root and namespace == self._namespace
+        return self._ours[pid]
 
     def look(self, pid: int, tid: int, dirfd: int, path: bytes) -> os.stat_result | int:
         """The status of the file that an open would come to, or the errno of looking for it."""

@@ -30,7 +30,7 @@ from ...model.elf import ElfImage
 from ...model.failure import Request
 from .decode import decode_mark
 from .processes import read_status_field
-from .seccomp_decode import MARK_FRAME, ExecStop, Identity, MapStop, MarkStop, OpenStop, Stop
+from .seccomp_decode import MARK_FRAME, ExecStop, Identity, MapStop, MarkStop, OpenStop, Stop, UnreadMapStop
 from .seccomp_filter import AT_FDCWD, I386, MAP_FIXED, Call, CallKind, call_of
 from .seccomp_lookup import LONGEST_PATH, FileLookup, find_entries, read_bytes, read_link
 
@@ -102,12 +102,12 @@ class StopReader:
         self.on_process: Callable[[int], None] = lambda pid: None
 
     def read(self, tid: int, audit: int, number: int, address: int, arguments: tuple[int, ...]) -> Stop | None:
-        """The value of one call; `None` if it is of no interest. Never raises `OSError`.
+        """Return the value of one call; `None` if it is of no interest. Never raises `OSError`.
 
         Arguments: `tid`, the thread; the others as in struct seccomp_data: architecture, number, the address of the
         instruction, and six arguments.
         """
-        call = call_of(audit, number)
+        call, task = call_of(audit, number), None
         if call is None:
             return None
         try:
@@ -120,9 +120,10 @@ class StopReader:
             if call.kind is CallKind.MAP:
                 return self._map(task, tid, arguments)
             return (self._mark if call.kind is CallKind.MARK else self._exec)(task, tid, call, arguments)
-        except (OSError, ValueError, OverflowError):
+        except (OSError, ValueError, OverflowError) as error:
             self.unreadable += 1
-            return None
+            is_hidden = task is not None and call.kind is CallKind.MAP and isinstance(error, PermissionError)
+            return UnreadMapStop(task.pid, tid, time.time()) if task is not None and is_hidden else None
 
     def end(self, pid: int) -> None:
         """A process has ended: its number may be given to another one."""
@@ -295,7 +296,7 @@ class StopReader:
         return MapStop(task.pid, tid, time.time(), path, (status.st_dev, status.st_ino), image, base, size)
 
     def _image(self, path: str, status: os.stat_result | None = None) -> ElfImage | None:
-        """What the file at a path says about itself; read once, as long as it does not change."""
+        """Return the image at a path; read once, as long as the file does not change."""
         try:
             status = status or os.stat(path)
             key = (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns

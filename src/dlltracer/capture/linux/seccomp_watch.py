@@ -32,6 +32,7 @@ from .seccomp_decode import (
     OpenStop,
     ProcessDecoder,
     Stop,
+    UnreadMapStop,
     WatchedProgram,
 )
 from .seccomp_lookup import read_link
@@ -145,6 +146,8 @@ class LoaderWatch:
             decoder.open(stop)
         elif isinstance(stop, MapStop):
             decoder.map(stop)
+        elif isinstance(stop, UnreadMapStop):
+            decoder.map_unread(stop)
         elif isinstance(stop, MarkStop):
             self._mark(decoder, stop)
         self._emit(decoder)
@@ -185,7 +188,8 @@ class LoaderWatch:
         if self.reader.unreadable:
             notes += (
                 f"{self.reader.unreadable} system calls could not be looked at (their process may not be read, or the "
-                "memory was not there): what they opened or mapped is not shown",
+                "memory was not there): what they opened is not shown, what they mapped is taken for the file opened "
+                "before",
             )  # fmt: skip
         if unsure:
             notes += (
@@ -308,7 +312,7 @@ class LoaderWatch:
 
 
 def _read_program(pid: int) -> tuple[ElfImage | None, Identity | None]:
-    """What the program of a process says about itself, and the identity of its file."""
+    """Return the image of a process's program, and the identity of its file."""
     path = f"/proc/{pid}/exe"
     try:
         status = os.stat(path)

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from ..knowledge import read_table
+from ...knowledge import read_table
 from .grammar import SPECIAL, SPECIAL_NAME, Grammar
 from .text import Text, Unreadable, declare, single
 

@@ -6,11 +6,11 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from ...knowledge import read_table
 from ...model.environment import HiddenModule, Hiding, ModuleTraces, PackageManager, ProviderKind
 from ...model.failure import ProcessFacts, PythonError
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case, describe_owner, module_that_lacks
-from ..knowledge import read_table
 from ..remedies import PIP, is_package_name, operand, package_kind, python_words, reinstall
 from .integrity import CODE as LOST_CODE
 from .integrity import describe_requirements, has_lost_module, install_requirements

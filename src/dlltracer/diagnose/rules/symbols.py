@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ...knowledge import glibc_names
 from ...model.elf import ElfImage
 from ...model.failure import ProcessFacts
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, MissingSymbol, MissingVersion
 from ..case import Case, Copy, describe_copies
-from ..knowledge import glibc_names
 from ..loader_errors import DlProblem, describe_choice, describe_rule, folder_of
 from ..mangled import StringAbi, demangle, guess_owner, read_symbol
 from ..remedies import operand, reinstall, with_variable

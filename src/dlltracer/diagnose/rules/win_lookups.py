@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from ...model.environment import Provider
 from ...model.failure import PythonError, Request, RequestKind, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
+from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
 from ..case import Case, Copy
 from ..loader_errors import ends_of
@@ -29,13 +30,26 @@ _NO_FUNCTION = re.compile(
 _CTYPES_FILE = re.compile(r"[/\\]ctypes[/\\]__init__\.py$")
 _OF_CDLL = ("__init__", "_load_library", "LoadLibrary")
 _SEARCH = re.compile(r"find_library\(\s*[rbu]?(['\"])([^'\"\n]{1,200})\1")
-_NAMED = re.compile(r"(?<![\w.\\/:+-])((?:lib[\w+-]{2,80})|[\w.+-]{1,80}\.dll)(?![\w\\/])", re.IGNORECASE)
+_NAMED = re.compile(r"(?<![\w.\\/:+-])([\w.+-]{1,80}\.dll|lib[\w+-]{2,80})(?![\w\\/]|\.(?:so|dylib)\b)", re.IGNORECASE)
 _DENIES = re.compile(
     r"\b(?:not|no|unable|cannot|can't|couldn't|could not|missing|fail\w*|without)\b.{0,200}"
-    r"\b(?:load|find|found|locate|install\w*|librar\w+|dlls?|available|open)\b"
+    r"\b(?:load|find|found|locate|install\w*|librar\w+|dlls?|available|open|backends?)\b"
     r"|\b(?:load|find|found|locate|librar\w+|dlls?|available)\b.{0,200}\b(?:not|missing|fail\w*)\b",
     re.IGNORECASE,
 )
+_BY_WORDS = (
+    (re.compile(r"\bOracle Client librar"), "oci.dll"),
+    (re.compile(r"\bODBC Driver 17 for SQL Server\b"), "msodbcsql17.dll"),
+    (re.compile(r"\bODBC Driver 18 for SQL Server\b"), "msodbcsql18.dll"),
+)
+"""Words for a library that are not its name."""
+_BY_PACKAGE = {
+    "usb": "libusb-1.0", "magic": "libmagic", "pyzbar": "libzbar-64", "sounddevice": "portaudio",
+    "soundfile": "libsndfile", "enchant": "libenchant-2", "wand": "core_rl_magickwand_", "pylibdmtx": "libdmtx-64",
+    "cairocffi": "libcairo-2", "weasyprint": "libgobject-2.0-0", "pyvips": "libvips-42", "openslide": "libopenslide-1",
+    "mpv": "libmpv-2", "vlc": "libvlc", "sdl2": "sdl2",
+}  # fmt: skip
+"""Packages that look for one library by themselves, and may say no more than that there is none."""
 _WORD = re.compile(r"[A-Za-z][\w+.-]{2,60}")
 _LIBRARY = re.compile(r"\blibrar(?:y|ies)\b|\bdlls?\b", re.IGNORECASE)
 _NO_NAMES = re.compile(r"lib(?:rar\w*|eral\w*|ert\w*|s|clang format)?", re.IGNORECASE)
@@ -85,9 +99,12 @@ def _file_name(target: str) -> str:
 
 
 def _loaded_by_ctypes(requests: Iterable[Request]) -> list[Request]:
-    """Return what the program loaded by ctypes: its own import of ctypes loads kernel32, too (Lib/ctypes)."""
+    """Return what the program loaded by ctypes.
+
+    The import of ctypes loads kernel32 itself (Lib/ctypes), and so do we, from System32 alone, to describe a failure.
+    """
     loads = (one for one in requests if one.kind is RequestKind.CTYPES and one.succeeded)
-    return [one for one in loads if one.imports[-1:] != ("ctypes",)]
+    return [one for one in loads if one.flags != LoadFlags.SYSTEM32 and one.imports[-1:] != ("ctypes",)]
 
 
 def _is_of_ctypes(error: PythonError) -> bool:
@@ -115,7 +132,7 @@ def _symbol(case: Case, name: str) -> Finding:
     nearest = _alike(case, path, name)
     alike = f" Alike, and there: {', '.join(nearest)}." if nearest else ""
     more = "" if is_sure else f" It may be any of {', '.join(likely[-_MOST_NAMED:])}." if likely else ""
-    who = name_of(library) if is_sure else "a library that the program loaded"
+    who = name_of(library) or "a library that the program loaded"
     return Finding(
         code=SYMBOL_CODE,
         title=f"{who} has no function {name}, which the program asks for",
@@ -249,7 +266,12 @@ def _denied(case: Case) -> Iterator[Finding]:
             known = [found[1] for found in _NAMED.finditer(line) if not _NO_NAMES.fullmatch(found[1])]
             words = _WORD.findall(line) if _LIBRARY.search(line) else []
             name = next((one for one in (*known, *words) if providers_of(one)), next(iter(known), None))
-            if name is not None and {"ImportError", "OSError", "RuntimeError", "Exception"} & set(error.bases):
+            if name is None:
+                name = next((library for pattern, library in _BY_WORDS if pattern.search(line)), None)
+            if name is None and error.frames:
+                parts = re.split(r"[/\\]", error.frames[-1].file.lower().removesuffix(".py"))
+                name = next((_BY_PACKAGE[part] for part in parts[-2:] if part in _BY_PACKAGE), None)
+            if name is not None and "Exception" in error.bases:
                 yield _reported(case, error, name)
                 return
 
