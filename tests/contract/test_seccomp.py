@@ -181,6 +181,7 @@ def test_an_import_with_its_needs(bench: Bench) -> None:
     assert "watched from outside" in seen.notes
 
 
+@pytest.mark.every_python
 def test_the_same_as_the_log_of_the_loader(bench: Bench, native: Native) -> None:
     """A second opinion on `rtld`: the same loads, for the same imports; the same places tried."""
     code = f"""
