@@ -69,7 +69,8 @@ LOADER_STATUS = 127
 
 
 def _last_word(run: RunResult, messages: tuple[OutputMessage, ...]) -> DlError | None:
-    """What the loader of the process wrote when it ended it: at a symbol that is bound at its first call."""
+    """Return the message that the process's loader wrote when it ended the process: at a symbol bound at its first
+    call."""
     if run.status != LOADER_STATUS:
         return None
     found = [message.dl_error for message in messages if message.kind is OutputKind.LOADER]

@@ -461,7 +461,7 @@ def _suppliers_of(case: Case) -> dict[str, str]:
 
 
 def _find_shadowed(case: Case, view: LinuxProcess) -> tuple[ShadowedCopy, ...]:
-    """What the load would have used if nothing had been loaded before, or without LD_LIBRARY_PATH."""
+    """Return the copies that the load would use if nothing had been loaded before, or without LD_LIBRARY_PATH."""
     if case.tree is None or case.subject is None or case.is_windows or not (case.symbols or case.versions):
         return ()
     used = {binding.need: binding for binding in case.tree.bindings if binding.state is BindingState.BOUND}

@@ -138,7 +138,7 @@ def read_places(process: ProcessFacts, recording: Recording, images: Sequence[Im
 
 
 def _names_of(recording: Recording, images: Sequence[ImageFacts]) -> frozenset[str]:
-    """What the trace was asked for: of the thousands of entries of the cache only these matter."""
+    """Return the names that the trace was asked for: of the thousands of entries of the cache only these matter."""
     events = [event for event in recording.events if isinstance(event, ImageEvent)]
     asked = {event.need for event in events if event.need} | {name for image in images for name in image.needs or ()}
     return frozenset(sorted(asked)[:_MOST_NAMES])

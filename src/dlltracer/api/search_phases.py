@@ -99,7 +99,8 @@ class SearchPhases:
         return None
 
     def _candidates(self, requested_by: str | None, context: _Context) -> Iterator[ElfRequester | None]:
-        """Who may have asked: the image known to need it; else a caller of dlopen that has a search path, or none."""
+        """Return possible requesters: the image known to need the name; else callers of dlopen with a search path, or
+        none."""
         known = self._requester(requested_by or "", context)
         if known is not None:
             yield known
@@ -193,7 +194,7 @@ def _in_order(places: tuple[str, ...], rules: Iterator[Probe], is_found: bool) -
 
 
 def _count_inside(places: tuple[str, ...], at: int, plain: str) -> int:
-    """How many of the next places are in subfolders of the folder of a place."""
+    """Return how many of the next places are in subfolders of the folder of a place."""
     folder, _, name = plain.rpartition("/")
     inside = 0
     for path in places[at:]:

@@ -151,7 +151,7 @@ def _has_all_symbols(tree: LoadTree, paths: Iterable[str], files: HostFilesystem
 def _images_of_python(
     context: GlibcContext | MuslContext, files: HostFilesystem, is_program: bool
 ) -> tuple[str, ...]:
-    """What the Python that would load a module has from its start."""
+    """Return the images that the Python which would load a module has from its start."""
     if is_program or context.program is None:
         return ()
     return tuple(resolve_linux(context.program, replace(context, loaded=()), files, program=True).images)

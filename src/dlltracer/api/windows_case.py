@@ -345,7 +345,7 @@ def _names_of_windows(tree: LoadTree | None, more: Iterable[str] = ()) -> frozen
 
 
 def _failing_initialiser(tree: LoadTree | None, process: ProcessFacts) -> str | None:
-    """Of the images of a load whose initialisation failed: the one that fails alone, and all that it needs does not."""
+    """Return the image whose initialisation failed by itself: all that it needs was initialised."""
     own = [path for path in (tree.images if tree is not None else ()) if not _is_of_windows(path)]
     for path in own[::-1][:_MOST_RELOADS]:  # depth first, so what an image needs comes after it
         code = reload_code(process.executable, path, EXTENSION_MODULE_SEARCH, process.added_folders)

@@ -282,14 +282,14 @@ class _SymbolTable:
         )
 
     def _needed(self, first: int, used: Container[int], kinds: Mapping[int, tuple[int, int]]) -> _Part:
-        """Of the symbols that are used, the undefined ones; `first` is the first that a lookup can find."""
+        """Return the undefined symbols among those that are used; `first` is the first that a lookup can find."""
         wanted = {kind for kind, (info, section) in kinds.items() if not section and info >= _LOWEST_GLOBAL}
         # In a table that is sorted for DT_GNU_HASH they come first.
         end = first if wanted.isdisjoint(self.kinds[first:]) else len(self.kinds)
         return _Part(0, end, [kind in wanted and index in used for index, kind in enumerate(self.kinds[:end])])
 
     def _found(self, first: int, count: int, kinds: Mapping[int, tuple[int, int]]) -> _Part:
-        """Of the symbols from `first` on and before `count`, those that a lookup takes."""
+        """Return the symbols from `first` on and before `count` that a lookup takes."""
         wanted = {kind for kind, (info, section) in kinds.items() if section and info in _FOUND}
         near, values = self.kinds[first:count], self.values[first:count]
         taken: Sequence[object] | None = None

@@ -65,7 +65,7 @@ def _decode(manifest: bytes) -> str:
 
 
 def _tags(text: str) -> Iterator[str]:
-    """What stands between < and >, without comments and character data."""
+    """Yield the texts between < and >, without comments and character data."""
     at = text.find("<")
     while at >= 0:
         opening, closing = "<", ">"
@@ -116,7 +116,7 @@ def parse_resources(layout: PeLayout) -> PeResources:
 
 
 def _kinds(layout: PeLayout) -> dict[int, int]:
-    """What the entries of the root directory lead to, by kind."""
+    """Return for each kind of resource the offset that its entry of the root directory leads to."""
     root, _ = layout.headers.directory(RESOURCE_TABLE)
     if not root:
         return {}

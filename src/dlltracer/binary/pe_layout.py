@@ -160,7 +160,7 @@ class PeLayout:
         return self.data[at:stop].decode("utf-8", "surrogateescape")
 
     def _end_in_memory(self, rva: int, what: str) -> int:
-        """Where what the file has of a section ends, if a name does not end before it: zeros may follow in memory."""
+        """Return where the file's part of a section ends, if no name ends before: zeros may follow in memory."""
         at = rva + self._shift
         stop = max(self._limit, at)
         if stop - at >= MAX_NAME or rva + stop - at >= self._end:

@@ -90,7 +90,7 @@ def _entries(layout: PeLayout, directory: int, entry: struct.Struct, what: str) 
 
 
 def _symbols(layout: PeLayout, descriptors: Sequence[_Descriptor]) -> list[PeSymbols]:
-    """What is imported from each library."""
+    """Return the symbols imported from each library."""
     tables = _thunks(layout, [names for _, _, names, _, _ in descriptors])
     flag = 1 << (layout.headers.bits - 1)
     for number, (_, _, _, _, base) in enumerate(descriptors):

@@ -1,4 +1,4 @@
-"""Declares what a mechanism must offer, and chooses one. Kept free of dataclasses and typing at run time: it is
+"""Declares what a mechanism must offer. Kept free of dataclasses and typing at run time: it is
 imported before the traced code runs, and `dataclasses` alone would bring nine modules, one of them native on some
 builds."""
 

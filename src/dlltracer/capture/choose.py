@@ -1,4 +1,5 @@
-"""The mechanisms that there are, and which of them works here. Light, as capture/backend.py: a trace begins with it."""
+"""Chooses a mechanism that works here, and names those of this system. Light, as capture/backend.py: a trace begins
+with it."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def make_backend(name: str) -> Backend:
 
 
 def _use_auto() -> str:
-    names = ", ".join(candidates())
+    names = ", ".join(candidates()) + (" (and seccomp, for dlltracer run and why)" if sys.platform == "linux" else "")
     return f"Here there is {names}; backend='auto' takes the best that works" if names else ""
 
 

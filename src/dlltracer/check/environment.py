@@ -138,7 +138,7 @@ _NAMED = 4
 
 @dataclass
 class _Changes:
-    """What became of the files of one distribution, by path: their places in the target."""
+    """Changes of the files of one distribution, by path: their places in the target."""
 
     gone: list[str] = field(default_factory=list)
     gone_code: list[str] = field(default_factory=list)

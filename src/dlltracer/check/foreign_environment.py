@@ -106,7 +106,7 @@ class _PlacedCode(PackageCode):
 
 
 class _OfEnvironment(PlatformCheck):
-    """What the checks of wheels do in another way for an environment; it comes before them in a class's bases.
+    """Overrides of the checks of wheels for an environment; it comes before them in a class's bases.
 
     Attributes: `_top`, the file whose load is judged, "" for none.
     """

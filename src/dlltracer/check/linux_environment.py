@@ -345,7 +345,7 @@ class _LinuxEnvironment:
         )  # fmt: skip
 
     def _severity(self, file: _ElfFile) -> Severity:
-        """How bad it is that a file does not load."""
+        """Return the severity of a file that does not load."""
         if file.is_module:
             return Severity.WARNING if _STANDARD_LIBRARY in file.path else Severity.ERROR
         if file.is_program:

@@ -1,4 +1,4 @@
-"""What a target of `dlltracer check` is, and the check of one. Each kind imports what it needs when it is checked."""
+"""Defines the targets of `dlltracer check`, and checks one. Each kind imports what it needs when it is checked."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def name_archive(asked: Asked) -> str:
 def _refuse(path: str) -> None:
     """Raise `CommandFailed` where no archive can be made, before anything runs."""
     if os.path.lexists(path):
-        raise CommandFailed(f"{path} exists, and is not overwritten: name another file with -o, or take it away")
+        raise CommandFailed(f"{path} exists, and is not overwritten: name another file with -o, or delete it")
     if not path.lower().endswith(".zip") or is_name_of_recording(path):
         raise CommandFailed(f"{path}: the report is a .zip file")
     folder = os.path.dirname(path) or os.curdir

@@ -40,7 +40,7 @@ _DASK_SECONDS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class _CheckOptions:
-    """What was given on the command line, by the names of the parameters below."""
+    """Values of the command line, by the names of the parameters below."""
 
     targets: tuple[str, ...]
     python: str | None

@@ -289,7 +289,7 @@ def _write(file: int, data: bytes) -> None:
 
 
 def _describe_failure(error: BaseException, added_folders: list[str]) -> dict[str, object]:
-    """What is known about the exception that ends the program, and about the process."""
+    """Return the known facts about the exception that ends the program, and about the process."""
     try:
         from dlltracer.host import facts
 
@@ -299,7 +299,7 @@ def _describe_failure(error: BaseException, added_folders: list[str]) -> dict[st
 
 
 def _describe_process(added_folders: list[str]) -> dict[str, object]:
-    """What is known about the process.
+    """Return the known facts about the process.
 
     Where the program did not fail this comes after the trace, since what it takes to tell is not the program's.
     """

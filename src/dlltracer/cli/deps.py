@@ -231,7 +231,7 @@ _FORMATS = (_TEXT, _JSON, *GRAPHS)
 
 @dataclass(frozen=True)
 class _DepsOptions:
-    """What was given on the command line, by the names of the parameters below."""
+    """Values of the command line, by the names of the parameters below."""
 
     file: str
     output: str | None
@@ -260,7 +260,7 @@ class _DepsOptions:
         return None if form == _TEXT else form
 
     def _form_of_name(self) -> str | None:
-        """What the name of the output asks for, if no option says how to write it."""
+        """Return the format that the name of the output asks for, if no option names a format."""
         if self.flat or self.why is not None or self.missing:
             return None
         named = form_of_name(self.output)

@@ -1,4 +1,4 @@
-"""The process of its own that a program runs in: how it is started, our signals and open files meanwhile, how it ended.
+"""Runs a program in a process of its own: its start, our signals and open files meanwhile, its end.
 
 The program starts as soon as it can (docs/adr/0003). The values of the model, and the decoder, are imported when it
 runs: `import_for_the_end`.

@@ -48,7 +48,7 @@ PROGRAM_FORMS = (
 
 
 class _RunOptions:
-    """What was given on the command line, by the names of the parameters in `COMMAND`."""
+    """Values of the command line, by the names of the parameters in `COMMAND`."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.output: str | None = given["output"]
@@ -139,7 +139,7 @@ COMMAND = CommandLine(
 
 
 class _Reports:
-    """What is to be written when the program has ended: a report or a recording, and perhaps a page.
+    """Outputs to write when the program has ended: a report or a recording, and perhaps a page.
 
     The constructor makes sure that all of it can be written, and raises `CommandFailed` when it cannot.
     """

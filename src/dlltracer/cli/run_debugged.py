@@ -242,7 +242,8 @@ def _read_begun(result: str) -> int | None:
 
 
 def _read_folder_changes(result: str) -> tuple[FolderChange, ...]:
-    """What the program did to the folders of os.add_dll_directory; half a line, of a process that died, is left out."""
+    """Return the program's changes to the folders of os.add_dll_directory; half a line, of a process that died, is left
+    out."""
     try:
         with open(f"{result}.folders", encoding="utf-8", errors="surrogatepass") as file:
             lines = [_FOLDER_CHANGE.fullmatch(line) for line in file.read().split("\n")[:-1]]
@@ -256,7 +257,7 @@ _FOLDER_CHANGE = re.compile(r"([+-])(\d{1,20}) (.+)")
 
 
 def _read_requests(result: str) -> list[Request]:
-    """What the program asked of the loader; when it ended by itself, with what is known about the ends of the calls."""
+    """Return the program's requests to the loader; for one that ended by itself, with the known ends of the calls."""
     try:
         with open(f"{result}.requests", "rb") as file:
             data = file.read()

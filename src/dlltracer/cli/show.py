@@ -43,7 +43,7 @@ _HEAD = 4096
 
 @dataclass(frozen=True)
 class _ShowOptions:
-    """What was given on the command line, by the names of the parameters below."""
+    """Values of the command line, by the names of the parameters below."""
 
     file: str
     output: str | None

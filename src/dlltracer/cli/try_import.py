@@ -173,7 +173,8 @@ def _how_it_ended(run: RunResult) -> str:
 
 
 def _foreign_module_of(trial: Trial) -> str | None:
-    """Why the trial would run code of somebody else: loading a library runs its initialisers; `None` if it does not.
+    """Return why the trial would run code of somebody else: loading a library runs its initialisers; `None` if it does
+    not.
 
     A folder counts whose owner is neither root nor we, or that anybody may write to.
     """

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _WhyOptions:
-    """What was given on the command line, by the names of the parameters below."""
+    """Values of the command line, by the names of the parameters below."""
 
     module: tuple[str, ...]
     code: str | None

@@ -100,7 +100,7 @@ def _notes(first: SavedTrace, second: SavedTrace, names: tuple[str, str]) -> tup
 
 
 def _images_of(recording: Recording) -> list[_Seen]:
-    """What became of each image and name in the first process, in the order of their first events."""
+    """Return the state of each image and name in the first process, in the order of their first events."""
     last: dict[str, _Seen] = {}
     for position, event in enumerate(recording.events):
         if recording.pid is not None and getattr(event, "pid", None) not in (None, recording.pid):
@@ -161,7 +161,8 @@ def _compare_pair(
 
 
 def _identity(fact: ImageFacts | None) -> str | None:
-    """What tells one build of a file from another: the version where there is one, and the content or the size."""
+    """Return a key that tells one build of a file from another: the version where there is one, and the content or the
+    size."""
     if fact is None:
         return None
     content = fact.digest or (f"{fact.size} bytes" if fact.size is not None else None)
@@ -252,7 +253,7 @@ def longest_rising(numbers: list[int]) -> set[int]:
 
 
 def _compare_outcome(first: SavedTrace, second: SavedTrace) -> Iterator[Difference]:
-    """How the programs ended, if not alike."""
+    """Yield a difference if the programs did not end alike."""
     one, other = _outcome(first), _outcome(second)
     if one != other:
         yield Difference(DifferenceKind.OUTCOME, "the program", one, other)

@@ -166,7 +166,7 @@ _VAGUE = {
 
 
 def _doubt(case: Case) -> str | None:
-    """What speaks against the exception being the loader's own word on what ended the program."""
+    """Return what speaks against the exception being the loader's own message about the end of the program."""
     last = case.run.errors[0] if case.run.errors else None
     if last is None or case.error is None or case.dl_error is None:
         return None

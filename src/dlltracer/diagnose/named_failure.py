@@ -196,7 +196,8 @@ def final_failures(recording: Recording | None) -> list[LoadFailedEvent]:
 
 
 def _search_key(name: str) -> str:
-    """What `ctypes.util.find_library` is asked for, and the file that it may find: "lib?portaudio" for both."""
+    """Return a key of the name given to `ctypes.util.find_library` and of the file it may find: "lib?portaudio" for
+    both."""
     return f"lib?{stem_of(name).lower()}"
 
 

@@ -175,7 +175,8 @@ def _longest(plain: str, texts: Mapping[tuple[int, str], str]) -> tuple[int, str
 
 
 def _plain(text: str) -> str:
-    """What is compared: Windows puts a file name for %1 or leaves it out, and changed its quotes over the years."""
+    """Normalise a message for comparison: Windows puts a file name for %1 or leaves it out, and changed its quotes over
+    the years."""
     words = text.replace("%1", " ").replace("\u2019", "'").replace("\u00a0", " ")
     return " ".join(words.casefold().split()).rstrip(" .\u3002")
 

@@ -69,7 +69,7 @@ class CondaPackage:
 
 @dataclass
 class _Found:
-    """What was read so far."""
+    """The parts read so far."""
 
     wheel: Wheel
     length: int

@@ -95,7 +95,7 @@ _AT_SECURE = 23
 
 
 def _loader_settings() -> dict[str, Any]:
-    """What the loader of Linux goes by, which is not what os.environ says now.
+    """Return the settings that the loader of Linux goes by, which os.environ may not show any more.
 
     ld.so reads LD_LIBRARY_PATH once, before main (elf/rtld.c, process_envvars): setting it in os.environ reaches child
     processes only. In secure mode it reads none of its variables, and takes them out of the environment
@@ -162,7 +162,7 @@ def _current_folder() -> str:
 
 
 def _dll_directory() -> str | None:
-    """Of SetDllDirectoryW: it is this process' own, so nobody else can tell."""
+    """Return the folder of SetDllDirectoryW: it is this process' own, so nobody else can tell."""
     if sys.platform == "win32":
         try:
             from .windows import read_dll_directory

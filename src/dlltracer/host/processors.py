@@ -140,7 +140,7 @@ def guess_facts(loader: bytes, context: LinuxContext, processor: Processor | Non
 
 
 def _find_lib(folder: str) -> str:
-    """What $LIB stands for: the last part of the loader's own folder; with Debian's patches all below the root."""
+    """Return the value of $LIB: the last part of the loader's own folder; with Debian's patches all below the root."""
     is_multiarch = re.fullmatch(r"/lib/[\w-]+-linux-[\w-]+", folder) is not None
     return folder.lstrip("/") if is_multiarch else folder.rpartition("/")[2]
 

@@ -1,4 +1,4 @@
-"""What was read of native files in an archive, and a file system of them for the search of a loader: no file is made.
+"""Keeps the native files of an archive as read, with a file system of them for a loader's search: no file is made.
 
 The paths are those from the top of the folder that the archive would be installed to. Most archives have files of one
 format, so that each reader is imported when it is first needed.
@@ -46,7 +46,7 @@ def read_stored(data: bytes | FileBytes) -> StoredImage:
 
 
 class _StoredFiles:
-    """What the file systems of all loaders have in common. Argument: `images`, by their places, "/" between parts."""
+    """The parts that the file systems of all loaders share. Argument: `images`, by their places, "/" between parts."""
 
     def __init__(self, images: Mapping[str, StoredImage]) -> None:
         self._images = images

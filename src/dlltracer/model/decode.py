@@ -116,7 +116,7 @@ class _DataclassDecoder:
 
     @functools.cached_property
     def _plan(self) -> tuple[dict[str, Decoder], tuple[str, ...], dict[str, None]]:
-        """What reads each field; the fields that must be there; those that are `None` when they are not."""
+        """Return the decoder of each field; the required fields; the fields that are `None` when they are left out."""
         hints = _hints_of(self._kind)
         own = fields(self._kind)
         if self._tag is not None and any(field.name == "type" for field in own):

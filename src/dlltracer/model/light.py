@@ -130,7 +130,7 @@ def _replace(self: Any, /, **changes: object) -> Any:
 
 
 class _Described:
-    """What `dataclasses` keeps in an attribute of a class, made when it is first read."""
+    """The attribute of a class that `dataclasses` keeps its fields in, made when it is first read."""
 
     def __init__(self, kind: type[Any], attribute: str) -> None:
         self._kind = kind

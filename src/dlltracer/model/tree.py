@@ -10,8 +10,11 @@ from functools import cached_property
 from .elf import ElfImage
 from .events import Phase, Probe
 from .light import dataclass
-from .macho import MachoImage
 from .pe import PeImage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .macho import MachoImage
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class LoadTree:
 
     @cached_property
     def _parents(self) -> dict[str, str]:
-        """Of each image that the top leads to, the one before it in a shortest chain."""
+        """Return for each image that the top leads to the one before it in a shortest chain."""
         needs: dict[str, list[str]] = {}
         for binding in self.bindings:
             if binding.path is not None and binding.state is BindingState.BOUND:

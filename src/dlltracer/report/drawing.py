@@ -38,6 +38,7 @@ class Guides:
 
     @property
     def blank(self) -> str:
+        """Spaces as wide as the guide of a last child."""
         return " " * len(self.last)
 
 
@@ -188,7 +189,7 @@ def _rule_node(rule: Rule, guides: Guides) -> TreeNode:
 
 
 def _rule_of(probe: Probe) -> tuple[Phase, str | None, ProbeOutcome | None]:
-    """What makes probes one group: an index that had no entry is a line of its own, not a place."""
+    """Return the key of a group of probes: an index that had no entry is a line of its own, not a place."""
     return probe.phase, probe.origin, probe.outcome if probe.outcome is ProbeOutcome.NO_ENTRY else None
 
 

@@ -117,7 +117,7 @@ class _GraphBuilder:
             self._edges[start, end] = GraphEdge(start, end, label, weak)
 
     def graph(self, title: str, notes: Iterable[str], processes: tuple[tuple[int, str], ...] = ()) -> Graph:
-        """What was added, and a note on how many edges were too many."""
+        """Return the graph of all that was added, with a note on edges that were too many."""
         edges = tuple(self._edges.values())
         more = (f"{self._left_out} more needs are left out",) if self._left_out else ()
         return Graph(title, tuple(self.nodes), edges, (*more, *notes), processes)

@@ -239,7 +239,7 @@ def _process_name(process: TracedProcess) -> str:
 
 
 def _arguments(event: ImageEvent) -> dict[str, Any]:
-    """What is known of the image, for the panel below the timeline."""
+    """Return the known facts about the image, for the panel below the timeline."""
     found: dict[str, Any] = {"path": escape(event.path)}
     texts = {
         "display_path": event.display_path,

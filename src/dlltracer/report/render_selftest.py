@@ -61,7 +61,7 @@ def summarize(steps: Sequence[SelfTestStep]) -> str:
 
 
 def _column_widths(width: int) -> tuple[int, int, int]:
-    """Of the name, of what is expected, and of what was seen."""
+    """Return the widths of three columns: the name, the expected answer, the seen answer."""
     rest = width - _STATE_WIDTH - _TIME_WIDTH - 4 * _GAP
     name, expected = rest * 22 // 100, rest * 34 // 100
     return name, expected, rest - name - expected
@@ -106,7 +106,7 @@ def row_of(step: SelfTestStep) -> StepRow:
 
 
 def _seen(step: SelfTestStep) -> str:
-    """What was seen, and the reason why that is not right."""
+    """Return the seen answer, and the reason why it is not right."""
     if step.reason is None:
         return step.seen
     return f"{step.seen} ({step.reason})" if step.seen else step.reason

@@ -231,7 +231,7 @@ class _VerdictLayout:
         return _TAGGED.sub(lambda name: without_abi_tag(name.group()).replace("…", self._more), text)
 
     def _lines_said(self) -> list[str]:
-        """What the program wrote, without words of a loader that the verdict says better."""
+        """Return lines that the program wrote, without messages of a loader that the verdict says better."""
         output = [" ".join(line.split()) for line in self._diagnosis.output]
         return [line for line in output if self._finding is None or not _LOADER_WORDS.search(line)]
 
@@ -314,7 +314,8 @@ class _VerdictLayout:
         return build
 
     def _command(self, remedy: Remedy) -> list[str]:
-        """What to type, in rows that a shell reads as one command; [] if it does not fit, or there is nothing."""
+        """Return the command to type, in rows that a shell reads as one command; [] if it does not fit, or there is
+        none."""
         names = dict(reversed(self._screen.programs))
         words = tuple(self._relative(names.get(word, word)) for word in remedy.command)
         line = remedy_line(replace(remedy, command=words), self._diagnosis.system)
@@ -395,7 +396,8 @@ class _VerdictLayout:
         return self._labelled("why", self._wrap(whole, most))
 
     def _foot(self, shown: Sequence[str]) -> list[Line]:
-        """How sure, the code, the way to more; the folder that paths are relative to; what is left out.
+        """Return the last lines: confidence, code, the way to more, the folder that paths are relative to, what is left
+        out.
 
         Argument: `shown`, the kinds of the parts that have lines.
         """
@@ -425,7 +427,7 @@ class _VerdictLayout:
         return lines
 
     def _left_out(self, shown: Sequence[str]) -> str:
-        """What only -v shows, as counts."""
+        """Return counts of what only -v shows."""
         findings, finding = self._diagnosis.findings, self._finding
         there = {
             "fix": len(finding.remedies) if finding is not None else 0,
@@ -471,7 +473,8 @@ def _python_rows(code: str, room: int) -> list[str]:
 
 
 def _share(parts: Sequence[_Section], wants: Sequence[int], room: int) -> list[int]:
-    """How many lines each part gets: first what it needs at least, in order of weight, then what it wants."""
+    """Return the number of lines for each part: first what it needs at least, in order of weight, then what it
+    wants."""
     shares = [0] * len(parts)
     order = sorted(range(len(parts)), key=lambda at: parts[at].least == 0)
     pairs = [*zip(parts, wants, strict=True)]
@@ -492,7 +495,7 @@ def _steps_to_show(chain: Sequence[str]) -> list[str]:
 
 
 def _looked_texts(probes: Sequence[Probe], shorten: ShortPaths) -> list[str]:
-    """Where it was looked for, in words; the longest text first."""
+    """Return texts for the places of a search; the longest text first."""
     vain = [probe for probe in probes if probe.outcome is not ProbeOutcome.LOADED]
     present = [probe for probe in vain if probe.outcome is ProbeOutcome.PRESENT]
     if present:
@@ -569,5 +572,8 @@ _STATES = {
     "missing-windows-feature": "not found", "conda-not-activated": "not found", "search-restricted": "not searched",
     "exit-in-import": "ended the process", "sanitizer-not-first": "came too late", "no-module-function": "lacks it",
     "library-check-failed": "ended the process", "missing-forwarder": "lacks it", "misaligned-image": "refused",
+    "two-openmp-runtimes": "ended the process", "qt-platform-plugin": "not loaded", "stdlib-not-built": "not there",
+    "side-by-side": "refused", "invalid-access": "failed", "other-libpython": "of another Python",
+    "debug-build": "not found",
 }  # fmt: skip
 """What became of the last step of the chain, by the code of the cause."""

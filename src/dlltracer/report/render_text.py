@@ -65,6 +65,7 @@ class Image:
 
     @property
     def failed(self) -> bool:
+        """True if the load of the image failed."""
         return isinstance(self.event, LoadFailedEvent)
 
 
@@ -134,7 +135,8 @@ def lay_out(
 
 @dataclass(frozen=True)
 class _TreeStyle:
-    """How a tree is drawn: `is_brief` without what is obvious; `ended_well` without places that no program missed."""
+    """Options of drawing a tree: `is_brief` without what is obvious; `ended_well` without places that no program
+    missed."""
 
     guides: Guides
     failed_only: bool = False
@@ -332,7 +334,7 @@ def _failure_label(event: LoadFailedEvent) -> Line:
 
 
 def _requester(event: FinalEvent, *, is_outside: bool) -> Line:
-    """Who asked for an image that does not stand below its requester. An extension module stands below its import."""
+    """Return the requester of an image that does not stand below it. An extension module stands below its import."""
     if isinstance(event, LoadFailedEvent) or not event.requested_by:
         return ()
     is_module_of_import = event.phase is Phase.DIRECT and not is_outside

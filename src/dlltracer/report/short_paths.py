@@ -91,7 +91,7 @@ def _paths_of(finding: Finding) -> Iterable[str]:
 
 
 def _count_in(folder: str, paths: Sequence[str]) -> int:
-    """How many of the paths are in the folder; 0 for a folder whose name would save nothing."""
+    """Return how many of the paths are in the folder; 0 for a folder whose name would save nothing."""
     if len(folder) < _SHORTEST:
         return 0
     separator = "\\" if is_windows_path(folder) else "/"

@@ -14,9 +14,12 @@ from ..model.elf import DF_1_PIE, EM_ARM, EM_PPC64, EM_RISCV, ET_DYN, ElfImage, 
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.light import Protocol, dataclass
 from ..model.loader_context import MACHINES_WITH_ABIS, GlibcContext, LinuxContext, WindowsContext
-from ..model.macho import MachoFile, MachoImage
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage
 from ..model.tree import Binding, BindingState, LoadTree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.macho import MachoFile, MachoImage
 
 
 class Filesystem(Protocol):
@@ -229,7 +232,7 @@ def judge_image(image: object, context: GlibcContext, *, program: bool) -> Heade
 
 
 def _describe_misplaced(image: ElfImage, context: GlibcContext) -> str | None:
-    """Why the segments of an image cannot be mapped on a system with pages of that size, in glibc's words.
+    """Return why the segments of an image cannot be mapped on a system with pages of that size, in glibc's words.
 
     A build for pages of 4 KiB fails so where they have 16 or 64 (arm64, ppc64le, Asahi Linux).
     """
@@ -259,7 +262,7 @@ def _with_kind(words: str, head: bytes) -> str:
 
 
 def _describe_foreign(head: bytes, context: LinuxContext) -> str | None:
-    """Why a file is for another kind of process; `None` if it is for this one."""
+    """Return why a file is for another kind of process; `None` if it is for this one."""
     little = head[5] != 2
     made = (32 if head[4] == 1 else 64, little, int.from_bytes(head[18:20], "little" if little else "big"))
     wanted = (context.bits, context.little_endian, context.machine)
@@ -271,7 +274,7 @@ def _describe_foreign(head: bytes, context: LinuxContext) -> str | None:
 
 
 def _describe_other_abi(head: bytes, context: LinuxContext) -> str | None:
-    """Why a file for this machine does not fit the process all the same: `elf_machine_matches_host` of its glibc.
+    """Return why a file for this machine does not fit the process: `elf_machine_matches_host` of its glibc.
 
     LoongArch has several ABIs as well, and its glibc takes them for one.
     """

@@ -44,7 +44,7 @@ def _around(names: list[str], wanted: str) -> list[str]:
 
 
 def _likeness(one: str, other: str) -> float:
-    """How much of the longer name its common beginning and end with the shorter are: 0 to 1."""
+    """Return how much of the longer name its common beginning and end with the shorter are: 0 to 1."""
     shorter, longer = sorted((one, other), key=len)
     front = _common(shorter, longer)
     back = min(_common(shorter[::-1], longer[::-1]), len(shorter) - front)

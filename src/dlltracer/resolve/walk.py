@@ -45,7 +45,8 @@ class LinuxRules(Protocol):
     """
 
     @property
-    def on_symlink_loop(self) -> LookupStep: ...
+    def on_symlink_loop(self) -> LookupStep:
+        """The loader's next step at a link that leads back to itself."""
 
     def expand(self, need: str, requester: ElfRequester | None) -> str | None:
         """The need with its tokens replaced; `None` when that cannot be."""
@@ -89,7 +90,7 @@ class _Tried:
 
 @dataclass(frozen=True)
 class _SearchResult:
-    """What a search came to: its state, the file, the rule, why it was refused, its image and identity."""
+    """The result of a search: its state, the file, the rule, why it was refused, its image and identity."""
 
     state: BindingState
     path: str | None = None

@@ -317,7 +317,7 @@ class _Check:
         return [need for need in imports if not need.delayed and need.library.lower() == library]
 
     def _exports_of(self, path: str | None) -> ImageExports | None:
-        """What the image at the path exports; `None` if that is not known."""
+        """Return the exports of the image at the path; `None` if they are not known."""
         if path is None:
             return None
         if path not in self._exports and path in self._images:

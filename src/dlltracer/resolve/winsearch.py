@@ -291,7 +291,8 @@ class Finder:
             self.notes.append(f"{first} is taken; as well it may be {', '.join(others)}: the order is not specified")
 
     def _given(self, name: str, place: SearchFolder) -> Lookup | None:
-        """What is taken for present in a folder that cannot be read."""
+        """Return the lookup of a DLL that counts as present in a folder that cannot be read; `None` for any other
+        DLL."""
         if place.phase is Phase.APPLICATION and name.lower() in self._context.provided:
             reason = "comes with Python"
             return Lookup(BindingState.SYSTEM, phase=place.phase, reason=reason)

@@ -62,7 +62,8 @@ def _ask_python(room: Room) -> Answer:
 
 
 def _kind_of_python() -> str:
-    """Who made this Python, by the signs that each leaves. Sources: PEP 405, conda's conda-meta, PEP 668, MS Store."""
+    """Return who made this Python, by the signs that each leaves. Sources: PEP 405, conda's conda-meta, PEP 668, MS
+    Store."""
     executable = sys.executable or ""
     found = []
     if sys.prefix != sys.base_prefix:
@@ -135,7 +136,7 @@ def _ask_images(room: Room) -> Answer:
 
 
 def _check_image(room: Room, folder: str, machine: str, name: str) -> str | None:
-    """What is wrong with an image as our readers see it; `None` if nothing is."""
+    """Return what is wrong with an image as our readers see it; `None` if nothing is."""
     path = room.place(name, folder, f"{machine}-{name}", machine=machine)
     wanted = _NEEDS.get(name)
     if machine in _PE:

@@ -49,7 +49,7 @@ class CannotTest(DlltracerError):
 
 @dataclass
 class _Answers:
-    """What a process has answered so far: `done` is the number behind its last answer, `current` what it is asking."""
+    """The answers of a process so far: `done` is the number behind its last answer, `current` what it is asking."""
 
     path: str
     questions: tuple[Question, ...]

@@ -277,7 +277,7 @@ def _longer(data: bytes, at: int, size: int, out: bytearray) -> tuple[int, int]:
 
 
 def _learn(word: int) -> _Runs:
-    """What 16 flags say: the number of literals before each match, and after the last."""
+    """Decode 16 flags: the number of literals before each match, and after the last."""
     runs: list[int] = []
     run = 0
     for bit in range(15, -1, -1):

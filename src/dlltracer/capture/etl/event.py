@@ -133,8 +133,8 @@ def read_event(content: bytes | bytearray, words: Words, at: int, word: int) -> 
 
 
 def _after_items(content: bytes | bytearray, at: int, end: int) -> int:
-    """Where the payload begins behind the extended items: u16 size, u16 type, u16 whether another follows, u16 length
-    of the data; padded to 8 bytes."""
+    """Return where the payload begins behind the extended items: u16 size, u16 type, u16 whether another follows, u16
+    length of the data; padded to 8 bytes."""
     while at + 8 <= end:
         size, more = int.from_bytes(content[at : at + 2], "little"), content[at + 4] & 1
         at += max(size, 8) + 7 & ~7
@@ -303,7 +303,7 @@ def decode_manifest_process(data: bytes, kind: int, version: int) -> ProcessPayl
 
 
 def _after_sid(data: bytes, at: int, before: int) -> int:
-    """Where a SID ends that has `before` bytes in front of it; of a TOKEN_USER only four zeros may be there."""
+    """Return where a SID ends that has `before` bytes in front of it; of a TOKEN_USER only four zeros may be there."""
     if before and not any(data[at : at + 4]):
         return at + 4
     return at + before + 8 + 4 * data[at + before + 1]

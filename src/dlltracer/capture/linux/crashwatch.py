@@ -105,6 +105,7 @@ class CrashWatcher(threading.Thread):
         self._error: BaseException | None = None
 
     def result(self) -> Watched:
+        """Return the end of the child, once the thread has ended; raises what stopped the watching."""
         if self._error is not None:
             raise self._error
         assert self._found is not None
@@ -204,7 +205,8 @@ class CrashWatcher(threading.Thread):
         return known or parse_syscall(read_kernel_file(f"/proc/{self._pid}/task/{tid}/syscall"))
 
     def _caller(self, stack: int, maps: str) -> tuple[str, int] | None:
-        """Where the top of the stack points, if to code: on x86 a call to a bad address has left its origin there."""
+        """Return the code address on top of the stack, if any: on x86 a call to a bad address has left its origin
+        there."""
         if os.uname().machine != "x86_64":
             return None
         try:

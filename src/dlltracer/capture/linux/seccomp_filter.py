@@ -209,7 +209,7 @@ def _section(arch: Architecture, action: int, passed: Collection[int]) -> list[I
 
 
 def _block(arch: Architecture, call: Call, action: int, passed_at: Collection[int]) -> list[Instruction]:
-    """What is done with one system call: always a return."""
+    """Return the instructions for one system call: they always end with a return."""
     stopped, passed = (_RETURN, 0, 0, action), (_RETURN, 0, 0, RET_ALLOW)
     if call.kind is CallKind.MAP:
         return [

@@ -296,7 +296,7 @@ class StopReader:
         return MapStop(task.pid, tid, time.time(), path, (status.st_dev, status.st_ino), image, base, size)
 
     def _image(self, path: str, status: os.stat_result | None = None) -> ElfImage | None:
-        """What the file at a path says about itself; read once, as long as it does not change."""
+        """Return the image at a path; read once, as long as the file does not change."""
         try:
             status = status or os.stat(path)
             key = (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns

@@ -312,7 +312,7 @@ class LoaderWatch:
 
 
 def _read_program(pid: int) -> tuple[ElfImage | None, Identity | None]:
-    """What the program of a process says about itself, and the identity of its file."""
+    """Return the image of a process's program, and the identity of its file."""
     path = f"/proc/{pid}/exe"
     try:
         status = os.stat(path)

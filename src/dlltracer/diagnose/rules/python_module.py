@@ -124,7 +124,7 @@ def _platform(case: Case) -> str:
 LIBPYTHON_CODE = "other-libpython"
 API_CODE = "python-api-missing"
 
-_LIBPYTHON = re.compile(r"(?:.*/)?libpython(\d)\.(\d+)([a-z]*)\.so(?:\..*)?$")
+_LIBPYTHON_VERSION = re.compile(r"(?:.*/)?libpython(\d)\.(\d+)([a-z]*)\.so(?:\..*)?$")
 _API = re.compile(r"_?(?:Graal)?Py[A-Z_]\w*$")
 
 
@@ -136,7 +136,7 @@ def check_abi(case: Case) -> Iterator[Finding]:
 
 def python_of_library(name: str, case: Case) -> str | None:
     """Return the version of a libpython, "3.10", if the process has another one."""
-    found = _LIBPYTHON.match(name)
+    found = _LIBPYTHON_VERSION.match(name)
     if found is None or case.run.process is None:
         return None
     same = (int(found[1]), int(found[2])) == case.run.process.version[:2] and (

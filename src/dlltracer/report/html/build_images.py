@@ -222,7 +222,7 @@ class _ImageBuilder:
 
 @dataclass(frozen=True)
 class _Requester:
-    """Who asked for an image: the place of its event, and how that is known."""
+    """The requester of an image: the place of its event, and how that is known."""
 
     place: int
     source: NeedSource
