@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -499,3 +500,23 @@ def test_find_library_that_finds_nothing_is_a_failed_request(run_python: RunPyth
         f"Failed at-the-end FailureKind.NAME_NOT_FOUND at-the-end () {cache}",
     ], result.stderr
     assert "search path of ld" in lines[-1] and lines[-1].endswith(" None")
+
+
+@pytest.mark.parametrize("options", [(), ("--follow",)])
+def test_what_asks_is_a_path_whatever_the_program_was_called(options: tuple[str, ...], tmp_path: Path) -> None:
+    """glibc's name for a program is its argv[0], and the program asks for all imports where Python is no library."""
+    here, name = os.path.split(sys.executable)
+    code = """if True:
+        import dlltracer
+        with dlltracer.Trace(collect=True) as events:
+            import _json, _ssl
+        print(*(event.requested_by for event in events), sep="\\n")
+    """
+    seen = subprocess.run([f"./{name}", "-c", code], cwd=here, check=True, capture_output=True, text=True)
+    report = tmp_path / "report"
+    words = [sys.executable, "-m", "dlltracer", "run", *options, "--format", "jsonl", "-o", str(report)]
+    subprocess.run([*words, "-c", "import _ssl"], check=True)
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    requesters = {*seen.stdout.split(), *(line["requested_by"] for line in lines if line["type"] == "load")}
+    assert len(requesters) > 1 and all(path.startswith("/") for path in requesters), requesters
+    assert sys.executable not in requesters or not os.path.islink(sys.executable)

@@ -402,6 +402,13 @@ def test_modules_that_this_python_cannot_have(name: str, code: str, wanted: str)
     assert wanted in words_of(finding) and "headers" not in words_of(finding)
 
 
+def test_a_failed_initialiser_of_a_load_that_uses_the_runtime() -> None:
+    runtime = "C:\\Windows\\System32\\msvcp140.dll"
+    machine = Windows({TOP: pe_image({"MSVCP140.dll": ["f"]}), runtime: pe_image(version=(14, 44, 1, 0))})
+    assert "vc_redist" in words_of(diagnose(machine.case(1114)).findings[0])
+    assert "vc_redist" not in words_of(diagnose(HEALTHY.case(1114)).findings[0])
+
+
 @pytest.mark.parametrize(
     ("code", "expected", "wanted", "not_wanted"),
     [

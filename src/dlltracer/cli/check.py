@@ -227,7 +227,10 @@ def _open_executor(targets: Sequence[CheckTarget], options: _CheckOptions) -> It
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
 
-        with ProcessPoolExecutor(min(options.jobs, len(targets)), mp_context=get_context("spawn")) as pool:
+        from ..check.many import end_with_parent
+
+        count = min(options.jobs, len(targets))
+        with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
             yield pool
 
 

@@ -270,8 +270,9 @@ def install_remedies(providers: Iterable[Provider]) -> Iterator[Remedy]:
     for provider in providers:
         verb = "needed" if provider.kind in (ProviderKind.REBUILD, ProviderKind.NEWER_WINDOWS) else "install"
         note = f" ({provider.note})" if provider.note else ""
+        # The address before the note: the short verdict cuts what is long.
         source = f", from {provider.url}" if provider.url else ""
-        yield Remedy(f"{verb} {provider.name}{note}{source}", provider.command)
+        yield Remedy(f"{verb} {provider.name}{source}{note}", provider.command)
 
 
 def package_kind(distribution: str | None) -> ProviderKind | None:

@@ -572,5 +572,8 @@ _STATES = {
     "missing-windows-feature": "not found", "conda-not-activated": "not found", "search-restricted": "not searched",
     "exit-in-import": "ended the process", "sanitizer-not-first": "came too late", "no-module-function": "lacks it",
     "library-check-failed": "ended the process", "missing-forwarder": "lacks it", "misaligned-image": "refused",
+    "two-openmp-runtimes": "ended the process", "qt-platform-plugin": "not loaded", "stdlib-not-built": "not there",
+    "side-by-side": "refused", "invalid-access": "failed", "other-libpython": "of another Python",
+    "debug-build": "not found",
 }  # fmt: skip
 """What became of the last step of the chain, by the code of the cause."""

@@ -12,7 +12,7 @@ from .loaderstate import Change, LoaderState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from .loaderstate import OnStart
 
@@ -112,16 +112,17 @@ class LoaderTextDecoder:
         pid: the process that the log belongs to; `None` for the process of the first line.
         others: decode what other processes write into it, which that one has forked; else they are counted.
         fresh: the log begins with the start of the process.
-        on_start: as of `LoaderState`.
+        on_start, names: as of `LoaderState`.
     """
 
     def __init__(
-        self, pid: int | None, *, others: bool = False, fresh: bool = False, on_start: OnStart | None = None
-    ) -> None:
+        self, pid: int | None, *, others: bool = False, fresh: bool = False, on_start: OnStart | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self._pid = pid
         self._others = others
         self._changes: list[Change] = []
-        self._first = LoaderState(pid, self._changes, fresh=fresh, on_start=on_start)
+        self._first = LoaderState(pid, self._changes, fresh=fresh, on_start=on_start, names=names)
         self._states = {} if pid is None else {pid: self._first}
         self._rest = b""
         self._pids: dict[bytes, int] = {}

@@ -137,18 +137,27 @@ _BARRIER = rb"(opening|closing) file=\S*/libc\.so\.6\b.*direct_opencount"
 """A line of the barrier that ended the trace (`DebugMaskPatch.barrier`)."""
 
 
+def _own_name() -> dict[str, str]:
+    """Return the path of the program of this process, by the name that the loader has for it."""
+    try:
+        return {sys.orig_argv[0]: os.readlink(OWN_PROGRAM)}
+    except (IndexError, OSError):  # no arguments at all; no /proc
+        return {}
+
+
 class Decoding:
     """A recording in the making.
 
     Arguments: `pid`, the process; `raw`, the lines as they are, one `DebugEvent` a line; `live`, keep the events for
-    `take`, too; `program` and `folder` of another process, as of `examine_failure`.
+    `take`, too; `program` and `folder` of another process, as of `examine_failure`; `called`, its argv[0].
 
     Attributes: `missed`, how many events were too many to wait for `take`.
     """
 
     def __init__(
-        self, pid: int, *, raw: bool = False, live: bool = False, program: str = OWN_PROGRAM, folder: str = ""
-    ) -> None:
+        self, pid: int, *, raw: bool = False, live: bool = False, program: str = OWN_PROGRAM, folder: str = "",
+        called: str = "",
+    ) -> None:  # fmt: skip
         self.missed = 0
         self._fresh: list[Event] | None = [] if live else None
         self._held: list[DebugEvent] = []
@@ -158,7 +167,7 @@ class Decoding:
         self._program = program
         self._folder = folder
         self._raw = raw
-        self._decoder = LoaderTextDecoder(pid)
+        self._decoder = LoaderTextDecoder(pid, names=_own_name() if program == OWN_PROGRAM else {called: program})
         self._kept = KeptEvents()
         self._rest = b""
 
@@ -253,7 +262,7 @@ def read_left_log(fd: int, pid: int, left: LeftLog) -> Recording:
 
     Raises `OSError` if the file has less than was left.
     """
-    decoding = Decoding(pid, program=left.program, folder=left.folder)
+    decoding = Decoding(pid, program=left.program, folder=left.folder, called=left.called)
     position = left.start
     while position < left.end:
         text = os.pread(fd, min(left.end - position, _PIECE), position)

@@ -27,7 +27,7 @@ from .decoding import examine_failure, is_same_file
 from .loaderstate import Change
 from .log_file import MASK, OUTPUT, log_path
 from .log_folder import LogFolder, LogReader
-from .processes import Known, Processes, read_link, read_stat, read_status_field
+from .processes import Known, Processes, read_link, read_program_name, read_stat, read_status_field
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
@@ -188,7 +188,10 @@ class Follower:
         if not self._is_wanted(pid):
             return
         is_fresh = self._fresh or pid != self._first
-        decoder = LoaderTextDecoder(pid, others=self._everyone, fresh=is_fresh, on_start=self._processes.start)
+        decoder = LoaderTextDecoder(
+            pid, others=self._everyone, fresh=is_fresh, on_start=self._processes.start,
+            names={} if is_fresh else read_program_name(pid),
+        )  # fmt: skip
         log = self._logs[pid] = _Log(log_path(self._prefix, pid), pid, decoder)
         known = self._known(pid, log)
         self._read(log)

@@ -24,7 +24,7 @@ from .lines import Line, LineKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, TypeVar
 
     ValueT = TypeVar("ValueT")
@@ -81,11 +81,14 @@ class LoaderState:
         changes: what is concluded is appended to it.
         fresh: the log begins with the start of the process, not in its midst.
         on_start: called when a program starts; without it, a log in which one does is not followed.
+        names: paths of images by the names that the loader has for them, where it has others. A program's is what it
+            was called by, its argv[0] (`DSO_FILENAME` in elf/dl-load.c).
     """
 
     def __init__(
-        self, pid: int | None, changes: list[Change], *, fresh: bool = False, on_start: OnStart | None = None
-    ) -> None:
+        self, pid: int | None, changes: list[Change], *, fresh: bool = False, on_start: OnStart | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.pid = pid
         self._on_start = on_start
         self._changes = changes
@@ -93,7 +96,7 @@ class LoaderState:
         self._is_own = False
         self._running = not fresh
         self._program = ""
-        self._aliases: dict[str, str] = {}
+        self._aliases = dict(names or {})
         self._searched = False
         self._is_adrift = False
         self._shared: dict[object, object] = {}

@@ -171,12 +171,13 @@ class LeftLog:
         is_whole: whether nothing is missing at the end.
         program: the file that the process runs.
         folder: what relative paths in the log start from.
+        called: the program's argv[0], which is its name in the log.
     """
 
-    __slots__ = ("end", "folder", "is_whole", "notes", "program", "start")
+    __slots__ = ("called", "end", "folder", "is_whole", "notes", "program", "start")
 
     def __init__(
-        self, start: int, end: int, *, notes: tuple[str, ...], is_whole: bool, program: str, folder: str
+        self, start: int, end: int, *, notes: tuple[str, ...], is_whole: bool, program: str, folder: str, called: str
     ) -> None:
         self.start = start
         self.end = end
@@ -184,10 +185,11 @@ class LeftLog:
         self.is_whole = is_whole
         self.program = program
         self.folder = folder
+        self.called = called
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that make the same value in another process."""
-        return {name: getattr(self, name) for name in ("start", "end", "notes", "is_whole", "program", "folder")}
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def view_of_files() -> str | None:

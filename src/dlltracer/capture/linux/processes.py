@@ -30,6 +30,12 @@ def read_status_field(pid: int, name: str) -> str:
     return ""
 
 
+def read_program_name(pid: int) -> dict[str, str]:
+    """Return the path of the program of a process, by its argv[0]; empty where it cannot be read."""
+    program, command = read_link(f"/proc/{pid}/exe"), read_command(pid)
+    return {command[0]: program} if program and command else {}
+
+
 def read_threads(pid: int) -> set[int]:
     """The native ids of the threads of a process."""
     try:

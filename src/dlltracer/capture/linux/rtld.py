@@ -132,7 +132,8 @@ class RtldSession(Listener):
         end = self._log.close(self)
         is_whole = self._log.trouble is None
         return LeftLog(
-            self.position, end, notes=self._log.notes, is_whole=is_whole, program=program, folder=folder
+            self.position, end, notes=self._log.notes, is_whole=is_whole, program=program, folder=folder,
+            called=(sys.orig_argv or [""])[0],
         )  # fmt: skip
 
     def _decode(self) -> Decoding:

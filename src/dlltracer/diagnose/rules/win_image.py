@@ -11,7 +11,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import PeImage
 from ...model.tree import Binding, BindingState
 from ..case import Case
-from ..remedies import operand
+from ..remedies import find_providers, install_remedies, operand
 from ..windows_load import (
     CodeMeaning,
     LoadError,
@@ -393,9 +393,23 @@ def _win_codes_finding(case: Case, meaning: CodeMeaning, kind: _Kind) -> Finding
         evidence=(*code_evidence(case), *_initialiser_evidence(case, is_initialiser)),
         remedies=tuple(
             replace(remedy, command=tuple(operand(file) if word == "{file}" else word for word in remedy.command))
-            for remedy in _REMEDIES_BY_CODE.get(meaning.code, kind.remedies)
+            for remedy in (*_REMEDIES_BY_CODE.get(meaning.code, kind.remedies), *_newer_runtime(case, meaning))
         ),
     )
+
+
+def _newer_runtime(case: Case, meaning: CodeMeaning) -> Iterator[Remedy]:
+    """Yield the newest Visual C++ runtime where an initialiser failed of a load that uses one: the usual cause.
+
+    A copy that is known to be too old is another finding (`win_symbols.check_runtime`). Newer ones serve all programs.
+    """
+    needs = (base_name(one.need) for one in (case.tree.bindings if case.tree is not None else ()))
+    if meaning.error is LoadError.INITIALISATION_FAILED and any(name.startswith(_VC_RUNTIME) for name in needs):
+        installers = (one for one in find_providers("msvcp140.dll", case.system) if one.url)
+        yield from (replace(one, what=f"or {one.what}") for one in install_remedies(installers))
+
+
+_VC_RUNTIME = ("msvcp140", "vcruntime140", "concrt140")
 
 
 def _confidence(case: Case, is_initialiser: bool) -> Confidence:

@@ -30,7 +30,7 @@ _NO_FUNCTION = re.compile(
 _CTYPES_FILE = re.compile(r"[/\\]ctypes[/\\]__init__\.py$")
 _OF_CDLL = ("__init__", "_load_library", "LoadLibrary")
 _SEARCH = re.compile(r"find_library\(\s*[rbu]?(['\"])([^'\"\n]{1,200})\1")
-_NAMED = re.compile(r"(?<![\w.\\/:+-])([\w.+-]{1,80}\.dll|lib[\w+-]{2,80})(?![\w\\/])", re.IGNORECASE)
+_NAMED = re.compile(r"(?<![\w.\\/:+-])([\w.+-]{1,80}\.dll|lib[\w+-]{2,80})(?![\w\\/]|\.(?:so|dylib)\b)", re.IGNORECASE)
 _DENIES = re.compile(
     r"\b(?:not|no|unable|cannot|can't|couldn't|could not|missing|fail\w*|without)\b.{0,200}"
     r"\b(?:load|find|found|locate|install\w*|librar\w+|dlls?|available|open|backends?)\b"
