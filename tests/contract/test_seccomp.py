@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -161,7 +162,11 @@ def test_ptrace_breaks_nothing_that_is_left_behind(bench: Bench, by_ptrace: tupl
     assert seen.status == 0
     wait_for(bench.folder / "done")
     if "kernel" in note:
-        assert "has left behind" in seen.stderr or seen.stderr == ""
+        # Nothing is said if the process ends before the program has: "go" is there from the start.
+        waiting = r"dlltracer: waiting for \d+ threads or processes that the program has left behind\..*\n"
+        assert re.fullmatch(f"({waiting})?", seen.stderr)
+    else:
+        assert seen.stderr == ""
 
 
 def test_an_import_with_its_needs(bench: Bench) -> None:

@@ -68,7 +68,8 @@ def test_a_program_with_capabilities_is_in_secure_mode(tmp_path: Path) -> None:
     finally:
         shutil.rmtree(folder)
     assert facts["is_secure"] is True
-    assert "LD_LIBRARY_PATH" not in dict(facts["environment"]) or facts["environment"][0][1] == "/late"
+    assert dict(facts["environment"])["LD_LIBRARY_PATH"] == "/late", "set by the program itself"
+    assert dict(facts["start_environment"])["LD_LIBRARY_PATH"] == "/x", "given, and ignored by its loader"
 
 
 def test_secure_mode_leaves_out_the_environment_and_origins_that_anybody_may_write() -> None:

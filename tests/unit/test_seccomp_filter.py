@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dlltracer.capture.linux import seccomp_lookup
 from dlltracer.capture.linux.seccomp_filter import (
     AARCH64,
     ARCHITECTURES,
@@ -189,3 +190,30 @@ def test_opens_of_libc_are_let_pass_wherever_it_is_mapped() -> None:
         # What is no open stops wherever it comes from.
         assert decide(program, X86_64.audit, 9, 0, 0, EXEC, PRIVATE, 3, 0, address=base + 0x90) == RET_USER_NOTIF
         assert decide(program, X86_64.audit, 59, 0, 0, 0, address=base + 0x90) == RET_USER_NOTIF
+
+
+@pytest.mark.parametrize(
+    ("own", "seen", "hidden", "answers"),
+    [
+        ({"root": "/", "ns/mnt": "mnt:[1]"}, {"root": "/", "ns/mnt": "mnt:[1]"}, {}, [True, True]),
+        ({"root": "/", "ns/mnt": "mnt:[1]"}, {"root": "/jail", "ns/mnt": "mnt:[1]"}, {}, [False, False]),
+        ({"root": "/", "ns/mnt": "mnt:[1]"}, {}, {}, [False, False]),
+        ({}, {}, {}, [True, True]),  # gVisor
+    ],
+)
+def test_whose_files_a_process_sees(
+    own: dict[str, str], seen: dict[str, str], hidden: dict[str, str], answers: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """And what is known stays so, if the process hides it since (PR_SET_DUMPABLE)."""
+    shown = [seen]
+
+    def read_link(path: str) -> str | None:
+        _, _, pid, name = path.split("/", 3)
+        return (own if pid == "self" else shown[0]).get(name)
+
+    monkeypatch.setattr(seccomp_lookup, "read_link", read_link)
+    lookup = seccomp_lookup.FileLookup()
+    found = [lookup.has_our_files(7)]
+    shown[0] = hidden
+    assert [*found, lookup.has_our_files(7)] == answers

@@ -148,6 +148,7 @@ class Watch:
         self._failed.add(raw)
 
     def note_request(self, raw: RawRequest, library: object | None) -> None:
+        """Keep a request, and hand it to the listener. `library`: the CDLL object that is being made, if any."""
         if self._on_request is not None:
             self._on_request(raw)
         if not self.keeps_requests:

@@ -93,6 +93,7 @@ class CheckedElf:
 
     @property
     def is_root(self) -> bool:
+        """True if a load can begin with the file: an extension module or a program."""
         return self.is_module or self.is_program
 
     @cached_property

@@ -46,10 +46,12 @@ PYTHONS = ("python", "pypy", "py.exe")
 
 
 def is_module(name: str) -> bool:
+    """Return whether a name can be that of a module: identifiers with dots between them."""
     return all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))
 
 
 def has_folder(name: str) -> bool:
+    """Return whether a name is a path: it has a separator, or is "." or ".."."""
     return os.sep in name or bool(os.altsep and os.altsep in name) or name in (os.curdir, os.pardir)
 
 
@@ -262,6 +264,7 @@ def is_environment(folder: str) -> bool:
 
 
 def packages_below(path: str) -> list[str]:
+    """Return the names of the packages in a folder and in its subfolder `src`."""
     found = []
     for folder in (path, os.path.join(path, "src")):
         try:

@@ -115,7 +115,8 @@ class HookResult(Protocol):
 
     excinfo: tuple[Any, BaseException, Any] | None
 
-    def get_result(self) -> Any: ...
+    def get_result(self) -> Any:
+        """Return the result of the hook, or raise its exception."""
 
 
 TITLE = "dlltracer"

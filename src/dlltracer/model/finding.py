@@ -232,6 +232,7 @@ class OrderTrial:
 
     @property
     def works(self) -> bool:
+        """True if every module of the order was imported."""
         return self.failed_at is None
 
 

@@ -84,18 +84,22 @@ class Recording:
 
     @property
     def loads(self) -> tuple[LoadEvent, ...]:
+        """The loads among the events, in order."""
         return tuple(event for event in self.events if isinstance(event, LoadEvent))
 
     @property
     def failures(self) -> tuple[LoadFailedEvent, ...]:
+        """The failed loads among the events, in order."""
         return tuple(event for event in self.events if isinstance(event, LoadFailedEvent))
 
     @property
     def unloads(self) -> tuple[UnloadEvent, ...]:
+        """The unloads among the events, in order."""
         return tuple(event for event in self.events if isinstance(event, UnloadEvent))
 
     @property
     def raw(self) -> tuple[DebugEvent, ...]:
+        """The raw records among the events, in order."""
         return tuple(event for event in self.events if isinstance(event, DebugEvent))
 
 

@@ -38,6 +38,7 @@ class Guides:
 
     @property
     def blank(self) -> str:
+        """Spaces as wide as the guide of a last child."""
         return " " * len(self.last)
 
 

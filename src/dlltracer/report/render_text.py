@@ -65,6 +65,7 @@ class Image:
 
     @property
     def failed(self) -> bool:
+        """True if the load of the image failed."""
         return isinstance(self.event, LoadFailedEvent)
 
 

@@ -45,7 +45,8 @@ class LinuxRules(Protocol):
     """
 
     @property
-    def on_symlink_loop(self) -> LookupStep: ...
+    def on_symlink_loop(self) -> LookupStep:
+        """The loader's next step at a link that leads back to itself."""
 
     def expand(self, need: str, requester: ElfRequester | None) -> str | None:
         """The need with its tokens replaced; `None` when that cannot be."""

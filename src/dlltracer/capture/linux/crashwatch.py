@@ -105,6 +105,7 @@ class CrashWatcher(threading.Thread):
         self._error: BaseException | None = None
 
     def result(self) -> Watched:
+        """Return the end of the child, once the thread has ended; raises what stopped the watching."""
         if self._error is not None:
             raise self._error
         assert self._found is not None

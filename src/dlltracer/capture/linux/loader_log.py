@@ -61,6 +61,8 @@ class Listener:
     def read(self, descriptor: int, end: int) -> None:
         """Read the text up to position `end`."""
         while self.position < end:
+            # pread(2), never read(2): all duplicates of a descriptor share its position (open(2)), also those that a
+            # fork has left to other processes. Writers need no position, as O_APPEND writes at the end.
             text = os.pread(descriptor, min(end - self.position, _PIECE), self.position)
             if not text:
                 return

@@ -33,13 +33,17 @@ class FileLookup:
         self._ours: dict[int, bool] = {}
 
     def has_our_files(self, pid: int) -> bool:
-        """Return whether root and mounts of a process are ours; of one that hides them since, whether they were."""
-        root, namespace = read_link(f"/proc/{pid}/root"), read_link(f"/proc/{pid}/ns/mnt")
-        if root is None or namespace is None:
+        """Return whether root and mounts of a process are ours; of one that hides them since, whether they were.
+
+        gVisor shows neither of any process, not even of our own: there they count as ours.
+        """
+        seen = read_link(f"/proc/{pid}/root"), read_link(f"/proc/{pid}/ns/mnt")
+        own = self._root, self._namespace
+        if any(one is None and ours is not None for one, ours in zip(seen, own, strict=True)):
             return self._ours.get(pid, False)
         if len(self._ours) >= _MOST_KNOWN:
             self._ours.clear()
-        self._ours[pid] = root == self._root and namespace == self._namespace
+        self._ours[pid] = seen == own
         return self._ours[pid]
 
     def look(self, pid: int, tid: int, dirfd: int, path: bytes) -> os.stat_result | int:

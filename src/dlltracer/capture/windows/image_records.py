@@ -76,26 +76,32 @@ class RawRecord:
 
     @property
     def provider(self) -> bytes:
+        """The provider's GUID, as it lies in memory (EVENT_HEADER.ProviderId)."""
         return self.header[24:40]
 
     @property
     def descriptor(self) -> bytes:
+        """The EVENT_DESCRIPTOR: id, version, channel, level, opcode, task, keywords."""
         return self.header[40:56]
 
     @property
     def version(self) -> int:
+        """The version of the event's layout."""
         return self.header[42]
 
     @property
     def opcode(self) -> int:
+        """The opcode, which the classic providers call the type of the event."""
         return self.header[45]
 
     @property
     def tid(self) -> int:
+        """The thread that caused the event."""
         return int.from_bytes(self.header[8:12], "little")
 
     @property
     def ticks(self) -> int:
+        """The time stamp, in ticks of the clock of the session."""
         return int.from_bytes(self.header[16:24], "little", signed=True)
 
     @property

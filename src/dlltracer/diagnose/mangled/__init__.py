@@ -44,6 +44,7 @@ class Symbols(Grammar):
             return text
 
     def special(self) -> Text:
+        """Parse <special-name>: tables of virtual functions, type information, guards, thunks."""
         kind = self.peek(2)
         self.at += 2
         if kind in SPECIAL:

@@ -110,6 +110,7 @@ class NameCursor:
             raise Unreadable
 
     def digits(self, allowed: str = "0123456789") -> str:
+        """Take the digits that follow, possibly none; `Unreadable` for more than any symbol has."""
         start = self.at
         while self.peek() and self.peek() in allowed:
             self.at += 1
@@ -124,6 +125,7 @@ class NameCursor:
         return int(word, base) + 1 if word else 0
 
     def source_name(self) -> str:
+        """Parse <source-name>: a length, and so many characters."""
         length = int(self.digits() or "0")
         name = self.peek(length)
         if not length or len(name) < length:
@@ -132,6 +134,7 @@ class NameCursor:
         return "(anonymous namespace)" if name.startswith("_GLOBAL__N") else name
 
     def call_offset(self) -> None:
+        """Skip <call-offset>, of a thunk."""
         virtual = self.take("v")
         if not virtual:
             self.expect("h")
@@ -142,6 +145,7 @@ class NameCursor:
             self.expect("_")
 
     def discriminator(self) -> None:
+        """Skip <discriminator>, which numbers local names."""
         if self.take("__"):
             self.digits()
             self.expect("_")
@@ -150,6 +154,7 @@ class NameCursor:
 
     @contextmanager
     def deeper(self) -> Iterator[None]:
+        """Count one level of nesting, for a `with` block; `Unreadable` beyond `DEEPEST`."""
         self._depth += 1
         if self._depth > DEEPEST:
             raise Unreadable
@@ -184,6 +189,7 @@ class NameCursor:
         return value
 
     def template_parameter(self) -> Value:
+        """Parse <template-param>, and return the argument that it stands for."""
         self._parameter_at = self.at
         self.expect("T")
         number = self.sequence()
@@ -195,6 +201,7 @@ class NameCursor:
         return self.arguments[number]
 
     def substitution(self) -> Value:
+        """Parse <substitution>, and return the value that it stands for."""
         short = self.peek(2)
         if short in ABBREVIATIONS:
             self.at += 2
@@ -221,6 +228,7 @@ class Grammar(NameCursor):
         raise NotImplementedError
 
     def parameters(self) -> str:
+        """Parse <bare-function-type>, and return the parameters as text."""
         if self.take("v"):
             return ""
         values: list[Value] = []
@@ -263,6 +271,7 @@ class Grammar(NameCursor):
         return first
 
     def nested_name(self, own: bool) -> tuple[Value, str]:
+        """Parse <nested-name> behind its "N"; returns as `name`."""
         start = self.at
         qualifiers = "".join(f" {QUALIFIERS[q]}" for q in reversed(self.digits("rVK")))
         qualifiers += " &" if self.take("R") else " &&" if self.take("O") else ""
@@ -287,6 +296,7 @@ class Grammar(NameCursor):
         return prefix, qualifiers
 
     def component(self, prefix: Value | None, own: bool) -> Value:
+        """Parse one part of <prefix>, behind the parts in `prefix`."""
         if prefix is None:
             return self.template_parameter() if self.peek() == "T" else self.unqualified(None)
         return self.apply_arguments(prefix, own) if self.peek() == "I" else self.inside(prefix)
@@ -301,6 +311,7 @@ class Grammar(NameCursor):
         return self.make(qualified, prefix, inner)
 
     def unqualified(self, prefix: Value | None) -> Text:
+        """Parse <unqualified-name>, in the scope `prefix`."""
         self.take("L")
         start = self.peek()
         if start.isdigit():
@@ -326,6 +337,7 @@ class Grammar(NameCursor):
         return name
 
     def structor(self, last: str) -> Text:
+        """Parse <ctor-dtor-name> of the class with the name `last`."""
         kind = self.peek(2)
         self.at += 2
         if kind in ("C1", "C2", "C3", "C4", "C5"):
@@ -335,6 +347,7 @@ class Grammar(NameCursor):
         raise Unreadable
 
     def unnamed(self) -> Text:
+        """Parse <unnamed-type-name>: an unnamed type or a lambda."""
         if self.take("Ut"):
             self.distrust_substitutions()
             return Text(f"{{unnamed type#{self.sequence() + 1}}}")
@@ -346,6 +359,7 @@ class Grammar(NameCursor):
         return Text(f"{{lambda({parameters})#{self.sequence() + 1}}}")
 
     def local_name(self, own: bool) -> tuple[Value, str]:
+        """Parse <local-name> behind its "Z"; returns as `name`."""
         outer = self.encoding()
         self.expect("E")
         if self.take("s"):
@@ -360,6 +374,7 @@ class Grammar(NameCursor):
     # Templates and substitutions
 
     def apply_arguments(self, name: Value, own: bool) -> Value:
+        """Parse <template-args>, and return the name with them."""
         saved = self.arguments
         self.arguments = None if own else saved
         self.expect("I")
@@ -382,6 +397,7 @@ class Grammar(NameCursor):
         return self.make(instantiate, name, *listed)
 
     def argument(self) -> Value:
+        """Parse <template-arg>."""
         if self.take("J"):
             return self.argument_pack()
         if self.take("X"):
@@ -391,6 +407,7 @@ class Grammar(NameCursor):
         return self.literal() if self.take("L") else self.type()
 
     def argument_pack(self) -> Pack:
+        """Parse the rest of an argument pack, up to its "E"."""
         items: list[Text] = []
         with self.deeper():
             while not self.take("E"):
@@ -399,6 +416,7 @@ class Grammar(NameCursor):
         return Pack(tuple(items), spread=True)
 
     def literal(self) -> Text:
+        """Parse <expr-primary> behind its "L": a literal."""
         if self.peek() == "_":
             raise Unreadable
         kind = self.peek()
@@ -415,6 +433,7 @@ class Grammar(NameCursor):
     # Types
 
     def type(self) -> Value:
+        """Parse <type>."""
         with self.deeper():
             start, kind = self.at, self.peek()
             for table, length in ((BUILTIN, 1), (BUILTIN_D, 2)):
@@ -430,6 +449,7 @@ class Grammar(NameCursor):
             return value
 
     def compound(self, start: str) -> Value:
+        """Parse a type that begins with `start` and is made of other types."""
         if start in QUALIFIERS:
             return self.qualified(self.digits("rVK"))
         if start == "F" or self.peek(3) == "DoF":
@@ -444,6 +464,7 @@ class Grammar(NameCursor):
         return name
 
     def declarator(self, start: str) -> Value:
+        """Parse a type with a declarator: a pointer, reference, array or pointer to member."""
         self.at += 1
         if start == "u":
             return Text(self.source_name())
@@ -457,12 +478,14 @@ class Grammar(NameCursor):
         return self.make(point if start == "P" else refer("&" if start == "R" else "&&"), self.type())
 
     def expansion(self) -> Pack:
+        """Parse a pack expansion ("Dp")."""
         value = self.type()
         if not isinstance(value, Pack) or value.spread:
             raise Unreadable
         return replace(value, spread=True)
 
     def qualified(self, letters: str) -> Value:
+        """Parse a type behind its cv-qualifiers, `letters`."""
         if self.peek() == "F" or self.peek(3) == "DoF":
             return self.function("".join(f" {QUALIFIERS[q]}" for q in reversed(letters)))
         value = self.type()
@@ -471,6 +494,7 @@ class Grammar(NameCursor):
         return value
 
     def function(self, qualifiers: str) -> Value:
+        """Parse <function-type>, of a function with these cv-qualifiers."""
         safe = " noexcept" if self.take("Do") else ""
         self.expect("F")
         self.take("Y")

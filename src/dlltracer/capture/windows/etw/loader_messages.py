@@ -44,10 +44,12 @@ class FailedLoad:
 
     @property
     def kind(self) -> FailureKind:
+        """NOT_FOUND if the status says that no file was there, else REFUSED."""
         return FailureKind.NOT_FOUND if self.status in _NOT_FOUND else FailureKind.REFUSED
 
     @property
     def reason(self) -> str:
+        """The status as text, in hexadecimal."""
         return f"the loader of Windows: status {self.status:#010x}"
 
 
