@@ -474,6 +474,16 @@ SOUND: list[tuple[dict[str, bytes], str]] = [
         MAC,
     ),
     ({MAC_SO: sign(mach(signature=4096))}, MAC),
+    (
+        {
+            MAC_SO: mach(),
+            "pkg/libc++.dylib": build_macho(  # it passes a name on, which nobody asks for
+                ["/usr/lib/libSystem.B.dylib"], [("_strchrnul", 1)], {"_strchrnul": (1, "_strchrnul")}, kind=DYLIB,
+                signature=16,
+            ),
+        },
+        MAC,
+    ),
     ({MAC_SO: mach(cpu=X86_64)}, "cp312-cp312-macosx_11_0_intel"),
     ({SO: with_static_tls(64)}, LINUX),
     ({"pkg/mod.so": elf(symbols=(INIT, need("_Py_Dealloc")))}, "cp312-none-manylinux_2_17_x86_64"),
