@@ -117,6 +117,16 @@ def test_a_file(tmp_path: Path) -> None:
     assert {"dlltracer.binary.pe", "dlltracer.resolve.windows"} & seen.parent == set()
 
 
+@linux_only
+@pytest.mark.parametrize(("module", "words"), [("mmap", ("deps", sys.executable)), ("resource", ("run", "-c", "pass"))])
+def test_a_python_without_a_module_of_its_own(module: str, words: tuple[str, ...]) -> None:
+    """As a Python that is linked statically, or one that was copied without its libraries."""
+    code = f"import sys; sys.modules[{module!r}] = None; from dlltracer.__main__ import main; main()"
+    ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1, ran.stderr
+    assert ran.stderr.startswith(f"dlltracer: error: dlltracer needs {module}, which this Python cannot import")
+
+
 COMMANDS = [run.COMMAND, why.COMMAND, deps.COMMAND]
 WORDS = ["-", "--", "", "a", "x.dlltrace", "-c", "-m", "text", "json", "1", "-1", "--no-such", "-h", "-oFILE", "a=b"]
 
