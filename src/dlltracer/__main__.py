@@ -25,7 +25,10 @@ def main() -> None:
     try:
         run()
     except SystemExit as end:
-        if isinstance(end.code, int) and sys._getframe(1).f_globals.get("__name__") == "__main__":
+        caller = sys._getframe(1)
+        # A script of somebody's that has a `try` or a `with` (from Python 3.11 on, the code says so) may count on its end.
+        is_guarded = caller.f_code.co_name != "<module>" or getattr(caller.f_code, "co_exceptiontable", b"")
+        if isinstance(end.code, int) and caller.f_globals.get("__name__") == "__main__" and not is_guarded:
             _leave(end.code)
         raise
 
