@@ -26,8 +26,8 @@ def main() -> None:
         run()
     except SystemExit as end:
         caller = sys._getframe(1)
-        # A script of somebody's that has a `try` or a `with` (from Python 3.11 on, the code says so) may count on its end.
-        is_guarded = caller.f_code.co_name != "<module>" or getattr(caller.f_code, "co_exceptiontable", b"")
+        # A script of somebody's may have a `finally` or a `with`: from Python 3.11 on its code says so.
+        is_guarded = caller.f_code.co_name != "<module>" or bool(getattr(caller.f_code, "co_exceptiontable", None))
         if isinstance(end.code, int) and caller.f_globals.get("__name__") == "__main__" and not is_guarded:
             _leave(end.code)
         raise

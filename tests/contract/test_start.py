@@ -70,7 +70,8 @@ def test_the_handlers_of_a_script_that_calls_us_run(tmp_path: Path) -> None:
         "main()\nfinally:\n print('after')",
         "def call(): main()\n call()\nfinally:\n print('after')",
     ):
-        script.write_text(f"import sys\nfrom dlltracer.__main__ import main\nsys.argv = ['x', '--version']\ntry:\n {text}")
+        head = "import sys\nfrom dlltracer.__main__ import main\nsys.argv = ['x', '--version']\ntry:\n "
+        script.write_text(head + text)
         ran = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert ran.stdout.splitlines()[1:] == ["after"]
 
