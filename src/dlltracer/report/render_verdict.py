@@ -173,12 +173,12 @@ def verdict_lines(diagnosis: Diagnosis, more: str = "…") -> Iterator[Line]:
     elif diagnosis.findings and diagnosis.outcome is Outcome.EXPLAINED:
         first, *others = diagnosis.findings
         yield ((f"{diagnosis.what} failed: ", BOLD), (first.title, FAILED))
-        yield from _said(diagnosis)
+        yield from _output(diagnosis)
         yield from _finding(first, more, diagnosis.system)
         yield from _others(others, more, diagnosis.system)
     else:
         yield ((diagnosis.undecided_title, BOLD),)
-        yield from _said(diagnosis)
+        yield from _output(diagnosis)
         for text in diagnosis.undecided:
             yield from _block("would tell", text)
         yield from _others(diagnosis.findings, more, diagnosis.system)
@@ -186,14 +186,14 @@ def verdict_lines(diagnosis: Diagnosis, more: str = "…") -> Iterator[Line]:
         yield (("note: ", WARNING), (note, PLAIN))
 
 
-def _said(diagnosis: Diagnosis) -> Iterator[Line]:
+def _output(diagnosis: Diagnosis) -> Iterator[Line]:
     if diagnosis.error is not None:
         yield from _block("Python says", f"{diagnosis.error.type}: {diagnosis.error.message}")
     crash = diagnosis.crash
     if crash is not None:
         yield from _block("it died", f"of {describe_crash(crash)}")
     for place, line in enumerate(diagnosis.output):
-        yield from _block("it said" if place == 0 else "", line)
+        yield from _block("output" if place == 0 else "", line)
 
 
 def _finding(finding: Finding, more: str, system: System) -> Iterator[Line]:
