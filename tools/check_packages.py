@@ -1,6 +1,6 @@
 """Check the current wheels of popular packages on all platforms, and write the table of what comes of it.
 
-    python tools/check_packages.py run RESULTS.jsonl [PACKAGE ...]     download, check, delete; goes on where it stopped
+    python tools/check_packages.py run RESULTS.jsonl [--jobs N] [PACKAGE ...]    download, check, delete; goes on later
     python tools/check_packages.py table RESULTS.jsonl                 write docs/reference/checked-packages.md
 
 The environment variable WHEELS names a folder that keeps what was downloaded.
@@ -23,6 +23,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,11 @@ _OTHERS = re.compile(r"-(?:pp\d|graalpy|android|ios|pyodide|pyemscripten|emscrip
 
 def main() -> int:
     command, results, *names = sys.argv[1:]
+    jobs = 1
+    if names[:1] == ["--jobs"]:
+        jobs, names = int(names[1]), names[2:]
     if command == "run":
-        run(Path(results), names or PACKAGES)
+        run(Path(results), names or PACKAGES, jobs)
     elif command == "table":
         _PAGE.write_text(table(Path(results)), encoding="utf-8")
     else:
@@ -62,19 +66,17 @@ def main() -> int:
     return 0
 
 
-def run(results: Path, names: list[str]) -> None:
-    """Check what `results` does not have yet, and add a line for each wheel."""
+def run(results: Path, names: list[str], jobs: int = 1) -> None:
+    """Check what `results` does not have yet, by so many processes, and add a line for each wheel."""
     done = {line["wheel"] for line in _lines(results)} if results.exists() else set()
-    with results.open("a", encoding="utf-8") as target:
+    with results.open("a", encoding="utf-8") as target, ProcessPoolExecutor(jobs) as pool:
         for name in names:
             with urllib.request.urlopen(f"https://pypi.org/pypi/{name}/json", timeout=60) as answer:
                 release = json.load(answer)
-            for entry in _choose(release["urls"]):
-                if entry["filename"] not in done:
-                    found = _check(entry)
-                    found |= {"package": release["info"]["name"], "version": release["info"]["version"]}
-                    print(json.dumps(found), file=target, flush=True)
-                    print(f"{found['seconds']:6.1f} s  {entry['filename']}", flush=True)
+            about = {"package": release["info"]["name"], "version": release["info"]["version"]}
+            for found in pool.map(_check, [one for one in _choose(release["urls"]) if one["filename"] not in done]):
+                print(json.dumps(found | about), file=target, flush=True)
+                print(f"{found['seconds']:6.1f} s  {found['wheel']}", flush=True)
 
 
 def _choose(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

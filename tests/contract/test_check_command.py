@@ -94,6 +94,20 @@ def test_what_fails(broken: Path, sound: Path) -> None:
     assert run("--ignore", "missing-image:pkg/*.so", broken).returncode == 0
     assert run("--ignore", "missing-image:other/*", broken).returncode == 1
     assert run("--ignore", ":x", broken).returncode == 2
+    wrong = run("--ignore", "mising-image", broken)
+    assert wrong.returncode == 2 and "did you mean 'missing-image'?" in wrong.stderr
+
+
+def test_a_folder_that_is_not_in_the_root(tmp_path: Path) -> None:
+    root, folder = tmp_path / "root", tmp_path / "site"
+    inside = Path(root, str(folder).lstrip("/"))
+    for one in (inside, folder):
+        one.mkdir(parents=True)
+    refused = run("--root", root, folder)
+    assert refused.returncode == 3 and f"name {inside}" in " ".join(refused.stdout.split())
+    assert run("--root", root, inside).returncode == 0
+    nowhere = run("--root", tmp_path / "gone", folder)
+    assert nowhere.returncode == 2 and "there is no such folder" in nowhere.stderr
 
 
 def test_a_baseline(broken: Path, tmp_path: Path) -> None:

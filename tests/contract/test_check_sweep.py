@@ -265,6 +265,18 @@ def test_processes_of_which_one_is_killed(index: Index, wheels: list[str], tmp_p
     sweep_and_kill(index, wheels, tmp_path / "results.jsonl", "--jobs", "3")
 
 
+def test_processes_end_with_the_one_that_started_them(index: Index, wheels: list[str], tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil", reason="needs psutil")
+    command = [*COMMAND, "--jobs", "2", "-o", str(tmp_path / "results.jsonl"), *wheels[:2], index.url(f"held/{NAME}")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert index.held.wait(60)
+        below = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    assert below
+    _, alive = psutil.wait_procs(below, timeout=60)
+    assert alive == []
+
+
 CLUSTER = """
 import sys
 from distributed import LocalCluster

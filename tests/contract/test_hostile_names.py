@@ -170,6 +170,7 @@ def test_the_output_of_the_program_is_its_own() -> None:
     assert "\x1b]0;mine\x07" in output
 
 
+@pytest.mark.every_python
 def test_why_tries_a_file_of_that_name(tmp_path: Path) -> None:
     file = tmp_path / f"{EVIL}.so"
     file.write_bytes(b"\x7fELF, and no more")

@@ -9,6 +9,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -474,6 +475,16 @@ SOUND: list[tuple[dict[str, bytes], str]] = [
         MAC,
     ),
     ({MAC_SO: sign(mach(signature=4096))}, MAC),
+    (
+        {
+            MAC_SO: mach(),
+            "pkg/libc++.dylib": build_macho(  # it passes a name on, which nobody asks for
+                ["/usr/lib/libSystem.B.dylib"], [("_strchrnul", 1)], {"_strchrnul": (1, "_strchrnul")}, kind=DYLIB,
+                signature=16,
+            ),
+        },
+        MAC,
+    ),
     ({MAC_SO: mach(cpu=X86_64)}, "cp312-cp312-macosx_11_0_intel"),
     ({SO: with_static_tls(64)}, LINUX),
     ({"pkg/mod.so": elf(symbols=(INIT, need("_Py_Dealloc")))}, "cp312-none-manylinux_2_17_x86_64"),
@@ -735,6 +746,15 @@ def test_a_large_image_is_read_from_a_file(check: Callable[..., CheckReport], mo
     monkeypatch.setattr("dlltracer.host.zip_members.LARGEST_WHOLE", 100)
     (problem,) = check({SO: elf(needed=("libx.so.1",))}, LINUX).problems
     assert problem.code == "missing-image"
+
+
+def test_code_that_has_no_room(check: Callable[..., CheckReport], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only wheels that lack something have their code looked at, in a folder that may be impossible."""
+    monkeypatch.setattr("tempfile.mkdtemp", Mock(side_effect=FileNotFoundError(2, "No usable temporary directory")))
+    files = {SO: elf(), "pkg/__init__.py": b"import pkg.mod\n"}
+    assert check(files, LINUX).unreadable == ""
+    report = check({**files, SO: elf(needed=("libx.so.1",))}, LINUX)
+    assert report.unreadable == "no folder for its Python code: No usable temporary directory"
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,6 +328,8 @@ VALUES = {"ORIGIN": "/o", "LIB": "lib64", "PLATFORM": None}
         ("$ORIGINS", "$ORIGINS"),
         ("$ORIGIN_", "$ORIGIN_"), ("${ORIGIN", "${ORIGIN"), ("$HOME/${X}$", "$HOME/${X}$"), ("$PLATFORM", None),
         ("/a/${PLATFORM}/b", None), ("$ORIGIN$LIB", "/olib64"), ("$ORIGIN\u00e9", "/o\u00e9"),
+        ("$$ORIGIN", "$/o"), ("a$", "a$"), ("${LIB}${ORIGIN}", "lib64/o"), ("${LIB}x", "${LIB}x"),
+        ("{ORIGIN}", "{ORIGIN}"),
     ],
 )  # fmt: skip
 def test_tokens(text: str, expanded: str | None) -> None:

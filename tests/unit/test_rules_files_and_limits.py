@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from builders.failed_case import EXT, PYTHON, absent, case, first, image, segment, tree, verdict
+from builders.failed_case import EXT, PYTHON, absent, case, first, image, process, segment, tree, verdict
 from dlltracer.diagnose.case import MachineLimits
+from dlltracer.diagnose.program_output import read_output
 from dlltracer.diagnose.rules import limits
 from dlltracer.model.elf import DF_STATIC_TLS
 from dlltracer.model.environment import CLibrary, MemoryLimit, Mount
 from dlltracer.model.events import FailureKind, LoadFailedEvent, Phase, Probe, ProbeOutcome
+from dlltracer.model.failure import PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.tree import Binding, BindingState
 
@@ -247,3 +249,24 @@ def test_who_refuses_an_executable_stack(reason: str, output: str, unsaid: str) 
     words = f"{EXT}: cannot enable executable stack as shared object requires: {reason}"
     explanation = first(case(words)).explanation
     assert output in explanation and unsaid not in explanation
+
+
+@pytest.mark.parametrize(
+    ("environment", "command", "code"),
+    [
+        ((("LD_PRELOAD", "/opt/a.so:/opt/old/libc.so.6"),), "['tool']", "child-cannot-load"),
+        ((), "['env', 'LD_PRELOAD=/opt/old/libc.so.6', 'tool']", "child-cannot-load"),
+        ((("LD_PRELOAD", "/opt/other.so"),), "['tool']", "child-inherits-library-path"),
+        ((("LD_LIBRARY_PATH", "/opt/old"),), "['tool']", "child-inherits-library-path"),
+    ],
+)
+def test_which_variable_gave_a_child_its_library(
+    environment: tuple[tuple[str, str], ...], command: str, code: str
+) -> None:
+    words = "tool: symbol lookup error: /opt/old/libc.so.6: undefined symbol: __tunable_is_initialized"
+    error = PythonError("CalledProcessError", f"Command '{command}' returned non-zero exit status 127.",
+                        bases=("CalledProcessError", "SubprocessError", "Exception"))  # fmt: skip
+    made = case(error=error, errors=(error,), messages=read_output(words), process=process(environment=environment))
+    found = first(made)
+    assert found.code == code
+    assert ("LD_PRELOAD" in str(found.remedies)) is (code == "child-cannot-load")

@@ -291,6 +291,8 @@ _SPECIAL = {0: SymbolPlace.SELF, 0xFE: SymbolPlace.FLAT, 0xFF: SymbolPlace.MAIN}
 _FIXUPS_HEADER = "7I"
 _REEXPORT = 0x08
 _LONGEST_SYMBOL = 0x10000
+_USUAL_TEXTS = 8 << 20
+"""Bytes of a table of names that is read at once."""
 _MOST_NODES = 1_000_000
 """Nodes of an export trie: some ten times those of the largest library in wheels."""
 _MOST_TEXT = 100_000_000
@@ -347,6 +349,7 @@ class _MachoTable:
         self._texts, self._texts_size = link_edit.texts or (0, 0)
         self._undefined = link_edit.undefined
         self._room = _MOST_TEXT
+        self._names: bytes | None = None
 
     def imports(self) -> dict[tuple[str, int], bool]:
         """Return name and ordinal of each undefined symbol, and whether it is weak."""
@@ -378,8 +381,15 @@ class _MachoTable:
     def _name(self, text: int) -> str:
         if text >= self._texts_size:
             raise BinaryFormatError(self._texts + text, "damaged: the name of a symbol is not in the table of names")
-        end = self._texts + self._texts_size
-        name = self._image.text(self._texts + text, "the name of a symbol", limit=_LONGEST_SYMBOL, end=end)
+        if self._names is None:  # in one read: an image needs thousands of them
+            is_usual = self._texts_size <= _USUAL_TEXTS and self._texts + self._texts_size <= self._image.size
+            self._names = self._image.take(self._texts, self._texts_size, "the names") if is_usual else b""
+        stop = self._names.find(b"\0", text, text + _LONGEST_SYMBOL)
+        if stop >= 0:
+            name = self._names[text:stop]
+        else:
+            end = self._texts + self._texts_size
+            name = self._image.text(self._texts + text, "the name of a symbol", limit=_LONGEST_SYMBOL, end=end)
         self._room = _less(self._room, name, self._texts + text)
         return _decode(name)
 
@@ -427,27 +437,32 @@ def _parse_trie(trie: bytes) -> dict[str, tuple[int, str] | None]:
     """
     found: dict[str, tuple[int, str] | None] = {}
     seen: set[int] = set()
-    waiting, room = [(0, b"")], _MOST_TEXT
+    waiting, room, length = [(0, b"")], _MOST_TEXT, len(trie)
     while waiting:
         at, name = waiting.pop()
         if at in seen or len(seen) >= _MOST_NODES or len(name) > _LONGEST_SYMBOL:
             raise BinaryFormatError(at, "damaged: the exports lead in a circle, or are too many")
         seen.add(at)
         room = _less(room, name, at)
-        size, at = _uleb(trie, at)
+        # Nearly all numbers have one byte, places two: in a large library the calls would take half the time.
+        size, at = (trie[at], at + 1) if at < length and trie[at] < 0x80 else _uleb(trie, at)
         children = at + size
         if size:
             found[_decode(name)] = _reexport_of(trie, at, name)
-        if children >= len(trie):
+        if children >= length:
             raise BinaryFormatError(children, "damaged: the exports end within an entry")
         at = children + 1
         for _ in range(trie[children]):
             end = trie.find(b"\0", at)
             if end < 0:
                 raise BinaryFormatError(at, "damaged: the exports end within a name")
-            child, after = _uleb(trie, end + 1)
-            waiting.append((child, name + trie[at:end]))
-            at = after
+            part = trie[at:end]
+            at = end + 3
+            if at <= length and trie[end + 1] >= 0x80 > trie[end + 2]:
+                child = trie[end + 1] & 0x7F | trie[end + 2] << 7
+            else:
+                child, at = _uleb(trie, end + 1)
+            waiting.append((child, name + part))
     return found
 
 

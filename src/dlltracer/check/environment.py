@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ..errors import DlltracerError
 from ..host.distributions import Distribution, find_changed, is_repackaged, list_distributions
@@ -25,6 +26,7 @@ from ..host.file_states import FileStates, code_above, describe_process, has_lin
 from ..host.filesystem import HostFilesystem
 from ..host.image_cache import ImageCache, cache_folder, is_settled
 from ..host.native_files import NativeFile, NativeListing, is_cut_short, list_native_files
+from ..host.wheel import UnreadableTarget
 from ..model.check import CheckReport, PackageContent, Problem, Severity
 from ..model.decode import decode
 from ..model.encode import encode
@@ -91,6 +93,10 @@ def _contents_of(distributions: Sequence[Distribution], places: Mapping[str, str
 
 def _find(path: str, root: str | None, *, is_folder: bool) -> PythonEnvironment:
     if is_folder:
+        if root is not None and not Path(path).resolve().is_relative_to(Path(root).resolve()):
+            inside = Path(root, path.lstrip("/"))
+            advice = f": name {inside}" if inside.is_dir() else ""
+            raise UnreadableTarget(f"it is not in {root}, the folder of --root{advice}")
         return environment_in(path, root)
     if root is not None:
         return environment_in(root, root)

@@ -222,7 +222,7 @@ class _WindowsEnvironment(_OfEnvironment, WindowsCheck):
             added += [folder for folder in self._dll_folders if f"{folder}/".startswith(f"{package}/")]
         if self._environment.is_conda:
             added += [each for each in _CONDA_FOLDERS if folder_exists(f"{self._environment.folder}/{each}")]
-        return tuple(ntpath.join("C:\\", folder.replace("/", "\\")) for folder in dict.fromkeys(added))
+        return tuple("C:\\" + folder.replace("/", "\\") for folder in dict.fromkeys(added))
 
 
 class _MacosEnvironment(_OfEnvironment, MacosCheck):

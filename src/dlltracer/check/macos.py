@@ -361,7 +361,8 @@ def _imports(image: MachoImage, wanted: Callable[[str], bool]) -> list[MachoImpo
     """Return the symbols with wanted names that an image imports and cannot do without."""
     imports = image.symbols.imports if image.symbols is not None else ()
     names = imports.names if isinstance(imports, MachoImports) else [one.name for one in imports]
-    return [one for one in (imports[place] for place, name in enumerate(names) if wanted(name)) if not one.weak]
+    found = (imports[place] for place, name in enumerate(names) if wanted(name))
+    return [one for one in found if not (one.weak or (image.symbols and image.symbols.is_passed_on(one)))]
 
 
 def _first_version(name: str) -> tuple[int, int]:

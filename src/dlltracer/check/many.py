@@ -7,10 +7,14 @@ whatever happens to the workers.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 
 from ..errors import DlltracerError
 from ..model.check import CheckReport
@@ -52,6 +56,22 @@ def check_many(
         yield from sweep.run(targets)
     finally:
         sweep.close()
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it does: the `initializer` of a `ProcessPoolExecutor`.
+
+    Without it the workers of a killed process wait for ever: each has the writing end of the pipe that brings its work,
+    so that the end of the other process is no end of the pipe (seen with CPython 3.11 and `spawn`).
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_wait_and_end, args=(parent,), daemon=True).start()
+
+
+def _wait_and_end(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 class _Sweep:
@@ -140,8 +160,11 @@ class _Sweep:
             raise ExecutorLost(f"the executor is broken: {error}") from error
         if self._own is not None:
             self._own.shutdown(wait=False, cancel_futures=True)
-        context = getattr(self._executor, "_mp_context", None)
-        self._own = self._executor = ProcessPoolExecutor(self._workers or None, mp_context=context)
+        broken = self._executor
+        self._own = self._executor = ProcessPoolExecutor(
+            self._workers or None, mp_context=getattr(broken, "_mp_context", None),
+            initializer=getattr(broken, "_initializer", None), initargs=getattr(broken, "_initargs", ()),
+        )  # fmt: skip
 
 
 def _distinct(targets: Iterable[str | CheckTarget]) -> Iterator[CheckTarget]:

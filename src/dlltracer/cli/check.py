@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import difflib
 import fnmatch
 import glob
 import json
@@ -65,6 +66,8 @@ class _CheckOptions:
         """
         if self.python is not None and self.root is not None:
             raise click.UsageError("choose one of --python and --root: nothing of another system is run")
+        if self.root is not None and not os.path.isdir(self.root):
+            raise click.UsageError(f"--root {self.root}: there is no such folder")
         listed = _read_list(self.from_file) if self.from_file is not None else ()
         named = (path for target in self.targets for path in _expand(target))
         kinds = [(path, classify_target(path)) for path in dict.fromkeys((*named, *listed))]
@@ -224,7 +227,10 @@ def _open_executor(targets: Sequence[CheckTarget], options: _CheckOptions) -> It
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
 
-        with ProcessPoolExecutor(min(options.jobs, len(targets)), mp_context=get_context("spawn")) as pool:
+        from ..check.many import end_with_parent
+
+        count = min(options.jobs, len(targets))
+        with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
             yield pool
 
 
@@ -291,9 +297,16 @@ def _read_list(path: str) -> list[str]:
 
 
 def _parse_ignore(text: str) -> tuple[str, str]:
+    from ..report.causes import read_causes
+
     code, _, pattern = text.partition(":")
     if not code:
         raise click.UsageError(f"--ignore {text}: a code is missing, as in --ignore executable-stack:pkg/*.so")
+    known = [cause.code for cause in read_causes() if cause.page == "checks"]
+    if code not in known:
+        close = difflib.get_close_matches(code, known, 1)
+        advice = f"did you mean {close[0]!r}?" if close else f"see {PROGRAM} explain"
+        raise click.UsageError(f"--ignore {text}: there is no code {code!r}; {advice}")
     return code, pattern or "*"
 
 

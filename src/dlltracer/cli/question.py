@@ -18,9 +18,18 @@ from .program import Asked, Program, ProgramKind
 _IMPORT_FILE = """\
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location(sys.argv[1], sys.argv[2])
-module = importlib.util.module_from_spec(spec)
+try:
+    module = importlib.util.module_from_spec(spec)
+except (UnicodeError, SystemError):
+    import ctypes
+    try:
+        ctypes.CDLL(sys.argv[2])
+    except OSError as error:
+        raise ImportError(str(error), name=sys.argv[1], path=sys.argv[2])
+    raise
 spec.loader.exec_module(module)
 """
+"""From CPython 3.12 on no file is imported whose name is no UTF-8, whatever its loader says: that is asked then."""
 _LOAD_FILE = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 _IMPORT_FROM = "import sys; sys.path.insert(0, {folder!r}); import {name}"
 

@@ -88,6 +88,7 @@ def _download(url: str, path: str) -> str:
                 digest.update(chunk)
                 file.write(chunk)
     except HTTPError as error:
+        error.close()  # it is the answer, too
         raise UnreadableTarget(f"the server answers {error.code} {error.reason}") from error
     except URLError as error:
         raise UnreadableTarget(f"it cannot be downloaded: {error.reason}") from error
@@ -105,6 +106,7 @@ class _SameKind(HTTPRedirectHandler):
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
     ) -> Request | None:
         if not is_url(newurl) or (req.type == "https" and not newurl.lower().startswith("https:")):
+            fp.close()
             raise URLError(f"the server redirects to {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -18,8 +18,11 @@ from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
 from ..model.events import FileKind
 from ..model.light import dataclass
-from ..model.macho import MachoFile
 from ..model.pe import PeImage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.macho import MachoFile
 
 _MOST_LINKS = 40
 """What Linux follows in one path (path_resolution(7))."""

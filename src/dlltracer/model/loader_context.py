@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from .elf import EM_ARM, EM_MIPS, EM_PPC64, EM_RISCV, linux_abi
 from .light import dataclass
-from .macho import describe_cpu
 from .pe import MACHINE_I386, AssemblyReference
 
 HWCAP_EXTENSION = 1 << 62
@@ -175,6 +174,8 @@ class MacosContext:
     @property
     def architecture(self) -> str:
         """The name of its processor: "arm64"."""
+        from .macho import describe_cpu  # not above: `deps` of an ELF file has no use for it
+
         return describe_cpu(self.cpu, self.subtype)
 
 

@@ -108,6 +108,13 @@ class MachoSymbols:
     imports: Sequence[MachoImport]
     exports: Mapping[str, tuple[int, str] | None]
 
+    def is_passed_on(self, wanted: MachoImport) -> bool:
+        """Return whether an import is there for an export: the linker lists what is re-exported as undefined.
+
+        dyld looks for such a symbol when somebody asks for it, and not when it loads the image.
+        """
+        return self.exports.get(wanted.name) == (wanted.ordinal, wanted.name)
+
 
 @dataclass(frozen=True)
 class MachoTarget:

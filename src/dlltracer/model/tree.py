@@ -10,8 +10,11 @@ from functools import cached_property
 from .elf import ElfImage
 from .events import Phase, Probe
 from .light import dataclass
-from .macho import MachoImage
 from .pe import PeImage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .macho import MachoImage
 
 
 @dataclass(frozen=True)

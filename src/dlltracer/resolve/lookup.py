@@ -14,9 +14,12 @@ from ..model.elf import DF_1_PIE, EM_ARM, EM_PPC64, EM_RISCV, ET_DYN, ElfImage, 
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.light import Protocol, dataclass
 from ..model.loader_context import MACHINES_WITH_ABIS, GlibcContext, LinuxContext, WindowsContext
-from ..model.macho import MachoFile, MachoImage
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage
 from ..model.tree import Binding, BindingState, LoadTree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..model.macho import MachoFile, MachoImage
 
 
 class Filesystem(Protocol):

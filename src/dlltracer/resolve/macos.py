@@ -359,7 +359,7 @@ class _TwoLevelSearch:
         if image.symbols is None:
             return
         for wanted in image.symbols.imports:
-            if not 0 < wanted.ordinal <= len(image.needs):
+            if not 0 < wanted.ordinal <= len(image.needs) or image.symbols.is_passed_on(wanted):
                 continue
             need = image.needs[wanted.ordinal - 1]
             library = self._found.get((path, need.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from builders.pe_file import I386, Export, build_pe
-from scenarios.scenario import IMPORTED, UNDECIDED, Question, Scenario
+from scenarios.scenario import IMPORTED, Question, Scenario
 from windows.lab import windows_path
 
 from .workshop import DLL_MAIN, FUNCTION, Workshop
@@ -156,6 +156,28 @@ def tried_in_vain(shop: Workshop) -> Question:
     return shop.question("--try", "ext")
 
 
+def conda_behind_venv(shop: Workshop) -> Question:
+    """A virtual environment whose Python is conda's: the environment itself has no conda-meta."""
+    python = shop.python()
+    (python / "conda-meta").mkdir()
+    folder = shop.place("python/Library/bin")
+    (folder / "behind.dll").write_bytes(build_pe(None, ["f"]))
+    shop.module("ext", {"behind.dll": ["f"]})
+    scripts = shop.place("venv/Scripts")
+    launcher = shop.lab.python_dir("3.11") / "Lib/venv/scripts/nt/python.exe"
+    (scripts / "python.exe").write_bytes(launcher.read_bytes())
+    (scripts.parent / "pyvenv.cfg").write_text(f"home = {windows_path(python)}\nversion = 3.11.9\n")
+    return Question(("--python", windows_path(scripts / "python.exe"), "--no-try", "ext"), {}, shop.site)
+
+
+def function_of_another(shop: Workshop) -> Question:
+    """A library of another program, found by its name in PATH: it lacks a function."""
+    folder = shop.place("other/bin")
+    (folder / "sib_zlib.dll").write_bytes(build_pe(None, ["compress"]))
+    shop.write("asks.py", "import ctypes\nlib = ctypes.CDLL('sib_zlib.dll', winmode=0)\nlib.compress9\n")
+    return shop.question("--no-try", "asks", path=[folder])
+
+
 W = Workshop
 SCENARIOS: tuple[Scenario[W], ...] = (
     Scenario("exit-dll-main", "DllMain ends the process with 0", exit_in_dll_main, "exit-in-import", "import ext"),
@@ -169,9 +191,9 @@ SCENARIOS: tuple[Scenario[W], ...] = (
     Scenario("folder-later", "a folder added too late", folder_added_later, "folder-not-searched", "engine.dll"),
     Scenario("folder-in-force", "a folder in force at the failure", folder_in_force, "missing-image",
              "engine_gone.dll"),
-    # Python asked for nothing here: only the words name a file, and they prove nothing.
-    Scenario("native-value-error", "a ValueError of native code", native_value_error, UNDECIDED, "",
-             ("ValueError", "sib_engine_gone.dll")),
+    # Python asked for nothing here: only the words name a file.
+    Scenario("native-value-error", "a ValueError of native code", native_value_error, "library-not-found",
+             "sib_engine_gone.dll", ("ValueError", "could not find")),
     Scenario("quoted-os-error", "a RuntimeError that quotes an OSError", quoted_os_error, "missing-image",
              "engine_gone.dll"),
     Scenario("narrow-ctypes", "a 32-bit library for ctypes", narrow_by_ctypes, "wrong-machine", "narrow.dll"),
@@ -184,6 +206,10 @@ SCENARIOS: tuple[Scenario[W], ...] = (
     Scenario("in-time", "a timeout that is not needed", in_time, IMPORTED),
     Scenario("tried-folder", "a folder that a trial proves", tried_folder, "folder-not-searched", "tried_engine.dll",
              ("the import works after os.add_dll_directory",)),
+    Scenario("conda-behind-venv", "a venv of a conda Python", conda_behind_venv, "conda-not-activated", "behind.dll",
+             ("behind this one", "add_dll_directory")),
+    Scenario("function-of-another", "a function that a library lacks", function_of_another, "symbol-not-in-library",
+             "sib_zlib.dll", ("compress9",)),
     Scenario("tried-in-vain", "a folder that does not help", tried_in_vain, "folder-not-searched", "vain_engine.dll",
              ("the import fails after os.add_dll_directory",)),
 )  # fmt: skip

@@ -230,6 +230,8 @@ def _cannot_load(case: Case, message: OutputMessage, dl_error: DlError) -> Findi
     own = case.run.process.variable("LD_LIBRARY_PATH").split(":") if case.run.process is not None else []
     is_ours = (bool(folder) and folder in own) or bool(copies)
     what = _describe(dl_error, file)
+    if is_elsewhere and _is_preloaded(file, case):
+        return _preloaded(case, message, program, file, what)
     remedies = (
         [Remedy(
             "start it without that variable: subprocess.run(..., env={k: v for k, v in os.environ.items() if k != "
@@ -257,6 +259,27 @@ def _cannot_load(case: Case, message: OutputMessage, dl_error: DlError) -> Findi
                   *((Evidence(Source.SYSTEM, f"LD_LIBRARY_PATH has {folder}"),) if is_ours else ())),
         remedies=tuple(remedies),
     )  # fmt: skip
+
+
+def _is_preloaded(file: str, case: Case) -> bool:
+    """Return whether LD_PRELOAD names a file: in the environment of the program, or in a command of its exception."""
+    inherited = case.run.process.variable("LD_PRELOAD") if case.run.process is not None else ""
+    words = case.error.message if case.error is not None else ""
+    return file in re.split(r"[:\s]+", inherited) or f"LD_PRELOAD={file}" in words
+
+
+def _preloaded(case: Case, message: OutputMessage, program: str, file: str, what: str) -> Finding:
+    return Finding(
+        code=LOAD_CODE,
+        title=f"{program}, which it started, could not start: {what}",
+        confidence=Confidence.CERTAIN,
+        subject=file,
+        chain=(*case.chain_to(None), program, file),
+        explanation=f"The program itself loaded all that it wanted. The loader of {program} ended that process: "
+        f"LD_PRELOAD has it load {file}, which does not fit the libraries of this system.",
+        evidence=(Evidence(Source.PROGRAM, message.lines[0]), Evidence(Source.SYSTEM, f"LD_PRELOAD names {file}")),
+        remedies=(Remedy("start it without LD_PRELOAD, or preload a build for this system"),),
+    )
 
 
 _OF_ANOTHER_COPY = (DlProblem.MISSING_VERSION, DlProblem.MISSING_SYMBOL, DlProblem.WRONG_CLASS)
