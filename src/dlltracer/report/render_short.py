@@ -247,7 +247,7 @@ class _VerdictLayout:
                 rows += self._wrap(line, room)
             else:  # its head is a date or a function; its end says what is wrong
                 rows.append(fit(escape(self._without_tags(self._shorten(line))), self._room, self._more, 1 / 8))
-        return self._labelled("output", rows[:most])
+        return self._labelled("it said", rows[:most])
 
     def _says_more(self) -> bool:
         """Return whether the exception has words of its own, which no loader and no verdict says."""

@@ -193,7 +193,7 @@ def _output(diagnosis: Diagnosis) -> Iterator[Line]:
     if crash is not None:
         yield from _block("it died", f"of {describe_crash(crash)}")
     for place, line in enumerate(diagnosis.output):
-        yield from _block("output" if place == 0 else "", line)
+        yield from _block("it said" if place == 0 else "", line)
 
 
 def _finding(finding: Finding, more: str, system: System) -> Iterator[Line]:
