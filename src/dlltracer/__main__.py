@@ -25,7 +25,10 @@ def main() -> None:
     try:
         run()
     except SystemExit as end:
-        if isinstance(end.code, int) and sys._getframe(1).f_globals.get("__name__") == "__main__":
+        caller = sys._getframe(1)
+        # A script of somebody's may have a `finally` or a `with`: from Python 3.11 on its code says so.
+        is_guarded = caller.f_code.co_name != "<module>" or bool(getattr(caller.f_code, "co_exceptiontable", None))
+        if isinstance(end.code, int) and caller.f_globals.get("__name__") == "__main__" and not is_guarded:
             _leave(end.code)
         raise
 

@@ -520,3 +520,11 @@ def test_what_asks_is_a_path_whatever_the_program_was_called(options: tuple[str,
     requesters = {*seen.stdout.split(), *(line["requested_by"] for line in lines if line["type"] == "load")}
     assert len(requesters) > 1 and all(path.startswith("/") for path in requesters), requesters
     assert sys.executable not in requesters or not os.path.islink(sys.executable)
+
+
+def test_info_says_whether_the_interpreter_is_a_library() -> None:
+    code = "print('/libpython' in open('/proc/self/maps').read())"
+    is_library = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    words = [sys.executable, "-m", "dlltracer", "info", "--json"]
+    told = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    assert str(told["python"]["shared_library"]) == is_library

@@ -63,6 +63,19 @@ def test_a_program_that_calls_us_goes_on_behind_us(tmp_path: Path) -> None:
     assert ran.stdout.splitlines()[1:] == ["after"]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="code says from 3.11 on whether it has handlers")
+def test_the_handlers_of_a_script_that_calls_us_run(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    for text in (
+        "main()\nfinally:\n print('after')",
+        "def call(): main()\n call()\nfinally:\n print('after')",
+    ):
+        head = "import sys\nfrom dlltracer.__main__ import main\nsys.argv = ['x', '--version']\ntry:\n "
+        script.write_text(head + text)
+        ran = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert ran.stdout.splitlines()[1:] == ["after"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
 def test_the_status_of_a_full_disk_is_that_of_the_interpreter() -> None:
     """Nothing is left in a buffer when the process ends at once, and what cannot be written is said."""
@@ -115,6 +128,16 @@ def test_a_file(tmp_path: Path) -> None:
     assert {"dlltracer.model.recording", "dlltracer.model.run", "dlltracer.host.processors"} & seen.parent == set()
     assert {"diagnose", "capture.linux"} & seen.ours() == set()
     assert {"dlltracer.binary.pe", "dlltracer.resolve.windows"} & seen.parent == set()
+
+
+@linux_only
+@pytest.mark.parametrize(("module", "words"), [("mmap", ("deps", sys.executable)), ("resource", ("run", "-c", "pass"))])
+def test_a_python_without_a_module_of_its_own(module: str, words: tuple[str, ...]) -> None:
+    """As a Python that is linked statically, or one that was copied without its libraries."""
+    code = f"import sys; sys.modules[{module!r}] = None; from dlltracer.__main__ import main; main()"
+    ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1, ran.stderr
+    assert ran.stderr.startswith(f"dlltracer: error: dlltracer needs {module}, which this Python cannot import")
 
 
 COMMANDS = [run.COMMAND, why.COMMAND, deps.COMMAND]

@@ -17,7 +17,7 @@ from dlltracer.capture.linux import compared_starts  # noqa: E402
 
 script, prefix = (os.path.join(HERE, name) for name in ("start_inside.py", "start"))
 with open(script, "w") as stream:
-    stream.write(compared_starts._CHILD)
+    stream.write(compared_starts.CHILD)
 
 
 def start(*taken: int, **variables: str) -> compared_starts.Start:

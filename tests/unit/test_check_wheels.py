@@ -9,6 +9,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -755,6 +756,15 @@ def test_a_large_image_is_read_from_a_file(check: Callable[..., CheckReport], mo
     monkeypatch.setattr("dlltracer.host.zip_members.LARGEST_WHOLE", 100)
     (problem,) = check({SO: elf(needed=("libx.so.1",))}, LINUX).problems
     assert problem.code == "missing-image"
+
+
+def test_code_that_has_no_room(check: Callable[..., CheckReport], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only wheels that lack something have their code looked at, in a folder that may be impossible."""
+    monkeypatch.setattr("tempfile.mkdtemp", Mock(side_effect=FileNotFoundError(2, "No usable temporary directory")))
+    files = {SO: elf(), "pkg/__init__.py": b"import pkg.mod\n"}
+    assert check(files, LINUX).unreadable == ""
+    report = check({**files, SO: elf(needed=("libx.so.1",))}, LINUX)
+    assert report.unreadable == "no folder for its Python code: No usable temporary directory"
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

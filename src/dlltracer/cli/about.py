@@ -22,6 +22,7 @@ from ..errors import BackendUnavailable
 from ..host.failure import this_process
 from ..host.machine import describe_host
 from ..model.encode import encode
+from ..model.environment import is_libpython
 from ..report.causes import PAGES, read_causes, render_cause
 from ..report.drawing import BOLD, PLAIN, Line, Styled
 from ..report.render_json import SCHEMA_NAMES, render_schema
@@ -99,12 +100,17 @@ def _describe_python() -> dict[str, Any]:
 def _has_shared_library(loaded: tuple[str, ...]) -> bool:
     """Return whether the interpreter is in a library; `loaded` are the images of its process.
 
-    Frozen and stripped installations lack the `_sysconfigdata` module, where the options of the build are.
+    Debian builds the library, and its own program without it, so the options of the build do not say it. Frozen and
+    stripped installations lack the `_sysconfigdata` module, where they are.
     """
+    if sys.platform == "win32":
+        return True
+    if loaded:
+        return any(is_libpython(path) or os.path.basename(path).startswith("libpypy") for path in loaded)
     try:
-        return sys.platform == "win32" or bool(sysconfig.get_config_var("Py_ENABLE_SHARED"))
+        return bool(sysconfig.get_config_var("Py_ENABLE_SHARED"))
     except ImportError:
-        return any(os.path.basename(path).startswith("libpython") for path in loaded)
+        return False
 
 
 def _environment_of(prefix: str, base_prefix: str) -> str:

@@ -32,14 +32,15 @@ def main() -> None:
 
         status = say_error(str(error))
     except ImportError as error:
-        if error.name != "_ctypes":
+        if error.name not in sys.stdlib_module_names:
             raise
         from .output import say_error
 
-        # On Windows nothing can be asked without it; on Linux that is the last resort of few commands.
+        # ctypes is what such a Python lacks most often; one that is linked statically loads no extension module at all.
+        needed = "ctypes" if error.name == "_ctypes" else error.name
         status = say_error(
-            f"dlltracer needs ctypes, which this Python cannot import ({str(error).rstrip('.')}). "
-            f"Install dlltracer into another Python, and run there: dlltracer why --python {sys.executable} ctypes"
+            f"dlltracer needs {needed}, which this Python cannot import ({str(error).rstrip('.')}). "
+            f"Install dlltracer into another Python, and run there: dlltracer why --python {sys.executable} {needed}"
         )
     except (KeyboardInterrupt, Interrupted):
         from .output import say

@@ -116,19 +116,19 @@ def own_redactor() -> Redactor:
     from ..report.redact import Redactor
 
     variables = ("USER", "USERNAME", "LOGNAME", "SUDO_USER")
-    users = [*map(os.environ.get, variables), os.path.basename(os.path.expanduser("~")), *_names_of_account()]
+    users = [*map(os.environ.get, variables), os.path.basename(os.path.expanduser("~")), *_names_of_user()]
     hosts = [platform.node(), os.environ.get("HOSTNAME"), os.environ.get("COMPUTERNAME"), os.environ.get("USERDOMAIN")]
     return Redactor(tuple(dict.fromkeys(filter(None, users))), tuple(dict.fromkeys(filter(None, hosts))))
 
 
-def _names_of_account() -> tuple[str, ...]:
-    """The name of the account that runs this, and of its owner where that is on record (passwd(5), GECOS)."""
+def _names_of_user() -> tuple[str, ...]:
+    """The name of the user that runs this, and of its owner where that is on record (passwd(5), GECOS)."""
     if sys.platform == "win32":
         return ()
     import pwd
 
     try:
-        account = pwd.getpwuid(os.getuid())
+        user = pwd.getpwuid(os.getuid())
     except KeyError:
         return ()
-    return account.pw_name, account.pw_gecos.partition(",")[0]
+    return user.pw_name, user.pw_gecos.partition(",")[0]

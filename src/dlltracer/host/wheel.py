@@ -160,6 +160,9 @@ def unpack_code(wheel: Wheel) -> None:
 
     try:
         wheel.folder = wheel.folder or tempfile.mkdtemp(prefix="dlltracer-check-")
+    except OSError as error:
+        raise UnreadableTarget(f"no folder for its Python code: {error.strerror or error}") from error
+    try:
         archive, fd = open_archive(wheel.archive)
         try:
             for place, name in wheel.code.items():

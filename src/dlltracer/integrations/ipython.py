@@ -89,7 +89,7 @@ class _Extension:
 
             _show(render_text(recording, failed_only=failed_only).plain, render_tree_html(recording, failed_only))
         except Exception as problem:  # noqa: BLE001 - see above
-            _tell(f"the trace could not be shown: {type(problem).__name__}: {problem}")
+            _print(f"the trace could not be shown: {type(problem).__name__}: {problem}")
 
     def after_cell(self, result: ExecutionResult | None) -> None:
         """Show the verdict on the exception that ended a cell, once, if a loader took part in it."""
@@ -113,7 +113,7 @@ class _Extension:
 
             _show(render_short_verdict(diagnosis, screen_here()).plain, render_verdict_html(diagnosis))
         except Exception as problem:  # noqa: BLE001 - the traceback is out; nothing more is owed
-            _tell(f"no verdict: {type(problem).__name__}: {problem}")
+            _print(f"no verdict: {type(problem).__name__}: {problem}")
 
 
 class _MagicOptions:
@@ -181,12 +181,12 @@ def _start(backend: str) -> Trace | None:
     except UnknownBackend as error:
         raise UsageError(str(error)) from None
     except (DlltracerError, OSError) as error:
-        _tell(f"not traced: {error}")
+        _print(f"not traced: {error}")
         return None
     return trace
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     print(f"dlltracer: {escape(text)}", file=sys.stderr)
 
 

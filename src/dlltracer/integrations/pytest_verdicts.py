@@ -41,7 +41,7 @@ class JobSummary:
         self._path = path
         self._texts: dict[str, str] = {}
         self._tests: dict[str, list[str]] = {}
-        self.said = ""
+        self.message = ""
 
     def add(self, key: str, diagnosis: Diagnosis, test: str) -> None:
         """Note a failure of a test, which `key` identifies."""
@@ -71,8 +71,8 @@ class JobSummary:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Say what became of the file."""
-        if self.said:
-            terminalreporter.write_line(self.said)
+        if self.message:
+            terminalreporter.write_line(self.message)
 
     def write(self) -> None:
         """Append the failures to the file, as many as it may hold. Never raises: the tests are what counts."""
@@ -82,9 +82,9 @@ class JobSummary:
             with open(self._path, "ab") as file:
                 room = MOST - os.fstat(file.fileno()).st_size
                 file.write(self._render(room).encode("utf-8", "backslashreplace"))
-            self.said = f"dlltracer: wrote the verdicts to the job summary, {self._path}"
+            self.message = f"dlltracer: wrote the verdicts to the job summary, {self._path}"
         except OSError as error:
-            self.said = f"dlltracer: the job summary could not be written: {error.strerror or error}"
+            self.message = f"dlltracer: the job summary could not be written: {error.strerror or error}"
 
     def _render(self, room: int) -> str:
         """The text, of at most `room` bytes: whole failures, and a line that counts the others."""

@@ -151,12 +151,18 @@ def _has_no_default(field: Field[Any]) -> bool:
 
 
 def _hints_of(kind: type[Any]) -> dict[str, Any]:
-    """The types of its fields. Classes whose modules spare themselves an import of `uuid` (ADR 3) are helped out."""
-    if any("uuid." in str(hint) for hint in kind.__annotations__.values()):
+    """The types of its fields. Classes whose modules spare themselves an import (ADR 3; `tree`) are helped out."""
+    names: dict[str, Any] = {}
+    hints = " ".join(map(str, kind.__annotations__.values()))
+    if "uuid." in hints:
         import uuid
 
-        return get_type_hints(kind, localns={"uuid": uuid})
-    return get_type_hints(kind)
+        names["uuid"] = uuid
+    if "MachoImage" in hints:
+        from .macho import MachoImage
+
+        names["MachoImage"] = MachoImage
+    return get_type_hints(kind, localns=names or None)
 
 
 def _union(members: tuple[Any, ...]) -> Decoder:

@@ -187,7 +187,7 @@ class _VerdictLayout:
         parts: list[_Section] = []
         if self._lines_said():
             is_all_there_is = finding is not None and finding.code in _OWN_WORDS
-            parts.append(_Section(self._said, 2 if is_all_there_is else 1, 5 if is_all_there_is else 3, 0))
+            parts.append(_Section(self._output, 2 if is_all_there_is else 1, 5 if is_all_there_is else 3, 0))
         elif self._says_more():
             parts.append(_Section(self._python_says, 1, 2, 0))
         if finding is None:
@@ -235,7 +235,7 @@ class _VerdictLayout:
         output = [" ".join(line.split()) for line in self._diagnosis.output]
         return [line for line in output if self._finding is None or not _LOADER_WORDS.search(line)]
 
-    def _said(self, most: int) -> list[Line]:
+    def _output(self, most: int) -> list[Line]:
         rows: list[str] = []
         lines = self._lines_said()
         if len(lines) > most:  # those that tell most, in their order
@@ -298,10 +298,10 @@ class _VerdictLayout:
     def _fix(self, remedy: Remedy) -> Callable[[int], list[Line]]:
         def build(most: int) -> list[Line]:
             command = self._command(remedy)
-            said = f"{remedy.what} (tried: the import works)" if remedy.tried else remedy.what
+            what = f"{remedy.what} (tried: the import works)" if remedy.tried else remedy.what
             if not command or len(command) > most:
                 has_long_one = bool(remedy_line(remedy, self._diagnosis.system))
-                text = f"{said.partition(' (')[0]} (-v has the command, which is long)" if has_long_one else said
+                text = f"{what.partition(' (')[0]} (-v has the command, which is long)" if has_long_one else what
                 return self._labelled("fix", self._wrap(text, min(most, 3)), FIXED)
             lines = self._labelled("fix", command, FIXED)
             begin = "tried: the import works" if remedy.tried else ""

@@ -173,12 +173,12 @@ def verdict_lines(diagnosis: Diagnosis, more: str = "…") -> Iterator[Line]:
     elif diagnosis.findings and diagnosis.outcome is Outcome.EXPLAINED:
         first, *others = diagnosis.findings
         yield ((f"{diagnosis.what} failed: ", BOLD), (first.title, FAILED))
-        yield from _said(diagnosis)
+        yield from _output(diagnosis)
         yield from _finding(first, more, diagnosis.system)
         yield from _others(others, more, diagnosis.system)
     else:
         yield ((diagnosis.undecided_title, BOLD),)
-        yield from _said(diagnosis)
+        yield from _output(diagnosis)
         for text in diagnosis.undecided:
             yield from _block("would tell", text)
         yield from _others(diagnosis.findings, more, diagnosis.system)
@@ -186,7 +186,7 @@ def verdict_lines(diagnosis: Diagnosis, more: str = "…") -> Iterator[Line]:
         yield (("note: ", WARNING), (note, PLAIN))
 
 
-def _said(diagnosis: Diagnosis) -> Iterator[Line]:
+def _output(diagnosis: Diagnosis) -> Iterator[Line]:
     if diagnosis.error is not None:
         yield from _block("Python says", f"{diagnosis.error.type}: {diagnosis.error.message}")
     crash = diagnosis.crash
