@@ -346,6 +346,16 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
         "missing-symbol", {"pkg/libown.dylib": mach(imports=(("_forgotten", -2),), kind=DYLIB), **BY_CTYPES}, PLAIN_MAC,
         "error", "_forgotten",
     ),
+    ("wrong-machine", {"pkg/libown.so": library("libown.so", machine=183), **BY_CTYPES}, PLAIN, "error", "AArch64"),
+    (
+        "wrong-machine",
+        {"pkg/libown.so": library("libown.so"), "pkg/arm/libown.so": library("libown.so", machine=183), **BY_CTYPES},
+        PLAIN, "note", "AArch64",
+    ),
+    (
+        "wrong-machine", {"pkg/own.dll": build_pe({}, [], machine=PE_ARM64), **BY_CTYPES}, PLAIN_WINDOWS, "error",
+        "ARM64",
+    ),
     # Beside extension modules, or named by no code, it may be a plug-in.
     (
         "missing-image", {SO: elf(), "pkg/libown.so": library("libown.so", needed=("libz9.so",)), **BY_CTYPES}, LINUX,

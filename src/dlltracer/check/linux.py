@@ -69,6 +69,7 @@ class _LinuxCheck(ElfSymbolCheck):
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
             yield from self._read(place)
+        yield from self._judge_foreign(self._foreign, self._files)
         for file in self._files.values():
             yield from self._judge_file(file)
         roots = [file for file in self._files.values() if file.is_root]
@@ -105,9 +106,11 @@ class _LinuxCheck(ElfSymbolCheck):
         is_module = is_module or any(name.startswith(_MODULE_ENTRY) for name in entries)
         if (image.machine, image.bits, image.little_endian) != (wanted.number, wanted.bits, wanted.little_endian):
             is_for = describe_kind(image.bits, image.little_endian, image.machine)
-            severity = Severity.ERROR if is_module else Severity.NOTE
             title = f"it is for {is_for}, and the tag promises {self._platform.machine}"
-            yield self._problem("wrong-machine", severity, place, title)
+            if is_module:
+                yield self._problem("wrong-machine", Severity.ERROR, place, title)
+            else:
+                self._foreign[place] = title
             return
         self._files[place] = CheckedElf(place, image, is_module, image.is_program and not is_module)
 

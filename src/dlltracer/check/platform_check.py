@@ -12,7 +12,7 @@ from __future__ import annotations
 import posixpath
 import re
 import sys
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..host.package_code import imported_packages, is_import_guarded, names_library
@@ -46,12 +46,25 @@ class PlatformCheck:
         self._lacking: tuple[str, ...] = ()
         """The libraries that the load that is judged lacks."""
         self._has_modules = False
+        self._foreign: dict[str, str] = {}
+        """Place of each file for another processor, but of extension modules, and what to say of it."""
         self._by_name: dict[str, list[str]] = {}
         self._by_original_name: dict[str, list[str]] = {}
         for place in sorted(wheel.native):
             name = posixpath.basename(place)
             self._by_name.setdefault(name.lower(), []).append(place)
             self._by_original_name.setdefault(original_name(name), []).append(place)
+
+    def _judge_foreign(self, foreign: Mapping[str, str], fitting: Iterable[str]) -> Iterator[Problem]:
+        """Judge the files for other processors: where none fits, the library that code loads by its name is a fault.
+
+        Beside files that fit, it is one for another system, or a launcher that an installer writes.
+        """
+        fits = any(True for _ in fitting)
+        for place, title in foreign.items():
+            severity = Severity.NOTE if fits else self._severity_of_library(place)
+            severity = severity if severity is Severity.ERROR else Severity.NOTE
+            yield self._problem("wrong-machine", severity, place, title)
 
     def _once(self, problem: Problem) -> Iterator[Problem]:
         """Yield a problem the first time that its file has it, and again if it is worse: many loads share a library."""

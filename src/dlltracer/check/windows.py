@@ -66,6 +66,7 @@ class WindowsCheck(PlatformCheck):
     def run(self) -> Iterator[Problem]:
         for place in sorted(self._wheel.native):
             yield from self._read(place)
+        yield from self._judge_foreign(self._foreign, self._images)
         for place, image in self._images.items():
             yield from self._judge_file(place, image)
         roots = [place for place in self._images if _is_root(place)]
@@ -90,10 +91,11 @@ class WindowsCheck(PlatformCheck):
         if image.machine != self._platform.pe_machine and not image.is_managed:
             is_for = _MACHINES.get(image.machine, f"machine {image.machine:#x}")
             wanted = _MACHINES[self._platform.pe_machine]
-            # Installers made by setuptools and distlib ship launchers for every processor.
-            severity = Severity.ERROR if is_module else Severity.NOTE
             title = f"it is for {is_for}, and {self._wheel.promises} {wanted}"
-            yield self._problem("wrong-machine", severity, place, title)
+            if is_module:
+                yield self._problem("wrong-machine", Severity.ERROR, place, title)
+            else:  # installers made by setuptools and distlib ship launchers for every processor
+                self._foreign[place] = title
             return
         self._images[place] = image
 
