@@ -5,7 +5,7 @@ import signal
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from windows.lab import Lab, find_lab
 from windows.summary import runs_of
@@ -30,10 +30,11 @@ ONCE = {
 """Unit tests that one Python is enough for: of the repository itself, of time and memory, of tables and pages, and of
 what other tools do."""
 
+# How long an example takes, and how long it takes to make some, is a question of what else the machine does.
+settings.register_profile("all", deadline=None, suppress_health_check=(HealthCheck.too_slow,))
 # The same code on one more Python (tools/pythons.py) is no place to look for new inputs.
-settings.register_profile("few", max_examples=5, deadline=None)
-if os.environ.get("DLLTRACER_FEW_EXAMPLES"):
-    settings.load_profile("few")
+settings.register_profile("few", settings.get_profile("all"), max_examples=5)
+settings.load_profile("few" if os.environ.get("DLLTRACER_FEW_EXAMPLES") else "all")
 
 
 @pytest.fixture(scope="session")
