@@ -129,6 +129,24 @@ def test_the_package_of_this_distribution() -> None:
         assert (("apt-get", "install", "libgl1") in commands) is offered
 
 
+@pytest.mark.parametrize(
+    ("distribution", "search"),
+    [("ubuntu debian", "apt-file search libgone.so.1"), ("fedora", "dnf provides '*/libgone.so.1'"), ("arch", None)],
+)
+def test_a_library_of_no_known_package_says_how_to_find_one(distribution: str, search: str | None) -> None:
+    made = replace(case(GONE, tree=tree(absent("libgone.so.1")), owners={}), distribution=distribution)
+    (remedy,) = first(made).remedies
+    assert remedy.what.startswith("install the package that has libgone.so.1") and not remedy.command
+    assert (f"({search} names it)" in remedy.what) if search else ("(" not in remedy.what)
+
+
+def test_a_hostile_name_is_in_no_command() -> None:
+    name = "libx.so;reboot"
+    made = case(f"{name}: cannot open shared object file: No such file or directory", tree=tree(absent(name)), owners={})
+    (remedy,) = first(replace(made, distribution="debian")).remedies
+    assert "apt-file" not in remedy.what
+
+
 def test_a_library_of_the_wheel_itself_wants_the_wheel_again() -> None:
     name = "libgfortran-040039e1.so.5.0.0"
     made = case(

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-from ...model.environment import CONFIGURED, PackageManager, has_hash
+from ...model.environment import CONFIGURED, PackageManager, ProviderKind, has_hash
 from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
@@ -28,6 +28,11 @@ C_LIBRARY_CODE = "other-c-library"
 _MOST_PROVIDERS = 2
 _SHORTEST_NAME = 3
 """A longer name in the output of the program is no accident."""
+_SEARCHES: dict[ProviderKind | None, str] = {
+    ProviderKind.APT: "apt-file search {}", ProviderKind.DNF: "dnf provides '*/{}'"
+}  # fmt: skip
+"""Commands that ask all packages of a distribution for a file. apk is asked by us (host.packages)."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
 _PYTHONS_OWN = re.compile(r"(?:^|/)(?:libpython|python|pypy|_ctypes\.|_cffi_backend)[^/]*$")
 """Images that call dlopen because Python code asks for it."""
 
@@ -250,6 +255,15 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
             f"find what brings {need}: it is no file of {owner.package}, which expects it from the system or from "
             "another package"
         )
+    elif not (fit or providers or again or case.owners.get(requested_by or "")):
+        yield Remedy(_where_to_get(need, case))
+
+
+def _where_to_get(need: str, case: Case) -> str:
+    """Return what to do about a library of no known package, which an image of no package needs."""
+    search = _SEARCHES.get(package_kind(case.distribution)) if _PLAIN_NAME.fullmatch(need) else None
+    by_package = f"install the package that has {need}" + (f" ({search.format(need)} names it)" if search else "")
+    return f"{by_package}; if it was built here, name its folder in LD_LIBRARY_PATH"
 
 
 def _is_expected_beside(need: str, requested_by: str | None, case: Case) -> bool:
