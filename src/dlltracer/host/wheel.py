@@ -50,6 +50,8 @@ _LOADING_WORDS = (b"add_dll_directory", b"CDLL", b"cdll", b"LoadLibrary", b"WinD
 _SETTING_PATHS = re.compile(rb"os\.environ\s*\[\s*['\"](?:PATH|LD_LIBRARY_PATH)")
 _LONGEST_NAME = 255
 """Bytes of one name: NAME_MAX of Linux and macOS; as many units of 16 bits on NTFS."""
+_LONGEST_PATH = 4096
+"""Bytes of a path: PATH_MAX of Linux. macOS and Windows take fewer."""
 _UNLISTED = {"RECORD", "RECORD.jws", "RECORD.p7s"}
 _UPPER_BOUND = re.compile(r"[=~]=|<")
 """In a requirement: versions from some on are left out."""
@@ -226,7 +228,7 @@ class _Reader:
                 self._add("duplicate-entry", name, "the archive has a file and a folder of one name there")
                 del self._first[name]
             elif len(place) > _LONGEST_NAME and _is_too_long(place):
-                self._add("unsafe-entry", name, "it cannot be written: a name in its path is too long")
+                self._add("unsafe-entry", name, "it cannot be written: its path, or a name in it, is too long")
                 del self._first[name]
 
     def _keep_in_order(self) -> None:
@@ -442,8 +444,9 @@ def names_loading(code: bytes) -> bool:
 
 
 def _is_too_long(place: str) -> bool:
-    """Return whether a part of a path is longer than the file systems of today take."""
-    return any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in place.split("/"))
+    """Return whether a path, or a part of it, is longer than the systems of today take."""
+    path = place.encode("utf-8", "surrogatepass")
+    return len(path) >= _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in path.split(b"/"))
 
 
 def _plain_name(text: str) -> str:
