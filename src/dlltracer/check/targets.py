@@ -61,17 +61,15 @@ def check_target(target: CheckTarget) -> CheckReport:
 
         is_folder = target.kind is TargetKind.FOLDER
         return check_environment(target.path, target.root, is_folder=is_folder, use_cache=target.use_cache)
-    if target.kind in (TargetKind.CONDA, TargetKind.FILE, TargetKind.SDIST):
-        from . import packages
+    from . import packages
 
-        if target.kind is TargetKind.FILE:
-            return packages.check_file(target.path, target.root)
-        if target.kind is TargetKind.CONDA:
-            return packages.check_conda(target.path)
+    if target.kind is TargetKind.FILE:
+        return packages.check_file(target.path, target.root)
+    if target.kind is TargetKind.CONDA:
+        return packages.check_conda(target.path)
+    if target.kind is TargetKind.SDIST:
         return packages.refuse_sdist(target.path)
-    from .packages import check_wheel
-
-    return check_wheel(target.path)
+    return packages.check_wheel(target.path)
 
 
 def check_anything(target: CheckTarget) -> CheckReport:

@@ -7,8 +7,8 @@ format, so that each reader is imported when it is first needed.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 from ..binary.reading import HEAD_SIZE, FileBytes
 from ..errors import BinaryFormatError
@@ -16,6 +16,16 @@ from ..model.elf import ElfImage
 from ..model.events import FileKind
 from ..model.macho import MachoFile
 from ..model.pe import PeImage
+
+ImageT = TypeVar("ImageT", ElfImage, MachoFile, PeImage)
+
+
+def _is_elf(head: bytes) -> bool:
+    return head.startswith(b"\x7fELF")
+
+
+def _is_pe(head: bytes) -> bool:
+    return head.startswith(b"MZ")
 
 
 class StoredImage(NamedTuple):
@@ -29,11 +39,11 @@ def read_stored(data: bytes | FileBytes) -> StoredImage:
     """Return what is to be known of a file that begins as a native one. Never raises `BinaryFormatError`."""
     head = bytes(data[:HEAD_SIZE])
     try:
-        if head.startswith(b"\x7fELF"):
+        if _is_elf(head):
             from ..binary.elf import parse_elf
 
             return StoredImage(head, parse_elf(data, symbols=True))
-        if head.startswith(b"MZ"):
+        if _is_pe(head):
             from ..binary.pe import parse_pe
 
             return StoredImage(head, parse_pe(data, symbols=True, resources=True))
@@ -78,6 +88,18 @@ class _StoredFiles:
             raise FileNotFoundError(2, "no such file", path)
         return self._images[place]
 
+    def _image(self, path: str, kind: type[ImageT], is_own: Callable[[bytes], bool]) -> ImageT | None:
+        """Return the image at a path, raising what is wrong with it; `None` for a file of another format.
+
+        Arguments: `kind` of the images; `is_own`, whether a file that begins like this is one for its reader.
+        """
+        stored = self._stored(path)
+        if isinstance(stored.image, kind):
+            return stored.image
+        if isinstance(stored.image, BinaryFormatError) and is_own(stored.head):
+            raise BinaryFormatError(stored.image.offset, stored.image.problem)
+        return None
+
     def _find(self, path: str) -> str | None:
         raise NotImplementedError
 
@@ -109,28 +131,24 @@ class StoredElfFiles(_PosixFiles):
     """The ELF files of an archive."""
 
     def read_image(self, path: str) -> ElfImage:
-        stored = self._stored(path)
-        if isinstance(stored.image, ElfImage):
-            return stored.image
-        if isinstance(stored.image, BinaryFormatError) and stored.head.startswith(b"\x7fELF"):
-            raise BinaryFormatError(stored.image.offset, stored.image.problem)
+        image = self._image(path, ElfImage, _is_elf)
+        if image is not None:
+            return image
         from ..binary.elf import parse_elf
 
-        return parse_elf(stored.head)  # it says what the file is instead
+        return parse_elf(self._stored(path).head)  # it says what the file is instead
 
 
 class StoredMachoFiles(_PosixFiles):
     """The Mach-O files of an archive."""
 
     def read_image(self, path: str) -> MachoFile:
-        stored = self._stored(path)
-        if isinstance(stored.image, MachoFile):
-            return stored.image
-        if isinstance(stored.image, BinaryFormatError) and not stored.head.startswith((b"\x7fELF", b"MZ")):
-            raise BinaryFormatError(stored.image.offset, stored.image.problem)
+        image = self._image(path, MachoFile, lambda head: not (_is_elf(head) or _is_pe(head)))
+        if image is not None:
+            return image
         from ..binary.macho import parse_macho
 
-        return parse_macho(stored.head)
+        return parse_macho(self._stored(path).head)
 
 
 class StoredPeFiles(_StoredFiles):
@@ -143,14 +161,12 @@ class StoredPeFiles(_StoredFiles):
         return path
 
     def read_image(self, path: str) -> PeImage:
-        stored = self._stored(path)
-        if isinstance(stored.image, PeImage):
-            return stored.image
-        if isinstance(stored.image, BinaryFormatError) and stored.head.startswith(b"MZ"):
-            raise BinaryFormatError(stored.image.offset, stored.image.problem)
+        image = self._image(path, PeImage, _is_pe)
+        if image is not None:
+            return image
         from ..binary.pe import parse_pe
 
-        return parse_pe(stored.head)
+        return parse_pe(self._stored(path).head)
 
     def _find(self, path: str) -> str | None:
         place = path.replace("\\", "/").lower()

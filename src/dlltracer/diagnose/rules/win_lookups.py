@@ -111,8 +111,6 @@ def _is_of_ctypes(error: PythonError) -> bool:
     return bool(error.frames) and _CTYPES_FILE.search(error.frames[-1].file) is not None
 
 
-
-
 def _symbol(case: Case, name: str) -> Finding:
     """Return the finding about a function that ctypes did not find in a library that is loaded and whole."""
     loaded = dict.fromkeys(one.target for one in _loaded_by_ctypes(case.run.requests))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ntpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ...model.environment import FileState, ProviderKind, has_hash
+from ...model.environment import FileState, Provider, ProviderKind, has_hash
 from ...model.failure import ProcessFacts, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.loader_context import LoadFlags
@@ -241,13 +241,14 @@ def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
             explanation=f"{finding.explanation} It is part of the Visual C++ runtime, which is not part of Windows.",
             evidence=(*finding.evidence, *_copies_evidence(case, name)),
         )
-    return _of_windows(case, finding, binding)
+    return _of_windows(case, finding, binding, providers)
 
 
-def _of_windows(case: Case, finding: Finding, binding: Binding) -> Finding | None:
+def _of_windows(
+    case: Case, finding: Finding, binding: Binding, providers: Sequence[Provider]
+) -> Finding | None:  # fmt: skip
     """Return the finding for a DLL of Windows itself, or an update or feature of it; `None` for any other."""
     name = base_name(finding.subject)
-    providers = find_providers(name, System.WINDOWS)
     if _UNIVERSAL_CRT.fullmatch(name):
         return replace(
             finding,
