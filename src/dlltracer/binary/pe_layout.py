@@ -99,7 +99,8 @@ def parse_headers(data: bytes | FileBytes) -> Headers:
 class PeLayout:
     """Reads a PE file by address (RVA), as it would lie in memory.
 
-    Reads raise `BinaryFormatError` for an address that is not mapped. A section's tail without raw data is zeros.
+    Every method raises `BinaryFormatError` for an address that is not mapped. A section's tail without raw data is
+    zeros. Arguments of all: `rva`, the address relative to the image base; `what`, the thing there, for the message.
     """
 
     def __init__(self, data: bytes | FileBytes) -> None:

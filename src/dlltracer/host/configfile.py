@@ -312,7 +312,7 @@ def _read(path: str) -> bytes:
 
 
 def table_of(path: str, data: bytes) -> dict[str, Any] | None:
-    """Return our table of the file; `None` if there is none."""
+    """Return our table of the file; `None` if there is none. Raises `ConfigurationError`, also for a file not TOML."""
     tools = _parse(path, data).get("tool")
     table = tools.get("dlltracer") if isinstance(tools, dict) else None
     if table is not None and not isinstance(table, dict):

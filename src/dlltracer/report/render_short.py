@@ -182,7 +182,7 @@ class _VerdictLayout:
         return [*head, *body, (), *foot][:MOST]
 
     def _parts(self) -> list[_Section]:
-        """The parts, in the order in which they stand; those that come first in `_ORDER` get lines first."""
+        """Return the parts, in the order in which they stand."""
         diagnosis, finding = self._diagnosis, self._finding
         parts: list[_Section] = []
         if self._lines_said():

@@ -204,7 +204,7 @@ def _read(out: int, deadline: float) -> bytes:
 
 
 def parse_starts(answer: bytes) -> Start:
-    """Parse the answer of one start: the fields of `Start`, with blanks between them."""
+    """Parse the answer of one start: the fields of `Start`, with blanks between them. Raises `BackendUnavailable`."""
     loader, *numbers = answer.decode("ascii", "replace").split()[:300] or [""]
     try:
         log, *words = map(int, numbers)

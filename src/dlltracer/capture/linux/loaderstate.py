@@ -47,7 +47,7 @@ _MOST_SHARED = 10_000
 
 
 class Search:
-    """A name that the loader is looking for."""
+    """A name that the loader is looking for, for the image `by`; `None` for a dlopen or an unknown one."""
 
     def __init__(self, name: str, by: str | None) -> None:
         self.name = name

@@ -160,8 +160,12 @@ class LogReader:
 
 
 class NewLogs:
-    """The names of files that appear in a folder, at once: inotify(7). `descriptor` is readable when there are some;
-    `None` if this system cannot tell, or no more watches are to be had: then the folder must be listed."""
+    """The names of files that appear in a folder, at once: inotify(7).
+
+    Arguments: `events`, the IN_ bits to watch for.
+    Attributes: `descriptor`, readable when there are names. It is `None` if this system cannot tell, or no more watches
+    are to be had: then the folder must be listed.
+    """
 
     def __init__(self, folder: str, events: int = _CREATE) -> None:
         self.descriptor = _watch(folder, events)

@@ -275,7 +275,7 @@ class Processes:
         return LoadEvent(path, base=base, size=size, pid=pid, phase=Phase.DIRECT)
 
     def end(self, known: Known, status: int | None) -> None:
-        """A process has ended, in the way given or, if that is not known, in one that is asked for."""
+        """Note the end of a process. `status` as of `subprocess.Popen`; `None` where the kernel is to be asked."""
         pid = known.process.pid
         if status is None:
             status = exit_status(known.descriptor, pid)
@@ -309,7 +309,10 @@ def open_process(pid: int) -> int | None:
 
 
 def signal_process(descriptor: int, number: int) -> None:
-    """Send a signal to the process of `open_process`, and to no other that has its number by now. Raises `OSError`."""
+    """Send the signal `number` to the process of `open_process`, and to no other that has its id by now.
+
+    Raises `OSError`.
+    """
     function = getattr(signal, "pidfd_send_signal", None)
     if function is None:
         _system_call(_PIDFD_SEND_SIGNAL, descriptor, number, 0, 0)

@@ -53,7 +53,8 @@ class Stopped:
 def make_properties(name_guid: bytes | None, mode: int, flags: int) -> bindings.PROPERTIES_WITH_NAMES:
     """Fresh properties: StartTrace and ControlTrace overwrite what they are given.
 
-    `name_guid`: the session's GUID as 16 bytes in memory order, `None` for one to be queried or stopped.
+    Arguments: `name_guid`, the session's GUID as 16 bytes in memory order, `None` for one to be queried or stopped;
+    `mode`, bits EVENT_TRACE_..._MODE (LogFileMode); `flags`, bits EVENT_TRACE_FLAG_... (EnableFlags).
     """
     room = bindings.PROPERTIES_WITH_NAMES()
     properties = room.Properties
@@ -79,7 +80,7 @@ def make_properties(name_guid: bytes | None, mode: int, flags: int) -> bindings.
 
 
 def raise_start_error(call: str, code: int) -> None:
-    """Raise what a refused start means: `TracePermissionError` or `TraceStartError`."""
+    """Raise what the error `code` of a `call` means: `TracePermissionError` or `TraceStartError`."""
     if code == bindings.ERROR_ACCESS_DENIED:
         raise TracePermissionError(call, _ELEVATE)
     raise TraceStartError(call, code, _REMEDIES.get(code, "see the 'System Error Codes' of MS Learn"))
@@ -285,7 +286,7 @@ class RunningSession:
 
 
 def stop_by_name(etw: bindings.Etw, name: str) -> bool:
-    """Stop a session of any process; whether there was one. Raises what the refusal means."""
+    """Stop a session of any process; return whether there was one. Raises what `raise_start_error` does."""
     room = make_properties(None, 0, 0)
     code = etw.ControlTraceW(0, name, ctypes.byref(room.Properties), bindings.EVENT_TRACE_CONTROL_STOP)
     if code in (bindings.ERROR_SUCCESS, bindings.ERROR_MORE_DATA):
