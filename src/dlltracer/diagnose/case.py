@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import ntpath
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -467,6 +469,15 @@ class SearchLead:
     path: str | None = None
     element: str | None = None
     target: str | None = None
+
+
+def compared_name(path: str, system: System) -> str:
+    """Return the last part of a path, as the loader of that system compares names.
+
+    Windows ignores case, and takes "/" for "\\" ("Naming Files, Paths, and Namespaces", MS Learn). On Linux and macOS a
+    backslash is a character like any other.
+    """
+    return ntpath.basename(path).lower() if system is System.WINDOWS else posixpath.basename(path)
 
 
 def describe_copies(copies: tuple[Copy, ...]) -> str:
