@@ -1,8 +1,10 @@
 """Reads the headers of a PE file, and maps addresses to offsets in the file.
 
 Source: MS Learn "PE Format". Where that leaves open what Windows does, the rules are those by which it maps a file:
-raw data begins at a multiple of 512 bytes whatever FileAlignment says, no more of it is mapped than the section's
-virtual size in pages, the rest of the section is zeros, and a file that ends before the raw data does is refused.
+
+- Raw data begins at a multiple of 512 bytes, whatever FileAlignment says.
+- No more of it is mapped than the section's virtual size in pages; the rest of the section is zeros.
+- A file that ends before its raw data does is refused.
 """
 
 from __future__ import annotations

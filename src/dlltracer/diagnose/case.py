@@ -71,8 +71,8 @@ class Case:
         is_program: `subject` is a program that could not start, or was only looked at; there is no Python in it.
         messages: what loaders, runtimes and Python wrote, in the output of the run (`program_output.read_output`).
         module_files: module to its file, of modules that a child process was importing when it died.
-        child_copies: of the image in an error of a child's loader, the libraries it needs, to the copy in the
-            folders of the LD_LIBRARY_PATH that the child was given.
+        child_copies: of the image in an error of a child's loader: a library that it needs, to the copy of that in the
+            folders of LD_LIBRARY_PATH that the child was given.
         definers: libraries of this machine that define the symbol which is missing first, and that no image lists.
         speaker: the image whose words the program wrote before it died; `None` if that is not known.
         namesake: what stands in the place of a module that lacks a name; `None` if nothing does.

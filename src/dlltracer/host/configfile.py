@@ -214,8 +214,8 @@ def find_config(folder: str) -> Section | None:
     The search ends with the project: at the folder of its repository (.git, .hg), else at the nearest pyproject.toml,
     else at `folder` itself. A pyproject.toml without a table for us is passed over.
 
-    Raises: `UntrustedSettings` for a file that was found and of which another user is the owner, or of its folder, or
-    of the repository that makes its folder part of the project. `ConfigurationError` for a file that cannot be used.
+    Raises: `UntrustedSettings` for a file that was found and belongs to another user; so for its folder, and for the
+    repository that makes its folder part of the project. `ConfigurationError` for a file that cannot be used.
     """
     named = os.environ.get(VARIABLE)
     if named:

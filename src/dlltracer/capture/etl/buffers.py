@@ -1,7 +1,7 @@
 """Reads the buffers of an .etl file one after the other. Any file is read, and losses are counted.
 
 Source: WMI_BUFFER_HEADER (72 bytes, the same on x86 and x64) as Geoff Chappell describes it in "ETW Trace Logs" and
-"WMI_BUFFER_HEADER", checked against files of Windows 7 to 11:
+"WMI_BUFFER_HEADER". It was checked against files of Windows 7 to 11:
 
      0  u32  BufferSize, with the header; as stored, so smaller when the buffer is compressed
      4  u32  SavedOffset: bytes that are valid, with the header; as they were before compression

@@ -124,7 +124,7 @@ class LoaderState:
             self._emit(describe_name_not_found(request, self.pid))
             return
         # One a thread: by the time a thread asks again, its last request has led to a dlopen, or to an image that was
-        # there (of which the loader says nothing that could be matched). Moved to the end: oldest first.
+        # there. Of the latter the loader says nothing that could be matched. Moved to the end: oldest first.
         self._requests.pop(request.tid, None)
         self._requests[request.tid] = request
 

@@ -327,8 +327,8 @@ _PIDFD_SEND_SIGNAL, _PIDFD_OPEN = 424, 434
 def _system_call(number: int, *arguments: int) -> int:
     """Return what a call of the kernel returned. Raises `OSError`.
 
-    An interpreter that was built against an older C library than it runs on (manylinux, conda, python-build-standalone)
-    lacks the functions for newer calls, although the kernel has them.
+    Some interpreters were built against an older C library than they run on (manylinux, conda,
+    python-build-standalone). They lack the functions for newer calls, although the kernel has them.
     """
     import ctypes
 

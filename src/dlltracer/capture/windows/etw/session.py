@@ -99,9 +99,14 @@ class ProviderConfig:
 
 
 class RunningSession:
-    """A session and its consumer. Arguments: `name` and `guid` of the session, its `mode` bits beyond real time, the
-    event `flags` of the kernel, and `on_record`, called with the address of each EVENT_RECORD in the consumer's thread.
-    `providers`: an ordinary session has no flags, and listens to these; one that is refused is noted, all are raised.
+    """A session and its consumer.
+
+    Arguments:
+        name, guid: of the session.
+        mode: its LogFileMode bits beyond real time.
+        flags: the kernel's events that it records (EVENT_TRACE_FLAG_...); 0 for an ordinary session.
+        on_record: called with the address of each EVENT_RECORD, in the consumer's thread.
+        providers: what an ordinary session listens to. One that is refused is noted; if all are, that is raised.
 
     `notes` says what went wrong at the start without ending it. Raises `TracePermissionError` or `TraceStartError`;
     then neither session nor thread is left.
@@ -257,8 +262,8 @@ class RunningSession:
             return self._stopped
 
     def _stop(self) -> Stopped:
-        # Stop, join, close: in this order. The stop logs the end of every loaded image (DCEnd) and flushes all buffers,
-        # then ProcessTrace delivers them and returns by itself, which takes seconds at times. After CloseTrace the
+        # Stop, join, close: in this order. The stop logs the end of every loaded image (DCEnd) and flushes all buffers.
+        # Then ProcessTrace delivers them and returns by itself, which takes seconds at times. After CloseTrace the
         # callback "will not receive any new events" (CloseTrace, MS Learn), so to close first loses the last ones. The
         # counts of lost events are final only in the properties that the stop fills in (ControlTrace, MS Learn).
         notes = []
