@@ -21,7 +21,7 @@ from ..model.environment import (
 )
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
-from .case import Case, InstallFacts
+from .case import Case, InstallFacts, compared_name
 
 PYTHON = "python"
 """The interpreter in the commands of rules and tables: the one that failed takes its place."""
@@ -222,7 +222,7 @@ def find_providers(
     Returns: () if nothing is known of the name, or of the system.
     """
     windows = system is System.WINDOWS
-    name = ntpath.basename(library).lower() if windows else posixpath.basename(library)
+    name = compared_name(library, system)
     for row in read_table("providers")["providers"]:
         if row["system"] != system.value:
             continue

@@ -1,7 +1,7 @@
 """Renders the short verdict that people read first: at most `MOST` lines as wide as the screen.
 
-In order: what was asked for and the cause, what to do, who needed it, where it was looked for, why, how sure, and how
-to learn more. `render_verdict.verdict_lines` has all the places, all evidence and the notes.
+In order: what was asked for and the cause; what to do; who needed it; where it was looked for; why; how sure; how to
+learn more. `render_verdict.verdict_lines` has all the places, all evidence and the notes.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class _VerdictLayout:
         return [*head, *body, (), *foot][:MOST]
 
     def _parts(self) -> list[_Section]:
-        """The parts, in the order in which they stand; those that come first in `_ORDER` get lines first."""
+        """Return the parts, in the order in which they stand."""
         diagnosis, finding = self._diagnosis, self._finding
         parts: list[_Section] = []
         if self._lines_said():
