@@ -101,9 +101,10 @@ def _loader_error(errors: tuple[PythonError, ...]) -> tuple[PythonError | None, 
 def _completed(
     error: PythonError | None, dl_error: DlError | None, errors: tuple[PythonError, ...], recording: Recording | None
 ) -> tuple[PythonError | None, DlError | None, NamedFailure | None]:
-    """The same two as `loader_error` gives, from the trace where the exception has only the name of what failed.
+    """Return the two values of `_loader_error`, from the trace where the exception only names what failed.
 
-    The third is how an exception names a load that failed; `None` where the loader's own words say it, or nothing does.
+    The third value is how an exception names a load that failed; `None` where the loader's own words say it, or nothing
+    does.
     """
     if recording is None:
         return error, dl_error, None

@@ -11,8 +11,8 @@ from ..capture.requests import is_own_load
 from ..diagnose.case import Case, Copy
 from ..diagnose.program_output import OutputMessage
 from ..diagnose.rules.own_words import mkl_libraries
+from ..diagnose.rules.win_copies import CONDA, OTHER_VERSION
 from ..diagnose.rules.win_lookups import libraries_asked_for_a_function
-from ..diagnose.rules.win_missing import CONDA, OTHER_VERSION
 from ..diagnose.windows_load import is_in
 from ..errors import BinaryFormatError
 from ..host.copies import FoundCopy, find_copies, find_other_versions

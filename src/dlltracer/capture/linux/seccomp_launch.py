@@ -12,7 +12,7 @@ Messages, the first byte says which:
     tracer -> here   G  go on
 
 A filter outlives its tracer. When the last descriptor of a listener is closed, every system call that would stop
-fails with ENOSYS (seccomp_unotify(2)), so the program could open no file any more. Hence the **keeper**: a process of
+fails with ENOSYS (seccomp_unotify(2)): the program could open no file any more. Hence the **keeper**: a process of
 its own session that holds the listener too, sleeps while the tracer lives, and lets every call pass when the tracer is
 gone: killed, or done while processes go on that the program has left behind. It ends with the last process that has
 the filter. It is forked here, before the filter is on, twice, so that it is no child of the program.
