@@ -35,7 +35,7 @@ MUSL_SO = "pkg/mod.cpython-312-x86_64-linux-musl.so"
 SO, MAC_SO = "pkg/mod.cpython-312-x86_64-linux-gnu.so", "pkg/mod.cpython-312-darwin.so"
 PYD = "pkg/mod.cp312-win_amd64.pyd"
 INIT = Symbol("PyInit_mod")
-PAGE = Path(__file__).parents[2] / "docs/reference/checks.md"
+PAGE = Path(__file__).parents[2] / "src/dlltracer/report/pages/checks.md"
 
 
 def elf(**more: object) -> bytes:

@@ -20,7 +20,7 @@ from builders.failed_case import (
     tree,
     verdict,
 )
-from dlltracer.diagnose.case import Copy, PackageCheck
+from dlltracer.diagnose.case import Copy, MachineLimits, PackageCheck
 from dlltracer.diagnose.rules import missing_image
 from dlltracer.model.environment import CONFIGURED, ChangedFile, CLibrary, FileState, PackageManager, PackageOwner
 from dlltracer.model.events import Phase, Probe, ProbeOutcome
@@ -134,7 +134,10 @@ def test_the_package_of_this_distribution() -> None:
     [
         ("ubuntu debian", "libgone.so", "apt-file search libgone.so"),
         ("fedora", "libgone.so", "dnf provides '*/libgone.so'"),
-        ("arch", "libgone.so", None),
+        ("manjaro arch", "libgone.so", "pacman -F libgone.so"),
+        ("opensuse-tumbleweed opensuse suse", "libgone.so", "zypper search --provides libgone.so"),
+        ("alpine", "libgone.so", "apk search --exact so:libgone.so"),
+        ("slackware", "libgone.so", None),
         ("debian", "libx.so;reboot", None),
     ],
 )
@@ -245,3 +248,13 @@ def test_a_changed_file_is_a_cause_only_if_it_is_damaged() -> None:
     assert [f.confidence for f in verdict(made).findings if f.code == "package-file-changed"] == [Confidence.POSSIBLE]
     damaged = replace(made, damaged={EXT: "cut short"})
     assert [f.confidence for f in verdict(damaged).findings if f.code == "package-file-changed"] == [Confidence.LIKELY]
+
+
+@pytest.mark.parametrize(("library", "offered"), [("glibc", True), ("musl", False)])
+def test_ldconfig_is_for_glibc(library: str, offered: bool) -> None:
+    copies = {"libgone.so.1": (Copy("/opt/x/libgone.so.1", CONFIGURED),)}
+    message = "libgone.so.1: cannot open shared object file: No such file or directory"
+    limits = MachineLimits(c_library=CLibrary(library, "1"))
+    found = first(case(message, tree=tree(absent("libgone.so.1")), copies=copies, limits=limits))
+    assert (("ldconfig",) in [remedy.command for remedy in found.remedies]) is offered
+    assert ("ldconfig has not run" in found.explanation) is offered

@@ -32,7 +32,11 @@ from .elf_dynamic import (
 
 
 def hashed_range(dynamic: Dynamic, machine: int, room: int) -> tuple[int, int]:
-    """The indexes of the symbols that a lookup can find: first, and one past the last."""
+    """Return the indexes of the symbols that a lookup can find: first, and one past the last.
+
+    Arguments: `machine`, e_machine; `room`, how many symbols fit between the table and the end of its segment.
+    Raises `BinaryFormatError`.
+    """
     what = "the hash table"
     place = dynamic.locate(DT_GNU_HASH, what)
     if place is not None:

@@ -262,7 +262,7 @@ class Suppliers:
     """The packages that may bring what a wheel lacks: those that it requires, or that its code imports.
 
     A name alone proves little: `libtket-c-api` is not of tket-eccs because tket requires that. So the words of the
-    wheel's own name do not count, and a package that is imported and not required must have given the library its name.
+    wheel's own name do not count. A package that is imported and not required must have given the library its name.
 
     Argument: `wheel`, opened.
     """

@@ -64,6 +64,7 @@ class WindowsCheck(PlatformCheck):
         self._memo = WindowsSearchMemo()
 
     def run(self) -> Iterator[Problem]:
+        """Yield what is wrong: with each file by itself, then with what each module would load."""
         for place in sorted(self._wheel.native):
             yield from self._read(place)
         yield from self._judge_foreign(self._foreign, self._images)

@@ -21,7 +21,7 @@ from ..model.finding import Confidence, Evidence, Remedy, Source
 from ..model.pe import PeImage
 from ..model.tree import Binding
 from ..model.words import RULES
-from .case import Case
+from .case import Case, compared_name
 from .remedies import NO_DLL_SITES, find_providers, install_remedies, reinstall_by_pip
 
 HRESULT_FROM_WIN32 = 0x80070000
@@ -219,8 +219,8 @@ def why_taken(phase: Phase | None) -> str:
 
 
 def base_name(path: str) -> str:
-    """The last part of a path, in lower case: what Windows compares."""
-    return ntpath.basename(path).lower()
+    """Return the last part of a path, as Windows compares names: in lower case."""
+    return compared_name(path, System.WINDOWS)
 
 
 def name_of(path: str) -> str:

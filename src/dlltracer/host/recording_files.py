@@ -59,8 +59,8 @@ def read_trace_stream(stream: BinaryIO) -> SavedTrace:
 class TraceFileWriter:
     """Appends whole lines, each with one write: whoever is killed leaves a file of whole lines.
 
-    When the file cannot take a line (the disk is full, the reader of a pipe went away), `trouble` is called once, in
-    words, and nothing is written any more; what is there stays.
+    When the file cannot take a line (a full disk, a closed pipe), `trouble` is called once, with the words for it.
+    Nothing is written any more; what is there stays.
 
     Attributes: `path`; `is_regular`, whether that is a file, not a pipe or a device.
 

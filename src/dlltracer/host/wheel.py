@@ -146,7 +146,10 @@ def _open_wheel(path: str) -> Wheel:
 
 
 def code_folders_of(wheel: Wheel) -> tuple[str, ...]:
-    """Return the folders that have the Python code of the target, unpacked; () where it has none."""
+    """Return the folders that have the Python code of the target, unpacked; () where it has none.
+
+    Raises as `unpack_code`.
+    """
     unpack_code(wheel)
     return wheel.code_folders if wheel.code_folders is not None else (wheel.folder,) if wheel.folder else ()
 
@@ -154,7 +157,8 @@ def code_folders_of(wheel: Wheel) -> tuple[str, ...]:
 def unpack_code(wheel: Wheel) -> None:
     """Put the Python files of a wheel into its folder: few wheels are asked about them, and many have thousands.
 
-    Files go there as an installer places them. Raises `UnreadableTarget` where the wheel was changed meanwhile.
+    Files go there as an installer places them. Raises `UnreadableTarget` where the wheel was
+    changed meanwhile, or no folder takes them.
     """
     if not wheel.code:
         return

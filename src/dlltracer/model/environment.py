@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _REPAIRED = re.compile(r"-[0-9a-f]{8,64}(?=\.)", re.IGNORECASE)
-"""auditwheel, delocate and maturin put 8 hexadecimal digits of a hash into the name of a library that they copy into a
-wheel, delvewheel 32 (40 in its first versions)."""
+"""The hash that tools put into the name of a library which they copy into a wheel. auditwheel, delocate and maturin
+take 8 hexadecimal digits, delvewheel 32 (40 in its first versions)."""
 
 
 def without_hash(name: str) -> str:

@@ -3,8 +3,8 @@
 Sources: dyld(1), dlopen(3); Loader.cpp, DyldProcessConfig.cpp and JustInTimeLoader.cpp of dyld, versions 941 to 1378.
 It was never held against a dyld: these rules were read, not tried.
 
-Unlike ld.so, dyld goes on to the next place when a file there is for another processor or damaged, and only fails when
-no place is left; its message then lists them all ("tried: ...").
+Unlike ld.so, dyld goes on to the next place when a file there is damaged or for another processor. It fails when no
+place is left; its message then lists them all ("tried: ...").
 
 Symbols have two levels: each names the library that must have it (ld(1), "Two-level namespace"; <mach-o/nlist.h>).
 """

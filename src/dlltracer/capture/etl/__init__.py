@@ -123,7 +123,7 @@ class Images:
         return tuple(found)
 
     def epoch(self, ticks: int) -> float | None:
-        """The time of an event; `None` in a file that does not say what its clock shows."""
+        """Return a time of the file's clock as seconds since the epoch; `None` where the file does not tell that."""
         return None if self._scan.header is None else self._scan.header.epoch(ticks)
 
     def _name_programs(self) -> None:

@@ -92,8 +92,11 @@ def watch(child: subprocess.Popen[bytes]) -> Watched:
 
 
 class CrashWatcher(threading.Thread):
-    """A thread of its own: a tracer must wait for any thread of the child, and would take the end of other children of
-    the process from those who wait for them."""
+    """Watches a child for a crash, in a thread of its own.
+
+    A tracer must wait for any thread of its child. In the main thread that would take the end of other children of the
+    process from those who wait for them.
+    """
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         super().__init__(name="dlltracer-crashwatch", daemon=True)
@@ -247,8 +250,10 @@ class CrashWatcher(threading.Thread):
 
 
 def is_echo(before: Arrival, new: Arrival, pid: int) -> bool:
-    """Return whether a signal only repeats the fault before it: sent by the handler that has reported the fault (as
-    faulthandler does), or by the kernel, because there was no stack to run the handler on."""
+    """Return whether a signal only repeats the fault before it: which the handler or the kernel has sent.
+
+    A handler that has reported the fault sends it (faulthandler does); the kernel, where the handler had no stack.
+    """
     if before.sender is not None:
         return False
     again = new.crash.fault_address is None and new.crash.thread == before.crash.thread

@@ -278,7 +278,7 @@ class Processes:
         return LoadEvent(path, base=base, size=size, pid=pid, phase=Phase.DIRECT)
 
     def end(self, known: Known, status: int | None) -> None:
-        """A process has ended, in the way given or, if that is not known, in one that is asked for."""
+        """Note the end of a process. `status` as of `subprocess.Popen`; `None` where the kernel is to be asked."""
         pid = known.process.pid
         if status is None:
             status = exit_status(known.descriptor, pid)
@@ -312,7 +312,10 @@ def open_process(pid: int) -> int | None:
 
 
 def signal_process(descriptor: int, number: int) -> None:
-    """Send a signal to the process of `open_process`, and to no other that has its number by now. Raises `OSError`."""
+    """Send the signal `number` to the process of `open_process`, and to no other that has its id by now.
+
+    Raises `OSError`.
+    """
     function = getattr(signal, "pidfd_send_signal", None)
     if function is None:
         _system_call(_PIDFD_SEND_SIGNAL, descriptor, number, 0, 0)
@@ -327,8 +330,8 @@ _PIDFD_SEND_SIGNAL, _PIDFD_OPEN = 424, 434
 def _system_call(number: int, *arguments: int) -> int:
     """Return what a call of the kernel returned. Raises `OSError`.
 
-    An interpreter that was built against an older C library than it runs on (manylinux, conda, python-build-standalone)
-    lacks the functions for newer calls, although the kernel has them.
+    Some interpreters were built against an older C library than they run on (manylinux, conda,
+    python-build-standalone). They lack the functions for newer calls, although the kernel has them.
     """
     import ctypes
 

@@ -1,6 +1,6 @@
 """Starts a program with a filter on it: forks, puts the filter on, hands the listener to the tracer, and execs.
 
-A fork of the tracer has at hand what this takes, ctypes above all: to start another Python for it takes ten times as long.
+A fork of the tracer has at hand what this takes, ctypes above all. To start another Python costs ten times as much.
 
 The new process and the tracer have one end each of a pair of sockets (SOCK_SEQPACKET). Messages, the first byte says
 which:
@@ -11,7 +11,7 @@ which:
     tracer -> here   G  go on
 
 A filter outlives its tracer. When the last descriptor of a listener is closed, every system call that would stop
-fails with ENOSYS (seccomp_unotify(2)), so the program could open no file any more. Hence the **keeper**: a process of
+fails with ENOSYS (seccomp_unotify(2)): the program could open no file any more. Hence the **keeper**: a process of
 its own session that holds the listener too, sleeps while the tracer lives, and lets every call pass when the tracer is
 gone: killed, or done while processes go on that the program has left behind. It ends with the last process that has
 the filter. It is forked by the new process, before the filter is on, twice, so that it is no child of the program.

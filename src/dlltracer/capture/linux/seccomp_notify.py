@@ -149,7 +149,7 @@ class NotifyLoop:
     def _turn(self) -> bool:
         """Answer what has come, or else work out what it means; whether anything can come after it.
 
-        A call that nobody has taken up yet can be interrupted by a signal, and then fails with EINTR, if the handler is
+        A signal can interrupt a call that nobody has taken up yet. The call then fails with EINTR, if the handler is
         one without SA_RESTART. So the next call is taken up before the last one is thought about.
         """
         watch = self._watch

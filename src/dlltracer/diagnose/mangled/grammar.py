@@ -72,7 +72,7 @@ IN_LAMBDA = "in a lambda"
 
 
 class NameCursor:
-    """Reads the characters of a symbol.
+    """Reads the characters of a symbol. Methods raise `Unreadable` where the text does not follow the grammar.
 
     Attributes:
         symbol, at: the text, and the next character to read.

@@ -1,7 +1,7 @@
 """Backend "debugger": this process, with a helper process of its own as its debugger. Needs no Administrator.
 
 The helper attaches at the start of a block and detaches at its end. What Windows tells a debugger of images is written
-down as the image records of the kernel, so that one rule judges both mechanisms (see `image_events`).
+down as the image records of the kernel. So one rule judges both mechanisms (see `image_events`).
 
 A process can have one debugger only, so it has one helper. Traces that nest or run side by side share it; each reads
 its own stretch of the helper's file. A thread that loads an image stands still until the helper has written that down,

@@ -205,6 +205,7 @@ class Debugging:
         return data.raw[: done.value]
 
     def close(self, handle: int) -> None:
+        """Close a handle of this process."""
         self._close(handle)
 
     def file_path(self, file: int) -> str | None:

@@ -286,6 +286,7 @@ class ProcessLog:
             self._notes_left_out += 1
 
     def notes(self) -> tuple[str, ...]:
+        """Return the notes, and how many were left out."""
         left_out = (f"{self._notes_left_out} more notes were left out",) if self._notes_left_out else ()
         return (*self._notes, *left_out)
 

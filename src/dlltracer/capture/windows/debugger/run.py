@@ -286,7 +286,8 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
         follow: debug what it starts, too, and what they start, until the program ends. Otherwise they are not seen,
             unless the program is a launcher: then the Python that it starts is shown instead of it.
         on_event: called at once with each process, before its first event and when it has ended, and with each load
-            and unload, without what `begun` and `requests` tell later. The program waits meanwhile. It must not raise.
+            and unload. What `begun` and `requests` tell later is not in them. The program waits meanwhile. It must
+            not raise.
         on_start: called with the process before its first event is read. Whoever gets it may terminate it at any time:
             the debugger then sees it end.
 
@@ -349,7 +350,7 @@ def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Pop
             if processes.subject is not None:
                 _let_go_of_others(loop, processes, child.pid)
             continue
-        # The wait may time out just before the last events arrive, and the end of a process is an event and a signal at
+        # The wait may time out just before the last events arrive. The end of a process is an event and a signal at
         # once (seen under Wine on a busy machine). Events that are there when it has ended are read first.
         while not processes.has_ended(child.pid) and loop.step(0):
             pass

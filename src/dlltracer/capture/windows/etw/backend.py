@@ -383,8 +383,7 @@ def owner_of(name: str) -> tuple[int, int] | None:
 def make_callback(
     pid: int, raw: bool, kept: list[tuple[bytes, bytes]], failures: list[int], lost: list[int]
 ) -> Callable[[int], None]:
-    """Return the consumer of EVENT_RECORDs: it copies those of this process into `kept`, as (record,
-    payload).
+    """Return the consumer of EVENT_RECORDs: it copies those of this process into `kept`, as (record, payload).
 
     A stop logs some 20,000 images of other processes, so a record that is not ours is rejected after two reads. It
     never raises: ctypes would print and go on. A record that could not be copied leaves its opcode in `failures`, one
@@ -424,7 +423,10 @@ def make_callback(
 def make_listener(
     pid: int, kept: list[tuple[bytes, bytes]], failures: list[int], lost: list[int]
 ) -> Callable[[int], None]:
-    """Return the consumer of the loader's messages: it copies those of this process into `kept`. It never raises."""
+    """Return the consumer of the loader's messages: it copies those of this process into `kept`.
+
+    Arguments and the rest as of `make_callback`.
+    """
     string_at, byte, dword = ctypes.string_at, ctypes.c_uint8.from_address, ctypes.c_uint32.from_address
     word, pointer = ctypes.c_uint16.from_address, ctypes.c_void_p.from_address
     data_at = bindings.EVENT_RECORD.UserData.offset
