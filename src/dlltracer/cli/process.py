@@ -127,6 +127,9 @@ def interpreter_of(program: Program, python: str | None = None) -> list[str]:
 def interpreter() -> list[str]:
     """This interpreter, with the options that it was given."""
     options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    if "dev" in options and "dev" not in sys._xoptions:  # PYTHONDEVMODE turned it on, and does so for the program
+        at = options.index("dev")
+        del options[at - 1 : at + 1]
     given = {option.partition("=")[0] for option in options}
     # subprocess passes on the -X options that it knows; the program may look for any other in sys._xoptions.
     for name, value in sys._xoptions.items():
