@@ -13,7 +13,7 @@ from dlltracer.api.failed_load import read_windows_failure
 from dlltracer.diagnose.case import Case, Copy
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.program_output import read_output
-from dlltracer.diagnose.rules.win_missing import OTHER_VERSION
+from dlltracer.diagnose.rules.win_copies import OTHER_VERSION
 from dlltracer.host.copies import find_other_versions
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.failure import Frame, PythonError, Request, RequestKind

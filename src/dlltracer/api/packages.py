@@ -12,15 +12,18 @@ from pathlib import Path
 from ..diagnose.case import Case, InstallFacts, PackageCheck, StrayFile, UnmetRequirement
 from ..diagnose.rules.missing_module import package_names
 from ..host.distributions import Distribution, check_record, list_distributions, normalize, read_requirement
+from ..host.machine import is_file, is_folder
 from ..host.packages import find_owners, find_strays
 from ..model.environment import PackageManager, PackageOwner
 from ..model.failure import ProcessFacts, System
 
 _MOST_ASKED = 6
+"""Files whose owner is asked for: each may take a run of a package manager."""
 _OF_PACKAGES = ("/usr/", "/lib", "/bin/", "/sbin/", "/opt/", "/etc/", "/srv/", "/var/")
 """Where packages of a distribution put files (Filesystem Hierarchy Standard)."""
 _NATIVE = (".so", ".pyd", ".dll", ".dylib")
 _LARGEST_HASHED = 100 * 1024 * 1024
+"""Bytes of a file that is read whole for its sum."""
 
 
 def find_likely_owners(
@@ -51,7 +54,7 @@ class InstalledPackages:
         prefixes = (self._process.prefix, self._process.base_prefix)
         return InstallFacts(
             distributions={name: found.version for name, found in self._installed.items()},
-            is_conda=any(Path(prefix, "conda-meta").is_dir() for prefix in prefixes if prefix),
+            is_conda=any(is_folder(prefix, "conda-meta") for prefix in prefixes if prefix),
         )
 
     def check(self, case: Case) -> tuple[PackageCheck, ...]:
@@ -94,7 +97,7 @@ class InstalledPackages:
         asked = (case.subject, crash, case.run.initialising, *missing, *(one.requested_by for one in case.symbols[:1]))
         paths = [
             path for path in dict.fromkeys(asked)
-            if path and path not in case.owners and Path(path).is_file() and not self._is_of_python(path)
+            if path and path not in case.owners and is_file(path) and not self._is_of_python(path)
         ]  # fmt: skip
         found = find_strays(paths, self._installed.values())
         return tuple(StrayFile(path=path, package=" ".join(owner).strip()) for path, owner in found.items())
@@ -113,7 +116,7 @@ class InstalledPackages:
         paths = []
         for entry in dict.fromkeys(entries) if packages else self._folders:
             folder = Path(entry, *packages)
-            if folder.is_dir():
+            if is_folder(folder):
                 paths += [str(folder / f"{last}{suffix}") for suffix in self._process.suffixes]
         return dict(find_owners(paths, self._folders).owners)
 
@@ -123,7 +126,7 @@ def _owners_by_pip(owners: Mapping[str, tuple[PackageOwner, ...]]) -> Iterator[P
 
 
 def _worth_a_hash(owners: Mapping[str, tuple[PackageOwner, ...]]) -> list[str]:
-    """Files in question that are not too large to be read whole."""
+    """Return the files of pip's packages that are not too large to be read whole."""
     small = []
     for path, found in owners.items():
         try:

@@ -14,10 +14,10 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 
 from ...binary.reading import read_kernel_file
 from ...model.events import LoadEvent, Phase
+from ...model.light import dataclass, replace
 from ...model.recording import TracedProcess
 
 
@@ -153,7 +153,6 @@ _WANTS_EXIT = 8
 _GET_INFO = (3 << 30) | (_INFO.size << 16) | (0xFF << 8) | 11
 
 
-@dataclass
 class Known:
     """A process.
 
@@ -168,14 +167,18 @@ class Known:
         alive: it has not ended, as far as is known.
     """
 
-    process: TracedProcess
-    descriptor: int | None = None
-    given: int = 0
-    program: str | None = None
-    folder: str = ""
-    same_files: bool = True
-    log: bool = False
-    alive: bool = True
+    def __init__(
+        self, process: TracedProcess, descriptor: int | None = None, given: int = 0, program: str | None = None,
+        *, same_files: bool = True, alive: bool = True,
+    ) -> None:  # fmt: skip
+        self.process = process
+        self.descriptor = descriptor
+        self.given = given
+        self.program = program
+        self.folder = ""
+        self.same_files = same_files
+        self.log = False
+        self.alive = alive
 
 
 class Processes:
