@@ -27,7 +27,7 @@ class Symbols(Grammar):
         return text
 
     def encoding(self, *, outermost: bool = False) -> Text:
-        """Parse <encoding>, a function or a variable: the `outermost` function has its result, an enclosing one has none."""
+        """Parse <encoding>, a function or variable. Only the `outermost` function is given its result."""
         with self.deeper():
             if self.peek() in ("T", "G"):
                 return self.special()
