@@ -18,10 +18,12 @@ from ..model.environment import PackageManager, PackageOwner
 from ..model.failure import ProcessFacts, System
 
 _MOST_ASKED = 6
+"""Files whose owner is asked for: each may take a run of a package manager."""
 _OF_PACKAGES = ("/usr/", "/lib", "/bin/", "/sbin/", "/opt/", "/etc/", "/srv/", "/var/")
 """Where packages of a distribution put files (Filesystem Hierarchy Standard)."""
 _NATIVE = (".so", ".pyd", ".dll", ".dylib")
 _LARGEST_HASHED = 100 * 1024 * 1024
+"""Bytes of a file that is read whole for its sum."""
 
 
 def find_likely_owners(
@@ -124,7 +126,7 @@ def _owners_by_pip(owners: Mapping[str, tuple[PackageOwner, ...]]) -> Iterator[P
 
 
 def _worth_a_hash(owners: Mapping[str, tuple[PackageOwner, ...]]) -> list[str]:
-    """Files in question that are not too large to be read whole."""
+    """Return the files of pip's packages that are not too large to be read whole."""
     small = []
     for path, found in owners.items():
         try:

@@ -16,7 +16,7 @@ from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386
 
 
 class Loader(enum.Enum):
-    """Whose rules decide."""
+    """The loader of a platform, whose rules decide."""
 
     GLIBC = "glibc"
     MUSL = "musl"
@@ -68,7 +68,7 @@ _POLICY_LIBRARIES = GLIBC_LIBRARIES | {
     "libX11.so.6", "libXext.so.6", "libXrender.so.1", "libICE.so.6", "libSM.so.6", "libGL.so.1",
     "libgobject-2.0.so.0", "libgthread-2.0.so.0", "libglib-2.0.so.0", "libz.so.1", "libexpat.so.1",
 }  # fmt: skip
-_GLIBC_LOADER = re.compile(r"ld-linux[\w-]*\.so\.\d|ld64\.so\.\d|ld\.so\.1|ld-linux\.so\.\d")
+_GLIBC_LOADER = re.compile(r"ld-linux[\w-]*\.so\.\d|ld64\.so\.\d|ld\.so\.1")
 _MUSL_LIBRARY = re.compile(r"libc\.musl-\w+\.so\.1|ld-musl-\w+\.so\.1|libc\.so|libz\.so\.1")
 
 _VERSIONS: dict[str, tuple[tuple[tuple[int, int], tuple[int, ...]], ...]] = {
@@ -103,6 +103,7 @@ def is_of_driver(name: str) -> bool:
 
 
 VERSION_FAMILIES = ("GLIBC", *_VERSIONS)
+"""What the names of symbol versions begin with, of libraries whose versions a tag limits."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Platform:
         return library in _POLICY_LIBRARIES or _GLIBC_LOADER.fullmatch(library) is not None
 
     def highest(self, family: str) -> tuple[int, ...] | None:
-        """The highest symbol version of a family (`VERSION_FAMILIES`) that it promises; `None` for any."""
+        """Return the highest symbol version that it promises of a family (`VERSION_FAMILIES`); `None` for any."""
         if self.loader is not Loader.GLIBC or not self.version:
             return None
         if family == "GLIBC":

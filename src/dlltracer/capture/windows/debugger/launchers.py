@@ -77,7 +77,8 @@ def find_behind_redirector(program: str) -> str | None:
     """Return the python.exe that the one of a virtual environment starts as another process; `None` for any other
     program.
 
-    What it does then is done by us (PC/venvlauncher.c of CPython; multiprocessing does so as well).
+    dlltracer then starts that one itself, as the redirector would (PC/venvlauncher.c of CPython) and as multiprocessing
+    does.
     """
     folder, name = os.path.split(os.path.abspath(program))
     places = (folder, os.path.dirname(folder)) if os.path.isfile(program) else ()
