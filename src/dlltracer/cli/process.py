@@ -207,10 +207,15 @@ def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
     return wait
 
 
-def with_facts(run: RunResult, report: RunnerReport | None) -> RunResult:
-    """The run, with the exceptions that ended it and its interpreter, as its runner reported them."""
+def with_facts(run: RunResult, report: RunnerReport | None, *, is_whole: bool = True) -> RunResult:
+    """The run, with the exceptions that ended it and its interpreter, as its runner reported them.
+
+    Arguments: `is_whole` as of `RunOptions`; without it, nothing is told of a program that ended well.
+    """
     if report is None:
         return replace(run, completed=False)
+    if not is_whole and run.status == 0 and not report.errors:
+        return replace(run, completed=report.completed)
     from ..host.failure import read_errors, read_process
     from ..model.run import StartedChild
 

@@ -232,10 +232,7 @@ def with_report(
     if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
         return replace(run, begun=False)
     message = ""
-    if report is not None and not is_whole and run.status == 0 and not report.errors:
-        run = replace(run, completed=report.completed)
-    else:
-        run = with_facts(run, report)
+    run = with_facts(run, report, is_whole=is_whole)
     if report is not None:
         if report.outcome == RunnerOutcome.UNTRACED:
             return run

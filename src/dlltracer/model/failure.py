@@ -143,6 +143,8 @@ class Request:
     flags: int | None = None
 
 
+STACK_OVERFLOW = "stack overflow"
+"""In the name of a crash on Linux too: "SIGSEGV, stack overflow"."""
 ACCESS_VIOLATION, IN_PAGE_ERROR = 0xC0000005, 0xC0000006
 FAULTS = {
     ACCESS_VIOLATION: "access violation",
@@ -152,7 +154,7 @@ FAULTS = {
     0xC0000094: "integer division by zero",
     0xC0000095: "integer overflow",
     0xC0000096: "privileged instruction",
-    0xC00000FD: "stack overflow",
+    0xC00000FD: STACK_OVERFLOW,
     0x80000002: "datatype misalignment",
 }
 """Those that are a fault of an instruction."""

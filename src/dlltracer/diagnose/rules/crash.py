@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...model.failure import Crash
+from ...model.failure import STACK_OVERFLOW, Crash
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState
 from ...model.words import describe_end, signal_name
@@ -197,13 +197,36 @@ def _explain(case: Case, number: int, subject: str, image: str | None) -> str:
         return f"{subject}{owner}{by} found a failed check, wrote a message, and ended the process (abort)."
     if number == _SIGABRT:
         return f"The process ended itself (abort) in code that {subject}{owner} had called: it could not go on."
+    if _is_stack_overflow(case):
+        return (
+            f"Everything was found and bound; code of {subject}{owner} ran, and needed more stack than its thread has. "
+            f"{_stack_of_threads(case)} The program's first thread has what `ulimit -s` says."
+        )
     text = f"Everything was found and bound; code of {subject}{owner} ran, and failed."
     if image is not None and image != subject:
         text += f" It died in {image}, which it had called."
     return text
 
 
+def _is_stack_overflow(case: Case) -> bool:
+    return case.run.crash is not None and STACK_OVERFLOW in case.run.crash.name
+
+
+def _stack_of_threads(case: Case) -> str:
+    """Return how large the stacks of threads are that nobody gave a size (pthread_attr_setstacksize(3))."""
+    library = case.limits.c_library if case.limits is not None else None
+    if library is not None and library.name == "musl":
+        return "musl gives a thread 128 KiB, and Python's own threads there mostly have 1 MiB: glibc gives them 8 MiB."
+    return "glibc gives a thread what `ulimit -s` says, mostly 8 MiB."
+
+
 def _remedies(case: Case, number: int, subject: str) -> Iterator[Remedy]:
+    if _is_stack_overflow(case):
+        yield Remedy(
+            "give threads a larger stack, before they are started",
+            code="import threading; threading.stack_size(64 << 20)",
+        )
+        yield Remedy("for the program's first thread: a larger limit, in the shell that starts it (ulimit -s)")
     if number == _SIGILL:
         yield Remedy("take a build for the processor at hand, or an older version of the package")
     else:
