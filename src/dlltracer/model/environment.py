@@ -74,7 +74,7 @@ class Provider:
         command: the words of the command that installs it; () if none does.
         url: where its maker offers it.
         note: when it is this one, and what to take care of; may be empty.
-        only_for: the import package whose files it replaces; empty if it serves whoever needs the library.
+        only_for: the import package whose files it replaces; empty if it serves every package.
     """
 
     kind: ProviderKind
