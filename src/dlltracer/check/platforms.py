@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ..model.elf import EM_386, EM_AARCH64, EM_ARM, EM_LOONGARCH, EM_PPC64, EM_RISCV, EM_S390, EM_X86_64
 from ..model.macho import CPU_ARM64, CPU_X86_64
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386
 
@@ -35,10 +36,13 @@ class ElfMachine:
 
 
 ELF_MACHINES = {
-    "x86_64": ElfMachine(62), "i686": ElfMachine(3, 32), "aarch64": ElfMachine(183, largest_page=0x10000),
-    "armv7l": ElfMachine(40, 32), "armv6l": ElfMachine(40, 32), "ppc64le": ElfMachine(21, largest_page=0x10000),
-    "ppc64": ElfMachine(21, little_endian=False, largest_page=0x10000), "s390x": ElfMachine(22, little_endian=False),
-    "riscv64": ElfMachine(243), "loongarch64": ElfMachine(258, largest_page=0x4000),
+    "x86_64": ElfMachine(EM_X86_64), "i686": ElfMachine(EM_386, 32),
+    "aarch64": ElfMachine(EM_AARCH64, largest_page=0x10000),
+    "armv7l": ElfMachine(EM_ARM, 32), "armv6l": ElfMachine(EM_ARM, 32),
+    "ppc64le": ElfMachine(EM_PPC64, largest_page=0x10000),
+    "ppc64": ElfMachine(EM_PPC64, little_endian=False, largest_page=0x10000),
+    "s390x": ElfMachine(EM_S390, little_endian=False), "riscv64": ElfMachine(EM_RISCV),
+    "loongarch64": ElfMachine(EM_LOONGARCH, largest_page=0x4000),
 }  # fmt: skip
 """By the names of platform tags. Linux for aarch64 runs with pages of 4, 16 or 64 KiB (Kconfig, ARM64_64K_PAGES)."""
 

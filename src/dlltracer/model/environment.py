@@ -38,6 +38,21 @@ def is_libpython(name: str) -> bool:
     return _LIBPYTHON.search(name) is not None
 
 
+_DEBUG_RUNTIME = re.compile(
+    r"(?:(?:vcruntime|msvcp|msvcr|concrt|vccorlib|vcomp|vcamp)\d{2,3}(?:_\d|_threads)?d(?:_\w+)?|ucrtbased|msvcrtd"
+    r"|mfcm?\d{2,3}u?d)\.dll", re.IGNORECASE,
+)  # fmt: skip
+
+
+def is_debug_runtime(name: str) -> bool:
+    """Return whether a DLL is a debug runtime of Visual C++, by its file name.
+
+    Visual Studio alone installs these, and they may not be passed on. Source: "CRT Library Features" and "Determining
+    Which DLLs to Redistribute" (MS Learn), and the file names in debug_nonredist of Visual Studio.
+    """
+    return _DEBUG_RUNTIME.fullmatch(name) is not None
+
+
 CONFIGURED = "a folder of ld.so.conf"
 """Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
 
@@ -74,7 +89,7 @@ class Provider:
         command: the words of the command that installs it; () if none does.
         url: where its maker offers it.
         note: when it is this one, and what to take care of; may be empty.
-        only_for: the import package whose files it replaces; empty if it serves whoever needs the library.
+        only_for: the import package whose files it replaces; empty if it serves every package.
     """
 
     kind: ProviderKind

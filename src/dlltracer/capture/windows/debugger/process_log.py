@@ -9,7 +9,7 @@ Itanium C++ ABI and unwind-seh.c of libgcc, which throws with one parameter, the
 Loads and unloads are kept as the image records that the kernel would write, so that one rule judges both mechanisms
 (see `image_events`). The exception that ended a process is
 
-(a) the exception that nobody handled: the debugger is asked a second time ("Debugger Exception Handling", MS Learn);
+(a) the exception that was not handled: the debugger is asked a second time ("Debugger Exception Handling", MS Learn);
 (b) without one, the last fault of the processor whose code is the status of the process: then a handler of the
     program's own ended it so. A fault that was handled, and the process ended otherwise, is no crash.
 """
@@ -267,7 +267,7 @@ class ProcessLog:
     def note_exception(
         self, tid: int, record: EXCEPTION_RECORD, is_first_chance: bool, facts: ExceptionFacts | None = None
     ) -> None:
-        """An exception was raised (first chance), or was handled by nobody (second). `facts`: what it leads to."""
+        """An exception was raised (first chance), or was not handled (second). `facts`: what it leads to."""
         code = record.ExceptionCode
         if is_first_chance and code in FAULTS:
             self._faults[code] = self._crash(tid, record, facts)

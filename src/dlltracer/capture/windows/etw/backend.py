@@ -1,7 +1,7 @@
 """Backend "etw": the image events of the NT kernel, through Event Tracing for Windows, in pure ctypes.
 
 Takes a system-logger session of its own, so that nobody else's trace is stopped. Only when asked,
-it takes the NT Kernel Logger, of which a machine has one: whoever holds it is stopped, and a note says so.
+it takes the NT Kernel Logger, of which a machine has one: a session that holds it is stopped, and a note says so.
 
 When asked, a second, ordinary session listens to the loader itself (`loader_messages`), which can name a file that is
 missing. Its failures never cost the first session anything.
