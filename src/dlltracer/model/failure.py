@@ -196,12 +196,12 @@ _NAMES = {
 
 
 def status_name(code: int) -> str | None:
-    """The name, if there is one."""
+    """Return the name of an exception code of Windows or an NTSTATUS ("access violation"); `None` if it has none."""
     return _NAMES.get(code)
 
 
 def exception_name(code: int) -> str:
-    """The name, or the number."""
+    """Return the name of `status_name`, else the number: "exception 0xe0000001"."""
     return _NAMES.get(code) or f"exception {code:#010x}"
 
 
