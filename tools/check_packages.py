@@ -47,6 +47,8 @@ PACKAGES = [
 _HERE = Path(__file__).resolve().parent
 _EXPLANATIONS = _HERE / "checked_packages.toml"
 _PAGE = _HERE.parent / "docs/reference/checked-packages.md"
+_CHECKS = "../../src/dlltracer/report/pages/checks.md"
+"""The page on the codes, from the folder of `_PAGE`."""
 _CHUNK = 1 << 20
 _OTHERS = re.compile(r"-(?:pp\d|graalpy|android|ios|pyodide|pyemscripten|emscripten|wasm)")
 
@@ -157,7 +159,7 @@ def table(results: Path) -> str:
         platforms = ", ".join(dict.fromkeys(platform for platform, _, _ in found))
         example = min(found, key=lambda one: len(one[1]))
         cells = (
-            f"{package} {version}", platforms, f"{severity} [{code}](checks.md#{code})",
+            f"{package} {version}", platforms, f"{severity} [{code}]({_CHECKS}#{code})",
             str(len({one[1] for one in found})), f"`{example[1]}`: {example[2]}",
             *((about["true"], about["verified"]) if about else ("?", "?")),
         )  # fmt: skip

@@ -1,6 +1,7 @@
-"""A hook of mkdocs: the pages of the project's root become pages of the site, and links to them lead there.
+"""A hook of mkdocs: pages of the project outside of docs/ become pages of the site, and links to them lead there.
 
-On a hosting site `docs/index.md` links to `../ARCHITECTURE.md`; mkdocs knows its own folder only.
+On a hosting site `docs/index.md` links to `../ARCHITECTURE.md`; mkdocs knows its own folder only. The pages of
+`dlltracer explain` lie in the package, which shows them where no network is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ PAGES = {
     "SECURITY.md": "project/security.md",
     "CHANGELOG.md": "project/changelog.md",
     "benchmarks/README.md": "project/benchmarks.md",
+    "src/dlltracer/report/pages/findings.md": "reference/findings.md",
+    "src/dlltracer/report/pages/checks.md": "reference/checks.md",
 }
 """A file of the project to its page in the site."""
 

@@ -6,7 +6,7 @@
 Importing this package imports nothing else: it is used inside broken environments, and whatever it imported
 would be missing from the trace. The names below are loaded on first use (PEP 562).
 
-pytest rewrites the assertions of packages that bring a plugin, and warns when it comes too late for that, as it does in
+pytest rewrites the assertions of packages that bring a plugin. It warns when it comes too late for that, as it does in
 a traced program. There are none for it here: PYTEST_DONT_REWRITE.
 """
 

@@ -169,6 +169,22 @@ def test_options_of_the_interpreter_reach_the_program(desk: Desk, flags: list[st
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="-P is of Python 3.11")
+@pytest.mark.every_python
+def test_what_the_environment_says_to_the_interpreter(desk: Desk) -> None:
+    """PYTHONDEVMODE is no -X dev; in the locale "C" Python changes its environment, which a child must not inherit."""
+    code = f"{STATE}import os; print(sys.flags.utf8_mode, os.environ.get('LC_CTYPE'), sys.stdout.errors)"
+    for variables in (
+        {"PYTHONDEVMODE": "1"}, {}, {"LANG": "C"}, {"LC_CTYPE": "C.UTF-8"}, {"LC_ALL": "C"}, {"PYTHONUTF8": "0"},
+    ):  # fmt: skip
+        given = {name: text for name, text in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONDEV"))}
+        plain = desk.run(["-c", code], env={**given, **variables})
+        assert desk.traced("-c", code, env={**given, **variables}) == plain and plain.status == 0, variables
+    if LINUX:
+        coerced = desk.traced("--", "sh", "-c", "echo $LC_CTYPE.", env={**given, "PATH": os.environ["PATH"]})
+        assert coerced.stdout == ".\n"
+
+
+@pytest.mark.every_python
 def test_safe_path(desk: Desk) -> None:
     desk.write("s.py", STATE)
     for program in (["s.py"], ["-c", STATE], ["-m", "json.tool", "--help"]):

@@ -26,6 +26,7 @@ from dlltracer.binary.elf import read_elf
 from dlltracer.capture.choose import make_backend
 from dlltracer.capture.linux.ptrace import availability as ptrace_availability
 from dlltracer.capture.linux.seccomp_filter import PAGE
+from dlltracer.capture.linux.seccomp_launch import KEEPER
 from dlltracer.capture.linux.seccomp_lookup import find_entries, find_passed_entries
 
 if not make_backend("seccomp").availability().ok:
@@ -364,16 +365,17 @@ def wait_for(path: Path, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def keepers_of(number: str) -> list[int]:
-    """The keepers of a run, by the descriptor number in their command line, which they keep of the launcher."""
+def keepers_of(marker: str) -> list[int]:
+    """The keepers of a run with this word in its command line: theirs is that of the tracer."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdecimal():
             try:
                 command = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+                title = Path(f"/proc/{name}/comm").read_text().strip()
             except OSError:
                 continue
-            if any(word.endswith(b"seccomp_launch.py") for word in command) and number.encode() in command:
+            if title == KEEPER and marker.encode() in command:
                 found.append(int(name))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,24 @@ def test_json(native: Native) -> None:
     assert (first["code"], first["subject"], first["confidence"]) == ("missing-image", native.missing, "certain")
     assert first["chain"][-1] == native.missing
     assert any(probe["outcome"] == "no entry" for probe in first["probes"])
+
+
+@pytest.mark.every_python
+@pytest.mark.parametrize("name", ["libnope.so", "{}/libnope.so", "{}/sub/libnope.so"])
+def test_a_folder_that_is_closed_to_us(name: str, tmp_path: Path) -> None:
+    """`Path.is_file` raises `PermissionError` there, before Python 3.14."""
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root may look everywhere, and setpriv is not here")
+    drop = "setpriv --bounding-set=-all --inh-caps=-all" if os.geteuid() == 0 else ""
+    code = f"import ctypes; ctypes.CDLL({name.format(tmp_path)!r})"
+    try:
+        ran = subprocess.run(
+            ["sh", "-c", f'chmod 0 . && exec {drop} "$@"', "sh", sys.executable, "-m", "dlltracer", "why", "-c", code],
+            cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    finally:
+        tmp_path.chmod(0o700)
+    assert ran.returncode == 1 and ran.stderr == "" and "libnope.so" in ran.stdout, ran.stderr
 
 
 def test_what_the_program_writes_is_not_mixed_in(tmp_path: Path) -> None:

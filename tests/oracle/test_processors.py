@@ -37,7 +37,8 @@ GLIBC = {"bullseye": "2.31", "bookworm": "2.36", "trixie": "2.41"}
 
 FOLLOWED = """\
 import hashlib, os, subprocess, sys
-subprocess.run([sys.executable, "-c", "import bz2"], check=True)
+sys.path[:0] = ["/mnt"]
+subprocess.run([sys.executable, "/mnt/import_bz2.py"], check=True)
 child = os.fork()
 if not child:
     try:
@@ -46,6 +47,14 @@ if not child:
         os._exit(0)
 os.waitpid(child, 0)
 """
+
+
+LISTED = """\
+import os, sys
+os.environ["LD_TRACE_LOADED_OBJECTS"] = "1"
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""The variable must not reach the host's own programs, which enter the root."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +74,21 @@ class Machine:
 
     def dlltracer(self, *arguments: str, status: int) -> str:
         """What a command of dlltracer prints."""
-        done = self.root.execute(
-            self.shared, [self.root.python, "-m", "dlltracer", *arguments], {"PYTHONPATH": "/mnt"}, timeout=600
-        )
+        # A script: the portable Python takes nothing else.
+        done = self.root.run(self.shared, "watched_inside.py", *arguments, timeout=600)
         assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
         return done.stderr if arguments[0] == "run" else done.stdout  # `run` leaves stdout to the program
 
+    def why(self, module: str) -> list[dict[str, Any]]:
+        """The findings on an import that fails."""
+        # The portable Python takes no PYTHONPATH.
+        code = f"import sys; sys.path[:0] = ['/mnt']; import {module}"
+        findings: list[dict[str, Any]] = json.loads(self.dlltracer("why", "--json", "-c", code, status=1))["findings"]
+        return findings
+
     def list_by_loader(self, path: str) -> dict[str, str | None]:
         """What this root's ld.so finds for the needs of a file and of what these need."""
-        # The variable must not reach the host's own programs, which enter the root.
-        script = "import os, sys; os.environ['LD_TRACE_LOADED_OBJECTS'] = '1'; os.execv(sys.argv[1], sys.argv[1:])"
-        done = self.root.execute(self.shared, [self.root.python, "-c", script, self.loader, path])
+        done = self.root.run(self.shared, "listed.py", self.loader, path)
         lines = re.findall(r"^\t(\S+) => (?:not found|(\S+) \(0x[0-9a-f]+\))$", done.stdout, re.MULTILINE)
         # Those are its words for a library that needs nothing.
         assert lines or done.stdout == "\tstatically linked\n", (done.stdout, done.stderr)
@@ -85,7 +98,9 @@ class Machine:
     def loader(self) -> str:
         """The path of ld.so, as the root's Python names it."""
         assert self.root.folder is not None
-        interpreter = parse_elf((self.root.folder / self.root.python[1:]).read_bytes()).interpreter
+        mounted = self.root.portable
+        python = mounted / self.root.python[5:] if mounted else self.root.folder / self.root.python[1:]
+        interpreter = parse_elf(python.read_bytes()).interpreter
         assert interpreter is not None
         return interpreter
 
@@ -104,9 +119,11 @@ def fill(shared: Path, module: Path) -> tuple[str, str]:
         if found is not None and found.origin is not None:
             home = Path(found.origin).parent
             shutil.copytree(home, shared / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for script in ("inside.py", "starts_inside.py"):
+    for script in ("inside.py", "starts_inside.py", "watched_inside.py"):
         shutil.copy(Path(__file__).with_name(script), shared)
     (shared / "followed.py").write_text(FOLLOWED)
+    (shared / "import_bz2.py").write_text("import bz2\n")
+    (shared / "listed.py").write_text(LISTED)
     data = module.read_bytes()
     image = parse_elf(data)
     library = next(need for need in image.needed if need.startswith("libcrypto"))
@@ -131,14 +148,6 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     pythons = [path.name for path in (root.folder / "usr/lib").glob("python3.*")]
     compile_bytecode(shared, shared, "/mnt", pythons[0] if pythons else None)
     return Machine(name, root, shared, f"{inside}/{module.relative_to(home)}", library, version)
-
-
-@pytest.fixture
-def command(machine: Machine) -> Machine:
-    """The same, where the command line can run: the portable Python takes a script and nothing else."""
-    if machine.root.portable:
-        pytest.skip("the portable Python of this root runs scripts only")
-    return machine
 
 
 def run_inside(machine: Machine, backend: str) -> dict[str, Any]:
@@ -173,10 +182,11 @@ def test_snapshot(machine: Machine) -> None:
     assert seen["filters"] is False, "qemu-user has no seccomp(2): that is tried, whatever /proc says of the kernel"
 
 
-def test_run_and_the_processes_that_it_starts(command: Machine) -> None:
-    output = command.dlltracer("run", "--follow", "--format", "jsonl", "/mnt/followed.py", status=0)
+def test_run_and_the_processes_that_it_starts(machine: Machine) -> None:
+    output = machine.dlltracer("run", "--follow", "--format", "jsonl", "/mnt/followed.py", status=0)
     rows = [json.loads(line) for line in output.splitlines()]
-    loads = {row["path"].rpartition("/")[2].partition(".")[0]: row for row in rows if row["type"] == "load"}
+    # Libraries of a wheel have a part of their checksum in the name: libbz2-a273e504.so.1.0.6.
+    loads = {re.split(r"-\w{8}\.|\.", row["path"].rpartition("/")[2])[0]: row for row in rows if row["type"] == "load"}
     assert {"_hashlib", "libcrypto", "_bz2", "libbz2", "libc"} <= loads.keys()
     assert loads["libcrypto"]["requested_by"].rpartition("/")[2].startswith("_hashlib.")
     (failure,) = (row for row in rows if row["type"] == "failed" and row["kind"] == "not found")
@@ -208,16 +218,16 @@ def test_the_resolver_against_the_loader(machine: Machine, tmp_path: Path) -> No
     assert not wrong, json.dumps(wrong, indent=1)
 
 
-def test_why_a_library_is_missing(command: Machine) -> None:
-    (finding,) = json.loads(command.dlltracer("why", "--json", "missing_library", status=1))["findings"]
+def test_why_a_library_is_missing(machine: Machine) -> None:
+    (finding,) = machine.why("missing_library")
     assert (finding["code"], finding["confidence"]) == ("missing-image", "certain"), finding
     assert finding["subject"] == "libgone.so"
 
 
-def test_why_a_version_is_missing(command: Machine) -> None:
-    (finding,) = json.loads(command.dlltracer("why", "--json", "missing_version", status=1))["findings"]
+def test_why_a_version_is_missing(machine: Machine) -> None:
+    (finding,) = machine.why("missing_version")
     assert (finding["code"], finding["confidence"]) == ("missing-version", "certain"), finding
-    assert command.version in finding["title"] and command.library in finding["title"]
+    assert machine.version in finding["title"] and machine.library in finding["title"]
 
 
 def test_deps_of_a_root_that_is_not_run(machine: Machine) -> None:
@@ -237,14 +247,14 @@ def test_deps_of_a_root_that_is_not_run(machine: Machine) -> None:
         assert all("processor" in note or "$PLATFORM" in note for note in tree.notes), tree.notes
 
 
-def test_deps_as_the_loader_lists_them(command: Machine) -> None:
-    for path, status in ((command.healthy, 0), ("/mnt/missing_library.so", 1)):
-        result = json.loads(command.dlltracer("deps", "--json", path, status=status))
+def test_deps_as_the_loader_lists_them(machine: Machine) -> None:
+    for path, status in ((machine.healthy, 0), ("/mnt/missing_library.so", 1)):
+        result = json.loads(machine.dlltracer("deps", "--json", path, status=status))
         found: dict[str, str | None] = {}
         for binding in result["bindings"]:
             found.setdefault(binding["need"], binding.get("path"))
-        expected = command.list_by_loader(path)
+        expected = machine.list_by_loader(path)
         for answers in (found, expected):  # ld.so lists itself by another name, or not at all
-            answers.pop(command.loader.rpartition("/")[2], None)
+            answers.pop(machine.loader.rpartition("/")[2], None)
         assert found == expected
         assert (found.get("libgone.so", "none") is None) is (status == 1)

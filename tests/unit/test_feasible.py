@@ -172,3 +172,26 @@ def test_rules_run_once_for_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = explain(ImportError(f"{PYTHON}: {GONE}", name="x", path="/nowhere/x.so")).findings
     assert len(cases) == 1
     assert [remedy.what for remedy in found.remedies] == ["or"], "pytest is installed here"
+
+
+@pytest.mark.parametrize(
+    ("distribution", "library", "search"),
+    [
+        ("arch", "libGL.so.1", "pacman -F libGL.so.1"),  # the table has conda's package, and none of Arch
+        ("debian", "libgone.so.1", "apt-file search libgone.so.1"),  # Debian's rule gives a name that apt does not know
+        ("nixos", "libGL.so.1", "nix-locate lib/libGL.so.1"),
+    ],
+)
+def test_where_no_package_is_left_to_offer_the_system_is_asked(distribution: str, library: str, search: str) -> None:
+    message = f"{library}: cannot open shared object file: No such file or directory"
+    facts = available(libgone1=None, libgone1t64=None)
+    made = replace(case(message, tree=tree(absent(library)), distribution=distribution), install=facts)
+    (remedy,) = diagnose(made).findings[0].remedies
+    assert search in remedy.what and not remedy.command
+
+
+def test_an_installed_package_without_its_library_is_no_reason_to_look_for_another() -> None:
+    facts = InstallFacts(available=AvailablePackages(installed={"libgl1": "1.7"}))
+    message = "libGL.so.1: cannot open shared object file: No such file or directory"
+    made = replace(case(message, tree=tree(absent("libGL.so.1")), distribution="debian"), install=facts)
+    assert not diagnose(made).findings[0].remedies

@@ -20,7 +20,7 @@ from builders.failed_case import (
     tree,
     verdict,
 )
-from dlltracer.diagnose.case import Copy, PackageCheck
+from dlltracer.diagnose.case import Copy, MachineLimits, PackageCheck
 from dlltracer.diagnose.rules import missing_image
 from dlltracer.model.environment import CONFIGURED, ChangedFile, CLibrary, FileState, PackageManager, PackageOwner
 from dlltracer.model.events import Phase, Probe, ProbeOutcome
@@ -134,7 +134,10 @@ def test_the_package_of_this_distribution() -> None:
     [
         ("ubuntu debian", "libgone.so", "apt-file search libgone.so"),
         ("fedora", "libgone.so", "dnf provides '*/libgone.so'"),
-        ("arch", "libgone.so", None),
+        ("manjaro arch", "libgone.so", "pacman -F libgone.so"),
+        ("opensuse-tumbleweed opensuse suse", "libgone.so", "zypper search --provides libgone.so"),
+        ("alpine", "libgone.so", "apk search --exact so:libgone.so"),
+        ("slackware", "libgone.so", None),
         ("debian", "libx.so;reboot", None),
     ],
 )
@@ -245,3 +248,30 @@ def test_a_changed_file_is_a_cause_only_if_it_is_damaged() -> None:
     assert [f.confidence for f in verdict(made).findings if f.code == "package-file-changed"] == [Confidence.POSSIBLE]
     damaged = replace(made, damaged={EXT: "cut short"})
     assert [f.confidence for f in verdict(damaged).findings if f.code == "package-file-changed"] == [Confidence.LIKELY]
+
+
+@pytest.mark.parametrize(("library", "offered"), [("glibc", True), ("musl", False)])
+def test_ldconfig_is_for_glibc(library: str, offered: bool) -> None:
+    copies = {"libgone.so.1": (Copy("/opt/x/libgone.so.1", CONFIGURED),)}
+    message = "libgone.so.1: cannot open shared object file: No such file or directory"
+    limits = MachineLimits(c_library=CLibrary(library, "1"))
+    found = first(case(message, tree=tree(absent("libgone.so.1")), copies=copies, limits=limits))
+    assert (("ldconfig",) in [remedy.command for remedy in found.remedies]) is offered
+    assert ("ldconfig has not run" in found.explanation) is offered
+
+
+def test_an_absolute_path_among_the_needs_is_not_searched_for() -> None:
+    need = "/home/builder/lib/libdep.so"
+    copies = {"libdep.so": (Copy("/opt/x/libdep.so", "x"),)}
+    message = f"{need}: cannot open shared object file: No such file or directory"
+    found = first(case(message, tree=tree(absent(need)), copies=copies, images={EXT: image(needed=(need,))}))
+    assert found.title == f"there is no {need}, the path by which {EXT} asks for it"
+    assert found.remedies[0].command == ("patchelf", "--replace-needed", need, "libdep.so", EXT)
+    assert not any("LD_LIBRARY_PATH=/opt/x" in remedy.command for remedy in found.remedies), "it does not count"
+
+
+def test_a_file_that_the_cache_lists_and_that_is_gone() -> None:
+    listed = Probe("/usr/local/lib/libdep.so.1", Phase.CACHE, None, ProbeOutcome.ABSENT)
+    message = "libdep.so.1: cannot open shared object file: No such file or directory"
+    found = first(case(message, tree=tree(replace(absent("libdep.so.1"), probes=(listed,)))))
+    assert "ld.so.cache still lists /usr/local/lib/libdep.so.1" in found.explanation

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from builders.failed_case import EXT, PYTHON, bound, case, first, image, process, tree, verdict, version_need
-from dlltracer.diagnose.case import Change, Copy, ShadowedCopy
+from dlltracer.diagnose.case import Change, Copy, MachineLimits, ShadowedCopy
 from dlltracer.diagnose.rules import search_rules, symbols
 from dlltracer.model.elf import ElfSymbols
+from dlltracer.model.environment import CLibrary
 from dlltracer.model.events import LoadEvent, Phase
 from dlltracer.model.finding import Confidence
 from dlltracer.model.recording import Recording
@@ -155,6 +156,25 @@ def test_a_symbol_of_glibc_on_musl() -> None:
     assert first(made).code == "glibc-symbol-on-musl"
     without = first(replace(made, images={EXT: image()}))
     assert (without.code, without.confidence) == ("glibc-symbol-on-musl", Confidence.LIKELY)
+
+
+def test_a_build_for_musl_with_a_name_of_glibc_is_not_helped_by_a_build_for_musl() -> None:
+    lack = (MissingSymbol("__cxa_thread_atexit_impl", None, EXT, None),)
+    message = f"Error relocating {EXT}: __cxa_thread_atexit_impl: symbol not found"
+    found = first(case(message, symbols=lack, tree=tree(), images={EXT: image(needed=("libc.musl-x86_64.so.1",))}))
+    assert found.code == "glibc-symbol-on-musl" and "was built for musl" in found.title
+    assert "musllinux" not in found.remedies[0].what
+
+
+@pytest.mark.parametrize(("version", "code"), [("1.2.3", "musl-too-old"), ("1.2.5", "missing-symbol")])
+def test_a_function_of_a_newer_musl(version: str, code: str) -> None:
+    lack = (MissingSymbol("preadv2", None, EXT, None),)
+    limits = MachineLimits(c_library=CLibrary("musl", version))
+    message = f"Error relocating {EXT}: preadv2: symbol not found"
+    found = first(case(message, symbols=lack, tree=tree(), images={EXT: image()}, limits=limits))
+    assert found.code == code
+    if code == "musl-too-old":
+        assert found.title == f"{EXT} needs preadv2 of musl 1.2.5, and musl here is 1.2.3"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from dlltracer.diagnose.case import Change, Copy, ShadowedCopy
 from dlltracer.diagnose.trials import MOST_TRIALS, TrialResult, propose_trials, weigh_results
 from dlltracer.model.elf import ElfSymbols
 from dlltracer.model.events import FailureKind, LoadFailedEvent
+from dlltracer.model.failure import System
 from dlltracer.model.finding import Confidence, Diagnosis, Evidence, Finding, Outcome, Remedy, Source
 from dlltracer.model.tree import MissingSymbol
 
@@ -78,6 +79,13 @@ def test_the_folder_of_a_copy_comes_first_in_the_path() -> None:
     copies = {"libx.so.1": (Copy("/bad/libx.so.1", "PATH", unfit="32 bits"), Copy("/opt/x/libx.so.1", "conda"))}
     case = replace(with_environment(LD_LIBRARY_PATH="/y"), copies=copies)
     assert proposed(case, finding("missing-image")) == [("with LD_LIBRARY_PATH=/opt/x:/y", "")]
+
+
+def test_a_copy_on_windows_is_found_whatever_the_case_of_the_name() -> None:
+    copies = {"qt6core.dll": (Copy("D:\\Qt\\bin\\Qt6Core.dll", "PATH"),)}
+    case = replace(with_environment(), system=System.WINDOWS, copies=copies)
+    line = "os.add_dll_directory('D:\\\\Qt\\\\bin')"
+    assert proposed(case, finding("missing-image", subject="Qt6Core.dll")) == [(f"after {line}", line)]
 
 
 def test_only_a_copy_that_has_it_is_tried_for_a_symbol() -> None:

@@ -13,7 +13,7 @@ from dlltracer.api.failed_load import read_windows_failure
 from dlltracer.diagnose.case import Case, Copy
 from dlltracer.diagnose.engine import diagnose
 from dlltracer.diagnose.program_output import read_output
-from dlltracer.diagnose.rules.win_missing import OTHER_VERSION
+from dlltracer.diagnose.rules.win_copies import OTHER_VERSION
 from dlltracer.host.copies import find_other_versions
 from dlltracer.model.events import LoadEvent
 from dlltracer.model.failure import Frame, PythonError, Request, RequestKind
@@ -158,6 +158,16 @@ def test_mkl_without_its_threads(begin: str) -> None:
     assert (finding.code, finding.subject) == ("missing-at-runtime", "mkl_intel_thread.2.dll")
 
 
+@pytest.mark.parametrize(
+    ("place", "folder"), [("C:\\mkl_def.2.dll", "C:\\"), ("D:\\x/bin\\a/mkl_def.2.dll", "D:\\x/bin\\a")]
+)
+def test_the_folder_of_what_mkl_did_not_find_is_one_for_path(place: str, folder: str) -> None:
+    # "C:" alone would be the current folder of the drive ("Naming Files, Paths, and Namespaces", MS Learn).
+    text = "INTEL MKL FATAL ERROR: Cannot load MKL_def.2.dll.\n"
+    (finding,) = diagnose(wrote(text, 2, copies={"mkl_def.2.dll": (Copy(place, "PATH"),)})).findings
+    assert f"put {folder} in front of PATH" in finding.remedies[0].what
+
+
 def test_mkl_that_lacks_a_symbol_names_no_file() -> None:
     text = "Intel MKL FATAL ERROR: Cannot load symbol MKLMPI_Get_wrappers.\n"
     assert [one.code for one in diagnose(wrote(text, 2)).findings] == ["exit-in-import"]
@@ -169,6 +179,11 @@ def test_qt_without_its_plug_in(status: int) -> None:
     facts = replace(PROCESS, environment=(("QT_PLUGIN_PATH", "C:\\Anaconda\\plugins"),))
     (finding,) = diagnose(wrote(text, status, process=facts)).findings
     assert finding.code == "qt-platform-plugin" and "without QT_PLUGIN_PATH" in finding.remedies[0].what
+
+
+def test_a_plug_in_with_a_hyphen_in_its_name() -> None:
+    text = 'qt.qpa.plugin: Could not find the Qt platform plugin "wayland-egl" in ""\n'
+    assert diagnose(wrote(text, 3)).findings[0].code == "qt-platform-plugin"
 
 
 def test_a_plug_in_that_is_there() -> None:

@@ -132,7 +132,10 @@ def site_folders(process: ProcessFacts) -> tuple[str, ...]:
 
 
 def read_limits(subject: str | None, process: ProcessFacts) -> MachineLimits | None:
-    """Return what the machine allows; `None` for a process of Windows or of another machine."""
+    """Return what the machine allows; `None` for a process of Windows or of another machine.
+
+    Arguments: `subject`, the path of the file that failed: the mount of it is read. `None` where no file is known.
+    """
     if process.system is not System.LINUX or process.system is not this_system():
         return None
     memory = MemoryLimit("RLIMIT_AS", process.address_space_limit, process.address_space)

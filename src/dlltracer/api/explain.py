@@ -330,6 +330,7 @@ def _child_copies(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[s
     from pathlib import Path
 
     from ..diagnose.program_output import child_failure
+    from ..host.machine import is_file
     from .linux_case import LinuxProcess
 
     message = child_failure(messages)
@@ -338,14 +339,14 @@ def _child_copies(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[s
         return {}
     name = Path(message.program or "").name
     failed = error.library if "/" in error.library else shutil.which(error.library) or error.library
-    image = LinuxProcess(run.process, run.recording).read_image(failed) if Path(failed).is_file() else None
+    image = LinuxProcess(run.process, run.recording).read_image(failed) if is_file(failed) else None
     needs = [error.library] if image is None else list(image.needed)
     found: dict[str, str] = {}
     for child in run.children:
         for folder in child.library_path.split(":") if Path(child.program).name == name else ():
             for need in needs:
                 copy = Path(run.process.current_folder, folder, Path(need).name)
-                if need not in found and copy.is_file():
+                if need not in found and is_file(copy):
                     found[need] = str(copy)
     return found
 
@@ -357,13 +358,14 @@ def _module_files(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[s
     from pathlib import Path
 
     from ..diagnose.program_output import modules_in_crashes
+    from ..host.machine import is_file
 
     found = {}
     for module in modules_in_crashes(messages):
         *packages, stem = module.split(".")
         names = [stem + suffix for suffix in run.process.suffixes]
         files = (Path(folder, *packages, name) for folder in run.process.path for name in names)
-        file = next((file for file in files if file.is_file()), None)
+        file = next((file for file in files if is_file(file)), None)
         if file is not None:
             found[module] = str(file)
     return found

@@ -6,7 +6,6 @@ import ntpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..binary.elf import read_elf
 from ..diagnose.loader_errors import (
@@ -23,6 +22,7 @@ from ..diagnose.program_output import OutputKind, OutputMessage
 from ..diagnose.windows_load import MessageSource, find_code, known_win32_codes
 from ..errors import BinaryFormatError
 from ..host.failure import read_loader_translations, read_system_texts, reload_code
+from ..host.machine import is_file
 from ..model.events import LoadEvent, LoadFailedEvent, UnloadEvent
 from ..model.failure import ProcessFacts, PythonError, Request, RequestKind
 from ..model.loader_context import CTYPES_NAME_SEARCH, EXTENSION_MODULE_SEARCH, LoadFlags
@@ -101,9 +101,10 @@ def _loader_error(errors: tuple[PythonError, ...]) -> tuple[PythonError | None, 
 def _completed(
     error: PythonError | None, dl_error: DlError | None, errors: tuple[PythonError, ...], recording: Recording | None
 ) -> tuple[PythonError | None, DlError | None, NamedFailure | None]:
-    """The same two as `loader_error` gives, from the trace where the exception has only the name of what failed.
+    """Return the two values of `_loader_error`, from the trace where the exception only names what failed.
 
-    The third is how an exception names a load that failed; `None` where the loader's own words say it, or nothing does.
+    The third value is how an exception names a load that failed; `None` where the loader's own words say it, or nothing
+    does.
     """
     if recording is None:
         return error, dl_error, None
@@ -385,7 +386,7 @@ def _of_quoted_file(error: PythonError) -> WindowsFailure:
     number = _ERROR_NUMBER.search(text)
     known = find_code(text, read_system_texts(known_win32_codes()))
     code = int(number[1]) if number is not None else known.code if known is not None else None
-    path = next((found[1] for found in _PATH.finditer(text) if Path(found[1]).is_file()), None)
+    path = next((found[1] for found in _PATH.finditer(text) if is_file(found[1])), None)
     if path is None or code not in _OF_LOADERS:
         return WindowsFailure()
     # Managers of drivers and plug-ins load by the whole path, and have its folder and PATH searched for its needs.

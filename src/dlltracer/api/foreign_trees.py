@@ -34,7 +34,7 @@ _DRIVE = "Z:"
 def windows_tree(
     place: Place, image: PeImage, root: str | None, search: Sequence[str], python: str | None = None
 ) -> LoadTree:
-    """Return what `trees.load_tree` does, for a PE file that has been read."""
+    """Return what `trees.load_tree` does, for a PE file that has been read; arguments as there."""
     own = read_added_folders(place.path)
     notes = tuple(f"the package adds {folder} when it is imported (delvewheel)" for folder in own)
     tree = _tree(place, image, root, (*search, *own), python)
@@ -137,7 +137,10 @@ _OWN_CPUS = {"arm64": CPU_ARM64, "aarch64": CPU_ARM64, "x86_64": CPU_X86_64}
 def macos_tree(
     place: Place, root: str | None, search: Sequence[str], python: str | None = None
 ) -> LoadTree:
-    """`trees.load_tree` for a Mach-O file; of a universal one, for one processor, which the notes name."""
+    """Return what `trees.load_tree` does, for a Mach-O file; arguments as there. Raises `BinaryFormatError`, `OSError`.
+
+    Of a universal file the image for one processor is followed; the notes name it.
+    """
     files = MacosFiles(root, symbols=True)
     path = place.path if root is None else place.inside or ""
     file = files.read_image(path)

@@ -216,6 +216,9 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
             return "it is for another kind of processor"
         if image.bits != self._process.bits:
             return f"it is for {image.bits}-bit programs"
+        library = _c_library_of(image)
+        if library is not None and library != ("musl" if isinstance(context, MuslContext) else "glibc"):
+            return f"it was built for {library}"
         return None
 
     def _global_scope(self) -> tuple[str, ...]:
@@ -240,6 +243,13 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
             )  # fmt: skip
             self._notes += self._in_linux.notes
         return self._in_linux
+
+
+def _c_library_of(image: ElfImage) -> str | None:
+    """Return the C library that an image asks for by its needs; `None` if it asks for none of these two."""
+    if any(need.startswith("libc.musl-") for need in image.needed):
+        return "musl"
+    return "glibc" if "libc.so.6" in image.needed else None
 
 
 REWRITTEN_ENDS = "the ends of its lines were rewritten (CR LF), as if it were a text"

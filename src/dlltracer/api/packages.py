@@ -11,16 +11,19 @@ from pathlib import Path
 
 from ..diagnose.case import Case, InstallFacts, PackageCheck, StrayFile, UnmetRequirement
 from ..diagnose.rules.missing_module import package_names
-from ..host.distributions import Distribution, check_record, list_distributions, normalize, read_requirement
+from ..host.distributions import Distribution, check_record, list_distributions, read_requirement
+from ..host.machine import is_file, is_folder
 from ..host.packages import find_owners, find_strays
-from ..model.environment import PackageManager, PackageOwner
+from ..model.environment import PackageManager, PackageOwner, normalized_name
 from ..model.failure import ProcessFacts, System
 
 _MOST_ASKED = 6
+"""Files whose owner is asked for: each may take a run of a package manager."""
 _OF_PACKAGES = ("/usr/", "/lib", "/bin/", "/sbin/", "/opt/", "/etc/", "/srv/", "/var/")
 """Where packages of a distribution put files (Filesystem Hierarchy Standard)."""
 _NATIVE = (".so", ".pyd", ".dll", ".dylib")
 _LARGEST_HASHED = 100 * 1024 * 1024
+"""Bytes of a file that is read whole for its sum."""
 
 
 def find_likely_owners(
@@ -44,14 +47,14 @@ class InstalledPackages:
         self._folders = folders
         self._installed: dict[str, Distribution] = {}
         for found in list_distributions(folders):
-            self._installed.setdefault(normalize(found.name), found)
+            self._installed.setdefault(normalized_name(found.name), found)
 
     def install_facts(self) -> InstallFacts:
         """Return what is installed; what a package manager could install is not asked."""
         prefixes = (self._process.prefix, self._process.base_prefix)
         return InstallFacts(
             distributions={name: found.version for name, found in self._installed.items()},
-            is_conda=any(Path(prefix, "conda-meta").is_dir() for prefix in prefixes if prefix),
+            is_conda=any(is_folder(prefix, "conda-meta") for prefix in prefixes if prefix),
         )
 
     def check(self, case: Case) -> tuple[PackageCheck, ...]:
@@ -62,7 +65,7 @@ class InstalledPackages:
         hashed = {posixpath.basename(path) for path in _worth_a_hash(owners)}
         checks = []
         for name, version in {owner.package: owner.version for owner in _owners_by_pip(owners)}.items():
-            found = self._installed.get(normalize(name))
+            found = self._installed.get(normalized_name(name))
             check = check_record(found, suffixes=_NATIVE, hashed=hashed) if found is not None else None
             if check is not None and check.changed:
                 checks.append(PackageCheck(f"{name} {version}".strip(), name, check.changed, check.folder))
@@ -73,7 +76,7 @@ class InstalledPackages:
 
         For a module that was not found, return which packages require the package of that module.
         """
-        owners: Iterable[str] = {normalize(owner.package) for owner in _owners_by_pip(case.owners)}
+        owners: Iterable[str] = {normalized_name(owner.package) for owner in _owners_by_pip(case.owners)}
         wanted: Container[str] | None = None
         if case.missing_module is not None and case.error is not None and "ModuleNotFoundError" in case.error.bases:
             owners, wanted = self._installed, package_names(case.missing_module)
@@ -81,7 +84,7 @@ class InstalledPackages:
         for found in filter(None, map(self._installed.get, sorted(owners))):
             for text in found.requires:
                 one = read_requirement(text, self._process)
-                name = normalize(one.name) if one is not None else ""
+                name = normalized_name(one.name) if one is not None else ""
                 if one is not None and name not in self._installed and (wanted is None or name in wanted):
                     package = f"{found.name} {found.version}".strip()
                     unmet.append(UnmetRequirement(package=package, name=one.name, versions=one.versions))
@@ -94,7 +97,7 @@ class InstalledPackages:
         asked = (case.subject, crash, case.run.initialising, *missing, *(one.requested_by for one in case.symbols[:1]))
         paths = [
             path for path in dict.fromkeys(asked)
-            if path and path not in case.owners and Path(path).is_file() and not self._is_of_python(path)
+            if path and path not in case.owners and is_file(path) and not self._is_of_python(path)
         ]  # fmt: skip
         found = find_strays(paths, self._installed.values())
         return tuple(StrayFile(path=path, package=" ".join(owner).strip()) for path, owner in found.items())
@@ -113,7 +116,7 @@ class InstalledPackages:
         paths = []
         for entry in dict.fromkeys(entries) if packages else self._folders:
             folder = Path(entry, *packages)
-            if folder.is_dir():
+            if is_folder(folder):
                 paths += [str(folder / f"{last}{suffix}") for suffix in self._process.suffixes]
         return dict(find_owners(paths, self._folders).owners)
 
@@ -123,7 +126,7 @@ def _owners_by_pip(owners: Mapping[str, tuple[PackageOwner, ...]]) -> Iterator[P
 
 
 def _worth_a_hash(owners: Mapping[str, tuple[PackageOwner, ...]]) -> list[str]:
-    """Files in question that are not too large to be read whole."""
+    """Return the files of pip's packages that are not too large to be read whole."""
     small = []
     for path, found in owners.items():
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from ..capture.linux.seccomp_decode import WatchedProgram
 from ..errors import BinaryFormatError
@@ -28,14 +27,14 @@ _LOADER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "GLIBC_TUNABLES")
 
 
 
-@dataclass
 class _Context:
     """One program in its environment: the rules of its loader, and the images that ask for others."""
 
-    rules: GlibcRules | MuslRules
-    main: ElfRequester | None
-    requesters: dict[str, ElfRequester] = field(default_factory=dict)
-    unread: dict[str, tuple[str | None, str]] = field(default_factory=dict)
+    def __init__(self, rules: GlibcRules | MuslRules, main: ElfRequester | None, program: str) -> None:
+        self.rules = rules
+        self.main = main
+        self.requesters = {} if main is None else {program: main}
+        self.unread: dict[str, tuple[str | None, str]] = {}
 
 
 class SearchPhases:
@@ -163,7 +162,7 @@ class SearchPhases:
         else:
             rules = GlibcRules(found, self._files, None)
         requester = None if isinstance(main, str) else main
-        return _Context(rules, requester, {} if requester is None else {program.program: requester})
+        return _Context(rules, requester, program.program)
 
 
 def _in_order(places: tuple[str, ...], rules: Iterator[Probe], is_found: bool) -> tuple[Probe, ...] | None:

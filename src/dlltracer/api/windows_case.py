@@ -6,20 +6,19 @@ import functools
 import ntpath
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from ..capture.requests import is_own_load
 from ..diagnose.case import Case, Copy
 from ..diagnose.program_output import OutputMessage
 from ..diagnose.rules.own_words import mkl_libraries
+from ..diagnose.rules.win_copies import CONDA, OTHER_VERSION
 from ..diagnose.rules.win_lookups import libraries_asked_for_a_function
-from ..diagnose.rules.win_missing import CONDA, OTHER_VERSION
 from ..diagnose.windows_load import is_in
 from ..errors import BinaryFormatError
 from ..host.copies import FoundCopy, find_copies, find_other_versions
 from ..host.failure import reload_code, this_process
 from ..host.filesystem import WindowsFiles
-from ..host.machine import this_system
+from ..host.machine import is_folder, this_system
 from ..knowledge import system_names
 from ..model.events import FileKind
 from ..model.failure import Crash, ProcessFacts, System
@@ -333,7 +332,7 @@ def _where(file: FoundCopy, process: ProcessFacts) -> str:
     A virtual environment that was made from the Python of one (`base_prefix`) has no conda-meta of its own.
     """
     for prefix in (process.prefix, process.base_prefix):
-        if is_in(file.path, prefix) and Path(prefix, "conda-meta").is_dir():
+        if is_in(file.path, prefix) and is_folder(prefix, "conda-meta"):
             return CONDA
     return file.where
 

@@ -15,8 +15,6 @@ from .reading import Cursor
 Segment = tuple[int, int, int, int, int, int, int]
 """A program header: the fields of `model.elf.ElfSegment`."""
 
-EM_MIPS, EM_S390, EM_ALPHA = 8, 22, 0x9026
-
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 
 DT_NEEDED, DT_PLTRELSZ, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_RELASZ = 1, 2, 4, 5, 6, 7, 8
@@ -81,7 +79,10 @@ def layout_of(elf_class: int, data_encoding: int) -> ElfLayout:
 
 
 def integers(code: str, block: bytes, little_endian: bool) -> array[int]:
-    """The numbers in a block of bytes; `code` is a type of `array` with as many bytes."""
+    """Return the unsigned numbers in a block of bytes, whose length is a multiple of theirs.
+
+    Arguments: `code`, a type of `array`: "B", "H", "I" or "Q" for numbers of 1, 2, 4 or 8 bytes.
+    """
     numbers: array[int] = array(code, block)
     if little_endian != (sys.byteorder == "little"):
         numbers.byteswap()
@@ -179,7 +180,7 @@ PATH_LIMIT = 4096
 
 
 class DynamicPlaces:
-    """Maps addresses of loaded segments to offsets in the file."""
+    """Maps addresses of loaded segments to offsets in the file (PT_LOAD, elf(5))."""
 
     def __init__(self, segments: list[Segment]) -> None:
         self._loads = [
@@ -189,7 +190,10 @@ class DynamicPlaces:
         ]
 
     def find(self, address: int, what: str) -> tuple[int, int]:
-        """The file offset of `address`, and the offset at which the file's part of its segment ends."""
+        """Return the file offset of `address`, and the offset at which the file's part of its segment ends.
+
+        Raises `BinaryFormatError` for an address in no segment, which names `what` lies there.
+        """
         for start, end, offset in self._loads:
             if start <= address < end:
                 return offset + address - start, offset + end - start
@@ -199,6 +203,8 @@ class DynamicPlaces:
 @dataclass(frozen=True)
 class Dynamic:
     """The dynamic section.
+
+    All methods raise `BinaryFormatError` for what is not in the file; `what` names the thing there, for its message.
 
     Attributes:
         values: of each tag its last value, which is the one that counts (elf/get-dynamic-info.h of glibc).

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Se
 from itertools import compress
 
 from ..errors import BinaryFormatError
-from ..model.elf import ElfNeeds, ElfSymbols
+from ..model.elf import EM_ALPHA, EM_MIPS, EM_S390, ElfNeeds, ElfSymbols
 from .elf_dynamic import (
     DT_GNU_HASH,
     DT_HASH,
@@ -22,9 +22,6 @@ from .elf_dynamic import (
     DT_RELSZ,
     DT_SYMTAB,
     DT_VERSYM,
-    EM_ALPHA,
-    EM_MIPS,
-    EM_S390,
     Dynamic,
     Versions,
     integers,
@@ -32,7 +29,11 @@ from .elf_dynamic import (
 
 
 def hashed_range(dynamic: Dynamic, machine: int, room: int) -> tuple[int, int]:
-    """The indexes of the symbols that a lookup can find: first, and one past the last."""
+    """Return the indexes of the symbols that a lookup can find: first, and one past the last.
+
+    Arguments: `machine`, e_machine; `room`, how many symbols fit between the table and the end of its segment.
+    Raises `BinaryFormatError`.
+    """
     what = "the hash table"
     place = dynamic.locate(DT_GNU_HASH, what)
     if place is not None:

@@ -1,8 +1,10 @@
 """Reads the headers of a PE file, and maps addresses to offsets in the file.
 
 Source: MS Learn "PE Format". Where that leaves open what Windows does, the rules are those by which it maps a file:
-raw data begins at a multiple of 512 bytes whatever FileAlignment says, no more of it is mapped than the section's
-virtual size in pages, the rest of the section is zeros, and a file that ends before the raw data does is refused.
+
+- Raw data begins at a multiple of 512 bytes, whatever FileAlignment says.
+- No more of it is mapped than the section's virtual size in pages; the rest of the section is zeros.
+- A file that ends before its raw data does is refused.
 """
 
 from __future__ import annotations
@@ -99,7 +101,8 @@ def parse_headers(data: bytes | FileBytes) -> Headers:
 class PeLayout:
     """Reads a PE file by address (RVA), as it would lie in memory.
 
-    Reads raise `BinaryFormatError` for an address that is not mapped. A section's tail without raw data is zeros.
+    Every method raises `BinaryFormatError` for an address that is not mapped. A section's tail without raw data is
+    zeros. Arguments of all: `rva`, the address relative to the image base; `what`, the thing there, for the message.
     """
 
     def __init__(self, data: bytes | FileBytes) -> None:

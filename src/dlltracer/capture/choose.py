@@ -79,7 +79,8 @@ NOT_USED = " was not used: "
 def start_best(*, raw: bool, live: bool = False) -> tuple[Session, tuple[str, ...]]:
     """Start the best mechanism that works here.
 
-    Returns the session and why each better one was not taken. Raises what the first candidate raised when none works.
+    Arguments as of `Backend.start`. Returns the session, and of each better mechanism why it was not taken. When none
+    works, raises what the first one raised; `BackendUnavailable` on a platform that has none.
     """
     if not candidates():
         raise BackendUnavailable("auto", f"no mechanism exists for platform {sys.platform!r}")

@@ -158,7 +158,7 @@ def make_dyld_reader(library: Any = None) -> Callable[[bool], Snapshot]:
     `BackendUnavailable` where they are not there.
 
     `_dyld_register_func_for_add_image` would tell of each image as it comes. It is not used: dyld holds its lock while
-    it calls back, the callback would wait for the GIL, and a thread that has the GIL may wait in dlopen for that lock.
+    it calls back. The callback would wait for the GIL, and a thread that has the GIL may wait in dlopen for that lock.
     It could not be taken back either. So the images are read before and after.
     """
     try:
@@ -211,7 +211,7 @@ def make_reader() -> Callable[[bool], Snapshot]:
     The callback of dl_iterate_phdr runs under a lock of the loader. A thread that waits for that lock inside an import
     holds the GIL (without a GIL, it keeps a stop of all threads from happening). If the callback let it run, both would
     wait for ever: seen within seconds. PYFUNCTYPE keeps the GIL over a call, but every function of Python may give it
-    up at its first instruction. So the callback has none: memcpy copies what the loader shows into `info`, and its
+    up at its first instruction. So the callback has none: memcpy copies what the loader shows into `info`. Its
     `restype`, which ctypes calls with the result, takes the next item of an iterator that is made of C functions only.
     """
     if sys.platform == "win32":

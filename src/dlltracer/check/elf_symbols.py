@@ -51,7 +51,7 @@ _TEMPLATES = re.compile(r"_ZNK?St(?:6vector|3map|3set|4list|5deque|8_Rb_tree|10_
 """Templates that are compiled into each program, and that libstdc++ has nothing of."""
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1 << 16)  # not without an end: the names are those of the files
 def libstdcxx_version(name: str) -> str | None:
     """Return the version that libstdc++ has a symbol in, "" where that is not known; `None` for other symbols."""
     if _TEMPLATES.match(name):

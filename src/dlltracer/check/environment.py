@@ -245,8 +245,8 @@ def _summary(code: str, severity: Severity, file: str, what: str, places: Sequen
 class KeptReport:
     """Keeps the report on an environment, and gives it again as long as nothing has changed that it rests on.
 
-    That is: every file below the environment's folders, every file of the system that the search looked at, the names
-    in the folders where it found nothing, the settings of the process, the machine, and the files of dlltracer itself.
+    That is: every file below the environment's folders; every file of the system that the search looked at; the names
+    in the folders where it found nothing; the settings of the process; the machine; the files of dlltracer itself.
     All of it is asked for its state (`host.file_states`), nothing is read.
 
     Arguments:

@@ -98,7 +98,7 @@ def check_macos(wheel: Wheel, platform: Platform, promise: PythonPromise) -> Ite
 
 
 class MacosCheck(PlatformCheck):
-    """The check for one processor."""
+    """The check for one processor, `cpu` (CPU_TYPE_..., mach/machine.h)."""
 
     def __init__(
         self, wheel: Wheel, platform: Platform, promise: PythonPromise, cpu: int, files: MacosFiles | StoredMachoFiles
@@ -112,6 +112,7 @@ class MacosCheck(PlatformCheck):
         self._reached: set[str] = set()
 
     def run(self) -> Iterator[Problem]:
+        """Yield what is wrong, file by file; a dylib with its loads once, where a module or program leads to it."""
         for place in sorted(self._wheel.native):
             yield from self._read(place)
         for place, file in self._without.items():

@@ -61,8 +61,8 @@ def check_many(
 def end_with_parent() -> None:
     """Let this process end when the one that started it does: the `initializer` of a `ProcessPoolExecutor`.
 
-    Without it the workers of a killed process wait for ever: each has the writing end of the pipe that brings its work,
-    so that the end of the other process is no end of the pipe (seen with CPython 3.11 and `spawn`).
+    Without it the workers of a killed process wait for ever: each has the writing end of the pipe that brings its work.
+    So the end of the other process is no end of the pipe (seen with CPython 3.11 and `spawn`).
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from ..host.machine import is_folder
 from ..host.wheel import UnreadableTarget
 from ..model.check import CheckReport
 
@@ -48,7 +48,7 @@ class CheckTarget:
 
 def classify_target(path: str) -> TargetKind:
     """Return what the file or folder at `path` is. What is not there is a file, which cannot be read."""
-    if Path(path).is_dir():
+    if is_folder(path):
         return TargetKind.FOLDER
     name = path.lower()
     return next((kind for ending, kind in _ENDINGS.items() if name.endswith(ending)), TargetKind.FILE)

@@ -138,7 +138,7 @@ def check(**given: Any) -> None:
     Without a TARGET, the environment of this Python is checked. No file of a target is run or installed. Each extension
     module, library and program is compared with the rules of a loader. For a wheel, these are the loaders of all
     platforms that its tags promise; for an environment, the loader of its system. The exit status is 0 when nothing is
-    wrong, 1 for errors, 2 for a wrong command line, and 3 when a target could not be read.
+    wrong; 1 for errors; 2 for a wrong command line; 3 when a target could not be read.
     """
     options = _CheckOptions(**prefer_command_line(given, settings_of(click.get_current_context()), ("form", "as_json")))
     form, targets = options.chosen_format(), options.chosen_targets()
@@ -263,8 +263,8 @@ def _open_cluster(address: str) -> Iterator[Any]:
 def _expand(target: str) -> list[str]:
     """Return the files that a target names.
 
-    That may be a pattern, as in "dist/*.whl" where no shell has expanded it (tox, a CI's action), or a folder of wheels
-    and conda packages, as dist/ is; source distributions beside them are passed over.
+    A target may be a pattern, as in "dist/*.whl" where no shell has expanded it (tox, a CI's action). It may also be a
+    folder of wheels and conda packages, as dist/ is; source distributions beside them are passed over.
     """
     if "\0" in target or "://" in target:
         return [target]

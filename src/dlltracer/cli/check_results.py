@@ -58,7 +58,12 @@ def make_line(report: CheckReport) -> str:
 
 
 class JsonLines:
-    """A file with a line of JSON for each target. One run at a time writes to it."""
+    """A file with a line of JSON for each target. One run at a time writes to it.
+
+    Arguments: `again`, check targets again that could not be read; their lines are dropped.
+    Attributes: `done`, of each target in the file, `CheckReport.worst` of its result.
+    Raises `CommandFailed`.
+    """
 
     def __init__(self, path: str, *, again: bool) -> None:
         self.done: dict[str, int] = {}
@@ -188,7 +193,8 @@ def _open_alone(path: str) -> BinaryIO:
 class ParquetFile:
     """A Parquet file, written whole at the end; until then the results are in a journal beside it, FILE.jsonl.
 
-    A run that was stopped leaves the journal, and the next one goes on with it. A row is a target.
+    A run that was stopped leaves the journal, and the next one goes on with it. A row is a target. Arguments,
+    attributes and errors as of `JsonLines`.
     """
 
     def __init__(self, path: str, *, again: bool) -> None:

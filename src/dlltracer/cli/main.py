@@ -4,6 +4,7 @@ statuses."""
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from ..errors import DlltracerError, Interrupted
@@ -21,6 +22,7 @@ def main() -> None:
     # them again and again: a tenth of the time of `deps`. Let it run after more new objects than the usual 700.
     if hasattr(gc, "set_threshold"):  # PyPy's collector has none
         gc.set_threshold(50_000)
+    _undo_coercion()
     try:
         status = _call_plain(sys.argv[1:])
         if status is None:
@@ -32,15 +34,19 @@ def main() -> None:
 
         status = say_error(str(error))
     except ImportError as error:
-        if error.name not in sys.stdlib_module_names:
-            raise
         from .output import say_error
 
+        package = (error.name or "dlltracer").partition(".")[0]
+        if package == "dlltracer":
+            raise
         # ctypes is what such a Python lacks most often; one that is linked statically loads no extension module at all.
         needed = "ctypes" if error.name == "_ctypes" else error.name
+        advice = "pip installs it with dlltracer"
+        if package in sys.stdlib_module_names:
+            there = f"dlltracer why --python {sys.executable} {needed}"
+            advice = f"Install dlltracer into another Python, and run there: {there}"
         status = say_error(
-            f"dlltracer needs {needed}, which this Python cannot import ({str(error).rstrip('.')}). "
-            f"Install dlltracer into another Python, and run there: dlltracer why --python {sys.executable} {needed}"
+            f"dlltracer needs {needed}, which this Python cannot import ({str(error).rstrip('.')}). {advice}"
         )
     except (KeyboardInterrupt, Interrupted):
         from .output import say
@@ -48,6 +54,22 @@ def main() -> None:
         say("dlltracer: interrupted\n", err=True)
         status = EXIT_INTERRUPTED
     sys.exit(status)
+
+
+def _undo_coercion() -> None:
+    """Take LC_CTYPE out of our environment where this interpreter has put it there.
+
+    In the locale "C", that of most containers, Python sets it to C.UTF-8 and turns its UTF-8 mode on (PEP 538, 540). A
+    Python that inherits it does not turn that mode on, and another program has a locale that it would not have.
+    """
+    if os.environ.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
+        try:
+            with open("/proc/self/environ", "rb") as file:  # as it was at the start (proc(5))
+                is_given = b"\0LC_CTYPE=" in b"\0" + file.read()
+        except OSError:
+            return
+        if not is_given:
+            del os.environ["LC_CTYPE"]
 
 
 def _call_plain(words: list[str]) -> int | None:

@@ -181,8 +181,13 @@ def _umask() -> int:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Write lines on stdout, or on stderr: the `print` of the commands."""
-    StreamTarget(_stream(2 if err else 1)).write(text)
+    """Write lines on stdout, or on stderr: the `print` of the commands.
+
+    Raises `OSError` where stdout takes nothing. A message that stderr does not take is lost: there is no other place to
+    say it, and the status is still that of the program, or of what the message is about.
+    """
+    with contextlib.suppress(*([OSError] if err else [])):
+        StreamTarget(_stream(2 if err else 1)).write(text)
 
 
 def say_written(name: str) -> None:
@@ -325,13 +330,20 @@ def encodes(text: str, encoding: str | None, errors: str = "strict") -> bool:
 
 @contextlib.contextmanager
 def forgiving_pipe(stream: TextIOWrapper) -> Iterator[None]:
-    """Pass over a broken pipe, and keep the interpreter from meeting it again when it flushes the stream at exit."""
+    """Pass over a broken pipe. Any other `OSError` is raised, a full disk for example.
+
+    In both cases what the stream still holds goes nowhere: the interpreter would meet the error again at its end, when
+    it flushes the stream, and would leave with status 120.
+    """
     try:
         yield
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def say_annotations(choice: bool | None, render: Callable[[str], str], *, inside_line: bool = False) -> None:

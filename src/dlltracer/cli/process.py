@@ -114,7 +114,15 @@ def runner_command(start: list[str], result: str, log: LogSharing, backend: str,
     """The command line that has an interpreter, started with the words `start`, run the program by the runner.
 
     Arguments: `result`, the file for the runner's report; `log`, `backend` and `program` are for the runner.
+
+    Raises:
+        CannotRun: the runner is in an archive (zipapp), and an interpreter starts no file of one.
     """
+    if not os.path.exists(CHILD_MAIN):
+        raise CannotRun(
+            f"dlltracer is in an archive: {CHILD_MAIN} is no file, and a program is run by it. Install or unpack "
+            f"dlltracer; deps, check, show and Trace work in an archive, too"
+        )
     return [*start, CHILD_MAIN, result, log.encode(), backend, program.kind.value, program.name, *program.arguments]
 
 
@@ -127,6 +135,9 @@ def interpreter_of(program: Program, python: str | None = None) -> list[str]:
 def interpreter() -> list[str]:
     """This interpreter, with the options that it was given."""
     options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    if "dev" in options and "dev" not in sys._xoptions:  # PYTHONDEVMODE turned it on, and does so for the program
+        at = options.index("dev")
+        del options[at - 1 : at + 1]
     given = {option.partition("=")[0] for option in options}
     # subprocess passes on the -X options that it knows; the program may look for any other in sys._xoptions.
     for name, value in sys._xoptions.items():
@@ -204,10 +215,15 @@ def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
     return wait
 
 
-def with_facts(run: RunResult, report: RunnerReport | None) -> RunResult:
-    """The run, with the exceptions that ended it and its interpreter, as its runner reported them."""
+def with_facts(run: RunResult, report: RunnerReport | None, *, is_whole: bool = True) -> RunResult:
+    """The run, with the exceptions that ended it and its interpreter, as its runner reported them.
+
+    Arguments: `is_whole` as of `RunOptions`; without it, nothing is told of a program that ended well.
+    """
     if report is None:
         return replace(run, completed=False)
+    if not is_whole and run.status == 0 and not report.errors:
+        return replace(run, completed=report.completed)
     from ..host.failure import read_errors, read_process
     from ..model.run import StartedChild
 

@@ -337,8 +337,8 @@ def _without_base(path: str) -> str | None:
 def _of_active_environment(environment: Mapping[str, str]) -> tuple[str, str] | None:
     """Return the variable and the Python of the active environment, if it is another one than ours.
 
-    A tool that was started by `uvx`, by `pipx` or by its script in an environment of its own is asked about the
-    environment that is active. Who writes `/this/python -m dlltracer` has chosen that Python, unless it belongs to an
+    A tool that was started by `uvx` or `pipx`, or by its script in an environment of its own, is asked about the active
+    environment. Who writes `/this/python -m dlltracer` has chosen that Python, unless it belongs to an
     environment that was made for the tool alone.
     """
     if not _is_script() and not _is_of_tool():

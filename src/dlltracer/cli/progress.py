@@ -25,7 +25,10 @@ _LONGEST = 48
 
 
 class Progress:
-    """Receives the state of a command's work. All methods may be called whether or not anything is shown."""
+    """Receives the state of a command's work. All methods may be called whether or not anything is shown.
+
+    Arguments: `what`, what is being done, in words; `total`, of how many steps, `None` where that is not known.
+    """
 
     def __init__(self, what: str, total: int | None) -> None:
         self._what = what

@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import sys
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from collections.abc import Callable
-from typing import Protocol
 
 from ..api.search_phases import SearchPhases
 from ..capture.linux.seccomp_watch import LoaderWatch
 from ..errors import BackendUnavailable
 from ..host.scratch import ScratchFile
 from ..model.events import Event
-from ..model.light import replace
+from ..model.light import Protocol, replace
 from ..model.recording import KeptEvents, TracedProcess
 from ..model.run import RunResult
 from .output import describe_ending
@@ -32,7 +30,6 @@ from .process import (
     choose_wait,
     interpreter_of,
     runner_command,
-    start_program,
     with_facts,
     with_stop,
 )
@@ -52,8 +49,6 @@ class Receiver(Protocol):
 
 
 NAME = "seccomp"
-
-_LAUNCH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "capture/linux/seccomp_launch.py")
 
 _GRACE = 0.5
 """Seconds that processes may go on which the first one leaves behind. Helpers of multiprocessing end in that time."""
@@ -160,7 +155,7 @@ class _WatchedRun:
 
     def _run_traced(self, watch: LoaderWatch, *, has_filter: bool) -> RunResult:
         from ..capture.linux.seccomp_launch import send
-        from ..capture.linux.seccomp_notify import PtraceLoop
+        from ..capture.linux.seccomp_ptrace import PtraceLoop
 
         options, way = self._options, "ptrace" if has_filter else "calls"
         with Relay(options.stopper, self._limit) as relay, self._launch(way) as launcher:
@@ -239,7 +234,7 @@ class _WatchedRun:
                 notes += (f"the program {describe_ending(run.status or 0)}",)
             else:
                 notes += report.notes
-            run = with_facts(run, report)
+            run = with_facts(run, report, is_whole=self._options.is_whole)
         return replace(run, recording=watch.recording(self._receiver.events, (*notes, *self._receiver.notes)))
 
 
@@ -250,28 +245,14 @@ class _Launcher:
     """
 
     def __init__(self, way: str, command: list[str], options: RunOptions, passed: frozenset[int]) -> None:
-        import socket
+        from ..capture.linux.seccomp_launch import Launch
 
         self._command = command
         try:
-            self.socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            launch = Launch(command, child_environment(options.variables), options.output, way, passed)
         except OSError as error:
-            raise BackendUnavailable(NAME, f"the system refuses a pair of sockets ({error.strerror})") from error
-        environment = child_environment(options.variables)
-        locale = "+" if "LC_CTYPE" in environment else "-"
-        # A Python that was made a program of (sys.frozen) takes a script, and no options.
-        flags = [] if getattr(sys, "frozen", False) else ["-I", "-S"]
-        numbers = ",".join(map(str, sorted(passed)))
-        words = [sys.executable, *flags, _LAUNCH, str(other.fileno()), way, numbers, locale, *command]
-        stdout, stderr = options.output if options.output is not None else (None, None)
-        try:
-            other.set_inheritable(True)
-            self.child = start_program(words, environment, stdout, stderr)
-        except OSError as error:
-            self.socket.close()
-            raise CannotRun(describe_start_failure(words[0], error)) from error
-        finally:
-            other.close()
+            raise CannotRun(describe_start_failure(command[0], error)) from error
+        self.socket, self.child = launch.socket, launch.child
         self.socket.settimeout(_PATIENCE)
 
     def __enter__(self) -> _Launcher:
@@ -362,5 +343,9 @@ def _say_waiting(number: int) -> None:
 
 def _where(command: str) -> str | None:
     """The file that a command names."""
+    if os.path.isabs(command):
+        return os.path.normpath(command)
+    import shutil
+
     path = shutil.which(command)
     return None if path is None else os.path.abspath(path)

@@ -218,16 +218,21 @@ def _read_initialising(log: int | None, pid: int) -> str | None:
 def with_report(
     run: RunResult, pid: int, report: RunnerReport | None, backend: str, log: int | None, is_whole: bool = True
 ) -> RunResult:
-    """The run, with what its runner reported, and what its trace recorded."""
+    """Return the run, with what its runner reported, and what its trace recorded.
+
+    Arguments:
+        run, pid: how the program ended, and its process id.
+        report: of the runner in it; `None` where it left none.
+        backend: the mechanism that was asked for.
+        log: descriptor of the loader's text (`make_log`); `None` where there is none.
+        is_whole: as of `RunOptions`.
+    """
     if report is not None and report.outcome == RunnerOutcome.REFUSED:
         return replace(run, refusal=report.message)
     if report is not None and report.outcome == RunnerOutcome.NOT_BEGUN:
         return replace(run, begun=False)
     message = ""
-    if report is not None and not is_whole and run.status == 0 and not report.errors:
-        run = replace(run, completed=report.completed)
-    else:
-        run = with_facts(run, report)
+    run = with_facts(run, report, is_whole=is_whole)
     if report is not None:
         if report.outcome == RunnerOutcome.UNTRACED:
             return run
@@ -274,7 +279,8 @@ def _died_outside_of_loader(run: RunResult) -> bool:
 def salvage(how: str, backend: str, log: int | None, pid: int, *, in_search: bool = True) -> Recording:
     """Return the recording of a trace that was not ended, from the text of its loader log.
 
-    `how` says why it was not; `in_search`, that the loader may have been at a search when the process died.
+    Arguments: `how` says why it was not; `log` as of `make_log`; `in_search`, that the loader may have been at a search
+    when the process died.
     """
     if sys.platform == "linux" and log is not None and os.fstat(log).st_size:
         notes = (f"{how}; the loader's log was read by dlltracer's own process",)

@@ -107,16 +107,16 @@ class _WhyOptions:
 def why(given: Mapping[str, Any], settings: frozenset[str]) -> None:
     """Import MODULE in a process of its own, and say why it fails: which file, needed by whom, looked for where.
 
-    MODULE may be the name of a module, an import statement (from PIL import Image), a script (*.py, *.pyz), the folder
-    of a package, or the file of an extension module or a shared library. A recording, made here or on another machine,
-    is explained from its contents, and nothing is imported.
+    MODULE may be the name of a module, an import statement (from PIL import Image) or a script (*.py, *.pyz). It may
+    also be the folder of a package, or the file of an extension module or a shared library. A recording, made here or
+    on another machine, is explained from its contents, and nothing is imported.
 
     Fixes that need no installation are tried: the verdict says which of them work.
 
     An import that hangs is ended by --timeout or Ctrl-C, and the verdict says where it was.
 
-    Exit status: 0 the import works, 1 a cause was found, 4 the import fails and the evidence does not decide, 3 the
-    import could not be traced, 2 the command line is wrong, 124 --timeout ended the import, 130 Ctrl-C ended it.
+    Exit status: 0 the import works; 1 a cause was found; 4 the import fails and the evidence does not decide; 3 the
+    import could not be traced; 2 the command line is wrong; 124 --timeout ended the import; 130 Ctrl-C ended it.
     """
     options = _WhyOptions(**_without_settings(given, settings))
     options.check()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import ntpath
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -69,8 +71,8 @@ class Case:
         is_program: `subject` is a program that could not start, or was only looked at; there is no Python in it.
         messages: what loaders, runtimes and Python wrote, in the output of the run (`program_output.read_output`).
         module_files: module to its file, of modules that a child process was importing when it died.
-        child_copies: of the image in an error of a child's loader, the libraries it needs, to the copy in the
-            folders of the LD_LIBRARY_PATH that the child was given.
+        child_copies: of the image in an error of a child's loader: a library that it needs, to the copy of that in the
+            folders of LD_LIBRARY_PATH that the child was given.
         definers: libraries of this machine that define the symbol which is missing first, and that no image lists.
         speaker: the image whose words the program wrote before it died; `None` if that is not known.
         namesake: what stands in the place of a module that lacks a name; `None` if nothing does.
@@ -467,6 +469,15 @@ class SearchLead:
     path: str | None = None
     element: str | None = None
     target: str | None = None
+
+
+def compared_name(path: str, system: System) -> str:
+    """Return the last part of a path, as the loader of that system compares names.
+
+    Windows ignores case, and takes "/" for "\\" ("Naming Files, Paths, and Namespaces", MS Learn). On Linux and macOS a
+    backslash is a character like any other.
+    """
+    return ntpath.basename(path).lower() if system is System.WINDOWS else posixpath.basename(path)
 
 
 def describe_copies(copies: tuple[Copy, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -99,17 +99,16 @@ class Causes:
     notes: tuple[str, ...] = ()
 
 
-def diagnose(case: Case, rules: Iterable[Rule] | None = None) -> Diagnosis:
-    """Return the verdict on a case that failed, by the rules of its system unless others are given."""
-    return conclude(case, find_causes(case, rules))
+def diagnose(case: Case) -> Diagnosis:
+    """Return the verdict on a case that failed, by the rules of its system."""
+    return conclude(case, find_causes(case))
 
 
-def find_causes(case: Case, rules: Iterable[Rule] | None = None) -> Causes:
-    """Return the causes that the rules of the system find, unless other rules are given."""
+def find_causes(case: Case) -> Causes:
+    """Return the causes that the rules of the system find."""
     found: dict[tuple[str, str], Finding] = {}
     notes: tuple[str, ...] = ()
-    own = {System.WINDOWS: WINDOWS_RULES, System.OTHER: MACOS_RULES}.get(case.system, LINUX_RULES)
-    for rule in own if rules is None else rules:
+    for rule in {System.WINDOWS: WINDOWS_RULES, System.OTHER: MACOS_RULES}.get(case.system, LINUX_RULES):
         causes = iter(rule(case))
         for finding in islice(causes, MOST_OF_A_RULE):
             known = integrity.with_requirements(_tempered(_with_name(finding, case), case), case)

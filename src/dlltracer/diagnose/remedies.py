@@ -18,10 +18,11 @@ from ..model.environment import (
     Provider,
     ProviderKind,
     has_hash,
+    normalized_name,
 )
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
-from .case import Case, InstallFacts
+from .case import Case, InstallFacts, compared_name
 
 PYTHON = "python"
 """The interpreter in the commands of rules and tables: the one that failed takes its place."""
@@ -222,7 +223,7 @@ def find_providers(
     Returns: () if nothing is known of the name, or of the system.
     """
     windows = system is System.WINDOWS
-    name = ntpath.basename(library).lower() if windows else posixpath.basename(library)
+    name = compared_name(library, system)
     for row in read_table("providers")["providers"]:
         if row["system"] != system.value:
             continue
@@ -263,6 +264,36 @@ def provider_by_rule(soname: str, distribution: str | None) -> tuple[Provider, .
     stem, number = found[1].lower().replace("_", "-"), found[2] or found[3]
     name = f"lib{stem}{'-' if stem[-1].isdigit() else ''}{number}"
     return (Provider(ProviderKind.APT, name, (*_COMMANDS[ProviderKind.APT], name), note=_NAMING_RULE),)
+
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
+_SEARCHES = {
+    _FAMILIES[ProviderKind.APT]: "apt-file search {}",
+    _FAMILIES[ProviderKind.DNF]: "dnf provides '*/{}'",
+    _FAMILIES[ProviderKind.APK]: "apk search --exact so:{}",
+    "suse opensuse": "zypper search --provides {}",
+    "arch": "pacman -F {}",
+    "nixos": "nix-locate lib/{}",
+}
+"""Families of distributions to the commands that ask all packages for a library.
+
+zypper takes what the packages provide, as "libGL.so.1()(64bit)"; the others the name of the file.
+"""
+
+
+def package_with(need: str, distribution: str | None) -> Remedy:
+    """Return what to do about a library that no known package has, with what tells its package on the system."""
+    words = (distribution or "").lower().split()
+    searches = [text for word in words for family, text in _SEARCHES.items() if word in family.split()]
+    named = f" ({searches[0].format(need)} names it)" if searches and _PLAIN_NAME.fullmatch(need) else ""
+    if "nixos" in words:  # no FHS folders: each program has its libraries by RUNPATH
+        return Remedy(
+            f"NixOS has no folder of libraries for all: put the lib folder of the package that has {need}{named} into "
+            "LD_LIBRARY_PATH, or take the Python package from nixpkgs"
+        )
+    return Remedy(
+        f"install the package that has {need}{named}; if it was built here, name its folder in LD_LIBRARY_PATH"
+    )
 
 
 def install_remedies(providers: Iterable[Provider]) -> Iterator[Remedy]:
@@ -359,7 +390,20 @@ def keep_feasible(finding: Finding, case: Case) -> Finding:
     library = case.limits.c_library if case.limits is not None else None
     tried = (_feasible(remedy, case.install, case.run.process, library) for remedy in finding.remedies)
     remedies = tuple(remedy for remedy in tried if remedy is not None)
+    gone = finding.remedies if not remedies and _LIBRARY_FILE.search(finding.subject) else ()
+    if gone and all(_has_no_source(remedy, case.install) for remedy in gone):
+        remedies = (package_with(posixpath.basename(finding.subject), case.distribution),)
     return finding if remedies == finding.remedies else replace(finding, remedies=remedies)
+
+
+_LIBRARY_FILE = re.compile(r"\.so(?:\.\d[\w.]*)?$")
+
+
+def _has_no_source(remedy: Remedy, facts: InstallFacts) -> bool:
+    """Return whether a remedy fell away because the machine knows no such package."""
+    if is_system_install(remedy):
+        return not set(_operands(remedy.command)) & facts.available.installed.keys()
+    return remedy.command[:1] == ("conda",)
 
 
 def _feasible(
@@ -421,7 +465,7 @@ def _is_installed(command: tuple[str, ...], facts: InstallFacts) -> bool:
     """Return whether pip would find all there: packages without a version that is asked for, already installed."""
     if {"--force-reinstall", "--upgrade"} & set(command):
         return False
-    return all(re.sub(r"[-_.]+", "-", word).lower() in facts.distributions for word in _operands(command[2:]))
+    return all(normalized_name(word) in facts.distributions for word in _operands(command[2:]))
 
 
 def _is_in_force(command: tuple[str, ...], process: ProcessFacts | None) -> bool:

@@ -25,7 +25,7 @@ from ..model.finding import (
     Remedy,
     Source,
 )
-from .case import Case, Change, Copy
+from .case import Case, Change, Copy, compared_name
 from .loader_errors import DlProblem, classify_dlerror, folder_of
 from .remedies import with_variable, without_variable
 
@@ -172,7 +172,7 @@ def _in_another_order(finding: Finding, case: Case) -> Iterator[Trial]:
 
 def _with_copy(finding: Finding, case: Case) -> Iterator[Trial]:
     """With the folders of copies that the loader did not come by."""
-    name = re.split(r"[/\\]", finding.subject)[-1]
+    name = compared_name(finding.subject, case.system)
     copies = [copy for copy in case.copies.get(name, ()) if copy.unfit is None]
     if finding.code in _BY_OTHER_COPY:
         every = (copy for group in case.copies.values() for copy in group)

@@ -21,7 +21,7 @@ from ..model.finding import Confidence, Evidence, Remedy, Source
 from ..model.pe import PeImage
 from ..model.tree import Binding
 from ..model.words import RULES
-from .case import Case
+from .case import Case, compared_name
 from .remedies import NO_DLL_SITES, find_providers, install_remedies, reinstall_by_pip
 
 HRESULT_FROM_WIN32 = 0x80070000
@@ -77,7 +77,7 @@ class CodeMeaning:
 
 
 def classify_code(code: int) -> CodeMeaning:
-    """The meaning of a code of GetLastError, of an NTSTATUS, an exit code or an HRESULT, with or without sign."""
+    """Return the meaning of a code: of GetLastError, an NTSTATUS, an exit code or an HRESULT, with or without sign."""
     number = code & 0xFFFFFFFF
     if number & 0xFFFF0000 == HRESULT_FROM_WIN32:
         number &= 0xFFFF
@@ -105,6 +105,7 @@ _NUMBER = re.compile(r"\[WinError (-?\d{1,10})\]|DLL load failed with error code
 _CTYPES = re.compile(r"Could not find module '[^\n]{0,600}' \(or one of its dependencies\)")
 ERROR_MOD_NOT_FOUND = 126
 LONGEST_REPORT = 20_000
+"""Characters of a text that are looked through for a code."""
 
 
 class MessageSource(enum.Enum):
@@ -136,7 +137,7 @@ class MessageCode:
 
 
 def find_code(text: str, system_texts: Mapping[int, str] | None = None) -> MessageCode | None:
-    """The Windows error code that a message of an exception stands for.
+    """Return the Windows error code that a message of an exception stands for.
 
     Arguments:
         text: `str(exception)`, or a report that quotes it.
@@ -159,7 +160,7 @@ def find_code(text: str, system_texts: Mapping[int, str] | None = None) -> Messa
 
 
 def bundled_texts() -> dict[tuple[int, str], str]:
-    """(code, language) to the words Windows uses. Only to read reports of other machines."""
+    """Return (code, language) to the words that Windows uses. Only to read reports of other machines."""
     table: dict[str, dict[str, str]] = read_table("windows_messages")
     return {(int(code), language): words for code, row in table.items() for language, words in row.items()}
 
@@ -184,8 +185,9 @@ def _plain(text: str) -> str:
 WINE_STUB = 0x80000100
 """EXCEPTION_WINE_STUB (Wine's include/winternl.h): Wine binds a symbol that is missing, and raises at its call."""
 
+
 def load_error(case: Case) -> LoadError | None:
-    """The kind of failure that Windows reported; `None` if it was no failure of its loader.
+    """Return the kind of failure that Windows reported; `None` if it was no failure of its loader.
 
     `LoadError.UNKNOWN`: a load failed, and the code behind the words is not known.
     """
@@ -204,7 +206,7 @@ def firmness(case: Case) -> Confidence:
 
 
 def code_evidence(case: Case) -> tuple[Evidence, ...]:
-    """The code, with its meaning."""
+    """Return the evidence of the code, with its meaning; () if there is no code."""
     if case.code is None:
         return ()
     meaning = classify_code(case.code)
@@ -214,13 +216,13 @@ def code_evidence(case: Case) -> tuple[Evidence, ...]:
 
 
 def why_taken(phase: Phase | None) -> str:
-    """The rule that chose a copy, as a clause."""
+    """Return the rule that chose a copy, as a clause."""
     return (RULES[phase].reason if phase is not None else "") or "the loader's rules led to it"
 
 
 def base_name(path: str) -> str:
-    """The last part of a path, in lower case: what Windows compares."""
-    return ntpath.basename(path).lower()
+    """Return the last part of a path, as Windows compares names: in lower case."""
+    return compared_name(path, System.WINDOWS)
 
 
 def name_of(path: str) -> str:
@@ -267,19 +269,19 @@ def version_of(case: Case, path: str) -> str:
 
 
 def described(case: Case, path: str) -> str:
-    """An image with its version and the package that shipped it."""
+    """Return an image with its version and the package that shipped it, for a sentence."""
     version = version_of(case, path)
     return f"{path}{f' {version}' if version else ''}{case.owner_of(path)}"
 
 
 def provider_remedies(name: str) -> Iterator[Remedy]:
-    """Safe sources of a DLL, and the word against unsafe ones."""
+    """Yield safe sources of a DLL, and the warning of unsafe ones."""
     yield from install_remedies(find_providers(name, System.WINDOWS))
     yield Remedy(NO_DLL_SITES)
 
 
 def reinstall(case: Case, path: str | None) -> Iterator[Remedy]:
-    """Install the package of a file again, if pip knows whose it is."""
+    """Yield how to install the package of a file again, if pip knows whose it is."""
     for owner in case.owners.get(path or "", ()):
         if owner.manager is PackageManager.PIP:
             yield reinstall_by_pip(owner.package, owner.version, owner.folder, case.run.process)
@@ -287,7 +289,10 @@ def reinstall(case: Case, path: str | None) -> Iterator[Remedy]:
 
 
 def binding_of(case: Case, requested_by: str, library: str) -> Binding | None:
-    """Return the binding of that need of that image."""
+    """Return what became of an image's need of a library, by its name in any case; `None` if that is not known.
+
+    Needs that are bound at their first call (delay-loaded) are passed over.
+    """
     wanted = library.lower()
     for binding in case.tree.bindings if case.tree is not None else ():
         if binding.requested_by == requested_by and binding.need.lower() == wanted and not binding.delayed:

@@ -214,8 +214,8 @@ def find_config(folder: str) -> Section | None:
     The search ends with the project: at the folder of its repository (.git, .hg), else at the nearest pyproject.toml,
     else at `folder` itself. A pyproject.toml without a table for us is passed over.
 
-    Raises: `UntrustedSettings` for a file that was found and of which another user is the owner, or of its folder, or
-    of the repository that makes its folder part of the project. `ConfigurationError` for a file that cannot be used.
+    Raises: `UntrustedSettings` for a file that was found and belongs to another user; so for its folder, and for the
+    repository that makes its folder part of the project. `ConfigurationError` for a file that cannot be used.
     """
     named = os.environ.get(VARIABLE)
     if named:
@@ -312,7 +312,7 @@ def _read(path: str) -> bytes:
 
 
 def table_of(path: str, data: bytes) -> dict[str, Any] | None:
-    """Return our table of the file; `None` if there is none."""
+    """Return our table of the file; `None` if there is none. Raises `ConfigurationError`, also for a file not TOML."""
     tools = _parse(path, data).get("tool")
     table = tools.get("dlltracer") if isinstance(tools, dict) else None
     if table is not None and not isinstance(table, dict):

@@ -162,7 +162,7 @@ def _current_folder() -> str:
 
 
 def _dll_directory() -> str | None:
-    """Return the folder of SetDllDirectoryW: it is this process' own, so nobody else can tell."""
+    """Return the folder of SetDllDirectoryW: no other process can read it."""
     if sys.platform == "win32":
         try:
             from .windows import read_dll_directory

@@ -1,8 +1,8 @@
 """Reads what other processes know of a failure: facts, Windows' code for a file, translated messages.
 
 An ImportError has a message in the language of the user, and no code of Windows. Where the message is not known,
-`load_again` asks another process for the code. That process starts with nothing loaded, so a load that fails only after
-others may succeed in it.
+`reload_code` asks another process for the code. That process starts with nothing loaded, so a load that fails only
+after others may succeed in it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The state of a file is its device, number, mode, owner, size and both times; nothing is opened. A folder counts by the
 names in it, as its own times also change where Python writes its compiled files (`__pycache__`, which is left out).
-On Unix no program can set the time of the last change (st_ctime, stat(2)), so a file that was written again with its
+On Unix no program can set the time of the last change (st_ctime, stat(2)). So a file that was written again with its
 size and its time of modification has another state.
 """
 

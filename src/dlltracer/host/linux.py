@@ -90,7 +90,7 @@ def read_linux_context(
         files: the files, when they are at hand already; they must be those of `root`.
         is_secure: the process is in secure mode (AT_SECURE).
         kind: an image that the process is to load. Where the program is for another machine, the process is one of
-            the image's, and its loader the one that is in the usual place of the system.
+            the image's machine. Its loader then is the one in the usual place of the system.
     Returns a `MuslContext` when the program's loader is musl's. What could not be read is in `notes`.
     """
     files = files or HostFilesystem(root)

@@ -87,6 +87,19 @@ class FileStamp:
     modified: float
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether there is a regular file, as far as we may look.
+
+    `pathlib.Path.is_file` raises `PermissionError` below a folder that is closed to us, before Python 3.14.
+    """
+    return os.path.isfile(path)
+
+
+def is_folder(path: str | os.PathLike[str], *names: str) -> bool:
+    """Return whether there is a folder, as far as we may look. Arguments: `names`, those of it below `path`."""
+    return os.path.isdir(os.path.join(path, *names))
+
+
 def stamp_of(path: str) -> FileStamp | None:
     """`None` where there is no regular file, or it may not be looked at."""
     try:

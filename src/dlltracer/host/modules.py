@@ -135,7 +135,7 @@ def _zipped(entries: tuple[str, ...], packages: list[str], last: str, suffixes: 
     for entry in entries:
         archive = Path(entry)
         try:
-            if not archive.is_file() or archive.stat().st_size > _LARGEST_ARCHIVE:
+            if not os.path.isfile(archive) or archive.stat().st_size > _LARGEST_ARCHIVE:
                 continue
             with zipfile.ZipFile(archive) as opened:
                 names = set(opened.namelist())

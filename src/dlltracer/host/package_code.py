@@ -19,6 +19,7 @@ from .wheel import names_loading
 _MOST_FILES = 5_000
 _MOST_BYTES = 4 << 20
 _SHORTEST_STEM = 2
+"""Characters of a name without "lib" and its end: shorter ones are in any code by chance."""
 _IMPORT = re.compile(rb"^[ \t]*(?:import|from)[ \t]+([A-Za-z_][A-Za-z0-9_]*)", re.MULTILINE)
 _CATCHING = {"ImportError", "Exception", "BaseException"}
 """What catches a failed load of an extension module, which is an ImportError and no ModuleNotFoundError."""
@@ -30,13 +31,12 @@ def is_import_guarded(module: str, site_folder: str) -> bool:
     Arguments: `module`, path of the file; `site_folder`, the folder of packages that it is in. The code is parsed, not
     run. Code that cannot be parsed counts as one that imports without a guard.
     """
-    relative = os.path.relpath(module, site_folder)
-    package, separator, _ = relative.partition(os.sep)
-    if not separator or package == os.pardir:
+    package = _package_folder(module, site_folder)
+    if package is None:
         return False
     name = os.path.basename(module).partition(".")[0]
     found = False
-    for number, source in enumerate(_read_sources(os.path.join(site_folder, package), _MOST_FILES + 1)):
+    for number, source in enumerate(_read_sources(package, _MOST_FILES + 1)):
         if number >= _MOST_FILES:
             return False
         if name.encode() not in source or b"import" not in source:
@@ -53,10 +53,14 @@ def loads_libraries(path: str, site_folder: str) -> bool:
 
     Arguments: `path` of the file; `site_folder`, the folder of packages that it is in.
     """
+    package = _package_folder(path, site_folder)
+    return package is not None and any(map(names_loading, _read_sources(package)))
+
+
+def _package_folder(path: str, site_folder: str) -> str | None:
+    """Return the folder of the package that a file is in; `None` for a file elsewhere, or beside the packages."""
     package, separator, _ = os.path.relpath(path, site_folder).partition(os.sep)
-    if not separator or package == os.pardir:
-        return False
-    return any(names_loading(code) for code in _read_sources(os.path.join(site_folder, package)))
+    return os.path.join(site_folder, package) if separator and package != os.pardir else None
 
 
 def names_library(library: str, site_folder: str) -> bool:

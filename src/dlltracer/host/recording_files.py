@@ -15,6 +15,7 @@ from ..model.tracereader import LONGEST_LINE, TraceReader, is_recording
 LARGEST_FILE = 1 << 30
 """In bytes; what a file has beyond is not read."""
 _HEAD = 64
+"""Bytes that show whether a file begins as a recording does."""
 
 
 def read_trace_file(path: str) -> SavedTrace:
@@ -59,13 +60,13 @@ def read_trace_stream(stream: BinaryIO) -> SavedTrace:
 class TraceFileWriter:
     """Appends whole lines, each with one write: whoever is killed leaves a file of whole lines.
 
-    When the file cannot take a line (the disk is full, the reader of a pipe went away), `trouble` is called once, in
-    words, and nothing is written any more; what is there stays.
+    When the file cannot take a line (a full disk, a closed pipe), `trouble` is called once. Nothing is written any
+    more; what is there stays.
 
     Attributes: `path`; `is_regular`, whether that is a file, not a pipe or a device.
 
-    Arguments: `path`; a file that is there is emptied by the first line, not before. Raises `OSError` if it cannot be
-    opened.
+    Arguments: `path`, of a file that the first line empties, nothing before it; `trouble`, called with words for an
+    error. Raises `OSError` if the file cannot be opened.
     """
 
     def __init__(self, path: str, trouble: Callable[[str], None]) -> None:
@@ -100,7 +101,7 @@ class TraceFileWriter:
             self._give_up(error)
 
     def close(self) -> None:
-        """No more lines come."""
+        """Close the file. An error of the disk that comes out only now goes to `trouble`."""
         if self._fd is not None:
             fd, self._fd = self._fd, None
             try:
@@ -109,7 +110,7 @@ class TraceFileWriter:
                 self._trouble(_words(error))
 
     def discard(self) -> None:
-        """There is nothing to record after all: take the file away, unless one was there before."""
+        """Close the file, and delete it unless it was there before: there is nothing to record after all."""
         self.close()
         if not self._existed and self.is_regular:
             with contextlib.suppress(FileNotFoundError):

@@ -150,6 +150,12 @@ class ScratchFile:
             if sys.platform != "linux":
                 raise
             self._descriptor = _create_memory_file(f"dlltracer-{name}")
+            try:
+                os.write(self._descriptor, b"x")  # not where no file may grow: RLIMIT_FSIZE, setrlimit(2)
+                os.ftruncate(self._descriptor, 0)
+            except OSError:
+                os.close(self._descriptor)
+                raise
             self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
     def __enter__(self) -> ScratchFile:

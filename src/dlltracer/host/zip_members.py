@@ -1,7 +1,7 @@
 """Reads the members of a zip archive with their sums: inflating and hashing take most of the time that a wheel takes.
 
-Both let other threads run (zlib and hashlib of CPython give the lock of the interpreter back for all but the smallest
-pieces), so a second thread does them while the first one makes something of what it gets.
+Both let other threads run: zlib and hashlib of CPython release the GIL for all but the smallest pieces. So a second
+thread does them while the first one makes something of what it gets.
 
 Source: APPNOTE.TXT of PKWARE, 4.3.7 "Local file header", 4.4.4 "general purpose bit flag".
 """

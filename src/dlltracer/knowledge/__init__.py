@@ -52,7 +52,7 @@ def usual_known_dlls() -> frozenset[str]:
     return frozenset(_read_lines("known_dlls.txt"))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)  # not without an end: the names are those of the files
 def explain_not_system(name: str) -> str | None:
     """Return why a file of that base name (lower case) is not on every Windows, though often taken for Windows' own.
 

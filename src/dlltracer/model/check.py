@@ -33,7 +33,7 @@ class Problem:
     """Something wrong with a file of a target.
 
     Attributes:
-        code: stable name of the kind; docs/reference/checks.md has an entry for each.
+        code: stable name of the kind; report/pages/checks.md has an entry for each.
         severity: how bad it is.
         file: the file's path in the target, "/" between its parts; empty for the target as a whole.
         title: what is wrong, in one sentence without a full stop.

@@ -70,7 +70,7 @@ class Finding:
     """A cause.
 
     Attributes:
-        code: stable name of the kind of cause; docs/reference/findings.md has an entry for each.
+        code: stable name of the kind of cause; report/pages/findings.md has an entry for each.
         title: what is wrong, in one sentence without a full stop.
         confidence: how sure.
         subject: the file or name that is the cause.

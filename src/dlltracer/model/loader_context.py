@@ -107,8 +107,8 @@ class GlibcContext(LinuxContext):
             ("glibc-hwcaps/x86-64-v3"; before glibc 2.37 also "tls/haswell" and the like).
         lib, platform: what $LIB and $PLATFORM stand for; `None` when not known.
         loader: path of ld.so, which every process has.
-        checks_alignment: the loader wants segments that are aligned to pages (before glibc 2.35), not only such whose
-            place in the file and address are at the same place of a page.
+        checks_alignment: the loader wants segments that are aligned to pages (before glibc 2.35). Later ones want only
+            that the place in the file and the address are at the same place of a page.
         caller: the image that calls dlopen (for Python's ctypes, _ctypes): its RPATH and RUNPATH count for a name
             without a folder.
     """

@@ -89,9 +89,9 @@ def columns_of(text: str) -> int:
 
 
 def fit(text: str, room: int, more: str = "…", head: float = 1 / 3) -> str:
-    """Return the text in at most so many columns: its middle is left out, and its end, which tells most, kept.
+    """Return the text in at most `room` columns: its middle is left out, and its end, which tells most, kept.
 
-    Arguments: `head`, the part of the room that the beginning gets.
+    Arguments: `more`, what stands for the middle; `head`, the part of the room that the beginning gets (0 to 1).
     """
     if columns_of(text) <= room:
         return text
@@ -102,7 +102,7 @@ def fit(text: str, room: int, more: str = "…", head: float = 1 / 3) -> str:
 
 
 def cut(text: str, room: int, more: str = "…") -> str:
-    """Return the text in at most so many columns: its end is left out."""
+    """Return the text in at most `room` columns: its end is left out, and `more` stands for it."""
     return text if columns_of(text) <= room else f"{_take(text, max(room - len(more), 0)).rstrip()}{more}"
 
 
@@ -115,7 +115,7 @@ def _take(text: str, room: int) -> str:
 
 
 def wrap(text: str, width: int, most: int, more: str = "…") -> list[str]:
-    """Return the text in at most `most` rows of so many columns, with escapes; `more` ends the last where it was cut.
+    """Return the text in at most `most` rows of `width` columns, with escapes; `more` ends the last where it was cut.
 
     Rows end between words. A word that is wider than a row loses its middle. Line ends and tabs may be in the name of
     a file, so they are shown as escapes: a text whose lines mean nothing is joined by the caller.

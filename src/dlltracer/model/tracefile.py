@@ -156,6 +156,6 @@ def encode_verdict(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _line(kind: str, plain: dict[str, object]) -> str:
-    # json.dumps escapes every character that is not ASCII, line ends among them: one value is one line, and a lone
+    # json.dumps escapes every character that is not ASCII, line ends among them: one value is one line. A lone
     # surrogate (a byte of a path that is no text, PEP 383) survives, which UTF-8 itself could not hold.
     return f"{_JSON.encode({'type': kind, **plain})}\n"

@@ -31,7 +31,7 @@ def size_in_words(size: int | None) -> str:
 
 
 def time_in_words(seconds: float | None) -> str:
-    """A time since the epoch, in UTC; empty for none, and for one that no calendar has."""
+    """Return seconds since 1970 as "1970-01-01 00:00:00 UTC"; as a number where no calendar has it; "" for none."""
     if seconds is None:
         return ""
     try:
@@ -44,7 +44,7 @@ def time_in_words(seconds: float | None) -> str:
 
 
 def shorten(texts: Sequence[str], most: int, what: str) -> list[str]:
-    """The first ones, and how many more there are: "… 3210 more lines"."""
+    """Return the first `most` texts, and how many more there are: "… 3210 more lines", with "more lines" as `what`."""
     return [*texts] if len(texts) <= most else [*texts[:most], f"… {len(texts) - most} {what}"]
 
 
@@ -63,7 +63,7 @@ def without_abi_tag(name: str) -> str:
 
 
 def label_of(name: str, room: int) -> str:
-    """A file name that fits into so many characters: without its ABI tag, else without its middle."""
+    """Return a file name in at most `room` characters: without its ABI tag, else without its middle."""
     if len(name) > room:
         name = without_abi_tag(name)
     if len(name) > room:

@@ -1,7 +1,8 @@
 """Reads the page of a code: its meaning, how to check it, how to fix it, how a maintainer avoids it.
 
-The texts are the pages of the documentation: docs/reference has copies of `pages/findings.md` (of `dlltracer why`) and
-`pages/checks.md` (of `dlltracer check`).
+The texts are those of the documentation, which lie here as `pages/findings.md` (of `dlltracer why`) and
+`pages/checks.md` (of `dlltracer check`): tools/site_pages.py makes reference/findings and reference/checks of the site
+from them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Renders the short verdict that people read first: at most `MOST` lines as wide as the screen.
 
-In order: what was asked for and the cause, what to do, who needed it, where it was looked for, why, how sure, and how
-to learn more. `render_verdict.verdict_lines` has all the places, all evidence and the notes.
+In order: what was asked for and the cause; what to do; who needed it; where it was looked for; why; how sure; how to
+learn more. `render_verdict.verdict_lines` has all the places, all evidence and the notes.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class _VerdictLayout:
         return [*head, *body, (), *foot][:MOST]
 
     def _parts(self) -> list[_Section]:
-        """The parts, in the order in which they stand; those that come first in `_ORDER` get lines first."""
+        """Return the parts, in the order in which they stand."""
         diagnosis, finding = self._diagnosis, self._finding
         parts: list[_Section] = []
         if self._lines_said():
@@ -561,7 +561,8 @@ _STATES = {
     "relative-need": "not there", "origin-lost": "not found", "origin-of-a-link": "not found",
     "link-missing": "not found", "symbol-in-local-scope": "not seen", "python-api-missing": "not in this Python",
     "other-python": "for another Python", "other-platform": "for another platform", "cpu-too-old": "refused",
-    "glibc-too-old": "too old", "no-such-module": "not found", "requirement-not-installed": "not installed",
+    "glibc-too-old": "too old", "musl-too-old": "too old",
+    "no-such-module": "not found", "requirement-not-installed": "not installed",
     "folder-not-searched": "not searched", "path-not-searched": "not searched", "wrong-copy": "the wrong copy",
     "missing-delayed-image": "not found", "missing-vc-runtime": "not found", "vc-runtime-too-old": "too old",
     "incomplete-python": "not found", "executable-stack": "refused", "text-relocations": "refused",

@@ -124,7 +124,7 @@ def render_lines(recording: Recording, *, failed_only: bool = False, escaped: bo
 def lay_out(
     recording: Recording, *, failed_only: bool, guides: Guides, is_brief: bool = False, ended_well: bool = False
 ) -> Iterator[Line]:
-    """The lines of the report. Arguments as of `render_text`."""
+    """Yield the lines of the report. Arguments as of `render_text`; `guides`, the characters that draw the tree."""
     style = _TreeStyle(guides, failed_only, is_brief and not failed_only, ended_well)
     if len(recording.processes) < 2:
         yield from _tree(recording, style, python=_asks_python(recording))
@@ -150,7 +150,7 @@ def tree_nodes(recording: Recording, *, failed_only: bool, guides: Guides) -> li
 
 
 def _nodes(recording: Recording, style: _TreeStyle, *, python: bool) -> list[TreeNode]:
-    """Return the tree; `python`: the mechanism asks Python for the imports, so that it matters who asked."""
+    """Return the tree; `python`: the mechanism knows imports (`_asks_python`)."""
     events = final_events(recording)
     folded: dict[str, list[str]] = {}
     hidden = 0
@@ -217,17 +217,19 @@ def _tree(recording: Recording, style: _TreeStyle, *, python: bool) -> Iterator[
 
 
 def _asks_python(recording: Recording) -> bool:
-    """Return whether the page shows which import asked. A debugger runs any program: whether one knew an import
-    tells."""
+    """Return whether the mechanism knows imports, so that the tree says which one asked.
+
+    The debugger runs programs of any kind: there it is known once an event has an import.
+    """
     if recording.backend == "debugger":
         return any(getattr(event, "imports", None) for event in recording.events)
     return recording.backend != "ld_debug"
 
 
 def _processes(recording: Recording, style: _TreeStyle) -> Iterator[Line]:
-    """A part for each process; of failures only, those in which a load failed, and those that were killed.
+    """Yield a part for each process; of failures only, those in which a load failed, and those that were killed.
 
-    Of more than `_PROCESSES`, and of more than that many with trouble, the rest is counted.
+    At most `_PROCESSES` with trouble are shown, and as many without; the rest is counted.
     """
     plain = troubled = hidden = 0
     for share in shares(recording):
@@ -250,12 +252,12 @@ def _processes(recording: Recording, style: _TreeStyle) -> Iterator[Line]:
         yield ()
 
 
-def _build_groups(last: Sequence[FinalEvent], *, failed_only: bool) -> list[Group]:
-    """The groups at the top, in order of first appearance; `failed_only` keeps failures and what leads to them."""
+def _build_groups(events: Sequence[FinalEvent], *, failed_only: bool) -> list[Group]:
+    """Return the groups at the top, in order of first appearance; `failed_only` keeps failures and their requesters."""
     by_chain: dict[Chain, list[FinalEvent]] = {}
-    for event in last:
+    for event in events:
         by_chain.setdefault(event.imports, []).append(event)
-    images = {chain: _nest(events, failed_only=failed_only) for chain, events in by_chain.items()}
+    images = {chain: _nest(own, failed_only=failed_only) for chain, own in by_chain.items()}
     if failed_only:
         images = {chain: kept for chain, kept in images.items() if kept}
     tops: list[Group] = []
@@ -307,7 +309,7 @@ def _group_title(group: Group, *, python: bool) -> str:
 
 
 def _image_line(event: FinalEvent, style: _TreeStyle) -> tuple[Line, Sequence[TreeNode]]:
-    """The line of an image, and the places that were tried in vain."""
+    """Return the line of an image, and the places that were tried in vain."""
     if not isinstance(event, LoadFailedEvent):
         return (*_name_and_path(event, PLAIN), *_found_by(event, is_brief=style.is_brief)), ()
     if style.is_brief and style.ended_well:
@@ -388,8 +390,11 @@ _NAME = 32
 
 @dataclass(frozen=True)
 class BriefEvents:
-    """The events to show. Attributes: `folded`, for an import the names of its modules that are left out; `obvious`,
-    how many images are left out as parts of the system."""
+    """The events that the usual tree shows.
+
+    Attributes: `folded`, for an import the names of its modules that are left out; `obvious`, how many images are left
+    out as parts of the system.
+    """
 
     events: tuple[FinalEvent, ...]
     folded: dict[str, list[str]]

@@ -63,7 +63,7 @@ def choose_short_paths(diagnosis: Diagnosis, folders: Sequence[str]) -> ShortPat
     """Return what shortens the paths of the first cause.
 
     Arguments: `folders`, which the reader knows, such as the current folder. One of them is preferred, or the folder
-    that packages are installed in, where no other folder has so many more of the paths that it saves more.
+    that packages are installed in. Another folder is taken where it has so many more of the paths that it saves more.
     """
     paths = list(_paths_of(diagnosis.findings[0]))[:_MOST_PATHS] if diagnosis.findings else []
     known = [folder.rstrip("/\\") for folder in folders]

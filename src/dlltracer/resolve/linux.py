@@ -25,7 +25,7 @@ _LONGEST_NAME = 255
 def resolve_musl(path: str, context: MuslContext, files: Filesystem, *, program: bool = False) -> LoadTree:
     """Work out what dlopen(path, RTLD_NOW) would do in a process, without loading anything.
 
-    Arguments and result as for `glibc.resolve_glibc`.
+    Arguments and result as for `resolve_glibc`.
     """
     rules = MuslRules(context, files, path if program else None)
     preload = rules.context.preload if program else ()

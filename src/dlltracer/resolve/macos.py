@@ -1,10 +1,10 @@
 """Works out from files what dyld (macOS 12 and later) would do with a file.
 
 Sources: dyld(1), dlopen(3); Loader.cpp, DyldProcessConfig.cpp and JustInTimeLoader.cpp of dyld, versions 941 to 1378.
-It was never held against a dyld: these rules were read, not tried.
+The rules come from these sources. They have not been compared with a running dyld yet.
 
-Unlike ld.so, dyld goes on to the next place when a file there is for another processor or damaged, and only fails when
-no place is left; its message then lists them all ("tried: ...").
+Unlike ld.so, dyld goes on to the next place when a file there is damaged or for another processor. It fails when no
+place is left; its message then lists them all ("tried: ...").
 
 Symbols have two levels: each names the library that must have it (ld(1), "Two-level namespace"; <mach-o/nlist.h>).
 """
@@ -95,7 +95,7 @@ def resolve_macos(path: str, context: MacosContext, files: Filesystem) -> LoadTr
 
 
 class _Walk:
-    """One load, followed to its end: all needs of an image in their order, then those of each of these in turn."""
+    """Follows one load: all needs of an image in their order, then those of each of these in turn (breadth first)."""
 
     def __init__(self, context: MacosContext, files: Filesystem) -> None:
         self._context = context
@@ -237,7 +237,7 @@ class _Walk:
         return text if text.startswith("/") else None
 
     def _look(self, probe: Probe, *, is_top: bool = False) -> _Place:
-        """Look at a place."""
+        """Return what is at a place."""
         self._tree.places_left -= 1
         kind = self._files.kind(probe.path)
         if kind is FileKind.ABSENT:

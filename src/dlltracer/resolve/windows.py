@@ -2,10 +2,10 @@
 
 Pure: files come from a `Filesystem`, all else from a `WindowsContext`, so it runs on any system.
 
-Documented (MS Learn): the order of the rules and of the folders, the flags, DEPENDENTLOADFLAG for the static imports of
-the image that has it and of no other, the first of a base name wins, a delayed import is a LoadLibraryEx(name, 0, 0) of
-the compiler's helper. Seen in Wine 8 only: a file for another machine is passed over, one that is no image ends the
-search, dependencies are mapped depth first (Windows 10 maps some in parallel). Assumed: DLL_LOAD_DIR in a
+Documented (MS Learn): the order of the rules and of the folders; the flags; DEPENDENTLOADFLAG for the static imports of
+the image that has it and of no other; the first of a base name wins; a delayed import is a LoadLibraryEx(name, 0, 0) of
+the compiler's helper. Seen in Wine 8 only: a file for another machine is passed over; one that is no image ends the
+search; dependencies are mapped depth first (Windows 10 maps some in parallel). Assumed: DLL_LOAD_DIR in a
 DEPENDENTLOADFLAG means the folder of that image. Not modelled: Windows 11's package dependency graph, application
 policies, what other programs inject.
 
@@ -235,6 +235,7 @@ class ImageExports:
         return self._own_names.issuperset(by_name) and self._own_ordinals.issuperset(by_ordinal)
 
     def get(self, symbol: PeSymbol) -> PeExport | None:
+        """Return the export that a symbol is bound to, by its name or else by its ordinal; `None` if there is none."""
         if symbol.name is not None:
             return self._by_name.get(symbol.name)
         return self._by_ordinal.get(symbol.ordinal) if symbol.ordinal is not None else None

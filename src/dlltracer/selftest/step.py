@@ -75,7 +75,10 @@ class Room:
         return path
 
     def place(self, image: str, *names: str, machine: str | None = None) -> str:
-        """Write a tiny image to a file in the room and return its path. `machine`: this process' own by default."""
+        """Write a tiny image to a file in the room and return its path. `machine`: this process' own by default.
+
+        Raises `CannotAsk` where there are no images for this process.
+        """
         return self.write(read_image(image, machine or own_machine(), self.letter), *names)
 
     def write(self, data: bytes, *names: str) -> str:
@@ -143,7 +146,7 @@ def own_machine() -> str:
 
 
 def other_machines() -> tuple[str, ...]:
-    """Return the names of the machines of the same system that this process is not for."""
+    """Return the names of the machines of the same system that this process is not for. Raises `CannotAsk`."""
     own = own_machine()
     windows = ("x64", "x86", "arm64")
     kind = windows if own in windows else tuple(name for name in MACHINES if name not in windows)

@@ -39,7 +39,7 @@ _MANIFEST = {int(ManifestId.IMAGE_LOAD): _LOAD, int(ManifestId.IMAGE_UNLOAD): _U
 
 
 def decode_image(event: EtlEvent) -> ImagePayload | None:
-    """The payload of an image event, whoever wrote it; `None` when it is cut short."""
+    """Decode the payload of an image event of either provider; `None` when it is cut short."""
     if event.provider is EtlProvider.KERNEL_PROCESS:
         return decode_manifest_image(event.data, event.pointer_size)
     return decode_image_payload(event.data, event.version, event.pointer_size)
@@ -123,7 +123,7 @@ class Images:
         return tuple(found)
 
     def epoch(self, ticks: int) -> float | None:
-        """The time of an event; `None` in a file that does not say what its clock shows."""
+        """Return a time of the file's clock as seconds since the epoch; `None` where the file does not tell that."""
         return None if self._scan.header is None else self._scan.header.epoch(ticks)
 
     def _name_programs(self) -> None:

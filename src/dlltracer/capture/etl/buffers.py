@@ -1,7 +1,7 @@
 """Reads the buffers of an .etl file one after the other. Any file is read, and losses are counted.
 
 Source: WMI_BUFFER_HEADER (72 bytes, the same on x86 and x64) as Geoff Chappell describes it in "ETW Trace Logs" and
-"WMI_BUFFER_HEADER", checked against files of Windows 7 to 11:
+"WMI_BUFFER_HEADER". It was checked against files of Windows 7 to 11:
 
      0  u32  BufferSize, with the header; as stored, so smaller when the buffer is compressed
      4  u32  SavedOffset: bytes that are valid, with the header; as they were before compression
@@ -42,6 +42,7 @@ class Damage:
     problems: list[str] = field(default_factory=list)
 
     def add(self, problem: str, count: int = 1) -> None:
+        """Count so many buffers or events; `problem`, a sentence, is kept while few are."""
         self.count += count
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(problem)
@@ -151,7 +152,10 @@ class LogfileHeader:
     buffers_lost: int
 
     def epoch(self, ticks: int) -> float | None:
-        """The time of an event, in seconds since the epoch; `None` for one before 1970 or after the year 9999."""
+        """Return the time of an event, in seconds since the epoch; `None` for one before 1970 or after the year 9999.
+
+        Arguments: `ticks`, of the clock of the file, as in the header of the event.
+        """
         if self.clock == _SYSTEM_TIME:
             return filetime_to_epoch(ticks)
         seconds = (self.started - FILETIME_EPOCH) / 1e7 + (ticks - self.first_tick) / self.frequency
@@ -159,7 +163,10 @@ class LogfileHeader:
 
 
 def filetime_to_epoch(filetime: int) -> float | None:
-    """Seconds since the epoch; `None` for a time before 1970 or after the year 9999, and so for 0, "not known"."""
+    """Return a FILETIME (units of 100 ns since 1601) as seconds since the epoch.
+
+    `None` for a time before 1970 or after the year 9999, and so for 0, "not known".
+    """
     seconds = (filetime - FILETIME_EPOCH) / 1e7
     return seconds if 0 < seconds < _LATEST else None
 

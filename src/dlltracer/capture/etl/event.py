@@ -29,9 +29,9 @@ class EtlProvider(IntEnum):
     LOGFILE = 0
     """The description of the file: group 0, type 0."""
     IMAGE = 1
-    """{2cb15d1d-5fc1-11d2-abe1-00a0c911f518}: `kind` is a `records.Opcode`, or one of ntdll's loader."""
+    """{2cb15d1d-5fc1-11d2-abe1-00a0c911f518}: `kind` is a `image_records.Opcode`, or one of ntdll's loader."""
     PROCESS = 2
-    """{3d6fa8d0-fe05-11d0-9dda-00c04fd7ba7c}: `kind` is the type, `processevents.ProcessType`."""
+    """{3d6fa8d0-fe05-11d0-9dda-00c04fd7ba7c}: `kind` is the type, `ProcessType`."""
     KERNEL_PROCESS = 3
     """Microsoft-Windows-Kernel-Process: `kind` is the id."""
     CONFIG = 4
@@ -61,7 +61,7 @@ _LOGFILE, _IMAGE, _PROCESS = EtlProvider.LOGFILE, EtlProvider.IMAGE, EtlProvider
 
 
 def _word(text: str) -> int:
-    """The first eight bytes of a GUID, as the number that `walk.find_events` compares."""
+    """The first eight bytes of a GUID, as the number that `find_events` compares."""
     import uuid
 
     return int.from_bytes(uuid.UUID(text).bytes_le[:8], "little")
@@ -82,7 +82,7 @@ LOADED, UNLOADED, THERE_AT_START, THERE_AT_END = 0x030A, 0x1402, 0x1403, 0x1404
 
 IMAGE_HOOKS = frozenset({LOADED, UNLOADED, THERE_AT_START, THERE_AT_END}) | {0x1400 + code for code in IMAGE_OPCODES}
 HOOKS = frozenset({0x0000, 0x0301, 0x0302, 0x0303, 0x0304, 0x0327}) | IMAGE_HOOKS
-"""What `walk.find_events` is asked for: the description of the file, processes, images."""
+"""What `find_events` is asked for: the description of the file, processes, images."""
 
 KERNEL_PROCESS_IDS = frozenset({1, 2, 5, 6, 15})
 """Event ids of `EtlProvider.KERNEL_PROCESS` that mean anything here: most of its events are of threads."""
@@ -95,7 +95,11 @@ LAYOUTS = {
 
 
 def read_event(content: bytes | bytearray, words: Words, at: int, word: int) -> EtlEvent | None:
-    """The event that `walk.find_events` found at `words[at]`; `None` when it is shorter than its header."""
+    """Return the event that `find_events` found; `None` when it is shorter than its header.
+
+    Arguments: `content`, the buffer; `words`, the same in units of 8 bytes; `at`, the index of its first word; `word`,
+    that word.
+    """
     kind, start = word >> 16 & 0xFFFF, at * 8
     header, pointer_size = LAYOUTS[kind]
     if kind in HOOKED:
@@ -255,7 +259,10 @@ class ProcessPayload:
 
 
 def decode_process(data: bytes, version: int, pointer_size: int) -> ProcessPayload | None:
-    """The payload of a classic process event; `None` when it is cut short."""
+    """Decode the payload of a classic process event; `None` when it is cut short.
+
+    Arguments: `version` of the event, `pointer_size` (4 or 8) of the kernel. Source: Process_TypeGroup1, MS Learn.
+    """
     pointer = "Q" if pointer_size == 8 else "I"
     status: int | None = None
     try:
@@ -278,7 +285,9 @@ def decode_process(data: bytes, version: int, pointer_size: int) -> ProcessPaylo
 
 
 def decode_manifest_process(data: bytes, kind: int, version: int) -> ProcessPayload | None:
-    """The payload of `ManifestId.START`, `STOP` or `RUNDOWN`; `None` when it is cut short.
+    """Decode the payload of a process event of the manifest; `None` when it is cut short.
+
+    Arguments: `kind`, `ManifestId.START`, `STOP` or `RUNDOWN`; `version` of the event.
 
     Later versions have sequence numbers among the fields, and the label of the process's token before its name.
     """
@@ -372,7 +381,10 @@ class ProcessLifetimes:
         return iter(sorted(every, key=lambda life: -1 if life.begun is None else life.begun))
 
     def at(self, pid: int, ticks: int) -> ProcessLifetime:
-        """The process that had this id then; the first of the id for a time before all. Made when there is none."""
+        """Return the process that had this id then; the first of the id for a time before all. Made when there is none.
+
+        Arguments: `ticks`, of the clock of the file.
+        """
         if pid not in self._by_pid:
             self._by_pid[pid] = ([ProcessLifetime(pid)], [0])
         lives, begun = self._by_pid[pid]

@@ -1,6 +1,6 @@
 """Finds the two words that switch the loader log on, by starting the interpreter three times.
 
-LD_DEBUG sets one word of `_rtld_global_ro` to a value that we know, and LD_DEBUG_OUTPUT another one to the number of a
+LD_DEBUG sets one word of `_rtld_global_ro` to a value that we know. LD_DEBUG_OUTPUT sets another one to the number of a
 descriptor that the child can look up (process_dl_debug and dl_main in elf/rtld.c of glibc). A child without the
 variables and two with different values of them leave one place for each word, wherever a glibc has put it. Takes a
 quarter of a second, so it is for where the pattern of `debug_mask` fits no place, or several.
@@ -204,7 +204,7 @@ def _read(out: int, deadline: float) -> bytes:
 
 
 def parse_starts(answer: bytes) -> Start:
-    """Parse the answer of one start: the fields of `Start`, with blanks between them."""
+    """Parse the answer of one start: the fields of `Start`, with blanks between them. Raises `BackendUnavailable`."""
     loader, *numbers = answer.decode("ascii", "replace").split()[:300] or [""]
     try:
         log, *words = map(int, numbers)

@@ -26,8 +26,8 @@ if sys.platform != "linux":
 
 import subprocess
 
-from ...model.failure import Crash
-from .processes import locate, read_status_field, read_threads
+from ...model.failure import STACK_OVERFLOW, Crash
+from .processes import is_stack_overflow, locate, read_status_field, read_threads
 from .ptrace import ENDED, EVENT_STOP, Ptrace, availability, why_refused
 
 __all__ = ["CRASH_SIGNALS", "CrashWatcher", "Watched", "availability", "watch"]
@@ -92,8 +92,11 @@ def watch(child: subprocess.Popen[bytes]) -> Watched:
 
 
 class CrashWatcher(threading.Thread):
-    """A thread of its own: a tracer must wait for any thread of the child, and would take the end of other children of
-    the process from those who wait for them."""
+    """Watches a child for a crash, in a thread of its own.
+
+    A tracer must wait for any thread of its child. In the main thread that would take the end of other children of the
+    process from those who wait for them.
+    """
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         super().__init__(name="dlltracer-crashwatch", daemon=True)
@@ -186,7 +189,10 @@ class CrashWatcher(threading.Thread):
         # The instruction itself could not be fetched.
         lost = number == signal.SIGSEGV and info.fault_address == counter
         caller = self._caller(stack, maps) if lost else None
-        crash = Crash(number, signal.Signals(number).name, counter, image, offset, tid, info.fault_address)
+        name = signal.Signals(number).name
+        if number == signal.SIGSEGV and is_stack_overflow(stack, info.fault_address, maps):
+            name = f"{name}, {STACK_OVERFLOW}"
+        crash = Crash(number, name, counter, image, offset, tid, info.fault_address)
         before, new = self._arrivals.get(number), Arrival(crash, info.sender, caller)
         if before is None or not is_echo(before, new, self._pid):
             self._arrivals.pop(number, None)  # so that the latest is the last
@@ -247,8 +253,10 @@ class CrashWatcher(threading.Thread):
 
 
 def is_echo(before: Arrival, new: Arrival, pid: int) -> bool:
-    """Return whether a signal only repeats the fault before it: sent by the handler that has reported the fault (as
-    faulthandler does), or by the kernel, because there was no stack to run the handler on."""
+    """Return whether a signal only repeats the fault before it: which the handler or the kernel has sent.
+
+    A handler that has reported the fault sends it (faulthandler does); the kernel, where the handler had no stack.
+    """
     if before.sender is not None:
         return False
     again = new.crash.fault_address is None and new.crash.thread == before.crash.thread

@@ -121,7 +121,7 @@ class DebugMaskPatch:
         return self._before
 
     def write(self, mask: int, fd: int) -> None:
-        """Set both words; the protection of their page afterwards is what it was.
+        """Set both words: the bits of the mask, and the descriptor to write to. Restores the protection of their page.
 
         Raises `BackendUnavailable` when the system does not allow the page to be written (a hardened one).
         """
@@ -199,7 +199,7 @@ _RTLD_LAZY, _RTLD_NOLOAD = 1, 4
 
 
 def find_debug_fd(words: tuple[int, ...]) -> int:
-    """The index of `_dl_debug_fd` among the leading ints of `_rtld_global_ro`.
+    """Return the index of `_dl_debug_fd` in `words`, the leading ints of `_rtld_global_ro`.
 
     Around it lie, in this order, `_dl_clktck` (AT_CLKTCK), `_dl_verbose` (0 or 1), itself (2, or what LD_DEBUG_OUTPUT
     made it), `_dl_lazy` (0 or 1). Raises `BackendUnavailable` unless exactly one place fits.
@@ -218,12 +218,15 @@ def find_debug_fd(words: tuple[int, ...]) -> int:
 
 
 def page_protection(address: int) -> int:
-    """The PROT_ bits of the mapping around `address`."""
+    """Return the PROT_ bits of the mapping around `address`. Raises `BackendUnavailable` where they cannot be read."""
     return find_mapping(address)[0]
 
 
 def find_mapping(address: int) -> tuple[int, str]:
-    """The PROT_ bits of the mapping around `address`, and its file as "device:inode", by /proc/self/maps (proc(5))."""
+    """Return the PROT_ bits of the mapping around `address`, and its file as "device:inode" (/proc/self/maps, proc(5)).
+
+    Raises `BackendUnavailable` where no mapping has the address, or the maps cannot be read.
+    """
     try:
         with open("/proc/self/maps", "rb") as maps:
             for line in maps:

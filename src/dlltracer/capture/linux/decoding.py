@@ -250,7 +250,10 @@ class Decoding:
 
 
 def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: bool = False) -> Recording:
-    """Return what a process that died left in the file of its `RtldBackend`; `ended` as of `LoaderState.finish`."""
+    """Return what a process that died left in the log of its `RtldBackend`.
+
+    Arguments: `fd`, of the log; `pid`, of that process; `ended` as of `LoaderState.finish`.
+    """
     decoding = Decoding(pid)
     for text in _pieces(fd):
         decoding.feed(text)
@@ -258,8 +261,9 @@ def read_recording(fd: int, pid: int, notes: tuple[str, ...] = (), *, ended: boo
 
 
 def read_left_log(fd: int, pid: int, left: LeftLog) -> Recording:
-    """Return what a process left to us in the file of its `RtldBackend` when it ended its trace.
+    """Return what a process left to us in the log of its `RtldBackend` when it ended its trace.
 
+    Arguments: `fd`, of the log; `pid`, of that process; `left`, which part of the log it is, and whose.
     Raises `OSError` if the file has less than was left.
     """
     decoding = Decoding(pid, program=left.program, folder=left.folder, called=left.called)
@@ -274,7 +278,7 @@ def read_left_log(fd: int, pid: int, left: LeftLog) -> Recording:
 
 
 def read_initialising(fd: int, pid: int) -> str | None:
-    """Return the image whose initialiser was running when that process died; `None` if none was."""
+    """Return the image whose initialiser was running when a process died, by its log; `None` if none was."""
     decoder = LoaderTextDecoder(pid)
     for text in _pieces(fd):
         decoder.feed(text)

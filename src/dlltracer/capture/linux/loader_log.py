@@ -45,7 +45,10 @@ _READ_SECONDS = 0.1
 
 
 class Listener:
-    """One trace's stretch of the log. `position`: the bytes before it were read, or are of no interest."""
+    """One trace's stretch of the log; its class says what becomes of the text (`consume`, `restart`).
+
+    `position`: the bytes before it were read, or are of no interest.
+    """
 
     def __init__(self) -> None:
         self.position = 0
@@ -59,7 +62,7 @@ class Listener:
         raise NotImplementedError
 
     def read(self, descriptor: int, end: int) -> None:
-        """Read the text up to position `end`."""
+        """Give the text up to position `end`, in bytes, to `consume`. Raises `OSError`."""
         while self.position < end:
             # pread(2), never read(2): all duplicates of a descriptor share its position (open(2)), also those that a
             # fork has left to other processes. Writers need no position, as O_APPEND writes at the end.

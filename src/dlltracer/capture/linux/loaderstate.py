@@ -47,7 +47,7 @@ _MOST_SHARED = 10_000
 
 
 class Search:
-    """A name that the loader is looking for."""
+    """A name that the loader is looking for, for the image `by`; `None` for a dlopen or an unknown one."""
 
     def __init__(self, name: str, by: str | None) -> None:
         self.name = name
@@ -124,7 +124,7 @@ class LoaderState:
             self._emit(describe_name_not_found(request, self.pid))
             return
         # One a thread: by the time a thread asks again, its last request has led to a dlopen, or to an image that was
-        # there (of which the loader says nothing that could be matched). Moved to the end: oldest first.
+        # there. Of the latter the loader says nothing that could be matched. Moved to the end: oldest first.
         self._requests.pop(request.tid, None)
         self._requests[request.tid] = request
 

@@ -103,13 +103,16 @@ def _unlinked_file_in(folder: str) -> int:
 
 
 def variables(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables for the environment of programs that make them write logs; the user's own LD_DEBUG is kept in it."""
+    """Return the variables that make a program write a log; the user's own LD_DEBUG is kept in them.
+
+    Arguments: `prefix`, the path of the logs without ".PID"; `environment`, the one of the program without us.
+    """
     theirs = environment.get(MASK)
     return {MASK: f"{theirs},{CATEGORIES}" if theirs else CATEGORIES, OUTPUT: prefix}
 
 
 def variables_for_one(prefix: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The same for a program that joins the log itself, which decides whether its children get them."""
+    """Return what `variables` does, for a program that joins the log itself and restores the user's values in it."""
     saved = {_SAVED + name: environment[name] for name in (MASK, OUTPUT) if name in environment}
     return {**variables(prefix, environment), **saved}
 
@@ -225,7 +228,7 @@ def punch_hole(file: int | str, end: int) -> None:
 
 
 def out_of_the_way(low: int) -> int:
-    """The same file under a number where it disturbs nobody; `low` is closed, unless there is no other."""
+    """Return a descriptor of the same file that is out of the way of programs. `low` is closed, unless none is free."""
     for number in _OUT_OF_THE_WAY:
         try:
             os.fstat(number)

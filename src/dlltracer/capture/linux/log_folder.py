@@ -4,9 +4,9 @@ Who may do what. The folder belongs to the user who runs dlltracer, and nobody e
 it: ld.so opens its log by path (O_APPEND and O_NOFOLLOW, elf/rtld.c), and would take a hard link or wait for a FIFO.
 
 When root runs a program, that program may start others as other users (su, a daemon with workers). Their ld.so must
-be able to open a log: where it cannot, it writes its lines to the *standard output* of the program (seen on glibc 2.36
-with a symbolic link in the place of the log). So the folder then lets others pass, but neither list nor write (0711),
-and the logs of the next processes are made beforehand, to be written by anybody (0622) and read by root alone. The name
+be able to open a log: otherwise it writes its lines to the *standard output* of the program. (Seen on glibc 2.36 with a
+symbolic link in the place of the log.) So the folder then lets others pass, but neither list nor write (0711). The logs
+of the next processes are made beforehand, to be written by anybody (0622) and read by root alone. The name
 of the folder is in the environment of the processes of the run, and in no command line.
 """
 
@@ -160,8 +160,12 @@ class LogReader:
 
 
 class NewLogs:
-    """The names of files that appear in a folder, at once: inotify(7). `descriptor` is readable when there are some;
-    `None` if this system cannot tell, or no more watches are to be had: then the folder must be listed."""
+    """The names of files that appear in a folder, at once: inotify(7).
+
+    Arguments: `events`, the IN_ bits to watch for.
+    Attributes: `descriptor`, readable when there are names. It is `None` if this system cannot tell, or no more watches
+    are to be had: then the folder must be listed.
+    """
 
     def __init__(self, folder: str, events: int = _CREATE) -> None:
         self.descriptor = _watch(folder, events)
@@ -188,6 +192,7 @@ class NewLogs:
                 at += length
 
     def close(self) -> None:
+        """Stop watching the folder."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None

@@ -14,10 +14,10 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 
 from ...binary.reading import read_kernel_file
 from ...model.events import LoadEvent, Phase
+from ...model.light import dataclass, replace
 from ...model.recording import TracedProcess
 
 
@@ -69,6 +69,33 @@ def locate(address: int, maps: str, *, runs: bool = False) -> tuple[str, int] | 
                 return None
             return fields[5].removesuffix(" (deleted)").replace("\\012", "\n"), address - base
     return None
+
+
+_BELOW = 64 << 10
+"""Bytes below the stack pointer that a function may touch before it moves it: calls, red zones, small frames."""
+_LARGEST_FRAME = 64 << 20
+
+
+def is_stack_overflow(stack: int, fault: int | None, maps: str) -> bool:
+    """Return whether a fault is the end of a stack: what was touched lies below the thread's memory, near its pointer.
+
+    Below a stack nothing may be written: there is the guard page of a thread (pthread_attr_setguardsize(3)), or the gap
+    that the kernel keeps below the stack of the main thread.
+
+    Arguments: `stack`, the stack pointer; `fault`, the address that could not be used; `maps`, text of /proc/PID/maps.
+    """
+    if fault is None or fault < _BELOW or not stack - _BELOW <= fault < stack + _LARGEST_FRAME:
+        return False
+    ranges = []
+    for line in maps.split("\n"):
+        fields = line.split(None, 2)
+        if len(fields) == 3 and fields[1].startswith("rw"):
+            low, high = (int(part, 16) for part in fields[0].split("-"))
+            ranges.append((low, high))
+    if any(low <= fault < high for low, high in ranges):
+        return False
+    above = min((span for span in ranges if span[0] > fault), default=None)
+    return above is not None and above[0] - fault < _LARGEST_FRAME and stack < above[1]
 
 
 @dataclass(frozen=True)
@@ -126,7 +153,6 @@ _WANTS_EXIT = 8
 _GET_INFO = (3 << 30) | (_INFO.size << 16) | (0xFF << 8) | 11
 
 
-@dataclass
 class Known:
     """A process.
 
@@ -141,14 +167,18 @@ class Known:
         alive: it has not ended, as far as is known.
     """
 
-    process: TracedProcess
-    descriptor: int | None = None
-    given: int = 0
-    program: str | None = None
-    folder: str = ""
-    same_files: bool = True
-    log: bool = False
-    alive: bool = True
+    def __init__(
+        self, process: TracedProcess, descriptor: int | None = None, given: int = 0, program: str | None = None,
+        *, same_files: bool = True, alive: bool = True,
+    ) -> None:  # fmt: skip
+        self.process = process
+        self.descriptor = descriptor
+        self.given = given
+        self.program = program
+        self.folder = ""
+        self.same_files = same_files
+        self.log = False
+        self.alive = alive
 
 
 class Processes:
@@ -275,7 +305,7 @@ class Processes:
         return LoadEvent(path, base=base, size=size, pid=pid, phase=Phase.DIRECT)
 
     def end(self, known: Known, status: int | None) -> None:
-        """A process has ended, in the way given or, if that is not known, in one that is asked for."""
+        """Note the end of a process. `status` as of `subprocess.Popen`; `None` where the kernel is to be asked."""
         pid = known.process.pid
         if status is None:
             status = exit_status(known.descriptor, pid)
@@ -309,7 +339,10 @@ def open_process(pid: int) -> int | None:
 
 
 def signal_process(descriptor: int, number: int) -> None:
-    """Send a signal to the process of `open_process`, and to no other that has its number by now. Raises `OSError`."""
+    """Send the signal `number` to the process of `open_process`, and to no other that has its id by now.
+
+    Raises `OSError`.
+    """
     function = getattr(signal, "pidfd_send_signal", None)
     if function is None:
         _system_call(_PIDFD_SEND_SIGNAL, descriptor, number, 0, 0)
@@ -324,8 +357,8 @@ _PIDFD_SEND_SIGNAL, _PIDFD_OPEN = 424, 434
 def _system_call(number: int, *arguments: int) -> int:
     """Return what a call of the kernel returned. Raises `OSError`.
 
-    An interpreter that was built against an older C library than it runs on (manylinux, conda, python-build-standalone)
-    lacks the functions for newer calls, although the kernel has them.
+    Some interpreters were built against an older C library than they run on (manylinux, conda,
+    python-build-standalone). They lack the functions for newer calls, although the kernel has them.
     """
     import ctypes
 

@@ -76,7 +76,10 @@ class _Vector(ctypes.Structure):
 
 
 class Ptrace:
-    """The requests, bound to the C library. Raises `ImportError` or `OSError` in a Python that cannot call C."""
+    """The requests of ptrace(2), bound to the C library; each raises `OSError` where the kernel refuses it.
+
+    Making it raises `ImportError` or `OSError` in a Python that cannot call C. Arguments of all: `tid`, the thread.
+    """
 
     def __init__(self) -> None:
         self._function = ctypes.CDLL(None, use_errno=True).ptrace
@@ -88,7 +91,7 @@ class Ptrace:
         self.ask(_SEIZE, tid, 0, options)
 
     def resume(self, tid: int, number: int = 0) -> None:
-        """Let a stopped thread go on, with this signal."""
+        """Let a stopped thread go on, with a signal; 0 for none."""
         self.ask(_CONT, tid, 0, number)
 
     def listen(self, tid: int) -> None:

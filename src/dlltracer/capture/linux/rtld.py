@@ -174,7 +174,7 @@ class JoinedLog:
 
 
 def begin_own_loads(prefix: str) -> None:
-    """Note in the log that all further loads are dlltracer's own, until `join` has returned."""
+    """Note in the log that all further loads are dlltracer's own, until `join` has returned. Raises `OSError`."""
     descriptor = open_log(prefix)
     try:
         os.write(descriptor, OWN_BEGIN)

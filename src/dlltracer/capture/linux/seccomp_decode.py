@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 from ...model.elf import PF_X, ElfImage
 from ...model.events import (
@@ -31,7 +30,7 @@ from ...model.events import (
     UnloadEvent,
 )
 from ...model.failure import Request, RequestKind
-from ...model.light import replace
+from ...model.light import dataclass, replace
 from .decode import LogMark
 from .loaderstate import describe_name_not_found
 
@@ -145,7 +144,6 @@ class WatchedProgram:
     same_files: bool
 
 
-@dataclass
 class _NameSearch:
     """A name that the loader is looking for.
 
@@ -153,16 +151,19 @@ class _NameSearch:
     `is_certain`, it is the loader that looks; `is_known`, the name is what was asked for; `image`, opened last.
     """
 
-    name: str
-    is_bare: bool
-    is_certain: bool
-    is_known: bool
-    requested_by: str | None
-    wall: float
-    probes: list[Probe] = field(default_factory=list)
-    found: list[Identity | None] = field(default_factory=list)
-    image: ElfImage | None = None
-    left_out: int = 0
+    def __init__(
+        self, name: str, is_bare: bool, is_certain: bool, is_known: bool, requested_by: str | None, wall: float
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.is_bare = is_bare
+        self.is_certain = is_certain
+        self.is_known = is_known
+        self.requested_by = requested_by
+        self.wall = wall
+        self.probes: list[Probe] = []
+        self.found: list[Identity | None] = []
+        self.image: ElfImage | None = None
+        self.left_out = 0
 
     @property
     def base(self) -> str:
@@ -182,7 +183,6 @@ class _NameSearch:
         self.probes = [replace(probe, phase=Phase.OTHER) for probe in self.probes]
 
 
-@dataclass
 class _Load:
     """A dlopen, or the start of a program, with all that it brings.
 
@@ -190,12 +190,13 @@ class _Load:
     was met; `mapped`, the events and identities of what leaves if it fails; `is_start`, of a program.
     """
 
-    request: Request | None
-    is_start: bool = False
-    preload: tuple[str, ...] = ()
-    images: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    at: tuple[int, int] = (0, 0)
-    mapped: list[tuple[LoadEvent, Identity]] = field(default_factory=list)
+    def __init__(self, request: Request | None, is_start: bool = False, preload: tuple[str, ...] = ()) -> None:
+        self.request = request
+        self.is_start = is_start
+        self.preload = preload
+        self.images: list[tuple[str, tuple[str, ...]]] = []
+        self.at = 0, 0
+        self.mapped: list[tuple[LoadEvent, Identity]] = []
 
     def take_need(self, path: str) -> tuple[str, str] | None:
         """The need that a search at this path is for, and the image that has it; `None` if no image needs it."""
@@ -212,13 +213,13 @@ class _Load:
         return None
 
 
-@dataclass
 class _Thread:
-    request: Request | None = None
-    load: _Load | None = None
-    search: _NameSearch | None = None
-    last_mapped: Identity | None = None
-    cache_asked: bool = False
+    def __init__(self, load: _Load | None = None) -> None:
+        self.request: Request | None = None
+        self.load = load
+        self.search: _NameSearch | None = None
+        self.last_mapped: Identity | None = None
+        self.cache_asked = False
 
 
 class ProcessDecoder:

@@ -1,8 +1,8 @@
 """Makes the BPF program of backend "seccomp": which system calls of a process stop for its tracer. Pure.
 
 The calls by which a loader works stop, on any C library: open, openat and openat2 for reading, and mmap of a
-file with the right to run it. Also execve, because what is known of a process ends with its program, and access with
-`MARK_MODE`, which is how our runner hands over the requests of Python.
+file with the right to run it. Also execve, because what is known of a process ends with its program. Also access
+with `MARK_MODE`, which is how our runner hands over the requests of Python.
 
 The program decides by numbers alone: BPF cannot read the memory behind a pointer. What it lets pass costs nothing
 more. Opens to write, to create, of folders and with O_PATH are no loader's (glibc: open_verify in elf/dl-load.c; musl:
@@ -141,7 +141,10 @@ def architectures_of(machine: str, bits: int) -> tuple[Architecture, ...]:
 
 
 def call_of(audit: int, number: int) -> Call | None:
-    """The system call that a stop is of; `None` if it is none of the calls that stop."""
+    """Return the call that a stop is of; `None` for a call of no interest.
+
+    Arguments: `audit`, AUDIT_ARCH_... of its kind of process; `number`, of the system call there.
+    """
     arch = ARCHITECTURES.get(audit)
     if arch is None:
         return None

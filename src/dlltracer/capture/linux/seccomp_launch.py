@@ -1,10 +1,9 @@
-"""Runs in the process that becomes the program: puts the filter on, hands the listener to the tracer, and execs.
+"""Starts a program with a filter on it: forks, puts the filter on, hands the listener to the tracer, and execs.
 
-Run as a script, by path: `seccomp_launch.py SOCKET WAY PASSED LOCALE PROGRAM [ARGUMENTS]`. SOCKET is the number of a
-connected socket (AF_UNIX, SOCK_SEQPACKET) that the tracer has the other end of. WAY is "notify", "ptrace" (a filter for
-a tracer that uses ptrace) or "calls" (no filter). PASSED has numbers (`seccomp_filter.make_program`), with commas
-between. LOCALE is "-" where the environment had no LC_CTYPE: the interpreter may have set one for itself (PEP 538).
-Messages, the first byte says which:
+A fork of the tracer has at hand what this takes, ctypes above all. To start another Python costs ten times as much.
+
+The new process and the tracer have one end each of a pair of sockets (SOCK_SEQPACKET). Messages, the first byte says
+which:
 
     here -> tracer   L  the listener, and a socket to the keeper (SCM_RIGHTS); for ptrace: ready to be seized
                      F  the filter cannot be had; errno and a text follow
@@ -12,27 +11,38 @@ Messages, the first byte says which:
     tracer -> here   G  go on
 
 A filter outlives its tracer. When the last descriptor of a listener is closed, every system call that would stop
-fails with ENOSYS (seccomp_unotify(2)), so the program could open no file any more. Hence the **keeper**: a process of
+fails with ENOSYS (seccomp_unotify(2)): the program could open no file any more. Hence the **keeper**: a process of
 its own session that holds the listener too, sleeps while the tracer lives, and lets every call pass when the tracer is
 gone: killed, or done while processes go on that the program has left behind. It ends with the last process that has
-the filter. It is forked here, before the filter is on, twice, so that it is no child of the program.
+the filter. It is forked by the new process, before the filter is on, twice, so that it is no child of the program.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
+import ctypes
 import errno
 import fcntl
 import os
 import select
 import signal
 import struct
+import subprocess
 import sys
+import warnings
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-from typing import Any, NoReturn
+import _socket
+
+from .seccomp_filter import RET_TRACE, RET_USER_NOTIF, architectures_of, make_program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 NOTIFICATION = 80
 """Bytes of struct seccomp_notif (linux/seccomp.h)."""
@@ -53,6 +63,9 @@ has taken up. Without it a timer of the program may stop the same call again and
 
 _CANNOT_START = 127
 
+KEEPER = "dlltracer-keep"
+"""The name of the keeper, as ps(1) and top(1) show it; its command line is that of the tracer."""
+
 
 class FilterError(Exception):
     """The filter could not be put on: `code` is the errno."""
@@ -62,34 +75,116 @@ class FilterError(Exception):
         self.code = code
 
 
-def install(way: str, passed: tuple[int, ...] = ()) -> int:
+class Launch:
+    """The start of one program, in a process that is its first.
+
+    Arguments:
+        command: the program and its arguments, as of `Popen`.
+        environment: of the program.
+        output: the descriptors that get its stdout and stderr; `None`: it has ours.
+        way: "notify", "ptrace" (a filter for a tracer that uses ptrace) or "calls" (no filter).
+        passed: as of `seccomp_filter.make_program`.
+
+    Attributes: `socket`, the tracer's end; `child`, the new process. Raises `OSError` if there can be none.
+    """
+
+    def __init__(
+        self, command: list[str], environment: dict[str, str], output: tuple[int, int] | None, way: str,
+        passed: frozenset[int],
+    ) -> None:  # fmt: skip
+        self._command = command
+        self._environment = environment
+        self._output = output
+        self._way = way
+        self._passed = passed
+        self.socket, self._other = make_sockets()
+        try:
+            self.child = _ForkedProgram(command, self._become)
+        except BaseException:
+            self.socket.close()
+            raise
+        finally:
+            self._other.close()
+
+    def _become(self) -> None:
+        """In the new process: become the program. Returns if it cannot, and has said so."""
+        self.socket.close()  # or the keeper would hold it, and wait for ever
+        tracer, way = self._other, self._way
+        for name in ("SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGXFSZ"):
+            number = getattr(signal, name)
+            # A handler of the tracer's would swallow the signal; SIGPIPE and SIGXFSZ are ignored by the interpreter.
+            if name in ("SIGPIPE", "SIGXFSZ") or callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
+        if way != "notify":
+            send(tracer, b"L")
+            if not _may_go(tracer):  # it has seized us: the filter's stops find their tracer
+                return
+        keeper = fork_keeper() if way == "notify" else None
+        try:
+            listener = install(way, self._passed) if way != "calls" else -1
+        except FilterError as error:
+            send(tracer, _failure(b"F", error.code, str(error)))
+            return
+        except Exception as error:  # noqa: BLE001 - no memory: the tracer says it
+            send(tracer, _failure(b"F", 0, f"{type(error).__name__}: {error}"))
+            return
+        if keeper is not None:
+            send(keeper, b"L", (listener,))
+            send(tracer, b"L", (listener, keeper.fileno()))
+            os.close(listener)
+            keeper.close()
+            if not _may_go(tracer):
+                return
+        try:
+            for target, descriptor in zip((1, 2), [os.dup(one) for one in self._output or ()], strict=False):
+                os.dup2(descriptor, target)
+            os.execvpe(self._command[0], self._command, self._environment)  # noqa: S606 - the program
+        except OSError as error:
+            send(tracer, _failure(b"X", error.errno, error.strerror or ""))
+
+
+class _ForkedProgram(subprocess.Popen[bytes]):
+    """A child of ours that is a fork of this process and goes on in a function; `Popen` starts programs only.
+
+    Arguments: `become`, which is called in the new process.
+    """
+
+    def __init__(self, command: list[str], become: Callable[[], None]) -> None:
+        self._become = become
+        super().__init__(command, close_fds=False)
+
+    def _execute_child(self, *_: object) -> None:
+        """Start the process: `Popen` leaves that to this method, and waits for `pid` if `_child_created` is true."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, where a thread reads a pipe for `why`
+            pid = os.fork()
+        if not pid:
+            try:
+                self._become()
+            finally:
+                os._exit(_CANNOT_START)
+        self.pid = pid
+        self._child_created = True
+
+
+def install(way: str, passed: frozenset[int] = frozenset()) -> int:
     """Put the filter on this process. Returns the listener for "notify", -1 for "ptrace". Raises `FilterError`.
 
     Arguments: `passed`, as of `seccomp_filter.make_program`.
     """
-    import ctypes
-
-    from dlltracer.capture.linux.seccomp_filter import (
-        RET_TRACE,
-        RET_USER_NOTIF,
-        architectures_of,
-        make_program,
-    )
-
     architectures = architectures_of(os.uname().machine, 8 * ctypes.sizeof(ctypes.c_void_p))
     if not architectures:
         raise FilterError(errno.ENOSYS, f"the system calls of this processor ({os.uname().machine}) are not known")
-    code = make_program(architectures, RET_USER_NOTIF if way == "notify" else RET_TRACE, passed)
-
-    class FilterProgram(ctypes.Structure):  # struct sock_fprog
-        _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
-
+    code = ctypes.create_string_buffer(
+        make_program(architectures, RET_USER_NOTIF if way == "notify" else RET_TRACE, passed)
+    )  # fmt: skip
+    # struct sock_fprog: how many instructions, of eight bytes each, and where.
+    program = struct.pack("@HP", (len(code) - 1) // 8, ctypes.addressof(code))
     library = ctypes.CDLL(None, use_errno=True)
-    program = FilterProgram(len(code) // 8, code)
 
     def put_on(flags: int) -> int:
         number, mode, word = ctypes.c_long(architectures[0].seccomp), ctypes.c_ulong(_SET_MODE_FILTER), ctypes.c_ulong
-        result = library.syscall(number, mode, word(flags), ctypes.byref(program))
+        result = library.syscall(number, mode, word(flags), ctypes.c_char_p(program))
         return -ctypes.get_errno() if result < 0 else int(result)
 
     tried = (_NEW_LISTENER | _WAIT_KILLABLE, _NEW_LISTENER) if way == "notify" else (0,)
@@ -116,10 +211,6 @@ def refusal_of_filters() -> int:
     (seccomp_set_mode_filter in kernel/seccomp.c). qemu-user has no seccomp(2), whatever the kernel under it can do, and
     a sandbox may forbid it.
     """
-    import ctypes
-
-    from dlltracer.capture.linux.seccomp_filter import architectures_of
-
     architectures = architectures_of(os.uname().machine, 8 * ctypes.sizeof(ctypes.c_void_p))
     if not architectures:
         return errno.ENOSYS
@@ -131,9 +222,7 @@ def refusal_of_filters() -> int:
 
 def fork_keeper() -> Any:
     """Start the keeper; returns the socket to it. Its end wakes the keeper, and the listener has to be sent there."""
-    import _socket
-
-    mine, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    mine, other = make_sockets()
     between = os.fork()
     if not between:
         try:
@@ -148,10 +237,10 @@ def fork_keeper() -> Any:
 
 def keep(number: int) -> None:
     """Answer the filter's stops until the last process with the filter ends. `number`: the descriptor of the socket."""
-    import _socket
-
     os.setsid()
     os.chdir("/")
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
+        file.write(KEEPER)
     for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGPIPE", "SIGUSR1", "SIGUSR2"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     os.closerange(0, number)
@@ -187,10 +276,13 @@ def pass_everything(listener: int) -> None:
                 return
 
 
+def make_sockets() -> tuple[Any, Any]:
+    """Return a connected pair of sockets, which a program does not inherit. Raises `OSError`."""
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+
+
 def send(socket: Any, message: bytes, descriptors: tuple[int, ...] = ()) -> None:
     """Send one message, with descriptors (SCM_RIGHTS)."""
-    import _socket
-
     ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     socket.sendmsg([message], ancillary)
 
@@ -198,8 +290,6 @@ def send(socket: Any, message: bytes, descriptors: tuple[int, ...] = ()) -> None
 def receive(socket: Any, most: int) -> tuple[bytes, tuple[int, ...]]:
     """Return one message, empty at the end of the stream, and at most so many descriptors, which are not
     inheritable."""
-    import _socket
-
     numbers = array.array("i")
     room = _socket.CMSG_SPACE(most * numbers.itemsize)
     # PyPy lacks the constant (linux/socket.h).
@@ -214,49 +304,6 @@ def _failure(letter: bytes, code: int | None, text: str) -> bytes:
     return letter + f"{code or 0} {text}".encode("utf-8", "replace")[:2000]
 
 
-def main() -> NoReturn:
-    """Become the program that the arguments name."""
-    import _socket
-
-    number, way, passed, locale, *command = sys.argv[1:]
-    os.set_inheritable(int(number), False)
-    tracer = _socket.socket(fileno=int(number))
-    if way != "notify":
-        send(tracer, b"L")
-        _await_go(tracer)  # it has seized us: the filter's stops find their tracer
-    keeper = fork_keeper() if way == "notify" else None
-    try:
-        listener = install(way, tuple(map(int, filter(None, passed.split(","))))) if way != "calls" else -1
-    except FilterError as error:
-        send(tracer, _failure(b"F", error.code, str(error)))
-        os._exit(_CANNOT_START)
-    except Exception as error:  # noqa: BLE001 - no ctypes, no memory: the tracer says it
-        send(tracer, _failure(b"F", 0, f"{type(error).__name__}: {error}"))
-        os._exit(_CANNOT_START)
-    if keeper is not None:
-        send(keeper, b"L", (listener,))
-        send(tracer, b"L", (listener, keeper.fileno()))
-        os.close(listener)
-        keeper.close()
-        _await_go(tracer)
-    if locale == "-":
-        os.environ.pop("LC_CTYPE", None)
-    for number_of in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores them; subprocess had set the default
-        signal.signal(number_of, signal.SIG_DFL)
-    try:
-        os.execvp(command[0], command)  # noqa: S606 - the program
-    except OSError as error:
-        send(tracer, _failure(b"X", error.errno, error.strerror or ""))
-    os._exit(_CANNOT_START)
-
-
-def _await_go(tracer: Any) -> None:
-    if receive(tracer, 0)[0] != b"G":
-        os._exit(_CANNOT_START)  # the tracer is gone, and nothing has begun
-
-
-if __name__ == "__main__":
-    # From where this file lies and nowhere else, as child_main.py does.
-    root = os.path.abspath(__file__).rsplit("/", 4)[0]
-    sys.path.insert(0, root)
-    main()
+def _may_go(tracer: Any) -> bool:
+    """Wait for the tracer's word; `False` if it is gone, and nothing has begun."""
+    return receive(tracer, 0)[0] == b"G"

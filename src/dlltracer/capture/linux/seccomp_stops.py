@@ -1,8 +1,8 @@
 """Turns a system call that waits for its tracer into a value: the request, the caller, the file there.
 
-All of this is observation. The call is carried out by the kernel after it was looked at, with the memory and the files
-as they are then (the flag CONTINUE in seccomp_unotify(2)): another thread can have changed them. Nothing is forbidden
-here, so a program that does so deceives nobody but the reader of its trace.
+All of this is observation. The kernel carries out the call after it was looked at (the flag CONTINUE in
+seccomp_unotify(2)). It goes by the memory and the files of that moment, which another thread can have changed. Nothing
+is forbidden here, so a program that does so deceives nobody but the reader of its trace.
 
 Whether a file is there is looked at by us, at the moment of the call, as the process would find it: from its root and
 its current folder. The call itself has no result yet, and no later stop shows it.
@@ -222,8 +222,8 @@ class StopReader:
     def _exec(self, task: TracedTask, tid: int, call: Call, arguments: tuple[int, ...]) -> Stop:
         task.may_exec = tid
         path = self._path(task.pid, arguments[call.path or 0], LONGEST_PATH)
-        # After an exec the memory file still is that of the former program, which reads as empty or, where the process
-        # was made by vfork, as its parent's.
+        # After an exec the memory file still is that of the former program. It reads as empty; where the process was
+        # made by vfork, as its parent's.
         self._close(task.pid)
         privileged = None
         if path is not None:

@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections import deque
-from dataclasses import dataclass, replace
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
@@ -19,6 +18,7 @@ from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
 from ...model.events import ImageChange, LoadEvent, LoadFailedEvent
 from ...model.failure import Request
+from ...model.light import dataclass, replace
 from ...model.recording import KeptEvents, Losses, Recording, TracedProcess
 from ..requests import is_own_load
 from .decode import LogMark

@@ -56,6 +56,7 @@ class RecordContext:
         return ticks * 1_000_000_000 // self.frequency
 
     def epoch(self, nanoseconds: int) -> float:
+        """Return a time of `time.perf_counter_ns()` as seconds since the epoch."""
         return self.wall + (nanoseconds - self.clock) / 1e9
 
 
@@ -221,7 +222,10 @@ def _attribute(changes: list[_Change], requests: Sequence[Request], threads: Set
 
 
 def imports_during(tid: int, clock: int, requests: Sequence[Request]) -> tuple[str, ...] | None:
-    """The imports in progress when a thread made the request during which something happened; `None` for none."""
+    """Return the imports in progress when a thread made the request during which something happened; `None` for none.
+
+    Arguments: `tid`, the thread; `clock`, when it happened, of `time.perf_counter_ns()`.
+    """
     found = _during(clock, [request for request in requests if request.tid == tid])
     return None if found is None else found.imports
 
@@ -376,7 +380,11 @@ class LiveImages:
         self._waiting += records
 
     def take(self, now: int, *, is_end: bool = False) -> list[ImageChange]:
-        """Return the new events of a moment by which all earlier records have come; at the end, all that are left."""
+        """Return the events that have come to light since the last call; at the end, all that are left.
+
+        Arguments: `now`, a moment of `time.perf_counter_ns()` by which all earlier records have come; `is_end`, no more
+        records come.
+        """
         until = now if is_end else self._watch.open_since(now)
         records = [one for one in self._waiting if is_end or self._clock(one) <= until]
         if not records:

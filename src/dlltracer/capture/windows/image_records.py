@@ -111,7 +111,10 @@ class RawRecord:
 
 
 def decode_image_payload(data: bytes, version: int, pointer_size: int) -> ImagePayload | None:
-    """Decode the payload of an image event; `None` when it is cut short or is no such payload."""
+    """Decode the payload of an image event; `None` when it is cut short or is no such payload.
+
+    Arguments: `version` of the event, `pointer_size` (4 or 8). Source: Image_Load, MS Learn.
+    """
     head, tail = _LAYOUTS[pointer_size]
     try:
         if version == 0:
@@ -134,7 +137,7 @@ def decode_image_payload(data: bytes, version: int, pointer_size: int) -> ImageP
 
 
 def decode_manifest_image(data: bytes, pointer_size: int) -> ImagePayload | None:
-    """The payload of events 5 (load) and 6 (unload) of Microsoft-Windows-Kernel-Process; `None` when it is cut short.
+    """Decode events 5 (load) and 6 (unload) of Microsoft-Windows-Kernel-Process; `None` when it is cut short.
 
     Source: its manifest. ImageBase P, ImageSize P, ProcessID u32, ImageCheckSum u32, TimeDateStamp u32, DefaultBase P,
     ImageName, without padding.

@@ -37,7 +37,7 @@ def last_error() -> int:
 
 
 def query_dos_devices() -> dict[str, str]:
-    """Return the drive of each device, as `{"\\Device\\HarddiskVolume3": "C:"}` (QueryDosDeviceW)."""
+    """Return the drive of each device, as `{"\\Device\\HarddiskVolume3": "C:"}` (QueryDosDeviceW). Raises `OSError`."""
     if sys.platform != "win32":
         return {}
     query = open_system_library("kernel32.dll").QueryDosDeviceW
@@ -52,7 +52,7 @@ def query_dos_devices() -> dict[str, str]:
 
 
 def make_module_counter() -> Callable[[], int]:
-    """Return what counts the modules of this process (K32EnumProcessModules, MS Learn)."""
+    """Return what counts the modules of this process (K32EnumProcessModules, MS Learn). Raises `OSError`."""
     if sys.platform != "win32":
         return lambda: 0
     kernel32 = open_system_library("kernel32.dll")
@@ -72,6 +72,7 @@ def cause_image_event(*, as_resource: bool) -> bool:
     """Map a DLL of Windows that no program needs, and unmap it: the kernel reports both. `False` if none was free.
 
     Argument: `as_resource`, map it as resources only. Otherwise it is loaded, without its dependencies and its code.
+    Raises `OSError`.
     """
     if sys.platform != "win32":
         return False

@@ -50,7 +50,10 @@ Value = Text | Pack
 
 
 def lift(make: Callable[..., Text], *values: Value) -> Value:
-    """`make` of the values, or where some are packs, of each element of the packs (which must be of one length)."""
+    """`make` of the values, or where some are packs, of each element of the packs (which must be of one length).
+
+    Raises `Unreadable` where they are not.
+    """
     packs = [value for value in values if isinstance(value, Pack)]
     if not packs:
         return make(*values)
@@ -139,7 +142,10 @@ def join_list(values: Iterable[Value]) -> str:
 
 
 def instantiate(name: Text, *arguments: Text) -> Text:
-    """A template with its arguments, one text for each, packs spread; an empty one is an empty pack at the end."""
+    """A template with its arguments, one text for each, packs spread; an empty one is an empty pack at the end.
+
+    Raises `Unreadable` for a template that has its arguments already.
+    """
     if name.templated:
         raise Unreadable
     words = [str(argument) for argument in arguments]
@@ -150,7 +156,7 @@ def instantiate(name: Text, *arguments: Text) -> Text:
 
 
 def single(value: Value) -> Text:
-    """The value, which may not be a pack here."""
+    """Return the value. Raises `Unreadable` for a pack: there must be one type here."""
     if isinstance(value, Pack):
         raise Unreadable
     return value

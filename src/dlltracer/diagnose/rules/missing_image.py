@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-from ...model.environment import CONFIGURED, PackageManager, ProviderKind, has_hash
+from ...model.environment import CONFIGURED, PackageManager, has_hash
 from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
@@ -14,7 +14,16 @@ from ...model.tree import Binding, BindingState
 from ..case import Case, Copy, describe_copies
 from ..loader_errors import DlProblem, folder_of
 from ..named_failure import final_failures, stem_of
-from ..remedies import find_providers, install_remedies, package_kind, provider_by_rule, reinstall, with_variable
+from ..remedies import (
+    find_providers,
+    install_remedies,
+    operand,
+    package_kind,
+    package_with,
+    provider_by_rule,
+    reinstall,
+    with_variable,
+)
 from .integrity import lost_file
 from .python_module import python_of_library
 from .search_rules import lead_of
@@ -28,11 +37,7 @@ C_LIBRARY_CODE = "other-c-library"
 _MOST_PROVIDERS = 2
 _SHORTEST_NAME = 3
 """A longer name in the output of the program is no accident."""
-_SEARCHES: dict[ProviderKind | None, str] = {
-    ProviderKind.APT: "apt-file search {}", ProviderKind.DNF: "dnf provides '*/{}'"
-}  # fmt: skip
-"""Commands that ask all packages of a distribution for a file. apk is asked by us (host.packages)."""
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
+_STALE = (Phase.CACHE, ProbeOutcome.ABSENT)
 _PYTHONS_OWN = re.compile(r"(?:^|/)(?:libpython|python|pypy|_ctypes\.|_cffi_backend)[^/]*$")
 """Images that call dlopen because Python code asks for it."""
 
@@ -136,6 +141,8 @@ def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, 
     return Finding(
         code=C_LIBRARY_CODE if foreign else CODE,
         title=f"{requested_by or 'the file'} was built for {foreign}" if foreign
+        else f"there is no {need}, the path by which {requested_by} asks for it"
+        if _is_asked_by_path(need, requested_by, case)
         else f"{need} was not found{_mistake_in_path(need, case)}",
         confidence=_confidence(case, is_named or is_of_trace),
         subject=(requested_by or need) if foreign else need, chain=case.chain_to(requested_by, need),
@@ -167,12 +174,20 @@ def _explain(need: str, requested_by: str | None, binding: Binding | None, case:
     if case.is_of_another_process:
         return f"A loader says that it did not find {need}. That of this process looked for no such file."
     text = f"{requested_by or 'The import'}{owner} cannot be loaded without {need}, and no place searched has it."
-    copies = case.copies.get(need, ())
+    if _is_asked_by_path(need, requested_by, case):
+        text += (
+            " It asks for it by that very path: it was linked with a library that has no soname, and the path given to "
+            "the linker was kept. No other folder is searched, and LD_LIBRARY_PATH does not count."
+        )
+    gone = [probe.path for probe in case.probes_of(need) if (probe.phase, probe.outcome) == _STALE]
+    if gone:
+        text += f" ld.so.cache still lists {gone[0]}, which was taken away since ldconfig ran last."
+    copies = _copies_of(need, case)
     fit = tuple(copy for copy in copies if copy.unfit is None)
     if fit:
         text += f" There is {describe_copies(fit)}, where the loader does not look."
         text += _why_not_inherited(fit, requested_by, case)
-        if any(map(_is_configured, fit)):
+        if any(_is_configured(copy, case) for copy in fit):
             text += " ld.so.conf names that folder, and ld.so.cache does not have the file: ldconfig has not run since."
     elif copies:
         text += f" {copies[0].path} has that name, but {copies[0].unfit}."
@@ -220,16 +235,37 @@ def _mistake_in_path(need: str, case: Case) -> str:
     return ""
 
 
-def _is_configured(copy: Copy) -> bool:
-    return copy.where == CONFIGURED
+def _is_configured(copy: Copy, case: Case) -> bool:
+    """Return whether ldconfig would let the loader find the copy. musl reads no cache."""
+    return copy.where == CONFIGURED and _own_c_library(case) != "musl"
+
+
+def _copies_of(need: str, case: Case) -> tuple[Copy, ...]:
+    return case.copies.get(need, ()) or case.copies.get(posixpath.basename(need), ())
+
+
+def _is_asked_by_path(need: str, requested_by: str | None, case: Case) -> bool:
+    """Return whether an image lists an absolute path among its needs: the loader opens that, and searches nothing."""
+    return need.startswith("/") and need in getattr(case.images.get(requested_by or ""), "needed", ())
 
 
 def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remedy]:
-    fit = [copy for copy in case.copies.get(need, ()) if copy.unfit is None]
+    fit = [copy for copy in _copies_of(need, case) if copy.unfit is None]
+    if _is_asked_by_path(need, requested_by, case):
+        name = posixpath.basename(need)
+        yield Remedy(
+            "link it again with a library that has a soname (-Wl,-soname), or change the name that it needs",
+            ("patchelf", "--replace-needed", need, name, operand(requested_by or "")),
+        )
+        if fit:
+            folder = folder_of(fit[0].path)
+            yield Remedy(f"then let the loader find {name}: by an RPATH to {folder}, or LD_LIBRARY_PATH")
+        yield from reinstall(case.owners.get(requested_by or "", ()), case.run.process)
+        return
     if fit:
-        fit.sort(key=_is_configured, reverse=True)
+        fit.sort(key=lambda copy: _is_configured(copy, case), reverse=True)
         folder = folder_of(fit[0].path)
-        if _is_configured(fit[0]):
+        if _is_configured(fit[0], case):
             yield Remedy("let the system take note of its new libraries (as root)", ("ldconfig",))
         yield Remedy(
             "let the loader look there, to see whether that copy will do",
@@ -256,14 +292,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
             "another package"
         )
     elif not (fit or providers or again or case.owners.get(requested_by or "")):
-        yield Remedy(_where_to_get(need, case))
-
-
-def _where_to_get(need: str, case: Case) -> str:
-    """Return what to do about a library of no known package, which an image of no package needs."""
-    search = _SEARCHES.get(package_kind(case.distribution)) if _PLAIN_NAME.fullmatch(need) else None
-    by_package = f"install the package that has {need}" + (f" ({search.format(need)} names it)" if search else "")
-    return f"{by_package}; if it was built here, name its folder in LD_LIBRARY_PATH"
+        yield package_with(need, case.distribution)
 
 
 def _is_expected_beside(need: str, requested_by: str | None, case: Case) -> bool:

@@ -6,6 +6,7 @@ of Intel's developer guide; qguiapplication.cpp of Qt (init_platform).
 
 from __future__ import annotations
 
+import ntpath
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from ...model.environment import without_hash
 from ...model.events import LoadEvent
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ..case import Case, describe_copies
+from ..case import Case, compared_name, describe_copies
 from ..program_output import OutputKind, OutputMessage
 from ..remedies import find_providers, install_remedies, operand
 
@@ -27,7 +28,7 @@ _MKL = re.compile(
     r"MKL FATAL ERROR: [Cc]annot load (?!symbol )(?:neither )?(\S{1,200}?)(?: (?:or|nor) (\S{1,200}?))?\.?\s*$"
 )
 _MKL_ITSELF = re.compile(r"(?:lib)?mkl_(?:rt|core)\b")
-_QT = re.compile(r"[Cc]ould not (find|load) the Qt platform plugin \"(\w{1,50})\" in \"([^\"\n]{0,500})\"")
+_QT = re.compile(r"[Cc]ould not (find|load) the Qt platform plugin \"([\w-]{1,50})\" in \"([^\"\n]{0,500})\"")
 _NO_QT = "no Qt platform plugin could be initialized"
 
 
@@ -73,10 +74,14 @@ def mkl_libraries(messages: Iterable[OutputMessage]) -> tuple[str, ...]:
 
 def _two_runtimes(case: Case, message: FatalMessage) -> Finding:
     named = message.found.groups()
-    loads = [event for event in _loads(case) if _OPENMP_RUNTIME.fullmatch(without_hash(_base(event.shown_path)))]
-    images = {event.shown_path: _by_import(event) for event in loads}
+    names = {event.shown_path: compared_name(event.shown_path, case.system) for event in _loads(case)}
+    images = {
+        event.shown_path: _by_import(event) for event in _loads(case)
+        if _OPENMP_RUNTIME.fullmatch(without_hash(names[event.shown_path]))
+    }  # fmt: skip
     where = "; ".join(f"{path}{f', brought by {by}' if by else ''}" for path, by in images.items())
-    subject = next((path for path in reversed(images) if _base(path) == named[0].lower()), named[0])
+    began = compared_name(named[0], case.system)
+    subject = next((path for path in reversed(images) if names[path] == began), named[0])
     return Finding(
         code=OPENMP_CODE,
         title=f"two OpenMP runtimes are in one process: {named[1]} was there when {named[0]} began",
@@ -102,17 +107,18 @@ def _two_runtimes(case: Case, message: FatalMessage) -> Finding:
 def _mkl(case: Case, message: FatalMessage) -> Finding:
     names = [name for name in message.found.groups() if name]
     name = names[0]
-    copies = tuple(copy for one in names for copy in case.copies.get(_base(one), ()) if copy.unfit is None)
+    keys = [compared_name(name, case.system) for name in names]
+    copies = tuple(copy for key in keys for copy in case.copies.get(key, ()) if copy.unfit is None)
     is_conda = any("conda" in copy.where for copy in copies)
     loaded = (event.shown_path for event in _loads(case))
-    subject = next((path for path in loaded if _MKL_ITSELF.match(_base(path))), "")
+    subject = next((path for path in loaded if _MKL_ITSELF.match(compared_name(path, case.system))), "")
     remedies = list(install_remedies(find_providers(name, case.system, case.distribution)))
     if case.is_windows and is_conda and case.run.process is not None:
         activation = ("conda", "activate", case.run.process.prefix)
         remedies.insert(0, Remedy("activate the conda environment first", activation))
     elif copies and case.is_windows:
         remedies.insert(0, Remedy("let MKL find it, by PATH, before the program starts: put "
-                                  f"{_folder(copies[0].path)} in front of PATH"))  # fmt: skip
+                                  f"{ntpath.dirname(copies[0].path)} in front of PATH"))  # fmt: skip
     remedies.append(Remedy("install numpy, mkl and what else uses MKL again, from one source and of one release"))
     return Finding(
         code=MKL_CODE,
@@ -133,7 +139,8 @@ def _qt(case: Case, message: FatalMessage) -> Finding:
     how, plugin, folder = message.found.groups()
     process = case.run.process
     file = f"q{plugin}.dll" if case.is_windows else f"libq{plugin}.so"
-    seen = next((event.shown_path for event in reversed(_loads(case)) if _base(event.shown_path) == file), None)
+    loaded = (event.shown_path for event in reversed(_loads(case)))
+    seen = next((path for path in loaded if compared_name(path, case.system) == file), None)
     variables = [name for name in ("QT_PLUGIN_PATH", "QT_QPA_PLATFORM_PLUGIN_PATH")
                  if process is not None and process.variable(name)]  # fmt: skip
     finding = Finding(
@@ -178,11 +185,3 @@ def _loads(case: Case) -> tuple[LoadEvent, ...]:
 
 def _by_import(event: LoadEvent) -> str:
     return f"import {event.imports[0].partition('.')[0]}" if event.imports else ""
-
-
-def _base(path: str) -> str:
-    return re.split(r"[/\\]", path)[-1].lower()
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("\\")[0] or path.rpartition("/")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ...knowledge import glibc_names
+from ...knowledge import glibc_names, musl_names
 from ...model.elf import ElfImage
 from ...model.failure import ProcessFacts
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
@@ -22,6 +22,7 @@ VERSION_CODE = "missing-version"
 GLIBC_CODE = "glibc-too-old"
 STRING_ABI_CODE = "other-string-abi"
 MUSL_CODE = "glibc-symbol-on-musl"
+MUSL_AGE_CODE = "musl-too-old"
 
 _MOST_COMPARED = 4000
 _MOST_DEFINERS = 3
@@ -160,10 +161,13 @@ def _is_inside(path: str, process: ProcessFacts | None) -> bool:
 def _symbol(missing: MissingSymbol, case: Case) -> Finding:
     declaration = demangle(missing.name)
     shown = f"{missing.name} ({declaration})" if declaration else missing.name
-    if case.dl_error is not None and case.dl_error.loader == "musl" and (
-        _is_for_glibc(case, missing) or missing.name in glibc_names()
-    ):
-        return _glibc_on_musl(missing, case)
+    if case.dl_error is not None and case.dl_error.loader == "musl":
+        since = musl_names()[missing.name].since if missing.name in musl_names() else (0,)
+        own = _musl_version(case)
+        if own and own < since:
+            return _newer_musl(missing, since, case)
+        if _is_for_glibc(case, missing) or missing.name in glibc_names():
+            return _glibc_on_musl(missing, case)
     twin = _twin_of_other_abi(missing.name, case)
     if twin is not None:
         return _string_abi(missing, shown, twin, case)
@@ -315,7 +319,36 @@ def _is_for_glibc(case: Case, missing: MissingSymbol) -> bool:
     return isinstance(image, ElfImage) and any(need.version.startswith("GLIBC_") for need in image.version_needs)
 
 
+def _is_for_musl(case: Case, missing: MissingSymbol) -> bool:
+    image = case.images.get(missing.requested_by)
+    return isinstance(image, ElfImage) and any(need.startswith("libc.musl-") for need in image.needed)
+
+
+def _musl_version(case: Case) -> tuple[int, ...]:
+    library = case.limits.c_library if case.limits is not None else None
+    return tuple(map(int, _NUMBERS.findall(library.version))) if library is not None and library.version else ()
+
+
+def _newer_musl(missing: MissingSymbol, version: tuple[int, ...], case: Case) -> Finding:
+    since, own = (".".join(map(str, numbers)) for numbers in (version, _musl_version(case)))
+    owner = next((one.package for one in case.owners.get(missing.requested_by, ())), "it")
+    return Finding(
+        code=MUSL_AGE_CODE,
+        title=f"{missing.requested_by} needs {missing.name} of musl {since}, and musl here is {own}",
+        confidence=Confidence.CERTAIN,
+        subject=missing.requested_by,
+        chain=case.chain_to(missing.requested_by, missing.name),
+        explanation=f"{missing.requested_by}{case.owner_of(missing.requested_by)} was built with a newer musl: the "
+        f"function came with musl {since}, and this Python runs on musl {own}.",
+        evidence=(Evidence(Source.LOADER, f"{missing.name}: symbol not found"),
+         Evidence(Source.FILES, f"{missing.name} is a name of musl since {since}")),
+        remedies=(Remedy(f"use a newer release of the system (its image), or a build of {owner} for musl {own}"),),
+    )  # fmt: skip
+
+
 def _glibc_on_musl(missing: MissingSymbol, case: Case) -> Finding:
+    if _is_for_musl(case, missing):
+        return _name_of_glibc_in_build_for_musl(missing, case)
     has_versions = _is_for_glibc(case, missing)
     return Finding(
         code=MUSL_CODE,
@@ -329,6 +362,27 @@ def _glibc_on_musl(missing: MissingSymbol, case: Case) -> Finding:
                   else f"{missing.name} is a name of glibc that musl does not have")),
         remedies=(Remedy("install a build for musl (a musllinux wheel), or use a Python that runs on glibc"),
          *reinstall(case.owners.get(missing.requested_by, ()), case.run.process)),
+    )  # fmt: skip
+
+
+def _name_of_glibc_in_build_for_musl(missing: MissingSymbol, case: Case) -> Finding:
+    """Return the finding on a file that is linked with musl: another build for musl would not be what it lacks."""
+    owner = next((one.package for one in case.owners.get(missing.requested_by, ())), "it")
+    return Finding(
+        code=MUSL_CODE,
+        title=f"{missing.requested_by} was built for musl, and asks for {missing.name}, which only glibc has",
+        confidence=Confidence.LIKELY,
+        subject=missing.requested_by,
+        chain=case.chain_to(missing.requested_by, missing.name),
+        explanation=(
+            f"{missing.requested_by}{case.owner_of(missing.requested_by)} is linked with musl, and a part of it was "
+            f"compiled for glibc: {missing.name} is a name of glibc that musl does not have."
+        ),
+        evidence=(Evidence(Source.LOADER, f"{missing.name}: symbol not found"),
+         Evidence(Source.FILES, f"{missing.name} is a name of glibc that musl does not have")),
+        remedies=(
+            Remedy(f"install another version of {owner}, and tell its makers; or use a Python that runs on glibc"),
+        ),
     )  # fmt: skip
 
 

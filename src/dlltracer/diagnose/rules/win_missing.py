@@ -1,19 +1,17 @@
-"""Windows: a DLL that no searched place had. The cause depends on its kind and on copies elsewhere."""
+"""Windows: a DLL that no searched place had. The cause depends on its kind; `win_copies` knows of copies elsewhere."""
 
 from __future__ import annotations
 
 import ntpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from ...model.environment import FileState, Provider, ProviderKind, has_hash
+from ...model.environment import FileState, Provider, ProviderKind, has_hash, is_debug_runtime
 from ...model.failure import ProcessFacts, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
-from ...model.loader_context import LoadFlags
-from ...model.pe import PeImage
 from ...model.tree import Binding, BindingState
-from ..case import Case, Copy, PackageCheck
+from ..case import Case, PackageCheck
 from ..remedies import NO_DLL_SITES, find_providers, install_remedies, reinstall_by_pip
 from ..windows_load import (
     LoadError,
@@ -26,6 +24,7 @@ from ..windows_load import (
     reinstall,
     was_loaded,
 )
+from .win_copies import CONDA, with_copy
 from .win_lookups import providers_of
 
 CODE = "missing-image"
@@ -36,10 +35,6 @@ FEATURE_CODE = "missing-windows-feature"
 WINDOWS_CODE = "windows-too-old"
 REMOVED_CODE = "package-file-missing"
 
-_DEBUG = re.compile(
-    r"(?:vcruntime140(?:_\d|_threads)?|ucrtbase|concrt140|vccorlib140|vcomp140|msvc[pr]\d{2,3})d(?:_\w+)?\.dll"
-    r"|msvcp140_\dd\.dll|mfcm?\d{2,3}u?d\.dll"
-)
 _RUNTIME = re.compile(r"(?:vcruntime|msvcp|msvcr|concrt|vccorlib|vcomp|vcamp)\d{2,3}(?:_\w+)?\.dll|mfc\d{2,3}\w*\.dll")
 _PYTHON = re.compile(r"python\d+t?(?:_d)?\.dll")
 _UNIVERSAL_CRT = re.compile(r"ucrtbase\.dll|api-ms-win-crt-[\w-]+\.dll")
@@ -72,16 +67,14 @@ def _lost_modules(case: Case) -> Iterator[Finding]:
     if module is None or case.run.process is None:
         return
     names = {f"{module.rpartition('.')[2]}{suffix}".lower() for suffix in case.run.process.suffixes}
-    for check in case.checks:
-        for changed in check.changed:
-            if changed.state is FileState.ABSENT and base_name(changed.path) in names:
-                finding = Finding(
-                    code=REMOVED_CODE,
-                    title="",
-                    confidence=Confidence.CERTAIN, subject=changed.path, chain=case.chain_to(None, changed.path),
-                    explanation=f"Python found no module {module}.",
-                )  # fmt: skip
-                yield _as_removed(finding, check, changed.path, case.run.process)
+    for check, path in _removed(case, names):
+        finding = Finding(
+            code=REMOVED_CODE,
+            title="",
+            confidence=Confidence.CERTAIN, subject=path, chain=case.chain_to(None, path),
+            explanation=f"Python found no module {module}.",
+        )  # fmt: skip
+        yield _as_removed(finding, check, path, case.run.process)
 
 
 def _file_itself(case: Case, binding: Binding) -> Finding:
@@ -135,7 +128,7 @@ def _no_such_path(case: Case, binding: Binding) -> Finding:
         evidence=_evidence(case, binding),
         remedies=tuple(remedies),
     )
-    removed = _removed(case, need)
+    removed = next(_removed(case, (base_name(need),)), None)
     return finding if removed is None else _as_removed(finding, *removed, process)
 
 
@@ -185,7 +178,7 @@ def _library(case: Case, binding: Binding) -> Finding:
         evidence=_evidence(case, binding),
         remedies=tuple(_sources(case, binding)),
     )
-    removed = _removed(case, need)
+    removed = next(_removed(case, (base_name(need),)), None)
     if removed is not None:
         return _as_removed(finding, *removed, case.run.process)
     kind = _of_kind(case, finding, binding)
@@ -217,7 +210,7 @@ def _sources(case: Case, binding: Binding) -> Iterator[Remedy]:
 def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
     """Return the finding for a DLL that its name alone identifies; `None` for any other."""
     name = base_name(finding.subject)
-    if _DEBUG.fullmatch(name):
+    if is_debug_runtime(name):
         return replace(
             finding,
             code=DEBUG_CODE,
@@ -315,13 +308,12 @@ def _evidence(case: Case, binding: Binding) -> tuple[Evidence, ...]:
     return (*code_evidence(case), Evidence(Source.FILES, says))
 
 
-def _removed(case: Case, need: str) -> tuple[PackageCheck, str] | None:
-    """Return the package that had installed a file of that name, and its path; `None` if none had."""
+def _removed(case: Case, names: Collection[str]) -> Iterator[tuple[PackageCheck, str]]:
+    """Yield the packages that had installed a file of one of these names (`base_name`), and its path."""
     for check in case.checks:
         for changed in check.changed:
-            if changed.state is FileState.ABSENT and base_name(changed.path) == base_name(need):
-                return check, changed.path
-    return None
+            if changed.state is FileState.ABSENT and base_name(changed.path) in names:
+                yield check, changed.path
 
 
 def _as_removed(finding: Finding, check: PackageCheck, path: str, process: ProcessFacts | None) -> Finding:
@@ -338,173 +330,3 @@ def _as_removed(finding: Finding, check: PackageCheck, path: str, process: Proce
             reinstall_by_pip(check.name, "", check.folder, process),
         ),
     )
-
-
-PATH_CODE = "path-not-searched"
-CONDA_CODE = "conda-not-activated"
-FLAGS_CODE = "search-restricted"
-FOLDER_CODE = "folder-not-searched"
-OTHER_VERSION = "its name is that of another version"
-"""Why a copy does not fit whose name differs in numbers only: the words of `Copy.unfit`."""
-CONDA = "the conda environment"
-"""What kind of place a copy lies in: the words of `Copy.where`."""
-
-_FIRST_WITHOUT_PATH = (3, 8)
-_SEARCH_OF_ADDED = LoadFlags.USER_DIRS | LoadFlags.DEFAULT_DIRS
-
-
-def with_copy(case: Case, binding: Binding, finding: Finding) -> Finding:
-    """Return the finding with the copies that the process could load; unchanged if there are none."""
-    copies = case.copies.get(base_name(binding.need), ())
-    unfit = [copy for copy in copies if copy.unfit is not None]
-    versions = [copy.path for copy in unfit if copy.unfit == OTHER_VERSION]
-    if versions:
-        requester = name_of(binding.requested_by) or "the program"
-        remedy = Remedy(
-            f"bring {requester} and {name_of(versions[0])} to versions that belong together; a renamed copy is no help"
-        )
-        finding = replace(
-            finding,
-            explanation=f"{finding.explanation} There is {', '.join(versions[:3])}: another version, by its name.",
-            remedies=(remedy, *finding.remedies),
-        )
-    unfit = [copy for copy in unfit if copy.unfit != OTHER_VERSION]
-    if unfit:
-        says = "; ".join(f"{copy.path} has that name, but {copy.unfit}" for copy in unfit[:3])
-        finding = replace(finding, evidence=(*finding.evidence, Evidence(Source.FILES, says)))
-    restricted = _restricted(case, binding, finding)
-    if restricted is not None:
-        return restricted
-    fit = [copy for copy in copies if copy.unfit is None]
-    if not fit:
-        return finding
-    for build in (_in_conda, _on_path):
-        for copy in fit:
-            precise = build(case, copy, finding)
-            if precise is not None:
-                return precise
-    return _elsewhere(case, fit, finding)
-
-
-def _restricted(case: Case, binding: Binding, finding: Finding) -> Finding | None:
-    """Return the finding about an image whose /DEPENDENTLOADFLAG leaves out its own folder."""
-    image = case.images.get(binding.requested_by)
-    flags = image.dependent_load_flags if isinstance(image, PeImage) else 0
-    tried = {ntpath.normcase(probe.path) for probe in binding.probes}
-    for copy in case.copies.get(base_name(binding.need), ()) if flags else ():
-        is_beside = ntpath.dirname(copy.path).lower() in _folders_of_load(case, binding)
-        if copy.unfit is None and is_beside and ntpath.normcase(copy.path) not in tried:
-            return replace(
-                finding,
-                code=FLAGS_CODE,
-                title=f"{name_of(binding.requested_by)} forbids the search of the folder that has {binding.need}",
-                explanation=f"{binding.requested_by}{case.owner_of(binding.requested_by)} was linked with "
-                f"/DEPENDENTLOADFLAG:{flags:#x}, which replaces the search of whoever loads it: {copy.path} is not "
-                "looked at.",
-                evidence=(
-                    *finding.evidence,
-                    Evidence(Source.FILES, f"its load configuration has the flags {flags:#x}"),
-                ),
-                remedies=(
-                    Remedy(f"load {binding.need} before the import", code=f"ctypes.CDLL({copy.path!r})"),
-                    Remedy(f"or have {name_of(binding.requested_by)} linked without that option"),
-                ),
-            )
-    return None
-
-
-def _folders_of_load(case: Case, binding: Binding) -> set[str]:
-    """Return the folders, in lower case, that would have been searched without the flags."""
-    files = (case.subject or "", binding.requested_by)
-    added = case.run.process.added_folders if case.run.process is not None else ()
-    return {folder.lower() for folder in (*map(ntpath.dirname, files), *added) if folder}
-
-
-def _in_conda(case: Case, copy: Copy, finding: Finding) -> Finding | None:
-    process = case.run.process
-    prefix = conda_prefix(case, copy.path)
-    if process is None or copy.where != CONDA or prefix is None:
-        return None
-    active = process.variable("CONDA_PREFIX")
-    if active and ntpath.normcase(active) == ntpath.normcase(prefix):
-        return None
-    other = f"; the active one is {active}" if active else ""
-    is_base = ntpath.normcase(prefix) != ntpath.normcase(process.prefix)
-    behind = f", from which the virtual environment {process.prefix} was made," if is_base else ""
-    return replace(
-        finding,
-        code=CONDA_CODE,
-        title=f"the conda environment {prefix}{' behind this one' if is_base else ''} is not activated, so "
-        f"{finding.subject} in it is not found",
-        explanation=f"{finding.explanation} {copy.path} has it. Activation is what makes its folder searched: this "
-        f"Python was started without{other}. {prefix}{behind} is conda's.",
-        remedies=(
-            Remedy(
-                f"activate that environment first{', then the virtual one' if is_base else ''}",
-                ("conda", "activate", prefix),
-            ),
-            *(_add(ntpath.dirname(copy.path)) if is_base else ()),
-        ),
-    )
-
-
-def conda_prefix(case: Case, path: str) -> str | None:
-    """Return which prefix of the process a file lies in: its environment, or the Python that this was made from."""
-    process = case.run.process
-    prefixes = (process.prefix, process.base_prefix) if process is not None else ()
-    return next((prefix for prefix in prefixes if is_in(path, prefix)), None)
-
-
-def _on_path(case: Case, copy: Copy, finding: Finding) -> Finding | None:
-    process = case.run.process
-    if process is None or process.version[:2] < _FIRST_WITHOUT_PATH:
-        return None
-    folder = ntpath.dirname(copy.path)
-    entries = (entry.strip('"') for entry in process.variable("PATH").split(";"))
-    if _plain(folder) not in {_plain(entry) for entry in entries if entry}:
-        return None
-    return replace(
-        finding,
-        code=PATH_CODE,
-        title=f"{finding.subject} is in a folder of PATH, which is not searched for the needs of extension modules",
-        explanation=f"{finding.explanation} {copy.path} is on PATH, and Python does not search it since 3.8: "
-        "the program has to add the folder itself.",
-        remedies=(*_add(folder), *finding.remedies),
-    )
-
-
-def _elsewhere(case: Case, copies: list[Copy], finding: Finding) -> Finding:
-    others = {_plain(folder): why for folder, why in case.other_folders}
-    copy = next((one for one in copies if _plain(ntpath.dirname(one.path)) in others), copies[0])
-    folder = ntpath.dirname(copy.path)
-    why = others.get(_plain(folder), "")
-    reason = f" os.add_dll_directory had that folder: {why}." if why else ""
-    if has_hash(base_name(copy.path)):
-        reason += " The package adds that folder itself when it is imported (delvewheel), and has not done so."
-    owned = tuple(reinstall(case, finding.chain[-2])) if len(finding.chain) > 1 and not has_hash(copy.path) else ()
-    remedies = (*_add(folder), *owned, *finding.remedies)
-    if case.load_flags is LoadFlags.ALTERED_SEARCH_PATH:
-        reason += " Native code loads it, with a search of PATH, and not of the folders of os.add_dll_directory."
-        remedies = (Remedy(f"put {folder} on PATH before the program starts"), *finding.remedies)
-    elif case.load_flags is not None and not case.load_flags & _SEARCH_OF_ADDED:
-        reason += (
-            f" The call gave the flags {case.load_flags:#x} (winmode of ctypes): with these, Windows looks in none of "
-            f"the folders of os.add_dll_directory{'' if case.load_flags else ', nor that of the library, but PATH'}."
-        )
-        remedies = (Remedy("leave winmode out of the call"), Remedy(f"or put {folder} on PATH before it"))
-    return replace(
-        finding,
-        code=FOLDER_CODE,
-        title=f"{finding.subject} lies in a folder that is not searched",
-        explanation=f"{finding.explanation} {copy.path} ({copy.where}) has it, and the loader does not look there."
-        + reason,
-        remedies=remedies,
-    )
-
-
-def _add(folder: str) -> tuple[Remedy, ...]:
-    return (Remedy("in the program, before the import", code=f"os.add_dll_directory({folder!r})"),)
-
-
-def _plain(folder: str) -> str:
-    return ntpath.normcase(ntpath.normpath(folder))

@@ -1,9 +1,9 @@
 """Windows: a DLL that lacks a function, or a Visual C++ runtime older than the code bound to it.
 
-Microsoft promises that the runtime serves code of the same or an older toolset, not of a newer one (MS Learn, "C++
-binary compatibility between Visual Studio versions"): the file version of msvcp140.dll, 14.x, must not be below the
-linker version, 14.y, of any image that uses it. Since 14.40 std::mutex is constant-initialised, so code built since
-locks what an older msvcp140.dll takes for a null pointer (microsoft/STL wiki, "Changelog", VS 2022 17.10).
+Microsoft promises that the runtime serves code of the same or an older toolset, not of a newer one. (MS Learn, "C++
+binary compatibility between Visual Studio versions".) That is: the file version of msvcp140.dll, 14.x, must not be
+below the linker version, 14.y, of any image that uses it. Since 14.40 std::mutex is constant-initialised, so code built
+since locks what an older msvcp140.dll takes for a null pointer (microsoft/STL wiki, "Changelog", VS 2022 17.10).
 """
 
 from __future__ import annotations

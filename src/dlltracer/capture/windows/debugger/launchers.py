@@ -18,8 +18,8 @@ _TAIL = 65_536 + 22
 """Bytes: where the end record of a ZIP archive may lie, whose comment takes up to 65,535 bytes (APPNOTE.TXT 4.3.16)."""
 
 _MARKS = (b"PK\x05\x06", b"UVSC", b"UVPY", b"MEI\x0c\x0b\x0a\x0b\x0e")
-"""In the tail of launchers: the end record of a ZIP archive with the script (distlib, pip, setuptools, uv), marks of
-uv, and the one of PyInstaller, whose program of one file starts itself again."""
+"""In the tail of launchers: the end record of a ZIP archive with the script (distlib, pip, setuptools, uv); marks of
+uv; the one of PyInstaller, whose program of one file starts itself again."""
 
 
 def is_python_library(path: str) -> bool:
@@ -30,9 +30,9 @@ def is_python_library(path: str) -> bool:
 def is_launcher(program: str) -> bool:
     """Return whether a program may start Python as another process.
 
-    That is so for py.exe and python.exe without an interpreter's library beside them, for the entry points of packages
-    (a script or an archive at the end of the file, or a script beside it), and for every other program in the Scripts
-    folder of a virtual environment.
+    That is so for py.exe and python.exe without an interpreter's library beside them, and for the entry points of
+    packages: a script or an archive at the end of the file, or a script beside it. It is so for every other program in
+    the Scripts folder of a virtual environment, too.
     """
     path = program if os.path.splitext(program)[1] else f"{program}.exe"
     if not os.path.isfile(path):
@@ -77,7 +77,8 @@ def find_behind_redirector(program: str) -> str | None:
     """Return the python.exe that the one of a virtual environment starts as another process; `None` for any other
     program.
 
-    What it does then is done by us (PC/venvlauncher.c of CPython; multiprocessing does so as well).
+    dlltracer then starts that one itself, as the redirector would (PC/venvlauncher.c of CPython) and as multiprocessing
+    does.
     """
     folder, name = os.path.split(os.path.abspath(program))
     places = (folder, os.path.dirname(folder)) if os.path.isfile(program) else ()

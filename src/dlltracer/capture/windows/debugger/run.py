@@ -286,7 +286,8 @@ def run_debugged(  # noqa: PLR0913 - one call, whose arguments all have defaults
         follow: debug what it starts, too, and what they start, until the program ends. Otherwise they are not seen,
             unless the program is a launcher: then the Python that it starts is shown instead of it.
         on_event: called at once with each process, before its first event and when it has ended, and with each load
-            and unload, without what `begun` and `requests` tell later. The program waits meanwhile. It must not raise.
+            and unload. What `begun` and `requests` tell later is not in them. The program waits meanwhile. It must
+            not raise.
         on_start: called with the process before its first event is read. Whoever gets it may terminate it at any time:
             the debugger then sees it end.
 
@@ -318,7 +319,7 @@ def _debug_to_the_end(
     api: Debugging, loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Popen[bytes],
     on_start: Callable[[subprocess.Popen[bytes]], None] | None,
 ) -> int:  # fmt: skip
-    """Debug the program until it ends, and return its status. Nobody is debugged any more, whatever happens."""
+    """Debug the program until it ends, and return its status. Then no process is debugged, also after an error."""
     try:
         api.keep_alive_without_us()
         if on_start is not None:
@@ -349,7 +350,7 @@ def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Pop
             if processes.subject is not None:
                 _let_go_of_others(loop, processes, child.pid)
             continue
-        # The wait may time out just before the last events arrive, and the end of a process is an event and a signal at
+        # The wait may time out just before the last events arrive. The end of a process is an event and a signal at
         # once (seen under Wine on a busy machine). Events that are there when it has ended are read first.
         while not processes.has_ended(child.pid) and loop.step(0):
             pass
@@ -361,7 +362,7 @@ def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Pop
     while processes.subject is not None and processes.subject in loop.running:
         try:
             loop.step(_POLL_MS)
-        except TraceStartError:  # nobody is debugged any more
+        except TraceStartError:  # no process is debugged any more
             processes.note(processes.subject, _REMOVED)
             break
     until = time.monotonic() + _LAST_SECONDS
@@ -370,7 +371,7 @@ def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Pop
 
 
 def _let_go_of_others(loop: DebugLoop, processes: DebuggedProcesses, first: int) -> None:
-    """Stop debugging what a launcher and its Python have started: nobody asked for it."""
+    """Stop debugging what a launcher and its Python have started, which the trace is not about."""
     for pid in loop.running:
         if pid not in (first, processes.subject):
             loop.let_go(pid)

@@ -103,7 +103,7 @@ _SEARCHES: dict[int, Callable[..., LoaderMessage]] = {
 
 
 def decode_image_loader(opcode: int, data: bytes, pointer_size: int) -> LoaderMessage | None:
-    """The payload of an event of `IMAGE_OPCODES`; `None` when it is cut short."""
+    """Decode the payload of an event of `IMAGE_OPCODES`; `None` when it is cut short. `pointer_size`: 4 or 8."""
     if opcode in (176, 177):
         layout = struct.Struct("<QQI" if pointer_size == 8 else "<III")
         texts = _texts(data, layout.size, 1)
@@ -122,7 +122,7 @@ def decode_image_loader(opcode: int, data: bytes, pointer_size: int) -> LoaderMe
 
 
 def decode_user_loader(number: int, data: bytes) -> LoaderMessage | None:
-    """The payload of an event of `USER_LOADER_IDS`; `None` when it is cut short."""
+    """Decode the payload of an event of `USER_LOADER_IDS`, by its id; `None` when it is cut short."""
     if number in (6, 7, 9):
         texts = _texts(data, 0, 1)
         return None if texts is None else LoaderRemark(f"fatal error while loading {texts[0]}")

@@ -53,7 +53,8 @@ class Stopped:
 def make_properties(name_guid: bytes | None, mode: int, flags: int) -> bindings.PROPERTIES_WITH_NAMES:
     """Fresh properties: StartTrace and ControlTrace overwrite what they are given.
 
-    `name_guid`: the session's GUID as 16 bytes in memory order, `None` for one to be queried or stopped.
+    Arguments: `name_guid`, the session's GUID as 16 bytes in memory order, `None` for one to be queried or stopped;
+    `mode`, bits EVENT_TRACE_..._MODE (LogFileMode); `flags`, bits EVENT_TRACE_FLAG_... (EnableFlags).
     """
     room = bindings.PROPERTIES_WITH_NAMES()
     properties = room.Properties
@@ -79,7 +80,7 @@ def make_properties(name_guid: bytes | None, mode: int, flags: int) -> bindings.
 
 
 def raise_start_error(call: str, code: int) -> None:
-    """Raise what a refused start means: `TracePermissionError` or `TraceStartError`."""
+    """Raise what the error `code` of a `call` means: `TracePermissionError` or `TraceStartError`."""
     if code == bindings.ERROR_ACCESS_DENIED:
         raise TracePermissionError(call, _ELEVATE)
     raise TraceStartError(call, code, _REMEDIES.get(code, "see the 'System Error Codes' of MS Learn"))
@@ -98,9 +99,14 @@ class ProviderConfig:
 
 
 class RunningSession:
-    """A session and its consumer. Arguments: `name` and `guid` of the session, its `mode` bits beyond real time, the
-    event `flags` of the kernel, and `on_record`, called with the address of each EVENT_RECORD in the consumer's thread.
-    `providers`: an ordinary session has no flags, and listens to these; one that is refused is noted, all are raised.
+    """A session and its consumer.
+
+    Arguments:
+        name, guid: of the session.
+        mode: its LogFileMode bits beyond real time.
+        flags: the kernel's events that it records (EVENT_TRACE_FLAG_...); 0 for an ordinary session.
+        on_record: called with the address of each EVENT_RECORD, in the consumer's thread.
+        providers: what an ordinary session listens to. One that is refused is noted; if all are, that is raised.
 
     `notes` says what went wrong at the start without ending it. Raises `TracePermissionError` or `TraceStartError`;
     then neither session nor thread is left.
@@ -213,7 +219,7 @@ class RunningSession:
         return (_NOT_READY,)
 
     def _await_listener(self) -> tuple[str, ...]:
-        """The same for a session in which nobody may have anything to say: say something, as a provider of our own."""
+        """Do the same for a session whose providers may be silent: write events as a provider of our own."""
         guid, registered = os.urandom(16), ctypes.c_uint64()
         etw, marker = self._etw, bindings.EVENT_DESCRIPTOR(Id=1, Level=1)
         if etw.EventRegister(guid, None, None, ctypes.byref(registered)) != bindings.ERROR_SUCCESS:
@@ -225,7 +231,7 @@ class RunningSession:
                 if self._arrives():
                     return ()
         except OSError:
-            pass  # then nobody knows when it is ready
+            pass  # then it is not known when it is ready
         finally:
             etw.EventUnregister(registered)
         return (_NOT_READY,)
@@ -256,8 +262,8 @@ class RunningSession:
             return self._stopped
 
     def _stop(self) -> Stopped:
-        # Stop, join, close: in this order. The stop logs the end of every loaded image (DCEnd) and flushes all buffers,
-        # then ProcessTrace delivers them and returns by itself, which takes seconds at times. After CloseTrace the
+        # Stop, join, close: in this order. The stop logs the end of every loaded image (DCEnd) and flushes all buffers.
+        # Then ProcessTrace delivers them and returns by itself, which takes seconds at times. After CloseTrace the
         # callback "will not receive any new events" (CloseTrace, MS Learn), so to close first loses the last ones. The
         # counts of lost events are final only in the properties that the stop fills in (ControlTrace, MS Learn).
         notes = []
@@ -285,7 +291,7 @@ class RunningSession:
 
 
 def stop_by_name(etw: bindings.Etw, name: str) -> bool:
-    """Stop a session of any process; whether there was one. Raises what the refusal means."""
+    """Stop a session of any process; return whether there was one. Raises what `raise_start_error` does."""
     room = make_properties(None, 0, 0)
     code = etw.ControlTraceW(0, name, ctypes.byref(room.Properties), bindings.EVENT_TRACE_CONTROL_STOP)
     if code in (bindings.ERROR_SUCCESS, bindings.ERROR_MORE_DATA):
