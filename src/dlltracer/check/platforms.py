@@ -60,7 +60,8 @@ _FIRST_WITHOUT_32_BITS = (10, 15)
 _LEGACY = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 _MANYLINUX = re.compile(r"(manylinux1|manylinux2010|manylinux2014|manylinux_(\d+)_(\d+))_(\w+)")
 _MUSLLINUX = re.compile(r"musllinux_(\d+)_(\d+)_(\w+)")
-_MACOSX = re.compile(r"macosx_(\d+)_(\d+)_(\w+)")
+MACOSX = re.compile(r"macosx_(\d+)_(\d+)_(\w+)")
+"""A platform tag of macOS: the version, and the name of the processor."""
 
 GLIBC_LIBRARIES = frozenset(
     ("libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0", "libutil.so.1", "libresolv.so.2",
@@ -218,7 +219,7 @@ def _read_platform(tag: str) -> Platform | None:
         found = Platform(tag, Loader.GLIBC, tag.removeprefix("linux_"))
     elif tag in _WINDOWS:
         found = Platform(tag, Loader.WINDOWS, tag)
-    elif match := _MACOSX.fullmatch(tag):
+    elif match := MACOSX.fullmatch(tag):
         found = Platform(tag, Loader.DYLD, match[3], (int(match[1]), int(match[2])))
     if found is None:
         return None

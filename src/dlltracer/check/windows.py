@@ -76,7 +76,7 @@ class WindowsCheck(PlatformCheck):
         yield from self._yield_deferred(self._loaded)
 
     def _read(self, place: str) -> Iterator[Problem]:
-        is_module = place.lower().endswith(".pyd")
+        is_module = _is_module(place)
         try:
             image = self._files.read_image(_windows_path(place))
         except BinaryFormatError as error:

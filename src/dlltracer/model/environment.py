@@ -11,6 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+
+def normalized_name(package: str) -> str:
+    """Return the name of a Python package for comparing ("Names and normalization", Packaging User Guide)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
 _REPAIRED = re.compile(r"-[0-9a-f]{8,64}(?=\.)", re.IGNORECASE)
 """The hash that tools put into the name of a library which they copy into a wheel. auditwheel, delocate and maturin
 take 8 hexadecimal digits, delvewheel 32 (40 in its first versions)."""

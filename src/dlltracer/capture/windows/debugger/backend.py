@@ -235,7 +235,7 @@ class Helper:
             return os.lseek(self._file, 0, os.SEEK_END)
 
     def read(self, start: int = 0) -> bytes:
-        """All that it wrote until now, from a position on."""
+        """Return all that it wrote until now, from byte `start` on."""
         parts = []
         with self._reading:
             os.lseek(self._file, start, os.SEEK_SET)

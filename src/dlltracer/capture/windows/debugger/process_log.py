@@ -21,7 +21,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ....model.events import ImageChange, LoadEvent, Phase
-from ....model.failure import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, Crash, Request, exception_name
+from ....model.failure import (
+    ACCESS_VIOLATION,
+    DELAY_LOAD,
+    FAULTS,
+    GNU_CPP,
+    IN_PAGE_ERROR,
+    VISUAL_CPP,
+    Crash,
+    Request,
+    exception_name,
+)
 from ...requests import Watch
 from ..image_events import ImageDecoder, LiveImages, RecordContext, decode_records
 from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord, display_path
@@ -32,12 +42,6 @@ from .loop import DEBUG_STRING, LOAD, NOTE, UNLOAD, decode_lines
 Reader = Callable[[int, int], bytes]
 """Returns up to so many bytes at an address of the process; fewer where memory ends."""
 
-
-DELAY_LOAD = (0xC06D007E, 0xC06D007F)
-"""VcppException(ERROR_SEVERITY_ERROR, ERROR_MOD_NOT_FOUND or ERROR_PROC_NOT_FOUND) of delayimp.h."""
-VISUAL_CPP = 0xE06D7363
-GNU_CPP = 0x20474343
-"""STATUS_GCC_THROW of libgcc's unwind-seh.c: "GCC" with the bit of programs' own codes."""
 
 _LONGEST_TEXT = 512
 _MOST_TYPES = 32

@@ -364,13 +364,17 @@ def _prepare_live_delivery(raw: bool) -> Callable[[], int]:
 
 
 def own_session_name(number: int) -> str:
-    """A name that tells whose the session is, also when the process is dead and its id is used again."""
+    """Return a session name that tells its process, also when that is dead and its id is used again.
+
+    Arguments: `number`, which no other session of this process has.
+    """
     pid = os.getpid()
     return f"{SESSION_PREFIX}{pid}-{bindings.process_start(pid) or 0:x}-{number:x}"
 
 
 def owner_of(name: str) -> tuple[int, int] | None:
-    """Process id and start time in a session name of ours; `None` for any other name."""
+    """Return process id and start time (`bindings.process_start`) in a session name of ours; `None` for any other
+    name."""
     parts = name.removeprefix(SESSION_PREFIX).split("-")
     if not name.startswith(SESSION_PREFIX) or len(parts) != 3:
         return None
