@@ -63,6 +63,10 @@ CONFIGURED = "a folder of ld.so.conf"
 """Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
 
 
+SEARCHED = "a folder that the loader searches"
+"""Where a library is that `ctypes.util.find_library` did not find, and that CDLL would get by the name of its file."""
+
+
 class ProviderKind(enum.Enum):
     """The way to get a library."""
 
