@@ -173,7 +173,8 @@ class Delivery:
     def start(self) -> None:
         """Begin to deliver."""
         self._start_thread()
-        self._watch.start()
+        if self._outputs.is_called:  # only an output outside of this process can survive it: a list waits for nobody
+            self._watch.start()
         _FORKS.add(self)
         atexit.register(self._flush)
 
@@ -273,15 +274,14 @@ class Delivery:
             self._turn.release()
 
     def _note_request(self, raw: RawRequest) -> None:
-        if self._session is not None and self._outputs.is_called:
+        if self._session is not None:
             self._asked[raw[3]] = raw[5]
             self._progress = self._session.progress()
 
     def _note_return(self, has_failed: bool) -> bool:
         """A thread of the program has come back from the loader, or is about to call it: deliver what is new."""
         session = self._session
-        # Only an output outside of this process can survive it: a list needs nobody to wait.
-        if session is None or get_ident() == self._thread or not self._outputs.is_called:
+        if session is None or get_ident() == self._thread:
             return True
         progress = session.progress()
         is_unknown = progress == self._progress

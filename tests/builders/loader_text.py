@@ -24,7 +24,7 @@ class LoaderText:
         return b"".join(self.parts)
 
     def line(self, text: str, pid: int | None = None) -> LoaderText:
-        self.parts.append(b"%9d:\t%s\n" % (pid or self.pid, text.encode("utf-8", "surrogateescape")))
+        self.parts.append(b"%10d:\t%s\n" % (pid or self.pid, text.encode("utf-8", "surrogateescape")))
         return self
 
     def request(self, target: str, *imports: str, kind: str = "import", tid: int = 5, wall: float = 1e9) -> LoaderText:
@@ -56,7 +56,9 @@ class LoaderText:
 
     def map(self, name: str) -> LoaderText:
         self.base += 0x100000
-        self.line("").line(f"file={name} [0];  generating link map")
+        if not ("/" in name and self.parts and b"dynamically loaded by" in self.parts[-1]):
+            self.line("")  # a search has ended
+        self.line(f"file={name} [0];  generating link map")
         self.line(f"  dynamic: 0x{self.base + 64:016x}  base: 0x{self.base:016x}   size: 0x{0x4018:016x}")
         return self.line(
             f"    entry: 0x{self.base:016x}  phdr: 0x{self.base + 64:016x}  phnum:                  9"

@@ -245,9 +245,12 @@ def test_what_was_seen_outlives_a_kill(tmp_path: Path) -> None:
 @linux_only
 def test_processes_are_recorded(tmp_path: Path) -> None:
     path = tmp_path / "x.dlltrace"
+    # A process that has ended before it is noticed has neither a parent nor a status: it waits for that.
+    child = "import decimal, os, sys\nwhile b'_deci' b'mal' not in open(sys.argv[1], 'rb').read(): os.sched_yield()"
     # Debian's Python has all that subprocess needs built in.
-    code = "import _json, subprocess, sys; subprocess.run([sys.executable, '-c', 'import decimal'], check=True)"
-    assert ask("run", "--follow", "-o", path, "-c", code).returncode == 0
+    words = f"[sys.executable, '-c', {child!r}, sys.argv[1]]"  # its code is recorded, too
+    code = f"import _json, subprocess, sys; subprocess.run({words}, check=True)"
+    assert ask("run", "--follow", "-o", path, "-c", code, path).returncode == 0
     trace = read_trace_file(str(path))
     first, second = trace.recording.processes
     assert trace.problems == () and (first.pid, second.parent, second.status) == (trace.recording.pid, first.pid, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,43 @@ def test_a_python_without_a_module_of_its_own(module: str, words: tuple[str, ...
     ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert ran.returncode == 2 and ran.stderr.count("\n") == 1, ran.stderr
     assert ran.stderr.startswith(f"dlltracer: error: dlltracer needs {module}, which this Python cannot import")
+
+
+@linux_only
+@pytest.mark.every_python
+def test_a_copy_without_what_it_requires() -> None:
+    code = "import sys; sys.modules['click'] = None; from dlltracer.__main__ import main; main()"
+    ran = subprocess.run([sys.executable, "-c", code, "info"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1, ran.stderr
+    assert ran.stderr.startswith("dlltracer: error: dlltracer needs click, which this Python cannot import")
+
+
+@linux_only
+@pytest.mark.every_python
+def test_in_an_archive(tmp_path: Path) -> None:
+    """An interpreter starts no file of a zip archive: what needs one says so, and all else works."""
+    archive = tmp_path / "app.pyz"
+    package = Path(str(run.__file__)).parents[1]
+    with zipfile.ZipFile(archive, "w") as opened:
+        for file in package.rglob("*.py"):
+            opened.write(file, Path("dlltracer", file.relative_to(package)))
+        opened.writestr("__main__.py", "from dlltracer.__main__ import main\nmain()\n")
+    for options in (["run"], ["run", "--follow"], ["run", "--backend", "seccomp"], ["why"]):
+        ran = subprocess.run(
+            [sys.executable, str(archive), *options, "-c", "pass"], capture_output=True, text=True, check=False
+        )  # fmt: skip
+        assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1), ran.stderr
+        assert ran.stderr.startswith("dlltracer: error: dlltracer is in an archive: ")
+    import _ctypes
+
+    words = [sys.executable, str(archive), "deps", str(_ctypes.__file__)]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0 and "libc.so.6" in ran.stdout, ran.stderr
+    code = f"import sys; sys.path.insert(0, {str(archive)!r}); import dlltracer; print(dlltracer.__file__)\n" + (
+        "with dlltracer.Trace(collect=True) as events: import _json\nprint(*events)"
+    )
+    ran = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0 and ran.stdout.startswith(str(archive)) and "_json" in ran.stdout, ran.stderr
 
 
 COMMANDS = [run.COMMAND, why.COMMAND, deps.COMMAND]

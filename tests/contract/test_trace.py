@@ -490,3 +490,26 @@ def test_a_free_in_the_next_breath_is_benign(native: Native) -> None:
         library = ctypes.CDLL(str(path))
         unload(library)
     assert fails(events, path) == 0
+
+
+def test_loads_before_in_and_behind_an_inner_import_know_theirs(native: Native) -> None:
+    """The names of imports in progress stay with the frames that were looked at: each load has those of its moment."""
+    paths = [native.module() for _ in range(4)]
+    folder = paths[0].parent
+    opens = [f"ctypes.CDLL({str(path)!r})\n" for path in paths]
+    (folder / "inner_import.py").write_text(f"import ctypes\n{opens[1]}")
+    (folder / "outer_import.py").write_text(
+        f"import ctypes\n{opens[0]}import inner_import\n{opens[2]}def later():\n    {opens[3]}"
+    )
+    sys.path.insert(0, str(folder))
+    try:
+        with dlltracer.Trace(collect=True) as events:
+            import outer_import
+
+            outer_import.later()
+    finally:
+        sys.path.remove(str(folder))
+        for name in ("outer_import", "inner_import"):
+            sys.modules.pop(name, None)
+    found = [event.imports for path in paths for event in events or () if same(event, path)]
+    assert found == [("outer_import",), ("outer_import", "inner_import"), ("outer_import",), ()]

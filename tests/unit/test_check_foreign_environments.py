@@ -11,6 +11,7 @@ from builders.macho_file import ARM64, DYLIB, X86_64, build_fat, build_macho
 from builders.pe_file import ARM64 as PE_ARM64
 from builders.pe_file import build_pe
 from dlltracer.check.environment import check_environment
+from dlltracer.host.environments import environment_in
 
 WINDOWS, MACOS = "Lib/site-packages", "lib/python3.12/site-packages"
 PYD, MAC_SO = "pkg/mod.cp312-win_amd64.pyd", "pkg/mod.cpython-312-darwin.so"
@@ -121,3 +122,12 @@ def test_only_code_of_the_target_is_read_on_a_mac(tmp_path: Path, monkeypatch: p
     assert check(tmp_path, MACOS, {"pkg/libx.dylib": lacking, "pkg/__init__.py": code})
     assert str(tmp_path / MACOS) in walked
     assert all(top.startswith(str(tmp_path)) for top in walked)
+
+
+def test_the_environments_of_a_whole_system(tmp_path: Path) -> None:
+    places = ("usr/lib/python3.12/dist-packages", "opt/conda/envs/one/lib/python3.11/site-packages",
+              "home/me/project/.venv/lib/python3.13/site-packages")  # fmt: skip
+    for place in places:
+        (tmp_path / place).mkdir(parents=True)
+    found = environment_in(str(tmp_path), str(tmp_path))
+    assert {os.path.relpath(site, tmp_path) for site in found.site_folders} == set(places)

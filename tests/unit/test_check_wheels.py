@@ -237,6 +237,8 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ("debug-build", {PYD: pe({"VCRUNTIME140D.dll": ["f"]})}, WINDOWS, "error", "VCRUNTIME140D"),
     ("debug-build", {PYD: pe({"python312_d.dll": ["f"]})}, WINDOWS, "error", "python312_d"),
     ("debug-build", {PYD: pe({"MSVCP140_1D.dll": ["f"]})}, WINDOWS, "error", "MSVCP140_1D"),
+    ("debug-build", {PYD: pe({"mfcm140ud.dll": ["f"]})}, WINDOWS, "error", "mfcm140ud"),
+    ("debug-build", {PYD: pe({"MSVCP140D_ATOMIC_WAIT.dll": ["f"]})}, WINDOWS, "error", "MSVCP140D_ATOMIC"),
     ("other-python", {PYD: pe({"python311.dll": ["f"]})}, WINDOWS, "error", "python311"),
     ("missing-image", {PYD: pe({"gone.dll": ["f"]})}, WINDOWS, "error", "gone.dll"),
     ("missing-image", {PYD: pe({"nvcuda.dll": ["f"]})}, WINDOWS, "note", "driver"),

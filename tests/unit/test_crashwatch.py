@@ -19,7 +19,7 @@ if sys.platform != "linux":
     pytest.skip("ptrace of Linux", allow_module_level=True)
 
 from dlltracer.capture.linux.crashwatch import CRASH_SIGNALS, Arrival, availability, is_echo
-from dlltracer.capture.linux.processes import locate
+from dlltracer.capture.linux.processes import is_stack_overflow, locate
 from dlltracer.capture.linux.ptrace import SignalInfo, decode_registers, parse_syscall, parse_yama
 from dlltracer.model.failure import Crash
 
@@ -63,6 +63,33 @@ MAPS = """\
 )
 def test_locate(address: int, expected: tuple[str, int] | None) -> None:
     assert locate(address, MAPS) == expected
+
+
+STACKS = """\
+00400000-00401000 rw-p 00000000 00:00 0                                  [heap]
+7e0000000000-7e0000001000 ---p 00000000 00:00 0
+7e0000001000-7e0000081000 rw-p 00000000 00:00 0
+7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0                          [stack]
+7fff00000000-7fff00002000 r-xp 00000000 00:00 0                          [vdso]
+"""
+
+
+@pytest.mark.parametrize(
+    ("stack", "fault", "is_one"),
+    [
+        (0x7E0000001010, 0x7E0000000FF8, True),  # a call at the end of the stack
+        (0x7DFFFFE00000, 0x7DFFFFE00001, True),  # a frame of 2 MB, beyond the guard page
+        (0x7FFBFFFFFFF0, 0x7FFBFFFFFFF0, True),  # below the main thread's
+        (0x7E0000001010, 8, False),  # a null pointer
+        (0x7E0000001010, 0x7E0000001000, False),  # what may be written
+        (0x7E0000001010, None, False),
+        (0x7E0000060000, 0x7E0000000FF8, False),  # far below the pointer
+        (0x7FFF00000008, 0x7FFF00000000, False),  # no stack above
+        (8, 8, False),
+    ],
+)
+def test_is_stack_overflow(stack: int, fault: int | None, is_one: bool) -> None:
+    assert is_stack_overflow(stack, fault, STACKS) is is_one
 
 
 def test_locate_where_code_may_run() -> None:

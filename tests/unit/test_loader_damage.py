@@ -27,13 +27,26 @@ MANY = b"".join(a_pair(f"/plugin{number}.so").bytes for number in range(12))
 @given(st.integers(0, len(MANY)), st.integers(1, 900), st.sampled_from([b"\0" * 40, b"\ngarbage\n", b"\x1ezz\x1f"]))
 def test_a_stretch_that_is_missing(start: int, length: int, filling: bytes) -> None:
     whole = {str(event) for event in decode_loader_text(MANY).events}
-    decoded = decode_loader_text(MANY[:start] + filling + MANY[start + length :])
+    decoded = decode_loader_text(MANY[:start] + filling + MANY[start + length :], pid=77)
     assert not [event for event in decoded.events if isinstance(event, LoadFailedEvent)]
     assert len({str(event) for event in decoded.events} - whole) <= 2, "names that were cut in two"
     touched = MANY[start : start + length].count(b"dynamically loaded by") + 1
     loads = [event for event in decoded.events if isinstance(event, LoadEvent)]
     assert 12 - touched - 1 <= len(loads) <= 12
     assert decoded.undecodable
+
+
+@given(
+    st.integers(0, len(MANY)), st.integers(0, 900),
+    st.sampled_from([b"", b"\0", b"\ngarbage\n", b"\x1ez\x1f", b"\x1e", b"\x1f", b"        77:\t", b" 78:\tx\n"]),
+)  # fmt: skip
+def test_a_damaged_text_reads_as_its_lines_do(start: int, length: int, filling: bytes) -> None:
+    """The whole text is searched for dlopens that can be read at once, which none with damage in it is."""
+    text = MANY[:start] + filling + MANY[start + length :]
+    whole, by_line = LoaderTextDecoder(77), LoaderTextDecoder(77)
+    expected = [change for line in text.splitlines(keepends=True) for change in by_line.feed(line)] + by_line.finish()
+    assert whole.feed(text) + whole.finish() == expected
+    assert (whole.undecodable, whole.foreign) == (by_line.undecodable, by_line.foreign)
 
 
 def test_a_line_inside_a_line_is_read_and_the_torn_one_counted() -> None:

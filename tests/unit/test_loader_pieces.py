@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.loader_text import LoaderText, decode_loader_text
-from dlltracer.capture.linux.decode import LoaderTextDecoder
+from dlltracer.capture.linux.decode import LoaderTextDecoder, find_simple_dlopen
 from dlltracer.capture.requests import FORKED, OWN_BEGIN, OWN_END
 from dlltracer.model.events import LoadEvent, LoadFailedEvent, UnloadEvent
 
@@ -103,6 +103,29 @@ def test_a_whole_dlopen_reads_as_its_lines_do(steps: list[tuple[Callable[[Loader
     assert whole.feed(text.bytes) + whole.finish() == expected + by_line.finish()
     assert (whole.undecodable, whole.foreign) == (by_line.undecodable, by_line.foreign)
     assert whole.initialising() == by_line.initialising()
+
+
+def test_the_lines_of_a_simple_dlopen_are_found_with_their_mark() -> None:
+    before = LoaderText().request("/gone.so", "gone").bytes
+    dlopen = LoaderText().request("/m.so", "m").open("/m.so").map("/m.so").init("/m.so").opened("/m.so").bytes
+    text = before + dlopen + LoaderText().open("/n.so").bytes
+    line = b"        77:\t"
+    found = find_simple_dlopen(text, 0, text.index(b" [0];  dynamically"), line)
+    assert found is not None and found.request is not None
+    assert (found.name, found.request.imports, found.start) == ("/m.so", ("m",), len(before))
+    assert text[found.start : found.end].count(b"/m.so") == dlopen.count(b"/m.so")
+    for number, cut in enumerate(dlopen.splitlines(keepends=True)):
+        if cut.rstrip().endswith(b":") or b"entry: " in cut:
+            continue  # of no use: neither is looked at
+        torn = dlopen.replace(cut, cut[:-30] + b"\n", 1)
+        assert find_simple_dlopen(torn, 0, torn.find(b" [0];  dynamically"), line) is None, number
+
+
+def test_a_hole_that_is_read_in_two_pieces_is_one() -> None:
+    decoder = LoaderTextDecoder(77)
+    for piece in (b"\0\0", b"\0", b"", b"\0" + LoaderText().open("/m.so").bytes, b"\0"):
+        decoder.feed(piece)
+    assert decoder.undecodable == 2
 
 
 def test_an_event_comes_as_soon_as_the_text_decides_it() -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from dlltracer.host import bounded, packages
 from dlltracer.host.bounded import ProgramAnswer, ask_loader_program, ask_program, find_program, run_bounded
-from dlltracer.host.distributions import Distribution, check_record, list_distributions, normalize
+from dlltracer.host.distributions import Distribution, check_record, list_distributions
 from dlltracer.host.packages import find_owners, read_available
-from dlltracer.model.environment import FileState, PackageManager, PackageOwner, ProviderKind
+from dlltracer.model.environment import FileState, PackageManager, PackageOwner, ProviderKind, normalized_name
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="programs written in sh")
 
@@ -59,7 +59,7 @@ def test_the_distribution_of_a_file(site: Path) -> None:
 
 
 def installed(*folders: Path | str, name: str = "some-pkg") -> Distribution:
-    (found,) = (one for one in list_distributions(map(str, folders)) if normalize(one.name) == name)
+    (found,) = (one for one in list_distributions(map(str, folders)) if normalized_name(one.name) == name)
     return found
 
 
@@ -189,7 +189,7 @@ def test_the_requirements_of_a_distribution(site: Path) -> None:
     )
     found = installed(site)
     assert found.requires == ("numpy (>=1)", "x; extra == 'y'")
-    assert normalize("A.b_-C") == "a-b-c"
+    assert normalized_name("A.b_-C") == "a-b-c"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from dlltracer.diagnose.program_output import read_output
 from dlltracer.diagnose.rules import limits
 from dlltracer.model.elf import DF_STATIC_TLS
 from dlltracer.model.environment import CLibrary, MemoryLimit, Mount
-from dlltracer.model.events import FailureKind, LoadFailedEvent, Phase, Probe, ProbeOutcome
+from dlltracer.model.events import FOLDER_LOCKED, FailureKind, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.tree import Binding, BindingState
@@ -47,7 +47,12 @@ def present(reason: str) -> Probe:
         ("wrong ELF class: ELFCLASS32", None, "wrong-machine", "another kind of machine"),
         ("invalid ELF header", None, "not-an-image", "no image"),
         ("cannot dynamically load position-independent executable", None, "not-a-library", "a program"),
-        ("object file has no dynamic section", None, "damaged-image", "damaged"),
+        ("ELF file ABI version invalid", None, "not-an-image", "needs a newer glibc"),
+        ("invalid ELF header", "this is a compressed file (gzip)", "not-an-image", "a compressed file, not"),
+        ("invalid ELF header", "this is a file encrypted by git-crypt", "not-an-image", "encrypted by git-crypt"),
+        ("invalid ELF header", "this is a WebAssembly module", "not-an-image", "is a WebAssembly module"),
+        ("object file has no dynamic section", None, "damaged-image", "no dynamic section"),
+        ("object file has no loadable segments", None, "damaged-image", "is damaged"),
     ],
 )
 def test_each_kind_of_wrong_file(words: str, damage: str | None, code: str, title: str) -> None:
@@ -270,3 +275,22 @@ def test_which_variable_gave_a_child_its_library(
     found = first(made)
     assert found.code == code
     assert ("LD_PRELOAD" in str(found.remedies)) is (code == "child-cannot-load")
+
+
+def test_the_file_that_musl_calls_by_its_name_only() -> None:
+    probe = Probe("/opt/lib/libx.so.1", Phase.RUNPATH, EXT, ProbeOutcome.PRESENT, "this is an empty file")
+    message = f"Error loading shared library libx.so.1: Exec format error (needed by {EXT})"
+    found = first(case(message, tree=tree(absent("libx.so.1", EXT, probe))))
+    assert (found.code, found.subject, found.title) == (
+        "not-an-image", "/opt/lib/libx.so.1", "/opt/lib/libx.so.1 is an empty file"
+    )  # fmt: skip
+
+
+def test_a_folder_that_may_not_be_entered_hides_what_is_in_it() -> None:
+    hidden = Probe("/srv/priv/libx.so.1", Phase.RUNPATH, EXT, ProbeOutcome.PASSED, FOLDER_LOCKED)
+    findings = verdict(case(ENOENT, tree=tree(absent("libx.so.1", EXT, hidden)))).findings
+    assert [(one.code, one.confidence) for one in findings] == [
+        ("unreadable-image", Confidence.LIKELY), ("missing-image", Confidence.LIKELY)
+    ]  # fmt: skip
+    assert findings[0].remedies[0].command == ("namei", "-l", "/srv/priv/libx.so.1")
+    assert "no place that could be looked at has it" in findings[1].explanation

@@ -258,3 +258,20 @@ def test_ldconfig_is_for_glibc(library: str, offered: bool) -> None:
     found = first(case(message, tree=tree(absent("libgone.so.1")), copies=copies, limits=limits))
     assert (("ldconfig",) in [remedy.command for remedy in found.remedies]) is offered
     assert ("ldconfig has not run" in found.explanation) is offered
+
+
+def test_an_absolute_path_among_the_needs_is_not_searched_for() -> None:
+    need = "/home/builder/lib/libdep.so"
+    copies = {"libdep.so": (Copy("/opt/x/libdep.so", "x"),)}
+    message = f"{need}: cannot open shared object file: No such file or directory"
+    found = first(case(message, tree=tree(absent(need)), copies=copies, images={EXT: image(needed=(need,))}))
+    assert found.title == f"there is no {need}, the path by which {EXT} asks for it"
+    assert found.remedies[0].command == ("patchelf", "--replace-needed", need, "libdep.so", EXT)
+    assert not any("LD_LIBRARY_PATH=/opt/x" in remedy.command for remedy in found.remedies), "it does not count"
+
+
+def test_a_file_that_the_cache_lists_and_that_is_gone() -> None:
+    listed = Probe("/usr/local/lib/libdep.so.1", Phase.CACHE, None, ProbeOutcome.ABSENT)
+    message = "libdep.so.1: cannot open shared object file: No such file or directory"
+    found = first(case(message, tree=tree(replace(absent("libdep.so.1"), probes=(listed,)))))
+    assert "ld.so.cache still lists /usr/local/lib/libdep.so.1" in found.explanation

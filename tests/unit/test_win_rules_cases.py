@@ -77,7 +77,9 @@ def test_media_foundation() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["VCRUNTIME140D.dll", "ucrtbased.dll", "MSVCP140D.dll", "MSVCP140_1D.dll", "mfc140ud.dll"]
+    "name",
+    ["VCRUNTIME140D.dll", "ucrtbased.dll", "MSVCP140D.dll", "MSVCP140_1D.dll", "mfc140ud.dll", "vcomp120d.dll",
+     "vcruntime140_threadsd.dll"],
 )
 def test_debug_runtimes(name: str) -> None:
     assert output(Windows({TOP: pe_image({name: ["f"]})}).case(126)) == ("debug-build", name, Confidence.CERTAIN)

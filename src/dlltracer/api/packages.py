@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ..diagnose.case import Case, InstallFacts, PackageCheck, StrayFile, UnmetRequirement
 from ..diagnose.rules.missing_module import package_names
-from ..host.distributions import Distribution, check_record, list_distributions, normalize, read_requirement
+from ..host.distributions import Distribution, check_record, list_distributions, read_requirement
 from ..host.machine import is_file, is_folder
 from ..host.packages import find_owners, find_strays
-from ..model.environment import PackageManager, PackageOwner
+from ..model.environment import PackageManager, PackageOwner, normalized_name
 from ..model.failure import ProcessFacts, System
 
 _MOST_ASKED = 6
@@ -47,7 +47,7 @@ class InstalledPackages:
         self._folders = folders
         self._installed: dict[str, Distribution] = {}
         for found in list_distributions(folders):
-            self._installed.setdefault(normalize(found.name), found)
+            self._installed.setdefault(normalized_name(found.name), found)
 
     def install_facts(self) -> InstallFacts:
         """Return what is installed; what a package manager could install is not asked."""
@@ -65,7 +65,7 @@ class InstalledPackages:
         hashed = {posixpath.basename(path) for path in _worth_a_hash(owners)}
         checks = []
         for name, version in {owner.package: owner.version for owner in _owners_by_pip(owners)}.items():
-            found = self._installed.get(normalize(name))
+            found = self._installed.get(normalized_name(name))
             check = check_record(found, suffixes=_NATIVE, hashed=hashed) if found is not None else None
             if check is not None and check.changed:
                 checks.append(PackageCheck(f"{name} {version}".strip(), name, check.changed, check.folder))
@@ -76,7 +76,7 @@ class InstalledPackages:
 
         For a module that was not found, return which packages require the package of that module.
         """
-        owners: Iterable[str] = {normalize(owner.package) for owner in _owners_by_pip(case.owners)}
+        owners: Iterable[str] = {normalized_name(owner.package) for owner in _owners_by_pip(case.owners)}
         wanted: Container[str] | None = None
         if case.missing_module is not None and case.error is not None and "ModuleNotFoundError" in case.error.bases:
             owners, wanted = self._installed, package_names(case.missing_module)
@@ -84,7 +84,7 @@ class InstalledPackages:
         for found in filter(None, map(self._installed.get, sorted(owners))):
             for text in found.requires:
                 one = read_requirement(text, self._process)
-                name = normalize(one.name) if one is not None else ""
+                name = normalized_name(one.name) if one is not None else ""
                 if one is not None and name not in self._installed and (wanted is None or name in wanted):
                     package = f"{found.name} {found.version}".strip()
                     unmet.append(UnmetRequirement(package=package, name=one.name, versions=one.versions))

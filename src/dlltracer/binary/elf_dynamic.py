@@ -15,8 +15,6 @@ from .reading import Cursor
 Segment = tuple[int, int, int, int, int, int, int]
 """A program header: the fields of `model.elf.ElfSegment`."""
 
-EM_MIPS, EM_S390, EM_ALPHA = 8, 22, 0x9026
-
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 
 DT_NEEDED, DT_PLTRELSZ, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_RELASZ = 1, 2, 4, 5, 6, 7, 8

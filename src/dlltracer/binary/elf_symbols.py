@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Se
 from itertools import compress
 
 from ..errors import BinaryFormatError
-from ..model.elf import ElfNeeds, ElfSymbols
+from ..model.elf import EM_ALPHA, EM_MIPS, EM_S390, ElfNeeds, ElfSymbols
 from .elf_dynamic import (
     DT_GNU_HASH,
     DT_HASH,
@@ -22,9 +22,6 @@ from .elf_dynamic import (
     DT_RELSZ,
     DT_SYMTAB,
     DT_VERSYM,
-    EM_ALPHA,
-    EM_MIPS,
-    EM_S390,
     Dynamic,
     Versions,
     integers,

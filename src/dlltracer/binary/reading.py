@@ -260,6 +260,16 @@ _LFS = b"version https://git-lfs.github.com/spec/v1"
 _SCRIPTS = (b"/* GNU ld script", b"INPUT(", b"INPUT (", b"GROUP(", b"GROUP (", b"OUTPUT_FORMAT")
 _LINK = rb"[\w./+-]*\w\.so(?:\.\d+)*"
 """What git (core.symlinks=false), a zip archive or a Windows share makes of a link: a file with the target's name."""
+_OTHERS = (
+    (b"\x1f\x8b", "a compressed file (gzip)"),
+    (b"BZh", "a compressed file (bzip2)"),
+    (b"\xfd7zXZ\0", "a compressed file (xz)"),
+    (b"\x28\xb5\x2f\xfd", "a compressed file (zstd)"),
+    (b"\0GITCRYPT\0", "a file encrypted by git-crypt"),
+    (b"BC\xc0\xde", "a file of LLVM bitcode, which only compilers read"),
+    (b"\0asm", "a WebAssembly module"),
+)
+"""Beginnings: RFC 1952, RFC 8878, the formats of bzip2 and xz, git-crypt's README, LLVM's and WebAssembly's manuals."""
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
@@ -291,7 +301,7 @@ def _describe_binary(head: bytes) -> str | None:
         return "an ar archive (a static or import library, for linkers only)"
     if head.startswith(b"PK\x03\x04"):
         return "a zip archive"
-    return None
+    return next((what for start, what in _OTHERS if head.startswith(start)), None)
 
 
 def _describe_text(head: bytes) -> str | None:
@@ -304,6 +314,12 @@ def _describe_text(head: bytes) -> str | None:
         return "a script of the GNU linker, which only linkers read"
     if text.startswith(b"#!"):
         return "a script"
+    if text[:1] == b"{" and text[1:].lstrip()[:1] == b'"':
+        return "a JSON text, perhaps the answer to a failed download"
+    return _describe_link(head)
+
+
+def _describe_link(head: bytes) -> str | None:
     import re
 
     if re.fullmatch(_LINK, head):

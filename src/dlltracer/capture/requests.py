@@ -207,17 +207,28 @@ def _is_over_without_success(raw: RawRequest, library: object | None) -> bool:
 
 
 def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
-    """The names being imported by the callers of `frame`, outermost first; consecutive repeats are one."""
-    names: list[str] = []
-    while frame is not None:
-        # The globals first: to read `f_code` is an audit event, which costs more than all the rest, and of a hundred
-        # frames most are others.
+    """The names being imported by the callers of `frame`, outermost first; consecutive repeats are one.
+
+    The names up to a frame of `_find_and_load` stay with it, since its callers do not change while it runs: the next
+    walk ends there. A hundred frames are usual, and few of them are new.
+    """
+    fresh: list[tuple[dict[str, object], str]] = []
+    names: tuple[str, ...] | None = None
+    while frame is not None and names is None:
+        # The globals first: to read `f_code` is an audit event, which costs more than all the rest.
         if frame.f_globals is _IMPORTS and frame.f_code.co_name == "_find_and_load":
-            name = frame.f_locals.get("name")
-            if isinstance(name, str) and (not names or names[-1] != name):
-                names.append(name)
+            variables = frame.f_locals
+            names = variables.get(_NAMES)
+            name = variables.get("name")
+            if names is None and isinstance(name, str):
+                fresh.append((variables, name))
         frame = frame.f_back
-    return tuple(reversed(names))
+    names = names or ()
+    for variables, name in reversed(fresh):
+        if names[-1:] != (name,):
+            names += (name,)
+        variables[_NAMES] = names
+    return names
 
 
 def is_own_load(event: object) -> bool:
@@ -225,7 +236,9 @@ def is_own_load(event: object) -> bool:
 
     A trace that ends imports its decoder, which other traces of the process see; so does a description of an exception.
     """
-    return any(name.startswith("dlltracer.") for name in getattr(event, "imports", None) or ())
+    imports: tuple[str, ...] = getattr(event, "imports", None) or ()
+    # Most have no such name in them: one search of the text is cheaper than a test of each of a dozen names.
+    return "dlltracer." in "\n".join(imports) and any(name.startswith("dlltracer.") for name in imports)
 
 
 _LOADING = ("__init__", "_load_library")
@@ -289,8 +302,9 @@ class _ReturnGuard:
             self._hook.note_end(self._raw, self._library)
 
 
-_GUARD = ".dlltracer"
-"""The name of a guard among the local variables of a frame, which no code can use."""
+_GUARD, _NAMES = ".dlltracer", ".dlltracer imports"
+"""The names of a guard, and of what `imports_in_progress` found, among the local variables of a frame. No code can use
+them."""
 
 _MOST_LOOKS = 16
 """How many audit events after a request are taken for the return of the loader, if it has done nothing until then."""
@@ -370,8 +384,10 @@ class _AuditHook:
     def _make_hook(self) -> Callable[[str, tuple[object, ...]], None]:
         """Return the hook.
 
-        A large import calls it tens of thousands of times (builtins.id above all), so all other events leave early. It
-        is a function, not a method: CPython asks every hook for an attribute `__cantrace__` at every event
+        A large import calls it tens of thousands of times, so all other events leave early. Five of six are of `id`:
+        the text of an event is new each time, and to compare it is cheaper than to look it up, which hashes it.
+
+        It is a function, not a method: CPython asks every hook for an attribute `__cantrace__` at every event
         (Python/sysmodule.c), and a method answers by an exception that is raised and cleared. That took three times as
         long as all the rest.
         """
@@ -382,7 +398,7 @@ class _AuditHook:
         def on_event(event: str, args: tuple[object, ...]) -> None:
             if busy:
                 self._note_activity(event)
-            if event in kinds:
+            if event != "builtins.id" and event in kinds and (event != IMPORT or args[1:2] != (None,)):
                 self._on_request(event, args)
 
         return on_event

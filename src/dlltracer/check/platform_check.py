@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from ..host.package_code import imported_packages, is_import_guarded, names_library
 from ..host.wheel import Wheel, code_folders_of
 from ..model.check import Problem, Severity
-from ..model.environment import without_hash
+from ..model.environment import normalized_name, without_hash
 from .platforms import Platform
 from .python_abi import ApiProblem, judge_api
 from .tags import PythonPromise, file_python
@@ -309,7 +309,7 @@ class Suppliers:
         Argument: `folders` of the package in which libraries are looked for. A folder that a repair tool made for this
         wheel is shared with none.
         """
-        own = _normal(self._wheel.name.split("-")[0]).partition("-")[0]
+        own = normalized_name(self._wheel.name.split("-")[0]).partition("-")[0]
         if len(own) < _SHORTEST_NAME or all(folder.endswith(_OF_REPAIR) for folder in folders):
             return ""
         return " or ".join(one for one in self._wheel.requires if one.split("-")[0] == own)
@@ -340,17 +340,13 @@ class Suppliers:
             found = {name for folder in code_folders_of(self._wheel) for name in imported_packages(folder)}
             found -= own | sys.stdlib_module_names
             required = set(self._wheel.requires)
-            self._imported = tuple(name for name in map(_normal, sorted(found)) if name not in required)
+            self._imported = tuple(name for name in map(normalized_name, sorted(found)) if name not in required)
         return self._imported
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _words(package: str) -> list[str]:
     """Return the words of a package's name, letters only."""
-    words = (re.sub(r"[^a-z]", "", word) for word in _normal(package).split("-"))
+    words = (re.sub(r"[^a-z]", "", word) for word in normalized_name(package).split("-"))
     return [word for word in words if word]
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ..model.elf import EM_386, EM_AARCH64, EM_ARM, EM_LOONGARCH, EM_PPC64, EM_RISCV, EM_S390, EM_X86_64
 from ..model.macho import CPU_ARM64, CPU_X86_64
 from ..model.pe import MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386
 
@@ -35,10 +36,13 @@ class ElfMachine:
 
 
 ELF_MACHINES = {
-    "x86_64": ElfMachine(62), "i686": ElfMachine(3, 32), "aarch64": ElfMachine(183, largest_page=0x10000),
-    "armv7l": ElfMachine(40, 32), "armv6l": ElfMachine(40, 32), "ppc64le": ElfMachine(21, largest_page=0x10000),
-    "ppc64": ElfMachine(21, little_endian=False, largest_page=0x10000), "s390x": ElfMachine(22, little_endian=False),
-    "riscv64": ElfMachine(243), "loongarch64": ElfMachine(258, largest_page=0x4000),
+    "x86_64": ElfMachine(EM_X86_64), "i686": ElfMachine(EM_386, 32),
+    "aarch64": ElfMachine(EM_AARCH64, largest_page=0x10000),
+    "armv7l": ElfMachine(EM_ARM, 32), "armv6l": ElfMachine(EM_ARM, 32),
+    "ppc64le": ElfMachine(EM_PPC64, largest_page=0x10000),
+    "ppc64": ElfMachine(EM_PPC64, little_endian=False, largest_page=0x10000),
+    "s390x": ElfMachine(EM_S390, little_endian=False), "riscv64": ElfMachine(EM_RISCV),
+    "loongarch64": ElfMachine(EM_LOONGARCH, largest_page=0x4000),
 }  # fmt: skip
 """By the names of platform tags. Linux for aarch64 runs with pages of 4, 16 or 64 KiB (Kconfig, ARM64_64K_PAGES)."""
 
@@ -56,7 +60,8 @@ _FIRST_WITHOUT_32_BITS = (10, 15)
 _LEGACY = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 _MANYLINUX = re.compile(r"(manylinux1|manylinux2010|manylinux2014|manylinux_(\d+)_(\d+))_(\w+)")
 _MUSLLINUX = re.compile(r"musllinux_(\d+)_(\d+)_(\w+)")
-_MACOSX = re.compile(r"macosx_(\d+)_(\d+)_(\w+)")
+MACOSX = re.compile(r"macosx_(\d+)_(\d+)_(\w+)")
+"""A platform tag of macOS: the version, and the name of the processor."""
 
 GLIBC_LIBRARIES = frozenset(
     ("libc.so.6", "libm.so.6", "libdl.so.2", "librt.so.1", "libpthread.so.0", "libutil.so.1", "libresolv.so.2",
@@ -214,7 +219,7 @@ def _read_platform(tag: str) -> Platform | None:
         found = Platform(tag, Loader.GLIBC, tag.removeprefix("linux_"))
     elif tag in _WINDOWS:
         found = Platform(tag, Loader.WINDOWS, tag)
-    elif match := _MACOSX.fullmatch(tag):
+    elif match := MACOSX.fullmatch(tag):
         found = Platform(tag, Loader.DYLD, match[3], (int(match[1]), int(match[2])))
     if found is None:
         return None

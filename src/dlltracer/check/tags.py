@@ -15,7 +15,7 @@ from itertools import product
 from ..host.wheel import UnreadableTarget, Wheel
 from ..knowledge import NEWEST_PYTHON
 from ..model.check import Problem, Severity
-from .platforms import Loader, Platform
+from .platforms import MACOSX, Loader, Platform
 
 Tag = tuple[str, str, str]
 """Interpreter, ABI and platform: ("cp312", "abi3", "win_amd64")."""
@@ -41,7 +41,6 @@ _GNU = {
     "ppc64": "powerpc64-linux-gnu", "s390x": "s390x-linux-gnu", "riscv64": "riscv64-linux-gnu",
     "loongarch64": "loongarch64-linux-gnu",
 }  # fmt: skip
-_MACOSX = re.compile(r"macosx_(\d+)_(\d+)_(\w+)")
 _MANYLINUX = re.compile(r"manylinux(?:(1|2010)|_(\d+)_(\d+))_(\w+)")
 _OLDEST_OTHERS = (2, 17)
 """The glibc of the first manylinux tags for other processors than those of Intel: packaging.tags, PEP 599."""
@@ -184,7 +183,7 @@ def _judge_unfit(tags: Sequence[Tag]) -> Iterator[Problem]:
 
 def _why_unfit(platform: str) -> str:
     """Return why installers look for no wheel of a platform tag; "" for a tag that some look for."""
-    if match := _MACOSX.fullmatch(platform):
+    if match := MACOSX.fullmatch(platform):
         major, minor, machine = int(match[1]), int(match[2]), match[3]
         if major == 10 and machine == "arm64":
             return "the first macOS for arm64 is 11.0"

@@ -15,7 +15,7 @@ from ..host.stored_images import StoredPeFiles
 from ..host.wheel import Wheel
 from ..knowledge import explain_not_system
 from ..model.check import Problem, Severity
-from ..model.environment import without_hash
+from ..model.environment import is_debug_runtime, without_hash
 from ..model.loader_context import context_for_wheel
 from ..model.pe import CONSTANT_MUTEX, MACHINE_AMD64, MACHINE_ARM64, MACHINE_I386, PeImage, Version
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
@@ -27,10 +27,7 @@ from .python_abi import judge_api, judge_python3_dll
 from .tags import PythonPromise, file_python
 
 _MACHINES = {MACHINE_AMD64: "x64", MACHINE_ARM64: "ARM64", MACHINE_I386: "x86", 0x1C4: "32-bit ARM"}
-_DEBUG_RUNTIME = re.compile(
-    r"(?:msvcp\d+(?:_\d)?d|vcruntime\d+(?:_\d)?d|msvcr\d+d|ucrtbased|concrt\d+d|vccorlib\d+d|vcomp\d+d|mfc\d+u?d"
-    r"|python\d+t?_d)\.dll", re.IGNORECASE,
-)
+_DEBUG_PYTHON = re.compile(r"python\d+t?_d\.dll", re.IGNORECASE)
 _CPP_RUNTIME = re.compile(r"msvcp140(?:_\d|_\w+)?\.dll", re.IGNORECASE)
 _VC_RUNTIME = re.compile(r"(?:msvcp140|vcruntime140|concrt140|vccorlib140|vcomp140|mfc140)\w*\.dll", re.IGNORECASE)
 _PYTHON_DLL = re.compile(r"python\d+t?\.dll", re.IGNORECASE)
@@ -79,7 +76,7 @@ class WindowsCheck(PlatformCheck):
         yield from self._yield_deferred(self._loaded)
 
     def _read(self, place: str) -> Iterator[Problem]:
-        is_module = place.lower().endswith(".pyd")
+        is_module = _is_module(place)
         try:
             image = self._files.read_image(_windows_path(place))
         except BinaryFormatError as error:
@@ -198,7 +195,7 @@ class WindowsCheck(PlatformCheck):
         if binding.state is BindingState.REFUSED:
             title = f"it needs {name}, and Windows does not take {_place(binding.path or '')}: {binding.reason}"
             return self._problem("wrong-file", severity, place, title)
-        if _DEBUG_RUNTIME.fullmatch(name):
+        if is_debug_runtime(name) or _DEBUG_PYTHON.fullmatch(name):
             return self._problem(
                 "debug-build", severity, place, f"it is a debug build: it needs {name}",
                 ("debug runtimes come with Visual Studio and may not be passed on",),

@@ -176,7 +176,7 @@ def _import_ctypes_out_of_the_way() -> None:
 
 
 def _watch_added_folders(path: str | None) -> list[str]:
-    """A list that fills with the folders given to os.add_dll_directory: Windows lets nobody read them back.
+    """Return a list that fills with the folders given to os.add_dll_directory: Windows has no function to list them.
 
     They are written to the file at `path` as well, a line each: a crash takes nothing with it. So are those that are
     taken back. Nothing records that but the function itself, which is replaced by one that notes it (os.py of CPython:

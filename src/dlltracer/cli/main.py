@@ -34,15 +34,19 @@ def main() -> None:
 
         status = say_error(str(error))
     except ImportError as error:
-        if error.name not in sys.stdlib_module_names:
-            raise
         from .output import say_error
 
+        package = (error.name or "dlltracer").partition(".")[0]
+        if package == "dlltracer":
+            raise
         # ctypes is what such a Python lacks most often; one that is linked statically loads no extension module at all.
         needed = "ctypes" if error.name == "_ctypes" else error.name
+        advice = "pip installs it with dlltracer"
+        if package in sys.stdlib_module_names:
+            there = f"dlltracer why --python {sys.executable} {needed}"
+            advice = f"Install dlltracer into another Python, and run there: {there}"
         status = say_error(
-            f"dlltracer needs {needed}, which this Python cannot import ({str(error).rstrip('.')}). "
-            f"Install dlltracer into another Python, and run there: dlltracer why --python {sys.executable} {needed}"
+            f"dlltracer needs {needed}, which this Python cannot import ({str(error).rstrip('.')}). {advice}"
         )
     except (KeyboardInterrupt, Interrupted):
         from .output import say

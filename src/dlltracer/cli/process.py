@@ -114,7 +114,15 @@ def runner_command(start: list[str], result: str, log: LogSharing, backend: str,
     """The command line that has an interpreter, started with the words `start`, run the program by the runner.
 
     Arguments: `result`, the file for the runner's report; `log`, `backend` and `program` are for the runner.
+
+    Raises:
+        CannotRun: the runner is in an archive (zipapp), and an interpreter starts no file of one.
     """
+    if not os.path.exists(CHILD_MAIN):
+        raise CannotRun(
+            f"dlltracer is in an archive: {CHILD_MAIN} is no file, and a program is run by it. Install or unpack "
+            f"dlltracer; deps, check, show and Trace work in an archive, too"
+        )
     return [*start, CHILD_MAIN, result, log.encode(), backend, program.kind.value, program.name, *program.arguments]
 
 

@@ -412,13 +412,14 @@ def module_of(package: str) -> str:
     import re
 
     from ..diagnose.rules.missing_module import module_of_package
-    from ..host.distributions import list_distributions, normalize
+    from ..host.distributions import list_distributions
+    from ..model.environment import normalized_name
 
     for found in list_distributions(sys.path):
-        if normalize(found.name) == normalize(package):
+        if normalized_name(found.name) == normalized_name(package):
             modules = [one for one in found.modules if not one.startswith("_")]
             if modules:
-                return next((one for one in modules if normalize(one) == normalize(package)), modules[0])
+                return next((one for one in modules if normalized_name(one) == normalized_name(package)), modules[0])
     return module_of_package(package) or (package if is_module(package) else re.sub(r"[-.]+", "_", package))
 
 

@@ -267,11 +267,9 @@ _LONGEST_IMPORT = 60
 def _has_crashed(run: RunResult) -> bool:
     """Return whether a fault ended the process, wherever: a signal that somebody sent (SIGINT, SIGTERM, SIGKILL) is no
     crash."""
-    return not run.errors and (run.crash is not None or -(run.status or 0) in _CRASH_SIGNALS)
+    from ..model.failure import CRASH_SIGNALS
 
-
-_CRASH_SIGNALS = (4, 5, 6, 7, 8, 11, 31)
-"""SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS (signal(7)): `signal` is not imported for them."""
+    return not run.errors and (run.crash is not None or -(run.status or 0) in CRASH_SIGNALS)
 
 
 def _may_be_asked_about(run: RunResult) -> bool:

@@ -63,15 +63,15 @@ def run_on_windows(
     if backend == "auto" and (follow or startup):
         refusals = ("etw was not used: it sees one process, from its first line on",)
     elif backend == "auto":
-        ending = run_child(program, "etw", RunOptions())
-        if ending.refusal is None:
-            return ending
-        refusals = (f"etw was not used: {ending.refusal}",)
+        run = run_child(program, "etw", RunOptions())
+        if run.refusal is None:
+            return run
+        refusals = (f"etw was not used: {run.refusal}",)
     with Relay():
-        ending = _run_program(program, [], follow=follow, startup=startup, sink=sink)
-    if ending.recording is None:
-        return ending
-    return replace(ending, recording=replace(ending.recording, notes=refusals + ending.recording.notes))
+        run = _run_program(program, [], follow=follow, startup=startup, sink=sink)
+    if run.recording is None:
+        return run
+    return replace(run, recording=replace(run.recording, notes=refusals + run.recording.notes))
 
 
 def run_debugged_command(command: list[str], *, follow: bool = False, sink: Sink | None = None) -> RunResult:

@@ -206,7 +206,9 @@ def try_and_explain(
 ) -> tuple[RunResult, Explained]:
     """Run the program, and say why it fails. After `timeout` seconds it is ended, and so it is by an interrupt.
 
-    Raises `SystemExit` when it could not be traced by the mechanism asked for, or could not begin.
+    Arguments: `what` is tried, in words ("import x"); `python`, the interpreter, `None` for ours; `backend`, "auto" or
+    the name of a mechanism. Raises `SystemExit` when it could not be traced by the mechanism asked for, or could not
+    begin.
     """
     from ..api.explain import explain_interpreter, explain_program, explain_with_case
 

@@ -90,8 +90,10 @@ _NOISE = re.compile(
     r"^(?:Fatal Python error|Windows fatal|Current thread|Thread 0x|Stack \(most recent|<Cannot show all"
     r"|  File |Extension modules:|  <no Python frame>|Python runtime state|  Binary file )"
 )
-_IMPORT = re.compile(r"^(?:import|from)\s+([\w.]+)")
-_OF_POOLS = re.compile(r"[/\\](?:multiprocessing|concurrent[/\\]futures)[/\\]\w+\.py$")
+IMPORT_LINE = re.compile(r"^(?:import|from)\s+([\w.]+)")
+"""A line of Python that imports, with the module."""
+OF_POOLS = re.compile(r"[/\\](?:multiprocessing|concurrent[/\\]futures)[/\\]\w+\.py$")
+"""Files of the library that run workers: no line of the program is in them."""
 _MOST_MESSAGES = 50
 _MOST_FRAMES = 100
 _LONGEST_LINE = 2000
@@ -222,7 +224,7 @@ def child_failure(messages: tuple[OutputMessage, ...]) -> OutputMessage | None:
 def modules_in_crashes(messages: tuple[OutputMessage, ...]) -> tuple[str, ...]:
     """The modules that processes were importing when they died, by the lines that ran."""
     lines = (frame.source for message in messages if message.kind is OutputKind.CRASH for frame in message.frames)
-    return tuple(dict.fromkeys(found[1] for line in lines if line and (found := _IMPORT.match(line))))
+    return tuple(dict.fromkeys(found[1] for line in lines if line and (found := IMPORT_LINE.match(line))))
 
 
 def with_remote_errors(errors: tuple[PythonError, ...]) -> tuple[PythonError, ...]:
@@ -240,7 +242,7 @@ def with_remote_errors(errors: tuple[PythonError, ...]) -> tuple[PythonError, ..
         if remote is None:
             found.append(error)
         elif found and found[-1].type == remote.type:
-            frames = tuple(frame for frame in remote.frames if not _OF_POOLS.search(frame.file))
+            frames = tuple(frame for frame in remote.frames if not OF_POOLS.search(frame.file))
             found[-1] = replace(found[-1], frames=frames or remote.frames)
         else:
             found.append(remote)

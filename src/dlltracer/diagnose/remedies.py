@@ -18,6 +18,7 @@ from ..model.environment import (
     Provider,
     ProviderKind,
     has_hash,
+    normalized_name,
 )
 from ..model.failure import ProcessFacts, System
 from ..model.finding import Finding, Remedy
@@ -464,7 +465,7 @@ def _is_installed(command: tuple[str, ...], facts: InstallFacts) -> bool:
     """Return whether pip would find all there: packages without a version that is asked for, already installed."""
     if {"--force-reinstall", "--upgrade"} & set(command):
         return False
-    return all(re.sub(r"[-_.]+", "-", word).lower() in facts.distributions for word in _operands(command[2:]))
+    return all(normalized_name(word) in facts.distributions for word in _operands(command[2:]))
 
 
 def _is_in_force(command: tuple[str, ...], process: ProcessFacts | None) -> bool:

@@ -91,11 +91,6 @@ def list_distributions(folders: Iterable[str]) -> Iterator[Distribution]:
             yield _read_distribution(os.path.abspath(folder), entry)
 
 
-def normalize(name: str) -> str:
-    """Return the name of a Python package for comparing ("Names and normalization", Packaging User Guide)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def check_record(
     found: Distribution, *, suffixes: Sequence[str] = (), hashed: Collection[str] | None = None
 ) -> RecordCheck:

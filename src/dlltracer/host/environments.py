@@ -103,7 +103,7 @@ def environment_in(folder: str, root: str | None = None) -> PythonEnvironment:
     if prefix is not None:
         around = _read_prefix(prefix, root)
         return replace(around, folder=folder, site_folders=(folder,), folders=(folder,))
-    sites = tuple(_sites_below(folder, 6)) if found.site_folders or _is_same(folder, root or "") else (folder,)
+    sites = tuple(_sites_below(folder)) if found.site_folders or _is_same(folder, root or "") else (folder,)
     return PythonEnvironment(
         folder=folder, program=found.program, version=found.version, free_threaded=found.free_threaded,
         site_folders=sites or (folder,), folders=(folder,), is_windows=found.is_windows,
@@ -278,10 +278,15 @@ def _prefix_of(folder: str) -> str | None:
     return None
 
 
-def _sites_below(folder: str, depth: int) -> Iterator[str]:
-    """Yield the folders of packages in a whole system."""
+_DEEPEST_SITE = 8
+"""Folders from the top of a system to one of packages: home/USER/PROJECT/.venv/lib/pythonX.Y/site-packages has 7."""
+_MOST_FOLDERS = 20_000
+
+
+def _sites_below(folder: str) -> Iterator[str]:
+    """Yield the folders of packages in a whole system, which lie up to `_DEEPEST_SITE` folders below its top."""
     level = [folder]
-    for _ in range(depth):
+    for _ in range(_DEEPEST_SITE):
         following = []
         for each in level:
             try:
@@ -291,7 +296,7 @@ def _sites_below(folder: str, depth: int) -> Iterator[str]:
                 continue
             following += [path for path in below if os.path.basename(path) not in ("proc", "sys", "dev", *_SITE)]
             yield from (path for path in below if os.path.basename(path) in _SITE)
-        level = following[:20_000]
+        level = following[:_MOST_FOLDERS]
 
 
 def _is_same(one: str, other: str) -> bool:

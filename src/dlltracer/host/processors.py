@@ -10,11 +10,9 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 
-from ..model.elf import EM_AARCH64, EM_ARM, EM_LOONGARCH, EM_PPC64, EM_RISCV, EM_X86_64
+from ..model.elf import EM_386, EM_AARCH64, EM_ARM, EM_LOONGARCH, EM_PPC64, EM_RISCV, EM_S390, EM_X86_64
 from ..model.light import dataclass
 from ..model.loader_context import LinuxContext, LoaderFacts
-
-EM_386, EM_S390 = 3, 22
 
 LOADERS = {
     "x86-64": "/lib64/ld-linux-x86-64.so.2", "x32": "/libx32/ld-linux-x32.so.2", "i386": "/lib/ld-linux.so.2",

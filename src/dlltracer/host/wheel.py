@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from ..binary.reading import FileBytes, is_macho
 from ..errors import BinaryFormatError, DlltracerError
 from ..model.check import Problem, Severity
+from ..model.environment import normalized_name
 from .stored_images import StoredImage, list_folders, read_stored
 from .zip_members import open_archive, read_members
 
@@ -75,7 +76,7 @@ class Wheel:
         names: every file in the wheel, by its place when installed.
         loads_by_itself: whether Python code in it names a function that loads libraries or adds folders.
         tags: of the metadata file WHEEL.
-        requires: the names of the packages that it always needs, lower case.
+        requires: the names of the packages that it always needs (`normalized_name`; of conda, lower case).
         bounded: those among them that it requires in versions up to one ("==2.11", "~=1.90", "<3").
         requires_python: the field Requires-Python of its metadata.
         is_pure: whether the metadata say Root-Is-Purelib.
@@ -352,10 +353,8 @@ class _Reader:
         folders = sorted(self._infos)
         if not folders:
             raise UnreadableTarget("it has no .dist-info folder, so it is no wheel")
-        distribution = _plain_name(self._wheel.name.partition("-")[0])
-        fitting = [
-            folder for folder in folders if _plain_name(folder).startswith(f"{distribution}-")
-        ]  # fmt: skip
+        distribution = normalized_name(self._wheel.name.partition("-")[0])
+        fitting = [folder for folder in folders if normalized_name(folder).startswith(f"{distribution}-")]
         info = fitting[0] if fitting else folders[0]
         if len(folders) > 1:
             self._add(
@@ -429,7 +428,7 @@ class _Reader:
 
 
 def _required_name(requirement: str) -> str:
-    return re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0].lower().replace("_", "-")
+    return normalized_name(re.split(r"[^A-Za-z0-9._-]", requirement.strip(), maxsplit=1)[0])
 
 
 def _record_rows(record: bytes) -> Iterator[list[str]]:
@@ -451,11 +450,6 @@ def _is_too_long(place: str) -> bool:
     """Return whether a path, or a part of it, is longer than the systems of today take."""
     path = place.encode("utf-8", "surrogatepass")
     return len(path) >= _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in path.split(b"/"))
-
-
-def _plain_name(text: str) -> str:
-    """Return the name of a package in the spelling that all spellings have in common."""
-    return re.sub(r"[-_.]+", "-", text).lower()
 
 
 def _compare_record(

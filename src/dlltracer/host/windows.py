@@ -36,11 +36,11 @@ _SHARED_ASSEMBLIES = ("microsoft.vc", "microsoft.windows.common-controls", "micr
 def read_windows_context(
     *, added_folders: tuple[str, ...] = (), flags: LoadFlags = EXTENSION_MODULE_SEARCH
 ) -> WindowsContext:
-    """The context of a load in this process, now.
+    """Return the context of a load in this process, now.
 
     Args:
-        added_folders: of os.add_dll_directory, in order. Windows tells nobody which there are: whoever wants them
-            right has to have seen the calls.
+        added_folders: of os.add_dll_directory, in order. Windows has no function that lists them: only who has seen the
+            calls knows them.
         flags: how the image is going to be loaded.
     """
     program = _ask_module(None)

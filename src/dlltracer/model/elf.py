@@ -181,14 +181,16 @@ class ElfImage:
         return self.interpreter is not None or self.kind == ET_EXEC or bool(self.dynamic_flags_1 & DF_1_PIE)
 
 
-EM_MIPS, EM_PPC64, EM_ARM, EM_X86_64, EM_AARCH64, EM_RISCV, EM_LOONGARCH = 8, 21, 40, 62, 183, 243, 258
+EM_SPARC, EM_386, EM_MIPS, EM_PPC, EM_PPC64, EM_S390, EM_ARM, EM_SPARCV9 = 2, 3, 8, 20, 21, 22, 40, 43
+EM_X86_64, EM_AARCH64, EM_RISCV, EM_LOONGARCH, EM_ALPHA = 62, 183, 243, 258, 0x9026
+"""Values of e_machine (elf.h of glibc)."""
 
 _MACHINES = {
-    2: "SPARC", 3: "x86 (32 bit)", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "ARM (32 bit)",
-    43: "SPARC64", EM_X86_64: "x86-64", 183: "AArch64", EM_RISCV: "RISC-V", 258: "LoongArch",
+    EM_SPARC: "SPARC", EM_386: "x86 (32 bit)", EM_MIPS: "MIPS", EM_PPC: "PowerPC", EM_PPC64: "PowerPC64",
+    EM_S390: "S390", EM_ARM: "ARM (32 bit)", EM_SPARCV9: "SPARC64", EM_X86_64: "x86-64", EM_AARCH64: "AArch64",
+    EM_RISCV: "RISC-V", EM_LOONGARCH: "LoongArch",
 }  # fmt: skip
 """e_machine of the System V ABI to the name of the processor."""
-
 
 _EF_ARM_EABI, _EF_ARM_EABI5, _EF_ARM_SOFT, _EF_ARM_HARD = 0xFF000000, 0x05000000, 0x200, 0x400
 _EF_MIPS_ABI2, _EF_MIPS_NAN2008 = 0x20, 0x400
@@ -196,8 +198,8 @@ _FLOAT_OF_RISCV = {0: "", 2: "f", 4: "d", 6: "q"}
 _FLOAT_OF_LOONGARCH = {1: "s", 2: "f", 3: "d"}
 
 _PLAIN_ABIS = {
-    (64, EM_X86_64): "x86-64", (32, EM_X86_64): "x32", (32, 3): "i386", (32, 20): "ppc", (64, 22): "s390x",
-    (32, 22): "s390", (32, 2): "sparc", (64, 43): "sparc64",
+    (64, EM_X86_64): "x86-64", (32, EM_X86_64): "x32", (32, EM_386): "i386", (32, EM_PPC): "ppc",
+    (64, EM_S390): "s390x", (32, EM_S390): "s390", (32, EM_SPARC): "sparc", (64, EM_SPARCV9): "sparc64",
 }  # fmt: skip
 
 
@@ -226,7 +228,7 @@ def linux_abi(bits: int, little_endian: bool, machine: int, flags: int) -> str |
 
 
 def describe_kind(bits: int, little_endian: bool, machine: int) -> str:
-    """Words for what a file or a process is made for.
+    """Return words for what a file or a process is made for: "AArch64", "MIPS, big endian".
 
     Arguments: as in the header of an ELF file; `bits` 32 or 64, `machine` is e_machine.
     """

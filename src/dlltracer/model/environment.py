@@ -11,6 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+
+def normalized_name(package: str) -> str:
+    """Return the name of a Python package for comparing ("Names and normalization", Packaging User Guide)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
 _REPAIRED = re.compile(r"-[0-9a-f]{8,64}(?=\.)", re.IGNORECASE)
 """The hash that tools put into the name of a library which they copy into a wheel. auditwheel, delocate and maturin
 take 8 hexadecimal digits, delvewheel 32 (40 in its first versions)."""
@@ -38,8 +44,27 @@ def is_libpython(name: str) -> bool:
     return _LIBPYTHON.search(name) is not None
 
 
+_DEBUG_RUNTIME = re.compile(
+    r"(?:(?:vcruntime|msvcp|msvcr|concrt|vccorlib|vcomp|vcamp)\d{2,3}(?:_\d|_threads)?d(?:_\w+)?|ucrtbased|msvcrtd"
+    r"|mfcm?\d{2,3}u?d)\.dll", re.IGNORECASE,
+)  # fmt: skip
+
+
+def is_debug_runtime(name: str) -> bool:
+    """Return whether a DLL is a debug runtime of Visual C++, by its file name.
+
+    Visual Studio alone installs these, and they may not be passed on. Source: "CRT Library Features" and "Determining
+    Which DLLs to Redistribute" (MS Learn), and the file names in debug_nonredist of Visual Studio.
+    """
+    return _DEBUG_RUNTIME.fullmatch(name) is not None
+
+
 CONFIGURED = "a folder of ld.so.conf"
 """Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
+
+
+SEARCHED = "a folder that the loader searches"
+"""Where a library is that `ctypes.util.find_library` did not find, and that CDLL would get by the name of its file."""
 
 
 class ProviderKind(enum.Enum):
@@ -74,7 +99,7 @@ class Provider:
         command: the words of the command that installs it; () if none does.
         url: where its maker offers it.
         note: when it is this one, and what to take care of; may be empty.
-        only_for: the import package whose files it replaces; empty if it serves whoever needs the library.
+        only_for: the import package whose files it replaces; empty if it serves every package.
     """
 
     kind: ProviderKind

@@ -143,6 +143,8 @@ class Request:
     flags: int | None = None
 
 
+STACK_OVERFLOW = "stack overflow"
+"""In the name of a crash on Linux too: "SIGSEGV, stack overflow"."""
 ACCESS_VIOLATION, IN_PAGE_ERROR = 0xC0000005, 0xC0000006
 FAULTS = {
     ACCESS_VIOLATION: "access violation",
@@ -152,10 +154,22 @@ FAULTS = {
     0xC0000094: "integer division by zero",
     0xC0000095: "integer overflow",
     0xC0000096: "privileged instruction",
-    0xC00000FD: "stack overflow",
+    0xC00000FD: STACK_OVERFLOW,
     0x80000002: "datatype misalignment",
 }
 """Those that are a fault of an instruction."""
+
+DLL_NOT_FOUND, FUNCTION_NOT_FOUND = 0xC06D007E, 0xC06D007F
+DELAY_LOAD = (DLL_NOT_FOUND, FUNCTION_NOT_FOUND)
+"""VcppException(ERROR_SEVERITY_ERROR, ERROR_MOD_NOT_FOUND or ERROR_PROC_NOT_FOUND) of delayimp.h: the helper for
+delay-loaded DLLs raises it."""
+VISUAL_CPP, GNU_CPP = 0xE06D7363, 0x20474343
+"""What `throw` raises: Visual C++ (ehdata.h), GCC for Windows (STATUS_GCC_THROW in unwind-seh.c of libgcc)."""
+
+SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS = 4, 5, 6, 7, 8, 11, 31
+"""Numbers of Linux (signal(7)). A recording of Linux may be read elsewhere, where `signal` has others."""
+CRASH_SIGNALS = (SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS)
+"""Signals by which code of the process itself ends it."""
 
 _NAMES = {
     **FAULTS,
@@ -173,21 +187,21 @@ _NAMES = {
     0xC0000374: "heap corruption",
     0xC0000409: "fail fast",
     0xC0000420: "assertion failure",
-    0xC06D007E: "delay-loaded DLL not found",
-    0xC06D007F: "delay-loaded function not found",
-    0xE06D7363: "C++ exception",
-    0x20474343: "C++ exception of GCC",
+    DLL_NOT_FOUND: "delay-loaded DLL not found",
+    FUNCTION_NOT_FOUND: "delay-loaded function not found",
+    VISUAL_CPP: "C++ exception",
+    GNU_CPP: "C++ exception of GCC",
 }
 """Source: ntstatus.h; the last four are of runtimes: delayimp.h and ehdata.h of Visual C++, unwind-seh.c of libgcc."""
 
 
 def status_name(code: int) -> str | None:
-    """The name, if there is one."""
+    """Return the name of an exception code of Windows or an NTSTATUS ("access violation"); `None` if it has none."""
     return _NAMES.get(code)
 
 
 def exception_name(code: int) -> str:
-    """The name, or the number."""
+    """Return the name of `status_name`, else the number: "exception 0xe0000001"."""
     return _NAMES.get(code) or f"exception {code:#010x}"
 
 

@@ -31,7 +31,7 @@ def size_in_words(size: int | None) -> str:
 
 
 def time_in_words(seconds: float | None) -> str:
-    """A time since the epoch, in UTC; empty for none, and for one that no calendar has."""
+    """Return seconds since 1970 as "1970-01-01 00:00:00 UTC"; as a number where no calendar has it; "" for none."""
     if seconds is None:
         return ""
     try:

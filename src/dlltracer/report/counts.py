@@ -8,11 +8,11 @@ from ..model.events import DebugEvent, Event, FailureKind, LoadEvent, LoadFailed
 from ..model.light import dataclass, replace
 from ..model.recording import Recording, TracedProcess
 from ..model.run import HostFacts, SavedTrace
-from ..model.words import describe_crash, describe_end, describe_status
+from ..model.words import describe_crash, describe_end, describe_status, time_in_words
 from .drawing import BOLD, DIM, FAILED, PLAIN, Guides, Line, file_name
 
 FinalEvent = LoadEvent | LoadFailedEvent
-"""The last word on one image."""
+"""The outcome of one image: its load, or the failure."""
 
 _NEVER_MAPPED = (FailureKind.NOT_FOUND, FailureKind.REFUSED, FailureKind.NAME_NOT_FOUND)
 
@@ -37,8 +37,10 @@ class OutcomeCounts:
 
 
 def final_events(recording: Recording) -> tuple[FinalEvent, ...]:
-    """One event an image in a process, in order of the loads: a load that was dropped later is its failure, at the
-    load's place."""
+    """Return one event for each image of a process, in order of the loads.
+
+    A load that was dropped later is given as its failure, at the place of the load.
+    """
     found: list[FinalEvent] = []
     open_loads: dict[tuple[int | None, str], list[int]] = {}
     for event in recording.events:
@@ -97,6 +99,7 @@ _COMMAND_LENGTH = 100
 _LIKE_IT = 8
 """Process ids that are shown of those which did the same as another one."""
 
+
 @dataclass(frozen=True)
 class Share:
     """The part of one process in a recording: its events alone. `like_it`: others that ran and loaded the same."""
@@ -107,9 +110,10 @@ class Share:
 
 
 def shares(recording: Recording) -> tuple[Share, ...]:
-    """The recording taken apart by process, in the order of their starts. Events of no process known go to the first.
+    """Return the part of each process in a recording, in the order of their starts.
 
-    Processes that ran the same program, loaded the same, and ended the same are one share; not where a load failed.
+    Events of no known process go to the first. Processes that ran the same program, loaded the same, and ended the same
+    are one share; not where a load failed.
     """
     known = {process.pid: process for process in recording.processes}
     events: dict[int, list[Event]] = {pid: [] for pid in known}
@@ -136,7 +140,7 @@ def _likeness(share: Share) -> object:
 
 
 def process_line(process: TracedProcess, guides: Guides) -> Line:
-    """The process: its program, its command, how it ended."""
+    """Return the line of a process: its program, its command, how it ended."""
     line: Line = ((f"process {process.pid}", BOLD), (f"  {_command(process, guides.more)}", BOLD))
     if process.command and process.program and file_name(process.program) != file_name(process.command[0]):
         line += ((f"  ({process.program})", DIM),)
@@ -145,7 +149,7 @@ def process_line(process: TracedProcess, guides: Guides) -> Line:
 
 
 def like_it_line(share: Share, guides: Guides) -> Line:
-    """The others that did the same."""
+    """Return the line that counts the other processes that did the same."""
     pids = ", ".join(str(one.pid) for one in share.like_it[:_LIKE_IT])
     more = f", {guides.more}" if len(share.like_it) > _LIKE_IT else ""
     what = "process that loaded" if len(share.like_it) == 1 else "processes that loaded"
@@ -167,7 +171,7 @@ def is_killed(process: TracedProcess) -> bool:
 
 
 def notes_on_children(recording: Recording) -> tuple[str, ...]:
-    """A note on each process but the first that did not end by itself."""
+    """Return a note on each process but the first that a signal or an exception ended."""
     return tuple(
         f"process {process.pid}, which it started, {_ending(process)[0]}: {_command(process, '...')}"
         for process in recording.processes[1:]
@@ -198,29 +202,16 @@ def describe_origin(trace: SavedTrace) -> tuple[str, ...]:
 
 
 def describe_host(host: HostFacts) -> str:
-    """The machine: "build7, Debian GNU/Linux 12 (bookworm), kernel 6.1, x86_64, glibc 2.36"."""
+    """Return the machine in words: "build7, Debian GNU/Linux 12 (bookworm), kernel 6.1, x86_64, glibc 2.36"."""
     return ", ".join(filter(None, (host.name, host.description or host.system, host.machine, host.c_library)))
-
-
-def describe_start(trace: SavedTrace) -> str | None:
-    """When it began, in UTC; `None` if that is not known."""
-    if trace.started is None:
-        return None
-    try:
-        from datetime import datetime, timezone  # an extension module, for recordings only
-
-        return f"{datetime.fromtimestamp(trace.started, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
-    except (OverflowError, ValueError, OSError):
-        return None
 
 
 def _sentences(trace: SavedTrace) -> Iterator[str]:
     parts = [trace.what] if trace.what else []
     if trace.host is not None:
         parts.append(f"on {describe_host(trace.host)}")
-    start = describe_start(trace)
-    if start is not None:
-        parts.append(f"at {start}")
+    if trace.started is not None:
+        parts.append(f"at {time_in_words(trace.started)}")
     if trace.written_by:
         parts.append(f"by dlltracer {trace.written_by}")
     if parts:

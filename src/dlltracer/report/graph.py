@@ -228,7 +228,7 @@ def _event_node(builder: _GraphBuilder, event: FinalEvent, process: int | None) 
     if known is None:
         return builder.node((process, "image", event.path), node)
     if builder.nodes[known].kind is not NodeKind.FAILED:
-        builder.put(known, node)  # the last word on an image that came several times; a failure stays
+        builder.put(known, node)  # of an image with several events the last one counts; a failure stays
     return known
 
 

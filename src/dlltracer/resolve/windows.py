@@ -235,6 +235,7 @@ class ImageExports:
         return self._own_names.issuperset(by_name) and self._own_ordinals.issuperset(by_ordinal)
 
     def get(self, symbol: PeSymbol) -> PeExport | None:
+        """Return the export that a symbol is bound to, by its name or else by its ordinal; `None` if there is none."""
         if symbol.name is not None:
             return self._by_name.get(symbol.name)
         return self._by_ordinal.get(symbol.ordinal) if symbol.ordinal is not None else None

@@ -215,7 +215,7 @@ def _ask_fail_fast(room: Room) -> Answer:
 
 
 def _ask_exceptions(room: Room) -> Answer:
-    """ctypes turns what nobody handles into an OSError, so that the program goes on."""
+    """Ask whether ctypes turns an unhandled exception into an OSError, so that the program goes on."""
     code = _KERNEL32 + (
         "\nfor number in (0x406D1388, 0x80000003, 0xE06D7363):\n"
         "    try:\n        k.RaiseException(number, 0, 0, None)\n"

@@ -41,6 +41,23 @@ def illegal(shop: Workshop) -> Question:
     return shop.ask("ext")
 
 
+def large_frame_in_thread(shop: Workshop) -> Question:
+    """One function that wants more than the thread has: nothing of the guard page is touched first."""
+    shop.module(
+        "ext", "static int deep(int n) { volatile char room[2000000]; room[n] = 1; return room[n]; }",
+        init="deep(1)", options=["-fno-stack-protector"],
+    )  # fmt: skip
+    shop.write("app.py", "import threading\nthreading.stack_size(512 << 10)\ndef f():\n    import ext\n"
+                         "thread = threading.Thread(target=f)\nthread.start()\nthread.join()\n")  # fmt: skip
+    return shop.ask("app.py")
+
+
+def endless_recursion(shop: Workshop) -> Question:
+    shop.module("ext", "static int deep(int n) { volatile int more = n; return more ? deep(n + 1) + more : 0; }",
+                init="deep(1)")  # fmt: skip
+    return shop.ask("ext")
+
+
 def in_libc(shop: Workshop) -> Question:
     shop.module("ext", "#include <string.h>\nvolatile size_t n; char *volatile p;", init="n = strlen(p)")
     return shop.ask("ext")
@@ -78,6 +95,10 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     Scenario("abort", "abort() in PyInit", aborts, "abort", "ext.", ("the license of ext has expired",)),
     Scenario("illegal-instruction", "an instruction that the processor does not know", illegal, "illegal-instruction",
              "ext."),
+    Scenario("stack-of-thread", "a function wants more stack than its thread has", large_frame_in_thread,
+             "crash-in-import", "ext.", ("SIGSEGV, stack overflow", "threading.stack_size")),
+    Scenario("stack-recursion", "a recursion without an end, on the stack of the program", endless_recursion,
+             "crash-in-import", "ext.", ("SIGSEGV, stack overflow", "ulimit -s")),
     Scenario("crash-libc", "SIGSEGV in the C library, called by the module", in_libc, "crash-in-import", "ext."),
     Scenario("exception-escapes", "a C++ exception that nobody catches", throws, "abort", "ext.", ("no GPU",)),
     Scenario("crash-later", "SIGSEGV long after the imports", later, "crash", "libc.so.6", ("app.py", "line 2")),

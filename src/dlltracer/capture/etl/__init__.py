@@ -39,7 +39,7 @@ _MANIFEST = {int(ManifestId.IMAGE_LOAD): _LOAD, int(ManifestId.IMAGE_UNLOAD): _U
 
 
 def decode_image(event: EtlEvent) -> ImagePayload | None:
-    """The payload of an image event, whoever wrote it; `None` when it is cut short."""
+    """Decode the payload of an image event of either provider; `None` when it is cut short."""
     if event.provider is EtlProvider.KERNEL_PROCESS:
         return decode_manifest_image(event.data, event.pointer_size)
     return decode_image_payload(event.data, event.version, event.pointer_size)

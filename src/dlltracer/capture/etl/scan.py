@@ -53,8 +53,9 @@ _PRESENT = _KEPT | {_RUNDOWN_START}
 
 @dataclass(frozen=True)
 class EtlCounts:
-    """Image events of a file, of all processes and the kernel, whoever wrote them (the kernel's image events, or those
-    of Microsoft-Windows-Kernel-Process).
+    """Counts of the image events in a file, of all processes and the kernel.
+
+    Events of both providers count: the kernel's image events, and those of Microsoft-Windows-Kernel-Process.
 
     Attributes: `loads` and `unloads` while it was recorded; `there_at_start` and `there_at_end`, the images that were
     loaded when it began and when it ended (DCStart and DCEnd).

@@ -26,8 +26,8 @@ if sys.platform != "linux":
 
 import subprocess
 
-from ...model.failure import Crash
-from .processes import locate, read_status_field, read_threads
+from ...model.failure import STACK_OVERFLOW, Crash
+from .processes import is_stack_overflow, locate, read_status_field, read_threads
 from .ptrace import ENDED, EVENT_STOP, Ptrace, availability, why_refused
 
 __all__ = ["CRASH_SIGNALS", "CrashWatcher", "Watched", "availability", "watch"]
@@ -189,7 +189,10 @@ class CrashWatcher(threading.Thread):
         # The instruction itself could not be fetched.
         lost = number == signal.SIGSEGV and info.fault_address == counter
         caller = self._caller(stack, maps) if lost else None
-        crash = Crash(number, signal.Signals(number).name, counter, image, offset, tid, info.fault_address)
+        name = signal.Signals(number).name
+        if number == signal.SIGSEGV and is_stack_overflow(stack, info.fault_address, maps):
+            name = f"{name}, {STACK_OVERFLOW}"
+        crash = Crash(number, name, counter, image, offset, tid, info.fault_address)
         before, new = self._arrivals.get(number), Arrival(crash, info.sender, caller)
         if before is None or not is_echo(before, new, self._pid):
             self._arrivals.pop(number, None)  # so that the latest is the last

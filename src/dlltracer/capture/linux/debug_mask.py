@@ -79,6 +79,7 @@ class DebugMaskPatch:
         self._first_page = ends[0] & -page
         self._length = (ends[1] + 3 & -page) + page - self._first_page
         self._before = (self._mask.value, self._fd.value)
+        self._protection: int | None = None
 
     def _find_words(self) -> DebugWords:
         try:
@@ -105,8 +106,14 @@ class DebugMaskPatch:
         return words
 
     def protection(self) -> int:
-        """Return the PROT_ bits of the page of both words. Raises `BackendUnavailable` where they cannot be read."""
-        return page_protection(self._first_page)
+        """Return the PROT_ bits of the page of both words. Raises `BackendUnavailable` where they cannot be read.
+
+        They are read once: the loader sets them at the start of the program and never again (`_dl_protect_relro`,
+        elf/dl-reloc.c). At the end of a trace the list of mappings is long, and /proc may be gone after a chroot.
+        """
+        if self._protection is None:
+            self._protection = page_protection(self._first_page)
+        return self._protection
 
     @property
     def before(self) -> tuple[int, int]:
@@ -118,7 +125,7 @@ class DebugMaskPatch:
 
         Raises `BackendUnavailable` when the system does not allow the page to be written (a hardened one).
         """
-        protection = page_protection(self._first_page)
+        protection = self.protection()
         if not protection & _PROT_WRITE:
             self._protect(protection | _PROT_WRITE)
         try:

@@ -7,6 +7,7 @@ import enum
 import re
 
 from ...model.failure import Request, RequestKind
+from ..requests import MARK_END, MARK_START
 from .lines import Line, parse_line
 from .loaderstate import Change, LoaderState
 
@@ -31,37 +32,28 @@ class LogMark(enum.Enum):
 
 _MARKS = {mark.value: mark for mark in LogMark}
 
+_REQUEST_KINDS = {kind.value: kind for kind in RequestKind}
+
 _MARK = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
 """A mark as `requests.encode_request` writes it."""
 
-_PID = re.compile(rb" *\d{1,18}")
-"""The process id before the colon and the tab of a line."""
+# Patterns that few logs need are compiled when they are: that takes longer than to decode a short log.
+_HOLE = rb"\0+"
 
-_HOLE = re.compile(rb"\0+")
+_REQUESTED = b" [0];  dynamically loaded by "
+"""In the first line of a dlopen: between its file and the image that asked."""
 
-_BLANK = re.compile(rb"\n *\d{1,18}:\t(?=\n)")
-"""An empty line with another one after it. Nearly half of all lines are empty. They matter as the last line of a
-process only (`LoaderState.note_blank`), so in the log of one process those before are dropped."""
+_HEXADECIMAL = b"0123456789abcdef"
 
-_SIMPLE_DLOPEN = re.compile(
-    rb"^(?:\x1e([\x20-\x7e]*)\x1f(?: *\d{1,18}:\t\n)*)?"
-    rb"( *\d{1,18}):\tfile=(/[^\n;\[]*) \[0\];  dynamically loaded by ([^\n;\[]+) \[0\]\n"
-    rb"\2:\tfile=\3 \[0\];  generating link map\n"
-    rb"\2:\t  dynamic: 0x[0-9a-f]+  base: 0x([0-9a-f]+)   size: 0x([0-9a-f]+)\n"
-    rb"\2:\t    entry: 0x[0-9a-f]+  phdr: 0x[0-9a-f]+  phnum: +\d+\n"
-    rb"(?:\2:\t\n)*\2:\tcalling init: \3\n"
-    rb"(?:\2:\t\n)*\2:\topening file=\3 \[0\]; direct_opencount=\d+(?:\n\2:\t(?=\n))*$",
-    re.MULTILINE,
-)
-"""A dlopen, with or without the mark of its request, that mapped one image by its absolute path and needed no other
-one. Most extension modules are loaded so. No part can match in two ways, so that hostile text costs no more."""
+_MOST_DIGITS = 18
+"""Of a process id."""
 
 _MOST_PARSED = 4096
 
 _MOST_PROCESSES = 4096
 """Processes that may write into one log, which they have inherited by fork; lines of more are counted as foreign."""
 
-_SECOND_PREFIX = re.compile(rb" *\d{1,18}:\t(?!\t*\()")
+_SECOND_PREFIX = rb" *\d{1,18}:\t(?!\t*\()"
 """The beginning of a line inside another one, whose rest is missing. (Two tabs and a bracket are the end of a "search
 path" line, before which a folder may end in digits and a colon.)"""
 
@@ -70,12 +62,13 @@ def decode_request(mark: bytes) -> Request | None:
     """The inverse of `requests.encode_request`, given a mark without its frame bytes; `None` when it is damaged."""
     try:
         kind, tid, wall, clock, places, flags, *names = mark.decode("ascii").split(" ")
-        target, *imports = [_decode(name) if name.startswith("%") else name for name in names]
+        if b"%" in mark:
+            names = [_decode(name) if name.startswith("%") else name for name in names]
         return Request(
-            RequestKind(kind), target, tuple(imports), int(tid), float(wall), int(clock),
+            _REQUEST_KINDS[kind], names[0], tuple(names[1:]), int(tid), float(wall), int(clock),
             places=tuple(places.split(",")) if places else (), flags=int(flags) if flags else None,
         )  # fmt: skip
-    except ValueError:
+    except (ValueError, LookupError):
         return None
 
 
@@ -91,7 +84,10 @@ def decode_mark(mark: bytes) -> Request | LogMark | None:
 
 
 def split_text(text: bytes) -> Iterator[Request | LogMark | bytes | None]:
-    """Yield lines and marks in order; `None` for a damaged mark. A mark inside a line comes before that line."""
+    """Yield lines and marks in order; `None` for a damaged mark. A mark inside a line comes before that line.
+
+    A damaged one ends the line: what stands before and behind it may be parts of two.
+    """
     begun: list[bytes] = []
     position = 0
     for match in _MARK.finditer(text):
@@ -101,8 +97,106 @@ def split_text(text: bytes) -> Iterator[Request | LogMark | bytes | None]:
             yield from b"".join((*begun, lines)).split(b"\n")
             begun = []
         begun.append(rest)
-        yield decode_mark(match[1])
+        mark = decode_mark(match[1])
+        if mark is None:
+            yield b"".join(begun)
+            begun = []
+        yield mark
     yield from b"".join((*begun, text[position:])).split(b"\n")
+
+
+class SimpleDlopen:
+    """A dlopen that mapped one image by its absolute path and needed no other: most extension modules are loaded so.
+
+    Attributes: `start` and `end` of its lines in the text; `request`, the mark before them; `name`, the image; `by`,
+    the image that asked; `base` and `size` in memory.
+    """
+
+    __slots__ = ("base", "by", "end", "name", "request", "size", "start")
+
+    def __init__(
+        self, start: int, end: int, request: Request | None, name: bytes, by: bytes, base: bytes, size: bytes
+    ) -> None:
+        self.start = start
+        self.end = end
+        self.request = request
+        self.name = name.decode("utf-8", "surrogateescape")
+        self.by = by.decode("utf-8", "surrogateescape")
+        self.base = int(base, 16)
+        self.size = int(size, 16)
+
+
+def find_simple_dlopen(text: bytes, position: int, found: int, line: bytes) -> SimpleDlopen | None:
+    """Return the dlopen whose first line has `_REQUESTED` at `found`, with the mark of its request if it has one.
+
+    Arguments: `position`, where the text begins that was not read yet; `line`, the beginning of each line. `None` if
+    anything is not as it is in a simple dlopen, which is then read line by line.
+
+    By methods of bytes: a regular expression for it was a third of the cost of decoding.
+    """
+    start = text.rfind(b"\n", position, found) + 1 or position
+    first = line + b"file="
+    name, end = text[start + len(first) : found], text.find(b"\n", found)
+    by, is_base, _ = text[found + len(_REQUESTED) : end].rpartition(b" [0]")
+    mapped = b"\n%bfile=%b [0];  generating link map\n%b  dynamic: 0x" % (line, name, line)
+    if not (is_base and text.startswith(first, start) and name[:1] == b"/" and text.startswith(mapped, end)):
+        return None
+    at = end + len(mapped)
+    dynamic, _, rest = text[at : text.find(b"\n", at)].partition(b"  base: 0x")
+    base, _, size = rest.partition(b"   size: 0x")
+    is_whole = bool(dynamic and base and size) and not (dynamic + base + size).strip(_HEXADECIMAL)
+    if not is_whole or b";" in name + by or b"[" in name + by:
+        return None
+    end = text.find(b"\n", at)
+    if not text.startswith(line + b"    entry: 0x", end + 1):
+        return None
+    end = text.find(b"\n", end + 1)
+    for what in (b"calling init: %b" % name, b"opening file=%b [0]; direct_opencount=1" % name):
+        end = _skip_blanks(text, end, line)
+        is_whole = is_whole and text.startswith(b"\n" + line + what, end)
+        end += 1 + len(line) + len(what)
+    # A mark, or a line, inside of a line.
+    is_torn = MARK_START in text[start:end] or text.count(b":\t", start, end) != text.count(b"\n", start, end) + 1
+    request, start = _find_mark(text, position, start, line + b"\n")
+    if start < 0 or is_torn or not is_whole or text[end : end + 1] not in (b"\n", b""):
+        return None
+    return SimpleDlopen(start, _skip_blanks(text, end, line), request, name, by, base, size)
+
+
+def _skip_blanks(text: bytes, end: int, line: bytes) -> int:
+    """Return the end of the last of the empty lines behind `end`, the end of a line, that have a line behind them."""
+    blank = b"\n" + line + b"\n"
+    while text.startswith(blank, end):
+        end += len(blank) - 1
+    return end
+
+
+def _find_mark(text: bytes, position: int, start: int, blank: bytes) -> tuple[Request | None, int]:
+    """Return the request whose mark stands before the line at `start`, and where both begin; -1 if that is not clear.
+
+    Arguments: as of `find_simple_dlopen`; `blank`, an empty line, which may be between them.
+    """
+    end = start
+    while text.endswith(blank, position, end):
+        end -= len(blank)
+    if text[end - 1 : end] != MARK_END or end <= position:
+        return None, start
+    begin = text.rfind(MARK_START, position, end)
+    others = text[text.rfind(b"\n", position, begin) + 1 or position : begin]  # of requests that loaded nothing
+    mark = _MARK.fullmatch(text, begin, end) if begin >= 0 and not _MARK.sub(b"", others) else None
+    request = None if mark is None else decode_request(mark[1])
+    return request, -1 if request is None else begin
+
+
+def _without_blanks(text: bytes, line: bytes) -> bytes:
+    """Return the text without the empty lines of a process that have another line of it behind them.
+
+    Nearly half of all lines are empty. They matter as the last line of a process only (`LoaderState.note_blank`).
+    """
+    blank = b"\n" + line + b"\n"
+    while blank in text:
+        text = text.replace(blank, b"\n")
+    return text
 
 
 class LoaderTextDecoder:
@@ -128,6 +222,7 @@ class LoaderTextDecoder:
         self._pids: dict[bytes, int] = {}
         self._parsed: dict[bytes, Line] = {}
         self._broken = 0
+        self._is_in_hole = False
         self.foreign = 0
 
     @property
@@ -151,13 +246,17 @@ class LoaderTextDecoder:
         A line, and a mark in it, are looked at when they are whole. NUL bytes, which no line has, are a hole in the
         file: text that was released before it was read, or never written.
         """
+        if self._is_in_hole:
+            data = data.lstrip(b"\0")
         if b"\0" in data:
             changes = []
-            for number, part in enumerate(_HOLE.split(data)):
+            for number, part in enumerate(re.split(_HOLE, data)):
                 if number:
                     self.resynchronise()
                 changes += self.feed(part, wall)
+            self._is_in_hole = data.endswith(b"\0")
             return changes
+        self._is_in_hole = self._is_in_hole and not data
         text = self._rest + data
         end = text.rfind(b"\n") + 1
         self._rest = text[end:]
@@ -199,34 +298,28 @@ class LoaderTextDecoder:
             state.resynchronise()
 
     def _read(self, text: bytes, wall: float | None) -> None:
-        if self._others:
+        if self._others or self._pid is None:
             self._read_items(text, wall)
             return
-        position = 0
-        for match in _SIMPLE_DLOPEN.finditer(text):
-            if position < match.start():
-                self._read_items(_BLANK.sub(b"", text[position : match.start() - 1]), wall)
-            if not self._read_simple_dlopen(match, wall):
-                self._read_items(match[0], wall)
-            position = match.end() + 1
+        line = b"%10d:\t" % self._pid  # the width: _dl_debug_vdprintf in elf/dl-printf.c
+        position, found = 0, text.find(_REQUESTED)
+        while found >= 0:
+            dlopen = find_simple_dlopen(text, position, found, line)
+            if dlopen is None:
+                found = text.find(_REQUESTED, found + 1)
+                continue
+            if position < dlopen.start:
+                self._read_items(_without_blanks(text[position : dlopen.start], line), wall)
+            if self._first.can_load_at_once:
+                if dlopen.request is not None:
+                    self._first.ask(dlopen.request)
+                self._first.load_at_once(dlopen.name, dlopen.by, dlopen.base, dlopen.size, wall)
+            else:
+                self._read_items(text[dlopen.start : dlopen.end], wall)
+            position = dlopen.end + 1
+            found = text.find(_REQUESTED, position)
         if position < len(text):
-            self._read_items(_BLANK.sub(b"", text[position:]), wall)
-
-    def _read_simple_dlopen(self, match: re.Match[bytes], wall: float | None) -> bool:
-        """Take in what `_SIMPLE_DLOPEN` matched at once. `False` if it must be read line by line."""
-        mark, prefix, name, by, base, size = match.groups()
-        request = None if mark is None else decode_request(mark)
-        state = self._first
-        is_known = self._pid is not None and self._pids.get(prefix) == self._pid
-        if not is_known or not state.can_load_at_once or (mark is not None and request is None):
-            return False
-        if request is not None:
-            state.ask(request)
-        state.load_at_once(
-            name.decode("utf-8", "surrogateescape"), by.decode("utf-8", "surrogateescape"), int(base, 16),
-            int(size, 16), wall,
-        )  # fmt: skip
-        return True
+            self._read_items(_without_blanks(text[position:], line), wall)
 
     def _read_items(self, text: bytes, wall: float | None) -> None:
         for item in split_text(text):
@@ -249,13 +342,14 @@ class LoaderTextDecoder:
         prefix, is_line, rest = item.partition(b":\t")
         pid = self._pids.get(prefix)
         if pid is None:
-            if not is_line or _PID.fullmatch(prefix) is None:
+            digits = prefix.lstrip(b" ")
+            if not is_line or not digits.isdigit() or len(digits) > _MOST_DIGITS:
                 self._note_damage()
                 return
-            pid = int(prefix)
+            pid = int(digits)
             if len(self._pids) < _MOST_PROCESSES:
                 self._pids[prefix] = pid
-        if b":\t" in rest and (inner := _SECOND_PREFIX.search(rest)) is not None:
+        if b":\t" in rest and (inner := re.search(_SECOND_PREFIX, rest)) is not None:
             # The rest of the first line, and all up to the second, is missing. The second one is whole.
             self._note_damage()
             self._read_line(rest[inner.start() :], wall)

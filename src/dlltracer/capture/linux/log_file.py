@@ -228,7 +228,7 @@ def punch_hole(file: int | str, end: int) -> None:
 
 
 def out_of_the_way(low: int) -> int:
-    """The same file under a number where it disturbs nobody; `low` is closed, unless there is no other."""
+    """Return a descriptor of the same file that is out of the way of programs. `low` is closed, unless none is free."""
     for number in _OUT_OF_THE_WAY:
         try:
             os.fstat(number)

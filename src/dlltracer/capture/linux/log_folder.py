@@ -192,6 +192,7 @@ class NewLogs:
                 at += length
 
     def close(self) -> None:
+        """Stop watching the folder."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None

@@ -71,6 +71,33 @@ def locate(address: int, maps: str, *, runs: bool = False) -> tuple[str, int] | 
     return None
 
 
+_BELOW = 64 << 10
+"""Bytes below the stack pointer that a function may touch before it moves it: calls, red zones, small frames."""
+_LARGEST_FRAME = 64 << 20
+
+
+def is_stack_overflow(stack: int, fault: int | None, maps: str) -> bool:
+    """Return whether a fault is the end of a stack: what was touched lies below the thread's memory, near its pointer.
+
+    Below a stack nothing may be written: there is the guard page of a thread (pthread_attr_setguardsize(3)), or the gap
+    that the kernel keeps below the stack of the main thread.
+
+    Arguments: `stack`, the stack pointer; `fault`, the address that could not be used; `maps`, text of /proc/PID/maps.
+    """
+    if fault is None or fault < _BELOW or not stack - _BELOW <= fault < stack + _LARGEST_FRAME:
+        return False
+    ranges = []
+    for line in maps.split("\n"):
+        fields = line.split(None, 2)
+        if len(fields) == 3 and fields[1].startswith("rw"):
+            low, high = (int(part, 16) for part in fields[0].split("-"))
+            ranges.append((low, high))
+    if any(low <= fault < high for low, high in ranges):
+        return False
+    above = min((span for span in ranges if span[0] > fault), default=None)
+    return above is not None and above[0] - fault < _LARGEST_FRAME and stack < above[1]
+
+
 @dataclass(frozen=True)
 class Stat:
     """Fields of /proc/PID/stat: `parent`, `ticks` (start, in clock ticks since the boot), `is_zombie`, `exit_code` (as

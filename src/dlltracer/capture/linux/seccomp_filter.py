@@ -149,7 +149,10 @@ def architectures_of(machine: str, bits: int) -> tuple[Architecture, ...]:
 
 
 def call_of(audit: int, number: int) -> Call | None:
-    """The system call that a stop is of; `None` if it is none of the calls that stop."""
+    """Return the call that a stop is of; `None` for a call of no interest.
+
+    Arguments: `audit`, AUDIT_ARCH_... of its kind of process; `number`, of the system call there.
+    """
     arch = ARCHITECTURES.get(audit)
     if arch is None:
         return None

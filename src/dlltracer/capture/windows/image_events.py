@@ -380,7 +380,11 @@ class LiveImages:
         self._waiting += records
 
     def take(self, now: int, *, is_end: bool = False) -> list[ImageChange]:
-        """Return the new events of a moment by which all earlier records have come; at the end, all that are left."""
+        """Return the events that have come to light since the last call; at the end, all that are left.
+
+        Arguments: `now`, a moment of `time.perf_counter_ns()` by which all earlier records have come; `is_end`, no more
+        records come.
+        """
         until = now if is_end else self._watch.open_since(now)
         records = [one for one in self._waiting if is_end or self._clock(one) <= until]
         if not records:

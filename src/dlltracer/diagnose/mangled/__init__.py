@@ -20,12 +20,14 @@ class Symbols(Grammar):
     """The rules of the top; each raises `Unreadable` where the text does not follow it."""
 
     def whole(self) -> Text:
+        """Parse all of the symbol: <mangled-name> behind its prefix."""
         text = self.encoding(outermost=True)
         if self.at != len(self.symbol):
             raise Unreadable
         return text
 
     def encoding(self, *, outermost: bool = False) -> Text:
+        """Parse <encoding>, a function or variable. Only the `outermost` function is given its result."""
         with self.deeper():
             if self.peek() in ("T", "G"):
                 return self.special()

@@ -97,15 +97,18 @@ class NameCursor:
         self._made = 0
 
     def peek(self, length: int = 1) -> str:
+        """Return the next characters, and stay before them; fewer at the end."""
         return self.symbol[self.at : self.at + length]
 
     def take(self, wanted: str) -> bool:
+        """Return whether this text comes next, and go behind it if so."""
         if wanted and self.symbol.startswith(wanted, self.at):
             self.at += len(wanted)
             return True
         return False
 
     def expect(self, wanted: str) -> None:
+        """Go behind this text, which has to come next."""
         if not self.take(wanted):
             raise Unreadable
 

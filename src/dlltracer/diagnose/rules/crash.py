@@ -6,7 +6,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...model.failure import Crash
+from ...model.failure import (
+    CRASH_SIGNALS,
+    DELAY_LOAD,
+    FUNCTION_NOT_FOUND,
+    GNU_CPP,
+    SIGABRT,
+    SIGBUS,
+    SIGILL,
+    STACK_OVERFLOW,
+    VISUAL_CPP,
+    Crash,
+)
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState
 from ...model.words import describe_end, signal_name
@@ -27,9 +38,6 @@ INSTRUCTION_CODE = "illegal-instruction"
 KILLED_CODE = "killed"
 
 _SIGKILL = 9
-_SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGFPE, _SIGSEGV, _SIGSYS = 4, 5, 6, 7, 8, 11, 31
-_CRASHES = frozenset((_SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGFPE, _SIGSEGV, _SIGSYS))
-"""Signals by which code of the process itself ends it; signal(7)."""
 _UNKNOWN = "the program"
 _SHARED = re.compile(
     r"/(?:ld-linux[^/]*|ld-musl[^/]*|libc|libc-\d[^/]*|libm|libpthread|libpython[^/]*|libstdc\+\+|libgcc_s|python[\d.]*)(?:\.so[^/]*)?$"
@@ -45,9 +53,9 @@ def check_signal(case: Case) -> Iterator[Finding]:
     number = -case.run.status
     if number == _SIGKILL:
         yield _killed(case)
-    if number not in _CRASHES:
+    if number not in CRASH_SIGNALS:
         return  # sent from outside: nothing in the process did it
-    if number == _SIGABRT and fatal_message(case) is not None:
+    if number == SIGABRT and fatal_message(case) is not None:
         return
     truncated = list(_truncated(case, number))
     yield from truncated
@@ -83,11 +91,11 @@ def _truncated(case: Case, number: int) -> Iterator[Finding]:
         if "(CR LF)" in problem:
             yield rewritten(path, case)
             return
-        if number == _SIGBUS or _CUT.search(problem):
+        if number == SIGBUS or _CUT.search(problem):
             yield Finding(
                 code=TRUNCATED_CODE,
                 title=f"{path} is cut short",
-                confidence=Confidence.CERTAIN if number == _SIGBUS else Confidence.LIKELY, subject=path,
+                confidence=Confidence.CERTAIN if number == SIGBUS else Confidence.LIKELY, subject=path,
                 chain=case.chain_to(None, path),
                 explanation=(
                     f"{path}{case.owner_of(path)} is shorter than its own headers say ({problem}). The loader does not "
@@ -106,7 +114,7 @@ def _crash(case: Case, number: int) -> Finding:
     own = image if image is not None and not _SHARED.search(image) else None
     importing = _is_importing(case)
     loaded = last.path if last is not None and importing is not False else None
-    speaker = case.speaker if number == _SIGABRT else None
+    speaker = case.speaker if number == SIGABRT else None
     subject = case.run.initialising or speaker or own or loaded or image or _UNKNOWN
     code = _code(case, number, importing)
     sure = code in (INITIALISER_CODE, *((CODE, INSTRUCTION_CODE) if own is not None else ()))
@@ -154,9 +162,9 @@ def _is_importing(case: Case) -> bool | None:
 def _code(case: Case, number: int, importing: bool | None) -> str:
     if case.run.initialising:
         return INITIALISER_CODE
-    if number == _SIGILL:
+    if number == SIGILL:
         return INSTRUCTION_CODE
-    if number == _SIGABRT:
+    if number == SIGABRT:
         return ABORT_CODE
     return LATER_CODE if importing is False else CODE
 
@@ -189,22 +197,45 @@ def _how(case: Case) -> str:
 
 def _explain(case: Case, number: int, subject: str, image: str | None) -> str:
     owner = case.owner_of(subject)
-    if number == _SIGILL:
+    if number == SIGILL:
         return f"{subject}{owner} has an instruction that this processor does not know: it was built for a newer one."
-    if number == _SIGABRT and subject == case.speaker:
+    if number == SIGABRT and subject == case.speaker:
         load = case.load_of(subject)
         by = f", which {load.requested_by} needs," if load is not None and load.requested_by else ""
         return f"{subject}{owner}{by} found a failed check, wrote a message, and ended the process (abort)."
-    if number == _SIGABRT:
+    if number == SIGABRT:
         return f"The process ended itself (abort) in code that {subject}{owner} had called: it could not go on."
+    if _is_stack_overflow(case):
+        return (
+            f"Everything was found and bound; code of {subject}{owner} ran, and needed more stack than its thread has. "
+            f"{_stack_of_threads(case)} The program's first thread has what `ulimit -s` says."
+        )
     text = f"Everything was found and bound; code of {subject}{owner} ran, and failed."
     if image is not None and image != subject:
         text += f" It died in {image}, which it had called."
     return text
 
 
+def _is_stack_overflow(case: Case) -> bool:
+    return case.run.crash is not None and STACK_OVERFLOW in case.run.crash.name
+
+
+def _stack_of_threads(case: Case) -> str:
+    """Return how large the stacks of threads are that nobody gave a size (pthread_attr_setstacksize(3))."""
+    library = case.limits.c_library if case.limits is not None else None
+    if library is not None and library.name == "musl":
+        return "musl gives a thread 128 KiB, and Python's own threads there mostly have 1 MiB: glibc gives them 8 MiB."
+    return "glibc gives a thread what `ulimit -s` says, mostly 8 MiB."
+
+
 def _remedies(case: Case, number: int, subject: str) -> Iterator[Remedy]:
-    if number == _SIGILL:
+    if _is_stack_overflow(case):
+        yield Remedy(
+            "give threads a larger stack, before they are started",
+            code="import threading; threading.stack_size(64 << 20)",
+        )
+        yield Remedy("for the program's first thread: a larger limit, in the shell that starts it (ulimit -s)")
+    if number == SIGILL:
         yield Remedy("take a build for the processor at hand, or an older version of the package")
     else:
         yield Remedy(
@@ -222,10 +253,6 @@ DELAYED_SYMBOL_CODE = "missing-delayed-symbol"
 THROWN_CODE = "cpp-exception"
 
 _ILLEGAL_INSTRUCTION, _FAIL_FAST = 0xC000001D, 0xC0000409
-_DELAYED = (0xC06D007E, 0xC06D007F)
-"""Exceptions of the delay-load helper (delayimp.h): a DLL, or a function of one, was not found."""
-_VISUAL_CPP, _GNU_CPP = 0xE06D7363, 0x20474343
-"""Exceptions that `throw` raises: Visual C++ (ehdata.h), GCC for Windows (unwind-seh.c of libgcc)."""
 _MOD_NOT_FOUND = 126
 _ABORTED = "Fatal Python error: Aborted"
 """Python's faulthandler writes this when abort() is called; the C runtime then ends the process with status 3."""
@@ -239,13 +266,13 @@ def check_exception(case: Case) -> Iterator[Finding]:
         if case.error is None and case.run.status == 3 and _ABORTED in case.run.output.text:
             yield _aborted(case)
         return
-    if case.run.crash.code in _DELAYED:
+    if case.run.crash.code in DELAY_LOAD:
         named = _delayed_by_name(case, case.run.crash)
         if named is not None:
             yield named
             return
         yield from _delayed(case)
-    if case.run.crash.code in (_VISUAL_CPP, _GNU_CPP):
+    if case.run.crash.code in (VISUAL_CPP, GNU_CPP):
         yield _thrown(case, case.run.crash)
         return
     if case.run.crash.code == WINE_STUB and (case.symbols or case.forwarders):
@@ -386,7 +413,7 @@ def _delayed_by_name(case: Case, crash: Crash) -> Finding | None:
             *provider_remedies(wanted), Remedy(f"or do without what {name_of(requester)} needs it for"),
         ),
     )  # fmt: skip
-    if crash.code == _DELAYED[1]:
+    if crash.code == FUNCTION_NOT_FOUND:
         lacking = symbol or "function that is called"
         return replace(
             finding,

@@ -12,7 +12,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.run import StopReason
 from ..case import Case
 from ..loader_errors import DlError, DlProblem
-from ..program_output import OutputKind, OutputMessage, child_failure
+from ..program_output import IMPORT_LINE, OF_POOLS, OutputKind, OutputMessage, child_failure
 from ..remedies import operand
 from .own_words import fatal_message
 
@@ -185,8 +185,6 @@ LOAD_CODE = "child-cannot-load"
 CRASH_CODE = "crash-in-child"
 
 _SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
-_IMPORT = re.compile(r"^(?:import|from)\s+([\w.]+)")
-_OF_POOLS = re.compile(r"[/\\](?:multiprocessing|concurrent[/\\]futures)[/\\]\w+\.py$")
 
 
 def check_children(case: Case) -> Iterator[Finding]:
@@ -328,11 +326,11 @@ _SIGNALS = {
 
 
 def _is_programs(frame: Frame) -> bool:
-    return not frame.file.startswith("<frozen ") and not _OF_POOLS.search(frame.file)
+    return not frame.file.startswith("<frozen ") and not OF_POOLS.search(frame.file)
 
 
 def _imported(case: Case, line: Frame | None) -> str | None:
-    found = _IMPORT.match(line.source) if line is not None and line.source else None
+    found = IMPORT_LINE.match(line.source) if line is not None and line.source else None
     return found[1] if found is not None else None
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ...model.environment import CONFIGURED, PackageManager, has_hash
-from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
+from ...model.events import FOLDER_LOCKED, FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
@@ -17,6 +17,7 @@ from ..named_failure import final_failures, stem_of
 from ..remedies import (
     find_providers,
     install_remedies,
+    operand,
     package_kind,
     package_with,
     provider_by_rule,
@@ -36,6 +37,7 @@ C_LIBRARY_CODE = "other-c-library"
 _MOST_PROVIDERS = 2
 _SHORTEST_NAME = 3
 """A longer name in the output of the program is no accident."""
+_STALE = (Phase.CACHE, ProbeOutcome.ABSENT)
 _PYTHONS_OWN = re.compile(r"(?:^|/)(?:libpython|python|pypy|_ctypes\.|_cffi_backend)[^/]*$")
 """Images that call dlopen because Python code asks for it."""
 
@@ -139,8 +141,10 @@ def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, 
     return Finding(
         code=C_LIBRARY_CODE if foreign else CODE,
         title=f"{requested_by or 'the file'} was built for {foreign}" if foreign
+        else f"there is no {need}, the path by which {requested_by} asks for it"
+        if _is_asked_by_path(need, requested_by, case)
         else f"{need} was not found{_mistake_in_path(need, case)}",
-        confidence=_confidence(case, is_named or is_of_trace),
+        confidence=Confidence.LIKELY if _is_hidden(need, case) else _confidence(case, is_named or is_of_trace),
         subject=(requested_by or need) if foreign else need, chain=case.chain_to(requested_by, need),
         probes=case.probes_of(need),
         explanation=_explain_c_library(need, requested_by, foreign, case)
@@ -169,8 +173,17 @@ def _explain(need: str, requested_by: str | None, binding: Binding | None, case:
     owner = case.owner_of(requested_by) if requested_by else ""
     if case.is_of_another_process:
         return f"A loader says that it did not find {need}. That of this process looked for no such file."
-    text = f"{requested_by or 'The import'}{owner} cannot be loaded without {need}, and no place searched has it."
-    copies = case.copies.get(need, ())
+    places = "no place that could be looked at" if _is_hidden(need, case) else "no place searched"
+    text = f"{requested_by or 'The import'}{owner} cannot be loaded without {need}, and {places} has it."
+    if _is_asked_by_path(need, requested_by, case):
+        text += (
+            " It asks for it by that very path: it was linked with a library that has no soname, and the path given to "
+            "the linker was kept. No other folder is searched, and LD_LIBRARY_PATH does not count."
+        )
+    gone = [probe.path for probe in case.probes_of(need) if (probe.phase, probe.outcome) == _STALE]
+    if gone:
+        text += f" ld.so.cache still lists {gone[0]}, which was taken away since ldconfig ran last."
+    copies = _copies_of(need, case)
     fit = tuple(copy for copy in copies if copy.unfit is None)
     if fit:
         text += f" There is {describe_copies(fit)}, where the loader does not look."
@@ -228,8 +241,35 @@ def _is_configured(copy: Copy, case: Case) -> bool:
     return copy.where == CONFIGURED and _own_c_library(case) != "musl"
 
 
+def _is_hidden(need: str, case: Case) -> bool:
+    """Return whether a place that was searched could not be looked at: the library may be there."""
+    bindings = case.tree.bindings if case.tree is not None else ()
+    by_files = [probe for binding in bindings if binding.need == need for probe in binding.probes]
+    return any(FOLDER_LOCKED in (probe.reason or "") for probe in (*case.probes_of(need), *by_files))
+
+
+def _copies_of(need: str, case: Case) -> tuple[Copy, ...]:
+    return case.copies.get(need, ()) or case.copies.get(posixpath.basename(need), ())
+
+
+def _is_asked_by_path(need: str, requested_by: str | None, case: Case) -> bool:
+    """Return whether an image lists an absolute path among its needs: the loader opens that, and searches nothing."""
+    return need.startswith("/") and need in getattr(case.images.get(requested_by or ""), "needed", ())
+
+
 def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remedy]:
-    fit = [copy for copy in case.copies.get(need, ()) if copy.unfit is None]
+    fit = [copy for copy in _copies_of(need, case) if copy.unfit is None]
+    if _is_asked_by_path(need, requested_by, case):
+        name = posixpath.basename(need)
+        yield Remedy(
+            "link it again with a library that has a soname (-Wl,-soname), or change the name that it needs",
+            ("patchelf", "--replace-needed", need, name, operand(requested_by or "")),
+        )
+        if fit:
+            folder = folder_of(fit[0].path)
+            yield Remedy(f"then let the loader find {name}: by an RPATH to {folder}, or LD_LIBRARY_PATH")
+        yield from reinstall(case.owners.get(requested_by or "", ()), case.run.process)
+        return
     if fit:
         fit.sort(key=lambda copy: _is_configured(copy, case), reverse=True)
         folder = folder_of(fit[0].path)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ...knowledge import read_table
-from ...model.environment import HiddenModule, Hiding, ModuleTraces, PackageManager, ProviderKind
+from ...model.environment import HiddenModule, Hiding, ModuleTraces, PackageManager, ProviderKind, normalized_name
 from ...model.failure import ProcessFacts, PythonError
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case, describe_owner, module_that_lacks
@@ -492,17 +492,12 @@ def _installation(package: str, module: str, case: Case, traces: ModuleTraces) -
         yield Remedy(f"install {package}, which brings {module}, for this Python", (*PIP, "install", package))
 
 
-def normalized(name: str) -> str:
-    """Return the name of a package or module for comparing ("Names and normalization", Packaging User Guide)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def package_names(module: str) -> frozenset[str]:
     """Return the normalized names of packages that a module is likely to be of."""
     table = read_table("modules")["packages"]
     parts = module.split(".")
     names = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
-    return frozenset(normalized(name) for name in (parts[0], *(table[one] for one in names if one in table)))
+    return frozenset(normalized_name(name) for name in (parts[0], *(table[one] for one in names if one in table)))
 
 
 def module_of_package(top: str) -> str:
@@ -510,7 +505,7 @@ def module_of_package(top: str) -> str:
     table = read_table("modules")["packages"]
     if top in table:
         return ""
-    return next((module for module, package in table.items() if normalized(package) == normalized(top)), "")
+    return next((module for module, package in table.items() if normalized_name(package) == normalized_name(top)), "")
 
 
 def _package_of(name: str, packages: dict[str, str], case: Case) -> tuple[str, str | None]:

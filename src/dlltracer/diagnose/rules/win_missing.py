@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from ...model.environment import FileState, Provider, ProviderKind, has_hash
+from ...model.environment import FileState, Provider, ProviderKind, has_hash, is_debug_runtime
 from ...model.failure import ProcessFacts, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
@@ -35,10 +35,6 @@ FEATURE_CODE = "missing-windows-feature"
 WINDOWS_CODE = "windows-too-old"
 REMOVED_CODE = "package-file-missing"
 
-_DEBUG = re.compile(
-    r"(?:vcruntime140(?:_\d|_threads)?|ucrtbase|concrt140|vccorlib140|vcomp140|msvc[pr]\d{2,3})d(?:_\w+)?\.dll"
-    r"|msvcp140_\dd\.dll|mfcm?\d{2,3}u?d\.dll"
-)
 _RUNTIME = re.compile(r"(?:vcruntime|msvcp|msvcr|concrt|vccorlib|vcomp|vcamp)\d{2,3}(?:_\w+)?\.dll|mfc\d{2,3}\w*\.dll")
 _PYTHON = re.compile(r"python\d+t?(?:_d)?\.dll")
 _UNIVERSAL_CRT = re.compile(r"ucrtbase\.dll|api-ms-win-crt-[\w-]+\.dll")
@@ -214,7 +210,7 @@ def _sources(case: Case, binding: Binding) -> Iterator[Remedy]:
 def _of_kind(case: Case, finding: Finding, binding: Binding) -> Finding | None:
     """Return the finding for a DLL that its name alone identifies; `None` for any other."""
     name = base_name(finding.subject)
-    if _DEBUG.fullmatch(name):
+    if is_debug_runtime(name):
         return replace(
             finding,
             code=DEBUG_CODE,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...model.events import FailureKind, Probe, ProbeOutcome
+from ...model.events import FOLDER_LOCKED, FailureKind, Probe, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState
@@ -51,7 +51,18 @@ def check(case: Case) -> Iterator[Finding]:
     elif wants_plain_libc(dl_error.library, case):
         return
     elif dl_error.problem in _KINDS and dl_error.library and not is_forbidden_mapping(dl_error):
-        yield _refused(dl_error.library, dl_error.problem, case)
+        yield _refused(_file_of(dl_error.library, case), dl_error.problem, case)
+
+
+def _file_of(library: str, case: Case) -> str:
+    """Return the file that the loader opened for a library that its message calls by name only, as musl's do."""
+    if "/" in library:
+        return library
+    present = (
+        probe.path for need, _, probes in _searches(case) if need == library
+        for probe in probes if probe.outcome is ProbeOutcome.PRESENT
+    )  # fmt: skip
+    return next(present, library)
 
 
 def check_machine(case: Case) -> Iterator[Finding]:
@@ -126,7 +137,7 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
     words = case.error.message if case.error is not None else ""
     if _IS_FOLDER in words:  # strerror(EISDIR): the loader could open it, and read nothing
         code, reason = CODE, "this is a folder"
-    kind = _short(reason) if code != LIBRARY_CODE else f"{reason} {words}"
+    kind = f"{reason} {words}" if code == LIBRARY_CODE or reason is None else _short(reason)
     title, remedy = _words_for(code, path, kind)
     requested_by = _requester(path, case)
     return Finding(
@@ -176,26 +187,30 @@ def _passed_over(case: Case) -> Iterator[Finding]:
     )
     seen: set[str] = set()
     for need, requested_by, probes in _searches(case):
-        present = [probe for probe in probes if probe.outcome is ProbeOutcome.PRESENT]
+        present = [
+            probe for probe in probes
+            if probe.outcome is ProbeOutcome.PRESENT or FOLDER_LOCKED in (probe.reason or "")
+        ]  # fmt: skip
         if need in seen or not present:
             continue
         seen.add(need)
         probe = present[0]
         reason = probe.reason or "the loader did not say why"
-        is_link = "symbolic link" in reason
+        is_link, is_hidden = "symbolic link" in reason, FOLDER_LOCKED in reason
         code = MACHINE_CODE if _OF_MACHINE.search(reason) else LINK_CODE if is_link else CODE
-        if "permission" in reason.lower():
+        if is_hidden or "permission" in reason.lower():
             code = UNREADABLE_CODE
-        title, remedy = _words_for(code, probe.path, _short(reason))
+        title, remedy = _words_for(code, probe.path, reason if is_hidden else _short(reason))
+        has_it = "would have that name, if it is there" if is_hidden else "has that name"
+        needs = f"{requested_by or 'The program'}{case.owner_of(requested_by or '')} needs {need}."
         yield Finding(
             code=code,
             title=title,
             confidence=_confidence(need == named, probe, case), subject=probe.path,
             chain=case.chain_to(requested_by, need), probes=tuple(probes),
             explanation=(
-                f"{requested_by or 'The program'}{case.owner_of(requested_by or '')} needs {need}. {probe.path} has "
-                "that name: "
-                f"{reason}. The loader passes over such a file without a word and says that there is none."
+                f"{needs} {probe.path} {has_it}: {reason}. The loader passes over such a file "
+                "without a word and says that there is none."
             ),
             evidence=(Evidence(Source.LOADER, f"it tried {probe.path} and went on"), Evidence(Source.FILES, reason)),
             remedies=(remedy,),
@@ -205,6 +220,8 @@ def _passed_over(case: Case) -> Iterator[Finding]:
 def _confidence(is_named: bool, probe: Probe, case: Case) -> Confidence:
     if case.dl_error is None or probe.reason is None or "did not say" in probe.reason:
         return Confidence.POSSIBLE
+    if FOLDER_LOCKED in probe.reason:
+        return Confidence.LIKELY
     return Confidence.CERTAIN if is_named else Confidence.LIKELY
 
 
@@ -221,6 +238,7 @@ def _reason(path: str, case: Case) -> str | None:
         return case.damaged[path]
     reasons = [b.reason for b in (case.tree.bindings if case.tree is not None else ()) if b.path == path and b.reason]
     probes = [probe for event in case.failed_events for probe in event.probes or () if probe.path == path]
+    probes += [probe for _, _, places in _searches(case) for probe in places if probe.path == path]
     reasons += [probe.reason for probe in probes if probe.reason and "did not say" not in probe.reason]
     return reasons[0] if reasons else None
 
@@ -242,18 +260,21 @@ def _requester(path: str, case: Case) -> str | None:
     for binding in case.tree.bindings if case.tree is not None else ():
         if binding.path == path and path not in (binding.requested_by, case.subject):
             return binding.requested_by
+    for _, requested_by, probes in _searches(case):
+        if path != case.subject and any(probe.path == path for probe in probes):
+            return requested_by
     return None
 
 
 def _words_for(code: str, path: str, kind: str) -> tuple[str, Remedy]:
     """Return the title and the first remedy for a kind of wrong file."""
-    named = {CODE: _NAMED, LIBRARY_CODE: _UNLINKED}.get(code, {})
+    named = {CODE: _NAMED, LIBRARY_CODE: _UNLINKED, DAMAGED_CODE: _DAMAGED, UNREADABLE_CODE: _HIDDEN}.get(code, {})
     words = next((words for sign, words in named.items() if sign in kind), None) or _WORDS.get(code)
     if words is not None:
         title, remedy = words
         command = tuple(operand(path) if word == "{path}" else word for word in remedy.command)
         return title.format(path=path), replace(remedy, command=command)
-    what = kind if kind.startswith(("a", "n")) else f"not an image: {kind}"
+    what = kind if kind.startswith(("a ", "an ", "no ", "nothing")) else "no image that this loader takes"
     return f"{path} is {what}", Remedy("fetch the file again, and look at what is fetched")
 
 
@@ -280,6 +301,23 @@ _WORDS = {
     ),
     DAMAGED_CODE: ("{path} is damaged", Remedy("fetch the file again")),
 }
+_HIDDEN = {
+    FOLDER_LOCKED: (
+        "{path} cannot be looked for: a folder on the way may not be entered by this user",
+        Remedy("see which folder denies it, and let others pass it (chmod o+x)", ("namei", "-l", "{path}")),
+    ),
+}
+"""For a path that may not be looked at: words of the reason, to title and remedy."""
+_DAMAGED = {
+    "no dynamic section": (
+        "{path} has nothing that a loader can use: no dynamic section",
+        Remedy(
+            "take the library itself: a file of debug information (objcopy --only-keep-debug, a package -dbgsym or "
+            "-debuginfo) has its name and size"
+        ),
+    ),
+}
+"""For an ELF file that cannot be used: words of the loader, to title and remedy."""
 _NAMED = {
     "stored as a text file": (
         "{path} is a symbolic link that was stored as a text file",
@@ -293,6 +331,10 @@ _NAMED = {
         Remedy("install the build for Linux: this one is for macOS"),
     ),
     "Windows": ("{path} is a file for Windows", Remedy("install the build for Linux: this one is for Windows")),
+    "ABI version invalid": (
+        "{path} needs a newer glibc: its EI_ABIVERSION is above what the loader knows",
+        Remedy("install a build for this system, or use a newer system"),
+    ),
     "OS ABI invalid": (
         "{path} is an ELF file for another operating system",
         Remedy("install the build for Linux: this one is for FreeBSD or another system (its EI_OSABI says which)"),
@@ -312,6 +354,14 @@ _NAMED = {
     "(CR LF)": (
         "{path} is damaged: the ends of its lines were rewritten (CR LF), as if it were a text",
         Remedy("tell git that it is no text (*.so binary in .gitattributes), and fetch it again"),
+    ),
+    "compressed": (
+        "{path} is a compressed file, not the library itself",
+        Remedy("unpack it: the loader maps files as they are"),
+    ),
+    "encrypted": (
+        "{path} is encrypted by git-crypt",
+        Remedy("decrypt the files of the repository", ("git-crypt", "unlock")),
     ),
     "ar archive": (
         "{path} is a static library (an ar archive), not a shared one",

@@ -192,7 +192,7 @@ class _ImageBuilder:
         """In a run that worked, a name that was looked for in vain did not matter, unless another image left with it.
 
         A library that an image lists is required: without it the loader drops that image. A name that was not found
-        while its requester stayed was asked for by dlopen, and whoever asked went on.
+        while its requester stayed was asked for by dlopen, and the caller went on.
         """
         tops = [number for number, _ in roots(self._images)]
         lost = {tops[number] for number, image in enumerate(self._images) if image.state is State.DROPPED}

@@ -235,7 +235,7 @@ class Helper:
             return os.lseek(self._file, 0, os.SEEK_END)
 
     def read(self, start: int = 0) -> bytes:
-        """All that it wrote until now, from a position on."""
+        """Return all that it wrote until now, from byte `start` on."""
         parts = []
         with self._reading:
             os.lseek(self._file, start, os.SEEK_SET)
@@ -305,7 +305,7 @@ def find_pythons() -> tuple[str, ...]:
 
 
 def _make_file() -> tuple[int, str]:
-    """A file for both that Windows deletes when nobody has it open any more, however they end; and its path.
+    """Return a new file for this process and its helper, and its path. Windows deletes it when both have closed it.
 
     Raises `BackendUnavailable`.
     """
@@ -369,7 +369,7 @@ def _start(python: str, handles: list[int]) -> tuple[int, int]:
 
 
 def _cause_debug_event() -> None:
-    """Wake whoever debugs this process: a thread that starts is an event."""
+    """Wake the debugger of this process: a thread that starts is an event."""
     try:
         start_new_thread(int, ())
     except RuntimeError:  # the interpreter is at its end: the helper looks by itself after a while

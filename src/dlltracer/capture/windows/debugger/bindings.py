@@ -276,7 +276,7 @@ def create_event() -> int:
 
 
 def set_event(handle: int) -> None:
-    """Set an event: whoever waits for it goes on."""
+    """Set an event: threads that wait for it go on."""
     _typed(open_system_library("kernel32.dll").SetEvent, c_void_p)(handle)
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
             """An image was unmapped."""
 
         def note_exception(self, pid: int, tid: int, record: bindings.EXCEPTION_RECORD, is_first_chance: bool) -> None:
-            """An exception was raised (first chance), or was handled by nobody (second)."""
+            """An exception was raised (first chance), or was not handled (second)."""
 
         def note_debug_string(self, pid: int, data: bytes, is_unicode: bool) -> None:
             """The program called OutputDebugString."""
@@ -80,7 +80,7 @@ class DebugLoop:
         """Wait for one event, hand it to the listener and answer it; `False` if none came in time.
 
         The event is answered and its file closed, whatever the listener raises. Raises `TraceStartError` when this
-        thread is nobody's debugger any more.
+        thread does not debug any process any more.
         """
         event = self._event
         if not self._api.wait(event, milliseconds):

@@ -9,7 +9,7 @@ Itanium C++ ABI and unwind-seh.c of libgcc, which throws with one parameter, the
 Loads and unloads are kept as the image records that the kernel would write, so that one rule judges both mechanisms
 (see `image_events`). The exception that ended a process is
 
-(a) the exception that nobody handled: the debugger is asked a second time ("Debugger Exception Handling", MS Learn);
+(a) the exception that was not handled: the debugger is asked a second time ("Debugger Exception Handling", MS Learn);
 (b) without one, the last fault of the processor whose code is the status of the process: then a handler of the
     program's own ended it so. A fault that was handled, and the process ended otherwise, is no crash.
 """
@@ -21,7 +21,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ....model.events import ImageChange, LoadEvent, Phase
-from ....model.failure import ACCESS_VIOLATION, FAULTS, IN_PAGE_ERROR, Crash, Request, exception_name
+from ....model.failure import (
+    ACCESS_VIOLATION,
+    DELAY_LOAD,
+    FAULTS,
+    GNU_CPP,
+    IN_PAGE_ERROR,
+    VISUAL_CPP,
+    Crash,
+    Request,
+    exception_name,
+)
 from ...requests import Watch
 from ..image_events import ImageDecoder, LiveImages, RecordContext, decode_records
 from ..image_records import HEADER_SIZE, IMAGE_PROVIDER, Opcode, RawRecord, display_path
@@ -32,12 +42,6 @@ from .loop import DEBUG_STRING, LOAD, NOTE, UNLOAD, decode_lines
 Reader = Callable[[int, int], bytes]
 """Returns up to so many bytes at an address of the process; fewer where memory ends."""
 
-
-DELAY_LOAD = (0xC06D007E, 0xC06D007F)
-"""VcppException(ERROR_SEVERITY_ERROR, ERROR_MOD_NOT_FOUND or ERROR_PROC_NOT_FOUND) of delayimp.h."""
-VISUAL_CPP = 0xE06D7363
-GNU_CPP = 0x20474343
-"""STATUS_GCC_THROW of libgcc's unwind-seh.c: "GCC" with the bit of programs' own codes."""
 
 _LONGEST_TEXT = 512
 _MOST_TYPES = 32
@@ -267,7 +271,7 @@ class ProcessLog:
     def note_exception(
         self, tid: int, record: EXCEPTION_RECORD, is_first_chance: bool, facts: ExceptionFacts | None = None
     ) -> None:
-        """An exception was raised (first chance), or was handled by nobody (second). `facts`: what it leads to."""
+        """An exception was raised (first chance), or was not handled (second). `facts`: what it leads to."""
         code = record.ExceptionCode
         if is_first_chance and code in FAULTS:
             self._faults[code] = self._crash(tid, record, facts)

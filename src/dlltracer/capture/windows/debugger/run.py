@@ -319,7 +319,7 @@ def _debug_to_the_end(
     api: Debugging, loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Popen[bytes],
     on_start: Callable[[subprocess.Popen[bytes]], None] | None,
 ) -> int:  # fmt: skip
-    """Debug the program until it ends, and return its status. Nobody is debugged any more, whatever happens."""
+    """Debug the program until it ends, and return its status. Then no process is debugged, also after an error."""
     try:
         api.keep_alive_without_us()
         if on_start is not None:
@@ -362,7 +362,7 @@ def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Pop
     while processes.subject is not None and processes.subject in loop.running:
         try:
             loop.step(_POLL_MS)
-        except TraceStartError:  # nobody is debugged any more
+        except TraceStartError:  # no process is debugged any more
             processes.note(processes.subject, _REMOVED)
             break
     until = time.monotonic() + _LAST_SECONDS
@@ -371,7 +371,7 @@ def _follow(loop: DebugLoop, processes: DebuggedProcesses, child: subprocess.Pop
 
 
 def _let_go_of_others(loop: DebugLoop, processes: DebuggedProcesses, first: int) -> None:
-    """Stop debugging what a launcher and its Python have started: nobody asked for it."""
+    """Stop debugging what a launcher and its Python have started, which the trace is not about."""
     for pid in loop.running:
         if pid not in (first, processes.subject):
             loop.let_go(pid)

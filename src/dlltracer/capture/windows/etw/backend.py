@@ -1,7 +1,7 @@
 """Backend "etw": the image events of the NT kernel, through Event Tracing for Windows, in pure ctypes.
 
 Takes a system-logger session of its own, so that nobody else's trace is stopped. Only when asked,
-it takes the NT Kernel Logger, of which a machine has one: whoever holds it is stopped, and a note says so.
+it takes the NT Kernel Logger, of which a machine has one: a session that holds it is stopped, and a note says so.
 
 When asked, a second, ordinary session listens to the loader itself (`loader_messages`), which can name a file that is
 missing. Its failures never cost the first session anything.
@@ -364,13 +364,17 @@ def _prepare_live_delivery(raw: bool) -> Callable[[], int]:
 
 
 def own_session_name(number: int) -> str:
-    """A name that tells whose the session is, also when the process is dead and its id is used again."""
+    """Return a session name that tells its process, also when that is dead and its id is used again.
+
+    Arguments: `number`, which no other session of this process has.
+    """
     pid = os.getpid()
     return f"{SESSION_PREFIX}{pid}-{bindings.process_start(pid) or 0:x}-{number:x}"
 
 
 def owner_of(name: str) -> tuple[int, int] | None:
-    """Process id and start time in a session name of ours; `None` for any other name."""
+    """Return process id and start time (`bindings.process_start`) in a session name of ours; `None` for any other
+    name."""
     parts = name.removeprefix(SESSION_PREFIX).split("-")
     if not name.startswith(SESSION_PREFIX) or len(parts) != 3:
         return None

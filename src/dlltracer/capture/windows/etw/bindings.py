@@ -309,14 +309,16 @@ def process_start(pid: int) -> int | None:
 
 
 def is_process_alive(pid: int, start: int) -> bool:
-    """Return whether the process of that id and creation time runs. If Windows does not say, it counts as running: no
-    session is stopped on a guess."""
+    """Return whether the process of that id and creation time (`process_start`) runs.
+
+    If Windows does not say, it counts as running: no session is stopped on a guess.
+    """
     found = process_start(pid)
     return found is not None and (0 in (found, start) or found == start)
 
 
 def counter_frequency() -> int:
-    """Ticks of the performance counter in a second (QueryPerformanceFrequency)."""
+    """Return the ticks of the performance counter in a second (QueryPerformanceFrequency)."""
     if sys.platform != "win32":
         return 1_000_000_000
     kernel32 = open_system_library("kernel32.dll")

@@ -219,7 +219,7 @@ class RunningSession:
         return (_NOT_READY,)
 
     def _await_listener(self) -> tuple[str, ...]:
-        """The same for a session in which nobody may have anything to say: say something, as a provider of our own."""
+        """Do the same for a session whose providers may be silent: write events as a provider of our own."""
         guid, registered = os.urandom(16), ctypes.c_uint64()
         etw, marker = self._etw, bindings.EVENT_DESCRIPTOR(Id=1, Level=1)
         if etw.EventRegister(guid, None, None, ctypes.byref(registered)) != bindings.ERROR_SUCCESS:
@@ -231,7 +231,7 @@ class RunningSession:
                 if self._arrives():
                     return ()
         except OSError:
-            pass  # then nobody knows when it is ready
+            pass  # then it is not known when it is ready
         finally:
             etw.EventUnregister(registered)
         return (_NOT_READY,)
