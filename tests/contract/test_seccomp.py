@@ -280,6 +280,57 @@ def test_children_come_for_free(bench: Bench) -> None:
     assert not [event for event in alone.events if "/_ssl." in event["path"] or "/_sqlite3." in event["path"]]
 
 
+def test_requests_of_python_more_than_memory_takes(bench: Bench) -> None:
+    """The runner hands requests over in memory of 64 kB, which a process made by fork has for itself."""
+    source = """
+        import ctypes, os, threading
+        def ask(who):
+            for number in range(200):
+                try:
+                    ctypes.CDLL(f"lib{who}{number}{'-' * 200}.so")
+                except OSError:
+                    pass
+        import _bisect
+        child = os.fork()
+        if not child:
+            ask("forked")
+            import _heapq
+            os._exit(0)
+        threads = [threading.Thread(target=ask, args=(who,)) for who in ("one", "two")]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        os.waitpid(child, 0)
+        import _heapq
+    """
+    seen = bench.code(source, "--follow")
+    failed = [event for event in seen.events if event["type"] == "failed"]
+    assert len({event["path"] for event in failed}) == len(failed) == 600
+    assert all(event["imports"] == [] and event["requested_by"] for event in failed), "each has its request"
+    pids = {event["path"][:5]: event["pid"] for event in failed}
+    assert pids["libon"] == pids["libtw"] == seen.head["pid"] != pids["libfo"]
+    loads = [event["imports"] for event in seen.events if "/_heapq." in event["path"]]
+    assert loads == [["_heapq"]] * 2
+
+
+def test_a_program_with_another_root_is_looked_at_there(bench: Bench) -> None:
+    """After chroot(2), a path leads to another file."""
+    if os.geteuid():
+        pytest.skip("only root may change the root")
+    library = bench.build("libinside.so", "int inside(void) { return 1; }", "-shared", "-fPIC", "-nostdlib")
+    source = f"""
+        import ctypes, os
+        for path in ("/libinside.so", {str(library)!r}):
+            os.chroot({str(bench.folder)!r}) if path == "/libinside.so" else None
+            try:
+                ctypes.CDLL(path)
+            except OSError:
+                pass
+    """
+    seen = bench.code(source)
+    assert [event["path"] for event in seen.events if "libinside" in event["path"]] == ["/libinside.so", str(library)]
+    assert [event["type"] for event in seen.events if "libinside" in event["path"]] == ["load", "failed"]
+
+
 def test_a_command_from_its_start(bench: Bench) -> None:
     seen = bench.run("--", shutil.which("ls") or "/bin/ls", "/")
     assert seen.status == 0

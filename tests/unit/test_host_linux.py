@@ -15,6 +15,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the loaders of Linux", allow_module_level=True)
 
+from dlltracer.capture.linux.decoding import examine_failure
 from dlltracer.errors import BinaryFormatError
 from dlltracer.host.filesystem import HostFilesystem
 from dlltracer.host.linux import (
@@ -26,7 +27,15 @@ from dlltracer.host.linux import (
 )
 from dlltracer.host.processors import guess_facts, read_processor
 from dlltracer.model.elf import ElfImage
-from dlltracer.model.events import FileKind
+from dlltracer.model.events import (
+    FOLDER_LOCKED,
+    FailureKind,
+    FileKind,
+    LoadFailedEvent,
+    Phase,
+    Probe,
+    ProbeOutcome,
+)
 from dlltracer.model.loader_context import GlibcContext, LinuxContext, MuslContext
 
 
@@ -83,11 +92,16 @@ def test_what_may_not_be_read() -> None:
             os.setresuid(65534, 65534, 0)
         try:
             kinds = [HostFilesystem().kind(str(folder / name)) for name in ("file", "closed/file", "other")]
+            places = tuple(Probe(str(folder / name), Phase.RUNPATH) for name in ("closed/file", "other"))
+            examined = examine_failure(LoadFailedEvent("file", probes=places, kind=FailureKind.NOT_FOUND))
         finally:
             if as_root:
                 os.setresuid(0, 0, 0)
             (folder / "closed").chmod(0o700)
-    assert kinds == [FileKind.DENIED, FileKind.DENIED, FileKind.ABSENT]
+    assert kinds == [FileKind.DENIED, FileKind.HIDDEN, FileKind.ABSENT]
+    outcomes = [(probe.outcome, probe.reason) for probe in examined.probes or ()]
+    assert outcomes == [(ProbeOutcome.PASSED, FOLDER_LOCKED), (ProbeOutcome.ABSENT, None)]
+    assert examined.kind is FailureKind.NOT_FOUND, "nobody saw a file there"
 
 
 def test_links_inside_a_root_stay_inside(tmp_path: Path) -> None:

@@ -106,3 +106,20 @@ def test_links_that_lead_nowhere(tmp_path: Path) -> None:
     for module, links in (("fast", ["fast.so"]), ("pkg.inner", ["pkg/inner.py"]), ("there", []), ("none", [])):
         found = traces(module, tmp_path, "")
         assert found.broken_links == tuple(str(tmp_path / link) for link in links)
+
+
+def test_the_current_folder_of_the_process_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module(tmp_path, "src", "wanted.py")
+    module(tmp_path, ".venv", "lib", "python3.11", "site-packages", "wanted.py")
+    monkeypatch.chdir(tmp_path)
+    assert len(traces("wanted", tmp_path, current_folder=str(tmp_path)).hidden) == 2
+    assert traces("wanted", tmp_path, current_folder="").hidden == ()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the current folder of a process")
+def test_a_current_folder_that_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert traces("wanted", tmp_path, path=("lib", ""), current_folder="").hidden == ()

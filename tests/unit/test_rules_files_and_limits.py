@@ -12,7 +12,7 @@ from dlltracer.diagnose.program_output import read_output
 from dlltracer.diagnose.rules import limits
 from dlltracer.model.elf import DF_STATIC_TLS
 from dlltracer.model.environment import CLibrary, MemoryLimit, Mount
-from dlltracer.model.events import FailureKind, LoadFailedEvent, Phase, Probe, ProbeOutcome
+from dlltracer.model.events import FOLDER_LOCKED, FailureKind, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.failure import PythonError
 from dlltracer.model.finding import Confidence, Outcome
 from dlltracer.model.tree import Binding, BindingState
@@ -284,3 +284,13 @@ def test_the_file_that_musl_calls_by_its_name_only() -> None:
     assert (found.code, found.subject, found.title) == (
         "not-an-image", "/opt/lib/libx.so.1", "/opt/lib/libx.so.1 is an empty file"
     )  # fmt: skip
+
+
+def test_a_folder_that_may_not_be_entered_hides_what_is_in_it() -> None:
+    hidden = Probe("/srv/priv/libx.so.1", Phase.RUNPATH, EXT, ProbeOutcome.PASSED, FOLDER_LOCKED)
+    findings = verdict(case(ENOENT, tree=tree(absent("libx.so.1", EXT, hidden)))).findings
+    assert [(one.code, one.confidence) for one in findings] == [
+        ("unreadable-image", Confidence.LIKELY), ("missing-image", Confidence.LIKELY)
+    ]  # fmt: skip
+    assert findings[0].remedies[0].command == ("namei", "-l", "/srv/priv/libx.so.1")
+    assert "no place that could be looked at has it" in findings[1].explanation

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from builders.failed_case import EXT, PYTHON, case, first, image, import_error, process, verdict
-from dlltracer.diagnose.case import Case
+from dlltracer.diagnose.case import Case, Copy, MachineLimits
 from dlltracer.diagnose.loader_errors import classify_exception
 from dlltracer.diagnose.named_failure import find_named_failure
 from dlltracer.model.elf import ElfSymbols
+from dlltracer.model.environment import SEARCHED, CLibrary
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent
 from dlltracer.model.failure import Frame, PythonError
 from dlltracer.model.finding import Confidence, Outcome
@@ -116,3 +117,15 @@ def test_a_library_that_the_program_looked_for_itself() -> None:
     found = first(failed(error))
     assert (found.code, found.confidence, found.subject) == ("library-not-found", Confidence.LIKELY, "libjvm.so")
     assert process().executable not in found.explanation
+
+
+@pytest.mark.parametrize(("library", "cached"), [("glibc", True), ("musl", False)])
+def test_find_library_found_nothing_and_the_library_is_there(library: str, cached: bool) -> None:
+    error = python_error("ImportError", "failed to find libmagic")
+    copies = {"magic": (Copy("/usr/bin/magic", "a folder of PATH"), Copy("/usr/lib/libmagic.so.1", SEARCHED))}
+    limits = MachineLimits(c_library=CLibrary(library, "1"))
+    found = first(failed(error, search("magic"), copies=copies, limits=limits))
+    assert found.title == "the library magic was not found by find_library, and is there: /usr/lib/libmagic.so.1"
+    assert found.remedies[0].code == "import ctypes; ctypes.CDLL('libmagic.so.1')"
+    assert (("ldconfig",) in [remedy.command for remedy in found.remedies]) is cached
+    assert not any("install libmagic" in remedy.what for remedy in found.remedies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from dlltracer.capture.linux.seccomp_decode import MapStop, OpenStop, ProcessDecoder, UnreadMapStop
@@ -39,7 +40,7 @@ class Loader:
 
     def load(self, path: str, *needed: str, tid: int = TID) -> Loader:
         self.present(path, tid)
-        self.decoder.map(MapStop(PID, tid, 1.0, path, self.identity(path), image(*needed), 0x1000, 0x2000))
+        self.decoder.map(MapStop(PID, tid, 1.0, path, self.identity(path), lambda: image(*needed), 0x1000, 0x2000))
         return self
 
     def ask(self, target: str, *imports: str, kind: RequestKind = RequestKind.EXTENSION, tid: int = TID) -> Loader:
@@ -69,7 +70,7 @@ def test_a_mapping_that_may_not_be_looked_at_is_of_the_file_opened_before() -> N
     loader = Loader().ask("/m/_x.so", "x")
     loader.decoder.map_unread(UnreadMapStop(PID, TID, 1.0))  # of a program, for which nothing was opened
     for path, needs in (("/m/_x.so", ("liba.so",)), ("/l/liba.so", ())):
-        loader.decoder.open(OpenStop(PID, TID, 1.0, path, True, loader.identity(path), image=image(*needs)))
+        loader.decoder.open(OpenStop(PID, TID, 1.0, path, True, loader.identity(path), read=partial(image, *needs)))
         for _ in range(2):  # an image may have two segments with code
             loader.decoder.map_unread(UnreadMapStop(PID, TID, 1.0))
     loader.absent("/k/libb.so").decoder.map_unread(UnreadMapStop(PID, TID, 1.0))
@@ -159,7 +160,7 @@ def test_a_search_of_several_places_is_a_loaders_even_if_the_reader_is_not_known
 
 def test_a_second_segment_is_the_same_image() -> None:
     loader = Loader().load("/l/liba.so")
-    loader.decoder.map(MapStop(PID, TID, 1.0, "/l/liba.so", loader.identity("/l/liba.so"), image()))
+    loader.decoder.map(MapStop(PID, TID, 1.0, "/l/liba.so", loader.identity("/l/liba.so"), image))
     assert len(loader.end()) == 1
 
 
@@ -167,7 +168,7 @@ def test_an_image_without_code_is_loaded_without_a_stop() -> None:
     """libicudata has data only: no mapping of it can be run."""
     data = replace(image(), segments=ElfSegments((1,), (4,), (0,), (0,), (9,), (9,), (4096,)))
     loader = Loader().ask("/m/x.so", "x").load("/m/x.so", "libdata.so", "libq.so")
-    loader.decoder.open(OpenStop(PID, TID, 1.0, "/l/libdata.so", True, (7, 7), image=data))
+    loader.decoder.open(OpenStop(PID, TID, 1.0, "/l/libdata.so", True, (7, 7), read=lambda: data))
     assert brief(loader.load("/l/libq.so").end()) == [
         ("load", "/m/x.so", None), ("load", "/l/libdata.so", "/m/x.so"), ("load", "/l/libq.so", "/m/x.so"),
     ]  # fmt: skip
@@ -177,7 +178,7 @@ def test_threads_do_not_mix() -> None:
     loader = Loader().ask("/m/a.so", "a", tid=1).ask("/m/b.so", "b", tid=2)
     loader.present("/m/a.so", tid=1).present("/m/b.so", tid=2)
     for path, tid in (("/m/b.so", 2), ("/m/a.so", 1)):
-        loader.decoder.map(MapStop(PID, tid, 1.0, path, loader.identity(path), image()))
+        loader.decoder.map(MapStop(PID, tid, 1.0, path, loader.identity(path), image))
     assert [(event.path, event.imports) for event in loader.end()] == [("/m/b.so", ("b",)), ("/m/a.so", ("a",))]
 
 

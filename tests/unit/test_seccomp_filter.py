@@ -160,7 +160,8 @@ HEADERS = {
     "riscv64": "/usr/include/asm-generic/unistd.h",
 }
 NAMES = {CallKind.OPEN: {"open", "openat", "openat2"}, CallKind.MAP: {"mmap", "mmap2", "3264_mmap", "old_mmap"},
-         CallKind.MARK: {"access", "faccessat"}, CallKind.EXEC: {"execve", "execveat"}}  # fmt: skip
+         CallKind.MARK: {"access", "faccessat"}, CallKind.EXEC: {"execve", "execveat"},
+         CallKind.MOVE: {"chroot", "pivot_root", "unshare", "setns"}}  # fmt: skip
 
 
 @pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES.values() if arch.name in HEADERS], ids=str)

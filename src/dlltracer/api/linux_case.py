@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
@@ -19,6 +21,7 @@ from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
 from ..host.machine import read_distribution, this_system
 from ..model.elf import ElfImage, describe_kind
+from ..model.environment import SEARCHED
 from ..model.events import FailureKind, FileKind
 from ..model.failure import ProcessFacts, System
 from ..model.loader_context import GlibcContext, MuslContext
@@ -120,6 +123,17 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
         """The files of ld.so.cache; () with a loader that has none."""
         context = self._linux_context() if self._is_here else None
         return tuple(dict.fromkeys(entry.path for entry in getattr(context, "cache", None) or ()))
+
+    def search_libraries(self, name: str) -> tuple[str, ...]:
+        """Return the files that CDLL would get by `lib{name}.so.N`: in the folders that the loader looks into last."""
+        if not self._is_here:
+            return ()
+        context, start = self._linux_context(), f"lib{name}.so"
+        found: list[str] = []
+        for folder in dict.fromkeys((*context.library_path, *context.system_folders)):
+            with contextlib.suppress(OSError, ValueError):
+                found += [f"{folder}/{one}" for one in sorted(os.listdir(folder)) if _is_numbered(one, start)]
+        return tuple(path for path in found[:_MOST_FILES] if self.incompatibility(path) is None)
 
     def damage_of(self, paths: Iterable[str]) -> dict[str, str]:
         """Return path and damage of those of the files that are not whole images."""
@@ -243,6 +257,14 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
             )  # fmt: skip
             self._notes += self._in_linux.notes
         return self._in_linux
+
+
+_MOST_FILES = 20
+
+
+def _is_numbered(name: str, start: str) -> bool:
+    """Return whether a file has a soname's form: libx.so.1, or libx.so alone."""
+    return name == start or (name.startswith(f"{start}.") and name[len(start) + 1 :].replace(".", "").isdecimal())
 
 
 def _c_library_of(image: ElfImage) -> str | None:
@@ -390,10 +412,14 @@ def _find_copies(case: Case, process: ProcessFacts, view: LinuxProcess) -> Mappi
     bare = {name.rpartition("/")[2] for name in missing}
     names = sorted(bare | set(suppliers))
     used = {view.real_path(path) for path in suppliers.values()}
-    copies: dict[str, tuple[Copy, ...]] = {}
+    searched = [event.path for event in case.failed_events if event.kind is FailureKind.NAME_NOT_FOUND]
+    copies: dict[str, tuple[Copy, ...]] = {
+        name: tuple(Copy(path, SEARCHED) for path in view.search_libraries(name))
+        for name in searched
+    }
     for name, found in find_copies(names, process).items():
         others = [copy for copy in found if view.real_path(copy.path) not in used]
-        copies[name] = judge_copies(
+        copies[name] = copies.get(name, ()) + judge_copies(
             others, view, lambda path: view.provides_missing(path, case) if suppliers else None
         )
     return copies

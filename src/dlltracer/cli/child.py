@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from dlltracer.capture.linux.rtld import JoinedLog, RtldSession
-    from dlltracer.capture.requests import RawRequest, Watch
+    from dlltracer.capture.linux.seccomp_marks import WatchedCalls
+    from dlltracer.capture.requests import Watch
     from dlltracer.cli.runner import LogSharing, RunnerReport
     from dlltracer.model.recording import Recording
     from dlltracer.trace import Trace
@@ -306,13 +307,15 @@ def _begin_own_loads(log: LogSharing) -> None:
         begin_own_loads(log.prefix)
 
 
-def _join_or_refuse(result: str, backend: str, log: LogSharing) -> JoinedLog | _WatchedCalls | None:
+def _join_or_refuse(result: str, backend: str, log: LogSharing) -> JoinedLog | WatchedCalls | None:
     """Let the loader of this process write to a log that the parent reads; `None` if there is none, or it does not
     work and another mechanism will do."""
     from dlltracer.cli.runner import WATCHED
 
     if backend == WATCHED:
-        return _WatchedCalls()
+        from dlltracer.capture.linux.seccomp_marks import WatchedCalls
+
+        return WatchedCalls()
     if log.prefix is None:
         return None
     try:
@@ -325,37 +328,7 @@ def _join_or_refuse(result: str, backend: str, log: LogSharing) -> JoinedLog | _
         _refuse(result, error)
 
 
-class _WatchedCalls:
-    """The log of a process whose system calls are watched: a request of Python is a call of access(2) among them."""
-
-    def __init__(self) -> None:
-        from dlltracer.capture.requests import OWN_END, UNATTRIBUTED, Watch
-
-        self._watch = Watch(self._note_request)
-        self.notes = () if self._watch.start() else (UNATTRIBUTED,)
-        self._mark(OWN_END)
-
-    def leave(self) -> None:
-        """Note no more requests: all further loads are ours."""
-        from dlltracer.capture.requests import OWN_BEGIN
-
-        self._watch.end()
-        self._mark(OWN_BEGIN)
-
-    def _note_request(self, raw: RawRequest) -> None:
-        from dlltracer.capture.requests import encode_request
-
-        self._mark(encode_request(raw))
-
-    def _mark(self, mark: bytes) -> None:
-        import os
-
-        from dlltracer.capture.requests import MARK_MODE
-
-        os.access(mark, MARK_MODE)
-
-
-def _leave_log(session: JoinedLog | _WatchedCalls) -> RunnerReport:
+def _leave_log(session: JoinedLog | WatchedCalls) -> RunnerReport:
     """End our part in the log; what to tell the parent, which reads it."""
     from dlltracer.cli.runner import RunnerOutcome, RunnerReport
 

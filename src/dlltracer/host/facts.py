@@ -83,7 +83,7 @@ def describe_process(added_folders: list[str]) -> dict[str, Any]:
         "path": [_text(entry) for entry in sys.path if isinstance(entry, str)],
         "loaded": _list_loaded(),
         "environment": [[name, os.environ[name]] for name in _VARIABLES if name in os.environ],
-        "current_folder": _current_folder(),
+        "current_folder": current_folder(),
         "added_folders": list(added_folders),
         "dll_directory": _dll_directory(),
         **_address_space(),
@@ -154,7 +154,8 @@ def _address_space() -> dict[str, int]:
     return found
 
 
-def _current_folder() -> str:
+def current_folder() -> str:
+    """Return the current folder of this process; "" where it was deleted, or may not be known."""
     try:
         return os.getcwd()
     except OSError:

@@ -73,8 +73,8 @@ class HostFilesystem:
         try:
             here = self.host_path(path)
             mode = os.stat(here).st_mode
-        except PermissionError:
-            return FileKind.DENIED
+        except PermissionError:  # stat(2) needs no right to the file itself
+            return FileKind.HIDDEN
         except OSError as error:
             return FileKind.SYMLINK_LOOP if error.errno == errno.ELOOP else FileKind.ABSENT
         except ValueError:  # a path with a NUL, which no file has

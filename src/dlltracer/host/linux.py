@@ -15,6 +15,7 @@ from ..model.elf import ElfImage, describe_kind
 from ..model.light import replace
 from ..model.loader_context import GlibcContext, LinuxContext, LoadedImage, LoaderFacts, MuslContext
 from .bounded import ask_loader_program
+from .facts import current_folder
 from .filesystem import HostFilesystem
 
 _ASKED, _ASKED_LIB, _ASKED_PLATFORM = "/dlltracer", "/dlltracer-lib", "/dlltracer-platform"
@@ -104,7 +105,7 @@ def read_linux_context(
     common = LinuxContext(
         program=None if program is None else files.real_path(program),
         preload=tuple(environment.get("LD_PRELOAD", "").replace(":", " ").split()),
-        current_folder=_current_folder() if root is None else "/",
+        current_folder=(current_folder() if root is None else "") or "/",
         notes=notes,
         secure=is_secure,
     )
@@ -148,13 +149,6 @@ def parse_maps(text: str) -> tuple[str, ...]:
     mapping = re.compile(_MAPPING)
     paths = dict.fromkeys(match[1] for match in map(mapping.fullmatch, text.split("\n")) if match)
     return tuple(path for path in paths if not path.endswith(" (deleted)"))
-
-
-def _current_folder() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:  # it was removed
-        return "/"
 
 
 def _read_program(program: str | None, files: HostFilesystem) -> tuple[ElfImage | None, tuple[str, ...]]:

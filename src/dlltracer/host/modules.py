@@ -169,8 +169,10 @@ def _package_of(path: str, folder: str) -> str:
 
 
 def _other_folders(process: ProcessFacts) -> Iterator[tuple[str, Hiding]]:
-    yield process.current_folder, Hiding.CURRENT_FOLDER
-    yield os.path.join(process.current_folder, "src"), Hiding.SOURCE_FOLDER
+    current = process.current_folder  # empty where it was deleted, or is not known: that of this process is another one
+    if current:
+        yield current, Hiding.CURRENT_FOLDER
+        yield os.path.join(current, "src"), Hiding.SOURCE_FOLDER
     for top in (process.prefix, process.base_prefix):
         own = Hiding.SITE if top == process.prefix else Hiding.BASE
         yield from ((folder, own) for folder in _site_folders(top, process.version))
@@ -179,7 +181,7 @@ def _other_folders(process: ProcessFacts) -> Iterator[tuple[str, Hiding]]:
     if process.user_base:
         yield from ((folder, Hiding.USER) for folder in _site_folders(process.user_base, process.version))
     named = [process.variable(variable) for variable in ("VIRTUAL_ENV", "CONDA_PREFIX")]
-    near = [os.path.join(process.current_folder, one) for one in _ENVIRONMENTS]
+    near = [os.path.join(current, one) for one in _ENVIRONMENTS] if current else []
     for top in (*named, *near):
         if top:
             yield from ((folder, Hiding.ENVIRONMENT) for folder in _site_folders(top, None))
@@ -236,4 +238,8 @@ def _behind(entries: tuple[str, ...], name: str, suffixes: tuple[str, ...]) -> s
 
 
 def _real(path: str) -> str:
-    return os.path.realpath(path) if path else path
+    """Return the path without links; as it is where that cannot be told: relative to a folder that was deleted."""
+    try:
+        return os.path.realpath(path) if path else path
+    except OSError:
+        return path

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from ..model.screen import USUAL, Screen
+from .facts import current_folder
 
 
 def screen_here(
@@ -22,7 +23,7 @@ def screen_here(
     return Screen(
         width=_columns() if width is None else width, is_ascii=is_ascii,
         has_marks=has_marks, documentation=documentation_address() if has_links else "",
-        folders=tuple(filter(None, (folder, _current_folder()))),
+        folders=tuple(filter(None, (folder, current_folder()))),
         programs=tuple(_names_of_python()),
     )  # fmt: skip
 
@@ -76,10 +77,3 @@ def _columns() -> int:
         return (os.get_terminal_size(sys.__stdout__.fileno()).columns if sys.__stdout__ is not None else 0) or USUAL
     except (ValueError, OSError):
         return USUAL
-
-
-def _current_folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # it was deleted
-        return ""

@@ -44,6 +44,12 @@ def is_libpython(name: str) -> bool:
     return _LIBPYTHON.search(name) is not None
 
 
+MODULE_ENDING = (
+    r"\.(?:cpython-(\d)(\d+)(t?)\w*(?:-[\w-]+)?|abi3t?(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$"
+)
+"""Pattern of the end of an extension module's name on Linux and macOS. Groups: major and minor version of CPython, "t"
+for one without the GIL. Sources: PEP 3149, PEP 384, PEP 803 (abi3t); EXT_SUFFIX of PyPy and GraalPy."""
+
 _DEBUG_RUNTIME = re.compile(
     r"(?:(?:vcruntime|msvcp|msvcr|concrt|vccorlib|vcomp|vcamp)\d{2,3}(?:_\d|_threads)?d(?:_\w+)?|ucrtbased|msvcrtd"
     r"|mfcm?\d{2,3}u?d)\.dll", re.IGNORECASE,
@@ -61,6 +67,10 @@ def is_debug_runtime(name: str) -> bool:
 
 CONFIGURED = "a folder of ld.so.conf"
 """Where a copy is that the loader would find by ld.so.cache, if ldconfig had run since it came."""
+
+
+SEARCHED = "a folder that the loader searches"
+"""Where a library is that `ctypes.util.find_library` did not find, and that CDLL would get by the name of its file."""
 
 
 class ProviderKind(enum.Enum):

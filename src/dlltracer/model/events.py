@@ -73,6 +73,10 @@ class ProbeOutcome(enum.Enum):
     """Tried and not used although a file was there: wrong machine, damaged, unreadable."""
 
 
+FOLDER_LOCKED = "a folder on the way to it may not be entered"
+"""In the reason of a probe: what is at the place could not be looked at."""
+
+
 class FileKind(enum.Enum):
     """The kind of file at a path, links followed."""
 
@@ -81,7 +85,9 @@ class FileKind(enum.Enum):
     ABSENT = "absent"
     """Nothing, or a link that leads nowhere."""
     DENIED = "denied"
-    """It may not be looked at or read."""
+    """It may not be read."""
+    HIDDEN = "hidden"
+    """A folder on the way to it may not be entered: whether it is there is not known."""
     SYMLINK_LOOP = "symlink loop"
     """A link that leads back to itself."""
     OTHER = "other"

@@ -338,7 +338,7 @@ def try_file(
 
 def _read(path: str, kind: FileKind, files: Filesystem) -> PeImage | str:
     """The image there, or why there is none. The error numbers are those that LoadLibrary would leave."""
-    if kind is FileKind.DENIED:
+    if kind in (FileKind.DENIED, FileKind.HIDDEN):
         return "access denied (error 5)"
     if kind is not FileKind.FILE:
         return "not a file"

@@ -49,7 +49,8 @@ _NO_FALLBACK_SINCE = (14, 0, 0)
 
 _RPATH, _LOADER, _PROGRAM = "@rpath/", "@loader_path", "@executable_path"
 _WRONG_KINDS = {
-    FileKind.DENIED: "permission denied", FileKind.FOLDER: "not a file", FileKind.OTHER: "not a file",
+    FileKind.DENIED: "permission denied", FileKind.HIDDEN: "permission denied",
+    FileKind.FOLDER: "not a file", FileKind.OTHER: "not a file",
     FileKind.SYMLINK_LOOP: "a link that leads back to itself",
 }  # fmt: skip
 

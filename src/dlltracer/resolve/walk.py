@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from ..binary.reading import HEAD_SIZE
 from ..errors import BinaryFormatError
 from ..model.elf import ElfImage
-from ..model.events import FileKind, Phase, Probe, ProbeOutcome
+from ..model.events import FOLDER_LOCKED, FileKind, Phase, Probe, ProbeOutcome
 from ..model.light import Protocol, TypeVar, dataclass, replace
 from ..model.loader_context import LinuxContext, LoadedImage
 from ..model.tree import Binding, BindingState, LoadTree
@@ -20,6 +20,7 @@ from .lookup import Filesystem, HeaderCheck, LookupStep, TreeBuilder
 
 _NO_FILES = {
     FileKind.DENIED: HeaderCheck(LookupStep.NEXT_PLACE, "permission denied"),
+    FileKind.HIDDEN: HeaderCheck(LookupStep.NEXT_PLACE, FOLDER_LOCKED),
     FileKind.FOLDER: HeaderCheck(LookupStep.STOP, "a folder, not a file"),
     FileKind.OTHER: HeaderCheck(LookupStep.STOP, "not a regular file"),
 }
@@ -308,7 +309,8 @@ class LinuxWalk:
         if not is_passed_over and identity is not None and identity in self._paths:
             return _Tried(_taken(probe), LookupStep.TAKE, known=self._paths[identity])
         if verdict.step is not LookupStep.TAKE:
-            return _Tried(replace(probe, outcome=ProbeOutcome.PRESENT, reason=verdict.reason), verdict.step)
+            outcome = ProbeOutcome.PASSED if kind is FileKind.HIDDEN else ProbeOutcome.PRESENT
+            return _Tried(replace(probe, outcome=outcome, reason=verdict.reason), verdict.step)
         if identity is not None:
             self._paths[identity] = probe.path
         return _Tried(_taken(probe), LookupStep.TAKE, image)

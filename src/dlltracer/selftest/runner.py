@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from ..errors import DlltracerError
+from ..host.facts import current_folder
 from ..host.scratch import temporary_folder
 from ..model.decode import DamagedRecording, decode
 from ..model.run import HostFacts, SelfTestStep, StepState
@@ -356,7 +357,7 @@ class PrivacyFilter:
 def own_filter(folder: str) -> PrivacyFilter:
     """Return the filter for this machine and whoever runs this. `folder` is that of the self-test."""
     home = os.path.expanduser("~")
-    roots = {home: "<home>", os.getcwd(): "<current folder>", tempfile.gettempdir(): "<temporary folder>"}
+    roots = {home: "<home>", current_folder(): "<current folder>", tempfile.gettempdir(): "<temporary folder>"}
     for variable in _HOMES:
         roots[os.environ.get(variable, "")] = "<home>"
     if sys.platform == "win32":

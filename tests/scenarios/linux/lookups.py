@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from scenarios.linux.missing import LEAF, ORIGIN, leaf
 from scenarios.linux.workshop import Workshop
 from scenarios.scenario import UNDECIDED, Question, Scenario
@@ -24,6 +26,13 @@ def _search(shop: Workshop, after: str) -> Question:
 
 def search_named(shop: Workshop) -> Question:
     return _search(shop, "if path is None:\n    raise OSError('ZQBarX library not found')\n")
+
+
+def search_of_what_is_there(shop: Workshop) -> Question:
+    """find_library knows the cache, and compilers, for which a library without its link for them is not there."""
+    shop.library("deps/libzqbarx.so.1", "int zqbarx_open(void) { return 1; }")
+    asked = _search(shop, "if path is None:\n    raise OSError('ZQBarX library not found')\n")
+    return replace(asked, environment={"LD_LIBRARY_PATH": str(shop.folder / "deps")})
 
 
 def search_then_none(shop: Workshop) -> Question:
@@ -124,6 +133,8 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
              names_tried, "no-such-file", "libzqmix.so", ("It tried 3 names",)),
     Scenario("search-named", "find_library finds nothing, and the exception says so", search_named,
              "library-not-found", "zqbarx", ("find_library",)),
+    Scenario("search-there", "find_library finds nothing, and the loader would", search_of_what_is_there,
+             "library-not-found", "zqbarx", ("is there: ", "ctypes.CDLL('libzqbarx.so.1')")),
     Scenario("search-then-none", "find_library finds nothing, and CDLL(None) is asked for a symbol", search_then_none,
              "library-not-found", "zqbarx", ("find_library", "CDLL(None)")),
     Scenario("search-no-backend", "find_library finds nothing, and the package says that it has no backend",

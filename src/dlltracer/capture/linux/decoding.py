@@ -14,7 +14,7 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-from ...model.events import DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
+from ...model.events import FOLDER_LOCKED, DebugEvent, FailureKind, ImageEvent, LoadFailedEvent, Probe, ProbeOutcome
 from ...model.light import replace
 from ...model.recording import KeptEvents, Losses, Recording
 from .decode import LoaderTextDecoder
@@ -68,7 +68,11 @@ def _look(probe: Probe, program: str, folder: str) -> Probe:
     if probe.outcome is ProbeOutcome.NO_ENTRY:
         return probe
     path = os.path.join(folder, probe.path)
-    if not os.path.lexists(path):
+    try:
+        os.lstat(path)
+    except PermissionError:
+        return replace(probe, outcome=ProbeOutcome.PASSED, reason=FOLDER_LOCKED)
+    except (OSError, ValueError):
         return probe if probe.reason else replace(probe, outcome=ProbeOutcome.ABSENT)
     reason = describe_refusal(path, program) or probe.reason or "the loader did not say why it would not take it"
     return replace(probe, outcome=ProbeOutcome.PRESENT, reason=reason)

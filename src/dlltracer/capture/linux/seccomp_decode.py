@@ -16,7 +16,7 @@ the rules of the C library (api.search_phases).
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from ...model.elf import PF_X, ElfImage
 from ...model.events import (
@@ -40,6 +40,14 @@ MARK_FRAME = re.compile(rb"\x1e([\x20-\x7e]*)\x1f")
 Identity = tuple[int, int]
 """Device and inode of a file."""
 
+ReadImage = Callable[[], ElfImage | None]
+"""Reads what a file says about itself, when somebody asks for it: of most files nobody does. `None`, not known."""
+
+
+def read_nothing() -> None:
+    """Return `None`: what a file says about itself is not known."""
+
+
 _CACHE = "/etc/ld.so.cache"
 _NO_LIBRARIES = frozenset((_CACHE, "/etc/ld.so.preload"))
 _MOST_PROBES = 4096
@@ -61,7 +69,7 @@ class OpenStop:
             loader and C library are one image there.
         found: the identity of the file that is there; `None` if there is none.
         problem: the errno of looking at it; 0 where it is there.
-        image: what the file says about itself; `None` where that is not known.
+        read: reads what the file says about itself.
     """
 
     pid: int
@@ -71,7 +79,7 @@ class OpenStop:
     by_loader: bool | None
     found: Identity | None
     problem: int = 0
-    image: ElfImage | None = None
+    read: ReadImage = read_nothing
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class MapStop:
         pid, tid, wall: as of `OpenStop`.
         path: that the kernel has for the open file.
         identity: of the file.
-        image: what it says about itself; `None` if it could not be read.
+        read: reads what it says about itself.
         base, size: where the image lies, in bytes; `None` where the kernel chooses the place.
     """
 
@@ -91,7 +99,7 @@ class MapStop:
     wall: float
     path: str
     identity: Identity
-    image: ElfImage | None
+    read: ReadImage
     base: int | None = None
     size: int | None = None
 
@@ -108,11 +116,15 @@ class UnreadMapStop:
 
 @dataclass(frozen=True)
 class MarkStop:
-    """The runner of a process handed over marks: `requests.encode_request` makes these, and the constants beside it."""
+    """The runner of a process handed over marks: `requests.encode_request` makes these, and the constants beside it.
+
+    `is_taken`: they were the begin of memory that is read from now on (`seccomp_marks.SharedMarks`).
+    """
 
     pid: int
     tid: int
     marks: tuple[Request | LogMark, ...]
+    is_taken: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,8 @@ class _NameSearch:
     """A name that the loader is looking for.
 
     Attributes: `name`, as it was asked for, or the path where only that is known; `is_bare`, it has no folder;
-    `is_certain`, it is the loader that looks; `is_known`, the name is what was asked for; `image`, opened last.
+    `is_certain`, it is the loader that looks; `is_known`, the name is what was asked for; `last`, the open of the last
+    place.
     """
 
     def __init__(
@@ -162,7 +175,7 @@ class _NameSearch:
         self.wall = wall
         self.probes: list[Probe] = []
         self.found: list[Identity | None] = []
-        self.image: ElfImage | None = None
+        self.last: OpenStop | None = None
         self.left_out = 0
 
     @property
@@ -186,15 +199,15 @@ class _NameSearch:
 class _Load:
     """A dlopen, or the start of a program, with all that it brings.
 
-    Attributes: `images`, path and needs of what was mapped, in order; `at`, the place in them behind the last need that
-    was met; `mapped`, the events and identities of what leaves if it fails; `is_start`, of a program.
+    Attributes: `images`, path and what reads the needs of what was mapped, in order; `at`, the place in them behind the
+    last need that was met; `mapped`, the events and identities of what leaves if it fails; `is_start`, of a program.
     """
 
     def __init__(self, request: Request | None, is_start: bool = False, preload: tuple[str, ...] = ()) -> None:
         self.request = request
         self.is_start = is_start
         self.preload = preload
-        self.images: list[tuple[str, tuple[str, ...]]] = []
+        self.images: list[tuple[str, ReadImage]] = []
         self.at = 0, 0
         self.mapped: list[tuple[LoadEvent, Identity]] = []
 
@@ -204,12 +217,14 @@ class _Load:
         if base in self.preload and self.images:
             return base, self.images[0][0]
         for number in range(self.at[0], len(self.images)):
-            image, needs = self.images[number]
+            path_of, read = self.images[number]
+            image = read()
+            needs = image.needed if image is not None else ()
             start = self.at[1] if number == self.at[0] else 0
             for place in range(start, len(needs)):
                 if needs[place] in (base, path):
                     self.at = number, place + 1
-                    return needs[place], image
+                    return needs[place], path_of
         return None
 
 
@@ -269,7 +284,7 @@ class ProcessDecoder:
         self._program, self._image = None if program is None else program.path, image
         load = _Load(None, is_start=True, preload=tuple(name.rpartition("/")[2] for name in preload))
         if program is not None:
-            load.images.append((program.path, image.needed if image is not None else ()))
+            load.images.append((program.path, lambda: image))
             self._emit(replace(program, imports=()))
             if identity is not None:
                 self._loaded[identity] = program
@@ -314,17 +329,17 @@ class ProcessDecoder:
             search.become_bare()
         thread.cache_asked = False
         self._add_probe(search, stop)
-        search.image = stop.image
-        if self._is_taken_unseen(search, stop) and stop.found is not None:
-            self.map(MapStop(stop.pid, stop.tid, stop.wall, stop.path, stop.found, stop.image))
+        search.last = stop
 
     def _is_taken_unseen(self, search: _NameSearch, stop: OpenStop) -> bool:
         """Return whether an image has no code, so that no stop tells that it is mapped (libicudata has none).
 
         Only if the loader is known to look, and the image is for this kind of process.
         """
-        image, program = stop.image, self._image
-        if not search.is_certain or image is None or stop.found in self._loaded:
+        if not search.is_certain:
+            return False
+        image, program = stop.read(), self._image
+        if image is None:
             return False
         has_code = any(segment.type == _PT_LOAD and segment.flags & PF_X for segment in image.segments)
         fits = program is None or (program.bits, program.machine) == (image.bits, image.machine)
@@ -399,7 +414,7 @@ class ProcessDecoder:
             path, base=stop.base, size=stop.size, timestamp=wall, pid=self.pid, tid=stop.tid, need=name,
             requested_by=requested_by, phase=phase, probes=probes, imports=imports,
         )  # fmt: skip
-        load.images.append((path, stop.image.needed if stop.image is not None else ()))
+        load.images.append((path, stop.read))
         load.mapped.append((event, stop.identity))
         if len(self._loaded) < _MOST_IMAGES:
             self._loaded[stop.identity] = event
@@ -413,8 +428,8 @@ class ProcessDecoder:
         """
         search = self._thread(stop.tid).search
         found = search.found[-1] if search is not None and search.found else None
-        if search is not None and found is not None and found not in self._loaded:
-            self.map(MapStop(stop.pid, stop.tid, stop.wall, search.probes[-1].path, found, search.image))
+        if search is not None and search.last is not None and found is not None and found not in self._loaded:
+            self.map(MapStop(stop.pid, stop.tid, stop.wall, search.probes[-1].path, found, search.last.read))
 
     def settle(self) -> None:
         """Conclude every search: the threads have gone on without mapping anything."""
@@ -453,12 +468,17 @@ class ProcessDecoder:
         return (() if load is not None and load.is_start else None), wall
 
     def _settle(self, thread: _Thread, *, failed: bool) -> None:
-        """Decide the search of a thread, if there is one: it led to no new image."""
-        search, thread.search = thread.search, None
+        """Decide the search of a thread, if there is one: no stop told that it led to a new image."""
+        search, last = thread.search, None if thread.search is None else thread.search.last
         thread.last_mapped = None
-        if search is None or not failed or not search.probes:
+        if search is None or last is None or not failed:
+            thread.search = None
             return
-        if search.found[-1] is not None and search.found[-1] in self._loaded:
+        if last.found is not None and last.found not in self._loaded and self._is_taken_unseen(search, last):
+            self.map(MapStop(last.pid, last.tid, last.wall, last.path, last.found, last.read))
+            return
+        thread.search = None
+        if last.found is not None and last.found in self._loaded:
             return  # the file of an image that the process has already
         if not search.is_certain and len(search.probes) < 2:
             self.unsure += 1  # a program may read a library as any other file

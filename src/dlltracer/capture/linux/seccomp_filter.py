@@ -2,7 +2,8 @@
 
 The calls by which a loader works stop, on any C library: open, openat and openat2 for reading, and mmap of a
 file with the right to run it. Also execve, because what is known of a process ends with its program. Also access
-with `MARK_MODE`, which is how our runner hands over the requests of Python.
+with `MARK_MODE`, which is how our runner hands over the requests of Python. Also the calls after which a path may lead
+to another file: chroot, pivot_root, unshare, setns.
 
 The program decides by numbers alone: BPF cannot read the memory behind a pointer. What it lets pass costs nothing
 more. Opens to write, to create, of folders and with O_PATH are no loader's (glibc: open_verify in elf/dl-load.c; musl:
@@ -47,6 +48,8 @@ class CallKind(enum.Enum):
     MAP = "map"
     MARK = "mark"
     EXEC = "exec"
+    MOVE = "move"
+    """To another root folder, or among other mounts."""
 
 
 class Call:
@@ -68,9 +71,12 @@ _OPEN, _OPENAT, _OPENAT2 = Call(CallKind.OPEN, 0, None, 1), Call(CallKind.OPEN, 
 _MMAP = Call(CallKind.MAP, None)
 _ACCESS, _FACCESSAT = Call(CallKind.MARK, 0, None, 1), Call(CallKind.MARK, 1, 0, 2)
 _EXECVE, _EXECVEAT = Call(CallKind.EXEC, 0), Call(CallKind.EXEC, 1, 0)
+_MOVE = Call(CallKind.MOVE, None)
+"""chroot, pivot_root, unshare and setns."""
 
 _GENERIC = {
     56: _OPENAT, 437: _OPENAT2, 222: _MMAP, 48: _FACCESSAT, 221: _EXECVE, 281: _EXECVEAT,
+    51: _MOVE, 41: _MOVE, 97: _MOVE, 268: _MOVE,
 }  # fmt: skip
 """asm-generic/unistd.h: of every architecture that came to Linux after 2010."""
 
@@ -106,20 +112,22 @@ class Architecture:
 X86_64 = Architecture(
     "x86-64", 0xC000003E,
     {2: _OPEN, 257: _OPENAT, 437: _OPENAT2, 9: _MMAP, 21: _ACCESS, 269: _FACCESSAT, 59: _EXECVE, 322: _EXECVEAT,
-     520: _EXECVE, 545: _EXECVEAT},
+     520: _EXECVE, 545: _EXECVEAT, 161: _MOVE, 155: _MOVE, 272: _MOVE, 308: _MOVE},
     o_directory=0o200000, seccomp=317, bits=64,
 )  # fmt: skip
 """With 520 and 545, which are execve and execveat of x32; no system call of x86-64 itself has these numbers."""
 
 I386 = Architecture(
     "i386", 0x40000003,
-    {5: _OPEN, 295: _OPENAT, 437: _OPENAT2, 192: _MMAP, 33: _ACCESS, 307: _FACCESSAT, 11: _EXECVE, 358: _EXECVEAT},
+    {5: _OPEN, 295: _OPENAT, 437: _OPENAT2, 192: _MMAP, 33: _ACCESS, 307: _FACCESSAT, 11: _EXECVE, 358: _EXECVEAT,
+     61: _MOVE, 217: _MOVE, 310: _MOVE, 346: _MOVE},
     o_directory=0o200000, seccomp=354, bits=32,
 )  # fmt: skip
 AARCH64 = Architecture("aarch64", 0xC00000B7, _GENERIC, o_directory=0o40000, seccomp=277, bits=64)
 ARM = Architecture(
     "arm", 0x40000028,
-    {5: _OPEN, 322: _OPENAT, 437: _OPENAT2, 192: _MMAP, 33: _ACCESS, 334: _FACCESSAT, 11: _EXECVE, 387: _EXECVEAT},
+    {5: _OPEN, 322: _OPENAT, 437: _OPENAT2, 192: _MMAP, 33: _ACCESS, 334: _FACCESSAT, 11: _EXECVE, 387: _EXECVEAT,
+     61: _MOVE, 218: _MOVE, 337: _MOVE, 375: _MOVE},
     o_directory=0o40000, seccomp=383, bits=32,
 )  # fmt: skip
 RISCV64 = Architecture("riscv64", 0xC00000F3, _GENERIC, o_directory=0o200000, seccomp=277, bits=64)

@@ -25,18 +25,24 @@ _MOST_KNOWN = 4096
 
 
 class FileLookup:
-    """Looks at files as a process would find them."""
+    """Looks at files as a process would find them. Attribute: `has_moved`, a process may have got another root."""
 
     def __init__(self) -> None:
         self._namespace = read_link("/proc/self/ns/mnt")
         self._root = read_link("/proc/self/root")
         self._ours: dict[int, bool] = {}
+        self.has_moved = False
 
-    def has_our_files(self, pid: int) -> bool:
+    def has_our_files(self, pid: int, *, anew: bool = False) -> bool:
         """Return whether root and mounts of a process are ours; of one that hides them since, whether they were.
 
+        What was seen counts until any process makes a call that changes it: processes may share a root (clone(2)).
         gVisor shows neither of any process, not even of our own: there they count as ours.
+
+        Arguments: `anew`, look again in any case: the number may be another process's by now.
         """
+        if pid in self._ours and not (anew or self.has_moved):
+            return self._ours[pid]
         seen = read_link(f"/proc/{pid}/root"), read_link(f"/proc/{pid}/ns/mnt")
         own = self._root, self._namespace
         if any(one is None and ours is not None for one, ours in zip(seen, own, strict=True)):
@@ -45,6 +51,10 @@ class FileLookup:
             self._ours.clear()
         self._ours[pid] = seen == own
         return self._ours[pid]
+
+    def forget(self, pid: int) -> None:
+        """Forget a process that has ended."""
+        self._ours.pop(pid, None)
 
     def look(self, pid: int, tid: int, dirfd: int, path: bytes) -> os.stat_result | int:
         """The status of the file that an open would come to, or the errno of looking for it."""

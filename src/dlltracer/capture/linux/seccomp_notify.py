@@ -18,6 +18,7 @@ import time
 from ...errors import BackendUnavailable
 from ..backend import Availability
 from .processes import open_process
+from .seccomp_decode import MarkStop
 from .seccomp_filter import architectures_of
 from .seccomp_launch import ANSWER, CONTINUE, NOTIFICATION, RECEIVE, SEND, refusal_of_filters
 from .seccomp_watch import LoaderWatch
@@ -81,11 +82,11 @@ _NOTHING = bytes(NOTIFICATION)
 _MOST_WATCHED, _RESERVED = 4096, 96
 """Processes whose ends are waited for, each with a descriptor; and descriptors that are left for all else."""
 
-_PAUSE = 0.001
-"""Seconds without a call after which the last ones are thought about."""
+_PAUSE = 0.02
+"""Seconds without a call after which those before it are thought about: many at once, with warm caches."""
 
-_LONGEST_WAIT = 0.02
-"""Seconds after which one of them is in any case."""
+_LONGEST_WAIT = 0.2
+"""Seconds after which they are in any case."""
 
 
 class NotifyLoop:
@@ -100,7 +101,7 @@ class NotifyLoop:
         self._listener = listener
         self._keeper = keeper
         self._watch = watch
-        watch.reader.on_process = self._expect_end
+        watch.reader.on_process, watch.reader.takes_memory = self._expect_end, True
         self._poller = select.epoll()
         self._poller.register(listener, select.EPOLLIN)
         self._stop_read, self._stop_write = os.pipe()
@@ -110,8 +111,8 @@ class NotifyLoop:
         self._first = 0
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most = _MOST_WATCHED if limit == resource.RLIM_INFINITY else min(_MOST_WATCHED, limit - _RESERVED)
-        self._worked = 0.0
-        self._is_idle = False
+        self._is_thinking = False
+        self._began_waiting = 0.0
         self._thread = threading.Thread(target=self._run, name="dlltracer-seccomp", daemon=True)
         self._ended = threading.Event()
         self.error: BaseException | None = None
@@ -154,15 +155,17 @@ class NotifyLoop:
         """
         watch = self._watch
         has_work = watch.has_work
-        # After a pause has passed without a call there is time for all that waits: one look for a call between two.
-        ready = self._poller.poll(-1 if not has_work else 0 if self._is_idle else _PAUSE)
-        self._is_idle = not ready
-        if has_work and (not ready or time.monotonic() - self._worked >= _LONGEST_WAIT):
-            watch.work()
-            self._worked = time.monotonic()
+        # Once it has begun it goes on with all that waits: one look for a call between two.
+        ready = self._poller.poll(-1 if not has_work else 0 if self._is_thinking else _PAUSE)
+        if not has_work:
+            self._is_thinking, self._began_waiting = False, time.monotonic()
+        elif not ready or time.monotonic() - self._began_waiting >= _LONGEST_WAIT:
+            self._is_thinking = True
         if len(ready) == 1 and ready[0] == (self._listener, select.EPOLLIN):  # nearly always
             self._answer()
-            return True
+            ready = []
+        if self._is_thinking and watch.has_work:
+            watch.work()
         descriptors = [descriptor for descriptor, _ in ready]
         if self._stop_read in descriptors:
             return False
@@ -188,18 +191,20 @@ class NotifyLoop:
             raise
         fields = _FIELDS.unpack(room)
         number, tid, _, call, audit, address = fields[:6]
+        stop = None
         try:
             stop = self._watch.reader.read(tid, audit, call, address, fields[6:])
         finally:
             # Also when we are at fault: the program is not.
-            is_valid = self._let_pass(number)
-        if stop is not None and is_valid:
+            is_taken = type(stop) is MarkStop and stop.is_taken
+            is_valid = self._let_pass(number, 0 if is_taken else CONTINUE)
+        if stop is not None and is_valid and not is_taken:
             self._watch.add(stop)
 
-    def _let_pass(self, number: int) -> bool:
-        """Let a call go on; whether it was still waiting, so that what was read is about it."""
+    def _let_pass(self, number: int, flags: int) -> bool:
+        """Let a call go on, or return 0 without `CONTINUE`; whether it was still waiting: what was read is about it."""
         try:
-            fcntl.ioctl(self._listener, SEND, ANSWER.pack(number, 0, 0, CONTINUE))
+            fcntl.ioctl(self._listener, SEND, ANSWER.pack(number, 0, 0, flags))
             return True
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINPROGRESS):

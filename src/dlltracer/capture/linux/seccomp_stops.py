@@ -23,27 +23,47 @@ if sys.platform != "linux":
 
 from collections.abc import Callable
 
-from ...binary.elf import read_elf
+from ...binary.elf import parse_segments, read_elf
+from ...binary.elf_dynamic import PT_LOAD, Segment
 from ...binary.reading import read_kernel_file
 from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
 from ...model.failure import Request
 from .decode import decode_mark
 from .processes import read_status_field
-from .seccomp_decode import MARK_FRAME, ExecStop, Identity, MapStop, MarkStop, OpenStop, Stop, UnreadMapStop
+from .seccomp_decode import (
+    MARK_FRAME,
+    ExecStop,
+    Identity,
+    MapStop,
+    MarkStop,
+    OpenStop,
+    ReadImage,
+    Stop,
+    UnreadMapStop,
+    read_nothing,
+)
 from .seccomp_filter import AT_FDCWD, I386, MAP_FIXED, Call, CallKind, call_of
 from .seccomp_lookup import LONGEST_PATH, FileLookup, find_entries, read_bytes, read_link
+from .seccomp_marks import FILLER, SHARED_SIZE, describe_memory
 
 _LONGEST_MARK = 1 << 16
+_MARKS_AT_ONCE = 8192
+"""Bytes of the memory of marks that are read at once. No mark there is longer."""
 _MOST_OPEN = 64
 """Memory files (/proc/PID/mem) that are kept open."""
 _MOST_THREADS = 10_000
 _MOST_IMAGES = 4096
 _MOST_ODD = 100
 _AT_BASE, _AT_SYSINFO_EHDR = 7, 33
-_PT_LOAD = 1
+_HEAD = 1024
+"""Bytes of a file in which its program headers lie."""
 _VDSO_SIZE = 0x4000
 _LONGEST_CODE = 1 << 26
+
+
+_Key = tuple[Identity, int, int]
+"""Of a file: device and inode, size in bytes, nanoseconds of its last change."""
 
 
 class TracedTask:
@@ -56,6 +76,8 @@ class TracedTask:
         same_files: its root and mounts are ours.
         is_musl: its loader is musl's; `None` if there is no loader, or it could not be looked at.
         is_passed_over: its loader may open files where the filter lets opens pass.
+        marks: where the next of its marks will be in its memory (`seccomp_marks.SharedMarks`); 0 if they are nowhere.
+        marks_end: the end of that memory.
     """
 
     def __init__(self, pid: int, parent: int) -> None:
@@ -74,20 +96,30 @@ class TracedTask:
         self.loader: range = range(0)
         self.vdso: range = range(0)
         self.start: bytes = b""
+        self.marks = self.marks_end = 0
 
 
 class StopReader:
     """Makes values of system calls that wait.
 
     Arguments: `on_start`, called with a process when it is first seen, and with one that has become another program;
+    `on_marks`, called with what lies in the memory of a process, before the call is returned at which it was read;
     `passed`, of the filter (`seccomp_filter.make_program`).
 
     Attributes: `unreadable`, how many calls could not be looked at, because the memory of their process cannot be read;
-    `on_process`, called with the process id of each process that is new.
+    `on_process`, called with the process id of each process that is new; `takes_memory`, a call that hands over the
+    memory of marks can be answered (`MarkStop.is_taken`); `changed`, files that had
+    changed when they were to be read.
     """
 
-    def __init__(self, on_start: Callable[[TracedTask], None], passed: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, on_start: Callable[[TracedTask], None], on_marks: Callable[[MarkStop], None],
+        passed: frozenset[int] = frozenset(),
+    ) -> None:  # fmt: skip
         self._on_start = on_start
+        self._on_marks = on_marks
+        self._own_pid = os.getpid()
+        self.takes_memory = False
         self._passed = passed
         self._own_loader: Identity | None = None
         self._asked_for: dict[int, str] = {}
@@ -95,7 +127,9 @@ class StopReader:
         self._tasks: dict[int, TracedTask] = {}
         self._threads: dict[int, int] = {}
         self._memory: OrderedDict[int, int] = OrderedDict()
-        self._images: dict[tuple[Identity, int, int], ElfImage | None] = {}
+        self._images: dict[_Key, ElfImage | None] = {}
+        self._segments: dict[_Key, tuple[Segment, ...] | None] = {}
+        self.changed: set[str] = set()
         self._lookup = FileLookup()
         self._page = os.sysconf("SC_PAGE_SIZE")
         self.unreadable = 0
@@ -108,7 +142,8 @@ class StopReader:
         instruction, and six arguments.
         """
         call, task = call_of(audit, number), None
-        if call is None:
+        if call is None or call.kind is CallKind.MOVE:
+            self._lookup.has_moved = self._lookup.has_moved or call is not None
             return None
         try:
             task = self._task(tid)
@@ -128,6 +163,7 @@ class StopReader:
     def end(self, pid: int) -> None:
         """A process has ended: its number may be given to another one."""
         self._tasks.pop(pid, None)
+        self._lookup.forget(pid)
         for tid in [tid for tid, owner in self._threads.items() if owner == pid]:
             del self._threads[tid]
         self._close(pid)
@@ -173,7 +209,7 @@ class StopReader:
         task.forget()
         task.is_read, task.start = True, start
         task.generation += 1
-        task.same_files = self._lookup.has_our_files(task.pid)
+        task.same_files = self._lookup.has_our_files(task.pid, anew=True)
         words = _auxiliary(vector, self._bits_of(task.pid))
         if vdso := words.get(_AT_SYSINFO_EHDR):
             task.vdso = range(vdso, vdso + _VDSO_SIZE)
@@ -232,17 +268,41 @@ class StopReader:
         return ExecStop(task.pid, tid, _text(path or b""), privileged)
 
     def _mark(self, task: TracedTask, tid: int, call: Call, arguments: tuple[int, ...]) -> Stop | None:
-        mark = self._path(task.pid, arguments[call.path or 0], _LONGEST_MARK)
+        address = arguments[call.path or 0]
+        self._read_marks(task)
+        head = describe_memory(self._own_pid, tid)
+        if self.takes_memory and address and self._peek(task.pid, address, len(head)) == head:
+            task.marks, task.marks_end = address + len(head), address + SHARED_SIZE
+            return MarkStop(task.pid, tid, (), is_taken=True)
+        mark = self._path(task.pid, address, _LONGEST_MARK)
         if mark is None:
             return None
         decoded = (decode_mark(match[1]) for match in MARK_FRAME.finditer(mark))
         marks = tuple(one for one in decoded if one is not None)
         for request in marks:
             if isinstance(request, Request):
-                if len(self._asked_for) >= _MOST_THREADS:
-                    self._asked_for.clear()
-                self._asked_for[tid] = request.target.rpartition("/")[2]
+                self._note_request(tid, request)
         return MarkStop(task.pid, tid, marks)
+
+    def _read_marks(self, task: TracedTask) -> None:
+        """Read the marks that have come into the memory of a process. Raises `OSError`."""
+        while task.marks:
+            size = min(_MARKS_AT_ONCE, task.marks_end - task.marks)
+            text, at = self._peek(task.pid, task.marks, size), 0
+            while (found := MARK_FRAME.match(text, at)) is not None:
+                at = found.end()
+                request = decode_mark(found[1])
+                if isinstance(request, Request):
+                    self._note_request(request.tid, request)
+                    self._on_marks(MarkStop(task.pid, request.tid, (request,)))
+            task.marks += at
+            if not at or FILLER in text[at : at + 1]:
+                return
+
+    def _note_request(self, tid: int, request: Request) -> None:
+        if len(self._asked_for) >= _MOST_THREADS:
+            self._asked_for.clear()
+        self._asked_for[tid] = request.target.rpartition("/")[2]
 
     def _is_asked_for(self, tid: int, name: str) -> bool:
         """Return whether a name that is not a library's by its look has just been asked for, or is needed by an
@@ -255,6 +315,7 @@ class StopReader:
         by_loader = self._is_by_loader(task, audit, address)
         if by_loader is False:
             return None
+        self._read_marks(task)
         raw = self._path(task.pid, arguments[call.path or 0], LONGEST_PATH)
         if not raw:
             return None
@@ -266,10 +327,12 @@ class StopReader:
         status = self._lookup.look(task.pid, tid, dirfd, raw)
         if isinstance(status, int):
             return OpenStop(task.pid, tid, time.time(), path, by_loader, None, status)
-        image = None
-        if task.same_files and stat.S_ISREG(status.st_mode) and ".so" in name:
-            image = self._image(_text(self._lookup.whole(task.pid, tid, dirfd, raw)), status)
-        return OpenStop(task.pid, tid, time.time(), path, by_loader, (status.st_dev, status.st_ino), image=image)
+        read: ReadImage = read_nothing
+        if stat.S_ISREG(status.st_mode) and ".so" in name and self._lookup.has_our_files(task.pid):
+            # At once where the path leads there as long as the process lives; and where needs are looked for by name.
+            is_urgent = by_loader is None or not path.startswith("/")
+            read = self._reader_of(_text(self._lookup.whole(task.pid, tid, dirfd, raw)), status, is_urgent)
+        return OpenStop(task.pid, tid, time.time(), path, by_loader, (status.st_dev, status.st_ino), read=read)
 
     def _is_by_loader(self, task: TracedTask, audit: int, address: int) -> bool | None:
         """Return whether the instruction that makes the call is in the loader: glibc's opens libraries itself (rtld has
@@ -286,20 +349,52 @@ class StopReader:
         status = os.stat(place)
         if not stat.S_ISREG(status.st_mode):
             return None
-        image = self._image(place, status)
-        if image is None and read_bytes(place, 4) != b"\x7fELF":
+        segments = self._segments_of(place, status)
+        if segments is None:
             return None  # a JIT's code, a closure of libffi: no image
-        path = (read_link(place) or "").removesuffix(" (deleted)")
+        link = read_link(place) or ""
+        path = link.removesuffix(" (deleted)")
+        is_urgent = path != link or not path or not self._lookup.has_our_files(task.pid)
+        read = self._reader_of(place if is_urgent else path, status, is_urgent)
         base = size = None
-        if image is not None and flags & MAP_FIXED:
-            base, size = _place(image, address, offset, self._page)
-        return MapStop(task.pid, tid, time.time(), path, (status.st_dev, status.st_ino), image, base, size)
+        if segments and flags & MAP_FIXED:
+            base, size = _place(segments, address, offset, self._page)
+        return MapStop(task.pid, tid, time.time(), path, (status.st_dev, status.st_ino), read, base, size)
+
+    def _segments_of(self, place: str, status: os.stat_result) -> tuple[Segment, ...] | None:
+        """Return the program headers of a file; () where they are damaged, `None` where it is no ELF file."""
+        key = _key_of(status)
+        if key not in self._segments:
+            if len(self._segments) >= _MOST_IMAGES:
+                self._segments.clear()
+            self._segments[key] = parse_segments(read_bytes(place, _HEAD))
+        return self._segments[key]
+
+    def _reader_of(self, path: str, status: os.stat_result, is_urgent: bool) -> ReadImage:
+        """Return what reads an image: now if it `is_urgent`; else when somebody asks, if it is the same file then."""
+        if not is_urgent:
+            return lambda: self._image_as_of(path, status)
+        image = self._image(path, status)
+        return lambda: image
+
+    def _image_as_of(self, path: str, status: os.stat_result) -> ElfImage | None:
+        key = _key_of(status)
+        if key in self._images:
+            return self._images[key]
+        try:
+            now = os.stat(path)
+        except OSError:
+            now = None
+        if now is None or _key_of(now) != key:
+            self.changed.add(path)
+            return None
+        return self._image(path, now)
 
     def _image(self, path: str, status: os.stat_result | None = None) -> ElfImage | None:
         """Return the image at a path; read once, as long as the file does not change."""
         try:
             status = status or os.stat(path)
-            key = (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns
+            key = _key_of(status)
             if key not in self._images:
                 if len(self._images) >= _MOST_IMAGES:
                     self._images.clear()
@@ -358,14 +453,18 @@ class StopReader:
             os.close(descriptor)
 
 
-def _place(image: ElfImage, address: int, offset: int, page: int) -> tuple[int | None, int | None]:
+def _key_of(status: os.stat_result) -> _Key:
+    """What changes with the content of a file."""
+    return (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns
+
+
+def _place(segments: tuple[Segment, ...], address: int, offset: int, page: int) -> tuple[int | None, int | None]:
     """Base and size of an image of which one segment is mapped to an address."""
-    loads = [segment for segment in image.segments if segment.type == _PT_LOAD]
-    for segment in loads:
-        if segment.offset & -page == offset:
-            low = min(one.address for one in loads) & -page
-            high = max(one.address + one.memory_size for one in loads)
-            return address - (segment.address & -page) + low, high - low
+    loads = [(start, start + size, at) for kind, _, at, start, _, size, _ in segments if kind == PT_LOAD]
+    for start, _, at in loads:
+        if at & -page == offset:
+            low, high = min(loads)[0] & -page, max(end for _, end, _ in loads)
+            return address - (start & -page) + low, high - low
     return None, None
 
 

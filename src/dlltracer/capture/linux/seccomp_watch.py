@@ -97,7 +97,7 @@ class LoaderWatch:
         self._own = 0
         self._forgotten = 0
         self._waiting: deque[Stop | _Begin | _End] = deque()
-        self.reader = StopReader(self._note_start, passed)
+        self.reader = StopReader(self._note_start, self.add, passed)
         self._passed_over: dict[str, None] = {}
         self._takes_rights = False
 
@@ -190,6 +190,12 @@ class LoaderWatch:
                 f"{self.reader.unreadable} system calls could not be looked at (their process may not be read, or the "
                 "memory was not there): what they opened is not shown, what they mapped is taken for the file opened "
                 "before",
+            )  # fmt: skip
+        if self.reader.changed:
+            shown = ", ".join(sorted(self.reader.changed)[:4])
+            notes += (
+                f"{len(self.reader.changed)} files changed before dlltracer had read what they need ({shown}): what was"
+                " loaded for them is not shown as theirs",
             )  # fmt: skip
         if unsure:
             notes += (

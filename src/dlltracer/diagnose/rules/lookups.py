@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...model.elf import ElfImage
-from ...model.environment import Provider
+from ...model.environment import SEARCHED, Provider
 from ...model.events import FailureKind, LoadFailedEvent
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
@@ -118,9 +118,16 @@ def _library(search: _Search, searched: list[LoadFailedEvent], case: Case) -> Fi
     others = [other for other in dict.fromkeys(one.path for one in searched) if other != name]
     also = f" Names that it looked for as well: {', '.join(others[:_MOST_NAMED])}." if others else ""
     evidence = Evidence(Source.PYTHON, f"ctypes.util.find_library({name!r}) found nothing")
+    there = next((copy.path for copy in case.copies.get(name, ()) if copy.where == SEARCHED), None)
+    if there is not None:
+        also += (
+            f" There is {there}, where the loader looks: not the library is missing, but a program that find_library "
+            "asks (images of containers mostly have neither gcc nor ld, Alpine no ldconfig that answers), or what they "
+            "need to know the file by."
+        )
     return Finding(
         code=LIBRARY_CODE,
-        title=f"the library {name} was not found",
+        title=f"the library {name} was not found" + (f" by find_library, and is there: {there}" if there else ""),
         confidence=search.confidence,
         subject=name,
         chain=case.chain_to(None, f"ctypes.util.find_library({name!r})"),
@@ -130,8 +137,17 @@ def _library(search: _Search, searched: list[LoadFailedEvent], case: Case) -> Fi
             f"compiler and the linker, and got nothing.{also} No loader was asked for a file of that name after it."
         ),
         evidence=(evidence,) if search.says is None else (evidence, search.says),
-        remedies=tuple(_install(name, case)),
+        remedies=tuple(_install(name, case) if there is None else _ask_by_soname(there, case)),
     )
+
+
+def _ask_by_soname(path: str, case: Case) -> Iterator[Remedy]:
+    code = f"import ctypes; ctypes.CDLL({posixpath.basename(path)!r})"
+    yield Remedy("ask for it by the name of its file: the loader finds it", code=code)
+    library = case.limits.c_library if case.limits is not None else None
+    if library is not None and library.name == "glibc":
+        yield Remedy("or let the system take note of its new libraries (as root)", ("ldconfig",))
+    yield Remedy("or install what find_library asks: gcc, and the package of the library that compilers need (-dev)")
 
 
 def _install(name: str, case: Case) -> Iterator[Remedy]:

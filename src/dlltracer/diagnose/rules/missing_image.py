@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ...model.environment import CONFIGURED, PackageManager, has_hash
-from ...model.events import FailureKind, LoadFailedEvent, Phase, ProbeOutcome
+from ...model.events import FOLDER_LOCKED, FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
@@ -144,7 +144,7 @@ def _missing(need: str, event: LoadFailedEvent | None, binding: Binding | None, 
         else f"there is no {need}, the path by which {requested_by} asks for it"
         if _is_asked_by_path(need, requested_by, case)
         else f"{need} was not found{_mistake_in_path(need, case)}",
-        confidence=_confidence(case, is_named or is_of_trace),
+        confidence=Confidence.LIKELY if _is_hidden(need, case) else _confidence(case, is_named or is_of_trace),
         subject=(requested_by or need) if foreign else need, chain=case.chain_to(requested_by, need),
         probes=case.probes_of(need),
         explanation=_explain_c_library(need, requested_by, foreign, case)
@@ -173,7 +173,8 @@ def _explain(need: str, requested_by: str | None, binding: Binding | None, case:
     owner = case.owner_of(requested_by) if requested_by else ""
     if case.is_of_another_process:
         return f"A loader says that it did not find {need}. That of this process looked for no such file."
-    text = f"{requested_by or 'The import'}{owner} cannot be loaded without {need}, and no place searched has it."
+    places = "no place that could be looked at" if _is_hidden(need, case) else "no place searched"
+    text = f"{requested_by or 'The import'}{owner} cannot be loaded without {need}, and {places} has it."
     if _is_asked_by_path(need, requested_by, case):
         text += (
             " It asks for it by that very path: it was linked with a library that has no soname, and the path given to "
@@ -238,6 +239,13 @@ def _mistake_in_path(need: str, case: Case) -> str:
 def _is_configured(copy: Copy, case: Case) -> bool:
     """Return whether ldconfig would let the loader find the copy. musl reads no cache."""
     return copy.where == CONFIGURED and _own_c_library(case) != "musl"
+
+
+def _is_hidden(need: str, case: Case) -> bool:
+    """Return whether a place that was searched could not be looked at: the library may be there."""
+    bindings = case.tree.bindings if case.tree is not None else ()
+    by_files = [probe for binding in bindings if binding.need == need for probe in binding.probes]
+    return any(FOLDER_LOCKED in (probe.reason or "") for probe in (*case.probes_of(need), *by_files))
 
 
 def _copies_of(need: str, case: Case) -> tuple[Copy, ...]:

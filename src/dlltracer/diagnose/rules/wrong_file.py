@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...model.events import FailureKind, Probe, ProbeOutcome
+from ...model.events import FOLDER_LOCKED, FailureKind, Probe, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState
@@ -62,7 +62,8 @@ def _file_of(library: str, case: Case) -> str:
         probe.path for need, _, probes in _searches(case) if need == library
         for probe in probes if probe.outcome is ProbeOutcome.PRESENT
     )  # fmt: skip
-    return next(present, library)
+    taken = (binding.path for binding in case.tree.bindings if binding.need == library) if case.tree is not None else ()
+    return next(present, next((path for path in taken if path is not None), library))
 
 
 def check_machine(case: Case) -> Iterator[Finding]:
@@ -187,26 +188,30 @@ def _passed_over(case: Case) -> Iterator[Finding]:
     )
     seen: set[str] = set()
     for need, requested_by, probes in _searches(case):
-        present = [probe for probe in probes if probe.outcome is ProbeOutcome.PRESENT]
+        present = [
+            probe for probe in probes
+            if probe.outcome is ProbeOutcome.PRESENT or FOLDER_LOCKED in (probe.reason or "")
+        ]  # fmt: skip
         if need in seen or not present:
             continue
         seen.add(need)
         probe = present[0]
         reason = probe.reason or "the loader did not say why"
-        is_link = "symbolic link" in reason
+        is_link, is_hidden = "symbolic link" in reason, FOLDER_LOCKED in reason
         code = MACHINE_CODE if _OF_MACHINE.search(reason) else LINK_CODE if is_link else CODE
-        if "permission" in reason.lower():
+        if is_hidden or "permission" in reason.lower():
             code = UNREADABLE_CODE
-        title, remedy = _words_for(code, probe.path, _short(reason))
+        title, remedy = _words_for(code, probe.path, reason if is_hidden else _short(reason))
+        has_it = "would have that name, if it is there" if is_hidden else "has that name"
+        needs = f"{requested_by or 'The program'}{case.owner_of(requested_by or '')} needs {need}."
         yield Finding(
             code=code,
             title=title,
             confidence=_confidence(need == named, probe, case), subject=probe.path,
             chain=case.chain_to(requested_by, need), probes=tuple(probes),
             explanation=(
-                f"{requested_by or 'The program'}{case.owner_of(requested_by or '')} needs {need}. {probe.path} has "
-                "that name: "
-                f"{reason}. The loader passes over such a file without a word and says that there is none."
+                f"{needs} {probe.path} {has_it}: {reason}. The loader passes over such a file "
+                "without a word and says that there is none."
             ),
             evidence=(Evidence(Source.LOADER, f"it tried {probe.path} and went on"), Evidence(Source.FILES, reason)),
             remedies=(remedy,),
@@ -216,6 +221,8 @@ def _passed_over(case: Case) -> Iterator[Finding]:
 def _confidence(is_named: bool, probe: Probe, case: Case) -> Confidence:
     if case.dl_error is None or probe.reason is None or "did not say" in probe.reason:
         return Confidence.POSSIBLE
+    if FOLDER_LOCKED in probe.reason:
+        return Confidence.LIKELY
     return Confidence.CERTAIN if is_named else Confidence.LIKELY
 
 
@@ -262,7 +269,7 @@ def _requester(path: str, case: Case) -> str | None:
 
 def _words_for(code: str, path: str, kind: str) -> tuple[str, Remedy]:
     """Return the title and the first remedy for a kind of wrong file."""
-    named = {CODE: _NAMED, LIBRARY_CODE: _UNLINKED, DAMAGED_CODE: _DAMAGED}.get(code, {})
+    named = {CODE: _NAMED, LIBRARY_CODE: _UNLINKED, DAMAGED_CODE: _DAMAGED, UNREADABLE_CODE: _HIDDEN}.get(code, {})
     words = next((words for sign, words in named.items() if sign in kind), None) or _WORDS.get(code)
     if words is not None:
         title, remedy = words
@@ -295,6 +302,13 @@ _WORDS = {
     ),
     DAMAGED_CODE: ("{path} is damaged", Remedy("fetch the file again")),
 }
+_HIDDEN = {
+    FOLDER_LOCKED: (
+        "{path} cannot be looked for: a folder on the way may not be entered by this user",
+        Remedy("see which folder denies it, and let others pass it (chmod o+x)", ("namei", "-l", "{path}")),
+    ),
+}
+"""For a path that may not be looked at: words of the reason, to title and remedy."""
 _DAMAGED = {
     "no dynamic section": (
         "{path} has nothing that a loader can use: no dynamic section",
