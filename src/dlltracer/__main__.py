@@ -37,12 +37,13 @@ def _leave(status: int) -> None:
     """End the process, if nobody waits for what an interpreter does at its end; else return.
 
     Freeing all modules and values takes a tenth of the time of `dlltracer deps`, and the kernel frees them anyway.
+    With PYTHONINSPECT the interpreter would show our exit as an exception, and ask for code: that is for the program.
     """
     import atexit
     import os
 
     flags, threading = sys.flags, sys.modules.get("threading")
-    if flags.inspect or flags.interactive or flags.dev_mode or sys.getprofile() or sys.gettrace():
+    if flags.dev_mode or sys.getprofile() or sys.gettrace():
         return
     if getattr(atexit, "_ncallbacks", lambda: 1)() or (threading is not None and threading.active_count() > 1):
         return

@@ -179,6 +179,12 @@ def test_what_the_environment_says_to_the_interpreter(desk: Desk) -> None:
         given = {name: text for name, text in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONDEV"))}
         plain = desk.run(["-c", code], env={**given, **variables})
         assert desk.traced("-c", code, env={**given, **variables}) == plain and plain.status == 0, variables
+    # An interpreter that inspects: the program's asks for code, ours and that of a question do not.
+    inspects = {**given, "PYTHONINSPECT": "1"}
+    program = ["-c", "raise SystemExit(7)"]
+    assert desk.traced(*program, env=inspects) == desk.run(program, env=inspects)
+    asked = desk.run(["-m", "dlltracer", "why", "-c", "pass"], stdin="print('asked')", env=inspects)
+    assert (asked.status, asked.stdout, asked.stderr) == (0, "the code works: nothing to explain\n", "")
     if LINUX:
         coerced = desk.traced("--", "sh", "-c", "echo $LC_CTYPE.", env={**given, "PATH": os.environ["PATH"]})
         assert coerced.stdout == ".\n"

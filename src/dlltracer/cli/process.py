@@ -164,10 +164,15 @@ def with_stop(run: RunResult, stopper: Stopper | None) -> RunResult:
     return replace(run, stopped=stopper.reason, seconds=stopper.seconds, crash=None, crash_note=None)
 
 
-def child_environment(variables: Variables) -> dict[str, str]:
-    """Our environment, with these variables changed; `None` takes one away."""
+def child_environment(options: RunOptions) -> dict[str, str]:
+    """Our environment, with the variables of the options changed.
+
+    A program whose output we take is not talked with: PYTHONINSPECT would have its interpreter wait for somebody.
+    """
     changed = dict(os.environ)
-    for name, value in variables:
+    if options.output is not None:
+        changed.pop("PYTHONINSPECT", None)
+    for name, value in options.variables:
         if value is None:
             changed.pop(name, None)
         else:

@@ -249,7 +249,7 @@ class _Launcher:
 
         self._command = command
         try:
-            launch = Launch(command, child_environment(options.variables), options.output, way, passed)
+            launch = Launch(command, child_environment(options), options.output, way, passed)
         except OSError as error:
             raise CannotRun(describe_start_failure(command[0], error)) from error
         self.socket, self.child = launch.socket, launch.child

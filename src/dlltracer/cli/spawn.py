@@ -192,7 +192,8 @@ def _run(command: list[str], log: int | None, relay: Relay, options: RunOptions)
         try:
             if log is not None:
                 os.set_inheritable(log, True)
-            environment = child_environment(options.variables) if options.variables else None
+            is_ours = not options.variables and options.output is None
+            environment = None if is_ours else child_environment(options)
             child = start_program(command, environment, stdout, stderr)
         except OSError as error:
             from .program import describe_start_failure
