@@ -188,3 +188,22 @@ def test_a_name_of_glibc_without_a_version_on_musl(name: str, code: str) -> None
     assert first(made).code == code
     other = case(f"{EXT}: undefined symbol: {name}", symbols=lack, tree=tree(), images={EXT: image()})
     assert first(other).code == "missing-symbol", "with glibc, its own names mean nothing"
+
+
+@pytest.mark.parametrize(
+    ("symbol", "definer", "offered"),
+    [
+        ("SSL_library_init", "/lib/libgnutls-openssl.so.27", False),  # OpenSSL has it no more, and this is another
+        ("SSL_new", "/lib/libssl.so.3", True),
+        ("GOMP_parallel", "/site/x.libs/libgomp-a34b3233.so.1.0.0", True),
+        ("nobody_knows_it", "/lib/libany.so.1", True),
+    ],
+)
+def test_a_library_that_defines_the_symbol_is_offered_if_it_may_be_meant(
+    symbol: str, definer: str, offered: bool
+) -> None:
+    lack = (MissingSymbol(symbol, None, EXT, None),)
+    found = first(case(f"{EXT}: undefined symbol: {symbol}", symbols=lack, tree=tree(), definers=(definer,)))
+    assert (definer in found.explanation) is offered
+    assert any("patchelf" in remedy.command for remedy in found.remedies) is offered
+    assert ("which lib" in found.title) is offered

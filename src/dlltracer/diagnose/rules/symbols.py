@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
 from ...knowledge import glibc_names, musl_names
 from ...model.elf import ElfImage
+from ...model.environment import without_hash
 from ...model.failure import ProcessFacts
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, MissingSymbol, MissingVersion
@@ -192,7 +195,7 @@ def _symbol(missing: MissingSymbol, case: Case) -> Finding:
         else:
             text += f" By its name it belongs to {owner.name}." if owner is not None else ""
             text += _asked_libraries(case, missing)
-    definers = case.definers if len(case.definers) <= _MOST_DEFINERS else ()
+    definers = _likely_definers(missing, case)
     if definers:
         text += (
             f" It does not list any library that has it (its needs were left out when it was linked). "
@@ -217,13 +220,28 @@ def _symbol_title(missing: MissingSymbol, case: Case) -> str:
     """Return the library that lacks the symbol, if its version names one; else the requester."""
     requester = missing.requested_by.rpartition("/")[2] or "an image"
     binding = _binding_of(case, missing.requested_by, missing.library) if missing.library else None
-    if len(case.definers) == 1 and binding is None:
-        definer = case.definers[0].rpartition("/")[2]
+    definers = _likely_definers(missing, case)
+    if len(definers) == 1 and binding is None:
+        definer = definers[0].rpartition("/")[2]
         return f"{requester} needs {missing.name}, which {definer} has, and does not ask for {definer}"
     if binding is None:
         return f"{requester} needs a symbol that nothing provides: {missing.name}"
     version = f" in version {missing.version}" if missing.version else ""
     return f"{missing.library} lacks {missing.name}{version}, which {requester} needs"
+
+
+def _likely_definers(missing: MissingSymbol, case: Case) -> tuple[str, ...]:
+    """Return the libraries that define the symbol, if it may have been meant for them.
+
+    Names are free: libgnutls-openssl.so.27 defines SSL_library_init, which no library of OpenSSL has since 1.1.
+    """
+    owner = guess_owner(missing.name)
+    patterns = owner.libraries if owner is not None else ()
+    found = tuple(
+        path for path in case.definers
+        if not patterns or any(fnmatchcase(without_hash(posixpath.basename(path)), f"{one}*") for one in patterns)
+    )  # fmt: skip
+    return found if len(found) <= _MOST_DEFINERS else ()
 
 
 def _asked_libraries(case: Case, missing: MissingSymbol) -> str:

@@ -62,7 +62,8 @@ def _file_of(library: str, case: Case) -> str:
         probe.path for need, _, probes in _searches(case) if need == library
         for probe in probes if probe.outcome is ProbeOutcome.PRESENT
     )  # fmt: skip
-    return next(present, library)
+    taken = (binding.path for binding in case.tree.bindings if binding.need == library) if case.tree is not None else ()
+    return next(present, next((path for path in taken if path is not None), library))
 
 
 def check_machine(case: Case) -> Iterator[Finding]:
