@@ -27,6 +27,7 @@ from dlltracer.model.elf import DF_STATIC_TLS
 LINUX = "cp312-cp312-manylinux_2_17_x86_64"
 ARM_LINUX = "cp312-cp312-manylinux_2_17_aarch64"
 MUSL = "cp312-cp312-musllinux_1_2_x86_64"
+STABLE_T = "cp315-abi3t-manylinux_2_17_x86_64"
 WINDOWS = "cp312-cp312-win_amd64"
 MAC = "cp312-cp312-macosx_11_0_arm64"
 UNIVERSAL = "cp312-cp312-macosx_10_9_universal2"
@@ -151,6 +152,9 @@ BROKEN: list[tuple[str, dict[str, bytes], str, str, str]] = [
     ("other-c-library", {SO: elf(needed=("libc.so.6",))}, MUSL, "error", "glibc"),
     ("other-platform", {SO: pe({})}, LINUX, "error", "PE file"),
     ("damaged-image", {SO: elf()[:200]}, LINUX, "error", "cut short"),
+    ("damaged-image", {"pkg/mod.abi3t.so": elf()[:200]}, STABLE_T, "error", "cut short"),
+    ("wrong-machine", {"pkg/mod.abi3t.so": elf(machine=183)}, STABLE_T, "error", "AArch64"),
+    ("other-platform", {"pkg/mod.abi3t.so": elf()}, "cp315-abi3t-macosx_11_0_arm64", "error", "not a Mach-O"),
     ("missing-symbol", {SO: elf(symbols=(INIT, need("never_linked")))}, LINUX, "error", "never_linked"),
     (
         "missing-symbol", {"pkg/libown.so": library("lib.so", need("__cxa_thread_atexit_impl")), **BY_CTYPES}, MUSL,

@@ -75,7 +75,7 @@ def test_windows_functions_come_from_system32() -> None:
 def test_nothing_is_unpickled_or_evaluated_but_the_program() -> None:
     found = {module for module, name, _ in calls() if _UNPICKLE.fullmatch(name)}
     values = "model/light.py"  # __init__ of our own values, from the names of their fields
-    assert found <= {"cli/launch.py", "cli/runner.py", "cli/child_main.py", "integrations/ipython.py", values}
+    assert found <= {"cli/launch.py", "cli/runner.py", "cli/child.py", "integrations/ipython.py", values}
 
 
 def test_only_a_download_that_was_asked_for_speaks_to_the_network() -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
+from ..binary.elf import read_elf
 from ..capture.linux.seccomp_decode import WatchedProgram
 from ..errors import BinaryFormatError
 from ..host.filesystem import HostFilesystem
 from ..host.linux import read_linux_context
-from ..model.elf import ElfImage
 from ..model.events import ImageChange, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from ..model.light import replace
 from ..model.loader_context import MuslContext
@@ -122,10 +122,8 @@ class SearchPhases:
             return context.requesters.get(name)
         requested_by, path = context.unread.pop(name)
         try:
-            image = self._files.read_image(path)
+            image = read_elf(path, versions=False)
         except (OSError, BinaryFormatError):
-            return None
-        if not isinstance(image, ElfImage):
             return None
         by = self._requester(requested_by or "", context)
         if by is not None and not (by.image.rpath or by.image.runpath):

@@ -18,7 +18,7 @@ from ..host.stored_images import StoredElfFiles
 from ..host.wheel import Wheel
 from ..model.check import Problem, Severity
 from ..model.elf import DF_STATIC_TLS, ET_DYN, ET_EXEC, PF_X, ElfImage, describe_kind
-from ..model.environment import is_libpython
+from ..model.environment import MODULE_ENDING, is_libpython
 from ..model.loader_context import GlibcContext, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree
 from ..resolve.linux import resolve_linux
@@ -32,7 +32,7 @@ _PT_LOAD, _PT_TLS, _PT_GNU_STACK = 1, 7, 0x6474E551
 _STATIC_TLS_LEFT = 1_728
 """Bytes of the static TLS block that glibc keeps free for dlopen, at most: TLS_STATIC_SURPLUS of elf/dl-tls.c, rounded
 up. glibc 2.36 took a file with 1,680 and refused one with 1,720."""
-_MODULE = re.compile(r"\.(?:cpython-\d+\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
+_MODULE = re.compile(MODULE_ENDING)
 _MODULE_ENTRY = "PyInit_"
 _VERSION = re.compile(rf"({'|'.join(VERSION_FAMILIES)})_(\d+(?:\.\d+)*)")
 _PACKED_RELOCATIONS = "GLIBC_ABI_DT_RELR"

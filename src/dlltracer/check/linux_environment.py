@@ -22,7 +22,7 @@ from ..host.native_files import NativeFile
 from ..host.package_code import PackageCode
 from ..model.check import Problem, Severity
 from ..model.elf import DF_1_PIE, ET_DYN, ET_EXEC, ElfImage, ElfSymbols, describe_kind
-from ..model.environment import is_libpython, without_hash
+from ..model.environment import MODULE_ENDING, is_libpython, without_hash
 from ..model.loader_context import GlibcContext, LoadedImage, MuslContext
 from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.linux import LinuxResolver, resolve_linux
@@ -31,7 +31,7 @@ from .platform_check import RuntimeCopy, family_of, judge_copies
 from .platforms import Loader, Platform, is_of_driver
 from .scope import Conflict, Load, SymbolScope
 
-_SUFFIX = re.compile(r"\.(?:cpython-(\d)(\d+)(t?)\w*(?:-[\w-]+)?|abi3(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$")
+_SUFFIX = re.compile(MODULE_ENDING)
 _PROGRAM_FOLDERS = ("bin", "sbin", "libexec")
 _STANDARD_LIBRARY = "/lib-dynload/"
 _MOST_NEEDS = 3_000_000

@@ -12,7 +12,7 @@ from ..host.stored_images import StoredMachoFiles
 from ..host.wheel import Wheel
 from ..knowledge import musl_names
 from ..model.check import Problem, Severity
-from ..model.environment import is_libpython
+from ..model.environment import MODULE_ENDING, is_libpython
 from ..model.loader_context import MacosContext
 from ..model.macho import (
     CPU_ARM64,
@@ -35,7 +35,8 @@ from .python_abi import is_python_name
 from .tags import PythonPromise, file_python, macos_tag
 
 _MODULE_ENTRY = "_PyInit_"
-_MODULE = re.compile(r"\.(?:cpython-\d+\w*-darwin|abi3|pypy\d+-[\w-]+)\.so$")
+_MODULE = re.compile(rf"(?!.*-linux-){MODULE_ENDING}")
+"""The end of a module's name. A file for Linux in a wheel for macOS is no module of it: Python passes over that."""
 _FIRST_ARM64 = (11, 0)
 """The first macOS for arm64: a lower promise of a universal2 tag is for x86_64 only."""
 _MOST_TREES = 5_000

@@ -15,6 +15,7 @@ from itertools import product
 from ..host.wheel import UnreadableTarget, Wheel
 from ..knowledge import NEWEST_PYTHON
 from ..model.check import Problem, Severity
+from ..model.environment import MODULE_ENDING
 from .platforms import MACOSX, Loader, Platform
 
 Tag = tuple[str, str, str]
@@ -34,7 +35,7 @@ _SUFFIX = re.compile(
     r"(?P<stem>[^/]+?)\.(?:cpython-(?P<so>\d{2,3})(?P<so_flags>[dmut]*)(?:-(?P<so_platform>[\w-]+))?\.so"
     r"|cp(?P<pyd>\d{2,3})(?P<pyd_flags>[dt]*)-(?P<pyd_platform>\w+)\.pyd)$"
 )
-_ANY_MODULE = re.compile(r"[^/]+\.(?:abi3t?(?:-[\w-]+)?\.so|cpython-\d+\w*(?:-[\w-]+)?\.so|pyd|pypy\d+-[\w-]+\.so)$")
+_ANY_MODULE = re.compile(rf"[^/]+(?:{MODULE_ENDING}|\.pyd$)")
 _GNU = {
     "x86_64": "x86_64-linux-gnu", "i686": "i386-linux-gnu", "aarch64": "aarch64-linux-gnu",
     "armv7l": "arm-linux-gnueabihf", "armv6l": "arm-linux-gnueabihf", "ppc64le": "powerpc64le-linux-gnu",

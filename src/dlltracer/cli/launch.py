@@ -1,6 +1,6 @@
 """Becomes `python PROGRAM`: does in Python what the interpreter does before the first line of a program.
 
-Runs in the process of the program (child_main.py). It imitates Modules/main.c and Python/pythonrun.c of CPython; "as C
+Runs in the process of the program (child.py). It imitates Modules/main.c and Python/pythonrun.c of CPython; "as C
 does" means these. What it imports, the interpreter has imported anyway or imports for that kind of program.
 """
 
@@ -185,12 +185,13 @@ def _remove_file_names(names: dict[str, Any]) -> None:
     names.pop("__cached__", None)
 
 
-def found_no_module(error: BaseException, runner: str) -> bool:
+def found_no_module(error: BaseException, runners: tuple[str, ...]) -> bool:
     """Return whether this is runpy's own exit with "No module named ...": nothing of the program ran below it.
 
-    `runner` is the file of child_main.py, as its code objects say it; frames of it are not the program's.
+    `runners` are the files of child_main.py and child.py, as their code objects say them; frames of them are not the
+    program's.
     """
-    where = _outside_of_us(error.__traceback__, runner)
+    where = _outside_of_us(error.__traceback__, runners)
     return (
         isinstance(error, SystemExit)
         and where is not None
@@ -200,18 +201,18 @@ def found_no_module(error: BaseException, runner: str) -> bool:
     )
 
 
-def _outside_of_us(where: TracebackType | None, runner: str) -> TracebackType | None:
-    """The traceback without our frames at its start, this file's and child_main.py's."""
-    ours = (prepare.__code__.co_filename, runner)
+def _outside_of_us(where: TracebackType | None, runners: tuple[str, ...]) -> TracebackType | None:
+    """The traceback without our frames at its start: of this file, and of `runners`."""
+    ours = (prepare.__code__.co_filename, *runners)
     while where is not None and where.tb_frame.f_code.co_filename in ours:
         where = where.tb_next
     return where
 
 
-def hide_from_excepthook(runner: str, main_names: dict[str, Any] | None) -> None:
+def hide_from_excepthook(runners: tuple[str, ...], main_names: dict[str, Any] | None) -> None:
     """Let the interpreter report the exception on its way out without frames of ours, by the program's own hook.
 
-    Arguments: `runner`, the file of child_main.py; `main_names`, those of the `PreparedProgram`.
+    Arguments: `runners`, as of `found_no_module`; `main_names`, those of the `PreparedProgram`.
     """
     hook: Any = getattr(sys, "excepthook", None)
     if hook is None:
@@ -222,7 +223,7 @@ def hide_from_excepthook(runner: str, main_names: dict[str, Any] | None) -> None
     def report(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
         sys.excepthook = hook
         # The built-in hook prints the exception's own traceback, whatever it is handed.
-        sys.last_traceback = error.__traceback__ = _outside_of_us(where, runner)
+        sys.last_traceback = error.__traceback__ = _outside_of_us(where, runners)
         try:
             hook(kind, error, error.__traceback__)
         except SystemExit:  # ends the process at once: C does not come to remove the names

@@ -253,7 +253,7 @@ def _read_folder_changes(result: str) -> tuple[FolderChange, ...]:
 
 
 _FOLDER_CHANGE = re.compile(r"([+-])(\d{1,20}) (.+)")
-"""A line of `child_main._watch_added_folders`."""
+"""A line of `child._watch_added_folders`."""
 
 
 def _read_requests(result: str) -> list[Request]:

@@ -1,4 +1,4 @@
-"""Defines what the parent and the runner (child_main.py) exchange: a command line one way, a report the other way.
+"""Defines what the parent and the runner (child.py) exchange: a command line one way, a report the other way.
 
 Both sides import this module, and the runner does so in the process of the program: nothing is imported here that a
 plain interpreter has not imported anyway (ADR 3).

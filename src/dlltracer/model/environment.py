@@ -44,6 +44,12 @@ def is_libpython(name: str) -> bool:
     return _LIBPYTHON.search(name) is not None
 
 
+MODULE_ENDING = (
+    r"\.(?:cpython-(\d)(\d+)(t?)\w*(?:-[\w-]+)?|abi3t?(?:-[\w-]+)?|pypy\d+-[\w-]+|graalpy\d[\w-]*)\.so$"
+)
+"""Pattern of the end of an extension module's name on Linux and macOS. Groups: major and minor version of CPython, "t"
+for one without the GIL. Sources: PEP 3149, PEP 384, PEP 803 (abi3t); EXT_SUFFIX of PyPy and GraalPy."""
+
 _DEBUG_RUNTIME = re.compile(
     r"(?:(?:vcruntime|msvcp|msvcr|concrt|vccorlib|vcomp|vcamp)\d{2,3}(?:_\d|_threads)?d(?:_\w+)?|ucrtbased|msvcrtd"
     r"|mfcm?\d{2,3}u?d)\.dll", re.IGNORECASE,

@@ -14,7 +14,7 @@ from .light import dataclass
 _IMPORTS = 20
 """Names of a chain of imports that are shown."""
 
-_ABI_TAG = r"\.(?:cpython-[^.]+|cp\d[^.]*|abi3)(?=\.(?:so|pyd)$)"
+_ABI_TAG = r"\.(?:cpython-[^.]+|cp\d[^.]*|abi3t?)(?=\.(?:so|pyd)$)"
 """What an extension module's file name says of the Python it is for (PEP 3149)."""
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from .. import __version__
 from ..model.check import UNREADABLE, CheckReport, PackageContent, Problem, Severity
 from ..model.encode import encode
+from ..model.environment import MODULE_ENDING
 from ..model.screen import escape, escape_lines
 from .drawing import BOLD, DIM, FAILED, PLAIN, WARNING, Line, Styled, number
 
@@ -239,7 +240,7 @@ def _property(text: str) -> str:
 
 _MOST_PAGES, _MOST_GROUPS, _SHOWN_FILES, _MOST_FILES, _MOST_EVIDENCE = 200, 300, 5, 200, 20
 _LIBRARY = re.compile(r"\.(?:dll|dylib)$|^lib.*\.so(?:\.[\d.]+)?$", re.IGNORECASE)
-_MODULE = re.compile(r"\.(?:cpython-[\w-]+|abi3|pypy[\w-]+)\.so$|\.pyd$")
+_MODULE = re.compile(rf"{MODULE_ENDING}|\.pyd$")
 _TONES = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.NOTE: "good"}
 
 

@@ -88,6 +88,9 @@ _PAUSE = 0.02
 _LONGEST_WAIT = 0.2
 """Seconds after which they are in any case."""
 
+_AT_ONCE = 8
+"""How many of them between two looks for a call, while none comes: less than a millisecond."""
+
 
 class NotifyLoop:
     """Answers a listener in a thread of its own, from `start` to `stop`.
@@ -155,17 +158,19 @@ class NotifyLoop:
         """
         watch = self._watch
         has_work = watch.has_work
-        # Once it has begun it goes on with all that waits: one look for a call between two.
+        # Once it has begun it goes on with all that waits, and looks for a call in between.
         ready = self._poller.poll(-1 if not has_work else 0 if self._is_thinking else _PAUSE)
         if not has_work:
             self._is_thinking, self._began_waiting = False, time.monotonic()
-        elif not ready or time.monotonic() - self._began_waiting >= _LONGEST_WAIT:
-            self._is_thinking = True
-        if len(ready) == 1 and ready[0] == (self._listener, select.EPOLLIN):  # nearly always
+        elif not self._is_thinking:
+            self._is_thinking = not ready or time.monotonic() - self._began_waiting >= _LONGEST_WAIT
+        is_call = len(ready) == 1 and ready[0] == (self._listener, select.EPOLLIN)  # nearly always
+        if is_call:
             self._answer()
-            ready = []
-        if self._is_thinking and watch.has_work:
-            watch.work()
+        if self._is_thinking:
+            watch.work(1 if is_call else _AT_ONCE)
+        if is_call:
+            return True
         descriptors = [descriptor for descriptor, _ in ready]
         if self._stop_read in descriptors:
             return False

@@ -119,15 +119,16 @@ class LoaderWatch:
         """True if stops wait that were taken in."""
         return bool(self._waiting)
 
-    def work(self) -> None:
-        """Work out what the oldest stop means."""
-        item = self._waiting.popleft()
-        if isinstance(item, _Begin):
-            self._start(item)
-        elif isinstance(item, _End):
-            self.end(item.pid, item.status)
-        else:
-            self._handle(item)
+    def work(self, most: int = 1) -> None:
+        """Work out what the oldest stops mean, and no more of them than `most`."""
+        for _ in range(min(most, len(self._waiting))):
+            item = self._waiting.popleft()
+            if isinstance(item, _Begin):
+                self._start(item)
+            elif isinstance(item, _End):
+                self.end(item.pid, item.status)
+            else:
+                self._handle(item)
 
     def note_end(self, pid: int, status: int | None = None) -> None:
         """A process has ended; `status` as of `Popen`, `None` where that is to be found out."""
@@ -292,7 +293,7 @@ class LoaderWatch:
     def _compare(self, decoder: ProcessDecoder) -> None:
         """Tell what has been unloaded since it was loaded, by what is mapped now."""
         maps = read_kernel_file(f"/proc/{decoder.pid}/maps")
-        mapped = {line.split(None, 5)[5].removesuffix(" (deleted)") for line in maps.split("\n") if " /" in line}
+        mapped = {line[line.index(" /") + 1 :].removesuffix(" (deleted)") for line in maps.split("\n") if " /" in line}
         if mapped:
             decoder.settle()
             decoder.compare(mapped)
