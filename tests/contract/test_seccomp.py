@@ -312,6 +312,14 @@ def test_requests_of_python_more_than_memory_takes(bench: Bench) -> None:
     assert loads == [["_heapq"]] * 2
 
 
+def test_what_was_unloaded_is_told_at_the_end(bench: Bench) -> None:
+    """By what is mapped when the program is done: its process may have ended when that is thought about."""
+    library = bench.build("libgone.so", "int gone(void) { return 1; }", "-shared", "-fPIC", "-nostdlib")
+    seen = bench.code(f"import ctypes, _ctypes; _ctypes.dlclose(ctypes.CDLL({str(library)!r})._handle)")
+    assert [event["type"] for event in seen.events if event["path"] == str(library)] == ["load", "unload"]
+    assert [event["type"] for event in seen.events if "/_ctypes." in event["path"]] == ["load"]
+
+
 def test_a_program_with_another_root_is_looked_at_there(bench: Bench) -> None:
     """After chroot(2), a path leads to another file."""
     if os.geteuid():

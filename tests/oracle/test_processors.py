@@ -1,17 +1,19 @@
 """dlltracer on other processors, each with its glibc and its Python, by qemu-user.
 
-CI runs one root. ``DLLTRACER_PROCESSORS=all`` runs all of them, ``DLLTRACER_PROCESSORS=armhf-trixie,...`` those named.
+And `run`, `why` and `deps` on other releases for this processor. CI runs one root of another processor.
+``DLLTRACER_PROCESSORS=all`` runs all of them, ``DLLTRACER_PROCESSORS=armhf-trixie,...`` those named.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.slow
 
 CHOSEN = os.environ.get("DLLTRACER_PROCESSORS", "arm64-bookworm")
 ROOTS = FOREIGN if CHOSEN == "all" else tuple(CHOSEN.split(","))
+NATIVE = ("bullseye", "trixie", "sid")
 GLIBC = {"bullseye": "2.31", "bookworm": "2.36", "trixie": "2.41"}
 
 FOLLOWED = """\
@@ -48,6 +51,16 @@ if not child:
 os.waitpid(child, 0)
 """
 
+
+IMPORTED = """\
+import sys
+sys.path[:0] = ["/mnt"]
+import hashlib, bz2
+try:
+    import missing_library
+except ImportError:
+    pass
+"""
 
 LISTED = """\
 import os, sys
@@ -124,6 +137,7 @@ def fill(shared: Path, module: Path) -> tuple[str, str]:
     (shared / "followed.py").write_text(FOLLOWED)
     (shared / "import_bz2.py").write_text("import bz2\n")
     (shared / "listed.py").write_text(LISTED)
+    (shared / "imported.py").write_text(IMPORTED)
     data = module.read_bytes()
     image = parse_elf(data)
     library = next(need for need in image.needed if need.startswith("libcrypto"))
@@ -136,7 +150,17 @@ def fill(shared: Path, module: Path) -> tuple[str, str]:
 
 @pytest.fixture(scope="module", params=ROOTS)
 def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    name: str = request.param
+    return make_machine(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=(*ROOTS, *NATIVE))
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """The commands run on older and newer glibc of this machine's processor, too. (`Trace`: test_glibc_roots.)"""
+    return make_machine(request.param, tmp_path_factory)
+
+
+@functools.cache
+def make_machine(name: str, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     root = find_root(name)
     if isinstance(root, str):
         pytest.skip(root)
@@ -182,8 +206,8 @@ def test_snapshot(machine: Machine) -> None:
     assert seen["filters"] is False, "qemu-user has no seccomp(2): that is tried, whatever /proc says of the kernel"
 
 
-def test_run_and_the_processes_that_it_starts(machine: Machine) -> None:
-    output = machine.dlltracer("run", "--follow", "--format", "jsonl", "/mnt/followed.py", status=0)
+def test_run_and_the_processes_that_it_starts(system: Machine) -> None:
+    output = system.dlltracer("run", "--follow", "--format", "jsonl", "/mnt/followed.py", status=0)
     rows = [json.loads(line) for line in output.splitlines()]
     # Libraries of a wheel have a part of their checksum in the name: libbz2-a273e504.so.1.0.6.
     loads = {re.split(r"-\w{8}\.|\.", row["path"].rpartition("/")[2])[0]: row for row in rows if row["type"] == "load"}
@@ -194,6 +218,31 @@ def test_run_and_the_processes_that_it_starts(machine: Machine) -> None:
     assert failure["imports"] == ["missing_library"]
     processes = {row["pid"] for row in rows if row["type"] == "process"}
     assert processes == {loads["_hashlib"]["pid"], loads["_bz2"]["pid"], failure["pid"]} and len(processes) == 3
+
+
+def test_both_mechanisms_where_the_kernel_runs_the_processor_itself(machine: Machine) -> None:
+    """i386 on x86-64: what qemu-user has not, seccomp(2), is there, with numbers of calls that are others."""
+    if machine.root.processor is None or machine.root.processor.architecture != "i386":
+        pytest.skip("this kernel runs no programs of that processor")
+    native = replace(machine, root=replace(machine.root, processor=None))
+    if os.geteuid() != 0:
+        pytest.skip("needs root: a chroot in a mount namespace")
+    if native.root.execute(native.shared, [native.root.python, "-c", ""]).returncode:
+        pytest.skip("this kernel runs no programs of 32 bits")
+    seen = {}
+    for backend in ("rtld", "seccomp"):
+        output = native.dlltracer("run", "--backend", backend, "--format", "jsonl", "/mnt/imported.py", status=0)
+        rows = [json.loads(line) for line in output.splitlines()]
+        assert rows[0]["backend"] == backend
+        seen[backend] = [
+            (row["type"], row["path"], row.get("need"), row.get("imports"), row.get("kind"),
+             [(probe["path"], probe["phase"]) for probe in row.get("probes", ()) if probe["outcome"] != "no entry"])
+            for row in rows if row["type"] in ("load", "failed")
+        ]  # fmt: skip
+    loads = {row[1].rpartition("/")[2].partition(".")[0] for row in seen["rtld"] if row[0] == "load"}
+    assert {"_hashlib", "libcrypto", "_bz2", "libbz2"} <= loads
+    assert any(row[2] == "libgone.so" for row in seen["rtld"])
+    assert sorted(map(str, seen["seccomp"])) == sorted(map(str, seen["rtld"]))
 
 
 USUAL_SCENARIOS = (
@@ -218,16 +267,16 @@ def test_the_resolver_against_the_loader(machine: Machine, tmp_path: Path) -> No
     assert not wrong, json.dumps(wrong, indent=1)
 
 
-def test_why_a_library_is_missing(machine: Machine) -> None:
-    (finding,) = machine.why("missing_library")
+def test_why_a_library_is_missing(system: Machine) -> None:
+    (finding,) = system.why("missing_library")
     assert (finding["code"], finding["confidence"]) == ("missing-image", "certain"), finding
     assert finding["subject"] == "libgone.so"
 
 
-def test_why_a_version_is_missing(machine: Machine) -> None:
-    (finding,) = machine.why("missing_version")
+def test_why_a_version_is_missing(system: Machine) -> None:
+    (finding,) = system.why("missing_version")
     assert (finding["code"], finding["confidence"]) == ("missing-version", "certain"), finding
-    assert machine.version in finding["title"] and machine.library in finding["title"]
+    assert system.version in finding["title"] and system.library in finding["title"]
 
 
 def test_deps_of_a_root_that_is_not_run(machine: Machine) -> None:
@@ -247,14 +296,14 @@ def test_deps_of_a_root_that_is_not_run(machine: Machine) -> None:
         assert all("processor" in note or "$PLATFORM" in note for note in tree.notes), tree.notes
 
 
-def test_deps_as_the_loader_lists_them(machine: Machine) -> None:
-    for path, status in ((machine.healthy, 0), ("/mnt/missing_library.so", 1)):
-        result = json.loads(machine.dlltracer("deps", "--json", path, status=status))
+def test_deps_as_the_loader_lists_them(system: Machine) -> None:
+    for path, status in ((system.healthy, 0), ("/mnt/missing_library.so", 1)):
+        result = json.loads(system.dlltracer("deps", "--json", path, status=status))
         found: dict[str, str | None] = {}
         for binding in result["bindings"]:
             found.setdefault(binding["need"], binding.get("path"))
-        expected = machine.list_by_loader(path)
+        expected = system.list_by_loader(path)
         for answers in (found, expected):  # ld.so lists itself by another name, or not at all
-            answers.pop(machine.loader.rpartition("/")[2], None)
+            answers.pop(system.loader.rpartition("/")[2], None)
         assert found == expected
         assert (found.get("libgone.so", "none") is None) is (status == 1)

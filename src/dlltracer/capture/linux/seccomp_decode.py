@@ -118,13 +118,15 @@ class UnreadMapStop:
 class MarkStop:
     """The runner of a process handed over marks: `requests.encode_request` makes these, and the constants beside it.
 
-    `is_taken`: they were the begin of memory that is read from now on (`seccomp_marks.SharedMarks`).
+    `is_taken`: they were the begin of memory that is read from now on (`seccomp_marks.SharedMarks`). `maps`: at the end
+    of the program, the text of /proc/PID/maps; it may have ended by the time that the marks are thought about.
     """
 
     pid: int
     tid: int
     marks: tuple[Request | LogMark, ...]
     is_taken: bool = False
+    maps: str = ""
 
 
 @dataclass(frozen=True)
@@ -397,8 +399,7 @@ class ProcessDecoder:
         if search is not None and search.found and search.found[-1] == stop.identity:
             path, name, requested_by = search.probes[-1].path, search.name, search.requested_by
             phase = Phase.OTHER if search.is_bare else Phase.DIRECT
-            last = replace(search.probes[-1], phase=phase, outcome=ProbeOutcome.LOADED)
-            probes = (*(replace(probe, phase=phase) for probe in search.probes[:-1]), last)
+            probes = (*search.probes[:-1], Probe(path, phase, None, ProbeOutcome.LOADED))
         else:
             if search is not None:
                 thread.search = search

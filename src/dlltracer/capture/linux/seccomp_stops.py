@@ -29,7 +29,7 @@ from ...binary.reading import read_kernel_file
 from ...errors import BinaryFormatError
 from ...model.elf import ElfImage
 from ...model.failure import Request
-from .decode import decode_mark
+from .decode import LogMark, decode_mark
 from .processes import read_status_field
 from .seccomp_decode import (
     MARK_FRAME,
@@ -282,7 +282,8 @@ class StopReader:
         for request in marks:
             if isinstance(request, Request):
                 self._note_request(tid, request)
-        return MarkStop(task.pid, tid, marks)
+        maps = read_kernel_file(f"/proc/{task.pid}/maps") if LogMark.OWN_BEGIN in marks else ""
+        return MarkStop(task.pid, tid, marks, maps=maps)
 
     def _read_marks(self, task: TracedTask) -> None:
         """Read the marks that have come into the memory of a process. Raises `OSError`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections import deque
 
@@ -255,7 +254,7 @@ class LoaderWatch:
         decoder = self._decoders.setdefault(pid, ProcessDecoder(pid))
         self._programs[pid] = begin.program
         decoder.set_own(pid == self._first and self._marked and not self._startup)
-        preload = tuple(re.split(r"[:\s]+", dict(begin.program.environment).get("LD_PRELOAD", "")))
+        preload = tuple(dict(begin.program.environment).get("LD_PRELOAD", "").replace(":", " ").split())
         decoder.start(pid, begin.load, begin.image, begin.identity, preload)
         self._emit(decoder)
 
@@ -287,12 +286,11 @@ class LoaderWatch:
                 decoder.ask(mark, stop.tid)
             elif mark in (LogMark.OWN_BEGIN, LogMark.OWN_END):
                 if mark is LogMark.OWN_BEGIN:
-                    self._compare(decoder)
+                    self._compare(decoder, stop.maps)
                 decoder.set_own(mark is LogMark.OWN_BEGIN)
 
-    def _compare(self, decoder: ProcessDecoder) -> None:
-        """Tell what has been unloaded since it was loaded, by what is mapped now."""
-        maps = read_kernel_file(f"/proc/{decoder.pid}/maps")
+    def _compare(self, decoder: ProcessDecoder, maps: str) -> None:
+        """Tell what has been unloaded since it was loaded, by what is mapped."""
         mapped = {line[line.index(" /") + 1 :].removesuffix(" (deleted)") for line in maps.split("\n") if " /" in line}
         if mapped:
             decoder.settle()
