@@ -106,7 +106,8 @@ class Follower:
         Arguments: `command`, its command line as the user wrote it; `file`, the path of that program.
         """
         self._first = child.pid
-        self._first_name = read_program_name(child.pid)  # it may have ended before its log is found
+        # It may have ended before its log is found: what was started is then what it was.
+        self._first_name = {command[0]: os.path.realpath(file)} if file is not None else {}
         self._processes.begin(child.pid, command, given=int(self._fresh), file=file)
         while child.poll() is None:
             self._tick()
