@@ -222,6 +222,34 @@ os.wait()
     assert any(e["pid"] == child["pid"] and e.get("need") == "libc.so.6" for e in report.events)
 
 
+STOPS_US = """
+import os, signal, sys
+if any("child_main" in word for word in sys.orig_argv):
+    parent, me = os.getppid(), os.getpid()
+    os.kill(parent, signal.SIGSTOP)
+    while open(f"/proc/{parent}/stat").read().rpartition(")")[2].split()[0] != "T":
+        os.sched_yield()
+    if os.fork() == 0:
+        while os.getppid() == me:
+            os.sched_yield()
+        os.kill(parent, signal.SIGCONT)
+        os._exit(0)
+"""
+"""A sitecustomize: dlltracer stands still from the start of the program's interpreter to its end."""
+
+
+def test_a_program_that_has_ended_before_its_log_is_found(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STOPS_US)
+    report = tmp_path / "report"
+    words = [sys.executable, "-m", "dlltracer", "run", "--follow", "--format", "jsonl", "-o", str(report), "-c"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    subprocess.run([*words, "import _ssl"], env=environment, check=True, timeout=120)
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    loads = {os.path.basename(line["path"]): line["requested_by"] for line in lines if line["type"] == "load"}
+    (asks,) = {path for name, path in loads.items() if name.startswith("_ssl")}
+    assert asks == os.path.realpath(sys.executable) or "/libpython" in asks
+
+
 @pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (11, "SIGSEGV")])
 def test_a_child_that_dies_in_an_import(desk: Desk, native: Native, number: int, name: str) -> None:
     tiny = native.tiny()

@@ -140,3 +140,43 @@ def test_a_start_is_seen_from_its_program_on(musl: Musl) -> None:
     _, events = musl.events("--startup", "-c", "pass")
     assert events[0]["path"] == "/opt/freeze_core/python"
     assert events[1]["requested_by"] == "/opt/freeze_core/python"
+
+
+FAILURES = {
+    # The root is Debian's, with glibc's libraries in folders of /etc/ld.so.conf: nothing of theirs is for musl.
+    "libstdc": ("missing-image", "it was built for glibc", "ldconfig"),
+    "faulty": ("glibc-symbol-on-musl", "was built for musl, and asks for __cxa_thread_atexit_impl", "musllinux"),
+    "empty": ("not-an-image", "/mnt/libs/libempty9.so is an empty file", "apk add"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_of_musl_gets_the_advice_of_musl(name: str, musl: Musl) -> None:
+    origin = "-Wl,-rpath,$ORIGIN"
+    stubs = {"libstdc": "libstdc++.so.6", "faulty": "libc.musl-x86_64.so.1", "empty": "libempty9.so"}
+    musl.build(stubs[name], "int dep(void) { return 1; }", f"-Wl,-soname,{stubs[name]}")
+    code = "int dep(void); int f(void) { return dep(); }"
+    if name == "faulty":
+        code = "int __cxa_thread_atexit_impl(void); int f(void) { return __cxa_thread_atexit_impl(); }"
+    musl.build(f"lib{name}9x.so", code, "-Wl,--no-as-needed", "-L.", f"-l:{stubs[name]}", origin)
+    (musl.folder / "libs" / stubs[name]).unlink()
+    if name == "empty":
+        (musl.folder / "libs" / stubs[name]).touch()
+    output = musl.run("why", "--json", f"/mnt/libs/lib{name}9x.so").stdout
+    expected, words, wrong = FAILURES[name]
+    finding = json.loads(output)["findings"][0]
+    assert finding["code"] == expected and words in output
+    assert not any(wrong in remedy["what"] or wrong in remedy["command"] for remedy in finding["remedies"]), finding
+
+
+def test_find_library_without_a_compiler(musl: Musl) -> None:
+    """musl's system has no ldconfig, and images of containers no gcc: the library is there all the same."""
+    musl.build("libqmagic.so.1", "int f(void) { return 1; }")
+    code = "import ctypes.util\nif not ctypes.util.find_library('qmagic'):\n    raise ImportError('no libqmagic found')"
+    done = musl.root.execute(
+        musl.folder, [musl.root.python, "/mnt/watched_inside.py", "why", "--json", "-c", code],
+        {"LD_LIBRARY_PATH": "/mnt/libs"},
+    )  # fmt: skip
+    (finding, *_) = json.loads(done.stdout)["findings"]
+    assert finding["code"] == "library-not-found" and "is there: /mnt/libs/libqmagic.so.1" in finding["title"]
+    assert [remedy["command"] for remedy in finding["remedies"]].count(["ldconfig"]) == 0

@@ -176,6 +176,12 @@ def test_single_files(tmp_path: Path) -> None:
         return check(path)
 
     assert ("missing-image", ERROR) in output(report("mod.abi3.so", module(needed=("libgone.so.9",))))
+    # A library that somebody asks about is no note about a file that perhaps nobody loads.
+    library = ElfFile(soname="libmid.so", needed=("libgone.so.9",)).build()
+    assert output(report("libmid.so", library)) == [("missing-image", ERROR)]
+    asked = report("libpath.so", ElfFile(soname="libpath.so", needed=("/home/builder/libx.so",)).build())
+    (by_path,) = asked.problems
+    assert "by that very path" in by_path.title and "--replace-needed /home/builder/libx.so libx.so" in by_path.fix
     assert output(report("tool.dll", build_pe({"gone.dll": ["f"]}, []))) == [("missing-image", WARNING)]
     (tmp_path / "beside.dll").write_bytes(build_pe({}, ["f"]))
     assert output(report("m.pyd", build_pe({"beside.dll": ["f"], "python313.dll": ["PyArg_Parse"]}, []))) == []

@@ -275,3 +275,20 @@ def test_a_file_that_the_cache_lists_and_that_is_gone() -> None:
     message = "libdep.so.1: cannot open shared object file: No such file or directory"
     found = first(case(message, tree=tree(replace(absent("libdep.so.1"), probes=(listed,)))))
     assert "ld.so.cache still lists /usr/local/lib/libdep.so.1" in found.explanation
+
+
+def test_a_library_that_the_table_knows_of_conda_only_is_looked_for_by_the_rule_of_the_distribution() -> None:
+    message = "libgomp.so.1: cannot open shared object file: No such file or directory"
+    found = first(case(message, tree=tree(absent("libgomp.so.1")), distribution="wolfi"))
+    assert found.remedies[0].command == ("apk", "add", "so:libgomp.so.1")
+
+
+@pytest.mark.parametrize(("library", "told"), [("musl", True), ("glibc", False)])
+def test_semicolons_separate_folders_for_glibc_only(library: str, told: bool) -> None:
+    message = "libx.so.1: cannot open shared object file: No such file or directory"
+    made = case(
+        message, tree=tree(absent("libx.so.1")), copies={"libx.so.1": (Copy("/b/libx.so.1", "x"),)},
+        limits=MachineLimits(c_library=CLibrary(library, "1")),
+        process=process(environment=(("LD_LIBRARY_PATH", "/a;/b"),)),
+    )  # fmt: skip
+    assert ("musl takes colons only" in first(made).title) is told

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from builders.windows_case import PROCESS, TOP, Windows, pe_image
+from dlltracer.api import failed_load
 from dlltracer.api.failed_load import read_windows_failure
 from dlltracer.diagnose.case import Case, Copy
 from dlltracer.diagnose.engine import diagnose
@@ -371,7 +372,7 @@ def test_an_os_error_of_no_loader(code: int) -> None:
 def test_a_driver_that_native_code_names(
     words: str, is_there: bool, expected: tuple[str | None, int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Path, "is_file", lambda path: is_there and str(path) == "C:\\o\\driver.dll")
+    monkeypatch.setattr(failed_load, "is_file", lambda path: is_there and path == "C:\\o\\driver.dll")
     text = f"('IM003', '[IM003] {words} (X, C:\\o\\driver.dll). (160)')"
     found = read_windows_failure(PythonError("Error", text, ("Error", "Exception")), PROCESS)
     assert (found.subject, found.code) == expected

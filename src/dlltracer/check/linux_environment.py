@@ -51,21 +51,29 @@ class _ElfFile:
 
 def check_linux_files(
     environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str],
-    cache: ImageCache, used: list[HostFilesystem],
+    cache: ImageCache, used: list[HostFilesystem], *, is_named: bool = False,
 ) -> Iterator[Problem]:  # fmt: skip
     """Yield what is wrong with the ELF files of an environment.
 
     Arguments: `files` to judge; `root`, the folder that holds their system, `None` for this machine; `notes`, to which
     is added what could not be taken into account; `cache`, of what earlier checks read; `used` gets the files of the
-    system, as they were looked at.
+    system, as they were looked at; `is_named`, whether the user named the files: then a library that does not load is
+    an error, and not a note about a file that perhaps nobody loads.
     """
     check = _LinuxEnvironment(environment, files, root, notes, cache)
+    check.library_severity = Severity.ERROR if is_named else Severity.NOTE
     used.append(check.system)
     yield from check.run()
 
 
 class _LinuxEnvironment:
-    """The check. Attribute: `system`, the files of the system of the environment."""
+    """The check.
+
+    Attributes: `system`, the files of the system of the environment; `library_severity`, of a library that does not
+    load.
+    """
+
+    library_severity = Severity.NOTE
 
     def __init__(
         self, environment: PythonEnvironment, files: Sequence[NativeFile], root: str | None, notes: list[str],
@@ -351,7 +359,7 @@ class _LinuxEnvironment:
         if file.is_program:
             folder = posixpath.basename(posixpath.dirname(file.path))
             return Severity.ERROR if folder in _PROGRAM_FOLDERS else Severity.WARNING
-        return Severity.NOTE
+        return self.library_severity
 
     def _is_optional(self, file: _ElfFile) -> bool:
         """Return whether the file is a module that its package goes on without."""
@@ -385,7 +393,8 @@ class _LinuxEnvironment:
             if elsewhere is not None:
                 evidence.append(f"{self._place(elsewhere)} has it, which this load does not bring")
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            is_lazy = file.is_program  # it starts, and fails at the first call
+            # A program starts, and fails at the first call. A library may get the symbol of the program that loads it.
+            is_lazy = not file.is_module
             is_loaded = elsewhere is not None and self._code.loads(self.system.host_path(path))
             worst = Severity.NOTE if is_loaded else Severity.WARNING if is_lazy else severity
             yield from self._once(
@@ -419,7 +428,10 @@ class _LinuxEnvironment:
         name, path = posixpath.basename(binding.need), binding.requested_by or root
         leads = () if path == root else (f"{self._place(root)} needs it",)
         if binding.state is BindingState.REFUSED:
-            title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
+            if binding.path == root:
+                path, leads, title = root, (), f"the loader does not take it: {binding.reason}"
+            else:
+                title = f"it needs {binding.need}, and the loader does not take {binding.path}: {binding.reason}"
             return self._problem("wrong-file", severity, path, title, leads)
         if name.startswith(("libc.so.6", "libc.musl")) and severity is not Severity.NOTE:
             built = "musl" if "musl" in name else "glibc"
@@ -432,7 +444,8 @@ class _LinuxEnvironment:
                 "other-libpython", severity, path, f"it is linked with {name}, which this Python does not have", leads,
                 "install a build of the package for this Python",
             )  # fmt: skip
-        same = [other for other in self._named(name) if other != path]
+        by_path = binding.need.startswith("/")  # no loader searches for it
+        same = [other for other in self._named(name) if other != path and not by_path]
         if same:
             if self._code.loads(self.system.host_path(root)):
                 severity = Severity.NOTE
@@ -440,11 +453,14 @@ class _LinuxEnvironment:
             return self._elsewhere(name, path, same, severity, leads)
         if is_of_driver(name):
             severity = min(Severity.WARNING, severity, key=lambda each: -each.rank)
-        return self._problem(
-            "missing-image", severity, path, f"it needs {name}, which is nowhere where the loader looks",
-            (*leads, "no file of the environment has that name"),
-            f"install what brings {name} into a folder of the system, or a build of the package that has it",
-        )  # fmt: skip
+        title, fix = f"it needs {name}, which is nowhere where the loader looks", f"install what brings {name} into a "
+        fix += "folder of the system, or a build of the package that has it"
+        if by_path:
+            title = f"it needs {binding.need} by that very path, where nothing is"
+            fix = "link it again with a library that has a soname (-Wl,-soname), or patchelf --replace-needed "
+            fix += f"{binding.need} {name} on it"
+        leads = (*leads, "no file of the environment has that name")
+        return self._problem("missing-image", severity, path, title, leads, fix)
 
     def _elsewhere(
         self, name: str, path: str, same: Sequence[str], severity: Severity, leads: Sequence[str]

@@ -193,7 +193,7 @@ def _judge_elf(path: str, root: str | None, notes: list[str]) -> Iterator[Proble
     )
     environment = replace(environment_in(folder, root), folder=folder, folders=())
     with ImageCache(None) as cache:
-        yield from check_linux_files(environment, [native], root, notes, cache, [])
+        yield from check_linux_files(environment, [native], root, notes, cache, [], is_named=True)
 
 
 def _platforms_of(path: str, head: bytes) -> Sequence[Platform]:

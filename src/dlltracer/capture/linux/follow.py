@@ -90,6 +90,7 @@ class Follower:
         self._everyone = everyone
         self._fresh = fresh
         self._first = 0
+        self._first_name: dict[str, str] = {}
         self._processes = Processes(on_process)
         self._untraced = UntracedProcesses(self._processes, folder.prefix)
         self._logs: dict[int, _Log] = {}
@@ -105,6 +106,8 @@ class Follower:
         Arguments: `command`, its command line as the user wrote it; `file`, the path of that program.
         """
         self._first = child.pid
+        # It may have ended before its log is found: what was started is then what it was.
+        self._first_name = {command[0]: os.path.realpath(file)} if file is not None else {}
         self._processes.begin(child.pid, command, given=int(self._fresh), file=file)
         while child.poll() is None:
             self._tick()
@@ -190,7 +193,7 @@ class Follower:
         is_fresh = self._fresh or pid != self._first
         decoder = LoaderTextDecoder(
             pid, others=self._everyone, fresh=is_fresh, on_start=self._processes.start,
-            names={} if is_fresh else read_program_name(pid),
+            names={} if is_fresh else read_program_name(pid) or self._first_name,
         )  # fmt: skip
         log = self._logs[pid] = _Log(log_path(self._prefix, pid), pid, decoder)
         known = self._known(pid, log)

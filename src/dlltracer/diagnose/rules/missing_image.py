@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
-from ...model.environment import CONFIGURED, PackageManager, has_hash
+from ...model.environment import CONFIGURED, PackageManager, Provider, ProviderKind, has_hash
 from ...model.events import FOLDER_LOCKED, FailureKind, LoadFailedEvent, Phase, ProbeOutcome
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
@@ -231,6 +231,8 @@ def _mistake_in_path(need: str, case: Case) -> str:
             return f": LD_LIBRARY_PATH has to name its folder, and names the file {element}"
         if element.startswith("~"):
             return f": in LD_LIBRARY_PATH {element} is no folder, because only shells know what ~ is"
+        if ";" in element and _own_c_library(case) == "musl":
+            return f": in LD_LIBRARY_PATH {element} is one folder, because musl takes colons only to separate folders"
         if element.startswith(("'", '"', "$HOME", "${")):
             return f": in LD_LIBRARY_PATH {element} is no folder, because the loader knows no quotes and variables"
     return ""
@@ -246,6 +248,14 @@ def _is_hidden(need: str, case: Case) -> bool:
     bindings = case.tree.bindings if case.tree is not None else ()
     by_files = [probe for binding in bindings if binding.need == need for probe in binding.probes]
     return any(FOLDER_LOCKED in (probe.reason or "") for probe in (*case.probes_of(need), *by_files))
+
+
+def _providers_of(need: str, requested_by: str | None, case: Case) -> tuple[Provider, ...]:
+    """Return the known sources of a library; by the distribution's rules for names where it is in no row of its own."""
+    known = find_providers(need, System.LINUX, case.distribution, requested_by or "")
+    if all(provider.kind is ProviderKind.CONDA for provider in known):
+        return (*provider_by_rule(need, case.distribution), *known)
+    return known
 
 
 def _copies_of(need: str, case: Case) -> tuple[Copy, ...]:
@@ -279,8 +289,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
             "let the loader look there, to see whether that copy will do",
             with_variable(case, "LD_LIBRARY_PATH", folder),
         )
-    providers = find_providers(need, System.LINUX, case.distribution, requested_by or "")
-    providers = providers or provider_by_rule(need, case.distribution)
+    providers = _providers_of(need, requested_by, case)
     yield from install_remedies(providers[:_MOST_PROVIDERS])
     if fit and not has_hash(need):
         return
@@ -340,7 +349,7 @@ def _no_file(need: str, case: Case, tried: tuple[str, ...]) -> Finding:
         else []
     )
     if bare:
-        providers = find_providers(need, System.LINUX, case.distribution) or provider_by_rule(need, case.distribution)
+        providers = _providers_of(need, None, case)
         remedies += install_remedies(providers[:_MOST_PROVIDERS])
     title = f"{need} was not found" if bare else f"there is no {need}"
     evidence = Evidence(Source.LOADER if case.failed_events else Source.PYTHON, f"there is no {need}")
