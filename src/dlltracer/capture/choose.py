@@ -76,6 +76,12 @@ NOT_USED = " was not used: "
 """Between the name of a better mechanism and the reason, in the notes of a recording."""
 
 
+def note_unused(name: str, refusal: str) -> str:
+    """Return the note that a better mechanism was not used, and why, without its advice to take another one."""
+    reason = refusal.removeprefix(f"backend {name!r} is not available here: ")
+    return f"{name}{NOT_USED}{reason.partition('. Use backend=')[0]}"
+
+
 def start_best(*, raw: bool, live: bool = False) -> tuple[Session, tuple[str, ...]]:
     """Start the best mechanism that works here.
 
@@ -91,6 +97,6 @@ def start_best(*, raw: bool, live: bool = False) -> tuple[Session, tuple[str, ..
             return make_backend(name).start(raw=raw, live=live), tuple(refusals)
         except OSError as error:
             first = first or error
-            refusals.append(f"{name}{NOT_USED}{error}")
+            refusals.append(note_unused(name, str(error)))
     assert first is not None
     raise first

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ..api.failed_load import describe_local_scopes
 from ..binary.elf import read_elf
-from ..capture.choose import NOT_USED, OUTSIDE
+from ..capture.choose import OUTSIDE, note_unused
 from ..errors import BackendUnavailable, BinaryFormatError, DlltracerError
 from ..host.scratch import ScratchFolder, temporary_folder
 from ..model.decode import DamagedRecording, decode
@@ -244,8 +244,8 @@ class _LinuxRun:
         try:
             run = self._run_watched()
         except BackendUnavailable as error:
-            return with_notes(self._run_as_command(refusal), (f"seccomp{NOT_USED}{error}",))
-        return with_notes(run, (f"rtld{NOT_USED}{refusal}",))
+            return with_notes(self._run_as_command(refusal), (note_unused(OUTSIDE, str(error)),))
+        return with_notes(run, (note_unused("rtld", refusal),))
 
     def _run_watched(self) -> RunResult:
         """Run it by the next mechanism. Raises `BackendUnavailable` before anything of it has run."""
@@ -264,7 +264,7 @@ class _LinuxRun:
         start, *options = interpreter_of(self._program)
         program = Program(ProgramKind.COMMAND, start, (*options, *self._program.words))
         run = _LinuxRun(program, "auto", self._follow, True, self._guard).run()
-        return with_notes(run, (f"rtld{NOT_USED}{why}",))
+        return with_notes(run, (note_unused("rtld", why),))
 
     def _run_with_logs(self) -> RunResult:
         if sys.platform != "linux":

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 
-from ..capture.choose import NOT_USED, OUTSIDE
+from ..capture.choose import OUTSIDE, note_unused
 from ..errors import BackendUnavailable, DlltracerError
 from ..host.scratch import ScratchFile
 from ..model.light import replace
@@ -67,13 +67,13 @@ def run_child(program: Program, backend: str, options: RunOptions) -> RunResult:
         return _run_inside(program, backend, options)
     refusals: tuple[str, ...] = ()
     if backend == "auto":
-        refusal: str | None = "this Python's C library is not glibc"
+        refusal = "this Python's C library is not glibc"
         if options.python is not None or program.python is not None or _is_glibc():
             run = _run_inside(program, "rtld", options)
-            refusal = run.refusal
-            if refusal is None:
+            if run.refusal is None:
                 return run
-        refusals = (f"rtld{NOT_USED}{refusal}",)
+            refusal = run.refusal
+        refusals = (note_unused("rtld", refusal),)
     from .run_watched import run_watched
 
     try:
@@ -85,7 +85,7 @@ def run_child(program: Program, backend: str, options: RunOptions) -> RunResult:
 
             return RunResult(refusal=str(error))
         run = _run_inside(program, "snapshot", options)
-        return with_notes(run, (*refusals, f"{OUTSIDE}{NOT_USED}{error}"))
+        return with_notes(run, (*refusals, note_unused(OUTSIDE, str(error))))
 
 
 def _run_inside(program: Program, backend: str, options: RunOptions) -> RunResult:
