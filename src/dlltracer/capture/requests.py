@@ -2,7 +2,8 @@
 
 CPython raises `import` with a file name just before it opens an extension module (Python/importdl.c). It raises
 `ctypes.dlopen` just before ctypes opens a library ("Audit events table" of the Python documentation). The names of the
-imports in progress are read at that moment from the frames of `importlib._bootstrap._find_and_load`. Nothing is patched.
+imports in progress are read at that moment from the frames of `importlib._bootstrap._find_and_load`. Nothing is
+patched.
 
 `ctypes.util.find_library` asks the loader for nothing. On Linux it runs ldconfig, gcc, ld and objdump one after the
 other, until one of them has an answer (Lib/ctypes/util.py). Each run raises `subprocess.Popen`. A search that ran
