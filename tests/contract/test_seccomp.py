@@ -505,6 +505,34 @@ def test_a_tracer_that_is_killed_while_the_program_waits_for_it(bench: Bench) ->
             wait_for(folder / "done")
 
 
+DIES_AT_A_CALL = """
+import os, signal, sys
+from dlltracer.capture.linux.seccomp_stops import StopReader
+number, read = int(sys.argv.pop(1)), StopReader.read
+
+def die(self, *arguments):
+    global number
+    number -= 1
+    if not number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(self, *arguments)
+
+StopReader.read = die
+from dlltracer.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2, 10])
+def test_a_tracer_that_is_killed_while_it_looks_at_a_call(bench: Bench, number: int) -> None:
+    """A call that was taken up cannot be taken up again: the keeper answers it by its number."""
+    words = ["run", "--backend", "seccomp", "-o", "report.txt", "-c", "import _ssl, os; os.mkdir('done')"]
+    command = [sys.executable, "-c", DIES_AT_A_CALL, str(number), *words]
+    done = subprocess.run(command, cwd=bench.folder, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    wait_for(bench.folder / "done")
+
+
 def test_without_the_filter_nothing_is_left(bench: Bench) -> None:
     marker = f"marker-{os.getpid()}-{time.monotonic_ns()}"
     assert bench.run("-c", "pass", marker).status == 0
