@@ -465,6 +465,18 @@ os.mkdir("done")
 """
 
 
+def stop_all_threads(pid: int) -> None:
+    """Send SIGSTOP, and wait until it has its effect: one thread takes the signal and stops the others later."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 60
+    while any(
+        (task / "stat").read_text().rpartition(")")[2].split()[0] not in "Tt"
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_tracer_that_is_killed_while_the_program_waits_for_it(bench: Bench) -> None:
     """With a listener the keeper answers in the tracer's place. What is traced by ptrace ends (PTRACE_O_EXITKILL)."""
     ways: list[tuple[str, ...]] = [()]
@@ -477,7 +489,7 @@ def test_a_tracer_that_is_killed_while_the_program_waits_for_it(bench: Bench) ->
         tracer = subprocess.Popen(command, cwd=folder)
         wait_for(folder / "ready")
         (child,) = Path(f"/proc/{tracer.pid}/task/{tracer.pid}/children").read_text().split()[:1]
-        os.kill(tracer.pid, signal.SIGSTOP)
+        stop_all_threads(tracer.pid)
         (folder / "go").touch()
         wait_for(folder / "goes")  # a folder is made without a stop, and what is imported then is not
         assert not (folder / "done").exists()
@@ -491,6 +503,34 @@ def test_a_tracer_that_is_killed_while_the_program_waits_for_it(bench: Bench) ->
             assert not (folder / "done").exists()
         else:
             wait_for(folder / "done")
+
+
+DIES_AT_A_CALL = """
+import os, signal, sys
+from dlltracer.capture.linux.seccomp_stops import StopReader
+number, read = int(sys.argv.pop(1)), StopReader.read
+
+def die(self, *arguments):
+    global number
+    number -= 1
+    if not number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(self, *arguments)
+
+StopReader.read = die
+from dlltracer.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2, 10])
+def test_a_tracer_that_is_killed_while_it_looks_at_a_call(bench: Bench, number: int) -> None:
+    """A call that was taken up cannot be taken up again: the keeper answers it by its number."""
+    words = ["run", "--backend", "seccomp", "-o", "report.txt", "-c", "import _ssl, os; os.mkdir('done')"]
+    command = [sys.executable, "-c", DIES_AT_A_CALL, str(number), *words]
+    done = subprocess.run(command, cwd=bench.folder, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    wait_for(bench.folder / "done")
 
 
 def test_without_the_filter_nothing_is_left(bench: Bench) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from builders.failed_case import EXT, PYTHON, absent, case, first, image, process, segment, tree, verdict
+from builders.failed_case import EXT, PYTHON, absent, bound, case, first, image, process, segment, tree, verdict
 from dlltracer.diagnose.case import MachineLimits
 from dlltracer.diagnose.program_output import read_output
 from dlltracer.diagnose.rules import limits
@@ -294,3 +294,22 @@ def test_a_folder_that_may_not_be_entered_hides_what_is_in_it() -> None:
     ]  # fmt: skip
     assert findings[0].remedies[0].command == ("namei", "-l", "/srv/priv/libx.so.1")
     assert "no place that could be looked at has it" in findings[1].explanation
+
+
+def test_a_file_that_fits_and_that_the_process_may_not_open() -> None:
+    """As under Landlock: glibc passes over it without a word."""
+    path = "/opt/libx.so.1"
+    probe = Probe(path, Phase.RUNPATH, EXT, ProbeOutcome.PRESENT, "the loader did not say why it would not take it")
+    event = LoadFailedEvent("libx.so.1", need="libx.so.1", requested_by=EXT, probes=(probe,), kind=FailureKind.REFUSED)
+    made = case(ENOENT, tree=tree(bound("libx.so.1", path)), failures=(event,))
+    found = first(made)
+    assert (found.code, found.confidence) == ("unreadable-image", Confidence.LIKELY)
+    assert found.title == f"{path} is there and fits, and the process may not open it"
+    assert not any("chmod" in remedy.command for remedy in found.remedies)
+
+
+def test_a_top_that_may_not_be_opened_though_its_permissions_allow_it() -> None:
+    words = f"{EXT}: cannot open shared object file: Permission denied"
+    assert "chmod" in first(case(words)).remedies[0].command
+    readable = first(case(words, images={EXT: image()}))
+    assert readable.remedies[0].command == ("dmesg",) and readable.confidence is Confidence.CERTAIN

@@ -1,12 +1,12 @@
 """Note every request of Python to the loader, from CPython's own audit events.
 
-CPython raises `import` with a file name just before it opens an extension module (Python/importdl.c) and
-`ctypes.dlopen` just before ctypes opens a library ("Audit events table" of the Python documentation). The names of
-the imports in progress are read at that moment from the frames of `importlib._bootstrap._find_and_load`, so no
-import is slowed down and nothing is patched.
+CPython raises `import` with a file name just before it opens an extension module (Python/importdl.c). It raises
+`ctypes.dlopen` just before ctypes opens a library ("Audit events table" of the Python documentation). The names of the
+imports in progress are read at that moment from the frames of `importlib._bootstrap._find_and_load`. Nothing is
+patched.
 
 `ctypes.util.find_library` asks the loader for nothing. On Linux it runs ldconfig, gcc, ld and objdump one after the
-other, until one of them has an answer (Lib/ctypes/util.py), and each run raises `subprocess.Popen`. A search that ran
+other, until one of them has an answer (Lib/ctypes/util.py). Each run raises `subprocess.Popen`. A search that ran
 `ld`, and not objdump after that, has found nothing and returns `None`.
 
 An audit hook cannot be removed, so there is one a process, which returns at once while nobody watches.
@@ -58,14 +58,14 @@ _IMPORTS = vars(_frozen_importlib)
 class Watch:
     """One watcher of requests, from `start` to `stop`.
 
-    Arguments: `on_request` is called in the thread of the request, before the loader is, with a `RawRequest` (kind,
-    target, imports, tid, wall seconds, perf_counter nanoseconds, places, flags); it must be quick and must not raise.
+    Arguments: `on_request` is called in the thread of the request, before the loader is. It must be quick and must not
+    raise. It gets a `RawRequest`: kind, target, imports, tid, wall seconds, perf_counter nanoseconds, places, flags.
     Without it the requests are kept and returned by `stop`. `places` is empty but for `FIND_LIBRARY`: the programs that
     were run, "ldconfig" first. `flags` are those of `model.failure.Request`.
 
-    `on_return` is called in the thread of a request when that thread runs Python again, which may be more than once,
-    and returns whether the loader has done something since; its argument is whether the request is known to have
-    failed. It must be quick and must not raise.
+    `on_return` is called in the thread of a request when that thread runs Python again, which may be more than once.
+    It returns whether the loader has done something since. Its argument is whether the request is known to have failed.
+    It must be quick and must not raise.
     """
 
     def __init__(
@@ -517,5 +517,5 @@ class _AuditHook:
 
 
 _HOOK = _AuditHook()
-"""The one piece of state a process has of it, because the interpreter has one list of audit hooks and no way out
-of it (docs/adr/0002)."""
+"""The one piece of state a process has of it: the interpreter has one list of audit hooks and no way out of it
+(docs/adr/0002)."""

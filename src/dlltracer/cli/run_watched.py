@@ -197,7 +197,7 @@ class _WatchedRun:
             relay.connect(child)
             listener, keeper = launcher.receive_listener()
             watch.begin(child.pid, self._shown, _where(self._command[0]))
-            loop = NotifyLoop(listener, keeper, watch)
+            loop = NotifyLoop(listener, keeper, launcher.room, watch)
             try:
                 loop.start(child.pid)
             except RuntimeError as error:  # as in _run_traced
@@ -252,7 +252,7 @@ class _Launcher:
             launch = Launch(command, child_environment(options), options.output, way, passed)
         except OSError as error:
             raise CannotRun(describe_start_failure(command[0], error)) from error
-        self.socket, self.child = launch.socket, launch.child
+        self.socket, self.child, self.room = launch.socket, launch.child, launch.room
         self.socket.settimeout(_PATIENCE)
 
     def __enter__(self) -> _Launcher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -72,6 +73,36 @@ def noexec(shop: Workshop) -> Question:
     return replace(asked, prefix=(*IN_NAMESPACE, NOEXEC, "sh", str(locked), str(made)))
 
 
+LANDLOCK = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+READ_FILE = 4
+handled = (ctypes.c_uint64 * 1)(READ_FILE)
+rules = libc.syscall(444, handled, 8, 0)  # landlock_create_ruleset, linux/landlock.h
+for top in TOPS:
+    place = os.open(top, os.O_PATH)
+    rule = READ_FILE.to_bytes(8, sys.byteorder) + place.to_bytes(4, sys.byteorder, signed=True)
+    assert libc.syscall(445, rules, 1, rule, 0) == 0, os.strerror(ctypes.get_errno())
+libc.prctl(38, 1, 0, 0, 0)  # no_new_privs
+assert libc.syscall(446, rules, 0) == 0, os.strerror(ctypes.get_errno())
+import ext
+"""
+
+
+def forbidden_by_landlock(shop: Workshop) -> Question:
+    """The permissions of the file allow it, and the program has forbidden it to itself."""
+    create = ctypes.CDLL(None).syscall
+    if platform.machine() not in ("x86_64", "aarch64") or create(444, None, 0, 1) < 1:  # its version
+        raise CannotBuild("this kernel has no Landlock")
+    shop.library("closed/libdep.so.1", "int dep(void) { return 1; }")
+    shop.module("ext", "int dep(void);", ["closed/libdep.so.1"], ["-Wl,-rpath,$ORIGIN/closed"], init="dep()")
+    own = [str(path) for path in shop.folder.iterdir() if path.is_file()]
+    tops = [str(top) for top in Path("/").iterdir() if top.is_dir() and not shop.folder.is_relative_to(top)]
+    allowed = [*own, *tops, *filter(os.path.isdir, sys.path), sys.prefix, sys.base_prefix]
+    shop.write("app.py", f"TOPS = {allowed}\n{LANDLOCK}")
+    return shop.ask("app.py")
+
+
 def executable_stack_refused(shop: Workshop) -> Question:
     """In a root with glibc 2.41."""
     root = find_root("trixie")
@@ -131,6 +162,8 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     Scenario("too-many-files", "no file descriptor is left", too_many_files, "too-many-files", "libx.so"),
     Scenario("noexec", "the module lies on a file system mounted noexec", noexec, "noexec-mount", "locked/ext.",
              ("noexec", "mount -o remount,exec")),
+    Scenario("forbidden-by-landlock", "a sandbox forbids a file whose permissions allow it", forbidden_by_landlock,
+             "unreadable-image", "closed/libdep.so.1", ("there and fits", "Landlock")),
     Scenario("executable-stack-refused", "glibc 2.41 gives no executable stack", executable_stack_refused,
              "executable-stack", "libjit.so", ("patchelf", "RWE")),
     Scenario("stack-under-mdwe", "a policy forbids the executable stack of a dependency", stack_of_dependency,

@@ -15,6 +15,9 @@ fails with ENOSYS (seccomp_unotify(2)): the program could open no file any more.
 its own session that holds the listener too, sleeps while the tracer lives, and lets every call pass when the tracer is
 gone: killed, or done while processes go on that the program has left behind. It ends with the last process that has
 the filter. It is forked by the new process, before the filter is on, twice, so that it is no child of the program.
+
+A call that the tracer has taken up is nobody else's to take up again, whatever becomes of the tracer. The keeper can
+only answer it, by its number. So the kernel writes what it hands to the tracer into memory that the keeper has too.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import select
 import signal
@@ -44,6 +48,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+ROOM = 4096
+"""Bytes of memory that tracer and keeper share, for one notification. From 1,025 bytes on, `fcntl.ioctl` lets the
+kernel write there itself: the tracer cannot be killed between taking up a call and leaving its number there."""
 NOTIFICATION = 80
 """Bytes of struct seccomp_notif (linux/seccomp.h)."""
 ANSWER = struct.Struct("=QqiI")
@@ -85,7 +92,8 @@ class Launch:
         way: "notify", "ptrace" (a filter for a tracer that uses ptrace) or "calls" (no filter).
         passed: as of `seccomp_filter.make_program`.
 
-    Attributes: `socket`, the tracer's end; `child`, the new process. Raises `OSError` if there can be none.
+    Attributes: `socket`, the tracer's end; `child`, the new process; `room`, the memory for notifications. Raises
+    `OSError` if there can be none.
     """
 
     def __init__(
@@ -97,6 +105,7 @@ class Launch:
         self._output = output
         self._way = way
         self._passed = passed
+        self.room = mmap.mmap(-1, ROOM)
         self.socket, self._other = make_sockets()
         try:
             self.child = _ForkedProgram(command, self._become)
@@ -119,7 +128,7 @@ class Launch:
             send(tracer, b"L")
             if not _may_go(tracer):  # it has seized us: the filter's stops find their tracer
                 return
-        keeper = fork_keeper() if way == "notify" else None
+        keeper = fork_keeper(self.room) if way == "notify" else None
         try:
             listener = install(way, self._passed) if way != "calls" else -1
         except FilterError as error:
@@ -220,14 +229,17 @@ def refusal_of_filters() -> int:
     return 0 if code == errno.EFAULT else code
 
 
-def fork_keeper() -> Any:
-    """Start the keeper; returns the socket to it. Its end wakes the keeper, and the listener has to be sent there."""
+def fork_keeper(room: mmap.mmap) -> Any:
+    """Start the keeper; returns the socket to it. Its end wakes the keeper, and the listener has to be sent there.
+
+    Arguments: `room`, of the launch.
+    """
     mine, other = make_sockets()
     between = os.fork()
     if not between:
         try:
             if not os.fork():
-                keep(other.fileno())
+                keep(other.fileno(), room)
         finally:
             os._exit(0)
     os.waitpid(between, 0)
@@ -235,8 +247,11 @@ def fork_keeper() -> Any:
     return mine
 
 
-def keep(number: int) -> None:
-    """Answer the filter's stops until the last process with the filter ends. `number`: the descriptor of the socket."""
+def keep(number: int, room: mmap.mmap) -> None:
+    """Answer the filter's stops until the last process with the filter ends.
+
+    Arguments: `number`, the descriptor of the socket; `room`, where the call is that the tracer has taken up last.
+    """
     os.setsid()
     os.chdir("/")
     with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as file:
@@ -255,6 +270,8 @@ def keep(number: int) -> None:
     poller.register(number, select.POLLIN)
     events = dict(poller.poll())
     if listener not in events:
+        with contextlib.suppress(OSError):  # it was answered, or there was none
+            _let_pass(listener, room)
         pass_everything(listener)
 
 
@@ -268,12 +285,17 @@ def pass_everything(listener: int) -> None:
                 room = bytearray(NOTIFICATION)
                 try:
                     fcntl.ioctl(listener, RECEIVE, room)
-                    fcntl.ioctl(listener, SEND, ANSWER.pack(int.from_bytes(room[:8], sys.byteorder), 0, 0, CONTINUE))
+                    _let_pass(listener, room)
                 except OSError as error:
                     if error.errno not in (errno.ENOENT, errno.EINTR):  # ENOENT: its process was killed meanwhile
                         return
             elif event:
                 return
+
+
+def _let_pass(listener: int, notification: bytearray | mmap.mmap) -> None:
+    """Let the call go on that a notification is about. Raises `OSError`."""
+    fcntl.ioctl(listener, SEND, ANSWER.pack(int.from_bytes(notification[:8], sys.byteorder), 0, 0, CONTINUE))
 
 
 def make_sockets() -> tuple[Any, Any]:

@@ -25,6 +25,7 @@ from .seccomp_watch import LoaderWatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from mmap import mmap
     from typing import NoReturn
 
 if sys.platform != "linux":
@@ -96,11 +97,11 @@ class NotifyLoop:
     """Answers a listener in a thread of its own, from `start` to `stop`.
 
     Arguments: `listener` and `keeper`, the descriptors of the listener and of the socket to the keeper, which belong to
-    the loop from then on; `watch`, which makes events of the calls. Attributes: `error`, what ended the loop early.
-    However it ends, the keeper then lets all calls pass.
+    the loop from then on; `room`, of the launch; `watch`, which makes events of the calls. Attributes: `error`, what
+    ended the loop early. However it ends, the keeper then lets all calls pass.
     """
 
-    def __init__(self, listener: int, keeper: int, watch: LoaderWatch) -> None:
+    def __init__(self, listener: int, keeper: int, room: mmap, watch: LoaderWatch) -> None:
         self._listener = listener
         self._keeper = keeper
         self._watch = watch
@@ -109,7 +110,7 @@ class NotifyLoop:
         self._poller.register(listener, select.EPOLLIN)
         self._stop_read, self._stop_write = os.pipe()
         self._poller.register(self._stop_read, select.EPOLLIN)
-        self._room = bytearray(NOTIFICATION)
+        self._room = room
         self._processes: dict[int, int] = {}
         self._first = 0
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -187,14 +188,14 @@ class NotifyLoop:
 
     def _answer(self) -> None:
         room = self._room
-        room[:] = _NOTHING  # or the kernel refuses it
+        room[:NOTIFICATION] = _NOTHING  # or the kernel refuses it
         try:
             fcntl.ioctl(self._listener, RECEIVE, room)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return  # its process was killed meanwhile
             raise
-        fields = _FIELDS.unpack(room)
+        fields = _FIELDS.unpack_from(room)
         number, tid, _, call, audit, address = fields[:6]
         stop = None
         try:

@@ -138,6 +138,8 @@ def _refused(path: str, problem: DlProblem, case: Case) -> Finding:
     words = case.error.message if case.error is not None else ""
     if _IS_FOLDER in words:  # strerror(EISDIR): the loader could open it, and read nothing
         code, reason = CODE, "this is a folder"
+    if code == UNREADABLE_CODE and reason is None and path in case.images:  # this process could read it
+        reason = _FORBIDDEN
     kind = f"{reason} {words}" if code == LIBRARY_CODE or reason is None else _short(reason)
     title, remedy = _words_for(code, path, kind)
     requested_by = _requester(path, case)
@@ -197,17 +199,19 @@ def _passed_over(case: Case) -> Iterator[Finding]:
         seen.add(need)
         probe = present[0]
         reason = probe.reason or "the loader did not say why"
+        if _fits(need, probe.path, case):
+            reason = _FORBIDDEN
         is_link, is_hidden = "symbolic link" in reason, FOLDER_LOCKED in reason
         code = MACHINE_CODE if _OF_MACHINE.search(reason) else LINK_CODE if is_link else CODE
-        if is_hidden or "permission" in reason.lower():
+        if is_hidden or reason == _FORBIDDEN or "permission" in reason.lower():
             code = UNREADABLE_CODE
-        title, remedy = _words_for(code, probe.path, reason if is_hidden else _short(reason))
+        title, remedy = _words_for(code, probe.path, reason if code == UNREADABLE_CODE else _short(reason))
         has_it = "would have that name, if it is there" if is_hidden else "has that name"
         needs = f"{requested_by or 'The program'}{case.owner_of(requested_by or '')} needs {need}."
         yield Finding(
             code=code,
             title=title,
-            confidence=_confidence(need == named, probe, case), subject=probe.path,
+            confidence=_confidence(need == named, probe, case, is_fit=reason == _FORBIDDEN), subject=probe.path,
             chain=case.chain_to(requested_by, need), probes=tuple(probes),
             explanation=(
                 f"{needs} {probe.path} {has_it}: {reason}. The loader passes over such a file "
@@ -218,9 +222,17 @@ def _passed_over(case: Case) -> Iterator[Finding]:
         )
 
 
-def _confidence(is_named: bool, probe: Probe, case: Case) -> Confidence:
-    if case.dl_error is None or probe.reason is None or "did not say" in probe.reason:
+def _fits(need: str, path: str, case: Case) -> bool:
+    """Return whether the file is what the rules of the loader lead to, and nothing is wrong with it."""
+    bindings = case.tree.bindings if case.tree is not None else ()
+    return any((one.need, one.path, one.state) == (need, path, BindingState.BOUND) for one in bindings)
+
+
+def _confidence(is_named: bool, probe: Probe, case: Case, *, is_fit: bool) -> Confidence:
+    if case.dl_error is None or probe.reason is None:
         return Confidence.POSSIBLE
+    if "did not say" in probe.reason:
+        return Confidence.LIKELY if is_named and is_fit else Confidence.POSSIBLE
     if FOLDER_LOCKED in probe.reason:
         return Confidence.LIKELY
     return Confidence.CERTAIN if is_named else Confidence.LIKELY
@@ -302,7 +314,16 @@ _WORDS = {
     ),
     DAMAGED_CODE: ("{path} is damaged", Remedy("fetch the file again")),
 }
+_FORBIDDEN = "it fits, and the process could not open it"
 _HIDDEN = {
+    _FORBIDDEN: (
+        "{path} is there and fits, and the process may not open it",
+        Remedy(
+            "see what forbids it to the program: a sandbox (Landlock, seccomp, a confined snap or service), AppArmor "
+            "or SELinux (the kernel's log names what it denied)",
+            ("dmesg",),
+        ),
+    ),
     FOLDER_LOCKED: (
         "{path} cannot be looked for: a folder on the way may not be entered by this user",
         Remedy("see which folder denies it, and let others pass it (chmod o+x)", ("namei", "-l", "{path}")),
