@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,26 +149,30 @@ def fill(shared: Path, module: Path) -> tuple[str, str]:
     return library, f"{version[:-1]}9"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Machine]:
+    """Makes the machine of a root, once."""
+    return functools.cache(lambda name: make_machine(name, tmp_path_factory.mktemp(name)))
+
+
 @pytest.fixture(scope="module", params=ROOTS)
-def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    return make_machine(request.param, tmp_path_factory)
+def machine(request: pytest.FixtureRequest, made: Callable[[str], Machine]) -> Machine:
+    return made(request.param)
 
 
 @pytest.fixture(scope="module", params=(*ROOTS, *NATIVE))
-def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+def system(request: pytest.FixtureRequest, made: Callable[[str], Machine]) -> Machine:
     """The commands run on older and newer glibc of this machine's processor, too. (`Trace`: test_glibc_roots.)"""
-    return make_machine(request.param, tmp_path_factory)
+    return made(request.param)
 
 
-@functools.cache
-def make_machine(name: str, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+def make_machine(name: str, shared: Path) -> Machine:
     root = find_root(name)
     if isinstance(root, str):
         pytest.skip(root)
     assert root.folder is not None
     home, inside = (root.portable, "/opt") if root.portable else (root.folder / "usr/lib", "/usr/lib")
     module = next(home.rglob("_hashlib*.so"))
-    shared = tmp_path_factory.mktemp(name)
     library, version = fill(shared, module)
     pythons = [path.name for path in (root.folder / "usr/lib").glob("python3.*")]
     compile_bytecode(shared, shared, "/mnt", pythons[0] if pythons else None)
