@@ -114,6 +114,16 @@ def test_why_names_the_cause(musl: Musl) -> None:
     assert "the loader: it looked for libdep9.so in" in text
 
 
+def test_deps_lists_the_places_of_musl(musl: Musl) -> None:
+    done = musl.run("deps", "--json", "/mnt/libs/libmid9.so")
+    (binding,) = [one for one in json.loads(done.stdout)["bindings"] if one["need"] == "libdep9.so"]
+    _, events = musl.events("-c", "import ctypes\ntry: ctypes.CDLL('/mnt/libs/libmid9.so')\nexcept OSError: pass")
+    (missing,) = [event for event in events if event["type"] == "failed" and event["need"] == "libdep9.so"]
+    assert done.returncode == 1 and "path" not in binding
+    places = [[probe["path"] for probe in one["probes"]] for one in (binding, missing)]
+    assert places[0] == places[1] and len(places[0]) > 2
+
+
 def test_a_name_that_is_found_nowhere_and_a_library_that_is_only_read(musl: Musl) -> None:
     code = "\n".join(
         (

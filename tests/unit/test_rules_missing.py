@@ -292,3 +292,12 @@ def test_semicolons_separate_folders_for_glibc_only(library: str, told: bool) ->
         process=process(environment=(("LD_LIBRARY_PATH", "/a;/b"),)),
     )  # fmt: skip
     assert ("musl takes colons only" in first(made).title) is told
+
+
+def test_a_blank_at_the_end_of_a_folder_is_a_part_of_its_name() -> None:
+    message = "libx.so.1: cannot open shared object file: No such file or directory"
+    made = case(
+        message, tree=tree(absent("libx.so.1")), copies={"libx.so.1": (Copy("/b/libx.so.1", "x"),)},
+        process=process(environment=(("LD_LIBRARY_PATH", "/a:/b "),)),
+    )  # fmt: skip
+    assert "in LD_LIBRARY_PATH '/b ' is no folder, because a blank" in first(made).title

@@ -45,6 +45,7 @@ from .search_leads import find_leads
 
 _RUNTIME = re.compile(r"/(?:lib(?:c|m|dl|pthread|stdc\+\+|gcc_s|c\+\+(?:abi)?|python[\d.]*)|ld-[\w.-]+)\.so[^/]*$")
 """Images that write what others have brought about: "terminate called after throwing" is in libstdc++."""
+_OF_LEVEL = re.compile(r"/(glibc-hwcaps/([^/]+))/[^/]+$")
 ELF_MAGIC = b"\x7fELF"
 
 Lack = tuple[tuple[MissingSymbol, ...], tuple[MissingVersion, ...]]
@@ -230,6 +231,9 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
             return "it is for another kind of processor"
         if image.bits != self._process.bits:
             return f"it is for {image.bits}-bit programs"
+        level = _OF_LEVEL.search(path)
+        if level is not None and isinstance(context, GlibcContext) and level[1] not in context.subfolders:
+            return f"it is for processors that can do {level[2]}, and this one cannot"
         library = _c_library_of(image)
         if library is not None and library != ("musl" if isinstance(context, MuslContext) else "glibc"):
             return f"it was built for {library}"

@@ -48,6 +48,14 @@ def elsewhere(shop: Workshop) -> Question:
     return shop.ask("ext")
 
 
+def for_a_better_processor(shop: Workshop) -> Question:
+    """No processor can do what this level asks for: the copy is none to look for."""
+    shop.library("libs/libleaf.so.1", LEAF)
+    shop.module("ext", CALLS_LEAF, ["libs/libleaf.so.1"], ["-Wl,-rpath,$ORIGIN/libs"], init="leaf()")
+    shop.move("libs/libleaf.so.1", "libs/glibc-hwcaps/x86-64-v9/libleaf.so.1")
+    return shop.ask("ext")
+
+
 def runpath_not_inherited(shop: Workshop) -> Question:
     shop.library("lib/libleaf.so.1", LEAF)
     shop.library("lib/libmiddle.so", MIDDLE, ["lib/libleaf.so.1"])
@@ -208,6 +216,8 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
     Scenario("missing-two", "two libraries are absent", two, "missing-image", "libgone1.so", ("libgone2.so.3",)),
     Scenario("missing-elsewhere", "a copy lies where nobody looks", elsewhere, "missing-image", "libleaf.so.1",
              ("vendor/lib/libleaf.so.1", "where the loader does not look", "LD_LIBRARY_PATH=")),
+    Scenario("missing-for-processor", "the only copy is for a better processor", for_a_better_processor,
+             "missing-image", "libleaf.so.1", ("it is for processors that can do x86-64-v9",)),
     Scenario("missing-runpath", "RUNPATH of the top does not count for the next", runpath_not_inherited,
              "missing-image", "libleaf.so.1", ("counts for its own needs only",)),
     Scenario("missing-everywhere", "RPATH and LD_LIBRARY_PATH do not have it", library_path, "missing-image",

@@ -231,6 +231,8 @@ def _mistake_in_path(need: str, case: Case) -> str:
             return f": LD_LIBRARY_PATH has to name its folder, and names the file {element}"
         if element.startswith("~"):
             return f": in LD_LIBRARY_PATH {element} is no folder, because only shells know what ~ is"
+        if element != element.strip():
+            return f": in LD_LIBRARY_PATH {element!r} is no folder, because a blank is a part of its name"
         if ";" in element and _own_c_library(case) == "musl":
             return f": in LD_LIBRARY_PATH {element} is one folder, because musl takes colons only to separate folders"
         if element.startswith(("'", '"', "$HOME", "${")):
