@@ -282,7 +282,9 @@ class StopReader:
         for request in marks:
             if isinstance(request, Request):
                 self._note_request(tid, request)
-        maps = read_kernel_file(f"/proc/{task.pid}/maps") if LogMark.OWN_BEGIN in marks else ""
+        maps = ""
+        if LogMark.OWN_BEGIN in marks:
+            task.marks, maps = 0, read_kernel_file(f"/proc/{task.pid}/maps")
         return MarkStop(task.pid, tid, marks, maps=maps)
 
     def _read_marks(self, task: TracedTask) -> None:
