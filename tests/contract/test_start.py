@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -37,8 +38,10 @@ class Imports:
             "import atexit; atexit.register(lambda: print('MODULES', *sorted(sys.modules), file=sys.__stdout__))\n"
             "main()"
         )
+        # What killed runs have left in the folder of everybody is removed by the next one, which takes shutil.
         self.ran = subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, check=False
+            [sys.executable, "-c", code, *arguments], env={**os.environ, "TMPDIR": str(folder)}, cwd=folder,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         line = next(line for line in reversed(self.ran.stdout.splitlines()) if line.startswith("MODULES"))
         self.parent = set(line.split()[1:])
