@@ -58,6 +58,23 @@ def test_no_fix_replaces_what_the_system_runs_on(package: str) -> None:
     assert kept((*APT, "--reinstall", "libfoo1"), InstallFacts()) is not None
 
 
+@pytest.mark.parametrize(
+    ("distribution", "command"),
+    [
+        ("opensuse-leap suse opensuse", ("zypper", "install", "--force", "libgl1")),
+        ("sles suse", ("zypper", "install", "--force", "libgl1")),
+        ("fedora", ("dnf", "reinstall", "libgl1")),
+        (None, ("dnf", "reinstall", "libgl1")),
+    ],
+)
+def test_a_package_of_suse_is_installed_again_by_zypper(distribution: str | None, command: tuple[str, ...]) -> None:
+    remedy = Remedy("do", ("dnf", "reinstall", "libgl1"))
+    finding = Finding(code="c", title="t", confidence=Confidence.LIKELY, subject="s", remedies=(remedy,))
+    for facts in (None, InstallFacts()):
+        made = replace(case(GONE), distribution=distribution, install=facts)
+        assert [one.command for one in keep_feasible(finding, made).remedies] == [command]
+
+
 def test_conda_is_for_a_python_of_conda() -> None:
     install = ("conda", "install", "-c", "conda-forge", "icu")
     assert kept(install, InstallFacts()) is None and kept(install, InstallFacts(is_conda=True)) is not None

@@ -385,6 +385,8 @@ def is_system_install(remedy: Remedy) -> bool:
 
 def keep_feasible(finding: Finding, case: Case) -> Finding:
     """Return the finding without remedies that cannot work on the machine, as far as that was looked at."""
+    if _SUSE & {*(case.distribution or "").lower().split()}:
+        finding = replace(finding, remedies=tuple(map(_by_zypper, finding.remedies)))
     if case.install is None:
         return finding
     library = case.limits.c_library if case.limits is not None else None
@@ -394,6 +396,17 @@ def keep_feasible(finding: Finding, case: Case) -> Finding:
     if gone and all(_has_no_source(remedy, case.install) for remedy in gone):
         remedies = (package_with(posixpath.basename(finding.subject), case.distribution),)
     return finding if remedies == finding.remedies else replace(finding, remedies=remedies)
+
+
+_SUSE = {"suse", "opensuse"}
+"""ID_LIKE of the distributions with rpm and without dnf."""
+
+
+def _by_zypper(remedy: Remedy) -> Remedy:
+    """Return the remedy with the command of zypper that installs a package again (zypper(8), install --force)."""
+    if remedy.command[:2] != _REINSTALL[PackageManager.RPM]:
+        return remedy
+    return replace(remedy, command=("zypper", "install", "--force", *remedy.command[2:]))
 
 
 _LIBRARY_FILE = re.compile(r"\.so(?:\.\d[\w.]*)?$")
@@ -413,7 +426,7 @@ def _feasible(
     program = remedy.command[0] if remedy.command else ""
     if is_system_install(remedy):
         return _of_the_system(remedy, facts)
-    if program in _MANAGERS:
+    if program in _MANAGERS or program == "zypper":
         return None if any(map(_NEVER_AGAIN.fullmatch, _operands(remedy.command))) else remedy
     if program == "conda":
         return remedy if facts.is_conda or remedy.command[1:2] == ("activate",) else None
