@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from builders.failed_case import case, first, process, verdict
+from dlltracer.api.environment import find_namesake_of
 from dlltracer.diagnose.case import Case, UnmetRequirement
 from dlltracer.diagnose.rules.missing_module import package_names
 from dlltracer.model.environment import HiddenModule, Hiding, ModuleTraces
@@ -27,6 +30,25 @@ def missing(name: str, message: str = "", traces: ModuleTraces | None = None, **
 
 def commands(made: Case) -> list[str]:
     return [" ".join(remedy.command) for remedy in first(made).remedies]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at folders as a process of Linux had them")
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("cannot import name 'x' from 'shared' (unknown location)", True),
+        ("module 'shared' has no attribute 'x'", True),
+        ("cannot import name '_x' from 'shared.part' (/s/shared/part/__init__.py)", False),
+        ("module 'shared.part' has no attribute 'x'", False),
+    ],
+)
+def test_a_folder_that_distributions_share_is_no_stray_one_for_its_packages(
+    tmp_path: Path, words: str, found: bool
+) -> None:
+    (tmp_path / "shared" / "part").mkdir(parents=True)
+    (tmp_path / "shared" / "part" / "__init__.py").write_text("")
+    namesake = find_namesake_of((PythonError("ImportError", words),), process(path=(str(tmp_path),)))
+    assert (namesake is not None and namesake.is_plain_folder) == found
 
 
 def test_a_link_of_that_name_that_leads_nowhere() -> None:

@@ -165,14 +165,17 @@ def find_foreign_modules(error: PythonError | None, process: ProcessFacts) -> tu
 
 def find_namesake_of(errors: Iterable[PythonError], process: ProcessFacts) -> Namesake | None:
     """Return what was taken for the module that lacks a name; `None` if no exception is about one, or it is right."""
-    top = module_that_lacks(errors)
-    if top is None or process.system is not this_system():
+    module = module_that_lacks(errors)
+    if module is None or process.system is not this_system():
         return None
     try:
         from ..host.modules import find_namesake
     except ImportError:  # as below
         return None
-    return find_namesake(top, process)
+    top, _, below = module.partition(".")
+    found = find_namesake(top, process)
+    # A module in a folder without `__init__.py` was found there: many distributions share such a folder ("google").
+    return None if below and found is not None and found.is_plain_folder else found
 
 
 def find_traces_of_module(error: PythonError | None, process: ProcessFacts) -> ModuleTraces | None:

@@ -295,11 +295,11 @@ _LACKS_NAME = re.compile(
 
 
 def module_that_lacks(errors: Iterable[PythonError]) -> str | None:
-    """The top module or package that lacks a name, by the first exception that says so; `None` if none does."""
+    """The module or package that lacks a name, by the first exception that says so; `None` if none does."""
     for error in errors:
         found = _LACKS_NAME.search(error.message)
         if found:
-            return (found[1] or found[2]).partition(".")[0]
+            return found[1] or found[2]
     return None
 
 

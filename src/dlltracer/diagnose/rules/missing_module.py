@@ -107,7 +107,9 @@ def _namesake(case: Case) -> Finding | None:
     if found is None or case.dl_error is not None:
         return None
     module = posixpath.basename(found.path).partition(".")[0]
-    words = next((one.message for one in case.run.errors if module_that_lacks((one,)) == module), "")
+    words = next(
+        (one.message for one in case.run.errors if (module_that_lacks((one,)) or "").partition(".")[0] == module), ""
+    )
     says = Evidence(Source.PYTHON, words)
     owners = case.owners.get(f"{found.path}/__init__.py", ())
     if found.is_plain_folder and owners:
