@@ -120,9 +120,14 @@ class SharedMarks:
             self._lock.release()
 
     def _hand_over(self) -> bool:
-        """Begin with new memory; whether the tracer has taken it on. It then reads no other of this process."""
+        """Begin with new memory; whether the tracer has taken it on. It then reads no other of this process.
+
+        A free-threaded CPython writes into a copy. That shows before the tracer knows of memory that is given back.
+        """
         head = describe_memory(self._tracer, get_native_id())
         self._buffer, self._at = BytesIO(head + FILLER * (SHARED_SIZE - len(head))), len(head)
+        self._id = id(self._buffer.getvalue())
+        self._buffer.seek(self._at)
+        self._buffer.write(FILLER)
         memory = self._buffer.getvalue()
-        self._id = id(memory)
-        return self._call(memory)
+        return id(memory) == self._id and self._call(memory)
