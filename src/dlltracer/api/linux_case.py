@@ -234,9 +234,9 @@ class LinuxProcess(ProcessView[ElfImage, MissingVersion]):
         level = _OF_LEVEL.search(path)
         if level is not None and isinstance(context, GlibcContext) and level[1] not in context.subfolders:
             return f"it is for processors that can do {level[2]}, and this one cannot"
-        library = _c_library_of(image)
-        if library is not None and library != ("musl" if isinstance(context, MuslContext) else "glibc"):
-            return f"it was built for {library}"
+        own = "musl" if isinstance(context, MuslContext) else "glibc"
+        if image.c_library not in (own, None):
+            return f"it was built for {image.c_library}"
         return None
 
     def _global_scope(self) -> tuple[str, ...]:
@@ -269,13 +269,6 @@ _MOST_FILES = 20
 def _is_numbered(name: str, start: str) -> bool:
     """Return whether a file has a soname's form: libx.so.1, or libx.so alone."""
     return name == start or (name.startswith(f"{start}.") and name[len(start) + 1 :].replace(".", "").isdecimal())
-
-
-def _c_library_of(image: ElfImage) -> str | None:
-    """Return the C library that an image asks for by its needs; `None` if it asks for none of these two."""
-    if any(need.startswith("libc.musl-") for need in image.needed):
-        return "musl"
-    return "glibc" if "libc.so.6" in image.needed else None
 
 
 REWRITTEN_ENDS = "the ends of its lines were rewritten (CR LF), as if it were a text"

@@ -124,6 +124,11 @@ class Case:
     def is_windows(self) -> bool:
         return self.system is System.WINDOWS
 
+    @property
+    def c_library(self) -> CLibrary:
+        """The C library of the process, as far as it is known."""
+        return (self.limits.c_library if self.limits is not None else None) or CLibrary()
+
     def seen_failures(self, kind: FailureKind) -> Iterator[LoadFailedEvent]:
         """The failures of that kind that the trace saw in the import that failed, in order."""
         return (event for event in self.failed_events if event.kind is kind)

@@ -267,11 +267,14 @@ def provider_by_rule(soname: str, distribution: str | None) -> tuple[Provider, .
 
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
+_SUSE = "suse opensuse"
+"""The family of distributions with rpm and without dnf, as `_FAMILIES` has others."""
+
 _SEARCHES = {
     _FAMILIES[ProviderKind.APT]: "apt-file search {}",
     _FAMILIES[ProviderKind.DNF]: "dnf provides '*/{}'",
     _FAMILIES[ProviderKind.APK]: "apk search --exact so:{}",
-    "suse opensuse": "zypper search --provides {}",
+    _SUSE: "zypper search --provides {}",
     "arch": "pacman -F {}",
     "nixos": "nix-locate lib/{}",
 }
@@ -385,21 +388,16 @@ def is_system_install(remedy: Remedy) -> bool:
 
 def keep_feasible(finding: Finding, case: Case) -> Finding:
     """Return the finding without remedies that cannot work on the machine, as far as that was looked at."""
-    if _SUSE & {*(case.distribution or "").lower().split()}:
+    if set(_SUSE.split()) & {*(case.distribution or "").lower().split()}:
         finding = replace(finding, remedies=tuple(map(_by_zypper, finding.remedies)))
     if case.install is None:
         return finding
-    library = case.limits.c_library if case.limits is not None else None
-    tried = (_feasible(remedy, case.install, case.run.process, library) for remedy in finding.remedies)
+    tried = (_feasible(remedy, case.install, case.run.process, case.c_library) for remedy in finding.remedies)
     remedies = tuple(remedy for remedy in tried if remedy is not None)
     gone = finding.remedies if not remedies and _LIBRARY_FILE.search(finding.subject) else ()
     if gone and all(_has_no_source(remedy, case.install) for remedy in gone):
         remedies = (package_with(posixpath.basename(finding.subject), case.distribution),)
     return finding if remedies == finding.remedies else replace(finding, remedies=remedies)
-
-
-_SUSE = {"suse", "opensuse"}
-"""ID_LIKE of the distributions with rpm and without dnf."""
 
 
 def _by_zypper(remedy: Remedy) -> Remedy:
@@ -420,7 +418,7 @@ def _has_no_source(remedy: Remedy, facts: InstallFacts) -> bool:
 
 
 def _feasible(
-    remedy: Remedy, facts: InstallFacts, process: ProcessFacts | None, library: CLibrary | None
+    remedy: Remedy, facts: InstallFacts, process: ProcessFacts | None, library: CLibrary
 ) -> Remedy | None:
     """Return the remedy, changed where it has to be; `None` if it cannot work."""
     program = remedy.command[0] if remedy.command else ""
@@ -491,11 +489,11 @@ def _is_in_force(command: tuple[str, ...], process: ProcessFacts | None) -> bool
     return value in (process.variable(name), *process.variable(name).split(":"))
 
 
-def _is_too_new(command: tuple[str, ...], library: CLibrary | None) -> bool:
+def _is_too_new(command: tuple[str, ...], library: CLibrary) -> bool:
     """Return whether the command sets a tunable that the C library of the process does not have."""
     name, _, value = command[1].partition("=")
     since = _TUNABLES.get(value.partition("=")[0]) if name == "GLIBC_TUNABLES" else None
-    if since is None or library is None or library.name is None:
+    if since is None or library.name is None:
         return False
     return library.name != "glibc" or (library.version is not None and _numbers(library.version) < since)
 

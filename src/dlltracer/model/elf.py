@@ -180,6 +180,13 @@ class ElfImage:
         """True if the kernel starts it: with a loader, at a fixed place (ET_EXEC), or linked as a PIE."""
         return self.interpreter is not None or self.kind == ET_EXEC or bool(self.dynamic_flags_1 & DF_1_PIE)
 
+    @property
+    def c_library(self) -> str | None:
+        """The C library that it asks for by its needs, "glibc" or "musl"; `None` if it asks for none of these two."""
+        if any(need.startswith("libc.musl-") for need in self.needed):
+            return "musl"
+        return "glibc" if "libc.so.6" in self.needed else None
+
 
 EM_SPARC, EM_386, EM_MIPS, EM_PPC, EM_PPC64, EM_S390, EM_ARM, EM_SPARCV9 = 2, 3, 8, 20, 21, 22, 40, 43
 EM_X86_64, EM_AARCH64, EM_RISCV, EM_LOONGARCH, EM_ALPHA = 62, 183, 243, 258, 0x9026

@@ -43,8 +43,6 @@ _HOLE = rb"\0+"
 _REQUESTED = b" [0];  dynamically loaded by "
 """In the first line of a dlopen: between its file and the image that asked."""
 
-_HEXADECIMAL = b"0123456789abcdef"
-
 _MOST_DIGITS = 18
 """Of a process id."""
 
@@ -115,15 +113,15 @@ class SimpleDlopen:
     __slots__ = ("base", "by", "end", "name", "request", "size", "start")
 
     def __init__(
-        self, start: int, end: int, request: Request | None, name: bytes, by: bytes, base: bytes, size: bytes
+        self, start: int, end: int, request: Request | None, name: bytes, by: bytes, base: int, size: int
     ) -> None:
         self.start = start
         self.end = end
         self.request = request
         self.name = name.decode("utf-8", "surrogateescape")
         self.by = by.decode("utf-8", "surrogateescape")
-        self.base = int(base, 16)
-        self.size = int(size, 16)
+        self.base = base
+        self.size = size
 
 
 def find_simple_dlopen(text: bytes, position: int, found: int, line: bytes) -> SimpleDlopen | None:
@@ -138,19 +136,18 @@ def find_simple_dlopen(text: bytes, position: int, found: int, line: bytes) -> S
     first = line + b"file="
     name, end = text[start + len(first) : found], text.find(b"\n", found)
     by, is_base, _ = text[found + len(_REQUESTED) : end].rpartition(b" [0]")
-    mapped = b"\n%bfile=%b [0];  generating link map\n%b  dynamic: 0x" % (line, name, line)
+    mapped = b"\n%bfile=%b [0];  generating link map\n%b" % (line, name, line)
     if not (is_base and text.startswith(first, start) and name[:1] == b"/" and text.startswith(mapped, end)):
         return None
     at = end + len(mapped)
-    dynamic, _, rest = text[at : text.find(b"\n", at)].partition(b"  base: 0x")
-    base, _, size = rest.partition(b"   size: 0x")
-    is_whole = bool(dynamic and base and size) and not (dynamic + base + size).strip(_HEXADECIMAL)
-    if not is_whole or b";" in name + by or b"[" in name + by:
-        return None
     end = text.find(b"\n", at)
+    place = parse_line(text[at:end].decode("utf-8", "surrogateescape"))
+    if place.base is None or place.size is None or b";" in name + by or b"[" in name + by:
+        return None
     if not text.startswith(line + b"    entry: 0x", end + 1):
         return None
     end = text.find(b"\n", end + 1)
+    is_whole = True
     for what in (b"calling init: %b" % name, b"opening file=%b [0]; direct_opencount=1" % name):
         end = _skip_blanks(text, end, line)
         is_whole = is_whole and text.startswith(b"\n" + line + what, end)
@@ -160,7 +157,7 @@ def find_simple_dlopen(text: bytes, position: int, found: int, line: bytes) -> S
     request, start = _find_mark(text, position, start, line + b"\n")
     if start < 0 or is_torn or not is_whole or text[end : end + 1] not in (b"\n", b""):
         return None
-    return SimpleDlopen(start, _skip_blanks(text, end, line), request, name, by, base, size)
+    return SimpleDlopen(start, _skip_blanks(text, end, line), request, name, by, place.base, place.size)
 
 
 def _skip_blanks(text: bytes, end: int, line: bytes) -> int:

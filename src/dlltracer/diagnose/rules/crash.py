@@ -222,8 +222,7 @@ def _is_stack_overflow(case: Case) -> bool:
 
 def _stack_of_threads(case: Case) -> str:
     """Return how large the stacks of threads are that nobody gave a size (pthread_attr_setstacksize(3))."""
-    library = case.limits.c_library if case.limits is not None else None
-    if library is not None and library.name == "musl":
+    if case.c_library.name == "musl":
         return "musl gives a thread 128 KiB, and Python's own threads there mostly have 1 MiB: glibc gives them 8 MiB."
     return "glibc gives a thread what `ulimit -s` says, mostly 8 MiB."
 

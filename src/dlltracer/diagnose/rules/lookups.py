@@ -144,8 +144,7 @@ def _library(search: _Search, searched: list[LoadFailedEvent], case: Case) -> Fi
 def _ask_by_soname(path: str, case: Case) -> Iterator[Remedy]:
     code = f"import ctypes; ctypes.CDLL({posixpath.basename(path)!r})"
     yield Remedy("ask for it by the name of its file: the loader finds it", code=code)
-    library = case.limits.c_library if case.limits is not None else None
-    if library is not None and library.name == "glibc":
+    if case.c_library.name == "glibc":
         yield Remedy("or let the system take note of its new libraries (as root)", ("ldconfig",))
     yield Remedy("or install what find_library asks: gcc, and the package of the library that compilers need (-dev)")
 

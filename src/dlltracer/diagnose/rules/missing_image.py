@@ -430,8 +430,7 @@ def _plain_libc(path: str, case: Case) -> Finding:
 
 
 def _own_c_library(case: Case) -> str:
-    library = case.limits.c_library if case.limits is not None else None
-    return (library.name if library is not None else None) or "glibc"
+    return case.c_library.name or "glibc"
 
 
 def _explain_c_library(need: str, requested_by: str | None, foreign: str, case: Case) -> str:

@@ -64,8 +64,8 @@ def _version(missing: MissingVersion, case: Case) -> Finding:
     )
     text += f"{case.owner_of(missing.provider)}: it does not define that version{has}."
     if is_glibc:
-        library = case.limits.c_library if case.limits is not None else None
-        system = f" (this is glibc {library.version})" if library is not None and library.version else ""
+        version = case.c_library.version
+        system = f" (this is glibc {version})" if version else ""
         text += (
             f" The file was built with another glibc than the one here{system}: parts of one glibc share that version."
             if missing.version == "GLIBC_PRIVATE"
@@ -339,17 +339,21 @@ def _is_for_glibc(case: Case, missing: MissingSymbol) -> bool:
 
 def _is_for_musl(case: Case, missing: MissingSymbol) -> bool:
     image = case.images.get(missing.requested_by)
-    return isinstance(image, ElfImage) and any(need.startswith("libc.musl-") for need in image.needed)
+    return isinstance(image, ElfImage) and image.c_library == "musl"
+
+
+def _package_of(missing: MissingSymbol, case: Case) -> str:
+    """Return the package of the file that needs the symbol, in words."""
+    return next((one.package for one in case.owners.get(missing.requested_by, ())), "it")
 
 
 def _musl_version(case: Case) -> tuple[int, ...]:
-    library = case.limits.c_library if case.limits is not None else None
-    return tuple(map(int, _NUMBERS.findall(library.version))) if library is not None and library.version else ()
+    return tuple(map(int, _NUMBERS.findall(case.c_library.version or "")))
 
 
 def _newer_musl(missing: MissingSymbol, version: tuple[int, ...], case: Case) -> Finding:
     since, own = (".".join(map(str, numbers)) for numbers in (version, _musl_version(case)))
-    owner = next((one.package for one in case.owners.get(missing.requested_by, ())), "it")
+    owner = _package_of(missing, case)
     return Finding(
         code=MUSL_AGE_CODE,
         title=f"{missing.requested_by} needs {missing.name} of musl {since}, and musl here is {own}",
@@ -385,7 +389,7 @@ def _glibc_on_musl(missing: MissingSymbol, case: Case) -> Finding:
 
 def _name_of_glibc_in_build_for_musl(missing: MissingSymbol, case: Case) -> Finding:
     """Return the finding on a file that is linked with musl: another build for musl would not be what it lacks."""
-    owner = next((one.package for one in case.owners.get(missing.requested_by, ())), "it")
+    owner = _package_of(missing, case)
     return Finding(
         code=MUSL_CODE,
         title=f"{missing.requested_by} was built for musl, and asks for {missing.name}, which only glibc has",

@@ -73,8 +73,7 @@ def check_machine(case: Case) -> Iterator[Finding]:
     of that other system, a symbol, a kind of relocation, or the process, which runs foreign code.
     """
     dl_error = case.dl_error
-    library = case.limits.c_library if case.limits is not None else None
-    if library is None or library.name != "musl" or (dl_error is not None and dl_error.problem in _KINDS):
+    if case.c_library.name != "musl" or (dl_error is not None and dl_error.problem in _KINDS):
         return
     for binding in case.tree.bindings if case.tree is not None else ():
         if binding.path is None or binding.reason is None or not _OF_MACHINE.search(binding.reason):
