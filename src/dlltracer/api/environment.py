@@ -15,7 +15,7 @@ from ..diagnose.case import (
     module_not_found,
     module_that_lacks,
 )
-from ..diagnose.remedies import packages_to_install
+from ..diagnose.feasible import packages_to_install
 from ..host.copies import FoundCopy
 from ..host.machine import read_c_library, read_mount, read_page_size, this_system
 from ..model.environment import AvailablePackages, MemoryLimit, ModuleTraces, Namesake, PackageOwner
