@@ -88,15 +88,16 @@ class FileStamp:
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Return whether there is a regular file, as far as we may look.
+    """Return whether there is a regular file, as far as we may look. No name raises.
 
-    `pathlib.Path.is_file` raises `PermissionError` below a folder that is closed to us, before Python 3.14.
+    `pathlib.Path.is_file` does not serve: before Python 3.14 it raises `PermissionError` below a folder that is closed
+    to us, and `OSError` for a name that is too long. Stages that judge files of other systems have no `os.path`.
     """
     return os.path.isfile(path)
 
 
 def is_folder(path: str | os.PathLike[str], *names: str) -> bool:
-    """Return whether there is a folder, as far as we may look. Arguments: `names`, those of it below `path`."""
+    """Return whether there is a folder, as `is_file` does. Arguments: `names`, those of it below `path`."""
     return os.path.isdir(os.path.join(path, *names))
 
 
