@@ -101,6 +101,17 @@ def is_folder(path: str | os.PathLike[str], *names: str) -> bool:
     return os.path.isdir(os.path.join(path, *names))
 
 
+def real_path(path: str) -> str:
+    """Return the path without links; as it is where that cannot be told.
+
+    That is so for a name with a NUL, below a current folder that was deleted, and for long paths of Windows.
+    """
+    try:
+        return os.path.realpath(path) if path else path
+    except (OSError, ValueError):
+        return path
+
+
 def stamp_of(path: str) -> FileStamp | None:
     """`None` where there is no regular file, or it may not be looked at."""
     try:
@@ -131,7 +142,7 @@ _PROFILE = re.compile(r"(.+) \(([a-z]+)\)")
 def read_mount(path: str) -> Mount | None:
     """The mount that a path is on: that of its nearest folder if it does not exist. `None` if it is not known."""
     mounts = parse_mountinfo(read_kernel_file("/proc/self/mountinfo"))
-    here = os.path.realpath(path)
+    here = real_path(path)
     while not os.path.exists(here) and here != "/":
         here = posixpath.dirname(here)
     number = _read_mount_number(here)
