@@ -15,7 +15,7 @@ from ..diagnose.case import (
     module_not_found,
     module_that_lacks,
 )
-from ..diagnose.remedies import packages_to_install
+from ..diagnose.feasible import packages_to_install
 from ..host.copies import FoundCopy
 from ..host.machine import read_c_library, read_mount, read_page_size, this_system
 from ..model.environment import AvailablePackages, MemoryLimit, ModuleTraces, Namesake, PackageOwner
@@ -126,7 +126,7 @@ def site_folders(process: ProcessFacts) -> tuple[str, ...]:
         try:
             if any(child.name.endswith((".dist-info", ".egg-info")) for child in Path(entry).iterdir()):
                 folders.append(entry)
-        except OSError:
+        except (OSError, ValueError):
             continue
     return tuple(folders)
 
@@ -154,7 +154,7 @@ def find_foreign_modules(error: PythonError | None, process: ProcessFacts) -> tu
         folder = Path(entry, *packages)
         try:
             names = sorted(child.name for child in folder.iterdir() if child.name.startswith(f"{last}."))
-        except OSError:
+        except (OSError, ValueError):
             continue
         for name in names:
             if name.endswith((".so", ".pyd")) and name.removeprefix(last) not in process.suffixes:

@@ -103,7 +103,7 @@ def _truncated(case: Case, number: int) -> Iterator[Finding]:
                 ),
                 evidence=(Evidence(Source.SYSTEM, _how(case)), Evidence(Source.FILES, problem)),
                 remedies=(Remedy("fetch the file again: a copy or download was interrupted, or the disk was full"),
-                 *reinstall(case.owners.get(path, ()), case.run.process)),
+                 *reinstall(case, path)),
             )  # fmt: skip
             return
 

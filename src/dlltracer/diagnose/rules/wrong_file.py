@@ -12,7 +12,8 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import BindingState
 from ..case import Case
 from ..loader_errors import DlError, DlProblem
-from ..remedies import find_providers, install_remedies, operand, reinstall
+from ..providers import find_providers, install_remedies
+from ..remedies import operand, reinstall
 
 CODE = "not-an-image"
 MACHINE_CODE = "wrong-machine"
@@ -176,7 +177,7 @@ def _sources(code: str, path: str, reason: str | None, case: Case) -> Iterator[R
 
     Containers have empty files in place of the driver's libraries when they run without the driver.
     """
-    owned = [*reinstall(case.owners.get(path, ()), case.run.process)]
+    owned = [*reinstall(case, path)]
     yield from owned
     if not owned and code == CODE and "empty file" in (reason or ""):
         yield from install_remedies(find_providers(path, System.LINUX, case.distribution)[:1])
@@ -435,5 +436,5 @@ def _misaligned(path: str, case: Case) -> Finding:
         explanation=f"The loader refused {path}{case.owner_of(path)}: {why}",
         evidence=(Evidence(Source.LOADER, "ELF load command not page-aligned"),
          Evidence(Source.FILES, f"alignments {', '.join(hex(align) for align in aligns) or 'not readable'}")),
-        remedies=(remedy, *reinstall(case.owners.get(path, ()), case.run.process)),
+        remedies=(remedy, *reinstall(case, path)),
     )  # fmt: skip
