@@ -19,6 +19,7 @@ from ..model.failure import ProcessFacts
 from ..model.run import RunResult
 from ..model.tree import BindingState, LoadTree
 from .environment import (
+    find_choice_of,
     find_foreign_modules,
     find_namesake_of,
     find_traces_of_module,
@@ -98,6 +99,7 @@ def _with_environment(case: Case, process: ProcessFacts, view: LinuxProcess) -> 
         limits=read_limits(case.subject, process),
         foreign_modules=foreign,
         namesake=namesake,
+        choice=find_choice_of(case.error, process),
         module_traces=find_traces_of_module(case.error, process),
         leads=find_leads(case, process),
         definers=_find_definers(case, view),
