@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..model.environment import AvailablePackages, CLibrary, ProviderKind, normalized_name
-from ..model.failure import ProcessFacts
 from ..model.finding import Finding, Remedy
 from .case import Case, InstallFacts
 from .package_tools import installs_again, tool_that_installs
@@ -37,7 +36,7 @@ def keep_feasible(finding: Finding, case: Case) -> Finding:
     """Return the finding without remedies that cannot work on the machine, as far as that was looked at."""
     if case.install is None:
         return finding
-    tried = (_feasible(remedy, case.install, case.run.process, case.c_library) for remedy in finding.remedies)
+    tried = (_feasible(remedy, case.install, case) for remedy in finding.remedies)
     remedies = tuple(remedy for remedy in tried if remedy is not None)
     gone = finding.remedies if not remedies and _LIBRARY_FILE.search(finding.subject) else ()
     if gone and all(_has_no_source(remedy, case.install) for remedy in gone):
@@ -55,9 +54,7 @@ def _has_no_source(remedy: Remedy, facts: InstallFacts) -> bool:
     return remedy.command[:1] == ("conda",)
 
 
-def _feasible(
-    remedy: Remedy, facts: InstallFacts, process: ProcessFacts | None, library: CLibrary
-) -> Remedy | None:
+def _feasible(remedy: Remedy, facts: InstallFacts, case: Case) -> Remedy | None:
     """Return the remedy, changed where it has to be; `None` if it cannot work."""
     program = remedy.command[0] if remedy.command else ""
     if tool_that_installs(remedy.command) is not None:
@@ -69,7 +66,7 @@ def _feasible(
     if remedy.command[1:4] == ("-m", "pip", "install"):
         return None if _is_installed(remedy.command, facts) else remedy
     if program == "env":
-        return None if _is_in_force(remedy.command, process) or _is_too_new(remedy.command, library) else remedy
+        return None if _is_in_force(remedy.command, case) or _is_too_new(remedy.command, case.c_library) else remedy
     return _with_tool(remedy, facts)
 
 
@@ -117,10 +114,11 @@ def _is_installed(command: tuple[str, ...], facts: InstallFacts) -> bool:
     return all(normalized_name(word) in facts.distributions for word in _operands(command[2:]))
 
 
-def _is_in_force(command: tuple[str, ...], process: ProcessFacts | None) -> bool:
+def _is_in_force(command: tuple[str, ...], case: Case) -> bool:
     """Return whether the program that failed had the environment already that the command gives it."""
-    if process is None:
-        return False
+    process = case.run.process
+    if process is None or (case.choice is not None and case.choice.name in command):
+        return False  # of other variables than a loader's the process has kept nothing
     if command[1:2] == ("-u",):
         return not process.variable(command[2])
     name, _, value = command[1].partition("=")

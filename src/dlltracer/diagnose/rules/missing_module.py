@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator
 
 from ...knowledge import read_table
-from ...model.environment import HiddenModule, Hiding, ModuleTraces, PackageManager, normalized_name
+from ...model.environment import HiddenModule, Hiding, ImportChoice, ModuleTraces, PackageManager, normalized_name
 from ...model.failure import ProcessFacts, PythonError
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case, describe_owner, module_that_lacks
 from ..package_tools import is_package_name, package_tool
-from ..remedies import PIP, operand, python_words, reinstall
+from ..remedies import PIP, operand, python_words, reinstall, without_variable
 from .integrity import CODE as LOST_CODE
 from .integrity import describe_requirements, has_lost_module, install_requirements
 from .python_module import this_python
@@ -24,6 +24,7 @@ UNREADABLE_CODE = "unreadable-folder"
 ARCHIVE_CODE = "module-in-archive"
 HIDDEN_CODE = "module-not-on-path"
 SHADOWED_CODE = "package-shadowed"
+CHOSEN_CODE = "chosen-by-variable"
 
 _PYENV = re.compile(r"/\.?pyenv/versions/([^/]+)")
 _OF_DISTRIBUTION = ("/usr", "/")
@@ -90,7 +91,38 @@ def check(case: Case) -> Iterator[Finding]:
         *_broken_link(name, case, traces),
         *_unreadable(name, case, traces),
     ]
-    yield from found or ([] if is_import_name else [_nowhere(error, case, traces)])
+    if found:
+        yield from found
+        return
+    nowhere = [] if is_import_name else [_nowhere(error, case, traces)]
+    if case.choice is not None:
+        others = [] if traces.parent is not None else [remedy for one in nowhere for remedy in one.remedies]
+        yield _chosen(name, case.choice, case, others)
+    yield from nowhere
+
+
+def _chosen(name: str, choice: ImportChoice, case: Case, others: list[Remedy]) -> Finding:
+    """Return the finding about a variable of the environment that leads to the import of a module that is not there.
+
+    Arguments: `others`, how to install it; empty where it would be in a package that is installed.
+    """
+    variable = choice.name if choice.value is None else f"{choice.name}={choice.value}"
+    how = f"where {choice.condition}" if choice.condition else "by a name that it gets"
+    package, _, last = name.rpartition(".")
+    there = f" {package} is installed, and has no {last}." if package and not others else ""
+    return Finding(
+        code=CHOSEN_CODE,
+        title=f"{variable} leads to the import of {name}, which is not there",
+        confidence=Confidence.LIKELY,
+        subject=name,
+        chain=case.chain_to(None, f"import {name}"),
+        explanation=f"{choice.place}, imports it {how}. {choice.reader}, reads {choice.name}.{there}",
+        evidence=(_says(case), Evidence(Source.FILES, f"{choice.place}; {choice.reader}")),
+        remedies=(
+            Remedy(f"start the program without {choice.name}", without_variable(case, choice.name)),
+            *(others or [Remedy(f"or install a version of the package that has {name}")]),
+        ),
+    )
 
 
 _INSTALLED = re.compile(r"[/\\\\](?:lib(?:64)?[/\\\\]python3[\d.]*t?|Lib|(?:site|dist)-packages)[/\\\\]")
