@@ -68,7 +68,20 @@ def _linux_tree(
     context = read_linux_context(root, program=path if is_program else python, files=files, kind=image)
     context = replace(context, library_path=(*search, *context.library_path))
     tree = resolve_linux(path, context, files, program=is_program)
-    return _with_symbols(tree, context, files, is_program=is_program)
+    tree = _with_symbols(tree, context, files, is_program=is_program)
+    return _with_other_cases(tree, files) if tree.missing else tree
+
+
+def _with_other_cases(tree: LoadTree, files: HostFilesystem) -> LoadTree:
+    """Return the tree with notes on files that only differ in case from a library that was not found."""
+    from .search_leads import find_other_cases
+
+    tried = {one.need: [probe.path for probe in one.probes] for one in reversed(tree.missing)}
+    notes = (
+        f"{need} was not found, and there is {path}: the loader tells upper from lower case"
+        for need, path in find_other_cases(tried.items(), files)
+    )
+    return replace(tree, notes=tuple(dict.fromkeys((*tree.notes, *notes))))
 
 
 _MOST_SYMBOLS = 1_000_000
