@@ -111,7 +111,9 @@ def _with_symbols(
     for path in dict.fromkeys(paths):
         try:
             image = read_elf(files.host_path(path), symbols=True)
-        except (BinaryFormatError, OSError):
+        except (BinaryFormatError, OSError) as error:
+            problem = error.problem if isinstance(error, BinaryFormatError) else error.strerror or str(error)
+            tree = replace(tree, notes=(*tree.notes, f"the symbols of {path} were not checked: {problem}"))
             continue
         left -= len(image.symbols.provides) + len(image.symbols.needs) if image.symbols is not None else 0
         if left < 0:
