@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +46,17 @@ def lab() -> Lab:
     if isinstance(found, str):
         pytest.skip(f"no Windows lab: {found}")
     return found
+
+
+@pytest.fixture
+def in_deleted_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder of the test is one that was deleted: no path relative to it can be made whole."""
+    if sys.platform == "win32":
+        pytest.skip("Windows keeps the current folder of a process")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
 
 
 @pytest.hookimpl(tryfirst=True)  # before marks are selected

@@ -278,15 +278,15 @@ class Delivery:
             self._asked[raw[3]] = raw[5]
             self._progress = self._session.progress()
 
-    def _note_return(self, has_failed: bool) -> bool:
+    def _note_return(self, has_failed: bool) -> None:
         """A thread of the program has come back from the loader, or is about to call it: deliver what is new."""
         session = self._session
         if session is None or get_ident() == self._thread:
-            return True
+            return
         progress = session.progress()
         is_unknown = progress == self._progress
         if is_unknown and not (has_failed and session.hides_failures and self._may_wait_in_vain()):
-            return False
+            return
         self._progress = progress
         waiter = _Waiter(get_native_id(), self._asked.get(get_native_id(), 0))
         given, since = self._outputs.given, time.perf_counter()
@@ -298,7 +298,6 @@ class Delivery:
             self._wait_for_thread(waiter)
         if is_unknown and self._outputs.given == given:
             self._waited_in_vain += time.perf_counter() - since
-        return True
 
     def _may_wait_in_vain(self) -> bool:
         """Return whether a thread may wait for a failure that may not be there: nothing may have been loaded at all."""

@@ -131,3 +131,13 @@ def test_the_environments_of_a_whole_system(tmp_path: Path) -> None:
         (tmp_path / place).mkdir(parents=True)
     found = environment_in(str(tmp_path), str(tmp_path))
     assert {os.path.relpath(site, tmp_path) for site in found.site_folders} == set(places)
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "x" * 300])
+def test_a_folder_outside_of_the_root_is_refused_whatever_its_name(name: str, tmp_path: Path) -> None:
+    """Before Python 3.14 `Path.is_dir` raises where the system cannot look a name up."""
+    (tmp_path / "there").mkdir()
+    report = check_environment(f"/{name}", str(tmp_path), is_folder=True, use_cache=False)
+    assert report.unreadable == f"it is not in {tmp_path}, the folder of --root"
+    inside = check_environment("/there", str(tmp_path), is_folder=True, use_cache=False)
+    assert inside.unreadable.endswith(f": name {tmp_path}/there")

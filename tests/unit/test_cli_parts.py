@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import marshal
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import types
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -305,11 +307,29 @@ def test_what_is_lost_is_said_to_be_lost() -> None:
     assert recording == Recording("etw", (), 7, notes=("the program fell over; what it recorded is lost",))
 
 
-def test_options_of_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "_args_from_interpreter_flags", lambda: ["-B", "-X", "dev"])
-    monkeypatch.setattr(sys, "_xoptions", {"dev": True, "mine": "1", "other": True})
-    monkeypatch.setattr(sys, "__stdout__", None)
-    assert process.interpreter() == [sys.executable, "-B", "-X", "dev", "-X", "mine=1", "-X", "other"]
+STATE = "import sys; print(sys.flags, sys.warnoptions, sorted(sys._xoptions.items()), sys.stdout.write_through)"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (), ("-B", "-s", "-P", "-OO", "-q"), ("-I", "-S", "-u"), ("-E", "-v", "-bb", "-W", "error", "-W", "default"),
+        ("-X", "dev", "-W", "default", "-X", "mine=1", "-X", "other"), ("-b", "-d", "-X", "utf8=0", "-X", "importtime"),
+    ],
+)  # fmt: skip
+def test_options_of_the_interpreter(options: tuple[str, ...]) -> None:
+    """An interpreter that gets the options which `interpreter` makes of ours is in the same state."""
+    if "-P" in options and sys.version_info < (3, 11):
+        pytest.skip("Python 3.10 has no -P")
+    root = str(Path(process.__file__).parents[2])
+    ask = f"import sys; sys.path[:0] = [{root!r}]; from dlltracer.cli import process; print(process.interpreter()[1:])"
+
+    def run(words: Sequence[str], code: str) -> str:
+        command = [sys.executable, *words, "-c", code]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode()
+
+    again = ast.literal_eval(run(options, ask))
+    assert run(again, STATE) == run(options, STATE) != ""
 
 
 def test_a_program_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:

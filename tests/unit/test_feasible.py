@@ -12,7 +12,8 @@ from dlltracer.api.explain import explain
 from dlltracer.diagnose import engine
 from dlltracer.diagnose.case import Case, InstallFacts, MachineLimits
 from dlltracer.diagnose.engine import diagnose
-from dlltracer.diagnose.remedies import is_system_install, keep_feasible, packages_to_install, provider_by_rule
+from dlltracer.diagnose.feasible import keep_feasible, packages_to_install
+from dlltracer.diagnose.providers import provider_by_rule
 from dlltracer.host.packages import parse_apk_policy, parse_apt_policy
 from dlltracer.model.environment import AvailablePackages, CLibrary, ProviderKind
 from dlltracer.model.finding import Confidence, Finding, Remedy
@@ -58,23 +59,6 @@ def test_no_fix_replaces_what_the_system_runs_on(package: str) -> None:
     assert kept((*APT, "--reinstall", "libfoo1"), InstallFacts()) is not None
 
 
-@pytest.mark.parametrize(
-    ("distribution", "command"),
-    [
-        ("opensuse-leap suse opensuse", ("zypper", "install", "--force", "libgl1")),
-        ("sles suse", ("zypper", "install", "--force", "libgl1")),
-        ("fedora", ("dnf", "reinstall", "libgl1")),
-        (None, ("dnf", "reinstall", "libgl1")),
-    ],
-)
-def test_a_package_of_suse_is_installed_again_by_zypper(distribution: str | None, command: tuple[str, ...]) -> None:
-    remedy = Remedy("do", ("dnf", "reinstall", "libgl1"))
-    finding = Finding(code="c", title="t", confidence=Confidence.LIKELY, subject="s", remedies=(remedy,))
-    for facts in (None, InstallFacts()):
-        made = replace(case(GONE), distribution=distribution, install=facts)
-        assert [one.command for one in keep_feasible(finding, made).remedies] == [command]
-
-
 def test_conda_is_for_a_python_of_conda() -> None:
     install = ("conda", "install", "-c", "conda-forge", "icu")
     assert kept(install, InstallFacts()) is None and kept(install, InstallFacts(is_conda=True)) is not None
@@ -118,7 +102,8 @@ def test_what_to_ask_about() -> None:
     findings = diagnose(case(words, tree=missing, distribution="debian")).findings
     assert packages_to_install(findings) == (ProviderKind.APT, ("libgl1",))
     assert packages_to_install(()) == (None, ())
-    assert not is_system_install(Remedy("x", ("apt-get",))) and not is_system_install(Remedy("x"))
+    others = (Remedy("x", ("apt-get",)), Remedy("x"), Remedy("x", (*APT, "--reinstall", "libgl1")))
+    assert packages_to_install([replace(findings[0], remedies=others)]) == (None, ())
 
 
 def test_the_words_of_apt() -> None:

@@ -116,10 +116,6 @@ def test_the_current_folder_of_the_process_is_not_ours(tmp_path: Path, monkeypat
     assert traces("wanted", tmp_path, current_folder="").hidden == ()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the current folder of a process")
-def test_a_current_folder_that_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+@pytest.mark.usefixtures("in_deleted_folder")
+def test_a_current_folder_that_was_deleted(tmp_path: Path) -> None:
     assert traces("wanted", tmp_path, path=("lib", ""), current_folder="").hidden == ()

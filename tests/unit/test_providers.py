@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlltracer.diagnose.remedies import NO_DLL_SITES, find_providers, package_kind
+from dlltracer.diagnose.package_tools import package_tool
+from dlltracer.diagnose.providers import NO_DLL_SITES, find_providers
 from dlltracer.knowledge import read_table
 from dlltracer.model.environment import ProviderKind
 from dlltracer.model.failure import System
@@ -113,7 +114,7 @@ def test_only_the_packages_of_the_distribution() -> None:
     unknown = {p.kind for p in find_providers("libGL.so.1", System.LINUX)} & kinds
     other = {p.kind for p in find_providers("libGL.so.1", System.LINUX, "arch")} & kinds
     assert (known, unknown, other) == ({ProviderKind.DNF}, kinds, set())
-    assert package_kind("arch") is package_kind(None) is package_kind("") is None
+    assert package_tool("void") is package_tool(None) is package_tool("") is None
 
 
 def test_an_alternative_for_servers_and_the_old_name() -> None:
@@ -229,7 +230,7 @@ def test_a_name_of_a_file_gets_into_no_command_as_it_is(monkeypatch: pytest.Monk
     row = {"system": "linux", "names": ["lib*.so"], "apt": ["lib{1}"], "pip": ["py{1}"], "other": [
         {"kind": "pip", "name": "x", "command": ["python", "-m", "pip", "install", "{1}"]}
     ]}  # fmt: skip
-    monkeypatch.setattr("dlltracer.diagnose.remedies.read_table", lambda _: {"providers": [row]})
+    monkeypatch.setattr("dlltracer.diagnose.providers.read_table", lambda _: {"providers": [row]})
     assert [p.command[-1] for p in find_providers("libfoo.so", System.LINUX)] == ["libfoo", "pyfoo", "foo"]
     for name in ("$(x)", "a b", ";x", "--help;", "a\nb", "`x`"):
         assert "install" not in str([p.command for p in find_providers(f"lib{name}.so", System.LINUX)]), name

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from builders.failed_case import EXT, absent, case, process, tree
 from builders.windows_case import PROCESS, SITE, TOP, Windows, pe_image
 from dlltracer.diagnose.engine import diagnose
-from dlltracer.diagnose.remedies import (
-    for_interpreter,
+from dlltracer.diagnose.package_tools import (
+    TOOLS,
+    PackageTool,
+    installs_again,
     is_package_name,
-    operand,
-    reinstall,
-    reinstall_by_pip,
+    package_tool,
+    tool_that_installs,
     with_version,
 )
+from dlltracer.diagnose.remedies import for_interpreter, operand, reinstall, reinstall_by_pip
 from dlltracer.model.environment import PackageManager, PackageOwner
 from dlltracer.model.failure import ProcessFacts, System
 from dlltracer.model.finding import Confidence, Finding, Remedy
@@ -108,9 +112,54 @@ def test_another_folder_is_given_to_pip(folder: str, process_facts: ProcessFacts
 
 
 def test_other_managers_know_the_folder_themselves() -> None:
-    owner = PackageOwner(PackageManager.DPKG, "libfoo1", "1", "/usr/lib/libfoo.so.1")
-    (remedy,) = reinstall([owner], placed(System.LINUX, "/opt/env"))
-    assert remedy.command == ("apt-get", "install", "--reinstall", "libfoo1")
+    assert again(PackageManager.DPKG, "libfoo1", "debian").command == ("apt-get", "install", "--reinstall", "libfoo1")
+
+
+def again(manager: PackageManager, name: str, distribution: str | None) -> Remedy:
+    """How to install the package of a file again."""
+    path = "/usr/lib/libfoo.so.1"
+    made = replace(case(""), owners={path: (PackageOwner(manager, name, "1", path),)}, distribution=distribution)
+    (remedy,) = reinstall(made, path)
+    return remedy
+
+
+@pytest.mark.parametrize(
+    ("manager", "distribution", "command"),
+    [
+        (PackageManager.DPKG, None, ("apt-get", "install", "--reinstall")),
+        (PackageManager.DPKG, "fedora", ("apt-get", "install", "--reinstall")),  # dpkg lists the file, so it has it
+        (PackageManager.RPM, "opensuse-leap suse opensuse", ("zypper", "install", "--force")),
+        (PackageManager.RPM, "sles suse", ("zypper", "install", "--force")),
+        (PackageManager.RPM, "rocky rhel centos fedora", ("dnf", "reinstall")),
+        (PackageManager.RPM, "mageia", ("dnf", "reinstall")),
+        (PackageManager.RPM, "ubuntu debian", ("dnf", "reinstall")),
+        (PackageManager.RPM, None, ("dnf", "reinstall")),
+        (PackageManager.APK, "wolfi", ("apk", "fix", "--reinstall")),
+        (PackageManager.CONDA, "opensuse suse", ("conda", "install", "--force-reinstall")),
+    ],
+)
+def test_the_distribution_decides_which_tool_installs_again(
+    manager: PackageManager, distribution: str | None, command: tuple[str, ...]
+) -> None:
+    assert again(manager, "libgl1", distribution).command[:-1] == command
+    assert installs_again((*command, "libgl1")) is (manager is not PackageManager.CONDA)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_commands_of_a_tool_are_told_apart(tool: PackageTool) -> None:
+    """A command that installs again starts with the words of the other one (apt-get install --reinstall)."""
+    assert package_tool(" ".join(sorted(tool.family))) is tool
+    if tool.install:
+        found = tool_that_installs((*tool.install, "libgl1"))
+        assert found is not None and found.install == tool.install and not installs_again((*tool.install, "libgl1"))
+    assert not tool.reinstall or tool_that_installs((*tool.reinstall, "libgl1")) is None
+
+
+def test_on_windows_conda_installs_its_own_files_again() -> None:
+    path = "C:\\env\\Library\\bin\\icuuc73.dll"
+    made = Windows({TOP: pe_image({"libomp140.x86_64.dll": ["f"]})}).case(126)
+    owned = replace(made, owners={path: (PackageOwner(PackageManager.CONDA, "icu", "73.2", path),)})
+    assert [one.command[-1] for one in reinstall(owned, path)] == ["icu=73.2"] and not [*reinstall(owned, None)]
 
 
 HOSTILE = (
@@ -121,7 +170,7 @@ HOSTILE = (
 @pytest.mark.parametrize("manager", PackageManager)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_that_no_package_has_is_in_no_command(manager: PackageManager, name: str) -> None:
-    (remedy,) = reinstall([PackageOwner(manager, name, "1", "/f")], placed(System.LINUX, "/usr"))
+    remedy = again(manager, name, "debian")
     assert remedy.command == () and not is_package_name(name, manager)
 
 

@@ -203,10 +203,6 @@ def test_the_page_has_every_step_with_its_facts_and_runs_nothing(tmp_path: Path)
     assert "<dt>again</dt>" in text and "default-src 'none'; style-src 'sha256-" in text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the current folder of a process")
-def test_the_filter_in_a_current_folder_that_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+@pytest.mark.usefixtures("in_deleted_folder")
+def test_the_filter_in_a_current_folder_that_was_deleted() -> None:
     assert own_filter("/a/self-test").replace("/a/self-test/x") == "<selftest>/x"

@@ -15,10 +15,10 @@ from ..diagnose.case import (
     module_not_found,
     module_that_lacks,
 )
-from ..diagnose.remedies import packages_to_install
+from ..diagnose.feasible import packages_to_install
 from ..host.copies import FoundCopy
 from ..host.machine import read_c_library, read_mount, read_page_size, this_system
-from ..model.environment import AvailablePackages, MemoryLimit, ModuleTraces, Namesake, PackageOwner
+from ..model.environment import AvailablePackages, ImportChoice, MemoryLimit, ModuleTraces, Namesake, PackageOwner
 from ..model.failure import ProcessFacts, PythonError, System
 from ..model.finding import Finding
 from ..model.tree import LoadTree, MissingSymbol
@@ -126,7 +126,7 @@ def site_folders(process: ProcessFacts) -> tuple[str, ...]:
         try:
             if any(child.name.endswith((".dist-info", ".egg-info")) for child in Path(entry).iterdir()):
                 folders.append(entry)
-        except OSError:
+        except (OSError, ValueError):
             continue
     return tuple(folders)
 
@@ -154,7 +154,7 @@ def find_foreign_modules(error: PythonError | None, process: ProcessFacts) -> tu
         folder = Path(entry, *packages)
         try:
             names = sorted(child.name for child in folder.iterdir() if child.name.startswith(f"{last}."))
-        except OSError:
+        except (OSError, ValueError):
             continue
         for name in names:
             if name.endswith((".so", ".pyd")) and name.removeprefix(last) not in process.suffixes:
@@ -176,6 +176,19 @@ def find_namesake_of(errors: Iterable[PythonError], process: ProcessFacts) -> Na
     found = find_namesake(top, process)
     # A module in a folder without `__init__.py` was found there: many distributions share such a folder ("google").
     return None if below and found is not None and found.is_plain_folder else found
+
+
+def find_choice_of(error: PythonError | None, process: ProcessFacts) -> ImportChoice | None:
+    """Return the variable that led a program to a module that was not found; `None` if none is known to have."""
+    module = module_not_found(error)
+    is_cyclic = error is not None and "partially initialized module" in error.message
+    if error is None or module is None or is_cyclic or process.system is not this_system():
+        return None
+    try:
+        from ..host.import_choices import find_import_choice
+    except ImportError:  # `ast` may be what cannot be imported
+        return None
+    return find_import_choice(error, module)
 
 
 def find_traces_of_module(error: PythonError | None, process: ProcessFacts) -> ModuleTraces | None:

@@ -331,7 +331,7 @@ def _child_copies(run: RunResult, messages: tuple[OutputMessage, ...]) -> dict[s
 
     from ..diagnose.program_output import child_failure
     from ..host.machine import is_file
-    from .linux_case import LinuxProcess
+    from .linux_process import LinuxProcess
 
     message = child_failure(messages)
     error = message.dl_error if message is not None else None

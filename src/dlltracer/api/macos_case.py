@@ -14,7 +14,7 @@ from ..host.machine import is_macos
 from ..model.failure import ProcessFacts, PythonError
 from ..model.run import RunResult
 from ..model.tree import LoadTree
-from .environment import find_foreign_modules, find_traces_of_module, name_owners, with_packages
+from .environment import find_choice_of, find_foreign_modules, find_traces_of_module, name_owners, with_packages
 from .failed_load import nearest_error
 
 
@@ -36,6 +36,7 @@ def build_macos_case(what: str, run: RunResult, notes: tuple[str, ...] = ()) -> 
         what=what, system=run.process.system, run=run, error=error, subject=subject, tree=tree,
         symbols=tree.symbols if tree is not None else (), owners=name_owners(files, run.process),
         foreign_modules=find_foreign_modules(error, run.process),
+        choice=find_choice_of(error, run.process),
         module_traces=find_traces_of_module(error, run.process),
         notes=(*notes, *((problem,) if problem else ()), *(tree.notes if tree is not None else ())),
     )  # fmt: skip

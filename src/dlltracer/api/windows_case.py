@@ -36,6 +36,7 @@ from ..resolve.lookup import describe_machine, fits_machine
 from ..resolve.windows import find_missing_imports, resolve_windows
 from .environment import (
     ProcessView,
+    find_choice_of,
     find_foreign_modules,
     find_traces_of_module,
     judge_copies,
@@ -200,6 +201,7 @@ def build_windows_case(
         damaged={failed.subject: problem} if failed.subject is not None and problem is not None else {},
         notes=(*notes, *view.notes, *_notes_on_requests(run, failed.subject)),
         foreign_modules=find_foreign_modules(error, process),
+        choice=find_choice_of(error, process),
         module_traces=find_traces_of_module(error, process), code=failed.code,
         code_is_guess=failed.is_guess, imports=failed.imports, windows_own=_names_of_windows(tree, named),
         is_program=program is not None, load_flags=failed.flags, other_folders=others,

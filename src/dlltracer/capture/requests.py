@@ -1,15 +1,12 @@
-"""Note every request of Python to the loader, from CPython's own audit events.
+"""Note every request of Python to the loader: imports of extension modules, libraries that ctypes opens, and searches
+of `ctypes.util.find_library` that found nothing.
 
-CPython raises `import` with a file name just before it opens an extension module (Python/importdl.c). It raises
-`ctypes.dlopen` just before ctypes opens a library ("Audit events table" of the Python documentation). The names of the
-imports in progress are read at that moment from the frames of `importlib._bootstrap._find_and_load`. Nothing is
-patched.
+`interposed` says how a call is seen. The names of the imports in progress are read at that moment from the frames of
+`importlib._bootstrap._find_and_load`.
 
 `ctypes.util.find_library` asks the loader for nothing. On Linux it runs ldconfig, gcc, ld and objdump one after the
-other, until one of them has an answer (Lib/ctypes/util.py). Each run raises `subprocess.Popen`. A search that ran
-`ld`, and not objdump after that, has found nothing and returns `None`.
-
-An audit hook cannot be removed, so there is one a process, which returns at once while nobody watches.
+other, until one of them has an answer (Lib/ctypes/util.py). A search that ran `ld`, and not objdump after that, has
+found nothing and returns `None`.
 """
 
 from __future__ import annotations
@@ -19,12 +16,16 @@ import sys
 import time
 from _thread import allocate_lock, get_ident, get_native_id
 
+from .interposed import CallWithEnd, Interposition, is_module
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
+    from types import FrameType, ModuleType
+    from typing import Any
 
     from ..model.failure import Request
+    from .interposed import Function
 
     RawRequest = tuple[str, str, tuple[str, ...], int, float, int, tuple[str, ...], int | None]
 
@@ -36,20 +37,20 @@ MARK_MODE = 0x6C6C6474
 above 7 with EINVAL before it looks at the path (do_faccessat in fs/open.c): whether somebody watches or not, the call
 does nothing. Python raises no audit event for it."""
 
-_IS_CPYTHON = sys.implementation.name == "cpython"
-UNATTRIBUTED = (
-    "another audit hook refused ours" if _IS_CPYTHON else f"{sys.implementation.name} raises no audit events of imports"
-) + ": loads have no Python import"
+IS_ATTRIBUTED = sys.implementation.name == "cpython"
+"""Whether requests are seen: the functions that `interposed` replaces are CPython's."""
+UNATTRIBUTED = f"the imports of {sys.implementation.name} are not seen: loads have no Python import"
 """A note."""
 
 OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f", b"\x1egap\x1f"
 """Marks other than of requests (`linux.decode.Mark`)."""
 
 FIND_LIBRARY = "ctypes.util.find_library"
-"""The kind of request that is no audit event: a search by name that found nothing (`model.failure.RequestKind`)."""
+"""The kind of request for which CPython has no audit event (`model.failure.RequestKind`): a search by name that found
+nothing."""
 
-IMPORT = "import"
-"""The kind of a request for an extension module: CPython's audit event."""
+IMPORT, CTYPES = "import", "ctypes.dlopen"
+"""The kinds of a request for an extension module and of one of ctypes: the names of CPython's audit events."""
 
 _IMPORTS = vars(_frozen_importlib)
 """The globals of `importlib._bootstrap`."""
@@ -63,13 +64,13 @@ class Watch:
     Without it the requests are kept and returned by `stop`. `places` is empty but for `FIND_LIBRARY`: the programs that
     were run, "ldconfig" first. `flags` are those of `model.failure.Request`.
 
-    `on_return` is called in the thread of a request when that thread runs Python again, which may be more than once.
-    It returns whether the loader has done something since. Its argument is whether the request is known to have failed.
-    It must be quick and must not raise.
+    `on_return` is called in the thread of a request when the loader has returned, or has gone as far as to let a module
+    make the next request. Its argument is whether the request is known to have failed, which may show later, in a
+    second call. It must be quick and must not raise.
     """
 
     def __init__(
-        self, on_request: Callable[[RawRequest], None] | None = None, on_return: Callable[[bool], bool] | None = None
+        self, on_request: Callable[[RawRequest], None] | None = None, on_return: Callable[[bool], None] | None = None
     ) -> None:
         self._on_request = on_request
         self.on_return = on_return
@@ -81,8 +82,9 @@ class Watch:
         self.keeps_requests = on_request is None and on_return is None
 
     def start(self) -> bool:
-        """Begin; `False` if another audit hook vetoed ours, so that requests will not be seen."""
-        return _HOOK.add(self)
+        """Begin; `False` if requests will not be seen."""
+        _CALLS.add(self)
+        return IS_ATTRIBUTED
 
     def stop(self) -> tuple[Request, ...]:
         """End and return the requests kept, in order. Stopping twice returns them again."""
@@ -125,20 +127,10 @@ class Watch:
 
     def end(self) -> None:
         """End, and import nothing for it."""
-        self.settle()
-        _HOOK.remove(self)
+        _CALLS.remove(self)
 
-    def settle(self) -> None:
-        """Hand on what the calling thread has asked for, where only its next audit event would show that it failed."""
-        _HOOK.settle()
-
-    @property
-    def has_open(self) -> bool:
-        """True if a request is kept of a thread that has not run Python since."""
-        return bool(self._open)
-
-    def note_activity(self) -> None:
-        """The calling thread runs Python again: its last request has returned."""
+    def note_return(self) -> None:
+        """The last request of the calling thread has returned, unless it was noted before."""
         raw = self._open.pop(get_ident(), None)
         if raw is not None:
             self._idle[raw] = time.perf_counter_ns()
@@ -215,7 +207,7 @@ def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
     fresh: list[tuple[dict[str, object], str]] = []
     names: tuple[str, ...] | None = None
     while frame is not None and names is None:
-        # The globals first: to read `f_code` is an audit event, which costs more than all the rest.
+        # The globals first: to read `f_code` is an audit event, which the program may listen to.
         if frame.f_globals is _IMPORTS and frame.f_code.co_name == "_find_and_load":
             variables = frame.f_locals
             names = variables.get(_NAMES)
@@ -248,8 +240,8 @@ _LOADING = ("__init__", "_load_library")
 def _library_of(frame: FrameType | None) -> object | None:
     """The `ctypes.CDLL` under construction in `frame`, if it is one.
 
-    It gets its `_handle` only when the load succeeds, which is how success is known afterwards without wrapping
-    anything. Kept until the watch stops; a CDLL frees nothing when it dies, so its lifetime does not matter.
+    It gets its `_handle` only when the load succeeds, which is how success is known afterwards. Kept until the watch
+    stops; a CDLL frees nothing when it dies, so its lifetime does not matter.
     """
     if frame is None or frame.f_code.co_name not in _LOADING:
         return None
@@ -282,38 +274,34 @@ def encode_request(raw: RawRequest) -> bytes:
     return f"\x1e{kind} {tid} {wall!r} {clock} {','.join(places)} {given} {names}\x1f".encode("ascii")
 
 
-class _ReturnGuard:
-    """Tells the hook that the frame which holds it has ended: the call into the loader that it made has returned.
+class _FrameEnd:
+    """Tells that the frame which holds it has ended: then it shows whether the request that the frame made has failed.
 
-    No audit event comes between a load and `os._exit`, a signal or a crash, so the next one may be too late.
+    A frame that raised lives as long as its traceback.
     """
 
-    __slots__ = ("_hook", "_library", "_raw", "_thread")
+    __slots__ = ("_library", "_raw", "_thread")
 
-    def __init__(self, hook: _AuditHook, raw: RawRequest, library: object | None) -> None:
-        self._hook = hook
+    def __init__(self, raw: RawRequest, library: object | None) -> None:
         self._raw = raw
         self._library = library
         self._thread = get_ident()
 
     def __del__(self) -> None:
-        # A frame that raised lives in a traceback, and may end in another thread, or when the interpreter does.
+        # It may end in another thread, or when the interpreter does.
         if get_ident() == self._thread:
-            self._hook.note_end(self._raw, self._library)
+            _CALLS.note_end(self._raw, self._library)
 
 
-_GUARD, _NAMES = ".dlltracer", ".dlltracer imports"
-"""The names of a guard, and of what `imports_in_progress` found, among the local variables of a frame. No code can use
-them."""
-
-_MOST_LOOKS = 16
-"""How many audit events after a request are taken for the return of the loader, if it has done nothing until then."""
+_FRAME_END, _NAMES, _SEARCH = ".dlltracer", ".dlltracer imports", ".dlltracer search"
+"""The names of a `_FrameEnd`, of what `imports_in_progress` found, and of a `_LibrarySearch` among the local variables
+of a frame. No code can use them."""
 
 
 class _LibrarySearch:
-    """A call of `ctypes.util.find_library` in progress: what was asked for, and the programs run so far."""
+    """A call of `ctypes.util.find_library`, whose frame holds it: what was asked for, and the programs run so far."""
 
-    __slots__ = ("clock", "imports", "name", "places", "wall")
+    __slots__ = ("clock", "has_found", "imports", "name", "places", "wall")
 
     def __init__(self, name: str, imports: tuple[str, ...]) -> None:
         self.name = name
@@ -321,201 +309,181 @@ class _LibrarySearch:
         self.wall = time.time()
         self.clock = time.perf_counter_ns()
         self.places: tuple[str, ...] = ()
+        self.has_found = False
+
+    def note_program(self, place: str) -> None:
+        """A program is run."""
+        if place == "objdump":  # gcc or ld named a file: this is how its soname is read
+            self.has_found = True
+        elif place not in self.places:
+            self.has_found = False
+            self.places += (place,)
+
+    def __del__(self) -> None:
+        if "ld" in self.places and not self.has_found:  # otherwise the answer was in the cache of ldconfig
+            _CALLS.note_search(self)
 
 
 _PLACES = {"_findSoname_ldconfig": "ldconfig", "_findLib_gcc": "gcc", "_findLib_ld": "ld", "_get_soname": "objdump"}
 """Functions of ctypes.util (CPython 3.10 to 3.14, Linux) to the program that each runs."""
 
 
-def _library_search_in(frame: FrameType | None) -> tuple[str, str] | None:
-    """The name that a caller of `frame` gave to `ctypes.util.find_library`, and the program that is run for it."""
+def _library_search_in(frame: FrameType | None) -> tuple[FrameType, str] | None:
+    """The frame of `ctypes.util.find_library` among the callers of `frame`, and the program that is run for it."""
     place = ""
     while frame is not None:
-        code = frame.f_code
         if frame.f_globals.get("__name__") == "ctypes.util":
-            if code.co_name == "find_library":
-                name = frame.f_locals.get("name")
-                return (name, place) if isinstance(name, str) else None
-            place = place or _PLACES.get(code.co_name, "")
+            name = frame.f_code.co_name
+            if name == "find_library":
+                return frame, place
+            place = place or _PLACES.get(name, "")
         frame = frame.f_back
     return None
 
 
-class _AuditHook:
-    """The audit hook of this process, and the watches behind it."""
+_C_MODULES = ("_ctypes", "_posixsubprocess")
+"""The C modules that have functions which are replaced."""
+
+
+class _Calls:
+    """The watches of this process, and the functions that are replaced while there is one."""
 
     def __init__(self) -> None:
         self._watches: tuple[Watch, ...] = ()
-        self._waiting: tuple[Watch, ...] = ()
-        self._busy: list[bool] = [True]
-        self._searches: dict[int, _LibrarySearch] = {}
-        self._returns: dict[int, int] = {}
-        self._proved = False
+        self._replaced = Interposition()
+        self._in_progress: dict[int, int] = {}
         self._lock = allocate_lock()
-        self._hook = self._make_hook()
 
-    def add(self, watch: Watch) -> bool:
+    def add(self, watch: Watch) -> None:
         with self._lock:
-            self._set((*self._watches, watch))
-            if not self._proved:
-                # A hook that vetoes ours makes addaudithook return without an error (sys.addaudithook): only an event
-                # proves that it is there, and an older hook may raise at any event.
-                try:
-                    sys.addaudithook(self._hook)
-                    sys._getframe()
-                except Exception:  # noqa: BLE001
-                    return False
-            return self._proved
+            self._watches += (watch,)
+            if len(self._watches) == 1 and IS_ATTRIBUTED:
+                self._replace()
 
     def remove(self, watch: Watch) -> None:
         with self._lock:
-            self._set(tuple(other for other in self._watches if other is not watch))
+            self._watches = tuple(other for other in self._watches if other is not watch)
+            if not self._watches:
+                self._replaced.undo()
 
-    def settle(self) -> None:
-        """Decide the search of the calling thread, unless it goes on."""
-        if get_ident() in self._searches:
-            self._end_search(sys._getframe(1))
+    def _replace(self) -> None:
+        """Replace what importlib calls, and what ctypes and subprocess do.
 
-    def _set(self, watches: tuple[Watch, ...]) -> None:
-        self._watches = watches
-        self._waiting = tuple(watch for watch in watches if watch.keeps_requests)
-        self._set_busy()
-
-    def _make_hook(self) -> Callable[[str, tuple[object, ...]], None]:
-        """Return the hook.
-
-        A large import calls it tens of thousands of times, so all other events leave early. Five of six are of `id`:
-        the text of an event is new each time, and to compare it is cheaper than to look it up, which hashes it.
-
-        It is a function, not a method: CPython asks every hook for an attribute `__cantrace__` at every event
-        (Python/sysmodule.c), and a method answers by an exception that is raised and cleared. That took three times as
-        long as all the rest.
+        importlib has its functions from the module `_imp` at each call (Lib/importlib/_bootstrap_external.py).
         """
-        # What must be looked at whenever an event comes. A list has one identity, unlike the attributes of this object.
-        busy = self._busy
-        kinds = frozenset((IMPORT, "ctypes.dlopen", "subprocess.Popen"))
+        functions = _IMPORTS["_imp"]
+        self._replaced.put(functions, "create_dynamic", self._before_import)
+        # C modules that are imported later are seen between their making and the import of what they have.
+        self._replaced.put(functions, "exec_dynamic", self._before_execution)
+        self._replaced.put(functions, "exec_builtin", self._before_execution)
+        for name in _C_MODULES:
+            self._replace_in(sys.modules.get(name))
 
-        def on_event(event: str, args: tuple[object, ...]) -> None:
-            if busy:
-                self._note_activity(event)
-            if event != "builtins.id" and event in kinds and (event != IMPORT or args[1:2] != (None,)):
-                self._on_request(event, args)
-
-        return on_event
-
-    def _note_activity(self, event: str) -> None:
-        """The calling thread runs Python."""
-        self._proved = True
-        for watch in self._waiting:
-            watch.note_activity()
-        if self._searches and event != "sys._getframe" and get_ident() in self._searches:
-            self._end_search(sys._getframe(2))
-        if self._returns:
-            self.note_return()
-        self._set_busy()
-
-    def note_return(self, *, is_last: bool = False, has_failed: bool = False) -> None:
-        """The calling thread runs Python: its request to the loader, if it made one, may have returned.
-
-        `is_last`: it has returned for certain; `has_failed`: and is known to have failed.
-        """
-        looks = self._returns.pop(get_ident(), None)
-        if looks is None and not has_failed:
+    def _replace_in(self, module: ModuleType | None) -> None:
+        if module is None:
             return
-        has_loaded = False
-        for watch in self._waiting:
-            watch.note_activity()
+        for name in ("dlopen", "LoadLibrary"):
+            self._replaced.put(module, name, self._before_dlopen, "ctypes")
+        self._replaced.put(module, "fork_exec", self._before_program, "subprocess")
+
+    def _before_execution(self, frame: FrameType, function: Function) -> Function:
+        arguments = _arguments_in(frame)
+        if arguments is not None and is_module(arguments[0]) and arguments[0].__name__ in _C_MODULES:
+            self._replace_in(arguments[0])
+        return function
+
+    def _before_import(self, frame: FrameType, function: Function) -> Function:
+        arguments = _arguments_in(frame)
+        if arguments is None:  # called by something else than importlib
+            return lambda spec, *file: self._ask(IMPORT, spec.origin, sys._getframe(1), function)(spec, *file)
+        return self._ask(IMPORT, arguments[0].origin, frame, function)
+
+    def _before_dlopen(self, frame: FrameType, function: Function) -> Function:
+        library = _library_of(frame)
+        if library is None:  # called by something else than ctypes
+            return lambda name, *flags: self._ask(CTYPES, name, sys._getframe(1), function)(name, *flags)
+        # Its name is there before the call (Lib/ctypes/__init__.py), and is what the call gets.
+        return self._ask(CTYPES, vars(library).get("_name"), frame, function, library)
+
+    def _before_program(self, frame: FrameType, function: Function) -> Function:
+        found = _library_search_in(frame) if "ctypes.util" in sys.modules else None
+        if found is not None:
+            caller, place = found
+            variables = caller.f_locals
+            search, name = variables.get(_SEARCH), variables.get("name")
+            if search is None and isinstance(name, str):
+                search = variables[_SEARCH] = _LibrarySearch(name, imports_in_progress(caller))
+            if search is not None:
+                search.note_program(place)
+        return function
+
+    def _ask(
+        self, kind: str, target: object, frame: FrameType, function: Function, library: object | None = None
+    ) -> Function:
+        """Note a request. Returns what is to be called for it."""
+        watches = self._watches
+        if not watches or target is None:
+            return function
+        thread = get_ident()
+        if self._in_progress.get(thread):
+            self._note_return()
+        text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
+        flags = _flags_of(frame) if library is not None else None
+        imports = imports_in_progress(frame)
+        raw = (kind, text, imports, get_native_id(), time.time(), time.perf_counter_ns(), (), flags)
+        for watch in watches:
+            watch.note_request(raw, library)
+        if not any(watch.keeps_requests or watch.on_return is not None for watch in watches):
+            return function
+        if library is not None or frame.f_globals is _IMPORTS:
+            frame.f_locals[_FRAME_END] = _FrameEnd(raw, library)
+        self._in_progress[thread] = self._in_progress.get(thread, 0) + 1
+        call = CallWithEnd(function)
+        call.at_end = self._end_call
+        return call
+
+    def _end_call(self) -> None:
+        thread = get_ident()
+        count = self._in_progress.pop(thread, 1) - 1
+        if count:
+            self._in_progress[thread] = count
+        self._note_return()
+
+    def _note_return(self, *, has_failed: bool = False) -> None:
         for watch in self._watches:
+            watch.note_return()
             if watch.on_return is not None:
-                has_loaded = watch.on_return(has_failed) or has_loaded
-        # CPython raises other audit events between that of an import and the call of the loader ("open").
-        if looks is not None and looks < _MOST_LOOKS and not (is_last or has_loaded):
-            self._returns[get_ident()] = looks + 1
+                watch.on_return(has_failed)
 
     def note_end(self, raw: RawRequest, library: object | None) -> None:
         """The frame that made a request has ended."""
-        has_failed = bool(self._waiting) and _is_over_without_success(raw, library)
-        if has_failed:
-            for watch in self._waiting:
+        if self._watches and _is_over_without_success(raw, library):
+            for watch in self._watches:
                 watch.note_failed(raw)
-        self.note_return(is_last=True, has_failed=has_failed)
+            self._note_return(has_failed=True)
 
-    def _set_busy(self) -> None:
-        """Let the hook look at every event while something waits for the next one."""
-        self._busy[:] = [True] if self._is_waiting() else []
-        if not self._busy and self._is_waiting():  # another thread has begun to wait in between
-            self._busy[:] = [True]
-
-    def _is_waiting(self) -> bool:
-        if self._searches or self._returns or not self._proved:
-            return True
-        return any(watch.has_open for watch in self._waiting)
-
-    def _on_request(self, event: str, args: tuple[object, ...]) -> None:
-        watches = self._watches
-        if event == "subprocess.Popen":
-            if watches and "ctypes.util" in sys.modules:
-                self._note_search(sys._getframe(2))
-                self._set_busy()
-            return
-        target = args[1] if event == IMPORT and len(args) > 1 else args[0] if event == "ctypes.dlopen" else None
-        if not watches or target is None:
-            return
-        text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
-        # Reading frames raises audit events itself, so it is done before the request counts as open.
-        frame = sys._getframe(2)
-        imports, library = imports_in_progress(frame), _library_of(frame) if event == "ctypes.dlopen" else None
-        flags = _flags_of(frame) if event == "ctypes.dlopen" else None
-        raw = (event, text, imports, get_native_id(), time.time(), time.perf_counter_ns(), (), flags)
-        for watch in watches:
-            watch.note_request(raw, library)
-        if any(watch.on_return is not None for watch in watches):
-            if library is not None or frame.f_globals is _IMPORTS:
-                frame.f_locals[_GUARD] = _ReturnGuard(self, raw, library)
-            self._returns[get_ident()] = 0
-        self._set_busy()
-
-    def _note_search(self, frame: FrameType | None) -> None:
-        """A program is run: note it, if `ctypes.util.find_library` runs it."""
-        found = _library_search_in(frame)
-        if found is None:
-            return
-        name, place = found
-        search = self._searches.get(get_ident())
-        if place == "objdump":  # gcc or ld named a file: this is how its soname is read
-            self._searches.pop(get_ident(), None)
-        elif search is None or search.name != name or place == "ldconfig":
-            new = _LibrarySearch(name, imports_in_progress(frame))
-            if search is not None:  # no audit event came between two calls, as in a loop over names
-                self._hand_on(search)
-            search = self._searches[get_ident()] = new
-            search.places = (place,)
-        elif place not in search.places:
-            search.places += (place,)
-
-    def _end_search(self, frame: FrameType | None) -> None:
-        """Hand on the search of this thread if `find_library` has returned, which is not seen itself, from `ld`."""
-        # Taken out meanwhile: frames raise audit events when they are looked at, and those come here.
-        search = self._searches.pop(get_ident(), None)
-        if search is None:
-            return
-        if _library_search_in(frame) is not None:
-            self._searches[get_ident()] = search
-            return
-        self._hand_on(search)
-
-    def _hand_on(self, search: _LibrarySearch) -> None:
-        """Give the watches a search that has ended, if it found nothing."""
-        if "ld" not in search.places:
-            return  # the answer was in the cache of ldconfig
+    def note_search(self, search: _LibrarySearch) -> None:
+        """A call of `find_library` has found nothing."""
         raw = (
             FIND_LIBRARY, search.name, search.imports, get_native_id(), search.wall, search.clock, search.places,
             None,
         )  # fmt: skip
         for watch in self._watches:
             watch.note_request(raw, None)
+            watch.note_return()
 
 
-_HOOK = _AuditHook()
-"""The one piece of state a process has of it: the interpreter has one list of audit hooks and no way out of it
-(docs/adr/0002)."""
+def _arguments_in(frame: FrameType) -> tuple[Any, ...] | None:
+    """The arguments that importlib is about to call a function with; `None` if `frame` is not of importlib.
+
+    importlib calls into the loader by `_call_with_frames_removed(f, *args, **kwds)` (Lib/importlib/_bootstrap.py).
+    """
+    if frame.f_globals is _IMPORTS:
+        arguments = frame.f_locals.get("args")
+        if isinstance(arguments, tuple) and arguments:
+            return arguments
+    return None
+
+
+_CALLS = _Calls()
+"""The one piece of state a process has of it: a function can be replaced only once (docs/adr/0002)."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import DlltracerError
+from ..host import machine
 from ..host.distributions import Distribution, find_changed, is_repackaged, list_distributions
 from ..host.environments import (
     PythonEnvironment,
@@ -95,7 +96,7 @@ def _find(path: str, root: str | None, *, is_folder: bool) -> PythonEnvironment:
     if is_folder:
         if root is not None and not Path(path).resolve().is_relative_to(Path(root).resolve()):
             inside = Path(root, path.lstrip("/"))
-            advice = f": name {inside}" if inside.is_dir() else ""
+            advice = f": name {inside}" if machine.is_folder(inside) else ""
             raise UnreadableTarget(f"it is not in {root}, the folder of --root{advice}")
         return environment_in(path, root)
     if root is not None:

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import signal
-import subprocess
 import sys
 
 from ..errors import DlltracerError
@@ -19,14 +18,17 @@ from .runner import LogSharing, RunnerReport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from types import FrameType
+    from typing import TypeAlias
 
     from ..model.run import RunResult
     from .program import Program
     from .stopper import Stopper
 
     Variables = tuple[tuple[str, str | None], ...]
+    Child: TypeAlias = "SpawnedProgram | subprocess.Popen[bytes]"
 
 CHILD_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_main.py")
 
@@ -63,13 +65,60 @@ class RunOptions:
     startup: bool = False
 
 
+class SpawnedProgram:
+    """A child process, started by posix_spawn(3), with what a plain run asks of a `subprocess.Popen`.
+
+    `subprocess` and the modules that it needs were a twelfth of the instructions of `dlltracer run`.
+
+    Attributes: `pid`; `returncode`, as of `Popen`, once it was waited for.
+    """
+
+    pid: int
+    returncode: int | None = None
+
+    def __init__(self, command: list[str]) -> None:
+        if sys.platform == "win32":
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        # The interpreter ignores these two; a program is to have them as our caller did.
+        self.pid = os.posix_spawn(command[0], command, os.environ, setsigdef=(signal.SIGPIPE, signal.SIGXFSZ))
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it was not waited for: its number may be another process's by then."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Wait for its end, and return its status; 0 where the system took it: SIGCHLD is ignored (waitpid(2))."""
+        if self.returncode is None:
+            try:
+                self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            except ChildProcessError:
+                self.returncode = 0
+        return self.returncode
+
+
+def _can_spawn(command: list[str]) -> bool:
+    """Return whether posix_spawn(3) starts the program, and says why where it cannot: glibc's does since 2.24."""
+    if not hasattr(os, "posix_spawn") or not os.path.dirname(command[0]):
+        return False
+    if sys.platform == "linux":
+        try:
+            name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+            return name == "glibc" and tuple(map(int, version.split(".")[:2])) >= (2, 24)
+        except (OSError, ValueError):
+            return False
+    return sys.platform == "darwin"
+
+
 def start_program(
-    command: list[str], environment: dict[str, str] | None = None, stdout: int | None = None, stderr: int | None = None
-) -> subprocess.Popen[bytes]:
+    command: list[str], environment: dict[str, str] | None = None, stdout: int | None = None, stderr: int | None = None,
+) -> subprocess.Popen[bytes]:  # fmt: skip
     """Start a program, which gets every descriptor of ours that may be inherited: a pipe of the shell, a socket.
 
     Arguments: `environment`, ours by default; `stdout` and `stderr`, descriptors. Raises `OSError`.
     """
+    import subprocess
 
     def start(folder: str | None) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -86,8 +135,24 @@ def start_program(
         return start(".")
 
 
+def start_plainly(command: list[str]) -> Child:
+    """Start a program with our environment and our standard streams, without `subprocess` where that can be.
+
+    Raises `OSError`.
+    """
+    if _can_spawn(command):
+        try:
+            return SpawnedProgram(command)
+        except PermissionError as error:
+            if error.errno != errno.EPERM:  # as in `start_program`
+                raise
+    return start_program(command)
+
+
 def import_all() -> None:
     """Import all that a run may need. An import opens files, and later there may be no descriptor left for them."""
+    import subprocess  # noqa: F401
+
     from ..host import failure  # noqa: F401
     from ..model import words  # noqa: F401
 
@@ -134,15 +199,20 @@ def interpreter_of(program: Program, python: str | None = None) -> list[str]:
 
 def interpreter() -> list[str]:
     """This interpreter, with the options that it was given."""
-    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    if "dev" in options and "dev" not in sys._xoptions:  # PYTHONDEVMODE turned it on, and does so for the program
-        at = options.index("dev")
-        del options[at - 1 : at + 1]
-    given = {option.partition("=")[0] for option in options}
-    # subprocess passes on the -X options that it knows; the program may look for any other in sys._xoptions.
+    flags = sys.flags
+    given = [("debug", "d"), ("dont_write_bytecode", "B"), ("no_site", "S"), ("verbose", "v"), ("bytes_warning", "b"),
+             ("quiet", "q"), ("optimize", "O"), ("isolated", "I")]  # fmt: skip
+    if not flags.isolated:  # which has these in it
+        given += [("ignore_environment", "E"), ("no_user_site", "s"), ("safe_path", "P")]
+    options = [f"-{letter * number}" for name, letter in given if (number := int(getattr(flags, name, 0))) > 0]
+    warnings = list(sys.warnoptions)
+    bytes_option = "error::BytesWarning" if flags.bytes_warning > 1 else "default::BytesWarning"
+    for is_on, option in ((flags.bytes_warning, bytes_option), (flags.dev_mode, "default")):
+        if is_on and option in warnings:
+            warnings.remove(option)  # the interpreter has put it there, and does so again
+    options += [f"-W{option}" for option in warnings]
     for name, value in sys._xoptions.items():
-        if name not in given:
-            options += ["-X", name if value is True else f"{name}={value}"]
+        options += ["-X", name if value is True else f"{name}={value}"]
     # PyPy's is always so.
     if sys.implementation.name != "pypy" and getattr(sys.__stdout__, "write_through", False):
         options.append("-u")
@@ -180,7 +250,7 @@ def child_environment(options: RunOptions) -> dict[str, str]:
     return changed
 
 
-def choose_wait(watch_crash: bool) -> Callable[[subprocess.Popen[bytes]], RunResult]:
+def choose_wait(watch_crash: bool) -> Callable[[Child], RunResult]:
     """The function that waits for a child, and sees its crash if that is wanted."""
     return _crash_watcher() if watch_crash else _wait
 
@@ -189,20 +259,24 @@ _POLL = 0.1
 """Seconds after which a wait on Windows lets Python see an interrupt: there it goes on through one."""
 
 
-def _wait(child: subprocess.Popen[bytes]) -> RunResult:
+def _wait(child: Child) -> RunResult:
     import_for_the_end()
     from ..model.run import RunResult
 
-    while sys.platform == "win32":
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return RunResult(status=child.wait(_POLL))
+    if sys.platform == "win32":
+        import subprocess
+
+        assert not isinstance(child, SpawnedProgram)
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return RunResult(status=child.wait(_POLL))
     return RunResult(status=child.wait())
 
 
 _NO_CTYPES = "the place of a crash is not known: this Python has no _ctypes, by which a child is watched"
 
 
-def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
+def _crash_watcher() -> Callable[[Child], RunResult]:
     """The function that waits for a child and sees its crash. Made before the child is: its first moments count."""
     if sys.platform != "linux":
         return _wait
@@ -211,7 +285,8 @@ def _crash_watcher() -> Callable[[subprocess.Popen[bytes]], RunResult]:
     except ImportError:  # no _ctypes: the import in question may be about just that, and is tried all the same
         return lambda child: replace(_wait(child), crash_note=_NO_CTYPES)
 
-    def wait(child: subprocess.Popen[bytes]) -> RunResult:
+    def wait(child: Child) -> RunResult:
+        assert not isinstance(child, SpawnedProgram)
         watched = crashwatch.watch(child)
         from ..model.run import RunResult
 
@@ -252,7 +327,7 @@ class Relay:
     def __init__(self, stopper: Stopper | None = None, limit: DescriptorLimit | None = None) -> None:
         self.stopper = stopper
         self._limit = limit
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._early: list[int] = []
         self._before: dict[int, object] = {}
 
@@ -276,12 +351,13 @@ class Relay:
         """True if the program has been started: it must not be started a second time."""
         return self._child is not None
 
-    def connect(self, child: subprocess.Popen[bytes]) -> None:
+    def connect(self, child: Child) -> None:
         """The program has started: it gets what came before."""
         self._child = child
         if self._limit is not None:
             self._limit.give_back(child.pid)
         if self.stopper is not None:
+            assert not isinstance(child, SpawnedProgram)
             self.stopper.connect(child)
         for number in self._early:
             child.send_signal(number)

@@ -26,6 +26,7 @@ from .process import (
     import_all,
     interpreter_of,
     runner_command,
+    start_plainly,
     start_program,
     with_facts,
     with_notes,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from ..model.events import Event
     from ..model.recording import Recording, TracedProcess
     from ..model.run import RunResult
+    from .process import Child
     from .program import Program
 
     class Sink(Protocol):
@@ -192,9 +194,12 @@ def _run(command: list[str], log: int | None, relay: Relay, options: RunOptions)
         try:
             if log is not None:
                 os.set_inheritable(log, True)
-            is_ours = not options.variables and options.output is None
-            environment = None if is_ours else child_environment(options)
-            child = start_program(command, environment, stdout, stderr)
+            if options.variables or options.output is not None:
+                child: Child = start_program(command, child_environment(options), stdout, stderr)
+            elif options.watch_crash or options.stopper is not None:
+                child = start_program(command)
+            else:
+                child = start_plainly(command)
         except OSError as error:
             from .program import describe_start_failure
 

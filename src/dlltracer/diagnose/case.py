@@ -14,6 +14,7 @@ from ..model.environment import (
     AvailablePackages,
     ChangedFile,
     CLibrary,
+    ImportChoice,
     MemoryLimit,
     ModuleTraces,
     Mount,
@@ -76,6 +77,7 @@ class Case:
         definers: libraries of this machine that define the symbol which is missing first, and that no image lists.
         speaker: the image whose words the program wrote before it died; `None` if that is not known.
         namesake: what stands in the place of a module that lacks a name; `None` if nothing does.
+        choice: the variable by which the program chose the module that was not found; `None` if none is known.
         windows_own: of the names that were not found, in lower case, those that are files of Windows itself.
     """
 
@@ -113,6 +115,7 @@ class Case:
     definers: tuple[str, ...] = ()
     speaker: str | None = None
     namesake: Namesake | None = None
+    choice: ImportChoice | None = None
     load_flags: int | None = None
     other_folders: tuple[tuple[str, str], ...] = ()
     is_program: bool = False
@@ -457,6 +460,8 @@ class LeadKind(enum.Enum):
     """A folder that was searched has the library with the number of its version only; the name has none."""
     LINK_MISSING = "link missing"
     """A folder that was searched has a file whose soname is the name asked for, under another name."""
+    OTHER_CASE = "other case"
+    """A folder that was searched has a file whose name differs in upper and lower case only: no more than a hint."""
 
 
 @dataclass(frozen=True)

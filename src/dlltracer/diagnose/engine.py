@@ -11,8 +11,9 @@ from ..model.failure import System
 from ..model.finding import UNKNOWN_END, Confidence, Diagnosis, Evidence, Finding, Outcome, Source
 from ..model.words import describe_end
 from .case import Case
+from .feasible import keep_feasible
 from .named_failure import NameMatch
-from .remedies import for_interpreter, keep_feasible
+from .remedies import for_interpreter
 from .rules import (
     crash,
     ended,

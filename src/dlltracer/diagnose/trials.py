@@ -105,6 +105,8 @@ def _trials_of(finding: Finding, case: Case) -> Iterator[Trial]:
         yield from _in_another_order(finding, case)
     if finding.code in _BY_COPY:
         yield from _with_copy(finding, case)
+    if finding.code == "chosen-by-variable":
+        yield from _without_choice(finding, case)
     if finding.code == "missing-symbol":
         yield from _in_global_scope(finding, case)
 
@@ -156,6 +158,13 @@ def _without_settings(finding: Finding, case: Case) -> Iterator[Trial]:
             what = f"start the program without {name}, or without that entry of it"
             remedy = Remedy(what, without_variable(case, name))
             yield _trial(finding, f"without {name}", remedy, variables=((name, None),))
+
+
+def _without_choice(finding: Finding, case: Case) -> Iterator[Trial]:
+    """Without the variable by which the program chose a module: its own default is left."""
+    for remedy in finding.remedies:
+        if case.choice is not None and remedy.command[:3] == ("env", "-u", case.choice.name):
+            yield _trial(finding, f"without {case.choice.name}", remedy, variables=((case.choice.name, None),))
 
 
 def _in_another_order(finding: Finding, case: Case) -> Iterator[Trial]:
@@ -214,7 +223,10 @@ def weigh_results(diagnosis: Diagnosis, results: Iterable[TrialResult]) -> Diagn
     # What works comes last: it is proof, whatever other changes did not help.
     for result in sorted(results, key=lambda result: result.worked is True):
         findings = [_weigh(finding, result, diagnosis) for finding in findings]
-    findings.sort(key=lambda finding: _SURE.index(finding.confidence))
+    # Of two that are certain, the one whose fix makes the import work comes first.
+    findings.sort(
+        key=lambda one: (_SURE.index(one.confidence), not any(remedy.tried for remedy in one.remedies))
+    )
     decided = bool(findings) and findings[0].confidence is not Confidence.POSSIBLE
     return replace(
         diagnosis,
@@ -275,7 +287,8 @@ def _is_same(remedy: Remedy, tried: Remedy) -> bool:
     """Return whether both do one thing, in other words: they set or unset the same variables, or run the same line."""
     if tried.code:
         return remedy.code == tried.code
-    return bool(remedy.command) and _variables_of(remedy.command) == _variables_of(tried.command)
+    found = _variables_of(remedy.command)
+    return remedy == tried or (bool(found) and found == _variables_of(tried.command))
 
 
 _FEW = 4

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..knowledge import read_table
-from ..model.environment import PackageManager
 from ..model.events import ImageEvent, Phase
 from ..model.failure import System
 from ..model.finding import Confidence, Evidence, Remedy, Source
@@ -22,7 +21,7 @@ from ..model.pe import PeImage
 from ..model.tree import Binding
 from ..model.words import RULES
 from .case import Case, compared_name
-from .remedies import NO_DLL_SITES, find_providers, install_remedies, reinstall_by_pip
+from .providers import NO_DLL_SITES, find_providers, install_remedies
 
 HRESULT_FROM_WIN32 = 0x80070000
 
@@ -278,14 +277,6 @@ def provider_remedies(name: str) -> Iterator[Remedy]:
     """Yield safe sources of a DLL, and the warning of unsafe ones."""
     yield from install_remedies(find_providers(name, System.WINDOWS))
     yield Remedy(NO_DLL_SITES)
-
-
-def reinstall(case: Case, path: str | None) -> Iterator[Remedy]:
-    """Yield how to install the package of a file again, if pip knows whose it is."""
-    for owner in case.owners.get(path or "", ()):
-        if owner.manager is PackageManager.PIP:
-            yield reinstall_by_pip(owner.package, owner.version, owner.folder, case.run.process)
-            return
 
 
 def binding_of(case: Case, requested_by: str, library: str) -> Binding | None:

@@ -14,6 +14,7 @@ from ..errors import BinaryFormatError
 from ..model.environment import CONFIGURED, has_hash
 from ..model.failure import ProcessFacts, System
 from .bounded import read_regular_file
+from .machine import real_path
 
 _START, _END = "# start delvewheel patch", "# end delvewheel patch"
 """Without the end of the line, which is CR LF in the files of some wheels (psycopg2-binary 2.9.11)."""
@@ -91,7 +92,7 @@ def find_copies(
             name = wanted.get(entry.lower() if windows else entry)
             if name is not None:
                 path = os.path.join(folder, entry)
-                found.setdefault(name, {}).setdefault(_real(path), FoundCopy(path, where))
+                found.setdefault(name, {}).setdefault(real_path(path), FoundCopy(path, where))
     return {name: tuple(copies.values()) for name, copies in found.items()}
 
 
@@ -120,7 +121,7 @@ def _folders(process: ProcessFacts, more: Iterable[tuple[str, str]]) -> Iterator
     """Folders with words for what they are; the likelier ones first."""
     seen: set[str] = set()
     for folder, where in (*more, *_named_folders(process)):
-        real = _real(folder)
+        real = real_path(folder)
         if folder and real not in seen and os.path.isdir(real):
             seen.add(real)
             yield folder, where
@@ -140,14 +141,6 @@ def _configured_folders(file: str = "/etc/ld.so.conf", depth: int = 2) -> Iterat
                     yield from _configured_folders(included, depth - 1)
         elif words and words[0].startswith("/"):
             yield words[0].rstrip("/")
-
-
-def _real(path: str) -> str:
-    """The path without links; as it is where Windows cannot tell (260 characters or more)."""
-    try:
-        return os.path.realpath(path)
-    except OSError:
-        return path
 
 
 def _named_folders(process: ProcessFacts) -> Iterator[tuple[str, str]]:
@@ -202,7 +195,7 @@ def _below(top: str, depth: int) -> Iterator[str]:
                         entry.path for entry in entries
                         if entry.name != "__pycache__" and entry.is_dir(follow_symlinks=False)
                     )  # fmt: skip
-            except OSError:
+            except (OSError, ValueError):
                 continue
         level = following
 
@@ -210,7 +203,7 @@ def _below(top: str, depth: int) -> Iterator[str]:
 def _list(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
-    except OSError:
+    except (OSError, ValueError):
         return []
 
 
@@ -241,7 +234,7 @@ def find_definers(
     for paths in (_libraries_in(folders), others):
         found: dict[str, str] = {}
         for path in paths:
-            real = os.path.realpath(path)
+            real = real_path(path)
             if real in found or left <= 0:
                 continue
             data = _read_library(real)

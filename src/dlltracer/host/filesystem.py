@@ -93,11 +93,9 @@ class HostFilesystem:
         return status.st_dev, status.st_ino
 
     def real_path(self, path: str) -> str:
-        if self._root is None:
-            return os.path.realpath(path)
         try:
-            return self._follow(path)
-        except OSError:
+            return os.path.realpath(path) if self._root is None else self._follow(path)
+        except (OSError, ValueError):
             return path
 
     def looked_at(self) -> tuple[list[str], list[str]]:

@@ -88,16 +88,28 @@ class FileStamp:
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Return whether there is a regular file, as far as we may look.
+    """Return whether there is a regular file, as far as we may look. No name raises.
 
-    `pathlib.Path.is_file` raises `PermissionError` below a folder that is closed to us, before Python 3.14.
+    `pathlib.Path.is_file` does not serve: before Python 3.14 it raises `PermissionError` below a folder that is closed
+    to us, and `OSError` for a name that is too long. Stages that judge files of other systems have no `os.path`.
     """
     return os.path.isfile(path)
 
 
 def is_folder(path: str | os.PathLike[str], *names: str) -> bool:
-    """Return whether there is a folder, as far as we may look. Arguments: `names`, those of it below `path`."""
+    """Return whether there is a folder, as `is_file` does. Arguments: `names`, those of it below `path`."""
     return os.path.isdir(os.path.join(path, *names))
+
+
+def real_path(path: str) -> str:
+    """Return the path without links; as it is where that cannot be told.
+
+    That is so for a name with a NUL, below a current folder that was deleted, and for long paths of Windows.
+    """
+    try:
+        return os.path.realpath(path) if path else path
+    except (OSError, ValueError):
+        return path
 
 
 def stamp_of(path: str) -> FileStamp | None:
@@ -130,7 +142,7 @@ _PROFILE = re.compile(r"(.+) \(([a-z]+)\)")
 def read_mount(path: str) -> Mount | None:
     """The mount that a path is on: that of its nearest folder if it does not exist. `None` if it is not known."""
     mounts = parse_mountinfo(read_kernel_file("/proc/self/mountinfo"))
-    here = os.path.realpath(path)
+    here = real_path(path)
     while not os.path.exists(here) and here != "/":
         here = posixpath.dirname(here)
     number = _read_mount_number(here)

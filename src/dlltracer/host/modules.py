@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..model.environment import HiddenModule, Hiding, ModuleTraces, Namesake, PackageManager
 from ..model.failure import ProcessFacts
+from .machine import real_path
 
 _MOST_NAMES = 20_000
 _LARGEST_ARCHIVE = 200 * 1024 * 1024
@@ -72,7 +73,7 @@ def find_namesake(top: str, process: ProcessFacts) -> Namesake | None:
         files = (f"{folder}{suffix}" for suffix in (*process.suffixes, ".py"))
         one = package if os.path.isfile(package) else next((file for file in files if os.path.isfile(file)), None)
         if one is not None:
-            found.setdefault(_real(one), one)
+            found.setdefault(real_path(one), one)
         elif plain is None and os.path.isdir(folder):
             plain = folder
     if not found:
@@ -95,7 +96,7 @@ def _names_in(folder: str) -> list[str] | None:
     try:
         with os.scandir(folder) as found:
             return [entry.name for _, entry in zip(range(_MOST_NAMES), found, strict=False)]
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -116,7 +117,7 @@ def _unreadable(entries: tuple[str, ...], packages: list[str]) -> Iterator[str]:
             except PermissionError:
                 yield folder
                 break
-            except OSError:
+            except (OSError, ValueError):
                 break
 
 
@@ -146,9 +147,9 @@ def _zipped(entries: tuple[str, ...], packages: list[str], last: str, suffixes: 
 
 def _hidden(name: str, entries: tuple[str, ...], process: ProcessFacts) -> Iterator[HiddenModule]:
     """The module in folders that are not on sys.path."""
-    seen = {_real(entry) for entry in entries}
+    seen = {real_path(entry) for entry in entries}
     for folder, why in _other_folders(process):
-        real = _real(folder)
+        real = real_path(folder)
         if real in seen:
             continue
         seen.add(real)
@@ -235,11 +236,3 @@ def _behind(entries: tuple[str, ...], name: str, suffixes: tuple[str, ...]) -> s
         return None  # an import of itself in a circle, or a name that is no module
     found = (_find_in(entry, name, suffixes) for entry in entries[taken + 1 :])
     return next((path for path in found if path is not None), None)
-
-
-def _real(path: str) -> str:
-    """Return the path without links; as it is where that cannot be told: relative to a folder that was deleted."""
-    try:
-        return os.path.realpath(path) if path else path
-    except OSError:
-        return path

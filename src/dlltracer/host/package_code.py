@@ -122,12 +122,13 @@ class PackageCode:
 
 def _read_sources(folder: str, most: int = _MOST_FILES) -> Iterator[bytes]:
     """Yield the Python files below a folder, `most` of them, without those that cannot be read."""
-    for path in itertools.islice(_list_sources(folder), most):
+    for path in itertools.islice(list_sources(folder), most):
         with contextlib.suppress(OSError, ValueError):
             yield read_regular_file(path, _MOST_BYTES)
 
 
-def _list_sources(folder: str) -> Iterator[str]:
+def list_sources(folder: str) -> Iterator[str]:
+    """Yield the paths of the Python files below a folder, without those of tests."""
     for here, folders, names in os.walk(folder):
         folders[:] = sorted(each for each in folders if each not in ("__pycache__", "tests", "test"))
         yield from (os.path.join(here, name) for name in sorted(names) if name.endswith(".py"))

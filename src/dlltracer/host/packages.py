@@ -14,6 +14,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from ..model.environment import AvailablePackages, OwnerAnswer, PackageManager, PackageOwner, ProviderKind
 from .bounded import ask_program, find_program, read_regular_file
 from .distributions import Distribution, list_distributions
+from .machine import real_path
 
 _MOST_CONDA = 64 << 20
 _AT_ONCE = 200
@@ -86,10 +87,7 @@ def _place_of(path: str) -> str:
 
 def canonical(path: str) -> str:
     """Return the file's own path, links followed, for comparing."""
-    try:
-        return os.path.normcase(os.path.realpath(path))
-    except (OSError, ValueError):  # Windows, and 260 characters or more; a NUL
-        return os.path.normcase(path)
+    return os.path.normcase(real_path(path))
 
 
 def _ask_records(reals: dict[str, list[str]], site_folders: Sequence[str]) -> _Owned | str:
@@ -207,7 +205,7 @@ def _spellings(path: str) -> tuple[str, ...]:
     """Return the path with and without /usr: where both are one folder, a package may have listed it either way."""
     if not path.startswith("/"):
         return ()
-    real = os.path.realpath(path)
+    real = real_path(path)
     both = {path, real, path.removeprefix("/usr"), real.removeprefix("/usr"), f"/usr{path}", f"/usr{real}"}
     return tuple(sorted(one for one in both if not one.startswith("/usr/usr/")))
 

@@ -302,6 +302,25 @@ class Namesake:
 
 
 @dataclass(frozen=True)
+class ImportChoice:
+    """A variable of the environment by which a program chose an import.
+
+    Attributes:
+        name: of the variable.
+        value: what it is set to; `None` where the code asks only whether it is set.
+        condition: what holds in the code at the import; empty where the import has its name from the value.
+        place: the file and line of the import.
+        reader: the file and line that reads the variable.
+    """
+
+    name: str
+    value: str | None
+    condition: str
+    place: str
+    reader: str
+
+
+@dataclass(frozen=True)
 class Mount:
     """A mounted file system, a line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 

@@ -108,7 +108,19 @@ def replaced_python(shop: Workshop) -> Question:
     return shop.ask("--python", str(shop.folder / "venv/bin/python"), "packageq")
 
 
+def chosen_backend(shop: Workshop) -> Question:
+    code = "from .choice import backend\nif backend != 'python':\n    from .fastq import run\n"
+    shop.write("enginesq/__init__.py", code)
+    shop.write(
+        "enginesq/choice.py", "import os\nbackend = os.environ.get('ENGINESQ_BACKEND', 'python')\n"
+        "if backend == 'native':\n    try:\n        from .fastq import run\n    except ImportError:\n        pass\n",
+    )  # fmt: skip
+    return shop.ask("enginesq", environment={"ENGINESQ_BACKEND": "native"})
+
+
 SCENARIOS: tuple[Scenario[Workshop], ...] = (
+    Scenario("chosen-by-variable", "a variable asks for an implementation that a package does not have", chosen_backend,
+             "chosen-by-variable", "enginesq.fastq", ("env -u ENGINESQ_BACKEND", "tried")),
     Scenario("name-of-python", "a file of the program has the name of a module of Python", name_of_python,
              "package-shadowed", "secrets.py", ("secrets.py another name",)),
     Scenario("plain-folder", "a folder without __init__.py has the name of a package", plain_folder,

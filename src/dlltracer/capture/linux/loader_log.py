@@ -130,7 +130,6 @@ class LoaderLog:
         with self._lock:
             assert self._patch is not None and self._watch is not None
             try:
-                self._watch.settle()
                 self._patch.barrier()
                 if self._is_there():
                     listener.read(self._fd, self._size)

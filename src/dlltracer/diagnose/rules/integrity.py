@@ -10,7 +10,8 @@ from dataclasses import replace
 from ...model.environment import ChangedFile, FileState, PackageManager, PackageOwner
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case, PackageCheck, StrayFile
-from ..remedies import PIP, is_package_name, reinstall_by_pip
+from ..package_tools import is_package_name
+from ..remedies import PIP, reinstall_by_pip
 
 CODE = "package-file-missing"
 CHANGED_CODE = "package-file-changed"

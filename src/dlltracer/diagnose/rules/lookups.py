@@ -15,7 +15,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case, describe_copies
 from ..loader_errors import DlError, DlProblem
 from ..named_failure import NamedFailure, final_failures, is_about_something_missing, library_that_is_denied, stem_of
-from ..remedies import find_providers, install_remedies
+from ..providers import find_providers, install_remedies
 
 LIBRARY_CODE = "library-not-found"
 SYMBOL_CODE = "symbol-not-in-library"

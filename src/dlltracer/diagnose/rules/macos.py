@@ -131,7 +131,7 @@ def _missing(error: DyldError, case: Case) -> Finding:
 
 def _why_missing(name: str, error: DyldError, case: Case) -> tuple[str, str, tuple[Remedy, ...]]:
     """Return the code, why a library was not found, and what helps."""
-    owners = tuple(reinstall(case.owners.get(error.requested_by or "", ()), case.run.process))
+    owners = tuple(reinstall(case, error.requested_by))
     if is_libpython(name):
         why = "It is a library of another Python: the module was linked with it, and this Python has none there."
         return LIBPYTHON_CODE, why, (Remedy("Take a build of the package that is not linked with libpython."), *owners)
@@ -182,7 +182,7 @@ def _also_missing(case: Case, name: str) -> list[str]:
 
 def _symbol(error: DyldError, case: Case) -> Finding:
     symbol, needed, library = error.symbol or "", error.requested_by or error.asked or "", error.expected_in
-    owners = tuple(reinstall(case.owners.get(needed, ()), case.run.process))
+    owners = tuple(reinstall(case, needed))
     newer = error.built_for is not None
     evidence = [Evidence(Source.LOADER, f"{needed} was built for macOS {error.built_for}")] if newer else []
     if library is not None and library.startswith(_SYSTEM):
@@ -203,7 +203,7 @@ def _symbol(error: DyldError, case: Case) -> Finding:
     else:
         code, title = SYMBOL_CODE, f"{library} lacks {symbol}"
         why = f"The library does not belong to {needed}: it is of another version or another source."
-        owners += tuple(reinstall(case.owners.get(library, ()), case.run.process))
+        owners += tuple(reinstall(case, library))
     return _finding(code, title, library or needed or symbol, error, case, why, owners, evidence)
 
 
@@ -215,7 +215,7 @@ def _library_path(case: Case) -> set[str]:
 def _refused(error: DyldError, case: Case) -> Finding:
     path = error.library or error.asked or "the file"
     code, end, why = _REFUSALS[error.problem]
-    owners = tuple(reinstall(case.owners.get(path, ()), case.run.process))
+    owners = tuple(reinstall(case, path))
     if error.problem is DyldProblem.ARCHITECTURE:
         why = _why_architecture(error)
         owners = (*owners, _architecture_remedy(error, case))

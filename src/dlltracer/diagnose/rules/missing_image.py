@@ -11,19 +11,12 @@ from ...model.events import FOLDER_LOCKED, FailureKind, LoadFailedEvent, Phase, 
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
-from ..case import Case, Copy, describe_copies
+from ..case import Case, Copy, LeadKind, describe_copies
 from ..loader_errors import DlProblem, folder_of
 from ..named_failure import final_failures, stem_of
-from ..remedies import (
-    find_providers,
-    install_remedies,
-    operand,
-    package_kind,
-    package_with,
-    provider_by_rule,
-    reinstall,
-    with_variable,
-)
+from ..package_tools import package_tool
+from ..providers import find_providers, install_remedies, package_with, provider_by_rule
+from ..remedies import operand, reinstall, with_variable
 from .integrity import lost_file
 from .python_module import python_of_library
 from .search_rules import lead_of
@@ -96,8 +89,8 @@ def _best_known(names: tuple[str, ...], case: Case) -> str:
     """Return the name with a known package of this system, else with any, else the first that is no path."""
     bare = [name for name in names if "/" not in name] or list(names)
     known = {name: find_providers(name, System.LINUX, case.distribution) for name in bare}
-    kind = package_kind(case.distribution)
-    own = (name for name in bare if any(provider.kind is kind for provider in known[name]))
+    tool = package_tool(case.distribution)
+    own = (name for name in bare if tool is not None and any(one.kind is tool.kind for one in known[name]))
     return next(own, next((name for name in bare if known[name]), bare[0]))
 
 
@@ -192,11 +185,30 @@ def _explain(need: str, requested_by: str | None, binding: Binding | None, case:
             text += " ld.so.conf names that folder, and ld.so.cache does not have the file: ldconfig has not run since."
     elif copies:
         text += f" {copies[0].path} has that name, but {copies[0].unfit}."
+    text += _explain_other_case(need, case)
     if _own_c_library(case) == "musl":
         text += _ignored_by_musl(requested_by, case)
     if binding is None and case.tree is None:
         text += " Whether more is missing could not be worked out."
     return text
+
+
+def _other_case_of(need: str, case: Case) -> str | None:
+    """Return a file, in a folder that was searched, whose name differs from the library's in its case only."""
+    return next((lead.path for lead in case.leads.get(need, ()) if lead.kind is LeadKind.OTHER_CASE), None)
+
+
+def _explain_other_case(need: str, case: Case) -> str:
+    path = _other_case_of(need, case)
+    return f" There is {path}, and the loader tells upper from lower case." if path is not None else ""
+
+
+def _rename_remedy(need: str, case: Case) -> Iterator[Remedy]:
+    path = _other_case_of(need, case)
+    if path is not None:
+        link = f"{folder_of(path)}/{posixpath.basename(need)}"
+        command = ("ln", "-s", operand(posixpath.basename(path)), operand(link))
+        yield Remedy(f"if {path} is that library: correct the name where it is asked for, or make a link", command)
 
 
 def _ignored_by_musl(requested_by: str | None, case: Case) -> str:
@@ -280,8 +292,9 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
         if fit:
             folder = folder_of(fit[0].path)
             yield Remedy(f"then let the loader find {name}: by an RPATH to {folder}, or LD_LIBRARY_PATH")
-        yield from reinstall(case.owners.get(requested_by or "", ()), case.run.process)
+        yield from reinstall(case, requested_by)
         return
+    yield from _rename_remedy(need, case)
     if fit:
         fit.sort(key=lambda copy: _is_configured(copy, case), reverse=True)
         folder = folder_of(fit[0].path)
@@ -295,10 +308,11 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
     yield from install_remedies(providers[:_MOST_PROVIDERS])
     if fit and not has_hash(need):
         return
-    owners = [one for one in case.owners.get(requested_by or "", ()) if one.manager is PackageManager.PIP]
-    again = [*reinstall(owners, case.run.process, f"{need} is a file of its own")] if has_hash(need) else []
+    owners = case.owners.get(requested_by or "", ())  # pip's first
+    owner = owners[0] if owners and owners[0].manager is PackageManager.PIP else None
+    is_own = owner is not None and has_hash(need)
+    again = [*reinstall(case, requested_by, f"{need} is a file of its own")] if is_own else []
     yield from again
-    owner = next(iter(owners), None)
     if owner is None and _is_expected_beside(need, requested_by, case):
         yield Remedy(
             f"install the package of {requested_by} again: it expects {need} in a folder of its own, so that file is "
@@ -310,7 +324,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
             f"find what brings {need}: it is no file of {owner.package}, which expects it from the system or from "
             "another package"
         )
-    elif not (fit or providers or again or case.owners.get(requested_by or "")):
+    elif not (fit or providers or again or owners):
         yield package_with(need, case.distribution)
 
 
@@ -338,9 +352,10 @@ def _no_file(need: str, case: Case, tried: tuple[str, ...]) -> Finding:
     elif tried:
         others = [name for name in tried if name != need]
         text += f" It tried {len(tried)} names of the library, and got it by none: also {', '.join(others[:4])}."
-    elif bare and re.search(r"\.so$", need):
+    elif _other_case_of(need, case) is None and bare and re.search(r"\.so$", need):
         text += " A name that ends in .so without a number is often there for compilers only (the -dev packages)."
-    remedies = (
+    text += _explain_other_case(need, case)
+    remedies = [*_rename_remedy(need, case)] + (
         [
             Remedy(
                 "name the whole path, or let the loader look there",

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 
 from ...knowledge import read_table
-from ...model.environment import HiddenModule, Hiding, ModuleTraces, PackageManager, ProviderKind, normalized_name
+from ...model.environment import HiddenModule, Hiding, ImportChoice, ModuleTraces, PackageManager, normalized_name
 from ...model.failure import ProcessFacts, PythonError
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case, describe_owner, module_that_lacks
-from ..remedies import PIP, is_package_name, operand, package_kind, python_words, reinstall
+from ..package_tools import is_package_name, package_tool
+from ..remedies import PIP, operand, python_words, reinstall, without_variable
 from .integrity import CODE as LOST_CODE
 from .integrity import describe_requirements, has_lost_module, install_requirements
 from .python_module import this_python
@@ -23,12 +24,8 @@ UNREADABLE_CODE = "unreadable-folder"
 ARCHIVE_CODE = "module-in-archive"
 HIDDEN_CODE = "module-not-on-path"
 SHADOWED_CODE = "package-shadowed"
+CHOSEN_CODE = "chosen-by-variable"
 
-_INSTALLS = {
-    ProviderKind.APT: ("apt-get", "install"),
-    ProviderKind.DNF: ("dnf", "install"),
-    ProviderKind.APK: ("apk", "add"),
-}
 _PYENV = re.compile(r"/\.?pyenv/versions/([^/]+)")
 _OF_DISTRIBUTION = ("/usr", "/")
 """Prefixes of the Python that a distribution of Linux installs."""
@@ -94,7 +91,38 @@ def check(case: Case) -> Iterator[Finding]:
         *_broken_link(name, case, traces),
         *_unreadable(name, case, traces),
     ]
-    yield from found or ([] if is_import_name else [_nowhere(error, case, traces)])
+    if found:
+        yield from found
+        return
+    nowhere = [] if is_import_name else [_nowhere(error, case, traces)]
+    if case.choice is not None:
+        others = [] if traces.parent is not None else [remedy for one in nowhere for remedy in one.remedies]
+        yield _chosen(name, case.choice, case, others)
+    yield from nowhere
+
+
+def _chosen(name: str, choice: ImportChoice, case: Case, others: list[Remedy]) -> Finding:
+    """Return the finding about a variable of the environment that leads to the import of a module that is not there.
+
+    Arguments: `others`, how to install it; empty where it would be in a package that is installed.
+    """
+    variable = choice.name if choice.value is None else f"{choice.name}={choice.value}"
+    how = f"where {choice.condition}" if choice.condition else "by a name that it gets"
+    package, _, last = name.rpartition(".")
+    there = f" {package} is installed, and has no {last}." if package and not others else ""
+    return Finding(
+        code=CHOSEN_CODE,
+        title=f"{variable} leads to the import of {name}, which is not there",
+        confidence=Confidence.LIKELY,
+        subject=name,
+        chain=case.chain_to(None, f"import {name}"),
+        explanation=f"{choice.place}, imports it {how}. {choice.reader}, reads {choice.name}.{there}",
+        evidence=(_says(case), Evidence(Source.FILES, f"{choice.place}; {choice.reader}")),
+        remedies=(
+            Remedy(f"start the program without {choice.name}", without_variable(case, choice.name)),
+            *(others or [Remedy(f"or install a version of the package that has {name}")]),
+        ),
+    )
 
 
 _INSTALLED = re.compile(r"[/\\\\](?:lib(?:64)?[/\\\\]python3[\d.]*t?|Lib|(?:site|dist)-packages)[/\\\\]")
@@ -122,7 +150,7 @@ def _namesake(case: Case) -> Finding | None:
             explanation=f"Without it Python takes the folder for an empty package, so {module} has nothing in it. "
             "Something took files away after they were installed: an interrupted installation or removal.",
             evidence=(says, Evidence(Source.FILES, f"there is no {found.path}/__init__.py")),
-            remedies=tuple(reinstall(owners, case.run.process)),
+            remedies=tuple(reinstall(case, f"{found.path}/__init__.py")),
         )
     if found.is_plain_folder:
         return Finding(
@@ -267,18 +295,19 @@ def _is_at_least(process: ProcessFacts, version: str) -> bool:
 def _build_remedies(
     name: str, built: dict[str, str] | None, packaged: dict[str, str] | None, case: Case, process: ProcessFacts
 ) -> Iterator[Remedy]:
-    kind = package_kind(case.distribution)
-    own = packaged.get(kind.value) if packaged is not None and kind is not None else None
-    if kind is not None and own is not None:
-        yield Remedy(f"install {own} of the system", (*_INSTALLS[kind], own))
+    tool = package_tool(case.distribution)
+    kind = tool.kind.value if tool is not None and tool.kind is not None else ""
+    own = packaged.get(kind) if packaged is not None else None
+    if tool is not None and own is not None:
+        yield Remedy(f"install {own} of the system", (*tool.install, own))
         return
     version = ".".join(str(part) for part in process.version[:2])
     if process.base_prefix in _OF_DISTRIBUTION:
         yield Remedy(f"install the packages of Python {version} of the system again")
         return
-    header = built.get(kind.value) if built is not None and kind is not None else None
-    if kind is not None and header is not None:
-        yield Remedy(f"install the headers: {header}", (*_INSTALLS[kind], header))
+    header = built.get(kind) if built is not None else None
+    if tool is not None and header is not None:
+        yield Remedy(f"install the headers: {header}", (*tool.install, header))
     elif built is not None:
         yield Remedy(f"install the headers of {built['library']} (a package named -dev or -devel)")
     pyenv = _PYENV.search(process.base_prefix)
@@ -300,7 +329,7 @@ def _broken_link(name: str, case: Case, traces: ModuleTraces) -> Iterator[Findin
             evidence=(_says(case), Evidence(Source.FILES, f"{path} leads to no file")),
             remedies=(
                 Remedy("install or build again what it leads to"),
-                *reinstall(case.owners.get(path, ()), case.run.process),
+                *reinstall(case, path),
             ),
         )
 

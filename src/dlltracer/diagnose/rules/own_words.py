@@ -16,7 +16,8 @@ from ...model.events import LoadEvent
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ..case import Case, compared_name, describe_copies
 from ..program_output import OutputKind, OutputMessage
-from ..remedies import find_providers, install_remedies, operand
+from ..providers import find_providers, install_remedies
+from ..remedies import operand
 
 OPENMP_CODE = "two-openmp-runtimes"
 MKL_CODE = "missing-at-runtime"

@@ -13,7 +13,8 @@ from ...model.tree import MissingSymbol
 from ..case import Case, ForeignModule, describe_copies
 from ..loader_errors import DlProblem, describe_rule, folder_of
 from ..named_failure import loaded_libraries_named
-from ..remedies import PIP, is_package_name, reinstall, with_variable
+from ..package_tools import is_package_name
+from ..remedies import PIP, reinstall, with_variable
 from .integrity import has_lost_module
 
 OTHER_PYTHON_CODE = "other-python"
@@ -410,7 +411,7 @@ def _library(case: Case, error: PythonError) -> Iterator[Finding]:
     remedies = [
         Remedy("let the loader take the other copy", with_variable(case, "LD_LIBRARY_PATH", folder_of(copies[0].path)))
     ] if copies else []
-    remedies += reinstall(case.owners.get(requester, ()), case.run.process)
+    remedies += reinstall(case, requester)
     who = requester.rpartition("/")[2] or "the module"
     remedies.append(Remedy(f"or take a build of {who} that was made for the {name} that is here"))
     yield Finding(

@@ -383,7 +383,7 @@ def _glibc_on_musl(missing: MissingSymbol, case: Case) -> Finding:
          Evidence(Source.FILES, "it needs symbol versions of glibc" if has_versions
                   else f"{missing.name} is a name of glibc that musl does not have")),
         remedies=(Remedy("install a build for musl (a musllinux wheel), or use a Python that runs on glibc"),
-         *reinstall(case.owners.get(missing.requested_by, ()), case.run.process)),
+         *reinstall(case, missing.requested_by)),
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
 from ...model.tree import Binding
 from ..case import Case, Copy
-from ..windows_load import base_name, is_in, name_of, reinstall
+from ..remedies import reinstall
+from ..windows_load import base_name, is_in, name_of
 
 PATH_CODE = "path-not-searched"
 CONDA_CODE = "conda-not-activated"

@@ -11,7 +11,8 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import PeImage
 from ...model.tree import Binding, BindingState
 from ..case import Case
-from ..remedies import find_providers, install_remedies, operand
+from ..providers import find_providers, install_remedies
+from ..remedies import operand, reinstall
 from ..windows_load import (
     CodeMeaning,
     LoadError,
@@ -22,7 +23,6 @@ from ..windows_load import (
     firmness,
     load_error,
     name_of,
-    reinstall,
 )
 from . import win_symbols
 

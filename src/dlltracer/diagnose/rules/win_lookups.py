@@ -17,7 +17,7 @@ from ...model.loader_context import LoadFlags
 from ...model.pe import PeImage
 from ..case import Case, Copy
 from ..loader_errors import ends_of
-from ..remedies import NO_DLL_SITES, find_providers, install_remedies
+from ..providers import NO_DLL_SITES, find_providers, install_remedies
 from ..windows_load import base_name, described, load_error, name_of
 
 LIBRARY_CODE = "library-not-found"

@@ -12,7 +12,8 @@ from ...model.failure import ProcessFacts, System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
 from ..case import Case, PackageCheck
-from ..remedies import NO_DLL_SITES, find_providers, install_remedies, reinstall_by_pip
+from ..providers import NO_DLL_SITES, find_providers, install_remedies
+from ..remedies import reinstall, reinstall_by_pip
 from ..windows_load import (
     LoadError,
     base_name,
@@ -21,7 +22,6 @@ from ..windows_load import (
     is_in,
     load_error,
     name_of,
-    reinstall,
     was_loaded,
 )
 from .win_copies import CONDA, with_copy

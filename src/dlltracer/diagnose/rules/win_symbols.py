@@ -19,6 +19,7 @@ from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.pe import CONSTANT_MUTEX, MissingForwarder, PeImage, Version
 from ...model.tree import Binding, BindingState, MissingSymbol
 from ..case import Case, Copy
+from ..remedies import reinstall
 from ..windows_load import (
     WINE_STUB,
     LoadError,
@@ -33,7 +34,6 @@ from ..windows_load import (
     load_error,
     name_of,
     provider_remedies,
-    reinstall,
     version_of,
     why_taken,
 )  # fmt: skip  # fmt: skip

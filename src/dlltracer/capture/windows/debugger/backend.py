@@ -25,7 +25,7 @@ import _winapi
 
 from ....errors import ERROR_ACCESS_DENIED, BackendUnavailable, TracePermissionError, TraceStartError
 from ...backend import Availability, LibraryFirst
-from ...requests import Watch
+from ...requests import UNATTRIBUTED, Watch
 from .bindings import create_event, is_debugged, program_path, set_event, temporary_folder
 from .loop import END, REFUSED, decode_lines
 
@@ -139,7 +139,7 @@ class DebuggerSession:
 
     def stop(self) -> Callable[[], Recording]:
         """Detach, unless another trace needs the helper. Returns what decodes this trace's stretch of its output."""
-        self._watch.note_activity()
+        self._watch.note_return()
         try:
             with self._lock:
                 self._has_stopped = True
@@ -168,7 +168,7 @@ class DebuggerSession:
         if not output.is_whole:
             notes += (f"the helper process {self._helper.pid} ended before the block did: what came then is not known",)
         if not self._attributed:
-            notes += ("another audit hook refused ours: loads have no Python import",)
+            notes += (UNATTRIBUTED,)
         if self._live is not None and not self._raw:
             events: tuple[Event, ...] = tuple(self._live.events)
         elif self._raw:

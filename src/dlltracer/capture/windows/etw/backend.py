@@ -17,7 +17,7 @@ from _thread import RLock, allocate_lock
 
 from ....errors import BackendUnavailable, TraceStartError
 from ...backend import Availability, LibraryFirst
-from ...requests import Watch
+from ...requests import UNATTRIBUTED, Watch
 from ..system import make_module_counter, query_dos_devices, with_final_path
 from . import bindings
 from .session import SYSTEM_TRACE_CONTROL_GUID, ProviderConfig, RunningSession, Stopped, session_names, stop_by_name
@@ -136,7 +136,7 @@ class EtwSession:
         if live and not raw:
             self._live = self._make_live_images()
         if not attributed:
-            self._notes.append("another audit hook refused ours: loads have no Python import")
+            self._notes.append(UNATTRIBUTED)
         if loader_events:
             self._listen(etw)
 
@@ -290,7 +290,7 @@ class EtwSession:
 
     def stop(self) -> Callable[[], Recording]:
         """Stop the sessions. Returns what makes the recording, with everything of the block."""
-        self._watch.note_activity()
+        self._watch.note_return()
         listened = Stopped(0, 0, ())
         try:
             with self._lock:

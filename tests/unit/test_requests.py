@@ -1,0 +1,185 @@
+"""How requests of Python are seen: objects in the place of CPython's functions, while somebody watches."""
+
+from __future__ import annotations
+
+import _ctypes
+import _imp
+import ctypes
+import importlib.util
+import subprocess
+import sys
+import traceback
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from pathlib import Path
+
+import pytest
+
+from dlltracer.capture.requests import Watch
+from dlltracer.model.failure import Request, RequestKind
+
+pytestmark = pytest.mark.skipif(sys.implementation.name != "cpython", reason="the functions are CPython's")
+
+OPEN = "dlopen" if sys.platform != "win32" else "LoadLibrary"
+NO_LIBRARY = "no such library of dlltracer"
+
+
+@pytest.fixture
+def not_a_library(tmp_path: Path) -> Path:
+    path = tmp_path / "_broken.so"
+    path.write_bytes(b"x" * 100)
+    return path
+
+
+def spec_of(path: Path) -> ModuleSpec:
+    spec = importlib.util.spec_from_file_location("_broken", path, loader=ExtensionFileLoader("_broken", str(path)))
+    assert spec is not None
+    return spec
+
+
+def targets(requests: tuple[Request, ...]) -> list[tuple[RequestKind, str]]:
+    return [(one.kind, one.target) for one in requests]
+
+
+def failures(path: Path) -> list[str]:
+    """The tracebacks of an import and of a CDLL that fail."""
+    texts = []
+    for call in (lambda: importlib.util.module_from_spec(spec_of(path)), lambda: ctypes.CDLL(NO_LIBRARY)):
+        try:
+            call()
+        except (ImportError, OSError):
+            texts.append(traceback.format_exc())
+    return texts
+
+
+def test_tracebacks_are_those_without_a_watch(not_a_library: Path) -> None:
+    before = failures(not_a_library)
+    watch = Watch()
+    watch.start()
+    during = failures(not_a_library)
+    requests = watch.stop()
+    assert during == before and len(before) == 2
+    assert targets(requests) == [(RequestKind.EXTENSION, str(not_a_library)), (RequestKind.CTYPES, NO_LIBRARY)]
+    assert [one.succeeded for one in requests] == [None, False], "a module made without an import is not in sys.modules"
+
+
+def functions() -> list[object]:
+    found = [_imp.create_dynamic, _imp.exec_dynamic, _imp.exec_builtin, getattr(_ctypes, OPEN)]
+    for module in (ctypes, subprocess):
+        found += [value for name, value in vars(module).items() if name in ("_dlopen", "_LoadLibrary", "_fork_exec")]
+    return found
+
+
+def test_functions_are_replaced_until_the_last_watch_ends() -> None:
+    before = functions()
+    watches = (Watch(), Watch())
+    for watch in watches:
+        watch.start()
+    replaced = functions()
+    assert not any(one is another for one, another in zip(replaced, before, strict=True))
+    assert [repr(one) for one in replaced] == [repr(one) for one in before]
+    assert _imp.create_dynamic.__name__ == "create_dynamic"
+    watches[0].stop()
+    assert all(one is another for one, another in zip(functions(), replaced, strict=True))
+    watches[1].stop()
+    assert all(one is another for one, another in zip(functions(), before, strict=True))
+
+
+def test_what_the_program_puts_in_the_place_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch()
+    watch.start()
+    monkeypatch.setattr(_imp, "exec_dynamic", chosen := lambda module: 0)
+    watch.stop()
+    assert _imp.exec_dynamic is chosen
+
+
+def test_other_callers_than_importlib_and_ctypes_are_seen(not_a_library: Path) -> None:
+    watch = Watch()
+    watch.start()
+    with pytest.raises(ImportError):
+        _imp.create_dynamic(spec_of(not_a_library))
+    with pytest.raises(OSError):
+        getattr(_ctypes, OPEN)(NO_LIBRARY, 0)
+    kept = getattr(_ctypes, OPEN)
+    requests = watch.stop()
+    assert targets(requests) == [(RequestKind.EXTENSION, str(not_a_library)), (RequestKind.CTYPES, NO_LIBRARY)]
+    with pytest.raises(OSError):
+        kept(NO_LIBRARY, 0)  # what was taken meanwhile works on
+
+
+def test_a_return_is_told_before_the_next_line_though_the_exception_lives() -> None:
+    told: list[object] = []
+    watch = Watch(lambda raw: told.append(raw[1]), told.append)
+    watch.start()
+    try:
+        ctypes.CDLL(NO_LIBRARY)
+    except OSError as error:
+        told.append("caught")
+        kept = error
+    assert told == [NO_LIBRARY, False, "caught"]
+    del kept
+    watch.stop()
+    assert told == [NO_LIBRARY, False, "caught", True], "the frame of the call has ended, and shows that it has failed"
+
+
+def test_a_library_that_is_there() -> None:
+    name = {"linux": "libc.so.6", "win32": "kernel32.dll", "darwin": "libSystem.dylib"}[sys.platform]
+    watch = Watch()
+    watch.start()
+    library = ctypes.CDLL(name)
+    assert [one.succeeded for one in watch.stop()] == [True] and library._handle
+
+
+LATE = """
+import sys
+sys.path[:0] = {path!r}
+from dlltracer.capture.requests import Watch
+assert not {{"ctypes", "_ctypes", "subprocess", "functools"}} & set(sys.modules), sorted(sys.modules)
+watch = Watch()
+watch.start()
+import ctypes, ctypes.util, subprocess
+try:
+    ctypes.CDLL("no such library")
+except OSError:
+    pass
+subprocess.run([sys.executable, "-c", "pass"])
+requests = watch.stop()
+print([one.target for one in requests if one.kind.value != "import"])
+values = [*vars(ctypes).values(), *vars(subprocess).values()]
+print([value for value in values if type(value).__name__ == "Interposed"])
+"""
+
+
+def test_modules_that_are_imported_later_are_seen_as_well() -> None:
+    code = LATE.format(path=sys.path)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["['no such library']", "[]"], done.stderr
+
+
+def test_a_lazy_module_is_not_imported_by_a_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.find_spec("subprocess")
+    assert spec is not None and spec.loader is not None
+    loader = importlib.util.LazyLoader(spec.loader)
+    spec.loader = loader
+    monkeypatch.delitem(sys.modules, "subprocess")
+    lazy = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "subprocess", lazy)
+    loader.exec_module(lazy)
+    kind = type(lazy)
+    watch = Watch()
+    watch.start()
+    watch.stop()
+    assert type(lazy) is kind is not type(sys)
+
+
+def test_what_a_watch_raises_does_not_reach_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("of ours")
+
+    watch = Watch()
+    monkeypatch.setattr(watch, "note_request", refuse)
+    watch.start()
+    try:
+        with pytest.raises(OSError, match=r".+"):
+            ctypes.CDLL(NO_LIBRARY)
+    finally:
+        watch.end()
