@@ -38,6 +38,15 @@ def test_a_library_whose_dependency_is_gone(native: Native) -> None:
 
 
 @linux_only
+def test_a_file_whose_name_differs_in_case_only_is_noted(native: Native, tmp_path: Path) -> None:
+    other = tmp_path / native.missing.upper()
+    other.touch()
+    ran = deps(native.broken(), LD_LIBRARY_PATH=str(tmp_path))
+    note = f"note: {native.missing} was not found, and there is {other}: the loader tells upper from lower case"
+    assert (ran.returncode, ran.stdout.splitlines()[-1]) == (1, note)
+
+
+@linux_only
 def test_a_library_that_has_all(native: Native) -> None:
     ran = deps(native.tiny(), "--flat")
     assert ran.returncode == 0 and ran.stdout.splitlines()[-1].endswith("nothing missing")

@@ -6,7 +6,7 @@ import pytest
 
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, Probe, ProbeOutcome
 from dlltracer.model.recording import Recording
-from dlltracer.report.render_text import LARGE, render_text
+from dlltracer.report.render_text import LARGE, is_of_system, render_text
 
 EXT = "/app/ext.so"
 
@@ -83,3 +83,17 @@ def test_what_a_program_did_without_is_no_failure() -> None:
     assert "0 failed, 1 not found or refused, which the program did without" in lines[-1]
     assert len(lines) == 3 and "mkl.avx2  NOT FOUND" in lines[1]
     assert brief(gone)[-1].startswith("0 images loaded, 1 failed;") and len(brief(gone)) > 3
+
+
+@pytest.mark.parametrize(
+    ("names", "is_so"),
+    [
+        (("libc.so.6", "libm-2.31.so", "libdl.so", "ld-linux-x86-64.so.2", "ld-2.31.so", "LIBC.so.6"), True),
+        (("ld64.so.2", "ld-musl-x86_64.so.1", "libc.musl-x86_64.so.1", "linux-vdso.so.1", "KERNEL32.DLL"), True),
+        (("api-ms-win-core-file-l1-1-0.dll", "ext-ms-win-ntuser-window-l1-1-0.dll"), True),
+        (("libcrypt.so.1", "libc++.so.1", "libc.so.6x", "libm-2.x.so", "libc", "libssl.so.3", "user32.dll", ""), False),
+        (("libmvec2.so.1", "my-libc.so.6", "msvcp140.dll", "apims.dll", "ldap.so", "libc.so.6.1"), False),
+    ],
+)  # fmt: skip
+def test_parts_of_the_system(names: tuple[str, ...], is_so: bool) -> None:
+    assert {name: is_of_system(name) for name in names} == dict.fromkeys(names, is_so)

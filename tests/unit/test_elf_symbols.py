@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from builders.elf_file import WEAK, ElfFile, Symbol, gnu_hash, need
 from dlltracer.binary.elf import parse_elf, read_elf, read_provided
 from dlltracer.binary.elf_symbols import hash_names
+from dlltracer.errors import BinaryFormatError
 from dlltracer.model.elf import ElfImage
 from dlltracer.model.tree import MissingSymbol, MissingVersion
 from dlltracer.resolve.symbols import find_missing_symbols, find_missing_versions
@@ -44,6 +45,20 @@ def test_what_is_there_is_not_missing() -> None:
     app = image(need("f", "X_1", "libx.so.1"), need("g"), need("h", binding=WEAK))
     assert missing(app, library(Symbol("f", "X_1"), Symbol("g"))) == ()
     assert missing_versions(app, library(Symbol("f", "X_1"))) == ()
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_tables_that_were_lost(bits: int) -> None:
+    data = ElfFile(bits=bits, machine=3 if bits == 32 else 62, symbols=(need("asked_for"), Symbol("given"))).build()
+    table = (64 + 2 * 56, 24) if bits == 64 else (-(-(52 + 2 * 32) // 8) * 8, 16)
+    zeroed = data[: table[0]] + bytes(3 * table[1]) + data[table[0] + 3 * table[1] :]
+    names = data.replace(b"asked_for\0given\0", bytes(16))
+    for lost, problem in ((zeroed, "the symbol table is all zeros"), (names, "the symbols have no names")):
+        for how in ({"symbols": True}, {"needs": True}):
+            with pytest.raises(BinaryFormatError, match=f"damaged: {problem}"):
+                parse_elf(lost, **how)
+        assert parse_elf(lost).is_dynamic, "the loader maps it"
+    assert parse_elf(ElfFile(bits=bits).build(), symbols=True).symbols is not None, "a table of none"
 
 
 def test_a_missing_symbol_names_who_needs_it_and_whose_it_is() -> None:

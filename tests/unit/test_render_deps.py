@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from builders.memory_filesystem import elf_image
 from dlltracer.model.events import Phase, Probe, ProbeOutcome
@@ -68,6 +69,16 @@ def test_what_is_missing_has_its_places_once() -> None:
         "note: a note",
     ]
     assert [b.requested_by for b in tree.missing] == [TOP, "/lib/libb.so"]
+
+
+def test_a_file_that_the_loader_does_not_take_has_the_reason() -> None:
+    why = "ELF file ABI version invalid"
+    tree = LoadTree(TOP, {}, (Binding(TOP, "/bin/python", BindingState.REFUSED, TOP, Phase.DIRECT, reason=why),))
+    assert plain(tree) == [f"{TOP}  REFUSED: {why}", f"0 images, 1 missing: {TOP}"]
+    gone = LoadTree(TOP, {}, (missing(TOP, "/bin/python"),))
+    assert plain(gone)[0] == f"{TOP}  NOT FOUND"
+    again = replace(tree, images={TOP: elf_image()})
+    assert plain(again)[0] == TOP
 
 
 def test_delayed_and_refused_and_system() -> None:

@@ -14,10 +14,11 @@ import pytest
 
 from builders.elf_file import ElfFile
 from builders.memory_filesystem import MemoryFilesystem, elf_image
-from dlltracer.api.search_leads import find_leads
+from dlltracer.api.search_leads import find_leads, find_other_cases
 from dlltracer.binary.elf import read_elf
 from dlltracer.diagnose.case import Case, LeadKind
 from dlltracer.host.failure import this_process
+from dlltracer.host.filesystem import HostFilesystem
 from dlltracer.model.events import Phase
 from dlltracer.model.failure import System
 from dlltracer.model.loader_context import GlibcContext
@@ -127,6 +128,18 @@ def test_what_is_left_of_an_eaten_origin(element: str, tmp_path: Path) -> None:
 def test_whole_search_paths_give_no_leads(tmp_path: Path) -> None:
     image = ElfFile(needed=("libx.so.1",), runpath="$ORIGIN/libs:/usr/lib:")
     assert lead_for(tmp_path, "libx.so.1", image) == []
+
+
+def test_a_file_whose_name_differs_in_case_only(tmp_path: Path) -> None:
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib/libFoo.so.1").touch()
+    (tmp_path / "usr/lib/LIBFOO.so.1").mkdir()
+    tried = [("libfoo.so.1", ("/none/libfoo.so.1", "/usr/lib/libfoo.so.1")), ("/usr/lib/libFoo.so.1", ("/usr/lib/x",))]
+    found = find_other_cases([*tried, ("a\0b", ("/usr/lib\0/x", "/usr/lib/x"))], HostFilesystem(str(tmp_path)))
+    assert list(found) == [("libfoo.so.1", "/usr/lib/libFoo.so.1")]
+    absolute = f"{tmp_path}/usr/lib/libfoo.so.1"
+    lead = (LeadKind.OTHER_CASE, f"{tmp_path}/usr/lib/libFoo.so.1")
+    assert lead_for(tmp_path, absolute, ElfFile(needed=(absolute,))) == [lead]
 
 
 def test_a_late_and_an_ignored_library_path(tmp_path: Path) -> None:

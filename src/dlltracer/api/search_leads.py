@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from ..binary.elf import read_elf
 from ..diagnose.case import Case, LeadKind, SearchLead
@@ -53,6 +55,7 @@ def _leads_of(
     need: str, requester: str | None, case: Case, process: ProcessFacts, files: HostFilesystem
 ) -> Iterator[SearchLead]:
     if need.startswith("/"):
+        yield from _other_cases(need, [need], files)
         return
     image = case.images.get(requester or "")
     if "/" in need:
@@ -66,8 +69,9 @@ def _leads_of(
         yield from _eaten_origin(need, requester, parts, files)
     yield from _late_path(need, process, files)
     yield from _relative_path(need, process, files)
-    folders = dict.fromkeys(posixpath.dirname(probe.path) for probe in case.probes_of(need))
-    yield from _other_names(need, [*folders][:_MOST_FOLDERS], files)
+    tried = [probe.path for probe in case.probes_of(need)]
+    yield from _other_names(need, [*dict.fromkeys(map(posixpath.dirname, tried))][:_MOST_FOLDERS], files)
+    yield from _other_cases(need, tried, files)
 
 
 def _relative_need(
@@ -156,6 +160,37 @@ def _other_names(need: str, folders: Iterable[str], files: HostFilesystem) -> It
                     yield SearchLead(LeadKind.LINK_MISSING, path)
                 elif need.endswith(".so") and _soname_of(path) == name and name.startswith(f"{need}."):
                     yield SearchLead(LeadKind.NUMBERED, path)
+
+
+def _other_cases(need: str, tried: Iterable[str], files: HostFilesystem) -> Iterator[SearchLead]:
+    yield from (SearchLead(LeadKind.OTHER_CASE, path) for _, path in find_other_cases([(need, tried)], files))
+
+
+def find_other_cases(
+    tried: Iterable[tuple[str, Iterable[str]]], files: HostFilesystem
+) -> Iterator[tuple[str, str]]:
+    """Yield files whose name differs from one that was not found in upper and lower case only.
+
+    Arguments: `tried`, each name with the paths where it was looked for.
+
+    Returns: the name that was not found, and the path of a file in a folder that was searched for it.
+    """
+    listings: dict[str, dict[str, list[str]]] = {}
+    for need, paths in islice(tried, _MOST_NEEDS):
+        name = posixpath.basename(need)
+        for folder in islice(dict.fromkeys(map(posixpath.dirname, paths)), _MOST_FOLDERS):
+            if folder not in listings:
+                listings[folder] = _list_by_lower_case(folder, files)
+            alike = (one for one in listings[folder].get(name.lower(), ()) if one != name)
+            yield from ((need, f"{folder}/{one}") for one in alike if files.kind(f"{folder}/{one}") is FileKind.FILE)
+
+
+def _list_by_lower_case(folder: str, files: HostFilesystem) -> dict[str, list[str]]:
+    listing: dict[str, list[str]] = {}
+    with contextlib.suppress(OSError, ValueError):
+        for name in sorted(os.listdir(files.host_path(folder))):
+            listing.setdefault(name.lower(), []).append(name)
+    return listing
 
 
 def _soname_of(path: str) -> str | None:

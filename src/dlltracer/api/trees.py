@@ -68,7 +68,20 @@ def _linux_tree(
     context = read_linux_context(root, program=path if is_program else python, files=files, kind=image)
     context = replace(context, library_path=(*search, *context.library_path))
     tree = resolve_linux(path, context, files, program=is_program)
-    return _with_symbols(tree, context, files, is_program=is_program)
+    tree = _with_symbols(tree, context, files, is_program=is_program)
+    return _with_other_cases(tree, files) if tree.missing else tree
+
+
+def _with_other_cases(tree: LoadTree, files: HostFilesystem) -> LoadTree:
+    """Return the tree with notes on files that only differ in case from a library that was not found."""
+    from .search_leads import find_other_cases
+
+    tried = {one.need: [probe.path for probe in one.probes] for one in reversed(tree.missing)}
+    notes = (
+        f"{need} was not found, and there is {path}: the loader tells upper from lower case"
+        for need, path in find_other_cases(tried.items(), files)
+    )
+    return replace(tree, notes=tuple(dict.fromkeys((*tree.notes, *notes))))
 
 
 _MOST_SYMBOLS = 1_000_000
@@ -98,7 +111,9 @@ def _with_symbols(
     for path in dict.fromkeys(paths):
         try:
             image = read_elf(files.host_path(path), symbols=True)
-        except (BinaryFormatError, OSError):
+        except (BinaryFormatError, OSError) as error:
+            problem = error.problem if isinstance(error, BinaryFormatError) else error.strerror or str(error)
+            tree = replace(tree, notes=(*tree.notes, f"the symbols of {path} were not checked: {problem}"))
             continue
         left -= len(image.symbols.provides) + len(image.symbols.needs) if image.symbols is not None else 0
         if left < 0:

@@ -192,7 +192,7 @@ class _SymbolTable:
         needs = self._needed(first, used, kinds)
         found = self._found(first, count, kinds)
         numbers = self._version_numbers(size)
-        names = self._names(needs.of(self.positions) + found.of(self.positions))
+        names = self._names_of_symbols(needs.of(self.positions) + found.of(self.positions))
         asked = needs.of(numbers)
         provides, versioned_only = _provide(names[len(asked) :], found.of(numbers), self.versions.by_number)
         return ElfSymbols(self._list_needs(needs, names[: len(asked)], asked, kinds), provides, versioned_only)
@@ -206,7 +206,7 @@ class _SymbolTable:
         wanted = {kind for kind, (info, section) in kinds.items() if not section and info >= _LOWEST_GLOBAL}
         needs = _Part(0, end, [kind in wanted for kind in self.kinds])
         asked = needs.of(self._version_numbers(end))
-        return ElfSymbols(self._list_needs(needs, self._names(needs.of(self.positions)), asked, kinds), {})
+        return ElfSymbols(self._list_needs(needs, self._names_of_symbols(needs.of(self.positions)), asked, kinds), {})
 
     def parse_found(self, machine: int, wanted: Set[str] | None, hashes: Set[int] | None) -> ElfSymbols:
         """Return the definitions of the wanted names, or with `None` of all; `hashes` as for `parse_provides`."""
@@ -311,6 +311,8 @@ class _SymbolTable:
             self.values = integers("Q", table, layout.little_endian)[1::3]
         else:
             self.positions, self.values, self.kinds = words[::4], words[1::4], words[3::4].tolist()
+        if size > 1 and not any(self.kinds) and not any(self.positions):  # the first symbol has zeros in every file
+            raise BinaryFormatError(self.start, "damaged: the symbol table is all zeros")
 
     def _kind(self, kind: int) -> tuple[int, int]:
         """st_info and st_shndx; both 0 for a symbol that others do not see."""
@@ -319,6 +321,13 @@ class _SymbolTable:
         else:
             info, other, section = kind >> 24, kind >> 16, kind & 0xFFFF
         return (0, 0) if other & 3 in _HIDDEN_FROM_OTHERS else (info, section)
+
+    def _names_of_symbols(self, positions: Sequence[int]) -> list[str]:
+        """The names of symbols that others see, or that are needed: each has one, unless the string table was lost."""
+        names = self._names(positions)
+        if names and not any(names):
+            raise BinaryFormatError(self.dynamic.strings[0], "damaged: the symbols have no names")
+        return names
 
     def _names(self, positions: Sequence[int]) -> list[str]:
         """The strings at many positions of the string table.

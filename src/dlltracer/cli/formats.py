@@ -101,10 +101,11 @@ def _write_full_text(target: Target, trace: SavedTrace, failed_only: bool) -> No
 
 def ended_well(trace: SavedTrace) -> bool:
     """Return whether the program came to a good end, so that it could do without what failed to load."""
+    if trace.run.status != 0 or trace.diagnosis is None:
+        return trace.run.status == 0
     from ..model.finding import Outcome
 
-    has_worked = trace.diagnosis is None or trace.diagnosis.outcome is Outcome.IMPORTED
-    return trace.run.status == 0 and has_worked
+    return trace.diagnosis.outcome is Outcome.IMPORTED
 
 
 def _folder_of(trace: SavedTrace) -> str:

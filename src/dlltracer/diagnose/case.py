@@ -460,6 +460,8 @@ class LeadKind(enum.Enum):
     """A folder that was searched has the library with the number of its version only; the name has none."""
     LINK_MISSING = "link missing"
     """A folder that was searched has a file whose soname is the name asked for, under another name."""
+    OTHER_CASE = "other case"
+    """A folder that was searched has a file whose name differs in upper and lower case only: no more than a hint."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-from ..binary.reading import read_regular
 from ..errors import BinaryFormatError, ConfigurationError
 
 TYPE_CHECKING = False
@@ -301,6 +300,8 @@ def _may_name_us(line: bytes) -> bool:
 
 def _read(path: str) -> bytes:
     try:
+        from ..binary.reading import read_regular  # not above: most projects have no settings to read
+
         data = read_regular(path, _LARGEST + 1)
     except BinaryFormatError as error:
         raise ConfigurationError(path, "", f"it cannot be read: {error.problem}") from error

@@ -162,6 +162,10 @@ def _hints_of(kind: type[Any]) -> dict[str, Any]:
         from .macho import MachoImage
 
         names["MachoImage"] = MachoImage
+    if "Diagnosis" in hints:
+        from .finding import Diagnosis
+
+        names["Diagnosis"] = Diagnosis
     return get_type_hints(kind, localns=names or None)
 
 

@@ -146,7 +146,13 @@ def _refuse_to_delete(self: object, name: str) -> None:
 
 
 def _replace(self: Any, /, **changes: object) -> Any:
-    return type(self)(**{name: getattr(self, name) for name in self.__match_args__} | changes)
+    kind, own = type(self), self.__dict__
+    if hasattr(kind, "__post_init__") or len(own) != len(kind.__match_args__) or not changes.keys() <= own.keys():
+        return kind(**{name: getattr(self, name) for name in kind.__match_args__} | changes)
+    changed = object.__new__(kind)  # a copy costs a tenth of a call with fifteen arguments
+    changed.__dict__.update(own)
+    changed.__dict__.update(changes)
+    return changed
 
 
 class _Described:

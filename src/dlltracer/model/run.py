@@ -9,9 +9,12 @@ import enum
 from collections.abc import Mapping
 
 from .failure import Crash, Frame, ProcessFacts, PythonError, Request
-from .finding import Diagnosis
 from .light import dataclass
 from .recording import Recording
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .finding import Diagnosis  # most runs have no verdict, and are shown without it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ntpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress, groupby
 
@@ -116,14 +115,15 @@ class Styled:
 def file_name(path: str) -> str:
     """Return the last part of a path of either system."""
     if is_windows_path(path):
+        import ntpath  # not above: a report of Linux has no such path
+
         return ntpath.basename(path) or path
     return path.rpartition("/")[2] or path
 
 
 def is_windows_path(path: str) -> bool:
     """Return whether a path has the look of Windows: it begins with a drive or a backslash."""
-    drive, colon, slash = path[:1], path[1:2], path[2:3]
-    return drive == "\\" or (drive.isascii() and drive.isalpha() and colon == ":" and slash in ("\\", "/"))
+    return path[:1] == "\\" or (path[1:3] in (":\\", ":/") and path[0].isascii() and path[0].isalpha())
 
 
 def number(count: int, noun: str) -> str:

@@ -143,8 +143,18 @@ def _summary(tree: LoadTree) -> Iterator[Line]:
 
 def _lay_out(tree: LoadTree, missing_only: bool, guides: Guides) -> Iterator[Line]:
     keep = _leading_to_missing(tree) if missing_only else None
-    yield ((tree.top, BOLD),)
+    yield ((tree.top, BOLD), *_refusal(tree))
     yield from draw(_grow_needs(tree, keep, guides), guides)
+
+
+def _refusal(tree: LoadTree) -> Line:
+    """Return why the loader does not take the file itself; () if it does."""
+    own = (one for one in tree.bindings if one.need == tree.top and one.state in _FAILED_STATES)
+    binding = next(own, None) if tree.top not in tree.images else None
+    if binding is None:
+        return ()
+    what = "NOT FOUND" if binding.state is BindingState.MISSING else "REFUSED"
+    return ((f"  {what}{f': {binding.reason}' if binding.reason else ''}", FAILED),)
 
 
 def _leading_to_missing(tree: LoadTree) -> set[str]:

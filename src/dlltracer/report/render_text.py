@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -371,13 +370,30 @@ def _losses(losses: Losses) -> str:
     return ", ".join(parts).replace("line or events", "lines or events")
 
 
-_OBVIOUS = re.compile(
-    r"(?:libc|libm|libpthread|libdl|librt|libutil|libresolv|libanl|libnsl|libmvec)(?:-2\.\d+)?\.so(?:\.\d+)?"
-    r"|ld-linux[\w.-]*|ld-musl[\w.-]*|ld64?\.so\.\d+|ld-2\.\d+\.so|linux-(?:vdso|gate)\.so\.1|libc\.musl-[\w.-]*"
-    r"|(?:ntdll|kernel32|kernelbase|ucrtbase)\.dll|(?:api|ext)-ms-[\w-]+\.dll",
-    re.IGNORECASE,
-)
-"""Names of what every process has: the parts of glibc and musl, the loader, the base of Windows."""
+_PARTS = frozenset((
+    "libc", "libm", "libpthread", "libdl", "librt", "libutil", "libresolv", "libanl", "libnsl", "libmvec", "ld", "ld64",
+))  # fmt: skip
+"""Of glibc; each may be called libc.so.6, libc.so or libc-2.31.so."""
+_LOADERS = ("ld-linux", "ld-musl-", "libc.musl-")
+_BASE = frozenset(("linux-vdso.so.1", "linux-gate.so.1", "ntdll.dll", "kernel32.dll", "kernelbase.dll", "ucrtbase.dll"))
+_API_SETS = ("api-ms-", "ext-ms-")
+
+
+def is_of_system(name: str) -> bool:
+    """Return whether every process has an image of that name: a part of glibc or musl, the loader, the base of
+    Windows."""
+    name = name.lower()
+    if name in _BASE or name.startswith(_LOADERS):
+        return True
+    if name.endswith(".dll"):
+        return name.startswith(_API_SETS)
+    stem, suffix, version = name.partition(".so")
+    part, dash, release = stem.partition("-2.")
+    return (
+        part in _PARTS and suffix == ".so" and (not dash or release.isdecimal())
+        and (not version or (version[0] == "." and version[1:].isdecimal()))
+    )  # fmt: skip
+
 
 LARGE = 40
 """Images of a tree that fills more than a screen: extension modules that needed nothing are folded."""
@@ -437,7 +453,7 @@ def _is_obvious(event: FinalEvent, requesters: set[str | None]) -> bool:
     # What a program loads by name is no need of a file: the modules of ctypes and cffi ask for it, or nothing known.
     if event.need is not None and file_name(event.requested_by or "_ctypes.").startswith(_LOAD_BY_NAME):
         return False
-    return _OBVIOUS.fullmatch(file_name(event.need or event.path)) is not None
+    return is_of_system(file_name(event.need or event.path))
 
 
 def _has_failed(event: FinalEvent) -> bool:

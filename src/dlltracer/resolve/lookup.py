@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ..binary.reading import describe_not_image
 from ..errors import BinaryFormatError
-from ..model.elf import DF_1_PIE, EM_ARM, EM_PPC64, EM_RISCV, ET_DYN, ElfImage, describe_kind, linux_abi
+from ..model.elf import DF_1_PIE, EM_ARM, EM_MIPS, EM_PPC64, EM_RISCV, ET_DYN, ElfImage, describe_kind, linux_abi
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.light import Protocol, dataclass
 from ..model.loader_context import MACHINES_WITH_ABIS, GlibcContext, LinuxContext, WindowsContext
@@ -162,6 +162,11 @@ def judge_for_glibc(head: bytes, context: GlibcContext) -> HeaderCheck:
     return TAKEN if problem is None else HeaderCheck(LookupStep.STOP, problem)
 
 
+_GNU_ABI_VERSIONS = 3
+"""The highest EI_ABIVERSION for ELFOSABI_GNU: LIBC_ABI_MAX of glibc (libc-abis) is 4, seen from 2.31 to 2.43. Only its
+port to MIPS takes others (sysdeps/mips/ldsodefs.h)."""
+
+
 def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
     problem = None
     if head[5] != (1 if context.little_endian else 2):
@@ -170,7 +175,7 @@ def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
         problem = "ELF file version ident does not match current one"
     elif head[7] not in (0, 3) and (head[7], context.machine) != (64, EM_ARM):  # ELFOSABI_SYSV, _GNU, _ARM_AEABI
         problem = "ELF file OS ABI invalid"
-    elif head[7] == 0 and head[8] != 0:  # what GNU allows grows with glibc
+    elif head[8] > (_GNU_ABI_VERSIONS if head[7] == 3 else 0) and context.machine != EM_MIPS:
         problem = "ELF file ABI version invalid"
     elif any(head[9:16]):
         problem = "nonzero padding in e_ident"

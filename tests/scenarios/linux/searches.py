@@ -82,6 +82,14 @@ def link_lost(shop: Workshop) -> Question:
     return shop.ask("ext")
 
 
+def other_case(shop: Workshop) -> Question:
+    shop.library("libleaf.so.1", LEAF)
+    shop.module("ext", CALLS_LEAF, ["libleaf.so.1"], ["-Wl,-rpath,$ORIGIN/lib"], init="leaf()")
+    shop.remove("libleaf.so.1")
+    shop.library("lib/libLeaf.so.1", LEAF)
+    return shop.ask("ext")
+
+
 def link_as_text(shop: Workshop) -> Question:
     module_without_library(shop, "lib/libleaf.so.1.4.2", "-Wl,-rpath,$ORIGIN/lib")
     shop.write("lib/libleaf.so.1", "libleaf.so.1.4.2")
@@ -153,6 +161,8 @@ SCENARIOS = (
         "libleaf.so.1", ("symbolic link",),
     ),
     Scenario("renamed-t64", "a library has its new name", renamed_t64, "renamed-library", "libclock.so.3", ("t64",)),
+    Scenario("other-case", "the name of the file differs in case only", other_case, "missing-image", "libleaf.so.1",
+             ("lib/libLeaf.so.1, and the loader tells upper from lower case",)),
     Scenario("link-lost", "the link from the soname is gone", link_lost, "link-missing", "libleaf.so.1", ("ln -s",)),
     Scenario(
         "link-as-text", "git wrote the link as a text", link_as_text, "not-an-image", "libleaf.so.1",

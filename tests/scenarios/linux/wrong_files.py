@@ -135,6 +135,23 @@ def misaligned(shop: Workshop) -> Question:
     return shop.ask("ext")
 
 
+def _zeroed(shop: Workshop, section: str) -> Question:
+    """As a download leaves a file that was given its whole size first."""
+    path = shop.module("ext")
+    listed = subprocess.run(["readelf", "-SW", path], capture_output=True, text=True, check=True).stdout.split(section)
+    offset, size = (int(number, 16) for number in listed[1].split()[2:4])
+    shop.patch(path.name, offset, bytes(size))
+    return shop.ask("ext")
+
+
+def without_symbols(shop: Workshop) -> Question:
+    return _zeroed(shop, ".dynsym ")
+
+
+def without_names(shop: Workshop) -> Question:
+    return _zeroed(shop, ".dynstr ")
+
+
 def truncated(shop: Workshop) -> Question:
     shop.module("ext", "static const char filler[200000] = {1}; const char *f(void) { return filler; }")
     size = (shop.folder / f"ext{SUFFIX}").stat().st_size
@@ -204,6 +221,10 @@ SCENARIOS: tuple[Scenario[Workshop], ...] = (
              ("is a folder, not a library",)),
     Scenario("misaligned", "address and offset of a segment differ within a page", misaligned, "misaligned-image",
              "ext.", ("patchelf",)),
+    Scenario("zeroed-symbols", "the symbol table is zeros: the initialiser crashes", without_symbols, "damaged-image",
+             "ext.", ("all zeros", "fetch or install")),
+    Scenario("zeroed-names", "the names of the symbols are zeros", without_names, "damaged-image", "ext.",
+             ("no names",)),
     Scenario("truncated-module", "the module is cut short: SIGBUS, no exception", truncated, "truncated-image", "ext."),
     Scenario("truncated-library", "a library is cut short", truncated_dependency, "truncated-image", "libleaf.so.1"),
     Scenario("renamed-module", "the file has the module of another name", no_function, "no-module-function", "ext.",

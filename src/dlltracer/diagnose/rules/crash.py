@@ -27,7 +27,7 @@ from ..remedies import python_words, reinstall
 from ..windows_load import WINE_STUB, classify_code, described, is_of_windows, name_of, provider_remedies
 from . import win_symbols
 from .own_words import fatal_message
-from .wrong_file import TRUNCATED_CODE, rewritten
+from .wrong_file import DAMAGE, TRUNCATED_CODE, damaged, rewritten
 
 CODE = "crash-in-import"
 INITIALISER_CODE = "crash-in-initialiser"
@@ -90,6 +90,9 @@ def _truncated(case: Case, number: int) -> Iterator[Finding]:
     for path, problem in case.damaged.items():
         if "(CR LF)" in problem:
             yield rewritten(path, case)
+            return
+        if problem.startswith(DAMAGE):
+            yield damaged(path, case, Confidence.LIKELY)
             return
         if number == SIGBUS or _CUT.search(problem):
             yield Finding(

@@ -11,7 +11,7 @@ from ...model.events import FOLDER_LOCKED, FailureKind, LoadFailedEvent, Phase, 
 from ...model.failure import System
 from ...model.finding import Confidence, Evidence, Finding, Remedy, Source
 from ...model.tree import Binding, BindingState
-from ..case import Case, Copy, describe_copies
+from ..case import Case, Copy, LeadKind, describe_copies
 from ..loader_errors import DlProblem, folder_of
 from ..named_failure import final_failures, stem_of
 from ..package_tools import package_tool
@@ -185,11 +185,30 @@ def _explain(need: str, requested_by: str | None, binding: Binding | None, case:
             text += " ld.so.conf names that folder, and ld.so.cache does not have the file: ldconfig has not run since."
     elif copies:
         text += f" {copies[0].path} has that name, but {copies[0].unfit}."
+    text += _explain_other_case(need, case)
     if _own_c_library(case) == "musl":
         text += _ignored_by_musl(requested_by, case)
     if binding is None and case.tree is None:
         text += " Whether more is missing could not be worked out."
     return text
+
+
+def _other_case_of(need: str, case: Case) -> str | None:
+    """Return a file, in a folder that was searched, whose name differs from the library's in its case only."""
+    return next((lead.path for lead in case.leads.get(need, ()) if lead.kind is LeadKind.OTHER_CASE), None)
+
+
+def _explain_other_case(need: str, case: Case) -> str:
+    path = _other_case_of(need, case)
+    return f" There is {path}, and the loader tells upper from lower case." if path is not None else ""
+
+
+def _rename_remedy(need: str, case: Case) -> Iterator[Remedy]:
+    path = _other_case_of(need, case)
+    if path is not None:
+        link = f"{folder_of(path)}/{posixpath.basename(need)}"
+        command = ("ln", "-s", operand(posixpath.basename(path)), operand(link))
+        yield Remedy(f"if {path} is that library: correct the name where it is asked for, or make a link", command)
 
 
 def _ignored_by_musl(requested_by: str | None, case: Case) -> str:
@@ -275,6 +294,7 @@ def _remedies(need: str, requested_by: str | None, case: Case) -> Iterator[Remed
             yield Remedy(f"then let the loader find {name}: by an RPATH to {folder}, or LD_LIBRARY_PATH")
         yield from reinstall(case, requested_by)
         return
+    yield from _rename_remedy(need, case)
     if fit:
         fit.sort(key=lambda copy: _is_configured(copy, case), reverse=True)
         folder = folder_of(fit[0].path)
@@ -332,9 +352,10 @@ def _no_file(need: str, case: Case, tried: tuple[str, ...]) -> Finding:
     elif tried:
         others = [name for name in tried if name != need]
         text += f" It tried {len(tried)} names of the library, and got it by none: also {', '.join(others[:4])}."
-    elif bare and re.search(r"\.so$", need):
+    elif _other_case_of(need, case) is None and bare and re.search(r"\.so$", need):
         text += " A name that ends in .so without a number is often there for compilers only (the -dev packages)."
-    remedies = (
+    text += _explain_other_case(need, case)
+    remedies = [*_rename_remedy(need, case)] + (
         [
             Remedy(
                 "name the whole path, or let the loader look there",

@@ -53,7 +53,7 @@ def _missed(case: Case) -> dict[str, str | None]:
 
 def lead_of(need: str, case: Case) -> SearchLead | None:
     """Return the file that explains best why `need` was not found; `None` without one that can be taken."""
-    leads = case.leads.get(need, ())
+    leads = [lead for lead in case.leads.get(need, ()) if lead.kind is not LeadKind.OTHER_CASE]
     if not leads and case.run.process is not None and case.run.process.is_secure and "/" not in need:
         copy = next((copy for copy in case.copies.get(need, ()) if copy.unfit is None), None)
         return SearchLead(LeadKind.SECURE_MODE, copy.path) if copy is not None else None

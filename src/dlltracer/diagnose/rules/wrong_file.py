@@ -25,6 +25,8 @@ DAMAGED_CODE = "damaged-image"
 LINK_CODE = "broken-link"
 
 _OF_MACHINE = re.compile(r"made for |ELF file of \d+ bits|wrong ELF class")
+DAMAGE = "damaged: "
+"""How our reader begins to say what is wrong with the content of a file, and not with its length."""
 _CUT = re.compile(r"cut short")
 _OTHER_KIND = re.compile(r"empty file|this is |is an? (?!ELF)")
 _IS_FOLDER = "Is a directory"
@@ -47,6 +49,9 @@ def check(case: Case) -> Iterator[Finding]:
         yield from _passed_over(case)
     elif dl_error.library and "(CR LF)" in case.damaged.get(dl_error.library, ""):
         yield _refused(dl_error.library, DlProblem.NOT_AN_IMAGE, case)
+    elif dl_error.problem is DlProblem.MISSING_SYMBOL and _is_damaged(dl_error.library, case):
+        assert dl_error.library is not None
+        yield damaged(dl_error.library, case, Confidence.CERTAIN)
     elif dl_error.problem is DlProblem.ALIGNMENT and dl_error.library:
         yield _misaligned(dl_error.library, case)
     elif wants_plain_libc(dl_error.library, case):
@@ -170,6 +175,26 @@ def rewritten(path: str, case: Case) -> Finding:
         evidence=(Evidence(Source.FILES, case.damaged[path]),),
         remedies=(remedy, *_sources(CODE, path, None, case)),
     )
+
+
+def damaged(path: str, case: Case, confidence: Confidence) -> Finding:
+    """Return the finding about a file whose tables were lost, which loaders do not look at before they use them."""
+    problem = case.damaged[path].removeprefix(DAMAGE)
+    return Finding(
+        code=DAMAGED_CODE,
+        title=f"{path} is damaged: {problem}",
+        confidence=confidence,
+        subject=path,
+        chain=case.chain_to(_requester(path, case), path),
+        explanation=f"{path}{case.owner_of(path)} begins as an image does, and {problem}: a copy or a download left a "
+        "hole there, or a tool wrote over it. The loader does not look at that before it needs it.",
+        evidence=(Evidence(Source.FILES, case.damaged[path]),),
+        remedies=(Remedy("fetch or install the file again"), *_sources(DAMAGED_CODE, path, None, case)),
+    )
+
+
+def _is_damaged(path: str | None, case: Case) -> bool:
+    return case.damaged.get(path or "", "").startswith(DAMAGE)
 
 
 def _sources(code: str, path: str, reason: str | None, case: Case) -> Iterator[Remedy]:
