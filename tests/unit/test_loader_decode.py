@@ -195,7 +195,7 @@ def test_lines_of_no_use_are_not_undecodable() -> None:
         "LoadLibrary /m.so"
     ]
     for line in ("symbol=f;  lookup in file=/x [0]", "binding file /a [0] to /b [0]: normal symbol `f' [V]"):
-        assert parse_line(line).kind is LineKind.IGNORED
+        assert parse_line(line).kind == LineKind.IGNORED
 
 
 @given(st.binary(max_size=400))
@@ -219,7 +219,7 @@ def test_a_megabyte_of_an_error_is_parsed_at_once() -> None:
     start = time.process_time()
     for piece in ("x: error: ", " (fatal", ": error: ("):
         text = "/lib/x.so: error: " + piece * (1_000_000 // len(piece))
-        assert parse_line(text).kind is LineKind.UNKNOWN
+        assert parse_line(text).kind == LineKind.UNKNOWN
         fatal = parse_line(f"{text} (fatal)")
         assert (fatal.kind, fatal.name) == (LineKind.ERROR, "/lib/x.so")
     assert time.process_time() - start < 2
@@ -228,6 +228,6 @@ def test_a_megabyte_of_an_error_is_parsed_at_once() -> None:
 def test_the_flags_of_a_request() -> None:
     raw = ("ctypes.dlopen", "C:\\a.dll", ("a",), 5, 1e9, 1, ())
     marks = encode_request((*raw, 0)) + encode_request((*raw, None))
-    requests = [one for one in split_text(marks) if isinstance(one, Request)]
+    requests = [one for one in split_text(marks.decode()) if isinstance(one, Request)]
     assert [(one.target, one.imports) for one in requests] == [("C:\\a.dll", ("a",))] * 2
     assert [one.flags for one in requests] == [0, None]

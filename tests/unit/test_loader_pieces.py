@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders.loader_text import LoaderText, decode_loader_text
-from dlltracer.capture.linux.decode import LoaderTextDecoder, find_simple_dlopen
+from builders.loader_text import PYTHON, LoaderText, decode_loader_text
+from dlltracer.capture.linux.decode import LoaderTextDecoder, SimpleDlopens
 from dlltracer.capture.requests import FORKED, OWN_BEGIN, OWN_END
 from dlltracer.model.events import LoadEvent, LoadFailedEvent, UnloadEvent
 
@@ -105,20 +105,19 @@ def test_a_whole_dlopen_reads_as_its_lines_do(steps: list[tuple[Callable[[Loader
     assert whole.initialising() == by_line.initialising()
 
 
-def test_the_lines_of_a_simple_dlopen_are_found_with_their_mark() -> None:
-    before = LoaderText().request("/gone.so", "gone").bytes
-    dlopen = LoaderText().request("/m.so", "m").open("/m.so").map("/m.so").init("/m.so").opened("/m.so").bytes
-    text = before + dlopen + LoaderText().open("/n.so").bytes
-    line = b"        77:\t"
-    found = find_simple_dlopen(text, 0, text.index(b" [0];  dynamically"), line)
-    assert found is not None and found.request is not None
-    assert (found.name, found.request.imports, found.start) == ("/m.so", ("m",), len(before))
-    assert text[found.start : found.end].count(b"/m.so") == dlopen.count(b"/m.so")
-    for number, cut in enumerate(dlopen.splitlines(keepends=True)):
-        if cut.rstrip().endswith(b":") or b"entry: " in cut:
-            continue  # of no use: neither is looked at
-        torn = dlopen.replace(cut, cut[:-30] + b"\n", 1)
-        assert find_simple_dlopen(torn, 0, torn.find(b" [0];  dynamically"), line) is None, number
+def test_a_simple_dlopen_is_read_at_once_with_its_mark() -> None:
+    dlopen = LoaderText().request("/m.so", "m", "m.n").open("/m.so").map("/m.so").init("/m.so").opened("/m.so").bytes
+    text = dlopen.decode()
+    reader = SimpleDlopens(77)
+    found = reader.read(text[1:])
+    assert found == ("/m.so", PYTHON, 0x7F0000100000, 0x4018, 5, 1e9, ("m", "m.n"))
+    assert reader.read(text[1:].replace(PYTHON, "/x.so")) == (*found[:1], "/x.so", *found[2:])
+    lines = text[1:].split("\n")[:-1]
+    for number, line in enumerate(lines):
+        for torn in ((line[:-20],), (f"{line};",), (line, line), ()):
+            changed = "\n".join((*lines[:number], *torn, *lines[number + 1 :], ""))
+            is_entry = "entry: " in line and len(torn) == 1  # of no use: only its beginning is looked at
+            assert (reader.read(changed) is None) != is_entry, (number, torn)
 
 
 def test_a_hole_that_is_read_in_two_pieces_is_one() -> None:

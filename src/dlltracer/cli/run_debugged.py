@@ -263,7 +263,7 @@ def _read_requests(result: str) -> list[Request]:
             data = file.read()
     except OSError:
         return []
-    requests = [item for item in split_text(data) if isinstance(item, Request)]
+    requests = [item for item in split_text(data.decode("ascii", "replace")) if isinstance(item, Request)]
     report = RunnerReport.read(result)
     if report is None or len(report.ends) != len(requests):
         return requests

@@ -43,6 +43,13 @@ _INSIDE_A_TRANSACTION = frozenset(
 )
 """Lines that do not show where in a dlopen they stand, when lines before them are missing."""
 
+_OF_A_SEARCH = frozenset((LineKind.FIND, LineKind.SEARCH, LineKind.TRY, LineKind.MISS))
+_BEGINNINGS = frozenset((LineKind.OPEN, LineKind.NEED, LineKind.MAP))
+
+# Once each: CPython 3.10 and 3.11 run a function at each look at a member of an enum.
+_DIRECT, _CACHE, _LOADED, _NO_ENTRY = Phase.DIRECT, Phase.CACHE, ProbeOutcome.LOADED, ProbeOutcome.NO_ENTRY
+_FIND_LIBRARY = RequestKind.FIND_LIBRARY
+
 _MOST_SHARED = 10_000
 
 
@@ -120,7 +127,7 @@ class LoaderState:
 
     def ask(self, request: Request) -> None:
         """Python is about to call the loader; or, for a search by name, has been refused without it."""
-        if request.kind is RequestKind.FIND_LIBRARY:
+        if request.kind is _FIND_LIBRARY:
             self._emit(describe_name_not_found(request, self.pid))
             return
         # One a thread: by the time a thread asks again, its last request has led to a dlopen, or to an image that was
@@ -176,53 +183,60 @@ class LoaderState:
     def handle(self, line: Line, wall: float | None = None) -> None:
         """Take in a line; `wall`: when it was read, the time of events that no request of Python has a time for."""
         self._wall, self._searched = wall, False
-        if line.kind in (LineKind.IGNORED, LineKind.UNKNOWN):
-            self.undecodable += line.kind is LineKind.UNKNOWN
+        kind = line.kind
+        if kind in (LineKind.IGNORED, LineKind.UNKNOWN):
+            self.undecodable += kind == LineKind.UNKNOWN
             return
-        if line.kind is LineKind.PLACE:
+        if kind == LineKind.PLACE:
             if self._mapping is not None:
                 self._mapping["base"], self._mapping["size"] = line.base, line.size
             self._flush_mapping()
             return
         self._flush_mapping()
-        if self._on_start is not None and not (self._is_adrift and line.kind is LineKind.NEED):
+        if self._on_start is not None and not (self._is_adrift and kind == LineKind.NEED):
             self._follow(line)
-        if line.kind not in _INSIDE_A_TRANSACTION:
+        if kind not in _INSIDE_A_TRANSACTION:
             self._is_adrift = False
-        if line.kind is LineKind.START:
+        if kind == LineKind.START:
             self._running, self.initialising = True, None
             return
-        if line.kind is not LineKind.DESTROY:
+        if kind != LineKind.DESTROY:
             while self._dlopen_calls and self._dlopen_calls[-1].failed:
                 self._dlopen_calls.pop()
-        if line.kind in (LineKind.FIND, LineKind.SEARCH, LineKind.TRY, LineKind.MISS):
+        if kind in _OF_A_SEARCH:
             self._search(line)
-        elif line.kind in (LineKind.OPEN, LineKind.NEED, LineKind.MAP):
+        elif kind in _BEGINNINGS:
             self._start(line)
         else:
             self._end(line)
 
-    @property
-    def can_load_at_once(self) -> bool:
-        """True if the next dlopen decides nothing about what came before it, so that `load_at_once` may take it."""
-        return self._current_search is None and self._mapping is None and self._on_start is None
+    def load_at_once(
+        self, name: str, by: str, base: int, size: int, tid: int, wall: float, imports: tuple[str, ...],
+        *, read: float | None,
+    ) -> bool:  # fmt: skip
+        """Take in a request, and all lines of the dlopen for it: a `decode.SimpleDlopen`, and when it was read.
 
-    def load_at_once(self, name: str, by: str, base: int, size: int, wall: float | None) -> None:
-        """Take in all lines of a dlopen that mapped the image `name`, a path, and no other one.
-
-        Does what `handle` does with these lines: OPEN, MAP, PLACE, INIT, OPENED. `by` is the image that asked.
+        Does what `ask` does, and `handle` with these lines: OPEN, MAP, PLACE, INIT, OPENED. Does nothing, and returns
+        `False`, where they decide something about what came before, or belong to the request of another thread.
         """
-        self._wall, self._searched, self._is_adrift, self.initialising = wall, False, False, None
+        if self._current_search is not None or self._mapping is not None or self._on_start is not None:
+            return False
+        if self._requests:
+            if any(request.target == name and request.tid != tid for request in self._requests.values()):
+                return False
+            self._requests.pop(tid, None)
+        self._wall, self._searched, self._is_adrift, self.initialising = read, False, False, None
         while self._dlopen_calls and self._dlopen_calls[-1].failed:
             self._dlopen_calls.pop()
-        imports, tid, asked = self._attribution(self._take_request(name))
-        name = self._share(name)
+        probes = self._probed_directly(name)
+        name = probes[0].path
         event = LoadEvent(
-            name, None, base, size, asked, self.pid, tid, name, self._share(self._aliases.get(by, by)), Phase.DIRECT,
-            self._probed_directly(name), imports,
+            name, None, base, size, wall, self.pid, tid, name, self._share(self._aliases.get(by, by)), _DIRECT, probes,
+            self._share(imports),
         )  # fmt: skip
         self._emit(event)
         self._loaded[name] = event
+        return True
 
     def _probed_directly(self, name: str) -> tuple[Probe, ...]:
         """The one probe of an image that was loaded by its path."""
@@ -230,15 +244,15 @@ class LoaderState:
         if probes is None:
             if len(self._direct) >= _MOST_SHARED:
                 self._direct.clear()
-            probes = self._direct[name] = (Probe(name, Phase.DIRECT, outcome=ProbeOutcome.LOADED),)
+            probes = self._direct[name] = (Probe(self._share(name), _DIRECT, None, _LOADED),)
         return probes
 
     def _follow(self, line: Line) -> None:
         """Notice the start of a program, the first one or, by execve, another one in its place."""
         # What dlopen needs is needed by an image that it has mapped. The first needs of all are a program's.
         replaced = self._running and (
-            line.kind is LineKind.START
-            or (line.kind is LineKind.NEED and not (self._dlopen_calls and line.by in self._loaded))
+            line.kind == LineKind.START
+            or (line.kind == LineKind.NEED and not (self._dlopen_calls and line.by in self._loaded))
         )
         if replaced:
             self._settle(failed=True)
@@ -258,35 +272,36 @@ class LoaderState:
             self._changes.append((event, doubt))
 
     def _search(self, line: Line) -> None:
-        if line.kind is LineKind.FIND:
+        if line.kind == LineKind.FIND:
             if self._current_search is None or self._current_search.name != line.name:
                 self._settle(failed=False)
                 self._current_search = Search(line.name, None)
-        elif self._current_search is None or (line.kind is LineKind.MISS and not self._current_search.probes):
+        elif self._current_search is None or (line.kind == LineKind.MISS and not self._current_search.probes):
             self.undecodable += 1
-        elif line.kind is LineKind.MISS:
+        elif line.kind == LineKind.MISS:
             absent = line.by == "no such file"
             outcome, reason = (ProbeOutcome.ABSENT, None) if absent else (ProbeOutcome.PRESENT, line.by)
-            self._current_search.probes[-1] = replace(self._current_search.probes[-1], outcome=outcome, reason=reason)
-        elif line.kind is LineKind.SEARCH:
+            tried = self._current_search.probes[-1]
+            self._current_search.probes[-1] = Probe(tried.path, tried.phase, tried.origin, outcome, reason)
+        elif line.kind == LineKind.SEARCH:
             self._current_search.phase, self._current_search.origin = line.phase, line.by
-            if line.phase is Phase.CACHE and line.by:
-                self._current_search.probes.append(Probe(line.by, Phase.CACHE, None, ProbeOutcome.NO_ENTRY))
+            if line.phase is _CACHE and line.by:
+                self._current_search.probes.append(Probe(line.by, _CACHE, None, _NO_ENTRY))
         else:
             probes = self._current_search.probes
-            if self._current_search.phase is Phase.CACHE and probes and probes[-1].outcome is ProbeOutcome.NO_ENTRY:
+            if self._current_search.phase is _CACHE and probes and probes[-1].outcome is _NO_ENTRY:
                 probes.pop()  # it had one: the place that is tried now
             probes.append(Probe(line.name, self._current_search.phase or Phase.OTHER, self._current_search.origin))
 
     def _start(self, line: Line) -> None:
-        if line.kind is LineKind.OPEN:
+        if line.kind == LineKind.OPEN:
             # A new dlopen while a search is open: that search's own dlopen has ended, found or failed.
             self._settle(failed=True)
             while self._dlopen_calls and self._dlopen_calls[-1].failed:
                 self._dlopen_calls.pop()
             self._dlopen_calls.append(DlopenCall(line.name, self._take_request(line.name)))
             self._current_search = Search(line.name, line.by)
-        elif line.kind is LineKind.NEED:
+        elif line.kind == LineKind.NEED:
             self._settle(failed=False)
             self._current_search = Search(line.name, line.by)
         else:
@@ -300,10 +315,10 @@ class LoaderState:
         if search.probes:
             found = search.probes[-1]
             path, phase = found.path, found.phase
-            search.probes[-1] = replace(found, outcome=ProbeOutcome.LOADED)
+            search.probes[-1] = Probe(path, phase, found.origin, _LOADED, found.reason)
             probes = tuple(search.probes)
         elif "/" in name:
-            phase, probes = Phase.DIRECT, self._probed_directly(name)
+            phase, probes = _DIRECT, self._probed_directly(name)
         request = self._dlopen_calls[-1].request if self._dlopen_calls else None
         imports, tid, wall = self._attribution(request)
         self._mapping = {
@@ -328,25 +343,25 @@ class LoaderState:
                 self._dlopen_calls[-1].mapped.append(event.path)
 
     def _end(self, line: Line) -> None:
-        if line.kind is LineKind.ERROR:
+        if line.kind == LineKind.ERROR:
             self._settle(failed=False)
             if self._dlopen_calls:
                 self._dlopen_calls[-1].failed = True
                 self._dlopen_calls[-1].error = (line.name, line.by or "")
-        elif line.kind is LineKind.DESTROY:
+        elif line.kind == LineKind.DESTROY:
             self._settle(failed=True)
             self._destroy(line.name)
-        elif line.kind is LineKind.INIT:
+        elif line.kind == LineKind.INIT:
             owner = next((o for o in reversed(self._dlopen_calls) if line.name in o.mapped), None)
             self._settle(failed=owner is not None and owner is not self._dlopen_calls[-1])
             if owner is not None:
                 owner.committed = True
             self.initialising = line.name
-        elif line.kind is LineKind.OPENED:
+        elif line.kind == LineKind.OPENED:
             self._opened(line.name)
         else:  # FINI and CLOSE belong to dlclose, so any dlopen that was searching has ended
             self._settle(failed=True)
-            if line.kind is LineKind.FINI:
+            if line.kind == LineKind.FINI:
                 self._commit(line.name)
 
     def _commit(self, path: str) -> None:
@@ -379,7 +394,7 @@ class LoaderState:
         search, self._current_search = self._current_search, None
         if search is None or not failed:
             return
-        probes = tuple(search.probes) or (Probe(search.name, Phase.DIRECT),)
+        probes = tuple(search.probes) or (Probe(search.name, _DIRECT),)
         opening = self._dlopen_calls[-1] if self._dlopen_calls else None
         if opening is not None:
             opening.failed = True

@@ -277,7 +277,7 @@ class StopReader:
         mark = self._path(task.pid, address, _LONGEST_MARK)
         if mark is None:
             return None
-        decoded = (decode_mark(match[1]) for match in MARK_FRAME.finditer(mark))
+        decoded = (decode_mark(match[1].decode()) for match in MARK_FRAME.finditer(mark))
         marks = tuple(one for one in decoded if one is not None)
         for request in marks:
             if isinstance(request, Request):
@@ -294,7 +294,7 @@ class StopReader:
             text, at = self._peek(task.pid, task.marks, size), 0
             while (found := MARK_FRAME.match(text, at)) is not None:
                 at = found.end()
-                request = decode_mark(found[1])
+                request = decode_mark(found[1].decode())
                 if isinstance(request, Request):
                     self._note_request(request.tid, request)
                     self._on_marks(MarkStop(task.pid, request.tid, (request,)))
