@@ -36,6 +36,16 @@ def spec_of(path: Path) -> ModuleSpec:
     return spec
 
 
+class Finder:
+    """Finds `_broken`, which the import system cannot find: not all systems have modules of this suffix."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        return spec_of(self.path) if name == "_broken" else None
+
+
 def targets(requests: tuple[Request, ...]) -> list[tuple[RequestKind, str]]:
     return [(one.kind, one.target) for one in requests]
 
@@ -115,10 +125,31 @@ def test_a_return_is_told_before_the_next_line_though_the_exception_lives() -> N
     except OSError as error:
         told.append("caught")
         kept = error
-    assert told == [NO_LIBRARY, False, "caught"]
-    del kept
+    assert told == [NO_LIBRARY, True, "caught"] and kept.__traceback__ is not None
     watch.stop()
-    assert told == [NO_LIBRARY, False, "caught", True], "the frame of the call has ended, and shows that it has failed"
+
+
+def test_an_import_has_failed_when_its_frames_have_ended(not_a_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    watch = Watch(lambda raw: told.append(raw[1]), told.append)
+    monkeypatch.setattr(sys, "meta_path", [Finder(not_a_library), *sys.meta_path])
+    watch.start()
+    try:
+        __import__("_broken")
+    except ImportError as error:
+        kept = error
+    watch.stop()
+    assert told == [str(not_a_library), False, True], "the import system leaves its frames out of the traceback"
+    assert kept.__traceback__ is not None
+
+
+@pytest.mark.parametrize("name", ["no", Path("no")])
+def test_a_call_from_elsewhere_has_failed(name: object) -> None:
+    watch = Watch()
+    watch.start()
+    with pytest.raises((OSError, TypeError)):
+        getattr(_ctypes, OPEN)(name, 0)
+    assert [(one.target, one.succeeded) for one in watch.stop()] == [("no", False if isinstance(name, str) else None)]
 
 
 def test_a_library_that_is_there() -> None:
