@@ -148,7 +148,7 @@ def test_an_empty_script_name_is_a_script() -> None:
         (True, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, Colour.NONE),
     ],
 )
-def test_colour(terminal: bool, environment: dict[str, str], wanted: Colour) -> None:
+def test_colour(terminal: bool, environment: dict[str, str], wanted: str) -> None:
     assert colour_of(terminal, environment) is wanted
 
 

@@ -198,7 +198,7 @@ def test_finding_11_an_import_that_succeeded_is_known(tmp_path: Path) -> None:
     sys.modules["_good"] = made
     try:
         for name in ("_good", "_good", "_bad"):
-            watch.note_request(("import", files[name], (name,), 1, 0.0, 1, (), None), None)
+            watch.note_request(("import", files[name], (name,), 1, 0.0, 1, (), None))
         assert [one.succeeded for one in watch.stop()] == [None, True, None]
     finally:
         del sys.modules["_good"]

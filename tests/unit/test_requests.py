@@ -6,6 +6,7 @@ import _ctypes
 import _imp
 import ctypes
 import importlib.util
+import os
 import subprocess
 import sys
 import traceback
@@ -34,6 +35,16 @@ def spec_of(path: Path) -> ModuleSpec:
     spec = importlib.util.spec_from_file_location("_broken", path, loader=ExtensionFileLoader("_broken", str(path)))
     assert spec is not None
     return spec
+
+
+class Finder:
+    """Finds `_broken`, which the import system cannot find: not all systems have modules of this suffix."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        return spec_of(self.path) if name == "_broken" else None
 
 
 def targets(requests: tuple[Request, ...]) -> list[tuple[RequestKind, str]]:
@@ -115,10 +126,31 @@ def test_a_return_is_told_before_the_next_line_though_the_exception_lives() -> N
     except OSError as error:
         told.append("caught")
         kept = error
-    assert told == [NO_LIBRARY, False, "caught"]
-    del kept
+    assert told == [NO_LIBRARY, True, "caught"] and kept.__traceback__ is not None
     watch.stop()
-    assert told == [NO_LIBRARY, False, "caught", True], "the frame of the call has ended, and shows that it has failed"
+
+
+def test_an_import_has_failed_when_its_frames_have_ended(not_a_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    watch = Watch(lambda raw: told.append(raw[1]), told.append)
+    monkeypatch.setattr(sys, "meta_path", [Finder(not_a_library), *sys.meta_path])
+    watch.start()
+    try:
+        __import__("_broken")
+    except ImportError as error:
+        kept = error
+    watch.stop()
+    assert told == [str(not_a_library), False, True], "the import system leaves its frames out of the traceback"
+    assert kept.__traceback__ is not None
+
+
+@pytest.mark.parametrize("name", ["no", Path("no")])
+def test_a_call_from_elsewhere_has_failed(name: object) -> None:
+    watch = Watch()
+    watch.start()
+    with pytest.raises((OSError, TypeError)):
+        getattr(_ctypes, OPEN)(name, 0)
+    assert [(one.target, one.succeeded) for one in watch.stop()] == [("no", False if isinstance(name, str) else None)]
 
 
 def test_a_library_that_is_there() -> None:
@@ -127,6 +159,46 @@ def test_a_library_that_is_there() -> None:
     watch.start()
     library = ctypes.CDLL(name)
     assert [one.succeeded for one in watch.stop()] == [True] and library._handle
+
+
+SEARCH = """
+def find_library(name):
+    _findSoname_ldconfig()
+    return _findLib_ld() and {answer}
+
+def _findSoname_ldconfig():
+    return run()
+
+def _findLib_ld():
+    return run()
+
+def _get_soname():
+    return run()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="find_library runs programs on Linux only")
+@pytest.mark.parametrize("answer", ["None", "_get_soname()"])
+@pytest.mark.parametrize("by", ["subprocess", "posix_spawn"])
+def test_a_search_is_known_by_its_programs_however_they_are_run(by: str, answer: str) -> None:
+    import ctypes.util
+
+    def run() -> int:
+        command = [sys.executable, "-c", "pass"]
+        if by == "subprocess":
+            return subprocess.run(command, check=True).returncode + 1
+        return os.waitpid(os.posix_spawn(sys.executable, command, os.environ), 0)[0]
+
+    search = {"__name__": ctypes.util.__name__, "run": run}
+    exec(SEARCH.format(answer=answer), search)
+    watch = Watch()
+    watch.start()
+    search["find_library"]("nothing")  # type: ignore[operator]
+    requests = watch.stop()
+    found = answer != "None"
+    assert [(one.target, one.places, one.succeeded) for one in requests] == (
+        [] if found else [("nothing", ("ldconfig", "ld"), False)]
+    )
 
 
 LATE = """

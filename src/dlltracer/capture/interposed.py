@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Any]
     BeforeCall = Callable[[FrameType, Function], Function]
-    from functools import partial
+    from functools import _lru_cache_wrapper, partial
 else:
-    from _functools import partial  # functools itself imports much more
+    from _functools import _lru_cache_wrapper, partial  # functools itself imports much more
 
 
 class Interposed:
@@ -58,13 +58,31 @@ class CallWithEnd(partial):  # type: ignore[type-arg]
     """A function for one call, which tells when that has returned, also by an exception.
 
     CPython drops what `Interposed` gave it as soon as the call has returned, in the same thread and before any line of
-    Python runs. Attribute: `at_end`, which must not raise.
+    Python runs.
     """
 
-    at_end: Callable[[], None]
+    _at_end: Callable[[bool | None], None]
+    _knows_result: bool
+
+    @classmethod
+    def make(cls, function: Function, at_end: Callable[[bool | None], None], *, are_keys: bool) -> CallWithEnd:
+        """Return one. Arguments: `at_end`, which gets whether the call succeeded, or `None`, and must not raise;
+        `are_keys`, whether the arguments of the call are such as a dict takes for keys.
+
+        Then a cache has kept what the function returned, or nothing if it raised. That is C as well: no frame is there.
+        """
+        kept: Function = _lru_cache_wrapper(function, None, False, _number_kept)  # type: ignore[call-arg]
+        call = cls(kept if are_keys else function)
+        call._at_end, call._knows_result = at_end, are_keys
+        return call
 
     def __del__(self) -> None:
-        self.at_end()
+        self._at_end(bool(self.func.cache_info()) if self._knows_result else None)  # type: ignore[attr-defined]
+
+
+def _number_kept(hits: int, misses: int, most: int | None, kept: int) -> int:
+    """What the cache of a `CallWithEnd` makes of its numbers."""
+    return kept
 
 
 class Interposition:

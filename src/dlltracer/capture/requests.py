@@ -74,10 +74,10 @@ class Watch:
     ) -> None:
         self._on_request = on_request
         self.on_return = on_return
-        self._kept: list[tuple[RawRequest, object]] = []
+        self._kept: list[RawRequest] = []
         self._idle: dict[RawRequest, int] = {}
         self._open: dict[int, RawRequest] = {}
-        self._failed: set[RawRequest] = set()
+        self._succeeded: dict[RawRequest, bool] = {}
         self._taken = 0
         self.keeps_requests = on_request is None and on_return is None
 
@@ -98,18 +98,18 @@ class Watch:
         return tuple(
             Request(
                 RequestKind(kind), target, imports, tid, wall, clock,
-                succeeded=_has_succeeded(kind, library, number in imported, raw in self._failed),
+                succeeded=self._succeeded.get(raw, True if number in imported else None),
                 idle_clock=self._idle.get(raw),
                 places=places, flags=flags,
             )
-            for number, (raw, library) in enumerate(self._kept[first:end], first)
+            for number, raw in enumerate(self._kept[first:end], first)
             for kind, target, imports, tid, wall, clock, places, flags in (raw,)
         )  # fmt: skip
 
     def peek(self, until: int | None) -> tuple[Request, ...]:
         """The requests up to a moment, a value of `open_since`, or all, but those that were forgotten."""
         end = self._taken
-        while end < len(self._kept) and (until is None or self._kept[end][0][5] <= until):
+        while end < len(self._kept) and (until is None or self._kept[end][5] <= until):
             end += 1
         return self._make(self._taken, end)
 
@@ -119,7 +119,7 @@ class Watch:
 
     def open_since(self, moment: int) -> int:
         """The moment, or the one before the first request that was in progress then; as `time.perf_counter_ns()`."""
-        spans = [(raw[5], self._idle.get(raw, moment + 1)) for raw, _ in self._kept[self._taken :]]
+        spans = [(raw[5], self._idle.get(raw, moment + 1)) for raw in self._kept[self._taken :]]
         for asked, idle in reversed(spans):
             if asked <= moment < idle:
                 moment = asked - 1
@@ -135,33 +135,33 @@ class Watch:
         if raw is not None:
             self._idle[raw] = time.perf_counter_ns()
 
-    def note_failed(self, raw: RawRequest) -> None:
-        """Note that a request has failed."""
-        self._failed.add(raw)
+    def note_outcome(self, raw: RawRequest, succeeded: bool) -> None:
+        """Note whether a request has succeeded."""
+        self._succeeded[raw] = succeeded
 
-    def note_request(self, raw: RawRequest, library: object | None) -> None:
-        """Keep a request, and hand it to the listener. `library`: the CDLL object that is being made, if any."""
+    def note_request(self, raw: RawRequest) -> None:
+        """Keep a request, and hand it to the listener."""
         if self._on_request is not None:
             self._on_request(raw)
         if not self.keeps_requests:
             return
         # By the request, not by its place in the list: threads of a free-threaded Python append at the same time.
         self._open[get_ident()] = raw
-        self._kept.append((raw, library))
+        self._kept.append(raw)
 
 
-def _find_imported(kept: list[tuple[RawRequest, object]]) -> set[int]:
+def _find_imported(kept: list[RawRequest]) -> set[int]:
     """Return the numbers of the requests whose extension module is in `sys.modules` now: those loads succeeded.
 
     Of several requests for one file only the last one counts: those before it may have failed.
     """
     last: dict[str, int] = {}
-    for number, (raw, _) in enumerate(kept):
+    for number, raw in enumerate(kept):
         if raw[0] == IMPORT and raw[2]:
             last[raw[1]] = number
     found: set[int] = set()
     for target, number in last.items():
-        module = sys.modules.get(kept[number][0][2][-1])
+        module = sys.modules.get(kept[number][2][-1])
         # Programs put objects of their own into sys.modules: no code of theirs may run here.
         spec = module.__dict__.get("__spec__") if type(module) is type(sys) else None
         if getattr(spec, "origin", None) == target:
@@ -169,19 +169,8 @@ def _find_imported(kept: list[tuple[RawRequest, object]]) -> set[int]:
     return found
 
 
-def _has_succeeded(kind: str, library: object | None, is_imported: bool, is_failed: bool) -> bool | None:
-    """Return whether a request succeeded; `None` where that is not known."""
-    if kind == FIND_LIBRARY:
-        return False
-    if library is not None:
-        return "_handle" in vars(library)
-    if is_imported:
-        return True
-    return False if is_failed else None
-
-
-def _is_over_without_success(raw: RawRequest, library: object | None) -> bool:
-    """Return whether a request is known to have failed, when the frame that made it has just ended.
+def _has_failed(raw: RawRequest) -> bool:
+    """Return whether the import of a request is known to have failed, when the frame that made it has just ended.
 
     The frames of a call that raised live as long as its traceback. When they end, the import is no longer in progress,
     unlike that of a module that was made and is about to be run.
@@ -190,12 +179,7 @@ def _is_over_without_success(raw: RawRequest, library: object | None) -> bool:
     frame: FrameType | None = sys._getframe()
     for _ in range(3):
         frame = None if frame is None else frame.f_back
-    if library is not None:
-        is_loading = frame is not None and frame.f_locals.get("self") is library
-        return "_handle" not in vars(library) and not is_loading
-    if raw[0] != IMPORT or not raw[2] or raw[2][-1] in imports_in_progress(frame):
-        return False
-    return not _find_imported([(raw, library)])
+    return bool(raw[2]) and raw[2][-1] not in imports_in_progress(frame) and not _find_imported([raw])
 
 
 def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
@@ -237,13 +221,9 @@ _LOADING = ("__init__", "_load_library")
 """The methods of `ctypes.CDLL` that open the library: newer versions of CPython have split off the second."""
 
 
-def _library_of(frame: FrameType | None) -> object | None:
-    """The `ctypes.CDLL` under construction in `frame`, if it is one.
-
-    It gets its `_handle` only when the load succeeds, which is how success is known afterwards. Kept until the watch
-    stops; a CDLL frees nothing when it dies, so its lifetime does not matter.
-    """
-    if frame is None or frame.f_code.co_name not in _LOADING:
+def _library_of(frame: FrameType) -> object | None:
+    """The `ctypes.CDLL` under construction in `frame`, if it is one."""
+    if frame.f_code.co_name not in _LOADING:
         return None
     library = frame.f_locals.get("self")
     ctypes = sys.modules.get("ctypes")
@@ -275,22 +255,21 @@ def encode_request(raw: RawRequest) -> bytes:
 
 
 class _FrameEnd:
-    """Tells that the frame which holds it has ended: then it shows whether the request that the frame made has failed.
+    """Tells that the frame which holds it has ended: then it shows whether the import that the frame is of has failed.
 
     A frame that raised lives as long as its traceback.
     """
 
-    __slots__ = ("_library", "_raw", "_thread")
+    __slots__ = ("_raw", "_thread")
 
-    def __init__(self, raw: RawRequest, library: object | None) -> None:
+    def __init__(self, raw: RawRequest) -> None:
         self._raw = raw
-        self._library = library
         self._thread = get_ident()
 
     def __del__(self) -> None:
         # It may end in another thread, or when the interpreter does.
         if get_ident() == self._thread:
-            _CALLS.note_end(self._raw, self._library)
+            _CALLS.note_end(self._raw)
 
 
 _FRAME_END, _NAMES, _SEARCH = ".dlltracer", ".dlltracer imports", ".dlltracer search"
@@ -378,6 +357,10 @@ class _Calls:
         self._replaced.put(functions, "exec_builtin", self._before_execution)
         for name in _C_MODULES:
             self._replace_in(sys.modules.get(name))
+        # The other way of subprocess to run a program: newer versions take it where they can (_posix_spawn).
+        system = sys.modules.get("os")
+        if system is not None:
+            self._replaced.put(system, "posix_spawn", self._before_program)
 
     def _replace_in(self, module: ModuleType | None) -> None:
         if module is None:
@@ -403,7 +386,7 @@ class _Calls:
         if library is None:  # called by something else than ctypes
             return lambda name, *flags: self._ask(CTYPES, name, sys._getframe(1), function)(name, *flags)
         # Its name is there before the call (Lib/ctypes/__init__.py), and is what the call gets.
-        return self._ask(CTYPES, vars(library).get("_name"), frame, function, library)
+        return self._ask(CTYPES, vars(library).get("_name"), frame, function, _flags_of(frame))
 
     def _before_program(self, frame: FrameType, function: Function) -> Function:
         found = _library_search_in(frame) if "ctypes.util" in sys.modules else None
@@ -418,7 +401,7 @@ class _Calls:
         return function
 
     def _ask(
-        self, kind: str, target: object, frame: FrameType, function: Function, library: object | None = None
+        self, kind: str, target: object, frame: FrameType, function: Function, flags: int | None = None
     ) -> Function:
         """Note a request. Returns what is to be called for it."""
         watches = self._watches
@@ -428,39 +411,39 @@ class _Calls:
         if self._in_progress.get(thread):
             self._note_return()
         text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
-        flags = _flags_of(frame) if library is not None else None
         imports = imports_in_progress(frame)
         raw = (kind, text, imports, get_native_id(), time.time(), time.perf_counter_ns(), (), flags)
         for watch in watches:
-            watch.note_request(raw, library)
+            watch.note_request(raw)
         if not any(watch.keeps_requests or watch.on_return is not None for watch in watches):
             return function
-        if library is not None or frame.f_globals is _IMPORTS:
-            frame.f_locals[_FRAME_END] = _FrameEnd(raw, library)
+        if kind == IMPORT and frame.f_globals is _IMPORTS:
+            frame.f_locals[_FRAME_END] = _FrameEnd(raw)
         self._in_progress[thread] = self._in_progress.get(thread, 0) + 1
-        call = CallWithEnd(function)
-        call.at_end = self._end_call
-        return call
+        are_keys = kind == CTYPES and type(target) in (str, bytes)
+        return CallWithEnd.make(function, lambda succeeded: self._end_call(raw, succeeded), are_keys=are_keys)
 
-    def _end_call(self) -> None:
+    def _end_call(self, raw: RawRequest, succeeded: bool | None) -> None:
         thread = get_ident()
         count = self._in_progress.pop(thread, 1) - 1
         if count:
             self._in_progress[thread] = count
-        self._note_return()
+        self._note_return(raw, succeeded)
 
-    def _note_return(self, *, has_failed: bool = False) -> None:
+    def _note_return(self, raw: RawRequest | None = None, succeeded: bool | None = None) -> None:
+        """The calling thread is back from the loader; `raw`, `succeeded`: a request of its and whether it succeeded."""
         for watch in self._watches:
             watch.note_return()
+            if raw is not None and succeeded is not None:
+                watch.note_outcome(raw, succeeded)
+        for watch in self._watches:
             if watch.on_return is not None:
-                watch.on_return(has_failed)
+                watch.on_return(succeeded is False)
 
-    def note_end(self, raw: RawRequest, library: object | None) -> None:
-        """The frame that made a request has ended."""
-        if self._watches and _is_over_without_success(raw, library):
-            for watch in self._watches:
-                watch.note_failed(raw)
-            self._note_return(has_failed=True)
+    def note_end(self, raw: RawRequest) -> None:
+        """The frame that made a request for an extension module has ended."""
+        if self._watches and _has_failed(raw):
+            self._note_return(raw, False)
 
     def note_search(self, search: _LibrarySearch) -> None:
         """A call of `find_library` has found nothing."""
@@ -469,8 +452,9 @@ class _Calls:
             None,
         )  # fmt: skip
         for watch in self._watches:
-            watch.note_request(raw, None)
+            watch.note_request(raw)
             watch.note_return()
+            watch.note_outcome(raw, False)
 
 
 def _arguments_in(frame: FrameType) -> tuple[Any, ...] | None:

@@ -8,13 +8,11 @@ as it is defined: `--format lines` has names as they are; all other formats esca
 from __future__ import annotations
 
 import contextlib
-import enum
 import os
 import stat
 import sys
 
 from ..errors import DlltracerError
-from ..host.scratch import create_file
 from ..model.screen import USUAL, Screen, escape, escape_for, is_terminal
 
 TYPE_CHECKING = False
@@ -86,6 +84,8 @@ class FileTarget:
     def __init__(self, path: str, existing: os.stat_result | None, written_name: str | None = None) -> None:
         self._path = path
         self._written_name = written_name
+        from ..host.scratch import create_file
+
         folder, name = os.path.split(path)
         self._fd, self._part = create_file(folder, f".{name[:64]}.", ".part")
         self._open = True
@@ -208,7 +208,7 @@ def write_styled(target: Target, render: Callable[[bool], Styled]) -> None:
     stream = target.stream if isinstance(target, StreamTarget) else None
     text = render(lacks_drawing(target))
     colour = colour_of(target.is_terminal, dict(os.environ)) if stream is not None else Colour.NONE
-    if stream is None or colour is Colour.NONE:
+    if stream is None or colour == Colour.NONE:
         target.write(text.plain)
         return
     from rich.console import Console
@@ -216,7 +216,7 @@ def write_styled(target: Target, render: Callable[[bool], Styled]) -> None:
     with forgiving_pipe(stream):
         stream.reconfigure(errors="backslashreplace")
         console = Console(
-            file=stream, force_terminal=True, color_system="standard" if colour is Colour.FORCED else "auto",
+            file=stream, force_terminal=True, color_system="standard" if colour == Colour.FORCED else "auto",
             highlight=False, markup=False, emoji=False, soft_wrap=True,
         )  # fmt: skip
         console.print(to_text(text.lines), end="", no_wrap=True, overflow="ignore", crop=False)
@@ -293,15 +293,15 @@ def is_ascii_locale(environment: dict[str, str]) -> bool:
     return next(names, "") in ("C", "POSIX")
 
 
-class Colour(enum.Enum):
-    """The choice whether to write styles."""
+class Colour:
+    """The choice whether to write styles: what `colour_of` returns."""
 
-    NONE = enum.auto()
-    TERMINAL = enum.auto()
-    FORCED = enum.auto()
+    NONE = "none"
+    TERMINAL = "terminal"
+    FORCED = "forced"
 
 
-def colour_of(is_terminal: bool, environment: dict[str, str]) -> Colour:
+def colour_of(is_terminal: bool, environment: dict[str, str]) -> str:
     """NO_COLOR (no-color.org) wins over FORCE_COLOR, which wins over what the stream is. Empty means not set."""
     if environment.get("NO_COLOR"):
         return Colour.NONE
