@@ -18,7 +18,6 @@ from _thread import RLock, allocate_lock, get_ident, get_native_id, start_new_th
 
 from .capture.requests import Watch, is_own_load
 from .model.events import DebugEvent, Event, LoadFailedEvent, UnloadEvent
-from .model.screen import escape, escape_for, is_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,8 +57,12 @@ class Outputs:
         self.out = out
         self.audit = audit
         self._unloads = unloads
-        # A terminal would obey escape sequences in names of files. Programs get the names as they are.
-        self._on_terminal = is_terminal(out)
+        self._escape: Callable[[str], str] | None = None
+        if out is not None:
+            from .model.screen import escape, is_terminal
+
+            # A terminal would obey escape sequences in names of files. Programs get the names as they are.
+            self._escape = escape if is_terminal(out) else None
         self._failed_writes = _Failures()
         self._failed_hooks = _Failures()
         self._busy_since: float | None = None
@@ -117,8 +120,8 @@ class Outputs:
 
     def _write(self, event: Event) -> None:
         line = str(event)
-        if self._on_terminal and not isinstance(event, DebugEvent):
-            line = escape(line)
+        if self._escape is not None and not isinstance(event, DebugEvent):
+            line = self._escape(line)
         # The line and its end in one piece: the program may print at the same time. print(file=...) takes objects that
         # have `write` alone.
         assert self.out is not None
@@ -417,6 +420,8 @@ def report(text: str) -> None:
     """Write a line to stderr. Never raises; does nothing where there is no stderr."""
     if sys.stderr is None:
         return
+    from .model.screen import escape_for
+
     try:
         print(escape_for(sys.stderr, f"dlltracer: {text}"), file=sys.stderr, flush=True)
     except (OSError, ValueError):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dlltracer.diagnose.package_tools import package_tool
 from dlltracer.diagnose.providers import NO_DLL_SITES, find_providers
-from dlltracer.knowledge import read_table
+from dlltracer.knowledge import is_of_driver, read_table
 from dlltracer.model.environment import ProviderKind
 from dlltracer.model.failure import System
 
@@ -20,7 +20,7 @@ MAKERS = {
     "aka.ms", "learn.microsoft.com", "support.microsoft.com", "www.microsoft.com", "developer.nvidia.com",
     "www.nvidia.com", "www.python.org", "www.postgresql.org", "dev.mysql.com", "mariadb.com", "www.oracle.com",
     "www.ibm.com", "ffmpeg.org", "www.msys2.org", "imagemagick.org", "www.videolan.org", "ghostscript.com",
-    "adoptium.net", "mpv.io", "docs.nvidia.com",
+    "adoptium.net", "mpv.io", "docs.nvidia.com", "rocm.docs.amd.com", "www.amd.com",
 }  # fmt: skip
 
 MANAGED = {
@@ -63,6 +63,9 @@ def names(library: str, system: System, distribution: str | None = None) -> list
         ("nvJitLink_120_0.dll", "pip nvidia-nvjitlink-cu12"),
         ("cudart64_101.dll", "installer CUDA Toolkit of that version"),
         ("nvcuda.dll", "driver NVIDIA display driver"),
+        ("nvEncodeAPI.dll", "driver NVIDIA display driver"),
+        ("amdhip64_6.dll", "driver AMD Software, the driver of the graphics card"),
+        ("ze_loader.dll", "driver the driver of an Intel graphics card"),
         ("mkl_intel_thread.2.dll", "pip mkl"),
         ("tbb12.dll", "pip tbb"),
         ("libiomp5md.dll", "pip intel-openmp"),
@@ -93,6 +96,10 @@ def test_windows(library: str, first: str) -> None:
         ("libssl.so.1.0.0", None, "rebuild a build for this system"),
         ("libcrypto.so.3", "alpine", "apk libcrypto3"),
         ("libcuda.so.1", "ubuntu", "driver NVIDIA display driver"),
+        ("libva-x11.so.2", "fedora", "dnf libva"),
+        ("libmlx5.so.1", "debian", "apt ibverbs-providers"),
+        ("libamdhip64.so.5", "debian", "apt libamdhip64-5"),
+        ("libamdhip64.so.6", None, "apt libamdhip64-6"),
         ("libcudart.so.11.0", None, "pip nvidia-cuda-runtime-cu11"),
         ("libcublas.so.12", None, "pip nvidia-cublas-cu12"),
         ("libcublas.so.13", None, "pip nvidia-cublas"),
@@ -106,6 +113,17 @@ def test_windows(library: str, first: str) -> None:
 )
 def test_linux(library: str, distribution: str | None, first: str) -> None:
     assert names(library, System.LINUX, distribution)[0] == first
+
+
+@pytest.mark.parametrize(("name", "system", "expected"), [
+    ("NVCUDA.dll", "windows", True), ("amdhip64_6.dll", "windows", True), ("amdhip64_x.dll", "windows", False),
+    ("nvcuda.dll", "linux", False), ("libcuda.so.1", "linux", True), ("libnvidia-ml.so.1", "linux", True),
+    ("libva-wayland.so.2", "linux", True), ("libcuda.so.1", "windows", False), ("libcudart.so.12", "linux", False),
+    ("cudart64_12.dll", "windows", False), ("", "windows", False), ("[", "linux", False),
+])  # fmt: skip
+def test_what_a_driver_brings(name: str, system: str, expected: bool) -> None:
+    """`why` and `check` have it from one table."""
+    assert is_of_driver(name, system) is expected
 
 
 def test_only_the_packages_of_the_distribution() -> None:

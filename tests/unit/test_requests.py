@@ -8,6 +8,7 @@ import _thread
 import contextvars
 import ctypes
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -164,6 +165,46 @@ def test_a_library_that_is_there() -> None:
     watch.start()
     library = ctypes.CDLL(name)
     assert [one.succeeded for one in watch.stop()] == [True] and library._handle
+
+
+SEARCH = """
+def find_library(name):
+    _findSoname_ldconfig()
+    return _findLib_ld() and {answer}
+
+def _findSoname_ldconfig():
+    return run()
+
+def _findLib_ld():
+    return run()
+
+def _get_soname():
+    return run()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="find_library runs programs on Linux only")
+@pytest.mark.parametrize("answer", ["None", "_get_soname()"])
+@pytest.mark.parametrize("by", ["subprocess", "posix_spawn"])
+def test_a_search_is_known_by_its_programs_however_they_are_run(by: str, answer: str) -> None:
+    import ctypes.util
+
+    def run() -> int:
+        command = [sys.executable, "-c", "pass"]
+        if by == "subprocess":
+            return subprocess.run(command, check=True).returncode + 1
+        return os.waitpid(os.posix_spawn(sys.executable, command, os.environ), 0)[0]
+
+    search = {"__name__": ctypes.util.__name__, "run": run}
+    exec(SEARCH.format(answer=answer), search)
+    watch = Watch()
+    watch.start()
+    search["find_library"]("nothing")  # type: ignore[operator]
+    requests = watch.stop()
+    found = answer != "None"
+    assert [(one.target, one.places, one.succeeded) for one in requests] == (
+        [] if found else [("nothing", ("ldconfig", "ld"), False)]
+    )
 
 
 LATE = """

@@ -346,6 +346,10 @@ class _Calls:
         self._replaced.put(functions, "exec_builtin", self._before_execution)
         for name in _C_MODULES:
             self._replace_in(sys.modules.get(name))
+        # The other way of subprocess to run a program: newer versions take it where they can (_posix_spawn).
+        system = sys.modules.get("os")
+        if system is not None:
+            self._replaced.put(system, "posix_spawn", self._before_program)
 
     def _replace_in(self, module: ModuleType | None) -> None:
         if module is None:

@@ -16,6 +16,7 @@ from ..errors import BinaryFormatError
 from ..host.filesystem import SteadyFiles
 from ..host.stored_images import StoredElfFiles
 from ..host.wheel import Wheel
+from ..knowledge import is_of_driver
 from ..model.check import Problem, Severity
 from ..model.elf import DF_STATIC_TLS, ET_DYN, ET_EXEC, PF_X, ElfImage, describe_kind
 from ..model.environment import MODULE_ENDING, is_libpython
@@ -25,7 +26,7 @@ from ..resolve.linux import resolve_linux
 from ..resolve.lookup import Filesystem
 from .elf_symbols import CheckedElf, ElfSymbolCheck
 from .platform_check import place_of, search_places
-from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform, is_of_driver
+from .platforms import GLIBC_LIBRARIES, VERSION_FAMILIES, Loader, Platform
 from .tags import PythonPromise
 
 _PT_LOAD, _PT_TLS, _PT_GNU_STACK = 1, 7, 0x6474E551
@@ -326,7 +327,7 @@ class _LinuxCheck(ElfSymbolCheck):
             title = f"it needs {name}, which the wheel expects from {owner}"
         elif not self._platform.version:
             severity = Severity.WARNING
-        elif is_of_driver(name):
+        elif is_of_driver(name, "linux"):
             severity, fix = Severity.NOTE, ""
             title = f"it needs {name}, which comes with a driver"
         elif any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_DESKTOPS):

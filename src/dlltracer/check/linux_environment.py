@@ -20,6 +20,7 @@ from ..host.image_cache import ImageCache
 from ..host.linux import read_linux_context
 from ..host.native_files import NativeFile
 from ..host.package_code import PackageCode
+from ..knowledge import is_of_driver
 from ..model.check import Problem, Severity
 from ..model.elf import DF_1_PIE, ET_DYN, ET_EXEC, ElfImage, ElfSymbols, describe_kind
 from ..model.environment import MODULE_ENDING, is_libpython, without_hash
@@ -28,7 +29,7 @@ from ..model.tree import Binding, BindingState, LoadTree, MissingSymbol
 from ..resolve.linux import LinuxResolver, resolve_linux
 from .elf_store import ElfStore
 from .platform_check import RuntimeCopy, family_of, judge_copies
-from .platforms import Loader, Platform, is_of_driver
+from .platforms import Loader, Platform
 from .scope import Conflict, Load, SymbolScope
 
 _SUFFIX = re.compile(MODULE_ENDING)
@@ -451,7 +452,7 @@ class _LinuxEnvironment:
                 severity = Severity.NOTE
                 leads = (*leads, "code of the package loads libraries itself, and may load this one first")
             return self._elsewhere(name, path, same, severity, leads)
-        if is_of_driver(name):
+        if is_of_driver(name, "linux"):
             severity = min(Severity.WARNING, severity, key=lambda each: -each.rank)
         title, fix = f"it needs {name}, which is nowhere where the loader looks", f"install what brings {name} into a "
         fix += "folder of the system, or a build of the package that has it"

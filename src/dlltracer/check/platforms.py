@@ -96,17 +96,6 @@ _VERSIONS: dict[str, tuple[tuple[tuple[int, int], tuple[int, ...]], ...]] = {
 differs by processor; the higher one counts."""
 _GLIBC_OF_AARCH64 = {(2, 17): (2, 18)}
 """What the policy for aarch64 allows beyond its number."""
-_OF_DRIVERS = re.compile(
-    r"lib(?:cuda\.so|nvidia-|nvcuvid|OpenCL|vulkan|amdhip|hsa|ze_|va\.so|va-|rdmacm|ibverbs|mlx)"
-)
-"""Of graphics, compute and network drivers: they fit the kernel of the machine, so no package can bring them."""
-
-
-def is_of_driver(name: str) -> bool:
-    """Return whether a library of Linux comes with a driver, by its name."""
-    return _OF_DRIVERS.match(name) is not None
-
-
 VERSION_FAMILIES = ("GLIBC", *_VERSIONS)
 """What the names of symbol versions begin with, of libraries whose versions a tag limits."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import ntpath
 import posixpath
 import re
@@ -13,7 +12,7 @@ from ..host.copies import read_added_folders
 from ..host.filesystem import WindowsFiles
 from ..host.stored_images import StoredPeFiles
 from ..host.wheel import Wheel
-from ..knowledge import explain_not_system
+from ..knowledge import explain_not_system, is_of_driver
 from ..model.check import Problem, Severity
 from ..model.environment import is_debug_runtime, without_hash
 from ..model.loader_context import context_for_wheel
@@ -32,10 +31,6 @@ _CPP_RUNTIME = re.compile(r"msvcp140(?:_\d|_\w+)?\.dll", re.IGNORECASE)
 _VC_RUNTIME = re.compile(r"(?:msvcp140|vcruntime140|concrt140|vccorlib140|vcomp140|mfc140)\w*\.dll", re.IGNORECASE)
 _PYTHON_DLL = re.compile(r"python\d+t?\.dll", re.IGNORECASE)
 _STABLE_DLL = re.compile(r"python3t?\.dll", re.IGNORECASE)
-_OF_DRIVERS = (
-    "nvcuda.dll", "nvml.dll", "nvcuvid.dll", "nvencodeapi*.dll", "opencl.dll", "vulkan-1.dll", "amdhip64*.dll",
-    "ze_loader.dll",
-)  # fmt: skip
 _MOST_TREES = 5_000
 
 
@@ -232,7 +227,7 @@ class WindowsCheck(PlatformCheck):
         elif owner := self._suppliers.find(name):
             fix = ""
             severity, title = Severity.NOTE, f"it needs {name}, which the wheel expects from {owner}"
-        elif any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in _OF_DRIVERS):
+        elif is_of_driver(name, "windows"):
             severity, fix, title = Severity.NOTE, "", f"it needs {name}, which comes with a driver"
         if code in ("missing-image", "missing-vc-runtime"):
             shared = self._shared_folders(place)

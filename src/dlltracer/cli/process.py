@@ -6,13 +6,14 @@ runs: `import_for_the_end`.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
 import sys
 
 from ..errors import DlltracerError
-from ..model.light import dataclass, replace
+from ..model.light import Protocol, dataclass, replace
 from .runner import LogSharing, RunnerReport
 
 TYPE_CHECKING = False
@@ -21,14 +22,12 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
     from types import FrameType
-    from typing import TypeAlias
 
     from ..model.run import RunResult
     from .program import Program
     from .stopper import Stopper
 
     Variables = tuple[tuple[str, str | None], ...]
-    Child: TypeAlias = "SpawnedProgram | subprocess.Popen[bytes]"
 else:
     import _signal as signal  # the same functions, without the enums of all signals: 3 % of a run that loads nothing
 
@@ -67,36 +66,42 @@ class RunOptions:
     startup: bool = False
 
 
-class SpawnedProgram:
-    """A child process, started by posix_spawn(3), with what a plain run asks of a `subprocess.Popen`.
+class Child(Protocol):
+    """A program that was started, as a run sees it; a `subprocess.Popen` is one.
 
-    `subprocess` and the modules that it needs were a twelfth of the instructions of `dlltracer run`.
-
-    Attributes: `pid`; `returncode`, as of `Popen`, once it was waited for.
+    Attributes: `pid`; `returncode`, its status as of `Popen`, once it was waited for.
     """
 
     pid: int
-    returncode: int | None = None
+    returncode: int | None
 
-    def __init__(self, command: list[str]) -> None:
-        if sys.platform == "win32":
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        # The interpreter ignores these two; a program is to have them as our caller did.
-        self.pid = os.posix_spawn(command[0], command, os.environ, setsigdef=(signal.SIGPIPE, signal.SIGXFSZ))
+    def send_signal(self, sig: int, /) -> None: ...
+    def wait(self) -> int: ...
 
-    def send_signal(self, number: int) -> None:
+
+class ChildProgram:
+    """A `Child` without `subprocess`: with all that it needs, that was a twelfth of the instructions of a run."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        # By this name `Popen` has it, and `crashwatch` takes it: who holds it waits for the process.
+        self._waitpid_lock = _thread.allocate_lock()
+
+    def send_signal(self, sig: int, /) -> None:
         """Send a signal, if it was not waited for: its number may be another process's by then."""
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+                os.kill(self.pid, sig)
 
     def wait(self) -> int:
         """Wait for its end, and return its status; 0 where the system took it: SIGCHLD is ignored (waitpid(2))."""
-        if self.returncode is None:
-            try:
-                self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            except ChildProcessError:
-                self.returncode = 0
+        with self._waitpid_lock:
+            if self.returncode is None:
+                try:
+                    self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+                except ChildProcessError:
+                    self.returncode = 0
         return self.returncode
 
 
@@ -142,9 +147,11 @@ def start_plainly(command: list[str]) -> Child:
 
     Raises `OSError`.
     """
-    if _can_spawn(command):
+    if sys.platform != "win32" and _can_spawn(command):
         try:
-            return SpawnedProgram(command)
+            # The interpreter ignores these two; a program is to have them as our caller did.
+            signals = (signal.SIGPIPE, signal.SIGXFSZ)
+            return ChildProgram(os.posix_spawn(command[0], command, os.environ, setsigdef=signals))
         except PermissionError as error:
             if error.errno != errno.EPERM:  # as in `start_program`
                 raise
@@ -268,7 +275,7 @@ def _wait(child: Child) -> RunResult:
     if sys.platform == "win32":
         import subprocess
 
-        assert not isinstance(child, SpawnedProgram)
+        assert isinstance(child, subprocess.Popen)
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return RunResult(status=child.wait(_POLL))
@@ -288,7 +295,6 @@ def _crash_watcher() -> Callable[[Child], RunResult]:
         return lambda child: replace(_wait(child), crash_note=_NO_CTYPES)
 
     def wait(child: Child) -> RunResult:
-        assert not isinstance(child, SpawnedProgram)
         watched = crashwatch.watch(child)
         from ..model.run import RunResult
 
@@ -359,7 +365,6 @@ class Relay:
         if self._limit is not None:
             self._limit.give_back(child.pid)
         if self.stopper is not None:
-            assert not isinstance(child, SpawnedProgram)
             self.stopper.connect(child)
         for number in self._early:
             child.send_signal(number)

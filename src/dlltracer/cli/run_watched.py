@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
+import signal
 import sys
 
 if sys.platform != "linux":
@@ -23,6 +23,7 @@ from ..model.run import RunResult
 from .output import describe_ending
 from .process import (
     CannotRun,
+    ChildProgram,
     DescriptorLimit,
     Relay,
     RunOptions,
@@ -252,7 +253,7 @@ class _Launcher:
             launch = Launch(command, child_environment(options), options.output, way, passed)
         except OSError as error:
             raise CannotRun(describe_start_failure(command[0], error)) from error
-        self.socket, self.child, self.room = launch.socket, launch.child, launch.room
+        self.socket, self.child, self.room = launch.socket, ChildProgram(launch.pid), launch.room
         self.socket.settimeout(_PATIENCE)
 
     def __enter__(self) -> _Launcher:
@@ -260,8 +261,7 @@ class _Launcher:
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
-        if self.child.poll() is None:
-            self.child.wait()
+        self.child.wait()
 
     def await_ready(self) -> None:
         """Wait until it can be seized. Raises `BackendUnavailable`."""
@@ -297,8 +297,7 @@ class _Launcher:
     def end(self) -> None:
         """End it before it has begun."""
         self.socket.close()
-        with contextlib.suppress(OSError):
-            self.child.kill()
+        self.child.send_signal(signal.SIGKILL)
         self.child.wait()
 
 

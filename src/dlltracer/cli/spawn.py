@@ -17,6 +17,7 @@ from ..model.light import replace
 from .process import (
     ENOUGH,
     CannotRun,
+    Child,
     DescriptorLimit,
     Relay,
     RunOptions,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from ..model.events import Event
     from ..model.recording import Recording, TracedProcess
     from ..model.run import RunResult
-    from .process import Child
     from .program import Program
 
     class Sink(Protocol):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 
 from ..model.run import StopReason
+from .process import Child
 
 if sys.platform == "linux":  # here: where descriptors are few, none may be free for an import later
     from ..capture.linux.processes import open_process, signal_process
@@ -38,14 +38,14 @@ class Stopper:
         self.limit = limit
         self.reason: StopReason | None = None
         self.seconds: float | None = None
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._descriptor: int | None = None
         self._started = 0.0
         self._timers: list[threading.Timer] = []
         self._alarm_before: object = None
         self._lock = threading.Lock()
 
-    def connect(self, child: subprocess.Popen[bytes]) -> None:
+    def connect(self, child: Child) -> None:
         """The child has started: the time runs from now on."""
         self._child = child
         self._started = time.monotonic()
@@ -122,7 +122,7 @@ class Stopper:
                 return
             with contextlib.suppress(OSError):
                 if sys.platform == "win32":
-                    self._child.terminate()
+                    self._child.send_signal(signal.SIGTERM)  # which terminates it
                 elif sys.platform == "linux" and self._descriptor is not None:
                     signal_process(self._descriptor, number)
                 else:

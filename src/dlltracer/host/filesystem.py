@@ -7,7 +7,6 @@ so one object serves one question, and shows the files as they were then.
 from __future__ import annotations
 
 import errno
-import ntpath
 import os
 import stat
 from collections.abc import Callable, Mapping
@@ -339,6 +338,8 @@ class WindowsFiles:
 
     def real_path(self, path: str) -> str:
         """The path without "." and "..": links of the folders behind are not Windows' links."""
+        import ntpath  # not above: to look at files of Linux needs none
+
         return ntpath.normpath(path)
 
     def read_head(self, path: str, size: int) -> bytes:
@@ -372,6 +373,8 @@ class WindowsFiles:
     def _follow(self, path: str) -> str | None:
         """Return the file behind a path of any form, part by part; `None` if there is none."""
         assert self._drives is not None
+        import ntpath
+
         drive, rest = ntpath.splitdrive(ntpath.normpath(path.replace("/", "\\")))
         local = self._drives.get(drive.lower())
         if local is None or not rest.startswith("\\"):

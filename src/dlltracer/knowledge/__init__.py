@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import re
 from collections.abc import Mapping
 from pkgutil import get_data
 from typing import Any
@@ -32,6 +33,32 @@ def read_table(name: str) -> dict[str, Any]:
 
     table: dict[str, Any] = json.loads(_read(f"{name}.json"))
     return table
+
+
+_OF_LINUX_DRIVERS = re.compile(
+    r"lib(?:cuda\.so|nvidia-|nvcuvid|OpenCL|vulkan|amdhip|hsa|ze_|va\.so|va-|rdmacm|ibverbs|mlx)"
+)
+"""Families of graphics, compute and network drivers: they fit the kernel of the machine, so no wheel can bring them.
+The distribution has packages of some."""
+
+
+def is_of_driver(name: str, system: str) -> bool:
+    """Return whether a library comes with a driver, by its name; names of Windows are compared in any case.
+
+    Arguments: `system`, "windows" or "linux", as in the table of providers, whose rows name the files of drivers.
+    """
+    wanted = name.lower() if system == "windows" else name
+    if system == "linux" and _OF_LINUX_DRIVERS.match(name) is not None:
+        return True
+    return any(fnmatch.fnmatchcase(wanted, pattern) for pattern in _driver_names(system))
+
+
+@functools.cache
+def _driver_names(system: str) -> tuple[str, ...]:
+    rows = [row for row in read_table("providers")["providers"] if row["system"] == system]
+    names = [name for row in rows for one in row.get("other", ()) if one["kind"] == "driver" for name in row["names"]]
+    # "#" is digits in the table.
+    return tuple((name.lower() if system == "windows" else name).replace("#", "[0-9]*") for name in names)
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import ntpath
 from collections.abc import Mapping
 
 from .elf import EM_ARM, EM_MIPS, EM_PPC64, EM_RISCV, linux_abi
@@ -280,6 +279,8 @@ class WindowsContext:
 
     def first_loaded(self) -> dict[str, str]:
         """Base name, lower case, to the path of the first image loaded under it."""
+        import ntpath  # not above: contexts of Linux need none
+
         found: dict[str, str] = {}
         for path in self.loaded:
             found.setdefault(ntpath.basename(path).lower(), path)

@@ -115,28 +115,36 @@ class KeptEvents:
     """
 
     def __init__(self, most: int = MOST_EVENTS) -> None:
-        self._most = most
-        self._number = 0
-        self._failures: list[tuple[int, Event]] = []
-        self._others: list[tuple[int, Event]] = []
+        self._room = self._most = most
+        self._events: list[Event | None] = []
+        self._others_end = -1
         self.dropped = 0
 
     def add(self, event: Event) -> None:
         """Keep an event, or count it."""
-        self._number += 1
-        is_failure = isinstance(event, LoadFailedEvent)
-        if len(self._failures) + len(self._others) >= self._most:
-            self.dropped += 1
-            if not is_failure or not self._others:
-                return
-            self._others.pop()
-        (self._failures if is_failure else self._others).append((self._number, event))
+        if self._room:
+            self._room -= 1
+            self._events.append(event)
+            return
+        self.dropped += 1
+        if isinstance(event, LoadFailedEvent) and self._drop_latest_other():
+            self._events.append(event)
+
+    def _drop_latest_other(self) -> bool:
+        """Drop the latest event that is no failure, if there is one: none has come since there is no more room."""
+        if self._others_end < 0:
+            self._others_end = len(self._events)
+        while self._others_end:
+            self._others_end -= 1
+            if not isinstance(self._events[self._others_end], LoadFailedEvent):
+                self._events[self._others_end] = None
+                return True
+        return False
 
     def take(self) -> tuple[Event, ...]:
         """The events kept, in order; none are held any more."""
-        merged = sorted(self._failures + self._others, key=lambda numbered: numbered[0])
-        self._failures, self._others = [], []
-        return tuple(event for _, event in merged)
+        events, self._events, self._room, self._others_end = self._events, [], self._most, -1
+        return tuple([event for event in events if event is not None])
 
     def notes(self) -> tuple[str, ...]:
         """A note on the events dropped, if some were."""

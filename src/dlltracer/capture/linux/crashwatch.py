@@ -19,12 +19,11 @@ import sys
 import threading
 
 from ...binary.reading import read_kernel_file
-from ...model.light import dataclass
+from ...model.light import Protocol, dataclass
 
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-import subprocess
 
 from ...model.failure import STACK_OVERFLOW, Crash
 from .processes import is_stack_overflow, locate, read_status_field, read_threads
@@ -72,7 +71,17 @@ class Arrival:
     caller: tuple[str, int] | None = None
 
 
-def watch(child: subprocess.Popen[bytes]) -> Watched:
+class WatchedChild(Protocol):
+    """A `subprocess.Popen`, or what is one here. In `_waitpid_lock` it has the lock that keeps two threads from waiting
+    for it at once."""
+
+    pid: int
+    returncode: int | None
+
+    def wait(self) -> int: ...
+
+
+def watch(child: WatchedChild) -> Watched:
     """Wait for the end of a child, as `child.wait()` does, and say where it crashed if it did.
 
     Best called right after the child was started. Its pipes are not read. Meanwhile `child.poll()` returns `None`,
@@ -98,7 +107,7 @@ class CrashWatcher(threading.Thread):
     process from those who wait for them.
     """
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+    def __init__(self, child: WatchedChild) -> None:
         super().__init__(name="dlltracer-crashwatch", daemon=True)
         self._child = child
         self._pid = child.pid

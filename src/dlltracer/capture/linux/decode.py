@@ -36,9 +36,6 @@ _REQUEST_KINDS = {kind.value: kind for kind in RequestKind}
 
 _MARK_START, _MARK_END = MARK_START.decode(), MARK_END.decode()
 
-_MARK = re.compile(r"\x1e([^\n\x1e\x1f]*)\x1f")
-"""A mark as `requests.encode_request` writes it."""
-
 # Patterns that few logs need are compiled when they are: that takes longer than to decode a short log.
 _HOLE = rb"\0+"
 
@@ -53,6 +50,11 @@ _MOST_PROCESSES = 4096
 _SECOND_PREFIX = r" *\d{1,18}:\t(?!\t*\()"
 """The beginning of a line inside another one, whose rest is missing. (Two tabs and a bracket are the end of a "search
 path" line, before which a folder may end in digits and a colon.)"""
+
+
+def _line_start(pid: int) -> str:
+    """What each line of a process begins with, and an empty one is; the width: _dl_debug_vdprintf in elf/dl-printf.c"""
+    return f"{pid:>10}:\t"
 
 
 def decode_request(mark: str) -> Request | None:
@@ -85,21 +87,26 @@ def split_text(text: str) -> Iterator[Request | LogMark | str | None]:
 
     A damaged one ends the line: what stands before and behind it may be parts of two.
     """
-    begun: list[str] = []
-    position = 0
-    for match in _MARK.finditer(text):
-        lines, end, rest = text[position : match.start()].rpartition("\n")
-        position = match.end()
-        if end:
-            yield from "".join((*begun, lines)).split("\n")
-            begun = []
-        begun.append(rest)
-        mark = decode_mark(match[1])
-        if mark is None:
-            yield "".join(begun)
-            begun = []
-        yield mark
-    yield from "".join((*begun, text[position:])).split("\n")
+    first, *chunks = text.split(_MARK_START)
+    *lines, begun = first.split("\n")
+    yield from lines
+    for chunk in chunks:
+        mark, is_whole, rest = chunk.partition(_MARK_END)
+        if not is_whole or "\n" in mark:  # no mark, but a character of a name
+            rest = f"{_MARK_START}{chunk}"
+        elif (decoded := decode_mark(mark)) is not None:
+            yield decoded
+        else:
+            yield begun
+            yield None
+            begun = ""
+        first, *lines = rest.split("\n")
+        begun += first
+        if lines:
+            yield begun
+            *lines, begun = lines
+            yield from lines
+    yield begun
 
 
 SimpleDlopen = tuple[str, str, int, int, int, float, tuple[str, ...]]
@@ -113,7 +120,7 @@ class SimpleDlopens:
     """Reads the whole text of a simple dlopen at once, in the log of process `pid`."""
 
     def __init__(self, pid: int) -> None:
-        line = f"{pid:>10}:\t"  # the width: _dl_debug_vdprintf in elf/dl-printf.c
+        line = _line_start(pid)
         # The text between the places that have the name of the image, and others that change.
         self._before = f"{line}\n{line}file="
         self._asked = ""
@@ -192,6 +199,7 @@ class LoaderTextDecoder:
         self._writers: dict[str, LoaderState] = {}
         self._parsed: dict[str, Line] = {}
         self._simple: SimpleDlopens | None = None
+        self._blank = "\n" if pid is None else _line_start(pid)
         self._broken = 0
         self._is_in_hole = False
         self.foreign = 0
@@ -290,7 +298,9 @@ class LoaderTextDecoder:
     def _read_items(self, text: str, wall: float | None) -> None:
         for item in split_text(text):
             if isinstance(item, str):
-                if item:
+                if item == self._blank:  # nearly half of all lines are empty
+                    self._first.note_blank()
+                elif item:
                     self._read_line(item, wall)
             elif isinstance(item, Request):
                 self._first.ask(item)
@@ -321,7 +331,7 @@ class LoaderTextDecoder:
             return
         if state is None:
             self.foreign += rest != ""
-        elif not rest:  # nearly half of all lines are empty
+        elif not rest:
             state.note_blank()
         elif not rest.startswith("    entry: "):
             line = self._parsed.get(rest)  # of a program that loads the same again and again, most were parsed before

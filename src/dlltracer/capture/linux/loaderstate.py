@@ -43,9 +43,6 @@ _INSIDE_A_TRANSACTION = frozenset(
 )
 """Lines that do not show where in a dlopen they stand, when lines before them are missing."""
 
-_OF_A_SEARCH = frozenset((LineKind.FIND, LineKind.SEARCH, LineKind.TRY, LineKind.MISS))
-_BEGINNINGS = frozenset((LineKind.OPEN, LineKind.NEED, LineKind.MAP))
-
 # Once each: CPython 3.10 and 3.11 run a function at each look at a member of an enum.
 _DIRECT, _CACHE, _LOADED, _NO_ENTRY = Phase.DIRECT, Phase.CACHE, ProbeOutcome.LOADED, ProbeOutcome.NO_ENTRY
 _FIND_LIBRARY = RequestKind.FIND_LIBRARY
@@ -184,31 +181,28 @@ class LoaderState:
         """Take in a line; `wall`: when it was read, the time of events that no request of Python has a time for."""
         self._wall, self._searched = wall, False
         kind = line.kind
-        if kind in (LineKind.IGNORED, LineKind.UNKNOWN):
-            self.undecodable += kind == LineKind.UNKNOWN
-            return
-        if kind == LineKind.PLACE:
-            if self._mapping is not None:
+        step = _STEPS.get(kind)
+        if step is None:
+            if kind == LineKind.UNKNOWN:
+                self.undecodable += 1
+            elif kind == LineKind.PLACE and self._mapping is not None:
                 self._mapping["base"], self._mapping["size"] = line.base, line.size
-            self._flush_mapping()
+                self._flush_mapping()
             return
-        self._flush_mapping()
+        if self._mapping is not None:
+            self._flush_mapping()
         if self._on_start is not None and not (self._is_adrift and kind == LineKind.NEED):
             self._follow(line)
-        if kind not in _INSIDE_A_TRANSACTION:
+        if self._is_adrift and kind not in _INSIDE_A_TRANSACTION:
             self._is_adrift = False
-        if kind == LineKind.START:
-            self._running, self.initialising = True, None
-            return
-        if kind != LineKind.DESTROY:
-            while self._dlopen_calls and self._dlopen_calls[-1].failed:
-                self._dlopen_calls.pop()
-        if kind in _OF_A_SEARCH:
-            self._search(line)
-        elif kind in _BEGINNINGS:
-            self._start(line)
-        else:
-            self._end(line)
+        if self._dlopen_calls and kind not in (LineKind.DESTROY, LineKind.START):
+            self._drop_failed()
+        step(self, line)
+
+    def _drop_failed(self) -> None:
+        """Forget the dlopens in progress that have failed, up to one that has not."""
+        while self._dlopen_calls and self._dlopen_calls[-1].failed:
+            self._dlopen_calls.pop()
 
     def load_at_once(
         self, name: str, by: str, base: int, size: int, tid: int, wall: float, imports: tuple[str, ...],
@@ -226,8 +220,8 @@ class LoaderState:
                 return False
             self._requests.pop(tid, None)
         self._wall, self._searched, self._is_adrift, self.initialising = read, False, False, None
-        while self._dlopen_calls and self._dlopen_calls[-1].failed:
-            self._dlopen_calls.pop()
+        if self._dlopen_calls:
+            self._drop_failed()
         probes = self._probed_directly(name)
         name = probes[0].path
         event = LoadEvent(
@@ -271,44 +265,56 @@ class LoaderState:
         if not self._is_own:
             self._changes.append((event, doubt))
 
-    def _search(self, line: Line) -> None:
-        if line.kind == LineKind.FIND:
-            if self._current_search is None or self._current_search.name != line.name:
-                self._settle(failed=False)
-                self._current_search = Search(line.name, None)
-        elif self._current_search is None or (line.kind == LineKind.MISS and not self._current_search.probes):
-            self.undecodable += 1
-        elif line.kind == LineKind.MISS:
-            absent = line.by == "no such file"
-            outcome, reason = (ProbeOutcome.ABSENT, None) if absent else (ProbeOutcome.PRESENT, line.by)
-            tried = self._current_search.probes[-1]
-            self._current_search.probes[-1] = Probe(tried.path, tried.phase, tried.origin, outcome, reason)
-        elif line.kind == LineKind.SEARCH:
-            self._current_search.phase, self._current_search.origin = line.phase, line.by
-            if line.phase is _CACHE and line.by:
-                self._current_search.probes.append(Probe(line.by, _CACHE, None, _NO_ENTRY))
-        else:
-            probes = self._current_search.probes
-            if self._current_search.phase is _CACHE and probes and probes[-1].outcome is _NO_ENTRY:
-                probes.pop()  # it had one: the place that is tried now
-            probes.append(Probe(line.name, self._current_search.phase or Phase.OTHER, self._current_search.origin))
+    def _transfer(self, _: Line) -> None:
+        self._running, self.initialising = True, None
 
-    def _start(self, line: Line) -> None:
-        if line.kind == LineKind.OPEN:
-            # A new dlopen while a search is open: that search's own dlopen has ended, found or failed.
-            self._settle(failed=True)
-            while self._dlopen_calls and self._dlopen_calls[-1].failed:
-                self._dlopen_calls.pop()
-            self._dlopen_calls.append(DlopenCall(line.name, self._take_request(line.name)))
-            self._current_search = Search(line.name, line.by)
-        elif line.kind == LineKind.NEED:
+    def _find(self, line: Line) -> None:
+        if self._current_search is None or self._current_search.name != line.name:
             self._settle(failed=False)
-            self._current_search = Search(line.name, line.by)
-        else:
-            self._map(line.name)
+            self._current_search = Search(line.name, None)
 
-    def _map(self, name: str) -> None:
-        current = self._current_search
+    def _search(self, line: Line) -> None:
+        search = self._current_search
+        if search is None:
+            self.undecodable += 1
+            return
+        search.phase, search.origin = line.phase, line.by
+        if line.phase is _CACHE and line.by:
+            search.probes.append(Probe(line.by, _CACHE, None, _NO_ENTRY))
+
+    def _try(self, line: Line) -> None:
+        search = self._current_search
+        if search is None:
+            self.undecodable += 1
+            return
+        probes = search.probes
+        if search.phase is _CACHE and probes and probes[-1].outcome is _NO_ENTRY:
+            probes.pop()  # it had one: the place that is tried now
+        probes.append(Probe(line.name, search.phase or Phase.OTHER, search.origin))
+
+    def _miss(self, line: Line) -> None:
+        search = self._current_search
+        if search is None or not search.probes:
+            self.undecodable += 1
+            return
+        absent = line.by == "no such file"
+        outcome, reason = (ProbeOutcome.ABSENT, None) if absent else (ProbeOutcome.PRESENT, line.by)
+        tried = search.probes[-1]
+        search.probes[-1] = Probe(tried.path, tried.phase, tried.origin, outcome, reason)
+
+    def _open(self, line: Line) -> None:
+        # A new dlopen while a search is open: that search's own dlopen has ended, found or failed.
+        self._settle(failed=True)
+        self._drop_failed()
+        self._dlopen_calls.append(DlopenCall(line.name, self._take_request(line.name)))
+        self._current_search = Search(line.name, line.by)
+
+    def _need(self, line: Line) -> None:
+        self._settle(failed=False)
+        self._current_search = Search(line.name, line.by)
+
+    def _map(self, line: Line) -> None:
+        name, current = line.name, self._current_search
         search = current if current is not None and current.name == name else Search(name, None)
         self._current_search = None
         path, phase, probes = name, None, None
@@ -342,27 +348,27 @@ class LoaderState:
             if self._dlopen_calls:
                 self._dlopen_calls[-1].mapped.append(event.path)
 
-    def _end(self, line: Line) -> None:
-        if line.kind == LineKind.ERROR:
-            self._settle(failed=False)
-            if self._dlopen_calls:
-                self._dlopen_calls[-1].failed = True
-                self._dlopen_calls[-1].error = (line.name, line.by or "")
-        elif line.kind == LineKind.DESTROY:
-            self._settle(failed=True)
-            self._destroy(line.name)
-        elif line.kind == LineKind.INIT:
-            owner = next((o for o in reversed(self._dlopen_calls) if line.name in o.mapped), None)
-            self._settle(failed=owner is not None and owner is not self._dlopen_calls[-1])
-            if owner is not None:
-                owner.committed = True
-            self.initialising = line.name
-        elif line.kind == LineKind.OPENED:
-            self._opened(line.name)
-        else:  # FINI and CLOSE belong to dlclose, so any dlopen that was searching has ended
-            self._settle(failed=True)
-            if line.kind == LineKind.FINI:
-                self._commit(line.name)
+    def _error(self, line: Line) -> None:
+        self._settle(failed=False)
+        if self._dlopen_calls:
+            self._dlopen_calls[-1].failed = True
+            self._dlopen_calls[-1].error = (line.name, line.by or "")
+
+    def _initialise(self, line: Line) -> None:
+        owner = next((o for o in reversed(self._dlopen_calls) if line.name in o.mapped), None)
+        self._settle(failed=owner is not None and owner is not self._dlopen_calls[-1])
+        if owner is not None:
+            owner.committed = True
+        self.initialising = line.name
+
+    # The next two belong to dlclose, so any dlopen that was searching has ended.
+
+    def _finalise(self, line: Line) -> None:
+        self._settle(failed=True)
+        self._commit(line.name)
+
+    def _close(self, _: Line) -> None:
+        self._settle(failed=True)
 
     def _commit(self, path: str) -> None:
         """The image is being finalised, which the loader does to those that it has initialised, and to no other: the
@@ -371,14 +377,14 @@ class LoaderState:
             if path in call.mapped:
                 call.committed = True
 
-    def _opened(self, path: str) -> None:
+    def _opened(self, line: Line) -> None:
+        path = line.name
         self.initialising = None
         top = self._dlopen_calls[-1] if self._dlopen_calls else None
         if self._current_search is not None and (top is None or not top.is_about(path)):
             is_outer = any(outer.is_about(path) for outer in self._dlopen_calls[:-1])
             self._settle(failed=True, doubt=None if is_outer else path)
-            while self._dlopen_calls and self._dlopen_calls[-1].failed:
-                self._dlopen_calls.pop()
+            self._drop_failed()
             top = self._dlopen_calls[-1] if self._dlopen_calls else None
         self._current_search = None
         # glibc also writes "opening" for an image that it had already, without having begun a transaction.
@@ -406,7 +412,9 @@ class LoaderState:
         )  # fmt: skip
         self._emit(event, doubt)
 
-    def _destroy(self, path: str) -> None:
+    def _destroy(self, line: Line) -> None:
+        self._settle(failed=True)
+        path = line.name
         loaded = self._loaded.pop(path, None) or LoadEvent(self._share(path), pid=self.pid)
         owner = next((o for o in reversed(self._dlopen_calls) if path in o.mapped and not o.committed), None)
         known = (
@@ -442,6 +450,16 @@ class LoaderState:
         if request is not None:
             return self._share(request.imports), request.tid, request.wall
         return None if self._running else (), None, self._wall
+
+
+_STEPS = {
+    LineKind.OPEN: LoaderState._open, LineKind.NEED: LoaderState._need, LineKind.FIND: LoaderState._find,
+    LineKind.SEARCH: LoaderState._search, LineKind.TRY: LoaderState._try, LineKind.MISS: LoaderState._miss,
+    LineKind.MAP: LoaderState._map, LineKind.START: LoaderState._transfer, LineKind.INIT: LoaderState._initialise,
+    LineKind.FINI: LoaderState._finalise, LineKind.OPENED: LoaderState._opened, LineKind.CLOSE: LoaderState._close,
+    LineKind.DESTROY: LoaderState._destroy, LineKind.ERROR: LoaderState._error,
+}  # fmt: skip
+"""What a line of each kind makes `LoaderState.handle` do, but for those that it takes in itself."""
 
 
 def describe_name_not_found(request: Request, pid: int | None) -> LoadFailedEvent:

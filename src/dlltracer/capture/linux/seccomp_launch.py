@@ -32,7 +32,6 @@ import os
 import select
 import signal
 import struct
-import subprocess
 import sys
 import warnings
 
@@ -86,14 +85,14 @@ class Launch:
     """The start of one program, in a process that is its first.
 
     Arguments:
-        command: the program and its arguments, as of `Popen`.
+        command: the program and its arguments, its name first.
         environment: of the program.
         output: the descriptors that get its stdout and stderr; `None`: it has ours.
         way: "notify", "ptrace" (a filter for a tracer that uses ptrace) or "calls" (no filter).
         passed: as of `seccomp_filter.make_program`.
 
-    Attributes: `socket`, the tracer's end; `child`, the new process; `room`, the memory for notifications. Raises
-    `OSError` if there can be none.
+    Attributes: `socket`, the tracer's end; `pid`, of the new process, a child of this one; `room`, the memory for
+    notifications. Raises `OSError` if there can be none.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Launch:
         self.room = mmap.mmap(-1, ROOM)
         self.socket, self._other = make_sockets()
         try:
-            self.child = _ForkedProgram(command, self._become)
+            self.pid = _fork(self._become)
         except BaseException:
             self.socket.close()
             raise
@@ -152,28 +151,17 @@ class Launch:
             send(tracer, _failure(b"X", error.errno, error.strerror or ""))
 
 
-class _ForkedProgram(subprocess.Popen[bytes]):
-    """A child of ours that is a fork of this process and goes on in a function; `Popen` starts programs only.
-
-    Arguments: `become`, which is called in the new process.
-    """
-
-    def __init__(self, command: list[str], become: Callable[[], None]) -> None:
-        self._become = become
-        super().__init__(command, close_fds=False)
-
-    def _execute_child(self, *_: object) -> None:
-        """Start the process: `Popen` leaves that to this method, and waits for `pid` if `_child_created` is true."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, where a thread reads a pipe for `why`
-            pid = os.fork()
-        if not pid:
-            try:
-                self._become()
-            finally:
-                os._exit(_CANNOT_START)
-        self.pid = pid
-        self._child_created = True
+def _fork(become: Callable[[], None]) -> int:
+    """Return the process id of a fork of this process, which calls the function."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12, where a thread reads a pipe for `why`
+        pid = os.fork()
+    if not pid:
+        try:
+            become()
+        finally:
+            os._exit(_CANNOT_START)
+    return pid
 
 
 def install(way: str, passed: frozenset[int] = frozenset()) -> int:

@@ -17,12 +17,11 @@ import errno
 import os
 import signal
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
 
-from .crashwatch import CRASH_SIGNALS, CrashWatcher, Watched
+from .crashwatch import CRASH_SIGNALS, CrashWatcher, Watched, WatchedChild
 from .processes import read_status_field
 from .ptrace import EVENT_STOP, Ptrace, why_refused
 from .seccomp_filter import AARCH64, I386, RISCV64, X86_64, does_stop
@@ -61,7 +60,7 @@ class PtraceLoop(CrashWatcher):
     """
 
     def __init__(
-        self, child: subprocess.Popen[bytes], watch: LoaderWatch, on_seized: Callable[[], None],
+        self, child: WatchedChild, watch: LoaderWatch, on_seized: Callable[[], None],
         on_waiting: Callable[[int], None], *, has_filter: bool,
     ) -> None:  # fmt: skip
         super().__init__(child)
