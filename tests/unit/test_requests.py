@@ -6,9 +6,12 @@ import _ctypes
 import _imp
 import _thread
 import contextvars
+import copy
 import ctypes
 import importlib.util
+import inspect
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from dlltracer.capture import interposed
 from dlltracer.capture.requests import Watch
 from dlltracer.model.failure import Request, RequestKind
 
@@ -210,6 +214,7 @@ def test_a_search_is_known_by_its_programs_however_they_are_run(by: str, answer:
 LATE = """
 import sys
 sys.path[:0] = {path!r}
+from dlltracer.capture import interposed
 from dlltracer.capture.requests import Watch
 assert not {{"ctypes", "_ctypes", "subprocess", "functools"}} & set(sys.modules), sorted(sys.modules)
 watch = Watch()
@@ -308,6 +313,7 @@ def test_a_signal_that_comes_while_a_request_is_noted_reaches_the_program(interr
 REFUSING = """
 import ctypes, sys
 sys.path[:0] = {path!r}
+from dlltracer.capture import interposed
 from dlltracer.capture.requests import Watch
 is_refused = False
 def hook(event, args):
@@ -359,3 +365,23 @@ def test_a_path_object_of_the_program() -> None:
         ctypes.CDLL(Library())  # type: ignore[arg-type]
     if (requests := watch.stop()) or sys.platform != "win32":
         assert [one.target for one in requests] == [NO_LIBRARY]
+
+
+def test_a_replaced_function_looks_like_the_function() -> None:
+    def looks() -> list[object]:
+        function = _imp.create_dynamic
+        texts: list[object] = [inspect.isbuiltin(function), function.__doc__, function.__module__]
+        for call in (lambda: inspect.signature(function), lambda: function(spec=1), lambda: setattr(function, "x", 1)):
+            try:
+                texts.append(str(call()))
+            except Exception as error:  # noqa: BLE001 - it is what is compared
+                texts.append(repr(error))
+        return [*texts, pickle.loads(pickle.dumps(function)) is function, copy.deepcopy(function) is function]
+
+    before, function = looks(), _imp.create_dynamic
+    watch = Watch()
+    watch.start()
+    assert type(_imp.create_dynamic) is interposed.Interposed
+    during, is_equal = looks(), {function: 1}.get(_imp.create_dynamic) == 1
+    watch.end()
+    assert during == before and is_equal

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType, ModuleType
-    from typing import Any
+    from typing import Any, SupportsIndex
 
     Function = Callable[..., Any]
     BeforeCall = Callable[[FrameType | None, Function], Function]
@@ -42,18 +42,43 @@ class Interposed:
 
     @property
     def __call__(self) -> Function:
+        own = object.__getattribute__
+        function: Function = own(self, "function")
         try:
-            return self._before(frame_of_caller(2), self.function)
+            chosen: Function = own(self, "_before")(frame_of_caller(2), function)
         except BaseException as error:
             if is_of_program(error):
                 raise
-            return self.function
+            return function
+        return chosen
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.function, name)
+    def __getattribute__(self, name: str) -> Any:
+        """What the function has, also as its class, module and text; its signature is found so (inspect)."""
+        if name in _OWN:
+            return object.__getattribute__(self, name)
+        return getattr(object.__getattribute__(self, "function"), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.function, name, value)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        return self.function.__reduce_ex__(protocol)
+
+    def __eq__(self, other: object) -> bool:
+        return self.function == (other.function if type(other) is Interposed else other)
+
+    def __hash__(self) -> int:
+        return hash(self.function)
 
     def __repr__(self) -> str:
         return repr(self.function)
+
+
+_OWN = ("__call__", "_before", "function")
+"""The attributes that an `Interposed` has itself."""
 
 
 def frame_of_caller(depth: int) -> FrameType | None:

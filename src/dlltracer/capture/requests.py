@@ -367,13 +367,13 @@ class _Calls:
     def _before_import(self, frame: FrameType | None, function: Function) -> Function:
         arguments = _arguments_in(frame)
         if arguments is None:  # called by something else than importlib
-            return lambda *given: self._ask_for(IMPORT, frame_of_caller(2), function, given)(*given)
+            return self._taking_arguments(IMPORT, function)
         return self._ask(IMPORT, arguments[0].origin, frame, function)
 
     def _before_dlopen(self, frame: FrameType | None, function: Function) -> Function:
         library = _library_of(frame)
         if library is None or frame is None:  # called by something else than ctypes
-            return lambda *given: self._ask_for(CTYPES, frame_of_caller(2), function, given)(*given)
+            return self._taking_arguments(CTYPES, function)
         mode = frame.f_locals.get("mode")
         is_plain = type(mode) is int
         return self._ask(CTYPES, library["_name"], frame, function, _flags_of(mode), is_plain=is_plain)
@@ -389,6 +389,10 @@ class _Calls:
             if search is not None:
                 search.note_program(place)
         return function
+
+    def _taking_arguments(self, kind: str, function: Function) -> Function:
+        """What is called where the arguments cannot be read beforehand."""
+        return lambda *given, **named: self._ask_for(kind, frame_of_caller(2), function, given)(*given, **named)
 
     def _ask_for(self, kind: str, frame: FrameType | None, function: Function, given: tuple[Any, ...]) -> Function:
         """Note the request of a call that has these arguments. Returns what is to be called with them."""
