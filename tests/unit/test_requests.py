@@ -385,3 +385,26 @@ def test_a_replaced_function_looks_like_the_function() -> None:
     during, is_equal = looks(), {function: 1}.get(_imp.create_dynamic) == 1
     watch.end()
     assert during == before and is_equal
+
+
+def test_a_module_that_was_taken_out_meanwhile_gets_its_function_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = functions()
+    watch = Watch()
+    watch.start()
+    for name in ("ctypes", "_ctypes", "subprocess"):
+        monkeypatch.delitem(sys.modules, name)
+    watch.stop()
+    assert all(one is another for one, another in zip(functions(), before, strict=True))
+
+
+def test_an_exception_that_another_thread_raises_here_reaches_the_program() -> None:
+    """`PyThreadState_SetAsyncExc` takes effect when the thread runs Python next: in a function of ours."""
+    interrupt: Any = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    note: Any = partial(next, map(interrupt, (ctypes.c_ulong(_thread.get_ident()),), (ctypes.py_object(TimeIsUp),)))
+    watch = Watch(note)
+    watch.start()
+    try:
+        with pytest.raises(TimeIsUp):
+            ctypes.CDLL(NO_LIBRARY)
+    finally:
+        watch.end()

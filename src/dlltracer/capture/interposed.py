@@ -98,7 +98,8 @@ def is_of_program(error: BaseException) -> bool:
     """Return whether an exception that came up in a function of dlltracer is one that the program must get.
 
     A handler of a signal and a trace function run in whatever frame there is. They have that frame as an argument,
-    which an audit hook has not. An exception of a hook, or of our own, is none of the program's.
+    which an audit hook has not. An exception of a hook, or of our own, is none of the program's. Another thread may
+    raise one here without any frame (PyThreadState_SetAsyncExc): it is mostly of a class of the program.
     """
     if not isinstance(error, Exception):
         return True
@@ -112,7 +113,7 @@ def is_of_program(error: BaseException) -> bool:
             entry, own = entry.tb_next, frame
     except Exception:  # noqa: BLE001 - to read a traceback is an audit event as well
         return False
-    return False
+    return type(error).__module__ != "builtins"
 
 
 class AtDrop:
@@ -235,7 +236,8 @@ class Interposition:
         self._put.append((module, name, stand_in))
         setattr(module, name, stand_in)
         if user is not None:
-            _exchange(user, function, stand_in)
+            # The module itself is kept as well: the program may take it out of sys.modules.
+            self._put += [(holder, copy, stand_in) for holder, copy in _exchange(user, function, stand_in)]
 
     def undo(self) -> None:
         """Put every function back, unless the program has put something else in its place."""
@@ -256,10 +258,12 @@ USERS = ("ctypes", "subprocess")
 """The modules that import a function of a C module at their start, and call it by a name of their own."""
 
 
-def _exchange(user: str, old: object, new: object) -> None:
-    """Give a module another object wherever it has this one, if it has been imported."""
+def _exchange(user: str, old: object, new: object) -> list[tuple[ModuleType, str]]:
+    """Give a module another object wherever it has this one, if it has been imported. Returns where that was."""
     module = sys.modules.get(user)
-    if is_module(module):
-        for name, value in list(vars(module).items()):
-            if value is old:
-                setattr(module, name, new)
+    if module is None or not is_module(module):
+        return []
+    names = [name for name, value in list(vars(module).items()) if value is old]
+    for name in names:
+        setattr(module, name, new)
+    return [(module, name) for name in names]
