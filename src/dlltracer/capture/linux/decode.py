@@ -129,7 +129,7 @@ class SimpleDlopens:
         self._initialised = f"\n{line}\n{line}\n{line}calling init: "
         self._opened = f"\n{line}\n{line}opening file="
         self._end = f" [0]; direct_opencount=1\n{line}\n"
-        self._line = line
+        self._between = f" [0]\n{line}file="
         self._by = ""
 
     def read(self, text: str) -> SimpleDlopen | None:
@@ -147,33 +147,33 @@ class SimpleDlopens:
         if not lines.startswith(opened):
             self._read_asker(lines, name)
             opened = f"{self._before}{name}{self._asked}{name}{self._mapped}"
+            if not lines.startswith(opened):
+                return None
         last = f"{self._initialised}{name}{self._opened}{name}{self._end}"
-        if not (lines.startswith(opened) and lines.endswith(last)):
+        place, _, entry = lines[len(opened) : -len(last)].partition(self._entry)
+        _, _, place = place.partition("  base: 0x")
+        base, _, size = place.partition("   size: 0x")
+        is_whole = lines.endswith(last) and entry and base.isalnum() and size.isalnum()
+        if not is_whole or "\t" in entry or "\n" in entry or "\n" in mark or "%" in mark:
             return None
-        place, is_entry, entry = lines[len(opened) : -len(last)].partition(self._entry)
-        _, is_base, place = place.partition("  base: 0x")
-        base, is_size, size = place.partition("   size: 0x")
-        is_place = is_entry and is_base and is_size and base.isalnum() and size.isalnum()
-        if not is_place or "\n" in entry or "\t" in entry or _is_ambiguous(name) or "%" in imports or "\n" in mark:
+        if not name.startswith("/") or _is_ambiguous(name) or not clock.isdecimal():
             return None
         try:
-            int(clock)
             return name, self._by, int(base, 16), int(size, 16), int(tid), float(wall), tuple(imports.split(" "))
         except ValueError:
             return None
 
     def _read_asker(self, lines: str, name: str) -> None:
         """Another image asks than for the dlopen before: remember it."""
-        between = f" [0]\n{self._line}file="
         first = f"{self._before}{name} [0];  dynamically loaded by "
-        by, is_whole, _ = lines[len(first) :].partition(between)
-        if is_whole and name.startswith("/") and lines.startswith(first) and not _is_ambiguous(by):
-            self._by, self._asked = by, f" [0];  dynamically loaded by {by}{between}"
+        by, is_whole, _ = lines[len(first) :].partition(self._between)
+        if is_whole and lines.startswith(first) and not _is_ambiguous(by):
+            self._by, self._asked = by, f" [0];  dynamically loaded by {by}{self._between}"
 
 
 def _is_ambiguous(name: str) -> bool:
-    """Return whether a line with this name in it may be read otherwise, or as two."""
-    return not name.startswith("/") or ";" in name or "[" in name or "\t" in name or "\n" in name
+    """Return whether a line with this name in it may be read otherwise than at once."""
+    return ";" in name or "[" in name or "\t" in name or "\n" in name
 
 
 class LoaderTextDecoder:
@@ -283,17 +283,19 @@ class LoaderTextDecoder:
             self._read_items(text, wall)
             return
         simple = self._simple = self._simple or SimpleDlopens(self._pid)
-        first, *chunks = text.split(_MARK_START)
-        waiting = [first]
-        for chunk in chunks:
-            is_begun = waiting[-1] != "" and waiting[-1][-1] != "\n"
-            dlopen = None if is_begun else simple.read(chunk)
+        position, start = 0, text.find(_MARK_START)  # not by split, which looks at each character by itself
+        while start >= 0:
+            following = text.find(_MARK_START, start + 1)
+            end = len(text) if following < 0 else following
+            is_inside = start > 0 and text[start - 1] != "\n"
+            dlopen = None if is_inside else simple.read(text[start + 1 : end])
             if dlopen is not None:
-                self._read_items(_MARK_START.join(waiting), wall)
-                waiting = [""]
-            if dlopen is None or not self._first.load_at_once(*dlopen, read=wall):
-                waiting.append(chunk)
-        self._read_items(_MARK_START.join(waiting), wall)
+                if position < start:
+                    self._read_items(text[position:start], wall)
+                position = end if self._first.load_at_once(*dlopen, read=wall) else start
+            start = following
+        if position < len(text):
+            self._read_items(text[position:], wall)
 
     def _read_items(self, text: str, wall: float | None) -> None:
         for item in split_text(text):
