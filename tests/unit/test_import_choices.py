@@ -37,13 +37,13 @@ def choice(
 def test_a_value_that_the_package_compares_with(main: str, line: int, condition: str, tmp_path: Path) -> None:
     found = choice(tmp_path, main, line, SETTING)
     assert found is not None and (found.name, found.value, found.condition) == ("PKG_ENGINE", "Native", condition)
-    assert found.reader == f"{tmp_path}/pkg/setting.py, line 2"
+    assert found.reader == f"{tmp_path / 'pkg' / 'setting.py'}, line 2"
 
 
 @pytest.mark.parametrize("read", ["os.environ.get('PKG_FAST')", "os.getenv('PKG_FAST', '')", "environ['PKG_FAST']"])
 def test_of_a_variable_that_is_only_set_no_value_is_shown(read: str, tmp_path: Path) -> None:
     found = choice(tmp_path, f"if {read}:\n    import secretq\n", 2, {"PKG_FAST": "s3cret"}, module="secretq")
-    place = f"{tmp_path}/pkg/__init__.py, line"
+    place = f"{tmp_path / 'pkg' / '__init__.py'}, line"
     assert found is not None and (found.name, found.value, found.reader) == ("PKG_FAST", None, f"{place} 1")
     assert found.place == f"{place} 2"
 

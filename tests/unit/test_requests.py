@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import _ctypes
 import _imp
+import _thread
+import contextvars
+import copy
 import ctypes
 import importlib.util
+import inspect
 import os
+import pickle
+import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
+from functools import partial
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dlltracer.capture import interposed
 from dlltracer.capture.requests import Watch
 from dlltracer.model.failure import Request, RequestKind
 
@@ -204,6 +214,7 @@ def test_a_search_is_known_by_its_programs_however_they_are_run(by: str, answer:
 LATE = """
 import sys
 sys.path[:0] = {path!r}
+from dlltracer.capture import interposed
 from dlltracer.capture.requests import Watch
 assert not {{"ctypes", "_ctypes", "subprocess", "functools"}} & set(sys.modules), sorted(sys.modules)
 watch = Watch()
@@ -255,3 +266,122 @@ def test_what_a_watch_raises_does_not_reach_the_program(monkeypatch: pytest.Monk
             ctypes.CDLL(NO_LIBRARY)
     finally:
         watch.end()
+
+
+class TimeIsUp(Exception):
+    """Of a handler of a signal."""
+
+
+def raise_time_is_up(*_: object) -> None:
+    raise TimeIsUp
+
+
+@pytest.fixture(params=[signal.default_int_handler, raise_time_is_up])
+def interruption(request: pytest.FixtureRequest) -> Iterator[type[BaseException]]:
+    before = signal.signal(signal.SIGINT, request.param)
+    yield TimeIsUp if request.param is raise_time_is_up else KeyboardInterrupt
+    assert signal.signal(signal.SIGINT, before) is request.param, "it is the handler that it was"
+
+
+def test_a_signal_that_comes_while_a_library_is_opened_reaches_the_program(
+    interruption: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All here is C, so the handler is called when Python runs next: as after a long `dlopen`."""
+    monkeypatch.setattr(_ctypes, OPEN, contextvars.Context().run)
+    told: list[bool] = []
+    watch = Watch(on_return=told.append)
+    watch.start()
+    try:
+        with pytest.raises(interruption):
+            getattr(_ctypes, OPEN)(_thread.interrupt_main, signal.SIGINT)
+        assert told == [False]
+    finally:
+        watch.end()
+
+
+def test_a_signal_that_comes_while_a_request_is_noted_reaches_the_program(interruption: type[BaseException]) -> None:
+    note: Any = partial(next, map(_thread.interrupt_main, (signal.SIGINT,)))
+    watch = Watch(note)
+    watch.start()
+    try:
+        with pytest.raises(interruption):
+            ctypes.CDLL(NO_LIBRARY)
+    finally:
+        watch.end()
+
+
+REFUSING = """
+import ctypes, sys
+sys.path[:0] = {path!r}
+from dlltracer.capture import interposed
+from dlltracer.capture.requests import Watch
+is_refused = False
+def hook(event, args):
+    if is_refused and event == {event!r}:
+        raise RuntimeError("of the hook")
+sys.addaudithook(hook)
+watch = Watch()
+watch.start()
+is_refused = True
+sys.meta_path.insert(0, type("Finder", (), {{"find_spec": lambda *_: ctypes.CDLL("no such library")}}))
+try:
+    import _xyz
+except OSError as error:
+    pass
+is_refused = False
+del sys.meta_path[0]
+print([(one.target, one.imports) for one in watch.stop()], len(watch.notes))
+"""
+
+
+@pytest.mark.parametrize("event", ["sys._getframe", "object.__getattr__"])
+def test_an_audit_hook_of_the_program_costs_no_more_than_the_imports(event: str) -> None:
+    code = REFUSING.format(path=sys.path, event=event)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[('no such library', ())] 1"], done.stderr
+
+
+def test_what_cannot_be_hashed_is_an_argument_as_without_a_watch() -> None:
+    texts = []
+    watch = Watch()
+    for start in (lambda: None, watch.start):
+        start()
+        with pytest.raises(TypeError) as raised:
+            getattr(_ctypes, OPEN)("no", [])
+        texts.append(str(raised.value))
+    watch.end()
+    assert texts[0] == texts[1]
+
+
+class Library:
+    def __fspath__(self) -> str:
+        return NO_LIBRARY
+
+
+def test_a_path_object_of_the_program() -> None:
+    watch = Watch()
+    watch.start()
+    with pytest.raises((OSError, TypeError)):  # Windows before CPython 3.12 takes none
+        ctypes.CDLL(Library())  # type: ignore[arg-type]
+    if (requests := watch.stop()) or sys.platform != "win32":
+        assert [one.target for one in requests] == [NO_LIBRARY]
+
+
+def test_a_replaced_function_looks_like_the_function() -> None:
+    def looks() -> list[object]:
+        function = _imp.create_dynamic
+        texts: list[object] = [inspect.isbuiltin(function), function.__doc__, function.__module__]
+        for call in (lambda: inspect.signature(function), lambda: function(spec=1), lambda: setattr(function, "x", 1)):
+            try:
+                texts.append(str(call()))
+            except Exception as error:  # noqa: BLE001 - it is what is compared
+                texts.append(repr(error))
+        return [*texts, pickle.loads(pickle.dumps(function)) is function, copy.deepcopy(function) is function]
+
+    before, function = looks(), _imp.create_dynamic
+    watch = Watch()
+    watch.start()
+    assert type(_imp.create_dynamic) is interposed.Interposed
+    during, is_equal = looks(), {function: 1}.get(_imp.create_dynamic) == 1
+    watch.end()
+    assert during == before and is_equal

@@ -15,12 +15,12 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType, ModuleType
-    from typing import Any
+    from typing import Any, SupportsIndex
 
     Function = Callable[..., Any]
-    BeforeCall = Callable[[FrameType, Function], Function]
+    BeforeCall = Callable[[FrameType | None, Function], Function]
     from functools import _lru_cache_wrapper, partial
 else:
     from _functools import _lru_cache_wrapper, partial  # functools itself imports much more
@@ -29,12 +29,12 @@ else:
 class Interposed:
     """Stands for a function.
 
-    Arguments: `function`; `before`, which is called before each call of it with the frame of the caller and the
-    function, and returns what is to be called: the function, or something that does the same. An exception of `before`
-    has no effect.
+    Arguments: `function`; `before`, which is called before each call of it with the frame of the caller, `None` if that
+    cannot be read, and the function. It returns what is to be called: the function, or something that does the same. An
+    exception of `before` has no effect, but for one that the program raised there (`is_of_program`).
     """
 
-    __slots__ = ("_before", "function")
+    __slots__ = ("__weakref__", "_before", "function")
 
     def __init__(self, function: Function, before: BeforeCall) -> None:
         self.function = function
@@ -42,16 +42,92 @@ class Interposed:
 
     @property
     def __call__(self) -> Function:
+        own = object.__getattribute__
+        function: Function = own(self, "function")
         try:
-            return self._before(sys._getframe(1), self.function)
-        except Exception:  # noqa: BLE001 - the program must get what it asks for
-            return self.function
+            chosen: Function = own(self, "_before")(frame_of_caller(2), function)
+        except BaseException as error:
+            if is_of_program(error):
+                raise
+            return function
+        return chosen
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.function, name)
+    def __getattribute__(self, name: str) -> Any:
+        """What the function has, also as its class, module and text; its signature is found so (inspect)."""
+        if name in _OWN:
+            return object.__getattribute__(self, name)
+        return getattr(object.__getattribute__(self, "function"), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.function, name, value)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        return self.function.__reduce_ex__(protocol)
+
+    def __eq__(self, other: object) -> bool:
+        return self.function == (other.function if type(other) is Interposed else other)
+
+    def __hash__(self) -> int:
+        return hash(self.function)
 
     def __repr__(self) -> str:
         return repr(self.function)
+
+
+_OWN = ("__call__", "_before", "function")
+"""The attributes that an `Interposed` has itself."""
+
+
+def frame_of_caller(depth: int) -> FrameType | None:
+    """The frame that is `depth` above this function's; `None` if it cannot be read.
+
+    To read it is an audit event: a hook of the program may raise.
+    """
+    try:
+        return sys._getframe(depth)
+    except BaseException as error:
+        if is_of_program(error):
+            raise
+        return None
+
+
+def is_of_program(error: BaseException) -> bool:
+    """Return whether an exception that came up in a function of dlltracer is one that the program must get.
+
+    A handler of a signal and a trace function run in whatever frame there is. They have that frame as an argument,
+    which an audit hook has not. An exception of a hook, or of our own, is none of the program's.
+    """
+    if not isinstance(error, Exception):
+        return True
+    try:
+        entry, own = error.__traceback__, None
+        while entry is not None:
+            frame = entry.tb_frame
+            if not str(frame.f_globals.get("__name__")).startswith("dlltracer."):
+                values = frame.f_locals.values()
+                return any(one is own or (type(one) is tuple and any(part is own for part in one)) for one in values)
+            entry, own = entry.tb_next, frame
+    except Exception:  # noqa: BLE001 - to read a traceback is an audit event as well
+        return False
+    return False
+
+
+class AtDrop:
+    """Calls a function when nothing holds it any more. The function must not raise.
+
+    Python's handlers of signals run where the interpreter looks for them, which it does at the start of each function.
+    A signal that comes while C runs has its handler called in a `__del__` of Python, and CPython drops what that
+    raises: a KeyboardInterrupt would have no effect. So `__del__` is a C function, which goes on with a generator that
+    has begun. What is raised there is caught, and raised again when no code of ours runs.
+    """
+
+    __slots__ = ("__del__", "__weakref__")
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        _begin(self, then)
 
 
 class CallWithEnd(partial):  # type: ignore[type-arg]
@@ -61,23 +137,77 @@ class CallWithEnd(partial):  # type: ignore[type-arg]
     Python runs.
     """
 
-    _at_end: Callable[[bool | None], None]
-    _knows_result: bool
+    __slots__ = ("__del__",)
 
     @classmethod
     def make(cls, function: Function, at_end: Callable[[bool | None], None], *, are_keys: bool) -> CallWithEnd:
         """Return one. Arguments: `at_end`, which gets whether the call succeeded, or `None`, and must not raise;
-        `are_keys`, whether the arguments of the call are such as a dict takes for keys.
+        `are_keys`, whether the arguments of the call are such as a dict takes for keys without code of the program.
 
         Then a cache has kept what the function returned, or nothing if it raised. That is C as well: no frame is there.
         """
-        kept: Function = _lru_cache_wrapper(function, None, False, _number_kept)  # type: ignore[call-arg]
-        call = cls(kept if are_keys else function)
-        call._at_end, call._knows_result = at_end, are_keys
+        if not are_keys:
+            call = cls(function)
+            _begin(call, lambda: at_end(None))
+            return call
+        kept: Any = _lru_cache_wrapper(function, None, False, _number_kept)  # type: ignore[call-arg]
+        call = cls(kept)
+        _begin(call, lambda: at_end(bool(kept.cache_info())))
         return call
 
-    def __del__(self) -> None:
-        self._at_end(bool(self.func.cache_info()) if self._knows_result else None)  # type: ignore[attr-defined]
+
+def _begin(dropped: Any, then: Callable[[], object]) -> None:
+    """Let an object call a function when it is dropped."""
+    steps = _steps_at_drop(then)
+    next(steps)
+    dropped.__del__ = steps.__next__
+
+
+def _steps_at_drop(then: Callable[[], object]) -> Iterator[None]:
+    """Wait for the first `next`, and call `then`. An exception of the program is raised once this has returned."""
+    raised: BaseException | None = None
+    try:
+        yield
+    except GeneratorExit:
+        return
+    except BaseException as error:  # noqa: BLE001 - see `AtDrop`
+        raised = error
+    try:
+        then()
+    except BaseException as error:  # noqa: BLE001
+        raised = error if is_of_program(error) else raised
+    again = None if raised is None else _raise_again(raised)
+    raised = None  # its traceback has this frame
+    del again
+    yield
+
+
+def _raise_again(error: BaseException) -> object:
+    """Return an object. When it is dropped, the main thread raises the exception as soon as it runs Python again.
+
+    Only there do handlers of signals run. In another thread this raises the exception, which CPython then reports.
+    """
+    import _thread
+    from _signal import SIGABRT, SIGINT, SIGTERM, default_int_handler, getsignal, signal  # type: ignore[import-not-found]
+
+    # None is a handler of C, which could not be put back.
+    number = next((one for one in (SIGINT, SIGTERM, SIGABRT) if getsignal(one) is not None), SIGINT)
+    before = getsignal(number)
+    if not (type(error) is KeyboardInterrupt and number == SIGINT and before is default_int_handler):
+        trace = error.__traceback__
+        error = error.with_traceback(None if trace is None else trace.tb_next)
+
+        def raise_it(*_: object) -> None:
+            signal(number, before)
+            raise error
+
+        try:
+            signal(number, raise_it)
+        except ValueError:
+            raise error from None
+    again: Any = AtDrop.__new__(AtDrop)
+    again.__del__ = partial(_thread.interrupt_main, number)
+    return again
 
 
 def _number_kept(hits: int, misses: int, most: int | None, kept: int) -> int:

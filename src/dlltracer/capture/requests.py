@@ -16,7 +16,7 @@ import sys
 import time
 from _thread import allocate_lock, get_ident, get_native_id
 
-from .interposed import CallWithEnd, Interposition, is_module
+from .interposed import AtDrop, CallWithEnd, Interposition, frame_of_caller, is_module, is_of_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ does nothing. Python raises no audit event for it."""
 
 IS_ATTRIBUTED = sys.implementation.name == "cpython"
 """Whether requests are seen: the functions that `interposed` replaces are CPython's."""
-UNATTRIBUTED = f"the imports of {sys.implementation.name} are not seen: loads have no Python import"
+_NOT_SEEN = f"the imports of {sys.implementation.name} are not seen: loads have no Python import"
 """A note."""
 
 OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f", b"\x1egap\x1f"
@@ -80,11 +80,20 @@ class Watch:
         self._succeeded: dict[RawRequest, bool] = {}
         self._taken = 0
         self.keeps_requests = on_request is None and on_return is None
+        self.unattributed = 0
 
-    def start(self) -> bool:
-        """Begin; `False` if requests will not be seen."""
+    def start(self) -> None:
+        """Begin."""
         _CALLS.add(self)
-        return IS_ATTRIBUTED
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes on what was not seen of requests."""
+        if not IS_ATTRIBUTED:
+            return (_NOT_SEEN,)
+        if self.unattributed:
+            return (f"the imports of {self.unattributed} requests are unknown: an audit hook of the program refused",)
+        return ()
 
     def stop(self) -> tuple[Request, ...]:
         """End and return the requests kept, in order. Stopping twice returns them again."""
@@ -175,10 +184,10 @@ def _has_failed(raw: RawRequest) -> bool:
     The frames of a call that raised live as long as its traceback. When they end, the import is no longer in progress,
     unlike that of a module that was made and is about to be run.
     """
-    # This function, `note_end` and `__del__`; behind them there may be nobody when the interpreter ends.
-    frame: FrameType | None = sys._getframe()
-    for _ in range(3):
-        frame = None if frame is None else frame.f_back
+    # Above this function are `note_end` and what `AtDrop` runs; there may be nobody when the interpreter ends.
+    frame = frame_of_caller(1)
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("dlltracer.capture."):
+        frame = frame.f_back
     return bool(raw[2]) and raw[2][-1] not in imports_in_progress(frame) and not _find_imported([raw])
 
 
@@ -217,28 +226,26 @@ def is_own_load(event: object) -> bool:
     return "dlltracer." in "\n".join(imports) and any(name.startswith("dlltracer.") for name in imports)
 
 
-_LOADING = ("__init__", "_load_library")
-"""The methods of `ctypes.CDLL` that open the library: newer versions of CPython have split off the second."""
+def _library_of(frame: FrameType | None) -> dict[str, Any] | None:
+    """The attributes of the `ctypes.CDLL` under construction in `frame`, if it is a frame of `ctypes`.
 
-
-def _library_of(frame: FrameType) -> object | None:
-    """The `ctypes.CDLL` under construction in `frame`, if it is one."""
-    if frame.f_code.co_name not in _LOADING:
+    Its `_name` is there before the call (Lib/ctypes/__init__.py), and is what the call gets.
+    """
+    if frame is None or frame.f_globals.get("__name__") != "ctypes":
         return None
-    library = frame.f_locals.get("self")
-    ctypes = sys.modules.get("ctypes")
-    return library if ctypes is not None and isinstance(library, ctypes.CDLL) else None
+    library, kind = frame.f_locals.get("self"), frame.f_globals.get("CDLL")
+    if not isinstance(kind, type) or not isinstance(library, kind):
+        return None
+    attributes = vars(library)
+    return attributes if "_name" in attributes else None
 
 
-def _flags_of(frame: FrameType | None) -> int | None:
-    """The flags with which `ctypes.CDLL` in `frame` is about to call LoadLibraryExW; `None` if that is not known.
+def _flags_of(mode: Any) -> int | None:
+    """The flags with which `ctypes.CDLL` is about to call LoadLibraryExW; `None` if that is not known.
 
     They are in a variable of that method: what `winmode` gave, or what ctypes chose without it (its source).
     """
-    if sys.platform != "win32" or frame is None or frame.f_code.co_name not in _LOADING:
-        return None
-    mode = frame.f_locals.get("mode")
-    return mode if type(mode) is int and 0 <= mode < 1 << 32 else None
+    return mode if sys.platform == "win32" and type(mode) is int and 0 <= mode < 1 << 32 else None
 
 
 def encode_request(raw: RawRequest) -> bytes:
@@ -254,27 +261,9 @@ def encode_request(raw: RawRequest) -> bytes:
     return f"\x1e{kind} {tid} {wall!r} {clock} {','.join(places)} {given} {names}\x1f".encode("ascii")
 
 
-class _FrameEnd:
-    """Tells that the frame which holds it has ended: then it shows whether the import that the frame is of has failed.
-
-    A frame that raised lives as long as its traceback.
-    """
-
-    __slots__ = ("_raw", "_thread")
-
-    def __init__(self, raw: RawRequest) -> None:
-        self._raw = raw
-        self._thread = get_ident()
-
-    def __del__(self) -> None:
-        # It may end in another thread, or when the interpreter does.
-        if get_ident() == self._thread:
-            _CALLS.note_end(self._raw)
-
-
 _FRAME_END, _NAMES, _SEARCH = ".dlltracer", ".dlltracer imports", ".dlltracer search"
-"""The names of a `_FrameEnd`, of what `imports_in_progress` found, and of a `_LibrarySearch` among the local variables
-of a frame. No code can use them."""
+"""The names of an `AtDrop`, which tells when the frame has ended, of what `imports_in_progress` found, and of a
+`_LibrarySearch` among the local variables of a frame. No code can use them."""
 
 
 class _LibrarySearch:
@@ -369,58 +358,92 @@ class _Calls:
             self._replaced.put(module, name, self._before_dlopen, "ctypes")
         self._replaced.put(module, "fork_exec", self._before_program, "subprocess")
 
-    def _before_execution(self, frame: FrameType, function: Function) -> Function:
+    def _before_execution(self, frame: FrameType | None, function: Function) -> Function:
         arguments = _arguments_in(frame)
         if arguments is not None and is_module(arguments[0]) and arguments[0].__name__ in _C_MODULES:
             self._replace_in(arguments[0])
         return function
 
-    def _before_import(self, frame: FrameType, function: Function) -> Function:
+    def _before_import(self, frame: FrameType | None, function: Function) -> Function:
         arguments = _arguments_in(frame)
         if arguments is None:  # called by something else than importlib
-            return lambda spec, *file: self._ask(IMPORT, spec.origin, sys._getframe(1), function)(spec, *file)
+            return self._taking_arguments(IMPORT, function)
         return self._ask(IMPORT, arguments[0].origin, frame, function)
 
-    def _before_dlopen(self, frame: FrameType, function: Function) -> Function:
+    def _before_dlopen(self, frame: FrameType | None, function: Function) -> Function:
         library = _library_of(frame)
-        if library is None:  # called by something else than ctypes
-            return lambda name, *flags: self._ask(CTYPES, name, sys._getframe(1), function)(name, *flags)
-        # Its name is there before the call (Lib/ctypes/__init__.py), and is what the call gets.
-        return self._ask(CTYPES, vars(library).get("_name"), frame, function, _flags_of(frame))
+        if library is None or frame is None:  # called by something else than ctypes
+            return self._taking_arguments(CTYPES, function)
+        mode = frame.f_locals.get("mode")
+        is_plain = type(mode) is int
+        return self._ask(CTYPES, library["_name"], frame, function, _flags_of(mode), is_plain=is_plain)
 
-    def _before_program(self, frame: FrameType, function: Function) -> Function:
+    def _before_program(self, frame: FrameType | None, function: Function) -> Function:
         found = _library_search_in(frame) if "ctypes.util" in sys.modules else None
         if found is not None:
             caller, place = found
             variables = caller.f_locals
             search, name = variables.get(_SEARCH), variables.get("name")
             if search is None and isinstance(name, str):
-                search = variables[_SEARCH] = _LibrarySearch(name, imports_in_progress(caller))
+                search = variables[_SEARCH] = _LibrarySearch(name, self._imports_at(caller))
             if search is not None:
                 search.note_program(place)
         return function
 
+    def _taking_arguments(self, kind: str, function: Function) -> Function:
+        """What is called where the arguments cannot be read beforehand."""
+        return lambda *given, **named: self._ask_for(kind, frame_of_caller(2), function, given)(*given, **named)
+
+    def _ask_for(self, kind: str, frame: FrameType | None, function: Function, given: tuple[Any, ...]) -> Function:
+        """Note the request of a call that has these arguments. Returns what is to be called with them."""
+        if not given:
+            return function
+        try:
+            target = given[0].origin if kind == IMPORT else given[0]
+            is_plain = kind == CTYPES and all(type(one) is int for one in given[1:])
+            return self._ask(kind, target, frame, function, is_plain=is_plain)
+        except BaseException as error:
+            if is_of_program(error):
+                raise
+            return function
+
+    def _imports_at(self, frame: FrameType | None) -> tuple[str, ...]:
+        """The names being imported at `frame`; none, and the watches know, if they cannot be read."""
+        try:
+            if frame is not None:
+                return imports_in_progress(frame)
+        except BaseException as error:
+            if is_of_program(error):
+                raise
+        for watch in self._watches:
+            watch.unattributed += 1
+        return ()
+
     def _ask(
-        self, kind: str, target: object, frame: FrameType, function: Function, flags: int | None = None
-    ) -> Function:
-        """Note a request. Returns what is to be called for it."""
+        self, kind: str, target: object, frame: FrameType | None, function: Function, flags: int | None = None,
+        *, is_plain: bool = False,
+    ) -> Function:  # fmt: skip
+        """Note a request. Returns what is to be called for it. `is_plain`: all arguments but the target are `int`s."""
         watches = self._watches
         if not watches or target is None:
             return function
         thread = get_ident()
         if self._in_progress.get(thread):
             self._note_return()
+        are_keys = is_plain and type(target) in (str, bytes)
+        find_path = getattr(type(target), "__fspath__", None)
+        if find_path is not None:
+            target = find_path(target)
         text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
-        imports = imports_in_progress(frame)
+        imports = self._imports_at(frame)
         raw = (kind, text, imports, get_native_id(), time.time(), time.perf_counter_ns(), (), flags)
         for watch in watches:
             watch.note_request(raw)
         if not any(watch.keeps_requests or watch.on_return is not None for watch in watches):
             return function
-        if kind == IMPORT and frame.f_globals is _IMPORTS:
-            frame.f_locals[_FRAME_END] = _FrameEnd(raw)
+        if kind == IMPORT and frame is not None and frame.f_globals is _IMPORTS:
+            frame.f_locals[_FRAME_END] = AtDrop(lambda: self._note_end(raw, thread))
         self._in_progress[thread] = self._in_progress.get(thread, 0) + 1
-        are_keys = kind == CTYPES and type(target) in (str, bytes)
         return CallWithEnd.make(function, lambda succeeded: self._end_call(raw, succeeded), are_keys=are_keys)
 
     def _end_call(self, raw: RawRequest, succeeded: bool | None) -> None:
@@ -440,9 +463,12 @@ class _Calls:
             if watch.on_return is not None:
                 watch.on_return(succeeded is False)
 
-    def note_end(self, raw: RawRequest) -> None:
-        """The frame that made a request for an extension module has ended."""
-        if self._watches and _has_failed(raw):
+    def _note_end(self, raw: RawRequest, thread: int) -> None:
+        """The frame that made a request for an extension module in this thread has ended.
+
+        A frame that raised lives as long as its traceback. It may end in another thread, or when the interpreter does.
+        """
+        if self._watches and get_ident() == thread and _has_failed(raw):
             self._note_return(raw, False)
 
     def note_search(self, search: _LibrarySearch) -> None:
@@ -457,12 +483,12 @@ class _Calls:
             watch.note_outcome(raw, False)
 
 
-def _arguments_in(frame: FrameType) -> tuple[Any, ...] | None:
+def _arguments_in(frame: FrameType | None) -> tuple[Any, ...] | None:
     """The arguments that importlib is about to call a function with; `None` if `frame` is not of importlib.
 
     importlib calls into the loader by `_call_with_frames_removed(f, *args, **kwds)` (Lib/importlib/_bootstrap.py).
     """
-    if frame.f_globals is _IMPORTS:
+    if frame is not None and frame.f_globals is _IMPORTS:
         arguments = frame.f_locals.get("args")
         if isinstance(arguments, tuple) and arguments:
             return arguments

@@ -19,6 +19,8 @@ from .package_code import list_sources
 _MOST_PLACES = 10
 """Lines that are looked at: for each the whole package may be read."""
 _MOST_FILES = 2_000
+_MOST_PARSED = 50
+"""Files that name the module and are parsed: one takes 20 ms, and any word may be a name ("core")."""
 _MOST_BYTES = 512 << 10
 _LONGEST_SHOWN = 100
 _OF_THE_SYSTEM = ("sys.", "os.name", "platform.", "__name__")
@@ -80,8 +82,10 @@ def _places(error: PythonError, module: str) -> Iterator[tuple[str, int, ast.Mod
             if innermost is None:
                 innermost, is_conditional = frame.file, bool(_way_to(tree, frame.line)[0])
             yield frame.file, frame.line, tree
-    for path in islice(_sources_around(innermost), _MOST_FILES) if innermost and is_conditional else ():
-        tree = _parse(path) if _mentions(path, {module.rpartition(".")[2]}) else None
+    sources = islice(_sources_around(innermost), _MOST_FILES) if innermost and is_conditional else ()
+    naming = (path for path in sources if _mentions(path, {module.rpartition(".")[2]}))
+    for path in islice(naming, _MOST_PARSED):
+        tree = _parse(path)
         for node in ast.walk(tree) if tree is not None else ():
             if tree is not None and isinstance(node, ast.Import | ast.ImportFrom) and _imports(node, module):
                 yield path, node.lineno, tree

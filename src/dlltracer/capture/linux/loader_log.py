@@ -19,7 +19,7 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
-from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, UNATTRIBUTED, Watch, encode_request
+from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
 from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch, DebugWords, prove_patch
 from .log_file import create_memory_file, open_log, out_of_the_way, punch_hole
 
@@ -91,7 +91,6 @@ class LoaderLog:
         self._patch: DebugMaskPatch | None = None
         self.words: DebugWords | None = None
         self._watch: Watch | None = None
-        self._attributed = False
         self._prefix: str | None = None
         self._fork_noted = False
 
@@ -104,7 +103,7 @@ class LoaderLog:
     def notes(self) -> tuple[str, ...]:
         """Notes for the reader of a recording that was made from this log."""
         found = None if self.words is None else self.words.note
-        notes = (None if self._attributed else UNATTRIBUTED, found, self._trouble)
+        notes = (*(() if self._watch is None else self._watch.notes), found, self._trouble)
         return tuple(note for note in notes if note)
 
     def open(self, listener: Listener | None, fd: int | None = None, prefix: str | None = None) -> None:
@@ -166,7 +165,7 @@ class LoaderLog:
     def leave(self) -> None:
         """Note no more requests. The log goes on until the process ends, and all further loads in it are ours."""
         with self._lock:
-            if self._watch is not None:
+            if self._patch is not None and self._watch is not None:
                 self._watch.end()
                 self._write(OWN_BEGIN)
 
@@ -190,7 +189,7 @@ class LoaderLog:
             raise
         self._patch, self.words = patch, patch.words
         self._watch = Watch(self._note_request)
-        self._attributed = self._watch.start()
+        self._watch.start()
         if not self._fork_noted:
             os.register_at_fork(after_in_child=self._after_fork_in_child)
             self._fork_noted = True
@@ -204,7 +203,7 @@ class LoaderLog:
             # A thread that had read the mask before must be through before the descriptor's number can be reused.
             self._patch.barrier()
         finally:
-            self._patch = self._watch = None
+            self._patch = None
             self._drop_file()
 
     def _drop_file(self) -> None:

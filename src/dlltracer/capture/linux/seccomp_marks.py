@@ -21,7 +21,6 @@ from ..requests import (
     MARK_START,
     OWN_BEGIN,
     OWN_END,
-    UNATTRIBUTED,
     Watch,
     encode_request,
 )
@@ -50,7 +49,7 @@ _LONGEST = SHARED_SIZE // 16
 
 
 class WatchedCalls:
-    """The log of a process whose system calls are watched, from the start to `leave`. Attribute: `notes`."""
+    """The log of a process whose system calls are watched, from the start to `leave`."""
 
     def __init__(self) -> None:
         # The functions of now: the program may put others in their place.
@@ -58,8 +57,13 @@ class WatchedCalls:
         self._tracer = os.getppid()
         self._memory: dict[int, SharedMarks] = {}
         self._watch = Watch(self._note_request)
-        self.notes = () if self._watch.start() else (UNATTRIBUTED,)
+        self._watch.start()
         self._call(OWN_END)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes on what was not seen of requests."""
+        return self._watch.notes
 
     def leave(self) -> None:
         """Note no more requests: all further loads are ours."""

@@ -25,7 +25,7 @@ import _winapi
 
 from ....errors import ERROR_ACCESS_DENIED, BackendUnavailable, TracePermissionError, TraceStartError
 from ...backend import Availability, LibraryFirst
-from ...requests import UNATTRIBUTED, Watch
+from ...requests import Watch
 from .bindings import create_event, is_debugged, program_path, set_event, temporary_folder
 from .loop import END, REFUSED, decode_lines
 
@@ -93,7 +93,7 @@ class DebuggerSession:
         self._live = _make_live_log(self._watch, self._wall, self._clock, raw) if live else None
         self._has_stopped = False
         self._raw_drained = 0
-        self._attributed = self._watch.start()
+        self._watch.start()
         try:
             self._helper, self._start = attachment.open()
         except BaseException:
@@ -167,8 +167,7 @@ class DebuggerSession:
         notes = log.notes() + output.notes
         if not output.is_whole:
             notes += (f"the helper process {self._helper.pid} ended before the block did: what came then is not known",)
-        if not self._attributed:
-            notes += (UNATTRIBUTED,)
+        notes += self._watch.notes
         if self._live is not None and not self._raw:
             events: tuple[Event, ...] = tuple(self._live.events)
         elif self._raw:

@@ -17,7 +17,7 @@ from _thread import RLock, allocate_lock
 
 from ....errors import BackendUnavailable, TraceStartError
 from ...backend import Availability, LibraryFirst
-from ...requests import UNATTRIBUTED, Watch
+from ...requests import Watch
 from ..system import make_module_counter, query_dos_devices, with_final_path
 from . import bindings
 from .session import SYSTEM_TRACE_CONTROL_GUID, ProviderConfig, RunningSession, Stopped, session_names, stop_by_name
@@ -122,7 +122,7 @@ class EtwSession:
         self._fresh: list[Event] = []
         self._has_stopped = False
         self._watch = Watch()
-        attributed = self._watch.start()
+        self._watch.start()
         try:
             self._session = self._start(etw, kernel_logger)
         except BaseException:
@@ -135,8 +135,6 @@ class EtwSession:
         self._frequency = self._session.counter_frequency or bindings.counter_frequency()
         if live and not raw:
             self._live = self._make_live_images()
-        if not attributed:
-            self._notes.append(UNATTRIBUTED)
         if loader_events:
             self._listen(etw)
 
@@ -302,6 +300,7 @@ class EtwSession:
                     listened = self._listener.stop()
             finally:
                 requests = self._watch.stop()
+                self._notes += self._watch.notes
                 if self._holds_kernel_logger:
                     _KERNEL_LOGGER.release()
                     self._holds_kernel_logger = False
