@@ -87,26 +87,24 @@ def split_text(text: str) -> Iterator[Request | LogMark | str | None]:
 
     A damaged one ends the line: what stands before and behind it may be parts of two.
     """
-    first, *chunks = text.split(_MARK_START)
-    *lines, begun = first.split("\n")
-    yield from lines
-    for chunk in chunks:
-        mark, is_whole, rest = chunk.partition(_MARK_END)
-        if not is_whole or "\n" in mark:  # no mark, but a character of a name
-            rest = f"{_MARK_START}{chunk}"
-        elif (decoded := decode_mark(mark)) is not None:
+    begun, position, start = "", 0, text.find(_MARK_START)
+    while start >= 0 and (end := text.find(_MARK_END, start)) >= 0:
+        start = text.rfind(_MARK_START, start, end)
+        mark = text[start + 1 : end]
+        if "\n" not in mark:
+            lines, is_ended, rest = text[position:start].rpartition("\n")
+            if is_ended:
+                yield from f"{begun}{lines}".split("\n")
+                begun = ""
+            begun += rest
+            decoded = decode_mark(mark)
+            if decoded is None:
+                yield begun
+                begun = ""
             yield decoded
-        else:
-            yield begun
-            yield None
-            begun = ""
-        first, *lines = rest.split("\n")
-        begun += first
-        if lines:
-            yield begun
-            *lines, begun = lines
-            yield from lines
-    yield begun
+            position = end + 1
+        start = text.find(_MARK_START, end)
+    yield from f"{begun}{text[position:]}".split("\n")
 
 
 SimpleDlopen = tuple[str, str, int, int, int, float, tuple[str, ...]]
@@ -132,13 +130,12 @@ class SimpleDlopens:
         self._between = f" [0]\n{line}file="
         self._by = ""
 
-    def read(self, text: str) -> SimpleDlopen | None:
-        """Return the dlopen that a text shows, from behind the first character of its mark to the next mark.
+    def read(self, mark: str, lines: str) -> SimpleDlopen | None:
+        """Return the dlopen that a mark, without its frame, and all lines behind it show.
 
         `None` if anything is not as it is in a simple dlopen: then it is read line by line. By methods of strings: a
         regular expression for it costs three times as much.
         """
-        mark, _, lines = text.partition(_MARK_END)
         parts = mark.split(" ", 7)
         if len(parts) < 8 or parts[0] != IMPORT or parts[4] or parts[5]:
             return None
@@ -207,7 +204,7 @@ class LoaderTextDecoder:
     @property
     def undecodable(self) -> int:
         """Lines and marks that could not be read."""
-        return self._broken + sum(state.undecodable for state in {self._first, *self._states.values()})
+        return self._broken + sum(state.undecodable for state in self._states.values() or (self._first,))
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -273,7 +270,7 @@ class LoaderTextDecoder:
 
     def _note_damage(self) -> None:
         self._broken += 1
-        for state in {self._first, *self._states.values()}:
+        for state in self._states.values() or (self._first,):
             state.resynchronise()
 
     def _read(self, data: bytes, wall: float | None) -> None:
@@ -283,16 +280,17 @@ class LoaderTextDecoder:
             self._read_items(text, wall)
             return
         simple = self._simple = self._simple or SimpleDlopens(self._pid)
-        position, start = 0, text.find(_MARK_START)  # not by split, which looks at each character by itself
-        while start >= 0:
-            following = text.find(_MARK_START, start + 1)
-            end = len(text) if following < 0 else following
-            is_inside = start > 0 and text[start - 1] != "\n"
-            dlopen = None if is_inside else simple.read(text[start + 1 : end])
-            if dlopen is not None:
-                if position < start:
-                    self._read_items(text[position:start], wall)
-                position = end if self._first.load_at_once(*dlopen, read=wall) else start
+        position, start = 0, text.find(_MARK_START)
+        while start >= 0 and (end := text.find(_MARK_END, start)) >= 0:
+            start = text.rfind(_MARK_START, start, end)
+            following = text.find(_MARK_START, end)
+            until = len(text) if following < 0 else following
+            if start == 0 or text[start - 1] == "\n":
+                dlopen = simple.read(text[start + 1 : end], text[end + 1 : until])
+                if dlopen is not None:
+                    if position < start:
+                        self._read_items(text[position:start], wall)
+                    position = until if self._first.load_at_once(*dlopen, read=wall) else start
             start = following
         if position < len(text):
             self._read_items(text[position:], wall)
@@ -326,10 +324,11 @@ class LoaderTextDecoder:
             state = self._state_of(int(digits))
             if state is not None and len(self._writers) < _MOST_PROCESSES:
                 self._writers[prefix] = state
-        if "\t" in rest and ":\t" in rest and (inner := re.search(_SECOND_PREFIX, rest)) is not None:
-            # The rest of the first line, and all up to the second, is missing. The second one is whole.
-            self._note_damage()
-            self._read_line(rest[inner.start() :], wall)
+        if "\t" in rest and ":\t" in rest and (inner := [*re.finditer(_SECOND_PREFIX, rest)]):
+            # The rest of the first line, and all up to the last one, is missing. The last one is whole.
+            for _ in inner:
+                self._note_damage()
+            self._read_line(rest[inner[-1].start() :], wall)
             return
         if state is None:
             self.foreign += rest != ""
