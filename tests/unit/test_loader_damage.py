@@ -57,6 +57,14 @@ def test_a_line_inside_a_line_is_read_and_the_torn_one_counted() -> None:
     )  # fmt: skip
 
 
+def test_many_lines_inside_a_line_are_counted_one_by_one() -> None:
+    torn = b"        77:\ta" * 100_000
+    decoded = decode_loader_text(torn + b"\n" + a_pair("/n.so").bytes)
+    assert ([str(event) for event in decoded.events], decoded.undecodable) == (
+        ["LoadLibrary /n.so", "UnloadLibrary /n.so"], 100_000,
+    )  # fmt: skip
+
+
 def test_the_line_that_ends_a_dlopen_is_missing() -> None:
     text = LoaderText().open("/m.so").map("/m.so").bytes + LoaderText().fini("/m.so").destroy("/m.so").bytes
     assert [type(event) for event in decode_loader_text(text).events] == [LoadEvent, UnloadEvent]

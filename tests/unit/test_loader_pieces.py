@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from builders.loader_text import PYTHON, LoaderText, decode_loader_text
 from dlltracer.capture.linux.decode import LoaderTextDecoder, SimpleDlopens
-from dlltracer.capture.requests import FORKED, OWN_BEGIN, OWN_END
+from dlltracer.capture.requests import FORKED, MARK_END, OWN_BEGIN, OWN_END
 from dlltracer.model.events import LoadEvent, LoadFailedEvent, UnloadEvent
 
 LIBC = "/lib/libc.so.6"
@@ -107,17 +107,18 @@ def test_a_whole_dlopen_reads_as_its_lines_do(steps: list[tuple[Callable[[Loader
 
 def test_a_simple_dlopen_is_read_at_once_with_its_mark() -> None:
     dlopen = LoaderText().request("/m.so", "m", "m.n").open("/m.so").map("/m.so").init("/m.so").opened("/m.so").bytes
-    text = dlopen.decode()
+    mark, _, text = dlopen.decode()[1:].partition(MARK_END.decode())
     reader = SimpleDlopens(77)
-    found = reader.read(text[1:])
+    found = reader.read(mark, text)
     assert found == ("/m.so", PYTHON, 0x7F0000100000, 0x4018, 5, 1e9, ("m", "m.n"))
-    assert reader.read(text[1:].replace(PYTHON, "/x.so")) == (*found[:1], "/x.so", *found[2:])
-    lines = text[1:].split("\n")[:-1]
+    assert reader.read(mark, text.replace(PYTHON, "/x.so")) == (*found[:1], "/x.so", *found[2:])
+    assert reader.read(mark[:-20], text) is None
+    lines = text.split("\n")[:-1]
     for number, line in enumerate(lines):
         for torn in ((line[:-20],), (f"{line};",), (line, line), ()):
             changed = "\n".join((*lines[:number], *torn, *lines[number + 1 :], ""))
             is_entry = "entry: " in line and len(torn) == 1  # of no use: only its beginning is looked at
-            assert (reader.read(changed) is None) != is_entry, (number, torn)
+            assert (reader.read(mark, changed) is None) != is_entry, (number, torn)
 
 
 def test_a_hole_that_is_read_in_two_pieces_is_one() -> None:

@@ -87,26 +87,24 @@ def split_text(text: str) -> Iterator[Request | LogMark | str | None]:
 
     A damaged one ends the line: what stands before and behind it may be parts of two.
     """
-    first, *chunks = text.split(_MARK_START)
-    *lines, begun = first.split("\n")
-    yield from lines
-    for chunk in chunks:
-        mark, is_whole, rest = chunk.partition(_MARK_END)
-        if not is_whole or "\n" in mark:  # no mark, but a character of a name
-            rest = f"{_MARK_START}{chunk}"
-        elif (decoded := decode_mark(mark)) is not None:
+    begun, position, start = "", 0, text.find(_MARK_START)
+    while start >= 0 and (end := text.find(_MARK_END, start)) >= 0:
+        start = text.rfind(_MARK_START, start, end)
+        mark = text[start + 1 : end]
+        if "\n" not in mark:
+            lines, is_ended, rest = text[position:start].rpartition("\n")
+            if is_ended:
+                yield from f"{begun}{lines}".split("\n")
+                begun = ""
+            begun += rest
+            decoded = decode_mark(mark)
+            if decoded is None:
+                yield begun
+                begun = ""
             yield decoded
-        else:
-            yield begun
-            yield None
-            begun = ""
-        first, *lines = rest.split("\n")
-        begun += first
-        if lines:
-            yield begun
-            *lines, begun = lines
-            yield from lines
-    yield begun
+            position = end + 1
+        start = text.find(_MARK_START, end)
+    yield from f"{begun}{text[position:]}".split("\n")
 
 
 SimpleDlopen = tuple[str, str, int, int, int, float, tuple[str, ...]]
@@ -129,16 +127,15 @@ class SimpleDlopens:
         self._initialised = f"\n{line}\n{line}\n{line}calling init: "
         self._opened = f"\n{line}\n{line}opening file="
         self._end = f" [0]; direct_opencount=1\n{line}\n"
-        self._line = line
+        self._between = f" [0]\n{line}file="
         self._by = ""
 
-    def read(self, text: str) -> SimpleDlopen | None:
-        """Return the dlopen that a text shows, from behind the first character of its mark to the next mark.
+    def read(self, mark: str, lines: str) -> SimpleDlopen | None:
+        """Return the dlopen that a mark, without its frame, and all lines behind it show.
 
         `None` if anything is not as it is in a simple dlopen: then it is read line by line. By methods of strings: a
         regular expression for it costs three times as much.
         """
-        mark, _, lines = text.partition(_MARK_END)
         parts = mark.split(" ", 7)
         if len(parts) < 8 or parts[0] != IMPORT or parts[4] or parts[5]:
             return None
@@ -147,33 +144,33 @@ class SimpleDlopens:
         if not lines.startswith(opened):
             self._read_asker(lines, name)
             opened = f"{self._before}{name}{self._asked}{name}{self._mapped}"
+            if not lines.startswith(opened):
+                return None
         last = f"{self._initialised}{name}{self._opened}{name}{self._end}"
-        if not (lines.startswith(opened) and lines.endswith(last)):
+        place, _, entry = lines[len(opened) : -len(last)].partition(self._entry)
+        _, _, place = place.partition("  base: 0x")
+        base, _, size = place.partition("   size: 0x")
+        is_whole = lines.endswith(last) and entry and base.isalnum() and size.isalnum()
+        if not is_whole or "\t" in entry or "\n" in entry or "\n" in mark or "%" in mark:
             return None
-        place, is_entry, entry = lines[len(opened) : -len(last)].partition(self._entry)
-        _, is_base, place = place.partition("  base: 0x")
-        base, is_size, size = place.partition("   size: 0x")
-        is_place = is_entry and is_base and is_size and base.isalnum() and size.isalnum()
-        if not is_place or "\n" in entry or "\t" in entry or _is_ambiguous(name) or "%" in imports or "\n" in mark:
+        if not name.startswith("/") or _is_ambiguous(name) or not clock.isdecimal():
             return None
         try:
-            int(clock)
             return name, self._by, int(base, 16), int(size, 16), int(tid), float(wall), tuple(imports.split(" "))
         except ValueError:
             return None
 
     def _read_asker(self, lines: str, name: str) -> None:
         """Another image asks than for the dlopen before: remember it."""
-        between = f" [0]\n{self._line}file="
         first = f"{self._before}{name} [0];  dynamically loaded by "
-        by, is_whole, _ = lines[len(first) :].partition(between)
-        if is_whole and name.startswith("/") and lines.startswith(first) and not _is_ambiguous(by):
-            self._by, self._asked = by, f" [0];  dynamically loaded by {by}{between}"
+        by, is_whole, _ = lines[len(first) :].partition(self._between)
+        if is_whole and lines.startswith(first) and not _is_ambiguous(by):
+            self._by, self._asked = by, f" [0];  dynamically loaded by {by}{self._between}"
 
 
 def _is_ambiguous(name: str) -> bool:
-    """Return whether a line with this name in it may be read otherwise, or as two."""
-    return not name.startswith("/") or ";" in name or "[" in name or "\t" in name or "\n" in name
+    """Return whether a line with this name in it may be read otherwise than at once."""
+    return ";" in name or "[" in name or "\t" in name or "\n" in name
 
 
 class LoaderTextDecoder:
@@ -207,7 +204,7 @@ class LoaderTextDecoder:
     @property
     def undecodable(self) -> int:
         """Lines and marks that could not be read."""
-        return self._broken + sum(state.undecodable for state in {self._first, *self._states.values()})
+        return self._broken + sum(state.undecodable for state in self._states.values() or (self._first,))
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -273,7 +270,7 @@ class LoaderTextDecoder:
 
     def _note_damage(self) -> None:
         self._broken += 1
-        for state in {self._first, *self._states.values()}:
+        for state in self._states.values() or (self._first,):
             state.resynchronise()
 
     def _read(self, data: bytes, wall: float | None) -> None:
@@ -283,17 +280,20 @@ class LoaderTextDecoder:
             self._read_items(text, wall)
             return
         simple = self._simple = self._simple or SimpleDlopens(self._pid)
-        first, *chunks = text.split(_MARK_START)
-        waiting = [first]
-        for chunk in chunks:
-            is_begun = waiting[-1] != "" and waiting[-1][-1] != "\n"
-            dlopen = None if is_begun else simple.read(chunk)
-            if dlopen is not None:
-                self._read_items(_MARK_START.join(waiting), wall)
-                waiting = [""]
-            if dlopen is None or not self._first.load_at_once(*dlopen, read=wall):
-                waiting.append(chunk)
-        self._read_items(_MARK_START.join(waiting), wall)
+        position, start = 0, text.find(_MARK_START)
+        while start >= 0 and (end := text.find(_MARK_END, start)) >= 0:
+            start = text.rfind(_MARK_START, start, end)
+            following = text.find(_MARK_START, end)
+            until = len(text) if following < 0 else following
+            if start == 0 or text[start - 1] == "\n":
+                dlopen = simple.read(text[start + 1 : end], text[end + 1 : until])
+                if dlopen is not None:
+                    if position < start:
+                        self._read_items(text[position:start], wall)
+                    position = until if self._first.load_at_once(*dlopen, read=wall) else start
+            start = following
+        if position < len(text):
+            self._read_items(text[position:], wall)
 
     def _read_items(self, text: str, wall: float | None) -> None:
         for item in split_text(text):
@@ -324,10 +324,11 @@ class LoaderTextDecoder:
             state = self._state_of(int(digits))
             if state is not None and len(self._writers) < _MOST_PROCESSES:
                 self._writers[prefix] = state
-        if "\t" in rest and ":\t" in rest and (inner := re.search(_SECOND_PREFIX, rest)) is not None:
-            # The rest of the first line, and all up to the second, is missing. The second one is whole.
-            self._note_damage()
-            self._read_line(rest[inner.start() :], wall)
+        if "\t" in rest and ":\t" in rest and (inner := [*re.finditer(_SECOND_PREFIX, rest)]):
+            # The rest of the first line, and all up to the last one, is missing. The last one is whole.
+            for _ in inner:
+                self._note_damage()
+            self._read_line(rest[inner[-1].start() :], wall)
             return
         if state is None:
             self.foreign += rest != ""
