@@ -8,6 +8,7 @@ import _thread
 import contextvars
 import copy
 import ctypes
+import gc
 import importlib.util
 import inspect
 import os
@@ -16,7 +17,9 @@ import signal
 import subprocess
 import sys
 import traceback
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from pathlib import Path
@@ -407,4 +410,22 @@ def test_an_exception_that_another_thread_raises_here_reaches_the_program() -> N
         with pytest.raises(TimeIsUp):
             ctypes.CDLL(NO_LIBRARY)
     finally:
+        watch.end()
+
+
+def test_a_watch_that_hands_its_requests_on_keeps_nothing_of_them() -> None:
+    watch = Watch(lambda raw: None, lambda has_failed: None)
+    watch.start()
+    tracemalloc.start()
+    try:
+        sizes = []
+        for _ in range(2):
+            for _ in range(300):
+                with suppress(OSError):
+                    ctypes.CDLL(NO_LIBRARY)
+            gc.collect()
+            sizes.append(tracemalloc.get_traced_memory()[0])
+        assert sizes[1] - sizes[0] < 300 * 50, "a request has at least 50 bytes"
+    finally:
+        tracemalloc.stop()
         watch.end()

@@ -145,8 +145,9 @@ class Watch:
             self._idle[raw] = time.perf_counter_ns()
 
     def note_outcome(self, raw: RawRequest, succeeded: bool) -> None:
-        """Note whether a request has succeeded."""
-        self._succeeded[raw] = succeeded
+        """Note whether a request has succeeded, if it is kept."""
+        if self.keeps_requests:
+            self._succeeded[raw] = succeeded
 
     def note_request(self, raw: RawRequest) -> None:
         """Keep a request, and hand it to the listener."""
