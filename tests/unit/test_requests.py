@@ -269,6 +269,7 @@ def test_what_a_watch_raises_does_not_reach_the_program(monkeypatch: pytest.Monk
             ctypes.CDLL(NO_LIBRARY)
     finally:
         watch.end()
+    assert watch.notes == ("1 requests could not be noted (RuntimeError)",)
 
 
 class TimeIsUp(Exception):

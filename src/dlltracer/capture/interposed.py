@@ -31,14 +31,16 @@ class Interposed:
 
     Arguments: `function`; `before`, which is called before each call of it with the frame of the caller, `None` if that
     cannot be read, and the function. It returns what is to be called: the function, or something that does the same. An
-    exception of `before` has no effect, but for one that the program raised there (`is_of_program`).
+    exception of `before` has no effect, but for one that the program raised there (`is_of_program`). It is put into
+    `failures`: no function of Python can be called where the stack is at its limit.
     """
 
-    __slots__ = ("__weakref__", "_before", "function")
+    __slots__ = ("__weakref__", "_before", "_failures", "function")
 
-    def __init__(self, function: Function, before: BeforeCall) -> None:
+    def __init__(self, function: Function, before: BeforeCall, failures: list[str]) -> None:
         self.function = function
         self._before = before
+        self._failures = failures
 
     @property
     def __call__(self) -> Function:
@@ -47,8 +49,9 @@ class Interposed:
         try:
             chosen: Function = own(self, "_before")(frame_of_caller(2), function)
         except BaseException as error:
-            if is_of_program(error):
+            if not isinstance(error, RecursionError) and is_of_program(error):
                 raise
+            own(self, "_failures").append(type(error).__name__)
             return function
         return chosen
 
@@ -77,7 +80,7 @@ class Interposed:
         return repr(self.function)
 
 
-_OWN = ("__call__", "_before", "function")
+_OWN = ("__call__", "_before", "_failures", "function")
 """The attributes that an `Interposed` has itself."""
 
 
@@ -221,6 +224,7 @@ class Interposition:
 
     def __init__(self) -> None:
         self._put: list[tuple[ModuleType, str, Interposed]] = []
+        self.failures: list[str] = []
 
     def put(self, module: ModuleType, name: str, before: BeforeCall, user: str | None = None) -> None:
         """Replace a function of a module, if it is a module, has the function, and it is not replaced yet.
@@ -232,7 +236,7 @@ class Interposition:
         function = vars(module).get(name) if is_module(module) else None
         if function is None or isinstance(function, Interposed):
             return
-        stand_in = Interposed(function, before)
+        stand_in = Interposed(function, before, self.failures)
         self._put.append((module, name, stand_in))
         setattr(module, name, stand_in)
         if user is not None:

@@ -81,9 +81,11 @@ class Watch:
         self._taken = 0
         self.keeps_requests = on_request is None and on_return is None
         self.unattributed = 0
+        self._failures_before = 0
 
     def start(self) -> None:
         """Begin."""
+        self._failures_before = len(_CALLS.failures)
         _CALLS.add(self)
 
     @property
@@ -91,9 +93,13 @@ class Watch:
         """Notes on what was not seen of requests."""
         if not IS_ATTRIBUTED:
             return (_NOT_SEEN,)
+        notes: tuple[str, ...] = ()
         if self.unattributed:
-            return (f"the imports of {self.unattributed} requests are unknown: an audit hook of the program refused",)
-        return ()
+            notes += (f"the imports of {self.unattributed} requests are unknown: an audit hook of the program refused",)
+        failures = _CALLS.failures[self._failures_before :]
+        if failures:
+            notes += (f"{len(failures)} requests could not be noted ({', '.join(sorted(set(failures)))})",)
+        return notes
 
     def stop(self) -> tuple[Request, ...]:
         """End and return the requests kept, in order. Stopping twice returns them again."""
@@ -320,6 +326,7 @@ class _Calls:
     def __init__(self) -> None:
         self._watches: tuple[Watch, ...] = ()
         self._replaced = Interposition()
+        self.failures = self._replaced.failures
         self._in_progress: dict[int, int] = {}
         self._lock = allocate_lock()
 
@@ -406,6 +413,7 @@ class _Calls:
         except BaseException as error:
             if is_of_program(error):
                 raise
+            self.failures.append(type(error).__name__)
             return function
 
     def _imports_at(self, frame: FrameType | None) -> tuple[str, ...]:
