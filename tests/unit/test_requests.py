@@ -174,6 +174,27 @@ def test_a_library_that_is_there() -> None:
     assert [one.succeeded for one in watch.stop()] == [True] and library._handle
 
 
+LOADING = """
+def load(self, mode, winmode):
+    return opened(self._name, mode)
+"""
+
+
+@pytest.mark.parametrize("mode, winmode, flags", [(0x1000, None, 0x1000), (0, 0x1100, 0x1100), (-1, None, None)])
+def test_the_flags_of_windows(monkeypatch: pytest.MonkeyPatch, mode: int, winmode: int | None, flags: int) -> None:
+    """Until CPython 3.13 ctypes makes them in `mode`, since 3.14 in `winmode`; then `mode` is what it is on Linux."""
+    watch = Watch()
+    watch.start()
+    names = {"__name__": "ctypes", "CDLL": ctypes.CDLL, "opened": getattr(_ctypes, OPEN)}
+    exec(LOADING, names)
+    library = object.__new__(ctypes.CDLL)
+    library._name = NO_LIBRARY
+    with monkeypatch.context() as patch, suppress(OSError, OverflowError):
+        patch.setattr(sys, "platform", "win32")
+        names["load"](library, mode, winmode)  # type: ignore[operator]
+    assert [one.flags for one in watch.stop()] == [flags]
+
+
 SEARCH = """
 def find_library(name):
     _findSoname_ldconfig()

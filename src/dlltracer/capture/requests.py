@@ -20,7 +20,7 @@ from .interposed import AtDrop, CallWithEnd, Interposition, frame_of_caller, is_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType, ModuleType
     from typing import Any
 
@@ -247,12 +247,14 @@ def _library_of(frame: FrameType | None) -> dict[str, Any] | None:
     return attributes if "_name" in attributes else None
 
 
-def _flags_of(mode: Any) -> int | None:
+def _flags_in(variables: Mapping[str, Any]) -> int | None:
     """The flags with which `ctypes.CDLL` is about to call LoadLibraryExW; `None` if that is not known.
 
-    They are in a variable of that method: what `winmode` gave, or what ctypes chose without it (its source).
+    They are in `winmode` since CPython 3.14, before it in `mode`, which was made of that (Lib/ctypes/__init__.py).
     """
-    return mode if sys.platform == "win32" and type(mode) is int and 0 <= mode < 1 << 32 else None
+    given = (variables.get(name) for name in ("winmode", "mode"))
+    flags = next((one for one in given if type(one) is int), -1) if sys.platform == "win32" else -1
+    return flags if 0 <= flags < 1 << 32 else None
 
 
 def encode_request(raw: RawRequest) -> bytes:
@@ -382,9 +384,9 @@ class _Calls:
         library = _library_of(frame)
         if library is None or frame is None:  # called by something else than ctypes
             return self._taking_arguments(CTYPES, function)
-        mode = frame.f_locals.get("mode")
-        is_plain = type(mode) is int
-        return self._ask(CTYPES, library["_name"], frame, function, _flags_of(mode), is_plain=is_plain)
+        variables = frame.f_locals
+        is_plain = all(type(variables.get(name)) in (int, type(None)) for name in ("mode", "winmode"))
+        return self._ask(CTYPES, library["_name"], frame, function, _flags_in(variables), is_plain=is_plain)
 
     def _before_program(self, frame: FrameType | None, function: Function) -> Function:
         found = _library_search_in(frame) if "ctypes.util" in sys.modules else None
