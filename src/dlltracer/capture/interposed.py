@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Function = Callable[..., Any]
     BeforeCall = Callable[[FrameType | None, Function], Function]
     from functools import _lru_cache_wrapper, partial
+elif sys.implementation.name != "cpython":  # nothing is replaced there
+    from functools import _lru_cache_wrapper, partial
 else:
     from _functools import _lru_cache_wrapper, partial  # functools itself imports much more
 

@@ -452,7 +452,10 @@ class _Calls:
             watch.note_request(raw)
         if not any(watch.keeps_requests or watch.on_return is not None for watch in watches):
             return function
-        if kind == IMPORT and frame is not None and frame.f_globals is _IMPORTS:
+        # Who reads the requests afterwards does not want this: an import fails as well when the loader did not, and the
+        # module's own code raised.
+        is_awaited = any(watch.on_return is not None for watch in watches)
+        if is_awaited and kind == IMPORT and frame is not None and frame.f_globals is _IMPORTS:
             frame.f_locals[_FRAME_END] = AtDrop(lambda: self._note_end(raw, thread))
         self._in_progress[thread] = self._in_progress.get(thread, 0) + 1
         return CallWithEnd.make(function, lambda succeeded: self._end_call(raw, succeeded), are_keys=are_keys)
