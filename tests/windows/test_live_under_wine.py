@@ -113,7 +113,9 @@ def test_the_last_load_before_a_crash_stands_in_out(
     env = simulated if backend == "etw" else paths
     arguments = [backend, *map(windows_path, files)]
     done = lab.run(VERSION, ["-c", f"{CRASH}\n{code}\n", *arguments], env=env)
-    assert status is None or done.returncode & 0xFF == status & 0xFF, done.stderr
+    # Wine's debugger ends a process that has crashed with 0, if it gets at it before that has ended by itself.
+    is_ended_by_wine = done.returncode == 0 and "starting debugger" in done.stderr
+    assert status is None or is_ended_by_wine or done.returncode & 0xFF == status & 0xFF, done.stderr
     shown = [(line.split()[0], line.rpartition("\\")[2].lower()) for line in done.stdout.splitlines()]
     expected = [
         ("LoadLibrary", "first.dll"), ("LoadLibrary", "refusing.dll"), ("Failed", "refusing.dll"),
