@@ -8,7 +8,7 @@ import re
 
 from ...model.failure import Request, RequestKind
 from ..requests import IMPORT, MARK_END, MARK_START
-from .lines import Line, parse_line
+from .lines import Line, parse_line, parse_place
 from .loaderstate import Change, LoaderState
 
 TYPE_CHECKING = False
@@ -87,9 +87,8 @@ def split_text(text: str) -> Iterator[Request | LogMark | str | None]:
 
     A damaged one ends the line: what stands before and behind it may be parts of two.
     """
-    begun, position, start = "", 0, text.find(_MARK_START)
-    while start >= 0 and (end := text.find(_MARK_END, start)) >= 0:
-        start = text.rfind(_MARK_START, start, end)
+    begun, position = "", 0
+    for start, end, _ in _find_frames(text):
         mark = text[start + 1 : end]
         if "\n" not in mark:
             lines, is_ended, rest = text[position:start].rpartition("\n")
@@ -103,8 +102,16 @@ def split_text(text: str) -> Iterator[Request | LogMark | str | None]:
                 begun = ""
             yield decoded
             position = end + 1
-        start = text.find(_MARK_START, end)
     yield from f"{begun}{text[position:]}".split("\n")
+
+
+def _find_frames(text: str) -> Iterator[tuple[int, int, int]]:
+    """Yield where each mark begins and ends, and where the next one begins, or the text ends."""
+    start = text.find(_MARK_START)
+    while start >= 0 and (end := text.find(_MARK_END, start)) >= 0:
+        following = text.find(_MARK_START, end)
+        yield text.rfind(_MARK_START, start, end), end, len(text) if following < 0 else following
+        start = following
 
 
 SimpleDlopen = tuple[str, str, int, int, int, float, tuple[str, ...]]
@@ -122,7 +129,7 @@ class SimpleDlopens:
         # The text between the places that have the name of the image, and others that change.
         self._before = f"{line}\n{line}file="
         self._asked = ""
-        self._mapped = f" [0];  generating link map\n{line}  dynamic: 0x"
+        self._mapped = f" [0];  generating link map\n{line}"
         self._entry = f"\n{line}    entry: 0x"
         self._initialised = f"\n{line}\n{line}\n{line}calling init: "
         self._opened = f"\n{line}\n{line}opening file="
@@ -147,16 +154,15 @@ class SimpleDlopens:
             if not lines.startswith(opened):
                 return None
         last = f"{self._initialised}{name}{self._opened}{name}{self._end}"
-        place, _, entry = lines[len(opened) : -len(last)].partition(self._entry)
-        _, _, place = place.partition("  base: 0x")
-        base, _, size = place.partition("   size: 0x")
-        is_whole = lines.endswith(last) and entry and base.isalnum() and size.isalnum()
-        if not is_whole or "\t" in entry or "\n" in entry or "\n" in mark or "%" in mark:
+        mapped, _, entry = lines[len(opened) : -len(last)].partition(self._entry)
+        place = parse_place(mapped)
+        if place is None or place.base is None or place.size is None or not (entry and lines.endswith(last)):
             return None
-        if not name.startswith("/") or _is_ambiguous(name) or not clock.isdecimal():
+        is_torn = "\t" in entry or "\n" in entry or "\n" in mark or "%" in mark
+        if is_torn or not name.startswith("/") or _is_ambiguous(name) or not clock.isdecimal():
             return None
         try:
-            return name, self._by, int(base, 16), int(size, 16), int(tid), float(wall), tuple(imports.split(" "))
+            return name, self._by, place.base, place.size, int(tid), float(wall), tuple(imports.split(" "))
         except ValueError:
             return None
 
@@ -280,18 +286,14 @@ class LoaderTextDecoder:
             self._read_items(text, wall)
             return
         simple = self._simple = self._simple or SimpleDlopens(self._pid)
-        position, start = 0, text.find(_MARK_START)
-        while start >= 0 and (end := text.find(_MARK_END, start)) >= 0:
-            start = text.rfind(_MARK_START, start, end)
-            following = text.find(_MARK_START, end)
-            until = len(text) if following < 0 else following
+        position = 0
+        for start, end, until in _find_frames(text):
             if start == 0 or text[start - 1] == "\n":
                 dlopen = simple.read(text[start + 1 : end], text[end + 1 : until])
                 if dlopen is not None:
                     if position < start:
                         self._read_items(text[position:start], wall)
                     position = until if self._first.load_at_once(*dlopen, read=wall) else start
-            start = following
         if position < len(text):
             self._read_items(text[position:], wall)
 

@@ -164,7 +164,8 @@ def _parse_trying(text: str) -> Line | None:
     return Line(LineKind.TRY, text[14:]) if text.startswith("  trying file=") else None
 
 
-def _parse_place(text: str) -> Line | None:
+def parse_place(text: str) -> Line | None:
+    """Return the line that tells where an image was mapped; `None` if the text is none."""
     dynamic, is_base, rest = text.partition("  base: 0x")
     base, is_size, size = rest.partition("   size: 0x")
     if not (dynamic.startswith("  dynamic: 0x") and is_base and is_size and base.isalnum() and size.isalnum()):
@@ -201,7 +202,7 @@ def _parse_count(text: str) -> Line | None:
 
 _BEGINNING = 5
 _PARSERS = {
-    "file=": _parse_file, " sear": _parse_path, "find ": _parse_find, "  try": _parse_trying, "  dyn": _parse_place,
+    "file=": _parse_file, " sear": _parse_path, "find ": _parse_find, "  try": _parse_trying, "  dyn": parse_place,
     "trans": _parse_start, "calli": _parse_call, "openi": _parse_count, "closi": _parse_count,
 }  # fmt: skip
 """By the first characters of a line."""
