@@ -105,17 +105,25 @@ class ChildProgram:
         return self.returncode
 
 
+def glibc_version() -> tuple[int, ...]:
+    """Return the version of glibc if that is the C library of this process, as (2, 36); () for any other.
+
+    By its own word (confstr(3)). `host.machine` tells more, and imports more.
+    """
+    if sys.platform != "linux":
+        return ()
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+        return tuple(map(int, version.split(".")[:2])) if name == "glibc" else ()
+    except (OSError, ValueError):  # musl has no such name
+        return ()
+
+
 def _can_spawn(command: list[str]) -> bool:
     """Return whether posix_spawn(3) starts the program, and says why where it cannot: glibc's does since 2.24."""
     if not hasattr(os, "posix_spawn") or not os.path.dirname(command[0]):
         return False
-    if sys.platform == "linux":
-        try:
-            name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-            return name == "glibc" and tuple(map(int, version.split(".")[:2])) >= (2, 24)
-        except (OSError, ValueError):
-            return False
-    return sys.platform == "darwin"
+    return sys.platform == "darwin" or glibc_version() >= (2, 24)
 
 
 def start_program(

@@ -23,6 +23,7 @@ from .process import (
     RunOptions,
     child_environment,
     choose_wait,
+    glibc_version,
     has_no_descriptors,
     import_all,
     interpreter_of,
@@ -70,7 +71,7 @@ def run_child(program: Program, backend: str, options: RunOptions) -> RunResult:
     refusals: tuple[str, ...] = ()
     if backend == "auto":
         refusal = "this Python's C library is not glibc"
-        if options.python is not None or program.python is not None or _is_glibc():
+        if options.python is not None or program.python is not None or glibc_version():
             run = _run_inside(program, "rtld", options)
             if run.refusal is None:
                 return run
@@ -135,15 +136,6 @@ def _share(log: int | None) -> LogSharing:
     return LogSharing(log, view=view_of_files() or "")
 
 
-def _is_glibc() -> bool:
-    if sys.platform == "win32":
-        return False
-    try:
-        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
-    except (OSError, ValueError):
-        return False
-
-
 class _NoReportFile(CannotRun):
     """There is no place for the report of the runner: no folder takes files, and the system makes none in memory."""
 
@@ -196,8 +188,6 @@ def _run(command: list[str], log: int | None, relay: Relay, options: RunOptions)
                 os.set_inheritable(log, True)
             if options.variables or options.output is not None:
                 child: Child = start_program(command, child_environment(options), stdout, stderr)
-            elif options.watch_crash or options.stopper is not None:
-                child = start_program(command)
             else:
                 child = start_plainly(command)
         except OSError as error:
