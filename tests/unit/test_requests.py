@@ -19,7 +19,7 @@ import sys
 import traceback
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from pathlib import Path
@@ -42,6 +42,17 @@ def not_a_library(tmp_path: Path) -> Path:
     path = tmp_path / "_broken.so"
     path.write_bytes(b"x" * 100)
     return path
+
+
+@contextmanager
+def watching(*listeners: Any, **named: Any) -> Iterator[Watch]:
+    """A watch that ends also where a test fails: the functions of this process are as they were for the next one."""
+    watch = Watch(*listeners, **named)
+    watch.start()
+    try:
+        yield watch
+    finally:
+        watch.end()
 
 
 def spec_of(path: Path) -> ModuleSpec:
@@ -314,25 +325,16 @@ def test_a_signal_that_comes_while_a_library_is_opened_reaches_the_program(
     """All here is C, so the handler is called when Python runs next: as after a long `dlopen`."""
     monkeypatch.setattr(_ctypes, OPEN, contextvars.Context().run)
     told: list[bool] = []
-    watch = Watch(on_return=told.append)
-    watch.start()
-    try:
+    with watching(on_return=told.append):
         with pytest.raises(interruption):
             getattr(_ctypes, OPEN)(_thread.interrupt_main, signal.SIGINT)
         assert told == [False]
-    finally:
-        watch.end()
 
 
 def test_a_signal_that_comes_while_a_request_is_noted_reaches_the_program(interruption: type[BaseException]) -> None:
     note: Any = partial(next, map(_thread.interrupt_main, (signal.SIGINT,)))
-    watch = Watch(note)
-    watch.start()
-    try:
-        with pytest.raises(interruption):
-            ctypes.CDLL(NO_LIBRARY)
-    finally:
-        watch.end()
+    with watching(note), pytest.raises(interruption):
+        ctypes.CDLL(NO_LIBRARY)
 
 
 REFUSING = """
@@ -426,13 +428,8 @@ def test_an_exception_that_another_thread_raises_here_reaches_the_program() -> N
     """`PyThreadState_SetAsyncExc` takes effect when the thread runs Python next: in a function of ours."""
     interrupt: Any = ctypes.pythonapi.PyThreadState_SetAsyncExc
     note: Any = partial(next, map(interrupt, (ctypes.c_ulong(_thread.get_ident()),), (ctypes.py_object(TimeIsUp),)))
-    watch = Watch(note)
-    watch.start()
-    try:
-        with pytest.raises(TimeIsUp):
-            ctypes.CDLL(NO_LIBRARY)
-    finally:
-        watch.end()
+    with watching(note), pytest.raises(TimeIsUp):
+        ctypes.CDLL(NO_LIBRARY)
 
 
 def test_a_watch_that_hands_its_requests_on_keeps_nothing_of_them() -> None:

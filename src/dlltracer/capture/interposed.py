@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType, ModuleType
-    from typing import Any, SupportsIndex
+    from typing import Any, SupportsIndex, TypeGuard
 
     Function = Callable[..., Any]
     BeforeCall = Callable[[FrameType | None, Function], Function]
@@ -228,14 +228,15 @@ class Interposition:
         self._put: list[tuple[ModuleType, str, Interposed]] = []
         self.failures: list[str] = []
 
-    def put(self, module: ModuleType, name: str, before: BeforeCall, user: str | None = None) -> None:
+    def put(self, module: ModuleType | None, name: str, before: BeforeCall, user: str | None = None) -> None:
         """Replace a function of a module, if it is a module, has the function, and it is not replaced yet.
 
         Arguments: `before`, as of `Interposed`; `user`, the name of a module which has imported the function, perhaps
         by another name: it is replaced there as well.
         """
-        # Nothing else than a module: lazy modules are imported by a look at them (importlib.util.LazyLoader).
-        function = vars(module).get(name) if is_module(module) else None
+        if not is_module(module):  # lazy modules are imported by a look at them (importlib.util.LazyLoader)
+            return
+        function = vars(module).get(name)
         if function is None or isinstance(function, Interposed):
             return
         stand_in = Interposed(function, before, self.failures)
@@ -255,7 +256,7 @@ class Interposition:
                 _exchange(user, stand_in, stand_in.function)
 
 
-def is_module(thing: object) -> bool:
+def is_module(thing: object) -> TypeGuard[ModuleType]:
     """Return whether an object is a module, and not of a class of its own, whose code could run at a look at it."""
     return type(thing) is type(sys)
 

@@ -357,13 +357,9 @@ class _Calls:
         for name in _C_MODULES:
             self._replace_in(sys.modules.get(name))
         # The other way of subprocess to run a program: newer versions take it where they can (_posix_spawn).
-        system = sys.modules.get("os")
-        if system is not None:
-            self._replaced.put(system, "posix_spawn", self._before_program)
+        self._replaced.put(sys.modules.get("os"), "posix_spawn", self._before_program)
 
     def _replace_in(self, module: ModuleType | None) -> None:
-        if module is None:
-            return
         for name in ("dlopen", "LoadLibrary"):
             self._replaced.put(module, name, self._before_dlopen, "ctypes")
         self._replaced.put(module, "fork_exec", self._before_program, "subprocess")

@@ -25,6 +25,7 @@ _SITE = {
 }
 """Where pip installs by default, seen from a prefix. Source: `sysconfig`, of Python and of Debian's."""
 
+
 def operand(path: str) -> str:
     """Return a path that no command takes for an option."""
     return f"./{path}" if path.startswith("-") else path

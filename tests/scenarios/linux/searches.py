@@ -76,17 +76,12 @@ def renamed_t64(shop: Workshop) -> Question:
 
 
 def link_lost(shop: Workshop) -> Question:
-    shop.library("libleaf.so.1", LEAF)
-    shop.module("ext", CALLS_LEAF, ["libleaf.so.1"], ["-Wl,-rpath,$ORIGIN/lib"], init="leaf()")
-    shop.move("libleaf.so.1", "lib/libleaf.so.1.4.2")
+    module_without_library(shop, "lib/libleaf.so.1.4.2", "-Wl,-rpath,$ORIGIN/lib")
     return shop.ask("ext")
 
 
 def other_case(shop: Workshop) -> Question:
-    shop.library("libleaf.so.1", LEAF)
-    shop.module("ext", CALLS_LEAF, ["libleaf.so.1"], ["-Wl,-rpath,$ORIGIN/lib"], init="leaf()")
-    shop.remove("libleaf.so.1")
-    shop.library("lib/libLeaf.so.1", LEAF)
+    module_without_library(shop, "lib/libLeaf.so.1", "-Wl,-rpath,$ORIGIN/lib")
     return shop.ask("ext")
 
 

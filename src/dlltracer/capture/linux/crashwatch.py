@@ -24,7 +24,6 @@ from ...model.light import Protocol, dataclass
 if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
-
 from ...model.failure import STACK_OVERFLOW, Crash
 from .processes import is_stack_overflow, locate, read_status_field, read_threads
 from .ptrace import ENDED, EVENT_STOP, Ptrace, availability, why_refused
