@@ -26,6 +26,7 @@ from pathlib import Path
 import bench_commands
 
 MODULES = ("numpy", "pandas", "scipy.stats", "sklearn", "pyarrow")
+SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 
 
 @dataclass(frozen=True)
@@ -70,24 +71,24 @@ def measure(command: Command) -> Sample:
             "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
             "print(status, wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)\n"
         )
+        # All have the same folders to search, untraced as well: most imports of the program look into each.
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": SOURCE, **extra}
         done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **extra}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=True
+        )
     status, wall, cpu, peak = done.stdout.split()
     if status != "0":
         raise SystemExit(f"status {status}: {' '.join(arguments)}")
     return Sample(float(wall), float(cpu), float(peak))
 
 
-def commands(python: str, modules: Sequence[str], source: Path) -> dict[str, Command]:
+def commands(python: str, modules: Sequence[str]) -> dict[str, Command]:
     """The ways of tracing that exist on this machine; "untraced" first."""
     imports = f"import {', '.join(modules)}"
     traced = f"import dlltracer\nwith dlltracer.Trace(collect=True) as events: {imports}\nassert len(events) > 50"
-    path = {"PYTHONPATH": str(source)}
     ways: dict[str, Command] = {
         "untraced": lambda folder: ([python, "-c", imports], {}),
-        "dlltracer.Trace": lambda folder: ([python, "-c", traced], path),
+        "dlltracer.Trace": lambda folder: ([python, "-c", traced], {}),
     }
     tool = Path(python).with_name("dlltracer")
     if tool.exists():
@@ -165,9 +166,9 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def compile_all(python: str, modules: Sequence[str], source: Path) -> None:
+def compile_all(python: str, modules: Sequence[str]) -> None:
     """Compile our bytecode, and that of the modules if they are of this Python: some installers leave it to a run."""
-    compileall.compile_dir(str(source), quiet=1)
+    compileall.compile_dir(SOURCE, quiet=1)
     for name in {module.partition(".")[0] for module in modules} if python == sys.executable else ():
         found = importlib.util.find_spec(name)
         for folder in found.submodule_search_locations or () if found is not None else ():
@@ -182,10 +183,9 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="the Python that has the modules (default: this one)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the numbers there too")
     options = parser.parse_args()
-    source = Path(__file__).resolve().parents[1] / "src"
-    ways = commands(options.python, options.modules.split(","), source)
+    ways = commands(options.python, options.modules.split(","))
     plain = ways.pop("untraced")
-    compile_all(options.python, options.modules.split(","), source)
+    compile_all(options.python, options.modules.split(","))
     chosen = options.only or list(ways)
     if unknown := set(chosen) - set(ways):
         parser.error(f"no such way here: {', '.join(sorted(unknown))}; there are {', '.join(ways)}")

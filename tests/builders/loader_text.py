@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dlltracer.capture.linux.decode import LoaderTextDecoder
-from dlltracer.capture.requests import encode_request
+from dlltracer.capture.marks import encode_request
 from dlltracer.model.events import ImageChange
 
 PYTHON = "/usr/bin/python3"
@@ -116,7 +116,7 @@ def decode_loader_text(text: bytes, *, pid: int | None = None, ended: bool = Tru
     """Decode the loader's text.
 
     Arguments:
-        text: bytes as written by ld.so, with the marks of `requests.encode_request` between.
+        text: bytes as written by ld.so, with the marks of `marks.encode_request` between.
         pid: only lines of this process; `None` for the process of the first line.
         ended: the text is whole. `False` for a process that died: a search without a result is then no failure.
     Never raises for any input: what it cannot read is counted.

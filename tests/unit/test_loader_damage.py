@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from builders.loader_text import LoaderText, decode_loader_text
 from dlltracer.capture.linux.decode import LoaderTextDecoder
-from dlltracer.capture.requests import FIND_LIBRARY, GAP, encode_request
+from dlltracer.capture.marks import GAP, encode_request
+from dlltracer.capture.requests import FIND_LIBRARY
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
 from dlltracer.model.recording import KeptEvents
 

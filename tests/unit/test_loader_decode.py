@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builders.loader_text import LoaderText, decode_loader_text
 from dlltracer.capture.linux.decode import split_text
 from dlltracer.capture.linux.lines import LineKind, parse_line
-from dlltracer.capture.requests import encode_request
+from dlltracer.capture.marks import encode_request
 from dlltracer.model.events import FailureKind, LoadEvent, LoadFailedEvent, Phase, ProbeOutcome, UnloadEvent
 from dlltracer.model.failure import Request
 

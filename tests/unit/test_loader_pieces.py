@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from builders.loader_text import PYTHON, LoaderText, decode_loader_text
 from dlltracer.capture.linux.decode import LoaderTextDecoder, SimpleDlopens
-from dlltracer.capture.requests import FORKED, MARK_END, OWN_BEGIN, OWN_END
+from dlltracer.capture.marks import FORKED, MARK_END, OWN_BEGIN, OWN_END
 from dlltracer.model.events import LoadEvent, LoadFailedEvent, UnloadEvent
 
 LIBC = "/lib/libc.so.6"

@@ -29,21 +29,10 @@ if TYPE_CHECKING:
 
     RawRequest = tuple[str, str, tuple[str, ...], int, float, int, tuple[str, ...], int | None]
 
-MARK_START, MARK_END = b"\x1e", b"\x1f"
-"""The frame of a request in a stream of text: ASCII's record and unit separators, which no path has."""
-
-MARK_MODE = 0x6C6C6474
-"""The mode of an access(2) whose path is a mark, for a tracer that watches system calls. The kernel refuses any mode
-above 7 with EINVAL before it looks at the path (do_faccessat in fs/open.c): whether somebody watches or not, the call
-does nothing. Python raises no audit event for it."""
-
 IS_ATTRIBUTED = sys.implementation.name == "cpython"
 """Whether requests are seen: the functions that `interposed` replaces are CPython's."""
 _NOT_SEEN = f"the imports of {sys.implementation.name} are not seen: loads have no Python import"
 """A note."""
-
-OWN_BEGIN, OWN_END, FORKED, GAP = b"\x1eown\x1f", b"\x1enot own\x1f", b"\x1eforked\x1f", b"\x1egap\x1f"
-"""Marks other than of requests (`linux.decode.Mark`)."""
 
 FIND_LIBRARY = "ctypes.util.find_library"
 """The kind of request for which CPython has no audit event (`model.failure.RequestKind`): a search by name that found
@@ -255,19 +244,6 @@ def _flags_in(variables: Mapping[str, Any]) -> int | None:
     given = (variables.get(name) for name in ("winmode", "mode"))
     flags = next((one for one in given if type(one) is int), -1) if sys.platform == "win32" else -1
     return flags if 0 <= flags < 1 << 32 else None
-
-
-def encode_request(raw: RawRequest) -> bytes:
-    """A request as a mark that can stand anywhere in a stream of text, even inside a line (see `linux.decode`).
-
-    Here and not beside its inverse, which needs modules that may not be imported before the traced code runs.
-    """
-    kind, target, imports, tid, wall, clock, places, flags = raw
-    given = "" if flags is None else str(flags)
-    names = " ".join((target, *imports))
-    if not (names.isascii() and names.isprintable() and names.count(" ") == len(imports) and "%" not in names):
-        names = " ".join([f"%{name.encode('utf-8', 'surrogatepass').hex()}" for name in (target, *imports)])
-    return f"\x1e{kind} {tid} {wall!r} {clock} {','.join(places)} {given} {names}\x1f".encode("ascii")
 
 
 _FRAME_END, _NAMES, _SEARCH = ".dlltracer", ".dlltracer imports", ".dlltracer search"

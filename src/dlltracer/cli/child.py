@@ -234,7 +234,8 @@ def _watch_requests(path: str) -> Watch:
         # Python's faulthandler, which our parent turned on, makes a status 3 of these; the debugger wants to see them.
         for number in (_signal.SIGILL, _signal.SIGFPE):
             _signal.signal(number, _signal.SIG_DFL)
-    from dlltracer.capture.requests import Watch, encode_request
+    from dlltracer.capture.marks import encode_request
+    from dlltracer.capture.requests import Watch
 
     file = _open_to_append(path)
     Watch(lambda raw: _write(file, encode_request(raw))).start()

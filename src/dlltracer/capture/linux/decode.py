@@ -7,7 +7,8 @@ import enum
 import re
 
 from ...model.failure import Request, RequestKind
-from ..requests import IMPORT, MARK_END, MARK_START
+from ..marks import MARK_END, MARK_START
+from ..requests import IMPORT
 from .lines import Line, parse_line, parse_place
 from .loaderstate import Change, LoaderState
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LogMark(enum.Enum):
-    """A mark other than of a request; the values are what stands in the frame (`requests`)."""
+    """A mark other than of a request; the values are what stands in the frame (`marks`)."""
 
     OWN_BEGIN = "own"
     """The next loads are dlltracer's own."""
@@ -58,7 +59,7 @@ def _line_start(pid: int) -> str:
 
 
 def decode_request(mark: str) -> Request | None:
-    """The inverse of `requests.encode_request`, given a mark without its frame; `None` when it is damaged."""
+    """The inverse of `marks.encode_request`, given a mark without its frame; `None` when it is damaged."""
     try:
         kind, tid, wall, clock, places, flags, *names = mark.split(" ")
         if "%" in mark:

@@ -19,7 +19,8 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
-from ..requests import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, Watch, encode_request
+from ..marks import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, encode_request
+from ..requests import Watch
 from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch, DebugWords, prove_patch
 from .log_file import create_memory_file, open_log, out_of_the_way, punch_hole
 

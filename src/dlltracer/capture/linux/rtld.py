@@ -15,7 +15,7 @@ if sys.platform != "linux":
 
 from ...errors import BackendUnavailable
 from ..backend import Availability, LibraryFirst
-from ..requests import OWN_BEGIN, OWN_END
+from ..marks import OWN_BEGIN, OWN_END
 from .debug_mask import DebugMaskPatch
 from .loader_log import DRAIN_AT, Listener, LoaderLog, the_loader_log
 from .log_file import LeftLog, open_log, out_of_the_way, set_variables_for_children, view_of_files

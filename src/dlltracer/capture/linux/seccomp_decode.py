@@ -116,7 +116,7 @@ class UnreadMapStop:
 
 @dataclass(frozen=True)
 class MarkStop:
-    """The runner of a process handed over marks: `requests.encode_request` makes these, and the constants beside it.
+    """The runner of a process handed over marks: `marks.encode_request` makes these, and the constants beside it.
 
     `is_taken`: they were the begin of memory that is read from now on (`seccomp_marks.SharedMarks`). `maps`: at the end
     of the program, the text of /proc/PID/maps; it may have ended by the time that the marks are thought about.

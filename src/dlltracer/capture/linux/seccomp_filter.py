@@ -23,7 +23,7 @@ import struct
 import sys
 from collections.abc import Collection
 
-from ..requests import MARK_MODE
+from ..marks import MARK_MODE
 
 RET_ALLOW = 0x7FFF0000
 RET_USER_NOTIF = 0x7FC00000

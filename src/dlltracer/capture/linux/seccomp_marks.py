@@ -14,16 +14,8 @@ import sys
 from _thread import allocate_lock, get_native_id
 from io import BytesIO
 
-from ..requests import (
-    FIND_LIBRARY,
-    MARK_END,
-    MARK_MODE,
-    MARK_START,
-    OWN_BEGIN,
-    OWN_END,
-    Watch,
-    encode_request,
-)
+from ..marks import MARK_END, MARK_MODE, MARK_START, OWN_BEGIN, OWN_END, encode_request
+from ..requests import FIND_LIBRARY, Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +27,7 @@ FILLER = b"\x1d"
 """What is not written yet is full of it. No mark has it, and a path may: NUL would end it."""
 SHARED_SIZE = 1 << 16
 """Bytes of memory: some hundred marks."""
+
 
 def describe_memory(tracer: int, tid: int) -> bytes:
     """Return the mark at the begin of memory that a tracer is to read.
