@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 
 WAKE_SECONDS = 0.5
+_LATEST_SECONDS = 5.0
+"""How long a list may wait for its events while the program loads more."""
 _SLOW_SECONDS = 0.05
 """A call of an output that takes longer is slow: no thread of the program waits for this trace's outputs any more."""
 _SLOW_SHARE = 0.05
@@ -153,7 +155,8 @@ class Delivery:
         self._session: Session | None = session
         self._watch = Watch(self._note_request, self._note_return)
         self._began = time.perf_counter()
-        self._progress = -1
+        self._progress = session.progress()
+        self._drained_at = self._began
         self._waited_in_vain = 0.0
         self._reset()
 
@@ -225,6 +228,8 @@ class Delivery:
                 if not self._is_ending:
                     self._wake.acquire(timeout=WAKE_SECONDS)
                 is_last = self._is_ending
+                if not is_last and self._may_come_later():
+                    continue
                 waiters, self._waiters = self._waiters, []
                 self._drain(waiters)
                 for waiter in waiters:
@@ -232,6 +237,20 @@ class Delivery:
         finally:
             self._thread = None
             has_ended.release()
+
+    def _may_come_later(self) -> bool:
+        """Return whether what there is may be delivered later: there is only a list for it, and the program loads more.
+
+        To decode beside the program takes the GIL from it every 5 ms, and each turn costs two wake-ups.
+        """
+        session, now = self._session, time.perf_counter()
+        if self._outputs.is_called or session is None or session.is_sampling:
+            return False
+        before, self._progress = self._progress, session.progress()
+        if self._progress != before and now - self._drained_at < _LATEST_SECONDS:
+            return True
+        self._drained_at = now
+        return False
 
     def _end_thread(self) -> None:
         """Let the thread deliver what there is, and wait until it has ended, or is stuck in an output."""

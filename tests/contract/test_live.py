@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,6 +180,15 @@ def test_a_load_that_python_did_not_ask_for_is_read_by_itself(native: Native) ->
         assert dlopen(os.fsencode(path), 1)
         assert out.has_come.wait(LONG)
         assert events is not None and str(events[-1]) == f"LoadLibrary {path}"
+
+
+def test_a_list_alone_has_the_load_before_the_end(native: Native) -> None:
+    path, until = native.tiny(), time.monotonic() + LONG
+    with dlltracer.Trace(collect=True) as events:
+        load(path)
+        while not events and time.monotonic() < until:
+            threading.Event().wait(0.01)
+        assert [str(event) for event in events or ()] == [f"LoadLibrary {path}"]
 
 
 def test_outputs_have_the_event_when_the_load_returns(native: Native) -> None:

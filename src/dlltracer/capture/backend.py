@@ -29,6 +29,10 @@ if TYPE_CHECKING:
         def hides_failures(self) -> bool:
             """True if `progress` stays as it is when it becomes known that a load has failed."""
 
+        @property
+        def is_sampling(self) -> bool:
+            """True if what comes and goes between two calls of `drain` is not seen."""
+
         def progress(self) -> int:
             """A number that grows when the loader does something. Quick, and from any thread."""
 

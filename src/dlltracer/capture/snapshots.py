@@ -72,6 +72,7 @@ class SnapshotSession:
 
     missed = 0
     is_completed_later = hides_failures = False
+    is_sampling = True
 
     def __init__(self, read: Callable[[bool], Snapshot], live: bool, more_notes: tuple[str, ...] = ()) -> None:
         self._more_notes = more_notes

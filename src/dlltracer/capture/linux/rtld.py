@@ -58,7 +58,7 @@ class RtldBackend:
 class RtldSession(Listener):
     """A running capture: decodes its stretch of the log when it ends, and a long one while it grows."""
 
-    is_completed_later = hides_failures = False
+    is_completed_later = hides_failures = is_sampling = False
 
     def __init__(self, log: LoaderLog, raw: bool, fd: int | None, live: bool = False) -> None:
         super().__init__()

@@ -97,6 +97,7 @@ class EtwSession:
 
     missed = 0
     hides_failures = True
+    is_sampling = False
 
     def __init__(self, raw: bool, kernel_logger: bool, loader_events: bool = False, live: bool = False) -> None:
         self._lock = RLock()
