@@ -199,6 +199,7 @@ def _wrong_files(tiny: TinyLibraries) -> None:
         "version": patched(6, b"\x09"),
         "osabi": patched(7, b"\x09"),
         "abi_version": patched(8, b"\x01"),
+        "gnu_abi_2": patched(7, b"\x03\x02"),
         "gnu_abi_3": patched(7, b"\x03\x03"),
         "gnu_abi_4": patched(7, b"\x03\x04"),
         "abi": good,

@@ -9,12 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders.memory_filesystem import MemoryFilesystem, elf_head, elf_image
-from dlltracer.model.elf import DF_1_NODEFLIB, DF_1_PIE, ElfImage, ElfSegment
+from dlltracer.model.elf import (
+    DF_1_NODEFLIB,
+    DF_1_PIE,
+    EM_AARCH64,
+    EM_PPC64,
+    EM_RISCV,
+    EM_X86_64,
+    ElfImage,
+    ElfSegment,
+)
 from dlltracer.model.events import FileKind, Phase, ProbeOutcome
 from dlltracer.model.loader_context import HWCAP_EXTENSION, CacheEntry, GlibcContext, LoadedImage
 from dlltracer.model.pe import PeImage
 from dlltracer.model.tree import Binding, BindingState, LoadTree
 from dlltracer.resolve.linux import expand_folders, expand_tokens, resolve_glibc
+from dlltracer.resolve.lookup import judge_for_glibc
 
 CONTEXT = GlibcContext(
     system_folders=("/lib", "/usr/lib"), lib="lib/x86_64-linux-gnu", platform="haswell", loader="/lib64/ld.so"
@@ -122,6 +132,17 @@ def test_a_file_for_others_is_passed_over(image: ElfImage | FileKind, reason: st
     binding = only(resolve(entries))
     assert binding.path == "/b/x.so"
     assert (binding.probes[0].outcome, binding.probes[0].reason) == (ProbeOutcome.PRESENT, reason)
+
+
+@pytest.mark.parametrize(("machine", "highest"), [(EM_X86_64, 3), (EM_PPC64, 3), (EM_AARCH64, 2), (EM_RISCV, 2)])
+def test_the_abi_versions_that_glibc_takes_depend_on_the_processor(machine: int, highest: int) -> None:
+    """LIBC_ABI_MAX counts the lines of libc-abis for the processor."""
+    head = elf_head(elf_image(machine=machine))
+    for version in range(6):
+        check = judge_for_glibc(head[:7] + bytes((3, version)) + head[9:], replace(CONTEXT, machine=machine))
+        assert check.reason == (None if version <= highest else "ELF file ABI version invalid")
+    check = judge_for_glibc(head[:8] + b"\1" + head[9:], replace(CONTEXT, machine=machine))
+    assert check.reason == "ELF file ABI version invalid"  # ELFOSABI_SYSV has no versions
 
 
 def test_a_circle_of_links_ends_its_rule_only() -> None:

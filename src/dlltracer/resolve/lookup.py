@@ -10,7 +10,22 @@ from collections.abc import Iterable
 
 from ..binary.reading import describe_not_image
 from ..errors import BinaryFormatError
-from ..model.elf import DF_1_PIE, EM_ARM, EM_MIPS, EM_PPC64, EM_RISCV, ET_DYN, ElfImage, describe_kind, linux_abi
+from ..model.elf import (
+    DF_1_PIE,
+    EM_386,
+    EM_ARM,
+    EM_MIPS,
+    EM_PPC,
+    EM_PPC64,
+    EM_RISCV,
+    EM_SPARC,
+    EM_SPARCV9,
+    EM_X86_64,
+    ET_DYN,
+    ElfImage,
+    describe_kind,
+    linux_abi,
+)
 from ..model.events import FileKind, Phase, Probe, ProbeOutcome
 from ..model.light import Protocol, dataclass
 from ..model.loader_context import MACHINES_WITH_ABIS, GlibcContext, LinuxContext, WindowsContext
@@ -162,9 +177,17 @@ def judge_for_glibc(head: bytes, context: GlibcContext) -> HeaderCheck:
     return TAKEN if problem is None else HeaderCheck(LookupStep.STOP, problem)
 
 
-_GNU_ABI_VERSIONS = 3
-"""The highest EI_ABIVERSION for ELFOSABI_GNU: LIBC_ABI_MAX of glibc (libc-abis) is 4, seen from 2.31 to 2.43. Only its
-port to MIPS takes others (sysdeps/mips/ldsodefs.h)."""
+_COUNT_IFUNC = frozenset({EM_386, EM_X86_64, EM_PPC, EM_PPC64, EM_SPARC, EM_SPARCV9})
+"""The processors for which glibc's libc-abis has a line for IFUNC."""
+
+
+def _highest_gnu_abi(machine: int) -> int:
+    """Return the highest EI_ABIVERSION for ELFOSABI_GNU that glibc takes: LIBC_ABI_MAX is one more.
+
+    Each line of libc-abis that is for the processor counts one: seen from 2.31 to 2.43 on x86, in 2.41 on arm64, armhf
+    and riscv64. Only the port to MIPS takes others (sysdeps/mips/ldsodefs.h).
+    """
+    return 3 if machine in _COUNT_IFUNC else 2
 
 
 def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
@@ -175,7 +198,7 @@ def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
         problem = "ELF file version ident does not match current one"
     elif head[7] not in (0, 3) and (head[7], context.machine) != (64, EM_ARM):  # ELFOSABI_SYSV, _GNU, _ARM_AEABI
         problem = "ELF file OS ABI invalid"
-    elif head[8] > (_GNU_ABI_VERSIONS if head[7] == 3 else 0) and context.machine != EM_MIPS:
+    elif head[8] > (_highest_gnu_abi(context.machine) if head[7] == 3 else 0) and context.machine != EM_MIPS:
         problem = "ELF file ABI version invalid"
     elif any(head[9:16]):
         problem = "nonzero padding in e_ident"
