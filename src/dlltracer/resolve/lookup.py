@@ -12,15 +12,11 @@ from ..binary.reading import describe_not_image
 from ..errors import BinaryFormatError
 from ..model.elf import (
     DF_1_PIE,
-    EM_386,
+    EM_AARCH64,
     EM_ARM,
     EM_MIPS,
-    EM_PPC,
     EM_PPC64,
     EM_RISCV,
-    EM_SPARC,
-    EM_SPARCV9,
-    EM_X86_64,
     ET_DYN,
     ElfImage,
     describe_kind,
@@ -177,17 +173,14 @@ def judge_for_glibc(head: bytes, context: GlibcContext) -> HeaderCheck:
     return TAKEN if problem is None else HeaderCheck(LookupStep.STOP, problem)
 
 
-_COUNT_IFUNC = frozenset({EM_386, EM_X86_64, EM_PPC, EM_PPC64, EM_SPARC, EM_SPARCV9})
-"""The processors for which glibc's libc-abis has a line for IFUNC."""
-
-
 def _highest_gnu_abi(machine: int) -> int:
     """Return the highest EI_ABIVERSION for ELFOSABI_GNU that glibc takes: LIBC_ABI_MAX is one more.
 
-    Each line of libc-abis that is for the processor counts one: seen from 2.31 to 2.43 on x86, in 2.41 on arm64, armhf
-    and riscv64. Only the port to MIPS takes others (sysdeps/mips/ldsodefs.h).
+    Each feature in libc-abis that the processor has counts one. Seen: 3 from 2.31 to 2.43 on x86, and in 2.41 on
+    riscv64; 2 from 2.31 to 2.41 on arm64, and in 2.41 on armhf. Only the port to MIPS takes others
+    (sysdeps/mips/ldsodefs.h).
     """
-    return 3 if machine in _COUNT_IFUNC else 2
+    return 2 if machine in (EM_AARCH64, EM_ARM) else 3
 
 
 def _ident_problem(head: bytes, context: LinuxContext) -> str | None:
