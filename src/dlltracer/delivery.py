@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 
 WAKE_SECONDS = 0.5
-_LATEST_SECONDS = 5.0
-"""How long a list may wait for its events while the program loads more."""
+_LATEST_SECONDS, _MOST_BACKLOG = 5.0, 1 << 19
+"""How long a list may wait for its events while the program loads more, and how much of `Session.progress` (bytes of a
+log). To import numpy, pandas, scipy, scikit-learn and pyarrow makes half of that."""
 _SLOW_SECONDS = 0.05
 """A call of an output that takes longer is slow: no thread of the program waits for this trace's outputs any more."""
 _SLOW_SHARE = 0.05
@@ -89,6 +90,7 @@ class Outputs:
         if self.collected is not None:
             self.collected.append(event)
         if not self.is_called:
+            self.given += 1
             return
         since = self._busy_since = time.perf_counter()
         try:
@@ -155,8 +157,6 @@ class Delivery:
         self._session: Session | None = session
         self._watch = Watch(self._note_request, self._note_return)
         self._began = time.perf_counter()
-        self._progress = session.progress()
-        self._drained_at = self._began
         self._waited_in_vain = 0.0
         self._reset()
 
@@ -175,11 +175,14 @@ class Delivery:
         self._is_abandoned = False
         self._late = 0
         self._has_ended = allocate_lock()
+        self._progress = self._drained_to = 0
+        self._drained_at = time.perf_counter()
 
     def start(self) -> None:
         """Begin to deliver."""
         self._start_thread()
-        if self._outputs.is_called:  # only an output outside of this process can survive it: a list waits for nobody
+        # Only an output outside of this process can survive it: nobody waits for a list.
+        if self._outputs.is_called or not self._has_thread:
             self._watch.start()
         _FORKS.add(self)
         atexit.register(self._flush)
@@ -196,6 +199,8 @@ class Delivery:
             notes.append("no thread could be started: events were delivered by the threads that loaded")
         else:
             self._end_thread()
+            if not self._is_abandoned:
+                self._drain()
         session, self._session = self._session, None
         assert session is not None
         late = self._late + len(self._outputs.choose(session.drain())) if self._is_abandoned else 0
@@ -227,29 +232,36 @@ class Delivery:
             while not is_last:
                 if not self._is_ending:
                     self._wake.acquire(timeout=WAKE_SECONDS)
-                is_last = self._is_ending
-                if not is_last and self._may_come_later():
+                # Another one has taken its place if it was late at a fork.
+                is_last = self._is_ending or self._has_ended is not has_ended
+                if self._may_come_later(is_last=is_last):
                     continue
                 waiters, self._waiters = self._waiters, []
                 self._drain(waiters)
                 for waiter in waiters:
                     waiter.lock.release()
         finally:
-            self._thread = None
+            if self._has_ended is has_ended:
+                self._thread = None
             has_ended.release()
 
-    def _may_come_later(self) -> bool:
+    def _may_come_later(self, *, is_last: bool) -> bool:
         """Return whether what there is may be delivered later: there is only a list for it, and the program loads more.
 
-        To decode beside the program takes the GIL from it every 5 ms, and each turn costs two wake-ups.
+        To decode beside the program takes the GIL from it every 5 ms, and each turn costs two wake-ups. `is_last`: the
+        thread is to end, and who ends it delivers the rest to a list.
         """
         session, now = self._session, time.perf_counter()
-        if self._outputs.is_called or session is None or session.is_sampling:
+        if self._outputs.is_called or session is None:
             return False
-        before, self._progress = self._progress, session.progress()
-        if self._progress != before and now - self._drained_at < _LATEST_SECONDS:
+        if is_last:
             return True
-        self._drained_at = now
+        before, self._progress = self._progress, session.progress()
+        is_loading = session.can_wait and self._progress != before
+        is_late = now - self._drained_at >= _LATEST_SECONDS or self._progress - self._drained_to >= _MOST_BACKLOG
+        if is_loading and not is_late:
+            return True
+        self._drained_at, self._drained_to = now, self._progress
         return False
 
     def _end_thread(self) -> None:
@@ -356,8 +368,8 @@ class Delivery:
             self._has_ended.release()
 
     def after_fork_in_parent(self) -> None:
-        """Start the thread again."""
-        if self._has_thread and self._thread is None:
+        """Start the thread again. The one before may still be delivering: an output is slow, or it had much to do."""
+        if self._has_thread and self._is_ending:
             self._start_thread()
 
     def after_fork_in_child(self) -> None:

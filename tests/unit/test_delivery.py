@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event as Flag
+from threading import Thread
 
 import pytest
 
@@ -33,8 +36,8 @@ class Loading:
     missed = 0
     is_completed_later = hides_failures = False
 
-    def __init__(self, *, is_sampling: bool) -> None:
-        self.is_sampling = is_sampling
+    def __init__(self, *, can_wait: bool = True) -> None:
+        self.can_wait = can_wait
         self.quiet, self.was_looked_at = Flag(), Flag()
         self.looks = 0
         self.events: list[Event] = [LoadEvent("libx.so")]
@@ -46,7 +49,9 @@ class Loading:
         return self.looks
 
     def drain(self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False) -> Sequence[Event]:
-        events, self.events = self.events, []
+        events = []
+        while self.events:
+            events.append(self.events.pop(0))
         return events
 
     def stop(self) -> Callable[[], Recording]:
@@ -70,8 +75,9 @@ def _wakes_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dlltracer.delivery.WAKE_SECONDS", 0.001)
 
 
-def test_a_list_gets_nothing_while_the_program_loads_and_all_when_it_is_quiet() -> None:
-    session = Loading(is_sampling=False)
+def test_a_list_gets_nothing_while_the_program_loads_and_all_when_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlltracer.delivery._LATEST_SECONDS", 10 * LONG)
+    session = Loading()
     with delivered(session) as collected:
         assert session.was_looked_at.wait(LONG)
         assert collected == []
@@ -81,13 +87,78 @@ def test_a_list_gets_nothing_while_the_program_loads_and_all_when_it_is_quiet() 
 
 def test_a_list_gets_its_events_in_time_though_the_program_goes_on_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dlltracer.delivery._LATEST_SECONDS", 0.01)
-    session = Loading(is_sampling=False)
+    session = Loading()
     with delivered(session) as collected:
         assert collected.has_some.wait(LONG)
         assert not session.quiet.is_set()
 
 
-def test_a_session_that_sees_moments_only_is_read_all_the_time() -> None:
-    session = Loading(is_sampling=True)
+def test_a_list_gets_its_events_when_much_is_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlltracer.delivery._LATEST_SECONDS", 10 * LONG)
+    monkeypatch.setattr("dlltracer.delivery._MOST_BACKLOG", 10)
+    session = Loading()
     with delivered(session) as collected:
         assert collected.has_some.wait(LONG)
+        assert session.looks >= 10 and not session.quiet.is_set()
+
+
+def test_a_session_that_cannot_wait_is_read_all_the_time() -> None:
+    session = Loading(can_wait=False)
+    with delivered(session) as collected:
+        assert collected.has_some.wait(LONG)
+
+
+class Slow(Loading):
+    """A session whose first `drain` takes until `may_go_on` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(can_wait=False)
+        self.is_asked, self.may_go_on = Flag(), Flag()
+
+    def drain(self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False) -> Sequence[Event]:
+        self.is_asked.set()
+        assert self.may_go_on.wait(LONG)
+        return super().drain()
+
+
+def test_events_after_a_fork_are_delivered_though_it_came_in_the_midst_of_a_delivery() -> None:
+    session = Slow()
+    collected = Telling()
+    delivery = Delivery(Outputs(collected, None, False, False), session)
+    delivery.start()
+    assert session.is_asked.wait(LONG)
+    delivery.before_fork()  # gives up waiting
+    delivery.after_fork_in_parent()
+    session.may_go_on.set()
+    assert collected.has_some.wait(LONG)
+    collected.has_some.clear()
+    session.events.append(LoadEvent("liby.so"))
+    assert collected.has_some.wait(LONG)
+    session.events.append(LoadEvent("libz.so"))
+    delivery.finish(lambda: Recording("rtld"))
+    assert [str(event) for event in collected] == [f"LoadLibrary lib{name}.so" for name in "xyz"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the backend of Linux")
+def test_a_reader_does_not_wait_for_a_thread_that_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler that ends the trace waits for the reader, and may have interrupted a thread that decodes."""
+    from dlltracer.capture.linux.decoding import Decoding
+    from dlltracer.capture.linux.rtld import RtldBackend
+
+    session, feed = RtldBackend().start(live=True), Decoding.feed
+    readers: list[Thread] = []
+
+    def feed_after_reader(decoding: Decoding, text: bytes) -> None:
+        if not readers:
+            readers.append(Thread(target=session.drain, daemon=True))
+            readers[0].start()
+            readers[0].join(LONG)
+        feed(decoding, text)
+
+    monkeypatch.setattr(Decoding, "feed", feed_after_reader)
+    try:
+        ctypes.CDLL("libc.so.6")
+        session.drain()
+        assert not readers[0].is_alive()
+    finally:
+        session.stop()()

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
             """True if `progress` stays as it is when it becomes known that a load has failed."""
 
         @property
-        def is_sampling(self) -> bool:
-            """True if what comes and goes between two calls of `drain` is not seen."""
+        def can_wait(self) -> bool:
+            """True if `drain` may be called rarely: it does not miss what comes and goes between two calls, and returns
+            everything that came before it."""
 
         def progress(self) -> int:
             """A number that grows when the loader does something. Quick, and from any thread."""
@@ -95,6 +96,10 @@ class LibraryFirst:
         for folder in self._library:
             sys.path.remove(folder)
 
+
+LOCK_SECONDS = 0.1
+"""How long a reader of a session waits for its lock. Who holds it may wait for the reader in turn: a thread whose
+signal handler ends the trace, or one that waits for all threads inside dlopen."""
 
 NO_PYDLL = "the ctypes of this Python has no PyDLL, as PyPy's"
 """A reason: calls of C that let no other Python code run."""

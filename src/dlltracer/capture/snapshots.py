@@ -17,7 +17,7 @@ from struct import Struct
 from types import MethodType
 
 from ..errors import BackendUnavailable
-from .backend import NO_PYDLL, USE_RUN, Availability
+from .backend import LOCK_SECONDS, NO_PYDLL, USE_RUN, Availability
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class SnapshotSession:
 
     missed = 0
     is_completed_later = hides_failures = False
-    is_sampling = True
+    can_wait = False
 
     def __init__(self, read: Callable[[bool], Snapshot], live: bool, more_notes: tuple[str, ...] = ()) -> None:
         self._more_notes = more_notes
@@ -96,12 +96,16 @@ class SnapshotSession:
         self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False
     ) -> Sequence[LoadEvent | UnloadEvent]:
         """The events since the last call."""
-        with self._lock:
+        if not self._lock.acquire(timeout=LOCK_SECONDS):
+            return ()
+        try:
             if self._live:
                 self._snapshots.append(self._read(False))
                 self._compare()
             fresh, self._drained = self._events[self._drained :], len(self._events)
             return fresh
+        finally:
+            self._lock.release()
 
     def stop(self) -> Callable[[], Recording]:
         """Take the last snapshot. Returns what compares them."""

@@ -19,6 +19,7 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
+from ..backend import LOCK_SECONDS
 from ..marks import FORKED, GAP, MARK_END, MARK_START, OWN_BEGIN, encode_request
 from ..requests import Watch
 from .debug_mask import USE_SNAPSHOT, WANTED, DebugMaskPatch, DebugWords, prove_patch
@@ -40,9 +41,6 @@ HELD = 64 << 20
 parent read the same log. The last 60,000 loads or so have left that much."""
 
 _PIECE = 1 << 20
-
-_READ_SECONDS = 0.1
-"""How long a reader waits for a trace that ends, which waits in turn for every thread inside dlopen."""
 
 
 class Listener:
@@ -143,7 +141,7 @@ class LoaderLog:
 
     def read_now(self, listener: Listener) -> None:
         """Let a listener read what has come until now, unless the log is busy for long."""
-        if not self._lock.acquire(timeout=_READ_SECONDS):
+        if not self._lock.acquire(timeout=LOCK_SECONDS):
             return
         try:
             if listener in self._listeners and self._is_there():

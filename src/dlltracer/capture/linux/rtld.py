@@ -14,7 +14,7 @@ if sys.platform != "linux":
     raise ImportError("this module is only for Linux")
 
 from ...errors import BackendUnavailable
-from ..backend import Availability, LibraryFirst
+from ..backend import LOCK_SECONDS, Availability, LibraryFirst
 from ..marks import OWN_BEGIN, OWN_END
 from .debug_mask import DebugMaskPatch
 from .loader_log import DRAIN_AT, Listener, LoaderLog, the_loader_log
@@ -58,7 +58,8 @@ class RtldBackend:
 class RtldSession(Listener):
     """A running capture: decodes its stretch of the log when it ends, and a long one while it grows."""
 
-    is_completed_later = hides_failures = is_sampling = False
+    is_completed_later = hides_failures = False
+    can_wait = True
 
     def __init__(self, log: LoaderLog, raw: bool, fd: int | None, live: bool = False) -> None:
         super().__init__()
@@ -81,7 +82,11 @@ class RtldSession(Listener):
         # A reader of a live trace decodes it in a moment, outside of the lock of the log.
         if (self._is_long and not self._live) or sum(map(len, self._text)) >= DRAIN_AT:
             self._is_long = True
-            self._decode()
+            if self._lock.acquire(not self._live):  # else its reader is decoding, and comes to this text next
+                try:
+                    self._decode()
+                finally:
+                    self._lock.release()
 
     def read(self, descriptor: int, end: int) -> None:
         """Decode the text up to position `end`, unless it stays in its file."""
@@ -103,8 +108,12 @@ class RtldSession(Listener):
     def drain(self, returned: Sequence[tuple[int, int]] = (), *, is_end: bool = False) -> Sequence[Event]:
         """The events that have come to light since the last call."""
         self._log.read_now(self)
-        with self._lock:
+        if not self._lock.acquire(timeout=LOCK_SECONDS):
+            return ()
+        try:
             return self._decode().take(returned)
+        finally:
+            self._lock.release()
 
     def stop(self) -> Callable[[], Recording]:
         """Switch the log off, unless another trace needs it. Returns what decodes this trace's stretch of it."""
@@ -141,9 +150,8 @@ class RtldSession(Listener):
         with self._lock:
             if self._decoding is None:
                 self._decoding = self._make_decoding()
-            text, self._text = self._text, []
-            for piece in text:
-                self._decoding.feed(piece)
+            while self._text:  # piece by piece: a thread that loads adds some without this lock
+                self._decoding.feed(self._text.pop(0))
             return self._decoding
 
     def _record(self, notes: tuple[str, ...], is_whole: bool) -> Recording:

@@ -81,7 +81,7 @@ class DebuggerSession:
 
     missed = 0
     is_completed_later = False
-    is_sampling = False
+    can_wait = True
     hides_failures = True  # that an import has failed is known some time after its images came and went
 
     def __init__(self, attachment: Attachment, raw: bool, live: bool = False) -> None:

@@ -97,7 +97,7 @@ class EtwSession:
 
     missed = 0
     hides_failures = True
-    is_sampling = False
+    can_wait = False  # a call of `drain` returns what was there at the one before it
 
     def __init__(self, raw: bool, kernel_logger: bool, loader_events: bool = False, live: bool = False) -> None:
         self._lock = RLock()
