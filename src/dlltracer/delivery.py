@@ -226,20 +226,25 @@ class Delivery:
             self._has_thread = False
 
     def _run(self, has_ended: LockType) -> None:
-        self._thread, self._native_thread = get_ident(), get_native_id()
+        self._native_thread = get_native_id()
+        is_last = False
         try:
-            is_last = False
             while not is_last:
+                self._thread = get_ident()
                 if not self._is_ending:
                     self._wake.acquire(timeout=WAKE_SECONDS)
-                # Another one has taken its place if it was late at a fork.
-                is_last = self._is_ending or self._has_ended is not has_ended
-                if self._may_come_later(is_last=is_last):
-                    continue
-                waiters, self._waiters = self._waiters, []
-                self._drain(waiters)
-                for waiter in waiters:
-                    waiter.lock.release()
+                is_last = self._is_ending
+                if not self._may_come_later(is_last=is_last):
+                    waiters, self._waiters = self._waiters, []
+                    self._drain(waiters)
+                    for waiter in waiters:
+                        waiter.lock.release()
+                if is_last:
+                    self._thread = None
+                    # A fork that did not wait for it may be over, and another one may have taken its place then.
+                    is_last = self._is_ending
+                if self._has_ended is not has_ended:
+                    return
         finally:
             if self._has_ended is has_ended:
                 self._thread = None
@@ -368,9 +373,11 @@ class Delivery:
             self._has_ended.release()
 
     def after_fork_in_parent(self) -> None:
-        """Start the thread again. The one before may still be delivering: an output is slow, or it had much to do."""
+        """Let the thread go on if the fork did not wait for its end, as its output is slow; else start it again."""
         if self._has_thread and self._is_ending:
-            self._start_thread()
+            self._is_ending = False
+            if self._thread is None:
+                self._start_thread()
 
     def after_fork_in_child(self) -> None:
         """Begin anew: the trace of the child has its loads since the fork."""
