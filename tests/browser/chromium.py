@@ -65,6 +65,11 @@ class Browser:
         return str(self.run("return document.querySelector(arguments[0]).innerText", css))
 
     def click(self, css: str) -> None:
+        """Click on an element with the mouse, where it is once the page has drawn what it had to.
+
+        The driver looks up the place and clicks there: what moves in the next frame would not get the click.
+        """
+        self.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
         self.driver.find_element("css selector", css).click()
 
     def type(self, *keys: str) -> None:
