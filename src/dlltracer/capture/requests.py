@@ -1,8 +1,8 @@
 """Note every request of Python to the loader: imports of extension modules, libraries that ctypes opens, and searches
 of `ctypes.util.find_library` that found nothing.
 
-`interposed` says how a call is seen. The names of the imports in progress are read at that moment from the frames of
-`importlib._bootstrap._find_and_load`.
+`interposed` says how a call is seen. The names of the imports in progress are read at that moment from importlib's
+locks.
 
 `ctypes.util.find_library` asks the loader for nothing. On Linux it runs ldconfig, gcc, ld and objdump one after the
 other, until one of them has an answer (Lib/ctypes/util.py). A search that ran `ld`, and not objdump after that, has
@@ -43,6 +43,8 @@ IMPORT, CTYPES = "import", "ctypes.dlopen"
 
 _IMPORTS = vars(_frozen_importlib)
 """The globals of `importlib._bootstrap`."""
+_LOCKS = _IMPORTS.get("_module_locks", {})
+"""Its locks of the modules that are being imported: weak references by name."""
 
 
 class Watch:
@@ -69,7 +71,6 @@ class Watch:
         self._succeeded: dict[RawRequest, bool] = {}
         self._taken = 0
         self.keeps_requests = on_request is None and on_return is None
-        self.unattributed = 0
         self._failures_before = 0
 
     def start(self) -> None:
@@ -83,8 +84,6 @@ class Watch:
         if not IS_ATTRIBUTED:
             return (_NOT_SEEN,)
         notes: tuple[str, ...] = ()
-        if self.unattributed:
-            notes += (f"the imports of {self.unattributed} requests are unknown: an audit hook of the program refused",)
         failures = _CALLS.failures[self._failures_before :]
         if failures:
             notes += (f"{len(failures)} requests could not be noted ({', '.join(sorted(set(failures)))})",)
@@ -180,36 +179,17 @@ def _has_failed(raw: RawRequest) -> bool:
     The frames of a call that raised live as long as its traceback. When they end, the import is no longer in progress,
     unlike that of a module that was made and is about to be run.
     """
-    # Above this function are `note_end` and what `AtDrop` runs; there may be nobody when the interpreter ends.
-    frame = frame_of_caller(1)
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("dlltracer.capture."):
-        frame = frame.f_back
-    return bool(raw[2]) and raw[2][-1] not in imports_in_progress(frame) and not _find_imported([raw])
+    return bool(raw[2]) and raw[2][-1] not in imports_in_progress() and not _find_imported([raw])
 
 
-def imports_in_progress(frame: FrameType | None) -> tuple[str, ...]:
-    """The names being imported by the callers of `frame`, outermost first; consecutive repeats are one.
+def imports_in_progress() -> tuple[str, ...]:
+    """The names being imported by the calling thread, outermost first.
 
-    The names up to a frame of `_find_and_load` stay with it, since its callers do not change while it runs: the next
-    walk ends there. A hundred frames are usual, and few of them are new.
+    importlib holds a lock for each, and has the locks in the order in which the imports began (_ModuleLockManager in
+    Lib/importlib/_bootstrap.py). Where two threads import one module, the one that waited may name it too early.
     """
-    fresh: list[tuple[dict[str, object], str]] = []
-    names: tuple[str, ...] | None = None
-    while frame is not None and names is None:
-        # The globals first: to read `f_code` is an audit event, which the program may listen to.
-        if frame.f_globals is _IMPORTS and frame.f_code.co_name == "_find_and_load":
-            variables = frame.f_locals
-            names = variables.get(_NAMES)
-            name = variables.get("name")
-            if names is None and isinstance(name, str):
-                fresh.append((variables, name))
-        frame = frame.f_back
-    names = names or ()
-    for variables, name in reversed(fresh):
-        if names[-1:] != (name,):
-            names += (name,)
-        variables[_NAMES] = names
-    return names
+    thread = get_ident()
+    return tuple([name for name, lock in _LOCKS.copy().items() if getattr(lock(), "owner", None) == thread])
 
 
 def is_own_load(event: object) -> bool:
@@ -246,9 +226,9 @@ def _flags_in(variables: Mapping[str, Any]) -> int | None:
     return flags if 0 <= flags < 1 << 32 else None
 
 
-_FRAME_END, _NAMES, _SEARCH = ".dlltracer", ".dlltracer imports", ".dlltracer search"
-"""The names of an `AtDrop`, which tells when the frame has ended, of what `imports_in_progress` found, and of a
-`_LibrarySearch` among the local variables of a frame. No code can use them."""
+_FRAME_END, _SEARCH = ".dlltracer", ".dlltracer search"
+"""The names of an `AtDrop`, which tells when the frame has ended, and of a `_LibrarySearch` among the local variables
+of a frame. No code can use them."""
 
 
 class _LibrarySearch:
@@ -367,7 +347,7 @@ class _Calls:
             variables = caller.f_locals
             search, name = variables.get(_SEARCH), variables.get("name")
             if search is None and isinstance(name, str):
-                search = variables[_SEARCH] = _LibrarySearch(name, self._imports_at(caller))
+                search = variables[_SEARCH] = _LibrarySearch(name, imports_in_progress())
             if search is not None:
                 search.note_program(place)
         return function
@@ -390,18 +370,6 @@ class _Calls:
             self.failures.append(type(error).__name__)
             return function
 
-    def _imports_at(self, frame: FrameType | None) -> tuple[str, ...]:
-        """The names being imported at `frame`; none, and the watches know, if they cannot be read."""
-        try:
-            if frame is not None:
-                return imports_in_progress(frame)
-        except BaseException as error:
-            if is_of_program(error):
-                raise
-        for watch in self._watches:
-            watch.unattributed += 1
-        return ()
-
     def _ask(
         self, kind: str, target: object, frame: FrameType | None, function: Function, flags: int | None = None,
         *, is_plain: bool = False,
@@ -418,8 +386,7 @@ class _Calls:
         if find_path is not None:
             target = find_path(target)
         text = target.decode("utf-8", "surrogateescape") if isinstance(target, bytes) else str(target)
-        imports = self._imports_at(frame)
-        raw = (kind, text, imports, get_native_id(), time.time(), time.perf_counter_ns(), (), flags)
+        raw = (kind, text, imports_in_progress(), get_native_id(), time.time(), time.perf_counter_ns(), (), flags)
         for watch in watches:
             watch.note_request(raw)
         if not any(watch.keeps_requests or watch.on_return is not None for watch in watches):
