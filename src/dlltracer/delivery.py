@@ -194,13 +194,12 @@ class Delivery:
         self._watch.end()
         recorded = recording()
         notes: list[str] = []
-        if not self._has_thread:
-            self._drain()
-            notes.append("no thread could be started: events were delivered by the threads that loaded")
-        else:
+        if self._has_thread:
             self._end_thread()
-            if not self._is_abandoned:
-                self._drain()
+        else:
+            notes.append("no thread could be started: events were delivered by the threads that loaded")
+        if not self._is_abandoned:
+            self._drain()
         session, self._session = self._session, None
         assert session is not None
         late = self._late + len(self._outputs.choose(session.drain())) if self._is_abandoned else 0
@@ -227,9 +226,8 @@ class Delivery:
 
     def _run(self, has_ended: LockType) -> None:
         self._native_thread = get_native_id()
-        is_last = False
         try:
-            while not is_last:
+            while self._has_ended is has_ended:  # another one takes its place after a fork that did not wait for it
                 self._thread = get_ident()
                 if not self._is_ending:
                     self._wake.acquire(timeout=WAKE_SECONDS)
@@ -241,10 +239,8 @@ class Delivery:
                         waiter.lock.release()
                 if is_last:
                     self._thread = None
-                    # A fork that did not wait for it may be over, and another one may have taken its place then.
-                    is_last = self._is_ending
-                if self._has_ended is not has_ended:
-                    return
+                    if self._is_ending:  # else the fork that it was to end for is over
+                        return
         finally:
             if self._has_ended is has_ended:
                 self._thread = None

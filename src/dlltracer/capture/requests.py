@@ -16,7 +16,7 @@ import sys
 import time
 from _thread import allocate_lock, get_ident, get_native_id
 
-from .interposed import AtDrop, CallWithEnd, Interposition, frame_of_caller, is_module, is_of_program
+from .interposed import AtDrop, CallWithEnd, Interposition, is_module, is_of_program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -236,9 +236,9 @@ class _LibrarySearch:
 
     __slots__ = ("clock", "has_found", "imports", "name", "places", "wall")
 
-    def __init__(self, name: str, imports: tuple[str, ...]) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.imports = imports
+        self.imports = imports_in_progress()
         self.wall = time.time()
         self.clock = time.perf_counter_ns()
         self.places: tuple[str, ...] = ()
@@ -330,7 +330,7 @@ class _Calls:
         arguments = _arguments_in(frame)
         if arguments is None:  # called by something else than importlib
             return self._taking_arguments(IMPORT, function)
-        return self._ask(IMPORT, arguments[0].origin, frame, function)
+        return self._ask(IMPORT, arguments[0].origin, function, frame=frame)
 
     def _before_dlopen(self, frame: FrameType | None, function: Function) -> Function:
         library = _library_of(frame)
@@ -338,7 +338,7 @@ class _Calls:
             return self._taking_arguments(CTYPES, function)
         variables = frame.f_locals
         is_plain = all(type(variables.get(name)) in (int, type(None)) for name in ("mode", "winmode"))
-        return self._ask(CTYPES, library["_name"], frame, function, _flags_in(variables), is_plain=is_plain)
+        return self._ask(CTYPES, library["_name"], function, _flags_in(variables), is_plain=is_plain)
 
     def _before_program(self, frame: FrameType | None, function: Function) -> Function:
         found = _library_search_in(frame) if "ctypes.util" in sys.modules else None
@@ -347,23 +347,23 @@ class _Calls:
             variables = caller.f_locals
             search, name = variables.get(_SEARCH), variables.get("name")
             if search is None and isinstance(name, str):
-                search = variables[_SEARCH] = _LibrarySearch(name, imports_in_progress())
+                search = variables[_SEARCH] = _LibrarySearch(name)
             if search is not None:
                 search.note_program(place)
         return function
 
     def _taking_arguments(self, kind: str, function: Function) -> Function:
         """What is called where the arguments cannot be read beforehand."""
-        return lambda *given, **named: self._ask_for(kind, frame_of_caller(2), function, given)(*given, **named)
+        return lambda *given, **named: self._ask_for(kind, function, given)(*given, **named)
 
-    def _ask_for(self, kind: str, frame: FrameType | None, function: Function, given: tuple[Any, ...]) -> Function:
+    def _ask_for(self, kind: str, function: Function, given: tuple[Any, ...]) -> Function:
         """Note the request of a call that has these arguments. Returns what is to be called with them."""
         if not given:
             return function
         try:
             target = given[0].origin if kind == IMPORT else given[0]
             is_plain = kind == CTYPES and all(type(one) is int for one in given[1:])
-            return self._ask(kind, target, frame, function, is_plain=is_plain)
+            return self._ask(kind, target, function, is_plain=is_plain)
         except BaseException as error:
             if is_of_program(error):
                 raise
@@ -371,10 +371,13 @@ class _Calls:
             return function
 
     def _ask(
-        self, kind: str, target: object, frame: FrameType | None, function: Function, flags: int | None = None,
-        *, is_plain: bool = False,
+        self, kind: str, target: object, function: Function, flags: int | None = None,
+        *, is_plain: bool = False, frame: FrameType | None = None,
     ) -> Function:  # fmt: skip
-        """Note a request. Returns what is to be called for it. `is_plain`: all arguments but the target are `int`s."""
+        """Note a request. Returns what is to be called for it.
+
+        Arguments: `is_plain`, whether all arguments but the target are `int`s; `frame`, importlib's of an import.
+        """
         watches = self._watches
         if not watches or target is None:
             return function
@@ -394,7 +397,7 @@ class _Calls:
         # Who reads the requests afterwards does not want this: an import fails as well when the loader did not, and the
         # module's own code raised.
         is_awaited = any(watch.on_return is not None for watch in watches)
-        if is_awaited and kind == IMPORT and frame is not None and frame.f_globals is _IMPORTS:
+        if is_awaited and frame is not None:
             frame.f_locals[_FRAME_END] = AtDrop(lambda: self._note_end(raw, thread))
         self._in_progress[thread] = self._in_progress.get(thread, 0) + 1
         return CallWithEnd.make(function, lambda succeeded: self._end_call(raw, succeeded), are_keys=are_keys)

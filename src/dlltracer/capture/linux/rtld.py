@@ -146,13 +146,12 @@ class RtldSession(Listener):
         )  # fmt: skip
 
     def _decode(self) -> Decoding:
-        """Decode the text that was kept."""
-        with self._lock:
-            if self._decoding is None:
-                self._decoding = self._make_decoding()
-            while self._text:  # piece by piece: a thread that loads adds some without this lock
-                self._decoding.feed(self._text.pop(0))
-            return self._decoding
+        """Decode the text that was kept. The caller holds the lock."""
+        if self._decoding is None:
+            self._decoding = self._make_decoding()
+        while self._text:  # piece by piece: a thread that loads adds some without this lock
+            self._decoding.feed(self._text.pop(0))
+        return self._decoding
 
     def _record(self, notes: tuple[str, ...], is_whole: bool) -> Recording:
         with self._lock:
